@@ -1,0 +1,82 @@
+/* Errors: one table makes codes, names and texts.
+ *
+ * A function that can fail returns a cop_err (0 = ok) and, where a person may read it, fills a
+ * cop_error: the code and one sentence that says what was wrong, where, and what would be right.
+ * Bad input and bad peers return errors; a broken invariant of our own is COP_ASSERT, which stays on in
+ * release builds. */
+#ifndef COP_BASE_ERR_H
+#define COP_BASE_ERR_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+/* X(name, number, short text, exit status of a program that ends with it) */
+#define COP_ERR_TABLE(X)                                                                           \
+    X(OK, 0, "ok", 0)                                                                              \
+    X(USAGE, 1, "bad usage", 2)                                                                    \
+    X(INPUT, 2, "bad input", 2)                                                                    \
+    X(NOT_FOUND, 3, "not found", 2)                                                                \
+    X(EXISTS, 4, "already exists", 2)                                                              \
+    X(CORRUPT, 5, "damaged data", 2)                                                               \
+    X(UNSUPPORTED, 6, "not supported here", 2)                                                     \
+    X(IO, 7, "input/output failed", 1)                                                             \
+    X(NO_SPACE, 8, "no space left", 1)                                                             \
+    X(NO_MEMORY, 9, "out of memory", 1)                                                            \
+    X(TIMEOUT, 10, "timed out", 1)                                                                 \
+    X(UNREACHABLE, 11, "not reachable", 1)                                                         \
+    X(CLOSED, 12, "connection closed", 1)                                                          \
+    X(DENIED, 13, "permission denied", 1)                                                          \
+    X(PROTOCOL, 14, "protocol violation", 1)                                                       \
+    X(VERSION, 15, "incompatible version", 1)                                                      \
+    X(LIMIT, 16, "limit exceeded", 2)                                                              \
+    X(DIVERGED, 17, "training diverged", 1)                                                        \
+    X(CANCELED, 18, "canceled", 1)                                                                 \
+    X(BUSY, 19, "busy", 1)                                                                         \
+    X(INTERNAL, 20, "internal error", 1)
+
+typedef enum cop_err {
+#define X(name, number, text, status) COP_ERR_##name = number,
+    COP_ERR_TABLE(X)
+#undef X
+} cop_err;
+#define COP_OK COP_ERR_OK
+
+/* An error with its sentence. Plain storage: no init needed beyond zeroing, nothing to free. */
+typedef struct cop_error {
+    cop_err code;
+    char    text[1000];
+} cop_error;
+
+/* The name of a code ("INPUT"), its short text ("bad input"), and the exit status for programs.
+ * Unknown codes give "UNKNOWN", "unknown error", 1. Static strings. */
+const char *cop_err_name(cop_err code);
+const char *cop_err_text(cop_err code);
+int         cop_err_exit_status(cop_err code);
+
+/* Fill `error` (may be NULL) with the code and a formatted sentence; returns the code, so that
+ * `return cop_fail(error, COP_ERR_INPUT, "...")` reads well. The sentence has no trailing dot or newline. */
+cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments);
+
+/* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and EDQUOT to
+ * NO_SPACE, ENOENT to NOT_FOUND, EACCES and EPERM to DENIED, ENOMEM to NO_MEMORY, others to IO. */
+cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Put "prefix: " before the sentence of an error that is passed up (file names, field paths). Returns its code. */
+cop_err cop_error_prefix(cop_error *error, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Stops the program with file, line and condition. For our own mistakes only, never for input. */
+_Noreturn void cop_panic(const char *file, int line, const char *condition);
+#define COP_ASSERT(condition) ((condition) ? (void)0 : cop_panic(__FILE__, __LINE__, #condition))
+
+/* `if (e) return e`, for the plain case without anything to clean up. */
+#define COP_TRY(expression)                                                                        \
+    do {                                                                                           \
+        cop_err cop_try_ = (expression);                                                           \
+        if (cop_try_ != COP_OK) return cop_try_;                                                   \
+    } while (0)
+
+#endif
