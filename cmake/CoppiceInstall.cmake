@@ -1,2 +1,1 @@
-include(GNUInstallDirs)
-install(TARGETS coppice coppice-coordinator-bin coppice-worker-bin RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY docs examples DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -2,6 +2,21 @@
 # practice: a wrong dependency does not link.
 function(coppice_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
-  add_library(coppice-${name} STATIC ${ARG_SOURCES})
-  target_link_libraries(coppice-${name} PUBLIC ${ARG_LINK})
+  if(ARG_SOURCES)
+    add_library(coppice-${name} STATIC ${ARG_SOURCES})
+    target_link_libraries(coppice-${name} PUBLIC ${ARG_LINK})
+  else()
+    add_library(coppice-${name} INTERFACE)
+    target_link_libraries(coppice-${name} INTERFACE ${ARG_LINK})
+  endif()
+endfunction()
+
+# coppice_program(NAME MAIN LIBRARY): a thin main on top of one library.
+function(coppice_program name main library)
+  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${main})
+    add_executable(${name}-program ${main})
+    set_target_properties(${name}-program PROPERTIES OUTPUT_NAME ${name})
+    target_link_libraries(${name}-program PRIVATE ${library})
+    install(TARGETS ${name}-program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  endif()
 endfunction()
