@@ -10,7 +10,8 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
 pkg_check_modules(CAIRO REQUIRED IMPORTED_TARGET cairo)
-pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+# Optional: without it `coppice data get` says that this build cannot download (cross builds).
+pkg_check_modules(CURL IMPORTED_TARGET libcurl)
 # nng below 1.10 wedges its reaper thread when a peer dies during a large send: refused.
 find_package(nng 1.10 CONFIG QUIET)
 if(NOT nng_FOUND)
