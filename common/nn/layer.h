@@ -54,7 +54,8 @@ typedef struct cop_layer {
     int32_t                     index; /* in the job file's list; the `layer` word of D3 */
     cop_shape                   in, out;
     int32_t                     parameter_first, parameter_count; /* indices in the model's table */
-    int64_t                     mask_offset;  /* uint16 words in the pass's mask arena (mask layers) */
+    /* Where its masks start in the pass's arena, in uint16 words for 16 columns: times ld / 16 (mask layers). */
+    int64_t                     mask_offset;
 } cop_layer;
 
 /* What a layer sees while it runs. One per compute thread, filled by the pass. */
@@ -68,12 +69,24 @@ typedef struct cop_layer_context {
     int                  segment_count;
     const cop_rng_key   *mask_keys; /* per column: derive(seed, mask, shard) */
     const uint32_t      *samples;   /* per column: index of the sample within its shard */
+    const uint32_t      *no_samples; /* per column: 0, the sample word of scope `shard` */
     uint32_t             step;
     const float         *weights;   /* the model's flat buffer */
     float               *gradients; /* likewise; NULL outside training */
     const cop_parameter *parameters;
     uint16_t            *masks;      /* the pass's mask arena */
 } cop_layer_context;
+
+/* What backward reads of the forward pass, besides the masks (bits). */
+typedef enum cop_layer_reads {
+    COP_READS_NOTHING = 0,
+    COP_READS_INPUT = 1,
+    COP_READS_OUTPUT = 2,
+    COP_READS_OUTPUT_SIGN = 4 /* only whether an output is above 0 */
+} cop_layer_reads;
+/* What an in_place layer leaves of the tensor that it overwrites. SIGN: an element stays above 0 or not, except where the layer
+ * writes 0 and its backward passes 0 down (then the sign no longer matters). VALUES: it is the identity. */
+typedef enum cop_layer_keeps { COP_KEEPS_NOTHING = 0, COP_KEEPS_SIGN = 1, COP_KEEPS_VALUES = 2 } cop_layer_keeps;
 
 typedef struct cop_layer_ops {
     const char *kind;
@@ -83,8 +96,8 @@ typedef struct cop_layer_ops {
     int (*parameters)(const cop_layer *layer, cop_parameter out[4]);
     /* Initial values (D3, purpose init: counter (block, 0, layer, parameter index)); NULL: none. */
     void (*init)(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters, float *flat);
-    /* Words (uint16) of masks that `ld` columns need; NULL: none. */
-    int64_t (*mask_words)(const cop_layer *layer, int ld);
+    /* Words (uint16) of masks that `ld` columns need; NULL: none, and the layer draws nothing. */
+    int64_t (*mask_words)(const cop_layer *layer, int ld); /* proportional to ld */
     /* y = f(x). x and y never overlap unless in_place is set (then they may be equal). */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
     /* dx (NULL: not needed) from dy; parameter gradients (sums over each shard, combined by D5's tree) into c->gradients. y is
@@ -93,8 +106,17 @@ typedef struct cop_layer_ops {
                      const float *dy, float *dx);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */
     double (*flop)(const cop_layer *layer);
-    bool in_place;
+    bool            in_place;
+    cop_layer_keeps keeps;      /* for in_place layers: the pass shares buffers only where nobody misses the old contents */
+    unsigned        reads;      /* cop_layer_reads, for backward */
+    bool            wants_flat; /* as first layer with weights it has the network's input flattened */
 } cop_layer_ops;
+
+/* The layer's masks in the arena of context c. */
+static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c)
+{
+    return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
+}
 
 /* The registry: NULL-terminated, in the order of docs/LAYERS.md. */
 const cop_layer_ops *const *cop_layer_registry(void);

@@ -29,6 +29,10 @@ int                  cop_model_parameter_count(const cop_model *model); /* tenso
 const cop_parameter *cop_model_parameter(const cop_model *model, int index);
 int64_t              cop_model_floats(const cop_model *model); /* length of the flat buffer, gaps included */
 int64_t              cop_model_weights(const cop_model *model); /* parameters without gaps */
+int                  cop_model_features(const cop_model *model); /* values of one sample */
+int                  cop_model_outputs(const cop_model *model);  /* of the last layer: the classes */
+cop_loss_kind        cop_model_loss(const cop_model *model);
+double               cop_model_smoothing(const cop_model *model);
 double               cop_model_flop(const cop_model *model);  /* of one sample's forward pass */
 /* Initial weights of the job's seed into flat (cop_model_floats). */
 void cop_model_init(const cop_model *model, uint64_t seed, float *flat);
@@ -47,6 +51,10 @@ typedef struct cop_samples {
     const void    *rows;
     const int32_t *labels;
 } cop_samples;
+
+/* Do these samples fit the model: features, stride, labels in [0, classes)? INPUT with a sentence if not. For whoever got them from
+ * outside; the pass takes it for granted. */
+cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, cop_error *error);
 
 /* Per-thread state to run a model: activations, masks, scratch. Sized once for at most max_columns samples; running it allocates
  * nothing. NO_MEMORY possible. */

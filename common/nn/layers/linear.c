@@ -1,0 +1,145 @@
+/* linear: y = W x + b.
+ *
+ * W is (units, in), row-major, as PyTorch's nn.Linear. With feature-major activations of N columns: Y = W X, dX = W^T dY,
+ * dW = dY X^T and db = row sums of dY, the last two cut at the shards' boundaries and combined by D5's tree. */
+#include <math.h>
+
+#include "common/base/limits.h"
+#include "common/nn/layers/init.h"
+#include "common/nn/layers/kinds.h"
+
+static cop_err linear_shape(cop_layer *layer, cop_error *error)
+{
+    const cop_layer_spec *spec = &layer->spec;
+    if (layer->in.rank != 1) {
+        char shape[64];
+        return cop_fail(error, COP_ERR_INPUT,
+                        "its input is %s, expected a flat one: put flatten: {} before it",
+                        cop_shape_format(&layer->in, shape));
+    }
+    if (spec->units < 1 || spec->units > (int32_t)COP_UNITS_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "units is %d, expected 1 to %d", (int)spec->units,
+                        (int)COP_UNITS_MAX);
+    if (!(spec->max_norm >= 0) || isinf(spec->max_norm))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "max_norm is %g, expected a number above 0 (or none, for no limit)",
+                        spec->max_norm);
+    if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
+        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+    layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};
+    return COP_OK;
+}
+
+static int linear_parameters(const cop_layer *layer, cop_parameter out[4])
+{
+    const int32_t units = layer->spec.units, in = layer->in.dims[0];
+    out[0] = (cop_parameter){
+        .name = "weight",
+        .rank = 2,
+        .dims = {units, in},
+        .rows = units,
+        .cols = in,
+        .max_norm = layer->spec.max_norm,
+    };
+    if (!layer->spec.bias) return 1;
+    out[1] = (cop_parameter){.name = "bias", .rank = 1, .dims = {units}, .rows = 1, .cols = units};
+    return 2;
+}
+
+static void linear_init(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
+                        float *flat)
+{
+    const int64_t in = layer->in.dims[0], units = layer->spec.units;
+    const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
+    cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
+    if (!layer->spec.bias) return;
+    const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
+    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, units);
+}
+
+/* The layer's own entries in the model's table of parameters. */
+static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c)
+{
+    return c->parameters + layer->parameter_first;
+}
+
+static void linear_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                           float *y)
+{
+    const cop_parameter *parameters = own(layer, c);
+    const cop_gemm product = {
+        .m = layer->spec.units,
+        .n = c->ld,
+        .k = layer->in.dims[0],
+        .a = c->weights + parameters[0].offset, /* (units, in) */
+        .a_row = layer->in.dims[0],
+        .a_col = 1,
+        .b = x, /* (in, ld) */
+        .b_row = c->ld,
+        .b_col = 1,
+        .c = y, /* (units, ld) */
+        .ldc = c->ld,
+        .bias = layer->spec.bias ? c->weights + parameters[1].offset : NULL,
+    };
+    c->gemm(c->kernels, &product, c->workspace);
+}
+
+static void linear_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            const float *y, const float *dy, float *dx)
+{
+    (void)y;
+    const cop_parameter *parameters = own(layer, c);
+    const int32_t in = layer->in.dims[0], units = layer->spec.units;
+    const cop_gemm weight = {
+        .m = units,
+        .n = in,
+        .k = c->columns, /* not ld: padding columns are nobody's samples */
+        .a = dy,         /* (units, columns) */
+        .a_row = c->ld,
+        .a_col = 1,
+        .b = x, /* (columns, in): x transposed */
+        .b_row = 1,
+        .b_col = c->ld,
+        .c = c->gradients + parameters[0].offset,
+        .ldc = in,
+        .segments = c->segments,
+        .segment_count = c->segment_count,
+    };
+    c->gemm(c->kernels, &weight, c->workspace);
+    if (layer->spec.bias)
+        c->kernels->row_sums(dy, units, c->ld, c->segments, c->segment_count,
+                             c->gradients + parameters[1].offset);
+    if (!dx) return;
+    const cop_gemm down = {
+        .m = in,
+        .n = c->ld,
+        .k = units,
+        .a = c->weights + parameters[0].offset, /* (in, units): W transposed */
+        .a_row = 1,
+        .a_col = in,
+        .b = dy, /* (units, ld) */
+        .b_row = c->ld,
+        .b_col = 1,
+        .c = dx, /* (in, ld) */
+        .ldc = c->ld,
+    };
+    c->gemm(c->kernels, &down, c->workspace);
+}
+
+static double linear_flop(const cop_layer *layer)
+{
+    const double units = layer->spec.units;
+    return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
+}
+
+const cop_layer_ops cop_layer_linear = {
+    .kind = "linear",
+    .shape = linear_shape,
+    .parameters = linear_parameters,
+    .init = linear_init,
+    .forward = linear_forward,
+    .backward = linear_backward,
+    .flop = linear_flop,
+    .reads = COP_READS_INPUT,
+    .wants_flat = true,
+};
