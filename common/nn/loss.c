@@ -1,5 +1,6 @@
-/* Losses and their sums (D7). The arithmetic of the loss itself is a kernel (softmax_cross_entropy); what stands here is the part
- * that pass and coordinator share: the order in which per-sample losses become one number. */
+/* Losses and their sums (D7). The arithmetic of the loss itself is a kernel
+ * (softmax_cross_entropy); what stands here is the part that pass and coordinator share: the order
+ * in which per-sample losses become one number. */
 #include "common/nn/loss.h"
 
 static const struct {
@@ -11,15 +12,13 @@ static const struct {
     {COP_LOSS_BCE, "bce"},
 };
 
-const char *cop_loss_name(cop_loss_kind kind)
-{
+const char *cop_loss_name(cop_loss_kind kind) {
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (names[i].kind == kind) return names[i].name;
     return "unknown";
 }
 
-cop_err cop_loss_check(cop_loss_kind kind, double smoothing, cop_error *error)
-{
+cop_err cop_loss_check(cop_loss_kind kind, double smoothing, cop_error *error) {
     if (kind != COP_LOSS_CROSS_ENTROPY)
         return cop_fail(error, COP_ERR_UNSUPPORTED,
                         "loss: %s is not supported by this version, expected cross_entropy",
@@ -30,15 +29,13 @@ cop_err cop_loss_check(cop_loss_kind kind, double smoothing, cop_error *error)
     return COP_OK;
 }
 
-double cop_loss_sum(const float *losses, int count)
-{
+double cop_loss_sum(const float *losses, int count) {
     double sum = 0;
     for (int i = 0; i < count; i++) sum += (double)losses[i];
     return sum;
 }
 
-double cop_loss_combine(const cop_tree *tree, const double *values)
-{
+double cop_loss_combine(const cop_tree *tree, const double *values) {
     double stack[COP_TREE_DEPTH];
     int depth = 0;
     for (int i = 0; i < tree->op_count; i++) {

@@ -1,19 +1,20 @@
-/* dropout: each unit is dropped with probability p (Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout: a simple
- * way to prevent neural networks from overfitting", JMLR 15, 2014, section 4).
+/* dropout: each unit is dropped with probability p (Srivastava, Hinton, Krizhevsky, Sutskever,
+ * Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15,
+ * 2014, section 4).
  *
  *              train, mc                       eval
  * inverted     y = kept ? x / (1 - p) : 0      y = x
  * classic      y = kept ? x : 0                y = (1 - p) x
  *
- * Masks are D3's: counter (block, sample, layer, step), key of the column's shard; with scope `shard` the sample word is 0 for every
- * column, so that all samples of a shard share one thinned network. Both factors are computed in f64 and rounded once to f32.
- * The masks of the forward pass stay in the arena for backward. p = 0 is the identity in every mode. */
+ * Masks are D3's: counter (block, sample, layer, step), key of the column's shard; with scope
+ * `shard` the sample word is 0 for every column, so that all samples of a shard share one thinned
+ * network. Both factors are computed in f64 and rounded once to f32. The masks of the forward pass
+ * stay in the arena for backward. p = 0 is the identity in every mode. */
 #include <string.h>
 
 #include "common/nn/layers/kinds.h"
 
-static cop_err dropout_shape(cop_layer *layer, cop_error *error)
-{
+static cop_err dropout_shape(cop_layer *layer, cop_error *error) {
     const cop_layer_spec *spec = &layer->spec;
     if (!(spec->p >= 0 && spec->p < 1))
         return cop_fail(error, COP_ERR_INPUT,
@@ -27,27 +28,25 @@ static cop_err dropout_shape(cop_layer *layer, cop_error *error)
     return COP_OK;
 }
 
-static int units(const cop_layer *layer) { return (int)cop_shape_size(&layer->in); }
+static int units(const cop_layer *layer) {
+    return (int)cop_shape_size(&layer->in);
+}
 
-static int64_t dropout_mask_words(const cop_layer *layer, int ld)
-{
+static int64_t dropout_mask_words(const cop_layer *layer, int ld) {
     return (int64_t)units(layer) * (ld / COP_COLUMNS_PAD);
 }
 
 /* What a kept unit is multiplied by. */
-static float kept_scale(const cop_layer *layer)
-{
+static float kept_scale(const cop_layer *layer) {
     return layer->spec.variant == COP_VARIANT_CLASSIC ? 1.0f : (float)(1.0 / (1.0 - layer->spec.p));
 }
 
-static void copy(const cop_layer *layer, const cop_layer_context *c, const float *from, float *to)
-{
+static void copy(const cop_layer *layer, const cop_layer_context *c, const float *from, float *to) {
     if (from != to) memcpy(to, from, (size_t)units(layer) * (size_t)c->ld * sizeof *to);
 }
 
 static void dropout_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            float *y)
-{
+                            float *y) {
     const cop_layer_spec *spec = &layer->spec;
     if (spec->p == 0 || (c->mode == COP_MODE_EVAL && spec->variant == COP_VARIANT_INVERTED)) {
         copy(layer, c, x, y);
@@ -73,8 +72,7 @@ static void dropout_forward(const cop_layer *layer, const cop_layer_context *c, 
 }
 
 static void dropout_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx)
-{
+                             const float *y, const float *dy, float *dx) {
     (void)x, (void)y;
     if (!dx) return;
     if (layer->spec.p == 0)
@@ -84,7 +82,9 @@ static void dropout_backward(const cop_layer *layer, const cop_layer_context *c,
                                c->ld);
 }
 
-static double dropout_flop(const cop_layer *layer) { return units(layer); }
+static double dropout_flop(const cop_layer *layer) {
+    return units(layer);
+}
 
 const cop_layer_ops cop_layer_dropout = {
     .kind = "dropout",

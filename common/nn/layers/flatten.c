@@ -1,11 +1,11 @@
-/* flatten: {channels, height, width} becomes {channels * height * width}. Feature-major activations already lie so: the identity. */
+/* flatten: {channels, height, width} becomes {channels * height * width}. Feature-major activations
+ * already lie so: the identity. */
 #include <string.h>
 
 #include "common/base/limits.h"
 #include "common/nn/layers/kinds.h"
 
-static cop_err flatten_shape(cop_layer *layer, cop_error *error)
-{
+static cop_err flatten_shape(cop_layer *layer, cop_error *error) {
     const int64_t size = cop_shape_size(&layer->in);
     if (size > (int64_t)COP_UNITS_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "it has %lld outputs, at most %d are possible",
@@ -14,27 +14,22 @@ static cop_err flatten_shape(cop_layer *layer, cop_error *error)
     return COP_OK;
 }
 
-static void copy(const cop_layer *layer, const cop_layer_context *c, const float *from, float *to)
-{
-    if (from != to)
-        memcpy(to, from, (size_t)layer->out.dims[0] * (size_t)c->ld * sizeof *to);
+static void copy(const cop_layer *layer, const cop_layer_context *c, const float *from, float *to) {
+    if (from != to) memcpy(to, from, (size_t)layer->out.dims[0] * (size_t)c->ld * sizeof *to);
 }
 
 static void flatten_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            float *y)
-{
+                            float *y) {
     copy(layer, c, x, y);
 }
 
 static void flatten_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx)
-{
+                             const float *y, const float *dy, float *dx) {
     (void)x, (void)y;
     if (dx) copy(layer, c, dy, dx);
 }
 
-static double flatten_flop(const cop_layer *layer)
-{
+static double flatten_flop(const cop_layer *layer) {
     (void)layer;
     return 0;
 }

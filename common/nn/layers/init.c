@@ -1,12 +1,12 @@
-/* Initial weights: the same on every machine, element by element from counters (see init.h for the definition). */
+/* Initial weights: the same on every machine, element by element from counters (see init.h for the
+ * definition). */
 #include <math.h>
 #include <string.h>
 
 #include "common/base/real.h"
 #include "common/nn/layers/init.h"
 
-cop_init_stream cop_init_stream_of(uint64_t seed, const cop_layer *layer, uint32_t parameter)
-{
+cop_init_stream cop_init_stream_of(uint64_t seed, const cop_layer *layer, uint32_t parameter) {
     return (cop_init_stream){
         .key = cop_rng_derive(seed, COP_RNG_INIT, 0),
         .layer = (uint32_t)layer->index,
@@ -14,15 +14,13 @@ cop_init_stream cop_init_stream_of(uint64_t seed, const cop_layer *layer, uint32
     };
 }
 
-static void stream_block(const cop_init_stream *stream, int64_t block, uint32_t words[4])
-{
+static void stream_block(const cop_init_stream *stream, int64_t block, uint32_t words[4]) {
     COP_ASSERT(block >= 0 && block <= UINT32_MAX);
     const uint32_t counter[4] = {(uint32_t)block, 0, stream->layer, stream->parameter};
     cop_philox(counter, stream->key, words);
 }
 
-void cop_init_normal(const cop_init_stream *stream, double deviation, float *out, int64_t count)
-{
+void cop_init_normal(const cop_init_stream *stream, double deviation, float *out, int64_t count) {
     for (int64_t first = 0; first < count; first += 4) {
         uint32_t words[4];
         double normals[4];
@@ -34,8 +32,7 @@ void cop_init_normal(const cop_init_stream *stream, double deviation, float *out
     }
 }
 
-void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, int64_t count)
-{
+void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, int64_t count) {
     for (int64_t first = 0; first < count; first += 4) {
         uint32_t words[4];
         stream_block(stream, first / 4, words);
@@ -47,8 +44,7 @@ void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, i
 }
 
 void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_in, int64_t fan_out,
-                      float *out, int64_t count)
-{
+                      float *out, int64_t count) {
     switch (kind) {
     case COP_INIT_HE:
         cop_init_normal(stream, sqrt(2 / (double)fan_in), out, count);
@@ -64,8 +60,7 @@ void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_
 }
 
 void cop_init_bias(const cop_init_stream *stream, cop_init kind, int64_t fan_in, float *out,
-                   int64_t count)
-{
+                   int64_t count) {
     if (kind == COP_INIT_TORCH)
         cop_init_uniform(stream, 1 / sqrt((double)fan_in), out, count);
     else

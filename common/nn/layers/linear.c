@@ -1,15 +1,15 @@
 /* linear: y = W x + b.
  *
- * W is (units, in), row-major, as PyTorch's nn.Linear. With feature-major activations of N columns: Y = W X, dX = W^T dY,
- * dW = dY X^T and db = row sums of dY, the last two cut at the shards' boundaries and combined by D5's tree. */
+ * W is (units, in), row-major, as PyTorch's nn.Linear. With feature-major activations of N columns:
+ * Y = W X, dX = W^T dY, dW = dY X^T and db = row sums of dY, the last two cut at the shards'
+ * boundaries and combined by D5's tree. */
 #include <math.h>
 
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 
-static cop_err linear_shape(cop_layer *layer, cop_error *error)
-{
+static cop_err linear_shape(cop_layer *layer, cop_error *error) {
     const cop_layer_spec *spec = &layer->spec;
     if (layer->in.rank != 1) {
         char shape[64];
@@ -30,8 +30,7 @@ static cop_err linear_shape(cop_layer *layer, cop_error *error)
     return COP_OK;
 }
 
-static int linear_parameters(const cop_layer *layer, cop_parameter out[4])
-{
+static int linear_parameters(const cop_layer *layer, cop_parameter out[4]) {
     const int32_t units = layer->spec.units, in = layer->in.dims[0];
     out[0] = (cop_parameter){
         .name = "weight",
@@ -47,8 +46,7 @@ static int linear_parameters(const cop_layer *layer, cop_parameter out[4])
 }
 
 static void linear_init(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
-                        float *flat)
-{
+                        float *flat) {
     const int64_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
     cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
@@ -58,14 +56,12 @@ static void linear_init(const cop_layer *layer, uint64_t seed, const cop_paramet
 }
 
 /* The layer's own entries in the model's table of parameters. */
-static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c)
-{
+static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c) {
     return c->parameters + layer->parameter_first;
 }
 
 static void linear_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                           float *y)
-{
+                           float *y) {
     const cop_parameter *parameters = own(layer, c);
     const cop_gemm product = {
         .m = layer->spec.units,
@@ -85,8 +81,7 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
 }
 
 static void linear_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            const float *y, const float *dy, float *dx)
-{
+                            const float *y, const float *dy, float *dx) {
     (void)y;
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], units = layer->spec.units;
@@ -126,8 +121,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c, 
     c->gemm(c->kernels, &down, c->workspace);
 }
 
-static double linear_flop(const cop_layer *layer)
-{
+static double linear_flop(const cop_layer *layer) {
     const double units = layer->spec.units;
     return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
 }

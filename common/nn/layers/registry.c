@@ -2,11 +2,9 @@
 #include "common/nn/layers/kinds.h"
 
 static const cop_layer_ops *const registry[] = {
-    &cop_layer_linear,
-    &cop_layer_relu,
-    &cop_layer_dropout,
-    &cop_layer_flatten,
-    NULL,
+    &cop_layer_linear, &cop_layer_relu, &cop_layer_dropout, &cop_layer_flatten, NULL,
 };
 
-const cop_layer_ops *const *cop_layer_registry(void) { return registry; }
+const cop_layer_ops *const *cop_layer_registry(void) {
+    return registry;
+}

@@ -1,32 +1,31 @@
-/* relu: y = max(x, 0), by compare-and-select: a NaN passes, -0 becomes +0. dx = dy where y > 0, else +0. */
+/* relu: y = max(x, 0), by compare-and-select: a NaN passes, -0 becomes +0. dx = dy where y > 0,
+ * else +0. */
 #include "common/nn/layers/kinds.h"
 
-static cop_err relu_shape(cop_layer *layer, cop_error *error)
-{
+static cop_err relu_shape(cop_layer *layer, cop_error *error) {
     (void)error;
     layer->out = layer->in;
     return COP_OK;
 }
 
-static size_t values(const cop_layer *layer, const cop_layer_context *c)
-{
+static size_t values(const cop_layer *layer, const cop_layer_context *c) {
     return (size_t)cop_shape_size(&layer->in) * (size_t)c->ld;
 }
 
 static void relu_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                         float *y)
-{
+                         float *y) {
     c->kernels->relu(x, y, values(layer, c));
 }
 
 static void relu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                          const float *y, const float *dy, float *dx)
-{
+                          const float *y, const float *dy, float *dx) {
     (void)x;
     if (dx) c->kernels->relu_backward(y, dy, dx, values(layer, c));
 }
 
-static double relu_flop(const cop_layer *layer) { return (double)cop_shape_size(&layer->in); }
+static double relu_flop(const cop_layer *layer) {
+    return (double)cop_shape_size(&layer->in);
+}
 
 const cop_layer_ops cop_layer_relu = {
     .kind = "relu",
