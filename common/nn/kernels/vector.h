@@ -1,5 +1,6 @@
-/* Vectors of COP_VL floats for the kernels: GCC vector extensions, an explicit FMA, partial loads and stores.
- * Included once per instruction set by kernels.inc. Nothing here may round otherwise than one IEEE operation. */
+/* Vectors of COP_VL floats for the kernels: GCC vector extensions, an explicit FMA, partial loads
+ * and stores. Included once per instruction set by kernels.inc. Nothing here may round otherwise
+ * than one IEEE operation. */
 #ifndef COP_NN_KERNELS_VECTOR_H
 #define COP_NN_KERNELS_VECTOR_H
 
@@ -7,15 +8,15 @@
 #include <string.h>
 
 #if defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
+#    include <immintrin.h>
 #elif defined(__ARM_NEON)
-#include <arm_neon.h>
+#    include <arm_neon.h>
 #endif
 
 #define COP_INLINE static inline __attribute__((always_inline, unused))
 
-typedef float    vf __attribute__((vector_size(COP_VL * 4)));
-typedef int32_t  vi __attribute__((vector_size(COP_VL * 4)));
+typedef float vf __attribute__((vector_size(COP_VL * 4)));
+typedef int32_t vi __attribute__((vector_size(COP_VL * 4)));
 typedef uint32_t vu __attribute__((vector_size(COP_VL * 4)));
 
 COP_INLINE vf vf_load(const float *p) {
@@ -24,7 +25,9 @@ COP_INLINE vf vf_load(const float *p) {
     return v;
 }
 
-COP_INLINE void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+COP_INLINE void vf_store(float *p, vf v) {
+    memcpy(p, &v, sizeof v);
+}
 
 /* The first `count` lanes; the others are +0. */
 COP_INLINE vf vf_load_part(const float *p, size_t count) {
@@ -33,12 +36,16 @@ COP_INLINE vf vf_load_part(const float *p, size_t count) {
     return v;
 }
 
-COP_INLINE void vf_store_part(float *p, vf v, size_t count) { memcpy(p, &v, count * sizeof(float)); }
+COP_INLINE void vf_store_part(float *p, vf v, size_t count) {
+    memcpy(p, &v, count * sizeof(float));
+}
 
-COP_INLINE vf vf_splat(float x) { return x - (vf){0}; }
+COP_INLINE vf vf_splat(float x) {
+    return x - (vf){0};
+}
 
-/* a * b + c, one rounding per lane. The intrinsics are what `__builtin_fmaf` per lane compiles to, also where a
- * sanitizer or -O0 would keep the loop. */
+/* a * b + c, one rounding per lane. The intrinsics are what `__builtin_fmaf` per lane compiles to,
+ * also where a sanitizer or -O0 would keep the loop. */
 COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -53,6 +60,8 @@ COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 }
 
 /* mask ? a : b per lane; mask lanes are 0 or -1 (what a comparison gives). */
-COP_INLINE vf vf_select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+COP_INLINE vf vf_select(vi mask, vf a, vf b) {
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
 
 #endif

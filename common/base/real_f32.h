@@ -1,0 +1,72 @@
+/* f32 elementary functions of rule D4: branch-free, every multiply-add an explicit FMA, so that a
+ * compiler that vectorises a loop over them gives the same bits as one that does not. Within 2 ulp
+ * of the true value (tests/unit/base/test_real.c). For the kernels; everyone else includes real.h.
+ */
+#ifndef COP_BASE_REAL_F32_H
+#define COP_BASE_REAL_F32_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t cop_f32_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+
+static inline float cop_f32_from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+
+/* e^x. x = n ln 2 + r with |r| <= ln 2 / 2; Taylor to r^7 (rest below 2^-27); scaled in two steps
+ * so that results below 2^-126 round once. */
+static inline float cop_exp_f32(float x) {
+    const float shift = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
+    x = x > 89.0f ? 89.0f : x;     /* e^89 overflows to +inf below */
+    x = x < -104.0f ? -104.0f : x; /* e^-104 rounds to 0 below */
+    float t = __builtin_fmaf(x, 0x1.715476p+0f, shift);
+    uint32_t n = cop_f32_bits(t) - cop_f32_bits(shift);
+    float nf = t - shift;
+    float r = __builtin_fmaf(nf, -0x1.62e400p-1f, x); /* ln 2, high part: 15 bits, product exact */
+    r = __builtin_fmaf(nf, -0x1.7f7d1cp-20f, r);
+    float p = __builtin_fmaf(r, 0x1.a01a02p-13f, 0x1.6c16c2p-10f);
+    p = __builtin_fmaf(p, r, 0x1.111112p-7f);
+    p = __builtin_fmaf(p, r, 0x1.555556p-5f);
+    p = __builtin_fmaf(p, r, 0x1.555556p-3f);
+    p = __builtin_fmaf(p, r, 0.5f);
+    p = __builtin_fmaf(p, r, 1.0f);
+    p = __builtin_fmaf(p, r, 1.0f);
+    uint32_t half = (uint32_t)((int32_t)n >> 1);
+    float scale = cop_f32_from_bits((half + 127u) << 23);
+    float rest = cop_f32_from_bits((n - half + 127u) << 23);
+    return p * scale * rest;
+}
+
+/* Natural logarithm. x = 2^e m, m in [sqrt(1/2), sqrt(2)); with s = (m - 1) / (m + 1) the odd
+ * series of log in s, arranged so that m - 1 stays exact (as in FreeBSD's msun). 0: -inf, negative:
+ * NaN, inf: inf. */
+static inline float cop_log_f32(float x) {
+    float small = x < 0x1p-126f ? 0x1p25f : 1.0f; /* subnormal: into the normal range, exactly */
+    float y = x * small;
+    uint32_t u = cop_f32_bits(y) - 0x3f3504f3u; /* bits of sqrt(1/2) */
+    int32_t e = (int32_t)u >> 23;
+    float m = cop_f32_from_bits((u & 0x007fffffu) + 0x3f3504f3u);
+    float ef = (float)e - (x < 0x1p-126f ? 25.0f : 0.0f);
+    float f = m - 1.0f;
+    float s = f / (2.0f + f);
+    float z = s * s;
+    float q = __builtin_fmaf(z, 0x1.c71c72p-3f, 0x1.24924ap-2f);
+    q = __builtin_fmaf(q, z, 0x1.99999ap-2f);
+    q = __builtin_fmaf(q, z, 0x1.555556p-1f);
+    float square = 0.5f * f * f;
+    float tail = s * __builtin_fmaf(z, q, square);
+    tail = __builtin_fmaf(ef, 0x1.7f7d1cp-20f, tail);
+    float result = __builtin_fmaf(ef, 0x1.62e400p-1f, f - (square - tail));
+    result = x == 0.0f ? -__builtin_inff() : result;
+    result = x < 0.0f ? __builtin_nanf("") : result;
+    return x < __builtin_inff() ? result : x; /* +inf and NaN pass */
+}
+
+#endif

@@ -1,0 +1,106 @@
+/* numerics: openblas. The contract of cop_gemm by OpenBLAS on one thread: segments one by one, then
+ * the tree of D5, then the bias. Its bits depend on CPU and version, so a job pins the fingerprint
+ * given here (D4). Also the switch between the two numerics. */
+#include "common/nn/kernel.h"
+
+#include <cblas.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/nn/tree_counter.h"
+
+/* One product over k in [from, to) of rows [row, row + rows) into out. */
+static void product(const cop_gemm *g, int row, int rows, int from, int to, float *out,
+                    ptrdiff_t ldout) {
+    const bool a_plain = g->a_col == 1 || g->k == 1; /* rows of A contiguous */
+    const bool b_plain = g->b_col == 1 || g->n == 1;
+    const float *a = g->a + row * g->a_row + from * g->a_col;
+    const float *b = g->b + from * g->b_row;
+    /* A stride that is never used (one row or column) may be anything: OpenBLAS wants a large
+     * enough one. */
+    const ptrdiff_t lda = a_plain ? g->a_row : g->a_col, ldb = b_plain ? g->b_row : g->b_col;
+    const ptrdiff_t lda_min = a_plain ? to - from : rows, ldb_min = b_plain ? g->n : to - from;
+    cblas_sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
+                b_plain ? CblasNoTrans : CblasTrans, rows, g->n, to - from, 1.0f, a,
+                (int)(lda > lda_min ? lda : lda_min), b, (int)(ldb > ldb_min ? ldb : ldb_min), 0.0f,
+                out, (int)ldout);
+}
+
+static void add_top(float *stack, size_t size, int depth) {
+    float *left = stack + (size_t)(depth - 2) * size;
+    const float *right = left + size;
+    for (size_t i = 0; i < size; i++) left[i] += right[i];
+}
+
+/* Rows [row, row + rows) of a product with segments; the stack of D5 stands in the workspace. */
+static void segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
+    const size_t size = (size_t)rows * (size_t)g->n;
+    cop_tree_counter counter = {0};
+    for (int s = 0; s < g->segment_count; s++) {
+        const int from = g->segments[s], to = g->segments[s + 1];
+        if (from < to) product(g, row, rows, from, to, stack + (size_t)counter.depth * size, g->n);
+        for (int merges = cop_tree_counter_push(&counter, from < to); merges > 0; merges--)
+            add_top(stack, size, counter.depth--);
+    }
+    while (counter.depth > 1) add_top(stack, size, counter.depth--);
+    if (counter.depth == 0) memset(stack, 0, size * sizeof(float));
+    for (int i = 0; i < rows; i++)
+        memcpy(g->c + (row + i) * g->ldc, stack + (size_t)i * (size_t)g->n,
+               (size_t)g->n * sizeof(float));
+}
+
+/* As many rows at a time as the workspace holds; of rows longer than that, columns. */
+static void segmented(const cop_gemm *g, void *workspace) {
+    const size_t room = COP_GEMM_WORKSPACE / sizeof(float) / (COP_TREE_DEPTH + 1);
+    if ((size_t)g->n > room) {
+        cop_gemm part = *g;
+        part.bias = NULL;
+        for (int j = 0; j < g->n; j += part.n) {
+            part.n = g->n - j < (int)room ? g->n - j : (int)room;
+            part.b = g->b + j * g->b_col;
+            part.c = g->c + j;
+            segmented(&part, workspace);
+        }
+        return;
+    }
+    const int step = (int)(room / (size_t)g->n);
+    for (int row = 0; row < g->m; row += step)
+        segmented_rows(g, row, g->m - row < step ? g->m - row : step, workspace);
+}
+
+static void gemm_openblas(const cop_kernels *kernels, const cop_gemm *g, void *workspace) {
+    (void)kernels;
+    if (g->segments) {
+        segmented(g, workspace);
+    } else if (g->k > 0) {
+        product(g, 0, g->m, 0, g->k, g->c, g->ldc);
+    } else {
+        for (int i = 0; i < g->m; i++) memset(g->c + i * g->ldc, 0, (size_t)g->n * sizeof(float));
+    }
+    for (int i = 0; g->bias && i < g->m; i++)
+        for (int j = 0; j < g->n; j++) g->c[i * g->ldc + j] += g->bias[i];
+}
+
+static void gemm_portable(const cop_kernels *kernels, const cop_gemm *g, void *workspace) {
+    kernels->gemm(g, workspace);
+}
+
+cop_gemm_fn cop_gemm_for(cop_numerics numerics) {
+    if (numerics != COP_NUMERICS_OPENBLAS) return gemm_portable;
+    openblas_set_num_threads(1);
+    return gemm_openblas;
+}
+
+const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]) {
+    if (numerics != COP_NUMERICS_OPENBLAS) {
+        snprintf(out, 128, "portable-1");
+        return out;
+    }
+    openblas_set_num_threads(1);
+    /* "OpenBLAS 0.3.29 DYNAMIC_ARCH ...": the second word is the version. */
+    char version[32] = "";
+    if (sscanf(openblas_get_config(), "%*31s %31s", version) != 1) version[0] = '\0';
+    snprintf(out, 128, "openblas %s %.64s threads 1", version[0] ? version : "unknown",
+             openblas_get_corename());
+    return out;
+}

@@ -1,0 +1,15 @@
+/* The tables that the kernel files export; kernel.c chooses among those that this build has. */
+#ifndef COP_NN_KERNELS_EXPORT_H
+#define COP_NN_KERNELS_EXPORT_H
+
+#include "common/nn/kernel.h"
+
+extern const cop_kernels cop_kernels_baseline;
+#if defined(__x86_64__)
+extern const cop_kernels cop_kernels_avx2;
+extern const cop_kernels cop_kernels_avx512;
+#elif defined(__aarch64__)
+extern const cop_kernels cop_kernels_neon;
+#endif
+
+#endif

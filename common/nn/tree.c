@@ -1,0 +1,71 @@
+/* The trees of D5 as postfix programs: in which order gradient buffers are added, whatever arrived
+ * first. The coordinator builds one per step; kernels (tree_sum, sgd) run it. Invariant: the
+ * program depends on the leaves alone. */
+#include "common/nn/kernel.h"
+#include "common/nn/tree_counter.h"
+
+int cop_tree_build(int count, const bool *present, int16_t *ops) {
+    COP_ASSERT(count >= 1 && count <= INT16_MAX);
+    cop_tree_counter counter = {0};
+    int length = 0;
+    for (int leaf = 0; leaf < count; leaf++) {
+        const bool there = !present || present[leaf];
+        if (there) ops[length++] = (int16_t)leaf;
+        for (int merges = cop_tree_counter_push(&counter, there); merges > 0; merges--) {
+            ops[length++] = -1;
+            counter.depth--;
+        }
+    }
+    for (; counter.depth > 1; counter.depth--) ops[length++] = -1;
+    COP_ASSERT(length <= 2 * count - 1);
+    return length;
+}
+
+/* Where node [from, to) splits: from plus the largest power of two below its size. */
+static int split_of(int from, int to) {
+    COP_ASSERT(to - from >= 2);
+    return from + (1 << (31 - __builtin_clz((unsigned)(to - from - 1))));
+}
+
+typedef struct block_builder {
+    const int *first, *size;
+    int next, length; /* next block to place, ops so far */
+    int16_t *ops;
+} block_builder;
+
+static void build_node(block_builder *builder, int from, int to) {
+    COP_ASSERT(builder->first[builder->next] == from); /* ascending, without gaps */
+    if (builder->size[builder->next] == to - from) {
+        builder->ops[builder->length++] = (int16_t)builder->next++;
+        return;
+    }
+    const int middle = split_of(from, to);
+    COP_ASSERT(builder->size[builder->next] <= middle - from); /* else the block is no node */
+    build_node(builder, from, middle);
+    build_node(builder, middle, to);
+    builder->ops[builder->length++] = -1;
+}
+
+int cop_tree_build_blocks(int leaves, int blocks, const int *first, const int *size, int16_t *ops) {
+    COP_ASSERT(leaves >= 1 && blocks >= 1 && blocks <= INT16_MAX);
+    block_builder builder = {.first = first, .size = size, .ops = ops};
+    build_node(&builder, 0, leaves);
+    COP_ASSERT(builder.next == blocks);
+    return builder.length;
+}
+
+bool cop_tree_is_node(int leaves, int first, int size) {
+    if (size < 1 || first < 0 || first > leaves - size) return false;
+    int from = 0, to = leaves;
+    while (from != first || to != first + size) {
+        if (to - from < 2) return false;
+        const int middle = split_of(from, to);
+        if (first >= middle)
+            from = middle;
+        else if (first + size <= middle)
+            to = middle;
+        else
+            return false;
+    }
+    return true;
+}
