@@ -157,7 +157,7 @@ static void forward_columns(const layer_case *row, int columns, int take, float 
     one_layer one;
     open_case(&one, row, best_kernels(), columns);
     for (int i = 0; i < columns; i++) { /* one shard: a sample's word is then its column */
-        one.keys[i] = one.keys[0];
+        one.keys[i] = cop_rng_derive(1, COP_RNG_MASK, 0);
         one.samples[i] = (uint32_t)i;
     }
     const int64_t in = cop_shape_size(&one.layer.in), units = cop_shape_size(&one.layer.out);
