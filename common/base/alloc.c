@@ -1,0 +1,79 @@
+/* The one allocation seam. See alloc.h. */
+#include "common/base/alloc.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_uint_fast64_t allocations;
+static atomic_uint_fast64_t fail_number; /* 0: none */
+
+__attribute__((constructor)) static void arm_from_environment(void) {
+    const char *k = getenv("COPPICE_FAIL_ALLOC");
+    if (k && *k) cop_alloc_fail_at(strtoull(k, NULL, 10));
+}
+
+/* Counts one allocation; 0 when this is the one that must fail. */
+static int permitted(void) {
+    uint64_t number = atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed) + 1;
+    uint64_t fail = atomic_load_explicit(&fail_number, memory_order_relaxed);
+    return fail == 0 || number != fail;
+}
+
+void *cop_alloc_raw(size_t size) {
+    if (!permitted() || size > SIZE_MAX - 128) return NULL;
+    size_t rounded = (size + 63) & ~(size_t)63;
+    return aligned_alloc(64, rounded ? rounded : 64);
+}
+
+void *cop_alloc(size_t size) {
+    if (size < 64) return permitted() ? calloc(1, size ? size : 1) : NULL;
+    void *block = cop_alloc_raw(size);
+    if (block) memset(block, 0, size);
+    return block;
+}
+
+void *cop_alloc_array(size_t count, size_t size) {
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total)) return NULL;
+    return cop_alloc(total);
+}
+
+void *cop_realloc(void *pointer, size_t size) {
+    return permitted() ? realloc(pointer, size ? size : 1) : NULL;
+}
+
+void cop_free(void *pointer) {
+    free(pointer);
+}
+
+char *cop_strndup(const char *text, size_t length) {
+    length = strnlen(text, length);
+    if (!permitted()) return NULL;
+    char *copy = malloc(length + 1);
+    if (!copy) return NULL;
+    memcpy(copy, text, length);
+    copy[length] = '\0';
+    return copy;
+}
+
+char *cop_strdup(const char *text) {
+    return cop_strndup(text, strlen(text));
+}
+
+uint64_t cop_alloc_count(void) {
+    return atomic_load_explicit(&allocations, memory_order_relaxed);
+}
+
+void cop_alloc_fail_at(uint64_t k) {
+    atomic_store(&fail_number, k ? cop_alloc_count() + k : 0);
+}
+
+void cop_alloc_keep_large_blocks(void) {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    mallopt(M_TOP_PAD, 16 << 20);
+#endif
+}

@@ -1,0 +1,146 @@
+/* Reference-counted buffers and their pools. See bytes.h. */
+#include "common/base/bytes.h"
+
+#include <pthread.h>
+
+#include "common/base/alloc.h"
+#include "common/base/err.h"
+
+static void free_own(cop_buffer *buffer) {
+    cop_free(buffer->data);
+    cop_free(buffer);
+}
+
+cop_buffer *cop_buffer_create(size_t size) {
+    cop_buffer *buffer = cop_alloc(sizeof *buffer);
+    if (!buffer) return NULL;
+    buffer->data = cop_alloc_raw(size);
+    if (!buffer->data) {
+        cop_free(buffer);
+        return NULL;
+    }
+    buffer->size = buffer->capacity = size;
+    atomic_init(&buffer->references, 1);
+    buffer->on_free = free_own;
+    return buffer;
+}
+
+cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *)) {
+    cop_buffer *buffer = cop_alloc(sizeof *buffer);
+    if (!buffer) return NULL;
+    buffer->data = data;
+    buffer->size = buffer->capacity = size;
+    buffer->owner = owner;
+    buffer->on_free = on_free;
+    atomic_init(&buffer->references, 1);
+    return buffer;
+}
+
+cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
+    int before = atomic_fetch_add_explicit(&buffer->references, 1, memory_order_relaxed);
+    COP_ASSERT(before >= 1);
+    return buffer;
+}
+
+void cop_buffer_release(cop_buffer *buffer) {
+    if (!buffer) return;
+    int before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
+    COP_ASSERT(before >= 1);
+    if (before == 1) buffer->on_free(buffer);
+}
+
+/* ---- pool ---- */
+
+/* A buffer at rest is linked through `owner_next`, kept in front of the buffer itself. */
+typedef struct pool_entry {
+    cop_buffer buffer; /* first: the entry is found from its buffer */
+    struct pool_entry *next;
+} pool_entry;
+
+struct cop_buffer_pool {
+    pthread_mutex_t mutex;
+    size_t size;
+    pool_entry *idle;
+    size_t live; /* buffers in existence */
+    int destroyed;
+};
+
+static void free_pool(cop_buffer_pool *pool) {
+    pthread_mutex_destroy(&pool->mutex);
+    cop_free(pool);
+}
+
+static void free_entry(pool_entry *entry) {
+    cop_free(entry->buffer.data);
+    cop_free(entry);
+}
+
+static void come_back(cop_buffer *buffer) {
+    cop_buffer_pool *pool = buffer->owner;
+    pool_entry *entry = (pool_entry *)buffer;
+    pthread_mutex_lock(&pool->mutex);
+    int destroyed = pool->destroyed;
+    int last = 0;
+    if (destroyed)
+        last = --pool->live == 0;
+    else {
+        entry->next = pool->idle;
+        pool->idle = entry;
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    if (destroyed) free_entry(entry);
+    if (last) free_pool(pool);
+}
+
+cop_buffer_pool *cop_buffer_pool_create(size_t size) {
+    cop_buffer_pool *pool = cop_alloc(sizeof *pool);
+    if (!pool) return NULL;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pool->size = size;
+    return pool;
+}
+
+static pool_entry *make_entry(cop_buffer_pool *pool) {
+    pool_entry *entry = cop_alloc(sizeof *entry);
+    if (!entry) return NULL;
+    entry->buffer.data = cop_alloc_raw(pool->size);
+    if (!entry->buffer.data) {
+        cop_free(entry);
+        return NULL;
+    }
+    entry->buffer.capacity = pool->size;
+    entry->buffer.owner = pool;
+    entry->buffer.on_free = come_back;
+    return entry;
+}
+
+cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool_entry *entry = pool->idle;
+    if (entry)
+        pool->idle = entry->next;
+    else if ((entry = make_entry(pool)))
+        pool->live++;
+    pthread_mutex_unlock(&pool->mutex);
+    if (!entry) return NULL;
+    entry->buffer.size = pool->size;
+    atomic_store_explicit(&entry->buffer.references, 1, memory_order_relaxed);
+    return &entry->buffer;
+}
+
+void cop_buffer_pool_destroy(cop_buffer_pool *pool) {
+    if (!pool) return;
+    pthread_mutex_lock(&pool->mutex);
+    pool_entry *idle = pool->idle;
+    pool->idle = NULL;
+    pool->destroyed = 1;
+    for (pool_entry *e = idle; e; e = e->next) pool->live--;
+    int empty = pool->live == 0;
+    pthread_mutex_unlock(&pool->mutex);
+    while (idle) {
+        pool_entry *next = idle->next;
+        free_entry(idle);
+        idle = next;
+    }
+    if (empty) free_pool(pool);
+}

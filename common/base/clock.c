@@ -1,0 +1,32 @@
+/* Clocks. See clock.h. */
+#include "common/base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+uint64_t cop_clock_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int64_t cop_clock_unix_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void cop_clock_sleep_ms(unsigned ms) {
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+    while (nanosleep(&t, &t) && errno == EINTR) {}
+}
+
+const char *cop_clock_format_utc(int64_t unix_ms, char out[32]) {
+    time_t seconds = (time_t)(unix_ms / 1000);
+    struct tm parts;
+    gmtime_r(&seconds, &parts);
+    size_t length = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &parts);
+    snprintf(out + length, 32 - length, ".%03dZ", (int)(unix_ms % 1000));
+    return out;
+}

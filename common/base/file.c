@@ -1,0 +1,300 @@
+/* Files: whole reads, atomic writes. See file.h. */
+#include "common/base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+
+/* ---- the fault seam: writes, fsyncs and renames are counted, the k-th fails ---- */
+
+static atomic_ullong operations;
+
+static bool fault_due(void) {
+    static atomic_ullong fail_at = ATOMIC_VAR_INIT(1);
+    static atomic_int known;
+    if (!atomic_load(&known)) {
+        const char *k = getenv("COPPICE_FAIL_IO");
+        atomic_store(&fail_at, k ? strtoull(k, NULL, 10) : 0);
+        atomic_store(&known, 1);
+    }
+    unsigned long long k = atomic_load(&fail_at);
+    if (atomic_fetch_add(&operations, 1) + 1 != k || !k) return false;
+    errno = ENOSPC;
+    return true;
+}
+
+static ssize_t seam_write(int fd, const void *data, size_t size) {
+    return fault_due() ? -1 : write(fd, data, size);
+}
+
+static int seam_fsync(int fd) {
+    return fault_due() ? -1 : fsync(fd);
+}
+
+static int seam_rename(const char *from, const char *to) {
+    return fault_due() ? -1 : rename(from, to);
+}
+
+/* ---- reading ---- */
+
+static cop_err read_open(int fd, const char *path, size_t size, char *text, cop_error *error) {
+    size_t at = 0;
+    while (at < size) {
+        ssize_t n = read(fd, text + at, size - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cop_fail_errno(error, errno, "cannot read %s", path);
+        if (n == 0) return cop_fail(error, COP_ERR_IO, "%s became shorter while it was read", path);
+        at += (size_t)n;
+    }
+    text[size] = '\0';
+    return COP_OK;
+}
+
+cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return cop_fail_errno(error, errno, "cannot open %s", path);
+    cop_err e = COP_OK;
+    char *text = NULL;
+    if (fstat(fd, &info))
+        e = cop_fail_errno(error, errno, "cannot read %s", path);
+    else if (!S_ISREG(info.st_mode))
+        e = cop_fail(error, COP_ERR_INPUT, "%s is not a file", path);
+    else if ((uint64_t)info.st_size > limit)
+        e = cop_fail(error, COP_ERR_LIMIT, "%s has %lld bytes: at most %zu are read", path,
+                     (long long)info.st_size, limit);
+    else if (!(text = cop_alloc_raw((size_t)info.st_size + 1)))
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %lld bytes of %s",
+                     (long long)info.st_size, path);
+    else
+        e = read_open(fd, path, (size_t)info.st_size, text, error);
+    close(fd);
+    if (e) {
+        cop_free(text);
+        return e;
+    }
+    *out = text;
+    *size = (size_t)info.st_size;
+    return COP_OK;
+}
+
+/* ---- writing ---- */
+
+static cop_err write_all(int fd, const char *path, const cop_file_part *part, cop_error *error) {
+    const char *p = part->data;
+    size_t left = part->size;
+    while (left) {
+        ssize_t n = seam_write(fd, p, left);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cop_fail_errno(error, errno, "cannot write %s", path);
+        p += n;
+        left -= (size_t)n;
+    }
+    return COP_OK;
+}
+
+/* The folder of a path, into a caller's buffer. */
+static void folder_of(const char *path, char *out, size_t size) {
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        snprintf(out, size, ".");
+    else if (slash == path)
+        snprintf(out, size, "/");
+    else
+        snprintf(out, size, "%.*s", (int)(slash - path), path);
+}
+
+static cop_err sync_folder(const char *path, cop_error *error) {
+    char folder[4096];
+    folder_of(path, folder, sizeof folder);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", folder);
+    int failed = seam_fsync(fd) ? errno : 0;
+    close(fd);
+    /* Some file systems cannot sync folders. */
+    if (failed && failed != EINVAL)
+        return cop_fail_errno(error, failed, "cannot sync folder %s", folder);
+    return COP_OK;
+}
+
+cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
+                       cop_error *error) {
+    static atomic_uint serial;
+    char temporary[4096];
+    int length = snprintf(temporary, sizeof temporary, "%s.%ld-%u.tmp", path, (long)getpid(),
+                          atomic_fetch_add(&serial, 1));
+    if (length < 0 || (size_t)length >= sizeof temporary)
+        return cop_fail(error, COP_ERR_INPUT, "the path is too long: %s", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
+    if (fd < 0) return cop_fail_errno(error, errno, "cannot write %s", path);
+    cop_err e = COP_OK;
+    for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
+    if (!e && seam_fsync(fd)) e = cop_fail_errno(error, errno, "cannot sync %s", path);
+    if (close(fd) && !e) e = cop_fail_errno(error, errno, "cannot close %s", path);
+    if (!e && seam_rename(temporary, path))
+        e = cop_fail_errno(error, errno, "cannot rename to %s", path);
+    if (e) {
+        unlink(temporary);
+        return e;
+    }
+    return sync_folder(path, error);
+}
+
+cop_err cop_file_write_text(const char *path, const char *text, cop_error *error) {
+    cop_file_part part = {text, strlen(text)};
+    return cop_file_write(path, &part, 1, 0644, error);
+}
+
+cop_err cop_file_rename(const char *from, const char *to, cop_error *error) {
+    if (seam_rename(from, to))
+        return cop_fail_errno(error, errno, "cannot rename %s to %s", from, to);
+    return sync_folder(to, error);
+}
+
+cop_err cop_file_remove(const char *path, cop_error *error) {
+    if (unlink(path) && errno != ENOENT)
+        return cop_fail_errno(error, errno, "cannot remove %s", path);
+    return COP_OK;
+}
+
+/* ---- folders and paths ---- */
+
+bool cop_file_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool cop_folder_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+cop_err cop_folder_create(const char *path, cop_error *error) {
+    char part[4096];
+    size_t length = strlen(path);
+    if (!length || length >= sizeof part)
+        return cop_fail(error, COP_ERR_INPUT, "not a usable folder name: \"%s\"", path);
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++) {
+        if (part[i] != '/' && part[i] != '\0') continue;
+        char kept = part[i];
+        part[i] = '\0';
+        if (mkdir(part, 0777) && errno != EEXIST)
+            return cop_fail_errno(error, errno, "cannot create folder %s", part);
+        part[i] = kept;
+    }
+    if (!cop_folder_exists(path))
+        return cop_fail(error, COP_ERR_EXISTS, "%s is there and is not a folder", path);
+    return COP_OK;
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Reads all names into one growing block of text; returns their number, -1 when out of memory. */
+static long gather_names(DIR *folder, char **text, size_t *size) {
+    long count = 0;
+    size_t capacity = 0;
+    struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        size_t length = strlen(entry->d_name) + 1;
+        if (*size + length > capacity) {
+            capacity = capacity * 2 + length + 256;
+            char *more = cop_realloc(*text, capacity);
+            if (!more) return -1;
+            *text = more;
+        }
+        memcpy(*text + *size, entry->d_name, length);
+        *size += length;
+        count++;
+    }
+    return count;
+}
+
+cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error) {
+    DIR *folder = opendir(path);
+    if (!folder) return cop_fail_errno(error, errno, "cannot open folder %s", path);
+    char *text = NULL;
+    size_t size = 0;
+    long found = gather_names(folder, &text, &size);
+    closedir(folder);
+    size_t table = found < 0 ? 0 : (size_t)found * sizeof(char *);
+    char **list = found < 0 ? NULL : cop_alloc(table + size + 1);
+    if (!list) {
+        cop_free(text);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the names in %s", path);
+    }
+    char *copy = (char *)list + table;
+    if (size) memcpy(copy, text, size);
+    cop_free(text);
+    for (long i = 0; i < found; i++) {
+        list[i] = copy;
+        copy += strlen(copy) + 1;
+    }
+    qsort(list, (size_t)found, sizeof *list, compare_names);
+    *names = list;
+    *count = (size_t)found;
+    return COP_OK;
+}
+
+static cop_err remove_entry(const char *path, cop_error *error) {
+    struct stat info;
+    if (lstat(path, &info))
+        return errno == ENOENT ? COP_OK : cop_fail_errno(error, errno, "cannot remove %s", path);
+    return S_ISDIR(info.st_mode) ? cop_folder_remove(path, error) : cop_file_remove(path, error);
+}
+
+cop_err cop_folder_remove(const char *path, cop_error *error) {
+    char **names;
+    size_t count;
+    cop_err e = cop_folder_list(path, &names, &count, error);
+    if (e == COP_ERR_NOT_FOUND) return COP_OK;
+    COP_TRY(e);
+    for (size_t i = 0; i < count && !e; i++) {
+        char *entry = cop_path_join(path, names[i]);
+        e = entry ? remove_entry(entry, error)
+                  : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_free(entry);
+    }
+    cop_free(names);
+    if (!e && rmdir(path) && errno != ENOENT)
+        e = cop_fail_errno(error, errno, "cannot remove folder %s", path);
+    return e;
+}
+
+char *cop_path_join(const char *folder, const char *name) {
+    if (name[0] == '/' || !*folder) return cop_strdup(name);
+    size_t a = strlen(folder), b = strlen(name);
+    bool slash = folder[a - 1] != '/';
+    char *path = cop_alloc(a + b + 2);
+    if (!path) return NULL;
+    memcpy(path, folder, a);
+    if (slash) path[a++] = '/';
+    memcpy(path + a, name, b + 1);
+    return path;
+}
+
+char *cop_path_cache(void) {
+    const char *own = getenv("COPPICE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
+               *home = getenv("HOME");
+    if (own && *own) return cop_strdup(own);
+    if (xdg && *xdg) return cop_path_join(xdg, "coppice");
+    return cop_path_join(home && *home ? home : "/tmp", ".cache/coppice");
+}
+
+uint64_t cop_file_space(const char *path) {
+    struct statvfs info;
+    if (statvfs(path, &info)) return UINT64_MAX;
+    return (uint64_t)info.f_bavail * info.f_frsize;
+}

@@ -1,0 +1,76 @@
+/* Hashes by libxxhash and libsodium. See hash.h. */
+#include "common/base/hash.h"
+
+#include <sodium.h>
+#include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "common/base/err.h"
+
+uint64_t cop_hash_xxh3(const void *data, size_t size) {
+    return XXH3_64bits(data, size);
+}
+
+uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t b_size) {
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, a, a_size);
+    if (b_size) XXH3_64bits_update(&state, b, b_size);
+    return XXH3_64bits_digest(&state);
+}
+
+_Static_assert(sizeof(crypto_hash_sha256_state) <= sizeof(cop_sha256),
+               "room for libsodium's state");
+
+void cop_sha256_init(cop_sha256 *h) {
+    crypto_hash_sha256_init((crypto_hash_sha256_state *)(void *)h);
+}
+
+void cop_sha256_update(cop_sha256 *h, const void *data, size_t size) {
+    crypto_hash_sha256_update((crypto_hash_sha256_state *)(void *)h, data, size);
+}
+
+void cop_sha256_final(cop_sha256 *h, unsigned char out[32]) {
+    crypto_hash_sha256_final((crypto_hash_sha256_state *)(void *)h, out);
+}
+
+void cop_sha256_of(const void *data, size_t size, unsigned char out[32]) {
+    crypto_hash_sha256(out, data, size);
+}
+
+void cop_hex32(const unsigned char in[32], char out[65]) {
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 0; i < 32; i++) {
+        out[2 * i] = digits[in[i] >> 4];
+        out[2 * i + 1] = digits[in[i] & 15];
+    }
+    out[64] = '\0';
+}
+
+static int digit_value(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+int cop_unhex32(const char *text, unsigned char out[32]) {
+    if (strlen(text) != 64) return 0;
+    for (int i = 0; i < 32; i++) {
+        int high = digit_value(text[2 * i]), low = digit_value(text[2 * i + 1]);
+        if (high < 0 || low < 0) return 0;
+        out[i] = (unsigned char)(high << 4 | low);
+    }
+    return 1;
+}
+
+void cop_random_bytes(void *out, size_t size) {
+    int started = sodium_init(); /* safe to call again, from any thread */
+    COP_ASSERT(started >= 0);
+    randombytes_buf(out, size);
+}
+
+int cop_equal_constant_time(const void *a, const void *b, size_t size) {
+    return sodium_memcmp(a, b, size) == 0;
+}

@@ -1,0 +1,286 @@
+/* Growing strings, numbers from text, text from numbers. See str.h. */
+#include "common/base/str.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+
+static bool reserve(cop_str *s, size_t more) {
+    if (s->failed) return false;
+    if (s->length + more + 1 <= s->capacity) return true;
+    size_t capacity = s->capacity ? s->capacity * 2 : 64;
+    while (capacity < s->length + more + 1) capacity *= 2;
+    char *text = cop_realloc(s->text, capacity);
+    if (!text) {
+        s->failed = true;
+        return false;
+    }
+    s->text = text;
+    s->capacity = capacity;
+    return true;
+}
+
+void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length) {
+    if (!reserve(s, length)) return;
+    memcpy(s->text + s->length, bytes, length);
+    s->length += length;
+    s->text[s->length] = '\0';
+}
+
+void cop_str_append(cop_str *s, const char *text) {
+    cop_str_append_bytes(s, text, strlen(text));
+}
+
+void cop_str_printf(cop_str *s, const char *format, ...) {
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    if (length >= 0 && reserve(s, (size_t)length)) {
+        vsnprintf(s->text + s->length, (size_t)length + 1, format, again);
+        s->length += (size_t)length;
+    }
+    va_end(again);
+}
+
+void cop_str_clear(cop_str *s) {
+    s->length = 0;
+    if (s->text) s->text[0] = '\0';
+}
+
+void cop_str_fini(cop_str *s) {
+    cop_free(s->text);
+    *s = (cop_str){0};
+}
+
+const char *cop_str_text(const cop_str *s) {
+    return s->text ? s->text : "";
+}
+
+char *cop_str_take(cop_str *s) {
+    char *text = s->failed ? NULL : s->text ? s->text : cop_strdup("");
+    if (s->failed) cop_free(s->text);
+    *s = (cop_str){0};
+    return text;
+}
+
+/* ---- UTF-8 and JSON ---- */
+
+/* Length of the valid sequence at p (at most `left` bytes), 0 if there is none. */
+static size_t utf8_sequence(const unsigned char *p, size_t left) {
+    if (p[0] < 0x80) return p[0] ? 1 : 0;
+    size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+    uint32_t code = p[0] & (0xffu >> (length + 1));
+    if (p[0] < 0xc2 || p[0] > 0xf4 || left < length) return 0;
+    for (size_t i = 1; i < length; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (p[i] & 0x3fu);
+    }
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (code < least[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return 0;
+    return length;
+}
+
+bool cop_utf8_valid(const char *bytes, size_t length) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    for (size_t i = 0; i < length;) {
+        size_t n = utf8_sequence(p + i, length - i);
+        if (!n) return false;
+        i += n;
+    }
+    return true;
+}
+
+static void append_json_character(cop_str *s, unsigned char c) {
+    switch (c) {
+    case '"':
+        cop_str_append(s, "\\\"");
+        break;
+    case '\\':
+        cop_str_append(s, "\\\\");
+        break;
+    case '\n':
+        cop_str_append(s, "\\n");
+        break;
+    case '\r':
+        cop_str_append(s, "\\r");
+        break;
+    case '\t':
+        cop_str_append(s, "\\t");
+        break;
+    default:
+        if (c < 0x20 || c == 0x7f)
+            cop_str_printf(s, "\\u%04x", c);
+        else
+            cop_str_append_bytes(s, &c, 1);
+    }
+}
+
+void cop_str_append_json(cop_str *s, const char *text) {
+    const unsigned char *p = (const unsigned char *)text;
+    size_t left = strlen(text);
+    cop_str_append(s, "\"");
+    while (left) {
+        size_t n = utf8_sequence(p, left);
+        if (n == 1)
+            append_json_character(s, *p);
+        else if (n)
+            cop_str_append_bytes(s, p, n);
+        else
+            cop_str_append(s, "\xef\xbf\xbd");
+        p += n ? n : 1;
+        left -= n ? n : 1;
+    }
+    cop_str_append(s, "\"");
+}
+
+/* ---- nearest name ---- */
+
+#define NEAREST_MAX 64
+
+static char lower(char c) {
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static size_t least3(size_t a, size_t b, size_t c) {
+    size_t m = a < b ? a : b;
+    return m < c ? m : c;
+}
+
+/* Optimal string alignment distance (insert, delete, replace, swap neighbours). */
+static size_t distance(const char *a, const char *b) {
+    size_t n = strlen(a), m = strlen(b);
+    if (n > NEAREST_MAX || m > NEAREST_MAX) return SIZE_MAX;
+    size_t rows[3][NEAREST_MAX + 1];
+    for (size_t j = 0; j <= m; j++) rows[0][j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t *now = rows[i % 3], *last = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
+        now[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            char ca = lower(a[i - 1]), cb = lower(b[j - 1]);
+            now[j] = least3(last[j] + 1, now[j - 1] + 1, last[j - 1] + (ca != cb));
+            bool swapped = i > 1 && j > 1 && ca == lower(b[j - 2]) && lower(a[i - 2]) == cb;
+            if (swapped && before[j - 2] + 1 < now[j]) now[j] = before[j - 2] + 1;
+        }
+    }
+    return rows[n % 3][m];
+}
+
+const char *cop_nearest_name(const char *word, const char *const *names, size_t count) {
+    const char *nearest = NULL;
+    size_t best = 2 + strlen(word) / 3;
+    for (size_t i = 0; i < count; i++) {
+        size_t d = distance(word, names[i]);
+        if (d < best) {
+            best = d;
+            nearest = names[i];
+        }
+    }
+    return nearest;
+}
+
+/* ---- text from numbers ---- */
+
+const char *cop_format_bytes(double bytes, char out[32]) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    int unit = 0;
+    while (bytes >= 999.5 && unit < 5) {
+        bytes /= 1000;
+        unit++;
+    }
+    snprintf(out, 32,
+             unit == 0       ? "%.0f %s"
+             : bytes < 99.95 ? "%.1f %s"
+                             : "%.0f %s",
+             bytes, units[unit]);
+    return out;
+}
+
+const char *cop_format_count(double count, char out[32]) {
+    static const char *const units[] = {"", " k", " M", " G", " T", " P"};
+    int unit = 0;
+    while (count >= 999.5 && unit < 5) {
+        count /= 1000;
+        unit++;
+    }
+    snprintf(out, 32, unit == 0 ? "%.0f%s" : "%.3g%s", count, units[unit]);
+    return out;
+}
+
+const char *cop_format_seconds(double seconds, char out[32]) {
+    if (seconds < 0 || isnan(seconds))
+        snprintf(out, 32, "?");
+    else if (seconds < 1)
+        snprintf(out, 32, "%.0f ms", seconds * 1e3);
+    else if (seconds < 60)
+        snprintf(out, 32, "%.1f s", seconds);
+    else if (seconds < 3600)
+        snprintf(out, 32, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+    else
+        snprintf(out, 32, "%.0f h %02d min", floor(seconds / 3600),
+                 (int)(fmod(seconds, 3600) / 60));
+    return out;
+}
+
+/* ---- numbers from text ---- */
+
+bool cop_parse_u64(const char *text, uint64_t *out) {
+    bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+    if (text[hex ? 2 : 0] < '0' || (!hex && text[0] > '9')) return false;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, hex ? 16 : 10);
+    if (errno || *end || end == text) return false;
+    *out = value;
+    return true;
+}
+
+bool cop_parse_i64(const char *text, int64_t *out) {
+    const char *digits = text[0] == '-' || text[0] == '+' ? text + 1 : text;
+    if (digits[0] < '0' || digits[0] > '9') return false;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || *end) return false;
+    *out = value;
+    return true;
+}
+
+bool cop_parse_f64(const char *text, double *out) {
+    /* Only what a decimal number is made of: no hex, no inf, no white space. Programs never call
+     * setlocale, so strtod uses the C locale. */
+    if (!*text || text[strspn(text, "0123456789+-.eE")]) return false;
+    char *end;
+    double value = strtod(text, &end);
+    if (*end || end == text || !isfinite(value)) return false;
+    *out = value;
+    return true;
+}
+
+bool cop_parse_size(const char *text, uint64_t *out) {
+    size_t digits = strspn(text, "0123456789");
+    char number[24];
+    uint64_t value;
+    if (!digits || digits >= sizeof number) return false;
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    if (!cop_parse_u64(number, &value)) return false;
+    const char *unit = text + digits;
+    int shift = 0;
+    if (*unit) {
+        static const char units[] = "kmgt";
+        const char *at = strchr(units, lower(*unit));
+        if (!at) return false;
+        shift = 10 * (int)(at - units + 1);
+        unit++;
+        if (*unit && strcmp(unit, "B") != 0 && strcmp(unit, "iB") != 0) return false;
+    }
+    if (shift && value > (UINT64_MAX >> shift)) return false;
+    *out = value << shift;
+    return true;
+}
