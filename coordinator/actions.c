@@ -1,0 +1,214 @@
+/* What the core wants, done: leases become messages, gradients are kept or dropped, updates and
+ * checkpoints are started, news is passed on. */
+#include <math.h>
+#include <stdio.h>
+
+#include "coordinator/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+static void release_slot(coord_server *server, uint64_t slot) {
+    if (!slot) return;
+    COP_ASSERT(slot <= COORD_SLOTS_MAX);
+    coord_slot *s = &server->slots[slot - 1];
+    COP_ASSERT(s->used);
+    cop_buffer_release(s->gradient);
+    *s = (coord_slot){0};
+}
+
+/* The held request of an answer; NULL when its worker has gone meanwhile. */
+static cop_request *take_request(coord_server *server, const coord_action *action) {
+    coord_session *s = coord_session_find(server, action->worker);
+    if (!s || !s->held || s->held != action->request) return NULL;
+    s->held = 0;
+    return (cop_request *)(uintptr_t)action->request;
+}
+
+static void do_nothing(coord_server *server, const coord_action *action) {
+    cop_request *request = take_request(server, action);
+    if (!request) return;
+    cop_message reply = {.type = COP_MESSAGE_NOTHING};
+    reply.nothing = (cop_nothing){.retry_ms = action->nothing.retry_ms,
+                                  .drain = action->nothing.drain,
+                                  .unknown = action->nothing.unknown};
+    cop_server_reply(request, &reply);
+}
+
+static void do_lease(coord_server *server, const coord_action *action) {
+    cop_request *request = take_request(server, action);
+    coord_resident *resident = coord_resident_find(server, action->job);
+    if (!request) return; /* the core hears WORKER_GONE and gives the block again */
+    COP_ASSERT(resident != NULL);
+    const cop_pull *pull = &cop_request_message(request)->pull;
+    uint64_t now = cop_clock_ns();
+    cop_message reply = {.type = COP_MESSAGE_LEASE};
+    reply.lease = (cop_lease){.kind = action->lease.evaluate ? COP_LEASE_EVALUATE : COP_LEASE_TRAIN,
+                              .lease = action->lease.lease,
+                              .job = action->job,
+                              .step = action->step,
+                              .version = action->lease.version,
+                              .deadline_ms = action->lease.deadline_ns > now
+                                                 ? (action->lease.deadline_ns - now) / 1000000
+                                                 : 0,
+                              .attempt = action->lease.attempt,
+                              .first = action->lease.first,
+                              .count = action->lease.count,
+                              .batch = action->lease.batch};
+    bool have_spec = pull->have_job == action->job;
+    bool have_weights =
+        have_spec && pull->have_version == action->lease.version + 1; /* + 1: 0 says "none" */
+    cop_err e = coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);
+    if (e) {
+        cop_message_fini(&reply);
+        coord_reply_failure(request, e, "the coordinator is out of memory; try again");
+        return; /* its deadline passes and the block is given again */
+    }
+    cop_server_reply(request, &reply);
+}
+
+static void do_load(coord_server *server, const coord_action *action) {
+    if (coord_run_owns(server, action->job))
+        coord_run_load(server);
+    else
+        coord_api_load(server, action->job);
+}
+
+static void do_unload(coord_server *server, const coord_action *action) {
+    coord_resident *resident = coord_resident_find(server, action->job);
+    if (!resident) return;
+    if (resident->update_running)
+        resident->unload_wanted = true; /* when the update is done */
+    else
+        coord_resident_fini(resident);
+}
+
+static void do_state(coord_server *server, const coord_action *action) {
+    static const char *const names[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
+                                        "COMPLETED", "FAILED", "CANCELED"};
+    cop_log_level level = action->state == COORD_FAILED  ? COP_LOG_ERROR
+                          : server->store && server->api ? COP_LOG_INFO
+                                                         : COP_LOG_DEBUG;
+    cop_log(level, "coordinator", "job %llu: %s%s%s", (unsigned long long)action->job,
+            names[action->state], action->text[0] ? ": " : "", action->text);
+    if (server->store)
+        coord_store_set_state(server->store, action->job, action->state, action->text);
+}
+
+static void do_event(coord_server *server, const coord_action *action) {
+    cop_log(action->ok ? COP_LOG_INFO : COP_LOG_WARN, "coordinator", "%s", action->text);
+    if (server->store)
+        coord_store_add_event(server->store, action->job, action->ok ? "info" : "warn",
+                              action->text);
+}
+
+/* Rows of the metrics history. Training loss and error are means over samples. */
+static void do_metrics(coord_server *server, const coord_action *action) {
+    if (!server->store || !action->metrics.samples) return;
+    double samples = (double)action->metrics.samples;
+    double loss = action->metrics.loss_sum / samples,
+           error = 1.0 - (double)action->metrics.correct / samples;
+    coord_resident *resident = coord_resident_find(server, action->job);
+    if (action->type == COORD_ACTION_METRICS)
+        coord_store_add_step(server->store, action->job, action->step, loss,
+                             action->metrics.seconds);
+    else if (action->type == COORD_ACTION_EPOCH && resident)
+        coord_store_add_epoch(server->store, action->job, action->step,
+                              (double)action->step / (double)resident->job->steps_per_epoch, loss,
+                              error);
+    else if (resident)
+        coord_store_add_evaluation(server->store, action->job, action->step,
+                                   resident->job->evaluate_on_test ? "test" : "validation", loss,
+                                   error, action->metrics.seconds);
+}
+
+/* The full sentence about a gradient that is not finite, back to the core as JOB_FAILED. */
+static void do_diverged(coord_server *server, const coord_action *action) {
+    coord_resident *resident = coord_resident_find(server, action->job);
+    cop_buffer *gradient = action->slot ? server->slots[action->slot - 1].gradient : NULL;
+    char text[256] = "training diverged";
+    if (resident) coord_resident_describe(resident, action, gradient, text, sizeof text);
+    release_slot(server, action->slot);
+    /* The text must live until the core has copied it: dispatch when nothing else is under way
+     * would delay it, so keep it in the run of this call. */
+    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step};
+    snprintf(server->failure_text, sizeof server->failure_text, "%s", text);
+    failed.text = server->failure_text;
+    coord_dispatch(server, &failed);
+}
+
+static void do_disconnect(coord_server *server, const coord_action *action) {
+    coord_session *s = coord_session_find(server, action->worker);
+    if (!s) return;
+    uint64_t work = s->connection[0], control = s->connection[1];
+    cop_request *held = (cop_request *)(uintptr_t)s->held;
+    s->worker = s->held = 0;
+    if (held) cop_server_drop(held);
+    if (work) cop_server_disconnect(server->transport, work);
+    if (control && control != work) cop_server_disconnect(server->transport, control);
+    if (server->api) coord_api_changed(server, 0);
+}
+
+static void tell(coord_server *server, const coord_action *action) {
+    if (coord_run_owns(server, action->job))
+        coord_run_note(server, action, NULL, action->text);
+    else if (server->api)
+        coord_api_note(server, action, NULL);
+}
+
+void coord_carry_out(coord_server *server, const coord_action *action) {
+    switch (action->type) {
+    case COORD_ACTION_LEASE:
+        do_lease(server, action);
+        break;
+    case COORD_ACTION_NOTHING:
+        do_nothing(server, action);
+        break;
+    case COORD_ACTION_KEEP:
+        break; /* the slot stays until its update */
+    case COORD_ACTION_DROP:
+        release_slot(server, action->slot);
+        break;
+    case COORD_ACTION_LOAD:
+        do_load(server, action);
+        break;
+    case COORD_ACTION_UNLOAD:
+        do_unload(server, action);
+        break;
+    case COORD_ACTION_UPDATE: {
+        coord_resident *resident = coord_resident_find(server, action->job);
+        COP_ASSERT(resident != NULL);
+        coord_resident_update(server, resident, action);
+        break;
+    }
+    case COORD_ACTION_METRICS:
+    case COORD_ACTION_EPOCH:
+    case COORD_ACTION_EVALUATED:
+        do_metrics(server, action);
+        tell(server, action);
+        break;
+    case COORD_ACTION_CHECKPOINT: {
+        coord_resident *resident = coord_resident_find(server, action->job);
+        COP_ASSERT(resident != NULL);
+        coord_saver_submit(server->saver, resident, action);
+        break;
+    }
+    case COORD_ACTION_STATE:
+        do_state(server, action);
+        tell(server, action);
+        break;
+    case COORD_ACTION_EVENT:
+        do_event(server, action);
+        break;
+    case COORD_ACTION_DISCONNECT:
+        do_disconnect(server, action);
+        break;
+    case COORD_ACTION_DIVERGED:
+        do_diverged(server, action);
+        break;
+    case COORD_ACTION_STOPPED:
+        uv_stop(&server->loop);
+        break;
+    }
+}

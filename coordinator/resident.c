@@ -1,0 +1,288 @@
+/* Tensors of the jobs under way: weights in immutable versions, optimizer state beside them, and
+ * the rows of the current step. An update reads version t and writes version t + 1 into fresh
+ * buffers of a pool, so leases, evaluations and checkpoints of version t go on undisturbed, and a
+ * gradient that is not finite leaves version t as it was. Buffers recycle: a step allocates nothing
+ * once warm. */
+#include <math.h>
+#include <stdio.h>
+
+#include "coordinator/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+
+coord_resident *coord_resident_find(coord_server *server, uint64_t job) {
+    for (uint32_t i = 0; job && i < COORD_RESIDENT_MAX; i++)
+        if (server->resident[i].id == job) return &server->resident[i];
+    return NULL;
+}
+
+static size_t flat_bytes(const coord_resident *r) {
+    return (size_t)cop_model_floats(r->job->model) * sizeof(float);
+}
+
+static uint32_t largest_lease(const cop_job *job) {
+    uint32_t evaluated = job->evaluate_on_test ? job->test_samples : job->validation_samples;
+    uint32_t slice = evaluated < COP_EVAL_SLICE ? evaluated : COP_EVAL_SLICE;
+    return job->batch > slice ? job->batch : slice;
+}
+
+static cop_err allocate(coord_resident *r, cop_error *error) {
+    const cop_job *job = r->job;
+    size_t floats = flat_bytes(r), lease = largest_lease(job);
+    r->states = cop_optimizer_states(&job->optimizer);
+    r->weight_pool = cop_buffer_pool_create(floats);
+    r->rows_pool = cop_buffer_pool_create(lease * job->sample_stride);
+    r->labels_pool = cop_buffer_pool_create(lease * sizeof(int32_t));
+    r->rows = cop_alloc_array(job->batch, sizeof *r->rows);
+    r->slice_first = cop_alloc_array(job->shards + 1, sizeof *r->slice_first);
+    r->gradients = cop_alloc_array(job->shards, sizeof *r->gradients);
+    r->update_slots = cop_alloc_array(job->shards, sizeof *r->update_slots);
+    r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
+    r->spec = cop_job_pack(job);
+    if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
+        !r->gradients || !r->update_slots || !r->tree_ops || !r->spec)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
+                        job->message->name);
+    return COP_OK;
+}
+
+/* The gaps between parameters are zero in every version; an update does not write them. */
+static void zero_gaps(const coord_resident *r, float *flat) {
+    const cop_model *model = r->job->model;
+    int64_t end = 0;
+    for (int i = 0; i <= cop_model_parameter_count(model); i++) {
+        bool last = i == cop_model_parameter_count(model);
+        const cop_parameter *p = last ? NULL : cop_model_parameter(model, i);
+        int64_t begin = last ? cop_model_floats(model) : p->offset;
+        memset(flat + end, 0, (size_t)(begin - end) * sizeof *flat);
+        if (!last) end = p->offset + p->count;
+    }
+}
+
+static bool take_version(coord_resident *r, coord_version *out) {
+    *out = (coord_version){.weights = cop_buffer_pool_take(r->weight_pool)};
+    bool ok = out->weights != NULL;
+    for (int i = 0; i < r->states; i++) {
+        out->state[i] = cop_buffer_pool_take(r->weight_pool);
+        ok = ok && out->state[i];
+    }
+    if (!ok) return false;
+    zero_gaps(r, out->weights->data);
+    for (int i = 0; i < r->states; i++) zero_gaps(r, out->state[i]->data);
+    return true;
+}
+
+static void release_version(coord_version *v) {
+    cop_buffer_release(v->weights);
+    cop_buffer_release(v->state[0]);
+    cop_buffer_release(v->state[1]);
+    *v = (coord_version){0};
+}
+
+static void zero_version(const coord_resident *r, coord_version *v) {
+    memset(v->weights->data, 0, flat_bytes(r));
+    for (int i = 0; i < r->states; i++) memset(v->state[i]->data, 0, flat_bytes(r));
+}
+
+static cop_err fill_weights(coord_resident *r, bool resume, cop_checkpoint *start, cop_str *notes,
+                            cop_error *error) {
+    zero_version(r, &r->current);
+    zero_version(r, &r->next);
+    *start = (cop_checkpoint){.best_error = -1};
+    if (resume && r->folder) {
+        float *states[2] = {r->current.state[0] ? r->current.state[0]->data : NULL,
+                            r->current.state[1] ? r->current.state[1]->data : NULL};
+        cop_err e = cop_checkpoint_load(r->job, r->folder, r->current.weights->data, states, start,
+                                        notes, error);
+        if (e == COP_OK) {
+            r->current.step = start->step;
+            return COP_OK;
+        }
+        if (e != COP_ERR_NOT_FOUND) return e;
+        *start = (cop_checkpoint){.best_error = -1};
+        zero_version(r, &r->current);
+    }
+    cop_model_init(r->job->model, r->job->seed, r->current.weights->data);
+    r->current.step = 0;
+    return COP_OK;
+}
+
+cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder,
+                               bool resume, cop_checkpoint *start, cop_str *notes,
+                               cop_error *error) {
+    r->job = job;
+    r->data = data;
+    if (folder && !(r->folder = cop_strdup(folder)))
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    COP_TRY(cop_job_view(job, data, &r->view, error));
+    COP_TRY(allocate(r, error));
+    if (!take_version(r, &r->current) || !take_version(r, &r->next))
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
+                        job->message->name);
+    COP_TRY(fill_weights(r, resume, start, notes, error));
+    r->loaded_ns = cop_clock_ns();
+    return COP_OK;
+}
+
+void coord_resident_fini(coord_resident *r) {
+    COP_ASSERT(!r->update_running);
+    release_version(&r->current);
+    release_version(&r->next);
+    cop_buffer_release(r->spec);
+    cop_buffer_pool_destroy(r->weight_pool);
+    cop_buffer_pool_destroy(r->rows_pool);
+    cop_buffer_pool_destroy(r->labels_pool);
+    cop_free(r->rows);
+    cop_free(r->slice_first);
+    cop_free(r->gradients);
+    cop_free(r->update_slots);
+    cop_free(r->tree_ops);
+    cop_free(r->folder);
+    if (r->job) cop_job_destroy(r->job);
+    if (r->data) cop_data_destroy(r->data);
+    memset(r, 0, sizeof *r);
+}
+
+/* ---- leases ---- */
+
+/* The rows of `step`, computed once per step (D1, D2). */
+static void prepare_step(coord_resident *r, uint64_t step) {
+    if (r->rows_step == step) return;
+    const cop_job *job = r->job;
+    uint32_t epoch;
+    cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, step, r->rows,
+                        &r->row_count, &epoch);
+    cop_data_slices(r->row_count, job->shards, r->slice_first + 1);
+    r->slice_first[0] = 0;
+    for (uint32_t i = 1; i <= job->shards; i++) r->slice_first[i] += r->slice_first[i - 1];
+    r->rows_step = step;
+}
+
+static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_message *message) {
+    cop_buffer *rows = message->part[1] = cop_buffer_pool_take(r->rows_pool);
+    cop_buffer *labels = message->part[2] = cop_buffer_pool_take(r->labels_pool);
+    if (!rows || !labels) return COP_ERR_NO_MEMORY;
+    uint32_t first = action->lease.first, count = action->lease.count, samples = count;
+    if (action->lease.evaluate) {
+        const cop_data_part *part = r->job->evaluate_on_test ? &r->data->test : &r->data->train;
+        uint32_t base = (r->job->evaluate_on_test ? 0 : r->view.train) + first;
+        memcpy(rows->data, (const char *)part->samples + (size_t)base * part->stride,
+               (size_t)count * part->stride);
+        memcpy(labels->data, part->labels + base, count * sizeof(int32_t));
+    } else {
+        prepare_step(r, action->step);
+        uint32_t begin = (uint32_t)r->slice_first[first];
+        samples = (uint32_t)r->slice_first[first + count] - begin;
+        cop_data_gather(&r->data->train, r->rows + begin, samples, rows->data, labels->data);
+    }
+    rows->size = (size_t)samples * r->job->sample_stride;
+    labels->size = samples * sizeof(int32_t);
+    return COP_OK;
+}
+
+cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action, bool have_weights,
+                                  bool have_spec, cop_message *message) {
+    COP_ASSERT(r->current.step == action->lease.version);
+    if (!have_weights) message->part[0] = cop_buffer_hold(r->current.weights);
+    if (!have_spec) message->part[3] = cop_buffer_hold(r->spec);
+    return fill_samples(r, action, message);
+}
+
+/* ---- update ---- */
+
+static coord_resident *resident_of_task(coord_task *task) {
+    return (coord_resident *)((char *)task - offsetof(coord_resident, task));
+}
+
+static void update_part(coord_task *task, int part, int parts) {
+    cop_update_run(&resident_of_task(task)->update, part, parts);
+}
+
+/* On the loop: the new version takes over. */
+static void update_arrived(coord_server *server, coord_mail *mail) {
+    coord_resident *r = (coord_resident *)((char *)mail - offsetof(coord_resident, task_mail));
+    coord_event event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
+    event.ok = atomic_load(&r->finite) != 0;
+    r->update_running = false;
+    if (event.ok) {
+        for (uint32_t i = 0; i < r->update_count; i++) {
+            coord_slot *slot = &server->slots[r->update_slots[i] - 1];
+            cop_buffer_release(slot->gradient);
+            *slot = (coord_slot){0};
+        }
+        r->next.step = r->update.step;
+        coord_version old = r->current;
+        r->current = r->next;
+        release_version(&old);
+        if (!take_version(r, &r->next)) {
+            coord_event failed = {.type = COORD_EVENT_JOB_FAILED,
+                                  .job = r->id,
+                                  .text = "the coordinator is out of memory"};
+            coord_dispatch(server, &failed);
+        }
+        if (!r->first_step_ns) r->first_step_ns = cop_clock_ns();
+    }
+    if (r->unload_wanted) {
+        coord_resident_fini(r);
+        return;
+    }
+    coord_dispatch(server, &event);
+}
+
+static void update_done(coord_task *task) {
+    coord_resident *r = resident_of_task(task);
+    coord_post(r->server, &r->task_mail);
+}
+
+void coord_resident_update(coord_server *server, coord_resident *r, const coord_action *action) {
+    COP_ASSERT(!r->update_running && r->next.weights);
+    int first[COP_SHARDS_MAX], size[COP_SHARDS_MAX];
+    int count = (int)action->update.count;
+    COP_ASSERT(count >= 1 && (uint32_t)count <= r->job->shards);
+    for (int i = 0; i < count; i++) {
+        const coord_block *block = &action->update.blocks[i];
+        first[i] = (int)block->first;
+        size[i] = (int)block->count;
+        r->update_slots[i] = block->slot;
+        r->gradients[i] = server->slots[block->slot - 1].gradient->data;
+    }
+    int op_count = cop_tree_build_blocks((int)r->job->shards, count, first, size, r->tree_ops);
+    r->update_count = (uint32_t)count;
+    r->tree = (cop_tree){.count = count, .op_count = op_count, .ops = r->tree_ops};
+    atomic_store(&r->finite, 1);
+    r->update = (cop_update){.model = r->job->model,
+                             .kernels = server->config.kernels,
+                             .spec = &r->job->optimizer,
+                             .step = action->step,
+                             .batch = action->update.batch,
+                             .gradients = r->gradients,
+                             .tree = &r->tree,
+                             .w_in = r->current.weights->data,
+                             .w_out = r->next.weights->data,
+                             .finite = &r->finite};
+    for (int i = 0; i < r->states; i++) {
+        r->update.states_in[i] = r->current.state[i]->data;
+        r->update.states_out[i] = r->next.state[i]->data;
+    }
+    r->server = server;
+    r->task = (coord_task){.run = update_part, .done = update_done};
+    r->task_mail.run = update_arrived;
+    r->update_running = true;
+    coord_pool_submit(server->pool, &r->task);
+}
+
+void coord_resident_describe(const coord_resident *r, const coord_action *action,
+                             const cop_buffer *gradient, char *out, size_t size) {
+    char where[160] = "the loss";
+    if (gradient) {
+        char layer[120];
+        if (cop_model_find_not_finite(r->job->model, gradient->data, layer, sizeof layer))
+            snprintf(where, sizeof where, "the gradient of %s", layer);
+    }
+    snprintf(
+        out, size,
+        "training diverged at step %llu: %s is not finite (shards %u to %u); try a smaller rate",
+        (unsigned long long)action->step, where, action->lease.first,
+        action->lease.first + action->lease.count - 1);
+}

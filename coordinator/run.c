@@ -1,0 +1,295 @@
+/* The embedding of `coppice run`: one job in this process, its progress for the thread that waits.
+ * The job's number is always 1. */
+#include <stdio.h>
+
+#include "coordinator/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "proto/api.pb-c.h"
+
+#define RUN_JOB 1
+
+struct coord_run {
+    coord_mail mail; /* submit */
+    cop_job *job;
+    cop_data *data;
+    char *folder;
+    bool resume;
+    uint64_t timeout_ns, idle_since_ns;
+    uv_work_t load;
+    cop_checkpoint start;
+    cop_str notes;
+    cop_error load_error;
+    coord_resident *resident;
+    coord_server *server;
+    coord_job_info info;
+    coord_mail interrupt_mail;
+    bool interrupted;
+    uint64_t submitted_ns;
+    double epoch_loss_sum;
+    uint64_t epoch_samples;
+    /* what the waiting thread reads */
+    uv_mutex_t mutex;
+    uv_cond_t changed;
+    bool dirty;
+    coord_progress progress;
+};
+
+bool coord_run_owns(const coord_server *server, uint64_t job) {
+    return server->run != NULL && job == RUN_JOB;
+}
+
+static void signal_change(struct coord_run *run) {
+    run->dirty = true;
+    uv_cond_signal(&run->changed);
+}
+
+/* ---- loading: on libuv's thread pool ---- */
+
+static void load_work(uv_work_t *work) {
+    struct coord_run *run = work->data;
+    cop_job *job = run->job;
+    cop_data *data = run->data;
+    run->job = NULL;
+    run->data = NULL;
+    run->load_error.code =
+        coord_resident_prepare(run->resident, job, data, run->folder, run->resume, &run->start,
+                               &run->notes, &run->load_error);
+}
+
+static void load_done(uv_work_t *work, int status) {
+    struct coord_run *run = work->data;
+    coord_server *server = run->server;
+    (void)status;
+    if (run->notes.length) cop_log(COP_LOG_WARN, "run", "%s", cop_str_text(&run->notes));
+    if (run->load_error.code) {
+        coord_resident_fini(run->resident);
+        coord_event failed = {
+            .type = COORD_EVENT_JOB_FAILED, .job = RUN_JOB, .text = run->load_error.text};
+        coord_dispatch(server, &failed);
+        return;
+    }
+    run->resident->id = RUN_JOB;
+    coord_event loaded = {.type = COORD_EVENT_JOB_LOADED, .job = RUN_JOB};
+    loaded.loaded.step = run->start.step;
+    loaded.loaded.loss_sum = run->start.train_loss_sum;
+    loaded.loaded.samples = run->start.train_samples;
+    loaded.loaded.correct = run->start.train_correct;
+    loaded.loaded.seconds = run->start.seconds;
+    loaded.loaded.best_error = run->start.best_error;
+    uv_mutex_lock(&run->mutex);
+    run->progress.step = run->start.step;
+    run->epoch_loss_sum = run->start.train_loss_sum;
+    run->epoch_samples = run->start.train_samples;
+    uv_mutex_unlock(&run->mutex);
+    coord_dispatch(server, &loaded);
+}
+
+void coord_run_load(coord_server *server) {
+    struct coord_run *run = server->run;
+    for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !run->resident; i++)
+        if (!server->resident[i].id) run->resident = &server->resident[i];
+    COP_ASSERT(run->resident != NULL);
+    run->load.data = run;
+    uv_queue_work(&server->loop, &run->load, load_work, load_done);
+}
+
+/* ---- progress: loop thread ---- */
+
+static void note_metrics(struct coord_run *run, const coord_action *action, coord_progress *p) {
+    double samples = (double)action->metrics.samples;
+    switch (action->type) {
+    case COORD_ACTION_METRICS:
+        p->step = action->step;
+        p->epoch = (double)action->step / (double)run->info.steps_per_epoch;
+        p->seconds = action->metrics.seconds;
+        if (!p->first_step_ms)
+            p->first_step_ms = (cop_clock_ns() - run->submitted_ns) / 1000000 + 1;
+        run->epoch_loss_sum += action->metrics.loss_sum;
+        run->epoch_samples += action->metrics.samples;
+        if (action->step <= run->info.steps_per_epoch &&
+            run->epoch_samples) { /* first epoch: so far */
+            p->train_loss = run->epoch_loss_sum / (double)run->epoch_samples;
+            p->has_train_loss = true;
+        }
+        break;
+    case COORD_ACTION_EPOCH:
+        if (samples > 0) p->train_loss = action->metrics.loss_sum / samples;
+        p->has_train_loss = samples > 0;
+        run->epoch_loss_sum = 0;
+        run->epoch_samples = 0;
+        break;
+    case COORD_ACTION_EVALUATED:
+        p->test_error = 1.0 - (double)action->metrics.correct / samples;
+        p->test_loss = action->metrics.loss_sum / samples;
+        p->has_evaluation = true;
+        if (p->best_error < 0 || p->test_error < p->best_error) p->best_error = p->test_error;
+        break;
+    default:
+        break;
+    }
+}
+
+static bool is_final(coord_job_state state) {
+    return state == COORD_COMPLETED || state == COORD_FAILED || state == COORD_CANCELED ||
+           state == COORD_PAUSED;
+}
+
+void coord_run_note(coord_server *server, const coord_action *action, const char *digest,
+                    const char *text) {
+    struct coord_run *run = server->run;
+    uv_mutex_lock(&run->mutex);
+    coord_progress *p = &run->progress;
+    if (action->type == COORD_ACTION_STATE) {
+        p->state = (int)action->state;
+        p->finished = is_final(action->state);
+        if (text && *text) snprintf(p->text, sizeof p->text, "%s", text);
+    } else if (action->type == COORD_ACTION_CHECKPOINT) {
+        if (digest) snprintf(p->digest, sizeof p->digest, "%s", digest);
+        if (text && *text) snprintf(p->text, sizeof p->text, "%s", text);
+    } else {
+        note_metrics(run, action, p);
+    }
+    signal_change(run);
+    uv_mutex_unlock(&run->mutex);
+}
+
+/* Figures that only the core knows, every tick; and the time-out of a pool without workers. */
+void coord_run_tick(coord_server *server) {
+    struct coord_run *run = server->run;
+    coord_job_view view;
+    uint64_t now = cop_clock_ns();
+    if (!coord_core_job(server->core, RUN_JOB, now, &view)) return;
+    uint32_t workers = coord_core_worker_count(server->core);
+    uv_mutex_lock(&run->mutex);
+    run->progress.workers = (int)workers;
+    run->progress.leases_repeated = view.leases_repeated;
+    run->progress.samples_per_s = view.samples_per_s;
+    run->progress.eta_seconds = view.eta_seconds;
+    bool finished = run->progress.finished;
+    signal_change(run);
+    uv_mutex_unlock(&run->mutex);
+    if (workers || finished)
+        run->idle_since_ns = now;
+    else if (run->timeout_ns && now - run->idle_since_ns > run->timeout_ns) {
+        coord_event failed = {.type = COORD_EVENT_JOB_FAILED,
+                              .job = RUN_JOB,
+                              .text = "no workers within the time limit"};
+        coord_dispatch(server, &failed);
+    }
+}
+
+/* ---- the caller's side ---- */
+
+static void submit_on_loop(coord_server *server, coord_mail *mail) {
+    struct coord_run *run = (struct coord_run *)mail;
+    coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = RUN_JOB, .info = run->info};
+    run->idle_since_ns = cop_clock_ns();
+    server->run = run;
+    coord_dispatch(server, &added);
+}
+
+void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
+                         coord_job_info *out) {
+    const Coppice__Job *m = job->message;
+    *out = (coord_job_info){.job = id,
+                            .priority = m->priority,
+                            .batch = job->batch,
+                            .shards = job->shards,
+                            .train_samples = job->train_samples,
+                            .steps = job->steps,
+                            .steps_per_epoch = job->steps_per_epoch,
+                            .last_keep = job->last_keep,
+                            .evaluate_samples =
+                                job->evaluate_on_test ? job->test_samples : job->validation_samples,
+                            .evaluate_every = job->evaluate_every,
+                            .checkpoint_every = job->checkpoint_every,
+                            .workers_max = m->limits ? m->limits->workers : 0,
+                            .timeout_ns = m->limits ? (uint64_t)(m->limits->timeout * 1e9) : 0,
+                            .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
+                            .state = state};
+    if (m->pinned && m->pinned->fingerprint && *m->pinned->fingerprint)
+        out->fingerprint = cop_hash_xxh3(m->pinned->fingerprint, strlen(m->pinned->fingerprint));
+}
+
+cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
+                         const coord_run_options *options, cop_error *error) {
+    COP_ASSERT(!server->run_shared);
+    struct coord_run *run = cop_alloc(sizeof *run);
+    cop_err e = COP_OK;
+    if (!run) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e && options->folder) {
+        run->folder = cop_strdup(options->folder);
+        char *path = cop_path_join(options->folder, "metrics.sqlite");
+        e = path ? coord_store_open(path, &server->store, error)
+                 : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_free(path);
+    }
+    if (e) {
+        if (run) cop_free(run->folder);
+        cop_free(run);
+        cop_job_destroy(job);
+        cop_data_destroy(data);
+        return e;
+    }
+    uv_mutex_init(&run->mutex);
+    uv_cond_init(&run->changed);
+    run->job = job;
+    run->data = data;
+    run->server = server;
+    run->resume = options->resume;
+    run->timeout_ns = (uint64_t)(options->timeout_s * 1e9);
+    run->submitted_ns = cop_clock_ns();
+    coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
+    run->progress = (coord_progress){.steps = job->steps,
+                                     .best_error = -1,
+                                     .state = COORD_QUEUED,
+                                     .evaluated_on_test = job->evaluate_on_test};
+    if (server->store) {
+        cop_buffer *spec = cop_job_pack(job);
+        coord_store_add_job(server->store, RUN_JOB, job->message->name, spec,
+                            job->message->pinned->data_digest, NULL, NULL);
+        cop_buffer_release(spec);
+    }
+    server->run_shared = run;
+    run->mail.run = submit_on_loop;
+    coord_post(server, &run->mail);
+    return COP_OK;
+}
+
+void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out) {
+    struct coord_run *run = server->run_shared;
+    uv_mutex_lock(&run->mutex);
+    if (!run->dirty && wait_ms)
+        uv_cond_timedwait(&run->changed, &run->mutex, (uint64_t)wait_ms * 1000000);
+    run->dirty = false;
+    *out = run->progress;
+    uv_mutex_unlock(&run->mutex);
+}
+
+static void interrupt_on_loop(coord_server *server, coord_mail *mail) {
+    (void)mail;
+    coord_event pause = {.type = COORD_EVENT_JOB_PAUSE, .job = RUN_JOB};
+    coord_dispatch(server, &pause);
+}
+
+void coord_run_interrupt(coord_server *server) {
+    struct coord_run *run = server->run_shared;
+    if (run->interrupted) return;
+    run->interrupted = true;
+    run->interrupt_mail.run = interrupt_on_loop;
+    coord_post(server, &run->interrupt_mail);
+}
+
+void coord_run_destroy(struct coord_run *run) {
+    if (run->job) cop_job_destroy(run->job);
+    if (run->data) cop_data_destroy(run->data);
+    cop_str_fini(&run->notes);
+    cop_free(run->folder);
+    uv_mutex_destroy(&run->mutex);
+    uv_cond_destroy(&run->changed);
+    cop_free(run);
+}

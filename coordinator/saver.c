@@ -1,0 +1,184 @@
+/* Checkpoints and final models, on a thread of their own: no fsync on the loop. A request holds the
+ * immutable version that it writes, so training goes on meanwhile. A failed write (full disk) is
+ * reported; the job goes on and the next checkpoint tries again. */
+#include <stdio.h>
+#include <uv.h>
+
+#include "coordinator/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+
+typedef struct save_request save_request;
+struct save_request {
+    coord_mail mail; /* first: posted when done */
+    save_request *next;
+    uint64_t job;
+    cop_buffer *spec;
+    char *folder;
+    coord_version version;
+    coord_action action;
+    bool ok;
+    char digest[65], text[512];
+};
+
+struct coord_saver {
+    coord_server *server;
+    uv_thread_t thread;
+    uv_mutex_t mutex;
+    uv_cond_t work;
+    save_request *head, *tail;
+    bool stopping;
+};
+
+static void free_request(save_request *r) {
+    cop_buffer_release(r->spec);
+    cop_buffer_release(r->version.weights);
+    cop_buffer_release(r->version.state[0]);
+    cop_buffer_release(r->version.state[1]);
+    cop_free(r->folder);
+    cop_free(r);
+}
+
+/* ---- saver thread ---- */
+
+static cop_err write_files(save_request *r, const cop_job *job, cop_error *error) {
+    unsigned char digest[32];
+    cop_checkpoint c = {.step = r->version.step,
+                        .weights = r->version.weights->data,
+                        .train_loss_sum = r->action.checkpoint.loss_sum,
+                        .train_samples = r->action.checkpoint.samples,
+                        .train_correct = r->action.checkpoint.correct,
+                        .seconds = r->action.checkpoint.seconds,
+                        .best_error = r->action.checkpoint.best_error,
+                        .is_best = r->action.checkpoint.best};
+    for (int i = 0; i < 2; i++)
+        c.states[i] = r->version.state[i] ? r->version.state[i]->data : NULL;
+    COP_TRY(cop_model_digest(job->model, c.weights, digest, error));
+    cop_hex32(digest, r->digest);
+    if (!r->folder) return COP_OK;
+    COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
+    if (!r->action.checkpoint.final) return COP_OK;
+    char *path = cop_path_join(r->folder, "model.safetensors");
+    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = cop_job_save_model(job, c.weights, c.step, path, error);
+    cop_free(path);
+    return e;
+}
+
+static void save(save_request *r) {
+    cop_error error = {0};
+    cop_job *job = NULL;
+    cop_err e = cop_job_from_bytes(r->spec->data, r->spec->size, &job, &error);
+    if (!e) e = write_files(r, job, &error);
+    if (job) cop_job_destroy(job);
+    r->ok = e == COP_OK;
+    snprintf(r->text, sizeof r->text, "%s", error.text);
+}
+
+/* On the loop: tell the core, the store and the watchers. */
+static void saved(coord_server *server, coord_mail *mail) {
+    save_request *r = (save_request *)mail;
+    char text[600] = "";
+    if (!r->ok) {
+        snprintf(text, sizeof text, "checkpoint of step %llu failed: %s; training goes on",
+                 (unsigned long long)r->version.step, r->text);
+        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)r->job, text);
+    }
+    if (server->store && r->ok)
+        coord_store_set_digest(server->store, r->job, r->version.step, r->digest);
+    if (server->store && !r->ok) coord_store_add_event(server->store, r->job, "warn", text);
+    if (coord_run_owns(server, r->job))
+        coord_run_note(server, &r->action, r->ok ? r->digest : NULL, text);
+    else if (server->api)
+        coord_api_note(server, &r->action, r->ok ? r->digest : NULL);
+    coord_event done = {
+        .type = COORD_EVENT_CHECKPOINTED, .job = r->job, .step = r->version.step, .ok = r->ok};
+    done.text = server->failure_text;
+    snprintf(server->failure_text, sizeof server->failure_text, "%s", r->text);
+    coord_dispatch(server, &done);
+    free_request(r);
+}
+
+static void run_saver(void *argument) {
+    struct coord_saver *saver = argument;
+    uv_mutex_lock(&saver->mutex);
+    for (;;) {
+        while (!saver->head && !saver->stopping) uv_cond_wait(&saver->work, &saver->mutex);
+        save_request *r = saver->head;
+        if (!r) break;
+        saver->head = r->next;
+        if (!saver->head) saver->tail = NULL;
+        uv_mutex_unlock(&saver->mutex);
+        save(r);
+        r->mail.run = saved;
+        coord_post(saver->server, &r->mail);
+        uv_mutex_lock(&saver->mutex);
+    }
+    uv_mutex_unlock(&saver->mutex);
+}
+
+/* ---- loop thread ---- */
+
+cop_err coord_saver_create(coord_server *server, struct coord_saver **out, cop_error *error) {
+    struct coord_saver *saver = cop_alloc(sizeof *saver);
+    if (!saver) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    saver->server = server;
+    uv_mutex_init(&saver->mutex);
+    uv_cond_init(&saver->work);
+    if (uv_thread_create(&saver->thread, run_saver, saver)) {
+        uv_mutex_destroy(&saver->mutex);
+        uv_cond_destroy(&saver->work);
+        cop_free(saver);
+        return cop_fail(error, COP_ERR_INTERNAL, "cannot start the checkpoint thread");
+    }
+    *out = saver;
+    return COP_OK;
+}
+
+static void report_no_memory(coord_server *server, uint64_t job, uint64_t step) {
+    coord_event failed = {
+        .type = COORD_EVENT_CHECKPOINTED, .job = job, .step = step, .text = "out of memory"};
+    cop_log(COP_LOG_WARN, "coordinator", "job %llu: no memory for a checkpoint",
+            (unsigned long long)job);
+    coord_dispatch(server, &failed);
+}
+
+void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
+                        const coord_action *action) {
+    save_request *r = cop_alloc(sizeof *r);
+    char *folder = r && resident->folder ? cop_strdup(resident->folder) : NULL;
+    if (!r || (resident->folder && !folder)) {
+        cop_free(r);
+        report_no_memory(saver->server, resident->id, action->step);
+        return;
+    }
+    r->job = resident->id;
+    r->folder = folder;
+    r->spec = cop_buffer_hold(resident->spec);
+    r->version = resident->current;
+    cop_buffer_hold(r->version.weights);
+    for (int i = 0; i < 2; i++)
+        if (r->version.state[i]) cop_buffer_hold(r->version.state[i]);
+    r->action = *action;
+    uv_mutex_lock(&saver->mutex);
+    if (saver->tail)
+        saver->tail->next = r;
+    else
+        saver->head = r;
+    saver->tail = r;
+    uv_cond_signal(&saver->work);
+    uv_mutex_unlock(&saver->mutex);
+}
+
+void coord_saver_destroy(struct coord_saver *saver) {
+    uv_mutex_lock(&saver->mutex);
+    saver->stopping = true;
+    uv_cond_signal(&saver->work);
+    uv_mutex_unlock(&saver->mutex);
+    uv_thread_join(&saver->thread);
+    uv_mutex_destroy(&saver->mutex);
+    uv_cond_destroy(&saver->work);
+    cop_free(saver);
+}

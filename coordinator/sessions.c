@@ -1,0 +1,319 @@
+/* What workers say: HELLO, HEARTBEAT, PULL (with a RESULT). A request that breaks the rules is
+ * answered with FAILURE; nothing a peer sends can stop the coordinator (W5, W6). */
+#include <math.h>
+#include <stdio.h>
+
+#include "coordinator/host.h"
+
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/version.h"
+
+void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...) {
+    cop_message reply = {.type = COP_MESSAGE_FAILURE};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reply.failure.text, sizeof reply.failure.text, format, arguments);
+    va_end(arguments);
+    reply.failure.code = code;
+    cop_server_reply(request, &reply);
+}
+
+bool coord_token_ok(const coord_server *server, const char *token) {
+    size_t length = strlen(server->token);
+    if (!length) return true;
+    return strlen(token) == length && cop_equal_constant_time(token, server->token, length);
+}
+
+coord_session *coord_session_find(coord_server *server, uint64_t worker) {
+    if (!worker) return NULL;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++)
+        if (server->sessions[i].worker == worker) return &server->sessions[i];
+    return NULL;
+}
+
+/* ---- HELLO ---- */
+
+/* The name, with -2, -3 ... behind it while another live worker has it. */
+static void make_name(coord_server *server, const char *wanted, char out[COP_NAME_MAX]) {
+    for (int n = 1;; n++) {
+        if (n == 1)
+            snprintf(out, COP_NAME_MAX, "%s", *wanted ? wanted : "worker");
+        else
+            snprintf(out, COP_NAME_MAX, "%.100s-%d", *wanted ? wanted : "worker", n);
+        bool taken = false;
+        for (uint32_t i = 0; i < COP_WORKERS_MAX && !taken; i++)
+            taken = server->sessions[i].worker && strcmp(server->sessions[i].name, out) == 0;
+        if (!taken) return;
+    }
+}
+
+static bool hello_acceptable(coord_server *server, cop_request *request, const cop_hello *h) {
+    if (h->major != COP_PROTOCOL_MAJOR)
+        coord_reply_failure(request, COP_ERR_VERSION,
+                            "this coordinator (%s) speaks protocol %d.%d, you speak %u.%u: install "
+                            "the same major version",
+                            COP_VERSION, COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, h->major,
+                            h->minor);
+    else if (!coord_token_ok(server, h->token))
+        coord_reply_failure(
+            request, COP_ERR_DENIED,
+            "the token is wrong or missing: pass the text of the file `token` in the coordinator's "
+            "--state folder as COPPICE_TOKEN");
+    else if (h->is_client || h->control)
+        return true;
+    else if (strcmp(h->arithmetic, "portable-1") != 0)
+        coord_reply_failure(request, COP_ERR_VERSION,
+                            "this coordinator's arithmetic is portable-1, yours is %s",
+                            h->arithmetic);
+    else if (memcmp(h->self_test, server->config.self_test, 32) != 0)
+        coord_reply_failure(request, COP_ERR_VERSION,
+                            "worker %s fails the self-test of portable-1: its arithmetic differs "
+                            "from the coordinator's, "
+                            "so it gets no work",
+                            h->name);
+    else if (h->threads < 1 || h->threads > COP_WORKER_THREADS_MAX)
+        coord_reply_failure(request, COP_ERR_INPUT, "threads is %u: expected 1 to %d", h->threads,
+                            COP_WORKER_THREADS_MAX);
+    else
+        return true;
+    return false;
+}
+
+static void welcome(coord_server *server, cop_request *request, const coord_session *s) {
+    cop_message reply = {.type = COP_MESSAGE_WELCOME};
+    reply.welcome.major = COP_PROTOCOL_MAJOR;
+    reply.welcome.minor = COP_PROTOCOL_MINOR;
+    reply.welcome.heartbeat_ms = COP_HEARTBEAT_MS;
+    snprintf(reply.welcome.build, sizeof reply.welcome.build, "%s", COP_VERSION);
+    if (s) {
+        reply.welcome.worker = s->worker;
+        reply.welcome.session = s->secret;
+        snprintf(reply.welcome.name, sizeof reply.welcome.name, "%s", s->name);
+    }
+    (void)server;
+    cop_server_reply(request, &reply);
+}
+
+static void hello_control(coord_server *server, cop_request *request, const cop_hello *h) {
+    coord_session *s = coord_session_find(server, h->worker);
+    if (!s || s->secret != h->session) {
+        coord_reply_failure(request, COP_ERR_NOT_FOUND,
+                            "no such session: say HELLO on the work socket first");
+        return;
+    }
+    s->connection[1] = cop_request_connection(request);
+    welcome(server, request, s);
+}
+
+static uint32_t live_sessions(const coord_server *server) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) count += server->sessions[i].worker != 0;
+    return count;
+}
+
+static void hello_worker(coord_server *server, cop_request *request, const cop_hello *h) {
+    coord_session *s = NULL;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX && !s; i++)
+        if (!server->sessions[i].worker) s = &server->sessions[i];
+    if (!s || server->stopping) {
+        coord_reply_failure(request, COP_ERR_LIMIT,
+                            s ? "the coordinator is stopping" : "the pool is full");
+        return;
+    }
+    memset(s, 0, sizeof *s);
+    make_name(server, h->name, s->name);
+    s->worker = ++server->next_worker;
+    cop_random_bytes(&s->secret, sizeof s->secret);
+    s->connection[0] = cop_request_connection(request);
+    s->threads = h->threads;
+    snprintf(s->isa, sizeof s->isa, "%s", h->isa);
+    snprintf(s->build, sizeof s->build, "%s", h->build);
+    snprintf(s->address, sizeof s->address, "%s", cop_request_address(request));
+    cop_server_expect(server->transport, (int)live_sessions(server));
+    coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
+    joined.joined.name = s->name;
+    joined.joined.threads = h->threads;
+    joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
+    coord_dispatch(server, &joined);
+    if (server->api) coord_api_changed(server, 0);
+    welcome(server, request, s);
+}
+
+static void on_hello(coord_server *server, cop_request *request) {
+    const cop_hello *h = &cop_request_message(request)->hello;
+    if (!hello_acceptable(server, request, h)) return;
+    if (h->is_client)
+        welcome(server, request, NULL);
+    else if (h->control)
+        hello_control(server, request, h);
+    else
+        hello_worker(server, request, h);
+}
+
+/* ---- HEARTBEAT ---- */
+
+static void on_heartbeat(coord_server *server, cop_request *request) {
+    const cop_heartbeat *h = &cop_request_message(request)->heartbeat;
+    coord_session *s = coord_session_find(server, h->worker);
+    cop_message reply = {.type = COP_MESSAGE_HEARTBEAT_REPLY};
+    if (!s || s->secret != h->session) {
+        reply.heartbeat_reply.unknown = true;
+    } else {
+        coord_event beat = {.type = COORD_EVENT_HEARTBEAT, .worker = s->worker};
+        coord_dispatch(server, &beat);
+        if (h->draining && !s->drain) {
+            coord_event drain = {.type = COORD_EVENT_WORKER_DRAIN, .worker = s->worker};
+            s->drain = true;
+            coord_dispatch(server, &drain);
+        }
+        reply.heartbeat_reply.drain = s->drain;
+        reply.heartbeat_reply.cancel_lease = s->cancel_lease;
+        s->cancel_lease = 0;
+    }
+    cop_server_reply(request, &reply);
+}
+
+/* ---- PULL ---- */
+
+/* A slot for a gradient; 0 when all are taken. */
+static uint64_t take_slot(coord_server *server, cop_buffer *gradient) {
+    for (uint32_t i = 0; i < COORD_SLOTS_MAX; i++) {
+        uint32_t at = (server->slot_hint + i) % COORD_SLOTS_MAX;
+        if (server->slots[at].used) continue;
+        server->slots[at] =
+            (coord_slot){.gradient = gradient ? cop_buffer_hold(gradient) : NULL, .used = true};
+        server->slot_hint = at + 1;
+        return at + 1;
+    }
+    return 0;
+}
+
+/* A result whose tensor has the wrong size is the worker's mistake: it counts as a failure of that
+ * block. */
+static void on_result(coord_server *server, const coord_session *s, const cop_message *message) {
+    const cop_result *r = &message->pull.result;
+    coord_resident *resident = coord_resident_find(server, r->job);
+    bool evaluate = r->kind == COP_LEASE_EVALUATE;
+    cop_buffer *gradient = evaluate ? NULL : message->part[0];
+    const char *failure = r->failure[0] ? r->failure : NULL;
+    if (resident && !evaluate && !failure) {
+        size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
+        if (!gradient || gradient->size != expected) failure = "the gradient has the wrong size";
+    }
+    if (failure) gradient = NULL;
+    coord_event event = {.type = COORD_EVENT_RESULT,
+                         .worker = s->worker,
+                         .job = r->job,
+                         .step = r->step,
+                         .text = failure};
+    event.result = (coord_result_info){.lease = r->lease,
+                                       .job = r->job,
+                                       .step = r->step,
+                                       .compute_ns = r->compute_ns,
+                                       .attempt = r->attempt,
+                                       .first = r->first,
+                                       .count = r->count,
+                                       .evaluate = evaluate,
+                                       .finite = isfinite(r->loss),
+                                       .failed = failure != NULL,
+                                       .loss = r->loss,
+                                       .correct = r->correct,
+                                       .samples = r->samples,
+                                       .slot = take_slot(server, gradient)};
+    if (!event.result.slot) {
+        cop_log(COP_LOG_ERROR, "coordinator", "too many results under way: one is dropped");
+        return;
+    }
+    coord_dispatch(server, &event);
+}
+
+static void end_session(coord_server *server, coord_session *s, bool tell_core) {
+    uint64_t worker = s->worker;
+    cop_request *held = (cop_request *)(uintptr_t)s->held;
+    s->worker = 0;
+    s->held = 0;
+    if (held) cop_server_drop(held);
+    coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
+    if (tell_core) coord_dispatch(server, &gone);
+    if (server->api) coord_api_changed(server, 0);
+}
+
+static void on_pull(coord_server *server, cop_request *request) {
+    const cop_message *message = cop_request_message(request);
+    const cop_pull *p = &message->pull;
+    coord_session *s = coord_session_find(server, p->worker);
+    if (!s || s->secret != p->session) {
+        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
+        cop_server_reply(request, &reply);
+        return;
+    }
+    uint64_t worker = s->worker;
+    s->connection[0] = cop_request_connection(request);
+    if (s->held) { /* the same worker asks again after a lost connection: the older call has no
+                      listener */
+        cop_server_drop((cop_request *)(uintptr_t)s->held);
+        s->held = 0;
+    }
+    /* Hold the request first: carrying out the result's actions may already answer it. */
+    bool has_result = p->result.present, goodbye = p->goodbye;
+    uint64_t have_job = p->have_job, have_version = p->have_version;
+    if (has_result) on_result(server, s, message);
+    if (goodbye) {
+        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.drain = true}};
+        end_session(server, s, true);
+        cop_server_reply(request, &reply);
+        return;
+    }
+    s = coord_session_find(server, worker);
+    if (!s) { /* the core gave it up meanwhile */
+        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
+        cop_server_reply(request, &reply);
+        return;
+    }
+    s->held = (uint64_t)(uintptr_t)request;
+    coord_event pull = {.type = COORD_EVENT_PULL, .worker = worker};
+    pull.pull.request = s->held;
+    pull.pull.have_job = have_job;
+    pull.pull.have_version = have_version;
+    coord_dispatch(server, &pull);
+}
+
+/* ---- entry ---- */
+
+void coord_on_request(void *context, cop_request *request) {
+    coord_server *server = context;
+    switch (cop_request_message(request)->type) {
+    case COP_MESSAGE_HELLO:
+        on_hello(server, request);
+        return;
+    case COP_MESSAGE_HEARTBEAT:
+        on_heartbeat(server, request);
+        return;
+    case COP_MESSAGE_PULL:
+        on_pull(server, request);
+        return;
+    case COP_MESSAGE_CALL:
+        if (server->api)
+            coord_api_on_call(server, request);
+        else
+            coord_reply_failure(request, COP_ERR_UNSUPPORTED, "this coordinator takes no calls");
+        return;
+    default:
+        coord_reply_failure(request, COP_ERR_PROTOCOL, "%s is not a request",
+                            cop_message_type_name(cop_request_message(request)->type));
+    }
+}
+
+void coord_on_gone(void *context, uint64_t connection) {
+    coord_server *server = context;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
+        coord_session *s = &server->sessions[i];
+        if (!s->worker || (s->connection[0] != connection && s->connection[1] != connection))
+            continue;
+        cop_log(COP_LOG_INFO, "coordinator", "worker %s: connection lost", s->name);
+        end_session(server, s, true);
+    }
+    if (server->api) coord_api_on_gone(server, connection);
+}
