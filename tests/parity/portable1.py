@@ -1,0 +1,99 @@
+"""Parts of portable-1, written a second time in NumPy from its definition (docs/DETERMINISM.md), sharing no code with common/.
+
+Used by the parity tests to start PyTorch from the same weights and feed it the same batches. Where the definition leaves only f64
+arithmetic without functions (uniform initialisation, order, masks) it is exact."""
+
+import numpy as np
+
+INIT, ORDER, MASK = 1, 2, 3
+
+
+def philox(counters, key):
+    """Philox4x32-10. counters: (..., 4) integers, key: two words; returns (..., 4) uint32."""
+    low = np.uint64(0xFFFFFFFF)
+    c = [np.asarray(counters, dtype=np.uint64)[..., i].copy() for i in range(4)]
+    k0, k1 = (int(word) for word in key)
+    for _ in range(10):
+        p0 = c[0] * np.uint64(0xD2511F53)
+        p1 = c[2] * np.uint64(0xCD9E8D57)
+        shift = np.uint64(32)
+        c = [(p1 >> shift) ^ c[1] ^ np.uint64(k0), p1 & low, (p0 >> shift) ^ c[3] ^ np.uint64(k1), p0 & low]
+        k0 = (k0 + 0x9E3779B9) & 0xFFFFFFFF
+        k1 = (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack(c, axis=-1).astype(np.uint32)
+
+
+def derive(seed, purpose, shard=0):
+    words = philox([purpose, shard, 0x636F7070, 0x69636531], (seed & 0xFFFFFFFF, seed >> 32))
+    return int(words[0]), int(words[1])
+
+
+def order(seed, epoch, n):
+    """Row at each place of an epoch's order (D1): a cycle-walking Feistel network."""
+    key = derive(seed, ORDER)
+    half = max(1, (int(n - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+
+    def feistel(values):
+        left, right = values >> half, values & mask
+        for turn in range(8):
+            counters = np.stack([right, np.full_like(right, turn), np.full_like(right, epoch), right * 0], axis=-1)
+            left, right = right, left ^ (philox(counters, key)[..., 0].astype(np.int64) & mask)
+        return left << half | right
+
+    values = feistel(np.arange(n, dtype=np.int64))
+    while (values >= n).any():
+        outside = values >= n
+        values[outside] = feistel(values[outside])
+    return values
+
+
+def batches(seed, n, batch, steps):
+    """Rows of the batches of steps 1 .. steps; the short last batch of an epoch is kept."""
+    per_epoch = -(-n // batch)
+    for step in range(steps):
+        epoch, place = divmod(step, per_epoch)
+        yield order(seed, epoch, n)[place * batch : (place + 1) * batch]
+
+
+def shard_sizes(count, shards):
+    return [count // shards + (shard < count % shards) for shard in range(shards)]
+
+
+def init_uniform(seed, layer, parameter, shape, bound):
+    count = int(np.prod(shape))
+    blocks = np.arange(-(-count // 4), dtype=np.int64)
+    zeros = np.zeros_like(blocks)
+    counters = np.stack([blocks, zeros, zeros + layer, zeros + parameter], axis=-1)
+    words = philox(counters, derive(seed, INIT)).reshape(-1)[:count]
+    unit = (words >> np.uint32(8)).astype(np.float64) * 2.0**-24
+    return (bound * (2 * unit - 1)).astype(np.float32).reshape(shape)
+
+
+def init_linear(seed, layer, units, inputs, kind="torch"):
+    """Weight and bias of a linear layer; `he` needs the normal numbers of D4's functions and is not here."""
+    if kind == "torch":
+        bound = 1 / np.sqrt(np.float64(inputs))
+        return init_uniform(seed, layer, 0, (units, inputs), bound), init_uniform(seed, layer, 1, (units,), bound)
+    if kind == "glorot":
+        bound = np.sqrt(6 / np.float64(inputs + units))
+        return init_uniform(seed, layer, 0, (units, inputs), bound), np.zeros(units, np.float32)
+    raise ValueError(kind)
+
+
+def kept(seed, shard, samples, layer, step, units, p, scope="sample"):
+    """Keep masks (D3) of samples 0 .. samples - 1 of a shard: bool (samples, units)."""
+    key = derive(seed, MASK, shard)
+    per_block = 128 if p == 0.5 else 8
+    blocks = -(-units // per_block)
+    counters = np.zeros((samples, blocks, 4), dtype=np.int64)
+    counters[..., 0] = np.arange(blocks)
+    if scope == "sample":
+        counters[..., 1] = np.arange(samples)[:, None]
+    counters[..., 2], counters[..., 3] = layer, step
+    words = philox(counters, key).astype("<u4")
+    raw = words.view(np.uint8).reshape(samples, -1)
+    if p == 0.5:
+        return np.unpackbits(raw, axis=1, bitorder="little")[:, :units] == 0
+    lanes = raw.view("<u2").reshape(samples, -1)[:, :units]
+    return lanes >= int(np.floor(p * 65536 + 0.5))
