@@ -29,15 +29,23 @@ COP_INLINE void vf_store(float *p, vf v) {
     memcpy(p, &v, sizeof v);
 }
 
-/* The first `count` lanes; the others are +0. */
+/* The first `count` lanes, at most COP_VL; the others are +0, and their memory is not touched. */
 COP_INLINE vf vf_load_part(const float *p, size_t count) {
+#if COP_VL == 16 && defined(__AVX512F__)
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#else
     vf v = {0};
     memcpy(&v, p, count * sizeof(float));
     return v;
+#endif
 }
 
 COP_INLINE void vf_store_part(float *p, vf v, size_t count) {
+#if COP_VL == 16 && defined(__AVX512F__)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
     memcpy(p, &v, count * sizeof(float));
+#endif
 }
 
 COP_INLINE vf vf_splat(float x) {

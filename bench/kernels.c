@@ -1,0 +1,213 @@
+/* Speed of the f32 products against OpenBLAS on one thread, and of the update against a plain copy.
+ *
+ *   kernels [--isa NAME] [--repeats N] [--only training|generic|update]
+ *
+ * Prints one JSON object a line. Ours and OpenBLAS' runs alternate; "ratio" is the median over the
+ * pairs of (OpenBLAS' time / ours), so that a noisy neighbour disturbs both sides of a pair alike.
+ * OPENBLAS_CORETYPE chooses OpenBLAS' kernels; "core" says which ran. */
+#include <cblas.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/nn/kernel.h"
+
+enum { REPEATS_MAX = 1000 };
+
+typedef struct options {
+    const cop_kernels *kernels;
+    int repeats;
+    const char *only;
+} options;
+
+/* C (m x n) of a product in one of four transpositions: N = as stored, T = stored transposed;
+ * row-major. */
+typedef struct shape {
+    int m, n, k;
+    char trans[3];
+    int segments; /* equal ones; 0: none */
+} shape;
+
+static double seconds(void) {
+    return (double)cop_clock_ns() * 1e-9;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, compare_doubles);
+    return values[count / 2];
+}
+
+static float *random_floats(size_t count) {
+    float *x = cop_alloc_raw(count * sizeof(float));
+    if (!x) abort();
+    uint32_t state = 1;
+    for (size_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        x[i] = (float)(int32_t)state * 0x1p-31f;
+    }
+    return x;
+}
+
+static void bench_shape(const options *o, const shape *s) {
+    const bool a_turned = s->trans[0] == 'T', b_turned = s->trans[1] == 'T';
+    float *a = random_floats((size_t)s->m * (size_t)s->k),
+          *b = random_floats((size_t)s->k * (size_t)s->n);
+    float *c = random_floats((size_t)s->m * (size_t)s->n),
+          *workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
+    if (!workspace) abort();
+    const int lda = a_turned ? s->m : s->k, ldb = b_turned ? s->k : s->n;
+    int segments[65] = {0};
+    for (int i = 1; i <= s->segments; i++) segments[i] = (int)((int64_t)s->k * i / s->segments);
+    const cop_gemm g = {.m = s->m,
+                        .n = s->n,
+                        .k = s->k,
+                        .a = a,
+                        .a_row = a_turned ? 1 : lda,
+                        .a_col = a_turned ? lda : 1,
+                        .b = b,
+                        .b_row = b_turned ? 1 : ldb,
+                        .b_col = b_turned ? ldb : 1,
+                        .c = c,
+                        .ldc = s->n,
+                        .segments = s->segments ? segments : NULL,
+                        .segment_count = s->segments};
+    static double ours[REPEATS_MAX], theirs[REPEATS_MAX], ratios[REPEATS_MAX];
+    for (int r = -1; r < o->repeats; r++) { /* the first pair warms up */
+        const double t0 = seconds();
+        o->kernels->gemm(&g, workspace);
+        const double t1 = seconds();
+        cblas_sgemm(CblasRowMajor, a_turned ? CblasTrans : CblasNoTrans,
+                    b_turned ? CblasTrans : CblasNoTrans, s->m, s->n, s->k, 1.0f, a, lda, b, ldb,
+                    0.0f, c, s->n);
+        const double t2 = seconds();
+        if (r < 0) continue;
+        ours[r] = t1 - t0;
+        theirs[r] = t2 - t1;
+        ratios[r] = theirs[r] / ours[r];
+    }
+    const double flop = 2.0 * s->m * s->n * s->k * 1e-9;
+    printf("{\"m\":%d,\"n\":%d,\"k\":%d,\"trans\":\"%s\",\"segments\":%d,\"isa\":\"%s\",\"core\":"
+           "\"%s\","
+           "\"gflops\":%.1f,\"openblas_gflops\":%.1f,\"ratio\":%.3f}\n",
+           s->m, s->n, s->k, s->trans, s->segments, o->kernels->name, openblas_get_corename(),
+           flop / median(ours, o->repeats), flop / median(theirs, o->repeats),
+           median(ratios, o->repeats));
+    fflush(stdout);
+    cop_free(a);
+    cop_free(b);
+    cop_free(c);
+    cop_free(workspace);
+}
+
+/* What one step of 784-1024-1024-1024-10 on 16 to 128 columns needs. OpenBLAS runs the segmented
+ * ones unsegmented. */
+static void bench_training(const options *o) {
+    static const int columns[] = {16, 32, 64, 128};
+    for (int i = 0; i < 4; i++) {
+        const int n = columns[i], segments = n / 16;
+        const shape shapes[] = {
+            {1024, n, 784, "NN", 0},         {1024, n, 1024, "NN", 0},
+            {10, n, 1024, "NN", 0},          {1024, n, 1024, "TN", 0},
+            {1024, n, 10, "TN", 0},          {1024, 784, n, "NT", segments},
+            {1024, 1024, n, "NT", segments}, {10, 1024, n, "NT", segments},
+        };
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) bench_shape(o, &shapes[s]);
+    }
+}
+
+static void bench_generic(const options *o) {
+    static const int ms[] = {16, 32, 64, 128, 512}, sizes[] = {784, 1024, 4096};
+    static const char transpositions[][3] = {"NN", "NT", "TN", "TT"};
+    for (int m = 0; m < 5; m++)
+        for (int size = 0; size < 3; size++)
+            for (int t = 0; t < 4; t++) {
+                shape s = {ms[m], sizes[size], sizes[size], "", 0};
+                memcpy(s.trans, transpositions[t], 3);
+                bench_shape(o, &s);
+            }
+}
+
+/* SGD with momentum over 2.9 M weights: reads 3 buffers, writes 2; its speed in bytes against
+ * memcpy's. */
+static void bench_update(const options *o) {
+    enum { ROWS = 2832, COLS = 1024 };
+    const size_t count = (size_t)ROWS * COLS;
+    float *gradient = random_floats(count), *w = random_floats(count), *v = random_floats(count);
+    float *other = random_floats(count);
+    int16_t ops[1] = {0};
+    const cop_tree tree = {1, 1, ops};
+    const float *gradients[1] = {gradient};
+    for (int max_norm = 0; max_norm < 2; max_norm++) {
+        const cop_sgd update = {.gradients = gradients,
+                                .tree = &tree,
+                                .w_in = w,
+                                .w_out = w,
+                                .velocity = v,
+                                .cols = COLS,
+                                .batch = 128.0f,
+                                .rate = 1e-3f,
+                                .momentum = 0.9f,
+                                .max_norm = max_norm ? 1e3f : 0.0f};
+        static double ours[REPEATS_MAX], copies[REPEATS_MAX], ratios[REPEATS_MAX];
+        for (int r = -1; r < o->repeats; r++) {
+            const double t0 = seconds();
+            o->kernels->sgd(&update, 0, ROWS);
+            const double t1 = seconds();
+            memcpy(other, gradient, count * sizeof(float));
+            const double t2 = seconds();
+            if (r < 0) continue;
+            ours[r] = t1 - t0;
+            copies[r] = t2 - t1;
+            ratios[r] = (20.0 / ours[r]) / (8.0 / copies[r]);
+        }
+        printf(
+            "{\"update\":\"sgd\",\"max_norm\":%s,\"weights\":%zu,\"isa\":\"%s\",\"gb_per_s\":%.1f,"
+            "\"copy_gb_per_s\":%.1f,\"ratio\":%.3f}\n",
+            max_norm ? "true" : "false", count, o->kernels->name,
+            (double)count * 20e-9 / median(ours, o->repeats),
+            (double)count * 8e-9 / median(copies, o->repeats), median(ratios, o->repeats));
+    }
+    cop_free(gradient);
+    cop_free(w);
+    cop_free(v);
+    cop_free(other);
+}
+
+static int usage(void) {
+    fprintf(stderr, "usage: kernels [--isa NAME] [--repeats N] [--only training|generic|update]\n");
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    options o = {.repeats = 21, .only = ""};
+    cop_error error = {0};
+    if (cop_kernels_choose(&o.kernels, &error) != COP_OK) {
+        fprintf(stderr, "kernels: %s\n", error.text);
+        return cop_err_exit_status(error.code);
+    }
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc) return usage();
+        if (strcmp(argv[i], "--isa") == 0)
+            o.kernels = cop_kernels_find(argv[i + 1]);
+        else if (strcmp(argv[i], "--repeats") == 0)
+            o.repeats = atoi(argv[i + 1]);
+        else if (strcmp(argv[i], "--only") == 0)
+            o.only = argv[i + 1];
+        else
+            return usage();
+    }
+    if (!o.kernels || o.repeats < 1 || o.repeats > REPEATS_MAX) return usage();
+    cop_compute_thread_init();
+    openblas_set_num_threads(1);
+    if (!*o.only || strcmp(o.only, "training") == 0) bench_training(&o);
+    if (!*o.only || strcmp(o.only, "update") == 0) bench_update(&o);
+    if (!*o.only || strcmp(o.only, "generic") == 0) bench_generic(&o);
+    return 0;
+}
