@@ -1,4 +1,5 @@
-/* The kinds of layers, one per file of this folder; for the registry alone. Everyone else asks cop_layer_find. */
+/* The kinds of layers, one per file of this folder; for the registry alone. Everyone else asks
+ * cop_layer_find. */
 #ifndef COP_NN_LAYERS_KINDS_H
 #define COP_NN_LAYERS_KINDS_H
 

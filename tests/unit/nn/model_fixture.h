@@ -1,5 +1,5 @@
-/* What the tests of layers, models and passes share: layer specs in one line, data from Philox, one layer alone, a model with its
- * buffers, and training steps over any split of a batch's shards. */
+/* What the tests of layers, models and passes share: layer specs in one line, data from Philox, one
+ * layer alone, a model with its buffers, and training steps over any split of a batch's shards. */
 #ifndef TESTS_UNIT_NN_MODEL_FIXTURE_H
 #define TESTS_UNIT_NN_MODEL_FIXTURE_H
 
@@ -14,23 +14,24 @@
 #include "common/base/alloc.h"
 #include "common/nn/optim.h"
 
-static inline cop_layer_spec spec_linear(int units)
-{
+static inline cop_layer_spec spec_linear(int units) {
     return (cop_layer_spec){.kind = "linear", .units = units, .bias = true, .init = COP_INIT_HE};
 }
 
-static inline cop_layer_spec spec_relu(void) { return (cop_layer_spec){.kind = "relu"}; }
+static inline cop_layer_spec spec_relu(void) {
+    return (cop_layer_spec){.kind = "relu"};
+}
 
-static inline cop_layer_spec spec_flatten(void) { return (cop_layer_spec){.kind = "flatten"}; }
+static inline cop_layer_spec spec_flatten(void) {
+    return (cop_layer_spec){.kind = "flatten"};
+}
 
-static inline cop_layer_spec spec_dropout(double p, cop_scope scope, cop_variant variant)
-{
+static inline cop_layer_spec spec_dropout(double p, cop_scope scope, cop_variant variant) {
     return (cop_layer_spec){.kind = "dropout", .p = p, .scope = scope, .variant = variant};
 }
 
 /* Value `index` of a stream of uniform numbers in [-1, 1). */
-static inline float random_value(uint32_t stream, uint32_t index)
-{
+static inline float random_value(uint32_t stream, uint32_t index) {
     const uint32_t counter[4] = {index, stream, 0, 0};
     const cop_rng_key key = {{1234, 5678}};
     uint32_t words[4];
@@ -38,43 +39,40 @@ static inline float random_value(uint32_t stream, uint32_t index)
     return (float)(words[0] >> 8) * 0x1p-23f - 1.0f;
 }
 
-static inline void fill_random(float *out, size_t count, uint32_t stream)
-{
+static inline void fill_random(float *out, size_t count, uint32_t stream) {
     for (size_t i = 0; i < count; i++) out[i] = random_value(stream, (uint32_t)i);
 }
 
-static inline const cop_kernels *best_kernels(void)
-{
+static inline const cop_kernels *best_kernels(void) {
     const cop_kernels *kernels = NULL;
     cop_error error = {0};
     if (cop_kernels_choose(&kernels, &error) != COP_OK) fail_msg("%s", error.text);
     return kernels;
 }
 
-/* One layer outside any model: its parameters from seed 1, and a training context of `columns` samples in two shards. */
+/* One layer outside any model: its parameters from seed 1, and a training context of `columns`
+ * samples in two shards. */
 typedef struct one_layer {
-    cop_layer         layer;
-    cop_parameter     parameters[4];
+    cop_layer layer;
+    cop_parameter parameters[4];
     cop_layer_context context;
-    int64_t           floats;
-    float            *flat, *gradients;
-    int               segments[3];
-    cop_rng_key       keys[64];
-    uint32_t          samples[64], no_samples[64];
+    int64_t floats;
+    float *flat, *gradients;
+    int segments[3];
+    cop_rng_key keys[64];
+    uint32_t samples[64], no_samples[64];
 } one_layer;
 
 static inline cop_err one_layer_bind(one_layer *one, const cop_layer_spec *spec, cop_shape in,
-                                     int index, cop_error *error)
-{
+                                     int index, cop_error *error) {
     *one = (one_layer){0};
-    one->layer = (cop_layer){
-        .ops = cop_layer_find(spec->kind), .spec = *spec, .index = index, .in = in};
+    one->layer =
+        (cop_layer){.ops = cop_layer_find(spec->kind), .spec = *spec, .index = index, .in = in};
     assert_non_null(one->layer.ops);
     return one->layer.ops->shape(&one->layer, error);
 }
 
-static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, int columns)
-{
+static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, int columns) {
     const cop_layer_ops *ops = one->layer.ops;
     int count = ops->parameters ? ops->parameters(&one->layer, one->parameters) : 0;
     one->layer.parameter_count = count;
@@ -111,39 +109,36 @@ static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, in
         .weights = one->flat,
         .gradients = one->gradients,
         .parameters = one->parameters,
-        .masks =
-            ops->mask_words
-                ? cop_alloc((size_t)ops->mask_words(&one->layer, ld) * sizeof(uint16_t) + 64)
-                : NULL,
+        .masks = ops->mask_words
+                     ? cop_alloc((size_t)ops->mask_words(&one->layer, ld) * sizeof(uint16_t) + 64)
+                     : NULL,
     };
 }
 
-static inline void one_layer_close(one_layer *one)
-{
+static inline void one_layer_close(one_layer *one) {
     cop_free(one->context.workspace);
     cop_free(one->context.masks);
     cop_free(one->flat);
     cop_free(one->gradients);
 }
 
-static inline float *one_layer_tensor(const one_layer *one, const cop_shape *shape)
-{
+static inline float *one_layer_tensor(const one_layer *one, const cop_shape *shape) {
     return cop_alloc((size_t)cop_shape_size(shape) * (size_t)one->context.ld * sizeof(float));
 }
 
 /* A model with weights, gradients, a training pass, and random samples. */
 typedef struct rig {
-    cop_model   *model;
-    cop_pass    *pass;
-    float       *weights, *gradients;
-    float       *rows;
-    int32_t     *labels;
-    cop_samples  samples;
+    cop_model *model;
+    cop_pass *pass;
+    float *weights, *gradients;
+    float *rows;
+    int32_t *labels;
+    cop_samples samples;
     const cop_kernels *kernels;
 } rig;
 
-static inline cop_model *model_of(const cop_layer_spec *layers, int count, int features, int classes)
-{
+static inline cop_model *model_of(const cop_layer_spec *layers, int count, int features,
+                                  int classes) {
     const cop_model_spec spec = {
         .layers = layers,
         .layer_count = count,
@@ -157,8 +152,7 @@ static inline cop_model *model_of(const cop_layer_spec *layers, int count, int f
     return model;
 }
 
-static inline rig rig_open(cop_model *model, const cop_kernels *kernels, int count, uint64_t seed)
-{
+static inline rig rig_open(cop_model *model, const cop_kernels *kernels, int count, uint64_t seed) {
     const size_t features = (size_t)cop_model_features(model);
     rig r = {.model = model, .kernels = kernels};
     r.weights = cop_alloc((size_t)cop_model_floats(model) * sizeof(float));
@@ -182,8 +176,7 @@ static inline rig rig_open(cop_model *model, const cop_kernels *kernels, int cou
     return r;
 }
 
-static inline void rig_close(rig *r)
-{
+static inline void rig_close(rig *r) {
     cop_pass_destroy(r->pass);
     cop_free(r->weights);
     cop_free(r->gradients);
@@ -194,8 +187,7 @@ static inline void rig_close(rig *r)
 
 /* Gradient sum of shards [first, first + count) of r's samples, which `sizes` cuts into shards. */
 static inline cop_pass_result rig_train(rig *r, uint64_t seed, uint32_t step, const int32_t *sizes,
-                                        int first, int count, float *gradients)
-{
+                                        int first, int count, float *gradients) {
     int skipped = 0, taken = 0;
     for (int s = 0; s < first; s++) skipped += sizes[s];
     for (int s = first; s < first + count; s++) taken += sizes[s];
@@ -214,8 +206,7 @@ static inline cop_pass_result rig_train(rig *r, uint64_t seed, uint32_t step, co
 }
 
 /* One update of r's weights from r's gradients. */
-static inline void rig_update(rig *r, const cop_optimizer_spec *spec, uint64_t step, float *state)
-{
+static inline void rig_update(rig *r, const cop_optimizer_spec *spec, uint64_t step, float *state) {
     static const int16_t ops[] = {0};
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = ops};
     const float *const gradients[] = {r->gradients};
