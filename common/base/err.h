@@ -57,7 +57,8 @@ int         cop_err_exit_status(cop_err code);
  * `return cop_fail(error, COP_ERR_INPUT, "...")` reads well. The sentence has no trailing dot or newline. */
 cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments);
+cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
 
 /* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and EDQUOT to
  * NO_SPACE, ENOENT to NOT_FOUND, EACCES and EPERM to DENIED, ENOMEM to NO_MEMORY, others to IO. */

@@ -19,7 +19,7 @@
 static atomic_ullong operations;
 
 static bool fault_due(void) {
-    static atomic_ullong fail_at = ATOMIC_VAR_INIT(1);
+    static atomic_ullong fail_at;
     static atomic_int known;
     if (!atomic_load(&known)) {
         const char *k = getenv("COPPICE_FAIL_IO");

@@ -61,7 +61,7 @@ double cop_exp(double x) {
     return (1.0 + expm1_reduced(r)) * power_of_two(half) * power_of_two(n - half);
 }
 
-double cop_log(double x) {
+double cop_ln(double x) {
     if (x != x || x == __builtin_inf()) return x;
     if (x == 0.0) return -__builtin_inf();
     if (x < 0.0) return __builtin_nan("");
@@ -161,7 +161,7 @@ void cop_normal_pair(uint32_t a, uint32_t b, double out[2]) {
     double u1 = ((double)a + 1.0) * 0x1p-32;
     double angle = (double)b * 0x1p-32 * 0x1.921fb54442d18p+2;
     /* + 0.0: log 1 = 0 must not give a radius of -0. */
-    double radius = __builtin_sqrt(-2.0 * cop_log(u1) + 0.0);
+    double radius = __builtin_sqrt(-2.0 * cop_ln(u1) + 0.0);
     out[0] = radius * cop_cos(angle);
     out[1] = radius * cop_sin(angle);
 }

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 double cop_exp(double x);             /* overflow: +inf; underflow: 0 (gradual underflow may be flushed to 0) */
-double cop_log(double x);             /* x > 0; 0: -inf; negative: NaN */
+double cop_ln(double x); /* natural logarithm (cop_log writes the log); 0: -inf; negative: NaN */
 double cop_sin(double x);             /* |x| <= 1e5 */
 double cop_cos(double x);             /* |x| <= 1e5 */
 double cop_tanh(double x);

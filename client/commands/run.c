@@ -1,0 +1,245 @@
+/* coppice run: coordinator and workers in this process. Same digest as the cluster. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "client/cli.h"
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "coordinator/coordinator.h"
+#include "worker/worker.h"
+
+/* SIGINT, SIGTERM and SIGUSR1 (Slurm's) ask for a checkpoint and a clean end; a second SIGINT ends at once. */
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    if (interrupted && number == SIGINT) _Exit(130);
+    interrupted = number;
+}
+
+typedef struct run_state {
+    cop_job       *job;
+    cop_data      *data;
+    char          *folder;
+    const cop_kernels *kernels;
+    unsigned char  self_test[32];
+    coord_server  *coordinator;
+    cop_worker   **workers;
+    int            worker_count;
+    bool           resume;
+    uint32_t       batch;
+    char           name[COP_NAME_MAX], numerics[128];
+} run_state;
+
+static int core_count(void)
+{
+    unsigned cores = uv_available_parallelism();
+    return cores < 1 ? 1 : (int)cores;
+}
+
+/* The run folder: --out, or the folder that --resume names, or runs/NAME. */
+static cop_err choose_folder(run_state *s, const cli_options *options, cop_error *error)
+{
+    s->resume = options->resume != NULL;
+    const char *path = options->out;
+    char        named[COP_NAME_MAX + 8];
+    if (options->resume && strcmp(options->resume, "auto") != 0) {
+        if (path && strcmp(path, options->resume) != 0)
+            return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders", options->resume, path);
+        if (!cop_folder_exists(options->resume))
+            return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s", options->resume);
+        path = options->resume;
+    }
+    if (!path) {
+        snprintf(named, sizeof named, "runs/%s", s->name);
+        for (char *p = named + 5; *p; p++)
+            if (*p == '/') *p = '-';
+        path = named;
+    }
+    COP_TRY(cop_folder_create(path, error));
+    s->folder = cop_strdup(path);
+    return s->folder ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* A new run replaces what an older one left in the same folder; a resumed one must be of the same job. */
+static cop_err prepare_folder(run_state *s, cop_error *error)
+{
+    static const char *const old[] = {"checkpoints", "metrics.sqlite", "metrics.sqlite-wal", "metrics.sqlite-shm", "model.safetensors"};
+    for (size_t i = 0; !s->resume && i < sizeof old / sizeof *old; i++) {
+        char   *path = cop_path_join(s->folder, old[i]);
+        if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_err e = i == 0 ? cop_folder_remove(path, error) : cop_file_remove(path, error);
+        cop_free(path);
+        COP_TRY(e);
+    }
+    cop_str yaml = {0};
+    cop_document_print_yaml(&s->job->message->base, &yaml);
+    char   *path = cop_path_join(s->folder, "job.yaml");
+    cop_err e = path ? cop_file_write_text(path, cop_str_text(&yaml), error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_free(path);
+    cop_str_fini(&yaml);
+    return e;
+}
+
+static cop_err start_workers(run_state *s, int count, cop_error *error)
+{
+    s->workers = cop_alloc_array((size_t)count, sizeof(cop_worker *));
+    if (!s->workers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (int i = 0; i < count; i++) {
+        char              name[32];
+        cop_worker_config config = {.local = coord_transport(s->coordinator), .token = "", .name = name, .threads = 1, .kernels = s->kernels};
+        snprintf(name, sizeof name, "thread-%d", i + 1);
+        memcpy(config.self_test, s->self_test, sizeof config.self_test);
+        COP_TRY(worker_start(&config, &s->workers[i], error));
+        s->worker_count++;
+    }
+    return COP_OK;
+}
+
+static void show_progress(cli_progress *bar, const coord_progress *p)
+{
+    char text[256], eta[32];
+    int  at = snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step, (unsigned long long)p->steps, p->epoch);
+    if (p->has_train_loss) at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", p->train_loss);
+    if (p->has_evaluation)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", p->evaluated_on_test ? "test" : "validation", 100 * p->test_error);
+    if (p->samples_per_s > 0)
+        snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", p->samples_per_s, cop_format_seconds(p->eta_seconds, eta));
+    cli_progress_show(bar, p->steps ? (double)p->step / (double)p->steps : 0, text);
+}
+
+static void wait_for_end(run_state *s, const cli_options *options, coord_progress *p)
+{
+    cli_progress bar;
+    cli_progress_start(&bar, options->quiet);
+    do {
+        coord_run_progress(s->coordinator, 200, p);
+        show_progress(&bar, p);
+        if (interrupted) coord_run_interrupt(s->coordinator);
+    } while (!p->finished);
+    cli_progress_end(&bar);
+}
+
+/* ---- the end: a table or one line of JSON ---- */
+
+static uint64_t peak_memory(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
+}
+
+static void print_json(const run_state *s, const coord_progress *p, int workers)
+{
+    Coppice__Api__RunSummary r = COPPICE__API__RUN_SUMMARY__INIT;
+    r.job = (char *)(uintptr_t)s->name;
+    r.has_steps = r.has_seconds = r.has_samples_per_s = r.has_workers = r.has_leases_repeated = r.has_peak_rss = 1;
+    r.steps = p->step;
+    r.has_train_loss = p->has_train_loss;
+    r.train_loss = p->train_loss;
+    r.has_test_error = r.has_test_loss = p->has_evaluation;
+    r.test_error = p->test_error;
+    r.test_loss = p->test_loss;
+    r.evaluated_on = (char *)(uintptr_t)(p->evaluated_on_test ? "test" : "validation");
+    r.seconds = p->seconds;
+    r.samples_per_s = p->samples_per_s;
+    r.digest = p->digest[0] ? (char *)(uintptr_t)p->digest : NULL;
+    r.isa = (char *)(uintptr_t)s->kernels->name;
+    r.numerics = (char *)(uintptr_t)s->numerics;
+    r.workers = (uint32_t)workers;
+    r.out = s->folder;
+    r.has_first_step_ms = p->first_step_ms > 0;
+    r.first_step_ms = p->first_step_ms;
+    r.leases_repeated = p->leases_repeated;
+    r.state = (char *)(uintptr_t)(p->state == COPPICE__API__STATE__COMPLETED ? "COMPLETED" : "PAUSED");
+    r.has_ms_per_step = p->step > 0 && p->seconds > 0;
+    r.ms_per_step = p->samples_per_s > 0 ? 1e3 * s->batch / p->samples_per_s : 0;
+    r.peak_rss = peak_memory();
+    cli_print_json(&r.base);
+}
+
+static void print_table(const run_state *s, const coord_progress *p)
+{
+    char        loss[32] = "-", error[32] = "-", seconds[32], speed[48], steps[64];
+    const char *on = p->evaluated_on_test ? "test error" : "validation error";
+    if (p->has_train_loss) snprintf(loss, sizeof loss, "%.4f", p->train_loss);
+    if (p->has_evaluation) snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
+    snprintf(speed, sizeof speed, "%.0f samples/s", p->samples_per_s);
+    snprintf(steps, sizeof steps, "%llu (%.2f epochs)", (unsigned long long)p->step, p->epoch);
+    const char *cells[] = {"job", s->name, "steps", steps, "train loss", loss, on, error, "time", cop_format_seconds(p->seconds, seconds),
+                           "speed", speed, "arithmetic", s->numerics, "kernels", s->kernels->name, "digest", p->digest, "written to", s->folder};
+    cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
+}
+
+static cop_err finish(run_state *s, const cli_options *options, const coord_progress *p, cop_error *error)
+{
+    if (p->state == COPPICE__API__STATE__FAILED)
+        return cop_fail(error, strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED : COP_ERR_INTERNAL, "job %s failed: %s", s->name, p->text);
+    if (p->text[0] && !options->quiet)
+        fprintf(stderr, "%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
+    if (options->json) print_json(s, p, s->worker_count);
+    else print_table(s, p);
+    if (p->state == COPPICE__API__STATE__PAUSED)
+        return cop_fail(error, COP_ERR_CANCELED, "stopped by a signal after step %llu; go on with: coppice run JOB.yaml --out %s --resume auto",
+                        (unsigned long long)p->step, s->folder);
+    return COP_OK;
+}
+
+static void stop_all(run_state *s)
+{
+    for (int i = 0; i < s->worker_count; i++) worker_cancel(s->workers[i]);
+    for (int i = 0; i < s->worker_count; i++) worker_join(s->workers[i], NULL);
+    if (s->coordinator) coord_stop(s->coordinator);
+    if (s->job) cop_job_destroy(s->job);
+    if (s->data) cop_data_destroy(s->data);
+    cop_free(s->workers);
+    cop_free(s->folder);
+}
+
+static cop_err train(run_state *s, const cli_options *options, cop_error *error)
+{
+    int          count = options->workers ? (int)options->workers : core_count();
+    coord_config config = {.kernels = s->kernels, .update_threads = count < core_count() ? count : core_count()};
+    memcpy(config.self_test, s->self_test, sizeof config.self_test);
+    COP_TRY(coord_start(&config, &s->coordinator, error));
+    coord_run_options run = {.folder = s->folder, .resume = s->resume, .timeout_s = options->has_timeout ? options->timeout : 0};
+    cop_job  *job = s->job;
+    cop_data *data = s->data;
+    snprintf(s->numerics, sizeof s->numerics, "portable-1");
+    if (job->numerics == COP_NUMERICS_OPENBLAS) cop_numerics_fingerprint(job->numerics, s->numerics);
+    s->batch = job->batch;
+    s->data = NULL; /* owned by the coordinator from here, whatever happens */
+    s->job = NULL;
+    COP_TRY(coord_run_submit(s->coordinator, job, data, &run, error));
+    COP_TRY(start_workers(s, count, error));
+    coord_progress p;
+    wait_for_end(s, options, &p);
+    return finish(s, options, &p, error);
+}
+
+cop_err cli_run(const cli_options *options, cop_error *error)
+{
+    run_state s = {0};
+    interrupted = 0;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    cop_err e = cli_choose_kernels(&s.kernels, s.self_test, error);
+    if (!e) e = cli_load_job(options->positional[0], options, &s.job, &s.data, error);
+    if (!e) {
+        snprintf(s.name, sizeof s.name, "%s", s.job->message->name);
+        cop_str warnings = {0};
+        cop_job_warnings(s.job, &warnings);
+        if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));
+        cop_str_fini(&warnings);
+        e = choose_folder(&s, options, error);
+    }
+    if (!e) e = prepare_folder(&s, error);
+    if (!e) e = train(&s, options, error);
+    stop_all(&s);
+    return e;
+}

@@ -1,0 +1,127 @@
+/* What people and programs see: colours, tables, JSON lines, the progress bar. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "client/cli.h"
+#include "common/base/clock.h"
+
+bool cli_is_tty(int fd)
+{
+    return isatty(fd) == 1;
+}
+
+const char *cli_color(int fd, const char *name)
+{
+    static const struct { const char *name, *code; } codes[] = {
+        {"reset", "\033[0m"}, {"bold", "\033[1m"}, {"dim", "\033[2m"}, {"red", "\033[31m"}, {"green", "\033[32m"}, {"yellow", "\033[33m"}};
+    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    if ((no_color && *no_color) || (terminal && strcmp(terminal, "dumb") == 0) || !cli_is_tty(fd)) return "";
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (strcmp(codes[i].name, name) == 0) return codes[i].code;
+    return "";
+}
+
+void cli_print(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+}
+
+void cli_print_json(const ProtobufCMessage *message)
+{
+    cop_str line = {0};
+    cop_document_print_json(message, 0, &line);
+    puts(cop_str_text(&line));
+    cop_str_fini(&line);
+}
+
+/* ---- tables ---- */
+
+/* Characters a terminal shows: UTF-8 continuation bytes do not count. */
+static int shown(const char *text)
+{
+    int count = 0;
+    for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
+    return count;
+}
+
+void cli_print_table(const char *const *cells, int rows, int columns, const char *align)
+{
+    int width[32] = {0};
+    COP_ASSERT(columns <= 32);
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) {
+            int w = shown(cells[r * columns + c]);
+            if (w > width[c]) width[c] = w;
+        }
+    for (int r = 0; r < rows; r++) {
+        if (r == 0) fputs(cli_color(1, "bold"), stdout);
+        for (int c = 0; c < columns; c++) {
+            const char *cell = cells[r * columns + c];
+            int         pad = width[c] - shown(cell);
+            if (align[c] == 'r') printf("%*s%s", pad, "", cell);
+            else printf("%s%*s", cell, c == columns - 1 ? 0 : pad, "");
+            if (c < columns - 1) fputs("  ", stdout);
+        }
+        if (r == 0) fputs(cli_color(1, "reset"), stdout);
+        putchar('\n');
+    }
+}
+
+/* ---- progress ---- */
+
+void cli_progress_start(cli_progress *p, bool quiet)
+{
+    *p = (cli_progress){.quiet = quiet, .tty = cli_is_tty(STDERR_FILENO), .started_ns = cop_clock_ns()};
+    struct winsize size;
+    p->width = p->tty && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+static void draw_bar(const cli_progress *p, double fraction, const char *text)
+{
+    char line[512];
+    int  room = 24, filled = (int)(fraction * room + 0.5), at = 0;
+    for (int i = 0; i < room && at < 400; i++) at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
+    int left = p->width - room - 8;
+    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0, text);
+    fflush(stderr);
+}
+
+void cli_progress_show(cli_progress *p, double fraction, const char *text)
+{
+    if (p->quiet) return;
+    uint64_t now = cop_clock_ns(), since = now - p->last_ns;
+    if (fraction < 0) fraction = 0;
+    if (fraction > 1) fraction = 1;
+    p->last_fraction = fraction;
+    if (p->tty) {
+        if (p->last_ns && since < 100000000u) return;
+        draw_bar(p, fraction, text);
+    } else {
+        /* The first line after two seconds, then one every five. */
+        uint64_t wait = p->last_ns ? 5000000000u : 2000000000u;
+        if (now - (p->last_ns ? p->last_ns : p->started_ns) < wait) return;
+        fprintf(stderr, "%3d %% %s\n", (int)(fraction * 100), text);
+    }
+    p->last_ns = now;
+}
+
+void cli_progress_end(cli_progress *p)
+{
+    if (p->quiet || !p->tty || !p->last_ns) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+}
+
+void cli_data_progress(void *context, const char *what, uint64_t done, uint64_t total)
+{
+    char a[32], b[32], text[256];
+    snprintf(text, sizeof text, "%s  %s of %s", what, cop_format_bytes((double)done, a), cop_format_bytes((double)total, b));
+    cli_progress_show(context, total ? (double)done / (double)total : 0, text);
+}
