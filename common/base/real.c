@@ -108,7 +108,8 @@ static double cos_reduced(double r, double low) {
 }
 
 /* sin (quadrant 0) or cos (quadrant 1) of x: x = n pi/2 + r + low, pi/2 in three parts. The first
- * product is exact in its FMA, so only the second rounds, and `low` gives back what it lost. */
+ * step is exact in its FMA; `low` gathers what the second loses, which counts where x is next to a
+ * zero. */
 static double sin_shifted(double x, uint64_t quadrant) {
     if (!(x >= -0x1p30 && x <= 0x1p30)) return __builtin_nan("");
     const double half_pi[3] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54,
@@ -116,8 +117,10 @@ static double sin_shifted(double x, uint64_t quadrant) {
     double t = __builtin_fma(x, 0x1.45f306dc9c883p-1, SHIFT);
     double n = t - SHIFT;
     double a = __builtin_fma(n, -half_pi[0], x);
-    double r = __builtin_fma(n, -half_pi[1], a);
-    double low = __builtin_fma(n, -half_pi[1], a - r);
+    double w = n * half_pi[1];
+    double r = a - w, moved = r - a;
+    double low = (a - (r - moved)) - (w + moved); /* Knuth's two-sum: what a - w lost */
+    low -= __builtin_fma(n, half_pi[1], -w);
     low = __builtin_fma(n, -half_pi[2], low);
     quadrant += bits_of(t) - bits_of(SHIFT);
     double value = quadrant & 1 ? cos_reduced(r, low) : sin_reduced(r, low);

@@ -10,7 +10,7 @@
 #include "common/base/real.h"
 
 /* Changes only with a new version of the numerics (D4). */
-static const char golden[] = "0000000000000000000000000000000000000000000000000000000000000000";
+static const char golden[] = "13c4b03616467effbc284cfda644fe25a78e5655a0986915885d1f990381a876";
 
 enum { ROWS = 37, DEPTH = 300, COLUMNS = 48, SAMPLES = 45, FLOATS = DEPTH * COLUMNS };
 static const int segments[] = {0, 16, 16, 29, 45};
@@ -52,7 +52,7 @@ static void run_functions(arena *t) {
     for (int i = 0; i < 64; i++) {
         const double x = (i - 31.5) * 0.83;
         double values[8] = {cop_exp(x),
-                            cop_log(x * x),
+                            cop_ln(x * x),
                             cop_sin(x * 17.0),
                             cop_cos(x * 1001.0),
                             cop_tanh(x * 0.11),
