@@ -262,7 +262,7 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
                              .w_out = r->next.weights->data,
                              .finite = &r->finite};
     for (int i = 0; i < r->states; i++) {
-        r->update.states_in[i] = r->current.state[i]->data;
+        r->update.states[i] = r->current.state[i]->data;
         r->update.states_out[i] = r->next.state[i]->data;
     }
     r->server = server;

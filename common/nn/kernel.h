@@ -10,6 +10,7 @@
 #ifndef COP_NN_KERNEL_H
 #define COP_NN_KERNEL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -75,6 +76,8 @@ typedef struct cop_sgd {
     const float        *w_in;    /* master weights before */
     float              *w_out;   /* after; may equal w_in */
     float              *velocity; /* or NULL when momentum is 0 */
+    float              *velocity_out; /* where the new velocity goes; NULL: in place */
+    atomic_int         *finite; /* set to 0 when a summed gradient is NaN or infinite; NULL: not looked at */
     int                 cols;
     float               batch, rate, momentum, weight_decay, l1, max_norm;
     bool                nesterov, first;

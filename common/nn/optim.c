@@ -1,6 +1,8 @@
 /* Optimizers (D6): which state they keep, and how the update of one step is dealt out to threads.
  * The arithmetic of a row is a kernel (cop_kernels.sgd), so that it is the same however rows are
  * dealt out. */
+#include <string.h>
+
 #include "common/base/limits.h"
 #include "common/nn/optim.h"
 
@@ -33,6 +35,15 @@ static void update_rows(const cop_update *update, const cop_parameter *parameter
     sgd->w_out = update->w_out + parameter->offset;
     sgd->velocity =
         cop_optimizer_states(update->spec) ? update->states[0] + parameter->offset : NULL;
+    if (sgd->velocity && update->states_out[0]) {
+        sgd->velocity_out = update->states_out[0] + parameter->offset;
+        const size_t begin = (size_t)row_begin * (size_t)parameter->cols;
+        const size_t count = (size_t)(row_end - row_begin) * (size_t)parameter->cols;
+        /* A step without momentum leaves the state as it is. */
+        if (sgd->momentum == 0.0f)
+            memcpy(sgd->velocity_out + begin, sgd->velocity + begin, count * sizeof(float));
+    }
+    sgd->finite = update->finite;
     sgd->cols = parameter->cols;
     sgd->max_norm = (float)parameter->max_norm;
     update->kernels->sgd(sgd, row_begin, row_end);

@@ -50,6 +50,8 @@ typedef struct cop_update {
     const float              *w_in;
     float                    *w_out;
     float                    *states[2];
+    float                    *states_out[2]; /* where the new states go; NULL: in place */
+    atomic_int               *finite; /* set to 0 when a mean gradient is not finite; NULL: not looked at */
 } cop_update;
 void cop_update_run(const cop_update *update, int part, int parts);
 

@@ -9,6 +9,8 @@
 #ifndef COP_WIRE_CODEC_H
 #define COP_WIRE_CODEC_H
 
+#include <protobuf-c/protobuf-c.h>
+
 #include "common/wire/message.h"
 
 /* Bytes of the encoded frame. */
@@ -20,15 +22,17 @@ void cop_codec_encode(const cop_message *message, void *out);
 cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
 /* protobuf-c allocator with a byte budget over an arena (cop_alloc), for unpacking outside input. */
-struct ProtobufCAllocator;
-struct ProtobufCMessage;
-struct ProtobufCMessageDescriptor;
 /* Unpack with the budget; free with cop_proto_free. PROTOCOL if malformed or over budget; strings are checked for UTF-8 and NULs, enums for known values,
  * nesting is bounded by the schema (no recursive types). */
-cop_err cop_proto_unpack(const struct ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t size,
-                         size_t budget, struct ProtobufCMessage **out, cop_error *error);
-void    cop_proto_free(struct ProtobufCMessage *message);
+cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t size,
+                         size_t budget, ProtobufCMessage **out, cop_error *error);
+void    cop_proto_free(ProtobufCMessage *message);
+/* An empty message of this type with an arena of its own, for building one (budget in bytes); NULL: out of memory. Free with cop_proto_free. */
+ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor, size_t budget);
+/* Zeroed memory that lives as long as `root` (a message from cop_proto_unpack or cop_proto_create); NULL: out of memory or over budget. */
+void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
+char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
 /* Pack into a new buffer (one reference). NULL: out of memory. */
-cop_buffer *cop_proto_pack(const struct ProtobufCMessage *message);
+cop_buffer *cop_proto_pack(const ProtobufCMessage *message);
 
 #endif
