@@ -1,0 +1,484 @@
+/* The kernels other than products, masks and trees: each against a naive scalar definition written
+ * here, bit for bit, on every instruction set; sizes around vector and chunk boundaries, NaN,
+ * infinities and zeros of both signs. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/real_f32.h"
+#include "common/nn/kernel.h"
+
+#define FOR_EACH_ISA(kernels)                                                                      \
+    for (const char *const *name = cop_kernels_names(); *name; name++)                             \
+        for (const cop_kernels *kernels = cop_kernels_find(*name); kernels; kernels = NULL)
+
+static const int sizes[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 1000};
+enum { SIZES = sizeof sizes / sizeof sizes[0], MOST = 1100 };
+
+static void fill(float *x, size_t count, uint32_t seed) {
+    for (size_t i = 0; i < count; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = seed % 13 == 0 ? 0.0f : seed % 17 == 0 ? -0.0f : (float)(int32_t)seed * 0x1p-30f;
+    }
+}
+
+/* Bit for bit, any NaN equal to any NaN. */
+static void assert_same(const float *got, const float *expected, size_t count, const char *who) {
+    for (size_t i = 0; i < count; i++) {
+        if (got[i] != got[i] && expected[i] != expected[i]) continue;
+        if (memcmp(&got[i], &expected[i], 4) != 0)
+            fail_msg("%s: element %zu of %zu is %a, expected %a", who, i, count, (double)got[i],
+                     (double)expected[i]);
+    }
+}
+
+static void test_load_u8_divides_by_255_and_pads_with_zero(void **state) {
+    (void)state;
+    enum { STRIDE = 90 };
+    static uint8_t rows[40 * STRIDE];
+    static float x[80 * 48];
+    for (size_t i = 0; i < sizeof rows; i++) rows[i] = (uint8_t)(i * 167 % 256);
+    FOR_EACH_ISA(kernels) {
+        static const int shapes[][3] = {{1, 1, 16},   {16, 16, 16}, {17, 33, 32},
+                                        {40, 80, 48}, {5, 79, 48},  {0, 5, 16}};
+        for (int s = 0; s < 6; s++) {
+            const int count = shapes[s][0], features = shapes[s][1], ld = shapes[s][2];
+            memset(x, 0xff, sizeof x);
+            kernels->load_u8(rows, STRIDE, count, features, x, ld);
+            for (int f = 0; f < features; f++)
+                for (int c = 0; c < ld; c++)
+                    assert_true(x[f * ld + c] ==
+                                (c < count ? (float)rows[c * STRIDE + f] / 255.0f : 0.0f));
+        }
+    }
+}
+
+static void test_load_f32_turns_rows_and_pads_with_zero(void **state) {
+    (void)state;
+    enum { STRIDE = 85 };
+    static float rows[40 * STRIDE], x[80 * 48];
+    fill(rows, 40 * STRIDE, 1);
+    FOR_EACH_ISA(kernels) {
+        static const int shapes[][3] = {
+            {1, 1, 16}, {16, 16, 16}, {17, 33, 32}, {40, 80, 48}, {5, 79, 48}};
+        for (int s = 0; s < 5; s++) {
+            const int count = shapes[s][0], features = shapes[s][1], ld = shapes[s][2];
+            memset(x, 0xff, sizeof x);
+            kernels->load_f32(rows, STRIDE * sizeof(float), count, features, x, ld);
+            for (int f = 0; f < features; f++)
+                for (int c = 0; c < ld; c++) {
+                    const float expected = c < count ? rows[c * STRIDE + f] : 0.0f;
+                    assert_same(&x[f * ld + c], &expected, 1, kernels->name);
+                }
+        }
+    }
+}
+
+static void test_relu_passes_nan_and_makes_zeros_positive(void **state) {
+    (void)state;
+    float x[MOST], y[MOST + 1], expected[MOST];
+    fill(x, MOST, 2);
+    x[0] = NAN, x[2] = INFINITY, x[5] = -INFINITY, x[6] = -0.0f, x[14] = -NAN;
+    for (int i = 0; i < MOST; i++) expected[i] = x[i] > 0 ? x[i] : x[i] != x[i] ? x[i] : 0.0f;
+    FOR_EACH_ISA(kernels) {
+        for (int s = 0; s < SIZES; s++) {
+            y[sizes[s]] = 42.0f;
+            kernels->relu(x, y, (size_t)sizes[s]);
+            assert_same(y, expected, (size_t)sizes[s], kernels->name);
+            assert_true(y[sizes[s]] == 42.0f);
+        }
+        kernels->relu(x + 1, y + 1, MOST - 1); /* unaligned */
+        assert_same(y + 1, expected + 1, MOST - 1, kernels->name);
+    }
+}
+
+static void test_relu_backward_lets_gradients_of_positive_outputs_pass(void **state) {
+    (void)state;
+    float y[MOST], dy[MOST], dx[MOST + 1], expected[MOST];
+    fill(y, MOST, 3);
+    fill(dy, MOST, 4);
+    y[0] = NAN, y[1] = INFINITY, dy[1] = NAN, dy[9] = -INFINITY;
+    for (int i = 0; i < MOST; i++) expected[i] = y[i] > 0 ? dy[i] : 0.0f;
+    FOR_EACH_ISA(kernels) {
+        for (int s = 0; s < SIZES; s++) {
+            dx[sizes[s]] = 42.0f;
+            kernels->relu_backward(y, dy, dx, (size_t)sizes[s]);
+            assert_same(dx, expected, (size_t)sizes[s], kernels->name);
+            assert_true(dx[sizes[s]] == 42.0f);
+        }
+    }
+}
+
+static void test_scale_multiplies(void **state) {
+    (void)state;
+    float x[MOST], y[MOST + 1], expected[MOST];
+    fill(x, MOST, 5);
+    for (int i = 0; i < MOST; i++) expected[i] = x[i] * 0.3f;
+    FOR_EACH_ISA(kernels) {
+        for (int s = 0; s < SIZES; s++) {
+            y[sizes[s]] = 42.0f;
+            kernels->scale(x, 0.3f, y, (size_t)sizes[s]);
+            assert_same(y, expected, (size_t)sizes[s], kernels->name);
+            assert_true(y[sizes[s]] == 42.0f);
+        }
+        memcpy(y, x, sizeof x);
+        kernels->scale(y, 0.3f, y, MOST);
+        assert_same(y, expected, MOST, kernels->name);
+    }
+}
+
+/* 16 lanes, then 8, 4, 2, 1 pairwise. */
+static float lanes_tree(float s[16]) {
+    for (int width = 8; width; width /= 2)
+        for (int l = 0; l < width; l++) s[l] = s[l] + s[l + width];
+    return s[0];
+}
+
+static float naive_row_sum(const float *x, int count) {
+    float s[16] = {0};
+    for (int c = 0; c < count; c++) s[c % 16] += x[c];
+    return lanes_tree(s);
+}
+
+static bool naive_node_sum(const float *x, const int *segments, int from, int to, float *out) {
+    if (to - from == 1) {
+        *out = naive_row_sum(x + segments[from], segments[to] - segments[from]);
+        return segments[from] < segments[to];
+    }
+    int half = 1;
+    while (half * 2 < to - from) half *= 2;
+    float l, r;
+    const bool has_l = naive_node_sum(x, segments, from, from + half, &l);
+    const bool has_r = naive_node_sum(x, segments, from + half, to, &r);
+    *out = has_l && has_r ? l + r : has_l ? l : r;
+    return has_l || has_r;
+}
+
+static void test_row_sums_follow_lanes_and_tree(void **state) {
+    (void)state;
+    enum { ROWS = 5, LD = 208 };
+    static float x[ROWS * LD];
+    static const int cuts[][9] = {
+        {0, 200}, {0, 16, 32, 48, 64}, {0, 1, 1, 40, 57, 57, 100, 163, 200}, {0, 7, 7, 8}};
+    static const int counts[] = {1, 4, 8, 3};
+    fill(x, ROWS * LD, 6);
+    for (int i = 0; i < LD; i++) x[LD + i] = -0.0f;
+    FOR_EACH_ISA(kernels) {
+        for (int t = 0; t < 4; t++) {
+            float out[ROWS], expected[ROWS];
+            kernels->row_sums(x, ROWS, LD, cuts[t], counts[t], out);
+            for (int r = 0; r < ROWS; r++)
+                assert_true(naive_node_sum(x + r * LD, cuts[t], 0, counts[t], &expected[r]));
+            assert_same(out, expected, ROWS, kernels->name);
+        }
+        const int empty[3] = {0, 0, 0};
+        float out[ROWS];
+        kernels->row_sums(x, ROWS, LD, empty, 2, out);
+        for (int r = 0; r < ROWS; r++) assert_true(out[r] == 0.0f);
+    }
+}
+
+static void test_all_finite_finds_every_place(void **state) {
+    (void)state;
+    static float x[2100];
+    fill(x, 2100, 7);
+    x[17] = 0x1.fffffep127f, x[18] = 0x1p-149f;
+    FOR_EACH_ISA(kernels) {
+        assert_true(kernels->all_finite(x, 2100));
+        assert_true(kernels->all_finite(x, 0));
+        for (int i = 0; i < 2100; i += 13) {
+            const float old = x[i];
+            x[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY;
+            assert_false(kernels->all_finite(x, 2100));
+            assert_true(kernels->all_finite(x, (size_t)i));
+            x[i] = old;
+        }
+    }
+}
+
+static void test_sum_squares_in_16_lanes_of_f64(void **state) {
+    (void)state;
+    float x[MOST];
+    fill(x, MOST, 8);
+    FOR_EACH_ISA(kernels) {
+        for (int s = 0; s < SIZES; s++) {
+            double lanes[16] = {0};
+            for (int i = 0; i < sizes[s]; i++) lanes[i % 16] += (double)x[i] * (double)x[i];
+            for (int width = 8; width; width /= 2)
+                for (int l = 0; l < width; l++) lanes[l] += lanes[l + width];
+            assert_true(kernels->sum_squares(x, (size_t)sizes[s]) == lanes[0]);
+        }
+    }
+}
+
+enum { CLASSES = 10, LOSS_LD = 48, LOSS_COLUMNS = 37 };
+
+typedef struct loss_result {
+    float dz[CLASSES * LOSS_LD], loss[LOSS_LD], p[CLASSES * LOSS_LD];
+    int32_t argmax[LOSS_LD];
+} loss_result;
+
+/* The comment of softmax_cross_entropy in kernel.h, one column. */
+static void naive_column(const float *z, int c, int32_t label, float smoothing, loss_result *out) {
+    float e[CLASSES], max = z[c], sum = 0, shifted = 0;
+    int32_t first = 0;
+    for (int j = 1; j < CLASSES; j++)
+        if (z[j * LOSS_LD + c] > max) max = z[j * LOSS_LD + c], first = j;
+    for (int j = 0; j < CLASSES; j++) {
+        e[j] = cop_exp_f32(z[j * LOSS_LD + c] - max);
+        sum += e[j];
+        shifted += z[j * LOSS_LD + c] - max;
+    }
+    const float share = smoothing / CLASSES;
+    float dot = z[label * LOSS_LD + c] - max;
+    if (smoothing > 0) dot = fmaf(share, shifted, (1.0f - smoothing) * dot);
+    out->loss[c] = cop_log_f32(sum) - dot;
+    out->argmax[c] = first;
+    for (int j = 0; j < CLASSES; j++) {
+        const float target = j == label ? 1.0f - smoothing + share : share;
+        out->p[j * LOSS_LD + c] = e[j] / sum;
+        out->dz[j * LOSS_LD + c] = c < LOSS_COLUMNS ? e[j] / sum - target : 0.0f;
+    }
+}
+
+static void test_cross_entropy_follows_its_definition(void **state) {
+    (void)state;
+    static float z[CLASSES * LOSS_LD];
+    static loss_result got, expected;
+    int32_t labels[LOSS_LD] = {0};
+    fill(z, CLASSES * LOSS_LD, 9);
+    for (int i = 0; i < CLASSES * LOSS_LD; i++) z[i] *= 12.0f;
+    z[3 * LOSS_LD + 5] = z[7 * LOSS_LD + 5] = 100.0f; /* a tie: the lowest index wins */
+    z[2 * LOSS_LD + 6] = -INFINITY, z[4 * LOSS_LD + 8] = -500.0f;
+    z[9 * LOSS_LD + 11] = NAN;
+    for (int c = 0; c < LOSS_COLUMNS; c++) labels[c] = c * 7 % CLASSES;
+    for (int smooth = 0; smooth < 2; smooth++) {
+        const float smoothing = smooth ? 0.1f : 0.0f;
+        for (int c = 0; c < LOSS_LD; c++) naive_column(z, c, labels[c], smoothing, &expected);
+        FOR_EACH_ISA(kernels) {
+            for (int i = 0; i < LOSS_LD; i++) got.loss[i] = 42.0f, got.argmax[i] = 42;
+            kernels->softmax_cross_entropy(z, CLASSES, LOSS_COLUMNS, LOSS_LD, labels, smoothing,
+                                           got.dz, got.loss, got.argmax);
+            assert_same(got.dz, expected.dz, CLASSES * LOSS_LD, kernels->name);
+            assert_same(got.loss, expected.loss, LOSS_COLUMNS, kernels->name);
+            assert_memory_equal(got.argmax, expected.argmax, LOSS_COLUMNS * sizeof(int32_t));
+            assert_true(got.loss[LOSS_COLUMNS] == 42.0f && got.argmax[LOSS_COLUMNS] == 42);
+            assert_int_equal(got.argmax[5], 3);
+            memset(got.loss, 0, sizeof got.loss);
+            kernels->softmax_cross_entropy(z, CLASSES, LOSS_COLUMNS, LOSS_LD, labels, smoothing,
+                                           NULL, got.loss, got.argmax);
+            assert_same(got.loss, expected.loss, LOSS_COLUMNS, kernels->name);
+            kernels->softmax(z, CLASSES, LOSS_LD, got.p);
+            assert_same(got.p, expected.p, CLASSES * LOSS_LD, kernels->name);
+            memcpy(got.p, z, sizeof got.p);
+            kernels->softmax(got.p, CLASSES, LOSS_LD, got.p);
+            assert_same(got.p, expected.p, CLASSES * LOSS_LD, kernels->name);
+        }
+    }
+}
+
+static void test_cross_entropy_is_close_to_the_exact_one(void **state) {
+    (void)state;
+    static float z[CLASSES * LOSS_LD], dz[CLASSES * LOSS_LD], loss[LOSS_LD];
+    int32_t labels[LOSS_LD], argmax[LOSS_LD];
+    fill(z, CLASSES * LOSS_LD, 10);
+    for (int c = 0; c < LOSS_LD; c++) labels[c] = c % CLASSES;
+    cop_kernels_find("baseline")
+        ->softmax_cross_entropy(z, CLASSES, LOSS_LD, LOSS_LD, labels, 0.2f, dz, loss, argmax);
+    for (int c = 0; c < LOSS_LD; c++) {
+        long double sum = 0, exact = 0;
+        for (int j = 0; j < CLASSES; j++) sum += expl(z[j * LOSS_LD + c]);
+        for (int j = 0; j < CLASSES; j++) {
+            const long double p = expl(z[j * LOSS_LD + c]) / sum,
+                              target = (labels[c] == j) * 0.8L + 0.02L;
+            exact -= target * logl(p);
+            assert_true(fabsl(dz[j * LOSS_LD + c] - (p - target)) < 3e-7L);
+        }
+        assert_true(fabsl(loss[c] - exact) < 2e-6L);
+    }
+}
+
+enum { ROWS = 7, COLS_MOST = 1037 };
+
+typedef struct sgd_case {
+    int cols;
+    float momentum, weight_decay, l1, max_norm;
+    bool nesterov, first;
+} sgd_case;
+
+/* D6 and the comment of cop_sgd, one row. */
+static void naive_sgd_row(const cop_sgd *u, int row) {
+    const size_t at = (size_t)row * (size_t)u->cols;
+    float lanes[16] = {0};
+    for (int j = 0; j < u->cols; j++) {
+        const size_t i = at + (size_t)j;
+        float stack[8];
+        int depth = 0;
+        for (int op = 0; op < u->tree->op_count; op++) {
+            if (u->tree->ops[op] >= 0)
+                stack[depth++] = u->gradients[u->tree->ops[op]][i];
+            else
+                depth--, stack[depth - 1] = stack[depth - 1] + stack[depth];
+        }
+        const float w = u->w_in[i];
+        float g = stack[0] / u->batch;
+        if (u->weight_decay != 0) g = fmaf(u->weight_decay, w, g);
+        if (u->l1 != 0) g = g + (w > 0 ? u->l1 : w < 0 ? -u->l1 : 0.0f);
+        float d = g;
+        if (u->momentum != 0) {
+            const float v = u->first ? g : fmaf(u->momentum, u->velocity[i], g);
+            u->velocity[i] = v;
+            d = u->nesterov ? fmaf(u->momentum, v, g) : v;
+        }
+        u->w_out[i] = fmaf(-u->rate, d, w);
+        lanes[j % 16] = fmaf(u->w_out[i], u->w_out[i], lanes[j % 16]);
+    }
+    const float norm = sqrtf(lanes_tree(lanes));
+    if (u->max_norm > 0 && norm > u->max_norm)
+        for (int j = 0; j < u->cols; j++) u->w_out[at + (size_t)j] *= u->max_norm / norm;
+}
+
+static const sgd_case sgd_cases[] = {
+    {1, 0, 0, 0, 0, false, false},
+    {10, 0, 0, 0, 0, false, true},
+    {100, 0.9f, 0, 0, 0, false, true},
+    {100, 0.9f, 0, 0, 0, false, false},
+    {1024, 0.95f, 0, 0, 2.0f, false, false},
+    {784, 0.95f, 0, 0, 3.0f, false, true},
+    {513, 0.9f, 1e-3f, 0, 0, true, false},
+    {1037, 0.9f, 1e-2f, 1e-3f, 4.0f, true, false},
+    {17, 0, 1e-2f, 1e-2f, 0.5f, false, false},
+    {33, 0.5f, 0, 1e-2f, 0, true, true},
+};
+
+static void sgd_check(const cop_kernels *kernels, const sgd_case *t, bool in_place) {
+    static float gradients[3][ROWS * COLS_MOST], in[ROWS * COLS_MOST], velocity[ROWS * COLS_MOST];
+    static float out[ROWS * COLS_MOST], expected_v[ROWS * COLS_MOST], expected[ROWS * COLS_MOST];
+    const float *inputs[3] = {gradients[0], gradients[1], gradients[2]};
+    int16_t ops[5];
+    const size_t count = (size_t)ROWS * (size_t)t->cols;
+    cop_tree tree = {3, cop_tree_build(3, NULL, ops), ops};
+    for (uint32_t i = 0; i < 3; i++) fill(gradients[i], count, 20 + i);
+    fill(in, count, 30);
+    for (size_t i = 0; i < (size_t)t->cols; i++) in[i] *= 0.01f; /* a row within the norm */
+    fill(velocity, count, 31);
+    if (t->first) memset(velocity, 0xff, sizeof velocity); /* NaN: must not be read */
+    memcpy(expected_v, velocity, sizeof velocity);
+    memcpy(out, in, sizeof in);
+    memcpy(expected, in, sizeof in);
+    cop_sgd u = {.gradients = inputs,
+                 .tree = &tree,
+                 .w_in = in,
+                 .w_out = expected,
+                 .velocity = t->momentum != 0 ? expected_v : NULL,
+                 .cols = t->cols,
+                 .batch = 100.0f,
+                 .rate = 0.1f,
+                 .momentum = t->momentum,
+                 .weight_decay = t->weight_decay,
+                 .l1 = t->l1,
+                 .max_norm = t->max_norm,
+                 .nesterov = t->nesterov,
+                 .first = t->first};
+    for (int r = 1; r < ROWS - 1; r++) naive_sgd_row(&u, r);
+    u.w_out = out;
+    if (in_place) u.w_in = out;
+    if (u.velocity) u.velocity = velocity;
+    kernels->sgd(&u, 1, 3); /* in two parts; the first and last row stay as they are */
+    kernels->sgd(&u, 3, ROWS - 1);
+    assert_same(out, expected, count, kernels->name);
+    assert_same(velocity, expected_v, count, kernels->name);
+}
+
+static void test_sgd_follows_its_definition(void **state) {
+    (void)state;
+    FOR_EACH_ISA(kernels) {
+        for (size_t i = 0; i < sizeof sgd_cases / sizeof sgd_cases[0]; i++) {
+            sgd_check(kernels, &sgd_cases[i], false);
+            sgd_check(kernels, &sgd_cases[i], true);
+        }
+    }
+}
+
+static void test_max_norm_bounds_rows_and_leaves_short_ones_alone(void **state) {
+    (void)state;
+    float gradient[2 * 20] = {0}, w[2 * 20], out[2 * 20];
+    const float *inputs[1] = {gradient};
+    const int16_t ops[1] = {0};
+    const cop_tree tree = {1, 1, ops};
+    for (int i = 0; i < 40; i++) w[i] = i < 20 ? 1.0f : 0.1f;
+    const cop_sgd u = {.gradients = inputs,
+                       .tree = &tree,
+                       .w_in = w,
+                       .w_out = out,
+                       .cols = 20,
+                       .batch = 1,
+                       .rate = 1,
+                       .max_norm = 2.0f};
+    FOR_EACH_ISA(kernels) {
+        kernels->sgd(&u, 0, 2);
+        assert_true(fabs(sqrt(kernels->sum_squares(out, 20)) - 2.0) < 1e-6);
+        assert_memory_equal(out + 20, w + 20, 20 * sizeof(float));
+    }
+}
+
+/* D4: the library may use no function of libm but sqrt and fma. */
+static void test_library_links_no_libm_function_but_sqrt_and_fma(void **state) {
+    (void)state;
+    static const char *const forbidden[] = {
+        "exp",    "exp2", "expm1",     "log",    "log2",   "log1p", "log10",
+        "pow",    "sin",  "cos",       "tan",    "sincos", "tanh",  "sinh",
+        "cosh",   "erf",  "erfc",      "tgamma", "lgamma", "cbrt",  "hypot",
+        "atan2",  "fmod", "remainder", "ldexp",  "scalbn", "frexp", "round",
+        "lround", "rint", "nearbyint", "floor",  "ceil",   "trunc"};
+    char path[4096], command[4300], line[512];
+    FILE *self = fopen("/proc/self/exe", "rb");
+    if (!self) skip();
+    fclose(self);
+    char *exe = realpath("/proc/self/exe", path);
+    assert_non_null(exe);
+    char *cut = strstr(path, "/tests/nn_test_kernels");
+    assert_non_null(cut);
+    *cut = '\0';
+    snprintf(command, sizeof command, "nm -u -P '%s/common/nn/libcoppice-nn.a' 2>/dev/null", path);
+    FILE *nm = popen(command, "r");
+    assert_non_null(nm);
+    int lines = 0;
+    while (fgets(line, sizeof line, nm)) {
+        char symbol[256];
+        if (sscanf(line, "%255s", symbol) != 1) continue;
+        lines++;
+        for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
+            const size_t n = strlen(forbidden[i]);
+            if (strncmp(symbol, forbidden[i], n) == 0 &&
+                (!symbol[n] || strcmp(symbol + n, "f") == 0 || strcmp(symbol + n, "l") == 0))
+                fail_msg("libcoppice-nn uses %s of libm", symbol);
+        }
+    }
+    if (pclose(nm) != 0 || lines == 0) skip(); /* no nm here */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_load_u8_divides_by_255_and_pads_with_zero),
+        cmocka_unit_test(test_load_f32_turns_rows_and_pads_with_zero),
+        cmocka_unit_test(test_relu_passes_nan_and_makes_zeros_positive),
+        cmocka_unit_test(test_relu_backward_lets_gradients_of_positive_outputs_pass),
+        cmocka_unit_test(test_scale_multiplies),
+        cmocka_unit_test(test_row_sums_follow_lanes_and_tree),
+        cmocka_unit_test(test_all_finite_finds_every_place),
+        cmocka_unit_test(test_sum_squares_in_16_lanes_of_f64),
+        cmocka_unit_test(test_cross_entropy_follows_its_definition),
+        cmocka_unit_test(test_cross_entropy_is_close_to_the_exact_one),
+        cmocka_unit_test(test_sgd_follows_its_definition),
+        cmocka_unit_test(test_max_norm_bounds_rows_and_leaves_short_ones_alone),
+        cmocka_unit_test(test_library_links_no_libm_function_but_sqrt_and_fma),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
