@@ -6,7 +6,7 @@
 #ifndef COP_WORKER_WORKER_H
 #define COP_WORKER_WORKER_H
 
-#include <stdatomic.h>
+#include <stdbool.h>
 
 #include "common/base/err.h"
 #include "common/net/net.h"
@@ -32,6 +32,8 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
 void worker_drain(cop_worker *worker);
 /* Ends it now: cancels calls; a lease under way is dropped after the running pass. */
 void worker_cancel(cop_worker *worker);
+/* Has it ended (drained, refused, given up)? Any thread. */
+bool worker_ended(cop_worker *worker);
 /* Waits for the end; the reason as an error (ok after a drain). Frees it. */
 cop_err worker_join(cop_worker *worker, cop_error *error);
 

@@ -1,0 +1,447 @@
+/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards: it is cut into smaller aligned blocks, one or more for each
+ * thread, and their sums are combined by D5's tree; so the bits do not depend on the number of threads. An EVALUATE lease is cut into sub-slices of fixed
+ * size, whose sums are added in order. */
+#include "worker/compute.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/job/job.h"
+#include "common/nn/loss.h"
+
+#define JOBS_KEPT         2
+#define EVALUATE_COLUMNS  125  /* D10: sub-slices of a slice of 1000; part of the order of sums */
+#define COLUMNS_MAX       1024 /* of one pass: larger blocks are cut */
+#define PIECES_MAX        COP_SHARDS_MAX
+
+/* A job whose leases we compute. */
+typedef struct kept_job {
+    uint64_t         id, version, used; /* version + 1 of the weights we hold; 0: none */
+    cop_job         *job;
+    cop_buffer      *weights;
+    cop_pass       **train, **evaluate; /* one per thread; made when first needed */
+    int              train_columns;
+    cop_buffer_pool *gradients;
+} kept_job;
+
+/* A part of a lease: shards [first, first + count) of the step, rows [row, row + rows) of the lease. */
+typedef struct piece {
+    int             first, count, row, rows;
+    cop_buffer     *gradient;
+    cop_pass_result result;
+} piece;
+
+struct worker_compute {
+    const cop_kernels *kernels;
+    int                threads, started;
+    kept_job           jobs[JOBS_KEPT];
+    uint64_t           clock, newest;
+    /* the lease under way */
+    kept_job          *job;
+    const cop_message *lease;
+    int32_t           *shard_sizes;
+    piece             *pieces;
+    int                piece_count;
+    cop_tree           tree;
+    int16_t           *tree_ops;
+    int               *tree_first, *tree_size;
+    const float      **tree_inputs;
+    float             *tree_out;
+    double            *losses;
+    /* threads */
+    uv_mutex_t         mutex;
+    uv_cond_t          work, done;
+    void (*task)(worker_compute *compute, int thread, int item);
+    int                items, next_item, items_left;
+    bool               ending;
+    struct compute_thread { uv_thread_t id; worker_compute *compute; int index; } *thread;
+};
+
+/* ---- threads: run `task` on items 0..n-1 ---- */
+
+static void run_items(worker_compute *c, int thread)
+{
+    while (c->next_item < c->items) {
+        int item = c->next_item++;
+        uv_mutex_unlock(&c->mutex);
+        c->task(c, thread, item);
+        uv_mutex_lock(&c->mutex);
+        if (--c->items_left == 0) uv_cond_signal(&c->done);
+    }
+}
+
+static void run_thread(void *argument)
+{
+    struct compute_thread *self = argument;
+    worker_compute        *c = self->compute;
+    cop_compute_thread_init();
+    uv_mutex_lock(&c->mutex);
+    while (!c->ending) {
+        run_items(c, self->index);
+        if (!c->ending) uv_cond_wait(&c->work, &c->mutex);
+    }
+    uv_mutex_unlock(&c->mutex);
+}
+
+/* The caller's thread is thread 0 and works too. */
+static void run_all(worker_compute *c, int items, void (*task)(worker_compute *, int, int))
+{
+    if (items == 1 || c->threads == 1) {
+        for (int i = 0; i < items; i++) task(c, 0, i);
+        return;
+    }
+    uv_mutex_lock(&c->mutex);
+    c->task = task;
+    c->items = c->items_left = items;
+    c->next_item = 0;
+    uv_cond_broadcast(&c->work);
+    run_items(c, 0);
+    while (c->items_left) uv_cond_wait(&c->done, &c->mutex);
+    c->items = 0;
+    uv_mutex_unlock(&c->mutex);
+}
+
+cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out, cop_error *error)
+{
+    COP_ASSERT(threads >= 1 && threads <= COP_WORKER_THREADS_MAX);
+    worker_compute *c = cop_alloc(sizeof *c);
+    if (!c) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    uv_mutex_init(&c->mutex);
+    uv_cond_init(&c->work);
+    uv_cond_init(&c->done);
+    c->threads = threads;
+    c->kernels = kernels;
+    c->thread = cop_alloc_array((size_t)threads, sizeof *c->thread);
+    c->shard_sizes = cop_alloc_array(COP_SHARDS_MAX, sizeof *c->shard_sizes);
+    c->pieces = cop_alloc_array(PIECES_MAX, sizeof *c->pieces);
+    c->tree_ops = cop_alloc_array(2 * PIECES_MAX, sizeof *c->tree_ops);
+    c->tree_first = cop_alloc_array(PIECES_MAX, sizeof *c->tree_first);
+    c->tree_size = cop_alloc_array(PIECES_MAX, sizeof *c->tree_size);
+    c->tree_inputs = cop_alloc_array(PIECES_MAX, sizeof *c->tree_inputs);
+    c->losses = cop_alloc_array(PIECES_MAX, sizeof *c->losses);
+    bool ok = c->thread && c->shard_sizes && c->pieces && c->tree_ops && c->tree_first && c->tree_size && c->tree_inputs && c->losses;
+    c->started = 1;
+    for (int i = 1; ok && i < threads; i++) {
+        c->thread[i].compute = c;
+        c->thread[i].index = i;
+        ok = uv_thread_create(&c->thread[i].id, run_thread, &c->thread[i]) == 0;
+        if (ok) c->started++;
+    }
+    if (!ok) {
+        worker_compute_destroy(c);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for %d compute threads", threads);
+    }
+    *out = c;
+    return COP_OK;
+}
+
+/* ---- jobs ---- */
+
+static void drop_job(worker_compute *c, kept_job *k)
+{
+    for (int i = 0; i < c->threads; i++) {
+        if (k->train && k->train[i]) cop_pass_destroy(k->train[i]);
+        if (k->evaluate && k->evaluate[i]) cop_pass_destroy(k->evaluate[i]);
+    }
+    cop_free(k->train);
+    cop_free(k->evaluate);
+    cop_buffer_release(k->weights);
+    cop_buffer_pool_destroy(k->gradients);
+    if (k->job) cop_job_destroy(k->job);
+    *k = (kept_job){0};
+}
+
+void worker_compute_forget(worker_compute *c)
+{
+    for (int i = 0; i < JOBS_KEPT; i++) drop_job(c, &c->jobs[i]);
+    c->newest = 0;
+}
+
+void worker_compute_destroy(worker_compute *c)
+{
+    if (!c) return;
+    uv_mutex_lock(&c->mutex);
+    c->ending = true;
+    uv_cond_broadcast(&c->work);
+    uv_mutex_unlock(&c->mutex);
+    for (int i = 1; i < c->started; i++) uv_thread_join(&c->thread[i].id);
+    worker_compute_forget(c);
+    uv_mutex_destroy(&c->mutex);
+    uv_cond_destroy(&c->work);
+    uv_cond_destroy(&c->done);
+    cop_free(c->thread);
+    cop_free(c->shard_sizes);
+    cop_free(c->pieces);
+    cop_free(c->tree_ops);
+    cop_free(c->tree_first);
+    cop_free(c->tree_size);
+    cop_free(c->tree_inputs);
+    cop_free(c->losses);
+    cop_free(c);
+}
+
+void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *version)
+{
+    *job = *version = 0;
+    for (int i = 0; i < JOBS_KEPT; i++) {
+        if (!c->newest || c->jobs[i].id != c->newest) continue;
+        *job = c->newest;
+        *version = c->jobs[i].version;
+    }
+}
+
+/* The job of a lease: one that we have, or a new one from the lease's spec in place of the one used longest ago. */
+static cop_err find_job(worker_compute *c, cop_message *lease, kept_job **out, cop_error *error)
+{
+    kept_job *oldest = &c->jobs[0];
+    for (int i = 0; i < JOBS_KEPT; i++) {
+        kept_job *k = &c->jobs[i];
+        if (k->id == lease->lease.job && k->id && !lease->part[3]) {
+            k->used = ++c->clock;
+            *out = k;
+            return COP_OK;
+        }
+        if (k->id == lease->lease.job) oldest = k, i = JOBS_KEPT; /* sent again: take the new spec */
+        else if (k->used < oldest->used) oldest = k;
+    }
+    if (!lease->part[3]) return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no spec of its job, and it is not known here");
+    drop_job(c, oldest);
+    COP_TRY(cop_job_from_bytes(lease->part[3]->data, lease->part[3]->size, &oldest->job, error));
+    oldest->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
+    oldest->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
+    oldest->gradients = cop_buffer_pool_create((size_t)cop_model_floats(oldest->job->model) * sizeof(float));
+    if (!oldest->train || !oldest->evaluate || !oldest->gradients) {
+        drop_job(c, oldest);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
+    }
+    oldest->id = lease->lease.job;
+    oldest->used = ++c->clock;
+    *out = oldest;
+    return COP_OK;
+}
+
+/* The weights of a lease: those that came with it, or those that we hold. */
+static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error)
+{
+    if (lease->part[0]) {
+        size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
+        if (lease->part[0]->size != expected)
+            return cop_fail(error, COP_ERR_PROTOCOL, "the weights have %zu bytes: expected %zu", lease->part[0]->size, expected);
+        cop_buffer_release(k->weights);
+        k->weights = cop_buffer_hold(lease->part[0]);
+        k->version = lease->lease.version + 1;
+    }
+    if (!k->weights || k->version != lease->lease.version + 1)
+        return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no weights, and version %llu is not here", (unsigned long long)lease->lease.version);
+    return COP_OK;
+}
+
+static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error *error)
+{
+    cop_pass **passes = train ? k->train : k->evaluate;
+    int        columns = train ? k->train_columns : EVALUATE_COLUMNS;
+    for (int i = 0; i < c->threads; i++)
+        if (!passes[i]) COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns, train, &passes[i], error));
+    return COP_OK;
+}
+
+/* ---- TRAIN ---- */
+
+/* Cuts shards [first, first + count) into aligned blocks of at most `limit` shards. */
+static void cut_block(worker_compute *c, int first, int count, int limit)
+{
+    int size = 1;
+    while (size * 2 <= limit) size *= 2;
+    if (count <= limit) size = count; /* whole: it is a node */
+    c->piece_count = 0;
+    int row = 0;
+    for (int at = first; at < first + count;) {
+        int n = first + count - at < size ? first + count - at : size, rows = 0;
+        for (int i = 0; i < n; i++) rows += c->shard_sizes[at + i];
+        c->pieces[c->piece_count++] = (piece){.first = at, .count = n, .row = row, .rows = rows};
+        row += rows;
+        at += n;
+    }
+}
+
+/* Largest number of columns that a pass of this job needs: one shard, or more while they fit. */
+static int columns_for(const cop_job *job)
+{
+    int shard = (int)((job->batch + job->shards - 1) / job->shards), columns = (int)job->batch;
+    return columns <= COLUMNS_MAX ? columns : shard > COLUMNS_MAX ? shard : COLUMNS_MAX;
+}
+
+static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l)
+{
+    int shard = (int)((k->job->batch + k->job->shards - 1) / k->job->shards);
+    int fit = k->train_columns / shard, share = ((int)l->count + c->threads - 1) / c->threads;
+    int limit = share < fit ? share : fit;
+    cut_block(c, (int)l->first, (int)l->count, limit < 1 ? 1 : limit);
+}
+
+static void train_piece(worker_compute *c, int thread, int item)
+{
+    const kept_job *k = c->job;
+    piece          *p = &c->pieces[item];
+    size_t          stride = k->job->sample_stride;
+    cop_samples     samples = {.dtype = k->job->sample_type, .count = p->rows, .features = (int)k->job->features, .stride = stride,
+                               .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
+                               .labels = (const int32_t *)c->lease->part[2]->data + p->row};
+    cop_shard_work  work = {.seed = k->job->seed, .step = (uint32_t)c->lease->lease.step, .shard_first = p->first, .shard_count = p->count,
+                            .shard_sizes = c->shard_sizes + p->first};
+    cop_pass_train(k->train[thread], k->weights->data, &work, &samples, p->gradient->data, &p->result);
+}
+
+#define SUM_CHUNK 65536 /* floats of one item of a parallel sum */
+
+static void sum_item(worker_compute *c, int thread, int item)
+{
+    size_t floats = (size_t)cop_model_floats(c->job->job->model), begin = (size_t)item * SUM_CHUNK;
+    size_t count = floats - begin < SUM_CHUNK ? floats - begin : SUM_CHUNK;
+    const float *inputs[PIECES_MAX];
+    (void)thread;
+    for (int i = 0; i < c->tree.count; i++) inputs[i] = c->tree_inputs[i] + begin;
+    c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
+}
+
+/* The block's sum from its pieces' sums, by D5's tree: the blocks are numbered from the lease's first shard, which is a node, so the tree below it is the
+ * same. Absent pieces (no rows) are passed over. */
+static cop_buffer *sum_pieces(worker_compute *c, cop_result *result)
+{
+    int present = 0;
+    for (int i = 0; i < c->piece_count; i++) present += c->pieces[i].rows > 0;
+    COP_ASSERT(present >= 1);
+    bool exists[PIECES_MAX];
+    for (int i = 0; i < c->piece_count; i++) exists[i] = c->pieces[i].rows > 0;
+    /* Pieces are equal powers of two of shards (the last may be shorter), so the tree over pieces is the tree over shards cut at their height. */
+    int16_t *ops = c->tree_ops;
+    int      op_count = cop_tree_build(c->piece_count, exists, ops);
+    c->tree = (cop_tree){.count = c->piece_count, .op_count = op_count, .ops = ops};
+    for (int i = 0; i < c->piece_count; i++) c->losses[i] = c->pieces[i].result.loss;
+    result->loss = cop_loss_combine(&c->tree, c->losses);
+    if (present == 1) {
+        for (int i = 0; i < c->piece_count; i++)
+            if (exists[i]) return cop_buffer_hold(c->pieces[i].gradient);
+    }
+    cop_buffer *sum = cop_buffer_pool_take(c->job->gradients);
+    if (!sum) return NULL;
+    for (int i = 0; i < c->piece_count; i++) c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : NULL;
+    c->tree_out = sum->data;
+    for (int i = 0; i < c->piece_count; i++)
+        if (!c->tree_inputs[i]) c->tree_inputs[i] = sum->data; /* never read: absent */
+    size_t floats = (size_t)cop_model_floats(c->job->job->model);
+    run_all(c, (int)((floats + SUM_CHUNK - 1) / SUM_CHUNK), sum_item);
+    return sum;
+}
+
+/* Checks what came against what the job says: the pass asserts what we check here. */
+static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows, cop_error *error)
+{
+    if (!lease->part[1] || !lease->part[2] || lease->part[1]->size != (size_t)rows * k->job->sample_stride ||
+        lease->part[2]->size != rows * sizeof(int32_t))
+        return cop_fail(error, COP_ERR_PROTOCOL, "the lease's samples do not have the size that its job says");
+    cop_samples samples = {.dtype = k->job->sample_type, .count = (int)rows, .features = (int)k->job->features,
+                           .stride = k->job->sample_stride, .rows = lease->part[1]->data, .labels = lease->part[2]->data};
+    return cop_samples_check(&samples, k->job->model, error);
+}
+
+static void release_gradients(worker_compute *c)
+{
+    for (int i = 0; i < c->piece_count; i++) {
+        cop_buffer_release(c->pieces[i].gradient);
+        c->pieces[i].gradient = NULL;
+    }
+}
+
+static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result, cop_buffer **gradient, cop_error *error)
+{
+    const cop_lease *l = &lease->lease;
+    if (l->batch < 1 || l->batch > k->job->batch || l->count < 1 || l->first >= k->job->shards || l->count > k->job->shards - l->first ||
+        !cop_tree_is_node((int)k->job->shards, (int)l->first, (int)l->count))
+        return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards %u + %u are no block of the job", l->first, l->count);
+    cop_data_slices(l->batch, k->job->shards, c->shard_sizes);
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
+    if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards are all absent");
+    COP_TRY(check_samples(k, lease, rows, error));
+    if (!k->train_columns) k->train_columns = columns_for(k->job);
+    COP_TRY(make_passes(c, k, true, error));
+    plan_pieces(c, k, l);
+    c->job = k;
+    c->lease = lease;
+    int work = 0;
+    for (int i = 0; i < c->piece_count; i++) {
+        if (!c->pieces[i].rows) continue;
+        c->pieces[i].gradient = cop_buffer_pool_take(k->gradients);
+        if (!c->pieces[i].gradient) {
+            release_gradients(c);
+            return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
+        }
+        work = i + 1; /* absent shards are the last ones */
+    }
+    run_all(c, work, train_piece);
+    for (int i = 0; i < work; i++) result->correct += (uint64_t)c->pieces[i].result.correct;
+    result->samples = rows;
+    *gradient = sum_pieces(c, result);
+    release_gradients(c);
+    return *gradient ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
+}
+
+/* ---- EVALUATE ---- */
+
+static void evaluate_piece(worker_compute *c, int thread, int item)
+{
+    const kept_job *k = c->job;
+    piece          *p = &c->pieces[item];
+    size_t          stride = k->job->sample_stride;
+    cop_samples     samples = {.dtype = k->job->sample_type, .count = p->rows, .features = (int)k->job->features, .stride = stride,
+                               .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
+                               .labels = (const int32_t *)c->lease->part[2]->data + p->row};
+    cop_pass_eval(k->evaluate[thread], k->weights->data, &samples, &p->result);
+}
+
+static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result, cop_error *error)
+{
+    uint32_t count = lease->lease.count;
+    if (count < 1 || count > COP_EVAL_SLICE) return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u", COP_EVAL_SLICE, count);
+    COP_TRY(check_samples(k, lease, count, error));
+    COP_TRY(make_passes(c, k, false, error));
+    c->job = k;
+    c->lease = lease;
+    c->piece_count = 0;
+    for (int row = 0; row < (int)count; row += EVALUATE_COLUMNS) {
+        int rows = (int)count - row < EVALUATE_COLUMNS ? (int)count - row : EVALUATE_COLUMNS;
+        c->pieces[c->piece_count++] = (piece){.row = row, .rows = rows};
+    }
+    run_all(c, c->piece_count, evaluate_piece);
+    for (int i = 0; i < c->piece_count; i++) {
+        result->loss += c->pieces[i].result.loss;
+        result->correct += (uint64_t)c->pieces[i].result.correct;
+    }
+    result->samples = count;
+    return COP_OK;
+}
+
+/* ---- entry ---- */
+
+void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *result, cop_buffer **gradient)
+{
+    const cop_lease *l = &lease->lease;
+    cop_error        error = {0};
+    kept_job        *k = NULL;
+    uint64_t         began = cop_clock_ns();
+    *gradient = NULL;
+    *result = (cop_result){.present = true, .kind = l->kind, .lease = l->lease, .job = l->job, .step = l->step,
+                           .attempt = l->attempt, .first = l->first, .count = l->count};
+    cop_err e = find_job(c, lease, &k, &error);
+    if (!e) e = take_weights(k, lease, &error);
+    if (!e) c->newest = k->id;
+    if (!e) e = l->kind == COP_LEASE_TRAIN ? train(c, k, lease, result, gradient, &error) : evaluate(c, k, lease, result, &error);
+    if (e) snprintf(result->failure, sizeof result->failure, "%s", error.text[0] ? error.text : cop_err_text(e));
+    result->compute_ns = cop_clock_ns() - began;
+    c->job = NULL;
+    c->lease = NULL;
+}

@@ -1,0 +1,361 @@
+/* The worker's host: carries out the agent's actions on two links (W1) and the compute threads. See worker.h. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/version.h"
+#include "worker/agent.h"
+#include "worker/compute.h"
+#include "worker/worker.h"
+
+#define CALL_TIMEOUT_MS (COP_HOLD_MAX_MS + 25000) /* of a PULL: held for a while, and large bodies take time */
+#define HELLO_TIMEOUT_MS 3000
+
+struct cop_worker {
+    cop_worker_config config;
+    char              url[256], name[COP_NAME_MAX], token[128];
+    cop_link         *work, *control;
+    worker_compute   *compute;
+    uv_thread_t       agent_thread, heart_thread;
+    bool              agent_started, heart_started;
+    cop_err           result;
+    cop_error         error;
+    /* shared by the two threads */
+    uv_mutex_t        mutex;
+    uv_cond_t         changed;
+    bool              drain, cancel, ended;
+    uint64_t          id, session, lease, serial; /* serial counts sessions */
+    uint32_t          heartbeat_ms;
+};
+
+/* ---- HELLO ---- */
+
+static void fill_hello(const cop_worker *w, cop_message *m)
+{
+    *m = (cop_message){.type = COP_MESSAGE_HELLO};
+    m->hello.major = COP_PROTOCOL_MAJOR;
+    m->hello.minor = COP_PROTOCOL_MINOR;
+    m->hello.threads = (uint32_t)w->config.threads;
+    snprintf(m->hello.build, sizeof m->hello.build, "%s", COP_VERSION);
+    snprintf(m->hello.token, sizeof m->hello.token, "%s", w->token);
+    snprintf(m->hello.name, sizeof m->hello.name, "%s", w->name);
+    snprintf(m->hello.isa, sizeof m->hello.isa, "%s", w->config.kernels->name);
+    snprintf(m->hello.arithmetic, sizeof m->hello.arithmetic, "portable-1");
+    cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, m->hello.fingerprint);
+    memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
+}
+
+static cop_err say_hello(cop_worker *w, cop_error *error)
+{
+    cop_message hello, reply;
+    fill_hello(w, &hello);
+    COP_TRY(cop_link_call(w->work, &hello, &reply, HELLO_TIMEOUT_MS, error));
+    cop_err e = COP_OK;
+    if (reply.type != COP_MESSAGE_WELCOME) e = cop_fail(error, COP_ERR_PROTOCOL, "HELLO was answered by %s", cop_message_type_name(reply.type));
+    if (!e) {
+        uv_mutex_lock(&w->mutex);
+        w->id = reply.welcome.worker;
+        w->session = reply.welcome.session;
+        w->heartbeat_ms = reply.welcome.heartbeat_ms ? reply.welcome.heartbeat_ms : COP_HEARTBEAT_MS;
+        w->serial++;
+        uv_cond_broadcast(&w->changed);
+        uv_mutex_unlock(&w->mutex);
+        cop_log(COP_LOG_INFO, "worker", "joined %s as %s", cop_link_address(w->work), reply.welcome.name);
+    }
+    cop_message_fini(&reply);
+    return e;
+}
+
+/* ---- heartbeats: a thread and a link of their own, so that they never wait behind a gradient ---- */
+
+static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session)
+{
+    cop_message hello, reply;
+    fill_hello(w, &hello);
+    hello.hello.control = true;
+    hello.hello.worker = id;
+    hello.hello.session = session;
+    COP_TRY(cop_link_call(w->control, &hello, &reply, HELLO_TIMEOUT_MS, NULL));
+    cop_message_fini(&reply);
+    return COP_OK;
+}
+
+static void beat(cop_worker *w, uint64_t id, uint64_t session)
+{
+    cop_message m = {.type = COP_MESSAGE_HEARTBEAT}, reply;
+    uv_mutex_lock(&w->mutex);
+    m.heartbeat = (cop_heartbeat){.worker = id, .session = session, .lease = w->lease, .draining = w->drain};
+    uv_mutex_unlock(&w->mutex);
+    if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL)) return; /* the work link decides */
+    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY && reply.heartbeat_reply.drain) {
+        uv_mutex_lock(&w->mutex);
+        w->drain = true;
+        uv_mutex_unlock(&w->mutex);
+    }
+    cop_message_fini(&reply);
+}
+
+static void run_heart(void *argument)
+{
+    cop_worker *w = argument;
+    uint64_t    greeted = 0;
+    uv_mutex_lock(&w->mutex);
+    while (!w->ended && !w->cancel) {
+        uint64_t id = w->id, session = w->session, serial = w->serial;
+        uint32_t period = w->heartbeat_ms;
+        if (!id) {
+            uv_cond_wait(&w->changed, &w->mutex);
+            continue;
+        }
+        uv_mutex_unlock(&w->mutex);
+        if (greeted != serial && say_control_hello(w, id, session) == COP_OK) greeted = serial;
+        beat(w, id, session);
+        uv_mutex_lock(&w->mutex);
+        if (!w->ended && !w->cancel) uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)period * 1000000);
+    }
+    uv_mutex_unlock(&w->mutex);
+}
+
+/* ---- PULL and the lease ---- */
+
+typedef struct work_state {
+    cop_message lease;    /* under way */
+    cop_result  result;   /* to be sent with the next PULL */
+    cop_buffer *gradient;
+} work_state;
+
+static void drop_result(work_state *s)
+{
+    cop_buffer_release(s->gradient);
+    s->gradient = NULL;
+    s->result.present = false;
+}
+
+static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply, cop_error *error)
+{
+    cop_message m = {.type = COP_MESSAGE_PULL};
+    m.pull.worker = w->id;
+    m.pull.session = w->session;
+    m.pull.goodbye = goodbye;
+    worker_compute_have(w->compute, &m.pull.have_job, &m.pull.have_version);
+    m.pull.result = s->result;
+    if (s->gradient) m.part[0] = cop_buffer_hold(s->gradient);
+    return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
+}
+
+/* PULL as an event for the agent. A result counts as delivered once any answer came. */
+static worker_event pull(cop_worker *w, work_state *s, bool goodbye)
+{
+    cop_message  reply;
+    worker_event event = {.type = WORKER_EVENT_NOTHING};
+    cop_err      e = do_pull(w, s, goodbye, &reply, &w->error);
+    if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
+    drop_result(s);
+    if (reply.type == COP_MESSAGE_LEASE) {
+        s->lease = reply;
+        uv_mutex_lock(&w->mutex);
+        w->lease = reply.lease.lease;
+        uv_mutex_unlock(&w->mutex);
+        return (worker_event){.type = WORKER_EVENT_LEASE};
+    }
+    if (reply.type == COP_MESSAGE_NOTHING) {
+        event.retry_ms = reply.nothing.retry_ms;
+        event.drain = reply.nothing.drain;
+        event.unknown = reply.nothing.unknown;
+    } else {
+        event = (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_PROTOCOL};
+    }
+    cop_message_fini(&reply);
+    return event;
+}
+
+static void compute(cop_worker *w, work_state *s)
+{
+    worker_compute_run(w->compute, &s->lease, &s->result, &s->gradient);
+    if (s->result.failure[0]) cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s", (unsigned long long)s->result.lease, s->result.failure);
+    cop_message_fini(&s->lease);
+    uv_mutex_lock(&w->mutex);
+    w->lease = 0;
+    uv_mutex_unlock(&w->mutex);
+}
+
+static void wait_ms(cop_worker *w, uint32_t ms)
+{
+    uv_mutex_lock(&w->mutex);
+    if (!w->cancel && !w->drain) uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)ms * 1000000);
+    uv_mutex_unlock(&w->mutex);
+}
+
+/* ---- the agent thread ---- */
+
+static worker_event carry_out(cop_worker *w, work_state *s, const worker_action *action)
+{
+    if (action->drop_result) {
+        drop_result(s);
+        worker_compute_forget(w->compute);
+    }
+    switch (action->type) {
+    case WORKER_ACTION_HELLO: {
+        cop_err e = say_hello(w, &w->error);
+        if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
+        return (worker_event){.type = WORKER_EVENT_WELCOME};
+    }
+    case WORKER_ACTION_PULL: return pull(w, s, action->goodbye);
+    case WORKER_ACTION_COMPUTE: compute(w, s); return (worker_event){.type = WORKER_EVENT_COMPUTED};
+    case WORKER_ACTION_WAIT: wait_ms(w, action->wait_ms); return (worker_event){.type = WORKER_EVENT_WAITED};
+    case WORKER_ACTION_END: break;
+    }
+    return (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_INTERNAL};
+}
+
+/* Did somebody ask for the end? */
+static bool check_wishes(cop_worker *w, worker_agent *agent)
+{
+    uv_mutex_lock(&w->mutex);
+    bool cancel = w->cancel;
+    if (w->drain) worker_agent_drain(agent);
+    uv_mutex_unlock(&w->mutex);
+    return cancel;
+}
+
+static void tell_failure(const cop_worker *w, const worker_agent *agent, const worker_event *event)
+{
+    if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 0) return;
+    cop_log(agent->failures ? COP_LOG_WARN : COP_LOG_INFO, "worker", "%s; trying again", w->error.text);
+}
+
+static void run_agent(void *argument)
+{
+    cop_worker   *w = argument;
+    work_state    s = {0};
+    worker_agent  agent;
+    uint64_t      salt;
+    cop_random_bytes(&salt, sizeof salt);
+    cop_compute_thread_init();
+    worker_agent_init(&agent, w->config.retry_forever, w->config.join_timeout_ms, salt, cop_clock_ns());
+    worker_event  event = {.type = WORKER_EVENT_START};
+    worker_action action;
+    for (;;) {
+        if (check_wishes(w, &agent)) {
+            w->result = COP_ERR_CANCELED;
+            break;
+        }
+        tell_failure(w, &agent, &event);
+        action = worker_agent_step(&agent, &event, cop_clock_ns());
+        if (action.type == WORKER_ACTION_END) {
+            w->result = action.error;
+            break;
+        }
+        event = carry_out(w, &s, &action);
+    }
+    drop_result(&s);
+    cop_message_fini(&s.lease);
+    uv_mutex_lock(&w->mutex);
+    w->ended = true;
+    uv_cond_broadcast(&w->changed);
+    uv_mutex_unlock(&w->mutex);
+    cop_link_cancel(w->control); /* a heartbeat under way */
+}
+
+/* ---- life ---- */
+
+static cop_err open_links(cop_worker *w, cop_error *error)
+{
+    if (w->config.local) {
+        COP_TRY(cop_link_open_local(w->config.local, &w->work, error));
+        return cop_link_open_local(w->config.local, &w->control, error);
+    }
+    COP_TRY(cop_link_open(w->url, &w->work, error));
+    return cop_link_open(w->url, &w->control, error);
+}
+
+static void default_name(char out[COP_NAME_MAX])
+{
+    char   host[64] = "worker";
+    size_t size = sizeof host;
+    uv_os_gethostname(host, &size);
+    snprintf(out, COP_NAME_MAX, "%s-%ld", host, (long)getpid());
+}
+
+static void destroy(cop_worker *w)
+{
+    cop_link_close(w->work);
+    cop_link_close(w->control);
+    worker_compute_destroy(w->compute);
+    uv_mutex_destroy(&w->mutex);
+    uv_cond_destroy(&w->changed);
+    cop_free(w);
+}
+
+cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error)
+{
+    COP_ASSERT(config->url || config->local);
+    cop_worker *w = cop_alloc(sizeof *w);
+    if (!w) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    uv_mutex_init(&w->mutex);
+    uv_cond_init(&w->changed);
+    w->config = *config;
+    snprintf(w->url, sizeof w->url, "%s", config->url ? config->url : "");
+    snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");
+    if (config->name) snprintf(w->name, sizeof w->name, "%s", config->name);
+    else default_name(w->name);
+    cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);
+    if (!e) e = open_links(w, error);
+    if (!e && uv_thread_create(&w->heart_thread, run_heart, w)) e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
+    w->heart_started = !e;
+    if (!e && uv_thread_create(&w->agent_thread, run_agent, w)) e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
+    if (!e) {
+        *out = w;
+        return COP_OK;
+    }
+    if (w->heart_started) {
+        worker_cancel(w);
+        uv_thread_join(&w->heart_thread);
+    }
+    destroy(w);
+    return e;
+}
+
+void worker_drain(cop_worker *w)
+{
+    uv_mutex_lock(&w->mutex);
+    w->drain = true;
+    uv_cond_broadcast(&w->changed);
+    uv_mutex_unlock(&w->mutex);
+}
+
+void worker_cancel(cop_worker *w)
+{
+    uv_mutex_lock(&w->mutex);
+    w->cancel = true;
+    uv_cond_broadcast(&w->changed);
+    uv_mutex_unlock(&w->mutex);
+    cop_link_cancel(w->work);
+    cop_link_cancel(w->control);
+}
+
+cop_err worker_join(cop_worker *w, cop_error *error)
+{
+    uv_thread_join(&w->agent_thread);
+    uv_thread_join(&w->heart_thread);
+    cop_err e = w->result;
+    if (e && error) {
+        *error = w->error;
+        error->code = e;
+    }
+    destroy(w);
+    return e;
+}
+
+bool worker_ended(cop_worker *w)
+{
+    uv_mutex_lock(&w->mutex);
+    bool ended = w->ended;
+    uv_mutex_unlock(&w->mutex);
+    return ended;
+}
