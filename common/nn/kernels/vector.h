@@ -29,10 +29,20 @@ COP_INLINE void vf_store(float *p, vf v) {
     memcpy(p, &v, sizeof v);
 }
 
+#if COP_VL == 8 && defined(__AVX2__)
+/* -1 in the first `count` lanes. */
+COP_INLINE __m256i vf_first_lanes(size_t count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
 /* The first `count` lanes, at most COP_VL; the others are +0, and their memory is not touched. */
 COP_INLINE vf vf_load_part(const float *p, size_t count) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#elif COP_VL == 8 && defined(__AVX2__)
+    return (vf)_mm256_maskload_ps(p, vf_first_lanes(count));
 #else
     vf v = {0};
     memcpy(&v, p, count * sizeof(float));
@@ -43,6 +53,8 @@ COP_INLINE vf vf_load_part(const float *p, size_t count) {
 COP_INLINE void vf_store_part(float *p, vf v, size_t count) {
 #if COP_VL == 16 && defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+#elif COP_VL == 8 && defined(__AVX2__)
+    _mm256_maskstore_ps(p, vf_first_lanes(count), (__m256)v);
 #else
     memcpy(p, &v, count * sizeof(float));
 #endif
