@@ -325,6 +325,29 @@ static void test_product_over_nothing_is_zero_plus_bias(void **state) {
     on_each_isa(nothing_check);
 }
 
+/* Products that underflow to -0: every chain ends in + 0.0f, so no -0 comes out, whatever the bias.
+ */
+static void negative_zero_check(const cop_kernels *kernels) {
+    enum { M = 15, N = 37, K = 5 };
+    float a[M * K], b[K * N], c[M * N], bias[M];
+    const int segments[4] = {0, 2, 3, K};
+    for (int i = 0; i < M * K; i++) a[i] = -0x1p-100f;
+    for (int i = 0; i < K * N; i++) b[i] = 0x1p-100f;
+    for (int i = 0; i < M; i++) bias[i] = -0.0f;
+    for (int t = 0; t < 16; t++) {
+        cop_gemm g = transposed(t, a, t & 1 ? M : K, b, t & 2 ? K : N);
+        g.m = M, g.n = N, g.k = K, g.c = c, g.ldc = N, g.bias = t & 4 ? bias : NULL;
+        if (t & 8) g.segments = segments, g.segment_count = 3;
+        kernels->gemm(&g, workspace);
+        for (int i = 0; i < M * N; i++) assert_int_equal(bits(c[i]), 0);
+    }
+}
+
+static void test_no_negative_zero_comes_out(void **state) {
+    (void)state;
+    on_each_isa(negative_zero_check);
+}
+
 /* Against long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound of any order of summation.
  * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; + 2 for tree and bias.)
  * Underflow adds at most 2^-149 per operation. */
@@ -424,6 +447,7 @@ int main(void) {
         cmocka_unit_test(test_instruction_sets_agree_on_large_shapes),
         cmocka_unit_test(test_segments_are_products_of_their_own_added_by_the_tree),
         cmocka_unit_test(test_product_over_nothing_is_zero_plus_bias),
+        cmocka_unit_test(test_no_negative_zero_comes_out),
         cmocka_unit_test(test_portable_is_within_the_error_bound),
         cmocka_unit_test(test_openblas_is_within_the_error_bound),
         cmocka_unit_test(test_openblas_equals_the_definition_where_sums_are_exact),
