@@ -54,7 +54,8 @@ typedef enum coord_event_type {
     COORD_EVENT_JOB_FAILED,     /* job, text: the host could not load it, or found it diverged */
     COORD_EVENT_JOB_PAUSE, COORD_EVENT_JOB_RESUME, COORD_EVENT_JOB_CANCEL, /* job */
     COORD_EVENT_JOB_EVALUATE,   /* job: a client asks for an evaluation of the newest weights (RUNNING: after this step; else ignored) */
-    COORD_EVENT_UPDATED,        /* job, step: the new weights are version `step` */
+    COORD_EVENT_UPDATED,        /* job, step, ok: the new weights are version `step`. Not ok: nothing was changed, a gradient was not finite; result.first = the
+                                   first shard of the block at fault */
     COORD_EVENT_CHECKPOINTED,   /* job, step, ok */
     COORD_EVENT_STOP            /* graceful stop: finish steps under way, checkpoint all running jobs, then ACTION_STOPPED */
 } coord_event_type;
@@ -99,6 +100,7 @@ typedef enum coord_action_type {
     COORD_ACTION_STATE,       /* job, state, text: persist and tell watchers */
     COORD_ACTION_DISCONNECT,  /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its pipes (no WORKER_GONE event needed after) */
     COORD_ACTION_EVENT,       /* job (0: none), text: for the event log and `logs`; level warn if ok is false */
+    COORD_ACTION_DIVERGED,    /* job, step, slot, lease.first, lease.count: twice not finite; answer JOB_FAILED with the whole sentence */
     COORD_ACTION_STOPPED
 } coord_action_type;
 

@@ -124,6 +124,16 @@ static void close_handle(uv_handle_t *handle, void *unused) {
     if (!uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
+/* What the other threads still do is finished, and their mail is read: nobody posts after this. */
+static void finish_work(coord_server *server)
+{
+    if (server->pool) coord_pool_destroy(server->pool);
+    if (server->saver) coord_saver_destroy(server->saver);
+    server->pool = NULL;
+    server->saver = NULL;
+    read_mail(&server->wake);
+}
+
 static void run_loop(void *argument) {
     coord_server *server = argument;
     cop_compute_thread_init();
@@ -131,6 +141,7 @@ static void run_loop(void *argument) {
     server->start_error.code = e;
     uv_sem_post(&server->ready);
     if (e == COP_OK) uv_run(&server->loop, UV_RUN_DEFAULT); /* until finish_stop calls uv_stop */
+    finish_work(server);
     release_sessions(server);
     if (server->transport) {
         cop_server_close(server->transport);

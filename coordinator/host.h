@@ -70,6 +70,7 @@ typedef struct coord_resident {
     coord_version next;
     const float **gradients;
     uint64_t     *update_slots;
+    uint32_t     *update_first; /* first shards of its blocks */
     int16_t      *tree_ops;
     cop_tree      tree;
     uint32_t      update_count;

@@ -38,6 +38,7 @@ static cop_err allocate(coord_resident *r, cop_error *error) {
     r->slice_first = cop_alloc_array(job->shards + 1, sizeof *r->slice_first);
     r->gradients = cop_alloc_array(job->shards, sizeof *r->gradients);
     r->update_slots = cop_alloc_array(job->shards, sizeof *r->update_slots);
+    r->update_first = cop_alloc_array(job->shards, sizeof *r->update_first);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->spec = cop_job_pack(job);
     if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
@@ -137,6 +138,7 @@ void coord_resident_fini(coord_resident *r) {
     cop_free(r->slice_first);
     cop_free(r->gradients);
     cop_free(r->update_slots);
+    cop_free(r->update_first);
     cop_free(r->tree_ops);
     cop_free(r->folder);
     if (r->job) cop_job_destroy(r->job);
@@ -192,40 +194,60 @@ cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action,
 /* ---- update ---- */
 
 static coord_resident *resident_of_task(coord_task *task) {
-    return (coord_resident *)((char *)task - offsetof(coord_resident, task));
+    return (coord_resident *)(void *)((char *)task - offsetof(coord_resident, task));
 }
 
 static void update_part(coord_task *task, int part, int parts) {
     cop_update_run(&resident_of_task(task)->update, part, parts);
 }
 
-/* On the loop: the new version takes over. */
-static void update_arrived(coord_server *server, coord_mail *mail) {
-    coord_resident *r = (coord_resident *)((char *)mail - offsetof(coord_resident, task_mail));
-    coord_event event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
+static void release_update_slots(coord_server *server, const coord_resident *r)
+{
+    for (uint32_t i = 0; i < r->update_count; i++) {
+        coord_slot *slot = &server->slots[r->update_slots[i] - 1];
+        cop_buffer_release(slot->gradient);
+        *slot = (coord_slot){0};
+    }
+}
+
+/* The first block whose gradient is not finite; the first of all when only their sum is not. */
+static uint32_t find_bad_block(const coord_server *server, const coord_resident *r)
+{
+    size_t count = flat_bytes(r) / sizeof(float);
+    for (uint32_t i = 0; i < r->update_count; i++)
+        if (!server->config.kernels->all_finite(r->gradients[i], count)) return r->update_first[i];
+    return r->update_first[0];
+}
+
+static void take_over(coord_server *server, coord_resident *r)
+{
+    r->next.step = r->update.step;
+    coord_version old = r->current;
+    r->current = r->next;
+    release_version(&old);
+    if (!r->first_step_ns) r->first_step_ns = cop_clock_ns();
+    if (take_version(r, &r->next)) return;
+    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = r->id, .text = "the coordinator is out of memory"};
+    coord_dispatch(server, &failed);
+}
+
+/* On the loop: the new version takes over, unless a gradient was not finite. */
+static void update_arrived(coord_server *server, coord_mail *mail)
+{
+    coord_resident *r = (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
+    coord_event     event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
     event.ok = atomic_load(&r->finite) != 0;
     r->update_running = false;
-    if (event.ok) {
-        for (uint32_t i = 0; i < r->update_count; i++) {
-            coord_slot *slot = &server->slots[r->update_slots[i] - 1];
-            cop_buffer_release(slot->gradient);
-            *slot = (coord_slot){0};
-        }
-        r->next.step = r->update.step;
-        coord_version old = r->current;
-        r->current = r->next;
-        release_version(&old);
-        if (!take_version(r, &r->next)) {
-            coord_event failed = {.type = COORD_EVENT_JOB_FAILED,
-                                  .job = r->id,
-                                  .text = "the coordinator is out of memory"};
-            coord_dispatch(server, &failed);
-        }
-        if (!r->first_step_ns) r->first_step_ns = cop_clock_ns();
-    }
     if (r->unload_wanted) {
+        release_update_slots(server, r);
         coord_resident_fini(r);
         return;
+    }
+    if (event.ok) {
+        release_update_slots(server, r);
+        take_over(server, r);
+    } else {
+        event.result.first = find_bad_block(server, r);
     }
     coord_dispatch(server, &event);
 }
@@ -245,9 +267,11 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
         first[i] = (int)block->first;
         size[i] = (int)block->count;
         r->update_slots[i] = block->slot;
+        r->update_first[i] = block->first;
         r->gradients[i] = server->slots[block->slot - 1].gradient->data;
     }
-    int op_count = cop_tree_build_blocks((int)r->job->shards, count, first, size, r->tree_ops);
+    /* Absent shards are the last ones: the tree over the shards that are there is the same. */
+    int op_count = cop_tree_build_blocks(first[count - 1] + size[count - 1], count, first, size, r->tree_ops);
     r->update_count = (uint32_t)count;
     r->tree = (cop_tree){.count = count, .op_count = op_count, .ops = r->tree_ops};
     atomic_store(&r->finite, 1);

@@ -1,0 +1,25 @@
+/* Inside common/wire: what the job file's fields may hold. One row per field of proto/job.proto. */
+#ifndef COP_WIRE_FIELDS_H
+#define COP_WIRE_FIELDS_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+
+typedef struct cop_field_row {
+    const char *name;    /* "Train.batch": message and field */
+    bool        required;
+    double      least, most;
+    bool        below;   /* `most` itself is out of range */
+    bool        above;   /* `least` itself is out of range */
+    const char *otherwise; /* default as it would stand in YAML; NULL: none ("absent" means something) */
+    const char *help;
+} cop_field_row;
+
+const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message, const ProtobufCFieldDescriptor *field);
+const cop_field_row *cop_fields_all(void); /* ends with name NULL */
+/* Exactly one field of this message is set (a one-key map in YAML). */
+bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
+/* A field of the job file's language that this version does not know yet; NULL otherwise. */
+bool cop_fields_later(const char *message, const char *name);
+
+#endif
