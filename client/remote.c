@@ -128,7 +128,8 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version, C
     request.hold_ms = WATCH_HOLD_MS;
     ProtobufCMessage *answer = NULL;
     COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__WATCH_JOB, &request.base, NULL, &coppice__api__watch_job_answer__descriptor, &answer, NULL, error));
-    Coppice__Api__WatchJobAnswer *watched = (Coppice__Api__WatchJobAnswer *)answer;
+    const Coppice__Api__WatchJobAnswer *watched = (const Coppice__Api__WatchJobAnswer *)answer;
+    COP_ASSERT(watched != NULL);
     if (!watched->status) {
         cop_proto_free(answer);
         return cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no status");

@@ -36,7 +36,7 @@ typedef enum core_phase {
 typedef struct core_job {
     coord_job_info  info;
     core_phase      phase;
-    round           round;
+    coord_round      round;
     uint64_t        step; /* completed steps */
     coord_block    *blocks; /* of the update under way */
     bool            pause, evaluate_asked, saving, saving_final, diverged_told;

@@ -57,7 +57,7 @@ uint32_t round_block_size(uint32_t shards, const uint32_t *threads, uint32_t wor
     }
 }
 
-static cop_err reserve(round *r, uint32_t count)
+static cop_err reserve(coord_round *r, uint32_t count)
 {
     if (count > r->capacity) {
         round_block *blocks = cop_alloc_array(count, sizeof *blocks);
@@ -72,7 +72,7 @@ static cop_err reserve(round *r, uint32_t count)
     return COP_OK;
 }
 
-cop_err round_begin_train(round *r, uint64_t step, uint32_t batch, uint32_t shards, uint32_t size)
+cop_err round_begin_train(coord_round *r, uint64_t step, uint32_t batch, uint32_t shards, uint32_t size)
 {
     COP_ASSERT(batch >= 1 && shards >= 1 && size >= 1);
     COP_TRY(reserve(r, (shards + size - 1) / size));
@@ -92,7 +92,7 @@ cop_err round_begin_train(round *r, uint64_t step, uint32_t batch, uint32_t shar
     return COP_OK;
 }
 
-cop_err round_begin_evaluate(round *r, uint64_t step, uint32_t n)
+cop_err round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n)
 {
     COP_ASSERT(n >= 1);
     COP_TRY(reserve(r, (n + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE));
@@ -109,7 +109,7 @@ cop_err round_begin_evaluate(round *r, uint64_t step, uint32_t n)
     return COP_OK;
 }
 
-void round_fini(round *r)
+void round_fini(coord_round *r)
 {
     cop_free(r->blocks);
     memset(r, 0, sizeof *r);
@@ -135,7 +135,7 @@ static bool wants_double(const round_block *b, uint64_t now_ns)
     return room;
 }
 
-int round_pick(const round *r, uint64_t worker, uint64_t now_ns, bool only_worker)
+int round_pick(const coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker)
 {
     int urgent = -1, pending = -1, suspect = -1, overdue = -1;
     for (uint32_t i = 0; i < r->count; i++) {
@@ -153,7 +153,7 @@ int round_pick(const round *r, uint64_t worker, uint64_t now_ns, bool only_worke
     return urgent >= 0 ? urgent : pending >= 0 ? pending : overdue;
 }
 
-void round_give(round *r, int block, uint64_t worker, uint64_t lease, uint64_t now_ns, uint64_t deadline_ns)
+void round_give(coord_round *r, int block, uint64_t worker, uint64_t lease, uint64_t now_ns, uint64_t deadline_ns)
 {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state != ROUND_DONE && worker && lease && deadline_ns > now_ns);
@@ -164,7 +164,7 @@ void round_give(round *r, int block, uint64_t worker, uint64_t lease, uint64_t n
     b->state = ROUND_LEASED;
 }
 
-int round_find(const round *r, uint64_t lease, int *holder)
+int round_find(const coord_round *r, uint64_t lease, int *holder)
 {
     for (uint32_t i = 0; lease && i < r->count; i++)
         for (int h = 0; h < ROUND_HOLDERS; h++)
@@ -185,7 +185,7 @@ static void settle(round_block *b)
     b->urgent = true;
 }
 
-uint32_t round_forget(round *r, uint64_t worker)
+uint32_t round_forget(coord_round *r, uint64_t worker)
 {
     uint32_t returned = 0;
     for (uint32_t i = 0; i < r->count; i++) {
@@ -199,7 +199,7 @@ uint32_t round_forget(round *r, uint64_t worker)
     return returned;
 }
 
-void round_finish(round *r, int block, const coord_result_info *result)
+void round_finish(coord_round *r, int block, const coord_result_info *result)
 {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state != ROUND_DONE);
@@ -213,7 +213,7 @@ void round_finish(round *r, int block, const coord_result_info *result)
     r->done++;
 }
 
-void round_return(round *r, int block, int holder)
+void round_return(coord_round *r, int block, int holder)
 {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_LEASED);
@@ -222,12 +222,12 @@ void round_return(round *r, int block, int holder)
     settle(b);
 }
 
-bool round_complete(const round *r)
+bool round_complete(const coord_round *r)
 {
     return r->count > 0 && r->done == r->count;
 }
 
-uint32_t round_holders(const round *r)
+uint32_t round_holders(const coord_round *r)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < r->count; i++)
@@ -238,7 +238,7 @@ uint32_t round_holders(const round *r)
 /* ---- sums ---- */
 
 /* Binary counter over the blocks that are there: equal blocks of a power of two of shards (the last may be shorter) form the tree of D5 above them. */
-static double tree_loss(const round *r)
+static double tree_loss(const coord_round *r)
 {
     struct { double value; uint32_t level; } stack[34] = {{0}};
     int depth = 0;
@@ -260,7 +260,7 @@ static double tree_loss(const round *r)
     return stack[0].value;
 }
 
-double round_loss(const round *r)
+double round_loss(const coord_round *r)
 {
     if (!r->evaluate) return tree_loss(r);
     double sum = 0;
@@ -268,7 +268,7 @@ double round_loss(const round *r)
     return sum;
 }
 
-void round_check(const round *r)
+void round_check(const coord_round *r)
 {
     uint32_t done = 0;
     for (uint32_t i = 0; i < r->count; i++) {

@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "proto/api.pb-c.h"
 

@@ -8,6 +8,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 
 typedef struct save_request save_request;

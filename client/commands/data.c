@@ -196,7 +196,6 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     return e;
 }
 
-cop_err cli_inspect_model(const cli_options *options, cop_error *error);
 
 /* A name of a known set or a folder of IDX files is data; anything else is a model. */
 cop_err cli_inspect(const cli_options *options, cop_error *error)

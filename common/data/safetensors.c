@@ -1,0 +1,421 @@
+/* safetensors files. See safetensors.h. The header's JSON is read by a small strict parser: objects of objects, strings, arrays of numbers; nothing else occurs. */
+#include "common/data/safetensors.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/bytes.h"
+#include "common/base/file.h"
+#include "common/base/str.h"
+
+#define HEADER_MAX  ((uint64_t)16 << 20)
+#define TENSORS_MAX 4096
+#define FILE_MAX    ((size_t)8 << 30)
+
+/* ---- writing ---- */
+
+static void append_header(const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, cop_str *out)
+{
+    uint64_t at = 0;
+    cop_str_append(out, "{");
+    if (metadata_count) {
+        cop_str_append(out, "\"__metadata__\":{");
+        for (size_t i = 0; i < metadata_count; i++) {
+            if (i) cop_str_append(out, ",");
+            cop_str_append_json(out, metadata[i].key);
+            cop_str_append(out, ":");
+            cop_str_append_json(out, metadata[i].value);
+        }
+        cop_str_append(out, count ? "}," : "}");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (i) cop_str_append(out, ",");
+        cop_str_append_json(out, tensors[i].name);
+        cop_str_printf(out, ":{\"dtype\":\"%s\",\"shape\":[", tensors[i].dtype);
+        for (int d = 0; d < tensors[i].rank; d++) cop_str_printf(out, "%s%lld", d ? "," : "", (long long)tensors[i].dims[d]);
+        cop_str_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + tensors[i].size));
+        at += tensors[i].size;
+    }
+    cop_str_append(out, "}");
+    while ((out->length + 8) % 64) cop_str_append(out, " ");
+}
+
+/* Parts of the file: length, header, then the tensors. parts has count + 2 entries. */
+static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header, unsigned char length[8], cop_file_part *parts, cop_error *error)
+{
+    if (header->failed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_store_u64(length, header->length);
+    parts[0] = (cop_file_part){length, 8};
+    parts[1] = (cop_file_part){header->text, header->length};
+    for (size_t i = 0; i < count; i++) parts[i + 2] = (cop_file_part){tensors[i].data, tensors[i].size};
+    return COP_OK;
+}
+
+cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, cop_error *error)
+{
+    cop_str        header = {0};
+    unsigned char  length[8];
+    cop_file_part *parts = cop_alloc_array(count + 2, sizeof *parts);
+    append_header(tensors, count, metadata, metadata_count, &header);
+    cop_err e = parts ? make_parts(tensors, count, &header, length, parts, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e) e = cop_file_write(path, parts, count + 2, 0644, error);
+    cop_str_fini(&header);
+    cop_free(parts);
+    return e;
+}
+
+cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, char **out, size_t *size, cop_error *error)
+{
+    cop_str       header = {0};
+    unsigned char length[8];
+    append_header(tensors, count, metadata, metadata_count, &header);
+    size_t total = 8 + header.length;
+    for (size_t i = 0; i < count; i++) total += tensors[i].size;
+    char *bytes = header.failed ? NULL : cop_alloc_raw(total);
+    if (!bytes) {
+        cop_str_fini(&header);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    cop_store_u64(length, header.length);
+    memcpy(bytes, length, 8);
+    memcpy(bytes + 8, header.text, header.length);
+    char *at = bytes + 8 + header.length;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(at, tensors[i].data, tensors[i].size);
+        at += tensors[i].size;
+    }
+    cop_str_fini(&header);
+    *out = bytes;
+    *size = total;
+    return COP_OK;
+}
+
+/* ---- reading ---- */
+
+struct cop_safetensors {
+    char             *bytes;
+    cop_tensor_entry *tensors;
+    size_t            count, capacity;
+    char            **keys, **values; /* metadata */
+    size_t            metadata_count, metadata_capacity;
+};
+
+typedef struct json { const char *at, *end; } json;
+
+static void skip_blanks(json *j)
+{
+    while (j->at < j->end && strchr(" \t\r\n", *j->at)) j->at++;
+}
+
+static bool take(json *j, char c)
+{
+    skip_blanks(j);
+    if (j->at == j->end || *j->at != c) return false;
+    j->at++;
+    return true;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+static void append_code(cop_str *out, unsigned code)
+{
+    char b[4];
+    if (code < 0x80) {
+        b[0] = (char)code;
+        cop_str_append_bytes(out, b, 1);
+    } else if (code < 0x800) {
+        b[0] = (char)(0xc0 | code >> 6);
+        b[1] = (char)(0x80 | (code & 63));
+        cop_str_append_bytes(out, b, 2);
+    } else {
+        b[0] = (char)(0xe0 | code >> 12);
+        b[1] = (char)(0x80 | (code >> 6 & 63));
+        b[2] = (char)(0x80 | (code & 63));
+        cop_str_append_bytes(out, b, 3);
+    }
+}
+
+static bool take_escape(json *j, cop_str *out)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    if (j->at == j->end) return false;
+    char        c = *j->at++;
+    const char *known = c ? strchr(from, c) : NULL;
+    if (known) {
+        cop_str_append_bytes(out, &to[known - from], 1);
+        return true;
+    }
+    if (c != 'u' || j->end - j->at < 4) return false;
+    unsigned code = 0;
+    for (int i = 0; i < 4; i++) {
+        int d = hex_digit(*j->at++);
+        if (d < 0) return false;
+        code = code << 4 | (unsigned)d;
+    }
+    if (code == 0 || (code >= 0xd800 && code < 0xe000)) return false;
+    append_code(out, code);
+    return true;
+}
+
+/* A string into `out` (cleared first). */
+static bool take_string(json *j, cop_str *out)
+{
+    cop_str_clear(out);
+    if (!take(j, '"')) return false;
+    while (j->at < j->end && *j->at != '"') {
+        if ((unsigned char)*j->at < 0x20) return false;
+        if (*j->at == '\\') {
+            j->at++;
+            if (!take_escape(j, out)) return false;
+        } else {
+            cop_str_append_bytes(out, j->at++, 1);
+        }
+    }
+    return take(j, '"') && !out->failed;
+}
+
+static bool take_number(json *j, uint64_t *out)
+{
+    skip_blanks(j);
+    uint64_t value = 0;
+    int      digits = 0;
+    for (; j->at < j->end && *j->at >= '0' && *j->at <= '9'; j->at++, digits++) {
+        if (digits == 18) return false;
+        value = value * 10 + (uint64_t)(*j->at - '0');
+    }
+    *out = value;
+    return digits > 0;
+}
+
+/* [n, n, ...] with at most `most` numbers. */
+static bool take_numbers(json *j, uint64_t *out, int most, int *count)
+{
+    *count = 0;
+    if (!take(j, '[')) return false;
+    if (take(j, ']')) return true;
+    do {
+        if (*count == most || !take_number(j, &out[(*count)++])) return false;
+    } while (take(j, ','));
+    return take(j, ']');
+}
+
+static size_t dtype_size(const char *dtype)
+{
+    static const struct { const char *name; size_t size; } types[] = {
+        {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(types[i].name, dtype) == 0) return types[i].size;
+    return 0;
+}
+
+static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2])
+{
+    cop_str  word = {0};
+    uint64_t numbers[8];
+    int      count, seen = 0;
+    bool     good = take(j, '{');
+    while (good) {
+        good = take_string(j, &word) && take(j, ':');
+        if (!good) break;
+        if (strcmp(cop_str_text(&word), "dtype") == 0) {
+            good = take_string(j, &word) && word.length < sizeof t->dtype;
+            if (good) snprintf(t->dtype, sizeof t->dtype, "%s", cop_str_text(&word));
+            seen |= 1;
+        } else if (strcmp(cop_str_text(&word), "shape") == 0) {
+            good = take_numbers(j, numbers, 8, &count);
+            t->rank = count;
+            for (int i = 0; good && i < count; i++) t->dims[i] = (int64_t)numbers[i];
+            seen |= 2;
+        } else if (strcmp(cop_str_text(&word), "data_offsets") == 0) {
+            good = take_numbers(j, offsets, 2, &count) && count == 2;
+            seen |= 4;
+        } else {
+            good = false;
+        }
+        if (!good || !take(j, ',')) break;
+    }
+    good = good && take(j, '}') && seen == 7;
+    cop_str_fini(&word);
+    return good;
+}
+
+static bool add_metadata(cop_safetensors *f, const char *key, const char *value)
+{
+    if (f->metadata_count == f->metadata_capacity) {
+        size_t capacity = f->metadata_capacity ? f->metadata_capacity * 2 : 8;
+        char **keys = cop_realloc(f->keys, capacity * sizeof *keys);
+        if (keys) f->keys = keys;
+        char **values = keys ? cop_realloc(f->values, capacity * sizeof *values) : NULL;
+        if (values) f->values = values;
+        if (!keys || !values) return false;
+        f->metadata_capacity = capacity;
+    }
+    char *k = cop_strdup(key), *v = cop_strdup(value);
+    if (!k || !v) {
+        cop_free(k);
+        cop_free(v);
+        return false;
+    }
+    f->keys[f->metadata_count] = k;
+    f->values[f->metadata_count++] = v;
+    return true;
+}
+
+static bool take_metadata(json *j, cop_safetensors *f)
+{
+    cop_str key = {0}, value = {0};
+    bool    good = take(j, '{');
+    if (good && take(j, '}')) return true;
+    while (good) {
+        good = take_string(j, &key) && take(j, ':') && take_string(j, &value) && f->metadata_count < 256 &&
+               add_metadata(f, cop_str_text(&key), cop_str_text(&value));
+        if (!good || !take(j, ',')) break;
+    }
+    good = good && take(j, '}');
+    cop_str_fini(&key);
+    cop_str_fini(&value);
+    return good;
+}
+
+static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t)
+{
+    if (f->count == f->capacity) {
+        size_t            capacity = f->capacity ? f->capacity * 2 : 16;
+        cop_tensor_entry *tensors = cop_realloc(f->tensors, capacity * sizeof *tensors);
+        if (!tensors) return false;
+        f->tensors = tensors;
+        f->capacity = capacity;
+    }
+    f->tensors[f->count++] = *t;
+    return true;
+}
+
+/* Size and place of a tensor against its shape, its dtype and the data; tensors follow each other without gaps. */
+static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], uint64_t *end, const char *data, uint64_t data_size, const char *what, cop_error *error)
+{
+    uint64_t size = dtype_size(t->dtype);
+    if (!size) return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"", what, t->name, t->dtype);
+    for (int d = 0; d < t->rank; d++)
+        if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size)) return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
+    if (offsets[0] != *end || offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > data_size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes from %llu, and the data have %llu", what, t->name,
+                        (unsigned long long)offsets[0], (unsigned long long)offsets[1], (unsigned long long)size, (unsigned long long)*end, (unsigned long long)data_size);
+    t->data = data + offsets[0];
+    t->size = size;
+    *end = offsets[1];
+    return COP_OK;
+}
+
+static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64_t data_size, const char *what, cop_error *error)
+{
+    cop_str  name = {0};
+    uint64_t end = 0;
+    cop_err  e = take(j, '{') ? COP_OK : COP_ERR_CORRUPT;
+    bool     more = !e && !take(j, '}');
+    while (!e && more) {
+        cop_tensor_entry t = {0};
+        uint64_t         offsets[2] = {0};
+        bool             good = take_string(j, &name) && take(j, ':');
+        if (good && strcmp(cop_str_text(&name), "__metadata__") == 0) {
+            good = take_metadata(j, f);
+        } else if (good) {
+            good = name.length < sizeof t.name && f->count < TENSORS_MAX && !cop_safetensors_find(f, cop_str_text(&name)) && take_tensor(j, &t, offsets);
+            snprintf(t.name, sizeof t.name, "%s", cop_str_text(&name));
+            if (good) e = check_tensor(&t, offsets, &end, data, data_size, what, error);
+            if (good && !e) good = add_tensor(f, &t);
+        }
+        if (!good && !e) e = COP_ERR_CORRUPT;
+        more = !e && take(j, ',');
+        if (!e && !more && !take(j, '}')) e = COP_ERR_CORRUPT;
+    }
+    skip_blanks(j);
+    cop_str_fini(&name);
+    if (!e && j->at != j->end) e = COP_ERR_CORRUPT;
+    if (e && !(error && error->code == e)) cop_fail(error, e, "%s: the header is damaged", what);
+    if (!e && end != data_size)
+        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %llu", what, (unsigned long long)data_size, (unsigned long long)end);
+    return e;
+}
+
+static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out, cop_error *error)
+{
+    cop_error local = {0};
+    uint64_t  header = size >= 8 ? cop_load_u64(bytes) : 0;
+    if (size < 8 || header > HEADER_MAX || header > size - 8) {
+        cop_free(bytes);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a safetensors file, or it is truncated", what);
+    }
+    cop_safetensors *f = cop_alloc(sizeof *f);
+    if (!f) {
+        cop_free(bytes);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    f->bytes = bytes;
+    json    j = {bytes + 8, bytes + 8 + header};
+    cop_err e = read_header(f, &j, bytes + 8 + header, size - 8 - header, what, &local);
+    if (e) {
+        if (error) *error = local;
+        cop_safetensors_close(f);
+        return e;
+    }
+    *out = f;
+    return COP_OK;
+}
+
+cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error *error)
+{
+    char  *bytes;
+    size_t size;
+    COP_TRY(cop_file_read(path, FILE_MAX, &bytes, &size, error));
+    return decode(bytes, size, path, out, error);
+}
+
+cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what, cop_safetensors **out, cop_error *error)
+{
+    char *copy = cop_alloc_raw(size + 1);
+    if (!copy) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    memcpy(copy, bytes, size);
+    return decode(copy, size, what, out, error);
+}
+
+void cop_safetensors_close(cop_safetensors *f)
+{
+    if (!f) return;
+    for (size_t i = 0; i < f->metadata_count; i++) {
+        cop_free(f->keys[i]);
+        cop_free(f->values[i]);
+    }
+    cop_free(f->keys);
+    cop_free(f->values);
+    cop_free(f->tensors);
+    cop_free(f->bytes);
+    cop_free(f);
+}
+
+size_t cop_safetensors_count(const cop_safetensors *f)
+{
+    return f->count;
+}
+
+const cop_tensor_entry *cop_safetensors_at(const cop_safetensors *f, size_t index)
+{
+    return index < f->count ? &f->tensors[index] : NULL;
+}
+
+const cop_tensor_entry *cop_safetensors_find(const cop_safetensors *f, const char *name)
+{
+    for (size_t i = 0; i < f->count; i++)
+        if (strcmp(f->tensors[i].name, name) == 0) return &f->tensors[i];
+    return NULL;
+}
+
+const char *cop_safetensors_metadata(const cop_safetensors *f, const char *key)
+{
+    for (size_t i = 0; i < f->metadata_count; i++)
+        if (strcmp(f->keys[i], key) == 0) return f->values[i];
+    return NULL;
+}
