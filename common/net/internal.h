@@ -1,4 +1,5 @@
-/* What the files of common/net share: the server's queue, and how a request finds its way back to its transport. */
+/* What the files of common/net share: the server's queue, and how a request finds its way back to
+ * its transport. */
 #ifndef COP_NET_INTERNAL_H
 #define COP_NET_INTERNAL_H
 
@@ -8,15 +9,19 @@
 
 #include "common/net/net.h"
 
+/* Connections of in-memory links are numbered from here; an nng pipe's number is below it. */
+#define NET_MEMORY_CONNECTIONS ((uint64_t)1 << 40)
+
 typedef enum net_item_kind { NET_ITEM_REQUEST, NET_ITEM_BORN, NET_ITEM_GONE } net_item_kind;
 
-/* One entry of the queue between transports and the loop. Requests carry their own; connections' comings and goings are allocated. */
+/* One entry of the queue between transports and the loop. Requests carry their own; connections'
+ * comings and goings are allocated. */
 typedef struct net_item net_item;
 struct net_item {
     net_item_kind kind;
-    net_item     *next;
-    uint64_t      connection;
-    cop_request  *request;
+    net_item *next;
+    uint64_t connection;
+    cop_request *request;
 };
 
 /* How a transport is answered. reply takes over the message's parts. Loop thread. */
@@ -26,43 +31,45 @@ typedef struct net_transport {
 } net_transport;
 
 struct cop_request {
-    net_item             item;
+    net_item item;
     const net_transport *transport;
-    cop_server          *server;
-    uint64_t             connection;
-    cop_message          message;
-    char                 address[64];
+    cop_server *server;
+    uint64_t connection;
+    cop_message message;
+    char address[64];
 };
 
 /* Shared with in-memory links, which may outlive the server. */
 typedef struct net_hub {
-    uv_mutex_t  mutex;
-    atomic_int  references;
-    cop_server *server; /* NULL once closed */
-    struct cop_link *links; /* in-memory links with a call under way */
-    uint64_t    next_connection;
+    uv_mutex_t mutex;
+    atomic_int references;
+    cop_server *server;     /* NULL once closed */
+    struct cop_link *links; /* all in-memory links that are open */
+    uint64_t next_connection;
 } net_hub;
 
 typedef struct net_nng net_nng;
 
 struct cop_server {
-    uv_loop_t         *loop;
+    uv_loop_t *loop;
     cop_server_handler handler;
-    void              *context;
-    uv_async_t         wake;
-    bool               wake_open;
-    uv_mutex_t         mutex; /* guards the queue */
-    net_item          *head, *tail;
-    bool               closed;
-    uint64_t          *live; /* connections that exist */
-    bool              *spoke; /* ... and sent a request */
-    size_t             live_count, live_capacity;
-    net_hub           *hub;
-    net_nng           *nng;
-    atomic_ullong      requests, replies, bytes_in, bytes_out, bad_frames;
+    void *context;
+    uv_async_t wake;
+    bool wake_open;
+    uv_mutex_t mutex; /* guards the queue */
+    net_item *head, *tail;
+    bool closed;
+    uint64_t *live; /* connections that exist */
+    bool *spoke;    /* ... and sent a request */
+    size_t live_count, live_capacity;
+    net_hub *hub;
+    net_nng *nng;
+    int expected; /* workers, for sockets that open later */
+    atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames;
 };
 
-/* Appends to the queue and wakes the loop; false when the server is closed (the caller keeps the item). Any thread. */
+/* Appends to the queue and wakes the loop; false when the server is closed (the caller keeps the
+ * item). Any thread. */
 bool net_server_push(cop_server *server, net_item *item);
 /* A connection came or went. Any thread. */
 void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection);
@@ -71,29 +78,33 @@ void net_hub_release(net_hub *hub);
 /* nng_server.c */
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error);
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error);
-void    net_nng_expect(net_nng *nng, int workers);
+void net_nng_expect(net_nng *nng, int workers);
 /* After a request was taken: enough contexts must wait for more. */
-void    net_nng_replenish(net_nng *nng);
-void    net_nng_disconnect(net_nng *nng, uint64_t connection);
-void    net_nng_close(net_nng *nng);
-void    net_nng_destroy(net_nng *nng);
-/* An nng message as a buffer (freed with it). Takes the message over; NULL (and the message freed) when out of memory. */
+void net_nng_replenish(net_nng *nng);
+void net_nng_disconnect(net_nng *nng, uint64_t connection);
+void net_nng_close(net_nng *nng);
+void net_nng_destroy(net_nng *nng);
+/* An nng message as a buffer (freed with it). Takes the message over; NULL (and the message freed)
+ * when out of memory. */
 cop_buffer *net_wrap_message(nng_msg *message);
 /* A message as a frame in a new nng message; NULL when out of memory. */
 nng_msg *net_make_frame(const cop_message *message);
 
 /* link.c: what kind of link; see there. */
 typedef struct net_link_ops {
-    cop_err (*call)(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms, cop_error *error);
+    cop_err (*call)(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
+                    cop_error *error);
     void (*cancel)(cop_link *link);
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {
     const net_link_ops *ops;
-    char                address[256];
-    atomic_bool         canceled;
+    char address[256];
+    atomic_bool canceled;
 };
-/* link_memory.c: the server goes; calls under way end with CLOSED. */
+/* link_memory.c: the server goes, or one connection; calls under way end with CLOSED. Loop thread.
+ */
 void net_memory_close_all(net_hub *hub);
+void net_memory_disconnect(net_hub *hub, uint64_t connection);
 
 #endif

@@ -1,8 +1,8 @@
 /* Links: the asking side, whatever the transport. See net.h. */
 #include "common/net/internal.h"
 
-cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms, cop_error *error)
-{
+cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
+                      cop_error *error) {
     if (atomic_load(&link->canceled)) {
         cop_message_fini(request);
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", link->address);
@@ -15,18 +15,15 @@ cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, 
     return code;
 }
 
-void cop_link_cancel(cop_link *link)
-{
+void cop_link_cancel(cop_link *link) {
     atomic_store(&link->canceled, true);
     link->ops->cancel(link);
 }
 
-void cop_link_close(cop_link *link)
-{
+void cop_link_close(cop_link *link) {
     if (link) link->ops->close(link);
 }
 
-const char *cop_link_address(const cop_link *link)
-{
+const char *cop_link_address(const cop_link *link) {
     return link->address;
 }

@@ -1,4 +1,8 @@
-/* In-memory links: a call puts its own request into the server's queue and waits. Structs are copied, buffers go by reference, nothing is allocated. */
+/* In-memory links: a call puts the link's own request into the server's queue and waits on a
+ * condition variable. Structs are copied, buffers go by reference, nothing is allocated per call.
+ *
+ * A request that timed out stays with the server until it is answered or dropped; the next call
+ * waits for that. Lock order: hub, then link, then the server's queue. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -9,23 +13,23 @@
 
 typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, LOST } call_state;
 
-/* The request is at the server while state is WAITING or ABANDONED. `alive` says that the server still has it; the link is freed by whoever lets go
- * last. */
+/* `at_server` says that the server has the request: then it alone touches it. A closed link is
+ * freed by whoever lets go last. */
 typedef struct memory_link memory_link;
 struct memory_link {
-    cop_link     base;
-    cop_request  request;
-    net_hub     *hub;
-    uv_mutex_t   mutex;
-    uv_cond_t    answered;
-    call_state   state;
-    bool         at_server, closed;
-    cop_message  reply;
-    memory_link *next; /* in the hub's list of calls under way */
+    cop_link base;
+    cop_request request;
+    net_hub *hub;
+    uv_mutex_t mutex; /* guards the rest, but for `next` */
+    uv_cond_t answered;
+    call_state state;
+    bool at_server, closed;
+    bool cut; /* the server disconnected it: the next call is a new connection */
+    cop_message reply;
+    memory_link *next; /* in the hub's list */
 };
 
-static void free_link(memory_link *link)
-{
+static void free_link(memory_link *link) {
     uv_mutex_destroy(&link->mutex);
     uv_cond_destroy(&link->answered);
     net_hub_release(link->hub);
@@ -35,10 +39,10 @@ static void free_link(memory_link *link)
 /* ---- server side: loop thread ---- */
 
 /* The server lets go of the request, with or without an answer. */
-static void let_go(memory_link *link, cop_message *message)
-{
+static void let_go(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);
+    COP_ASSERT(link->at_server);
     link->at_server = false;
     bool wanted = link->state == WAITING && message != NULL;
     if (wanted) {
@@ -48,35 +52,51 @@ static void let_go(memory_link *link, cop_message *message)
     uv_cond_signal(&link->answered);
     bool closed = link->closed;
     uv_mutex_unlock(&link->mutex);
-    if (message && !wanted) cop_message_fini(message);
-    else if (message) memset(message, 0, sizeof *message);
+    if (message && !wanted)
+        cop_message_fini(message);
+    else if (message)
+        memset(message, 0, sizeof *message);
     if (closed) free_link(link);
 }
 
-static memory_link *link_of(cop_request *request)
-{
-    return (memory_link *)((char *)request - offsetof(memory_link, request));
+static memory_link *link_of(cop_request *request) {
+    return (memory_link *)(void *)((char *)request - offsetof(memory_link, request));
 }
 
-static void memory_reply(cop_request *request, cop_message *message)
-{
+static void memory_reply(cop_request *request, cop_message *message) {
     let_go(link_of(request), message);
 }
 
-static void memory_drop(cop_request *request)
-{
+static void memory_drop(cop_request *request) {
     let_go(link_of(request), NULL);
 }
 
 static const net_transport memory_transport = {.reply = memory_reply, .drop = memory_drop};
 
-void net_memory_close_all(net_hub *hub)
-{
+static void lose_call(memory_link *link) {
+    if (link->state == WAITING) link->state = LOST;
+    uv_cond_signal(&link->answered);
+}
+
+void net_memory_close_all(net_hub *hub) {
     uv_mutex_lock(&hub->mutex);
     for (memory_link *l = (memory_link *)(void *)hub->links; l; l = l->next) {
         uv_mutex_lock(&l->mutex);
-        if (l->state == WAITING) l->state = LOST;
-        uv_cond_signal(&l->answered);
+        lose_call(l);
+        uv_mutex_unlock(&l->mutex);
+    }
+    uv_mutex_unlock(&hub->mutex);
+}
+
+void net_memory_disconnect(net_hub *hub, uint64_t connection) {
+    uv_mutex_lock(&hub->mutex);
+    for (memory_link *l = (memory_link *)(void *)hub->links; l; l = l->next) {
+        uv_mutex_lock(&l->mutex);
+        if (l->request.connection == connection && !l->cut) {
+            l->cut = true;
+            lose_call(l);
+            if (hub->server) net_server_note(hub->server, NET_ITEM_GONE, connection);
+        }
         uv_mutex_unlock(&l->mutex);
     }
     uv_mutex_unlock(&hub->mutex);
@@ -84,71 +104,81 @@ void net_memory_close_all(net_hub *hub)
 
 /* ---- asking side ---- */
 
-static void enlist(memory_link *link)
-{
-    link->next = (memory_link *)(void *)link->hub->links;
-    link->hub->links = &link->base;
+/* Hub and link are locked. */
+static void connect_link(memory_link *link) {
+    link->request.connection = NET_MEMORY_CONNECTIONS + ++link->hub->next_connection;
+    link->cut = false;
+    net_server_note(link->hub->server, NET_ITEM_BORN, link->request.connection);
 }
 
-static void delist(memory_link *link)
-{
-    uv_mutex_lock(&link->hub->mutex);
-    cop_link **at = &link->hub->links;
-    while (*at && *at != &link->base) at = (cop_link **)(void *)&((memory_link *)(void *)*at)->next;
-    if (*at) *at = (cop_link *)(void *)link->next;
-    uv_mutex_unlock(&link->hub->mutex);
-}
-
-/* Hands the request to the server; CLOSED if there is none any more. */
-static cop_err hand_over(memory_link *link, cop_message *request, cop_error *error)
-{
-    uv_mutex_lock(&link->hub->mutex);
-    cop_server *server = link->hub->server;
-    bool        sent = false;
-    if (server) {
+/* Hands the request to the server; false if there is none any more. */
+static bool hand_over(memory_link *link, cop_message *request) {
+    net_hub *hub = link->hub;
+    bool sent = false;
+    uv_mutex_lock(&hub->mutex);
+    uv_mutex_lock(&link->mutex);
+    if (hub->server) {
+        if (link->cut) connect_link(link);
         link->request.message = *request;
-        link->request.server = server;
         link->request.item = (net_item){.kind = NET_ITEM_REQUEST, .request = &link->request};
         link->state = WAITING;
         link->at_server = true;
-        enlist(link);
-        sent = net_server_push(server, &link->request.item);
+        sent = net_server_push(hub->server, &link->request.item);
     }
-    uv_mutex_unlock(&link->hub->mutex);
     if (sent) {
         memset(request, 0, sizeof *request);
-        return COP_OK;
-    }
-    if (server) {
-        delist(link);
-        link->at_server = false;
+    } else {
         memset(&link->request.message, 0, sizeof link->request.message);
+        link->at_server = false;
+        link->state = IDLE;
     }
-    link->state = IDLE;
-    cop_message_fini(request);
-    return cop_fail(error, COP_ERR_CLOSED, "the coordinator in this process has stopped");
+    uv_mutex_unlock(&link->mutex);
+    uv_mutex_unlock(&hub->mutex);
+    return sent;
 }
 
-static cop_err memory_call(cop_link *base, cop_message *request, cop_message *reply, uint32_t timeout_ms, cop_error *error)
-{
-    memory_link *link = (memory_link *)(void *)base;
-    uint64_t     deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
-    uv_mutex_lock(&link->mutex); /* a call that timed out may still be at the server */
-    while (link->at_server && !atomic_load(&base->canceled) && cop_clock_ns() < deadline)
-        uv_cond_timedwait(&link->answered, &link->mutex, 10000000);
-    bool free_now = !link->at_server;
-    uv_mutex_unlock(&link->mutex);
-    if (!free_now) {
-        cop_message_fini(request);
-        return cop_fail(error, COP_ERR_TIMEOUT, "the coordinator in this process still holds the last call");
-    }
-    COP_TRY(hand_over(link, request, error));
-    uv_mutex_lock(&link->mutex);
-    while (link->state == WAITING && !atomic_load(&base->canceled)) {
+/* Waits while `waiting` holds, until the deadline or a cancel. The
+ * link is locked. */
+static void wait_change(memory_link *link, bool (*waiting)(const memory_link *),
+                        uint64_t deadline) {
+    while (waiting(link) && !atomic_load(&link->base.canceled)) {
         uint64_t now = cop_clock_ns();
-        if (now >= deadline) break;
+        if (now >= deadline) return;
         uv_cond_timedwait(&link->answered, &link->mutex, deadline - now);
     }
+}
+
+static bool last_call_open(const memory_link *link) {
+    return link->at_server;
+}
+
+static bool unanswered(const memory_link *link) {
+    return link->state == WAITING;
+}
+
+static cop_err refuse(cop_message *request, cop_err code, const char *text, cop_error *error) {
+    cop_message_fini(request);
+    return cop_fail(error, code, "%s", text);
+}
+
+static cop_err memory_call(cop_link *base, cop_message *request, cop_message *reply,
+                           uint32_t timeout_ms, cop_error *error) {
+    memory_link *link = (memory_link *)(void *)base;
+    uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
+    uv_mutex_lock(&link->mutex);
+    wait_change(link, last_call_open, deadline);
+    bool busy = link->at_server;
+    uv_mutex_unlock(&link->mutex);
+    if (atomic_load(&base->canceled))
+        return refuse(request, COP_ERR_CLOSED, "the call was canceled", error);
+    if (busy)
+        return refuse(request, COP_ERR_TIMEOUT,
+                      "the coordinator in this process still holds the last call", error);
+    if (!hand_over(link, request))
+        return refuse(request, COP_ERR_CLOSED, "the coordinator in this process has stopped",
+                      error);
+    uv_mutex_lock(&link->mutex);
+    wait_change(link, unanswered, deadline);
     call_state state = link->state;
     if (state == ANSWERED) {
         *reply = link->reply;
@@ -156,38 +186,53 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
     }
     link->state = state == WAITING ? ABANDONED : IDLE;
     uv_mutex_unlock(&link->mutex);
-    delist(link);
     if (state == ANSWERED) return COP_OK;
-    if (state == LOST) return cop_fail(error, COP_ERR_CLOSED, "the coordinator in this process has stopped");
-    if (atomic_load(&base->canceled)) return cop_fail(error, COP_ERR_CLOSED, "the call was canceled");
-    return cop_fail(error, COP_ERR_TIMEOUT, "no answer within %u ms", timeout_ms);
+    if (state == LOST)
+        return cop_fail(error, COP_ERR_CLOSED,
+                        "the connection to the coordinator in this process was closed");
+    if (atomic_load(&base->canceled))
+        return cop_fail(error, COP_ERR_CLOSED, "the call was canceled");
+    return cop_fail(error, COP_ERR_TIMEOUT,
+                    "the coordinator in this process did not answer within %.3g s",
+                    timeout_ms / 1000.0);
 }
 
-static void memory_cancel(cop_link *base)
-{
+static void memory_cancel(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
     uv_mutex_lock(&link->mutex);
     uv_cond_broadcast(&link->answered);
     uv_mutex_unlock(&link->mutex);
 }
 
-static void memory_close(cop_link *base)
-{
+/* Takes the link off the hub's list. The hub is locked. */
+static void delist(memory_link *link) {
+    memory_link *first = (memory_link *)(void *)link->hub->links;
+    if (first == link) {
+        link->hub->links = (cop_link *)(void *)link->next;
+        return;
+    }
+    while (first->next != link) first = first->next;
+    first->next = link->next;
+}
+
+static void memory_close(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
     uv_mutex_lock(&link->hub->mutex);
-    if (link->hub->server) net_server_note(link->hub->server, NET_ITEM_GONE, link->request.connection);
-    uv_mutex_unlock(&link->hub->mutex);
+    delist(link);
     uv_mutex_lock(&link->mutex);
     link->closed = true;
     bool at_server = link->at_server;
+    if (link->hub->server && !link->cut)
+        net_server_note(link->hub->server, NET_ITEM_GONE, link->request.connection);
     uv_mutex_unlock(&link->mutex);
-    if (!at_server) free_link(link);
+    uv_mutex_unlock(&link->hub->mutex);
+    if (!at_server) free_link(link); /* else the server does when it lets go */
 }
 
-static const net_link_ops memory_ops = {.call = memory_call, .cancel = memory_cancel, .close = memory_close};
+static const net_link_ops memory_ops = {
+    .call = memory_call, .cancel = memory_cancel, .close = memory_close};
 
-cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error)
-{
+cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error) {
     memory_link *link = cop_alloc(sizeof *link);
     if (!link) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     link->base.ops = &memory_ops;
@@ -195,12 +240,14 @@ cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error
     uv_mutex_init(&link->mutex);
     uv_cond_init(&link->answered);
     link->hub = server->hub;
+    link->request.transport = &memory_transport;
+    link->request.server = server;
+    snprintf(link->request.address, sizeof link->request.address, "memory");
     uv_mutex_lock(&link->hub->mutex);
     atomic_fetch_add(&link->hub->references, 1);
-    link->request.transport = &memory_transport;
-    link->request.connection = ((uint64_t)1 << 40) + ++link->hub->next_connection;
-    snprintf(link->request.address, sizeof link->request.address, "memory");
-    net_server_note(server, NET_ITEM_BORN, link->request.connection);
+    link->next = (memory_link *)(void *)link->hub->links;
+    link->hub->links = &link->base;
+    connect_link(link);
     uv_mutex_unlock(&link->hub->mutex);
     *out = &link->base;
     return COP_OK;

@@ -9,53 +9,62 @@
 #include "common/base/clock.h"
 #include "common/wire/codec.h"
 
-#define RECONNECT_FIRST_MS 20
-#define RECONNECT_MOST_MS  500
+#define RECONNECT_FIRST_MS 50
+#define RECONNECT_MOST_MS  1000
 
 typedef struct nng_link {
-    cop_link   base;
+    cop_link base;
     nng_socket socket;
-    nng_ctx    ctx;
-    nng_aio   *aio;
+    nng_ctx ctx;
+    nng_aio *aio;
     atomic_int pipes; /* connections that stand */
 } nng_link;
 
-static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
-{
+static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
     (void)pipe;
     atomic_fetch_add(&link->pipes, event == NNG_PIPE_EV_REM_POST ? -1 : 1);
 }
 
-static cop_err explain(const nng_link *link, int failed, uint32_t timeout_ms, cop_error *error)
-{
+static cop_err explain(const nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
     const char *address = link->base.address;
-    if (atomic_load(&link->base.canceled)) return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
+    if (atomic_load(&link->base.canceled))
+        return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
     switch (failed) {
     case NNG_ETIMEDOUT:
         if (atomic_load(&link->pipes) <= 0)
-            return cop_fail(error, COP_ERR_UNREACHABLE, "no coordinator at %s (waited %.3g s): is it running, and is the address right?", address, timeout_ms / 1000.0);
-        return cop_fail(error, COP_ERR_TIMEOUT, "the coordinator at %s did not answer within %.3g s", address, timeout_ms / 1000.0);
-    case NNG_ENOMEM: return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    default: return cop_fail(error, COP_ERR_CLOSED, "the connection to %s was lost: %s", address, nng_strerror(failed));
+            return cop_fail(
+                error, COP_ERR_UNREACHABLE,
+                "no coordinator at %s (waited %.3g s): is it running, and is the address right?",
+                address, timeout_ms / 1000.0);
+        return cop_fail(error, COP_ERR_TIMEOUT,
+                        "the coordinator at %s did not answer within %.3g s", address,
+                        timeout_ms / 1000.0);
+    case NNG_ENOMEM:
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    default:
+        return cop_fail(error, COP_ERR_CLOSED, "the connection to %s was lost: %s", address,
+                        nng_strerror(failed));
     }
 }
 
 /* Runs one operation of the aio until `deadline`; 0 or an nng error. */
-static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64_t deadline)
-{
+static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64_t deadline) {
     uint64_t now = cop_clock_ns();
-    nng_aio_set_timeout(link->aio, now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
+    nng_aio_set_timeout(link->aio,
+                        now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
     operation(link->ctx, link->aio);
+    /* A cancel that came between two operations found none to cancel. */
+    if (atomic_load(&link->base.canceled)) nng_aio_cancel(link->aio);
     nng_aio_wait(link->aio);
     return nng_aio_result(link->aio);
 }
 
-static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply, uint32_t timeout_ms, cop_error *error)
-{
+static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply,
+                        uint32_t timeout_ms, cop_error *error) {
     nng_link *link = (nng_link *)(void *)base;
-    uint64_t  deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
-    nng_msg  *frame = net_make_frame(request);
+    uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
+    nng_msg *frame = net_make_frame(request);
     cop_message_fini(request);
     if (!frame) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     nng_aio_set_msg(link->aio, frame);
@@ -74,13 +83,11 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     return e;
 }
 
-static void nng_cancel(cop_link *base)
-{
+static void nng_cancel(cop_link *base) {
     nng_aio_cancel(((nng_link *)(void *)base)->aio);
 }
 
-static void nng_link_close(cop_link *base)
-{
+static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
     nng_close(link->socket);
     nng_aio_stop(link->aio);
@@ -88,13 +95,13 @@ static void nng_link_close(cop_link *base)
     cop_free(link);
 }
 
-static const net_link_ops nng_ops = {.call = nng_call, .cancel = nng_cancel, .close = nng_link_close};
+static const net_link_ops nng_ops = {
+    .call = nng_call, .cancel = nng_cancel, .close = nng_link_close};
 
 /* Socket options and the dialer, which connects in the background. */
-static int open_socket(nng_link *link, const char *url)
-{
+static int open_socket(nng_link *link, const char *url) {
     nng_dialer dialer;
-    int        failed = nng_req0_open(&link->socket);
+    int failed = nng_req0_open(&link->socket);
     if (failed) return failed;
     nng_socket_set_ms(link->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
     nng_socket_set_ms(link->socket, NNG_OPT_RECONNMINT, RECONNECT_FIRST_MS);
@@ -113,8 +120,7 @@ static int open_socket(nng_link *link, const char *url)
     return failed;
 }
 
-cop_err cop_link_open(const char *url, cop_link **out, cop_error *error)
-{
+cop_err cop_link_open(const char *url, cop_link **out, cop_error *error) {
     bool loopback;
     COP_TRY(cop_url_check(url, &loopback, error));
     nng_link *link = cop_alloc(sizeof *link);
@@ -128,7 +134,8 @@ cop_err cop_link_open(const char *url, cop_link **out, cop_error *error)
     }
     if (failed) {
         cop_free(link);
-        return cop_fail(error, failed == NNG_ENOMEM ? COP_ERR_NO_MEMORY : COP_ERR_INPUT, "%s: %s", url, nng_strerror(failed));
+        return cop_fail(error, failed == NNG_ENOMEM ? COP_ERR_NO_MEMORY : COP_ERR_INPUT, "%s: %s",
+                        url, nng_strerror(failed));
     }
     *out = &link->base;
     return COP_OK;

@@ -1,7 +1,9 @@
-/* nng REP side: a pool of contexts that receive, answer late, and receive again. Rules W2 to W5 of the design. nng's callbacks decode and append to
- * the server's queue; replies with large bodies are encoded on two threads of their own, so that no copy of megabytes holds up the loop. */
+/* nng REP side: a pool of contexts that receive, answer late, and receive again. Rules W2 to W5 of
+ * the design. nng's callbacks decode and append to the server's queue; replies with large bodies
+ * are encoded on two threads of their own, so that no copy of megabytes holds up the loop. */
 #include "common/net/internal.h"
 
+#include <arpa/inet.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,48 +22,46 @@ typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 /* A REP context with the request that it holds. */
 typedef struct rep_context rep_context;
 struct rep_context {
-    cop_request   request; /* first: found from its request */
-    net_nng      *nng;
-    nng_ctx       ctx;
-    nng_aio      *aio;
+    cop_request request; /* first: found from its request */
+    net_nng *nng;
+    nng_ctx ctx;
+    nng_aio *aio;
     context_state state; /* of the aio's operation; changed by who starts one */
-    cop_message   reply;
-    rep_context  *next; /* in the encoders' queue */
+    cop_message reply;
+    rep_context *next; /* in the encoders' queue */
 };
 
 struct net_nng {
-    cop_server   *server;
-    nng_socket    socket;
+    cop_server *server;
+    nng_socket socket;
     rep_context **contexts;
-    int           count, wanted;
-    atomic_int    receiving; /* contexts that wait for a request (W3) */
-    atomic_bool   closing;
+    int count, wanted;
+    atomic_int receiving; /* contexts that wait for a request (W3) */
+    atomic_bool closing;
     /* encoders */
-    uv_mutex_t    mutex;
-    uv_cond_t     work;
-    rep_context  *head, *tail;
-    bool          ending;
-    uv_thread_t   encoder[ENCODERS];
-    int           encoders;
+    uv_mutex_t mutex;
+    uv_cond_t work;
+    rep_context *head, *tail;
+    bool ending;
+    uv_thread_t encoder[ENCODERS];
+    int encoders;
 };
 
 /* ---- frames ---- */
 
-static void free_message(cop_buffer *buffer)
-{
+static void free_message(cop_buffer *buffer) {
     nng_msg_free(buffer->owner);
     cop_free(buffer);
 }
 
-cop_buffer *net_wrap_message(nng_msg *message)
-{
-    cop_buffer *buffer = cop_buffer_wrap(nng_msg_body(message), nng_msg_len(message), message, free_message);
+cop_buffer *net_wrap_message(nng_msg *message) {
+    cop_buffer *buffer =
+        cop_buffer_wrap(nng_msg_body(message), nng_msg_len(message), message, free_message);
     if (!buffer) nng_msg_free(message);
     return buffer;
 }
 
-nng_msg *net_make_frame(const cop_message *message)
-{
+nng_msg *net_make_frame(const cop_message *message) {
     nng_msg *frame;
     if (nng_msg_alloc(&frame, cop_codec_size(message))) return NULL;
     cop_codec_encode(message, nng_msg_body(frame));
@@ -70,33 +70,41 @@ nng_msg *net_make_frame(const cop_message *message)
 
 /* ---- receiving: nng's threads ---- */
 
-static void receive(rep_context *c)
-{
+static void receive(rep_context *c) {
     c->state = RECEIVING;
     atomic_fetch_add(&c->nng->receiving, 1);
     nng_ctx_recv(c->ctx, c->aio);
 }
 
-static void describe_peer(nng_pipe pipe, char out[64])
-{
+/* Unless the server ends. */
+static void receive_again(rep_context *c) {
+    if (atomic_load(&c->nng->closing))
+        c->state = ENDED;
+    else
+        receive(c);
+}
+
+static void describe_peer(nng_pipe pipe, char out[64]) {
     nng_sockaddr address;
     snprintf(out, 64, "ipc");
     if (nng_pipe_get_addr(pipe, NNG_OPT_REMADDR, &address)) return;
     if (address.s_family == NNG_AF_INET) {
         const unsigned char *ip = (const unsigned char *)&address.s_in.sa_addr;
-        unsigned             port = (unsigned)__builtin_bswap16(address.s_in.sa_port);
+        unsigned port = (unsigned)__builtin_bswap16(address.s_in.sa_port);
         snprintf(out, 64, "%u.%u.%u.%u:%u", ip[0], ip[1], ip[2], ip[3], port);
     } else if (address.s_family == NNG_AF_INET6) {
-        snprintf(out, 64, "[ipv6]:%u", (unsigned)__builtin_bswap16(address.s_in6.sa_port));
+        char ip[INET6_ADDRSTRLEN] = "";
+        inet_ntop(AF_INET6, address.s_in6.sa_addr, ip, sizeof ip);
+        snprintf(out, 64, "[%s]:%u", ip, (unsigned)__builtin_bswap16(address.s_in6.sa_port));
     }
 }
 
-/* A message came: decode it; a bad frame costs its sender the connection and nobody else anything. */
-static bool accept_message(rep_context *c, nng_msg *message)
-{
+/* A message came: decode it; a bad frame costs its sender the connection and nobody else anything.
+ */
+static bool accept_message(rep_context *c, nng_msg *message) {
     cop_server *server = c->nng->server;
-    nng_pipe    pipe = nng_msg_get_pipe(message);
-    cop_error   error = {0};
+    nng_pipe pipe = nng_msg_get_pipe(message);
+    cop_error error = {0};
     atomic_fetch_add(&server->bytes_in, nng_msg_len(message));
     cop_buffer *frame = net_wrap_message(message);
     if (!frame) return false;
@@ -111,8 +119,7 @@ static bool accept_message(rep_context *c, nng_msg *message)
     return false;
 }
 
-static void on_received(rep_context *c)
-{
+static void on_received(rep_context *c) {
     int failed = nng_aio_result(c->aio);
     atomic_fetch_sub(&c->nng->receiving, 1);
     if (failed == NNG_ECLOSED || failed == NNG_ECANCELED || atomic_load(&c->nng->closing)) {
@@ -132,31 +139,30 @@ static void on_received(rep_context *c)
     }
 }
 
-static void on_sent(rep_context *c)
-{
+static void on_sent(rep_context *c) {
     int failed = nng_aio_result(c->aio);
     if (failed) nng_msg_free(nng_aio_get_msg(c->aio)); /* the peer has gone: nothing to do */
-    if (failed == NNG_ECLOSED || atomic_load(&c->nng->closing)) c->state = ENDED;
-    else receive(c);
+    if (failed == NNG_ECLOSED || atomic_load(&c->nng->closing))
+        c->state = ENDED;
+    else
+        receive(c);
 }
 
-static void on_aio(void *argument)
-{
+static void on_aio(void *argument) {
     rep_context *c = argument;
-    if (c->state == RECEIVING) on_received(c);
-    else on_sent(c);
+    if (c->state == RECEIVING)
+        on_received(c);
+    else
+        on_sent(c);
 }
 
 /* ---- replying: loop thread, and the thread pool for large bodies ---- */
 
-static void send_reply(rep_context *c)
-{
-    nng_msg *frame = net_make_frame(&c->reply);
+static void send_reply(rep_context *c) {
+    nng_msg *frame = atomic_load(&c->nng->closing) ? NULL : net_make_frame(&c->reply);
     cop_message_fini(&c->reply);
-    if (!frame || atomic_load(&c->nng->closing)) {
-        if (frame) nng_msg_free(frame);
-        if (atomic_load(&c->nng->closing)) c->state = ENDED;
-        else receive(c); /* no memory: the peer's call times out and it asks again */
+    if (!frame) { /* no memory: the peer's call times out and it asks again */
+        receive_again(c);
         return;
     }
     atomic_fetch_add(&c->nng->server->bytes_out, nng_msg_len(frame));
@@ -165,8 +171,7 @@ static void send_reply(rep_context *c)
     nng_ctx_send(c->ctx, c->aio);
 }
 
-static void run_encoder(void *argument)
-{
+static void run_encoder(void *argument) {
     net_nng *nng = argument;
     uv_mutex_lock(&nng->mutex);
     for (;;) {
@@ -182,46 +187,46 @@ static void run_encoder(void *argument)
     uv_mutex_unlock(&nng->mutex);
 }
 
-static void encode_later(rep_context *c)
-{
+static void encode_later(rep_context *c) {
     net_nng *nng = c->nng;
     c->next = NULL;
     uv_mutex_lock(&nng->mutex);
-    if (nng->tail) nng->tail->next = c;
-    else nng->head = c;
+    if (nng->tail)
+        nng->tail->next = c;
+    else
+        nng->head = c;
     nng->tail = c;
     uv_cond_signal(&nng->work);
     uv_mutex_unlock(&nng->mutex);
 }
 
-static void nng_reply(cop_request *request, cop_message *message)
-{
+static void nng_reply(cop_request *request, cop_message *message) {
     rep_context *c = (rep_context *)request;
     COP_ASSERT(c->state == HELD);
     cop_message_fini(&request->message);
     c->reply = *message;
     memset(message, 0, sizeof *message);
     size_t size = 0;
-    for (int i = 0; i < COP_MESSAGE_PARTS; i++) size += c->reply.part[i] ? c->reply.part[i]->size : 0;
-    if (size <= INLINE_BYTES || atomic_load(&c->nng->closing)) send_reply(c);
-    else encode_later(c);
+    for (int i = 0; i < COP_MESSAGE_PARTS; i++)
+        size += c->reply.part[i] ? c->reply.part[i]->size : 0;
+    if (size <= INLINE_BYTES || atomic_load(&c->nng->closing))
+        send_reply(c);
+    else
+        encode_later(c);
 }
 
-static void nng_drop(cop_request *request)
-{
+static void nng_drop(cop_request *request) {
     rep_context *c = (rep_context *)request;
     COP_ASSERT(c->state == HELD);
     cop_message_fini(&request->message);
-    if (atomic_load(&c->nng->closing)) c->state = ENDED;
-    else receive(c);
+    receive_again(c);
 }
 
 static const net_transport nng_transport = {.reply = nng_reply, .drop = nng_drop};
 
 /* ---- contexts ---- */
 
-static rep_context *create_context(net_nng *nng)
-{
+static rep_context *create_context(net_nng *nng) {
     rep_context *c = cop_alloc(sizeof *c);
     if (!c) return NULL;
     c->nng = nng;
@@ -239,9 +244,9 @@ static rep_context *create_context(net_nng *nng)
     return c;
 }
 
-/* Requests that are held must not use up the contexts: an unread request hides its sender's death (W3). */
-static void ensure_contexts(net_nng *nng)
-{
+/* Requests that are held must not use up the contexts: an unread request hides its sender's death
+ * (W3). */
+static void ensure_contexts(net_nng *nng) {
     while (nng->count < CONTEXTS_MAX && atomic_load(&nng->receiving) < nng->wanted) {
         rep_context *c = create_context(nng);
         if (!c) return;
@@ -250,13 +255,11 @@ static void ensure_contexts(net_nng *nng)
     }
 }
 
-void net_nng_replenish(net_nng *nng)
-{
+void net_nng_replenish(net_nng *nng) {
     ensure_contexts(nng);
 }
 
-void net_nng_expect(net_nng *nng, int workers)
-{
+void net_nng_expect(net_nng *nng, int workers) {
     int wanted = 2 * workers + 4;
     if (wanted > nng->wanted) nng->wanted = wanted;
     ensure_contexts(nng);
@@ -264,14 +267,13 @@ void net_nng_expect(net_nng *nng, int workers)
 
 /* ---- sockets ---- */
 
-static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument)
-{
+static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     cop_server *server = argument;
-    net_server_note(server, event == NNG_PIPE_EV_REM_POST ? NET_ITEM_GONE : NET_ITEM_BORN, (uint64_t)(uint32_t)nng_pipe_id(pipe));
+    net_server_note(server, event == NNG_PIPE_EV_REM_POST ? NET_ITEM_GONE : NET_ITEM_BORN,
+                    (uint64_t)(uint32_t)nng_pipe_id(pipe));
 }
 
-cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error)
-{
+cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
     net_nng *nng = cop_alloc(sizeof *nng);
     if (nng) nng->contexts = cop_alloc_array(CONTEXTS_MAX, sizeof *nng->contexts);
     if (!nng || !nng->contexts || nng_rep0_open(&nng->socket)) {
@@ -293,41 +295,44 @@ cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error)
     return COP_OK;
 }
 
-cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error)
-{
+cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
     nng_listener listener;
-    int          failed = nng_listener_create(&listener, nng->socket, url);
-    if (failed) return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, nng_strerror(failed));
+    int failed = nng_listener_create(&listener, nng->socket, url);
+    if (failed)
+        return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, nng_strerror(failed));
     nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
-    if (strncmp(url, "ipc://", 6) == 0) nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, 0600);
+    if (strncmp(url, "ipc://", 6) == 0)
+        nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, 0600);
     if (strncmp(url, "tcp://", 6) == 0) nng_listener_set_bool(listener, NNG_OPT_TCP_NODELAY, true);
     failed = nng_listener_start(listener, 0);
     if (!failed) return COP_OK;
     nng_listener_close(listener);
-    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_BUSY : failed == NNG_EPERM ? COP_ERR_DENIED : COP_ERR_INPUT;
-    return cop_fail(error, code, "cannot listen on %s: %s", url, failed == NNG_EADDRINUSE ? "the address is in use by another program" : nng_strerror(failed));
+    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_BUSY
+                   : failed == NNG_EPERM    ? COP_ERR_DENIED
+                                            : COP_ERR_INPUT;
+    return cop_fail(error, code, "cannot listen on %s: %s", url,
+                    failed == NNG_EADDRINUSE ? "the address is in use by another program"
+                                             : nng_strerror(failed));
 }
 
-void net_nng_disconnect(net_nng *nng, uint64_t connection)
-{
+void net_nng_disconnect(net_nng *nng, uint64_t connection) {
     (void)nng;
     nng_pipe pipe = {.id = (uint32_t)connection};
     nng_pipe_close(pipe);
 }
 
-void net_nng_close(net_nng *nng)
-{
+void net_nng_close(net_nng *nng) {
     atomic_store(&nng->closing, true);
     uv_mutex_lock(&nng->mutex);
     nng->ending = true;
     uv_cond_broadcast(&nng->work);
     uv_mutex_unlock(&nng->mutex);
-    for (int i = 0; i < nng->encoders; i++) uv_thread_join(&nng->encoder[i]); /* they finish their queue */
+    for (int i = 0; i < nng->encoders; i++)
+        uv_thread_join(&nng->encoder[i]); /* they finish their queue */
     nng_close(nng->socket);
 }
 
-void net_nng_destroy(net_nng *nng)
-{
+void net_nng_destroy(net_nng *nng) {
     for (int i = 0; i < nng->count; i++) {
         rep_context *c = nng->contexts[i];
         nng_aio_stop(c->aio); /* waits for its callback */

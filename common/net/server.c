@@ -1,4 +1,5 @@
-/* The server's loop side: one queue that all transports append to, read on the loop thread (W4). See net.h. */
+/* The server's loop side: one queue that all transports append to, read on the loop thread (W4).
+ * See net.h. */
 #include "common/net/internal.h"
 
 #include <string.h>
@@ -8,14 +9,15 @@
 
 /* ---- the queue ---- */
 
-bool net_server_push(cop_server *server, net_item *item)
-{
+bool net_server_push(cop_server *server, net_item *item) {
     item->next = NULL;
     uv_mutex_lock(&server->mutex);
     bool open = !server->closed;
     if (open) {
-        if (server->tail) server->tail->next = item;
-        else server->head = item;
+        if (server->tail)
+            server->tail->next = item;
+        else
+            server->head = item;
         server->tail = item;
         uv_async_send(&server->wake);
     }
@@ -23,8 +25,7 @@ bool net_server_push(cop_server *server, net_item *item)
     return open;
 }
 
-void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection)
-{
+void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection) {
     net_item *item = cop_alloc(sizeof *item);
     if (!item) return; /* heartbeats notice it (W2) */
     item->kind = kind;
@@ -34,17 +35,15 @@ void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection
 
 /* ---- live connections ---- */
 
-static size_t find_live(const cop_server *server, uint64_t connection)
-{
+static size_t find_live(const cop_server *server, uint64_t connection) {
     size_t i = 0;
     while (i < server->live_count && server->live[i] != connection) i++;
     return i;
 }
 
-static void add_live(cop_server *server, uint64_t connection)
-{
+static void add_live(cop_server *server, uint64_t connection) {
     if (server->live_count == server->live_capacity) {
-        size_t    capacity = server->live_capacity ? server->live_capacity * 2 : 64;
+        size_t capacity = server->live_capacity ? server->live_capacity * 2 : 64;
         uint64_t *live = cop_realloc(server->live, capacity * sizeof *live);
         if (live) server->live = live;
         bool *spoke = live ? cop_realloc(server->spoke, capacity * sizeof *spoke) : NULL;
@@ -57,8 +56,7 @@ static void add_live(cop_server *server, uint64_t connection)
 }
 
 /* Forgets a connection; true if it had sent a request. */
-static bool remove_live(cop_server *server, uint64_t connection)
-{
+static bool remove_live(cop_server *server, uint64_t connection) {
     size_t i = find_live(server, connection);
     if (i == server->live_count) return false;
     bool spoke = server->spoke[i];
@@ -70,8 +68,7 @@ static bool remove_live(cop_server *server, uint64_t connection)
 
 /* ---- loop thread ---- */
 
-static void take_request(cop_server *server, cop_request *request)
-{
+static void take_request(cop_server *server, cop_request *request) {
     size_t i = find_live(server, request->connection);
     if (i == server->live_count) { /* its connection went meanwhile */
         cop_server_drop(request);
@@ -83,32 +80,33 @@ static void take_request(cop_server *server, cop_request *request)
     server->handler.on_request(server->context, request);
 }
 
-static void read_queue(uv_async_t *wake)
-{
+static void read_queue(uv_async_t *wake) {
     cop_server *server = wake->data;
     uv_mutex_lock(&server->mutex);
     net_item *item = server->head;
     server->head = server->tail = NULL;
     uv_mutex_unlock(&server->mutex);
     while (item) {
-        net_item     *next = item->next;
+        net_item *next = item->next;
         net_item_kind kind = item->kind;
-        uint64_t      connection = item->connection;
+        uint64_t connection = item->connection;
         if (kind == NET_ITEM_REQUEST) {
             take_request(server, item->request);
         } else {
             cop_free(item);
-            if (kind == NET_ITEM_BORN) add_live(server, connection);
-            else if (remove_live(server, connection)) server->handler.on_gone(server->context, connection);
+            if (kind == NET_ITEM_BORN)
+                add_live(server, connection);
+            else if (remove_live(server, connection))
+                server->handler.on_gone(server->context, connection);
         }
         item = next;
     }
 }
 
-cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context, cop_server **out, cop_error *error)
-{
+cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context,
+                          cop_server **out, cop_error *error) {
     cop_server *server = cop_alloc(sizeof *server);
-    net_hub    *hub = cop_alloc(sizeof *hub);
+    net_hub *hub = cop_alloc(sizeof *hub);
     if (!server || !hub) {
         cop_free(server);
         cop_free(hub);
@@ -129,29 +127,32 @@ cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, vo
     return COP_OK;
 }
 
-cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error)
-{
+cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error) {
     bool loopback;
     COP_TRY(cop_url_check(url, &loopback, error));
-    if (!server->nng) COP_TRY(net_nng_create(server, &server->nng, error));
+    if (!server->nng) {
+        COP_TRY(net_nng_create(server, &server->nng, error));
+        net_nng_expect(server->nng, server->expected);
+    }
     return net_nng_listen(server->nng, url, error);
 }
 
-void cop_server_expect(cop_server *server, int workers)
-{
-    if (server->nng) net_nng_expect(server->nng, workers);
+void cop_server_expect(cop_server *server, int workers) {
+    if (workers > server->expected) server->expected = workers;
+    if (server->nng) net_nng_expect(server->nng, server->expected);
 }
 
-void cop_server_disconnect(cop_server *server, uint64_t connection)
-{
-    if (server->nng) net_nng_disconnect(server->nng, connection);
+void cop_server_disconnect(cop_server *server, uint64_t connection) {
+    if (connection >= NET_MEMORY_CONNECTIONS)
+        net_memory_disconnect(server->hub, connection);
+    else if (server->nng)
+        net_nng_disconnect(server->nng, connection);
 }
 
 /* ---- the end ---- */
 
 /* What is still in the queue is dropped. */
-static void drain_queue(cop_server *server)
-{
+static void drain_queue(cop_server *server) {
     uv_mutex_lock(&server->mutex);
     server->closed = true;
     net_item *item = server->head;
@@ -159,14 +160,16 @@ static void drain_queue(cop_server *server)
     uv_mutex_unlock(&server->mutex);
     while (item) {
         net_item *next = item->next;
-        if (item->kind == NET_ITEM_REQUEST) cop_server_drop(item->request);
-        else cop_free(item);
+        if (item->kind == NET_ITEM_REQUEST)
+            cop_server_drop(item->request);
+        else
+            cop_free(item);
         item = next;
     }
 }
 
-void cop_server_close(cop_server *server)
-{
+void cop_server_close(cop_server *server) {
+    if (server->closed) return;
     uv_mutex_lock(&server->hub->mutex);
     server->hub->server = NULL;
     uv_mutex_unlock(&server->hub->mutex);
@@ -175,14 +178,13 @@ void cop_server_close(cop_server *server)
     if (server->nng) net_nng_close(server->nng);
 }
 
-static void free_server(uv_handle_t *handle)
-{
+static void free_server(uv_handle_t *handle) {
     cop_server *server = handle->data;
     server->wake_open = false;
 }
 
-void cop_server_destroy(cop_server *server)
-{
+void cop_server_destroy(cop_server *server) {
+    cop_server_close(server);
     if (server->nng) net_nng_destroy(server->nng);
     uv_close((uv_handle_t *)&server->wake, free_server);
     while (server->wake_open) uv_run(server->loop, UV_RUN_NOWAIT);
@@ -193,8 +195,7 @@ void cop_server_destroy(cop_server *server)
     cop_free(server);
 }
 
-void net_hub_release(net_hub *hub)
-{
+void net_hub_release(net_hub *hub) {
     if (atomic_fetch_sub(&hub->references, 1) > 1) return;
     uv_mutex_destroy(&hub->mutex);
     cop_free(hub);
@@ -202,62 +203,64 @@ void net_hub_release(net_hub *hub)
 
 /* ---- requests ---- */
 
-uint64_t cop_request_connection(const cop_request *request)
-{
+uint64_t cop_request_connection(const cop_request *request) {
     return request->connection;
 }
 
-const cop_message *cop_request_message(const cop_request *request)
-{
+const cop_message *cop_request_message(const cop_request *request) {
     return &request->message;
 }
 
-const char *cop_request_address(const cop_request *request)
-{
+const char *cop_request_address(const cop_request *request) {
     return request->address;
 }
 
-void cop_server_reply(cop_request *request, cop_message *message)
-{
+void cop_server_reply(cop_request *request, cop_message *message) {
     atomic_fetch_add(&request->server->replies, 1);
     request->transport->reply(request, message);
 }
 
-void cop_server_drop(cop_request *request)
-{
+void cop_server_drop(cop_request *request) {
     request->transport->drop(request);
 }
 
-void cop_server_count(const cop_server *server, cop_server_counters *out)
-{
-    *out = (cop_server_counters){.requests = atomic_load(&server->requests), .replies = atomic_load(&server->replies),
-                                 .bytes_in = atomic_load(&server->bytes_in), .bytes_out = atomic_load(&server->bytes_out),
-                                 .bad_frames = atomic_load(&server->bad_frames), .connections = server->live_count};
+void cop_server_count(const cop_server *server, cop_server_counters *out) {
+    *out = (cop_server_counters){.requests = atomic_load(&server->requests),
+                                 .replies = atomic_load(&server->replies),
+                                 .bytes_in = atomic_load(&server->bytes_in),
+                                 .bytes_out = atomic_load(&server->bytes_out),
+                                 .bad_frames = atomic_load(&server->bad_frames),
+                                 .connections = server->live_count};
 }
 
 /* ---- addresses ---- */
 
-static bool is_loopback(const char *host, size_t length)
-{
-    return (length == 9 && strncmp(host, "localhost", 9) == 0) || (length >= 4 && strncmp(host, "127.", 4) == 0) ||
+static bool is_loopback(const char *host, size_t length) {
+    return (length == 9 && strncmp(host, "localhost", 9) == 0) ||
+           (length >= 4 && strncmp(host, "127.", 4) == 0) ||
            (length == 5 && strncmp(host, "[::1]", 5) == 0);
 }
 
-cop_err cop_url_check(const char *url, bool *loopback, cop_error *error)
-{
+cop_err cop_url_check(const char *url, bool *loopback, cop_error *error) {
     *loopback = true;
     if (strncmp(url, "ipc://", 6) == 0) {
         size_t length = strlen(url + 6);
-        if (length < 1 || length > 100) return cop_fail(error, COP_ERR_INPUT, "%s: expected ipc:///PATH with at most 100 characters", url);
+        if (length < 1 || length > 100)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s: expected ipc:///PATH with at most 100 characters", url);
         return COP_OK;
     }
     if (strncmp(url, "tcp://", 6) == 0) {
         const char *host = url + 6, *colon = strrchr(host, ':');
-        uint64_t    port = 0;
-        bool        good = colon && colon > host && strchr(host, '/') == NULL && cop_parse_u64(colon + 1, &port) && port <= 65535;
-        if (!good) return cop_fail(error, COP_ERR_INPUT, "%s: expected tcp://HOST:PORT, such as tcp://127.0.0.1:29700", url);
+        uint64_t port = 0;
+        bool good = colon && colon > host && strchr(host, '/') == NULL &&
+                    cop_parse_u64(colon + 1, &port) && port <= 65535;
+        if (!good)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s: expected tcp://HOST:PORT, such as tcp://127.0.0.1:29700", url);
         *loopback = is_loopback(host, (size_t)(colon - host));
         return COP_OK;
     }
-    return cop_fail(error, COP_ERR_INPUT, "\"%s\" is not an address: expected tcp://HOST:PORT or ipc:///PATH", url);
+    return cop_fail(error, COP_ERR_INPUT,
+                    "\"%s\" is not an address: expected tcp://HOST:PORT or ipc:///PATH", url);
 }

@@ -1,0 +1,361 @@
+/* What every transport keeps: one suite over in-memory, ipc and tcp. LABELS: quick threads
+ *
+ * A transport is one row of TRANSPORTS; each test below runs over each of them. */
+#include "conformance/net/harness.h"
+
+#define MEGABYTES_12 (12u << 20)
+#define LINKS        32
+#define TIMEOUT_MS   10000
+
+typedef struct fixture {
+    transport kind;
+    host host;
+    bool stopped;
+} fixture;
+
+static int setup(void **state) {
+    fixture *f = cop_alloc(sizeof *f);
+    const transport *kind = *state;
+    f->kind = *kind;
+    start_host(&f->host, f->kind);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture *f = *state;
+    if (!f->stopped) stop_host(&f->host);
+    cop_free(f);
+    return 0;
+}
+
+static void stop(fixture *f) {
+    stop_host(&f->host);
+    f->stopped = true;
+}
+
+/* ---- messages ---- */
+
+static void check_echo(cop_link *link, const size_t sizes[COP_MESSAGE_PARTS], int count) {
+    cop_message m = {.type = COP_MESSAGE_CALL, .call = {.method = ASK_ECHO}}, reply;
+    cop_buffer *sent[COP_MESSAGE_PARTS] = {0};
+    for (int i = 0; i < count; i++) {
+        sent[i] = make_bytes(sizes[i], (uint32_t)i);
+        m.part[i] = cop_buffer_hold(sent[i]);
+    }
+    assert_int_equal(cop_link_call(link, &m, &reply, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(reply.type, COP_MESSAGE_ANSWER);
+    assert_int_equal(reply.answer.method, ASK_ECHO);
+    for (int i = 0; i < COP_MESSAGE_PARTS; i++) {
+        assert_null(m.part[i]);
+        if (i >= count) {
+            assert_null(reply.part[i]);
+            continue;
+        }
+        assert_true(same_bytes(sent[i], reply.part[i]));
+        cop_buffer_release(sent[i]);
+    }
+    cop_message_fini(&reply);
+}
+
+static void test_round_trip_keeps_parts(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    const size_t table[][COP_MESSAGE_PARTS] = {
+        {1}, {0, 1}, {5, 0, 64}, {63, 64, 65, 1}, {1000, 100000, 0, 1}};
+    const int counts[] = {1, 2, 3, 4, 4};
+    check_echo(link, table[0], 0);
+    for (int i = 0; i < 5; i++) check_echo(link, table[i], counts[i]);
+    cop_link_close(link);
+}
+
+static void test_big_then_small(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    const size_t big[COP_MESSAGE_PARTS] = {MEGABYTES_12}, small[COP_MESSAGE_PARTS] = {1};
+    for (int i = 0; i < 3; i++) {
+        check_echo(link, big, 1);
+        check_echo(link, small, 1);
+    }
+    cop_link_close(link);
+}
+
+static void test_parts_outlive_link_and_server(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    cop_message reply;
+    cop_buffer *size = cop_buffer_create(4);
+    cop_store_u32(size->data, 200000);
+    assert_int_equal(call(link, ASK_FILL, size, &reply, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(link);
+    stop(f);
+    assert_int_equal(reply.part[0]->size, 200000);
+    assert_int_equal(((unsigned char *)reply.part[0]->data)[199999], 7);
+    cop_message_fini(&reply);
+}
+
+static void test_failure_is_returned_as_error(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    cop_error error = {0};
+    assert_int_equal(call_plain(link, ASK_FAIL, TIMEOUT_MS, &error), COP_ERR_NOT_FOUND);
+    assert_string_equal(error.text, "there is no such job");
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(link);
+}
+
+/* ---- many at once, in any order ---- */
+
+static void test_many_links_at_once(void **state) {
+    fixture *f = *state;
+    caller callers[LINKS];
+    for (int i = 0; i < LINKS; i++)
+        start_caller(&callers[i], open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&f->host.holding, LINKS)); /* all held at once: none waits for another */
+    cop_link *link = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    bool seen[LINKS] = {false};
+    for (int i = 0; i < LINKS; i++) {
+        uv_thread_join(&callers[i].thread);
+        assert_int_equal(callers[i].result, COP_OK);
+        assert_in_range(callers[i].order, 0, LINKS - 1);
+        assert_false(seen[callers[i].order]);
+        seen[callers[i].order] = true;
+        cop_link_close(callers[i].link);
+    }
+    cop_link_close(link);
+}
+
+static void test_replies_in_another_order(void **state) {
+    fixture *f = *state;
+    caller first, second;
+    start_caller(&first, open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&f->host.holding, 1));
+    start_caller(&second, open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&f->host.holding, 2));
+    cop_link *link = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    uv_thread_join(&first.thread);
+    uv_thread_join(&second.thread);
+    assert_int_equal(second.order, 0);
+    assert_int_equal(first.order, 1);
+    cop_link_close(first.link);
+    cop_link_close(second.link);
+    cop_link_close(link);
+}
+
+static void test_held_request_lets_others_go_on(void **state) {
+    fixture *f = *state;
+    caller held;
+    start_caller(&held, open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&f->host.holding, 1));
+    cop_link *link = open_link(&f->host);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(atomic_load(&f->host.holding), 1);
+    assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    uv_thread_join(&held.thread);
+    assert_int_equal(held.result, COP_OK);
+    cop_link_close(held.link);
+    cop_link_close(link);
+}
+
+/* ---- time-outs and cancels ---- */
+
+static void test_time_out_then_next_call(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    cop_error error = {0};
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    uint64_t began = cop_clock_ns();
+    assert_int_equal(call_plain(link, ASK_DROP, 100, &error), COP_ERR_TIMEOUT);
+    assert_in_range((cop_clock_ns() - began) / 1000000, 99, 3000);
+    assert_non_null(strstr(error.text, "did not answer within 0.1 s"));
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(link);
+}
+
+static void test_late_reply_goes_nowhere(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host), *other = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_HOLD, 100, NULL), COP_ERR_TIMEOUT);
+    assert_true(wait_for(&f->host.holding, 1));
+    assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    cop_message reply;
+    assert_int_equal(call(link, ASK_ECHO, make_bytes(10, 1), &reply, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(reply.part[0]->size, 10); /* not the late answer's 4 bytes */
+    cop_message_fini(&reply);
+    cop_link_close(link);
+    cop_link_close(other);
+}
+
+static void test_cancel_ends_call(void **state) {
+    fixture *f = *state;
+    caller held;
+    cop_error error = {0};
+    start_caller(&held, open_link(&f->host), ASK_HOLD, 60000);
+    assert_true(wait_for(&f->host.holding, 1));
+    uint64_t began = cop_clock_ns();
+    cop_link_cancel(held.link);
+    uv_thread_join(&held.thread);
+    assert_in_range((cop_clock_ns() - began) / 1000000, 0, 3000);
+    assert_int_equal(held.result, COP_ERR_CLOSED);
+    assert_int_equal(call_plain(held.link, ASK_ECHO, TIMEOUT_MS, &error), COP_ERR_CLOSED);
+    cop_link_close(held.link);
+}
+
+/* Cancels that meet a call at any moment of it. */
+static void test_cancel_at_any_moment(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 40; i++) {
+        caller c;
+        start_caller(&c, open_link(&f->host), ASK_DROP, 60000);
+        uint64_t until = cop_clock_ns() + (uint64_t)i * 25000;
+        while (cop_clock_ns() < until) {}
+        uint64_t began = cop_clock_ns();
+        cop_link_cancel(c.link);
+        uv_thread_join(&c.thread);
+        assert_in_range((cop_clock_ns() - began) / 1000000, 0, 5000);
+        assert_int_equal(c.result, COP_ERR_CLOSED);
+        cop_link_close(c.link);
+    }
+}
+
+/* ---- connections that go ---- */
+
+static void test_closed_link_is_gone_once(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host), *other = open_link(&f->host);
+    assert_int_equal(call_plain(other, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    uint64_t connection = atomic_load(&f->host.last_connection);
+    assert_int_equal(atomic_load(&f->host.gone), 0);
+    cop_link_close(link);
+    assert_true(wait_for(&f->host.gone, 1));
+    assert_true(atomic_load(&f->host.last_gone) == connection);
+    assert_int_equal(call_plain(other, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(atomic_load(&f->host.gone), 1);
+    cop_link_close(other);
+    assert_true(wait_for(&f->host.gone, 2));
+}
+
+static void test_link_that_never_spoke_is_not_gone(void **state) {
+    fixture *f = *state;
+    cop_link *silent = open_link(&f->host), *link = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(silent);
+    cop_link_close(link);
+    assert_true(wait_for(&f->host.gone, 1));
+    cop_clock_sleep_ms(20);
+    assert_int_equal(atomic_load(&f->host.gone), 1);
+}
+
+static void test_reply_to_closed_link_is_dropped(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host), *other = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_HOLD, 50, NULL), COP_ERR_TIMEOUT);
+    assert_true(wait_for(&f->host.holding, 1));
+    cop_link_close(link);
+    assert_true(wait_for(&f->host.gone, 1));
+    assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(call_plain(other, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(other);
+}
+
+static void test_disconnected_link_sees_it_and_comes_back(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    uint64_t before = atomic_load(&f->host.last_connection);
+    assert_int_equal(call_plain(link, ASK_DISCONNECT, TIMEOUT_MS, NULL), COP_ERR_CLOSED);
+    assert_true(wait_for(&f->host.gone, 1));
+    assert_true(atomic_load(&f->host.last_gone) == before);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_true(atomic_load(&f->host.last_connection) != before);
+    cop_link_close(link);
+    assert_true(wait_for(&f->host.gone, 2));
+}
+
+static void test_server_ends_with_calls_under_way(void **state) {
+    fixture *f = *state;
+    caller held[3];
+    cop_error error = {0};
+    f->host.hold_back = true; /* answered only after close: too late */
+    for (int i = 0; i < 3; i++) start_caller(&held[i], open_link(&f->host), ASK_HOLD, 60000);
+    assert_true(wait_for(&f->host.holding, 3));
+    stop(f);
+    for (int i = 0; i < 3; i++) {
+        uv_thread_join(&held[i].thread);
+        assert_int_equal(held[i].result, COP_ERR_CLOSED);
+        cop_err expected = f->kind == MEMORY ? COP_ERR_CLOSED : COP_ERR_UNREACHABLE;
+        assert_int_equal(call_plain(held[i].link, ASK_ECHO, 100, &error), expected);
+        cop_link_close(held[i].link);
+    }
+}
+
+static void test_server_ends_with_idle_links(void **state) {
+    fixture *f = *state;
+    cop_link *links[8];
+    for (int i = 0; i < 8; i++) {
+        links[i] = open_link(&f->host);
+        if (i % 2) assert_int_equal(call_plain(links[i], ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    }
+    stop(f);
+    for (int i = 0; i < 8; i++) {
+        assert_int_not_equal(call_plain(links[i], ASK_ECHO, 50, NULL), COP_OK);
+        cop_link_close(links[i]);
+    }
+}
+
+/* ---- counters ---- */
+
+static void test_counters_count(void **state) {
+    fixture *f = *state;
+    cop_link *link = open_link(&f->host);
+    cop_server_counters before, after;
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_server_count(f->host.server, &before);
+    const size_t sizes[COP_MESSAGE_PARTS] = {100000};
+    check_echo(link, sizes, 1);
+    cop_server_count(f->host.server, &after);
+    assert_int_equal(after.requests - before.requests, 1);
+    assert_int_equal(after.replies - before.replies, 1);
+    assert_int_equal(after.bad_frames, 0);
+    if (f->kind != MEMORY) {
+        assert_in_range(after.bytes_in - before.bytes_in, 100000, 100300);
+        assert_in_range(after.bytes_out - before.bytes_out, 100000, 100300);
+    }
+    cop_link_close(link);
+}
+
+/* One row per transport and test. */
+static const transport transports[] = {MEMORY, IPC, TCP};
+#define ON(test, index, name)                                                                      \
+    {#test " (" name ")", test, setup, teardown, (void *)(uintptr_t)&transports[index]}
+#define OVER_ALL(test) ON(test, 0, "memory"), ON(test, 1, "ipc"), ON(test, 2, "tcp")
+
+int main(void) {
+    cop_log_configure(COP_LOG_NONE, false);
+    const struct CMUnitTest tests[] = {
+        OVER_ALL(test_round_trip_keeps_parts),
+        OVER_ALL(test_big_then_small),
+        OVER_ALL(test_parts_outlive_link_and_server),
+        OVER_ALL(test_failure_is_returned_as_error),
+        OVER_ALL(test_many_links_at_once),
+        OVER_ALL(test_replies_in_another_order),
+        OVER_ALL(test_held_request_lets_others_go_on),
+        OVER_ALL(test_time_out_then_next_call),
+        OVER_ALL(test_late_reply_goes_nowhere),
+        OVER_ALL(test_cancel_ends_call),
+        OVER_ALL(test_cancel_at_any_moment),
+        OVER_ALL(test_closed_link_is_gone_once),
+        OVER_ALL(test_link_that_never_spoke_is_not_gone),
+        OVER_ALL(test_reply_to_closed_link_is_dropped),
+        OVER_ALL(test_disconnected_link_sees_it_and_comes_back),
+        OVER_ALL(test_server_ends_with_calls_under_way),
+        OVER_ALL(test_server_ends_with_idle_links),
+        OVER_ALL(test_counters_count),
+    };
+    return cmocka_run_group_tests_name("transport", tests, NULL, NULL);
+}
