@@ -8,7 +8,7 @@ endif()
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_C_FLAGS_DEBUG "-O0 -g")
 add_compile_options(-ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
-  -Wmissing-prototypes -Wvla -Wpointer-arith -Wcast-qual -Wwrite-strings -Wundef -Wformat=2 -Wnull-dereference
+  -Wmissing-prototypes -Wvla -Wpointer-arith -Wcast-qual -Wwrite-strings -Wundef -Wformat=2
   -Wno-missing-field-initializers)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-format-truncation) # texts for people are cut on purpose
