@@ -171,7 +171,7 @@ static void run_host(void *argument) {
     COP_ASSERT(uv_loop_close(&h->loop) == 0);
 }
 
-static void start_host(host *h, transport kind) {
+static inline void start_host(host *h, transport kind) {
     memset(h, 0, sizeof *h);
     h->kind = kind;
     uv_sem_init(&h->ready, 0);
@@ -180,13 +180,13 @@ static void start_host(host *h, transport kind) {
     assert_int_equal(h->error.code, COP_OK);
 }
 
-static void stop_host(host *h) {
+static inline void stop_host(host *h) {
     uv_async_send(&h->stop);
     uv_thread_join(&h->thread);
     uv_sem_destroy(&h->ready);
 }
 
-static cop_link *open_link(host *h) {
+static inline cop_link *open_link(host *h) {
     cop_link *link = NULL;
     cop_error error = {0};
     cop_err e = h->kind == MEMORY ? cop_link_open_local(h->server, &link, &error)
@@ -205,7 +205,7 @@ static cop_err call(cop_link *link, uint32_t method, cop_buffer *part, cop_messa
     return cop_link_call(link, &m, reply, timeout_ms, error);
 }
 
-static cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeout_ms, cop_error *error) {
+static inline cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeout_ms, cop_error *error) {
     cop_message reply;
     cop_err e = call(link, method, NULL, &reply, timeout_ms, error);
     if (!e) cop_message_fini(&reply);
@@ -213,19 +213,19 @@ static cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeout_ms, 
 }
 
 /* Bytes that tell position and seed. */
-static cop_buffer *make_bytes(size_t size, uint32_t seed) {
+static inline cop_buffer *make_bytes(size_t size, uint32_t seed) {
     cop_buffer *b = cop_buffer_create(size);
     for (size_t i = 0; i < size; i++)
         ((unsigned char *)b->data)[i] = (unsigned char)(i * 31 + (i >> 8) * 7 + seed);
     return b;
 }
 
-static bool same_bytes(const cop_buffer *a, const cop_buffer *b) {
+static inline bool same_bytes(const cop_buffer *a, const cop_buffer *b) {
     return a && b && a->size == b->size && memcmp(a->data, b->data, a->size) == 0;
 }
 
 /* Waits until *value has reached `least`; false after 5 s. */
-static bool wait_for(atomic_int *value, int least) {
+static inline bool wait_for(atomic_int *value, int least) {
     for (int i = 0; i < 5000 && atomic_load(value) < least; i++) cop_clock_sleep_ms(1);
     return atomic_load(value) >= least;
 }
@@ -251,7 +251,7 @@ static void run_caller(void *argument) {
     cop_message_fini(&reply);
 }
 
-static void start_caller(caller *c, cop_link *link, uint32_t method, uint32_t timeout_ms) {
+static inline void start_caller(caller *c, cop_link *link, uint32_t method, uint32_t timeout_ms) {
     *c = (caller){.link = link, .method = method, .timeout_ms = timeout_ms};
     COP_ASSERT(uv_thread_create(&c->thread, run_caller, c) == 0);
 }

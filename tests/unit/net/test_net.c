@@ -1,0 +1,195 @@
+/* What is particular to one transport: addresses, listening, memory's economy. LABELS: quick
+ * threads */
+#include "conformance/net/harness.h"
+
+#include <sys/stat.h>
+
+#define TIMEOUT_MS 10000
+
+static void test_url_is_checked(void **state) {
+    (void)state;
+    const char *const good[] = {"tcp://127.0.0.1:29700", "tcp://localhost:0", "tcp://[::1]:1",
+                                "tcp://10.0.0.1:65535", "ipc:///run/coppice.sock"};
+    const bool local[] = {true, true, true, false, true};
+    bool loopback;
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(cop_url_check(good[i], &loopback, NULL), COP_OK);
+        assert_int_equal(loopback, local[i]);
+    }
+    const char *const bad[] = {"",
+                               "127.0.0.1:29700",
+                               "tcp://",
+                               "tcp://host",
+                               "tcp://:1",
+                               "tcp://host:65536",
+                               "tcp://host:x",
+                               "ipc://",
+                               "http://host:1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cop_error error = {0};
+        assert_int_equal(cop_url_check(bad[i], &loopback, &error), COP_ERR_INPUT);
+        assert_non_null(strstr(error.text, "expected"));
+    }
+}
+
+static void test_bad_url_opens_no_link(void **state) {
+    (void)state;
+    cop_link *link = NULL;
+    cop_error error = {0};
+    assert_int_equal(cop_link_open("udp://127.0.0.1:1", &link, &error), COP_ERR_INPUT);
+    assert_non_null(strstr(error.text, "udp://127.0.0.1:1"));
+    assert_null(link);
+}
+
+static void test_nobody_there_names_the_address(void **state) {
+    (void)state;
+    const char *const urls[] = {"tcp://127.0.0.1:9", "ipc:///nowhere/coppice.sock"};
+    for (int i = 0; i < 2; i++) {
+        cop_link *link;
+        cop_error error = {0};
+        assert_int_equal(cop_link_open(urls[i], &link, NULL), COP_OK);
+        assert_int_equal(call_plain(link, ASK_ECHO, 150, &error), COP_ERR_UNREACHABLE);
+        assert_non_null(strstr(error.text, urls[i]));
+        assert_non_null(strstr(error.text, "0.15 s"));
+        cop_link_close(link);
+    }
+}
+
+/* A link that was opened before its server listens connects when it does. */
+static void test_link_finds_a_server_that_comes_later(void **state) {
+    (void)state;
+    host first;
+    start_host(&first, TCP);
+    cop_link *link = open_link(&first);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    stop_host(&first);
+    assert_int_equal(call_plain(link, ASK_ECHO, 100, NULL), COP_ERR_UNREACHABLE);
+    caller waiting;
+    start_caller(&waiting, link, ASK_ECHO, TIMEOUT_MS);
+    uv_loop_t loop;
+    cop_server *server;
+    const cop_server_handler handler = {.on_request = on_request, .on_gone = on_gone};
+    host third = {.kind = TCP};
+    uv_loop_init(&loop);
+    assert_int_equal(cop_server_create(&loop, &handler, &third, &server, NULL), COP_OK);
+    third.server = server;
+    assert_int_equal(cop_server_listen(server, first.url, NULL), COP_OK);
+    uint64_t until = cop_clock_ns() + 5000000000u;
+    while (cop_clock_ns() < until && !atomic_load(&third.last_connection))
+        uv_run(&loop, UV_RUN_NOWAIT);
+    uv_thread_join(&waiting.thread);
+    assert_int_equal(waiting.result, COP_OK);
+    cop_link_close(link);
+    cop_server_destroy(server);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+static void test_port_in_use_is_busy(void **state) {
+    (void)state;
+    host h;
+    uv_loop_t loop;
+    cop_server *server;
+    cop_error error = {0};
+    const cop_server_handler handler = {.on_request = on_request, .on_gone = on_gone};
+    start_host(&h, TCP);
+    uv_loop_init(&loop);
+    assert_int_equal(cop_server_create(&loop, &handler, NULL, &server, NULL), COP_OK);
+    assert_int_equal(cop_server_listen(server, h.url, &error), COP_ERR_BUSY);
+    assert_non_null(strstr(error.text, h.url));
+    assert_non_null(strstr(error.text, "in use"));
+    cop_server_destroy(server);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    stop_host(&h);
+}
+
+static void test_ipc_socket_is_private(void **state) {
+    (void)state;
+    host h;
+    struct stat status;
+    start_host(&h, IPC);
+    assert_int_equal(stat(h.url + strlen("ipc://"), &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+    stop_host(&h);
+}
+
+static void test_peer_addresses_are_told(void **state) {
+    (void)state;
+    const char *const begins[] = {"memory", "ipc", "127.0.0.1:"};
+    const transport kinds[] = {MEMORY, IPC, TCP};
+    for (int i = 0; i < 3; i++) {
+        host h;
+        start_host(&h, kinds[i]);
+        cop_link *link = open_link(&h), *other = open_link(&h);
+        assert_int_equal(call_plain(link, ASK_HOLD, 50, NULL), COP_ERR_TIMEOUT);
+        assert_true(wait_for(&h.holding, 1));
+        /* the loop thread leaves it alone until it is told to release */
+        assert_int_equal(strncmp(cop_request_address(h.held[0]), begins[i], strlen(begins[i])), 0);
+        assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+        cop_link_close(link);
+        cop_link_close(other);
+        stop_host(&h);
+    }
+}
+
+/* L2: in process nothing is allocated per call, and parts pass by reference. */
+static void test_memory_link_allocates_nothing(void **state) {
+    (void)state;
+    host h;
+    start_host(&h, MEMORY);
+    cop_link *link = open_link(&h);
+    cop_buffer *part = make_bytes(1000, 5);
+    cop_message reply;
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(call(link, ASK_ECHO, cop_buffer_hold(part), &reply, TIMEOUT_MS, NULL), 0);
+        cop_message_fini(&reply);
+    }
+    uint64_t before = cop_alloc_count();
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(call(link, ASK_ECHO, cop_buffer_hold(part), &reply, TIMEOUT_MS, NULL), 0);
+        assert_ptr_equal(reply.part[0], part);
+        cop_message_fini(&reply);
+    }
+    assert_int_equal(cop_alloc_count(), before);
+    cop_buffer_release(part);
+    cop_link_close(link);
+    stop_host(&h);
+}
+
+static void test_expected_workers_before_listening(void **state) {
+    (void)state;
+    host h;
+    start_host(&h, MEMORY); /* no socket: nothing to expect on */
+    cop_link *link = open_link(&h);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(link);
+    stop_host(&h);
+    uv_loop_t loop;
+    cop_server *server;
+    const cop_server_handler handler = {.on_request = on_request, .on_gone = on_gone};
+    uv_loop_init(&loop);
+    assert_int_equal(cop_server_create(&loop, &handler, NULL, &server, NULL), COP_OK);
+    cop_server_expect(server, 100);
+    uint64_t before = cop_alloc_count();
+    assert_int_equal(cop_server_listen(server, "tcp://127.0.0.1:0", NULL), COP_OK);
+    assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* a context each */
+    cop_server_close(server);
+    cop_server_close(server); /* idempotent */
+    cop_server_destroy(server);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+int main(void) {
+    cop_log_configure(COP_LOG_NONE, false);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_url_is_checked),
+        cmocka_unit_test(test_bad_url_opens_no_link),
+        cmocka_unit_test(test_nobody_there_names_the_address),
+        cmocka_unit_test(test_link_finds_a_server_that_comes_later),
+        cmocka_unit_test(test_port_in_use_is_busy),
+        cmocka_unit_test(test_ipc_socket_is_private),
+        cmocka_unit_test(test_peer_addresses_are_told),
+        cmocka_unit_test(test_memory_link_allocates_nothing),
+        cmocka_unit_test(test_expected_workers_before_listening),
+    };
+    return cmocka_run_group_tests_name("net", tests, NULL, NULL);
+}
