@@ -3,8 +3,14 @@
 
 #include <sodium.h>
 #include <string.h>
-#define XXH_INLINE_ALL
+#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
+#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
+/* AVX2 and AVX-512 where the CPU has them; the values are the same. */
+#    include <xxh_x86dispatch.h>
+#    define XXH3_64bits        XXH3_64bits_dispatch
+#    define XXH3_64bits_update XXH3_64bits_update_dispatch
+#endif
 
 #include "common/base/err.h"
 
@@ -18,6 +24,33 @@ uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t 
     XXH3_64bits_update(&state, a, a_size);
     if (b_size) XXH3_64bits_update(&state, b, b_size);
     return XXH3_64bits_digest(&state);
+}
+
+_Static_assert(sizeof(XXH3_state_t) <= sizeof(cop_xxh3), "room for xxHash's state");
+
+static XXH3_state_t *xxh3_of(cop_xxh3 *h) {
+    return (XXH3_state_t *)(void *)h;
+}
+
+void cop_xxh3_init(cop_xxh3 *h) {
+    XXH3_64bits_reset(xxh3_of(h));
+}
+
+void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size) {
+    if (size) XXH3_64bits_update(xxh3_of(h), data, size);
+}
+
+void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size) {
+    const size_t block = 64 << 10;
+    for (size_t at = 0; at < size; at += block) {
+        size_t n = size - at < block ? size - at : block;
+        memcpy((char *)to + at, (const char *)from + at, n);
+        XXH3_64bits_update(xxh3_of(h), (const char *)to + at, n);
+    }
+}
+
+uint64_t cop_xxh3_final(cop_xxh3 *h) {
+    return XXH3_64bits_digest(xxh3_of(h));
 }
 
 _Static_assert(sizeof(crypto_hash_sha256_state) <= sizeof(cop_sha256),

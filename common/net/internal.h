@@ -61,7 +61,8 @@ struct cop_server {
     bool closed;
     uint64_t *live; /* connections that exist */
     bool *spoke;    /* ... and sent a request */
-    size_t live_count, live_capacity;
+    size_t live_capacity;
+    atomic_size_t live_count; /* written by the loop thread only */
     net_hub *hub;
     net_nng *nng;
     int expected; /* workers, for sockets that open later */

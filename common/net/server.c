@@ -35,34 +35,46 @@ void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection
 
 /* ---- live connections ---- */
 
+static size_t live_count(const cop_server *server) {
+    return atomic_load_explicit(&server->live_count, memory_order_relaxed);
+}
+
+/* Its place among the live ones; live_count if it is none. */
 static size_t find_live(const cop_server *server, uint64_t connection) {
-    size_t i = 0;
-    while (i < server->live_count && server->live[i] != connection) i++;
+    size_t i = 0, count = live_count(server);
+    while (i < count && server->live[i] != connection) i++;
     return i;
 }
 
+static bool grow_live(cop_server *server) {
+    size_t capacity = server->live_capacity ? server->live_capacity * 2 : 64;
+    uint64_t *live = cop_realloc(server->live, capacity * sizeof *live);
+    if (!live) return false;
+    server->live = live;
+    bool *spoke = cop_realloc(server->spoke, capacity * sizeof *spoke);
+    if (!spoke) return false;
+    server->spoke = spoke;
+    server->live_capacity = capacity;
+    return true;
+}
+
 static void add_live(cop_server *server, uint64_t connection) {
-    if (server->live_count == server->live_capacity) {
-        size_t capacity = server->live_capacity ? server->live_capacity * 2 : 64;
-        uint64_t *live = cop_realloc(server->live, capacity * sizeof *live);
-        if (live) server->live = live;
-        bool *spoke = live ? cop_realloc(server->spoke, capacity * sizeof *spoke) : NULL;
-        if (spoke) server->spoke = spoke;
-        if (!live || !spoke) return; /* its requests are dropped; it tries again */
-        server->live_capacity = capacity;
-    }
-    server->spoke[server->live_count] = false;
-    server->live[server->live_count++] = connection;
+    size_t count = live_count(server);
+    if (count == server->live_capacity && !grow_live(server))
+        return; /* its requests are dropped; it tries again */
+    server->spoke[count] = false;
+    server->live[count] = connection;
+    atomic_store_explicit(&server->live_count, count + 1, memory_order_relaxed);
 }
 
 /* Forgets a connection; true if it had sent a request. */
 static bool remove_live(cop_server *server, uint64_t connection) {
-    size_t i = find_live(server, connection);
-    if (i == server->live_count) return false;
+    size_t i = find_live(server, connection), last = live_count(server) - 1;
+    if (i > last || last == SIZE_MAX) return false;
     bool spoke = server->spoke[i];
-    server->live_count--;
-    server->live[i] = server->live[server->live_count];
-    server->spoke[i] = server->spoke[server->live_count];
+    server->live[i] = server->live[last];
+    server->spoke[i] = server->spoke[last];
+    atomic_store_explicit(&server->live_count, last, memory_order_relaxed);
     return spoke;
 }
 
@@ -70,7 +82,7 @@ static bool remove_live(cop_server *server, uint64_t connection) {
 
 static void take_request(cop_server *server, cop_request *request) {
     size_t i = find_live(server, request->connection);
-    if (i == server->live_count) { /* its connection went meanwhile */
+    if (i == live_count(server)) { /* its connection went meanwhile */
         cop_server_drop(request);
         return;
     }
@@ -230,7 +242,7 @@ void cop_server_count(const cop_server *server, cop_server_counters *out) {
                                  .bytes_in = atomic_load(&server->bytes_in),
                                  .bytes_out = atomic_load(&server->bytes_out),
                                  .bad_frames = atomic_load(&server->bad_frames),
-                                 .connections = server->live_count};
+                                 .connections = live_count(server)};
 }
 
 /* ---- addresses ---- */

@@ -202,18 +202,23 @@ size_t cop_codec_size(const cop_message *message)
     return cop_align_up(COP_FRAME_HEADER_SIZE + proto, PAD) + parts_size(message);
 }
 
+/* One pass over memory copies and hashes. */
 static void copy_parts(const cop_message *message, char *to, frame_header *header)
 {
+    cop_xxh3 hash;
+    cop_xxh3_init(&hash);
     for (int i = 0; i < COP_MESSAGE_PARTS; i++) {
         const cop_buffer *part = message->part[i];
         if (!part) continue;
         size_t padded = cop_align_up(part->size, PAD);
-        memcpy(to, part->data, part->size);
+        cop_xxh3_copy(&hash, to, part->data, part->size);
         memset(to + part->size, 0, padded - part->size);
+        cop_xxh3_update(&hash, to + part->size, padded - part->size);
         header->flags |= 1u << i;
         header->part_size[i] = part->size;
         to += padded;
     }
+    header->body_hash = cop_xxh3_final(&hash);
 }
 
 void cop_codec_encode(const cop_message *message, void *out)
@@ -227,7 +232,6 @@ void cop_codec_encode(const cop_message *message, void *out)
     size_t head = COP_FRAME_HEADER_SIZE + header.proto_size, body = cop_align_up(head, PAD);
     memset(bytes + head, 0, body - head);
     copy_parts(message, bytes + body, &header);
-    header.body_hash = cop_hash_xxh3(bytes + body, parts_size(message));
     /* The head's hash covers the body's hash too, with its own field zero. */
     memcpy(bytes, &header, sizeof header);
     header.head_hash = cop_hash_xxh3(bytes, body);
