@@ -11,12 +11,16 @@ function(coppice_library name)
   endif()
 endfunction()
 
+# What ./dev exec keeps up to date: the programs alone, without tests and benchmarks.
+add_custom_target(programs)
+
 # coppice_program(NAME MAIN LIBRARY): a thin main on top of one library.
 function(coppice_program name main library)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${main})
     add_executable(${name}-program ${main})
     set_target_properties(${name}-program PROPERTIES OUTPUT_NAME ${name})
     target_link_libraries(${name}-program PRIVATE ${library})
+    add_dependencies(programs ${name}-program)
     install(TARGETS ${name}-program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   endif()
 endfunction()
