@@ -1,4 +1,234 @@
 # shellcheck shell=bash
 # What ./dev test, lint and fmt do. Sourced by ./dev.
-matches() { local name=$1 pattern; shift; for pattern in "$@"; do [[ $name == *"$pattern"* ]] && return 0; done; return 1; }
-enter_test() { enter test test "$@"; }
+#
+# A stage is a function stage_NAME [PATTERN...]: it builds what it needs and runs its tests, leaves
+# JUnit files of them in $RESULTS, calls `check` for tests that are plain commands, and returns 0
+# unless something broke that no test tells of (a build).
+
+# One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
+STAGES='
+image     3   the container image, where there is none
+release   6   release build, quick tests
+asan      5   build with ASan and UBSan, quick tests
+tsan      3   build with TSan, tests of threads
+qemu      3   build for arm64, tests under qemu
+lint      1   clang-format, clang-tidy, shellcheck
+long     40   long tests (only with --all)
+'
+PASSED=0 FAILED=0 SKIPPED=0
+RESULTS=$ROOT/.cache/test
+
+# matches NAME PATTERN...: does a pattern stand in the name?
+matches() {
+    local name=$1 pattern
+    shift
+    for pattern in "$@"; do
+        [[ $name == *"$pattern"* ]] && return 0
+    done
+    return 1
+}
+
+# check NAME COMMAND...: one test that is a command.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        PASSED=$((PASSED + 1))
+    else
+        FAILED=$((FAILED + 1))
+        printf 'FAILED: %s\n' "$name"
+    fi
+}
+
+# run_ctest PRESET ARGUMENTS...: the C tests of a build.
+run_ctest() {
+    local preset=$1 name
+    shift
+    name=$RESULTS/ctest-$preset-$RANDOM.xml
+    ctest --test-dir "$ROOT/build/$preset" --output-on-failure -j "$(nproc)" --no-tests=ignore \
+        --test-output-size-passed 1000000 --test-output-size-failed 1000000 \
+        --output-junit "$name" "$@" | sed '/^Internal ctest changing/d' || true
+}
+
+# run_pytest PRESET ARGUMENTS...: the Python tests, on the programs of a build.
+run_pytest() {
+    local preset=$1 status=0
+    shift
+    (
+        cd "$ROOT"
+        export COPPICE_BIN=$ROOT/build/$preset/bin PYTHONDONTWRITEBYTECODE=1
+        export COPPICE_BIN_ARM64=$ROOT/build/arm64/bin OMP_NUM_THREADS=1
+        python3 -m pytest -q -p no:cacheprovider --junitxml "$RESULTS/pytest-$preset-$RANDOM.xml" \
+            -o junit_family=xunit1 --durations=5 --durations-min=5 "$@" tests
+    ) || status=$?
+    [[ $status == [015] ]] # 5: no test matches
+}
+
+build_stage() {
+    local preset=$1
+    if ! configure "$preset" || ! ninja -C "$ROOT/build/$preset" --quiet; then
+        printf 'FAILED: the %s build\n' "$preset"
+        return 1
+    fi
+}
+
+stage_release() {
+    build_stage release || return 1
+    if [[ $# == 0 ]]; then
+        run_ctest release -L '^quick$'
+        run_pytest release -m quick
+    else
+        run_ctest release -R "$(IFS='|' && echo "$*")"
+        run_pytest release -k "$(printf '%s' "$1" && shift && printf ' or %s' "$@")"
+    fi
+}
+
+stage_asan() {
+    build_stage asan || return 1
+    export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+    export UBSAN_OPTIONS=print_stacktrace=1
+    export LSAN_OPTIONS=suppressions=$ROOT/tests/tools/lsan.supp:print_suppressions=0
+    run_ctest asan -L '^quick$'
+    run_pytest asan -m asan
+}
+
+# Without address space randomization: TSan's shadow memory has a fixed place.
+stage_tsan() {
+    build_stage tsan || return 1
+    export TSAN_OPTIONS=suppressions=$ROOT/tests/tools/tsan.supp:history_size=4
+    run_ctest tsan -L '^threads$'
+    run_pytest tsan -m threads
+}
+
+stage_qemu() {
+    build_stage arm64 || return 1
+    build_quietly release programs || return 1
+    run_ctest arm64 -L '^qemu$'
+    run_pytest release -m qemu
+}
+
+stage_long() {
+    build_stage release || return 1
+    run_ctest release -L '^long$'
+    run_pytest release -m long
+}
+
+# --- lint --------------------------------------------------------------------------------------
+
+# Our own sources, tracked or new. Prints paths from the root.
+own_sources() {
+    (cd "$ROOT" && git ls-files -co --exclude-standard -- "$@" | grep -v '\.pb-c\.' | sort -u \
+        | while read -r path; do [[ -f $path ]] && printf '%s\n' "$path"; done)
+}
+
+lint_format() {
+    own_sources '*.c' '*.h' '*.inc' | (cd "$ROOT" && xargs clang-format --dry-run -Werror)
+}
+
+lint_shell() {
+    (cd "$ROOT" && shellcheck -x dev .ci/run deploy/dev/*.sh)
+}
+
+# clang-tidy of all sources takes longer than the stage may: files that changed come first, files
+# that passed as they are (with the headers as they are) are not looked at again, and what does not
+# fit into LINT_SECONDS is left for the next run, which says so.
+lint_tidy() {
+    local seconds=${LINT_SECONDS:-40} folder=$ROOT/.cache/tidy
+    build_quietly release programs || return 1
+    mkdir -p "$folder"
+    (cd "$ROOT" && python3 tests/tools/tidy.py --build build/release --cache "$folder" \
+        --seconds "$seconds" --jobs "$(nproc)")
+}
+
+stage_lint() {
+    check "clang-format (./dev fmt mends it)" lint_format
+    check "shellcheck" lint_shell
+    check "clang-tidy" lint_tidy
+}
+
+dev_lint() {
+    PASSED=0 FAILED=0
+    LINT_SECONDS=${LINT_SECONDS:-3600} stage_lint
+    printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
+    [[ $FAILED == 0 ]]
+}
+
+dev_fmt() {
+    own_sources '*.c' '*.h' '*.inc' | (cd "$ROOT" && xargs clang-format -i)
+}
+
+# --- the run -----------------------------------------------------------------------------------
+
+budget_of() { awk -v stage="$1" '$1 == stage { print $2 }' <<<"$STAGES"; }
+
+# stage_done STAGE SECONDS TESTS: the line of a stage; over its budget, one failure more.
+stage_done() {
+    local budget
+    budget=$(budget_of "$1")
+    printf '== %-8s %s of %d min, %d tests\n' "$1" "$(awk -v s="$2" 'BEGIN { printf "%.1f", s / 60 }')" \
+        "$budget" "$3" | tee -a "$RESULTS/stages.txt"
+    if (($2 > budget * 60)); then
+        printf 'FAILED: %s took longer than its budget\n' "$1" | tee -a "$RESULTS/stages.txt"
+        FAILED=$((FAILED + 1))
+    fi
+}
+
+# run_stage STAGE PATTERN...
+run_stage() {
+    local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) passed failed skipped
+    shift
+    printf '== %s\n' "$stage"
+    rm -f "$RESULTS"/*.xml
+    "stage_$stage" "$@" || FAILED=$((FAILED + 1))
+    if compgen -G "$RESULTS/*.xml" >/dev/null; then
+        read -r passed failed skipped < <(python3 "$ROOT/tests/tools/count.py" "$RESULTS"/*.xml)
+        PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
+    fi
+    stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
+}
+
+# enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.
+enter_test() {
+    local started=$SECONDS
+    environment_choose test
+    environment_is_here || {
+        export COPPICE_DEV_IMAGE_SECONDS=$((SECONDS - started))
+        inside "$ROOT/dev" test "$@"
+    }
+}
+
+dev_test() {
+    local all=0 name stages=() patterns=()
+    for name in "$@"; do
+        case $name in
+            --all) all=1 ;;
+            -*) die "test takes --all and names of stages or tests." ;;
+            release | asan | tsan | qemu | lint | long) stages+=("$name") ;;
+            *) patterns+=("$name") ;;
+        esac
+    done
+    if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
+        stages=(release asan tsan qemu lint)
+        [[ $all == 0 ]] || stages+=(long)
+    fi
+    mkdir -p "$RESULTS"
+    rm -f "$RESULTS"/*
+    programs_on_path
+    stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
+    for name in "${stages[@]}"; do
+        run_stage "$name"
+    done
+    if [[ ${#patterns[@]} -gt 0 ]]; then
+        run_stage release "${patterns[@]}"
+    fi
+    if ((PASSED + FAILED == 0)); then
+        printf 'FAILED: no test has a name with: %s\n' "${patterns[*]}"
+        FAILED=1
+    fi
+    printf '\n'
+    cat "$RESULTS/stages.txt"
+    printf '%d passed, %d failed' "$PASSED" "$FAILED"
+    [[ $SKIPPED == 0 ]] || printf ', %d skipped' "$SKIPPED"
+    printf '\n'
+    [[ $FAILED == 0 ]]
+}

@@ -1,0 +1,78 @@
+"""Labels of the Python tests, the same as ctest's: ./dev test runs each label in its stage.
+
+A test that names no label is `quick`. Run one by hand: ./dev test NAME."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+LABELS = {
+    "quick": "seconds long; run on the release build",
+    "asan": "run on the programs of the ASan/UBSan build, too",
+    "threads": "run on the programs of the TSan build",
+    "qemu": "needs the arm64 programs and qemu's user mode",
+    "containers": "needs a container engine",
+    "long": "minutes long; only with --all",
+}
+PRIMARY = set(LABELS) - {"asan"}
+
+
+def pytest_configure(config):
+    for label, text in LABELS.items():
+        config.addinivalue_line("markers", f"{label}: {text}")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not PRIMARY & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.quick)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The root of the repository."""
+    return pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def program():
+    """program(name): the path of coppice, coppice-coordinator or coppice-worker of the build under test."""
+
+    def find(name):
+        path = shutil.which(name, path=os.environ.get("COPPICE_BIN"))
+        assert path, f"no {name}: set COPPICE_BIN to the build's bin folder"
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def arm64():
+    """arm64(name): the command of a program of the arm64 build, under qemu."""
+
+    def find(name):
+        path = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", "build/arm64/bin")) / name
+        assert path.exists(), f"no {path}: ./dev build --preset arm64"
+        return ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(path)]
+
+    return find
+
+
+@pytest.fixture
+def processes():
+    """processes(*command, **options): starts a process that does not outlive the test."""
+    started = []
+
+    def start(*command, **options):
+        options.setdefault("text", True)
+        started.append(subprocess.Popen([str(word) for word in command], **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Counts tests in JUnit files: prints "PASSED FAILED SKIPPED" over all files named.
+
+A cmocka program is one test to ctest and many to us: its own summary lines are counted. A program that fails
+without saying which test (it crashed, it took too long) counts as one failure more."""
+
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+
+SUMMARY = re.compile(r"^\[\s*(PASSED|FAILED|SKIPPED)\s*\] (\d+) test\(s\)", re.MULTILINE)
+
+
+def count_case(case):
+    failed = any(case.find(kind) is not None for kind in ("failure", "error")) or case.get("status") == "fail"
+    skipped = case.find("skipped") is not None
+    counts = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
+    for kind, number in SUMMARY.findall(case.findtext("system-out") or ""):
+        counts[kind] += int(number)
+    if failed and counts["FAILED"] == 0:
+        counts["FAILED"] = 1
+    elif not any(counts.values()):
+        counts["SKIPPED" if skipped else "PASSED"] = 1
+    return counts
+
+
+def main(paths):
+    total = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
+    for path in paths:
+        for case in ElementTree.parse(path).iter("testcase"):
+            for kind, number in count_case(case).items():
+                total[kind] += number
+    print(total["PASSED"], total["FAILED"], total["SKIPPED"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
