@@ -5,21 +5,24 @@
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  2000
+#define FAILURES_MOST    3 /* in a row, of a worker that does not retry for ever */
 
-void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms, uint64_t salt, uint64_t now_ns)
-{
-    *agent = (worker_agent){.state = WORKER_AWAY, .retry_forever = retry_forever, .join_timeout_ms = join_timeout_ms,
-                            .salt = salt, .started_ns = now_ns};
+void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
+                       uint64_t salt, uint64_t now_ns) {
+    *agent = (worker_agent){.state = WORKER_AWAY,
+                            .retry_forever = retry_forever,
+                            .join_timeout_ms = join_timeout_ms,
+                            .salt = salt,
+                            .started_ns = now_ns};
 }
 
-void worker_agent_drain(worker_agent *agent)
-{
+void worker_agent_drain(worker_agent *agent) {
     agent->draining = true;
 }
 
-/* Doubling from 50 ms to 2 s, less up to a quarter, so that a thousand workers do not come back at one moment. */
-static uint32_t backoff_ms(const worker_agent *agent)
-{
+/* Doubling from 50 ms to 2 s, less up to a quarter, so that a thousand workers do not come back at
+ * one moment. */
+static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t shift = agent->failures < 7 ? agent->failures : 7;
     uint32_t full = BACKOFF_FIRST_MS << (shift ? shift - 1 : 0);
     if (full > BACKOFF_MOST_MS) full = BACKOFF_MOST_MS;
@@ -27,40 +30,38 @@ static uint32_t backoff_ms(const worker_agent *agent)
     return full - (uint32_t)(cop_hash_xxh3(mixed, sizeof mixed) % (full / 4 + 1));
 }
 
-static worker_action end(worker_agent *agent, cop_err error)
-{
+static worker_action end(worker_agent *agent, cop_err error) {
     agent->state = WORKER_ENDED;
     return (worker_action){.type = WORKER_ACTION_END, .error = error};
 }
 
 /* A refusal that trying again cannot change. */
-static bool is_refusal(cop_err error)
-{
+static bool is_refusal(cop_err error) {
     return error == COP_ERR_VERSION || error == COP_ERR_DENIED || error == COP_ERR_INPUT;
 }
 
-static worker_action on_failed(worker_agent *agent, const worker_event *event, uint64_t now_ns)
-{
+static worker_action on_failed(worker_agent *agent, const worker_event *event, uint64_t now_ns) {
     bool joined = agent->state != WORKER_AWAY;
     if (!joined && is_refusal(event->error)) return end(agent, event->error);
     if (agent->draining) return end(agent, COP_OK);
-    if (agent->ever_joined && !agent->retry_forever) return end(agent, event->error);
-    bool overdue = agent->join_timeout_ms && now_ns - agent->started_ns > (uint64_t)agent->join_timeout_ms * 1000000;
+    bool gone = agent->ever_joined && agent->failures + 1 >= FAILURES_MOST;
+    if (gone && !agent->retry_forever) return end(agent, event->error);
+    bool overdue = agent->join_timeout_ms &&
+                   now_ns - agent->started_ns >= (uint64_t)agent->join_timeout_ms * 1000000;
     if (!agent->ever_joined && overdue) return end(agent, event->error);
     agent->failures++;
     return (worker_action){.type = WORKER_ACTION_WAIT, .wait_ms = backoff_ms(agent)};
 }
 
-static worker_action pull(const worker_agent *agent)
-{
+static worker_action pull(const worker_agent *agent) {
     return (worker_action){.type = WORKER_ACTION_PULL, .goodbye = agent->draining};
 }
 
-worker_action worker_agent_step(worker_agent *agent, const worker_event *event, uint64_t now_ns)
-{
+worker_action worker_agent_step(worker_agent *agent, const worker_event *event, uint64_t now_ns) {
     COP_ASSERT(agent->state != WORKER_ENDED);
     switch (event->type) {
-    case WORKER_EVENT_START: return (worker_action){.type = WORKER_ACTION_HELLO};
+    case WORKER_EVENT_START:
+        return (worker_action){.type = WORKER_ACTION_HELLO};
     case WORKER_EVENT_WELCOME:
         COP_ASSERT(agent->state == WORKER_AWAY);
         agent->state = WORKER_JOINED;
@@ -71,10 +72,13 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         agent->state = WORKER_COMPUTING;
         agent->failures = 0;
         return (worker_action){.type = WORKER_ACTION_COMPUTE};
-    case WORKER_EVENT_COMPUTED: agent->state = WORKER_JOINED; return pull(agent);
+    case WORKER_EVENT_COMPUTED:
+        agent->state = WORKER_JOINED;
+        return pull(agent);
     case WORKER_EVENT_NOTHING:
         agent->failures = 0;
-        if (event->unknown) { /* a restarted coordinator, or one that gave us up: our result means nothing to it */
+        if (event->unknown) { /* a restarted coordinator, or one that gave us up: our result means
+                                 nothing to it */
             agent->state = WORKER_AWAY;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};
@@ -84,12 +88,15 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
             agent->draining = true;
             return pull(agent); /* goodbye */
         }
-        if (event->retry_ms) return (worker_action){.type = WORKER_ACTION_WAIT, .wait_ms = event->retry_ms};
+        if (event->retry_ms)
+            return (worker_action){.type = WORKER_ACTION_WAIT, .wait_ms = event->retry_ms};
         return pull(agent);
     case WORKER_EVENT_WAITED:
         if (agent->state == WORKER_AWAY && agent->draining) return end(agent, COP_OK);
-        return agent->state == WORKER_AWAY ? (worker_action){.type = WORKER_ACTION_HELLO} : pull(agent);
-    case WORKER_EVENT_FAILED: return on_failed(agent, event, now_ns);
+        return agent->state == WORKER_AWAY ? (worker_action){.type = WORKER_ACTION_HELLO}
+                                           : pull(agent);
+    case WORKER_EVENT_FAILED:
+        return on_failed(agent, event, now_ns);
     }
     return end(agent, COP_ERR_INTERNAL);
 }

@@ -1,6 +1,7 @@
-/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards: it is cut into smaller aligned blocks, one or more for each
- * thread, and their sums are combined by D5's tree; so the bits do not depend on the number of threads. An EVALUATE lease is cut into sub-slices of fixed
- * size, whose sums are added in order. */
+/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards: it is cut
+ * into smaller aligned blocks, one or more for each thread, and their sums are combined by D5's
+ * tree; so the bits do not depend on the number of threads. An EVALUATE lease is cut into
+ * sub-slices of fixed size, whose sums are added in order. */
 #include "worker/compute.h"
 
 #include <stdio.h>
@@ -9,61 +10,66 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/job/job.h"
 #include "common/nn/loss.h"
 
-#define JOBS_KEPT         2
-#define EVALUATE_COLUMNS  125  /* D10: sub-slices of a slice of 1000; part of the order of sums */
-#define COLUMNS_MAX       1024 /* of one pass: larger blocks are cut */
-#define PIECES_MAX        COP_SHARDS_MAX
+#define JOBS_KEPT        2
+#define EVALUATE_COLUMNS 125  /* D10: sub-slices of a slice of 1000; part of the order of sums */
+#define COLUMNS_MAX      1024 /* of one pass: larger blocks are cut */
+#define PIECES_MAX       COP_SHARDS_MAX
 
 /* A job whose leases we compute. */
 typedef struct kept_job {
-    uint64_t         id, version, used; /* version + 1 of the weights we hold; 0: none */
-    cop_job         *job;
-    cop_buffer      *weights;
-    cop_pass       **train, **evaluate; /* one per thread; made when first needed */
-    int              train_columns;
+    uint64_t id, version, used; /* version + 1 of the weights we hold; 0: none */
+    uint64_t spec_hash;
+    cop_job *job;
+    cop_buffer *weights;
+    cop_pass **train, **evaluate; /* one per thread; made when first needed */
+    int train_columns;
     cop_buffer_pool *gradients;
 } kept_job;
 
-/* A part of a lease: shards [first, first + count) of the step, rows [row, row + rows) of the lease. */
+/* A part of a lease: shards [first, first + count) of the step, rows [row, row + rows) of the
+ * lease. */
 typedef struct piece {
-    int             first, count, row, rows;
-    cop_buffer     *gradient;
+    int first, count, row, rows;
+    cop_buffer *gradient;
     cop_pass_result result;
 } piece;
 
 struct worker_compute {
     const cop_kernels *kernels;
-    int                threads, started;
-    kept_job           jobs[JOBS_KEPT];
-    uint64_t           clock, newest;
+    int threads, started;
+    kept_job jobs[JOBS_KEPT];
+    uint64_t clock, newest;
     /* the lease under way */
-    kept_job          *job;
+    kept_job *job;
     const cop_message *lease;
-    int32_t           *shard_sizes;
-    piece             *pieces;
-    int                piece_count;
-    cop_tree           tree;
-    int16_t           *tree_ops;
-    int               *tree_first, *tree_size;
-    const float      **tree_inputs;
-    float             *tree_out;
-    double            *losses;
+    int32_t *shard_sizes;
+    piece *pieces;
+    int piece_count;
+    cop_tree tree;
+    int16_t *tree_ops;
+    const float **tree_inputs;
+    float *tree_out;
+    double *losses;
     /* threads */
-    uv_mutex_t         mutex;
-    uv_cond_t          work, done;
+    uv_mutex_t mutex;
+    uv_cond_t work, done;
     void (*task)(worker_compute *compute, int thread, int item);
-    int                items, next_item, items_left;
-    bool               ending;
-    struct compute_thread { uv_thread_t id; worker_compute *compute; int index; } *thread;
+    int items, next_item, items_left;
+    bool ending;
+    struct compute_thread {
+        uv_thread_t id;
+        worker_compute *compute;
+        int index;
+    } *thread;
 };
 
 /* ---- threads: run `task` on items 0..n-1 ---- */
 
-static void run_items(worker_compute *c, int thread)
-{
+static void run_items(worker_compute *c, int thread) {
     while (c->next_item < c->items) {
         int item = c->next_item++;
         uv_mutex_unlock(&c->mutex);
@@ -73,10 +79,9 @@ static void run_items(worker_compute *c, int thread)
     }
 }
 
-static void run_thread(void *argument)
-{
+static void run_thread(void *argument) {
     struct compute_thread *self = argument;
-    worker_compute        *c = self->compute;
+    worker_compute *c = self->compute;
     cop_compute_thread_init();
     uv_mutex_lock(&c->mutex);
     while (!c->ending) {
@@ -87,8 +92,7 @@ static void run_thread(void *argument)
 }
 
 /* The caller's thread is thread 0 and works too. */
-static void run_all(worker_compute *c, int items, void (*task)(worker_compute *, int, int))
-{
+static void run_all(worker_compute *c, int items, void (*task)(worker_compute *, int, int)) {
     if (items == 1 || c->threads == 1) {
         for (int i = 0; i < items; i++) task(c, 0, i);
         return;
@@ -104,8 +108,8 @@ static void run_all(worker_compute *c, int items, void (*task)(worker_compute *,
     uv_mutex_unlock(&c->mutex);
 }
 
-cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out, cop_error *error)
-{
+cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out,
+                              cop_error *error) {
     COP_ASSERT(threads >= 1 && threads <= COP_WORKER_THREADS_MAX);
     worker_compute *c = cop_alloc(sizeof *c);
     if (!c) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -118,11 +122,10 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
     c->shard_sizes = cop_alloc_array(COP_SHARDS_MAX, sizeof *c->shard_sizes);
     c->pieces = cop_alloc_array(PIECES_MAX, sizeof *c->pieces);
     c->tree_ops = cop_alloc_array(2 * PIECES_MAX, sizeof *c->tree_ops);
-    c->tree_first = cop_alloc_array(PIECES_MAX, sizeof *c->tree_first);
-    c->tree_size = cop_alloc_array(PIECES_MAX, sizeof *c->tree_size);
     c->tree_inputs = cop_alloc_array(PIECES_MAX, sizeof *c->tree_inputs);
     c->losses = cop_alloc_array(PIECES_MAX, sizeof *c->losses);
-    bool ok = c->thread && c->shard_sizes && c->pieces && c->tree_ops && c->tree_first && c->tree_size && c->tree_inputs && c->losses;
+    bool ok =
+        c->thread && c->shard_sizes && c->pieces && c->tree_ops && c->tree_inputs && c->losses;
     c->started = 1;
     for (int i = 1; ok && i < threads; i++) {
         c->thread[i].compute = c;
@@ -140,8 +143,7 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
 
 /* ---- jobs ---- */
 
-static void drop_job(worker_compute *c, kept_job *k)
-{
+static void drop_job(worker_compute *c, kept_job *k) {
     for (int i = 0; i < c->threads; i++) {
         if (k->train && k->train[i]) cop_pass_destroy(k->train[i]);
         if (k->evaluate && k->evaluate[i]) cop_pass_destroy(k->evaluate[i]);
@@ -154,14 +156,12 @@ static void drop_job(worker_compute *c, kept_job *k)
     *k = (kept_job){0};
 }
 
-void worker_compute_forget(worker_compute *c)
-{
+void worker_compute_forget(worker_compute *c) {
     for (int i = 0; i < JOBS_KEPT; i++) drop_job(c, &c->jobs[i]);
     c->newest = 0;
 }
 
-void worker_compute_destroy(worker_compute *c)
-{
+void worker_compute_destroy(worker_compute *c) {
     if (!c) return;
     uv_mutex_lock(&c->mutex);
     c->ending = true;
@@ -176,15 +176,12 @@ void worker_compute_destroy(worker_compute *c)
     cop_free(c->shard_sizes);
     cop_free(c->pieces);
     cop_free(c->tree_ops);
-    cop_free(c->tree_first);
-    cop_free(c->tree_size);
     cop_free(c->tree_inputs);
     cop_free(c->losses);
     cop_free(c);
 }
 
-void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *version)
-{
+void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *version) {
     *job = *version = 0;
     for (int i = 0; i < JOBS_KEPT; i++) {
         if (!c->newest || c->jobs[i].id != c->newest) continue;
@@ -193,66 +190,96 @@ void worker_compute_have(const worker_compute *c, uint64_t *job, uint64_t *versi
     }
 }
 
-/* The job of a lease: one that we have, or a new one from the lease's spec in place of the one used longest ago. */
-static cop_err find_job(worker_compute *c, cop_message *lease, kept_job **out, cop_error *error)
-{
+static int shard_columns(const cop_job *job) {
+    return (int)((job->batch + job->shards - 1) / job->shards);
+}
+
+/* Columns that a training pass has room for: a thread's share of all shards, as long as it fits,
+ * at least one shard. */
+static int columns_for(const cop_job *job, int threads) {
+    int shard = shard_columns(job), share = ((int)job->shards + threads - 1) / threads;
+    int fit = COLUMNS_MAX / shard;
+    if (share < fit) fit = share;
+    return shard * (fit < 1 ? 1 : fit);
+}
+
+/* A job from its spec, in `k` (empty). */
+static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, cop_error *error) {
+    COP_ASSERT(!k->job);
+    COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
+    k->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
+    k->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
+    k->gradients = cop_buffer_pool_create((size_t)cop_model_floats(k->job->model) * sizeof(float));
+    k->train_columns = columns_for(k->job, c->threads);
+    k->spec_hash = cop_hash_xxh3(spec->data, spec->size);
+    if (k->train && k->evaluate && k->gradients) return COP_OK;
+    drop_job(c, k);
+    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
+}
+
+/* The job with this id, else the one used longest ago. */
+static kept_job *choose_job(worker_compute *c, uint64_t id) {
     kept_job *oldest = &c->jobs[0];
     for (int i = 0; i < JOBS_KEPT; i++) {
-        kept_job *k = &c->jobs[i];
-        if (k->id == lease->lease.job && k->id && !lease->part[3]) {
-            k->used = ++c->clock;
-            *out = k;
-            return COP_OK;
-        }
-        if (k->id == lease->lease.job) oldest = k, i = JOBS_KEPT; /* sent again: take the new spec */
-        else if (k->used < oldest->used) oldest = k;
+        if (c->jobs[i].job && c->jobs[i].id == id) return &c->jobs[i];
+        if (c->jobs[i].used < oldest->used) oldest = &c->jobs[i];
     }
-    if (!lease->part[3]) return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no spec of its job, and it is not known here");
-    drop_job(c, oldest);
-    COP_TRY(cop_job_from_bytes(lease->part[3]->data, lease->part[3]->size, &oldest->job, error));
-    oldest->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
-    oldest->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
-    oldest->gradients = cop_buffer_pool_create((size_t)cop_model_floats(oldest->job->model) * sizeof(float));
-    if (!oldest->train || !oldest->evaluate || !oldest->gradients) {
-        drop_job(c, oldest);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
+    return oldest;
+}
+
+/* The job of a lease: one that we have, or a new one from the lease's spec. A spec that came again
+ * changes nothing unless it says something else. */
+static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **out,
+                        cop_error *error) {
+    const cop_buffer *spec = lease->part[3];
+    kept_job *k = choose_job(c, lease->lease.job);
+    bool known = k->job && k->id == lease->lease.job;
+    if (known && spec) known = k->spec_hash == cop_hash_xxh3(spec->data, spec->size);
+    if (!known && !spec)
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the lease has no spec of its job, and it is not known here");
+    if (!known) {
+        drop_job(c, k);
+        COP_TRY(make_job(c, k, spec, error));
     }
-    oldest->id = lease->lease.job;
-    oldest->used = ++c->clock;
-    *out = oldest;
+    k->id = lease->lease.job;
+    k->used = ++c->clock;
+    *out = k;
     return COP_OK;
 }
 
 /* The weights of a lease: those that came with it, or those that we hold. */
-static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error)
-{
+static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
     if (lease->part[0]) {
         size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
         if (lease->part[0]->size != expected)
-            return cop_fail(error, COP_ERR_PROTOCOL, "the weights have %zu bytes: expected %zu", lease->part[0]->size, expected);
+            return cop_fail(error, COP_ERR_PROTOCOL, "the weights have %zu bytes: expected %zu",
+                            lease->part[0]->size, expected);
         cop_buffer_release(k->weights);
         k->weights = cop_buffer_hold(lease->part[0]);
         k->version = lease->lease.version + 1;
     }
     if (!k->weights || k->version != lease->lease.version + 1)
-        return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no weights, and version %llu is not here", (unsigned long long)lease->lease.version);
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the lease has no weights, and version %llu is not here",
+                        (unsigned long long)lease->lease.version);
     return COP_OK;
 }
 
-static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error *error)
-{
+static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error *error) {
     cop_pass **passes = train ? k->train : k->evaluate;
-    int        columns = train ? k->train_columns : EVALUATE_COLUMNS;
+    int columns = train ? k->train_columns : EVALUATE_COLUMNS;
     for (int i = 0; i < c->threads; i++)
-        if (!passes[i]) COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns, train, &passes[i], error));
+        if (!passes[i])
+            COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns, train,
+                                    &passes[i], error));
     return COP_OK;
 }
 
 /* ---- TRAIN ---- */
 
 /* Cuts shards [first, first + count) into aligned blocks of at most `limit` shards. */
-static void cut_block(worker_compute *c, int first, int count, int limit)
-{
+static void cut_block(worker_compute *c, int first, int count, int limit) {
     int size = 1;
     while (size * 2 <= limit) size *= 2;
     if (count <= limit) size = count; /* whole: it is a node */
@@ -267,38 +294,41 @@ static void cut_block(worker_compute *c, int first, int count, int limit)
     }
 }
 
-/* Largest number of columns that a pass of this job needs: one shard, or more while they fit. */
-static int columns_for(const cop_job *job)
-{
-    int shard = (int)((job->batch + job->shards - 1) / job->shards), columns = (int)job->batch;
-    return columns <= COLUMNS_MAX ? columns : shard > COLUMNS_MAX ? shard : COLUMNS_MAX;
+static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l) {
+    int fit = k->train_columns / shard_columns(k->job);
+    int share = ((int)l->count + c->threads - 1) / c->threads;
+    COP_ASSERT(fit >= 1);
+    cut_block(c, (int)l->first, (int)l->count, share < fit ? share : fit);
 }
 
-static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l)
-{
-    int shard = (int)((k->job->batch + k->job->shards - 1) / k->job->shards);
-    int fit = k->train_columns / shard, share = ((int)l->count + c->threads - 1) / c->threads;
-    int limit = share < fit ? share : fit;
-    cut_block(c, (int)l->first, (int)l->count, limit < 1 ? 1 : limit);
+/* The samples of a piece. */
+static cop_samples piece_samples(const worker_compute *c, const piece *p) {
+    const cop_job *job = c->job->job;
+    size_t stride = job->sample_stride;
+    return (cop_samples){.dtype = job->sample_type,
+                         .count = p->rows,
+                         .features = (int)job->features,
+                         .stride = stride,
+                         .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
+                         .labels = (const int32_t *)c->lease->part[2]->data + p->row};
 }
 
-static void train_piece(worker_compute *c, int thread, int item)
-{
+static void train_piece(worker_compute *c, int thread, int item) {
     const kept_job *k = c->job;
-    piece          *p = &c->pieces[item];
-    size_t          stride = k->job->sample_stride;
-    cop_samples     samples = {.dtype = k->job->sample_type, .count = p->rows, .features = (int)k->job->features, .stride = stride,
-                               .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
-                               .labels = (const int32_t *)c->lease->part[2]->data + p->row};
-    cop_shard_work  work = {.seed = k->job->seed, .step = (uint32_t)c->lease->lease.step, .shard_first = p->first, .shard_count = p->count,
-                            .shard_sizes = c->shard_sizes + p->first};
-    cop_pass_train(k->train[thread], k->weights->data, &work, &samples, p->gradient->data, &p->result);
+    piece *p = &c->pieces[item];
+    cop_samples samples = piece_samples(c, p);
+    cop_shard_work work = {.seed = k->job->seed,
+                           .step = (uint32_t)c->lease->lease.step,
+                           .shard_first = p->first,
+                           .shard_count = p->count,
+                           .shard_sizes = c->shard_sizes + p->first};
+    cop_pass_train(k->train[thread], k->weights->data, &work, &samples, p->gradient->data,
+                   &p->result);
 }
 
 #define SUM_CHUNK 65536 /* floats of one item of a parallel sum */
 
-static void sum_item(worker_compute *c, int thread, int item)
-{
+static void sum_item(worker_compute *c, int thread, int item) {
     size_t floats = (size_t)cop_model_floats(c->job->job->model), begin = (size_t)item * SUM_CHUNK;
     size_t count = floats - begin < SUM_CHUNK ? floats - begin : SUM_CHUNK;
     const float *inputs[PIECES_MAX];
@@ -307,80 +337,85 @@ static void sum_item(worker_compute *c, int thread, int item)
     c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
 }
 
-/* The block's sum from its pieces' sums, by D5's tree: the blocks are numbered from the lease's first shard, which is a node, so the tree below it is the
- * same. Absent pieces (no rows) are passed over. */
-static cop_buffer *sum_pieces(worker_compute *c, cop_result *result)
-{
-    int present = 0;
-    for (int i = 0; i < c->piece_count; i++) present += c->pieces[i].rows > 0;
-    COP_ASSERT(present >= 1);
+/* The tree over the pieces, and their losses by it. Pieces are equal powers of two of shards (the
+ * last may be shorter) from the first shard of a node, so it is D5's tree below that node, cut at
+ * their height. Returns how many pieces are there. */
+static int build_tree(worker_compute *c, cop_result *result) {
     bool exists[PIECES_MAX];
-    for (int i = 0; i < c->piece_count; i++) exists[i] = c->pieces[i].rows > 0;
-    /* Pieces are equal powers of two of shards (the last may be shorter), so the tree over pieces is the tree over shards cut at their height. */
-    int16_t *ops = c->tree_ops;
-    int      op_count = cop_tree_build(c->piece_count, exists, ops);
-    c->tree = (cop_tree){.count = c->piece_count, .op_count = op_count, .ops = ops};
-    for (int i = 0; i < c->piece_count; i++) c->losses[i] = c->pieces[i].result.loss;
-    result->loss = cop_loss_combine(&c->tree, c->losses);
-    if (present == 1) {
-        for (int i = 0; i < c->piece_count; i++)
-            if (exists[i]) return cop_buffer_hold(c->pieces[i].gradient);
+    int present = 0;
+    for (int i = 0; i < c->piece_count; i++) {
+        exists[i] = c->pieces[i].rows > 0;
+        present += exists[i];
+        c->losses[i] = c->pieces[i].result.loss;
     }
+    int op_count = cop_tree_build(c->piece_count, exists, c->tree_ops);
+    c->tree = (cop_tree){.count = c->piece_count, .op_count = op_count, .ops = c->tree_ops};
+    result->loss = cop_loss_combine(&c->tree, c->losses);
+    return present;
+}
+
+/* The block's sum from its pieces' sums. Absent pieces are the last ones. NULL: out of memory. */
+static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
+    int present = build_tree(c, result);
+    COP_ASSERT(present >= 1 && c->pieces[0].gradient);
+    if (present == 1) return cop_buffer_hold(c->pieces[0].gradient);
     cop_buffer *sum = cop_buffer_pool_take(c->job->gradients);
     if (!sum) return NULL;
-    for (int i = 0; i < c->piece_count; i++) c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : NULL;
     c->tree_out = sum->data;
-    for (int i = 0; i < c->piece_count; i++)
-        if (!c->tree_inputs[i]) c->tree_inputs[i] = sum->data; /* never read: absent */
+    for (int i = 0; i < c->piece_count; i++) /* an absent one is never read */
+        c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : sum->data;
     size_t floats = (size_t)cop_model_floats(c->job->job->model);
     run_all(c, (int)((floats + SUM_CHUNK - 1) / SUM_CHUNK), sum_item);
     return sum;
 }
 
 /* Checks what came against what the job says: the pass asserts what we check here. */
-static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows, cop_error *error)
-{
-    if (!lease->part[1] || !lease->part[2] || lease->part[1]->size != (size_t)rows * k->job->sample_stride ||
+static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows,
+                             cop_error *error) {
+    if (!lease->part[1] || !lease->part[2] ||
+        lease->part[1]->size != (size_t)rows * k->job->sample_stride ||
         lease->part[2]->size != rows * sizeof(int32_t))
-        return cop_fail(error, COP_ERR_PROTOCOL, "the lease's samples do not have the size that its job says");
-    cop_samples samples = {.dtype = k->job->sample_type, .count = (int)rows, .features = (int)k->job->features,
-                           .stride = k->job->sample_stride, .rows = lease->part[1]->data, .labels = lease->part[2]->data};
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the lease's samples do not have the size that its job says");
+    cop_samples samples = {.dtype = k->job->sample_type,
+                           .count = (int)rows,
+                           .features = (int)k->job->features,
+                           .stride = k->job->sample_stride,
+                           .rows = lease->part[1]->data,
+                           .labels = lease->part[2]->data};
     return cop_samples_check(&samples, k->job->model, error);
 }
 
-static void release_gradients(worker_compute *c)
-{
+static void release_gradients(worker_compute *c) {
     for (int i = 0; i < c->piece_count; i++) {
         cop_buffer_release(c->pieces[i].gradient);
         c->pieces[i].gradient = NULL;
     }
 }
 
-static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result, cop_buffer **gradient, cop_error *error)
-{
+static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+                     cop_buffer **gradient, cop_error *error) {
     const cop_lease *l = &lease->lease;
-    if (l->batch < 1 || l->batch > k->job->batch || l->count < 1 || l->first >= k->job->shards || l->count > k->job->shards - l->first ||
+    if (l->batch < 1 || l->batch > k->job->batch || l->count < 1 || l->first >= k->job->shards ||
+        l->count > k->job->shards - l->first ||
         !cop_tree_is_node((int)k->job->shards, (int)l->first, (int)l->count))
-        return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards %u + %u are no block of the job", l->first, l->count);
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the lease's shards %u + %u are no block of the job", l->first, l->count);
     cop_data_slices(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
     if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards are all absent");
     COP_TRY(check_samples(k, lease, rows, error));
-    if (!k->train_columns) k->train_columns = columns_for(k->job);
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);
     c->job = k;
     c->lease = lease;
-    int work = 0;
-    for (int i = 0; i < c->piece_count; i++) {
-        if (!c->pieces[i].rows) continue;
-        c->pieces[i].gradient = cop_buffer_pool_take(k->gradients);
-        if (!c->pieces[i].gradient) {
-            release_gradients(c);
-            return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
-        }
-        work = i + 1; /* absent shards are the last ones */
+    int work = 0; /* pieces that are there; absent shards are the last ones */
+    for (; work < c->piece_count && c->pieces[work].rows; work++) {
+        c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
+        if (c->pieces[work].gradient) continue;
+        release_gradients(c);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
     }
     run_all(c, work, train_piece);
     for (int i = 0; i < work; i++) result->correct += (uint64_t)c->pieces[i].result.correct;
@@ -392,21 +427,18 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
 
 /* ---- EVALUATE ---- */
 
-static void evaluate_piece(worker_compute *c, int thread, int item)
-{
-    const kept_job *k = c->job;
-    piece          *p = &c->pieces[item];
-    size_t          stride = k->job->sample_stride;
-    cop_samples     samples = {.dtype = k->job->sample_type, .count = p->rows, .features = (int)k->job->features, .stride = stride,
-                               .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
-                               .labels = (const int32_t *)c->lease->part[2]->data + p->row};
-    cop_pass_eval(k->evaluate[thread], k->weights->data, &samples, &p->result);
+static void evaluate_piece(worker_compute *c, int thread, int item) {
+    piece *p = &c->pieces[item];
+    cop_samples samples = piece_samples(c, p);
+    cop_pass_eval(c->job->evaluate[thread], c->job->weights->data, &samples, &p->result);
 }
 
-static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result, cop_error *error)
-{
+static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+                        cop_error *error) {
     uint32_t count = lease->lease.count;
-    if (count < 1 || count > COP_EVAL_SLICE) return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u", COP_EVAL_SLICE, count);
+    if (count < 1 || count > COP_EVAL_SLICE)
+        return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u",
+                        COP_EVAL_SLICE, count);
     COP_TRY(check_samples(k, lease, count, error));
     COP_TRY(make_passes(c, k, false, error));
     c->job = k;
@@ -427,20 +459,30 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
 
 /* ---- entry ---- */
 
-void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *result, cop_buffer **gradient)
-{
+void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *result,
+                        cop_buffer **gradient) {
     const cop_lease *l = &lease->lease;
-    cop_error        error = {0};
-    kept_job        *k = NULL;
-    uint64_t         began = cop_clock_ns();
+    cop_error error = {0};
+    kept_job *k = NULL;
+    uint64_t began = cop_clock_ns();
     *gradient = NULL;
-    *result = (cop_result){.present = true, .kind = l->kind, .lease = l->lease, .job = l->job, .step = l->step,
-                           .attempt = l->attempt, .first = l->first, .count = l->count};
+    *result = (cop_result){.present = true,
+                           .kind = l->kind,
+                           .lease = l->lease,
+                           .job = l->job,
+                           .step = l->step,
+                           .attempt = l->attempt,
+                           .first = l->first,
+                           .count = l->count};
     cop_err e = find_job(c, lease, &k, &error);
     if (!e) e = take_weights(k, lease, &error);
     if (!e) c->newest = k->id;
-    if (!e) e = l->kind == COP_LEASE_TRAIN ? train(c, k, lease, result, gradient, &error) : evaluate(c, k, lease, result, &error);
-    if (e) snprintf(result->failure, sizeof result->failure, "%s", error.text[0] ? error.text : cop_err_text(e));
+    if (!e)
+        e = l->kind == COP_LEASE_TRAIN ? train(c, k, lease, result, gradient, &error)
+                                       : evaluate(c, k, lease, result, &error);
+    if (e)
+        snprintf(result->failure, sizeof result->failure, "%s",
+                 error.text[0] ? error.text : cop_err_text(e));
     result->compute_ns = cop_clock_ns() - began;
     c->job = NULL;
     c->lease = NULL;

@@ -1,5 +1,5 @@
-/* What a worker computes: leases on `threads` compute threads. Keeps the models, passes and buffers of the last jobs, so that a step allocates nothing once
- * warm. One caller thread. */
+/* What a worker computes: leases on `threads` compute threads. Keeps the models, passes and buffers
+ * of the last jobs, so that a step allocates nothing once warm. One caller thread. */
 #ifndef COP_WORKER_COMPUTE_H
 #define COP_WORKER_COMPUTE_H
 
@@ -8,11 +8,14 @@
 
 typedef struct worker_compute worker_compute;
 
-cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out, cop_error *error);
-void    worker_compute_destroy(worker_compute *compute);
-/* Runs a lease. The message's weights and spec are kept (held) for the leases that come without. *result is filled, with `failure` set if the
- * lease cannot be computed; *gradient gets one reference (NULL for evaluations and failures). */
-void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result, cop_buffer **gradient);
+cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out,
+                              cop_error *error);
+void worker_compute_destroy(worker_compute *compute);
+/* Runs a lease. The message's weights and spec are kept (held) for the leases that come without.
+ * *result is filled, with `failure` set if the lease cannot be computed; *gradient gets one
+ * reference (NULL for evaluations and failures). */
+void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result,
+                        cop_buffer **gradient);
 /* What a PULL says we have: the newest job and weights version + 1 (0: none). */
 void worker_compute_have(const worker_compute *compute, uint64_t *job, uint64_t *version);
 /* Forget weights and jobs (a restarted coordinator may use the same numbers for others). */

@@ -1,4 +1,5 @@
-/* The worker's host: carries out the agent's actions on two links (W1) and the compute threads. See worker.h. */
+/* The worker's host: carries out the agent's actions on two links (W1) and the compute threads. See
+ * worker.h. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,30 +14,32 @@
 #include "worker/compute.h"
 #include "worker/worker.h"
 
-#define CALL_TIMEOUT_MS (COP_HOLD_MAX_MS + 25000) /* of a PULL: held for a while, and large bodies take time */
+#define CALL_TIMEOUT_MS                                                                            \
+    (COP_HOLD_MAX_MS + 25000) /* of a PULL: held for a while, and large bodies take time */
 #define HELLO_TIMEOUT_MS 3000
 
 struct cop_worker {
     cop_worker_config config;
-    char              url[256], name[COP_NAME_MAX], token[128];
-    cop_link         *work, *control;
-    worker_compute   *compute;
-    uv_thread_t       agent_thread, heart_thread;
-    bool              agent_started, heart_started;
-    cop_err           result;
-    cop_error         error;
+    char url[256], name[COP_NAME_MAX], token[128];
+    cop_link *work, *control;
+    worker_compute *compute;
+    uv_thread_t agent_thread, heart_thread;
+    bool heart_started;
+    cop_err result;
+    cop_error error;
     /* shared by the two threads */
-    uv_mutex_t        mutex;
-    uv_cond_t         changed;
-    bool              drain, cancel, ended;
-    uint64_t          id, session, lease, serial; /* serial counts sessions */
-    uint32_t          heartbeat_ms;
+    uv_mutex_t mutex;
+    uv_cond_t changed;
+    bool drain, cancel, ended;
+    uint64_t id, session, lease, serial; /* serial counts sessions */
+    uint64_t forgotten;                  /* the session that the coordinator does not know */
+    uint64_t canceled;                   /* a lease whose result nobody wants any more */
+    uint32_t heartbeat_ms;
 };
 
 /* ---- HELLO ---- */
 
-static void fill_hello(const cop_worker *w, cop_message *m)
-{
+static void fill_hello(const cop_worker *w, cop_message *m) {
     *m = (cop_message){.type = COP_MESSAGE_HELLO};
     m->hello.major = COP_PROTOCOL_MAJOR;
     m->hello.minor = COP_PROTOCOL_MINOR;
@@ -50,31 +53,36 @@ static void fill_hello(const cop_worker *w, cop_message *m)
     memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
 }
 
-static cop_err say_hello(cop_worker *w, cop_error *error)
-{
+static cop_err say_hello(cop_worker *w, cop_error *error) {
     cop_message hello, reply;
     fill_hello(w, &hello);
-    COP_TRY(cop_link_call(w->work, &hello, &reply, HELLO_TIMEOUT_MS, error));
+    uint32_t timeout = w->config.join_timeout_ms;
+    if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
+    COP_TRY(cop_link_call(w->work, &hello, &reply, timeout, error));
     cop_err e = COP_OK;
-    if (reply.type != COP_MESSAGE_WELCOME) e = cop_fail(error, COP_ERR_PROTOCOL, "HELLO was answered by %s", cop_message_type_name(reply.type));
+    if (reply.type != COP_MESSAGE_WELCOME)
+        e = cop_fail(error, COP_ERR_PROTOCOL, "HELLO was answered by %s",
+                     cop_message_type_name(reply.type));
     if (!e) {
         uv_mutex_lock(&w->mutex);
         w->id = reply.welcome.worker;
         w->session = reply.welcome.session;
-        w->heartbeat_ms = reply.welcome.heartbeat_ms ? reply.welcome.heartbeat_ms : COP_HEARTBEAT_MS;
+        w->heartbeat_ms =
+            reply.welcome.heartbeat_ms ? reply.welcome.heartbeat_ms : COP_HEARTBEAT_MS;
         w->serial++;
         uv_cond_broadcast(&w->changed);
         uv_mutex_unlock(&w->mutex);
-        cop_log(COP_LOG_INFO, "worker", "joined %s as %s", cop_link_address(w->work), reply.welcome.name);
+        cop_log(COP_LOG_INFO, "worker", "joined %s as %s", cop_link_address(w->work),
+                reply.welcome.name);
     }
     cop_message_fini(&reply);
     return e;
 }
 
-/* ---- heartbeats: a thread and a link of their own, so that they never wait behind a gradient ---- */
+/* ---- heartbeats: a thread and a link of their own, so that they never wait behind a gradient ----
+ */
 
-static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session)
-{
+static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     cop_message hello, reply;
     fill_hello(w, &hello);
     hello.hello.control = true;
@@ -85,25 +93,33 @@ static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session)
     return COP_OK;
 }
 
-static void beat(cop_worker *w, uint64_t id, uint64_t session)
-{
+/* What the coordinator says to a heartbeat. The link's calls may be held: an unknown worker must
+ * not wait for an answer that will not come. */
+static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
+    uv_mutex_lock(&w->mutex);
+    if (r->drain) w->drain = true;
+    if (r->cancel_lease) w->canceled = r->cancel_lease;
+    if (r->unknown) w->forgotten = serial;
+    bool interrupt = r->unknown && serial == w->serial;
+    uv_mutex_unlock(&w->mutex);
+    if (interrupt) cop_link_interrupt(w->work);
+}
+
+static void beat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) {
     cop_message m = {.type = COP_MESSAGE_HEARTBEAT}, reply;
     uv_mutex_lock(&w->mutex);
-    m.heartbeat = (cop_heartbeat){.worker = id, .session = session, .lease = w->lease, .draining = w->drain};
+    m.heartbeat =
+        (cop_heartbeat){.worker = id, .session = session, .lease = w->lease, .draining = w->drain};
     uv_mutex_unlock(&w->mutex);
-    if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL)) return; /* the work link decides */
-    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY && reply.heartbeat_reply.drain) {
-        uv_mutex_lock(&w->mutex);
-        w->drain = true;
-        uv_mutex_unlock(&w->mutex);
-    }
+    if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL))
+        return; /* the work link decides */
+    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY) heed(w, &reply.heartbeat_reply, serial);
     cop_message_fini(&reply);
 }
 
-static void run_heart(void *argument)
-{
+static void run_heart(void *argument) {
     cop_worker *w = argument;
-    uint64_t    greeted = 0;
+    uint64_t greeted = 0;
     uv_mutex_lock(&w->mutex);
     while (!w->ended && !w->cancel) {
         uint64_t id = w->id, session = w->session, serial = w->serial;
@@ -114,9 +130,10 @@ static void run_heart(void *argument)
         }
         uv_mutex_unlock(&w->mutex);
         if (greeted != serial && say_control_hello(w, id, session) == COP_OK) greeted = serial;
-        beat(w, id, session);
+        beat(w, id, session, serial);
         uv_mutex_lock(&w->mutex);
-        if (!w->ended && !w->cancel) uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)period * 1000000);
+        if (!w->ended && !w->cancel)
+            uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)period * 1000000);
     }
     uv_mutex_unlock(&w->mutex);
 }
@@ -124,20 +141,19 @@ static void run_heart(void *argument)
 /* ---- PULL and the lease ---- */
 
 typedef struct work_state {
-    cop_message lease;    /* under way */
-    cop_result  result;   /* to be sent with the next PULL */
+    cop_message lease; /* under way */
+    cop_result result; /* to be sent with the next PULL */
     cop_buffer *gradient;
 } work_state;
 
-static void drop_result(work_state *s)
-{
+static void drop_result(work_state *s) {
     cop_buffer_release(s->gradient);
     s->gradient = NULL;
     s->result.present = false;
 }
 
-static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply, cop_error *error)
-{
+static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply,
+                       cop_error *error) {
     cop_message m = {.type = COP_MESSAGE_PULL};
     m.pull.worker = w->id;
     m.pull.session = w->session;
@@ -148,12 +164,19 @@ static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *
     return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
 }
 
+static bool is_forgotten(cop_worker *w) {
+    uv_mutex_lock(&w->mutex);
+    bool forgotten = w->forgotten == w->serial;
+    uv_mutex_unlock(&w->mutex);
+    return forgotten;
+}
+
 /* PULL as an event for the agent. A result counts as delivered once any answer came. */
-static worker_event pull(cop_worker *w, work_state *s, bool goodbye)
-{
-    cop_message  reply;
+static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
+    cop_message reply;
     worker_event event = {.type = WORKER_EVENT_NOTHING};
-    cop_err      e = do_pull(w, s, goodbye, &reply, &w->error);
+    cop_err e = do_pull(w, s, goodbye, &reply, &w->error);
+    if (e && is_forgotten(w)) return (worker_event){.type = WORKER_EVENT_NOTHING, .unknown = true};
     if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
     drop_result(s);
     if (reply.type == COP_MESSAGE_LEASE) {
@@ -174,18 +197,20 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye)
     return event;
 }
 
-static void compute(cop_worker *w, work_state *s)
-{
+static void compute(cop_worker *w, work_state *s) {
     worker_compute_run(w->compute, &s->lease, &s->result, &s->gradient);
-    if (s->result.failure[0]) cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s", (unsigned long long)s->result.lease, s->result.failure);
+    if (s->result.failure[0])
+        cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s",
+                (unsigned long long)s->result.lease, s->result.failure);
     cop_message_fini(&s->lease);
     uv_mutex_lock(&w->mutex);
+    bool unwanted = w->canceled == s->result.lease && s->result.lease != 0;
     w->lease = 0;
     uv_mutex_unlock(&w->mutex);
+    if (unwanted) drop_result(s); /* another worker's result came first */
 }
 
-static void wait_ms(cop_worker *w, uint32_t ms)
-{
+static void wait_ms(cop_worker *w, uint32_t ms) {
     uv_mutex_lock(&w->mutex);
     if (!w->cancel && !w->drain) uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)ms * 1000000);
     uv_mutex_unlock(&w->mutex);
@@ -193,8 +218,7 @@ static void wait_ms(cop_worker *w, uint32_t ms)
 
 /* ---- the agent thread ---- */
 
-static worker_event carry_out(cop_worker *w, work_state *s, const worker_action *action)
-{
+static worker_event carry_out(cop_worker *w, work_state *s, const worker_action *action) {
     if (action->drop_result) {
         drop_result(s);
         worker_compute_forget(w->compute);
@@ -205,17 +229,22 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
         if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
         return (worker_event){.type = WORKER_EVENT_WELCOME};
     }
-    case WORKER_ACTION_PULL: return pull(w, s, action->goodbye);
-    case WORKER_ACTION_COMPUTE: compute(w, s); return (worker_event){.type = WORKER_EVENT_COMPUTED};
-    case WORKER_ACTION_WAIT: wait_ms(w, action->wait_ms); return (worker_event){.type = WORKER_EVENT_WAITED};
-    case WORKER_ACTION_END: break;
+    case WORKER_ACTION_PULL:
+        return pull(w, s, action->goodbye);
+    case WORKER_ACTION_COMPUTE:
+        compute(w, s);
+        return (worker_event){.type = WORKER_EVENT_COMPUTED};
+    case WORKER_ACTION_WAIT:
+        wait_ms(w, action->wait_ms);
+        return (worker_event){.type = WORKER_EVENT_WAITED};
+    case WORKER_ACTION_END:
+        break;
     }
     return (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_INTERNAL};
 }
 
 /* Did somebody ask for the end? */
-static bool check_wishes(cop_worker *w, worker_agent *agent)
-{
+static bool check_wishes(cop_worker *w, worker_agent *agent) {
     uv_mutex_lock(&w->mutex);
     bool cancel = w->cancel;
     if (w->drain) worker_agent_drain(agent);
@@ -223,34 +252,35 @@ static bool check_wishes(cop_worker *w, worker_agent *agent)
     return cancel;
 }
 
-static void tell_failure(const cop_worker *w, const worker_agent *agent, const worker_event *event)
-{
-    if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 0) return;
-    cop_log(agent->failures ? COP_LOG_WARN : COP_LOG_INFO, "worker", "%s; trying again", w->error.text);
+/* Not every failure of a long absence. */
+static void tell_failure(const cop_worker *w, const worker_agent *agent,
+                         const worker_event *event) {
+    if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
+    cop_log(COP_LOG_WARN, "worker", "%s; trying again", w->error.text);
 }
 
-static void run_agent(void *argument)
-{
-    cop_worker   *w = argument;
-    work_state    s = {0};
-    worker_agent  agent;
-    uint64_t      salt;
+static void run_agent(void *argument) {
+    cop_worker *w = argument;
+    work_state s = {0};
+    worker_agent agent;
+    uint64_t salt;
     cop_random_bytes(&salt, sizeof salt);
     cop_compute_thread_init();
-    worker_agent_init(&agent, w->config.retry_forever, w->config.join_timeout_ms, salt, cop_clock_ns());
-    worker_event  event = {.type = WORKER_EVENT_START};
+    worker_agent_init(&agent, w->config.retry_forever, w->config.join_timeout_ms, salt,
+                      cop_clock_ns());
+    worker_event event = {.type = WORKER_EVENT_START};
     worker_action action;
     for (;;) {
         if (check_wishes(w, &agent)) {
             w->result = COP_ERR_CANCELED;
             break;
         }
-        tell_failure(w, &agent, &event);
         action = worker_agent_step(&agent, &event, cop_clock_ns());
         if (action.type == WORKER_ACTION_END) {
             w->result = action.error;
             break;
         }
+        tell_failure(w, &agent, &event);
         event = carry_out(w, &s, &action);
     }
     drop_result(&s);
@@ -264,8 +294,7 @@ static void run_agent(void *argument)
 
 /* ---- life ---- */
 
-static cop_err open_links(cop_worker *w, cop_error *error)
-{
+static cop_err open_links(cop_worker *w, cop_error *error) {
     if (w->config.local) {
         COP_TRY(cop_link_open_local(w->config.local, &w->work, error));
         return cop_link_open_local(w->config.local, &w->control, error);
@@ -274,16 +303,14 @@ static cop_err open_links(cop_worker *w, cop_error *error)
     return cop_link_open(w->url, &w->control, error);
 }
 
-static void default_name(char out[COP_NAME_MAX])
-{
-    char   host[64] = "worker";
+static void default_name(char out[COP_NAME_MAX]) {
+    char host[64] = "worker";
     size_t size = sizeof host;
     uv_os_gethostname(host, &size);
     snprintf(out, COP_NAME_MAX, "%s-%ld", host, (long)getpid());
 }
 
-static void destroy(cop_worker *w)
-{
+static void destroy(cop_worker *w) {
     cop_link_close(w->work);
     cop_link_close(w->control);
     worker_compute_destroy(w->compute);
@@ -292,8 +319,7 @@ static void destroy(cop_worker *w)
     cop_free(w);
 }
 
-cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error)
-{
+cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error) {
     COP_ASSERT(config->url || config->local);
     cop_worker *w = cop_alloc(sizeof *w);
     if (!w) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -302,13 +328,17 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     w->config = *config;
     snprintf(w->url, sizeof w->url, "%s", config->url ? config->url : "");
     snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");
-    if (config->name) snprintf(w->name, sizeof w->name, "%s", config->name);
-    else default_name(w->name);
+    if (config->name)
+        snprintf(w->name, sizeof w->name, "%s", config->name);
+    else
+        default_name(w->name);
     cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);
     if (!e) e = open_links(w, error);
-    if (!e && uv_thread_create(&w->heart_thread, run_heart, w)) e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
+    if (!e && uv_thread_create(&w->heart_thread, run_heart, w))
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
     w->heart_started = !e;
-    if (!e && uv_thread_create(&w->agent_thread, run_agent, w)) e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
+    if (!e && uv_thread_create(&w->agent_thread, run_agent, w))
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
     if (!e) {
         *out = w;
         return COP_OK;
@@ -321,16 +351,14 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     return e;
 }
 
-void worker_drain(cop_worker *w)
-{
+void worker_drain(cop_worker *w) {
     uv_mutex_lock(&w->mutex);
     w->drain = true;
     uv_cond_broadcast(&w->changed);
     uv_mutex_unlock(&w->mutex);
 }
 
-void worker_cancel(cop_worker *w)
-{
+void worker_cancel(cop_worker *w) {
     uv_mutex_lock(&w->mutex);
     w->cancel = true;
     uv_cond_broadcast(&w->changed);
@@ -339,8 +367,7 @@ void worker_cancel(cop_worker *w)
     cop_link_cancel(w->control);
 }
 
-cop_err worker_join(cop_worker *w, cop_error *error)
-{
+cop_err worker_join(cop_worker *w, cop_error *error) {
     uv_thread_join(&w->agent_thread);
     uv_thread_join(&w->heart_thread);
     cop_err e = w->result;
@@ -352,8 +379,7 @@ cop_err worker_join(cop_worker *w, cop_error *error)
     return e;
 }
 
-bool worker_ended(cop_worker *w)
-{
+bool worker_ended(cop_worker *w) {
     uv_mutex_lock(&w->mutex);
     bool ended = w->ended;
     uv_mutex_unlock(&w->mutex);

@@ -12,23 +12,27 @@
 #include "common/version.h"
 #include "worker/worker.h"
 
-static volatile sig_atomic_t stop_signal;
+static volatile sig_atomic_t signals_seen;
 
-static void on_signal(int number)
-{
-    stop_signal = number;
+static void on_signal(int number) {
+    (void)number;
+    signals_seen = signals_seen + 1;
 }
 
 static const char help[] =
     "coppice-worker --join URL [options]\n\n"
-    "Joins a coordinator's pool and computes shards until SIGTERM or SIGINT: then it finishes its shard and leaves.\n\n"
+    "Joins a coordinator's pool and computes shards until SIGTERM or SIGINT: then it finishes its "
+    "shard and leaves.\n\n"
     "Options:\n"
-    "  --join URL         the coordinator: tcp://HOST:PORT or ipc:///PATH (default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
-    "  --name NAME        how it is called in `coppice workers` (default: host name and process id)\n"
+    "  --join URL         the coordinator: tcp://HOST:PORT or ipc:///PATH (default "
+    "COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
+    "  --name NAME        how it is called in `coppice workers` (default: host name and process "
+    "id)\n"
     "  --threads N        compute threads, 1 to 256 (default 1)\n"
     "  --token TEXT       the coordinator's token (default COPPICE_TOKEN)\n"
     "  --token-file FILE  ... or a file that holds it\n"
-    "  --timeout S        give up if the coordinator cannot be joined within S seconds (default: never)\n"
+    "  --timeout S        give up if the coordinator cannot be joined within S seconds (default: "
+    "never)\n"
     "  --log-json         log lines as JSON\n"
     "  --help, --version\n\n"
     "Examples:\n"
@@ -37,20 +41,24 @@ static const char help[] =
 
 typedef struct worker_options {
     const char *join, *name, *token, *token_file, *threads, *timeout;
-    bool        log_json;
+    bool log_json;
 } worker_options;
 
-static int fail(const cop_error *error)
-{
-    fprintf(stderr, "coppice-worker: %s\n", error->text[0] ? error->text : cop_err_text(error->code));
+static int fail(const cop_error *error) {
+    fprintf(stderr, "coppice-worker: %s\n",
+            error->text[0] ? error->text : cop_err_text(error->code));
     return cop_err_exit_status(error->code);
 }
 
-static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error)
-{
-    const struct { const char *name; const char **value; } rows[] = {
-        {"--join", &o->join}, {"--name", &o->name}, {"--token", &o->token}, {"--token-file", &o->token_file},
-        {"--threads", &o->threads}, {"--timeout", &o->timeout}, {"--log-json", NULL}, {"--help", NULL}, {"--version", NULL}};
+static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error) {
+    const struct {
+        const char *name;
+        const char **value;
+    } rows[] = {{"--join", &o->join},       {"--name", &o->name},
+                {"--token", &o->token},     {"--token-file", &o->token_file},
+                {"--threads", &o->threads}, {"--timeout", &o->timeout},
+                {"--log-json", NULL},       {"--help", NULL},
+                {"--version", NULL}};
     const char *names[sizeof rows / sizeof *rows];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) names[i] = rows[i].name;
     for (int a = 1; a < argc; a++) {
@@ -58,38 +66,48 @@ static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error)
         while (i < sizeof rows / sizeof *rows && strcmp(argv[a], rows[i].name) != 0) i++;
         if (i == sizeof rows / sizeof *rows) {
             const char *nearest = cop_nearest_name(argv[a], names, i);
-            return cop_fail(error, COP_ERR_USAGE, "unknown option %s%s%s%s (--help lists them)", argv[a], nearest ? ": did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+            return cop_fail(error, COP_ERR_USAGE, "unknown option %s%s%s%s (--help lists them)",
+                            argv[a], nearest ? ": did you mean " : "", nearest ? nearest : "",
+                            nearest ? "?" : "");
         }
-        if (!rows[i].value) o->log_json = true;
-        else if (a + 1 >= argc) return cop_fail(error, COP_ERR_USAGE, "%s needs a value", argv[a]);
-        else *rows[i].value = argv[++a];
+        if (!rows[i].value)
+            o->log_json = true;
+        else if (a + 1 >= argc)
+            return cop_fail(error, COP_ERR_USAGE, "%s needs a value", argv[a]);
+        else
+            *rows[i].value = argv[++a];
     }
     return COP_OK;
 }
 
-static cop_err read_token(const worker_options *o, char out[128], cop_error *error)
-{
-    const char *environment = getenv("COPPICE_TOKEN"), *text = o->token ? o->token : environment ? environment : "";
-    char       *file = NULL;
-    size_t      size = 0;
+static cop_err read_token(const worker_options *o, char out[128], cop_error *error) {
+    const char *environment = getenv("COPPICE_TOKEN"), *text = o->token      ? o->token
+                                                               : environment ? environment
+                                                                             : "";
+    char *file = NULL;
+    size_t size = 0;
     if (o->token_file) {
         COP_TRY(cop_file_read(o->token_file, 4096, &file, &size, error));
         text = file;
     }
     size_t length = strcspn(text, "\r\n");
-    cop_err e = length < 128 ? COP_OK : cop_fail(error, COP_ERR_USAGE, "the token is longer than 127 characters");
+    cop_err e = length < 128
+                    ? COP_OK
+                    : cop_fail(error, COP_ERR_USAGE, "the token is longer than 127 characters");
     if (!e) snprintf(out, 128, "%.*s", (int)length, text);
     cop_free(file);
     return e;
 }
 
-static cop_err configure(const worker_options *o, cop_worker_config *c, char token[128], cop_error *error)
-{
+static cop_err configure(const worker_options *o, cop_worker_config *c, char token[128],
+                         cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
-    int64_t     threads = 1;
-    double      timeout = 0;
-    if (o->threads && (!cop_parse_i64(o->threads, &threads) || threads < 1 || threads > COP_WORKER_THREADS_MAX))
-        return cop_fail(error, COP_ERR_USAGE, "--threads is \"%s\": expected 1 to %d", o->threads, COP_WORKER_THREADS_MAX);
+    int64_t threads = 1;
+    double timeout = 0;
+    if (o->threads &&
+        (!cop_parse_i64(o->threads, &threads) || threads < 1 || threads > COP_WORKER_THREADS_MAX))
+        return cop_fail(error, COP_ERR_USAGE, "--threads is \"%s\": expected 1 to %d", o->threads,
+                        COP_WORKER_THREADS_MAX);
     if (o->timeout && (!cop_parse_f64(o->timeout, &timeout) || timeout < 0 || timeout > 4e6))
         return cop_fail(error, COP_ERR_USAGE, "--timeout is \"%s\": expected seconds", o->timeout);
     COP_TRY(read_token(o, token, error));
@@ -104,20 +122,38 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     return COP_OK;
 }
 
-int main(int argc, char **argv)
-{
+/* A first signal drains, a second one ends it now. */
+static void wait_for_end(cop_worker *worker) {
+    int told = 0;
+    while (!worker_ended(worker)) {
+        cop_clock_sleep_ms(50);
+        int count = signals_seen;
+        if (count == told) continue;
+        if (told == 0) {
+            cop_log(COP_LOG_INFO, "worker",
+                    "told to stop: finishing the shard under way, then leaving");
+            worker_drain(worker);
+        } else {
+            worker_cancel(worker);
+        }
+        told = count;
+    }
+}
+
+int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) return fputs(help, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0) return printf("coppice-worker %s (portable-1)\n", COP_VERSION) < 0;
+        if (strcmp(argv[i], "--version") == 0)
+            return printf("coppice-worker %s (portable-1)\n", COP_VERSION) < 0;
     }
     cop_alloc_keep_large_blocks();
     signal(SIGPIPE, SIG_IGN);
-    worker_options    options = {0};
+    worker_options options = {0};
     cop_worker_config config = {0};
-    cop_worker       *worker;
-    cop_error         error = {0};
-    char              token[128];
-    cop_err           e = parse(argc, argv, &options, &error);
+    cop_worker *worker;
+    cop_error error = {0};
+    char token[128];
+    cop_err e = parse(argc, argv, &options, &error);
     cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
     if (!e) e = configure(&options, &config, token, &error);
     if (!e) {
@@ -130,14 +166,7 @@ int main(int argc, char **argv)
         error.code = e;
         return fail(&error);
     }
-    bool told = false;
-    while (!worker_ended(worker)) {
-        cop_clock_sleep_ms(50);
-        if (!stop_signal || told) continue;
-        cop_log(COP_LOG_INFO, "worker", "signal %d: finishing the shard under way, then leaving", (int)stop_signal);
-        worker_drain(worker);
-        told = true;
-    }
+    wait_for_end(worker);
     e = worker_join(worker, &error);
     error.code = e;
     return e ? fail(&error) : 0;

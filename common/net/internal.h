@@ -95,7 +95,8 @@ nng_msg *net_make_frame(const cop_message *message);
 typedef struct net_link_ops {
     cop_err (*call)(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                     cop_error *error);
-    void (*cancel)(cop_link *link);
+    void (*cancel)(cop_link *link); /* after `canceled` was set */
+    void (*interrupt)(cop_link *link);
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {

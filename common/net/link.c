@@ -20,6 +20,10 @@ void cop_link_cancel(cop_link *link) {
     link->ops->cancel(link);
 }
 
+void cop_link_interrupt(cop_link *link) {
+    link->ops->interrupt(link);
+}
+
 void cop_link_close(cop_link *link) {
     if (link) link->ops->close(link);
 }

@@ -204,6 +204,13 @@ static void memory_cancel(cop_link *base) {
     uv_mutex_unlock(&link->mutex);
 }
 
+static void memory_interrupt(cop_link *base) {
+    memory_link *link = (memory_link *)(void *)base;
+    uv_mutex_lock(&link->mutex);
+    lose_call(link);
+    uv_mutex_unlock(&link->mutex);
+}
+
 /* Takes the link off the hub's list. The hub is locked. */
 static void delist(memory_link *link) {
     memory_link *first = (memory_link *)(void *)link->hub->links;
@@ -229,8 +236,10 @@ static void memory_close(cop_link *base) {
     if (!at_server) free_link(link); /* else the server does when it lets go */
 }
 
-static const net_link_ops memory_ops = {
-    .call = memory_call, .cancel = memory_cancel, .close = memory_close};
+static const net_link_ops memory_ops = {.call = memory_call,
+                                        .cancel = memory_cancel,
+                                        .interrupt = memory_interrupt,
+                                        .close = memory_close};
 
 cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error) {
     memory_link *link = cop_alloc(sizeof *link);

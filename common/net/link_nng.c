@@ -96,7 +96,7 @@ static void nng_link_close(cop_link *base) {
 }
 
 static const net_link_ops nng_ops = {
-    .call = nng_call, .cancel = nng_cancel, .close = nng_link_close};
+    .call = nng_call, .cancel = nng_cancel, .interrupt = nng_cancel, .close = nng_link_close};
 
 /* Socket options and the dialer, which connects in the background. */
 static int open_socket(nng_link *link, const char *url) {

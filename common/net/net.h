@@ -75,6 +75,9 @@ cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, 
                       cop_error *error);
 /* Makes a call under way (from another thread) return CLOSED soon, and all later ones at once. */
 void cop_link_cancel(cop_link *link);
+/* Makes a call under way (from another thread) return CLOSED; later ones go on as usual. A call
+ * that is just beginning may be missed. */
+void cop_link_interrupt(cop_link *link);
 void cop_link_close(cop_link *link);
 const char *cop_link_address(const cop_link *link);
 
