@@ -205,7 +205,8 @@ static cop_err call(cop_link *link, uint32_t method, cop_buffer *part, cop_messa
     return cop_link_call(link, &m, reply, timeout_ms, error);
 }
 
-static inline cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeout_ms, cop_error *error) {
+static inline cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeout_ms,
+                                 cop_error *error) {
     cop_message reply;
     cop_err e = call(link, method, NULL, &reply, timeout_ms, error);
     if (!e) cop_message_fini(&reply);

@@ -205,6 +205,21 @@ static void test_cancel_ends_call(void **state) {
     cop_link_close(held.link);
 }
 
+static void test_interrupt_ends_one_call(void **state) {
+    fixture *f = *state;
+    caller held;
+    cop_link *other = open_link(&f->host);
+    start_caller(&held, open_link(&f->host), ASK_HOLD, 60000);
+    assert_true(wait_for(&f->host.holding, 1));
+    cop_link_interrupt(held.link);
+    uv_thread_join(&held.thread);
+    assert_int_equal(held.result, COP_ERR_CLOSED);
+    assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(call_plain(held.link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(held.link);
+    cop_link_close(other);
+}
+
 /* Cancels that meet a call at any moment of it. */
 static void test_cancel_at_any_moment(void **state) {
     fixture *f = *state;
@@ -348,6 +363,7 @@ int main(void) {
         OVER_ALL(test_time_out_then_next_call),
         OVER_ALL(test_late_reply_goes_nowhere),
         OVER_ALL(test_cancel_ends_call),
+        OVER_ALL(test_interrupt_ends_one_call),
         OVER_ALL(test_cancel_at_any_moment),
         OVER_ALL(test_closed_link_is_gone_once),
         OVER_ALL(test_link_that_never_spoke_is_not_gone),

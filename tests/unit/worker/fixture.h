@@ -1,0 +1,107 @@
+/* A small job on synthetic digits, and leases of it as a coordinator gives them. */
+#ifndef COP_TESTS_WORKER_FIXTURE_H
+#define COP_TESTS_WORKER_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/job/job.h"
+#include "common/wire/codec.h"
+#include "common/wire/message.h"
+
+#define BATCH  50
+#define SHARDS 7 /* 50 = 8 + 6 * 7: unequal shards, a tree that is not full */
+
+typedef struct fixture {
+    cop_data *data;
+    cop_job *job;
+    cop_buffer *spec, *weights;
+    cop_data_view view;
+} fixture;
+
+static void make_fixture(fixture *f, uint64_t seed) {
+    char text[1024];
+    cop_error error = {0};
+    Coppice__Job *message = NULL;
+    int length = snprintf(text, sizeof text,
+                          "name: small\nseed: %llu\ndata: {source: synthetic-digits}\nmodel:\n"
+                          "  - dropout: {p: 0.2}\n  - linear: {units: 33}\n  - relu: {}\n"
+                          "  - dropout: {p: 0.5}\n  - linear: {units: 10}\nloss: cross_entropy\n"
+                          "train: {steps: 20, batch: %d, shards: %d}\n"
+                          "optimizer: {sgd: {rate: 0.1, momentum: 0.9}}\n",
+                          (unsigned long long)seed, BATCH, SHARDS);
+    cop_err e = cop_data_make_synthetic(1, 553, 300, &f->data, &error);
+    if (!e) e = cop_document_parse_job(text, (size_t)length, "test", &message, &error);
+    if (!e) e = cop_job_create(message, f->data, &f->job, &error);
+    if (!e) e = cop_job_view(f->job, f->data, &f->view, &error);
+    if (e) fprintf(stderr, "%s\n", error.text);
+    assert_int_equal(e, COP_OK);
+    f->spec = cop_job_pack(f->job);
+    f->weights = cop_buffer_create((size_t)cop_model_floats(f->job->model) * sizeof(float));
+    cop_model_init(f->job->model, f->job->seed, f->weights->data);
+}
+
+static void drop_fixture(fixture *f) {
+    cop_buffer_release(f->spec);
+    cop_buffer_release(f->weights);
+    cop_job_destroy(f->job);
+    cop_data_destroy(f->data);
+}
+
+static size_t gradient_size(const fixture *f) {
+    return (size_t)cop_model_floats(f->job->model) * sizeof(float);
+}
+
+/* A lease of shards [first, first + count) of a step; `whole`: with weights and spec. */
+static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t first,
+                                      uint32_t count, bool whole) {
+    uint32_t rows[BATCH], batch, epoch, skipped = 0, taken = 0;
+    int32_t sizes[SHARDS];
+    const cop_data_part *part = &f->data->train;
+    cop_data_batch_rows(f->job->seed, f->view.train, BATCH, true, step, rows, &batch, &epoch);
+    cop_data_slices(batch, SHARDS, sizes);
+    for (uint32_t i = 0; i < first; i++) skipped += (uint32_t)sizes[i];
+    for (uint32_t i = 0; i < count; i++) taken += (uint32_t)sizes[first + i];
+    cop_message m = {.type = COP_MESSAGE_LEASE};
+    m.lease = (cop_lease){.kind = COP_LEASE_TRAIN,
+                          .lease = step * 100 + first,
+                          .job = 5,
+                          .step = step,
+                          .version = 0,
+                          .attempt = 1,
+                          .first = first,
+                          .count = count,
+                          .batch = batch};
+    m.part[1] = cop_buffer_create(taken * part->stride);
+    m.part[2] = cop_buffer_create(taken * sizeof(int32_t));
+    cop_data_gather(part, rows + skipped, taken, m.part[1]->data, m.part[2]->data);
+    if (!whole) return m;
+    m.part[0] = cop_buffer_hold(f->weights);
+    m.part[3] = cop_buffer_hold(f->spec);
+    return m;
+}
+
+static inline cop_message evaluate_lease(const fixture *f, uint32_t count, bool whole) {
+    uint32_t rows[1000];
+    const cop_data_part *part = &f->data->test;
+    for (uint32_t i = 0; i < count; i++) rows[i] = i;
+    cop_message m = {.type = COP_MESSAGE_LEASE};
+    m.lease =
+        (cop_lease){.kind = COP_LEASE_EVALUATE, .lease = 9999, .job = 5, .step = 3, .count = count};
+    m.part[1] = cop_buffer_create(count * part->stride);
+    m.part[2] = cop_buffer_create(count * sizeof(int32_t));
+    cop_data_gather(part, rows, count, m.part[1]->data, m.part[2]->data);
+    if (!whole) return m;
+    m.part[0] = cop_buffer_hold(f->weights);
+    m.part[3] = cop_buffer_hold(f->spec);
+    return m;
+}
+
+#endif

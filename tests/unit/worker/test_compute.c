@@ -1,0 +1,307 @@
+/* Leases give the same bits on any number of threads, cut in any way; bad leases are told, not
+ * obeyed. LABELS: quick threads */
+#include "unit/worker/fixture.h"
+
+#include "common/nn/loss.h"
+#include "worker/compute.h"
+
+static int setup(void **state) {
+    fixture *f = cop_alloc(sizeof *f);
+    make_fixture(f, 1);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    drop_fixture(*state);
+    cop_free(*state);
+    return 0;
+}
+
+static worker_compute *make_compute(int threads) {
+    const cop_kernels *kernels;
+    worker_compute *c;
+    assert_int_equal(cop_kernels_choose(&kernels, NULL), COP_OK);
+    assert_int_equal(worker_compute_create(threads, kernels, &c, NULL), COP_OK);
+    return c;
+}
+
+/* Runs a lease and lets go of it. */
+static cop_buffer *run(worker_compute *c, cop_message lease, cop_result *result) {
+    cop_buffer *gradient;
+    worker_compute_run(c, &lease, result, &gradient);
+    cop_message_fini(&lease);
+    return gradient;
+}
+
+/* The whole step in one pass of common/nn: what every way of leasing must equal. */
+static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *result) {
+    cop_message m = train_lease(f, step, 0, SHARDS, false);
+    cop_buffer *gradient = cop_buffer_create(gradient_size(f));
+    const cop_kernels *kernels;
+    cop_pass *pass;
+    int32_t sizes[SHARDS];
+    cop_kernels_choose(&kernels, NULL);
+    assert_int_equal(
+        cop_pass_create(f->job->model, kernels, COP_NUMERICS_PORTABLE, BATCH, true, &pass, NULL),
+        COP_OK);
+    cop_data_slices(m.lease.batch, SHARDS, sizes);
+    cop_shard_work work = {
+        .seed = f->job->seed, .step = (uint32_t)step, .shard_count = SHARDS, .shard_sizes = sizes};
+    cop_samples samples = {.dtype = f->job->sample_type,
+                           .count = (int)m.lease.batch,
+                           .features = (int)f->job->features,
+                           .stride = f->job->sample_stride,
+                           .rows = m.part[1]->data,
+                           .labels = m.part[2]->data};
+    cop_pass_train(pass, f->weights->data, &work, &samples, gradient->data, result);
+    cop_pass_destroy(pass);
+    cop_message_fini(&m);
+    return gradient;
+}
+
+static void test_whole_step_on_any_number_of_threads(void **state) {
+    const fixture *f = *state;
+    for (uint64_t step = 1; step <= 12;
+         step += 11) { /* the 12th has 3 samples: shards are absent */
+        cop_pass_result expected;
+        cop_buffer *wanted = reference(f, step, &expected);
+        for (int threads = 1; threads <= 8; threads++) {
+            worker_compute *c = make_compute(threads);
+            cop_result result;
+            cop_buffer *got = run(c, train_lease(f, step, 0, SHARDS, true), &result);
+            assert_string_equal(result.failure, "");
+            assert_int_equal(got->size, wanted->size);
+            assert_memory_equal(got->data, wanted->data, wanted->size);
+            assert_memory_equal(&result.loss, &expected.loss, sizeof expected.loss);
+            assert_int_equal(result.correct, expected.correct);
+            assert_int_equal(result.samples, expected.samples);
+            cop_buffer_release(got);
+            worker_compute_destroy(c);
+        }
+        cop_buffer_release(wanted);
+    }
+}
+
+/* Blocks of the tree, given to several workers, sum to the whole. */
+static void test_blocks_sum_to_the_whole(void **state) {
+    const fixture *f = *state;
+    const int first[] = {0, 4, 6}, size[] = {4, 2, 1};
+    cop_pass_result expected;
+    cop_buffer *wanted = reference(f, 2, &expected), *parts[3];
+    const float *inputs[3];
+    double losses[3];
+    int16_t ops[8];
+    for (int i = 0; i < 3; i++) {
+        worker_compute *c = make_compute(i + 1);
+        cop_result result;
+        parts[i] = run(c, train_lease(f, 2, (uint32_t)first[i], (uint32_t)size[i], true), &result);
+        assert_string_equal(result.failure, "");
+        inputs[i] = parts[i]->data;
+        losses[i] = result.loss;
+        worker_compute_destroy(c);
+    }
+    const cop_tree tree = {
+        .count = 3, .op_count = cop_tree_build_blocks(SHARDS, 3, first, size, ops), .ops = ops};
+    const cop_kernels *kernels;
+    cop_kernels_choose(&kernels, NULL);
+    cop_buffer *sum = cop_buffer_create(gradient_size(f));
+    kernels->tree_sum(inputs, &tree, sum->data, gradient_size(f) / sizeof(float));
+    assert_memory_equal(sum->data, wanted->data, wanted->size);
+    assert_true(cop_loss_combine(&tree, losses) == expected.loss);
+    for (int i = 0; i < 3; i++) cop_buffer_release(parts[i]);
+    cop_buffer_release(sum);
+    cop_buffer_release(wanted);
+}
+
+static void test_result_names_its_lease(void **state) {
+    const fixture *f = *state;
+    worker_compute *c = make_compute(2);
+    cop_result r;
+    cop_buffer *gradient = run(c, train_lease(f, 3, 4, 2, true), &r);
+    assert_true(r.present);
+    assert_int_equal(r.kind, COP_LEASE_TRAIN);
+    assert_int_equal(r.lease, 304);
+    assert_int_equal(r.job, 5);
+    assert_int_equal(r.step, 3);
+    assert_int_equal(r.attempt, 1);
+    assert_int_equal(r.first, 4);
+    assert_int_equal(r.count, 2);
+    assert_int_equal(r.samples, 14);
+    assert_in_range(r.compute_ns, 1, 60000000000u);
+    cop_buffer_release(gradient);
+    worker_compute_destroy(c);
+}
+
+static void test_evaluation_on_any_number_of_threads(void **state) {
+    const fixture *f = *state;
+    const uint32_t counts[] = {1, 124, 125, 126, 300};
+    for (int i = 0; i < 5; i++) {
+        cop_result first = {0};
+        for (int threads = 1; threads <= 5; threads++) {
+            worker_compute *c = make_compute(threads);
+            cop_result r;
+            assert_null(run(c, evaluate_lease(f, counts[i], true), &r));
+            assert_string_equal(r.failure, "");
+            if (threads == 1) first = r;
+            assert_int_equal(r.samples, counts[i]);
+            assert_memory_equal(&r.loss, &first.loss, sizeof r.loss);
+            assert_int_equal(r.correct, first.correct);
+            worker_compute_destroy(c);
+        }
+        assert_true(first.loss > 0 && first.correct <= counts[i]);
+    }
+}
+
+/* ---- what is kept between leases ---- */
+
+static void test_weights_and_job_are_kept(void **state) {
+    const fixture *f = *state;
+    worker_compute *c = make_compute(1);
+    uint64_t job, version;
+    cop_result r;
+    worker_compute_have(c, &job, &version);
+    assert_int_equal(job, 0);
+    assert_int_equal(version, 0);
+    cop_buffer_release(run(c, train_lease(f, 1, 0, SHARDS, true), &r));
+    worker_compute_have(c, &job, &version);
+    assert_int_equal(job, 5);
+    assert_int_equal(version, 1); /* version 0, plus 1 */
+    cop_buffer *again = run(c, train_lease(f, 1, 0, SHARDS, false), &r);
+    assert_string_equal(r.failure, "");
+    cop_buffer_release(again);
+    worker_compute_forget(c);
+    worker_compute_have(c, &job, &version);
+    assert_int_equal(job, 0);
+    assert_null(run(c, train_lease(f, 1, 0, SHARDS, false), &r));
+    assert_non_null(strstr(r.failure, "spec"));
+    worker_compute_destroy(c);
+}
+
+static void test_two_jobs_take_turns_a_third_takes_a_place(void **state) {
+    const fixture *f = *state;
+    worker_compute *c = make_compute(1);
+    cop_result r;
+    for (uint64_t job = 1; job <= 3; job++) {
+        cop_message m = train_lease(f, 1, 0, SHARDS, true);
+        m.lease.job = job;
+        cop_buffer_release(run(c, m, &r));
+        assert_string_equal(r.failure, "");
+    }
+    const bool kept[] = {false, true, true};
+    for (uint64_t job = 1; job <= 3; job++) {
+        cop_message m = train_lease(f, 1, 0, SHARDS, false);
+        m.lease.job = job;
+        cop_buffer_release(run(c, m, &r));
+        assert_int_equal(r.failure[0] == 0, kept[job - 1]);
+    }
+    worker_compute_destroy(c);
+}
+
+static void test_another_spec_under_the_same_number_is_taken(void **state) {
+    const fixture *f = *state;
+    fixture other;
+    make_fixture(&other, 2);
+    worker_compute *c = make_compute(1);
+    cop_result r;
+    cop_buffer *a = run(c, train_lease(f, 1, 0, SHARDS, true), &r);
+    cop_buffer *b = run(c, train_lease(&other, 1, 0, SHARDS, true), &r);
+    cop_buffer *again = run(c, train_lease(f, 1, 0, SHARDS, true), &r);
+    assert_memory_not_equal(a->data, b->data, a->size); /* another seed */
+    assert_memory_equal(a->data, again->data, a->size);
+    cop_buffer_release(a);
+    cop_buffer_release(b);
+    cop_buffer_release(again);
+    worker_compute_destroy(c);
+    drop_fixture(&other);
+}
+
+/* L2: warm, a step allocates nothing, nor does a spec that comes again. */
+static void test_warm_lease_allocates_nothing(void **state) {
+    const fixture *f = *state;
+    for (int threads = 1; threads <= 3; threads++) {
+        worker_compute *c = make_compute(threads);
+        cop_message whole = train_lease(f, 1, 0, SHARDS, true);
+        cop_message eval = evaluate_lease(f, 300, true);
+        cop_result r;
+        cop_buffer *gradient;
+        uint64_t before = 0;
+        for (int i = 0; i < 10; i++) {
+            if (i == 3) before = cop_alloc_count();
+            worker_compute_run(c, &whole, &r, &gradient);
+            assert_string_equal(r.failure, "");
+            cop_buffer_release(gradient);
+            worker_compute_run(c, &eval, &r, &gradient);
+            assert_string_equal(r.failure, "");
+        }
+        assert_int_equal(cop_alloc_count(), before);
+        cop_message_fini(&whole);
+        cop_message_fini(&eval);
+        worker_compute_destroy(c);
+    }
+}
+
+/* ---- leases that lie ---- */
+
+static void expect_failure(worker_compute *c, cop_message m, const char *part) {
+    cop_result r;
+    assert_null(run(c, m, &r));
+    assert_true(r.present);
+    assert_non_null(strstr(r.failure, part));
+}
+
+static void test_bad_leases_are_told(void **state) {
+    const fixture *f = *state;
+    worker_compute *c = make_compute(2);
+    cop_message m = train_lease(f, 1, 0, 3, true); /* no node of the tree */
+    expect_failure(c, m, "no block");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    m.lease.first = UINT32_MAX;
+    expect_failure(c, m, "no block");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    m.lease.batch = BATCH + 1;
+    expect_failure(c, m, "no block");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    m.part[1]->size--;
+    expect_failure(c, m, "samples");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    ((int32_t *)m.part[2]->data)[49] = 10;
+    expect_failure(c, m, "label");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    cop_buffer_release(m.part[0]);
+    m.part[0] = cop_buffer_create(64);
+    expect_failure(c, m, "weights");
+    m = train_lease(f, 1, 0, SHARDS, false);
+    m.lease.version = 77;
+    expect_failure(c, m, "version 77");
+    m = evaluate_lease(f, 300, true);
+    m.lease.count = 1001;
+    expect_failure(c, m, "slice");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    m.part[3] = cop_buffer_create(100);
+    memset(m.part[3]->data, 0xff, 100);
+    cop_buffer_release(f->spec); /* the lease's own reference */
+    expect_failure(c, m, "");
+    cop_result r; /* and after all that a good one still works */
+    cop_buffer *gradient = run(c, train_lease(f, 1, 0, SHARDS, true), &r);
+    assert_string_equal(r.failure, "");
+    cop_buffer_release(gradient);
+    worker_compute_destroy(c);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_whole_step_on_any_number_of_threads),
+        TEST(test_blocks_sum_to_the_whole),
+        TEST(test_result_names_its_lease),
+        TEST(test_evaluation_on_any_number_of_threads),
+        TEST(test_weights_and_job_are_kept),
+        TEST(test_two_jobs_take_turns_a_third_takes_a_place),
+        TEST(test_another_spec_under_the_same_number_is_taken),
+        TEST(test_warm_lease_allocates_nothing),
+        TEST(test_bad_leases_are_told),
+    };
+    return cmocka_run_group_tests_name("compute", tests, NULL, NULL);
+}
