@@ -2,8 +2,7 @@
 # What ./dev test, lint and fmt do. Sourced by ./dev.
 #
 # A stage is a function stage_NAME [PATTERN...]: it builds what it needs and runs its tests, leaves
-# JUnit files of them in $RESULTS, calls `check` for tests that are plain commands, and returns 0
-# unless something broke that no test tells of (a build).
+# JUnit files of them in $RESULTS, calls `check` for tests that are plain commands (a build, a lint).
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
@@ -42,38 +41,40 @@ check() {
 
 # run_ctest PRESET ARGUMENTS...: the C tests of a build.
 run_ctest() {
-    local preset=$1 name
+    local preset=$1 name wrapper=()
     shift
+    [[ $preset != tsan ]] || wrapper=(setarch -R)
     name=$RESULTS/ctest-$preset-$RANDOM.xml
-    ctest --test-dir "$ROOT/build/$preset" --output-on-failure -j "$(nproc)" --no-tests=ignore \
+    "${wrapper[@]}" ctest --test-dir "$ROOT/build/$preset" --output-on-failure -j "$(nproc)" --no-tests=ignore \
         --test-output-size-passed 1000000 --test-output-size-failed 1000000 \
         --output-junit "$name" "$@" | sed '/^Internal ctest changing/d' || true
 }
 
 # run_pytest PRESET ARGUMENTS...: the Python tests, on the programs of a build.
 run_pytest() {
-    local preset=$1 status=0
+    local preset=$1 status=0 wrapper=()
     shift
+    [[ $preset != tsan ]] || wrapper=(setarch -R)
     (
         cd "$ROOT"
         export COPPICE_BIN=$ROOT/build/$preset/bin PYTHONDONTWRITEBYTECODE=1
         export COPPICE_BIN_ARM64=$ROOT/build/arm64/bin OMP_NUM_THREADS=1
-        python3 -m pytest -q -p no:cacheprovider --junitxml "$RESULTS/pytest-$preset-$RANDOM.xml" \
+        "${wrapper[@]}" python3 -m pytest -q -p no:cacheprovider --junitxml "$RESULTS/pytest-$preset-$RANDOM.xml" \
             -o junit_family=xunit1 --durations=5 --durations-min=5 "$@" tests
     ) || status=$?
     [[ $status == [015] ]] # 5: no test matches
 }
 
+# A build that fails is one failed test; the tests of what was built run all the same.
 build_stage() {
-    local preset=$1
-    if ! configure "$preset" || ! ninja -C "$ROOT/build/$preset" --quiet; then
-        printf 'FAILED: the %s build\n' "$preset"
-        return 1
-    fi
+    check "the $1 build" build_all "$1"
+}
+build_all() {
+    configure "$1" && ninja -C "$ROOT/build/$1" --quiet -k 0
 }
 
 stage_release() {
-    build_stage release || return 1
+    build_stage release
     if [[ $# == 0 ]]; then
         run_ctest release -L '^quick$'
         run_pytest release -m quick
@@ -84,7 +85,7 @@ stage_release() {
 }
 
 stage_asan() {
-    build_stage asan || return 1
+    build_stage asan
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1
     export LSAN_OPTIONS=suppressions=$ROOT/tests/tools/lsan.supp:print_suppressions=0
@@ -94,21 +95,21 @@ stage_asan() {
 
 # Without address space randomization: TSan's shadow memory has a fixed place.
 stage_tsan() {
-    build_stage tsan || return 1
+    build_stage tsan
     export TSAN_OPTIONS=suppressions=$ROOT/tests/tools/tsan.supp:history_size=4
     run_ctest tsan -L '^threads$'
     run_pytest tsan -m threads
 }
 
 stage_qemu() {
-    build_stage arm64 || return 1
-    build_quietly release programs || return 1
+    build_stage arm64
+    build_quietly release programs
     run_ctest arm64 -L '^qemu$'
     run_pytest release -m qemu
 }
 
 stage_long() {
-    build_stage release || return 1
+    build_stage release
     run_ctest release -L '^long$'
     run_pytest release -m long
 }
@@ -179,7 +180,7 @@ run_stage() {
     shift
     printf '== %s\n' "$stage"
     rm -f "$RESULTS"/*.xml
-    "stage_$stage" "$@" || FAILED=$((FAILED + 1))
+    "stage_$stage" "$@" || check "stage $stage ran to its end" false
     if compgen -G "$RESULTS/*.xml" >/dev/null; then
         read -r passed failed skipped < <(python3 "$ROOT/tests/tools/count.py" "$RESULTS"/*.xml)
         PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))

@@ -8,7 +8,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-SUMMARY = re.compile(r"^\[\s*(PASSED|FAILED|SKIPPED)\s*\] (\d+) test\(s\)", re.MULTILINE)
+SUMMARY = re.compile(r"^\[\s*(PASSED|FAILED|SKIPPED)\s*\] (?:[^\n]*: )?(\d+) test\(s\)", re.MULTILINE)
 
 
 def count_case(case):
