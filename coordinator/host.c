@@ -132,6 +132,8 @@ static void finish_work(coord_server *server)
     server->pool = NULL;
     server->saver = NULL;
     read_mail(&server->wake);
+    if (server->api) coord_api_release(server);
+    read_mail(&server->wake);
 }
 
 static void run_loop(void *argument) {

@@ -50,6 +50,7 @@ typedef struct coord_version {
 /* A job whose data and tensors are in memory. */
 typedef struct coord_resident {
     uint64_t      id; /* 0: free */
+    bool          reserved; /* is being loaded: not free */
     cop_job      *job;
     cop_data     *data;
     cop_data_view view;
@@ -160,6 +161,8 @@ void coord_saver_destroy(struct coord_saver *saver); /* finishes what was submit
 /* ---- api.c ---- */
 cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error *error);
 void    coord_api_destroy(struct coord_api *api);
+/* At the end, on the loop: finishes tasks, answers held requests. */
+void    coord_api_release(coord_server *server);
 void    coord_api_on_call(coord_server *server, cop_request *request);
 void    coord_api_on_gone(coord_server *server, uint64_t connection);
 /* Something about this job changed: watchers are answered (not more often than every 100 ms each). job 0: workers or data changed. */

@@ -13,32 +13,36 @@
 
 /* ---- gzip ---- */
 
-/* Inflates `in` into exactly `size` bytes at `out`; CRC and length are checked by zlib. */
-static cop_err inflate_all(const char *path, const char *in, size_t in_size, char *out, size_t size, size_t *got, bool *ended, cop_error *error)
+/* A gzip stream under way; CRC and length are checked by zlib at its end. */
+typedef struct gunzip { z_stream z; size_t in_left; int state; const char *path; } gunzip;
+
+static cop_err gunzip_begin(gunzip *g, const char *path, const char *in, size_t size, cop_error *error)
 {
-    z_stream z = {0};
-    if (inflateInit2(&z, 15 + 16) != Z_OK) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    z.next_in = (unsigned char *)(uintptr_t)in;
-    z.next_out = (unsigned char *)out;
-    size_t in_left = in_size, out_left = size;
-    int    state = Z_OK;
-    while (state == Z_OK) {
-        uInt in_now = in_left > 1u << 30 ? 1u << 30 : (uInt)in_left, out_now = out_left > 1u << 30 ? 1u << 30 : (uInt)out_left;
-        z.avail_in = in_now;
-        z.avail_out = out_now;
-        state = inflate(&z, Z_NO_FLUSH);
-        in_left -= in_now - z.avail_in;
-        out_left -= out_now - z.avail_out;
-        if (state == Z_OK && !out_left && !(in_now - z.avail_in)) break;
-        if (state == Z_OK && in_now == 0) break;
+    *g = (gunzip){.in_left = size, .state = Z_OK, .path = path};
+    g->z.next_in = (unsigned char *)(uintptr_t)in;
+    return inflateInit2(&g->z, 15 + 16) == Z_OK ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the stream or of the input. */
+static cop_err gunzip_read(gunzip *g, void *out, size_t size, size_t *got, cop_error *error)
+{
+    size_t left = size;
+    g->z.next_out = out;
+    while (g->state == Z_OK && left) {
+        uInt in_now = g->in_left > 1u << 30 ? 1u << 30 : (uInt)g->in_left, out_now = left > 1u << 30 ? 1u << 30 : (uInt)left;
+        g->z.avail_in = in_now;
+        g->z.avail_out = out_now;
+        g->state = inflate(&g->z, Z_NO_FLUSH);
+        g->in_left -= in_now - g->z.avail_in;
+        left -= out_now - g->z.avail_out;
+        bool stuck = in_now == g->z.avail_in && out_now == g->z.avail_out;
+        if (g->state == Z_BUF_ERROR || (g->state == Z_OK && stuck)) break; /* the input has ended */
     }
-    char reason[128];
-    snprintf(reason, sizeof reason, "%s", z.msg ? z.msg : "damaged");
-    inflateEnd(&z);
-    *got = size - out_left;
-    *ended = state == Z_STREAM_END && in_left == 0;
-    if (state == Z_DATA_ERROR) return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", path, reason);
-    if (state == Z_STREAM_END && in_left) return cop_fail(error, COP_ERR_CORRUPT, "%s: %zu bytes follow the end of the gzip data", path, in_left);
+    *got = size - left;
+    if (g->state == Z_DATA_ERROR || g->state == Z_NEED_DICT)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->path, g->z.msg ? g->z.msg : "dictionary");
+    if (g->state == Z_STREAM_END && g->in_left)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: %zu bytes follow the end of the gzip data", g->path, g->in_left);
     return COP_OK;
 }
 
@@ -81,8 +85,10 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error)
     f->gz = f->size >= 2 && (unsigned char)f->bytes[0] == 0x1f && (unsigned char)f->bytes[1] == 0x8b;
     cop_err e = COP_OK;
     if (f->gz) {
-        bool ended;
-        e = inflate_all(path, f->bytes, f->size, (char *)head, sizeof head, &got, &ended, error);
+        gunzip g;
+        e = gunzip_begin(&g, path, f->bytes, f->size, error);
+        if (!e) e = gunzip_read(&g, head, sizeof head, &got, error);
+        inflateEnd(&g.z);
     } else {
         got = f->size < sizeof head ? f->size : sizeof head;
         memcpy(head, f->bytes, got);
@@ -93,28 +99,34 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error)
     return e;
 }
 
+/* Header skipped, elements into `out`; one byte more than the header says shows a file that is longer. */
+static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_error *error)
+{
+    unsigned char      header[24], extra;
+    size_t             got, more = 0;
+    unsigned long long expected = f->data_size;
+    COP_TRY(gunzip_read(g, header, f->header_size, &got, error));
+    COP_TRY(gunzip_read(g, out, f->data_size, &got, error));
+    if (got == f->data_size) COP_TRY(gunzip_read(g, &extra, 1, &more, error));
+    if (more) return cop_fail(error, COP_ERR_CORRUPT, "%s holds more elements than the %llu of its header", g->path, expected);
+    if (g->state != Z_STREAM_END) return cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early", g->path);
+    if (got < f->data_size) return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", g->path, got, expected);
+    return COP_OK;
+}
+
 /* The elements into `out` (data_size bytes); the file must hold exactly as many as its header says. */
 static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error)
 {
-    unsigned long long expected = f->data_size;
     if (!f->gz) {
         if (f->size - f->header_size != f->data_size)
-            return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", path, f->size - f->header_size, expected);
+            return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", path, f->size - f->header_size, (unsigned long long)f->data_size);
         memcpy(out, f->bytes + f->header_size, f->data_size);
         return COP_OK;
     }
-    /* One byte of room more than the header says shows a file that is longer. */
-    size_t room = f->header_size + f->data_size + 1, got;
-    bool   ended;
-    char  *all = cop_alloc_raw(room);
-    if (!all) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu elements of %s", expected, path);
-    cop_err e = inflate_all(path, f->bytes, f->size, all, room, &got, &ended, error);
-    if (!e && got == room) e = cop_fail(error, COP_ERR_CORRUPT, "%s holds more elements than the %llu of its header", path, expected);
-    else if (!e && got < f->header_size + f->data_size && ended)
-        e = cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", path, got - f->header_size, expected);
-    else if (!e && !ended) e = cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early", path);
-    if (!e) memcpy(out, all + f->header_size, f->data_size);
-    cop_free(all);
+    gunzip  g;
+    cop_err e = gunzip_begin(&g, path, f->bytes, f->size, error);
+    if (!e) e = gunzip_elements(&g, f, out, error);
+    inflateEnd(&g.z);
     return e;
 }
 
