@@ -135,7 +135,7 @@ lint_shell() {
 # fit into LINT_SECONDS is left for the next run, which says so.
 lint_tidy() {
     local seconds=${LINT_SECONDS:-40} folder=$ROOT/.cache/tidy
-    build_quietly release programs || return 1
+    build_quietly release coppice-proto || return 1 # the generated headers
     mkdir -p "$folder"
     (cd "$ROOT" && python3 tests/tools/tidy.py --build build/release --cache "$folder" \
         --seconds "$seconds" --jobs "$(nproc)")
