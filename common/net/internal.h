@@ -12,6 +12,10 @@
 /* Connections of in-memory links are numbered from here; an nng pipe's number is below it. */
 #define NET_MEMORY_CONNECTIONS ((uint64_t)1 << 40)
 
+/* Unanswered requests of one connection; a link has one, or a few when its calls timed out. Whoever
+ * has more is cut off: nobody may take up all the contexts. */
+#define NET_OPEN_MAX 16
+
 typedef enum net_item_kind { NET_ITEM_REQUEST, NET_ITEM_BORN, NET_ITEM_GONE } net_item_kind;
 
 /* One entry of the queue between transports and the loop. Requests carry their own; connections'
@@ -50,6 +54,13 @@ typedef struct net_hub {
 
 typedef struct net_nng net_nng;
 
+/* A connection that exists. */
+typedef struct net_live {
+    uint64_t connection;
+    uint32_t open; /* its requests that the handler has */
+    bool spoke;    /* it sent a request */
+} net_live;
+
 struct cop_server {
     uv_loop_t *loop;
     cop_server_handler handler;
@@ -59,8 +70,7 @@ struct cop_server {
     uv_mutex_t mutex; /* guards the queue */
     net_item *head, *tail;
     bool closed;
-    uint64_t *live; /* connections that exist */
-    bool *spoke;    /* ... and sent a request */
+    net_live *live; /* connections that exist */
     size_t live_capacity;
     atomic_size_t live_count; /* written by the loop thread only */
     net_hub *hub;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 
 /* ---- the queue ---- */
@@ -39,21 +40,18 @@ static size_t live_count(const cop_server *server) {
     return atomic_load_explicit(&server->live_count, memory_order_relaxed);
 }
 
-/* Its place among the live ones; live_count if it is none. */
-static size_t find_live(const cop_server *server, uint64_t connection) {
-    size_t i = 0, count = live_count(server);
-    while (i < count && server->live[i] != connection) i++;
-    return i;
+static net_live *find_live(cop_server *server, uint64_t connection) {
+    size_t count = live_count(server);
+    for (size_t i = 0; i < count; i++)
+        if (server->live[i].connection == connection) return &server->live[i];
+    return NULL;
 }
 
 static bool grow_live(cop_server *server) {
     size_t capacity = server->live_capacity ? server->live_capacity * 2 : 64;
-    uint64_t *live = cop_realloc(server->live, capacity * sizeof *live);
+    net_live *live = cop_realloc(server->live, capacity * sizeof *live);
     if (!live) return false;
     server->live = live;
-    bool *spoke = cop_realloc(server->spoke, capacity * sizeof *spoke);
-    if (!spoke) return false;
-    server->spoke = spoke;
     server->live_capacity = capacity;
     return true;
 }
@@ -62,18 +60,17 @@ static void add_live(cop_server *server, uint64_t connection) {
     size_t count = live_count(server);
     if (count == server->live_capacity && !grow_live(server))
         return; /* its requests are dropped; it tries again */
-    server->spoke[count] = false;
-    server->live[count] = connection;
+    server->live[count] = (net_live){.connection = connection};
     atomic_store_explicit(&server->live_count, count + 1, memory_order_relaxed);
 }
 
 /* Forgets a connection; true if it had sent a request. */
 static bool remove_live(cop_server *server, uint64_t connection) {
-    size_t i = find_live(server, connection), last = live_count(server) - 1;
-    if (i > last || last == SIZE_MAX) return false;
-    bool spoke = server->spoke[i];
-    server->live[i] = server->live[last];
-    server->spoke[i] = server->spoke[last];
+    net_live *live = find_live(server, connection);
+    if (!live) return false;
+    bool spoke = live->spoke;
+    size_t last = live_count(server) - 1;
+    *live = server->live[last];
     atomic_store_explicit(&server->live_count, last, memory_order_relaxed);
     return spoke;
 }
@@ -81,12 +78,20 @@ static bool remove_live(cop_server *server, uint64_t connection) {
 /* ---- loop thread ---- */
 
 static void take_request(cop_server *server, cop_request *request) {
-    size_t i = find_live(server, request->connection);
-    if (i == live_count(server)) { /* its connection went meanwhile */
-        cop_server_drop(request);
+    net_live *live = find_live(server, request->connection);
+    if (!live) { /* its connection went meanwhile */
+        request->transport->drop(request);
         return;
     }
-    server->spoke[i] = true;
+    if (live->open >= NET_OPEN_MAX) {
+        cop_log(COP_LOG_WARN, "net", "%s: more than %d unanswered requests; connection closed",
+                request->address, NET_OPEN_MAX);
+        cop_server_disconnect(server, request->connection);
+        request->transport->drop(request);
+        return;
+    }
+    live->spoke = true;
+    live->open++;
     atomic_fetch_add(&server->requests, 1);
     if (server->nng) net_nng_replenish(server->nng);
     server->handler.on_request(server->context, request);
@@ -173,7 +178,7 @@ static void drain_queue(cop_server *server) {
     while (item) {
         net_item *next = item->next;
         if (item->kind == NET_ITEM_REQUEST)
-            cop_server_drop(item->request);
+            item->request->transport->drop(item->request);
         else
             cop_free(item);
         item = next;
@@ -203,7 +208,6 @@ void cop_server_destroy(cop_server *server) {
     net_hub_release(server->hub);
     uv_mutex_destroy(&server->mutex);
     cop_free(server->live);
-    cop_free(server->spoke);
     cop_free(server);
 }
 
@@ -227,12 +231,22 @@ const char *cop_request_address(const cop_request *request) {
     return request->address;
 }
 
+/* The handler lets go of it. */
+static void close_request(const cop_request *request) {
+    net_live *live = find_live(request->server, request->connection);
+    if (!live) return;
+    COP_ASSERT(live->open > 0);
+    live->open--;
+}
+
 void cop_server_reply(cop_request *request, cop_message *message) {
+    close_request(request);
     atomic_fetch_add(&request->server->replies, 1);
     request->transport->reply(request, message);
 }
 
 void cop_server_drop(cop_request *request) {
+    close_request(request);
     request->transport->drop(request);
 }
 

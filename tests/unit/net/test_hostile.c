@@ -225,6 +225,29 @@ static void test_cut_frame_is_no_request(void **state) {
     cop_buffer_release(frame);
 }
 
+/* One connection may not take up all the contexts with requests that wait. */
+static void test_flood_of_requests_is_cut_off(void **state) {
+    fixture *f = *state;
+    cop_message m = {.type = COP_MESSAGE_CALL, .call = {.method = ASK_HOLD}};
+    cop_buffer *frame = cop_buffer_create(cop_codec_size(&m));
+    cop_codec_encode(&m, frame->data);
+    int fd = connect_raw(&f->host);
+    send_greeting(fd, PROTOCOL_REQ);
+    for (int i = 0; i < 40; i++) {
+        const unsigned char id[4] = {0x80, 0, 1, (unsigned char)i};
+        send_length(fd, frame->size + 4);
+        send_raw(fd, id, 4);
+        send_raw(fd, frame->data, frame->size);
+    }
+    assert_true(is_closed(fd));
+    assert_true(wait_for(&f->host.gone, 1));
+    assert_int_equal(atomic_load(&f->host.holding), 16);
+    assert_int_equal(call_plain(f->link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    atomic_store(&f->host.gone, 0);
+    close(fd);
+    cop_buffer_release(frame);
+}
+
 /* The raw peer itself is right: a whole frame gets its answer. */
 static void test_whole_frame_is_answered(void **state) {
     fixture *f = *state;
@@ -263,6 +286,7 @@ int main(void) {
         TEST(test_garbage_frame_costs_the_connection),
         TEST(test_each_flipped_bit_is_found),
         TEST(test_cut_frame_is_no_request),
+        TEST(test_flood_of_requests_is_cut_off),
         TEST(test_whole_frame_is_answered),
     };
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
