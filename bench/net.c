@@ -189,7 +189,7 @@ int main(int argc, char **argv) {
         if (strcmp(argv[i], "--rounds") == 0) b.rounds = atoi(argv[i + 1]);
         if (strcmp(argv[i], "--only") == 0) only = argv[i + 1];
     }
-    snprintf(ipc, sizeof ipc, "ipc:///%s/coppice-bench-%d", P_tmpdir + 1, getpid());
+    snprintf(ipc, sizeof ipc, "ipc://%s/coppice-bench-%d", P_tmpdir, getpid());
     snprintf(tcp, sizeof tcp, "tcp://127.0.0.1:%d", 20000 + getpid() % 12000);
     const char *const names[] = {"memory", "ipc", "tcp"}, *const urls[] = {NULL, ipc, tcp};
     for (int t = 0; t < 3; t++) {

@@ -148,7 +148,7 @@ static cop_err listen_somewhere(host *h) {
             snprintf(h->url, sizeof h->url, "tcp://127.0.0.1:%d",
                      20000 + (getpid() * 53 + next_port++) % 12000);
         else
-            snprintf(h->url, sizeof h->url, "ipc:///%s/cop-net-%d-%d", P_tmpdir + 1, getpid(),
+            snprintf(h->url, sizeof h->url, "ipc://%s/cop-net-%d-%d", P_tmpdir, getpid(),
                      next_port++);
         cop_err e = cop_server_listen(h->server, h->url, &h->error);
         if (e != COP_ERR_BUSY) return e;

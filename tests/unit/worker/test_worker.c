@@ -181,7 +181,7 @@ static int setup_world(void **state, bool listens) {
     make_fixture(&w->fixture, 1);
     c->lease = train_lease(&w->fixture, 1, 0, SHARDS, true);
     c->listens = listens;
-    snprintf(c->url, sizeof c->url, "ipc:///%s/cop-worker-%d", P_tmpdir + 1, getpid());
+    snprintf(c->url, sizeof c->url, "ipc://%s/cop-worker-%d", P_tmpdir, getpid());
     uv_sem_init(&c->ready, 0);
     uv_thread_create(&c->thread, run_coordinator, c);
     uv_sem_wait(&c->ready);
