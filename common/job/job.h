@@ -1,5 +1,6 @@
-/* A job as the programs understand it: the protobuf message resolved against its data, checked as a whole, and turned into the plain specs of
- * common/nn. Coordinator and worker both build it from the same bytes, so they cannot disagree. */
+/* A job as the programs understand it: the protobuf message resolved against its data, checked as a
+ * whole, and turned into the plain specs of common/nn. Coordinator and worker both build it from
+ * the same bytes, so they cannot disagree. */
 #ifndef COP_JOB_JOB_H
 #define COP_JOB_JOB_H
 
@@ -9,68 +10,84 @@
 #include "common/wire/document.h"
 
 typedef struct cop_job {
-    Coppice__Job      *message; /* resolved, pinned */
-    cop_model         *model;
+    Coppice__Job *message; /* resolved, pinned */
+    cop_model *model;
     cop_optimizer_spec optimizer;
-    cop_numerics       numerics;
-    uint64_t           seed;
-    uint32_t           batch, shards;
-    bool               last_keep;
-    uint64_t           steps, steps_per_epoch;
-    uint32_t           train_samples, validation_samples, test_samples;
-    uint32_t           features;      /* values of one sample */
-    cop_dtype          sample_type;
-    size_t             sample_stride; /* bytes */
-    bool               evaluate_on_test;
-    uint32_t           evaluate_every; /* epochs */
-    uint64_t           checkpoint_every;
-    uint32_t           checkpoint_keep;
+    cop_numerics numerics;
+    uint64_t seed;
+    uint32_t batch, shards;
+    bool last_keep;
+    uint64_t steps, steps_per_epoch;
+    uint32_t train_samples, validation_samples, test_samples;
+    uint32_t features; /* values of one sample */
+    cop_dtype sample_type;
+    size_t sample_stride; /* bytes */
+    bool evaluate_on_test;
+    uint32_t evaluate_every; /* epochs */
+    uint64_t checkpoint_every;
+    uint32_t checkpoint_keep;
 } cop_job;
 
-/* Resolve `message` against the data set (fills defaults and `pinned`), check relations (shards <= batch, shapes, classes, epochs xor steps, validation < samples ...)
- * and build. Takes `message` over only on success. INPUT errors name the field. */
-cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **out, cop_error *error);
+/* Resolve `message` against the data set (fills defaults and `pinned`), check relations (shards <=
+ * batch, shapes, classes, epochs xor steps, validation < samples ...) and build. Takes `message`
+ * over only on success. INPUT errors name the field. */
+cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **out,
+                       cop_error *error);
 /* From the packed, pinned message alone (worker; coordinator after a restart). */
-cop_err     cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
+cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
 cop_buffer *cop_job_pack(const cop_job *job); /* NULL: out of memory */
-void        cop_job_destroy(cop_job *job);
+void cop_job_destroy(cop_job *job);
 /* What the job says of its data. */
-cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out, cop_error *error);
+cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
+                     cop_error *error);
 /* Warnings a person would want (list of sentences into out, '\n' separated; empty if none). */
 void cop_job_warnings(const cop_job *job, cop_str *out);
 
-/* Opens the data that the job names: --data folder, the source, or files relative to the job file's folder. */
-cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder, cop_data **out, cop_error *error);
+/* Opens the data that the job names: --data folder, the source, or files relative to the job file's
+ * folder. */
+cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
+                          cop_data **out, cop_error *error);
 
-/* Model files: model.safetensors with parameters by name (gaps gone) and metadata {"coppice.job": packed job as YAML text, "coppice.step", "coppice.digest"}. */
-cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path, cop_error *error);
-cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, char **out, size_t *size, cop_error *error);
+/* Model files: model.safetensors with parameters by name (gaps gone) and metadata {"coppice.job":
+ * packed job as YAML text, "coppice.step", "coppice.digest"}. */
+cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path,
+                           cop_error *error);
+cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, char **out,
+                             size_t *size, cop_error *error);
 /* Loads into flat (checks names, shapes, dtype, digest; CORRUPT if altered). */
-cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step, cop_error *error);
-/* A model file by itself: builds the job from its metadata. `path`: a model file, a checkpoint folder, or a run folder. */
-cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step, cop_error *error);
+cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
+                           cop_error *error);
+/* A model file by itself: builds the job from its metadata. `path`: a model file, a checkpoint
+ * folder, or a run folder. */
+cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
+                           cop_error *error);
 
-/* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json} and the file `latest` (name of the newest). state.json
- * carries step, digest, xxh3 of both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last `keep` and the best. */
+/* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
+ * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of
+ * both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last
+ * `keep` and the best. */
 typedef struct cop_checkpoint {
-    uint64_t     step;
+    uint64_t step;
     const float *weights;
     const float *states[2]; /* optimizer state buffers, or NULL */
-    double       train_loss_sum; /* running sums of the current epoch, f64 exact */
-    uint64_t     train_samples, train_correct;
-    double       seconds;        /* spent so far */
-    double       best_error;     /* -1: none yet */
-    bool         is_best;
+    double train_loss_sum;  /* running sums of the current epoch, f64 exact */
+    uint64_t train_samples, train_correct;
+    double seconds;    /* spent so far */
+    double best_error; /* -1: none yet */
+    bool is_best;
 } cop_checkpoint;
-cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_checkpoint *checkpoint, cop_error *error);
-/* Newest checkpoint that is whole: tries `latest`, then the others downwards; each bad one adds a sentence to `notes` (may be NULL). Fills weights and states
- * (caller's buffers) and checkpoint->step etc. NOT_FOUND if there is none. */
-cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights, float *states[2],
-                            cop_checkpoint *checkpoint, cop_str *notes, cop_error *error);
+cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
+                            const cop_checkpoint *checkpoint, cop_error *error);
+/* Newest checkpoint that is whole: tries `latest`, then the others downwards; each bad one adds a
+ * sentence to `notes` (may be NULL). Fills weights and states (caller's buffers) and
+ * checkpoint->step etc. NOT_FOUND if there is none. */
+cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
+                            float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
+                            cop_error *error);
 
 /* Figures for `plan`. */
 typedef struct cop_plan_figures {
-    double   flop_per_sample;
+    double flop_per_sample;
     uint64_t wire_bytes_per_step; /* for `workers` workers: weights out, gradients back, samples */
     uint64_t worker_bytes, coordinator_bytes;
 } cop_plan_figures;

@@ -1,11 +1,15 @@
-/* Frames (docs/PROTOCOL.md): 64-byte header {magic "COPW", version, type, header length, part lengths, XXH3} + protobuf header
- * (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are never inside protobuf.
+/* Frames (docs/PROTOCOL.md): 64-byte header {magic "COPW", version, type, header length, part
+ * lengths, XXH3} + protobuf header
+ * (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are never inside
+ * protobuf.
  *
- * Layout of the 64 bytes, little-endian: 0 magic u32 0x57504f43; 4 version u16 (= COP_PROTOCOL_MAJOR); 6 type u16; 8 protobuf length u32; 12 flags u32 (bit i:
- * part i is there); 16 part lengths u64 x 4; 48 XXH3 of the header with this field and the next as zero + the protobuf bytes, u64; 56 XXH3 of everything
- * after the padding that follows the protobuf bytes, u64.
+ * Layout of the 64 bytes, little-endian: 0 magic u32 0x57504f43; 4 version u16 (=
+ * COP_PROTOCOL_MAJOR); 6 type u16; 8 protobuf length u32; 12 flags u32 (bit i: part i is there); 16
+ * part lengths u64 x 4; 48 XXH3 of the header with this field and the next as zero + the protobuf
+ * bytes, u64; 56 XXH3 of everything after the padding that follows the protobuf bytes, u64.
  *
- * Hostile input (W5): every length is checked before it is used, unpacking runs on a budgeted arena, enums, UTF-8 and NULs are checked. */
+ * Hostile input (W5): every length is checked before it is used, unpacking runs on a budgeted
+ * arena, enums, UTF-8 and NULs are checked. */
 #ifndef COP_WIRE_CODEC_H
 #define COP_WIRE_CODEC_H
 
@@ -17,19 +21,24 @@
 size_t cop_codec_size(const cop_message *message);
 /* Writes exactly cop_codec_size bytes. Copies the parts (the only copy on the way out). */
 void cop_codec_encode(const cop_message *message, void *out);
-/* Decodes a frame that `frame` holds (one reference is taken per part: parts point into it, nothing is copied). PROTOCOL or VERSION with a sentence if it is
- * not a valid frame; then *out is zeroed and nothing is held. */
+/* Decodes a frame that `frame` holds (one reference is taken per part: parts point into it, nothing
+ * is copied). PROTOCOL or VERSION with a sentence if it is not a valid frame; then *out is zeroed
+ * and nothing is held. */
 cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
-/* protobuf-c allocator with a byte budget over an arena (cop_alloc), for unpacking outside input. */
-/* Unpack with the budget; free with cop_proto_free. PROTOCOL if malformed or over budget; strings are checked for UTF-8 and NULs, enums for known values,
- * nesting is bounded by the schema (no recursive types). */
-cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t size,
-                         size_t budget, ProtobufCMessage **out, cop_error *error);
-void    cop_proto_free(ProtobufCMessage *message);
-/* An empty message of this type with an arena of its own, for building one (budget in bytes); NULL: out of memory. Free with cop_proto_free. */
+/* protobuf-c allocator with a byte budget over an arena (cop_alloc), for unpacking outside input.
+ */
+/* Unpack with the budget; free with cop_proto_free. PROTOCOL if malformed or over budget; strings
+ * are checked for UTF-8 and NULs, enums for known values, nesting is bounded by the schema (no
+ * recursive types). */
+cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
+                         size_t size, size_t budget, ProtobufCMessage **out, cop_error *error);
+void cop_proto_free(ProtobufCMessage *message);
+/* An empty message of this type with an arena of its own, for building one (budget in bytes); NULL:
+ * out of memory. Free with cop_proto_free. */
 ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor, size_t budget);
-/* Zeroed memory that lives as long as `root` (a message from cop_proto_unpack or cop_proto_create); NULL: out of memory or over budget. */
+/* Zeroed memory that lives as long as `root` (a message from cop_proto_unpack or cop_proto_create);
+ * NULL: out of memory or over budget. */
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
 /* Pack into a new buffer (one reference). NULL: out of memory. */

@@ -1,5 +1,6 @@
-/* Job files and JSON: one walker over protobuf-c descriptors. YAML in, YAML and JSON out; ranges, defaults and help texts in one table
- * (fields.c). Errors carry file:line:column, what was found, what is expected, and the nearest valid name. */
+/* Job files and JSON: one walker over protobuf-c descriptors. YAML in, YAML and JSON out; ranges,
+ * defaults and help texts in one table (fields.c). Errors carry file:line:column, what was found,
+ * what is expected, and the nearest valid name. */
 #ifndef COP_WIRE_DOCUMENT_H
 #define COP_WIRE_DOCUMENT_H
 
@@ -10,23 +11,28 @@
 #include "common/base/str.h"
 #include "proto/job.pb-c.h"
 
-/* Reads a job file (`path` names it in errors) or text. Unknown, missing, ill-typed, out-of-range, duplicate fields are INPUT errors. Field-level checks only (types, ranges,
- * one-of, required fields of the table); relations between fields are common/job's. Defaults are NOT filled in. Free with cop_proto_free (codec.h). */
+/* Reads a job file (`path` names it in errors) or text. Unknown, missing, ill-typed, out-of-range,
+ * duplicate fields are INPUT errors. Field-level checks only (types, ranges, one-of, required
+ * fields of the table); relations between fields are common/job's. Defaults are NOT filled in. Free
+ * with cop_proto_free (codec.h). */
 cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *error);
-cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out, cop_error *error);
-/* `--set a.b=c` (value is YAML; list items by index: model.1.linear.units=64): changes the job in place. INPUT names the path. */
+cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out,
+                               cop_error *error);
+/* `--set a.b=c` (value is YAML; list items by index: model.1.linear.units=64): changes the job in
+ * place. INPUT names the path. */
 cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *error);
 /* Fill in every default of the table, so that the printed job is complete ("as resolved"). */
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error);
 /* The same checks as reading, for a job that came over the wire. */
 cop_err cop_document_check(const Coppice__Job *job, cop_error *error);
-void    cop_document_print_yaml(const ProtobufCMessage *message, cop_str *out);
-/* One line of JSON. Only set fields; reals by %.17g shortened to the shortest form that reads back, 64-bit seeds and 64-bit ids that are seeds as strings, enums as
- * lower-case names, bytes as hex; NaN and infinities as null. indent > 0: pretty-printed. */
+void cop_document_print_yaml(const ProtobufCMessage *message, cop_str *out);
+/* One line of JSON. Only set fields; reals by %.17g shortened to the shortest form that reads back,
+ * 64-bit seeds and 64-bit ids that are seeds as strings, enums as lower-case names, bytes as hex;
+ * NaN and infinities as null. indent > 0: pretty-printed. */
 void cop_document_print_json(const ProtobufCMessage *message, int indent, cop_str *out);
-/* Help of a field ("train.batch") for docs and error texts; NULL if unknown. And the whole reference as Markdown (docs/JOBFILE.md is generated from it; a test
- * compares). */
+/* Help of a field ("train.batch") for docs and error texts; NULL if unknown. And the whole
+ * reference as Markdown (docs/JOBFILE.md is generated from it; a test compares). */
 const char *cop_document_help(const char *path);
-void        cop_document_reference(cop_str *out);
+void cop_document_reference(cop_str *out);
 
 #endif

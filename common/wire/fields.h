@@ -6,16 +6,18 @@
 #include <stdbool.h>
 
 typedef struct cop_field_row {
-    const char *name;    /* "Train.batch": message and field */
-    bool        required;
-    double      least, most;
-    bool        below;   /* `most` itself is out of range */
-    bool        above;   /* `least` itself is out of range */
-    const char *otherwise; /* default as it would stand in YAML; NULL: none ("absent" means something) */
+    const char *name; /* "Train.batch": message and field */
+    bool required;
+    double least, most;
+    bool below; /* `most` itself is out of range */
+    bool above; /* `least` itself is out of range */
+    const char
+        *otherwise; /* default as it would stand in YAML; NULL: none ("absent" means something) */
     const char *help;
 } cop_field_row;
 
-const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message, const ProtobufCFieldDescriptor *field);
+const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
+                                     const ProtobufCFieldDescriptor *field);
 const cop_field_row *cop_fields_all(void); /* ends with name NULL */
 /* Exactly one field of this message is set (a one-key map in YAML). */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);

@@ -1,5 +1,6 @@
-/* Messages as plain structs: what worker and coordinator say to each other. Packed and unpacked at one seam (codec.h); the
- * in-memory transport hands the structs over as they are, with references to the same buffers, and copies no tensor. */
+/* Messages as plain structs: what worker and coordinator say to each other. Packed and unpacked at
+ * one seam (codec.h); the in-memory transport hands the structs over as they are, with references
+ * to the same buffers, and copies no tensor. */
 #ifndef COP_WIRE_MESSAGE_H
 #define COP_WIRE_MESSAGE_H
 
@@ -15,15 +16,15 @@
 
 /* Numbers are part of the protocol and never reused. */
 typedef enum cop_message_type {
-    COP_MESSAGE_HELLO = 1,           /* -> WELCOME or FAILURE */
+    COP_MESSAGE_HELLO = 1, /* -> WELCOME or FAILURE */
     COP_MESSAGE_WELCOME = 2,
-    COP_MESSAGE_HEARTBEAT = 3,       /* -> HEARTBEAT_REPLY */
+    COP_MESSAGE_HEARTBEAT = 3, /* -> HEARTBEAT_REPLY */
     COP_MESSAGE_HEARTBEAT_REPLY = 4,
-    COP_MESSAGE_PULL = 5,            /* -> LEASE or NOTHING (held for at most COP_HOLD_MAX_MS) */
+    COP_MESSAGE_PULL = 5, /* -> LEASE or NOTHING (held for at most COP_HOLD_MAX_MS) */
     COP_MESSAGE_LEASE = 6,
     COP_MESSAGE_NOTHING = 7,
     COP_MESSAGE_FAILURE = 8,
-    COP_MESSAGE_CALL = 9,            /* a client's request -> ANSWER or FAILURE */
+    COP_MESSAGE_CALL = 9, /* a client's request -> ANSWER or FAILURE */
     COP_MESSAGE_ANSWER = 10
 } cop_message_type;
 
@@ -32,59 +33,78 @@ typedef enum cop_message_type {
 typedef struct cop_hello {
     uint32_t major, minor, threads;
     uint64_t features, worker, session;
-    bool     is_client, control;
-    char     build[64], token[128], name[COP_NAME_MAX], isa[16], arithmetic[32], fingerprint[128];
+    bool is_client, control;
+    char build[64], token[128], name[COP_NAME_MAX], isa[16], arithmetic[32], fingerprint[128];
     unsigned char self_test[32];
 } cop_hello;
 typedef struct cop_welcome {
     uint32_t major, minor, heartbeat_ms;
     uint64_t features, worker, session;
-    char     build[64], name[COP_NAME_MAX];
+    char build[64], name[COP_NAME_MAX];
 } cop_welcome;
-typedef struct cop_heartbeat { uint64_t worker, session, lease; bool draining; } cop_heartbeat;
-typedef struct cop_heartbeat_reply { bool drain, unknown; uint64_t cancel_lease; } cop_heartbeat_reply;
+typedef struct cop_heartbeat {
+    uint64_t worker, session, lease;
+    bool draining;
+} cop_heartbeat;
+typedef struct cop_heartbeat_reply {
+    bool drain, unknown;
+    uint64_t cancel_lease;
+} cop_heartbeat_reply;
 typedef enum cop_lease_kind { COP_LEASE_TRAIN = 1, COP_LEASE_EVALUATE = 2 } cop_lease_kind;
 /* part[0]: the gradient sum of the block (flat, COP f32) for TRAIN; none for EVALUATE. */
 typedef struct cop_result {
-    bool           present;
+    bool present;
     cop_lease_kind kind;
-    uint64_t       lease, job, step;
-    uint32_t       attempt, first, count;
-    double         loss;
-    uint64_t       correct, samples, compute_ns;
-    char           failure[256];
+    uint64_t lease, job, step;
+    uint32_t attempt, first, count;
+    double loss;
+    uint64_t correct, samples, compute_ns;
+    char failure[256];
 } cop_result;
 typedef struct cop_pull {
-    uint64_t   worker, session, have_job, have_version;
-    bool       goodbye;
+    uint64_t worker, session, have_job, have_version;
+    bool goodbye;
     cop_result result;
 } cop_pull;
-/* part[0]: weights (flat f32) when the worker lacks this version, else absent (NULL); part[1]: sample rows in their stored type;
- * part[2]: labels i32; part[3]: the job's spec (packed coppice.Job) when the worker lacks it. */
+/* part[0]: weights (flat f32) when the worker lacks this version, else absent (NULL); part[1]:
+ * sample rows in their stored type; part[2]: labels i32; part[3]: the job's spec (packed
+ * coppice.Job) when the worker lacks it. */
 typedef struct cop_lease {
     cop_lease_kind kind;
-    uint64_t       lease, job, step, version, deadline_ms;
-    uint32_t       attempt, first, count, batch;
+    uint64_t lease, job, step, version, deadline_ms;
+    uint32_t attempt, first, count, batch;
 } cop_lease;
-typedef struct cop_nothing { uint32_t retry_ms; bool drain, unknown; } cop_nothing;
-typedef struct cop_failure { cop_err code; char text[1000]; } cop_failure;
-/* part[0]: the packed request or answer of api.proto; part[1]: bulk bytes, if the method has them. */
-typedef struct cop_call { uint32_t method, major, minor; char token[128]; } cop_call;
-typedef struct cop_answer { uint32_t method; } cop_answer;
+typedef struct cop_nothing {
+    uint32_t retry_ms;
+    bool drain, unknown;
+} cop_nothing;
+typedef struct cop_failure {
+    cop_err code;
+    char text[1000];
+} cop_failure;
+/* part[0]: the packed request or answer of api.proto; part[1]: bulk bytes, if the method has them.
+ */
+typedef struct cop_call {
+    uint32_t method, major, minor;
+    char token[128];
+} cop_call;
+typedef struct cop_answer {
+    uint32_t method;
+} cop_answer;
 
 typedef struct cop_message {
     cop_message_type type;
     union {
-        cop_hello           hello;
-        cop_welcome         welcome;
-        cop_heartbeat       heartbeat;
+        cop_hello hello;
+        cop_welcome welcome;
+        cop_heartbeat heartbeat;
         cop_heartbeat_reply heartbeat_reply;
-        cop_pull            pull;
-        cop_lease           lease;
-        cop_nothing         nothing;
-        cop_failure         failure;
-        cop_call            call;
-        cop_answer          answer;
+        cop_pull pull;
+        cop_lease lease;
+        cop_nothing nothing;
+        cop_failure failure;
+        cop_call call;
+        cop_answer answer;
     };
     cop_buffer *part[COP_MESSAGE_PARTS]; /* each held by the message, or NULL */
 } cop_message;
