@@ -43,8 +43,10 @@ def common_bytes():
 
 
 def tidy(path, build):
-    command = ["clang-tidy", "-p", str(build), "--quiet", "--extra-arg=-Wno-unknown-warning-option", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["clang-tidy", "-p", str(build), "--quiet", "--extra-arg=-Wno-unknown-warning-option"]
+    if path != "common/base/err.c":  # it defines what that header redefines
+        command.append("--extra-arg-before=-includetests/tools/analyzer.h")
+    done = subprocess.run([*command, path], capture_output=True, text=True, check=False)
     return done.returncode == 0, done.stdout
 
 
