@@ -85,7 +85,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
     cop_pass_destroy(pass);
     out->has_error = out->has_loss = out->has_samples = out->has_seconds = 1;
     out->samples = data->test.count;
-    out->error = 1.0 - (double)correct / (double)data->test.count;
+    out->error = (double)(data->test.count - correct) / (double)data->test.count;
     out->loss = loss / (double)data->test.count;
     out->seconds = (double)(cop_clock_ns() - began) * 1e-9;
     return COP_OK;

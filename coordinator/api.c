@@ -178,7 +178,7 @@ static void note_metrics(api_note *n, const coord_action *a)
         n->samples = 0;
         break;
     case COORD_ACTION_EVALUATED:
-        n->test_error = 1 - (double)a->metrics.correct / samples;
+        n->test_error = (double)(a->metrics.samples - a->metrics.correct) / samples;
         n->test_loss = a->metrics.loss_sum / samples;
         n->has_evaluation = true;
         n->evaluated_step = a->step;

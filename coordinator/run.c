@@ -124,7 +124,7 @@ static void note_metrics(struct coord_run *run, const coord_action *action, coor
         run->epoch_samples = 0;
         break;
     case COORD_ACTION_EVALUATED:
-        p->test_error = 1.0 - (double)action->metrics.correct / samples;
+        p->test_error = (double)(action->metrics.samples - action->metrics.correct) / samples;
         p->test_loss = action->metrics.loss_sum / samples;
         p->has_evaluation = true;
         if (p->best_error < 0 || p->test_error < p->best_error) p->best_error = p->test_error;

@@ -1,0 +1,165 @@
+"""Fixtures of the integration tests: programs as processes, a cluster of them, small data sets."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mnist(root):
+    """The folder of MNIST's four files; without it the test is skipped, and counted as skipped."""
+    for folder in (os.environ.get("COPPICE_MNIST"), root.parent / "shared/mnist", pathlib.Path.home() / ".cache/coppice/mnist"):
+        if folder and pathlib.Path(folder, "train-images-idx3-ubyte.gz").exists():
+            return str(folder)
+    pytest.skip("MNIST is not here")
+
+
+@pytest.fixture
+def coppice(program, tmp_path):
+    """coppice(*arguments, status=0, **environment): runs the client; returns its JSON with --json, else the finished process."""
+
+    def call(*arguments, status=0, timeout=240, **environment):
+        done = subprocess.run(
+            [program("coppice"), *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True, timeout=timeout,
+            check=False, env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+        )
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if "--json" in arguments and status == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+        return done
+
+    return call
+
+
+def write_idx(path, dims, values):
+    path.write_bytes(struct.pack(">BBBB", 0, 0, 8, len(dims)) + b"".join(struct.pack(">I", d) for d in dims) + bytes(values))
+
+
+SMALL = """
+name: small
+seed: 7
+data: {{source: idx, train: {{images: train-images, labels: train-labels}}, test: {{images: test-images, labels: test-labels}}}}
+model:
+  - dropout: {{p: 0.2}}
+  - linear: {{units: 37, max_norm: 2.0}}
+  - relu
+  - dropout: {{p: 0.5}}
+  - linear: {{units: 5}}
+train: {{steps: {steps}, batch: 50, shards: 6}}
+optimizer: {{sgd: {{rate: 0.1, momentum: 0.9, schedule: cosine}}}}
+checkpoint: {{every: 40, keep: 2}}
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    """small(steps, extra): a job file on noisy patterns of five classes, 17 x 18 bytes (k of more than one block), 620 + 130 samples."""
+    noise = random.Random(11)  # the Mersenne twister: the same bytes everywhere
+    patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
+    for part, count in (("train", 620), ("test", 130)):
+        labels = [i % 5 for i in range(count)]
+        pixels = bytearray()
+        for label in labels:
+            pixels += bytes((value + 2 * noise.getrandbits(8)) // 3 for value in patterns[label])
+        write_idx(tmp_path / f"{part}-images", (count, 17, 18), pixels)
+        write_idx(tmp_path / f"{part}-labels", (count,), labels)
+
+    def make(steps=100, extra=""):
+        path = tmp_path / "small.yaml"
+        path.write_text(SMALL.format(steps=steps) + extra)
+        return path
+
+    return make
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """A coordinator and its workers as processes of this test."""
+
+    def __init__(self, program, processes, folder, url, data):
+        self.program, self.processes, self.folder, self.url, self.data = program, processes, folder, url, data
+        self.state = folder / "state"
+        self.workers = {}
+        self.coordinator = None
+
+    def environment(self):
+        return {**os.environ, "COPPICE_TOKEN": self.token(), "COPPICE_COORDINATOR": self.url}
+
+    def token(self):
+        return (self.state / "token").read_text().strip()
+
+    def start(self, *arguments):
+        log = open(self.folder / "coordinator.log", "a")
+        data = ["--data", self.data] if self.data else []
+        self.coordinator = self.processes(
+            self.program("coppice-coordinator"), "--listen", self.url, "--state", self.state, *data, *arguments, stderr=log
+        )
+        seen = (self.folder / "coordinator.log").read_text().count("ready:")
+        for _ in range(400):
+            if (self.folder / "coordinator.log").read_text().count("ready:") > getattr(self, "ready", 0):
+                break
+            assert self.coordinator.poll() is None, (self.folder / "coordinator.log").read_text()
+            time.sleep(0.025)
+        self.ready = getattr(self, "ready", 0) + 1
+        assert seen >= 0
+        return self
+
+    def worker(self, name, *arguments, command=None, **environment):
+        log = open(self.folder / f"{name}.log", "a")
+        self.workers[name] = self.processes(
+            *(command or [self.program("coppice-worker")]), "--name", name, *arguments, stderr=log,
+            env={**self.environment(), **environment},
+        )
+        return self.workers[name]
+
+    def client(self, *arguments, status=0, timeout=240):
+        done = subprocess.run(
+            [self.program("coppice"), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False,
+            env=self.environment(), cwd=self.folder,
+        )
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if "--json" in arguments and status == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+        return done
+
+    def wait(self, test, what, seconds=60):
+        for _ in range(int(seconds / 0.05)):
+            if test():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s for {what}\n" + (self.folder / "coordinator.log").read_text()[-3000:])
+
+    def status(self, job=1):
+        return self.client("status", job, "--json")
+
+    def wait_step(self, step, job=1):
+        self.wait(lambda: self.status(job)["step"] >= step, f"step {step}")
+
+    def stop(self, number=signal.SIGTERM):
+        self.coordinator.send_signal(number)
+        return self.coordinator.wait(60)
+
+
+@pytest.fixture
+def cluster(program, processes, tmp_path):
+    """cluster(kind, data): a coordinator on ipc or tcp, started."""
+
+    def make(kind="ipc", data=None, start=True):
+        url = f"ipc://{tmp_path}/coppice.sock" if kind == "ipc" else f"tcp://127.0.0.1:{free_port()}"
+        made = Cluster(program, processes, tmp_path, url, data)
+        return made.start() if start else made
+
+    return make

@@ -1,0 +1,172 @@
+"""The promise: the job and its seed decide the weights bit for bit, the pool decides only when.
+
+One job (examples/golden.yaml: unequal shards, a short last batch, several blocks of k, more than an epoch) in every way there is to run it."""
+
+import signal
+import time
+
+import pytest
+
+GOLDEN = "2b8b816b89737afb698289803af1e3adc076c8246730027afc87657630d79342"
+SMALL = "eb0e8b03d75a366acfa7ce9e2fa1a145ddcde02b7ad3bae7a622be1c46dc4dbe"  # of the fixture `small` with 100 steps
+
+
+@pytest.fixture
+def job(root):
+    return root / "examples/golden.yaml"
+
+
+def run(coppice, job, mnist, *arguments, **environment):
+    return coppice("run", job, "--data", mnist, "--json", "--quiet", *arguments, **environment)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_in_process(coppice, job, mnist, workers):
+    result = run(coppice, job, mnist, "--workers", workers)
+    assert result["digest"] == GOLDEN
+    assert result["steps"] == 650 and result["workers"] == workers
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+def test_forced_instruction_set(coppice, job, mnist, isa):
+    flags = open("/proc/cpuinfo").read()
+    if isa == "avx512" and "avx512f" not in flags:
+        pytest.skip("this CPU has no AVX-512")
+    result = run(coppice, job, mnist, "--workers", 2, COPPICE_ISA=isa)
+    assert result["isa"] == isa
+    assert result["digest"] == GOLDEN
+
+
+def test_small_job_on_every_instruction_set(coppice, small):
+    for isa in ("baseline", "avx2"):
+        result = coppice("run", small(), "--workers", 2, "--json", "--quiet", COPPICE_ISA=isa)
+        assert result["isa"] == isa
+        assert result["digest"] == SMALL
+
+
+def test_another_seed_gives_another_digest(coppice, job, mnist):
+    assert run(coppice, job, mnist, "--set", "seed=20142")["digest"] != GOLDEN
+
+
+def test_shards_belong_to_the_job(coppice, job, mnist):
+    """Other slices are another order of sums and other masks: another job."""
+    assert run(coppice, job, mnist, "--set", "train.shards=5")["digest"] != GOLDEN
+
+
+@pytest.mark.parametrize("kind", ["ipc", "tcp"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_cluster(cluster, job, mnist, kind, workers):
+    pool = cluster(kind, mnist)
+    for i in range(workers):
+        pool.worker(f"w{i}")
+    status = pool.client("submit", job, "--json", "--quiet")
+    assert status["digest"] == GOLDEN and status["state"] == "COMPLETED"
+    shards = [w["shards"] for w in pool.client("workers", "--json")["workers"]]
+    assert len(shards) == workers and all(s > 0 for s in shards), "every worker has computed"
+    assert pool.client("digest", "1").stdout.strip() == GOLDEN
+    assert pool.stop() == 0
+
+
+def test_uploaded_data_and_threads(cluster, job, mnist):
+    """The coordinator has no data: the client uploads it. One worker with three compute threads."""
+    pool = cluster("ipc")
+    pool.worker("w", "--threads", "3")
+    assert pool.client("submit", job, "--data", mnist, "--json", "--quiet")["digest"] == GOLDEN
+
+
+def test_worker_killed(cluster, job, mnist):
+    pool = cluster("tcp", mnist)
+    victim = pool.worker("victim")
+    pool.worker("other")
+    pool.client("submit", job, "--no-wait")
+    pool.wait_step(50)
+    # Kill it while it computes: stop it first, so that it surely holds a lease.
+    victim.send_signal(signal.SIGSTOP)
+    time.sleep(0.3)
+    victim.kill()
+    status = pool.client("watch", "1", "--json", "--quiet")
+    assert status["digest"] == GOLDEN
+    assert status["leases_repeated"] >= 1, "a lease was given again"
+
+
+def test_workers_join_and_drain_in_mid_job(cluster, job, mnist):
+    pool = cluster("ipc", mnist)
+    first = pool.worker("first")
+    pool.client("submit", job, "--no-wait")
+    pool.wait_step(30)
+    pool.worker("second")
+    pool.worker("third")
+    pool.wait_step(100)
+    first.terminate()
+    assert first.wait(30) == 0
+    pool.client("drain", "second")
+    assert pool.workers["second"].wait(30) == 0
+    assert pool.client("watch", "1", "--json", "--quiet")["digest"] == GOLDEN
+
+
+def test_coordinator_killed_and_restarted(cluster, job, mnist):
+    pool = cluster("tcp", mnist)
+    pool.worker("a")
+    pool.worker("b")
+    pool.client("submit", job, "--no-wait")
+    pool.wait_step(260)  # checkpoints every 200 steps
+    pool.stop(signal.SIGKILL)
+    pool.start()
+    status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
+    assert status["digest"] == GOLDEN
+    assert "is taken up again" in (pool.folder / "coordinator.log").read_text()
+
+
+def test_paused_and_resumed(cluster, job, mnist):
+    pool = cluster("ipc", mnist)
+    pool.worker("a")
+    pool.client("submit", job, "--no-wait")
+    pool.wait_step(100)
+    pool.client("pause", "1")
+    pool.wait(lambda: pool.status()["state"] == "PAUSED", "the pause")
+    assert pool.status()["step"] < 650
+    pool.client("resume", "1")
+    assert pool.client("watch", "1", "--json", "--quiet")["digest"] == GOLDEN
+
+
+def test_run_stopped_and_resumed(program, processes, coppice, job, mnist, tmp_path):
+    process = processes(program("coppice"), "run", job, "--data", mnist, "--workers", "1", "--out", tmp_path / "r", "--quiet")
+    time.sleep(0.9)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 1
+    result = run(coppice, job, mnist, "--workers", 2, "--out", tmp_path / "r", "--resume", "auto")
+    assert result["digest"] == GOLDEN
+    assert result["steps"] == 650
+
+
+def test_numerics_openblas_trains(coppice, small):
+    """Other bits, the same job: pinned to this machine, and told."""
+    result = coppice("run", small(), "--set", "numerics=openblas", "--workers", 2, "--json", "--quiet")
+    assert result["numerics"].lower().startswith("openblas") and result["test_error"] < 0.1
+
+
+@pytest.mark.qemu
+def test_arm64_gives_the_same_digest(arm64, small, tmp_path):
+    import json
+    import subprocess
+
+    command = [*arm64("coppice"), "run", str(small()), "--workers", "2", "--json", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["isa"] == "neon" and result["digest"] == SMALL
+
+
+@pytest.mark.qemu
+def test_arm64_worker_joins_in_mid_job(arm64, cluster, coppice, small):
+    job = small(steps=3000)
+    expected = coppice("run", job, "--workers", 2, "--json", "--quiet")["digest"]
+    pool = cluster("tcp")
+    pool.worker("x86")
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    pool.wait_step(20)
+    pool.worker("arm", command=arm64("coppice-worker"))
+    status = pool.client("watch", "1", "--json", "--quiet", timeout=170)
+    shards = {w["name"]: w["shards"] for w in pool.client("workers", "--json")["workers"]}
+    assert shards["arm"] > 0, "the arm64 worker has computed"
+    assert status["digest"] == expected
