@@ -174,10 +174,12 @@ static void print_table(const run_state *s, const coord_progress *p)
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
-static cop_err finish(run_state *s, const cli_options *options, const coord_progress *p, cop_error *error)
+static cop_err finish(run_state *s, const cli_options *options, coord_progress *p, cop_error *error)
 {
     if (p->state == COPPICE__API__STATE__FAILED)
         return cop_fail(error, strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED : COP_ERR_INTERNAL, "job %s failed: %s", s->name, p->text);
+    /* A run shorter than the interval of the figures has none yet. */
+    if (p->samples_per_s <= 0 && p->seconds > 0) p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
         fprintf(stderr, "%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
     if (options->json) print_json(s, p, s->worker_count);

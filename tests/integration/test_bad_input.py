@@ -1,0 +1,285 @@
+"""What bad input gets: a clear error, exit status 2, nothing half-written. Each line of the promise is a test."""
+
+import gzip
+import random
+import socket
+import struct
+import time
+
+import pytest
+
+from conftest import free_port, write_idx
+
+JOB = """name: bad
+data: {source: synthetic-digits}
+model:
+  - linear: {units: 32}
+  - relu
+  - dropout: {p: 0.5}
+  - linear: {units: 10}
+train: {steps: 5}
+optimizer: {sgd: {rate: 0.1}}
+"""
+
+
+@pytest.fixture
+def refused(coppice, tmp_path):
+    """refused(text, *parts): running the job file `text` exits 2, names all `parts`, and leaves no run folder."""
+
+    def check(text, *parts, arguments=()):
+        (tmp_path / "job.yaml").write_text(text)
+        done = coppice("run", "job.yaml", "--out", "out", *arguments, status=2)
+        for part in parts:
+            assert part in done.stderr, f"expected {part!r} in: {done.stderr}"
+        assert done.stdout == ""
+        assert not (tmp_path / "out").exists(), "nothing half-written"
+        return done.stderr
+
+    return check
+
+
+def test_unknown_field_names_place_and_nearest(refused):
+    refused(JOB.replace("optimizer:", "optimiser:"), "job.yaml:9:1", 'unknown field "optimiser"', 'did you mean "optimizer"')
+    refused(JOB.replace("- relu", "- rleu"), "job.yaml:5:5", 'did you mean "relu"')
+    refused(JOB.replace("rate:", "rte:"), 'optimizer.sgd: unknown field "rte": did you mean "rate"')
+
+
+def test_field_of_a_later_version_says_so(refused):
+    refused(JOB.replace("- relu", "- sigmoid"), '"sigmoid" is not supported by this version')
+    refused(JOB + "audit: 0.5\n", '"audit" is not supported by this version')
+
+
+@pytest.mark.parametrize("p", ["1.0", "-0.1", "yes", "[1]", ""])
+def test_p_out_of_range(refused, p):
+    found = {"": "empty", "[1]": "a list"}.get(p, p)
+    refused(JOB.replace("p: 0.5", f"p: {p}"), "job.yaml:6:", f"model[2].dropout.p is {found}: expected a number from 0 to below 1")
+
+
+def test_missing_and_double_fields(refused):
+    refused(JOB.replace("optimizer: {sgd: {rate: 0.1}}", ""), "optimizer is missing")
+    refused(JOB.replace("units: 32", ""), "model[0].linear.units is missing: expected a whole number from 1 to 1048576")
+    refused(JOB + "seed: 1\nseed: 2\n", "seed is given twice")
+    refused(JOB.replace("steps: 5", "steps: 5, epochs: 1"), "train has both epochs and steps")
+    refused(JOB.replace("steps: 5", ""), "train has neither epochs nor steps")
+
+
+def test_not_yaml_and_not_there(refused, coppice):
+    refused("name: [", "job.yaml:", "not YAML")
+    refused("", "is empty")
+    assert "nowhere.yaml" in coppice("run", "nowhere.yaml", status=2).stderr
+
+
+def test_ill_typed(refused):
+    refused(JOB.replace("units: 32", "units: many"), "model[0].linear.units is many: expected a whole number")
+    refused(JOB.replace("units: 32", "units: 3.5"), "model[0].linear.units is 3.5")
+    refused(JOB.replace("steps: 5", "steps: 5, last: never"), "train.last is never: expected keep or drop")
+    refused(JOB + "seed: 99999999999999999999999\n", "seed is 99999999999999999999999")
+
+
+def test_network_that_does_not_fit_the_data(refused):
+    refused(JOB.replace("units: 10", "units: 7"), "7", "10")
+    refused(JOB.replace("  - linear: {units: 10}\n", "  - linear: {units: 10}\n  - dropout\n"), "dropout")
+
+
+def test_more_shards_than_samples_in_the_batch(refused):
+    refused(JOB.replace("steps: 5", "steps: 5, batch: 4, shards: 5"), "train.shards is 5: a batch of 4 samples gives at most 4 shards")
+
+
+def test_set_is_checked_like_the_file(coppice, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB)
+    assert "did you mean \"batch\"" in coppice("run", "job.yaml", "--set", "train.btch=3", status=2).stderr
+    assert "expected a whole number from 1 to 65536" in coppice("run", "job.yaml", "--set", "train.batch=0", status=2).stderr
+    assert "expected FIELD=VALUE" in coppice("run", "job.yaml", "--set", "train", status=2).stderr
+
+
+def test_unwritable_out(coppice, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "file").write_text("")
+    done = coppice("run", "job.yaml", "--out", "file/x", status=1)
+    assert "file" in done.stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_unknown_command_and_option(coppice):
+    assert 'did you mean "submit"' in coppice("sbmit", status=2).stderr
+    assert "did you mean --workers" in coppice("run", "x.yaml", "--worker", "2", status=2).stderr
+    assert "--workers is \"0\": expected a whole number from 1" in coppice("run", "x.yaml", "--workers", "0", status=2).stderr
+
+
+# ---- data ----
+
+
+def idx_job(coppice, tmp_path, status=2):
+    (tmp_path / "idx.yaml").write_text(
+        JOB.replace("source: synthetic-digits",
+                    "source: idx, train: {images: a, labels: b}, test: {images: c, labels: d}").replace("units: 10", "units: 3")
+    )
+    return coppice("run", "idx.yaml", "--out", "out", status=status)
+
+
+@pytest.fixture
+def idx(tmp_path):
+    noise = random.Random(1)
+    write_idx(tmp_path / "a", (30, 4, 4), [noise.getrandbits(8) for _ in range(480)])
+    write_idx(tmp_path / "b", (30,), [i % 3 for i in range(30)])
+    write_idx(tmp_path / "c", (9, 4, 4), [noise.getrandbits(8) for _ in range(144)])
+    write_idx(tmp_path / "d", (9,), [i % 3 for i in range(9)])
+    return tmp_path
+
+
+def test_good_idx_trains_as_a_control(coppice, idx):
+    (idx / "a").write_bytes(gzip.compress((idx / "a").read_bytes()))
+    assert "digest" in idx_job(coppice, idx, status=0).stdout
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("empty set", lambda d: write_idx(d / "a", (0, 4, 4), []), ["a is an empty data set"]),
+        ("empty file", lambda d: (d / "a").write_bytes(b""), ["a is empty"]),
+        ("magic", lambda d: (d / "a").write_bytes(b"PK\3\4" + bytes(60)), ["not an IDX file"]),
+        ("type", lambda d: (d / "a").write_bytes(struct.pack(">BBBBII", 0, 0, 13, 2, 1, 1) + bytes(4)), ["element type 0x0d"]),
+        ("counts differ", lambda d: write_idx(d / "b", (29,), [0, 1] * 14 + [2]), ["30 samples", "29 labels"]),
+        ("header lies", lambda d: write_idx(d / "a", (30, 4, 5), bytes(480)), ["480 elements", "600"]),
+        ("header lies hugely", lambda d: write_idx(d / "a", (2**31 - 1, 2**30, 2**30), bytes(480)), ["more than this program reads"]),
+        ("labels out of range", lambda d: write_idx(d / "d", (9,), [0, 1, 2, 3, 0, 1, 2, 0, 1]), ["label 3 is 3", "0 to 2"]),
+        ("shapes differ", lambda d: write_idx(d / "c", (9, 2, 8), bytes(144)), ["differ in shape"]),
+        ("missing", lambda d: (d / "c").unlink(), ["c"]),
+    ],
+)
+def test_bad_idx(coppice, idx, name, change, words):
+    change(idx)
+    done = idx_job(coppice, idx)
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert not (idx / "out").exists()
+
+
+def test_truncated_and_bit_flipped_gz(coppice, idx):
+    whole = gzip.compress((idx / "a").read_bytes())
+    (idx / "a").write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in idx_job(coppice, idx).stderr
+    (idx / "a").write_bytes(whole + b"more")
+    assert "4 bytes follow" in idx_job(coppice, idx).stderr
+    noise = random.Random(3)
+    for _ in range(6):
+        flipped = bytearray(whole)
+        flipped[noise.randrange(10, len(whole))] ^= 1 << noise.randrange(8)
+        (idx / "a").write_bytes(flipped)
+        done = idx_job(coppice, idx)
+        assert "a" in done.stderr and done.stdout == ""
+
+
+# ---- network ----
+
+
+def test_coordinator_that_is_not_there(coppice):
+    url = f"tcp://127.0.0.1:{free_port()}"
+    began = time.time()
+    done = coppice("jobs", "--coordinator", url, "--timeout", "1", status=1)
+    assert time.time() - began < 4
+    assert url in done.stderr and "no coordinator" in done.stderr
+    assert "expected tcp://HOST:PORT" in coppice("jobs", "--coordinator", "http://x", status=2).stderr
+
+
+def test_port_in_use(program, processes, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        process = processes(program("coppice-coordinator"), "--listen", url, "--state", tmp_path / "s", stderr=-1)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert url in errors and "in use" in errors
+
+
+def test_listening_beyond_loopback_needs_insecure(program, processes, tmp_path):
+    process = processes(program("coppice-coordinator"), "--listen", "tcp://0.0.0.0:1", "--state", tmp_path / "s", stderr=-1)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2 and "--insecure" in errors
+
+
+def test_second_coordinator_on_the_same_state(cluster, program, processes, tmp_path):
+    pool = cluster("ipc")
+    second = processes(program("coppice-coordinator"), "--listen", f"ipc://{tmp_path}/other", "--state", pool.state, stderr=-1)
+    _, errors = second.communicate(timeout=20)
+    assert second.returncode != 0 and "another coordinator" in errors
+
+
+def test_wrong_token(cluster, coppice, processes, program):
+    pool = cluster("tcp")
+    done = coppice("jobs", "--coordinator", pool.url, "--token", "wrong", status=1)
+    assert "token" in done.stderr
+    worker = processes(program("coppice-worker"), "--join", pool.url, "--token", "wrong", stderr=-1)
+    _, errors = worker.communicate(timeout=20)
+    assert worker.returncode == 1 and "token" in errors
+    assert (pool.state / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_random_bytes_on_the_port(cluster, small, tmp_path):
+    """The connection is closed; everyone else is undisturbed."""
+    pool = cluster("tcp")
+    pool.worker("w")
+    job = small(steps=1500)
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    noise = random.Random(5)
+    host, port = pool.url.removeprefix("tcp://").split(":")
+    for i in range(40):
+        with socket.create_connection((host, int(port)), timeout=5) as stranger:
+            if i % 2:  # a good SP header, then nonsense lengths and bytes
+                stranger.sendall(b"\x00SP\x00\x00\x30\x00\x00" + struct.pack(">Q", noise.choice([5, 200, 2**62])))
+            stranger.sendall(noise.randbytes(noise.randrange(1, 2000)))
+    assert pool.client("watch", "1", "--json", "--quiet")["state"] == "COMPLETED"
+    assert pool.coordinator.poll() is None
+
+
+# ---- models and checkpoints ----
+
+
+@pytest.fixture
+def trained(coppice, small, tmp_path):
+    return coppice("run", small(), "--out", tmp_path / "r", "--workers", 1, "--json", "--quiet"), tmp_path / "r", small
+
+
+def test_altered_or_truncated_model(coppice, trained):
+    result, folder, _ = trained
+    model = folder / "model.safetensors"
+    assert coppice("digest", folder).stdout.strip() == result["digest"]
+    whole = model.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-100] ^= 1
+    model.write_bytes(flipped)
+    assert "was altered" in coppice("digest", folder, status=2).stderr
+    for size in (0, 7, 100, len(whole) - 1):
+        model.write_bytes(whole[:size])
+        assert "model.safetensors" in coppice("digest", folder, status=2).stderr
+
+
+@pytest.mark.parametrize("victim", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_resume_falls_back_to_the_previous_checkpoint(coppice, trained, victim):
+    result, folder, small = trained
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    data = bytearray((newest / victim).read_bytes())
+    data[len(data) // 2] ^= 4
+    (newest / victim).write_bytes(data)
+    done = coppice("run", small(), "--out", folder, "--resume", "auto", "--workers", 1, "--quiet", "--json")
+    assert done["digest"] == result["digest"]
+
+
+def test_resume_of_another_job_is_refused(coppice, trained):
+    _, folder, small = trained
+    done = coppice("run", small(), "--set", "seed=8", "--out", folder, "--resume", "auto", status=1)
+    assert "another job" in done.stderr
+
+
+def test_loss_that_becomes_nan_stops_the_job(coppice, small):
+    done = coppice("run", small(), "--set", "optimizer.sgd.rate=1000000", "--set", "optimizer.sgd.weight_decay=10", "--set", "model.1.linear.max_norm=0", "--workers", 2, status=1)
+    assert "training diverged at step" in done.stderr and "shards" in done.stderr
+
+
+def test_full_disk_keeps_training_and_older_checkpoints(coppice, small, tmp_path):
+    """The k-th write fails with ENOSPC: a warning, and the run ends with the right digest or says that it could not write."""
+    expected = coppice("run", small(), "--out", "a", "--json", "--quiet")["digest"]
+    done = coppice("run", small(), "--out", "b", "--json", COPPICE_FAIL_IO=12)
+    assert done["digest"] == expected
+    assert (tmp_path / "b/model.safetensors").read_bytes() == (tmp_path / "a/model.safetensors").read_bytes()
