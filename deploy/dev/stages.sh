@@ -79,8 +79,9 @@ stage_release() {
         run_ctest release -L '^quick$'
         run_pytest release -m quick
     else
-        run_ctest release -R "$(IFS='|' && echo "$*")"
-        run_pytest release -k "$(printf '%s' "$1" && shift && printf ' or %s' "$@")"
+        local either=$*
+        run_ctest release -R "${either// /|}"
+        run_pytest release -k "${either// / or }"
     fi
 }
 

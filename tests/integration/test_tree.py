@@ -1,0 +1,133 @@
+"""The source tree keeps its own rules: directions of includes, sizes, documents that name what exists, nothing generated or
+local to one workplace."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+BASE = {"base"}
+COMMON = {"base", "nn", "data", "wire", "job", "net", "proto"}
+
+# Folder -> what its files may include, besides their own folder. The programs use one another
+# only where one embeds the other: `coppice run` is a coordinator and workers in one process.
+MAY_INCLUDE = {
+    "base": set(),
+    "nn": BASE,
+    "data": BASE,
+    "proto": set(),
+    "wire": BASE | {"proto"},
+    "net": BASE | {"wire", "proto"},
+    "job": BASE | {"nn", "data", "wire", "proto"},
+    "coordinator": COMMON,
+    "worker": COMMON,
+    "client": COMMON | {"coordinator", "worker"},
+}
+LONGEST_FUNCTION = 100
+
+# Every document is held to the paths that it names.
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PATH = re.compile(r"`((?:common|coordinator|worker|client|proto|tests|docs|examples|bench|cmake|deploy)/[\w./-]+)`")
+
+
+@pytest.fixture(scope="module")
+def tracked(root):
+    """Paths under version control that are there."""
+    done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True)
+    return [path for path in done.stdout.splitlines() if (root / path).is_file()]
+
+
+def folder_of(path):
+    parts = path.split("/")
+    return parts[1] if parts[0] == "common" and len(parts) > 2 else parts[0]
+
+
+def sources(tracked, *ends):
+    return [path for path in tracked if path.endswith(ends) and folder_of(path) in MAY_INCLUDE]
+
+
+def test_includes_go_one_way(root, tracked):
+    wrong = []
+    for path in sources(tracked, ".c", ".h", ".inc"):
+        own = folder_of(path)
+        for name in re.findall(r'^#\s*include "([^"]+)"', (root / path).read_text(), re.MULTILINE):
+            used = folder_of(name) if "/" in name else own
+            if used not in MAY_INCLUDE[own] | {own, "common"}:
+                wrong.append(f"{path} includes {name}: {own} may include {sorted(MAY_INCLUDE[own])} only")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_decision_cores_do_no_io(root, tracked):
+    """coordinator/core and worker/agent are step(state, event, now): no clock, loop, network, files or threads."""
+    system = re.compile(r"#\s*include (<(uv|nng|pthread|sqlite3|fcntl|unistd|time|sys/.*)|\"common/(net|base/(clock|file)))")
+    cores = [path for path in tracked if re.fullmatch(r"(coordinator/core\w*|worker/agent)\.[ch]", path)]
+    assert cores
+    wrong = [f"{path}: {found.group(0)}" for path in cores for found in [system.search((root / path).read_text())] if found]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_function_is_long(root, tracked):
+    files = [path for path in tracked if path.endswith((".c", ".inc"))]
+    done = subprocess.run(
+        ["ctags", "--output-format=json", "--map-C=+.inc", "--languages=C", "--fields=+ne", "--kinds-C=f", "-f", "-", *files],
+        cwd=root, capture_output=True, text=True, check=True,
+    )
+    tags = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(tags) > 100
+    long = [f"{tag['path']}:{tag['line']} {tag['name']}: {tag['end'] - tag['line'] + 1} lines"
+            for tag in tags if tag.get("end", tag["line"]) - tag["line"] + 1 > LONGEST_FUNCTION]
+    assert not long, "\n".join(long)
+
+
+def test_every_source_says_what_it_is_for(root, tracked):
+    silent = [path for path in sources(tracked, ".c", ".h") if not (root / path).read_text().lstrip().startswith("/*")]
+    assert not silent, "no opening comment: " + ", ".join(silent)
+
+
+def test_only_the_seam_allocates(root, tracked):
+    allocation = re.compile(r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|asprintf)\s*\(")
+    found = []
+    for path in sources(tracked, ".c"):
+        if path == "common/base/alloc.c":
+            continue
+        text = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\])*"', "", (root / path).read_text(), flags=re.DOTALL)
+        found += [f"{path}: {name.group(1)}" for name in allocation.finditer(text)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_what_exists(root, document):
+    named = {path.rstrip("/.") for path in PATH.findall((root / document).read_text())}
+    missing = sorted(path for path in named if not (root / path).exists() and not list(root.glob(path + ".*")))
+    assert not missing, f"{document} names what is not there: {missing}"
+
+
+def test_nothing_generated_is_tracked(tracked):
+    generated = re.compile(r"(^|/)(build|runs|\.cache|__pycache__)/|\.pb-c\.[ch]$|\.(o|a|so|pyc|orig|rej|swp|sqlite|log)$")
+    assert not [path for path in tracked if generated.search(path)]
+
+
+def test_nothing_is_local_to_a_workplace(root, tracked):
+    """No host of packages and no absolute path of somebody's machine: a clone builds anywhere."""
+    host = r"\b(deb|ftp\w*|security|archive|ports|snapshot|httpredir)\.(debian|ubuntu)\.(org|com|net)"
+    local = r"(?<![\w.])/(home/\w+|work|Users)/"
+    found = []
+    for path in tracked:
+        try:
+            text = (root / path).read_text()
+        except UnicodeDecodeError:
+            continue
+        if path == "tests/integration/test_tree.py":
+            continue
+        found += [f"{path}: {match.group(0)}" for match in re.finditer(f"{host}|{local}", text)]
+    assert not found, "\n".join(found)
+
+
+def test_scripts_are_executable(root, tracked):
+    for path in tracked:
+        first = (root / path).open("rb").readline()
+        if first.startswith(b"#!") and not path.startswith("tests/integration/"):
+            assert (root / path).stat().st_mode & 0o100, f"{path} has a #! line and is not executable"
