@@ -1,0 +1,199 @@
+"""coppice-worker as a process: joins, leaves, dies, and comes back; what bad use gets."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+STEPS = 2000  # seconds: long enough to be disturbed
+
+JOB = """
+name: small
+seed: 3
+data: {source: synthetic-digits, samples: 6000}
+model:
+  - dropout: {p: 0.2}
+  - linear: {units: 128}
+  - relu: {}
+  - dropout: {p: 0.5}
+  - linear: {units: 10}
+train: {steps: %d, batch: 100, shards: 6}
+optimizer: {sgd: {rate: 0.1, momentum: 0.9}}
+"""
+
+
+class Cluster:
+    """A coordinator over ipc, and what one does with it."""
+
+    def __init__(self, program, processes, folder):
+        self.program, self.processes, self.folder = program, processes, folder
+        self.url = f"ipc://{folder}/c.sock"
+        self.env = {**os.environ, "COPPICE_COORDINATOR": self.url}
+        self.start()
+
+    def start(self):
+        self.coordinator = self.processes(
+            self.program("coppice-coordinator"), "--state", self.folder / "state",
+            "--listen", self.url, stderr=subprocess.DEVNULL, env=self.env)
+        wait_until(lambda: (self.folder / "state" / "token").exists()
+                   and (self.folder / "c.sock").exists())
+        self.env["COPPICE_TOKEN"] = (self.folder / "state" / "token").read_text().strip()
+
+    def worker(self, *options):
+        return self.processes(self.program("coppice-worker"), *options, env=self.env,
+                              stderr=subprocess.PIPE)
+
+    def ask(self, *words):
+        done = subprocess.run([self.program("coppice"), *map(str, words), "--json"], env=self.env,
+                              capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def wait_for_step(self, step):
+        """Until the first job has done so many steps."""
+
+        def there():
+            done = subprocess.run([self.program("coppice"), "status", "1", "--json"], env=self.env,
+                                  capture_output=True, text=True, timeout=60, check=False)
+            return done.returncode == 0 and json.loads(done.stdout).get("step", 0) >= step
+
+        wait_until(there)
+
+    def submit(self, steps=STEPS):
+        path = self.folder / "job.yaml"
+        path.write_text(JOB % steps)
+        return self.processes(self.program("coppice"), "submit", path, "--json", env=self.env,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def finish(job):
+    out, _ = job.communicate(timeout=120)
+    assert job.returncode == 0
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture
+def cluster(program, processes, tmp_path):
+    return Cluster(program, processes, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def expected(program, tmp_path_factory):
+    """The digest of the job, on one worker in process."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "job.yaml").write_text(JOB % STEPS)
+    done = subprocess.run([program("coppice"), "run", folder / "job.yaml", "--json", "--out",
+                           folder / "out"], capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["digest"]
+
+
+@pytest.mark.parametrize("threads", [(1,), (2,), (3, 1), (1, 2, 4)])
+def test_any_pool_gives_the_digest(cluster, expected, threads):
+    for count in threads:
+        cluster.worker("--threads", str(count))
+    assert finish(cluster.submit())["digest"] == expected
+
+
+def test_killed_worker_costs_no_bit(cluster, expected):
+    victim = cluster.worker()
+    job = cluster.submit()
+    cluster.wait_for_step(5)
+    victim.kill()
+    cluster.worker()
+    result = finish(job)
+    assert result["digest"] == expected
+
+
+def test_frozen_worker_joins_again(cluster, expected):
+    frozen = cluster.worker("--name", "frozen")
+    job = cluster.submit()
+    cluster.wait_for_step(5)
+    frozen.send_signal(signal.SIGSTOP)
+    cluster.worker("--name", "other")
+    assert finish(job)["digest"] == expected
+    frozen.send_signal(signal.SIGCONT)
+    wait_until(lambda: any("frozen" in json.dumps(line) for line in cluster.ask("workers")))
+    frozen.send_signal(signal.SIGTERM)
+    assert frozen.wait(timeout=20) == 0
+
+
+def test_sigterm_drains(cluster):
+    leaving = cluster.worker()
+    staying = cluster.worker()
+    job = cluster.submit()
+    cluster.wait_for_step(5)
+    leaving.send_signal(signal.SIGTERM)
+    assert leaving.wait(timeout=20) == 0
+    assert finish(job)["leases_repeated"] == 0  # nothing was wasted
+    assert staying.poll() is None
+
+
+def test_worker_outlives_its_coordinator(cluster):
+    worker = cluster.worker("--name", "patient")
+    wait_until(lambda: b"joined" in os.read(worker.stderr.fileno(), 4096))
+    cluster.coordinator.kill()
+    cluster.coordinator.wait()
+    time.sleep(0.3)
+    (cluster.folder / "c.sock").unlink(missing_ok=True)
+    cluster.start()
+    wait_until(lambda: any("patient" in json.dumps(line) for line in cluster.ask("workers")))
+    assert finish(cluster.submit(20))["state"] == "COMPLETED"
+    assert worker.poll() is None
+
+
+def test_wrong_token_is_refused(cluster):
+    cluster.env["COPPICE_TOKEN"] = "wrong"
+    worker = cluster.worker()
+    _, text = worker.communicate(timeout=20)
+    assert worker.returncode == 1
+    assert "token" in text
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--jion", "x"], "did you mean --join"),
+    (["--join", "udp://h:1"], "expected tcp://HOST:PORT or ipc:///PATH"),
+    (["--join"], "needs a value"),
+    (["--threads", "0"], "expected 1 to 256"),
+    (["--threads", "many"], "expected 1 to 256"),
+    (["--timeout", "-1"], "expected seconds"),
+    (["--token-file", "/nowhere/token"], "/nowhere/token"),
+])
+def test_bad_use_is_exit_status_2(program, words, part):
+    done = subprocess.run([program("coppice-worker"), *words], capture_output=True, text=True,
+                          timeout=20, check=False)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert done.stderr.startswith("coppice-worker: ")
+
+
+def test_unknown_instruction_set_is_exit_status_2(program):
+    done = subprocess.run([program("coppice-worker")], capture_output=True, text=True, timeout=20,
+                          env={**os.environ, "COPPICE_ISA": "mmx"}, check=False)
+    assert done.returncode == 2
+    assert "mmx" in done.stderr
+
+
+def test_no_coordinator_is_told_with_its_address(program):
+    began = time.monotonic()
+    done = subprocess.run([program("coppice-worker"), "--join", "tcp://127.0.0.1:9", "--timeout",
+                           "1"], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "tcp://127.0.0.1:9" in done.stderr
+    assert time.monotonic() - began < 5
+
+
+def test_help_and_version(program):
+    for option, part in (("--help", "--join URL"), ("--version", "portable-1")):
+        done = subprocess.run([program("coppice-worker"), option], capture_output=True, text=True,
+                              timeout=20, check=True)
+        assert part in done.stdout
