@@ -41,6 +41,10 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
  * NULL: out of memory or over budget. */
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
+/* One pointer that travels with `root`, for what its memory holds beside the message (document.c
+ * keeps where each field was read). NULL until attached. */
+void cop_proto_attach(ProtobufCMessage *root, void *attachment);
+void *cop_proto_attachment(const ProtobufCMessage *root);
 /* Pack into a new buffer (one reference). NULL: out of memory. */
 cop_buffer *cop_proto_pack(const ProtobufCMessage *message);
 

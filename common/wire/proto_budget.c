@@ -1,44 +1,50 @@
 /* protobuf-c with a budget: unpacking outside input takes memory from one arena whose size is
- * capped, so that a small message cannot expand without bound (W5); then every string, enum and
- * bytes field is checked. */
-#include <protobuf-c/protobuf-c.h>
+ * capped, so that a small message cannot expand without bound (W5). The bytes are looked at before
+ * (strings, enums, nesting), because protobuf-c cuts strings at a NUL and keeps unknown enum
+ * values without a word. Whoever builds a message does so in such an arena too.
+ *
+ * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root
+ * message:
+ *
+ *     first block: [arena *, padded to 16][root message][...]
+ */
 #include <string.h>
 
 #include "common/base/alloc.h"
 #include "common/base/str.h"
 #include "common/wire/codec.h"
+#include "common/wire/reflect.h"
 
-/* An arena is a list of blocks; freed as a whole. A pointer to it lies right before the root
- * message, which is the first allocation after it; every message struct is smaller than a block, so
- * both lie in the first. */
+#define ARENA_ALIGN 16
+#define ARENA_BLOCK 4096
+#define DEPTH_MAX   16 /* the schema has no recursive types: no message nests deeper */
+
 typedef struct arena_block arena_block;
 struct arena_block {
-    arena_block *next;
+    _Alignas(ARENA_ALIGN) arena_block *next;
     size_t used, size;
 };
 typedef struct arena {
     arena_block *blocks;
     size_t left; /* of the budget */
+    void *attachment;
 } arena;
-
-#define ARENA_BLOCK 4096
 
 static void *arena_alloc(void *data, size_t size) {
     arena *a = data;
     if (size > a->left) return NULL;
-    size = cop_align_up(size ? size : 1, 16);
+    size = cop_align_up(size ? size : 1, ARENA_ALIGN);
     if (size > a->left) return NULL;
     arena_block *b = a->blocks;
     if (!b || b->size - b->used < size) {
         size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
-        b = cop_alloc(sizeof *b + 16 + room);
+        b = cop_alloc(sizeof *b + room);
         if (!b) return NULL;
         b->size = room;
         b->next = a->blocks;
         a->blocks = b;
     }
-    char *base = (char *)b + cop_align_up(sizeof *b, 16);
-    void *at = base + b->used;
+    void *at = (char *)(b + 1) + b->used;
     b->used += size;
     a->left -= size;
     return at;
@@ -58,125 +64,146 @@ static void arena_destroy(arena *a) {
     cop_free(a);
 }
 
-/* ---- checks of what protobuf-c lets through ---- */
+/* An arena whose next allocation is the root message; NULL: out of memory. */
+static arena *arena_create(size_t budget) {
+    arena *a = cop_alloc(sizeof *a);
+    if (!a) return NULL;
+    a->left = budget;
+    arena **back = arena_alloc(a, ARENA_ALIGN);
+    if (!back) {
+        arena_destroy(a);
+        return NULL;
+    }
+    *back = a;
+    return a;
+}
 
-static cop_err check_message(const ProtobufCMessage *message, cop_error *error);
+static arena *arena_of(const cop_proto *root) {
+    return *(arena *const *)(const void *)((const char *)root - ARENA_ALIGN);
+}
 
-static cop_err check_value(const ProtobufCFieldDescriptor *field, const void *at,
-                           cop_error *error) {
+/* ---- looking at packed bytes ---- */
+
+typedef struct packed {
+    const uint8_t *at, *end;
+} packed;
+
+static bool take_varint(packed *p, uint64_t *out) {
+    *out = 0;
+    for (int shift = 0; shift < 70 && p->at < p->end; shift += 7) {
+        uint8_t byte = *p->at++;
+        if (shift < 64) *out |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80)) return true;
+    }
+    return false;
+}
+
+static bool take_bytes(packed *p, uint64_t size, packed *out) {
+    if (size > (uint64_t)(p->end - p->at)) return false;
+    *out = (packed){p->at, p->at + size};
+    p->at += size;
+    return true;
+}
+
+static cop_err scan_message(const cop_proto_type *type, packed bytes, int depth, cop_error *error);
+
+static cop_err malformed(const cop_proto_type *type, cop_error *error) {
+    return cop_fail(error, COP_ERR_PROTOCOL, "malformed: not a %s", type->name);
+}
+
+static cop_err scan_enum(const cop_proto_field *field, uint64_t value, cop_error *error) {
+    int number = (int)(int64_t)value;
+    if (value <= INT32_MAX && protobuf_c_enum_descriptor_get_value(field->descriptor, number))
+        return COP_OK;
+    return cop_fail(error, COP_ERR_PROTOCOL, "field %s has the unknown value %lld", field->name,
+                    (long long)value);
+}
+
+/* A value of wire type 2: string, bytes, message, or packed numbers. */
+static cop_err scan_bytes(const cop_proto_field *field, packed bytes, int depth, cop_error *error) {
+    uint64_t value;
     switch (field->type) {
-    case PROTOBUF_C_TYPE_STRING: {
-        const char *text = *(const char *const *)at;
-        if (text && !cop_utf8_valid(text, strlen(text)))
-            return cop_fail(error, COP_ERR_PROTOCOL, "field %s is not UTF-8", field->name);
-        return COP_OK;
-    }
+    case PROTOBUF_C_TYPE_STRING:
+        if (cop_utf8_valid((const char *)bytes.at, (size_t)(bytes.end - bytes.at))) return COP_OK;
+        return cop_fail(error, COP_ERR_PROTOCOL, "field %s is not UTF-8 text without NUL",
+                        field->name);
+    case PROTOBUF_C_TYPE_MESSAGE:
+        return scan_message(field->descriptor, bytes, depth + 1, error);
     case PROTOBUF_C_TYPE_ENUM:
-        if (!protobuf_c_enum_descriptor_get_value(field->descriptor, *(const int *)at))
-            return cop_fail(error, COP_ERR_PROTOCOL, "field %s has the unknown value %d",
-                            field->name, *(const int *)at);
+        while (bytes.at < bytes.end) {
+            if (!take_varint(&bytes, &value))
+                return cop_fail(error, COP_ERR_PROTOCOL, "field %s is malformed", field->name);
+            COP_TRY(scan_enum(field, value, error));
+        }
         return COP_OK;
-    case PROTOBUF_C_TYPE_MESSAGE: {
-        const ProtobufCMessage *inner = *(const ProtobufCMessage *const *)at;
-        return inner ? check_message(inner, error) : COP_OK;
-    }
     default:
         return COP_OK;
     }
 }
 
-static size_t value_size(const ProtobufCFieldDescriptor *field) {
-    return field->type == PROTOBUF_C_TYPE_ENUM ? sizeof(int) : sizeof(void *);
-}
-
-static bool needs_check(const ProtobufCFieldDescriptor *field) {
-    return field->type == PROTOBUF_C_TYPE_STRING || field->type == PROTOBUF_C_TYPE_ENUM ||
-           field->type == PROTOBUF_C_TYPE_MESSAGE;
-}
-
-static cop_err check_field(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                           cop_error *error) {
-    const char *base = (const char *)message, *at = base + field->offset;
-    if (field->label == PROTOBUF_C_LABEL_REPEATED) {
-        size_t count = *(const size_t *)(const void *)(base + field->quantifier_offset);
-        const char *items = *(const char *const *)(const void *)at;
-        for (size_t i = 0; i < count; i++)
-            COP_TRY(check_value(field, items + i * value_size(field), error));
-        return COP_OK;
+static cop_err scan_field(const cop_proto_type *type, packed *p, int depth, cop_error *error) {
+    uint64_t key, value;
+    packed inner;
+    if (!take_varint(p, &key) || key > UINT32_MAX) return malformed(type, error);
+    const cop_proto_field *field =
+        protobuf_c_message_descriptor_get_field(type, (unsigned)(key >> 3));
+    switch (key & 7) {
+    case PROTOBUF_C_WIRE_TYPE_VARINT:
+        if (!take_varint(p, &value)) return malformed(type, error);
+        return field && field->type == PROTOBUF_C_TYPE_ENUM ? scan_enum(field, value, error)
+                                                            : COP_OK;
+    case PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED:
+        if (!take_varint(p, &value) || !take_bytes(p, value, &inner)) return malformed(type, error);
+        return field ? scan_bytes(field, inner, depth, error) : COP_OK;
+    case PROTOBUF_C_WIRE_TYPE_64BIT:
+        return take_bytes(p, 8, &inner) ? COP_OK : malformed(type, error);
+    case PROTOBUF_C_WIRE_TYPE_32BIT:
+        return take_bytes(p, 4, &inner) ? COP_OK : malformed(type, error);
+    default:
+        return malformed(type, error); /* groups */
     }
-    if (field->type == PROTOBUF_C_TYPE_ENUM &&
-        !*(const protobuf_c_boolean *)(const void *)(base + field->quantifier_offset))
-        return COP_OK;
-    return check_value(field, at, error);
 }
 
-static cop_err check_message(const ProtobufCMessage *message, cop_error *error) {
-    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
-    for (unsigned i = 0; i < descriptor->n_fields; i++)
-        if (needs_check(&descriptor->fields[i]))
-            COP_TRY(check_field(message, &descriptor->fields[i], error));
+static cop_err scan_message(const cop_proto_type *type, packed bytes, int depth, cop_error *error) {
+    if (depth > DEPTH_MAX) return malformed(type, error);
+    while (bytes.at < bytes.end) COP_TRY(scan_field(type, &bytes, depth, error));
     return COP_OK;
 }
 
-/* protobuf-c cuts a string at an embedded NUL without saying so; packing again then gives fewer
- * bytes. Unknown fields are kept by protobuf-c and packed again, so a difference can only come from
- * NULs or from a non-canonical encoding of known fields, which our programs never write. */
-static bool strings_whole(const ProtobufCMessage *message, size_t size) {
-    return protobuf_c_message_get_packed_size(message) >= size || message->n_unknown_fields > 0;
-}
+/* ---- the public functions ---- */
 
 cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                          size_t size, size_t budget, ProtobufCMessage **out, cop_error *error) {
-    arena *a = cop_alloc(sizeof *a);
+    packed all = {bytes, (const uint8_t *)bytes + size};
+    if (size) COP_TRY(scan_message(descriptor, all, 0, error));
+    arena *a = arena_create(budget);
     if (!a) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    a->left = budget;
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = a};
-    /* The first allocation of the arena remembers the arena itself, right before the message. */
-    arena **back = arena_alloc(a, sizeof *back);
-    if (!back) {
+    cop_proto *message = protobuf_c_message_unpack(descriptor, &allocator, size, bytes);
+    if (!message) {
         arena_destroy(a);
-        return cop_fail(error, COP_ERR_PROTOCOL, "the memory limit is too small");
+        return cop_fail(error, COP_ERR_PROTOCOL, "malformed or too large: not a %s",
+                        descriptor->name);
     }
-    *back = a;
-    ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, size, bytes);
-    cop_err e = COP_OK;
-    if (!message)
-        e = cop_fail(error, COP_ERR_PROTOCOL, "malformed or too large: not a %s", descriptor->name);
-    else if (!strings_whole(message, size))
-        e = cop_fail(error, COP_ERR_PROTOCOL, "%s holds a NUL in a string", descriptor->name);
-    else
-        e = check_message(message, error);
-    if (e) {
-        arena_destroy(a);
-        return e;
-    }
+    COP_ASSERT(arena_of(message) == a); /* protobuf-c allocates the message first */
     *out = message;
-    COP_ASSERT((char *)message == (char *)back + 16); /* the second allocation is the message */
     return COP_OK;
 }
 
-static arena *arena_of(ProtobufCMessage *root) {
-    return *(arena **)(void *)((char *)root - 16);
-}
-
 void cop_proto_free(ProtobufCMessage *message) {
-    if (!message) return;
-    arena_destroy(arena_of(message));
+    if (message) arena_destroy(arena_of(message));
 }
 
 ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor, size_t budget) {
-    arena *a = cop_alloc(sizeof *a);
+    arena *a = arena_create(budget);
     if (!a) return NULL;
-    a->left = budget;
-    arena **back = arena_alloc(a, sizeof *back);
-    ProtobufCMessage *message = back ? arena_alloc(a, descriptor->sizeof_message) : NULL;
+    cop_proto *message = arena_alloc(a, descriptor->sizeof_message);
     if (!message) {
         arena_destroy(a);
         return NULL;
     }
-    COP_ASSERT((char *)message == (char *)back + 16);
-    *back = a;
     protobuf_c_message_init(descriptor, message);
+    COP_ASSERT(arena_of(message) == a);
     return message;
 }
 
@@ -191,6 +218,14 @@ char *cop_proto_strdup(ProtobufCMessage *root, const char *text) {
     char *copy = cop_proto_alloc(root, size);
     if (copy) memcpy(copy, text, size);
     return copy;
+}
+
+void cop_proto_attach(ProtobufCMessage *root, void *attachment) {
+    arena_of(root)->attachment = attachment;
+}
+
+void *cop_proto_attachment(const ProtobufCMessage *root) {
+    return arena_of(root)->attachment;
 }
 
 cop_buffer *cop_proto_pack(const ProtobufCMessage *message) {

@@ -1,0 +1,334 @@
+/* Plain structs to protobuf messages and back: one function for each message and direction. See
+ * form.h. */
+#include "common/wire/form.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/str.h"
+
+/* ---- structs to protobuf ---- */
+
+/* Field = value, marked as present. Strings are borrowed. */
+#define SET(m, field, value) ((m)->has_##field = 1, (m)->field = (value))
+#define TEXT(text)           ((char *)(uintptr_t)(text))
+
+/* A sentence may hold a file's name, and that any byte, or be cut inside a character; the peer
+ * takes only UTF-8, and would drop the connection. */
+static char *clean_text(const char *text, cop_packed_form *form) {
+    if (cop_utf8_valid(text, strlen(text))) return TEXT(text);
+    snprintf(form->text, sizeof form->text, "%s", text);
+    for (char *c = form->text; *c; c++)
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    return form->text;
+}
+
+static void form_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
+    coppice__wire__hello__init(m);
+    SET(m, major, h->major);
+    SET(m, minor, h->minor);
+    SET(m, features, h->features);
+    SET(m, role,
+        h->is_client ? COPPICE__WIRE__HELLO__ROLE__CLIENT : COPPICE__WIRE__HELLO__ROLE__WORKER);
+    SET(m, threads, h->threads);
+    SET(m, control, h->control);
+    SET(m, worker, h->worker);
+    SET(m, session, h->session);
+    m->has_self_test = 1;
+    m->self_test = (ProtobufCBinaryData){.len = sizeof h->self_test,
+                                         .data = (uint8_t *)(uintptr_t)h->self_test};
+    m->build = TEXT(h->build);
+    m->token = TEXT(h->token);
+    m->name = TEXT(h->name);
+    m->isa = TEXT(h->isa);
+    m->arithmetic = TEXT(h->arithmetic);
+    m->fingerprint = TEXT(h->fingerprint);
+}
+
+static void form_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
+    coppice__wire__welcome__init(m);
+    SET(m, major, w->major);
+    SET(m, minor, w->minor);
+    SET(m, features, w->features);
+    SET(m, worker, w->worker);
+    SET(m, session, w->session);
+    SET(m, heartbeat_ms, w->heartbeat_ms);
+    m->build = TEXT(w->build);
+    m->name = TEXT(w->name);
+}
+
+static void form_heartbeat(const cop_heartbeat *h, Coppice__Wire__Heartbeat *m) {
+    coppice__wire__heartbeat__init(m);
+    SET(m, worker, h->worker);
+    SET(m, session, h->session);
+    SET(m, lease, h->lease);
+    SET(m, draining, h->draining);
+}
+
+static void form_heartbeat_reply(const cop_heartbeat_reply *h, Coppice__Wire__HeartbeatReply *m) {
+    coppice__wire__heartbeat_reply__init(m);
+    SET(m, drain, h->drain);
+    SET(m, unknown, h->unknown);
+    SET(m, cancel_lease, h->cancel_lease);
+}
+
+static void form_result(const cop_result *r, cop_packed_form *form) {
+    Coppice__Wire__Result *m = &form->result;
+    coppice__wire__result__init(m);
+    SET(m, lease, r->lease);
+    SET(m, job, r->job);
+    SET(m, step, r->step);
+    SET(m, attempt, r->attempt);
+    SET(m, first, r->first);
+    SET(m, count, r->count);
+    SET(m, loss, r->loss);
+    SET(m, correct, r->correct);
+    SET(m, samples, r->samples);
+    SET(m, compute_ns, r->compute_ns);
+    SET(m, kind, (Coppice__Wire__Result__Kind)r->kind);
+    m->failure = clean_text(r->failure, form);
+}
+
+static void form_pull(const cop_pull *p, cop_packed_form *form) {
+    Coppice__Wire__Pull *m = &form->pull;
+    coppice__wire__pull__init(m);
+    SET(m, worker, p->worker);
+    SET(m, session, p->session);
+    SET(m, have_job, p->have_job);
+    SET(m, have_version, p->have_version);
+    SET(m, goodbye, p->goodbye);
+    if (!p->result.present) return;
+    form_result(&p->result, form);
+    m->result = &form->result;
+}
+
+static void form_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
+    coppice__wire__lease__init(m);
+    SET(m, lease, l->lease);
+    SET(m, job, l->job);
+    SET(m, step, l->step);
+    SET(m, attempt, l->attempt);
+    SET(m, first, l->first);
+    SET(m, count, l->count);
+    SET(m, batch, l->batch);
+    SET(m, version, l->version);
+    SET(m, deadline_ms, l->deadline_ms);
+    SET(m, kind, (Coppice__Wire__Result__Kind)l->kind);
+}
+
+static void form_nothing(const cop_nothing *n, Coppice__Wire__Nothing *m) {
+    coppice__wire__nothing__init(m);
+    SET(m, retry_ms, n->retry_ms);
+    SET(m, drain, n->drain);
+    SET(m, unknown, n->unknown);
+}
+
+static void form_failure(const cop_failure *f, cop_packed_form *form) {
+    Coppice__Wire__Failure *m = &form->failure;
+    coppice__wire__failure__init(m);
+    SET(m, code, (uint32_t)f->code);
+    m->text = clean_text(f->text, form);
+}
+
+static void form_call(const cop_call *c, Coppice__Wire__Call *m) {
+    coppice__wire__call__init(m);
+    SET(m, method, c->method);
+    SET(m, major, c->major);
+    SET(m, minor, c->minor);
+    m->token = TEXT(c->token);
+}
+
+void cop_form_message(const cop_message *message, cop_packed_form *form) {
+    switch (message->type) {
+    case COP_MESSAGE_HELLO:
+        form_hello(&message->hello, &form->hello);
+        return;
+    case COP_MESSAGE_WELCOME:
+        form_welcome(&message->welcome, &form->welcome);
+        return;
+    case COP_MESSAGE_HEARTBEAT:
+        form_heartbeat(&message->heartbeat, &form->heartbeat);
+        return;
+    case COP_MESSAGE_HEARTBEAT_REPLY:
+        form_heartbeat_reply(&message->heartbeat_reply, &form->heartbeat_reply);
+        return;
+    case COP_MESSAGE_PULL:
+        form_pull(&message->pull, form);
+        return;
+    case COP_MESSAGE_LEASE:
+        form_lease(&message->lease, &form->lease);
+        return;
+    case COP_MESSAGE_NOTHING:
+        form_nothing(&message->nothing, &form->nothing);
+        return;
+    case COP_MESSAGE_FAILURE:
+        form_failure(&message->failure, form);
+        return;
+    case COP_MESSAGE_CALL:
+        form_call(&message->call, &form->call);
+        return;
+    case COP_MESSAGE_ANSWER:
+        coppice__wire__answer__init(&form->answer);
+        SET(&form->answer, method, message->answer.method);
+        return;
+    }
+    COP_ASSERT(!"a message has one of the types");
+}
+
+/* ---- protobuf to structs ---- */
+
+/* false: longer than the struct holds. */
+static bool take_text(char *to, size_t size, const char *from) {
+    return (size_t)snprintf(to, size, "%s", from ? from : "") < size;
+}
+#define TAKE_TEXT(to, from) take_text(to, sizeof(to), from)
+
+/* A sentence for people may be cut, but between characters. */
+static void cut_text(char *to, size_t size, const char *from) {
+    size_t length = strlen(from ? from : "");
+    if (length >= size) length = size - 1;
+    while (length && !cop_utf8_valid(from, length)) length--;
+    if (length) memcpy(to, from, length);
+    to[length] = '\0';
+}
+
+static bool read_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
+    *h = (cop_hello){.major = m->major,
+                     .minor = m->minor,
+                     .threads = m->threads,
+                     .features = m->features,
+                     .worker = m->worker,
+                     .session = m->session,
+                     .is_client = m->role == COPPICE__WIRE__HELLO__ROLE__CLIENT,
+                     .control = m->control};
+    if (!m->has_self_test || m->self_test.len != sizeof h->self_test) return false;
+    memcpy(h->self_test, m->self_test.data, sizeof h->self_test);
+    return TAKE_TEXT(h->build, m->build) && TAKE_TEXT(h->token, m->token) &&
+           TAKE_TEXT(h->name, m->name) && TAKE_TEXT(h->isa, m->isa) &&
+           TAKE_TEXT(h->arithmetic, m->arithmetic) && TAKE_TEXT(h->fingerprint, m->fingerprint);
+}
+
+static bool read_welcome(const Coppice__Wire__Welcome *m, cop_welcome *w) {
+    *w = (cop_welcome){.major = m->major,
+                       .minor = m->minor,
+                       .heartbeat_ms = m->heartbeat_ms,
+                       .features = m->features,
+                       .worker = m->worker,
+                       .session = m->session};
+    return TAKE_TEXT(w->build, m->build) && TAKE_TEXT(w->name, m->name);
+}
+
+static bool read_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
+    *p = (cop_pull){.worker = m->worker,
+                    .session = m->session,
+                    .have_job = m->have_job,
+                    .have_version = m->have_version,
+                    .goodbye = m->goodbye};
+    const Coppice__Wire__Result *r = m->result;
+    if (!r) return true;
+    if (!r->has_kind) return false;
+    p->result = (cop_result){.present = true,
+                             .kind = (cop_lease_kind)r->kind,
+                             .lease = r->lease,
+                             .job = r->job,
+                             .step = r->step,
+                             .attempt = r->attempt,
+                             .first = r->first,
+                             .count = r->count,
+                             .loss = r->loss,
+                             .correct = r->correct,
+                             .samples = r->samples,
+                             .compute_ns = r->compute_ns};
+    cut_text(p->result.failure, sizeof p->result.failure, r->failure);
+    return true;
+}
+
+static bool read_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
+    *l = (cop_lease){.kind = (cop_lease_kind)m->kind,
+                     .lease = m->lease,
+                     .job = m->job,
+                     .step = m->step,
+                     .version = m->version,
+                     .deadline_ms = m->deadline_ms,
+                     .attempt = m->attempt,
+                     .first = m->first,
+                     .count = m->count,
+                     .batch = m->batch};
+    return m->has_kind;
+}
+
+static void read_failure(const Coppice__Wire__Failure *m, cop_failure *f) {
+    *f = (cop_failure){.code = m->code == 0 || m->code > COP_ERR_INTERNAL ? COP_ERR_INTERNAL
+                                                                          : (cop_err)m->code};
+    cut_text(f->text, sizeof f->text, m->text);
+}
+
+bool cop_form_read(const ProtobufCMessage *base, cop_message *out) {
+    switch (out->type) {
+    case COP_MESSAGE_HELLO:
+        return read_hello((const Coppice__Wire__Hello *)base, &out->hello);
+    case COP_MESSAGE_WELCOME:
+        return read_welcome((const Coppice__Wire__Welcome *)base, &out->welcome);
+    case COP_MESSAGE_HEARTBEAT: {
+        const Coppice__Wire__Heartbeat *m = (const Coppice__Wire__Heartbeat *)base;
+        out->heartbeat = (cop_heartbeat){
+            .worker = m->worker, .session = m->session, .lease = m->lease, .draining = m->draining};
+        return true;
+    }
+    case COP_MESSAGE_HEARTBEAT_REPLY: {
+        const Coppice__Wire__HeartbeatReply *m = (const Coppice__Wire__HeartbeatReply *)base;
+        out->heartbeat_reply = (cop_heartbeat_reply){
+            .drain = m->drain, .unknown = m->unknown, .cancel_lease = m->cancel_lease};
+        return true;
+    }
+    case COP_MESSAGE_PULL:
+        return read_pull((const Coppice__Wire__Pull *)base, &out->pull);
+    case COP_MESSAGE_LEASE:
+        return read_lease((const Coppice__Wire__Lease *)base, &out->lease);
+    case COP_MESSAGE_NOTHING: {
+        const Coppice__Wire__Nothing *m = (const Coppice__Wire__Nothing *)base;
+        out->nothing =
+            (cop_nothing){.retry_ms = m->retry_ms, .drain = m->drain, .unknown = m->unknown};
+        return true;
+    }
+    case COP_MESSAGE_FAILURE:
+        read_failure((const Coppice__Wire__Failure *)base, &out->failure);
+        return true;
+    case COP_MESSAGE_CALL: {
+        const Coppice__Wire__Call *m = (const Coppice__Wire__Call *)base;
+        out->call = (cop_call){.method = m->method, .major = m->major, .minor = m->minor};
+        return TAKE_TEXT(out->call.token, m->token);
+    }
+    case COP_MESSAGE_ANSWER:
+        out->answer.method = ((const Coppice__Wire__Answer *)base)->method;
+        return true;
+    }
+    return false;
+}
+
+const ProtobufCMessageDescriptor *cop_form_type(unsigned type) {
+    switch (type) {
+    case COP_MESSAGE_HELLO:
+        return &coppice__wire__hello__descriptor;
+    case COP_MESSAGE_WELCOME:
+        return &coppice__wire__welcome__descriptor;
+    case COP_MESSAGE_HEARTBEAT:
+        return &coppice__wire__heartbeat__descriptor;
+    case COP_MESSAGE_HEARTBEAT_REPLY:
+        return &coppice__wire__heartbeat_reply__descriptor;
+    case COP_MESSAGE_PULL:
+        return &coppice__wire__pull__descriptor;
+    case COP_MESSAGE_LEASE:
+        return &coppice__wire__lease__descriptor;
+    case COP_MESSAGE_NOTHING:
+        return &coppice__wire__nothing__descriptor;
+    case COP_MESSAGE_FAILURE:
+        return &coppice__wire__failure__descriptor;
+    case COP_MESSAGE_CALL:
+        return &coppice__wire__call__descriptor;
+    case COP_MESSAGE_ANSWER:
+        return &coppice__wire__answer__descriptor;
+    default:
+        return NULL;
+    }
+}

@@ -1,0 +1,35 @@
+/* Inside common/wire: messages as protobuf-c knows them, between the plain structs of message.h and
+ * the frames of codec.c. */
+#ifndef COP_WIRE_FORM_H
+#define COP_WIRE_FORM_H
+
+#include "common/wire/message.h"
+#include "proto/wire.pb-c.h"
+
+/* Room for one message while it is packed; strings are borrowed from the plain struct. */
+typedef struct cop_packed_form {
+    Coppice__Wire__Result result; /* inside pull */
+    char text[sizeof(((cop_failure *)0)->text)];
+    union {
+        ProtobufCMessage base;
+        Coppice__Wire__Hello hello;
+        Coppice__Wire__Welcome welcome;
+        Coppice__Wire__Heartbeat heartbeat;
+        Coppice__Wire__HeartbeatReply heartbeat_reply;
+        Coppice__Wire__Pull pull;
+        Coppice__Wire__Lease lease;
+        Coppice__Wire__Nothing nothing;
+        Coppice__Wire__Failure failure;
+        Coppice__Wire__Call call;
+        Coppice__Wire__Answer answer;
+    };
+} cop_packed_form;
+
+/* The protobuf form of a message; the parts do not belong to it. */
+void cop_form_message(const cop_message *message, cop_packed_form *form);
+/* The descriptor of a message type; NULL: there is no such type. */
+const ProtobufCMessageDescriptor *cop_form_type(unsigned type);
+/* Fills the struct that out->type names; false when a field is missing or does not fit. */
+bool cop_form_read(const ProtobufCMessage *base, cop_message *out);
+
+#endif
