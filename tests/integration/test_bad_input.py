@@ -140,7 +140,7 @@ def test_good_idx_trains_as_a_control(coppice, idx):
         ("magic", lambda d: (d / "a").write_bytes(b"PK\3\4" + bytes(60)), ["not an IDX file"]),
         ("type", lambda d: (d / "a").write_bytes(struct.pack(">BBBBII", 0, 0, 13, 2, 1, 1) + bytes(4)), ["element type 0x0d"]),
         ("counts differ", lambda d: write_idx(d / "b", (29,), [0, 1] * 14 + [2]), ["30 samples", "29 labels"]),
-        ("header lies", lambda d: write_idx(d / "a", (30, 4, 5), bytes(480)), ["480 elements", "600"]),
+        ("header lies", lambda d: write_idx(d / "a", (30, 4, 4), bytes(479)), ["479 elements", "480"]),
         ("header lies hugely", lambda d: write_idx(d / "a", (2**31 - 1, 2**30, 2**30), bytes(480)), ["more than this program reads"]),
         ("labels out of range", lambda d: write_idx(d / "d", (9,), [0, 1, 2, 3, 0, 1, 2, 0, 1]), ["label 3 is 3", "0 to 2"]),
         ("shapes differ", lambda d: write_idx(d / "c", (9, 2, 8), bytes(144)), ["differ in shape"]),
