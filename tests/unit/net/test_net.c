@@ -63,7 +63,10 @@ static void test_link_finds_a_server_that_comes_later(void **state) {
     cop_link *link = open_link(&first);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     stop_host(&first);
-    assert_int_equal(call_plain(link, ASK_ECHO, 100, NULL), COP_ERR_UNREACHABLE);
+    /* The first call may be what finds out that the connection is lost. */
+    cop_err away = call_plain(link, ASK_ECHO, 100, NULL);
+    if (away == COP_ERR_CLOSED) away = call_plain(link, ASK_ECHO, 100, NULL);
+    assert_int_equal(away, COP_ERR_UNREACHABLE);
     caller waiting;
     start_caller(&waiting, link, ASK_ECHO, TIMEOUT_MS);
     uv_loop_t loop;
