@@ -99,7 +99,8 @@ typedef enum coord_action_type {
     COORD_ACTION_CHECKPOINT,  /* job, step, checkpoint: answer CHECKPOINTED */
     COORD_ACTION_STATE,       /* job, state, text: persist and tell watchers */
     COORD_ACTION_DISCONNECT,  /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its pipes (no WORKER_GONE event needed after) */
-    COORD_ACTION_EVENT,       /* job (0: none), text: for the event log and `logs`; level warn if ok is false */
+    COORD_ACTION_EVENT,       /* job (0: none), text: for the event log and `logs`; level warn if ok is false. fingerprint: the job was pinned to it just now,
+                                 by `worker` (persist it: JOB_ADDED after a restart carries it); else 0 */
     COORD_ACTION_DIVERGED,    /* job, step, slot, lease.first, lease.count: twice not finite; answer JOB_FAILED with the whole sentence */
     COORD_ACTION_STOPPED
 } coord_action_type;
@@ -108,7 +109,7 @@ typedef struct coord_block { uint32_t first, count; uint64_t slot; } coord_block
 
 typedef struct coord_action {
     coord_action_type type;
-    uint64_t          job, step, worker, request, slot;
+    uint64_t          job, step, worker, request, slot, fingerprint;
     bool              ok;
     coord_job_state   state;
     char              text[256];

@@ -5,8 +5,7 @@
 
 #include "common/base/alloc.h"
 
-bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size)
-{
+bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size) {
     uint32_t a = 0, b = leaves;
     if (size == 0 || first >= leaves || size > leaves - first) return false;
     while (a != first || b != first + size) {
@@ -14,272 +13,307 @@ bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size)
         if (n < 2) return false;
         while (left * 2 < n) left *= 2;
         uint32_t middle = a + left;
-        if (first + size <= middle) b = middle;
-        else if (first >= middle) a = middle;
-        else return false;
+        if (first + size <= middle)
+            b = middle;
+        else if (first >= middle)
+            a = middle;
+        else
+            return false;
     }
     return true;
 }
 
-/* Cost of blocks of `size`, in hundredths of a shard's time. */
-static uint64_t block_cost(uint32_t shards, uint32_t size, const uint32_t *threads, uint32_t workers, uint32_t overhead)
-{
-    uint64_t busy[COP_SHARDS_MAX] = {0}, worst = 0;
-    uint32_t used = workers < COP_SHARDS_MAX ? workers : COP_SHARDS_MAX;
-    for (uint32_t at = 0; at < shards; at += size) {
-        uint32_t n = shards - at < size ? shards - at : size, best = 0;
-        uint64_t best_end = UINT64_MAX;
-        for (uint32_t w = 0; w < used; w++) {
-            uint32_t rounds = (n + threads[w] - 1) / threads[w];
-            uint64_t end = busy[w] + (uint64_t)rounds * 100 + overhead;
-            if (end >= best_end) continue;
-            best_end = end;
-            best = w;
-        }
-        busy[best] = best_end;
-        if (best_end > worst) worst = best_end;
-    }
-    return worst;
-}
+/* ---- begin, end ---- */
 
-uint32_t round_block_size(uint32_t shards, const uint32_t *threads, uint32_t workers, uint32_t overhead_percent)
-{
-    uint32_t best = 1;
-    uint64_t best_cost = UINT64_MAX;
-    if (!workers) return shards;
-    for (uint32_t size = 1;; size *= 2) {
-        uint64_t cost = block_cost(shards, size, threads, workers, overhead_percent);
-        if (cost <= best_cost) { /* of equals the larger: fewer messages */
-            best_cost = cost;
-            best = size;
-        }
-        if (size >= shards) return best;
-    }
-}
-
-static cop_err reserve(coord_round *r, uint32_t count)
-{
-    if (count > r->capacity) {
-        round_block *blocks = cop_alloc_array(count, sizeof *blocks);
-        if (!blocks) return COP_ERR_NO_MEMORY;
-        cop_free(r->blocks);
-        r->blocks = blocks;
-        r->capacity = count;
-    }
-    memset(r->blocks, 0, count * sizeof *r->blocks);
-    r->count = count;
-    r->done = 0;
+cop_err round_reserve(coord_round *r, uint32_t capacity) {
+    if (capacity <= r->capacity) return COP_OK;
+    round_block *blocks = cop_alloc_array(capacity, sizeof *blocks);
+    if (!blocks) return COP_ERR_NO_MEMORY;
+    COP_ASSERT(r->count == 0);
+    cop_free(r->blocks);
+    r->blocks = blocks;
+    r->capacity = capacity;
     return COP_OK;
 }
 
-cop_err round_begin_train(coord_round *r, uint64_t step, uint32_t batch, uint32_t shards, uint32_t size)
-{
-    COP_ASSERT(batch >= 1 && shards >= 1 && size >= 1);
-    COP_TRY(reserve(r, (shards + size - 1) / size));
-    r->evaluate = false;
+static void begin(coord_round *r, uint64_t step, uint32_t batch, uint32_t count) {
+    COP_ASSERT(count >= 1 && count <= r->capacity && batch >= 1);
+    memset(r->blocks, 0, count * sizeof *r->blocks);
     r->step = step;
     r->batch = batch;
-    r->shards = shards;
-    for (uint32_t i = 0; i < r->count; i++) {
-        round_block *b = &r->blocks[i];
-        b->first = i * size;
-        b->count = shards - b->first < size ? shards - b->first : size;
-        b->absent = b->first >= batch;
-        b->state = b->absent ? ROUND_DONE : ROUND_PENDING;
-        r->done += b->absent;
-        COP_ASSERT(round_is_node(shards, b->first, b->count));
-    }
-    return COP_OK;
+    r->count = r->pending = count;
+    r->done = r->urgent = r->first_pending = 0;
+    r->overdue_ns = UINT64_MAX;
 }
 
-cop_err round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n)
-{
-    COP_ASSERT(n >= 1);
-    COP_TRY(reserve(r, (n + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE));
+/* First sample of a slice of D2. */
+static uint32_t slice_begin(uint32_t batch, uint32_t shards, uint32_t slice) {
+    uint32_t longer = batch % shards;
+    return slice * (batch / shards) + (slice < longer ? slice : longer);
+}
+
+void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint32_t *sizes,
+                       uint32_t count) {
+    uint32_t shards = 0;
+    for (uint32_t i = 0; i < count; i++) shards += sizes[i];
+    begin(r, step, batch, count);
+    r->evaluate = false;
+    r->shards = shards;
+    for (uint32_t i = 0, first = 0; i < count; first += sizes[i++]) {
+        round_block *b = &r->blocks[i];
+        COP_ASSERT(round_is_node(shards, first, sizes[i]));
+        b->first = first;
+        b->count = sizes[i];
+        b->samples =
+            slice_begin(batch, shards, first + sizes[i]) - slice_begin(batch, shards, first);
+        b->absent = b->samples == 0;
+        b->state = b->absent ? ROUND_DONE : ROUND_PENDING;
+        r->done += b->absent;
+        r->pending -= b->absent;
+    }
+}
+
+void round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n) {
+    begin(r, step, n, (n + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE);
     r->evaluate = true;
-    r->step = step;
-    r->batch = n;
     r->shards = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         round_block *b = &r->blocks[i];
         b->first = i * COP_EVAL_SLICE;
-        b->count = n - b->first < COP_EVAL_SLICE ? n - b->first : COP_EVAL_SLICE;
+        b->count = b->samples = n - b->first < COP_EVAL_SLICE ? n - b->first : COP_EVAL_SLICE;
         b->state = ROUND_PENDING;
     }
-    return COP_OK;
 }
 
-void round_fini(coord_round *r)
-{
+void round_clear(coord_round *r) {
+    r->count = r->done = r->pending = r->urgent = r->first_pending = 0;
+    r->overdue_ns = UINT64_MAX;
+}
+
+void round_fini(coord_round *r) {
     cop_free(r->blocks);
     memset(r, 0, sizeof *r);
 }
 
 /* ---- leases ---- */
 
-static bool holds(const round_block *b, uint64_t worker)
-{
+static bool holds(const round_block *b, uint64_t worker) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
         if (b->holder[h].worker == worker) return true;
     return false;
 }
 
-/* All leases of the block are overdue and there is room for one more. */
-static bool wants_double(const round_block *b, uint64_t now_ns)
-{
+/* From when on the block should be leased to one more: all its deadlines have passed, and there is
+ * room. UINT64_MAX: never. */
+static uint64_t double_after(const round_block *b) {
     bool room = false;
+    uint64_t latest = 0;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (!b->holder[h].worker) room = true;
-        else if (now_ns < b->holder[h].deadline_ns) return false;
+        if (!b->holder[h].worker)
+            room = true;
+        else if (b->holder[h].deadline_ns > latest)
+            latest = b->holder[h].deadline_ns;
     }
-    return room;
+    return room ? latest : UINT64_MAX;
 }
 
-int round_pick(const coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker)
-{
-    int urgent = -1, pending = -1, suspect = -1, overdue = -1;
+bool round_has_work(const coord_round *r, uint64_t now_ns) {
+    return r->pending > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
+}
+
+static int pick_pending(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker) {
+    int plain = -1;
+    uint32_t urgent_left = r->urgent;
+    while (r->first_pending < r->count && r->blocks[r->first_pending].state != ROUND_PENDING)
+        r->first_pending++;
+    for (uint32_t i = r->first_pending; i < r->count && (plain < 0 || urgent_left > 0); i++) {
+        const round_block *b = &r->blocks[i];
+        if (b->state != ROUND_PENDING) continue;
+        urgent_left -= b->urgent;
+        if (b->last_worker == worker && !only_worker && now_ns < b->shun_until_ns) continue;
+        if (b->urgent) return (int)i;
+        if (plain < 0) plain = (int)i;
+    }
+    return plain;
+}
+
+static int pick_overdue(coord_round *r, uint64_t worker, uint64_t now_ns) {
+    int found = -1;
+    if (now_ns < r->overdue_ns) return -1;
+    r->overdue_ns = UINT64_MAX;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
-        if (b->state == ROUND_PENDING) {
-            bool own = b->last_worker == worker && !only_worker;
-            if (own && suspect < 0) suspect = (int)i;
-            else if (!own && b->urgent && urgent < 0) urgent = (int)i;
-            else if (!own && pending < 0) pending = (int)i;
-        } else if (b->state == ROUND_LEASED && overdue < 0 && !holds(b, worker) && wants_double(b, now_ns)) {
-            overdue = (int)i;
-        }
+        if (b->state != ROUND_LEASED) continue;
+        uint64_t after = double_after(b);
+        if (after < r->overdue_ns) r->overdue_ns = after;
+        if (found < 0 && now_ns >= after && !holds(b, worker)) found = (int)i;
     }
-    (void)suspect; /* left for somebody else */
-    return urgent >= 0 ? urgent : pending >= 0 ? pending : overdue;
+    return found;
 }
 
-void round_give(coord_round *r, int block, uint64_t worker, uint64_t lease, uint64_t now_ns, uint64_t deadline_ns)
-{
+int round_pick(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker) {
+    int pending = r->pending ? pick_pending(r, worker, now_ns, only_worker) : -1;
+    return pending >= 0 ? pending : pick_overdue(r, worker, now_ns);
+}
+
+void round_give(coord_round *r, int block, round_holder *holder) {
     round_block *b = &r->blocks[block];
-    COP_ASSERT(b->state != ROUND_DONE && worker && lease && deadline_ns > now_ns);
+    COP_ASSERT(b->state != ROUND_DONE && holder->worker && holder->lease);
     int h = 0;
-    while (b->holder[h].worker) h++;
+    while (h < ROUND_HOLDERS && b->holder[h].worker) h++;
     COP_ASSERT(h < ROUND_HOLDERS);
-    b->holder[h] = (round_holder){.worker = worker, .lease = lease, .deadline_ns = deadline_ns, .given_ns = now_ns, .attempt = ++b->attempts};
+    if (b->state == ROUND_PENDING) {
+        r->pending--;
+        r->urgent -= b->urgent;
+    }
+    holder->attempt = ++b->attempts;
+    b->holder[h] = *holder;
     b->state = ROUND_LEASED;
+    uint64_t after = double_after(b);
+    if (after < r->overdue_ns) r->overdue_ns = after;
 }
 
-int round_find(const coord_round *r, uint64_t lease, int *holder)
-{
-    for (uint32_t i = 0; lease && i < r->count; i++)
-        for (int h = 0; h < ROUND_HOLDERS; h++)
-            if (r->blocks[i].holder[h].worker && r->blocks[i].holder[h].lease == lease) {
-                *holder = h;
-                return (int)i;
-            }
+int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder) {
+    uint32_t low = 0, high = r->count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (r->blocks[middle].first < first)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == r->count || r->blocks[low].first != first || !lease) return -1;
+    for (int h = 0; h < ROUND_HOLDERS; h++)
+        if (r->blocks[low].holder[h].worker && r->blocks[low].holder[h].lease == lease) {
+            *holder = h;
+            return (int)low;
+        }
     return -1;
 }
 
-/* Back to pending when nobody holds it any more. */
-static void settle(round_block *b)
-{
-    if (b->state != ROUND_LEASED) return;
-    for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker) return;
+static void make_pending(coord_round *r, round_block *b) {
+    uint32_t index = (uint32_t)(b - r->blocks);
     b->state = ROUND_PENDING;
     b->urgent = true;
+    r->pending++;
+    r->urgent++;
+    if (index < r->first_pending) r->first_pending = index;
 }
 
-uint32_t round_forget(coord_round *r, uint64_t worker)
-{
-    uint32_t returned = 0;
-    for (uint32_t i = 0; i < r->count; i++) {
-        round_block *b = &r->blocks[i];
-        for (int h = 0; h < ROUND_HOLDERS; h++)
-            if (b->holder[h].worker == worker) b->holder[h] = (round_holder){0};
-        bool was_leased = b->state == ROUND_LEASED;
-        settle(b);
-        returned += was_leased && b->state == ROUND_PENDING;
+/* After a lease of the block ended without a result: pending again when nobody holds it any more.
+ */
+static bool settle(coord_round *r, round_block *b) {
+    uint64_t after = double_after(b);
+    if (after == 0) { /* no holder */
+        make_pending(r, b);
+        return true;
     }
-    return returned;
+    if (after < r->overdue_ns) r->overdue_ns = after;
+    return false;
 }
 
-void round_finish(coord_round *r, int block, const coord_result_info *result)
-{
+bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
+    int holder = 0, index = round_find(r, first, lease, &holder);
+    if (index < 0) return false;
+    r->blocks[index].holder[holder] = (round_holder){0};
+    return settle(r, &r->blocks[index]);
+}
+
+void round_finish(coord_round *r, int block, int holder, const coord_result_info *result) {
     round_block *b = &r->blocks[block];
-    COP_ASSERT(b->state != ROUND_DONE);
+    COP_ASSERT(b->state == ROUND_LEASED && b->holder[holder].lease == result->lease);
     b->state = ROUND_DONE;
+    b->last_worker = b->holder[holder].worker;
     b->slot = result->slot;
     b->loss = result->loss;
-    b->samples = result->samples;
     b->correct = result->correct;
     b->compute_ns = result->compute_ns;
     memset(b->holder, 0, sizeof b->holder);
     r->done++;
 }
 
-void round_return(coord_round *r, int block, int holder)
-{
+void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_LEASED);
     b->last_worker = b->holder[holder].worker;
+    b->shun_until_ns = shun_until_ns;
     b->holder[holder] = (round_holder){0};
-    settle(b);
+    settle(r, b);
 }
 
-bool round_complete(const coord_round *r)
-{
+uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns) {
+    round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_DONE && !b->absent);
+    uint64_t slot = b->slot;
+    b->slot = 0;
+    b->shun_until_ns = shun_until_ns;
+    r->done--;
+    make_pending(r, b);
+    return slot;
+}
+
+bool round_complete(const coord_round *r) {
     return r->count > 0 && r->done == r->count;
 }
 
-uint32_t round_holders(const coord_round *r)
-{
+uint32_t round_holders(const coord_round *r, uint64_t now_ns) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < r->count; i++)
-        for (int h = 0; h < ROUND_HOLDERS; h++) count += r->blocks[i].holder[h].worker != 0;
+        for (int h = 0; h < ROUND_HOLDERS; h++) {
+            const round_holder *holder = &r->blocks[i].holder[h];
+            count += holder->worker && (!now_ns || now_ns < holder->deadline_ns);
+        }
     return count;
 }
 
 /* ---- sums ---- */
 
-/* Binary counter over the blocks that are there: equal blocks of a power of two of shards (the last may be shorter) form the tree of D5 above them. */
-static double tree_loss(const coord_round *r)
-{
-    struct { double value; uint32_t level; } stack[34] = {{0}};
-    int depth = 0;
-    for (uint32_t i = 0; i < r->count; i++) {
-        if (r->blocks[i].absent) break; /* absent blocks are the last ones */
-        stack[depth].value = r->blocks[i].loss;
-        stack[depth].level = 0;
-        depth++;
-        while (depth >= 2 && stack[depth - 1].level == stack[depth - 2].level) {
-            stack[depth - 2].value += stack[depth - 1].value;
-            stack[depth - 2].level++;
-            depth--;
-        }
+/* Loss of node [a, b) of the tree; false when all its shards are absent. *at: the next block. */
+static bool node_loss(const coord_round *r, uint32_t a, uint32_t b, uint32_t *at, double *sum) {
+    const round_block *block = &r->blocks[*at];
+    COP_ASSERT(*at < r->count && block->first == a);
+    if (block->count == b - a) {
+        (*at)++;
+        *sum = block->loss;
+        return !block->absent;
     }
-    while (depth >= 2) {
-        stack[depth - 2].value += stack[depth - 1].value;
-        depth--;
-    }
-    return stack[0].value;
+    uint32_t left = 1;
+    double right_sum = 0;
+    while (left * 2 < b - a) left *= 2;
+    bool has_left = node_loss(r, a, a + left, at, sum);
+    bool has_right = node_loss(r, a + left, b, at, &right_sum);
+    if (has_right) *sum = has_left ? *sum + right_sum : right_sum;
+    return has_left || has_right;
 }
 
-double round_loss(const coord_round *r)
-{
-    if (!r->evaluate) return tree_loss(r);
+double round_loss(const coord_round *r) {
     double sum = 0;
+    uint32_t at = 0;
+    if (!r->evaluate) {
+        node_loss(r, 0, r->shards, &at, &sum);
+        return sum;
+    }
     for (uint32_t i = 0; i < r->count; i++) sum += r->blocks[i].loss;
     return sum;
 }
 
-void round_check(const coord_round *r)
-{
-    uint32_t done = 0;
+void round_check(const coord_round *r) {
+    uint32_t done = 0, pending = 0, urgent = 0, next = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
-        bool               held = false;
+        bool held = false;
         for (int h = 0; h < ROUND_HOLDERS; h++) {
             held = held || b->holder[h].worker;
-            COP_ASSERT(!b->holder[h].worker || b->holder[h].deadline_ns > b->holder[h].given_ns);
+            COP_ASSERT(!b->holder[h].worker || (b->holder[h].lease && b->holder[h].deadline_ns));
         }
         COP_ASSERT(held == (b->state == ROUND_LEASED));
+        COP_ASSERT(b->first == next);
+        COP_ASSERT(b->state != ROUND_PENDING || (i >= r->first_pending && b->slot == 0));
+        COP_ASSERT(b->state != ROUND_LEASED || double_after(b) >= r->overdue_ns);
+        next += b->count;
         done += b->state == ROUND_DONE;
+        pending += b->state == ROUND_PENDING;
+        urgent += b->state == ROUND_PENDING && b->urgent;
     }
-    COP_ASSERT(done == r->done);
+    COP_ASSERT(done == r->done && pending == r->pending && urgent == r->urgent);
 }

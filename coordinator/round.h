@@ -1,61 +1,89 @@
-/* One step (or one evaluation) of one job as blocks of work: who holds what, what has arrived. Part of the core: pure, no clocks. */
+/* One step (or one evaluation) of one job as blocks of work: who holds what, what has arrived.
+ * Part of the core: pure, no clocks. A block is pending, leased or done, and at most one result of
+ * it is kept; `round_check` asserts that. Called by steps.c and scheduler.c only. */
 #ifndef COP_COORDINATOR_ROUND_H
 #define COP_COORDINATOR_ROUND_H
 
 #include "coordinator/core.h"
 
-#define ROUND_HOLDERS 3 /* leases of one block at a time: the first, a double after its deadline, one more */
+/* Leases of one block at a time: the first, a double after its deadline, one more. */
+#define ROUND_HOLDERS 3
 
 typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_state;
 
-typedef struct round_holder { uint64_t worker, lease, deadline_ns, given_ns; uint32_t attempt; } round_holder;
+typedef struct round_holder {
+    uint64_t worker; /* 0: free */
+    uint64_t lease, deadline_ns;
+    uint64_t charged_ns; /* compute time put on the job's account when the lease was given */
+    uint32_t attempt;
+} round_holder;
 
 typedef struct round_block {
-    uint32_t     first, count;
-    round_state  state;
-    bool         absent;      /* all its shards are absent: done from the start, no result */
-    bool         urgent;      /* was given before: first in line */
-    uint32_t     attempts;    /* leases given so far */
-    uint32_t     failures, not_finite;
-    uint64_t     last_worker; /* whose result was bad: somebody else is preferred */
-    round_holder holder[ROUND_HOLDERS]; /* worker 0: free */
-    uint64_t     slot, samples, correct, compute_ns;
-    double       loss;
+    uint32_t first, count; /* shards of a step, samples of an evaluation */
+    uint32_t samples;
+    round_state state;
+    bool absent; /* a short last batch leaves all its shards empty: done from the start */
+    bool urgent; /* was given before: first in line */
+    uint32_t attempts, failures, not_finite;
+    uint64_t last_worker;   /* computed it last; after a bad result somebody else is preferred */
+    uint64_t shun_until_ns; /* ... until then */
+    round_holder holder[ROUND_HOLDERS];
+    /* the result */
+    uint64_t slot, correct, compute_ns;
+    double loss;
 } round_block;
 
 typedef struct coord_round {
-    bool         evaluate;
-    uint64_t     step;
-    uint32_t     batch, shards, count, done, capacity;
-    round_block *blocks;
+    bool evaluate;
+    uint64_t step;
+    uint32_t batch, shards; /* shards 0: an evaluation of `batch` samples */
+    uint32_t count, capacity;
+    uint32_t done, pending, urgent; /* blocks in that state */
+    uint32_t first_pending;         /* no block before this one is pending */
+    uint64_t overdue_ns;            /* no lease is overdue before then */
+    round_block *blocks;            /* (count), ascending */
 } coord_round;
 
-/* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The rule of common/nn's cop_tree_is_node, kept here so that the core stays
- * free of nn; a test compares the two.) */
+/* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The rule of common/nn's
+ * cop_tree_is_node, kept here so that the core stays free of nn; a test compares the two.) */
 bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size);
-/* Block size (a power of two of shards) that makes a step shortest for `workers` of the given speeds: simulates giving blocks in order to whoever is free
- * first; cost = makespan in shards + overhead_percent / 100 per lease of the busiest worker. */
-uint32_t round_block_size(uint32_t shards, const uint32_t *threads, uint32_t workers, uint32_t overhead_percent);
-/* Cut a step into blocks of `size` shards. Shards from `batch` on are absent (D2: the first b mod shards slices are longer, so only the last can be empty). */
-cop_err round_begin_train(coord_round *r, uint64_t step, uint32_t batch, uint32_t shards, uint32_t size);
+
+/* Room for `capacity` blocks: later begins allocate nothing. NO_MEMORY leaves the round as it is.
+ */
+cop_err round_reserve(coord_round *r, uint32_t capacity);
+/* Cut a step into `count` blocks of the given sizes (nodes of the tree, together all shards).
+ * Shards from `batch` on are absent (D2: the first b mod shards slices are longer, so only the last
+ * can be empty); a block without any sample is done at once and has no slot. */
+void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint32_t *sizes,
+                       uint32_t count);
 /* Cut an evaluation of n samples into slices of COP_EVAL_SLICE. */
-cop_err round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n);
-void    round_fini(coord_round *r);
-/* The block that `worker` should get next: urgent ones first, then in order; with `doubles`, also a leased one whose deadlines have passed. -1: none. */
-int  round_pick(const coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker);
-void round_give(coord_round *r, int block, uint64_t worker, uint64_t lease, uint64_t now_ns, uint64_t deadline_ns);
-/* The block that has this lease, and which holder; -1: none (late, double or stale). */
-int  round_find(const coord_round *r, uint64_t lease, int *holder);
-/* The worker has gone: its blocks return to the queue, first in line. Returns how many. */
-uint32_t round_forget(coord_round *r, uint64_t worker);
-/* The block is done with this result; other leases of it are forgotten. */
-void round_finish(coord_round *r, int block, const coord_result_info *result);
-/* The result was bad: the block is pending again. */
-void round_return(coord_round *r, int block, int holder);
+void round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n);
+void round_clear(coord_round *r); /* no blocks; keeps its memory */
+void round_fini(coord_round *r);
+
+/* May there be something to give? False is sure. */
+bool round_has_work(const coord_round *r, uint64_t now_ns);
+/* The block that `worker` should get: those given before first, then in order, then a leased one
+ * whose deadlines have all passed. -1: none. `only_worker`: nobody else could compute it. */
+int round_pick(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker);
+/* Lease a block to holder->worker; fills holder->attempt. */
+void round_give(coord_round *r, int block, round_holder *holder);
+/* The block that starts at `first` and has this lease, and which of its holders; -1: none. */
+int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder);
+/* The lease is lost: the block returns to the queue, first in line, unless somebody else holds it
+ * too (then false). */
+bool round_forget(coord_round *r, uint32_t first, uint64_t lease);
+/* The block is done with this result; its other leases are forgotten. */
+void round_finish(coord_round *r, int block, int holder, const coord_result_info *result);
+/* The result was bad: the block is pending again, for somebody else until `shun_until_ns`. */
+void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns);
+/* A finished block turned out to be bad: pending again. Returns its slot. */
+uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns);
 bool round_complete(const coord_round *r);
-uint32_t round_holders(const coord_round *r); /* workers that hold a lease of it */
-/* Sum of the blocks' losses: D5's tree for a step (over blocks, as over the shards below them), in order for an evaluation. */
+/* Leases of blocks that are not done; only those still within their deadline if now_ns is not 0. */
+uint32_t round_holders(const coord_round *r, uint64_t now_ns);
+/* Sum of the blocks' losses: D5's tree for a step, in order for an evaluation (D7, D10). */
 double round_loss(const coord_round *r);
-void   round_check(const coord_round *r); /* asserts the invariants */
+void round_check(const coord_round *r); /* asserts the invariants */
 
 #endif

@@ -1,0 +1,166 @@
+/* The core's own state, shared by its parts: registry (workers), jobs (life of a job), steps
+ * (rounds of a job), scheduler (which block to whom). Nothing outside includes this. Memory is
+ * taken when workers join, jobs are added or become resident; every other event allocates nothing,
+ * and room for its actions is made before it is taken, so that an event either happens or does not.
+ */
+#ifndef COP_COORDINATOR_CORE_STATE_H
+#define COP_COORDINATOR_CORE_STATE_H
+
+#include "coordinator/core.h"
+#include "coordinator/round.h"
+
+typedef struct core_worker core_worker;
+struct core_worker {
+    uint64_t worker, fingerprint, heard_ns, joined_ns;
+    /* the held PULL; request 0: none. Waiting workers form a list, the longest waiting first */
+    uint64_t request, held_since_ns, have_job, have_version;
+    core_worker *wait_next, *wait_previous;
+    /* the lease that it computes; 0: none */
+    uint64_t lease, lease_job;
+    uint32_t lease_first;
+    uint64_t shards; /* computed so far */
+    double ns_per_shard;
+    uint32_t threads;
+    bool draining;
+    char name[COP_NAME_MAX];
+};
+
+typedef enum core_phase {
+    PHASE_IDLE = 1, /* QUEUED or PAUSED: not resident */
+    PHASE_LOADING,
+    PHASE_TRAINING, /* leases of a step are out */
+    PHASE_UPDATING,
+    PHASE_EVALUATING, /* leases of an evaluation are out */
+    PHASE_HOLDING,    /* between rounds; lasts while the weights are the best so far and an older
+                         checkpoint is being written */
+    PHASE_DIVERGED,   /* waits for the host's sentence */
+    PHASE_SAVING      /* waits for a last checkpoint: the end, a pause, a stop */
+} core_phase;
+
+typedef struct core_job {
+    coord_job_info info;
+    core_phase phase;
+    bool pause, evaluate_asked;
+    bool ended; /* canceled or failed while loading: goes when the host has loaded it */
+    coord_job_state after_save; /* of SAVING: PAUSED, COMPLETED or QUEUED */
+
+    /* training */
+    uint64_t step;       /* completed steps */
+    coord_round round;   /* what is leased */
+    coord_block *blocks; /* (shards) of the update under way */
+    uint32_t *plan;      /* (shards) sizes of the blocks of a step */
+    uint32_t plan_count;
+    uint64_t plan_pool; /* pool version that the plan is for */
+    double loss_sum;    /* of the epoch under way */
+    uint64_t samples, correct;
+
+    /* checkpoints */
+    bool saving, saving_final, is_best; /* is_best: not yet saved */
+    uint64_t saved_step;                /* UINT64_MAX: none */
+    double best_error;                  /* -1: none */
+
+    /* time */
+    double seconds, seconds_loaded, timed_seconds;
+    uint64_t timed_samples, step_began_ns, run_began_ns;
+    double shard_ns, slice_ns; /* usual time of a shard, of an evaluation slice; 0: not known */
+    uint64_t share;            /* compute time received, for fair share */
+
+    uint64_t fingerprint;   /* that workers must have; 0: any */
+    uint64_t eligible_pool; /* pool version that `eligible` was counted for */
+    uint32_t eligible;
+    uint64_t leases_given, leases_repeated, results_ignored;
+    double last_loss, last_error;
+    bool has_loss, has_error;
+} core_job;
+
+struct coord_core {
+    coord_core_config config;
+    core_worker **workers; /* by id */
+    uint32_t worker_count, worker_capacity;
+    core_worker *wait_head, *wait_tail;
+    bool drained_wait;     /* a draining worker waits for its answer */
+    uint64_t pool_version; /* changes with every worker that comes, goes or drains */
+    core_job **jobs;       /* unfinished ones, by id */
+    uint32_t job_count, job_capacity;
+    core_job **resident; /* those whose phase is not IDLE (config.jobs_running_max) */
+    uint32_t resident_count;
+    core_job *queue_head; /* the queued job that is next; valid unless queue_dirty */
+    bool queue_dirty;
+    uint64_t next_lease;
+    bool stopping, stopped;
+    uint64_t stop_began_ns;
+    coord_actions *out;
+};
+
+/* ---- core.c: actions ---- */
+
+/* One more action, zeroed. Room was made before the event was taken. */
+coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job);
+/* COORD_ACTION_EVENT: a sentence for the log; not fine: a warning. */
+coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void core_drop(coord_core *core, uint64_t job, uint64_t slot); /* slot 0: nothing */
+
+/* ---- registry.c: workers ---- */
+
+core_worker *registry_find(const coord_core *core, uint64_t worker);
+cop_err registry_join(coord_core *core, const coord_event *event, uint64_t now); /* NO_MEMORY */
+/* The worker is no more: its lease returns to the queue, first in line. */
+void registry_leave(coord_core *core, core_worker *worker, const char *why);
+void registry_drain(coord_core *core, core_worker *worker);
+void registry_watch_silence(coord_core *core, uint64_t now);
+/* A PULL: the worker waits until the scheduler answers. */
+void registry_on_pull(coord_core *core, const coord_event *event, uint64_t now);
+void registry_stop_waiting(coord_core *core, core_worker *worker);
+void registry_destroy(coord_core *core);
+
+/* ---- scheduler.c: which job is loaded, which block goes to whom ---- */
+
+bool scheduler_eligible(const core_job *job, const core_worker *worker);
+uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job);
+/* One sentence for the log about workers that a pinned job (numerics: openblas) cannot use. */
+void scheduler_tell_joined(coord_core *core, const core_worker *worker);
+void scheduler_tell_pinned(coord_core *core, const core_job *job);
+/* A job was queued, or left the queue. */
+void scheduler_note_queued(coord_core *core, core_job *job);
+void scheduler_note_unqueued(coord_core *core, const core_job *job);
+/* Does a job of higher priority wait for this one's place? */
+bool scheduler_should_yield(coord_core *core, const core_job *job);
+/* The blocks of the job's next steps, for the pool as it is; nothing to do if that has not changed.
+ */
+void scheduler_plan(coord_core *core, core_job *job);
+void scheduler_load_jobs(coord_core *core);
+/* Answers workers that wait, as far as there is work, and those that waited too long. */
+void scheduler_serve(coord_core *core, uint64_t now);
+
+/* ---- steps.c: rounds of one job ---- */
+
+bool steps_has_leases(const core_job *job);
+/* Training goes on from job->step: the end, a pause, a checkpoint, or the next step. */
+void steps_go_on(coord_core *core, core_job *job, uint64_t now);
+/* What is to be done with freshly loaded weights: an evaluation that is due, or go on. */
+void steps_begin(coord_core *core, core_job *job, uint64_t now);
+void steps_on_result(coord_core *core, const coord_event *event, uint64_t now);
+void steps_on_updated(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
+/* The round will not be finished: what was kept of it is dropped. */
+void steps_drop_round(coord_core *core, core_job *job);
+
+/* ---- jobs.c: life of a job ---- */
+
+core_job *jobs_find(const coord_core *core, uint64_t job);
+cop_err jobs_add(coord_core *core, const coord_event *event);
+/* NO_MEMORY: it stays queued. */
+cop_err jobs_make_resident(coord_core *core, core_job *job);
+/* The end of a job: state, release, and it is forgotten (the pointer is invalid then). */
+void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text);
+/* Write a checkpoint of the current weights. None may be under way. */
+void jobs_save(coord_core *core, core_job *job, bool final);
+/* Wait for a last checkpoint, then become `after`. */
+void jobs_leave(coord_core *core, core_job *job, coord_job_state after);
+void jobs_on_event(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
+void jobs_watch_timeouts(coord_core *core, uint64_t now);
+/* Jobs that should leave but have nobody to finish their step: it is computed anew later. */
+void jobs_set_aside_stranded(coord_core *core, uint64_t now);
+void jobs_destroy(coord_core *core);
+
+#endif

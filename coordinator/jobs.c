@@ -1,0 +1,339 @@
+/* Life of a job: added, loaded, paused, canceled, checkpointed, ended. Every LOAD is answered by
+ * JOB_LOADED or JOB_FAILED, and a job whose weights were loaded is unloaded exactly once; at most
+ * one checkpoint of a job is under way. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "coordinator/core_state.h"
+
+/* After STOP, a step that nobody finishes is given up after this. */
+#define STOP_PATIENCE_NS 10000000000u
+
+/* ---- look-up, memory ---- */
+
+static uint32_t position(const coord_core *core, uint64_t job) {
+    uint32_t low = 0, high = core->job_count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (core->jobs[middle]->info.job < job)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+core_job *jobs_find(const coord_core *core, uint64_t job) {
+    uint32_t at = position(core, job);
+    return at < core->job_count && core->jobs[at]->info.job == job ? core->jobs[at] : NULL;
+}
+
+cop_err jobs_add(coord_core *core, const coord_event *e) {
+    const coord_job_info *info = &e->info;
+    COP_ASSERT(info->job && info->shards && info->shards <= COP_SHARDS_MAX && info->batch);
+    COP_ASSERT(info->steps && info->steps_per_epoch && info->train_samples);
+    COP_ASSERT(info->state == COORD_QUEUED || info->state == COORD_PAUSED);
+    uint32_t at = position(core, info->job);
+    if (at < core->job_count && core->jobs[at]->info.job == info->job) return COP_ERR_EXISTS;
+    if (core->job_count >= COP_JOBS_MAX) return COP_ERR_LIMIT;
+    if (core->job_count == core->job_capacity) {
+        uint32_t capacity = core->job_capacity ? core->job_capacity * 2 : 16;
+        core_job **jobs = cop_realloc(core->jobs, capacity * sizeof *jobs);
+        if (!jobs) return COP_ERR_NO_MEMORY;
+        core->jobs = jobs;
+        core->job_capacity = capacity;
+    }
+    core_job *job = cop_alloc(sizeof *job);
+    if (!job) return COP_ERR_NO_MEMORY;
+    job->info = *info;
+    job->phase = PHASE_IDLE;
+    job->best_error = -1;
+    job->fingerprint = info->fingerprint;
+    memmove(&core->jobs[at + 1], &core->jobs[at], (core->job_count - at) * sizeof *core->jobs);
+    core->jobs[at] = job;
+    core->job_count++;
+    if (info->state == COORD_QUEUED) scheduler_note_queued(core, job);
+    return COP_OK;
+}
+
+static void release(core_job *job) {
+    round_fini(&job->round);
+    cop_free(job->blocks);
+    cop_free(job->plan);
+    job->blocks = NULL;
+    job->plan = NULL;
+    job->plan_count = 0;
+}
+
+static void remove_job(coord_core *core, core_job *job) {
+    uint32_t at = position(core, job->info.job);
+    COP_ASSERT(core->jobs[at] == job && job->phase == PHASE_IDLE);
+    scheduler_note_unqueued(core, job);
+    core->job_count--;
+    memmove(&core->jobs[at], &core->jobs[at + 1], (core->job_count - at) * sizeof *core->jobs);
+    release(job);
+    cop_free(job);
+}
+
+void jobs_destroy(coord_core *core) {
+    for (uint32_t i = 0; i < core->job_count; i++) {
+        release(core->jobs[i]);
+        cop_free(core->jobs[i]);
+    }
+    cop_free(core->jobs);
+}
+
+/* ---- residents ---- */
+
+cop_err jobs_make_resident(coord_core *core, core_job *job) {
+    uint32_t slices = (job->info.evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
+    uint32_t shards = job->info.shards;
+    COP_ASSERT(job->phase == PHASE_IDLE && core->resident_count < core->config.jobs_running_max);
+    job->blocks = cop_alloc_array(shards, sizeof *job->blocks);
+    job->plan = cop_alloc_array(shards, sizeof *job->plan);
+    bool reserved = !round_reserve(&job->round, slices > shards ? slices : shards);
+    if (!job->blocks || !job->plan || !reserved) {
+        release(job);
+        return COP_ERR_NO_MEMORY;
+    }
+    scheduler_note_unqueued(core, job);
+    job->phase = PHASE_LOADING;
+    core->resident[core->resident_count++] = job;
+    return COP_OK;
+}
+
+/* Its place is free for another job. `loaded`: the host has something to release. */
+static void leave_residents(coord_core *core, core_job *job, bool loaded) {
+    uint32_t at = 0;
+    while (at < core->resident_count && core->resident[at] != job) at++;
+    COP_ASSERT(at < core->resident_count);
+    core->resident_count--;
+    memmove(&core->resident[at], &core->resident[at + 1],
+            (core->resident_count - at) * sizeof *core->resident);
+    release(job);
+    job->phase = PHASE_IDLE;
+    if (loaded) core_act(core, COORD_ACTION_UNLOAD, job->info.job);
+}
+
+/* ---- states ---- */
+
+static void set_state(coord_core *core, core_job *job, coord_job_state state, const char *text) {
+    job->info.state = state;
+    coord_action *a = core_act(core, COORD_ACTION_STATE, job->info.job);
+    a->state = state;
+    a->step = job->step;
+    snprintf(a->text, sizeof a->text, "%s", text ? text : "");
+}
+
+void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text) {
+    if (steps_has_leases(job) || job->phase == PHASE_DIVERGED) steps_drop_round(core, job);
+    /* While UPDATING the gradients are the host's, which frees them with the update. */
+    scheduler_note_unqueued(core, job);
+    set_state(core, job, state, text);
+    if (job->phase == PHASE_LOADING) {
+        job->ended =
+            true; /* the host is reading its data: when it is done, jobs_on_event removes it */
+        return;
+    }
+    if (job->phase != PHASE_IDLE) leave_residents(core, job, true);
+    remove_job(core, job);
+}
+
+/* ---- checkpoints, leaving ---- */
+
+void jobs_save(coord_core *core, core_job *job, bool final) {
+    COP_ASSERT(!job->saving);
+    coord_action *a = core_act(core, COORD_ACTION_CHECKPOINT, job->info.job);
+    a->step = job->step;
+    a->checkpoint.loss_sum = job->loss_sum;
+    a->checkpoint.samples = job->samples;
+    a->checkpoint.correct = job->correct;
+    a->checkpoint.seconds = job->seconds;
+    a->checkpoint.best_error = job->best_error;
+    a->checkpoint.best = job->is_best;
+    a->checkpoint.final = final;
+    job->saving = true;
+    job->saving_final = final;
+    job->saved_step = job->step;
+    job->is_best = false;
+}
+
+static void left(coord_core *core, core_job *job, const char *text) {
+    COP_ASSERT(job->phase == PHASE_SAVING && job->after_save != COORD_COMPLETED);
+    set_state(core, job, job->after_save, text);
+    leave_residents(core, job, true);
+    job->pause = job->evaluate_asked = false;
+    if (job->info.state == COORD_QUEUED) scheduler_note_queued(core, job);
+}
+
+void jobs_leave(coord_core *core, core_job *job, coord_job_state after) {
+    COP_ASSERT(job->phase != PHASE_IDLE && job->phase != PHASE_UPDATING);
+    job->phase = PHASE_SAVING;
+    job->after_save = after;
+    if (job->saving) return; /* when that one is written, on_checkpointed decides */
+    bool saved = job->saved_step == job->step && !job->is_best;
+    if (after != COORD_COMPLETED && saved)
+        left(core, job, NULL);
+    else
+        jobs_save(core, job, after == COORD_COMPLETED);
+}
+
+/* The last checkpoint before leaving was tried. */
+static void last_save_ended(coord_core *core, core_job *job, const coord_event *e, bool final) {
+    char text[256] = "";
+    bool completes = job->after_save == COORD_COMPLETED;
+    if (e->step != job->step || (completes && !final)) { /* an older one was under way */
+        job->saved_step = e->step == job->step && e->ok ? e->step : UINT64_MAX;
+        jobs_leave(core, job, job->after_save);
+        return;
+    }
+    if (!e->ok)
+        snprintf(text, sizeof text, "the %s could not be written: %s",
+                 completes ? "final weights" : "last checkpoint", e->text ? e->text : "no reason");
+    if (!completes)
+        left(core, job, text);
+    else
+        jobs_end(core, job, e->ok ? COORD_COMPLETED : COORD_FAILED, text);
+}
+
+static void on_checkpointed(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
+    bool final = job->saving_final;
+    if (!job->saving) return;
+    job->saving = job->saving_final = false;
+    if (!e->ok) {
+        job->saved_step = UINT64_MAX;
+        core_tell(core, job->info.job, false,
+                  "the checkpoint of step %llu could not be written: %s",
+                  (unsigned long long)e->step, e->text ? e->text : "no reason given");
+    }
+    if (job->phase == PHASE_SAVING)
+        last_save_ended(core, job, e, final);
+    else if (job->phase == PHASE_HOLDING)
+        steps_go_on(core, job, now);
+}
+
+/* ---- events ---- */
+
+static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
+    if (job->phase != PHASE_LOADING) return;
+    if (job->ended) {
+        leave_residents(core, job, true);
+        remove_job(core, job);
+        return;
+    }
+    job->step = job->saved_step = e->loaded.step;
+    job->loss_sum = e->loaded.loss_sum;
+    job->samples = e->loaded.samples;
+    job->correct = e->loaded.correct;
+    job->seconds = job->seconds_loaded = e->loaded.seconds;
+    job->best_error = e->loaded.best_error;
+    job->run_began_ns = now;
+    job->timed_seconds = 0;
+    job->timed_samples = 0;
+    /* It starts with the share of the one that has had least: it starves nobody. */
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        const core_job *other = core->resident[i];
+        if (other != job && other->phase != PHASE_LOADING && other->share < least)
+            least = other->share;
+    }
+    job->share = least == UINT64_MAX ? 0 : least;
+    set_state(core, job, COORD_RUNNING, NULL);
+    scheduler_tell_pinned(core, job);
+    steps_begin(core, job, now);
+}
+
+static void on_failed(coord_core *core, core_job *job, const char *text) {
+    if (job->phase == PHASE_LOADING) {
+        if (!job->ended) set_state(core, job, COORD_FAILED, text);
+        leave_residents(core, job, false); /* the host kept nothing */
+        remove_job(core, job);
+        return;
+    }
+    jobs_end(core, job, COORD_FAILED, text);
+}
+
+static void on_pause(coord_core *core, core_job *job) {
+    if (job->phase == PHASE_IDLE) {
+        if (job->info.state == COORD_PAUSED) return;
+        scheduler_note_unqueued(core, job);
+        set_state(core, job, COORD_PAUSED, NULL);
+        return;
+    }
+    job->pause = true; /* within a step: steps_go_on sees it */
+    if (job->phase == PHASE_SAVING && job->after_save == COORD_QUEUED)
+        job->after_save = COORD_PAUSED;
+}
+
+static void on_resume(coord_core *core, core_job *job) {
+    job->pause = false;
+    if (job->phase == PHASE_IDLE && job->info.state == COORD_PAUSED) {
+        set_state(core, job, COORD_QUEUED, NULL);
+        scheduler_note_queued(core, job);
+    }
+    if (job->phase == PHASE_SAVING && job->after_save == COORD_PAUSED)
+        job->after_save = COORD_QUEUED;
+}
+
+void jobs_on_event(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
+    bool about_loading = e->type == COORD_EVENT_JOB_LOADED || e->type == COORD_EVENT_JOB_FAILED;
+    if (job->ended && !about_loading) return;
+    switch (e->type) {
+    case COORD_EVENT_JOB_LOADED:
+        on_loaded(core, job, e, now);
+        break;
+    case COORD_EVENT_JOB_FAILED:
+        on_failed(core, job, e->text ? e->text : "failed");
+        break;
+    case COORD_EVENT_JOB_PAUSE:
+        on_pause(core, job);
+        break;
+    case COORD_EVENT_JOB_RESUME:
+        on_resume(core, job);
+        break;
+    case COORD_EVENT_JOB_CANCEL:
+        jobs_end(core, job, COORD_CANCELED, NULL);
+        break;
+    case COORD_EVENT_JOB_EVALUATE:
+        job->evaluate_asked = job->phase != PHASE_IDLE && job->info.evaluate_samples > 0;
+        break;
+    case COORD_EVENT_UPDATED:
+        steps_on_updated(core, job, e, now);
+        break;
+    case COORD_EVENT_CHECKPOINTED:
+        on_checkpointed(core, job, e, now);
+        break;
+    default:
+        COP_ASSERT(!"an event about a job");
+    }
+}
+
+/* ---- time ---- */
+
+void jobs_watch_timeouts(coord_core *core, uint64_t now) {
+    for (uint32_t i = core->resident_count; i-- > 0;) {
+        core_job *job = core->resident[i];
+        if (!job->info.timeout_ns || job->info.state != COORD_RUNNING) continue;
+        if (job->phase == PHASE_SAVING || job->phase == PHASE_DIVERGED) continue;
+        double spent = job->seconds_loaded + (double)(now - job->run_began_ns) * 1e-9;
+        double limit = (double)job->info.timeout_ns * 1e-9;
+        char text[128];
+        snprintf(text, sizeof text, "limits.timeout has passed (%.17g s)", limit);
+        if (spent > limit) jobs_end(core, job, COORD_FAILED, text);
+    }
+}
+
+void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
+    bool out_of_patience = core->stopping && now - core->stop_began_ns > STOP_PATIENCE_NS;
+    for (uint32_t i = core->resident_count; i-- > 0;) {
+        core_job *job = core->resident[i];
+        if (!steps_has_leases(job)) continue;
+        if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
+        bool nobody =
+            round_holders(&job->round, 0) == 0 && scheduler_eligible_workers(core, job) == 0;
+        if (!nobody && !out_of_patience) continue;
+        steps_drop_round(core, job);
+        jobs_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
+    }
+}

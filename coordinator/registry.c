@@ -1,0 +1,154 @@
+/* The pool: workers, heartbeats, drain, and the list of those who wait for work. Every held PULL
+ * belongs to a live worker: whoever leaves is taken off the list. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "coordinator/core_state.h"
+
+/* Index of the first worker whose id is not below. */
+static uint32_t position(const coord_core *core, uint64_t worker) {
+    uint32_t low = 0, high = core->worker_count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (core->workers[middle]->worker < worker)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+core_worker *registry_find(const coord_core *core, uint64_t worker) {
+    uint32_t at = position(core, worker);
+    bool found = at < core->worker_count && core->workers[at]->worker == worker;
+    return found ? core->workers[at] : NULL;
+}
+
+/* ---- come and go ---- */
+
+static cop_err reserve(coord_core *core) {
+    if (core->worker_count < core->worker_capacity) return COP_OK;
+    uint32_t capacity = core->worker_capacity ? core->worker_capacity * 2 : 16;
+    core_worker **workers = cop_realloc(core->workers, capacity * sizeof *workers);
+    if (!workers) return COP_ERR_NO_MEMORY;
+    core->workers = workers;
+    core->worker_capacity = capacity;
+    return COP_OK;
+}
+
+cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
+    uint32_t at = position(core, e->worker);
+    COP_ASSERT(e->worker && (at == core->worker_count || core->workers[at]->worker != e->worker));
+    if (core->worker_count >= COP_WORKERS_MAX) return COP_ERR_LIMIT;
+    COP_TRY(reserve(core));
+    core_worker *w = cop_alloc(sizeof *w);
+    if (!w) return COP_ERR_NO_MEMORY;
+    w->worker = e->worker;
+    w->threads = e->joined.threads ? e->joined.threads : 1;
+    w->fingerprint = e->joined.fingerprint;
+    w->heard_ns = w->joined_ns = now;
+    snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
+    memmove(&core->workers[at + 1], &core->workers[at],
+            (core->worker_count - at) * sizeof *core->workers);
+    core->workers[at] = w;
+    core->worker_count++;
+    core->pool_version++;
+    core_tell(core, 0, true, "worker %s joined", w->name);
+    scheduler_tell_joined(core, w);
+    return COP_OK;
+}
+
+/* The lease that it computes is lost; true if its block is pending again. */
+static bool lose_lease(coord_core *core, core_worker *w) {
+    core_job *job = w->lease ? jobs_find(core, w->lease_job) : NULL;
+    bool returned =
+        job && steps_has_leases(job) && round_forget(&job->round, w->lease_first, w->lease);
+    w->lease = w->lease_job = 0;
+    return returned;
+}
+
+void registry_leave(coord_core *core, core_worker *w, const char *why) {
+    registry_stop_waiting(core, w);
+    bool returned = lose_lease(core, w);
+    core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
+              returned ? "; its shards are given to others" : "");
+    uint32_t at = position(core, w->worker);
+    COP_ASSERT(core->workers[at] == w);
+    core->worker_count--;
+    memmove(&core->workers[at], &core->workers[at + 1],
+            (core->worker_count - at) * sizeof *core->workers);
+    core->pool_version++;
+    cop_free(w);
+}
+
+void registry_drain(coord_core *core, core_worker *w) {
+    if (w->draining) return;
+    w->draining = core->drained_wait = true;
+    core->pool_version++;
+}
+
+void registry_watch_silence(coord_core *core, uint64_t now) {
+    uint64_t limit = core->config.heartbeat_ns * COP_HEARTBEATS_MISSED;
+    if (!core->config.heartbeats) return;
+    for (uint32_t i = core->worker_count; i-- > 0;) {
+        core_worker *w = core->workers[i];
+        if (now - w->heard_ns <= limit) continue;
+        core_act(core, COORD_ACTION_DISCONNECT, 0)->worker = w->worker;
+        registry_leave(core, w, "is silent and was given up");
+    }
+}
+
+void registry_destroy(coord_core *core) {
+    for (uint32_t i = 0; i < core->worker_count; i++) cop_free(core->workers[i]);
+    cop_free(core->workers);
+}
+
+/* ---- waiting for work ---- */
+
+static void start_waiting(coord_core *core, core_worker *w) {
+    w->wait_previous = core->wait_tail;
+    w->wait_next = NULL;
+    if (core->wait_tail)
+        core->wait_tail->wait_next = w;
+    else
+        core->wait_head = w;
+    core->wait_tail = w;
+}
+
+void registry_stop_waiting(coord_core *core, core_worker *w) {
+    if (!w->request) return;
+    if (w->wait_previous)
+        w->wait_previous->wait_next = w->wait_next;
+    else
+        core->wait_head = w->wait_next;
+    if (w->wait_next)
+        w->wait_next->wait_previous = w->wait_previous;
+    else
+        core->wait_tail = w->wait_previous;
+    w->wait_next = w->wait_previous = NULL;
+    w->request = 0;
+}
+
+void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
+    core_worker *w = registry_find(core, e->worker);
+    COP_ASSERT(e->pull.request != 0);
+    if (!w) {
+        coord_action *a = core_act(core, COORD_ACTION_NOTHING, 0);
+        a->worker = e->worker;
+        a->request = e->pull.request;
+        a->nothing.unknown = true;
+        return;
+    }
+    registry_stop_waiting(core, w); /* an older call has no listener any more */
+    w->heard_ns = now;
+    w->request = e->pull.request;
+    w->held_since_ns = now;
+    w->have_job = e->pull.have_job;
+    w->have_version = e->pull.have_version;
+    start_waiting(core, w);
+    if (w->draining) core->drained_wait = true;
+    /* A worker asks only when it computes nothing: a lease that it still had was lost on its way.
+     */
+    lose_lease(core, w);
+}

@@ -1,0 +1,266 @@
+/* Which job becomes resident, and which block goes to whom. Jobs share the pool by priority (higher
+ * first), then by compute time received. A worker gets one lease per PULL; who has waited longest
+ * is served first. Ten thousand queued jobs cost nothing here: only the resident ones are looked
+ * at. */
+#include <string.h>
+
+#include "coordinator/core_state.h"
+#include "coordinator/partition.h"
+
+#define DEADLINE_FACTOR 8 /* a lease may take so many times the usual time before it is doubled */
+
+/* ---- the queue of jobs ---- */
+
+static bool is_queued(const core_job *job) {
+    return job->phase == PHASE_IDLE && job->info.state == COORD_QUEUED;
+}
+
+static bool queued_before(const core_job *a, const core_job *b) {
+    if (a->info.priority != b->info.priority) return a->info.priority > b->info.priority;
+    return a->info.job < b->info.job;
+}
+
+void scheduler_note_queued(coord_core *core, core_job *job) {
+    COP_ASSERT(is_queued(job));
+    if (core->queue_dirty) return;
+    if (!core->queue_head || queued_before(job, core->queue_head)) core->queue_head = job;
+}
+
+void scheduler_note_unqueued(coord_core *core, const core_job *job) {
+    if (core->queue_head != job) return;
+    core->queue_head = NULL;
+    core->queue_dirty = true;
+}
+
+/* The queued job that is next: kept, and looked for anew only after it left the queue. */
+static core_job *queue_head(coord_core *core) {
+    if (!core->queue_dirty) return core->queue_head;
+    core->queue_head = NULL;
+    for (uint32_t i = 0; i < core->job_count; i++) {
+        core_job *job = core->jobs[i];
+        if (is_queued(job) && (!core->queue_head || queued_before(job, core->queue_head)))
+            core->queue_head = job;
+    }
+    core->queue_dirty = false;
+    return core->queue_head;
+}
+
+void scheduler_load_jobs(coord_core *core) {
+    while (!core->stopping && core->resident_count < core->config.jobs_running_max) {
+        core_job *job = queue_head(core);
+        if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
+        core_act(core, COORD_ACTION_LOAD, job->info.job);
+    }
+}
+
+bool scheduler_should_yield(coord_core *core, const core_job *job) {
+    const core_job *next = queue_head(core);
+    if (core->resident_count < core->config.jobs_running_max || !next) return false;
+    if (next->info.priority <= job->info.priority) return false;
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        const core_job *other = core->resident[i];
+        if (other->phase == PHASE_SAVING || other->phase == PHASE_DIVERGED) return false;
+        if (other != job && queued_before(job, other)) return false; /* a lesser one goes */
+    }
+    return true;
+}
+
+/* ---- the pool of a job ---- */
+
+bool scheduler_eligible(const core_job *job, const core_worker *w) {
+    return !w->draining && (!job->fingerprint || job->fingerprint == w->fingerprint);
+}
+
+uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
+    if (job->eligible_pool == core->pool_version) return job->eligible;
+    job->eligible = 0;
+    job->eligible_pool = core->pool_version;
+    for (uint32_t i = 0; i < core->worker_count; i++)
+        job->eligible += scheduler_eligible(job, core->workers[i]);
+    return job->eligible;
+}
+
+#define NOT_ELIGIBLE                                                                               \
+    "gets no lease of job %llu: numerics is openblas, and its OpenBLAS or CPU differs from the "   \
+    "one that the job is pinned to"
+
+void scheduler_tell_joined(coord_core *core, const core_worker *w) {
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        const core_job *job = core->resident[i];
+        if (!job->fingerprint || job->fingerprint == w->fingerprint) continue;
+        core_tell(core, job->info.job, false, "worker %s " NOT_ELIGIBLE, w->name,
+                  (unsigned long long)job->info.job);
+    }
+}
+
+void scheduler_tell_pinned(coord_core *core, const core_job *job) {
+    uint32_t count = 0;
+    const core_worker *other = NULL;
+    for (uint32_t i = 0; job->fingerprint && i < core->worker_count; i++) {
+        if (core->workers[i]->fingerprint == job->fingerprint) continue;
+        other = core->workers[i];
+        count++;
+    }
+    if (!other) return;
+    core_tell(core, job->info.job, false, "worker %s%s " NOT_ELIGIBLE, other->name,
+              count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
+}
+
+/* A block's samples must fit one lease. */
+static uint32_t largest_block(const coord_job_info *info) {
+    uint32_t samples = (info->batch + info->shards - 1) / info->shards;
+    uint32_t largest = COP_LEASE_SAMPLES_MAX / samples;
+    return largest ? largest : 1;
+}
+
+void scheduler_plan(coord_core *core, core_job *job) {
+    uint32_t threads[COP_SHARDS_MAX], count = 0;
+    uint32_t limit = job->info.workers_max ? job->info.workers_max : COP_SHARDS_MAX;
+    if (job->plan_count && job->plan_pool == core->pool_version) return;
+    for (uint32_t i = 0; i < core->worker_count && count < limit && count < COP_SHARDS_MAX; i++)
+        if (scheduler_eligible(job, core->workers[i])) threads[count++] = core->workers[i]->threads;
+    job->plan_count = partition_plan(job->info.shards, largest_block(&job->info), threads, count,
+                                     core->config.lease_overhead_percent, job->plan);
+    job->plan_pool = core->pool_version;
+}
+
+/* ---- leases ---- */
+
+static double usual_ns(const core_job *job, const round_block *b) {
+    return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;
+}
+
+static uint64_t deadline_of(const coord_core *core, const core_job *job, const round_block *b,
+                            uint64_t now) {
+    double patience = usual_ns(job, b) * DEADLINE_FACTOR,
+           least = (double)core->config.lease_floor_ns;
+    return now + (uint64_t)(patience > least ? patience : least);
+}
+
+static void pin(coord_core *core, core_job *job, const core_worker *w) {
+    if (!job->info.pin_first || job->fingerprint) return;
+    job->fingerprint = w->fingerprint;
+    core->pool_version++; /* fewer workers may be eligible now */
+    coord_action *a =
+        core_tell(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
+                  (unsigned long long)job->info.job, w->name);
+    a->worker = w->worker;
+    a->fingerprint = w->fingerprint;
+    scheduler_tell_pinned(core, job);
+}
+
+static void fill_lease(coord_core *core, const core_job *job, const core_worker *w,
+                       const round_block *b, const round_holder *holder) {
+    coord_action *a = core_act(core, COORD_ACTION_LEASE, job->info.job);
+    a->step = job->round.step;
+    a->worker = w->worker;
+    a->request = w->request;
+    a->lease.lease = holder->lease;
+    a->lease.version = job->step;
+    a->lease.deadline_ns = holder->deadline_ns;
+    a->lease.attempt = holder->attempt;
+    a->lease.first = b->first;
+    a->lease.count = b->count;
+    a->lease.batch = job->round.batch;
+    a->lease.evaluate = job->round.evaluate;
+}
+
+static void give(coord_core *core, core_job *job, core_worker *w, int index, uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    bool again = b->attempts > 0;
+    pin(core, job, w);
+    /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
+    round_holder holder = {.worker = w->worker,
+                           .lease = ++core->next_lease,
+                           .deadline_ns = deadline_of(core, job, b, now),
+                           .charged_ns = (uint64_t)usual_ns(job, b) * w->threads};
+    round_give(&job->round, index, &holder);
+    job->share += holder.charged_ns;
+    job->leases_given++;
+    job->leases_repeated += again;
+    if (again)
+        core_tell(core, job->info.job, true, "step %llu: %s %u to %u are given again, to worker %s",
+                  (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
+                  b->first, b->first + b->count - 1, w->name);
+    fill_lease(core, job, w, b, &holder);
+    registry_stop_waiting(core, w);
+    w->lease = holder.lease;
+    w->lease_job = job->info.job;
+    w->lease_first = b->first;
+}
+
+/* ---- choice ---- */
+
+/* What counts of a job's share for this worker: one that already holds the job's weights or
+ * description is worth a step's compute time, a constant that does not move the shares in the long
+ * run. */
+static double weighed_share(const core_job *job, const core_worker *w) {
+    double bonus = w->have_job == job->info.job ? job->shard_ns * job->info.shards : 0;
+    return (double)job->share - bonus;
+}
+
+static bool goes_before(const core_job *a, const core_job *b, const core_worker *w) {
+    if (a->info.priority != b->info.priority) return a->info.priority > b->info.priority;
+    double share_a = weighed_share(a, w), share_b = weighed_share(b, w);
+    if (share_a < share_b || share_a > share_b) return share_a < share_b;
+    return a->info.job < b->info.job;
+}
+
+static bool may_have_more(const core_job *job, uint64_t now) {
+    return !job->info.workers_max || round_holders(&job->round, now) < job->info.workers_max;
+}
+
+static bool has_work(const core_job *job, uint64_t now) {
+    return steps_has_leases(job) && round_has_work(&job->round, now);
+}
+
+/* The best job for a worker that waits, and the block to give. */
+static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *block) {
+    core_job *best = NULL;
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        core_job *job = core->resident[i];
+        if (!has_work(job, now)) continue;
+        if (!scheduler_eligible(job, w) || (best && !goes_before(job, best, w))) continue;
+        if (!may_have_more(job, now)) continue;
+        bool only = scheduler_eligible_workers(core, job) <= 1;
+        int index = round_pick(&job->round, w->worker, now, only);
+        if (index < 0) continue;
+        best = job;
+        *block = index;
+    }
+    return best;
+}
+
+static void answer_nothing(coord_core *core, core_worker *w) {
+    coord_action *a = core_act(core, COORD_ACTION_NOTHING, 0);
+    a->worker = w->worker;
+    a->request = w->request;
+    a->nothing.drain = w->draining;
+    registry_stop_waiting(core, w);
+}
+
+static bool any_work(const coord_core *core, uint64_t now) {
+    for (uint32_t i = 0; i < core->resident_count; i++)
+        if (has_work(core->resident[i], now)) return true;
+    return false;
+}
+
+void scheduler_serve(coord_core *core, uint64_t now) {
+    core_worker *w = core->wait_head;
+    while (w && !core->stopped && any_work(core, now)) {
+        core_worker *next = w->wait_next;
+        int block = -1;
+        core_job *job = w->draining ? NULL : choose(core, w, now, &block);
+        if (job) give(core, job, w, block, now);
+        w = next;
+    }
+    /* Those who waited too long stand in front; drained ones may stand anywhere. */
+    for (w = core->wait_head; w;) {
+        core_worker *next = w->wait_next;
+        bool expired = now - w->held_since_ns > (uint64_t)COP_HOLD_MAX_MS * 1000000;
+        if (!expired && !core->drained_wait) break;
+        if (w->draining || expired) answer_nothing(core, w);
+        w = next;
+    }
+    core->drained_wait = false;
+}

@@ -1,0 +1,300 @@
+/* Rounds of one job: a step is leased, its results are taken or refused, the update is asked for,
+ * what belongs to the step's end is done, and the next begins. Sums of an epoch are exact across a
+ * resume: they travel with the checkpoint. */
+#include <stdio.h>
+
+#include "coordinator/core_state.h"
+
+#define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
+#define SPEED_WINDOW 0.1 /* weight of the newest measurement */
+
+bool steps_has_leases(const core_job *job) {
+    return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
+}
+
+/* ---- begin ---- */
+
+static uint32_t batch_of_step(const coord_job_info *info, uint64_t step) {
+    uint64_t begin = (step - 1) % info->steps_per_epoch * info->batch;
+    COP_ASSERT(begin < info->train_samples);
+    uint64_t left = info->train_samples - begin;
+    return left < info->batch ? (uint32_t)left : info->batch;
+}
+
+static void begin_step(coord_core *core, core_job *job, uint64_t now) {
+    uint64_t step = job->step + 1;
+    scheduler_plan(core, job);
+    round_begin_train(&job->round, step, batch_of_step(&job->info, step), job->plan,
+                      job->plan_count);
+    job->phase = PHASE_TRAINING;
+    job->step_began_ns = now;
+}
+
+static bool evaluation_due(const core_job *job) {
+    if (!job->info.evaluate_samples || job->step == 0) return false;
+    if (job->step >= job->info.steps || job->evaluate_asked) return true;
+    uint64_t every = job->info.steps_per_epoch * job->info.evaluate_every;
+    return every && job->step % every == 0;
+}
+
+static void begin_evaluation(core_job *job) {
+    round_begin_evaluate(&job->round, job->step, job->info.evaluate_samples);
+    job->phase = PHASE_EVALUATING;
+    job->evaluate_asked = false;
+}
+
+/* Every so many steps, and whenever the weights are the best so far. */
+static bool checkpoint_due(const core_job *job) {
+    uint64_t every = job->info.checkpoint_every;
+    if (!every || job->step == 0) return false;
+    return job->is_best || (job->step % every == 0 && job->saved_step != job->step);
+}
+
+void steps_go_on(coord_core *core, core_job *job, uint64_t now) {
+    if (job->step >= job->info.steps) {
+        jobs_leave(core, job, COORD_COMPLETED);
+    } else if (job->pause) {
+        jobs_leave(core, job, COORD_PAUSED);
+    } else if (core->stopping || scheduler_should_yield(core, job)) {
+        jobs_leave(core, job, COORD_QUEUED);
+    } else if (job->is_best && job->saving && checkpoint_due(job)) {
+        job->phase = PHASE_HOLDING; /* the best weights must not be missed; others may be */
+    } else {
+        if (checkpoint_due(job) && !job->saving) jobs_save(core, job, false);
+        begin_step(core, job, now);
+    }
+}
+
+void steps_begin(coord_core *core, core_job *job, uint64_t now) {
+    /* An evaluation that was cut off by a pause or a crash is made up for. */
+    job->phase = PHASE_HOLDING;
+    bool leaves = job->pause || core->stopping;
+    if (evaluation_due(job) && !leaves)
+        begin_evaluation(job);
+    else
+        steps_go_on(core, job, now);
+}
+
+void steps_drop_round(coord_core *core, core_job *job) {
+    for (uint32_t i = 0; i < job->round.count; i++)
+        core_drop(core, job->info.job, job->round.blocks[i].slot);
+    round_clear(&job->round);
+}
+
+/* ---- a round is complete ---- */
+
+static void fill_metrics(coord_action *a, const core_job *job, double loss, uint64_t samples,
+                         uint64_t correct) {
+    a->step = job->step;
+    a->metrics.loss_sum = loss;
+    a->metrics.samples = samples;
+    a->metrics.correct = correct;
+    a->metrics.seconds = job->seconds;
+}
+
+static void step_metrics(coord_core *core, core_job *job) {
+    uint64_t samples = 0, correct = 0, compute = 0;
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        samples += job->round.blocks[i].samples;
+        correct += job->round.blocks[i].correct;
+        compute += job->round.blocks[i].compute_ns;
+    }
+    COP_ASSERT(samples == job->round.batch);
+    double loss = round_loss(&job->round);
+    job->loss_sum += loss;
+    job->samples += samples;
+    job->correct += correct;
+    coord_action *a = core_act(core, COORD_ACTION_METRICS, job->info.job);
+    fill_metrics(a, job, loss, samples, correct);
+    a->metrics.compute_ns = compute;
+    job->has_loss = true;
+    job->last_loss = job->loss_sum / (double)job->samples;
+    bool epoch_ended = job->step % job->info.steps_per_epoch == 0;
+    if (!epoch_ended && job->step < job->info.steps) return;
+    fill_metrics(core_act(core, COORD_ACTION_EPOCH, job->info.job), job, job->loss_sum,
+                 job->samples, job->correct);
+    if (epoch_ended) {
+        job->loss_sum = 0;
+        job->samples = job->correct = 0;
+    }
+}
+
+static void step_done(coord_core *core, core_job *job, uint64_t now) {
+    double seconds = (double)(now - job->step_began_ns) * 1e-9;
+    job->phase = PHASE_HOLDING;
+    job->step = job->round.step;
+    job->seconds += seconds;
+    /* Speed over the last steps: old ones fade. */
+    job->timed_seconds = job->timed_seconds * (1 - SPEED_WINDOW) + seconds;
+    job->timed_samples =
+        (uint64_t)((double)job->timed_samples * (1 - SPEED_WINDOW)) + job->round.batch;
+    step_metrics(core, job);
+    round_clear(&job->round);
+    if (evaluation_due(job))
+        begin_evaluation(job);
+    else
+        steps_go_on(core, job, now);
+}
+
+static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
+    uint64_t correct = 0, samples = job->round.batch;
+    for (uint32_t i = 0; i < job->round.count; i++) correct += job->round.blocks[i].correct;
+    fill_metrics(core_act(core, COORD_ACTION_EVALUATED, job->info.job), job,
+                 round_loss(&job->round), samples, correct);
+    job->phase = PHASE_HOLDING;
+    job->last_error = 1 - (double)correct / (double)samples;
+    job->has_error = true;
+    if (job->best_error < 0 || job->last_error < job->best_error) {
+        job->best_error = job->last_error;
+        job->is_best = true;
+    }
+    round_clear(&job->round);
+    steps_go_on(core, job, now);
+}
+
+static void ask_for_update(coord_core *core, core_job *job) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        if (b->absent) continue;
+        job->blocks[count++] = (coord_block){.first = b->first, .count = b->count, .slot = b->slot};
+    }
+    job->phase = PHASE_UPDATING;
+    coord_action *a = core_act(core, COORD_ACTION_UPDATE, job->info.job);
+    a->step = job->round.step;
+    a->update.blocks = job->blocks;
+    a->update.count = count;
+    a->update.batch = job->round.batch;
+}
+
+/* ---- results ---- */
+
+static double smooth(double old, double now) {
+    return old > 0 ? (1 - SPEED_WINDOW) * old + SPEED_WINDOW * now : now;
+}
+
+static void learn_speed(core_job *job, core_worker *w, const coord_result_info *r,
+                        uint64_t charged) {
+    uint64_t spent = r->compute_ns * (w ? w->threads : 1);
+    job->share = job->share > charged ? job->share - charged + spent : spent;
+    if (r->evaluate) {
+        job->slice_ns = smooth(job->slice_ns, (double)r->compute_ns);
+        return;
+    }
+    double per_shard = (double)r->compute_ns / (double)r->count;
+    job->shard_ns = smooth(job->shard_ns, per_shard);
+    if (!w) return;
+    w->ns_per_shard = smooth(w->ns_per_shard, per_shard);
+    w->shards += r->count;
+}
+
+/* The job is at fault: the host looks at the gradient and answers JOB_FAILED with a sentence. */
+static void diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
+    coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
+    a->step = job->round.step;
+    a->slot = slot;
+    a->lease.first = b->first;
+    a->lease.count = b->count;
+    a->lease.evaluate = job->round.evaluate;
+    job->phase = PHASE_DIVERGED;
+}
+
+static void tell_bad(coord_core *core, const core_job *job, const round_block *b,
+                     const char *what) {
+    core_tell(core, job->info.job, false, "step %llu: %s %u to %u: %s; computed again",
+              (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
+              b->first, b->first + b->count - 1, what);
+}
+
+static void failed_result(coord_core *core, core_job *job, round_block *b,
+                          const coord_result_info *r, const char *why) {
+    core_drop(core, job->info.job, r->slot);
+    tell_bad(core, job, b, why);
+    if (++b->failures >= FAILURES_MAX) jobs_end(core, job, COORD_FAILED, why);
+}
+
+static void not_finite_result(coord_core *core, core_job *job, round_block *b, uint64_t slot) {
+    if (++b->not_finite >= 2) {
+        diverged(core, job, b, slot);
+        return;
+    }
+    core_drop(core, job->info.job, slot);
+    tell_bad(core, job, b, "a value is not finite");
+}
+
+/* Which block and which of its leases the result is for; -1: late, double, stale or not ours. */
+static int match(const core_job *job, const coord_event *e, int *holder) {
+    const coord_result_info *r = &e->result;
+    if (!job || !steps_has_leases(job)) return -1;
+    if (r->step != job->round.step || r->evaluate != job->round.evaluate) return -1;
+    int index = round_find(&job->round, r->first, r->lease, holder);
+    if (index < 0) return -1;
+    const round_block *b = &job->round.blocks[index];
+    const round_holder *h = &b->holder[*holder];
+    bool fits = r->count == b->count && h->worker == e->worker && h->attempt == r->attempt;
+    return fits ? index : -1;
+}
+
+/* Why the result cannot be taken; NULL: it can. */
+static const char *reason_to_refuse(const coord_event *e, const round_block *b) {
+    const coord_result_info *r = &e->result;
+    if (r->failed) return e->text ? e->text : "a worker could not compute it and gave no reason";
+    if (r->samples != b->samples) return "a worker computed another number of samples";
+    if (r->correct > r->samples) return "a worker found more samples correct than there are";
+    return NULL;
+}
+
+void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
+    const coord_result_info *r = &e->result;
+    core_worker *w = registry_find(core, e->worker);
+    core_job *job = jobs_find(core, r->job);
+    if (w) {
+        w->heard_ns = now;
+        if (w->lease == r->lease) w->lease = w->lease_job = 0;
+    }
+    int holder = 0, index = match(job, e, &holder);
+    if (index < 0) {
+        if (job) job->results_ignored++;
+        core_drop(core, r->job, r->slot);
+        return;
+    }
+    round_block *b = &job->round.blocks[index];
+    const char *refused = reason_to_refuse(e, b);
+    if (refused || !r->finite) {
+        round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
+        if (refused)
+            failed_result(core, job, b, r, refused);
+        else
+            not_finite_result(core, job, b, r->slot);
+        return;
+    }
+    learn_speed(job, w, r, b->holder[holder].charged_ns);
+    round_finish(&job->round, index, holder, r);
+    if (job->round.evaluate) {
+        core_drop(core, r->job, r->slot);
+        b->slot = 0;
+    } else {
+        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+    }
+    if (!round_complete(&job->round)) return;
+    if (job->round.evaluate)
+        evaluation_done(core, job, now);
+    else
+        ask_for_update(core, job);
+}
+
+void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
+    if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
+    if (e->ok) {
+        step_done(core, job, now);
+        return;
+    }
+    /* A gradient was not finite although its loss was: the block that the host names is computed
+     * once more; a second time, the job has diverged. */
+    uint32_t i = 0;
+    while (i < job->round.count && job->round.blocks[i].first != e->result.first) i++;
+    COP_ASSERT(i < job->round.count);
+    job->phase = PHASE_TRAINING;
+    uint64_t slot = round_reopen(&job->round, (int)i, now + core->config.lease_floor_ns);
+    not_finite_result(core, job, &job->round.blocks[i], slot);
+}

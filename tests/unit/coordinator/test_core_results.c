@@ -1,0 +1,614 @@
+/* Results and leases: what is kept, what is refused, and what happens to blocks whose worker dies,
+ * is slow, cannot compute, or computes something that is not finite. */
+#include "core_fixture.h"
+
+/* One job, `workers` workers that have not pulled yet. */
+static fixture *start(uint32_t workers) {
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, workers);
+    fx_add(f, fx_info(1));
+    fx_forget(f);
+    return f;
+}
+
+static void test_first_pull_gets_the_first_block_of_step_1(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    const coord_action *a = fx_pull(f, 1);
+    assert_non_null(a);
+    assert_int_equal(a->job, 1);
+    assert_int_equal(a->step, 1);
+    assert_int_equal(a->lease.version, 0);
+    assert_int_equal(a->lease.first, 0);
+    assert_int_equal(a->lease.count, 4);
+    assert_int_equal(a->lease.batch, 100);
+    assert_int_equal(a->lease.attempt, 1);
+    assert_true(a->lease.deadline_ns > f->now);
+    assert_false(a->lease.evaluate);
+    fx_destroy(f);
+}
+
+static void test_every_lease_has_its_own_number(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    uint64_t first = fx_pull(f, 1)->lease.lease, second = fx_pull(f, 2)->lease.lease;
+    assert_int_not_equal(first, 0);
+    assert_int_not_equal(first, second);
+    fx_destroy(f);
+}
+
+static void test_update_names_all_shards_in_order_when_all_results_are_there(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    f->hold_update = true;
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 2); /* the later block first */
+    assert_int_equal(fx_count(f, COORD_ACTION_UPDATE), 0);
+    fx_finish(f, 1);
+    const coord_action *a = fx_last(f, COORD_ACTION_UPDATE);
+    assert_non_null(a);
+    assert_int_equal(a->step, 1);
+    assert_int_equal(a->update.count, 2);
+    assert_int_equal(a->update.batch, 100);
+    assert_int_equal(a->update.blocks[0].first, 0);
+    assert_int_equal(a->update.blocks[1].first, 4);
+    assert_int_equal(a->update.blocks[0].count + a->update.blocks[1].count, 8);
+    assert_int_equal(a->update.blocks[0].slot, 2);
+    assert_int_equal(a->update.blocks[1].slot, 1);
+    fx_destroy(f);
+}
+
+static void test_no_lease_of_the_next_step_before_the_update(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    f->hold_update = true;
+    fx_pull(f, 1);
+    fx_finish(f, 1);
+    assert_null(fx_pull(f, 1));
+    fx_job_event(f, COORD_EVENT_UPDATED, 1); /* without a step number: not the one asked for */
+    assert_false(f->lease[1].type);
+    fx_send(f, (coord_event){.type = COORD_EVENT_UPDATED, .job = 1, .step = 1, .ok = true});
+    assert_int_equal(f->lease[1].type, COORD_ACTION_LEASE);
+    assert_int_equal(f->lease[1].step, 2);
+    assert_int_equal(f->lease[1].lease.version, 1);
+    fx_destroy(f);
+}
+
+static void test_round_ignores_late_gradient(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1);
+    coord_event late = fx_result_of(f, &f->lease[1]);
+    fx_finish(f, 1);
+    fx_pull(f, 1); /* step 2 is under way */
+    fx_forget(f);
+    fx_send(f, late);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_DROP)->slot, late.result.slot);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    assert_int_equal(fx_view(f, 1).results_ignored, 1);
+    assert_int_equal(fx_view(f, 1).step, 1);
+    fx_destroy(f);
+}
+
+static void test_duplicate_result_counts_once(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    coord_event twin = fx_result_of(f, &f->lease[1]);
+    fx_finish(f, 1);
+    fx_send(f, twin);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_UPDATE), 0);
+    assert_int_equal(fx_view(f, 1).results_ignored, 1);
+    fx_destroy(f);
+}
+
+/* Each field of a result must be the lease's. */
+static void test_result_that_does_not_match_its_lease_is_dropped(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_action lease = f->lease[1];
+    for (int field = 0; field < 8; field++) {
+        coord_event e = fx_result_of(f, &lease);
+        if (field == 0) e.result.lease += 100;
+        if (field == 1) e.result.step++;
+        if (field == 2) e.result.attempt++;
+        if (field == 3) e.result.first += 4;
+        if (field == 4) e.result.count--;
+        if (field == 5) e.result.evaluate = true;
+        if (field == 6) e.worker = 2;
+        if (field == 7) e.result.lease = 0;
+        fx_forget(f);
+        fx_send(f, e);
+        assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+        assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    }
+    assert_int_equal(fx_view(f, 1).results_ignored, 8);
+    f->lease[1] = lease;
+    fx_forget(f);
+    fx_finish(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 1);
+    fx_destroy(f);
+}
+
+static void test_result_of_an_unknown_job_is_dropped(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.job = e.job = 99;
+    fx_send(f, e);
+    assert_int_equal(fx_last(f, COORD_ACTION_DROP)->slot, e.result.slot);
+    fx_destroy(f);
+}
+
+static void test_result_of_a_worker_that_was_given_up_is_dropped(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    fx_gone(f, 1);
+    fx_forget(f);
+    fx_send(f, e);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    fx_destroy(f);
+}
+
+static void test_dead_workers_block_is_given_first_in_line(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 8);
+    fx_add(f, fx_info(1)); /* 8 blocks */
+    for (uint64_t w = 1; w <= 3; w++) fx_pull(f, w);
+    assert_int_equal(f->lease[3].lease.first, 2);
+    fx_gone(f, 2);
+    assert_int_equal(fx_pull(f, 4)->lease.first, 1);
+    assert_int_equal(f->lease[4].lease.attempt, 2);
+    assert_int_equal(fx_pull(f, 5)->lease.first, 3);
+    assert_int_equal(f->lease[5].lease.attempt, 1);
+    assert_int_equal(fx_view(f, 1).leases_repeated, 1);
+    assert_int_equal(fx_view(f, 1).leases_given, 5);
+    assert_true(fx_said(f, "given again"));
+    fx_destroy(f);
+}
+
+static void test_waiting_worker_gets_a_dead_ones_block_at_once(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_join(f, 3, 1, 7);
+    assert_null(fx_pull(f, 3));
+    fx_gone(f, 1);
+    assert_int_equal(f->lease[3].type, COORD_ACTION_LEASE);
+    assert_int_equal(f->lease[3].lease.first, 0);
+    fx_destroy(f);
+}
+
+static void test_pull_without_a_result_means_that_the_lease_was_lost(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    uint64_t lost = fx_pull(f, 1)->lease.lease;
+    coord_action old = f->lease[1];
+    const coord_action *again = fx_pull(f, 1);
+    assert_non_null(again);
+    assert_int_equal(again->lease.first, old.lease.first);
+    assert_int_equal(again->lease.attempt, 2);
+    assert_int_not_equal(again->lease.lease, lost);
+    assert_int_equal(fx_view(f, 1).leases_repeated, 1);
+    fx_destroy(f);
+}
+
+static void test_all_workers_die_and_return(void **state) {
+    (void)state;
+    fixture *f = start(3);
+    fx_work_to(f, 3, 1, 4);
+    for (uint64_t w = 1; w <= 3; w++) fx_gone(f, w);
+    fx_tick(f, 60000);
+    assert_string_equal(fx_view(f, 1).waiting_for, "workers");
+    assert_int_equal(fx_view(f, 1).step, 4);
+    for (uint64_t w = 4; w <= 6; w++) fx_join(f, w, 1, 7);
+    fx_work_all(f, 6);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_worker_that_joins_in_a_step_gets_what_is_left_of_it(void **state) {
+    (void)state;
+    fixture *f = start(2); /* two blocks of 4 */
+    fx_pull(f, 1);
+    fx_join(f, 3, 1, 7);
+    const coord_action *a = fx_pull(f, 3);
+    assert_non_null(a);
+    assert_int_equal(a->step, 1);
+    assert_int_equal(a->lease.first, 4);
+    assert_int_equal(a->lease.count, 4); /* the cut is fixed for the step */
+    fx_destroy(f);
+}
+
+/* ---- slow workers ---- */
+
+static void test_overdue_block_is_leased_also_to_another_and_the_first_result_wins(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 2);
+    assert_null(fx_pull(f, 2)); /* nothing to do before the deadline */
+    uint64_t deadline = f->lease[1].lease.deadline_ns;
+    f->now = deadline - 1;
+    fx_pull(f, 2);
+    assert_false(f->lease[2].type);
+    fx_tick(f, 1);
+    assert_int_equal(f->lease[2].type, COORD_ACTION_LEASE);
+    assert_int_equal(f->lease[2].lease.first, 0);
+    assert_int_equal(f->lease[2].lease.attempt, 2);
+    coord_event slow = fx_result_of(f, &f->lease[1]);
+    fx_finish(f, 2);
+    assert_int_equal(fx_view(f, 1).step, 1);
+    fx_forget(f);
+    fx_send_result(f, slow);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_view(f, 1).results_ignored, 1);
+    fx_destroy(f);
+}
+
+static void test_slow_worker_may_still_win(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 2);
+    fx_pull(f, 2);
+    fx_tick(f, 6000); /* held too long: NOTHING */
+    fx_pull(f, 2);
+    assert_int_equal(f->lease[2].lease.first, 0);
+    coord_event twin = fx_result_of(f, &f->lease[2]);
+    fx_finish(f, 1);
+    assert_int_equal(fx_view(f, 1).step, 1);
+    fx_forget(f);
+    fx_send_result(f, twin);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    fx_destroy(f);
+}
+
+static void test_overdue_block_is_not_given_to_its_own_holder(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_tick(f, 100000);
+    fx_pull(f, 2); /* the other block first */
+    assert_int_equal(f->lease[2].lease.first, 4);
+    fx_finish(f, 2);
+    fx_pull(f, 2);
+    assert_int_equal(f->lease[2].lease.first, 0);
+    fx_destroy(f);
+}
+
+static void test_at_most_three_hold_one_block(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1); /* all shards */
+    for (uint64_t w = 2; w <= 6; w++) {
+        fx_join(f, w, 1, 7);
+        fx_tick(f, 100000);
+        fx_pull(f, w);
+    }
+    assert_true(f->lease[2].type && f->lease[3].type);
+    assert_false(f->lease[4].type || f->lease[5].type || f->lease[6].type);
+    assert_int_not_equal(f->request[6], 0);
+    fx_gone(f, 2); /* room again */
+    fx_tick(f, 100000);
+    assert_true(f->lease[6].type);
+    fx_destroy(f);
+}
+
+static void test_deadline_grows_with_measured_times(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1);
+    uint64_t first = f->lease[1].lease.deadline_ns - f->now;
+    assert_int_equal(first, 5 * FX_SECOND);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.compute_ns = 80 * FX_SECOND; /* 10 s a shard */
+    fx_send_result(f, e);
+    fx_pull(f, 1);
+    uint64_t second = f->lease[1].lease.deadline_ns - f->now;
+    assert_true(second >= 4 * 80 * FX_SECOND && second <= 20 * 80 * FX_SECOND);
+    fx_destroy(f);
+}
+
+static void test_a_lease_lost_and_doubled_is_pending_only_when_nobody_holds_it(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1);
+    fx_join(f, 2, 1, 7);
+    fx_tick(f, 100000);
+    fx_pull(f, 2); /* the double */
+    fx_join(f, 3, 1, 7);
+    fx_gone(f, 1);
+    assert_null(fx_pull(f, 3)); /* worker 2 still computes it */
+    fx_gone(f, 2);
+    assert_true(f->lease[3].type);
+    fx_destroy(f);
+}
+
+/* ---- bad results ---- */
+
+static void test_failure_is_computed_elsewhere(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.failed = true;
+    e.text = "out of memory";
+    fx_send_result(f, e);
+    assert_true(fx_said(f, "out of memory"));
+    fx_pull(f, 1); /* gets the other block */
+    assert_int_equal(f->lease[1].lease.first, 4);
+    fx_finish(f, 1);
+    assert_null(fx_pull(f, 1)); /* not the one that it could not compute */
+    assert_int_equal(fx_pull(f, 2)->lease.first, 0);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_only_worker_gets_its_failed_block_again(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.failed = true;
+    fx_send_result(f, e);
+    assert_non_null(fx_pull(f, 1));
+    fx_destroy(f);
+}
+
+static void test_a_failed_block_does_not_wait_for_ever_for_somebody_else(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.failed = true;
+    fx_send_result(f, e);
+    assert_null(fx_pull(f, 1)); /* worker 2 is busy, or hangs */
+    for (int i = 0; i < 20 && !f->lease[1].type; i++) {
+        fx_tick(f, 1000);
+        if (!f->request[1]) fx_pull(f, 1);
+    }
+    assert_int_equal(f->lease[1].lease.first, 0);
+    fx_destroy(f);
+}
+
+static void test_job_fails_after_three_failures_of_a_block(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(f->state[1], COORD_RUNNING);
+        uint64_t w = 1 + (uint64_t)i % 2;
+        fx_pull(f, w);
+        coord_event e = fx_result_of(f, &f->lease[w]);
+        e.result.failed = true;
+        e.text = "the samples do not fit the model";
+        fx_send_result(f, e);
+    }
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_string_equal(fx_last(f, COORD_ACTION_STATE)->text, "the samples do not fit the model");
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    fx_destroy(f);
+}
+
+static void test_wrong_number_of_samples_is_a_failure(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.samples--;
+    fx_send_result(f, e);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    assert_true(fx_said(f, "another number of samples"));
+    fx_destroy(f);
+}
+
+static void test_more_correct_than_samples_is_a_failure(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.correct = e.result.samples + 1;
+    fx_send_result(f, e);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    fx_destroy(f);
+}
+
+static void test_one_value_that_is_not_finite_is_computed_elsewhere(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_spoil(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
+    assert_int_equal(fx_pull(f, 2)->lease.first, 0);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_twice_not_finite_is_divergence_and_the_host_says_why(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_spoil(f, 1);
+    fx_pull(f, 2);
+    uint64_t slot = f->next_slot + 1;
+    fx_spoil(f, 2);
+    const coord_action *a = fx_last(f, COORD_ACTION_DIVERGED);
+    assert_non_null(a);
+    assert_int_equal(a->step, 1);
+    assert_int_equal(a->slot, slot); /* kept for the host to look at */
+    assert_int_equal(a->lease.first, 0);
+    assert_int_equal(a->lease.count, 4);
+    assert_null(fx_pull(f, 1)); /* no more work of it */
+    fx_send(f,
+            (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = 1, .text = "diverged at step 1"});
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_string_equal(fx_last(f, COORD_ACTION_STATE)->text, "diverged at step 1");
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    fx_destroy(f);
+}
+
+static void test_divergence_drops_what_was_kept_of_the_step(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 2); /* kept */
+    fx_spoil(f, 1);
+    fx_pull(f, 2);
+    fx_spoil(f, 2);
+    fx_forget(f);
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = 1, .text = "diverged"});
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    fx_destroy(f);
+}
+
+static void not_ok(fixture *f, uint32_t first) {
+    coord_event e = {.type = COORD_EVENT_UPDATED, .job = 1, .step = 1, .ok = false};
+    e.result.first = first;
+    fx_send(f, e);
+}
+
+static void test_gradient_found_bad_by_the_update_is_computed_again_elsewhere(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    f->hold_update = true;
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 1);
+    fx_finish(f, 2);
+    fx_forget(f);
+    not_ok(f, 4);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_DROP)->slot, 2);
+    assert_null(fx_pull(f, 2)); /* it computed that block */
+    assert_int_equal(fx_pull(f, 1)->lease.first, 4);
+    f->hold_update = false;
+    fx_finish(f, 1);
+    assert_int_equal(fx_view(f, 1).step, 1);
+    fx_destroy(f);
+}
+
+static void test_gradient_found_bad_twice_is_divergence(void **state) {
+    (void)state;
+    fixture *f = start(1);
+    f->hold_update = true;
+    fx_pull(f, 1);
+    fx_finish(f, 1);
+    not_ok(f, 0);
+    fx_pull(f, 1);
+    fx_finish(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_UPDATE), 2);
+    not_ok(f, 0);
+    assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_DIVERGED)->slot, 2);
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = 1, .text = "diverged"});
+    assert_int_equal(f->state[1], COORD_FAILED);
+    fx_destroy(f);
+}
+
+/* ---- short batches ---- */
+
+/* 203 samples, batch 100, 8 shards: the third step has 3 samples, so 5 shards are absent. */
+static coord_job_info short_info(void) {
+    coord_job_info info = fx_info(1);
+    info.train_samples = 203;
+    info.steps_per_epoch = 3;
+    info.steps = 6;
+    return info;
+}
+
+static void test_block_of_absent_shards_is_not_leased(void **state) {
+    (void)state;
+    for (uint32_t workers = 1; workers <= 8; workers++) {
+        fixture *f = fx_create((coord_core_config){0});
+        fx_join_many(f, workers);
+        fx_add(f, short_info());
+        fx_work_all(f, workers);
+        uint32_t short_steps = 0;
+        for (uint32_t i = 0; i < f->count; i++) {
+            const coord_action *a = &f->history[i];
+            if (a->type == COORD_ACTION_LEASE && a->step % 3 == 0) {
+                assert_int_equal(a->lease.batch, 3);
+                assert_true(a->lease.first < 3);
+            }
+            short_steps += a->type == COORD_ACTION_METRICS && a->metrics.samples == 3;
+        }
+        assert_int_equal(short_steps, 2);
+        assert_int_equal(f->state[1], COORD_COMPLETED);
+        fx_destroy(f);
+    }
+}
+
+static void test_update_of_a_short_batch_leaves_absent_blocks_out(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 8);
+    fx_add(f, short_info());
+    fx_work_to(f, 8, 1, 2);
+    f->hold_update = true;
+    fx_forget(f);
+    fx_work_all(f, 8);
+    const coord_action *a = fx_last(f, COORD_ACTION_UPDATE);
+    assert_non_null(a);
+    assert_int_equal(a->step, 3);
+    assert_int_equal(a->update.batch, 3);
+    assert_int_equal(a->update.count, 3);
+    for (uint32_t i = 0; i < 3; i++) assert_int_equal(a->update.blocks[i].first, i);
+    fx_destroy(f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_first_pull_gets_the_first_block_of_step_1),
+        cmocka_unit_test(test_every_lease_has_its_own_number),
+        cmocka_unit_test(test_update_names_all_shards_in_order_when_all_results_are_there),
+        cmocka_unit_test(test_no_lease_of_the_next_step_before_the_update),
+        cmocka_unit_test(test_round_ignores_late_gradient),
+        cmocka_unit_test(test_duplicate_result_counts_once),
+        cmocka_unit_test(test_result_that_does_not_match_its_lease_is_dropped),
+        cmocka_unit_test(test_result_of_an_unknown_job_is_dropped),
+        cmocka_unit_test(test_result_of_a_worker_that_was_given_up_is_dropped),
+        cmocka_unit_test(test_dead_workers_block_is_given_first_in_line),
+        cmocka_unit_test(test_waiting_worker_gets_a_dead_ones_block_at_once),
+        cmocka_unit_test(test_pull_without_a_result_means_that_the_lease_was_lost),
+        cmocka_unit_test(test_all_workers_die_and_return),
+        cmocka_unit_test(test_worker_that_joins_in_a_step_gets_what_is_left_of_it),
+        cmocka_unit_test(test_overdue_block_is_leased_also_to_another_and_the_first_result_wins),
+        cmocka_unit_test(test_slow_worker_may_still_win),
+        cmocka_unit_test(test_overdue_block_is_not_given_to_its_own_holder),
+        cmocka_unit_test(test_at_most_three_hold_one_block),
+        cmocka_unit_test(test_deadline_grows_with_measured_times),
+        cmocka_unit_test(test_a_lease_lost_and_doubled_is_pending_only_when_nobody_holds_it),
+        cmocka_unit_test(test_failure_is_computed_elsewhere),
+        cmocka_unit_test(test_only_worker_gets_its_failed_block_again),
+        cmocka_unit_test(test_a_failed_block_does_not_wait_for_ever_for_somebody_else),
+        cmocka_unit_test(test_job_fails_after_three_failures_of_a_block),
+        cmocka_unit_test(test_wrong_number_of_samples_is_a_failure),
+        cmocka_unit_test(test_more_correct_than_samples_is_a_failure),
+        cmocka_unit_test(test_one_value_that_is_not_finite_is_computed_elsewhere),
+        cmocka_unit_test(test_twice_not_finite_is_divergence_and_the_host_says_why),
+        cmocka_unit_test(test_divergence_drops_what_was_kept_of_the_step),
+        cmocka_unit_test(test_gradient_found_bad_by_the_update_is_computed_again_elsewhere),
+        cmocka_unit_test(test_gradient_found_bad_twice_is_divergence),
+        cmocka_unit_test(test_block_of_absent_shards_is_not_leased),
+        cmocka_unit_test(test_update_of_a_short_batch_leaves_absent_blocks_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
