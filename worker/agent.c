@@ -27,6 +27,7 @@ static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t full = BACKOFF_FIRST_MS << (shift ? shift - 1 : 0);
     if (full > BACKOFF_MOST_MS) full = BACKOFF_MOST_MS;
     uint64_t mixed[2] = {agent->salt, agent->failures};
+    COP_ASSERT(full >= BACKOFF_FIRST_MS && full <= BACKOFF_MOST_MS);
     return full - (uint32_t)(cop_hash_xxh3(mixed, sizeof mixed) % (full / 4 + 1));
 }
 
@@ -69,10 +70,12 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         agent->failures = 0;
         return pull(agent);
     case WORKER_EVENT_LEASE:
+        COP_ASSERT(agent->state == WORKER_JOINED);
         agent->state = WORKER_COMPUTING;
         agent->failures = 0;
         return (worker_action){.type = WORKER_ACTION_COMPUTE};
     case WORKER_EVENT_COMPUTED:
+        COP_ASSERT(agent->state == WORKER_COMPUTING);
         agent->state = WORKER_JOINED;
         return pull(agent);
     case WORKER_EVENT_NOTHING:

@@ -98,6 +98,7 @@ static void run_all(worker_compute *c, int items, void (*task)(worker_compute *,
         return;
     }
     uv_mutex_lock(&c->mutex);
+    COP_ASSERT(items >= 1 && c->items == 0);
     c->task = task;
     c->items = c->items_left = items;
     c->next_item = 0;

@@ -3,6 +3,7 @@
 
 cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                       cop_error *error) {
+    COP_ASSERT(request->type >= COP_MESSAGE_HELLO && request->type <= COP_MESSAGE_ANSWER);
     if (atomic_load(&link->canceled)) {
         cop_message_fini(request);
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", link->address);

@@ -117,6 +117,7 @@ static bool hand_over(memory_link *link, cop_message *request) {
     bool sent = false;
     uv_mutex_lock(&hub->mutex);
     uv_mutex_lock(&link->mutex);
+    COP_ASSERT(!link->at_server && link->state != WAITING);
     if (hub->server) {
         if (link->cut) connect_link(link);
         link->request.message = *request;

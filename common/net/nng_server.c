@@ -150,6 +150,7 @@ static void on_sent(rep_context *c) {
 
 static void on_aio(void *argument) {
     rep_context *c = argument;
+    COP_ASSERT(c->state == RECEIVING || c->state == SENDING);
     if (c->state == RECEIVING)
         on_received(c);
     else
@@ -189,6 +190,7 @@ static void run_encoder(void *argument) {
 
 static void encode_later(rep_context *c) {
     net_nng *nng = c->nng;
+    COP_ASSERT(!nng->ending);
     c->next = NULL;
     uv_mutex_lock(&nng->mutex);
     if (nng->tail)

@@ -11,6 +11,7 @@
 /* ---- the queue ---- */
 
 bool net_server_push(cop_server *server, net_item *item) {
+    COP_ASSERT(item->kind != NET_ITEM_REQUEST || item->request->server == server);
     item->next = NULL;
     uv_mutex_lock(&server->mutex);
     bool open = !server->closed;
@@ -155,6 +156,7 @@ cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error)
 }
 
 void cop_server_expect(cop_server *server, int workers) {
+    COP_ASSERT(workers >= 0);
     if (workers > server->expected) server->expected = workers;
     if (server->nng) net_nng_expect(server->nng, server->expected);
 }
@@ -212,7 +214,9 @@ void cop_server_destroy(cop_server *server) {
 }
 
 void net_hub_release(net_hub *hub) {
-    if (atomic_fetch_sub(&hub->references, 1) > 1) return;
+    int before = atomic_fetch_sub(&hub->references, 1);
+    COP_ASSERT(before >= 1);
+    if (before > 1) return;
     uv_mutex_destroy(&hub->mutex);
     cop_free(hub);
 }
