@@ -1,0 +1,161 @@
+/* Philox4x32-10, key derivation and the keyed permutation. LABELS: quick */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/rng.h"
+
+/* Random123's kat_vectors, "philox 4x32 10". */
+static void test_philox_known_answers(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t counter[4], key[2], out[4];
+    } vectors[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
+        uint32_t out[4];
+        cop_rng_key key = {{vectors[i].key[0], vectors[i].key[1]}};
+        cop_philox(vectors[i].counter, key, out);
+        assert_memory_equal(out, vectors[i].out, sizeof out);
+    }
+}
+
+/* 16-bit lanes of 2.5 million blocks (20 million draws) in 256 bins: chi-square with 255 degrees,
+ * mean 255, deviation 22.6. */
+static void test_lanes_are_uniform(void **state) {
+    (void)state;
+    cop_rng_key key = cop_rng_derive(1, COP_RNG_MASK, 3);
+    uint64_t bins[256] = {0};
+    const uint32_t blocks = 2500000;
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint32_t counter[4] = {b % 98, b / 98, 2, 7}, out[4];
+        cop_philox(counter, key, out);
+        for (int w = 0; w < 4; w++) {
+            bins[(out[w] & 0xffff) >> 8]++;
+            bins[out[w] >> 24]++;
+        }
+    }
+    double expected = blocks * 8.0 / 256, chi = 0;
+    for (int i = 0; i < 256; i++)
+        chi += ((double)bins[i] - expected) * ((double)bins[i] - expected) / expected;
+    assert_true(chi > 255 - 5 * 22.6 && chi < 255 + 5 * 22.6);
+}
+
+/* Correlation of the bits of neighbouring streams: samples, layers, steps and shards; 3.2 million
+ * bits each, 5 deviations. */
+static void test_neighbouring_streams_are_independent(void **state) {
+    (void)state;
+    for (int word = 1; word < 5; word++) { /* 4: the shard */
+        int64_t agree = 0;
+        const uint32_t blocks = 25000;
+        cop_rng_key key = cop_rng_derive(9, COP_RNG_MASK, 0),
+                    other = word == 4 ? cop_rng_derive(9, COP_RNG_MASK, 1) : key;
+        for (uint32_t b = 0; b < blocks; b++) {
+            uint32_t one[4] = {b, 5, 1, 9}, two[4] = {b, 5, 1, 9}, x[4], y[4];
+            if (word < 4) two[word]++;
+            cop_philox(one, key, x);
+            cop_philox(two, other, y);
+            for (int w = 0; w < 4; w++) agree += 32 - 2 * __builtin_popcount(x[w] ^ y[w]);
+        }
+        assert_true(fabs((double)agree) < 5 * sqrt(blocks * 128.0));
+    }
+}
+
+static void test_keys_differ_by_seed_purpose_and_shard(void **state) {
+    (void)state;
+    cop_rng_key a = cop_rng_derive(1, COP_RNG_MASK, 0);
+    const cop_rng_key others[] = {cop_rng_derive(2, COP_RNG_MASK, 0),
+                                  cop_rng_derive(1, COP_RNG_NOISE, 0),
+                                  cop_rng_derive(1, COP_RNG_MASK, 1),
+                                  cop_rng_derive(1 + ((uint64_t)1 << 32), COP_RNG_MASK, 0)};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_memory_not_equal(&a, &others[i], sizeof a);
+    cop_rng_key again = cop_rng_derive(1, COP_RNG_MASK, 0);
+    assert_memory_equal(&a, &again, sizeof a);
+}
+
+static void check_bijective(uint32_t n, uint32_t epoch) {
+    cop_permutation p;
+    uint8_t *seen = cop_alloc(n);
+    cop_permutation_init(&p, 42, epoch, n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = cop_permutation_at(&p, i);
+        assert_true(at < n);
+        assert_int_equal(seen[at]++, 0);
+        assert_int_equal(cop_permutation_inverse(&p, at), i);
+    }
+    cop_free(seen);
+}
+
+static void test_permutation_is_bijective(void **state) {
+    (void)state;
+    for (uint32_t n = 1; n <= 300; n++) check_bijective(n, n % 3);
+    static const uint32_t sizes[] = {1023,  1024,  1025,  50003,         60000,
+                                     65535, 65536, 65537, (1 << 20) - 1, 1 << 20};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_bijective(sizes[i], 1);
+}
+
+static void test_permutation_inverse_of_large_sets(void **state) {
+    (void)state;
+    static const uint32_t sizes[] = {(1u << 20) + 1, 50003000, 0x80000000u + 11, 0xffffffffu};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        cop_permutation p;
+        cop_permutation_init(&p, 7, 2, sizes[s]);
+        for (uint32_t i = 0; i < 250000; i++) {
+            uint32_t index = (uint32_t)((uint64_t)i * sizes[s] / 250000),
+                     at = cop_permutation_at(&p, index);
+            assert_true(at < sizes[s]);
+            assert_int_equal(cop_permutation_inverse(&p, at), index);
+        }
+    }
+}
+
+static void test_permutation_differs_by_seed_and_epoch(void **state) {
+    (void)state;
+    cop_permutation a, b, c;
+    cop_permutation_init(&a, 1, 0, 1000);
+    cop_permutation_init(&b, 2, 0, 1000);
+    cop_permutation_init(&c, 1, 1, 1000);
+    int same_seed = 0, same_epoch = 0, fixed = 0;
+    for (uint32_t i = 0; i < 1000; i++) {
+        same_seed += cop_permutation_at(&a, i) == cop_permutation_at(&b, i);
+        same_epoch += cop_permutation_at(&a, i) == cop_permutation_at(&c, i);
+        fixed += cop_permutation_at(&a, i) == i;
+    }
+    assert_true(same_seed < 10 && same_epoch < 10 && fixed < 10); /* one expected of each */
+}
+
+static void test_drop_threshold(void **state) {
+    (void)state;
+    assert_int_equal(cop_rng_drop_threshold(0), 0);
+    assert_int_equal(cop_rng_drop_threshold(0.5), 32768);
+    assert_int_equal(cop_rng_drop_threshold(0.2), 13107);
+    assert_int_equal(cop_rng_drop_threshold(0.999999), 65536);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_philox_known_answers),
+        cmocka_unit_test(test_lanes_are_uniform),
+        cmocka_unit_test(test_neighbouring_streams_are_independent),
+        cmocka_unit_test(test_keys_differ_by_seed_purpose_and_shard),
+        cmocka_unit_test(test_permutation_is_bijective),
+        cmocka_unit_test(test_permutation_inverse_of_large_sets),
+        cmocka_unit_test(test_permutation_differs_by_seed_and_epoch),
+        cmocka_unit_test(test_drop_threshold),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
