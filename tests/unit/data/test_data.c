@@ -1,0 +1,207 @@
+/* Packs, the order of rows, slices, safetensors, synthetic digits. LABELS: quick qemu */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
+#include "common/data/data.h"
+#include "common/data/safetensors.h"
+
+/* ---- order: D1, D2 ---- */
+
+static void check_epoch(uint32_t n, uint32_t batch, bool keep, uint64_t first_step) {
+    uint32_t rows[512], count, epoch,
+        wanted = (uint32_t)((first_step - 1) / cop_data_steps_per_epoch(n, batch, keep));
+    uint8_t *seen = cop_alloc(n);
+    uint32_t used = 0;
+    for (uint64_t s = 0; s < cop_data_steps_per_epoch(n, batch, keep); s++) {
+        cop_data_batch_rows(5, n, batch, keep, first_step + s, rows, &count, &epoch);
+        assert_int_equal(epoch, wanted);
+        for (uint32_t i = 0; i < count; i++) {
+            assert_true(rows[i] < n);
+            assert_int_equal(seen[rows[i]]++, 0);
+        }
+        used += count;
+    }
+    assert_int_equal(used, keep ? n : n / batch * batch);
+    cop_free(seen);
+}
+
+static void test_every_sample_exactly_once_an_epoch(void **state) {
+    (void)state;
+    check_epoch(1000, 128, true, 1);
+    check_epoch(1000, 128, true, 9); /* the second epoch */
+    check_epoch(1000, 128, false, 1);
+    check_epoch(1024, 128, true, 1);
+    check_epoch(7, 7, true, 3);
+}
+
+static void test_epochs_are_ordered_differently(void **state) {
+    (void)state;
+    uint32_t a[100], b[100], count, epoch;
+    cop_data_batch_rows(5, 100, 100, true, 1, a, &count, &epoch);
+    cop_data_batch_rows(5, 100, 100, true, 2, b, &count, &epoch);
+    assert_int_equal(epoch, 1);
+    assert_memory_not_equal(a, b, sizeof a);
+    cop_data_batch_rows(6, 100, 100, true, 1, b, &count, &epoch);
+    assert_memory_not_equal(a, b, sizeof a);
+}
+
+static void test_batch_larger_than_the_data_is_one_short_batch(void **state) {
+    (void)state;
+    uint32_t rows[50], count, epoch;
+    assert_int_equal(cop_data_steps_per_epoch(30, 50, true), 1);
+    cop_data_batch_rows(1, 30, 50, true, 1, rows, &count, &epoch);
+    assert_int_equal(count, 30);
+}
+
+static void test_first_slices_are_one_longer(void **state) {
+    (void)state;
+    int32_t sizes[8];
+    cop_data_slices(100, 6, sizes);
+    const int32_t expected[6] = {17, 17, 17, 17, 16, 16};
+    assert_memory_equal(sizes, expected, sizeof expected);
+    cop_data_slices(3, 5, sizes);
+    const int32_t absent[5] = {1, 1, 1, 0, 0};
+    assert_memory_equal(sizes, absent, sizeof absent);
+}
+
+/* ---- packs and synthetic digits ---- */
+
+static void test_synthetic_digits_are_the_same_everywhere(void **state) {
+    (void)state;
+    cop_data *a, *b;
+    char hex[65];
+    assert_int_equal(cop_data_make_synthetic(1, 300, 60, &a, NULL), COP_OK);
+    cop_hex32(a->digest, hex);
+    assert_string_equal(hex, "8ad88c95c2b4bbd320fad637fd750754f873ffd4978079a64dfe640fec9f4074");
+    assert_int_equal(cop_data_make_synthetic(2, 300, 60, &b, NULL), COP_OK);
+    assert_memory_not_equal(a->digest, b->digest, 32);
+    uint32_t classes[10] = {0};
+    for (uint32_t i = 0; i < a->train.count; i++) classes[a->train.labels[i]]++;
+    for (int c = 0; c < 10; c++) assert_true(classes[c] > 10);
+    cop_data_destroy(a);
+    cop_data_destroy(b);
+}
+
+static cop_err from_bytes(const void *bytes, size_t size, cop_data **out) {
+    cop_buffer *copy = cop_buffer_create(size);
+    memcpy(copy->data, bytes, size);
+    cop_err e = cop_data_from_pack(copy, "copy", out, NULL);
+    cop_buffer_release(copy);
+    return e;
+}
+
+static void test_pack_round_trip_and_lies(void **state) {
+    (void)state;
+    cop_data *a, *b;
+    assert_int_equal(cop_data_make_synthetic(1, 20, 5, &a, NULL), COP_OK);
+    assert_int_equal(from_bytes(a->pack->data, a->pack->size, &b), COP_OK);
+    assert_memory_equal(a->digest, b->digest, 32);
+    assert_int_equal(b->train.count, 20);
+    assert_memory_equal(b->test.labels, a->test.labels, 5 * 4);
+    cop_data_destroy(b);
+    /* Shorter, longer, and every header byte changed: refused, or a pack of the same size all the
+     * same; never a crash. */
+    for (size_t cut = 1; cut < 200; cut += 7)
+        assert_int_not_equal(from_bytes(a->pack->data, a->pack->size - cut, &b), COP_OK);
+    char *copy = cop_alloc_raw(a->pack->size);
+    for (size_t i = 0; i < 80; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(copy, a->pack->data, a->pack->size);
+            copy[i] = (char)(copy[i] ^ 1 << bit);
+            if (from_bytes(copy, a->pack->size, &b) == COP_OK) cop_data_destroy(b);
+        }
+    memcpy(copy, a->pack->data, a->pack->size);
+    *(int32_t *)(void *)(copy + ((const char *)a->test.labels - (const char *)a->pack->data)) = 10;
+    assert_int_equal(from_bytes(copy, a->pack->size, &b), COP_ERR_CORRUPT);
+    cop_free(copy);
+    cop_data_destroy(a);
+}
+
+static void test_view_leaves_samples_for_training(void **state) {
+    (void)state;
+    cop_data *a;
+    cop_data_view view;
+    cop_error e;
+    assert_int_equal(cop_data_make_synthetic(1, 50, 5, &a, NULL), COP_OK);
+    assert_int_equal(cop_data_view_make(a, 10, 40, &view, NULL), COP_OK);
+    assert_int_equal(view.train, 30);
+    assert_int_equal(view.validation, 10);
+    assert_int_equal(cop_data_view_make(a, 50, 0, &view, &e), COP_ERR_INPUT);
+    assert_non_null(strstr(e.text, "data.validation is 50"));
+    assert_int_equal(cop_data_view_make(a, 0, 51, &view, &e), COP_ERR_INPUT);
+    cop_data_destroy(a);
+}
+
+/* ---- safetensors ---- */
+
+static char *encode(size_t *size) {
+    static const float w[6] = {1, 2, 3, 4, 5, 6};
+    static const int64_t n[1] = {-7};
+    const cop_tensor_entry tensors[2] = {{"1.weight", "F32", 2, {2, 3}, w, sizeof w},
+                                         {"count \"x\"", "I64", 0, {0}, n, sizeof n}};
+    const cop_metadata metadata[1] = {{"job", "name: \"a\"\nseed: 1\n"}};
+    char *bytes;
+    assert_int_equal(cop_safetensors_encode(tensors, 2, metadata, 1, &bytes, size, NULL), COP_OK);
+    return bytes;
+}
+
+static void test_safetensors_round_trip(void **state) {
+    (void)state;
+    size_t size;
+    char *bytes = encode(&size);
+    cop_safetensors *file;
+    assert_int_equal(cop_safetensors_decode(bytes, size, "x", &file, NULL), COP_OK);
+    assert_int_equal(cop_safetensors_count(file), 2);
+    const cop_tensor_entry *t = cop_safetensors_find(file, "1.weight");
+    assert_non_null(t);
+    assert_int_equal(t->dims[1], 3);
+    assert_true(((const float *)t->data)[5] == 6);
+    assert_non_null(cop_safetensors_find(file, "count \"x\""));
+    assert_null(cop_safetensors_find(file, "nothing"));
+    assert_string_equal(cop_safetensors_metadata(file, "job"), "name: \"a\"\nseed: 1\n");
+    cop_safetensors_close(file);
+    cop_free(bytes);
+}
+
+static void test_damaged_safetensors_are_refused(void **state) {
+    (void)state;
+    size_t size;
+    char *bytes = encode(&size);
+    cop_safetensors *file;
+    cop_error e;
+    for (size_t cut = 0; cut < size; cut++)
+        assert_int_equal(cop_safetensors_decode(bytes, cut, "x", &file, &e), COP_ERR_CORRUPT);
+    /* Any byte of length and header changed: refused, or a file of the same size; never a crash. */
+    size_t header = 8 + (size_t)cop_load_u64(bytes);
+    for (size_t i = 0; i < header; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            bytes[i] = (char)(bytes[i] ^ 1 << bit);
+            if (cop_safetensors_decode(bytes, size, "x", &file, &e) == COP_OK)
+                cop_safetensors_close(file);
+            bytes[i] = (char)(bytes[i] ^ 1 << bit);
+        }
+    cop_free(bytes);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_sample_exactly_once_an_epoch),
+        cmocka_unit_test(test_epochs_are_ordered_differently),
+        cmocka_unit_test(test_batch_larger_than_the_data_is_one_short_batch),
+        cmocka_unit_test(test_first_slices_are_one_longer),
+        cmocka_unit_test(test_synthetic_digits_are_the_same_everywhere),
+        cmocka_unit_test(test_pack_round_trip_and_lies),
+        cmocka_unit_test(test_view_leaves_samples_for_training),
+        cmocka_unit_test(test_safetensors_round_trip),
+        cmocka_unit_test(test_damaged_safetensors_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
