@@ -8,10 +8,14 @@ endif()
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_C_FLAGS_DEBUG "-O0 -g")
 add_compile_options(-ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
-  -Wmissing-prototypes -Wvla -Wpointer-arith -Wcast-qual -Wwrite-strings -Wundef -Wformat=2
-  -Wno-missing-field-initializers)
+  -Wmissing-prototypes -Wold-style-definition -Wvla -Wpointer-arith -Wcast-qual -Wcast-align -Wwrite-strings -Wundef
+  -Wformat=2 -Wfloat-conversion -Wimplicit-fallthrough -Wunused-macros -Wdate-time -Wno-missing-field-initializers)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
-  add_compile_options(-Wno-format-truncation) # texts for people are cut on purpose
+  add_compile_options(-Wduplicated-cond -Wlogical-op -Wjump-misses-init -Wtrampolines -Wuse-after-free=3
+    -Wno-format-truncation) # texts for people are cut on purpose
+else()
+  add_compile_options(-Wshorten-64-to-32 -Wshift-sign-overflow -Wunreachable-code -Wloop-analysis
+    -Wmissing-variable-declarations)
 endif()
 add_compile_definitions(_GNU_SOURCE)
 if(CMAKE_BUILD_TYPE STREQUAL "Debug")
