@@ -1,4 +1,5 @@
-/* The table of commands. A new command: one file in commands/, one row here, its declaration in cli.h. */
+/* The table of commands. A new command: one file in commands/, one row here, its declaration in
+ * cli.h. */
 #include <string.h>
 
 #include "client/cli.h"
@@ -10,44 +11,55 @@ static const cli_command table[] = {
      "workers data set out resume timeout json quiet help",
      "coppice run examples/mnist-dropout.yaml --workers 2 --data ~/mnist\n"
      "coppice run job.yaml --set train.batch=64 --set seed=7 --out runs/seed7\n"
-     "coppice run job.yaml --out runs/a --resume auto     # go on after a stop", cli_run},
+     "coppice run job.yaml --out runs/a --resume auto     # go on after a stop",
+     cli_run},
     {"plan", "JOB.yaml", "Check a job file; show layers, parameters, FLOP, bytes, memory", 1, 1,
-     "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4", cli_plan},
+     "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4",
+     cli_plan},
     {"submit", "JOB.yaml", "Hand a job to a coordinator and follow it", 1, 1,
      "data set priority no-wait dry-run " REMOTE,
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
-     "coppice submit job.yaml --coordinator tcp://10.0.0.1:29700 --dry-run", cli_submit},
-    {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE, "coppice jobs\ncoppice jobs --json", cli_jobs},
+     "coppice submit job.yaml --coordinator tcp://10.0.0.1:29700 --dry-run",
+     cli_submit},
+    {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE,
+     "coppice jobs\ncoppice jobs --json", cli_jobs},
     {"status", "JOB", "Show one job", 1, 1, REMOTE, "coppice status 3", cli_status},
-    {"watch", "JOB", "Follow a job until it ends; survives a restart of the coordinator", 1, 1, REMOTE, "coppice watch 3", cli_watch},
+    {"watch", "JOB", "Follow a job until it ends; survives a restart of the coordinator", 1, 1,
+     REMOTE, "coppice watch 3", cli_watch},
     {"cancel", "JOB", "Stop a job for good", 1, 1, REMOTE, "coppice cancel 3", cli_cancel},
-    {"pause", "JOB", "Checkpoint a job and set it aside", 1, 1, REMOTE, "coppice pause 3", cli_pause},
+    {"pause", "JOB", "Checkpoint a job and set it aside", 1, 1, REMOTE, "coppice pause 3",
+     cli_pause},
     {"resume", "JOB", "Let a paused job go on", 1, 1, REMOTE, "coppice resume 3", cli_resume},
-    {"rm", "JOB", "Remove an ended job with its checkpoints and metrics", 1, 1, REMOTE, "coppice rm 3", cli_rm},
-    {"logs", "JOB", "Show a job's events", 1, 1, "follow " REMOTE, "coppice logs 3\ncoppice logs 3 -f", cli_logs},
+    {"rm", "JOB", "Remove an ended job with its checkpoints and metrics", 1, 1, REMOTE,
+     "coppice rm 3", cli_rm},
+    {"logs", "JOB", "Show a job's events", 1, 1, "follow " REMOTE,
+     "coppice logs 3\ncoppice logs 3 -f", cli_logs},
     {"workers", "", "List the workers of the pool", 0, 0, REMOTE, "coppice workers", cli_workers},
-    {"drain", "WORKER", "Let a worker finish its shard and leave", 1, 1, REMOTE, "coppice drain desktop-7", cli_drain},
+    {"drain", "WORKER", "Let a worker finish its shard and leave", 1, 1, REMOTE,
+     "coppice drain desktop-7", cli_drain},
     {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 1, 1, "data " REMOTE,
      "coppice eval runs/mnist-dropout --data ~/mnist\ncoppice eval 3", cli_eval},
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},
-    {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1, "data output rows columns json quiet help",
+    {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,
+     "data output rows columns json quiet help",
      "coppice inspect runs/mnist-dropout\ncoppice inspect mnist -o sheet.png", cli_inspect},
     {"export", "JOB|MODEL", "Write trained weights to a file", 1, 1, "format output " REMOTE,
      "coppice export 3 --format safetensors -o model.safetensors", cli_export},
     {"data", "list|get|rm [NAME]", "Data sets: list, download, remove", 1, 2, "out " REMOTE,
-     "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator tcp://10.0.0.1:29700\ncoppice data rm mnist", cli_data},
-    {"completion", "", "Print the completion script for bash", 0, 0, "help", "source <(coppice completion)", cli_completion_command},
+     "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
+     "tcp://10.0.0.1:29700\ncoppice data rm mnist",
+     cli_data},
+    {"completion", "", "Print the completion script for bash", 0, 0, "help",
+     "source <(coppice completion)", cli_completion_command},
     {0},
 };
 
-const cli_command *cli_commands(void)
-{
+const cli_command *cli_commands(void) {
     return table;
 }
 
-const cli_command *cli_command_find(const char *name)
-{
+const cli_command *cli_command_find(const char *name) {
     for (const cli_command *c = table; c->name; c++)
         if (strcmp(c->name, name) == 0) return c;
     return NULL;

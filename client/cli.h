@@ -1,7 +1,10 @@
-/* The `coppice` command: one table of commands (cli.c), one table of options (options.c), one file per command or family in commands/.
+/* The `coppice` command: one table of commands (cli.c), one table of options (options.c), one file
+ * per command or family in commands/.
  *
- * A command gets its parsed options and returns a cop_err; the sentence of an error goes to standard error ("coppice run: ..."), its code makes the exit
- * status (0 done, 1 failed, 2 bad usage or input). Results go to standard output, for people or, with --json, as JSON; progress goes to standard error. */
+ * A command gets its parsed options and returns a cop_err; the sentence of an error goes to
+ * standard error ("coppice run: ..."), its code makes the exit status (0 done, 1 failed, 2 bad
+ * usage or input). Results go to standard output, for people or, with --json, as JSON; progress
+ * goes to standard error. */
 #ifndef COP_CLIENT_CLI_H
 #define COP_CLIENT_CLI_H
 
@@ -21,20 +24,20 @@
 typedef struct cli_options {
     const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace;
     const char *sets[CLI_SETS_MAX];
-    int         set_count;
-    double      timeout; /* seconds; default 10 */
-    int64_t     workers, priority, threads, rows, columns;
-    bool        json, quiet, help, no_wait, dry_run, follow, profile, force;
-    bool        has_timeout, has_priority;
+    int set_count;
+    double timeout; /* seconds; default 10 */
+    int64_t workers, priority, threads, rows, columns;
+    bool json, quiet, help, no_wait, dry_run, follow, profile, force;
+    bool has_timeout, has_priority;
     const char *positional[CLI_POSITIONAL_MAX];
-    int         positional_count;
+    int positional_count;
 } cli_options;
 
 typedef struct cli_command {
     const char *name, *arguments, *summary;
-    int         least, most;     /* positional arguments */
-    const char *options;         /* names of the options it takes, separated by blanks */
-    const char *examples;        /* lines for --help */
+    int least, most;      /* positional arguments */
+    const char *options;  /* names of the options it takes, separated by blanks */
+    const char *examples; /* lines for --help */
     cop_err (*run)(const cli_options *options, cop_error *error);
 } cli_command;
 
@@ -44,66 +47,81 @@ const cli_command *cli_command_find(const char *name);
 
 /* ---- options.c ---- */
 /* Parses argv[2..]; USAGE names the option, what is wrong and the nearest valid one. */
-cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out, cop_error *error);
-void    cli_help(const cli_command *command, cop_str *out); /* NULL: the overview */
-void    cli_completion(cop_str *out);                       /* a script for bash */
+cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
+                          cop_error *error);
+void cli_help(const cli_command *command, cop_str *out); /* NULL: the overview */
+void cli_completion(cop_str *out);                       /* a script for bash */
 
 /* ---- output.c ---- */
 typedef struct cli_table cli_table; /* columns aligned to their widest cell */
 bool cli_is_tty(int fd);
 /* Colours only on a TTY and without NO_COLOR; "" otherwise. */
-const char *cli_color(int fd, const char *name); /* "bold", "red", "green", "yellow", "dim", "reset" */
-void        cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *cli_color(int fd,
+                      const char *name); /* "bold", "red", "green", "yellow", "dim", "reset" */
+void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A result: as JSON on one line. */
 void cli_print_json(const ProtobufCMessage *message);
-/* Rows of cells; the first row is the head. `right` marks right-aligned columns by 'r', others 'l'. Cells are borrowed. */
+/* Rows of cells; the first row is the head. `right` marks right-aligned columns by 'r', others 'l'.
+ * Cells are borrowed. */
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align);
 
-/* A progress line on standard error: a bar on a TTY (redrawn at most 10 times a second), else a line every few seconds; nothing when quiet. */
+/* A progress line on standard error: a bar on a TTY (redrawn at most 10 times a second), else a
+ * line every few seconds; nothing when quiet. */
 typedef struct cli_progress {
-    bool     quiet, tty;
+    bool quiet, tty;
     uint64_t last_ns, started_ns;
-    int      width;
-    double   last_fraction;
+    int width;
+    double last_fraction;
 } cli_progress;
 void cli_progress_start(cli_progress *p, bool quiet);
 void cli_progress_show(cli_progress *p, double fraction, const char *text);
 void cli_progress_end(cli_progress *p);
-void cli_data_progress(void *context, const char *what, uint64_t done, uint64_t total); /* context: cli_progress */
+void cli_data_progress(void *context, const char *what, uint64_t done,
+                       uint64_t total); /* context: cli_progress */
 
 /* ---- remote.c: calls to a coordinator ---- */
 typedef struct cli_remote {
-    cop_link   *link;
+    cop_link *link;
     const char *url, *token;
-    uint32_t    timeout_ms;
-    char        token_text[128];
+    uint32_t timeout_ms;
+    char token_text[128];
 } cli_remote;
-/* --coordinator, COPPICE_COORDINATOR or the default; token from --token, COPPICE_TOKEN, or the file `token` in COPPICE_STATE or the default state folder. */
+/* --coordinator, COPPICE_COORDINATOR or the default; token from --token, COPPICE_TOKEN, or the file
+ * `token` in COPPICE_STATE or the default state folder. */
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error);
-void    cli_remote_close(cli_remote *remote);
-/* One call. `answer` is freed with cop_proto_free. `bulk_in` (moved) and `bulk_out` (one reference) may be NULL. */
-cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method, const ProtobufCMessage *request, cop_buffer *bulk_in,
-                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer, cop_buffer **bulk_out, cop_error *error);
+void cli_remote_close(cli_remote *remote);
+/* One call. `answer` is freed with cop_proto_free. `bulk_in` (moved) and `bulk_out` (one reference)
+ * may be NULL. */
+cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
+                        const ProtobufCMessage *request, cop_buffer *bulk_in,
+                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
+                        cop_buffer **bulk_out, cop_error *error);
 /* A job by number ("12", "job-12"); INPUT otherwise. */
 cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error);
 /* Is `text` a job's number (else it is a path)? */
 bool cli_is_job(const char *text);
 const char *cli_state_name(Coppice__Api__State state);
-/* Follow a job until it ends (or is paused): progress line, survives a coordinator restart. The final status is the caller's (cop_proto_free). */
-cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final, cop_error *error);
+/* Follow a job until it ends (or is paused): progress line, survives a coordinator restart. The
+ * final status is the caller's (cop_proto_free). */
+cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,
+                   cop_error *error);
 cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStatus *status);
 /* FAILED and CANCELED as an error, for a waiting `submit` and `watch`. */
 cop_err cli_status_error(const Coppice__Api__JobStatus *status, cop_error *error);
 
 /* ---- load.c: job files and data, for commands that work in this process ---- */
 /* Reads a job file with --set applied. */
-cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out, cop_error *error);
+cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out,
+                     cop_error *error);
 /* Job + data (from --data or where the job says), resolved. */
-cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job, cop_data **data, cop_error *error);
+cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job, cop_data **data,
+                     cop_error *error);
 /* Kernels and self-test, as every program does first. */
-cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[32], cop_error *error);
+cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[32],
+                           cop_error *error);
 /* Deterministic evaluation of weights on the job's test part (D10). */
-cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat, Coppice__Api__EvalResult *out, cop_error *error);
+cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat,
+                     Coppice__Api__EvalResult *out, cop_error *error);
 
 /* ---- commands/ ---- */
 cop_err cli_run(const cli_options *, cop_error *);

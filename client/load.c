@@ -10,12 +10,13 @@
 
 #define EVALUATE_COLUMNS 125 /* as workers slice: the sums are the same */
 
-cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out, cop_error *error)
-{
+cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out,
+                     cop_error *error) {
     Coppice__Job *job = NULL;
     COP_TRY(cop_document_read_job(path, &job, error));
     cop_err e = COP_OK;
-    for (int i = 0; i < options->set_count && !e; i++) e = cop_document_set(job, options->sets[i], error);
+    for (int i = 0; i < options->set_count && !e; i++)
+        e = cop_document_set(job, options->sets[i], error);
     if (e) {
         cop_proto_free(&job->base);
         return e;
@@ -24,10 +25,10 @@ cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job 
     return COP_OK;
 }
 
-cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job, cop_data **data, cop_error *error)
-{
+cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job, cop_data **data,
+                     cop_error *error) {
     Coppice__Job *message = NULL;
-    cop_data     *set = NULL;
+    cop_data *set = NULL;
     COP_TRY(cli_read_job(path, options, &message, error));
     cop_err e = cop_job_open_data(message, path, options->data, &set, error);
     if (!e) e = cop_job_create(message, set, job, error);
@@ -40,23 +41,27 @@ cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job
     return COP_OK;
 }
 
-cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[32], cop_error *error)
-{
+cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[32],
+                           cop_error *error) {
     COP_TRY(cop_kernels_choose(kernels, error));
     cop_compute_thread_init();
     return cop_self_test(*kernels, self_test, error);
 }
 
 /* Sums over one slice of the test part, in sub-slices of fixed size. */
-static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_part *part, uint32_t first, uint32_t count,
-                           const float *flat, cop_pass_result *sum)
-{
+static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_part *part,
+                           uint32_t first, uint32_t count, const float *flat,
+                           cop_pass_result *sum) {
     for (uint32_t at = 0; at < count; at += EVALUATE_COLUMNS) {
-        uint32_t        n = count - at < EVALUATE_COLUMNS ? count - at : EVALUATE_COLUMNS;
+        uint32_t n = count - at < EVALUATE_COLUMNS ? count - at : EVALUATE_COLUMNS;
         cop_pass_result result;
-        cop_samples     samples = {.dtype = job->sample_type, .count = (int)n, .features = (int)job->features,
-                                   .stride = part->stride, .labels = part->labels + first + at,
-                                   .rows = (const char *)part->samples + (size_t)(first + at) * part->stride};
+        cop_samples samples = {.dtype = job->sample_type,
+                               .count = (int)n,
+                               .features = (int)job->features,
+                               .stride = part->stride,
+                               .labels = part->labels + first + at,
+                               .rows = (const char *)part->samples +
+                                       (size_t)(first + at) * part->stride};
         cop_pass_eval(pass, flat, &samples, &result);
         sum->loss += result.loss;
         sum->correct += result.correct;
@@ -64,21 +69,24 @@ static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_pa
     }
 }
 
-cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat, Coppice__Api__EvalResult *out, cop_error *error)
-{
+cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat,
+                     Coppice__Api__EvalResult *out, cop_error *error) {
     const cop_kernels *kernels;
-    unsigned char      digest[32];
-    cop_pass          *pass;
-    uint64_t           began = cop_clock_ns();
+    unsigned char digest[32];
+    cop_pass *pass;
+    uint64_t began = cop_clock_ns();
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
-    if (!data->test.count) return cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", data->name);
-    COP_TRY(cop_pass_create(job->model, kernels, job->numerics, EVALUATE_COLUMNS, false, &pass, error));
-    double   loss = 0;
+    if (!data->test.count)
+        return cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", data->name);
+    COP_TRY(
+        cop_pass_create(job->model, kernels, job->numerics, EVALUATE_COLUMNS, false, &pass, error));
+    double loss = 0;
     uint64_t correct = 0;
     for (uint32_t first = 0; first < data->test.count; first += COP_EVAL_SLICE) {
-        uint32_t        left = data->test.count - first;
+        uint32_t left = data->test.count - first;
         cop_pass_result slice = {0};
-        evaluate_slice(pass, job, &data->test, first, left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE, flat, &slice);
+        evaluate_slice(pass, job, &data->test, first, left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE,
+                       flat, &slice);
         loss += slice.loss;
         correct += (uint64_t)slice.correct;
     }

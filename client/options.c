@@ -10,24 +10,30 @@ typedef enum option_kind { FLAG, TEXT, INTEGER, REAL, SET } option_kind;
 
 typedef struct option_row {
     const char *name, *argument, *help;
-    char        letter;
+    char letter;
     option_kind kind;
-    size_t      offset;
-    int64_t     least, most; /* INTEGER */
+    size_t offset;
+    int64_t least, most; /* INTEGER */
 } option_row;
 
 #define AT(field) offsetof(cli_options, field)
 
 static const option_row rows[] = {
-    {"workers", "N", "worker threads in this process (default: the number of cores)", 0, INTEGER, AT(workers), 1, COP_WORKERS_MAX},
+    {"workers", "N", "worker threads in this process (default: the number of cores)", 0, INTEGER,
+     AT(workers), 1, COP_WORKERS_MAX},
     {"data", "DIR", "folder with the data files", 0, TEXT, AT(data), 0, 0},
     {"set", "a.b=c", "change a field of the job file; may be repeated", 0, SET, 0, 0, 0},
     {"out", "DIR", "where to write (default: runs/NAME)", 0, TEXT, AT(out), 0, 0},
-    {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH", 0, TEXT, AT(resume), 0, 0},
-    {"coordinator", "URL", "tcp://HOST:PORT or ipc:///PATH (default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)", 0, TEXT, AT(coordinator), 0, 0},
+    {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH",
+     0, TEXT, AT(resume), 0, 0},
+    {"coordinator", "URL",
+     "tcp://HOST:PORT or ipc:///PATH (default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)", 0,
+     TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT", "the coordinator's token (default COPPICE_TOKEN)", 0, TEXT, AT(token), 0, 0},
-    {"timeout", "S", "seconds to wait for the coordinator or, in `run`, for workers (default 10)", 0, REAL, AT(timeout), 0, 0},
-    {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000, 1000000},
+    {"timeout", "S", "seconds to wait for the coordinator or, in `run`, for workers (default 10)",
+     0, REAL, AT(timeout), 0, 0},
+    {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000,
+     1000000},
     {"no-wait", NULL, "return when the job is accepted", 0, FLAG, AT(no_wait), 0, 0},
     {"dry-run", NULL, "check everything, submit nothing", 0, FLAG, AT(dry_run), 0, 0},
     {"follow", NULL, "wait for more", 'f', FLAG, AT(follow), 0, 0},
@@ -41,8 +47,7 @@ static const option_row rows[] = {
 };
 #define ROWS (sizeof rows / sizeof *rows)
 
-static bool takes(const cli_command *command, const char *name)
-{
+static bool takes(const cli_command *command, const char *name) {
     size_t length = strlen(name);
     for (const char *p = command->options; (p = strstr(p, name)); p += length) {
         bool begins = p == command->options || p[-1] == ' ';
@@ -51,20 +56,21 @@ static bool takes(const cli_command *command, const char *name)
     return false;
 }
 
-static cop_err unknown_option(const cli_command *command, const char *text, cop_error *error)
-{
+static cop_err unknown_option(const cli_command *command, const char *text, cop_error *error) {
     const char *names[ROWS];
-    size_t      count = 0;
+    size_t count = 0;
     for (size_t i = 0; i < ROWS; i++)
         if (takes(command, rows[i].name)) names[count++] = rows[i].name;
     const char *nearest = cop_nearest_name(text + strspn(text, "-"), names, count);
     if (nearest)
-        return cop_fail(error, COP_ERR_USAGE, "unknown option %s: did you mean --%s? (coppice %s --help)", text, nearest, command->name);
-    return cop_fail(error, COP_ERR_USAGE, "unknown option %s (coppice %s --help lists its options)", text, command->name);
+        return cop_fail(error, COP_ERR_USAGE,
+                        "unknown option %s: did you mean --%s? (coppice %s --help)", text, nearest,
+                        command->name);
+    return cop_fail(error, COP_ERR_USAGE, "unknown option %s (coppice %s --help lists its options)",
+                    text, command->name);
 }
 
-static const option_row *find_row(const cli_command *command, const char *text, size_t length)
-{
+static const option_row *find_row(const cli_command *command, const char *text, size_t length) {
     for (size_t i = 0; i < ROWS; i++) {
         const option_row *r = &rows[i];
         bool by_letter = length == 2 && text[0] == '-' && r->letter && text[1] == r->letter;
@@ -75,21 +81,28 @@ static const option_row *find_row(const cli_command *command, const char *text, 
     return NULL;
 }
 
-static cop_err store_value(const option_row *row, const char *value, cli_options *out, cop_error *error)
-{
+static cop_err store_value(const option_row *row, const char *value, cli_options *out,
+                           cop_error *error) {
     char *at = (char *)out + row->offset;
     switch (row->kind) {
-    case FLAG: *(bool *)at = true; return COP_OK;
-    case TEXT: *(const char **)(void *)at = value; return COP_OK;
+    case FLAG:
+        *(bool *)at = true;
+        return COP_OK;
+    case TEXT:
+        *(const char **)(void *)at = value;
+        return COP_OK;
     case SET:
-        if (out->set_count == CLI_SETS_MAX) return cop_fail(error, COP_ERR_USAGE, "--set is given more than %d times", CLI_SETS_MAX);
+        if (out->set_count == CLI_SETS_MAX)
+            return cop_fail(error, COP_ERR_USAGE, "--set is given more than %d times",
+                            CLI_SETS_MAX);
         out->sets[out->set_count++] = value;
         return COP_OK;
     case INTEGER: {
         int64_t number;
         if (!cop_parse_i64(value, &number) || number < row->least || number > row->most)
-            return cop_fail(error, COP_ERR_USAGE, "--%s is \"%s\": expected a whole number from %lld to %lld", row->name, value,
-                            (long long)row->least, (long long)row->most);
+            return cop_fail(error, COP_ERR_USAGE,
+                            "--%s is \"%s\": expected a whole number from %lld to %lld", row->name,
+                            value, (long long)row->least, (long long)row->most);
         *(int64_t *)(void *)at = number;
         out->has_priority = out->has_priority || row->offset == AT(priority);
         return COP_OK;
@@ -97,7 +110,9 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
     case REAL: {
         double number;
         if (!cop_parse_f64(value, &number) || number < 0 || number > 1e7)
-            return cop_fail(error, COP_ERR_USAGE, "--%s is \"%s\": expected seconds from 0 to 10000000", row->name, value);
+            return cop_fail(error, COP_ERR_USAGE,
+                            "--%s is \"%s\": expected seconds from 0 to 10000000", row->name,
+                            value);
         *(double *)(void *)at = number;
         out->has_timeout = true;
         return COP_OK;
@@ -106,11 +121,11 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
     return COP_OK;
 }
 
-static cop_err parse_one(const cli_command *command, int argc, char **argv, int *i, cli_options *out, cop_error *error)
-{
-    const char       *text = argv[*i], *equals = strchr(text, '=');
-    bool              joined = equals && text[1] == '-';
-    size_t            length = joined ? (size_t)(equals - text) : strlen(text);
+static cop_err parse_one(const cli_command *command, int argc, char **argv, int *i,
+                         cli_options *out, cop_error *error) {
+    const char *text = argv[*i], *equals = strchr(text, '=');
+    bool joined = equals && text[1] == '-';
+    size_t length = joined ? (size_t)(equals - text) : strlen(text);
     const option_row *row = find_row(command, text, length);
     if (!row) return unknown_option(command, text, error);
     const char *value = NULL;
@@ -119,14 +134,16 @@ static cop_err parse_one(const cli_command *command, int argc, char **argv, int 
     } else if (joined) {
         value = equals + 1;
     } else {
-        if (*i + 1 >= argc) return cop_fail(error, COP_ERR_USAGE, "--%s needs a value: --%s %s", row->name, row->name, row->argument);
+        if (*i + 1 >= argc)
+            return cop_fail(error, COP_ERR_USAGE, "--%s needs a value: --%s %s", row->name,
+                            row->name, row->argument);
         value = argv[++*i];
     }
     return store_value(row, value, out, error);
 }
 
-cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out, cop_error *error)
-{
+cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
+                          cop_error *error) {
     *out = (cli_options){.timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .rows = 10, .columns = 16};
     bool only_positional = false;
     for (int i = 2; i < argc; i++) {
@@ -142,40 +159,45 @@ cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli
     }
     if (out->help) return COP_OK;
     if (out->positional_count < command->least)
-        return cop_fail(error, COP_ERR_USAGE, "expected %s: coppice %s %s (coppice %s --help)", command->arguments,
-                        command->name, command->arguments, command->name);
+        return cop_fail(error, COP_ERR_USAGE, "expected %s: coppice %s %s (coppice %s --help)",
+                        command->arguments, command->name, command->arguments, command->name);
     if (out->positional_count > command->most)
-        return cop_fail(error, COP_ERR_USAGE, "unexpected argument \"%s\" (coppice %s --help)", out->positional[command->most], command->name);
+        return cop_fail(error, COP_ERR_USAGE, "unexpected argument \"%s\" (coppice %s --help)",
+                        out->positional[command->most], command->name);
     return COP_OK;
 }
 
 /* ---- help ---- */
 
-static void help_overview(cop_str *out)
-{
-    cop_str_append(out, "coppice trains dropout networks on a pool of workers that may come and go.\n"
-                        "The job file and its seed decide the weights, bit for bit; the pool decides only when.\n\nCommands:\n");
+static void help_overview(cop_str *out) {
+    cop_str_append(out,
+                   "coppice trains dropout networks on a pool of workers that may come and go.\n"
+                   "The job file and its seed decide the weights, bit for bit; the pool decides "
+                   "only when.\n\nCommands:\n");
     for (const cli_command *c = cli_commands(); c->name; c++) {
         char head[64];
         snprintf(head, sizeof head, "%s %s", c->name, c->arguments);
         cop_str_printf(out, "  %-26s %s\n", head, c->summary);
     }
-    cop_str_append(out, "\nExamples:\n  coppice run examples/quickstart.yaml\n  coppice plan job.yaml\n"
-                        "  coppice submit job.yaml --data ~/mnist\n\ncoppice COMMAND --help tells more of each.\n");
+    cop_str_append(
+        out,
+        "\nExamples:\n  coppice run examples/quickstart.yaml\n  coppice plan job.yaml\n"
+        "  coppice submit job.yaml --data ~/mnist\n\ncoppice COMMAND --help tells more of each.\n");
 }
 
-void cli_help(const cli_command *command, cop_str *out)
-{
+void cli_help(const cli_command *command, cop_str *out) {
     if (!command) {
         help_overview(out);
         return;
     }
-    cop_str_printf(out, "coppice %s %s\n\n%s.\n\nOptions:\n", command->name, command->arguments, command->summary);
+    cop_str_printf(out, "coppice %s %s\n\n%s.\n\nOptions:\n", command->name, command->arguments,
+                   command->summary);
     for (size_t i = 0; i < ROWS; i++) {
         if (!takes(command, rows[i].name)) continue;
         char head[64];
-        snprintf(head, sizeof head, "%s--%s%s%s", rows[i].letter ? (char[]){'-', rows[i].letter, ',', ' ', 0} : "    ",
-                 rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
+        snprintf(head, sizeof head, "%s--%s%s%s",
+                 rows[i].letter ? (char[]){'-', rows[i].letter, ',', ' ', 0} : "    ", rows[i].name,
+                 rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
         cop_str_printf(out, "  %-28s %s\n", head, rows[i].help);
     }
     cop_str_append(out, "\nExamples:\n");
@@ -186,10 +208,11 @@ void cli_help(const cli_command *command, cop_str *out)
     }
 }
 
-void cli_completion(cop_str *out)
-{
-    cop_str_append(out, "# bash completion for coppice: source <(coppice completion)\n_coppice() {\n"
-                        "  local cur=${COMP_WORDS[COMP_CWORD]} words=\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n    words=\"");
+void cli_completion(cop_str *out) {
+    cop_str_append(out,
+                   "# bash completion for coppice: source <(coppice completion)\n_coppice() {\n"
+                   "  local cur=${COMP_WORDS[COMP_CWORD]} words=\n  if [ \"$COMP_CWORD\" -eq 1 ]; "
+                   "then\n    words=\"");
     for (const cli_command *c = cli_commands(); c->name; c++) cop_str_printf(out, "%s ", c->name);
     cop_str_append(out, "--help --version\"\n  else\n    case ${COMP_WORDS[1]} in\n");
     for (const cli_command *c = cli_commands(); c->name; c++) {
@@ -198,7 +221,8 @@ void cli_completion(cop_str *out)
             if (takes(c, rows[i].name)) cop_str_printf(out, "--%s ", rows[i].name);
         cop_str_printf(out, "%s\" ;;\n", strcmp(c->name, "data") == 0 ? "list get rm" : "");
     }
-    cop_str_append(out, "    esac\n  fi\n  case $cur in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")) ;;\n"
+    cop_str_append(out, "    esac\n  fi\n  case $cur in\n    -*) COMPREPLY=($(compgen -W "
+                        "\"$words\" -- \"$cur\")) ;;\n"
                         "    *) COMPREPLY=($(compgen -W \"$words\" -f -- \"$cur\")) ;;\n  esac\n}\n"
                         "complete -o filenames -F _coppice coppice\n");
 }

@@ -9,32 +9,31 @@
 #include "client/cli.h"
 #include "common/base/clock.h"
 
-bool cli_is_tty(int fd)
-{
+bool cli_is_tty(int fd) {
     return isatty(fd) == 1;
 }
 
-const char *cli_color(int fd, const char *name)
-{
-    static const struct { const char *name, *code; } codes[] = {
-        {"reset", "\033[0m"}, {"bold", "\033[1m"}, {"dim", "\033[2m"}, {"red", "\033[31m"}, {"green", "\033[32m"}, {"yellow", "\033[33m"}};
+const char *cli_color(int fd, const char *name) {
+    static const struct {
+        const char *name, *code;
+    } codes[] = {{"reset", "\033[0m"}, {"bold", "\033[1m"},   {"dim", "\033[2m"},
+                 {"red", "\033[31m"},  {"green", "\033[32m"}, {"yellow", "\033[33m"}};
     const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    if ((no_color && *no_color) || (terminal && strcmp(terminal, "dumb") == 0) || !cli_is_tty(fd)) return "";
+    if ((no_color && *no_color) || (terminal && strcmp(terminal, "dumb") == 0) || !cli_is_tty(fd))
+        return "";
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (strcmp(codes[i].name, name) == 0) return codes[i].code;
     return "";
 }
 
-void cli_print(const char *format, ...)
-{
+void cli_print(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vprintf(format, arguments);
     va_end(arguments);
 }
 
-void cli_print_json(const ProtobufCMessage *message)
-{
+void cli_print_json(const ProtobufCMessage *message) {
     cop_str line = {0};
     cop_document_print_json(message, 0, &line);
     puts(cop_str_text(&line));
@@ -44,15 +43,13 @@ void cli_print_json(const ProtobufCMessage *message)
 /* ---- tables ---- */
 
 /* Characters a terminal shows: UTF-8 continuation bytes do not count. */
-static int shown(const char *text)
-{
+static int shown(const char *text) {
     int count = 0;
     for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
     return count;
 }
 
-void cli_print_table(const char *const *cells, int rows, int columns, const char *align)
-{
+void cli_print_table(const char *const *cells, int rows, int columns, const char *align) {
     int width[32] = {0};
     COP_ASSERT(columns <= 32);
     for (int r = 0; r < rows; r++)
@@ -64,9 +61,11 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
         if (r == 0) fputs(cli_color(1, "bold"), stdout);
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
-            int         pad = width[c] - shown(cell);
-            if (align[c] == 'r') printf("%*s%s", pad, "", cell);
-            else printf("%s%*s", cell, c == columns - 1 ? 0 : pad, "");
+            int pad = width[c] - shown(cell);
+            if (align[c] == 'r')
+                printf("%*s%s", pad, "", cell);
+            else
+                printf("%s%*s", cell, c == columns - 1 ? 0 : pad, "");
             if (c < columns - 1) fputs("  ", stdout);
         }
         if (r == 0) fputs(cli_color(1, "reset"), stdout);
@@ -76,25 +75,27 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
 
 /* ---- progress ---- */
 
-void cli_progress_start(cli_progress *p, bool quiet)
-{
-    *p = (cli_progress){.quiet = quiet, .tty = cli_is_tty(STDERR_FILENO), .started_ns = cop_clock_ns()};
+void cli_progress_start(cli_progress *p, bool quiet) {
+    *p = (cli_progress){
+        .quiet = quiet, .tty = cli_is_tty(STDERR_FILENO), .started_ns = cop_clock_ns()};
     struct winsize size;
-    p->width = p->tty && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 80;
+    p->width = p->tty && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
+                   ? size.ws_col
+                   : 80;
 }
 
-static void draw_bar(const cli_progress *p, double fraction, const char *text)
-{
+static void draw_bar(const cli_progress *p, double fraction, const char *text) {
     char line[512];
-    int  room = 24, filled = (int)(fraction * room + 0.5), at = 0;
-    for (int i = 0; i < room && at < 400; i++) at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
+    int room = 24, filled = (int)(fraction * room + 0.5), at = 0;
+    for (int i = 0; i < room && at < 400; i++)
+        at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
     int left = p->width - room - 8;
-    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0, text);
+    fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0,
+            text);
     fflush(stderr);
 }
 
-void cli_progress_show(cli_progress *p, double fraction, const char *text)
-{
+void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     if (p->quiet) return;
     uint64_t now = cop_clock_ns(), since = now - p->last_ns;
     if (fraction < 0) fraction = 0;
@@ -112,16 +113,15 @@ void cli_progress_show(cli_progress *p, double fraction, const char *text)
     p->last_ns = now;
 }
 
-void cli_progress_end(cli_progress *p)
-{
+void cli_progress_end(cli_progress *p) {
     if (p->quiet || !p->tty || !p->last_ns) return;
     fputs("\r\033[K", stderr);
     fflush(stderr);
 }
 
-void cli_data_progress(void *context, const char *what, uint64_t done, uint64_t total)
-{
+void cli_data_progress(void *context, const char *what, uint64_t done, uint64_t total) {
     char a[32], b[32], text[256];
-    snprintf(text, sizeof text, "%s  %s of %s", what, cop_format_bytes((double)done, a), cop_format_bytes((double)total, b));
+    snprintf(text, sizeof text, "%s  %s of %s", what, cop_format_bytes((double)done, a),
+             cop_format_bytes((double)total, b));
     cli_progress_show(context, total ? (double)done / (double)total : 0, text);
 }

@@ -12,15 +12,16 @@
 #define ANSWER_BUDGET (64u << 20)
 #define WATCH_HOLD_MS 2000
 
-/* The token: --token, COPPICE_TOKEN, or the file that a coordinator of this machine wrote into COPPICE_STATE. */
-static cop_err find_token(const cli_options *options, cli_remote *out, cop_error *error)
-{
+/* The token: --token, COPPICE_TOKEN, or the file that a coordinator of this machine wrote into
+ * COPPICE_STATE. */
+static cop_err find_token(const cli_options *options, cli_remote *out, cop_error *error) {
     const char *environment = getenv("COPPICE_TOKEN"), *state = getenv("COPPICE_STATE");
     out->token = options->token ? options->token : environment && *environment ? environment : NULL;
     if (out->token && strlen(out->token) >= sizeof out->token_text)
-        return cop_fail(error, COP_ERR_USAGE, "the token is longer than %zu characters", sizeof out->token_text - 1);
+        return cop_fail(error, COP_ERR_USAGE, "the token is longer than %zu characters",
+                        sizeof out->token_text - 1);
     if (out->token || !state || !*state) return COP_OK;
-    char  *path = cop_path_join(state, "token"), *text = NULL;
+    char *path = cop_path_join(state, "token"), *text = NULL;
     size_t size = 0;
     if (path && cop_file_read(path, sizeof out->token_text - 1, &text, &size, NULL) == COP_OK) {
         snprintf(out->token_text, sizeof out->token_text, "%.*s", (int)strcspn(text, "\r\n"), text);
@@ -31,36 +32,40 @@ static cop_err find_token(const cli_options *options, cli_remote *out, cop_error
     return COP_OK;
 }
 
-cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error)
-{
+cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
-    bool        loopback;
-    *out = (cli_remote){.url = options->coordinator ? options->coordinator : environment && *environment ? environment : COP_DEFAULT_URL};
+    bool loopback;
+    *out = (cli_remote){.url = options->coordinator          ? options->coordinator
+                               : environment && *environment ? environment
+                                                             : COP_DEFAULT_URL};
     out->timeout_ms = (uint32_t)(options->timeout * 1000);
     COP_TRY(find_token(options, out, error));
     COP_TRY(cop_url_check(out->url, &loopback, error));
     return cop_link_open(out->url, &out->link, error);
 }
 
-void cli_remote_close(cli_remote *remote)
-{
+void cli_remote_close(cli_remote *remote) {
     if (remote->link) cop_link_close(remote->link);
     remote->link = NULL;
 }
 
-static cop_err read_answer(cop_message *reply, Coppice__Api__Method method, const ProtobufCMessageDescriptor *type,
-                           ProtobufCMessage **answer, cop_buffer **bulk, cop_error *error)
-{
-    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method || !reply->part[0])
-        return cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer is not one to this call");
-    COP_TRY(cop_proto_unpack(type, reply->part[0]->data, reply->part[0]->size, ANSWER_BUDGET, answer, error));
+static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,
+                           const ProtobufCMessageDescriptor *type, ProtobufCMessage **answer,
+                           cop_buffer **bulk, cop_error *error) {
+    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method ||
+        !reply->part[0])
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the coordinator's answer is not one to this call");
+    COP_TRY(cop_proto_unpack(type, reply->part[0]->data, reply->part[0]->size, ANSWER_BUDGET,
+                             answer, error));
     if (bulk) *bulk = reply->part[1] ? cop_buffer_hold(reply->part[1]) : NULL;
     return COP_OK;
 }
 
-cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method, const ProtobufCMessage *request, cop_buffer *bulk_in,
-                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer, cop_buffer **bulk_out, cop_error *error)
-{
+cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
+                        const ProtobufCMessage *request, cop_buffer *bulk_in,
+                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
+                        cop_buffer **bulk_out, cop_error *error) {
     cop_message call = {.type = COP_MESSAGE_CALL}, reply = {0};
     call.call.method = (uint32_t)method;
     call.call.major = COP_PROTOCOL_MAJOR;
@@ -78,56 +83,61 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method, const P
     return e;
 }
 
-bool cli_is_job(const char *text)
-{
+bool cli_is_job(const char *text) {
     uint64_t number;
     return cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, &number);
 }
 
-cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error)
-{
+cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error) {
     if (cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, out) && *out) return COP_OK;
-    return cop_fail(error, COP_ERR_USAGE, "\"%s\" is not a job: expected its number, as `coppice jobs` shows it", text);
+    return cop_fail(error, COP_ERR_USAGE,
+                    "\"%s\" is not a job: expected its number, as `coppice jobs` shows it", text);
 }
 
-const char *cli_state_name(Coppice__Api__State state)
-{
-    const ProtobufCEnumValue *value = protobuf_c_enum_descriptor_get_value(&coppice__api__state__descriptor, (int)state);
+const char *cli_state_name(Coppice__Api__State state) {
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&coppice__api__state__descriptor, (int)state);
     return value ? value->name : "?";
 }
 
 /* ---- following ---- */
 
-static bool ended(Coppice__Api__State state)
-{
+static bool ended(Coppice__Api__State state) {
     return state != COPPICE__API__STATE__QUEUED && state != COPPICE__API__STATE__RUNNING;
 }
 
-static void show(cli_progress *bar, const Coppice__Api__JobStatus *s)
-{
+static void show(cli_progress *bar, const Coppice__Api__JobStatus *s) {
     char text[256], eta[32];
-    int  at = snprintf(text, sizeof text, "job %llu %s  step %llu/%llu", (unsigned long long)s->job, cli_state_name(s->state),
-                       (unsigned long long)s->step, (unsigned long long)s->steps);
-    if (s->has_train_loss) at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", s->train_loss);
+    int at = snprintf(text, sizeof text, "job %llu %s  step %llu/%llu", (unsigned long long)s->job,
+                      cli_state_name(s->state), (unsigned long long)s->step,
+                      (unsigned long long)s->steps);
+    if (s->has_train_loss)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", s->train_loss);
     if (s->has_test_error)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", s->evaluated_on ? s->evaluated_on : "test", 100 * s->test_error);
-    if (s->waiting_for && *s->waiting_for) at += snprintf(text + at, sizeof text - (size_t)at, "  waiting for %s", s->waiting_for);
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%",
+                       s->evaluated_on ? s->evaluated_on : "test", 100 * s->test_error);
+    if (s->waiting_for && *s->waiting_for)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  waiting for %s", s->waiting_for);
     else if (s->has_samples_per_s && s->samples_per_s > 0)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", s->samples_per_s, cop_format_seconds(s->eta_seconds, eta));
-    if (s->has_workers && at < (int)sizeof text) snprintf(text + at, sizeof text - (size_t)at, "  %u workers", s->workers);
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left",
+                       s->samples_per_s, cop_format_seconds(s->eta_seconds, eta));
+    if (s->has_workers && at < (int)sizeof text)
+        snprintf(text + at, sizeof text - (size_t)at, "  %u workers", s->workers);
     cli_progress_show(bar, s->steps ? (double)s->step / (double)s->steps : 0, text);
 }
 
-/* One held call; a coordinator that is away is asked again until the time-out has passed without an answer. */
-static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version, Coppice__Api__JobStatus **status, cop_error *error)
-{
+/* One held call; a coordinator that is away is asked again until the time-out has passed without an
+ * answer. */
+static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
+                          Coppice__Api__JobStatus **status, cop_error *error) {
     Coppice__Api__WatchJobRequest request = COPPICE__API__WATCH_JOB_REQUEST__INIT;
     request.has_job = request.has_version = request.has_hold_ms = 1;
     request.job = job;
     request.version = *version;
     request.hold_ms = WATCH_HOLD_MS;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__WATCH_JOB, &request.base, NULL, &coppice__api__watch_job_answer__descriptor, &answer, NULL, error));
+    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__WATCH_JOB, &request.base, NULL,
+                            &coppice__api__watch_job_answer__descriptor, &answer, NULL, error));
     const Coppice__Api__WatchJobAnswer *watched = (const Coppice__Api__WatchJobAnswer *)answer;
     COP_ASSERT(watched != NULL);
     if (!watched->status) {
@@ -138,27 +148,28 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version, C
     cop_buffer *packed = cop_proto_pack(&watched->status->base);
     cop_proto_free(answer);
     if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = cop_proto_unpack(&coppice__api__job_status__descriptor, packed->data, packed->size, ANSWER_BUDGET, &answer, error);
+    cop_err e = cop_proto_unpack(&coppice__api__job_status__descriptor, packed->data, packed->size,
+                                 ANSWER_BUDGET, &answer, error);
     cop_buffer_release(packed);
     if (!e) *status = (Coppice__Api__JobStatus *)answer;
     return e;
 }
 
-static bool passing(cop_err e)
-{
+static bool passing(cop_err e) {
     return e == COP_ERR_UNREACHABLE || e == COP_ERR_CLOSED || e == COP_ERR_TIMEOUT;
 }
 
-cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final, cop_error *error)
-{
+cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,
+                   cop_error *error) {
     cli_remote remote;
     COP_TRY(cli_remote_open(options, &remote, error));
     cli_progress bar;
-    uint64_t     version = 0, heard = cop_clock_ns(), patience = (uint64_t)(options->timeout * 1e9);
-    bool         once = false;
-    cop_err      e;
+    uint64_t version = 0, heard = cop_clock_ns(), patience = (uint64_t)(options->timeout * 1e9);
+    bool once = false;
+    cop_err e;
     cli_progress_start(&bar, options->quiet);
-    /* Each try has its own short time limit, so that the wait for a restarting coordinator is told. */
+    /* Each try has its own short time limit, so that the wait for a restarting coordinator is told.
+     */
     if (remote.timeout_ms > WATCH_HOLD_MS + 3000) remote.timeout_ms = WATCH_HOLD_MS + 3000;
     for (;;) {
         Coppice__Api__JobStatus *status = NULL;
@@ -174,10 +185,12 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
             cop_proto_free(&status->base);
             continue;
         }
-        uint64_t silent = cop_clock_ns() - heard, limit = once && patience < 60000000000u ? 60000000000u : patience;
+        uint64_t silent = cop_clock_ns() - heard,
+                 limit = once && patience < 60000000000u ? 60000000000u : patience;
         if (!passing(e) || silent > limit) break;
         version = 0; /* a restarted coordinator counts anew */
-        cli_progress_show(&bar, bar.last_fraction, "the coordinator does not answer; waiting for it");
+        cli_progress_show(&bar, bar.last_fraction,
+                          "the coordinator does not answer; waiting for it");
         cop_clock_sleep_ms(200);
     }
     cli_progress_end(&bar);
@@ -185,35 +198,49 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
     return e;
 }
 
-cop_err cli_status_error(const Coppice__Api__JobStatus *s, cop_error *error)
-{
+cop_err cli_status_error(const Coppice__Api__JobStatus *s, cop_error *error) {
     if (s->state == COPPICE__API__STATE__FAILED)
-        return cop_fail(error, COP_ERR_INTERNAL, "job %llu failed: %s", (unsigned long long)s->job, s->error ? s->error : "no reason was given");
+        return cop_fail(error, COP_ERR_INTERNAL, "job %llu failed: %s", (unsigned long long)s->job,
+                        s->error ? s->error : "no reason was given");
     if (s->state == COPPICE__API__STATE__CANCELED)
-        return cop_fail(error, COP_ERR_CANCELED, "job %llu was canceled", (unsigned long long)s->job);
+        return cop_fail(error, COP_ERR_CANCELED, "job %llu was canceled",
+                        (unsigned long long)s->job);
     return COP_OK;
 }
 
-cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStatus *s)
-{
+cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStatus *s) {
     if (options->json) {
         cli_print_json(&s->base);
         return COP_OK;
     }
-    char        number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48], shares[96];
+    char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48], shares[96];
     const char *empty = "-";
     snprintf(number, sizeof number, "%llu", (unsigned long long)s->job);
-    snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step, (unsigned long long)s->steps, s->epoch);
+    snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step,
+             (unsigned long long)s->steps, s->epoch);
     if (s->has_train_loss) snprintf(loss, sizeof loss, "%.4f", s->train_loss);
-    if (s->has_test_error) snprintf(wrong, sizeof wrong, "%.2f %% (%s)", 100 * s->test_error, s->evaluated_on ? s->evaluated_on : "test");
+    if (s->has_test_error)
+        snprintf(wrong, sizeof wrong, "%.2f %% (%s)", 100 * s->test_error,
+                 s->evaluated_on ? s->evaluated_on : "test");
     snprintf(speed, sizeof speed, "%.0f samples/s", s->samples_per_s);
-    snprintf(shares, sizeof shares, "%llu given, %llu again, %llu results ignored", (unsigned long long)s->leases_given,
-             (unsigned long long)s->leases_repeated, (unsigned long long)s->results_ignored);
+    snprintf(shares, sizeof shares, "%llu given, %llu again, %llu results ignored",
+             (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
+             (unsigned long long)s->results_ignored);
     const char *cells[] = {
-        "job", number, "name", s->name ? s->name : empty, "state", cli_state_name(s->state), "steps", steps, "train loss", loss, "error", wrong,
-        "time", cop_format_seconds(s->seconds, seconds), "speed", speed, "leases", shares, "digest", s->digest && *s->digest ? s->digest : empty,
-        "created", s->created ? s->created : empty, "finished", s->finished && *s->finished ? s->finished : empty,
-        "waiting for", s->waiting_for && *s->waiting_for ? s->waiting_for : empty, "reason", s->error && *s->error ? s->error : empty};
+        "job",         number,
+        "name",        s->name ? s->name : empty,
+        "state",       cli_state_name(s->state),
+        "steps",       steps,
+        "train loss",  loss,
+        "error",       wrong,
+        "time",        cop_format_seconds(s->seconds, seconds),
+        "speed",       speed,
+        "leases",      shares,
+        "digest",      s->digest && *s->digest ? s->digest : empty,
+        "created",     s->created ? s->created : empty,
+        "finished",    s->finished && *s->finished ? s->finished : empty,
+        "waiting for", s->waiting_for && *s->waiting_for ? s->waiting_for : empty,
+        "reason",      s->error && *s->error ? s->error : empty};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
     return COP_OK;
 }

@@ -1,4 +1,5 @@
-/* What clients ask: calls are checked and handed to their handlers; what the core says of jobs is noted for those who watch. See api.h. */
+/* What clients ask: calls are checked and handed to their handlers; what the core says of jobs is
+ * noted for those who watch. See api.h. */
 #include "coordinator/api.h"
 
 #include <stdio.h>
@@ -11,8 +12,8 @@
 
 /* ---- answers and tasks ---- */
 
-void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer, cop_buffer *bulk)
-{
+void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer,
+                cop_buffer *bulk) {
     cop_message reply = {.type = COP_MESSAGE_ANSWER, .answer = {.method = method}};
     reply.part[0] = cop_proto_pack(answer);
     reply.part[1] = bulk;
@@ -24,13 +25,12 @@ void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *a
     cop_server_reply(request, &reply);
 }
 
-void api_fail(cop_request *request, const cop_error *error, cop_err code)
-{
-    coord_reply_failure(request, code, "%s", error && error->text[0] ? error->text : cop_err_text(code));
+void api_fail(cop_request *request, const cop_error *error, cop_err code) {
+    coord_reply_failure(request, code, "%s",
+                        error && error->text[0] ? error->text : cop_err_text(code));
 }
 
-api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCMessage *message)
-{
+api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     api_task *task = cop_alloc(sizeof *task);
     if (!task) {
         if (request) api_fail(request, NULL, COP_ERR_NO_MEMORY);
@@ -44,8 +44,7 @@ api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCM
     return task;
 }
 
-void api_task_free(api_task *task)
-{
+void api_task_free(api_task *task) {
     if (task->message) cop_proto_free(task->message);
     if (task->answer) cop_proto_free(task->answer);
     if (task->built) cop_job_destroy(task->built);
@@ -56,50 +55,46 @@ void api_task_free(api_task *task)
     cop_free(task);
 }
 
-static void run_work(uv_work_t *work)
-{
+static void run_work(uv_work_t *work) {
     api_task *task = work->data;
     cop_compute_thread_init();
     task->work(task);
 }
 
-static void work_done(uv_work_t *work, int status)
-{
+static void work_done(uv_work_t *work, int status) {
     api_task *task = work->data;
     (void)status;
     task->server->api->tasks--;
     task->done(task);
 }
 
-void api_task_start(api_task *task)
-{
+void api_task_start(api_task *task) {
     task->server->api->tasks++;
     uv_queue_work(&task->server->loop, &task->uv, run_work, work_done);
 }
 
 /* ---- notes ---- */
 
-static uint32_t note_place(const struct coord_api *api, uint64_t job)
-{
+static uint32_t note_place(const struct coord_api *api, uint64_t job) {
     uint32_t low = 0, high = api->count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (api->notes[middle].job < job) low = middle + 1;
-        else high = middle;
+        if (api->notes[middle].job < job)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }
 
-api_note *api_note_find(struct coord_api *api, uint64_t job)
-{
+api_note *api_note_find(struct coord_api *api, uint64_t job) {
     uint32_t at = note_place(api, job);
     return at < api->count && api->notes[at].job == job ? &api->notes[at] : NULL;
 }
 
-api_note *api_note_add(struct coord_api *api, uint64_t job)
-{
+api_note *api_note_add(struct coord_api *api, uint64_t job) {
     if (api->count == api->capacity) {
-        uint32_t  capacity = api->capacity ? api->capacity * 2 : 64;
+        uint32_t capacity = api->capacity ? api->capacity * 2 : 64;
         api_note *notes = cop_realloc(api->notes, capacity * sizeof *notes);
         if (!notes) return NULL;
         api->notes = notes;
@@ -112,19 +107,18 @@ api_note *api_note_add(struct coord_api *api, uint64_t job)
     return &api->notes[at];
 }
 
-void api_note_remove(struct coord_api *api, uint64_t job)
-{
+void api_note_remove(struct coord_api *api, uint64_t job) {
     uint32_t at = note_place(api, job);
     if (at == api->count || api->notes[at].job != job) return;
     memmove(&api->notes[at], &api->notes[at + 1], (api->count - at - 1) * sizeof *api->notes);
     api->count--;
 }
 
-void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s)
-{
+void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {
     coord_job_view view;
     coppice__api__job_status__init(s);
-    s->has_job = s->has_state = s->has_step = s->has_steps = s->has_epoch = s->has_seconds = s->has_priority = 1;
+    s->has_job = s->has_state = s->has_step = s->has_steps = s->has_epoch = s->has_seconds =
+        s->has_priority = 1;
     s->job = n->job;
     s->name = (char *)(uintptr_t)n->name;
     s->state = (Coppice__Api__State)n->state;
@@ -156,8 +150,7 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->waiting_for = (char *)(uintptr_t)view.waiting_for;
 }
 
-static void note_metrics(api_note *n, const coord_action *a)
-{
+static void note_metrics(api_note *n, const coord_action *a) {
     double samples = (double)a->metrics.samples;
     if (!a->metrics.samples) return;
     n->seconds = a->metrics.seconds;
@@ -184,13 +177,13 @@ static void note_metrics(api_note *n, const coord_action *a)
         n->evaluated_step = a->step;
         n->evaluated_samples = a->metrics.samples;
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
-void coord_api_note(coord_server *server, const coord_action *a, const char *digest)
-{
-    api_note      *n = api_note_find(server->api, a->job);
+void coord_api_note(coord_server *server, const coord_action *a, const char *digest) {
+    api_note *n = api_note_find(server->api, a->job);
     coord_job_view view;
     if (!n) return;
     n->version++;
@@ -205,7 +198,8 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
         if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(n->digest, sizeof n->digest, "%s", digest);
-        snprintf(n->warning, sizeof n->warning, "%s", digest ? "" : "the newest checkpoint could not be written");
+        snprintf(n->warning, sizeof n->warning, "%s",
+                 digest ? "" : "the newest checkpoint could not be written");
     } else {
         note_metrics(n, a);
     }
@@ -213,41 +207,38 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
 
 /* ---- watchers ---- */
 
-void api_hold(coord_server *server, const api_watcher *watcher)
-{
+void api_hold(coord_server *server, const api_watcher *watcher) {
     for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
         if (server->api->watchers[i].request) continue;
         server->api->watchers[i] = *watcher;
         return;
     }
-    coord_reply_failure(watcher->request, COP_ERR_LIMIT, "too many clients watch: at most %d", API_WATCHERS_MAX);
+    coord_reply_failure(watcher->request, COP_ERR_LIMIT, "too many clients watch: at most %d",
+                        API_WATCHERS_MAX);
 }
 
-void coord_api_changed(coord_server *server, uint64_t job)
-{
+void coord_api_changed(coord_server *server, uint64_t job) {
     api_note *n = job ? api_note_find(server->api, job) : NULL;
     if (n) n->version++;
 }
 
-static void check_watcher(coord_server *server, api_watcher *w, uint64_t now)
-{
+static void check_watcher(coord_server *server, api_watcher *w, uint64_t now) {
     if (w->logs) {
         if (!w->asking && now >= w->not_before_ns) api_ask_logs(server, w);
         return;
     }
     api_note *n = api_note_find(server->api, w->job);
-    bool      news = !n || n->version != w->version;
+    bool news = !n || n->version != w->version;
     if (now >= w->deadline_ns || (news && now >= w->not_before_ns)) api_answer_watch(server, w, n);
 }
 
-void coord_api_tick(coord_server *server, uint64_t now_ns)
-{
+void coord_api_tick(coord_server *server, uint64_t now_ns) {
     for (uint32_t i = 0; i < API_WATCHERS_MAX; i++)
-        if (server->api->watchers[i].request) check_watcher(server, &server->api->watchers[i], now_ns);
+        if (server->api->watchers[i].request)
+            check_watcher(server, &server->api->watchers[i], now_ns);
 }
 
-void coord_api_on_gone(coord_server *server, uint64_t connection)
-{
+void coord_api_on_gone(coord_server *server, uint64_t connection) {
     for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
         api_watcher *w = &server->api->watchers[i];
         if (!w->request || w->asking || cop_request_connection(w->request) != connection) continue;
@@ -257,52 +248,72 @@ void coord_api_on_gone(coord_server *server, uint64_t connection)
 }
 
 /* At the end: tasks are finished, held requests answered. */
-void coord_api_release(coord_server *server)
-{
+void coord_api_release(coord_server *server) {
     while (server->api->tasks) uv_run(&server->loop, UV_RUN_ONCE);
     for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
         api_watcher *w = &server->api->watchers[i];
-        if (w->request) coord_reply_failure(w->request, COP_ERR_CLOSED, "the coordinator is stopping");
+        if (w->request)
+            coord_reply_failure(w->request, COP_ERR_CLOSED, "the coordinator is stopping");
         w->request = NULL;
     }
 }
 
 /* ---- calls ---- */
 
-static const struct { api_handler handler; const ProtobufCMessageDescriptor *request; } methods[] = {
+static const struct {
+    api_handler handler;
+    const ProtobufCMessageDescriptor *request;
+} methods[] = {
     [COPPICE__API__METHOD__SUBMIT] = {api_submit, &coppice__api__submit_request__descriptor},
-    [COPPICE__API__METHOD__LIST_JOBS] = {api_list_jobs, &coppice__api__list_jobs_request__descriptor},
+    [COPPICE__API__METHOD__LIST_JOBS] = {api_list_jobs,
+                                         &coppice__api__list_jobs_request__descriptor},
     [COPPICE__API__METHOD__GET_JOB] = {api_get_job, &coppice__api__get_job_request__descriptor},
-    [COPPICE__API__METHOD__WATCH_JOB] = {api_watch_job, &coppice__api__watch_job_request__descriptor},
-    [COPPICE__API__METHOD__CONTROL_JOB] = {api_control_job, &coppice__api__control_job_request__descriptor},
+    [COPPICE__API__METHOD__WATCH_JOB] = {api_watch_job,
+                                         &coppice__api__watch_job_request__descriptor},
+    [COPPICE__API__METHOD__CONTROL_JOB] = {api_control_job,
+                                           &coppice__api__control_job_request__descriptor},
     [COPPICE__API__METHOD__LOGS] = {api_logs, &coppice__api__logs_request__descriptor},
-    [COPPICE__API__METHOD__LIST_WORKERS] = {api_list_workers, &coppice__api__list_workers_request__descriptor},
-    [COPPICE__API__METHOD__DRAIN_WORKER] = {api_drain_worker, &coppice__api__drain_worker_request__descriptor},
-    [COPPICE__API__METHOD__EXPORT_MODEL] = {api_export_model, &coppice__api__export_model_request__descriptor},
-    [COPPICE__API__METHOD__LIST_DATA] = {api_list_data, &coppice__api__list_data_request__descriptor},
-    [COPPICE__API__METHOD__OFFER_DATA] = {api_offer_data, &coppice__api__offer_data_request__descriptor},
-    [COPPICE__API__METHOD__PUT_CHUNK] = {api_put_chunk, &coppice__api__put_chunk_request__descriptor},
-    [COPPICE__API__METHOD__COMMIT_DATA] = {api_commit_data, &coppice__api__commit_data_request__descriptor},
-    [COPPICE__API__METHOD__REMOVE_DATA] = {api_remove_data, &coppice__api__remove_data_request__descriptor},
+    [COPPICE__API__METHOD__LIST_WORKERS] = {api_list_workers,
+                                            &coppice__api__list_workers_request__descriptor},
+    [COPPICE__API__METHOD__DRAIN_WORKER] = {api_drain_worker,
+                                            &coppice__api__drain_worker_request__descriptor},
+    [COPPICE__API__METHOD__EXPORT_MODEL] = {api_export_model,
+                                            &coppice__api__export_model_request__descriptor},
+    [COPPICE__API__METHOD__LIST_DATA] = {api_list_data,
+                                         &coppice__api__list_data_request__descriptor},
+    [COPPICE__API__METHOD__OFFER_DATA] = {api_offer_data,
+                                          &coppice__api__offer_data_request__descriptor},
+    [COPPICE__API__METHOD__PUT_CHUNK] = {api_put_chunk,
+                                         &coppice__api__put_chunk_request__descriptor},
+    [COPPICE__API__METHOD__COMMIT_DATA] = {api_commit_data,
+                                           &coppice__api__commit_data_request__descriptor},
+    [COPPICE__API__METHOD__REMOVE_DATA] = {api_remove_data,
+                                           &coppice__api__remove_data_request__descriptor},
     [COPPICE__API__METHOD__EVALUATE] = {api_evaluate, &coppice__api__evaluate_request__descriptor},
     [COPPICE__API__METHOD__INFO] = {api_info, &coppice__api__info_request__descriptor},
 };
 
-void coord_api_on_call(coord_server *server, cop_request *request)
-{
+void coord_api_on_call(coord_server *server, cop_request *request) {
     const cop_message *m = cop_request_message(request);
-    cop_error          error = {0};
-    ProtobufCMessage  *message = NULL;
-    uint32_t           method = m->call.method;
+    cop_error error = {0};
+    ProtobufCMessage *message = NULL;
+    uint32_t method = m->call.method;
     if (m->call.major != COP_PROTOCOL_MAJOR) {
-        coord_reply_failure(request, COP_ERR_VERSION, "this coordinator speaks protocol %d.%d, you speak %u.%u", COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, m->call.major, m->call.minor);
+        coord_reply_failure(request, COP_ERR_VERSION,
+                            "this coordinator speaks protocol %d.%d, you speak %u.%u",
+                            COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, m->call.major, m->call.minor);
     } else if (!coord_token_ok(server, m->call.token)) {
-        coord_reply_failure(request, COP_ERR_DENIED, "the token is wrong or missing: set COPPICE_TOKEN to the text of the file `token` in the coordinator's --state folder");
+        coord_reply_failure(request, COP_ERR_DENIED,
+                            "the token is wrong or missing: set COPPICE_TOKEN to the text of the "
+                            "file `token` in the coordinator's --state folder");
     } else if (method >= sizeof methods / sizeof *methods || !methods[method].handler) {
-        coord_reply_failure(request, COP_ERR_UNSUPPORTED, "this coordinator does not know method %u: it is older than your client", method);
+        coord_reply_failure(
+            request, COP_ERR_UNSUPPORTED,
+            "this coordinator does not know method %u: it is older than your client", method);
     } else if (server->stopping) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
-    } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data, m->part[0]->size, API_BUDGET, &message, &error)) {
+    } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data,
+                                               m->part[0]->size, API_BUDGET, &message, &error)) {
         coord_reply_failure(request, COP_ERR_PROTOCOL, "the call is malformed: %s", error.text);
     } else {
         methods[method].handler(server, request, message);
@@ -311,8 +322,7 @@ void coord_api_on_call(coord_server *server, cop_request *request)
 
 /* ---- life ---- */
 
-cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error *error)
-{
+cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error *error) {
     struct coord_api *api = cop_alloc(sizeof *api);
     if (!api) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     api->server = server;
@@ -320,20 +330,17 @@ cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error
     return COP_OK;
 }
 
-void coord_api_destroy(struct coord_api *api)
-{
+void coord_api_destroy(struct coord_api *api) {
     cop_free(api->notes);
     cop_free(api);
 }
 
-const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size)
-{
+const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size) {
     snprintf(out, size, "%s/jobs/%llu", server->state_folder, (unsigned long long)job);
     return out;
 }
 
-static void fill_note(api_note *n, const coord_store_job *row, const cop_job *job)
-{
+static void fill_note(api_note *n, const coord_store_job *row, const cop_job *job) {
     n->state = row->state;
     n->step = row->step;
     n->seconds = row->seconds;
@@ -357,13 +364,13 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     n->evaluated_samples = job->evaluate_on_test ? job->test_samples : job->validation_samples;
 }
 
-/* One row of the store at start: finished jobs are noted, unfinished ones go on. A job that this program cannot build any more fails by name. */
-static cop_err recover_one(void *context, const coord_store_job *row)
-{
+/* One row of the store at start: finished jobs are noted, unfinished ones go on. A job that this
+ * program cannot build any more fails by name. */
+static cop_err recover_one(void *context, const coord_store_job *row) {
     coord_server *server = context;
-    cop_job      *job = NULL;
-    cop_error     error = {0};
-    api_note     *n = api_note_add(server->api, row->job);
+    cop_job *job = NULL;
+    cop_error error = {0};
+    api_note *n = api_note_add(server->api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
     fill_note(n, row, e ? NULL : job);
@@ -375,41 +382,45 @@ static cop_err recover_one(void *context, const coord_store_job *row)
         coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = row->job};
         n->state = row->state == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
         coord_job_info_make(job, row->job, n->state, &added.info);
-        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again", (unsigned long long)row->job, row->name);
+        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
+                (unsigned long long)row->job, row->name);
         coord_dispatch(server, &added);
     }
     cop_job_destroy(job);
     return COP_OK;
 }
 
-cop_err coord_api_recover(coord_server *server, cop_error *error)
-{
+cop_err coord_api_recover(coord_server *server, cop_error *error) {
     server->api->next_job = coord_store_last_job(server->store) + 1;
     return coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, server, error);
 }
 
 /* ---- loading a job that gets its turn ---- */
 
-static void load_work(api_task *t)
-{
+static void load_work(api_task *t) {
     coord_store_job row;
-    cop_data       *data = NULL;
-    cop_job        *job = NULL;
+    cop_data *data = NULL;
+    cop_job *job = NULL;
     t->result = coord_store_get_job(t->server->store, t->job, &row, &t->error);
     if (t->result) return;
     t->result = cop_job_from_bytes(row.spec->data, row.spec->size, &job, &t->error);
     cop_buffer_release(row.spec);
-    if (!t->result) t->result = coord_datasets_load(t->server->datasets, job->message->pinned->data_digest, &data, &t->error);
-    if (!t->result) t->result = coord_resident_prepare(t->resident, job, data, t->folder, true, &t->start, &t->text, &t->error);
-    else if (job) cop_job_destroy(job);
+    if (!t->result)
+        t->result = coord_datasets_load(t->server->datasets, job->message->pinned->data_digest,
+                                        &data, &t->error);
+    if (!t->result)
+        t->result = coord_resident_prepare(t->resident, job, data, t->folder, true, &t->start,
+                                           &t->text, &t->error);
+    else if (job)
+        cop_job_destroy(job);
 }
 
-static void load_done(api_task *t)
-{
+static void load_done(api_task *t) {
     coord_server *server = t->server;
-    coord_event   event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
+    coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
     if (t->text.length) {
-        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job, cop_str_text(&t->text));
+        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job,
+                cop_str_text(&t->text));
         coord_store_add_event(server->store, t->job, "warn", cop_str_text(&t->text));
     }
     if (t->result) {
@@ -436,14 +447,15 @@ static void load_done(api_task *t)
     api_task_free(t);
 }
 
-void coord_api_load(coord_server *server, uint64_t job)
-{
+void coord_api_load(coord_server *server, uint64_t job) {
     api_task *t = api_task_create(server, NULL, NULL);
     coord_resident *free_place = NULL;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
-        if (!server->resident[i].id && !server->resident[i].reserved) free_place = &server->resident[i];
+        if (!server->resident[i].id && !server->resident[i].reserved)
+            free_place = &server->resident[i];
     if (!t || !free_place) {
-        coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
+        coord_event failed = {
+            .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         if (t) api_task_free(t);
         coord_dispatch(server, &failed);
         return;

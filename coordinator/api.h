@@ -1,4 +1,5 @@
-/* Inside the coordinator: what the files of the API share. api.c takes calls apart and keeps what watchers see; api_jobs.c and api_data.c answer them. */
+/* Inside the coordinator: what the files of the API share. api.c takes calls apart and keeps what
+ * watchers see; api_jobs.c and api_data.c answer them. */
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
@@ -6,76 +7,83 @@
 #include "coordinator/host.h"
 #include "proto/api.pb-c.h"
 
-#define API_WATCHERS_MAX  512
-#define API_KEYS          256
-#define API_BUDGET        (16u << 20)
+#define API_WATCHERS_MAX 512
+#define API_KEYS         256
+#define API_BUDGET       (16u << 20)
 
 /* What is known of a job without asking the store: for `jobs`, `status`, `watch`. */
 typedef struct api_note {
-    uint64_t        job, version, step, steps, samples, evaluated_step, evaluated_samples, steps_per_epoch;
-    uint64_t        leases_given, leases_repeated, results_ignored;
+    uint64_t job, version, step, steps, samples, evaluated_step, evaluated_samples, steps_per_epoch;
+    uint64_t leases_given, leases_repeated, results_ignored;
     coord_job_state state;
-    int32_t         priority;
-    bool            has_train_loss, has_evaluation, on_test;
-    double          train_loss, test_error, test_loss, seconds, epoch_loss_sum;
-    char            name[COP_NAME_MAX], text[512], warning[256], digest[65], data_digest[65], created[32], finished[32];
+    int32_t priority;
+    bool has_train_loss, has_evaluation, on_test;
+    double train_loss, test_error, test_loss, seconds, epoch_loss_sum;
+    char name[COP_NAME_MAX], text[512], warning[256], digest[65], data_digest[65], created[32],
+        finished[32];
 } api_note;
 
 /* A request that waits for news of a job, or for log lines. */
 typedef struct api_watcher {
     cop_request *request; /* NULL: free */
-    uint64_t     job, version, deadline_ns, not_before_ns;
-    bool         logs, asking;
-    uint64_t     after; /* logs */
+    uint64_t job, version, deadline_ns, not_before_ns;
+    bool logs, asking;
+    uint64_t after; /* logs */
 } api_watcher;
 
 struct coord_api {
     coord_server *server;
-    api_note     *notes; /* by job number, ascending */
-    uint32_t      count, capacity;
-    uint64_t      next_job;
-    api_watcher   watchers[API_WATCHERS_MAX];
-    struct { unsigned char key[16]; uint64_t job; } keys[API_KEYS]; /* of the last submissions */
-    uint32_t      next_key, tasks; /* tasks: work on libuv's thread pool */
+    api_note *notes; /* by job number, ascending */
+    uint32_t count, capacity;
+    uint64_t next_job;
+    api_watcher watchers[API_WATCHERS_MAX];
+    struct {
+        unsigned char key[16];
+        uint64_t job;
+    } keys[API_KEYS];         /* of the last submissions */
+    uint32_t next_key, tasks; /* tasks: work on libuv's thread pool */
 };
 
-/* Work that does not belong on the loop. `work` runs on the thread pool, `done` on the loop; done must answer the request (if any). */
+/* Work that does not belong on the loop. `work` runs on the thread pool, `done` on the loop; done
+ * must answer the request (if any). */
 typedef struct api_task api_task;
 struct api_task {
-    uv_work_t         uv;
-    coord_mail        mail;
-    coord_server     *server;
-    cop_request      *request;
+    uv_work_t uv;
+    coord_mail mail;
+    coord_server *server;
+    cop_request *request;
     ProtobufCMessage *message; /* the unpacked request; freed with the task */
-    cop_buffer       *bulk;
+    cop_buffer *bulk;
     void (*work)(api_task *task);
     void (*done)(api_task *task);
-    cop_err           result;
-    cop_error         error;
+    cop_err result;
+    cop_error error;
     /* what tasks pass from work to done */
-    uint64_t          job, value;
-    cop_job          *built;
-    cop_data         *data;
-    coord_resident   *resident;
-    cop_checkpoint    start;
-    cop_str           text;
-    char              digest[65], folder[4096];
+    uint64_t job, value;
+    cop_job *built;
+    cop_data *data;
+    coord_resident *resident;
+    cop_checkpoint start;
+    cop_str text;
+    char digest[65], folder[4096];
     ProtobufCMessage *answer; /* arena message, freed with the task */
-    void             *extra;  /* cop_free */
-    uint32_t          method;
+    void *extra;              /* cop_free */
+    uint32_t method;
 };
 
-/* A task that takes over the request and its message; NULL (and the request answered) when out of memory. */
+/* A task that takes over the request and its message; NULL (and the request answered) when out of
+ * memory. */
 api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCMessage *message);
-void      api_task_start(api_task *task);
-void      api_task_free(api_task *task);
+void api_task_start(api_task *task);
+void api_task_free(api_task *task);
 /* Answers. `bulk` is moved. */
-void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer, cop_buffer *bulk);
+void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer,
+                cop_buffer *bulk);
 void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
 api_note *api_note_find(struct coord_api *api, uint64_t job);
 api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of memory */
-void      api_note_remove(struct coord_api *api, uint64_t job);
+void api_note_remove(struct coord_api *api, uint64_t job);
 /* Fills a status from note and core; strings are borrowed from the note. */
 void api_status(coord_server *server, const api_note *note, Coppice__Api__JobStatus *out);
 /* Ownership of request and message goes to the handler. */

@@ -1,5 +1,6 @@
-/* The coordinator, as programs embed it: one loop thread that owns all decisions (core.h), a store thread, and compute threads for updates.
- * `coppice-coordinator` and `coppice run` use this header and nothing else of this folder. */
+/* The coordinator, as programs embed it: one loop thread that owns all decisions (core.h), a store
+ * thread, and compute threads for updates. `coppice-coordinator` and `coppice run` use this header
+ * and nothing else of this folder. */
 #ifndef COP_COORDINATOR_COORDINATOR_H
 #define COP_COORDINATOR_COORDINATOR_H
 
@@ -15,43 +16,49 @@
 typedef struct coord_server coord_server;
 
 typedef struct coord_config {
-    const char        *state;       /* folder of store, token, data, checkpoints; NULL: no store (coppice run keeps a run folder) */
-    const char *const *listen;      /* URLs, NULL-terminated; NULL or empty: none (in process) */
-    const char        *data_folder; /* --data: named sets offered to jobs; or NULL */
-    uint64_t           quota;       /* bytes for data and checkpoints; 0: none */
-    int                update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
-    bool               insecure;    /* allow listening beyond loopback */
+    const char *state; /* folder of store, token, data, checkpoints; NULL: no store (coppice run
+                          keeps a run folder) */
+    const char *const *listen; /* URLs, NULL-terminated; NULL or empty: none (in process) */
+    const char *data_folder;   /* --data: named sets offered to jobs; or NULL */
+    uint64_t quota;            /* bytes for data and checkpoints; 0: none */
+    int update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
+    bool insecure;      /* allow listening beyond loopback */
     const cop_kernels *kernels;
-    unsigned char      self_test[32];
-    /* Kept for tests: flip one bit of the first mask (-1 none)? swap two shards? never set by programs. */
+    unsigned char self_test[32];
+    /* Kept for tests: flip one bit of the first mask (-1 none)? swap two shards? never set by
+     * programs. */
 } coord_config;
 
-/* Starts everything: opens or creates the store (refuses a newer one), writes the token file, takes up unfinished jobs, listens. When it returns OK,
- * it is ready. Errors are bad configuration, a port in use, a folder that cannot be written, a store of a newer version, a folder that
- * another coordinator holds. */
+/* Starts everything: opens or creates the store (refuses a newer one), writes the token file, takes
+ * up unfinished jobs, listens. When it returns OK, it is ready. Errors are bad configuration, a
+ * port in use, a folder that cannot be written, a store of a newer version, a folder that another
+ * coordinator holds. */
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error);
 /* Graceful: checkpoints running jobs, answers held requests, closes. Then frees. */
 void coord_stop(coord_server *server);
-cop_server *coord_transport(coord_server *server); /* for cop_link_open_local */
+cop_server *coord_transport(coord_server *server);   /* for cop_link_open_local */
 const char *coord_token(const coord_server *server); /* "" when none is required */
 
 /* ---- for `coppice run`: one job in this process, without a store ---- */
 typedef struct coord_progress {
     uint64_t step, steps, first_step_ms; /* from coord_run_submit to the first completed step */
-    double   epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds, best_error;
-    bool     has_train_loss, has_evaluation, evaluated_on_test, finished;
+    double epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds,
+        best_error;
+    bool has_train_loss, has_evaluation, evaluated_on_test, finished;
     uint64_t leases_repeated;
-    int      workers, state; /* state: Coppice__Api__State */
-    char     digest[65]; /* final weights when finished */
-    char     text[512];  /* error or warning */
+    int workers, state; /* state: Coppice__Api__State */
+    char digest[65];    /* final weights when finished */
+    char text[512];     /* error or warning */
 } coord_progress;
 typedef struct coord_run_options {
-    const char *folder; /* run folder: checkpoints/, metrics.sqlite, model.safetensors are written there */
-    bool        resume; /* from its newest checkpoint */
-    double      timeout_s; /* wait at most so long for workers (0: for ever) */
+    const char
+        *folder; /* run folder: checkpoints/, metrics.sqlite, model.safetensors are written there */
+    bool resume; /* from its newest checkpoint */
+    double timeout_s; /* wait at most so long for workers (0: for ever) */
 } coord_run_options;
 /* Hands over job and data (owned by the server from here). One job at a time. */
-cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data, const coord_run_options *options, cop_error *error);
+cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
+                         const coord_run_options *options, cop_error *error);
 /* Snapshot, any thread; waits until something changed or wait_ms passed. */
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out);
 /* Ask it to checkpoint and stop (signals). Progress then shows finished with state PAUSED. */

@@ -1,15 +1,20 @@
-/* The coordinator's decisions, sans-I/O: plain structs in (event, now), actions out. No sockets, clocks, files, threads or tensors; memory
- * only when workers or jobs are added. The host (host.c) turns messages into events and actions into messages; tests and the simulator drive the same code
+/* The coordinator's decisions, sans-I/O: plain structs in (event, now), actions out. No sockets,
+ * clocks, files, threads or tensors; memory only when workers or jobs are added. The host (host.c)
+ * turns messages into events and actions into messages; tests and the simulator drive the same code
  * with virtual time.
  *
- * Parts: registry (workers, heartbeats, drain), scheduler (which block to whom; jobs share the pool by priority, then fair share), round (one step of one
- * job: blocks, leases, results), job lifecycle. Invariants, asserted after every event in debug builds: at most one result per shard and step is
- * kept; every lease has a deadline; a block is pending, leased or done; every held pull belongs to a live worker.
+ * Parts: registry (workers, heartbeats, drain), scheduler (which block to whom; jobs share the pool
+ * by priority, then fair share), round (one step of one job: blocks, leases, results), job
+ * lifecycle. Invariants, asserted after every event in debug builds: at most one result per shard
+ * and step is kept; every lease has a deadline; a block is pending, leased or done; every held pull
+ * belongs to a live worker.
  *
- * Life of a job: JOB_ADDED (QUEUED) -> scheduler: ACTION_LOAD -> JOB_LOADED (RUNNING) -> per step: leases -> RESULTs -> ACTION_UPDATE -> UPDATED ->
- * [ACTION_METRICS] -> at an epoch's end [evaluation leases -> ACTION_EVALUATED] -> [ACTION_CHECKPOINT, asynchronous] -> next step ... -> last step: evaluation,
- * final ACTION_CHECKPOINT (final = true) -> CHECKPOINTED -> COMPLETED, ACTION_UNLOAD.
- * Pause: the step under way is finished, ACTION_CHECKPOINT, PAUSED, ACTION_UNLOAD. Cancel: leases are canceled, CANCELED, ACTION_UNLOAD at once. */
+ * Life of a job: JOB_ADDED (QUEUED) -> scheduler: ACTION_LOAD -> JOB_LOADED (RUNNING) -> per step:
+ * leases -> RESULTs -> ACTION_UPDATE -> UPDATED -> [ACTION_METRICS] -> at an epoch's end
+ * [evaluation leases -> ACTION_EVALUATED] -> [ACTION_CHECKPOINT, asynchronous] -> next step ... ->
+ * last step: evaluation, final ACTION_CHECKPOINT (final = true) -> CHECKPOINTED -> COMPLETED,
+ * ACTION_UNLOAD. Pause: the step under way is finished, ACTION_CHECKPOINT, PAUSED, ACTION_UNLOAD.
+ * Cancel: leases are canceled, CANCELED, ACTION_UNLOAD at once. */
 #ifndef COP_COORDINATOR_CORE_H
 #define COP_COORDINATOR_CORE_H
 
@@ -20,136 +25,203 @@
 #include "common/base/limits.h"
 
 typedef enum coord_job_state { /* = coppice.api.State */
-    COORD_QUEUED = 1, COORD_RUNNING, COORD_PAUSED, COORD_COMPLETED, COORD_FAILED, COORD_CANCELED
+                               COORD_QUEUED = 1,
+                               COORD_RUNNING,
+                               COORD_PAUSED,
+                               COORD_COMPLETED,
+                               COORD_FAILED,
+                               COORD_CANCELED
 } coord_job_state;
 
 /* What the core knows of a job: numbers only. */
 typedef struct coord_job_info {
-    uint64_t        job; /* id, ascending in order of submission, never 0 */
-    int32_t         priority;
-    uint32_t        batch, shards, train_samples;
-    uint64_t        steps, steps_per_epoch;
-    bool            last_keep;
-    uint32_t        evaluate_samples; /* of the part that is evaluated; 0: never */
-    uint32_t        evaluate_every;   /* epochs */
-    uint64_t        checkpoint_every; /* steps */
-    uint32_t        workers_max;      /* limits.workers; 0: any */
-    uint64_t        timeout_ns;       /* limits.timeout; 0: none */
-    uint64_t        fingerprint;      /* hash of the pinned fingerprint (numerics: openblas); 0: any worker will do. With pin_first set and fingerprint 0, the first
-                                         worker that gets a lease decides it */
-    bool            pin_first;
-    coord_job_state state;            /* QUEUED or PAUSED when added; finished ones are not added */
+    uint64_t job; /* id, ascending in order of submission, never 0 */
+    int32_t priority;
+    uint32_t batch, shards, train_samples;
+    uint64_t steps, steps_per_epoch;
+    bool last_keep;
+    uint32_t evaluate_samples; /* of the part that is evaluated; 0: never */
+    uint32_t evaluate_every;   /* epochs */
+    uint64_t checkpoint_every; /* steps */
+    uint32_t workers_max;      /* limits.workers; 0: any */
+    uint64_t timeout_ns;       /* limits.timeout; 0: none */
+    uint64_t fingerprint; /* hash of the pinned fingerprint (numerics: openblas); 0: any worker will
+                             do. With pin_first set and fingerprint 0, the first worker that gets a
+                             lease decides it */
+    bool pin_first;
+    coord_job_state state; /* QUEUED or PAUSED when added; finished ones are not added */
 } coord_job_info;
 
 typedef enum coord_event_type {
-    COORD_EVENT_TICK = 1,       /* at least every 50 ms while anything is active */
-    COORD_EVENT_WORKER_JOINED,  /* worker */
-    COORD_EVENT_WORKER_GONE,    /* worker: connection lost or said goodbye */
-    COORD_EVENT_WORKER_DRAIN,   /* worker: give it nothing more, tell it (client asked) */
-    COORD_EVENT_HEARTBEAT,      /* worker */
-    COORD_EVENT_PULL,           /* worker, pull: it wants work; the host holds the request until an action names it */
-    COORD_EVENT_RESULT,         /* worker, result: before the PULL it came with */
-    COORD_EVENT_JOB_ADDED,      /* info */
-    COORD_EVENT_JOB_LOADED,     /* loaded: data and weights are there */
-    COORD_EVENT_JOB_FAILED,     /* job, text: the host could not load it, or found it diverged */
-    COORD_EVENT_JOB_PAUSE, COORD_EVENT_JOB_RESUME, COORD_EVENT_JOB_CANCEL, /* job */
-    COORD_EVENT_JOB_EVALUATE,   /* job: a client asks for an evaluation of the newest weights (RUNNING: after this step; else ignored) */
-    COORD_EVENT_UPDATED,        /* job, step, ok: the new weights are version `step`. Not ok: nothing was changed, a gradient was not finite; result.first = the
-                                   first shard of the block at fault */
-    COORD_EVENT_CHECKPOINTED,   /* job, step, ok */
-    COORD_EVENT_STOP            /* graceful stop: finish steps under way, checkpoint all running jobs, then ACTION_STOPPED */
+    COORD_EVENT_TICK = 1,      /* at least every 50 ms while anything is active */
+    COORD_EVENT_WORKER_JOINED, /* worker */
+    COORD_EVENT_WORKER_GONE,   /* worker: connection lost or said goodbye */
+    COORD_EVENT_WORKER_DRAIN,  /* worker: give it nothing more, tell it (client asked) */
+    COORD_EVENT_HEARTBEAT,     /* worker */
+    COORD_EVENT_PULL,   /* worker, pull: it wants work; the host holds the request until an action
+                           names it */
+    COORD_EVENT_RESULT, /* worker, result: before the PULL it came with */
+    COORD_EVENT_JOB_ADDED,  /* info */
+    COORD_EVENT_JOB_LOADED, /* loaded: data and weights are there */
+    COORD_EVENT_JOB_FAILED, /* job, text: the host could not load it, or found it diverged */
+    COORD_EVENT_JOB_PAUSE,
+    COORD_EVENT_JOB_RESUME,
+    COORD_EVENT_JOB_CANCEL,   /* job */
+    COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights
+                                 (RUNNING: after this step; else ignored) */
+    COORD_EVENT_UPDATED, /* job, step, ok: the new weights are version `step`. Not ok: nothing was
+                            changed, a gradient was not finite; result.first = the first shard of
+                            the block at fault */
+    COORD_EVENT_CHECKPOINTED, /* job, step, ok */
+    COORD_EVENT_STOP /* graceful stop: finish steps under way, checkpoint all running jobs, then
+                        ACTION_STOPPED */
 } coord_event_type;
 
 typedef struct coord_result_info {
     uint64_t lease, job, step, compute_ns;
     uint32_t attempt, first, count;
-    bool     evaluate; /* kind */
-    bool     finite;   /* loss and gradient, checked by the host */
-    bool     failed;   /* the worker could not compute it: text says why */
-    double   loss;
+    bool evaluate; /* kind */
+    bool finite;   /* loss and gradient, checked by the host */
+    bool failed;   /* the worker could not compute it: text says why */
+    double loss;
     uint64_t correct, samples;
-    uint64_t slot;     /* host's handle of the gradient; the core answers with KEEP or DROP for it */
-    uint64_t digest;   /* XXH3 of the gradient when not finite or speculative (0: not computed) */
+    uint64_t slot;   /* host's handle of the gradient; the core answers with KEEP or DROP for it */
+    uint64_t digest; /* XXH3 of the gradient when not finite or speculative (0: not computed) */
 } coord_result_info;
 
 typedef struct coord_event {
     coord_event_type type;
-    uint64_t         worker, job, step;
-    bool             ok;
-    const char      *text; /* borrowed for the call */
-    struct { const char *name; uint32_t threads; uint64_t fingerprint; } joined;
-    struct { uint64_t request, have_job, have_version; } pull; /* request: host's handle */
-    coord_result_info     result;
-    coord_job_info        info;
-    /* JOB_LOADED: completed steps, and the running sums of the epoch under way (exact f64), seconds spent, best error (-1: none) */
-    struct { uint64_t step; double loss_sum; uint64_t samples, correct; double seconds, best_error; } loaded;
+    uint64_t worker, job, step;
+    bool ok;
+    const char *text; /* borrowed for the call */
+    struct {
+        const char *name;
+        uint32_t threads;
+        uint64_t fingerprint;
+    } joined;
+    struct {
+        uint64_t request, have_job, have_version;
+    } pull; /* request: host's handle */
+    coord_result_info result;
+    coord_job_info info;
+    /* JOB_LOADED: completed steps, and the running sums of the epoch under way (exact f64), seconds
+     * spent, best error (-1: none) */
+    struct {
+        uint64_t step;
+        double loss_sum;
+        uint64_t samples, correct;
+        double seconds, best_error;
+    } loaded;
 } coord_event;
 
 typedef enum coord_action_type {
-    COORD_ACTION_LEASE = 1,   /* answer `request` with `lease` */
-    COORD_ACTION_NOTHING,     /* answer `request`: retry_ms, drain, unknown */
-    COORD_ACTION_KEEP,        /* slot: the result is part of the round */
-    COORD_ACTION_DROP,        /* slot: late, double, stale, not wanted */
-    COORD_ACTION_LOAD,        /* job: make data, weights (newest checkpoint or initial) and optimizer state resident */
-    COORD_ACTION_UNLOAD,      /* job: release them (unfinished checkpoints still complete) */
-    COORD_ACTION_UPDATE,      /* job, step, update: average the blocks and update; answer UPDATED */
-    COORD_ACTION_METRICS,     /* job, step, metrics: one completed step */
-    COORD_ACTION_EPOCH,       /* job, step, metrics: sums over the epoch that ended */
-    COORD_ACTION_EVALUATED,   /* job, step, metrics: an evaluation ended */
-    COORD_ACTION_CHECKPOINT,  /* job, step, checkpoint: answer CHECKPOINTED */
-    COORD_ACTION_STATE,       /* job, state, text: persist and tell watchers */
-    COORD_ACTION_DISCONNECT,  /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its pipes (no WORKER_GONE event needed after) */
-    COORD_ACTION_EVENT,       /* job (0: none), text: for the event log and `logs`; level warn if ok is false. fingerprint: the job was pinned to it just now,
-                                 by `worker` (persist it: JOB_ADDED after a restart carries it); else 0 */
-    COORD_ACTION_DIVERGED,    /* job, step, slot, lease.first, lease.count: twice not finite; answer JOB_FAILED with the whole sentence */
+    COORD_ACTION_LEASE = 1, /* answer `request` with `lease` */
+    COORD_ACTION_NOTHING,   /* answer `request`: retry_ms, drain, unknown */
+    COORD_ACTION_KEEP,      /* slot: the result is part of the round */
+    COORD_ACTION_DROP,      /* slot: late, double, stale, not wanted */
+    COORD_ACTION_LOAD, /* job: make data, weights (newest checkpoint or initial) and optimizer state
+                          resident */
+    COORD_ACTION_UNLOAD,     /* job: release them (unfinished checkpoints still complete) */
+    COORD_ACTION_UPDATE,     /* job, step, update: average the blocks and update; answer UPDATED */
+    COORD_ACTION_METRICS,    /* job, step, metrics: one completed step */
+    COORD_ACTION_EPOCH,      /* job, step, metrics: sums over the epoch that ended */
+    COORD_ACTION_EVALUATED,  /* job, step, metrics: an evaluation ended */
+    COORD_ACTION_CHECKPOINT, /* job, step, checkpoint: answer CHECKPOINTED */
+    COORD_ACTION_STATE,      /* job, state, text: persist and tell watchers */
+    COORD_ACTION_DISCONNECT, /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its pipes
+                                (no WORKER_GONE event needed after) */
+    COORD_ACTION_EVENT,    /* job (0: none), text: for the event log and `logs`; level warn if ok is
+                              false. fingerprint: the job was pinned to it just now,    by `worker`
+                              (persist it: JOB_ADDED after a restart carries it); else 0 */
+    COORD_ACTION_DIVERGED, /* job, step, slot, lease.first, lease.count: twice not finite; answer
+                              JOB_FAILED with the whole sentence */
     COORD_ACTION_STOPPED
 } coord_action_type;
 
-typedef struct coord_block { uint32_t first, count; uint64_t slot; } coord_block;
+typedef struct coord_block {
+    uint32_t first, count;
+    uint64_t slot;
+} coord_block;
 
 typedef struct coord_action {
     coord_action_type type;
-    uint64_t          job, step, worker, request, slot, fingerprint;
-    bool              ok;
-    coord_job_state   state;
-    char              text[256];
-    struct { uint64_t lease, version, deadline_ns; uint32_t attempt, first, count, batch; bool evaluate; } lease;
-    struct { uint32_t retry_ms; bool drain, unknown; } nothing;
-    /* blocks ascending, together all shards; borrowed until the next coord_core_step. Sum of losses by D5's tree over the blocks. */
-    struct { const coord_block *blocks; uint32_t count, batch; } update;
-    struct { double loss_sum; uint64_t samples, correct, compute_ns; double seconds; } metrics; /* seconds: training time of the job so far */
-    struct { double loss_sum; uint64_t samples, correct; double seconds, best_error; bool best, final; } checkpoint;
+    uint64_t job, step, worker, request, slot, fingerprint;
+    bool ok;
+    coord_job_state state;
+    char text[256];
+    struct {
+        uint64_t lease, version, deadline_ns;
+        uint32_t attempt, first, count, batch;
+        bool evaluate;
+    } lease;
+    struct {
+        uint32_t retry_ms;
+        bool drain, unknown;
+    } nothing;
+    /* blocks ascending, together all shards; borrowed until the next coord_core_step. Sum of losses
+     * by D5's tree over the blocks. */
+    struct {
+        const coord_block *blocks;
+        uint32_t count, batch;
+    } update;
+    struct {
+        double loss_sum;
+        uint64_t samples, correct, compute_ns;
+        double seconds;
+    } metrics; /* seconds: training time of the job so far */
+    struct {
+        double loss_sum;
+        uint64_t samples, correct;
+        double seconds, best_error;
+        bool best, final;
+    } checkpoint;
 } coord_action;
 
 /* Actions of one step, in order; grows as needed and is reused. */
-typedef struct coord_actions { coord_action *items; uint32_t count, capacity; } coord_actions;
+typedef struct coord_actions {
+    coord_action *items;
+    uint32_t count, capacity;
+} coord_actions;
 
 typedef struct coord_core coord_core;
 typedef struct coord_core_config {
-    uint32_t jobs_running_max;     /* resident at once (default 4) */
-    uint64_t lease_floor_ns;       /* shortest lease deadline (default 5 s) */
-    uint32_t lease_overhead_percent; /* of one shard's time that a lease costs beside computing: steers block sizes (default 25) */
-    uint64_t heartbeat_ns;         /* default COP_HEARTBEAT_MS */
-    bool     heartbeats;           /* false in process: workers cannot go silent */
+    uint32_t jobs_running_max;       /* resident at once (default 4) */
+    uint64_t lease_floor_ns;         /* shortest lease deadline (default 5 s) */
+    uint32_t lease_overhead_percent; /* of one shard's time that a lease costs beside computing:
+                                        steers block sizes (default 25) */
+    uint64_t heartbeat_ns;           /* default COP_HEARTBEAT_MS */
+    bool heartbeats;                 /* false in process: workers cannot go silent */
 } coord_core_config;
 
 cop_err coord_core_create(const coord_core_config *config, coord_core **out); /* NO_MEMORY */
-void    coord_core_destroy(coord_core *core);
-/* The one entry. `out` is cleared first, then filled. NO_MEMORY leaves the core consistent (the event did not happen). */
-cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns, coord_actions *out);
-void    coord_actions_fini(coord_actions *actions);
+void coord_core_destroy(coord_core *core);
+/* The one entry. `out` is cleared first, then filled. NO_MEMORY leaves the core consistent (the
+ * event did not happen). */
+cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns,
+                        coord_actions *out);
+void coord_actions_fini(coord_actions *actions);
 
 /* For `jobs`, `workers`, status: snapshots without side effects. False: unknown. */
 typedef struct coord_job_view {
-    coord_job_info info; uint64_t step; double epoch; uint32_t workers; uint64_t leases_given, leases_repeated, results_ignored;
-    double seconds, samples_per_s, eta_seconds, loss, error, best_error; bool has_loss, has_error; const char *waiting_for;
+    coord_job_info info;
+    uint64_t step;
+    double epoch;
+    uint32_t workers;
+    uint64_t leases_given, leases_repeated, results_ignored;
+    double seconds, samples_per_s, eta_seconds, loss, error, best_error;
+    bool has_loss, has_error;
+    const char *waiting_for;
 } coord_job_view;
 bool coord_core_job(const coord_core *core, uint64_t job, uint64_t now_ns, coord_job_view *out);
 typedef struct coord_worker_view {
-    uint64_t worker, job, lease, shards, joined_ns; const char *name; uint32_t threads; bool draining, computing; double ms_per_shard;
+    uint64_t worker, job, lease, shards, joined_ns;
+    const char *name;
+    uint32_t threads;
+    bool draining, computing;
+    double ms_per_shard;
 } coord_worker_view;
 uint32_t coord_core_worker_count(const coord_core *core);
-bool     coord_core_worker_at(const coord_core *core, uint32_t index, coord_worker_view *out);
-bool     coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_view *out);
+bool coord_core_worker_at(const coord_core *core, uint32_t index, coord_worker_view *out);
+bool coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_view *out);
 
 #endif

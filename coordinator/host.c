@@ -125,8 +125,7 @@ static void close_handle(uv_handle_t *handle, void *unused) {
 }
 
 /* What the other threads still do is finished, and their mail is read: nobody posts after this. */
-static void finish_work(coord_server *server)
-{
+static void finish_work(coord_server *server) {
     if (server->pool) coord_pool_destroy(server->pool);
     if (server->saver) coord_saver_destroy(server->saver);
     server->pool = NULL;

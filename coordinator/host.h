@@ -1,7 +1,9 @@
-/* The inside of the coordinator's host: what turns messages into events of the core and the core's actions into deeds. Everything here runs on the loop
- * thread unless a comment says otherwise. Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), actions.c (what the core wants),
- * resident.c (tensors of the jobs under way), saver.c (checkpoints, on its own thread), api*.c (what clients ask), datasets.c (data sets by content), run.c
- * (the embedding of `coppice run`). */
+/* The inside of the coordinator's host: what turns messages into events of the core and the core's
+ * actions into deeds. Everything here runs on the loop thread unless a comment says otherwise.
+ * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), actions.c
+ * (what the core wants), resident.c (tensors of the jobs under way), saver.c (checkpoints, on its
+ * own thread), api*.c (what clients ask), datasets.c (data sets by content), run.c (the embedding
+ * of `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
 
@@ -27,111 +29,114 @@ struct coord_mail {
 typedef struct coord_session {
     uint64_t worker, secret; /* id, and the number that binds the control socket; worker 0: free */
     uint64_t connection[2];  /* work, control; 0: none */
-    uint64_t held;           /* the PULL under way (cop_request *), for answering at the end; 0: none */
-    uint64_t cancel_lease;   /* told at the next heartbeat */
-    bool     drain;
+    uint64_t held; /* the PULL under way (cop_request *), for answering at the end; 0: none */
+    uint64_t cancel_lease; /* told at the next heartbeat */
+    bool drain;
     uint32_t threads;
-    char     name[COP_NAME_MAX], isa[16], address[64], build[64];
+    char name[COP_NAME_MAX], isa[16], address[64], build[64];
 } coord_session;
 
 /* A gradient (or an evaluation's figures) that came in: the core knows it by slot number. */
 typedef struct coord_slot {
     cop_buffer *gradient; /* held; NULL for evaluations */
-    bool        used;
+    bool used;
 } coord_slot;
 
-/* One immutable version of a job's weights and optimizer state. Two per job: the update reads one and writes the other. */
+/* One immutable version of a job's weights and optimizer state. Two per job: the update reads one
+ * and writes the other. */
 typedef struct coord_version {
-    uint64_t    step;
+    uint64_t step;
     cop_buffer *weights; /* published: leases hold it */
     cop_buffer *state[2];
 } coord_version;
 
 /* A job whose data and tensors are in memory. */
 typedef struct coord_resident {
-    uint64_t      id; /* 0: free */
-    bool          reserved; /* is being loaded: not free */
-    cop_job      *job;
-    cop_data     *data;
+    uint64_t id;   /* 0: free */
+    bool reserved; /* is being loaded: not free */
+    cop_job *job;
+    cop_data *data;
     cop_data_view view;
-    cop_buffer   *spec; /* packed job, part[3] of leases */
-    char         *folder; /* checkpoints and model go there; NULL: nowhere */
-    int           states;
+    cop_buffer *spec; /* packed job, part[3] of leases */
+    char *folder;     /* checkpoints and model go there; NULL: nowhere */
+    int states;
     coord_version current;
     cop_buffer_pool *weight_pool, *rows_pool, *labels_pool;
     /* the step whose leases are given out now */
-    uint64_t  rows_step;
+    uint64_t rows_step;
     uint32_t *rows, row_count; /* D1 */
-    int32_t  *slice_first;     /* shards + 1 offsets, D2 */
+    int32_t *slice_first;      /* shards + 1 offsets, D2 */
     /* the update under way */
-    coord_task   task;
-    coord_mail   task_mail;
+    coord_task task;
+    coord_mail task_mail;
     coord_server *server;
-    cop_update   update;
+    cop_update update;
     coord_version next;
     const float **gradients;
-    uint64_t     *update_slots;
-    uint32_t     *update_first; /* first shards of its blocks */
-    int16_t      *tree_ops;
-    cop_tree      tree;
-    uint32_t      update_count;
-    bool          update_running, unload_wanted;
-    atomic_int    finite;
-    uint64_t      first_step_ns; /* when the first step was completed; 0: not yet */
-    uint64_t      loaded_ns;
+    uint64_t *update_slots;
+    uint32_t *update_first; /* first shards of its blocks */
+    int16_t *tree_ops;
+    cop_tree tree;
+    uint32_t update_count;
+    bool update_running, unload_wanted;
+    atomic_int finite;
+    uint64_t first_step_ns; /* when the first step was completed; 0: not yet */
+    uint64_t loaded_ns;
 } coord_resident;
 
 /* What is shown of a job to watchers: see run.c and api.c. */
 struct coord_run;
 
 struct coord_server {
-    coord_config     config;
-    char            *state_folder, *data_folder;
-    char             token[65];
-    uv_loop_t        loop;
-    uv_thread_t      thread;
-    uv_async_t       wake;
-    uv_timer_t       tick;
-    uv_mutex_t       mail_mutex;
-    coord_mail      *mail_head, *mail_tail;
-    bool             stopping, stopped, thread_started, handles_open;
-    cop_server      *transport;
-    coord_core      *core;
-    coord_actions    actions;
-    coord_pool      *pool;
-    coord_store     *store;
-    struct coord_saver    *saver;
+    coord_config config;
+    char *state_folder, *data_folder;
+    char token[65];
+    uv_loop_t loop;
+    uv_thread_t thread;
+    uv_async_t wake;
+    uv_timer_t tick;
+    uv_mutex_t mail_mutex;
+    coord_mail *mail_head, *mail_tail;
+    bool stopping, stopped, thread_started, handles_open;
+    cop_server *transport;
+    coord_core *core;
+    coord_actions actions;
+    coord_pool *pool;
+    coord_store *store;
+    struct coord_saver *saver;
     struct coord_datasets *datasets;
-    struct coord_api      *api;
-    struct coord_run      *run;        /* loop thread; NULL until the job was added */
-    struct coord_run      *run_shared; /* set by coord_run_submit, for its caller */
-    coord_session   *sessions; /* COP_WORKERS_MAX */
-    uint64_t         next_worker;
-    coord_slot      *slots; /* COORD_SLOTS_MAX; slot numbers start at 1 */
-    uint32_t         slot_hint;
-    coord_resident   resident[COORD_RESIDENT_MAX];
+    struct coord_api *api;
+    struct coord_run *run;        /* loop thread; NULL until the job was added */
+    struct coord_run *run_shared; /* set by coord_run_submit, for its caller */
+    coord_session *sessions;      /* COP_WORKERS_MAX */
+    uint64_t next_worker;
+    coord_slot *slots; /* COORD_SLOTS_MAX; slot numbers start at 1 */
+    uint32_t slot_hint;
+    coord_resident resident[COORD_RESIDENT_MAX];
     /* events raised while actions are carried out wait here */
-    coord_event     *queue;
-    uint32_t         queue_count, queue_capacity;
-    bool             dispatching;
-    uint64_t         started_ns;
-    int              lock_file;
-    uv_sem_t         ready;
-    cop_error        start_error;
-    char             failure_text[512]; /* borrowed by a JOB_FAILED event that waits in the queue */
+    coord_event *queue;
+    uint32_t queue_count, queue_capacity;
+    bool dispatching;
+    uint64_t started_ns;
+    int lock_file;
+    uv_sem_t ready;
+    cop_error start_error;
+    char failure_text[512]; /* borrowed by a JOB_FAILED event that waits in the queue */
 };
 
 /* ---- host.c ---- */
 /* Hand a piece of work to the loop thread. Any thread. */
 void coord_post(coord_server *server, coord_mail *mail);
-/* Feed the core and carry out what it wants. Re-entrant: an event raised by an action is taken after the others. */
+/* Feed the core and carry out what it wants. Re-entrant: an event raised by an action is taken
+ * after the others. */
 void coord_dispatch(coord_server *server, const coord_event *event);
 
 /* ---- sessions.c ---- */
 void coord_on_request(void *context, cop_request *request);
 void coord_on_gone(void *context, uint64_t connection);
 coord_session *coord_session_find(coord_server *server, uint64_t worker);
-void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Is this token good? Always when none is required. */
 bool coord_token_ok(const coord_server *server, const char *token);
 
@@ -140,53 +145,65 @@ void coord_carry_out(coord_server *server, const coord_action *action);
 
 /* ---- resident.c ---- */
 coord_resident *coord_resident_find(coord_server *server, uint64_t job);
-/* Takes over job and data. Allocates everything that steps need, fills the weights (from the newest checkpoint in `folder`, if `resume`, else initial).
- * Slow: runs on libuv's thread pool. */
-cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data, const char *folder, bool resume,
-                               cop_checkpoint *start, cop_str *notes, cop_error *error);
-void    coord_resident_fini(coord_resident *resident);
-/* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless `have_spec`). NO_MEMORY possible. */
-cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action, bool have_weights, bool have_spec, cop_message *message);
+/* Takes over job and data. Allocates everything that steps need, fills the weights (from the newest
+ * checkpoint in `folder`, if `resume`, else initial). Slow: runs on libuv's thread pool. */
+cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data,
+                               const char *folder, bool resume, cop_checkpoint *start,
+                               cop_str *notes, cop_error *error);
+void coord_resident_fini(coord_resident *resident);
+/* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless
+ * `have_spec`). NO_MEMORY possible. */
+cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action,
+                                  bool have_weights, bool have_spec, cop_message *message);
 /* Start averaging and updating on the compute threads; UPDATED or JOB_FAILED follows. */
-void coord_resident_update(coord_server *server, coord_resident *resident, const coord_action *action);
+void coord_resident_update(coord_server *server, coord_resident *resident,
+                           const coord_action *action);
 /* A sentence about a gradient that is not finite: step, shards, layer. */
-void coord_resident_describe(const coord_resident *resident, const coord_action *action, const cop_buffer *gradient, char *out, size_t size);
+void coord_resident_describe(const coord_resident *resident, const coord_action *action,
+                             const cop_buffer *gradient, char *out, size_t size);
 
 /* ---- saver.c: checkpoints, models; its own thread ---- */
 cop_err coord_saver_create(coord_server *server, struct coord_saver **out, cop_error *error);
-/* Writes the current version of `resident` (holds what it needs); CHECKPOINTED follows. final: also model.safetensors. */
-void coord_saver_submit(struct coord_saver *saver, coord_resident *resident, const coord_action *action);
+/* Writes the current version of `resident` (holds what it needs); CHECKPOINTED follows. final: also
+ * model.safetensors. */
+void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
+                        const coord_action *action);
 void coord_saver_destroy(struct coord_saver *saver); /* finishes what was submitted */
 
 /* ---- api.c ---- */
 cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error *error);
-void    coord_api_destroy(struct coord_api *api);
+void coord_api_destroy(struct coord_api *api);
 /* At the end, on the loop: finishes tasks, answers held requests. */
-void    coord_api_release(coord_server *server);
-void    coord_api_on_call(coord_server *server, cop_request *request);
-void    coord_api_on_gone(coord_server *server, uint64_t connection);
-/* Something about this job changed: watchers are answered (not more often than every 100 ms each). job 0: workers or data changed. */
-void    coord_api_changed(coord_server *server, uint64_t job);
-void    coord_api_tick(coord_server *server, uint64_t now_ns);
-/* Load a job that is not resident (ACTION_LOAD): job from the store, data from datasets, on libuv's thread pool; then JOB_LOADED or JOB_FAILED. */
-void    coord_api_load(coord_server *server, uint64_t job);
+void coord_api_release(coord_server *server);
+void coord_api_on_call(coord_server *server, cop_request *request);
+void coord_api_on_gone(coord_server *server, uint64_t connection);
+/* Something about this job changed: watchers are answered (not more often than every 100 ms each).
+ * job 0: workers or data changed. */
+void coord_api_changed(coord_server *server, uint64_t job);
+void coord_api_tick(coord_server *server, uint64_t now_ns);
+/* Load a job that is not resident (ACTION_LOAD): job from the store, data from datasets, on libuv's
+ * thread pool; then JOB_LOADED or JOB_FAILED. */
+void coord_api_load(coord_server *server, uint64_t job);
 /* Take up unfinished jobs of the store at start. */
 cop_err coord_api_recover(coord_server *server, cop_error *error);
 /* Metrics for watchers: what METRICS, EPOCH, EVALUATED, CHECKPOINTED said last, kept per job. */
-void    coord_api_note(coord_server *server, const coord_action *action, const char *digest);
+void coord_api_note(coord_server *server, const coord_action *action, const char *digest);
 const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size);
 
 /* ---- datasets.c ---- */
-cop_err coord_datasets_open(const char *state_folder, const char *data_folder, uint64_t quota, struct coord_datasets **out, cop_error *error);
-void    coord_datasets_close(struct coord_datasets *datasets);
+cop_err coord_datasets_open(const char *state_folder, const char *data_folder, uint64_t quota,
+                            struct coord_datasets **out, cop_error *error);
+void coord_datasets_close(struct coord_datasets *datasets);
 
 /* ---- run.c ---- */
 void coord_run_destroy(struct coord_run *run);
 bool coord_run_owns(const coord_server *server, uint64_t job);
 void coord_run_load(coord_server *server);
-void coord_run_note(coord_server *server, const coord_action *action, const char *digest, const char *text);
+void coord_run_note(coord_server *server, const coord_action *action, const char *digest,
+                    const char *text);
 void coord_run_tick(coord_server *server);
 /* What the core needs to know of a job. */
-void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state, coord_job_info *out);
+void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
+                         coord_job_info *out);
 
 #endif

@@ -201,8 +201,7 @@ static void update_part(coord_task *task, int part, int parts) {
     cop_update_run(&resident_of_task(task)->update, part, parts);
 }
 
-static void release_update_slots(coord_server *server, const coord_resident *r)
-{
+static void release_update_slots(coord_server *server, const coord_resident *r) {
     for (uint32_t i = 0; i < r->update_count; i++) {
         coord_slot *slot = &server->slots[r->update_slots[i] - 1];
         cop_buffer_release(slot->gradient);
@@ -211,31 +210,30 @@ static void release_update_slots(coord_server *server, const coord_resident *r)
 }
 
 /* The first block whose gradient is not finite; the first of all when only their sum is not. */
-static uint32_t find_bad_block(const coord_server *server, const coord_resident *r)
-{
+static uint32_t find_bad_block(const coord_server *server, const coord_resident *r) {
     size_t count = flat_bytes(r) / sizeof(float);
     for (uint32_t i = 0; i < r->update_count; i++)
         if (!server->config.kernels->all_finite(r->gradients[i], count)) return r->update_first[i];
     return r->update_first[0];
 }
 
-static void take_over(coord_server *server, coord_resident *r)
-{
+static void take_over(coord_server *server, coord_resident *r) {
     r->next.step = r->update.step;
     coord_version old = r->current;
     r->current = r->next;
     release_version(&old);
     if (!r->first_step_ns) r->first_step_ns = cop_clock_ns();
     if (take_version(r, &r->next)) return;
-    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = r->id, .text = "the coordinator is out of memory"};
+    coord_event failed = {
+        .type = COORD_EVENT_JOB_FAILED, .job = r->id, .text = "the coordinator is out of memory"};
     coord_dispatch(server, &failed);
 }
 
 /* On the loop: the new version takes over, unless a gradient was not finite. */
-static void update_arrived(coord_server *server, coord_mail *mail)
-{
-    coord_resident *r = (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
-    coord_event     event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
+static void update_arrived(coord_server *server, coord_mail *mail) {
+    coord_resident *r =
+        (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
+    coord_event event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
     event.ok = atomic_load(&r->finite) != 0;
     r->update_running = false;
     if (r->unload_wanted) {
@@ -271,7 +269,8 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
         r->gradients[i] = server->slots[block->slot - 1].gradient->data;
     }
     /* Absent shards are the last ones: the tree over the shards that are there is the same. */
-    int op_count = cop_tree_build_blocks(first[count - 1] + size[count - 1], count, first, size, r->tree_ops);
+    int op_count =
+        cop_tree_build_blocks(first[count - 1] + size[count - 1], count, first, size, r->tree_ops);
     r->update_count = (uint32_t)count;
     r->tree = (cop_tree){.count = count, .op_count = op_count, .ops = r->tree_ops};
     atomic_store(&r->finite, 1);

@@ -1,5 +1,7 @@
-/* The store: jobs, metrics, events and data sets in SQLite (WAL), on a thread of its own: no SQL and no fsync on the loop. Writes are queued (bounded) and
- * committed in batches; a submission is acknowledged only after its commit. Schema versions are migrated upwards; a newer store is refused, not damaged. */
+/* The store: jobs, metrics, events and data sets in SQLite (WAL), on a thread of its own: no SQL
+ * and no fsync on the loop. Writes are queued (bounded) and committed in batches; a submission is
+ * acknowledged only after its commit. Schema versions are migrated upwards; a newer store is
+ * refused, not damaged. */
 #ifndef COP_COORDINATOR_STORE_H
 #define COP_COORDINATOR_STORE_H
 
@@ -11,39 +13,54 @@
 
 typedef struct coord_store coord_store;
 
-/* path: the database file (created). VERSION when it is newer than this program; CORRUPT when it is no store. */
+/* path: the database file (created). VERSION when it is newer than this program; CORRUPT when it is
+ * no store. */
 cop_err coord_store_open(const char *path, coord_store **out, cop_error *error);
 /* Writes out what is queued, then closes and frees. */
 void coord_store_close(coord_store *store);
 
-/* ---- written in order by the store's thread; `done` (may be NULL) is called on that thread after the commit ---- */
+/* ---- written in order by the store's thread; `done` (may be NULL) is called on that thread after
+ * the commit ---- */
 typedef void (*coord_store_done)(void *context, cop_err result, const char *text);
-void coord_store_add_job(coord_store *store, uint64_t job, const char *name, cop_buffer *spec, const char *data_digest,
-                         coord_store_done done, void *context);
-void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state state, const char *text);
+void coord_store_add_job(coord_store *store, uint64_t job, const char *name, cop_buffer *spec,
+                         const char *data_digest, coord_store_done done, void *context);
+void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state state,
+                           const char *text);
 void coord_store_set_digest(coord_store *store, uint64_t job, uint64_t step, const char *digest);
-void coord_store_add_step(coord_store *store, uint64_t job, uint64_t step, double loss, double seconds);
-void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, double epoch, double train_loss, double train_error);
-void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on, double loss, double error, double seconds);
+void coord_store_add_step(coord_store *store, uint64_t job, uint64_t step, double loss,
+                          double seconds);
+void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, double epoch,
+                           double train_loss, double train_error);
+void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on,
+                                double loss, double error, double seconds);
 void coord_store_add_event(coord_store *store, uint64_t job, const char *level, const char *text);
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
-/* Metrics after a checkpoint's step that a restart will write again are replaced (keyed by job and step). */
+/* Metrics after a checkpoint's step that a restart will write again are replaced (keyed by job and
+ * step). */
 void coord_store_flush(coord_store *store); /* waits until all queued writes are committed */
 
 /* ---- reads: any thread, own read connection, never the loop for anything long ---- */
 typedef struct coord_store_job {
-    uint64_t        job;
+    uint64_t job;
     coord_job_state state;
-    char            name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
-    cop_buffer     *spec;
-    uint64_t        step;
-    double          train_loss, test_error, test_loss, seconds;
-    bool            has_train_loss, has_evaluation;
+    char name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
+    cop_buffer *spec;
+    uint64_t step;
+    double train_loss, test_error, test_loss, seconds;
+    bool has_train_loss, has_evaluation;
 } coord_store_job;
 uint64_t coord_store_last_job(coord_store *store);
-cop_err  coord_store_each_job(coord_store *store, uint32_t limit, cop_err (*visit)(void *context, const coord_store_job *job), void *context, cop_error *error); /* newest first */
-cop_err  coord_store_get_job(coord_store *store, uint64_t job, coord_store_job *out, cop_error *error); /* spec is held: release it */
-typedef struct coord_store_event { uint64_t id, job; char time[32], level[8], text[512]; } coord_store_event;
-cop_err  coord_store_each_event(coord_store *store, uint64_t job, uint64_t after, uint32_t limit, cop_err (*visit)(void *context, const coord_store_event *event), void *context, cop_error *error);
+cop_err coord_store_each_job(coord_store *store, uint32_t limit,
+                             cop_err (*visit)(void *context, const coord_store_job *job),
+                             void *context, cop_error *error); /* newest first */
+cop_err coord_store_get_job(coord_store *store, uint64_t job, coord_store_job *out,
+                            cop_error *error); /* spec is held: release it */
+typedef struct coord_store_event {
+    uint64_t id, job;
+    char time[32], level[8], text[512];
+} coord_store_event;
+cop_err coord_store_each_event(coord_store *store, uint64_t job, uint64_t after, uint32_t limit,
+                               cop_err (*visit)(void *context, const coord_store_event *event),
+                               void *context, cop_error *error);
 
 #endif

@@ -11,44 +11,48 @@
 
 /* ---- data list ---- */
 
-static bool in_cache(const char *name)
-{
+static bool in_cache(const char *name) {
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
-    bool  there = folder && cop_folder_exists(folder);
+    bool there = folder && cop_folder_exists(folder);
     cop_free(cache);
     cop_free(folder);
     return there;
 }
 
-static void list_local(const cli_options *options)
-{
-    size_t                 count;
+static void list_local(const cli_options *options) {
+    size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
     for (size_t i = 0; i < count; i++) {
-        const char *where = !sources[i].downloadable ? "built in" : in_cache(sources[i].name) ? "downloaded" : "coppice data get";
-        if (options->json) cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", sources[i].name, where);
-        else cli_print("%-18s %-18s %s\n", sources[i].name, where, sources[i].help);
+        const char *where = !sources[i].downloadable    ? "built in"
+                            : in_cache(sources[i].name) ? "downloaded"
+                                                        : "coppice data get";
+        if (options->json)
+            cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", sources[i].name, where);
+        else
+            cli_print("%-18s %-18s %s\n", sources[i].name, where, sources[i].help);
     }
 }
 
-static void print_set(const Coppice__Api__DataSetInfo *s)
-{
+static void print_set(const Coppice__Api__DataSetInfo *s) {
     char bytes[32];
-    cli_print("%-18s %u + %u samples  %u classes  %s  %.16s...  used by %u jobs\n", s->name ? s->name : "-", s->train, s->test, s->classes,
+    cli_print("%-18s %u + %u samples  %u classes  %s  %.16s...  used by %u jobs\n",
+              s->name ? s->name : "-", s->train, s->test, s->classes,
               cop_format_bytes((double)s->bytes, bytes), s->digest ? s->digest : "", s->jobs);
 }
 
-static cop_err list_remote(const cli_options *options, cop_error *error)
-{
+static cop_err list_remote(const cli_options *options, cop_error *error) {
     Coppice__Api__ListDataRequest request = COPPICE__API__LIST_DATA_REQUEST__INIT;
-    ProtobufCMessage             *answer = NULL;
-    cli_remote                    remote = {0};
+    ProtobufCMessage *answer = NULL;
+    cli_remote remote = {0};
     cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, COPPICE__API__METHOD__LIST_DATA, &request.base, NULL, &coppice__api__list_data_answer__descriptor, &answer, NULL, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__LIST_DATA, &request.base, NULL,
+                            &coppice__api__list_data_answer__descriptor, &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__ListDataAnswer *a = (const Coppice__Api__ListDataAnswer *)answer;
-    if (options->json) cli_print_json(answer);
+    if (options->json)
+        cli_print_json(answer);
     else
         for (size_t i = 0; i < a->n_sets; i++) print_set(a->sets[i]);
     cop_proto_free(answer);
@@ -57,45 +61,49 @@ static cop_err list_remote(const cli_options *options, cop_error *error)
 
 /* ---- data get, rm ---- */
 
-static cop_err get(const cli_options *options, const char *name, cop_error *error)
-{
+static cop_err get(const cli_options *options, const char *name, cop_error *error) {
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
     if (!folder) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    const char  *into = options->out ? options->out : folder;
+    const char *into = options->out ? options->out : folder;
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
     cop_err e = cop_data_get(name, into, cli_data_progress, &bar, error);
     cli_progress_end(&bar);
-    if (!e && options->json) cli_print("{\"name\":\"%s\",\"folder\":\"%s\"}\n", name, into);
-    else if (!e) cli_print("%s is in %s\n", name, into);
+    if (!e && options->json)
+        cli_print("{\"name\":\"%s\",\"folder\":\"%s\"}\n", name, into);
+    else if (!e)
+        cli_print("%s is in %s\n", name, into);
     cop_free(cache);
     cop_free(folder);
     return e;
 }
 
-static cop_err remove_local(const char *name, cop_error *error)
-{
-    size_t                 count;
+static cop_err remove_local(const char *name, cop_error *error) {
+    size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
-    bool                   known = false;
+    bool known = false;
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
-    if (!known || !in_cache(name)) return cop_fail(error, COP_ERR_NOT_FOUND, "there is no downloaded set \"%s\" (coppice data list)", name);
-    char   *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
-    cop_err e = folder ? cop_folder_remove(folder, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!known || !in_cache(name))
+        return cop_fail(error, COP_ERR_NOT_FOUND,
+                        "there is no downloaded set \"%s\" (coppice data list)", name);
+    char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
+    cop_err e = folder ? cop_folder_remove(folder, error)
+                       : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_free(cache);
     cop_free(folder);
     if (!e) cli_print("%s removed\n", name);
     return e;
 }
 
-static cop_err remove_remote(const cli_options *options, const char *name, cop_error *error)
-{
+static cop_err remove_remote(const cli_options *options, const char *name, cop_error *error) {
     Coppice__Api__RemoveDataRequest request = COPPICE__API__REMOVE_DATA_REQUEST__INIT;
-    ProtobufCMessage               *answer = NULL;
-    cli_remote                      remote = {0};
+    ProtobufCMessage *answer = NULL;
+    cli_remote remote = {0};
     request.name_or_digest = (char *)(uintptr_t)name;
     cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, COPPICE__API__METHOD__REMOVE_DATA, &request.base, NULL, &coppice__api__remove_data_answer__descriptor, &answer, NULL, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__REMOVE_DATA, &request.base, NULL,
+                            &coppice__api__remove_data_answer__descriptor, &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     cop_proto_free(answer);
@@ -103,10 +111,10 @@ static cop_err remove_remote(const cli_options *options, const char *name, cop_e
     return COP_OK;
 }
 
-cop_err cli_data(const cli_options *options, cop_error *error)
-{
+cop_err cli_data(const cli_options *options, cop_error *error) {
     static const char *const verbs[] = {"list", "get", "rm"};
-    const char              *verb = options->positional[0], *name = options->positional_count > 1 ? options->positional[1] : NULL;
+    const char *verb = options->positional[0],
+               *name = options->positional_count > 1 ? options->positional[1] : NULL;
     if (strcmp(verb, "list") == 0) {
         if (options->coordinator) return list_remote(options, error);
         list_local(options);
@@ -114,9 +122,13 @@ cop_err cli_data(const cli_options *options, cop_error *error)
     }
     if (strcmp(verb, "get") != 0 && strcmp(verb, "rm") != 0) {
         const char *nearest = cop_nearest_name(verb, verbs, 3);
-        return cop_fail(error, COP_ERR_USAGE, "unknown verb \"%s\": expected list, get or rm%s%s%s", verb, nearest ? " (did you mean " : "", nearest ? nearest : "", nearest ? "?)" : "");
+        return cop_fail(error, COP_ERR_USAGE, "unknown verb \"%s\": expected list, get or rm%s%s%s",
+                        verb, nearest ? " (did you mean " : "", nearest ? nearest : "",
+                        nearest ? "?)" : "");
     }
-    if (!name) return cop_fail(error, COP_ERR_USAGE, "expected the name of a set: coppice data %s mnist", verb);
+    if (!name)
+        return cop_fail(error, COP_ERR_USAGE, "expected the name of a set: coppice data %s mnist",
+                        verb);
     if (strcmp(verb, "get") == 0) return get(options, name, error);
     return options->coordinator ? remove_remote(options, name, error) : remove_local(name, error);
 }
@@ -124,9 +136,8 @@ cop_err cli_data(const cli_options *options, cop_error *error)
 /* ---- inspect a data set ---- */
 
 /* Mean and standard deviation of u8 samples as fractions of 255, from integer sums. */
-static void statistics(const cop_data_part *part, double *mean, double *std)
-{
-    uint64_t       sum = 0, squares = 0, count = (uint64_t)part->count * part->stride;
+static void statistics(const cop_data_part *part, double *mean, double *std) {
+    uint64_t sum = 0, squares = 0, count = (uint64_t)part->count * part->stride;
     const uint8_t *p = part->samples;
     for (uint64_t i = 0; i < count; i++) {
         sum += p[i];
@@ -137,8 +148,8 @@ static void statistics(const cop_data_part *part, double *mean, double *std)
     *std = variance > 0 ? sqrt(variance) : 0;
 }
 
-static cop_err inspect_part(const cop_data *data, const cop_data_part *part, const char *name, Coppice__Api__InspectPart *out, cop_error *error)
-{
+static cop_err inspect_part(const cop_data *data, const cop_data_part *part, const char *name,
+                            Coppice__Api__InspectPart *out, cop_error *error) {
     coppice__api__inspect_part__init(out);
     out->per_class = cop_alloc_array((size_t)data->classes, sizeof *out->per_class);
     if (!out->per_class) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -152,25 +163,27 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
     return COP_OK;
 }
 
-static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const parts[2])
-{
+static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const parts[2]) {
     for (int p = 0; p < 2; p++) {
-        cli_print("%-6s %u samples, mean %.4f, standard deviation %.4f\n", parts[p]->part, parts[p]->samples, parts[p]->mean, parts[p]->std);
+        cli_print("%-6s %u samples, mean %.4f, standard deviation %.4f\n", parts[p]->part,
+                  parts[p]->samples, parts[p]->mean, parts[p]->std);
         for (int32_t c = 0; c < data->classes && c < 100; c++) {
-            double share = parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
-            cli_print("  class %-3d %8llu  %5.1f %%  ", c, (unsigned long long)parts[p]->per_class[c], 100 * share);
-            for (int i = 0; i < (int)(share * data->classes * 20 + 0.5) && i < 60; i++) cli_print("#");
+            double share =
+                parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
+            cli_print("  class %-3d %8llu  %5.1f %%  ", c,
+                      (unsigned long long)parts[p]->per_class[c], 100 * share);
+            for (int i = 0; i < (int)(share * data->classes * 20 + 0.5) && i < 60; i++)
+                cli_print("#");
             cli_print("\n");
         }
     }
 }
 
-static cop_err inspect_data(const cli_options *options, const cop_data *data, cop_error *error)
-{
-    Coppice__Api__InspectPart  train, test, *parts[2] = {&train, &test};
-    Coppice__Api__InspectData  r = COPPICE__API__INSPECT_DATA__INIT;
-    char                       digest[65];
-    uint32_t                   shape[3];
+static cop_err inspect_data(const cli_options *options, const cop_data *data, cop_error *error) {
+    Coppice__Api__InspectPart train, test, *parts[2] = {&train, &test};
+    Coppice__Api__InspectData r = COPPICE__API__INSPECT_DATA__INIT;
+    char digest[65];
+    uint32_t shape[3];
     COP_TRY(inspect_part(data, &data->train, "train", &train, error));
     cop_err e = inspect_part(data, &data->test, "test", &test, error);
     cop_hex32(data->digest, digest);
@@ -184,7 +197,8 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     r.classes = (uint32_t)data->classes;
     r.parts = parts;
     r.n_parts = 2;
-    if (!e && options->json) cli_print_json(&r.base);
+    if (!e && options->json)
+        cli_print_json(&r.base);
     else if (!e) {
         cli_print("%s  %d classes  samples of", data->name, data->classes);
         for (int i = 0; i < data->train.rank; i++) cli_print("%s%u", i ? " x " : " ", shape[i]);
@@ -196,33 +210,34 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     return e;
 }
 
-
 /* A name of a known set or a folder of IDX files is data; anything else is a model. */
-cop_err cli_inspect(const cli_options *options, cop_error *error)
-{
-    const char            *what = options->positional[0];
-    size_t                 count;
+cop_err cli_inspect(const cli_options *options, cop_error *error) {
+    const char *what = options->positional[0];
+    size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
-    bool                   named = false;
+    bool named = false;
     for (size_t i = 0; i < count; i++) named = named || strcmp(sources[i].name, what) == 0;
     cop_data *data = NULL;
     cop_error ignored = {0};
-    cop_err   e;
-    if (named) e = cop_data_open(what, options->data, &data, error);
+    cop_err e;
+    if (named)
+        e = cop_data_open(what, options->data, &data, error);
     else {
-        e = cop_folder_exists(what) ? cop_data_load_mnist(what, &data, &ignored) : COP_ERR_NOT_FOUND;
+        e = cop_folder_exists(what) ? cop_data_load_mnist(what, &data, &ignored)
+                                    : COP_ERR_NOT_FOUND;
         if (e == COP_ERR_NOT_FOUND) return cli_inspect_model(options, error);
         if (e && error) *error = ignored;
     }
     COP_TRY(e);
     e = inspect_data(options, data, error);
-    if (!e && options->output) e = cop_data_contact_sheet(&data->train, (int)options->rows, (int)options->columns, options->output, error);
+    if (!e && options->output)
+        e = cop_data_contact_sheet(&data->train, (int)options->rows, (int)options->columns,
+                                   options->output, error);
     cop_data_destroy(data);
     return e;
 }
 
-cop_err cli_completion_command(const cli_options *options, cop_error *error)
-{
+cop_err cli_completion_command(const cli_options *options, cop_error *error) {
     cop_str script = {0};
     (void)options;
     cli_completion(&script);

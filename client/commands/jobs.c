@@ -1,4 +1,5 @@
-/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers, drain: calls about jobs and workers of a coordinator. */
+/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers, drain: calls about jobs
+ * and workers of a coordinator. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,11 +9,11 @@
 #include "common/wire/codec.h"
 
 /* One call on a fresh link. */
-static cop_err ask(const cli_options *options, Coppice__Api__Method method, const ProtobufCMessage *request,
-                   const ProtobufCMessageDescriptor *type, ProtobufCMessage **answer, cop_error *error)
-{
+static cop_err ask(const cli_options *options, Coppice__Api__Method method,
+                   const ProtobufCMessage *request, const ProtobufCMessageDescriptor *type,
+                   ProtobufCMessage **answer, cop_error *error) {
     cli_remote remote = {0};
-    cop_err    e = cli_remote_open(options, &remote, error);
+    cop_err e = cli_remote_open(options, &remote, error);
     if (!e) e = cli_remote_call(&remote, method, request, NULL, type, answer, NULL, error);
     cli_remote_close(&remote);
     return e;
@@ -22,23 +23,26 @@ static cop_err ask(const cli_options *options, Coppice__Api__Method method, cons
 
 #define JOB_COLUMNS 8
 
-static void print_jobs(const Coppice__Api__ListJobsAnswer *answer)
-{
-    int          rows = (int)answer->n_jobs + 1;
+static void print_jobs(const Coppice__Api__ListJobsAnswer *answer) {
+    int rows = (int)answer->n_jobs + 1;
     const char **cells = cop_alloc_array((size_t)rows * JOB_COLUMNS, sizeof *cells);
     char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[JOB_COLUMNS] = {"JOB", "NAME", "STATE", "STEP", "LOSS", "ERROR", "WORKERS", "CREATED"};
+    static const char *const head[JOB_COLUMNS] = {"JOB",  "NAME",  "STATE",   "STEP",
+                                                  "LOSS", "ERROR", "WORKERS", "CREATED"};
     for (int c = 0; cells && c < JOB_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const Coppice__Api__JobStatus *s = answer->jobs[r - 1];
-        const char                   **row = cells + r * JOB_COLUMNS;
+        const char **row = cells + r * JOB_COLUMNS;
         char(*t)[40] = text[r];
         snprintf(t[0], sizeof t[0], "%llu", (unsigned long long)s->job);
-        snprintf(t[1], sizeof t[1], "%llu/%llu", (unsigned long long)s->step, (unsigned long long)s->steps);
+        snprintf(t[1], sizeof t[1], "%llu/%llu", (unsigned long long)s->step,
+                 (unsigned long long)s->steps);
         snprintf(t[2], sizeof t[2], s->has_train_loss ? "%.4f" : "-", s->train_loss);
         snprintf(t[3], sizeof t[3], s->has_test_error ? "%.2f %%" : "-", 100 * s->test_error);
         snprintf(t[4], sizeof t[4], "%u", s->workers);
-        const char *values[JOB_COLUMNS] = {t[0], s->name ? s->name : "", cli_state_name(s->state), t[1], t[2], t[3], t[4], s->created ? s->created : ""};
+        const char *values[JOB_COLUMNS] = {
+            t[0], s->name ? s->name : "",      cli_state_name(s->state), t[1], t[2], t[3],
+            t[4], s->created ? s->created : ""};
         memcpy(row, values, sizeof values);
     }
     if (cells && text) cli_print_table(cells, rows, JOB_COLUMNS, "rllrrrrl");
@@ -48,22 +52,28 @@ static void print_jobs(const Coppice__Api__ListJobsAnswer *answer)
 
 #define WORKER_COLUMNS 8
 
-static void print_workers(const Coppice__Api__ListWorkersAnswer *answer)
-{
-    int          rows = (int)answer->n_workers + 1;
+static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
+    int rows = (int)answer->n_workers + 1;
     const char **cells = cop_alloc_array((size_t)rows * WORKER_COLUMNS, sizeof *cells);
     char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE", "JOB", "THREADS", "ISA", "SHARDS", "JOINED", "ADDRESS"};
+    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE",  "JOB",    "THREADS",
+                                                     "ISA",    "SHARDS", "JOINED", "ADDRESS"};
     for (int c = 0; cells && c < WORKER_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[r - 1];
-        const char                      **row = cells + r * WORKER_COLUMNS;
+        const char **row = cells + r * WORKER_COLUMNS;
         char(*t)[40] = text[r];
         snprintf(t[0], sizeof t[0], w->job ? "%llu" : "-", (unsigned long long)w->job);
         snprintf(t[1], sizeof t[1], "%u", w->threads);
         snprintf(t[2], sizeof t[2], "%llu", (unsigned long long)w->shards);
-        const char *values[WORKER_COLUMNS] = {w->name ? w->name : "", w->state ? w->state : "", t[0], t[1], w->isa ? w->isa : "", t[2],
-                                              cop_format_seconds(w->seconds, t[3]), w->address ? w->address : ""};
+        const char *values[WORKER_COLUMNS] = {w->name ? w->name : "",
+                                              w->state ? w->state : "",
+                                              t[0],
+                                              t[1],
+                                              w->isa ? w->isa : "",
+                                              t[2],
+                                              cop_format_seconds(w->seconds, t[3]),
+                                              w->address ? w->address : ""};
         memcpy(row, values, sizeof values);
     }
     if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "llrrlrrl");
@@ -71,46 +81,50 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer)
     cop_free(text);
 }
 
-cop_err cli_jobs(const cli_options *options, cop_error *error)
-{
+cop_err cli_jobs(const cli_options *options, cop_error *error) {
     Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
-    ProtobufCMessage             *answer = NULL;
-    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_JOBS, &request.base, &coppice__api__list_jobs_answer__descriptor, &answer, error));
-    if (options->json) cli_print_json(answer);
-    else print_jobs((const Coppice__Api__ListJobsAnswer *)answer);
+    ProtobufCMessage *answer = NULL;
+    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_JOBS, &request.base,
+                &coppice__api__list_jobs_answer__descriptor, &answer, error));
+    if (options->json)
+        cli_print_json(answer);
+    else
+        print_jobs((const Coppice__Api__ListJobsAnswer *)answer);
     cop_proto_free(answer);
     return COP_OK;
 }
 
-cop_err cli_workers(const cli_options *options, cop_error *error)
-{
+cop_err cli_workers(const cli_options *options, cop_error *error) {
     Coppice__Api__ListWorkersRequest request = COPPICE__API__LIST_WORKERS_REQUEST__INIT;
-    ProtobufCMessage                *answer = NULL;
-    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_WORKERS, &request.base, &coppice__api__list_workers_answer__descriptor, &answer, error));
-    if (options->json) cli_print_json(answer);
-    else print_workers((const Coppice__Api__ListWorkersAnswer *)answer);
+    ProtobufCMessage *answer = NULL;
+    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_WORKERS, &request.base,
+                &coppice__api__list_workers_answer__descriptor, &answer, error));
+    if (options->json)
+        cli_print_json(answer);
+    else
+        print_workers((const Coppice__Api__ListWorkersAnswer *)answer);
     cop_proto_free(answer);
     return COP_OK;
 }
 
 /* ---- one job ---- */
 
-cop_err cli_status(const cli_options *options, cop_error *error)
-{
+cop_err cli_status(const cli_options *options, cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
-    ProtobufCMessage           *answer = NULL;
+    ProtobufCMessage *answer = NULL;
     request.has_job = 1;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
-    COP_TRY(ask(options, COPPICE__API__METHOD__GET_JOB, &request.base, &coppice__api__get_job_answer__descriptor, &answer, error));
+    COP_TRY(ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
+                &coppice__api__get_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status = ((const Coppice__Api__GetJobAnswer *)answer)->status;
-    cop_err e = status ? cli_print_status(options, status) : cop_fail(error, COP_ERR_PROTOCOL, "the answer has no status");
+    cop_err e = status ? cli_print_status(options, status)
+                       : cop_fail(error, COP_ERR_PROTOCOL, "the answer has no status");
     cop_proto_free(answer);
     return e;
 }
 
-cop_err cli_watch(const cli_options *options, cop_error *error)
-{
-    uint64_t                 job;
+cop_err cli_watch(const cli_options *options, cop_error *error) {
+    uint64_t job;
     Coppice__Api__JobStatus *status = NULL;
     COP_TRY(cli_job_number(options->positional[0], &job, error));
     COP_TRY(cli_follow(options, job, &status, error));
@@ -120,66 +134,69 @@ cop_err cli_watch(const cli_options *options, cop_error *error)
     return e;
 }
 
-static cop_err control(const cli_options *options, Coppice__Api__ControlJobRequest__Action action, cop_error *error)
-{
+static cop_err control(const cli_options *options, Coppice__Api__ControlJobRequest__Action action,
+                       cop_error *error) {
     Coppice__Api__ControlJobRequest request = COPPICE__API__CONTROL_JOB_REQUEST__INIT;
-    ProtobufCMessage               *answer = NULL;
+    ProtobufCMessage *answer = NULL;
     request.has_job = request.has_action = 1;
     request.action = action;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
-    COP_TRY(ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base, &coppice__api__control_job_answer__descriptor, &answer, error));
-    const Coppice__Api__JobStatus *status = ((const Coppice__Api__ControlJobAnswer *)answer)->status;
-    if (options->json && status) cli_print_json(&status->base);
-    else if (action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE) cli_print("job %llu removed\n", (unsigned long long)request.job);
-    else if (status) cli_print("job %llu %s\n", (unsigned long long)status->job, cli_state_name(status->state));
+    COP_TRY(ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base,
+                &coppice__api__control_job_answer__descriptor, &answer, error));
+    const Coppice__Api__JobStatus *status =
+        ((const Coppice__Api__ControlJobAnswer *)answer)->status;
+    if (options->json && status)
+        cli_print_json(&status->base);
+    else if (action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
+        cli_print("job %llu removed\n", (unsigned long long)request.job);
+    else if (status)
+        cli_print("job %llu %s\n", (unsigned long long)status->job, cli_state_name(status->state));
     cop_proto_free(answer);
     return COP_OK;
 }
 
-cop_err cli_cancel(const cli_options *options, cop_error *error)
-{
+cop_err cli_cancel(const cli_options *options, cop_error *error) {
     return control(options, COPPICE__API__CONTROL_JOB_REQUEST__ACTION__CANCEL, error);
 }
 
-cop_err cli_pause(const cli_options *options, cop_error *error)
-{
+cop_err cli_pause(const cli_options *options, cop_error *error) {
     return control(options, COPPICE__API__CONTROL_JOB_REQUEST__ACTION__PAUSE, error);
 }
 
-cop_err cli_resume(const cli_options *options, cop_error *error)
-{
+cop_err cli_resume(const cli_options *options, cop_error *error) {
     return control(options, COPPICE__API__CONTROL_JOB_REQUEST__ACTION__RESUME, error);
 }
 
-cop_err cli_rm(const cli_options *options, cop_error *error)
-{
+cop_err cli_rm(const cli_options *options, cop_error *error) {
     return control(options, COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE, error);
 }
 
 /* ---- logs ---- */
 
-static void print_events(const cli_options *options, const Coppice__Api__LogsAnswer *answer)
-{
+static void print_events(const cli_options *options, const Coppice__Api__LogsAnswer *answer) {
     for (size_t i = 0; i < answer->n_events; i++) {
         const Coppice__Api__Event *e = answer->events[i];
-        if (options->json) cli_print_json(&e->base);
-        else cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "", e->text ? e->text : "");
+        if (options->json)
+            cli_print_json(&e->base);
+        else
+            cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "",
+                      e->text ? e->text : "");
     }
     fflush(stdout);
 }
 
-cop_err cli_logs(const cli_options *options, cop_error *error)
-{
+cop_err cli_logs(const cli_options *options, cop_error *error) {
     Coppice__Api__LogsRequest request = COPPICE__API__LOGS_REQUEST__INIT;
-    cli_remote                remote = {0};
-    bool                      finished = false;
+    cli_remote remote = {0};
+    bool finished = false;
     request.has_job = request.has_after = request.has_hold_ms = 1;
     request.hold_ms = options->follow ? 2000 : 0;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     while (!e && !finished) {
         ProtobufCMessage *answer = NULL;
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__LOGS, &request.base, NULL, &coppice__api__logs_answer__descriptor, &answer, NULL, error);
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__LOGS, &request.base, NULL,
+                            &coppice__api__logs_answer__descriptor, &answer, NULL, error);
         if (e) break;
         const Coppice__Api__LogsAnswer *logs = (const Coppice__Api__LogsAnswer *)answer;
         print_events(options, logs);
@@ -191,14 +208,16 @@ cop_err cli_logs(const cli_options *options, cop_error *error)
     return e;
 }
 
-cop_err cli_drain(const cli_options *options, cop_error *error)
-{
+cop_err cli_drain(const cli_options *options, cop_error *error) {
     Coppice__Api__DrainWorkerRequest request = COPPICE__API__DRAIN_WORKER_REQUEST__INIT;
-    ProtobufCMessage                *answer = NULL;
+    ProtobufCMessage *answer = NULL;
     request.name = (char *)(uintptr_t)options->positional[0];
-    COP_TRY(ask(options, COPPICE__API__METHOD__DRAIN_WORKER, &request.base, &coppice__api__drain_worker_answer__descriptor, &answer, error));
-    if (options->json) cli_print_json(answer);
-    else cli_print("worker %s finishes its shard and leaves\n", options->positional[0]);
+    COP_TRY(ask(options, COPPICE__API__METHOD__DRAIN_WORKER, &request.base,
+                &coppice__api__drain_worker_answer__descriptor, &answer, error));
+    if (options->json)
+        cli_print_json(answer);
+    else
+        cli_print("worker %s finishes its shard and leaves\n", options->positional[0]);
     cop_proto_free(answer);
     return COP_OK;
 }

@@ -1,4 +1,5 @@
-/* coppice eval, digest, export, and inspect of models: what one does with trained weights, from a file, a run folder, or a job of a coordinator. */
+/* coppice eval, digest, export, and inspect of models: what one does with trained weights, from a
+ * file, a run folder, or a job of a coordinator. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,38 +13,40 @@
 
 typedef struct loaded_model {
     cop_job *job;
-    float   *flat;
+    float *flat;
     uint64_t step;
-    char     digest[65];
+    char digest[65];
 } loaded_model;
 
-static void free_model(loaded_model *m)
-{
+static void free_model(loaded_model *m) {
     if (m->job) cop_job_destroy(m->job);
     cop_free(m->flat);
 }
 
-static cop_err open_model(const char *path, loaded_model *out, cop_error *error)
-{
+static cop_err open_model(const char *path, loaded_model *out, cop_error *error) {
     unsigned char digest[32];
     *out = (loaded_model){0};
     COP_TRY(cop_job_open_model(path, &out->job, &out->flat, &out->step, error));
     cop_err e = cop_model_digest(out->job->model, out->flat, digest, error);
-    if (e) free_model(out);
-    else cop_hex32(digest, out->digest);
+    if (e)
+        free_model(out);
+    else
+        cop_hex32(digest, out->digest);
     return e;
 }
 
 /* The bytes of a job's model.safetensors from its coordinator. */
-static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char digest[65], uint64_t *step, cop_error *error)
-{
+static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char digest[65],
+                           uint64_t *step, cop_error *error) {
     Coppice__Api__ExportModelRequest request = COPPICE__API__EXPORT_MODEL_REQUEST__INIT;
-    ProtobufCMessage                *answer = NULL;
-    cli_remote                       remote = {0};
+    ProtobufCMessage *answer = NULL;
+    cli_remote remote = {0};
     request.has_job = 1;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, COPPICE__API__METHOD__EXPORT_MODEL, &request.base, NULL, &coppice__api__export_model_answer__descriptor, &answer, bytes, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__EXPORT_MODEL, &request.base, NULL,
+                            &coppice__api__export_model_answer__descriptor, &answer, bytes, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__ExportModelAnswer *a = (const Coppice__Api__ExportModelAnswer *)answer;
@@ -56,15 +59,14 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
 
 /* ---- digest ---- */
 
-cop_err cli_digest(const cli_options *options, cop_error *error)
-{
-    const char                *name = options->positional[0];
+cop_err cli_digest(const cli_options *options, cop_error *error) {
+    const char *name = options->positional[0];
     Coppice__Api__DigestResult r = COPPICE__API__DIGEST_RESULT__INIT;
-    char                       digest[65];
-    uint64_t                   step;
+    char digest[65];
+    uint64_t step;
     if (cli_is_job(name)) {
         cop_buffer *bytes = NULL;
-        cop_err     e = fetch_model(options, &bytes, digest, &step, error);
+        cop_err e = fetch_model(options, &bytes, digest, &step, error);
         cop_buffer_release(bytes);
         COP_TRY(e);
     } else {
@@ -78,33 +80,38 @@ cop_err cli_digest(const cli_options *options, cop_error *error)
     r.model = (char *)(uintptr_t)name;
     r.has_step = 1;
     r.step = step;
-    if (options->json) cli_print_json(&r.base);
-    else cli_print("%s\n", digest);
+    if (options->json)
+        cli_print_json(&r.base);
+    else
+        cli_print("%s\n", digest);
     return COP_OK;
 }
 
 /* ---- eval ---- */
 
-static cop_err print_eval(const cli_options *options, const Coppice__Api__EvalResult *r)
-{
-    if (options->json) cli_print_json(&r->base);
-    else cli_print("%s error %.2f %%  loss %.4f  over %llu samples\n", r->on, 100 * r->error, r->loss, (unsigned long long)r->samples);
+static cop_err print_eval(const cli_options *options, const Coppice__Api__EvalResult *r) {
+    if (options->json)
+        cli_print_json(&r->base);
+    else
+        cli_print("%s error %.2f %%  loss %.4f  over %llu samples\n", r->on, 100 * r->error,
+                  r->loss, (unsigned long long)r->samples);
     return COP_OK;
 }
 
-static cop_err eval_job(const cli_options *options, cop_error *error)
-{
+static cop_err eval_job(const cli_options *options, cop_error *error) {
     Coppice__Api__EvaluateRequest request = COPPICE__API__EVALUATE_REQUEST__INIT;
-    ProtobufCMessage             *answer = NULL;
-    cli_remote                    remote = {0};
+    ProtobufCMessage *answer = NULL;
+    cli_remote remote = {0};
     request.has_job = 1;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, COPPICE__API__METHOD__EVALUATE, &request.base, NULL, &coppice__api__evaluate_answer__descriptor, &answer, NULL, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__EVALUATE, &request.base, NULL,
+                            &coppice__api__evaluate_answer__descriptor, &answer, NULL, error);
     cli_remote_close(&remote);
     COP_TRY(e);
     const Coppice__Api__EvaluateAnswer *a = (const Coppice__Api__EvaluateAnswer *)answer;
-    Coppice__Api__EvalResult            r = COPPICE__API__EVAL_RESULT__INIT;
+    Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
     r.has_error = r.has_loss = r.has_samples = r.has_seconds = 1;
     r.error = a->error;
     r.loss = a->loss;
@@ -117,17 +124,21 @@ static cop_err eval_job(const cli_options *options, cop_error *error)
     return e;
 }
 
-cop_err cli_eval(const cli_options *options, cop_error *error)
-{
+cop_err cli_eval(const cli_options *options, cop_error *error) {
     if (cli_is_job(options->positional[0])) return eval_job(options, error);
     loaded_model m;
-    cop_data    *data = NULL;
+    cop_data *data = NULL;
     COP_TRY(open_model(options->positional[0], &m, error));
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
-    cop_err                  e = cop_job_open_data(m.job->message, options->positional[0], options->data, &data, error);
-    if (!e && ((uint32_t)data->classes != m.job->message->pinned->classes || data->test.stride != m.job->sample_stride))
-        e = cop_fail(error, COP_ERR_INPUT, "the model is for samples of %zu bytes and %u classes, data set %s has %zu bytes and %d classes",
-                     m.job->sample_stride, m.job->message->pinned->classes, data->name, data->test.stride, data->classes);
+    cop_err e =
+        cop_job_open_data(m.job->message, options->positional[0], options->data, &data, error);
+    if (!e && ((uint32_t)data->classes != m.job->message->pinned->classes ||
+               data->test.stride != m.job->sample_stride))
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "the model is for samples of %zu bytes and %u classes, data set %s has %zu "
+                     "bytes and %d classes",
+                     m.job->sample_stride, m.job->message->pinned->classes, data->name,
+                     data->test.stride, data->classes);
     if (!e) e = cli_evaluate(m.job, data, m.flat, &r, error);
     r.on = (char *)(uintptr_t)"test";
     r.digest = m.digest;
@@ -139,17 +150,18 @@ cop_err cli_eval(const cli_options *options, cop_error *error)
 
 /* ---- export ---- */
 
-cop_err cli_export(const cli_options *options, cop_error *error)
-{
+cop_err cli_export(const cli_options *options, cop_error *error) {
     const char *name = options->positional[0];
     if (options->format && strcmp(options->format, "safetensors") != 0)
-        return cop_fail(error, COP_ERR_USAGE, "--format is \"%s\": this version writes safetensors", options->format);
-    if (!options->output) return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the file to write");
-    char    digest[65];
+        return cop_fail(error, COP_ERR_USAGE, "--format is \"%s\": this version writes safetensors",
+                        options->format);
+    if (!options->output)
+        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the file to write");
+    char digest[65];
     cop_err e;
     if (cli_is_job(name)) {
         cop_buffer *bytes = NULL;
-        uint64_t    step;
+        uint64_t step;
         e = fetch_model(options, &bytes, digest, &step, error);
         cop_file_part part = {bytes ? bytes->data : NULL, bytes ? bytes->size : 0};
         if (!e) e = cop_file_write(options->output, &part, 1, 0644, error);
@@ -162,15 +174,16 @@ cop_err cli_export(const cli_options *options, cop_error *error)
         free_model(&m);
     }
     COP_TRY(e);
-    if (options->json) cli_print("{\"output\":\"%s\",\"digest\":\"%s\"}\n", options->output, digest);
-    else cli_print("%s  digest %s\n", options->output, digest);
+    if (options->json)
+        cli_print("{\"output\":\"%s\",\"digest\":\"%s\"}\n", options->output, digest);
+    else
+        cli_print("%s  digest %s\n", options->output, digest);
     return COP_OK;
 }
 
 /* ---- inspect a model ---- */
 
-static void measure(const cop_parameter *p, const float *w, Coppice__Api__InspectTensor *t)
-{
+static void measure(const cop_parameter *p, const float *w, Coppice__Api__InspectTensor *t) {
     double sum = 0, squares = 0, least = w[0], most = w[0], norm = 0;
     for (int32_t r = 0; r < p->rows; r++) {
         double row = 0;
@@ -193,20 +206,21 @@ static void measure(const cop_parameter *p, const float *w, Coppice__Api__Inspec
     t->max_row_norm = norm;
 }
 
-static void print_tensors(const loaded_model *m)
-{
-    int          rows = cop_model_parameter_count(m->job->model) + 1;
+static void print_tensors(const loaded_model *m) {
+    int rows = cop_model_parameter_count(m->job->model) + 1;
     const char **cells = cop_alloc_array((size_t)rows * 6, sizeof *cells);
     char(*text)[5][48] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[] = {"TENSOR", "SHAPE", "MEAN", "STD", "RANGE", "LARGEST ROW NORM"};
+    static const char *const head[] = {"TENSOR", "SHAPE", "MEAN",
+                                       "STD",    "RANGE", "LARGEST ROW NORM"};
     if (cells) memcpy(cells, head, sizeof head);
     for (int r = 1; cells && text && r < rows; r++) {
-        const cop_parameter        *p = cop_model_parameter(m->job->model, r - 1);
+        const cop_parameter *p = cop_model_parameter(m->job->model, r - 1);
         Coppice__Api__InspectTensor t = COPPICE__API__INSPECT_TENSOR__INIT;
         measure(p, m->flat + p->offset, &t);
         char(*s)[48] = text[r];
         int at = snprintf(s[0], sizeof s[0], "(%d", p->dims[0]);
-        for (int d = 1; d < p->rank; d++) at += snprintf(s[0] + at, sizeof s[0] - (size_t)at, ", %d", p->dims[d]);
+        for (int d = 1; d < p->rank; d++)
+            at += snprintf(s[0] + at, sizeof s[0] - (size_t)at, ", %d", p->dims[d]);
         snprintf(s[0] + at, sizeof s[0] - (size_t)at, ")");
         snprintf(s[1], sizeof s[1], "%.5f", t.mean);
         snprintf(s[2], sizeof s[2], "%.5f", t.std);
@@ -220,16 +234,15 @@ static void print_tensors(const loaded_model *m)
     cop_free(text);
 }
 
-static cop_err print_model_json(const loaded_model *m, const char *path, cop_error *error)
-{
-    int                           count = cop_model_parameter_count(m->job->model);
-    Coppice__Api__InspectTensor  *tensors = cop_alloc_array((size_t)count + 1, sizeof *tensors);
+static cop_err print_model_json(const loaded_model *m, const char *path, cop_error *error) {
+    int count = cop_model_parameter_count(m->job->model);
+    Coppice__Api__InspectTensor *tensors = cop_alloc_array((size_t)count + 1, sizeof *tensors);
     Coppice__Api__InspectTensor **table = cop_alloc_array((size_t)count + 1, sizeof *table);
     uint64_t(*shapes)[4] = cop_alloc_array((size_t)count + 1, sizeof *shapes);
     Coppice__Api__InspectModel r = COPPICE__API__INSPECT_MODEL__INIT;
-    bool                       ok = tensors && table && shapes;
+    bool ok = tensors && table && shapes;
     for (int i = 0; ok && i < count; i++) {
-        const cop_parameter         *p = cop_model_parameter(m->job->model, i);
+        const cop_parameter *p = cop_model_parameter(m->job->model, i);
         Coppice__Api__InspectTensor *t = table[i] = &tensors[i];
         coppice__api__inspect_tensor__init(t);
         t->name = (char *)(uintptr_t)p->name;
@@ -253,17 +266,17 @@ static cop_err print_model_json(const loaded_model *m, const char *path, cop_err
     return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
-cop_err cli_inspect_model(const cli_options *options, cop_error *error)
-{
+cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
     loaded_model m;
-    const char  *path = options->positional[0];
+    const char *path = options->positional[0];
     COP_TRY(open_model(path, &m, error));
     cop_err e = COP_OK;
     if (options->json) {
         e = print_model_json(&m, path, error);
     } else {
         print_tensors(&m);
-        cli_print("\nstep %llu  %lld parameters  digest %s\n", (unsigned long long)m.step, (long long)cop_model_weights(m.job->model), m.digest);
+        cli_print("\nstep %llu  %lld parameters  digest %s\n", (unsigned long long)m.step,
+                  (long long)cop_model_weights(m.job->model), m.digest);
     }
     free_model(&m);
     return e;

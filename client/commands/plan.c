@@ -7,8 +7,7 @@
 #include "common/wire/codec.h"
 
 /* What a layer does in the two modes, for people. */
-static void describe_modes(const cop_layer *layer, char train[96], char eval[96])
-{
+static void describe_modes(const cop_layer *layer, char train[96], char eval[96]) {
     const cop_layer_spec *s = &layer->spec;
     snprintf(train, 96, "-");
     snprintf(eval, 96, "-");
@@ -23,21 +22,21 @@ static void describe_modes(const cop_layer *layer, char train[96], char eval[96]
     }
 }
 
-static uint64_t layer_weights(const cop_model *model, const cop_layer *layer)
-{
+static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
     uint64_t count = 0;
-    for (int i = 0; i < layer->parameter_count; i++) count += (uint64_t)cop_model_parameter(model, layer->parameter_first + i)->count;
+    for (int i = 0; i < layer->parameter_count; i++)
+        count += (uint64_t)cop_model_parameter(model, layer->parameter_first + i)->count;
     return count;
 }
 
 #define PLAN_COLUMNS 7
 
-static void print_layers(const cop_job *job)
-{
-    int          layers = cop_model_layer_count(job->model), rows = layers + 1;
+static void print_layers(const cop_job *job) {
+    int layers = cop_model_layer_count(job->model), rows = layers + 1;
     const char **cells = cop_alloc_array((size_t)rows * PLAN_COLUMNS, sizeof *cells);
     char(*text)[6][96] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[PLAN_COLUMNS] = {"#", "LAYER", "OUTPUT", "PARAMETERS", "FLOP/SAMPLE", "TRAIN", "EVAL"};
+    static const char *const head[PLAN_COLUMNS] = {"#",           "LAYER", "OUTPUT", "PARAMETERS",
+                                                   "FLOP/SAMPLE", "TRAIN", "EVAL"};
     for (int c = 0; cells && c < PLAN_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_layer *layer = cop_model_layer(job->model, r - 1);
@@ -46,7 +45,8 @@ static void print_layers(const cop_job *job)
         snprintf(t[0], sizeof t[0], "%d", layer->index);
         snprintf(t[1], sizeof t[1], "%s", cop_shape_format(&layer->out, shape));
         snprintf(t[2], sizeof t[2], "%llu", (unsigned long long)layer_weights(job->model, layer));
-        snprintf(t[3], sizeof t[3], "%s", layer->ops->flop ? cop_format_count(layer->ops->flop(layer), count) : "0");
+        snprintf(t[3], sizeof t[3], "%s",
+                 layer->ops->flop ? cop_format_count(layer->ops->flop(layer), count) : "0");
         describe_modes(layer, t[4], t[5]);
         const char *values[PLAN_COLUMNS] = {t[0], layer->spec.kind, t[1], t[2], t[3], t[4], t[5]};
         memcpy(cells + r * PLAN_COLUMNS, values, sizeof values);
@@ -56,33 +56,49 @@ static void print_layers(const cop_job *job)
     cop_free(text);
 }
 
-static void print_plan(const cop_job *job, const cop_data *data, int workers, const cop_plan_figures *f)
-{
+static void print_plan(const cop_job *job, const cop_data *data, int workers,
+                       const cop_plan_figures *f) {
     char count[32], flop[32], steps[96], wire[64], worker[32], coordinator[32], set[200], bytes[32];
     print_layers(job);
     cli_print("\n");
     snprintf(count, sizeof count, "%lld", (long long)cop_model_weights(job->model));
     snprintf(steps, sizeof steps, "%llu (%.2f epochs of %llu)", (unsigned long long)job->steps,
-             (double)job->steps / (double)job->steps_per_epoch, (unsigned long long)job->steps_per_epoch);
-    snprintf(wire, sizeof wire, "%s with %d workers", cop_format_bytes((double)f->wire_bytes_per_step, bytes), workers);
-    snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", data->name, job->train_samples, job->validation_samples, job->test_samples);
-    const char *cells[] = {"job", job->message->name, "data", set, "parameters", count,
-                           "FLOP per sample, forward", cop_format_count(f->flop_per_sample, flop), "steps", steps, "bytes on the wire per step", wire,
-                           "memory of a worker", cop_format_bytes((double)f->worker_bytes, worker), "memory of the coordinator", cop_format_bytes((double)f->coordinator_bytes, coordinator)};
+             (double)job->steps / (double)job->steps_per_epoch,
+             (unsigned long long)job->steps_per_epoch);
+    snprintf(wire, sizeof wire, "%s with %d workers",
+             cop_format_bytes((double)f->wire_bytes_per_step, bytes), workers);
+    snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", data->name,
+             job->train_samples, job->validation_samples, job->test_samples);
+    const char *cells[] = {"job",
+                           job->message->name,
+                           "data",
+                           set,
+                           "parameters",
+                           count,
+                           "FLOP per sample, forward",
+                           cop_format_count(f->flop_per_sample, flop),
+                           "steps",
+                           steps,
+                           "bytes on the wire per step",
+                           wire,
+                           "memory of a worker",
+                           cop_format_bytes((double)f->worker_bytes, worker),
+                           "memory of the coordinator",
+                           cop_format_bytes((double)f->coordinator_bytes, coordinator)};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
 /* The JSON form; strings live in the job or in `text` until printed. */
-static cop_err print_plan_json(const cop_job *job, const cop_data *data, int workers, const cop_plan_figures *f, cop_error *error)
-{
-    int                       count = cop_model_layer_count(job->model);
-    Coppice__Api__PlanLayer  *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
+static cop_err print_plan_json(const cop_job *job, const cop_data *data, int workers,
+                               const cop_plan_figures *f, cop_error *error) {
+    int count = cop_model_layer_count(job->model);
+    Coppice__Api__PlanLayer *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
     Coppice__Api__PlanLayer **table = cop_alloc_array((size_t)count + 1, sizeof *table);
     char(*text)[3][96] = cop_alloc_array((size_t)count + 1, sizeof *text);
     Coppice__Api__Plan plan = COPPICE__API__PLAN__INIT;
-    bool               ok = layers && table && text;
+    bool ok = layers && table && text;
     for (int i = 0; ok && i < count; i++) {
-        const cop_layer         *layer = cop_model_layer(job->model, i);
+        const cop_layer *layer = cop_model_layer(job->model, i);
         Coppice__Api__PlanLayer *l = table[i] = &layers[i];
         coppice__api__plan_layer__init(l);
         l->has_index = l->has_parameters = l->has_flop = 1;
@@ -98,8 +114,9 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     plan.name = job->message->name;
     plan.layers = table;
     plan.n_layers = (size_t)count;
-    plan.has_parameters = plan.has_flop = plan.has_steps = plan.has_steps_per_epoch = plan.has_wire_bytes_per_step = plan.has_worker_bytes =
-        plan.has_coordinator_bytes = plan.has_workers = 1;
+    plan.has_parameters = plan.has_flop = plan.has_steps = plan.has_steps_per_epoch =
+        plan.has_wire_bytes_per_step = plan.has_worker_bytes = plan.has_coordinator_bytes =
+            plan.has_workers = 1;
     plan.parameters = (uint64_t)cop_model_weights(job->model);
     plan.flop = f->flop_per_sample;
     plan.steps = job->steps;
@@ -116,17 +133,18 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
-cop_err cli_plan(const cli_options *options, cop_error *error)
-{
-    cop_job  *job = NULL;
+cop_err cli_plan(const cli_options *options, cop_error *error) {
+    cop_job *job = NULL;
     cop_data *data = NULL;
-    int       workers = options->workers ? (int)options->workers : 2;
+    int workers = options->workers ? (int)options->workers : 2;
     COP_TRY(cli_load_job(options->positional[0], options, &job, &data, error));
     cop_plan_figures figures;
     cop_job_plan(job, workers, &figures);
     cop_err e = COP_OK;
-    if (options->json) e = print_plan_json(job, data, workers, &figures, error);
-    else print_plan(job, data, workers, &figures);
+    if (options->json)
+        e = print_plan_json(job, data, workers, &figures, error);
+    else
+        print_plan(job, data, workers, &figures);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
     if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));

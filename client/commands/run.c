@@ -12,46 +12,46 @@
 #include "coordinator/coordinator.h"
 #include "worker/worker.h"
 
-/* SIGINT, SIGTERM and SIGUSR1 (Slurm's) ask for a checkpoint and a clean end; a second SIGINT ends at once. */
+/* SIGINT, SIGTERM and SIGUSR1 (Slurm's) ask for a checkpoint and a clean end; a second SIGINT ends
+ * at once. */
 static volatile sig_atomic_t interrupted;
 
-static void on_signal(int number)
-{
+static void on_signal(int number) {
     if (interrupted && number == SIGINT) _Exit(130);
     interrupted = number;
 }
 
 typedef struct run_state {
-    cop_job       *job;
-    cop_data      *data;
-    char          *folder;
+    cop_job *job;
+    cop_data *data;
+    char *folder;
     const cop_kernels *kernels;
-    unsigned char  self_test[32];
-    coord_server  *coordinator;
-    cop_worker   **workers;
-    int            worker_count;
-    bool           resume;
-    uint32_t       batch;
-    char           name[COP_NAME_MAX], numerics[128];
+    unsigned char self_test[32];
+    coord_server *coordinator;
+    cop_worker **workers;
+    int worker_count;
+    bool resume;
+    uint32_t batch;
+    char name[COP_NAME_MAX], numerics[128];
 } run_state;
 
-static int core_count(void)
-{
+static int core_count(void) {
     unsigned cores = uv_available_parallelism();
     return cores < 1 ? 1 : (int)cores;
 }
 
 /* The run folder: --out, or the folder that --resume names, or runs/NAME. */
-static cop_err choose_folder(run_state *s, const cli_options *options, cop_error *error)
-{
+static cop_err choose_folder(run_state *s, const cli_options *options, cop_error *error) {
     s->resume = options->resume != NULL;
     const char *path = options->out;
-    char        named[COP_NAME_MAX + 8];
+    char named[COP_NAME_MAX + 8];
     if (options->resume && strcmp(options->resume, "auto") != 0) {
         if (path && strcmp(path, options->resume) != 0)
-            return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders", options->resume, path);
+            return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders",
+                            options->resume, path);
         if (!cop_folder_exists(options->resume))
-            return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s", options->resume);
+            return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s",
+                            options->resume);
         path = options->resume;
     }
     if (!path) {
@@ -65,12 +65,13 @@ static cop_err choose_folder(run_state *s, const cli_options *options, cop_error
     return s->folder ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
-/* A new run replaces what an older one left in the same folder; a resumed one must be of the same job. */
-static cop_err prepare_folder(run_state *s, cop_error *error)
-{
-    static const char *const old[] = {"checkpoints", "metrics.sqlite", "metrics.sqlite-wal", "metrics.sqlite-shm", "model.safetensors"};
+/* A new run replaces what an older one left in the same folder; a resumed one must be of the same
+ * job. */
+static cop_err prepare_folder(run_state *s, cop_error *error) {
+    static const char *const old[] = {"checkpoints", "metrics.sqlite", "metrics.sqlite-wal",
+                                      "metrics.sqlite-shm", "model.safetensors"};
     for (size_t i = 0; !s->resume && i < sizeof old / sizeof *old; i++) {
-        char   *path = cop_path_join(s->folder, old[i]);
+        char *path = cop_path_join(s->folder, old[i]);
         if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
         cop_err e = i == 0 ? cop_folder_remove(path, error) : cop_file_remove(path, error);
         cop_free(path);
@@ -78,20 +79,24 @@ static cop_err prepare_folder(run_state *s, cop_error *error)
     }
     cop_str yaml = {0};
     cop_document_print_yaml(&s->job->message->base, &yaml);
-    char   *path = cop_path_join(s->folder, "job.yaml");
-    cop_err e = path ? cop_file_write_text(path, cop_str_text(&yaml), error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    char *path = cop_path_join(s->folder, "job.yaml");
+    cop_err e = path ? cop_file_write_text(path, cop_str_text(&yaml), error)
+                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_free(path);
     cop_str_fini(&yaml);
     return e;
 }
 
-static cop_err start_workers(run_state *s, int count, cop_error *error)
-{
+static cop_err start_workers(run_state *s, int count, cop_error *error) {
     s->workers = cop_alloc_array((size_t)count, sizeof(cop_worker *));
     if (!s->workers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     for (int i = 0; i < count; i++) {
-        char              name[32];
-        cop_worker_config config = {.local = coord_transport(s->coordinator), .token = "", .name = name, .threads = 1, .kernels = s->kernels};
+        char name[32];
+        cop_worker_config config = {.local = coord_transport(s->coordinator),
+                                    .token = "",
+                                    .name = name,
+                                    .threads = 1,
+                                    .kernels = s->kernels};
         snprintf(name, sizeof name, "thread-%d", i + 1);
         memcpy(config.self_test, s->self_test, sizeof config.self_test);
         COP_TRY(worker_start(&config, &s->workers[i], error));
@@ -100,20 +105,22 @@ static cop_err start_workers(run_state *s, int count, cop_error *error)
     return COP_OK;
 }
 
-static void show_progress(cli_progress *bar, const coord_progress *p)
-{
+static void show_progress(cli_progress *bar, const coord_progress *p) {
     char text[256], eta[32];
-    int  at = snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step, (unsigned long long)p->steps, p->epoch);
-    if (p->has_train_loss) at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", p->train_loss);
+    int at = snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step,
+                      (unsigned long long)p->steps, p->epoch);
+    if (p->has_train_loss)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", p->train_loss);
     if (p->has_evaluation)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", p->evaluated_on_test ? "test" : "validation", 100 * p->test_error);
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%",
+                       p->evaluated_on_test ? "test" : "validation", 100 * p->test_error);
     if (p->samples_per_s > 0)
-        snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", p->samples_per_s, cop_format_seconds(p->eta_seconds, eta));
+        snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", p->samples_per_s,
+                 cop_format_seconds(p->eta_seconds, eta));
     cli_progress_show(bar, p->steps ? (double)p->step / (double)p->steps : 0, text);
 }
 
-static void wait_for_end(run_state *s, const cli_options *options, coord_progress *p)
-{
+static void wait_for_end(run_state *s, const cli_options *options, coord_progress *p) {
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
     do {
@@ -126,17 +133,16 @@ static void wait_for_end(run_state *s, const cli_options *options, coord_progres
 
 /* ---- the end: a table or one line of JSON ---- */
 
-static uint64_t peak_memory(void)
-{
+static uint64_t peak_memory(void) {
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
-static void print_json(const run_state *s, const coord_progress *p, int workers)
-{
+static void print_json(const run_state *s, const coord_progress *p, int workers) {
     Coppice__Api__RunSummary r = COPPICE__API__RUN_SUMMARY__INIT;
     r.job = (char *)(uintptr_t)s->name;
-    r.has_steps = r.has_seconds = r.has_samples_per_s = r.has_workers = r.has_leases_repeated = r.has_peak_rss = 1;
+    r.has_steps = r.has_seconds = r.has_samples_per_s = r.has_workers = r.has_leases_repeated =
+        r.has_peak_rss = 1;
     r.steps = p->step;
     r.has_train_loss = p->has_train_loss;
     r.train_loss = p->train_loss;
@@ -154,44 +160,60 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.has_first_step_ms = p->first_step_ms > 0;
     r.first_step_ms = p->first_step_ms;
     r.leases_repeated = p->leases_repeated;
-    r.state = (char *)(uintptr_t)(p->state == COPPICE__API__STATE__COMPLETED ? "COMPLETED" : "PAUSED");
+    r.state =
+        (char *)(uintptr_t)(p->state == COPPICE__API__STATE__COMPLETED ? "COMPLETED" : "PAUSED");
     r.has_ms_per_step = p->step > 0 && p->seconds > 0;
     r.ms_per_step = p->samples_per_s > 0 ? 1e3 * s->batch / p->samples_per_s : 0;
     r.peak_rss = peak_memory();
     cli_print_json(&r.base);
 }
 
-static void print_table(const run_state *s, const coord_progress *p)
-{
-    char        loss[32] = "-", error[32] = "-", seconds[32], speed[48], steps[64];
+static void print_table(const run_state *s, const coord_progress *p) {
+    char loss[32] = "-", error[32] = "-", seconds[32], speed[48], steps[64];
     const char *on = p->evaluated_on_test ? "test error" : "validation error";
     if (p->has_train_loss) snprintf(loss, sizeof loss, "%.4f", p->train_loss);
     if (p->has_evaluation) snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
     snprintf(speed, sizeof speed, "%.0f samples/s", p->samples_per_s);
     snprintf(steps, sizeof steps, "%llu (%.2f epochs)", (unsigned long long)p->step, p->epoch);
-    const char *cells[] = {"job", s->name, "steps", steps, "train loss", loss, on, error, "time", cop_format_seconds(p->seconds, seconds),
-                           "speed", speed, "arithmetic", s->numerics, "kernels", s->kernels->name, "digest", p->digest, "written to", s->folder};
+    const char *cells[] = {"job",        s->name,
+                           "steps",      steps,
+                           "train loss", loss,
+                           on,           error,
+                           "time",       cop_format_seconds(p->seconds, seconds),
+                           "speed",      speed,
+                           "arithmetic", s->numerics,
+                           "kernels",    s->kernels->name,
+                           "digest",     p->digest,
+                           "written to", s->folder};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
-static cop_err finish(run_state *s, const cli_options *options, coord_progress *p, cop_error *error)
-{
+static cop_err finish(run_state *s, const cli_options *options, coord_progress *p,
+                      cop_error *error) {
     if (p->state == COPPICE__API__STATE__FAILED)
-        return cop_fail(error, strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED : COP_ERR_INTERNAL, "job %s failed: %s", s->name, p->text);
+        return cop_fail(error,
+                        strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED
+                                                                       : COP_ERR_INTERNAL,
+                        "job %s failed: %s", s->name, p->text);
     /* A run shorter than the interval of the figures has none yet. */
-    if (p->samples_per_s <= 0 && p->seconds > 0) p->samples_per_s = (double)p->step * s->batch / p->seconds;
+    if (p->samples_per_s <= 0 && p->seconds > 0)
+        p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
-        fprintf(stderr, "%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
-    if (options->json) print_json(s, p, s->worker_count);
-    else print_table(s, p);
+        fprintf(stderr, "%swarning: %s%s\n", cli_color(2, "yellow"), p->text,
+                cli_color(2, "reset"));
+    if (options->json)
+        print_json(s, p, s->worker_count);
+    else
+        print_table(s, p);
     if (p->state == COPPICE__API__STATE__PAUSED)
-        return cop_fail(error, COP_ERR_CANCELED, "stopped by a signal after step %llu; go on with: coppice run JOB.yaml --out %s --resume auto",
+        return cop_fail(error, COP_ERR_CANCELED,
+                        "stopped by a signal after step %llu; go on with: coppice run JOB.yaml "
+                        "--out %s --resume auto",
                         (unsigned long long)p->step, s->folder);
     return COP_OK;
 }
 
-static void stop_all(run_state *s)
-{
+static void stop_all(run_state *s) {
     for (int i = 0; i < s->worker_count; i++) worker_cancel(s->workers[i]);
     for (int i = 0; i < s->worker_count; i++) worker_join(s->workers[i], NULL);
     if (s->coordinator) coord_stop(s->coordinator);
@@ -201,17 +223,20 @@ static void stop_all(run_state *s)
     cop_free(s->folder);
 }
 
-static cop_err train(run_state *s, const cli_options *options, cop_error *error)
-{
-    int          count = options->workers ? (int)options->workers : core_count();
-    coord_config config = {.kernels = s->kernels, .update_threads = count < core_count() ? count : core_count()};
+static cop_err train(run_state *s, const cli_options *options, cop_error *error) {
+    int count = options->workers ? (int)options->workers : core_count();
+    coord_config config = {.kernels = s->kernels,
+                           .update_threads = count < core_count() ? count : core_count()};
     memcpy(config.self_test, s->self_test, sizeof config.self_test);
     COP_TRY(coord_start(&config, &s->coordinator, error));
-    coord_run_options run = {.folder = s->folder, .resume = s->resume, .timeout_s = options->has_timeout ? options->timeout : 0};
-    cop_job  *job = s->job;
+    coord_run_options run = {.folder = s->folder,
+                             .resume = s->resume,
+                             .timeout_s = options->has_timeout ? options->timeout : 0};
+    cop_job *job = s->job;
     cop_data *data = s->data;
     snprintf(s->numerics, sizeof s->numerics, "portable-1");
-    if (job->numerics == COP_NUMERICS_OPENBLAS) cop_numerics_fingerprint(job->numerics, s->numerics);
+    if (job->numerics == COP_NUMERICS_OPENBLAS)
+        cop_numerics_fingerprint(job->numerics, s->numerics);
     s->batch = job->batch;
     s->data = NULL; /* owned by the coordinator from here, whatever happens */
     s->job = NULL;
@@ -222,8 +247,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
     return finish(s, options, &p, error);
 }
 
-cop_err cli_run(const cli_options *options, cop_error *error)
-{
+cop_err cli_run(const cli_options *options, cop_error *error) {
     run_state s = {0};
     interrupted = 0;
     struct sigaction action = {.sa_handler = on_signal};

@@ -2,8 +2,8 @@
  *
  * A function that can fail returns a cop_err (0 = ok) and, where a person may read it, fills a
  * cop_error: the code and one sentence that says what was wrong, where, and what would be right.
- * Bad input and bad peers return errors; a broken invariant of our own is COP_ASSERT, which stays on in
- * release builds. */
+ * Bad input and bad peers return errors; a broken invariant of our own is COP_ASSERT, which stays
+ * on in release builds. */
 #ifndef COP_BASE_ERR_H
 #define COP_BASE_ERR_H
 
@@ -44,28 +44,31 @@ typedef enum cop_err {
 /* An error with its sentence. Plain storage: no init needed beyond zeroing, nothing to free. */
 typedef struct cop_error {
     cop_err code;
-    char    text[1000];
+    char text[1000];
 } cop_error;
 
 /* The name of a code ("INPUT"), its short text ("bad input"), and the exit status for programs.
  * Unknown codes give "UNKNOWN", "unknown error", 1. Static strings. */
 const char *cop_err_name(cop_err code);
 const char *cop_err_text(cop_err code);
-int         cop_err_exit_status(cop_err code);
+int cop_err_exit_status(cop_err code);
 
 /* Fill `error` (may be NULL) with the code and a formatted sentence; returns the code, so that
- * `return cop_fail(error, COP_ERR_INPUT, "...")` reads well. The sentence has no trailing dot or newline. */
+ * `return cop_fail(error, COP_ERR_INPUT, "...")` reads well. The sentence has no trailing dot or
+ * newline. */
 cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
     __attribute__((format(printf, 3, 0)));
 
-/* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and EDQUOT to
- * NO_SPACE, ENOENT to NOT_FOUND, EACCES and EPERM to DENIED, ENOMEM to NO_MEMORY, others to IO. */
+/* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and
+ * EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EACCES and EPERM to DENIED, ENOMEM to NO_MEMORY, others
+ * to IO. */
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Put "prefix: " before the sentence of an error that is passed up (file names, field paths). Returns its code. */
+/* Put "prefix: " before the sentence of an error that is passed up (file names, field paths).
+ * Returns its code. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -1,7 +1,8 @@
 /* Files: whole reads with a cap, and writes that are either complete or absent.
  *
- * Every system call of persistence goes through this file, so that faults can be injected at one seam:
- * COPPICE_FAIL_IO=k makes the k-th write, fsync or rename of the process fail with ENOSPC (tests). */
+ * Every system call of persistence goes through this file, so that faults can be injected at one
+ * seam: COPPICE_FAIL_IO=k makes the k-th write, fsync or rename of the process fail with ENOSPC
+ * (tests). */
 #ifndef COP_BASE_FILE_H
 #define COP_BASE_FILE_H
 
@@ -11,22 +12,30 @@
 
 #include "common/base/err.h"
 
-/* Reads a whole file (at most `limit` bytes, else LIMIT) into *out (cop_free), NUL-terminated; *size without the NUL. */
+/* Reads a whole file (at most `limit` bytes, else LIMIT) into *out (cop_free), NUL-terminated;
+ * *size without the NUL. */
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error);
-typedef struct cop_file_part { const void *data; size_t size; } cop_file_part;
-/* Writes the parts to `path` atomically: temporary file beside it, write, fsync, rename, fsync of the folder. On failure the
- * old file (if any) is untouched and the temporary is removed. mode e.g. 0644. */
-cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode, cop_error *error);
+typedef struct cop_file_part {
+    const void *data;
+    size_t size;
+} cop_file_part;
+/* Writes the parts to `path` atomically: temporary file beside it, write, fsync, rename, fsync of
+ * the folder. On failure the old file (if any) is untouched and the temporary is removed. mode e.g.
+ * 0644. */
+cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
+                       cop_error *error);
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error);
-bool    cop_file_exists(const char *path);
-bool    cop_folder_exists(const char *path);
+bool cop_file_exists(const char *path);
+bool cop_folder_exists(const char *path);
 /* mkdir -p; fine if it is there. */
 cop_err cop_folder_create(const char *path, cop_error *error);
-/* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free. NOT_FOUND if absent. */
+/* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
+ * NOT_FOUND if absent. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);
 cop_err cop_folder_remove(const char *path, cop_error *error); /* recursive; absent is ok */
 cop_err cop_file_remove(const char *path, cop_error *error);   /* absent is ok */
-cop_err cop_file_rename(const char *from, const char *to, cop_error *error); /* also fsyncs the folder of `to` */
+cop_err cop_file_rename(const char *from, const char *to,
+                        cop_error *error); /* also fsyncs the folder of `to` */
 /* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */
 char *cop_path_join(const char *folder, const char *name);
 /* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). */

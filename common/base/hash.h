@@ -9,14 +9,19 @@ uint64_t cop_hash_xxh3(const void *data, size_t size);
 /* XXH3 of the concatenation of two ranges (frame header + body); the second may be empty. */
 uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t b_size);
 
-/* XXH3 of a stream; copy: copies and hashes in one pass over memory (the ranges must not overlap). */
-typedef struct cop_xxh3 { _Alignas(64) unsigned char state[640]; } cop_xxh3;
-void     cop_xxh3_init(cop_xxh3 *h);
-void     cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size);
-void     cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size);
+/* XXH3 of a stream; copy: copies and hashes in one pass over memory (the ranges must not overlap).
+ */
+typedef struct cop_xxh3 {
+    _Alignas(64) unsigned char state[640];
+} cop_xxh3;
+void cop_xxh3_init(cop_xxh3 *h);
+void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size);
+void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size);
 uint64_t cop_xxh3_final(cop_xxh3 *h);
 
-typedef struct cop_sha256 { _Alignas(16) unsigned char state[128]; } cop_sha256;
+typedef struct cop_sha256 {
+    _Alignas(16) unsigned char state[128];
+} cop_sha256;
 void cop_sha256_init(cop_sha256 *h);
 void cop_sha256_update(cop_sha256 *h, const void *data, size_t size);
 void cop_sha256_final(cop_sha256 *h, unsigned char out[32]);

@@ -1,35 +1,37 @@
-/* Every limit of the system in one place (section 13 of the design), with the relations between them. */
+/* Every limit of the system in one place (section 13 of the design), with the relations between
+ * them. */
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
 #define COP_LAYERS_MAX           256
-#define COP_PARAMETERS_MAX       (1u << 29)      /* floats in one model */
-#define COP_UNITS_MAX            (1u << 20)      /* features of one layer's output */
+#define COP_PARAMETERS_MAX       (1u << 29) /* floats in one model */
+#define COP_UNITS_MAX            (1u << 20) /* features of one layer's output */
 #define COP_BATCH_MAX            65536
 #define COP_SHARDS_MAX           1024
-#define COP_LEASE_SAMPLES_MAX    8192            /* samples in one lease */
-#define COP_EVAL_SLICE           1000            /* D10 */
+#define COP_LEASE_SAMPLES_MAX    8192 /* samples in one lease */
+#define COP_EVAL_SLICE           1000 /* D10 */
 #define COP_CLASSES_MAX          65536
 #define COP_SAMPLES_MAX          0x7fffffffu
-#define COP_JOB_FILE_MAX         (1u << 20)      /* bytes */
+#define COP_JOB_FILE_MAX         (1u << 20) /* bytes */
 #define COP_JOB_YAML_DEPTH_MAX   16
 #define COP_NAME_MAX             128
 #define COP_FRAME_HEADER_SIZE    64
-#define COP_FRAME_PROTO_MAX      (64u << 10)     /* protobuf header of a frame */
-#define COP_FRAME_UNPACK_MAX     (4u << 20)      /* memory that unpacking one header may take */
+#define COP_FRAME_PROTO_MAX      (64u << 10) /* protobuf header of a frame */
+#define COP_FRAME_UNPACK_MAX     (4u << 20)  /* memory that unpacking one header may take */
 #define COP_FRAME_BODY_MAX       (2ull << 30)
 #define COP_FRAME_SIZE_MAX       (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_CHUNK_SIZE           (4u << 20)      /* data upload */
+#define COP_CHUNK_SIZE           (4u << 20) /* data upload */
 #define COP_WORKERS_MAX          1024
 #define COP_WORKER_THREADS_MAX   256
 #define COP_JOBS_MAX             16384
 #define COP_HEARTBEAT_MS         500
 #define COP_HEARTBEATS_MISSED    3
 #define COP_CLIENT_TIMEOUT_MS    10000
-#define COP_HOLD_MAX_MS          5000            /* a held request is answered "nothing yet" after this */
+#define COP_HOLD_MAX_MS          5000 /* a held request is answered "nothing yet" after this */
 #define COP_CHECKPOINTS_KEPT_MAX 1000
 
-_Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX, "unpacking needs at least the packed size");
+_Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
+               "unpacking needs at least the packed size");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
 _Static_assert(COP_CHUNK_SIZE < COP_FRAME_BODY_MAX, "a chunk must fit a frame");
 _Static_assert(COP_SHARDS_MAX <= COP_BATCH_MAX, "a shard has at least one sample");

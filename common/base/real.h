@@ -1,20 +1,21 @@
-/* Elementary functions by rule D4: our own polynomials with explicit FMAs, so that the bits are the same on every CPU, compiler
- * and C library. The f32 ones are branch-free inline code in real_f32.h (so that kernels vectorise them with the same bits);
- * the f64 ones serve schedules, initial weights and synthetic data. Accuracy is tested against long double:
- * f32 within 2 ulp, f64 within 4 ulp (exp, log, sin, cos on the ranges named). NaN in gives NaN out. */
+/* Elementary functions by rule D4: our own polynomials with explicit FMAs, so that the bits are the
+ * same on every CPU, compiler and C library. The f32 ones are branch-free inline code in real_f32.h
+ * (so that kernels vectorise them with the same bits); the f64 ones serve schedules, initial
+ * weights and synthetic data. Accuracy is tested against long double: f32 within 2 ulp, f64 within
+ * 4 ulp (exp, log, sin, cos on the ranges named). NaN in gives NaN out. */
 #ifndef COP_BASE_REAL_H
 #define COP_BASE_REAL_H
 
 #include <stdint.h>
 
-double cop_exp(double x);             /* overflow: +inf; underflow: 0 (gradual underflow may be flushed to 0) */
-double cop_ln(double x); /* natural logarithm (cop_log writes the log); 0: -inf; negative: NaN */
-double cop_sin(double x);             /* |x| <= 1e5 */
-double cop_cos(double x);             /* |x| <= 1e5 */
+double cop_exp(double x); /* overflow: +inf; underflow: 0 (gradual underflow may be flushed to 0) */
+double cop_ln(double x);  /* natural logarithm (cop_log writes the log); 0: -inf; negative: NaN */
+double cop_sin(double x); /* |x| <= 1e5 */
+double cop_cos(double x); /* |x| <= 1e5 */
 double cop_tanh(double x);
 double cop_power(double x, uint64_t n); /* x^n by repeated squaring, most significant bit first */
-/* Two independent standard normals from two Philox words by Box-Muller: u1 = (a + 1) / 2^32 in (0, 1], u2 = b / 2^32,
- * r = sqrt(-2 log u1); out = r cos(2 pi u2), r sin(2 pi u2), in f64. */
+/* Two independent standard normals from two Philox words by Box-Muller: u1 = (a + 1) / 2^32 in (0,
+ * 1], u2 = b / 2^32, r = sqrt(-2 log u1); out = r cos(2 pi u2), r sin(2 pi u2), in f64. */
 void cop_normal_pair(uint32_t a, uint32_t b, double out[2]);
 
 #endif

@@ -1,6 +1,6 @@
-/* Random numbers by rule D3: Philox4x32-10, counter-based, no state (Salmon, Moraes, Dror, Shaw, "Parallel random
- * numbers: as easy as 1, 2, 3", SC 2011). Who needs a number derives it from (seed, purpose, shard) and a counter.
- * Also the keyed permutation of rule D1. */
+/* Random numbers by rule D3: Philox4x32-10, counter-based, no state (Salmon, Moraes, Dror, Shaw,
+ * "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Who needs a number derives it from
+ * (seed, purpose, shard) and a counter. Also the keyed permutation of rule D1. */
 #ifndef COP_BASE_RNG_H
 #define COP_BASE_RNG_H
 
@@ -18,23 +18,26 @@ typedef enum cop_rng_purpose {
     COP_RNG_SYNTHETIC = 8
 } cop_rng_purpose;
 
-typedef struct cop_rng_key { uint32_t word[2]; } cop_rng_key;
+typedef struct cop_rng_key {
+    uint32_t word[2];
+} cop_rng_key;
 
-/* Key of D3: the first two output words of Philox4x32-10 on counter (purpose, shard, 0x636f7070, 0x69636531) ("copp", "ice1")
- * with key (low word of seed, high word of seed). */
+/* Key of D3: the first two output words of Philox4x32-10 on counter (purpose, shard, 0x636f7070,
+ * 0x69636531) ("copp", "ice1") with key (low word of seed, high word of seed). */
 cop_rng_key cop_rng_derive(uint64_t seed, cop_rng_purpose purpose, uint32_t shard);
 
 /* The block function, reference form: out = Philox4x32-10(counter, key). */
 void cop_philox(const uint32_t counter[4], cop_rng_key key, uint32_t out[4]);
 
-/* Permutation of [0, n) for one epoch (D1): where index i goes. A bijection evaluated point by point: 8-round balanced Feistel network on
- * 2w bits, w = ceil(bits(n-1) / 2) at least 1, round function = first word of Philox on counter (right half, round, epoch, 0) masked
- * to w bits, with key = derive(seed, order, 0); cycle-walked until the value is below n. 1 <= n <= 2^32 - 1. */
+/* Permutation of [0, n) for one epoch (D1): where index i goes. A bijection evaluated point by
+ * point: 8-round balanced Feistel network on 2w bits, w = ceil(bits(n-1) / 2) at least 1, round
+ * function = first word of Philox on counter (right half, round, epoch, 0) masked to w bits, with
+ * key = derive(seed, order, 0); cycle-walked until the value is below n. 1 <= n <= 2^32 - 1. */
 typedef struct cop_permutation {
     cop_rng_key key;
-    uint32_t    n, half_bits, epoch;
+    uint32_t n, half_bits, epoch;
 } cop_permutation;
-void     cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
+void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
 uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 

@@ -7,27 +7,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A growing, always NUL-terminated string. {0} is an empty one. On out of memory `failed` is set, further appends do
- * nothing, and `text` stays valid (what fitted). */
+/* A growing, always NUL-terminated string. {0} is an empty one. On out of memory `failed` is set,
+ * further appends do nothing, and `text` stays valid (what fitted). */
 typedef struct cop_str {
-    char  *text; /* NULL while empty: use cop_str_text */
+    char *text; /* NULL while empty: use cop_str_text */
     size_t length, capacity;
-    bool   failed;
+    bool failed;
 } cop_str;
 
-void        cop_str_append(cop_str *s, const char *text);
-void        cop_str_append_bytes(cop_str *s, const void *bytes, size_t length);
-void        cop_str_printf(cop_str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void        cop_str_clear(cop_str *s); /* keeps memory */
-void        cop_str_fini(cop_str *s);
+void cop_str_append(cop_str *s, const char *text);
+void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length);
+void cop_str_printf(cop_str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cop_str_clear(cop_str *s); /* keeps memory */
+void cop_str_fini(cop_str *s);
 const char *cop_str_text(const cop_str *s); /* "" when empty */
 /* Take the text away (caller frees with cop_free); s becomes empty. NULL when `failed`. */
 char *cop_str_take(cop_str *s);
 /* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
 void cop_str_append_json(cop_str *s, const char *text);
 
-/* Of `count` names the one nearest to `word` (Damerau-Levenshtein, case ignored), or NULL if none is near
- * (distance > 1 + length/3). */
+/* Of `count` names the one nearest to `word` (Damerau-Levenshtein, case ignored), or NULL if none
+ * is near (distance > 1 + length/3). */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
 bool cop_utf8_valid(const char *bytes, size_t length); /* false also for embedded NUL */
 /* Human forms into a caller's buffer, returned: 11.6 MB, 1.2 k, 3 min 04 s. */

@@ -1,8 +1,10 @@
-/* Data sets: what a job trains on. A set has a training and a test part, decoded once; its content is named by a digest (D11).
+/* Data sets: what a job trains on. A set has a training and a test part, decoded once; its content
+ * is named by a digest (D11).
  *
- * The canonical serialisation, the *pack*, is what is hashed, stored by the coordinator and uploaded in chunks:
- *   "COPDATA1", u32 classes, u32 reserved 0, then for train and test each: u32 dtype (1 u8, 2 f32), u32 rank of a sample, u32 dims[3]
- *   (unused 0), u32 count, u32 reserved[2]; then train samples, train labels (i32), test samples, test labels, each padded with zeros to 64.
+ * The canonical serialisation, the *pack*, is what is hashed, stored by the coordinator and
+ * uploaded in chunks: "COPDATA1", u32 classes, u32 reserved 0, then for train and test each: u32
+ * dtype (1 u8, 2 f32), u32 rank of a sample, u32 dims[3] (unused 0), u32 count, u32 reserved[2];
+ * then train samples, train labels (i32), test samples, test labels, each padded with zeros to 64.
  * All little-endian. digest = SHA-256 of the whole pack. */
 #ifndef COP_DATA_DATA_H
 #define COP_DATA_DATA_H
@@ -17,69 +19,91 @@
 typedef enum cop_data_type { COP_DATA_U8 = 1, COP_DATA_F32 = 2 } cop_data_type;
 
 typedef struct cop_data_part {
-    cop_data_type  type;
-    int32_t        rank, dims[3]; /* of one sample: {28, 28} -> rank 3 {1, 28, 28} for images, {n} for flat */
-    uint32_t       count;
-    size_t         stride;  /* bytes of one sample */
-    const void    *samples; /* count * stride bytes */
-    const int32_t *labels;  /* count, each in [0, classes) */
+    cop_data_type type;
+    int32_t rank,
+        dims[3]; /* of one sample: {28, 28} -> rank 3 {1, 28, 28} for images, {n} for flat */
+    uint32_t count;
+    size_t stride;         /* bytes of one sample */
+    const void *samples;   /* count * stride bytes */
+    const int32_t *labels; /* count, each in [0, classes) */
 } cop_data_part;
 
 typedef struct cop_data {
-    char          name[128];
-    int32_t       classes;
+    char name[128];
+    int32_t classes;
     cop_data_part train, test;
     unsigned char digest[32];
-    cop_buffer   *pack; /* what samples and labels point into; constant */
+    cop_buffer *pack; /* what samples and labels point into; constant */
 } cop_data;
 
-/* Sources. Each gives a whole data set (one reference; cop_data_destroy) or an error that names the file and what is wrong with it.
- * idx: four files, plain or .gz (by content): magic, type, dimensions and lengths are checked against each other, labels
- * against the classes (max label + 1 of the training part; a test label above is an error). Empty parts are errors. */
-typedef struct cop_idx_files { const char *train_images, *train_labels, *test_images, *test_labels; } cop_idx_files;
-cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out, cop_error *error);
-/* The four files of MNIST by their usual names (train-images-idx3-ubyte[.gz] ..., also with a dot) in a folder. NOT_FOUND names what is missing. */
+/* Sources. Each gives a whole data set (one reference; cop_data_destroy) or an error that names the
+ * file and what is wrong with it. idx: four files, plain or .gz (by content): magic, type,
+ * dimensions and lengths are checked against each other, labels against the classes (max label + 1
+ * of the training part; a test label above is an error). Empty parts are errors. */
+typedef struct cop_idx_files {
+    const char *train_images, *train_labels, *test_images, *test_labels;
+} cop_idx_files;
+cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out,
+                          cop_error *error);
+/* The four files of MNIST by their usual names (train-images-idx3-ubyte[.gz] ..., also with a dot)
+ * in a folder. NOT_FOUND names what is missing. */
 cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error);
-/* Rendered digits: random strokes of ten glyph skeletons, affine and elastic distortion, noise; 1 x 28 x 28 u8; by D3 (purpose synthetic) and
- * D4's functions and an integer rasteriser only, so that its digest is a constant on every CPU. Default 60000 + 10000 samples. */
-cop_err cop_data_make_synthetic(uint64_t seed, uint32_t train, uint32_t test, cop_data **out, cop_error *error);
-/* A pack: from a file (digest verified) or from bytes that were uploaded. CORRUPT if header, sizes or labels lie. */
+/* Rendered digits: random strokes of ten glyph skeletons, affine and elastic distortion, noise; 1 x
+ * 28 x 28 u8; by D3 (purpose synthetic) and D4's functions and an integer rasteriser only, so that
+ * its digest is a constant on every CPU. Default 60000 + 10000 samples. */
+cop_err cop_data_make_synthetic(uint64_t seed, uint32_t train, uint32_t test, cop_data **out,
+                                cop_error *error);
+/* A pack: from a file (digest verified) or from bytes that were uploaded. CORRUPT if header, sizes
+ * or labels lie. */
 cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error);
-cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, cop_error *error); /* holds `pack` on success */
+cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out,
+                           cop_error *error); /* holds `pack` on success */
 cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *error);
-void    cop_data_destroy(cop_data *data);
+void cop_data_destroy(cop_data *data);
 
-/* Named sets: "mnist", "synthetic-digits" (table in registry.c: name, one line of help, loader). `folder` (--data) or NULL: then
- * mnist is looked for in $COPPICE_MNIST, the cache (cop_path_cache()/mnist). The error says where it looked and what to type. */
-typedef struct cop_data_source { const char *name, *help; bool downloadable; } cop_data_source;
+/* Named sets: "mnist", "synthetic-digits" (table in registry.c: name, one line of help, loader).
+ * `folder` (--data) or NULL: then mnist is looked for in $COPPICE_MNIST, the cache
+ * (cop_path_cache()/mnist). The error says where it looked and what to type. */
+typedef struct cop_data_source {
+    const char *name, *help;
+    bool downloadable;
+} cop_data_source;
 const cop_data_source *cop_data_sources(size_t *count);
 cop_err cop_data_open(const char *source, const char *folder, cop_data **out, cop_error *error);
 
-/* What a job sees of a set after `validation` and `samples` (D1): the training rows [0, train), the validation rows [train, train + validation)
- * = the last rows of the training part. */
+/* What a job sees of a set after `validation` and `samples` (D1): the training rows [0, train), the
+ * validation rows [train, train + validation) = the last rows of the training part. */
 typedef struct cop_data_view {
     const cop_data *data;
-    uint32_t        train, validation, test;
+    uint32_t train, validation, test;
 } cop_data_view;
-cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples, cop_data_view *out, cop_error *error);
+cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,
+                           cop_data_view *out, cop_error *error);
 
-/* D1: steps of an epoch, and which training rows step `step` (from 1) uses. `last_keep`: keep the short last batch. */
+/* D1: steps of an epoch, and which training rows step `step` (from 1) uses. `last_keep`: keep the
+ * short last batch. */
 uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep);
 /* Fills rows[0 .. *count) with row numbers of the step's batch, in order; *epoch (from 0). */
 void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step,
                          uint32_t *rows, uint32_t *count, uint32_t *epoch);
-/* D2: sizes of `shards` slices of a batch of b samples; the first (b mod shards) one longer; may be 0 when b < shards. */
+/* D2: sizes of `shards` slices of a batch of b samples; the first (b mod shards) one longer; may be
+ * 0 when b < shards. */
 void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes);
 /* Copies the rows of `part` one after another into out (stride bytes each) and their labels. */
-void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out, int32_t *labels);
+void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out,
+                     int32_t *labels);
 
 /* Progress of long operations; may be NULL. */
 typedef void (*cop_data_progress)(void *context, const char *what, uint64_t done, uint64_t total);
-/* Downloads a set into folder (created): mirrors in turn, SHA-256 checked against the table, resumed by range requests, renamed into place when whole.
- * UNSUPPORTED if built without libcurl. COPPICE_MIRROR=URL is tried first (tests, private mirrors). */
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress, void *context, cop_error *error);
+/* Downloads a set into folder (created): mirrors in turn, SHA-256 checked against the table,
+ * resumed by range requests, renamed into place when whole. UNSUPPORTED if built without libcurl.
+ * COPPICE_MIRROR=URL is tried first (tests, private mirrors). */
+cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
+                     void *context, cop_error *error);
 
-/* Contact sheet: `rows` x `columns` samples of a part as a PNG with a label under each (cairo). Only for image shapes with 1 or 3 channels. */
-cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path, cop_error *error);
+/* Contact sheet: `rows` x `columns` samples of a part as a PNG with a label under each (cairo).
+ * Only for image shapes with 1 or 3 channels. */
+cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
+                               cop_error *error);
 
 #endif

@@ -10,17 +10,25 @@
 #include "common/data/data.h"
 
 #ifdef COP_HAVE_CURL
-#include <curl/curl.h>
-#include <zlib.h>
+#    include <curl/curl.h>
+#    include <zlib.h>
 
-/* sha256 and size are those of the content, unpacked: mirrors compress differently. `about` is the compressed size, for the bar. */
-typedef struct get_file { const char *name, *sha256; uint64_t size, about; } get_file;
+/* sha256 and size are those of the content, unpacked: mirrors compress differently. `about` is the
+ * compressed size, for the bar. */
+typedef struct get_file {
+    const char *name, *sha256;
+    uint64_t size, about;
+} get_file;
 
 static const get_file mnist_files[] = {
-    {"train-images-idx3-ubyte.gz", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 47040016, 9719438},
-    {"train-labels-idx1-ubyte.gz", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 60008, 28881},
-    {"t10k-images-idx3-ubyte.gz", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 7840016, 1648877},
-    {"t10k-labels-idx1-ubyte.gz", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10008, 4542},
+    {"train-images-idx3-ubyte.gz",
+     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 47040016, 9719438},
+    {"train-labels-idx1-ubyte.gz",
+     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 60008, 28881},
+    {"t10k-images-idx3-ubyte.gz",
+     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 7840016, 1648877},
+    {"t10k-labels-idx1-ubyte.gz",
+     "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10008, 4542},
 };
 /* Public mirrors of these four files. */
 static const char *const mnist_mirrors[] = {
@@ -29,18 +37,17 @@ static const char *const mnist_mirrors[] = {
 };
 
 typedef struct transfer {
-    FILE             *file;
-    uint64_t          begin, done, most, about;
-    const char       *name;
+    FILE *file;
+    uint64_t begin, done, most, about;
+    const char *name;
     cop_data_progress progress;
-    void             *context;
-    bool              failed; /* the disk, not the mirror */
+    void *context;
+    bool failed; /* the disk, not the mirror */
 } transfer;
 
-static size_t on_data(char *bytes, size_t one, size_t count, void *argument)
-{
+static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     transfer *t = argument;
-    size_t    size = one * count;
+    size_t size = one * count;
     if (t->begin + t->done + size > t->most) return 0; /* more than the file has: a wrong answer */
     if (fwrite(bytes, 1, size, t->file) != size) {
         t->failed = true;
@@ -52,13 +59,12 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument)
 }
 
 /* Is the file whole and right? */
-static bool is_good(const char *path, const get_file *file)
-{
+static bool is_good(const char *path, const get_file *file) {
     unsigned char digest[32];
-    char          hex[65];
-    gzFile        in = gzopen(path, "rb");
-    char         *bytes = in ? cop_alloc_raw(file->size + 1) : NULL;
-    bool          whole = bytes && gzread(in, bytes, (unsigned)file->size + 1) == (int)file->size;
+    char hex[65];
+    gzFile in = gzopen(path, "rb");
+    char *bytes = in ? cop_alloc_raw(file->size + 1) : NULL;
+    bool whole = bytes && gzread(in, bytes, (unsigned)file->size + 1) == (int)file->size;
     if (whole) cop_sha256_of(bytes, file->size, digest);
     cop_free(bytes);
     if (in) gzclose(in);
@@ -67,19 +73,25 @@ static bool is_good(const char *path, const get_file *file)
     return strcmp(hex, file->sha256) == 0;
 }
 
-static cop_err fetch(const char *url, const get_file *file, const char *part, cop_data_progress progress, void *context, cop_error *error)
-{
+static cop_err fetch(const char *url, const get_file *file, const char *part,
+                     cop_data_progress progress, void *context, cop_error *error) {
     FILE *out = fopen(part, "ab");
     if (!out) return cop_fail(error, COP_ERR_IO, "cannot write %s", part);
-    long  begin = ftell(out);
+    long begin = ftell(out);
     CURL *curl = curl_easy_init();
     if (!curl || begin < 0) {
         fclose(out);
         if (curl) curl_easy_cleanup(curl);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
-    transfer t = {.file = out, .begin = (uint64_t)begin, .most = file->size, .about = file->about, .name = file->name, .progress = progress, .context = context};
-    char     reason[CURL_ERROR_SIZE] = "";
+    transfer t = {.file = out,
+                  .begin = (uint64_t)begin,
+                  .most = file->size,
+                  .about = file->about,
+                  .name = file->name,
+                  .progress = progress,
+                  .context = context};
+    char reason[CURL_ERROR_SIZE] = "";
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &t);
@@ -92,30 +104,37 @@ static cop_err fetch(const char *url, const get_file *file, const char *part, co
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_RESUME_FROM_LARGE, (curl_off_t)begin);
     CURLcode code = (uint64_t)begin < file->size ? curl_easy_perform(curl) : CURLE_OK;
-    bool     closed = fclose(out) == 0;
+    bool closed = fclose(out) == 0;
     curl_easy_cleanup(curl);
     if (t.failed || !closed) return cop_fail(error, COP_ERR_NO_SPACE, "cannot write %s", part);
     if (code == CURLE_OK) return COP_OK;
-    return cop_fail(error, COP_ERR_UNREACHABLE, "%s: %s", url, *reason ? reason : curl_easy_strerror(code));
+    return cop_fail(error, COP_ERR_UNREACHABLE, "%s: %s", url,
+                    *reason ? reason : curl_easy_strerror(code));
 }
 
-/* One file from one mirror: resumed if a part is there; a part that turns out wrong is thrown away and fetched anew, once. */
-static cop_err fetch_checked(const char *mirror, const get_file *file, const char *path, cop_data_progress progress, void *context, cop_error *error)
-{
+/* One file from one mirror: resumed if a part is there; a part that turns out wrong is thrown away
+ * and fetched anew, once. */
+static cop_err fetch_checked(const char *mirror, const get_file *file, const char *path,
+                             cop_data_progress progress, void *context, cop_error *error) {
     cop_str url = {0}, part = {0};
-    cop_str_printf(&url, "%s%s%s", mirror, mirror[strlen(mirror) - 1] == '/' ? "" : "/", file->name);
+    cop_str_printf(&url, "%s%s%s", mirror, mirror[strlen(mirror) - 1] == '/' ? "" : "/",
+                   file->name);
     cop_str_printf(&part, "%s.part", path);
     cop_err e = COP_OK;
     for (int try = 0; try < 2; try++) {
         bool resumed = cop_file_exists(cop_str_text(&part));
         e = fetch(cop_str_text(&url), file, cop_str_text(&part), progress, context, error);
-        if (e == COP_ERR_UNREACHABLE && resumed) cop_file_remove(cop_str_text(&part), NULL); /* a mirror that cannot resume */
-        else if (e) break;
+        if (e == COP_ERR_UNREACHABLE && resumed)
+            cop_file_remove(cop_str_text(&part), NULL); /* a mirror that cannot resume */
+        else if (e)
+            break;
         if (!e && is_good(cop_str_text(&part), file)) {
             e = cop_file_rename(cop_str_text(&part), path, error);
             break;
         }
-        if (!e) e = cop_fail(error, COP_ERR_CORRUPT, "%s: the content's SHA-256 is not the expected one", cop_str_text(&url));
+        if (!e)
+            e = cop_fail(error, COP_ERR_CORRUPT,
+                         "%s: the content's SHA-256 is not the expected one", cop_str_text(&url));
         cop_file_remove(cop_str_text(&part), NULL);
         if (!resumed) break;
     }
@@ -124,13 +143,14 @@ static cop_err fetch_checked(const char *mirror, const get_file *file, const cha
     return e;
 }
 
-static cop_err get_one(const get_file *file, const char *folder, cop_data_progress progress, void *context, cop_error *error)
-{
+static cop_err get_one(const get_file *file, const char *folder, cop_data_progress progress,
+                       void *context, cop_error *error) {
     const char *mirrors[8], *own = getenv("COPPICE_MIRROR");
-    size_t      count = 0;
+    size_t count = 0;
     if (own && *own) mirrors[count++] = own;
-    for (size_t i = 0; i < sizeof mnist_mirrors / sizeof *mnist_mirrors; i++) mirrors[count++] = mnist_mirrors[i];
-    char   *path = cop_path_join(folder, file->name);
+    for (size_t i = 0; i < sizeof mnist_mirrors / sizeof *mnist_mirrors; i++)
+        mirrors[count++] = mnist_mirrors[i];
+    char *path = cop_path_join(folder, file->name);
     cop_str reasons = {0};
     cop_err e = path ? COP_ERR_UNREACHABLE : COP_ERR_NO_MEMORY;
     if (path && is_good(path, file)) e = COP_OK;
@@ -145,26 +165,34 @@ static cop_err get_one(const get_file *file, const char *folder, cop_data_progre
     return e;
 }
 
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress, void *context, cop_error *error)
-{
+cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
+                     void *context, cop_error *error) {
     if (strcmp(source, "mnist") != 0) {
-        if (strcmp(source, "synthetic-digits") == 0) return cop_fail(error, COP_ERR_INPUT, "synthetic-digits is built in: there is nothing to download");
-        return cop_fail(error, COP_ERR_NOT_FOUND, "there is no data set \"%s\" to download: expected mnist", source);
+        if (strcmp(source, "synthetic-digits") == 0)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "synthetic-digits is built in: there is nothing to download");
+        return cop_fail(error, COP_ERR_NOT_FOUND,
+                        "there is no data set \"%s\" to download: expected mnist", source);
     }
     COP_TRY(cop_folder_create(folder, error));
-    if (curl_global_init(CURL_GLOBAL_DEFAULT)) return cop_fail(error, COP_ERR_INTERNAL, "cannot start libcurl");
+    if (curl_global_init(CURL_GLOBAL_DEFAULT))
+        return cop_fail(error, COP_ERR_INTERNAL, "cannot start libcurl");
     cop_err e = COP_OK;
-    for (size_t i = 0; i < sizeof mnist_files / sizeof *mnist_files && !e; i++) e = get_one(&mnist_files[i], folder, progress, context, error);
+    for (size_t i = 0; i < sizeof mnist_files / sizeof *mnist_files && !e; i++)
+        e = get_one(&mnist_files[i], folder, progress, context, error);
     curl_global_cleanup();
     return e;
 }
 #else
 
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress, void *context, cop_error *error)
-{
+cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
+                     void *context, cop_error *error) {
     (void)folder;
     (void)progress;
     (void)context;
-    return cop_fail(error, COP_ERR_UNSUPPORTED, "this build cannot download (no libcurl): fetch the files of %s by hand and pass --data DIR", source);
+    return cop_fail(error, COP_ERR_UNSUPPORTED,
+                    "this build cannot download (no libcurl): fetch the files of %s by hand and "
+                    "pass --data DIR",
+                    source);
 }
 #endif

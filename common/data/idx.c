@@ -1,4 +1,5 @@
-/* IDX files, plain or gzipped (the format of MNIST): every number of the header is checked against the others and against the file. */
+/* IDX files, plain or gzipped (the format of MNIST): every number of the header is checked against
+ * the others and against the file. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -14,22 +15,30 @@
 /* ---- gzip ---- */
 
 /* A gzip stream under way; CRC and length are checked by zlib at its end. */
-typedef struct gunzip { z_stream z; size_t in_left; int state; const char *path; } gunzip;
+typedef struct gunzip {
+    z_stream z;
+    size_t in_left;
+    int state;
+    const char *path;
+} gunzip;
 
-static cop_err gunzip_begin(gunzip *g, const char *path, const char *in, size_t size, cop_error *error)
-{
+static cop_err gunzip_begin(gunzip *g, const char *path, const char *in, size_t size,
+                            cop_error *error) {
     *g = (gunzip){.in_left = size, .state = Z_OK, .path = path};
     g->z.next_in = (unsigned char *)(uintptr_t)in;
-    return inflateInit2(&g->z, 15 + 16) == Z_OK ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return inflateInit2(&g->z, 15 + 16) == Z_OK
+               ? COP_OK
+               : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
-/* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the stream or of the input. */
-static cop_err gunzip_read(gunzip *g, void *out, size_t size, size_t *got, cop_error *error)
-{
+/* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the stream or of
+ * the input. */
+static cop_err gunzip_read(gunzip *g, void *out, size_t size, size_t *got, cop_error *error) {
     size_t left = size;
     g->z.next_out = out;
     while (g->state == Z_OK && left) {
-        uInt in_now = g->in_left > 1u << 30 ? 1u << 30 : (uInt)g->in_left, out_now = left > 1u << 30 ? 1u << 30 : (uInt)left;
+        uInt in_now = g->in_left > 1u << 30 ? 1u << 30 : (uInt)g->in_left,
+             out_now = left > 1u << 30 ? 1u << 30 : (uInt)left;
         g->z.avail_in = in_now;
         g->z.avail_out = out_now;
         g->state = inflate(&g->z, Z_NO_FLUSH);
@@ -40,49 +49,60 @@ static cop_err gunzip_read(gunzip *g, void *out, size_t size, size_t *got, cop_e
     }
     *got = size - left;
     if (g->state == Z_DATA_ERROR || g->state == Z_NEED_DICT)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->path, g->z.msg ? g->z.msg : "dictionary");
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->path,
+                        g->z.msg ? g->z.msg : "dictionary");
     if (g->state == Z_STREAM_END && g->in_left)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: %zu bytes follow the end of the gzip data", g->path, g->in_left);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: %zu bytes follow the end of the gzip data",
+                        g->path, g->in_left);
     return COP_OK;
 }
 
 /* ---- the header ---- */
 
 typedef struct idx_file {
-    char    *bytes; /* of the file */
-    size_t   size;
-    bool     gz;
+    char *bytes; /* of the file */
+    size_t size;
+    bool gz;
     uint32_t rank, dims[4];
     uint64_t data_size;
-    size_t   header_size;
+    size_t header_size;
 } idx_file;
 
-static cop_err read_header(const char *path, idx_file *f, const unsigned char *h, size_t got, cop_error *error)
-{
+static cop_err read_header(const char *path, idx_file *f, const unsigned char *h, size_t got,
+                           cop_error *error) {
     if (got < 8 || h[0] || h[1])
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an IDX file: it begins with %02x %02x, expected 00 00", path, got > 0 ? h[0] : 0, got > 1 ? h[1] : 0);
-    if (h[2] != IDX_U8) return cop_fail(error, COP_ERR_INPUT, "%s: element type 0x%02x: only unsigned bytes (0x08) are read", path, h[2]);
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is not an IDX file: it begins with %02x %02x, expected 00 00", path,
+                        got > 0 ? h[0] : 0, got > 1 ? h[1] : 0);
+    if (h[2] != IDX_U8)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: element type 0x%02x: only unsigned bytes (0x08) are read", path, h[2]);
     f->rank = h[3];
-    if (f->rank < 1 || f->rank > 4) return cop_fail(error, COP_ERR_CORRUPT, "%s: %u dimensions: expected 1 to 4", path, f->rank);
+    if (f->rank < 1 || f->rank > 4)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: %u dimensions: expected 1 to 4", path,
+                        f->rank);
     f->header_size = 4 + 4 * (size_t)f->rank;
-    if (got < f->header_size) return cop_fail(error, COP_ERR_CORRUPT, "%s ends in its header", path);
+    if (got < f->header_size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s ends in its header", path);
     f->data_size = 1;
     for (uint32_t d = 0; d < f->rank; d++) {
         f->dims[d] = cop_load_u32_big(h + 4 + 4 * d);
         if (f->dims[d] > COP_SAMPLES_MAX || (f->dims[d] && f->data_size > FILE_MAX / f->dims[d]))
-            return cop_fail(error, COP_ERR_CORRUPT, "%s: dimension %u is %u, which is more than this program reads", path, d, f->dims[d]);
+            return cop_fail(error, COP_ERR_CORRUPT,
+                            "%s: dimension %u is %u, which is more than this program reads", path,
+                            d, f->dims[d]);
         f->data_size *= f->dims[d];
     }
     return COP_OK;
 }
 
-static cop_err open_idx(const char *path, idx_file *f, cop_error *error)
-{
+static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     unsigned char head[24];
-    size_t        got = 0;
+    size_t got = 0;
     *f = (idx_file){0};
     COP_TRY(cop_file_read(path, FILE_MAX, &f->bytes, &f->size, error));
-    f->gz = f->size >= 2 && (unsigned char)f->bytes[0] == 0x1f && (unsigned char)f->bytes[1] == 0x8b;
+    f->gz =
+        f->size >= 2 && (unsigned char)f->bytes[0] == 0x1f && (unsigned char)f->bytes[1] == 0x8b;
     cop_err e = COP_OK;
     if (f->gz) {
         gunzip g;
@@ -99,31 +119,38 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error)
     return e;
 }
 
-/* Header skipped, elements into `out`; one byte more than the header says shows a file that is longer. */
-static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_error *error)
-{
-    unsigned char      header[24], extra;
-    size_t             got, more = 0;
+/* Header skipped, elements into `out`; one byte more than the header says shows a file that is
+ * longer. */
+static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_error *error) {
+    unsigned char header[24], extra;
+    size_t got, more = 0;
     unsigned long long expected = f->data_size;
     COP_TRY(gunzip_read(g, header, f->header_size, &got, error));
     COP_TRY(gunzip_read(g, out, f->data_size, &got, error));
     if (got == f->data_size) COP_TRY(gunzip_read(g, &extra, 1, &more, error));
-    if (more) return cop_fail(error, COP_ERR_CORRUPT, "%s holds more elements than the %llu of its header", g->path, expected);
-    if (g->state != Z_STREAM_END) return cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early", g->path);
-    if (got < f->data_size) return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", g->path, got, expected);
+    if (more)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s holds more elements than the %llu of its header", g->path, expected);
+    if (g->state != Z_STREAM_END)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early",
+                        g->path);
+    if (got < f->data_size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu",
+                        g->path, got, expected);
     return COP_OK;
 }
 
-/* The elements into `out` (data_size bytes); the file must hold exactly as many as its header says. */
-static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error)
-{
+/* The elements into `out` (data_size bytes); the file must hold exactly as many as its header says.
+ */
+static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error) {
     if (!f->gz) {
         if (f->size - f->header_size != f->data_size)
-            return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", path, f->size - f->header_size, (unsigned long long)f->data_size);
+            return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu",
+                            path, f->size - f->header_size, (unsigned long long)f->data_size);
         memcpy(out, f->bytes + f->header_size, f->data_size);
         return COP_OK;
     }
-    gunzip  g;
+    gunzip g;
     cop_err e = gunzip_begin(&g, path, f->bytes, f->size, error);
     if (!e) e = gunzip_elements(&g, f, out, error);
     inflateEnd(&g.z);
@@ -134,37 +161,44 @@ static cop_err read_elements(const char *path, const idx_file *f, void *out, cop
 
 typedef struct idx_set {
     const char *path[4]; /* train images, train labels, test images, test labels */
-    idx_file    file[4];
+    idx_file file[4];
 } idx_set;
 
-static cop_err check_pair(const idx_set *s, int images, cop_error *error)
-{
+static cop_err check_pair(const idx_set *s, int images, cop_error *error) {
     const idx_file *i = &s->file[images], *l = &s->file[images + 1];
-    if (i->rank < 2) return cop_fail(error, COP_ERR_INPUT, "%s has %u dimension: expected samples with at least 2", s->path[images], i->rank);
-    if (l->rank != 1) return cop_fail(error, COP_ERR_INPUT, "%s has %u dimensions: expected 1 (labels)", s->path[images + 1], l->rank);
-    if (!i->dims[0]) return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", s->path[images]);
+    if (i->rank < 2)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has %u dimension: expected samples with at least 2", s->path[images],
+                        i->rank);
+    if (l->rank != 1)
+        return cop_fail(error, COP_ERR_INPUT, "%s has %u dimensions: expected 1 (labels)",
+                        s->path[images + 1], l->rank);
+    if (!i->dims[0])
+        return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", s->path[images]);
     if (i->dims[0] != l->dims[0])
-        return cop_fail(error, COP_ERR_INPUT, "%s has %u samples, but %s has %u labels", s->path[images], i->dims[0], s->path[images + 1], l->dims[0]);
+        return cop_fail(error, COP_ERR_INPUT, "%s has %u samples, but %s has %u labels",
+                        s->path[images], i->dims[0], s->path[images + 1], l->dims[0]);
     uint64_t values = i->data_size / i->dims[0];
     if (values < 1 || values > COP_UNITS_MAX)
-        return cop_fail(error, COP_ERR_INPUT, "%s: a sample has %llu values: expected 1 to %u", s->path[images], (unsigned long long)values, COP_UNITS_MAX);
+        return cop_fail(error, COP_ERR_INPUT, "%s: a sample has %llu values: expected 1 to %u",
+                        s->path[images], (unsigned long long)values, COP_UNITS_MAX);
     return COP_OK;
 }
 
-static cop_err check_shapes(const idx_set *s, cop_error *error)
-{
+static cop_err check_shapes(const idx_set *s, cop_error *error) {
     const idx_file *a = &s->file[0], *b = &s->file[2];
     COP_TRY(check_pair(s, 0, error));
     COP_TRY(check_pair(s, 2, error));
     bool same = a->rank == b->rank;
     for (uint32_t d = 1; same && d < a->rank; d++) same = a->dims[d] == b->dims[d];
-    if (!same) return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in shape", s->path[0], s->path[2]);
+    if (!same)
+        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in shape",
+                        s->path[0], s->path[2]);
     return COP_OK;
 }
 
 /* (n, h, w) is one channel; (n, c, h, w) as it is; (n, f) flat. */
-static void part_shape(const idx_file *f, pack_part *out)
-{
+static void part_shape(const idx_file *f, pack_part *out) {
     *out = (pack_part){.type = COP_DATA_U8, .count = f->dims[0]};
     if (f->rank == 2) {
         out->rank = 1;
@@ -178,8 +212,8 @@ static void part_shape(const idx_file *f, pack_part *out)
 }
 
 /* Label bytes to i32; *largest over this file. */
-static cop_err read_labels(const char *path, const idx_file *f, int32_t *out, int32_t limit, int32_t *largest, cop_error *error)
-{
+static cop_err read_labels(const char *path, const idx_file *f, int32_t *out, int32_t limit,
+                           int32_t *largest, cop_error *error) {
     unsigned char *bytes = cop_alloc_raw(f->data_size + 1);
     if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_err e = read_elements(path, f, bytes, error);
@@ -188,30 +222,36 @@ static cop_err read_labels(const char *path, const idx_file *f, int32_t *out, in
         out[i] = bytes[i];
         if (out[i] > *largest) *largest = out[i];
         if (limit && out[i] >= limit)
-            e = cop_fail(error, COP_ERR_INPUT, "%s: label %llu is %d, but the training labels go from 0 to %d", path, (unsigned long long)i, out[i], limit - 1);
+            e = cop_fail(error, COP_ERR_INPUT,
+                         "%s: label %llu is %d, but the training labels go from 0 to %d", path,
+                         (unsigned long long)i, out[i], limit - 1);
     }
     cop_free(bytes);
     return e;
 }
 
-static cop_err fill(idx_set *s, cop_data *data, cop_error *error)
-{
+static cop_err fill(idx_set *s, cop_data *data, cop_error *error) {
     int32_t largest, ignored;
     COP_TRY(read_elements(s->path[0], &s->file[0], (void *)(uintptr_t)data->train.samples, error));
     COP_TRY(read_elements(s->path[2], &s->file[2], (void *)(uintptr_t)data->test.samples, error));
-    COP_TRY(read_labels(s->path[1], &s->file[1], (int32_t *)(uintptr_t)data->train.labels, 0, &largest, error));
-    if (largest < 1) return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes", s->path[1]);
-    COP_TRY(read_labels(s->path[3], &s->file[3], (int32_t *)(uintptr_t)data->test.labels, largest + 1, &ignored, error));
+    COP_TRY(read_labels(s->path[1], &s->file[1], (int32_t *)(uintptr_t)data->train.labels, 0,
+                        &largest, error));
+    if (largest < 1)
+        return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes",
+                        s->path[1]);
+    COP_TRY(read_labels(s->path[3], &s->file[3], (int32_t *)(uintptr_t)data->test.labels,
+                        largest + 1, &ignored, error));
     pack_finish(data, largest + 1);
     return COP_OK;
 }
 
-cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out, cop_error *error)
-{
-    idx_set   s = {.path = {files->train_images, files->train_labels, files->test_images, files->test_labels}};
+cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out,
+                          cop_error *error) {
+    idx_set s = {
+        .path = {files->train_images, files->train_labels, files->test_images, files->test_labels}};
     cop_data *data = NULL;
-    int       opened = 0;
-    cop_err   e = COP_OK;
+    int opened = 0;
+    cop_err e = COP_OK;
     while (opened < 4 && !(e = open_idx(s.path[opened], &s.file[opened], error))) opened++;
     if (!e) e = check_shapes(&s, error);
     if (!e) {
@@ -222,20 +262,22 @@ cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data
     }
     if (!e) e = fill(&s, data, error);
     for (int i = 0; i < opened; i++) cop_free(s.file[i].bytes);
-    if (e) cop_data_destroy(data);
-    else *out = data;
+    if (e)
+        cop_data_destroy(data);
+    else
+        *out = data;
     return e;
 }
 
 /* ---- MNIST ---- */
 
 /* The file in the folder: plain or .gz, with - or . before idx. */
-static char *find_file(const char *folder, const char *stem, const char *kind)
-{
+static char *find_file(const char *folder, const char *stem, const char *kind) {
     for (size_t i = 0; i < 4; i++) {
         char name[96];
-        int  length = i < 2 ? snprintf(name, sizeof name, "%s-%s-ubyte%s", stem, kind, i == 0 ? ".gz" : "")
-                            : snprintf(name, sizeof name, "%s.%s-ubyte%s", stem, kind, i == 2 ? ".gz" : "");
+        int length =
+            i < 2 ? snprintf(name, sizeof name, "%s-%s-ubyte%s", stem, kind, i == 0 ? ".gz" : "")
+                  : snprintf(name, sizeof name, "%s.%s-ubyte%s", stem, kind, i == 2 ? ".gz" : "");
         COP_ASSERT(length > 0 && (size_t)length < sizeof name);
         char *path = cop_path_join(folder, name);
         if (path && cop_file_exists(path)) return path;
@@ -244,15 +286,16 @@ static char *find_file(const char *folder, const char *stem, const char *kind)
     return NULL;
 }
 
-cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error)
-{
-    static const char *const stems[4] = {"train-images", "train-labels", "t10k-images", "t10k-labels"};
+cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error) {
+    static const char *const stems[4] = {"train-images", "train-labels", "t10k-images",
+                                         "t10k-labels"};
     static const char *const kinds[4] = {"idx3", "idx1", "idx3", "idx1"};
-    char                    *paths[4] = {0};
-    cop_err                  e = COP_OK;
+    char *paths[4] = {0};
+    cop_err e = COP_OK;
     for (int i = 0; i < 4 && !e; i++)
         if (!(paths[i] = find_file(folder, stems[i], kinds[i])))
-            e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no %s-%s-ubyte or %s-%s-ubyte.gz", folder, stems[i], kinds[i], stems[i], kinds[i]);
+            e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no %s-%s-ubyte or %s-%s-ubyte.gz",
+                         folder, stems[i], kinds[i], stems[i], kinds[i]);
     cop_idx_files files = {paths[0], paths[1], paths[2], paths[3]};
     if (!e) e = cop_data_load_idx(&files, "mnist", out, error);
     for (int i = 0; i < 4; i++) cop_free(paths[i]);

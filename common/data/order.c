@@ -1,52 +1,60 @@
-/* D1 and D2: which rows a step uses, in which order, and how a batch is cut into shards. See data.h. */
+/* D1 and D2: which rows a step uses, in which order, and how a batch is cut into shards. See
+ * data.h. */
 #include <string.h>
 
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep)
-{
+uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep) {
     COP_ASSERT(n >= 1 && batch >= 1);
     uint64_t steps = last_keep ? ((uint64_t)n + batch - 1) / batch : n / batch;
     return steps ? steps : 1; /* a batch larger than the data is one short batch */
 }
 
-void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step, uint32_t *rows,
-                         uint32_t *count, uint32_t *epoch)
-{
+void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step,
+                         uint32_t *rows, uint32_t *count, uint32_t *epoch) {
     COP_ASSERT(step >= 1);
-    uint64_t        per_epoch = cop_data_steps_per_epoch(n, batch, last_keep);
-    uint64_t        begin = (step - 1) % per_epoch * batch;
+    uint64_t per_epoch = cop_data_steps_per_epoch(n, batch, last_keep);
+    uint64_t begin = (step - 1) % per_epoch * batch;
     cop_permutation permutation;
     *epoch = (uint32_t)((step - 1) / per_epoch);
     *count = n - begin < batch ? (uint32_t)(n - begin) : batch;
     cop_permutation_init(&permutation, seed, *epoch, n);
-    for (uint32_t i = 0; i < *count; i++) rows[i] = cop_permutation_at(&permutation, (uint32_t)begin + i);
+    for (uint32_t i = 0; i < *count; i++)
+        rows[i] = cop_permutation_at(&permutation, (uint32_t)begin + i);
 }
 
-void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes)
-{
+void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes) {
     COP_ASSERT(shards >= 1);
     for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(b / shards + (s < b % shards));
 }
 
-void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out, int32_t *labels)
-{
+void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out,
+                     int32_t *labels) {
     for (uint32_t i = 0; i < count; i++) {
         COP_ASSERT(rows[i] < part->count);
-        memcpy((char *)out + i * part->stride, (const char *)part->samples + (size_t)rows[i] * part->stride, part->stride);
+        memcpy((char *)out + i * part->stride,
+               (const char *)part->samples + (size_t)rows[i] * part->stride, part->stride);
         labels[i] = part->labels[rows[i]];
     }
 }
 
-cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples, cop_data_view *out, cop_error *error)
-{
+cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,
+                           cop_data_view *out, cop_error *error) {
     uint32_t all = data->train.count;
     if (samples > all)
-        return cop_fail(error, COP_ERR_INPUT, "data.samples is %u: data set %s has %u training samples", samples, data->name, all);
+        return cop_fail(error, COP_ERR_INPUT,
+                        "data.samples is %u: data set %s has %u training samples", samples,
+                        data->name, all);
     if (samples) all = samples;
     if (validation >= all)
-        return cop_fail(error, COP_ERR_INPUT, "data.validation is %u: at least one of the %u samples must be left for training", validation, all);
-    *out = (cop_data_view){.data = data, .train = all - validation, .validation = validation, .test = data->test.count};
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "data.validation is %u: at least one of the %u samples must be left for training",
+            validation, all);
+    *out = (cop_data_view){.data = data,
+                           .train = all - validation,
+                           .validation = validation,
+                           .test = data->test.count};
     return COP_OK;
 }

@@ -13,22 +13,21 @@
 #define ALIGN       64
 #define PACK_MAX    ((uint64_t)64 << 30)
 
-static uint64_t element_size(cop_data_type type)
-{
+static uint64_t element_size(cop_data_type type) {
     return type == COP_DATA_F32 ? 4 : 1;
 }
 
-static uint64_t stride_of(const pack_part *p)
-{
+static uint64_t stride_of(const pack_part *p) {
     uint64_t stride = element_size(p->type);
     for (int i = 0; i < p->rank; i++) stride *= (uint64_t)p->dims[i];
     return stride;
 }
 
-typedef struct pack_layout { uint64_t samples[2], labels[2], size; } pack_layout;
+typedef struct pack_layout {
+    uint64_t samples[2], labels[2], size;
+} pack_layout;
 
-static void lay_out(const pack_part parts[2], pack_layout *out)
-{
+static void lay_out(const pack_part parts[2], pack_layout *out) {
     uint64_t at = cop_align_up(HEADER_SIZE, ALIGN);
     for (int i = 0; i < 2; i++) {
         out->samples[i] = at;
@@ -39,21 +38,23 @@ static void lay_out(const pack_part parts[2], pack_layout *out)
     out->size = at;
 }
 
-static void point_into(cop_data *data, const pack_part parts[2])
-{
-    pack_layout    layout;
+static void point_into(cop_data *data, const pack_part parts[2]) {
+    pack_layout layout;
     cop_data_part *to[2] = {&data->train, &data->test};
-    char          *base = data->pack->data;
+    char *base = data->pack->data;
     lay_out(parts, &layout);
     for (int i = 0; i < 2; i++) {
-        *to[i] = (cop_data_part){.type = parts[i].type, .rank = parts[i].rank, .count = parts[i].count, .stride = stride_of(&parts[i]),
-                                 .samples = base + layout.samples[i], .labels = (const int32_t *)(void *)(base + layout.labels[i])};
+        *to[i] = (cop_data_part){.type = parts[i].type,
+                                 .rank = parts[i].rank,
+                                 .count = parts[i].count,
+                                 .stride = stride_of(&parts[i]),
+                                 .samples = base + layout.samples[i],
+                                 .labels = (const int32_t *)(void *)(base + layout.labels[i])};
         memcpy(to[i]->dims, parts[i].dims, sizeof to[i]->dims);
     }
 }
 
-static void write_header(char *out, int32_t classes, const pack_part parts[2])
-{
+static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     memset(out, 0, HEADER_SIZE);
     memcpy(out, "COPDATA1", 8);
     cop_store_u32(out + 8, (uint32_t)classes);
@@ -61,27 +62,30 @@ static void write_header(char *out, int32_t classes, const pack_part parts[2])
         char *p = out + 16 + 32 * i;
         cop_store_u32(p, (uint32_t)parts[i].type);
         cop_store_u32(p + 4, (uint32_t)parts[i].rank);
-        for (int d = 0; d < 3; d++) cop_store_u32(p + 8 + 4 * d, d < parts[i].rank ? (uint32_t)parts[i].dims[d] : 0);
+        for (int d = 0; d < 3; d++)
+            cop_store_u32(p + 8 + 4 * d, d < parts[i].rank ? (uint32_t)parts[i].dims[d] : 0);
         cop_store_u32(p + 20, parts[i].count);
     }
 }
 
-cop_err pack_create(const char *name, int32_t classes, const pack_part *train, const pack_part *test, cop_data **out, cop_error *error)
-{
-    pack_part   parts[2] = {*train, *test};
+cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
+                    const pack_part *test, cop_data **out, cop_error *error) {
+    pack_part parts[2] = {*train, *test};
     pack_layout layout;
     lay_out(parts, &layout);
     cop_data *data = cop_alloc(sizeof *data);
     if (data) data->pack = cop_buffer_create(layout.size);
     if (!data || !data->pack) {
         cop_free(data);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu bytes of data set %s", (unsigned long long)layout.size, name);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu bytes of data set %s",
+                        (unsigned long long)layout.size, name);
     }
     memset(data->pack->data, 0, HEADER_SIZE);
     /* Only gaps must be zero; samples are about to be written. */
     char *base = data->pack->data;
     for (int i = 0; i < 2; i++) {
-        uint64_t next = i == 0 ? layout.samples[1] : layout.size, end = layout.samples[i] + stride_of(&parts[i]) * parts[i].count;
+        uint64_t next = i == 0 ? layout.samples[1] : layout.size,
+                 end = layout.samples[i] + stride_of(&parts[i]) * parts[i].count;
         memset(base + end, 0, layout.labels[i] - end);
         memset(base + layout.labels[i], 0, next - layout.labels[i]);
     }
@@ -94,8 +98,7 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part *train, c
     return COP_OK;
 }
 
-void pack_finish(cop_data *data, int32_t classes)
-{
+void pack_finish(cop_data *data, int32_t classes) {
     data->classes = classes;
     cop_store_u32((char *)data->pack->data + 8, (uint32_t)classes);
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
@@ -103,49 +106,56 @@ void pack_finish(cop_data *data, int32_t classes)
 
 /* ---- reading ---- */
 
-static cop_err read_part(const char *p, pack_part *out, const char *which, cop_error *error)
-{
+static cop_err read_part(const char *p, pack_part *out, const char *which, cop_error *error) {
     uint32_t type = cop_load_u32(p), rank = cop_load_u32(p + 4);
     uint64_t values = 1;
     if ((type != COP_DATA_U8 && type != COP_DATA_F32) || rank < 1 || rank > 3)
         return cop_fail(error, COP_ERR_CORRUPT, "the %s part's header is damaged", which);
-    *out = (pack_part){.type = (cop_data_type)type, .rank = (int32_t)rank, .count = cop_load_u32(p + 20)};
+    *out = (pack_part){
+        .type = (cop_data_type)type, .rank = (int32_t)rank, .count = cop_load_u32(p + 20)};
     for (uint32_t d = 0; d < rank; d++) {
         uint32_t dim = cop_load_u32(p + 8 + 4 * d);
-        if (dim < 1 || dim > COP_UNITS_MAX) return cop_fail(error, COP_ERR_CORRUPT, "the %s part has a dimension of %u", which, dim);
+        if (dim < 1 || dim > COP_UNITS_MAX)
+            return cop_fail(error, COP_ERR_CORRUPT, "the %s part has a dimension of %u", which,
+                            dim);
         out->dims[d] = (int32_t)dim;
         values *= dim;
-        if (values > COP_UNITS_MAX) return cop_fail(error, COP_ERR_CORRUPT, "the %s part's samples are too large", which);
+        if (values > COP_UNITS_MAX)
+            return cop_fail(error, COP_ERR_CORRUPT, "the %s part's samples are too large", which);
     }
-    if (out->count > COP_SAMPLES_MAX) return cop_fail(error, COP_ERR_CORRUPT, "the %s part has too many samples", which);
+    if (out->count > COP_SAMPLES_MAX)
+        return cop_fail(error, COP_ERR_CORRUPT, "the %s part has too many samples", which);
     return COP_OK;
 }
 
-static cop_err check_labels(const cop_data *data, cop_error *error)
-{
+static cop_err check_labels(const cop_data *data, cop_error *error) {
     const cop_data_part *parts[2] = {&data->train, &data->test};
     for (int i = 0; i < 2; i++)
         for (uint32_t r = 0; r < parts[i]->count; r++)
             if (parts[i]->labels[r] < 0 || parts[i]->labels[r] >= data->classes)
-                return cop_fail(error, COP_ERR_CORRUPT, "label %u of the %s part is %d: expected 0 to %d", r, i ? "test" : "training",
-                                parts[i]->labels[r], data->classes - 1);
+                return cop_fail(error, COP_ERR_CORRUPT,
+                                "label %u of the %s part is %d: expected 0 to %d", r,
+                                i ? "test" : "training", parts[i]->labels[r], data->classes - 1);
     return COP_OK;
 }
 
-cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, cop_error *error)
-{
-    pack_part   parts[2];
+cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, cop_error *error) {
+    pack_part parts[2];
     pack_layout layout;
     const char *base = pack->data;
-    if (pack->size < HEADER_SIZE || memcmp(base, "COPDATA1", 8) != 0) return cop_fail(error, COP_ERR_CORRUPT, "%s is not a data set", name);
+    if (pack->size < HEADER_SIZE || memcmp(base, "COPDATA1", 8) != 0)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a data set", name);
     uint32_t classes = cop_load_u32(base + 8);
-    if (classes < 1 || classes > COP_CLASSES_MAX) return cop_fail(error, COP_ERR_CORRUPT, "%s: %u classes", name, classes);
+    if (classes < 1 || classes > COP_CLASSES_MAX)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: %u classes", name, classes);
     COP_TRY(read_part(base + 16, &parts[0], "training", error));
     COP_TRY(read_part(base + 48, &parts[1], "test", error));
     lay_out(parts, &layout);
     if (layout.size != pack->size || layout.size > PACK_MAX)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu bytes: its header says %llu", name, pack->size, (unsigned long long)layout.size);
-    if (!parts[0].count) return cop_fail(error, COP_ERR_CORRUPT, "%s has no training samples", name);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu bytes: its header says %llu", name,
+                        pack->size, (unsigned long long)layout.size);
+    if (!parts[0].count)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s has no training samples", name);
     cop_data *data = cop_alloc(sizeof *data);
     if (!data) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     snprintf(data->name, sizeof data->name, "%s", name);
@@ -162,15 +172,13 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     return COP_OK;
 }
 
-static void free_text(cop_buffer *buffer)
-{
+static void free_text(cop_buffer *buffer) {
     cop_free(buffer->data);
     cop_free(buffer);
 }
 
-cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error)
-{
-    char  *bytes;
+cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error) {
+    char *bytes;
     size_t size;
     COP_TRY(cop_file_read(path, PACK_MAX, &bytes, &size, error));
     cop_buffer *pack = cop_buffer_wrap(bytes, size, NULL, free_text);
@@ -183,14 +191,12 @@ cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error)
     return e;
 }
 
-cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *error)
-{
+cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *error) {
     cop_file_part part = {data->pack->data, data->pack->size};
     return cop_file_write(path, &part, 1, 0644, error);
 }
 
-void cop_data_destroy(cop_data *data)
-{
+void cop_data_destroy(cop_data *data) {
     if (!data) return;
     cop_buffer_release(data->pack);
     cop_free(data);

@@ -12,22 +12,24 @@
 #define SYNTHETIC_TRAIN 60000
 #define SYNTHETIC_TEST  10000
 
-static cop_err open_mnist(const char *folder, cop_data **out, cop_error *error)
-{
+static cop_err open_mnist(const char *folder, cop_data **out, cop_error *error) {
     if (folder) return cop_data_load_mnist(folder, out, error);
     const char *environment = getenv("COPPICE_MNIST");
     if (environment && *environment) return cop_data_load_mnist(environment, out, error);
     char *cache = cop_path_cache(), *path = cache ? cop_path_join(cache, "mnist") : NULL;
-    cop_err e = path ? cop_data_load_mnist(path, out, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? cop_data_load_mnist(path, out, error)
+                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (e == COP_ERR_NOT_FOUND)
-        cop_fail(error, e, "MNIST is not in %s: type `coppice data get mnist`, or pass --data DIR with its four files, or use data: {source: synthetic-digits}", path);
+        cop_fail(error, e,
+                 "MNIST is not in %s: type `coppice data get mnist`, or pass --data DIR with its "
+                 "four files, or use data: {source: synthetic-digits}",
+                 path);
     cop_free(cache);
     cop_free(path);
     return e;
 }
 
-static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *error)
-{
+static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *error) {
     (void)folder;
     return cop_data_make_synthetic(SYNTHETIC_SEED, SYNTHETIC_TRAIN, SYNTHETIC_TEST, out, error);
 }
@@ -36,23 +38,23 @@ static const cop_data_source sources[] = {
     {"mnist", "handwritten digits, 28 x 28, 60000 + 10000 (LeCun, Cortes, Burges)", true},
     {"synthetic-digits", "rendered digits, 28 x 28, 60000 + 10000: no download", false},
 };
-static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {open_mnist, open_synthetic};
+static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {open_mnist,
+                                                                             open_synthetic};
 
-const cop_data_source *cop_data_sources(size_t *count)
-{
+const cop_data_source *cop_data_sources(size_t *count) {
     *count = sizeof sources / sizeof *sources;
     return sources;
 }
 
-cop_err cop_data_open(const char *source, const char *folder, cop_data **out, cop_error *error)
-{
+cop_err cop_data_open(const char *source, const char *folder, cop_data **out, cop_error *error) {
     const char *names[sizeof sources / sizeof *sources];
-    size_t      count = sizeof sources / sizeof *sources;
+    size_t count = sizeof sources / sizeof *sources;
     for (size_t i = 0; i < count; i++) {
         if (strcmp(sources[i].name, source) == 0) return openers[i](folder, out, error);
         names[i] = sources[i].name;
     }
     const char *nearest = cop_nearest_name(source, names, count);
-    return cop_fail(error, COP_ERR_NOT_FOUND, "there is no data set \"%s\"%s%s%s (coppice data list)", source, nearest ? ": did you mean \"" : "",
-                    nearest ? nearest : "", nearest ? "\"?" : "");
+    return cop_fail(
+        error, COP_ERR_NOT_FOUND, "there is no data set \"%s\"%s%s%s (coppice data list)", source,
+        nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
 }

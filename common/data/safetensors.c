@@ -1,4 +1,5 @@
-/* safetensors files. See safetensors.h. The header's JSON is read by a small strict parser: objects of objects, strings, arrays of numbers; nothing else occurs. */
+/* safetensors files. See safetensors.h. The header's JSON is read by a small strict parser: objects
+ * of objects, strings, arrays of numbers; nothing else occurs. */
 #include "common/data/safetensors.h"
 
 #include <stdio.h>
@@ -15,8 +16,8 @@
 
 /* ---- writing ---- */
 
-static void append_header(const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, cop_str *out)
-{
+static void append_header(const cop_tensor_entry *tensors, size_t count,
+                          const cop_metadata *metadata, size_t metadata_count, cop_str *out) {
     uint64_t at = 0;
     cop_str_append(out, "{");
     if (metadata_count) {
@@ -33,8 +34,10 @@ static void append_header(const cop_tensor_entry *tensors, size_t count, const c
         if (i) cop_str_append(out, ",");
         cop_str_append_json(out, tensors[i].name);
         cop_str_printf(out, ":{\"dtype\":\"%s\",\"shape\":[", tensors[i].dtype);
-        for (int d = 0; d < tensors[i].rank; d++) cop_str_printf(out, "%s%lld", d ? "," : "", (long long)tensors[i].dims[d]);
-        cop_str_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + tensors[i].size));
+        for (int d = 0; d < tensors[i].rank; d++)
+            cop_str_printf(out, "%s%lld", d ? "," : "", (long long)tensors[i].dims[d]);
+        cop_str_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+                       (unsigned long long)(at + tensors[i].size));
         at += tensors[i].size;
     }
     cop_str_append(out, "}");
@@ -42,32 +45,36 @@ static void append_header(const cop_tensor_entry *tensors, size_t count, const c
 }
 
 /* Parts of the file: length, header, then the tensors. parts has count + 2 entries. */
-static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header, unsigned char length[8], cop_file_part *parts, cop_error *error)
-{
+static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header,
+                          unsigned char length[8], cop_file_part *parts, cop_error *error) {
     if (header->failed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_store_u64(length, header->length);
     parts[0] = (cop_file_part){length, 8};
     parts[1] = (cop_file_part){header->text, header->length};
-    for (size_t i = 0; i < count; i++) parts[i + 2] = (cop_file_part){tensors[i].data, tensors[i].size};
+    for (size_t i = 0; i < count; i++)
+        parts[i + 2] = (cop_file_part){tensors[i].data, tensors[i].size};
     return COP_OK;
 }
 
-cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, cop_error *error)
-{
-    cop_str        header = {0};
-    unsigned char  length[8];
+cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count,
+                              const cop_metadata *metadata, size_t metadata_count,
+                              cop_error *error) {
+    cop_str header = {0};
+    unsigned char length[8];
     cop_file_part *parts = cop_alloc_array(count + 2, sizeof *parts);
     append_header(tensors, count, metadata, metadata_count, &header);
-    cop_err e = parts ? make_parts(tensors, count, &header, length, parts, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = parts ? make_parts(tensors, count, &header, length, parts, error)
+                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e) e = cop_file_write(path, parts, count + 2, 0644, error);
     cop_str_fini(&header);
     cop_free(parts);
     return e;
 }
 
-cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count, const cop_metadata *metadata, size_t metadata_count, char **out, size_t *size, cop_error *error)
-{
-    cop_str       header = {0};
+cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count,
+                               const cop_metadata *metadata, size_t metadata_count, char **out,
+                               size_t *size, cop_error *error) {
+    cop_str header = {0};
     unsigned char length[8];
     append_header(tensors, count, metadata, metadata_count, &header);
     size_t total = 8 + header.length;
@@ -94,35 +101,36 @@ cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count, co
 /* ---- reading ---- */
 
 struct cop_safetensors {
-    char             *bytes;
+    char *bytes;
     cop_tensor_entry *tensors;
-    size_t            count, capacity;
-    char            **keys, **values; /* metadata */
-    size_t            metadata_count, metadata_capacity;
+    size_t count, capacity;
+    char **keys, **values; /* metadata */
+    size_t metadata_count, metadata_capacity;
 };
 
-typedef struct json { const char *at, *end; } json;
+typedef struct json {
+    const char *at, *end;
+} json;
 
-static void skip_blanks(json *j)
-{
+static void skip_blanks(json *j) {
     while (j->at < j->end && strchr(" \t\r\n", *j->at)) j->at++;
 }
 
-static bool take(json *j, char c)
-{
+static bool take(json *j, char c) {
     skip_blanks(j);
     if (j->at == j->end || *j->at != c) return false;
     j->at++;
     return true;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
-static void append_code(cop_str *out, unsigned code)
-{
+static void append_code(cop_str *out, unsigned code) {
     char b[4];
     if (code < 0x80) {
         b[0] = (char)code;
@@ -139,11 +147,10 @@ static void append_code(cop_str *out, unsigned code)
     }
 }
 
-static bool take_escape(json *j, cop_str *out)
-{
+static bool take_escape(json *j, cop_str *out) {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     if (j->at == j->end) return false;
-    char        c = *j->at++;
+    char c = *j->at++;
     const char *known = c ? strchr(from, c) : NULL;
     if (known) {
         cop_str_append_bytes(out, &to[known - from], 1);
@@ -162,8 +169,7 @@ static bool take_escape(json *j, cop_str *out)
 }
 
 /* A string into `out` (cleared first). */
-static bool take_string(json *j, cop_str *out)
-{
+static bool take_string(json *j, cop_str *out) {
     cop_str_clear(out);
     if (!take(j, '"')) return false;
     while (j->at < j->end && *j->at != '"') {
@@ -178,11 +184,10 @@ static bool take_string(json *j, cop_str *out)
     return take(j, '"') && !out->failed;
 }
 
-static bool take_number(json *j, uint64_t *out)
-{
+static bool take_number(json *j, uint64_t *out) {
     skip_blanks(j);
     uint64_t value = 0;
-    int      digits = 0;
+    int digits = 0;
     for (; j->at < j->end && *j->at >= '0' && *j->at <= '9'; j->at++, digits++) {
         if (digits == 18) return false;
         value = value * 10 + (uint64_t)(*j->at - '0');
@@ -192,8 +197,7 @@ static bool take_number(json *j, uint64_t *out)
 }
 
 /* [n, n, ...] with at most `most` numbers. */
-static bool take_numbers(json *j, uint64_t *out, int most, int *count)
-{
+static bool take_numbers(json *j, uint64_t *out, int most, int *count) {
     *count = 0;
     if (!take(j, '[')) return false;
     if (take(j, ']')) return true;
@@ -203,21 +207,23 @@ static bool take_numbers(json *j, uint64_t *out, int most, int *count)
     return take(j, ']');
 }
 
-static size_t dtype_size(const char *dtype)
-{
-    static const struct { const char *name; size_t size; } types[] = {
-        {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}};
+static size_t dtype_size(const char *dtype) {
+    static const struct {
+        const char *name;
+        size_t size;
+    } types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (strcmp(types[i].name, dtype) == 0) return types[i].size;
     return 0;
 }
 
-static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2])
-{
-    cop_str  word = {0};
+static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2]) {
+    cop_str word = {0};
     uint64_t numbers[8];
-    int      count, seen = 0;
-    bool     good = take(j, '{');
+    int count, seen = 0;
+    bool good = take(j, '{');
     while (good) {
         good = take_string(j, &word) && take(j, ':');
         if (!good) break;
@@ -243,8 +249,7 @@ static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2])
     return good;
 }
 
-static bool add_metadata(cop_safetensors *f, const char *key, const char *value)
-{
+static bool add_metadata(cop_safetensors *f, const char *key, const char *value) {
     if (f->metadata_count == f->metadata_capacity) {
         size_t capacity = f->metadata_capacity ? f->metadata_capacity * 2 : 8;
         char **keys = cop_realloc(f->keys, capacity * sizeof *keys);
@@ -265,14 +270,13 @@ static bool add_metadata(cop_safetensors *f, const char *key, const char *value)
     return true;
 }
 
-static bool take_metadata(json *j, cop_safetensors *f)
-{
+static bool take_metadata(json *j, cop_safetensors *f) {
     cop_str key = {0}, value = {0};
-    bool    good = take(j, '{');
+    bool good = take(j, '{');
     if (good && take(j, '}')) return true;
     while (good) {
-        good = take_string(j, &key) && take(j, ':') && take_string(j, &value) && f->metadata_count < 256 &&
-               add_metadata(f, cop_str_text(&key), cop_str_text(&value));
+        good = take_string(j, &key) && take(j, ':') && take_string(j, &value) &&
+               f->metadata_count < 256 && add_metadata(f, cop_str_text(&key), cop_str_text(&value));
         if (!good || !take(j, ',')) break;
     }
     good = good && take(j, '}');
@@ -281,10 +285,9 @@ static bool take_metadata(json *j, cop_safetensors *f)
     return good;
 }
 
-static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t)
-{
+static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t) {
     if (f->count == f->capacity) {
-        size_t            capacity = f->capacity ? f->capacity * 2 : 16;
+        size_t capacity = f->capacity ? f->capacity * 2 : 16;
         cop_tensor_entry *tensors = cop_realloc(f->tensors, capacity * sizeof *tensors);
         if (!tensors) return false;
         f->tensors = tensors;
@@ -294,36 +297,47 @@ static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t)
     return true;
 }
 
-/* Size and place of a tensor against its shape, its dtype and the data; tensors follow each other without gaps. */
-static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], uint64_t *end, const char *data, uint64_t data_size, const char *what, cop_error *error)
-{
+/* Size and place of a tensor against its shape, its dtype and the data; tensors follow each other
+ * without gaps. */
+static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], uint64_t *end,
+                            const char *data, uint64_t data_size, const char *what,
+                            cop_error *error) {
     uint64_t size = dtype_size(t->dtype);
-    if (!size) return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"", what, t->name, t->dtype);
+    if (!size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"", what,
+                        t->name, t->dtype);
     for (int d = 0; d < t->rank; d++)
-        if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size)) return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
-    if (offsets[0] != *end || offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > data_size)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes from %llu, and the data have %llu", what, t->name,
-                        (unsigned long long)offsets[0], (unsigned long long)offsets[1], (unsigned long long)size, (unsigned long long)*end, (unsigned long long)data_size);
+        if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size))
+            return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
+    if (offsets[0] != *end || offsets[1] < offsets[0] || offsets[1] - offsets[0] != size ||
+        offsets[1] > data_size)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes from %llu, "
+                        "and the data have %llu",
+                        what, t->name, (unsigned long long)offsets[0],
+                        (unsigned long long)offsets[1], (unsigned long long)size,
+                        (unsigned long long)*end, (unsigned long long)data_size);
     t->data = data + offsets[0];
     t->size = size;
     *end = offsets[1];
     return COP_OK;
 }
 
-static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64_t data_size, const char *what, cop_error *error)
-{
-    cop_str  name = {0};
+static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64_t data_size,
+                           const char *what, cop_error *error) {
+    cop_str name = {0};
     uint64_t end = 0;
-    cop_err  e = take(j, '{') ? COP_OK : COP_ERR_CORRUPT;
-    bool     more = !e && !take(j, '}');
+    cop_err e = take(j, '{') ? COP_OK : COP_ERR_CORRUPT;
+    bool more = !e && !take(j, '}');
     while (!e && more) {
         cop_tensor_entry t = {0};
-        uint64_t         offsets[2] = {0};
-        bool             good = take_string(j, &name) && take(j, ':');
+        uint64_t offsets[2] = {0};
+        bool good = take_string(j, &name) && take(j, ':');
         if (good && strcmp(cop_str_text(&name), "__metadata__") == 0) {
             good = take_metadata(j, f);
         } else if (good) {
-            good = name.length < sizeof t.name && f->count < TENSORS_MAX && !cop_safetensors_find(f, cop_str_text(&name)) && take_tensor(j, &t, offsets);
+            good = name.length < sizeof t.name && f->count < TENSORS_MAX &&
+                   !cop_safetensors_find(f, cop_str_text(&name)) && take_tensor(j, &t, offsets);
             snprintf(t.name, sizeof t.name, "%s", cop_str_text(&name));
             if (good) e = check_tensor(&t, offsets, &end, data, data_size, what, error);
             if (good && !e) good = add_tensor(f, &t);
@@ -337,17 +351,19 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
     if (!e && j->at != j->end) e = COP_ERR_CORRUPT;
     if (e && !(error && error->code == e)) cop_fail(error, e, "%s: the header is damaged", what);
     if (!e && end != data_size)
-        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %llu", what, (unsigned long long)data_size, (unsigned long long)end);
+        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %llu",
+                     what, (unsigned long long)data_size, (unsigned long long)end);
     return e;
 }
 
-static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out, cop_error *error)
-{
+static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out,
+                      cop_error *error) {
     cop_error local = {0};
-    uint64_t  header = size >= 8 ? cop_load_u64(bytes) : 0;
+    uint64_t header = size >= 8 ? cop_load_u64(bytes) : 0;
     if (size < 8 || header > HEADER_MAX || header > size - 8) {
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a safetensors file, or it is truncated", what);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a safetensors file, or it is truncated",
+                        what);
     }
     cop_safetensors *f = cop_alloc(sizeof *f);
     if (!f) {
@@ -355,7 +371,7 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
     f->bytes = bytes;
-    json    j = {bytes + 8, bytes + 8 + header};
+    json j = {bytes + 8, bytes + 8 + header};
     cop_err e = read_header(f, &j, bytes + 8 + header, size - 8 - header, what, &local);
     if (e) {
         if (error) *error = local;
@@ -366,24 +382,22 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
     return COP_OK;
 }
 
-cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error *error)
-{
-    char  *bytes;
+cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error *error) {
+    char *bytes;
     size_t size;
     COP_TRY(cop_file_read(path, FILE_MAX, &bytes, &size, error));
     return decode(bytes, size, path, out, error);
 }
 
-cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what, cop_safetensors **out, cop_error *error)
-{
+cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what,
+                               cop_safetensors **out, cop_error *error) {
     char *copy = cop_alloc_raw(size + 1);
     if (!copy) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     memcpy(copy, bytes, size);
     return decode(copy, size, what, out, error);
 }
 
-void cop_safetensors_close(cop_safetensors *f)
-{
+void cop_safetensors_close(cop_safetensors *f) {
     if (!f) return;
     for (size_t i = 0; i < f->metadata_count; i++) {
         cop_free(f->keys[i]);
@@ -396,25 +410,21 @@ void cop_safetensors_close(cop_safetensors *f)
     cop_free(f);
 }
 
-size_t cop_safetensors_count(const cop_safetensors *f)
-{
+size_t cop_safetensors_count(const cop_safetensors *f) {
     return f->count;
 }
 
-const cop_tensor_entry *cop_safetensors_at(const cop_safetensors *f, size_t index)
-{
+const cop_tensor_entry *cop_safetensors_at(const cop_safetensors *f, size_t index) {
     return index < f->count ? &f->tensors[index] : NULL;
 }
 
-const cop_tensor_entry *cop_safetensors_find(const cop_safetensors *f, const char *name)
-{
+const cop_tensor_entry *cop_safetensors_find(const cop_safetensors *f, const char *name) {
     for (size_t i = 0; i < f->count; i++)
         if (strcmp(f->tensors[i].name, name) == 0) return &f->tensors[i];
     return NULL;
 }
 
-const char *cop_safetensors_metadata(const cop_safetensors *f, const char *key)
-{
+const char *cop_safetensors_metadata(const cop_safetensors *f, const char *key) {
     for (size_t i = 0; i < f->metadata_count; i++)
         if (strcmp(f->keys[i], key) == 0) return f->values[i];
     return NULL;

@@ -11,19 +11,22 @@
 #define LABEL_ROOM 14
 
 /* One sample as an opaque picture: dark ink on white for one channel, colours for three. */
-static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, int scale, double x, double y)
-{
-    int              h = part->dims[1], w = part->dims[2], channels = part->dims[0];
-    const uint8_t   *values = (const uint8_t *)part->samples + (size_t)index * part->stride;
+static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, int scale,
+                         double x, double y) {
+    int h = part->dims[1], w = part->dims[2], channels = part->dims[0];
+    const uint8_t *values = (const uint8_t *)part->samples + (size_t)index * part->stride;
     cairo_surface_t *picture = cairo_image_surface_create(CAIRO_FORMAT_RGB24, w, h);
-    unsigned char   *pixels = cairo_image_surface_get_data(picture);
-    int              stride = cairo_image_surface_get_stride(picture);
+    unsigned char *pixels = cairo_image_surface_get_data(picture);
+    int stride = cairo_image_surface_get_stride(picture);
     if (pixels) {
         for (int r = 0; r < h; r++)
             for (int c = 0; c < w; c++) {
-                int      at = r * w + c;
-                uint32_t red = values[at], green = channels == 3 ? values[at + h * w] : red, blue = channels == 3 ? values[at + 2 * h * w] : red;
-                uint32_t pixel = channels == 3 ? red << 16 | green << 8 | blue : (255 - red) << 16 | (255 - green) << 8 | (255 - blue);
+                int at = r * w + c;
+                uint32_t red = values[at], green = channels == 3 ? values[at + h * w] : red,
+                         blue = channels == 3 ? values[at + 2 * h * w] : red;
+                uint32_t pixel = channels == 3
+                                     ? red << 16 | green << 8 | blue
+                                     : (255 - red) << 16 | (255 - green) << 8 | (255 - blue);
                 cop_store_u32(pixels + r * stride + 4 * c, pixel);
             }
         cairo_surface_mark_dirty(picture);
@@ -38,8 +41,7 @@ static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index,
     cairo_surface_destroy(picture);
 }
 
-static void paint_label(cairo_t *to, int32_t label, double x, double y)
-{
+static void paint_label(cairo_t *to, int32_t label, double x, double y) {
     char text[16];
     snprintf(text, sizeof text, "%d", label);
     cairo_set_source_rgb(to, 0, 0, 0);
@@ -47,32 +49,36 @@ static void paint_label(cairo_t *to, int32_t label, double x, double y)
     cairo_show_text(to, text);
 }
 
-static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length)
-{
+static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length) {
     cop_str *out = context;
     cop_str_append_bytes(out, bytes, length);
     return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
 }
 
-static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *error)
-{
+static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *error) {
     cop_str png = {0};
     cop_err e = COP_OK;
-    if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS) e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
+    if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
     cop_file_part part = {png.text, png.length};
     if (!e) e = cop_file_write(path, &part, 1, 0644, error);
     cop_str_fini(&png);
     return e;
 }
 
-cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path, cop_error *error)
-{
+cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
+                               cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
-        return cop_fail(error, COP_ERR_INPUT, "these samples are no pictures: expected 1 or 3 channels of bytes");
-    if (part->dims[1] > 512 || part->dims[2] > 512) return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet", part->dims[2], part->dims[1]);
-    int scale = part->dims[2] < 40 ? 2 : 1, cell_w = part->dims[2] * scale + CELL_GAP, cell_h = part->dims[1] * scale + CELL_GAP + LABEL_ROOM;
-    cairo_surface_t *sheet = cairo_image_surface_create(CAIRO_FORMAT_RGB24, columns * cell_w + CELL_GAP, rows * cell_h + CELL_GAP);
-    cairo_t         *to = cairo_create(sheet);
+        return cop_fail(error, COP_ERR_INPUT,
+                        "these samples are no pictures: expected 1 or 3 channels of bytes");
+    if (part->dims[1] > 512 || part->dims[2] > 512)
+        return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet",
+                        part->dims[2], part->dims[1]);
+    int scale = part->dims[2] < 40 ? 2 : 1, cell_w = part->dims[2] * scale + CELL_GAP,
+        cell_h = part->dims[1] * scale + CELL_GAP + LABEL_ROOM;
+    cairo_surface_t *sheet = cairo_image_surface_create(
+        CAIRO_FORMAT_RGB24, columns * cell_w + CELL_GAP, rows * cell_h + CELL_GAP);
+    cairo_t *to = cairo_create(sheet);
     cairo_set_source_rgb(to, 0.93, 0.93, 0.93);
     cairo_paint(to);
     cairo_set_font_size(to, 11);

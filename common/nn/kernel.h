@@ -1,12 +1,15 @@
-/* The kernels: every loop that touches a tensor, compiled once per instruction set and chosen at run time.
+/* The kernels: every loop that touches a tensor, compiled once per instruction set and chosen at
+ * run time.
  *
- * Layout of activations: "feature-major": a tensor of F features for N samples is F rows of `ld` floats, ld = N rounded up
- * to a multiple of 16 (COP_COLUMNS_PAD); one column is one sample. Rows are 64-byte aligned. Padding columns hold
- * finite values that nobody reads. (Samples innermost: weights are read in place as broadcast scalars, without packing, masks and
- * softmax vectorise over samples, and convolution needs no im2col.)
+ * Layout of activations: "feature-major": a tensor of F features for N samples is F rows of `ld`
+ * floats, ld = N rounded up to a multiple of 16 (COP_COLUMNS_PAD); one column is one sample. Rows
+ * are 64-byte aligned. Padding columns hold finite values that nobody reads. (Samples innermost:
+ * weights are read in place as broadcast scalars, without packing, masks and softmax vectorise over
+ * samples, and convolution needs no im2col.)
  *
- * Arithmetic: rule D4. Every output element is computed in one fixed order whatever the instruction set, tile size,
- * number of columns or thread. All functions are pure, thread-safe and allocate nothing. */
+ * Arithmetic: rule D4. Every output element is computed in one fixed order whatever the instruction
+ * set, tile size, number of columns or thread. All functions are pure, thread-safe and allocate
+ * nothing. */
 #ifndef COP_NN_KERNEL_H
 #define COP_NN_KERNEL_H
 
@@ -22,87 +25,101 @@
 #define COP_GEMM_BLOCK  256 /* k-block of D4 */
 #define COP_TREE_DEPTH  20  /* log2 of the most leaves a tree can have, and slack */
 
-/* C (m x n, row-major, leading dimension ldc) = A (m x k) B (k x n), then C[i][j] += bias[i] if bias is given.
- * Element (i, p) of A is a[i * a_row + p * a_col]; B likewise: any transposition is a choice of strides, one stride of each
- * operand must be 1 (or the matrix has one row/column).
+/* C (m x n, row-major, leading dimension ldc) = A (m x k) B (k x n), then C[i][j] += bias[i] if
+ * bias is given. Element (i, p) of A is a[i * a_row + p * a_col]; B likewise: any transposition is
+ * a choice of strides, one stride of each operand must be 1 (or the matrix has one row/column).
  *
- * Without segments: k in blocks of 256, in a block one chain of FMAs in ascending k from +0, + 0.0f at the chain's end, block sums
- * added in order. With segments (gradients of shards): k is cut at the `segment_count + 1` ascending offsets segments[0] = 0 ..
- * segments[segment_count] = k; each segment is a product of its own as above (an empty segment is absent),
- * and the segments' values are combined by the tree of D5 (binary counter over leaves first_segment, first_segment + 1, ...). */
+ * Without segments: k in blocks of 256, in a block one chain of FMAs in ascending k from +0, + 0.0f
+ * at the chain's end, block sums added in order. With segments (gradients of shards): k is cut at
+ * the `segment_count + 1` ascending offsets segments[0] = 0 .. segments[segment_count] = k; each
+ * segment is a product of its own as above (an empty segment is absent), and the segments' values
+ * are combined by the tree of D5 (binary counter over leaves first_segment, first_segment + 1,
+ * ...). */
 typedef struct cop_gemm {
-    int          m, n, k;
+    int m, n, k;
     const float *a;
-    ptrdiff_t    a_row, a_col;
+    ptrdiff_t a_row, a_col;
     const float *b;
-    ptrdiff_t    b_row, b_col;
-    float       *c;
-    ptrdiff_t    ldc;
-    const float *bias;     /* m values or NULL */
-    const int   *segments; /* or NULL */
-    int          segment_count;
+    ptrdiff_t b_row, b_col;
+    float *c;
+    ptrdiff_t ldc;
+    const float *bias;   /* m values or NULL */
+    const int *segments; /* or NULL */
+    int segment_count;
 } cop_gemm;
 
-/* Scratch memory that one running gemm needs for any shape (packing); 64-byte aligned, one per thread. */
+/* Scratch memory that one running gemm needs for any shape (packing); 64-byte aligned, one per
+ * thread. */
 #define COP_GEMM_WORKSPACE ((size_t)4 << 20)
 
 /* Keep masks (D3), one bit per unit and column, for `columns` samples at once.
- * bits: units rows of ld/16 uint16, bit c%16 of word c/16 set = kept. For column c and unit u: Philox counter (block, samples[c],
- * layer, step) with keys[c]; p = 0.5 (threshold 32768): the unit is dropped iff bit u%128 of block u/128 is 1; else
- * dropped iff 16-bit lane u%8 of block u/8 < threshold. keys and samples have ld entries (padding: any). */
+ * bits: units rows of ld/16 uint16, bit c%16 of word c/16 set = kept. For column c and unit u:
+ * Philox counter (block, samples[c], layer, step) with keys[c]; p = 0.5 (threshold 32768): the unit
+ * is dropped iff bit u%128 of block u/128 is 1; else dropped iff 16-bit lane u%8 of block u/8 <
+ * threshold. keys and samples have ld entries (padding: any). */
 typedef struct cop_mask_request {
-    int                units, ld;
-    uint32_t           threshold;
+    int units, ld;
+    uint32_t threshold;
     const cop_rng_key *keys;
-    const uint32_t    *samples;
-    uint32_t           layer, step;
-    uint16_t          *bits;
+    const uint32_t *samples;
+    uint32_t layer, step;
+    uint16_t *bits;
 } cop_mask_request;
 
-/* How several gradient buffers become one (D5): a postfix program over `count` inputs: op >= 0 pushes input op,
- * -1 replaces the top two (l, r) by l + r. One value remains. */
+/* How several gradient buffers become one (D5): a postfix program over `count` inputs: op >= 0
+ * pushes input op, -1 replaces the top two (l, r) by l + r. One value remains. */
 typedef struct cop_tree {
-    int            count, op_count;
+    int count, op_count;
     const int16_t *ops;
 } cop_tree;
 
 /* One optimizer update of rows [row_begin, row_end) of one parameter (D6), SGD as PyTorch's:
- * g = tree(gradients) / batch; g += weight_decay * w (FMA); if l1: g += l1 * sign(w); v = momentum * v + g (FMA; first step: v = g);
- * d = nesterov ? g + momentum * v (FMA) : v; without momentum d = g; w = w - rate * d (FMA). Then if max_norm > 0 and the row's norm
- * (16-lane sums of squares by FMA, fixed tree, sqrt) exceeds it: w = w * (max_norm / norm). */
+ * g = tree(gradients) / batch; g += weight_decay * w (FMA); if l1: g += l1 * sign(w); v = momentum
+ * * v + g (FMA; first step: v = g); d = nesterov ? g + momentum * v (FMA) : v; without momentum d =
+ * g; w = w - rate * d (FMA). Then if max_norm > 0 and the row's norm (16-lane sums of squares by
+ * FMA, fixed tree, sqrt) exceeds it: w = w * (max_norm / norm). */
 typedef struct cop_sgd {
-    const float *const *gradients; /* tree->count pointers, each to this parameter's (rows x cols) sum */
-    const cop_tree     *tree;
-    const float        *w_in;    /* master weights before */
-    float              *w_out;   /* after; may equal w_in */
-    float              *velocity; /* or NULL when momentum is 0 */
-    float              *velocity_out; /* where the new velocity goes; NULL: in place */
-    atomic_int         *finite; /* set to 0 when a summed gradient is NaN or infinite; NULL: not looked at */
-    int                 cols;
-    float               batch, rate, momentum, weight_decay, l1, max_norm;
-    bool                nesterov, first;
+    const float *const
+        *gradients; /* tree->count pointers, each to this parameter's (rows x cols) sum */
+    const cop_tree *tree;
+    const float *w_in;   /* master weights before */
+    float *w_out;        /* after; may equal w_in */
+    float *velocity;     /* or NULL when momentum is 0 */
+    float *velocity_out; /* where the new velocity goes; NULL: in place */
+    atomic_int
+        *finite; /* set to 0 when a summed gradient is NaN or infinite; NULL: not looked at */
+    int cols;
+    float batch, rate, momentum, weight_decay, l1, max_norm;
+    bool nesterov, first;
 } cop_sgd;
 
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
-    /* u8 rows (count x features, row stride in bytes) -> f32 x[features][ld], value / 255.0f; padding columns 0. */
+    /* u8 rows (count x features, row stride in bytes) -> f32 x[features][ld], value / 255.0f;
+     * padding columns 0. */
     void (*load_u8)(const uint8_t *rows, size_t stride, int count, int features, float *x, int ld);
     void (*load_f32)(const float *rows, size_t stride, int count, int features, float *x, int ld);
-    void (*relu)(const float *x, float *y, size_t count);                        /* y = x > 0 ? x : (NaN passes) +0 */
-    void (*relu_backward)(const float *y, const float *dy, float *dx, size_t count); /* dx = y > 0 ? dy : +0 */
+    void (*relu)(const float *x, float *y, size_t count); /* y = x > 0 ? x : (NaN passes) +0 */
+    void (*relu_backward)(const float *y, const float *dy, float *dx,
+                          size_t count); /* dx = y > 0 ? dy : +0 */
     void (*mask_fill)(const cop_mask_request *request);
     /* y = kept ? x * scale : +0, elementwise over units x ld; forward and backward alike. */
-    void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, int units, int ld);
+    void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, int units,
+                       int ld);
     void (*scale)(const float *x, float factor, float *y, size_t count);
-    /* out[r] = tree over the segments of (16-lane row sum of x[r][segment]); see cop_gemm for segments. Lane l of a segment sums its columns
-     * l, l+16, ... in order from +0 (first add 0 + x), lanes then 8,4,2,1 pairwise. */
-    void (*row_sums)(const float *x, int rows, int ld, const int *segments, int segment_count, float *out);
-    /* Softmax cross-entropy over classes rows, per column c < columns: m = max_j z, e_j = exp(z_j - m), s = sum_j e_j in ascending j,
-     * loss[c] = log(s) - (z_y - m); dz (or NULL) = e_j / s - [j = y] (labels smoothed by `smoothing`: target = [j = y](1 - smoothing) +
-     * smoothing / classes, loss accordingly); argmax[c] = first index of the largest logit. */
-    void (*softmax_cross_entropy)(const float *z, int classes, int columns, int ld, const int32_t *labels,
-                                  float smoothing, float *dz, float *loss, int32_t *argmax);
+    /* out[r] = tree over the segments of (16-lane row sum of x[r][segment]); see cop_gemm for
+     * segments. Lane l of a segment sums its columns l, l+16, ... in order from +0 (first add 0 +
+     * x), lanes then 8,4,2,1 pairwise. */
+    void (*row_sums)(const float *x, int rows, int ld, const int *segments, int segment_count,
+                     float *out);
+    /* Softmax cross-entropy over classes rows, per column c < columns: m = max_j z, e_j = exp(z_j -
+     * m), s = sum_j e_j in ascending j, loss[c] = log(s) - (z_y - m); dz (or NULL) = e_j / s - [j =
+     * y] (labels smoothed by `smoothing`: target = [j = y](1 - smoothing) + smoothing / classes,
+     * loss accordingly); argmax[c] = first index of the largest logit. */
+    void (*softmax_cross_entropy)(const float *z, int classes, int columns, int ld,
+                                  const int32_t *labels, float smoothing, float *dz, float *loss,
+                                  int32_t *argmax);
     /* probabilities in place of logits, per column */
     void (*softmax)(const float *z, int classes, int ld, float *p);
     void (*sgd)(const cop_sgd *update, int row_begin, int row_end);
@@ -113,34 +130,42 @@ typedef struct cop_kernels {
     double (*sum_squares)(const float *x, size_t count); /* diagnostics only, fixed order */
 } cop_kernels;
 
-/* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names (baseline, avx2, avx512; amx counts as
- * avx512 for f32 when the CPU has AMX). UNSUPPORTED with a sentence if it is unknown or not there. */
+/* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names
+ * (baseline, avx2, avx512; amx counts as avx512 for f32 when the CPU has AMX). UNSUPPORTED with a
+ * sentence if it is unknown or not there. */
 cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error);
-/* By name; NULL if this build or CPU lacks it. All names: cop_kernels_names (NULL-terminated, best first). */
-const cop_kernels       *cop_kernels_find(const char *name);
-const char *const       *cop_kernels_names(void);
+/* By name; NULL if this build or CPU lacks it. All names: cop_kernels_names (NULL-terminated, best
+ * first). */
+const cop_kernels *cop_kernels_find(const char *name);
+const char *const *cop_kernels_names(void);
 
 /* f32 products of a job: `portable` kernels or OpenBLAS (numerics: openblas; one thread). */
 typedef enum cop_numerics { COP_NUMERICS_PORTABLE = 1, COP_NUMERICS_OPENBLAS = 2 } cop_numerics;
-/* What runs a gemm: kernels->gemm, or the same contract by OpenBLAS (segments one by one, then the tree). */
+/* What runs a gemm: kernels->gemm, or the same contract by OpenBLAS (segments one by one, then the
+ * tree). */
 typedef void (*cop_gemm_fn)(const cop_kernels *kernels, const cop_gemm *g, void *workspace);
 cop_gemm_fn cop_gemm_for(cop_numerics numerics);
-/* "openblas 0.3.29 SkylakeX threads 1" (D4's fingerprint) or "portable-1". Sets OpenBLAS to one thread. */
+/* "openblas 0.3.29 SkylakeX threads 1" (D4's fingerprint) or "portable-1". Sets OpenBLAS to one
+ * thread. */
 const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]);
 
-/* The binary-counter order of D5 for leaves 0..count-1, as a postfix program over leaf numbers; ops needs room for 2 * count - 1.
- * Returns the number of ops. `present` (or NULL) tells which leaves exist; absent ones are passed over. */
+/* The binary-counter order of D5 for leaves 0..count-1, as a postfix program over leaf numbers; ops
+ * needs room for 2 * count - 1. Returns the number of ops. `present` (or NULL) tells which leaves
+ * exist; absent ones are passed over. */
 int cop_tree_build(int count, const bool *present, int16_t *ops);
-/* The same when the inputs are aligned blocks of leaves: block i covers leaves [first[i], first[i] + size[i]), ascending, together all
- * of [0, leaves). Each block must be a node of the tree (checked by COP_ASSERT). */
+/* The same when the inputs are aligned blocks of leaves: block i covers leaves [first[i], first[i]
+ * + size[i]), ascending, together all of [0, leaves). Each block must be a node of the tree
+ * (checked by COP_ASSERT). */
 int cop_tree_build_blocks(int leaves, int blocks, const int *first, const int *size, int16_t *ops);
 /* Is [first, first + size) a node of the tree over `leaves` leaves? */
 bool cop_tree_is_node(int leaves, int first, int size);
 
-/* D9: runs all kernels of `kernels`, the functions of base/real.h and Philox on fixed input, compares with the golden digest
- * of portable-1; CORRUPT with a sentence if it differs. Under 20 ms. `digest` gets the 32 bytes. Also asserts round-to-nearest, no FTZ/DAZ. */
+/* D9: runs all kernels of `kernels`, the functions of base/real.h and Philox on fixed input,
+ * compares with the golden digest of portable-1; CORRUPT with a sentence if it differs. Under 20
+ * ms. `digest` gets the 32 bytes. Also asserts round-to-nearest, no FTZ/DAZ. */
 cop_err cop_self_test(const cop_kernels *kernels, unsigned char digest[32], cop_error *error);
-/* Set round-to-nearest without FTZ/DAZ for the calling thread and check it (D4); call at the start of each compute thread. */
+/* Set round-to-nearest without FTZ/DAZ for the calling thread and check it (D4); call at the start
+ * of each compute thread. */
 void cop_compute_thread_init(void);
 
 #endif

@@ -1,7 +1,9 @@
-/* Layers: one kind = one file in layers/, one row in the registry (layers/registry.c), one entry in the conformance suite.
+/* Layers: one kind = one file in layers/, one row in the registry (layers/registry.c), one entry in
+ * the conformance suite.
  *
- * A layer is stateless: its row of functions, its spec (what the job file says) and its place in the model. Activations are
- * feature-major (see kernel.h): x[features][ld], one column per sample. Parameters live in the model's one flat buffer. */
+ * A layer is stateless: its row of functions, its spec (what the job file says) and its place in
+ * the model. Activations are feature-major (see kernel.h): x[features][ld], one column per sample.
+ * Parameters live in the model's one flat buffer. */
 #ifndef COP_NN_LAYER_H
 #define COP_NN_LAYER_H
 
@@ -19,62 +21,66 @@ typedef enum cop_init { COP_INIT_HE = 1, COP_INIT_GLOROT = 2, COP_INIT_TORCH = 3
 
 /* What the job file says of one layer; fields that a kind does not have are 0. */
 typedef struct cop_layer_spec {
-    char        kind[32]; /* "linear", "relu", "dropout" ... */
-    int32_t     units;
-    double      p;        /* probability to drop */
-    double      max_norm; /* 0: none */
-    bool        bias;
-    cop_init    init;
-    cop_scope   scope;
+    char kind[32]; /* "linear", "relu", "dropout" ... */
+    int32_t units;
+    double p;        /* probability to drop */
+    double max_norm; /* 0: none */
+    bool bias;
+    cop_init init;
+    cop_scope scope;
     cop_variant variant;
 } cop_layer_spec;
 
 /* Shape of one sample: rank 1 {features} or 3 {channels, height, width}. */
-typedef struct cop_shape { int32_t rank, dims[4]; } cop_shape;
+typedef struct cop_shape {
+    int32_t rank, dims[4];
+} cop_shape;
 int64_t cop_shape_size(const cop_shape *shape);
 /* "784" or "3 x 32 x 32" */
 const char *cop_shape_format(const cop_shape *shape, char out[64]);
 
-/* One parameter tensor of a layer, as in PyTorch's nn.Sequential. rows x cols is its view for updates: a row is what max-norm
- * constrains (linear: (out, in)); a bias has rows = 1, cols = n, decay as PyTorch's (weight decay applies to all parameters). */
+/* One parameter tensor of a layer, as in PyTorch's nn.Sequential. rows x cols is its view for
+ * updates: a row is what max-norm constrains (linear: (out, in)); a bias has rows = 1, cols = n,
+ * decay as PyTorch's (weight decay applies to all parameters). */
 typedef struct cop_parameter {
-    char     name[48]; /* "1.weight": 1 = index in the job file's list */
-    int32_t  rank, dims[4];
-    int32_t  rows, cols;
-    int64_t  offset; /* floats, in the flat buffer; multiple of 16 */
-    int64_t  count;  /* rows * cols */
-    double   max_norm; /* 0: none */
-    int32_t  layer;
+    char name[48]; /* "1.weight": 1 = index in the job file's list */
+    int32_t rank, dims[4];
+    int32_t rows, cols;
+    int64_t offset;  /* floats, in the flat buffer; multiple of 16 */
+    int64_t count;   /* rows * cols */
+    double max_norm; /* 0: none */
+    int32_t layer;
 } cop_parameter;
 
 /* A layer's place in a model. */
 typedef struct cop_layer {
     const struct cop_layer_ops *ops;
-    cop_layer_spec              spec;
-    int32_t                     index; /* in the job file's list; the `layer` word of D3 */
-    cop_shape                   in, out;
-    int32_t                     parameter_first, parameter_count; /* indices in the model's table */
-    /* Where its masks start in the pass's arena, in uint16 words for 16 columns: times ld / 16 (mask layers). */
-    int64_t                     mask_offset;
+    cop_layer_spec spec;
+    int32_t index; /* in the job file's list; the `layer` word of D3 */
+    cop_shape in, out;
+    int32_t parameter_first, parameter_count; /* indices in the model's table */
+    /* Where its masks start in the pass's arena, in uint16 words for 16 columns: times ld / 16
+     * (mask layers). */
+    int64_t mask_offset;
 } cop_layer;
 
 /* What a layer sees while it runs. One per compute thread, filled by the pass. */
 typedef struct cop_layer_context {
-    const cop_kernels   *kernels;
-    cop_gemm_fn          gemm;
-    void                *workspace; /* COP_GEMM_WORKSPACE bytes */
-    cop_mode             mode;
-    int                  columns, ld;
-    const int           *segments; /* shard boundaries among the columns: segment_count + 1 offsets */
-    int                  segment_count;
-    const cop_rng_key   *mask_keys; /* per column: derive(seed, mask, shard) */
-    const uint32_t      *samples;   /* per column: index of the sample within its shard */
-    const uint32_t      *no_samples; /* per column: 0, the sample word of scope `shard` */
-    uint32_t             step;
-    const float         *weights;   /* the model's flat buffer */
-    float               *gradients; /* likewise; NULL outside training */
+    const cop_kernels *kernels;
+    cop_gemm_fn gemm;
+    void *workspace; /* COP_GEMM_WORKSPACE bytes */
+    cop_mode mode;
+    int columns, ld;
+    const int *segments; /* shard boundaries among the columns: segment_count + 1 offsets */
+    int segment_count;
+    const cop_rng_key *mask_keys; /* per column: derive(seed, mask, shard) */
+    const uint32_t *samples;      /* per column: index of the sample within its shard */
+    const uint32_t *no_samples;   /* per column: 0, the sample word of scope `shard` */
+    uint32_t step;
+    const float *weights; /* the model's flat buffer */
+    float *gradients;     /* likewise; NULL outside training */
     const cop_parameter *parameters;
-    uint16_t            *masks;      /* the pass's mask arena */
+    uint16_t *masks; /* the pass's mask arena */
 } cop_layer_context;
 
 /* What backward reads of the forward pass, besides the masks (bits). */
@@ -84,42 +90,50 @@ typedef enum cop_layer_reads {
     COP_READS_OUTPUT = 2,
     COP_READS_OUTPUT_SIGN = 4 /* only whether an output is above 0 */
 } cop_layer_reads;
-/* What an in_place layer leaves of the tensor that it overwrites. SIGN: an element stays above 0 or not, except where the layer
- * writes 0 and its backward passes 0 down (then the sign no longer matters). VALUES: it is the identity. */
-typedef enum cop_layer_keeps { COP_KEEPS_NOTHING = 0, COP_KEEPS_SIGN = 1, COP_KEEPS_VALUES = 2 } cop_layer_keeps;
+/* What an in_place layer leaves of the tensor that it overwrites. SIGN: an element stays above 0 or
+ * not, except where the layer writes 0 and its backward passes 0 down (then the sign no longer
+ * matters). VALUES: it is the identity. */
+typedef enum cop_layer_keeps {
+    COP_KEEPS_NOTHING = 0,
+    COP_KEEPS_SIGN = 1,
+    COP_KEEPS_VALUES = 2
+} cop_layer_keeps;
 
 typedef struct cop_layer_ops {
     const char *kind;
     /* Output shape from layer->in and spec; INPUT with a sentence when it does not fit. */
     cop_err (*shape)(cop_layer *layer, cop_error *error);
-    /* Appends this layer's parameters (names without the "N." prefix, dims, rows, cols, max_norm); NULL: none. */
+    /* Appends this layer's parameters (names without the "N." prefix, dims, rows, cols, max_norm);
+     * NULL: none. */
     int (*parameters)(const cop_layer *layer, cop_parameter out[4]);
     /* Initial values (D3, purpose init: counter (block, 0, layer, parameter index)); NULL: none. */
-    void (*init)(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters, float *flat);
+    void (*init)(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
+                 float *flat);
     /* Words (uint16) of masks that `ld` columns need; NULL: none, and the layer draws nothing. */
     int64_t (*mask_words)(const cop_layer *layer, int ld); /* proportional to ld */
     /* y = f(x). x and y never overlap unless in_place is set (then they may be equal). */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
-    /* dx (NULL: not needed) from dy; parameter gradients (sums over each shard, combined by D5's tree) into c->gradients. y is
-     * the layer's output, x its input. dx may equal dy if in_place. */
-    void (*backward)(const cop_layer *layer, const cop_layer_context *c, const float *x, const float *y,
-                     const float *dy, float *dx);
+    /* dx (NULL: not needed) from dy; parameter gradients (sums over each shard, combined by D5's
+     * tree) into c->gradients. y is the layer's output, x its input. dx may equal dy if in_place.
+     */
+    void (*backward)(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                     const float *y, const float *dy, float *dx);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */
     double (*flop)(const cop_layer *layer);
-    bool            in_place;
-    cop_layer_keeps keeps;      /* for in_place layers: the pass shares buffers only where nobody misses the old contents */
-    unsigned        reads;      /* cop_layer_reads, for backward */
-    bool            wants_flat; /* as first layer with weights it has the network's input flattened */
+    bool in_place;
+    cop_layer_keeps keeps; /* for in_place layers: the pass shares buffers only where nobody misses
+                              the old contents */
+    unsigned reads;        /* cop_layer_reads, for backward */
+    bool wants_flat;       /* as first layer with weights it has the network's input flattened */
 } cop_layer_ops;
 
 /* The layer's masks in the arena of context c. */
-static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c)
-{
+static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c) {
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
 }
 
 /* The registry: NULL-terminated, in the order of docs/LAYERS.md. */
 const cop_layer_ops *const *cop_layer_registry(void);
-const cop_layer_ops        *cop_layer_find(const char *kind); /* NULL: unknown */
+const cop_layer_ops *cop_layer_find(const char *kind); /* NULL: unknown */
 
 #endif

@@ -1,90 +1,105 @@
-/* Models: a list of layers bound to an input shape and a loss, with all parameters in one flat buffer; and the pass that runs
- * them over the samples of a lease. The flat buffer is what travels, is averaged, updated and stored: parameters in layer order, each
- * starting at a multiple of 16 floats, the gaps zero. */
+/* Models: a list of layers bound to an input shape and a loss, with all parameters in one flat
+ * buffer; and the pass that runs them over the samples of a lease. The flat buffer is what travels,
+ * is averaged, updated and stored: parameters in layer order, each starting at a multiple of 16
+ * floats, the gaps zero. */
 #ifndef COP_NN_MODEL_H
 #define COP_NN_MODEL_H
 
 #include "common/nn/layer.h"
 
-typedef enum cop_loss_kind { COP_LOSS_CROSS_ENTROPY = 1, COP_LOSS_MSE = 2, COP_LOSS_BCE = 3 } cop_loss_kind;
+typedef enum cop_loss_kind {
+    COP_LOSS_CROSS_ENTROPY = 1,
+    COP_LOSS_MSE = 2,
+    COP_LOSS_BCE = 3
+} cop_loss_kind;
 
 typedef struct cop_model_spec {
     const cop_layer_spec *layers;
-    int                   layer_count;
-    cop_shape             input;   /* of one sample in the data */
-    int32_t               classes; /* of the data's labels; the last layer must have as many outputs */
-    cop_loss_kind         loss;
-    double                smoothing;
+    int layer_count;
+    cop_shape input; /* of one sample in the data */
+    int32_t classes; /* of the data's labels; the last layer must have as many outputs */
+    cop_loss_kind loss;
+    double smoothing;
 } cop_model_spec;
 
 typedef struct cop_model cop_model;
 
-/* Binds shapes and lays out parameters. Errors (INPUT) name the layer ("model[3] linear: ..."). The input is flattened where the first
- * weighted layer is linear. *out is freed with cop_model_destroy. */
-cop_err              cop_model_create(const cop_model_spec *spec, cop_model **out, cop_error *error);
-void                 cop_model_destroy(cop_model *model);
-int                  cop_model_layer_count(const cop_model *model);
-const cop_layer     *cop_model_layer(const cop_model *model, int index);
-int                  cop_model_parameter_count(const cop_model *model); /* tensors */
+/* Binds shapes and lays out parameters. Errors (INPUT) name the layer ("model[3] linear: ..."). The
+ * input is flattened where the first weighted layer is linear. *out is freed with
+ * cop_model_destroy. */
+cop_err cop_model_create(const cop_model_spec *spec, cop_model **out, cop_error *error);
+void cop_model_destroy(cop_model *model);
+int cop_model_layer_count(const cop_model *model);
+const cop_layer *cop_model_layer(const cop_model *model, int index);
+int cop_model_parameter_count(const cop_model *model); /* tensors */
 const cop_parameter *cop_model_parameter(const cop_model *model, int index);
-int64_t              cop_model_floats(const cop_model *model); /* length of the flat buffer, gaps included */
-int64_t              cop_model_weights(const cop_model *model); /* parameters without gaps */
-int                  cop_model_features(const cop_model *model); /* values of one sample */
-int                  cop_model_outputs(const cop_model *model);  /* of the last layer: the classes */
-cop_loss_kind        cop_model_loss(const cop_model *model);
-double               cop_model_smoothing(const cop_model *model);
-double               cop_model_flop(const cop_model *model);  /* of one sample's forward pass */
+int64_t cop_model_floats(const cop_model *model);  /* length of the flat buffer, gaps included */
+int64_t cop_model_weights(const cop_model *model); /* parameters without gaps */
+int cop_model_features(const cop_model *model);    /* values of one sample */
+int cop_model_outputs(const cop_model *model);     /* of the last layer: the classes */
+cop_loss_kind cop_model_loss(const cop_model *model);
+double cop_model_smoothing(const cop_model *model);
+double cop_model_flop(const cop_model *model); /* of one sample's forward pass */
 /* Initial weights of the job's seed into flat (cop_model_floats). */
 void cop_model_init(const cop_model *model, uint64_t seed, float *flat);
-/* SHA-256 over (name, shape, f32 little-endian) in layer order: for each parameter its name and NUL, rank and dims as u32, then
- * the values. CORRUPT naming the parameter if a value is NaN. */
-cop_err cop_model_digest(const cop_model *model, const float *flat, unsigned char out[32], cop_error *error);
-/* "layer 3 (linear): largest |w| 1.2e+38, norm ..." of the first parameter with a value that is not finite; false if none. */
+/* SHA-256 over (name, shape, f32 little-endian) in layer order: for each parameter its name and
+ * NUL, rank and dims as u32, then the values. CORRUPT naming the parameter if a value is NaN. */
+cop_err cop_model_digest(const cop_model *model, const float *flat, unsigned char out[32],
+                         cop_error *error);
+/* "layer 3 (linear): largest |w| 1.2e+38, norm ..." of the first parameter with a value that is not
+ * finite; false if none. */
 bool cop_model_find_not_finite(const cop_model *model, const float *flat, char *out, size_t size);
 
 /* Samples as they travel: rows of `features` values in their stored type, and labels. */
 typedef enum cop_dtype { COP_DTYPE_U8 = 1, COP_DTYPE_F32 = 2 } cop_dtype;
 typedef struct cop_samples {
-    cop_dtype      dtype;
-    int            count, features;
-    size_t         stride; /* bytes from row to row */
-    const void    *rows;
+    cop_dtype dtype;
+    int count, features;
+    size_t stride; /* bytes from row to row */
+    const void *rows;
     const int32_t *labels;
 } cop_samples;
 
-/* Do these samples fit the model: features, stride, labels in [0, classes)? INPUT with a sentence if not. For whoever got them from
- * outside; the pass takes it for granted. */
+/* Do these samples fit the model: features, stride, labels in [0, classes)? INPUT with a sentence
+ * if not. For whoever got them from outside; the pass takes it for granted. */
 cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, cop_error *error);
 
-/* Per-thread state to run a model: activations, masks, scratch. Sized once for at most max_columns samples; running it allocates
- * nothing. NO_MEMORY possible. */
+/* Per-thread state to run a model: activations, masks, scratch. Sized once for at most max_columns
+ * samples; running it allocates nothing. NO_MEMORY possible. */
 typedef struct cop_pass cop_pass;
 cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_numerics numerics,
                         int max_columns, bool training, cop_pass **out, cop_error *error);
-void    cop_pass_destroy(cop_pass *pass);
-size_t  cop_pass_bytes(const cop_model *model, int max_columns, bool training); /* for plan */
+void cop_pass_destroy(cop_pass *pass);
+size_t cop_pass_bytes(const cop_model *model, int max_columns, bool training); /* for plan */
 
-/* Shards [shard_first, shard_first + shard_count) of one step: an aligned block of D5. samples holds their rows in order. */
+/* Shards [shard_first, shard_first + shard_count) of one step: an aligned block of D5. samples
+ * holds their rows in order. */
 typedef struct cop_shard_work {
-    uint64_t       seed;
-    uint32_t       step; /* from 1 */
-    int            shard_first, shard_count;
+    uint64_t seed;
+    uint32_t step; /* from 1 */
+    int shard_first, shard_count;
     const int32_t *shard_sizes; /* samples of each; may hold 0 (absent) */
 } cop_shard_work;
 
-/* Sums over the samples of the work, losses by D7 (per sample f32, summed in f64 in order within a shard, shards by D5's tree). */
+/* Sums over the samples of the work, losses by D7 (per sample f32, summed in f64 in order within a
+ * shard, shards by D5's tree). */
 typedef struct cop_pass_result {
-    double  loss;    /* sum */
+    double loss;     /* sum */
     int64_t correct; /* argmax == label */
     int64_t samples;
 } cop_pass_result;
 
-/* Forward and backward in train mode: gradients (cop_model_floats, gaps zeroed) gets the block's gradient sum. */
+/* Forward and backward in train mode: gradients (cop_model_floats, gaps zeroed) gets the block's
+ * gradient sum. */
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result);
-/* Forward in eval mode; any number of samples up to max_columns at a time (the caller slices; sums are in sample order: D10, f64). */
-void cop_pass_eval(cop_pass *pass, const float *weights, const cop_samples *samples, cop_pass_result *result);
-/* Logits in eval mode: out[outputs][ld] feature-major pointer valid until the next call; *ld as in kernel.h. */
-const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_samples *samples, int *ld);
+/* Forward in eval mode; any number of samples up to max_columns at a time (the caller slices; sums
+ * are in sample order: D10, f64). */
+void cop_pass_eval(cop_pass *pass, const float *weights, const cop_samples *samples,
+                   cop_pass_result *result);
+/* Logits in eval mode: out[outputs][ld] feature-major pointer valid until the next call; *ld as in
+ * kernel.h. */
+const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_samples *samples,
+                             int *ld);
 
 #endif
