@@ -5,12 +5,12 @@ import os
 import pathlib
 import random
 import signal
-import socket
-import struct
 import subprocess
 import time
 
 import pytest
+
+from integration_tools import free_port, write_idx
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +37,6 @@ def coppice(program, tmp_path):
         return done
 
     return call
-
-
-def write_idx(path, dims, values):
-    path.write_bytes(struct.pack(">BBBB", 0, 0, 8, len(dims)) + b"".join(struct.pack(">I", d) for d in dims) + bytes(values))
 
 
 SMALL = """
@@ -78,12 +74,6 @@ def small(tmp_path):
         return path
 
     return make
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Cluster:

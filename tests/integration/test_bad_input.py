@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import free_port, write_idx
+from integration_tools import free_port, write_idx
 
 JOB = """name: bad
 data: {source: synthetic-digits}
