@@ -19,12 +19,24 @@ cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *e
 cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out,
                                cop_error *error);
 /* `--set a.b=c` (value is YAML; list items by index: model.1.linear.units=64): changes the job in
- * place. INPUT names the path. */
+ * place; train.steps replaces train.epochs and the other way round. INPUT names the path, and the
+ * job is fit only for cop_proto_free then. What a path leaves out (a required field of a message
+ * that it made) is found by cop_document_check_read. */
 cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *error);
 /* Fill in every default of the table, so that the printed job is complete ("as resolved"). */
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error);
-/* The same checks as reading, for a job that came over the wire. */
+/* The same checks as reading, for a job that came over the wire (it may be part of a larger
+ * message). Fields that this program does not know are refused too. */
 cop_err cop_document_check(const Coppice__Job *job, cop_error *error);
+/* The same for a job that was read or unpacked by itself, after --set: errors say where. */
+cop_err cop_document_check_read(const Coppice__Job *job, cop_error *error);
+/* Where a field ("train.shards", "model[3]") of a job that was read or unpacked by itself comes
+ * from: "job.yaml:12:5" or "--set train.shards=9"; if the field is not there, of what encloses it;
+ * "" for a job that was never a file. */
+void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size);
+/* INPUT with that place before the sentence: for relations between fields. */
+cop_err cop_document_fail(const Coppice__Job *job, const char *field, cop_error *error,
+                          const char *format, ...) __attribute__((format(printf, 4, 5)));
 void cop_document_print_yaml(const ProtobufCMessage *message, cop_str *out);
 /* One line of JSON. Only set fields; reals by %.17g shortened to the shortest form that reads back,
  * 64-bit seeds and 64-bit ids that are seeds as strings, enums as lower-case names, bytes as hex;

@@ -2,7 +2,6 @@
  * field of proto/job.proto. */
 #include "common/wire/fields.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,6 +116,7 @@ const cop_field_row *cop_fields_all(void) {
     return rows;
 }
 
+/* Rows are few and this is no hot path. */
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field) {
     char name[128];
@@ -133,37 +133,53 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message) {
     return false;
 }
 
+const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,
+                                                    const ProtobufCFieldDescriptor *field) {
+    static const char *const pairs[][3] = {{"Train", "epochs", "steps"},
+                                           {"Train", "steps", "epochs"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (strcmp(message->short_name, pairs[i][0]) == 0 && strcmp(field->name, pairs[i][1]) == 0)
+            return protobuf_c_message_descriptor_get_field_by_name(message, pairs[i][2]);
+    return NULL;
+}
+
+static const char *const later[] = {"Job.audit",
+                                    "Data.target",
+                                    "Data.normalize",
+                                    "Data.augment",
+                                    "Data.label",
+                                    "Layer.conv2d",
+                                    "Layer.max_pool2d",
+                                    "Layer.avg_pool2d",
+                                    "Layer.maxout",
+                                    "Layer.dropconnect",
+                                    "Layer.spatial_dropout",
+                                    "Layer.gaussian_dropout",
+                                    "Layer.alpha_dropout",
+                                    "Layer.leaky_relu",
+                                    "Layer.sigmoid",
+                                    "Layer.tanh",
+                                    "Layer.selu",
+                                    "Layer.gelu",
+                                    "Layer.softmax",
+                                    "Loss.mse",
+                                    "Loss.bce",
+                                    "Optimizer.adam",
+                                    "Optimizer.adamw",
+                                    "Optimizer.rmsprop",
+                                    "Optimizer.adagrad",
+                                    "Train.precision.bf16",
+                                    "Train.wire.bf16",
+                                    NULL};
+
+const char *const *cop_fields_later_names(void) {
+    return later;
+}
+
 bool cop_fields_later(const char *message, const char *name) {
-    static const char *const later[] = {"Job.audit",
-                                        "Data.target",
-                                        "Data.normalize",
-                                        "Data.augment",
-                                        "Data.label",
-                                        "Layer.conv2d",
-                                        "Layer.max_pool2d",
-                                        "Layer.avg_pool2d",
-                                        "Layer.maxout",
-                                        "Layer.dropconnect",
-                                        "Layer.spatial_dropout",
-                                        "Layer.gaussian_dropout",
-                                        "Layer.alpha_dropout",
-                                        "Layer.leaky_relu",
-                                        "Layer.sigmoid",
-                                        "Layer.tanh",
-                                        "Layer.selu",
-                                        "Layer.gelu",
-                                        "Layer.softmax",
-                                        "Loss.mse",
-                                        "Loss.bce",
-                                        "Optimizer.adam",
-                                        "Optimizer.adamw",
-                                        "Optimizer.rmsprop",
-                                        "Optimizer.adagrad",
-                                        "Train.precision=bf16",
-                                        "Train.wire=bf16"};
     char whole[128];
     snprintf(whole, sizeof whole, "%s.%s", message, name);
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+    for (size_t i = 0; later[i]; i++)
         if (strcmp(later[i], whole) == 0) return true;
     return false;
 }

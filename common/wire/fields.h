@@ -8,20 +8,30 @@
 typedef struct cop_field_row {
     const char *name; /* "Train.batch": message and field */
     bool required;
-    double least, most;
-    bool below; /* `most` itself is out of range */
-    bool above; /* `least` itself is out of range */
-    const char
-        *otherwise; /* default as it would stand in YAML; NULL: none ("absent" means something) */
+    double least, most;    /* both 0: no range (not a number) */
+    bool below;            /* `most` itself is out of range */
+    bool above;            /* `least` itself is out of range */
+    const char *otherwise; /* default as it would stand in YAML; NULL: none, "absent" means
+                              something */
     const char *help;
 } cop_field_row;
 
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field);
 const cop_field_row *cop_fields_all(void); /* ends with name NULL */
+/* Has the row (may be NULL) a range? */
+static inline bool cop_field_is_ranged(const cop_field_row *row) {
+    return row && (row->least < 0 || row->most > 0);
+}
 /* Exactly one field of this message is set (a one-key map in YAML). */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
-/* A field of the job file's language that this version does not know yet; NULL otherwise. */
+/* Of two fields that exclude each other (train.epochs and train.steps) the other one; NULL: the
+ * field excludes none. */
+const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,
+                                                    const ProtobufCFieldDescriptor *field);
+/* Is this a field, layer or value ("Train.precision", "bf16") of the job file's language that this
+ * version does not have yet? */
 bool cop_fields_later(const char *message, const char *name);
+const char *const *cop_fields_later_names(void); /* "Layer.conv2d"; ends with NULL */
 
 #endif

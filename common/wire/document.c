@@ -1,0 +1,180 @@
+/* Job files as a whole: reading, filling in defaults, and where each field was read. See
+ * document.h. */
+#include "common/wire/document.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/limits.h"
+#include "common/wire/codec.h"
+#include "common/wire/document_internal.h"
+#include "common/wire/reader.h"
+
+#define JOB_BUDGET (16u << 20)
+
+/* ---- where fields were read: a list in the job's own memory, newest first ---- */
+
+typedef struct mark {
+    const struct mark *older;
+    const char *path, *source;
+    size_t line, column; /* from 1; 0: the source has no lines */
+} mark;
+
+/* Readers of one file share the name's copy: the mark before usually has it. */
+static const char *keep_source(const cop_reader *r, const mark *newest) {
+    if (newest && strcmp(newest->source, r->source) == 0) return newest->source;
+    return cop_proto_strdup(r->root, r->source);
+}
+
+void cop_marks_add(const cop_reader *r, const cop_path *p, const yaml_node_t *node) {
+    const mark *newest = cop_proto_attachment(r->root);
+    mark *m = cop_proto_alloc(r->root, sizeof *m);
+    const char *path = cop_proto_strdup(r->root, p->text);
+    const char *source = keep_source(r, newest);
+    if (!m || !path || !source) return;
+    *m = (mark){newest, path, source, 0, 0};
+    if (r->lines) m->line = node->start_mark.line + 1, m->column = node->start_mark.column + 1;
+    cop_proto_attach(r->root, m);
+}
+
+/* Is it `inner` itself, or around it? "model[1]" is around "model[1].linear". */
+static bool encloses(const char *outer, const char *inner) {
+    size_t length = strlen(outer);
+    if (strncmp(outer, inner, length) != 0) return false;
+    return length == 0 || !inner[length] || inner[length] == '.' || inner[length] == '[';
+}
+
+/* Within one source a field is marked after what encloses it, and a later source (--set) replaces
+ * what it names as a whole: so the newest mark that encloses the field is its origin. */
+void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
+    const mark *m = cop_proto_attachment(&job->base);
+    while (m && !encloses(m->path, field)) m = m->older;
+    if (!m)
+        snprintf(out, size, "%s", "");
+    else if (!m->line)
+        snprintf(out, size, "%s", m->source);
+    else
+        snprintf(out, size, "%s:%zu:%zu", m->source, m->line, m->column);
+}
+
+cop_err cop_document_fail(const Coppice__Job *job, const char *field, cop_error *error,
+                          const char *format, ...) {
+    char where[400];
+    va_list arguments;
+    va_start(arguments, format);
+    cop_vfail(error, COP_ERR_INPUT, format, arguments);
+    va_end(arguments);
+    cop_document_where(job, field, where, sizeof where);
+    if (where[0]) cop_error_prefix(error, "%s", where);
+    return COP_ERR_INPUT;
+}
+
+/* ---- reading ---- */
+
+static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
+    const cop_path top = {""};
+    const yaml_node_t *root = yaml_document_get_root_node(r->document);
+    cop_proto *job = r->root;
+    if (!root)
+        return cop_fail(r->error, COP_ERR_INPUT, "%s is empty: expected a job (see examples/)",
+                        r->source);
+    cop_marks_add(r, &top, root);
+    COP_TRY(cop_reader_message(r, root, &coppice__job__descriptor, &top, &job));
+    *out = (Coppice__Job *)job;
+    return COP_OK;
+}
+
+static cop_err parse(const char *text, size_t size, const char *name, bool pinned_allowed,
+                     Coppice__Job **out, cop_error *error) {
+    yaml_document_t document;
+    if (size > COP_JOB_FILE_MAX)
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: a job file has at most %u", name,
+                        size, COP_JOB_FILE_MAX);
+    COP_TRY(cop_yaml_load(text, size, name, &document, error));
+    cop_reader r = {.source = name,
+                    .lines = true,
+                    .pinned_allowed = pinned_allowed,
+                    .document = &document,
+                    .root = cop_proto_create(&coppice__job__descriptor, JOB_BUDGET),
+                    .error = error};
+    cop_err e = r.root ? read_job(&r, out) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (e) cop_proto_free(r.root);
+    yaml_document_delete(&document);
+    return e;
+}
+
+cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out,
+                               cop_error *error) {
+    return parse(text, size, name, false, out, error);
+}
+
+cop_err cop_document_parse_pinned(const char *text, size_t size, const char *name,
+                                  Coppice__Job **out, cop_error *error) {
+    return parse(text, size, name, true, out, error);
+}
+
+cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *error) {
+    char *text;
+    size_t size;
+    COP_TRY(cop_file_read(path, COP_JOB_FILE_MAX, &text, &size, error));
+    cop_err e = parse(text, size, path, false, out, error);
+    cop_free(text);
+    return e;
+}
+
+/* ---- defaults ---- */
+
+static cop_err no_memory(cop_error *error) {
+    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* The default of a message: "{}", or the name of the one that is chosen. */
+static cop_err default_message(cop_proto *root, cop_proto *message, const cop_proto_field *field,
+                               const char *text, cop_error *error) {
+    cop_proto *inner = cop_reflect_new(root, field->descriptor);
+    if (!inner) return no_memory(error);
+    *(cop_proto **)cop_reflect_put(message, field) = inner;
+    if (!cop_fields_one_of(field->descriptor)) return COP_OK;
+    const cop_proto_field *one = cop_reflect_find(field->descriptor, text);
+    COP_ASSERT(one != NULL);
+    cop_proto *chosen = cop_reflect_new(root, one->descriptor);
+    if (!chosen) return no_memory(error);
+    *(cop_proto **)cop_reflect_put(inner, one) = chosen;
+    return COP_OK;
+}
+
+static cop_err default_field(cop_proto *root, cop_proto *message, const cop_proto_field *field,
+                             cop_error *error) {
+    const cop_field_row *row = cop_fields_find(message->descriptor, field);
+    if (!row || !row->otherwise || cop_reflect_is_set(message, field)) return COP_OK;
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+        return default_message(root, message, field, row->otherwise, error);
+    bool good = cop_reader_value(field, row, row->otherwise, cop_reflect_put(message, field));
+    COP_ASSERT(good);
+    return COP_OK;
+}
+
+static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
+    for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
+        const cop_proto_field *field = &message->descriptor->fields[i];
+        COP_TRY(default_field(root, message, field, error));
+        if (field->type != PROTOBUF_C_TYPE_MESSAGE) continue;
+        for (size_t n = 0; n < cop_reflect_count(message, field); n++)
+            COP_TRY(resolve(root, cop_reflect_message(message, field, n), error));
+    }
+    return COP_OK;
+}
+
+cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
+    COP_TRY(resolve(&job->base, &job->base, error));
+    for (size_t i = 0; i < job->n_model; i++) {
+        Coppice__Dropout *d = job->model[i]->dropout;
+        if (!d) continue;
+        if (!d->has_scope) d->has_scope = 1, d->scope = job->dropout->scope;
+        if (!d->has_variant) d->has_variant = 1, d->variant = job->dropout->variant;
+    }
+    return COP_OK;
+}

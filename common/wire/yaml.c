@@ -1,0 +1,83 @@
+/* YAML text to a document of libyaml, after a look at its events: what a job file has no use for
+ * (aliases, anchors, tags, many documents, deep nesting) is refused before anything is built. */
+#include "common/base/limits.h"
+#include "common/wire/reader.h"
+
+static cop_err not_yaml(const yaml_parser_t *parser, const char *name, cop_error *error) {
+    const char *problem = parser->problem ? parser->problem : "out of memory";
+    if (parser->error == YAML_READER_ERROR)
+        return cop_fail(error, COP_ERR_INPUT, "%s: not YAML: %s at byte %zu", name, problem,
+                        parser->problem_offset);
+    return cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: not YAML: %s", name,
+                    parser->problem_mark.line + 1, parser->problem_mark.column + 1, problem);
+}
+
+/* What is wrong with an event; NULL: nothing. */
+static const char *refusal(const yaml_event_t *event, int *depth, int *documents) {
+    const yaml_char_t *anchor = NULL, *tag = NULL;
+    switch (event->type) {
+    case YAML_ALIAS_EVENT:
+        return "aliases (*name) are not supported";
+    case YAML_DOCUMENT_START_EVENT:
+        if (++*documents > 1) return "a second document begins: expected one job";
+        break;
+    case YAML_SCALAR_EVENT:
+        anchor = event->data.scalar.anchor;
+        tag = event->data.scalar.tag;
+        break;
+    case YAML_SEQUENCE_START_EVENT:
+        anchor = event->data.sequence_start.anchor;
+        tag = event->data.sequence_start.tag;
+        ++*depth;
+        break;
+    case YAML_MAPPING_START_EVENT:
+        anchor = event->data.mapping_start.anchor;
+        tag = event->data.mapping_start.tag;
+        ++*depth;
+        break;
+    case YAML_SEQUENCE_END_EVENT:
+    case YAML_MAPPING_END_EVENT:
+        --*depth;
+        break;
+    default:
+        break;
+    }
+    if (anchor) return "anchors (&name) are not supported";
+    if (tag) return "tags (!name) are not supported";
+    return *depth > COP_JOB_YAML_DEPTH_MAX ? "nested too deeply" : NULL;
+}
+
+static cop_err look_at_events(yaml_parser_t *parser, const char *name, cop_error *error) {
+    int depth = 0, documents = 0;
+    for (bool ended = false; !ended;) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(parser, &event)) return not_yaml(parser, name, error);
+        const char *what = refusal(&event, &depth, &documents);
+        cop_err e = COP_OK;
+        if (what)
+            e = cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: %s", name, event.start_mark.line + 1,
+                         event.start_mark.column + 1, what);
+        ended = event.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+        if (e) return e;
+    }
+    return COP_OK;
+}
+
+cop_err cop_yaml_load(const char *text, size_t size, const char *name, yaml_document_t *out,
+                      cop_error *error) {
+    for (int pass = 0; pass < 2; pass++) {
+        yaml_parser_t parser;
+        if (!yaml_parser_initialize(&parser))
+            return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+        cop_err e = COP_OK;
+        if (pass == 0)
+            e = look_at_events(&parser, name, error);
+        else if (!yaml_parser_load(&parser, out))
+            e = not_yaml(&parser, name, error);
+        yaml_parser_delete(&parser);
+        if (e) return e;
+    }
+    return COP_OK;
+}
