@@ -124,7 +124,11 @@ own_sources() {
 }
 
 lint_format() {
-    own_sources '*.c' '*.h' '*.inc' | (cd "$ROOT" && xargs clang-format --dry-run -Werror)
+    own_sources '*.c' '*.h' '*.inc' \
+        | (cd "$ROOT" && xargs -n 8 -P "$(nproc)" clang-format --dry-run -Werror 2>&1) \
+        | awk -F: '/clang-format-violations/ { lines[$1]++ }
+            END { for (file in lines) { printf "%s: %d places\n", file, lines[file]; bad = 1 }
+                  exit bad }'
 }
 
 lint_shell() {
@@ -156,7 +160,7 @@ dev_lint() {
 }
 
 dev_fmt() {
-    own_sources '*.c' '*.h' '*.inc' | (cd "$ROOT" && xargs clang-format -i)
+    own_sources '*.c' '*.h' '*.inc' | (cd "$ROOT" && xargs -n 8 -P "$(nproc)" clang-format -i)
 }
 
 # --- the run -----------------------------------------------------------------------------------
