@@ -4,8 +4,10 @@
 #
 # Every step that changes the machine says in one line on stderr what it does and why. Images are
 # named by a hash of what makes them, so that looking for one is all a second run has to do.
+# COPPICE_BASE_IMAGE and COPPICE_IMAGE_PREFIX put other names in place of those below.
 
-BASE_IMAGE=debian:trixie-slim
+BASE_IMAGE=${COPPICE_BASE_IMAGE:-debian:trixie-slim}
+IMAGE_PREFIX=${COPPICE_IMAGE_PREFIX:-coppice-dev}
 DOCKERFILE=$ROOT/deploy/dev/Dockerfile
 
 note() { printf 'dev: %s\n' "$*" >&2; }
@@ -48,27 +50,40 @@ native_has() {
 
 # --- container engine --------------------------------------------------------------------------
 
-engine_answers() { docker info >/dev/null 2>&1; }
+# Sets ENGINE to the engine that answers: docker, else podman.
+engine_answers() {
+    for ENGINE in docker podman; do
+        command -v "$ENGINE" >/dev/null && "$ENGINE" info >/dev/null 2>&1 && return 0
+    done
+    ENGINE=docker
+    return 1
+}
 
-# The daemon is started directly: the init script fails where it may not raise `ulimit`.
+# The daemon is started directly: the init script fails where it may not raise `ulimit`. One ./dev
+# at a time does so, the others wait for it.
 engine_start() {
-    local log=${TMPDIR:-/tmp}/coppice-dockerd.log pid_file=/var/run/docker.pid arguments i
+    local log=${TMPDIR:-/tmp}/coppice-dockerd.log pid_file=/var/run/docker.pid arguments lock i
     [[ -d /sys/fs/cgroup ]] || note "this machine shows no cgroups: containers may not start"
+    exec {lock}>"${TMPDIR:-/tmp}/coppice-dockerd.lock"
+    flock "$lock"
     for arguments in "" "--iptables=false --ip6tables=false --bridge=none"; do
-        if [[ -f $pid_file ]] && ! kill -0 "$(<"$pid_file")" 2>/dev/null; then
+        engine_answers && break
+        # After a restart of the machine the number may be that of some other process.
+        if [[ -f $pid_file && $(cat "/proc/$(<"$pid_file")/comm" 2>/dev/null) != dockerd ]]; then
             note "removing $pid_file: its process is gone"
             rm -f "$pid_file"
         fi
         note "starting dockerd${arguments:+ $arguments}: no container engine answers (log: $log)"
         # shellcheck disable=SC2086 # arguments is a list of words
-        setsid dockerd $arguments </dev/null >>"$log" 2>&1 &
+        setsid dockerd $arguments </dev/null >>"$log" 2>&1 {lock}>&- &
         for ((i = 0; i < 150; i++)); do
-            engine_answers && return 0
+            engine_answers && break 2
             kill -0 $! 2>/dev/null || break
             sleep 0.2
         done
     done
-    return 1
+    exec {lock}>&-
+    engine_answers
 }
 
 engine_install() {
@@ -136,7 +151,7 @@ apt_proxy() {
 
 base_pull() {
     note "pulling $BASE_IMAGE: what the build image stands on"
-    timeout 20 docker pull -q "$BASE_IMAGE" >/dev/null 2>&1
+    timeout 20 "$ENGINE" pull -q "$BASE_IMAGE" >/dev/null 2>&1
 }
 
 base_bootstrap() {
@@ -157,7 +172,7 @@ base_bootstrap() {
     [[ -e $scripts/trixie ]] || how+=("$scripts/sid") # an older debootstrap
     http_proxy=$(apt_proxy) debootstrap "${how[@]}" >"$folder/log" 2>&1 || status=$?
     if [[ $status == 0 ]]; then
-        tar -C "$folder/root" -c . | docker import - "$BASE_IMAGE" >/dev/null || status=$?
+        tar -C "$folder/root" -c . | "$ENGINE" import - "$BASE_IMAGE" >/dev/null || status=$?
     else
         tail -n 5 "$folder/log" >&2
     fi
@@ -165,13 +180,17 @@ base_bootstrap() {
     return "$status"
 }
 
+base_has_certificates() {
+    "$ENGINE" run --rm "$BASE_IMAGE" test -s /etc/ssl/certs/ca-certificates.crt
+}
+
 image_name() {
     local hash
     hash=$(sha256sum <"$DOCKERFILE")
-    printf 'coppice-dev-%s:%s' "$1" "${hash:0:12}"
+    printf '%s-%s:%s' "$IMAGE_PREFIX" "$1" "${hash:0:12}"
 }
 
-image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
+image_exists() { "$ENGINE" image inspect "$1" >/dev/null 2>&1; }
 
 # image_ensure STAGE: makes the image if it is not there.
 image_ensure() {
@@ -184,11 +203,13 @@ image_ensure() {
     if ! image_exists "$image"; then
         mirror=$(apt_mirror)
         image_exists "$BASE_IMAGE" || base_pull || base_bootstrap "$mirror" \
-            || die "$BASE_IMAGE can neither be pulled nor made here: load that image into docker."
+            || die "$BASE_IMAGE can neither be pulled nor made here: load that image into $ENGINE."
+        # A pulled image may have no certificates to check that mirror by: then its own mirror.
+        [[ $mirror != https:* ]] || base_has_certificates || mirror=
         note "building image $image: compilers and libraries (log: ${log#"$ROOT/"})"
         local proxy
         proxy=$(apt_proxy)
-        DOCKER_BUILDKIT=0 docker build --network host --target "$1" -t "$image" \
+        DOCKER_BUILDKIT=0 "$ENGINE" build --network host --target "$1" -t "$image" \
             --build-arg "BASE=$BASE_IMAGE" --build-arg "MIRROR=$mirror" \
             ${proxy:+--build-arg "http_proxy=$proxy"} - <"$DOCKERFILE" >"$log" 2>&1 || {
             tail -n 8 "$log" >&2
@@ -227,6 +248,30 @@ environment_is_here() {
 # The user's cache of data sets, shared with the container.
 user_cache() { printf '%s' "${COPPICE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/coppice}"; }
 
+# The engine's client passes signals on, but SIGKILL to it would leave the command running in its
+# container. So the client holds a FIFO open (leash_tie), and when that closes, the command is
+# killed (leash_follow, in the container, before the command replaces this process).
+leash_tie() {
+    local leash=$ROOT/.cache/leash.$$
+    rm -f "$leash"
+    mkfifo "$leash" 2>/dev/null || return 0
+    exec 9<>"$leash"
+    arguments+=(-e "COPPICE_DEV_LEASH=$leash")
+}
+
+leash_follow() {
+    local leash=${COPPICE_DEV_LEASH:-}
+    unset COPPICE_DEV_LEASH
+    [[ -p $leash ]] || return 0
+    (
+        (
+            exec <"$leash" # returns when both sides have it open
+            rm -f "$leash"
+            read -r || kill -KILL $$
+        ) >/dev/null 2>&1 &
+    )
+}
+
 # inside COMMAND...: replaces this process by COMMAND in the chosen container, same folders, same
 # user, same working directory; signals and the exit status come through.
 inside() {
@@ -244,7 +289,12 @@ inside() {
         [[ -n ${!name+set} ]] && arguments+=(-e "$name")
     done
     [[ -t 0 && -t 1 ]] && arguments+=(-t)
-    exec docker run --rm --init -i "${arguments[@]}" --user "$(id -u):$(id -g)" --network host \
+    if [[ $ENGINE == podman ]]; then
+        arguments+=(--security-opt label=disable)
+        [[ $EUID == 0 ]] || arguments+=(--userns=keep-id)
+    fi
+    leash_tie
+    exec "$ENGINE" run --rm --init -i "${arguments[@]}" --user "$(id -u):$(id -g)" --network host \
         --cap-add SYS_PTRACE --security-opt seccomp=unconfined -w "$PWD" \
         -e "HOME=$ROOT/.cache/home" -e "COPPICE_CACHE=$cache" -e LANG=C.UTF-8 \
         -e "COPPICE_DEV_ENVIRONMENT=$ENVIRONMENT" "$ENVIRONMENT" "$@"
@@ -261,7 +311,7 @@ choose_for_command() {
     environment_choose build
     image=$ENVIRONMENT
     # shellcheck disable=SC2016 # $1 is the container's
-    docker run --rm --network host "$image" sh -c 'command -v "$1"' sh "$1" >/dev/null && return 0
+    "$ENGINE" run --rm --network host "$image" sh -c 'command -v "$1"' sh "$1" >/dev/null && return 0
     note "$1 is not in the build image: taking the test image, which has more tools"
     image_ensure test
 }
