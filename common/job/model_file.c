@@ -11,7 +11,6 @@
 #include "common/data/safetensors.h"
 #include "common/job/job.h"
 #include "common/wire/codec.h"
-#include "common/wire/document_internal.h"
 
 /* ---- writing ---- */
 
@@ -153,7 +152,7 @@ static cop_err job_of_file(const cop_safetensors *file, const char *path, cop_jo
     if (!yaml)
         return cop_fail(error, COP_ERR_INPUT, "%s holds no job: it was not written by coppice",
                         path);
-    COP_TRY(cop_document_parse_pinned(yaml, strlen(yaml), path, &message, error));
+    COP_TRY(cop_document_parse_job(yaml, strlen(yaml), path, &message, error));
     cop_buffer *packed = cop_proto_pack(&message->base);
     cop_err e = packed ? cop_job_from_bytes(packed->data, packed->size, out, error)
                        : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");

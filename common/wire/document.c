@@ -10,7 +10,6 @@
 #include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/wire/codec.h"
-#include "common/wire/document_internal.h"
 #include "common/wire/reader.h"
 
 #define JOB_BUDGET (16u << 20)
@@ -87,8 +86,8 @@ static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
     return COP_OK;
 }
 
-static cop_err parse(const char *text, size_t size, const char *name, bool pinned_allowed,
-                     Coppice__Job **out, cop_error *error) {
+static cop_err parse(const char *text, size_t size, const char *name, Coppice__Job **out,
+                     cop_error *error) {
     yaml_document_t document;
     if (size > COP_JOB_FILE_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: a job file has at most %u", name,
@@ -96,7 +95,6 @@ static cop_err parse(const char *text, size_t size, const char *name, bool pinne
     COP_TRY(cop_yaml_load(text, size, name, &document, error));
     cop_reader r = {.source = name,
                     .lines = true,
-                    .pinned_allowed = pinned_allowed,
                     .document = &document,
                     .root = cop_proto_create(&coppice__job__descriptor, JOB_BUDGET),
                     .error = error};
@@ -108,19 +106,14 @@ static cop_err parse(const char *text, size_t size, const char *name, bool pinne
 
 cop_err cop_document_parse_job(const char *text, size_t size, const char *name, Coppice__Job **out,
                                cop_error *error) {
-    return parse(text, size, name, false, out, error);
-}
-
-cop_err cop_document_parse_pinned(const char *text, size_t size, const char *name,
-                                  Coppice__Job **out, cop_error *error) {
-    return parse(text, size, name, true, out, error);
+    return parse(text, size, name, out, error);
 }
 
 cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *error) {
     char *text;
     size_t size;
     COP_TRY(cop_file_read(path, COP_JOB_FILE_MAX, &text, &size, error));
-    cop_err e = parse(text, size, path, false, out, error);
+    cop_err e = parse(text, size, path, out, error);
     cop_free(text);
     return e;
 }
@@ -169,7 +162,10 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
 }
 
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
+    bool own_shards = job->train && job->train->has_shards;
     COP_TRY(resolve(&job->base, &job->base, error));
+    if (!own_shards && job->train->shards > job->train->batch)
+        job->train->shards = job->train->batch;
     for (size_t i = 0; i < job->n_model; i++) {
         Coppice__Dropout *d = job->model[i]->dropout;
         if (!d) continue;

@@ -150,9 +150,7 @@ static cop_err read_pair(const cop_reader *r, const yaml_node_pair_t *pair, cons
     const yaml_node_t *value = yaml_document_get_node(r->document, pair->value);
     const char *name = cop_yaml_text(key);
     const cop_proto_field *field = cop_reflect_find(message->descriptor, name);
-    bool hidden = field && strcmp(name, "pinned") == 0 && !r->pinned_allowed;
-    if (!field || hidden)
-        return cop_reader_unknown(r, key, p, message->descriptor, name ? name : "?");
+    if (!field) return cop_reader_unknown(r, key, p, message->descriptor, name ? name : "?");
     cop_path at = cop_path_field(p, name);
     if (cop_reflect_is_set(message, field))
         return cop_reader_fail(r, key, "%s is given twice", at.text);

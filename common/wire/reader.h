@@ -13,7 +13,6 @@
 typedef struct cop_reader {
     const char *source; /* a job file's path, or "--set train.batch=9"; errors begin with it */
     bool lines;         /* and go on with line and column */
-    bool pinned_allowed;
     yaml_document_t *document;
     cop_proto *root; /* whose memory everything read lives in */
     cop_error *error;

@@ -1,0 +1,205 @@
+/* What ties a job's fields to each other and to its data. See internal.h. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "common/base/limits.h"
+#include "common/job/internal.h"
+#include "common/wire/codec.h"
+
+#define ARITHMETIC "portable-1"
+#define STEPS_MAX  UINT32_MAX /* a step is one word of D3's counter */
+
+/* ---- relations ---- */
+
+static uint32_t divide_up(uint32_t a, uint32_t b) {
+    return a / b + (a % b != 0);
+}
+
+static cop_err check_train(const Coppice__Job *m, cop_error *error) {
+    const Coppice__Train *t = m->train;
+    if (t->has_epochs && t->has_steps)
+        return cop_document_fail(m, "train.steps", error,
+                                 "train has both epochs and steps: expected one of them");
+    if (!t->has_epochs && !t->has_steps)
+        return cop_document_fail(m, "train", error,
+                                 "train has neither epochs nor steps: expected one of them");
+    if (t->shards > t->batch)
+        return cop_document_fail(m, "train.shards", error,
+                                 "train.shards is %u: a batch of %u samples gives at most %u "
+                                 "shards",
+                                 t->shards, t->batch, t->batch);
+    uint32_t shard = divide_up(t->batch, t->shards);
+    if (shard > COP_LEASE_SAMPLES_MAX)
+        return cop_document_fail(m, "train.shards", error,
+                                 "train.shards is %u: a shard of %u samples is more than the %d "
+                                 "that one lease may hold; expected at least %u shards",
+                                 t->shards, shard, COP_LEASE_SAMPLES_MAX,
+                                 divide_up(t->batch, COP_LEASE_SAMPLES_MAX));
+    return COP_OK;
+}
+
+static cop_err check_sgd(const Coppice__Job *m, const Coppice__Sgd *s, cop_error *error) {
+    if (s->nesterov && s->momentum == 0)
+        return cop_document_fail(m, "optimizer.sgd.nesterov", error,
+                                 "optimizer.sgd.nesterov is true: it needs a momentum above 0");
+    if (s->has_momentum_final && !s->momentum_steps)
+        return cop_document_fail(m, "optimizer.sgd.momentum_final", error,
+                                 "optimizer.sgd.momentum_final is given: expected momentum_steps "
+                                 "too, the length of the ramp");
+    if (s->has_momentum_final && s->momentum == 0)
+        return cop_document_fail(m, "optimizer.sgd.momentum_final", error,
+                                 "optimizer.sgd.momentum_final is given: expected a momentum above "
+                                 "0, where the ramp begins");
+    return COP_OK;
+}
+
+cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
+    const Coppice__Data *d = m->data;
+    COP_TRY(check_train(m, error));
+    if (m->optimizer->sgd) COP_TRY(check_sgd(m, m->optimizer->sgd, error));
+    if (m->evaluate->has_on && m->evaluate->on == COPPICE__EVALUATE__ON__VALIDATION &&
+        !d->validation)
+        return cop_document_fail(m, "evaluate.on", error,
+                                 "evaluate.on is validation, but data.validation is 0");
+    if ((d->train || d->test) && strcmp(d->source, "idx") != 0)
+        return cop_document_fail(m, d->train ? "data.train" : "data.test", error,
+                                 "data.%s names files, but data.source is %.60s: only idx reads "
+                                 "files",
+                                 d->train ? "train" : "test", d->source);
+    return COP_OK;
+}
+
+/* ---- pinning ---- */
+
+static cop_err no_memory(cop_error *error) {
+    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* A job that was pinned before (the job.yaml of a run folder) keeps its promise or is refused. */
+static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, const cop_data *data,
+                                 cop_error *error) {
+    const Coppice__Pinned *p = m->pinned;
+    if (p && p->arithmetic && strcmp(p->arithmetic, ARITHMETIC) != 0)
+        return cop_fail(error, COP_ERR_VERSION,
+                        "the job is pinned to the arithmetic %.40s; this program computes %s",
+                        p->arithmetic, ARITHMETIC);
+    if (p && p->data_digest && strcmp(p->data_digest, digest) != 0)
+        return cop_document_fail(m, "pinned.data_digest", error,
+                                 "the job is pinned to the data %.16s..., but %s is %.16s...",
+                                 p->data_digest, data->name, digest);
+    return COP_OK;
+}
+
+static bool has_samples_for_evaluation(const Coppice__Job *m, const cop_data_view *view) {
+    if (m->evaluate->has_on && m->evaluate->on == COPPICE__EVALUATE__ON__TEST)
+        return view->test > 0;
+    return view->test || view->validation;
+}
+
+/* Steps in all; 0: not a possible number of steps. */
+static uint64_t count_steps(const Coppice__Train *t, uint64_t steps_per_epoch) {
+    double steps =
+        t->has_steps ? (double)t->steps : ceil(t->epochs * (double)steps_per_epoch - 1e-9);
+    return steps_per_epoch && steps >= 1 && steps <= STEPS_MAX ? (uint64_t)steps : 0;
+}
+
+static uint64_t steps_per_epoch(const Coppice__Train *t, uint32_t samples) {
+    return cop_data_steps_per_epoch(samples, t->batch, t->last != COPPICE__TRAIN__LAST__DROP);
+}
+
+static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *error) {
+    const Coppice__Train *t = m->train;
+    p->has_steps = p->has_steps_per_epoch = 1;
+    p->steps_per_epoch = steps_per_epoch(t, p->train_samples);
+    p->steps = count_steps(t, p->steps_per_epoch);
+    if (!p->steps_per_epoch)
+        return cop_document_fail(m, "train.last", error,
+                                 "train.last is drop: %u samples give no whole batch of %u",
+                                 p->train_samples, t->batch);
+    if (!p->steps)
+        return cop_document_fail(m, "train.epochs", error,
+                                 "train.epochs is %g: expected 1 to %u steps in all, with %llu in "
+                                 "an epoch",
+                                 t->epochs, STEPS_MAX, (unsigned long long)p->steps_per_epoch);
+    return COP_OK;
+}
+
+static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
+    const cop_data *data = view->data;
+    p->has_train_samples = p->has_validation_samples = p->has_test_samples = p->has_classes = 1;
+    p->train_samples = view->train;
+    p->validation_samples = view->validation;
+    p->test_samples = view->test;
+    p->classes = (uint32_t)data->classes;
+    p->n_input = (size_t)data->train.rank;
+    for (int d = 0; d < data->train.rank; d++) p->input[d] = (uint32_t)data->train.dims[d];
+}
+
+cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
+    cop_data_view view;
+    char digest[65];
+    cop_hex32(data->digest, digest);
+    COP_TRY(check_earlier_pin(m, digest, data, error));
+    COP_TRY(cop_data_view_make(data, m->data->validation, m->data->samples, &view, error));
+    if (!has_samples_for_evaluation(m, &view))
+        return cop_document_fail(m, "evaluate.on", error,
+                                 "data set %s has no test samples: expected data.validation above "
+                                 "0%s",
+                                 data->name, view.validation ? ", and evaluate.on validation" : "");
+    Coppice__Pinned *p = cop_proto_alloc(&m->base, sizeof *p);
+    if (!p) return no_memory(error);
+    coppice__pinned__init(p);
+    p->data_digest = cop_proto_strdup(&m->base, digest);
+    p->arithmetic = cop_proto_strdup(&m->base, ARITHMETIC);
+    p->sample_type = cop_proto_strdup(&m->base, data->train.type == COP_DATA_U8 ? "u8" : "f32");
+    p->input = cop_proto_alloc(&m->base, sizeof data->train.dims);
+    if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input) return no_memory(error);
+    pin_samples(&view, p);
+    COP_TRY(pin_steps(m, p, error));
+    m->pinned = p;
+    return COP_OK;
+}
+
+/* ---- a pinned section from outside ---- */
+
+static bool shape_is_good(const Coppice__Pinned *p) {
+    uint64_t values = 1;
+    if (p->n_input != 1 && p->n_input != 3) return false;
+    for (size_t d = 0; d < p->n_input; d++) {
+        values *= p->input[d];
+        if (!values || values > COP_UNITS_MAX) return false;
+    }
+    return true;
+}
+
+static bool texts_are_good(const Coppice__Pinned *p) {
+    unsigned char digest[32];
+    if (!p->data_digest || !p->arithmetic || !p->sample_type) return false;
+    if (strcmp(p->sample_type, "u8") != 0 && strcmp(p->sample_type, "f32") != 0) return false;
+    return cop_unhex32(p->data_digest, digest);
+}
+
+static bool counts_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
+    if (p->train_samples < 1 || p->train_samples > COP_SAMPLES_MAX) return false;
+    if (p->validation_samples > COP_SAMPLES_MAX || p->test_samples > COP_SAMPLES_MAX) return false;
+    if (p->classes < 1 || p->classes > COP_CLASSES_MAX) return false;
+    if (p->validation_samples != m->data->validation) return false;
+    uint64_t used = (uint64_t)p->train_samples + p->validation_samples;
+    if (m->data->samples && m->data->samples != used) return false;
+    return p->steps_per_epoch == steps_per_epoch(m->train, p->train_samples) && p->steps &&
+           p->steps == count_steps(m->train, p->steps_per_epoch);
+}
+
+cop_err job_check_pinned(const Coppice__Job *m, cop_error *error) {
+    const Coppice__Pinned *p = m->pinned;
+    if (!p || !texts_are_good(p) || !shape_is_good(p) || !counts_are_good(m, p))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "the job is not complete: its pinned section is missing or damaged");
+    if (strcmp(p->arithmetic, ARITHMETIC) != 0)
+        return cop_fail(error, COP_ERR_VERSION,
+                        "the job was started with the arithmetic %.40s; this program computes %s",
+                        p->arithmetic, ARITHMETIC);
+    return COP_OK;
+}

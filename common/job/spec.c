@@ -1,0 +1,118 @@
+/* A job's message as the plain specs of common/nn: layers by the names of their fields, the
+ * optimizer field by field. See internal.h. */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/job/internal.h"
+#include "common/wire/reflect.h"
+
+/* ---- layers: the fields of a layer's message, by name, into the plain spec ---- */
+
+typedef struct spec_field {
+    const char *name;
+    size_t offset;
+    enum { SPEC_I32, SPEC_F64, SPEC_BOOL, SPEC_ENUM } type;
+} spec_field;
+static const spec_field spec_fields[] = {
+    {"units", offsetof(cop_layer_spec, units), SPEC_I32},
+    {"p", offsetof(cop_layer_spec, p), SPEC_F64},
+    {"max_norm", offsetof(cop_layer_spec, max_norm), SPEC_F64},
+    {"bias", offsetof(cop_layer_spec, bias), SPEC_BOOL},
+    {"init", offsetof(cop_layer_spec, init), SPEC_ENUM},
+    {"scope", offsetof(cop_layer_spec, scope), SPEC_ENUM},
+    {"variant", offsetof(cop_layer_spec, variant), SPEC_ENUM},
+};
+
+static void copy_field(const spec_field *s, const void *from, cop_layer_spec *spec) {
+    char *to = (char *)spec + s->offset;
+    switch (s->type) {
+    case SPEC_I32:
+        *(int32_t *)(void *)to = (int32_t)*(const uint32_t *)from;
+        break;
+    case SPEC_F64:
+        *(double *)(void *)to = *(const double *)from;
+        break;
+    case SPEC_BOOL:
+        *(bool *)to = *(const protobuf_c_boolean *)from != 0;
+        break;
+    case SPEC_ENUM:
+        memcpy(to, from, sizeof(int));
+        break; /* the numbers of job.proto are those of nn's enums */
+    }
+}
+
+static const spec_field *find_spec_field(const char *name) {
+    for (size_t i = 0; i < sizeof spec_fields / sizeof *spec_fields; i++)
+        if (strcmp(spec_fields[i].name, name) == 0) return &spec_fields[i];
+    return NULL;
+}
+
+static void fill_spec(const cop_proto *m, const char *kind, cop_layer_spec *spec) {
+    memset(spec, 0, sizeof *spec);
+    snprintf(spec->kind, sizeof spec->kind, "%s", kind);
+    for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+        const cop_proto_field *field = &m->descriptor->fields[i];
+        const spec_field *s = find_spec_field(field->name);
+        COP_ASSERT(s != NULL); /* every field of a layer has a place in the spec */
+        copy_field(s, cop_reflect_at(m, field, 0), spec);
+    }
+}
+
+/* The one field of a one-of message that is set. */
+static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
+    for (unsigned i = 0; i < one_of->descriptor->n_fields; i++) {
+        const cop_proto_field *field = &one_of->descriptor->fields[i];
+        if (!cop_reflect_is_set(one_of, field)) continue;
+        *name = field->name;
+        return cop_reflect_message(one_of, field, 0);
+    }
+    return NULL;
+}
+
+cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error) {
+    cop_layer_spec *layers = cop_alloc_array(m->n_model, sizeof *layers);
+    if (!layers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < m->n_model; i++) {
+        const char *kind = NULL;
+        const cop_proto *layer = chosen(&m->model[i]->base, &kind);
+        COP_ASSERT(layer != NULL); /* cop_document_check saw to it */
+        fill_spec(layer, kind, &layers[i]);
+    }
+    cop_model_spec spec = {.layers = layers,
+                           .layer_count = (int)m->n_model,
+                           .classes = (int32_t)m->pinned->classes,
+                           .loss = COP_LOSS_CROSS_ENTROPY,
+                           .smoothing =
+                               m->loss->cross_entropy ? m->loss->cross_entropy->smoothing : 0};
+    spec.input.rank = (int32_t)m->pinned->n_input;
+    for (size_t d = 0; d < m->pinned->n_input && d < 4; d++)
+        spec.input.dims[d] = (int32_t)m->pinned->input[d];
+    cop_err e = cop_model_create(&spec, out, error);
+    cop_free(layers);
+    return e;
+}
+
+/* ---- optimizer ---- */
+
+void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_spec *out) {
+    const Coppice__Sgd *s = m->optimizer->sgd;
+    const Coppice__Schedule *k = s->schedule;
+    *out = (cop_optimizer_spec){.kind = COP_OPTIMIZER_SGD,
+                                .rate = s->rate,
+                                .momentum = s->momentum,
+                                .weight_decay = s->weight_decay,
+                                .l1 = s->l1,
+                                .momentum_final =
+                                    s->has_momentum_final ? s->momentum_final : s->momentum,
+                                .momentum_steps = s->momentum_steps,
+                                .nesterov = s->nesterov != 0};
+    cop_schedule *c = &out->schedule;
+    *c = (cop_schedule){.kind = COP_SCHEDULE_CONSTANT, .warmup = s->warmup, .total_steps = steps};
+    if (k->step)
+        c->kind = COP_SCHEDULE_STEP, c->every = k->step->every, c->factor = k->step->factor;
+    if (k->inverse) c->kind = COP_SCHEDULE_INVERSE, c->decay = k->inverse->decay;
+    if (k->exponential) c->kind = COP_SCHEDULE_EXPONENTIAL, c->factor = k->exponential->factor;
+    if (k->cosine) c->kind = COP_SCHEDULE_COSINE, c->final = k->cosine->final;
+}
