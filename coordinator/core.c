@@ -119,7 +119,7 @@ static void check_invariants(const coord_core *core) {
 #ifdef COP_DEBUG
     uint32_t waiting = 0;
     for (uint32_t i = 0; i < core->resident_count; i++) round_check(&core->resident[i]->round);
-    for (uint32_t i = 1; i < core->job_count; i++)
+    for (uint32_t i = 1; i < core->job_count && i < 256; i++) /* a sample */
         COP_ASSERT(core->jobs[i - 1]->info.job < core->jobs[i]->info.job);
     for (const core_worker *w = core->wait_head; w; w = w->wait_next, waiting++) {
         COP_ASSERT(w->request && registry_find(core, w->worker) == w);

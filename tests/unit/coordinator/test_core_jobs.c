@@ -1,0 +1,754 @@
+/* Life of a job: load, train, evaluate, checkpoint, pause, cancel, stop, resume. */
+#include "core_fixture.h"
+
+#include "common/base/alloc.h"
+
+static fixture *start(uint32_t workers, coord_job_info info) {
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, workers);
+    fx_add(f, info);
+    return f;
+}
+
+static void test_job_runs_from_queue_to_completed(void **state) {
+    (void)state;
+    fixture *f = start(2, fx_info(1));
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 1);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_int_equal(fx_count(f, COORD_ACTION_METRICS), 30);
+    assert_int_equal(fx_count(f, COORD_ACTION_EPOCH), 3);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1);
+    assert_true(f->checkpoint[1].checkpoint.final);
+    assert_int_equal(f->checkpoint[1].step, 30);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    coord_job_view view;
+    assert_false(
+        coord_core_job(f->core, 1, f->now, &view)); /* the store remembers it, not the core */
+    fx_destroy(f);
+}
+
+static void test_completed_only_after_the_final_weights_are_written(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    f->hold_save = true;
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 30, .ok = true});
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_job_fails_when_the_final_weights_cannot_be_written(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    f->fail_save = true;
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "disk full"));
+    fx_destroy(f);
+}
+
+static void test_failed_checkpoint_is_told_and_training_goes_on(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.checkpoint_every = 5;
+    fixture *f = start(1, info);
+    f->fail_save = true;
+    fx_work_to(f, 1, 1, 6);
+    assert_true(fx_said(f, "disk full"));
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    f->fail_save = false;
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_failed_load_fails_the_job_with_its_text(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    f->hold_load = true;
+    fx_add(f, fx_info(1));
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = 1, .text = "no such data"});
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_string_equal(fx_last(f, COORD_ACTION_STATE)->text, "no such data");
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 0); /* nothing was resident */
+    fx_destroy(f);
+}
+
+static void test_same_job_twice_is_refused(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    coord_event e = {.type = COORD_EVENT_JOB_ADDED, .info = fx_info(1)};
+    assert_int_equal(coord_core_step(f->core, &e, f->now, &f->actions), COP_ERR_EXISTS);
+    fx_destroy(f);
+}
+
+/* ---- sums ---- */
+
+/* All epochs' sums, to be compared bit by bit. */
+static uint32_t epoch_sums(uint32_t workers, coord_job_info info, double sums[16]) {
+    fixture *f = start(workers, info);
+    uint32_t count = 0;
+    fx_work_all(f, workers);
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->history[i].type == COORD_ACTION_EPOCH)
+            sums[count++] = f->history[i].metrics.loss_sum;
+    fx_destroy(f);
+    return count;
+}
+
+static void test_epoch_sums_are_equal_for_any_number_of_workers(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.shards = 13;
+    info.train_samples = 907; /* a short last batch of 7 */
+    double one[16], many[16];
+    uint32_t epochs = epoch_sums(1, info, one);
+    assert_int_equal(epochs, 3);
+    for (uint32_t workers = 2; workers <= 9; workers++) {
+        assert_int_equal(epoch_sums(workers, info, many), epochs);
+        assert_memory_equal(one, many, epochs * sizeof *one);
+    }
+}
+
+static void test_epoch_counts_every_sample_once(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.train_samples = 907;
+    fixture *f = start(3, info);
+    fx_work_all(f, 3);
+    const coord_action *a = fx_last(f, COORD_ACTION_EPOCH);
+    assert_int_equal(a->step, 30);
+    assert_int_equal(a->metrics.samples, 907);
+    fx_destroy(f);
+}
+
+static void test_last_epoch_that_is_cut_short_is_reported(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.steps = 25;
+    fixture *f = start(1, info);
+    fx_work_all(f, 1);
+    const coord_action *a = fx_last(f, COORD_ACTION_EPOCH);
+    assert_int_equal(a->step, 25);
+    assert_int_equal(a->metrics.samples, 500);
+    fx_destroy(f);
+}
+
+static void test_dropped_last_batch_is_not_trained(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.train_samples = 1050;
+    info.last_keep = false; /* 10 steps an epoch of 100 samples each */
+    fixture *f = start(2, info);
+    fx_work_all(f, 2);
+    assert_int_equal(fx_last(f, COORD_ACTION_EPOCH)->metrics.samples, 1000);
+    fx_destroy(f);
+}
+
+/* Interrupt after `cut` steps by a pause, load its checkpoint into a new core, go on: the same
+ * sums. */
+static void resume_after(uint64_t cut) {
+    coord_job_info info = fx_info(1);
+    double whole[16], parts[16];
+    uint32_t count = 0, epochs = epoch_sums(2, info, whole);
+    fixture *f = start(2, info);
+    fx_work_to(f, 2, 1, cut);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->history[i].type == COORD_ACTION_EPOCH)
+            parts[count++] = f->history[i].metrics.loss_sum;
+    coord_action saved = f->checkpoint[1];
+    fx_destroy(f);
+    f = fx_create((coord_core_config){0});
+    f->hold_load = true;
+    fx_join_many(f, 5);
+    fx_add(f, info);
+    coord_event e = {.type = COORD_EVENT_JOB_LOADED, .job = 1};
+    e.loaded.step = saved.step;
+    e.loaded.loss_sum = saved.checkpoint.loss_sum;
+    e.loaded.samples = saved.checkpoint.samples;
+    e.loaded.correct = saved.checkpoint.correct;
+    e.loaded.seconds = saved.checkpoint.seconds;
+    e.loaded.best_error = saved.checkpoint.best_error;
+    fx_send(f, e);
+    fx_work_all(f, 5);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->history[i].type == COORD_ACTION_EPOCH)
+            parts[count++] = f->history[i].metrics.loss_sum;
+    assert_int_equal(count, epochs);
+    assert_memory_equal(whole, parts, epochs * sizeof *whole);
+    fx_destroy(f);
+}
+
+static void test_resume_gives_the_same_sums_wherever_it_was_cut(void **state) {
+    (void)state;
+    for (uint64_t cut = 1; cut < 29; cut++) resume_after(cut);
+}
+
+/* ---- evaluation ---- */
+
+static coord_job_info with_evaluation(void) {
+    coord_job_info info = fx_info(1);
+    info.evaluate_samples = 2500;
+    return info;
+}
+
+static void test_evaluation_after_every_epoch_and_at_the_end(void **state) {
+    (void)state;
+    coord_job_info info = with_evaluation();
+    info.steps = 25;
+    fixture *f = start(2, info);
+    fx_work_all(f, 2);
+    uint64_t at[4] = {0};
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->history[i].type == COORD_ACTION_EVALUATED) at[count++] = f->history[i].step;
+    assert_int_equal(count, 3);
+    assert_int_equal(at[0], 10);
+    assert_int_equal(at[1], 20);
+    assert_int_equal(at[2], 25);
+    fx_destroy(f);
+}
+
+static void test_evaluation_every_second_epoch(void **state) {
+    (void)state;
+    coord_job_info info = with_evaluation();
+    info.evaluate_every = 2;
+    fixture *f = start(2, info);
+    fx_work_all(f, 2);
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 2); /* 20 and 30 */
+    fx_destroy(f);
+}
+
+static void test_evaluation_sums_its_slices_in_order(void **state) {
+    (void)state;
+    for (uint32_t workers = 1; workers <= 4; workers++) {
+        fixture *f = start(workers, with_evaluation());
+        fx_work_all(f, workers);
+        const coord_action *a = fx_last(f, COORD_ACTION_EVALUATED);
+        assert_int_equal(a->metrics.samples, 2500);
+        assert_int_equal(a->metrics.correct, 1250);
+        assert_true(a->metrics.loss_sum == 0.001 * 1 + 0.001 * 1001 + 0.001 * 2001);
+        fx_destroy(f);
+    }
+}
+
+static void test_evaluation_leases_are_slices_of_the_new_version(void **state) {
+    (void)state;
+    fixture *f = start(1, with_evaluation());
+    fx_work_to(f, 1, 1, 10);
+    const coord_action *a = f->lease[1].type ? &f->lease[1] : fx_pull(f, 1);
+    assert_true(a->lease.evaluate);
+    assert_int_equal(a->step, 10);
+    assert_int_equal(a->lease.version, 10);
+    assert_int_equal(a->lease.first, 0);
+    assert_int_equal(a->lease.count, 1000);
+    fx_destroy(f);
+}
+
+static void test_evaluation_results_keep_no_slot(void **state) {
+    (void)state;
+    fixture *f = start(1, with_evaluation());
+    fx_work_to(f, 1, 1, 10);
+    fx_forget(f);
+    if (!f->lease[1].type) fx_pull(f, 1);
+    fx_finish(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+    assert_int_equal(fx_view(f, 1).results_ignored, 0);
+    fx_destroy(f);
+}
+
+static void test_evaluation_asked_for_comes_after_the_step(void **state) {
+    (void)state;
+    fixture *f = start(1, with_evaluation());
+    fx_work_to(f, 1, 1, 3);
+    fx_pull(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_EVALUATE, 1);
+    fx_work_to(f, 1, 1, 5);
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_EVALUATED)->step, 4);
+    fx_destroy(f);
+}
+
+static void test_without_samples_nothing_is_evaluated(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_job_event(f, COORD_EVENT_JOB_EVALUATE, 1);
+    fx_work_all(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 0);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+/* ---- checkpoints ---- */
+
+static void test_checkpoints_come_every_so_many_steps(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.checkpoint_every = 7;
+    fixture *f = start(2, info);
+    fx_work_all(f, 2);
+    uint64_t expected[] = {7, 14, 21, 28, 30};
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < f->count; i++)
+        if (f->history[i].type == COORD_ACTION_CHECKPOINT)
+            assert_int_equal(f->history[i].step, expected[count++]);
+    assert_int_equal(count, 5);
+    fx_destroy(f);
+}
+
+static void test_training_goes_on_while_a_checkpoint_is_written(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.checkpoint_every = 5;
+    fixture *f = start(1, info);
+    f->hold_save = true;
+    fx_work_to(f, 1, 1, 12);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1); /* that of step 10 is skipped */
+    assert_int_equal(f->checkpoint[1].step, 5);
+    fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 5, .ok = true});
+    fx_work_to(f, 1, 1, 16);
+    assert_int_equal(f->checkpoint[1].step, 15);
+    fx_destroy(f);
+}
+
+static void test_final_checkpoint_waits_for_the_one_under_way(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.checkpoint_every = 29;
+    fixture *f = start(1, info);
+    f->hold_save = true;
+    fx_work_all(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 29, .ok = true});
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 2);
+    assert_true(f->checkpoint[1].checkpoint.final);
+    fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 30, .ok = true});
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+/* A result of an evaluation with so many correct. */
+static void finish_evaluation(fixture *f, uint64_t correct) {
+    if (!f->lease[1].type) fx_pull(f, 1);
+    assert_true(f->lease[1].lease.evaluate);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    e.result.correct = correct;
+    fx_send_result(f, e);
+}
+
+static coord_job_info with_best(void) {
+    coord_job_info info = fx_info(1);
+    info.evaluate_samples = 1000;
+    info.checkpoint_every = 1000;
+    return info;
+}
+
+static void test_best_weights_are_saved_at_the_step_that_was_evaluated(void **state) {
+    (void)state;
+    fixture *f = start(1, with_best());
+    fx_work_to(f, 1, 1, 10);
+    finish_evaluation(f, 900);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1);
+    assert_int_equal(f->checkpoint[1].step, 10);
+    assert_true(f->checkpoint[1].checkpoint.best);
+    assert_true(fabs(f->checkpoint[1].checkpoint.best_error - 0.1) < 1e-12);
+    fx_work_to(f, 1, 1, 20);
+    finish_evaluation(f, 890); /* worse */
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1);
+    fx_work_to(f, 1, 1, 30);
+    finish_evaluation(f, 910);
+    assert_int_equal(f->checkpoint[1].step, 30);
+    assert_true(f->checkpoint[1].checkpoint.best && f->checkpoint[1].checkpoint.final);
+    fx_destroy(f);
+}
+
+static void test_best_weights_wait_for_a_checkpoint_under_way(void **state) {
+    (void)state;
+    coord_job_info info = with_best();
+    info.checkpoint_every = 9;
+    fixture *f = start(1, info);
+    f->hold_save = true;
+    fx_work_to(f, 1, 1, 10);
+    finish_evaluation(f, 900);
+    assert_null(fx_pull(f, 1)); /* step 11 does not begin */
+    fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 9, .ok = true});
+    assert_int_equal(f->checkpoint[1].step, 10);
+    assert_true(f->checkpoint[1].checkpoint.best);
+    assert_int_equal(f->lease[1].step, 11);
+    fx_destroy(f);
+}
+
+static void test_best_error_of_an_earlier_run_counts(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    f->loaded_step = 1;
+    f->loaded_best = 0.05;
+    fx_join(f, 1, 1, 7);
+    fx_add(f, with_best());
+    fx_work_to(f, 1, 1, 10);
+    finish_evaluation(f, 900);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 0);
+    fx_destroy(f);
+}
+
+/* ---- pause, resume, cancel ---- */
+
+static void test_pause_takes_effect_within_a_step(void **state) {
+    (void)state;
+    fixture *f = start(2, fx_info(1));
+    fx_work_to(f, 2, 1, 3);
+    fx_pull(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    assert_int_equal(f->state[1], COORD_RUNNING); /* the step is finished first */
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    assert_int_equal(f->checkpoint[1].step, 4);
+    assert_false(f->checkpoint[1].checkpoint.final);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    assert_int_equal(fx_view(f, 1).step, 4);
+    fx_destroy(f);
+}
+
+static void test_paused_job_goes_on_after_resume(void **state) {
+    (void)state;
+    fixture *f = start(2, fx_info(1));
+    fx_work_to(f, 2, 1, 3);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    fx_work_all(f, 2);
+    f->loaded_step = f->checkpoint[1].step;
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_int_equal(fx_count(f, COORD_ACTION_METRICS), 30); /* no step twice */
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 2);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 2);
+    fx_destroy(f);
+}
+
+static void test_pause_without_workers_takes_effect_at_once(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_work_to(f, 1, 1, 3);
+    fx_pull(f, 1);
+    fx_gone(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    assert_int_equal(f->checkpoint[1].step, 3);
+    fx_destroy(f);
+}
+
+static void test_pause_of_a_queued_job_needs_no_load(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
+    fx_add(f, fx_info(1));
+    fx_add(f, fx_info(2));
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 2);
+    assert_int_equal(f->state[2], COORD_PAUSED);
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 1);
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 2);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 2);
+    fx_destroy(f);
+}
+
+static void test_resume_takes_a_pause_back_before_it_took_effect(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_pull(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    fx_destroy(f);
+}
+
+static void test_job_that_was_added_as_paused_waits(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.state = COORD_PAUSED;
+    fixture *f = start(1, info);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 0);
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_cancel_drops_results(void **state) {
+    (void)state;
+    fixture *f = start(2, fx_info(1));
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    fx_finish(f, 1); /* kept */
+    coord_event late = fx_result_of(f, &f->lease[2]);
+    fx_forget(f);
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
+    assert_int_equal(f->state[1], COORD_CANCELED);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    fx_send_result(f, late);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 2);
+    fx_destroy(f);
+}
+
+static void test_cancel_while_updating_leaves_the_gradients_to_the_host(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    f->hold_update = true;
+    fx_pull(f, 1);
+    fx_finish(f, 1);
+    fx_forget(f);
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_DROP), 0);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_UPDATED, .job = 1, .step = 1, .ok = true});
+    fx_destroy(f);
+}
+
+static void test_cancel_while_loading_unloads_when_the_load_is_done(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
+    f->hold_load = true;
+    fx_add(f, fx_info(1));
+    fx_add(f, fx_info(2));
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
+    assert_int_equal(f->state[1], COORD_CANCELED);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 1); /* its place is still taken */
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_LOADED, .job = 1});
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 2);
+    fx_destroy(f);
+}
+
+static void test_cancel_of_a_queued_job(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
+    for (uint64_t job = 1; job <= 3; job++) fx_add(f, fx_info(job));
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 2);
+    assert_int_equal(f->state[2], COORD_CANCELED);
+    fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_LOAD)->job, 3);
+    fx_destroy(f);
+}
+
+static void test_events_of_unknown_jobs_are_ignored(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    for (coord_event_type type = COORD_EVENT_JOB_LOADED; type < COORD_EVENT_STOP; type++)
+        fx_job_event(f, type, 42);
+    assert_int_equal(f->count, 0);
+    fx_destroy(f);
+}
+
+/* ---- limits.timeout ---- */
+
+static void test_timeout_fails_a_running_job(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.timeout_ns = 10 * FX_SECOND;
+    fixture *f = start(1, info);
+    fx_pull(f, 1);
+    fx_tick(f, 9900);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    fx_tick(f, 200);
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "limits.timeout"));
+    fx_destroy(f);
+}
+
+static void test_timeout_counts_the_time_before_a_resume(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.timeout_ns = 10 * FX_SECOND;
+    fixture *f = fx_create((coord_core_config){0});
+    f->hold_load = true;
+    fx_add(f, info);
+    coord_event e = {.type = COORD_EVENT_JOB_LOADED, .job = 1};
+    e.loaded.step = 5;
+    e.loaded.seconds = 9;
+    e.loaded.best_error = -1;
+    fx_send(f, e);
+    fx_tick(f, 1100);
+    assert_int_equal(f->state[1], COORD_FAILED);
+    fx_destroy(f);
+}
+
+/* ---- stop ---- */
+
+static void test_stop_finishes_the_step_and_saves(void **state) {
+    (void)state;
+    fixture *f = start(2, fx_info(1));
+    fx_work_to(f, 2, 1, 3);
+    fx_pull(f, 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 0);
+    fx_work_all(f, 2);
+    assert_int_equal(f->checkpoint[1].step, 4);
+    assert_int_equal(f->state[1], COORD_QUEUED); /* taken up again at the next start */
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 1);
+    fx_destroy(f);
+}
+
+static void test_stop_of_an_idle_core_is_immediate(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1); /* once */
+    fx_destroy(f);
+}
+
+static void test_stop_waits_for_a_load_and_does_not_train(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    f->hold_load = true;
+    fx_join(f, 1, 1, 7);
+    fx_add(f, fx_info(1));
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 0);
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_LOADED, .job = 1});
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    assert_null(fx_pull(f, 1));
+    fx_destroy(f);
+}
+
+static void test_stop_without_workers_sets_the_step_aside(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_work_to(f, 1, 1, 3);
+    fx_pull(f, 1);
+    fx_gone(f, 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    assert_int_equal(f->checkpoint[1].step, 3);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    fx_destroy(f);
+}
+
+static void test_stop_does_not_wait_for_ever_for_a_worker_that_hangs(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_pull(f, 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    fx_tick(f, 5000);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 0);
+    fx_tick(f, 6000);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    fx_destroy(f);
+}
+
+static void test_stop_keeps_a_pause(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    fx_pull(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    fx_destroy(f);
+}
+
+/* ---- memory ---- */
+
+/* Whichever allocation fails: the event is refused or postponed, and after it all goes on. */
+static void test_every_failed_allocation_leaves_the_core_consistent(void **state) {
+    (void)state;
+    for (uint64_t k = 1; k < 40; k++) {
+        coord_core *core;
+        coord_actions actions = {0};
+        assert_int_equal(coord_core_create(&(coord_core_config){0}, &core), COP_OK);
+        cop_alloc_fail_at(k);
+        bool loaded = false;
+        for (uint64_t i = 1; i <= 20; i++) {
+            coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = i};
+            coord_event added = {.type = COORD_EVENT_JOB_ADDED, .info = fx_info(i)};
+            while (coord_core_step(core, &joined, 1, &actions)) continue;
+            while (coord_core_step(core, &added, 1, &actions)) continue;
+            for (uint32_t a = 0; a < actions.count; a++)
+                loaded = loaded || (actions.items[a].type == COORD_ACTION_LOAD && i == 1);
+            if (i == 1 && !loaded) { /* postponed: the next event makes up for it */
+                coord_event tick = {.type = COORD_EVENT_TICK};
+                assert_int_equal(coord_core_step(core, &tick, 1, &actions), COP_OK);
+                assert_int_equal(actions.items[0].type, COORD_ACTION_LOAD);
+                loaded = true;
+            }
+        }
+        cop_alloc_fail_at(0);
+        assert_true(loaded);
+        assert_int_equal(coord_core_worker_count(core), 20);
+        coord_core_destroy(core);
+        coord_actions_fini(&actions);
+    }
+}
+
+static void test_a_step_allocates_nothing(void **state) {
+    (void)state;
+    fixture *f = start(3, with_evaluation());
+    fx_work_to(f, 3, 1, 12);
+    uint64_t before = cop_alloc_count();
+    fx_work_to(f, 3, 1, 28);
+    assert_int_equal(cop_alloc_count(), before);
+    fx_destroy(f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_job_runs_from_queue_to_completed),
+        cmocka_unit_test(test_completed_only_after_the_final_weights_are_written),
+        cmocka_unit_test(test_job_fails_when_the_final_weights_cannot_be_written),
+        cmocka_unit_test(test_failed_checkpoint_is_told_and_training_goes_on),
+        cmocka_unit_test(test_failed_load_fails_the_job_with_its_text),
+        cmocka_unit_test(test_same_job_twice_is_refused),
+        cmocka_unit_test(test_epoch_sums_are_equal_for_any_number_of_workers),
+        cmocka_unit_test(test_epoch_counts_every_sample_once),
+        cmocka_unit_test(test_last_epoch_that_is_cut_short_is_reported),
+        cmocka_unit_test(test_dropped_last_batch_is_not_trained),
+        cmocka_unit_test(test_resume_gives_the_same_sums_wherever_it_was_cut),
+        cmocka_unit_test(test_evaluation_after_every_epoch_and_at_the_end),
+        cmocka_unit_test(test_evaluation_every_second_epoch),
+        cmocka_unit_test(test_evaluation_sums_its_slices_in_order),
+        cmocka_unit_test(test_evaluation_leases_are_slices_of_the_new_version),
+        cmocka_unit_test(test_evaluation_results_keep_no_slot),
+        cmocka_unit_test(test_evaluation_asked_for_comes_after_the_step),
+        cmocka_unit_test(test_without_samples_nothing_is_evaluated),
+        cmocka_unit_test(test_checkpoints_come_every_so_many_steps),
+        cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written),
+        cmocka_unit_test(test_final_checkpoint_waits_for_the_one_under_way),
+        cmocka_unit_test(test_best_weights_are_saved_at_the_step_that_was_evaluated),
+        cmocka_unit_test(test_best_weights_wait_for_a_checkpoint_under_way),
+        cmocka_unit_test(test_best_error_of_an_earlier_run_counts),
+        cmocka_unit_test(test_pause_takes_effect_within_a_step),
+        cmocka_unit_test(test_paused_job_goes_on_after_resume),
+        cmocka_unit_test(test_pause_without_workers_takes_effect_at_once),
+        cmocka_unit_test(test_pause_of_a_queued_job_needs_no_load),
+        cmocka_unit_test(test_resume_takes_a_pause_back_before_it_took_effect),
+        cmocka_unit_test(test_job_that_was_added_as_paused_waits),
+        cmocka_unit_test(test_cancel_drops_results),
+        cmocka_unit_test(test_cancel_while_updating_leaves_the_gradients_to_the_host),
+        cmocka_unit_test(test_cancel_while_loading_unloads_when_the_load_is_done),
+        cmocka_unit_test(test_cancel_of_a_queued_job),
+        cmocka_unit_test(test_events_of_unknown_jobs_are_ignored),
+        cmocka_unit_test(test_timeout_fails_a_running_job),
+        cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
+        cmocka_unit_test(test_stop_finishes_the_step_and_saves),
+        cmocka_unit_test(test_stop_of_an_idle_core_is_immediate),
+        cmocka_unit_test(test_stop_waits_for_a_load_and_does_not_train),
+        cmocka_unit_test(test_stop_without_workers_sets_the_step_aside),
+        cmocka_unit_test(test_stop_does_not_wait_for_ever_for_a_worker_that_hangs),
+        cmocka_unit_test(test_stop_keeps_a_pause),
+        cmocka_unit_test(test_every_failed_allocation_leaves_the_core_consistent),
+        cmocka_unit_test(test_a_step_allocates_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

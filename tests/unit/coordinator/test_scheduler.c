@@ -1,0 +1,356 @@
+/* Sharing the pool among jobs: priority, fair share, residents, limits, pinned fingerprints, speed
+ * of deciding. */
+#include "core_fixture.h"
+
+#include <time.h>
+
+static coord_job_info long_info(uint64_t job, int priority) {
+    coord_job_info info = fx_info(job);
+    info.steps = 1000000;
+    info.steps_per_epoch = 10;
+    info.priority = priority;
+    return info;
+}
+
+/* `leases` leases by `workers` workers in turn; job j's lease costs cost[j] ms a shard. Fills the
+ * compute time that each job got. */
+static void share_out(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
+                      double *spent) {
+    for (uint32_t i = 0; i < leases;) {
+        bool moved = false;
+        for (uint32_t w = 1; w <= workers && i < leases; w++) {
+            if (!f->lease[w].type && !f->request[w]) fx_pull(f, w);
+            if (!f->lease[w].type) continue;
+            coord_event e = fx_result_of(f, &f->lease[w]);
+            double ms = cost[e.job] * e.result.count;
+            e.result.compute_ns = (uint64_t)(ms * (double)FX_MS);
+            spent[e.job] += ms;
+            f->now += FX_MS;
+            fx_send_result(f, e);
+            i++;
+            moved = true;
+        }
+        assert_true(moved);
+    }
+}
+
+static void test_higher_priority_gets_the_pool(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    double spent[4] = {0}, cost[4] = {1, 1, 1, 1};
+    fx_join(f, 1, 1, 7);
+    fx_add(f, long_info(1, 0));
+    fx_add(f, long_info(2, 5));
+    share_out(f, 1, 100, cost, spent);
+    assert_true(spent[2] > 0);
+    assert_true(spent[1] == 0);
+    fx_destroy(f);
+}
+
+static void test_lower_priority_gets_what_the_higher_leaves(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 3);
+    coord_job_info small = long_info(2, 5);
+    small.shards = 2;
+    fx_add(f, long_info(1, 0));
+    fx_add(f, small);
+    for (uint64_t w = 1; w <= 3; w++) fx_pull(f, w);
+    assert_int_equal(f->lease[1].job, 2);
+    assert_int_equal(f->lease[2].job, 2);
+    assert_int_equal(f->lease[3].job, 1);
+    fx_destroy(f);
+}
+
+static void test_equal_jobs_get_equal_compute_time(void **state) {
+    (void)state;
+    for (uint32_t workers = 1; workers <= 4; workers++) {
+        fixture *f = fx_create((coord_core_config){0});
+        double spent[4] = {0}, cost[4] = {0, 1, 3, 10}; /* very unequal shards */
+        fx_join_many(f, workers);
+        for (uint64_t job = 1; job <= 3; job++) fx_add(f, long_info(job, 0));
+        share_out(f, workers, 6000, cost, spent);
+        double all = spent[1] + spent[2] + spent[3];
+        for (int job = 1; job <= 3; job++) {
+            assert_true(spent[job] > 0.30 * all);
+            assert_true(spent[job] < 0.37 * all);
+        }
+        fx_destroy(f);
+    }
+}
+
+static void test_job_that_comes_later_does_not_starve_the_others(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    double before[4] = {0}, after[4] = {0}, cost[4] = {1, 1, 1, 1};
+    fx_join(f, 1, 1, 7);
+    fx_add(f, long_info(1, 0));
+    share_out(f, 1, 5000, cost, before);
+    fx_add(f, long_info(2, 0));
+    share_out(f, 1, 1000, cost, after);
+    assert_true(after[1] > 0.4 * (after[1] + after[2]));
+    assert_true(after[2] > 0.4 * (after[1] + after[2]));
+    fx_destroy(f);
+}
+
+static void test_leases_pulled_at_once_are_shared_too(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    double spent[4] = {0}, cost[4] = {1, 1, 1, 1};
+    fx_join_many(f, 8);
+    fx_add(f, long_info(1, 0));
+    fx_add(f, long_info(2, 0));
+    share_out(f, 8, 200, cost, spent);  /* speeds are known now */
+    for (uint64_t w = 1; w <= 8; w++) { /* nobody computes */
+        if (f->lease[w].type) fx_finish(f, w);
+    }
+    uint32_t count[3] = {0};
+    for (uint64_t w = 1; w <= 8; w++)
+        if (fx_pull(f, w)) count[f->lease[w].job]++;
+    assert_true(count[1] >= 2 && count[2] >= 2);
+    fx_destroy(f);
+}
+
+static void test_worker_that_holds_the_job_is_preferred_when_shares_are_near(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    double spent[4] = {0}, cost[4] = {1, 1, 1, 1};
+    fx_join_many(f, 2);
+    fx_add(f, long_info(1, 0));
+    fx_add(f, long_info(2, 0));
+    share_out(f, 2, 400, cost, spent);
+    for (uint64_t w = 1; w <= 2; w++)
+        if (f->lease[w].type) fx_finish(f, w);
+    assert_int_equal(fx_pull_with(f, 1, 2)->job, 2);
+    assert_int_equal(fx_pull_with(f, 2, 1)->job, 1);
+    fx_destroy(f);
+}
+
+/* ---- residents ---- */
+
+static void test_at_most_so_many_jobs_are_resident(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 3});
+    fx_join(f, 1, 1, 7);
+    for (uint64_t job = 1; job <= 10; job++) fx_add(f, fx_info(job));
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 3);
+    assert_string_equal(fx_view(f, 4).waiting_for, "its turn");
+    fx_work_all(f, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 10);
+    for (uint64_t job = 1; job <= 10; job++) assert_int_equal(f->state[job], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_queue_is_by_priority_then_age(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
+    f->hold_load = true;
+    const int priority[] = {0, 9, 0, 5, 5, -1, 0};
+    for (uint64_t job = 1; job <= 6; job++) {
+        coord_job_info info = fx_info(job);
+        info.priority = priority[job];
+        fx_add(f, info);
+    }
+    const uint64_t order[] = {1, 3, 4, 2, 6, 5};
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(fx_last(f, COORD_ACTION_LOAD)->job, order[i]);
+        fx_send(f, (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = order[i], .text = "x"});
+    }
+    fx_destroy(f);
+}
+
+static void test_job_of_higher_priority_takes_a_lower_ones_place(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 2});
+    fx_join(f, 1, 1, 7);
+    fx_add(f, fx_info(1));
+    fx_add(f, fx_info(2));
+    fx_work(f, 1, 4);
+    coord_job_info info = fx_info(3);
+    info.priority = 1;
+    fx_add(f, info);
+    fx_work_to(f, 1, 3, 1);
+    assert_int_equal(f->state[2], COORD_QUEUED); /* the youngest of the lower ones */
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    assert_int_equal(f->checkpoint[2].job, 2); /* what it had is saved */
+    f->loaded_step = f->checkpoint[2].step;
+    fx_work_all(f, 1);
+    for (uint64_t job = 1; job <= 3; job++) assert_int_equal(f->state[job], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_equal_priority_takes_nobodys_place(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
+    fx_join(f, 1, 1, 7);
+    fx_add(f, fx_info(1));
+    fx_add(f, fx_info(2));
+    fx_work_to(f, 1, 1, 29);
+    assert_int_equal(f->state[2], COORD_QUEUED);
+    assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 0);
+    fx_destroy(f);
+}
+
+/* ---- limits.workers ---- */
+
+static void test_limit_of_workers_is_kept(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 6);
+    coord_job_info info = fx_info(1);
+    info.workers_max = 2;
+    fx_add(f, info);
+    uint32_t busy = 0;
+    for (uint64_t w = 1; w <= 6; w++) busy += fx_pull(f, w) != NULL;
+    assert_int_equal(busy, 2);
+    assert_int_equal(f->lease[1].lease.count, 4); /* cut for two */
+    fx_finish(f, 1);
+    fx_finish(f, 2);
+    assert_int_equal(fx_view(f, 1).step, 1);
+    assert_int_equal(fx_view(f, 1).workers, 2); /* two of those that waited */
+    fx_destroy(f);
+}
+
+static void test_frozen_worker_does_not_use_up_the_limit(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 2);
+    coord_job_info info = fx_info(1);
+    info.workers_max = 1;
+    fx_add(f, info);
+    fx_pull(f, 1);
+    assert_null(fx_pull(f, 2));
+    fx_tick(f, 4999);
+    assert_false(f->lease[2].type);
+    fx_tick(f, 1);
+    assert_true(f->lease[2].type);
+    fx_destroy(f);
+}
+
+/* ---- numerics: openblas ---- */
+
+static void test_first_worker_pins_the_fingerprint_and_others_are_told_why(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join(f, 1, 1, 111);
+    fx_join(f, 2, 1, 222);
+    fx_join(f, 3, 1, 222);
+    coord_job_info info = fx_info(1);
+    info.pin_first = true;
+    fx_add(f, info);
+    assert_non_null(fx_pull(f, 2));
+    const coord_action *pinned = NULL;
+    uint32_t told = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        if (f->history[i].type != COORD_ACTION_EVENT) continue;
+        if (f->history[i].fingerprint) pinned = &f->history[i];
+        told += strstr(f->history[i].text, "w1 gets no lease") != NULL;
+    }
+    assert_non_null(pinned);
+    assert_int_equal(pinned->fingerprint, 222);
+    assert_int_equal(pinned->worker, 2);
+    assert_int_equal(told, 1);
+    assert_null(fx_pull(f, 1));
+    assert_non_null(fx_pull(f, 3));
+    fx_forget(f);
+    fx_work_all(f, 3);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_false(fx_said(f, "gets no lease")); /* once */
+    fx_destroy(f);
+}
+
+static void test_pinned_job_tells_who_joins_later(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    coord_job_info info = fx_info(1);
+    info.pin_first = true;
+    info.fingerprint = 5; /* of an earlier run */
+    fx_add(f, info);
+    fx_join(f, 1, 1, 6);
+    assert_true(fx_said(f, "gets no lease of job 1"));
+    assert_null(fx_pull(f, 1));
+    assert_string_equal(fx_view(f, 1).waiting_for, "workers");
+    fx_join(f, 2, 1, 5);
+    assert_non_null(fx_pull(f, 2));
+    fx_destroy(f);
+}
+
+static void test_portable_job_takes_every_worker(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join(f, 1, 1, 111);
+    fx_join(f, 2, 1, 222);
+    fx_add(f, fx_info(1));
+    assert_non_null(fx_pull(f, 1));
+    assert_non_null(fx_pull(f, 2));
+    assert_false(fx_said(f, "gets no lease"));
+    fx_destroy(f);
+}
+
+/* ---- speed ---- */
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void test_ten_thousand_queued_jobs_and_500_workers_are_fast(void **state) {
+    (void)state;
+    enum { JOBS = 10000, WORKERS = 500, EVENTS = 100000 };
+    fixture *f = fx_create((coord_core_config){0});
+    for (uint64_t job = 1; job <= JOBS; job++) {
+        coord_job_info info = long_info(job, 0);
+        info.shards = 64;
+        fx_add(f, info);
+        fx_forget(f);
+    }
+    fx_join_many(f, WORKERS);
+    double began = seconds();
+    uint32_t events = 0;
+    while (events < EVENTS)
+        for (uint64_t w = 1; w <= WORKERS; w++) {
+            if (!f->request[w] && !f->lease[w].type) {
+                fx_pull(f, w);
+                events++;
+            }
+            if (f->lease[w].type) {
+                fx_finish(f, w);
+                events++;
+            }
+            fx_forget(f);
+        }
+    double rate = events / (seconds() - began);
+    print_message("%.0f decisions a second\n", rate);
+#if defined(NDEBUG) || !defined(COP_DEBUG)
+    assert_true(rate > 100000);
+#endif
+    began = seconds();
+    for (uint64_t job = 1; job <= JOBS; job++) fx_job_event(f, COORD_EVENT_JOB_CANCEL, job);
+    double cancels = seconds() - began;
+    print_message("%d jobs canceled in %.3f s\n", JOBS, cancels);
+    assert_true(cancels < 20);
+    fx_destroy(f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_higher_priority_gets_the_pool),
+        cmocka_unit_test(test_lower_priority_gets_what_the_higher_leaves),
+        cmocka_unit_test(test_equal_jobs_get_equal_compute_time),
+        cmocka_unit_test(test_job_that_comes_later_does_not_starve_the_others),
+        cmocka_unit_test(test_leases_pulled_at_once_are_shared_too),
+        cmocka_unit_test(test_worker_that_holds_the_job_is_preferred_when_shares_are_near),
+        cmocka_unit_test(test_at_most_so_many_jobs_are_resident),
+        cmocka_unit_test(test_queue_is_by_priority_then_age),
+        cmocka_unit_test(test_job_of_higher_priority_takes_a_lower_ones_place),
+        cmocka_unit_test(test_equal_priority_takes_nobodys_place),
+        cmocka_unit_test(test_limit_of_workers_is_kept),
+        cmocka_unit_test(test_frozen_worker_does_not_use_up_the_limit),
+        cmocka_unit_test(test_first_worker_pins_the_fingerprint_and_others_are_told_why),
+        cmocka_unit_test(test_pinned_job_tells_who_joins_later),
+        cmocka_unit_test(test_portable_job_takes_every_worker),
+        cmocka_unit_test(test_ten_thousand_queued_jobs_and_500_workers_are_fast),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
