@@ -6,13 +6,14 @@
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
-image     3   the container image, where there is none
-release   6   release build, quick tests
-asan      5   build with ASan and UBSan, quick tests
-tsan      3   build with TSan, tests of threads
-qemu      3   build for arm64, tests under qemu
-lint      1   clang-format, clang-tidy, shellcheck
-long     40   long tests (only with --all)
+image       3   the container image, where there is none
+release     6   release build, quick tests
+asan        5   build with ASan and UBSan, quick tests
+tsan        3   build with TSan, tests of threads
+qemu        3   build for arm64, tests under qemu
+containers  3   tests that start containers of their own
+lint        1   clang-format, clang-tidy, shellcheck
+long       40   long tests (only with --all)
 '
 PASSED=0 FAILED=0 SKIPPED=0
 RESULTS=$ROOT/.cache/test
@@ -109,10 +110,14 @@ stage_qemu() {
     run_pytest release -m qemu
 }
 
-stage_long() {
-    build_stage release
-    run_ctest release -L '^long$'
-    run_pytest release -m long
+stage_containers() { labelled containers; }
+stage_long() { labelled long; }
+
+# labelled LABEL: the tests of a label, in the release build.
+labelled() {
+    build_quietly release || return 1
+    run_ctest release -L "^$1\$"
+    run_pytest release -m "$1"
 }
 
 # --- lint --------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ budget_of() { awk -v stage="$1" '$1 == stage { print $2 }' <<<"$STAGES"; }
 stage_done() {
     local budget
     budget=$(budget_of "$1")
-    printf '== %-8s %s of %d min, %d tests\n' "$1" "$(awk -v s="$2" 'BEGIN { printf "%.1f", s / 60 }')" \
+    printf '== %-10s %s of %d min, %d tests\n' "$1" "$(awk -v s="$2" 'BEGIN { printf "%.1f", s / 60 }')" \
         "$budget" "$3" | tee -a "$RESULTS/stages.txt"
     if (($2 > budget * 60)); then
         printf 'FAILED: %s took longer than its budget\n' "$1" | tee -a "$RESULTS/stages.txt"
@@ -209,12 +214,14 @@ dev_test() {
         case $name in
             --all) all=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | lint | long) stages+=("$name") ;;
+            release | asan | tsan | qemu | containers | lint | long) stages+=("$name") ;;
+            quick) stages+=(release) ;; # a label means the stage that it is for
+            threads) stages+=(tsan) ;;
             *) patterns+=("$name") ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu lint)
+        stages=(release asan tsan qemu containers lint)
         [[ $all == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
