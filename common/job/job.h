@@ -49,7 +49,8 @@ cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, con
                           cop_data **out, cop_error *error);
 
 /* Model files: model.safetensors with parameters by name (gaps gone) and metadata {"coppice.job":
- * packed job as YAML text, "coppice.step", "coppice.digest"}. */
+ * the job as YAML text, "coppice.step", "coppice.digest", "coppice.check"}; any altered byte of
+ * either is noticed (CORRUPT). */
 cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path,
                            cop_error *error);
 cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, char **out,
@@ -65,7 +66,8 @@ cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of
  * both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last
- * `keep` and the best. */
+ * `keep` and the best (the file `best` names it); checkpoints newer than the one just written are
+ * of an earlier life of the folder, and go. */
 typedef struct cop_checkpoint {
     uint64_t step;
     const float *weights;
@@ -80,7 +82,9 @@ cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
                             const cop_checkpoint *checkpoint, cop_error *error);
 /* Newest checkpoint that is whole: tries `latest`, then the others downwards; each bad one adds a
  * sentence to `notes` (may be NULL). Fills weights and states (caller's buffers) and
- * checkpoint->step etc. NOT_FOUND if there is none. */
+ * checkpoint->step etc. NOT_FOUND if there is none; INPUT if there are only checkpoints of another
+ * job (name, priority, limits, evaluate and checkpoint may differ, and the number of steps unless
+ * the schedule depends on it) or of a step that this one does not reach. */
 cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
                             float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
                             cop_error *error);

@@ -1,0 +1,346 @@
+/* Checkpoints: written whole into a folder of another name, then renamed; so a folder
+ * `step-00000500` is whole, or was altered later, which its hashes show. See job.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/job/internal.h"
+#include "common/wire/codec.h"
+
+#define FILE_MAX ((size_t)8 << 30)
+
+static cop_err no_memory(cop_error *error) {
+    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* ---- names ---- */
+
+static void step_name(uint64_t step, char out[32]) {
+    snprintf(out, 32, "step-%08llu", (unsigned long long)step);
+}
+
+static bool parse_step_name(const char *name, uint64_t *step) {
+    char again[32];
+    if (strncmp(name, "step-", 5) != 0 || strspn(name + 5, "0123456789") != strlen(name + 5))
+        return false;
+    *step = strtoull(name + 5, NULL, 10);
+    step_name(*step, again);
+    return strcmp(again, name) == 0;
+}
+
+typedef struct paths {
+    char *model, *optimizer, *state;
+} paths;
+
+static void paths_fini(paths *p) {
+    cop_free(p->model);
+    cop_free(p->optimizer);
+    cop_free(p->state);
+}
+
+static cop_err paths_init(const char *folder, paths *p, cop_error *error) {
+    p->model = cop_path_join(folder, "model.safetensors");
+    p->optimizer = cop_path_join(folder, "optimizer.safetensors");
+    p->state = cop_path_join(folder, "state.json");
+    if (p->model && p->optimizer && p->state) return COP_OK;
+    paths_fini(p);
+    return no_memory(error);
+}
+
+/* ---- writing ---- */
+
+static cop_err write_bytes(const char *path, char *bytes, size_t size, uint64_t *hash,
+                           cop_error *error) {
+    cop_file_part part = {bytes, size};
+    *hash = cop_hash_xxh3(bytes, size);
+    return cop_file_write(path, &part, 1, 0644, error);
+}
+
+static cop_err write_model(const cop_job *job, const cop_checkpoint *c, const char *path,
+                           uint64_t *hash, cop_error *error) {
+    char *bytes = NULL;
+    size_t size = 0;
+    COP_TRY(cop_job_encode_model(job, c->weights, c->step, &bytes, &size, error));
+    cop_err e = write_bytes(path, bytes, size, hash, error);
+    cop_free(bytes);
+    return e;
+}
+
+static cop_err encode_states(const cop_job *job, const cop_checkpoint *c, char **bytes,
+                             size_t *size, cop_error *error) {
+    int states = cop_optimizer_states(&job->optimizer);
+    size_t count = (size_t)cop_model_parameter_count(job->model), all = count * (size_t)states;
+    const cop_metadata metadata[1] = {{"coppice.optimizer", "sgd"}};
+    cop_tensor_entry *entries = cop_alloc_array(all, sizeof *entries);
+    if (!entries) return no_memory(error);
+    for (int s = 0; s < states; s++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
+        job_fill_entries(job, c->states[s], prefix, entries + (size_t)s * count);
+    }
+    cop_err e = cop_safetensors_encode(entries, all, metadata, 1, bytes, size, error);
+    cop_free(entries);
+    return e;
+}
+
+static cop_err write_states(const cop_job *job, const cop_checkpoint *c, const char *path,
+                            uint64_t *hash, cop_error *error) {
+    char *bytes = NULL;
+    size_t size = 0;
+    COP_TRY(encode_states(job, c, &bytes, &size, error));
+    cop_err e = write_bytes(path, bytes, size, hash, error);
+    cop_free(bytes);
+    return e;
+}
+
+static cop_err write_state(const cop_job *job, const cop_checkpoint *c, const char *path,
+                           job_state *s, cop_error *error) {
+    unsigned char digest[32];
+    cop_str text = {0};
+    COP_TRY(cop_model_digest(job->model, c->weights, digest, error));
+    cop_hex32(digest, s->digest);
+    job_format_state(c, s, &text);
+    cop_err e =
+        text.failed ? no_memory(error) : cop_file_write_text(path, cop_str_text(&text), error);
+    cop_str_fini(&text);
+    return e;
+}
+
+static cop_err write_files(const cop_job *job, const char *folder, const cop_checkpoint *c,
+                           cop_error *error) {
+    paths p;
+    job_state s = {0};
+    COP_TRY(cop_folder_create(folder, error));
+    COP_TRY(paths_init(folder, &p, error));
+    cop_err e = write_model(job, c, p.model, &s.model_hash, error);
+    if (!e) e = write_states(job, c, p.optimizer, &s.optimizer_hash, error);
+    if (!e) e = write_state(job, c, p.state, &s, error);
+    paths_fini(&p);
+    return e;
+}
+
+static cop_err write_name(const char *folder, const char *file, const char *name,
+                          cop_error *error) {
+    char line[64];
+    char *path = cop_path_join(folder, file);
+    if (!path) return no_memory(error);
+    snprintf(line, sizeof line, "%s\n", name);
+    cop_err e = cop_file_write_text(path, line, error);
+    cop_free(path);
+    return e;
+}
+
+/* ---- keeping and dropping ---- */
+
+/* The step that a file (`latest`, `best`) names; false: none. */
+static bool read_name(const char *folder, const char *file, uint64_t *step) {
+    char *path = cop_path_join(folder, file), *text = NULL;
+    size_t size;
+    bool good = path && !cop_file_read(path, 60, &text, &size, NULL);
+    if (good) text[strcspn(text, "\n")] = '\0';
+    good = good && parse_step_name(text, step);
+    cop_free(path);
+    cop_free(text);
+    return good;
+}
+
+static int newest_first(const void *a, const void *b) {
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Steps of the checkpoints there, newest first; *steps is the caller's (cop_free). */
+static cop_err list_steps(const char *checkpoints, uint64_t **steps, size_t *count,
+                          cop_error *error) {
+    char **names;
+    size_t all;
+    *count = 0;
+    COP_TRY(cop_folder_list(checkpoints, &names, &all, error));
+    *steps = cop_alloc_array(all + 1, sizeof **steps);
+    for (size_t i = 0; *steps && i < all; i++)
+        if (parse_step_name(names[i], &(*steps)[*count])) ++*count;
+    cop_free(names);
+    if (!*steps) return no_memory(error);
+    qsort(*steps, *count, sizeof **steps, newest_first);
+    return COP_OK;
+}
+
+static void remove_in(const char *folder, const char *name) {
+    char *path = cop_path_join(folder, name);
+    if (path) cop_folder_remove(path, NULL);
+    cop_free(path);
+}
+
+/* Keeps the newest `keep` up to `step`, which was just written, and the best. What is newer belongs
+ * to an earlier life of the folder, which went another way from here. */
+static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
+    uint64_t *steps, best = 0;
+    size_t count;
+    if (list_steps(checkpoints, &steps, &count, NULL)) return;
+    bool has_best = read_name(checkpoints, "best", &best);
+    uint32_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        char name[32];
+        if (steps[i] <= step && kept++ < keep) continue;
+        if (steps[i] <= step && has_best && steps[i] == best) continue;
+        step_name(steps[i], name);
+        remove_in(checkpoints, name);
+    }
+    cop_free(steps);
+}
+
+/* ---- saving ---- */
+
+static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_checkpoint *c,
+                       cop_error *error) {
+    char name[32];
+    step_name(c->step, name);
+    char *writing = cop_path_join(checkpoints, "writing"),
+         *target = cop_path_join(checkpoints, name);
+    cop_err e = writing && target ? COP_OK : no_memory(error);
+    if (!e) e = cop_folder_remove(writing, error); /* of a writer that was killed */
+    if (!e) e = write_files(job, writing, c, error);
+    if (!e) e = cop_folder_remove(target, error); /* of an earlier life */
+    if (!e) e = cop_file_rename(writing, target, error);
+    if (e && writing) cop_folder_remove(writing, NULL);
+    cop_free(writing);
+    cop_free(target);
+    if (!e) e = write_name(checkpoints, "latest", name, error);
+    if (!e && c->is_best) e = write_name(checkpoints, "best", name, error);
+    return e;
+}
+
+cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_checkpoint *c,
+                            cop_error *error) {
+    char *checkpoints = cop_path_join(folder, "checkpoints");
+    if (!checkpoints) return no_memory(error);
+    cop_err e = save_in(job, checkpoints, c, error);
+    if (!e) prune(checkpoints, c->step, job->checkpoint_keep);
+    cop_free(checkpoints);
+    return e;
+}
+
+/* ---- loading ---- */
+
+static cop_err open_hashed(const char *path, uint64_t expected, cop_safetensors **out,
+                           cop_error *error) {
+    char *bytes;
+    size_t size;
+    COP_TRY(cop_file_read(path, FILE_MAX, &bytes, &size, error));
+    cop_err e = cop_hash_xxh3(bytes, size) == expected
+                    ? cop_safetensors_decode(bytes, size, path, out, error)
+                    : cop_fail(error, COP_ERR_CORRUPT, "%s was altered or is truncated", path);
+    cop_free(bytes);
+    return e;
+}
+
+static cop_err load_states(const cop_job *job, const char *path, uint64_t hash, float *states[2],
+                           cop_error *error) {
+    cop_safetensors *file;
+    COP_TRY(open_hashed(path, hash, &file, error));
+    cop_err e = COP_OK;
+    for (int s = 0; s < cop_optimizer_states(&job->optimizer) && !e; s++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
+        e = job_read_tensors(job, file, path, prefix, states[s], error);
+    }
+    cop_safetensors_close(file);
+    return e;
+}
+
+static cop_err load_model(const cop_job *job, const char *path, uint64_t hash, float *weights,
+                          uint64_t *step, cop_error *error) {
+    cop_safetensors *file;
+    Coppice__Job *theirs = NULL;
+    COP_TRY(open_hashed(path, hash, &file, error));
+    cop_err e = job_message_of(file, path, &theirs, error);
+    if (!e) e = job_check_same(job, theirs, path, error);
+    if (!e) e = job_read_model(job, file, path, weights, step, error);
+    if (theirs) cop_proto_free(&theirs->base);
+    cop_safetensors_close(file);
+    return e;
+}
+
+static cop_err load_from(const cop_job *job, const paths *p, float *weights, float *states[2],
+                         cop_checkpoint *c, cop_error *error) {
+    job_state s;
+    uint64_t step = 0;
+    COP_TRY(job_read_state(p->state, c, &s, error));
+    COP_TRY(load_model(job, p->model, s.model_hash, weights, &step, error));
+    COP_TRY(load_states(job, p->optimizer, s.optimizer_hash, states, error));
+    if (step != c->step)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is of step %llu, its state of step %llu",
+                        p->model, (unsigned long long)step, (unsigned long long)c->step);
+    if (step > job->steps)
+        return cop_fail(error, COP_ERR_INPUT, "%s is of step %llu: the job ends at step %llu",
+                        p->model, (unsigned long long)step, (unsigned long long)job->steps);
+    return COP_OK;
+}
+
+typedef struct loader {
+    const cop_job *job;
+    const char *checkpoints;
+    float *weights, **states;
+    cop_checkpoint *out;
+    cop_str *notes;
+    cop_error *error; /* keeps why an undamaged checkpoint does not fit the job */
+    bool misfit;
+} loader;
+
+/* NOT_FOUND: this one will not do. */
+static cop_err try_step(loader *l, uint64_t step) {
+    char name[32];
+    paths p;
+    cop_error why = {0};
+    step_name(step, name);
+    char *folder = cop_path_join(l->checkpoints, name);
+    if (!folder) return no_memory(l->error);
+    cop_err e = paths_init(folder, &p, &why);
+    cop_free(folder);
+    *l->out = (cop_checkpoint){.best_error = -1};
+    if (!e) {
+        e = load_from(l->job, &p, l->weights, l->states, l->out, &why);
+        paths_fini(&p);
+    }
+    if (!e) return COP_OK;
+    if (e == COP_ERR_NO_MEMORY) return no_memory(l->error);
+    if (e == COP_ERR_INPUT && !l->misfit) {
+        l->misfit = true;
+        if (l->error) *l->error = why;
+    }
+    if (l->notes)
+        cop_str_printf(l->notes, "%s; going back to the checkpoint before it\n", why.text);
+    return COP_ERR_NOT_FOUND;
+}
+
+static cop_err try_all(loader *l, cop_error *error) {
+    uint64_t *steps, latest;
+    size_t count;
+    COP_TRY(list_steps(l->checkpoints, &steps, &count, error));
+    bool has_latest = read_name(l->checkpoints, "latest", &latest);
+    cop_err e = COP_ERR_NOT_FOUND;
+    for (size_t i = 0; i < count && has_latest && e == COP_ERR_NOT_FOUND; i++)
+        if (steps[i] == latest) e = try_step(l, latest);
+    for (size_t i = 0; i < count && e == COP_ERR_NOT_FOUND; i++)
+        if (!has_latest || steps[i] != latest) e = try_step(l, steps[i]);
+    cop_free(steps);
+    if (e != COP_ERR_NOT_FOUND) return e;
+    if (l->misfit) return COP_ERR_INPUT;
+    return cop_fail(error, e, "there is no whole checkpoint in %s", l->checkpoints);
+}
+
+cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
+                            float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
+                            cop_error *error) {
+    char *checkpoints = cop_path_join(folder, "checkpoints");
+    if (!checkpoints) return no_memory(error);
+    loader l = {job, checkpoints, weights, states, checkpoint, notes, error, false};
+    cop_err e = try_all(&l, error);
+    cop_free(checkpoints);
+    return e;
+}

@@ -1,0 +1,99 @@
+/* state.json of a checkpoint: which step, what so far, and the hashes of the files beside it.
+ * Doubles go as their bits too, since resuming must be exact. The last line is the hash of all
+ * lines before it, so the reader may trust what it finds: it only has to find what format_state
+ * wrote. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/job/internal.h"
+
+#define STATE_MAX 65536
+#define SEAL      "  \"state_xxh3\": \""
+
+static uint64_t bits_of(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static void put_number(cop_str *out, const char *key, uint64_t value) {
+    cop_str_printf(out, "  \"%s\": %llu,\n", key, (unsigned long long)value);
+}
+
+static void put_bits(cop_str *out, const char *key, uint64_t value) {
+    cop_str_printf(out, "  \"%s\": \"%016llx\",\n", key, (unsigned long long)value);
+}
+
+void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out) {
+    cop_str_append(out, "{\n");
+    put_number(out, "step", c->step);
+    cop_str_printf(out, "  \"digest\": \"%s\",\n", s->digest);
+    put_bits(out, "model_xxh3", s->model_hash);
+    put_bits(out, "optimizer_xxh3", s->optimizer_hash);
+    put_bits(out, "train_loss_sum_bits", bits_of(c->train_loss_sum));
+    put_number(out, "train_samples", c->train_samples);
+    put_number(out, "train_correct", c->train_correct);
+    put_bits(out, "seconds_bits", bits_of(c->seconds));
+    put_bits(out, "best_error_bits", bits_of(c->best_error));
+    cop_str_printf(out,
+                   "  \"train_loss_sum\": %.17g,\n  \"seconds\": %.3f,\n  \"best_error\": %.17g,\n",
+                   c->train_loss_sum, c->seconds, c->best_error);
+    cop_str_printf(out, "  \"best\": %s,\n", c->is_best ? "true" : "false");
+    uint64_t seal = cop_hash_xxh3(cop_str_text(out), out->length);
+    cop_str_printf(out, SEAL "%016llx\"\n}\n", (unsigned long long)seal);
+}
+
+/* The digits after "key": , in quotes if hex. */
+static bool take_number(const char *text, const char *key, bool hex, uint64_t *out) {
+    char quoted[64], number[32] = "0x";
+    snprintf(quoted, sizeof quoted, "\"%s\": %s", key, hex ? "\"" : "");
+    const char *at = strstr(text, quoted);
+    if (!at) return false;
+    at += strlen(quoted);
+    size_t digits = strspn(at, hex ? "0123456789abcdef" : "0123456789"), prefix = hex ? 2 : 0;
+    if (!digits || digits > 20) return false;
+    memcpy(number + prefix, at, digits);
+    number[prefix + digits] = '\0';
+    return cop_parse_u64(number, out);
+}
+
+static bool take_double(const char *text, const char *key, double *out) {
+    uint64_t bits;
+    if (!take_number(text, key, true, &bits)) return false;
+    memcpy(out, &bits, sizeof bits);
+    return true;
+}
+
+/* The whole text is what was written, down to its last byte. */
+static bool is_sealed(const char *text, size_t size) {
+    char expected[64];
+    const char *seal = strstr(text, SEAL);
+    if (!seal) return false;
+    uint64_t hash = cop_hash_xxh3(text, (size_t)(seal - text));
+    snprintf(expected, sizeof expected, SEAL "%016llx\"\n}\n", (unsigned long long)hash);
+    return strcmp(seal, expected) == 0 && strlen(text) == size;
+}
+
+static bool parse_state(const char *text, size_t size, cop_checkpoint *c, job_state *s) {
+    return is_sealed(text, size) && take_number(text, "step", false, &c->step) &&
+           take_number(text, "model_xxh3", true, &s->model_hash) &&
+           take_number(text, "optimizer_xxh3", true, &s->optimizer_hash) &&
+           take_double(text, "train_loss_sum_bits", &c->train_loss_sum) &&
+           take_number(text, "train_samples", false, &c->train_samples) &&
+           take_number(text, "train_correct", false, &c->train_correct) &&
+           take_double(text, "seconds_bits", &c->seconds) &&
+           take_double(text, "best_error_bits", &c->best_error);
+}
+
+cop_err job_read_state(const char *path, cop_checkpoint *c, job_state *s, cop_error *error) {
+    char *text;
+    size_t size;
+    COP_TRY(cop_file_read(path, STATE_MAX, &text, &size, error));
+    bool good = parse_state(text, size, c, s);
+    c->is_best = good && strstr(text, "\"best\": true") != NULL;
+    cop_free(text);
+    return good ? COP_OK : cop_fail(error, COP_ERR_CORRUPT, "%s is damaged", path);
+}
