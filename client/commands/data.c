@@ -183,7 +183,7 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     Coppice__Api__InspectPart train, test, *parts[2] = {&train, &test};
     Coppice__Api__InspectData r = COPPICE__API__INSPECT_DATA__INIT;
     char digest[65];
-    uint32_t shape[3];
+    uint32_t shape[3] = {0};
     COP_TRY(inspect_part(data, &data->train, "train", &train, error));
     cop_err e = inspect_part(data, &data->test, "test", &test, error);
     cop_hex32(data->digest, digest);
