@@ -73,7 +73,8 @@ void cop_alloc_fail_at(uint64_t k) {
 void cop_alloc_keep_large_blocks(void) {
 #ifdef __GLIBC__
     mallopt(M_ARENA_MAX, 1); /* blocks freed by one thread serve the next */
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20); /* before 2.35 */
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    mallopt(M_TOP_PAD, 16 << 20); /* untouched pages cost nothing; fewer calls of brk */
 #endif
 }

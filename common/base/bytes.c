@@ -51,7 +51,7 @@ void cop_buffer_release(cop_buffer *buffer) {
 
 /* ---- pool ---- */
 
-/* A buffer at rest is linked through `owner_next`, kept in front of the buffer itself. */
+/* A buffer at rest is linked through `next`, kept behind the buffer itself. */
 typedef struct pool_entry {
     cop_buffer buffer; /* first: the entry is found from its buffer */
     struct pool_entry *next;

@@ -62,13 +62,13 @@ cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list ar
     __attribute__((format(printf, 3, 0)));
 
 /* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and
- * EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EACCES and EPERM to DENIED, ENOMEM to NO_MEMORY, others
- * to IO. */
+ * EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EACCES, EPERM and EROFS to DENIED, ENOMEM to
+ * NO_MEMORY, others to IO. */
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Put "prefix: " before the sentence of an error that is passed up (file names, field paths).
- * Returns its code. */
+ * Returns its code; NULL gives INTERNAL, so pass an error wherever the code matters. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -61,7 +61,8 @@ static cop_err read_open(int fd, const char *path, size_t size, char *text, cop_
 
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error) {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Without O_NONBLOCK a FIFO would be waited for; on files it has no effect. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open %s", path);
     cop_err e = COP_OK;
     char *text = NULL;
@@ -95,7 +96,7 @@ static cop_err write_all(int fd, const char *path, const cop_file_part *part, co
     while (left) {
         ssize_t n = seam_write(fd, p, left);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return cop_fail_errno(error, errno, "cannot write %s", path);
+        if (n <= 0) return cop_fail_errno(error, n ? errno : ENOSPC, "cannot write %s", path);
         p += n;
         left -= (size_t)n;
     }
@@ -201,25 +202,28 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Reads all names into one growing block of text; returns their number, -1 when out of memory. */
+/* Reads all names into one growing block of text; returns their number, -1 on failure (errno). */
 static long gather_names(DIR *folder, char **text, size_t *size) {
     long count = 0;
     size_t capacity = 0;
     struct dirent *entry;
-    while ((entry = readdir(folder))) {
+    while (errno = 0, (entry = readdir(folder))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         size_t length = strlen(entry->d_name) + 1;
         if (*size + length > capacity) {
             capacity = capacity * 2 + length + 256;
             char *more = cop_realloc(*text, capacity);
-            if (!more) return -1;
+            if (!more) {
+                errno = ENOMEM;
+                return -1;
+            }
             *text = more;
         }
         memcpy(*text + *size, entry->d_name, length);
         *size += length;
         count++;
     }
-    return count;
+    return errno ? -1 : count;
 }
 
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error) {
@@ -228,9 +232,14 @@ cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_erro
     char *text = NULL;
     size_t size = 0;
     long found = gather_names(folder, &text, &size);
+    int number = errno;
     closedir(folder);
-    size_t table = found < 0 ? 0 : (size_t)found * sizeof(char *);
-    char **list = found < 0 ? NULL : cop_alloc(table + size + 1);
+    if (found < 0) {
+        cop_free(text);
+        return cop_fail_errno(error, number, "cannot read folder %s", path);
+    }
+    size_t table = (size_t)found * sizeof(char *);
+    char **list = cop_alloc(table + size + 1);
     if (!list) {
         cop_free(text);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the names in %s", path);
@@ -256,6 +265,8 @@ static cop_err remove_entry(const char *path, cop_error *error) {
 }
 
 cop_err cop_folder_remove(const char *path, cop_error *error) {
+    struct stat info;
+    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
     char **names;
     size_t count;
     cop_err e = cop_folder_list(path, &names, &count, error);

@@ -20,8 +20,9 @@ typedef struct cop_file_part {
     size_t size;
 } cop_file_part;
 /* Writes the parts to `path` atomically: temporary file beside it, write, fsync, rename, fsync of
- * the folder. On failure the old file (if any) is untouched and the temporary is removed. mode e.g.
- * 0644. */
+ * the folder. On failure the old file (if any) is untouched and the temporary is removed; only
+ * when the last step fails, the fsync of the folder, the new file is there, whole, but may not
+ * survive a loss of power. mode e.g. 0644, less the umask. */
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error);
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error);
@@ -32,8 +33,9 @@ cop_err cop_folder_create(const char *path, cop_error *error);
 /* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
  * NOT_FOUND if absent. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);
-cop_err cop_folder_remove(const char *path, cop_error *error); /* recursive; absent is ok */
-cop_err cop_file_remove(const char *path, cop_error *error);   /* absent is ok */
+/* Recursive; absent is ok. Links are removed, never followed. */
+cop_err cop_folder_remove(const char *path, cop_error *error);
+cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok */
 cop_err cop_file_rename(const char *from, const char *to,
                         cop_error *error); /* also fsyncs the folder of `to` */
 /* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */

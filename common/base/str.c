@@ -11,6 +11,10 @@
 
 static bool reserve(cop_str *s, size_t more) {
     if (s->failed) return false;
+    if (more >= SIZE_MAX / 2 - s->length) { /* doubling must not wrap */
+        s->failed = true;
+        return false;
+    }
     if (s->length + more + 1 <= s->capacity) return true;
     size_t capacity = s->capacity ? s->capacity * 2 : 64;
     while (capacity < s->length + more + 1) capacity *= 2;
@@ -26,7 +30,7 @@ static bool reserve(cop_str *s, size_t more) {
 
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length) {
     if (!reserve(s, length)) return;
-    memcpy(s->text + s->length, bytes, length);
+    if (length) memcpy(s->text + s->length, bytes, length);
     s->length += length;
     s->text[s->length] = '\0';
 }
@@ -213,7 +217,7 @@ const char *cop_format_count(double count, char out[32]) {
 }
 
 const char *cop_format_seconds(double seconds, char out[32]) {
-    if (seconds < 0 || isnan(seconds))
+    if (!(seconds >= 0 && seconds < 1e12)) /* also NaN and infinity */
         snprintf(out, 32, "?");
     else if (seconds < 1)
         snprintf(out, 32, "%.0f ms", seconds * 1e3);
