@@ -92,7 +92,7 @@ static cop_err parse(const char *text, size_t size, const char *name, Coppice__J
     if (size > COP_JOB_FILE_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: a job file has at most %u", name,
                         size, COP_JOB_FILE_MAX);
-    COP_TRY(cop_yaml_load(text, size, name, &document, error));
+    COP_TRY(cop_yaml_load(text, size, name, true, &document, error));
     cop_reader r = {.source = name,
                     .lines = true,
                     .document = &document,

@@ -78,6 +78,7 @@ static cop_err step_inside(setter *s, place *at) {
         inner = cop_reflect_new(s->reader.root, at->field->descriptor);
         if (!inner) return cop_reader_no_memory(&s->reader);
         *(cop_proto **)cop_reflect_put(at->message, at->field) = inner;
+        cop_marks_add(&s->reader, &at->path, NULL);
     }
     *at = (place){.message = inner, .path = at->path};
     return COP_OK;
@@ -128,7 +129,7 @@ cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *e
                         "--set %.60s: expected FIELD=VALUE, such as train.batch=64", assignment);
     snprintf(source, sizeof source, "--set %.100s", assignment);
     const char *value = strchr(assignment, '=') + 1;
-    COP_TRY(cop_yaml_load(value, strlen(value), source, &document, error));
+    COP_TRY(cop_yaml_load(value, strlen(value), source, false, &document, error));
     setter s = {
         .reader = {.source = source, .document = &document, .root = &job->base, .error = error},
         .rest = path};

@@ -26,9 +26,10 @@ cop_path cop_path_field(const cop_path *p, const char *name);
 cop_path cop_path_item(const cop_path *p, size_t index);
 
 /* One YAML document of plain maps, lists and scalars: no aliases, anchors, tags, no nesting beyond
- * COP_JOB_YAML_DEPTH_MAX (yaml.c). On success the caller deletes *out. */
-cop_err cop_yaml_load(const char *text, size_t size, const char *name, yaml_document_t *out,
-                      cop_error *error);
+ * COP_JOB_YAML_DEPTH_MAX (yaml.c). Errors begin with `name`, and
+ * with line and column if `lines`. On success the caller deletes *out. */
+cop_err cop_yaml_load(const char *text, size_t size, const char *name, bool lines,
+                      yaml_document_t *out, cop_error *error);
 
 /* Fills a message from a map (or a bare name, for one-of messages). *out: filled in place if it is
  * not NULL, else made. */
@@ -65,7 +66,7 @@ const char *cop_yaml_text(const yaml_node_t *node);
 bool cop_yaml_is_null(const yaml_node_t *node);
 
 /* Remember where the field at p came from (document.c). Out of memory is no error: the place is
- * not known then. */
+ * not known then. `node` may be NULL where the source has no lines. */
 void cop_marks_add(const cop_reader *r, const cop_path *p, const yaml_node_t *node);
 
 /* A value as YAML shows it (document_print.c). */

@@ -1,15 +1,30 @@
 /* YAML text to a document of libyaml, after a look at its events: what a job file has no use for
  * (aliases, anchors, tags, many documents, deep nesting) is refused before anything is built. */
+#include <stdio.h>
+
 #include "common/base/limits.h"
 #include "common/wire/reader.h"
 
-static cop_err not_yaml(const yaml_parser_t *parser, const char *name, cop_error *error) {
+typedef struct source {
+    const char *name;
+    bool lines;
+} source;
+
+static cop_err fail_at(const source *from, const yaml_mark_t *mark, const char *what,
+                       cop_error *error) {
+    if (!from->lines) return cop_fail(error, COP_ERR_INPUT, "%s: %s", from->name, what);
+    return cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: %s", from->name, mark->line + 1,
+                    mark->column + 1, what);
+}
+
+static cop_err not_yaml(const yaml_parser_t *parser, const source *from, cop_error *error) {
     const char *problem = parser->problem ? parser->problem : "out of memory";
+    char what[200];
     if (parser->error == YAML_READER_ERROR)
-        return cop_fail(error, COP_ERR_INPUT, "%s: not YAML: %s at byte %zu", name, problem,
+        return cop_fail(error, COP_ERR_INPUT, "%s: not YAML: %s at byte %zu", from->name, problem,
                         parser->problem_offset);
-    return cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: not YAML: %s", name,
-                    parser->problem_mark.line + 1, parser->problem_mark.column + 1, problem);
+    snprintf(what, sizeof what, "not YAML: %s", problem);
+    return fail_at(from, &parser->problem_mark, what, error);
 }
 
 /* What is wrong with an event; NULL: nothing. */
@@ -47,16 +62,13 @@ static const char *refusal(const yaml_event_t *event, int *depth, int *documents
     return *depth > COP_JOB_YAML_DEPTH_MAX ? "nested too deeply" : NULL;
 }
 
-static cop_err look_at_events(yaml_parser_t *parser, const char *name, cop_error *error) {
+static cop_err look_at_events(yaml_parser_t *parser, const source *from, cop_error *error) {
     int depth = 0, documents = 0;
     for (bool ended = false; !ended;) {
         yaml_event_t event;
-        if (!yaml_parser_parse(parser, &event)) return not_yaml(parser, name, error);
+        if (!yaml_parser_parse(parser, &event)) return not_yaml(parser, from, error);
         const char *what = refusal(&event, &depth, &documents);
-        cop_err e = COP_OK;
-        if (what)
-            e = cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: %s", name, event.start_mark.line + 1,
-                         event.start_mark.column + 1, what);
+        cop_err e = what ? fail_at(from, &event.start_mark, what, error) : COP_OK;
         ended = event.type == YAML_STREAM_END_EVENT;
         yaml_event_delete(&event);
         if (e) return e;
@@ -64,8 +76,9 @@ static cop_err look_at_events(yaml_parser_t *parser, const char *name, cop_error
     return COP_OK;
 }
 
-cop_err cop_yaml_load(const char *text, size_t size, const char *name, yaml_document_t *out,
-                      cop_error *error) {
+cop_err cop_yaml_load(const char *text, size_t size, const char *name, bool lines,
+                      yaml_document_t *out, cop_error *error) {
+    const source from = {name, lines};
     for (int pass = 0; pass < 2; pass++) {
         yaml_parser_t parser;
         if (!yaml_parser_initialize(&parser))
@@ -73,9 +86,9 @@ cop_err cop_yaml_load(const char *text, size_t size, const char *name, yaml_docu
         yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
         cop_err e = COP_OK;
         if (pass == 0)
-            e = look_at_events(&parser, name, error);
+            e = look_at_events(&parser, &from, error);
         else if (!yaml_parser_load(&parser, out))
-            e = not_yaml(&parser, name, error);
+            e = not_yaml(&parser, &from, error);
         yaml_parser_delete(&parser);
         if (e) return e;
     }

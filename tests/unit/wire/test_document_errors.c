@@ -1,0 +1,317 @@
+/* Every kind of error in a job file, with its exact sentence: file, line, column, what was found,
+ * what is expected, the nearest name. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/wire/codec.h"
+#include "common/wire/document.h"
+
+/* Line 1 to 6; a test puts its own text where a line stands. */
+static const char *const good[] = {
+    "name: j",
+    "data: {source: mnist}",
+    "model: [{dropout: {p: 0.5}}, {linear: {units: 10}}]",
+    "train: {epochs: 1}",
+    "optimizer: {sgd: {rate: 0.1}}",
+    "loss: cross_entropy",
+};
+
+static cop_err parse(const char *text, size_t size, cop_error *error) {
+    Coppice__Job *job = NULL;
+    cop_err e = cop_document_parse_job(text, size, "job.yaml", &job, error);
+    if (!e) cop_proto_free(&job->base);
+    return e;
+}
+
+static void expect_text(const char *text, const char *sentence) {
+    cop_error error = {0};
+    cop_err e = parse(text, strlen(text), &error);
+    if (!sentence) {
+        if (e) fail_msg("%s", error.text);
+        return;
+    }
+    assert_string_equal(error.text, sentence);
+    assert_int_equal(e, COP_ERR_INPUT);
+}
+
+/* The good job with line `line` (from 1) replaced. NULL: it is good. */
+static void expect(int line, const char *replacement, const char *sentence) {
+    char text[4096] = "";
+    for (int i = 0; i < 6; i++) {
+        strcat(text, i + 1 == line ? replacement : good[i]);
+        strcat(text, "\n");
+    }
+    expect_text(text, sentence);
+}
+
+static void test_good_job_is_taken(void **state) {
+    (void)state;
+    expect(0, "", NULL);
+}
+
+static void test_unknown_fields(void **state) {
+    (void)state;
+    expect(
+        5, "optimiser: {sgd: {rate: 0.1}}",
+        "job.yaml:5:1: unknown field \"optimiser\": did you mean \"optimizer\"? (expected one of "
+        "name, seed, numerics, priority, limits, data, model, loss, train, optimizer, dropout, "
+        "evaluate, checkpoint)");
+    expect(
+        4, "train: {epochs: 1, batsh: 7}",
+        "job.yaml:4:20: train: unknown field \"batsh\": did you mean \"batch\"? (expected one of "
+        "epochs, steps, batch, shards, last, precision, wire)");
+    expect(
+        4, "train: {epochs: 1, zzzzzzzz: 7}",
+        "job.yaml:4:20: train: unknown field \"zzzzzzzz\" (expected one of epochs, steps, batch, "
+        "shards, last, precision, wire)");
+    expect(3, "model: [relu: {slope: 1}]",
+           "job.yaml:3:16: model[0].relu: unknown field \"slope\" (it takes none)");
+    expect(4, "train: {epochs: 1, [a]: 7}",
+           "job.yaml:4:20: train: unknown field \"?\" (expected one of epochs, steps, batch, "
+           "shards, last, precision, wire)");
+}
+
+static void test_unknown_layers_losses_optimizers(void **state) {
+    (void)state;
+    expect(
+        3, "model: [{dropuot: {p: 0.5}}]",
+        "job.yaml:3:10: model[0]: unknown layer \"dropuot\": did you mean \"dropout\"? (expected "
+        "one of linear, relu, dropout, flatten)");
+    expect(
+        3, "model: [linear: {units: 3}, rleu]",
+        "job.yaml:3:29: model[1]: unknown layer \"rleu\": did you mean \"relu\"? (expected one of "
+        "linear, relu, dropout, flatten)");
+    expect(6, "loss: hinge",
+           "job.yaml:6:7: loss: unknown loss \"hinge\" (expected one of cross_entropy)");
+    expect(
+        5, "optimizer: {sdg: {rate: 1}}",
+        "job.yaml:5:13: optimizer: unknown optimizer \"sdg\": did you mean \"sgd\"? (expected one "
+        "of sgd)");
+    expect(5, "optimizer: {sgd: {rate: 1, schedule: cosin}}",
+           "job.yaml:5:38: optimizer.sgd.schedule: unknown schedule \"cosin\": did you mean "
+           "\"cosine\"? (expected one of constant, step, inverse, exponential, cosine)");
+}
+
+static void test_names_of_later_versions(void **state) {
+    (void)state;
+    expect(1, "name: j\naudit: 0.1",
+           "job.yaml:2:1: field \"audit\" is not supported by this version");
+    expect(3, "model: [conv2d: {channels: 8, kernel: 3}]",
+           "job.yaml:3:9: model[0]: layer \"conv2d\" is not supported by this version");
+    expect(3, "model: [tanh]",
+           "job.yaml:3:9: model[0]: layer \"tanh\" is not supported by this version");
+    expect(4, "train: {epochs: 1, precision: bf16}",
+           "job.yaml:4:31: train.precision: bf16 is not supported by this version");
+    expect(5, "optimizer: {adam: {rate: 0.001}}",
+           "job.yaml:5:13: optimizer: optimizer \"adam\" is not supported by this version");
+    expect(6, "loss: mse", "job.yaml:6:7: loss: loss \"mse\" is not supported by this version");
+    expect(2, "data: {source: mnist, normalize: unit}",
+           "job.yaml:2:23: data: field \"normalize\" is not supported by this version");
+}
+
+static void test_missing_fields(void **state) {
+    (void)state;
+    expect(1, "seed: 3",
+           "job.yaml:1:1: name is missing: expected a text (name of the job, for "
+           "people)");
+    expect(
+        2, "data: {validation: 5}",
+        "job.yaml:2:7: data.source is missing: expected a text (mnist, idx, synthetic-digits, or "
+        "the name of a set that the coordinator has)");
+    expect(2, "data:",
+           "job.yaml:2:6: data.source is missing: expected a text (mnist, idx, "
+           "synthetic-digits, or the name of a set that the coordinator has)");
+    expect(3, "model: [linear]",
+           "job.yaml:3:9: model[0].linear.units is missing: expected a whole "
+           "number from 1 to 1048576 (outputs)");
+    expect(3, "model: [{linear: }]",
+           "job.yaml:3:18: model[0].linear.units is missing: expected a "
+           "whole number from 1 to 1048576 (outputs)");
+    expect(5, "optimizer: sgd",
+           "job.yaml:5:12: optimizer.sgd.rate is missing: expected a number "
+           "above 0 to 1000000 (learning rate)");
+    expect(
+        5, "optimizer: {sgd: {rate: 1, schedule: {step: {every: 3}}}}",
+        "job.yaml:5:45: optimizer.sgd.schedule.step.factor is missing: expected a number above 0 "
+        "to 1000000 (factor)");
+    expect_text("name: j\n", "job.yaml:1:1: data is missing: expected a map (what to train on)");
+}
+
+static void test_values_out_of_range(void **state) {
+    (void)state;
+    expect(3, "model: [{dropout: {p: 1.0}}]",
+           "job.yaml:3:23: model[0].dropout.p is 1.0: expected a number from 0 to below 1");
+    expect(3, "model: [{dropout: {p: -0.1}}]",
+           "job.yaml:3:23: model[0].dropout.p is -0.1: expected a number from 0 to below 1");
+    expect(3, "model: [{linear: {units: 0}}]",
+           "job.yaml:3:26: model[0].linear.units is 0: expected "
+           "a whole number from 1 to 1048576");
+    expect(3, "model: [{linear: {units: -1}}]",
+           "job.yaml:3:26: model[0].linear.units is -1: "
+           "expected a whole number from 1 to 1048576");
+    expect(5, "optimizer: {sgd: {rate: 0}}",
+           "job.yaml:5:25: optimizer.sgd.rate is 0: expected a number above 0 to 1000000");
+    expect(4, "train: {epochs: 1, batch: 65537}",
+           "job.yaml:4:27: train.batch is 65537: expected a whole number from 1 to 65536");
+    expect(4, "train: {epochs: 1, batch: 4294967297}",
+           "job.yaml:4:27: train.batch is 4294967297: expected a whole number from 1 to 65536");
+    expect(1, "name: j\nseed: 18446744073709551616",
+           "job.yaml:2:7: seed is 18446744073709551616: expected a whole number from 0");
+    expect(1, "name: j\npriority: 1000001",
+           "job.yaml:2:11: priority is 1000001: expected a whole number from -1000000 to 1000000");
+}
+
+static void test_ill_typed_values(void **state) {
+    (void)state;
+    static const char *const bad[] = {"abc", "0x1p3", "1.5", "1e3", "nan",
+                                      "inf", "1,000", "''",  "+-1", "1 2"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char line[64], sentence[200];
+        snprintf(line, sizeof line, "train:\n  epochs: 1\n  batch: %s", bad[i]);
+        snprintf(sentence, sizeof sentence,
+                 "job.yaml:6:10: train.batch is %s: expected a whole number from 1 to 65536",
+                 strcmp(bad[i], "''") == 0 ? "\"\"" : bad[i]);
+        expect(4, line, sentence);
+    }
+    expect(4, "train: {epochs: nan}",
+           "job.yaml:4:17: train.epochs is nan: expected a number above 0 to 1000000");
+    expect(4, "train: {epochs: \"1\"}",
+           "job.yaml:4:17: train.epochs is \"1\": expected a number above 0 to 1000000");
+    expect(5, "optimizer: {sgd: {rate: 1, nesterov: yes}}",
+           "job.yaml:5:38: optimizer.sgd.nesterov is yes: expected true or false");
+    expect(4, "train: {epochs: 1, last: KEEP}",
+           "job.yaml:4:26: train.last is KEEP: expected keep or drop");
+    expect(3, "model: [{linear: {units: 1, init: xavier}}]",
+           "job.yaml:3:35: model[0].linear.init is xavier: expected he, glorot or torch");
+    expect(1, "name: [a]", "job.yaml:1:7: name is a list: expected a text");
+    expect(1, "name: {a: b}", "job.yaml:1:7: name is a map: expected a text");
+}
+
+static void test_null_is_no_value(void **state) {
+    (void)state;
+    expect(1, "name:", "job.yaml:1:6: name is empty: expected a text");
+    expect(1, "name: null", "job.yaml:1:7: name is empty: expected a text");
+    expect(4, "train: {epochs: ~}",
+           "job.yaml:4:17: train.epochs is empty: expected a number above 0 to 1000000");
+    expect(6, "loss:", "job.yaml:6:6: loss is empty: expected a map such as {cross_entropy: ...}");
+    expect(3, "model:", "job.yaml:3:7: model is empty: expected a list");
+}
+
+static void test_wrong_kinds(void **state) {
+    (void)state;
+    expect(4, "train: 5", "job.yaml:4:8: train is 5: expected a map");
+    expect(4, "train: [5]", "job.yaml:4:8: train is a list: expected a map");
+    expect(3, "model: {relu: {}}", "job.yaml:3:8: model is a map: expected a list");
+    expect(3, "model: []", "job.yaml:3:8: model has 0 items: expected 1 to 256");
+    expect(3, "model: [[relu]]",
+           "job.yaml:3:9: model[0] is a list: expected a map such as {linear: ...}");
+    expect(3, "model: [{relu: {}, linear: {units: 3}}]",
+           "job.yaml:3:9: model[0] has 2 keys: expected exactly one, such as \"linear\"");
+    expect(3, "model: [{}]",
+           "job.yaml:3:9: model[0] has 0 keys: expected exactly one, such as \"linear\"");
+    expect_text("- a\n", "job.yaml:1:1: the job is a list: expected a map");
+    expect_text("hello\n", "job.yaml:1:1: the job is hello: expected a map");
+}
+
+static void test_fields_given_twice(void **state) {
+    (void)state;
+    expect(6, "train: {epochs: 2}", "job.yaml:6:1: train is given twice");
+    expect(4, "train: {epochs: 2, batch: 5, epochs: 3}",
+           "job.yaml:4:30: train.epochs is given twice");
+}
+
+static void test_yaml_that_a_job_has_no_use_for(void **state) {
+    (void)state;
+    expect(1, "name: &a j", "job.yaml:1:7: anchors (&name) are not supported");
+    expect(1, "name: *a", "job.yaml:1:7: aliases (*name) are not supported");
+    expect(1, "name: !!str j", "job.yaml:1:7: tags (!name) are not supported");
+    expect(6, "---\nname: k", "job.yaml:6:1: a second document begins: expected one job");
+    expect(1, "name: [[[[[[[[[[[[[[[[[[j]]]]]]]]]]]]]]]]]]", "job.yaml:1:22: nested too deeply");
+    expect_text("", "job.yaml is empty: expected a job (see examples/)");
+    expect_text("# nothing\n", "job.yaml is empty: expected a job (see examples/)");
+}
+
+static void test_text_that_is_not_yaml(void **state) {
+    (void)state;
+    expect_text("name: [a\n", "job.yaml:2:1: not YAML: did not find expected ',' or ']'");
+    expect_text("name: a\n\tb: c\n",
+                "job.yaml:2:1: not YAML: found a tab character that violates indentation");
+    expect_text("name: \xff\n", "job.yaml: not YAML: invalid leading UTF-8 octet at byte 6");
+    expect_text("name: \"a\\0b\"\ndata: 1\n", "job.yaml:1:7: name is \"a\": expected a text");
+}
+
+static void test_bounds_of_size(void **state) {
+    (void)state;
+    static char big[COP_JOB_FILE_MAX + 2];
+    cop_error error = {0};
+    memset(big, ' ', sizeof big);
+    assert_int_equal(parse(big, COP_JOB_FILE_MAX + 1, &error), COP_ERR_LIMIT);
+    assert_string_equal(error.text, "job.yaml has 1048577 bytes: a job file has at most 1048576");
+    char name[1200];
+    memset(name, 'a', sizeof name);
+    memcpy(name, "name: ", 6);
+    name[6 + 1024] = '\0';
+    expect(1, name, "job.yaml:1:7: name has 1024 bytes: expected fewer than 1024");
+    name[6 + 1023] = '\0';
+    expect(1, name, NULL);
+    size_t at = (size_t)sprintf(big, "model: [relu");
+    for (int i = 0; i < 256; i++) at += (size_t)sprintf(big + at, ", relu");
+    strcpy(big + at, "]");
+    expect(3, big, "job.yaml:3:8: model has 257 items: expected 1 to 256");
+}
+
+static void test_file_that_is_not_there(void **state) {
+    (void)state;
+    Coppice__Job *job;
+    cop_error error = {0};
+    assert_int_equal(cop_document_read_job("no/such.yaml", &job, &error), COP_ERR_NOT_FOUND);
+    assert_string_equal(error.text, "cannot open no/such.yaml: No such file or directory");
+}
+
+static uint64_t next(uint64_t *s) {
+    *s ^= *s >> 12, *s ^= *s << 25, *s ^= *s >> 27;
+    return *s * 2685821657736338717ull;
+}
+
+static void test_mutated_job_files_never_crash(void **state) {
+    (void)state;
+    static const char pieces[] = "{}[]:,-&*!|>'\"%@`#\n \t~0123456789.eabcpxyz\xc3\xa4\xff";
+    uint64_t random = 7, taken = 0;
+    char text[1024];
+    for (int i = 0; i < 20000; i++) {
+        size_t size = 0;
+        for (int l = 0; l < 6; l++) size += (size_t)sprintf(text + size, "%s\n", good[l]);
+        for (uint64_t n = 1 + next(&random) % 4; n-- > 0;)
+            text[next(&random) % size] = pieces[next(&random) % (sizeof pieces - 1)];
+        taken += parse(text, size - next(&random) % 8, NULL) == COP_OK;
+    }
+    assert_in_range(taken, 20, 15000); /* both ways are walked */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good_job_is_taken),
+        cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_unknown_layers_losses_optimizers),
+        cmocka_unit_test(test_names_of_later_versions),
+        cmocka_unit_test(test_missing_fields),
+        cmocka_unit_test(test_values_out_of_range),
+        cmocka_unit_test(test_ill_typed_values),
+        cmocka_unit_test(test_null_is_no_value),
+        cmocka_unit_test(test_wrong_kinds),
+        cmocka_unit_test(test_fields_given_twice),
+        cmocka_unit_test(test_yaml_that_a_job_has_no_use_for),
+        cmocka_unit_test(test_text_that_is_not_yaml),
+        cmocka_unit_test(test_bounds_of_size),
+        cmocka_unit_test(test_file_that_is_not_there),
+        cmocka_unit_test(test_mutated_job_files_never_crash),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
