@@ -6,12 +6,12 @@
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
-image       3   the container image, where there is none
+image       6   the container image, where there is none
 release     6   release build, quick tests
 asan        5   build with ASan and UBSan, quick tests
 tsan        3   build with TSan, tests of threads
 qemu        3   build for arm64, tests under qemu
-containers  3   tests that start containers of their own
+containers  1   tests that start containers of their own
 lint        1   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
