@@ -96,7 +96,7 @@ static void consider(choice *best, choice candidate) {
 uint32_t partition_plan(uint32_t shards, uint32_t largest, const uint32_t *threads,
                         uint32_t workers, uint32_t overhead_percent, uint32_t *sizes) {
     COP_ASSERT(shards >= 1 && shards <= COP_SHARDS_MAX && largest >= 1);
-    uint32_t used = workers < COP_SHARDS_MAX ? workers : COP_SHARDS_MAX, top = 1;
+    uint32_t used = workers < shards ? workers : shards, top = 1; /* more find nothing to do */
     while (top < shards && (top * 2 <= largest || shards <= largest)) top *= 2;
     if (used == 0) return cut(shards, top, 0, 0, sizes);
     choice best = {.cost = UINT64_MAX};

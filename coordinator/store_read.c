@@ -1,0 +1,156 @@
+/* Reading the store: a connection of its own, one query at a time. WAL lets it read while the
+ * writer writes; it sees what is committed. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "coordinator/store_state.h"
+
+/* ---- jobs ---- */
+
+static const char job_query[] =
+    "SELECT j.job, j.state, j.name, j.text, j.digest, j.data_digest, j.created_ms, j.finished_ms, "
+    "j.spec,"
+    " (SELECT max(step) FROM steps WHERE job = j.job), (SELECT seconds FROM steps WHERE job = "
+    "j.job ORDER BY step DESC LIMIT 1),"
+    " (SELECT train_loss FROM epochs WHERE job = j.job ORDER BY step DESC LIMIT 1),"
+    " (SELECT error FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1), (SELECT loss "
+    "FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1)"
+    " FROM jobs j WHERE ?1 = 0 OR j.job = ?1 ORDER BY j.job DESC LIMIT ?2";
+
+static void column_text(sqlite3_stmt *q, int column, char *out, size_t size) {
+    const unsigned char *text = sqlite3_column_text(q, column);
+    snprintf(out, size, "%s", text ? (const char *)text : "");
+}
+
+static void column_time(sqlite3_stmt *q, int column, char out[32]) {
+    int64_t ms = sqlite3_column_int64(q, column);
+    if (ms)
+        cop_clock_format_utc(ms, out);
+    else
+        out[0] = '\0';
+}
+
+static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
+    memset(j, 0, sizeof *j);
+    j->job = (uint64_t)sqlite3_column_int64(q, 0);
+    j->state = (coord_job_state)sqlite3_column_int(q, 1);
+    column_text(q, 2, j->name, sizeof j->name);
+    column_text(q, 3, j->text, sizeof j->text);
+    column_text(q, 4, j->digest, sizeof j->digest);
+    column_text(q, 5, j->data_digest, sizeof j->data_digest);
+    column_time(q, 6, j->created);
+    column_time(q, 7, j->finished);
+    size_t size = (size_t)sqlite3_column_bytes(q, 8);
+    j->spec = cop_buffer_create(size);
+    if (!j->spec) return COP_ERR_NO_MEMORY;
+    if (size) memcpy(j->spec->data, sqlite3_column_blob(q, 8), size);
+    j->step = (uint64_t)sqlite3_column_int64(q, 9);
+    j->seconds = sqlite3_column_double(q, 10);
+    j->has_train_loss = sqlite3_column_type(q, 11) != SQLITE_NULL;
+    j->train_loss = sqlite3_column_double(q, 11);
+    j->has_evaluation = sqlite3_column_type(q, 12) != SQLITE_NULL;
+    j->test_error = sqlite3_column_double(q, 12);
+    j->test_loss = sqlite3_column_double(q, 13);
+    return COP_OK;
+}
+
+static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
+                          cop_err (*visit)(void *, const coord_store_job *), void *context,
+                          cop_error *error) {
+    sqlite3_stmt *q;
+    uv_mutex_lock(&s->read_mutex);
+    if (sqlite3_prepare_v2(s->reader, job_query, -1, &q, NULL) != SQLITE_OK) {
+        uv_mutex_unlock(&s->read_mutex);
+        return coord_store_fail(s->reader, "the store", error);
+    }
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
+    sqlite3_bind_int64(q, 2, limit ? limit : INT64_MAX);
+    cop_err e = COP_OK;
+    int state = SQLITE_DONE;
+    while (!e && (state = sqlite3_step(q)) == SQLITE_ROW) {
+        coord_store_job row;
+        e = read_row(q, &row);
+        if (e)
+            cop_fail(error, e, "out of memory");
+        else
+            e = visit(context, &row);
+        cop_buffer_release(row.spec);
+    }
+    if (!e && state != SQLITE_DONE) e = coord_store_fail(s->reader, "the store", error);
+    sqlite3_finalize(q);
+    uv_mutex_unlock(&s->read_mutex);
+    return e;
+}
+
+cop_err coord_store_each_job(coord_store *s, uint32_t limit,
+                             cop_err (*visit)(void *, const coord_store_job *), void *context,
+                             cop_error *error) {
+    return query_jobs(s, 0, limit, visit, context, error);
+}
+
+typedef struct one_job {
+    coord_store_job *out;
+    bool found;
+} one_job;
+
+static cop_err take_one(void *context, const coord_store_job *job) {
+    one_job *one = context;
+    *one->out = *job;
+    cop_buffer_hold(job->spec);
+    one->found = true;
+    return COP_OK;
+}
+
+cop_err coord_store_get_job(coord_store *s, uint64_t job, coord_store_job *out, cop_error *error) {
+    one_job one = {.out = out};
+    if (!job) return cop_fail(error, COP_ERR_NOT_FOUND, "there is no job 0");
+    COP_TRY(query_jobs(s, job, 1, take_one, &one, error));
+    return one.found ? COP_OK
+                     : cop_fail(error, COP_ERR_NOT_FOUND,
+                                "there is no job %llu (coppice jobs lists them)",
+                                (unsigned long long)job);
+}
+
+uint64_t coord_store_last_job(coord_store *s) {
+    sqlite3_stmt *q;
+    uint64_t last = 0;
+    uv_mutex_lock(&s->read_mutex);
+    if (sqlite3_prepare_v2(s->reader, "SELECT last_job FROM meta", -1, &q, NULL) == SQLITE_OK) {
+        if (sqlite3_step(q) == SQLITE_ROW) last = (uint64_t)sqlite3_column_int64(q, 0);
+        sqlite3_finalize(q);
+    }
+    uv_mutex_unlock(&s->read_mutex);
+    return last;
+}
+
+cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uint32_t limit,
+                               cop_err (*visit)(void *, const coord_store_event *), void *context,
+                               cop_error *error) {
+    sqlite3_stmt *q;
+    uv_mutex_lock(&s->read_mutex);
+    if (sqlite3_prepare_v2(s->reader,
+                           "SELECT id, job, time_ms, level, text FROM events WHERE job = ?1 AND id "
+                           "> ?2 ORDER BY id LIMIT ?3",
+                           -1, &q, NULL) != SQLITE_OK) {
+        uv_mutex_unlock(&s->read_mutex);
+        return coord_store_fail(s->reader, "the store", error);
+    }
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
+    sqlite3_bind_int64(q, 2, (sqlite3_int64)after);
+    sqlite3_bind_int64(q, 3, limit);
+    cop_err e = COP_OK;
+    int state = SQLITE_DONE;
+    while (!e && (state = sqlite3_step(q)) == SQLITE_ROW) {
+        coord_store_event event = {.id = (uint64_t)sqlite3_column_int64(q, 0),
+                                   .job = (uint64_t)sqlite3_column_int64(q, 1)};
+        column_time(q, 2, event.time);
+        column_text(q, 3, event.level, sizeof event.level);
+        column_text(q, 4, event.text, sizeof event.text);
+        e = visit(context, &event);
+    }
+    if (!e && state != SQLITE_DONE) e = coord_store_fail(s->reader, "the store", error);
+    sqlite3_finalize(q);
+    uv_mutex_unlock(&s->read_mutex);
+    return e;
+}

@@ -1,0 +1,62 @@
+/* The store's own state, shared by store.c (opening, schema), store_write.c (queue and writer
+ * thread) and store_read.c. Nothing else includes this. */
+#ifndef COP_COORDINATOR_STORE_STATE_H
+#define COP_COORDINATOR_STORE_STATE_H
+
+#include <sqlite3.h>
+#include <uv.h>
+
+#include "coordinator/store.h"
+
+typedef enum store_kind {
+    STORE_ADD_JOB = 1,
+    STORE_SET_STATE,
+    STORE_SET_DIGEST,
+    STORE_ADD_STEP,
+    STORE_ADD_EPOCH,
+    STORE_ADD_EVALUATION,
+    STORE_ADD_EVENT,
+    STORE_REMOVE_JOB,
+    STORE_KINDS
+} store_kind;
+
+/* One waiting write: a row. */
+typedef struct store_write store_write;
+struct store_write {
+    store_kind kind;
+    store_write *next;
+    uint64_t job, step;
+    int64_t time_ms;
+    int state;
+    double a, b, c;
+    char text[600], name[COP_NAME_MAX];
+    cop_buffer *spec;
+    coord_store_done done;
+    void *context;
+};
+
+struct coord_store {
+    sqlite3 *writer; /* before the thread starts: the opener's; then the thread's alone */
+    sqlite3 *reader; /* under read_mutex */
+    sqlite3_stmt *statement[STORE_KINDS];
+    uv_mutex_t mutex, read_mutex;
+    uv_cond_t work, idle;
+    uv_thread_t thread;
+    /* under mutex */
+    store_write *head, *tail, *spare;
+    uint32_t queued, spares, flushing;
+    bool stopping, busy, started, warned;
+    /* of the writer's thread */
+    uint32_t pool_events; /* written since the last pruning */
+};
+
+/* The rows' statements, prepared on store->writer. */
+extern const char *const coord_store_sql[STORE_KINDS];
+/* The thread's body: commits what is queued until `stopping` and nothing is left. */
+void coord_store_run_writer(void *store);
+
+/* Our code of an SQLite result; and with its sentence after "what: ". */
+cop_err coord_store_code(int state);
+cop_err coord_store_fail(sqlite3 *database, const char *what, cop_error *error);
+
+#endif

@@ -1,0 +1,357 @@
+/* Writing to the store: a bounded queue, and one thread that commits it in batches. The loop never
+ * waits for the disk. What a caller waits for (`done`), submissions and states are on the disk
+ * (fsync of the WAL) before they are acknowledged; metrics and events are written without fsync:
+ * they survive the program's death, and lose at most their last moments when the machine's power
+ * fails. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "coordinator/store_state.h"
+
+#define QUEUE_MAX 16384  /* waiting writes; metrics beyond are dropped, new jobs beyond twice that \
+                          */
+#define SPARE_MAX   1024 /* finished writes kept for reuse */
+#define BATCH_MS    100  /* metrics wait so long for company */
+#define POOL_EVENTS 100000 /* events about the pool that are kept */
+#define PRUNE_EVERY 1000
+
+const char *const coord_store_sql[STORE_KINDS] = {
+    [STORE_ADD_JOB] = "INSERT OR REPLACE INTO jobs(job, name, state, text, spec, data_digest, "
+                      "created_ms) VALUES(?1, ?2, 1, '', ?3, ?4, ?5)",
+    [STORE_SET_STATE] = "UPDATE jobs SET state = ?2, text = ?3, "
+                        "finished_ms = CASE WHEN ?2 >= 4 THEN ?4 ELSE 0 END WHERE job = ?1",
+    [STORE_SET_DIGEST] = "UPDATE jobs SET digest = ?2, digest_step = ?3 WHERE job = ?1",
+    [STORE_ADD_STEP] =
+        "INSERT OR REPLACE INTO steps(job, step, loss, seconds) VALUES(?1, ?2, ?3, ?4)",
+    [STORE_ADD_EPOCH] = "INSERT OR REPLACE INTO epochs(job, step, epoch, train_loss, train_error) "
+                        "VALUES(?1, ?2, ?3, ?4, ?5)",
+    [STORE_ADD_EVALUATION] = "INSERT OR REPLACE INTO evaluations(job, step, part, loss, error, "
+                             "seconds) VALUES(?1, ?2, ?6, ?3, ?4, ?5)",
+    [STORE_ADD_EVENT] = "INSERT INTO events(job, time_ms, level, text) VALUES(?1, ?2, ?3, ?4)",
+    [STORE_REMOVE_JOB] = "DELETE FROM jobs WHERE job = ?1",
+};
+
+/* ---- rows ---- */
+
+static void bind_metrics(sqlite3_stmt *q, const store_write *w) {
+    sqlite3_bind_int64(q, 2, (sqlite3_int64)w->step);
+    sqlite3_bind_double(q, 3, w->a);
+    sqlite3_bind_double(q, 4, w->b);
+    if (w->kind != STORE_ADD_STEP) sqlite3_bind_double(q, 5, w->c);
+    if (w->kind == STORE_ADD_EVALUATION) sqlite3_bind_text(q, 6, w->text, -1, SQLITE_STATIC);
+}
+
+static void bind_values(sqlite3_stmt *q, const store_write *w) {
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)w->job);
+    switch (w->kind) {
+    case STORE_ADD_JOB:
+        sqlite3_bind_text(q, 2, w->name, -1, SQLITE_STATIC);
+        sqlite3_bind_blob64(q, 3, w->spec->data, w->spec->size, SQLITE_STATIC);
+        sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(q, 5, w->time_ms);
+        break;
+    case STORE_SET_STATE:
+        sqlite3_bind_int(q, 2, w->state);
+        sqlite3_bind_text(q, 3, w->text, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(q, 4, w->time_ms);
+        break;
+    case STORE_SET_DIGEST:
+        sqlite3_bind_text(q, 2, w->text, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(q, 3, (sqlite3_int64)w->step);
+        break;
+    case STORE_ADD_EVENT:
+        sqlite3_bind_int64(q, 2, w->time_ms);
+        sqlite3_bind_text(q, 3, w->name, -1, SQLITE_STATIC);
+        sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
+        break;
+    case STORE_REMOVE_JOB:
+        break;
+    default:
+        bind_metrics(q, w);
+    }
+}
+
+static int run_for_job(coord_store *s, const char *const *statements, size_t count, uint64_t job) {
+    int state = SQLITE_OK;
+    for (size_t i = 0; i < count && state == SQLITE_OK; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s %llu", statements[i], (unsigned long long)job);
+        state = sqlite3_exec(s->writer, text, NULL, NULL, NULL);
+    }
+    return state;
+}
+
+/* Numbers are never given twice, not even after `rm`. */
+static int remember_number(coord_store *s, uint64_t job) {
+    char text[100];
+    snprintf(text, sizeof text, "UPDATE meta SET last_job = max(last_job, %llu)",
+             (unsigned long long)job);
+    return sqlite3_exec(s->writer, text, NULL, NULL, NULL);
+}
+
+static int write_one(coord_store *s, const store_write *w) {
+    static const char *const removals[] = {
+        "DELETE FROM steps WHERE job =", "DELETE FROM epochs WHERE job =",
+        "DELETE FROM evaluations WHERE job =", "DELETE FROM events WHERE job ="};
+    sqlite3_stmt *q = s->statement[w->kind];
+    bind_values(q, w);
+    int state = sqlite3_step(q);
+    sqlite3_reset(q);
+    sqlite3_clear_bindings(q);
+    if (state != SQLITE_DONE) return state;
+    if (w->kind == STORE_REMOVE_JOB)
+        return run_for_job(s, removals, sizeof removals / sizeof *removals, w->job);
+    if (w->kind == STORE_ADD_JOB) return remember_number(s, w->job);
+    s->pool_events += w->kind == STORE_ADD_EVENT && w->job == 0;
+    return SQLITE_OK;
+}
+
+/* ---- batches ---- */
+
+/* Must it be on the disk when its transaction ends? Such writes survive a full disk's first
+ * failure. */
+static bool is_durable(const store_write *w) {
+    return w->done || w->kind == STORE_ADD_JOB || w->kind == STORE_SET_STATE ||
+           w->kind == STORE_REMOVE_JOB;
+}
+
+/* All of the list in one transaction: at most one fsync, and none for metrics alone. */
+static int commit_list(coord_store *s, const store_write *list) {
+    bool durable = false;
+    for (const store_write *w = list; w && !durable; w = w->next) durable = is_durable(w);
+    sqlite3_exec(s->writer, durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL",
+                 NULL, NULL, NULL);
+    int state = sqlite3_exec(s->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    for (const store_write *w = list; w && state == SQLITE_OK; w = w->next) state = write_one(s, w);
+    if (state == SQLITE_OK) state = sqlite3_exec(s->writer, "COMMIT", NULL, NULL, NULL);
+    if (state != SQLITE_OK && !sqlite3_get_autocommit(s->writer))
+        sqlite3_exec(s->writer, "ROLLBACK", NULL, NULL, NULL);
+    return state;
+}
+
+static void finish_write(store_write *w, int state) {
+    if (w->done)
+        w->done(w->context, coord_store_code(state),
+                state == SQLITE_OK ? "" : sqlite3_errstr(state));
+    cop_buffer_release(w->spec);
+    w->spec = NULL;
+}
+
+/* A batch that fails as a whole (full disk) is tried again row by row for what must not be lost. */
+static void finish_batch(coord_store *s, store_write *list) {
+    int state = commit_list(s, list);
+    if (state != SQLITE_OK)
+        cop_log(COP_LOG_WARN, "store", "cannot write: %s", sqlite3_errstr(state));
+    for (store_write *w = list; w; w = w->next) {
+        int own = state;
+        if (state != SQLITE_OK && is_durable(w)) {
+            store_write *next = w->next;
+            w->next = NULL;
+            own = commit_list(s, w);
+            w->next = next;
+        }
+        finish_write(w, own);
+    }
+}
+
+/* Events about the pool are not removed with any job: only the newest are kept. */
+static void prune_events(coord_store *s) {
+    char text[160];
+    if (s->pool_events < PRUNE_EVERY) return;
+    s->pool_events = 0;
+    snprintf(text, sizeof text,
+             "DELETE FROM events WHERE job = 0 AND id <= "
+             "(SELECT max(id) FROM events WHERE job = 0) - %d",
+             POOL_EVENTS);
+    sqlite3_exec(s->writer, text, NULL, NULL, NULL);
+}
+
+/* Kept for the next writes: a step allocates nothing. Under the mutex. */
+static void keep_spares(coord_store *s, store_write *list) {
+    while (list) {
+        store_write *next = list->next;
+        if (s->spares < SPARE_MAX) {
+            list->next = s->spare;
+            s->spare = list;
+            s->spares++;
+        } else {
+            cop_free(list);
+        }
+        list = next;
+    }
+}
+
+static bool anybody_waits(const coord_store *s) {
+    if (s->stopping || s->flushing) return true;
+    for (const store_write *w = s->head; w; w = w->next)
+        if (w->done) return true;
+    return false;
+}
+
+void coord_store_run_writer(void *argument) {
+    coord_store *s = argument;
+    uv_mutex_lock(&s->mutex);
+    for (;;) {
+        while (!s->head && !s->stopping) uv_cond_wait(&s->work, &s->mutex);
+        if (!s->head) break;
+        if (!anybody_waits(s)) uv_cond_timedwait(&s->work, &s->mutex, (uint64_t)BATCH_MS * 1000000);
+        store_write *list = s->head;
+        s->head = s->tail = NULL;
+        s->queued = 0;
+        s->busy = true;
+        uv_mutex_unlock(&s->mutex);
+        finish_batch(s, list);
+        prune_events(s);
+        uv_mutex_lock(&s->mutex);
+        s->busy = false;
+        keep_spares(s, list);
+        if (!s->head) uv_cond_broadcast(&s->idle);
+    }
+    uv_mutex_unlock(&s->mutex);
+}
+
+void coord_store_flush(coord_store *s) {
+    uv_mutex_lock(&s->mutex);
+    s->flushing++;
+    uv_cond_signal(&s->work);
+    while (s->head || s->busy) uv_cond_wait(&s->idle, &s->mutex);
+    s->flushing--;
+    uv_mutex_unlock(&s->mutex);
+}
+
+/* ---- queue ---- */
+
+/* Room for one more? Metrics are the first to go, then new jobs; states and removals, which are
+ * few, always fit. */
+static bool has_room(const coord_store *s, store_kind kind) {
+    if (kind == STORE_SET_STATE || kind == STORE_REMOVE_JOB) return true;
+    return s->queued < (kind == STORE_ADD_JOB ? 2 * QUEUE_MAX : QUEUE_MAX);
+}
+
+/* A zeroed write; NULL: no room (said once) or no memory. */
+static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
+    uv_mutex_lock(&s->mutex);
+    bool room = has_room(s, kind), warn = !room && !s->warned;
+    store_write *w = room ? s->spare : NULL;
+    s->warned = !room;
+    if (w) {
+        s->spare = w->next;
+        s->spares--;
+    }
+    uv_mutex_unlock(&s->mutex);
+    if (warn) cop_log(COP_LOG_WARN, "store", "the disk is too slow: metrics are dropped");
+    if (!room) return NULL;
+    if (w)
+        memset(w, 0, sizeof *w);
+    else
+        w = cop_alloc(sizeof *w);
+    if (!w) return NULL;
+    w->kind = kind;
+    w->job = job;
+    w->time_ms = cop_clock_unix_ms();
+    return w;
+}
+
+static void end_write(coord_store *s, store_write *w) {
+    uv_mutex_lock(&s->mutex);
+    COP_ASSERT(!s->stopping);
+    w->next = NULL;
+    if (s->tail)
+        s->tail->next = w;
+    else
+        s->head = w;
+    s->tail = w;
+    s->queued++;
+    if (s->queued == 1 || w->done) uv_cond_signal(&s->work);
+    uv_mutex_unlock(&s->mutex);
+}
+
+static void refuse(coord_store_done done, void *context) {
+    if (done) done(context, COP_ERR_BUSY, "the disk is too slow: too many writes wait");
+}
+
+void coord_store_add_job(coord_store *s, uint64_t job, const char *name, cop_buffer *spec,
+                         const char *data_digest, coord_store_done done, void *context) {
+    store_write *w = begin_write(s, STORE_ADD_JOB, job);
+    if (!w) {
+        refuse(done, context);
+        return;
+    }
+    snprintf(w->name, sizeof w->name, "%s", name);
+    snprintf(w->text, sizeof w->text, "%s", data_digest);
+    w->spec = cop_buffer_hold(spec);
+    w->done = done;
+    w->context = context;
+    end_write(s, w);
+}
+
+void coord_store_set_state(coord_store *s, uint64_t job, coord_job_state state, const char *text) {
+    store_write *w = begin_write(s, STORE_SET_STATE, job);
+    if (!w) return;
+    w->state = (int)state;
+    snprintf(w->text, sizeof w->text, "%s", text);
+    end_write(s, w);
+}
+
+void coord_store_set_digest(coord_store *s, uint64_t job, uint64_t step, const char *digest) {
+    store_write *w = begin_write(s, STORE_SET_DIGEST, job);
+    if (!w) return;
+    w->step = step;
+    snprintf(w->text, sizeof w->text, "%s", digest);
+    end_write(s, w);
+}
+
+void coord_store_add_step(coord_store *s, uint64_t job, uint64_t step, double loss,
+                          double seconds) {
+    store_write *w = begin_write(s, STORE_ADD_STEP, job);
+    if (!w) return;
+    w->step = step;
+    w->a = loss;
+    w->b = seconds;
+    end_write(s, w);
+}
+
+void coord_store_add_epoch(coord_store *s, uint64_t job, uint64_t step, double epoch,
+                           double train_loss, double train_error) {
+    store_write *w = begin_write(s, STORE_ADD_EPOCH, job);
+    if (!w) return;
+    w->step = step;
+    w->a = epoch;
+    w->b = train_loss;
+    w->c = train_error;
+    end_write(s, w);
+}
+
+void coord_store_add_evaluation(coord_store *s, uint64_t job, uint64_t step, const char *on,
+                                double loss, double error, double seconds) {
+    store_write *w = begin_write(s, STORE_ADD_EVALUATION, job);
+    if (!w) return;
+    w->step = step;
+    w->a = loss;
+    w->b = error;
+    w->c = seconds;
+    snprintf(w->text, sizeof w->text, "%s", on);
+    end_write(s, w);
+}
+
+void coord_store_add_event(coord_store *s, uint64_t job, const char *level, const char *text) {
+    store_write *w = begin_write(s, STORE_ADD_EVENT, job);
+    if (!w) return;
+    snprintf(w->name, sizeof w->name, "%s", level);
+    snprintf(w->text, sizeof w->text, "%s", text);
+    end_write(s, w);
+}
+
+void coord_store_remove_job(coord_store *s, uint64_t job, coord_store_done done, void *context) {
+    store_write *w = begin_write(s, STORE_REMOVE_JOB, job);
+    if (!w) {
+        refuse(done, context);
+        return;
+    }
+    w->done = done;
+    w->context = context;
+    end_write(s, w);
+}

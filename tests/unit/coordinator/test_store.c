@@ -1,0 +1,493 @@
+/* The store: what was acknowledged is there after a reopen and after kill -9; newer and damaged
+ * files are refused; metrics of a step that is computed again are replaced. */
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "coordinator/store.h"
+
+typedef struct place {
+    char folder[64], path[96];
+} place;
+
+static int set_up(void **state) {
+    place *p = calloc(1, sizeof *p);
+    strcpy(p->folder, "/tmp/coppice-store-XXXXXX");
+    if (!mkdtemp(p->folder)) return -1;
+    snprintf(p->path, sizeof p->path, "%s/store.sqlite", p->folder);
+    *state = p;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    place *p = *state;
+    cop_folder_remove(p->folder, NULL);
+    free(p);
+    return 0;
+}
+
+static coord_store *open_store(const place *p) {
+    coord_store *s = NULL;
+    cop_error error = {0};
+    if (coord_store_open(p->path, &s, &error)) fail_msg("%s", error.text);
+    return s;
+}
+
+static cop_buffer *spec_of(const char *text) {
+    cop_buffer *b = cop_buffer_create(strlen(text));
+    memcpy(b->data, text, strlen(text));
+    return b;
+}
+
+typedef struct answer {
+    atomic_int count, code;
+} answer;
+
+static void note(void *context, cop_err result, const char *text) {
+    answer *a = context;
+    (void)text;
+    atomic_store(&a->code, (int)result);
+    atomic_fetch_add(&a->count, 1);
+}
+
+static void add_job(coord_store *s, uint64_t job, const char *name, answer *a) {
+    cop_buffer *spec = spec_of("the specification");
+    coord_store_add_job(s, job, name, spec, "abc", a ? note : NULL, a);
+    cop_buffer_release(spec);
+}
+
+static void await(const answer *a, int count) {
+    for (int i = 0; i < 10000 && atomic_load(&a->count) < count; i++) cop_clock_sleep_ms(1);
+    assert_int_equal(atomic_load(&a->count), count);
+}
+
+static int64_t number(const place *p, const char *sql) {
+    sqlite3 *db;
+    sqlite3_stmt *q;
+    assert_int_equal(sqlite3_open_v2(p->path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &q, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+    int64_t value = sqlite3_column_int64(q, 0);
+    sqlite3_finalize(q);
+    sqlite3_close(db);
+    return value;
+}
+
+static void execute(const place *p, const char *sql) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open_v2(p->path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+/* ---- jobs ---- */
+
+static void test_job_is_there_after_a_reopen(void **state) {
+    coord_store *s = open_store(*state);
+    answer a = {0};
+    add_job(s, 7, "mnist", &a);
+    await(&a, 1);
+    assert_int_equal(a.code, COP_OK);
+    coord_store_set_state(s, 7, COORD_RUNNING, "");
+    coord_store_set_digest(s, 7, 500, "0123");
+    coord_store_set_state(s, 7, COORD_COMPLETED, "well done");
+    coord_store_close(s); /* writes out what is queued */
+    s = open_store(*state);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 7, &job, &error), COP_OK);
+    assert_string_equal(job.name, "mnist");
+    assert_string_equal(job.text, "well done");
+    assert_string_equal(job.digest, "0123");
+    assert_string_equal(job.data_digest, "abc");
+    assert_int_equal(job.state, COORD_COMPLETED);
+    assert_int_equal(job.spec->size, strlen("the specification"));
+    assert_memory_equal(job.spec->data, "the specification", job.spec->size);
+    assert_true(strlen(job.created) > 10 && strlen(job.finished) > 10);
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+}
+
+static void test_job_that_is_not_there_is_not_found(void **state) {
+    coord_store *s = open_store(*state);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 3, &job, &error), COP_ERR_NOT_FOUND);
+    assert_non_null(strstr(error.text, "no job 3"));
+    assert_int_equal(coord_store_get_job(s, 0, &job, &error), COP_ERR_NOT_FOUND);
+    coord_store_close(s);
+}
+
+typedef struct seen {
+    uint64_t jobs[16];
+    uint32_t count;
+} seen;
+
+static cop_err see(void *context, const coord_store_job *job) {
+    seen *x = context;
+    x->jobs[x->count++] = job->job;
+    return COP_OK;
+}
+
+static cop_err refuse(void *context, const coord_store_job *job) {
+    (void)job;
+    ++*(int *)context;
+    return COP_ERR_LIMIT;
+}
+
+static void test_jobs_come_newest_first_within_the_limit(void **state) {
+    coord_store *s = open_store(*state);
+    for (uint64_t job = 1; job <= 5; job++) add_job(s, job, "x", NULL);
+    coord_store_flush(s);
+    seen x = {0};
+    cop_error error = {0};
+    assert_int_equal(coord_store_each_job(s, 3, see, &x, &error), COP_OK);
+    assert_int_equal(x.count, 3);
+    assert_int_equal(x.jobs[0], 5);
+    assert_int_equal(x.jobs[2], 3);
+    int calls = 0; /* a visitor can end it */
+    assert_int_equal(coord_store_each_job(s, 5, refuse, &calls, &error), COP_ERR_LIMIT);
+    assert_int_equal(calls, 1);
+    coord_store_close(s);
+}
+
+static void test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again(void **state) {
+    coord_store *s = open_store(*state);
+    answer a = {0};
+    add_job(s, 1, "x", NULL);
+    add_job(s, 2, "y", NULL);
+    for (uint64_t job = 1; job <= 2; job++) {
+        coord_store_add_step(s, job, 1, 0.5, 1);
+        coord_store_add_epoch(s, job, 1, 1, 0.5, 0.1);
+        coord_store_add_evaluation(s, job, 1, "test", 0.5, 0.1, 1);
+        coord_store_add_event(s, job, "info", "hello");
+    }
+    coord_store_remove_job(s, 2, note, &a);
+    await(&a, 1);
+    assert_int_equal(coord_store_last_job(s), 2);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM jobs"), 1);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 1);
+    assert_int_equal(number(*state, "SELECT count(*) FROM epochs"), 1);
+    assert_int_equal(number(*state, "SELECT count(*) FROM evaluations"), 1);
+    assert_int_equal(number(*state, "SELECT count(*) FROM events"), 1);
+    s = open_store(*state);
+    assert_int_equal(coord_store_last_job(s), 2);
+    coord_store_close(s);
+}
+
+/* ---- metrics ---- */
+
+static void test_ten_thousand_metric_rows(void **state) {
+    coord_store *s = open_store(*state);
+    add_job(s, 1, "x", NULL);
+    for (uint64_t step = 1; step <= 10000; step++)
+        coord_store_add_step(s, 1, step, 1.0 / (double)step, (double)step * 0.25);
+    coord_store_flush(s);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 1, &job, &error), COP_OK);
+    assert_int_equal(job.step, 10000);
+    assert_true(job.seconds == 2500);
+    assert_false(job.has_train_loss || job.has_evaluation);
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 10000);
+}
+
+static void test_metrics_computed_again_replace_the_old(void **state) {
+    coord_store *s = open_store(*state);
+    add_job(s, 1, "x", NULL);
+    for (int round = 1; round <= 2; round++) {
+        coord_store_add_step(s, 1, 5, round, 1);
+        coord_store_add_epoch(s, 1, 5, 0.5, round, 0.1);
+        coord_store_add_evaluation(s, 1, 5, "test", round, 0.25 * round, 1);
+    }
+    coord_store_flush(s);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 1, &job, &error), COP_OK);
+    assert_true(job.has_train_loss && job.train_loss == 2);
+    assert_true(job.has_evaluation && job.test_error == 0.5 && job.test_loss == 2);
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 1);
+}
+
+static void test_loss_that_is_not_a_number_is_stored_as_nothing(void **state) {
+    coord_store *s = open_store(*state);
+    coord_store_add_step(s, 1, 1, NAN, 1);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps WHERE loss IS NULL"), 1);
+}
+
+/* ---- events ---- */
+
+typedef struct events {
+    coord_store_event last;
+    uint32_t count;
+} events;
+
+static cop_err take(void *context, const coord_store_event *event) {
+    events *x = context;
+    x->last = *event;
+    x->count++;
+    return COP_OK;
+}
+
+static void test_events_are_read_on_from_where_one_was(void **state) {
+    coord_store *s = open_store(*state);
+    char text[32];
+    for (int i = 1; i <= 10; i++) {
+        snprintf(text, sizeof text, "event %d", i);
+        coord_store_add_event(s, 1 + (uint64_t)i % 2, i % 3 ? "info" : "warn", text);
+    }
+    coord_store_flush(s);
+    events x = {0};
+    cop_error error = {0};
+    assert_int_equal(coord_store_each_event(s, 1, 0, 3, take, &x, &error), COP_OK);
+    assert_int_equal(x.count, 3);
+    assert_string_equal(x.last.text, "event 6");
+    assert_string_equal(x.last.level, "warn");
+    assert_int_equal(coord_store_each_event(s, 1, x.last.id, 100, take, &x, &error), COP_OK);
+    assert_int_equal(x.count, 5);
+    assert_string_equal(x.last.text, "event 10");
+    coord_store_close(s);
+}
+
+static void test_text_of_people_is_text_not_sql(void **state) {
+    coord_store *s = open_store(*state);
+    const char *nasty = "'); DROP TABLE jobs; -- \"\xc3\xa9";
+    add_job(s, 1, nasty, NULL);
+    coord_store_set_state(s, 1, COORD_FAILED, nasty);
+    coord_store_flush(s);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 1, &job, &error), COP_OK);
+    assert_string_equal(job.name, nasty);
+    assert_string_equal(job.text, nasty);
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+}
+
+/* ---- files that are not ours, or not whole ---- */
+
+static cop_err open_error(const place *p, cop_error *error) {
+    coord_store *s = NULL;
+    cop_err e = coord_store_open(p->path, &s, error);
+    if (!e) coord_store_close(s);
+    return e;
+}
+
+static void test_newer_store_is_refused_and_left_as_it_is(void **state) {
+    coord_store_close(open_store(*state));
+    execute(*state, "UPDATE meta SET version = 99");
+    cop_error error = {0};
+    assert_int_equal(open_error(*state, &error), COP_ERR_VERSION);
+    assert_non_null(strstr(error.text, "newer"));
+    assert_non_null(strstr(error.text, "99"));
+    assert_int_equal(number(*state, "SELECT version FROM meta"), 99);
+}
+
+static void test_database_of_somebody_else_is_refused(void **state) {
+    const place *p = *state;
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+    sqlite3_exec(db, "CREATE TABLE cookies(x)", NULL, NULL, NULL);
+    sqlite3_close(db);
+    cop_error error = {0};
+    assert_int_equal(open_error(p, &error), COP_ERR_CORRUPT);
+    assert_non_null(strstr(error.text, "not a store"));
+}
+
+static void test_file_that_is_no_database_is_refused(void **state) {
+    const place *p = *state;
+    FILE *f = fopen(p->path, "wb");
+    for (int i = 0; i < 5000; i++) fputc(i * 7 & 255, f);
+    fclose(f);
+    cop_error error = {0};
+    assert_int_equal(open_error(p, &error), COP_ERR_CORRUPT);
+    assert_non_null(strstr(error.text, p->path));
+}
+
+static void test_missing_folder_is_an_error_with_the_path(void **state) {
+    place p = *(place *)*state;
+    snprintf(p.path, sizeof p.path, "%s/nowhere/store.sqlite", p.folder);
+    cop_error error = {0};
+    assert_int_not_equal(open_error(&p, &error), COP_OK);
+    assert_non_null(strstr(error.text, "nowhere"));
+}
+
+/* Damage anywhere: an error or the rows, never a crash. */
+static void test_damaged_pages_are_errors(void **state) {
+    const place *p = *state;
+    coord_store *s = open_store(p);
+    for (uint64_t job = 1; job <= 200; job++) add_job(s, job, "some job with a name", NULL);
+    coord_store_close(s);
+    struct stat st;
+    assert_int_equal(stat(p->path, &st), 0);
+    uint32_t refused = 0;
+    for (off_t page = 0; page * 4096 < st.st_size; page++) {
+        char old[512], junk[512];
+        int file = open(p->path, O_RDWR);
+        assert_int_equal(pread(file, old, sizeof old, page * 4096), sizeof old);
+        memset(junk, 0xa5, sizeof junk);
+        assert_int_equal(pwrite(file, junk, sizeof junk, page * 4096), sizeof junk);
+        cop_error error = {0};
+        coord_store *damaged = NULL;
+        cop_err e = coord_store_open(p->path, &damaged, &error);
+        uint64_t count[1] = {0};
+        seen x = {0};
+        if (!e) {
+            e = coord_store_each_job(damaged, 10, see, &x, &error);
+            (void)count;
+            coord_store_close(damaged);
+        }
+        refused += e != COP_OK;
+        if (e) assert_true(strlen(error.text) > 0);
+        assert_int_equal(pwrite(file, old, sizeof old, page * 4096), sizeof old);
+        close(file);
+    }
+    assert_true(refused >= 1);
+}
+
+static void test_full_disk_refuses_a_job_and_later_takes_it(void **state) {
+    coord_store *s = open_store(*state);
+    answer a = {0};
+    cop_log_configure(COP_LOG_NONE, false);
+    coord_store_close(s);
+    execute(*state, "PRAGMA user_version = 1");
+    s = open_store(*state);
+    /* A trigger stands for the disk: it refuses what is too large. */
+    execute(*state, "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN NEW.job = 13 BEGIN "
+                    "SELECT RAISE(ABORT, 'full'); END");
+    add_job(s, 12, "before", &a);
+    add_job(s, 13, "does not fit", &a);
+    await(&a, 2);
+    assert_int_not_equal(a.code, COP_OK);
+    add_job(s, 14, "after", &a);
+    await(&a, 3);
+    assert_int_equal(a.code, COP_OK);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM jobs"), 2);
+    cop_log_configure(COP_LOG_INFO, false);
+}
+
+/* ---- kill -9 ---- */
+
+static void tell_parent(void *context, cop_err result, const char *text) {
+    (void)text;
+    uint64_t job = (uint64_t)(uintptr_t)context;
+    if (result == COP_OK && write(3, &job, sizeof job) != sizeof job) _exit(1);
+}
+
+/* Writes jobs and metrics for ever; each acknowledged job's number goes to file 3. */
+static _Noreturn void write_until_killed(const place *p, int pipe_end) {
+    coord_store *s = NULL;
+    if (dup2(pipe_end, 3) != 3) _exit(1);
+    if (coord_store_open(p->path, &s, NULL)) _exit(1);
+    for (uint64_t job = coord_store_last_job(s) + 1;; job++) {
+        cop_buffer *spec = spec_of("x");
+        coord_store_add_job(s, job, "job", spec, "", tell_parent, (void *)(uintptr_t)job);
+        cop_buffer_release(spec);
+        for (uint64_t step = 1; step <= 20; step++) coord_store_add_step(s, job, step, 1, 1);
+        cop_clock_sleep_ms(1);
+    }
+}
+
+static void test_acknowledged_jobs_survive_kill_9(void **state) {
+    const place *p = *state;
+    uint64_t last = 0;
+    for (int round = 0; round < 5; round++) {
+        int ends[2];
+        assert_int_equal(pipe(ends), 0);
+        pid_t child = fork();
+        if (child == 0) write_until_killed(p, ends[1]);
+        close(ends[1]);
+        uint64_t job = 0;
+        for (int i = 0; i < 20 + 7 * round; i++)
+            assert_int_equal(read(ends[0], &job, sizeof job), sizeof job);
+        kill(child, SIGKILL);
+        while (read(ends[0], &job, sizeof job) == sizeof job) continue; /* said before it died */
+        close(ends[0]);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        assert_true(job > last);
+        last = job;
+        coord_store *s = open_store(p);
+        assert_true(coord_store_last_job(s) >= last);
+        coord_store_close(s);
+        char sql[80];
+        snprintf(sql, sizeof sql, "SELECT count(*) FROM jobs WHERE job <= %llu",
+                 (unsigned long long)last);
+        assert_int_equal(number(p, sql), (int64_t)last);
+        sqlite3 *db;
+        assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+        sqlite3_close(db);
+        assert_int_equal(number(p, "SELECT integrity_check = 'ok' FROM pragma_integrity_check"), 1);
+    }
+}
+
+/* The loop's side never waits: queueing is fast even while the writer is held up. */
+static void test_writes_do_not_wait_for_the_disk_and_are_bounded(void **state) {
+    const place *p = *state;
+    coord_store *s = open_store(p);
+    sqlite3 *db;
+    cop_log_configure(COP_LOG_NONE, false);
+    add_job(s, 1, "x", NULL);
+    coord_store_flush(s);
+    assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK); /* stuck */
+    uint64_t began = cop_clock_ns();
+    for (uint64_t step = 1; step <= 100000; step++) coord_store_add_step(s, 1, step, 1, 1);
+    double seconds = (double)(cop_clock_ns() - began) * 1e-9;
+    coord_store_set_state(s, 1, COORD_COMPLETED, "");
+    assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    coord_store_flush(s);
+    coord_store_close(s);
+    assert_true(seconds < 3);
+    int64_t rows = number(p, "SELECT count(*) FROM steps");
+    assert_true(rows > 1000 && rows < 100000);                              /* some were dropped */
+    assert_int_equal(number(p, "SELECT state FROM jobs"), COORD_COMPLETED); /* this never is */
+    cop_log_configure(COP_LOG_INFO, false);
+}
+
+int main(void) {
+#define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        STORE_TEST(test_job_is_there_after_a_reopen),
+        STORE_TEST(test_job_that_is_not_there_is_not_found),
+        STORE_TEST(test_jobs_come_newest_first_within_the_limit),
+        STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),
+        STORE_TEST(test_ten_thousand_metric_rows),
+        STORE_TEST(test_metrics_computed_again_replace_the_old),
+        STORE_TEST(test_loss_that_is_not_a_number_is_stored_as_nothing),
+        STORE_TEST(test_events_are_read_on_from_where_one_was),
+        STORE_TEST(test_text_of_people_is_text_not_sql),
+        STORE_TEST(test_newer_store_is_refused_and_left_as_it_is),
+        STORE_TEST(test_database_of_somebody_else_is_refused),
+        STORE_TEST(test_file_that_is_no_database_is_refused),
+        STORE_TEST(test_missing_folder_is_an_error_with_the_path),
+        STORE_TEST(test_damaged_pages_are_errors),
+        STORE_TEST(test_full_disk_refuses_a_job_and_later_takes_it),
+        STORE_TEST(test_acknowledged_jobs_survive_kill_9),
+        STORE_TEST(test_writes_do_not_wait_for_the_disk_and_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
