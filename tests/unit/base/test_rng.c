@@ -54,6 +54,35 @@ static void test_lanes_are_uniform(void **state) {
     assert_true(chi > 255 - 5 * 22.6 && chi < 255 + 5 * 22.6);
 }
 
+/* Every one of the 65536 values of a lane, and every bit: 20 million lanes. Chi-square with 65535
+ * degrees has mean 65535 and deviation 362. */
+static void test_every_lane_value_and_every_bit_is_as_likely(void **state) {
+    (void)state;
+    cop_rng_key key = cop_rng_derive(11, COP_RNG_MASK, 0);
+    uint32_t *bins = cop_alloc_array(65536, sizeof *bins);
+    assert_non_null(bins);
+    const uint32_t blocks = 2500000;
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint32_t counter[4] = {b, 1, 2, 3}, out[4];
+        cop_philox(counter, key, out);
+        for (int w = 0; w < 4; w++) {
+            bins[out[w] & 0xffff]++;
+            bins[out[w] >> 16]++;
+        }
+    }
+    const double lanes = blocks * 8.0, expected = lanes / 65536;
+    double chi = 0;
+    int64_t ones[16] = {0};
+    for (uint32_t v = 0; v < 65536; v++) {
+        chi += ((double)bins[v] - expected) * ((double)bins[v] - expected) / expected;
+        for (int bit = 0; bit < 16; bit++) ones[bit] += v >> bit & 1 ? bins[v] : 0;
+    }
+    cop_free(bins);
+    assert_true(chi > 65535 - 5 * 362.0 && chi < 65535 + 5 * 362.0);
+    for (int bit = 0; bit < 16; bit++)
+        assert_true(fabs((double)ones[bit] - lanes / 2) < 5 * sqrt(lanes) / 2);
+}
+
 /* Correlation of the bits of neighbouring streams: samples, layers, steps and shards; 3.2 million
  * bits each, 5 deviations. */
 static void test_neighbouring_streams_are_independent(void **state) {
@@ -85,6 +114,44 @@ static void test_keys_differ_by_seed_purpose_and_shard(void **state) {
         assert_memory_not_equal(&a, &others[i], sizeof a);
     cop_rng_key again = cop_rng_derive(1, COP_RNG_MASK, 0);
     assert_memory_equal(&a, &again, sizeof a);
+}
+
+/* Part of portable-1: values of a second implementation, in Python. */
+static void test_keys_are_those_of_portable_1(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t seed;
+        cop_rng_purpose purpose;
+        uint32_t shard, key[2];
+    } rows[] = {{0, COP_RNG_INIT, 0, {0xd991b426, 0x7e54366e}},
+                {42, COP_RNG_MASK, 7, {0xa9976148, 0x882ae3c1}},
+                {0xfedcba9876543210, COP_RNG_SYNTHETIC, 0xffffffff, {0x7fea89fd, 0x231a2fd7}}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cop_rng_key key = cop_rng_derive(rows[i].seed, rows[i].purpose, rows[i].shard);
+        assert_memory_equal(key.word, rows[i].key, sizeof key.word);
+    }
+}
+
+static void test_permutations_are_those_of_portable_1(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t n, first[6], last;
+    } rows[] = {
+        {2, {1, 0}, 0},
+        {10, {1, 4, 6, 3, 5, 7}, 0},
+        {60000, {26925, 50995, 30734, 14145, 34324, 49483}, 12559},
+        {50003000, {22800932, 39636889, 45633184, 37651612, 6152568, 46545777}, 794570},
+        {0x80000000u + 11,
+         {2133685638, 1046401328, 1546662701, 1652714785, 51427142, 125243508},
+         1639258605},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        cop_permutation p;
+        cop_permutation_init(&p, 42, 3, rows[r].n);
+        for (uint32_t i = 0; i < 6 && i < rows[r].n; i++)
+            assert_int_equal(cop_permutation_at(&p, i), rows[r].first[i]);
+        assert_int_equal(cop_permutation_at(&p, rows[r].n - 1), rows[r].last);
+    }
 }
 
 static void check_bijective(uint32_t n, uint32_t epoch) {
@@ -144,14 +211,21 @@ static void test_drop_threshold(void **state) {
     assert_int_equal(cop_rng_drop_threshold(0.5), 32768);
     assert_int_equal(cop_rng_drop_threshold(0.2), 13107);
     assert_int_equal(cop_rng_drop_threshold(0.999999), 65536);
+    assert_int_equal(cop_rng_drop_threshold(0x1p-17), 1); /* half away from zero */
+    assert_int_equal(cop_rng_drop_threshold(0x1.fffffffffffffp-18), 0);
+    assert_int_equal(cop_rng_drop_threshold(1.5 / 65536), 2);
+    assert_int_equal(cop_rng_drop_threshold(2.5 / 65536), 3);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_lanes_are_uniform),
+        cmocka_unit_test(test_every_lane_value_and_every_bit_is_as_likely),
         cmocka_unit_test(test_neighbouring_streams_are_independent),
         cmocka_unit_test(test_keys_differ_by_seed_purpose_and_shard),
+        cmocka_unit_test(test_keys_are_those_of_portable_1),
+        cmocka_unit_test(test_permutations_are_those_of_portable_1),
         cmocka_unit_test(test_permutation_is_bijective),
         cmocka_unit_test(test_permutation_inverse_of_large_sets),
         cmocka_unit_test(test_permutation_differs_by_seed_and_epoch),

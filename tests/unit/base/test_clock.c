@@ -1,0 +1,67 @@
+/* Clocks and the form of a time of day. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+
+static void test_monotonic_clock_passes_with_sleep(void **state) {
+    (void)state;
+    uint64_t before = cop_clock_ns();
+    cop_clock_sleep_ms(20);
+    uint64_t passed = cop_clock_ns() - before;
+    assert_true(passed >= 20u * 1000000u);
+    assert_true(passed < 30ull * 1000000000u); /* units, not scheduling */
+}
+
+static void test_wall_clock_agrees_with_the_c_library(void **state) {
+    (void)state;
+    int64_t before = (int64_t)time(NULL), ms = cop_clock_unix_ms(), after = (int64_t)time(NULL);
+    assert_true(ms / 1000 >= before - 1 && ms / 1000 <= after + 1);
+}
+
+static void test_times_are_formatted_in_utc(void **state) {
+    (void)state;
+    static const struct {
+        int64_t ms;
+        const char *text;
+    } rows[] = {{0, "1970-01-01T00:00:00.000Z"},
+                {999, "1970-01-01T00:00:00.999Z"},
+                {951782400007, "2000-02-29T00:00:00.007Z"},
+                {4102444799999, "2099-12-31T23:59:59.999Z"},
+                {-1, "1969-12-31T23:59:59.999Z"},
+                {-86400000, "1969-12-31T00:00:00.000Z"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char out[32];
+        assert_ptr_equal(cop_clock_format_utc(rows[i].ms, out), out);
+        assert_string_equal(out, rows[i].text);
+    }
+}
+
+static void test_the_ends_of_time_stay_in_the_buffer(void **state) {
+    (void)state;
+    struct {
+        char out[32], guard[8];
+    } b;
+    memset(&b, 0x5a, sizeof b);
+    cop_clock_format_utc(INT64_MAX, b.out);
+    assert_true(strlen(b.out) < sizeof b.out);
+    cop_clock_format_utc(INT64_MIN, b.out);
+    assert_true(strlen(b.out) < sizeof b.out);
+    for (size_t i = 0; i < sizeof b.guard; i++) assert_int_equal(b.guard[i], 0x5a);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_monotonic_clock_passes_with_sleep),
+        cmocka_unit_test(test_wall_clock_agrees_with_the_c_library),
+        cmocka_unit_test(test_times_are_formatted_in_utc),
+        cmocka_unit_test(test_the_ends_of_time_stay_in_the_buffer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,303 @@
+/* Files are whole or absent; folders, names, paths. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+
+static char folder[64];
+
+static int make_folder(void **state) {
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/coppice-test-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    return cop_folder_remove(folder, NULL) || cop_folder_exists(folder);
+}
+
+static void test_files_are_whole_or_absent(void **state) {
+    (void)state;
+    char *path = cop_path_join(folder, "file"), *text;
+    size_t size;
+    cop_file_part parts[2] = {{"hello ", 6}, {"world", 5}};
+    assert_int_equal(cop_file_write(path, parts, 2, 0600, NULL), COP_OK);
+    assert_int_equal(cop_file_read(path, 100, &text, &size, NULL), COP_OK);
+    assert_string_equal(text, "hello world");
+    assert_int_equal(size, 11);
+    cop_free(text);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    cop_error e;
+    assert_int_equal(cop_file_read(path, 10, &text, &size, &e), COP_ERR_LIMIT);
+    assert_int_equal(cop_file_read("/nowhere/x", 10, &text, &size, &e), COP_ERR_NOT_FOUND);
+    assert_non_null(strstr(e.text, "/nowhere/x"));
+    assert_int_equal(cop_file_write("/nowhere/x", parts, 2, 0600, &e), COP_ERR_NOT_FOUND);
+    char **names;
+    size_t count;
+    assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
+    assert_int_equal(count, 1); /* no temporary is left */
+    cop_free(names);
+    cop_free(path);
+}
+
+static void test_folders(void **state) {
+    (void)state;
+    char *deep = cop_path_join(folder, "a/b/c"), *file = cop_path_join(folder, "a/b/c/f"),
+         *top = cop_path_join(folder, "a");
+    assert_int_equal(cop_folder_create(deep, NULL), COP_OK);
+    assert_int_equal(cop_folder_create(deep, NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(file, "x", NULL), COP_OK);
+    cop_error e;
+    assert_int_equal(cop_folder_create(file, &e), COP_ERR_EXISTS);
+    assert_int_equal(cop_folder_remove(top, NULL), COP_OK);
+    assert_false(cop_folder_exists(top));
+    assert_int_equal(cop_folder_remove(top, NULL), COP_OK);
+    cop_free(deep);
+    cop_free(file);
+    cop_free(top);
+}
+
+static char *inside(const char *name) {
+    char *path = cop_path_join(folder, name);
+    assert_non_null(path);
+    return path;
+}
+
+static void assert_contents(const char *path, const char *expected) {
+    char *text;
+    size_t size;
+    assert_int_equal(cop_file_read(path, 1 << 20, &text, &size, NULL), COP_OK);
+    assert_int_equal(size, strlen(expected));
+    assert_string_equal(text, expected);
+    cop_free(text);
+}
+
+static void test_writing_replaces_a_file(void **state) {
+    (void)state;
+    char *path = inside("f");
+    assert_int_equal(cop_file_write_text(path, "old and long", NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(path, "new", NULL), COP_OK);
+    assert_contents(path, "new");
+    assert_int_equal(cop_file_write(path, NULL, 0, 0644, NULL), COP_OK);
+    assert_contents(path, "");
+    cop_free(path);
+}
+
+static void test_large_files_come_back_as_written(void **state) {
+    (void)state;
+    const size_t size = 5 * 1000 * 1000 + 3;
+    unsigned char *bytes = cop_alloc_raw(size);
+    for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(i * 2654435761u >> 13);
+    char *path = inside("large"), *back;
+    size_t back_size;
+    cop_file_part parts[3] = {{bytes, 1000}, {bytes, 0}, {bytes + 1000, size - 1000}};
+    assert_int_equal(cop_file_write(path, parts, 3, 0644, NULL), COP_OK);
+    assert_int_equal(cop_file_read(path, size, &back, &back_size, NULL), COP_OK);
+    assert_int_equal(back_size, size);
+    assert_int_equal(memcmp(back, bytes, size), 0);
+    assert_int_equal(back[size], 0);
+    cop_free(back);
+    cop_free(bytes);
+    cop_free(path);
+}
+
+static void test_what_is_not_a_file_is_refused_at_once(void **state) {
+    (void)state;
+    char *fifo = inside("fifo"), *text;
+    size_t size;
+    cop_error e;
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(cop_file_read(fifo, 100, &text, &size, &e), COP_ERR_INPUT); /* does not wait */
+    assert_non_null(strstr(e.text, "is not a file"));
+    assert_int_equal(cop_file_read(folder, 100, &text, &size, &e), COP_ERR_INPUT);
+    assert_false(cop_file_exists(fifo) || cop_file_exists(folder));
+    cop_free(fifo);
+}
+
+static void test_a_failed_write_leaves_no_temporary(void **state) {
+    (void)state;
+    char *path = inside("target"), *child = inside("target/child");
+    assert_int_equal(cop_folder_create(child, NULL), COP_OK);
+    assert_int_not_equal(cop_file_write_text(path, "x", NULL), COP_OK); /* a folder is there */
+    char **names;
+    size_t count;
+    assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
+    assert_int_equal(count, 1);
+    assert_string_equal(names[0], "target");
+    cop_free(names);
+    cop_free(path);
+    cop_free(child);
+}
+
+static void test_lists_are_in_byte_order(void **state) {
+    (void)state;
+    static const char *const made[] = {"b", "a10", "B", "a2", ".hidden", "\xc3\xa9"},
+                             *const expected[] = {".hidden", "B", "a10", "a2", "b", "\xc3\xa9"};
+    for (size_t i = 0; i < 6; i++) {
+        char *path = inside(made[i]);
+        assert_int_equal(cop_file_write_text(path, "", NULL), COP_OK);
+        cop_free(path);
+    }
+    char **names;
+    size_t count;
+    assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
+    assert_int_equal(count, 6);
+    for (size_t i = 0; i < 6; i++) assert_string_equal(names[i], expected[i]);
+    cop_free(names);
+}
+
+static void test_lists_of_nothing(void **state) {
+    (void)state;
+    char **names, *absent = inside("absent"), *file = inside("file");
+    size_t count;
+    assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
+    assert_int_equal(count, 0);
+    cop_free(names);
+    assert_int_equal(cop_folder_list(absent, &names, &count, NULL), COP_ERR_NOT_FOUND);
+    assert_int_equal(cop_file_write_text(file, "", NULL), COP_OK);
+    assert_int_equal(cop_folder_list(file, &names, &count, NULL), COP_ERR_IO);
+    cop_free(absent);
+    cop_free(file);
+}
+
+static void test_removal_does_not_follow_links(void **state) {
+    (void)state;
+    char *kept = inside("kept"), *file = inside("kept/file"), *tree = inside("tree"),
+         *link_in_tree = inside("tree/link"), *link_alone = inside("link");
+    assert_int_equal(cop_folder_create(kept, NULL), COP_OK);
+    assert_int_equal(cop_folder_create(tree, NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(file, "precious", NULL), COP_OK);
+    assert_int_equal(symlink(kept, link_in_tree), 0);
+    assert_int_equal(symlink(kept, link_alone), 0);
+    assert_int_equal(cop_folder_remove(tree, NULL), COP_OK);
+    assert_int_equal(cop_folder_remove(link_alone, NULL), COP_OK);
+    assert_false(cop_folder_exists(tree) || cop_folder_exists(link_alone));
+    assert_contents(file, "precious");
+    char *paths[] = {kept, file, tree, link_in_tree, link_alone};
+    for (size_t i = 0; i < 5; i++) cop_free(paths[i]);
+}
+
+static void test_files_are_renamed_and_removed(void **state) {
+    (void)state;
+    char *a = inside("a"), *b = inside("b");
+    assert_int_equal(cop_file_write_text(a, "1", NULL), COP_OK);
+    assert_int_equal(cop_file_rename(a, b, NULL), COP_OK);
+    assert_false(cop_file_exists(a));
+    assert_contents(b, "1");
+    assert_int_equal(cop_file_rename(a, b, NULL), COP_ERR_NOT_FOUND);
+    assert_int_equal(cop_file_remove(b, NULL), COP_OK);
+    assert_int_equal(cop_file_remove(b, NULL), COP_OK);
+    assert_false(cop_file_exists(b));
+    cop_free(a);
+    cop_free(b);
+}
+
+static void test_paths_join(void **state) {
+    (void)state;
+    static const char *const rows[][3] = {{"a/b", "c", "a/b/c"},
+                                          {"a/b/", "c", "a/b/c"},
+                                          {"a", "/etc", "/etc"},
+                                          {"", "c", "c"},
+                                          {"/", "c", "/c"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *path = cop_path_join(rows[i][0], rows[i][1]);
+        assert_string_equal(path, rows[i][2]);
+        cop_free(path);
+    }
+}
+
+static void assert_cache(const char *expected) {
+    char *path = cop_path_cache();
+    assert_string_equal(path, expected);
+    cop_free(path);
+}
+
+static void test_the_cache_is_where_the_environment_says(void **state) {
+    (void)state;
+    setenv("HOME", "/home/x", 1);
+    setenv("XDG_CACHE_HOME", "/xdg", 1);
+    setenv("COPPICE_CACHE", "/own", 1);
+    assert_cache("/own");
+    unsetenv("COPPICE_CACHE");
+    assert_cache("/xdg/coppice");
+    setenv("XDG_CACHE_HOME", "", 1);
+    assert_cache("/home/x/.cache/coppice");
+}
+
+static void test_space_is_known_where_there_is_a_file_system(void **state) {
+    (void)state;
+    assert_true(cop_file_space(folder) < UINT64_MAX);
+    assert_true(cop_file_space("/nowhere/at/all") == UINT64_MAX);
+}
+
+static cop_err use_folder_list(void) {
+    char **names;
+    size_t count;
+    cop_err e = cop_folder_list(folder, &names, &count, NULL);
+    if (!e) cop_free(names);
+    return e;
+}
+
+static void test_out_of_memory_is_an_error_at_every_allocation(void **state) {
+    (void)state;
+    char *path = inside("some file"), *text;
+    size_t size;
+    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_OK);
+    for (uint64_t k = 1; k <= 2; k++) {
+        cop_alloc_fail_at(k);
+        assert_int_equal(use_folder_list(), COP_ERR_NO_MEMORY);
+    }
+    cop_alloc_fail_at(1);
+    assert_int_equal(cop_file_read(path, 9, &text, &size, NULL), COP_ERR_NO_MEMORY);
+    cop_alloc_fail_at(1);
+    assert_null(cop_path_join("a", "b"));
+    for (uint64_t k = 1; k <= 3; k++) {
+        cop_alloc_fail_at(k);
+        assert_int_equal(cop_folder_remove(folder, NULL), COP_ERR_NO_MEMORY);
+    }
+    cop_alloc_fail_at(0);
+    assert_contents(path, "x");
+    cop_free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_folders, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_writing_replaces_a_file, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_large_files_come_back_as_written, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_what_is_not_a_file_is_refused_at_once, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_a_failed_write_leaves_no_temporary, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_lists_are_in_byte_order, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_lists_of_nothing, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_removal_does_not_follow_links, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_files_are_renamed_and_removed, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_paths_join, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_the_cache_is_where_the_environment_says, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_space_is_known_where_there_is_a_file_system,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_out_of_memory_is_an_error_at_every_allocation,
+                                        make_folder, remove_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,144 @@
+/* The fault seam of files: whichever write, fsync or rename fails, a file is the old one or the new
+ * one, whole, and no temporary stays. COPPICE_FAIL_IO is read once a process, so each case runs in
+ * a child; this process itself never writes through the seam. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+
+static char folder[64], path[80], other[80];
+
+static void put(const char *where, const char *text) {
+    FILE *f = fopen(where, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static int make_folder(void **state) {
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/coppice-fault-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    snprintf(path, sizeof path, "%s/f", folder);
+    snprintf(other, sizeof other, "%s/g", folder);
+    put(path, "old");
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    return cop_folder_remove(folder, NULL) != COP_OK;
+}
+
+static void assert_contents(const char *where, const char *expected) {
+    char *text;
+    size_t size;
+    assert_int_equal(cop_file_read(where, 100, &text, &size, NULL), COP_OK);
+    assert_string_equal(text, expected);
+    cop_free(text);
+}
+
+static void assert_names(size_t expected) {
+    char **names;
+    size_t count;
+    assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
+    assert_int_equal(count, expected);
+    cop_free(names);
+}
+
+static cop_err write_two_parts(void) {
+    cop_file_part parts[2] = {{"brand ", 6}, {"new", 3}};
+    return cop_file_write(path, parts, 2, 0644, NULL);
+}
+
+static cop_err rename_it(void) {
+    return cop_file_rename(path, other, NULL);
+}
+
+/* A second write in the same process: the fault comes once. */
+static cop_err write_again(void) {
+    cop_err first = write_two_parts();
+    return first == COP_ERR_NO_SPACE ? write_two_parts() : COP_ERR_INTERNAL;
+}
+
+/* Runs `what` in a child whose k-th operation fails; returns what it returned. */
+static cop_err with_fault(int k, cop_err (*what)(void)) {
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", k);
+        setenv("COPPICE_FAIL_IO", number, 1);
+        _exit((int)what());
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return (cop_err)WEXITSTATUS(status);
+}
+
+/* Operations: write, write, fsync, rename, fsync of the folder. */
+static void test_a_file_stays_old_until_it_is_renamed(void **state) {
+    (void)state;
+    for (int k = 1; k <= 4; k++) {
+        assert_int_equal(with_fault(k, write_two_parts), COP_ERR_NO_SPACE);
+        assert_contents(path, "old");
+        assert_names(1);
+    }
+}
+
+static void test_a_folder_that_cannot_be_synced_is_an_error(void **state) {
+    (void)state;
+    assert_int_equal(with_fault(5, write_two_parts), COP_ERR_NO_SPACE);
+    assert_contents(path, "brand new");
+    assert_names(1);
+}
+
+static void test_faults_beyond_the_last_operation_do_nothing(void **state) {
+    (void)state;
+    assert_int_equal(with_fault(6, write_two_parts), COP_OK);
+    assert_contents(path, "brand new");
+    assert_names(1);
+}
+
+static void test_a_fault_comes_once(void **state) {
+    (void)state;
+    assert_int_equal(with_fault(3, write_again), COP_OK);
+    assert_contents(path, "brand new");
+    assert_names(1);
+}
+
+static void test_a_failed_rename_changes_nothing(void **state) {
+    (void)state;
+    assert_int_equal(with_fault(1, rename_it), COP_ERR_NO_SPACE);
+    assert_contents(path, "old");
+    assert_int_equal(with_fault(2, rename_it), COP_ERR_NO_SPACE); /* renamed, but not synced */
+    assert_contents(other, "old");
+    assert_names(1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_file_stays_old_until_it_is_renamed, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_synced_is_an_error,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_faults_beyond_the_last_operation_do_nothing,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_a_fault_comes_once, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_a_failed_rename_changes_nothing, make_folder,
+                                        remove_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

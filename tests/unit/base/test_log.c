@@ -1,0 +1,178 @@
+/* Log lines: levels, both forms, one write a line. LABELS: quick threads */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/log.h"
+
+/* Standard error goes into a file between begin and end, so that nothing waits for a reader. */
+typedef struct capture {
+    int saved, file;
+} capture;
+
+static capture begin_capture(void) {
+    capture c = {.saved = dup(STDERR_FILENO)};
+    char name[] = "/tmp/coppice-log-XXXXXX";
+    c.file = mkstemp(name);
+    assert_true(c.file >= 0);
+    unlink(name);
+    assert_int_equal(fcntl(c.file, F_SETFL, O_APPEND), 0);
+    dup2(c.file, STDERR_FILENO);
+    return c;
+}
+
+/* What was written since begin_capture, as a string (cop_free). */
+static char *end_capture(capture c) {
+    dup2(c.saved, STDERR_FILENO);
+    close(c.saved);
+    size_t size = (size_t)lseek(c.file, 0, SEEK_END);
+    char *text = cop_alloc(size + 1);
+    assert_non_null(text);
+    assert_int_equal(pread(c.file, text, size, 0), size);
+    close(c.file);
+    return text;
+}
+
+static void test_lines_for_people(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, false);
+    capture c = begin_capture();
+    cop_log(COP_LOG_INFO, "coordinator", "job %d started", 3);
+    char *text = end_capture(c);
+    assert_int_equal(text[4], '-');
+    assert_int_equal(text[10], 'T');
+    assert_int_equal(text[23], 'Z');
+    assert_string_equal(text + 24, " info  coordinator: job 3 started\n");
+    cop_free(text);
+}
+
+static void test_lines_in_json(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, true);
+    capture c = begin_capture();
+    cop_log(COP_LOG_ERROR, "worker", "bad name \"%s\"", "a\nb");
+    char *text = end_capture(c);
+    assert_memory_equal(text, "{\"time\":\"", 9);
+    assert_string_equal(text + 9 + 24, "\",\"level\":\"error\",\"area\":\"worker\","
+                                       "\"text\":\"bad name \\\"a\\nb\\\"\"}\n");
+    cop_free(text);
+}
+
+static void test_levels_below_the_configured_are_silent(void **state) {
+    (void)state;
+    for (int level = COP_LOG_DEBUG; level <= COP_LOG_NONE; level++) {
+        cop_log_configure((cop_log_level)level, false);
+        capture c = begin_capture();
+        for (int at = COP_LOG_DEBUG; at <= COP_LOG_NONE; at++) cop_log((cop_log_level)at, "a", "x");
+        char *text = end_capture(c);
+        int lines = 0;
+        for (const char *p = text; *p; p++) lines += *p == '\n';
+        assert_int_equal(lines, COP_LOG_NONE - level); /* NONE is no level to write at */
+        cop_free(text);
+    }
+}
+
+static void test_a_quoted_peer_cannot_start_a_line(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, false);
+    capture c = begin_capture();
+    cop_log(COP_LOG_WARN, "net", "%s", "x\n2026-01-01 error: forged\x1b[2J\r\x7f");
+    char *text = end_capture(c);
+    assert_string_equal(text + 24, " warn  net: x?2026-01-01 error: forged?[2J??\n");
+    cop_free(text);
+}
+
+static void test_long_texts_are_cut(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, false);
+    char big[5000];
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    capture c = begin_capture();
+    cop_log(COP_LOG_INFO, "a", "%s", big);
+    char *text = end_capture(c);
+    assert_int_equal(strlen(text), strlen("2026-11-23T17:26:25.123Z info  a: ") + 1999 + 1);
+    assert_int_equal(text[strlen(text) - 1], '\n');
+    cop_free(text);
+}
+
+static void test_out_of_memory_still_says_the_text(void **state) {
+    (void)state;
+    for (int json = 0; json < 2; json++) {
+        cop_log_configure(COP_LOG_INFO, json);
+        capture c = begin_capture();
+        cop_alloc_fail_at(1);
+        cop_log(COP_LOG_ERROR, "store", "all is\nlost");
+        cop_alloc_fail_at(0);
+        char *text = end_capture(c);
+        assert_string_equal(text, "error store: all is?lost\n");
+        cop_free(text);
+    }
+}
+
+static void test_the_environment_names_the_level(void **state) {
+    (void)state;
+    setenv("COPPICE_LOG", "debug", 1);
+    assert_int_equal(cop_log_level_from_environment(COP_LOG_INFO), COP_LOG_DEBUG);
+    setenv("COPPICE_LOG", "none", 1);
+    assert_int_equal(cop_log_level_from_environment(COP_LOG_INFO), COP_LOG_NONE);
+    setenv("COPPICE_LOG", "loud", 1);
+    assert_int_equal(cop_log_level_from_environment(COP_LOG_WARN), COP_LOG_WARN);
+    unsetenv("COPPICE_LOG");
+    assert_int_equal(cop_log_level_from_environment(COP_LOG_ERROR), COP_LOG_ERROR);
+}
+
+enum { THREADS = 4, LINES = 500 };
+
+static void *log_lines(void *letter) {
+    char text[200];
+    memset(text, *(const char *)letter, sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    for (int i = 0; i < LINES; i++) cop_log(COP_LOG_INFO, "t", "%s", text);
+    return NULL;
+}
+
+static void test_lines_of_threads_do_not_mix(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, false);
+    static char letters[THREADS] = {'a', 'b', 'c', 'd'};
+    pthread_t threads[THREADS];
+    capture c = begin_capture();
+    for (int i = 0; i < THREADS; i++) pthread_create(&threads[i], NULL, log_lines, &letters[i]);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    char *text = end_capture(c);
+    int lines = 0;
+    for (char *rest, *line = strtok_r(text, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
+        const char *body = line + strlen("2026-11-23T17:26:25.123Z info  t: ");
+        assert_int_equal(strlen(body), 199);
+        assert_int_equal(strspn(body, (char[]){*body, '\0'}), 199);
+        lines++;
+    }
+    assert_int_equal(lines, THREADS * LINES);
+    cop_free(text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lines_for_people),
+        cmocka_unit_test(test_lines_in_json),
+        cmocka_unit_test(test_levels_below_the_configured_are_silent),
+        cmocka_unit_test(test_a_quoted_peer_cannot_start_a_line),
+        cmocka_unit_test(test_long_texts_are_cut),
+        cmocka_unit_test(test_out_of_memory_still_says_the_text),
+        cmocka_unit_test(test_the_environment_names_the_level),
+        cmocka_unit_test(test_lines_of_threads_do_not_mix),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
