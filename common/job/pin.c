@@ -102,7 +102,7 @@ static bool has_samples_for_evaluation(const Coppice__Job *m, const cop_data_vie
 static uint64_t count_steps(const Coppice__Train *t, uint64_t steps_per_epoch) {
     double steps =
         t->has_steps ? (double)t->steps : ceil(t->epochs * (double)steps_per_epoch - 1e-9);
-    return steps_per_epoch && steps >= 1 && steps <= STEPS_MAX ? (uint64_t)steps : 0;
+    return steps >= 1 && steps <= STEPS_MAX ? (uint64_t)steps : 0;
 }
 
 static uint64_t steps_per_epoch(const Coppice__Train *t, uint32_t samples) {
@@ -114,10 +114,6 @@ static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *e
     p->has_steps = p->has_steps_per_epoch = 1;
     p->steps_per_epoch = steps_per_epoch(t, p->train_samples);
     p->steps = count_steps(t, p->steps_per_epoch);
-    if (!p->steps_per_epoch)
-        return cop_document_fail(m, "train.last", error,
-                                 "train.last is drop: %u samples give no whole batch of %u",
-                                 p->train_samples, t->batch);
     if (!p->steps)
         return cop_document_fail(m, "train.epochs", error,
                                  "train.epochs is %g: expected 1 to %u steps in all, with %llu in "

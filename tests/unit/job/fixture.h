@@ -1,0 +1,87 @@
+/* Small jobs on synthetic digits. */
+#ifndef COP_TESTS_JOB_FIXTURE_H
+#define COP_TESTS_JOB_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/job/job.h"
+#include "common/wire/codec.h"
+
+#define SMALL_JOB                                                                                  \
+    "name: small\n"                                                                                \
+    "data: {source: synthetic-digits}\n"                                                           \
+    "model:\n"                                                                                     \
+    "  - dropout: {p: 0.2}\n"                                                                      \
+    "  - linear: {units: 9}\n"                                                                     \
+    "  - relu\n"                                                                                   \
+    "  - linear: {units: 10, max_norm: 2.5, bias: false}\n"                                        \
+    "train: {epochs: 2, batch: 30, shards: 4}\n"                                                   \
+    "optimizer: {sgd: {rate: 0.1, momentum: 0.9}}\n"
+
+static inline cop_data *small_data(void) {
+    cop_data *data = NULL;
+    cop_error error = {0};
+    if (cop_data_make_synthetic(3, 100, 40, &data, &error)) fail_msg("%s", error.text);
+    return data;
+}
+
+static inline Coppice__Job *parse_job(const char *text) {
+    Coppice__Job *message = NULL;
+    cop_error error = {0};
+    if (cop_document_parse_job(text, strlen(text), "job.yaml", &message, &error))
+        fail_msg("%s", error.text);
+    return message;
+}
+
+/* The job of `text`, with up to two assignments of --set (NULL: none). */
+static inline cop_err try_job(const char *text, const char *set, const char *also,
+                              const cop_data *data, cop_job **out, cop_error *error) {
+    Coppice__Job *message = parse_job(text);
+    cop_err e = set ? cop_document_set(message, set, error) : COP_OK;
+    if (!e && also) e = cop_document_set(message, also, error);
+    if (!e) e = cop_job_create(message, data, out, error);
+    if (e) cop_proto_free(&message->base);
+    return e;
+}
+
+static inline cop_job *make_job(const char *set, const cop_data *data) {
+    cop_job *job = NULL;
+    cop_error error = {0};
+    if (try_job(SMALL_JOB, set, NULL, data, &job, &error)) fail_msg("%s", error.text);
+    return job;
+}
+
+/* A new folder of this process, removed by the caller. */
+static inline char *new_folder(void) {
+    char name[] = "/tmp/coppice-test-XXXXXX";
+    assert_non_null(mkdtemp(name));
+    return cop_strdup(name);
+}
+
+static inline void drop_folder(char *folder) {
+    cop_folder_remove(folder, NULL);
+    cop_free(folder);
+}
+
+static inline float *new_floats(const cop_job *job) {
+    return cop_alloc((size_t)cop_model_floats(job->model) * sizeof(float));
+}
+
+static inline float *first_weights(const cop_job *job) {
+    float *flat = new_floats(job);
+    cop_model_init(job->model, job->seed, flat);
+    return flat;
+}
+
+#endif

@@ -1,0 +1,362 @@
+/* Checkpoints: exact resuming, falling back from damaged ones, keeping and dropping, a full disk.
+ */
+#include "unit/job/fixture.h"
+
+#include <sys/wait.h>
+
+typedef struct fixture {
+    cop_data *data;
+    cop_job *job;
+    float *weights, *momentum;
+    char *folder;
+    size_t size;
+} fixture;
+
+static int setup(void **state) {
+    fixture *f = cop_alloc(sizeof *f);
+    f->data = small_data();
+    f->job = make_job("train.steps=1000", f->data);
+    f->weights = first_weights(f->job);
+    f->momentum = first_weights(f->job);
+    f->folder = new_folder();
+    f->size = (size_t)cop_model_floats(f->job->model) * sizeof(float);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture *f = *state;
+    drop_folder(f->folder);
+    cop_free(f->weights), cop_free(f->momentum);
+    cop_job_destroy(f->job);
+    cop_data_destroy(f->data);
+    cop_free(f);
+    return 0;
+}
+
+/* The weights of a step are made up: the first one is the step's number. */
+static cop_checkpoint checkpoint_at(fixture *f, uint64_t step) {
+    f->weights[0] = (float)step;
+    f->momentum[0] = (float)step * -2.0f;
+    return (cop_checkpoint){.step = step,
+                            .weights = f->weights,
+                            .states = {f->momentum},
+                            .train_loss_sum = 0x1.fffffffffffffp-3 * (double)step,
+                            .train_samples = 10 * step,
+                            .train_correct = 9 * step,
+                            .seconds = 0.1 * (double)step,
+                            .best_error = 1.0 / 3};
+}
+
+static void save(fixture *f, uint64_t step, bool best) {
+    cop_checkpoint c = checkpoint_at(f, step);
+    cop_error error = {0};
+    c.is_best = best;
+    if (cop_checkpoint_save(f->job, f->folder, &c, &error)) fail_msg("%s", error.text);
+}
+
+/* The step that a resume of `job` would start from; 0: none. `notes` may be NULL. */
+static uint64_t resume_as(fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
+    float *weights = new_floats(job), *states[2] = {new_floats(job), NULL};
+    cop_checkpoint c;
+    cop_err e = cop_checkpoint_load(job, f->folder, weights, states, &c, notes, error);
+    if (!e) {
+        checkpoint_at(f, c.step); /* what must have come back */
+        assert_memory_equal(weights, f->weights, f->size);
+        assert_memory_equal(states[0], f->momentum, f->size);
+    }
+    cop_free(weights), cop_free(states[0]);
+    return e ? 0 : c.step;
+}
+
+static uint64_t resume(fixture *f, cop_str *notes) {
+    cop_error error = {0};
+    return resume_as(f, f->job, notes, &error);
+}
+
+static bool exists(const fixture *f, const char *name) {
+    char *path = cop_path_join(f->folder, name);
+    bool there = cop_folder_exists(path) || cop_file_exists(path);
+    cop_free(path);
+    return there;
+}
+
+static void test_everything_comes_back_exactly(void **state) {
+    fixture *f = *state;
+    save(f, 500, true);
+    float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
+    cop_checkpoint c, saved = checkpoint_at(f, 500);
+    assert_int_equal(cop_checkpoint_load(f->job, f->folder, weights, states, &c, NULL, NULL),
+                     COP_OK);
+    assert_int_equal(c.step, 500);
+    assert_memory_equal(weights, f->weights, f->size);
+    assert_memory_equal(states[0], f->momentum, f->size);
+    assert_memory_equal(&c.train_loss_sum, &saved.train_loss_sum, 8);
+    assert_memory_equal(&c.seconds, &saved.seconds, 8);
+    assert_memory_equal(&c.best_error, &saved.best_error, 8);
+    assert_int_equal(c.train_samples, 5000);
+    assert_int_equal(c.train_correct, 4500);
+    assert_true(c.is_best);
+    cop_free(weights), cop_free(states[0]);
+}
+
+static void test_files_are_where_the_manual_says(void **state) {
+    fixture *f = *state;
+    save(f, 500, false);
+    assert_true(exists(f, "checkpoints/step-00000500/model.safetensors"));
+    assert_true(exists(f, "checkpoints/step-00000500/optimizer.safetensors"));
+    assert_true(exists(f, "checkpoints/step-00000500/state.json"));
+    assert_false(exists(f, "checkpoints/writing") || exists(f, "checkpoints/best"));
+    char *path = cop_path_join(f->folder, "checkpoints/latest"), *text;
+    size_t size;
+    assert_int_equal(cop_file_read(path, 100, &text, &size, NULL), COP_OK);
+    assert_string_equal(text, "step-00000500\n");
+    cop_free(path), cop_free(text);
+}
+
+static void test_no_checkpoint_is_not_found(void **state) {
+    fixture *f = *state;
+    cop_error error = {0};
+    assert_int_equal(resume_as(f, f->job, NULL, &error), 0);
+    assert_int_equal(error.code, COP_ERR_NOT_FOUND);
+}
+
+static void test_keeps_the_newest_and_the_best(void **state) {
+    fixture *f = *state;
+    for (uint64_t step = 100; step <= 600; step += 100) save(f, step, step == 200);
+    assert_false(exists(f, "checkpoints/step-00000100") || exists(f, "checkpoints/step-00000300"));
+    assert_true(exists(f, "checkpoints/step-00000200") && exists(f, "checkpoints/step-00000400"));
+    assert_true(exists(f, "checkpoints/step-00000500") && exists(f, "checkpoints/step-00000600"));
+    assert_int_equal(resume(f, NULL), 600);
+}
+
+static void test_earlier_life_of_a_folder_is_left_behind(void **state) {
+    fixture *f = *state;
+    for (uint64_t step = 500; step <= 900; step += 100) save(f, step, false);
+    save(f, 100, false); /* started again from the beginning */
+    assert_int_equal(resume(f, NULL), 100);
+    assert_false(exists(f, "checkpoints/step-00000900"));
+}
+
+static void test_steps_beyond_eight_digits_sort_as_numbers(void **state) {
+    fixture *f = *state;
+    cop_job *job = make_job("train.steps=4000000000", f->data);
+    cop_checkpoint c = checkpoint_at(f, 99999999);
+    assert_int_equal(cop_checkpoint_save(job, f->folder, &c, NULL), COP_OK);
+    c = checkpoint_at(f, 3000000000);
+    assert_int_equal(cop_checkpoint_save(job, f->folder, &c, NULL), COP_OK);
+    assert_true(exists(f, "checkpoints/step-3000000000") && exists(f, "checkpoints/step-99999999"));
+    cop_error error = {0};
+    char *latest = cop_path_join(f->folder, "checkpoints/latest");
+    cop_file_remove(latest, NULL);
+    assert_true(resume_as(f, job, NULL, &error) == 3000000000);
+    cop_free(latest);
+    cop_job_destroy(job);
+}
+
+static void alter(const fixture *f, const char *name, size_t at, bool cut) {
+    char *path = cop_path_join(f->folder, name), *bytes;
+    size_t size;
+    assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
+    at %= size;
+    bytes[at] ^= 4;
+    cop_file_part part = {bytes, cut ? at : size};
+    assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
+    cop_free(path), cop_free(bytes);
+}
+
+static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
+    fixture *f = *state;
+    static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "state.json"};
+    for (int file = 0; file < 3; file++) {
+        for (size_t at = 0; at < 3000; at += 137) {
+            char name[80];
+            cop_str notes = {0};
+            save(f, 100, false);
+            save(f, 200, false);
+            snprintf(name, sizeof name, "checkpoints/step-00000200/%s", files[file]);
+            alter(f, name, at, at % 2);
+            if (resume(f, &notes) != 100) fail_msg("%s, byte %zu", files[file], at);
+            assert_non_null(strstr(cop_str_text(&notes), "step-00000200/"));
+            assert_non_null(
+                strstr(cop_str_text(&notes), "; going back to the checkpoint before it\n"));
+            cop_str_fini(&notes);
+        }
+    }
+}
+
+static void test_every_byte_of_the_state_counts(void **state) {
+    fixture *f = *state;
+    save(f, 100, false);
+    char *path = cop_path_join(f->folder, "checkpoints/step-00000100/state.json"), *bytes;
+    size_t size;
+    assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
+    for (size_t at = 0; at < size; at++) {
+        bytes[at] ^= 1;
+        cop_file_part part = {bytes, size};
+        assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
+        if (resume(f, NULL)) fail_msg("byte %zu", at);
+        bytes[at] ^= 1;
+    }
+    cop_free(path), cop_free(bytes);
+}
+
+static void test_missing_files_fall_back(void **state) {
+    fixture *f = *state;
+    cop_str notes = {0};
+    save(f, 100, false);
+    save(f, 200, false);
+    char *path = cop_path_join(f->folder, "checkpoints/step-00000200/optimizer.safetensors");
+    assert_int_equal(cop_file_remove(path, NULL), COP_OK);
+    assert_int_equal(resume(f, &notes), 100);
+    cop_free(path);
+    cop_str_fini(&notes);
+}
+
+static void test_half_written_checkpoint_is_not_seen(void **state) {
+    fixture *f = *state;
+    save(f, 100, false);
+    char *writing = cop_path_join(f->folder, "checkpoints/writing");
+    assert_int_equal(cop_folder_create(writing, NULL), COP_OK);
+    assert_int_equal(resume(f, NULL), 100);
+    save(f, 200, false);
+    assert_false(cop_folder_exists(writing));
+    assert_int_equal(resume(f, NULL), 200);
+    cop_free(writing);
+}
+
+static void test_checkpoint_of_another_job_is_refused(void **state) {
+    fixture *f = *state;
+    static const char *const changes[] = {"seed=2",
+                                          "train={steps: 1000, batch: 20, shards: 4}",
+                                          "optimizer.sgd.rate=0.2",
+                                          "model.0.dropout.p=0.3",
+                                          "data.validation=10",
+                                          "optimizer.sgd.schedule=cosine"};
+    save(f, 100, false);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        cop_job *other = NULL;
+        cop_error error = {0};
+        assert_int_equal(
+            try_job(SMALL_JOB, "train.steps=1000", changes[i], f->data, &other, &error), COP_OK);
+        assert_int_equal(resume_as(f, other, NULL, &error), 0);
+        assert_int_equal(error.code, COP_ERR_INPUT);
+        assert_non_null(strstr(error.text, " is a checkpoint of another job: its model, training, "
+                                           "seed or data differ from this one's"));
+        cop_job_destroy(other);
+    }
+}
+
+static void test_what_decides_no_bit_may_change(void **state) {
+    fixture *f = *state;
+    static const char *const changes[] = {"name=other",
+                                          "priority=5",
+                                          "limits.workers=3",
+                                          "evaluate.every=7",
+                                          "checkpoint={every: 9, keep: 1}",
+                                          "train.steps=100",
+                                          "train.epochs=900"};
+    save(f, 100, false);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        cop_job *other = NULL;
+        cop_error error = {0};
+        assert_int_equal(
+            try_job(SMALL_JOB, "train.steps=1000", changes[i], f->data, &other, &error), COP_OK);
+        if (resume_as(f, other, NULL, &error) != 100) fail_msg("%s: %s", changes[i], error.text);
+        cop_job_destroy(other);
+    }
+}
+
+static void test_checkpoint_beyond_the_end_is_refused(void **state) {
+    fixture *f = *state;
+    save(f, 100, false);
+    cop_job *shorter = make_job("train.steps=99", f->data);
+    cop_error error = {0};
+    assert_int_equal(resume_as(f, shorter, NULL, &error), 0);
+    assert_non_null(strstr(error.text, " is of step 100: the job ends at step 99"));
+    cop_job_destroy(shorter);
+}
+
+static void test_optimizer_without_state(void **state) {
+    fixture *f = *state;
+    cop_job *plain = make_job("optimizer.sgd.momentum=0", f->data);
+    cop_checkpoint c = {.step = 3, .weights = f->weights, .best_error = -1}, back;
+    float *weights = new_floats(plain), *states[2] = {NULL, NULL};
+    cop_error error = {0};
+    if (cop_checkpoint_save(plain, f->folder, &c, &error)) fail_msg("%s", error.text);
+    if (cop_checkpoint_load(plain, f->folder, weights, states, &back, NULL, &error))
+        fail_msg("%s", error.text);
+    assert_int_equal(back.step, 3);
+    assert_true(back.best_error == -1);
+    cop_free(weights);
+    cop_job_destroy(plain);
+}
+
+/* In a process of its own, where the k-th write, fsync or rename finds the disk full. Returns its
+ * exit status: 0 saved, 1 NO_SPACE. */
+static int save_with_fault(const fixture *f, int k) {
+    pid_t child = fork();
+    if (child == 0) {
+        char number[16];
+        snprintf(number, sizeof number, "%d", k);
+        setenv("COPPICE_FAIL_IO", number, 1);
+        execl("/proc/self/exe", "checkpoint", "--save", f->folder, (char *)NULL);
+        _exit(3);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static int save_and_exit(const char *folder) {
+    void *state;
+    setup(&state);
+    fixture *f = state;
+    cop_checkpoint c = checkpoint_at(f, 300);
+    cop_err e = cop_checkpoint_save(f->job, folder, &c, NULL);
+    teardown(&state);
+    return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
+}
+
+static void test_full_disk_leaves_the_older_ones(void **state) {
+    fixture *f = *state;
+    int k = 1, status;
+    save(f, 100, false);
+    save(f, 200, false);
+    for (; (status = save_with_fault(f, k)) != 0; k++) {
+        if (status != 1) fail_msg("fault %d: status %d", k, status);
+        uint64_t step = resume(f, NULL);
+        assert_true(step == 200 || exists(f, "checkpoints/step-00000300"));
+        assert_true(exists(f, "checkpoints/step-00000100"));
+        assert_true(exists(f, "checkpoints/step-00000200"));
+        assert_false(exists(f, "checkpoints/writing"));
+        assert_true(k < 100);
+    }
+    assert_true(k > 8); /* three files and a rename, each with write and fsync */
+    assert_int_equal(resume(f, NULL), 300);
+}
+
+#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "--save") == 0) return save_and_exit(argv[2]);
+    const struct CMUnitTest tests[] = {
+        EACH(test_everything_comes_back_exactly),
+        EACH(test_files_are_where_the_manual_says),
+        EACH(test_no_checkpoint_is_not_found),
+        EACH(test_keeps_the_newest_and_the_best),
+        EACH(test_earlier_life_of_a_folder_is_left_behind),
+        EACH(test_steps_beyond_eight_digits_sort_as_numbers),
+        EACH(test_damaged_checkpoint_falls_back_to_the_one_before),
+        EACH(test_every_byte_of_the_state_counts),
+        EACH(test_missing_files_fall_back),
+        EACH(test_half_written_checkpoint_is_not_seen),
+        EACH(test_checkpoint_of_another_job_is_refused),
+        EACH(test_what_decides_no_bit_may_change),
+        EACH(test_checkpoint_beyond_the_end_is_refused),
+        EACH(test_optimizer_without_state),
+        EACH(test_full_disk_leaves_the_older_ones),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
