@@ -24,8 +24,11 @@ void cop_clock_sleep_ms(unsigned ms) {
 
 const char *cop_clock_format_utc(int64_t unix_ms, char out[32]) {
     int64_t ms = unix_ms % 1000;
-    if (ms < 0) ms += 1000; /* before 1970 */
-    time_t seconds = (time_t)((unix_ms - ms) / 1000);
+    time_t seconds = (time_t)(unix_ms / 1000);
+    if (ms < 0) { /* before 1970: round towards the past */
+        ms += 1000;
+        seconds--;
+    }
     struct tm parts;
     gmtime_r(&seconds, &parts);
     size_t length = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &parts);

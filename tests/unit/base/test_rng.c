@@ -33,13 +33,13 @@ static void test_philox_known_answers(void **state) {
     }
 }
 
-/* 16-bit lanes of 2.5 million blocks (20 million draws) in 256 bins: chi-square with 255 degrees,
+/* 16-bit lanes of 1.25 million blocks (10 million draws) in 256 bins: chi-square with 255 degrees,
  * mean 255, deviation 22.6. */
 static void test_lanes_are_uniform(void **state) {
     (void)state;
     cop_rng_key key = cop_rng_derive(1, COP_RNG_MASK, 3);
     uint64_t bins[256] = {0};
-    const uint32_t blocks = 2500000;
+    const uint32_t blocks = 1250000;
     for (uint32_t b = 0; b < blocks; b++) {
         uint32_t counter[4] = {b % 98, b / 98, 2, 7}, out[4];
         cop_philox(counter, key, out);
@@ -54,14 +54,14 @@ static void test_lanes_are_uniform(void **state) {
     assert_true(chi > 255 - 5 * 22.6 && chi < 255 + 5 * 22.6);
 }
 
-/* Every one of the 65536 values of a lane, and every bit: 20 million lanes. Chi-square with 65535
+/* Every one of the 65536 values of a lane, and every bit: 10 million lanes. Chi-square with 65535
  * degrees has mean 65535 and deviation 362. */
 static void test_every_lane_value_and_every_bit_is_as_likely(void **state) {
     (void)state;
     cop_rng_key key = cop_rng_derive(11, COP_RNG_MASK, 0);
     uint32_t *bins = cop_alloc_array(65536, sizeof *bins);
     assert_non_null(bins);
-    const uint32_t blocks = 2500000;
+    const uint32_t blocks = 1250000;
     for (uint32_t b = 0; b < blocks; b++) {
         uint32_t counter[4] = {b, 1, 2, 3}, out[4];
         cop_philox(counter, key, out);
