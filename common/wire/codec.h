@@ -1,12 +1,11 @@
-/* Frames (docs/PROTOCOL.md): 64-byte header {magic "COPW", version, type, header length, part
- * lengths, XXH3} + protobuf header
- * (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are never inside
+/* Frames (docs/PROTOCOL.md): 64-byte header {magic "COPW", version, type, lengths, XXH3} + protobuf
+ * header (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are never inside
  * protobuf.
  *
  * Layout of the 64 bytes, little-endian: 0 magic u32 0x57504f43; 4 version u16 (=
  * COP_PROTOCOL_MAJOR); 6 type u16; 8 protobuf length u32; 12 flags u32 (bit i: part i is there); 16
- * part lengths u64 x 4; 48 XXH3 of the header with this field and the next as zero + the protobuf
- * bytes, u64; 56 XXH3 of everything after the padding that follows the protobuf bytes, u64.
+ * part lengths u64 x 4; 48 XXH3 of everything before the parts, with this field as zero, u64; 56
+ * XXH3 of everything from the parts on, u64.
  *
  * Hostile input (W5): every length is checked before it is used, unpacking runs on a budgeted
  * arena, enums, UTF-8 and NULs are checked. */
@@ -26,8 +25,8 @@ void cop_codec_encode(const cop_message *message, void *out);
  * and nothing is held. */
 cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
-/* protobuf-c allocator with a byte budget over an arena (cop_alloc), for unpacking outside input.
- */
+/* ---- protobuf-c with a byte budget: messages live in an arena (cop_alloc) ---- */
+
 /* Unpack with the budget; free with cop_proto_free. PROTOCOL if malformed or over budget; strings
  * are checked for UTF-8 and NULs, enums for known values, nesting is bounded by the schema (no
  * recursive types). */

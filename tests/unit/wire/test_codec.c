@@ -236,17 +236,16 @@ static void test_same_message_gives_same_bytes(void **state) {
 static void test_golden_frame(void **state) {
     (void)state;
     static const unsigned char golden[128] = {
-        0x43, 0x4f, 0x50, 0x57, 1,        0,           7,  0,    6, 0,    0, 0,
-        0,    0,    0,    0,    [48] = 0, [64] = 0x08, 50, 0x10, 0, 0x18, 0};
+        0x43, 0x4f, 0x50,        0x57, 1,           0,    7,           0,    6,    0,
+        0,    0,    0,           0,    0,           0,    [48] = 0x40, 0x74, 0xc1, 0xae,
+        0xf6, 0x1e, 0x5a,        0xaf, [56] = 0xc2, 0x94, 0xd3,        0x38, 0x05, 0x80,
+        0x06, 0x2d, [64] = 0x08, 0x32, 0x10,        0x00, 0x18,        0x00};
     cop_message m = {.type = COP_MESSAGE_NOTHING, .nothing = {.retry_ms = 50}};
-    cop_buffer *frame = encode(&m), *expected = buffer_of(golden, sizeof golden);
-    seal(expected);
+    cop_buffer *frame = encode(&m);
     assert_int_equal(frame->size, sizeof golden);
-    assert_memory_equal(frame->data, expected->data, sizeof golden);
-    assert_int_equal(cop_load_u64((char *)frame->data + 56),
-                     0x2d06800538d394c2ull); /* of nothing */
+    assert_memory_equal(frame->data, golden, sizeof golden);
+    assert_int_equal(decode_bytes(golden, sizeof golden, NULL), COP_OK);
     cop_buffer_release(frame);
-    cop_buffer_release(expected);
 }
 
 static void test_every_flipped_bit_is_refused(void **state) {
