@@ -13,8 +13,16 @@
  * leases -> RESULTs -> ACTION_UPDATE -> UPDATED -> [ACTION_METRICS] -> at an epoch's end
  * [evaluation leases -> ACTION_EVALUATED] -> [ACTION_CHECKPOINT, asynchronous] -> next step ... ->
  * last step: evaluation, final ACTION_CHECKPOINT (final = true) -> CHECKPOINTED -> COMPLETED,
- * ACTION_UNLOAD. Pause: the step under way is finished, ACTION_CHECKPOINT, PAUSED, ACTION_UNLOAD.
- * Cancel: leases are canceled, CANCELED, ACTION_UNLOAD at once. */
+ * ACTION_UNLOAD. Pause: the step under way is finished, ACTION_CHECKPOINT (unless this step was
+ * saved already, or nothing was trained), PAUSED, ACTION_UNLOAD. Cancel: leases are canceled,
+ * CANCELED, ACTION_UNLOAD at once.
+ *
+ * What a host must do: answer every LOAD with JOB_LOADED or JOB_FAILED (a job that was canceled
+ * meanwhile is unloaded after JOB_LOADED; after JOB_FAILED nothing is resident), every UPDATE of a
+ * job that is still there with UPDATED, every CHECKPOINT with CHECKPOINTED, every DIVERGED with
+ * JOB_FAILED. Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes
+ * with its UPDATE (the host's from then on, unless UPDATED is not ok), or by a later DROP.
+ * A checkpoint is also asked for when an evaluation is the best so far, at the step evaluated. */
 #ifndef COP_COORDINATOR_CORE_H
 #define COP_COORDINATOR_CORE_H
 
@@ -158,8 +166,8 @@ typedef struct coord_action {
         uint32_t retry_ms;
         bool drain, unknown;
     } nothing;
-    /* blocks ascending, together all shards; borrowed until the next coord_core_step. Sum of losses
-     * by D5's tree over the blocks. */
+    /* blocks ascending, together all shards that have samples: a block whose shards are all absent
+     * (short last batch) is left out. Borrowed until the next coord_core_step. */
     struct {
         const coord_block *blocks;
         uint32_t count, batch;

@@ -66,10 +66,10 @@ void steps_go_on(coord_core *core, core_job *job, uint64_t now) {
 }
 
 void steps_begin(coord_core *core, core_job *job, uint64_t now) {
-    /* An evaluation that was cut off by a pause or a crash is made up for. */
     job->phase = PHASE_HOLDING;
-    bool leaves = job->pause || core->stopping;
-    if (evaluation_due(job) && !leaves)
+    if (job->pause || core->stopping) /* even at the end: an evaluation may be due */
+        jobs_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
+    else if (evaluation_due(job)) /* one that was cut off by a pause or a crash is made up for */
         begin_evaluation(job);
     else
         steps_go_on(core, job, now);

@@ -267,8 +267,8 @@ static cop_err remove_entry(const char *path, cop_error *error) {
 cop_err cop_folder_remove(const char *path, cop_error *error) {
     struct stat info;
     if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
-    char **names;
-    size_t count;
+    char **names = NULL;
+    size_t count = 0;
     cop_err e = cop_folder_list(path, &names, &count, error);
     if (e == COP_ERR_NOT_FOUND) return COP_OK;
     COP_TRY(e);

@@ -277,7 +277,7 @@ static cop_err load_from(const cop_job *job, const paths *p, float *weights, flo
         return cop_fail(error, COP_ERR_CORRUPT, "%s is of step %llu, its state of step %llu",
                         p->model, (unsigned long long)step, (unsigned long long)c->step);
     if (step > job->steps)
-        return cop_fail(error, COP_ERR_INPUT, "%s is of step %llu: the job ends at step %llu",
+        return cop_fail(error, COP_ERR_LIMIT, "%s is of step %llu: the job ends at step %llu",
                         p->model, (unsigned long long)step, (unsigned long long)job->steps);
     return COP_OK;
 }
@@ -288,8 +288,8 @@ typedef struct loader {
     float *weights, **states;
     cop_checkpoint *out;
     cop_str *notes;
-    cop_error *error; /* keeps why an undamaged checkpoint does not fit the job */
-    bool misfit;
+    cop_error *error;
+    cop_error beyond; /* of the first whole one whose step the job does not reach */
 } loader;
 
 /* NOT_FOUND: this one will not do. */
@@ -309,12 +309,14 @@ static cop_err try_step(loader *l, uint64_t step) {
     }
     if (!e) return COP_OK;
     if (e == COP_ERR_NO_MEMORY) return no_memory(l->error);
-    if (e == COP_ERR_INPUT && !l->misfit) {
-        l->misfit = true;
+    if (e == COP_ERR_INPUT) { /* the folder is another job's */
         if (l->error) *l->error = why;
+        return e;
     }
+    if (e == COP_ERR_LIMIT && !l->beyond.code) l->beyond = why;
     if (l->notes)
-        cop_str_printf(l->notes, "%s; going back to the checkpoint before it\n", why.text);
+        cop_str_printf(l->notes, "%s%s; going back to the checkpoint before it",
+                       l->notes->length ? "\n" : "", why.text);
     return COP_ERR_NOT_FOUND;
 }
 
@@ -330,7 +332,7 @@ static cop_err try_all(loader *l, cop_error *error) {
         if (!has_latest || steps[i] != latest) e = try_step(l, steps[i]);
     cop_free(steps);
     if (e != COP_ERR_NOT_FOUND) return e;
-    if (l->misfit) return COP_ERR_INPUT;
+    if (l->beyond.code) return cop_fail(error, COP_ERR_INPUT, "%s", l->beyond.text);
     return cop_fail(error, e, "there is no whole checkpoint in %s", l->checkpoints);
 }
 
@@ -339,7 +341,7 @@ cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weigh
                             cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return no_memory(error);
-    loader l = {job, checkpoints, weights, states, checkpoint, notes, error, false};
+    loader l = {job, checkpoints, weights, states, checkpoint, notes, error, {0}};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
     return e;

@@ -113,7 +113,7 @@ def test_nothing_generated_is_tracked(tracked):
 def test_nothing_is_local_to_a_workplace(root, tracked):
     """No host of packages and no absolute path of somebody's machine: a clone builds anywhere."""
     host = r"\b(deb|ftp\w*|security|archive|ports|snapshot|httpredir)\.(debian|ubuntu)\.(org|com|net)"
-    local = r"(?<![\w.])/(home/\w+|work|Users)/"
+    local = r"(?<![\w.])/(home/\w\w+|work|Users)/"
     found = []
     for path in tracked:
         try:

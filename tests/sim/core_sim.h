@@ -105,7 +105,7 @@ typedef struct sim_job {
     uint64_t step, weights, next;
     sim_saved saved, saving;
     double step_loss[SIM_STEPS + 1], evaluated[SIM_STEPS + 1], epoch[SIM_STEPS + 1];
-    uint64_t not_finite_step, failed_step, reopened_step;
+    bool not_finite[SIM_STEPS + 1], failed[SIM_STEPS + 1]; /* at most once per step */
 } sim_job;
 
 typedef struct sim {
@@ -210,8 +210,8 @@ static inline void sim_update(sim *s, const coord_action *a) {
     sim_job *j = &s->job[a->job];
     coord_event e = {.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step, .ok = true};
     assert_true(j->loaded && !j->updating && a->step == j->step + 1);
-    if (sim_faulty(s, 2) && j->reopened_step != a->step && j->not_finite_step != a->step) {
-        j->reopened_step = j->not_finite_step = a->step;
+    if (sim_faulty(s, 2) && !j->not_finite[a->step]) {
+        j->not_finite[a->step] = true;
         e.ok = false;
         e.result.first = a->update.blocks[sim_below(s, a->update.count)].first;
     } else {
@@ -417,12 +417,12 @@ static inline void sim_compute(sim *s, uint32_t w, const sim_message *m) {
         x->gradient = sim_node(m->weights, a->step, first, end, present, &r.loss);
     }
     r.correct = r.samples / 3;
-    if (sim_faulty(s, 2) && j->not_finite_step != a->step) {
+    if (sim_faulty(s, 2) && !j->not_finite[a->step]) {
         r.finite = false;
-        j->not_finite_step = a->step;
-    } else if (sim_faulty(s, 2) && j->failed_step != a->step) {
+        j->not_finite[a->step] = true;
+    } else if (sim_faulty(s, 2) && !j->failed[a->step]) {
         r.failed = true;
-        j->failed_step = a->step;
+        j->failed[a->step] = true;
     }
     x->result = (coord_event){.type = COORD_EVENT_RESULT, .worker = x->id, .job = a->job};
     x->result.step = a->step;
@@ -546,6 +546,7 @@ static inline void sim_fault(sim *s) {
         break;
     default:
         e.type = COORD_EVENT_JOB_EVALUATE;
+        sim_feed(s, &e);
         break;
     }
     if (s->now < s->faults_until)

@@ -21,6 +21,7 @@ static char folder[64], path[80], other[80];
 static void put(const char *where, const char *text) {
     FILE *f = fopen(where, "w");
     assert_non_null(f);
+    if (!f) return; /* never: tells the analyser */
     assert_true(fputs(text, f) >= 0);
     assert_int_equal(fclose(f), 0);
 }

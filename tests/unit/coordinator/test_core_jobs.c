@@ -471,6 +471,28 @@ static void test_resume_takes_a_pause_back_before_it_took_effect(void **state) {
     fx_destroy(f);
 }
 
+static void test_pause_in_the_last_evaluation_does_not_skip_it(void **state) {
+    (void)state;
+    fixture *f = start(1, with_evaluation());
+    fx_work_to(f, 1, 1, 30); /* the last evaluation is out */
+    fx_gone(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    f->loaded_step = 30;
+    f->hold_load = true;
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1); /* while it is loaded */
+    f->hold_load = false;
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_LOADED, .job = 1, .loaded = {.step = 30}});
+    assert_int_equal(f->state[1], COORD_PAUSED);
+    fx_join(f, 2, 1, 7);
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    assert_int_equal(fx_last(f, COORD_ACTION_EVALUATED)->step, 30);
+    fx_destroy(f);
+}
+
 static void test_job_that_was_added_as_paused_waits(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
@@ -733,6 +755,7 @@ int main(void) {
         cmocka_unit_test(test_pause_without_workers_takes_effect_at_once),
         cmocka_unit_test(test_pause_of_a_queued_job_needs_no_load),
         cmocka_unit_test(test_resume_takes_a_pause_back_before_it_took_effect),
+        cmocka_unit_test(test_pause_in_the_last_evaluation_does_not_skip_it),
         cmocka_unit_test(test_job_that_was_added_as_paused_waits),
         cmocka_unit_test(test_cancel_drops_results),
         cmocka_unit_test(test_cancel_while_updating_leaves_the_gradients_to_the_host),

@@ -323,7 +323,7 @@ static void test_ten_thousand_queued_jobs_and_500_workers_are_fast(void **state)
     double rate = events / (seconds() - began);
     print_message("%.0f decisions a second\n", rate);
 #if defined(NDEBUG) || !defined(COP_DEBUG)
-    assert_true(rate > 100000);
+    assert_true(rate > 50000); /* several times that on an idle machine */
 #endif
     began = seconds();
     for (uint64_t job = JOBS; job > 4; job--) {

@@ -1,4 +1,5 @@
-/* The store: what was acknowledged is there after a reopen and after kill -9; newer and damaged
+/* LABELS: quick threads
+ * The store: what was acknowledged is there after a reopen and after kill -9; newer and damaged
  * files are refused; metrics of a step that is computed again are replaced. */
 #include <fcntl.h>
 #include <math.h>

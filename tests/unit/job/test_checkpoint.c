@@ -179,7 +179,7 @@ static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
             if (resume(f, &notes) != 100) fail_msg("%s, byte %zu", files[file], at);
             assert_non_null(strstr(cop_str_text(&notes), "step-00000200/"));
             assert_non_null(
-                strstr(cop_str_text(&notes), "; going back to the checkpoint before it\n"));
+                strstr(cop_str_text(&notes), "; going back to the checkpoint before it"));
             cop_str_fini(&notes);
         }
     }
@@ -277,6 +277,22 @@ static void test_checkpoint_beyond_the_end_is_refused(void **state) {
     cop_job_destroy(shorter);
 }
 
+static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
+    fixture *f = *state;
+    cop_str notes = {0};
+    for (uint64_t step = 100; step <= 300; step += 100) save(f, step, false);
+    alter(f, "checkpoints/step-00000300/state.json", 5, false);
+    alter(f, "checkpoints/step-00000200/model.safetensors", 5, false);
+    assert_int_equal(resume(f, &notes), 100);
+    const char *second = strchr(cop_str_text(&notes), '\n');
+    assert_non_null(
+        strstr(cop_str_text(&notes), "step-00000300/state.json is damaged; going back"));
+    assert_non_null(
+        strstr(second, "step-00000200/model.safetensors was altered or is truncated; going back"));
+    assert_null(strchr(second + 1, '\n'));
+    cop_str_fini(&notes);
+}
+
 static void test_optimizer_without_state(void **state) {
     fixture *f = *state;
     cop_job *plain = make_job("optimizer.sgd.momentum=0", f->data);
@@ -355,6 +371,7 @@ int main(int argc, char **argv) {
         EACH(test_checkpoint_of_another_job_is_refused),
         EACH(test_what_decides_no_bit_may_change),
         EACH(test_checkpoint_beyond_the_end_is_refused),
+        EACH(test_each_damaged_checkpoint_is_a_line_of_the_notes),
         EACH(test_optimizer_without_state),
         EACH(test_full_disk_leaves_the_older_ones),
     };
