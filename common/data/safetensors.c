@@ -113,7 +113,7 @@ typedef struct json {
 } json;
 
 static void skip_blanks(json *j) {
-    while (j->at < j->end && strchr(" \t\r\n", *j->at)) j->at++;
+    while (j->at < j->end && *j->at && strchr(" \t\r\n", *j->at)) j->at++;
 }
 
 static bool take(json *j, char c) {

@@ -17,7 +17,9 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
-    atomic_int pipes; /* connections that stand */
+    atomic_int pipes;         /* connections that stand */
+    atomic_uint interrupts;   /* how often cop_link_interrupt was called */
+    unsigned seen_interrupts; /* when the call under way began */
 } nng_link;
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
@@ -54,8 +56,10 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     nng_aio_set_timeout(link->aio,
                         now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
     operation(link->ctx, link->aio);
-    /* A cancel that came between two operations found none to cancel. */
-    if (atomic_load(&link->base.canceled)) nng_aio_cancel(link->aio);
+    /* A cancel or interrupt that came between two operations found none to cancel. */
+    if (atomic_load(&link->base.canceled) ||
+        atomic_load(&link->interrupts) != link->seen_interrupts)
+        nng_aio_cancel(link->aio);
     nng_aio_wait(link->aio);
     return nng_aio_result(link->aio);
 }
@@ -64,6 +68,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
                         uint32_t timeout_ms, cop_error *error) {
     nng_link *link = (nng_link *)(void *)base;
     uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
+    link->seen_interrupts = atomic_load(&link->interrupts);
     nng_msg *frame = net_make_frame(request);
     cop_message_fini(request);
     if (!frame) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -87,6 +92,12 @@ static void nng_cancel(cop_link *base) {
     nng_aio_cancel(((nng_link *)(void *)base)->aio);
 }
 
+static void nng_interrupt(cop_link *base) {
+    nng_link *link = (nng_link *)(void *)base;
+    atomic_fetch_add(&link->interrupts, 1);
+    nng_aio_cancel(link->aio);
+}
+
 static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
     nng_close(link->socket);
@@ -96,7 +107,7 @@ static void nng_link_close(cop_link *base) {
 }
 
 static const net_link_ops nng_ops = {
-    .call = nng_call, .cancel = nng_cancel, .interrupt = nng_cancel, .close = nng_link_close};
+    .call = nng_call, .cancel = nng_cancel, .interrupt = nng_interrupt, .close = nng_link_close};
 
 /* Socket options and the dialer, which connects in the background. */
 static int open_socket(nng_link *link, const char *url) {
