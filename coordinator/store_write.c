@@ -11,7 +11,8 @@
 #include "common/base/log.h"
 #include "coordinator/store_state.h"
 
-#define QUEUE_MAX 16384  /* waiting writes; metrics beyond are dropped, new jobs beyond twice that \
+#define QUEUE_MAX                                                                                  \
+    16384                /* waiting writes; metrics beyond are dropped, new jobs beyond twice that \
                           */
 #define SPARE_MAX   1024 /* finished writes kept for reuse */
 #define BATCH_MS    100  /* metrics wait so long for company */

@@ -164,6 +164,7 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
     bool own_shards = job->train && job->train->has_shards;
     COP_TRY(resolve(&job->base, &job->base, error));
+    COP_ASSERT(job->train != NULL);
     if (!own_shards && job->train->shards > job->train->batch)
         job->train->shards = job->train->batch;
     for (size_t i = 0; i < job->n_model; i++) {

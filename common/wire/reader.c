@@ -13,7 +13,7 @@
 /* ---- scalars ---- */
 
 bool cop_field_in_range(const cop_field_row *row, double value) {
-    if (!cop_field_is_ranged(row)) return true;
+    if (!row || !cop_field_is_ranged(row)) return true;
     if (row->above ? !(value > row->least) : !(value >= row->least)) return false;
     return row->below ? value < row->most : value <= row->most;
 }

@@ -132,6 +132,7 @@ static inline uint64_t sim_next(sim *s) {
 }
 
 static inline uint64_t sim_below(sim *s, uint64_t n) {
+    COP_ASSERT(n > 0);
     return sim_next(s) % n;
 }
 

@@ -583,7 +583,8 @@ static void test_timeout_fails_a_running_job(void **state) {
     assert_int_equal(f->state[1], COORD_RUNNING);
     fx_tick(f, 200);
     assert_int_equal(f->state[1], COORD_FAILED);
-    assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "limits.timeout"));
+    const coord_action *failed = fx_last(f, COORD_ACTION_STATE);
+    assert_true(failed && strstr(failed->text, "limits.timeout"));
     fx_destroy(f);
 }
 

@@ -247,6 +247,7 @@ static void test_first_worker_pins_the_fingerprint_and_others_are_told_why(void 
         told += strstr(f->history[i].text, "w1 gets no lease") != NULL;
     }
     assert_non_null(pinned);
+    if (!pinned) return;
     assert_int_equal(pinned->fingerprint, 222);
     assert_int_equal(pinned->worker, 2);
     assert_int_equal(told, 1);

@@ -320,8 +320,9 @@ static void test_database_of_somebody_else_is_refused(void **state) {
 static void test_file_that_is_no_database_is_refused(void **state) {
     const place *p = *state;
     FILE *f = fopen(p->path, "wb");
-    for (int i = 0; i < 5000; i++) fputc(i * 7 & 255, f);
-    fclose(f);
+    if (!f) fail_msg("cannot write %s", p->path);
+    for (int i = 0; f && i < 5000; i++) fputc(i * 7 & 255, f);
+    if (f) fclose(f);
     cop_error error = {0};
     assert_int_equal(open_error(p, &error), COP_ERR_CORRUPT);
     assert_non_null(strstr(error.text, p->path));

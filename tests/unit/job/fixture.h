@@ -75,6 +75,7 @@ static inline void drop_folder(char *folder) {
 }
 
 static inline float *new_floats(const cop_job *job) {
+    COP_ASSERT(job != NULL);
     return cop_alloc((size_t)cop_model_floats(job->model) * sizeof(float));
 }
 

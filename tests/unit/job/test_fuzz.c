@@ -2,7 +2,7 @@
  * in every run. */
 #include "unit/job/fixture.h"
 
-#include "fuzz/fuzz_job.c"
+#include "fuzz/fuzz_job.c" // NOLINT(bugprone-suspicious-include)
 
 #define ROUNDS 30000
 

@@ -10,7 +10,7 @@
 
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
-#include "fuzz/fuzz_frame.c"
+#include "fuzz/fuzz_frame.c" // NOLINT(bugprone-suspicious-include)
 #include "proto/wire.pb-c.h"
 
 static cop_buffer *buffer_of(const void *bytes, size_t size) {
