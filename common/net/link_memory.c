@@ -225,16 +225,19 @@ static void delist(memory_link *link) {
 
 static void memory_close(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
-    uv_mutex_lock(&link->hub->mutex);
+    net_hub *hub = link->hub; /* the server may free the link as soon as it is unlocked */
+    atomic_fetch_add(&hub->references, 1);
+    uv_mutex_lock(&hub->mutex);
     delist(link);
     uv_mutex_lock(&link->mutex);
     link->closed = true;
     bool at_server = link->at_server;
-    if (link->hub->server && !link->cut)
-        net_server_note(link->hub->server, NET_ITEM_GONE, link->request.connection);
+    if (hub->server && !link->cut)
+        net_server_note(hub->server, NET_ITEM_GONE, link->request.connection);
     uv_mutex_unlock(&link->mutex);
-    uv_mutex_unlock(&link->hub->mutex);
+    uv_mutex_unlock(&hub->mutex);
     if (!at_server) free_link(link); /* else the server does when it lets go */
+    net_hub_release(hub);
 }
 
 static const net_link_ops memory_ops = {.call = memory_call,
