@@ -62,7 +62,8 @@ static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_pa
                                .labels = part->labels + first + at,
                                .rows = (const char *)part->samples +
                                        (size_t)(first + at) * part->stride};
-        cop_pass_eval(pass, flat, &samples, &result);
+        const cop_eval_place place = {.seed = job->message->seed, .first_sample = first + at};
+        cop_pass_eval(pass, flat, &place, &samples, &result);
         sum->loss += result.loss;
         sum->correct += result.correct;
         sum->samples += result.samples;
@@ -78,8 +79,8 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     if (!data->test.count)
         return cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", data->name);
-    COP_TRY(
-        cop_pass_create(job->model, kernels, job->numerics, EVALUATE_COLUMNS, false, &pass, error));
+    COP_TRY(cop_pass_create(job->model, kernels, job->numerics, EVALUATE_COLUMNS, COP_PASS_EVAL,
+                            &pass, error));
     double loss = 0;
     uint64_t correct = 0;
     for (uint32_t first = 0; first < data->test.count; first += COP_EVAL_SLICE) {

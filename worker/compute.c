@@ -272,8 +272,8 @@ static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error
     int columns = train ? k->train_columns : EVALUATE_COLUMNS;
     for (int i = 0; i < c->threads; i++)
         if (!passes[i])
-            COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns, train,
-                                    &passes[i], error));
+            COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns,
+                                    train ? COP_PASS_TRAIN : COP_PASS_EVAL, &passes[i], error));
     return COP_OK;
 }
 
@@ -431,7 +431,9 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
 static void evaluate_piece(worker_compute *c, int thread, int item) {
     piece *p = &c->pieces[item];
     cop_samples samples = piece_samples(c, p);
-    cop_pass_eval(c->job->evaluate[thread], c->job->weights->data, &samples, &p->result);
+    const cop_eval_place place = {.seed = c->job->job->message->seed,
+                                  .first_sample = c->lease->lease.first + (uint32_t)p->row};
+    cop_pass_eval(c->job->evaluate[thread], c->job->weights->data, &place, &samples, &p->result);
 }
 
 static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,

@@ -72,8 +72,9 @@ static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
 
 static cop_err check_memory(const cop_job *job, cop_error *error) {
     uint64_t limit = job->message->limits->memory,
-             needed = cop_pass_bytes(
-                 job->model, (int)(job->batch < COLUMNS_MAX ? job->batch : COLUMNS_MAX), true);
+             needed = cop_pass_bytes(job->model,
+                                     (int)(job->batch < COLUMNS_MAX ? job->batch : COLUMNS_MAX),
+                                     COP_PASS_TRAIN);
     if (!limit || needed <= limit) return COP_OK;
     char a[32], b[32];
     return cop_document_fail(job->message, "limits.memory", error,
@@ -163,9 +164,21 @@ static char *resolve_file(const char *job_path, const char *folder, const char *
     return path;
 }
 
+static cop_err check_idx_files(const Coppice__Job *m, const char *part,
+                               const Coppice__DataFiles *files, cop_error *error) {
+    char path[64];
+    if (files->images && files->labels) return COP_OK;
+    snprintf(path, sizeof path, "data.%s", part);
+    return cop_document_fail(
+        m, path, error, "data.%s.%s is missing: expected a text (IDX file of %s)", part,
+        files->images ? "labels" : "images", files->images ? "labels" : "samples");
+}
+
 static cop_err open_idx(const Coppice__Job *m, const char *job_path, const char *folder,
                         cop_data **out, cop_error *error) {
     const Coppice__DataFiles *train = m->data->train, *test = m->data->test;
+    if (train) COP_TRY(check_idx_files(m, "train", train, error));
+    if (test) COP_TRY(check_idx_files(m, "test", test, error));
     if (!train || !test)
         return cop_document_fail(m, "data.source", error,
                                  "data.source is idx: expected data.train and data.test, each with "
@@ -199,7 +212,7 @@ void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out) {
     *out = (cop_plan_figures){.flop_per_sample = cop_model_flop(job->model)};
     out->wire_bytes_per_step =
         2 * flat * (uint64_t)workers + (uint64_t)job->batch * (job->sample_stride + 4);
-    out->worker_bytes = cop_pass_bytes(job->model, columns, true) + 3 * flat;
+    out->worker_bytes = cop_pass_bytes(job->model, columns, COP_PASS_TRAIN) + 3 * flat;
     /* Two versions of weights and state, and one gradient from each worker. */
     out->coordinator_bytes =
         flat * (2 * (1 + (uint64_t)cop_optimizer_states(&job->optimizer)) + (uint64_t)workers);

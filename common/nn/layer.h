@@ -17,15 +17,21 @@
 typedef enum cop_scope { COP_SCOPE_SAMPLE = 1, COP_SCOPE_SHARD = 2 } cop_scope;
 typedef enum cop_variant { COP_VARIANT_INVERTED = 1, COP_VARIANT_CLASSIC = 2 } cop_variant;
 typedef enum cop_mode { COP_MODE_TRAIN = 1, COP_MODE_EVAL = 2, COP_MODE_MC = 3 } cop_mode;
+typedef enum cop_inference { COP_INFERENCE_MOMENTS = 1, COP_INFERENCE_MEAN = 2 } cop_inference;
 typedef enum cop_init { COP_INIT_HE = 1, COP_INIT_GLOROT = 2, COP_INIT_TORCH = 3 } cop_init;
 
 /* What the job file says of one layer; fields that a kind does not have are 0. */
 typedef struct cop_layer_spec {
-    char kind[32]; /* "linear", "relu", "dropout" ... */
-    int32_t units;
-    double p;        /* probability to drop */
-    double max_norm; /* 0: none */
-    bool bias;
+    char kind[32];                   /* "linear", "relu", "dropout" ... */
+    int32_t units;                   /* conv2d: channels */
+    int32_t pieces;                  /* maxout */
+    int32_t kernel, stride, padding; /* in pixels; stride 0: kernel */
+    int32_t draws;                   /* dropconnect, inference moments */
+    double p;                        /* probability to drop */
+    double slope;                    /* leaky_relu */
+    double max_norm;                 /* 0: none */
+    bool bias, drop_bias;
+    cop_inference inference;
     cop_init init;
     cop_scope scope;
     cop_variant variant;
@@ -59,9 +65,10 @@ typedef struct cop_layer {
     int32_t index; /* in the job file's list; the `layer` word of D3 */
     cop_shape in, out;
     int32_t parameter_first, parameter_count; /* indices in the model's table */
-    /* Where its masks start in the pass's arena, in uint16 words for 16 columns: times ld / 16
-     * (mask layers). */
+    /* Where what it keeps starts in the pass's arena, in uint16 words for 16 columns: times ld / 16
+     * (layers with mask_words). */
     int64_t mask_offset;
+    const struct cop_layer *next; /* in the model; NULL: the last */
 } cop_layer;
 
 /* What a layer sees while it runs. One per compute thread, filled by the pass. */
@@ -69,18 +76,22 @@ typedef struct cop_layer_context {
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
     void *workspace; /* COP_GEMM_WORKSPACE bytes */
+    void *scratch;   /* what ops->scratch asked for, 64-byte aligned */
     cop_mode mode;
     int columns, ld;
     const int *segments; /* shard boundaries among the columns: segment_count + 1 offsets */
     int segment_count;
-    const cop_rng_key *mask_keys; /* per column: derive(seed, mask, shard) */
-    const uint32_t *samples;      /* per column: index of the sample within its shard */
-    const uint32_t *no_samples;   /* per column: 0, the sample word of scope `shard` */
-    uint32_t step;
-    const float *weights; /* the model's flat buffer */
-    float *gradients;     /* likewise; NULL outside training */
+    /* Random numbers (D3). Per column; train: derive(seed, mask | noise, shard); mc: both
+     * derive(seed, ensemble, 0); eval: both derive(seed, draws, 0). */
+    const cop_rng_key *mask_keys, *noise_keys;
+    const uint32_t *samples;    /* per column: index of the sample in its shard; mc and eval: in the
+                                   whole part that is evaluated */
+    const uint32_t *no_samples; /* per column: 0, the sample word of scope `shard` */
+    uint32_t step;              /* train: from 1; mc: the member's number, from 0; eval: 0 */
+    const float *weights;       /* the model's flat buffer */
+    float *gradients;           /* likewise; NULL outside training */
     const cop_parameter *parameters;
-    uint16_t *masks; /* the pass's mask arena */
+    uint16_t *masks; /* the pass's arena of what layers keep; train and mc */
 } cop_layer_context;
 
 /* What backward reads of the forward pass, besides the masks (bits). */
@@ -109,8 +120,11 @@ typedef struct cop_layer_ops {
     /* Initial values (D3, purpose init: counter (block, 0, layer, parameter index)); NULL: none. */
     void (*init)(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
                  float *flat);
-    /* Words (uint16) of masks that `ld` columns need; NULL: none, and the layer draws nothing. */
-    int64_t (*mask_words)(const cop_layer *layer, int ld); /* proportional to ld */
+    /* Words (uint16) that the layer keeps of a forward pass over `ld` columns, proportional to ld:
+     * masks, noise, which piece won; NULL: none. There in train and mc mode. */
+    int64_t (*mask_words)(const cop_layer *layer, int ld);
+    /* Bytes of scratch memory for one forward or backward; NULL: none. */
+    size_t (*scratch)(const cop_layer *layer, int ld);
     /* y = f(x). x and y never overlap unless in_place is set (then they may be equal). */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
     /* dx (NULL: not needed) from dy; parameter gradients (sums over each shard, combined by D5's
@@ -118,12 +132,21 @@ typedef struct cop_layer_ops {
      */
     void (*backward)(const cop_layer *layer, const cop_layer_context *c, const float *x,
                      const float *y, const float *dy, float *dx);
+    /* Purely element-wise layers: y[i] = f(x[i]), x may be y. */
+    void (*map)(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,
+                size_t count);
+    /* Mask layers, after a forward in train or mc mode: the factor that each element was multiplied
+     * by (0 or a scale, or the noise), [values][ld] feature-major. */
+    void (*factors)(const cop_layer *layer, const cop_layer_context *c, float *out);
+    /* Does this layer do the work of the next one too, in eval mode? NULL: no. */
+    bool (*absorbs_next)(const cop_layer *layer);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */
     double (*flop)(const cop_layer *layer);
     bool in_place;
     cop_layer_keeps keeps; /* for in_place layers: the pass shares buffers only where nobody misses
                               the old contents */
     unsigned reads;        /* cop_layer_reads, for backward */
+    bool drops;            /* draws at random: has no place after the last layer with weights */
     bool wants_flat;       /* as first layer with weights it has the network's input flattened */
 } cop_layer_ops;
 

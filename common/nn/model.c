@@ -96,6 +96,7 @@ static cop_err bind_shapes(cop_model *model, const cop_shape *input, cop_error *
     for (int i = 0; i < model->layer_count; i++) {
         cop_layer *layer = &model->layers[i];
         layer->in = shape;
+        layer->next = i + 1 < model->layer_count ? layer + 1 : NULL;
         cop_err e = layer->ops->shape(layer, error);
         if (e != COP_OK) {
             cop_error_prefix(error, "model[%d] %s", i, layer->ops->kind);
@@ -151,7 +152,7 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
     for (int i = 0; i < model->layer_count; i++)
         if (model->layers[i].parameter_count > 0) weighted = i;
     for (int i = weighted + 1; i < model->layer_count; i++)
-        if (model->layers[i].ops->mask_words)
+        if (model->layers[i].ops->drops)
             return cop_fail(error, COP_ERR_INPUT,
                             "model[%d] %s: it would drop outputs of the network, expected before "
                             "the last layer with weights (model[%d] %s)",

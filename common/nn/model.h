@@ -67,10 +67,17 @@ cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, co
 /* Per-thread state to run a model: activations, masks, scratch. Sized once for at most max_columns
  * samples; running it allocates nothing. NO_MEMORY possible. */
 typedef struct cop_pass cop_pass;
+/* What a pass is for. Each also evaluates. MEMBERS: thinned networks too (mode mc). */
+typedef enum cop_pass_purpose {
+    COP_PASS_EVAL = 0,
+    COP_PASS_TRAIN = 1,
+    COP_PASS_MEMBERS = 2
+} cop_pass_purpose;
 cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_numerics numerics,
-                        int max_columns, bool training, cop_pass **out, cop_error *error);
+                        int max_columns, cop_pass_purpose purpose, cop_pass **out,
+                        cop_error *error);
 void cop_pass_destroy(cop_pass *pass);
-size_t cop_pass_bytes(const cop_model *model, int max_columns, bool training); /* for plan */
+size_t cop_pass_bytes(const cop_model *model, int max_columns, cop_pass_purpose purpose);
 
 /* Shards [shard_first, shard_first + shard_count) of one step: an aligned block of D5. samples
  * holds their rows in order. */
@@ -93,13 +100,22 @@ typedef struct cop_pass_result {
  * gradient sum. */
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result);
+/* Which samples an evaluation sees: what layers that draw at random need (D3). */
+typedef struct cop_eval_place {
+    uint64_t seed;         /* the job's */
+    uint32_t first_sample; /* number of the first one in the part that is evaluated */
+} cop_eval_place;
 /* Forward in eval mode; any number of samples up to max_columns at a time (the caller slices; sums
  * are in sample order: D10, f64). */
-void cop_pass_eval(cop_pass *pass, const float *weights, const cop_samples *samples,
-                   cop_pass_result *result);
-/* Logits in eval mode: out[outputs][ld] feature-major pointer valid until the next call; *ld as in
- * kernel.h. */
-const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_samples *samples,
-                             int *ld);
+void cop_pass_eval(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                   const cop_samples *samples, cop_pass_result *result);
+/* Outputs in eval mode: [outputs][ld] feature-major, valid until the next call; *ld as in kernel.h.
+ */
+const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                             const cop_samples *samples, int *ld);
+/* Likewise of one thinned network, member `member` (from 0) of the ensemble of D3: dropout is on.
+ * The pass is for MEMBERS. */
+const float *cop_pass_member(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                             uint32_t member, const cop_samples *samples, int *ld);
 
 #endif

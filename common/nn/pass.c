@@ -20,15 +20,15 @@ struct cop_pass {
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
     int max_columns;
-    bool training;
+    cop_pass_purpose purpose;
     int lowest;         /* the lowest layer with weights: backward ends there */
     void *memory;       /* all that follows */
     float **outputs;    /* [layers + 1]: the input, then each layer's output */
     float *gradient[2]; /* [largest output of a layer from `lowest` up][ld] */
-    uint16_t *masks;
-    void *workspace;
+    uint16_t *masks;    /* what layers keep; not there in a pass that only evaluates */
+    void *workspace, *scratch;
     /* per column */
-    cop_rng_key *keys;
+    cop_rng_key *keys, *noise_keys;
     uint32_t *samples, *no_samples;
     int32_t *labels, *argmax;
     float *losses;
@@ -129,6 +129,16 @@ static size_t mask_words(const cop_model *model, int ld) {
     return (size_t)words;
 }
 
+static size_t scratch_bytes(const cop_model *model, int ld) {
+    size_t most = 0;
+    for (int i = 0; i < cop_model_layer_count(model); i++) {
+        const cop_layer *layer = cop_model_layer(model, i);
+        const size_t bytes = layer->ops->scratch ? layer->ops->scratch(layer, ld) : 0;
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
 /* Gives every array its place in the block at c->base, or measures the block if that is NULL. */
 static void plan(cop_pass *pass, carver *c) {
     const cop_model *model = pass->model;
@@ -137,33 +147,37 @@ static void plan(cop_pass *pass, carver *c) {
     while (!cop_model_layer(model, pass->lowest)->ops->parameters) pass->lowest++;
     pass->outputs = carve(c, (size_t)cop_model_layer_count(model) + 1, sizeof *pass->outputs);
     pass->workspace = carve(c, COP_GEMM_WORKSPACE, 1);
+    pass->scratch = carve(c, scratch_bytes(model, (int)ld), 1);
     pass->keys = carve(c, ld, sizeof *pass->keys);
+    pass->noise_keys = carve(c, ld, sizeof *pass->noise_keys);
     pass->samples = carve(c, ld, sizeof *pass->samples);
     pass->no_samples = carve(c, ld, sizeof *pass->no_samples);
     pass->labels = carve(c, ld, sizeof *pass->labels);
     pass->argmax = carve(c, ld, sizeof *pass->argmax);
     pass->losses = carve(c, ld, sizeof *pass->losses);
-    if (!pass->training) {
+    if (pass->purpose != COP_PASS_EVAL)
+        pass->masks = carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
+    if (pass->purpose != COP_PASS_TRAIN) {
         plan_inference(pass, c, ld);
         return;
     }
     plan_training(pass, c, ld);
-    pass->masks = carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
     pass->segments = carve(c, COP_SHARDS_MAX + 1, sizeof *pass->segments);
     pass->shard_losses = carve(c, COP_SHARDS_MAX, sizeof *pass->shard_losses);
     pass->present = carve(c, COP_SHARDS_MAX, sizeof *pass->present);
     pass->ops = carve(c, (size_t)2 * COP_SHARDS_MAX, sizeof *pass->ops);
 }
 
-size_t cop_pass_bytes(const cop_model *model, int max_columns, bool training) {
-    cop_pass pass = {.model = model, .max_columns = max_columns, .training = training};
+size_t cop_pass_bytes(const cop_model *model, int max_columns, cop_pass_purpose purpose) {
+    cop_pass pass = {.model = model, .max_columns = max_columns, .purpose = purpose};
     carver c = {0};
     plan(&pass, &c);
     return c.used + sizeof pass;
 }
 
 cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_numerics numerics,
-                        int max_columns, bool training, cop_pass **out, cop_error *error) {
+                        int max_columns, cop_pass_purpose purpose, cop_pass **out,
+                        cop_error *error) {
     COP_ASSERT(max_columns >= 1 && max_columns <= COP_BATCH_MAX);
     *out = NULL;
     cop_pass *pass = cop_alloc(sizeof *pass);
@@ -173,7 +187,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
         .kernels = kernels,
         .gemm = cop_gemm_for(numerics),
         .max_columns = max_columns,
-        .training = training,
+        .purpose = purpose,
     };
     carver c = {0};
     plan(pass, &c);
@@ -216,19 +230,32 @@ static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns,
     for (int s = 0; s < work->shard_count; s++) {
         const int size = work->shard_sizes[s];
         COP_ASSERT(size >= 0 && size <= columns - column);
-        const cop_rng_key key =
-            cop_rng_derive(work->seed, COP_RNG_MASK, (uint32_t)(work->shard_first + s));
+        const uint32_t shard = (uint32_t)(work->shard_first + s);
+        const cop_rng_key key = cop_rng_derive(work->seed, COP_RNG_MASK, shard);
+        const cop_rng_key noise_key = cop_rng_derive(work->seed, COP_RNG_NOISE, shard);
         pass->segments[s] = column;
         pass->present[s] = size > 0;
         for (int i = 0; i < size; i++, column++) {
             pass->keys[column] = key;
+            pass->noise_keys[column] = noise_key;
             pass->samples[column] = (uint32_t)i;
         }
     }
     COP_ASSERT(column == columns);
     pass->segments[work->shard_count] = column;
     memset(pass->keys + column, 0, (size_t)(ld - column) * sizeof *pass->keys);
+    memset(pass->noise_keys + column, 0, (size_t)(ld - column) * sizeof *pass->noise_keys);
     memset(pass->samples + column, 0, (size_t)(ld - column) * sizeof *pass->samples);
+}
+
+/* The same for an evaluation: one key for all, samples by their absolute numbers. */
+static void take_place(cop_pass *pass, const cop_eval_place *place, cop_rng_purpose purpose,
+                       int ld) {
+    const cop_rng_key key = cop_rng_derive(place->seed, purpose, 0);
+    for (int i = 0; i < ld; i++) {
+        pass->keys[i] = pass->noise_keys[i] = key;
+        pass->samples[i] = place->first_sample + (uint32_t)i;
+    }
 }
 
 static cop_layer_context context_of(cop_pass *pass, const float *weights, int columns) {
@@ -236,7 +263,12 @@ static cop_layer_context context_of(cop_pass *pass, const float *weights, int co
         .kernels = pass->kernels,
         .gemm = pass->gemm,
         .workspace = pass->workspace,
+        .scratch = pass->scratch,
         .mode = COP_MODE_EVAL,
+        .mask_keys = pass->keys,
+        .noise_keys = pass->noise_keys,
+        .samples = pass->samples,
+        .no_samples = pass->no_samples,
         .columns = columns,
         .ld = columns_padded(columns),
         .weights = weights,
@@ -253,9 +285,17 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
     else
         pass->kernels->load_f32(samples->rows, samples->stride, samples->count, samples->features,
                                 input, c->ld);
+    bool absorbed = false;
     for (int i = 0; i < cop_model_layer_count(pass->model); i++) {
         const cop_layer *layer = cop_model_layer(pass->model, i);
-        layer->ops->forward(layer, c, pass->outputs[i], pass->outputs[i + 1]);
+        const float *x = pass->outputs[i];
+        float *y = pass->outputs[i + 1];
+        if (!absorbed)
+            layer->ops->forward(layer, c, x, y);
+        else if (x != y)
+            memcpy(y, x, (size_t)cop_shape_size(&layer->out) * (size_t)c->ld * sizeof *y);
+        absorbed = c->mode == COP_MODE_EVAL && !absorbed && layer->ops->absorbs_next &&
+                   layer->ops->absorbs_next(layer);
     }
 }
 
@@ -314,7 +354,7 @@ static double sum_losses(cop_pass *pass, int shard_count) {
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result) {
     const cop_model *model = pass->model;
-    COP_ASSERT(pass->training);
+    COP_ASSERT(pass->purpose == COP_PASS_TRAIN);
     COP_ASSERT(samples->count >= 0 && samples->count <= pass->max_columns);
     COP_ASSERT(samples->features == cop_model_features(model));
     *result = (cop_pass_result){.samples = samples->count};
@@ -328,9 +368,6 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     c.mode = COP_MODE_TRAIN;
     c.segments = pass->segments;
     c.segment_count = work->shard_count;
-    c.mask_keys = pass->keys;
-    c.samples = pass->samples;
-    c.no_samples = pass->no_samples;
     c.step = work->step;
     c.masks = pass->masks;
     c.gradients = gradients;
@@ -342,22 +379,39 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     run_backward(pass, &c);
 }
 
-const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_samples *samples,
-                             int *ld) {
+static const float *run_inference(cop_pass *pass, const cop_layer_context *c,
+                                  const cop_samples *samples, int *ld) {
     COP_ASSERT(samples->count >= 1 && samples->count <= pass->max_columns);
     COP_ASSERT(samples->features == cop_model_features(pass->model));
-    const cop_layer_context c = context_of(pass, weights, samples->count);
-    run_forward(pass, &c, samples);
-    *ld = c.ld;
+    run_forward(pass, c, samples);
+    *ld = c->ld;
     return pass->outputs[cop_model_layer_count(pass->model)];
 }
 
-void cop_pass_eval(cop_pass *pass, const float *weights, const cop_samples *samples,
-                   cop_pass_result *result) {
+const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                             const cop_samples *samples, int *ld) {
+    const cop_layer_context c = context_of(pass, weights, samples->count);
+    take_place(pass, place, COP_RNG_DRAWS, c.ld);
+    return run_inference(pass, &c, samples, ld);
+}
+
+const float *cop_pass_member(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                             uint32_t member, const cop_samples *samples, int *ld) {
+    COP_ASSERT(pass->purpose == COP_PASS_MEMBERS);
+    cop_layer_context c = context_of(pass, weights, samples->count);
+    c.mode = COP_MODE_MC;
+    c.step = member;
+    c.masks = pass->masks;
+    take_place(pass, place, COP_RNG_ENSEMBLE, c.ld);
+    return run_inference(pass, &c, samples, ld);
+}
+
+void cop_pass_eval(cop_pass *pass, const float *weights, const cop_eval_place *place,
+                   const cop_samples *samples, cop_pass_result *result) {
     *result = (cop_pass_result){.samples = samples->count};
     if (samples->count == 0) return;
     int ld;
-    cop_pass_logits(pass, weights, samples, &ld);
+    cop_pass_logits(pass, weights, place, samples, &ld);
     const cop_layer_context c = context_of(pass, weights, samples->count);
     take_labels(pass, samples, ld);
     run_loss(pass, &c, NULL);

@@ -161,17 +161,30 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
     return COP_OK;
 }
 
+/* Sets the field of that name, an enum, if the message has it and it is not set. */
+static void inherit_field(cop_proto *message, const char *name, int value) {
+    const cop_proto_field *field = cop_reflect_find(message->descriptor, name);
+    if (!field || cop_reflect_is_set(message, field)) return;
+    memcpy(cop_reflect_put(message, field), &value, sizeof value);
+}
+
+/* A mask layer follows the job's defaults where it does not say otherwise. */
+static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defaults) {
+    for (unsigned i = 0; i < layer->base.descriptor->n_fields; i++) {
+        const cop_proto_field *field = &layer->base.descriptor->fields[i];
+        if (!cop_reflect_is_set(&layer->base, field)) continue;
+        cop_proto *kind = cop_reflect_message(&layer->base, field, 0);
+        inherit_field(kind, "scope", (int)defaults->scope);
+        inherit_field(kind, "variant", (int)defaults->variant);
+    }
+}
+
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
     bool own_shards = job->train && job->train->has_shards;
     COP_TRY(resolve(&job->base, &job->base, error));
     COP_ASSERT(job->train != NULL);
     if (!own_shards && job->train->shards > job->train->batch)
         job->train->shards = job->train->batch;
-    for (size_t i = 0; i < job->n_model; i++) {
-        Coppice__Dropout *d = job->model[i]->dropout;
-        if (!d) continue;
-        if (!d->has_scope) d->has_scope = 1, d->scope = job->dropout->scope;
-        if (!d->has_variant) d->has_variant = 1, d->variant = job->dropout->variant;
-    }
+    for (size_t i = 0; i < job->n_model; i++) inherit(job->model[i], job->dropout);
     return COP_OK;
 }

@@ -82,6 +82,14 @@ static void dropout_backward(const cop_layer *layer, const cop_layer_context *c,
                                c->ld);
 }
 
+static void dropout_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
+    const size_t count = (size_t)units(layer) * (size_t)c->ld;
+    for (size_t i = 0; i < count; i++) out[i] = 1.0f;
+    if (layer->spec.p > 0)
+        c->kernels->mask_apply(cop_layer_masks(layer, c), out, kept_scale(layer), out, units(layer),
+                               c->ld);
+}
+
 static double dropout_flop(const cop_layer *layer) {
     return units(layer);
 }
@@ -92,7 +100,9 @@ const cop_layer_ops cop_layer_dropout = {
     .mask_words = dropout_mask_words,
     .forward = dropout_forward,
     .backward = dropout_backward,
+    .factors = dropout_factors,
     .flop = dropout_flop,
+    .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
 };

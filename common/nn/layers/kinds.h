@@ -1,13 +1,18 @@
-/* The kinds of layers, one per file of this folder; for the registry alone. Everyone else asks
- * cop_layer_find. */
+/* The kinds of layers, one per file of this folder, in the order of docs/LAYERS.md: a new kind is
+ * one row here. For the registry alone: everyone else asks cop_layer_find. */
 #ifndef COP_NN_LAYERS_KINDS_H
 #define COP_NN_LAYERS_KINDS_H
 
 #include "common/nn/layer.h"
 
-extern const cop_layer_ops cop_layer_linear;
-extern const cop_layer_ops cop_layer_relu;
-extern const cop_layer_ops cop_layer_dropout;
-extern const cop_layer_ops cop_layer_flatten;
+#define COP_LAYER_KINDS(X)                                                                         \
+    X(linear)                                                                                      \
+    X(relu)                                                                                        \
+    X(dropout)                                                                                     \
+    X(flatten)
+
+#define COP_LAYER_DECLARE(kind) extern const cop_layer_ops cop_layer_##kind;
+COP_LAYER_KINDS(COP_LAYER_DECLARE)
+#undef COP_LAYER_DECLARE
 
 #endif

@@ -1,9 +1,9 @@
-/* The registry of layers: one row per kind, in the order of docs/LAYERS.md. */
+/* The registry of layers, from the list in kinds.h. */
 #include "common/nn/layers/kinds.h"
 
-static const cop_layer_ops *const registry[] = {
-    &cop_layer_linear, &cop_layer_relu, &cop_layer_dropout, &cop_layer_flatten, NULL,
-};
+#define ROW(kind) &cop_layer_##kind,
+static const cop_layer_ops *const registry[] = {COP_LAYER_KINDS(ROW) NULL};
+#undef ROW
 
 const cop_layer_ops *const *cop_layer_registry(void) {
     return registry;

@@ -23,6 +23,12 @@ static void relu_backward(const cop_layer *layer, const cop_layer_context *c, co
     if (dx) c->kernels->relu_backward(y, dy, dx, values(layer, c));
 }
 
+static void relu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,
+                     size_t count) {
+    (void)layer;
+    kernels->relu(x, y, count);
+}
+
 static double relu_flop(const cop_layer *layer) {
     return (double)cop_shape_size(&layer->in);
 }
@@ -32,6 +38,7 @@ const cop_layer_ops cop_layer_relu = {
     .shape = relu_shape,
     .forward = relu_forward,
     .backward = relu_backward,
+    .map = relu_map,
     .flop = relu_flop,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,

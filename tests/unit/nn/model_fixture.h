@@ -171,7 +171,8 @@ static inline rig rig_open(cop_model *model, const cop_kernels *kernels, int cou
     };
     cop_model_init(model, seed, r.weights);
     cop_error error = {0};
-    if (cop_pass_create(model, kernels, COP_NUMERICS_PORTABLE, count, true, &r.pass, &error))
+    if (cop_pass_create(model, kernels, COP_NUMERICS_PORTABLE, count, COP_PASS_TRAIN, &r.pass,
+                        &error))
         fail_msg("%s", error.text);
     return r;
 }

@@ -48,7 +48,7 @@ static void test_eval_matches_plain_loops(void **state) {
     rig r = rig_of(model_of(layers, 3, FEATURES, CLASSES));
     int ld = 0, correct = 0;
     double loss = 0;
-    const float *logits = cop_pass_logits(r.pass, r.weights, &r.samples, &ld);
+    const float *logits = cop_pass_logits(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &ld);
     assert_int_equal(ld, 48);
     for (int n = 0; n < COUNT; n++) {
         double x[FEATURES], h[HIDDEN], z[CLASSES], sum = 0;
@@ -66,7 +66,7 @@ static void test_eval_matches_plain_loops(void **state) {
         correct += best == r.labels[n];
     }
     cop_pass_result result;
-    cop_pass_eval(r.pass, r.weights, &r.samples, &result);
+    cop_pass_eval(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &result);
     assert_true(fabs(result.loss - loss) < 1e-4);
     assert_int_equal(result.correct, correct);
     assert_int_equal(result.samples, COUNT);
@@ -199,19 +199,19 @@ static void test_results_do_not_depend_on_the_number_of_columns(void **state) {
     rig r = rig_of(dropout_model(COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC));
     static float all[CLASSES][COUNT];
     int ld;
-    const float *logits = cop_pass_logits(r.pass, r.weights, &r.samples, &ld);
+    const float *logits = cop_pass_logits(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &ld);
     for (int i = 0; i < CLASSES; i++)
         for (int n = 0; n < COUNT; n++) all[i][n] = logits[i * ld + n];
     cop_pass *narrow;
     assert_int_equal(
-        cop_pass_create(r.model, r.kernels, COP_NUMERICS_PORTABLE, 1, false, &narrow, NULL),
+        cop_pass_create(r.model, r.kernels, COP_NUMERICS_PORTABLE, 1, COP_PASS_EVAL, &narrow, NULL),
         COP_OK);
     for (int n = 0; n < COUNT; n++) {
         cop_samples one = r.samples;
         one.count = 1;
         one.rows = r.rows + n * FEATURES;
         one.labels = r.labels + n;
-        logits = cop_pass_logits(narrow, r.weights, &one, &ld);
+        logits = cop_pass_logits(narrow, r.weights, &(cop_eval_place){0}, &one, &ld);
         for (int i = 0; i < CLASSES; i++) assert_true(logits[i * ld] == all[i][n]);
     }
     cop_pass_destroy(narrow);
@@ -225,7 +225,7 @@ static void test_a_pass_does_not_remember_the_last_work(void **state) {
     rig_train(&r, 5, 3, sizes, 2, 1, r.gradients);
     rig_train(&r, 9, 4, sizes, 0, SHARDS, other);
     cop_pass_result result;
-    cop_pass_eval(r.pass, r.weights, &r.samples, &result);
+    cop_pass_eval(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &result);
     rig_train(&r, 5, 3, sizes, 2, 1, other);
     assert_memory_equal(other, r.gradients, bytes_of(&r));
     cop_free(other);
@@ -284,8 +284,10 @@ static void test_classic_eval_is_weight_scaling(void **state) {
     }
     int ld;
     float found[CLASSES * 48];
-    memcpy(found, cop_pass_logits(r.pass, r.weights, &r.samples, &ld), sizeof found);
-    const float *expected = cop_pass_logits(scaled.pass, scaled.weights, &scaled.samples, &ld);
+    memcpy(found, cop_pass_logits(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &ld),
+           sizeof found);
+    const float *expected =
+        cop_pass_logits(scaled.pass, scaled.weights, &(cop_eval_place){0}, &scaled.samples, &ld);
     for (int i = 0; i < CLASSES; i++) /* halving is exact: even the bits agree */
         for (int n = 0; n < COUNT; n++) assert_true(found[i * ld + n] == expected[i * ld + n]);
     rig_close(&r);
@@ -303,9 +305,10 @@ static void test_bytes_are_read_as_fractions_of_255(void **state) {
     }
     int ld;
     float expected[CLASSES * 48];
-    memcpy(expected, cop_pass_logits(r.pass, r.weights, &r.samples, &ld), sizeof expected);
+    memcpy(expected, cop_pass_logits(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &ld),
+           sizeof expected);
     const cop_samples bytes = {COP_DTYPE_U8, COUNT, FEATURES, FEATURES, rows, r.labels};
-    const float *found = cop_pass_logits(r.pass, r.weights, &bytes, &ld);
+    const float *found = cop_pass_logits(r.pass, r.weights, &(cop_eval_place){0}, &bytes, &ld);
     assert_memory_equal(found, expected, sizeof expected);
     rig_close(&r);
 }
@@ -341,9 +344,9 @@ static void test_training_learns_a_circle(void **state) {
     rig r = circle();
     float *velocity = cop_alloc(bytes_of(&r));
     cop_pass_result before, after;
-    cop_pass_eval(r.pass, r.weights, &r.samples, &before);
+    cop_pass_eval(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &before);
     train_circle(&r, 150, velocity);
-    cop_pass_eval(r.pass, r.weights, &r.samples, &after);
+    cop_pass_eval(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &after);
     assert_true(after.loss < before.loss / 3);
     assert_true(after.correct >= 245);
     cop_free(velocity);
@@ -357,7 +360,7 @@ static void test_a_step_allocates_nothing(void **state) {
     const uint64_t before = cop_alloc_count();
     train_circle(&r, 3, velocity);
     cop_pass_result result;
-    cop_pass_eval(r.pass, r.weights, &r.samples, &result);
+    cop_pass_eval(r.pass, r.weights, &(cop_eval_place){0}, &r.samples, &result);
     assert_int_equal(cop_alloc_count(), before);
     cop_free(velocity);
     rig_close(&r);
@@ -395,8 +398,8 @@ static void test_bytes_tell_what_a_pass_takes(void **state) {
                                spec_relu(),
                                spec_linear(10)};
     cop_model *model = model_of(layers, 9, 784, 10);
-    const size_t training = cop_pass_bytes(model, 128, true);
-    const size_t inference = cop_pass_bytes(model, 128, false);
+    const size_t training = cop_pass_bytes(model, 128, COP_PASS_TRAIN);
+    const size_t inference = cop_pass_bytes(model, 128, COP_PASS_EVAL);
     /* gemm's workspace, the input, three hidden layers, two gradients, logits, masks; relu and
      * dropout need no buffers */
     const size_t floats = 128 * (784 + 3 * 1024 + 2 * 1024 + 10);
@@ -414,9 +417,9 @@ static void test_a_pass_without_memory_says_how_much_it_needs(void **state) {
         cop_pass *pass = NULL;
         cop_error error = {0};
         cop_alloc_fail_at(k);
-        assert_int_equal(
-            cop_pass_create(model, best_kernels(), COP_NUMERICS_PORTABLE, 8, true, &pass, &error),
-            COP_ERR_NO_MEMORY);
+        assert_int_equal(cop_pass_create(model, best_kernels(), COP_NUMERICS_PORTABLE, 8,
+                                         COP_PASS_TRAIN, &pass, &error),
+                         COP_ERR_NO_MEMORY);
         assert_null(pass);
         assert_non_null(strstr(error.text, "no memory"));
     }
@@ -430,9 +433,9 @@ static void test_openblas_gives_nearly_the_same_gradient(void **state) {
     float *other = cop_alloc(bytes_of(&r));
     rig_train(&r, 5, 3, sizes, 0, SHARDS, r.gradients);
     cop_pass_destroy(r.pass);
-    assert_int_equal(
-        cop_pass_create(r.model, r.kernels, COP_NUMERICS_OPENBLAS, COUNT, true, &r.pass, NULL),
-        COP_OK);
+    assert_int_equal(cop_pass_create(r.model, r.kernels, COP_NUMERICS_OPENBLAS, COUNT,
+                                     COP_PASS_TRAIN, &r.pass, NULL),
+                     COP_OK);
     rig_train(&r, 5, 3, sizes, 0, SHARDS, other);
     for (int64_t i = 0; i < cop_model_floats(r.model); i++)
         assert_true(fabs((double)other[i] - (double)r.gradients[i]) <

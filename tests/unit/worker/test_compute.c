@@ -42,9 +42,9 @@ static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *r
     cop_pass *pass;
     int32_t sizes[SHARDS];
     cop_kernels_choose(&kernels, NULL);
-    assert_int_equal(
-        cop_pass_create(f->job->model, kernels, COP_NUMERICS_PORTABLE, BATCH, true, &pass, NULL),
-        COP_OK);
+    assert_int_equal(cop_pass_create(f->job->model, kernels, COP_NUMERICS_PORTABLE, BATCH,
+                                     COP_PASS_TRAIN, &pass, NULL),
+                     COP_OK);
     cop_data_slices(m.lease.batch, SHARDS, sizes);
     cop_shard_work work = {
         .seed = f->job->seed, .step = (uint32_t)step, .shard_count = SHARDS, .shard_sizes = sizes};
