@@ -2,7 +2,9 @@
 
 One job (examples/golden.yaml: unequal shards, a short last batch, several blocks of k, more than an epoch) in every way there is to run it."""
 
+import pathlib
 import signal
+import subprocess
 import time
 
 import pytest
@@ -51,6 +53,18 @@ def test_another_seed_gives_another_digest(coppice, job, mnist):
 def test_shards_belong_to_the_job(coppice, job, mnist):
     """Other slices are another order of sums and other masks: another job."""
     assert run(coppice, job, mnist, "--set", "train.shards=5")["digest"] != GOLDEN
+
+
+def test_one_flipped_mask_bit_or_two_swapped_shards_give_another_digest(program, coppice, small):
+    """The same job in one thread, without coordinator and leases: the same digest; with a fault put in: another one each."""
+    one_thread = pathlib.Path(program("coppice")).parent.parent / "tests/one_thread"
+    job = small()
+
+    def digest(*fault):
+        return subprocess.run([one_thread, job, *fault], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+    assert digest() == SMALL
+    assert len({SMALL, digest("flip"), digest("swap")}) == 3
 
 
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
