@@ -245,3 +245,11 @@ bool coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_vie
     if (w) view_worker(w, out);
     return w != NULL;
 }
+
+bool coord_core_wants(const coord_core *core, uint64_t worker, uint64_t lease) {
+    const core_worker *w = registry_find(core, worker);
+    const core_job *job = w && lease && w->lease == lease ? jobs_find(core, w->lease_job) : NULL;
+    int holder;
+    return job && steps_has_leases(job) &&
+           round_find(&job->round, w->lease_first, lease, &holder) >= 0;
+}

@@ -231,5 +231,7 @@ typedef struct coord_worker_view {
 uint32_t coord_core_worker_count(const coord_core *core);
 bool coord_core_worker_at(const coord_core *core, uint32_t index, coord_worker_view *out);
 bool coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_view *out);
+/* Would a result of this lease, which `worker` computes, still be used? */
+bool coord_core_wants(const coord_core *core, uint64_t worker, uint64_t lease);
 
 #endif

@@ -30,7 +30,6 @@ typedef struct coord_session {
     uint64_t worker, secret; /* id, and the number that binds the control socket; worker 0: free */
     uint64_t connection[2];  /* work, control; 0: none */
     uint64_t held; /* the PULL under way (cop_request *), for answering at the end; 0: none */
-    uint64_t cancel_lease; /* told at the next heartbeat */
     bool drain;
     uint32_t threads;
     char name[COP_NAME_MAX], isa[16], address[64], build[64];

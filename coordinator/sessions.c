@@ -169,8 +169,8 @@ static void on_heartbeat(coord_server *server, cop_request *request) {
             coord_dispatch(server, &drain);
         }
         reply.heartbeat_reply.drain = s->drain;
-        reply.heartbeat_reply.cancel_lease = s->cancel_lease;
-        s->cancel_lease = 0;
+        if (!coord_core_wants(server->core, s->worker, h->lease))
+            reply.heartbeat_reply.cancel_lease = h->lease;
     }
     cop_server_reply(request, &reply);
 }

@@ -112,6 +112,11 @@ static uint64_t steps_per_epoch(const Coppice__Train *t, uint32_t samples) {
 static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *error) {
     const Coppice__Train *t = m->train;
     p->has_steps = p->has_steps_per_epoch = 1;
+    if (t->last == COPPICE__TRAIN__LAST__DROP && t->batch > p->train_samples)
+        return cop_document_fail(m, "train.last", error,
+                                 "train.last is drop: %u training samples make no whole batch of "
+                                 "%u, expected keep or a smaller train.batch",
+                                 p->train_samples, t->batch);
     p->steps_per_epoch = steps_per_epoch(t, p->train_samples);
     p->steps = count_steps(t, p->steps_per_epoch);
     if (!p->steps)

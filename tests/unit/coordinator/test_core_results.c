@@ -259,6 +259,32 @@ static void test_overdue_block_is_leased_also_to_another_and_the_first_result_wi
     fx_destroy(f);
 }
 
+static void test_a_lease_is_wanted_until_its_block_is_done_or_its_job_ends(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_pull(f, 2);
+    const uint64_t slow = f->lease[1].lease.lease, quick = f->lease[2].lease.lease;
+    assert_true(coord_core_wants(f->core, 1, slow));
+    assert_true(coord_core_wants(f->core, 2, quick));
+    assert_false(coord_core_wants(f->core, 2, slow));
+    assert_false(coord_core_wants(f->core, 1, 0));
+    assert_false(coord_core_wants(f->core, 99, slow));
+    fx_finish(f, 2);
+    assert_false(coord_core_wants(f->core, 2, quick));
+    fx_pull(f, 2);
+    f->now = f->lease[1].lease.deadline_ns;
+    fx_tick(f, 1);
+    assert_int_equal(f->lease[2].lease.first, f->lease[1].lease.first); /* doubled */
+    assert_true(coord_core_wants(f->core, 1, slow));
+    fx_finish(f, 2);
+    assert_false(coord_core_wants(f->core, 1, slow));
+    fx_pull(f, 2);
+    fx_send(f, (coord_event){.type = COORD_EVENT_JOB_CANCEL, .job = 1});
+    assert_false(coord_core_wants(f->core, 2, f->lease[2].lease.lease));
+    fx_destroy(f);
+}
+
 static void test_slow_worker_may_still_win(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -591,6 +617,7 @@ int main(void) {
         cmocka_unit_test(test_all_workers_die_and_return),
         cmocka_unit_test(test_worker_that_joins_in_a_step_gets_what_is_left_of_it),
         cmocka_unit_test(test_overdue_block_is_leased_also_to_another_and_the_first_result_wins),
+        cmocka_unit_test(test_a_lease_is_wanted_until_its_block_is_done_or_its_job_ends),
         cmocka_unit_test(test_slow_worker_may_still_win),
         cmocka_unit_test(test_overdue_block_is_not_given_to_its_own_holder),
         cmocka_unit_test(test_at_most_three_hold_one_block),

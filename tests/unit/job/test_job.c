@@ -118,6 +118,10 @@ static void test_relations_are_refused_where_they_stand(void **state) {
     refuse(d, "train={epochs: 1, batch: 65536, shards: 1}",
            "--set train={epochs: 1, batch: 65536, shards: 1}: train.shards is 1: a shard of 65536 "
            "samples is more than the 8192 that one lease may hold; expected at least 8 shards");
+    refuse(
+        d, "train={epochs: 1, batch: 101, last: drop}",
+        "--set train={epochs: 1, batch: 101, last: drop}: train.last is drop: 100 training samples "
+        "make no whole batch of 101, expected keep or a smaller train.batch");
     refuse_both(d, "optimizer.sgd.nesterov=true", "optimizer.sgd.momentum=0",
                 "--set optimizer.sgd.nesterov=true: optimizer.sgd.nesterov is true: it needs a "
                 "momentum above 0");
