@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/base/str.h"
-#include "common/nn/kernels/export.h"
+#include "common/nn/kernel_export.h"
 
 #if defined(__x86_64__)
 #    include <cpuid.h>

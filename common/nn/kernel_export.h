@@ -1,6 +1,6 @@
 /* The tables that the kernel files export; kernel.c chooses among those that this build has. */
-#ifndef COP_NN_KERNELS_EXPORT_H
-#define COP_NN_KERNELS_EXPORT_H
+#ifndef COP_NN_KERNEL_EXPORT_H
+#define COP_NN_KERNEL_EXPORT_H
 
 #include "common/nn/kernel.h"
 
