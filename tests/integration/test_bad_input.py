@@ -45,7 +45,7 @@ def test_unknown_field_names_place_and_nearest(refused):
 
 
 def test_field_of_a_later_version_says_so(refused):
-    refused(JOB.replace("- relu", "- sigmoid"), '"sigmoid" is not supported by this version')
+    refused(JOB.replace("steps: 5", "steps: 5, precision: bf16"), "train.precision: bf16 is not supported by this version")
     refused(JOB + "audit: 0.5\n", '"audit" is not supported by this version')
 
 

@@ -145,7 +145,9 @@ def test_paused_and_resumed(cluster, job, mnist):
 
 def test_run_stopped_and_resumed(program, processes, coppice, job, mnist, tmp_path):
     process = processes(program("coppice"), "run", job, "--data", mnist, "--workers", "1", "--out", tmp_path / "r", "--quiet")
-    time.sleep(0.9)
+    while not (tmp_path / "r/checkpoints/step-00000200").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 1
     result = run(coppice, job, mnist, "--workers", 2, "--out", tmp_path / "r", "--resume", "auto")
