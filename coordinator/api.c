@@ -6,8 +6,9 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/base/hash.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 #include "common/wire/codec.h"
 
 /* ---- answers and tasks ---- */
@@ -92,7 +93,8 @@ api_note *api_note_find(struct coord_api *api, uint64_t job) {
     return at < api->count && api->notes[at].job == job ? &api->notes[at] : NULL;
 }
 
-api_note *api_note_add(struct coord_api *api, uint64_t job) {
+/* A note at the end of the table, whatever its number. */
+static api_note *append_note(struct coord_api *api, uint64_t job) {
     if (api->count == api->capacity) {
         uint32_t capacity = api->capacity ? api->capacity * 2 : 64;
         api_note *notes = cop_realloc(api->notes, capacity * sizeof *notes);
@@ -100,10 +102,18 @@ api_note *api_note_add(struct coord_api *api, uint64_t job) {
         api->notes = notes;
         api->capacity = capacity;
     }
+    api_note *n = &api->notes[api->count++];
+    *n = (api_note){.job = job, .version = 1, .state = COORD_QUEUED};
+    return n;
+}
+
+api_note *api_note_add(struct coord_api *api, uint64_t job) {
     uint32_t at = note_place(api, job);
-    memmove(&api->notes[at + 1], &api->notes[at], (api->count - at) * sizeof *api->notes);
-    api->count++;
-    api->notes[at] = (api_note){.job = job, .version = 1, .state = COORD_QUEUED};
+    api_note *n = append_note(api, job);
+    if (!n) return NULL;
+    api_note kept = *n;
+    memmove(&api->notes[at + 1], &api->notes[at], (api->count - 1 - at) * sizeof *api->notes);
+    api->notes[at] = kept;
     return &api->notes[at];
 }
 
@@ -112,6 +122,12 @@ void api_note_remove(struct coord_api *api, uint64_t job) {
     if (at == api->count || api->notes[at].job != job) return;
     memmove(&api->notes[at], &api->notes[at + 1], (api->count - at - 1) * sizeof *api->notes);
     api->count--;
+}
+
+const char *api_state_name(coord_job_state state) {
+    static const char *const names[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
+                                        "COMPLETED", "FAILED", "CANCELED"};
+    return state >= COORD_QUEUED && state <= COORD_CANCELED ? names[state] : names[0];
 }
 
 void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {
@@ -182,6 +198,20 @@ static void note_metrics(api_note *n, const coord_action *a) {
     }
 }
 
+/* Each change of state is a line of the job's log; an ended job needs its data no more. */
+static void note_state(coord_server *server, api_note *n, const coord_action *a) {
+    char text[300];
+    bool ends = a->state >= COORD_COMPLETED && n->state < COORD_COMPLETED;
+    n->state = a->state;
+    snprintf(n->text, sizeof n->text, "%s", a->text);
+    snprintf(text, sizeof text, "%s%s%s", api_state_name(a->state), a->text[0] ? ": " : "",
+             a->text);
+    coord_store_add_event(server->store, n->job, a->state == COORD_FAILED ? "error" : "info", text);
+    n->finished[0] = '\0';
+    if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
+    if (ends) coord_datasets_release(server->datasets, n->data_digest);
+}
+
 void coord_api_note(coord_server *server, const coord_action *a, const char *digest) {
     api_note *n = api_note_find(server->api, a->job);
     coord_job_view view;
@@ -193,9 +223,7 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
         n->results_ignored = view.results_ignored;
     }
     if (a->type == COORD_ACTION_STATE) {
-        n->state = a->state;
-        snprintf(n->text, sizeof n->text, "%s", a->text);
-        if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
+        note_state(server, n, a);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(n->digest, sizeof n->digest, "%s", digest);
         snprintf(n->warning, sizeof n->warning, "%s",
@@ -364,35 +392,121 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     n->evaluated_samples = job->evaluate_on_test ? job->test_samples : job->validation_samples;
 }
 
-/* One row of the store at start: finished jobs are noted, unfinished ones go on. A job that this
- * program cannot build any more fails by name. */
+typedef struct recovery {
+    coord_server *server;
+    coord_job_info *unfinished; /* newest first, as the store tells them */
+    uint32_t count, capacity;
+} recovery;
+
+static coord_job_info *next_info(recovery *r) {
+    if (r->count == r->capacity) {
+        uint32_t capacity = r->capacity ? r->capacity * 2 : 16;
+        coord_job_info *infos = cop_realloc(r->unfinished, capacity * sizeof *infos);
+        if (!infos) return NULL;
+        r->unfinished = infos;
+        r->capacity = capacity;
+    }
+    return &r->unfinished[r->count++];
+}
+
+/* One row of the store: noted at the end of the table, which is turned round after the last. A job
+ * that this program cannot build any more fails by name. */
 static cop_err recover_one(void *context, const coord_store_job *row) {
-    coord_server *server = context;
+    recovery *r = context;
+    coord_server *server = r->server;
     cop_job *job = NULL;
     cop_error error = {0};
-    api_note *n = api_note_add(server->api, row->job);
+    api_note *n = append_note(server->api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
+    if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
     fill_note(n, row, e ? NULL : job);
     if (row->state < COORD_COMPLETED && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
         coord_store_set_state(server->store, row->job, COORD_FAILED, error.text);
     } else if (row->state < COORD_COMPLETED) {
-        coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = row->job};
+        coord_job_info *info = next_info(r);
         n->state = row->state == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
-        coord_job_info_make(job, row->job, n->state, &added.info);
-        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
-                (unsigned long long)row->job, row->name);
-        coord_dispatch(server, &added);
+        if (info) coord_job_info_make(job, row->job, n->state, info);
+        e = info ? COP_OK : COP_ERR_NO_MEMORY;
+    } else {
+        e = COP_OK;
     }
-    cop_job_destroy(job);
-    return COP_OK;
+    if (job) cop_job_destroy(job);
+    return e == COP_ERR_NO_MEMORY ? e : COP_OK;
+}
+
+static void reverse_notes(struct coord_api *api) {
+    for (uint32_t low = 0, high = api->count; low + 1 < high; low++, high--) {
+        api_note kept = api->notes[low];
+        api->notes[low] = api->notes[high - 1];
+        api->notes[high - 1] = kept;
+    }
+}
+
+/* What QUEUED and RUNNING jobs were doing before is told again as QUEUED, oldest first. */
+static void add_unfinished(const recovery *r) {
+    for (uint32_t i = r->count; i-- > 0;) {
+        coord_event added = {
+            .type = COORD_EVENT_JOB_ADDED, .job = r->unfinished[i].job, .info = r->unfinished[i]};
+        const api_note *n = api_note_find(r->server->api, added.job);
+        COP_ASSERT(n != NULL);
+        coord_datasets_use(r->server->datasets, n->data_digest);
+        coord_store_set_state(r->server->store, n->job, n->state, n->text);
+        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
+                (unsigned long long)n->job, n->name);
+        coord_dispatch(r->server, &added);
+    }
+}
+
+/* Folders of jobs that the store does not know: their removal was interrupted. */
+static void sweep_work(api_task *t) {
+    char path[4096], **names = NULL;
+    const uint64_t *known = t->extra;
+    size_t count = 0;
+    if (cop_folder_list(t->folder, &names, &count, NULL)) return;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t job;
+        bool keep = !cop_parse_u64(names[i], &job) || job >= t->job;
+        for (uint64_t k = 0; k < t->value && !keep; k++) keep = known[k] == job;
+        if (keep) continue;
+        snprintf(path, sizeof path, "%.3000s/%s", t->folder, names[i]);
+        cop_folder_remove(path, NULL);
+    }
+    cop_free(names);
+}
+
+static void sweep(coord_server *server) {
+    const struct coord_api *api = server->api;
+    api_task *t = api_task_create(server, NULL, NULL);
+    uint64_t *known = t ? cop_alloc_array(api->count + 1, sizeof *known) : NULL;
+    if (!known) {
+        if (t) api_task_free(t);
+        return; /* next time */
+    }
+    for (uint32_t i = 0; i < api->count; i++) known[i] = api->notes[i].job;
+    t->extra = known;
+    t->value = api->count;
+    t->job = api->next_job;
+    snprintf(t->folder, sizeof t->folder, "%s/jobs", server->state_folder);
+    t->work = sweep_work;
+    t->done = api_task_free;
+    api_task_start(t);
 }
 
 cop_err coord_api_recover(coord_server *server, cop_error *error) {
+    recovery r = {.server = server};
     server->api->next_job = coord_store_last_job(server->store) + 1;
-    return coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, server, error);
+    cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
+    if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
+    if (!e) {
+        reverse_notes(server->api);
+        add_unfinished(&r);
+        sweep(server);
+    }
+    cop_free(r.unfinished);
+    return e;
 }
 
 /* ---- loading a job that gets its turn ---- */

@@ -1,5 +1,5 @@
 /* Inside the coordinator: what the files of the API share. api.c takes calls apart and keeps what
- * watchers see; api_jobs.c and api_data.c answer them. */
+ * watchers see; api_submit.c, api_jobs.c, api_workers.c and api_data.c answer them. */
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
@@ -31,16 +31,22 @@ typedef struct api_watcher {
     uint64_t after; /* logs */
 } api_watcher;
 
+/* A submission is made once, however often its request comes: the key stands from the first request
+ * until the job is on the disk, and then for its number. */
+typedef struct api_key {
+    unsigned char key[16];
+    uint64_t job; /* 0: none yet, or a free place */
+    bool pending;
+    cop_request *repeat; /* the newest repetition of a pending one: answered with it */
+} api_key;
+
 struct coord_api {
     coord_server *server;
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
     api_watcher watchers[API_WATCHERS_MAX];
-    struct {
-        unsigned char key[16];
-        uint64_t job;
-    } keys[API_KEYS];         /* of the last submissions */
+    api_key keys[API_KEYS];   /* of the last submissions */
     uint32_t next_key, tasks; /* tasks: work on libuv's thread pool */
 };
 
@@ -69,6 +75,7 @@ struct api_task {
     ProtobufCMessage *answer; /* arena message, freed with the task */
     void *extra;              /* cop_free */
     uint32_t method;
+    api_key *key; /* of a submission; or NULL */
 };
 
 /* A task that takes over the request and its message; NULL (and the request answered) when out of
@@ -84,26 +91,30 @@ void api_fail(cop_request *request, const cop_error *error, cop_err code);
 api_note *api_note_find(struct coord_api *api, uint64_t job);
 api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of memory */
 void api_note_remove(struct coord_api *api, uint64_t job);
+void api_unknown_job(cop_request *request, uint64_t job); /* answers NOT_FOUND */
+const char *api_state_name(coord_job_state state);        /* "RUNNING" */
 /* Fills a status from note and core; strings are borrowed from the note. */
 void api_status(coord_server *server, const api_note *note, Coppice__Api__JobStatus *out);
 /* Ownership of request and message goes to the handler. */
 typedef void (*api_handler)(coord_server *server, cop_request *request, ProtobufCMessage *message);
 void api_hold(coord_server *server, const api_watcher *watcher);
 
-/* api_jobs.c */
+/* api_submit.c */
 void api_submit(coord_server *, cop_request *, ProtobufCMessage *);
+/* api_jobs.c */
 void api_list_jobs(coord_server *, cop_request *, ProtobufCMessage *);
 void api_get_job(coord_server *, cop_request *, ProtobufCMessage *);
 void api_watch_job(coord_server *, cop_request *, ProtobufCMessage *);
 void api_control_job(coord_server *, cop_request *, ProtobufCMessage *);
 void api_logs(coord_server *, cop_request *, ProtobufCMessage *);
-void api_list_workers(coord_server *, cop_request *, ProtobufCMessage *);
-void api_drain_worker(coord_server *, cop_request *, ProtobufCMessage *);
 void api_export_model(coord_server *, cop_request *, ProtobufCMessage *);
 void api_evaluate(coord_server *, cop_request *, ProtobufCMessage *);
-void api_info(coord_server *, cop_request *, ProtobufCMessage *);
 void api_answer_watch(coord_server *server, api_watcher *watcher, const api_note *note);
 void api_ask_logs(coord_server *server, api_watcher *watcher);
+/* api_workers.c */
+void api_list_workers(coord_server *, cop_request *, ProtobufCMessage *);
+void api_drain_worker(coord_server *, cop_request *, ProtobufCMessage *);
+void api_info(coord_server *, cop_request *, ProtobufCMessage *);
 /* api_data.c */
 void api_list_data(coord_server *, cop_request *, ProtobufCMessage *);
 void api_offer_data(coord_server *, cop_request *, ProtobufCMessage *);

@@ -1,62 +1,11 @@
-/* Calls about data sets: list, offer, put, commit, remove. See datasets.h. */
+/* Calls about data sets: list, offer, put, commit, remove. Each touches files, so each is a task on
+ * the thread pool. See datasets.h. */
 #include <stdio.h>
 
 #include "coordinator/api.h"
 
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
-
-/* ---- list ---- */
-
-typedef struct set_list {
-    Coppice__Api__DataSetInfo info[256];
-    char text[256][2][COP_NAME_MAX];
-    Coppice__Api__DataSetInfo *table[256];
-    size_t count;
-    coord_server *server;
-} set_list;
-
-static uint32_t users_of(const coord_server *server, const char *digest) {
-    uint32_t users = 0;
-    for (uint32_t i = 0; i < server->api->count; i++) {
-        const api_note *n = &server->api->notes[i];
-        users += n->state < COORD_COMPLETED && strcmp(n->data_digest, digest) == 0;
-    }
-    return users;
-}
-
-static void list_one(void *context, const char *name, const char *digest, uint64_t bytes) {
-    set_list *l = context;
-    if (l->count == 256) return;
-    Coppice__Api__DataSetInfo *s = l->table[l->count] = &l->info[l->count];
-    coppice__api__data_set_info__init(s);
-    snprintf(l->text[l->count][0], COP_NAME_MAX, "%s", name);
-    snprintf(l->text[l->count][1], COP_NAME_MAX, "%s", digest);
-    s->name = l->text[l->count][0];
-    s->digest = l->text[l->count][1];
-    s->has_bytes = s->has_jobs = 1;
-    s->bytes = bytes;
-    s->jobs = users_of(l->server, digest);
-    l->count++;
-}
-
-void api_list_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    set_list *l = cop_alloc(sizeof *l);
-    cop_proto_free(message);
-    if (!l) {
-        api_fail(request, NULL, COP_ERR_NO_MEMORY);
-        return;
-    }
-    l->server = server;
-    coord_datasets_each(server->datasets, list_one, l);
-    Coppice__Api__ListDataAnswer answer = COPPICE__API__LIST_DATA_ANSWER__INIT;
-    answer.sets = l->table;
-    answer.n_sets = l->count;
-    api_answer(request, COPPICE__API__METHOD__LIST_DATA, &answer.base, NULL);
-    cop_free(l);
-}
-
-/* ---- uploads: on the thread pool ---- */
 
 static void start(coord_server *server, cop_request *request, ProtobufCMessage *message,
                   void (*work)(api_task *), void (*done)(api_task *)) {
@@ -69,12 +18,74 @@ static void start(coord_server *server, cop_request *request, ProtobufCMessage *
     api_task_start(t);
 }
 
-static void offer_work(api_task *t) {
-    bool complete = false;
+/* The end of a task: its failure, or this answer. */
+static void finish(api_task *t, uint32_t method, const ProtobufCMessage *answer) {
+    if (t->result)
+        api_fail(t->request, &t->error, t->result);
+    else
+        api_answer(t->request, method, answer, NULL);
+    api_task_free(t);
+}
+
+/* Borrows from `set`. */
+static void fill_info(const coord_dataset *set, Coppice__Api__DataSetInfo *s) {
+    coppice__api__data_set_info__init(s);
+    s->name = (char *)(uintptr_t)set->name;
+    s->has_jobs = 1;
+    s->jobs = set->jobs;
+    if (!set->digest[0]) return; /* offered, not read yet */
+    s->digest = (char *)(uintptr_t)set->digest;
+    s->has_bytes = s->has_train = s->has_test = s->has_classes = 1;
+    s->bytes = set->bytes;
+    s->train = set->train;
+    s->test = set->test;
+    s->classes = set->classes;
+    s->shape = (uint32_t *)(uintptr_t)set->shape;
+    s->n_shape = set->rank;
+}
+
+/* ---- list ---- */
+
+static void list_work(api_task *t) {
+    coord_dataset *sets = NULL;
     size_t count = 0;
-    t->result = coord_datasets_offer(t->server->datasets,
-                                     (const Coppice__Api__OfferDataRequest *)t->message, &complete,
-                                     (uint32_t **)&t->extra, &count, &t->error);
+    t->result = coord_datasets_list(t->server->datasets, &sets, &count, &t->error);
+    t->extra = sets;
+    t->value = count;
+}
+
+static void list_done(api_task *t) {
+    const coord_dataset *sets = t->extra;
+    size_t count = t->value;
+    Coppice__Api__ListDataAnswer answer = COPPICE__API__LIST_DATA_ANSWER__INIT;
+    Coppice__Api__DataSetInfo *infos = cop_alloc_array(count + 1, sizeof *infos);
+    Coppice__Api__DataSetInfo **table = cop_alloc_array(count + 1, sizeof *table);
+    if (!t->result && (!infos || !table)) t->result = COP_ERR_NO_MEMORY;
+    for (size_t i = 0; !t->result && i < count; i++) {
+        table[i] = &infos[i];
+        fill_info(&sets[i], table[i]);
+    }
+    answer.sets = table;
+    answer.n_sets = count;
+    finish(t, COPPICE__API__METHOD__LIST_DATA, &answer.base);
+    cop_free(infos);
+    cop_free(table);
+}
+
+void api_list_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    start(server, request, message, list_work, list_done);
+}
+
+/* ---- uploads ---- */
+
+static void offer_work(api_task *t) {
+    const Coppice__Api__OfferDataRequest *r = (const Coppice__Api__OfferDataRequest *)t->message;
+    bool complete = false;
+    uint32_t *missing = NULL;
+    size_t count = 0;
+    t->result =
+        coord_datasets_offer(t->server->datasets, r, &complete, &missing, &count, &t->error);
+    t->extra = missing;
     t->value = count;
     t->job = complete;
 }
@@ -85,11 +96,7 @@ static void offer_done(api_task *t) {
     answer.complete = t->job != 0;
     answer.missing = t->extra;
     answer.n_missing = t->value;
-    if (t->result)
-        api_fail(t->request, &t->error, t->result);
-    else
-        api_answer(t->request, COPPICE__API__METHOD__OFFER_DATA, &answer.base, NULL);
-    api_task_free(t);
+    finish(t, COPPICE__API__METHOD__OFFER_DATA, &answer.base);
 }
 
 void api_offer_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
@@ -98,17 +105,17 @@ void api_offer_data(coord_server *server, cop_request *request, ProtobufCMessage
 
 static void put_work(api_task *t) {
     const Coppice__Api__PutChunkRequest *r = (const Coppice__Api__PutChunkRequest *)t->message;
+    uint32_t missing = 0;
     t->result = coord_datasets_put(t->server->datasets, r->digest ? r->digest : "", r->index,
-                                   t->bulk, &t->error);
+                                   t->bulk, &missing, &t->error);
+    t->value = missing;
 }
 
 static void put_done(api_task *t) {
     Coppice__Api__PutChunkAnswer answer = COPPICE__API__PUT_CHUNK_ANSWER__INIT;
-    if (t->result)
-        api_fail(t->request, &t->error, t->result);
-    else
-        api_answer(t->request, COPPICE__API__METHOD__PUT_CHUNK, &answer.base, NULL);
-    api_task_free(t);
+    answer.has_missing = 1;
+    answer.missing = (uint32_t)t->value;
+    finish(t, COPPICE__API__METHOD__PUT_CHUNK, &answer.base);
 }
 
 void api_put_chunk(coord_server *server, cop_request *request, ProtobufCMessage *message) {
@@ -117,16 +124,20 @@ void api_put_chunk(coord_server *server, cop_request *request, ProtobufCMessage 
 
 static void commit_work(api_task *t) {
     const Coppice__Api__CommitDataRequest *r = (const Coppice__Api__CommitDataRequest *)t->message;
-    t->result = coord_datasets_commit(t->server->datasets, r->digest ? r->digest : "", &t->error);
+    coord_dataset *set = t->extra = cop_alloc(sizeof *set);
+    if (!set)
+        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    else
+        t->result =
+            coord_datasets_commit(t->server->datasets, r->digest ? r->digest : "", set, &t->error);
 }
 
 static void commit_done(api_task *t) {
     Coppice__Api__CommitDataAnswer answer = COPPICE__API__COMMIT_DATA_ANSWER__INIT;
-    if (t->result)
-        api_fail(t->request, &t->error, t->result);
-    else
-        api_answer(t->request, COPPICE__API__METHOD__COMMIT_DATA, &answer.base, NULL);
-    api_task_free(t);
+    Coppice__Api__DataSetInfo info;
+    if (!t->result) fill_info(t->extra, &info);
+    answer.set = &info;
+    finish(t, COPPICE__API__METHOD__COMMIT_DATA, &answer.base);
 }
 
 void api_commit_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
@@ -135,32 +146,24 @@ void api_commit_data(coord_server *server, cop_request *request, ProtobufCMessag
 
 /* ---- remove ---- */
 
-typedef struct use_check {
-    const char *wanted;
-    const coord_server *server;
-    uint32_t users;
-} use_check;
+static void remove_work(api_task *t) {
+    const Coppice__Api__RemoveDataRequest *r = (const Coppice__Api__RemoveDataRequest *)t->message;
+    coord_dataset *set = t->extra = cop_alloc(sizeof *set);
+    if (!set)
+        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    else
+        t->result = coord_datasets_remove(
+            t->server->datasets, r->name_or_digest ? r->name_or_digest : "", set, &t->error);
+}
 
-static void check_use(void *context, const char *name, const char *digest, uint64_t bytes) {
-    use_check *u = context;
-    (void)bytes;
-    if (strcmp(name, u->wanted) == 0 || strcmp(digest, u->wanted) == 0)
-        u->users += users_of(u->server, digest);
+static void remove_done(api_task *t) {
+    Coppice__Api__RemoveDataAnswer answer = COPPICE__API__REMOVE_DATA_ANSWER__INIT;
+    Coppice__Api__DataSetInfo info;
+    if (!t->result) fill_info(t->extra, &info);
+    answer.set = &info;
+    finish(t, COPPICE__API__METHOD__REMOVE_DATA, &answer.base);
 }
 
 void api_remove_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    const Coppice__Api__RemoveDataRequest *r = (const Coppice__Api__RemoveDataRequest *)message;
-    use_check u = {.wanted = r->name_or_digest ? r->name_or_digest : "", .server = server};
-    char digest[65];
-    cop_error error = {0};
-    coord_datasets_each(server->datasets, check_use, &u);
-    cop_err e = u.users ? cop_fail(&error, COP_ERR_BUSY,
-                                   "data set %s is in use by %u unfinished jobs", u.wanted, u.users)
-                        : coord_datasets_remove(server->datasets, u.wanted, digest, &error);
-    Coppice__Api__RemoveDataAnswer answer = COPPICE__API__REMOVE_DATA_ANSWER__INIT;
-    if (e)
-        api_fail(request, &error, e);
-    else
-        api_answer(request, COPPICE__API__METHOD__REMOVE_DATA, &answer.base, NULL);
-    cop_proto_free(message);
+    start(server, request, message, remove_work, remove_done);
 }

@@ -1,6 +1,5 @@
-/* Calls about jobs and workers. See api.h. */
+/* Calls about jobs that are there: looking, watching, controlling, logs, models. See api.h. */
 #include <stdio.h>
-#include <sys/resource.h>
 
 #include "coordinator/api.h"
 
@@ -9,158 +8,13 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "common/version.h"
 #include "common/wire/codec.h"
 
-/* ---- submit ---- */
-
-/* The job's message as one of its own, with its own arena, which cop_job takes over. */
-static cop_err copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error) {
-    cop_buffer *packed = cop_proto_pack(&job->base);
-    ProtobufCMessage *copy = NULL;
-    if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = cop_proto_unpack(&coppice__job__descriptor, packed->data, packed->size, API_BUDGET,
-                                 &copy, error);
-    cop_buffer_release(packed);
-    *out = (Coppice__Job *)copy;
-    return e;
-}
-
-/* On the thread pool: check the job, find and load its data, resolve and pin. */
-static void submit_work(api_task *t) {
-    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
-    Coppice__Job *job = NULL;
-    t->result = cop_document_check(r->job, &t->error);
-    if (!t->result) t->result = copy_job(r->job, &job, &t->error);
-    if (!t->result) {
-        job->pinned = NULL; /* ours to say */
-        const char *name = r->data_digest && *r->data_digest ? r->data_digest : job->data->source;
-        t->result = coord_datasets_load(t->server->datasets, name, &t->data, &t->error);
-    }
-    if (!t->result) t->result = cop_job_create(job, t->data, &t->built, &t->error);
-    if (t->result && job) cop_proto_free(&job->base);
-    if (!t->result && !r->dry_run)
-        t->result = coord_datasets_keep(t->server->datasets, t->data, &t->error);
-}
-
-/* On the loop: the commit is done, so the job exists. */
-static void submit_committed(coord_server *server, coord_mail *mail) {
-    api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
-    Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
-    server->api->tasks--;
-    if (t->result) {
-        api_note_remove(server->api, t->job);
-        api_fail(t->request, &t->error, t->result);
-        api_task_free(t);
-        return;
-    }
-    coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = t->job};
-    coord_job_info_make(t->built, t->job, COORD_QUEUED, &added.info);
-    answer.has_job = 1;
-    answer.job = t->job;
-    answer.resolved = t->built->message;
-    api_answer(t->request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
-    cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) submitted", (unsigned long long)t->job,
-            t->built->message->name);
-    coord_dispatch(server, &added);
-    api_task_free(t);
-}
-
-/* On the store's thread. */
-static void on_commit(void *context, cop_err result, const char *text) {
-    api_task *t = context;
-    t->result = result;
-    if (result) cop_fail(&t->error, result, "the job could not be stored: %s", text);
-    t->mail.run = submit_committed;
-    coord_post(t->server, &t->mail);
-}
-
-static void remember_key(struct coord_api *api, const Coppice__Api__SubmitRequest *r,
-                         uint64_t job) {
-    if (!r->has_idempotency || r->idempotency.len != 16) return;
-    memcpy(api->keys[api->next_key % API_KEYS].key, r->idempotency.data, 16);
-    api->keys[api->next_key++ % API_KEYS].job = job;
-}
-
-static uint64_t known_key(const struct coord_api *api, const Coppice__Api__SubmitRequest *r) {
-    if (!r->has_idempotency || r->idempotency.len != 16) return 0;
-    for (uint32_t i = 0; i < API_KEYS; i++)
-        if (api->keys[i].job && memcmp(api->keys[i].key, r->idempotency.data, 16) == 0)
-            return api->keys[i].job;
-    return 0;
-}
-
-static void answer_submitted(cop_request *request, uint64_t job) {
-    Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
-    answer.has_job = 1;
-    answer.job = job;
-    api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
-}
-
-static bool begin_note(struct coord_api *api, api_task *t) {
-    const cop_job *job = t->built;
-    api_note *n = api->count < COP_JOBS_MAX ? api_note_add(api, api->next_job) : NULL;
-    if (!n) return false;
-    t->job = api->next_job++;
-    snprintf(n->name, sizeof n->name, "%s", job->message->name);
-    snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
-    cop_clock_format_utc(cop_clock_unix_ms(), n->created);
-    n->steps = job->steps;
-    n->steps_per_epoch = job->steps_per_epoch;
-    n->on_test = job->evaluate_on_test;
-    n->priority = job->message->priority;
-    return true;
-}
-
-static void submit_done(api_task *t) {
-    struct coord_api *api = t->server->api;
-    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
-    cop_buffer *spec = NULL;
-    if (!t->result && r->dry_run) {
-        answer_submitted(t->request, 0);
-        api_task_free(t);
-        return;
-    }
-    if (!t->result && !(spec = cop_job_pack(t->built)))
-        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-    if (!t->result && !begin_note(api, t))
-        t->result =
-            cop_fail(&t->error, COP_ERR_LIMIT,
-                     "the coordinator has %d jobs already: remove some (coppice rm)", COP_JOBS_MAX);
-    if (t->result) {
-        cop_buffer_release(spec);
-        api_fail(t->request, &t->error, t->result);
-        api_task_free(t);
-        return;
-    }
-    remember_key(api, r, t->job);
-    api->tasks++; /* until the commit is reported */
-    coord_store_add_job(t->server->store, t->job, t->built->message->name, spec,
-                        t->built->message->pinned->data_digest, on_commit, t);
-    cop_buffer_release(spec);
-}
-
-void api_submit(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)message;
-    uint64_t known = known_key(server->api, r);
-    if (!r->job || known) {
-        if (known)
-            answer_submitted(request, known);
-        else
-            coord_reply_failure(request, COP_ERR_INPUT, "there is no job in the call");
-        cop_proto_free(message);
-        return;
-    }
-    api_task *t = api_task_create(server, request, message);
-    if (!t) return;
-    t->work = submit_work;
-    t->done = submit_done;
-    api_task_start(t);
-}
+#define LIST_MAX 1000 /* jobs in one answer */
 
 /* ---- looking ---- */
 
-static void unknown_job(cop_request *request, uint64_t job) {
+void api_unknown_job(cop_request *request, uint64_t job) {
     coord_reply_failure(request, COP_ERR_NOT_FOUND,
                         "there is no job %llu (coppice jobs lists them)", (unsigned long long)job);
 }
@@ -168,7 +22,8 @@ static void unknown_job(cop_request *request, uint64_t job) {
 void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     uint32_t limit = ((const Coppice__Api__ListJobsRequest *)message)->limit;
     struct coord_api *api = server->api;
-    uint32_t count = limit && limit < api->count ? limit : api->count < 1000 ? api->count : 1000;
+    uint32_t most = limit && limit < LIST_MAX ? limit : LIST_MAX;
+    uint32_t count = api->count < most ? api->count : most;
     Coppice__Api__JobStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
     Coppice__Api__JobStatus **table = cop_alloc_array(count + 1, sizeof *table);
     cop_proto_free(message);
@@ -187,26 +42,62 @@ void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage 
     cop_free(table);
 }
 
-void api_get_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    uint64_t job = ((const Coppice__Api__GetJobRequest *)message)->job;
-    api_note *n = api_note_find(server->api, job);
-    cop_proto_free(message);
-    if (!n) {
-        unknown_job(request, job);
-        return;
-    }
+static void answer_job(coord_server *server, cop_request *request, const api_note *n,
+                       Coppice__Job *job) {
     Coppice__Api__JobStatus status;
     Coppice__Api__GetJobAnswer answer = COPPICE__API__GET_JOB_ANSWER__INIT;
     api_status(server, n, &status);
     answer.status = &status;
+    answer.job = job;
     api_answer(request, COPPICE__API__METHOD__GET_JOB, &answer.base, NULL);
+}
+
+/* The job file as it was resolved, from the store. */
+static void get_work(api_task *t) {
+    coord_store_job row;
+    t->result = coord_store_get_job(t->server->store, t->job, &row, &t->error);
+    if (t->result) return;
+    t->result = cop_proto_unpack(&coppice__job__descriptor, row.spec->data, row.spec->size,
+                                 API_BUDGET, &t->answer, &t->error);
+    cop_buffer_release(row.spec);
+}
+
+static void get_done(api_task *t) {
+    const api_note *n = api_note_find(t->server->api, t->job);
+    if (t->result)
+        api_fail(t->request, &t->error, t->result);
+    else if (!n)
+        api_unknown_job(t->request, t->job); /* removed meanwhile */
+    else
+        answer_job(t->server, t->request, n, (Coppice__Job *)t->answer);
+    api_task_free(t);
+}
+
+void api_get_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    uint64_t job = ((const Coppice__Api__GetJobRequest *)message)->job;
+    bool with_job = ((const Coppice__Api__GetJobRequest *)message)->with_job;
+    const api_note *n = api_note_find(server->api, job);
+    cop_proto_free(message);
+    if (!n || !with_job) {
+        if (n)
+            answer_job(server, request, n, NULL);
+        else
+            api_unknown_job(request, job);
+        return;
+    }
+    api_task *t = api_task_create(server, request, NULL);
+    if (!t) return;
+    t->job = job;
+    t->work = get_work;
+    t->done = get_done;
+    api_task_start(t);
 }
 
 void api_answer_watch(coord_server *server, api_watcher *w, const api_note *note) {
     cop_request *request = w->request;
     w->request = NULL;
     if (!note) {
-        unknown_job(request, w->job);
+        api_unknown_job(request, w->job);
         return;
     }
     Coppice__Api__JobStatus status;
@@ -253,6 +144,32 @@ static void remove_done(api_task *t) {
     api_task_free(t);
 }
 
+/* The store has forgotten the job: now its folder. */
+static void removed_from_store(coord_server *server, coord_mail *mail) {
+    api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
+    server->api->tasks--;
+    if (t->result) {
+        api_fail(t->request, &t->error, t->result);
+        api_task_free(t);
+        return;
+    }
+    api_note_remove(server->api, t->job);
+    t->work = remove_work;
+    t->done = remove_done;
+    api_task_start(t);
+}
+
+/* On the store's thread. */
+static void on_removed(void *context, cop_err result, const char *text) {
+    api_task *t = context;
+    t->result = result;
+    if (result)
+        cop_fail(&t->error, result, "job %llu could not be removed: %s", (unsigned long long)t->job,
+                 text);
+    t->mail.run = removed_from_store;
+    coord_post(t->server, &t->mail);
+}
+
 static void remove_job(coord_server *server, cop_request *request, const api_note *n) {
     if (n->state < COORD_COMPLETED) {
         coord_reply_failure(request, COP_ERR_BUSY,
@@ -262,30 +179,26 @@ static void remove_job(coord_server *server, cop_request *request, const api_not
     }
     api_task *t = api_task_create(server, request, NULL);
     if (!t) return;
+    t->job = n->job;
     coord_api_job_folder(server, n->job, t->folder, sizeof t->folder);
-    coord_store_remove_job(server->store, n->job, NULL, NULL);
-    api_note_remove(server->api, n->job);
-    t->work = remove_work;
-    t->done = remove_done;
-    api_task_start(t);
+    server->api->tasks++; /* until the commit is reported */
+    coord_store_remove_job(server->store, n->job, on_removed, t);
 }
 
+/* Cancel, pause or resume. Asked twice is done once: a repeated request is no failure. */
 static bool control(coord_server *server, cop_request *request, const api_note *n,
                     Coppice__Api__ControlJobRequest__Action action) {
     static const coord_event_type events[] = {0, COORD_EVENT_JOB_CANCEL, COORD_EVENT_JOB_PAUSE,
                                               COORD_EVENT_JOB_RESUME};
+    static const char *const verbs[] = {"", "canceled", "paused", "resumed"};
+    COP_ASSERT(action >= 1 && (size_t)action < sizeof events / sizeof *events);
     coord_event event = {.type = events[action], .job = n->job};
-    const char *state = n->state == COORD_COMPLETED ? "COMPLETED"
-                        : n->state == COORD_FAILED  ? "FAILED"
-                                                    : "CANCELED";
+    if (n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL) return true;
     if (n->state >= COORD_COMPLETED) {
-        coord_reply_failure(request, COP_ERR_INPUT, "job %llu has ended (%s)",
-                            (unsigned long long)n->job, state);
-        return false;
-    }
-    if (event.type == COORD_EVENT_JOB_RESUME && n->state != COORD_PAUSED) {
-        coord_reply_failure(request, COP_ERR_INPUT, "job %llu is not paused",
-                            (unsigned long long)n->job);
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "job %llu has ended (%s) and cannot be %s: only jobs that are QUEUED, "
+                            "RUNNING or PAUSED can",
+                            (unsigned long long)n->job, api_state_name(n->state), verbs[action]);
         return false;
     }
     coord_dispatch(server, &event);
@@ -297,9 +210,11 @@ void api_control_job(coord_server *server, cop_request *request, ProtobufCMessag
     api_note *n = api_note_find(server->api, r.job);
     cop_proto_free(message);
     if (!n)
-        unknown_job(request, r.job);
+        api_unknown_job(request, r.job);
     else if (!r.has_action)
-        coord_reply_failure(request, COP_ERR_INPUT, "there is no action in the call");
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "there is no action in the call: expected CANCEL, PAUSE, RESUME or "
+                            "REMOVE");
     else if (r.action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
         remove_job(server, request, n);
     else if (control(server, request, n, r.action)) {
@@ -319,6 +234,7 @@ typedef struct event_list {
     coord_store_event rows[EVENTS_AT_ONCE];
     Coppice__Api__Event *table[EVENTS_AT_ONCE];
     size_t count;
+    bool ended; /* the job had ended before the events were read: these are all */
 } event_list;
 
 static cop_err take_event(void *context, const coord_store_event *row) {
@@ -328,6 +244,8 @@ static cop_err take_event(void *context, const coord_store_event *row) {
 }
 
 static void logs_work(api_task *t) {
+    const event_list *l = t->extra;
+    if (l->ended) coord_store_flush(t->server->store); /* its last words may still be queued */
     t->result = coord_store_each_event(t->server->store, t->job, t->value, EVENTS_AT_ONCE,
                                        take_event, t->extra, &t->error);
 }
@@ -354,10 +272,9 @@ static void answer_logs(cop_request *request, event_list *l, uint64_t after, boo
 
 static void logs_done(api_task *t) {
     api_watcher *w = &t->server->api->watchers[t->method];
-    const api_note *n = api_note_find(t->server->api, t->job);
     event_list *l = t->extra;
     uint64_t now = cop_clock_ns();
-    bool finished = !n || n->state >= COORD_COMPLETED;
+    bool finished = l->ended && l->count < EVENTS_AT_ONCE;
     w->asking = false;
     w->not_before_ns = now + 300000000;
     if (t->result || l->count || finished || now >= w->deadline_ns) {
@@ -380,6 +297,8 @@ void api_ask_logs(coord_server *server, api_watcher *w) {
         w->request = NULL;
         return;
     }
+    const api_note *n = api_note_find(server->api, w->job);
+    ((event_list *)t->extra)->ended = !n || n->state >= COORD_COMPLETED;
     t->job = w->job;
     t->value = w->after;
     t->method = (uint32_t)(w - server->api->watchers);
@@ -400,81 +319,9 @@ void api_logs(coord_server *server, cop_request *request, ProtobufCMessage *mess
                      .not_before_ns = now};
     cop_proto_free(message);
     if (!api_note_find(server->api, job))
-        unknown_job(request, job);
+        api_unknown_job(request, job);
     else
         api_hold(server, &w); /* asked at the next tick */
-}
-
-/* ---- workers ---- */
-
-static void worker_status(coord_server *server, const coord_worker_view *v,
-                          Coppice__Api__WorkerStatus *s) {
-    const coord_session *session = coord_session_find(server, v->worker);
-    coppice__api__worker_status__init(s);
-    s->has_worker = s->has_threads = s->has_job = s->has_shards = s->has_seconds =
-        s->has_ms_per_shard = 1;
-    s->worker = v->worker;
-    s->name = (char *)(uintptr_t)v->name;
-    s->threads = v->threads;
-    s->job = v->job;
-    s->shards = v->shards;
-    s->seconds = (double)(cop_clock_ns() - v->joined_ns) * 1e-9;
-    s->ms_per_shard = v->ms_per_shard;
-    s->state = (char *)(uintptr_t)(v->draining ? "draining" : v->computing ? "computing" : "idle");
-    if (!session) return;
-    s->isa = (char *)(uintptr_t)session->isa;
-    s->address = (char *)(uintptr_t)session->address;
-    s->build = (char *)(uintptr_t)session->build;
-}
-
-void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    uint32_t count = coord_core_worker_count(server->core);
-    Coppice__Api__WorkerStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
-    Coppice__Api__WorkerStatus **table = cop_alloc_array(count + 1, sizeof *table);
-    cop_proto_free(message);
-    for (uint32_t i = 0; statuses && table && i < count; i++) {
-        coord_worker_view view;
-        table[i] = &statuses[i];
-        coord_core_worker_at(server->core, i, &view);
-        worker_status(server, &view, table[i]);
-    }
-    Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
-    answer.workers = table;
-    answer.n_workers = count;
-    if (statuses && table)
-        api_answer(request, COPPICE__API__METHOD__LIST_WORKERS, &answer.base, NULL);
-    else
-        api_fail(request, NULL, COP_ERR_NO_MEMORY);
-    cop_free(statuses);
-    cop_free(table);
-}
-
-void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    const Coppice__Api__DrainWorkerRequest *r = (const Coppice__Api__DrainWorkerRequest *)message;
-    coord_session *found = NULL;
-    const char *names[64];
-    size_t count = 0;
-    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
-        coord_session *s = &server->sessions[i];
-        if (!s->worker) continue;
-        if (count < 64) names[count++] = s->name;
-        if (r->name && strcmp(s->name, r->name) == 0) found = s;
-    }
-    if (!found) {
-        const char *nearest = r->name ? cop_nearest_name(r->name, names, count) : NULL;
-        coord_reply_failure(request, COP_ERR_NOT_FOUND,
-                            "there is no worker \"%.100s\"%s%s%s (coppice workers lists them)",
-                            r->name ? r->name : "", nearest ? ": did you mean \"" : "",
-                            nearest ? nearest : "", nearest ? "\"?" : "");
-        cop_proto_free(message);
-        return;
-    }
-    coord_event drain = {.type = COORD_EVENT_WORKER_DRAIN, .worker = found->worker};
-    Coppice__Api__DrainWorkerAnswer answer = COPPICE__API__DRAIN_WORKER_ANSWER__INIT;
-    found->drain = true;
-    coord_dispatch(server, &drain);
-    api_answer(request, COPPICE__API__METHOD__DRAIN_WORKER, &answer.base, NULL);
-    cop_proto_free(message);
 }
 
 /* ---- models ---- */
@@ -527,7 +374,7 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
     uint64_t job = ((const Coppice__Api__ExportModelRequest *)message)->job;
     cop_proto_free(message);
     if (!api_note_find(server->api, job)) {
-        unknown_job(request, job);
+        api_unknown_job(request, job);
         return;
     }
     api_task *t = api_task_create(server, request, NULL);
@@ -545,15 +392,23 @@ void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *
     const api_note *n = api_note_find(server->api, job);
     cop_proto_free(message);
     if (!n) {
-        unknown_job(request, job);
-    } else if (n->state != COORD_COMPLETED || !n->has_evaluation) {
+        api_unknown_job(request, job);
+    } else if (n->state != COORD_COMPLETED) {
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %llu has no final weights yet: export them when it has ended, or "
-                            "see its newest evaluation with `coppice status %llu`",
+                            "job %llu is %s and has no final weights%s: `coppice status %llu` "
+                            "shows its newest evaluation, and `coppice export %llu` gets its "
+                            "newest weights",
+                            (unsigned long long)job, api_state_name(n->state),
+                            n->state < COORD_COMPLETED ? " yet" : "", (unsigned long long)job,
+                            (unsigned long long)job);
+    } else if (!n->has_evaluation || n->evaluated_step != n->steps) {
+        coord_reply_failure(request, COP_ERR_NOT_FOUND,
+                            "the final weights of job %llu were not evaluated: get them with "
+                            "`coppice export %llu -o FILE` and `coppice eval FILE`",
                             (unsigned long long)job, (unsigned long long)job);
     } else {
         Coppice__Api__EvaluateAnswer answer = COPPICE__API__EVALUATE_ANSWER__INIT;
-        answer.has_error = answer.has_loss = answer.has_samples = answer.has_seconds = 1;
+        answer.has_error = answer.has_loss = answer.has_samples = 1;
         answer.error = n->test_error;
         answer.loss = n->test_loss;
         answer.samples = n->evaluated_samples;
@@ -561,17 +416,4 @@ void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *
         answer.digest = (char *)(uintptr_t)n->digest;
         api_answer(request, COPPICE__API__METHOD__EVALUATE, &answer.base, NULL);
     }
-}
-
-void api_info(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    Coppice__Api__InfoAnswer answer = COPPICE__API__INFO_ANSWER__INIT;
-    struct rusage usage;
-    cop_proto_free(message);
-    answer.version = (char *)(uintptr_t)COP_VERSION;
-    answer.has_workers = answer.has_jobs = answer.has_uptime = answer.has_rss = 1;
-    answer.workers = coord_core_worker_count(server->core);
-    answer.jobs = server->api->count;
-    answer.uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
-    answer.rss = getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
-    api_answer(request, COPPICE__API__METHOD__INFO, &answer.base, NULL);
 }

@@ -1,0 +1,226 @@
+/* Submissions. A job is checked, loaded and pinned on the thread pool, gets its number, and exists
+ * (for lists, watchers and the core) when the store has committed it: only then it is acknowledged.
+ * A request that comes again with its key is answered with the same number. See api.h. */
+#include <stdio.h>
+
+#include "coordinator/api.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/wire/codec.h"
+
+#define KEY_SIZE 16
+
+/* ---- keys ---- */
+
+static api_key *find_key(struct coord_api *api, const Coppice__Api__SubmitRequest *r) {
+    for (uint32_t i = 0; r->has_idempotency && i < API_KEYS; i++) {
+        api_key *k = &api->keys[i];
+        if ((k->job || k->pending) && memcmp(k->key, r->idempotency.data, KEY_SIZE) == 0) return k;
+    }
+    return NULL;
+}
+
+/* The place of the oldest key that is not pending; NULL: all are, which ends soon. */
+static api_key *claim_key(struct coord_api *api, const Coppice__Api__SubmitRequest *r) {
+    for (uint32_t i = 0; i < API_KEYS; i++) {
+        api_key *k = &api->keys[api->next_key++ % API_KEYS];
+        if (k->pending) continue;
+        *k = (api_key){.pending = true};
+        memcpy(k->key, r->idempotency.data, KEY_SIZE);
+        return k;
+    }
+    return NULL;
+}
+
+static void answer_submitted(cop_request *request, uint64_t job, Coppice__Job *resolved) {
+    Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
+    answer.has_job = job != 0;
+    answer.job = job;
+    answer.resolved = resolved;
+    api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
+}
+
+/* The end of a submission: its request and the one that repeated it get the same answer. */
+static void settle(api_task *t) {
+    api_key *k = t->key;
+    cop_request *repeat = k ? k->repeat : NULL;
+    uint64_t job = t->result ? 0 : t->job;
+    if (k) *k = (api_key){.job = job};
+    if (k && job) {
+        const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
+        memcpy(k->key, r->idempotency.data, KEY_SIZE);
+    }
+    if (t->result) {
+        api_fail(t->request, &t->error, t->result);
+        if (repeat) api_fail(repeat, &t->error, t->result);
+    } else {
+        answer_submitted(t->request, job, t->built->message);
+        if (repeat) answer_submitted(repeat, job, t->built->message);
+    }
+    api_task_free(t);
+}
+
+/* ---- on the thread pool ---- */
+
+/* The job's message as one of its own, with its own arena, which cop_job takes over. */
+static cop_err copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error) {
+    cop_buffer *packed = cop_proto_pack(&job->base);
+    ProtobufCMessage *copy = NULL;
+    if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = cop_proto_unpack(&coppice__job__descriptor, packed->data, packed->size, API_BUDGET,
+                                 &copy, error);
+    cop_buffer_release(packed);
+    *out = (Coppice__Job *)copy;
+    return e;
+}
+
+/* Check the job, find and load its data, resolve and pin. */
+static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
+    Coppice__Job *job = NULL;
+    COP_TRY(cop_document_check(r->job, &t->error));
+    COP_TRY(copy_job(r->job, &job, &t->error));
+    job->pinned = NULL; /* ours to say */
+    const char *name = r->data_digest && *r->data_digest ? r->data_digest : job->data->source;
+    cop_err e = coord_datasets_load(t->server->datasets, name, &t->data, &t->error);
+    if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
+    if (e) cop_proto_free(&job->base);
+    return e;
+}
+
+static void submit_work(api_task *t) {
+    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
+    t->result = build(t, r);
+    if (!t->result && !r->dry_run)
+        t->result = coord_datasets_keep(t->server->datasets, t->data, &t->error);
+    if (t->data) cop_data_destroy(t->data); /* its turn may be hours away */
+    t->data = NULL;
+}
+
+/* ---- on the loop ---- */
+
+static cop_err add_note(struct coord_api *api, const api_task *t) {
+    const cop_job *job = t->built;
+    api_note *n = api_note_add(api, t->job);
+    if (!n) return COP_ERR_NO_MEMORY;
+    snprintf(n->name, sizeof n->name, "%s", job->message->name);
+    snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
+    cop_clock_format_utc(cop_clock_unix_ms(), n->created);
+    n->steps = job->steps;
+    n->steps_per_epoch = job->steps_per_epoch;
+    n->on_test = job->evaluate_on_test;
+    n->priority = job->message->priority;
+    return COP_OK;
+}
+
+/* The commit is done, so the job exists. */
+static void submit_committed(coord_server *server, coord_mail *mail) {
+    api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
+    server->api->tasks--;
+    if (!t->result && add_note(server->api, t)) {
+        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+        coord_store_remove_job(server->store, t->job, NULL, NULL);
+    }
+    if (t->result) {
+        coord_datasets_release(server->datasets, t->built->message->pinned->data_digest);
+        settle(t);
+        return;
+    }
+    coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = t->job};
+    coord_job_info_make(t->built, t->job, COORD_QUEUED, &added.info);
+    cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) submitted", (unsigned long long)t->job,
+            t->built->message->name);
+    coord_store_add_event(server->store, t->job, "info", "submitted");
+    settle(t);
+    coord_dispatch(server, &added);
+}
+
+/* On the store's thread. */
+static void on_commit(void *context, cop_err result, const char *text) {
+    api_task *t = context;
+    t->result = result;
+    if (result) cop_fail(&t->error, result, "the job could not be stored: %s", text);
+    t->mail.run = submit_committed;
+    coord_post(t->server, &t->mail);
+}
+
+static void submit_done(api_task *t) {
+    struct coord_api *api = t->server->api;
+    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
+    if (t->result || r->dry_run) {
+        settle(t);
+        return;
+    }
+    const char *digest = t->built->message->pinned->data_digest;
+    cop_buffer *spec = NULL;
+    if (api->count >= COP_JOBS_MAX)
+        t->result =
+            cop_fail(&t->error, COP_ERR_LIMIT,
+                     "the coordinator has %d jobs already: remove some (coppice rm)", COP_JOBS_MAX);
+    else if (!(spec = cop_job_pack(t->built)))
+        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    if (t->result) {
+        coord_datasets_release(t->server->datasets, digest);
+        settle(t);
+        return;
+    }
+    t->job = api->next_job++;
+    api->tasks++; /* until the commit is reported */
+    coord_store_add_job(t->server->store, t->job, t->built->message->name, spec, digest, on_commit,
+                        t);
+    cop_buffer_release(spec);
+}
+
+/* Answers what can be answered without work; true: the request is done with. */
+static bool settled_before(coord_server *server, cop_request *request,
+                           const Coppice__Api__SubmitRequest *r) {
+    unsigned char digest[32];
+    if (!r->job) {
+        coord_reply_failure(request, COP_ERR_INPUT, "there is no job in the call");
+    } else if (r->has_idempotency && r->idempotency.len != KEY_SIZE) {
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "the idempotency key has %zu bytes: expected %d", r->idempotency.len,
+                            KEY_SIZE);
+    } else if (r->data_digest && *r->data_digest && !cop_unhex32(r->data_digest, digest)) {
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "data_digest is \"%.80s\": expected 64 hex digits", r->data_digest);
+    } else if (!r->dry_run) {
+        api_key *k = find_key(server->api, r);
+        if (!k) return false;
+        if (!k->pending) {
+            answer_submitted(request, k->job, NULL);
+            return true;
+        }
+        if (k->repeat) cop_server_drop(k->repeat); /* its sender has given it up */
+        k->repeat = request;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+void api_submit(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)message;
+    if (settled_before(server, request, r)) {
+        cop_proto_free(message);
+        return;
+    }
+    api_key *key = NULL;
+    if (r->has_idempotency && !r->dry_run && !(key = claim_key(server->api, r))) {
+        coord_reply_failure(request, COP_ERR_BUSY,
+                            "%d jobs are being submitted right now: try again", API_KEYS);
+        cop_proto_free(message);
+        return;
+    }
+    api_task *t = api_task_create(server, request, message);
+    if (!t) {
+        if (key) *key = (api_key){0};
+        return;
+    }
+    t->key = key;
+    t->work = submit_work;
+    t->done = submit_done;
+    api_task_start(t);
+}

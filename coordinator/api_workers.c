@@ -1,0 +1,104 @@
+/* Calls about the pool: workers, draining one, the coordinator itself. See api.h. */
+#include <stdio.h>
+
+#include "coordinator/api.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/str.h"
+#include "common/version.h"
+#include "common/wire/codec.h"
+
+static void worker_status(coord_server *server, const coord_worker_view *v,
+                          Coppice__Api__WorkerStatus *s) {
+    const coord_session *session = coord_session_find(server, v->worker);
+    coppice__api__worker_status__init(s);
+    s->has_worker = s->has_threads = s->has_job = s->has_shards = s->has_seconds =
+        s->has_ms_per_shard = 1;
+    s->worker = v->worker;
+    s->name = (char *)(uintptr_t)v->name;
+    s->threads = v->threads;
+    s->job = v->job;
+    s->shards = v->shards;
+    s->seconds = (double)(cop_clock_ns() - v->joined_ns) * 1e-9;
+    s->ms_per_shard = v->ms_per_shard;
+    s->state = (char *)(uintptr_t)(v->draining ? "draining" : v->computing ? "computing" : "idle");
+    if (!session) return;
+    s->isa = (char *)(uintptr_t)session->isa;
+    s->address = (char *)(uintptr_t)session->address;
+    s->build = (char *)(uintptr_t)session->build;
+}
+
+void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    uint32_t count = coord_core_worker_count(server->core);
+    Coppice__Api__WorkerStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
+    Coppice__Api__WorkerStatus **table = cop_alloc_array(count + 1, sizeof *table);
+    cop_proto_free(message);
+    for (uint32_t i = 0; statuses && table && i < count; i++) {
+        coord_worker_view view;
+        table[i] = &statuses[i];
+        coord_core_worker_at(server->core, i, &view);
+        worker_status(server, &view, table[i]);
+    }
+    Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
+    answer.workers = table;
+    answer.n_workers = count;
+    if (statuses && table)
+        api_answer(request, COPPICE__API__METHOD__LIST_WORKERS, &answer.base, NULL);
+    else
+        api_fail(request, NULL, COP_ERR_NO_MEMORY);
+    cop_free(statuses);
+    cop_free(table);
+}
+
+void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    const Coppice__Api__DrainWorkerRequest *r = (const Coppice__Api__DrainWorkerRequest *)message;
+    coord_session *found = NULL;
+    const char *names[64];
+    size_t count = 0;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
+        coord_session *s = &server->sessions[i];
+        if (!s->worker) continue;
+        if (count < 64) names[count++] = s->name;
+        if (r->name && strcmp(s->name, r->name) == 0) found = s;
+    }
+    if (!found) {
+        const char *nearest = r->name ? cop_nearest_name(r->name, names, count) : NULL;
+        coord_reply_failure(request, COP_ERR_NOT_FOUND,
+                            "there is no worker \"%.100s\"%s%s%s (coppice workers lists them)",
+                            r->name ? r->name : "", nearest ? ": did you mean \"" : "",
+                            nearest ? nearest : "", nearest ? "\"?" : "");
+        cop_proto_free(message);
+        return;
+    }
+    coord_event drain = {.type = COORD_EVENT_WORKER_DRAIN, .worker = found->worker};
+    Coppice__Api__DrainWorkerAnswer answer = COPPICE__API__DRAIN_WORKER_ANSWER__INIT;
+    Coppice__Api__WorkerStatus status;
+    coord_worker_view view;
+    found->drain = true;
+    coord_dispatch(server, &drain);
+    if (coord_core_worker(server->core, drain.worker, &view)) { /* it may have left at once */
+        worker_status(server, &view, &status);
+        answer.status = &status;
+    }
+    api_answer(request, COPPICE__API__METHOD__DRAIN_WORKER, &answer.base, NULL);
+    cop_proto_free(message);
+}
+
+/* Memory of this process now, in bytes; 0: unknown. */
+static uint64_t resident_bytes(void) {
+    size_t bytes = 0;
+    return uv_resident_set_memory(&bytes) ? 0 : bytes;
+}
+
+void api_info(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    Coppice__Api__InfoAnswer answer = COPPICE__API__INFO_ANSWER__INIT;
+    cop_proto_free(message);
+    answer.version = answer.build = (char *)(uintptr_t)COP_VERSION;
+    answer.has_workers = answer.has_jobs = answer.has_uptime = answer.has_rss = 1;
+    answer.workers = coord_core_worker_count(server->core);
+    answer.jobs = server->api->count;
+    answer.uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
+    answer.rss = resident_bytes();
+    api_answer(request, COPPICE__API__METHOD__INFO, &answer.base, NULL);
+}
