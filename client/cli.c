@@ -50,6 +50,9 @@ static const cli_command table[] = {
      "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
      "tcp://10.0.0.1:29700\ncoppice data rm mnist",
      cli_data},
+    {"plot", "JOB|RUN...", "Draw learning curves as SVG or PNG", 1, CLI_POSITIONAL_MAX,
+     "output " REMOTE,
+     "coppice plot runs/mnist-dropout -o curves.svg\ncoppice plot 3 4 -o comparison.png", cli_plot},
     {"completion", "", "Print the completion script for bash", 0, 0, "help",
      "source <(coppice completion)", cli_completion_command},
     {0},

@@ -143,6 +143,7 @@ cop_err cli_inspect(const cli_options *, cop_error *);
 cop_err cli_export(const cli_options *, cop_error *);
 cop_err cli_inspect_model(const cli_options *, cop_error *); /* of `inspect` */
 cop_err cli_data(const cli_options *, cop_error *);
+cop_err cli_plot(const cli_options *, cop_error *);
 cop_err cli_completion_command(const cli_options *, cop_error *);
 /* Upload what the coordinator lacks of a data set (submit.c, also `data put`). */
 cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_error *error);

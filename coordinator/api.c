@@ -158,10 +158,12 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->leases_given = n->leases_given;
     s->leases_repeated = n->leases_repeated;
     s->results_ignored = n->results_ignored;
+    s->has_samples_per_s = n->seconds > 0; /* the mean; while it runs, the speed of now */
+    if (s->has_samples_per_s) s->samples_per_s = (double)n->step * n->batch / n->seconds;
     if (!coord_core_job(server->core, n->job, cop_clock_ns(), &view)) return;
     s->workers = view.workers;
-    s->has_samples_per_s = s->has_eta_seconds = view.samples_per_s > 0;
-    s->samples_per_s = view.samples_per_s;
+    s->has_eta_seconds = view.samples_per_s > 0;
+    if (view.samples_per_s > 0) s->has_samples_per_s = 1, s->samples_per_s = view.samples_per_s;
     s->eta_seconds = view.eta_seconds;
     s->waiting_for = (char *)(uintptr_t)view.waiting_for;
 }
@@ -319,6 +321,7 @@ static const struct {
                                            &coppice__api__remove_data_request__descriptor},
     [COPPICE__API__METHOD__EVALUATE] = {api_evaluate, &coppice__api__evaluate_request__descriptor},
     [COPPICE__API__METHOD__INFO] = {api_info, &coppice__api__info_request__descriptor},
+    [COPPICE__API__METHOD__HISTORY] = {api_history, &coppice__api__history_request__descriptor},
 };
 
 void coord_api_on_call(coord_server *server, cop_request *request) {
@@ -388,6 +391,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     n->steps_per_epoch = job->steps_per_epoch;
     n->on_test = job->evaluate_on_test;
     n->priority = job->message->priority;
+    n->batch = job->batch;
     n->evaluated_step = row->state == COORD_COMPLETED ? job->steps : 0;
     n->evaluated_samples = job->evaluate_on_test ? job->test_samples : job->validation_samples;
 }

@@ -17,6 +17,7 @@ typedef struct api_note {
     uint64_t leases_given, leases_repeated, results_ignored;
     coord_job_state state;
     int32_t priority;
+    uint32_t batch;
     bool has_train_loss, has_evaluation, on_test;
     double train_loss, test_error, test_loss, seconds, epoch_loss_sum;
     char name[COP_NAME_MAX], text[512], warning[256], digest[65], data_digest[65], created[32],
@@ -111,6 +112,8 @@ void api_export_model(coord_server *, cop_request *, ProtobufCMessage *);
 void api_evaluate(coord_server *, cop_request *, ProtobufCMessage *);
 void api_answer_watch(coord_server *server, api_watcher *watcher, const api_note *note);
 void api_ask_logs(coord_server *server, api_watcher *watcher);
+/* api_history.c */
+void api_history(coord_server *, cop_request *, ProtobufCMessage *);
 /* api_workers.c */
 void api_list_workers(coord_server *, cop_request *, ProtobufCMessage *);
 void api_drain_worker(coord_server *, cop_request *, ProtobufCMessage *);

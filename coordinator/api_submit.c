@@ -112,6 +112,7 @@ static cop_err add_note(struct coord_api *api, const api_task *t) {
     n->steps_per_epoch = job->steps_per_epoch;
     n->on_test = job->evaluate_on_test;
     n->priority = job->message->priority;
+    n->batch = job->batch;
     return COP_OK;
 }
 

@@ -25,8 +25,6 @@ typedef struct coord_config {
     bool insecure;      /* allow listening beyond loopback */
     const cop_kernels *kernels;
     unsigned char self_test[32];
-    /* Kept for tests: flip one bit of the first mask (-1 none)? swap two shards? never set by
-     * programs. */
 } coord_config;
 
 /* Starts everything: opens or creates the store (refuses a newer one), writes the token file, takes
@@ -63,5 +61,22 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out);
 /* Ask it to checkpoint and stop (signals). Progress then shows finished with state PAUSED. */
 void coord_run_interrupt(coord_server *server);
+
+/* ---- figures over time ---- */
+typedef struct coord_figure {
+    uint64_t step;
+    double loss, error; /* means over samples; error as a fraction */
+    bool has_error;
+} coord_figure;
+typedef struct coord_history {
+    coord_figure *train;       /* one for each epoch that ended */
+    coord_figure *evaluations; /* in order of steps */
+    size_t train_count, evaluation_count;
+    bool on_test; /* evaluations are of the test part */
+} coord_history;
+/* Reads a store's file (job: its number) or a run folder's metrics.sqlite (job 0: whatever is in
+ * it). NOT_FOUND, CORRUPT. Freed with coord_history_fini. */
+cop_err coord_history_read(const char *path, uint64_t job, coord_history *out, cop_error *error);
+void coord_history_fini(coord_history *history);
 
 #endif

@@ -1,0 +1,174 @@
+/* coppice plot: learning curves of runs and jobs, side by side: loss and error over steps. */
+#include <stdio.h>
+#include <math.h>
+#include <string.h>
+
+#include "client/chart.h"
+#include "client/cli.h"
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/wire/codec.h"
+#include "coordinator/coordinator.h"
+
+enum { LINES_MAX = 2 * CLI_POSITIONAL_MAX };
+
+/* What one argument gives: its two tables as columns. */
+typedef struct curve {
+    char name[COP_NAME_MAX];
+    coord_history history;
+    double *columns; /* train: steps, losses, errors; evaluations: the same */
+} curve;
+
+static void free_curves(curve *curves, int count) {
+    for (int i = 0; i < count; i++) {
+        coord_history_fini(&curves[i].history);
+        cop_free(curves[i].columns);
+    }
+    cop_free(curves);
+}
+
+/* ---- loading ---- */
+
+static cop_err load_run(const char *folder, curve *out, cop_error *error) {
+    char *path = cop_path_join(folder, "metrics.sqlite");
+    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = COP_OK;
+    if (!cop_file_exists(path))
+        e = cop_fail(error, COP_ERR_NOT_FOUND,
+                     "%s is no run folder: it has no metrics.sqlite (expected a run folder, or a "
+                     "job's number)",
+                     folder);
+    if (!e) e = coord_history_read(path, 0, &out->history, error);
+    cop_free(path);
+    const char *slash = strrchr(folder, '/');
+    snprintf(out->name, sizeof out->name, "%s", slash && slash[1] ? slash + 1 : folder);
+    return e;
+}
+
+static coord_figure *copy_points(Coppice__Api__HistoryPoint *const *points, size_t count) {
+    coord_figure *rows = cop_alloc_array(count + 1, sizeof *rows);
+    for (size_t i = 0; rows && i < count; i++)
+        rows[i] = (coord_figure){.step = points[i]->step,
+                                 .loss = points[i]->loss,
+                                 .error = points[i]->error,
+                                 .has_error = points[i]->has_error};
+    return rows;
+}
+
+static cop_err load_job(const cli_options *options, const char *text, curve *out,
+                        cop_error *error) {
+    Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
+    ProtobufCMessage *message = NULL;
+    cli_remote remote = {0};
+    request.has_job = 1;
+    COP_TRY(cli_job_number(text, &request.job, error));
+    cop_err e = cli_remote_open(options, &remote, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__HISTORY, &request.base, NULL,
+                            &coppice__api__history_answer__descriptor, &message, NULL, error);
+    cli_remote_close(&remote);
+    COP_TRY(e);
+    const Coppice__Api__HistoryAnswer *a = (const Coppice__Api__HistoryAnswer *)message;
+    snprintf(out->name, sizeof out->name, "job %s (%.100s)", text, a->name ? a->name : "");
+    out->history = (coord_history){.train = copy_points(a->train, a->n_train),
+                                   .evaluations = copy_points(a->evaluations, a->n_evaluations),
+                                   .train_count = a->n_train,
+                                   .evaluation_count = a->n_evaluations,
+                                   .on_test = a->on && strcmp(a->on, "test") == 0};
+    if (!out->history.train || !out->history.evaluations)
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_proto_free(message);
+    return e;
+}
+
+static void fill_columns(const coord_figure *rows, size_t count, double *to) {
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (double)rows[i].step;
+        to[count + i] = rows[i].loss;
+        to[2 * count + i] = rows[i].has_error ? rows[i].error * 100 : NAN;
+    }
+}
+
+static cop_err make_columns(curve *c, cop_error *error) {
+    const size_t train = c->history.train_count, seen = c->history.evaluation_count;
+    c->columns = cop_alloc_array(3 * (train + seen) + 1, sizeof *c->columns);
+    if (!c->columns) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    fill_columns(c->history.train, train, c->columns);
+    fill_columns(c->history.evaluations, seen, c->columns + 3 * train);
+    return COP_OK;
+}
+
+/* ---- drawing ---- */
+
+/* The lines of one chart: column 1 (loss) or 2 (error) of all curves. */
+static size_t make_lines(const curve *curves, int count, size_t column, cli_series *lines,
+                         char (*names)[COP_NAME_MAX + 16]) {
+    size_t used = 0;
+    for (int i = 0; i < count; i++) {
+        const curve *c = &curves[i];
+        for (int part = 0; part < 2; part++) {
+            const size_t n = part ? c->history.evaluation_count : c->history.train_count;
+            const double *from = part ? c->columns + 3 * c->history.train_count : c->columns;
+            if (!n) continue;
+            const char *what = !part ? "training" : c->history.on_test ? "test" : "validation";
+            snprintf(names[used], sizeof names[used], "%s%s%s", count > 1 ? c->name : "",
+                     count > 1 ? ", " : "", what);
+            lines[used] = (cli_series){.name = names[used],
+                                       .count = n,
+                                       .x = from,
+                                       .y = from + column * n,
+                                       .color = count > 1 ? i : part};
+            used++;
+        }
+    }
+    return used;
+}
+
+static cop_err draw(const curve *curves, int count, const char *path, cop_error *error) {
+    typedef char line_name[COP_NAME_MAX + 16];
+    cli_series *lines = cop_alloc_array(2 * LINES_MAX, sizeof *lines);
+    line_name *names = cop_alloc_array(LINES_MAX, sizeof *names);
+    cop_err e = COP_OK;
+    if (!lines || !names) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e) {
+        const char *title = count == 1 ? curves[0].name : "comparison";
+        const cli_chart charts[] = {
+            {.title = title,
+             .x_label = "step",
+             .y_label = "loss (mean over samples)",
+             .series = lines,
+             .count = make_lines(curves, count, 1, lines, names)},
+            {.title = title,
+             .x_label = "step",
+             .y_label = "error (%)",
+             .series = lines + LINES_MAX,
+             .count = make_lines(curves, count, 2, lines + LINES_MAX, names)}};
+        e = cli_chart_write(charts, sizeof charts / sizeof *charts, path, error);
+    }
+    cop_free(lines);
+    cop_free(names);
+    return e;
+}
+
+cop_err cli_plot(const cli_options *options, cop_error *error) {
+    const int count = options->positional_count;
+    if (!options->output)
+        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the .svg or .png to write");
+    curve *curves = cop_alloc_array((size_t)count, sizeof *curves);
+    if (!curves) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = COP_OK;
+    for (int i = 0; i < count && !e; i++) {
+        const char *name = options->positional[i];
+        e = cli_is_job(name) ? load_job(options, name, &curves[i], error)
+                             : load_run(name, &curves[i], error);
+        if (!e) e = make_columns(&curves[i], error);
+    }
+    if (!e) e = draw(curves, count, options->output, error);
+    free_curves(curves, count);
+    if (e) return e;
+    if (options->json)
+        cli_print("{\"output\":\"%s\",\"curves\":%d}\n", options->output, count);
+    else if (!options->quiet)
+        cli_print("%s\n", options->output);
+    return COP_OK;
+}

@@ -1,0 +1,77 @@
+/* The call HISTORY: a job's figures over time, read from the store on the thread pool. See api.h.
+ */
+#include <stdio.h>
+
+#include "coordinator/api.h"
+
+#include "common/base/alloc.h"
+#include "common/wire/codec.h"
+#include "coordinator/coordinator.h"
+
+static void history_work(api_task *t) {
+    const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)t->message;
+    coord_history *history = t->extra = cop_alloc(sizeof *history);
+    t->result = history
+                    ? coord_history_read(t->folder, r->job, history, &t->error)
+                    : cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+}
+
+/* Points of one table, and pointers to them: one block of memory (cop_free). */
+static Coppice__Api__HistoryPoint **make_points(const coord_figure *rows, size_t count) {
+    const size_t pointers = cop_align_up(count * sizeof(void *), 16);
+    char *block = cop_alloc(pointers + count * sizeof(Coppice__Api__HistoryPoint) + 16);
+    if (!block) return NULL;
+    Coppice__Api__HistoryPoint **table = (void *)block;
+    Coppice__Api__HistoryPoint *points = (void *)(block + pointers);
+    for (size_t i = 0; i < count; i++) {
+        coppice__api__history_point__init(&points[i]);
+        points[i].has_step = points[i].has_loss = 1;
+        points[i].has_error = rows[i].has_error;
+        points[i].step = rows[i].step;
+        points[i].loss = rows[i].loss;
+        points[i].error = rows[i].error;
+        table[i] = &points[i];
+    }
+    return table;
+}
+
+static void history_done(api_task *t) {
+    const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)t->message;
+    coord_history none = {0}, *history = t->extra ? t->extra : &none;
+    const api_note *note = api_note_find(t->server->api, r->job);
+    Coppice__Api__HistoryAnswer answer = COPPICE__API__HISTORY_ANSWER__INIT;
+    Coppice__Api__HistoryPoint **train = make_points(history->train, history->train_count);
+    Coppice__Api__HistoryPoint **seen =
+        make_points(history->evaluations, history->evaluation_count);
+    if (!t->result && (!train || !seen))
+        t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    answer.name = note ? (char *)(uintptr_t)note->name : NULL;
+    answer.on = (char *)(uintptr_t)(history->on_test ? "test" : "validation");
+    answer.train = train;
+    answer.n_train = history->train_count;
+    answer.evaluations = seen;
+    answer.n_evaluations = history->evaluation_count;
+    if (t->result)
+        api_fail(t->request, &t->error, t->result);
+    else
+        api_answer(t->request, COPPICE__API__METHOD__HISTORY, &answer.base, NULL);
+    coord_history_fini(history);
+    cop_free(train);
+    cop_free(seen);
+    api_task_free(t);
+}
+
+void api_history(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)message;
+    if (!api_note_find(server->api, r->job)) {
+        api_unknown_job(request, r->job);
+        cop_proto_free(message);
+        return;
+    }
+    api_task *t = api_task_create(server, request, message);
+    if (!t) return;
+    snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", server->state_folder);
+    t->work = history_work;
+    t->done = history_done;
+    api_task_start(t);
+}
