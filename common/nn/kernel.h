@@ -128,6 +128,13 @@ typedef struct cop_kernels {
     /* false as soon as one value is NaN or infinite */
     bool (*all_finite)(const float *x, size_t count);
     double (*sum_squares)(const float *x, size_t count); /* diagnostics only, fixed order */
+    /* y[u][c] = largest of z[u * pieces + p][c] over pieces p, the first of equal ones; the first
+     * NaN wins; -0 becomes +0. winners[u][c] (or NULL) = its p. z (units * pieces, ld), pieces 1 to
+     * 256. */
+    void (*maxout)(const float *z, int units, int pieces, int ld, float *y, uint8_t *winners);
+    /* dz[u * pieces + p][c] = p == winners[u][c] ? dy[u][c] : +0 */
+    void (*maxout_scatter)(const float *dy, const uint8_t *winners, int units, int pieces, int ld,
+                           float *dz);
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names

@@ -9,7 +9,8 @@
     X(linear)                                                                                      \
     X(relu)                                                                                        \
     X(dropout)                                                                                     \
-    X(flatten)
+    X(flatten)                                                                                     \
+    X(maxout)
 
 #define COP_LAYER_DECLARE(kind) extern const cop_layer_ops cop_layer_##kind;
 COP_LAYER_KINDS(COP_LAYER_DECLARE)

@@ -109,6 +109,7 @@ static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, in
         .weights = one->flat,
         .gradients = one->gradients,
         .parameters = one->parameters,
+        .scratch = ops->scratch ? cop_alloc(ops->scratch(&one->layer, ld) + 64) : NULL,
         .masks = ops->mask_words
                      ? cop_alloc((size_t)ops->mask_words(&one->layer, ld) * sizeof(uint16_t) + 64)
                      : NULL,
@@ -118,6 +119,7 @@ static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, in
 static inline void one_layer_close(one_layer *one) {
     cop_free(one->context.workspace);
     cop_free(one->context.masks);
+    cop_free(one->context.scratch);
     cop_free(one->flat);
     cop_free(one->gradients);
 }

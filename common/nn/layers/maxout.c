@@ -1,0 +1,178 @@
+/* maxout: y_u = max over pieces p of (w_up x + b_up) (Goodfellow, Warde-Farley, Mirza, Courville,
+ * Bengio, "Maxout networks", ICML 2013, section 3).
+ *
+ * W is (units * pieces, in), row = unit * pieces + piece; ties go to the lowest piece. Training
+ * keeps the number of the piece that won, one byte for each output; backward scatters dY to the
+ * rows of the winners, dZ, and goes on as linear does: dW = dZ X^T, db = row sums of dZ, both cut
+ * at the shards' boundaries, and dX = W^T dZ over the full index of k, so that D4's blocks are
+ * those of all rows. */
+#include <math.h>
+
+#include "common/base/limits.h"
+#include "common/nn/layers/init.h"
+#include "common/nn/layers/kinds.h"
+
+enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* of pre-activations done at once in forward */ };
+
+static int32_t rows_of(const cop_layer *layer) {
+    return layer->spec.units * layer->spec.pieces;
+}
+
+static cop_err maxout_shape(cop_layer *layer, cop_error *error) {
+    const cop_layer_spec *spec = &layer->spec;
+    if (layer->in.rank != 1) {
+        char shape[64];
+        return cop_fail(error, COP_ERR_INPUT,
+                        "its input is %s, expected a flat one: put flatten: {} before it",
+                        cop_shape_format(&layer->in, shape));
+    }
+    if (spec->pieces < 1 || spec->pieces > PIECES_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "pieces is %d, expected 1 to %d", (int)spec->pieces,
+                        PIECES_MAX);
+    if (spec->units < 1 || spec->units > (int32_t)COP_UNITS_MAX / spec->pieces)
+        return cop_fail(error, COP_ERR_INPUT, "units is %d, expected 1 to %d with %d pieces",
+                        (int)spec->units, (int)COP_UNITS_MAX / spec->pieces, (int)spec->pieces);
+    if (!(spec->max_norm >= 0) || isinf(spec->max_norm))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "max_norm is %g, expected a number above 0 (or none, for no limit)",
+                        spec->max_norm);
+    if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
+        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+    layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};
+    return COP_OK;
+}
+
+static int maxout_parameters(const cop_layer *layer, cop_parameter out[4]) {
+    const int32_t rows = rows_of(layer), in = layer->in.dims[0];
+    out[0] = (cop_parameter){
+        .name = "weight",
+        .rank = 2,
+        .dims = {rows, in},
+        .rows = rows,
+        .cols = in,
+        .max_norm = layer->spec.max_norm,
+    };
+    if (!layer->spec.bias) return 1;
+    out[1] = (cop_parameter){.name = "bias", .rank = 1, .dims = {rows}, .rows = 1, .cols = rows};
+    return 2;
+}
+
+static void maxout_init(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
+                        float *flat) {
+    const int64_t in = layer->in.dims[0], rows = rows_of(layer);
+    const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
+    cop_init_weights(&weight, layer->spec.init, in, rows, flat + parameters[0].offset, rows * in);
+    if (!layer->spec.bias) return;
+    const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
+    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, rows);
+}
+
+/* One byte for each output: the piece that won. */
+static int64_t maxout_mask_words(const cop_layer *layer, int ld) {
+    return (int64_t)layer->spec.units * ld / 2;
+}
+
+static uint8_t *winners_of(const cop_layer *layer, const cop_layer_context *c) {
+    return (uint8_t *)cop_layer_masks(layer, c);
+}
+
+/* All pre-activations, of which backward needs the gradient at once. */
+static size_t maxout_scratch(const cop_layer *layer, int ld) {
+    return (size_t)rows_of(layer) * (size_t)ld * sizeof(float);
+}
+
+static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c) {
+    return c->parameters + layer->parameter_first;
+}
+
+/* Pre-activations in blocks of units, so that the pieces are compared while they are near. */
+static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                           float *y) {
+    const cop_parameter *parameters = own(layer, c);
+    const int units = layer->spec.units, pieces = layer->spec.pieces, in = layer->in.dims[0];
+    const int fit = BLOCK_FLOATS / (pieces * c->ld), step = fit > 0 ? fit : 1;
+    uint8_t *winners = c->mode == COP_MODE_TRAIN ? winners_of(layer, c) : NULL;
+    for (int u = 0; u < units; u += step) {
+        const int count = units - u < step ? units - u : step;
+        const ptrdiff_t row = (ptrdiff_t)u * pieces, at = (ptrdiff_t)u * c->ld;
+        const cop_gemm product = {
+            .m = count * pieces,
+            .n = c->ld,
+            .k = in,
+            .a = c->weights + parameters[0].offset + row * in, /* (count * pieces, in) */
+            .a_row = in,
+            .a_col = 1,
+            .b = x, /* (in, ld) */
+            .b_row = c->ld,
+            .b_col = 1,
+            .c = c->scratch, /* (count * pieces, ld) */
+            .ldc = c->ld,
+            .bias = layer->spec.bias ? c->weights + parameters[1].offset + row : NULL,
+        };
+        c->gemm(c->kernels, &product, c->workspace);
+        c->kernels->maxout(c->scratch, count, pieces, c->ld, y + at, winners ? winners + at : NULL);
+    }
+}
+
+static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            const float *y, const float *dy, float *dx) {
+    (void)y;
+    const cop_parameter *parameters = own(layer, c);
+    const int32_t in = layer->in.dims[0], rows = rows_of(layer);
+    float *dz = c->scratch; /* (rows, ld) */
+    c->kernels->maxout_scatter(dy, winners_of(layer, c), layer->spec.units, layer->spec.pieces,
+                               c->ld, dz);
+    const cop_gemm weight = {
+        .m = rows,
+        .n = in,
+        .k = c->columns,
+        .a = dz, /* (rows, columns) */
+        .a_row = c->ld,
+        .a_col = 1,
+        .b = x, /* (columns, in): x transposed */
+        .b_row = 1,
+        .b_col = c->ld,
+        .c = c->gradients + parameters[0].offset,
+        .ldc = in,
+        .segments = c->segments,
+        .segment_count = c->segment_count,
+    };
+    c->gemm(c->kernels, &weight, c->workspace);
+    if (layer->spec.bias)
+        c->kernels->row_sums(dz, rows, c->ld, c->segments, c->segment_count,
+                             c->gradients + parameters[1].offset);
+    if (!dx) return;
+    const cop_gemm down = {
+        .m = in,
+        .n = c->ld,
+        .k = rows,
+        .a = c->weights + parameters[0].offset, /* (in, rows): W transposed */
+        .a_row = 1,
+        .a_col = in,
+        .b = dz, /* (rows, ld) */
+        .b_row = c->ld,
+        .b_col = 1,
+        .c = dx, /* (in, ld) */
+        .ldc = c->ld,
+    };
+    c->gemm(c->kernels, &down, c->workspace);
+}
+
+static double maxout_flop(const cop_layer *layer) {
+    const double rows = rows_of(layer);
+    return 2 * rows * layer->in.dims[0] + (layer->spec.bias ? rows : 0) + rows - layer->spec.units;
+}
+
+const cop_layer_ops cop_layer_maxout = {
+    .kind = "maxout",
+    .shape = maxout_shape,
+    .parameters = maxout_parameters,
+    .init = maxout_init,
+    .mask_words = maxout_mask_words,
+    .scratch = maxout_scratch,
+    .forward = maxout_forward,
+    .backward = maxout_backward,
+    .flop = maxout_flop,
+    .reads = COP_READS_INPUT,
+    .wants_flat = true,
+};
