@@ -73,7 +73,8 @@ static cop_err encode_states(const cop_job *job, const cop_checkpoint *c, char *
                              size_t *size, cop_error *error) {
     int states = cop_optimizer_states(&job->optimizer);
     size_t count = (size_t)cop_model_parameter_count(job->model), all = count * (size_t)states;
-    const cop_metadata metadata[1] = {{"coppice.optimizer", "sgd"}};
+    const cop_metadata metadata[1] = {
+        {"coppice.optimizer", cop_optimizer_name(job->optimizer.kind)}};
     cop_tensor_entry *entries = cop_alloc_array(all, sizeof *entries);
     if (!entries) return no_memory(error);
     for (int s = 0; s < states; s++) {

@@ -15,6 +15,8 @@ cop_err job_check_pinned(const Coppice__Job *m, cop_error *error);
 /* The specs of common/nn (spec.c). `m` is resolved, checked and pinned. */
 cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error);
 void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_spec *out);
+/* The schedule of whichever optimizer it is. `m` is resolved. */
+const Coppice__Schedule *job_schedule(const Coppice__Job *m);
 
 /* ---- model files (model_file.c) ---- */
 

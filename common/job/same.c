@@ -23,8 +23,7 @@ static void keep_what_matters(Coppice__Job *m) {
     static const char *const train[] = {"epochs", "steps", NULL}, *const pinned[] = {"steps", NULL};
     forget(&m->base, job);
     forget(&m->data->base, data);
-    if (m->optimizer->sgd && m->optimizer->sgd->schedule->cosine)
-        return; /* ends at the last step */
+    if (job_schedule(m)->cosine) return; /* ends at the last step */
     forget(&m->train->base, train);
     forget(&m->pinned->base, pinned);
 }

@@ -1,5 +1,5 @@
-/* A job's message as the plain specs of common/nn: layers by the names of their fields, the
- * optimizer field by field. See internal.h. */
+/* A job's message as the plain specs of common/nn: layers and the optimizer by the names of their
+ * fields. See internal.h. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 typedef struct spec_field {
     const char *name;
     size_t offset;
-    enum { SPEC_I32, SPEC_F64, SPEC_BOOL, SPEC_ENUM } type;
+    enum { SPEC_I32, SPEC_U64, SPEC_F64, SPEC_BOOL, SPEC_ENUM } type;
 } spec_field;
 static const spec_field spec_fields[] = {
     {"units", offsetof(cop_layer_spec, units), SPEC_I32},
@@ -34,11 +34,14 @@ static const spec_field spec_fields[] = {
     {"variant", offsetof(cop_layer_spec, variant), SPEC_ENUM},
 };
 
-static void copy_field(const spec_field *s, const void *from, cop_layer_spec *spec) {
+static void copy_field(const spec_field *s, const void *from, void *spec) {
     char *to = (char *)spec + s->offset;
     switch (s->type) {
     case SPEC_I32:
         *(int32_t *)(void *)to = (int32_t)*(const uint32_t *)from;
+        break;
+    case SPEC_U64:
+        *(uint64_t *)(void *)to = *(const uint64_t *)from;
         break;
     case SPEC_F64:
         *(double *)(void *)to = *(const double *)from;
@@ -52,9 +55,9 @@ static void copy_field(const spec_field *s, const void *from, cop_layer_spec *sp
     }
 }
 
-static const spec_field *find_spec_field(const char *name) {
-    for (size_t i = 0; i < sizeof spec_fields / sizeof *spec_fields; i++)
-        if (strcmp(spec_fields[i].name, name) == 0) return &spec_fields[i];
+static const spec_field *find_spec_field(const spec_field *fields, size_t count, const char *name) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(fields[i].name, name) == 0) return &fields[i];
     return NULL;
 }
 
@@ -63,7 +66,8 @@ static void fill_spec(const cop_proto *m, const char *kind, cop_layer_spec *spec
     snprintf(spec->kind, sizeof spec->kind, "%s", kind);
     for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
         const cop_proto_field *field = &m->descriptor->fields[i];
-        const spec_field *s = find_spec_field(field->name);
+        const spec_field *s =
+            find_spec_field(spec_fields, sizeof spec_fields / sizeof *spec_fields, field->name);
         COP_ASSERT(s != NULL); /* every field of a layer has a place in the spec */
         copy_field(s, cop_reflect_at(m, field, 0), spec);
     }
@@ -103,25 +107,57 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
     return e;
 }
 
-/* ---- optimizer ---- */
+/* ---- optimizer: likewise; schedules are messages that all optimizers share ---- */
+
+static const spec_field optimizer_fields[] = {
+    {"rate", offsetof(cop_optimizer_spec, rate), SPEC_F64},
+    {"momentum", offsetof(cop_optimizer_spec, momentum), SPEC_F64},
+    {"momentum_final", offsetof(cop_optimizer_spec, momentum_final), SPEC_F64},
+    {"momentum_steps", offsetof(cop_optimizer_spec, momentum_steps), SPEC_U64},
+    {"nesterov", offsetof(cop_optimizer_spec, nesterov), SPEC_BOOL},
+    {"weight_decay", offsetof(cop_optimizer_spec, weight_decay), SPEC_F64},
+    {"l1", offsetof(cop_optimizer_spec, l1), SPEC_F64},
+    {"beta1", offsetof(cop_optimizer_spec, beta1), SPEC_F64},
+    {"beta2", offsetof(cop_optimizer_spec, beta2), SPEC_F64},
+    {"alpha", offsetof(cop_optimizer_spec, alpha), SPEC_F64},
+    {"epsilon", offsetof(cop_optimizer_spec, epsilon), SPEC_F64},
+    {"warmup", offsetof(cop_optimizer_spec, schedule.warmup), SPEC_U64},
+};
+
+const Coppice__Schedule *job_schedule(const Coppice__Job *m) {
+    const char *kind = NULL;
+    const cop_proto *optimizer = chosen(&m->optimizer->base, &kind);
+    COP_ASSERT(optimizer != NULL); /* cop_document_check saw to it */
+    const cop_proto_field *field = cop_reflect_find(optimizer->descriptor, "schedule");
+    COP_ASSERT(field != NULL); /* every optimizer has one */
+    return (const Coppice__Schedule *)cop_reflect_message(optimizer, field, 0);
+}
+
+static void build_schedule(const Coppice__Schedule *k, cop_schedule *out) {
+    out->kind = COP_SCHEDULE_CONSTANT;
+    if (k->step)
+        out->kind = COP_SCHEDULE_STEP, out->every = k->step->every, out->factor = k->step->factor;
+    if (k->inverse) out->kind = COP_SCHEDULE_INVERSE, out->decay = k->inverse->decay;
+    if (k->exponential) out->kind = COP_SCHEDULE_EXPONENTIAL, out->factor = k->exponential->factor;
+    if (k->cosine) out->kind = COP_SCHEDULE_COSINE, out->final = k->cosine->final;
+}
 
 void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_spec *out) {
-    const Coppice__Sgd *s = m->optimizer->sgd;
-    const Coppice__Schedule *k = s->schedule;
-    *out = (cop_optimizer_spec){.kind = COP_OPTIMIZER_SGD,
-                                .rate = s->rate,
-                                .momentum = s->momentum,
-                                .weight_decay = s->weight_decay,
-                                .l1 = s->l1,
-                                .momentum_final =
-                                    s->has_momentum_final ? s->momentum_final : s->momentum,
-                                .momentum_steps = s->momentum_steps,
-                                .nesterov = s->nesterov != 0};
-    cop_schedule *c = &out->schedule;
-    *c = (cop_schedule){.kind = COP_SCHEDULE_CONSTANT, .warmup = s->warmup, .total_steps = steps};
-    if (k->step)
-        c->kind = COP_SCHEDULE_STEP, c->every = k->step->every, c->factor = k->step->factor;
-    if (k->inverse) c->kind = COP_SCHEDULE_INVERSE, c->decay = k->inverse->decay;
-    if (k->exponential) c->kind = COP_SCHEDULE_EXPONENTIAL, c->factor = k->exponential->factor;
-    if (k->cosine) c->kind = COP_SCHEDULE_COSINE, c->final = k->cosine->final;
+    const char *kind = NULL;
+    const cop_proto *optimizer = chosen(&m->optimizer->base, &kind);
+    COP_ASSERT(optimizer != NULL);
+    *out = (cop_optimizer_spec){.kind = cop_optimizer_find(kind)};
+    bool ramp_ends = false;
+    for (unsigned i = 0; i < optimizer->descriptor->n_fields; i++) {
+        const cop_proto_field *field = &optimizer->descriptor->fields[i];
+        if (strcmp(field->name, "schedule") == 0 || !cop_reflect_is_set(optimizer, field)) continue;
+        const spec_field *s = find_spec_field(
+            optimizer_fields, sizeof optimizer_fields / sizeof *optimizer_fields, field->name);
+        COP_ASSERT(s != NULL); /* every field of an optimizer has a place in the spec */
+        copy_field(s, cop_reflect_at(optimizer, field, 0), out);
+        ramp_ends |= strcmp(field->name, "momentum_final") == 0;
+    }
+    if (!ramp_ends) out->momentum_final = out->momentum;
+    out->schedule.total_steps = steps;
+    build_schedule(job_schedule(m), &out->schedule);
 }

@@ -93,6 +93,35 @@ typedef struct cop_sgd {
     bool nesterov, first;
 } cop_sgd;
 
+/* The updates that divide by the root of a mean square, rows and max-norm as above, each as
+ * PyTorch's. g = tree(gradients) / batch; g = weight_decay * w + g (FMA, if weight_decay is not 0);
+ * square(v) = square_new * g * g + square_keep * v (square_new * g rounded, then one FMA).
+ * ADAM: m = m + mean_new * (g - m) (FMA); v = square(v); w = keep * w - rate * (m / (sqrt(v) /
+ * correction + epsilon)) (FMA). States m, v.
+ * RMSPROP: v = square(v); d = g / (sqrt(v) + epsilon); with a second state b = momentum * b + d
+ * (FMA), d = b; w = w - rate * d (FMA). States v, b.
+ * ADAGRAD: v = v + g * g (FMA); w = w - rate * (g / (sqrt(v) + epsilon)) (FMA). State v. */
+typedef enum cop_adaptive_rule {
+    COP_ADAPTIVE_ADAM = 1,
+    COP_ADAPTIVE_RMSPROP,
+    COP_ADAPTIVE_ADAGRAD
+} cop_adaptive_rule;
+typedef struct cop_adaptive {
+    cop_adaptive_rule rule;
+    const float *const *gradients;
+    const cop_tree *tree;
+    const float *w_in;
+    float *w_out;
+    const float *states[2]; /* NULL: the rule has no such state */
+    float *states_out[2];   /* may equal states */
+    atomic_int *finite;
+    int cols;
+    float batch, rate, weight_decay, epsilon, max_norm;
+    float mean_new, square_new, square_keep; /* 1 - beta1; 1 - beta2 or 1 - alpha; beta2 or alpha */
+    float correction, keep, momentum; /* root of 1 - beta2^step; 1, or 1 - rate * decoupled decay */
+    bool first;                       /* states are not read: they are 0 */
+} cop_adaptive;
+
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
@@ -123,6 +152,7 @@ typedef struct cop_kernels {
     /* probabilities in place of logits, per column */
     void (*softmax)(const float *z, int classes, int ld, float *p);
     void (*sgd)(const cop_sgd *update, int row_begin, int row_end);
+    void (*adaptive)(const cop_adaptive *update, int row_begin, int row_end);
     /* out = tree(inputs), elementwise */
     void (*tree_sum)(const float *const *inputs, const cop_tree *tree, float *out, size_t count);
     /* false as soon as one value is NaN or infinite */

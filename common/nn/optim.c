@@ -1,21 +1,161 @@
-/* Optimizers (D6): which state they keep, and how the update of one step is dealt out to threads.
- * The arithmetic of a row is a kernel (cop_kernels.sgd), so that it is the same however rows are
- * dealt out. */
+/* Optimizers (D6): which state they keep, the scalars of a step, and how its update is dealt out to
+ * threads. The arithmetic of a row is a kernel (cop_kernels.sgd, cop_kernels.adaptive), so that it
+ * is the same however rows are dealt out. Scalars are computed in f64 and rounded once to f32. */
 #include <string.h>
 
 #include "common/base/limits.h"
+#include "common/base/real.h"
 #include "common/nn/optim.h"
 
+/* The kinds: name, names of states. */
+static const struct optimizer_row {
+    cop_optimizer_kind kind;
+    const char *name;
+    const char *states[COP_OPTIMIZER_STATES_MAX];
+    cop_adaptive_rule rule; /* 0: sgd */
+} rows[] = {
+    {COP_OPTIMIZER_SGD, "sgd", {"momentum"}, 0},
+    {COP_OPTIMIZER_ADAM, "adam", {"exp_avg", "exp_avg_sq"}, COP_ADAPTIVE_ADAM},
+    {COP_OPTIMIZER_ADAMW, "adamw", {"exp_avg", "exp_avg_sq"}, COP_ADAPTIVE_ADAM},
+    {COP_OPTIMIZER_RMSPROP, "rmsprop", {"square_avg", "momentum_buffer"}, COP_ADAPTIVE_RMSPROP},
+    {COP_OPTIMIZER_ADAGRAD, "adagrad", {"sum"}, COP_ADAPTIVE_ADAGRAD},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+static const struct optimizer_row *row_of(cop_optimizer_kind kind) {
+    COP_ASSERT((int)kind >= 1 && (int)kind <= ROWS && rows[kind - 1].kind == kind);
+    return &rows[kind - 1];
+}
+
+const char *cop_optimizer_name(cop_optimizer_kind kind) {
+    return row_of(kind)->name;
+}
+
+cop_optimizer_kind cop_optimizer_find(const char *name) {
+    for (int i = 0; i < ROWS; i++)
+        if (strcmp(rows[i].name, name) == 0) return rows[i].kind;
+    return 0;
+}
+
 int cop_optimizer_states(const cop_optimizer_spec *spec) {
-    COP_ASSERT(spec->kind == COP_OPTIMIZER_SGD);
+    const struct optimizer_row *row = row_of(spec->kind);
     const bool ramp = spec->momentum_steps > 0 && spec->momentum_final != 0;
-    return spec->momentum != 0 || ramp ? 1 : 0;
+    const bool momentum = spec->momentum != 0 || ramp;
+    if (spec->kind == COP_OPTIMIZER_SGD) return momentum ? 1 : 0;
+    if (spec->kind == COP_OPTIMIZER_RMSPROP) return momentum ? 2 : 1;
+    return row->states[1] ? 2 : 1;
 }
 
 const char *cop_optimizer_state_name(const cop_optimizer_spec *spec, int index) {
     COP_ASSERT(index >= 0 && index < cop_optimizer_states(spec));
-    return "momentum";
+    return row_of(spec->kind)->states[index];
 }
+
+/* ---- rows of one parameter ---- */
+
+/* The step's scalars, for whichever kernel does it. */
+typedef struct step_scalars {
+    cop_sgd sgd;
+    cop_adaptive adaptive;
+} step_scalars;
+
+static void sgd_rows(const cop_update *update, const cop_parameter *parameter, const cop_sgd *step,
+                     const float *const *gradients, int row_begin, int row_end) {
+    cop_sgd sgd = *step;
+    sgd.gradients = gradients;
+    sgd.w_in = update->w_in + parameter->offset;
+    sgd.w_out = update->w_out + parameter->offset;
+    if (cop_optimizer_states(update->spec)) sgd.velocity = update->states[0] + parameter->offset;
+    if (sgd.velocity && update->states_out[0]) {
+        sgd.velocity_out = update->states_out[0] + parameter->offset;
+        const size_t begin = (size_t)row_begin * (size_t)parameter->cols;
+        const size_t count = (size_t)(row_end - row_begin) * (size_t)parameter->cols;
+        /* A step without momentum leaves the state as it is. */
+        if (sgd.momentum == 0.0f)
+            memcpy(sgd.velocity_out + begin, sgd.velocity + begin, count * sizeof(float));
+    }
+    sgd.cols = parameter->cols;
+    sgd.max_norm = (float)parameter->max_norm;
+    update->kernels->sgd(&sgd, row_begin, row_end);
+}
+
+static void adaptive_rows(const cop_update *update, const cop_parameter *parameter,
+                          const cop_adaptive *step, const float *const *gradients, int row_begin,
+                          int row_end) {
+    cop_adaptive adaptive = *step;
+    adaptive.gradients = gradients;
+    adaptive.w_in = update->w_in + parameter->offset;
+    adaptive.w_out = update->w_out + parameter->offset;
+    for (int i = 0; i < cop_optimizer_states(update->spec); i++) {
+        float *out = update->states_out[i] ? update->states_out[i] : update->states[i];
+        adaptive.states[i] = update->states[i] + parameter->offset;
+        adaptive.states_out[i] = out + parameter->offset;
+    }
+    adaptive.cols = parameter->cols;
+    adaptive.max_norm = (float)parameter->max_norm;
+    update->kernels->adaptive(&adaptive, row_begin, row_end);
+}
+
+static void update_rows(const cop_update *update, const cop_parameter *parameter,
+                        const step_scalars *step, int row_begin, int row_end) {
+    const float *gradients[COP_SHARDS_MAX];
+    for (int i = 0; i < update->tree->count; i++)
+        gradients[i] = update->gradients[i] + parameter->offset;
+    if (update->spec->kind == COP_OPTIMIZER_SGD)
+        sgd_rows(update, parameter, &step->sgd, gradients, row_begin, row_end);
+    else
+        adaptive_rows(update, parameter, &step->adaptive, gradients, row_begin, row_end);
+}
+
+/* ---- scalars of a step ---- */
+
+static cop_sgd sgd_of_step(const cop_update *update) {
+    const cop_optimizer_spec *spec = update->spec;
+    return (cop_sgd){
+        .tree = update->tree,
+        .finite = update->finite,
+        .batch = (float)update->batch,
+        .rate = (float)cop_schedule_rate(spec, update->step),
+        .momentum = (float)cop_optimizer_momentum(spec, update->step),
+        .weight_decay = (float)spec->weight_decay,
+        .l1 = (float)spec->l1,
+        .nesterov = spec->nesterov,
+        .first = update->step == 1,
+    };
+}
+
+static cop_adaptive adaptive_of_step(const cop_update *update) {
+    const cop_optimizer_spec *spec = update->spec;
+    const double rate = cop_schedule_rate(spec, update->step);
+    cop_adaptive step = {
+        .rule = row_of(spec->kind)->rule,
+        .tree = update->tree,
+        .finite = update->finite,
+        .batch = (float)update->batch,
+        .rate = (float)rate,
+        .epsilon = (float)spec->epsilon,
+        .momentum = (float)spec->momentum,
+        .keep = 1.0f,
+        .first = update->step == 1,
+    };
+    if (step.rule == COP_ADAPTIVE_RMSPROP) {
+        step.square_new = (float)(1 - spec->alpha);
+        step.square_keep = (float)spec->alpha;
+    }
+    if (step.rule != COP_ADAPTIVE_ADAM) return step;
+    step.rate = (float)(rate / (1 - cop_power(spec->beta1, update->step)));
+    step.correction = (float)__builtin_sqrt(1 - cop_power(spec->beta2, update->step));
+    step.mean_new = (float)(1 - spec->beta1);
+    step.square_new = (float)(1 - spec->beta2);
+    step.square_keep = (float)spec->beta2;
+    if (spec->kind == COP_OPTIMIZER_ADAMW)
+        step.keep = (float)(1 - rate * spec->weight_decay);
+    else
+        step.weight_decay = (float)spec->weight_decay;
+    return step;
+}
+
+/* ---- dealing out ---- */
 
 /* The first row that starts at or after element `element`, when the parameter's rows start at
  * `first`. */
@@ -25,46 +165,15 @@ static int row_at(const cop_parameter *parameter, int64_t first, int64_t element
     return row < parameter->rows ? (int)row : parameter->rows;
 }
 
-static void update_rows(const cop_update *update, const cop_parameter *parameter, cop_sgd *sgd,
-                        int row_begin, int row_end) {
-    const float *gradients[COP_SHARDS_MAX];
-    for (int i = 0; i < update->tree->count; i++)
-        gradients[i] = update->gradients[i] + parameter->offset;
-    sgd->gradients = gradients;
-    sgd->w_in = update->w_in + parameter->offset;
-    sgd->w_out = update->w_out + parameter->offset;
-    sgd->velocity =
-        cop_optimizer_states(update->spec) ? update->states[0] + parameter->offset : NULL;
-    if (sgd->velocity && update->states_out[0]) {
-        sgd->velocity_out = update->states_out[0] + parameter->offset;
-        const size_t begin = (size_t)row_begin * (size_t)parameter->cols;
-        const size_t count = (size_t)(row_end - row_begin) * (size_t)parameter->cols;
-        /* A step without momentum leaves the state as it is. */
-        if (sgd->momentum == 0.0f)
-            memcpy(sgd->velocity_out + begin, sgd->velocity + begin, count * sizeof(float));
-    }
-    sgd->finite = update->finite;
-    sgd->cols = parameter->cols;
-    sgd->max_norm = (float)parameter->max_norm;
-    update->kernels->sgd(sgd, row_begin, row_end);
-    sgd->gradients = NULL;
-}
-
 void cop_update_run(const cop_update *update, int part, int parts) {
     COP_ASSERT(parts >= 1 && part >= 0 && part < parts);
     COP_ASSERT(update->step >= 1 && update->batch >= 1);
     COP_ASSERT(update->tree->count >= 1 && update->tree->count <= COP_SHARDS_MAX);
-    const cop_optimizer_spec *spec = update->spec;
-    cop_sgd sgd = {
-        .tree = update->tree,
-        .batch = (float)update->batch,
-        .rate = (float)cop_schedule_rate(spec, update->step),
-        .momentum = (float)cop_optimizer_momentum(spec, update->step),
-        .weight_decay = (float)spec->weight_decay,
-        .l1 = (float)spec->l1,
-        .nesterov = spec->nesterov,
-        .first = update->step == 1,
-    };
+    step_scalars step = {{0}};
+    if (update->spec->kind == COP_OPTIMIZER_SGD)
+        step.sgd = sgd_of_step(update);
+    else
+        step.adaptive = adaptive_of_step(update);
     /* A row belongs to the part in whose share of all elements it starts. */
     const int64_t all = cop_model_weights(update->model);
     const int64_t begin = all * part / parts, end = all * (part + 1) / parts;
@@ -73,7 +182,7 @@ void cop_update_run(const cop_update *update, int part, int parts) {
         const cop_parameter *parameter = cop_model_parameter(update->model, i);
         const int row_begin = row_at(parameter, first, begin);
         const int row_end = row_at(parameter, first, end);
-        if (row_begin < row_end) update_rows(update, parameter, &sgd, row_begin, row_end);
+        if (row_begin < row_end) update_rows(update, parameter, &step, row_begin, row_end);
         first += parameter->count;
     }
 }

@@ -24,11 +24,20 @@ typedef struct cop_schedule {
     uint64_t warmup, total_steps;
 } cop_schedule;
 
-typedef enum cop_optimizer_kind { COP_OPTIMIZER_SGD = 1 } cop_optimizer_kind;
+typedef enum cop_optimizer_kind {
+    COP_OPTIMIZER_SGD = 1,
+    COP_OPTIMIZER_ADAM,
+    COP_OPTIMIZER_ADAMW,
+    COP_OPTIMIZER_RMSPROP,
+    COP_OPTIMIZER_ADAGRAD
+} cop_optimizer_kind;
 
+/* Fields that a kind does not have are 0. weight_decay: added to the gradient, times w (sgd, adam);
+ * adamw: w loses the share rate * weight_decay. */
 typedef struct cop_optimizer_spec {
     cop_optimizer_kind kind;
     double rate, momentum, weight_decay, l1;
+    double beta1, beta2, alpha, epsilon;
     /* Momentum ramp: from `momentum` at step 1 linearly to momentum_final at step momentum_steps
      * (then constant); steps 0: no ramp. */
     double momentum_final;
@@ -39,14 +48,19 @@ typedef struct cop_optimizer_spec {
 
 double cop_schedule_rate(const cop_optimizer_spec *spec, uint64_t step);
 double cop_optimizer_momentum(const cop_optimizer_spec *spec, uint64_t step);
-/* Number of state buffers (each cop_model_floats long) the optimizer keeps: sgd 1 with momentum,
- * else 0; their names ("momentum"). */
+/* "adam"; the kind with this name, 0 if there is none. */
+const char *cop_optimizer_name(cop_optimizer_kind kind);
+cop_optimizer_kind cop_optimizer_find(const char *name);
+/* Number of state buffers (each cop_model_floats long) the optimizer keeps, and their names: sgd
+ * none or momentum; adam and adamw exp_avg, exp_avg_sq; rmsprop square_avg and perhaps
+ * momentum_buffer; adagrad sum. */
+enum { COP_OPTIMIZER_STATES_MAX = 2 };
 int cop_optimizer_states(const cop_optimizer_spec *spec);
 const char *cop_optimizer_state_name(const cop_optimizer_spec *spec, int index);
 
 /* One step's update, to be run in `parts` pieces by as many threads: rows of all parameters are
  * dealt out in contiguous, balanced ranges. gradients: tree->count flat buffers (sums over blocks
- * of shards). batch: samples of the step. Writes w_out (may equal w_in) and states in place.
+ * of shards). batch: samples of the step. Writes w_out (may equal w_in) and states.
  * Padding gaps of w_out are kept zero by the caller having zeroed them once. */
 typedef struct cop_update {
     const cop_model *model;
@@ -58,9 +72,9 @@ typedef struct cop_update {
     const cop_tree *tree;
     const float *w_in;
     float *w_out;
-    float *states[2];
-    float *states_out[2]; /* where the new states go; NULL: in place */
-    atomic_int *finite;   /* set to 0 when a mean gradient is not finite; NULL: not looked at */
+    float *states[COP_OPTIMIZER_STATES_MAX];
+    float *states_out[COP_OPTIMIZER_STATES_MAX]; /* where the new states go; NULL: in place */
+    atomic_int *finite; /* set to 0 when a mean gradient is not finite; NULL: not looked at */
 } cop_update;
 void cop_update_run(const cop_update *update, int part, int parts);
 

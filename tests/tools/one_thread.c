@@ -19,7 +19,7 @@ typedef struct run {
     const cop_data_part *part;
     cop_data_view view;
     cop_pass *pass;
-    float *weights, *state, *gradients[COP_SHARDS_MAX];
+    float *weights, *states[COP_OPTIMIZER_STATES_MAX], *gradients[COP_SHARDS_MAX];
     uint32_t *rows;
     int32_t *labels, sizes[COP_SHARDS_MAX];
     char *samples;
@@ -84,14 +84,15 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
                                .tree = &tree,
                                .w_in = r->weights,
                                .w_out = r->weights,
-                               .states = {r->state}};
+                               .states = {r->states[0], r->states[1]}};
     cop_update_run(&update, 0, 1);
 }
 
 static void train(run *r, const cop_kernels *kernels) {
     const size_t floats = (size_t)cop_model_floats(r->job->model);
     r->weights = cop_alloc_array(floats, sizeof(float));
-    r->state = cop_alloc_array(floats, sizeof(float));
+    for (int i = 0; i < cop_optimizer_states(&r->job->optimizer); i++)
+        r->states[i] = cop_alloc_array(floats, sizeof(float));
     for (uint32_t s = 0; s < r->job->shards; s++)
         r->gradients[s] = cop_alloc_array(floats, sizeof(float));
     r->rows = cop_alloc_array(r->job->batch, sizeof *r->rows);
@@ -104,7 +105,7 @@ static void train(run *r, const cop_kernels *kernels) {
 static void drop(run *r) {
     cop_pass_destroy(r->pass);
     cop_free(r->weights);
-    cop_free(r->state);
+    for (int i = 0; i < COP_OPTIMIZER_STATES_MAX; i++) cop_free(r->states[i]);
     for (uint32_t s = 0; s < COP_SHARDS_MAX; s++) cop_free(r->gradients[s]);
     cop_free(r->rows);
     cop_free(r->labels);

@@ -79,6 +79,32 @@ COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #endif
 }
 
+/* All lanes, or the first `count` of them. */
+COP_INLINE vf vf_load_part_of(const float *p, size_t count) {
+    return count == COP_VL ? vf_load(p) : vf_load_part(p, count);
+}
+
+COP_INLINE void vf_store_part_of(float *p, vf v, size_t count) {
+    if (count == COP_VL)
+        vf_store(p, v);
+    else
+        vf_store_part(p, v, count);
+}
+
+/* IEEE square root of each lane. */
+COP_INLINE vf vf_sqrt(vf x) {
+#if COP_VL == 16 && defined(__AVX512F__)
+    return (vf)_mm512_sqrt_ps((__m512)x);
+#elif COP_VL == 8 && defined(__AVX2__)
+    return (vf)_mm256_sqrt_ps((__m256)x);
+#elif COP_VL == 4 && defined(__ARM_NEON) && defined(__aarch64__)
+    return (vf)vsqrtq_f32((float32x4_t)x);
+#else
+    for (int l = 0; l < COP_VL; l++) x[l] = __builtin_sqrtf(x[l]);
+    return x;
+#endif
+}
+
 /* mask ? a : b per lane; mask lanes are 0 or -1 (what a comparison gives). */
 COP_INLINE vf vf_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));

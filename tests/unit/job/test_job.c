@@ -78,6 +78,35 @@ static void test_schedules_reach_the_optimizer(void **state) {
     cop_job_destroy(job);
 }
 
+static void test_every_optimizer_has_its_fields_and_defaults(void **state) {
+    cop_job *job = make_job("optimizer={adam: {}}", *state);
+    const cop_optimizer_spec *o = &job->optimizer;
+    assert_int_equal(o->kind, COP_OPTIMIZER_ADAM);
+    assert_true(o->rate == 0.001 && o->beta1 == 0.9 && o->beta2 == 0.999 && o->epsilon == 1e-8);
+    assert_true(o->weight_decay == 0 && o->momentum == 0 && o->momentum_final == 0);
+    assert_int_equal(o->schedule.kind, COP_SCHEDULE_CONSTANT);
+    cop_job_destroy(job);
+    job = make_job("optimizer={adamw: {beta1: 0.5, schedule: cosine, warmup: 2}}", *state);
+    o = &job->optimizer;
+    assert_int_equal(o->kind, COP_OPTIMIZER_ADAMW);
+    assert_true(o->beta1 == 0.5 && o->weight_decay == 0.01);
+    assert_int_equal(o->schedule.kind, COP_SCHEDULE_COSINE);
+    assert_int_equal(o->schedule.warmup, 2);
+    assert_int_equal(o->schedule.total_steps, 8);
+    cop_job_destroy(job);
+    job = make_job("optimizer={rmsprop: {momentum: 0.25}}", *state);
+    o = &job->optimizer;
+    assert_int_equal(o->kind, COP_OPTIMIZER_RMSPROP);
+    assert_true(o->rate == 0.01 && o->alpha == 0.99 && o->epsilon == 1e-8 && o->momentum == 0.25);
+    cop_job_destroy(job);
+    job = make_job("optimizer={adagrad: {schedule: {step: {every: 3, factor: 0.1}}}}", *state);
+    o = &job->optimizer;
+    assert_int_equal(o->kind, COP_OPTIMIZER_ADAGRAD);
+    assert_true(o->rate == 0.01 && o->epsilon == 1e-10);
+    assert_int_equal(o->schedule.every, 3);
+    cop_job_destroy(job);
+}
+
 static void test_epochs_become_steps(void **state) {
     static const struct {
         const char *set;
@@ -398,6 +427,7 @@ int main(void) {
         cmocka_unit_test(test_job_is_built_from_its_file),
         cmocka_unit_test(test_layer_fields_reach_the_model),
         cmocka_unit_test(test_schedules_reach_the_optimizer),
+        cmocka_unit_test(test_every_optimizer_has_its_fields_and_defaults),
         cmocka_unit_test(test_epochs_become_steps),
         cmocka_unit_test(test_validation_comes_off_the_training_part),
         cmocka_unit_test(test_relations_are_refused_where_they_stand),
