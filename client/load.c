@@ -92,7 +92,8 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
         correct += (uint64_t)slice.correct;
     }
     cop_pass_destroy(pass);
-    out->has_error = out->has_loss = out->has_samples = out->has_seconds = 1;
+    out->has_loss = out->has_samples = out->has_seconds = 1;
+    out->has_error = cop_model_has_classes(job->model);
     out->samples = data->test.count;
     out->error = (double)(data->test.count - correct) / (double)data->test.count;
     out->loss = loss / (double)data->test.count;

@@ -113,9 +113,12 @@ static void show(cli_progress *bar, const Coppice__Api__JobStatus *s) {
                       (unsigned long long)s->steps);
     if (s->has_train_loss)
         at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", s->train_loss);
+    const char *part = s->evaluated_on ? s->evaluated_on : "test";
     if (s->has_test_error)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%",
-                       s->evaluated_on ? s->evaluated_on : "test", 100 * s->test_error);
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", part,
+                       100 * s->test_error);
+    else if (s->has_test_loss)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s loss %.4f", part, s->test_loss);
     if (s->waiting_for && *s->waiting_for)
         at += snprintf(text + at, sizeof text - (size_t)at, "  waiting for %s", s->waiting_for);
     else if (s->has_samples_per_s && s->samples_per_s > 0)
@@ -219,9 +222,11 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step,
              (unsigned long long)s->steps, s->epoch);
     if (s->has_train_loss) snprintf(loss, sizeof loss, "%.4f", s->train_loss);
+    const char *part = s->evaluated_on ? s->evaluated_on : "test";
     if (s->has_test_error)
-        snprintf(wrong, sizeof wrong, "%.2f %% (%s)", 100 * s->test_error,
-                 s->evaluated_on ? s->evaluated_on : "test");
+        snprintf(wrong, sizeof wrong, "%.2f %% (%s)", 100 * s->test_error, part);
+    else if (s->has_test_loss)
+        snprintf(wrong, sizeof wrong, "- (%s loss %.4f)", part, s->test_loss);
     snprintf(speed, sizeof speed, "%.0f samples/s", s->samples_per_s);
     snprintf(shares, sizeof shares, "%llu given, %llu again, %llu results ignored",
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,

@@ -107,8 +107,7 @@ static void do_event(coord_server *server, const coord_action *action) {
 static void do_metrics(coord_server *server, const coord_action *action) {
     if (!server->store || !action->metrics.samples) return;
     double samples = (double)action->metrics.samples;
-    double loss = action->metrics.loss_sum / samples,
-           error = (double)(action->metrics.samples - action->metrics.correct) / samples;
+    double loss = action->metrics.loss_sum / samples, error = action->metrics.error;
     coord_resident *resident = coord_resident_find(server, action->job);
     if (action->type == COORD_ACTION_METRICS)
         coord_store_add_step(server->store, action->job, action->step, loss,

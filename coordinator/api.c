@@ -2,6 +2,7 @@
  * noted for those who watch. See api.h. */
 #include "coordinator/api.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "common/base/alloc.h"
@@ -145,7 +146,8 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->priority = n->priority;
     s->has_train_loss = n->has_train_loss;
     s->train_loss = n->train_loss;
-    s->has_test_error = s->has_test_loss = n->has_evaluation;
+    s->has_test_loss = n->has_evaluation;
+    s->has_test_error = n->has_evaluation && !isnan(n->test_error);
     s->test_error = n->test_error;
     s->test_loss = n->test_loss;
     s->evaluated_on = (char *)(uintptr_t)(n->on_test ? "test" : "validation");
@@ -189,7 +191,7 @@ static void note_metrics(api_note *n, const coord_action *a) {
         n->samples = 0;
         break;
     case COORD_ACTION_EVALUATED:
-        n->test_error = (double)(a->metrics.samples - a->metrics.correct) / samples;
+        n->test_error = a->metrics.error;
         n->test_loss = a->metrics.loss_sum / samples;
         n->has_evaluation = true;
         n->evaluated_step = a->step;

@@ -1,4 +1,5 @@
 /* Calls about jobs that are there: looking, watching, controlling, logs, models. See api.h. */
+#include <math.h>
 #include <stdio.h>
 
 #include "coordinator/api.h"
@@ -408,7 +409,8 @@ void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *
                             (unsigned long long)job, (unsigned long long)job);
     } else {
         Coppice__Api__EvaluateAnswer answer = COPPICE__API__EVALUATE_ANSWER__INIT;
-        answer.has_error = answer.has_loss = answer.has_samples = 1;
+        answer.has_error = !isnan(n->test_error);
+        answer.has_loss = answer.has_samples = 1;
         answer.error = n->test_error;
         answer.loss = n->test_loss;
         answer.samples = n->evaluated_samples;

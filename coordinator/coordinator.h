@@ -40,9 +40,8 @@ const char *coord_token(const coord_server *server); /* "" when none is required
 /* ---- for `coppice run`: one job in this process, without a store ---- */
 typedef struct coord_progress {
     uint64_t step, steps, first_step_ms; /* from coord_run_submit to the first completed step */
-    double epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds,
-        best_error;
-    bool has_train_loss, has_evaluation, evaluated_on_test, finished;
+    double epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds;
+    bool has_train_loss, has_evaluation, has_error, evaluated_on_test, finished;
     uint64_t leases_repeated;
     int workers, state; /* state: Coppice__Api__State */
     char digest[65];    /* final weights when finished */

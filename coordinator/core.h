@@ -50,6 +50,7 @@ typedef struct coord_job_info {
     bool last_keep;
     uint32_t evaluate_samples; /* of the part that is evaluated; 0: never */
     uint32_t evaluate_every;   /* epochs */
+    bool by_loss; /* there are no classes to be wrong about: the best weights have the least loss */
     uint64_t checkpoint_every; /* steps */
     uint32_t workers_max;      /* limits.workers; 0: any */
     uint64_t timeout_ns;       /* limits.timeout; 0: none */
@@ -175,8 +176,9 @@ typedef struct coord_action {
     struct {
         double loss_sum;
         uint64_t samples, correct, compute_ns;
-        double seconds;
-    } metrics; /* seconds: training time of the job so far */
+        double seconds, error;
+    } metrics; /* seconds: training time of the job so far; error: share of the samples that is not
+                  correct, NaN where there are no classes */
     struct {
         double loss_sum;
         uint64_t samples, correct;

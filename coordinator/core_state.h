@@ -57,7 +57,7 @@ typedef struct core_job {
     /* checkpoints */
     bool saving, saving_final, is_best; /* is_best: not yet saved */
     uint64_t saved_step;                /* UINT64_MAX: none */
-    double best_error;                  /* -1: none */
+    double best_error;                  /* or loss, if the job is judged by it; -1: none */
 
     /* time */
     double seconds, seconds_loaded, timed_seconds;

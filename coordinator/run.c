@@ -1,5 +1,6 @@
 /* The embedding of `coppice run`: one job in this process, its progress for the thread that waits.
  * The job's number is always 1. */
+#include <math.h>
 #include <stdio.h>
 
 #include "coordinator/host.h"
@@ -124,10 +125,10 @@ static void note_metrics(struct coord_run *run, const coord_action *action, coor
         run->epoch_samples = 0;
         break;
     case COORD_ACTION_EVALUATED:
-        p->test_error = (double)(action->metrics.samples - action->metrics.correct) / samples;
+        p->test_error = action->metrics.error;
         p->test_loss = action->metrics.loss_sum / samples;
         p->has_evaluation = true;
-        if (p->best_error < 0 || p->test_error < p->best_error) p->best_error = p->test_error;
+        p->has_error = !isnan(p->test_error);
         break;
     default:
         break;
@@ -207,6 +208,7 @@ void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                             .evaluate_samples =
                                 job->evaluate_on_test ? job->test_samples : job->validation_samples,
                             .evaluate_every = job->evaluate_every,
+                            .by_loss = !cop_model_has_classes(job->model),
                             .checkpoint_every = job->checkpoint_every,
                             .workers_max = m->limits ? m->limits->workers : 0,
                             .timeout_ns = m->limits ? (uint64_t)(m->limits->timeout * 1e9) : 0,
@@ -245,10 +247,8 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     run->timeout_ns = (uint64_t)(options->timeout_s * 1e9);
     run->submitted_ns = cop_clock_ns();
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
-    run->progress = (coord_progress){.steps = job->steps,
-                                     .best_error = -1,
-                                     .state = COORD_QUEUED,
-                                     .evaluated_on_test = job->evaluate_on_test};
+    run->progress = (coord_progress){
+        .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
     if (server->store) {
         cop_buffer *spec = cop_job_pack(job);
         coord_store_add_job(server->store, RUN_JOB, job->message->name, spec,

@@ -1,6 +1,7 @@
 /* Rounds of one job: a step is leased, its results are taken or refused, the update is asked for,
  * what belongs to the step's end is done, and the next begins. Sums of an epoch are exact across a
  * resume: they travel with the checkpoint. */
+#include <math.h>
 #include <stdio.h>
 
 #include "coordinator/core_state.h"
@@ -83,12 +84,19 @@ void steps_drop_round(coord_core *core, core_job *job) {
 
 /* ---- a round is complete ---- */
 
+/* Share of wrong classes; NaN: there are none, or no samples. */
+static double error_of(const core_job *job, uint64_t samples, uint64_t correct) {
+    if (job->info.by_loss || samples == 0) return NAN;
+    return (double)(samples - correct) / (double)samples;
+}
+
 static void fill_metrics(coord_action *a, const core_job *job, double loss, uint64_t samples,
                          uint64_t correct) {
     a->step = job->step;
     a->metrics.loss_sum = loss;
     a->metrics.samples = samples;
     a->metrics.correct = correct;
+    a->metrics.error = error_of(job, samples, correct);
     a->metrics.seconds = job->seconds;
 }
 
@@ -139,13 +147,15 @@ static void step_done(coord_core *core, core_job *job, uint64_t now) {
 static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
     uint64_t correct = 0, samples = job->round.batch;
     for (uint32_t i = 0; i < job->round.count; i++) correct += job->round.blocks[i].correct;
-    fill_metrics(core_act(core, COORD_ACTION_EVALUATED, job->info.job), job,
-                 round_loss(&job->round), samples, correct);
+    double loss = round_loss(&job->round);
+    fill_metrics(core_act(core, COORD_ACTION_EVALUATED, job->info.job), job, loss, samples,
+                 correct);
     job->phase = PHASE_HOLDING;
-    job->last_error = 1 - (double)correct / (double)samples;
-    job->has_error = true;
-    if (job->best_error < 0 || job->last_error < job->best_error) {
-        job->best_error = job->last_error;
+    job->last_error = error_of(job, samples, correct);
+    job->has_error = !job->info.by_loss;
+    double figure = job->info.by_loss ? loss / (double)samples : job->last_error;
+    if (job->best_error < 0 || figure < job->best_error) {
+        job->best_error = figure;
         job->is_best = true;
     }
     round_clear(&job->round);

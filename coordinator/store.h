@@ -29,6 +29,7 @@ void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state sta
 void coord_store_set_digest(coord_store *store, uint64_t job, uint64_t step, const char *digest);
 void coord_store_add_step(coord_store *store, uint64_t job, uint64_t step, double loss,
                           double seconds);
+/* Errors: NaN where a job has no classes. */
 void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, double epoch,
                            double train_loss, double train_error);
 void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on,
@@ -46,7 +47,7 @@ typedef struct coord_store_job {
     char name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
     cop_buffer *spec;
     uint64_t step;
-    double train_loss, test_error, test_loss, seconds;
+    double train_loss, test_error, test_loss, seconds; /* test_error: NaN where there is none */
     bool has_train_loss, has_evaluation;
 } coord_store_job;
 uint64_t coord_store_last_job(coord_store *store);

@@ -1,5 +1,6 @@
 /* Reading the store: a connection of its own, one query at a time. WAL lets it read while the
  * writer writes; it sees what is committed. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,8 +50,8 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     j->seconds = sqlite3_column_double(q, 10);
     j->has_train_loss = sqlite3_column_type(q, 11) != SQLITE_NULL;
     j->train_loss = sqlite3_column_double(q, 11);
-    j->has_evaluation = sqlite3_column_type(q, 12) != SQLITE_NULL;
-    j->test_error = sqlite3_column_double(q, 12);
+    j->has_evaluation = sqlite3_column_type(q, 13) != SQLITE_NULL;
+    j->test_error = sqlite3_column_type(q, 12) != SQLITE_NULL ? sqlite3_column_double(q, 12) : NAN;
     j->test_loss = sqlite3_column_double(q, 13);
     return COP_OK;
 }

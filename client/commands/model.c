@@ -92,9 +92,12 @@ cop_err cli_digest(const cli_options *options, cop_error *error) {
 static cop_err print_eval(const cli_options *options, const Coppice__Api__EvalResult *r) {
     if (options->json)
         cli_print_json(&r->base);
-    else
+    else if (r->has_error)
         cli_print("%s error %.2f %%  loss %.4f  over %llu samples\n", r->on, 100 * r->error,
                   r->loss, (unsigned long long)r->samples);
+    else
+        cli_print("%s error -  loss %.4f  over %llu samples\n", r->on, r->loss,
+                  (unsigned long long)r->samples);
     return COP_OK;
 }
 
@@ -112,7 +115,8 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     COP_TRY(e);
     const Coppice__Api__EvaluateAnswer *a = (const Coppice__Api__EvaluateAnswer *)answer;
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
-    r.has_error = r.has_loss = r.has_samples = r.has_seconds = 1;
+    r.has_loss = r.has_samples = r.has_seconds = 1;
+    r.has_error = a->has_error;
     r.error = a->error;
     r.loss = a->loss;
     r.samples = a->samples;

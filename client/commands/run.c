@@ -111,9 +111,12 @@ static void show_progress(cli_progress *bar, const coord_progress *p) {
                       (unsigned long long)p->steps, p->epoch);
     if (p->has_train_loss)
         at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", p->train_loss);
-    if (p->has_evaluation)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%",
-                       p->evaluated_on_test ? "test" : "validation", 100 * p->test_error);
+    const char *part = p->evaluated_on_test ? "test" : "validation";
+    if (p->has_evaluation && p->has_error)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", part,
+                       100 * p->test_error);
+    else if (p->has_evaluation)
+        at += snprintf(text + at, sizeof text - (size_t)at, "  %s loss %.4f", part, p->test_loss);
     if (p->samples_per_s > 0)
         snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", p->samples_per_s,
                  cop_format_seconds(p->eta_seconds, eta));
@@ -146,7 +149,8 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.steps = p->step;
     r.has_train_loss = p->has_train_loss;
     r.train_loss = p->train_loss;
-    r.has_test_error = r.has_test_loss = p->has_evaluation;
+    r.has_test_loss = p->has_evaluation;
+    r.has_test_error = p->has_evaluation && p->has_error;
     r.test_error = p->test_error;
     r.test_loss = p->test_loss;
     r.evaluated_on = (char *)(uintptr_t)(p->evaluated_on_test ? "test" : "validation");
@@ -170,9 +174,14 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
 
 static void print_table(const run_state *s, const coord_progress *p) {
     char loss[32] = "-", error[32] = "-", seconds[32], speed[48], steps[64];
-    const char *on = p->evaluated_on_test ? "test error" : "validation error";
+    const char *part = p->evaluated_on_test ? "test" : "validation";
+    char on[32];
+    snprintf(on, sizeof on, "%s %s", part, p->has_evaluation && !p->has_error ? "loss" : "error");
     if (p->has_train_loss) snprintf(loss, sizeof loss, "%.4f", p->train_loss);
-    if (p->has_evaluation) snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
+    if (p->has_evaluation && p->has_error)
+        snprintf(error, sizeof error, "%.2f %%", 100 * p->test_error);
+    else if (p->has_evaluation)
+        snprintf(error, sizeof error, "%.4f", p->test_loss);
     snprintf(speed, sizeof speed, "%.0f samples/s", p->samples_per_s);
     snprintf(steps, sizeof steps, "%llu (%.2f epochs)", (unsigned long long)p->step, p->epoch);
     const char *cells[] = {"job",        s->name,

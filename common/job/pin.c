@@ -55,9 +55,24 @@ static cop_err check_sgd(const Coppice__Job *m, const Coppice__Sgd *s, cop_error
     return COP_OK;
 }
 
+/* Outputs that are compared with the input have no classes; bce wants targets from 0 to 1. */
+static cop_err check_loss(const Coppice__Job *m, cop_error *error) {
+    const bool input = m->data->target == COPPICE__DATA__TARGET__INPUT;
+    if (input && m->loss->cross_entropy)
+        return cop_document_fail(m, "data.target", error,
+                                 "data.target is input, but loss is cross_entropy, which compares "
+                                 "with labels: expected mse or bce");
+    if (input && m->loss->bce && m->data->normalize != COPPICE__DATA__NORMALIZE__UNIT)
+        return cop_document_fail(m, "data.normalize", error,
+                                 "data.normalize gives targets outside of 0 to 1, but loss is bce: "
+                                 "expected unit, or mse");
+    return COP_OK;
+}
+
 cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
     const Coppice__Data *d = m->data;
     COP_TRY(check_train(m, error));
+    COP_TRY(check_loss(m, error));
     if (m->optimizer->sgd) COP_TRY(check_sgd(m, m->optimizer->sgd, error));
     if (m->evaluate->has_on && m->evaluate->on == COPPICE__EVALUATE__ON__VALIDATION &&
         !d->validation)

@@ -96,7 +96,10 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
     cop_model_spec spec = {.layers = layers,
                            .layer_count = (int)m->n_model,
                            .classes = (int32_t)m->pinned->classes,
-                           .loss = COP_LOSS_CROSS_ENTROPY,
+                           .target_input = m->data->target == COPPICE__DATA__TARGET__INPUT,
+                           .loss = m->loss->mse   ? COP_LOSS_MSE
+                                   : m->loss->bce ? COP_LOSS_BCE
+                                                  : COP_LOSS_CROSS_ENTROPY,
                            .smoothing =
                                m->loss->cross_entropy ? m->loss->cross_entropy->smoothing : 0};
     spec.input.rank = (int32_t)m->pinned->n_input;

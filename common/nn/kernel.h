@@ -66,6 +66,23 @@ typedef struct cop_mask_request {
     uint16_t *bits;
 } cop_mask_request;
 
+/* A loss that is a mean over outputs, for `columns` samples. With labels, target t_j = [j = label],
+ * and argmax (or NULL) = first index of the largest z; without, t = target[j][c].
+ * squared error: sum += (z - t)^2 (FMA), dz = 2 (z - t) / outputs
+ * bce (z are logits): e = exp(-|z|), sum += (max(z, 0) - z t (FMA)) + log(1 + e),
+ *     dz = ((z < 0 ? e : 1) / (1 + e) - t) / outputs
+ * over j in ascending order; loss[c] = sum / outputs. dz (or NULL): padding columns +0. */
+typedef struct cop_mean_loss {
+    bool bce;
+    int outputs, columns, ld;
+    const float *z;        /* (outputs, ld) */
+    const int32_t *labels; /* or NULL */
+    const float *target;   /* (outputs, ld), or NULL */
+    float *dz;             /* (outputs, ld) */
+    float *loss;
+    int32_t *argmax;
+} cop_mean_loss;
+
 /* How several gradient buffers become one (D5): a postfix program over `count` inputs: op >= 0
  * pushes input op, -1 replaces the top two (l, r) by l + r. One value remains. */
 typedef struct cop_tree {
@@ -149,6 +166,7 @@ typedef struct cop_kernels {
     void (*softmax_cross_entropy)(const float *z, int classes, int columns, int ld,
                                   const int32_t *labels, float smoothing, float *dz, float *loss,
                                   int32_t *argmax);
+    void (*mean_loss)(const cop_mean_loss *loss);
     /* probabilities in place of logits, per column */
     void (*softmax)(const float *z, int classes, int ld, float *p);
     void (*sgd)(const cop_sgd *update, int row_begin, int row_end);

@@ -1,6 +1,6 @@
 /* Losses and their sums (D7). The arithmetic of the loss itself is a kernel
- * (softmax_cross_entropy); what stands here is the part that pass and coordinator share: the order
- * in which per-sample losses become one number. */
+ * (softmax_cross_entropy, mean_loss); what stands here is the part that pass and coordinator share:
+ * the order in which per-sample losses become one number. */
 #include "common/nn/loss.h"
 
 static const struct {
@@ -18,11 +18,19 @@ const char *cop_loss_name(cop_loss_kind kind) {
     return "unknown";
 }
 
-cop_err cop_loss_check(cop_loss_kind kind, double smoothing, cop_error *error) {
-    if (kind != COP_LOSS_CROSS_ENTROPY)
+cop_err cop_loss_check(cop_loss_kind kind, double smoothing, bool target_input, cop_error *error) {
+    if (kind != COP_LOSS_CROSS_ENTROPY && kind != COP_LOSS_MSE && kind != COP_LOSS_BCE)
         return cop_fail(error, COP_ERR_UNSUPPORTED,
-                        "loss: %s is not supported by this version, expected cross_entropy",
-                        cop_loss_name(kind));
+                        "loss is not known, expected cross_entropy, mse or bce");
+    if (kind != COP_LOSS_CROSS_ENTROPY && smoothing != 0)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "loss: smoothing is %g, but labels are smoothed for cross_entropy alone, "
+                        "not for %s",
+                        smoothing, cop_loss_name(kind));
+    if (kind == COP_LOSS_CROSS_ENTROPY && target_input)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "loss: cross_entropy compares with labels, but data.target is input: "
+                        "expected mse or bce");
     if (!(smoothing >= 0 && smoothing < 1))
         return cop_fail(error, COP_ERR_INPUT,
                         "loss: smoothing is %g, expected at least 0 and below 1", smoothing);

@@ -18,6 +18,7 @@ struct cop_model {
     int features, outputs;
     cop_loss_kind loss;
     double smoothing;
+    bool target_input;
     int64_t floats, weights;
     cop_layer *layers;         /* [layer_count] */
     cop_parameter *parameters; /* [parameter_count] */
@@ -47,7 +48,7 @@ static cop_err check_spec(const cop_model_spec *spec, cop_error *error) {
                             cop_shape_format(input, text), (int)COP_UNITS_MAX);
         }
     }
-    return cop_loss_check(spec->loss, spec->smoothing, error);
+    return cop_loss_check(spec->loss, spec->smoothing, spec->target_input, error);
 }
 
 static cop_err find_kind(const char *kind, const cop_layer_ops **out, cop_error *error) {
@@ -159,7 +160,13 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
                             i, model->layers[i].ops->kind, weighted,
                             model->layers[weighted].ops->kind);
     const int last = model->layer_count - 1;
-    if (model->outputs != spec->classes)
+    if (model->target_input && model->outputs != model->features)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "model[%d] %s: the last layer has %d outputs, expected %d: data.target is "
+                        "input, and a sample has %d features",
+                        last, model->layers[last].ops->kind, model->outputs, model->features,
+                        model->features);
+    if (!model->target_input && model->outputs != spec->classes)
         return cop_fail(error, COP_ERR_INPUT,
                         "model[%d] %s: the last layer has %d outputs, expected %d: the data has "
                         "%d classes",
@@ -186,6 +193,7 @@ cop_err cop_model_create(const cop_model_spec *spec, cop_model **out, cop_error 
     model->layer_count = spec->layer_count;
     model->loss = spec->loss;
     model->smoothing = spec->smoothing;
+    model->target_input = spec->target_input;
     model->layers = cop_alloc_array(layers, sizeof *model->layers);
     model->parameters = cop_alloc_array(layers * PARAMETERS_PER_LAYER, sizeof *model->parameters);
     cop_err e = COP_OK;
@@ -232,6 +240,9 @@ cop_loss_kind cop_model_loss(const cop_model *model) {
 }
 double cop_model_smoothing(const cop_model *model) {
     return model->smoothing;
+}
+bool cop_model_has_classes(const cop_model *model) {
+    return !model->target_input;
 }
 
 const cop_layer *cop_model_layer(const cop_model *model, int index) {
@@ -324,7 +335,7 @@ cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, co
     if (samples->stride < (size_t)samples->features * item || samples->stride % item != 0)
         return cop_fail(error, COP_ERR_INPUT, "rows of %zu bytes, expected at least %zu",
                         samples->stride, (size_t)samples->features * item);
-    for (int i = 0; i < samples->count; i++)
+    for (int i = 0; i < samples->count && !model->target_input; i++)
         if (samples->labels[i] < 0 || samples->labels[i] >= model->outputs)
             return cop_fail(error, COP_ERR_INPUT, "label %d of sample %d, expected 0 to %d",
                             (int)samples->labels[i], i, model->outputs - 1);

@@ -16,8 +16,9 @@ typedef enum cop_loss_kind {
 typedef struct cop_model_spec {
     const cop_layer_spec *layers;
     int layer_count;
-    cop_shape input; /* of one sample in the data */
-    int32_t classes; /* of the data's labels; the last layer must have as many outputs */
+    cop_shape input;   /* of one sample in the data */
+    int32_t classes;   /* of the data's labels; the last layer must have as many outputs */
+    bool target_input; /* autoencoder: outputs are compared with the input, and are as many */
     cop_loss_kind loss;
     double smoothing;
 } cop_model_spec;
@@ -36,9 +37,11 @@ const cop_parameter *cop_model_parameter(const cop_model *model, int index);
 int64_t cop_model_floats(const cop_model *model);  /* length of the flat buffer, gaps included */
 int64_t cop_model_weights(const cop_model *model); /* parameters without gaps */
 int cop_model_features(const cop_model *model);    /* values of one sample */
-int cop_model_outputs(const cop_model *model);     /* of the last layer: the classes */
+int cop_model_outputs(const cop_model *model);     /* of the last layer */
 cop_loss_kind cop_model_loss(const cop_model *model);
 double cop_model_smoothing(const cop_model *model);
+/* Are outputs compared with labels? If not, with the input: then no error of classes exists. */
+bool cop_model_has_classes(const cop_model *model);
 double cop_model_flop(const cop_model *model); /* of one sample's forward pass */
 /* Initial weights of the job's seed into flat (cop_model_floats). */
 void cop_model_init(const cop_model *model, uint64_t seed, float *flat);
@@ -60,8 +63,9 @@ typedef struct cop_samples {
     const int32_t *labels;
 } cop_samples;
 
-/* Do these samples fit the model: features, stride, labels in [0, classes)? INPUT with a sentence
- * if not. For whoever got them from outside; the pass takes it for granted. */
+/* Do these samples fit the model: features, stride, labels (if it has classes) in [0, classes)?
+ * INPUT with a sentence if not. For whoever got them from outside; the pass takes it for granted.
+ */
 cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, cop_error *error);
 
 /* Per-thread state to run a model: activations, masks, scratch. Sized once for at most max_columns
@@ -92,7 +96,7 @@ typedef struct cop_shard_work {
  * shard, shards by D5's tree). */
 typedef struct cop_pass_result {
     double loss;     /* sum */
-    int64_t correct; /* argmax == label */
+    int64_t correct; /* argmax == label; 0 without classes */
     int64_t samples;
 } cop_pass_result;
 

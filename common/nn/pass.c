@@ -24,6 +24,7 @@ struct cop_pass {
     int lowest;         /* the lowest layer with weights: backward ends there */
     void *memory;       /* all that follows */
     float **outputs;    /* [layers + 1]: the input, then each layer's output */
+    float *target;      /* a copy of the input where outputs are compared with it, else NULL */
     float *gradient[2]; /* [largest output of a layer from `lowest` up][ld] */
     uint16_t *masks;    /* what layers keep; not there in a pass that only evaluates */
     void *workspace, *scratch;
@@ -155,6 +156,8 @@ static void plan(cop_pass *pass, carver *c) {
     pass->labels = carve(c, ld, sizeof *pass->labels);
     pass->argmax = carve(c, ld, sizeof *pass->argmax);
     pass->losses = carve(c, ld, sizeof *pass->losses);
+    if (!cop_model_has_classes(model))
+        pass->target = carve(c, (size_t)cop_model_features(model) * ld, sizeof *pass->target);
     if (pass->purpose != COP_PASS_EVAL)
         pass->masks = carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
     if (pass->purpose != COP_PASS_TRAIN) {
@@ -216,11 +219,12 @@ void cop_pass_destroy(cop_pass *pass) {
 /* Copies the labels: kernels may read whole vectors of them. */
 static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
     const int outputs = cop_model_outputs(pass->model);
-    for (int i = 0; i < samples->count; i++) {
+    const int count = cop_model_has_classes(pass->model) ? samples->count : 0;
+    for (int i = 0; i < count; i++) {
         COP_ASSERT(samples->labels[i] >= 0 && samples->labels[i] < outputs);
         pass->labels[i] = samples->labels[i];
     }
-    for (int i = samples->count; i < ld; i++) pass->labels[i] = 0;
+    for (int i = count; i < ld; i++) pass->labels[i] = 0;
 }
 
 /* Key and sample word of every column, and the shards' boundaries among the columns. */
@@ -285,6 +289,9 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
     else
         pass->kernels->load_f32(samples->rows, samples->stride, samples->count, samples->features,
                                 input, c->ld);
+    if (pass->target)
+        memcpy(pass->target, input,
+               (size_t)cop_model_features(pass->model) * (size_t)c->ld * sizeof *input);
     bool absorbed = false;
     for (int i = 0; i < cop_model_layer_count(pass->model); i++) {
         const cop_layer *layer = cop_model_layer(pass->model, i);
@@ -299,13 +306,30 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
     }
 }
 
-/* Losses and argmax of every column; dz (or NULL) gets the gradient of the logits. */
+/* Losses and argmax of every column; dz (or NULL) gets the gradient of the outputs. */
 static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
-    COP_ASSERT(cop_model_loss(pass->model) == COP_LOSS_CROSS_ENTROPY);
-    pass->kernels->softmax_cross_entropy(pass->outputs[cop_model_layer_count(pass->model)],
-                                         cop_model_outputs(pass->model), c->columns, c->ld,
-                                         pass->labels, (float)cop_model_smoothing(pass->model), dz,
-                                         pass->losses, pass->argmax);
+    const cop_model *model = pass->model;
+    const float *z = pass->outputs[cop_model_layer_count(model)];
+    const int outputs = cop_model_outputs(model);
+    if (cop_model_loss(model) == COP_LOSS_CROSS_ENTROPY) {
+        pass->kernels->softmax_cross_entropy(z, outputs, c->columns, c->ld, pass->labels,
+                                             (float)cop_model_smoothing(model), dz, pass->losses,
+                                             pass->argmax);
+        return;
+    }
+    const cop_mean_loss loss = {
+        .bce = cop_model_loss(model) == COP_LOSS_BCE,
+        .outputs = outputs,
+        .columns = c->columns,
+        .ld = c->ld,
+        .z = z,
+        .labels = pass->target ? NULL : pass->labels,
+        .target = pass->target,
+        .dz = dz,
+        .loss = pass->losses,
+        .argmax = pass->target ? NULL : pass->argmax,
+    };
+    pass->kernels->mean_loss(&loss);
 }
 
 /* From the logits' gradient in gradient[0] down to the lowest layer with weights. */
@@ -334,6 +358,7 @@ static void zero_gaps(const cop_model *model, float *gradients) {
 
 static int64_t count_correct(const cop_pass *pass, int columns) {
     int64_t correct = 0;
+    if (pass->target) return 0;
     for (int i = 0; i < columns; i++) correct += pass->argmax[i] == pass->labels[i];
     return correct;
 }

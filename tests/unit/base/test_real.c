@@ -96,6 +96,19 @@ static void test_log_f32_is_within_2_ulp_of_all_positive_floats(void **state) {
     }
 }
 
+static void test_log1p_f32_is_within_3_ulp_from_0_to_1(void **state) {
+    (void)state;
+    for (uint32_t u = 0; u <= 0x3f800000u; u += 97) { /* subnormals too */
+        const float x = cop_f32_from_bits(u);
+        const float found = cop_log1p_unit_f32(x);
+        if (!(ulps_f32(found, log1pl(x)) <= 3.0L))
+            fail_msg("log1p(%a) = %a", (double)x, (double)found);
+    }
+    assert_true(cop_log1p_unit_f32(0.0f) == 0.0f);
+    assert_true(ulps_f32(cop_log1p_unit_f32(1.0f), log1pl(1)) <= 3.0L);
+    assert_true(isnan(cop_log1p_unit_f32(NAN)));
+}
+
 static void test_log_f32_at_the_edges(void **state) {
     (void)state;
     assert_true(cop_log_f32(1.0f) == 0.0f && !signbit(cop_log_f32(1.0f)));
@@ -249,6 +262,7 @@ int main(void) {
         cmocka_unit_test(test_exp_f32_at_the_edges),
         cmocka_unit_test(test_log_f32_is_within_2_ulp_of_all_positive_floats),
         cmocka_unit_test(test_log_f32_at_the_edges),
+        cmocka_unit_test(test_log1p_f32_is_within_3_ulp_from_0_to_1),
         cmocka_unit_test(test_exp_is_within_4_ulp),
         cmocka_unit_test(test_exp_at_the_edges),
         cmocka_unit_test(test_log_is_within_4_ulp),

@@ -370,6 +370,28 @@ static void test_best_weights_are_saved_at_the_step_that_was_evaluated(void **st
     fx_destroy(f);
 }
 
+/* Without classes nothing is correct: the loss decides which weights are the best. */
+static void test_a_job_without_classes_is_judged_by_its_loss(void **state) {
+    (void)state;
+    static const double losses[] = {500, 600, 400};
+    coord_job_info info = with_best();
+    info.by_loss = true;
+    fixture *f = start(1, info);
+    for (uint64_t i = 0; i < 3; i++) {
+        fx_work_to(f, 1, 1, 10 * (i + 1));
+        if (!f->lease[1].type) fx_pull(f, 1);
+        coord_event e = fx_result_of(f, &f->lease[1]);
+        e.result.correct = 0;
+        e.result.loss = losses[i];
+        fx_send_result(f, e);
+        assert_int_equal(f->checkpoint[1].step, i == 1 ? 10 : 10 * (i + 1));
+        assert_true(f->checkpoint[1].checkpoint.best_error == (i == 2 ? 0.4 : 0.5));
+        assert_true(f->checkpoint[1].checkpoint.best);
+        if (i < 2) assert_false(fx_view(f, 1).has_error);
+    }
+    fx_destroy(f);
+}
+
 static void test_best_weights_wait_for_a_checkpoint_under_way(void **state) {
     (void)state;
     coord_job_info info = with_best();
@@ -749,6 +771,7 @@ int main(void) {
         cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written),
         cmocka_unit_test(test_final_checkpoint_waits_for_the_one_under_way),
         cmocka_unit_test(test_best_weights_are_saved_at_the_step_that_was_evaluated),
+        cmocka_unit_test(test_a_job_without_classes_is_judged_by_its_loss),
         cmocka_unit_test(test_best_weights_wait_for_a_checkpoint_under_way),
         cmocka_unit_test(test_best_error_of_an_earlier_run_counts),
         cmocka_unit_test(test_pause_takes_effect_within_a_step),

@@ -231,6 +231,21 @@ static void test_metrics_computed_again_replace_the_old(void **state) {
     assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 1);
 }
 
+static void test_an_evaluation_may_have_no_error(void **state) {
+    coord_store *s = open_store(*state);
+    add_job(s, 1, "autoencoder", NULL);
+    coord_store_add_epoch(s, 1, 5, 1, 0.5, NAN);
+    coord_store_add_evaluation(s, 1, 5, "test", 0.25, NAN, 1);
+    coord_store_flush(s);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 1, &job, &error), COP_OK);
+    assert_true(job.has_evaluation && job.test_loss == 0.25 && isnan(job.test_error));
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT count(*) FROM evaluations WHERE error IS NULL"), 1);
+}
+
 static void test_loss_that_is_not_a_number_is_stored_as_nothing(void **state) {
     coord_store *s = open_store(*state);
     coord_store_add_step(s, 1, 1, NAN, 1);
@@ -479,6 +494,7 @@ int main(void) {
         STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),
         STORE_TEST(test_ten_thousand_metric_rows),
         STORE_TEST(test_metrics_computed_again_replace_the_old),
+        STORE_TEST(test_an_evaluation_may_have_no_error),
         STORE_TEST(test_loss_that_is_not_a_number_is_stored_as_nothing),
         STORE_TEST(test_events_are_read_on_from_where_one_was),
         STORE_TEST(test_text_of_people_is_text_not_sql),

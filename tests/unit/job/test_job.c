@@ -132,6 +132,20 @@ static void test_validation_comes_off_the_training_part(void **state) {
     cop_job_destroy(job);
 }
 
+static void test_losses_and_targets_reach_the_model(void **state) {
+    cop_job *job = make_job("loss={cross_entropy: {smoothing: 0.25}}", *state);
+    assert_int_equal(cop_model_loss(job->model), COP_LOSS_CROSS_ENTROPY);
+    assert_true(cop_model_smoothing(job->model) == 0.25 && cop_model_has_classes(job->model));
+    cop_job_destroy(job);
+    job = make_job("loss=mse", *state);
+    assert_int_equal(cop_model_loss(job->model), COP_LOSS_MSE);
+    assert_true(cop_model_smoothing(job->model) == 0 && cop_model_has_classes(job->model));
+    cop_job_destroy(job);
+    job = make_job("loss=bce", *state);
+    assert_int_equal(cop_model_loss(job->model), COP_LOSS_BCE);
+    cop_job_destroy(job);
+}
+
 /* ---- relations ---- */
 
 static void test_relations_are_refused_where_they_stand(void **state) {
@@ -154,6 +168,15 @@ static void test_relations_are_refused_where_they_stand(void **state) {
     refuse_both(d, "optimizer.sgd.nesterov=true", "optimizer.sgd.momentum=0",
                 "--set optimizer.sgd.nesterov=true: optimizer.sgd.nesterov is true: it needs a "
                 "momentum above 0");
+    refuse(d, "data.target=input",
+           "--set data.target=input: data.target is input, but loss is cross_entropy, which "
+           "compares with labels: expected mse or bce");
+    refuse_both(d, "data={source: x, target: input, normalize: standard}", "loss=bce",
+                "--set data={source: x, target: input, normalize: standard}: data.normalize gives "
+                "targets outside of 0 to 1, but loss is bce: expected unit, or mse");
+    refuse_both(d, "data={source: x, target: input}", "loss=mse",
+                "job.yaml:7:5: model[3] linear: the last layer has 10 outputs, expected 784: "
+                "data.target is input, and a sample has 784 features");
     refuse(d, "optimizer.sgd.momentum_final=0.99",
            "--set optimizer.sgd.momentum_final=0.99: optimizer.sgd.momentum_final is given: "
            "expected momentum_steps too, the length of the ramp");
@@ -427,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_job_is_built_from_its_file),
         cmocka_unit_test(test_layer_fields_reach_the_model),
         cmocka_unit_test(test_schedules_reach_the_optimizer),
+        cmocka_unit_test(test_losses_and_targets_reach_the_model),
         cmocka_unit_test(test_every_optimizer_has_its_fields_and_defaults),
         cmocka_unit_test(test_epochs_become_steps),
         cmocka_unit_test(test_validation_comes_off_the_training_part),

@@ -119,8 +119,8 @@ static void test_loss_and_data_are_checked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(10)};
     cop_model_spec spec = spec_of(layers, 1);
-    spec.loss = COP_LOSS_MSE;
-    assert_refused(&spec, COP_ERR_UNSUPPORTED, "mse");
+    spec.loss = 0;
+    assert_refused(&spec, COP_ERR_UNSUPPORTED, "expected cross_entropy, mse or bce");
     spec = spec_of(layers, 1);
     spec.smoothing = 1;
     assert_refused(&spec, COP_ERR_INPUT, "smoothing is 1, expected");
@@ -132,6 +132,27 @@ static void test_loss_and_data_are_checked(void **state) {
     spec = spec_of(layers, 1);
     spec.classes = 0;
     assert_refused(&spec, COP_ERR_INPUT, "0 classes");
+}
+
+static void test_an_autoencoder_has_an_output_for_each_feature(void **state) {
+    (void)state;
+    const cop_layer_spec layers[] = {spec_linear(12), spec_relu(), spec_linear(784)};
+    cop_model_spec spec = spec_of(layers, 3);
+    spec.target_input = true;
+    assert_refused(&spec, COP_ERR_INPUT, "cross_entropy compares with labels");
+    spec.loss = COP_LOSS_BCE;
+    cop_model *model = NULL;
+    assert_int_equal(cop_model_create(&spec, &model, NULL), COP_OK);
+    assert_false(cop_model_has_classes(model));
+    assert_int_equal(cop_model_outputs(model), 784);
+    cop_model_destroy(model);
+    spec.layer_count = 1;
+    assert_refused(&spec, COP_ERR_INPUT,
+                   "model[0] linear: the last layer has 12 outputs, expected 784: data.target is "
+                   "input, and a sample has 784 features");
+    spec.layer_count = 3;
+    spec.target_input = false;
+    assert_refused(&spec, COP_ERR_INPUT, "784 outputs, expected 10: the data has 10 classes");
 }
 
 static void test_a_model_too_large_is_refused(void **state) {
@@ -280,6 +301,7 @@ int main(void) {
         cmocka_unit_test(test_errors_of_layers_name_the_layer),
         cmocka_unit_test(test_unknown_kind_gets_the_nearest_name),
         cmocka_unit_test(test_loss_and_data_are_checked),
+        cmocka_unit_test(test_an_autoencoder_has_an_output_for_each_feature),
         cmocka_unit_test(test_a_model_too_large_is_refused),
         cmocka_unit_test(test_running_out_of_memory_leaves_nothing),
         cmocka_unit_test(test_init_zeroes_the_gaps),
