@@ -3,6 +3,7 @@
  * their input. LABELS: quick qemu */
 #include <math.h>
 
+#include "common/base/real_f32.h"
 #include "common/nn/loss.h"
 #include "unit/nn/model_fixture.h"
 
@@ -91,6 +92,38 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
             if (memcmp(found, expected, sizeof *found) != 0) fail_msg("%s: other bits", *name);
         }
         cop_free(expected), cop_free(found);
+    }
+}
+
+/* The vectors' functions against the scalar ones that base/real_f32.h defines: all kinds of floats.
+ */
+static void test_bce_is_made_of_the_functions_of_real_h(void **state) {
+    (void)state;
+    for (const char *const *name = cop_kernels_names(); *name; name++) {
+        const cop_kernels *kernels = cop_kernels_find(*name);
+        for (uint32_t u = 0; kernels && u < 0xfff00000u; u += 16 * 65521) {
+            float z[16], target[16], dz[16], loss[16];
+            const cop_mean_loss request = {.bce = true,
+                                           .outputs = 1,
+                                           .columns = 16,
+                                           .ld = 16,
+                                           .z = z,
+                                           .target = target,
+                                           .dz = dz,
+                                           .loss = loss};
+            for (uint32_t l = 0; l < 16; l++) {
+                z[l] = cop_f32_from_bits(u + l * 65521);
+                if (!isfinite(z[l])) z[l] = 0;
+                target[l] = (float)(l & 3) / 3;
+            }
+            kernels->mean_loss(&request);
+            for (int l = 0; l < 16; l++) {
+                const float e = cop_exp_f32(-fabsf(z[l]));
+                const float first = fmaf(-z[l], target[l], z[l] > 0 ? z[l] : 0);
+                assert_true(loss[l] == first + cop_log1p_unit_f32(e));
+                assert_true(dz[l] == (z[l] < 0 ? e : 1.0f) / (1.0f + e) - target[l]);
+            }
+        }
     }
 }
 
@@ -240,6 +273,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_both_are_their_definitions),
         cmocka_unit_test(test_every_instruction_set_gives_the_same_bits),
+        cmocka_unit_test(test_bce_is_made_of_the_functions_of_real_h),
         cmocka_unit_test(test_bce_is_stable_for_large_logits),
         cmocka_unit_test(test_what_is_not_a_number_passes),
         cmocka_unit_test(test_the_target_is_the_input_before_any_layer),
