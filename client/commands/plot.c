@@ -124,6 +124,18 @@ static size_t make_lines(const curve *curves, int count, size_t column, cli_seri
     return used;
 }
 
+/* Does any curve have an error to show? Jobs without classes have none. */
+static bool has_errors(const curve *curves, int count) {
+    for (int i = 0; i < count; i++) {
+        const coord_history *h = &curves[i].history;
+        for (size_t j = 0; j < h->train_count; j++)
+            if (h->train[j].has_error) return true;
+        for (size_t j = 0; j < h->evaluation_count; j++)
+            if (h->evaluations[j].has_error) return true;
+    }
+    return false;
+}
+
 static cop_err draw(const curve *curves, int count, const char *path, cop_error *error) {
     typedef char line_name[COP_NAME_MAX + 16];
     cli_series *lines = cop_alloc_array(2 * LINES_MAX, sizeof *lines);
@@ -143,7 +155,7 @@ static cop_err draw(const curve *curves, int count, const char *path, cop_error 
              .y_label = "error (%)",
              .series = lines + LINES_MAX,
              .count = make_lines(curves, count, 2, lines + LINES_MAX, names)}};
-        e = cli_chart_write(charts, sizeof charts / sizeof *charts, path, error);
+        e = cli_chart_write(charts, has_errors(curves, count) ? 2 : 1, path, error);
     }
     cop_free(lines);
     cop_free(names);

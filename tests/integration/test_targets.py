@@ -25,6 +25,9 @@ def test_run_reports_a_loss_and_no_error(coppice, small, tmp_path):
     evaluated = coppice("eval", tmp_path / "r", "--data", tmp_path, "--json")
     assert "error" not in evaluated and evaluated["loss"] == result["test_loss"]
     assert "test error -" in coppice("eval", tmp_path / "r", "--data", tmp_path).stdout
+    coppice("plot", tmp_path / "r", "-o", tmp_path / "r.svg")
+    drawing = (tmp_path / "r.svg").read_text()
+    assert "<svg" in drawing
     table = coppice("run", job, *TARGET_INPUT, "--quiet").stdout
     assert f"test loss   {result['test_loss']:.4f}" in table and "error" not in table
 
