@@ -1,5 +1,7 @@
-"""Maxout networks against PyTorch (linear, then the largest of each unit's pieces): the gradient of one step by all weights, and twenty
-steps of training with dropout (the same masks) and limited norms. The second layer has more than one block of 256 in its dX."""
+"""Maxout networks against PyTorch in float64 (linear, then the largest of each unit's pieces): the gradient of one step by all weights, for
+random sizes (of more than one block of 256, too), and twenty steps of training with dropout (the same masks) and limited norms."""
+
+import dataclasses
 
 import numpy as np
 import portable1
@@ -9,51 +11,67 @@ from safetensors.numpy import load_file
 from test_training import masks_of, torch_parameters
 
 SEED, BATCH, SHARDS = 12345678901, 48, 5
+FEATURES, CLASSES = 132, 10
 GRADIENT, WEIGHTS = 1e-5, 1e-4  # relative; f32 sums in another order
 
 JOB = """name: maxout
 seed: {seed}
 model:
-  - maxout: {{units: 33, pieces: 4, init: torch, max_norm: {first_norm}}}
+  - maxout: {{units: {first[0]}, pieces: {first[1]}, init: torch, max_norm: {max_norm}}}
   - dropout: {{p: 0.3}}
-  - maxout: {{units: 60, pieces: 5, init: torch, bias: {bias}}}
+  - maxout: {{units: {second[0]}, pieces: {second[1]}, init: torch, bias: {bias}}}
   - linear: {{units: 10, init: torch}}
 loss: cross_entropy
 train: {{steps: {steps}, batch: {batch}, shards: {shards}}}
 optimizer: {{sgd: {{rate: {rate}}}}}
 """
-LINEAR = [(0, 132, 33 * 4), (2, 33, 60 * 5), (3, 60, 10)]
-NAMES = [f"{index}.{name}" for index, _, _ in LINEAR for name in ("weight", "bias")]
+NAMES = [f"{index}.{name}" for index in (0, 2, 3) for name in ("weight", "bias")]
 
 
-def forward(x, parameters, step):
-    hidden = torch.nn.functional.linear(x, *parameters[0:2]).view(-1, 33, 4).max(2).values
-    hidden = hidden * masks_of(len(x), 1, step, 33, 0.3, "sample") / (1 - 0.3)
-    hidden = torch.nn.functional.linear(hidden, *parameters[2:4]).view(-1, 60, 5).max(2).values
-    return torch.nn.functional.linear(hidden, *parameters[4:6])
+@dataclasses.dataclass
+class Network:
+    """Units and pieces of both layers."""
 
+    first: tuple
+    second: tuple
+    bias: bool = True
+    max_norm: float = 0
 
-def train_torch(digits, steps, rate, max_norm, bias):
-    parameters = torch_parameters(LINEAR)
-    if not bias:
-        parameters[3] = torch.zeros(300)
-    trained = [p for p in parameters if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=rate)
-    x, y = torch.from_numpy(digits.inputs("train")), torch.from_numpy(digits.labels["train"])
-    for step, rows in enumerate(portable1.batches(SEED, len(x), BATCH, steps), start=1):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(forward(x[rows], parameters, step), y[rows]).backward()
-        optimizer.step()
-        if max_norm:
-            with torch.no_grad():
-                parameters[0].copy_(torch.renorm(parameters[0], 2, 0, max_norm))
-    return parameters
+    def parameters(self):
+        linear = [
+            (0, FEATURES, self.first[0] * self.first[1]),
+            (2, self.first[0], self.second[0] * self.second[1]),
+            (3, self.second[0], CLASSES),
+        ]
+        tensors = [p.detach().double().requires_grad_() for p in torch_parameters(linear)]
+        if not self.bias:
+            tensors[3] = torch.zeros_like(tensors[3])
+        return tensors
 
+    def forward(self, x, tensors, step):
+        hidden = torch.nn.functional.linear(x, *tensors[0:2]).view(-1, *self.first).max(2).values
+        hidden = hidden * masks_of(len(x), 1, step, self.first[0], 0.3, "sample") / (1 - 0.3)
+        hidden = torch.nn.functional.linear(hidden, *tensors[2:4]).view(-1, *self.second).max(2).values
+        return torch.nn.functional.linear(hidden, *tensors[4:6])
 
-def run(coppice, digits, tmp_path, **fields):
-    job = digits.job(JOB.format(seed=SEED, batch=BATCH, shards=SHARDS, **fields))
-    coppice("run", job, "--workers", 2, "--out", tmp_path / "run", "--json")
-    return load_file(tmp_path / "run/model.safetensors")
+    def train(self, digits, steps, rate):
+        tensors = self.parameters()
+        optimizer = torch.optim.SGD([p for p in tensors if p.requires_grad], lr=rate)
+        x, y = torch.from_numpy(digits.inputs("train")).double(), torch.from_numpy(digits.labels["train"])
+        for step, rows in enumerate(portable1.batches(SEED, len(x), BATCH, steps), start=1):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(self.forward(x[rows], tensors, step), y[rows]).backward()
+            optimizer.step()
+            if self.max_norm:
+                with torch.no_grad():
+                    tensors[0].copy_(torch.renorm(tensors[0], 2, 0, self.max_norm))
+        return tensors
+
+    def run(self, coppice, digits, out, steps, rate):
+        fields = {**dataclasses.asdict(self), "bias": str(self.bias).lower()}
+        job = digits.job(JOB.format(seed=SEED, batch=BATCH, shards=SHARDS, steps=steps, rate=rate, **fields))
+        coppice("run", job, "--workers", 2, "--out", out, "--json")
+        return load_file(out / "model.safetensors")
 
 
 def check(name, found, expected, tolerance):
@@ -63,24 +81,34 @@ def check(name, found, expected, tolerance):
     return error
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_gradients_of_one_step(coppice, digits, tmp_path, bias):
+def random_network(number):
+    random = np.random.default_rng(number)
+
+    def draw(most):
+        return int(random.integers(1, most + 1))
+
+    return Network((draw(300), draw(6)), (draw(70), draw(9)), bias=bool(random.integers(2)))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_gradients_of_one_step(coppice, digits, tmp_path, number):
+    network = random_network(number) if number else Network((33, 4), (60, 5))
     rate = 1000  # so long a step that the old weights do not matter
-    after = run(coppice, digits, tmp_path, steps=1, rate=rate, first_norm=0, bias=str(bias).lower())
-    expected = train_torch(digits, 1, rate, 0, bias)
-    assert ("2.bias" in after) == bias
+    after = network.run(coppice, digits, tmp_path / "run", 1, rate)
+    expected = network.train(digits, 1, rate)
+    assert ("2.bias" in after) == network.bias
     errors = []
-    for name, start, tensor in zip(NAMES, torch_parameters(LINEAR), expected):
+    for name, start, tensor in zip(NAMES, network.parameters(), expected):
         if name in after:
-            found = (start.detach().numpy().astype(np.float64) - after[name]) / rate
-            errors.append(check(name, found, tensor.grad.numpy(), GRADIENT))
-    print(f"maxout: largest relative difference of gradients {max(errors):.2g}")
+            found = (start.detach().numpy() - after[name]) / rate
+            errors.append(check(f"{network}: {name}", found, tensor.grad.numpy(), GRADIENT))
+    print(f"{network}: largest relative difference of gradients {max(errors):.2g}")
 
 
 def test_twenty_steps_with_limited_norms(coppice, digits, tmp_path):
-    found = run(coppice, digits, tmp_path, steps=20, rate=0.1, first_norm=0.59, bias="true")
-    expected = train_torch(digits, 20, 0.1, 0.59, True)
-    for name, tensor in zip(NAMES, expected):
+    network = Network((33, 4), (60, 5), max_norm=0.59)
+    found = network.run(coppice, digits, tmp_path / "run", 20, 0.1)
+    for name, tensor in zip(NAMES, network.train(digits, 20, 0.1)):
         check(name, found[name], tensor.detach().numpy(), WEIGHTS)
     norms = np.linalg.norm(found["0.weight"].astype(np.float64), axis=1)
     assert norms.max() <= 0.59 * (1 + 1e-6)
