@@ -1,5 +1,6 @@
 /* Inside the coordinator: what the files of the API share. api.c takes calls apart and keeps what
- * watchers see; api_submit.c, api_jobs.c, api_workers.c and api_data.c answer them. */
+ * watchers see; api_submit.c, api_jobs.c, api_workers.c and api_data.c answer them; api_recover.c
+ * takes up what an earlier run left. */
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
@@ -91,6 +92,8 @@ void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
 api_note *api_note_find(struct coord_api *api, uint64_t job);
 api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of memory */
+/* At the end of the table, whatever its number: the caller restores the order. */
+api_note *api_note_append(struct coord_api *api, uint64_t job);
 void api_note_remove(struct coord_api *api, uint64_t job);
 void api_unknown_job(cop_request *request, uint64_t job); /* answers NOT_FOUND */
 const char *api_state_name(coord_job_state state);        /* "RUNNING" */

@@ -1,0 +1,227 @@
+/* Jobs that the store knows: taken up again at the start, and loaded when they get their turn. See
+ * api.h. */
+#include <stdio.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/str.h"
+#include "coordinator/api.h"
+
+/* ---- recovery ---- */
+
+static void fill_note(api_note *n, const coord_store_job *row, const cop_job *job) {
+    n->state = row->state;
+    n->step = row->step;
+    n->seconds = row->seconds;
+    n->has_train_loss = row->has_train_loss;
+    n->train_loss = row->train_loss;
+    n->has_evaluation = row->has_evaluation;
+    n->test_error = row->test_error;
+    n->test_loss = row->test_loss;
+    snprintf(n->name, sizeof n->name, "%s", row->name);
+    snprintf(n->text, sizeof n->text, "%s", row->text);
+    snprintf(n->digest, sizeof n->digest, "%s", row->digest);
+    snprintf(n->data_digest, sizeof n->data_digest, "%s", row->data_digest);
+    snprintf(n->created, sizeof n->created, "%s", row->created);
+    snprintf(n->finished, sizeof n->finished, "%s", row->finished);
+    if (!job) return;
+    n->steps = job->steps;
+    n->steps_per_epoch = job->steps_per_epoch;
+    n->on_test = job->evaluate_on_test;
+    n->priority = job->message->priority;
+    n->batch = job->batch;
+    n->evaluated_step = row->state == COORD_COMPLETED ? job->steps : 0;
+    n->evaluated_samples = job->evaluate_on_test ? job->test_samples : job->validation_samples;
+}
+
+typedef struct recovery {
+    coord_server *server;
+    coord_job_info *unfinished; /* newest first, as the store tells them */
+    uint32_t count, capacity;
+} recovery;
+
+static coord_job_info *next_info(recovery *r) {
+    if (r->count == r->capacity) {
+        uint32_t capacity = r->capacity ? r->capacity * 2 : 16;
+        coord_job_info *infos = cop_realloc(r->unfinished, capacity * sizeof *infos);
+        if (!infos) return NULL;
+        r->unfinished = infos;
+        r->capacity = capacity;
+    }
+    return &r->unfinished[r->count++];
+}
+
+/* One row of the store: noted at the end of the table, which is turned round after the last. A job
+ * that this program cannot build any more fails by name. */
+static cop_err recover_one(void *context, const coord_store_job *row) {
+    recovery *r = context;
+    coord_server *server = r->server;
+    cop_job *job = NULL;
+    cop_error error = {0};
+    api_note *n = api_note_append(server->api, row->job);
+    if (!n) return COP_ERR_NO_MEMORY;
+    cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
+    if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
+    fill_note(n, row, e ? NULL : job);
+    if (row->state < COORD_COMPLETED && e) {
+        n->state = COORD_FAILED;
+        snprintf(n->text, sizeof n->text, "%s", error.text);
+        coord_store_set_state(server->store, row->job, COORD_FAILED, error.text);
+    } else if (row->state < COORD_COMPLETED) {
+        coord_job_info *info = next_info(r);
+        n->state = row->state == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
+        if (info) coord_job_info_make(job, row->job, n->state, info);
+        e = info ? COP_OK : COP_ERR_NO_MEMORY;
+    } else {
+        e = COP_OK;
+    }
+    if (job) cop_job_destroy(job);
+    return e == COP_ERR_NO_MEMORY ? e : COP_OK;
+}
+
+static void reverse_notes(struct coord_api *api) {
+    for (uint32_t low = 0, high = api->count; low + 1 < high; low++, high--) {
+        api_note kept = api->notes[low];
+        api->notes[low] = api->notes[high - 1];
+        api->notes[high - 1] = kept;
+    }
+}
+
+/* What QUEUED and RUNNING jobs were doing before is told again as QUEUED, oldest first. */
+static void add_unfinished(const recovery *r) {
+    for (uint32_t i = r->count; i-- > 0;) {
+        coord_event added = {
+            .type = COORD_EVENT_JOB_ADDED, .job = r->unfinished[i].job, .info = r->unfinished[i]};
+        const api_note *n = api_note_find(r->server->api, added.job);
+        COP_ASSERT(n != NULL);
+        coord_datasets_use(r->server->datasets, n->data_digest);
+        coord_store_set_state(r->server->store, n->job, n->state, n->text);
+        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
+                (unsigned long long)n->job, n->name);
+        coord_dispatch(r->server, &added);
+    }
+}
+
+/* Folders of jobs that the store does not know: their removal was interrupted. */
+static void sweep_work(api_task *t) {
+    char path[4096], **names = NULL;
+    const uint64_t *known = t->extra;
+    size_t count = 0;
+    if (cop_folder_list(t->folder, &names, &count, NULL)) return;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t job;
+        bool keep = !cop_parse_u64(names[i], &job) || job >= t->job;
+        for (uint64_t k = 0; k < t->value && !keep; k++) keep = known[k] == job;
+        if (keep) continue;
+        snprintf(path, sizeof path, "%.3000s/%s", t->folder, names[i]);
+        cop_folder_remove(path, NULL);
+    }
+    cop_free(names);
+}
+
+static void sweep(coord_server *server) {
+    const struct coord_api *api = server->api;
+    api_task *t = api_task_create(server, NULL, NULL);
+    uint64_t *known = t ? cop_alloc_array(api->count + 1, sizeof *known) : NULL;
+    if (!known) {
+        if (t) api_task_free(t);
+        return; /* next time */
+    }
+    for (uint32_t i = 0; i < api->count; i++) known[i] = api->notes[i].job;
+    t->extra = known;
+    t->value = api->count;
+    t->job = api->next_job;
+    snprintf(t->folder, sizeof t->folder, "%s/jobs", server->state_folder);
+    t->work = sweep_work;
+    t->done = api_task_free;
+    api_task_start(t);
+}
+
+cop_err coord_api_recover(coord_server *server, cop_error *error) {
+    recovery r = {.server = server};
+    server->api->next_job = coord_store_last_job(server->store) + 1;
+    cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
+    if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
+    if (!e) {
+        reverse_notes(server->api);
+        add_unfinished(&r);
+        sweep(server);
+    }
+    cop_free(r.unfinished);
+    return e;
+}
+
+/* ---- loading a job that gets its turn ---- */
+
+static void load_work(api_task *t) {
+    coord_store_job row;
+    cop_data *data = NULL;
+    cop_job *job = NULL;
+    t->result = coord_store_get_job(t->server->store, t->job, &row, &t->error);
+    if (t->result) return;
+    t->result = cop_job_from_bytes(row.spec->data, row.spec->size, &job, &t->error);
+    cop_buffer_release(row.spec);
+    if (!t->result)
+        t->result = coord_datasets_load(t->server->datasets, job->message->pinned->data_digest,
+                                        &data, &t->error);
+    if (!t->result)
+        t->result = coord_resident_prepare(t->resident, job, data, t->folder, true, &t->start,
+                                           &t->text, &t->error);
+    else if (job)
+        cop_job_destroy(job);
+}
+
+static void load_done(api_task *t) {
+    coord_server *server = t->server;
+    coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
+    if (t->text.length) {
+        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job,
+                cop_str_text(&t->text));
+        coord_store_add_event(server->store, t->job, "warn", cop_str_text(&t->text));
+    }
+    if (t->result) {
+        coord_resident_fini(t->resident);
+        event.type = COORD_EVENT_JOB_FAILED;
+        snprintf(server->failure_text, sizeof server->failure_text, "%s", t->error.text);
+        event.text = server->failure_text;
+    } else {
+        t->resident->id = t->job;
+        event.loaded.step = t->start.step;
+        event.loaded.loss_sum = t->start.train_loss_sum;
+        event.loaded.samples = t->start.train_samples;
+        event.loaded.correct = t->start.train_correct;
+        event.loaded.seconds = t->start.seconds;
+        event.loaded.best_error = t->start.best_error;
+        api_note *n = api_note_find(server->api, t->job);
+        if (n) {
+            n->step = t->start.step;
+            n->epoch_loss_sum = t->start.train_loss_sum;
+            n->samples = t->start.train_samples;
+        }
+    }
+    coord_dispatch(server, &event);
+    api_task_free(t);
+}
+
+void coord_api_load(coord_server *server, uint64_t job) {
+    api_task *t = api_task_create(server, NULL, NULL);
+    coord_resident *free_place = NULL;
+    for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
+        if (!server->resident[i].id && !server->resident[i].reserved)
+            free_place = &server->resident[i];
+    if (!t || !free_place) {
+        coord_event failed = {
+            .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
+        if (t) api_task_free(t);
+        coord_dispatch(server, &failed);
+        return;
+    }
+    free_place->reserved = true;
+    t->job = job;
+    t->resident = free_place;
+    t->work = load_work;
+    t->done = load_done;
+    coord_api_job_folder(server, job, t->folder, sizeof t->folder);
+    api_task_start(t);
+}
