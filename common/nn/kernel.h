@@ -83,6 +83,17 @@ typedef struct cop_mean_loss {
     int32_t *argmax;
 } cop_mean_loss;
 
+/* Element-wise functions. sigmoid: e = exp(-|x|), (x < 0 ? e : 1) / (1 + e). leaky_relu: x > 0 ? x
+ * : slope x. selu: x > 0 ? l x : l a (exp(x) - 1), with the l and a of PyTorch. gelu: x times the
+ * normal distribution function of x (by erfc, not by tanh). NaN gives NaN. */
+typedef enum cop_activation {
+    COP_ACTIVATION_SIGMOID = 1,
+    COP_ACTIVATION_TANH,
+    COP_ACTIVATION_LEAKY_RELU,
+    COP_ACTIVATION_SELU,
+    COP_ACTIVATION_GELU
+} cop_activation;
+
 /* How several gradient buffers become one (D5): a postfix program over `count` inputs: op >= 0
  * pushes input op, -1 replaces the top two (l, r) by l + r. One value remains. */
 typedef struct cop_tree {
@@ -183,6 +194,14 @@ typedef struct cop_kernels {
     /* dz[u * pieces + p][c] = p == winners[u][c] ? dy[u][c] : +0 */
     void (*maxout_scatter)(const float *dy, const uint8_t *winners, int units, int pieces, int ld,
                            float *dz);
+    /* y = f(x); slope: of leaky_relu. x may be y. */
+    void (*activate)(cop_activation f, float slope, const float *x, float *y, size_t count);
+    /* dx = dy f'(x), from y = f(x), but for gelu from x. dy may be dx. */
+    void (*activate_backward)(cop_activation f, float slope, const float *from, const float *dy,
+                              float *dx, size_t count);
+    /* dx = y (dy - s), s = sum of y_j dy_j over the rows (one chain of FMAs from +0). dy may be dx.
+     */
+    void (*softmax_backward)(const float *y, const float *dy, int classes, int ld, float *dx);
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names

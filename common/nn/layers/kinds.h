@@ -10,7 +10,13 @@
     X(relu)                                                                                        \
     X(dropout)                                                                                     \
     X(flatten)                                                                                     \
-    X(maxout)
+    X(maxout)                                                                                      \
+    X(leaky_relu)                                                                                  \
+    X(sigmoid)                                                                                     \
+    X(tanh)                                                                                        \
+    X(selu)                                                                                        \
+    X(gelu)                                                                                        \
+    X(softmax)
 
 #define COP_LAYER_DECLARE(kind) extern const cop_layer_ops cop_layer_##kind;
 COP_LAYER_KINDS(COP_LAYER_DECLARE)

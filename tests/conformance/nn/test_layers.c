@@ -16,6 +16,10 @@ typedef struct layer_case {
     {                                                                                              \
         .rank = 1, .dims = { n }                                                                   \
     }
+#define IMAGE(channels_, height_, width_)                                                          \
+    {                                                                                              \
+        .rank = 3, .dims = { channels_, height_, width_ }                                          \
+    }
 #define LINEAR(units_, bias_, init_)                                                               \
     {.kind = "linear", .units = units_, .bias = bias_, .init = init_}
 #define MAXOUT(units_, pieces_)                                                                    \
@@ -41,6 +45,17 @@ static const layer_case cases[] = {
     {"maxout-wide", MAXOUT(33, 5), FLAT(9)},
     {"maxout-one-piece", MAXOUT(3, 1), FLAT(4)},
     {"maxout-many-pieces", MAXOUT(2, 256), FLAT(3)},
+    {"leaky_relu", {.kind = "leaky_relu", .slope = 0.01}, FLAT(13)},
+    {"leaky_relu-steep", {.kind = "leaky_relu", .slope = 0.75}, IMAGE(2, 3, 4)},
+    {"sigmoid", {.kind = "sigmoid"}, FLAT(21)},
+    {"tanh", {.kind = "tanh"}, FLAT(21)},
+    {"tanh-image", {.kind = "tanh"}, IMAGE(3, 2, 4)},
+    {"selu", {.kind = "selu"}, FLAT(23)},
+    {"gelu", {.kind = "gelu"}, FLAT(23)},
+    {"gelu-image", {.kind = "gelu"}, IMAGE(1, 5, 3)},
+    {"softmax", {.kind = "softmax"}, FLAT(17)},
+    {"softmax-channels", {.kind = "softmax"}, IMAGE(5, 2, 3)},
+    {"softmax-one", {.kind = "softmax"}, FLAT(1)},
 };
 enum { CASES = sizeof cases / sizeof cases[0], COLUMNS = 9 };
 

@@ -1,0 +1,38 @@
+/* What the element-wise layers share: sigmoid, tanh, leaky_relu, selu, gelu. Each is one call of
+ * the kernels' `activate` and one of `activate_backward`. */
+#ifndef COP_NN_LAYERS_ACTIVATION_H
+#define COP_NN_LAYERS_ACTIVATION_H
+
+#include "common/nn/layer.h"
+
+/* Output shaped as the input. */
+static inline cop_err cop_activation_shape(cop_layer *layer, cop_error *error) {
+    (void)error;
+    layer->out = layer->in;
+    return COP_OK;
+}
+
+/* Values in a tensor of the layer's input. */
+static inline size_t cop_activation_values(const cop_layer *layer, const cop_layer_context *c) {
+    return (size_t)cop_shape_size(&layer->in) * (size_t)c->ld;
+}
+
+static inline double cop_activation_flop(const cop_layer *layer) {
+    return (double)cop_shape_size(&layer->in);
+}
+
+static inline void cop_activation_forward(cop_activation f, const cop_layer *layer,
+                                          const cop_layer_context *c, const float *x, float *y) {
+    c->kernels->activate(f, (float)layer->spec.slope, x, y, cop_activation_values(layer, c));
+}
+
+/* from: y, for gelu x. */
+static inline void cop_activation_backward(cop_activation f, const cop_layer *layer,
+                                           const cop_layer_context *c, const float *from,
+                                           const float *dy, float *dx) {
+    if (dx)
+        c->kernels->activate_backward(f, (float)layer->spec.slope, from, dy, dx,
+                                      cop_activation_values(layer, c));
+}
+
+#endif

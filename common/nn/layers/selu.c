@@ -1,0 +1,33 @@
+/* selu: y = l x where x > 0, else l a (exp(x) - 1), l = 1.0507009873554805, a = 1.6732632423543772
+ * (Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks", NIPS 2017); dx = l
+ * dy where y > 0, else (y + l a) dy. */
+#include "common/nn/layers/activation.h"
+#include "common/nn/layers/kinds.h"
+
+static void selu_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                         float *y) {
+    cop_activation_forward(COP_ACTIVATION_SELU, layer, c, x, y);
+}
+
+static void selu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                          const float *y, const float *dy, float *dx) {
+    (void)x;
+    cop_activation_backward(COP_ACTIVATION_SELU, layer, c, y, dy, dx);
+}
+
+static void selu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,
+                     size_t count) {
+    kernels->activate(COP_ACTIVATION_SELU, (float)layer->spec.slope, x, y, count);
+}
+
+const cop_layer_ops cop_layer_selu = {
+    .kind = "selu",
+    .shape = cop_activation_shape,
+    .forward = selu_forward,
+    .backward = selu_backward,
+    .map = selu_map,
+    .flop = cop_activation_flop,
+    .in_place = true,
+    .keeps = COP_KEEPS_SIGN,
+    .reads = COP_READS_OUTPUT,
+};

@@ -1,0 +1,31 @@
+/* sigmoid: y = 1 / (1 + exp(-x)); dx = dy y (1 - y). */
+#include "common/nn/layers/activation.h"
+#include "common/nn/layers/kinds.h"
+
+static void sigmoid_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            float *y) {
+    cop_activation_forward(COP_ACTIVATION_SIGMOID, layer, c, x, y);
+}
+
+static void sigmoid_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                             const float *y, const float *dy, float *dx) {
+    (void)x;
+    cop_activation_backward(COP_ACTIVATION_SIGMOID, layer, c, y, dy, dx);
+}
+
+static void sigmoid_map(const cop_layer *layer, const cop_kernels *kernels, const float *x,
+                        float *y, size_t count) {
+    kernels->activate(COP_ACTIVATION_SIGMOID, (float)layer->spec.slope, x, y, count);
+}
+
+const cop_layer_ops cop_layer_sigmoid = {
+    .kind = "sigmoid",
+    .shape = cop_activation_shape,
+    .forward = sigmoid_forward,
+    .backward = sigmoid_backward,
+    .map = sigmoid_map,
+    .flop = cop_activation_flop,
+    .in_place = true,
+    .keeps = COP_KEEPS_NOTHING,
+    .reads = COP_READS_OUTPUT,
+};

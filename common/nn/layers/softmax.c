@@ -1,0 +1,39 @@
+/* softmax: y_j = exp(x_j - max) / sum of exp(x_k - max), over the features of a flat input or over
+ * the channels of each pixel (PyTorch's nn.Softmax(dim=1)); dx_j = y_j (dy_j - sum of y_k dy_k). */
+#include "common/nn/layers/activation.h"
+#include "common/nn/layers/kinds.h"
+
+/* A softmax runs over the first dimension; what is left of a sample are columns of their own. */
+static int classes(const cop_layer *layer) {
+    return layer->in.dims[0];
+}
+
+static int columns(const cop_layer *layer, const cop_layer_context *c) {
+    return (int)(cop_shape_size(&layer->in) / classes(layer)) * c->ld;
+}
+
+static void softmax_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            float *y) {
+    c->kernels->softmax(x, classes(layer), columns(layer, c), y);
+}
+
+static void softmax_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                             const float *y, const float *dy, float *dx) {
+    (void)x;
+    if (dx) c->kernels->softmax_backward(y, dy, classes(layer), columns(layer, c), dx);
+}
+
+static double softmax_flop(const cop_layer *layer) {
+    return 4.0 * (double)cop_shape_size(&layer->in);
+}
+
+const cop_layer_ops cop_layer_softmax = {
+    .kind = "softmax",
+    .shape = cop_activation_shape,
+    .forward = softmax_forward,
+    .backward = softmax_backward,
+    .flop = softmax_flop,
+    .in_place = true,
+    .keeps = COP_KEEPS_NOTHING,
+    .reads = COP_READS_OUTPUT,
+};

@@ -1,0 +1,31 @@
+/* tanh: y = tanh(x); dx = dy (1 - y^2). */
+#include "common/nn/layers/activation.h"
+#include "common/nn/layers/kinds.h"
+
+static void tanh_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                         float *y) {
+    cop_activation_forward(COP_ACTIVATION_TANH, layer, c, x, y);
+}
+
+static void tanh_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                          const float *y, const float *dy, float *dx) {
+    (void)x;
+    cop_activation_backward(COP_ACTIVATION_TANH, layer, c, y, dy, dx);
+}
+
+static void tanh_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,
+                     size_t count) {
+    kernels->activate(COP_ACTIVATION_TANH, (float)layer->spec.slope, x, y, count);
+}
+
+const cop_layer_ops cop_layer_tanh = {
+    .kind = "tanh",
+    .shape = cop_activation_shape,
+    .forward = tanh_forward,
+    .backward = tanh_backward,
+    .map = tanh_map,
+    .flop = cop_activation_flop,
+    .in_place = true,
+    .keeps = COP_KEEPS_SIGN,
+    .reads = COP_READS_OUTPUT,
+};
