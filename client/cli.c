@@ -17,8 +17,9 @@ static const cli_command table[] = {
      "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4",
      cli_plan},
     {"submit", "JOB.yaml", "Hand a job to a coordinator and follow it", 1, 1,
-     "data set priority no-wait dry-run " REMOTE,
+     "data set priority once no-wait dry-run " REMOTE,
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
+     "coppice submit job.yaml --once nightly-2026-11-24\n"
      "coppice submit job.yaml --coordinator tcp://10.0.0.1:29700 --dry-run",
      cli_submit},
     {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE,

@@ -34,6 +34,8 @@ static const option_row rows[] = {
      0, REAL, AT(timeout), 0, 0},
     {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000,
      1000000},
+    {"once", "KEY", "the same KEY again is the same job (of the coordinator's newest 256)", 0, TEXT,
+     AT(once), 0, 0},
     {"no-wait", NULL, "return when the job is accepted", 0, FLAG, AT(no_wait), 0, 0},
     {"dry-run", NULL, "check everything, submit nothing", 0, FLAG, AT(dry_run), 0, 0},
     {"follow", NULL, "wait for more", 'f', FLAG, AT(follow), 0, 0},

@@ -101,6 +101,8 @@ static void do_event(coord_server *server, const coord_action *action) {
     if (server->store)
         coord_store_add_event(server->store, action->job, action->ok ? "info" : "warn",
                               action->text);
+    if (server->store && action->fingerprint)
+        coord_store_set_fingerprint(server->store, action->job, action->fingerprint);
 }
 
 /* Rows of the metrics history. Training loss and error are means over samples. */

@@ -1,6 +1,7 @@
 /* Jobs that the store knows: taken up again at the start, and loaded when they get their turn. See
  * api.h. */
 #include <stdio.h>
+#include <string.h>
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
@@ -52,6 +53,14 @@ static coord_job_info *next_info(recovery *r) {
     return &r->unfinished[r->count++];
 }
 
+/* The keys of the newest submissions: a client that did not hear the answer asks again. */
+static void recall_key(struct coord_api *api, const coord_store_job *row) {
+    if (!row->has_key || api->next_key == API_KEYS) return;
+    api_key *k = &api->keys[API_KEYS - 1 - api->next_key++]; /* the oldest is the next to go */
+    k->job = row->job;
+    memcpy(k->key, row->key, sizeof k->key);
+}
+
 /* One row of the store: noted at the end of the table, which is turned round after the last. A job
  * that this program cannot build any more fails by name. */
 static cop_err recover_one(void *context, const coord_store_job *row) {
@@ -64,6 +73,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
     if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
     fill_note(n, row, e ? NULL : job);
+    recall_key(server->api, row);
     if (row->state < COORD_COMPLETED && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
@@ -72,6 +82,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
         coord_job_info *info = next_info(r);
         n->state = row->state == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
         if (info) coord_job_info_make(job, row->job, n->state, info);
+        if (info && row->fingerprint) info->fingerprint = row->fingerprint;
         e = info ? COP_OK : COP_ERR_NO_MEMORY;
     } else {
         e = COP_OK;
@@ -144,6 +155,7 @@ cop_err coord_api_recover(coord_server *server, cop_error *error) {
     cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {
+        server->api->next_key = 0; /* free places first, then the oldest */
         reverse_notes(server->api);
         add_unfinished(&r);
         sweep(server);

@@ -11,7 +11,7 @@
 #include "common/base/log.h"
 #include "common/wire/codec.h"
 
-#define KEY_SIZE 16
+#define KEY_SIZE COORD_STORE_KEY
 
 /* ---- keys ---- */
 
@@ -169,8 +169,12 @@ static void submit_done(api_task *t) {
     }
     t->job = api->next_job++;
     api->tasks++; /* until the commit is reported */
-    coord_store_add_job(t->server->store, t->job, t->built->message->name, spec, digest, on_commit,
-                        t);
+    coord_store_submission submission = {.job = t->job,
+                                         .name = t->built->message->name,
+                                         .data_digest = digest,
+                                         .spec = spec,
+                                         .key = t->key ? r->idempotency.data : NULL};
+    coord_store_add_job(t->server->store, &submission, on_commit, t);
     cop_buffer_release(spec);
 }
 

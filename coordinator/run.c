@@ -251,8 +251,13 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
         .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
     if (server->store) {
         cop_buffer *spec = cop_job_pack(job);
-        coord_store_add_job(server->store, RUN_JOB, job->message->name, spec,
-                            job->message->pinned->data_digest, NULL, NULL);
+        coord_store_add_job(
+            server->store,
+            &(coord_store_submission){.job = RUN_JOB,
+                                      .name = job->message->name,
+                                      .data_digest = job->message->pinned->data_digest,
+                                      .spec = spec},
+            NULL, NULL);
         cop_buffer_release(spec);
     }
     server->run_shared = run;

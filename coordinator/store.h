@@ -9,7 +9,8 @@
 #include "common/base/err.h"
 #include "coordinator/core.h"
 
-#define COORD_STORE_VERSION 1
+#define COORD_STORE_VERSION 2
+#define COORD_STORE_KEY     16 /* bytes of a submission's key */
 
 typedef struct coord_store coord_store;
 
@@ -22,8 +23,16 @@ void coord_store_close(coord_store *store);
 /* ---- written in order by the store's thread; `done` (may be NULL) is called on that thread after
  * the commit ---- */
 typedef void (*coord_store_done)(void *context, cop_err result, const char *text);
-void coord_store_add_job(coord_store *store, uint64_t job, const char *name, cop_buffer *spec,
-                         const char *data_digest, coord_store_done done, void *context);
+typedef struct coord_store_submission {
+    uint64_t job;
+    const char *name, *data_digest;
+    cop_buffer *spec;         /* held */
+    const unsigned char *key; /* COORD_STORE_KEY bytes; or NULL */
+} coord_store_submission;
+void coord_store_add_job(coord_store *store, const coord_store_submission *submission,
+                         coord_store_done done, void *context);
+/* The job was pinned to workers of this fingerprint (numerics: openblas). */
+void coord_store_set_fingerprint(coord_store *store, uint64_t job, uint64_t fingerprint);
 void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state state,
                            const char *text);
 void coord_store_set_digest(coord_store *store, uint64_t job, uint64_t step, const char *digest);
@@ -46,7 +55,9 @@ typedef struct coord_store_job {
     coord_job_state state;
     char name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
     cop_buffer *spec;
-    uint64_t step;
+    uint64_t step, fingerprint;         /* fingerprint: 0: none */
+    unsigned char key[COORD_STORE_KEY]; /* of its submission */
+    bool has_key;
     double train_loss, test_error, test_loss, seconds; /* test_error: NaN where there is none */
     bool has_train_loss, has_evaluation;
 } coord_store_job;

@@ -16,7 +16,7 @@ static const char job_query[] =
     "j.job ORDER BY step DESC LIMIT 1),"
     " (SELECT train_loss FROM epochs WHERE job = j.job ORDER BY step DESC LIMIT 1),"
     " (SELECT error FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1), (SELECT loss "
-    "FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1)"
+    "FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1), j.fingerprint, j.submission"
     " FROM jobs j WHERE ?1 = 0 OR j.job = ?1 ORDER BY j.job DESC LIMIT ?2";
 
 static void column_text(sqlite3_stmt *q, int column, char *out, size_t size) {
@@ -53,6 +53,9 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     j->has_evaluation = sqlite3_column_type(q, 13) != SQLITE_NULL;
     j->test_error = sqlite3_column_type(q, 12) != SQLITE_NULL ? sqlite3_column_double(q, 12) : NAN;
     j->test_loss = sqlite3_column_double(q, 13);
+    j->fingerprint = (uint64_t)sqlite3_column_int64(q, 14);
+    j->has_key = sqlite3_column_bytes(q, 15) == COORD_STORE_KEY;
+    if (j->has_key) memcpy(j->key, sqlite3_column_blob(q, 15), COORD_STORE_KEY);
     return COP_OK;
 }
 

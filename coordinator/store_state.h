@@ -12,6 +12,7 @@ typedef enum store_kind {
     STORE_ADD_JOB = 1,
     STORE_SET_STATE,
     STORE_SET_DIGEST,
+    STORE_SET_FINGERPRINT,
     STORE_ADD_STEP,
     STORE_ADD_EPOCH,
     STORE_ADD_EVALUATION,
@@ -30,6 +31,8 @@ struct store_write {
     int state;
     double a, b, c;
     char text[600], name[COP_NAME_MAX];
+    unsigned char key[COORD_STORE_KEY];
+    bool has_key;
     cop_buffer *spec;
     coord_store_done done;
     void *context;

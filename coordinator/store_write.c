@@ -21,10 +21,11 @@
 
 const char *const coord_store_sql[STORE_KINDS] = {
     [STORE_ADD_JOB] = "INSERT OR REPLACE INTO jobs(job, name, state, text, spec, data_digest, "
-                      "created_ms) VALUES(?1, ?2, 1, '', ?3, ?4, ?5)",
+                      "created_ms, submission) VALUES(?1, ?2, 1, '', ?3, ?4, ?5, ?6)",
     [STORE_SET_STATE] = "UPDATE jobs SET state = ?2, text = ?3, "
                         "finished_ms = CASE WHEN ?2 >= 4 THEN ?4 ELSE 0 END WHERE job = ?1",
     [STORE_SET_DIGEST] = "UPDATE jobs SET digest = ?2, digest_step = ?3 WHERE job = ?1",
+    [STORE_SET_FINGERPRINT] = "UPDATE jobs SET fingerprint = ?2 WHERE job = ?1",
     [STORE_ADD_STEP] =
         "INSERT OR REPLACE INTO steps(job, step, loss, seconds) VALUES(?1, ?2, ?3, ?4)",
     [STORE_ADD_EPOCH] = "INSERT OR REPLACE INTO epochs(job, step, epoch, train_loss, train_error) "
@@ -53,6 +54,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         sqlite3_bind_blob64(q, 3, w->spec->data, w->spec->size, SQLITE_STATIC);
         sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
         sqlite3_bind_int64(q, 5, w->time_ms);
+        if (w->has_key) sqlite3_bind_blob(q, 6, w->key, COORD_STORE_KEY, SQLITE_STATIC);
         break;
     case STORE_SET_STATE:
         sqlite3_bind_int(q, 2, w->state);
@@ -62,6 +64,9 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
     case STORE_SET_DIGEST:
         sqlite3_bind_text(q, 2, w->text, -1, SQLITE_STATIC);
         sqlite3_bind_int64(q, 3, (sqlite3_int64)w->step);
+        break;
+    case STORE_SET_FINGERPRINT: /* 64 bits, whatever their sign */
+        sqlite3_bind_int64(q, 2, (sqlite3_int64)w->step);
         break;
     case STORE_ADD_EVENT:
         sqlite3_bind_int64(q, 2, w->time_ms);
@@ -116,7 +121,7 @@ static int write_one(coord_store *s, const store_write *w) {
  * failure. */
 static bool is_durable(const store_write *w) {
     return w->done || w->kind == STORE_ADD_JOB || w->kind == STORE_SET_STATE ||
-           w->kind == STORE_REMOVE_JOB;
+           w->kind == STORE_SET_FINGERPRINT || w->kind == STORE_REMOVE_JOB;
 }
 
 /* All of the list in one transaction: at most one fsync, and none for metrics alone. */
@@ -185,10 +190,11 @@ static void keep_spares(coord_store *s, store_write *list) {
     }
 }
 
+/* For a commit now: metrics and events wait for company. */
 static bool anybody_waits(const coord_store *s) {
     if (s->stopping || s->flushing) return true;
     for (const store_write *w = s->head; w; w = w->next)
-        if (w->done) return true;
+        if (is_durable(w)) return true;
     return false;
 }
 
@@ -266,7 +272,7 @@ static void end_write(coord_store *s, store_write *w) {
         s->head = w;
     s->tail = w;
     s->queued++;
-    if (s->queued == 1 || w->done) uv_cond_signal(&s->work);
+    if (s->queued == 1 || is_durable(w)) uv_cond_signal(&s->work);
     uv_mutex_unlock(&s->mutex);
 }
 
@@ -274,16 +280,18 @@ static void refuse(coord_store_done done, void *context) {
     if (done) done(context, COP_ERR_BUSY, "the disk is too slow: too many writes wait");
 }
 
-void coord_store_add_job(coord_store *s, uint64_t job, const char *name, cop_buffer *spec,
-                         const char *data_digest, coord_store_done done, void *context) {
-    store_write *w = begin_write(s, STORE_ADD_JOB, job);
+void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_store_done done,
+                         void *context) {
+    store_write *w = begin_write(s, STORE_ADD_JOB, j->job);
     if (!w) {
         refuse(done, context);
         return;
     }
-    snprintf(w->name, sizeof w->name, "%s", name);
-    snprintf(w->text, sizeof w->text, "%s", data_digest);
-    w->spec = cop_buffer_hold(spec);
+    snprintf(w->name, sizeof w->name, "%s", j->name);
+    snprintf(w->text, sizeof w->text, "%s", j->data_digest);
+    w->spec = cop_buffer_hold(j->spec);
+    w->has_key = j->key != NULL;
+    if (j->key) memcpy(w->key, j->key, COORD_STORE_KEY);
     w->done = done;
     w->context = context;
     end_write(s, w);
@@ -302,6 +310,13 @@ void coord_store_set_digest(coord_store *s, uint64_t job, uint64_t step, const c
     if (!w) return;
     w->step = step;
     snprintf(w->text, sizeof w->text, "%s", digest);
+    end_write(s, w);
+}
+
+void coord_store_set_fingerprint(coord_store *s, uint64_t job, uint64_t fingerprint) {
+    store_write *w = begin_write(s, STORE_SET_FINGERPRINT, job);
+    if (!w) return;
+    w->step = fingerprint;
     end_write(s, w);
 }
 

@@ -123,6 +123,17 @@ static cop_err check_here(const cli_options *options, cop_error *error) {
     return COP_OK;
 }
 
+/* A submission that comes again with its key is the same job. */
+static void make_key(const cli_options *options, unsigned char key[16]) {
+    unsigned char hash[32];
+    if (!options->once) {
+        cop_random_bytes(key, 16);
+        return;
+    }
+    cop_sha256_of(options->once, strlen(options->once), hash);
+    memcpy(key, hash, 16);
+}
+
 static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice__Job *job,
                          const char *digest, uint64_t *number, cop_error *error) {
     unsigned char once[16];
@@ -131,7 +142,7 @@ static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice
         job->has_priority = 1;
         job->priority = (int32_t)options->priority;
     }
-    cop_random_bytes(once, sizeof once); /* a repeated submit of the same request is one job */
+    make_key(options, once);
     request.job = job;
     request.has_dry_run = 1;
     request.dry_run = options->dry_run;

@@ -73,6 +73,8 @@ static bool is_good(const char *path, const get_file *file) {
     return strcmp(hex, file->sha256) == 0;
 }
 
+/* INPUT: the mirror cannot go on with this part. UNREACHABLE keeps it: the next mirror, or the next
+ * run, goes on with it. */
 static cop_err fetch(const char *url, const get_file *file, const char *part,
                      cop_data_progress progress, void *context, cop_error *error) {
     FILE *out = fopen(part, "ab");
@@ -105,10 +107,13 @@ static cop_err fetch(const char *url, const get_file *file, const char *part,
     curl_easy_setopt(curl, CURLOPT_RESUME_FROM_LARGE, (curl_off_t)begin);
     CURLcode code = (uint64_t)begin < file->size ? curl_easy_perform(curl) : CURLE_OK;
     bool closed = fclose(out) == 0;
+    long status = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(curl);
+    bool misfit = code == CURLE_RANGE_ERROR || (code == CURLE_HTTP_RETURNED_ERROR && status == 416);
     if (t.failed || !closed) return cop_fail(error, COP_ERR_NO_SPACE, "cannot write %s", part);
     if (code == CURLE_OK) return COP_OK;
-    return cop_fail(error, COP_ERR_UNREACHABLE, "%s: %s", url,
+    return cop_fail(error, misfit ? COP_ERR_INPUT : COP_ERR_UNREACHABLE, "%s: %s", url,
                     *reason ? reason : curl_easy_strerror(code));
 }
 
@@ -124,10 +129,7 @@ static cop_err fetch_checked(const char *mirror, const get_file *file, const cha
     for (int try = 0; try < 2; try++) {
         bool resumed = cop_file_exists(cop_str_text(&part));
         e = fetch(cop_str_text(&url), file, cop_str_text(&part), progress, context, error);
-        if (e == COP_ERR_UNREACHABLE && resumed)
-            cop_file_remove(cop_str_text(&part), NULL); /* a mirror that cannot resume */
-        else if (e)
-            break;
+        if (e && e != COP_ERR_INPUT) break;
         if (!e && is_good(cop_str_text(&part), file)) {
             e = cop_file_rename(cop_str_text(&part), path, error);
             break;
@@ -140,7 +142,7 @@ static cop_err fetch_checked(const char *mirror, const get_file *file, const cha
     }
     cop_str_fini(&url);
     cop_str_fini(&part);
-    return e;
+    return e == COP_ERR_INPUT ? COP_ERR_UNREACHABLE : e;
 }
 
 static cop_err get_one(const get_file *file, const char *folder, cop_data_progress progress,

@@ -69,7 +69,8 @@ static void note(void *context, cop_err result, const char *text) {
 
 static void add_job(coord_store *s, uint64_t job, const char *name, answer *a) {
     cop_buffer *spec = spec_of("the specification");
-    coord_store_add_job(s, job, name, spec, "abc", a ? note : NULL, a);
+    coord_store_submission j = {.job = job, .name = name, .data_digest = "abc", .spec = spec};
+    coord_store_add_job(s, &j, a ? note : NULL, a);
     cop_buffer_release(spec);
 }
 
@@ -123,6 +124,50 @@ static void test_job_is_there_after_a_reopen(void **state) {
     assert_true(strlen(job.created) > 10 && strlen(job.finished) > 10);
     cop_buffer_release(job.spec);
     coord_store_close(s);
+}
+
+static void test_key_and_fingerprint_of_a_job_are_there_after_a_reopen(void **state) {
+    static const unsigned char key[COORD_STORE_KEY] = "0123456789abcde";
+    coord_store *s = open_store(*state);
+    cop_buffer *spec = spec_of("the specification");
+    coord_store_submission j = {
+        .job = 3, .name = "x", .data_digest = "abc", .spec = spec, .key = key};
+    coord_store_add_job(s, &j, NULL, NULL);
+    cop_buffer_release(spec);
+    add_job(s, 4, "y", NULL);
+    coord_store_set_fingerprint(s, 3, 0xfedcba9876543210);
+    coord_store_close(s);
+    s = open_store(*state);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 3, &job, &error), COP_OK);
+    assert_true(job.has_key && job.fingerprint == 0xfedcba9876543210);
+    assert_memory_equal(job.key, key, sizeof key);
+    cop_buffer_release(job.spec);
+    assert_int_equal(coord_store_get_job(s, 4, &job, &error), COP_OK);
+    assert_false(job.has_key || job.fingerprint);
+    cop_buffer_release(job.spec);
+    coord_store_close(s);
+}
+
+/* As version 1 left it: without the columns that version 2 added. */
+static void test_store_of_version_1_is_migrated(void **state) {
+    coord_store *s = open_store(*state);
+    add_job(s, 7, "old", NULL);
+    coord_store_close(s);
+    execute(*state, "ALTER TABLE jobs DROP COLUMN submission;"
+                    "ALTER TABLE jobs DROP COLUMN fingerprint; UPDATE meta SET version = 1");
+    s = open_store(*state);
+    coord_store_job job;
+    cop_error error = {0};
+    assert_int_equal(coord_store_get_job(s, 7, &job, &error), COP_OK);
+    assert_string_equal(job.name, "old");
+    assert_false(job.has_key || job.fingerprint);
+    cop_buffer_release(job.spec);
+    coord_store_set_fingerprint(s, 7, 5);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT fingerprint FROM jobs"), 5);
+    assert_int_equal(number(*state, "SELECT version FROM meta"), COORD_STORE_VERSION);
 }
 
 static void test_job_that_is_not_there_is_not_found(void **state) {
@@ -421,7 +466,8 @@ static _Noreturn void write_until_killed(const place *p, int pipe_end) {
     if (coord_store_open(p->path, &s, NULL)) _exit(1);
     for (uint64_t job = coord_store_last_job(s) + 1;; job++) {
         cop_buffer *spec = spec_of("x");
-        coord_store_add_job(s, job, "job", spec, "", tell_parent, (void *)(uintptr_t)job);
+        coord_store_submission j = {.job = job, .name = "job", .data_digest = "", .spec = spec};
+        coord_store_add_job(s, &j, tell_parent, (void *)(uintptr_t)job);
         cop_buffer_release(spec);
         for (uint64_t step = 1; step <= 20; step++) coord_store_add_step(s, job, step, 1, 1);
         cop_clock_sleep_ms(1);
@@ -489,6 +535,8 @@ int main(void) {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         STORE_TEST(test_job_is_there_after_a_reopen),
+        STORE_TEST(test_key_and_fingerprint_of_a_job_are_there_after_a_reopen),
+        STORE_TEST(test_store_of_version_1_is_migrated),
         STORE_TEST(test_job_that_is_not_there_is_not_found),
         STORE_TEST(test_jobs_come_newest_first_within_the_limit),
         STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),

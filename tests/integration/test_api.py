@@ -1,0 +1,65 @@
+"""What a coordinator keeps over its own death, beyond its jobs' weights: the keys of submissions, and the OpenBLAS that a job is pinned to.
+And what the client says about all of it."""
+
+import json
+import signal
+
+import pytest
+
+OTHER = {"OPENBLAS_CORETYPE": "Sandybridge"}  # a worker whose OpenBLAS has other kernels: other bits
+
+
+def restart(pool):
+    pool.stop(signal.SIGKILL)
+    pool.start()
+
+
+def test_same_key_is_the_same_job_even_after_a_restart(cluster, small, tmp_path):
+    pool = cluster("ipc")
+    first = pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tonight")["job"]
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tonight")["job"] == first
+    restart(pool)
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tonight")["job"] == first
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tomorrow")["job"] == first + 1
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == first + 2
+
+
+def test_pinned_openblas_is_kept_over_a_restart(cluster, small, tmp_path):
+    pool = cluster("ipc")
+    job = small(3000)
+    kept = pool.worker("kept")
+    pool.client("submit", job, "--data", tmp_path, "--set", "numerics=openblas", "--no-wait")
+    pool.wait_step(50)  # by the first checkpoint, at step 40, the pin is on the disk
+    kept.kill()
+    restart(pool)
+    pool.worker("other", **OTHER)
+    pool.wait(lambda: "gets no lease of job 1" in pool.client("logs", 1).stdout, "the refusal of the other OpenBLAS")
+    before = pool.status()["step"]
+    pool.worker("again")
+    status = pool.client("watch", 1, "--json", "--quiet")
+    assert status["state"] == "COMPLETED" and before < 3000
+    pool.client("drain", "other")
+    assert pool.workers["other"].wait(30) == 0
+    whole = pool.client("submit", job, "--data", tmp_path, "--set", "numerics=openblas", "--json", "--quiet")
+    assert whole["digest"] == status["digest"]  # never interrupted: the same bits
+
+
+@pytest.mark.parametrize("word", ["running", "0", "77"])
+def test_job_that_is_not_there(cluster, word):
+    pool = cluster("ipc")
+    done = pool.client("status", word, status=2)
+    assert done.stderr.startswith("coppice") and word in done.stderr
+
+
+def test_life_of_a_job_over_the_wire(cluster, small, tmp_path):
+    pool = cluster("tcp")
+    pool.client("submit", small(), "--data", tmp_path, "--no-wait")
+    assert pool.status()["step"] == 0
+    assert "job 1" in pool.client("rm", 1, status=1).stderr  # it is not over yet
+    pool.client("cancel", 1)
+    assert pool.status()["state"] == "CANCELED"
+    jobs = pool.client("jobs", "--json")
+    assert "CANCELED" in json.dumps(jobs)
+    pool.client("rm", 1)
+    assert "no job 1" in pool.client("status", 1, status=2).stderr
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == 2  # numbers are not given twice
