@@ -104,6 +104,16 @@ typedef struct cop_pass_result {
  * gradient sum. */
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result);
+/* Whoever looks inside (features, replay): called in every forward after each layer with its
+ * output, [values][c->ld] feature-major, c->columns of them valid, until the next layer overwrites
+ * it; a layer whose work the one before did (absorbs_next) comes with what that one made. `after`
+ * NULL: nobody. */
+typedef struct cop_pass_tap {
+    void (*after)(void *context, const cop_layer *layer, const cop_layer_context *c,
+                  const float *output);
+    void *context;
+} cop_pass_tap;
+void cop_pass_set_tap(cop_pass *pass, cop_pass_tap tap);
 /* Which samples an evaluation sees: what layers that draw at random need (D3). */
 typedef struct cop_eval_place {
     uint64_t seed;         /* the job's */

@@ -20,6 +20,7 @@ struct cop_pass {
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
     int max_columns;
+    cop_pass_tap tap;
     cop_pass_purpose purpose;
     int lowest;         /* the lowest layer with weights: backward ends there */
     void *memory;       /* all that follows */
@@ -301,6 +302,7 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
             layer->ops->forward(layer, c, x, y);
         else if (x != y)
             memcpy(y, x, (size_t)cop_shape_size(&layer->out) * (size_t)c->ld * sizeof *y);
+        if (pass->tap.after) pass->tap.after(pass->tap.context, layer, c, y);
         absorbed = c->mode == COP_MODE_EVAL && !absorbed && layer->ops->absorbs_next &&
                    layer->ops->absorbs_next(layer);
     }
@@ -429,6 +431,10 @@ const float *cop_pass_member(cop_pass *pass, const float *weights, const cop_eva
     c.masks = pass->masks;
     take_place(pass, place, COP_RNG_ENSEMBLE, c.ld);
     return run_inference(pass, &c, samples, ld);
+}
+
+void cop_pass_set_tap(cop_pass *pass, cop_pass_tap tap) {
+    pass->tap = tap;
 }
 
 void cop_pass_eval(cop_pass *pass, const float *weights, const cop_eval_place *place,
