@@ -54,6 +54,11 @@ static const cli_command table[] = {
     {"plot", "JOB|RUN...", "Draw learning curves as SVG or PNG", 1, CLI_POSITIONAL_MAX,
      "output " REMOTE,
      "coppice plot runs/mnist-dropout -o curves.svg\ncoppice plot 3 4 -o comparison.png", cli_plot},
+    {"features", "MODEL", "Show what a layer has learned, and how its units behave", 1, 1,
+     "layer data output columns json quiet help",
+     "coppice features runs/mnist-dropout\n"
+     "coppice features runs/autoencoder --layer 0 -o features.png --columns 16",
+     cli_features},
     {"completion", "", "Print the completion script for bash", 0, 0, "help",
      "source <(coppice completion)", cli_completion_command},
     {0},

@@ -26,9 +26,9 @@ typedef struct cli_options {
     const char *sets[CLI_SETS_MAX];
     int set_count;
     double timeout; /* seconds; default 10 */
-    int64_t workers, priority, threads, rows, columns;
+    int64_t workers, priority, threads, rows, columns, layer;
     bool json, quiet, help, no_wait, dry_run, follow, profile, force;
-    bool has_timeout, has_priority;
+    bool has_timeout, has_priority, has_layer;
     const char *positional[CLI_POSITIONAL_MAX];
     int positional_count;
 } cli_options;
@@ -116,6 +116,19 @@ cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job 
 /* Job + data (from --data or where the job says), resolved. */
 cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job, cop_data **data,
                      cop_error *error);
+/* Trained weights from a model file or a run folder. */
+typedef struct cli_model {
+    cop_job *job;
+    float *flat;
+    uint64_t step;
+    char digest[65];
+} cli_model;
+cop_err cli_model_open(const char *path, cli_model *out, cop_error *error);
+void cli_model_close(cli_model *model);
+/* The data that such a model is for, from --data or where its job says; INPUT when it does not fit,
+ * or has no test part. The caller owns it. */
+cop_err cli_model_data(const cli_model *model, const cli_options *options, cop_data **data,
+                       cop_error *error);
 /* Kernels and self-test, as every program does first. */
 cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[32],
                            cop_error *error);
@@ -125,6 +138,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
 
 /* ---- commands/ ---- */
 cop_err cli_run(const cli_options *, cop_error *);
+cop_err cli_features(const cli_options *, cop_error *);
 cop_err cli_plan(const cli_options *, cop_error *);
 cop_err cli_submit(const cli_options *, cop_error *);
 cop_err cli_jobs(const cli_options *, cop_error *);

@@ -42,7 +42,9 @@ static const option_row rows[] = {
     {"format", "NAME", "safetensors (default)", 0, TEXT, AT(format), 0, 0},
     {"output", "FILE", "the file to write", 'o', TEXT, AT(output), 0, 0},
     {"rows", "N", "rows of the contact sheet (default 10)", 0, INTEGER, AT(rows), 1, 100},
-    {"columns", "N", "columns of the contact sheet (default 16)", 0, INTEGER, AT(columns), 1, 100},
+    {"columns", "N", "columns of the sheet", 0, INTEGER, AT(columns), 1, 100},
+    {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, INTEGER,
+     AT(layer), 0, 100000},
     {"json", NULL, "print JSON for programs", 0, FLAG, AT(json), 0, 0},
     {"quiet", NULL, "no progress", 'q', FLAG, AT(quiet), 0, 0},
     {"help", NULL, "this text", 'h', FLAG, AT(help), 0, 0},
@@ -107,6 +109,7 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
                             value, (long long)row->least, (long long)row->most);
         *(int64_t *)(void *)at = number;
         out->has_priority = out->has_priority || row->offset == AT(priority);
+        out->has_layer = out->has_layer || row->offset == AT(layer);
         return COP_OK;
     }
     case REAL: {

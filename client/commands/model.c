@@ -11,25 +11,18 @@
 #include "common/data/safetensors.h"
 #include "common/wire/codec.h"
 
-typedef struct loaded_model {
-    cop_job *job;
-    float *flat;
-    uint64_t step;
-    char digest[65];
-} loaded_model;
-
-static void free_model(loaded_model *m) {
+void cli_model_close(cli_model *m) {
     if (m->job) cop_job_destroy(m->job);
     cop_free(m->flat);
 }
 
-static cop_err open_model(const char *path, loaded_model *out, cop_error *error) {
+cop_err cli_model_open(const char *path, cli_model *out, cop_error *error) {
     unsigned char digest[32];
-    *out = (loaded_model){0};
+    *out = (cli_model){0};
     COP_TRY(cop_job_open_model(path, &out->job, &out->flat, &out->step, error));
     cop_err e = cop_model_digest(out->job->model, out->flat, digest, error);
     if (e)
-        free_model(out);
+        cli_model_close(out);
     else
         cop_hex32(digest, out->digest);
     return e;
@@ -70,11 +63,11 @@ cop_err cli_digest(const cli_options *options, cop_error *error) {
         cop_buffer_release(bytes);
         COP_TRY(e);
     } else {
-        loaded_model m;
-        COP_TRY(open_model(name, &m, error));
+        cli_model m;
+        COP_TRY(cli_model_open(name, &m, error));
         memcpy(digest, m.digest, sizeof digest);
         step = m.step;
-        free_model(&m);
+        cli_model_close(&m);
     }
     r.digest = digest;
     r.model = (char *)(uintptr_t)name;
@@ -88,6 +81,29 @@ cop_err cli_digest(const cli_options *options, cop_error *error) {
 }
 
 /* ---- eval ---- */
+
+cop_err cli_model_data(const cli_model *m, const cli_options *options, cop_data **data,
+                       cop_error *error) {
+    cop_data *found = NULL;
+    *data = NULL;
+    COP_TRY(
+        cop_job_open_data(m->job->message, options->positional[0], options->data, &found, error));
+    cop_err e = COP_OK;
+    if ((uint32_t)found->classes != m->job->message->pinned->classes ||
+        found->test.stride != m->job->sample_stride)
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "the model is for samples of %zu bytes and %u classes, data set %s has %zu "
+                     "bytes and %d classes",
+                     m->job->sample_stride, m->job->message->pinned->classes, found->name,
+                     found->test.stride, found->classes);
+    else if (!found->test.count)
+        e = cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", found->name);
+    if (e)
+        cop_data_destroy(found);
+    else
+        *data = found;
+    return e;
+}
 
 static cop_err print_eval(const cli_options *options, const Coppice__Api__EvalResult *r) {
     if (options->json)
@@ -130,25 +146,17 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
 
 cop_err cli_eval(const cli_options *options, cop_error *error) {
     if (cli_is_job(options->positional[0])) return eval_job(options, error);
-    loaded_model m;
+    cli_model m;
     cop_data *data = NULL;
-    COP_TRY(open_model(options->positional[0], &m, error));
+    COP_TRY(cli_model_open(options->positional[0], &m, error));
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
-    cop_err e =
-        cop_job_open_data(m.job->message, options->positional[0], options->data, &data, error);
-    if (!e && ((uint32_t)data->classes != m.job->message->pinned->classes ||
-               data->test.stride != m.job->sample_stride))
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "the model is for samples of %zu bytes and %u classes, data set %s has %zu "
-                     "bytes and %d classes",
-                     m.job->sample_stride, m.job->message->pinned->classes, data->name,
-                     data->test.stride, data->classes);
+    cop_err e = cli_model_data(&m, options, &data, error);
     if (!e) e = cli_evaluate(m.job, data, m.flat, &r, error);
     r.on = (char *)(uintptr_t)"test";
     r.digest = m.digest;
     if (!e) e = print_eval(options, &r);
     if (data) cop_data_destroy(data);
-    free_model(&m);
+    cli_model_close(&m);
     return e;
 }
 
@@ -171,11 +179,11 @@ cop_err cli_export(const cli_options *options, cop_error *error) {
         if (!e) e = cop_file_write(options->output, &part, 1, 0644, error);
         cop_buffer_release(bytes);
     } else {
-        loaded_model m;
-        COP_TRY(open_model(name, &m, error));
+        cli_model m;
+        COP_TRY(cli_model_open(name, &m, error));
         memcpy(digest, m.digest, sizeof digest);
         e = cop_job_save_model(m.job, m.flat, m.step, options->output, error);
-        free_model(&m);
+        cli_model_close(&m);
     }
     COP_TRY(e);
     if (options->json)
@@ -210,7 +218,7 @@ static void measure(const cop_parameter *p, const float *w, Coppice__Api__Inspec
     t->max_row_norm = norm;
 }
 
-static void print_tensors(const loaded_model *m) {
+static void print_tensors(const cli_model *m) {
     int rows = cop_model_parameter_count(m->job->model) + 1;
     const char **cells = cop_alloc_array((size_t)rows * 6, sizeof *cells);
     char(*text)[5][48] = cop_alloc_array((size_t)rows, sizeof *text);
@@ -238,7 +246,7 @@ static void print_tensors(const loaded_model *m) {
     cop_free(text);
 }
 
-static cop_err print_model_json(const loaded_model *m, const char *path, cop_error *error) {
+static cop_err print_model_json(const cli_model *m, const char *path, cop_error *error) {
     int count = cop_model_parameter_count(m->job->model);
     Coppice__Api__InspectTensor *tensors = cop_alloc_array((size_t)count + 1, sizeof *tensors);
     Coppice__Api__InspectTensor **table = cop_alloc_array((size_t)count + 1, sizeof *table);
@@ -271,9 +279,9 @@ static cop_err print_model_json(const loaded_model *m, const char *path, cop_err
 }
 
 cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
-    loaded_model m;
+    cli_model m;
     const char *path = options->positional[0];
-    COP_TRY(open_model(path, &m, error));
+    COP_TRY(cli_model_open(path, &m, error));
     cop_err e = COP_OK;
     if (options->json) {
         e = print_model_json(&m, path, error);
@@ -282,6 +290,6 @@ cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
         cli_print("\nstep %llu  %lld parameters  digest %s\n", (unsigned long long)m.step,
                   (long long)cop_model_weights(m.job->model), m.digest);
     }
-    free_model(&m);
+    cli_model_close(&m);
     return e;
 }

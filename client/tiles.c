@@ -1,0 +1,95 @@
+/* Tiles of weights on a sheet, as PNG (cairo). See tiles.h. */
+#include "client/tiles.h"
+
+#include <cairo.h>
+#include <math.h>
+
+#include "common/base/bytes.h"
+#include "common/base/file.h"
+#include "common/base/str.h"
+
+#define GAP      2
+#define SIDE_MAX 16384 /* of the sheet, in pixels */
+
+static double largest(const float *w, int count) {
+    double most = 0;
+    for (int i = 0; i < count; i++) most = fabs((double)w[i]) > most ? fabs((double)w[i]) : most;
+    return most;
+}
+
+/* From -scale .. scale to 0 .. 255. */
+static uint32_t shade(double value, double scale) {
+    const double unit = scale > 0 ? 0.5 + 0.5 * value / scale : 0.5;
+    return (uint32_t)lrint(255 * (unit < 0 ? 0 : unit > 1 ? 1 : unit));
+}
+
+static uint32_t pixel_of(const cli_tiles *t, const float *w, int at, double scale) {
+    const int size = t->height * t->width;
+    if (t->channels == 3)
+        return shade(w[at], scale) << 16 | shade(w[at + size], scale) << 8 |
+               shade(w[at + 2 * size], scale);
+    double sum = 0;
+    for (int c = 0; c < t->channels; c++) sum += w[at + c * size];
+    const uint32_t grey = shade(sum / t->channels, scale);
+    return grey << 16 | grey << 8 | grey;
+}
+
+/* `zoom`: pixels of a side of a weight. */
+static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels, int stride) {
+    const int size = t->channels * t->height * t->width - t->missing;
+    const float *w = t->weights + (size_t)index * (size_t)size;
+    const double scale = largest(w, size);
+    const int x = GAP + index % t->columns * (t->width * zoom + GAP),
+              y = GAP + index / t->columns * (t->height * zoom + GAP);
+    for (int r = 0; r < t->height * zoom; r++)
+        for (int c = 0; c < t->width * zoom; c++) {
+            const int at = r / zoom * t->width + c / zoom;
+            if (at >= size) continue;
+            cop_store_u32(pixels + (size_t)(y + r) * (size_t)stride + (size_t)(x + c) * 4,
+                          pixel_of(t, w, at, scale));
+        }
+}
+
+static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length) {
+    cop_str *out = context;
+    cop_str_append_bytes(out, bytes, length);
+    return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
+}
+
+static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *error) {
+    cop_str png = {0};
+    cop_err e = COP_OK;
+    if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
+    cop_file_part part = {png.text, png.length};
+    if (!e) e = cop_file_write(path, &part, 1, 0644, error);
+    cop_str_fini(&png);
+    return e;
+}
+
+cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) {
+    const int zoom = t->width >= 20 ? 2 : t->width >= 8 ? 4 : 8;
+    const int64_t rows = (t->count + t->columns - 1) / t->columns,
+                  width = GAP + (int64_t)t->columns * (t->width * zoom + GAP),
+                  height = GAP + rows * (t->height * zoom + GAP);
+    if (width > SIDE_MAX || height > SIDE_MAX)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "%d tiles of %d x %d weights in %d columns are %lld x %lld pixels: at most "
+                        "%d x %d are drawn; choose another number of --columns",
+                        t->count, t->width, t->height, t->columns, (long long)width,
+                        (long long)height, SIDE_MAX, SIDE_MAX);
+    cairo_surface_t *sheet =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)width, (int)height);
+    cairo_t *to = cairo_create(sheet);
+    cairo_set_source_rgb(to, 0.2, 0.2, 0.35);
+    cairo_paint(to);
+    cairo_destroy(to);
+    cairo_surface_flush(sheet);
+    unsigned char *pixels = cairo_image_surface_get_data(sheet);
+    for (int i = 0; pixels && i < t->count; i++)
+        paint(t, i, zoom, pixels, cairo_image_surface_get_stride(sheet));
+    cairo_surface_mark_dirty(sheet);
+    cop_err e = write_png(sheet, path, error);
+    cairo_surface_destroy(sheet);
+    return e;
+}
