@@ -66,6 +66,25 @@ typedef struct cop_mask_request {
     uint16_t *bits;
 } cop_mask_request;
 
+/* Normal noise (D3) for `ld` columns: noise[u][c] = mean + deviation n (FMA in f64, rounded once to
+ * f32); n is number u % 4 of the two pairs that cop_normal_pair makes of the words of Philox
+ * counter (u / 4, samples[c], layer, step) with keys[c]: (w0, w1), then (w2, w3). */
+typedef struct cop_noise_request {
+    int units, ld;
+    double mean, deviation;
+    const cop_rng_key *keys;
+    const uint32_t *samples;
+    uint32_t layer, step;
+    float *noise; /* (units, ld) */
+} cop_noise_request;
+
+/* y = kept ? scale x + add (FMA) : dropped, over units x ld. */
+typedef struct cop_mask_affine {
+    const uint16_t *bits;
+    float scale, add, dropped;
+    int units, ld;
+} cop_mask_affine;
+
 /* A loss that is a mean over outputs, for `columns` samples. With labels, target t_j = [j = label],
  * and argmax (or NULL) = first index of the largest z; without, t = target[j][c].
  * squared error: sum += (z - t)^2 (FMA), dz = 2 (z - t) / outputs
@@ -202,6 +221,9 @@ typedef struct cop_kernels {
     /* dx = y (dy - s), s = sum of y_j dy_j over the rows (one chain of FMAs from +0). dy may be dx.
      */
     void (*softmax_backward)(const float *y, const float *dy, int classes, int ld, float *dx);
+    void (*noise_fill)(const cop_noise_request *request);
+    void (*mask_affine)(const cop_mask_affine *mask, const float *x, float *y); /* x may be y */
+    void (*multiply)(const float *a, const float *b, float *y, size_t count); /* y may be either */
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names

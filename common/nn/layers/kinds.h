@@ -11,6 +11,9 @@
     X(dropout)                                                                                     \
     X(flatten)                                                                                     \
     X(maxout)                                                                                      \
+    X(spatial_dropout)                                                                             \
+    X(gaussian_dropout)                                                                            \
+    X(alpha_dropout)                                                                               \
     X(leaky_relu)                                                                                  \
     X(sigmoid)                                                                                     \
     X(tanh)                                                                                        \

@@ -26,6 +26,12 @@ typedef struct layer_case {
     {.kind = "maxout", .units = units_, .pieces = pieces_, .bias = true, .init = COP_INIT_HE}
 #define DROPOUT(p_, scope_, variant_)                                                              \
     {.kind = "dropout", .p = p_, .scope = scope_, .variant = variant_}
+#define SPATIAL(p_, scope_, variant_)                                                              \
+    {.kind = "spatial_dropout", .p = p_, .scope = scope_, .variant = variant_}
+#define GAUSSIAN(p_, scope_)                                                                       \
+    {.kind = "gaussian_dropout", .p = p_, .scope = scope_, .variant = COP_VARIANT_INVERTED}
+#define ALPHA(p_, scope_)                                                                          \
+    {.kind = "alpha_dropout", .p = p_, .scope = scope_, .variant = COP_VARIANT_INVERTED}
 
 static const layer_case cases[] = {
     {"linear", LINEAR(5, true, COP_INIT_HE), FLAT(7)},
@@ -45,6 +51,18 @@ static const layer_case cases[] = {
     {"maxout-wide", MAXOUT(33, 5), FLAT(9)},
     {"maxout-one-piece", MAXOUT(3, 1), FLAT(4)},
     {"maxout-many-pieces", MAXOUT(2, 256), FLAT(3)},
+    {"spatial_dropout", SPATIAL(0.5, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED), IMAGE(5, 2, 3)},
+    {"spatial_dropout-classic", SPATIAL(0.3, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC),
+     IMAGE(9, 1, 2)},
+    {"spatial_dropout-shard", SPATIAL(0.2, COP_SCOPE_SHARD, COP_VARIANT_INVERTED), IMAGE(4, 3, 3)},
+    {"spatial_dropout-none", SPATIAL(0, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED), IMAGE(2, 1, 3)},
+    {"gaussian_dropout", GAUSSIAN(0.5, COP_SCOPE_SAMPLE), FLAT(23)},
+    {"gaussian_dropout-image", GAUSSIAN(0.2, COP_SCOPE_SAMPLE), IMAGE(2, 3, 4)},
+    {"gaussian_dropout-shard", GAUSSIAN(0.3, COP_SCOPE_SHARD), FLAT(9)},
+    {"gaussian_dropout-none", GAUSSIAN(0, COP_SCOPE_SAMPLE), FLAT(3)},
+    {"alpha_dropout", ALPHA(0.5, COP_SCOPE_SAMPLE), FLAT(37)},
+    {"alpha_dropout-shard", ALPHA(0.1, COP_SCOPE_SHARD), FLAT(19)},
+    {"alpha_dropout-none", ALPHA(0, COP_SCOPE_SAMPLE), FLAT(4)},
     {"leaky_relu", {.kind = "leaky_relu", .slope = 0.01}, FLAT(13)},
     {"leaky_relu-steep", {.kind = "leaky_relu", .slope = 0.75}, IMAGE(2, 3, 4)},
     {"sigmoid", {.kind = "sigmoid"}, FLAT(21)},

@@ -103,6 +103,7 @@ static inline void one_layer_open(one_layer *one, const cop_kernels *kernels, in
         .segments = one->segments,
         .segment_count = 2,
         .mask_keys = one->keys,
+        .noise_keys = one->keys,
         .samples = one->samples,
         .no_samples = one->no_samples,
         .step = 7,

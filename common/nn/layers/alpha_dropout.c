@@ -1,0 +1,78 @@
+/* alpha_dropout: the dropout of selu networks (Klambauer, Unterthiner, Mayr, Hochreiter,
+ * "Self-normalizing neural networks", NIPS 2017; PyTorch's nn.AlphaDropout). A dropped unit is set
+ * to selu's lowest value -s, s = 1.7580993408473766 (its l a), not to 0, then all are moved so that
+ * an input of mean 0 and variance 1 keeps both:
+ *
+ *     a = 1 / sqrt((1 - p) (1 + p s^2))
+ *     y = kept ? a x + a s p : a s p - a s        (train, mc)       y = x        (eval)
+ *     dx = kept ? a dy : 0
+ *
+ * The constants are computed in f64 and rounded once to f32. Masks are D3's. The variant makes no
+ * difference: what it chooses, where to scale, is settled here. */
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/masks.h"
+
+#define LOWEST 1.7580993408473766
+
+static double gain(const cop_layer *layer) {
+    const double p = layer->spec.p;
+    return 1.0 / __builtin_sqrt((1.0 - p) * (1.0 + p * LOWEST * LOWEST));
+}
+
+static int64_t alpha_mask_words(const cop_layer *layer, int ld) {
+    return (int64_t)cop_masks_units(layer) * (ld / COP_COLUMNS_PAD);
+}
+
+static void alpha_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                          float *y) {
+    const double p = layer->spec.p, a = gain(layer);
+    if (p == 0 || c->mode == COP_MODE_EVAL) {
+        cop_masks_copy(layer, c, x, y);
+        return;
+    }
+    const cop_mask_affine mask = {
+        .bits = cop_masks_draw(layer, c, cop_masks_units(layer)),
+        .scale = (float)a,
+        .add = (float)(a * LOWEST * p),
+        .dropped = (float)(a * LOWEST * p - a * LOWEST),
+        .units = cop_masks_units(layer),
+        .ld = c->ld,
+    };
+    c->kernels->mask_affine(&mask, x, y);
+}
+
+static void alpha_apply(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                        float *y) {
+    c->kernels->mask_apply(cop_layer_masks(layer, c), x, (float)gain(layer), y,
+                           cop_masks_units(layer), c->ld);
+}
+
+static void alpha_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                           const float *y, const float *dy, float *dx) {
+    (void)x, (void)y;
+    if (!dx) return;
+    if (layer->spec.p == 0)
+        cop_masks_copy(layer, c, dy, dx);
+    else
+        alpha_apply(layer, c, dy, dx);
+}
+
+/* Of the input: what is added comes on top. */
+static void alpha_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
+    const size_t count = (size_t)cop_masks_units(layer) * (size_t)c->ld;
+    for (size_t i = 0; i < count; i++) out[i] = 1.0f;
+    if (layer->spec.p > 0) alpha_apply(layer, c, out, out);
+}
+
+const cop_layer_ops cop_layer_alpha_dropout = {
+    .kind = "alpha_dropout",
+    .shape = cop_masks_shape,
+    .mask_words = alpha_mask_words,
+    .forward = alpha_forward,
+    .backward = alpha_backward,
+    .factors = alpha_factors,
+    .flop = cop_masks_flop,
+    .drops = true,
+    .in_place = true,
+    .keeps = COP_KEEPS_NOTHING,
+};

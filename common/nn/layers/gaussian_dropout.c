@@ -1,0 +1,78 @@
+/* gaussian_dropout: each unit is multiplied by noise of mean 1 and variance p / (1 - p), the mean
+ * and variance of inverted dropout's factor (Srivastava, Hinton, Krizhevsky, Sutskever,
+ * Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15,
+ * 2014, section 10).
+ *
+ *     y = m x, m ~ N(1, p / (1 - p))        (train, mc)       y = x        (eval)
+ *     dx = m dy
+ *
+ * Noise is D3's (purpose noise, scope as of masks); the deviation is computed in f64, m rounded
+ * once to f32 and kept for backward. The variant makes no difference: the noise has mean 1. */
+#include <string.h>
+
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/masks.h"
+
+/* The arena's words as floats; its pieces are 64-byte aligned. */
+static float *noise(const cop_layer *layer, const cop_layer_context *c) {
+    return (float *)(void *)cop_layer_masks(layer, c);
+}
+
+static size_t values(const cop_layer *layer, const cop_layer_context *c) {
+    return (size_t)cop_masks_units(layer) * (size_t)c->ld;
+}
+
+static int64_t gaussian_mask_words(const cop_layer *layer, int ld) {
+    return (int64_t)cop_masks_units(layer) * ld * (int64_t)(sizeof(float) / sizeof(uint16_t));
+}
+
+static void gaussian_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                             float *y) {
+    const double p = layer->spec.p;
+    if (p == 0 || c->mode == COP_MODE_EVAL) {
+        cop_masks_copy(layer, c, x, y);
+        return;
+    }
+    const cop_noise_request request = {
+        .units = cop_masks_units(layer),
+        .ld = c->ld,
+        .mean = 1.0,
+        .deviation = __builtin_sqrt(p / (1.0 - p)),
+        .keys = c->noise_keys,
+        .samples = cop_masks_samples(layer, c),
+        .layer = (uint32_t)layer->index,
+        .step = c->step,
+        .noise = noise(layer, c),
+    };
+    c->kernels->noise_fill(&request);
+    c->kernels->multiply(x, request.noise, y, values(layer, c));
+}
+
+static void gaussian_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                              const float *y, const float *dy, float *dx) {
+    (void)x, (void)y;
+    if (!dx) return;
+    if (layer->spec.p == 0)
+        cop_masks_copy(layer, c, dy, dx);
+    else
+        c->kernels->multiply(dy, noise(layer, c), dx, values(layer, c));
+}
+
+static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
+    const size_t count = values(layer, c);
+    for (size_t i = 0; i < count; i++) out[i] = 1.0f;
+    if (layer->spec.p > 0) memcpy(out, noise(layer, c), count * sizeof *out);
+}
+
+const cop_layer_ops cop_layer_gaussian_dropout = {
+    .kind = "gaussian_dropout",
+    .shape = cop_masks_shape,
+    .mask_words = gaussian_mask_words,
+    .forward = gaussian_forward,
+    .backward = gaussian_backward,
+    .factors = gaussian_factors,
+    .flop = cop_masks_flop,
+    .drops = true,
+    .in_place = true,
+    .keeps = COP_KEEPS_NOTHING,
+};

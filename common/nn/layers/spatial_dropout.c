@@ -1,0 +1,87 @@
+/* spatial_dropout: each feature map (channel of an image) is dropped as a whole with probability p
+ * (Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient object localization using convolutional
+ * networks", CVPR 2015, section 3.2; PyTorch's nn.Dropout2d). Neighbouring pixels of a map are
+ * alike: dropped one by one, they are still seen, and dropout does little more than to lower the
+ * rate.
+ *
+ *              train, mc                       eval
+ * inverted     y = kept ? x / (1 - p) : 0      y = x
+ * classic      y = kept ? x : 0                y = (1 - p) x
+ *
+ * Masks are D3's, with channels for units. Otherwise as dropout.c. */
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/masks.h"
+
+static cop_err spatial_shape(cop_layer *layer, cop_error *error) {
+    char text[64];
+    if (layer->in.rank != 3)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "it drops channels of images, but its input is flat (%s values): expected "
+                        "channels x height x width, or dropout, which drops single units",
+                        cop_shape_format(&layer->in, text));
+    return cop_masks_shape(layer, error);
+}
+
+static int channels(const cop_layer *layer) {
+    return layer->in.dims[0];
+}
+
+static int64_t spatial_mask_words(const cop_layer *layer, int ld) {
+    return (int64_t)channels(layer) * (ld / COP_COLUMNS_PAD);
+}
+
+/* Each pixel of a map is a row of units with that map's mask. */
+static void apply(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y) {
+    const uint16_t *bits = cop_layer_masks(layer, c);
+    const int pixels = layer->in.dims[1] * layer->in.dims[2];
+    const float scale = cop_masks_scale(layer);
+    size_t at = 0;
+    for (int map = 0; map < channels(layer); map++, bits += c->ld / COP_COLUMNS_PAD)
+        for (int i = 0; i < pixels; i++, at += (size_t)c->ld)
+            c->kernels->mask_apply(bits, x + at, scale, y + at, 1, c->ld);
+}
+
+static void spatial_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            float *y) {
+    const cop_layer_spec *spec = &layer->spec;
+    if (spec->p == 0 || (c->mode == COP_MODE_EVAL && spec->variant == COP_VARIANT_INVERTED)) {
+        cop_masks_copy(layer, c, x, y);
+        return;
+    }
+    if (c->mode == COP_MODE_EVAL) {
+        c->kernels->scale(x, (float)(1.0 - spec->p), y,
+                          (size_t)cop_masks_units(layer) * (size_t)c->ld);
+        return;
+    }
+    cop_masks_draw(layer, c, channels(layer));
+    apply(layer, c, x, y);
+}
+
+static void spatial_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                             const float *y, const float *dy, float *dx) {
+    (void)x, (void)y;
+    if (!dx) return;
+    if (layer->spec.p == 0)
+        cop_masks_copy(layer, c, dy, dx);
+    else
+        apply(layer, c, dy, dx);
+}
+
+static void spatial_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
+    const size_t count = (size_t)cop_masks_units(layer) * (size_t)c->ld;
+    for (size_t i = 0; i < count; i++) out[i] = 1.0f;
+    if (layer->spec.p > 0) apply(layer, c, out, out);
+}
+
+const cop_layer_ops cop_layer_spatial_dropout = {
+    .kind = "spatial_dropout",
+    .shape = spatial_shape,
+    .mask_words = spatial_mask_words,
+    .forward = spatial_forward,
+    .backward = spatial_backward,
+    .factors = spatial_factors,
+    .flop = cop_masks_flop,
+    .drops = true,
+    .in_place = true,
+    .keeps = COP_KEEPS_SIGN,
+};
