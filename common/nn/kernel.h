@@ -218,8 +218,8 @@ typedef struct cop_kernels {
     /* dx = dy f'(x), from y = f(x), but for gelu from x. dy may be dx. */
     void (*activate_backward)(cop_activation f, float slope, const float *from, const float *dy,
                               float *dx, size_t count);
-    /* dx = y (dy - s), s = sum of y_j dy_j over the rows (one chain of FMAs from +0). dy may be dx.
-     */
+    /* dx = y ((dy - d) - s), d = dy at the first largest y, s = sum of y_j (dy_j - d) over the rows
+     * (one chain of FMAs from +0). dy may be dx. */
     void (*softmax_backward)(const float *y, const float *dy, int classes, int ld, float *dx);
     void (*noise_fill)(const cop_noise_request *request);
     void (*mask_affine)(const cop_mask_affine *mask, const float *x, float *y); /* x may be y */
