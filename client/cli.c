@@ -59,6 +59,11 @@ static const cli_command table[] = {
      "coppice features runs/mnist-dropout\n"
      "coppice features runs/autoencoder --layer 0 -o features.png --columns 16",
      cli_features},
+    {"replay", "JOB|RUN", "Compute a step again, and write all about one of its shards", 1, 1,
+     "step shard output data " REMOTE,
+     "coppice replay runs/mnist-dropout --step 1 -o step1.safetensors\n"
+     "coppice replay runs/mnist-dropout --step 500 --shard 3 --data ~/mnist -o s.safetensors",
+     cli_replay},
     {"completion", "", "Print the completion script for bash", 0, 0, "help",
      "source <(coppice completion)", cli_completion_command},
     {0},

@@ -26,9 +26,9 @@ typedef struct cli_options {
     const char *sets[CLI_SETS_MAX];
     int set_count;
     double timeout; /* seconds; default 10 */
-    int64_t workers, priority, threads, rows, columns, layer;
+    int64_t workers, priority, threads, rows, columns, layer, step, shard;
     bool json, quiet, help, no_wait, dry_run, follow, profile, force;
-    bool has_timeout, has_priority, has_layer;
+    bool has_timeout, has_priority, has_layer, has_step;
     const char *positional[CLI_POSITIONAL_MAX];
     int positional_count;
 } cli_options;
@@ -124,6 +124,8 @@ typedef struct cli_model {
     char digest[65];
 } cli_model;
 cop_err cli_model_open(const char *path, cli_model *out, cop_error *error);
+/* Of the coordinator's job positional[0]. */
+cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *error);
 void cli_model_close(cli_model *model);
 /* The data that such a model is for, from --data or where its job says; INPUT when it does not fit,
  * or has no test part. The caller owns it. */
@@ -139,6 +141,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
 /* ---- commands/ ---- */
 cop_err cli_run(const cli_options *, cop_error *);
 cop_err cli_features(const cli_options *, cop_error *);
+cop_err cli_replay(const cli_options *, cop_error *);
 cop_err cli_plan(const cli_options *, cop_error *);
 cop_err cli_submit(const cli_options *, cop_error *);
 cop_err cli_jobs(const cli_options *, cop_error *);

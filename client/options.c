@@ -45,6 +45,9 @@ static const option_row rows[] = {
     {"columns", "N", "columns of the sheet", 0, INTEGER, AT(columns), 1, 100},
     {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, INTEGER,
      AT(layer), 0, 100000},
+    {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
+    {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
+     COP_SHARDS_MAX},
     {"json", NULL, "print JSON for programs", 0, FLAG, AT(json), 0, 0},
     {"quiet", NULL, "no progress", 'q', FLAG, AT(quiet), 0, 0},
     {"help", NULL, "this text", 'h', FLAG, AT(help), 0, 0},
@@ -109,6 +112,7 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
                             value, (long long)row->least, (long long)row->most);
         *(int64_t *)(void *)at = number;
         out->has_priority = out->has_priority || row->offset == AT(priority);
+        out->has_step = out->has_step || row->offset == AT(step);
         out->has_layer = out->has_layer || row->offset == AT(layer);
         return COP_OK;
     }

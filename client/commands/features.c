@@ -113,7 +113,7 @@ static void watch(void *context, const cop_layer *layer, const cop_layer_context
                   const float *output) {
     const watcher *w = context;
     int places;
-    if (layer->index != w->layer) return;
+    if (!layer || layer->index != w->layer) return;
     units_of(layer, &places);
     cop_features_add(w->features, output, places, c->columns, c->ld);
 }

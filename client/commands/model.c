@@ -50,6 +50,18 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
     return e;
 }
 
+cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *error) {
+    cop_buffer *bytes = NULL;
+    char what[80];
+    *out = (cli_model){0};
+    COP_TRY(fetch_model(options, &bytes, out->digest, &out->step, error));
+    snprintf(what, sizeof what, "the model of job %.40s", options->positional[0]);
+    cop_err e = cop_job_decode_model(bytes->data, bytes->size, what, &out->job, &out->flat,
+                                     &out->step, error);
+    cop_buffer_release(bytes);
+    return e;
+}
+
 /* ---- digest ---- */
 
 cop_err cli_digest(const cli_options *options, cop_error *error) {

@@ -286,6 +286,7 @@ static cop_err load_from(const cop_job *job, const paths *p, float *weights, flo
 typedef struct loader {
     const cop_job *job;
     const char *checkpoints;
+    uint64_t most; /* steps */
     float *weights, **states;
     cop_checkpoint *out;
     cop_str *notes;
@@ -328,9 +329,9 @@ static cop_err try_all(loader *l, cop_error *error) {
     bool has_latest = read_name(l->checkpoints, "latest", &latest);
     cop_err e = COP_ERR_NOT_FOUND;
     for (size_t i = 0; i < count && has_latest && e == COP_ERR_NOT_FOUND; i++)
-        if (steps[i] == latest) e = try_step(l, latest);
+        if (steps[i] == latest && latest <= l->most) e = try_step(l, latest);
     for (size_t i = 0; i < count && e == COP_ERR_NOT_FOUND; i++)
-        if (!has_latest || steps[i] != latest) e = try_step(l, steps[i]);
+        if (steps[i] <= l->most && (!has_latest || steps[i] != latest)) e = try_step(l, steps[i]);
     cop_free(steps);
     if (e != COP_ERR_NOT_FOUND) return e;
     if (l->beyond.code) return cop_fail(error, COP_ERR_INPUT, "%s", l->beyond.text);
@@ -340,9 +341,16 @@ static cop_err try_all(loader *l, cop_error *error) {
 cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
                             float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
                             cop_error *error) {
+    return cop_checkpoint_load_until(job, folder, UINT64_MAX, weights, states, checkpoint, notes,
+                                     error);
+}
+
+cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64_t most,
+                                  float *weights, float *states[2], cop_checkpoint *checkpoint,
+                                  cop_str *notes, cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return no_memory(error);
-    loader l = {job, checkpoints, weights, states, checkpoint, notes, error, {0}};
+    loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
     return e;

@@ -63,6 +63,10 @@ cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, ui
 cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
                            cop_error *error);
 
+/* The same from memory; `what` names it in errors. */
+cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
+                             float **flat, uint64_t *step, cop_error *error);
+
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of
  * both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last
@@ -88,6 +92,10 @@ cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
 cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
                             float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
                             cop_error *error);
+/* The same, of those of at most `most` steps. */
+cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64_t most,
+                                  float *weights, float *states[2], cop_checkpoint *checkpoint,
+                                  cop_str *notes, cop_error *error);
 
 /* Figures for `plan`. */
 typedef struct cop_plan_figures {

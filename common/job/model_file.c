@@ -237,32 +237,42 @@ static cop_err model_path(const char *path, char **out, cop_error *error) {
     return newest_model(path, out, error);
 }
 
-static cop_err open_file(const char *path, cop_job **job, float **flat, uint64_t *step,
-                         cop_error *error) {
-    cop_safetensors *file = NULL;
-    COP_TRY(cop_safetensors_open(path, &file, error));
+/* Closes the file. On failure there is nothing in *job and *flat. */
+static cop_err read_file(cop_safetensors *file, const char *path, cop_job **job, float **flat,
+                         uint64_t *step, cop_error *error) {
     cop_err e = job_of_file(file, path, job, error);
     if (!e) {
         *flat = cop_alloc_array((size_t)cop_model_floats((*job)->model), sizeof(float));
         e = *flat ? job_read_model(*job, file, path, *flat, step, error) : no_memory(error);
     }
     cop_safetensors_close(file);
-    return e;
-}
-
-cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
-                           cop_error *error) {
-    char *file_path;
-    *job = NULL;
-    *flat = NULL;
-    COP_TRY(model_path(path, &file_path, error));
-    cop_err e = open_file(file_path, job, flat, step, error);
-    cop_free(file_path);
     if (e) {
         cop_job_destroy(*job);
         cop_free(*flat);
         *job = NULL;
         *flat = NULL;
     }
+    return e;
+}
+
+cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
+                             float **flat, uint64_t *step, cop_error *error) {
+    cop_safetensors *file;
+    *job = NULL;
+    *flat = NULL;
+    COP_TRY(cop_safetensors_decode(bytes, size, what, &file, error));
+    return read_file(file, what, job, flat, step, error);
+}
+
+cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
+                           cop_error *error) {
+    char *file_path;
+    cop_safetensors *file;
+    *job = NULL;
+    *flat = NULL;
+    COP_TRY(model_path(path, &file_path, error));
+    cop_err e = cop_safetensors_open(file_path, &file, error);
+    if (!e) e = read_file(file, file_path, job, flat, step, error);
+    cop_free(file_path);
     return e;
 }

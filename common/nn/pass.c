@@ -293,6 +293,7 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
     if (pass->target)
         memcpy(pass->target, input,
                (size_t)cop_model_features(pass->model) * (size_t)c->ld * sizeof *input);
+    if (pass->tap.after) pass->tap.after(pass->tap.context, NULL, c, input);
     bool absorbed = false;
     for (int i = 0; i < cop_model_layer_count(pass->model); i++) {
         const cop_layer *layer = cop_model_layer(pass->model, i);

@@ -1,0 +1,87 @@
+/* coppice replay: one shard of one step with everything in it, computed again, as safetensors. */
+#include <stdio.h>
+
+#include "client/cli.h"
+#include "common/base/file.h"
+#include "common/job/replay.h"
+
+static cop_err check_step(const cop_job *job, uint64_t trained, int64_t step, cop_error *error) {
+    if (step >= 1 && (uint64_t)step <= trained) return COP_OK;
+    if (!trained)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "--step is %lld, but no step of job %s is done: its weights are the "
+                        "initial ones",
+                        (long long)step, job->message->name);
+    return cop_fail(error, COP_ERR_INPUT,
+                    "--step is %lld: job %s was trained for %llu steps, expected 1 to %llu",
+                    (long long)step, job->message->name, (unsigned long long)trained,
+                    (unsigned long long)trained);
+}
+
+/* Up to the step before the one that is wanted, from *began. */
+static cop_err go_there(cop_replay *replay, const char *path, uint64_t step, bool quiet,
+                        uint64_t *began, cop_error *error) {
+    cli_progress progress;
+    cop_str notes = {0};
+    cop_err e = COP_OK;
+    if (cop_folder_exists(path)) e = cop_replay_load(replay, path, step - 1, &notes, error);
+    if (notes.length && !quiet) fprintf(stderr, "coppice replay: %s\n", cop_str_text(&notes));
+    cop_str_fini(&notes);
+    const uint64_t first = *began = cop_replay_step(replay);
+    cli_progress_start(&progress, quiet);
+    while (!e && cop_replay_step(replay) < step - 1) {
+        char text[64];
+        const uint64_t done = cop_replay_step(replay);
+        snprintf(text, sizeof text, "step %llu of %llu", (unsigned long long)done,
+                 (unsigned long long)step);
+        cli_progress_show(&progress, (double)(done - first) / (double)(step - first), text);
+        e = cop_replay_advance(replay, error);
+    }
+    cli_progress_end(&progress);
+    return e;
+}
+
+static void print_result(const cli_options *options, uint64_t began, uint64_t step) {
+    if (options->json)
+        cli_print("{\"output\":\"%s\",\"step\":%llu,\"shard\":%lld,\"from_step\":%llu}\n",
+                  options->output, (unsigned long long)step, (long long)options->shard,
+                  (unsigned long long)began);
+    else
+        cli_print("%s  step %llu, shard %lld\n", options->output, (unsigned long long)step,
+                  (long long)options->shard);
+}
+
+static cop_err replay_model(const cli_options *options, const char *path, const cli_model *m,
+                            cop_error *error) {
+    const cop_kernels *kernels;
+    unsigned char digest[32];
+    cop_data *data = NULL;
+    cop_replay *replay = NULL;
+    uint64_t began = 0;
+    COP_TRY(check_step(m->job, m->step, options->step, error));
+    COP_TRY(cli_choose_kernels(&kernels, digest, error));
+    COP_TRY(cop_job_open_data(m->job->message, path, options->data, &data, error));
+    cop_err e = cop_replay_create(m->job, data, kernels, &replay, error);
+    if (!e) e = go_there(replay, path, (uint64_t)options->step, options->quiet, &began, error);
+    if (!e) e = cop_replay_write(replay, (uint32_t)options->shard, options->output, error);
+    if (!e) print_result(options, began, (uint64_t)options->step);
+    cop_replay_destroy(replay);
+    cop_data_destroy(data);
+    return e;
+}
+
+cop_err cli_replay(const cli_options *options, cop_error *error) {
+    const char *name = options->positional[0];
+    cli_model m;
+    if (!options->has_step)
+        return cop_fail(error, COP_ERR_USAGE, "expected --step T: the step to compute again");
+    if (!options->output)
+        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the file to write");
+    if (cli_is_job(name))
+        COP_TRY(cli_model_fetch(options, &m, error));
+    else
+        COP_TRY(cli_model_open(name, &m, error));
+    cop_err e = replay_model(options, name, &m, error);
+    cli_model_close(&m);
+    return e;
+}

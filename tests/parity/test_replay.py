@@ -1,0 +1,131 @@
+"""`coppice replay`: what it writes of a shard is what PyTorch computes in float64 from the same input, parameters and masks; the shards add up to
+the step; the step leads to the next one; and a replay from a checkpoint is that from the start, bit for bit."""
+
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+JOB = """name: replay
+seed: 99
+model:
+  - dropout: {{p: 0.2, variant: {variant}}}
+  - linear: {{units: 41}}
+  - {activation}
+  - dropout: {{p: 0.5, scope: {scope}, variant: {variant}}}
+  - maxout: {{units: 17, pieces: 3}}
+  - linear: {{units: 10}}
+loss: {loss}
+train: {{steps: 40, batch: 60, shards: 7}}
+optimizer: {{sgd: {{rate: 0.05, momentum: 0.9}}}}
+checkpoint: {{every: 10, keep: 9}}
+"""
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": torch.nn.functional.gelu}
+
+
+def replay(coppice, digits, step, shard=0, run="run"):
+    out = digits.folder / "replay.safetensors"
+    told = coppice("replay", digits.folder / run, "--step", step, "--shard", shard, "-o", out, "--data", digits.folder, "--json")
+    tensors = {name: torch.from_numpy(value.astype(np.float64)) for name, value in load_file(out).items()}
+    out.rename(digits.folder / f"{run.replace('/', '-')}-{step}-{shard}.safetensors")
+    return told, tensors
+
+
+def close(found, wanted, what, most=1e-5):
+    assert found.shape == wanted.shape, what
+    assert (found - wanted).abs().max() <= most * wanted.abs().max() + 1e-12, what
+
+
+def in_pytorch(t, activation, loss):
+    """Outputs of all layers, the mean loss and its gradients, in float64."""
+    p = {name[6:]: value.clone().requires_grad_() for name, value in t.items() if name.startswith("param.")}
+    linear = torch.nn.functional.linear
+    outputs = [t["input"] * t["mask.0"]]
+    outputs.append(linear(outputs[-1], p["1.weight"], p["1.bias"]))
+    outputs.append(ACTIVATIONS[activation](outputs[-1]))
+    outputs.append(outputs[-1] * t["mask.3"])
+    outputs.append(linear(outputs[-1], p["4.weight"], p["4.bias"]).view(-1, 17, 3).max(2).values)
+    outputs.append(linear(outputs[-1], p["5.weight"], p["5.bias"]))
+    target = t["target"].long()
+    if loss == "mse":
+        value = ((outputs[-1] - torch.nn.functional.one_hot(target, 10)) ** 2).mean()
+    else:
+        value = torch.nn.functional.cross_entropy(outputs[-1], target)
+    value.backward()
+    return outputs, value.detach(), {name: q.grad for name, q in p.items()}
+
+
+@pytest.mark.parametrize("activation, variant, scope, loss", [
+    ("relu", "inverted", "sample", "cross_entropy"),
+    ("tanh", "classic", "shard", "cross_entropy"),
+    ("sigmoid", "inverted", "shard", "mse"),
+    ("gelu", "classic", "sample", "cross_entropy"),
+])
+def test_a_shard_is_what_pytorch_computes(coppice, digits, activation, variant, scope, loss):
+    coppice("run", digits.job(JOB.format(activation=activation, variant=variant, scope=scope, loss=loss)), "--out", digits.folder / "run", "--quiet")
+    for step, shard in ((1, 0), (17, 6)):
+        _, t = replay(coppice, digits, step, shard)
+        outputs, value, gradients = in_pytorch(t, activation, loss)
+        for layer, output in enumerate(outputs):
+            close(t[f"output.{layer}"], output.detach(), f"output.{layer}")
+        close(t["loss"], value.reshape(1), "loss")
+        for name, gradient in gradients.items():
+            close(t[f"grad.{name}"], gradient, name)
+        scale = 2.0 if variant == "inverted" else 1.0
+        assert set(t["mask.3"].unique().tolist()) == {0.0, scale}
+        assert ((t["mask.3"] == t["mask.3"][:1]).all() == (scope == "shard")).item()
+
+
+def test_shards_add_up_and_steps_follow_each_other(coppice, digits):
+    job = digits.job(JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy"))
+    coppice("run", job, "--out", digits.folder / "run", "--quiet")
+    shards = [replay(coppice, digits, 12, shard)[1] for shard in range(7)]
+    sizes = [len(t["target"]) for t in shards]
+    assert sum(sizes) == 60 and max(sizes) - min(sizes) <= 1
+    _, after = replay(coppice, digits, 13)
+    _, first = replay(coppice, digits, 1)
+    for name in [name[6:] for name in first if name.startswith("param.")]:
+        mean = sum(t[f"grad.{name}"] * size for t, size in zip(shards, sizes)) / 60
+        close(shards[0][f"mean_grad.{name}"], mean, name)
+        for t in shards[1:]:
+            assert torch.equal(t[f"mean_grad.{name}"], shards[0][f"mean_grad.{name}"])
+        close(after[f"param.{name}"], shards[0][f"param.{name}"] + shards[0][f"update.{name}"], name, 1e-7)
+        moved = -0.05 * first[f"mean_grad.{name}"]  # no momentum yet; a difference of f32 weights has their rounding
+        assert (first[f"update.{name}"] - moved).abs().max() <= 1e-7 * max(1, first[f"param.{name}"].abs().max())
+
+
+def test_from_a_checkpoint_as_from_the_start(coppice, digits):
+    job = digits.job(JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy"))
+    coppice("run", job, "--out", digits.folder / "run", "--workers", 2, "--quiet")
+    (digits.folder / "alone").mkdir()
+    shutil.copy(digits.folder / "run/model.safetensors", digits.folder / "alone/model.safetensors")
+    near, _ = replay(coppice, digits, 27)
+    far, _ = replay(coppice, digits, 27, run="alone/model.safetensors")
+    assert (near["from_step"], far["from_step"]) == (20, 0)
+    files = [digits.folder / f"{name}-27-0.safetensors" for name in ("run", "alone-model.safetensors")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with safe_open(files[0], "numpy") as file:
+        metadata = file.metadata()
+    assert (metadata["coppice.step"], metadata["coppice.shard"]) == ("27", "0")
+    assert "name: replay" in metadata["coppice.job"] and len(metadata["coppice.digest"]) == 64
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--step", "0"], "expected 1 to 40"),
+    (["--step", "41"], "was trained for 40 steps"),
+    (["--step", "-3"], "--step"),
+    ([], "expected --step T"),
+    (["--step", "5", "--shard", "7"], "the job has shards 0 to 6"),
+])
+def test_what_never_was_is_refused(coppice, digits, options, words):
+    coppice("run", digits.job(JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy")), "--out", digits.folder / "run", "--quiet")
+    program, out = shutil.which("coppice", path=os.environ.get("COPPICE_BIN")), digits.folder / "no.safetensors"
+    done = subprocess.run([program, "replay", digits.folder / "run", *options, "-o", out, "--data", digits.folder], capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert not out.exists()
