@@ -106,7 +106,7 @@ def test_from_a_checkpoint_as_from_the_start(coppice, digits):
     shutil.copy(digits.folder / "run/model.safetensors", digits.folder / "alone/model.safetensors")
     near, _ = replay(coppice, digits, 27)
     far, _ = replay(coppice, digits, 27, run="alone/model.safetensors")
-    assert (near["from_step"], far["from_step"]) == (20, 0)
+    assert 0 < near["from_step"] < 27 and far["from_step"] == 0
     files = [digits.folder / f"{name}-27-0.safetensors" for name in ("run", "alone-model.safetensors")]
     assert files[0].read_bytes() == files[1].read_bytes()
     with safe_open(files[0], "numpy") as file:
