@@ -10,6 +10,8 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
 pkg_check_modules(CAIRO REQUIRED IMPORTED_TARGET cairo)
+pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng>=1.6)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 # Optional: without it `coppice data get` says that this build cannot download (cross builds).
 pkg_check_modules(CURL IMPORTED_TARGET libcurl)
 # nng below 1.10 wedges its reaper thread when a peer dies during a large send: refused.

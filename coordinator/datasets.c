@@ -237,14 +237,15 @@ cop_err coord_load_pack(coord_datasets *d, const char *digest, const char *name,
     return COP_OK;
 }
 
-/* A set of --data: the folder itself for "mnist", or its subfolder of that name. Names with a slash
- * or a dot in front are no names. */
+/* A set of --data: the folder itself for "mnist", or what stands in it by that name. Names with a
+ * slash or a dot in front are no names. */
 static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out, cop_error *error) {
     if (!d->data_folder || !*name || strchr(name, '/') || name[0] == '.') return COP_ERR_NOT_FOUND;
     cop_err e = COP_ERR_NOT_FOUND;
     if (strcmp(name, "mnist") == 0) e = cop_data_load_mnist(d->data_folder, out, error);
     char *path = e == COP_ERR_NOT_FOUND ? cop_path_join(d->data_folder, name) : NULL;
-    if (path && cop_folder_exists(path)) e = cop_data_load_mnist(path, out, error);
+    if (path && (cop_folder_exists(path) || cop_file_exists(path)))
+        e = cop_data_open_path(path, out, error);
     cop_free(path);
     if (!e) snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     return e;

@@ -23,9 +23,10 @@ static void list_local(const cli_options *options) {
     size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
     for (size_t i = 0; i < count; i++) {
-        const char *where = !sources[i].downloadable    ? "built in"
+        const char *where = sources[i].built_in         ? "built in"
                             : in_cache(sources[i].name) ? "downloaded"
-                                                        : "coppice data get";
+                            : sources[i].downloadable   ? "coppice data get"
+                                                        : "not here";
         if (options->json)
             cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", sources[i].name, where);
         else
@@ -165,8 +166,10 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
 
 static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const parts[2]) {
     for (int p = 0; p < 2; p++) {
-        cli_print("%-6s %u samples, mean %.4f, standard deviation %.4f\n", parts[p]->part,
-                  parts[p]->samples, parts[p]->mean, parts[p]->std);
+        cli_print("%-6s %u samples", parts[p]->part, parts[p]->samples);
+        if (parts[p]->has_mean)
+            cli_print(", mean %.4f, standard deviation %.4f", parts[p]->mean, parts[p]->std);
+        cli_print("\n");
         for (int32_t c = 0; c < data->classes && c < 100; c++) {
             double share =
                 parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
@@ -210,7 +213,19 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     return e;
 }
 
-/* A name of a known set or a folder of IDX files is data; anything else is a model. */
+/* A run or checkpoint folder has folders in it too, as pictures by class do. */
+static bool looks_like_model(const char *path) {
+    static const char *const names[] = {"model.safetensors", "checkpoints"};
+    bool found = false;
+    for (size_t i = 0; i < 2 && !found; i++) {
+        char *inner = cop_path_join(path, names[i]);
+        found = inner && (cop_file_exists(inner) || cop_folder_exists(inner));
+        cop_free(inner);
+    }
+    return found;
+}
+
+/* A name of a known set, or a file or folder of data; anything else is a model. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
     size_t count;
@@ -223,8 +238,7 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
     if (named)
         e = cop_data_open(what, options->data, &data, error);
     else {
-        e = cop_folder_exists(what) ? cop_data_load_mnist(what, &data, &ignored)
-                                    : COP_ERR_NOT_FOUND;
+        e = looks_like_model(what) ? COP_ERR_NOT_FOUND : cop_data_open_path(what, &data, &ignored);
         if (e == COP_ERR_NOT_FOUND) return cli_inspect_model(options, error);
         if (e && error) *error = ignored;
     }

@@ -3,14 +3,16 @@
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
-#define COP_LAYERS_MAX           256
-#define COP_PARAMETERS_MAX       (1u << 29) /* floats in one model */
-#define COP_UNITS_MAX            (1u << 20) /* features of one layer's output */
-#define COP_BATCH_MAX            65536
-#define COP_SHARDS_MAX           1024
-#define COP_LEASE_SAMPLES_MAX    8192 /* samples in one lease */
-#define COP_EVAL_SLICE           1000 /* D10 */
-#define COP_CLASSES_MAX          65536
+#define COP_LAYERS_MAX        256
+#define COP_PARAMETERS_MAX    (1u << 29) /* floats in one model */
+#define COP_UNITS_MAX         (1u << 20) /* features of one layer's output */
+#define COP_BATCH_MAX         65536
+#define COP_SHARDS_MAX        1024
+#define COP_LEASE_SAMPLES_MAX 8192 /* samples in one lease */
+#define COP_EVAL_SLICE        1000 /* D10 */
+#define COP_CLASSES_MAX       65536
+#define COP_STATISTICS_MAX    1024 /* channels, or features of flat samples, of normalize: standard \
+                                    */
 #define COP_SAMPLES_MAX          0x7fffffffu
 #define COP_JOB_FILE_MAX         (1u << 20) /* bytes */
 #define COP_JOB_YAML_DEPTH_MAX   16

@@ -48,6 +48,11 @@ cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data
 /* The four files of MNIST by their usual names (train-images-idx3-ubyte[.gz] ..., also with a dot)
  * in a folder. NOT_FOUND names what is missing. */
 cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error);
+/* CIFAR's binary files in a folder (or in its subfolder of the usual name): data_batch_1.bin to
+ * data_batch_5.bin and test_batch.bin, or train.bin and test.bin of CIFAR-100 (fine labels); 3 x 32
+ * x 32 u8. NOT_FOUND names what is missing. */
+cop_err cop_data_load_cifar10(const char *folder, cop_data **out, cop_error *error);
+cop_err cop_data_load_cifar100(const char *folder, cop_data **out, cop_error *error);
 /* Rendered digits: random strokes of ten glyph skeletons, affine and elastic distortion, noise; 1 x
  * 28 x 28 u8; by D3 (purpose synthetic) and D4's functions and an integer rasteriser only, so that
  * its digest is a constant on every CPU. Default 60000 + 10000 samples. */
@@ -66,10 +71,33 @@ void cop_data_destroy(cop_data *data);
  * (cop_path_cache()/mnist). The error says where it looked and what to type. */
 typedef struct cop_data_source {
     const char *name, *help;
-    bool downloadable;
+    bool downloadable, built_in;
 } cop_data_source;
 const cop_data_source *cop_data_sources(size_t *count);
 cop_err cop_data_open(const char *source, const char *folder, cop_data **out, cop_error *error);
+
+/* File formats of `data.source`: idx, csv, npy, image-folder (table in formats.c). */
+typedef struct cop_data_files {  /* NULL: not given */
+    const char *images, *labels; /* two files, or with `path` to an npz the names of two arrays */
+    const char *path;
+} cop_data_files;
+typedef struct cop_data_input {
+    const char *name; /* of the set that is made */
+    cop_data_files train, test;
+    const char *label; /* csv: the label's column, or NULL: the last */
+} cop_data_input;
+typedef struct cop_data_format {
+    const char *name, *help;
+    bool pairs;      /* takes images and labels */
+    bool path;       /* takes a path */
+    bool needs_test; /* else the test part may be absent, and is empty */
+    cop_err (*load)(const cop_data_input *input, cop_data **out, cop_error *error);
+} cop_data_format;
+const cop_data_format *cop_data_format_find(const char *name); /* NULL: none of that name */
+/* What stands at a path, by its content: a folder of MNIST's or CIFAR's files, a folder of class
+ * folders (or of train and test with these), a .csv, .npz or .pack file. NOT_FOUND: nothing that
+ * is known. */
+cop_err cop_data_open_path(const char *path, cop_data **out, cop_error *error);
 
 /* What a job sees of a set after `validation` and `samples` (D1): the training rows [0, train), the
  * validation rows [train, train + validation) = the last rows of the training part. */
@@ -79,6 +107,13 @@ typedef struct cop_data_view {
 } cop_data_view;
 cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,
                            cop_data_view *out, cop_error *error);
+
+/* Mean and standard deviation of the view's training rows, per channel of images or per feature of
+ * flat samples, into mean and std [cop_data_channels]; u8 as fractions of 255. Of u8 from integer
+ * sums, exact until the last division and root; of f32 from f64 sums in the order of the rows. The
+ * deviation of a channel that never varies is given as 1. */
+int cop_data_channels(const cop_data_part *part);
+void cop_data_statistics(const cop_data_view *view, double *mean, double *std);
 
 /* D1: steps of an epoch, and which training rows step `step` (from 1) uses. `last_keep`: keep the
  * short last batch. */

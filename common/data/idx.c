@@ -9,8 +9,9 @@
 #include "common/base/limits.h"
 #include "common/data/pack.h"
 
-#define FILE_MAX ((size_t)8 << 30)
-#define IDX_U8   8
+#define FILE_MAX     ((size_t)8 << 30)
+#define IDX_U8       8
+#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
 
 /* ---- gzip ---- */
 
@@ -96,6 +97,18 @@ static cop_err read_header(const char *path, idx_file *f, const unsigned char *h
     return COP_OK;
 }
 
+/* Can the file hold as many elements as its header says? Asked before memory is taken for them. */
+static cop_err check_size(const char *path, const idx_file *f, cop_error *error) {
+    if (f->gz && f->data_size / DEFLATE_MOST > f->size)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is truncated: its %zu bytes of gzip data cannot hold %llu elements",
+                        path, f->size, (unsigned long long)f->data_size);
+    if (!f->gz && f->size - f->header_size != f->data_size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu", path,
+                        f->size - f->header_size, (unsigned long long)f->data_size);
+    return COP_OK;
+}
+
 static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     unsigned char head[24];
     size_t got = 0;
@@ -115,6 +128,7 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     }
     if (!e && got == 0) e = cop_fail(error, COP_ERR_CORRUPT, "%s is empty", path);
     if (!e) e = read_header(path, f, head, got, error);
+    if (!e) e = check_size(path, f, error);
     if (e) cop_free(f->bytes);
     return e;
 }
@@ -140,13 +154,9 @@ static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_erro
     return COP_OK;
 }
 
-/* The elements into `out` (data_size bytes); the file must hold exactly as many as its header says.
- */
+/* The elements into `out` (data_size bytes); of gzip data, exactly as many as the header says. */
 static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error) {
     if (!f->gz) {
-        if (f->size - f->header_size != f->data_size)
-            return cop_fail(error, COP_ERR_CORRUPT, "%s holds %zu elements: its header says %llu",
-                            path, f->size - f->header_size, (unsigned long long)f->data_size);
         memcpy(out, f->bytes + f->header_size, f->data_size);
         return COP_OK;
     }
@@ -267,6 +277,12 @@ cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data
     else
         *out = data;
     return e;
+}
+
+cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *error) {
+    const cop_idx_files files = {input->train.images, input->train.labels, input->test.images,
+                                 input->test.labels};
+    return cop_data_load_idx(&files, input->name, out, error);
 }
 
 /* ---- MNIST ---- */

@@ -104,6 +104,72 @@ void pack_finish(cop_data *data, int32_t classes) {
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
 }
 
+/* ---- what readers of files share ---- */
+
+cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
+                           cop_error *error) {
+    int32_t largest = 0;
+    const cop_data_part *parts[2] = {&data->train, &data->test};
+    const char *paths[2] = {train_path, test_path};
+    for (uint32_t r = 0; r < data->train.count; r++)
+        if (data->train.labels[r] > largest) largest = data->train.labels[r];
+    if (largest >= COP_CLASSES_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "%s: a label is %d: expected 0 to %d", train_path,
+                        largest, COP_CLASSES_MAX - 1);
+    for (int i = 0; i < 2; i++)
+        for (uint32_t r = 0; r < parts[i]->count; r++)
+            if (parts[i]->labels[r] < 0 || parts[i]->labels[r] > largest)
+                return cop_fail(error, COP_ERR_INPUT,
+                                "%s: label %u is %d, but the training labels go from 0 to %d",
+                                paths[i], r, parts[i]->labels[r], largest);
+    if (largest < 1)
+        return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes",
+                        train_path);
+    pack_finish(data, largest + 1);
+    return COP_OK;
+}
+
+cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,
+                     pack_part *out, cop_error *error) {
+    uint64_t values = 1;
+    if (rank < 2 || rank > 4)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has %u dimensions: expected samples, (n, features), (n, height, width) "
+                        "or (n, channels, height, width)",
+                        path, rank);
+    if (!dims[0]) return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", path);
+    for (uint32_t d = 1; d < rank; d++) {
+        if (values <= COP_UNITS_MAX && dims[d] <= COP_UNITS_MAX)
+            values *= dims[d];
+        else
+            values = (uint64_t)COP_UNITS_MAX + 1;
+    }
+    if (values < 1 || values > COP_UNITS_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "%s: a sample has %s values: expected 1 to %u", path,
+                        values ? "more" : "no", COP_UNITS_MAX);
+    if (dims[0] > COP_SAMPLES_MAX || dims[0] > PACK_MAX / 4 / values)
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %llu samples: more than this program reads",
+                        path, (unsigned long long)dims[0]);
+    *out = (pack_part){.type = type, .rank = rank == 2 ? 1 : 3, .count = (uint32_t)dims[0]};
+    out->dims[0] = rank == 3 ? 1 : (int32_t)dims[1];
+    if (rank > 2) {
+        out->dims[1] = (int32_t)dims[rank - 2];
+        out->dims[2] = (int32_t)dims[rank - 1];
+    }
+    return COP_OK;
+}
+
+cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
+                         const char *test_path, cop_error *error) {
+    if (train->rank != test->rank || memcmp(train->dims, test->dims, sizeof train->dims) != 0)
+        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in shape",
+                        train_path, test_path);
+    if (train->type != test->type)
+        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in type", train_path,
+                        test_path);
+    return COP_OK;
+}
+
 /* ---- reading ---- */
 
 static cop_err read_part(const char *p, pack_part *out, const char *which, cop_error *error) {

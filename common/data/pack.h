@@ -17,5 +17,30 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
                     const pack_part *test, cop_data **out, cop_error *error);
 /* Write the header's number of classes and compute the digest. */
 void pack_finish(cop_data *data, int32_t classes);
+/* The same with classes = largest training label + 1; INPUT names the file with a label that is not
+ * in [0, classes), and wants at least two classes. `test_path` may be NULL where that part is
+ * empty. */
+cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
+                           cop_error *error);
+/* Header of a part from the dimensions of an array (n, ...): (n, f) is flat, (n, h, w) one channel,
+ * (n, c, h, w) as it is. INPUT names the file if it is none of these, empty or too large. */
+cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,
+                     pack_part *out, cop_error *error);
+/* Both parts' samples must have one shape and one type. */
+cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
+                         const char *test_path, cop_error *error);
+/* Where the caller of pack_create writes. */
+static inline void *pack_samples(const cop_data_part *part) {
+    return (void *)(uintptr_t)part->samples;
+}
+static inline int32_t *pack_labels(const cop_data_part *part) {
+    return (int32_t *)(uintptr_t)part->labels;
+}
+
+/* The formats' loaders: rows of the table in formats.c. */
+cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *error);
+cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *error);
+cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *error);
+cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_error *error);
 
 #endif

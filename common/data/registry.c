@@ -34,12 +34,39 @@ static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *err
     return cop_data_make_synthetic(SYNTHETIC_SEED, SYNTHETIC_TRAIN, SYNTHETIC_TEST, out, error);
 }
 
+/* CIFAR is not downloaded: its archive is unpacked by hand, into --data or the cache. */
+static cop_err open_cifar(const char *name, const char *folder, cop_data **out, cop_error *error) {
+    cop_err (*const load)(const char *, cop_data **, cop_error *) =
+        strcmp(name, "cifar10") == 0 ? cop_data_load_cifar10 : cop_data_load_cifar100;
+    if (folder) return load(folder, out, error);
+    char *cache = cop_path_cache(), *path = cache ? cop_path_join(cache, name) : NULL;
+    cop_err e = path ? load(path, out, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (e == COP_ERR_NOT_FOUND)
+        cop_fail(error, e,
+                 "%s is not in %s: unpack its binary version there, or pass --data DIR with its "
+                 "files",
+                 name, path);
+    cop_free(cache);
+    cop_free(path);
+    return e;
+}
+
+static cop_err open_cifar10(const char *folder, cop_data **out, cop_error *error) {
+    return open_cifar("cifar10", folder, out, error);
+}
+
+static cop_err open_cifar100(const char *folder, cop_data **out, cop_error *error) {
+    return open_cifar("cifar100", folder, out, error);
+}
+
 static const cop_data_source sources[] = {
-    {"mnist", "handwritten digits, 28 x 28, 60000 + 10000 (LeCun, Cortes, Burges)", true},
-    {"synthetic-digits", "rendered digits, 28 x 28, 60000 + 10000: no download", false},
+    {"mnist", "handwritten digits, 28 x 28, 60000 + 10000 (LeCun, Cortes, Burges)", true, false},
+    {"cifar10", "small photographs, 3 x 32 x 32, 50000 + 10000 (Krizhevsky)", false, false},
+    {"cifar100", "the same of 100 classes", false, false},
+    {"synthetic-digits", "rendered digits, 28 x 28, 60000 + 10000: no download", false, true},
 };
-static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {open_mnist,
-                                                                             open_synthetic};
+static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {
+    open_mnist, open_cifar10, open_cifar100, open_synthetic};
 
 const cop_data_source *cop_data_sources(size_t *count) {
     *count = sizeof sources / sizeof *sources;

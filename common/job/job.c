@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
@@ -150,59 +149,6 @@ void cop_job_warnings(const cop_job *job, cop_str *out) {
     if (m->train->has_epochs && m->train->epochs != floor(m->train->epochs))
         cop_str_printf(out, "train.epochs is %g: the last epoch is cut off after step %llu\n",
                        m->train->epochs, (unsigned long long)job->steps);
-    job_warn_of_layers(job->model, out);
-}
-
-/* ---- data ---- */
-
-/* A file of the job file: relative to the folder of the job file, or to --data. */
-static char *resolve_file(const char *job_path, const char *folder, const char *file) {
-    if (folder) return cop_path_join(folder, file);
-    const char *slash = strrchr(job_path, '/');
-    char *base = slash ? cop_strndup(job_path, (size_t)(slash - job_path)) : cop_strdup(".");
-    char *path = base ? cop_path_join(base, file) : NULL;
-    cop_free(base);
-    return path;
-}
-
-static cop_err check_idx_files(const Coppice__Job *m, const char *part,
-                               const Coppice__DataFiles *files, cop_error *error) {
-    char path[64];
-    if (files->images && files->labels) return COP_OK;
-    snprintf(path, sizeof path, "data.%s", part);
-    return cop_document_fail(
-        m, path, error, "data.%s.%s is missing: expected a text (IDX file of %s)", part,
-        files->images ? "labels" : "images", files->images ? "labels" : "samples");
-}
-
-static cop_err open_idx(const Coppice__Job *m, const char *job_path, const char *folder,
-                        cop_data **out, cop_error *error) {
-    const Coppice__DataFiles *train = m->data->train, *test = m->data->test;
-    if (train) COP_TRY(check_idx_files(m, "train", train, error));
-    if (test) COP_TRY(check_idx_files(m, "test", test, error));
-    if (!train || !test)
-        return cop_document_fail(m, "data.source", error,
-                                 "data.source is idx: expected data.train and data.test, each with "
-                                 "images and labels");
-    char *paths[4] = {resolve_file(job_path, folder, train->images),
-                      resolve_file(job_path, folder, train->labels),
-                      resolve_file(job_path, folder, test->images),
-                      resolve_file(job_path, folder, test->labels)};
-    cop_idx_files files = {paths[0], paths[1], paths[2], paths[3]};
-    cop_err e = paths[0] && paths[1] && paths[2] && paths[3]
-                    ? COP_OK
-                    : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    if (!e) e = cop_data_load_idx(&files, m->name, out, error);
-    for (int i = 0; i < 4; i++) cop_free(paths[i]);
-    return e;
-}
-
-cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
-                          cop_data **out, cop_error *error) {
-    COP_TRY(cop_document_check_read(message, error));
-    if (strcmp(message->data->source, "idx") == 0)
-        return open_idx(message, job_path, folder, out, error);
-    return cop_data_open(message->data->source, folder, out, error);
 }
 
 /* ---- plan ---- */

@@ -78,11 +78,16 @@ cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
         !d->validation)
         return cop_document_fail(m, "evaluate.on", error,
                                  "evaluate.on is validation, but data.validation is 0");
-    if ((d->train || d->test) && strcmp(d->source, "idx") != 0)
+    if ((d->train || d->test) && !cop_data_format_find(d->source))
         return cop_document_fail(m, d->train ? "data.train" : "data.test", error,
-                                 "data.%s names files, but data.source is %.60s: only idx reads "
-                                 "files",
+                                 "data.%s names files, but data.source is %.60s: only idx, csv, "
+                                 "npy and image-folder read files",
                                  d->train ? "train" : "test", d->source);
+    if (d->label && strcmp(d->source, "csv") != 0)
+        return cop_document_fail(m, "data.label", error,
+                                 "data.label names a column, but data.source is %.60s: only csv "
+                                 "has columns",
+                                 d->source);
     return COP_OK;
 }
 
@@ -153,6 +158,24 @@ static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
     for (int d = 0; d < data->train.rank; d++) p->input[d] = (uint32_t)data->train.dims[d];
 }
 
+/* normalize: standard takes its figures from the training samples alone, once (D11). */
+static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
+                              cop_error *error) {
+    if (m->data->normalize != COPPICE__DATA__NORMALIZE__STANDARD) return COP_OK;
+    const size_t channels = (size_t)cop_data_channels(&view->data->train);
+    if (channels > COP_STATISTICS_MAX)
+        return cop_document_fail(m, "data.normalize", error,
+                                 "data.normalize is standard: flat samples may have %d features "
+                                 "then, these have %zu",
+                                 COP_STATISTICS_MAX, channels);
+    p->mean = cop_proto_alloc(&m->base, channels * sizeof *p->mean);
+    p->std = cop_proto_alloc(&m->base, channels * sizeof *p->std);
+    if (!p->mean || !p->std) return no_memory(error);
+    p->n_mean = p->n_std = channels;
+    cop_data_statistics(view, p->mean, p->std);
+    return COP_OK;
+}
+
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     cop_data_view view;
     char digest[65];
@@ -173,6 +196,7 @@ cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     p->input = cop_proto_alloc(&m->base, sizeof data->train.dims);
     if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input) return no_memory(error);
     pin_samples(&view, p);
+    COP_TRY(pin_statistics(m, &view, p, error));
     COP_TRY(pin_steps(m, p, error));
     m->pinned = p;
     return COP_OK;
@@ -208,9 +232,21 @@ static bool counts_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
            p->steps == count_steps(m->train, p->steps_per_epoch);
 }
 
+static bool statistics_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
+    const bool standard = m->data->normalize == COPPICE__DATA__NORMALIZE__STANDARD;
+    const size_t channels = standard ? p->input[0] : 0;
+    if (p->n_mean != channels || p->n_std != channels || channels > COP_STATISTICS_MAX)
+        return false;
+    for (size_t c = 0; c < channels; c++)
+        if (!isfinite((float)p->mean[c]) || !isfinite((float)p->std[c]) || !((float)p->std[c] > 0))
+            return false;
+    return true;
+}
+
 cop_err job_check_pinned(const Coppice__Job *m, cop_error *error) {
     const Coppice__Pinned *p = m->pinned;
-    if (!p || !texts_are_good(p) || !shape_is_good(p) || !counts_are_good(m, p))
+    if (!p || !texts_are_good(p) || !shape_is_good(p) || !counts_are_good(m, p) ||
+        !statistics_are_good(m, p))
         return cop_fail(error, COP_ERR_INPUT,
                         "the job is not complete: its pinned section is missing or damaged");
     if (strcmp(p->arithmetic, ARITHMETIC) != 0)

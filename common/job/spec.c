@@ -84,6 +84,19 @@ static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
     return NULL;
 }
 
+static cop_input_spec input_spec(const Coppice__Job *m) {
+    const Coppice__Augment *a = m->data->augment;
+    cop_input_spec spec = {.normalize = (cop_normalize)m->data->normalize, /* the numbers agree */
+                           .mean = m->pinned->mean,
+                           .std = m->pinned->std,
+                           .channels = (int32_t)m->pinned->n_mean};
+    if (!a) return spec;
+    spec.shift = (int32_t)a->shift;
+    spec.crop = (int32_t)a->crop;
+    spec.flip = a->flip != 0;
+    return spec;
+}
+
 cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error) {
     cop_layer_spec *layers = cop_alloc_array(m->n_model, sizeof *layers);
     if (!layers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -101,7 +114,8 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
                                    : m->loss->bce ? COP_LOSS_BCE
                                                   : COP_LOSS_CROSS_ENTROPY,
                            .smoothing =
-                               m->loss->cross_entropy ? m->loss->cross_entropy->smoothing : 0};
+                               m->loss->cross_entropy ? m->loss->cross_entropy->smoothing : 0,
+                           .data = input_spec(m)};
     spec.input.rank = (int32_t)m->pinned->n_input;
     for (size_t d = 0; d < m->pinned->n_input && d < 4; d++)
         spec.input.dims[d] = (int32_t)m->pinned->input[d];

@@ -19,6 +19,7 @@ struct cop_model {
     cop_loss_kind loss;
     double smoothing;
     bool target_input;
+    cop_input input;
     int64_t floats, weights;
     cop_layer *layers;         /* [layer_count] */
     cop_parameter *parameters; /* [parameter_count] */
@@ -176,6 +177,7 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
 }
 
 static cop_err model_build(cop_model *model, const cop_model_spec *spec, cop_error *error) {
+    COP_TRY(cop_input_create(&spec->data, &spec->input, &model->input, error));
     COP_TRY(bind_kinds(model, spec, error));
     COP_TRY(bind_shapes(model, &spec->input, error));
     COP_TRY(lay_out_parameters(model, error));
@@ -212,6 +214,7 @@ cop_err cop_model_create(const cop_model_spec *spec, cop_model **out, cop_error 
 
 void cop_model_destroy(cop_model *model) {
     if (!model) return;
+    cop_input_destroy(&model->input);
     cop_free(model->layers);
     cop_free(model->parameters);
     cop_free(model);
@@ -225,6 +228,9 @@ int cop_model_parameter_count(const cop_model *model) {
 }
 int cop_model_features(const cop_model *model) {
     return model->features;
+}
+const cop_input *cop_model_input(const cop_model *model) {
+    return &model->input;
 }
 int cop_model_outputs(const cop_model *model) {
     return model->outputs;

@@ -5,6 +5,7 @@
 #ifndef COP_NN_MODEL_H
 #define COP_NN_MODEL_H
 
+#include "common/nn/input.h"
 #include "common/nn/layer.h"
 
 typedef enum cop_loss_kind {
@@ -21,6 +22,7 @@ typedef struct cop_model_spec {
     bool target_input; /* autoencoder: outputs are compared with the input, and are as many */
     cop_loss_kind loss;
     double smoothing;
+    cop_input_spec data; /* zero: bytes become 0..1, no augmentation */
 } cop_model_spec;
 
 typedef struct cop_model cop_model;
@@ -37,6 +39,7 @@ const cop_parameter *cop_model_parameter(const cop_model *model, int index);
 int64_t cop_model_floats(const cop_model *model);  /* length of the flat buffer, gaps included */
 int64_t cop_model_weights(const cop_model *model); /* parameters without gaps */
 int cop_model_features(const cop_model *model);    /* values of one sample */
+const cop_input *cop_model_input(const cop_model *model);
 int cop_model_outputs(const cop_model *model);     /* of the last layer */
 cop_loss_kind cop_model_loss(const cop_model *model);
 double cop_model_smoothing(const cop_model *model);

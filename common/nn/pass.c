@@ -30,7 +30,8 @@ struct cop_pass {
     uint16_t *masks;    /* what layers keep; not there in a pass that only evaluates */
     void *workspace, *scratch;
     /* per column */
-    cop_rng_key *keys, *noise_keys;
+    cop_rng_key *keys, *noise_keys, *augment_keys;
+    void *augmented; /* rows of the stored type; NULL: the model's samples are not changed */
     uint32_t *samples, *no_samples;
     int32_t *labels, *argmax;
     float *losses;
@@ -166,6 +167,10 @@ static void plan(cop_pass *pass, carver *c) {
         return;
     }
     plan_training(pass, c, ld);
+    if (cop_input_augments(cop_model_input(model))) {
+        pass->augment_keys = carve(c, ld, sizeof *pass->augment_keys);
+        pass->augmented = carve(c, (size_t)cop_model_features(model) * ld, sizeof(float));
+    }
     pass->segments = carve(c, COP_SHARDS_MAX + 1, sizeof *pass->segments);
     pass->shard_losses = carve(c, COP_SHARDS_MAX, sizeof *pass->shard_losses);
     pass->present = carve(c, COP_SHARDS_MAX, sizeof *pass->present);
@@ -238,11 +243,13 @@ static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns,
         const uint32_t shard = (uint32_t)(work->shard_first + s);
         const cop_rng_key key = cop_rng_derive(work->seed, COP_RNG_MASK, shard);
         const cop_rng_key noise_key = cop_rng_derive(work->seed, COP_RNG_NOISE, shard);
+        const cop_rng_key augment_key = cop_rng_derive(work->seed, COP_RNG_AUGMENT, shard);
         pass->segments[s] = column;
         pass->present[s] = size > 0;
         for (int i = 0; i < size; i++, column++) {
             pass->keys[column] = key;
             pass->noise_keys[column] = noise_key;
+            if (pass->augment_keys) pass->augment_keys[column] = augment_key;
             pass->samples[column] = (uint32_t)i;
         }
     }
@@ -281,6 +288,21 @@ static cop_layer_context context_of(cop_pass *pass, const float *weights, int co
     };
 }
 
+/* The samples of a training step, each changed by its own draws; the originals where the job asks
+ * for no augmentation. */
+static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t step) {
+    if (!pass->augmented) return *samples;
+    const size_t element = samples->dtype == COP_DTYPE_U8 ? 1 : sizeof(float);
+    cop_samples changed = *samples;
+    changed.rows = pass->augmented;
+    changed.stride = (size_t)samples->features * element;
+    for (int i = 0; i < samples->count; i++)
+        cop_input_augment(cop_model_input(pass->model), pass->augment_keys[i], pass->samples[i],
+                          step, element, (const char *)samples->rows + (size_t)i * samples->stride,
+                          (char *)pass->augmented + (size_t)i * changed.stride);
+    return changed;
+}
+
 /* Loads the samples and runs all layers; the logits are in outputs[layers]. */
 static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_samples *samples) {
     float *input = pass->outputs[0];
@@ -290,6 +312,7 @@ static void run_forward(cop_pass *pass, const cop_layer_context *c, const cop_sa
     else
         pass->kernels->load_f32(samples->rows, samples->stride, samples->count, samples->features,
                                 input, c->ld);
+    cop_input_normalize(cop_model_input(pass->model), samples->dtype == COP_DTYPE_U8, input, c->ld);
     if (pass->target)
         memcpy(pass->target, input,
                (size_t)cop_model_features(pass->model) * (size_t)c->ld * sizeof *input);
@@ -399,7 +422,8 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
     c.step = work->step;
     c.masks = pass->masks;
     c.gradients = gradients;
-    run_forward(pass, &c, samples);
+    const cop_samples seen = augment(pass, samples, work->step);
+    run_forward(pass, &c, &seen);
     run_loss(pass, &c, pass->gradient[0]);
     result->loss = sum_losses(pass, work->shard_count);
     result->correct = count_correct(pass, c.columns);

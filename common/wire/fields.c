@@ -41,6 +41,9 @@ static const cop_field_row rows[] = {
     {"Pinned.steps", false, 0, U64, false, false, NULL, "steps in all"},
     {"Pinned.steps_per_epoch", false, 0, U64, false, false, NULL, "steps of one epoch"},
     {"Pinned.sample_type", false, ANY, NULL, "u8 or f32"},
+    {"Pinned.mean", false, -3.4e38, 3.4e38, false, false, NULL,
+     "of the training samples, per channel (normalize: standard)"},
+    {"Pinned.std", false, 0, 3.4e38, false, true, NULL, "their standard deviation"},
     {"Limits.workers", false, 0, COP_WORKERS_MAX, false, false, "0",
      "workers at a time; 0: any number"},
     {"Limits.timeout", false, 0, 1e9, false, false, "0", "seconds of training; 0: any"},
@@ -53,11 +56,15 @@ static const cop_field_row rows[] = {
     {"Data.test", false, ANY, NULL, "files of the test part"},
     {"Data.target", false, ANY, "label", "what the outputs are compared with: label, or input"},
     {"Data.normalize", false, ANY, "unit",
-     "unit: bytes become 0..1; standard: mean 0 and variance 1 by the training part, per channel; "
-     "none: values as they are"},
+     "unit: bytes become 0..1; standard: then mean 0 and variance 1 by the training samples, per "
+     "channel, or feature of flat samples; none: values as they are"},
     {"Data.augment", false, ANY, NULL, "random changes of the training samples"},
-    {"Data.label", false, ANY, NULL, "csv: the label's column, by name (default: the last)"},
-    {"Augment.shift", false, 0, 64, false, false, "0", "pixels, at most, in each direction"},
+    {"Data.label", false, ANY, NULL,
+     "csv: the label's column by its name, or its number from 1 if there is no header (default: "
+     "the "
+     "last)"},
+    {"Augment.shift", false, 0, 64, false, false, "0",
+     "moved by at most so many pixels in each direction, zeros come in"},
     {"Augment.flip", false, ANY, "false", "left and right exchanged, one time in two"},
     {"Augment.crop", false, 0, 64, false, false, "0",
      "zeros added around an image, from which a piece of its size is cut"},
@@ -65,9 +72,12 @@ static const cop_field_row rows[] = {
      "the last so many training samples are set aside"},
     {"Data.samples", false, 0, U32, false, false, "0",
      "use only the first so many training samples; 0: all"},
-    {"DataFiles.images", false, ANY, NULL, "file of samples, for idx and npy"},
-    {"DataFiles.labels", false, ANY, NULL, "file of labels, for idx and npy"},
-    {"DataFiles.path", false, ANY, NULL, "the file or folder, for csv, npz and image-folder"},
+    {"DataFiles.images", false, ANY, NULL,
+     "file of samples, for idx and npy; with a path to an npz file the array's name [images]"},
+    {"DataFiles.labels", false, ANY, NULL,
+     "file of labels, for idx and npy; with a path to an npz file the array's name [labels]"},
+    {"DataFiles.path", false, ANY, NULL,
+     "the file or folder, for csv, npz and image-folder; the bare text will do: train: iris.csv"},
     {"Layer.linear", false, ANY, NULL, "y = W x + b"},
     {"Layer.relu", false, ANY, NULL, "y = max(x, 0)"},
     {"Layer.dropout", false, ANY, NULL, "drops units with probability p"},
@@ -239,6 +249,11 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(message->short_name, names[i]) == 0) return true;
     return false;
+}
+
+const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message) {
+    if (strcmp(message->short_name, "DataFiles") != 0) return NULL;
+    return protobuf_c_message_descriptor_get_field_by_name(message, "path");
 }
 
 const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,

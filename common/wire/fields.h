@@ -25,6 +25,8 @@ static inline bool cop_field_is_ranged(const cop_field_row *row) {
 }
 /* Exactly one field of this message is set (a one-key map in YAML). */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
+/* The field that a bare text stands for (train: iris.csv), NULL: this message is always a map. */
+const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message);
 /* Of two fields that exclude each other (train.epochs and train.steps) the other one; NULL: the
  * field excludes none. */
 const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,

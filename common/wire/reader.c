@@ -120,9 +120,10 @@ static cop_err read_list(const cop_reader *r, const yaml_node_t *node, const cop
     const yaml_node_item_t *first = node->data.sequence.items.start;
     size_t count = (size_t)(node->data.sequence.items.top - first);
     size_t size = cop_reflect_size(field);
-    if (count < 1 || count > COP_LAYERS_MAX)
-        return cop_reader_fail(r, node, "%s has %zu items: expected 1 to %d", p->text, count,
-                               COP_LAYERS_MAX);
+    const size_t most = field->type == PROTOBUF_C_TYPE_DOUBLE ? COP_STATISTICS_MAX : COP_LAYERS_MAX;
+    if (count < 1 || count > most)
+        return cop_reader_fail(r, node, "%s has %zu items: expected 1 to %zu", p->text, count,
+                               most);
     char *items = cop_proto_alloc(r->root, count * size);
     if (!items) return cop_reader_no_memory(r);
     cop_marks_add(r, p, node);
@@ -211,6 +212,8 @@ cop_err cop_reader_message(const cop_reader *r, const yaml_node_t *node, const c
     else if (one_of)
         return cop_reader_fail(r, node, "%s is %s: expected a map such as {%s: ...}", at,
                                null ? "empty" : "a list", type->fields[0].name);
+    else if (cop_fields_bare(type) && cop_yaml_text(node) && !null)
+        COP_TRY(cop_reader_field(r, node, cop_fields_bare(type), p, *out));
     else if (!null)
         return cop_reader_fail(r, node, "%s is %s: expected a map", at,
                                cop_yaml_text(node) ? cop_yaml_text(node) : "a list");

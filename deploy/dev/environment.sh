@@ -40,11 +40,11 @@ native_has() {
         command -v "$tool" >/dev/null || return 1
     done
     native_has_nng && pkg-config --exists 'libuv >= 1.44' 'libprotobuf-c >= 1.4' openblas sqlite3 \
-        yaml-0.1 libxxhash libsodium zlib cairo || return 1
+        yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg || return 1
     [[ $1 == build ]] || {
         [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] \
             && [[ $(clang-format --version) == *" 19."* ]] \
-            && python3 -c 'import numpy, pytest, safetensors, torch' 2>/dev/null
+            && python3 -c 'import PIL, numpy, onnx, onnxruntime, pytest, safetensors, torch' 2>/dev/null
     }
 }
 

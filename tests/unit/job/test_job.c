@@ -184,7 +184,10 @@ static void test_relations_are_refused_where_they_stand(void **state) {
            "--set evaluate.on=validation: evaluate.on is validation, but data.validation is 0");
     refuse(d, "data.train={images: a, labels: b}",
            "--set data.train={images: a, labels: b}: data.train names files, but data.source is "
-           "synthetic-digits: only idx reads files");
+           "synthetic-digits: only idx, csv, npy and image-folder read files");
+    refuse(d, "data.label=width",
+           "--set data.label=width: data.label names a column, but data.source is "
+           "synthetic-digits: only csv has columns");
     cop_job *job;
     cop_error error = {0};
     assert_int_equal(try_job(SMALL_JOB, "limits.memory=1000", NULL, d, &job, &error),

@@ -1,0 +1,88 @@
+/* File formats of `data.source`: one row each. And what stands at a path. */
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/data/pack.h"
+
+static const cop_data_format formats[] = {
+    {"idx", "two IDX files to a part, plain or .gz", true, false, true, pack_load_idx},
+    {"csv", "a CSV file to a part, one column the label", false, true, false, pack_load_csv},
+    {"npy", "two NPY files to a part, or an NPZ file", true, true, false, pack_load_npy},
+    {"image-folder", "a folder to a part, in it one of PNG or JPEG files for each class", false,
+     true, false, pack_load_image_folder},
+};
+
+const cop_data_format *cop_data_format_find(const char *name) {
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (strcmp(formats[i].name, name) == 0) return &formats[i];
+    return NULL;
+}
+
+/* ---- what stands at a path ---- */
+
+static bool ends_in(const char *path, const char *ending) {
+    const size_t length = strlen(path), tail = strlen(ending);
+    return length > tail && strcmp(path + length - tail, ending) == 0;
+}
+
+static const char *last_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static bool holds_folder(const char *folder) {
+    char **names;
+    size_t count;
+    bool found = false;
+    if (cop_folder_list(folder, &names, &count, NULL)) return false;
+    for (size_t i = 0; i < count && !found; i++) {
+        char *path = names[i][0] != '.' ? cop_path_join(folder, names[i]) : NULL;
+        found = path && cop_folder_exists(path);
+        cop_free(path);
+    }
+    cop_free(names);
+    return found;
+}
+
+/* Class folders, or folders `train` and perhaps `test` of such. */
+static cop_err open_image_folder(const char *path, cop_data **out, cop_error *error) {
+    char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");
+    cop_data_input input = {.name = last_name(path), .train.path = path};
+    cop_err e = train && test ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e && cop_folder_exists(train)) {
+        input.train.path = train;
+        if (cop_folder_exists(test)) input.test.path = test;
+    }
+    if (!e) e = holds_folder(input.train.path) ? COP_OK : COP_ERR_NOT_FOUND;
+    if (!e) e = pack_load_image_folder(&input, out, error);
+    cop_free(train);
+    cop_free(test);
+    return e;
+}
+
+static cop_err open_folder(const char *path, cop_data **out, cop_error *error) {
+    static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {
+        cop_data_load_mnist, cop_data_load_cifar10, cop_data_load_cifar100, open_image_folder};
+    for (size_t i = 0; i < sizeof openers / sizeof *openers; i++) {
+        cop_err e = openers[i](path, out, error);
+        if (e != COP_ERR_NOT_FOUND) return e;
+    }
+    return cop_fail(error, COP_ERR_NOT_FOUND,
+                    "%s holds no data set: expected the files of MNIST or CIFAR, or a folder of "
+                    "PNG or JPEG files for each class",
+                    path);
+}
+
+cop_err cop_data_open_path(const char *path, cop_data **out, cop_error *error) {
+    const cop_data_input input = {.name = last_name(path), .train.path = path};
+    if (cop_folder_exists(path)) return open_folder(path, out, error);
+    if (!cop_file_exists(path))
+        return cop_fail(error, COP_ERR_NOT_FOUND, "there is no file or folder %s", path);
+    if (ends_in(path, ".csv")) return pack_load_csv(&input, out, error);
+    if (ends_in(path, ".npz")) return pack_load_npy(&input, out, error);
+    if (ends_in(path, ".pack")) return cop_data_load_pack(path, out, error);
+    return cop_fail(error, COP_ERR_NOT_FOUND,
+                    "%s is no data set that can be told by its name: expected .csv, .npz or .pack",
+                    path);
+}

@@ -1,0 +1,215 @@
+/* Data sets of pictures: a folder with one folder for each class, PNG or JPEG files in it. Classes
+ * are numbered in the byte order of their names, samples come class after class in the byte order
+ * of theirs (D11). All pictures must have one size and the same number of channels. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/limits.h"
+#include "common/base/str.h"
+#include "common/data/image.h"
+#include "common/data/pack.h"
+
+#define IMAGE_FILE_MAX ((size_t)256 << 20)
+
+/* The names of one folder of classes. */
+typedef struct classes {
+    const char *folder;
+    char **names;
+    size_t count;
+} classes;
+
+/* One part, class after class. */
+typedef struct part {
+    classes list;
+    uint32_t images;
+    char *first; /* path of the first picture: what the others are compared with */
+} part;
+
+static void close_part(part *p) {
+    cop_free(p->list.names);
+    cop_free(p->first);
+}
+
+static cop_err no_memory(cop_error *error) {
+    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* Folders are classes; files beside them (a licence, a read-me) are not looked at, nor is anything
+ * with a dot in front. */
+static cop_err list_classes(const char *folder, classes *out, cop_error *error) {
+    size_t count, kept = 0;
+    COP_TRY(cop_folder_list(folder, &out->names, &count, error));
+    out->folder = folder;
+    for (size_t i = 0; i < count; i++) {
+        if (out->names[i][0] == '.') continue;
+        char *path = cop_path_join(folder, out->names[i]);
+        if (!path) return no_memory(error);
+        if (cop_folder_exists(path)) out->names[kept++] = out->names[i];
+        cop_free(path);
+    }
+    out->count = kept;
+    if (kept < 2 || kept > COP_CLASSES_MAX)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has %zu folder%s: expected one for each class, at least two", folder,
+                        kept, kept == 1 ? "" : "s");
+    return COP_OK;
+}
+
+/* ---- walking over all pictures ---- */
+
+typedef cop_err (*visit)(void *context, const char *path, size_t class, cop_error *error);
+
+static cop_err walk_class(const char *folder, size_t class, visit each, void *context,
+                          cop_error *error) {
+    char **names;
+    size_t count, seen = 0;
+    COP_TRY(cop_folder_list(folder, &names, &count, error));
+    cop_err e = COP_OK;
+    for (size_t i = 0; i < count && !e; i++) {
+        if (names[i][0] == '.') continue;
+        char *path = cop_path_join(folder, names[i]);
+        e = path ? each(context, path, class, error) : no_memory(error);
+        cop_free(path);
+        seen++;
+    }
+    cop_free(names);
+    if (!e && !seen) e = cop_fail(error, COP_ERR_INPUT, "%s holds no pictures", folder);
+    return e;
+}
+
+static cop_err walk(const classes *list, visit each, void *context, cop_error *error) {
+    for (size_t i = 0; i < list->count; i++) {
+        char *folder = cop_path_join(list->folder, list->names[i]);
+        cop_err e = folder ? walk_class(folder, i, each, context, error) : no_memory(error);
+        cop_free(folder);
+        COP_TRY(e);
+    }
+    return COP_OK;
+}
+
+static cop_err count_image(void *context, const char *path, size_t class, cop_error *error) {
+    part *p = context;
+    (void)class;
+    if (!p->first && !(p->first = cop_strdup(path))) return no_memory(error);
+    if (p->images == COP_SAMPLES_MAX)
+        return cop_fail(error, COP_ERR_LIMIT, "%s holds too many pictures", p->list.folder);
+    p->images++;
+    return COP_OK;
+}
+
+static cop_err open_part(const char *folder, part *p, cop_error *error) {
+    *p = (part){0};
+    cop_err e = list_classes(folder, &p->list, error);
+    if (!e) e = walk(&p->list, count_image, p, error);
+    if (e) close_part(p);
+    return e;
+}
+
+/* ---- reading ---- */
+
+static cop_err read_image(const char *path, cop_image *out, cop_error *error) {
+    char *bytes;
+    size_t size;
+    COP_TRY(cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error));
+    cop_err e = cop_image_decode(path, bytes, size, out, error);
+    cop_free(bytes);
+    return e;
+}
+
+typedef struct filling {
+    const cop_data_part *to;
+    const int32_t *numbers; /* of the folder's classes among the training part's */
+    const char *first;
+    uint32_t row;
+} filling;
+
+static cop_err fill_image(void *context, const char *path, size_t class, cop_error *error) {
+    filling *f = context;
+    const int32_t *dims = f->to->dims;
+    cop_image image;
+    if (f->row == f->to->count) /* appeared since it was counted */
+        return cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", path);
+    COP_TRY(read_image(path, &image, error));
+    cop_err e = COP_OK;
+    if (image.channels != dims[0] || image.height != dims[1] || image.width != dims[2])
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "%s has %d x %d pixels and %d channel%s: expected %d x %d and %d, as in %s",
+                     path, image.width, image.height, image.channels,
+                     image.channels == 1 ? "" : "s", dims[2], dims[1], dims[0], f->first);
+    if (!e) {
+        memcpy((char *)pack_samples(f->to) + (size_t)f->row * f->to->stride, image.pixels,
+               f->to->stride);
+        pack_labels(f->to)[f->row++] = f->numbers[class];
+    }
+    cop_free(image.pixels);
+    return e;
+}
+
+/* The training part's number of each of the folder's classes (cop_free). */
+static cop_err number_classes(const classes *train, const classes *list, int32_t **out,
+                              cop_error *error) {
+    int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
+    if (!numbers) return no_memory(error);
+    size_t at = 0;
+    for (size_t i = 0; i < list->count; i++) { /* both are in byte order */
+        while (at < train->count && strcmp(train->names[at], list->names[i]) < 0) at++;
+        if (at == train->count || strcmp(train->names[at], list->names[i]) != 0) {
+            cop_free(numbers);
+            return cop_fail(error, COP_ERR_INPUT, "%s has a class \"%.100s\", which %s has not",
+                            list->folder, list->names[i], train->folder);
+        }
+        numbers[i] = (int32_t)at;
+    }
+    *out = numbers;
+    return COP_OK;
+}
+
+static cop_err fill_part(const part *train, const part *p, const cop_data_part *to,
+                         cop_error *error) {
+    int32_t *numbers = NULL;
+    COP_TRY(number_classes(&train->list, &p->list, &numbers, error));
+    filling f = {.to = to, .numbers = numbers, .first = train->first};
+    cop_err e = walk(&p->list, fill_image, &f, error);
+    cop_free(numbers);
+    if (!e && f.row != to->count)
+        e = cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", p->list.folder);
+    return e;
+}
+
+static cop_err load(const part p[2], bool test, const char *name, cop_data **out,
+                    cop_error *error) {
+    cop_image image;
+    pack_part parts[2];
+    COP_TRY(read_image(p[0].first, &image, error));
+    cop_free(image.pixels);
+    const uint64_t dims[4] = {p[0].images, (uint64_t)image.channels, (uint64_t)image.height,
+                              (uint64_t)image.width};
+    COP_TRY(pack_part_of(p[0].list.folder, COP_DATA_U8, 4, dims, &parts[0], error));
+    parts[1] = parts[0];
+    parts[1].count = test ? p[1].images : 0;
+    COP_TRY(pack_create(name, (int32_t)p[0].list.count, &parts[0], &parts[1], out, error));
+    COP_TRY(fill_part(&p[0], &p[0], &(*out)->train, error));
+    if (test) COP_TRY(fill_part(&p[0], &p[1], &(*out)->test, error));
+    pack_finish(*out, (int32_t)p[0].list.count);
+    return COP_OK;
+}
+
+cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_error *error) {
+    part p[2];
+    const bool test = input->test.path != NULL;
+    cop_data *data = NULL;
+    COP_TRY(open_part(input->train.path, &p[0], error));
+    cop_err e = test ? open_part(input->test.path, &p[1], error) : COP_OK;
+    if (!e) {
+        e = load(p, test, input->name, &data, error);
+        if (test) close_part(&p[1]);
+    }
+    close_part(&p[0]);
+    if (e)
+        cop_data_destroy(data);
+    else
+        *out = data;
+    return e;
+}

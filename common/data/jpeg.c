@@ -1,0 +1,95 @@
+/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes.
+ * A warning (damaged or missing data, which the library would fill with grey) is an error here.
+ * Errors leave the library by longjmp, so that all that must outlive one is in the state. */
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jpeglib.h>
+
+#include "common/base/alloc.h"
+#include "common/data/image.h"
+
+#define SCANS_MAX 1000 /* of a progressive picture; each costs time for all of its pixels */
+
+typedef struct reader {
+    struct jpeg_error_mgr errors; /* first: the library gives its address back */
+    struct jpeg_decompress_struct jpeg;
+    struct jpeg_progress_mgr progress;
+    jmp_buf out;
+    const char *what;
+    uint8_t *row;
+    char message[JMSG_LENGTH_MAX];
+} reader;
+
+static void on_error(j_common_ptr jpeg) {
+    reader *r = (reader *)(void *)jpeg->err;
+    jpeg->err->format_message(jpeg, r->message);
+    longjmp(r->out, 1);
+}
+
+static void on_message(j_common_ptr jpeg, int level) {
+    if (level < 0) on_error(jpeg);
+}
+
+static void on_progress(j_common_ptr jpeg) {
+    reader *r = (reader *)(void *)jpeg->err;
+    if (r->jpeg.input_scan_number <= SCANS_MAX) return;
+    snprintf(r->message, sizeof r->message, "it has more than %d scans", SCANS_MAX);
+    longjmp(r->out, 1);
+}
+
+/* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
+static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out, cop_error *error) {
+    struct jpeg_decompress_struct *j = &r->jpeg;
+    jpeg_create_decompress(j);
+    j->progress = &r->progress;
+    jpeg_mem_src(j, bytes, (unsigned long)size);
+    jpeg_read_header(j, TRUE);
+    if (j->num_components != 1 && j->num_components != 3)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s is a JPEG file of %d colours: expected grey or RGB", r->what,
+                        j->num_components);
+    j->out_color_space = j->num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    j->dct_method = JDCT_ISLOW;
+    COP_TRY(image_create(r->what, (uint32_t)j->num_components, j->image_height, j->image_width, out,
+                         error));
+    jpeg_start_decompress(j);
+    COP_ASSERT(j->output_width == j->image_width && j->output_components == out->channels);
+    r->row = cop_alloc((size_t)j->output_width * (size_t)j->output_components);
+    if (!r->row) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    while (j->output_scanline < j->output_height) {
+        const uint32_t y = j->output_scanline;
+        if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
+    }
+    jpeg_finish_decompress(j);
+    return COP_OK;
+}
+
+static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out,
+                       cop_error *error) {
+    if (setjmp(r->out))
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged JPEG file: %s", r->what,
+                        r->message);
+    return decode(r, bytes, size, out, error);
+}
+
+cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, cop_image *out,
+                          cop_error *error) {
+    reader *r = cop_alloc(sizeof *r);
+    if (!r) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    r->what = what;
+    r->jpeg.err = jpeg_std_error(&r->errors);
+    r->errors.error_exit = on_error;
+    r->errors.emit_message = on_message;
+    r->progress.progress_monitor = on_progress;
+    cop_err e = guarded(r, bytes, size, out, error);
+    jpeg_destroy_decompress(&r->jpeg);
+    cop_free(r->row);
+    cop_free(r);
+    if (e) {
+        cop_free(out->pixels);
+        *out = (cop_image){0};
+    }
+    return e;
+}

@@ -1,0 +1,168 @@
+/* The header of NumPy's .npy files, a Python dictionary: {'descr': '<f4', 'fortran_order': False,
+ * 'shape': (60000, 28, 28), }. Its three keys in any order, nothing else. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/data/npy.h"
+
+typedef struct header {
+    const char *what, *at, *end;
+    char descr[16];
+    bool fortran, has_descr, has_order, has_shape;
+    npy_array *array;
+} header;
+
+static cop_err damaged(const header *h, const char *why, cop_error *error) {
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a good NPY file: %s", h->what, why);
+}
+
+static void skip_blanks(header *h) {
+    while (h->at < h->end && (*h->at == ' ' || *h->at == '\n' || *h->at == '\t')) h->at++;
+}
+
+static bool take(header *h, char c) {
+    skip_blanks(h);
+    if (h->at == h->end || *h->at != c) return false;
+    h->at++;
+    return true;
+}
+
+/* A text in quotes, shorter than `size`. */
+static bool take_text(header *h, char *out, size_t size) {
+    skip_blanks(h);
+    if (h->at == h->end || (*h->at != '\'' && *h->at != '"')) return false;
+    const char quote = *h->at++;
+    size_t length = 0;
+    while (h->at < h->end && *h->at != quote && length + 1 < size) out[length++] = *h->at++;
+    out[length] = '\0';
+    return take(h, quote);
+}
+
+static bool take_word(header *h, const char *word) {
+    skip_blanks(h);
+    size_t length = strlen(word);
+    if ((size_t)(h->end - h->at) < length || memcmp(h->at, word, length) != 0) return false;
+    h->at += length;
+    return true;
+}
+
+static bool take_number(header *h, uint64_t *out) {
+    skip_blanks(h);
+    const char *begin = h->at;
+    *out = 0;
+    while (h->at < h->end && *h->at >= '0' && *h->at <= '9') {
+        const uint64_t digit = (uint64_t)(*h->at++ - '0');
+        if (*out > (UINT64_MAX - digit) / 10) return false;
+        *out = *out * 10 + digit;
+    }
+    return h->at > begin;
+}
+
+static cop_err take_shape(header *h, cop_error *error) {
+    npy_array *a = h->array;
+    if (!take(h, '(')) return damaged(h, "its shape is not a tuple", error);
+    for (a->rank = 0; !take(h, ')'); a->rank++) {
+        if (a->rank == 4)
+            return cop_fail(error, COP_ERR_INPUT, "%s has more than 4 dimensions", h->what);
+        if (!take_number(h, &a->dims[a->rank]))
+            return damaged(h, "its shape holds no whole numbers", error);
+        if (take(h, ',')) continue;
+        if (take(h, ')')) {
+            a->rank++;
+            break;
+        }
+        return damaged(h, "its shape does not end", error);
+    }
+    h->has_shape = true;
+    return COP_OK;
+}
+
+static cop_err take_pair(header *h, cop_error *error) {
+    char key[16];
+    if (!take_text(h, key, sizeof key) || !take(h, ':'))
+        return damaged(h, "its header has no keys", error);
+    if (strcmp(key, "shape") == 0) return take_shape(h, error);
+    if (strcmp(key, "fortran_order") == 0) {
+        h->has_order = true;
+        h->fortran = take_word(h, "True");
+        return h->fortran || take_word(h, "False")
+                   ? COP_OK
+                   : damaged(h, "its fortran_order is neither True nor False", error);
+    }
+    if (strcmp(key, "descr") != 0) return damaged(h, "its header has an unknown key", error);
+    h->has_descr = true;
+    if (!take_text(h, h->descr, sizeof h->descr))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s holds records: expected an array of bytes, whole numbers or floats",
+                        h->what);
+    return COP_OK;
+}
+
+/* "<f4": byte order, kind, size. */
+static cop_err read_type(const header *h, cop_error *error) {
+    const char *d = h->descr;
+    const unsigned size = d[0] && d[1] ? (unsigned)(d[2] - '0') : 0;
+    const bool known = (d[0] == '<' || d[0] == '|' || d[0] == '=') && d[1] &&
+                       strchr("uifb", d[1]) && d[2] && !d[3] &&
+                       (size == 1 || size == 2 || size == 4 || size == 8);
+    if (!known)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has elements of type \"%s\": expected bytes, whole numbers or floats, "
+                        "little-endian, such as \"|u1\" or \"<f4\"",
+                        h->what, d);
+    h->array->kind = d[1];
+    h->array->size = size;
+    return COP_OK;
+}
+
+static cop_err read_dictionary(header *h, cop_error *error) {
+    if (!take(h, '{')) return damaged(h, "its header is no dictionary", error);
+    while (!take(h, '}')) {
+        COP_TRY(take_pair(h, error));
+        if (take(h, ',')) continue;
+        if (take(h, '}')) break;
+        return damaged(h, "its header does not end", error);
+    }
+    skip_blanks(h);
+    if (h->at != h->end || !h->has_descr || !h->has_order || !h->has_shape)
+        return damaged(h, "its header needs descr, fortran_order and shape", error);
+    COP_TRY(read_type(h, error));
+    if (h->fortran && h->array->rank > 1)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s is in Fortran order: save numpy.ascontiguousarray of it", h->what);
+    return COP_OK;
+}
+
+cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *out,
+                  cop_error *error) {
+    const unsigned char *b = bytes;
+    *out = (npy_array){0};
+    header h = {.what = what, .array = out};
+    if (size < 10 || memcmp(b, "\x93NUMPY", 6) != 0)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPY file", what);
+    if (b[6] < 1 || b[6] > 3)
+        return cop_fail(error, COP_ERR_INPUT, "%s: NPY version %u: expected 1 to 3", what, b[6]);
+    const size_t start = b[6] == 1 ? 10 : 12;
+    if (size < start) return damaged(&h, "it ends in its header", error);
+    const size_t length = b[6] == 1 ? cop_load_u16(b + 8) : cop_load_u32(b + 8);
+    if (length > size - start) return damaged(&h, "it ends in its header", error);
+    h.at = (const char *)b + start;
+    h.end = h.at + length;
+    COP_TRY(read_dictionary(&h, error));
+    const uint64_t room = size - start - length;
+    out->data = b + start + length;
+    out->count = 1;
+    for (uint32_t d = 0; d < out->rank; d++)
+        if (!out->dims[d]) out->count = 0; /* then the others may be anything */
+    for (uint32_t d = 0; d < out->rank && out->count; d++) {
+        if (out->count > room / out->dims[d])
+            return damaged(&h, "it is shorter than its shape says", error);
+        out->count *= out->dims[d];
+    }
+    if (out->count > room / out->size)
+        return damaged(&h, "it is shorter than its shape says", error);
+    if (out->count * out->size != room)
+        return damaged(&h, "it is longer than its shape says", error);
+    return COP_OK;
+}

@@ -1,0 +1,151 @@
+/* .npz files: ZIP archives of .npy files, stored or deflated. Read by the central directory; every
+ * number is checked against the file before it is used. */
+#include <stdio.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "common/base/alloc.h"
+#include "common/base/bytes.h"
+#include "common/base/str.h"
+#include "common/data/npy.h"
+
+#define END_SIZE     22
+#define CENTRAL_SIZE 46
+#define LOCAL_SIZE   30
+#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
+
+typedef struct archive {
+    const char *path;
+    const unsigned char *bytes;
+    size_t size, central, central_size;
+} archive;
+
+typedef struct member {
+    const char *name;
+    size_t name_length;
+    uint32_t method, crc, offset;
+    uint64_t packed, size;
+} member;
+
+static cop_err damaged(const archive *a, const char *why, cop_error *error) {
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a good NPZ file: %s", a->path, why);
+}
+
+/* The end record stands at the end, before a comment of at most 65535 bytes. */
+static cop_err find_directory(archive *a, cop_error *error) {
+    if (a->size < END_SIZE || memcmp(a->bytes, "PK", 2) != 0)
+        return damaged(a, "it is no ZIP archive", error);
+    size_t at = a->size - END_SIZE, lowest = at > 65535 ? at - 65535 : 0;
+    while (memcmp(a->bytes + at, "PK\5\6", 4) != 0)
+        if (at-- == lowest) return damaged(a, "it has no directory (is it truncated?)", error);
+    a->central_size = cop_load_u32(a->bytes + at + 12);
+    a->central = cop_load_u32(a->bytes + at + 16);
+    if (a->central > at || a->central_size > at - a->central)
+        return damaged(a, "its directory lies outside of it", error);
+    return COP_OK;
+}
+
+/* The entry at *at of the directory, which moves on. */
+static cop_err next_member(const archive *a, size_t *at, member *out, cop_error *error) {
+    const unsigned char *p = a->bytes + a->central + *at;
+    const size_t left = a->central_size - *at;
+    if (left < CENTRAL_SIZE || memcmp(p, "PK\1\2", 4) != 0)
+        return damaged(a, "its directory is damaged", error);
+    const size_t name = cop_load_u16(p + 28), more = cop_load_u16(p + 30),
+                 note = cop_load_u16(p + 32);
+    if (left - CENTRAL_SIZE < name + more + note)
+        return damaged(a, "its directory is damaged", error);
+    *out = (member){.name = (const char *)p + CENTRAL_SIZE,
+                    .name_length = name,
+                    .method = cop_load_u16(p + 10),
+                    .crc = cop_load_u32(p + 16),
+                    .packed = cop_load_u32(p + 20),
+                    .size = cop_load_u32(p + 24),
+                    .offset = cop_load_u32(p + 42)};
+    if (cop_load_u16(p + 8) & 1) return damaged(a, "it is encrypted", error);
+    *at += CENTRAL_SIZE + name + more + note;
+    return COP_OK;
+}
+
+/* Where the member's bytes begin. */
+static cop_err find_bytes(const archive *a, const member *m, const unsigned char **out,
+                          cop_error *error) {
+    if (m->packed == UINT32_MAX || m->size == UINT32_MAX || m->offset == UINT32_MAX)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "%s: %.*s has more than 4 GB: save it as an NPY file of its own", a->path,
+                        (int)m->name_length, m->name);
+    if (m->offset > a->size || a->size - m->offset < LOCAL_SIZE ||
+        memcmp(a->bytes + m->offset, "PK\3\4", 4) != 0)
+        return damaged(a, "an array lies outside of it", error);
+    const unsigned char *p = a->bytes + m->offset;
+    const size_t head = (size_t)LOCAL_SIZE + cop_load_u16(p + 26) + cop_load_u16(p + 28);
+    if (a->size - m->offset < head || a->size - m->offset - head < m->packed)
+        return damaged(a, "an array lies outside of it", error);
+    *out = p + head;
+    return COP_OK;
+}
+
+static bool inflate_all(const unsigned char *in, const member *m, char *out) {
+    z_stream z = {0};
+    if (inflateInit2(&z, -15) != Z_OK) return false;
+    z.next_in = (unsigned char *)(uintptr_t)in;
+    z.avail_in = (uInt)m->packed; /* both below 2^32 */
+    z.next_out = (unsigned char *)out;
+    z.avail_out = (uInt)m->size;
+    const int state = inflate(&z, Z_FINISH);
+    const bool whole = state == Z_STREAM_END && !z.avail_in && !z.avail_out;
+    inflateEnd(&z);
+    return whole;
+}
+
+static cop_err unpack(const archive *a, const member *m, char **out, cop_error *error) {
+    const unsigned char *in = NULL;
+    if (m->method != 0 && m->method != 8)
+        return cop_fail(error, COP_ERR_INPUT, "%s: %.*s is packed by method %u: expected deflate",
+                        a->path, (int)m->name_length, m->name, m->method);
+    COP_TRY(find_bytes(a, m, &in, error));
+    if (m->method == 0 ? m->size != m->packed : m->size > m->packed * DEFLATE_MOST)
+        return damaged(a, "the sizes of an array contradict each other", error);
+    char *bytes = cop_alloc_raw(m->size + 1);
+    if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    bool whole = true;
+    if (m->method == 0)
+        memcpy(bytes, in, m->size);
+    else
+        whole = inflate_all(in, m, bytes);
+    if (!whole || crc32_z(0, (const unsigned char *)bytes, m->size) != m->crc) {
+        cop_free(bytes);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the bytes of %.*s are damaged", a->path,
+                        (int)m->name_length, m->name);
+    }
+    *out = bytes;
+    return COP_OK;
+}
+
+cop_err npz_member(const char *path, const void *bytes, size_t size, const char *name, char **out,
+                   size_t *out_size, cop_error *error) {
+    archive a = {.path = path, .bytes = bytes, .size = size};
+    const size_t length = strlen(name);
+    cop_str names = {0};
+    member m = {0};
+    COP_TRY(find_directory(&a, error));
+    cop_err e = COP_OK;
+    for (size_t at = 0; at < a.central_size;) {
+        if ((e = next_member(&a, &at, &m, error))) break;
+        const bool npy = m.name_length > 4 && memcmp(m.name + m.name_length - 4, ".npy", 4) == 0;
+        if (!npy) continue;
+        if (m.name_length - 4 == length && memcmp(m.name, name, length) == 0) {
+            e = unpack(&a, &m, out, error);
+            *out_size = m.size;
+            cop_str_fini(&names);
+            return e;
+        }
+        cop_str_printf(&names, "%s%.*s", names.length ? ", " : "", (int)(m.name_length - 4),
+                       m.name);
+    }
+    if (!e)
+        e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no array \"%.60s\"; it has: %.300s", path,
+                     name, cop_str_text(&names));
+    cop_str_fini(&names);
+    return e;
+}

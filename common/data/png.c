@@ -1,0 +1,117 @@
+/* PNG by libpng, without its colour management: the bytes that were stored are the bytes that come
+ * out. Errors leave libpng by longjmp, so that all that must outlive one is in the state. */
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <png.h>
+
+#include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/data/image.h"
+
+#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
+
+typedef struct reader {
+    const char *what;
+    const unsigned char *at;
+    size_t left, size;
+    png_structp png;
+    png_infop info;
+    png_bytep rows; /* the whole picture, interleaved: interlaced ones come in several passes */
+    bool no_memory;
+    char message[120];
+} reader;
+
+static void on_error(png_structp png, png_const_charp message) {
+    reader *r = png_get_error_ptr(png);
+    snprintf(r->message, sizeof r->message, "%s", message);
+    png_longjmp(png, 1);
+}
+
+static void on_warning(png_structp png, png_const_charp message) {
+    (void)png, (void)message;
+}
+
+static void on_read(png_structp png, png_bytep out, size_t size) {
+    reader *r = png_get_io_ptr(png);
+    if (size > r->left) png_error(png, "it ends early");
+    memcpy(out, r->at, size);
+    r->at += size;
+    r->left -= size;
+}
+
+static png_voidp on_alloc(png_structp png, png_alloc_size_t size) {
+    reader *r = png_get_mem_ptr(png);
+    void *block = cop_alloc(size);
+    if (!block) r->no_memory = true;
+    return block;
+}
+
+static void on_free(png_structp png, png_voidp pointer) {
+    (void)png;
+    cop_free(pointer);
+}
+
+/* Whatever the file holds, ask for 8 bits of grey or RGB. */
+static void ask_for_bytes(const reader *r) {
+    const png_byte type = png_get_color_type(r->png, r->info);
+    if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(r->png);
+    if (type == PNG_COLOR_TYPE_GRAY && png_get_bit_depth(r->png, r->info) < 8)
+        png_set_expand_gray_1_2_4_to_8(r->png);
+    if (png_get_bit_depth(r->png, r->info) == 16) png_set_scale_16(r->png);
+    png_set_strip_alpha(r->png);
+}
+
+/* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
+static cop_err decode(reader *r, cop_image *out, cop_error *error) {
+    png_set_read_fn(r->png, r, on_read);
+    png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+    png_set_user_limits(r->png, COP_UNITS_MAX, COP_UNITS_MAX);
+    png_set_chunk_malloc_max(r->png, 8u << 20);
+    png_read_info(r->png, r->info);
+    const uint32_t width = png_get_image_width(r->png, r->info),
+                   height = png_get_image_height(r->png, r->info);
+    if ((uint64_t)png_get_rowbytes(r->png, r->info) * height > (uint64_t)r->size * DEFLATE_MOST)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is a damaged PNG file: %zu bytes cannot hold %u x %u pixels", r->what,
+                        r->size, width, height);
+    ask_for_bytes(r);
+    const int passes = png_set_interlace_handling(r->png);
+    png_read_update_info(r->png, r->info);
+    const uint32_t channels = png_get_channels(r->png, r->info);
+    const size_t stride = png_get_rowbytes(r->png, r->info);
+    COP_TRY(image_create(r->what, channels, height, width, out, error));
+    COP_ASSERT(stride == (size_t)width * channels);
+    r->rows = cop_alloc(stride * height);
+    if (!r->rows) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (int pass = 0; pass < passes; pass++)
+        for (uint32_t y = 0; y < height; y++) png_read_row(r->png, r->rows + y * stride, NULL);
+    png_read_end(r->png, NULL);
+    for (uint32_t y = 0; y < height; y++) image_put_row(out, y, r->rows + y * stride);
+    return COP_OK;
+}
+
+static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
+    if (!setjmp(png_jmpbuf(r->png))) return decode(r, out, error);
+    if (r->no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", r->what);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged PNG file: %s", r->what, r->message);
+}
+
+cop_err image_decode_png(const char *what, const void *bytes, size_t size, cop_image *out,
+                         cop_error *error) {
+    reader r = {.what = what, .at = bytes, .left = size, .size = size};
+    r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning, &r, on_alloc,
+                                     on_free);
+    if (r.png) r.info = png_create_info_struct(r.png);
+    cop_err e = r.info ? guarded(&r, out, error)
+                       : cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", what);
+    png_destroy_read_struct(&r.png, &r.info, NULL);
+    cop_free(r.rows);
+    if (e) {
+        cop_free(out->pixels);
+        *out = (cop_image){0};
+    }
+    return e;
+}

@@ -1,0 +1,60 @@
+/* Mean and standard deviation of the training rows (D11). See data.h. */
+#include <math.h>
+#include <string.h>
+
+#include "common/data/data.h"
+
+int cop_data_channels(const cop_data_part *part) {
+    return part->dims[0]; /* of flat samples each feature is one */
+}
+
+static size_t plane_size(const cop_data_part *part) {
+    return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : 1;
+}
+
+/* n * squares - sum^2 is exact in 128 bits: n < 2^36 values of at most 255. */
+static void of_bytes(const cop_data_view *view, size_t channel, double *mean, double *std) {
+    const cop_data_part *part = &view->data->train;
+    const size_t plane = plane_size(part);
+    uint64_t sum = 0, squares = 0, n = (uint64_t)view->train * plane;
+    for (uint32_t r = 0; r < view->train; r++) {
+        const uint8_t *p = (const uint8_t *)part->samples + r * part->stride + channel * plane;
+        for (size_t i = 0; i < plane; i++) {
+            sum += p[i];
+            squares += (uint32_t)p[i] * p[i];
+        }
+    }
+    const unsigned __int128 spread = (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
+    *mean = (double)sum / (double)n / 255;
+    *std = spread ? sqrt((double)spread) / (double)n / 255 : 1;
+}
+
+static void of_floats(const cop_data_view *view, size_t channel, double *mean, double *std) {
+    const cop_data_part *part = &view->data->train;
+    const size_t plane = plane_size(part), first = channel * plane,
+                 stride = part->stride / sizeof(float);
+    const float *samples = part->samples;
+    const double n = (double)view->train * (double)plane;
+    double sum = 0, squares = 0;
+    for (uint32_t r = 0; r < view->train; r++)
+        for (size_t i = 0; i < plane; i++) sum += (double)samples[r * stride + first + i];
+    *mean = sum / n;
+    for (uint32_t r = 0; r < view->train; r++)
+        for (size_t i = 0; i < plane; i++) {
+            const double d = (double)samples[r * stride + first + i] - *mean;
+            squares += d * d;
+        }
+    *std = sqrt(squares / n);
+    if (!(*std > 0)) *std = 1;
+}
+
+void cop_data_statistics(const cop_data_view *view, double *mean, double *std) {
+    const cop_data_part *part = &view->data->train;
+    COP_ASSERT(view->train >= 1);
+    for (int c = 0; c < cop_data_channels(part); c++) {
+        if (part->type == COP_DATA_U8)
+            of_bytes(view, (size_t)c, &mean[c], &std[c]);
+        else
+            of_floats(view, (size_t)c, &mean[c], &std[c]);
+    }
+}

@@ -1,0 +1,98 @@
+/* The data that a job names: a set, or files in one of the formats of common/data. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/str.h"
+#include "common/job/internal.h"
+
+/* A file of the job file: relative to the folder of the job file, or to --data. */
+static char *resolve_file(const char *job_path, const char *folder, const char *file) {
+    if (folder) return cop_path_join(folder, file);
+    const char *slash = strrchr(job_path, '/');
+    char *base = slash ? cop_strndup(job_path, (size_t)(slash - job_path)) : cop_strdup(".");
+    char *path = base ? cop_path_join(base, file) : NULL;
+    cop_free(base);
+    return path;
+}
+
+static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice__DataFiles *files,
+                          const cop_data_format *format, cop_error *error) {
+    char path[64], upper[16] = {0};
+    if (files->images && files->labels) return COP_OK;
+    snprintf(path, sizeof path, "data.%s", part);
+    for (size_t i = 0; format->name[i] && i + 1 < sizeof upper; i++)
+        upper[i] = (char)(format->name[i] - 'a' + 'A');
+    return cop_document_fail(
+        m, path, error, "data.%s.%s is missing: expected a text (%s file of %s)", part,
+        files->images ? "labels" : "images", upper, files->images ? "labels" : "samples");
+}
+
+/* Are the files those that the format reads? */
+static cop_err check_files(const Coppice__Job *m, const char *part, const Coppice__DataFiles *files,
+                           const cop_data_format *format, cop_error *error) {
+    char path[64];
+    snprintf(path, sizeof path, "data.%s", part);
+    if (!format->path && files->path)
+        return cop_document_fail(m, path, error,
+                                 "data.%s.path is given, but data.source is %s: expected images "
+                                 "and labels",
+                                 part, format->name);
+    if (!format->pairs && (files->images || files->labels))
+        return cop_document_fail(m, path, error,
+                                 "data.%s.%s is given, but data.source is %s: expected a path",
+                                 part, files->images ? "images" : "labels", format->name);
+    if (files->path) return COP_OK;
+    if (!format->pairs)
+        return cop_document_fail(m, path, error, "data.%s.path is missing: expected a text (%s)",
+                                 part, format->help);
+    return check_pair(m, part, files, format, error);
+}
+
+/* The paths of one part, resolved, in memory of their own. With a path, images and labels are the
+ * names of arrays. */
+typedef struct paths {
+    char *text[3]; /* images, labels, path */
+} paths;
+
+static cop_err resolve(const Coppice__DataFiles *files, const char *job_path, const char *folder,
+                       paths *own, cop_data_files *out, cop_error *error) {
+    const char *given[3] = {files->images, files->labels, files->path};
+    for (int i = 0; i < 3; i++) {
+        if (!given[i]) continue;
+        own->text[i] =
+            i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(job_path, folder, given[i]);
+        if (!own->text[i]) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    *out = (cop_data_files){own->text[0], own->text[1], own->text[2]};
+    return COP_OK;
+}
+
+static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
+                          const char *job_path, const char *folder, cop_data **out,
+                          cop_error *error) {
+    const Coppice__Data *d = m->data;
+    if (d->train) COP_TRY(check_files(m, "train", d->train, format, error));
+    if (d->test) COP_TRY(check_files(m, "test", d->test, format, error));
+    if (!d->train || (!d->test && format->needs_test))
+        return cop_document_fail(
+            m, "data.source", error, "data.source is %s: expected data.train%s", format->name,
+            format->needs_test ? " and data.test, each with images and labels" : "");
+    paths own[2] = {0};
+    cop_data_input input = {.name = m->name, .label = d->label};
+    cop_err e = resolve(d->train, job_path, folder, &own[0], &input.train, error);
+    if (!e && d->test) e = resolve(d->test, job_path, folder, &own[1], &input.test, error);
+    if (!e) e = format->load(&input, out, error);
+    for (int part = 0; part < 2; part++)
+        for (int i = 0; i < 3; i++) cop_free(own[part].text[i]);
+    return e;
+}
+
+cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
+                          cop_data **out, cop_error *error) {
+    COP_TRY(cop_document_check_read(message, error));
+    const cop_data_format *format = cop_data_format_find(message->data->source);
+    if (format) return open_files(message, format, job_path, folder, out, error);
+    return cop_data_open(message->data->source, folder, out, error);
+}

@@ -1,0 +1,142 @@
+/* Augmentation and normalisation of samples. See input.h. */
+#include "common/nn/input.h"
+
+#include <string.h>
+
+#include "common/base/alloc.h"
+
+/* ---- what was asked for ---- */
+
+static cop_err copy_statistics(const cop_input_spec *spec, cop_input *out, cop_error *error) {
+    if (spec->channels != out->channels)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "data.normalize has statistics of %d channels, but samples have %d",
+                        spec->channels, out->channels);
+    out->mean = cop_alloc_array((size_t)spec->channels * 2, sizeof *out->mean);
+    if (!out->mean) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for a model");
+    out->std = out->mean + spec->channels;
+    for (int c = 0; c < spec->channels; c++) {
+        out->mean[c] = (float)spec->mean[c];
+        out->std[c] = (float)spec->std[c];
+        if (!(out->std[c] > 0)) {
+            cop_input_destroy(out);
+            return cop_fail(error, COP_ERR_INPUT,
+                            "data.normalize is standard: the deviation of channel %d is too small",
+                            c);
+        }
+    }
+    return COP_OK;
+}
+
+cop_err cop_input_create(const cop_input_spec *spec, const cop_shape *shape, cop_input *out,
+                         cop_error *error) {
+    const bool image = shape->rank == 3;
+    *out = (cop_input){.normalize = spec->normalize,
+                       .channels = shape->dims[0],
+                       .height = image ? shape->dims[1] : 1,
+                       .width = image ? shape->dims[2] : 1,
+                       .shift = spec->shift,
+                       .crop = spec->crop,
+                       .flip = spec->flip};
+    char text[64];
+    if (cop_input_augments(out) && !image)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "data.augment changes images, but samples are flat, of %s values",
+                        cop_shape_format(shape, text));
+    if (out->shift + out->crop > 0 && (out->shift >= out->height || out->shift >= out->width ||
+                                       out->crop >= out->height || out->crop >= out->width))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "data.augment moves images out of sight: expected fewer pixels than the %d "
+                        "x %d that they have",
+                        out->height, out->width);
+    if (spec->normalize == COP_NORMALIZE_STANDARD) return copy_statistics(spec, out, error);
+    return COP_OK;
+}
+
+void cop_input_destroy(cop_input *input) {
+    cop_free(input->mean);
+    input->mean = input->std = NULL;
+}
+
+/* ---- augmentation ---- */
+
+/* Uniform in [-most, most]. */
+static int32_t draw(uint32_t word, int32_t most) {
+    return (int32_t)((uint64_t)word * (2 * (uint64_t)most + 1) >> 32) - most;
+}
+
+/* out[x] = row[from + step * x] for x in [low, high), zero elsewhere. */
+typedef struct line_map {
+    int32_t low, high, from, step;
+} line_map;
+
+/* Columns: pixel x of the crop is x - c of the flipped picture, which is its mirror image of the
+ * shifted one, whose pixel u is u - s of the row. Both pictures in between are `width` wide: what
+ * leaves them is gone. */
+static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
+    line_map m = {c > 0 ? c : 0, c < 0 ? width + c : width, -c - s, 1};
+    if (flip) {
+        m.from = width - 1 + c - s;
+        m.step = -1;
+    }
+    /* 0 <= from + step * x < width */
+    const int32_t low = flip ? m.from - width + 1 : -m.from,
+                  high = flip ? m.from + 1 : width - m.from;
+    if (low > m.low) m.low = low;
+    if (high < m.high) m.high = high;
+    if (m.high < m.low) m.high = m.low;
+    return m;
+}
+
+static void copy_line(const line_map *m, int32_t width, size_t element, const char *row,
+                      char *out) {
+    memset(out, 0, (size_t)width * element);
+    const size_t count = (size_t)(m->high - m->low);
+    if (!count) return;
+    COP_ASSERT(m->low >= 0 && m->high <= width);
+    if (m->step == 1) {
+        memcpy(out + (size_t)m->low * element, row + (size_t)(m->from + m->low) * element,
+               count * element);
+        return;
+    }
+    for (int32_t x = m->low; x < m->high; x++)
+        memcpy(out + (size_t)x * element, row + (size_t)(m->from - x) * element, element);
+}
+
+void cop_input_augment(const cop_input *input, cop_rng_key key, uint32_t sample, uint32_t step,
+                       size_t element, const void *row, void *out) {
+    uint32_t move[4], flip[4];
+    const uint32_t first[4] = {0, sample, 0, step}, second[4] = {1, sample, 0, step};
+    cop_philox(first, key, move);
+    cop_philox(second, key, flip);
+    const int32_t height = input->height, width = input->width;
+    const line_map across = map_line(width, draw(move[0], input->shift),
+                                     input->flip && (flip[0] & 1), draw(move[2], input->crop));
+    const line_map down =
+        map_line(height, draw(move[1], input->shift), false, draw(move[3], input->crop));
+    const size_t line = (size_t)width * element;
+    for (int32_t c = 0; c < input->channels; c++)
+        for (int32_t y = 0; y < height; y++) {
+            const size_t plane = (size_t)c * (size_t)height;
+            char *to = (char *)out + (plane + (size_t)y) * line;
+            if (y < down.low || y >= down.high)
+                memset(to, 0, line);
+            else
+                copy_line(&across, width, element,
+                          (const char *)row + (plane + (size_t)(down.from + y)) * line, to);
+        }
+}
+
+/* ---- normalisation ---- */
+
+void cop_input_normalize(const cop_input *input, bool bytes, float *x, int ld) {
+    const size_t plane = (size_t)input->height * (size_t)input->width * (size_t)ld;
+    if (input->normalize == COP_NORMALIZE_NONE && bytes)
+        for (size_t i = 0; i < plane * (size_t)input->channels; i++) x[i] *= 255.0f; /* exact */
+    if (input->normalize != COP_NORMALIZE_STANDARD) return;
+    for (int32_t c = 0; c < input->channels; c++) {
+        const float mean = input->mean[c], std = input->std[c];
+        float *channel = x + (size_t)c * plane;
+        for (size_t i = 0; i < plane; i++) channel[i] = (channel[i] - mean) / std;
+    }
+}
