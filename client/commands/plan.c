@@ -6,20 +6,29 @@
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
 
-/* What a layer does in the two modes, for people. */
-static void describe_modes(const cop_layer *layer, char train[96], char eval[96]) {
-    const cop_layer_spec *s = &layer->spec;
-    snprintf(train, 96, "-");
-    snprintf(eval, 96, "-");
-    if (strstr(s->kind, "dropout") == NULL) return;
+/* A layer that draws units, channels or noise: what it does while it trains, and else. */
+static void describe_drops(const cop_layer_spec *s, char train[96], char eval[96]) {
     const char *scope = s->scope == COP_SCOPE_SHARD ? "shard" : "sample";
-    if (s->variant == COP_VARIANT_CLASSIC) {
-        snprintf(train, 96, "drop %.3g per %s", s->p, scope);
+    const char *what = strcmp(s->kind, "spatial_dropout") == 0 ? "drop channels" : "drop";
+    snprintf(eval, 96, "identity");
+    if (strcmp(s->kind, "gaussian_dropout") == 0) {
+        snprintf(train, 96, "x noise of mean 1, variance %.3g, per %s", s->p / (1 - s->p), scope);
+    } else if (strcmp(s->kind, "alpha_dropout") == 0) {
+        snprintf(train, 96, "set %.3g to selu's least per %s, rescale", s->p, scope);
+    } else if (s->variant == COP_VARIANT_CLASSIC) {
+        snprintf(train, 96, "%s %.3g per %s", what, s->p, scope);
         snprintf(eval, 96, "x %.4g", 1 - s->p);
     } else {
-        snprintf(train, 96, "drop %.3g per %s, x %.4g", s->p, scope, 1 / (1 - s->p));
-        snprintf(eval, 96, "identity");
+        snprintf(train, 96, "%s %.3g per %s, x %.4g", what, s->p, scope, 1 / (1 - s->p));
     }
+}
+
+/* What a layer does in the two modes, for people; "-": what its kind does, in both. */
+static void describe_modes(const cop_layer *layer, char train[96], char eval[96]) {
+    snprintf(train, 96, "-");
+    snprintf(eval, 96, "-");
+    if (layer->ops->drops && strstr(layer->spec.kind, "dropout"))
+        describe_drops(&layer->spec, train, eval);
 }
 
 static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {

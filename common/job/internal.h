@@ -18,6 +18,9 @@ void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_sp
 /* The schedule of whichever optimizer it is. `m` is resolved. */
 const Coppice__Schedule *job_schedule(const Coppice__Job *m);
 
+/* What is legal but of little use in a model: lines appended to out (warnings.c). */
+void job_warn_of_layers(const cop_model *model, cop_str *out);
+
 /* ---- model files (model_file.c) ---- */
 
 /* One entry per parameter; `prefix` goes before the names ("momentum."). The data stay in `flat`.

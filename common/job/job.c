@@ -149,6 +149,7 @@ void cop_job_warnings(const cop_job *job, cop_str *out) {
     if (m->train->has_epochs && m->train->epochs != floor(m->train->epochs))
         cop_str_printf(out, "train.epochs is %g: the last epoch is cut off after step %llu\n",
                        m->train->epochs, (unsigned long long)job->steps);
+    job_warn_of_layers(job->model, out);
 }
 
 /* ---- plan ---- */

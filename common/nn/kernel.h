@@ -169,6 +169,63 @@ typedef struct cop_adaptive {
     bool first;                       /* states are not read: they are 0 */
 } cop_adaptive;
 
+/* Products with patches of images, which convolution and its gradients are. At each of height x
+ * width places lies a matrix B of k rows of `ld` floats: row p of place (y, x) starts at b + y *
+ * b_down + x * b_right + b_rows[p]; all of it must be there (padded images are copies with zeros
+ * around). C (m x ld) of that place = A B, then + bias, row i at c + i * c_row + y * c_down + x *
+ * c_right. Element (i, p) of A is a[i * a_row + a_columns[p]]. Order as in cop_gemm without
+ * segments: k in blocks of 256, each one chain of FMAs in ascending p. b and c are 64-byte aligned,
+ * ld is a multiple of 16 and divides all distances. */
+typedef struct cop_conv {
+    int m, k, ld;
+    const float *a;
+    ptrdiff_t a_row;
+    const ptrdiff_t *a_columns; /* k */
+    const float *b;
+    const ptrdiff_t *b_rows; /* k */
+    int height, width;
+    ptrdiff_t b_down, b_right;
+    float *c;
+    ptrdiff_t c_row, c_down, c_right;
+    const float *bias; /* m values or NULL */
+} cop_conv;
+
+/* Gradients of such a product by A and the bias: dw (m x k, row-major) and db (m, or NULL), sums of
+ * dy * B over places and columns. dy of place (y, x) and row i: dy + i * dy_row + (y * width + x) *
+ * ld. Each segment (see cop_gemm) by itself: its columns in groups of at most 256; for each group
+ * of n columns, max(1, 256 / n) places at a time, in row-major order, are one chain of FMAs from +0
+ * (db: of additions), places outside, columns inside; the chains' sums are added in order. The
+ * segments' values are combined by the tree of D5, + 0.0f at the end. */
+typedef struct cop_conv_gradient {
+    int m, k, ld;
+    const float *b;
+    const ptrdiff_t *b_rows;
+    int height, width;
+    ptrdiff_t b_down, b_right;
+    const float *dy;
+    ptrdiff_t dy_row;
+    const int *segments;
+    int segment_count;
+    float *sums; /* scratch: COP_CONV_LEVELS * cop_conv_level(m, k) floats, 64-byte aligned */
+    float *dw, *db;
+} cop_conv_gradient;
+
+enum {
+    COP_CONV_LEVELS = 12,           /* values that can wait in the tree over all shards, and one */
+    COP_CONV_LEVEL_FLOATS = 1 << 16 /* most of one level: sums of so many weights at once */
+};
+/* Floats of one level of the tree. */
+static inline size_t cop_conv_level(int m, int k) {
+    const size_t all = ((size_t)m + 15) / 16 * 16 * ((size_t)k + 1);
+    return all < COP_CONV_LEVEL_FLOATS ? all : COP_CONV_LEVEL_FLOATS;
+}
+
+/* Windows of kernel x kernel pixels over `planes` images of height x width, the first one at the
+ * top left, `stride` pixels apart, out_height x out_width of them in a plane, all inside. */
+typedef struct cop_pool {
+    int planes, height, width, out_height, out_width, kernel, stride, ld;
+} cop_pool;
+
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
@@ -218,12 +275,26 @@ typedef struct cop_kernels {
     /* dx = dy f'(x), from y = f(x), but for gelu from x. dy may be dx. */
     void (*activate_backward)(cop_activation f, float slope, const float *from, const float *dy,
                               float *dx, size_t count);
-    /* dx = y (dy - s), s = sum of y_j dy_j over the rows (one chain of FMAs from +0). dy may be dx.
-     */
+    /* dx = y ((dy - d) - s), d = dy at the first largest y, s = sum of y_j (dy_j - d) over the rows
+     * (one chain of FMAs from +0). dy may be dx. */
     void (*softmax_backward)(const float *y, const float *dy, int classes, int ld, float *dx);
     void (*noise_fill)(const cop_noise_request *request);
     void (*mask_affine)(const cop_mask_affine *mask, const float *x, float *y); /* x may be y */
     void (*multiply)(const float *a, const float *b, float *y, size_t count); /* y may be either */
+    void (*conv)(const cop_conv *conv, void *workspace);
+    void (*conv_gradient)(const cop_conv_gradient *gradient, void *workspace);
+    /* y = largest value of each window in row-major order, the first of equal ones; the first NaN
+     * wins. winners (or NULL) = its number in the window. */
+    void (*max_pool)(const cop_pool *pool, const float *x, float *y, uint16_t *winners);
+    /* dx = sum from +0 over the windows that have the pixel, in row-major order: dy where the pixel
+     * won, else +0. */
+    void (*max_pool_backward)(const cop_pool *pool, const float *dy, const uint16_t *winners,
+                              float *dx);
+    /* y = (sum from +0 over the window in row-major order) / kernel^2 */
+    void (*avg_pool)(const cop_pool *pool, const float *x, float *y);
+    /* dx = (sum from +0 of dy over the windows that have the pixel, in row-major order) / kernel^2
+     */
+    void (*avg_pool_backward)(const cop_pool *pool, const float *dy, float *dx);
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names

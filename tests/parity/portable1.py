@@ -5,7 +5,7 @@ arithmetic without functions (uniform initialisation, order, masks) it is exact.
 
 import numpy as np
 
-INIT, ORDER, MASK = 1, 2, 3
+INIT, ORDER, MASK, NOISE = 1, 2, 3, 4
 
 
 def philox(counters, key):
@@ -97,3 +97,17 @@ def kept(seed, shard, samples, layer, step, units, p, scope="sample"):
         return np.unpackbits(raw, axis=1, bitorder="little")[:, :units] == 0
     lanes = raw.view("<u2").reshape(samples, -1)[:, :units]
     return lanes >= int(np.floor(p * 65536 + 0.5))
+
+
+def noise(seed, shard, samples, layer, step, units, scope="sample"):
+    """Standard normal numbers (D3) of samples 0 .. samples - 1 of a shard: f64 (samples, units), up to the last bits of NumPy's log and cos."""
+    blocks = -(-units // 4)
+    counters = np.zeros((samples, blocks, 4), dtype=np.int64)
+    counters[..., 0] = np.arange(blocks)
+    if scope == "sample":
+        counters[..., 1] = np.arange(samples)[:, None]
+    counters[..., 2], counters[..., 3] = layer, step
+    words = philox(counters, derive(seed, NOISE, shard)).astype(np.float64)
+    radius = np.sqrt(-2 * np.log((words[..., 0::2] + 1) * 2.0**-32))
+    angle = words[..., 1::2] * 2.0**-32 * (2 * np.pi)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(samples, -1)[:, :units]

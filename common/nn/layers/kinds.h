@@ -19,7 +19,10 @@
     X(tanh)                                                                                        \
     X(selu)                                                                                        \
     X(gelu)                                                                                        \
-    X(softmax)
+    X(softmax)                                                                                     \
+    X(conv2d)                                                                                      \
+    X(max_pool2d)                                                                                  \
+    X(avg_pool2d)
 
 #define COP_LAYER_DECLARE(kind) extern const cop_layer_ops cop_layer_##kind;
 COP_LAYER_KINDS(COP_LAYER_DECLARE)

@@ -32,6 +32,16 @@ typedef struct layer_case {
     {.kind = "gaussian_dropout", .p = p_, .scope = scope_, .variant = COP_VARIANT_INVERTED}
 #define ALPHA(p_, scope_)                                                                          \
     {.kind = "alpha_dropout", .p = p_, .scope = scope_, .variant = COP_VARIANT_INVERTED}
+#define CONV(channels_, kernel_, stride_, padding_)                                                \
+    {.kind = "conv2d",                                                                             \
+     .units = channels_,                                                                           \
+     .kernel = kernel_,                                                                            \
+     .stride = stride_,                                                                            \
+     .padding = padding_,                                                                          \
+     .bias = true,                                                                                 \
+     .init = COP_INIT_HE}
+#define POOL(kind_, kernel_, stride_)                                                              \
+    {.kind = kind_ "_pool2d", .kernel = kernel_, .stride = stride_}
 
 static const layer_case cases[] = {
     {"linear", LINEAR(5, true, COP_INIT_HE), FLAT(7)},
@@ -74,6 +84,19 @@ static const layer_case cases[] = {
     {"softmax", {.kind = "softmax"}, FLAT(17)},
     {"softmax-channels", {.kind = "softmax"}, IMAGE(5, 2, 3)},
     {"softmax-one", {.kind = "softmax"}, FLAT(1)},
+    {"conv2d", CONV(3, 3, 1, 0), IMAGE(2, 5, 6)},
+    {"conv2d-padding", CONV(2, 3, 1, 1), IMAGE(2, 4, 5)},
+    {"conv2d-stride", CONV(3, 3, 2, 1), IMAGE(2, 6, 5)},
+    {"conv2d-apart", CONV(2, 2, 3, 0), IMAGE(1, 9, 8)},
+    {"conv2d-point", CONV(5, 1, 1, 0), IMAGE(3, 3, 4)},
+    {"conv2d-around", CONV(2, 2, 1, 2), IMAGE(1, 1, 2)},
+    {"conv2d-whole", CONV(33, 4, 1, 0), IMAGE(2, 4, 4)},
+    {"conv2d-deep", CONV(2, 3, 2, 1), IMAGE(31, 3, 3)},
+    {"max_pool2d", POOL("max", 2, 0), IMAGE(3, 4, 6)},
+    {"max_pool2d-over", POOL("max", 3, 2), IMAGE(2, 7, 6)},
+    {"max_pool2d-apart", POOL("max", 1, 2), IMAGE(2, 4, 5)},
+    {"avg_pool2d", POOL("avg", 2, 0), IMAGE(3, 4, 6)},
+    {"avg_pool2d-over", POOL("avg", 3, 1), IMAGE(2, 5, 5)},
 };
 enum { CASES = sizeof cases / sizeof cases[0], COLUMNS = 9 };
 

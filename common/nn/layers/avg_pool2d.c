@@ -1,0 +1,37 @@
+/* avg_pool2d: each channel's mean in windows of kernel x kernel pixels, as PyTorch's nn.AvgPool2d.
+ */
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/pool.h"
+
+enum { KERNEL_MAX = 1024 };
+
+static cop_err avg_pool2d_shape(cop_layer *layer, cop_error *error) {
+    return cop_pool_shape(layer, KERNEL_MAX, error);
+}
+
+static void avg_pool2d_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                               float *y) {
+    const cop_pool pool = cop_pool_of(layer, c->ld);
+    c->kernels->avg_pool(&pool, x, y);
+}
+
+static void avg_pool2d_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                                const float *y, const float *dy, float *dx) {
+    (void)x, (void)y;
+    const cop_pool pool = cop_pool_of(layer, c->ld);
+    if (dx) c->kernels->avg_pool_backward(&pool, dy, dx);
+}
+
+/* Additions, and one division. */
+static double avg_pool2d_flop(const cop_layer *layer) {
+    const double window = (double)layer->spec.kernel * layer->spec.kernel;
+    return (double)cop_shape_size(&layer->out) * (window + 1);
+}
+
+const cop_layer_ops cop_layer_avg_pool2d = {
+    .kind = "avg_pool2d",
+    .shape = avg_pool2d_shape,
+    .forward = avg_pool2d_forward,
+    .backward = avg_pool2d_backward,
+    .flop = avg_pool2d_flop,
+};

@@ -1,0 +1,43 @@
+/* max_pool2d: each channel's largest value in windows of kernel x kernel pixels, as PyTorch's
+ * nn.MaxPool2d. The first of equal values wins. Training keeps the winner's number in its window,
+ * two bytes for each output; backward sums dy over the windows that a pixel won. */
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/pool.h"
+
+enum { KERNEL_MAX = 256 /* a winner's number has 16 bits */ };
+
+static cop_err max_pool2d_shape(cop_layer *layer, cop_error *error) {
+    return cop_pool_shape(layer, KERNEL_MAX, error);
+}
+
+static int64_t max_pool2d_mask_words(const cop_layer *layer, int ld) {
+    return cop_shape_size(&layer->out) * ld;
+}
+
+static void max_pool2d_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                               float *y) {
+    const cop_pool pool = cop_pool_of(layer, c->ld);
+    c->kernels->max_pool(&pool, x, y, c->mode == COP_MODE_TRAIN ? cop_layer_masks(layer, c) : NULL);
+}
+
+static void max_pool2d_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                                const float *y, const float *dy, float *dx) {
+    (void)x, (void)y;
+    const cop_pool pool = cop_pool_of(layer, c->ld);
+    if (dx) c->kernels->max_pool_backward(&pool, dy, cop_layer_masks(layer, c), dx);
+}
+
+/* Comparisons. */
+static double max_pool2d_flop(const cop_layer *layer) {
+    const double window = (double)layer->spec.kernel * layer->spec.kernel;
+    return (double)cop_shape_size(&layer->out) * (window - 1);
+}
+
+const cop_layer_ops cop_layer_max_pool2d = {
+    .kind = "max_pool2d",
+    .shape = max_pool2d_shape,
+    .mask_words = max_pool2d_mask_words,
+    .forward = max_pool2d_forward,
+    .backward = max_pool2d_backward,
+    .flop = max_pool2d_flop,
+};

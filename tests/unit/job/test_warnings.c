@@ -1,0 +1,81 @@
+/* Warnings about layers that are legal but of little use, and the errors about those that make no
+ * sense, as the users of a job file read them. LABELS: quick */
+#include "unit/job/fixture.h"
+
+static cop_err try_model(const char *model, const char *loss, const cop_data *data, cop_job **out,
+                         cop_error *error) {
+    char text[600];
+    snprintf(text, sizeof text,
+             "name: small\ndata: {source: synthetic-digits}\nmodel: [%s]\nloss: %s\n"
+             "train: {epochs: 1, batch: 30, shards: 4}\noptimizer: {sgd: {rate: 0.1}}\n",
+             model, loss);
+    return try_job(text, NULL, NULL, data, out, error);
+}
+
+static void assert_warning(const char *model, const char *loss, const char *expected) {
+    cop_job *job = NULL;
+    cop_error error = {0};
+    cop_str warnings = {0};
+    cop_data *data = small_data();
+    if (try_model(model, loss, data, &job, &error) != COP_OK) fail_msg("%s", error.text);
+    cop_job_warnings(job, &warnings);
+    assert_string_equal(cop_str_text(&warnings), expected);
+    cop_str_fini(&warnings);
+    cop_job_destroy(job);
+    cop_data_destroy(data);
+}
+
+static void assert_refused(const char *model, const char *expected) {
+    cop_job *job = NULL;
+    cop_error error = {0};
+    cop_data *data = small_data();
+    assert_int_equal(try_model(model, "cross_entropy", data, &job, &error), COP_ERR_INPUT);
+    assert_non_null(strstr(error.text, expected));
+    assert_null(job);
+    cop_data_destroy(data);
+}
+
+static void test_softmax_before_cross_entropy(void **state) {
+    (void)state;
+    assert_warning("{linear: {units: 10}}, softmax", "cross_entropy",
+                   "model[1] softmax: the loss cross_entropy takes logits and applies a softmax "
+                   "itself, so that the outputs are squashed twice and learn slowly: leave this "
+                   "layer out\n");
+}
+
+static void test_sigmoid_before_bce(void **state) {
+    (void)state;
+    assert_warning("{linear: {units: 10}}, sigmoid", "bce",
+                   "model[1] sigmoid: the loss bce takes logits and applies a sigmoid itself, so "
+                   "that the outputs are squashed twice and learn slowly: leave this layer out\n");
+}
+
+static void test_what_is_of_use_has_no_warning(void **state) {
+    (void)state;
+    assert_warning("{linear: {units: 10}}, sigmoid", "mse", "");
+    assert_warning("{linear: {units: 10}}, softmax", "mse", "");
+    assert_warning("{dropout: {p: 0.1}}, {linear: {units: 9}}, sigmoid, {alpha_dropout: {p: 0.1}}, "
+                   "{linear: {units: 10}}",
+                   "bce", "");
+}
+
+static void test_misplaced_layers_are_refused(void **state) {
+    (void)state;
+    assert_refused("{linear: {units: 10}}, {gaussian_dropout: {p: 0.5}}",
+                   "model[1] gaussian_dropout: it would drop outputs of the network, expected "
+                   "before the last layer with weights (model[0] linear)");
+    assert_refused("{linear: {units: 9}}, {spatial_dropout: {p: 0.5}}, {linear: {units: 10}}",
+                   "model[1] spatial_dropout: it drops channels of images, but its input is flat "
+                   "(9 values): expected channels x height x width, or dropout, which drops single "
+                   "units");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_softmax_before_cross_entropy),
+        cmocka_unit_test(test_sigmoid_before_bce),
+        cmocka_unit_test(test_what_is_of_use_has_no_warning),
+        cmocka_unit_test(test_misplaced_layers_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
