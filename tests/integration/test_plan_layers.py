@@ -1,0 +1,73 @@
+"""`coppice plan` on layers: what each does in training and in evaluation, warnings on standard error, misplaced layers refused with file and line."""
+
+import json
+import subprocess
+
+import pytest
+
+JOB = """name: plan
+data: {{source: synthetic-digits, samples: 1000}}
+model:
+{layers}
+loss: {loss}
+train: {{steps: 2, batch: 20, shards: 2}}
+optimizer: {{sgd: {{rate: 0.1}}}}
+"""
+
+
+@pytest.fixture
+def plan(program, tmp_path):
+    def call(layers, loss="cross_entropy"):
+        (tmp_path / "job.yaml").write_text(JOB.format(layers="\n".join(f"  - {layer}" for layer in layers), loss=loss))
+        return subprocess.run(
+            [program("coppice"), "plan", "job.yaml", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    return call
+
+
+def test_each_layer_says_what_it_does_in_either_mode(plan):
+    done = plan(
+        [
+            "gaussian_dropout: {p: 0.2, scope: shard}",
+            "linear: {units: 20}",
+            "selu",
+            "alpha_dropout: {p: 0.1}",
+            "linear: {units: 20}",
+            "gelu",
+            "dropout: {p: 0.5}",
+            "dropout: {p: 0.25, variant: classic}",
+            "linear: {units: 10}",
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    modes = {layer["kind"]: (layer["train"], layer["eval"]) for layer in json.loads(done.stdout)["layers"][:7]}
+    assert modes == {
+        "gaussian_dropout": ("x noise of mean 1, variance 0.25, per shard", "identity"),
+        "linear": ("-", "-"),
+        "selu": ("-", "-"),
+        "alpha_dropout": ("set 0.1 to selu's least per sample, rescale", "identity"),
+        "gelu": ("-", "-"),
+        "dropout": ("drop 0.5 per sample, x 2", "identity"),
+    }
+    classic = json.loads(done.stdout)["layers"][7]
+    assert (classic["train"], classic["eval"]) == ("drop 0.25 per sample", "x 0.75")
+
+
+def test_softmax_before_cross_entropy_is_a_warning(plan):
+    done = plan(["linear: {units: 10}", "softmax"])
+    assert done.returncode == 0
+    assert done.stderr.startswith("model[1] softmax: the loss cross_entropy takes logits")
+
+
+def test_misplaced_layers_are_refused(plan):
+    done = plan(["linear: {units: 10}", "alpha_dropout: {p: 0.5}"])
+    assert done.returncode == 2
+    assert "model[1] alpha_dropout: it would drop outputs of the network" in done.stderr
+    done = plan(["linear: {units: 5}", "spatial_dropout: {p: 0.5}", "linear: {units: 10}"])
+    assert done.returncode == 2
+    assert "model[1] spatial_dropout: it drops channels of images, but its input is flat (5 values)" in done.stderr
+    done = plan(["linear: {units: 5}", "leaky_relu: {slope: 2}", "linear: {units: 10}"])
+    assert done.returncode == 2
+    assert "slope" in done.stderr
