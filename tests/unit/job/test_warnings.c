@@ -50,6 +50,18 @@ static void test_sigmoid_before_bce(void **state) {
                    "that the outputs are squashed twice and learn slowly: leave this layer out\n");
 }
 
+static void test_units_dropped_on_feature_maps(void **state) {
+    (void)state;
+    assert_warning("{dropout: {p: 0.1}}, {conv2d: {channels: 2, kernel: 5, stride: 4}}, relu, "
+                   "{dropout: {p: 0.5}}, flatten, {dropout: {p: 0.5}}, {linear: {units: 10}}",
+                   "cross_entropy",
+                   "model[3] dropout: on feature maps it drops single pixels, which their "
+                   "neighbours give away: spatial_dropout drops whole maps\n");
+    assert_warning("{conv2d: {channels: 2, kernel: 5, stride: 4}}, {spatial_dropout: {p: 0.5}}, "
+                   "flatten, {linear: {units: 10}}",
+                   "cross_entropy", "");
+}
+
 static void test_what_is_of_use_has_no_warning(void **state) {
     (void)state;
     assert_warning("{linear: {units: 10}}, sigmoid", "mse", "");
@@ -74,6 +86,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_softmax_before_cross_entropy),
         cmocka_unit_test(test_sigmoid_before_bce),
+        cmocka_unit_test(test_units_dropped_on_feature_maps),
         cmocka_unit_test(test_what_is_of_use_has_no_warning),
         cmocka_unit_test(test_misplaced_layers_are_refused),
     };
