@@ -90,8 +90,9 @@ static cop_err check_field(const checker *c, const cop_proto *message, const cop
     size_t count = cop_reflect_count(message, field);
     COP_ASSERT(row != NULL);
     if (!count) return check_missing(c, field, row, p);
-    if (count > COP_LAYERS_MAX)
-        return fail(c, p, "%s has %zu items: expected 1 to %d", p->text, count, COP_LAYERS_MAX);
+    const size_t most = cop_fields_most(field);
+    if (count > most)
+        return fail(c, p, "%s has %zu items: expected 1 to %zu", p->text, count, most);
     for (size_t i = 0; i < count; i++) {
         cop_path at = field->label == PROTOBUF_C_LABEL_REPEATED ? cop_path_item(p, i) : *p;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE)

@@ -251,6 +251,10 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message) {
     return false;
 }
 
+size_t cop_fields_most(const ProtobufCFieldDescriptor *field) {
+    return field->type == PROTOBUF_C_TYPE_DOUBLE ? COP_STATISTICS_MAX : COP_LAYERS_MAX;
+}
+
 const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message) {
     if (strcmp(message->short_name, "DataFiles") != 0) return NULL;
     return protobuf_c_message_descriptor_get_field_by_name(message, "path");

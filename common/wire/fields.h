@@ -4,6 +4,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 typedef struct cop_field_row {
     const char *name; /* "Train.batch": message and field */
@@ -25,6 +26,8 @@ static inline bool cop_field_is_ranged(const cop_field_row *row) {
 }
 /* Exactly one field of this message is set (a one-key map in YAML). */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
+/* Most items of a list: layers, or figures of channels. */
+size_t cop_fields_most(const ProtobufCFieldDescriptor *field);
 /* The field that a bare text stands for (train: iris.csv), NULL: this message is always a map. */
 const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message);
 /* Of two fields that exclude each other (train.epochs and train.steps) the other one; NULL: the

@@ -120,7 +120,7 @@ static cop_err read_list(const cop_reader *r, const yaml_node_t *node, const cop
     const yaml_node_item_t *first = node->data.sequence.items.start;
     size_t count = (size_t)(node->data.sequence.items.top - first);
     size_t size = cop_reflect_size(field);
-    const size_t most = field->type == PROTOBUF_C_TYPE_DOUBLE ? COP_STATISTICS_MAX : COP_LAYERS_MAX;
+    const size_t most = cop_fields_most(field);
     if (count < 1 || count > most)
         return cop_reader_fail(r, node, "%s has %zu items: expected 1 to %zu", p->text, count,
                                most);

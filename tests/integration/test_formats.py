@@ -203,6 +203,17 @@ def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
     assert np.allclose(section["std"], flat[0][0].std(axis=0), rtol=1e-12)
 
 
+def test_flat_samples_may_have_1024_features_to_normalize(coppice, train, tmp_path):
+    random = np.random.RandomState(2)
+    for features in (1024, 1025):
+        np.savez(tmp_path / f"{features}.npz", images=random.rand(60, features).astype(np.float32), labels=np.arange(60) % 4)
+    data = "{source: npy, train: %d.npz, validation: 8, normalize: standard}"
+    assert "flat samples may have 1024 features then, these have 1025" in train(data % 1025, status=2)
+    digest = train(data % 1024, "--out", tmp_path / "run")
+    again = coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--json", "--quiet")  # pinned figures are read again
+    assert again["digest"] == digest
+
+
 @pytest.mark.parametrize("augment", ["{shift: 2}", "{flip: true}", "{crop: 3}", "{shift: 1, flip: true, crop: 2}"])
 def test_augmentation_is_the_same_for_any_pool(train, tmp_path, augment):
     plain = train(as_idx(tmp_path, pictures((3, 9, 8))))
