@@ -51,7 +51,7 @@ void cop_features_destroy(cop_features *f) {
 static void add_sample(cop_features *f, const float *values, size_t stride) {
     const int n = f->units;
     for (int u = 0; u < n; u++) {
-        const double v = values[(size_t)u * stride];
+        const double v = (double)values[(size_t)u * stride];
         if (f->samples == 0) f->shift[u] = v;
         f->zeros[u] += v == 0;
         f->total += v;
@@ -82,7 +82,8 @@ static double covariance(const cop_features *f, int u, int w) {
 void cop_features_get(const cop_features *f, cop_feature_figures *out) {
     const double count = (double)f->samples * f->units;
     double zeros = 0, dead = 0, sum = 0, pairs = 0;
-    *out = (cop_feature_figures){.samples = f->samples, .units = f->units, .correlation = NAN};
+    *out =
+        (cop_feature_figures){.samples = f->samples, .units = f->units, .correlation = (double)NAN};
     if (!f->samples) return;
     for (int u = 0; u < f->units; u++) {
         const double own = covariance(f, u, u);
