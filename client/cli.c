@@ -38,8 +38,11 @@ static const cli_command table[] = {
     {"workers", "", "List the workers of the pool", 0, 0, REMOTE, "coppice workers", cli_workers},
     {"drain", "WORKER", "Let a worker finish its shard and leave", 1, 1, REMOTE,
      "coppice drain desktop-7", cli_drain},
-    {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 1, 1, "data " REMOTE,
-     "coppice eval runs/mnist-dropout --data ~/mnist\ncoppice eval 3", cli_eval},
+    {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 1, 1,
+     "data ensemble average workers " REMOTE,
+     "coppice eval runs/mnist-dropout --data ~/mnist\ncoppice eval 3\n"
+     "coppice eval runs/mnist-dropout --data ~/mnist --ensemble 10,20,50 --average geometric",
+     cli_eval},
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},
     {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,

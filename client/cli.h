@@ -22,7 +22,8 @@
 
 /* Every option of every command; a command's row says which it takes. */
 typedef struct cli_options {
-    const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once;
+    const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
+        *ensemble, *average;
     const char *sets[CLI_SETS_MAX];
     int set_count;
     double timeout; /* seconds; default 10 */

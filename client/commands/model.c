@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/ensemble.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
@@ -156,20 +157,33 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     return e;
 }
 
-cop_err cli_eval(const cli_options *options, cop_error *error) {
-    if (cli_is_job(options->positional[0])) return eval_job(options, error);
+/* In this process: of a file, or of a job whose weights the coordinator hands over. */
+static cop_err eval_here(const cli_options *options, cop_error *error) {
     cli_model m;
     cop_data *data = NULL;
-    COP_TRY(cli_model_open(options->positional[0], &m, error));
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
+    if (cli_is_job(options->positional[0]))
+        COP_TRY(cli_model_fetch(options, &m, error));
+    else
+        COP_TRY(cli_model_open(options->positional[0], &m, error));
     cop_err e = cli_model_data(&m, options, &data, error);
-    if (!e) e = cli_evaluate(m.job, data, m.flat, &r, error);
-    r.on = (char *)(uintptr_t)"test";
-    r.digest = m.digest;
-    if (!e) e = print_eval(options, &r);
+    if (!e && (options->ensemble || options->average)) {
+        e = cli_ensemble(options, &m, data, error);
+    } else if (!e) {
+        e = cli_evaluate(m.job, data, m.flat, &r, error);
+        r.on = (char *)(uintptr_t)"test";
+        r.digest = m.digest;
+        if (!e) e = print_eval(options, &r);
+    }
     if (data) cop_data_destroy(data);
     cli_model_close(&m);
     return e;
+}
+
+cop_err cli_eval(const cli_options *options, cop_error *error) {
+    const bool joint = options->ensemble || options->average;
+    return cli_is_job(options->positional[0]) && !joint ? eval_job(options, error)
+                                                        : eval_here(options, error);
 }
 
 /* ---- export ---- */

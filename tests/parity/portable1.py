@@ -6,6 +6,7 @@ arithmetic without functions (uniform initialisation, order, masks) it is exact.
 import numpy as np
 
 INIT, ORDER, MASK, NOISE = 1, 2, 3, 4
+ENSEMBLE = 5
 
 
 def philox(counters, key):
@@ -81,9 +82,10 @@ def init_linear(seed, layer, units, inputs, kind="torch"):
     raise ValueError(kind)
 
 
-def kept(seed, shard, samples, layer, step, units, p, scope="sample"):
-    """Keep masks (D3) of samples 0 .. samples - 1 of a shard: bool (samples, units)."""
-    key = derive(seed, MASK, shard)
+def kept(seed, shard, samples, layer, step, units, p, scope="sample", purpose=MASK):
+    """Keep masks (D3) of samples 0 .. samples - 1 of a shard: bool (samples, units). With purpose ENSEMBLE, shard 0, and the member's number
+    for the step: of the samples of a whole part."""
+    key = derive(seed, purpose, shard)
     per_block = 128 if p == 0.5 else 8
     blocks = -(-units // per_block)
     counters = np.zeros((samples, blocks, 4), dtype=np.int64)

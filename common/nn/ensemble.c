@@ -1,0 +1,216 @@
+/* Averages of thinned networks and their figures. See ensemble.h. */
+#include "common/nn/ensemble.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/real.h"
+
+struct cop_ensemble {
+    cop_average average;
+    int classes, max_columns, columns;
+    uint32_t first, members;
+    const int32_t *labels;
+    double *sums;          /* [classes][columns]: of probabilities or their logarithms */
+    double *probabilities; /* [classes][columns] */
+    double *work;          /* [classes] */
+    uint32_t *votes;       /* [classes][columns] */
+};
+
+cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, cop_ensemble **out,
+                            cop_error *error) {
+    COP_ASSERT(classes > 0 && max_columns > 0);
+    const size_t cells = (size_t)classes * (size_t)max_columns;
+    cop_ensemble *e = cop_alloc(sizeof *e);
+    *out = NULL;
+    if (!e) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    e->average = average;
+    e->classes = classes;
+    e->max_columns = max_columns;
+    e->sums = cop_alloc_array(cells, sizeof *e->sums);
+    e->probabilities = cop_alloc_array(cells, sizeof *e->probabilities);
+    e->votes = cop_alloc_array(cells, sizeof *e->votes);
+    e->work = cop_alloc_array((size_t)classes, sizeof *e->work);
+    if (!e->sums || !e->probabilities || !e->votes || !e->work) {
+        cop_ensemble_destroy(e);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    *out = e;
+    return COP_OK;
+}
+
+void cop_ensemble_destroy(cop_ensemble *e) {
+    if (!e) return;
+    cop_free(e->sums);
+    cop_free(e->probabilities);
+    cop_free(e->votes);
+    cop_free(e->work);
+    cop_free(e);
+}
+
+void cop_ensemble_begin(cop_ensemble *e, int columns, const int32_t *labels, uint32_t first) {
+    COP_ASSERT(columns > 0 && columns <= e->max_columns);
+    const size_t cells = (size_t)e->classes * (size_t)columns;
+    memset(e->sums, 0, cells * sizeof *e->sums);
+    memset(e->votes, 0, cells * sizeof *e->votes);
+    e->columns = columns;
+    e->labels = labels;
+    e->first = first;
+    e->members = 0;
+}
+
+/* work[k] = ln softmax(z)[k] of one column; the class of the largest (the first of equals). */
+static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
+    int best = 0;
+    for (int k = 1; k < e->classes; k++)
+        if (z[(size_t)k * stride] > z[(size_t)best * stride]) best = k;
+    const double most = z[(size_t)best * stride];
+    double sum = 0;
+    for (int k = 0; k < e->classes; k++) {
+        e->work[k] = (double)z[(size_t)k * stride] - most;
+        sum += cop_exp(e->work[k]);
+    }
+    const double norm = cop_ln(sum);
+    for (int k = 0; k < e->classes; k++) e->work[k] -= norm;
+    return best;
+}
+
+void cop_ensemble_add(cop_ensemble *e, const float *logits, int ld) {
+    COP_ASSERT(e->columns > 0 && ld >= e->columns);
+    const size_t n = (size_t)e->columns;
+    for (size_t c = 0; c < n; c++) {
+        const int best = log_softmax(e, logits + c, (size_t)ld);
+        e->votes[(size_t)best * n + c]++;
+        for (size_t k = 0; k < (size_t)e->classes; k++)
+            e->sums[k * n + c] +=
+                e->average == COP_AVERAGE_GEOMETRIC ? e->work[k] : cop_exp(e->work[k]);
+    }
+    e->members++;
+}
+
+/* The geometric mean of one column, renormalised. */
+static void renormalise(cop_ensemble *e, size_t column) {
+    const size_t n = (size_t)e->columns;
+    double most = e->sums[column] / e->members, sum = 0;
+    for (size_t k = 1; k < (size_t)e->classes; k++) {
+        const double mean = e->sums[k * n + column] / e->members;
+        if (mean > most) most = mean;
+    }
+    for (size_t k = 0; k < (size_t)e->classes; k++) {
+        double *p = &e->probabilities[k * n + column];
+        *p = cop_exp(e->sums[k * n + column] / e->members - most);
+        sum += *p;
+    }
+    for (size_t k = 0; k < (size_t)e->classes; k++) e->probabilities[k * n + column] /= sum;
+}
+
+const double *cop_ensemble_probabilities(cop_ensemble *e) {
+    COP_ASSERT(e->members > 0);
+    const size_t n = (size_t)e->columns;
+    if (e->average == COP_AVERAGE_GEOMETRIC)
+        for (size_t c = 0; c < n; c++) renormalise(e, c);
+    else
+        for (size_t i = 0; i < n * (size_t)e->classes; i++)
+            e->probabilities[i] = e->sums[i] / e->members;
+    return e->probabilities;
+}
+
+/* Share of pairs of members with different classes. */
+static double disagreement(const cop_ensemble *e, size_t column) {
+    const double m = e->members;
+    double same = 0;
+    for (size_t k = 0; k < (size_t)e->classes; k++) {
+        const double votes = e->votes[k * (size_t)e->columns + column];
+        same += votes * (votes - 1);
+    }
+    return e->members > 1 ? 1 - same / (m * (m - 1)) : 0;
+}
+
+static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums *sums) {
+    const size_t n = (size_t)e->columns;
+    const int label = e->labels[column];
+    int best = 0;
+    double brier = 0;
+    for (int k = 0; k < e->classes; k++) {
+        const double p = e->probabilities[(size_t)k * n + column], off = p - (k == label);
+        if (p > e->probabilities[(size_t)best * n + column]) best = k;
+        brier += off * off;
+    }
+    const double p = e->probabilities[(size_t)best * n + column];
+    const double own = e->probabilities[(size_t)label * n + column];
+    const double least = 0x1p-1022; /* a probability that underflowed: -ln is 708, not infinite */
+    const double values[4] = {best != label, -cop_ln(own > least ? own : least), brier,
+                              disagreement(e, column)};
+    for (int i = 0; i < 4; i++) {
+        sums->value[i] += values[i];
+        sums->square[i] += values[i] * values[i];
+    }
+    int bin = (int)(p * COP_ENSEMBLE_BINS);
+    if (bin >= COP_ENSEMBLE_BINS) bin = COP_ENSEMBLE_BINS - 1;
+    const size_t group = (e->first + column) % COP_ENSEMBLE_GROUPS;
+    sums->bin[group][bin].count++;
+    sums->bin[group][bin].confidence += p;
+    sums->bin[group][bin].correct += best == label;
+    sums->samples++;
+}
+
+void cop_ensemble_score(cop_ensemble *e, cop_ensemble_sums *sums) {
+    cop_ensemble_probabilities(e);
+    for (int c = 0; c < e->columns; c++) score_column(e, (size_t)c, sums);
+}
+
+void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from) {
+    into->samples += from->samples;
+    for (int i = 0; i < 4; i++) {
+        into->value[i] += from->value[i];
+        into->square[i] += from->square[i];
+    }
+    for (int g = 0; g < COP_ENSEMBLE_GROUPS; g++)
+        for (int b = 0; b < COP_ENSEMBLE_BINS; b++) {
+            into->bin[g][b].count += from->bin[g][b].count;
+            into->bin[g][b].confidence += from->bin[g][b].confidence;
+            into->bin[g][b].correct += from->bin[g][b].correct;
+        }
+}
+
+/* ECE without the samples of group `without` (-1: with all). */
+static double calibration(const cop_ensemble_sums *s, int without) {
+    double gaps = 0, all = 0;
+    for (int b = 0; b < COP_ENSEMBLE_BINS; b++) {
+        double count = 0, confidence = 0, correct = 0;
+        for (int g = 0; g < COP_ENSEMBLE_GROUPS; g++) {
+            if (g == without) continue;
+            count += s->bin[g][b].count;
+            confidence += s->bin[g][b].confidence;
+            correct += s->bin[g][b].correct;
+        }
+        gaps += fabs(correct - confidence);
+        all += count;
+    }
+    return all > 0 ? gaps / all : 0;
+}
+
+/* The delete-one-group jackknife. */
+static double calibration_error(const cop_ensemble_sums *s) {
+    double value[COP_ENSEMBLE_GROUPS], mean = 0, sum = 0;
+    for (int g = 0; g < COP_ENSEMBLE_GROUPS; g++) mean += value[g] = calibration(s, g);
+    mean /= COP_ENSEMBLE_GROUPS;
+    for (int g = 0; g < COP_ENSEMBLE_GROUPS; g++) sum += (value[g] - mean) * (value[g] - mean);
+    return sqrt(sum * (COP_ENSEMBLE_GROUPS - 1) / COP_ENSEMBLE_GROUPS);
+}
+
+void cop_ensemble_get(const cop_ensemble_sums *s, cop_ensemble_figures *out) {
+    cop_ensemble_figure *const figures[4] = {&out->wrong, &out->nll, &out->brier,
+                                             &out->disagreement};
+    const double n = (double)s->samples;
+    memset(out, 0, sizeof *out);
+    out->samples = s->samples;
+    if (!s->samples) return;
+    for (int i = 0; i < 4; i++) {
+        const double mean = s->value[i] / n, variance = s->square[i] / n - mean * mean;
+        figures[i]->value = mean;
+        figures[i]->error = s->samples > 1 && variance > 0 ? sqrt(variance / (n - 1)) : 0;
+    }
+    out->ece = (cop_ensemble_figure){calibration(s, -1), calibration_error(s)};
+}
