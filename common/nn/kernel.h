@@ -284,7 +284,7 @@ typedef struct cop_kernels {
     void (*conv)(const cop_conv *conv, void *workspace);
     void (*conv_gradient)(const cop_conv_gradient *gradient, void *workspace);
     /* y = largest value of each window in row-major order, the first of equal ones; the first NaN
-     * wins. winners (or NULL) = its number in the window. */
+     * wins; -0 becomes +0. winners (or NULL) = its number in the window. */
     void (*max_pool)(const cop_pool *pool, const float *x, float *y, uint16_t *winners);
     /* dx = sum from +0 over the windows that have the pixel, in row-major order: dy where the pixel
      * won, else +0. */

@@ -206,29 +206,31 @@ static void test_conv_is_the_plain_loop(void **state) {
 static void test_largest_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };
-    static const float pixels[5][3][3] = {
+    static const float pixels[6][3][3] = {
         {{1, 2, 9}, {3, 0, 9}, {9, 9, 9}},
         {{4, 4, 9}, {4, 4, 9}, {9, 9, 9}},
         {{-3, -1, 9}, {-2, -1, 9}, {9, 9, 9}},
         {{5, NAN, 9}, {7, NAN, 9}, {9, 9, 9}},
         {{-INFINITY, -INFINITY, 9}, {-1e30f, -INFINITY, 9}, {9, 9, 9}},
+        {{-1, -0.0f, 9}, {0.0f, -2, 9}, {9, 9, 9}},
     };
-    static const uint16_t winner[5] = {2, 0, 1, 1, 2};
+    static const uint16_t winner[6] = {2, 0, 1, 1, 2, 1};
     for (const char *const *name = cop_kernels_names(); *name; name++) {
         const cop_kernels *kernels = cop_kernels_find(*name);
         if (!kernels) continue;
         float x[9 * LD] = {0}, y[LD], dy[LD], dx[9 * LD];
         uint16_t winners[LD];
         for (int i = 0; i < 9; i++)
-            for (int c = 0; c < 5; c++) x[i * LD + c] = pixels[c][i / 3][i % 3];
+            for (int c = 0; c < 6; c++) x[i * LD + c] = pixels[c][i / 3][i % 3];
         const cop_pool pool = {1, 3, 3, 1, 1, 2, 2, LD};
         kernels->max_pool(&pool, x, y, winners);
         for (int c = 0; c < LD; c++) dy[c] = (float)c + 1;
         kernels->max_pool_backward(&pool, dy, winners, dx);
-        for (int c = 0; c < 5; c++) {
+        for (int c = 0; c < 6; c++) {
             const int at = winner[c] / 2 * 3 + winner[c] % 2;
             assert_int_equal(winners[c], winner[c]);
             assert_true(y[c] == x[at * LD + c] || (c == 3 && isnan(y[c])));
+            assert_false(y[c] == 0 && signbit(y[c]));
             for (int i = 0; i < 9; i++) assert_true(dx[i * LD + c] == (i == at ? dy[c] : 0));
         }
     }
