@@ -56,6 +56,15 @@ def windows(size, kernel, stride, padding=0):
     return (size + 2 * padding - kernel) // stride + 1
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors so small are done before a second thread has woken up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Network:
     """A random list of layers: pools and convolutions, at the end a linear layer."""
 
