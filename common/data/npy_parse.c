@@ -150,6 +150,7 @@ cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *o
     h.at = (const char *)b + start;
     h.end = h.at + length;
     COP_TRY(read_dictionary(&h, error));
+    COP_ASSERT(out->size >= 1);
     const uint64_t room = size - start - length;
     out->data = b + start + length;
     out->count = 1;

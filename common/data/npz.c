@@ -104,6 +104,7 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
         return cop_fail(error, COP_ERR_INPUT, "%s: %.*s is packed by method %u: expected deflate",
                         a->path, (int)m->name_length, m->name, m->method);
     COP_TRY(find_bytes(a, m, &in, error));
+    COP_ASSERT(in != NULL);
     if (m->method == 0 ? m->size != m->packed : m->size > m->packed * DEFLATE_MOST)
         return damaged(a, "the sizes of an array contradict each other", error);
     char *bytes = cop_alloc_raw(m->size + 1);

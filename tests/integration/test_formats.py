@@ -176,6 +176,22 @@ def test_csv_by_header_by_number_and_npy_agree(train, tmp_path):
     assert len(train("{source: csv, train: train.csv, label: 2, validation: 20}")) == 64  # without a test part
 
 
+def test_inspect_takes_files_and_folders(coppice, tmp_path):
+    parts = pictures((3, 9, 8))
+    as_folder(tmp_path / "pets", parts, encoded)
+    seen = coppice("inspect", tmp_path / "pets", "--json", "-o", tmp_path / "sheet.png")
+    assert seen["shape"] == [3, 9, 8] and seen["type"] == "u8" and seen["classes"] == 4
+    assert [part["samples"] for part in seen["parts"]] == [70, 30]
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+    rows_of_csv([(x.reshape(len(x), -1)[:, :4], y % 2) for x, y in parts], tmp_path, ("a.csv",), header=False)
+    seen = coppice("inspect", tmp_path / "a.csv", "--json", status=0)
+    assert seen["shape"] == [4] and seen["type"] == "f32"
+    text = coppice("inspect", tmp_path / "a.csv").stdout
+    assert "train  70 samples\n" in text and "mean" not in text
+    (tmp_path / "a.csv").write_text("1,2\n3\n")
+    assert "a.csv:2: 1 field: expected 2" in coppice("inspect", tmp_path / "a.csv", status=2).stderr
+
+
 def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
     parts = pictures((3, 9, 8))
     data = as_idx(tmp_path, parts)[:-1] + ", validation: 14, normalize: standard}"
@@ -232,6 +248,22 @@ def test_submit_uploads_files_of_any_format(cluster, train, tmp_path):
     digest = train(data)
     status = pool.client("submit", tmp_path / "job.yaml", "--data", tmp_path, "--json", "--quiet")
     assert status["state"] == "COMPLETED" and status["digest"] == digest
+
+
+def test_a_coordinator_offers_what_stands_in_its_folder(cluster, train, tmp_path):
+    offered = tmp_path / "offered"
+    offered.mkdir()
+    parts = [(x.reshape(len(x), -1)[:, :3], y) for x, y in pictures()]
+    np.savez(offered / "flat.npz", images=parts[0][0], labels=parts[0][1])
+    as_folder(offered / "pets", pictures((3, 9, 8)), encoded)
+    pool = cluster("ipc", data=offered)
+    pool.worker("a")
+    for source in ("pets", "flat.npz"):
+        job = tmp_path / "job.yaml"
+        job.write_text(JOB.format(data=f"{{source: {source}, validation: 10}}"))
+        assert pool.client("submit", job, "--json", "--quiet")["state"] == "COMPLETED"
+    job.write_text(JOB.format(data="{source: ../offered/pets}"))
+    assert 'no data set "../offered/pets"' in pool.client("submit", job, "--quiet", status=2).stderr
 
 
 BAD_CSV = {

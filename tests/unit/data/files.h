@@ -42,9 +42,9 @@ static inline const char *file_path(const char *name) {
 static inline const char *file_put(const char *name, const void *bytes, size_t size) {
     const char *path = file_path(name);
     FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, size, f), size);
-    fclose(f);
+    size_t written = f ? fwrite(bytes, 1, size, f) : 0;
+    if (f) fclose(f);
+    assert_int_equal(written, size);
     return path;
 }
 
