@@ -62,6 +62,11 @@ static const cli_command table[] = {
      "coppice features runs/mnist-dropout\n"
      "coppice features runs/autoencoder --layer 0 -o features.png --columns 16",
      cli_features},
+    {"import", "FILE", "Take over weights that were trained elsewhere (safetensors)", 1, 1,
+     "spec output out data set json quiet help",
+     "coppice import torch.safetensors --spec job.yaml -o model.safetensors\n"
+     "coppice import torch.safetensors --spec job.yaml --data ~/mnist --out runs/tuned",
+     cli_import},
     {"replay", "JOB|RUN", "Compute a step again, and write all about one of its shards", 1, 1,
      "step shard output data " REMOTE,
      "coppice replay runs/mnist-dropout --step 1 -o step1.safetensors\n"

@@ -142,6 +142,7 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
 /* ---- commands/ ---- */
 cop_err cli_run(const cli_options *, cop_error *);
 cop_err cli_features(const cli_options *, cop_error *);
+cop_err cli_import(const cli_options *, cop_error *);
 cop_err cli_replay(const cli_options *, cop_error *);
 cop_err cli_plan(const cli_options *, cop_error *);
 cop_err cli_submit(const cli_options *, cop_error *);

@@ -45,6 +45,7 @@ static const option_row rows[] = {
     {"columns", "N", "columns of the sheet", 0, INTEGER, AT(columns), 1, 100},
     {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, INTEGER,
      AT(layer), 0, 100000},
+    {"spec", "JOB.yaml", "the job file of the network", 0, TEXT, AT(spec), 0, 0},
     {"ensemble", "K[,K...]", "average so many thinned networks; several numbers: a row of each", 0,
      TEXT, AT(ensemble), 0, 0},
     {"average", "NAME", "arithmetic (default), geometric; or weight-scaling, without --ensemble", 0,

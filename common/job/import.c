@@ -1,0 +1,118 @@
+/* Weights that others trained: tensors by name from any safetensors file, converted to f32. See
+ * job.h. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/bytes.h"
+#include "common/base/str.h"
+#include "common/job/internal.h"
+
+/* IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. Exact in f32. */
+static float from_f16(uint16_t h) {
+    const uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023;
+    uint32_t bits = sign;
+    float value;
+    if (exponent == 31)
+        bits |= 0x7f800000u | fraction << 13;
+    else if (exponent)
+        bits |= (exponent + 112) << 23 | fraction << 13;
+    memcpy(&value, &bits, sizeof value);
+    if (exponent || !fraction) return value;
+    return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f; /* subnormal */
+}
+
+static float from_bf16(uint16_t h) {
+    const uint32_t bits = (uint32_t)h << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void shape_text(const int64_t *dims, int rank, char *out, size_t size) {
+    int at = snprintf(out, size, "(");
+    for (int d = 0; d < rank && (size_t)at < size; d++)
+        at += snprintf(out + at, size - (size_t)at, "%s%lld", d ? ", " : "", (long long)dims[d]);
+    if ((size_t)at < size) snprintf(out + at, size - (size_t)at, ")");
+}
+
+static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, const char *path,
+                            cop_error *error) {
+    char found[160], wanted[80];
+    int64_t dims[4];
+    bool same = t->rank == p->rank;
+    for (int d = 0; d < p->rank; d++) {
+        dims[d] = p->dims[d];
+        same = same && t->dims[d] == dims[d];
+    }
+    if (!same) {
+        shape_text(t->dims, t->rank, found, sizeof found);
+        shape_text(dims, p->rank, wanted, sizeof wanted);
+        return cop_fail(error, COP_ERR_INPUT, "%s: tensor %s has the shape %s, the job says %s",
+                        path, p->name, found, wanted);
+    }
+    if (strcmp(t->dtype, "F32") != 0 && strcmp(t->dtype, "F16") != 0 &&
+        strcmp(t->dtype, "BF16") != 0)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: tensor %s is of type %s: expected F32, F16 or BF16", path, p->name,
+                        t->dtype);
+    return COP_OK;
+}
+
+static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const char *path,
+                       float *out, cop_error *error) {
+    const unsigned char *bytes = t->data;
+    const bool wide = strcmp(t->dtype, "F32") == 0, brain = strcmp(t->dtype, "BF16") == 0;
+    for (int64_t i = 0; i < p->count; i++) {
+        uint16_t half = 0;
+        if (wide)
+            memcpy(&out[i], bytes + 4 * i, 4);
+        else
+            memcpy(&half, bytes + 2 * i, 2);
+        if (!wide) out[i] = brain ? from_bf16(half) : from_f16(half);
+        if (!isfinite(out[i]))
+            return cop_fail(error, COP_ERR_INPUT, "%s: value %lld of tensor %s is %s", path,
+                            (long long)i, p->name, isnan(out[i]) ? "NaN" : "infinite");
+    }
+    return COP_OK;
+}
+
+static cop_err find_extra(const cop_job *job, const cop_safetensors *file, const char *path,
+                          cop_error *error) {
+    for (size_t i = 0; i < cop_safetensors_count(file); i++) {
+        const char *name = cop_safetensors_at(file, i)->name;
+        bool known = false;
+        for (int k = 0; k < cop_model_parameter_count(job->model) && !known; k++)
+            known = strcmp(cop_model_parameter(job->model, k)->name, name) == 0;
+        if (!known)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s: the job has no parameter for tensor %s (a layer's parameters are "
+                            "named by its number in the job file's list)",
+                            path, name);
+    }
+    return COP_OK;
+}
+
+static cop_err take_all(const cop_job *job, const cop_safetensors *file, const char *path,
+                        float *flat, cop_error *error) {
+    memset(flat, 0, (size_t)cop_model_floats(job->model) * sizeof *flat);
+    for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
+        const cop_parameter *p = cop_model_parameter(job->model, i);
+        const cop_tensor_entry *t = cop_safetensors_find(file, p->name);
+        if (!t)
+            return cop_fail(error, COP_ERR_INPUT, "%s has no tensor %s, which the job needs", path,
+                            p->name);
+        COP_TRY(check_tensor(p, t, path, error));
+        COP_TRY(convert(p, t, path, flat + p->offset, error));
+    }
+    return find_extra(job, file, path, error);
+}
+
+cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_error *error) {
+    cop_safetensors *file;
+    COP_TRY(cop_safetensors_open(path, &file, error));
+    cop_err e = take_all(job, file, path, flat, error);
+    cop_safetensors_close(file);
+    return e;
+}

@@ -1,0 +1,95 @@
+"""`coppice import`: a model made in PyTorch, in f32, f16 or bf16, is evaluated here as there, and trained on; what does not fit is refused."""
+
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+JOB = """name: imported
+seed: 5
+model:
+  - linear: {units: 30}
+  - tanh
+  - dropout: {p: 0.5}
+  - linear: {units: 10}
+train: {steps: 40, batch: 50}
+optimizer: {sgd: {rate: 0.1, momentum: 0.9}}
+"""
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(132, 30), torch.nn.Tanh(), torch.nn.Dropout(0.5), torch.nn.Linear(30, 10)).eval()
+
+
+def refuse(digits, file, *options):
+    program = shutil.which("coppice", path=os.environ.get("COPPICE_BIN"))
+    done = subprocess.run([program, "import", file, "--spec", digits.job(JOB), *options], capture_output=True, text=True, timeout=60, check=False,
+                          cwd=digits.folder)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
+    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
+    save_file(state, digits.folder / "torch.safetensors")
+    coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
+    taken = load_file(digits.folder / "m.safetensors")
+    for name, value in state.items():
+        assert torch.equal(taken[name], value.float()), name  # exact: f32 holds them all
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    x, y = torch.from_numpy(digits.inputs("test")), torch.from_numpy(digits.labels["test"])
+    with torch.no_grad():
+        logits = network(x)
+    told = coppice("eval", digits.folder / "m.safetensors", "--data", digits.folder, "--json")
+    assert told["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+    assert told["error"] == pytest.approx((logits.argmax(1) != y).double().mean().item(), abs=1e-9)
+
+
+def test_subnormal_halves_are_exact(coppice, digits, network):
+    state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
+    halves = np.arange(30, dtype=np.uint16) * 37 + 1  # subnormals, and on into normal numbers
+    halves[15:] |= 0x8000
+    state["0.bias"] = torch.from_numpy(halves.view(np.float16).copy())
+    save_file(state, digits.folder / "torch.safetensors")
+    coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
+    assert torch.equal(load_file(digits.folder / "m.safetensors")["0.bias"], state["0.bias"].float())
+
+
+def test_is_trained_on(coppice, digits, network):
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, digits.folder / "torch.safetensors")
+    job = digits.job(JOB)
+    first = coppice("import", digits.folder / "torch.safetensors", "--spec", job, "--out", digits.folder / "tuned", "--json")
+    assert coppice("digest", digits.folder / "tuned").split()[0] == first["digest"]
+    tuned = coppice("run", job, "--resume", digits.folder / "tuned", "--json", "--quiet")
+    fresh = coppice("run", job, "--out", digits.folder / "fresh", "--json", "--quiet")
+    assert tuned["steps"] == 40 and tuned["digest"] not in (first["digest"], fresh["digest"])
+    assert tuned["test_error"] < 0.5
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s.pop("3.bias"), "has no tensor 3.bias, which the job needs"),
+    (lambda s: s.update(extra=torch.zeros(3)), "no parameter for tensor extra"),
+    (lambda s: s.update({"0.weight": torch.zeros(132, 30)}), "tensor 0.weight has the shape (132, 30), the job says (30, 132)"),
+    (lambda s: s.update({"0.bias": torch.zeros(30, dtype=torch.float64)}), "tensor 0.bias is of type F64: expected F32, F16 or BF16"),
+    (lambda s: s["0.weight"].view(-1).__setitem__(33, float("nan")), "value 33 of tensor 0.weight is NaN"),
+    (lambda s: s["3.bias"].__setitem__(2, float("inf")), "value 2 of tensor 3.bias is infinite"),
+])
+def test_what_does_not_fit_is_refused(digits, network, change, words):
+    state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
+    change(state)
+    save_file(state, digits.folder / "torch.safetensors")
+    assert words in refuse(digits, "torch.safetensors", "-o", "m.safetensors", "--out", "run")
+    assert not (digits.folder / "m.safetensors").exists() and not (digits.folder / "run").exists()
+
+
+def test_no_safetensors_and_nothing_to_write(digits, network):
+    (digits.folder / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    assert "torn.safetensors" in refuse(digits, "torn.safetensors", "-o", "m.safetensors")
+    assert "-o FILE" in refuse(digits, "torn.safetensors")
