@@ -239,6 +239,13 @@ def test_augmentation_is_the_same_for_any_pool(train, tmp_path, augment):
     assert digest != train(data, "--set", "seed=4")
 
 
+def test_normalised_and_augmented_samples_are_the_same_on_every_instruction_set(coppice, train, tmp_path):
+    as_idx(tmp_path, pictures((3, 9, 8)))
+    digest = train((IDX % "")[:-1] + ", normalize: standard, augment: {shift: 1, flip: true, crop: 2}}")
+    plain = coppice("run", tmp_path / "job.yaml", "--json", "--quiet", COPPICE_ISA="baseline")
+    assert plain["isa"] == "baseline" and plain["digest"] == digest
+
+
 def test_submit_uploads_files_of_any_format(cluster, train, tmp_path):
     parts = pictures()
     pool = cluster("ipc")
