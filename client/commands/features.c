@@ -146,6 +146,7 @@ static cop_err measure(const cli_model *m, const cop_data *data, const cop_layer
     unsigned char digest[32];
     cop_pass *pass = NULL;
     int places;
+    COP_ASSERT(layer);
     if (layer->next && layer->next->ops->map) layer = layer->next;
     const int units = units_of(layer, &places);
     watcher w = {.layer = layer->index};

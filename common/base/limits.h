@@ -11,8 +11,9 @@
 #define COP_LEASE_SAMPLES_MAX 8192 /* samples in one lease */
 #define COP_EVAL_SLICE        1000 /* D10 */
 #define COP_CLASSES_MAX       65536
-#define COP_STATISTICS_MAX    1024 /* channels, or features of flat samples, of normalize: standard \
-                                    */
+#define COP_STATISTICS_MAX                                                                         \
+    1024 /* channels, or features of flat samples, of normalize: standard                          \
+          */
 #define COP_SAMPLES_MAX          0x7fffffffu
 #define COP_JOB_FILE_MAX         (1u << 20) /* bytes */
 #define COP_JOB_YAML_DEPTH_MAX   16

@@ -212,17 +212,34 @@ static void add_activations(record *d, const char *name, const cop_shape *shape,
     if (to) transpose(values, cop_shape_size(shape), c->columns, c->ld, to);
 }
 
+/* Factors of parameters: "mask.2" has those of 2.weight, "mask.2.bias" those of 2.bias. */
+static void add_parameter_masks(record *d, const cop_layer *layer, const cop_layer_context *c,
+                                const float *factors, int64_t values) {
+    const cop_parameter *own = c->parameters + layer->parameter_first;
+    for (int64_t at = 0; at < values; at += own->count, own++) {
+        char name[64];
+        const char *what = strchr(own->name, '.');
+        COP_ASSERT(what && values - at >= own->count);
+        snprintf(name, sizeof name, "mask.%d%s", layer->index, at == 0 ? "" : what);
+        float *to = add_tensor(d, name, c->columns, own->dims, own->rank);
+        if (to) transpose(factors + at * c->ld, own->count, c->columns, c->ld, to);
+    }
+}
+
 /* What the layer multiplied by; dropconnect has one weight matrix for each sample. */
 static void add_mask(record *d, const cop_layer *layer, const cop_layer_context *c) {
     char name[32];
-    const int64_t values = cop_shape_size(&layer->in);
+    const bool of_parameters = layer->ops->factor_count != NULL;
+    const int64_t values =
+        of_parameters ? layer->ops->factor_count(layer) : cop_shape_size(&layer->in);
     float *factors = cop_alloc_array((size_t)(values * c->ld), sizeof(float));
     d->failed = d->failed || !factors;
     snprintf(name, sizeof name, "mask.%d", layer->index);
-    if (factors) {
-        layer->ops->factors(layer, c, factors);
+    if (factors) layer->ops->factors(layer, c, factors);
+    if (factors && of_parameters)
+        add_parameter_masks(d, layer, c, factors, values);
+    else if (factors)
         add_activations(d, name, &layer->in, c, factors);
-    }
     cop_free(factors);
 }
 

@@ -85,6 +85,45 @@ typedef struct cop_mask_affine {
     int units, ld;
 } cop_mask_affine;
 
+/* Keep bits of a dropconnect layer for one sample (D3): unit o * in + i is weight (o, i), unit out
+ * * in + o is bias o; counter and lanes as in cop_mask_request. Bit i % 16 of word i / 16 of row o
+ * is weight (o, i); unused bits of a row's last word are 0. */
+typedef struct cop_dropconnect_fill {
+    int out, in;
+    uint32_t threshold, sample, layer, step;
+    cop_rng_key key;
+    uint32_t *stream;    /* scratch: cop_dropconnect_stream(units) bytes */
+    uint16_t *bits;      /* row 0 */
+    ptrdiff_t stride;    /* words from row to row */
+    uint16_t *bias_bits; /* (out + 15) / 16 words, or NULL: biases are not dropped */
+} cop_dropconnect_fill;
+static inline size_t cop_dropconnect_stream(int64_t units) {
+    return ((size_t)units / 2048 + 1) * 256 + 64;
+}
+
+/* Products with a weight matrix that differs from sample to sample: m is 1 or 0 by the keep bits,
+ * where it is 0 the sum stays as it is.
+ * forward: y[o][c] = sum over i of m w[o][i] x[c][i]: lane l of 16 is one chain of FMAs from +0
+ *     over i = l, l + 16 ..., the lanes are added 8, 4, 2, 1 pairwise, + 0.0f.
+ * down: dx[c][i] = sum over o of m w[o][i] dy[o][c]: o in blocks of 256, each one chain of FMAs,
+ *     blocks added in order, + 0.0f.
+ * weights: dw[o][i] = sum over c of m dy[o][c] x[c][i]: each segment (see cop_gemm) in blocks of
+ * 256 samples, the segments' values by D5's tree, + 0.0f. */
+typedef struct cop_dropconnect {
+    int out, in, words;   /* words: (in + 15) / 16 */
+    int columns, ld;      /* samples; the distance of rows of y and dy */
+    const uint16_t *bits; /* [out][ld][words]: row o of mask n */
+    const int32_t *masks; /* number of each sample's mask, below ld */
+    const float *w;       /* (out, in) */
+    const float *x;       /* (columns, words * 16), +0 behind a row's end */
+    float *y;             /* (out, ld); padding columns are left alone */
+    const float *dy;      /* (out, ld) */
+    float *dx;            /* (columns, words * 16) */
+    const int *segments;
+    int segment_count;
+    float *dw; /* (out, in) */
+} cop_dropconnect;
+
 /* A loss that is a mean over outputs, for `columns` samples. With labels, target t_j = [j = label],
  * and argmax (or NULL) = first index of the largest z; without, t = target[j][c].
  * squared error: sum += (z - t)^2 (FMA), dz = 2 (z - t) / outputs
@@ -295,6 +334,19 @@ typedef struct cop_kernels {
     /* dx = (sum from +0 of dy over the windows that have the pixel, in row-major order) / kernel^2
      */
     void (*avg_pool_backward)(const cop_pool *pool, const float *dy, float *dx);
+    void (*dropconnect_fill)(const cop_dropconnect_fill *fill);
+    void (*dropconnect_forward)(const cop_dropconnect *product);
+    void (*dropconnect_down)(const cop_dropconnect *product);
+    void (*dropconnect_weights)(const cop_dropconnect *product);
+    /* x (rows, ld) -> out (columns, width), +0 behind a row's end; width: a multiple of 16 from
+     * rows on */
+    void (*turn)(const float *x, int rows, int ld, int columns, int width, float *out);
+    /* x (columns, width) -> out (rows, ld); padding columns +0 */
+    void (*turn_back)(const float *x, int rows, int ld, int columns, int width, float *out);
+    /* y = deviation noise + mean (FMA); y may be any of them */
+    void (*spread)(const float *deviation, const float *noise, const float *mean, float *y,
+                   size_t count);
+    void (*root)(const float *x, float factor, float *y, size_t count); /* sqrt(x * factor) */
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names

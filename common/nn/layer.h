@@ -138,6 +138,9 @@ typedef struct cop_layer_ops {
     /* Mask layers, after a forward in train or mc mode: the factor that each element was multiplied
      * by (0 or a scale, or the noise), [values][ld] feature-major. */
     void (*factors)(const cop_layer *layer, const cop_layer_context *c, float *out);
+    /* Values per sample that `factors` gives; NULL: those of the input. A layer that drops its
+     * parameters gives theirs, in the order of its table. */
+    int64_t (*factor_count)(const cop_layer *layer);
     /* Does this layer do the work of the next one too, in eval mode? NULL: no. */
     bool (*absorbs_next)(const cop_layer *layer);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */

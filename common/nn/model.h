@@ -40,7 +40,7 @@ int64_t cop_model_floats(const cop_model *model);  /* length of the flat buffer,
 int64_t cop_model_weights(const cop_model *model); /* parameters without gaps */
 int cop_model_features(const cop_model *model);    /* values of one sample */
 const cop_input *cop_model_input(const cop_model *model);
-int cop_model_outputs(const cop_model *model);     /* of the last layer */
+int cop_model_outputs(const cop_model *model); /* of the last layer */
 cop_loss_kind cop_model_loss(const cop_model *model);
 double cop_model_smoothing(const cop_model *model);
 /* Are outputs compared with labels? If not, with the input: then no error of classes exists. */

@@ -11,6 +11,7 @@
     X(dropout)                                                                                     \
     X(flatten)                                                                                     \
     X(maxout)                                                                                      \
+    X(dropconnect)                                                                                 \
     X(spatial_dropout)                                                                             \
     X(gaussian_dropout)                                                                            \
     X(alpha_dropout)                                                                               \

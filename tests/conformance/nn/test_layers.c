@@ -24,6 +24,16 @@ typedef struct layer_case {
     {.kind = "linear", .units = units_, .bias = bias_, .init = init_}
 #define MAXOUT(units_, pieces_)                                                                    \
     {.kind = "maxout", .units = units_, .pieces = pieces_, .bias = true, .init = COP_INIT_HE}
+#define DROPCONNECT(units_, p_, scope_, variant_, drop_bias_)                                      \
+    {.kind = "dropconnect",                                                                        \
+     .units = units_,                                                                              \
+     .p = p_,                                                                                      \
+     .scope = scope_,                                                                              \
+     .variant = variant_,                                                                          \
+     .bias = true,                                                                                 \
+     .drop_bias = drop_bias_,                                                                      \
+     .init = COP_INIT_HE,                                                                          \
+     .inference = COP_INFERENCE_MEAN}
 #define DROPOUT(p_, scope_, variant_)                                                              \
     {.kind = "dropout", .p = p_, .scope = scope_, .variant = variant_}
 #define SPATIAL(p_, scope_, variant_)                                                              \
@@ -61,6 +71,17 @@ static const layer_case cases[] = {
     {"maxout-wide", MAXOUT(33, 5), FLAT(9)},
     {"maxout-one-piece", MAXOUT(3, 1), FLAT(4)},
     {"maxout-many-pieces", MAXOUT(2, 256), FLAT(3)},
+    {"dropconnect", DROPCONNECT(5, 0.5, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC, false), FLAT(16)},
+    {"dropconnect-odd", DROPCONNECT(7, 0.5, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED, true),
+     FLAT(13)},
+    {"dropconnect-wide", DROPCONNECT(18, 0.3, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED, false),
+     FLAT(70)},
+    {"dropconnect-deep", DROPCONNECT(3, 0.2, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC, true),
+     FLAT(309)},
+    {"dropconnect-shard", DROPCONNECT(6, 0.5, COP_SCOPE_SHARD, COP_VARIANT_CLASSIC, true),
+     FLAT(21)},
+    {"dropconnect-none", DROPCONNECT(4, 0, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED, true), FLAT(9)},
+    {"dropconnect-one", DROPCONNECT(1, 0.5, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC, false), FLAT(1)},
     {"spatial_dropout", SPATIAL(0.5, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED), IMAGE(5, 2, 3)},
     {"spatial_dropout-classic", SPATIAL(0.3, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC),
      IMAGE(9, 1, 2)},

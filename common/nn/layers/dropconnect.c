@@ -1,0 +1,428 @@
+/* dropconnect: a linear layer whose every weight is dropped with probability p, for each sample
+ * anew (Wan, Zeiler, Zhang, LeCun, Fergus, "Regularization of neural networks using DropConnect",
+ * ICML 2013, sections 3 and 4).
+ *
+ *              train, mc                     eval, inference mean      eval, inference moments
+ * classic      y = (M * W) x + b             y = (1 - p) W x + b       u ~ N((1 - p) W x + b,
+ *                                                                          p (1 - p) W^2 x^2)
+ * inverted     y = (M * W) x / (1 - p) + b   y = W x + b               u ~ N(W x + b,
+ *                                                                          p / (1 - p) W^2 x^2)
+ *
+ * (squares element by element). With `drop_bias` b is one more weight, of an input that is 1. For
+ * `moments` the element-wise layer behind it is applied to each of `draws` normal u, and the mean
+ * over them is the output of both: the next layer is absorbed.
+ *
+ * Masks (D3): unit o * in + i is weight (o, i), unit out * in + o bias o; with scope `shard` the
+ * samples of a shard share one. They are kept as bits from forward to backward: [out][mask][words],
+ * then the biases' [mask][words]. Draw d of output o is noise unit o with d in place of the step.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/base/limits.h"
+#include "common/nn/layers/init.h"
+#include "common/nn/layers/kinds.h"
+#include "common/nn/layers/masks.h"
+
+enum { SQUARES = 1 << 16 /* squared weights at once */ };
+
+static cop_err check_next(const cop_layer *layer, cop_error *error) {
+    if (layer->spec.inference == COP_INFERENCE_MEAN) return COP_OK;
+    if (layer->spec.inference != COP_INFERENCE_MOMENTS)
+        return cop_fail(error, COP_ERR_INPUT, "inference is not known, expected moments or mean");
+    if (layer->spec.draws < 1)
+        return cop_fail(error, COP_ERR_INPUT, "draws is %d, expected at least 1",
+                        (int)layer->spec.draws);
+    if (layer->next && layer->next->ops->map) return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "inference moments averages an element-wise layer (relu, sigmoid ...) right "
+                    "behind it, found %s: put one there, or say inference: mean",
+                    layer->next ? layer->next->ops->kind : "none");
+}
+
+static cop_err dropconnect_shape(cop_layer *layer, cop_error *error) {
+    const cop_layer_spec *spec = &layer->spec;
+    if (layer->in.rank != 1) {
+        char shape[64];
+        return cop_fail(error, COP_ERR_INPUT,
+                        "its input is %s, expected a flat one: put flatten: {} before it",
+                        cop_shape_format(&layer->in, shape));
+    }
+    if (spec->units < 1 || spec->units > (int32_t)COP_UNITS_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "units is %d, expected 1 to %d", (int)spec->units,
+                        (int)COP_UNITS_MAX);
+    if (!(spec->max_norm >= 0) || isinf(spec->max_norm))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "max_norm is %g, expected a number above 0 (or none, for no limit)",
+                        spec->max_norm);
+    if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
+        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+    COP_TRY(cop_masks_shape(layer, error));
+    COP_TRY(check_next(layer, error));
+    layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};
+    return COP_OK;
+}
+
+static int dropconnect_parameters(const cop_layer *layer, cop_parameter out[4]) {
+    const int32_t units = layer->spec.units, in = layer->in.dims[0];
+    out[0] = (cop_parameter){
+        .name = "weight",
+        .rank = 2,
+        .dims = {units, in},
+        .rows = units,
+        .cols = in,
+        .max_norm = layer->spec.max_norm,
+    };
+    if (!layer->spec.bias) return 1;
+    out[1] = (cop_parameter){.name = "bias", .rank = 1, .dims = {units}, .rows = 1, .cols = units};
+    return 2;
+}
+
+static void dropconnect_init(const cop_layer *layer, uint64_t seed, const cop_parameter *parameters,
+                             float *flat) {
+    const int64_t in = layer->in.dims[0], units = layer->spec.units;
+    const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
+    cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
+    if (!layer->spec.bias) return;
+    const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
+    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, units);
+}
+
+static bool drops_bias(const cop_layer *layer) {
+    return layer->spec.bias && layer->spec.drop_bias;
+}
+
+static int words_of(int count) {
+    return (count + 15) / 16;
+}
+
+static int64_t dropconnect_mask_words(const cop_layer *layer, int ld) {
+    const int64_t weights = (int64_t)layer->spec.units * words_of(layer->in.dims[0]);
+    return ld * (weights + (drops_bias(layer) ? words_of(layer->spec.units) : 0));
+}
+
+static int64_t unit_count(const cop_layer *layer) {
+    return (int64_t)layer->spec.units * layer->in.dims[0] +
+           (drops_bias(layer) ? layer->spec.units : 0);
+}
+
+/* The scratch memory, as training and evaluation use it. */
+typedef struct workspace {
+    int32_t *masks;                              /* [ld] */
+    uint32_t *stream;                            /* keep bits of one sample */
+    float *x, *dx;                               /* (columns, words * 16) */
+    float *dz;                                   /* (out, ld) */
+    float *mean, *deviation, *noise, *x_squares; /* (out, ld), but x_squares (in, ld) */
+    float *w_squares, *b_squares;                /* of some rows */
+    size_t bytes;
+} workspace;
+
+static void *carve(char *base, size_t *used, size_t bytes) {
+    void *piece = base ? base + *used : NULL;
+    *used += cop_align_up(bytes, 64);
+    return piece;
+}
+
+static int square_rows(const cop_layer *layer) {
+    const int rows = SQUARES / layer->in.dims[0];
+    return rows < 1 ? 1 : rows < layer->spec.units ? rows : layer->spec.units;
+}
+
+static workspace lay_out(const cop_layer *layer, int ld, void *scratch) {
+    workspace w = {0};
+    const size_t in = (size_t)layer->in.dims[0], out = (size_t)layer->spec.units;
+    const size_t columns = (size_t)ld, row = (size_t)words_of((int)in) * 16;
+    size_t train = 0, eval = 0;
+    w.masks = carve(scratch, &train, columns * sizeof *w.masks);
+    w.stream = carve(scratch, &train, cop_dropconnect_stream(unit_count(layer)));
+    w.x = carve(scratch, &train, columns * row * sizeof(float));
+    w.dx = carve(scratch, &train, columns * row * sizeof(float));
+    w.dz = carve(scratch, &train, columns * out * sizeof(float));
+    if (layer->spec.inference == COP_INFERENCE_MOMENTS) {
+        const size_t rows = (size_t)square_rows(layer);
+        w.mean = carve(scratch, &eval, columns * out * sizeof(float));
+        w.deviation = carve(scratch, &eval, columns * out * sizeof(float));
+        w.noise = carve(scratch, &eval, columns * out * sizeof(float));
+        w.x_squares = carve(scratch, &eval, columns * in * sizeof(float));
+        w.w_squares = carve(scratch, &eval, rows * in * sizeof(float));
+        w.b_squares = carve(scratch, &eval, rows * sizeof(float));
+    }
+    w.bytes = train > eval ? train : eval;
+    return w;
+}
+
+static size_t dropconnect_scratch(const cop_layer *layer, int ld) {
+    return lay_out(layer, ld, NULL).bytes;
+}
+
+static const float *weights_of(const cop_layer *layer, const cop_layer_context *c, int index) {
+    if (index > 0 && !layer->spec.bias) return NULL;
+    return c->weights + c->parameters[layer->parameter_first + index].offset;
+}
+
+/* Gives each column the number of its mask: neighbours of one shard share one with scope `shard`.
+ */
+static void number_masks(const cop_layer *layer, const cop_layer_context *c, int32_t *masks) {
+    const uint32_t *samples = cop_masks_samples(layer, c);
+    int32_t number = -1;
+    for (int i = 0; i < c->columns; i++) {
+        const bool same = i > 0 && samples[i] == samples[i - 1] &&
+                          memcmp(&c->mask_keys[i], &c->mask_keys[i - 1], sizeof *c->mask_keys) == 0;
+        if (!same) number++;
+        masks[i] = number;
+    }
+}
+
+/* The biases' keep bits of mask n. */
+static uint16_t *bias_bits(const cop_layer *layer, const cop_layer_context *c, int n) {
+    if (!drops_bias(layer)) return NULL;
+    const int64_t weights = (int64_t)c->ld * layer->spec.units * words_of(layer->in.dims[0]);
+    return cop_layer_masks(layer, c) + weights + (int64_t)n * words_of(layer->spec.units);
+}
+
+static void draw_masks(const cop_layer *layer, const cop_layer_context *c, const workspace *w) {
+    const uint32_t *samples = cop_masks_samples(layer, c);
+    const int words = words_of(layer->in.dims[0]);
+    for (int i = 0; i < c->columns; i++) {
+        if (i > 0 && w->masks[i] == w->masks[i - 1]) continue;
+        const cop_dropconnect_fill fill = {
+            .out = layer->spec.units,
+            .in = layer->in.dims[0],
+            .threshold = cop_rng_drop_threshold(layer->spec.p),
+            .sample = samples[i],
+            .layer = (uint32_t)layer->index,
+            .step = c->step,
+            .key = c->mask_keys[i],
+            .stream = w->stream,
+            .bits = cop_layer_masks(layer, c) + (ptrdiff_t)w->masks[i] * words,
+            .stride = (ptrdiff_t)c->ld * words,
+            .bias_bits = bias_bits(layer, c, w->masks[i]),
+        };
+        c->kernels->dropconnect_fill(&fill);
+    }
+}
+
+static cop_dropconnect product_of(const cop_layer *layer, const cop_layer_context *c,
+                                  const workspace *w) {
+    return (cop_dropconnect){
+        .out = layer->spec.units,
+        .in = layer->in.dims[0],
+        .words = words_of(layer->in.dims[0]),
+        .columns = c->columns,
+        .ld = c->ld,
+        .bits = cop_layer_masks(layer, c),
+        .masks = w->masks,
+        .w = weights_of(layer, c, 0),
+        .x = w->x,
+    };
+}
+
+static bool is_kept(const uint16_t *bits, int unit) {
+    return bits[unit / 16] >> (unit % 16) & 1;
+}
+
+/* y = scale (y + m b) with drop_bias, else scale y + b; `w` NULL: every bias is kept. Padding
+ * columns +0. */
+static void finish(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
+                   float scale, float *y) {
+    const float *bias = weights_of(layer, c, 1);
+    const bool dropped = drops_bias(layer);
+    for (int o = 0; o < layer->spec.units; o++, y += c->ld) {
+        const float b = bias ? bias[o] : 0.0f;
+        for (int i = 0; i < c->columns; i++) {
+            const bool kept = !dropped || !w || is_kept(bias_bits(layer, c, w->masks[i]), o);
+            y[i] = dropped ? (y[i] + (kept ? b : 0.0f)) * scale : y[i] * scale + b;
+        }
+        for (int i = c->columns; i < c->ld; i++) y[i] = 0.0f;
+    }
+}
+
+static void forward_mean(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                         float *y) {
+    const cop_gemm product = {
+        .m = layer->spec.units,
+        .n = c->ld,
+        .k = layer->in.dims[0],
+        .a = weights_of(layer, c, 0), /* (units, in) */
+        .a_row = layer->in.dims[0],
+        .a_col = 1,
+        .b = x, /* (in, ld) */
+        .b_row = c->ld,
+        .b_col = 1,
+        .c = y, /* (units, ld) */
+        .ldc = c->ld,
+    };
+    c->gemm(c->kernels, &product, c->workspace);
+    const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;
+    finish(layer, c, NULL, classic ? (float)(1.0 - layer->spec.p) : 1.0f, y);
+}
+
+/* Deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), b^2 with drop_bias alone. */
+static void find_deviation(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
+                           const float *x) {
+    const int in = layer->in.dims[0], units = layer->spec.units, step = square_rows(layer);
+    const float *weights = weights_of(layer, c, 0), *bias = weights_of(layer, c, 1);
+    const double p = layer->spec.p;
+    const double factor = layer->spec.variant == COP_VARIANT_CLASSIC ? p * (1 - p) : p / (1 - p);
+    c->kernels->multiply(x, x, w->x_squares, (size_t)in * (size_t)c->ld);
+    for (int o = 0; o < units; o += step) {
+        const int rows = units - o < step ? units - o : step;
+        const float *own = weights + (ptrdiff_t)o * in;
+        c->kernels->multiply(own, own, w->w_squares, (size_t)rows * (size_t)in);
+        if (drops_bias(layer)) c->kernels->multiply(bias + o, bias + o, w->b_squares, (size_t)rows);
+        const cop_gemm product = {
+            .m = rows,
+            .n = c->ld,
+            .k = in,
+            .a = w->w_squares, /* (rows, in) */
+            .a_row = in,
+            .a_col = 1,
+            .b = w->x_squares, /* (in, ld) */
+            .b_row = c->ld,
+            .b_col = 1,
+            .c = w->deviation + (ptrdiff_t)o * c->ld,
+            .ldc = c->ld,
+            .bias = drops_bias(layer) ? w->b_squares : NULL,
+        };
+        c->gemm(c->kernels, &product, c->workspace);
+    }
+    c->kernels->root(w->deviation, (float)factor, w->deviation, (size_t)units * (size_t)c->ld);
+}
+
+static void forward_moments(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                            float *y) {
+    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const int units = layer->spec.units;
+    const size_t count = (size_t)units * (size_t)c->ld;
+    static const int16_t ops[] = {0, 1, -1};
+    const cop_tree pair = {.count = 2, .op_count = 3, .ops = ops};
+    forward_mean(layer, c, x, w.mean);
+    find_deviation(layer, c, &w, x);
+    for (int d = 0; d < layer->spec.draws; d++) {
+        const cop_noise_request request = {
+            .units = units,
+            .ld = c->ld,
+            .mean = 0,
+            .deviation = 1,
+            .keys = c->noise_keys,
+            .samples = c->samples,
+            .layer = (uint32_t)layer->index,
+            .step = (uint32_t)d,
+            .noise = w.noise,
+        };
+        c->kernels->noise_fill(&request);
+        c->kernels->spread(w.deviation, w.noise, w.mean, w.noise, count);
+        layer->next->ops->map(layer->next, c->kernels, w.noise, w.noise, count);
+        const float *const both[] = {y, w.noise};
+        if (d == 0)
+            memcpy(y, w.noise, count * sizeof *y);
+        else
+            c->kernels->tree_sum(both, &pair, y, count);
+    }
+    c->kernels->scale(y, (float)(1.0 / layer->spec.draws), y, count);
+}
+
+static bool dropconnect_absorbs_next(const cop_layer *layer) {
+    return layer->spec.inference == COP_INFERENCE_MOMENTS && layer->spec.p > 0;
+}
+
+static void dropconnect_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                                float *y) {
+    if (c->mode == COP_MODE_EVAL && dropconnect_absorbs_next(layer)) {
+        forward_moments(layer, c, x, y);
+        return;
+    }
+    if (c->mode == COP_MODE_EVAL) {
+        forward_mean(layer, c, x, y);
+        return;
+    }
+    const workspace w = lay_out(layer, c->ld, c->scratch);
+    number_masks(layer, c, w.masks);
+    draw_masks(layer, c, &w);
+    cop_dropconnect product = product_of(layer, c, &w);
+    c->kernels->turn(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    product.y = y;
+    c->kernels->dropconnect_forward(&product);
+    finish(layer, c, &w, cop_masks_scale(layer), y);
+}
+
+/* db: sums of dy, or of the masked, scaled dy with drop_bias (which overwrites dz). */
+static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
+                          const float *dy) {
+    const float *sums = dy;
+    if (drops_bias(layer)) {
+        for (int o = 0; o < layer->spec.units; o++)
+            for (int i = 0; i < c->columns; i++) {
+                float *z = &w->dz[(ptrdiff_t)o * c->ld + i];
+                *z = is_kept(bias_bits(layer, c, w->masks[i]), o)
+                         ? dy[(ptrdiff_t)o * c->ld + i] * cop_masks_scale(layer)
+                         : 0.0f;
+            }
+        sums = w->dz;
+    }
+    c->kernels->row_sums(sums, layer->spec.units, c->ld, c->segments, c->segment_count,
+                         c->gradients + c->parameters[layer->parameter_first + 1].offset);
+}
+
+static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                                 const float *y, const float *dy, float *dx) {
+    (void)y;
+    const workspace w = lay_out(layer, c->ld, c->scratch);
+    number_masks(layer, c, w.masks);
+    cop_dropconnect product = product_of(layer, c, &w);
+    c->kernels->turn(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    c->kernels->scale(dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
+    product.dy = w.dz;
+    product.segments = c->segments;
+    product.segment_count = c->segment_count;
+    product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
+    c->kernels->dropconnect_weights(&product);
+    if (dx) {
+        product.dx = w.dx;
+        c->kernels->dropconnect_down(&product);
+        c->kernels->turn_back(w.dx, product.in, c->ld, c->columns, product.words * 16, dx);
+    }
+    if (layer->spec.bias) bias_gradient(layer, c, &w, dy);
+}
+
+/* Of each weight, then with drop_bias of each bias. */
+static void dropconnect_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
+    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const int in = layer->in.dims[0], words = words_of(in), units = layer->spec.units;
+    const float scale = cop_masks_scale(layer);
+    number_masks(layer, c, w.masks);
+    memset(out, 0, (size_t)unit_count(layer) * (size_t)c->ld * sizeof *out);
+    for (int n = 0; n < c->columns; n++) {
+        const uint16_t *bits = cop_layer_masks(layer, c) + (ptrdiff_t)w.masks[n] * words;
+        const uint16_t *of_bias = bias_bits(layer, c, w.masks[n]);
+        for (int o = 0; o < units; o++, bits += (ptrdiff_t)c->ld * words)
+            for (int i = 0; i < in; i++)
+                if (is_kept(bits, i)) out[((ptrdiff_t)o * in + i) * c->ld + n] = scale;
+        for (int o = 0; of_bias && o < units; o++)
+            if (is_kept(of_bias, o)) out[((ptrdiff_t)units * in + o) * c->ld + n] = scale;
+    }
+}
+
+static double dropconnect_flop(const cop_layer *layer) {
+    const double units = layer->spec.units;
+    return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
+}
+
+const cop_layer_ops cop_layer_dropconnect = {
+    .kind = "dropconnect",
+    .shape = dropconnect_shape,
+    .parameters = dropconnect_parameters,
+    .init = dropconnect_init,
+    .mask_words = dropconnect_mask_words,
+    .scratch = dropconnect_scratch,
+    .forward = dropconnect_forward,
+    .backward = dropconnect_backward,
+    .factors = dropconnect_factors,
+    .factor_count = unit_count,
+    .absorbs_next = dropconnect_absorbs_next,
+    .flop = dropconnect_flop,
+    .reads = COP_READS_INPUT,
+    .drops = true,
+    .wants_flat = true,
+};
