@@ -23,11 +23,26 @@ static void describe_drops(const cop_layer_spec *s, char train[96], char eval[96
     }
 }
 
+static void describe_dropconnect(const cop_layer_spec *s, char train[96], char eval[96]) {
+    const char *scope = s->scope == COP_SCOPE_SHARD ? "shard" : "sample";
+    const bool classic = s->variant == COP_VARIANT_CLASSIC;
+    const char *what = s->bias && s->drop_bias ? "weights, biases" : "weights";
+    char factor[32];
+    snprintf(factor, sizeof factor, ", x %.4g", classic ? 1 - s->p : 1 / (1 - s->p));
+    snprintf(train, 96, "drop %.3g of the %s per %s%s", s->p, what, scope, classic ? "" : factor);
+    if (s->inference == COP_INFERENCE_MOMENTS && s->p > 0)
+        snprintf(eval, 96, "next layer's mean over %d draws", (int)s->draws);
+    else
+        snprintf(eval, 96, "mean of the weights%s", classic ? factor : "");
+}
+
 /* What a layer does in the two modes, for people; "-": what its kind does, in both. */
 static void describe_modes(const cop_layer *layer, char train[96], char eval[96]) {
     snprintf(train, 96, "-");
     snprintf(eval, 96, "-");
-    if (layer->ops->drops && strstr(layer->spec.kind, "dropout"))
+    if (strcmp(layer->spec.kind, "dropconnect") == 0)
+        describe_dropconnect(&layer->spec, train, eval);
+    else if (layer->ops->drops)
         describe_drops(&layer->spec, train, eval);
 }
 

@@ -27,6 +27,8 @@ KINDS = {
     "gaussian_dropout": {"model": "gaussian_dropout: {p: 0.2}, linear: {units: 21}, relu, gaussian_dropout: {p: 0.5, scope: shard}, linear: {units: 5}"},
     "alpha_dropout": {"model": "linear: {units: 23}, selu, alpha_dropout: {p: 0.1}, linear: {units: 5}"},
     "maxout": {"model": "dropout: {p: 0.2}, maxout: {units: 19, pieces: 3, max_norm: 1.5}, dropout, linear: {units: 5}"},
+    "dropconnect": {"model": "linear: {units: 33}, relu, dropconnect: {units: 29, draws: 20, drop_bias: true}, tanh, linear: {units: 5}"},
+    "dropconnect-mean": {"model": "dropconnect: {units: 21, p: 0.3, inference: mean, variant: inverted, scope: shard}, relu, linear: {units: 5}"},
     "activations": {"model": "linear: {units: 20}, sigmoid, linear: {units: 20}, tanh, linear: {units: 20}, leaky_relu: {slope: 0.1}, linear: {units: 20}, gelu, linear: {units: 5}"},
     "softmax": {"model": "linear: {units: 20}, softmax, linear: {units: 5}"},
     "smoothing": {"loss": "{cross_entropy: {smoothing: 0.1}}"},
@@ -89,7 +91,7 @@ def test_killed_worker_changes_no_bit(cluster, coppice, kind_job):
     pool = cluster("ipc")
     victim = pool.worker("victim")
     pool.worker("other")
-    jobs = {name: kind_job(name, steps=60) for name in ("conv2d", "maxout", "gaussian_dropout", "adam")}
+    jobs = {name: kind_job(name, steps=60) for name in ("conv2d", "dropconnect", "maxout", "gaussian_dropout", "adam")}
     for job in jobs.values():
         pool.client("submit", job, "--data", job.parent, "--no-wait")
     pool.wait_step(10)

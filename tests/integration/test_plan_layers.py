@@ -55,6 +55,17 @@ def test_each_layer_says_what_it_does_in_either_mode(plan):
     assert (classic["train"], classic["eval"]) == ("drop 0.25 per sample", "x 0.75")
 
 
+def test_dropconnect_says_how_it_evaluates(plan):
+    done = plan(["dropconnect: {units: 30}", "relu", "dropconnect: {units: 10, p: 0.2, drop_bias: true, inference: mean, variant: inverted}"])
+    assert done.returncode == 0, done.stderr
+    first, _, last = json.loads(done.stdout)["layers"]
+    assert (first["train"], first["eval"]) == ("drop 0.5 of the weights per sample", "next layer's mean over 1000 draws")
+    assert (last["train"], last["eval"]) == ("drop 0.2 of the weights, biases per sample, x 1.25", "mean of the weights")
+    done = plan(["linear: {units: 30}", "dropconnect: {units: 10}"])
+    assert done.returncode == 2
+    assert "model[1] dropconnect: inference moments averages an element-wise layer (relu, sigmoid ...) right behind it, found none" in done.stderr
+
+
 def test_softmax_before_cross_entropy_is_a_warning(plan):
     done = plan(["linear: {units: 10}", "softmax"])
     assert done.returncode == 0
