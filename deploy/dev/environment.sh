@@ -9,6 +9,7 @@
 BASE_IMAGE=${COPPICE_BASE_IMAGE:-debian:trixie-slim}
 IMAGE_PREFIX=${COPPICE_IMAGE_PREFIX:-coppice-dev}
 DOCKERFILE=$ROOT/deploy/dev/Dockerfile
+ENGINE_SOCKET=/var/run/docker.sock
 
 note() { printf 'dev: %s\n' "$*" >&2; }
 die() {
@@ -35,16 +36,16 @@ native_has_nng() {
 native_has() {
     local tools=(cc cmake ninja pkg-config protoc-c git) tool
     [[ $1 == test ]] && tools+=(clang clang-format clang-tidy python3 valgrind shellcheck ctags
-        qemu-aarch64 aarch64-linux-gnu-gcc)
+        qemu-aarch64 aarch64-linux-gnu-gcc docker docker-compose kustomize openssl ip systemd-analyze)
     for tool in "${tools[@]}"; do
         command -v "$tool" >/dev/null || return 1
     done
     native_has_nng && pkg-config --exists 'libuv >= 1.44' 'libprotobuf-c >= 1.4' openblas sqlite3 \
-        yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg || return 1
+        yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg 'mbedtls >= 3.6' || return 1
     [[ $1 == build ]] || {
         [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] \
             && [[ $(clang-format --version) == *" 19."* ]] \
-            && python3 -c 'import PIL, numpy, onnx, onnxruntime, pytest, safetensors, torch' 2>/dev/null
+            && python3 -c 'import PIL, jsonschema, numpy, onnx, onnxruntime, pytest, safetensors, torch, yaml' 2>/dev/null
     }
 }
 
@@ -282,6 +283,11 @@ inside() {
     mounts+=("$cache")
     [[ $PWD/ == "$ROOT"/* || $PWD/ == /tmp/* || $PWD/ == "$(realpath "$ROOT/..")"/shared/* ]] \
         || mounts+=("$PWD")
+    # Tests start containers of their own, beside the one they run in.
+    if [[ $1 == "$ROOT/dev" && ${2:-} == test && $ENGINE == docker && -S $ENGINE_SOCKET ]]; then
+        mounts+=("$ENGINE_SOCKET")
+        arguments+=(--group-add "$(stat -c %g "$ENGINE_SOCKET")")
+    fi
     for folder in "${mounts[@]}"; do
         arguments+=(-v "$folder:$folder")
     done
