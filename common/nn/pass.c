@@ -15,6 +15,13 @@
 #include "common/nn/loss.h"
 #include "common/nn/model.h"
 
+/* The member that was begun last. */
+typedef struct pass_member {
+    const float *weights; /* borrowed; NULL: none was */
+    uint64_t seed;
+    uint32_t number;
+} pass_member;
+
 struct cop_pass {
     const cop_model *model;
     const cop_kernels *kernels;
@@ -22,6 +29,7 @@ struct cop_pass {
     int max_columns;
     cop_pass_tap tap;
     cop_pass_purpose purpose;
+    pass_member member;
     int lowest;         /* the lowest layer with weights: backward ends there */
     void *memory;       /* all that follows */
     float **outputs;    /* [layers + 1]: the input, then each layer's output */
@@ -447,15 +455,28 @@ const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_eva
     return run_inference(pass, &c, samples, ld);
 }
 
+void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, uint32_t member) {
+    COP_ASSERT(pass->purpose == COP_PASS_MEMBERS);
+    pass->member = (pass_member){.weights = weights, .seed = seed, .number = member};
+}
+
+const float *cop_pass_member_logits(cop_pass *pass, uint32_t first_sample,
+                                    const cop_samples *samples, int *ld) {
+    const pass_member *member = &pass->member;
+    COP_ASSERT(member->weights);
+    cop_layer_context c = context_of(pass, member->weights, samples->count);
+    c.mode = COP_MODE_MC;
+    c.step = member->number;
+    c.masks = pass->masks;
+    const cop_eval_place place = {.seed = member->seed, .first_sample = first_sample};
+    take_place(pass, &place, COP_RNG_ENSEMBLE, c.ld);
+    return run_inference(pass, &c, samples, ld);
+}
+
 const float *cop_pass_member(cop_pass *pass, const float *weights, const cop_eval_place *place,
                              uint32_t member, const cop_samples *samples, int *ld) {
-    COP_ASSERT(pass->purpose == COP_PASS_MEMBERS);
-    cop_layer_context c = context_of(pass, weights, samples->count);
-    c.mode = COP_MODE_MC;
-    c.step = member;
-    c.masks = pass->masks;
-    take_place(pass, place, COP_RNG_ENSEMBLE, c.ld);
-    return run_inference(pass, &c, samples, ld);
+    cop_pass_member_begin(pass, weights, place->seed, member);
+    return cop_pass_member_logits(pass, place->first_sample, samples, ld);
 }
 
 void cop_pass_set_tap(cop_pass *pass, cop_pass_tap tap) {
