@@ -50,11 +50,15 @@ def program():
 
 
 @pytest.fixture(scope="session")
-def arm64():
-    """arm64(name): the command of a program of the arm64 build, under qemu."""
+def arm64(root):
+    """arm64(name): the command of a program of the arm64 build, under qemu. Builds it where it is not, or is out of date."""
+    folder = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", root / "build/arm64/bin"))
+    if folder == root / "build/arm64/bin":
+        done = subprocess.run([root / "dev", "build", "--preset", "arm64"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     def find(name):
-        path = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", "build/arm64/bin")) / name
+        path = folder / name
         assert path.exists(), f"no {path}: ./dev build --preset arm64"
         return ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(path)]
 

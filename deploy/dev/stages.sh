@@ -16,6 +16,7 @@ lint        1   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 PASSED=0 FAILED=0 SKIPPED=0
+ALL=0 # --all was given
 RESULTS=$ROOT/.cache/test
 
 # matches NAME PATTERN...: does a pattern stand in the name?
@@ -80,9 +81,10 @@ stage_release() {
         run_ctest release -L '^quick$'
         run_pytest release -m quick
     else
-        local either=$*
+        local either=$* labels='not long'
+        [[ $ALL == 0 ]] || labels=''
         run_ctest release -R "${either// /|}"
-        run_pytest release -k "${either// / or }"
+        run_pytest release -k "${either// / or }" -m "$labels"
     fi
 }
 
@@ -209,10 +211,10 @@ enter_test() {
 }
 
 dev_test() {
-    local all=0 name stages=() patterns=()
+    local name stages=() patterns=()
     for name in "$@"; do
         case $name in
-            --all) all=1 ;;
+            --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
             release | asan | tsan | qemu | containers | lint | long) stages+=("$name") ;;
             quick) stages+=(release) ;; # a label means the stage that it is for
@@ -222,7 +224,7 @@ dev_test() {
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
         stages=(release asan tsan qemu containers lint)
-        [[ $all == 0 ]] || stages+=(long)
+        [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
     rm -f "$RESULTS"/*
