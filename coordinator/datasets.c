@@ -346,7 +346,7 @@ static cop_err remove_set(coord_datasets *d, const char *name_or_digest, coord_d
                         name_or_digest);
     uint32_t users = take_out(d, removed->digest);
     if (users)
-        return cop_fail(error, COP_ERR_BUSY,
+        return cop_fail(error, COP_ERR_IN_USE,
                         "data set \"%s\" is in use by %u unfinished job%s: wait, or cancel %s",
                         removed->name, users, users == 1 ? "" : "s", users == 1 ? "it" : "them");
     COP_TRY(write_index(d, error));

@@ -47,7 +47,7 @@ cop_err coord_datasets_put(coord_datasets *datasets, const char *digest, uint32_
  * are missing, CORRUPT if the digest is another (the upload is dropped then). */
 cop_err coord_datasets_commit(coord_datasets *datasets, const char *digest, coord_dataset *out,
                               cop_error *error);
-/* BUSY while jobs use it. */
+/* IN_USE while jobs use it. */
 cop_err coord_datasets_remove(coord_datasets *datasets, const char *name_or_digest,
                               coord_dataset *removed, cop_error *error);
 /* All sets: those of the index, then those of --data and the built-in ones that were not used yet.

@@ -165,7 +165,7 @@ static cop_err lock_folder(coord_server *server, cop_error *error) {
     if (server->lock_file < 0)
         e = cop_fail_errno(error, errno, "cannot open %s", path);
     else if (flock(server->lock_file, LOCK_EX | LOCK_NB))
-        e = cop_fail(error, COP_ERR_BUSY, "%s: another coordinator uses this state folder",
+        e = cop_fail(error, COP_ERR_IN_USE, "%s: another coordinator uses this state folder",
                      server->state_folder);
     cop_free(path);
     return e;

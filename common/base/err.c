@@ -61,7 +61,10 @@ static cop_err code_of_errno(int number) {
     case EDQUOT:
         return COP_ERR_NO_SPACE;
     case ENOENT:
+    case ENOTDIR:
         return COP_ERR_NOT_FOUND;
+    case EISDIR:
+        return COP_ERR_EXISTS;
     case EACCES:
     case EPERM:
     case EROFS:

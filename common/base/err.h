@@ -23,16 +23,17 @@
     X(NO_SPACE, 8, "no space left", 1)                                                             \
     X(NO_MEMORY, 9, "out of memory", 1)                                                            \
     X(TIMEOUT, 10, "timed out", 1)                                                                 \
-    X(UNREACHABLE, 11, "not reachable", 1)                                                         \
+    X(UNREACHABLE, 11, "not reachable", 2)                                                         \
     X(CLOSED, 12, "connection closed", 1)                                                          \
-    X(DENIED, 13, "permission denied", 1)                                                          \
+    X(DENIED, 13, "permission denied", 2)                                                          \
     X(PROTOCOL, 14, "protocol violation", 1)                                                       \
     X(VERSION, 15, "incompatible version", 1)                                                      \
     X(LIMIT, 16, "limit exceeded", 2)                                                              \
     X(DIVERGED, 17, "training diverged", 1)                                                        \
     X(CANCELED, 18, "canceled", 1)                                                                 \
     X(BUSY, 19, "busy", 1)                                                                         \
-    X(INTERNAL, 20, "internal error", 1)
+    X(INTERNAL, 20, "internal error", 1)                                                           \
+    X(IN_USE, 21, "in use by another", 2)
 
 typedef enum cop_err {
 #define X(name, number, text, status) COP_ERR_##name = number,
@@ -62,8 +63,8 @@ cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list ar
     __attribute__((format(printf, 3, 0)));
 
 /* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and
- * EDQUOT to NO_SPACE, ENOENT to NOT_FOUND, EACCES, EPERM and EROFS to DENIED, ENOMEM to
- * NO_MEMORY, others to IO. */
+ * EDQUOT to NO_SPACE, ENOENT and ENOTDIR to NOT_FOUND, EISDIR to EXISTS, EACCES, EPERM and EROFS
+ * to DENIED, ENOMEM to NO_MEMORY, others to IO. */
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

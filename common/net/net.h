@@ -31,7 +31,7 @@ typedef struct cop_server_handler {
 /* *out with cop_server_destroy. Nothing listens yet. */
 cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context,
                           cop_server **out, cop_error *error);
-/* tcp://host:port, ipc:///path (socket mode 0600). INPUT for a bad URL; BUSY ("address in use")
+/* tcp://host:port, ipc:///path (socket mode 0600). INPUT for a bad URL; IN_USE ("address in use")
  * names the URL. */
 cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error);
 /* How many contexts wait for requests (W3): at least 2 * workers + 4. Grows only. */

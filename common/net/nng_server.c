@@ -309,7 +309,7 @@ cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
     failed = nng_listener_start(listener, 0);
     if (!failed) return COP_OK;
     nng_listener_close(listener);
-    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_BUSY
+    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
                    : failed == NNG_EPERM    ? COP_ERR_DENIED
                                             : COP_ERR_INPUT;
     return cop_fail(error, code, "cannot listen on %s: %s", url,

@@ -151,9 +151,9 @@ static cop_err listen_somewhere(host *h) {
             snprintf(h->url, sizeof h->url, "ipc://%s/cop-net-%d-%d", P_tmpdir, getpid(),
                      next_port++);
         cop_err e = cop_server_listen(h->server, h->url, &h->error);
-        if (e != COP_ERR_BUSY) return e;
+        if (e != COP_ERR_IN_USE) return e;
     }
-    return COP_ERR_BUSY;
+    return COP_ERR_IN_USE;
 }
 
 static void run_host(void *argument) {

@@ -48,10 +48,11 @@ static void test_system_errors_map_to_codes(void **state) {
     static const struct {
         int number;
         cop_err code;
-    } rows[] = {
-        {ENOSPC, COP_ERR_NO_SPACE},  {EDQUOT, COP_ERR_NO_SPACE}, {ENOENT, COP_ERR_NOT_FOUND},
-        {EACCES, COP_ERR_DENIED},    {EPERM, COP_ERR_DENIED},    {EROFS, COP_ERR_DENIED},
-        {ENOMEM, COP_ERR_NO_MEMORY}, {EIO, COP_ERR_IO},          {EISDIR, COP_ERR_IO}};
+    } rows[] = {{ENOSPC, COP_ERR_NO_SPACE},  {EDQUOT, COP_ERR_NO_SPACE},
+                {ENOENT, COP_ERR_NOT_FOUND}, {EACCES, COP_ERR_DENIED},
+                {EPERM, COP_ERR_DENIED},     {EROFS, COP_ERR_DENIED},
+                {ENOMEM, COP_ERR_NO_MEMORY}, {EIO, COP_ERR_IO},
+                {EISDIR, COP_ERR_EXISTS},    {ENOTDIR, COP_ERR_NOT_FOUND}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         cop_error e;
         assert_int_equal(cop_fail_errno(&e, rows[i].number, "x"), rows[i].code);

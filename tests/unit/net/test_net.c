@@ -97,7 +97,7 @@ static void test_port_in_use_is_busy(void **state) {
     start_host(&h, TCP);
     uv_loop_init(&loop);
     assert_int_equal(cop_server_create(&loop, &handler, NULL, &server, NULL), COP_OK);
-    assert_int_equal(cop_server_listen(server, h.url, &error), COP_ERR_BUSY);
+    assert_int_equal(cop_server_listen(server, h.url, &error), COP_ERR_IN_USE);
     assert_non_null(strstr(error.text, h.url));
     assert_non_null(strstr(error.text, "in use"));
     cop_server_destroy(server);
