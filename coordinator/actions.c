@@ -87,9 +87,10 @@ static void do_unload(coord_server *server, const coord_action *action) {
 static void do_state(coord_server *server, const coord_action *action) {
     static const char *const names[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
                                         "COMPLETED", "FAILED", "CANCELED"};
-    cop_log_level level = action->state == COORD_FAILED  ? COP_LOG_ERROR
-                          : server->store && server->api ? COP_LOG_INFO
-                                                         : COP_LOG_DEBUG;
+    /* `coppice run` tells the end of its only job by itself. */
+    cop_log_level level = !server->store || !server->api  ? COP_LOG_DEBUG
+                          : action->state == COORD_FAILED ? COP_LOG_ERROR
+                                                          : COP_LOG_INFO;
     cop_log(level, "coordinator", "job %llu: %s%s%s", (unsigned long long)action->job,
             names[action->state], action->text[0] ? ": " : "", action->text);
     if (server->store)

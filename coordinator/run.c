@@ -84,6 +84,12 @@ static void load_done(uv_work_t *work, int status) {
     loaded.loaded.best_error = run->start.best_error;
     uv_mutex_lock(&run->mutex);
     run->progress.step = run->start.step;
+    run->progress.epoch = (double)run->start.step / (double)run->info.steps_per_epoch;
+    run->progress.seconds = run->start.seconds;
+    if (run->start.train_samples) {
+        run->progress.train_loss = run->start.train_loss_sum / (double)run->start.train_samples;
+        run->progress.has_train_loss = true;
+    }
     run->epoch_loss_sum = run->start.train_loss_sum;
     run->epoch_samples = run->start.train_samples;
     uv_mutex_unlock(&run->mutex);

@@ -60,14 +60,16 @@ static cop_err choose_folder(run_state *s, const cli_options *options, cop_error
             if (*p == '/') *p = '-';
         path = named;
     }
-    COP_TRY(cop_folder_create(path, error));
+    if (cop_folder_create(path, error))
+        return path == options->out ? cop_error_prefix(error, "--out") : error->code;
     s->folder = cop_strdup(path);
     return s->folder ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
 /* A new run replaces what an older one left in the same folder; a resumed one must be of the same
- * job. */
+ * job, else nothing is touched. */
 static cop_err prepare_folder(run_state *s, cop_error *error) {
+    if (s->resume) COP_TRY(cop_checkpoint_check(s->job, s->folder, error));
     static const char *const old[] = {"checkpoints", "metrics.sqlite", "metrics.sqlite-wal",
                                       "metrics.sqlite-shm", "model.safetensors"};
     for (size_t i = 0; !s->resume && i < sizeof old / sizeof *old; i++) {

@@ -355,3 +355,21 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
     cop_free(checkpoints);
     return e;
 }
+
+cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error) {
+    const size_t floats = (size_t)cop_model_floats(job->model);
+    const int count = cop_optimizer_states(&job->optimizer);
+    float *weights = cop_alloc_array(floats, sizeof *weights), *states[2] = {NULL, NULL};
+    bool whole = weights != NULL;
+    for (int i = 0; i < count; i++) {
+        states[i] = cop_alloc_array(floats, sizeof *weights);
+        whole = whole && states[i];
+    }
+    cop_checkpoint found;
+    cop_err e = whole ? cop_checkpoint_load(job, folder, weights, states, &found, NULL, error)
+                      : no_memory(error);
+    cop_free(weights);
+    cop_free(states[0]);
+    cop_free(states[1]);
+    return e == COP_ERR_NOT_FOUND ? COP_OK : e;
+}

@@ -59,7 +59,7 @@ cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t ste
 cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
                            cop_error *error);
 /* A model file by itself: builds the job from its metadata. `path`: a model file, a checkpoint
- * folder, or a run folder. */
+ * folder, a run folder, or its file checkpoints/latest or best. */
 cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
                            cop_error *error);
 
@@ -99,6 +99,10 @@ cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weigh
 cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64_t most,
                                   float *weights, float *states[2], cop_checkpoint *checkpoint,
                                   cop_str *notes, cop_error *error);
+
+/* Would a job go on from what is in the folder? OK also where there is nothing to go on from; INPUT
+ * as of cop_checkpoint_load. Writes nothing. */
+cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error);
 
 /* Figures for `plan`. */
 typedef struct cop_plan_figures {

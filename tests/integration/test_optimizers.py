@@ -34,6 +34,6 @@ def test_a_checkpoint_of_another_optimizer_is_refused(coppice, small, tmp_path):
     job = small()
     run(coppice, job, "adam", 40, "--out", tmp_path / "r")
     done = coppice(
-        "run", job, "--set", f"optimizer={OPTIMIZERS['adamw']}", "--out", tmp_path / "r", "--resume", "auto", status=1
+        "run", job, "--set", f"optimizer={OPTIMIZERS['adamw']}", "--out", tmp_path / "r", "--resume", "auto", status=2
     )
     assert "is a checkpoint of another job" in done.stderr

@@ -155,7 +155,7 @@ def test_wrong_token_is_refused(cluster):
     cluster.env["COPPICE_TOKEN"] = "wrong"
     worker = cluster.worker()
     _, text = worker.communicate(timeout=20)
-    assert worker.returncode == 1
+    assert worker.returncode == 2
     assert "token" in text
 
 
@@ -187,7 +187,7 @@ def test_no_coordinator_is_told_with_its_address(program):
     began = time.monotonic()
     done = subprocess.run([program("coppice-worker"), "--join", "tcp://127.0.0.1:9", "--timeout",
                            "1"], capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "tcp://127.0.0.1:9" in done.stderr
     assert time.monotonic() - began < 5
 
