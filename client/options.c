@@ -23,15 +23,16 @@ static const option_row rows[] = {
      AT(workers), 1, COP_WORKERS_MAX},
     {"data", "DIR", "folder with the data files", 0, TEXT, AT(data), 0, 0},
     {"set", "a.b=c", "change a field of the job file; may be repeated", 0, SET, 0, 0, 0},
-    {"out", "DIR", "where to write (default: runs/NAME)", 0, TEXT, AT(out), 0, 0},
+    {"out", "DIR", "folder to write to (run: runs/NAME; data get: the cache)", 0, TEXT, AT(out), 0,
+     0},
     {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH",
      0, TEXT, AT(resume), 0, 0},
     {"coordinator", "URL",
      "tcp://HOST:PORT or ipc:///PATH (default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)", 0,
      TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT", "the coordinator's token (default COPPICE_TOKEN)", 0, TEXT, AT(token), 0, 0},
-    {"timeout", "S", "seconds to wait for the coordinator or, in `run`, for workers (default 10)",
-     0, REAL, AT(timeout), 0, 0},
+    {"timeout", "S", "seconds to wait for the coordinator (default 10), in `run` for workers", 0,
+     REAL, AT(timeout), 0, 0},
     {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000,
      1000000},
     {"once", "KEY", "the same KEY again is the same job (of the coordinator's newest 256)", 0, TEXT,
@@ -204,8 +205,8 @@ void cli_help(const cli_command *command, cop_str *out) {
         help_overview(out);
         return;
     }
-    cop_str_printf(out, "coppice %s %s\n\n%s.\n\nOptions:\n", command->name, command->arguments,
-                   command->summary);
+    cop_str_printf(out, "coppice %s%s%s\n\n%s.\n\nOptions:\n", command->name,
+                   *command->arguments ? " " : "", command->arguments, command->summary);
     for (size_t i = 0; i < ROWS; i++) {
         if (!takes(command, rows[i].name)) continue;
         char head[64];

@@ -84,14 +84,37 @@ void cli_progress_start(cli_progress *p, bool quiet) {
                    : 80;
 }
 
+#define BAR_MOST   24
+#define BAR_SMALL  12
+#define BAR_LEAST  4
+#define BAR_BESIDE 8 /* columns of blanks and the per cent */
+
+/* Takes the field with `mark` out of a text whose fields stand two blanks apart. */
+static void drop_field(char *text, const char *mark) {
+    char *at = strstr(text, mark);
+    if (!at) return;
+    while (at > text && !(at[-1] == ' ' && at[-2] == ' ')) at--;
+    const char *next = strstr(at, "  ");
+    if (next)
+        memmove(at, next + 2, strlen(next + 2) + 1);
+    else if (at > text)
+        at[-2] = '\0';
+}
+
+/* Where a terminal is narrow, what matters least goes first, and the time left stays. */
 static void draw_bar(const cli_progress *p, double fraction, const char *text) {
-    char line[512];
-    int room = 24, filled = (int)(fraction * room + 0.5), at = 0;
-    for (int i = 0; i < room && at < 400; i++)
+    static const char *const least[] = {"epoch ", "samples/s", " workers", "loss "};
+    char line[512], fitting[256];
+    snprintf(fitting, sizeof fitting, "%s", text);
+    for (size_t i = 0; i < sizeof least / sizeof *least; i++)
+        if (shown(fitting) > p->width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
+    int room = p->width - BAR_BESIDE - shown(fitting);
+    room = room > BAR_MOST ? BAR_MOST : room < BAR_LEAST ? BAR_LEAST : room;
+    int filled = (int)(fraction * room + 0.5), at = 0, left = p->width - room - BAR_BESIDE;
+    for (int i = 0; i < room; i++)
         at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
-    int left = p->width - room - 8;
     fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0,
-            text);
+            fitting);
     fflush(stderr);
 }
 

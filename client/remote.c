@@ -190,7 +190,16 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
         }
         uint64_t silent = cop_clock_ns() - heard,
                  limit = once && patience < 60000000000u ? 60000000000u : patience;
-        if (!passing(e) || silent > limit) break;
+        if (!passing(e)) break;
+        if (silent > limit) {
+            if (once)
+                e = cop_fail(
+                    error, COP_ERR_TIMEOUT,
+                    "the coordinator at %s has not answered for %.0f s; the job may go on: "
+                    "coppice watch %llu",
+                    remote.url, (double)silent / 1e9, (unsigned long long)job);
+            break;
+        }
         version = 0; /* a restarted coordinator counts anew */
         cli_progress_show(&bar, bar.last_fraction,
                           "the coordinator does not answer; waiting for it");
@@ -231,21 +240,29 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     snprintf(shares, sizeof shares, "%llu given, %llu again, %llu results ignored",
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
              (unsigned long long)s->results_ignored);
-    const char *cells[] = {
-        "job",         number,
-        "name",        s->name ? s->name : empty,
-        "state",       cli_state_name(s->state),
-        "steps",       steps,
-        "train loss",  loss,
-        "error",       wrong,
-        "time",        cop_format_seconds(s->seconds, seconds),
-        "speed",       speed,
-        "leases",      shares,
-        "digest",      s->digest && *s->digest ? s->digest : empty,
-        "created",     s->created ? s->created : empty,
-        "finished",    s->finished && *s->finished ? s->finished : empty,
-        "waiting for", s->waiting_for && *s->waiting_for ? s->waiting_for : empty,
-        "reason",      s->error && *s->error ? s->error : empty};
-    cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
+    const char *rows[][2] = {
+        {"job", number},
+        {"name", s->name ? s->name : empty},
+        {"state", cli_state_name(s->state)},
+        {"reason", s->error},
+        {"waiting for", s->waiting_for},
+        {"steps", steps},
+        {"train loss", loss},
+        {"error", wrong},
+        {"time", cop_format_seconds(s->seconds, seconds)},
+        {"speed", speed},
+        {"leases", shares},
+        {"digest", s->digest},
+        {"created", s->created},
+        {"finished", s->finished},
+    };
+    const char *cells[2 * sizeof rows / sizeof *rows];
+    int count = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (!rows[i][1] || !*rows[i][1]) continue;
+        cells[2 * count] = rows[i][0];
+        cells[2 * count++ + 1] = rows[i][1];
+    }
+    cli_print_table(cells, count, 2, "ll");
     return COP_OK;
 }

@@ -71,7 +71,7 @@ static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now
     core_worker *w = registry_find(core, e->worker);
     if (!w) return; /* gone meanwhile */
     if (e->type == COORD_EVENT_WORKER_GONE)
-        registry_leave(core, w, "has gone");
+        registry_leave(core, w, w->draining ? "has left" : "has gone");
     else if (e->type == COORD_EVENT_WORKER_DRAIN)
         registry_drain(core, w);
     else

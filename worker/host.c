@@ -189,6 +189,8 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
     if (reply.type == COP_MESSAGE_NOTHING) {
         event.retry_ms = reply.nothing.retry_ms;
         event.drain = reply.nothing.drain;
+        if (event.drain && !goodbye)
+            cop_log(COP_LOG_INFO, "worker", "asked by the coordinator to leave");
         event.unknown = reply.nothing.unknown;
     } else {
         event = (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_PROTOCOL};

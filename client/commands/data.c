@@ -1,6 +1,7 @@
 /* coppice data list|get|rm, and coppice inspect of data sets. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "client/cli.h"
@@ -19,26 +20,54 @@ static bool in_cache(const char *name) {
     return there;
 }
 
-static void list_local(const cli_options *options) {
-    size_t count;
-    const cop_data_source *sources = cop_data_sources(&count);
-    for (size_t i = 0; i < count; i++) {
-        const char *where = sources[i].built_in         ? "built in"
-                            : in_cache(sources[i].name) ? "downloaded"
-                            : sources[i].downloadable   ? "coppice data get"
-                                                        : "not here";
-        if (options->json)
-            cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", sources[i].name, where);
-        else
-            cli_print("%-18s %-18s %s\n", sources[i].name, where, sources[i].help);
-    }
+static const char *state_of(const cop_data_source *source) {
+    const char *mnist = getenv("COPPICE_MNIST");
+    if (source->built_in) return "built in";
+    if (strcmp(source->name, "mnist") == 0 && mnist && *mnist) return "in $COPPICE_MNIST";
+    if (in_cache(source->name)) return "downloaded";
+    return source->downloadable ? "not here: coppice data get" : "not here";
 }
 
-static void print_set(const Coppice__Api__DataSetInfo *s) {
-    char bytes[32];
-    cli_print("%-18s %u + %u samples  %u classes  %s  %.16s...  used by %u jobs\n",
-              s->name ? s->name : "-", s->train, s->test, s->classes,
-              cop_format_bytes((double)s->bytes, bytes), s->digest ? s->digest : "", s->jobs);
+static void list_local(const cli_options *options) {
+    enum { COLUMNS = 3, MOST = 16 };
+    const char *cells[COLUMNS * (MOST + 1)] = {"NAME", "STATE", "WHAT"};
+    size_t count;
+    const cop_data_source *sources = cop_data_sources(&count);
+    COP_ASSERT(count <= MOST);
+    for (size_t i = 0; i < count; i++) {
+        const char *row[COLUMNS] = {sources[i].name, state_of(&sources[i]), sources[i].help};
+        memcpy(cells + COLUMNS * (i + 1), row, sizeof row);
+        if (options->json) cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", row[0], row[1]);
+    }
+    if (!options->json) cli_print_table(cells, (int)count + 1, COLUMNS, "lll");
+}
+
+/* A set of --data is read when a job wants it: until then only its name is known. */
+static void print_sets(const Coppice__Api__ListDataAnswer *answer) {
+    enum { COLUMNS = 7 };
+    static const char *const head[COLUMNS] = {"NAME", "TRAINING", "TEST", "CLASSES",
+                                              "SIZE", "DIGEST",   "JOBS"};
+    int rows = (int)answer->n_sets + 1;
+    const char **cells = cop_alloc_array((size_t)rows * COLUMNS, sizeof *cells);
+    char(*text)[COLUMNS][32] = cop_alloc_array((size_t)rows, sizeof *text);
+    for (int c = 0; cells && c < COLUMNS; c++) cells[c] = head[c];
+    for (int r = 1; cells && text && r < rows; r++) {
+        const Coppice__Api__DataSetInfo *s = answer->sets[r - 1];
+        bool read = s->digest && *s->digest;
+        char(*t)[32] = text[r];
+        snprintf(t[1], sizeof t[1], read ? "%u" : "-", s->train);
+        snprintf(t[2], sizeof t[2], read ? "%u" : "-", s->test);
+        snprintf(t[3], sizeof t[3], read ? "%u" : "-", s->classes);
+        snprintf(t[4], sizeof t[4], "-");
+        if (read) cop_format_bytes((double)s->bytes, t[4]);
+        snprintf(t[5], sizeof t[5], read ? "%.16s..." : "not read yet", s->digest);
+        snprintf(t[6], sizeof t[6], "%u", s->jobs);
+        cells[r * COLUMNS] = s->name ? s->name : "-";
+        for (int c = 1; c < COLUMNS; c++) cells[r * COLUMNS + c] = t[c];
+    }
+    if (cells && text) cli_print_table(cells, rows, COLUMNS, "lrrrrlr");
+    cop_free(cells);
+    cop_free(text);
 }
 
 static cop_err list_remote(const cli_options *options, cop_error *error) {
@@ -55,7 +84,7 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
     if (options->json)
         cli_print_json(answer);
     else
-        for (size_t i = 0; i < a->n_sets; i++) print_set(a->sets[i]);
+        print_sets(a);
     cop_proto_free(answer);
     return COP_OK;
 }
@@ -63,23 +92,30 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
 /* ---- data get, rm ---- */
 
 static cop_err get(const cli_options *options, const char *name, cop_error *error) {
-    char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
-    if (!folder) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    const char *into = options->out ? options->out : folder;
+    char *cache = cop_path_cache(), *cached = cache ? cop_path_join(cache, name) : NULL;
+    if (!cached) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    const char *into = options->out ? options->out : cached;
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
     cop_err e = cop_data_get(name, into, cli_data_progress, &bar, error);
     cli_progress_end(&bar);
-    if (!e && options->json)
-        cli_print("{\"name\":\"%s\",\"folder\":\"%s\"}\n", name, into);
-    else if (!e)
+    if (!e && options->json) {
+        cop_str folder = {0};
+        cop_str_append_json(&folder, into);
+        cli_print("{\"name\":\"%s\",\"folder\":%s}\n", name, cop_str_text(&folder));
+        cop_str_fini(&folder);
+    } else if (!e)
         cli_print("%s is in %s\n", name, into);
     cop_free(cache);
-    cop_free(folder);
+    cop_free(cached);
     return e;
 }
 
-static cop_err remove_local(const char *name, cop_error *error) {
+static void print_removed(const cli_options *options, const char *name) {
+    cli_print(options->json ? "{\"removed\":\"%s\"}\n" : "%s removed\n", name);
+}
+
+static cop_err remove_local(const cli_options *options, const char *name, cop_error *error) {
     size_t count;
     const cop_data_source *sources = cop_data_sources(&count);
     bool known = false;
@@ -92,7 +128,7 @@ static cop_err remove_local(const char *name, cop_error *error) {
                        : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_free(cache);
     cop_free(folder);
-    if (!e) cli_print("%s removed\n", name);
+    if (!e) print_removed(options, name);
     return e;
 }
 
@@ -108,7 +144,7 @@ static cop_err remove_remote(const cli_options *options, const char *name, cop_e
     cli_remote_close(&remote);
     COP_TRY(e);
     cop_proto_free(answer);
-    cli_print("%s removed\n", name);
+    print_removed(options, name);
     return COP_OK;
 }
 
@@ -131,7 +167,8 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
         return cop_fail(error, COP_ERR_USAGE, "expected the name of a set: coppice data %s mnist",
                         verb);
     if (strcmp(verb, "get") == 0) return get(options, name, error);
-    return options->coordinator ? remove_remote(options, name, error) : remove_local(name, error);
+    return options->coordinator ? remove_remote(options, name, error)
+                                : remove_local(options, name, error);
 }
 
 /* ---- inspect a data set ---- */

@@ -56,8 +56,8 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     int rows = (int)answer->n_workers + 1;
     const char **cells = cop_alloc_array((size_t)rows * WORKER_COLUMNS, sizeof *cells);
     char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE",  "JOB",    "THREADS",
-                                                     "ISA",    "SHARDS", "JOINED", "ADDRESS"};
+    static const char *const head[WORKER_COLUMNS] = {"WORKER", "STATE",  "JOB",   "THREADS",
+                                                     "ISA",    "SHARDS", "SINCE", "ADDRESS"};
     for (int c = 0; cells && c < WORKER_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[r - 1];
@@ -150,7 +150,11 @@ static cop_err control(const cli_options *options, Coppice__Api__ControlJobReque
     else if (action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
         cli_print("job %llu removed\n", (unsigned long long)request.job);
     else if (status)
-        cli_print("job %llu %s\n", (unsigned long long)status->job, cli_state_name(status->state));
+        cli_print("job %llu %s%s\n", (unsigned long long)status->job, cli_state_name(status->state),
+                  action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__PAUSE &&
+                          status->state == COPPICE__API__STATE__RUNNING
+                      ? ", pauses after its step"
+                      : "");
     cop_proto_free(answer);
     return COP_OK;
 }

@@ -207,34 +207,47 @@ static cop_err join(const char *folder, const char *name, char **out, cop_error 
     return *out ? COP_OK : no_memory(error);
 }
 
-/* The newest checkpoint's model, of a run folder. */
-static cop_err newest_model(const char *run, char **out, cop_error *error) {
-    char *latest, *name = NULL, relative[128];
+/* The model file of the checkpoint that a file `latest` or `best` names; false: it names none. */
+static bool named_model(const char *path, char **out) {
+    char *name = NULL, *joined;
     size_t size;
-    COP_TRY(join(run, "checkpoints/latest", &latest, error));
-    cop_err e = cop_file_read(latest, 100, &name, &size, NULL);
-    cop_free(latest);
-    if (!e) name[strcspn(name, "\n")] = '\0';
-    if (e || strchr(name, '/')) {
-        cop_free(name);
-        return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "%s holds neither model.safetensors nor checkpoints", run);
-    }
-    snprintf(relative, sizeof relative, "checkpoints/%.80s/model.safetensors", name);
+    if (cop_file_read(path, 100, &name, &size, NULL)) return false;
+    name[strcspn(name, "\n")] = '\0';
+    const bool named = strncmp(name, "step-", 5) == 0 && !strchr(name, '/');
+    const char *slash = strrchr(path, '/');
+    cop_str text = {0};
+    cop_str_printf(&text, "%.*s%s/model.safetensors", slash ? (int)(slash - path) + 1 : 0, path,
+                   name);
     cop_free(name);
-    return join(run, relative, out, error);
+    joined = cop_str_take(&text);
+    if (!named || !joined) {
+        cop_free(joined);
+        return false;
+    }
+    *out = joined;
+    return true;
 }
 
-/* The model file that `path` means: itself, or that of a checkpoint folder or a run folder. */
+/* The model file that `path` means: itself, that of the checkpoint that `latest` or `best` names,
+ * or that of a checkpoint folder or a run folder (there the newest checkpoint's, before the end).
+ */
 static cop_err model_path(const char *path, char **out, cop_error *error) {
     if (!cop_folder_exists(path)) {
+        if (named_model(path, out)) return COP_OK;
         *out = cop_strdup(path);
         return *out ? COP_OK : no_memory(error);
     }
+    char *latest;
     COP_TRY(join(path, "model.safetensors", out, error));
     if (cop_file_exists(*out)) return COP_OK;
     cop_free(*out);
-    return newest_model(path, out, error);
+    *out = NULL;
+    COP_TRY(join(path, "checkpoints/latest", &latest, error));
+    const bool named = named_model(latest, out);
+    cop_free(latest);
+    return named ? COP_OK
+                 : cop_fail(error, COP_ERR_NOT_FOUND,
+                            "%s holds neither model.safetensors nor checkpoints", path);
 }
 
 /* Closes the file. On failure there is nothing in *job and *flat. */
