@@ -225,7 +225,8 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         cli_print_json(&s->base);
         return COP_OK;
     }
-    char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48], shares[96];
+    char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48],
+                                shares[160];
     const char *empty = "-";
     snprintf(number, sizeof number, "%llu", (unsigned long long)s->job);
     snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step,
@@ -237,9 +238,11 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     else if (s->has_test_loss)
         snprintf(wrong, sizeof wrong, "- (%s loss %.4f)", part, s->test_loss);
     snprintf(speed, sizeof speed, "%.0f samples/s", s->samples_per_s);
-    snprintf(shares, sizeof shares, "%llu given, %llu again, %llu results ignored",
+    snprintf(shares, sizeof shares,
+             "%llu given, %llu again (%llu as copies); results: %llu late, %llu twice, %llu stale",
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
-             (unsigned long long)s->results_ignored);
+             (unsigned long long)s->leases_doubled, (unsigned long long)s->results_late,
+             (unsigned long long)s->results_twice, (unsigned long long)s->results_stale);
     const char *rows[][2] = {
         {"job", number},
         {"name", s->name ? s->name : empty},

@@ -131,6 +131,18 @@ const char *api_state_name(coord_job_state state) {
     return state >= COORD_QUEUED && state <= COORD_CANCELED ? names[state] : names[0];
 }
 
+static void status_leases(const coord_lease_counts *c, Coppice__Api__JobStatus *s) {
+    s->has_leases_given = s->has_leases_repeated = s->has_leases_doubled = 1;
+    s->leases_given = c->given;
+    s->leases_repeated = c->repeated;
+    s->leases_doubled = c->doubled;
+    s->has_results_ignored = s->has_results_late = s->has_results_twice = s->has_results_stale = 1;
+    s->results_ignored = c->late + c->twice + c->stale;
+    s->results_late = c->late;
+    s->results_twice = c->twice;
+    s->results_stale = c->stale;
+}
+
 void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {
     coord_job_view view;
     coppice__api__job_status__init(s);
@@ -156,10 +168,8 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->warning = n->warning[0] ? (char *)(uintptr_t)n->warning : NULL;
     s->created = (char *)(uintptr_t)n->created;
     s->finished = n->finished[0] ? (char *)(uintptr_t)n->finished : NULL;
-    s->has_workers = s->has_leases_given = s->has_leases_repeated = s->has_results_ignored = 1;
-    s->leases_given = n->leases_given;
-    s->leases_repeated = n->leases_repeated;
-    s->results_ignored = n->results_ignored;
+    s->has_workers = 1;
+    status_leases(&n->leases, s);
     s->has_samples_per_s = n->seconds > 0; /* the mean; while it runs, the speed of now */
     if (s->has_samples_per_s) s->samples_per_s = (double)n->step * n->batch / n->seconds;
     if (!coord_core_job(server->core, n->job, cop_clock_ns(), &view)) return;
@@ -221,11 +231,7 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
     coord_job_view view;
     if (!n) return;
     n->version++;
-    if (coord_core_job(server->core, a->job, 0, &view)) {
-        n->leases_given = view.leases_given;
-        n->leases_repeated = view.leases_repeated;
-        n->results_ignored = view.results_ignored;
-    }
+    if (coord_core_job(server->core, a->job, 0, &view)) n->leases = view.leases;
     if (a->type == COORD_ACTION_STATE) {
         note_state(server, n, a);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {

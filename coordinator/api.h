@@ -15,7 +15,7 @@
 /* What is known of a job without asking the store: for `jobs`, `status`, `watch`. */
 typedef struct api_note {
     uint64_t job, version, step, steps, samples, evaluated_step, evaluated_samples, steps_per_epoch;
-    uint64_t leases_given, leases_repeated, results_ignored;
+    coord_lease_counts leases;
     coord_job_state state;
     int32_t priority;
     uint32_t batch;

@@ -201,6 +201,8 @@ typedef struct coord_core_config {
                                         steers block sizes (default 25) */
     uint64_t heartbeat_ns;           /* default COP_HEARTBEAT_MS */
     bool heartbeats;                 /* false in process: workers cannot go silent */
+    bool speculate; /* lease a block a second time when a worker idles that would likely finish it
+                       sooner than its holder; false in process, where workers share their cores */
 } coord_core_config;
 
 cop_err coord_core_create(const coord_core_config *config, coord_core **out); /* NO_MEMORY */
@@ -211,13 +213,22 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
                         coord_actions *out);
 void coord_actions_fini(coord_actions *actions);
 
+/* What became of a job's leases since it was added. */
+typedef struct coord_lease_counts {
+    uint64_t given;
+    uint64_t repeated; /* of those: the block had been given before, and came to nothing yet */
+    uint64_t doubled;  /* of those: a holder was slow, not gone */
+    /* results that were dropped: their block was done already; they had come before; they were for
+     * a step or a lease that is past */
+    uint64_t late, twice, stale;
+} coord_lease_counts;
 /* For `jobs`, `workers`, status: snapshots without side effects. False: unknown. */
 typedef struct coord_job_view {
     coord_job_info info;
     uint64_t step;
     double epoch;
     uint32_t workers;
-    uint64_t leases_given, leases_repeated, results_ignored;
+    coord_lease_counts leases;
     double seconds, samples_per_s, eta_seconds, loss, error, best_error;
     bool has_loss, has_error;
     const char *waiting_for;

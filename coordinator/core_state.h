@@ -8,6 +8,7 @@
 
 #include "coordinator/core.h"
 #include "coordinator/round.h"
+#include "coordinator/speed.h"
 
 typedef struct core_worker core_worker;
 struct core_worker {
@@ -18,8 +19,10 @@ struct core_worker {
     /* the lease that it computes; 0: none */
     uint64_t lease, lease_job;
     uint32_t lease_first;
-    uint64_t shards; /* computed so far */
+    uint64_t lease_end_ns; /* when it should be done; 0: not known */
+    uint64_t shards;       /* computed so far */
     double ns_per_shard;
+    coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;
     bool draining;
     char name[COP_NAME_MAX];
@@ -50,8 +53,11 @@ typedef struct core_job {
     coord_block *blocks; /* (shards) of the update under way */
     uint32_t *plan;      /* (shards) sizes of the blocks of a step */
     uint32_t plan_count;
-    uint64_t plan_pool; /* pool version that the plan is for */
-    double loss_sum;    /* of the epoch under way */
+    double plan_span_ns; /* how long a step should take; 0: speeds are not known */
+    uint64_t plan_pool;  /* pool version that the plan is for */
+    uint64_t plan_step;  /* when it was made */
+    bool speeds_moved;   /* ... and for other speeds */
+    double loss_sum;     /* of the epoch under way */
     uint64_t samples, correct;
 
     /* checkpoints */
@@ -68,7 +74,7 @@ typedef struct core_job {
     uint64_t fingerprint;   /* that workers must have; 0: any */
     uint64_t eligible_pool; /* pool version that `eligible` was counted for */
     uint32_t eligible;
-    uint64_t leases_given, leases_repeated, results_ignored;
+    coord_lease_counts counts;
     double last_loss, last_error;
     bool has_loss, has_error;
 } core_job;
@@ -100,6 +106,14 @@ coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job);
 coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void core_drop(coord_core *core, uint64_t job, uint64_t slot); /* slot 0: nothing */
+/* What a worker's measured times are kept by: a job, and whether it is an evaluation. */
+static inline uint64_t core_speed_key(const core_job *job) {
+    return job->info.job * 2 + job->round.evaluate;
+}
+/* Rounds of a worker that a block takes: a slice of an evaluation is one. */
+static inline uint32_t core_rounds(const coord_round *r, const round_block *b, uint32_t threads) {
+    return r->evaluate ? 1 : (b->count + threads - 1) / threads;
+}
 
 /* ---- registry.c: workers ---- */
 

@@ -244,7 +244,8 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     server->slots = cop_alloc_array(COORD_SLOTS_MAX, sizeof *server->slots);
     if (!server->sessions || !server->slots || !queue_reserve(server, 64))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    coord_core_config core = {.heartbeats = server->config.listen && *server->config.listen};
+    bool remote = server->config.listen && *server->config.listen;
+    coord_core_config core = {.heartbeats = remote, .speculate = remote};
     COP_TRY(coord_core_create(&core, &server->core));
     int threads = server->config.update_threads;
     COP_TRY(

@@ -41,42 +41,71 @@ static uint32_t cut(uint32_t shards, uint32_t size, uint32_t tail, uint32_t dept
 
 /* ---- simulation ---- */
 
-typedef struct seat {
-    uint64_t free_at; /* hundredths of a shard's time */
-    uint32_t threads;
-} seat;
+#define TRIALS_MAX 8192 /* blocks times workers of one trial of an unequal pool */
 
-static bool sooner(const seat *a, const seat *b) {
-    return a->free_at < b->free_at || (a->free_at == b->free_at && a->threads > b->threads);
+typedef struct pool {
+    const partition_worker *worker;
+    uint32_t count, overhead;
+    bool equal; /* all alike */
+} pool;
+
+static uint64_t block_time(const pool *p, uint32_t worker, uint32_t size) {
+    const partition_worker *w = &p->worker[worker];
+    return (uint64_t)((size + w->threads - 1) / w->threads) * w->round + p->overhead;
 }
 
-static void sift_down(seat *heap, uint32_t count, uint32_t at) {
-    for (;;) {
-        uint32_t least = at, left = 2 * at + 1;
-        if (left < count && sooner(&heap[left], &heap[least])) least = left;
-        if (left + 1 < count && sooner(&heap[left + 1], &heap[least])) least = left + 1;
-        if (least == at) return;
-        seat swap = heap[at];
-        heap[at] = heap[least];
-        heap[least] = swap;
-        at = least;
-    }
-}
-
-/* When the last block is done, if each goes to whoever is free first. */
-static uint64_t makespan(const uint32_t *sizes, uint32_t count, const uint32_t *threads,
-                         uint32_t workers, uint32_t overhead) {
-    seat heap[COP_SHARDS_MAX];
-    uint64_t worst = 0;
-    for (uint32_t w = 0; w < workers; w++) heap[w] = (seat){.threads = threads[w]};
-    for (uint32_t at = workers / 2; at-- > 0;) sift_down(heap, workers, at);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t rounds = (sizes[i] + heap[0].threads - 1) / heap[0].threads;
-        heap[0].free_at += (uint64_t)rounds * 100 + overhead;
-        if (heap[0].free_at > worst) worst = heap[0].free_at;
-        sift_down(heap, workers, 0);
+/* Equal workers take turns: whoever is free first would also finish first. */
+static uint64_t makespan_equal(const pool *p, const uint32_t *sizes, uint32_t count) {
+    uint64_t free_at[COP_SHARDS_MAX], worst = 0;
+    memset(free_at, 0, p->count * sizeof *free_at);
+    for (uint32_t i = 0; i < count; i++) { /* the heap's top is free first */
+        uint64_t at = free_at[0] + block_time(p, 0, sizes[i]);
+        if (at > worst) worst = at;
+        uint32_t hole = 0;
+        for (uint32_t child = 1; child < p->count; child = 2 * hole + 1) {
+            if (child + 1 < p->count && free_at[child + 1] < free_at[child]) child++;
+            if (free_at[child] >= at) break;
+            free_at[hole] = free_at[child];
+            hole = child;
+        }
+        free_at[hole] = at;
     }
     return worst;
+}
+
+static uint64_t makespan_unequal(const pool *p, const uint32_t *sizes, uint32_t count) {
+    uint64_t free_at[COP_SHARDS_MAX], worst = 0;
+    memset(free_at, 0, p->count * sizeof *free_at);
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t best = UINT64_MAX;
+        uint32_t who = 0;
+        for (uint32_t w = 0; w < p->count; w++) {
+            uint64_t end = free_at[w] + block_time(p, w, sizes[i]);
+            if (end >= best) continue;
+            best = end;
+            who = w;
+        }
+        free_at[who] = best;
+        if (best > worst) worst = best;
+    }
+    return worst;
+}
+
+/* When the last block is done, if each goes to whoever would finish it first. A very large unequal
+ * pool is taken for an equal one: there the blocks are single shards anyway. */
+static uint64_t makespan(const pool *p, const uint32_t *sizes, uint32_t count) {
+    bool quick = p->equal || (uint64_t)count * p->count > TRIALS_MAX;
+    return quick ? makespan_equal(p, sizes, count) : makespan_unequal(p, sizes, count);
+}
+
+/* No cut with a block of `size` can be quicker. */
+static uint64_t least_time(const pool *p, uint32_t size) {
+    uint64_t least = UINT64_MAX;
+    for (uint32_t w = 0; w < p->count; w++) {
+        uint64_t time = block_time(p, w, size);
+        if (time < least) least = time;
+    }
+    return least;
 }
 
 /* ---- choice ---- */
@@ -93,25 +122,46 @@ static void consider(choice *best, choice candidate) {
     *best = candidate;
 }
 
-uint32_t partition_plan(uint32_t shards, uint32_t largest, const uint32_t *threads,
-                        uint32_t workers, uint32_t overhead_percent, uint32_t *sizes) {
+static bool all_alike(const partition_worker *worker, uint32_t count) {
+    for (uint32_t w = 1; w < count; w++)
+        if (worker[w].threads != worker[0].threads || worker[w].round != worker[0].round)
+            return false;
+    return true;
+}
+
+/* All cuts into blocks of `size` with tails of each kind. */
+static void try_size(const pool *p, uint32_t shards, uint32_t size, uint32_t *sizes, choice *best) {
+    uint32_t whole = (shards + size - 1) / size;
+    uint32_t tails = whole < TAIL_MAX ? whole : TAIL_MAX;
+    for (uint32_t depth = 0; depth <= 2; depth++)
+        for (uint32_t tail = depth ? 1 : 0; tail <= (depth && size > 1 ? tails : 0); tail++) {
+            uint32_t count = cut(shards, size, tail, depth, sizes);
+            consider(best, (choice){makespan(p, sizes, count), count, size, tail, depth});
+        }
+}
+
+uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_worker *workers,
+                        uint32_t worker_count, uint32_t overhead_percent, uint32_t *sizes,
+                        uint64_t *span) {
     COP_ASSERT(shards >= 1 && shards <= COP_SHARDS_MAX && largest >= 1);
-    uint32_t used = workers < shards ? workers : shards, top = 1; /* more find nothing to do */
+    uint32_t used = worker_count < shards ? worker_count : shards; /* more find nothing to do */
+    uint32_t top = 1;
     while (top < shards && (top * 2 <= largest || shards <= largest)) top *= 2;
+    if (span) *span = 0;
     if (used == 0) return cut(shards, top, 0, 0, sizes);
+    pool p = {workers, used, overhead_percent, all_alike(workers, used)};
     choice best = {.cost = UINT64_MAX};
-    for (uint32_t size = top; size >= 1; size /= 2) {
+    /* From small to large, so that large sizes that cannot be quicker need no trial. Far more
+     * blocks than workers only cost leases. */
+    uint32_t size = 1;
+    while (size < top && (shards + size - 1) / size > 8 * used) size *= 2;
+    for (; size <= top; size *= 2) {
         uint32_t whole = (shards + size - 1) / size;
-        /* Far more blocks than workers only cost leases. */
-        if (size < top && whole > 8 * used && best.cost != UINT64_MAX) break;
-        uint32_t tails = whole < TAIL_MAX ? whole : TAIL_MAX;
-        for (uint32_t depth = 0; depth <= 2; depth++)
-            for (uint32_t tail = depth ? 1 : 0; tail <= (depth && size > 1 ? tails : 0); tail++) {
-                uint32_t count = cut(shards, size, tail, depth, sizes);
-                consider(&best, (choice){makespan(sizes, count, threads, used, overhead_percent),
-                                         count, size, tail, depth});
-            }
+        uint32_t uncut = whole > TAIL_MAX ? size : size > 4 ? size / 4 : 1;
+        if (least_time(&p, uncut) > best.cost) break;
+        try_size(&p, shards, size, sizes, &best);
     }
     COP_ASSERT(best.cost != UINT64_MAX);
+    if (span) *span = best.cost;
     return cut(shards, best.size, best.tail, best.depth, sizes);
 }

@@ -1,18 +1,25 @@
 /* How a step's shards are cut into blocks for the pool that is there. Any cut gives the same bits
- * (D5); a good one makes the step short. Pure; called when a job loads and when the pool has
- * changed. */
+ * (D5); a good one makes the step short. Pure; called when a job loads, and when the pool or what
+ * is known of its speeds has changed. */
 #ifndef COP_COORDINATOR_PARTITION_H
 #define COP_COORDINATOR_PARTITION_H
 
 #include <stdint.h>
 
+typedef struct partition_worker {
+    uint32_t threads;
+    uint32_t round; /* time of a round (threads shards), in hundredths of the usual worker's */
+} partition_worker;
+
 /* Sizes of the blocks (nodes of D5's tree over `shards` leaves, in order, together all of them)
  * that make a step shortest: candidates are equal powers of two with a tail cut smaller; each is
- * tried by giving its blocks in order to whoever is free first. A block of n shards keeps a worker
- * of t threads busy for ceil(n / t) + overhead_percent / 100 shard times. `threads` (workers), 0
- * workers: one block per `largest`. No block is larger than `largest` shards. sizes has room for
- * `shards` entries; returns how many there are. */
-uint32_t partition_plan(uint32_t shards, uint32_t largest, const uint32_t *threads,
-                        uint32_t workers, uint32_t overhead_percent, uint32_t *sizes);
+ * tried by giving its blocks in order to whoever would finish them first. A block of n shards keeps
+ * a worker of t threads busy for ceil(n / t) rounds and overhead_percent / 100 usual shard times.
+ * 0 workers: one block per `largest`. No block is larger than `largest` shards. sizes has room for
+ * `shards` entries; returns how many there are; *span (may be NULL) is the step's time then, in
+ * hundredths of the usual worker's round, 0 without workers. */
+uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_worker *pool,
+                        uint32_t workers, uint32_t overhead_percent, uint32_t *sizes,
+                        uint64_t *span);
 
 #endif

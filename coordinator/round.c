@@ -42,8 +42,15 @@ static void begin(coord_round *r, uint64_t step, uint32_t batch, uint32_t count)
     r->step = step;
     r->batch = batch;
     r->count = r->pending = count;
-    r->done = r->urgent = r->first_pending = 0;
+    r->done = r->urgent = r->first_pending = r->largest = 0;
+    r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
+    r->slow_ns = 0;
+}
+
+static void note_size(coord_round *r, const round_block *b) {
+    if (b->count > r->largest) r->largest = b->count;
+    if (b->state == ROUND_PENDING) r->pending_size += b->count;
 }
 
 /* First sample of a slice of D2. */
@@ -70,6 +77,7 @@ void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint
         b->state = b->absent ? ROUND_DONE : ROUND_PENDING;
         r->done += b->absent;
         r->pending -= b->absent;
+        note_size(r, b);
     }
 }
 
@@ -82,11 +90,13 @@ void round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n) {
         b->first = i * COP_EVAL_SLICE;
         b->count = b->samples = n - b->first < COP_EVAL_SLICE ? n - b->first : COP_EVAL_SLICE;
         b->state = ROUND_PENDING;
+        note_size(r, b);
     }
 }
 
 void round_clear(coord_round *r) {
     r->count = r->done = r->pending = r->urgent = r->first_pending = 0;
+    r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
 }
 
@@ -121,18 +131,32 @@ bool round_has_work(const coord_round *r, uint64_t now_ns) {
     return r->pending > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
 }
 
-static int pick_pending(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker) {
+/* May the worker have this pending block? Not for a while if its last result of it was bad. */
+static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
+    if (b->state != ROUND_PENDING) return false;
+    return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
+}
+
+static bool suits_better(const round_block *a, const round_block *b, uint32_t largest) {
+    bool a_fits = a->count <= largest, b_fits = b->count <= largest;
+    if (a_fits != b_fits) return a_fits;
+    return a_fits ? a->count > b->count : a->count < b->count;
+}
+
+static int pick_pending(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     int plain = -1;
     uint32_t urgent_left = r->urgent;
+    bool any_suits = asker->largest >= r->largest, found = false;
     while (r->first_pending < r->count && r->blocks[r->first_pending].state != ROUND_PENDING)
         r->first_pending++;
-    for (uint32_t i = r->first_pending; i < r->count && (plain < 0 || urgent_left > 0); i++) {
+    for (uint32_t i = r->first_pending; i < r->count && (!found || urgent_left > 0); i++) {
         const round_block *b = &r->blocks[i];
-        if (b->state != ROUND_PENDING) continue;
-        urgent_left -= b->urgent;
-        if (b->last_worker == worker && !only_worker && now_ns < b->shun_until_ns) continue;
+        urgent_left -= b->state == ROUND_PENDING && b->urgent;
+        if (!may_have(b, asker, now_ns)) continue;
         if (b->urgent) return (int)i;
-        if (plain < 0) plain = (int)i;
+        if (plain < 0 || (!any_suits && suits_better(b, &r->blocks[plain], asker->largest)))
+            plain = (int)i;
+        found = any_suits;
     }
     return plain;
 }
@@ -151,9 +175,47 @@ static int pick_overdue(coord_round *r, uint64_t worker, uint64_t now_ns) {
     return found;
 }
 
-int round_pick(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker) {
-    int pending = r->pending ? pick_pending(r, worker, now_ns, only_worker) : -1;
-    return pending >= 0 ? pending : pick_overdue(r, worker, now_ns);
+int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
+    int pending = r->pending ? pick_pending(r, asker, now_ns) : -1;
+    return pending >= 0 ? pending : pick_overdue(r, asker->worker, now_ns);
+}
+
+/* The holder of a block that has one; NULL: none, or several. */
+static const round_holder *only_holder(const round_block *b) {
+    const round_holder *only = NULL;
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        if (!b->holder[h].worker) continue;
+        if (only) return NULL;
+        only = &b->holder[h];
+    }
+    return only;
+}
+
+/* When a lease will likely end, seen from now. */
+static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
+    uint64_t spent = now_ns - h->begun_ns;
+    return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
+}
+
+#define COPY_PERCENT 125     /* a copy must be quicker by a quarter of its own time ... */
+#define COPY_GAIN_NS 2000000 /* ... and by this: it costs a message */
+
+int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
+                    uint64_t now_ns) {
+    int found = -1;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        const round_block *b = &r->blocks[i];
+        const round_holder *h = b->state == ROUND_LEASED ? only_holder(b) : NULL;
+        if (!h || h->worker == worker || !h->expected_ns) continue;
+        uint32_t rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
+        uint64_t mine = (uint64_t)(round_ns * rounds), theirs = remaining_ns(h, now_ns);
+        if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS) continue;
+        if (theirs - mine <= most) continue;
+        most = theirs - mine;
+        found = (int)i;
+    }
+    return found;
 }
 
 void round_give(coord_round *r, int block, round_holder *holder) {
@@ -164,16 +226,17 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     COP_ASSERT(h < ROUND_HOLDERS);
     if (b->state == ROUND_PENDING) {
         r->pending--;
+        r->pending_size -= b->count;
         r->urgent -= b->urgent;
     }
-    holder->attempt = ++b->attempts;
+    holder->attempt = b->lost + 1;
     b->holder[h] = *holder;
     b->state = ROUND_LEASED;
     uint64_t after = double_after(b);
     if (after < r->overdue_ns) r->overdue_ns = after;
 }
 
-int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder) {
+const round_block *round_block_at(const coord_round *r, uint32_t first) {
     uint32_t low = 0, high = r->count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
@@ -182,11 +245,15 @@ int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder
         else
             high = middle;
     }
-    if (low == r->count || r->blocks[low].first != first || !lease) return -1;
-    for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (r->blocks[low].holder[h].worker && r->blocks[low].holder[h].lease == lease) {
+    return low < r->count && r->blocks[low].first == first ? &r->blocks[low] : NULL;
+}
+
+int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder) {
+    const round_block *b = lease ? round_block_at(r, first) : NULL;
+    for (int h = 0; b && h < ROUND_HOLDERS; h++)
+        if (b->holder[h].worker && b->holder[h].lease == lease) {
             *holder = h;
-            return (int)low;
+            return (int)(b - r->blocks);
         }
     return -1;
 }
@@ -196,6 +263,7 @@ static void make_pending(coord_round *r, round_block *b) {
     b->state = ROUND_PENDING;
     b->urgent = true;
     r->pending++;
+    r->pending_size += b->count;
     r->urgent++;
     if (index < r->first_pending) r->first_pending = index;
 }
@@ -216,6 +284,7 @@ bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
     int holder = 0, index = round_find(r, first, lease, &holder);
     if (index < 0) return false;
     r->blocks[index].holder[holder] = (round_holder){0};
+    r->blocks[index].lost++;
     return settle(r, &r->blocks[index]);
 }
 
@@ -224,6 +293,7 @@ void round_finish(coord_round *r, int block, int holder, const coord_result_info
     COP_ASSERT(b->state == ROUND_LEASED && b->holder[holder].lease == result->lease);
     b->state = ROUND_DONE;
     b->last_worker = b->holder[holder].worker;
+    b->lease = result->lease;
     b->slot = result->slot;
     b->loss = result->loss;
     b->correct = result->correct;
@@ -238,6 +308,7 @@ void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns)
     b->last_worker = b->holder[holder].worker;
     b->shun_until_ns = shun_until_ns;
     b->holder[holder] = (round_holder){0};
+    b->lost++;
     settle(r, b);
 }
 
@@ -245,7 +316,8 @@ uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_DONE && !b->absent);
     uint64_t slot = b->slot;
-    b->slot = 0;
+    b->slot = b->lease = 0;
+    b->lost++;
     b->shun_until_ns = shun_until_ns;
     r->done--;
     make_pending(r, b);
@@ -299,6 +371,7 @@ double round_loss(const coord_round *r) {
 
 void round_check(const coord_round *r) {
     uint32_t done = 0, pending = 0, urgent = 0, next = 0;
+    uint64_t size = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
         bool held = false;
@@ -313,7 +386,9 @@ void round_check(const coord_round *r) {
         next += b->count;
         done += b->state == ROUND_DONE;
         pending += b->state == ROUND_PENDING;
+        size += b->state == ROUND_PENDING ? b->count : 0;
         urgent += b->state == ROUND_PENDING && b->urgent;
     }
     COP_ASSERT(done == r->done && pending == r->pending && urgent == r->urgent);
+    COP_ASSERT(size == r->pending_size);
 }

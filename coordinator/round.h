@@ -14,6 +14,7 @@ typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_s
 typedef struct round_holder {
     uint64_t worker; /* 0: free */
     uint64_t lease, deadline_ns;
+    uint64_t begun_ns, expected_ns; /* when it was given, how long it should take; 0: not known */
     uint64_t charged_ns; /* compute time put on the job's account when the lease was given */
     uint32_t attempt;
 } round_holder;
@@ -22,13 +23,15 @@ typedef struct round_block {
     uint32_t first, count; /* shards of a step, samples of an evaluation */
     uint32_t samples;
     round_state state;
-    bool absent; /* a short last batch leaves all its shards empty: done from the start */
-    bool urgent; /* was given before: first in line */
-    uint32_t attempts, failures, not_finite;
+    bool absent;   /* a short last batch leaves all its shards empty: done from the start */
+    bool urgent;   /* was given before: first in line */
+    uint32_t lost; /* leases that came to nothing */
+    uint32_t failures, not_finite;
     uint64_t last_worker;   /* computed it last; after a bad result somebody else is preferred */
     uint64_t shun_until_ns; /* ... until then */
     round_holder holder[ROUND_HOLDERS];
     /* the result */
+    uint64_t lease; /* that brought it */
     uint64_t slot, correct, compute_ns;
     double loss;
 } round_block;
@@ -39,8 +42,11 @@ typedef struct coord_round {
     uint32_t batch, shards; /* shards 0: an evaluation of `batch` samples */
     uint32_t count, capacity;
     uint32_t done, pending, urgent; /* blocks in that state */
+    uint32_t largest;               /* size of the largest block */
+    uint64_t pending_size;          /* sizes of the pending blocks, together */
     uint32_t first_pending;         /* no block before this one is pending */
     uint64_t overdue_ns;            /* no lease is overdue before then */
+    uint64_t slow_ns;               /* whether a copy is worth while is not asked before then */
     round_block *blocks;            /* (count), ascending */
 } coord_round;
 
@@ -63,11 +69,27 @@ void round_fini(coord_round *r);
 
 /* May there be something to give? False is sure. */
 bool round_has_work(const coord_round *r, uint64_t now_ns);
-/* The block that `worker` should get: those given before first, then in order, then a leased one
- * whose deadlines have all passed. -1: none. `only_worker`: nobody else could compute it. */
-int round_pick(coord_round *r, uint64_t worker, uint64_t now_ns, bool only_worker);
-/* Lease a block to holder->worker; fills holder->attempt. */
+/* Who asks for a block: a worker, the largest size that suits it, and whether nobody else could
+ * compute what it may not get (again). */
+typedef struct round_asker {
+    uint64_t worker;
+    uint32_t largest;
+    bool only_worker;
+} round_asker;
+/* The block that it should get: those given before first; then the first one if that suits, else
+ * the largest that does, else the smallest; then a leased one whose deadlines have all passed. -1:
+ * none. */
+int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns);
+/* A leased block that `worker`, which takes round_ns for a round of `threads` shards, would likely
+ * finish clearly sooner than its only holder; the one that gains most. -1: none. A holder that is
+ * late by x is expected to take x more. */
+int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
+                    uint64_t now_ns);
+/* Lease a block to holder->worker; fills holder->attempt: one more than the leases of it that came
+ * to nothing, so that a copy looks like a first lease. */
 void round_give(coord_round *r, int block, round_holder *holder);
+const round_block *round_block_at(const coord_round *r,
+                                  uint32_t first); /* NULL: none starts there */
 /* The block that starts at `first` and has this lease, and which of its holders; -1: none. */
 int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder);
 /* The lease is lost: the block returns to the queue, first in line, unless somebody else holds it

@@ -174,7 +174,7 @@ void coord_run_tick(coord_server *server) {
     uint32_t workers = coord_core_worker_count(server->core);
     uv_mutex_lock(&run->mutex);
     run->progress.workers = (int)workers;
-    run->progress.leases_repeated = view.leases_repeated;
+    run->progress.leases_repeated = view.leases.repeated;
     run->progress.samples_per_s = view.samples_per_s;
     run->progress.eta_seconds = view.eta_seconds;
     bool finished = run->progress.finished;

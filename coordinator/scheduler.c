@@ -7,7 +7,24 @@
 #include "coordinator/core_state.h"
 #include "coordinator/partition.h"
 
-#define DEADLINE_FACTOR 8 /* a lease may take so many times the usual time before it is doubled */
+/* A lease whose worker's times are not known yet may take so many times what is usual. */
+#define DEADLINE_FACTOR 8
+/* Of lease_floor_ns, for a worker whose times are known. */
+#define FLOOR_KNOWN 20
+/* Steps before a plan is made anew because speeds have changed. */
+#define PLAN_STEPS 8
+/* Workers that wait and are asked whether they would be quicker. */
+#define COPIERS_MAX 16
+/* Workers that are looked at to see whether somebody quicker will be free soon. */
+#define RIVALS_MAX 64
+/* So much quicker must they be. */
+#define RIVAL_QUICKER 1.25
+/* Who has waited longer than this was not given the block for another reason. */
+#define RIVAL_IDLE_NS 50000000
+/* A block may take so much longer than the whole step is planned to: times vary. */
+#define SPAN_SLACK 1.1
+/* Least time between two questions whether a copy is worth while. */
+#define COPY_PAUSE_NS 1000000
 
 /* ---- the queue of jobs ---- */
 
@@ -113,15 +130,45 @@ static uint32_t largest_block(const coord_job_info *info) {
     return largest ? largest : 1;
 }
 
+/* Times of the pool's rounds as hundredths of the quickest one's; who is nearly as quick, or not
+ * known yet, counts as equal. */
+static uint32_t pool_of(const coord_core *core, const core_job *job, partition_worker *pool,
+                        float *quickest_ns) {
+    float rounds[COP_SHARDS_MAX], quickest = 0;
+    uint32_t limit = job->info.workers_max ? job->info.workers_max : COP_SHARDS_MAX, count = 0;
+    uint64_t key = job->info.job * 2; /* training */
+    if (limit > COP_SHARDS_MAX) limit = COP_SHARDS_MAX;
+    for (uint32_t i = 0; i < core->worker_count && count < limit; i++) {
+        const core_worker *w = core->workers[i];
+        if (!scheduler_eligible(job, w)) continue;
+        const coord_speed *s = speed_find(w->speeds, key);
+        rounds[count] = speed_known(s) ? s->median : 0;
+        if (rounds[count] > 0 && (quickest <= 0 || rounds[count] < quickest))
+            quickest = rounds[count];
+        pool[count++] = (partition_worker){.threads = w->threads, .round = 100};
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        float times = rounds[i] > 0 ? rounds[i] / quickest : 1;
+        if (times > 1000) times = 1000;
+        if (times > 1.25f) pool[i].round = (uint32_t)(times * 10 + 0.5f) * 10;
+    }
+    *quickest_ns = quickest;
+    return count;
+}
+
 void scheduler_plan(coord_core *core, core_job *job) {
-    uint32_t threads[COP_SHARDS_MAX], count = 0;
-    uint32_t limit = job->info.workers_max ? job->info.workers_max : COP_SHARDS_MAX;
-    if (job->plan_count && job->plan_pool == core->pool_version) return;
-    for (uint32_t i = 0; i < core->worker_count && count < limit && count < COP_SHARDS_MAX; i++)
-        if (scheduler_eligible(job, core->workers[i])) threads[count++] = core->workers[i]->threads;
-    job->plan_count = partition_plan(job->info.shards, largest_block(&job->info), threads, count,
-                                     core->config.lease_overhead_percent, job->plan);
+    partition_worker pool[COP_SHARDS_MAX];
+    bool moved = job->speeds_moved && job->step >= job->plan_step + PLAN_STEPS;
+    if (job->plan_count && job->plan_pool == core->pool_version && !moved) return;
+    float quickest = 0;
+    uint64_t span = 0;
+    uint32_t count = pool_of(core, job, pool, &quickest);
+    job->plan_count = partition_plan(job->info.shards, largest_block(&job->info), pool, count,
+                                     core->config.lease_overhead_percent, job->plan, &span);
+    job->plan_span_ns = (double)span * (double)quickest / 100;
     job->plan_pool = core->pool_version;
+    job->plan_step = job->step;
+    job->speeds_moved = false;
 }
 
 /* ---- leases ---- */
@@ -130,10 +177,23 @@ static double usual_ns(const core_job *job, const round_block *b) {
     return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;
 }
 
-static uint64_t deadline_of(const coord_core *core, const core_job *job, const round_block *b,
-                            uint64_t now) {
-    double patience = usual_ns(job, b) * DEADLINE_FACTOR,
-           least = (double)core->config.lease_floor_ns;
+/* How long the worker should take; 0: not known. */
+static double expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
+    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    if (!speed_known(s)) return 0;
+    return (double)s->median * core_rounds(&job->round, b, w->threads);
+}
+
+static uint64_t deadline_of(const coord_core *core, const core_job *job, const core_worker *w,
+                            const round_block *b, uint64_t now) {
+    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    double least = (double)core->config.lease_floor_ns, patience;
+    if (speed_known(s)) {
+        patience = speed_patience_ns(s, core_rounds(&job->round, b, w->threads));
+        least /= FLOOR_KNOWN;
+    } else {
+        patience = usual_ns(job, b) * DEADLINE_FACTOR;
+    }
     return now + (uint64_t)(patience > least ? patience : least);
 }
 
@@ -165,28 +225,38 @@ static void fill_lease(coord_core *core, const core_job *job, const core_worker 
     a->lease.evaluate = job->round.evaluate;
 }
 
-static void give(coord_core *core, core_job *job, core_worker *w, int index, uint64_t now) {
+static void tell_again(coord_core *core, const core_job *job, const round_block *b,
+                       const core_worker *w) {
+    core_tell(core, job->info.job, true, "step %llu: %s %u to %u are given again, to worker %s",
+              (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
+              b->first, b->first + b->count - 1, w->name);
+}
+
+/* copy: its holder is only likely to be slower; not worth a line in the log. */
+static void give(coord_core *core, core_job *job, core_worker *w, int index, bool copy,
+                 uint64_t now) {
     round_block *b = &job->round.blocks[index];
-    bool again = b->attempts > 0;
+    bool held = b->state == ROUND_LEASED;
     pin(core, job, w);
     /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
     round_holder holder = {.worker = w->worker,
                            .lease = ++core->next_lease,
-                           .deadline_ns = deadline_of(core, job, b, now),
+                           .deadline_ns = deadline_of(core, job, w, b, now),
+                           .begun_ns = now,
+                           .expected_ns = (uint64_t)expected_ns(job, w, b),
                            .charged_ns = (uint64_t)usual_ns(job, b) * w->threads};
     round_give(&job->round, index, &holder);
     job->share += holder.charged_ns;
-    job->leases_given++;
-    job->leases_repeated += again;
-    if (again)
-        core_tell(core, job->info.job, true, "step %llu: %s %u to %u are given again, to worker %s",
-                  (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
-                  b->first, b->first + b->count - 1, w->name);
+    job->counts.given++;
+    job->counts.repeated += held || b->lost;
+    job->counts.doubled += held;
+    if ((held || b->lost) && !copy) tell_again(core, job, b, w);
     fill_lease(core, job, w, b, &holder);
     registry_stop_waiting(core, w);
     w->lease = holder.lease;
     w->lease_job = job->info.job;
     w->lease_first = b->first;
+    w->lease_end_ns = holder.expected_ns ? now + holder.expected_ns : 0;
 }
 
 /* ---- choice ---- */
@@ -214,6 +284,40 @@ static bool has_work(const core_job *job, uint64_t now) {
     return steps_has_leases(job) && round_has_work(&job->round, now);
 }
 
+/* When a worker should be free; one that is late by x is expected to take x more. 0: not known. */
+static uint64_t free_at(const core_worker *w, uint64_t now) {
+    if (!w->lease) return w->request && now - w->held_since_ns < RIVAL_IDLE_NS ? now : 0;
+    if (!w->lease_end_ns || now <= w->lease_end_ns) return w->lease_end_ns;
+    return now + (now - w->lease_end_ns);
+}
+
+/* Would others, who are quicker, have done all that is pending before this slow worker had done one
+ * block? Then it does better to stay idle: the step waits for its last block. */
+static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
+                               const round_block *b, uint64_t now) {
+    double mine = expected_ns(job, w, b);
+    uint64_t shards = 0;
+    if (b->state != ROUND_PENDING || mine <= 0) return false;
+    for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
+        const core_worker *other = core->workers[i];
+        uint64_t from = other == w || !scheduler_eligible(job, other) ? 0 : free_at(other, now);
+        double theirs = from ? expected_ns(job, other, b) : 0;
+        if (theirs <= 0 || theirs * RIVAL_QUICKER > mine) continue;
+        double left = mine - (double)(from - now);
+        if (left >= theirs) shards += (uint64_t)(left / theirs) * b->count;
+        if (shards >= job->round.pending_size) return true;
+    }
+    return false;
+}
+
+/* The largest block that the worker can do in the time that a step is planned to take. */
+static uint32_t largest_for(const core_job *job, const core_worker *w) {
+    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    if (job->round.evaluate || !speed_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
+    double rounds = job->plan_span_ns * SPAN_SLACK / (double)s->median;
+    return rounds < 1 ? 1 : (uint32_t)rounds * w->threads;
+}
+
 /* The best job for a worker that waits, and the block to give. */
 static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *block) {
     core_job *best = NULL;
@@ -223,12 +327,47 @@ static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *blo
         if (!scheduler_eligible(job, w) || (best && !goes_before(job, best, w))) continue;
         if (!may_have_more(job, now)) continue;
         bool only = scheduler_eligible_workers(core, job) <= 1;
-        int index = round_pick(&job->round, w->worker, now, only);
+        round_asker asker = {w->worker, largest_for(job, w), only};
+        int index = round_pick(&job->round, &asker, now);
         if (index < 0) continue;
+        if (others_are_quicker(core, job, w, &job->round.blocks[index], now)) continue;
         best = job;
         *block = index;
     }
     return best;
+}
+
+/* ---- copies for those who idle ---- */
+
+/* The one of those who wait that gains most by a copy of a block of this job gets it. */
+static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
+    core_worker *best = NULL;
+    int block = -1, asked = 0;
+    double quickest = 0;
+    for (core_worker *w = core->wait_head; w && asked < COPIERS_MAX; w = w->wait_next, asked++) {
+        const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+        if (!scheduler_eligible(job, w) || !speed_known(s)) continue;
+        double per_shard = (double)s->median / (job->round.evaluate ? 1 : w->threads);
+        if (best && per_shard >= quickest) continue;
+        int index = round_pick_slow(&job->round, w->worker, w->threads, (double)s->median, now);
+        if (index < 0) continue;
+        best = w;
+        block = index;
+        quickest = per_shard;
+    }
+    if (best) give(core, job, best, block, true, now);
+    return best != NULL;
+}
+
+/* Idle workers compute what others are slow at. Asked at most every few milliseconds for a job. */
+static void give_copies(coord_core *core, uint64_t now) {
+    for (uint32_t i = 0; core->wait_head && i < core->resident_count; i++) {
+        core_job *job = core->resident[i];
+        if (!steps_has_leases(job) || now < job->round.slow_ns || job->round.pending) continue;
+        while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
+        uint64_t pause = (uint64_t)job->shard_ns / 8;
+        job->round.slow_ns = now + (pause > COPY_PAUSE_NS ? pause : COPY_PAUSE_NS);
+    }
 }
 
 static void answer_nothing(coord_core *core, core_worker *w) {
@@ -251,9 +390,10 @@ void scheduler_serve(coord_core *core, uint64_t now) {
         core_worker *next = w->wait_next;
         int block = -1;
         core_job *job = w->draining ? NULL : choose(core, w, now, &block);
-        if (job) give(core, job, w, block, now);
+        if (job) give(core, job, w, block, false, now);
         w = next;
     }
+    if (core->config.speculate && !core->stopped) give_copies(core, now);
     /* Those who waited too long stand in front; drained ones may stand anywhere. */
     for (w = core->wait_head; w;) {
         core_worker *next = w->wait_next;

@@ -7,7 +7,7 @@
 #include "coordinator/core_state.h"
 
 #define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
-#define SPEED_WINDOW 0.1 /* weight of the newest measurement */
+#define NEWEST       0.1 /* weight of the newest measurement */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -133,9 +133,8 @@ static void step_done(coord_core *core, core_job *job, uint64_t now) {
     job->step = job->round.step;
     job->seconds += seconds;
     /* Speed over the last steps: old ones fade. */
-    job->timed_seconds = job->timed_seconds * (1 - SPEED_WINDOW) + seconds;
-    job->timed_samples =
-        (uint64_t)((double)job->timed_samples * (1 - SPEED_WINDOW)) + job->round.batch;
+    job->timed_seconds = job->timed_seconds * (1 - NEWEST) + seconds;
+    job->timed_samples = (uint64_t)((double)job->timed_samples * (1 - NEWEST)) + job->round.batch;
     step_metrics(core, job);
     round_clear(&job->round);
     if (evaluation_due(job))
@@ -180,13 +179,21 @@ static void ask_for_update(coord_core *core, core_job *job) {
 /* ---- results ---- */
 
 static double smooth(double old, double now) {
-    return old > 0 ? (1 - SPEED_WINDOW) * old + SPEED_WINDOW * now : now;
+    return old > 0 ? (1 - NEWEST) * old + NEWEST * now : now;
 }
 
-static void learn_speed(core_job *job, core_worker *w, const coord_result_info *r,
-                        uint64_t charged) {
+/* The account of the job, and what is known of speeds. Deadlines and plans go by the time from
+ * lease to result, which no worker can misstate. */
+static void learn_speed(core_job *job, core_worker *w, const round_block *b, const round_holder *h,
+                        const coord_result_info *r, uint64_t now) {
     uint64_t spent = r->compute_ns * (w ? w->threads : 1);
-    job->share = job->share > charged ? job->share - charged + spent : spent;
+    job->share = job->share > h->charged_ns ? job->share - h->charged_ns + spent : spent;
+    if (w) {
+        double rounds = core_rounds(&job->round, b, w->threads);
+        bool moved =
+            speed_note(w->speeds, core_speed_key(job), (double)(now - h->begun_ns) / rounds);
+        if (!r->evaluate) job->speeds_moved = job->speeds_moved || moved;
+    }
     if (r->evaluate) {
         job->slice_ns = smooth(job->slice_ns, (double)r->compute_ns);
         return;
@@ -245,6 +252,19 @@ static int match(const core_job *job, const coord_event *e, int *holder) {
     return fits ? index : -1;
 }
 
+/* A result that cannot be used is counted for what it is. */
+static void count_unused(core_job *job, const coord_result_info *r) {
+    const round_block *b = NULL;
+    if (steps_has_leases(job) && r->step == job->round.step && r->evaluate == job->round.evaluate)
+        b = round_block_at(&job->round, r->first);
+    if (!b || b->state != ROUND_DONE)
+        job->counts.stale++;
+    else if (b->lease == r->lease)
+        job->counts.twice++;
+    else
+        job->counts.late++;
+}
+
 /* Why the result cannot be taken; NULL: it can. */
 static const char *reason_to_refuse(const coord_event *e, const round_block *b) {
     const coord_result_info *r = &e->result;
@@ -264,7 +284,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     }
     int holder = 0, index = match(job, e, &holder);
     if (index < 0) {
-        if (job) job->results_ignored++;
+        if (job) count_unused(job, r);
         core_drop(core, r->job, r->slot);
         return;
     }
@@ -278,7 +298,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
             not_finite_result(core, job, b, r->slot);
         return;
     }
-    learn_speed(job, w, r, b->holder[holder].charged_ns);
+    learn_speed(job, w, b, &b->holder[holder], r, now);
     round_finish(&job->round, index, holder, r);
     if (job->round.evaluate) {
         core_drop(core, r->job, r->slot);

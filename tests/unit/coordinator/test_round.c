@@ -20,6 +20,15 @@ static void test_is_node_agrees_with_the_tree_of_nn(void **state) {
 
 /* ---- partitions ---- */
 
+/* Workers as quick as one another. */
+static uint32_t plan(uint32_t shards, uint32_t largest, const uint32_t *threads, uint32_t workers,
+                     uint32_t *sizes) {
+    static partition_worker pool[COP_SHARDS_MAX];
+    for (uint32_t w = 0; w < workers; w++)
+        pool[w] = (partition_worker){.threads = threads[w], .round = 100};
+    return partition_plan(shards, largest, pool, workers, 25, sizes, NULL);
+}
+
 static void check_plan(uint32_t shards, uint32_t largest, const uint32_t *sizes, uint32_t count) {
     uint32_t first = 0;
     assert_true(count >= 1 && count <= shards);
@@ -39,7 +48,7 @@ static void test_partition_covers_all_shards_for_every_pool(void **state) {
             for (uint32_t mix = 0; mix < 3; mix++) {
                 for (uint32_t w = 0; w < workers; w++)
                     threads[w] = mix == 0 ? 1 : mix == 1 ? 4 : 1 + (w * 7 + shards) % 5;
-                uint32_t count = partition_plan(shards, shards, threads, workers, 25, sizes);
+                uint32_t count = plan(shards, shards, threads, workers, sizes);
                 check_plan(shards, shards, sizes, count);
             }
 }
@@ -49,14 +58,14 @@ static void test_partition_keeps_blocks_within_a_leases_samples(void **state) {
     uint32_t one = 1, sizes[64];
     for (uint32_t shards = 1; shards <= 64; shards++)
         for (uint32_t largest = 1; largest <= shards; largest++)
-            check_plan(shards, largest, sizes, partition_plan(shards, largest, &one, 1, 25, sizes));
+            check_plan(shards, largest, sizes, plan(shards, largest, &one, 1, sizes));
 }
 
 static void test_one_worker_gets_all_shards_in_one_lease(void **state) {
     (void)state;
     uint32_t one = 1, sizes[64];
     for (uint32_t shards = 1; shards <= 64; shards++) {
-        assert_int_equal(partition_plan(shards, shards, &one, 1, 25, sizes), 1);
+        assert_int_equal(plan(shards, shards, &one, 1, sizes), 1);
         assert_int_equal(sizes[0], shards);
     }
 }
@@ -65,7 +74,7 @@ static void test_equal_workers_get_equal_blocks(void **state) {
     (void)state;
     uint32_t threads[8] = {1, 1, 1, 1, 1, 1, 1, 1}, sizes[64];
     for (uint32_t workers = 1; workers <= 8; workers *= 2) {
-        uint32_t count = partition_plan(64, 64, threads, workers, 25, sizes);
+        uint32_t count = plan(64, 64, threads, workers, sizes);
         assert_int_equal(count, workers);
         for (uint32_t i = 0; i < count; i++) assert_int_equal(sizes[i], 64 / workers);
     }
@@ -74,7 +83,7 @@ static void test_equal_workers_get_equal_blocks(void **state) {
 static void test_three_workers_share_eight_shards_in_three_rounds(void **state) {
     (void)state;
     uint32_t threads[3] = {1, 1, 1}, sizes[8];
-    uint32_t count = partition_plan(8, 8, threads, 3, 25, sizes);
+    uint32_t count = plan(8, 8, threads, 3, sizes);
     const uint32_t best[5] = {2, 2, 2, 1, 1}; /* 3 shards each at most, two leases each at most */
     assert_int_equal(count, 5);
     assert_memory_equal(sizes, best, sizeof best);
@@ -83,24 +92,23 @@ static void test_three_workers_share_eight_shards_in_three_rounds(void **state) 
 static void test_threads_count_as_speed(void **state) {
     (void)state;
     uint32_t threads[2] = {4, 4}, sizes[8];
-    assert_int_equal(partition_plan(8, 8, threads, 2, 25, sizes), 2);
+    assert_int_equal(plan(8, 8, threads, 2, sizes), 2);
     uint32_t single[1] = {8};
-    assert_int_equal(partition_plan(8, 8, single, 1, 25, sizes), 1);
+    assert_int_equal(plan(8, 8, single, 1, sizes), 1);
 }
 
 static void test_more_workers_than_shards_get_one_shard_each(void **state) {
     (void)state;
     uint32_t threads[100], sizes[8];
     for (int i = 0; i < 100; i++) threads[i] = 1;
-    assert_int_equal(partition_plan(8, 8, threads, 100, 25, sizes), 8);
+    assert_int_equal(plan(8, 8, threads, 100, sizes), 8);
 }
 
 static void test_largest_pool_is_planned(void **state) {
     (void)state;
     static uint32_t threads[COP_SHARDS_MAX], sizes[COP_SHARDS_MAX];
     for (uint32_t i = 0; i < COP_SHARDS_MAX; i++) threads[i] = 1 + i % 3;
-    uint32_t count =
-        partition_plan(COP_SHARDS_MAX, COP_SHARDS_MAX, threads, COP_SHARDS_MAX, 25, sizes);
+    uint32_t count = plan(COP_SHARDS_MAX, COP_SHARDS_MAX, threads, COP_SHARDS_MAX, sizes);
     check_plan(COP_SHARDS_MAX, COP_SHARDS_MAX, sizes, count);
 }
 
@@ -132,16 +140,21 @@ static void finish(coord_round *r, uint32_t first, uint64_t lease, double loss) 
     round_check(r);
 }
 
+static int pick(coord_round *r, uint64_t worker, uint64_t now, bool only) {
+    round_asker asker = {worker, UINT32_MAX, only};
+    return round_pick(r, &asker, now);
+}
+
 static void test_blocks_are_picked_in_order(void **state) {
     (void)state;
     coord_round r = begun(8, 2, 100);
     for (int i = 0; i < 4; i++) {
         assert_true(round_has_work(&r, 1));
-        assert_int_equal(round_pick(&r, 1, 1, true), i);
+        assert_int_equal(pick(&r, 1, 1, true), i);
         give(&r, i, 1, 10 + (uint64_t)i, 100);
     }
     assert_false(round_has_work(&r, 1));
-    assert_int_equal(round_pick(&r, 1, 1, true), -1);
+    assert_int_equal(pick(&r, 1, 1, true), -1);
     round_fini(&r);
 }
 
@@ -152,10 +165,29 @@ static void test_block_that_was_given_before_is_picked_first(void **state) {
     give(&r, 1, 2, 11, 100);
     assert_true(round_forget(&r, 2, 11));
     round_check(&r);
-    assert_int_equal(round_pick(&r, 3, 1, false), 1);
+    assert_int_equal(pick(&r, 3, 1, false), 1);
     assert_true(round_forget(&r, 0, 10));
-    assert_int_equal(round_pick(&r, 3, 1, false), 0);
+    assert_int_equal(pick(&r, 3, 1, false), 0);
     assert_false(round_forget(&r, 0, 10)); /* only once */
+    round_fini(&r);
+}
+
+static void test_slow_worker_gets_the_largest_block_that_suits_it(void **state) {
+    (void)state;
+    coord_round r = {0};
+    const uint32_t sizes[5] = {8, 4, 2, 1, 1};
+    assert_int_equal(round_reserve(&r, 8), COP_OK);
+    round_begin_train(&r, 1, 100, sizes, 5);
+    round_asker asker = {.worker = 1, .largest = 2};
+    assert_int_equal(round_pick(&r, &asker, 1), 2);
+    asker.largest = 7;
+    assert_int_equal(round_pick(&r, &asker, 1), 1);
+    asker.largest = 8;
+    assert_int_equal(round_pick(&r, &asker, 1), 0);
+    give(&r, 3, 2, 10, 100);
+    give(&r, 4, 3, 11, 100);
+    asker.largest = 1; /* none suits: the smallest */
+    assert_int_equal(round_pick(&r, &asker, 1), 2);
     round_fini(&r);
 }
 
@@ -181,15 +213,15 @@ static void test_overdue_follows_the_latest_deadline(void **state) {
     (void)state;
     coord_round r = begun(8, 8, 100);
     give(&r, 0, 1, 10, 100);
-    assert_int_equal(round_pick(&r, 2, 99, false), -1);
-    assert_int_equal(round_pick(&r, 1, 100, false), -1); /* its own */
-    assert_int_equal(round_pick(&r, 2, 100, false), 0);
+    assert_int_equal(pick(&r, 2, 99, false), -1);
+    assert_int_equal(pick(&r, 1, 100, false), -1); /* its own */
+    assert_int_equal(pick(&r, 2, 100, false), 0);
     give(&r, 0, 2, 11, 300);
-    assert_int_equal(round_pick(&r, 3, 299, false), -1);
+    assert_int_equal(pick(&r, 3, 299, false), -1);
     assert_false(round_has_work(&r, 299));
-    assert_int_equal(round_pick(&r, 3, 300, false), 0);
+    assert_int_equal(pick(&r, 3, 300, false), 0);
     give(&r, 0, 3, 12, 500);
-    assert_int_equal(round_pick(&r, 4, 10000, false), -1); /* no room */
+    assert_int_equal(pick(&r, 4, 10000, false), -1); /* no room */
     round_fini(&r);
 }
 
@@ -214,12 +246,12 @@ static void test_reopened_block_is_pending_again_and_gives_its_slot_back(void **
     round_finish(&r, 0, 0, &result);
     assert_int_equal(round_reopen(&r, 0, 50), 77);
     round_check(&r);
-    assert_int_equal(round_pick(&r, 1, 49, false), 1); /* not the same worker, for a while */
+    assert_int_equal(pick(&r, 1, 49, false), 1); /* not the same worker, for a while */
     give(&r, 1, 2, 11, 100);
-    assert_int_equal(round_pick(&r, 1, 49, false), -1);
-    assert_int_equal(round_pick(&r, 1, 49, true), 0); /* unless it is the only one */
-    assert_int_equal(round_pick(&r, 1, 50, false), 0);
-    assert_int_equal(round_pick(&r, 2, 1, false), 0);
+    assert_int_equal(pick(&r, 1, 49, false), -1);
+    assert_int_equal(pick(&r, 1, 49, true), 0); /* unless it is the only one */
+    assert_int_equal(pick(&r, 1, 50, false), 0);
+    assert_int_equal(pick(&r, 2, 1, false), 0);
     round_fini(&r);
 }
 
@@ -278,6 +310,7 @@ int main(void) {
         cmocka_unit_test(test_largest_pool_is_planned),
         cmocka_unit_test(test_blocks_are_picked_in_order),
         cmocka_unit_test(test_block_that_was_given_before_is_picked_first),
+        cmocka_unit_test(test_slow_worker_gets_the_largest_block_that_suits_it),
         cmocka_unit_test(test_samples_of_blocks_follow_the_slices),
         cmocka_unit_test(test_overdue_follows_the_latest_deadline),
         cmocka_unit_test(test_finish_forgets_the_other_holders),

@@ -1,0 +1,210 @@
+/* Leases in virtual time: what is expected of a worker follows its measured times, outliers or not;
+ * unequal workers get shards in proportion; idle ones copy what a slow one holds. */
+#include "virtual_pool.h"
+
+#include "coordinator/speed.h"
+
+/* ---- measured times ---- */
+
+static void test_one_outlier_does_not_move_what_is_expected(void **state) {
+    (void)state;
+    coord_speed speeds[SPEED_KINDS] = {0};
+    for (int i = 0; i < 20; i++) speed_note(speeds, 7, 100e6 + i % 3 * 1e6);
+    double before = speed_patience_ns(speed_find(speeds, 7), 1);
+    assert_false(speed_note(speeds, 7, 60e9)); /* frozen for a minute */
+    const coord_speed *s = speed_find(speeds, 7);
+    assert_true(s->median >= 100e6f && s->median <= 102e6f);
+    assert_true(speed_patience_ns(s, 1) < 1.1 * before);
+    for (int i = 0; i < 6; i++) speed_note(speeds, 7, 60e9); /* seven of sixteen */
+    assert_true(speed_find(speeds, 7)->median <= 102e6f);
+}
+
+static void test_lasting_change_moves_it_within_a_window(void **state) {
+    (void)state;
+    coord_speed speeds[SPEED_KINDS] = {0};
+    bool moved = false;
+    for (int i = 0; i < 20; i++) speed_note(speeds, 7, 100e6);
+    for (int i = 0; i < SPEED_WINDOW; i++) moved = speed_note(speeds, 7, 300e6) || moved;
+    assert_true(moved);
+    assert_true(speed_find(speeds, 7)->median > 299e6f);
+}
+
+static void test_times_of_jobs_are_kept_apart_and_the_oldest_goes(void **state) {
+    (void)state;
+    coord_speed speeds[SPEED_KINDS] = {0};
+    for (uint64_t key = 1; key <= SPEED_KINDS; key++)
+        for (int i = 0; i < 4; i++) speed_note(speeds, key, (double)key * 1e6);
+    for (uint64_t key = 1; key <= SPEED_KINDS; key++)
+        assert_true(fabsf(speed_find(speeds, key)->median - (float)key * 1e6f) < 1);
+    speed_note(speeds, 1, 1e6); /* used again: 2 is the oldest now */
+    speed_note(speeds, 99, 5e6);
+    assert_null(speed_find(speeds, 2));
+    assert_non_null(speed_find(speeds, 1));
+    assert_false(speed_known(speed_find(speeds, 99)));
+}
+
+static void test_deadline_follows_each_workers_own_times(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 20 * VP_MS}, 2, 1);
+    p->worker[1].shard_ns = 10 * VP_MS;
+    p->worker[2].shard_ns = 50 * VP_MS;
+    vp_join(p, 1, 1);
+    vp_join(p, 2, 1);
+    vp_add(p, vp_info(1, 64, 1000));
+    vp_run(p, 40);
+    double patience[3];
+    for (int w = 1; w <= 2; w++) {
+        const coord_action *a = &p->worker[w].lease;
+        /* The lease's start is not known here: it is at most one block ago. */
+        patience[w] = (double)(a->lease.deadline_ns - p->now) / a->lease.count;
+    }
+    assert_true(patience[1] > 10e6 * 0.9 && patience[1] < 10e6 * 4);
+    assert_true(patience[2] > 50e6 * 0.9 && patience[2] < 50e6 * 4);
+    vp_destroy(p);
+}
+
+/* ---- shards in proportion ---- */
+
+/* Shards a second of all, over the sum of what each does alone. */
+static double efficiency(const uint64_t *shard_ns, const uint32_t *threads, uint32_t workers,
+                         uint32_t shards, double jitter) {
+    virtual_pool *p = vp_create((coord_core_config){.speculate = true}, workers, 5);
+    double sum = 0;
+    for (uint32_t w = 1; w <= workers; w++) {
+        p->worker[w].shard_ns = shard_ns[w - 1] / threads[w - 1];
+        p->worker[w].jitter = jitter;
+        sum += 1e9 / (double)p->worker[w].shard_ns;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, vp_info(1, shards, 1000000));
+    vp_run(p, 50); /* speeds are learned */
+    uint64_t began = p->now, step = p->job[1].step;
+    vp_run(p, step + 300);
+    double speed = 300.0 * shards / ((double)(p->now - began) * 1e-9);
+    assert_int_equal(p->job[1].wrong_averaged, 0);
+    vp_destroy(p);
+    return speed / sum;
+}
+
+static void test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds(void **state) {
+    (void)state;
+    const uint32_t one[4] = {1, 1, 1, 1};
+    const uint64_t pair[2] = {2 * VP_MS, 6 * VP_MS}; /* one is 3 times slower */
+    const uint32_t shards[] = {16, 32, 64, 128};
+    for (int i = 0; i < 4; i++) {
+        double steady = efficiency(pair, one, 2, shards[i], 0);
+        double noisy = efficiency(pair, one, 2, shards[i], 0.2);
+        print_message("1 + 1/3, %u shards: %.3f of the sum, %.3f with 20 %% noise\n", shards[i],
+                      steady, noisy);
+        assert_true(steady >= 0.85);
+        assert_true(noisy >= 0.80);
+        if (shards[i] >= 64) assert_true(noisy >= 0.85);
+    }
+    const uint64_t four[4] = {2 * VP_MS, 3 * VP_MS, 5 * VP_MS, 9 * VP_MS};
+    double mixed = efficiency(four, one, 4, 128, 0.1);
+    print_message("four unlike workers, 128 shards: %.3f of the sum\n", mixed);
+    assert_true(mixed >= 0.85);
+}
+
+/* A worker that is too slow to help must not hurt. */
+static void test_very_slow_worker_does_not_hold_the_step_up(void **state) {
+    (void)state;
+    const uint32_t one[2] = {1, 1};
+    const uint64_t pair[2] = {2 * VP_MS, 100 * VP_MS};
+    assert_true(efficiency(pair, one, 2, 8, 0) >= 0.85);
+    const uint64_t turned[2] = {100 * VP_MS, 2 * VP_MS};
+    assert_true(efficiency(turned, one, 2, 8, 0) >= 0.85);
+}
+
+static void test_equal_workers_stay_in_step(void **state) {
+    (void)state;
+    const uint32_t one[4] = {1, 1, 1, 1};
+    const uint64_t four[4] = {2 * VP_MS, 2 * VP_MS, 2 * VP_MS, 2 * VP_MS};
+    assert_true(efficiency(four, one, 4, 8, 0) >= 0.9);
+    assert_true(efficiency(four, one, 4, 8, 0.05) >= 0.85);
+}
+
+/* ---- copies ---- */
+
+/* The longest step of a pool in which one worker now and then takes a second longer. */
+static double longest_step_ms(bool speculate, uint64_t *doubled) {
+    virtual_pool *p = vp_create((coord_core_config){.speculate = speculate}, 4, 9);
+    double longest = 0;
+    for (uint32_t w = 1; w <= 4; w++) {
+        p->worker[w].shard_ns = 5 * VP_MS;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, vp_info(1, 16, 2000));
+    vp_run(p, 20);
+    p->worker[4].stall_ns = VP_SECOND;
+    for (uint64_t step = 21; step <= 1020; step++) {
+        uint64_t began = p->now;
+        vp_run(p, step);
+        double ms = (double)(p->now - began) * 1e-6;
+        if (ms > longest) longest = ms;
+    }
+    *doubled = vp_view(p, 1).leases.doubled;
+    assert_int_equal(p->job[1].wrong_averaged, 0);
+    vp_destroy(p);
+    return longest;
+}
+
+static void test_idle_workers_copy_what_a_stalled_one_holds(void **state) {
+    (void)state;
+    uint64_t with = 0, without = 0;
+    double quick = longest_step_ms(true, &with), slow = longest_step_ms(false, &without);
+    print_message("longest step %.0f ms with copies (%llu), %.0f ms with deadlines alone (%llu)\n",
+                  quick, (unsigned long long)with, slow, (unsigned long long)without);
+    assert_true(with > 0 && without > 0);
+    assert_true(slow >= 250);  /* the shortest deadline */
+    assert_true(quick <= 120); /* usual 20, late by 25, up to 50 to the next tick, the copy 20 */
+}
+
+static void test_no_copies_among_steady_equals(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create((coord_core_config){.speculate = true}, 4, 3);
+    for (uint32_t w = 1; w <= 4; w++) {
+        p->worker[w].jitter = 0.05;
+        p->worker[w].shard_ns = 5 * VP_MS;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, vp_info(1, 16, 500));
+    vp_run(p, 490);
+    coord_job_view view = vp_view(p, 1);
+    print_message("%llu leases, %llu copies\n", (unsigned long long)view.leases.given,
+                  (unsigned long long)view.leases.doubled);
+    assert_true(view.leases.given > 1900);
+    assert_true(view.leases.doubled * 50 < view.leases.given);
+    vp_destroy(p);
+}
+
+static void test_results_of_copies_that_come_second_are_late(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create((coord_core_config){.speculate = true}, 3, 4);
+    for (uint32_t w = 1; w <= 3; w++) vp_join(p, w, 1);
+    p->worker[3].stall_ns = 20 * VP_MS;
+    vp_add(p, vp_info(1, 24, 3000));
+    vp_run(p, 2000);
+    coord_job_view view = vp_view(p, 1);
+    assert_true(view.leases.doubled > 0);
+    assert_true(view.leases.late + view.leases.stale > 0);
+    assert_int_equal(view.leases.twice, 0);
+    assert_true(p->job[1].weights == vp_truth(&p->job[1].info, p->job[1].step));
+    vp_destroy(p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_outlier_does_not_move_what_is_expected),
+        cmocka_unit_test(test_lasting_change_moves_it_within_a_window),
+        cmocka_unit_test(test_times_of_jobs_are_kept_apart_and_the_oldest_goes),
+        cmocka_unit_test(test_deadline_follows_each_workers_own_times),
+        cmocka_unit_test(test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds),
+        cmocka_unit_test(test_very_slow_worker_does_not_hold_the_step_up),
+        cmocka_unit_test(test_equal_workers_stay_in_step),
+        cmocka_unit_test(test_idle_workers_copy_what_a_stalled_one_holds),
+        cmocka_unit_test(test_no_copies_among_steady_equals),
+        cmocka_unit_test(test_results_of_copies_that_come_second_are_late),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

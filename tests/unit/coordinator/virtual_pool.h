@@ -1,0 +1,360 @@
+/* A pool in virtual time around the decision core, without faults of the network: workers of any
+ * speed, steady or not, honest or not, and a host that answers at once. It measures: steps done,
+ * shards computed by whom, wrong results averaged. A gradient is a hash of (weights, step, shard),
+ * sums are a hash that neither commutes nor associates. For faults of every kind see tests/sim. */
+#ifndef TESTS_VIRTUAL_POOL_H
+#define TESTS_VIRTUAL_POOL_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "coordinator/core.h"
+
+#define VP_MS     1000000ull
+#define VP_SECOND 1000000000ull
+#define VP_JOBS   4
+
+typedef struct vp_event {
+    uint64_t time, order;
+    uint32_t worker; /* 0: the tick */
+    uint64_t lease;  /* that is done; 0: the worker pulls */
+} vp_event;
+
+typedef struct vp_worker {
+    uint64_t id, shard_ns; /* time of one shard on one thread */
+    double jitter;         /* relative, uniform */
+    uint64_t stall_ns;     /* once in a hundred leases it takes so much longer */
+    bool alive, idle;
+    coord_action lease;
+    uint64_t weights; /* of the lease's version */
+    uint64_t shards, leases, wrong;
+    uint64_t idle_since_ns, idle_ns;
+    double lie; /* probability that a result is wrong */
+} vp_worker;
+
+typedef struct vp_job {
+    coord_job_info info;
+    uint64_t step, weights, updates, wrong_averaged;
+    bool ended;
+    coord_job_state state;
+} vp_job;
+
+typedef struct virtual_pool {
+    coord_core *core;
+    coord_actions actions;
+    uint64_t now, order, random, requests;
+    uint64_t network_ns; /* each way */
+    vp_worker *worker;   /* 1 .. workers */
+    uint32_t workers;
+    vp_event *queue;
+    uint32_t queued, queue_capacity;
+    uint64_t *slot; /* values */
+    uint32_t slots;
+    vp_job job[VP_JOBS + 1];
+    uint64_t core_steps;
+} virtual_pool;
+
+/* ---- arithmetic ---- */
+
+static inline uint64_t vp_mix(uint64_t a, uint64_t b) {
+    uint64_t x = (a ^ 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u + b;
+    x = (x ^ (x >> 29)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 32);
+}
+
+static inline uint64_t vp_random(virtual_pool *p) {
+    p->random += 0x9e3779b97f4a7c15u;
+    return vp_mix(p->random, p->random >> 7);
+}
+
+static inline double vp_real(virtual_pool *p) {
+    return (double)(vp_random(p) >> 11) * 0x1p-53;
+}
+
+/* Gradient sum of node [a, b). */
+static inline uint64_t vp_node(uint64_t weights, uint64_t step, uint32_t a, uint32_t b) {
+    if (b - a == 1) return vp_mix(vp_mix(weights, step), a);
+    uint32_t left = 1;
+    while (left * 2 < b - a) left *= 2;
+    return vp_mix(vp_node(weights, step, a, a + left), vp_node(weights, step, a + left, b));
+}
+
+/* ---- time ---- */
+
+static inline bool vp_sooner(const vp_event *a, const vp_event *b) {
+    return a->time < b->time || (a->time == b->time && a->order < b->order);
+}
+
+static inline void vp_post(virtual_pool *p, uint64_t delay, uint32_t worker, uint64_t lease) {
+    if (p->queued == p->queue_capacity) {
+        p->queue_capacity = p->queue_capacity ? p->queue_capacity * 2 : 1024;
+        p->queue = realloc(p->queue, p->queue_capacity * sizeof *p->queue);
+        assert_non_null(p->queue);
+    }
+    vp_event e = {p->now + delay, ++p->order, worker, lease};
+    uint32_t at = p->queued++;
+    for (; at && vp_sooner(&e, &p->queue[(at - 1) / 2]); at = (at - 1) / 2)
+        p->queue[at] = p->queue[(at - 1) / 2];
+    p->queue[at] = e;
+}
+
+static inline vp_event vp_take(virtual_pool *p) {
+    vp_event first = p->queue[0], last = p->queue[--p->queued];
+    uint32_t at = 0;
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= p->queued) break;
+        if (child + 1 < p->queued && vp_sooner(&p->queue[child + 1], &p->queue[child])) child++;
+        if (!vp_sooner(&p->queue[child], &last)) break;
+        p->queue[at] = p->queue[child];
+        at = child;
+    }
+    p->queue[at] = last;
+    return first;
+}
+
+/* ---- host ---- */
+
+static inline void vp_feed(virtual_pool *p, coord_event e);
+
+static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
+    if ((p->slots & (p->slots + 1)) == 0) { /* 2^n - 1 are taken */
+        p->slot = realloc(p->slot, (size_t)(p->slots + 1) * 2 * sizeof *p->slot);
+        assert_non_null(p->slot);
+    }
+    p->slot[++p->slots] = value;
+    return p->slots;
+}
+
+static inline void vp_lease(virtual_pool *p, const coord_action *a) {
+    vp_worker *w = &p->worker[a->worker];
+    const vp_job *j = &p->job[a->job];
+    uint64_t per_shard = w->shard_ns;
+    if (w->jitter > 0)
+        per_shard = (uint64_t)((double)per_shard * (1 + w->jitter * (2 * vp_real(p) - 1)));
+    uint64_t time = per_shard * (a->lease.evaluate ? 8 : a->lease.count);
+    if (w->stall_ns && vp_random(p) % 100 == 0) time += w->stall_ns;
+    w->lease = *a;
+    w->weights = j->weights;
+    w->leases++;
+    w->idle = false;
+    w->idle_ns += p->now - w->idle_since_ns;
+    vp_post(p, 2 * p->network_ns + time, (uint32_t)a->worker, a->lease.lease);
+}
+
+static inline void vp_update(virtual_pool *p, const coord_action *a) {
+    vp_job *j = &p->job[a->job];
+    uint64_t sum = 0;
+    assert_int_equal(a->step, j->step + 1);
+    for (uint32_t i = 0; i < a->update.count; i++) {
+        const coord_block *b = &a->update.blocks[i];
+        uint64_t truth = vp_node(j->weights, a->step, b->first, b->first + b->count);
+        j->wrong_averaged += p->slot[b->slot] != truth;
+        sum = vp_mix(sum, p->slot[b->slot]);
+    }
+    /* The weights of a run in which nobody lied do not depend on the cut. */
+    bool clean = true;
+    for (uint32_t i = 0; i < a->update.count; i++) {
+        const coord_block *b = &a->update.blocks[i];
+        clean = clean &&
+                p->slot[b->slot] == vp_node(j->weights, a->step, b->first, b->first + b->count);
+    }
+    if (clean) sum = vp_node(j->weights, a->step, 0, j->info.shards);
+    j->weights = vp_mix(j->weights, sum);
+    j->step = a->step;
+    j->updates++;
+    vp_feed(p,
+            (coord_event){.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step, .ok = true});
+}
+
+static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
+    switch (a->type) {
+    case COORD_ACTION_LEASE:
+        vp_lease(p, a);
+        break;
+    case COORD_ACTION_NOTHING:
+        vp_post(p, a->nothing.retry_ms * VP_MS + 1, (uint32_t)a->worker, 0);
+        break;
+    case COORD_ACTION_LOAD:
+        vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_LOADED,
+                                 .job = a->job,
+                                 .loaded = {.step = p->job[a->job].step, .best_error = -1}});
+        break;
+    case COORD_ACTION_UPDATE:
+        vp_update(p, a);
+        break;
+    case COORD_ACTION_CHECKPOINT:
+        vp_feed(p,
+                (coord_event){
+                    .type = COORD_EVENT_CHECKPOINTED, .job = a->job, .step = a->step, .ok = true});
+        break;
+    case COORD_ACTION_STATE:
+        p->job[a->job].state = a->state;
+        p->job[a->job].ended = a->state >= COORD_COMPLETED;
+        break;
+    default:
+        break;
+    }
+}
+
+static inline void vp_feed(virtual_pool *p, coord_event e) {
+    p->core_steps++;
+    assert_int_equal(coord_core_step(p->core, &e, p->now, &p->actions), COP_OK);
+    /* Actions are carried out after the step: feeding the core again reuses their memory. */
+    uint32_t count = p->actions.count;
+    coord_action *copy = malloc((count + 1) * sizeof *copy);
+    coord_block blocks[COP_SHARDS_MAX];
+    assert_non_null(copy);
+    memcpy(copy, p->actions.items, count * sizeof *copy);
+    for (uint32_t i = 0; i < count; i++) {
+        if (copy[i].type == COORD_ACTION_UPDATE) {
+            memcpy(blocks, copy[i].update.blocks, copy[i].update.count * sizeof *blocks);
+            copy[i].update.blocks = blocks;
+        }
+        vp_carry_out(p, &copy[i]);
+    }
+    free(copy);
+}
+
+/* ---- workers ---- */
+
+static inline void vp_pull(virtual_pool *p, uint32_t worker) {
+    vp_worker *w = &p->worker[worker];
+    coord_event e = {.type = COORD_EVENT_PULL, .worker = w->id};
+    e.pull.request = ++p->requests;
+    w->idle = true;
+    w->idle_since_ns = p->now;
+    vp_feed(p, e);
+}
+
+static inline void vp_done(virtual_pool *p, uint32_t worker) {
+    vp_worker *w = &p->worker[worker];
+    const coord_action *a = &w->lease;
+    const coord_job_info *info = &p->job[a->job].info;
+    uint32_t first = a->lease.first, count = a->lease.count, shards = info->shards;
+    coord_event e = {.type = COORD_EVENT_RESULT, .worker = w->id, .job = a->job, .step = a->step};
+    uint64_t value = a->lease.evaluate ? vp_mix(w->weights, first)
+                                       : vp_node(w->weights, a->step, first, first + count);
+    if (w->lie > 0 && vp_real(p) < w->lie) {
+        value ^= 1;
+        w->wrong++;
+    }
+    e.result = (coord_result_info){.lease = a->lease.lease,
+                                   .job = a->job,
+                                   .step = a->step,
+                                   .compute_ns = w->shard_ns * count,
+                                   .attempt = a->lease.attempt,
+                                   .first = first,
+                                   .count = count,
+                                   .evaluate = a->lease.evaluate,
+                                   .finite = true,
+                                   .loss = 1,
+                                   .slot = vp_keep(p, value)};
+    e.result.samples = a->lease.evaluate ? count : (uint64_t)count * (a->lease.batch / shards);
+    w->shards += count;
+    vp_feed(p, e);
+    if (w->alive) vp_pull(p, worker);
+}
+
+static inline void vp_join(virtual_pool *p, uint32_t worker, uint32_t threads) {
+    char name[16];
+    snprintf(name, sizeof name, "w%u", worker);
+    coord_event e = {.type = COORD_EVENT_WORKER_JOINED, .worker = worker};
+    e.joined.name = name;
+    e.joined.threads = threads;
+    e.joined.fingerprint = 7;
+    p->worker[worker].alive = true;
+    p->worker[worker].id = worker;
+    vp_feed(p, e);
+    vp_pull(p, worker);
+}
+
+/* ---- life ---- */
+
+static inline virtual_pool *vp_create(coord_core_config config, uint32_t workers, uint64_t seed) {
+    virtual_pool *p = calloc(1, sizeof *p);
+    assert_non_null(p);
+    p->worker = calloc(workers + 1, sizeof *p->worker);
+    p->workers = workers;
+    p->random = seed * 0x2545f4914f6cdd1du + 1;
+    p->now = VP_SECOND;
+    p->network_ns = VP_MS / 20;
+    for (uint32_t w = 1; w <= workers; w++) p->worker[w].shard_ns = VP_MS;
+    assert_int_equal(coord_core_create(&config, &p->core), COP_OK);
+    vp_post(p, 50 * VP_MS, 0, 0);
+    return p;
+}
+
+static inline void vp_destroy(virtual_pool *p) {
+    coord_core_destroy(p->core);
+    coord_actions_fini(&p->actions);
+    free(p->queue);
+    free(p->slot);
+    free(p->worker);
+    free(p);
+}
+
+/* Batch of 4 samples a shard, epochs of 10 steps, no evaluation. */
+static inline coord_job_info vp_info(uint64_t job, uint32_t shards, uint64_t steps) {
+    return (coord_job_info){.job = job,
+                            .batch = 4 * shards,
+                            .shards = shards,
+                            .train_samples = 40 * shards,
+                            .steps = steps,
+                            .steps_per_epoch = 10,
+                            .last_keep = true,
+                            .state = COORD_QUEUED};
+}
+
+static inline void vp_add(virtual_pool *p, coord_job_info info) {
+    p->job[info.job].info = info;
+    p->job[info.job].weights = vp_mix(info.job, 1);
+    vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_ADDED, .job = info.job, .info = info});
+}
+
+/* The weights that the job must have after `steps` steps. */
+static inline uint64_t vp_truth(const coord_job_info *info, uint64_t steps) {
+    uint64_t weights = vp_mix(info->job, 1);
+    for (uint64_t step = 1; step <= steps; step++)
+        weights = vp_mix(weights, vp_node(weights, step, 0, info->shards));
+    return weights;
+}
+
+/* The next event. */
+static inline void vp_advance(virtual_pool *p) {
+    vp_event e = vp_take(p);
+    p->now = e.time;
+    if (!e.worker) {
+        vp_feed(p, (coord_event){.type = COORD_EVENT_TICK});
+        vp_post(p, 50 * VP_MS, 0, 0);
+    } else if (!p->worker[e.worker].alive) {
+        return;
+    } else if (!e.lease) {
+        vp_pull(p, e.worker);
+    } else if (e.lease == p->worker[e.worker].lease.lease.lease) {
+        vp_done(p, e.worker);
+    }
+}
+
+/* Until job 1 has ended, or its weights are those of `step`. */
+static inline void vp_run(virtual_pool *p, uint64_t step) {
+    for (uint64_t guard = 0; !p->job[1].ended && p->job[1].step < step; guard++) {
+        if (guard > 50000000) fail_msg("job 1 does not reach step %llu", (unsigned long long)step);
+        vp_advance(p);
+    }
+}
+
+static inline coord_job_view vp_view(const virtual_pool *p, uint64_t job) {
+    coord_job_view view = {0};
+    coord_core_job(p->core, job, p->now, &view);
+    return view;
+}
+
+#endif
