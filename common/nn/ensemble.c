@@ -65,7 +65,7 @@ static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     int best = 0;
     for (int k = 1; k < e->classes; k++)
         if (z[(size_t)k * stride] > z[(size_t)best * stride]) best = k;
-    const double most = z[(size_t)best * stride];
+    const double most = (double)z[(size_t)best * stride];
     double sum = 0;
     for (int k = 0; k < e->classes; k++) {
         e->work[k] = (double)z[(size_t)k * stride] - most;

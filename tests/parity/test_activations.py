@@ -6,7 +6,7 @@ import portable1
 import pytest
 import torch
 from safetensors.numpy import load_file
-from test_elementwise import alpha_dropout
+from test_layers import alpha_dropout
 from test_training import BATCH, SEED, SHARDS, masks_of, torch_parameters
 
 RATE, TOLERANCE = 1000, 1e-5  # so long a step that the old weights do not matter

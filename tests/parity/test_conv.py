@@ -1,5 +1,5 @@
-"""Convolutions and pools against PyTorch in float64: the gradient of one step by all weights, and ten steps of training, for random strides,
-padding, sizes and windows (patches of more than one block of 256, too), and max-norm per filter."""
+"""Networks of convolutions and pools against PyTorch in float64: the gradient of one step by all weights, and ten steps of training, for random
+strides, padding, sizes and windows (patches of more than one block of 256, too), and max-norm per filter. The layers alone: test_layers.py."""
 
 import dataclasses
 import math
@@ -165,7 +165,7 @@ def check(name, found, expected, tolerance):
     assert difference.max() <= tolerance * np.abs(expected).max(), f"{name}{list(map(int, at))}: {found[at]}, PyTorch has {expected[at]}"
 
 
-NUMBERS = range(64)
+NUMBERS = range(20)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -192,8 +192,8 @@ def test_configurations_reach_what_they_should():
     convs = [layer for n in NUMBERS for layer in Network(n).layers if layer.kind == "conv2d"]
     pools = [layer.kind for n in NUMBERS for layer in Network(n).layers if "pool" in layer.kind]
     deep = [t for n in NUMBERS for t in Network(n).parameters().values() if t.ndim == 4 and t[0].numel() > 256]
-    assert len({(c.fields["kernel"], c.fields["stride"], c.fields.get("padding", 0)) for c in convs}) > 40
-    assert min(pools.count("max_pool2d"), pools.count("avg_pool2d")) > 15 and len(deep) > 10
+    assert len({(c.fields["kernel"], c.fields["stride"], c.fields.get("padding", 0)) for c in convs}) > 20
+    assert min(pools.count("max_pool2d"), pools.count("avg_pool2d")) > 4 and len(deep) > 3
 
 
 def test_norms_of_filters_are_limited(coppice, digits, tmp_path):
