@@ -15,6 +15,7 @@ typedef struct save_request save_request;
 struct save_request {
     coord_mail mail; /* first: posted when done */
     save_request *next;
+    coord_store *store; /* NULL: none */
     uint64_t job;
     cop_buffer *spec;
     char *folder;
@@ -59,6 +60,9 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     COP_TRY(cop_model_digest(job->model, c.weights, digest, error));
     cop_hex32(digest, r->digest);
     if (!r->folder) return COP_OK;
+    /* A run that goes on from here will not write the metrics before it again. If they cannot be
+     * written, the weights are worth more. */
+    if (r->store) (void)coord_store_flush(r->store);
     COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
     if (!r->action.checkpoint.final) return COP_OK;
     char *path = cop_path_join(r->folder, "model.safetensors");
@@ -156,6 +160,7 @@ void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
         return;
     }
     r->job = resident->id;
+    r->store = saver->server->store;
     r->folder = folder;
     r->spec = cop_buffer_hold(resident->spec);
     r->version = resident->current;

@@ -152,7 +152,6 @@ cop_err coord_store_open(const char *path, coord_store **out, cop_error *error) 
     uv_mutex_init(&s->mutex);
     uv_mutex_init(&s->read_mutex);
     uv_cond_init(&s->work);
-    uv_cond_init(&s->idle);
     cop_err e = open_database(s, path, error);
     if (!e && uv_thread_create(&s->thread, coord_store_run_writer, s))
         e = cop_fail(error, COP_ERR_INTERNAL, "cannot start the store's thread");
@@ -185,6 +184,5 @@ void coord_store_close(coord_store *s) {
     uv_mutex_destroy(&s->mutex);
     uv_mutex_destroy(&s->read_mutex);
     uv_cond_destroy(&s->work);
-    uv_cond_destroy(&s->idle);
     cop_free(s);
 }

@@ -47,7 +47,10 @@ void coord_store_add_event(coord_store *store, uint64_t job, const char *level, 
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
 /* Metrics after a checkpoint's step that a restart will write again are replaced (keyed by job and
  * step). */
-void coord_store_flush(coord_store *store); /* waits until all queued writes are committed */
+/* Waits until all writes queued so far are on the disk (fsync), so that whoever publishes a
+ * checkpoint after it never leaves a gap in the metrics. Not on the loop. IO: they could not be
+ * written now; they stay queued and are tried again. */
+cop_err coord_store_flush(coord_store *store);
 
 /* ---- reads: any thread, own read connection, never the loop for anything long ---- */
 typedef struct coord_store_job {

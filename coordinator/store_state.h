@@ -18,7 +18,8 @@ typedef enum store_kind {
     STORE_ADD_EVALUATION,
     STORE_ADD_EVENT,
     STORE_REMOVE_JOB,
-    STORE_KINDS
+    STORE_KINDS,
+    STORE_BARRIER = STORE_KINDS /* no row: somebody waits until all before it is on the disk */
 } store_kind;
 
 /* One waiting write: a row. */
@@ -43,12 +44,12 @@ struct coord_store {
     sqlite3 *reader; /* under read_mutex */
     sqlite3_stmt *statement[STORE_KINDS];
     uv_mutex_t mutex, read_mutex;
-    uv_cond_t work, idle;
+    uv_cond_t work;
     uv_thread_t thread;
     /* under mutex */
     store_write *head, *tail, *spare;
-    uint32_t queued, spares, flushing;
-    bool stopping, busy, started, warned;
+    uint32_t queued, spares;
+    bool stopping, started, warned, failing;
     /* of the writer's thread */
     uint32_t pool_events; /* written since the last pruning */
 };

@@ -2,7 +2,7 @@
  * waits for the disk. What a caller waits for (`done`), submissions and states are on the disk
  * (fsync of the WAL) before they are acknowledged; metrics and events are written without fsync:
  * they survive the program's death, and lose at most their last moments when the machine's power
- * fails. */
+ * fails. While nothing can be written (full disk) metrics and events wait, as many as fit. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +16,7 @@
                           */
 #define SPARE_MAX   1024 /* finished writes kept for reuse */
 #define BATCH_MS    100  /* metrics wait so long for company */
+#define RETRY_MS    500  /* ... and so long for a disk that has room again */
 #define POOL_EVENTS 100000 /* events about the pool that are kept */
 #define PRUNE_EVERY 1000
 
@@ -102,6 +103,7 @@ static int write_one(coord_store *s, const store_write *w) {
     static const char *const removals[] = {
         "DELETE FROM steps WHERE job =", "DELETE FROM epochs WHERE job =",
         "DELETE FROM evaluations WHERE job =", "DELETE FROM events WHERE job ="};
+    if (w->kind == STORE_BARRIER) return SQLITE_OK;
     sqlite3_stmt *q = s->statement[w->kind];
     bind_values(q, w);
     int state = sqlite3_step(q);
@@ -146,21 +148,47 @@ static void finish_write(store_write *w, int state) {
     w->spec = NULL;
 }
 
-/* A batch that fails as a whole (full disk) is tried again row by row for what must not be lost. */
-static void finish_batch(coord_store *s, store_write *list) {
-    int state = commit_list(s, list);
-    if (state != SQLITE_OK)
-        cop_log(COP_LOG_WARN, "store", "cannot write: %s", sqlite3_errstr(state));
-    for (store_write *w = list; w; w = w->next) {
-        int own = state;
-        if (state != SQLITE_OK && is_durable(w)) {
-            store_write *next = w->next;
-            w->next = NULL;
-            own = commit_list(s, w);
-            w->next = next;
+/* Worth another try, such as a full disk; else a row would stop all that come after it. */
+static bool may_pass(int state) {
+    const int code = state & 0xff;
+    return code == SQLITE_FULL || code == SQLITE_IOERR || code == SQLITE_BUSY ||
+           code == SQLITE_LOCKED || code == SQLITE_READONLY || code == SQLITE_CANTOPEN ||
+           code == SQLITE_NOMEM;
+}
+
+/* Takes the writes off the list that must not wait or that somebody waits for, and answers them;
+ * each is tried once more by itself. What is left may wait. */
+static store_write *finish_durable(coord_store *s, store_write *list, int state,
+                                   store_write **finished) {
+    store_write *left = NULL, **end = &left;
+    while (list) {
+        store_write *w = list;
+        list = w->next;
+        w->next = NULL;
+        if (!is_durable(w) && may_pass(state)) {
+            *end = w;
+            end = &w->next;
+            continue;
         }
-        finish_write(w, own);
+        const bool again = is_durable(w) && w->kind != STORE_BARRIER;
+        finish_write(w, again ? commit_list(s, w) : state);
+        w->next = *finished;
+        *finished = w;
     }
+    return left;
+}
+
+/* Commits the list. Returns what could not be written and waits for a better time, in order; the
+ * rest goes to *finished. */
+static store_write *write_batch(coord_store *s, store_write *list, store_write **finished) {
+    const int state = commit_list(s, list);
+    if (state != SQLITE_OK) {
+        if (!s->failing) cop_log(COP_LOG_WARN, "store", "cannot write: %s", sqlite3_errstr(state));
+        return finish_durable(s, list, state, finished);
+    }
+    for (store_write *w = list; w; w = w->next) finish_write(w, state);
+    *finished = list;
+    return NULL;
 }
 
 /* Events about the pool are not removed with any job: only the newest are kept. */
@@ -192,10 +220,31 @@ static void keep_spares(coord_store *s, store_write *list) {
 
 /* For a commit now: metrics and events wait for company. */
 static bool anybody_waits(const coord_store *s) {
-    if (s->stopping || s->flushing) return true;
+    if (s->stopping) return true;
     for (const store_write *w = s->head; w; w = w->next)
         if (is_durable(w)) return true;
     return false;
+}
+
+/* What waits for a better time goes in front of what came meanwhile; at the end it is given up.
+ * Under the mutex. */
+static void put_back(coord_store *s, store_write *left) {
+    uint32_t count = 0;
+    store_write *last = NULL;
+    for (store_write *w = left; w; w = w->next, count++) last = w;
+    if (s->failing && !count) cop_log(COP_LOG_INFO, "store", "writing again");
+    s->failing = count > 0;
+    if (!count) return;
+    if (s->stopping) {
+        cop_log(COP_LOG_WARN, "store", "%u metrics and events are lost: the disk takes nothing",
+                count);
+        keep_spares(s, left);
+        return;
+    }
+    last->next = s->head;
+    if (!s->head) s->tail = last;
+    s->head = left;
+    s->queued += count;
 }
 
 void coord_store_run_writer(void *argument) {
@@ -204,28 +253,19 @@ void coord_store_run_writer(void *argument) {
     for (;;) {
         while (!s->head && !s->stopping) uv_cond_wait(&s->work, &s->mutex);
         if (!s->head) break;
-        if (!anybody_waits(s)) uv_cond_timedwait(&s->work, &s->mutex, (uint64_t)BATCH_MS * 1000000);
-        store_write *list = s->head;
+        if (!anybody_waits(s))
+            uv_cond_timedwait(&s->work, &s->mutex,
+                              (uint64_t)(s->failing ? RETRY_MS : BATCH_MS) * 1000000);
+        store_write *list = s->head, *finished = NULL;
         s->head = s->tail = NULL;
         s->queued = 0;
-        s->busy = true;
         uv_mutex_unlock(&s->mutex);
-        finish_batch(s, list);
+        store_write *left = write_batch(s, list, &finished);
         prune_events(s);
         uv_mutex_lock(&s->mutex);
-        s->busy = false;
-        keep_spares(s, list);
-        if (!s->head) uv_cond_broadcast(&s->idle);
+        keep_spares(s, finished);
+        put_back(s, left);
     }
-    uv_mutex_unlock(&s->mutex);
-}
-
-void coord_store_flush(coord_store *s) {
-    uv_mutex_lock(&s->mutex);
-    s->flushing++;
-    uv_cond_signal(&s->work);
-    while (s->head || s->busy) uv_cond_wait(&s->idle, &s->mutex);
-    s->flushing--;
     uv_mutex_unlock(&s->mutex);
 }
 
@@ -234,7 +274,7 @@ void coord_store_flush(coord_store *s) {
 /* Room for one more? Metrics are the first to go, then new jobs; states and removals, which are
  * few, always fit. */
 static bool has_room(const coord_store *s, store_kind kind) {
-    if (kind == STORE_SET_STATE || kind == STORE_REMOVE_JOB) return true;
+    if (kind == STORE_SET_STATE || kind == STORE_REMOVE_JOB || kind == STORE_BARRIER) return true;
     return s->queued < (kind == STORE_ADD_JOB ? 2 * QUEUE_MAX : QUEUE_MAX);
 }
 
@@ -370,4 +410,32 @@ void coord_store_remove_job(coord_store *s, uint64_t job, coord_store_done done,
     w->done = done;
     w->context = context;
     end_write(s, w);
+}
+
+typedef struct store_flush {
+    uv_sem_t done;
+    cop_err result;
+} store_flush;
+
+static void on_flushed(void *context, cop_err result, const char *text) {
+    store_flush *flush = context;
+    (void)text;
+    flush->result = result;
+    uv_sem_post(&flush->done);
+}
+
+cop_err coord_store_flush(coord_store *s) {
+    store_flush flush = {.result = COP_OK};
+    store_write *w = begin_write(s, STORE_BARRIER, 0);
+    if (!w) return COP_ERR_NO_MEMORY;
+    if (uv_sem_init(&flush.done, 0)) {
+        cop_free(w);
+        return COP_ERR_NO_MEMORY;
+    }
+    w->done = on_flushed;
+    w->context = &flush;
+    end_write(s, w);
+    uv_sem_wait(&flush.done);
+    uv_sem_destroy(&flush.done);
+    return flush.result;
 }

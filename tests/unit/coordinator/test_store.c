@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -451,6 +452,50 @@ static void test_full_disk_refuses_a_job_and_later_takes_it(void **state) {
     cop_log_configure(COP_LOG_INFO, false);
 }
 
+/* No file of this process may grow beyond `bytes`. */
+static void limit_files(rlim_t bytes) {
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes < limit.rlim_max ? bytes : limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void test_metrics_wait_while_the_disk_is_full(void **state) {
+    coord_store *s = open_store(*state);
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    struct sigaction before;
+    add_job(s, 1, "x", NULL);
+    assert_int_equal(coord_store_flush(s), COP_OK);
+    cop_log_configure(COP_LOG_NONE, false);
+    sigaction(SIGXFSZ, &ignore, &before);
+    limit_files(4096);
+    for (uint64_t step = 1; step <= 500; step++) coord_store_add_step(s, 1, step, 1, 1);
+    const cop_err full = coord_store_flush(s);
+    for (uint64_t step = 501; step <= 600; step++) coord_store_add_step(s, 1, step, 1, 1);
+    limit_files(RLIM_INFINITY);
+    const cop_err again = coord_store_flush(s);
+    coord_store_close(s);
+    sigaction(SIGXFSZ, &before, NULL);
+    cop_log_configure(COP_LOG_INFO, false);
+    assert_int_equal(full, COP_ERR_IO);
+    assert_int_equal(again, COP_OK);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 600);
+}
+
+static void test_row_that_is_never_taken_does_not_stop_the_others(void **state) {
+    coord_store *s = open_store(*state);
+    cop_log_configure(COP_LOG_NONE, false);
+    execute(*state, "CREATE TRIGGER never BEFORE INSERT ON steps WHEN NEW.step = 7 BEGIN "
+                    "SELECT RAISE(ABORT, 'never'); END");
+    coord_store_add_step(s, 1, 7, 1, 1);
+    assert_int_not_equal(coord_store_flush(s), COP_OK);
+    coord_store_add_step(s, 1, 8, 1, 1);
+    assert_int_equal(coord_store_flush(s), COP_OK);
+    coord_store_close(s);
+    cop_log_configure(COP_LOG_INFO, false);
+    assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 1);
+}
+
 /* ---- kill -9 ---- */
 
 static void tell_parent(void *context, cop_err result, const char *text) {
@@ -552,6 +597,8 @@ int main(void) {
         STORE_TEST(test_missing_folder_is_an_error_with_the_path),
         STORE_TEST(test_damaged_pages_are_errors),
         STORE_TEST(test_full_disk_refuses_a_job_and_later_takes_it),
+        STORE_TEST(test_metrics_wait_while_the_disk_is_full),
+        STORE_TEST(test_row_that_is_never_taken_does_not_stop_the_others),
         STORE_TEST(test_acknowledged_jobs_survive_kill_9),
         STORE_TEST(test_writes_do_not_wait_for_the_disk_and_are_bounded),
     };
