@@ -11,6 +11,7 @@ release     6   release build, quick tests
 asan        5   build with ASan and UBSan, quick tests
 tsan        3   build with TSan, tests of threads
 qemu        3   build for arm64, tests under qemu
+chaos       2   seeded faults at real processes
 containers  1   tests that start containers of their own
 lint        1   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
@@ -112,6 +113,7 @@ stage_qemu() {
     run_pytest release -m qemu
 }
 
+stage_chaos() { labelled chaos; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
 
@@ -139,7 +141,7 @@ lint_format() {
 }
 
 lint_shell() {
-    (cd "$ROOT" && shellcheck -x dev .ci/run deploy/dev/*.sh)
+    (cd "$ROOT" && shellcheck -x dev .ci/run deploy/*.sh deploy/dev/*.sh deploy/slurm/* tests/containers/slurm/*.sh)
 }
 
 # clang-tidy of all sources takes longer than the stage may: files that changed come first, files
@@ -216,14 +218,14 @@ dev_test() {
         case $name in
             --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | containers | lint | long) stages+=("$name") ;;
+            release | asan | tsan | qemu | chaos | containers | lint | long) stages+=("$name") ;;
             quick) stages+=(release) ;; # a label means the stage that it is for
             threads) stages+=(tsan) ;;
             *) patterns+=("$name") ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu containers lint)
+        stages=(release asan tsan qemu chaos containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
