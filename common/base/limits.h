@@ -8,8 +8,10 @@
 #define COP_UNITS_MAX         (1u << 20) /* features of one layer's output */
 #define COP_BATCH_MAX         65536
 #define COP_SHARDS_MAX        1024
-#define COP_LEASE_SAMPLES_MAX 8192 /* samples in one lease */
-#define COP_EVAL_SLICE        1000 /* D10 */
+#define COP_LEASE_SAMPLES_MAX 8192       /* samples in one lease */
+#define COP_EVAL_SLICE        1000       /* D10 */
+#define COP_LEASE_MEMBERS_MAX 64         /* members of an ensemble in one lease */
+#define COP_TALLY_BYTES_MAX   (1u << 30) /* sums of one ensemble evaluation */
 #define COP_CLASSES_MAX       65536
 #define COP_STATISTICS_MAX                                                                         \
     1024 /* channels, or features of flat samples, of normalize: standard                          \

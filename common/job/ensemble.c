@@ -1,0 +1,78 @@
+/* Ensembles told and checked. See ensemble.h. */
+#include "common/job/ensemble.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {
+    [0] = "weight-scaling",
+    [COP_AVERAGE_ARITHMETIC] = "arithmetic",
+    [COP_AVERAGE_GEOMETRIC] = "geometric",
+};
+
+bool cop_average_read(const char *name, cop_average *out) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) != 0) continue;
+        *out = (cop_average)i;
+        return true;
+    }
+    return false;
+}
+
+const char *cop_average_name(cop_average average) {
+    COP_ASSERT((size_t)average < sizeof names / sizeof *names);
+    return names[average];
+}
+
+/* "1 x 28 x 28 bytes", "17 numbers" */
+static void describe_samples(const cop_job *job, char *out, size_t size) {
+    const Coppice__Pinned *p = job->message->pinned;
+    int at = 0;
+    for (size_t i = 0; i < p->n_input && (size_t)at < size; i++)
+        at += snprintf(out + at, size - (size_t)at, "%s%u", i ? " x " : "", p->input[i]);
+    if ((size_t)at < size)
+        snprintf(out + at, size - (size_t)at, " %s",
+                 job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
+}
+
+cop_err cop_job_check_together(const cop_job *a, const char *a_name, const cop_job *b,
+                               const char *b_name, bool same_data, cop_error *error) {
+    const Coppice__Pinned *pa = a->message->pinned, *pb = b->message->pinned;
+    char shape_a[80], shape_b[80];
+    describe_samples(a, shape_a, sizeof shape_a);
+    describe_samples(b, shape_b, sizeof shape_b);
+    if (strcmp(shape_a, shape_b) != 0)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s is for samples of %s, %s for samples of %s: the members of an ensemble "
+                        "see the same samples",
+                        b_name, shape_b, a_name, shape_a);
+    if (pa->classes != pb->classes)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has %u classes, %s has %u: the members of an ensemble have the same",
+                        b_name, pb->classes, a_name, pa->classes);
+    if (same_data && strcmp(pa->data_digest, pb->data_digest) != 0)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s was trained on the data set %.12s, %s on %.12s: say with --data on "
+                        "which they are to be evaluated",
+                        b_name, pb->data_digest, a_name, pa->data_digest);
+    return COP_OK;
+}
+
+void cop_job_ensemble_row(const cop_ensemble_figures *f, uint32_t members,
+                          Coppice__Api__EnsembleFigures *out) {
+    coppice__api__ensemble_figures__init(out);
+    out->has_members = out->has_error = out->has_error_se = out->has_nll = out->has_nll_se =
+        out->has_brier = out->has_brier_se = out->has_ece = out->has_ece_se =
+            out->has_disagreement = out->has_disagreement_se = 1;
+    out->members = members;
+    out->error = f->wrong.value;
+    out->error_se = f->wrong.error;
+    out->nll = f->nll.value;
+    out->nll_se = f->nll.error;
+    out->brier = f->brier.value;
+    out->brier_se = f->brier.error;
+    out->ece = f->ece.value;
+    out->ece_se = f->ece.error;
+    out->disagreement = f->disagreement.value;
+    out->disagreement_se = f->disagreement.error;
+}
