@@ -39,12 +39,15 @@ static void do_nothing(coord_server *server, const coord_action *action) {
 static void do_lease(coord_server *server, const coord_action *action) {
     cop_request *request = take_request(server, action);
     coord_resident *resident = coord_resident_find(server, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
     if (!request) return; /* the core hears WORKER_GONE and gives the block again */
-    COP_ASSERT(resident != NULL);
+    COP_ASSERT(resident || evaluation);
     const cop_pull *pull = &cop_request_message(request)->pull;
     uint64_t now = cop_clock_ns();
     cop_message reply = {.type = COP_MESSAGE_LEASE};
-    reply.lease = (cop_lease){.kind = action->lease.evaluate ? COP_LEASE_EVALUATE : COP_LEASE_TRAIN,
+    reply.lease = (cop_lease){.kind = action->lease.ensemble   ? COP_LEASE_ENSEMBLE
+                                      : action->lease.evaluate ? COP_LEASE_EVALUATE
+                                                               : COP_LEASE_TRAIN,
                               .lease = action->lease.lease,
                               .job = action->job,
                               .step = action->step,
@@ -55,11 +58,15 @@ static void do_lease(coord_server *server, const coord_action *action) {
                               .attempt = action->lease.attempt,
                               .first = action->lease.first,
                               .count = action->lease.count,
-                              .batch = action->lease.batch};
+                              .batch = action->lease.batch,
+                              .member = action->lease.member,
+                              .members = action->lease.members};
     bool have_spec = pull->have_job == action->job;
     bool have_weights =
         have_spec && pull->have_version == action->lease.version + 1; /* + 1: 0 says "none" */
-    cop_err e = coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);
+    cop_err e = evaluation
+                    ? coord_evaluation_fill_lease(evaluation, action, pull, &reply)
+                    : coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);
     if (e) {
         cop_message_fini(&reply);
         coord_reply_failure(request, e, "the coordinator is out of memory; try again");
@@ -77,6 +84,8 @@ static void do_load(coord_server *server, const coord_action *action) {
 
 static void do_unload(coord_server *server, const coord_action *action) {
     coord_resident *resident = coord_resident_find(server, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
+    if (evaluation) coord_evaluation_unload(evaluation);
     if (!resident) return;
     if (resident->update_running)
         resident->unload_wanted = true; /* when the update is done */
@@ -93,13 +102,13 @@ static void do_state(coord_server *server, const coord_action *action) {
                                                           : COP_LOG_INFO;
     cop_log(level, "coordinator", "job %llu: %s%s%s", (unsigned long long)action->job,
             names[action->state], action->text[0] ? ": " : "", action->text);
-    if (server->store)
+    if (server->store && !coord_evaluation_find(server, action->job))
         coord_store_set_state(server->store, action->job, action->state, action->text);
 }
 
 static void do_event(coord_server *server, const coord_action *action) {
     cop_log(action->ok ? COP_LOG_INFO : COP_LOG_WARN, "coordinator", "%s", action->text);
-    if (server->store)
+    if (server->store && !coord_evaluation_find(server, action->job))
         coord_store_add_event(server->store, action->job, action->ok ? "info" : "warn",
                               action->text);
     if (server->store && action->fingerprint)
@@ -129,7 +138,7 @@ static void do_metrics(coord_server *server, const coord_action *action) {
 static void do_diverged(coord_server *server, const coord_action *action) {
     coord_resident *resident = coord_resident_find(server, action->job);
     cop_buffer *gradient = action->slot ? server->slots[action->slot - 1].gradient : NULL;
-    char text[256] = "training diverged";
+    char text[256] = "the loss is not finite: the model has diverged";
     if (resident) coord_resident_describe(resident, action, gradient, text, sizeof text);
     release_slot(server, action->slot);
     /* The text must live until the core has copied it: dispatch when nothing else is under way
@@ -196,6 +205,9 @@ void coord_carry_out(coord_server *server, const coord_action *action) {
         coord_saver_submit(server->saver, resident, action);
         break;
     }
+    case COORD_ACTION_ABSORB:
+        coord_evaluation_absorb(server, action);
+        break;
     case COORD_ACTION_STATE:
         do_state(server, action);
         tell(server, action);

@@ -217,21 +217,33 @@ static void note_state(coord_server *server, api_note *n, const coord_action *a)
     char text[300];
     bool ends = a->state >= COORD_COMPLETED && n->state < COORD_COMPLETED;
     n->state = a->state;
+    if (n->evaluation && a->state == COORD_COMPLETED) n->step = n->steps;
     snprintf(n->text, sizeof n->text, "%s", a->text);
     snprintf(text, sizeof text, "%s%s%s", api_state_name(a->state), a->text[0] ? ": " : "",
              a->text);
-    coord_store_add_event(server->store, n->job, a->state == COORD_FAILED ? "error" : "info", text);
+    if (!n->evaluation)
+        coord_store_add_event(server->store, n->job, a->state == COORD_FAILED ? "error" : "info",
+                              text);
     n->finished[0] = '\0';
     if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
     if (ends) coord_datasets_release(server->datasets, n->data_digest);
 }
 
+/* What the core forgets with the job. */
+static void note_leases(coord_server *server, api_note *n) {
+    coord_job_view view;
+    if (!coord_core_job(server->core, n->job, 0, &view)) return;
+    n->leases = view.leases;
+    if (!n->evaluation) return;
+    n->step = view.blocks_done;
+    n->steps = view.blocks;
+}
+
 void coord_api_note(coord_server *server, const coord_action *a, const char *digest) {
     api_note *n = api_note_find(server->api, a->job);
-    coord_job_view view;
     if (!n) return;
     n->version++;
-    if (coord_core_job(server->core, a->job, 0, &view)) n->leases = view.leases;
+    note_leases(server, n);
     if (a->type == COORD_ACTION_STATE) {
         note_state(server, n, a);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
@@ -257,7 +269,9 @@ void api_hold(coord_server *server, const api_watcher *watcher) {
 
 void coord_api_changed(coord_server *server, uint64_t job) {
     api_note *n = job ? api_note_find(server->api, job) : NULL;
-    if (n) n->version++;
+    if (!n) return;
+    n->version++;
+    if (n->evaluation) note_leases(server, n);
 }
 
 static void check_watcher(coord_server *server, api_watcher *w, uint64_t now) {
@@ -267,13 +281,18 @@ static void check_watcher(coord_server *server, api_watcher *w, uint64_t now) {
     }
     api_note *n = api_note_find(server->api, w->job);
     bool news = !n || n->version != w->version;
-    if (now >= w->deadline_ns || (news && now >= w->not_before_ns)) api_answer_watch(server, w, n);
+    if (now < w->deadline_ns && (!news || now < w->not_before_ns)) return;
+    if (w->evaluation)
+        api_answer_evaluation(server, w, n);
+    else
+        api_answer_watch(server, w, n);
 }
 
 void coord_api_tick(coord_server *server, uint64_t now_ns) {
     for (uint32_t i = 0; i < API_WATCHERS_MAX; i++)
         if (server->api->watchers[i].request)
             check_watcher(server, &server->api->watchers[i], now_ns);
+    api_evaluations_tick(server, now_ns);
 }
 
 void coord_api_on_gone(coord_server *server, uint64_t connection) {
@@ -329,6 +348,10 @@ static const struct {
                                            &coppice__api__remove_data_request__descriptor},
     [COPPICE__API__METHOD__EVALUATE] = {api_evaluate, &coppice__api__evaluate_request__descriptor},
     [COPPICE__API__METHOD__INFO] = {api_info, &coppice__api__info_request__descriptor},
+    [COPPICE__API__METHOD__START_EVALUATION] =
+        {api_start_evaluation, &coppice__api__start_evaluation_request__descriptor},
+    [COPPICE__API__METHOD__WATCH_EVALUATION] =
+        {api_watch_evaluation, &coppice__api__watch_evaluation_request__descriptor},
     [COPPICE__API__METHOD__HISTORY] = {api_history, &coppice__api__history_request__descriptor},
 };
 

@@ -1,6 +1,6 @@
 /* Inside the coordinator: what the files of the API share. api.c takes calls apart and keeps what
- * watchers see; api_submit.c, api_jobs.c, api_workers.c and api_data.c answer them; api_recover.c
- * takes up what an earlier run left. */
+ * watchers see; api_submit.c, api_jobs.c, api_evaluation.c, api_workers.c and api_data.c answer
+ * them; api_recover.c takes up what an earlier run left. */
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
@@ -20,6 +20,7 @@ typedef struct api_note {
     int32_t priority;
     uint32_t batch;
     bool has_train_loss, has_evaluation, on_test;
+    bool evaluation; /* not a training: not stored, see api_evaluation.c */
     double train_loss, test_error, test_loss, seconds, epoch_loss_sum;
     char name[COP_NAME_MAX], text[512], warning[256], digest[65], data_digest[65], created[32],
         finished[32];
@@ -29,7 +30,7 @@ typedef struct api_note {
 typedef struct api_watcher {
     cop_request *request; /* NULL: free */
     uint64_t job, version, deadline_ns, not_before_ns;
-    bool logs, asking;
+    bool logs, asking, evaluation;
     uint64_t after; /* logs */
 } api_watcher;
 
@@ -71,6 +72,7 @@ struct api_task {
     cop_job *built;
     cop_data *data;
     coord_resident *resident;
+    coord_evaluation *evaluation;
     cop_checkpoint start;
     cop_str text;
     char digest[65], folder[4096];
@@ -96,7 +98,11 @@ api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of mem
 api_note *api_note_append(struct coord_api *api, uint64_t job);
 void api_note_remove(struct coord_api *api, uint64_t job);
 void api_unknown_job(cop_request *request, uint64_t job); /* answers NOT_FOUND */
-const char *api_state_name(coord_job_state state);        /* "RUNNING" */
+/* Answers INPUT: the job has no final weights. */
+void api_not_completed(cop_request *request, const api_note *note);
+/* Until when a request that may be held is held. */
+uint64_t api_hold_until(uint32_t hold_ms, uint64_t now_ns);
+const char *api_state_name(coord_job_state state); /* "RUNNING" */
 /* Fills a status from note and core; strings are borrowed from the note. */
 void api_status(coord_server *server, const api_note *note, Coppice__Api__JobStatus *out);
 /* Ownership of request and message goes to the handler. */
@@ -115,6 +121,12 @@ void api_export_model(coord_server *, cop_request *, ProtobufCMessage *);
 void api_evaluate(coord_server *, cop_request *, ProtobufCMessage *);
 void api_answer_watch(coord_server *server, api_watcher *watcher, const api_note *note);
 void api_ask_logs(coord_server *server, api_watcher *watcher);
+/* api_evaluation.c */
+void api_start_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
+void api_watch_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
+void api_answer_evaluation(coord_server *server, api_watcher *watcher, const api_note *note);
+/* Ends those whose clients have gone, and forgets those that were told. */
+void api_evaluations_tick(coord_server *server, uint64_t now_ns);
 /* api_history.c */
 void api_history(coord_server *, cop_request *, ProtobufCMessage *);
 /* api_workers.c */

@@ -110,7 +110,7 @@ void api_answer_watch(coord_server *server, api_watcher *w, const api_note *note
     api_answer(request, COPPICE__API__METHOD__WATCH_JOB, &answer.base, NULL);
 }
 
-static uint64_t hold_until(uint32_t hold_ms, uint64_t now) {
+uint64_t api_hold_until(uint32_t hold_ms, uint64_t now) {
     return now + (uint64_t)(hold_ms < COP_HOLD_MAX_MS ? hold_ms : COP_HOLD_MAX_MS) * 1000000;
 }
 
@@ -120,7 +120,7 @@ void api_watch_job(coord_server *server, cop_request *request, ProtobufCMessage 
     api_watcher w = {.request = request,
                      .job = r->job,
                      .version = r->version,
-                     .deadline_ns = hold_until(r->hold_ms, now),
+                     .deadline_ns = api_hold_until(r->hold_ms, now),
                      .not_before_ns = now + 100000000};
     const api_note *n = api_note_find(server->api, r->job);
     cop_proto_free(message);
@@ -194,6 +194,12 @@ static bool control(coord_server *server, cop_request *request, const api_note *
     static const char *const verbs[] = {"", "canceled", "paused", "resumed"};
     COP_ASSERT(action >= 1 && (size_t)action < sizeof events / sizeof *events);
     coord_event event = {.type = events[action], .job = n->job};
+    if (n->evaluation && event.type != COORD_EVENT_JOB_CANCEL) {
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "job %llu is an evaluation and cannot be %s: only canceled",
+                            (unsigned long long)n->job, verbs[action]);
+        return false;
+    }
     if (n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL) return true;
     if (n->state >= COORD_COMPLETED) {
         coord_reply_failure(request, COP_ERR_INPUT,
@@ -316,7 +322,7 @@ void api_logs(coord_server *server, cop_request *request, ProtobufCMessage *mess
                      .job = job,
                      .logs = true,
                      .after = r->after,
-                     .deadline_ns = hold_until(r->hold_ms, now),
+                     .deadline_ns = api_hold_until(r->hold_ms, now),
                      .not_before_ns = now};
     cop_proto_free(message);
     if (!api_note_find(server->api, job))
@@ -387,6 +393,16 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
     api_task_start(t);
 }
 
+void api_not_completed(cop_request *request, const api_note *n) {
+    coord_reply_failure(request, COP_ERR_INPUT,
+                        "job %llu is %s and has no final weights%s: `coppice status %llu` "
+                        "shows its newest evaluation, and `coppice export %llu` gets its "
+                        "newest weights",
+                        (unsigned long long)n->job, api_state_name(n->state),
+                        n->state < COORD_COMPLETED ? " yet" : "", (unsigned long long)n->job,
+                        (unsigned long long)n->job);
+}
+
 /* The evaluation of the final weights, which every job ends with. */
 void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     uint64_t job = ((const Coppice__Api__EvaluateRequest *)message)->job;
@@ -395,13 +411,7 @@ void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *
     if (!n) {
         api_unknown_job(request, job);
     } else if (n->state != COORD_COMPLETED) {
-        coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %llu is %s and has no final weights%s: `coppice status %llu` "
-                            "shows its newest evaluation, and `coppice export %llu` gets its "
-                            "newest weights",
-                            (unsigned long long)job, api_state_name(n->state),
-                            n->state < COORD_COMPLETED ? " yet" : "", (unsigned long long)job,
-                            (unsigned long long)job);
+        api_not_completed(request, n);
     } else if (!n->has_evaluation || n->evaluated_step != n->steps) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND,
                             "the final weights of job %llu were not evaluated: get them with "

@@ -16,7 +16,7 @@
 static uint32_t actions_bound(const coord_core *core) {
     uint32_t bound = 32 + 6 * (core->worker_count + 1) + 4 * core->config.jobs_running_max;
     for (uint32_t i = 0; i < core->resident_count; i++)
-        bound += 12 + core->resident[i]->info.shards;
+        bound += 12 + core->resident[i]->info.shards + core->resident[i]->info.window;
     return bound;
 }
 
@@ -98,7 +98,7 @@ static cop_err take_event(coord_core *core, const coord_event *e, uint64_t now) 
         steps_on_result(core, e, now);
         break;
     case COORD_EVENT_JOB_ADDED:
-        return jobs_add(core, e);
+        return jobs_add(core, e, now);
     case COORD_EVENT_STOP:
         on_stop(core, now);
         break;
@@ -159,11 +159,13 @@ cop_err coord_core_create(const coord_core_config *config, coord_core **out) {
     core->config = *config;
     core->pool_version = 1;
     if (!core->config.jobs_running_max) core->config.jobs_running_max = 4;
+    if (!core->config.evaluations_max) core->config.evaluations_max = 4;
     if (!core->config.lease_floor_ns) core->config.lease_floor_ns = 5000000000u;
     if (!core->config.lease_overhead_percent) core->config.lease_overhead_percent = 25;
     if (!core->config.heartbeat_ns)
         core->config.heartbeat_ns = (uint64_t)COP_HEARTBEAT_MS * 1000000;
-    core->resident = cop_alloc_array(core->config.jobs_running_max, sizeof(core_job *));
+    core->resident = cop_alloc_array(core->config.jobs_running_max + core->config.evaluations_max,
+                                     sizeof(core_job *));
     if (!core->resident) {
         cop_free(core);
         return COP_ERR_NO_MEMORY;
@@ -200,6 +202,8 @@ bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_
                             .epoch = (double)job->step / (double)job->info.steps_per_epoch,
                             .workers = round_holders(&job->round, 0),
                             .leases = job->counts,
+                            .blocks_done = job->round.members ? job->round.base : job->round.done,
+                            .blocks = job->round.members ? job->round.total : job->round.count,
                             .seconds = job->seconds,
                             .loss = job->last_loss,
                             .error = job->last_error,

@@ -17,11 +17,18 @@
  * saved already, or nothing was trained), PAUSED, ACTION_UNLOAD. Cancel: leases are canceled,
  * CANCELED, ACTION_UNLOAD at once.
  *
+ * Life of an evaluation (kind EVALUATION or ENSEMBLE; its weights are there already): JOB_ADDED ->
+ * RUNNING at once, beside config.jobs_running_max trainings -> leases -> RESULTs -> [ENSEMBLE: each
+ * block's result by ACTION_ABSORB in the order of blocks, answered by ABSORBED; only info.window
+ * blocks are out or not absorbed at a time] -> ACTION_EVALUATED -> COMPLETED, ACTION_UNLOAD. It
+ * cannot be paused, and a stop cancels it.
+ *
  * What a host must do: answer every LOAD with JOB_LOADED or JOB_FAILED (a job that was canceled
  * meanwhile is unloaded after JOB_LOADED; after JOB_FAILED nothing is resident), every UPDATE of a
  * job that is still there with UPDATED, every CHECKPOINT with CHECKPOINTED, every DIVERGED with
  * JOB_FAILED. Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes
- * with its UPDATE (the host's from then on, unless UPDATED is not ok), or by a later DROP.
+ * with its UPDATE (the host's from then on, unless UPDATED is not ok), its ABSORB, or by a later
+ * DROP.
  * A checkpoint is also asked for when an evaluation is the best so far, at the step evaluated. */
 #ifndef COP_COORDINATOR_CORE_H
 #define COP_COORDINATOR_CORE_H
@@ -41,10 +48,17 @@ typedef enum coord_job_state { /* = coppice.api.State */
                                COORD_CANCELED
 } coord_job_state;
 
+typedef enum coord_job_kind {
+    COORD_TRAINING = 0,
+    COORD_EVALUATION, /* of one model: losses and counts */
+    COORD_ENSEMBLE    /* outputs of many networks on the same samples */
+} coord_job_kind;
+
 /* What the core knows of a job: numbers only. */
 typedef struct coord_job_info {
     uint64_t job; /* id, ascending in order of submission, never 0 */
     int32_t priority;
+    coord_job_kind kind;
     uint32_t batch, shards, train_samples;
     uint64_t steps, steps_per_epoch;
     bool last_keep;
@@ -59,6 +73,11 @@ typedef struct coord_job_info {
                              lease decides it */
     bool pin_first;
     coord_job_state state; /* QUEUED or PAUSED when added; finished ones are not added */
+    /* ENSEMBLE: `members` networks on each slice of evaluate_samples, at most `lease_members` of
+     * them in a lease, at most `window` leases' results held at a time. each_version: a member is a
+     * version of the weights, and comes alone in its lease; else all are drawn from version 0 */
+    uint32_t members, lease_members, window;
+    bool each_version;
 } coord_job_info;
 
 typedef enum coord_event_type {
@@ -75,13 +94,14 @@ typedef enum coord_event_type {
     COORD_EVENT_JOB_FAILED, /* job, text: the host could not load it, or found it diverged */
     COORD_EVENT_JOB_PAUSE,
     COORD_EVENT_JOB_RESUME,
-    COORD_EVENT_JOB_CANCEL,   /* job */
+    COORD_EVENT_JOB_CANCEL,   /* job; text: why, or NULL */
     COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights
                                  (RUNNING: after this step; else ignored) */
     COORD_EVENT_UPDATED, /* job, step, ok: the new weights are version `step`. Not ok: nothing was
                             changed, a gradient was not finite; result.first = the first shard of
                             the block at fault */
     COORD_EVENT_CHECKPOINTED, /* job, step, ok */
+    COORD_EVENT_ABSORBED,     /* job: the oldest ABSORB that was not answered yet is done */
     COORD_EVENT_STOP /* graceful stop: finish steps under way, checkpoint all running jobs, then
                         ACTION_STOPPED */
 } coord_event_type;
@@ -89,9 +109,10 @@ typedef enum coord_event_type {
 typedef struct coord_result_info {
     uint64_t lease, job, step, compute_ns;
     uint32_t attempt, first, count;
-    bool evaluate; /* kind */
-    bool finite;   /* loss and gradient, checked by the host */
-    bool failed;   /* the worker could not compute it: text says why */
+    uint32_t members;        /* whose outputs an ensemble's result holds */
+    bool evaluate, ensemble; /* kind: neither: training; an ensemble's result is both */
+    bool finite;             /* loss and gradient, checked by the host */
+    bool failed;             /* the worker could not compute it: text says why */
     double loss;
     uint64_t correct, samples;
     uint64_t slot;   /* host's handle of the gradient; the core answers with KEEP or DROP for it */
@@ -107,6 +128,7 @@ typedef struct coord_event {
         const char *name;
         uint32_t threads;
         uint64_t fingerprint;
+        bool ensembles; /* can compute leases of ensembles */
     } joined;
     struct {
         uint64_t request, have_job, have_version;
@@ -136,6 +158,9 @@ typedef enum coord_action_type {
     COORD_ACTION_EPOCH,      /* job, step, metrics: sums over the epoch that ended */
     COORD_ACTION_EVALUATED,  /* job, step, metrics: an evaluation ended */
     COORD_ACTION_CHECKPOINT, /* job, step, checkpoint: answer CHECKPOINTED */
+    COORD_ACTION_ABSORB,     /* job, slot, lease (first, count: samples; member, members): add these
+                                outputs to what there is, members in their order; answer ABSORBED, in
+                                order */
     COORD_ACTION_STATE,      /* job, state, text: persist and tell watchers */
     COORD_ACTION_DISCONNECT, /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its pipes
                                 (no WORKER_GONE event needed after) */
@@ -161,7 +186,9 @@ typedef struct coord_action {
     struct {
         uint64_t lease, version, deadline_ns;
         uint32_t attempt, first, count, batch;
-        bool evaluate;
+        bool evaluate, ensemble;
+        uint32_t member, members; /* ensemble: members [member, member + members) on samples
+                                     [first, first + count); `step` is the block's number from 1 */
     } lease;
     struct {
         uint32_t retry_ms;
@@ -195,7 +222,8 @@ typedef struct coord_actions {
 
 typedef struct coord_core coord_core;
 typedef struct coord_core_config {
-    uint32_t jobs_running_max;       /* resident at once (default 4) */
+    uint32_t jobs_running_max;       /* trainings resident at once (default 4) */
+    uint32_t evaluations_max;        /* evaluations at once, more are refused: LIMIT (default 4) */
     uint64_t lease_floor_ns;         /* shortest lease deadline (default 5 s) */
     uint32_t lease_overhead_percent; /* of one shard's time that a lease costs beside computing:
                                         steers block sizes (default 25) */
@@ -207,8 +235,8 @@ typedef struct coord_core_config {
 
 cop_err coord_core_create(const coord_core_config *config, coord_core **out); /* NO_MEMORY */
 void coord_core_destroy(coord_core *core);
-/* The one entry. `out` is cleared first, then filled. NO_MEMORY leaves the core consistent (the
- * event did not happen). */
+/* The one entry. `out` is cleared first, then filled. NO_MEMORY and LIMIT leave the core consistent
+ * (the event did not happen). */
 cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns,
                         coord_actions *out);
 void coord_actions_fini(coord_actions *actions);
@@ -229,6 +257,7 @@ typedef struct coord_job_view {
     double epoch;
     uint32_t workers;
     coord_lease_counts leases;
+    uint64_t blocks_done, blocks; /* of an evaluation */
     double seconds, samples_per_s, eta_seconds, loss, error, best_error;
     bool has_loss, has_error;
     const char *waiting_for;

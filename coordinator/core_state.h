@@ -24,7 +24,7 @@ struct core_worker {
     double ns_per_shard;
     coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;
-    bool draining;
+    bool draining, ensembles;
     char name[COP_NAME_MAX];
 };
 
@@ -88,8 +88,8 @@ struct coord_core {
     uint64_t pool_version; /* changes with every worker that comes, goes or drains */
     core_job **jobs;       /* unfinished ones, by id */
     uint32_t job_count, job_capacity;
-    core_job **resident; /* those whose phase is not IDLE (config.jobs_running_max) */
-    uint32_t resident_count;
+    core_job **resident; /* those whose phase is not IDLE (jobs_running_max + evaluations_max) */
+    uint32_t resident_count, evaluation_count; /* evaluation_count: of the residents */
     core_job *queue_head; /* the queued job that is next; valid unless queue_dirty */
     bool queue_dirty;
     uint64_t next_lease;
@@ -150,11 +150,14 @@ void scheduler_serve(coord_core *core, uint64_t now);
 /* ---- steps.c: rounds of one job ---- */
 
 bool steps_has_leases(const core_job *job);
+/* The leases of an evaluation, from the first. */
+void steps_begin_evaluation(coord_core *core, core_job *job);
 /* Training goes on from job->step: the end, a pause, a checkpoint, or the next step. */
 void steps_go_on(coord_core *core, core_job *job, uint64_t now);
 /* What is to be done with freshly loaded weights: an evaluation that is due, or go on. */
 void steps_begin(coord_core *core, core_job *job, uint64_t now);
 void steps_on_result(coord_core *core, const coord_event *event, uint64_t now);
+void steps_on_absorbed(coord_core *core, core_job *job);
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
 /* The round will not be finished: what was kept of it is dropped. */
 void steps_drop_round(coord_core *core, core_job *job);
@@ -162,7 +165,9 @@ void steps_drop_round(coord_core *core, core_job *job);
 /* ---- jobs.c: life of a job ---- */
 
 core_job *jobs_find(const coord_core *core, uint64_t job);
-cop_err jobs_add(coord_core *core, const coord_event *event);
+bool jobs_is_evaluation(const core_job *job);
+/* NO_MEMORY, LIMIT, EXISTS */
+cop_err jobs_add(coord_core *core, const coord_event *event, uint64_t now);
 /* NO_MEMORY: it stays queued. */
 cop_err jobs_make_resident(coord_core *core, core_job *job);
 /* The end of a job: state, release, and it is forgotten (the pointer is invalid then). */

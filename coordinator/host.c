@@ -245,7 +245,8 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     if (!server->sessions || !server->slots || !queue_reserve(server, 64))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     bool remote = server->config.listen && *server->config.listen;
-    coord_core_config core = {.heartbeats = remote, .speculate = remote};
+    coord_core_config core = {
+        .heartbeats = remote, .speculate = remote, .evaluations_max = COORD_EVALUATIONS_MAX};
     COP_TRY(coord_core_create(&core, &server->core));
     int threads = server->config.update_threads;
     COP_TRY(
@@ -260,6 +261,8 @@ static void destroy(coord_server *server) {
     if (server->pool) coord_pool_destroy(server->pool);
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX; i++)
         if (server->resident[i].id) coord_resident_fini(&server->resident[i]);
+    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++)
+        coord_evaluation_free(server->evaluations[i]);
     for (uint32_t i = 0; server->slots && i < COORD_SLOTS_MAX; i++)
         cop_buffer_release(server->slots[i].gradient);
     if (server->run_shared) coord_run_destroy(server->run_shared);

@@ -1,9 +1,9 @@
 /* The inside of the coordinator's host: what turns messages into events of the core and the core's
  * actions into deeds. Everything here runs on the loop thread unless a comment says otherwise.
  * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), actions.c
- * (what the core wants), resident.c (tensors of the jobs under way), saver.c (checkpoints, on its
- * own thread), api*.c (what clients ask), datasets.c (data sets by content), run.c (the embedding
- * of `coppice run`). */
+ * (what the core wants), resident.c (tensors of the jobs under way), evaluation.c (those of
+ * finished jobs that are evaluated), saver.c (checkpoints, on its own thread), api*.c (what clients
+ * ask), datasets.c (data sets by content), run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
 
@@ -15,8 +15,10 @@
 #include "coordinator/pool.h"
 #include "coordinator/store.h"
 
-#define COORD_SLOTS_MAX    (4 * COP_SHARDS_MAX)
-#define COORD_RESIDENT_MAX 16
+#define COORD_SLOTS_MAX          (8 * COP_SHARDS_MAX)
+#define COORD_RESIDENT_MAX       16
+#define COORD_EVALUATIONS_MAX    4  /* under way at once */
+#define COORD_EVALUATIONS_PLACES 16 /* and those that ended, until their clients have heard it */
 
 /* Work for the loop thread, posted by any other. Storage is the poster's. */
 typedef struct coord_mail coord_mail;
@@ -35,9 +37,9 @@ typedef struct coord_session {
     char name[COP_NAME_MAX], isa[16], address[64], build[64];
 } coord_session;
 
-/* A gradient (or an evaluation's figures) that came in: the core knows it by slot number. */
+/* A result that came in: the core knows it by slot number. */
 typedef struct coord_slot {
-    cop_buffer *gradient; /* held; NULL for evaluations */
+    cop_buffer *gradient; /* held: a gradient, or the outputs of an ensemble's members; or NULL */
     bool used;
 } coord_slot;
 
@@ -83,6 +85,9 @@ typedef struct coord_resident {
     uint64_t loaded_ns;
 } coord_resident;
 
+/* An evaluation of finished weights: see evaluation.h. */
+typedef struct coord_evaluation coord_evaluation;
+
 /* What is shown of a job to watchers: see run.c and api.c. */
 struct coord_run;
 
@@ -112,6 +117,7 @@ struct coord_server {
     coord_slot *slots; /* COORD_SLOTS_MAX; slot numbers start at 1 */
     uint32_t slot_hint;
     coord_resident resident[COORD_RESIDENT_MAX];
+    coord_evaluation *evaluations[COORD_EVALUATIONS_PLACES];
     /* events raised while actions are carried out wait here */
     coord_event *queue;
     uint32_t queue_count, queue_capacity;
@@ -160,6 +166,21 @@ void coord_resident_update(coord_server *server, coord_resident *resident,
 /* A sentence about a gradient that is not finite: step, shards, layer. */
 void coord_resident_describe(const coord_resident *resident, const coord_action *action,
                              const cop_buffer *gradient, char *out, size_t size);
+
+/* ---- evaluation.c ---- */
+coord_evaluation *coord_evaluation_find(coord_server *server, uint64_t job);
+/* Fills the parts of a lease message, and what it says of the member. NO_MEMORY possible. */
+cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_action *action,
+                                    const cop_pull *pull, cop_message *message);
+/* How many members' outputs these are, by their size; false: they have a wrong size. */
+bool coord_evaluation_members(const coord_evaluation *evaluation, const cop_result *result,
+                              const cop_buffer *logits, uint32_t *members);
+/* Adds the outputs of the action's slot to the tally on the compute threads; ABSORBED, or
+ * JOB_FAILED if one is not finite, follows. */
+void coord_evaluation_absorb(coord_server *server, const coord_action *action);
+/* It has ended: figures stay for its client. */
+void coord_evaluation_unload(coord_evaluation *evaluation);
+void coord_evaluation_free(coord_evaluation *evaluation); /* NULL is fine */
 
 /* ---- saver.c: checkpoints, models; its own thread ---- */
 cop_err coord_saver_create(coord_server *server, struct coord_saver **out, cop_error *error);

@@ -29,32 +29,8 @@ core_job *jobs_find(const coord_core *core, uint64_t job) {
     return at < core->job_count && core->jobs[at]->info.job == job ? core->jobs[at] : NULL;
 }
 
-cop_err jobs_add(coord_core *core, const coord_event *e) {
-    const coord_job_info *info = &e->info;
-    COP_ASSERT(info->job && info->shards && info->shards <= COP_SHARDS_MAX && info->batch);
-    COP_ASSERT(info->steps && info->steps_per_epoch && info->train_samples);
-    COP_ASSERT(info->state == COORD_QUEUED || info->state == COORD_PAUSED);
-    uint32_t at = position(core, info->job);
-    if (at < core->job_count && core->jobs[at]->info.job == info->job) return COP_ERR_EXISTS;
-    if (core->job_count >= COP_JOBS_MAX) return COP_ERR_LIMIT;
-    if (core->job_count == core->job_capacity) {
-        uint32_t capacity = core->job_capacity ? core->job_capacity * 2 : 16;
-        core_job **jobs = cop_realloc(core->jobs, capacity * sizeof *jobs);
-        if (!jobs) return COP_ERR_NO_MEMORY;
-        core->jobs = jobs;
-        core->job_capacity = capacity;
-    }
-    core_job *job = cop_alloc(sizeof *job);
-    if (!job) return COP_ERR_NO_MEMORY;
-    job->info = *info;
-    job->phase = PHASE_IDLE;
-    job->best_error = -1;
-    job->fingerprint = info->fingerprint;
-    memmove(&core->jobs[at + 1], &core->jobs[at], (core->job_count - at) * sizeof *core->jobs);
-    core->jobs[at] = job;
-    core->job_count++;
-    if (info->state == COORD_QUEUED) scheduler_note_queued(core, job);
-    return COP_OK;
+bool jobs_is_evaluation(const core_job *job) {
+    return job->info.kind != COORD_TRAINING;
 }
 
 static void release(core_job *job) {
@@ -86,13 +62,20 @@ void jobs_destroy(coord_core *core) {
 
 /* ---- residents ---- */
 
+/* Blocks that a round of the job may have. */
+static uint32_t blocks_of(const coord_job_info *info) {
+    uint32_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
+    if (info->kind == COORD_ENSEMBLE) return info->window;
+    return slices > info->shards ? slices : info->shards;
+}
+
 cop_err jobs_make_resident(coord_core *core, core_job *job) {
-    uint32_t slices = (job->info.evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
     uint32_t shards = job->info.shards;
-    COP_ASSERT(job->phase == PHASE_IDLE && core->resident_count < core->config.jobs_running_max);
+    COP_ASSERT(job->phase == PHASE_IDLE);
+    COP_ASSERT(core->resident_count < core->config.jobs_running_max + core->config.evaluations_max);
     job->blocks = cop_alloc_array(shards, sizeof *job->blocks);
     job->plan = cop_alloc_array(shards, sizeof *job->plan);
-    bool reserved = !round_reserve(&job->round, slices > shards ? slices : shards);
+    bool reserved = !round_reserve(&job->round, blocks_of(&job->info));
     if (!job->blocks || !job->plan || !reserved) {
         release(job);
         return COP_ERR_NO_MEMORY;
@@ -100,6 +83,7 @@ cop_err jobs_make_resident(coord_core *core, core_job *job) {
     scheduler_note_unqueued(core, job);
     job->phase = PHASE_LOADING;
     core->resident[core->resident_count++] = job;
+    core->evaluation_count += jobs_is_evaluation(job);
     return COP_OK;
 }
 
@@ -109,6 +93,7 @@ static void leave_residents(coord_core *core, core_job *job, bool loaded) {
     while (at < core->resident_count && core->resident[at] != job) at++;
     COP_ASSERT(at < core->resident_count);
     core->resident_count--;
+    core->evaluation_count -= jobs_is_evaluation(job);
     memmove(&core->resident[at], &core->resident[at + 1],
             (core->resident_count - at) * sizeof *core->resident);
     release(job);
@@ -213,6 +198,88 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
         steps_go_on(core, job, now);
 }
 
+/* ---- added ---- */
+
+/* Its data and weights are there: it takes its part of the pool. */
+static void start(coord_core *core, core_job *job, uint64_t now) {
+    job->run_began_ns = now;
+    job->timed_seconds = 0;
+    job->timed_samples = 0;
+    /* It starts with the share of the one that has had least: it starves nobody. */
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        const core_job *other = core->resident[i];
+        if (other != job && other->phase != PHASE_LOADING && other->share < least)
+            least = other->share;
+    }
+    job->share = least == UINT64_MAX ? 0 : least;
+    set_state(core, job, COORD_RUNNING, NULL);
+    scheduler_tell_pinned(core, job);
+    if (jobs_is_evaluation(job))
+        steps_begin_evaluation(core, job);
+    else
+        steps_begin(core, job, now);
+}
+
+static void check_info(const coord_job_info *info) {
+    COP_ASSERT(info->job && info->shards && info->shards <= COP_SHARDS_MAX && info->batch);
+    COP_ASSERT(info->steps && info->steps_per_epoch && info->train_samples);
+    COP_ASSERT(info->state == COORD_QUEUED || info->state == COORD_PAUSED);
+    COP_ASSERT(info->kind == COORD_TRAINING || info->evaluate_samples);
+    COP_ASSERT(info->kind != COORD_ENSEMBLE ||
+               (info->members && info->lease_members && info->window));
+}
+
+static cop_err reserve(coord_core *core) {
+    if (core->job_count < core->job_capacity) return COP_OK;
+    uint32_t capacity = core->job_capacity ? core->job_capacity * 2 : 16;
+    core_job **jobs = cop_realloc(core->jobs, capacity * sizeof *jobs);
+    if (!jobs) return COP_ERR_NO_MEMORY;
+    core->jobs = jobs;
+    core->job_capacity = capacity;
+    return COP_OK;
+}
+
+static cop_err create(coord_core *core, const coord_job_info *info, core_job **out) {
+    core_job *job = cop_alloc(sizeof *job);
+    if (!job) return COP_ERR_NO_MEMORY;
+    job->info = *info;
+    job->phase = PHASE_IDLE;
+    job->best_error = -1;
+    job->fingerprint = info->fingerprint;
+    if (jobs_is_evaluation(job)) { /* of a training there is nothing to say */
+        job->info.batch = job->info.shards = job->info.train_samples = 1;
+        job->info.steps = job->info.steps_per_epoch = 1;
+    }
+    check_info(&job->info);
+    if (jobs_is_evaluation(job) && jobs_make_resident(core, job)) {
+        cop_free(job);
+        return COP_ERR_NO_MEMORY;
+    }
+    *out = job;
+    return COP_OK;
+}
+
+cop_err jobs_add(coord_core *core, const coord_event *e, uint64_t now) {
+    const coord_job_info *info = &e->info;
+    uint32_t at = position(core, info->job);
+    core_job *job;
+    bool evaluation = info->kind != COORD_TRAINING;
+    if (at < core->job_count && core->jobs[at]->info.job == info->job) return COP_ERR_EXISTS;
+    if (core->job_count >= COP_JOBS_MAX) return COP_ERR_LIMIT;
+    if (evaluation && core->evaluation_count >= core->config.evaluations_max) return COP_ERR_LIMIT;
+    COP_TRY(reserve(core));
+    COP_TRY(create(core, info, &job));
+    memmove(&core->jobs[at + 1], &core->jobs[at], (core->job_count - at) * sizeof *core->jobs);
+    core->jobs[at] = job;
+    core->job_count++;
+    if (evaluation)
+        start(core, job, now);
+    else if (info->state == COORD_QUEUED)
+        scheduler_note_queued(core, job);
+    return COP_OK;
+}
+
 /* ---- events ---- */
 
 static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
@@ -228,20 +295,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
     job->correct = e->loaded.correct;
     job->seconds = job->seconds_loaded = e->loaded.seconds;
     job->best_error = e->loaded.best_error;
-    job->run_began_ns = now;
-    job->timed_seconds = 0;
-    job->timed_samples = 0;
-    /* It starts with the share of the one that has had least: it starves nobody. */
-    uint64_t least = UINT64_MAX;
-    for (uint32_t i = 0; i < core->resident_count; i++) {
-        const core_job *other = core->resident[i];
-        if (other != job && other->phase != PHASE_LOADING && other->share < least)
-            least = other->share;
-    }
-    job->share = least == UINT64_MAX ? 0 : least;
-    set_state(core, job, COORD_RUNNING, NULL);
-    scheduler_tell_pinned(core, job);
-    steps_begin(core, job, now);
+    start(core, job, now);
 }
 
 static void on_failed(coord_core *core, core_job *job, const char *text) {
@@ -255,6 +309,7 @@ static void on_failed(coord_core *core, core_job *job, const char *text) {
 }
 
 static void on_pause(coord_core *core, core_job *job) {
+    if (jobs_is_evaluation(job)) return;
     if (job->phase == PHASE_IDLE) {
         if (job->info.state == COORD_PAUSED) return;
         scheduler_note_unqueued(core, job);
@@ -293,16 +348,20 @@ void jobs_on_event(coord_core *core, core_job *job, const coord_event *e, uint64
         on_resume(core, job);
         break;
     case COORD_EVENT_JOB_CANCEL:
-        jobs_end(core, job, COORD_CANCELED, NULL);
+        jobs_end(core, job, COORD_CANCELED, e->text);
         break;
     case COORD_EVENT_JOB_EVALUATE:
-        job->evaluate_asked = job->phase != PHASE_IDLE && job->info.evaluate_samples > 0;
+        job->evaluate_asked =
+            job->phase != PHASE_IDLE && job->info.evaluate_samples > 0 && !jobs_is_evaluation(job);
         break;
     case COORD_EVENT_UPDATED:
         steps_on_updated(core, job, e, now);
         break;
     case COORD_EVENT_CHECKPOINTED:
         on_checkpointed(core, job, e, now);
+        break;
+    case COORD_EVENT_ABSORBED:
+        steps_on_absorbed(core, job);
         break;
     default:
         COP_ASSERT(!"an event about a job");
@@ -328,6 +387,10 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
     bool out_of_patience = core->stopping && now - core->stop_began_ns > STOP_PATIENCE_NS;
     for (uint32_t i = core->resident_count; i-- > 0;) {
         core_job *job = core->resident[i];
+        if (jobs_is_evaluation(job)) {
+            if (core->stopping) jobs_end(core, job, COORD_CANCELED, "the coordinator is stopping");
+            continue;
+        }
         if (!steps_has_leases(job)) continue;
         if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
         bool nobody =

@@ -47,6 +47,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->worker = e->worker;
     w->threads = e->joined.threads ? e->joined.threads : 1;
     w->fingerprint = e->joined.fingerprint;
+    w->ensembles = e->joined.ensembles;
     w->heard_ns = w->joined_ns = now;
     snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
     memmove(&core->workers[at + 1], &core->workers[at],

@@ -41,6 +41,7 @@ static void begin(coord_round *r, uint64_t step, uint32_t batch, uint32_t count)
     memset(r->blocks, 0, count * sizeof *r->blocks);
     r->step = step;
     r->batch = batch;
+    r->members = r->chunk = r->slices = r->base = r->total = r->handed = 0;
     r->count = r->pending = count;
     r->done = r->urgent = r->first_pending = r->largest = 0;
     r->pending_size = 0;
@@ -94,7 +95,67 @@ void round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n) {
     }
 }
 
+/* ---- the window of an ensemble ---- */
+
+static void open_block(coord_round *r, uint32_t index) {
+    round_block *b = &r->blocks[index];
+    *b = (round_block){.first = r->base + index, .count = 1, .state = ROUND_PENDING};
+    const uint32_t left = r->batch - round_slice_first(r, b);
+    b->samples = left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE;
+    note_size(r, b);
+}
+
+void round_begin_ensemble(coord_round *r, uint32_t members, uint32_t chunk, uint32_t n) {
+    COP_ASSERT(members && chunk);
+    const uint32_t slices = (n + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
+    const uint64_t total = (uint64_t)((members + chunk - 1) / chunk) * slices;
+    COP_ASSERT(total <= UINT32_MAX);
+    begin(r, 0, n, total < r->capacity ? (uint32_t)total : r->capacity);
+    r->evaluate = true;
+    r->shards = 0;
+    r->members = members;
+    r->chunk = chunk;
+    r->slices = slices;
+    r->total = (uint32_t)total;
+    for (uint32_t i = 0; i < r->count; i++) open_block(r, i);
+}
+
+uint32_t round_slice_first(const coord_round *r, const round_block *b) {
+    return b->first % r->slices * COP_EVAL_SLICE;
+}
+
+uint32_t round_member_first(const coord_round *r, const round_block *b) {
+    return b->first / r->slices * r->chunk;
+}
+
+uint32_t round_member_count(const coord_round *r, const round_block *b) {
+    const uint32_t left = r->members - round_member_first(r, b);
+    return left < r->chunk ? left : r->chunk;
+}
+
+int round_hand_on(coord_round *r) {
+    COP_ASSERT(r->members);
+    if (r->handed == r->count || r->blocks[r->handed].state != ROUND_DONE) return -1;
+    return (int)r->handed++;
+}
+
+void round_advance(coord_round *r) {
+    COP_ASSERT(r->handed > 0 && r->blocks[0].state == ROUND_DONE);
+    memmove(r->blocks, r->blocks + 1, (r->count - 1) * sizeof *r->blocks);
+    r->base++;
+    r->handed--;
+    r->done--;
+    if (r->first_pending) r->first_pending--;
+    if (r->base + r->count > r->total) {
+        r->count--;
+        return;
+    }
+    open_block(r, r->count - 1);
+    r->pending++;
+}
+
 void round_clear(coord_round *r) {
+    r->members = r->base = r->total = r->handed = 0;
     r->count = r->done = r->pending = r->urgent = r->first_pending = 0;
     r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
@@ -325,6 +386,7 @@ uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns) {
 }
 
 bool round_complete(const coord_round *r) {
+    if (r->members) return r->base == r->total;
     return r->count > 0 && r->done == r->count;
 }
 
@@ -370,8 +432,9 @@ double round_loss(const coord_round *r) {
 }
 
 void round_check(const coord_round *r) {
-    uint32_t done = 0, pending = 0, urgent = 0, next = 0;
+    uint32_t done = 0, pending = 0, urgent = 0, next = r->base;
     uint64_t size = 0;
+    COP_ASSERT(r->handed <= r->count && r->base + r->count <= (r->members ? r->total : UINT32_MAX));
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
         bool held = false;
@@ -381,6 +444,7 @@ void round_check(const coord_round *r) {
         }
         COP_ASSERT(held == (b->state == ROUND_LEASED));
         COP_ASSERT(b->first == next);
+        COP_ASSERT(i >= r->handed || (b->state == ROUND_DONE && b->slot == 0));
         COP_ASSERT(b->state != ROUND_PENDING || (i >= r->first_pending && b->slot == 0));
         COP_ASSERT(b->state != ROUND_LEASED || double_after(b) >= r->overdue_ns);
         next += b->count;

@@ -20,7 +20,8 @@ typedef struct round_holder {
 } round_holder;
 
 typedef struct round_block {
-    uint32_t first, count; /* shards of a step, samples of an evaluation */
+    /* shards of a step, samples of an evaluation; of an ensemble the block's number, and 1 */
+    uint32_t first, count;
     uint32_t samples;
     round_state state;
     bool absent;   /* a short last batch leaves all its shards empty: done from the start */
@@ -40,6 +41,10 @@ typedef struct coord_round {
     bool evaluate;
     uint64_t step;
     uint32_t batch, shards; /* shards 0: an evaluation of `batch` samples */
+    /* An ensemble (members > 0; evaluate is true) has `total` blocks: `chunk` members on one slice
+     * each, in order of members, then of slices. Only a window of them is here: blocks[0] has the
+     * number `base`, and the first `handed` of the window were handed on. */
+    uint32_t members, chunk, slices, base, total, handed;
     uint32_t count, capacity;
     uint32_t done, pending, urgent; /* blocks in that state */
     uint32_t largest;               /* size of the largest block */
@@ -64,6 +69,8 @@ void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint
                        uint32_t count);
 /* Cut an evaluation of n samples into slices of COP_EVAL_SLICE. */
 void round_begin_evaluate(coord_round *r, uint64_t step, uint32_t n);
+/* Cut an ensemble of `members` networks on n samples; the window is the round's capacity. */
+void round_begin_ensemble(coord_round *r, uint32_t members, uint32_t chunk, uint32_t n);
 void round_clear(coord_round *r); /* no blocks; keeps its memory */
 void round_fini(coord_round *r);
 
@@ -101,7 +108,16 @@ void round_finish(coord_round *r, int block, int holder, const coord_result_info
 void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns);
 /* A finished block turned out to be bad: pending again. Returns its slot. */
 uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns);
-bool round_complete(const coord_round *r);
+/* Of an ensemble: the next block, in order, whose result has come and was not handed on yet; -1:
+ * none. It counts as handed on then. */
+int round_hand_on(coord_round *r);
+/* The first block that was handed on is dealt with: the window moves. */
+void round_advance(coord_round *r);
+/* An ensemble's: the first sample of the block's slice; its members, from the first. */
+uint32_t round_slice_first(const coord_round *r, const round_block *b);
+uint32_t round_member_first(const coord_round *r, const round_block *b);
+uint32_t round_member_count(const coord_round *r, const round_block *b);
+bool round_complete(const coord_round *r); /* an ensemble's: all blocks are dealt with */
 /* Leases of blocks that are not done; only those still within their deadline if now_ns is not 0. */
 uint32_t round_holders(const coord_round *r, uint64_t now_ns);
 /* Sum of the blocks' losses: D5's tree for a step, in order for an evaluation (D7, D10). */

@@ -62,8 +62,13 @@ static core_job *queue_head(coord_core *core) {
     return core->queue_head;
 }
 
+/* No place for one more training? Evaluations have places of their own. */
+static bool trainings_full(const coord_core *core) {
+    return core->resident_count - core->evaluation_count >= core->config.jobs_running_max;
+}
+
 void scheduler_load_jobs(coord_core *core) {
-    while (!core->stopping && core->resident_count < core->config.jobs_running_max) {
+    while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
         if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
         core_act(core, COORD_ACTION_LOAD, job->info.job);
@@ -72,10 +77,11 @@ void scheduler_load_jobs(coord_core *core) {
 
 bool scheduler_should_yield(coord_core *core, const core_job *job) {
     const core_job *next = queue_head(core);
-    if (core->resident_count < core->config.jobs_running_max || !next) return false;
+    if (!trainings_full(core) || !next || jobs_is_evaluation(job)) return false;
     if (next->info.priority <= job->info.priority) return false;
     for (uint32_t i = 0; i < core->resident_count; i++) {
         const core_job *other = core->resident[i];
+        if (jobs_is_evaluation(other)) continue;
         if (other->phase == PHASE_SAVING || other->phase == PHASE_DIVERGED) return false;
         if (other != job && queued_before(job, other)) return false; /* a lesser one goes */
     }
@@ -85,6 +91,7 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
 /* ---- the pool of a job ---- */
 
 bool scheduler_eligible(const core_job *job, const core_worker *w) {
+    if (job->info.kind == COORD_ENSEMBLE && !w->ensembles) return false;
     return !w->draining && (!job->fingerprint || job->fingerprint == w->fingerprint);
 }
 
@@ -223,10 +230,27 @@ static void fill_lease(coord_core *core, const core_job *job, const core_worker 
     a->lease.count = b->count;
     a->lease.batch = job->round.batch;
     a->lease.evaluate = job->round.evaluate;
+    if (!job->round.members) return;
+    a->step = b->first + 1;
+    a->lease.ensemble = true;
+    a->lease.first = round_slice_first(&job->round, b);
+    a->lease.count = b->samples;
+    a->lease.member = round_member_first(&job->round, b);
+    a->lease.members = round_member_count(&job->round, b);
+    if (job->info.each_version) a->lease.version = a->lease.member;
 }
 
 static void tell_again(coord_core *core, const core_job *job, const round_block *b,
                        const core_worker *w) {
+    if (job->round.members) {
+        const uint32_t member = round_member_first(&job->round, b),
+                       first = round_slice_first(&job->round, b);
+        core_tell(core, job->info.job, true,
+                  "members %u to %u of samples %u to %u are given again, to worker %s", member,
+                  member + round_member_count(&job->round, b) - 1, first, first + b->samples - 1,
+                  w->name);
+        return;
+    }
     core_tell(core, job->info.job, true, "step %llu: %s %u to %u are given again, to worker %s",
               (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
               b->first, b->first + b->count - 1, w->name);
@@ -265,8 +289,8 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
  * description is worth a step's compute time, a constant that does not move the shares in the long
  * run. */
 static double weighed_share(const core_job *job, const core_worker *w) {
-    double bonus = w->have_job == job->info.job ? job->shard_ns * job->info.shards : 0;
-    return (double)job->share - bonus;
+    double step = jobs_is_evaluation(job) ? job->slice_ns : job->shard_ns * job->info.shards;
+    return (double)job->share - (w->have_job == job->info.job ? step : 0);
 }
 
 static bool goes_before(const core_job *a, const core_job *b, const core_worker *w) {
@@ -298,6 +322,7 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
     double mine = expected_ns(job, w, b);
     uint64_t shards = 0;
     if (b->state != ROUND_PENDING || mine <= 0) return false;
+    if (job->round.base + job->round.count < job->round.total) return false; /* more is to come */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
         uint64_t from = other == w || !scheduler_eligible(job, other) ? 0 : free_at(other, now);

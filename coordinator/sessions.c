@@ -135,6 +135,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
     joined.joined.threads = h->threads;
+    joined.joined.ensembles = h->minor >= 1;
     joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
     coord_dispatch(server, &joined);
     if (server->api) coord_api_changed(server, 0);
@@ -195,10 +196,15 @@ static uint64_t take_slot(coord_server *server, cop_buffer *gradient) {
 static void on_result(coord_server *server, const coord_session *s, const cop_message *message) {
     const cop_result *r = &message->pull.result;
     coord_resident *resident = coord_resident_find(server, r->job);
-    bool evaluate = r->kind == COP_LEASE_EVALUATE;
-    cop_buffer *gradient = evaluate ? NULL : message->part[0];
+    coord_evaluation *evaluation = coord_evaluation_find(server, r->job);
+    bool train = r->kind == COP_LEASE_TRAIN, ensemble = r->kind == COP_LEASE_ENSEMBLE;
+    uint32_t members = 0;
+    cop_buffer *gradient = train || ensemble ? message->part[0] : NULL;
     const char *failure = r->failure[0] ? r->failure : NULL;
-    if (resident && !evaluate && !failure) {
+    if (evaluation && ensemble && !failure &&
+        !coord_evaluation_members(evaluation, r, gradient, &members))
+        failure = "the members' outputs have the wrong size";
+    if (resident && train && !failure) {
         size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
         if (!gradient || gradient->size != expected) failure = "the gradient has the wrong size";
     }
@@ -215,7 +221,9 @@ static void on_result(coord_server *server, const coord_session *s, const cop_me
                                        .attempt = r->attempt,
                                        .first = r->first,
                                        .count = r->count,
-                                       .evaluate = evaluate,
+                                       .members = members,
+                                       .evaluate = !train,
+                                       .ensemble = ensemble,
                                        .finite = isfinite(r->loss),
                                        .failed = failure != NULL,
                                        .loss = r->loss,

@@ -8,6 +8,7 @@
 
 #define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
 #define NEWEST       0.1 /* weight of the newest measurement */
+#define TURNS        4   /* leases of an ensemble that each worker should get at least */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -42,6 +43,29 @@ static void begin_evaluation(core_job *job) {
     round_begin_evaluate(&job->round, job->step, job->info.evaluate_samples);
     job->phase = PHASE_EVALUATING;
     job->evaluate_asked = false;
+}
+
+/* Members in a lease: enough for each worker's threads, few enough that all workers have some turns
+ * each. Any number gives the same bits. */
+static uint32_t members_of_lease(const coord_core *core, const core_job *job) {
+    const coord_job_info *info = &job->info;
+    uint64_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE, threads = 0;
+    if (info->each_version) return 1;
+    for (uint32_t i = 0; i < core->worker_count; i++)
+        if (scheduler_eligible(job, core->workers[i])) threads += core->workers[i]->threads;
+    uint64_t share = info->members * slices / (TURNS * (threads ? threads : 1));
+    if (share > info->lease_members) return info->lease_members;
+    return share ? (uint32_t)share : 1;
+}
+
+void steps_begin_evaluation(coord_core *core, core_job *job) {
+    if (job->info.kind == COORD_EVALUATION) {
+        begin_evaluation(job);
+        return;
+    }
+    round_begin_ensemble(&job->round, job->info.members, members_of_lease(core, job),
+                         job->info.evaluate_samples);
+    job->phase = PHASE_EVALUATING;
 }
 
 /* Every so many steps, and whenever the weights are the best so far. */
@@ -158,7 +182,30 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
         job->is_best = true;
     }
     round_clear(&job->round);
-    steps_go_on(core, job, now);
+    if (jobs_is_evaluation(job))
+        jobs_end(core, job, COORD_COMPLETED, NULL);
+    else
+        steps_go_on(core, job, now);
+}
+
+/* Results of an ensemble go on in the order of blocks, whenever they came. */
+static void hand_on(coord_core *core, core_job *job) {
+    for (int i; (i = round_hand_on(&job->round)) >= 0;) {
+        round_block *b = &job->round.blocks[i];
+        coord_action *a = core_act(core, COORD_ACTION_ABSORB, job->info.job);
+        a->slot = b->slot;
+        a->lease.first = round_slice_first(&job->round, b);
+        a->lease.count = b->samples;
+        a->lease.member = round_member_first(&job->round, b);
+        a->lease.members = round_member_count(&job->round, b);
+        b->slot = 0; /* the host's from now on */
+    }
+}
+
+void steps_on_absorbed(coord_core *core, core_job *job) {
+    COP_ASSERT(job->info.kind == COORD_ENSEMBLE);
+    round_advance(&job->round);
+    if (round_complete(&job->round)) jobs_end(core, job, COORD_COMPLETED, NULL);
 }
 
 static void ask_for_update(coord_core *core, core_job *job) {
@@ -218,6 +265,12 @@ static void diverged(coord_core *core, core_job *job, const round_block *b, uint
 
 static void tell_bad(coord_core *core, const core_job *job, const round_block *b,
                      const char *what) {
+    if (job->round.members) {
+        core_tell(core, job->info.job, false,
+                  "members from %u of samples from %u: %s; computed again",
+                  round_member_first(&job->round, b), round_slice_first(&job->round, b), what);
+        return;
+    }
     core_tell(core, job->info.job, false, "step %llu: %s %u to %u: %s; computed again",
               (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
               b->first, b->first + b->count - 1, what);
@@ -239,25 +292,39 @@ static void not_finite_result(coord_core *core, core_job *job, round_block *b, u
     tell_bad(core, job, b, "a value is not finite");
 }
 
+/* Is it a result of this round? */
+static bool is_of_round(const coord_round *round, const coord_result_info *r) {
+    if (r->evaluate != round->evaluate || r->ensemble != (round->members > 0)) return false;
+    return r->ensemble ? r->step >= 1 && r->step <= round->total : r->step == round->step;
+}
+
+/* Where the block starts that such a result is for. */
+static uint32_t block_of(const coord_result_info *r) {
+    return r->ensemble ? (uint32_t)(r->step - 1) : r->first;
+}
+
 /* Which block and which of its leases the result is for; -1: late, double, stale or not ours. */
 static int match(const core_job *job, const coord_event *e, int *holder) {
     const coord_result_info *r = &e->result;
-    if (!job || !steps_has_leases(job)) return -1;
-    if (r->step != job->round.step || r->evaluate != job->round.evaluate) return -1;
-    int index = round_find(&job->round, r->first, r->lease, holder);
+    if (!job || !steps_has_leases(job) || !is_of_round(&job->round, r)) return -1;
+    int index = round_find(&job->round, block_of(r), r->lease, holder);
     if (index < 0) return -1;
     const round_block *b = &job->round.blocks[index];
     const round_holder *h = &b->holder[*holder];
-    bool fits = r->count == b->count && h->worker == e->worker && h->attempt == r->attempt;
-    return fits ? index : -1;
+    bool fits = r->ensemble
+                    ? r->count == b->samples && r->first == round_slice_first(&job->round, b)
+                    : r->count == b->count;
+    return fits && h->worker == e->worker && h->attempt == r->attempt ? index : -1;
 }
 
 /* A result that cannot be used is counted for what it is. */
 static void count_unused(core_job *job, const coord_result_info *r) {
     const round_block *b = NULL;
-    if (steps_has_leases(job) && r->step == job->round.step && r->evaluate == job->round.evaluate)
-        b = round_block_at(&job->round, r->first);
-    if (!b || b->state != ROUND_DONE)
+    const bool ours = steps_has_leases(job) && is_of_round(&job->round, r);
+    if (ours) b = round_block_at(&job->round, block_of(r));
+    if (ours && block_of(r) < job->round.base) /* the window of an ensemble has passed it */
+        job->counts.late++;
+    else if (!b || b->state != ROUND_DONE)
         job->counts.stale++;
     else if (b->lease == r->lease)
         job->counts.twice++;
@@ -266,10 +333,13 @@ static void count_unused(core_job *job, const coord_result_info *r) {
 }
 
 /* Why the result cannot be taken; NULL: it can. */
-static const char *reason_to_refuse(const coord_event *e, const round_block *b) {
+static const char *reason_to_refuse(const coord_round *round, const coord_event *e,
+                                    const round_block *b) {
     const coord_result_info *r = &e->result;
     if (r->failed) return e->text ? e->text : "a worker could not compute it and gave no reason";
     if (r->samples != b->samples) return "a worker computed another number of samples";
+    if (r->ensemble && r->members != round_member_count(round, b))
+        return "a worker computed another number of members";
     if (r->correct > r->samples) return "a worker found more samples correct than there are";
     return NULL;
 }
@@ -289,7 +359,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         return;
     }
     round_block *b = &job->round.blocks[index];
-    const char *refused = reason_to_refuse(e, b);
+    const char *refused = reason_to_refuse(&job->round, e, b);
     if (refused || !r->finite) {
         round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
         if (refused)
@@ -300,6 +370,11 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     }
     learn_speed(job, w, b, &b->holder[holder], r, now);
     round_finish(&job->round, index, holder, r);
+    if (r->ensemble) {
+        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+        hand_on(core, job);
+        return;
+    }
     if (job->round.evaluate) {
         core_drop(core, r->job, r->slot);
         b->slot = 0;

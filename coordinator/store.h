@@ -44,6 +44,8 @@ void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, doub
 void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on,
                                 double loss, double error, double seconds);
 void coord_store_add_event(coord_store *store, uint64_t job, const char *level, const char *text);
+/* The number was given to something that is not stored: it is not given again. */
+void coord_store_keep_number(coord_store *store, uint64_t job);
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
 /* Metrics after a checkpoint's step that a restart will write again are replaced (keyed by job and
  * step). */

@@ -18,6 +18,7 @@ typedef enum store_kind {
     STORE_ADD_EVALUATION,
     STORE_ADD_EVENT,
     STORE_REMOVE_JOB,
+    STORE_KEEP_NUMBER,
     STORE_KINDS,
     STORE_BARRIER = STORE_KINDS /* no row: somebody waits until all before it is on the disk */
 } store_kind;

@@ -35,6 +35,7 @@ const char *const coord_store_sql[STORE_KINDS] = {
                              "seconds) VALUES(?1, ?2, ?6, ?3, ?4, ?5)",
     [STORE_ADD_EVENT] = "INSERT INTO events(job, time_ms, level, text) VALUES(?1, ?2, ?3, ?4)",
     [STORE_REMOVE_JOB] = "DELETE FROM jobs WHERE job = ?1",
+    [STORE_KEEP_NUMBER] = "UPDATE meta SET last_job = max(last_job, ?1)",
 };
 
 /* ---- rows ---- */
@@ -75,6 +76,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
         break;
     case STORE_REMOVE_JOB:
+    case STORE_KEEP_NUMBER:
         break;
     default:
         bind_metrics(q, w);
@@ -399,6 +401,11 @@ void coord_store_add_event(coord_store *s, uint64_t job, const char *level, cons
     snprintf(w->name, sizeof w->name, "%s", level);
     snprintf(w->text, sizeof w->text, "%s", text);
     end_write(s, w);
+}
+
+void coord_store_keep_number(coord_store *s, uint64_t job) {
+    store_write *w = begin_write(s, STORE_KEEP_NUMBER, job);
+    if (w) end_write(s, w);
 }
 
 void coord_store_remove_job(coord_store *s, uint64_t job, coord_store_done done, void *context) {

@@ -1,7 +1,8 @@
 /* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards: it is cut
  * into smaller aligned blocks, one or more for each thread, and their sums are combined by D5's
  * tree; so the bits do not depend on the number of threads. An EVALUATE lease is cut into
- * sub-slices of fixed size, whose sums are added in order. */
+ * sub-slices of fixed size, whose sums are added in order; an ENSEMBLE lease into members, and
+ * those into columns if there are more threads than members: an output depends on nothing else. */
 #include "worker/compute.h"
 
 #include <stdio.h>
@@ -12,7 +13,9 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/job/job.h"
+#include "common/nn/ensemble.h"
 #include "common/nn/loss.h"
+#include "common/nn/members.h"
 
 #define JOBS_KEPT        2
 #define EVALUATE_COLUMNS 125  /* D10: sub-slices of a slice of 1000; part of the order of sums */
@@ -26,12 +29,13 @@ typedef struct kept_job {
     cop_job *job;
     cop_buffer *weights;
     cop_pass **train, **evaluate; /* one per thread; made when first needed */
+    cop_members **members;
     int train_columns;
     cop_buffer_pool *gradients;
 } kept_job;
 
-/* A part of a lease: shards [first, first + count) of the step, rows [row, row + rows) of the
- * lease. */
+/* A part of a lease: shards [first, first + count) of the step (of an ensemble: member `first` of
+ * the lease), rows [row, row + rows) of the lease. */
 typedef struct piece {
     int first, count, row, rows;
     cop_buffer *gradient;
@@ -54,6 +58,7 @@ struct worker_compute {
     const float **tree_inputs;
     float *tree_out;
     double *losses;
+    float *logits; /* [members][classes][samples] of an ensemble's lease */
     /* threads */
     uv_mutex_t mutex;
     uv_cond_t work, done;
@@ -148,9 +153,11 @@ static void drop_job(worker_compute *c, kept_job *k) {
     for (int i = 0; i < c->threads; i++) {
         if (k->train && k->train[i]) cop_pass_destroy(k->train[i]);
         if (k->evaluate && k->evaluate[i]) cop_pass_destroy(k->evaluate[i]);
+        if (k->members) cop_members_destroy(k->members[i]);
     }
     cop_free(k->train);
     cop_free(k->evaluate);
+    cop_free(k->members);
     cop_buffer_release(k->weights);
     cop_buffer_pool_destroy(k->gradients);
     if (k->job) cop_job_destroy(k->job);
@@ -210,10 +217,11 @@ static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, 
     COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
     k->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
     k->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
+    k->members = cop_alloc_array((size_t)c->threads, sizeof(cop_members *));
     k->gradients = cop_buffer_pool_create((size_t)cop_model_floats(k->job->model) * sizeof(float));
     k->train_columns = columns_for(k->job, c->threads);
     k->spec_hash = cop_hash_xxh3(spec->data, spec->size);
-    if (k->train && k->evaluate && k->gradients) return COP_OK;
+    if (k->train && k->evaluate && k->members && k->gradients) return COP_OK;
     drop_job(c, k);
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
 }
@@ -460,15 +468,91 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
     return COP_OK;
 }
 
+/* ---- ENSEMBLE ---- */
+
+static void member_piece(worker_compute *c, int thread, int item) {
+    const piece *p = &c->pieces[item];
+    const cop_lease *l = &c->lease->lease;
+    const size_t cells = (size_t)cop_model_outputs(c->job->job->model) * l->count;
+    const cop_member_work work = {
+        .weights = c->job->weights->data,
+        .place = {.seed = c->job->job->seed, .first_sample = l->first + (uint32_t)p->row},
+        .member = l->whole ? COP_MEMBER_WHOLE : l->member + (uint32_t)p->first,
+        .samples = piece_samples(c, p)};
+    cop_members_run(c->job->members[thread], &work, c->logits + (size_t)p->first * cells + p->row,
+                    l->count);
+}
+
+/* Members, in as many columns each as leave no thread without work. */
+static void cut_members(worker_compute *c, const cop_lease *l) {
+    const int members = (int)l->members, count = (int)l->count;
+    const int parts = (c->threads + members - 1) / members;
+    const int columns = (int)cop_align_up((size_t)((count + parts - 1) / parts), COP_COLUMNS_PAD);
+    c->piece_count = 0;
+    for (int m = 0; m < members; m++)
+        for (int row = 0; row < count; row += columns) {
+            const int rows = count - row < columns ? count - row : columns;
+            c->pieces[c->piece_count++] = (piece){.first = m, .row = row, .rows = rows};
+        }
+}
+
+static cop_err check_members(const kept_job *k, const cop_lease *l, cop_error *error) {
+    if (l->count < 1 || l->count > COP_EVAL_SLICE)
+        return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u",
+                        COP_EVAL_SLICE, l->count);
+    if (l->members < 1 || l->members > COP_LEASE_MEMBERS_MAX ||
+        l->member > COP_ENSEMBLE_MEMBERS_MAX || (l->whole && l->members != 1))
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "a lease has 1 to %d members of an ensemble, and one of whole networks; "
+                        "this one says %u from %u",
+                        COP_LEASE_MEMBERS_MAX, l->members, l->member);
+    return cop_members_check(k->job->model, !l->whole, error);
+}
+
+static cop_err ensemble(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+                        cop_buffer **logits, cop_error *error) {
+    const cop_lease *l = &lease->lease;
+    COP_TRY(check_members(k, l, error));
+    COP_TRY(check_samples(k, lease, l->count, error));
+    for (int i = 0; i < c->threads; i++)
+        if (!k->members[i])
+            COP_TRY(cop_members_create(k->job->model, c->kernels, k->job->numerics, &k->members[i],
+                                       error));
+    const size_t cells = (size_t)cop_model_outputs(k->job->model) * l->count;
+    *logits = cop_buffer_create(l->members * cells * sizeof(float));
+    if (!*logits)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the members' outputs");
+    c->job = k;
+    c->lease = lease;
+    c->logits = (*logits)->data;
+    cut_members(c, l);
+    run_all(c, c->piece_count, member_piece);
+    result->samples = l->count;
+    return COP_OK;
+}
+
 /* ---- entry ---- */
 
+static cop_err run_kind(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+                        cop_buffer **tensor, cop_error *error) {
+    switch (lease->lease.kind) {
+    case COP_LEASE_TRAIN:
+        return train(c, k, lease, result, tensor, error);
+    case COP_LEASE_EVALUATE:
+        return evaluate(c, k, lease, result, error);
+    case COP_LEASE_ENSEMBLE:
+        return ensemble(c, k, lease, result, tensor, error);
+    }
+    return cop_fail(error, COP_ERR_PROTOCOL, "an unknown kind of lease");
+}
+
 void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *result,
-                        cop_buffer **gradient) {
+                        cop_buffer **tensor) {
     const cop_lease *l = &lease->lease;
     cop_error error = {0};
     kept_job *k = NULL;
     uint64_t began = cop_clock_ns();
-    *gradient = NULL;
+    *tensor = NULL;
     *result = (cop_result){.present = true,
                            .kind = l->kind,
                            .lease = l->lease,
@@ -480,9 +564,7 @@ void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *resul
     cop_err e = find_job(c, lease, &k, &error);
     if (!e) e = take_weights(k, lease, &error);
     if (!e) c->newest = k->id;
-    if (!e)
-        e = l->kind == COP_LEASE_TRAIN ? train(c, k, lease, result, gradient, &error)
-                                       : evaluate(c, k, lease, result, &error);
+    if (!e) e = run_kind(c, k, lease, result, tensor, &error);
     if (e)
         snprintf(result->failure, sizeof result->failure, "%s",
                  error.text[0] ? error.text : cop_err_text(e));

@@ -12,10 +12,11 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
                               cop_error *error);
 void worker_compute_destroy(worker_compute *compute);
 /* Runs a lease. The message's weights and spec are kept (held) for the leases that come without.
- * *result is filled, with `failure` set if the lease cannot be computed; *gradient gets one
- * reference (NULL for evaluations and failures). */
+ * *result is filled, with `failure` set if the lease cannot be computed; *tensor gets one
+ * reference: the gradient of a TRAIN lease, the outputs of an ENSEMBLE lease (NULL for evaluations
+ * and failures). */
 void worker_compute_run(worker_compute *compute, cop_message *lease, cop_result *result,
-                        cop_buffer **gradient);
+                        cop_buffer **tensor);
 /* What a PULL says we have: the newest job and weights version + 1 (0: none). */
 void worker_compute_have(const worker_compute *compute, uint64_t *job, uint64_t *version);
 /* Forget weights and jobs (a restarted coordinator may use the same numbers for others). */

@@ -113,6 +113,11 @@ static void form_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
     SET(m, batch, l->batch);
     SET(m, version, l->version);
     SET(m, deadline_ms, l->deadline_ms);
+    if (l->kind == COP_LEASE_ENSEMBLE) {
+        SET(m, member, l->member);
+        SET(m, members, l->members);
+        SET(m, whole, l->whole);
+    }
     SET(m, kind, (Coppice__Wire__Result__Kind)l->kind);
 }
 
@@ -253,7 +258,10 @@ static bool read_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
                      .attempt = m->attempt,
                      .first = m->first,
                      .count = m->count,
-                     .batch = m->batch};
+                     .batch = m->batch,
+                     .member = m->member,
+                     .members = m->members,
+                     .whole = m->whole};
     return m->has_kind;
 }
 

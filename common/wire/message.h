@@ -12,7 +12,7 @@
 #include "common/base/limits.h"
 
 #define COP_PROTOCOL_MAJOR 1
-#define COP_PROTOCOL_MINOR 0
+#define COP_PROTOCOL_MINOR 1
 
 /* Numbers are part of the protocol and never reused. */
 typedef enum cop_message_type {
@@ -50,8 +50,13 @@ typedef struct cop_heartbeat_reply {
     bool drain, unknown;
     uint64_t cancel_lease;
 } cop_heartbeat_reply;
-typedef enum cop_lease_kind { COP_LEASE_TRAIN = 1, COP_LEASE_EVALUATE = 2 } cop_lease_kind;
-/* part[0]: the gradient sum of the block (flat, COP f32) for TRAIN; none for EVALUATE. */
+typedef enum cop_lease_kind {
+    COP_LEASE_TRAIN = 1,
+    COP_LEASE_EVALUATE = 2,
+    COP_LEASE_ENSEMBLE = 3 /* since 1.1 */
+} cop_lease_kind;
+/* part[0]: the gradient sum of the block (flat, COP f32) for TRAIN; none for EVALUATE; the members'
+ * outputs f32 [members][classes][samples] for ENSEMBLE. */
 typedef struct cop_result {
     bool present;
     cop_lease_kind kind;
@@ -73,6 +78,8 @@ typedef struct cop_lease {
     cop_lease_kind kind;
     uint64_t lease, job, step, version, deadline_ms;
     uint32_t attempt, first, count, batch;
+    uint32_t member, members; /* ENSEMBLE: members [member, member + members) on these samples */
+    bool whole;               /* ENSEMBLE: the one member is the whole network, in eval mode */
 } cop_lease;
 typedef struct cop_nothing {
     uint32_t retry_ms;

@@ -21,6 +21,7 @@
 #define SIM_WORKERS 8
 #define SIM_JOBS    3
 #define SIM_STEPS   64
+#define SIM_SLICES  4
 #define SIM_SLOTS   65536
 #define SIM_QUEUE   8192
 
@@ -56,6 +57,14 @@ static inline uint64_t sim_node(uint64_t weights, uint64_t step, uint32_t a, uin
 
 static inline double sim_slice_loss(uint64_t weights, uint32_t first) {
     return sim_real(sim_mix(weights, first + 77));
+}
+
+/* Outputs of an ensemble's members [member, member + members) on one slice. */
+static inline uint64_t sim_outputs(uint64_t job, uint32_t slice, uint32_t member,
+                                   uint32_t members) {
+    uint64_t sum = sim_mix(job, slice);
+    for (uint32_t i = 0; i < members; i++) sum = sim_mix(sum, member + i);
+    return sum;
 }
 
 /* ---- state ---- */
@@ -106,6 +115,7 @@ typedef struct sim_job {
     sim_saved saved, saving;
     double step_loss[SIM_STEPS + 1], evaluated[SIM_STEPS + 1], epoch[SIM_STEPS + 1];
     bool not_finite[SIM_STEPS + 1], failed[SIM_STEPS + 1]; /* at most once per step */
+    uint32_t absorbed[SIM_SLICES]; /* of an ensemble: members of each slice */
 } sim_job;
 
 typedef struct sim {
@@ -254,6 +264,19 @@ static inline void sim_save(sim *s, const coord_action *a) {
     sim_answer(s, 1 + sim_below(s, 100 * SIM_MS), e);
 }
 
+/* Members of a slice come in their order, each once. */
+static inline void sim_absorb(sim *s, const coord_action *a) {
+    sim_job *j = &s->job[a->job];
+    const uint32_t slice = a->lease.first / COP_EVAL_SLICE;
+    assert_true(j->loaded && a->lease.member == j->absorbed[slice]);
+    assert_true(s->slot_value[a->slot] ==
+                sim_outputs(a->job, slice, a->lease.member, a->lease.members));
+    j->absorbed[slice] += a->lease.members;
+    sim_release(s, a->slot, 2, 3);
+    sim_answer(s, 1 + sim_below(s, 3 * SIM_MS),
+               (coord_event){.type = COORD_EVENT_ABSORBED, .job = a->job});
+}
+
 /* A figure that is computed again must come out the same. */
 static inline void sim_record(double *place, double value) {
     if (*place >= 0) assert_true(*place == value);
@@ -274,7 +297,8 @@ static inline void sim_reply(sim *s, const coord_action *a) {
         if (!m.nothing) {
             const sim_job *j = &s->job[a->job];
             assert_true(j->loaded && a->lease.version == j->step);
-            assert_int_equal(a->step, a->lease.evaluate ? j->step : j->step + 1);
+            if (!a->lease.ensemble)
+                assert_int_equal(a->step, a->lease.evaluate ? j->step : j->step + 1);
             m.weights = j->weights;
             s->lease_count++;
             s->repeated += a->lease.attempt > 1;
@@ -316,6 +340,9 @@ static inline void sim_carry_out(sim *s, const coord_action *a) {
         break;
     case COORD_ACTION_UPDATE:
         sim_update(s, a);
+        break;
+    case COORD_ACTION_ABSORB:
+        sim_absorb(s, a);
         break;
     case COORD_ACTION_METRICS:
         sim_record(&j->step_loss[a->step], a->metrics.loss_sum);
@@ -407,8 +434,16 @@ static inline void sim_compute(sim *s, uint32_t w, const sim_message *m) {
                            .first = first,
                            .count = a->lease.count,
                            .evaluate = a->lease.evaluate,
+                           .ensemble = a->lease.ensemble,
+                           .members = a->lease.members,
                            .finite = true};
-    if (a->lease.evaluate) {
+    const uint64_t once = a->step % (SIM_STEPS + 1);
+    if (a->lease.ensemble) {
+        r.samples = a->lease.count;
+        r.compute_ns = (1 + sim_below(s, 10)) * SIM_MS * x->slowness * a->lease.members;
+        x->gradient =
+            sim_outputs(a->job, first / COP_EVAL_SLICE, a->lease.member, a->lease.members);
+    } else if (a->lease.evaluate) {
         r.samples = a->lease.count;
         r.loss = sim_slice_loss(m->weights, first);
     } else {
@@ -418,12 +453,12 @@ static inline void sim_compute(sim *s, uint32_t w, const sim_message *m) {
         x->gradient = sim_node(m->weights, a->step, first, end, present, &r.loss);
     }
     r.correct = r.samples / 3;
-    if (sim_faulty(s, 2) && !j->not_finite[a->step]) {
+    if (sim_faulty(s, 2) && !j->not_finite[once] && !a->lease.ensemble) {
         r.finite = false;
-        j->not_finite[a->step] = true;
-    } else if (sim_faulty(s, 2) && !j->failed[a->step]) {
+        j->not_finite[once] = true;
+    } else if (sim_faulty(s, 2) && !j->failed[once]) {
         r.failed = true;
-        j->failed[a->step] = true;
+        j->failed[once] = true;
     }
     x->result = (coord_event){.type = COORD_EVENT_RESULT, .worker = x->id, .job = a->job};
     x->result.step = a->step;
@@ -455,6 +490,7 @@ static inline void sim_join(sim *s, uint32_t w) {
     coord_event e = {.type = COORD_EVENT_WORKER_JOINED, .worker = ++s->next_worker};
     e.joined.name = "w";
     e.joined.threads = 1 + (uint32_t)w % 3;
+    e.joined.ensembles = true;
     x->id = e.worker;
     x->has_result = false;
     sim_feed(s, &e);
@@ -498,6 +534,8 @@ static inline void sim_start_core(sim *s) {
         sim_job *j = &s->job[i];
         j->loaded = j->updating = false;
         if (j->ended) continue;
+        j->loaded = j->info.kind == COORD_ENSEMBLE; /* which begins anew */
+        memset(j->absorbed, 0, sizeof j->absorbed);
         coord_event e = {.type = COORD_EVENT_JOB_ADDED, .job = i, .info = j->info};
         sim_feed(s, &e);
     }
@@ -596,9 +634,22 @@ static inline void sim_make_job(sim *s, uint64_t job) {
     j->info.batch = j->info.shards + (uint32_t)sim_below(s, 30);
     j->info.train_samples = j->info.batch * 3 + (uint32_t)sim_below(s, j->info.batch) + 1;
     j->info.steps_per_epoch = (j->info.train_samples + j->info.batch - 1) / j->info.batch;
+    if (sim_below(s, 4) == 0) {
+        j->info.kind = COORD_ENSEMBLE;
+        j->info.evaluate_samples = 1 + (uint32_t)sim_below(s, SIM_SLICES * COP_EVAL_SLICE);
+        j->info.members = 1 + (uint32_t)sim_below(s, 30);
+        j->info.lease_members = 1 + (uint32_t)sim_below(s, 5);
+        j->info.window = 1 + (uint32_t)sim_below(s, 8);
+    }
     j->saved.weights = sim_mix(job, 1);
     j->saved.best_error = -1;
     for (uint32_t i = 0; i <= SIM_STEPS; i++) j->step_loss[i] = j->evaluated[i] = j->epoch[i] = -1;
+}
+
+static inline bool sim_has_all_members(const sim_job *j) {
+    for (uint32_t at = 0; at < j->info.evaluate_samples; at += COP_EVAL_SLICE)
+        if (j->absorbed[at / COP_EVAL_SLICE] != j->info.members) return false;
+    return true;
 }
 
 /* The weights that a job must end with: a loop without any pool. Also checks the recorded losses.
@@ -655,9 +706,13 @@ static inline uint32_t sim_run(uint64_t seed, bool faults, uint32_t *repeated) {
             fail_msg("seed %llu does not come to an end", (unsigned long long)seed);
         sim_dispatch(s, &m);
     }
-    for (uint32_t i = 1; i <= s->jobs; i++)
-        if (s->job[i].saved.weights != sim_expected(&s->job[i]))
+    for (uint32_t i = 1; i <= s->jobs; i++) {
+        const bool ensemble = s->job[i].info.kind == COORD_ENSEMBLE;
+        if (ensemble && !sim_has_all_members(&s->job[i]))
+            fail_msg("seed %llu: ensemble %u lacks members", (unsigned long long)seed, i);
+        if (!ensemble && s->job[i].saved.weights != sim_expected(&s->job[i]))
             fail_msg("seed %llu: job %u has other weights", (unsigned long long)seed, i);
+    }
     uint32_t leases = s->lease_count;
     if (repeated) *repeated += s->repeated;
     coord_core_destroy(s->core);

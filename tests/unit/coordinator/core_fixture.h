@@ -29,7 +29,7 @@ typedef struct fixture {
     coord_core *core;
     coord_actions actions;
     uint64_t now, next_slot, next_request;
-    bool hold_load, hold_update, hold_save, fail_save;
+    bool hold_load, hold_update, hold_save, fail_save, hold_absorb;
     coord_action *history; /* since fx_forget */
     uint32_t count, capacity;
     coord_action lease[FX_WORKERS]; /* what each worker computes; type 0: nothing */
@@ -125,6 +125,8 @@ static inline void fx_answer(fixture *f, const coord_action *a) {
         e.type = COORD_EVENT_CHECKPOINTED;
         e.ok = !f->fail_save;
         e.text = f->fail_save ? "disk full" : NULL;
+    } else if (a->type == COORD_ACTION_ABSORB && !f->hold_absorb) {
+        e.type = COORD_EVENT_ABSORBED;
     } else {
         return;
     }
@@ -158,6 +160,7 @@ static inline void fx_note(fixture *f, const coord_action *a) {
         fx_slot_move(f, a->slot, f->slots[a->slot] == FX_KEPT ? FX_KEPT : FX_OFFERED, FX_RELEASED);
     if (a->type == COORD_ACTION_DIVERGED)
         fx_slot_move(f, a->slot, f->slots[a->slot] == FX_KEPT ? FX_KEPT : FX_OFFERED, FX_RELEASED);
+    if (a->type == COORD_ACTION_ABSORB) fx_slot_move(f, a->slot, FX_KEPT, FX_RELEASED);
     if (a->type == COORD_ACTION_STATE && a->job < FX_JOBS) f->state[a->job] = a->state;
     if (a->type == COORD_ACTION_CHECKPOINT && a->job < FX_JOBS) f->checkpoint[a->job] = *a;
     if (a->type == COORD_ACTION_UPDATE)
@@ -234,6 +237,7 @@ static inline void fx_join(fixture *f, uint64_t worker, uint32_t threads, uint64
     e.joined.name = name;
     e.joined.threads = threads;
     e.joined.fingerprint = fingerprint;
+    e.joined.ensembles = true;
     f->lease[worker] = (coord_action){0};
     f->request[worker] = 0;
     fx_send(f, e);
@@ -278,6 +282,8 @@ static inline coord_event fx_result_of(fixture *f, const coord_action *lease) {
                                    .first = first,
                                    .count = lease->lease.count,
                                    .evaluate = lease->lease.evaluate,
+                                   .ensemble = lease->lease.ensemble,
+                                   .members = lease->lease.members,
                                    .finite = true};
     if (lease->lease.evaluate) {
         e.result.samples = lease->lease.count;

@@ -1,0 +1,343 @@
+/* Evaluations that clients ask for: started, watched, and canceled when nobody watches any more. An
+ * evaluation is a job by its number and state (`coppice jobs`, `coppice cancel`), but is not
+ * stored: its client starts it again, by the same key, when the coordinator was restarted. See
+ * api.h. */
+#include <math.h>
+#include <stdio.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/wire/codec.h"
+#include "coordinator/api.h"
+#include "coordinator/evaluation.h"
+
+#define PATIENCE_NS 5000000000u /* without a word from its client */
+
+/* ---- look-up ---- */
+
+static coord_evaluation **find_key(coord_server *server, ProtobufCBinaryData key) {
+    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
+        const coord_evaluation *e = server->evaluations[i];
+        if (e && memcmp(e->key, key.data, sizeof e->key) == 0) return &server->evaluations[i];
+    }
+    return NULL;
+}
+
+static bool good_key(cop_request *request, protobuf_c_boolean has, ProtobufCBinaryData key) {
+    if (has && key.len == COORD_EVALUATION_KEY) return true;
+    coord_reply_failure(request, COP_ERR_INPUT, "the key has %zu bytes: expected %d",
+                        has ? key.len : 0, COORD_EVALUATION_KEY);
+    return false;
+}
+
+/* ---- start: what is asked ---- */
+
+static const char *problem_with_counts(const Coppice__Api__StartEvaluationRequest *r,
+                                       bool has_members) {
+    if (!has_members && r->n_counts) return "counts need an average of members";
+    if (r->n_counts > COP_TALLY_COUNTS_MAX) return "there are too many counts";
+    if (has_members && !r->n_counts) return "an average of members needs counts";
+    for (size_t i = 0; i < r->n_counts; i++) {
+        if (r->counts[i] < 1 || r->counts[i] > COP_ENSEMBLE_MEMBERS_MAX)
+            return "counts are from 1 to 100000";
+        if (i && r->counts[i] <= r->counts[i - 1]) return "counts ascend";
+    }
+    if (r->models && r->n_counts && r->counts[r->n_counts - 1] > r->n_jobs)
+        return "there are fewer models than members";
+    return NULL;
+}
+
+/* NULL: it can be done; `e` is filled. */
+static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
+                                coord_evaluation *e) {
+    const char *problem;
+    if (!r->n_jobs || r->n_jobs > COORD_MODELS_MAX) return "expected 1 to 64 jobs";
+    if (!r->models && r->n_jobs > 1) return "several jobs need `models`";
+    e->plain = !r->average || !*r->average;
+    e->each_model = r->models;
+    if (!e->plain && !cop_average_read(r->average, &e->average)) return "an unknown average";
+    if (r->models && !e->average) return "models need an average of members";
+    if ((problem = problem_with_counts(r, e->average != COP_AVERAGE_WEIGHT_SCALING)))
+        return problem;
+    for (size_t i = 0; i < r->n_counts; i++) e->counts[e->count++] = r->counts[i];
+    if (!e->count) e->counts[e->count++] = 1; /* the one network */
+    for (size_t i = 0; i < r->n_jobs; i++) e->model[e->model_count++].job = r->jobs[i];
+    memcpy(e->key, r->key.data, sizeof e->key);
+    return NULL;
+}
+
+/* Have all its jobs ended with final weights? Answers if not. */
+static bool jobs_are_ready(coord_server *server, cop_request *request, const coord_evaluation *e) {
+    for (uint32_t i = 0; i < e->model_count; i++) {
+        const uint64_t job = e->model[i].job;
+        const api_note *n = api_note_find(server->api, job);
+        if (n && !n->evaluation && n->state == COORD_COMPLETED) continue;
+        if (!n)
+            api_unknown_job(request, job);
+        else if (n->evaluation)
+            coord_reply_failure(request, COP_ERR_INPUT,
+                                "job %llu is an evaluation: it has no weights",
+                                (unsigned long long)job);
+        else
+            api_not_completed(request, n);
+        return false;
+    }
+    return true;
+}
+
+/* A place for it; NULL (and the request is answered): all are taken. */
+static coord_evaluation **take_place(coord_server *server, cop_request *request) {
+    coord_evaluation **place = NULL;
+    uint32_t under_way = 0;
+    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
+        const coord_evaluation *e = server->evaluations[i];
+        if (!e && !place) place = &server->evaluations[i];
+        under_way += e && !e->ended;
+    }
+    if (place && under_way < COORD_EVALUATIONS_MAX) return place;
+    coord_reply_failure(request, COP_ERR_BUSY,
+                        "%u evaluations are under way: try again when one has ended", under_way);
+    return NULL;
+}
+
+/* ---- start: done ---- */
+
+static void answer_started(cop_request *request, const coord_evaluation *e) {
+    Coppice__Api__StartEvaluationAnswer answer = COPPICE__API__START_EVALUATION_ANSWER__INIT;
+    answer.has_evaluation = answer.has_samples = 1;
+    answer.evaluation = e->id;
+    answer.samples = e->samples;
+    api_answer(request, COPPICE__API__METHOD__START_EVALUATION, &answer.base, NULL);
+}
+
+static void start_work(api_task *t) {
+    t->result = coord_evaluation_prepare(t->server, t->evaluation, &t->error);
+}
+
+static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluation *e) {
+    api_note *n = api_note_add(api, id);
+    if (!n) return COP_ERR_NO_MEMORY;
+    n->evaluation = n->on_test = true;
+    snprintf(n->name, sizeof n->name, "evaluation of job %llu%s",
+             (unsigned long long)e->model[0].job, e->model_count > 1 ? " and others" : "");
+    snprintf(n->data_digest, sizeof n->data_digest, "%s",
+             e->model[0].built->message->pinned->data_digest);
+    cop_clock_format_utc(cop_clock_unix_ms(), n->created);
+    return COP_OK;
+}
+
+static cop_err begin(coord_server *server, coord_evaluation *e) {
+    struct coord_api *api = server->api;
+    if (server->stopping) return COP_ERR_CLOSED;
+    const uint64_t id = api->next_job++;
+    coord_store_keep_number(server->store, id);
+    COP_TRY(add_note(api, id, e));
+    const cop_err failed = coord_evaluation_start(server, e, id);
+    if (failed)
+        api_note_remove(api, id);
+    else
+        coord_datasets_use(server->datasets, api_note_find(api, id)->data_digest);
+    return failed;
+}
+
+static void start_done(api_task *t) {
+    coord_server *server = t->server;
+    coord_evaluation *e = t->evaluation;
+    if (!t->result && (t->result = begin(server, e)))
+        cop_fail(&t->error, t->result, "the evaluation cannot begin: %s", cop_err_text(t->result));
+    if (t->result) {
+        api_fail(t->request, &t->error, t->result);
+        for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++)
+            if (server->evaluations[i] == e) server->evaluations[i] = NULL;
+        coord_evaluation_free(e);
+    } else {
+        answer_started(t->request, e);
+    }
+    api_task_free(t);
+}
+
+/* Asked again by its client, who did not hear the answer. */
+static void repeat(cop_request *request, const coord_evaluation *e) {
+    if (e->id)
+        answer_started(request, e);
+    else
+        coord_reply_failure(request, COP_ERR_BUSY, "the evaluation is being prepared");
+}
+
+static void start(coord_server *server, cop_request *request,
+                  const Coppice__Api__StartEvaluationRequest *r) {
+    coord_evaluation **known = find_key(server, r->key), **place, *e;
+    const char *problem;
+    if (known) {
+        repeat(request, *known);
+        return;
+    }
+    if (!(place = take_place(server, request))) return;
+    if (!(e = cop_alloc(sizeof *e))) {
+        api_fail(request, NULL, COP_ERR_NO_MEMORY);
+        return;
+    }
+    if ((problem = read_request(r, e)))
+        coord_reply_failure(request, COP_ERR_INPUT, "the evaluation makes no sense: %s", problem);
+    api_task *t = NULL;
+    if (!problem && jobs_are_ready(server, request, e)) t = api_task_create(server, request, NULL);
+    if (!t) {
+        coord_evaluation_free(e);
+        return;
+    }
+    *place = t->evaluation = e;
+    t->work = start_work;
+    t->done = start_done;
+    api_task_start(t);
+}
+
+void api_start_evaluation(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    const Coppice__Api__StartEvaluationRequest *r =
+        (const Coppice__Api__StartEvaluationRequest *)message;
+    if (good_key(request, r->has_key, r->key)) start(server, request, r);
+    cop_proto_free(message);
+}
+
+/* ---- watching ---- */
+
+typedef struct told_ensemble {
+    Coppice__Api__EnsembleResult result;
+    Coppice__Api__EnsembleFigures rows[COP_TALLY_COUNTS_MAX], *row_table[COP_TALLY_COUNTS_MAX];
+    Coppice__Api__EnsembleModel models[COORD_MODELS_MAX], *model_table[COORD_MODELS_MAX];
+    char names[COORD_MODELS_MAX][24];
+} told_ensemble;
+
+static void tell_models(const coord_evaluation *e, told_ensemble *t) {
+    for (uint32_t i = 0; i < e->model_count; i++) {
+        Coppice__Api__EnsembleModel *m = t->model_table[i] = &t->models[i];
+        coppice__api__ensemble_model__init(m);
+        snprintf(t->names[i], sizeof t->names[i], "%llu", (unsigned long long)e->model[i].job);
+        m->model = t->names[i];
+        m->digest = (char *)(uintptr_t)e->model[i].digest;
+    }
+    t->result.models = t->model_table;
+    t->result.n_models = e->model_count;
+}
+
+static void tell_ensemble(const coord_evaluation *e, const api_note *n, double seconds,
+                          told_ensemble *t) {
+    Coppice__Api__EnsembleResult *r = &t->result;
+    coppice__api__ensemble_result__init(r);
+    for (uint32_t i = 0; i < e->figure_count; i++) {
+        t->row_table[i] = &t->rows[i];
+        cop_job_ensemble_row(&e->figures[i], e->counts[i], &t->rows[i]);
+    }
+    r->members = t->row_table;
+    r->n_members = e->figure_count;
+    r->average = (char *)(uintptr_t)cop_average_name(e->average);
+    r->on = (char *)(uintptr_t)"test";
+    r->has_samples = r->has_seconds = r->has_leases_given = r->has_leases_repeated = 1;
+    r->samples = e->samples;
+    r->seconds = seconds;
+    r->leases_given = n->leases.given;
+    r->leases_repeated = n->leases.repeated;
+    if (e->each_model)
+        tell_models(e, t);
+    else
+        r->digest = (char *)(uintptr_t)e->model[0].digest;
+}
+
+static void tell_plain(const coord_evaluation *e, const api_note *n, double seconds,
+                       Coppice__Api__EvalResult *r) {
+    coppice__api__eval_result__init(r);
+    r->has_error = n->has_evaluation && !isnan(n->test_error);
+    r->has_loss = r->has_samples = r->has_seconds = 1;
+    r->error = n->test_error;
+    r->loss = n->test_loss;
+    r->samples = e->samples;
+    r->seconds = seconds;
+    r->on = (char *)(uintptr_t)"test";
+    r->digest = (char *)(uintptr_t)e->model[0].digest;
+}
+
+void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note *n) {
+    Coppice__Api__WatchEvaluationAnswer answer = COPPICE__API__WATCH_EVALUATION_ANSWER__INIT;
+    coord_evaluation *e = coord_evaluation_find(server, w->job);
+    Coppice__Api__EvalResult plain;
+    told_ensemble ensemble;
+    cop_request *request = w->request;
+    coord_job_view view = {0};
+    const uint64_t now = cop_clock_ns();
+    w->request = NULL;
+    if (!e || !n) {
+        coord_reply_failure(request, COP_ERR_NOT_FOUND, "there is no such evaluation");
+        return;
+    }
+    const double seconds = (double)((e->ended ? e->ended_ns : now) - e->started_ns) * 1e-9;
+    e->heard_ns = now;
+    coord_core_job(server->core, e->id, now, &view);
+    if (e->plain)
+        tell_plain(e, n, seconds, answer.plain = &plain);
+    else {
+        tell_ensemble(e, n, seconds, &ensemble);
+        answer.ensemble = &ensemble.result;
+    }
+    answer.has_evaluation = answer.has_state = answer.has_version = answer.has_workers = 1;
+    answer.has_done = answer.has_blocks = view.blocks > 0;
+    answer.evaluation = e->id;
+    answer.state = (Coppice__Api__State)n->state;
+    answer.version = n->version;
+    answer.workers = view.workers;
+    answer.done = view.blocks_done;
+    answer.blocks = view.blocks;
+    answer.waiting_for = (char *)(uintptr_t)view.waiting_for;
+    answer.error = n->text[0] ? (char *)(uintptr_t)n->text : NULL;
+    api_answer(request, COPPICE__API__METHOD__WATCH_EVALUATION, &answer.base, NULL);
+}
+
+void api_watch_evaluation(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+    const Coppice__Api__WatchEvaluationRequest *r =
+        (const Coppice__Api__WatchEvaluationRequest *)message;
+    const uint64_t now = cop_clock_ns();
+    api_watcher w = {.request = request,
+                     .evaluation = true,
+                     .version = r->version,
+                     .deadline_ns = api_hold_until(r->hold_ms, now),
+                     .not_before_ns = now + 100000000};
+    if (!good_key(request, r->has_key, r->key)) {
+        cop_proto_free(message);
+        return;
+    }
+    coord_evaluation **place = find_key(server, r->key);
+    cop_proto_free(message);
+    if (place && (*place)->id) w.job = (*place)->id;
+    const api_note *n = api_note_find(server->api, w.job);
+    if (w.job) (*place)->heard_ns = now;
+    if (!n || !w.version || n->state >= COORD_COMPLETED)
+        api_answer_evaluation(server, &w, n);
+    else
+        api_hold(server, &w);
+}
+
+/* ---- time ---- */
+
+static bool is_watched(const struct coord_api *api, uint64_t id) {
+    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++)
+        if (api->watchers[i].request && api->watchers[i].evaluation && api->watchers[i].job == id)
+            return true;
+    return false;
+}
+
+void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
+    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
+        coord_evaluation *e = server->evaluations[i];
+        if (!e || !e->id) continue;
+        if (is_watched(server->api, e->id)) e->heard_ns = now_ns;
+        if (now_ns <= e->heard_ns + PATIENCE_NS) continue;
+        if (!e->ended) {
+            coord_event gone = {.type = COORD_EVENT_JOB_CANCEL, .job = e->id};
+            gone.text = "its client has gone";
+            e->heard_ns = now_ns;
+            coord_dispatch(server, &gone);
+        } else if (!e->batch) {
+            api_note_remove(server->api, e->id);
+            coord_evaluation_free(e);
+            server->evaluations[i] = NULL;
+        }
+    }
+}

@@ -1,0 +1,302 @@
+/* Evaluations on the pool. See evaluation.h. An ensemble's outputs are added to its tally on the
+ * compute threads, in batches: whatever came while the last batch was added makes the next. A part
+ * of the task takes its own slices, so no two threads touch one, and within a slice the order is
+ * the order of blocks, which is that of members. */
+#include "coordinator/evaluation.h"
+
+#include <stdio.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/nn/members.h"
+#include "coordinator/datasets.h"
+
+#define LEASE_FLOP   5e10                  /* of a lease, about: a second of an older core */
+#define LEASE_BYTES  ((uint64_t)4 << 20)   /* of a lease's outputs */
+#define WINDOW_BYTES ((uint64_t)256 << 20) /* of outputs held at a time */
+#define WINDOW_MOST  COP_SHARDS_MAX
+#define WINDOW_LEAST 4
+
+coord_evaluation *coord_evaluation_find(coord_server *server, uint64_t id) {
+    for (uint32_t i = 0; id && i < COORD_EVALUATIONS_PLACES; i++)
+        if (server->evaluations[i] && server->evaluations[i]->id == id)
+            return server->evaluations[i];
+    return NULL;
+}
+
+/* ---- preparing: on libuv's thread pool ---- */
+
+static void free_bytes(cop_buffer *buffer) {
+    cop_free(buffer->data);
+    cop_free(buffer);
+}
+
+static cop_err open_model(coord_server *server, coord_evaluation_model *m, cop_error *error) {
+    char folder[4096];
+    float *flat = NULL;
+    uint64_t step;
+    unsigned char digest[32];
+    coord_store_job row;
+    COP_TRY(coord_store_get_job(server->store, m->job, &row, error));
+    m->fingerprint = row.fingerprint;
+    cop_buffer_release(row.spec);
+    coord_api_job_folder(server, m->job, folder, sizeof folder);
+    COP_TRY(cop_job_open_model(folder, &m->built, &flat, &step, error));
+    const size_t bytes = (size_t)cop_model_floats(m->built->model) * sizeof *flat;
+    m->weights = cop_buffer_wrap(flat, bytes, NULL, free_bytes);
+    if (!m->weights) cop_free(flat);
+    m->spec = cop_job_pack(m->built);
+    if (!m->weights || !m->spec)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    COP_TRY(cop_model_digest(m->built->model, flat, digest, error));
+    cop_hex32(digest, m->digest);
+    return COP_OK;
+}
+
+static cop_err check_model(const coord_evaluation *e, const coord_evaluation_model *m,
+                           cop_error *error) {
+    char name[32], first[32];
+    snprintf(name, sizeof name, "job %llu", (unsigned long long)m->job);
+    snprintf(first, sizeof first, "job %llu", (unsigned long long)e->model[0].job);
+    if (e->plain) return COP_OK;
+    if (cop_members_check(m->built->model, e->average && !e->each_model, error))
+        return cop_error_prefix(error, "%s", name);
+    if (m->fingerprint != e->model[0].fingerprint)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s and %s are pinned to different OpenBLAS libraries: no worker can "
+                        "compute both; `coppice eval` with --workers computes here",
+                        first, name);
+    return cop_job_check_together(e->model[0].built, first, m->built, name, true, error);
+}
+
+static cop_err open_models(coord_server *server, coord_evaluation *e, cop_error *error) {
+    for (uint32_t i = 0; i < e->model_count; i++) {
+        COP_TRY(open_model(server, &e->model[i], error));
+        COP_TRY(check_model(e, &e->model[i], error));
+    }
+    return COP_OK;
+}
+
+static uint32_t between(uint64_t least, uint64_t value, uint64_t most) {
+    return (uint32_t)(value < least ? least : value > most ? most : value);
+}
+
+/* What the core is told: how much goes into a lease, and how many results are held. */
+static cop_err plan(coord_evaluation *e, cop_error *error) {
+    const cop_model *model = e->model[0].built->model;
+    const uint32_t slices = (e->samples - 1) / COP_EVAL_SLICE + 1,
+                   columns = e->samples < COP_EVAL_SLICE ? e->samples : COP_EVAL_SLICE;
+    const uint64_t bytes = (uint64_t)cop_model_outputs(model) * columns * sizeof(float);
+    const double flop = cop_model_flop(model) * columns;
+    const uint64_t by_flop = flop < LEASE_FLOP ? (uint64_t)(LEASE_FLOP / (flop + 1)) : 1;
+    const uint64_t by_bytes = LEASE_BYTES / bytes;
+    const uint64_t fit = by_flop < by_bytes ? by_flop : by_bytes;
+    e->info = (coord_job_info){.kind = e->plain ? COORD_EVALUATION : COORD_ENSEMBLE,
+                               .by_loss = !cop_model_has_classes(model),
+                               .evaluate_samples = e->samples,
+                               .fingerprint = e->model[0].fingerprint,
+                               .state = COORD_QUEUED};
+    if (e->plain) return COP_OK;
+    e->info.members = e->counts[e->count - 1];
+    e->info.each_version = e->each_model || !e->average;
+    e->info.lease_members = e->info.each_version ? 1 : between(1, fit, COP_LEASE_MEMBERS_MAX);
+    e->info.window =
+        between(WINDOW_LEAST, WINDOW_BYTES / (bytes * e->info.lease_members), WINDOW_MOST);
+    if ((uint64_t)e->info.members * slices <= UINT32_MAX) return COP_OK;
+    return cop_fail(error, COP_ERR_LIMIT,
+                    "%u members on %u samples are too many for one evaluation", e->info.members,
+                    e->samples);
+}
+
+static cop_err allocate(coord_evaluation *e, cop_error *error) {
+    const cop_job *job = e->model[0].built;
+    const size_t columns = e->samples < COP_EVAL_SLICE ? e->samples : COP_EVAL_SLICE;
+    e->rows_pool = cop_buffer_pool_create(columns * job->sample_stride);
+    e->labels_pool = cop_buffer_pool_create(columns * sizeof(int32_t));
+    if (!e->plain) e->blocks = cop_alloc_array(e->info.window, sizeof *e->blocks);
+    if (!e->rows_pool || !e->labels_pool || (!e->plain && !e->blocks))
+        return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+    if (e->plain) return COP_OK;
+    cop_tally_spec spec = {.average = e->average ? e->average : COP_AVERAGE_ARITHMETIC,
+                           .classes = cop_model_outputs(job->model),
+                           .samples = e->samples,
+                           .labels = e->data->test.labels,
+                           .count = e->count};
+    memcpy(spec.counts, e->counts, sizeof spec.counts);
+    return cop_tally_create(&spec, &e->tally, error);
+}
+
+cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *e, cop_error *error) {
+    COP_TRY(open_models(server, e, error));
+    const char *digest = e->model[0].built->message->pinned->data_digest;
+    COP_TRY(coord_datasets_load(server->datasets, digest, &e->data, error));
+    e->samples = e->data->test.count;
+    if (!e->samples)
+        return cop_fail(error, COP_ERR_INPUT, "data set %s of job %llu has no test samples",
+                        e->data->name, (unsigned long long)e->model[0].job);
+    COP_TRY(plan(e, error));
+    return allocate(e, error);
+}
+
+/* ---- life ---- */
+
+static void release_tensors(coord_evaluation *e) {
+    COP_ASSERT(!e->batch);
+    for (uint32_t i = 0; i < e->model_count; i++) {
+        coord_evaluation_model *m = &e->model[i];
+        cop_buffer_release(m->weights);
+        cop_buffer_release(m->spec);
+        if (m->built) cop_job_destroy(m->built);
+        m->weights = m->spec = NULL;
+        m->built = NULL;
+    }
+    for (; e->waiting; e->waiting--, e->first++)
+        cop_buffer_release(e->blocks[e->first % e->info.window].logits);
+    if (e->data) cop_data_destroy(e->data);
+    cop_buffer_pool_destroy(e->rows_pool);
+    cop_buffer_pool_destroy(e->labels_pool);
+    cop_tally_destroy(e->tally);
+    cop_free(e->blocks);
+    e->data = NULL;
+    e->rows_pool = e->labels_pool = NULL;
+    e->tally = NULL;
+    e->blocks = NULL;
+}
+
+void coord_evaluation_free(coord_evaluation *e) {
+    if (!e) return;
+    release_tensors(e);
+    cop_free(e);
+}
+
+cop_err coord_evaluation_start(coord_server *server, coord_evaluation *e, uint64_t id) {
+    coord_job_view view;
+    coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = id};
+    e->id = e->info.job = id;
+    e->server = server;
+    e->started_ns = e->heard_ns = cop_clock_ns();
+    added.info = e->info;
+    coord_dispatch(server, &added);
+    return coord_core_job(server->core, id, e->started_ns, &view) ? COP_OK : COP_ERR_NO_MEMORY;
+}
+
+void coord_evaluation_unload(coord_evaluation *e) {
+    e->ended = true;
+    e->ended_ns = cop_clock_ns();
+    if (!e->batch) release_tensors(e); /* else when the batch is done */
+}
+
+/* ---- leases ---- */
+
+cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *action,
+                                    const cop_pull *pull, cop_message *message) {
+    const coord_evaluation_model *m = &e->model[e->each_model ? action->lease.version : 0];
+    const cop_data_part *part = &e->data->test;
+    const size_t first = action->lease.first, count = action->lease.count;
+    cop_buffer *rows = message->part[1] = cop_buffer_pool_take(e->rows_pool);
+    cop_buffer *labels = message->part[2] = cop_buffer_pool_take(e->labels_pool);
+    if (!rows || !labels) return COP_ERR_NO_MEMORY;
+    message->lease.whole = action->lease.ensemble && (e->each_model || !e->average);
+    memcpy(rows->data, (const char *)part->samples + first * part->stride, count * part->stride);
+    memcpy(labels->data, part->labels + first, count * sizeof(int32_t));
+    rows->size = count * part->stride;
+    labels->size = count * sizeof(int32_t);
+    /* Each version has a spec of its own. */
+    if (pull->have_job == e->id && pull->have_version == action->lease.version + 1) return COP_OK;
+    message->part[0] = cop_buffer_hold(m->weights);
+    message->part[3] = cop_buffer_hold(m->spec);
+    return COP_OK;
+}
+
+bool coord_evaluation_members(const coord_evaluation *e, const cop_result *result,
+                              const cop_buffer *logits, uint32_t *members) {
+    if (e->plain || e->ended || !logits || !result->count) return false;
+    const size_t one =
+        (size_t)cop_model_outputs(e->model[0].built->model) * result->count * sizeof(float);
+    if (!logits->size || logits->size % one || logits->size / one > COP_LEASE_MEMBERS_MAX)
+        return false;
+    *members = (uint32_t)(logits->size / one);
+    return true;
+}
+
+/* ---- the tally ---- */
+
+static coord_evaluation *evaluation_of_task(coord_task *task) {
+    return (coord_evaluation *)(void *)((char *)task - offsetof(coord_evaluation, task));
+}
+
+/* On a compute thread. */
+static void add_part(coord_task *task, int part, int parts) {
+    coord_evaluation *e = evaluation_of_task(task);
+    for (uint32_t i = 0; i < e->batch; i++) {
+        const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
+        if (b->slice % (uint32_t)parts != (uint32_t)part) continue;
+        if (!cop_tally_add(e->tally, b->slice, b->members, b->logits->data))
+            atomic_store(&e->bad, i + 1);
+    }
+}
+
+static void batch_done(coord_task *task) {
+    coord_evaluation *e = evaluation_of_task(task);
+    coord_post(e->server, &e->mail);
+}
+
+static void batch_arrived(coord_server *server, coord_mail *mail);
+
+static void start_batch(coord_evaluation *e) {
+    e->batch = e->waiting;
+    e->task = (coord_task){.run = add_part, .done = batch_done};
+    e->mail.run = batch_arrived;
+    coord_pool_submit(e->server->pool, &e->task);
+}
+
+static void fail_not_finite(coord_server *server, const coord_evaluation *e, uint32_t index) {
+    const coord_evaluation_block *b = &e->blocks[(e->first + index) % e->info.window];
+    char text[200];
+    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = e->id};
+    snprintf(text, sizeof text,
+             "an output of members %u to %u on samples from %u is not finite: the model has "
+             "diverged",
+             b->member, b->member + b->members - 1, b->slice * COP_EVAL_SLICE);
+    snprintf(server->failure_text, sizeof server->failure_text, "%s", text);
+    failed.text = server->failure_text;
+    coord_dispatch(server, &failed);
+}
+
+/* On the loop: the batch is in the tally. */
+static void batch_arrived(coord_server *server, coord_mail *mail) {
+    coord_evaluation *e =
+        (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));
+    const uint64_t id = e->id;
+    const uint32_t done = e->batch, bad = atomic_load(&e->bad);
+    if (bad && !e->ended) fail_not_finite(server, e, bad - 1);
+    for (uint32_t i = 0; i < done; i++, e->first++)
+        cop_buffer_release(e->blocks[e->first % e->info.window].logits);
+    e->waiting -= done;
+    e->batch = 0;
+    if (e->ended) {
+        release_tensors(e);
+        return;
+    }
+    while (e->figure_count < e->count &&
+           cop_tally_get(e->tally, e->figure_count, &e->figures[e->figure_count]))
+        e->figure_count++;
+    if (e->waiting) start_batch(e);
+    coord_api_changed(server, id);
+    coord_event absorbed = {.type = COORD_EVENT_ABSORBED, .job = id};
+    for (uint32_t i = 0; i < done; i++) coord_dispatch(server, &absorbed);
+}
+
+void coord_evaluation_absorb(coord_server *server, const coord_action *action) {
+    coord_evaluation *e = coord_evaluation_find(server, action->job);
+    coord_slot *slot = &server->slots[action->slot - 1];
+    COP_ASSERT(e && e->blocks && slot->used && e->waiting < e->info.window);
+    e->blocks[(e->first + e->waiting++) % e->info.window] =
+        (coord_evaluation_block){.logits = slot->gradient,
+                                 .slice = action->lease.first / COP_EVAL_SLICE,
+                                 .member = action->lease.member,
+                                 .members = action->lease.members};
+    *slot = (coord_slot){0};
+    if (!e->batch) start_batch(e);
+}

@@ -1,0 +1,64 @@
+/* Evaluations of finished weights on the pool: tensors of their models, samples of their leases,
+ * and the tally of an ensemble. Nothing of it is stored: a client asks again after a restart. Loop
+ * thread unless a comment says otherwise. */
+#ifndef COP_COORDINATOR_EVALUATION_H
+#define COP_COORDINATOR_EVALUATION_H
+
+#include "common/job/ensemble.h"
+#include "common/nn/tally.h"
+#include "coordinator/host.h"
+
+#define COORD_MODELS_MAX     64
+#define COORD_EVALUATION_KEY 16 /* bytes of a client's key */
+
+typedef struct coord_evaluation_model {
+    uint64_t job;
+    cop_job *built;
+    cop_buffer *weights, *spec;
+    uint64_t fingerprint; /* of the OpenBLAS that the job is pinned to; 0: none */
+    char digest[65];
+} coord_evaluation_model;
+
+/* Outputs that came in, waiting to be added in order. */
+typedef struct coord_evaluation_block {
+    cop_buffer *logits;
+    uint32_t slice, member, members;
+} coord_evaluation_block;
+
+struct coord_evaluation {
+    uint64_t id; /* its number among the jobs; 0: being prepared */
+    unsigned char key[COORD_EVALUATION_KEY];
+    /* what is asked */
+    bool plain, each_model; /* plain: losses of one model; each_model: every model is a member */
+    cop_average average;
+    uint32_t counts[COP_TALLY_COUNTS_MAX], count;
+    /* what it needs; released when it has ended */
+    coord_evaluation_model model[COORD_MODELS_MAX];
+    uint32_t model_count;
+    cop_data *data;
+    cop_buffer_pool *rows_pool, *labels_pool;
+    cop_tally *tally;
+    coord_job_info info;
+    /* outputs that are added on the compute threads: a ring of info.window blocks, of which the
+     * first `batch` are being added now */
+    coord_evaluation_block *blocks;
+    uint32_t first, waiting, batch;
+    coord_task task;
+    coord_mail mail;
+    coord_server *server;
+    atomic_uint bad; /* one more than the place in the batch of outputs that are not finite */
+    bool ended;      /* nothing is computed any more */
+    /* what has come out */
+    cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
+    uint32_t figure_count, samples;
+    uint64_t started_ns, ended_ns, heard_ns; /* heard: of its client */
+};
+
+/* Takes over models (of jobs model[i].job, from their folders) and data; what is needed to run it.
+ * Errors are sentences for the client. On libuv's thread pool. */
+cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *evaluation,
+                                 cop_error *error);
+/* Gives it its number and hands it to the core. NO_MEMORY. */
+cop_err coord_evaluation_start(coord_server *server, coord_evaluation *evaluation, uint64_t id);
+
+#endif
