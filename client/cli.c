@@ -38,10 +38,12 @@ static const cli_command table[] = {
     {"workers", "", "List the workers of the pool", 0, 0, REMOTE, "coppice workers", cli_workers},
     {"drain", "WORKER", "Let a worker finish its shard and leave", 1, 1, REMOTE,
      "coppice drain desktop-7", cli_drain},
-    {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 1, 1,
-     "data ensemble average workers " REMOTE,
+    {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 0, 1,
+     "data ensemble average members-from workers " REMOTE,
      "coppice eval runs/mnist-dropout --data ~/mnist\ncoppice eval 3\n"
-     "coppice eval runs/mnist-dropout --data ~/mnist --ensemble 10,20,50 --average geometric",
+     "coppice eval 3 --ensemble 10,20,50          # thinned networks, on the coordinator's pool\n"
+     "coppice eval runs/mnist-dropout --data ~/mnist --ensemble 50 --average geometric\n"
+     "coppice eval --members-from 3 4 5           # separately trained networks",
      cli_eval},
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},

@@ -24,8 +24,8 @@
 typedef struct cli_options {
     const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
         *ensemble, *average;
-    const char *sets[CLI_SETS_MAX];
-    int set_count;
+    const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
+    int set_count, members_from_count;
     double timeout; /* seconds; default 10 */
     int64_t workers, priority, threads, rows, columns, layer, step, shard;
     bool json, quiet, help, no_wait, dry_run, follow, profile, force;

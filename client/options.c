@@ -6,7 +6,7 @@
 #include "client/cli.h"
 #include "common/base/limits.h"
 
-typedef enum option_kind { FLAG, TEXT, INTEGER, REAL, SET } option_kind;
+typedef enum option_kind { FLAG, TEXT, INTEGER, REAL, SET, LIST } option_kind;
 
 typedef struct option_row {
     const char *name, *argument, *help;
@@ -51,6 +51,8 @@ static const option_row rows[] = {
      TEXT, AT(ensemble), 0, 0},
     {"average", "NAME", "arithmetic (default), geometric; or weight-scaling, without --ensemble", 0,
      TEXT, AT(average), 0, 0},
+    {"members-from", "JOB|MODEL...", "average these separately trained models (and JOB|MODEL)", 0,
+     LIST, 0, 0, 0},
     {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
     {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
      COP_SHARDS_MAX},
@@ -110,6 +112,12 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
                             CLI_SETS_MAX);
         out->sets[out->set_count++] = value;
         return COP_OK;
+    case LIST:
+        if (out->members_from_count == CLI_POSITIONAL_MAX)
+            return cop_fail(error, COP_ERR_USAGE, "--%s names more than %d", row->name,
+                            CLI_POSITIONAL_MAX);
+        out->members_from[out->members_from_count++] = value;
+        return COP_OK;
     case INTEGER: {
         int64_t number;
         if (!cop_parse_i64(value, &number) || number < row->least || number > row->most)
@@ -154,7 +162,10 @@ static cop_err parse_one(const cli_command *command, int argc, char **argv, int 
                             row->name, row->argument);
         value = argv[++*i];
     }
-    return store_value(row, value, out, error);
+    COP_TRY(store_value(row, value, out, error));
+    while (row->kind == LIST && !joined && *i + 1 < argc && argv[*i + 1][0] != '-')
+        COP_TRY(store_value(row, argv[++*i], out, error));
+    return COP_OK;
 }
 
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,

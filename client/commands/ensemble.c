@@ -1,34 +1,11 @@
-/* coppice eval --ensemble: the joint opinion of thinned networks on the test set. Threads take
- * slices of the samples; a slice's members come in their order, and slices are added up in theirs:
- * the figures do not depend on the number of threads. */
+/* coppice eval --ensemble, --average, --members-from: the joint opinion of thinned networks, or of
+ * separately trained ones, on the test set. Jobs of a coordinator are evaluated by its pool, files
+ * in this process; the figures are the same. */
 #include "client/ensemble.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
-
-#include "common/base/alloc.h"
-#include "common/base/clock.h"
-#include "common/nn/ensemble.h"
-
-#define COLUMNS     125
-#define THREADS_MAX 256
-
-typedef struct evaluation {
-    const cli_model *model;
-    const cop_data_part *part;
-    const cop_kernels *kernels;
-    cop_average average; /* 0: weight scaling */
-    uint32_t counts[CLI_COUNTS_MAX], count;
-    uint32_t slices;
-    cop_ensemble_sums *sums; /* [slices][count] */
-    atomic_uint next, done;
-    atomic_bool failed;
-    uv_mutex_t progress_mutex;
-    cli_progress progress;
-} evaluation;
 
 /* ---- what is asked ---- */
 
@@ -50,9 +27,9 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
                             "--ensemble is \"%s\": expected numbers of members from 1 to %d, "
                             "separated by commas",
                             text, COP_ENSEMBLE_MEMBERS_MAX);
-        if (*count == CLI_COUNTS_MAX)
+        if (*count == COP_TALLY_COUNTS_MAX)
             return cop_fail(error, COP_ERR_USAGE, "--ensemble names more than %d numbers",
-                            CLI_COUNTS_MAX);
+                            COP_TALLY_COUNTS_MAX);
         counts[(*count)++] = (uint32_t)value;
         p += length + (p[length] == ',');
     }
@@ -64,201 +41,104 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
     return kept ? COP_OK : cop_fail(error, COP_ERR_USAGE, "--ensemble is empty");
 }
 
-static cop_err read_average(const char *text, cop_average *out, cop_error *error) {
-    *out = COP_AVERAGE_ARITHMETIC;
-    if (!text || strcmp(text, "arithmetic") == 0) return COP_OK;
-    *out = COP_AVERAGE_GEOMETRIC;
-    if (strcmp(text, "geometric") == 0) return COP_OK;
-    *out = 0;
-    if (strcmp(text, "weight-scaling") == 0) return COP_OK;
-    return cop_fail(error, COP_ERR_USAGE,
-                    "--average is \"%s\": expected arithmetic, geometric or weight-scaling", text);
+/* The average, and after how many members figures are wanted. */
+static cop_err read_members(cli_ensemble *v, cop_error *error) {
+    const cli_options *o = v->options;
+    v->average = COP_AVERAGE_ARITHMETIC;
+    if (o->average && !cop_average_read(o->average, &v->average))
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--average is \"%s\": expected arithmetic, geometric or weight-scaling",
+                        o->average);
+    if (!v->average && o->ensemble)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--average weight-scaling is one network: it goes without --ensemble");
+    if (!v->average && v->each_model)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--average weight-scaling is one network: it goes without --members-from");
+    if (o->ensemble) return read_counts(o->ensemble, v->counts, &v->count, error);
+    if (v->average && !v->each_model)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--average %s needs --ensemble K: the number of members", o->average);
+    v->counts[v->count++] = v->each_model ? v->name_count : 1;
+    return COP_OK;
 }
 
-/* Without a layer that draws, all members are the same network. */
-static cop_err check_model(const cop_model *model, cop_error *error) {
-    if (!cop_model_has_classes(model) || cop_model_loss(model) != COP_LOSS_CROSS_ENTROPY)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "an ensemble averages class probabilities, and this model has none: its "
-                        "loss is %s, expected cross_entropy",
-                        cop_model_loss(model) == COP_LOSS_MSE ? "mse" : "bce or on its input");
-    for (int i = 0; i < cop_model_layer_count(model); i++) {
-        const cop_layer_ops *ops = cop_model_layer(model, i)->ops;
-        if (ops->drops || ops->factors) return COP_OK;
+static cop_err read_names(cli_ensemble *v, cop_error *error) {
+    const cli_options *o = v->options;
+    v->each_model = o->members_from_count > 0;
+    if (o->positional_count) v->names[v->name_count++] = o->positional[0];
+    for (int i = 0; i < o->members_from_count; i++) {
+        if (v->name_count == CLI_POSITIONAL_MAX)
+            return cop_fail(error, COP_ERR_USAGE, "--members-from: at most %d models are averaged",
+                            CLI_POSITIONAL_MAX);
+        v->names[v->name_count++] = o->members_from[i];
     }
-    return cop_fail(error, COP_ERR_INPUT,
-                    "the model has no layer that draws at random (dropout, dropconnect ...): all "
-                    "its members would be the same");
+    return COP_OK;
 }
 
-/* ---- the work ---- */
-
-static void show(evaluation *v) {
-    const unsigned done = atomic_fetch_add(&v->done, 1) + 1;
-    uv_mutex_lock(&v->progress_mutex);
-    cli_progress_show(&v->progress, (double)done / v->slices, "ensemble");
-    uv_mutex_unlock(&v->progress_mutex);
+static cop_err read_request(cli_ensemble *v, cop_error *error) {
+    COP_TRY(read_names(v, error));
+    COP_TRY(read_members(v, error));
+    const uint32_t most = v->counts[v->count - 1];
+    if (v->each_model && most > v->name_count)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--ensemble asks for %u members, --members-from names %u models", most,
+                        v->name_count);
+    return COP_OK;
 }
 
-static void run_slice(const evaluation *v, cop_pass *pass, cop_ensemble *ensemble, uint32_t slice) {
-    const uint32_t first = slice * COLUMNS, left = v->part->count - first;
-    const cop_samples samples = {.dtype = v->model->job->sample_type,
-                                 .count = (int)(left < COLUMNS ? left : COLUMNS),
-                                 .features = (int)v->model->job->features,
-                                 .stride = v->part->stride,
-                                 .labels = v->part->labels + first,
-                                 .rows = (const char *)v->part->samples +
-                                         (size_t)first * v->part->stride};
-    const cop_eval_place place = {.seed = v->model->job->seed, .first_sample = first};
-    cop_ensemble_sums *sums = v->sums + (size_t)slice * v->count;
-    const float *flat = v->model->flat;
-    uint32_t asked = 0;
-    int ld;
-    cop_ensemble_begin(ensemble, samples.count, samples.labels, first);
-    for (uint32_t member = 0; asked < v->count; member++) {
-        const float *logits = v->average
-                                  ? cop_pass_member(pass, flat, &place, member, &samples, &ld)
-                                  : cop_pass_logits(pass, flat, &place, &samples, &ld);
-        cop_ensemble_add(ensemble, logits, ld);
-        if (member + 1 == v->counts[asked]) cop_ensemble_score(ensemble, &sums[asked++]);
-    }
-}
-
-static void run_thread(void *argument) {
-    evaluation *v = argument;
-    const cop_job *job = v->model->job;
-    const cop_average average = v->average ? v->average : COP_AVERAGE_ARITHMETIC;
-    cop_pass *pass = NULL;
-    cop_ensemble *ensemble = NULL;
-    cop_compute_thread_init();
-    if (cop_pass_create(job->model, v->kernels, job->numerics, COLUMNS, COP_PASS_MEMBERS, &pass,
-                        NULL) ||
-        cop_ensemble_create(average, cop_model_outputs(job->model), COLUMNS, &ensemble, NULL))
-        atomic_store(&v->failed, true);
-    for (uint32_t slice;
-         !atomic_load(&v->failed) && (slice = atomic_fetch_add(&v->next, 1)) < v->slices;) {
-        run_slice(v, pass, ensemble, slice);
-        show(v);
-    }
-    if (pass) cop_pass_destroy(pass);
-    cop_ensemble_destroy(ensemble);
-}
-
-static cop_err run_threads(evaluation *v, int64_t wanted, bool quiet, cop_error *error) {
-    uv_thread_t id[THREADS_MAX];
-    int64_t threads = wanted ? wanted : (int64_t)uv_available_parallelism(), started = 0;
-    if (threads > THREADS_MAX) threads = THREADS_MAX;
-    uv_mutex_init(&v->progress_mutex);
-    cli_progress_start(&v->progress, quiet);
-    while (started < threads && uv_thread_create(&id[started], run_thread, v) == 0) started++;
-    if (!started) run_thread(v);
-    for (int64_t i = 0; i < started; i++) uv_thread_join(&id[i]);
-    cli_progress_end(&v->progress);
-    uv_mutex_destroy(&v->progress_mutex);
-    return atomic_load(&v->failed) ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
+cop_err cli_ensemble_eval(const cli_options *options, cop_error *error) {
+    cli_ensemble v = {.options = options};
+    COP_TRY(read_request(&v, error));
+    bool pool = !options->data && !options->workers;
+    for (uint32_t i = 0; i < v.name_count; i++) pool = pool && cli_is_job(v.names[i]);
+    cli_progress_start(&v.progress, options->quiet);
+    const cop_err e = pool ? cli_ensemble_pool(&v, error) : cli_ensemble_here(&v, error);
+    cli_progress_end(&v.progress);
+    return e;
 }
 
 /* ---- what is told ---- */
 
-static const char *average_name(cop_average average) {
-    return average == COP_AVERAGE_ARITHMETIC  ? "arithmetic"
-           : average == COP_AVERAGE_GEOMETRIC ? "geometric"
-                                              : "weight-scaling";
-}
-
-static void fill(const cop_ensemble_figures *f, uint32_t members,
-                 Coppice__Api__EnsembleFigures *out) {
-    coppice__api__ensemble_figures__init(out);
-    out->has_members = out->has_error = out->has_error_se = out->has_nll = out->has_nll_se =
-        out->has_brier = out->has_brier_se = out->has_ece = out->has_ece_se =
-            out->has_disagreement = out->has_disagreement_se = 1;
-    out->members = members;
-    out->error = f->wrong.value;
-    out->error_se = f->wrong.error;
-    out->nll = f->nll.value;
-    out->nll_se = f->nll.error;
-    out->brier = f->brier.value;
-    out->brier_se = f->brier.error;
-    out->ece = f->ece.value;
-    out->ece_se = f->ece.error;
-    out->disagreement = f->disagreement.value;
-    out->disagreement_se = f->disagreement.error;
-}
-
-static void print_table(const Coppice__Api__EnsembleResult *r) {
-    static const char *const head[] = {"MEMBERS", "ERROR %", "NLL", "BRIER", "ECE", "DISAGREEMENT"};
-    const char *cells[(CLI_COUNTS_MAX + 1) * 6];
-    char text[CLI_COUNTS_MAX][6][40];
-    memcpy(cells, head, sizeof head);
-    for (size_t i = 0; i < r->n_members; i++) {
-        const Coppice__Api__EnsembleFigures *f = r->members[i];
-        char(*t)[40] = text[i];
-        if (strcmp(r->average, "weight-scaling") == 0)
-            snprintf(t[0], sizeof t[0], "weight scaling");
-        else
-            snprintf(t[0], sizeof t[0], "%u", f->members);
-        snprintf(t[1], sizeof t[1], "%.2f +- %.2f", 100 * f->error, 100 * f->error_se);
-        snprintf(t[2], sizeof t[2], "%.4f +- %.4f", f->nll, f->nll_se);
-        snprintf(t[3], sizeof t[3], "%.4f +- %.4f", f->brier, f->brier_se);
-        snprintf(t[4], sizeof t[4], "%.4f +- %.4f", f->ece, f->ece_se);
-        snprintf(t[5], sizeof t[5], "%.4f +- %.4f", f->disagreement, f->disagreement_se);
-        for (int c = 0; c < 6; c++) cells[(i + 1) * 6 + (size_t)c] = t[c];
+void cli_ensemble_row(cli_ensemble *v, const Coppice__Api__EnsembleFigures *f) {
+    static const char *const head[] = {"ERROR %", "NLL", "BRIER", "ECE", "DISAGREEMENT"};
+    const struct {
+        double value, error, scale;
+        int digits;
+    } cell[] = {{f->error, f->error_se, 100, 2},
+                {f->nll, f->nll_se, 1, 4},
+                {f->brier, f->brier_se, 1, 4},
+                {f->ece, f->ece_se, 1, 4},
+                {f->disagreement, f->disagreement_se, 1, 4}};
+    char members[24];
+    v->told++;
+    if (v->options->json) return;
+    cli_progress_end(&v->progress); /* the line is the table's now */
+    if (v->told == 1) {
+        cli_print("%s%14s", cli_color(1, "bold"), "MEMBERS");
+        for (int i = 0; i < 5; i++) cli_print("  %16s", head[i]);
+        cli_print("%s\n", cli_color(1, "reset"));
     }
-    cli_print_table(cells, (int)r->n_members + 1, 6, "rrrrrr");
+    snprintf(members, sizeof members, v->average ? "%u" : "weight scaling", f->members);
+    cli_print("%14s", members);
+    for (int i = 0; i < 5; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "%.*f +- %.*f", cell[i].digits, cell[i].scale * cell[i].value,
+                 cell[i].digits, cell[i].scale * cell[i].error);
+        cli_print("  %16s", text);
+    }
+    cli_print("\n");
+    fflush(stdout);
+}
+
+void cli_ensemble_result(cli_ensemble *v, Coppice__Api__EnsembleResult *r) {
+    cli_progress_end(&v->progress);
+    if (v->options->json) {
+        cli_print_json(&r->base);
+        return;
+    }
     cli_print("\n%s average over %llu samples of the test part, +- one standard error\n",
               r->average, (unsigned long long)r->samples);
-}
-
-static void print_result(const cli_options *options, const evaluation *v, double seconds) {
-    Coppice__Api__EnsembleFigures figures[CLI_COUNTS_MAX], *table[CLI_COUNTS_MAX];
-    Coppice__Api__EnsembleResult r = COPPICE__API__ENSEMBLE_RESULT__INIT;
-    for (uint32_t k = 0; k < v->count; k++) {
-        cop_ensemble_sums all = {0};
-        cop_ensemble_figures f;
-        for (uint32_t s = 0; s < v->slices; s++)
-            cop_ensemble_merge(&all, &v->sums[(size_t)s * v->count + k]);
-        cop_ensemble_get(&all, &f);
-        table[k] = &figures[k];
-        fill(&f, v->counts[k], &figures[k]);
-    }
-    r.average = (char *)(uintptr_t)average_name(v->average);
-    r.digest = (char *)(uintptr_t)v->model->digest;
-    r.on = (char *)(uintptr_t)"test";
-    r.has_samples = r.has_seconds = 1;
-    r.samples = v->part->count;
-    r.seconds = seconds;
-    r.members = table;
-    r.n_members = v->count;
-    if (options->json)
-        cli_print_json(&r.base);
-    else
-        print_table(&r);
-}
-
-cop_err cli_ensemble(const cli_options *options, const cli_model *model, const cop_data *data,
-                     cop_error *error) {
-    evaluation v = {.model = model, .part = &data->test};
-    unsigned char digest[32];
-    const uint64_t began = cop_clock_ns();
-    COP_TRY(read_average(options->average, &v.average, error));
-    if (options->ensemble && v.average) {
-        COP_TRY(read_counts(options->ensemble, v.counts, &v.count, error));
-    } else if (options->ensemble) {
-        return cop_fail(error, COP_ERR_USAGE,
-                        "--average weight-scaling is one network: it goes without --ensemble");
-    } else if (v.average) {
-        return cop_fail(error, COP_ERR_USAGE,
-                        "--average %s needs --ensemble K: the number of members", options->average);
-    } else {
-        v.counts[v.count++] = 1;
-    }
-    COP_TRY(check_model(model->job->model, error));
-    COP_TRY(cli_choose_kernels(&v.kernels, digest, error));
-    v.slices = (data->test.count + COLUMNS - 1) / COLUMNS;
-    v.sums = cop_alloc_array((size_t)v.slices * v.count, sizeof *v.sums);
-    if (!v.sums) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = run_threads(&v, options->workers, options->quiet, error);
-    if (!e) print_result(options, &v, (double)(cop_clock_ns() - began) * 1e-9);
-    cop_free(v.sums);
-    return e;
+    for (size_t i = 0; i < r->n_models; i++)
+        cli_print("member %zu  %s  digest %s\n", i, r->models[i]->model, r->models[i]->digest);
 }

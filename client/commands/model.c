@@ -144,6 +144,13 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     COP_TRY(e);
     const Coppice__Api__EvaluateAnswer *a = (const Coppice__Api__EvaluateAnswer *)answer;
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
+    if (a->on && strcmp(a->on, "test") != 0) { /* its own evaluations were of the validation part */
+        cop_proto_free(answer);
+        COP_TRY(cli_pool_evaluate(options, &r, &answer, error));
+        e = print_eval(options, &r);
+        cop_proto_free(answer);
+        return e;
+    }
     r.has_loss = r.has_samples = r.has_seconds = 1;
     r.has_error = a->has_error;
     r.error = a->error;
@@ -167,9 +174,7 @@ static cop_err eval_here(const cli_options *options, cop_error *error) {
     else
         COP_TRY(cli_model_open(options->positional[0], &m, error));
     cop_err e = cli_model_data(&m, options, &data, error);
-    if (!e && (options->ensemble || options->average)) {
-        e = cli_ensemble(options, &m, data, error);
-    } else if (!e) {
+    if (!e) {
         e = cli_evaluate(m.job, data, m.flat, &r, error);
         r.on = (char *)(uintptr_t)"test";
         r.digest = m.digest;
@@ -181,9 +186,13 @@ static cop_err eval_here(const cli_options *options, cop_error *error) {
 }
 
 cop_err cli_eval(const cli_options *options, cop_error *error) {
-    const bool joint = options->ensemble || options->average;
-    return cli_is_job(options->positional[0]) && !joint ? eval_job(options, error)
-                                                        : eval_here(options, error);
+    if (!options->positional_count && !options->members_from_count)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "expected JOB|MODEL: coppice eval JOB|MODEL (coppice eval --help)");
+    if (options->ensemble || options->average || options->members_from_count)
+        return cli_ensemble_eval(options, error);
+    const bool here = options->data || options->workers || !cli_is_job(options->positional[0]);
+    return here ? eval_here(options, error) : eval_job(options, error);
 }
 
 /* ---- export ---- */

@@ -55,18 +55,34 @@ checkpoint: {{every: 40, keep: 2}}
 """
 
 
-@pytest.fixture
-def small(tmp_path):
-    """small(steps, extra): a job file on noisy patterns of five classes, 17 x 18 bytes (k of more than one block), 620 + 130 samples."""
+def write_patterns(folder, parts):
+    """Noisy patterns of five classes, 17 x 18 bytes (k of more than one block)."""
     noise = random.Random(11)  # the Mersenne twister: the same bytes everywhere
     patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
-    for part, count in (("train", 620), ("test", 130)):
+    for part, count in parts:
         labels = [i % 5 for i in range(count)]
         pixels = bytearray()
         for label in labels:
             pixels += bytes((value + 2 * noise.getrandbits(8)) // 3 for value in patterns[label])
-        write_idx(tmp_path / f"{part}-images", (count, 17, 18), pixels)
-        write_idx(tmp_path / f"{part}-labels", (count,), labels)
+        write_idx(folder / f"{part}-images", (count, 17, 18), pixels)
+        write_idx(folder / f"{part}-labels", (count,), labels)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """large(): the folder with such patterns, with 2300 test samples: three slices of an evaluation."""
+
+    def make():
+        write_patterns(tmp_path, (("train", 620), ("test", 2300)))
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def small(tmp_path):
+    """small(steps, extra): a job file on such patterns, 620 + 130 samples."""
+    write_patterns(tmp_path, (("train", 620), ("test", 130)))
 
     def make(steps=100, extra=""):
         path = tmp_path / "small.yaml"

@@ -1,0 +1,217 @@
+/* Evaluations on a coordinator's pool: started by a key, watched, and started again when the
+ * coordinator was restarted, which forgets them. When this program ends, so does the evaluation. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/ensemble.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/wire/codec.h"
+
+#define HOLD_MS  2000
+#define PAUSE_MS 200
+/* A coordinator that answered before is waited for so long, if --timeout does not say longer. */
+#define RESTART_NS 60000000000u
+
+typedef struct pool_run {
+    const cli_options *options;
+    cli_progress *progress;
+    cli_remote remote;
+    Coppice__Api__StartEvaluationRequest request;
+    unsigned char key[16];
+    uint64_t version, began_ns, heard_ns, idle_since_ns;
+    bool started, heard;
+    /* each time something was said; NULL: only the end matters */
+    void (*told)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
+    void *context;
+} pool_run;
+
+static cop_err start(pool_run *r, cop_error *error) {
+    ProtobufCMessage *answer = NULL;
+    COP_TRY(cli_remote_call(&r->remote, COPPICE__API__METHOD__START_EVALUATION, &r->request.base,
+                            NULL, &coppice__api__start_evaluation_answer__descriptor, &answer, NULL,
+                            error));
+    cop_proto_free(answer);
+    r->started = true;
+    r->version = 0;
+    return COP_OK;
+}
+
+static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
+    Coppice__Api__WatchEvaluationRequest request = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
+    request.has_key = request.has_version = request.has_hold_ms = 1;
+    request.key = r->request.key;
+    request.version = r->version;
+    request.hold_ms = HOLD_MS;
+    return cli_remote_call(&r->remote, COPPICE__API__METHOD__WATCH_EVALUATION, &request.base, NULL,
+                           &coppice__api__watch_evaluation_answer__descriptor, answer, NULL, error);
+}
+
+static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
+    char text[160];
+    int at = snprintf(text, sizeof text, "evaluation %llu", (unsigned long long)a->evaluation);
+    if (a->waiting_for && *a->waiting_for)
+        snprintf(text + at, sizeof text - (size_t)at, "  waiting for %s", a->waiting_for);
+    else
+        snprintf(text + at, sizeof text - (size_t)at, "  %llu of %llu leases  %u workers",
+                 (unsigned long long)a->done, (unsigned long long)a->blocks, a->workers);
+    cli_progress_show(r->progress, a->blocks ? (double)a->done / (double)a->blocks : 0, text);
+}
+
+/* With --timeout, a pool without workers is not waited for longer. */
+static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
+                             cop_error *error) {
+    const uint64_t now = cop_clock_ns();
+    if (!a->waiting_for || strcmp(a->waiting_for, "workers") != 0) r->idle_since_ns = now;
+    if (!r->options->has_timeout) return COP_OK;
+    if ((double)(now - r->idle_since_ns) * 1e-9 <= r->options->timeout) return COP_OK;
+    return cop_fail(error, COP_ERR_TIMEOUT,
+                    "the pool has no workers (waited %.17g s); `coppice eval` with --workers N "
+                    "computes here",
+                    r->options->timeout);
+}
+
+static cop_err state_error(const Coppice__Api__WatchEvaluationAnswer *a, cop_error *error) {
+    const char *why = a->error && *a->error ? a->error : "no reason was given";
+    if (a->state == COPPICE__API__STATE__FAILED)
+        return cop_fail(error, COP_ERR_INTERNAL, "the evaluation failed: %s", why);
+    if (a->state == COPPICE__API__STATE__CANCELED)
+        return cop_fail(error, COP_ERR_CANCELED, "the evaluation was canceled%s%s",
+                        a->error && *a->error ? ": " : "", a->error ? a->error : "");
+    return COP_OK;
+}
+
+/* Did the call fail for a reason that may pass? Then what is next is prepared. */
+static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
+    const uint64_t silent = cop_clock_ns() - r->heard_ns;
+    uint64_t limit = (uint64_t)(r->options->timeout * 1e9);
+    if (e == COP_ERR_NOT_FOUND && r->started) { /* restarted: it knows nothing of us */
+        r->started = false;
+        cli_progress_show(r->progress, 0, "the coordinator was restarted: beginning again");
+        return true;
+    }
+    if (e == COP_ERR_BUSY && !r->started) { /* being prepared, or too many are under way */
+        cli_progress_show(r->progress, 0, error->text);
+        r->heard = true;
+        r->heard_ns = cop_clock_ns();
+        return !r->options->has_timeout || r->heard_ns - r->began_ns <= limit;
+    }
+    if (e != COP_ERR_UNREACHABLE && e != COP_ERR_CLOSED && e != COP_ERR_TIMEOUT) return false;
+    if (r->heard && limit < RESTART_NS) limit = RESTART_NS;
+    cli_progress_show(r->progress, r->progress->last_fraction,
+                      "the coordinator does not answer; waiting for it");
+    return silent <= limit;
+}
+
+/* One call, and what follows from its answer. *final: the last word, when there is no more to come.
+ */
+static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) {
+    ProtobufCMessage *answer = NULL;
+    if (!r->started) return start(r, error);
+    COP_TRY(watch(r, &answer, error));
+    const Coppice__Api__WatchEvaluationAnswer *a =
+        (const Coppice__Api__WatchEvaluationAnswer *)answer;
+    r->version = a->version;
+    if (r->told) r->told(r->context, a);
+    cop_err e = state_error(a, error);
+    if (!e && a->state == COPPICE__API__STATE__COMPLETED) {
+        *final = answer;
+        return COP_OK;
+    }
+    if (!e) {
+        show(r, a);
+        e = check_workers(r, a, error);
+    }
+    cop_proto_free(answer);
+    return e;
+}
+
+static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
+    COP_TRY(cli_remote_open(r->options, &r->remote, error));
+    /* Each try has its own short limit, so that the wait for a restarting coordinator is told. */
+    if (r->remote.timeout_ms > HOLD_MS + 3000) r->remote.timeout_ms = HOLD_MS + 3000;
+    cop_random_bytes(r->key, sizeof r->key);
+    r->request.has_key = 1;
+    r->request.key = (ProtobufCBinaryData){.len = sizeof r->key, .data = r->key};
+    r->began_ns = r->heard_ns = r->idle_since_ns = cop_clock_ns();
+    cop_err e = COP_OK;
+    while (!*final) {
+        e = advance(r, final, error);
+        if (!e) {
+            r->heard = true;
+            r->heard_ns = cop_clock_ns();
+        } else if (may_try_again(r, e, error)) {
+            cop_clock_sleep_ms(PAUSE_MS);
+        } else {
+            break;
+        }
+    }
+    cli_remote_close(&r->remote);
+    return e;
+}
+
+/* ---- ensembles ---- */
+
+/* The rows that were not told yet. */
+static void tell_rows(void *context, const Coppice__Api__WatchEvaluationAnswer *a) {
+    cli_ensemble *ask = context;
+    const Coppice__Api__EnsembleResult *r = a->ensemble;
+    while (r && ask->told < r->n_members) cli_ensemble_row(ask, r->members[ask->told]);
+}
+
+cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
+    uint64_t jobs[CLI_POSITIONAL_MAX];
+    pool_run r = {.options = ask->options,
+                  .progress = &ask->progress,
+                  .request = COPPICE__API__START_EVALUATION_REQUEST__INIT,
+                  .told = tell_rows,
+                  .context = ask};
+    ProtobufCMessage *answer = NULL;
+    for (uint32_t i = 0; i < ask->name_count; i++)
+        COP_TRY(cli_job_number(ask->names[i], &jobs[i], error));
+    r.request.jobs = jobs;
+    r.request.n_jobs = ask->name_count;
+    r.request.has_models = 1;
+    r.request.models = ask->each_model;
+    r.request.average = (char *)(uintptr_t)cop_average_name(ask->average);
+    r.request.counts = ask->counts;
+    r.request.n_counts = ask->average ? ask->count : 0;
+    COP_TRY(run(&r, &answer, error));
+    const Coppice__Api__WatchEvaluationAnswer *a =
+        (const Coppice__Api__WatchEvaluationAnswer *)answer;
+    cop_err e = COP_OK;
+    if (a->ensemble && a->ensemble->n_members == ask->count)
+        cli_ensemble_result(ask, a->ensemble);
+    else
+        e = cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no figures");
+    cop_proto_free(answer);
+    return e;
+}
+
+/* ---- plain ---- */
+
+cop_err cli_pool_evaluate(const cli_options *options, Coppice__Api__EvalResult *out,
+                          ProtobufCMessage **answer, cop_error *error) {
+    uint64_t job;
+    cli_progress progress;
+    pool_run r = {.options = options,
+                  .progress = &progress,
+                  .request = COPPICE__API__START_EVALUATION_REQUEST__INIT};
+    *answer = NULL;
+    COP_TRY(cli_job_number(options->positional[0], &job, error));
+    r.request.jobs = &job;
+    r.request.n_jobs = 1;
+    cli_progress_start(&progress, options->quiet);
+    const cop_err e = run(&r, answer, error);
+    cli_progress_end(&progress);
+    COP_TRY(e);
+    const Coppice__Api__WatchEvaluationAnswer *a =
+        (const Coppice__Api__WatchEvaluationAnswer *)*answer;
+    if (a->plain) {
+        *out = *a->plain;
+        return COP_OK;
+    }
+    cop_proto_free(*answer);
+    *answer = NULL;
+    return cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no figures");
+}
