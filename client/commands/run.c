@@ -32,6 +32,7 @@ typedef struct run_state {
     int worker_count;
     bool resume;
     uint32_t batch;
+    uint64_t began_ns, submitted_ns;
     char name[COP_NAME_MAX], numerics[128];
 } run_state;
 
@@ -164,13 +165,15 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.workers = (uint32_t)workers;
     r.out = s->folder;
     r.has_first_step_ms = p->first_step_ms > 0;
-    r.first_step_ms = p->first_step_ms;
+    r.first_step_ms = p->first_step_ms + (s->submitted_ns - s->began_ns) / 1000000;
     r.leases_repeated = p->leases_repeated;
     r.state =
         (char *)(uintptr_t)(p->state == COPPICE__API__STATE__COMPLETED ? "COMPLETED" : "PAUSED");
     r.has_ms_per_step = p->step > 0 && p->seconds > 0;
     r.ms_per_step = p->samples_per_s > 0 ? 1e3 * s->batch / p->samples_per_s : 0;
     r.peak_rss = peak_memory();
+    r.has_allocations = 1;
+    r.allocations = cop_alloc_count();
     cli_print_json(&r.base);
 }
 
@@ -251,6 +254,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
     s->batch = job->batch;
     s->data = NULL; /* owned by the coordinator from here, whatever happens */
     s->job = NULL;
+    s->submitted_ns = cop_clock_ns();
     COP_TRY(coord_run_submit(s->coordinator, job, data, &run, error));
     COP_TRY(start_workers(s, count, error));
     coord_progress p;
@@ -259,7 +263,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
 }
 
 cop_err cli_run(const cli_options *options, cop_error *error) {
-    run_state s = {0};
+    run_state s = {.began_ns = cop_clock_ns()};
     interrupted = 0;
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);

@@ -1,0 +1,60 @@
+"""What training costs besides time, on the network of docs/PERFORMANCE.md: memory, allocations, the wait for the first step."""
+
+import resource
+import time
+
+import pytest
+
+MB = 10**6
+DATA_SET = 55 * MB  # MNIST, decoded
+
+
+@pytest.fixture
+def bench(root):
+    return root / "examples/bench.yaml"
+
+
+def peak(process):
+    """The largest resident memory of a process so far, in bytes."""
+    for line in open(f"/proc/{process.pid}/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def test_peak_memory(cluster, bench, mnist):
+    pool = cluster("ipc", mnist)
+    workers = [pool.worker(name) for name in "ab"]
+    pool.client("submit", bench, "--set", "train.steps=30", "--json", "--quiet")
+    assert max(peak(worker) for worker in workers) <= 150 * MB
+    assert peak(pool.coordinator) <= 200 * MB + DATA_SET
+
+
+def test_a_step_allocates_nothing(coppice, bench, mnist):
+    """Of our own code in one process: workers, coordinator, store. What is there after ten steps lasts."""
+
+    def allocations(steps):
+        run = coppice("run", bench, "--data", mnist, "--workers", 2, "--set", f"train.steps={steps}", "--set", "train.batch=16", "--json", "--quiet")
+        assert run["steps"] == steps
+        return run["allocations"]
+
+    few, many = allocations(10), allocations(210)
+    assert 100 < few and many - few < 60, "buffers of what happens to run at once, none for each step"
+
+
+def slowdown(coppice):
+    """How many times longer than alone a thread takes while others are at work on this machine."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    coppice("inspect", "synthetic-digits")
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return max(1, wall / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+
+
+def test_first_step_comes_within_a_second(coppice, bench, mnist):
+    """From the start of the program, reading and hashing MNIST included. The best of a few."""
+    seen = []
+    while len(seen) < 4 and min(seen, default=1000) >= 1000:
+        times = slowdown(coppice)
+        run = coppice("run", bench, "--data", mnist, "--workers", 2, "--set", "train.steps=1", "--json", "--quiet")
+        seen.append(run["first_step_ms"] / times)
+    assert min(seen) < 1000, seen
