@@ -2,7 +2,7 @@
 """One training step of a convolutional network for MNIST (32 and 64 filters of 5 x 5, 1024 hidden units with dropout, batch 128, f32) in
 process by two workers, in turn with PyTorch's on two threads where a Python with torch is named. JSON lines; medians over the repeats.
 
-usage: bench/conv.py --data DIR [--repeat N] [--torch PYTHON]   (program: PATH or COPPICE_BIN)
+usage: bench/conv.py [--data DIR] [--repeat N] [--torch PYTHON]   (program: PATH or COPPICE_BIN)
 """
 import argparse
 import json
@@ -60,10 +60,12 @@ def torch(python):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     o = parser.parse_args()
+    if not o.data:
+        parser.error("where is MNIST? --data DIR")
     ways = {"coppice": lambda: coppice(o.data)}
     if o.torch:
         ways["torch"] = lambda: torch(o.torch)

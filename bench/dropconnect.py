@@ -2,7 +2,7 @@
 """One training step of 784-800-[dropconnect 800]-10 (a mask for each weight and sample, batch 128, f32) in process by two workers, beside the same
 network with a plain linear layer, and PyTorch's where one is named. JSON lines; medians over the repeats.
 
-usage: bench/dropconnect.py --data DIR [--repeat N] [--torch PYTHON --peer FILE]   (program: PATH or COPPICE_BIN)
+usage: bench/dropconnect.py [--data DIR] [--repeat N] [--torch PYTHON --peer FILE]   (program: PATH or COPPICE_BIN)
 
 FILE computes the step in PyTorch and prints a JSON line with samples_per_s. `bench-dropconnect` compares the layer alone with a linear one.
 """
@@ -38,11 +38,13 @@ def peer(python, script):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     parser.add_argument("--peer")
     o = parser.parse_args()
+    if not o.data:
+        parser.error("where is MNIST? --data DIR")
     job = JOB.read_text()
     plain = job.replace("dropconnect: {units: 800, p: 0.5, init: torch, draws: 1}", "linear: {units: 800, init: torch}")
     assert plain != job

@@ -2,7 +2,7 @@
 """The speed figures of docs/PERFORMANCE.md: one training step of examples/bench.yaml, in process and as a cluster, in turn with
 PyTorch's where a Python with torch is named. JSON lines; medians over the repeats.
 
-usage: bench/run.py --data DIR [--repeat N] [--torch PYTHON --peers DIR]   (programs: PATH or COPPICE_BIN)
+usage: bench/run.py [--data DIR] [--repeat N] [--torch PYTHON --peers DIR]   (programs: PATH or COPPICE_BIN)
 """
 import argparse
 import json
@@ -70,11 +70,13 @@ def torch(python, peers, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     parser.add_argument("--peers", default=str(ROOT.parent / "shared/peers"))
     o = parser.parse_args()
+    if not o.data:
+        parser.error("where is MNIST? --data DIR")
     ways = {"run --workers 2": lambda: in_process(o.data), "cluster ipc": lambda: cluster("ipc", o.data), "cluster tcp": lambda: cluster("tcp", o.data)}
     if o.torch:
         ways["torch one process"] = lambda: torch(o.torch, o.peers, "--world", "1", "--threads", "2", "--fused")
