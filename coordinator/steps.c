@@ -82,10 +82,12 @@ void steps_go_on(coord_core *core, core_job *job, uint64_t now) {
         jobs_leave(core, job, COORD_PAUSED);
     } else if (core->stopping || scheduler_should_yield(core, job)) {
         jobs_leave(core, job, COORD_QUEUED);
-    } else if (job->is_best && job->saving && checkpoint_due(job)) {
-        job->phase = PHASE_HOLDING; /* the best weights must not be missed; others may be */
+    } else if (job->saving && checkpoint_due(job)) {
+        /* None is missed: a crash costs the steps between two checkpoints, and at most as many more
+         * that were trained while the second was being written. */
+        job->phase = PHASE_HOLDING;
     } else {
-        if (checkpoint_due(job) && !job->saving) jobs_save(core, job, false);
+        if (checkpoint_due(job)) jobs_save(core, job, false);
         begin_step(core, job, now);
     }
 }

@@ -305,18 +305,20 @@ static void test_checkpoints_come_every_so_many_steps(void **state) {
     fx_destroy(f);
 }
 
-static void test_training_goes_on_while_a_checkpoint_is_written(void **state) {
+static void
+test_training_goes_on_while_a_checkpoint_is_written_until_the_next_is_due(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.checkpoint_every = 5;
     fixture *f = start(1, info);
     f->hold_save = true;
-    fx_work_to(f, 1, 1, 12);
-    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1); /* that of step 10 is skipped */
+    fx_work_to(f, 1, 1, 10);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 1);
     assert_int_equal(f->checkpoint[1].step, 5);
+    assert_null(fx_pull(f, 1)); /* step 11 does not begin */
     fx_send(f, (coord_event){.type = COORD_EVENT_CHECKPOINTED, .job = 1, .step = 5, .ok = true});
-    fx_work_to(f, 1, 1, 16);
-    assert_int_equal(f->checkpoint[1].step, 15);
+    assert_int_equal(f->checkpoint[1].step, 10);
+    assert_int_equal(f->lease[1].step, 11);
     fx_destroy(f);
 }
 
@@ -769,7 +771,7 @@ int main(void) {
         cmocka_unit_test(test_evaluation_asked_for_comes_after_the_step),
         cmocka_unit_test(test_without_samples_nothing_is_evaluated),
         cmocka_unit_test(test_checkpoints_come_every_so_many_steps),
-        cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written),
+        cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written_until_the_next_is_due),
         cmocka_unit_test(test_final_checkpoint_waits_for_the_one_under_way),
         cmocka_unit_test(test_best_weights_are_saved_at_the_step_that_was_evaluated),
         cmocka_unit_test(test_a_job_without_classes_is_judged_by_its_loss),
