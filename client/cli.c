@@ -20,6 +20,7 @@ static const cli_command table[] = {
      "data set priority once no-wait dry-run " REMOTE,
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
      "coppice submit job.yaml --once nightly-2026-11-24\n"
+     "ssh gpu1 coppice submit - < job.yaml                 # a job file on standard input\n"
      "coppice submit job.yaml --coordinator tcp://10.0.0.1:29700 --dry-run",
      cli_submit},
     {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE,

@@ -10,10 +10,30 @@
 
 #define EVALUATE_COLUMNS 125 /* as workers slice: the sums are the same */
 
+/* "-": a job file on standard input. */
+static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {
+    char *text = cop_alloc(COP_JOB_FILE_MAX + 1);
+    if (!text) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    const size_t size = fread(text, 1, COP_JOB_FILE_MAX + 1, stdin);
+    cop_err e;
+    if (ferror(stdin))
+        e = cop_fail(error, COP_ERR_IO, "standard input cannot be read");
+    else if (size > COP_JOB_FILE_MAX)
+        e = cop_fail(error, COP_ERR_LIMIT, "standard input: more than %u bytes are no job file",
+                     COP_JOB_FILE_MAX);
+    else
+        e = cop_document_parse_job(text, size, "standard input", out, error);
+    cop_free(text);
+    return e;
+}
+
 cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out,
                      cop_error *error) {
     Coppice__Job *job = NULL;
-    COP_TRY(cop_document_read_job(path, &job, error));
+    if (strcmp(path, "-") == 0)
+        COP_TRY(read_standard_input(&job, error));
+    else
+        COP_TRY(cop_document_read_job(path, &job, error));
     cop_err e = COP_OK;
     for (int i = 0; i < options->set_count && !e; i++)
         e = cop_document_set(job, options->sets[i], error);

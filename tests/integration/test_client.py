@@ -165,3 +165,18 @@ def test_export_to_a_format_that_there_is_not(coppice, small, tmp_path):
     done = coppice("export", tmp_path / "run", "--format", "pickle", "-o", tmp_path / "m", status=2)
     assert "pickle" in done.stderr and "safetensors" in done.stderr
     assert not (tmp_path / "m").exists()
+
+
+def test_a_job_file_may_come_on_standard_input(program, coppice, small, tmp_path):
+    job = small(steps=20)
+
+    def piped(*words, text):
+        return subprocess.run([program("coppice"), *words], input=text, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+
+    done = piped("run", "-", "--json", "--quiet", text=job.read_text())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] == coppice("run", job, "--json", "--quiet")["digest"]
+    done = piped("plan", "-", text=job.read_text().replace("batch:", "bach:"))
+    assert done.returncode == 2 and re.search(r"standard input:\d+:\d+: .*bach.*batch", done.stderr), done.stderr
+    done = piped("plan", "-", text="#" * (1 << 20) + "\n")
+    assert done.returncode == 2 and "standard input: more than 1048576 bytes" in done.stderr
