@@ -474,16 +474,21 @@ def run_seed(programs, reference, folder, seed):
     return kind, run.faults
 
 
+def find_programs():
+    """The folder of the programs under test."""
+    found = shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))
+    if not found:
+        sys.exit("chaos: no coppice on PATH or in COPPICE_BIN")
+    return pathlib.Path(found).resolve().parent
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=20)
     options.add_argument("--seed", type=int, default=1, help="of the first run")
     options.add_argument("--keep", action="store_true", help="keep the folder of a run that fails")
     o = options.parse_args()
-    found = shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))
-    if not found:
-        sys.exit("chaos: no coppice on PATH or in COPPICE_BIN")
-    programs = pathlib.Path(found).resolve().parent
+    programs = find_programs()
     failures, total = 0, collections.Counter()
     with tempfile.TemporaryDirectory(prefix="chaos-") as top:
         folder = pathlib.Path(top, "reference")

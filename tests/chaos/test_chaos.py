@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 import chaos
+import restarts
 
 pytestmark = pytest.mark.chaos
 
@@ -23,6 +24,14 @@ def reference(programs, tmp_path_factory):
 def test_one_digest_whatever_happens(programs, reference, tmp_path, seed):
     kind, faults = chaos.run_seed(programs, reference, tmp_path, seed)
     assert kind == chaos.KINDS[seed % 3] and sum(faults.values()) >= chaos.FAULTS_LEAST
+
+
+def test_coordinator_killed_again_and_again_forgets_nothing(programs, reference, tmp_path):
+    """15 times here; 300 by command: ./dev chaos restarts."""
+    figures = restarts.run(programs, reference, tmp_path, 1, 15)
+    print(figures)
+    assert figures["submissions"] >= 1
+    assert figures["steps_redone"]["most"] <= 200, "checkpoint.every, and at most as many trained while one was written"
 
 
 def test_a_lost_sample_would_be_seen(programs, reference, tmp_path):

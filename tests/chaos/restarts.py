@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""A coordinator killed (-9) at random moments, over and over, while jobs are submitted and trained.
+
+  ./dev chaos restarts --kills 300
+
+What must hold: each submission that was acknowledged is there after every restart, with the same number for the same key; all jobs end with the
+digest and the history of a job that nothing happened to. Printed: seconds until it answers again, and steps that were computed a second time."""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import chaos
+
+STEPS_OF_SMALL = 40
+
+
+class Restarts(chaos.OverIpc):
+    """Kills only; jobs are submitted by a thread of their own meanwhile."""
+
+    def __init__(self, programs, reference, folder, seed, kills):
+        super().__init__(programs, reference, folder, seed)
+        self.kills = kills
+        self.acknowledged = {}  # key: job
+        self.seconds, self.redone = [], []
+        self.ending = threading.Event()
+        self.error = None
+
+    def submit_for_ever(self):
+        """One key again and again until it is acknowledged, then the next."""
+        number = 0
+        small = ["--data", ".", "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"]
+        while not self.ending.is_set():
+            key = f"small-{number}"
+            done = subprocess.run(
+                [self.programs / "coppice", "submit", "job.yaml", "--no-wait", "--json", "--once", key, "--timeout", "20", *small],
+                cwd=self.folder, capture_output=True, text=True, env={**os.environ, **self.environment()}, check=False,
+            )
+            if done.returncode == 0:
+                self.acknowledged[key] = json.loads(done.stdout)["job"]
+                number += 1
+            elif done.returncode == 2:
+                self.error = done.stderr
+                return
+            self.ending.wait(0.2)
+
+    def jobs(self):
+        return {job["job"]: job for job in json.loads(self.client("jobs", "--json", "--timeout", "60"))["jobs"]}
+
+    def kill_once(self):
+        known = dict(self.acknowledged)
+        before = self.status()["step"]
+        time.sleep(self.random.uniform(0, 0.5))
+        self.end(self.coordinator)
+        if self.random.random() < 0.2:  # once more, while it starts
+            self.coordinator = self.spawn(
+                "second.log", self.programs / "coppice-coordinator", "--listen", self.listen, "--state", "state"
+            )
+            time.sleep(self.random.uniform(0, 0.1))
+            self.end(self.coordinator)
+        began = time.monotonic()
+        self.start_coordinator()
+        there = self.jobs()
+        self.seconds.append(time.monotonic() - began)
+        for key, job in known.items():
+            if job not in there:
+                raise chaos.Broken(f"job {job} ({key}) was acknowledged and is forgotten")
+        self.redone.append(max(0, before - there[1].get("step", 0)))
+
+    def go(self):
+        try:
+            self.start()
+            submitter = threading.Thread(target=self.submit_for_ever)
+            submitter.start()
+            try:
+                for _ in range(self.kills):
+                    self.kill_once()
+                    if self.error:
+                        raise chaos.Broken(self.error)
+                    if self.status()["state"] == "COMPLETED":
+                        self.check(self.job)
+                        self.submit()
+            finally:
+                self.ending.set()
+                submitter.join()
+            deadline = time.monotonic() + 60 + 0.5 * len(self.acknowledged)
+            while any(job["state"] != "COMPLETED" for job in self.jobs().values()):
+                if time.monotonic() > deadline:
+                    raise chaos.Broken("not all jobs end")
+                time.sleep(0.2)
+            self.judge()
+        finally:
+            self.close()
+
+    def check(self, job):
+        digest = json.loads(self.client("status", str(job), "--json"))["digest"]
+        if digest != self.reference.digest:
+            raise chaos.Broken(f"job {job}: digest {digest}, expected {self.reference.digest}")
+
+    def judge(self):
+        jobs = self.jobs()
+        digests = {jobs[job]["digest"] for job in self.acknowledged.values()}
+        if len(digests) > 1:
+            raise chaos.Broken(f"the small jobs have {len(digests)} digests")
+        if len(set(self.acknowledged.values())) != len(self.acknowledged):
+            raise chaos.Broken("two keys have one job")
+        again = {}
+        for key, job in list(self.acknowledged.items())[:3]:  # the same key: the same job, not another one
+            again[key] = json.loads(self.client(
+                "submit", "job.yaml", "--data", ".", "--no-wait", "--json", "--once", key,
+                "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"))["job"]
+            if again[key] != job:
+                raise chaos.Broken(f"{key} was job {job} and is job {again[key]} now")
+        super().judge()
+
+    def start_coordinator(self):
+        """Never slowed down here."""
+        self.random, kept = random.Random(1), self.random
+        try:
+            super().start_coordinator()
+        finally:
+            self.random = kept
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def run(programs, reference, folder, seed, kills):
+    """Raises chaos.Broken; returns the figures."""
+    restarts = Restarts(programs, reference, folder, seed, kills)
+    restarts.go()
+    return {
+        "kills": kills, "submissions": len(restarts.acknowledged),
+        "seconds_to_serve": {"median": percentile(restarts.seconds, 0.5), "p99": percentile(restarts.seconds, 0.99), "most": max(restarts.seconds)},
+        "steps_redone": {"median": percentile(restarts.redone, 0.5), "most": max(restarts.redone)},
+    }
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--kills", type=int, default=300)
+    options.add_argument("--seed", type=int, default=1)
+    o = options.parse_args()
+    programs = chaos.find_programs()
+    with tempfile.TemporaryDirectory(prefix="restarts-") as top:
+        for name in ("reference", "run"):
+            pathlib.Path(top, name).mkdir()
+        reference = chaos.Reference(programs, pathlib.Path(top, "reference"))
+        try:
+            print(json.dumps(run(programs, reference, pathlib.Path(top, "run"), o.seed, o.kills)))
+        except chaos.Broken as broken:
+            sys.exit(f"restarts: FAILED: {broken}")
+
+
+if __name__ == "__main__":
+    main()
