@@ -51,8 +51,12 @@ static const cli_command table[] = {
     {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,
      "data output rows columns json quiet help",
      "coppice inspect runs/mnist-dropout\ncoppice inspect mnist -o sheet.png", cli_inspect},
-    {"export", "JOB|MODEL", "Write trained weights to a file", 1, 1, "format output " REMOTE,
-     "coppice export 3 --format safetensors -o model.safetensors", cli_export},
+    {"export", "JOB|MODEL", "Write a trained model to a file for other programs", 1, 1,
+     "format output " REMOTE,
+     "coppice export 3 -o model.safetensors\n"
+     "coppice export runs/mnist-dropout --format onnx -o model.onnx     # ONNX Runtime\n"
+     "coppice export runs/mnist-dropout --format torch -o model.py      # and model.safetensors",
+     cli_export},
     {"data", "list|get|rm [NAME]", "Data sets: list, download, remove", 1, 2, "out " REMOTE,
      "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
      "tcp://10.0.0.1:29700\ncoppice data rm mnist",

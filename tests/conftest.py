@@ -4,6 +4,7 @@ A test that names no label is `quick`. Run one by hand: ./dev test NAME."""
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items):
 def root():
     """The root of the repository."""
     return pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def layer_kinds(root):
+    """The kinds of layers that the registry has."""
+    kinds = re.findall(r"\bX\((\w+)\)", (root / "common/nn/layers/kinds.h").read_text())
+    assert "linear" in kinds
+    return kinds
 
 
 @pytest.fixture(scope="session")

@@ -8,49 +8,86 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 
-/* The run folder: job.yaml and a checkpoint of step 0, where `run --resume` begins. */
-static cop_err write_folder(const cop_job *job, const float *flat, const char *folder,
-                            cop_error *error) {
-    const size_t floats = (size_t)cop_model_floats(job->model);
-    float *zeros = cop_alloc_array(floats, sizeof *zeros);
-    char *path = cop_path_join(folder, "job.yaml");
-    char *old = cop_path_join(folder, "checkpoints");
+/* A run folder that is being written: what is in it, and what was there before. */
+typedef struct run_folder {
+    const char *path;
+    char *job, *checkpoints;
+    bool was_there, had_job;
+} run_folder;
+
+/* job.yaml and a checkpoint of step 0, where `run --resume` begins. */
+static cop_err fill_folder(const run_folder *f, const cop_job *job, const float *flat,
+                           cop_error *error) {
+    float *zeros = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *zeros);
+    const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}, .best_error = -1};
     cop_str yaml = {0};
     cop_document_print_yaml(&job->message->base, &yaml);
-    cop_err e = zeros && path && old && !yaml.failed
-                    ? COP_OK
-                    : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    if (!e) e = cop_folder_create(folder, error);
-    if (!e && cop_folder_exists(old))
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "--out: %s holds the checkpoints of a run already; choose another folder",
-                     folder);
-    const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}, .best_error = -1};
-    if (!e) e = cop_checkpoint_save(job, folder, &start, error);
-    if (!e) e = cop_file_write_text(path, cop_str_text(&yaml), error);
+    cop_err e =
+        zeros && !yaml.failed ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e) e = cop_checkpoint_save(job, f->path, &start, error);
+    if (!e) e = cop_file_write_text(f->job, cop_str_text(&yaml), error);
     cop_str_fini(&yaml);
-    cop_free(old);
-    cop_free(path);
     cop_free(zeros);
     return e;
+}
+
+/* What was not there before goes again. */
+static void empty_folder(const run_folder *f) {
+    if (!f->was_there) {
+        cop_folder_remove(f->path, NULL);
+        return;
+    }
+    cop_folder_remove(f->checkpoints, NULL);
+    if (!f->had_job) cop_file_remove(f->job, NULL);
+}
+
+static cop_err write_folder(const cop_job *job, const float *flat, const char *path,
+                            cop_error *error) {
+    run_folder f = {.path = path,
+                    .job = cop_path_join(path, "job.yaml"),
+                    .checkpoints = cop_path_join(path, "checkpoints"),
+                    .was_there = cop_folder_exists(path)};
+    f.had_job = f.job && cop_file_exists(f.job);
+    cop_err e =
+        f.job && f.checkpoints ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e && cop_folder_exists(f.checkpoints)) {
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "--out: %s holds the checkpoints of a run already; choose another folder",
+                     path);
+    } else if (!e) {
+        e = cop_folder_create(path, error);
+        if (!e) e = fill_folder(&f, job, flat, error);
+        if (e) empty_folder(&f);
+    }
+    cop_free(f.checkpoints);
+    cop_free(f.job);
+    return e;
+}
+
+static void print_result(const cli_options *options, const cop_job *job, const char *digest) {
+    if (options->json)
+        cli_print("{\"digest\":\"%s\",\"parameters\":%lld}\n", digest,
+                  (long long)cop_model_weights(job->model));
+    else
+        cli_print("%lld parameters  digest %s\n", (long long)cop_model_weights(job->model), digest);
+    if (options->out && !options->json)
+        cli_print("go on from them: coppice run %s --resume %s\n", options->spec, options->out);
 }
 
 static cop_err write_all(const cli_options *options, const cop_job *job, const float *flat,
                          cop_error *error) {
     unsigned char digest[32];
     char hex[65];
+    const bool replaced = options->output && cop_file_exists(options->output);
     COP_TRY(cop_model_digest(job->model, flat, digest, error));
     cop_hex32(digest, hex);
-    if (options->out) COP_TRY(write_folder(job, flat, options->out, error));
-    if (options->output) COP_TRY(cop_job_save_model(job, flat, 0, options->output, error));
-    if (options->json)
-        cli_print("{\"digest\":\"%s\",\"parameters\":%lld}\n", hex,
-                  (long long)cop_model_weights(job->model));
-    else
-        cli_print("%lld parameters  digest %s\n", (long long)cop_model_weights(job->model), hex);
-    if (options->out && !options->json)
-        cli_print("go on from them: coppice run %s --resume %s\n", options->spec, options->out);
-    return COP_OK;
+    cop_err e = COP_OK;
+    if (options->output) e = cop_job_save_model(job, flat, 0, options->output, error);
+    if (!e && options->out) e = write_folder(job, flat, options->out, error);
+    if (e && options->output && !replaced && cop_file_exists(options->output))
+        cop_file_remove(options->output, NULL);
+    if (!e) print_result(options, job, hex);
+    return e;
 }
 
 cop_err cli_import(const cli_options *options, cop_error *error) {

@@ -1,4 +1,4 @@
-/* coppice eval, digest, export, and inspect of models: what one does with trained weights, from a
+/* coppice eval, digest, and inspect of models: what one does with trained weights, from a
  * file, a run folder, or a job of a coordinator. */
 #include <math.h>
 #include <stdio.h>
@@ -193,39 +193,6 @@ cop_err cli_eval(const cli_options *options, cop_error *error) {
         return cli_ensemble_eval(options, error);
     const bool here = options->data || options->workers || !cli_is_job(options->positional[0]);
     return here ? eval_here(options, error) : eval_job(options, error);
-}
-
-/* ---- export ---- */
-
-cop_err cli_export(const cli_options *options, cop_error *error) {
-    const char *name = options->positional[0];
-    if (options->format && strcmp(options->format, "safetensors") != 0)
-        return cop_fail(error, COP_ERR_USAGE, "--format is \"%s\": this version writes safetensors",
-                        options->format);
-    if (!options->output)
-        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the file to write");
-    char digest[65];
-    cop_err e;
-    if (cli_is_job(name)) {
-        cop_buffer *bytes = NULL;
-        uint64_t step;
-        e = fetch_model(options, &bytes, digest, &step, error);
-        cop_file_part part = {bytes ? bytes->data : NULL, bytes ? bytes->size : 0};
-        if (!e) e = cop_file_write(options->output, &part, 1, 0644, error);
-        cop_buffer_release(bytes);
-    } else {
-        cli_model m;
-        COP_TRY(cli_model_open(name, &m, error));
-        memcpy(digest, m.digest, sizeof digest);
-        e = cop_job_save_model(m.job, m.flat, m.step, options->output, error);
-        cli_model_close(&m);
-    }
-    COP_TRY(e);
-    if (options->json)
-        cli_print("{\"output\":\"%s\",\"digest\":\"%s\"}\n", options->output, digest);
-    else
-        cli_print("%s  digest %s\n", options->output, digest);
-    return COP_OK;
 }
 
 /* ---- inspect a model ---- */

@@ -131,6 +131,11 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
                        cop_error *error) {
     static atomic_uint serial;
     char temporary[4096];
+    struct stat info;
+    /* The rename would put a file in the place of a device, or of a pipe that somebody reads. */
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it is there, and is not a file",
+                        path);
     int length = snprintf(temporary, sizeof temporary, "%s.%ld-%u.tmp", path, (long)getpid(),
                           atomic_fetch_add(&serial, 1));
     if (length < 0 || (size_t)length >= sizeof temporary)

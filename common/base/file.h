@@ -22,7 +22,8 @@ typedef struct cop_file_part {
 /* Writes the parts to `path` atomically: temporary file beside it, write, fsync, rename, fsync of
  * the folder. On failure the old file (if any) is untouched and the temporary is removed; only
  * when the last step fails, the fsync of the folder, the new file is there, whole, but may not
- * survive a loss of power. mode e.g. 0644, less the umask. */
+ * survive a loss of power. INPUT if something that is not a file (a folder, a device) has the name.
+ * mode e.g. 0644, less the umask. */
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error);
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error);

@@ -18,6 +18,10 @@ typedef enum cop_scope { COP_SCOPE_SAMPLE = 1, COP_SCOPE_SHARD = 2 } cop_scope;
 typedef enum cop_variant { COP_VARIANT_INVERTED = 1, COP_VARIANT_CLASSIC = 2 } cop_variant;
 typedef enum cop_mode { COP_MODE_TRAIN = 1, COP_MODE_EVAL = 2, COP_MODE_MC = 3 } cop_mode;
 typedef enum cop_inference { COP_INFERENCE_MOMENTS = 1, COP_INFERENCE_MEAN = 2 } cop_inference;
+/* A value in a model's graph of operators (graph.h); a model in Python's words (torch.h). */
+typedef int32_t cop_value;
+typedef struct cop_graph cop_graph;
+typedef struct cop_torch cop_torch;
 typedef enum cop_init { COP_INIT_HE = 1, COP_INIT_GLOROT = 2, COP_INIT_TORCH = 3 } cop_init;
 
 /* What the job file says of one layer; fields that a kind does not have are 0. */
@@ -145,6 +149,14 @@ typedef struct cop_layer_ops {
     bool (*absorbs_next)(const cop_layer *layer);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */
     double (*flop)(const cop_layer *layer);
+    /* The layer for other programs (docs/INTERCHANGE.md). graph: appends the ONNX operators that
+     * compute it in eval mode, and in train mode where the graph's `training_mode` is on; x is its
+     * input; returns its output. torch: prints the expression that makes it, in terms of `nn`. */
+    cop_value (*graph)(const cop_layer *layer, cop_graph *graph, cop_value x);
+    void (*torch)(const cop_layer *layer, cop_torch *out);
+    /* What these give instead, for people, where they are not what eval mode computes; NULL, or a
+     * function that returns NULL: they are. */
+    const char *(*exported_as)(const cop_layer *layer);
     bool in_place;
     cop_layer_keeps keeps; /* for in_place layers: the pass shares buffers only where nobody misses
                               the old contents */

@@ -64,6 +64,45 @@ static void alpha_factors(const cop_layer *layer, const cop_layer_context *c, fl
     if (layer->spec.p > 0) alpha_apply(layer, c, out, out);
 }
 
+/* y = keep ? gain x + add : dropped; in evaluation all are kept, gain is 1 and add 0. */
+static cop_value alpha_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const double p = layer->spec.p, a = gain(layer);
+    if (p == 0) return COP_NODE(g, "Identity", x);
+    const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
+    const cop_value training = cop_graph_training(g), ratio = cop_graph_scalar(g, p);
+    const cop_value one = cop_graph_scalar(g, 1.0), zero = cop_graph_scalar(g, 0.0);
+    const cop_value scale = cop_graph_scalar(g, a), shift = cop_graph_scalar(g, a * LOWEST * p);
+    const cop_value dropped = cop_graph_scalar(g, a * LOWEST * p - a * LOWEST);
+    const cop_value from = shared ? cop_graph_ones(g, x, &layer->in, true) : x;
+    COP_NODE(g, "Dropout", from, ratio, training);
+    const cop_value keep = cop_graph_second(g, COP_GRAPH_BOOL);
+    const cop_value factor = COP_NODE(g, "Where", training, scale, one);
+    const cop_value add = COP_NODE(g, "Where", training, shift, zero);
+    const cop_value kept = COP_NODE(g, "Add", COP_NODE(g, "Mul", x, factor), add);
+    return COP_NODE(g, "Where", keep, kept, dropped);
+}
+
+static void alpha_torch(const cop_layer *layer, cop_torch *out) {
+    const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
+    if (shared)
+        cop_torch_class(out,
+                        "class SharedAlphaDropout(nn.Module):\n"
+                        "    \"\"\"nn.AlphaDropout with one mask for the whole batch.\"\"\"\n\n"
+                        "    def __init__(self, p):\n"
+                        "        super().__init__()\n"
+                        "        self.p, self.lowest = p, 1.7580993408473766\n\n"
+                        "    def forward(self, x):\n"
+                        "        if not self.training:\n"
+                        "            return x\n"
+                        "        keep = torch.rand_like(x[:1]) >= self.p\n"
+                        "        gain = ((1 - self.p) * (1 + self.p * self.lowest**2)) ** -0.5\n"
+                        "        return gain * (torch.where(keep, x, -self.lowest) + self.lowest * "
+                        "self.p)\n");
+    cop_torch_print(out, shared ? "SharedAlphaDropout(" : "nn.AlphaDropout(");
+    cop_torch_real(out, layer->spec.p);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_alpha_dropout = {
     .kind = "alpha_dropout",
     .shape = cop_masks_shape,
@@ -72,6 +111,8 @@ const cop_layer_ops cop_layer_alpha_dropout = {
     .backward = alpha_backward,
     .factors = alpha_factors,
     .flop = cop_masks_flop,
+    .graph = alpha_graph,
+    .torch = alpha_torch,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,

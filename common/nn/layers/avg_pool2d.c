@@ -28,10 +28,20 @@ static double avg_pool2d_flop(const cop_layer *layer) {
     return (double)cop_shape_size(&layer->out) * (window + 1);
 }
 
+static cop_value avg_pool2d_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    return cop_pool_graph(layer, g, x, "AveragePool");
+}
+
+static void avg_pool2d_torch(const cop_layer *layer, cop_torch *out) {
+    cop_pool_torch(layer, out, "AvgPool2d");
+}
+
 const cop_layer_ops cop_layer_avg_pool2d = {
     .kind = "avg_pool2d",
     .shape = avg_pool2d_shape,
     .forward = avg_pool2d_forward,
     .backward = avg_pool2d_backward,
     .flop = avg_pool2d_flop,
+    .graph = avg_pool2d_graph,
+    .torch = avg_pool2d_torch,
 };

@@ -322,6 +322,26 @@ static double conv2d_flop(const cop_layer *layer) {
     return (double)cop_shape_size(&layer->out) * (2.0 * patch_size(layer) + layer->spec.bias);
 }
 
+static cop_value conv2d_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const cop_layer_spec *s = &layer->spec;
+    const int64_t kernel[] = {s->kernel, s->kernel}, strides[] = {s->stride, s->stride};
+    const int64_t pads[] = {s->padding, s->padding, s->padding, s->padding};
+    const cop_value weight = cop_graph_parameter(g, 0), bias = cop_graph_parameter(g, 1);
+    const cop_value y = COP_NODE(g, "Conv", x, weight, bias);
+    cop_graph_ints(g, "kernel_shape", 2, kernel);
+    cop_graph_ints(g, "strides", 2, strides);
+    cop_graph_ints(g, "pads", 4, pads);
+    return y;
+}
+
+static void conv2d_torch(const cop_layer *layer, cop_torch *out) {
+    const cop_layer_spec *s = &layer->spec;
+    cop_torch_print(out, "nn.Conv2d(%d, %d, %d, stride=%d, padding=%d", (int)layer->in.dims[0],
+                    (int)s->units, (int)s->kernel, (int)s->stride, (int)s->padding);
+    if (!s->bias) cop_torch_flag(out, "bias", false);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_conv2d = {
     .kind = "conv2d",
     .shape = conv2d_shape,
@@ -331,5 +351,7 @@ const cop_layer_ops cop_layer_conv2d = {
     .forward = conv2d_forward,
     .backward = conv2d_backward,
     .flop = conv2d_flop,
+    .graph = conv2d_graph,
+    .torch = conv2d_torch,
     .reads = COP_READS_INPUT,
 };

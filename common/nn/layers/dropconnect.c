@@ -409,6 +409,58 @@ static double dropconnect_flop(const cop_layer *layer) {
     return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
 }
 
+/* As its mean: a mask for each sample and weight would make the graph a list of networks. */
+static cop_value dropconnect_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;
+    const double keep = classic ? 1.0 - layer->spec.p : 1.0;
+    const cop_value weight = cop_graph_parameter(g, 0), bias = cop_graph_parameter(g, 1);
+    const cop_value y = COP_NODE(g, "Gemm", x, weight, bias);
+    cop_graph_int(g, "transB", 1);
+    cop_graph_real(g, "alpha", keep);
+    cop_graph_real(g, "beta", drops_bias(layer) ? keep : 1.0);
+    cop_graph_note(g, "dropconnect as its mean, whatever training_mode says");
+    return y;
+}
+
+static const char *dropconnect_exported_as(const cop_layer *layer) {
+    if (!dropconnect_absorbs_next(layer)) return NULL;
+    return "written as its mean (coppice itself evaluates this layer by inference: moments)";
+}
+
+static void dropconnect_torch(const cop_layer *layer, cop_torch *out) {
+    const cop_layer_spec *s = &layer->spec;
+    cop_torch_class(
+        out, "class DropConnect(nn.Linear):\n"
+             "    \"\"\"Drops weights instead of units, by a mask for each sample (shared: for the "
+             "batch); "
+             "their mean in evaluation (Wan et al. 2013).\"\"\"\n\n"
+             "    def __init__(self, inputs, units, p, bias=True, drop_bias=False, classic=False, "
+             "shared=False):\n"
+             "        super().__init__(inputs, units, bias)\n"
+             "        self.p, self.drop_bias, self.shared = p, drop_bias, shared\n"
+             "        self.scale = 1 - p if classic else 1\n\n"
+             "    def forward(self, x):\n"
+             "        count = 1 if self.shared else len(x)\n"
+             "        if self.training:\n"
+             "            weight = F.dropout(self.weight.expand(count, -1, -1), self.p)\n"
+             "            y = self.scale * (weight @ x.unsqueeze(2)).squeeze(2)\n"
+             "        else:\n"
+             "            y = self.scale * F.linear(x, self.weight)\n"
+             "        if self.bias is None:\n"
+             "            return y\n"
+             "        if not self.drop_bias:\n"
+             "            return y + self.bias\n"
+             "        return y + self.scale * F.dropout(self.bias.expand(count, -1), self.p, "
+             "self.training)\n");
+    cop_torch_print(out, "DropConnect(%d, %d, ", (int)layer->in.dims[0], (int)s->units);
+    cop_torch_real(out, s->p);
+    if (!s->bias) cop_torch_flag(out, "bias", false);
+    if (drops_bias(layer)) cop_torch_flag(out, "drop_bias", true);
+    if (s->variant == COP_VARIANT_CLASSIC) cop_torch_flag(out, "classic", true);
+    if (s->scope == COP_SCOPE_SHARD) cop_torch_flag(out, "shared", true);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_dropconnect = {
     .kind = "dropconnect",
     .shape = dropconnect_shape,
@@ -422,6 +474,9 @@ const cop_layer_ops cop_layer_dropconnect = {
     .factor_count = unit_count,
     .absorbs_next = dropconnect_absorbs_next,
     .flop = dropconnect_flop,
+    .graph = dropconnect_graph,
+    .torch = dropconnect_torch,
+    .exported_as = dropconnect_exported_as,
     .reads = COP_READS_INPUT,
     .drops = true,
     .wants_flat = true,

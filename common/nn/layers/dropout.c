@@ -54,6 +54,14 @@ static void dropout_factors(const cop_layer *layer, const cop_layer_context *c, 
     if (layer->spec.p > 0) apply(layer, c, out, out);
 }
 
+static cop_value dropout_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    return cop_masks_graph(layer, g, x, &layer->in);
+}
+
+static void dropout_torch(const cop_layer *layer, cop_torch *out) {
+    cop_masks_torch(layer, out, false);
+}
+
 const cop_layer_ops cop_layer_dropout = {
     .kind = "dropout",
     .shape = cop_masks_shape,
@@ -62,6 +70,8 @@ const cop_layer_ops cop_layer_dropout = {
     .backward = dropout_backward,
     .factors = dropout_factors,
     .flop = cop_masks_flop,
+    .graph = dropout_graph,
+    .torch = dropout_torch,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,

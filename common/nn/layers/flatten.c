@@ -34,12 +34,26 @@ static double flatten_flop(const cop_layer *layer) {
     return 0;
 }
 
+static cop_value flatten_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    const cop_value y = COP_NODE(g, "Flatten", x);
+    cop_graph_int(g, "axis", 1);
+    return y;
+}
+
+static void flatten_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.Flatten()");
+}
+
 const cop_layer_ops cop_layer_flatten = {
     .kind = "flatten",
     .shape = flatten_shape,
     .forward = flatten_forward,
     .backward = flatten_backward,
     .flop = flatten_flop,
+    .graph = flatten_graph,
+    .torch = flatten_torch,
     .in_place = true,
     .keeps = COP_KEEPS_VALUES,
 };

@@ -64,6 +64,40 @@ static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c,
     if (layer->spec.p > 0) memcpy(out, noise(layer, c), count * sizeof *out);
 }
 
+/* In evaluation one number is drawn and not used: RandomNormalLike cannot be left out. */
+static cop_value gaussian_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const double p = layer->spec.p;
+    const int64_t least[] = {1, 1, 1, 1};
+    if (p == 0) return COP_NODE(g, "Identity", x);
+    const cop_value training = cop_graph_training(g), one = cop_graph_scalar(g, 1.0);
+    const cop_value dims = cop_graph_dims(g, x, &layer->in, layer->spec.scope == COP_SCOPE_SHARD);
+    const cop_value few = cop_graph_vector(g, layer->in.rank + 1, least);
+    const cop_value needed = COP_NODE(g, "Where", training, dims, few);
+    const cop_value noise = COP_NODE(g, "RandomNormalLike", COP_NODE(g, "ConstantOfShape", needed));
+    cop_graph_real(g, "mean", 1.0);
+    cop_graph_real(g, "scale", __builtin_sqrt(p / (1.0 - p)));
+    return COP_NODE(g, "Mul", x, COP_NODE(g, "Where", training, noise, one));
+}
+
+static void gaussian_torch(const cop_layer *layer, cop_torch *out) {
+    cop_torch_class(
+        out, "class GaussianDropout(nn.Module):\n"
+             "    \"\"\"Multiplies by noise of mean 1 and variance p / (1 - p) (Srivastava et "
+             "al. 2014, section 10); shared: one for the whole batch.\"\"\"\n\n"
+             "    def __init__(self, p, shared=False):\n"
+             "        super().__init__()\n"
+             "        self.deviation, self.shared = (p / (1 - p)) ** 0.5, shared\n\n"
+             "    def forward(self, x):\n"
+             "        if not self.training:\n"
+             "            return x\n"
+             "        like = x[:1] if self.shared else x\n"
+             "        return x * (1 + self.deviation * torch.randn_like(like))\n");
+    cop_torch_print(out, "GaussianDropout(");
+    cop_torch_real(out, layer->spec.p);
+    if (layer->spec.scope == COP_SCOPE_SHARD) cop_torch_flag(out, "shared", true);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_gaussian_dropout = {
     .kind = "gaussian_dropout",
     .shape = cop_masks_shape,
@@ -72,6 +106,8 @@ const cop_layer_ops cop_layer_gaussian_dropout = {
     .backward = gaussian_backward,
     .factors = gaussian_factors,
     .flop = cop_masks_flop,
+    .graph = gaussian_graph,
+    .torch = gaussian_torch,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,

@@ -21,6 +21,21 @@ static void gelu_map(const cop_layer *layer, const cop_kernels *kernels, const f
     kernels->activate(COP_ACTIVATION_GELU, (float)layer->spec.slope, x, y, count);
 }
 
+/* By Erf: the operator Gelu is of opset 20. */
+static cop_value gelu_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    const cop_value root = cop_graph_scalar(g, __builtin_sqrt(2.0));
+    const cop_value one = cop_graph_scalar(g, 1.0), half = cop_graph_scalar(g, 0.5);
+    const cop_value erf = COP_NODE(g, "Erf", COP_NODE(g, "Div", x, root));
+    const cop_value share = COP_NODE(g, "Mul", COP_NODE(g, "Add", erf, one), half);
+    return COP_NODE(g, "Mul", x, share);
+}
+
+static void gelu_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.GELU()");
+}
+
 const cop_layer_ops cop_layer_gelu = {
     .kind = "gelu",
     .shape = cop_activation_shape,
@@ -28,5 +43,7 @@ const cop_layer_ops cop_layer_gelu = {
     .backward = gelu_backward,
     .map = gelu_map,
     .flop = cop_activation_flop,
+    .graph = gelu_graph,
+    .torch = gelu_torch,
     .reads = COP_READS_INPUT,
 };

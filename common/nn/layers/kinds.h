@@ -3,7 +3,8 @@
 #ifndef COP_NN_LAYERS_KINDS_H
 #define COP_NN_LAYERS_KINDS_H
 
-#include "common/nn/layer.h"
+#include "common/nn/graph.h"
+#include "common/nn/torch.h"
 
 #define COP_LAYER_KINDS(X)                                                                         \
     X(linear)                                                                                      \

@@ -26,6 +26,18 @@ static void leaky_relu_map(const cop_layer *layer, const cop_kernels *kernels, c
     kernels->activate(COP_ACTIVATION_LEAKY_RELU, (float)layer->spec.slope, x, y, count);
 }
 
+static cop_value leaky_relu_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const cop_value y = COP_NODE(g, "LeakyRelu", x);
+    cop_graph_real(g, "alpha", layer->spec.slope);
+    return y;
+}
+
+static void leaky_relu_torch(const cop_layer *layer, cop_torch *out) {
+    cop_torch_print(out, "nn.LeakyReLU(");
+    cop_torch_real(out, layer->spec.slope);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_leaky_relu = {
     .kind = "leaky_relu",
     .shape = leaky_relu_shape,
@@ -33,6 +45,8 @@ const cop_layer_ops cop_layer_leaky_relu = {
     .backward = leaky_relu_backward,
     .map = leaky_relu_map,
     .flop = cop_activation_flop,
+    .graph = leaky_relu_graph,
+    .torch = leaky_relu_torch,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT_SIGN,

@@ -126,6 +126,20 @@ static double linear_flop(const cop_layer *layer) {
     return 2 * units * layer->in.dims[0] + (layer->spec.bias ? units : 0);
 }
 
+static cop_value linear_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    const cop_value weight = cop_graph_parameter(g, 0), bias = cop_graph_parameter(g, 1);
+    const cop_value y = COP_NODE(g, "Gemm", x, weight, bias);
+    cop_graph_int(g, "transB", 1);
+    return y;
+}
+
+static void linear_torch(const cop_layer *layer, cop_torch *out) {
+    cop_torch_print(out, "nn.Linear(%d, %d", (int)layer->in.dims[0], (int)layer->spec.units);
+    if (!layer->spec.bias) cop_torch_flag(out, "bias", false);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_linear = {
     .kind = "linear",
     .shape = linear_shape,
@@ -134,6 +148,8 @@ const cop_layer_ops cop_layer_linear = {
     .forward = linear_forward,
     .backward = linear_backward,
     .flop = linear_flop,
+    .graph = linear_graph,
+    .torch = linear_torch,
     .reads = COP_READS_INPUT,
     .wants_flat = true,
 };

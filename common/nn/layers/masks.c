@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#include "common/nn/graph.h"
+#include "common/nn/torch.h"
+
 cop_err cop_masks_shape(cop_layer *layer, cop_error *error) {
     const cop_layer_spec *spec = &layer->spec;
     if (!(spec->p >= 0 && spec->p < 1))
@@ -52,4 +55,51 @@ void cop_masks_copy(const cop_layer *layer, const cop_layer_context *c, const fl
 
 double cop_masks_flop(const cop_layer *layer) {
     return cop_masks_units(layer);
+}
+
+/* ONNX's Dropout draws for each element of what it gets: x itself, or ones shaped as the mask. It
+ * scales by 1 / (1 - p) in training, so `classic` is its output times 1 - p. Where changes nothing:
+ * what its mask drops is 0. But ONNX Runtime leaves out, whatever training_mode says, a Dropout
+ * whose mask nobody reads. */
+cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
+                          const cop_shape *units) {
+    const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
+    const bool whole = !shared && cop_shape_size(units) == cop_shape_size(&layer->in);
+    if (layer->spec.p == 0) return COP_NODE(g, "Identity", x);
+    const cop_value training = cop_graph_training(g);
+    const cop_value ratio = cop_graph_scalar(g, layer->spec.p);
+    const cop_value from = whole ? x : cop_graph_ones(g, x, units, shared);
+    const cop_value dropped = COP_NODE(g, "Dropout", from, ratio, training);
+    const cop_value mask = cop_graph_second(g, COP_GRAPH_BOOL), zero = cop_graph_scalar(g, 0.0);
+    cop_value y = COP_NODE(g, "Where", mask, dropped, zero);
+    if (!whole) y = COP_NODE(g, "Mul", x, y);
+    if (layer->spec.variant == COP_VARIANT_INVERTED) return y;
+    return COP_NODE(g, "Mul", y, cop_graph_scalar(g, 1.0 - layer->spec.p));
+}
+
+/* PyTorch has it where every sample draws its own mask and training scales. */
+void cop_masks_torch(const cop_layer *layer, cop_torch *out, bool maps) {
+    const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
+    const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;
+    if (shared || classic)
+        cop_torch_class(
+            out,
+            "class Dropout(nn.Module):\n"
+            "    \"\"\"nn.Dropout (maps: nn.Dropout2d); shared: one mask for the whole batch; "
+            "classic: "
+            "scales by 1 - p in evaluation instead.\"\"\"\n\n"
+            "    def __init__(self, p, maps=False, shared=False, classic=False):\n"
+            "        super().__init__()\n"
+            "        self.p, self.maps, self.shared, self.classic = p, maps, shared, classic\n\n"
+            "    def forward(self, x):\n"
+            "        like = x[:1] if self.shared else x\n"
+            "        like = like[:, :, :1, :1] if self.maps else like\n"
+            "        factor = F.dropout(torch.ones_like(like), self.p, self.training)\n"
+            "        return x * factor * (1 - self.p if self.classic else 1)\n");
+    cop_torch_print(out, shared || classic ? "Dropout(" : maps ? "nn.Dropout2d(" : "nn.Dropout(");
+    cop_torch_real(out, layer->spec.p);
+    if ((shared || classic) && maps) cop_torch_flag(out, "maps", true);
+    if (shared) cop_torch_flag(out, "shared", true);
+    if (classic) cop_torch_flag(out, "classic", true);
+    cop_torch_print(out, ")");
 }

@@ -16,5 +16,10 @@ float cop_masks_scale(const cop_layer *layer);
 /* y = x over the whole tensor; x may be y. */
 void cop_masks_copy(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
 double cop_masks_flop(const cop_layer *layer); /* one per value */
+/* For other programs, of a layer that multiplies by 0 or a factor. `units` is the shape of a
+ * sample's mask, each dimension that of x or 1; maps: that of a channel. */
+cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
+                          const cop_shape *units);
+void cop_masks_torch(const cop_layer *layer, cop_torch *out, bool maps);
 
 #endif

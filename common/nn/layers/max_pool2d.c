@@ -33,6 +33,14 @@ static double max_pool2d_flop(const cop_layer *layer) {
     return (double)cop_shape_size(&layer->out) * (window - 1);
 }
 
+static cop_value max_pool2d_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    return cop_pool_graph(layer, g, x, "MaxPool");
+}
+
+static void max_pool2d_torch(const cop_layer *layer, cop_torch *out) {
+    cop_pool_torch(layer, out, "MaxPool2d");
+}
+
 const cop_layer_ops cop_layer_max_pool2d = {
     .kind = "max_pool2d",
     .shape = max_pool2d_shape,
@@ -40,4 +48,6 @@ const cop_layer_ops cop_layer_max_pool2d = {
     .forward = max_pool2d_forward,
     .backward = max_pool2d_backward,
     .flop = max_pool2d_flop,
+    .graph = max_pool2d_graph,
+    .torch = max_pool2d_torch,
 };

@@ -163,6 +163,34 @@ static double maxout_flop(const cop_layer *layer) {
     return 2 * rows * layer->in.dims[0] + (layer->spec.bias ? rows : 0) + rows - layer->spec.units;
 }
 
+static cop_value maxout_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const int64_t split[] = {-1, layer->spec.units, layer->spec.pieces}, pieces = 2;
+    const cop_value weight = cop_graph_parameter(g, 0), bias = cop_graph_parameter(g, 1);
+    const cop_value z = COP_NODE(g, "Gemm", x, weight, bias);
+    cop_graph_int(g, "transB", 1);
+    const cop_value all = COP_NODE(g, "Reshape", z, cop_graph_vector(g, 3, split));
+    const cop_value y = COP_NODE(g, "ReduceMax", all);
+    cop_graph_ints(g, "axes", 1, &pieces);
+    cop_graph_int(g, "keepdims", 0);
+    return y;
+}
+
+static void maxout_torch(const cop_layer *layer, cop_torch *out) {
+    cop_torch_class(out,
+                    "class Maxout(nn.Linear):\n"
+                    "    \"\"\"Each unit is the largest of `pieces` linear functions; row = unit * "
+                    "pieces + piece (Goodfellow et al. 2013).\"\"\"\n\n"
+                    "    def __init__(self, inputs, units, pieces, bias=True):\n"
+                    "        super().__init__(inputs, units * pieces, bias)\n"
+                    "        self.pieces = pieces\n\n"
+                    "    def forward(self, x):\n"
+                    "        return super().forward(x).unflatten(1, (-1, self.pieces)).amax(2)\n");
+    cop_torch_print(out, "Maxout(%d, %d, %d", (int)layer->in.dims[0], (int)layer->spec.units,
+                    (int)layer->spec.pieces);
+    if (!layer->spec.bias) cop_torch_flag(out, "bias", false);
+    cop_torch_print(out, ")");
+}
+
 const cop_layer_ops cop_layer_maxout = {
     .kind = "maxout",
     .shape = maxout_shape,
@@ -173,6 +201,8 @@ const cop_layer_ops cop_layer_maxout = {
     .forward = maxout_forward,
     .backward = maxout_backward,
     .flop = maxout_flop,
+    .graph = maxout_graph,
+    .torch = maxout_torch,
     .reads = COP_READS_INPUT,
     .wants_flat = true,
 };

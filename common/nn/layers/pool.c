@@ -1,6 +1,9 @@
 /* Shapes of pooling layers (see pool.h). */
 #include "common/nn/layers/pool.h"
 
+#include "common/nn/graph.h"
+#include "common/nn/torch.h"
+
 static int32_t stride_of(const cop_layer_spec *spec) {
     return spec->stride == 0 ? spec->kernel : spec->stride;
 }
@@ -41,4 +44,18 @@ cop_pool cop_pool_of(const cop_layer *layer, int ld) {
         .stride = stride_of(&layer->spec),
         .ld = ld,
     };
+}
+
+cop_value cop_pool_graph(const cop_layer *layer, cop_graph *g, cop_value x, const char *op) {
+    const int64_t kernel[] = {layer->spec.kernel, layer->spec.kernel};
+    const int64_t strides[] = {stride_of(&layer->spec), stride_of(&layer->spec)};
+    const cop_value y = COP_NODE(g, op, x);
+    cop_graph_ints(g, "kernel_shape", 2, kernel);
+    cop_graph_ints(g, "strides", 2, strides);
+    return y;
+}
+
+void cop_pool_torch(const cop_layer *layer, cop_torch *out, const char *module) {
+    cop_torch_print(out, "nn.%s(%d, stride=%d)", module, (int)layer->spec.kernel,
+                    (int)stride_of(&layer->spec));
 }

@@ -9,5 +9,8 @@
  * kernel is above kernel_max. */
 cop_err cop_pool_shape(cop_layer *layer, int kernel_max, cop_error *error);
 cop_pool cop_pool_of(const cop_layer *layer, int ld);
+/* By ONNX's operator `op` and PyTorch's module `nn.<module>`. */
+cop_value cop_pool_graph(const cop_layer *layer, cop_graph *g, cop_value x, const char *op);
+void cop_pool_torch(const cop_layer *layer, cop_torch *out, const char *module);
 
 #endif

@@ -33,6 +33,16 @@ static double relu_flop(const cop_layer *layer) {
     return (double)cop_shape_size(&layer->in);
 }
 
+static cop_value relu_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    return COP_NODE(g, "Relu", x);
+}
+
+static void relu_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.ReLU()");
+}
+
 const cop_layer_ops cop_layer_relu = {
     .kind = "relu",
     .shape = relu_shape,
@@ -40,6 +50,8 @@ const cop_layer_ops cop_layer_relu = {
     .backward = relu_backward,
     .map = relu_map,
     .flop = relu_flop,
+    .graph = relu_graph,
+    .torch = relu_torch,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT_SIGN,

@@ -20,6 +20,16 @@ static void selu_map(const cop_layer *layer, const cop_kernels *kernels, const f
     kernels->activate(COP_ACTIVATION_SELU, (float)layer->spec.slope, x, y, count);
 }
 
+static cop_value selu_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    return COP_NODE(g, "Selu", x);
+}
+
+static void selu_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.SELU()");
+}
+
 const cop_layer_ops cop_layer_selu = {
     .kind = "selu",
     .shape = cop_activation_shape,
@@ -27,6 +37,8 @@ const cop_layer_ops cop_layer_selu = {
     .backward = selu_backward,
     .map = selu_map,
     .flop = cop_activation_flop,
+    .graph = selu_graph,
+    .torch = selu_torch,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT,

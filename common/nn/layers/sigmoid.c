@@ -18,6 +18,16 @@ static void sigmoid_map(const cop_layer *layer, const cop_kernels *kernels, cons
     kernels->activate(COP_ACTIVATION_SIGMOID, (float)layer->spec.slope, x, y, count);
 }
 
+static cop_value sigmoid_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    return COP_NODE(g, "Sigmoid", x);
+}
+
+static void sigmoid_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.Sigmoid()");
+}
+
 const cop_layer_ops cop_layer_sigmoid = {
     .kind = "sigmoid",
     .shape = cop_activation_shape,
@@ -25,6 +35,8 @@ const cop_layer_ops cop_layer_sigmoid = {
     .backward = sigmoid_backward,
     .map = sigmoid_map,
     .flop = cop_activation_flop,
+    .graph = sigmoid_graph,
+    .torch = sigmoid_torch,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,
     .reads = COP_READS_OUTPUT,

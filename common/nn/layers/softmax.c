@@ -27,12 +27,26 @@ static double softmax_flop(const cop_layer *layer) {
     return 4.0 * (double)cop_shape_size(&layer->in);
 }
 
+static cop_value softmax_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    const cop_value y = COP_NODE(g, "Softmax", x);
+    cop_graph_int(g, "axis", 1);
+    return y;
+}
+
+static void softmax_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.Softmax(dim=1)");
+}
+
 const cop_layer_ops cop_layer_softmax = {
     .kind = "softmax",
     .shape = cop_activation_shape,
     .forward = softmax_forward,
     .backward = softmax_backward,
     .flop = softmax_flop,
+    .graph = softmax_graph,
+    .torch = softmax_torch,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,
     .reads = COP_READS_OUTPUT,

@@ -73,6 +73,15 @@ static void spatial_factors(const cop_layer *layer, const cop_layer_context *c, 
     if (layer->spec.p > 0) apply(layer, c, out, out);
 }
 
+static cop_value spatial_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    const cop_shape maps = {.rank = 3, .dims = {channels(layer), 1, 1}};
+    return cop_masks_graph(layer, g, x, &maps);
+}
+
+static void spatial_torch(const cop_layer *layer, cop_torch *out) {
+    cop_masks_torch(layer, out, true);
+}
+
 const cop_layer_ops cop_layer_spatial_dropout = {
     .kind = "spatial_dropout",
     .shape = spatial_shape,
@@ -81,6 +90,8 @@ const cop_layer_ops cop_layer_spatial_dropout = {
     .backward = spatial_backward,
     .factors = spatial_factors,
     .flop = cop_masks_flop,
+    .graph = spatial_graph,
+    .torch = spatial_torch,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,

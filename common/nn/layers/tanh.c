@@ -18,6 +18,16 @@ static void tanh_map(const cop_layer *layer, const cop_kernels *kernels, const f
     kernels->activate(COP_ACTIVATION_TANH, (float)layer->spec.slope, x, y, count);
 }
 
+static cop_value tanh_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
+    (void)layer;
+    return COP_NODE(g, "Tanh", x);
+}
+
+static void tanh_torch(const cop_layer *layer, cop_torch *out) {
+    (void)layer;
+    cop_torch_print(out, "nn.Tanh()");
+}
+
 const cop_layer_ops cop_layer_tanh = {
     .kind = "tanh",
     .shape = cop_activation_shape,
@@ -25,6 +35,8 @@ const cop_layer_ops cop_layer_tanh = {
     .backward = tanh_backward,
     .map = tanh_map,
     .flop = cop_activation_flop,
+    .graph = tanh_graph,
+    .torch = tanh_torch,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT,

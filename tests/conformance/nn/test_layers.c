@@ -313,6 +313,7 @@ static void test_every_registered_kind_has_a_case(void **state) {
         if (!found) fail_msg("layer kind %s has no row in the conformance suite", (*ops)->kind);
         assert_ptr_equal(cop_layer_find((*ops)->kind), *ops);
         assert_true(((*ops)->parameters == NULL) == ((*ops)->init == NULL));
+        assert_true((*ops)->graph && (*ops)->torch);
     }
     assert_null(cop_layer_find("linea"));
 }

@@ -1,0 +1,264 @@
+/* A model as an ONNX file: the graph of common/nn/graph.h in the messages of proto/onnx.proto. They
+ * live in one arena and point into the graph and the weights; packing makes the only copy. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/export.h"
+#include "common/base/file.h"
+#include "common/nn/graph.h"
+#include "common/version.h"
+#include "common/wire/codec.h"
+#include "proto/onnx.pb-c.h"
+
+enum { IR_VERSION = 8, ARENA_BYTES = 64 << 20 /* 256 layers of ten nodes need 3 MB */ };
+#define FILE_MAX 0x7fffffffu /* protobuf's own limit */
+
+typedef struct writer {
+    Coppice__Onnx__Model *model;
+    const cop_graph *graph;
+    bool failed;
+} writer;
+
+/* Protobuf-c's strings are not const; they are only read here. */
+static char *borrow(const char *text) {
+    return (char *)(uintptr_t)text;
+}
+
+static void *room(writer *w, size_t count, size_t size) {
+    void *block = w->failed ? NULL : cop_proto_alloc(&w->model->base, count * size + 1);
+    if (!block) w->failed = true;
+    return block;
+}
+
+static void *make(writer *w, const ProtobufCMessageDescriptor *type) {
+    void *message = room(w, 1, type->sizeof_message);
+    if (message) protobuf_c_message_init(type, message);
+    return message;
+}
+#define MAKE(w, kind) make((w), &coppice__onnx__##kind##__descriptor)
+
+/* ---- values ---- */
+
+static Coppice__Onnx__Tensor *tensor(writer *w, const cop_graph_value *value) {
+    static const Coppice__Onnx__Tensor__DataType types[] = {
+        [COP_GRAPH_F32] = COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT,
+        [COP_GRAPH_I64] = COPPICE__ONNX__TENSOR__DATA_TYPE__INT64,
+        [COP_GRAPH_BOOL] = COPPICE__ONNX__TENSOR__DATA_TYPE__BOOL};
+    Coppice__Onnx__Tensor *t = MAKE(w, tensor);
+    int64_t *dims = room(w, (size_t)value->rank, sizeof *dims);
+    if (w->failed) return NULL;
+    for (int d = 0; d < value->rank; d++) dims[d] = value->dims[d];
+    t->dims = dims;
+    t->n_dims = (size_t)value->rank;
+    t->has_data_type = t->has_raw_data = 1;
+    t->data_type = types[value->type];
+    t->name = borrow(value->name);
+    t->raw_data.data = (uint8_t *)(uintptr_t)value->data;
+    t->raw_data.len = value->size;
+    return t;
+}
+
+/* Of an input or output: (N, shape...), or without a shape one value of its own. */
+static Coppice__Onnx__ValueInfo *
+info(writer *w, cop_value number, Coppice__Onnx__Tensor__DataType type, const cop_shape *shape) {
+    Coppice__Onnx__ValueInfo *v = MAKE(w, value_info);
+    Coppice__Onnx__Type *t = MAKE(w, type);
+    Coppice__Onnx__TensorType *tensor_type = MAKE(w, tensor_type);
+    Coppice__Onnx__Shape *s = MAKE(w, shape);
+    const size_t rank = shape ? (size_t)shape->rank + 1 : 0;
+    Coppice__Onnx__Dimension **dims = room(w, rank, sizeof *dims);
+    for (size_t d = 0; d < rank && !w->failed; d++) {
+        dims[d] = MAKE(w, dimension);
+        if (!dims[d]) break;
+        if (d == 0)
+            dims[d]->dim_param = borrow("N");
+        else
+            dims[d]->has_dim_value = 1, dims[d]->dim_value = shape->dims[d - 1];
+    }
+    if (w->failed) return NULL;
+    s->dim = dims;
+    s->n_dim = rank;
+    tensor_type->has_elem_type = 1;
+    tensor_type->elem_type = type;
+    tensor_type->shape = s;
+    t->tensor_type = tensor_type;
+    v->name = borrow(w->graph->values[number].name);
+    v->type = t;
+    return v;
+}
+
+/* ---- nodes ---- */
+
+static Coppice__Onnx__Attribute *attribute(writer *w, const cop_graph_attribute *a) {
+    static const cop_graph_value one = {.rank = 1, .dims = {1}, .size = sizeof(float)};
+    Coppice__Onnx__Attribute *out = MAKE(w, attribute);
+    if (!out) return NULL;
+    out->name = borrow(a->name);
+    out->has_type = 1;
+    switch (a->kind) {
+    case COP_GRAPH_INT:
+        out->type = COPPICE__ONNX__ATTRIBUTE__TYPE__INT;
+        out->has_i = 1;
+        out->i = a->ints[0];
+        break;
+    case COP_GRAPH_INTS:
+        out->type = COPPICE__ONNX__ATTRIBUTE__TYPE__INTS;
+        out->ints = (int64_t *)(uintptr_t)a->ints;
+        out->n_ints = (size_t)a->count;
+        break;
+    case COP_GRAPH_REAL:
+        out->type = COPPICE__ONNX__ATTRIBUTE__TYPE__FLOAT;
+        out->has_f = 1;
+        out->f = a->real;
+        break;
+    case COP_GRAPH_TENSOR:
+        out->type = COPPICE__ONNX__ATTRIBUTE__TYPE__TENSOR;
+        out->t = tensor(w, &one);
+        if (out->t) out->t->raw_data.data = (uint8_t *)(uintptr_t)&a->real;
+        break;
+    }
+    return out;
+}
+
+static char **names(writer *w, const cop_value *values, int count) {
+    char **out = room(w, (size_t)count, sizeof *out);
+    for (int i = 0; out && i < count; i++)
+        out[i] = borrow(values[i] == COP_VALUE_NONE ? "" : w->graph->values[values[i]].name);
+    return out;
+}
+
+static Coppice__Onnx__Node *node(writer *w, const cop_graph_node *n) {
+    Coppice__Onnx__Node *out = MAKE(w, node);
+    Coppice__Onnx__Attribute **attributes = room(w, (size_t)n->attribute_count, sizeof *attributes);
+    for (int i = 0; attributes && i < n->attribute_count; i++)
+        attributes[i] = attribute(w, &n->attributes[i]);
+    char **inputs = names(w, n->inputs, n->input_count);
+    char **outputs = names(w, n->outputs, n->output_count);
+    if (w->failed) return NULL;
+    out->input = inputs;
+    out->n_input = (size_t)n->input_count;
+    out->output = outputs;
+    out->n_output = (size_t)n->output_count;
+    out->name = borrow(n->name);
+    out->op_type = borrow(n->op);
+    out->doc_string = borrow(n->note);
+    out->attribute = attributes;
+    out->n_attribute = (size_t)n->attribute_count;
+    return out;
+}
+
+/* ---- the whole ---- */
+
+static void fill_initializers(writer *w, Coppice__Onnx__Graph *out) {
+    const cop_graph *g = w->graph;
+    out->initializer = room(w, (size_t)g->value_count, sizeof *out->initializer);
+    for (int i = 0; i < g->value_count && !w->failed; i++)
+        if (g->values[i].data) out->initializer[out->n_initializer++] = tensor(w, &g->values[i]);
+}
+
+static void fill_nodes(writer *w, Coppice__Onnx__Graph *out) {
+    const cop_graph *g = w->graph;
+    out->node = room(w, (size_t)g->node_count, sizeof *out->node);
+    for (int i = 0; i < g->node_count && !w->failed; i++)
+        out->node[out->n_node++] = node(w, &g->nodes[i]);
+}
+
+static void fill_ends(writer *w, Coppice__Onnx__Graph *out, const cop_job *job) {
+    const cop_graph *g = w->graph;
+    const cop_layer *last = cop_model_layer(job->model, cop_model_layer_count(job->model) - 1);
+    out->input = room(w, 2, sizeof *out->input);
+    out->output = room(w, 1, sizeof *out->output);
+    if (w->failed) return;
+    out->input[out->n_input++] =
+        info(w, g->input, COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT, &g->sample);
+    if (!w->failed) out->input[0]->doc_string = borrow(cli_export_input(job));
+    /* An input that has an initializer may be left out: dropout is off. */
+    if (g->training != COP_VALUE_NONE) {
+        Coppice__Onnx__ValueInfo *flag =
+            info(w, g->training, COPPICE__ONNX__TENSOR__DATA_TYPE__BOOL, NULL);
+        if (flag) flag->doc_string = borrow("true switches dropout on");
+        out->input[out->n_input++] = flag;
+    }
+    out->output[out->n_output++] =
+        info(w, g->output, COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT, &last->out);
+    if (!w->failed) out->output[0]->doc_string = borrow("what the last layer gives");
+}
+
+static void add_property(writer *w, const char *key, const char *value) {
+    Coppice__Onnx__Property *p = MAKE(w, property);
+    if (!p) return;
+    p->key = borrow(key);
+    p->value = borrow(value);
+    w->model->metadata_props[w->model->n_metadata_props++] = p;
+}
+
+static void fill_model(writer *w, const cli_model *m, const char *step, const char *yaml) {
+    Coppice__Onnx__Model *out = w->model;
+    Coppice__Onnx__Graph *graph = MAKE(w, graph);
+    Coppice__Onnx__OperatorSet *set = MAKE(w, operator_set);
+    out->opset_import = room(w, 1, sizeof *out->opset_import);
+    out->metadata_props = room(w, 4, sizeof *out->metadata_props);
+    if (w->failed) return;
+    out->has_ir_version = 1;
+    out->ir_version = IR_VERSION;
+    out->producer_name = borrow("coppice");
+    out->producer_version = borrow(COP_VERSION);
+    out->graph = graph;
+    set->domain = borrow("");
+    set->has_version = 1;
+    set->version = COP_GRAPH_OPSET;
+    out->opset_import[out->n_opset_import++] = set;
+    add_property(w, "coppice.name", m->job->message->name);
+    add_property(w, "coppice.digest", m->digest);
+    add_property(w, "coppice.step", step);
+    add_property(w, "coppice.job", yaml);
+    graph->name = borrow(*m->job->message->name ? m->job->message->name : "model");
+    fill_ends(w, graph, m->job);
+    fill_initializers(w, graph);
+    fill_nodes(w, graph);
+}
+
+static cop_err put(writer *w, const char *path, cop_error *error) {
+    if (w->failed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    const size_t size = protobuf_c_message_get_packed_size(&w->model->base);
+    if (size > FILE_MAX)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "the model has %zu bytes: an ONNX file holds at most %u; --format torch "
+                        "and safetensors have no limit",
+                        size, FILE_MAX);
+    cop_buffer *bytes = cop_proto_pack(&w->model->base);
+    if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for %zu bytes", size);
+    const cop_file_part part = {bytes->data, bytes->size};
+    cop_err e = cop_file_write(path, &part, 1, 0644, error);
+    cop_buffer_release(bytes);
+    return e;
+}
+
+/* The shape of a sample as the data have it. */
+static cop_shape sample_shape(const Coppice__Job *m) {
+    cop_shape shape = {.rank = (int32_t)m->pinned->n_input};
+    for (int d = 0; d < shape.rank && d < 4; d++) shape.dims[d] = (int32_t)m->pinned->input[d];
+    return shape;
+}
+
+cop_err cli_export_onnx(const cli_model *m, const char *path, cop_error *error) {
+    const cop_shape sample = sample_shape(m->job->message);
+    cop_graph *graph;
+    cop_str yaml = {0};
+    char step[24];
+    COP_TRY(cop_graph_create(m->job->model, &sample, m->flat, &graph, error));
+    snprintf(step, sizeof step, "%llu", (unsigned long long)m->step);
+    cop_document_print_yaml(&m->job->message->base, &yaml);
+    writer w = {.graph = graph, .failed = yaml.failed};
+    w.model =
+        (Coppice__Onnx__Model *)cop_proto_create(&coppice__onnx__model__descriptor, ARENA_BYTES);
+    if (w.model)
+        fill_model(&w, m, step, cop_str_text(&yaml));
+    else
+        w.failed = true;
+    cop_err e = put(&w, path, error);
+    if (w.model) cop_proto_free(&w.model->base);
+    cop_str_fini(&yaml);
+    cop_graph_destroy(graph);
+    return e;
+}

@@ -1,0 +1,154 @@
+/* A model as a Python file for PyTorch: an nn.Sequential with the layers' numbers for names, so
+ * that its state_dict is what `coppice import` takes. All that came from outside (the job's name)
+ * goes through python_string. */
+#include <stdio.h>
+#include <string.h>
+
+#include "client/export.h"
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/nn/torch.h"
+#include "common/version.h"
+
+/* ---- words of Python ---- */
+
+/* The code point that begins at p (valid UTF-8), and its bytes. */
+static unsigned code_point(const unsigned char *p, int *bytes) {
+    const int more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : *p >= 0xc0 ? 1 : 0;
+    unsigned code = more == 3 ? *p & 7u : more == 2 ? *p & 15u : more == 1 ? *p & 31u : *p;
+    for (int i = 1; i <= more; i++) code = code << 6 | (p[i] & 63u);
+    *bytes = 1 + more;
+    return code;
+}
+
+/* A string of printable ASCII that Python reads as `text`. */
+static void python_string(cop_str *out, const char *text) {
+    const unsigned char *p = (const unsigned char *)text;
+    const bool valid = cop_utf8_valid(text, strlen(text));
+    cop_str_append(out, "\"");
+    for (int bytes = 1; *p; p += bytes) {
+        const unsigned code = valid ? code_point(p, &bytes) : *p;
+        if (code >= 0x10000)
+            cop_str_printf(out, "\\U%08x", code);
+        else if (code < 0x20 || code > 0x7e)
+            cop_str_printf(out, "\\u%04x", code);
+        else
+            cop_str_printf(out, code == '"' || code == '\\' ? "\\%c" : "%c", (int)code);
+    }
+    cop_str_append(out, "\"");
+}
+
+static void python_reals(cop_str *out, const float *values, int32_t count) {
+    cop_str_append(out, "[");
+    for (int32_t i = 0; i < count; i++)
+        cop_str_printf(out, "%s%.9g", i ? ", " : "", (double)values[i]);
+    cop_str_append(out, "]");
+}
+
+/* ---- what stands before the layers ---- */
+
+static const char standardize[] =
+    "class Standardize(nn.Module):\n"
+    "    \"\"\"(x - mean) / std, per channel or feature, as the job did it.\"\"\"\n\n"
+    "    def __init__(self, mean, std, shape):\n"
+    "        super().__init__()\n"
+    "        self.register_buffer(\"mean\", torch.tensor(mean).reshape(shape), persistent=False)\n"
+    "        self.register_buffer(\"std\", torch.tensor(std).reshape(shape), persistent=False)\n\n"
+    "    def forward(self, x):\n"
+    "        return (x - self.mean) / self.std\n";
+
+/* Its classes into t, its entries into `entries`. */
+static void print_preparation(const cop_job *job, cop_torch *t, cop_str *entries) {
+    const cop_input *input = cop_model_input(job->model);
+    const bool image = job->message->pinned->n_input > 1;
+    if (input->normalize == COP_NORMALIZE_STANDARD) {
+        cop_torch_class(t, standardize);
+        cop_str_append(entries, "        (\"standardize\", Standardize(");
+        python_reals(entries, input->mean, input->channels);
+        cop_str_append(entries, ", ");
+        python_reals(entries, input->std, input->channels);
+        cop_str_append(entries, image ? ", (-1, 1, 1))),\n" : ", (-1,))),\n");
+    }
+    if (image && cop_model_layer(job->model, 0)->in.rank == 1)
+        cop_str_append(entries, "        (\"flatten\", nn.Flatten()),\n");
+}
+
+static void print_layers(const cop_job *job, cop_torch *t, cop_str *entries) {
+    for (int i = 0; i < cop_model_layer_count(job->model); i++) {
+        const cop_layer *layer = cop_model_layer(job->model, i);
+        cop_str_clear(&t->text);
+        layer->ops->torch(layer, t);
+        cop_str_printf(entries, "        (\"%d\", %s),\n", i, cop_str_text(&t->text));
+    }
+}
+
+/* ---- the file ---- */
+
+static void print_head(const cli_model *m, const cop_torch *t, cop_str *out) {
+    bool functional = false;
+    for (int i = 0; i < t->class_count; i++) functional = functional || strstr(t->classes[i], "F.");
+    cop_str_printf(out,
+                   "\"\"\"A model trained by coppice, for PyTorch (coppice %s export --format "
+                   "torch).\n\nbuild() gives an nn.Sequential in evaluation mode, with the weights "
+                   "of the file beside this one\n(the same name, .safetensors); its train() "
+                   "switches dropout on. Input: (N",
+                   COP_VERSION);
+    for (size_t d = 0; d < m->job->message->pinned->n_input; d++)
+        cop_str_printf(out, ", %u", m->job->message->pinned->input[d]);
+    cop_str_printf(out,
+                   "), %s.\n\"\"\"\n\nimport collections\nimport pathlib\n\nimport torch\n%s"
+                   "from safetensors.torch import load_file\nfrom torch import nn\n\nJOB = ",
+                   cli_export_input(m->job), functional ? "import torch.nn.functional as F\n" : "");
+    python_string(out, m->job->message->name);
+    cop_str_printf(out, "\nSTEP = %llu\nDIGEST = \"%s\"\n", (unsigned long long)m->step, m->digest);
+}
+
+static void print_file(const cli_model *m, cop_str *out) {
+    cop_torch t = {0};
+    cop_str entries = {0};
+    print_preparation(m->job, &t, &entries);
+    print_layers(m->job, &t, &entries);
+    print_head(m, &t, out);
+    for (int i = 0; i < t.class_count; i++) cop_str_printf(out, "\n\n%s", t.classes[i]);
+    cop_str_printf(out,
+                   "\n\ndef build(weights=pathlib.Path(__file__).with_suffix(\".safetensors\")):\n"
+                   "    model = nn.Sequential(collections.OrderedDict([\n%s    ]))\n"
+                   "    model.load_state_dict(load_file(weights))\n"
+                   "    return model.eval()\n\n\n"
+                   "if __name__ == \"__main__\":\n    print(build())\n",
+                   cop_str_text(&entries));
+    out->failed = out->failed || entries.failed || t.text.failed;
+    cop_str_fini(&entries);
+    cop_str_fini(&t.text);
+}
+
+/* Writes the weights, then the file that needs them, which is the caller's to remove. */
+static cop_err write_both(const cli_model *m, const char *text, const char *path,
+                          const char *weights, cop_error *error) {
+    const bool replaced = cop_file_exists(weights);
+    cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
+    if (!e) e = cop_file_write_text(path, text, error);
+    if (e && !replaced) cop_file_remove(weights, NULL);
+    return e;
+}
+
+cop_err cli_export_torch(const cli_model *m, const char *path, cop_error *error) {
+    const size_t length = strlen(path);
+    const char *name = strrchr(path, '/');
+    name = name ? name + 1 : path;
+    if (strlen(name) < 4 || strcmp(path + length - 3, ".py") != 0)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "-o is \"%s\": expected a name that ends in .py; the weights go beside it, "
+                        "into the same name with .safetensors",
+                        path);
+    cop_str text = {0}, weights = {0};
+    print_file(m, &text);
+    cop_str_append_bytes(&weights, path, length - 3);
+    cop_str_append(&weights, ".safetensors");
+    cop_err e = text.failed || weights.failed
+                    ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
+                    : write_both(m, cop_str_text(&text), path, cop_str_text(&weights), error);
+    cop_str_fini(&text);
+    cop_str_fini(&weights);
+    return e;
+}

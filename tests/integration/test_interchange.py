@@ -1,0 +1,148 @@
+"""`coppice export` and `coppice import` as commands: jobs of a coordinator, names of formats, files that cannot be written, memory and disks that end."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+FORMATS = {"safetensors": ["m.safetensors"], "onnx": ["m.onnx"], "torch": ["m.py", "m.safetensors"]}
+
+
+@pytest.fixture
+def trained(coppice, small, tmp_path):
+    """A run folder, in which files are exported."""
+    coppice("run", small(10), "--out", tmp_path / "run", "--quiet")
+    (tmp_path / "out").mkdir()
+    return tmp_path / "run"
+
+
+def test_a_job_of_a_coordinator_is_exported_like_its_run(cluster, coppice, small, tmp_path):
+    pool = cluster("ipc")
+    pool.worker("one")
+    pool.client("submit", small(30), "--data", tmp_path, "--quiet")
+    coppice("run", small(30), "--out", tmp_path / "run", "--quiet")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    for name, files in FORMATS.items():
+        told = pool.client("export", 1, "--format", name, "-o", tmp_path / "there" / files[0], "--json")
+        assert told == coppice("export", tmp_path / "run", "--format", name, "-o", tmp_path / "here" / files[0], "--json") | {"output": str(tmp_path / "there" / files[0])}
+        assert told["format"] == name and told["step"] == 30
+    for file in ("m.onnx", "m.py"):
+        assert (tmp_path / "there" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+    for name, tensor in load_file(tmp_path / "here/m.safetensors").items():
+        assert np.array_equal(load_file(tmp_path / "there/m.safetensors")[name], tensor)
+    assert "job 7" in pool.client("export", 7, "-o", tmp_path / "there/none.onnx", status=2).stderr
+    assert not (tmp_path / "there/none.onnx").exists()
+
+
+def test_the_ending_decides_without_format(coppice, trained, tmp_path):
+    assert coppice("export", trained, "-o", "out/m.onnx", "--json")["format"] == "onnx"
+    assert coppice("export", trained, "-o", "out/m.py", "--json")["format"] == "torch"
+    assert coppice("export", trained, "-o", "out/m.bin", "--json")["format"] == "safetensors"
+    assert (tmp_path / "out/m.bin").read_bytes() == (tmp_path / "out/m.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--format", "onxx", "-o", "out/m"], '--format is "onxx": expected safetensors, onnx or torch; did you mean "onnx"?'),
+    (["--format", "pickle", "-o", "out/m"], '--format is "pickle": expected safetensors, onnx or torch\n'),
+    (["--format", "onnx"], "expected -o FILE"),
+    (["--format", "torch", "-o", "out/m"], '-o is "out/m": expected a name that ends in .py'),
+    (["--format", "torch", "-o", "out/.py"], '-o is "out/.py": expected a name that ends in .py'),
+    (["-o", "nowhere/m.onnx"], "cannot write nowhere/m.onnx: No such file or directory"),
+    (["-o", "nowhere/m.py"], "cannot write nowhere/m.safetensors: No such file or directory"),
+    (["--format", "onnx", "-o", "out"], "cannot write out: it is there, and is not a file"),
+    (["--format", "onnx", "-o", "/dev/null"], "cannot write /dev/null: it is there, and is not a file"),
+])
+def test_what_cannot_be_is_refused(coppice, trained, tmp_path, arguments, words):
+    assert words in coppice("export", trained, *arguments, status=2).stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_no_model(coppice, tmp_path):
+    assert "nowhere" in coppice("export", "nowhere", "-o", "m.onnx", status=2).stderr
+    (tmp_path / "text").write_text("no model")
+    assert "text is not a safetensors file" in coppice("export", "text", "-o", "m.onnx", status=2).stderr
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.asan
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
+    """Each write, sync and rename fails in turn, until none is left to fail."""
+    out, written, failed = tmp_path / "out", [], 0
+    while True:
+        done = coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=None, COPPICE_FAIL_IO=failed + 1)
+        written = sorted(path.name for path in out.iterdir())
+        if done.returncode == 0:
+            break
+        assert done.returncode == 1 and ("No space left" in done.stderr), done.stderr
+        assert not written
+        failed += 1
+    assert written == sorted(FORMATS[name]) and failed >= 4
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for number in range(1, failed):  # what is there stays, whole
+        coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=1, COPPICE_FAIL_IO=number)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.asan
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_no_memory_is_said(coppice, trained, tmp_path, name):
+    """Every 7th allocation fails in turn."""
+    out, number = tmp_path / "out", 1
+    while True:
+        done = coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=None, COPPICE_FAIL_ALLOC=number)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 1 and "memory" in done.stderr, (number, done.stderr)
+        assert not list(out.iterdir())
+        number += 7
+    assert number > 50
+
+
+# ---- import ----
+
+
+@pytest.fixture
+def weights(tmp_path):
+    random = np.random.default_rng(3)
+    shapes = {"1.weight": (37, 306), "1.bias": (37,), "4.weight": (5, 37), "4.bias": (5,)}
+    save_file({name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+@pytest.mark.asan
+def test_an_import_that_cannot_be_written_leaves_nothing(coppice, small, weights, tmp_path):
+    job, failed = small(10), 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    while True:
+        done = coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=None, COPPICE_FAIL_IO=failed + 1)
+        if done.returncode == 0:
+            break
+        assert done.returncode == 1, done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == before, (failed, done.stderr)
+        failed += 1
+    assert failed > 10
+    assert (tmp_path / "run/job.yaml").exists() and (tmp_path / "run/checkpoints/latest").exists()
+
+
+def test_an_import_into_a_folder_that_is_there(coppice, small, weights, tmp_path):
+    job = small(10)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes").write_text("mine")
+    coppice("import", weights, "--spec", job, "--out", "run", status=1, COPPICE_FAIL_IO=2)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes"]
+    coppice("import", weights, "--spec", job, "--out", "run")
+    again = coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)
+    assert "run holds the checkpoints of a run already" in again.stderr
+    assert not (tmp_path / "m.safetensors").exists() and (tmp_path / "run/checkpoints/latest").exists()
+
+
+def test_imported_weights_make_the_same_ensemble(coppice, small, trained, tmp_path):
+    """What came through another program's file is evaluated and ensembled as what was trained here."""
+    save_file(load_file(trained / "model.safetensors"), tmp_path / "elsewhere.safetensors")
+    coppice("import", "elsewhere.safetensors", "--spec", small(10), "-o", "back.safetensors")
+    for arguments in (["--ensemble", "3,7"], ["--average", "weight-scaling"], []):
+        told = [coppice("eval", model, "--data", tmp_path, *arguments, "--json") for model in (trained, "back.safetensors")]
+        for one in told:
+            one.pop("seconds")
+        assert told[0] == told[1] and told[0]["digest"]
