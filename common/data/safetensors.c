@@ -3,6 +3,7 @@
 #include "common/data/safetensors.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -10,9 +11,10 @@
 #include "common/base/file.h"
 #include "common/base/str.h"
 
-#define HEADER_MAX  ((uint64_t)16 << 20)
-#define TENSORS_MAX 4096
-#define FILE_MAX    ((size_t)8 << 30)
+#define HEADER_MAX   ((uint64_t)16 << 20)
+#define TENSORS_MAX  4096
+#define METADATA_MAX 256
+#define FILE_MAX     ((size_t)8 << 30)
 
 /* ---- writing ---- */
 
@@ -110,6 +112,7 @@ struct cop_safetensors {
 
 typedef struct json {
     const char *at, *end;
+    bool no_memory; /* why something could not be taken */
 } json;
 
 static void skip_blanks(json *j) {
@@ -181,6 +184,7 @@ static bool take_string(json *j, cop_str *out) {
             cop_str_append_bytes(out, j->at++, 1);
         }
     }
+    j->no_memory = j->no_memory || out->failed;
     return take(j, '"') && !out->failed;
 }
 
@@ -276,7 +280,10 @@ static bool take_metadata(json *j, cop_safetensors *f) {
     if (good && take(j, '}')) return true;
     while (good) {
         good = take_string(j, &key) && take(j, ':') && take_string(j, &value) &&
-               f->metadata_count < 256 && add_metadata(f, cop_str_text(&key), cop_str_text(&value));
+               f->metadata_count < METADATA_MAX;
+        if (!good) break;
+        good = add_metadata(f, cop_str_text(&key), cop_str_text(&value));
+        j->no_memory = j->no_memory || !good;
         if (!good || !take(j, ',')) break;
     }
     good = good && take(j, '}');
@@ -285,10 +292,11 @@ static bool take_metadata(json *j, cop_safetensors *f) {
     return good;
 }
 
-static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t) {
+static bool add_tensor(json *j, cop_safetensors *f, const cop_tensor_entry *t) {
     if (f->count == f->capacity) {
         size_t capacity = f->capacity ? f->capacity * 2 : 16;
         cop_tensor_entry *tensors = cop_realloc(f->tensors, capacity * sizeof *tensors);
+        j->no_memory = !tensors;
         if (!tensors) return false;
         f->tensors = tensors;
         f->capacity = capacity;
@@ -297,11 +305,9 @@ static bool add_tensor(cop_safetensors *f, const cop_tensor_entry *t) {
     return true;
 }
 
-/* Size and place of a tensor against its shape, its dtype and the data; tensors follow each other
- * without gaps. */
-static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], uint64_t *end,
-                            const char *data, uint64_t data_size, const char *what,
-                            cop_error *error) {
+/* Size and place of a tensor against its shape, its dtype and the data. */
+static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], const char *data,
+                            uint64_t data_size, const char *what, cop_error *error) {
     uint64_t size = dtype_size(t->dtype);
     if (!size)
         return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"", what,
@@ -309,24 +315,70 @@ static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], uint
     for (int d = 0; d < t->rank; d++)
         if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size))
             return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
-    if (offsets[0] != *end || offsets[1] < offsets[0] || offsets[1] - offsets[0] != size ||
-        offsets[1] > data_size)
+    if (offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > data_size)
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes from %llu, "
-                        "and the data have %llu",
+                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes, and the "
+                        "data have %llu",
                         what, t->name, (unsigned long long)offsets[0],
                         (unsigned long long)offsets[1], (unsigned long long)size,
-                        (unsigned long long)*end, (unsigned long long)data_size);
+                        (unsigned long long)data_size);
     t->data = data + offsets[0];
     t->size = size;
-    *end = offsets[1];
+    return COP_OK;
+}
+
+static int by_place(const void *a, const void *b) {
+    const cop_tensor_entry *x = *(const cop_tensor_entry *const *)a;
+    const cop_tensor_entry *y = *(const cop_tensor_entry *const *)b;
+    if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
+    return x->size < y->size ? -1 : x->size > y->size;
+}
+
+/* All of the data belongs to tensors, each byte to one: in whatever order the header has them. */
+static cop_err check_cover(const cop_safetensors *f, const char *data, uint64_t data_size,
+                           const char *what, cop_error *error) {
+    const cop_tensor_entry **order = cop_alloc_array(f->count + 1, sizeof *order);
+    const char *end = data;
+    cop_err e = order ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < f->count && !e; i++) order[i] = &f->tensors[i];
+    if (!e) qsort(order, f->count, sizeof *order, by_place);
+    for (size_t i = 0; i < f->count && !e; i++) {
+        if ((const char *)order[i]->data != end)
+            e = cop_fail(error, COP_ERR_CORRUPT,
+                         "%s: tensor %s begins at byte %lld of the data, expected %lld, where the "
+                         "one before it ends",
+                         what, order[i]->name, (long long)((const char *)order[i]->data - data),
+                         (long long)(end - data));
+        end = (const char *)order[i]->data + order[i]->size;
+    }
+    if (!e && end != data + data_size)
+        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %lld",
+                     what, (unsigned long long)data_size, (long long)(end - data));
+    cop_free(order);
+    return e;
+}
+
+static cop_err check_name(const cop_safetensors *f, const cop_str *name, const char *what,
+                          cop_error *error) {
+    const cop_tensor_entry *entry = NULL;
+    if (name->length >= sizeof entry->name)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "%s: the name of a tensor has %zu bytes, at most %zu "
+                        "are possible",
+                        what, name->length, sizeof entry->name - 1);
+    if (f->count == TENSORS_MAX)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "%s has more than %d tensors, the most that is "
+                        "possible",
+                        what, TENSORS_MAX);
+    if (cop_safetensors_find(f, cop_str_text(name)))
+        return cop_fail(error, COP_ERR_CORRUPT, "%s has tensor %s twice", what, cop_str_text(name));
     return COP_OK;
 }
 
 static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64_t data_size,
                            const char *what, cop_error *error) {
     cop_str name = {0};
-    uint64_t end = 0;
     cop_err e = take(j, '{') ? COP_OK : COP_ERR_CORRUPT;
     bool more = !e && !take(j, '}');
     while (!e && more) {
@@ -336,11 +388,11 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
         if (good && strcmp(cop_str_text(&name), "__metadata__") == 0) {
             good = take_metadata(j, f);
         } else if (good) {
-            good = name.length < sizeof t.name && f->count < TENSORS_MAX &&
-                   !cop_safetensors_find(f, cop_str_text(&name)) && take_tensor(j, &t, offsets);
+            e = check_name(f, &name, what, error);
             snprintf(t.name, sizeof t.name, "%s", cop_str_text(&name));
-            if (good) e = check_tensor(&t, offsets, &end, data, data_size, what, error);
-            if (good && !e) good = add_tensor(f, &t);
+            good = !e && take_tensor(j, &t, offsets);
+            if (good) e = check_tensor(&t, offsets, data, data_size, what, error);
+            if (good && !e) good = add_tensor(j, f, &t);
         }
         if (!good && !e) e = COP_ERR_CORRUPT;
         more = !e && take(j, ',');
@@ -349,11 +401,9 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
     skip_blanks(j);
     cop_str_fini(&name);
     if (!e && j->at != j->end) e = COP_ERR_CORRUPT;
+    if (j->no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (e && !(error && error->code == e)) cop_fail(error, e, "%s: the header is damaged", what);
-    if (!e && end != data_size)
-        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %llu",
-                     what, (unsigned long long)data_size, (unsigned long long)end);
-    return e;
+    return e ? e : check_cover(f, data, data_size, what, error);
 }
 
 static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out,
@@ -371,7 +421,7 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
     f->bytes = bytes;
-    json j = {bytes + 8, bytes + 8 + header};
+    json j = {bytes + 8, bytes + 8 + header, false};
     cop_err e = read_header(f, &j, bytes + 8 + header, size - 8 - header, what, &local);
     if (e) {
         if (error) *error = local;

@@ -1,7 +1,9 @@
 """`coppice import`: a model made in PyTorch, in f32, f16 or bf16, is evaluated here as there, and trained on; what does not fit is refused."""
 
+import json
 import os
 import shutil
+import struct
 import subprocess
 
 import numpy as np
@@ -87,6 +89,46 @@ def test_what_does_not_fit_is_refused(digits, network, change, words):
     save_file(state, digits.folder / "torch.safetensors")
     assert words in refuse(digits, "torch.safetensors", "-o", "m.safetensors", "--out", "run")
     assert not (digits.folder / "m.safetensors").exists() and not (digits.folder / "run").exists()
+
+
+def raw(path, header, data):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_any_order_of_the_header(coppice, digits, network):
+    """The header is a JSON object: its order is nobody's promise. Others' files have another one than the data's."""
+    state, at, data, entries = network.state_dict(), 0, b"", {}
+    for name in sorted(state, reverse=True):
+        piece = state[name].numpy().tobytes()
+        entries[name] = {"dtype": "F32", "shape": list(state[name].shape), "data_offsets": [at, at + len(piece)]}
+        at, data = at + len(piece), data + piece
+    for order in (sorted(entries), sorted(entries, reverse=True), ["3.weight", "0.bias", "3.bias", "0.weight"]):
+        raw(digits.folder / "other.safetensors", {name: entries[name] for name in order}, data)
+        coppice("import", digits.folder / "other.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
+        for name, value in state.items():
+            assert torch.equal(load_file(digits.folder / "m.safetensors")[name], value)
+
+
+@pytest.mark.parametrize("header, words", [
+    (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "has tensor a twice"),
+    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+     "begins at byte 0 of the data, expected 4, where the one before it ends"),
+    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "tensor a begins at byte 4 of the data, expected 0"),
+    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, "has 8 bytes of tensors: its header says 4"),
+    ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, "tensor a lies at 0 to 8: its shape needs 12 bytes"),
+    ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}, "tensor a lies at 0 to 12: its shape needs 12 bytes, and the data have 8"),
+    ({"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}, 'tensor a has the unknown dtype "C64"'),
+    ({"a" * 128: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "the name of a tensor has 128 bytes, at most 127 are possible"),
+    ({"a": {"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, "tensor a is too large"),
+    ({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}, "the header is damaged"),
+    ({"a": {"dtype": "F32", "shape": [2]}}, "the header is damaged"),
+    (b'{"a": ' + b"[" * 5000, "the header is damaged"),
+])
+def test_a_header_that_lies_is_refused(digits, header, words):
+    raw(digits.folder / "torch.safetensors", header, bytes(8))
+    assert words in refuse(digits, "torch.safetensors", "-o", "m.safetensors")
+    assert not (digits.folder / "m.safetensors").exists()
 
 
 def test_no_safetensors_and_nothing_to_write(digits, network):
