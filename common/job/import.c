@@ -94,8 +94,8 @@ static cop_err find_extra(const cop_job *job, const cop_safetensors *file, const
     return COP_OK;
 }
 
-static cop_err take_all(const cop_job *job, const cop_safetensors *file, const char *path,
-                        float *flat, cop_error *error) {
+cop_err job_import_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
+                           float *flat, cop_error *error) {
     memset(flat, 0, (size_t)cop_model_floats(job->model) * sizeof *flat);
     for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
         const cop_parameter *p = cop_model_parameter(job->model, i);
@@ -112,7 +112,7 @@ static cop_err take_all(const cop_job *job, const cop_safetensors *file, const c
 cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_error *error) {
     cop_safetensors *file;
     COP_TRY(cop_safetensors_open(path, &file, error));
-    cop_err e = take_all(job, file, path, flat, error);
+    cop_err e = job_import_tensors(job, file, path, flat, error);
     cop_safetensors_close(file);
     return e;
 }

@@ -1,8 +1,15 @@
-/* Drives the fuzz target of job files: pieces of the example jobs, cut, copied and mixed, the same
- * in every run. */
+/* Drives the fuzz targets of job files and model files: pieces of good ones, cut, copied and mixed,
+ * the same in every run. */
 #include "unit/job/fixture.h"
 
+#include "common/base/bytes.h"
+
+#define LLVMFuzzerTestOneInput fuzz_job
 #include "fuzz/fuzz_job.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_model
+#include "fuzz/fuzz_model.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
 
 #define ROUNDS 30000
 
@@ -42,7 +49,7 @@ static void mutate_file(const char *path, uint64_t random) {
         size_t n = size;
         memcpy(work, text, size);
         for (uint64_t changes = 1 + next(&random) % 3; changes-- > 0;) n = mutate(work, n, &random);
-        LLVMFuzzerTestOneInput((const uint8_t *)work, n);
+        fuzz_job((const uint8_t *)work, n);
     }
     cop_free(work), cop_free(text);
 }
@@ -54,7 +61,54 @@ static void test_mutated_examples_never_crash(void **state) {
     mutate_file("examples/mnist-dropout.yaml", 3);
 }
 
+/* The whole file, and its header with a length that fits, so that the header is read. */
+static void drive_model(const char *bytes, size_t size, uint64_t random) {
+    char *work = cop_alloc(size);
+    for (int i = 0; i < ROUNDS / 8; i++) {
+        const size_t header = 8 + (size_t)cop_load_u64(bytes);
+        size_t n = i % 4 ? header : size;
+        memcpy(work, bytes, size);
+        for (uint64_t changes = 1 + next(&random) % 3; changes-- > 0;) n = mutate(work, n, &random);
+        if (i % 4) { /* only the header was changed: the tensors follow */
+            memcpy(work + n, bytes + header, size - header);
+            cop_store_u64(work, n - 8);
+            n += size - header;
+        }
+        fuzz_model((const uint8_t *)work, n);
+    }
+    cop_free(work);
+}
+
+static void test_mutated_model_files_never_crash(void **state) {
+    (void)state;
+    const cop_job *job = fuzz_network();
+    float *flat = first_weights(job), *back = new_floats(job);
+    char *bytes, bare[2048];
+    size_t size;
+    assert_int_equal(cop_job_encode_model(job, flat, 7, &bytes, &size, NULL), COP_OK);
+    fuzz_model((const uint8_t *)bytes, size);
+    drive_model(bytes, size, 1);
+    cop_free(bytes);
+    /* As another program writes it: no metadata, halves. */
+    static const char header[] =
+        "{\"1.weight\":{\"dtype\":\"F16\",\"shape\":[2,1,2,2],\"data_offsets\":[0,16]},"
+        "\"1.bias\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[16,20]},"
+        "\"3.weight\":{\"dtype\":\"BF16\",\"shape\":[10,2],\"data_offsets\":[20,60]},"
+        "\"3.bias\":{\"dtype\":\"BF16\",\"shape\":[10],\"data_offsets\":[60,80]}}";
+    cop_store_u64(bare, sizeof header - 1);
+    memcpy(bare + 8, header, sizeof header - 1);
+    for (int i = 0; i < 80; i++) bare[8 + sizeof header - 1 + i] = (char)(i * 37 & 0x3f);
+    size = 8 + sizeof header - 1 + 80;
+    cop_safetensors *file;
+    assert_int_equal(cop_safetensors_decode(bare, size, "bare", &file, NULL), COP_OK);
+    assert_int_equal(job_import_tensors(job, file, "bare", back, NULL), COP_OK);
+    cop_safetensors_close(file);
+    drive_model(bare, size, 2);
+    cop_free(flat), cop_free(back);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mutated_examples_never_crash)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mutated_examples_never_crash),
+                                       cmocka_unit_test(test_mutated_model_files_never_crash)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
