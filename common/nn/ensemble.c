@@ -15,6 +15,7 @@ struct cop_ensemble {
     double *sums;          /* [classes][columns]: of probabilities or their logarithms */
     double *probabilities; /* [classes][columns] */
     double *work;          /* [classes] */
+    double *entropies;     /* [columns]: sums of the members' own; arithmetic average only */
     uint32_t *votes;       /* [classes][columns] */
 };
 
@@ -32,7 +33,8 @@ cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, c
     e->probabilities = cop_alloc_array(cells, sizeof *e->probabilities);
     e->votes = cop_alloc_array(cells, sizeof *e->votes);
     e->work = cop_alloc_array((size_t)classes, sizeof *e->work);
-    if (!e->sums || !e->probabilities || !e->votes || !e->work) {
+    e->entropies = cop_alloc_array((size_t)max_columns, sizeof *e->entropies);
+    if (!e->sums || !e->probabilities || !e->votes || !e->work || !e->entropies) {
         cop_ensemble_destroy(e);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
@@ -46,6 +48,7 @@ void cop_ensemble_destroy(cop_ensemble *e) {
     cop_free(e->probabilities);
     cop_free(e->votes);
     cop_free(e->work);
+    cop_free(e->entropies);
     cop_free(e);
 }
 
@@ -54,6 +57,7 @@ void cop_ensemble_begin(cop_ensemble *e, int columns, const int32_t *labels, uin
     const size_t cells = (size_t)e->classes * (size_t)columns;
     memset(e->sums, 0, cells * sizeof *e->sums);
     memset(e->votes, 0, cells * sizeof *e->votes);
+    memset(e->entropies, 0, (size_t)columns * sizeof *e->entropies);
     e->columns = columns;
     e->labels = labels;
     e->first = first;
@@ -76,15 +80,28 @@ static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     return best;
 }
 
+/* The column's probabilities of one member, and their entropy. */
+static void add_probabilities(cop_ensemble *e, size_t column) {
+    const size_t n = (size_t)e->columns;
+    double entropy = 0;
+    for (size_t k = 0; k < (size_t)e->classes; k++) {
+        const double p = cop_exp(e->work[k]);
+        e->sums[k * n + column] += p;
+        entropy -= p * e->work[k];
+    }
+    e->entropies[column] += entropy;
+}
+
 void cop_ensemble_add(cop_ensemble *e, const float *logits, int ld) {
     COP_ASSERT(e->columns > 0 && ld >= e->columns);
     const size_t n = (size_t)e->columns;
     for (size_t c = 0; c < n; c++) {
         const int best = log_softmax(e, logits + c, (size_t)ld);
         e->votes[(size_t)best * n + c]++;
-        for (size_t k = 0; k < (size_t)e->classes; k++)
-            e->sums[k * n + c] +=
-                e->average == COP_AVERAGE_GEOMETRIC ? e->work[k] : cop_exp(e->work[k]);
+        if (e->average != COP_AVERAGE_GEOMETRIC)
+            add_probabilities(e, c);
+        else
+            for (size_t k = 0; k < (size_t)e->classes; k++) e->sums[k * n + c] += e->work[k];
     }
     e->members++;
 }
@@ -159,6 +176,33 @@ void cop_ensemble_score(cop_ensemble *e, cop_ensemble_sums *sums) {
     cop_ensemble_probabilities(e);
     for (int c = 0; c < e->columns; c++) score_column(e, (size_t)c, sums);
 }
+
+/* ---- of each sample ---- */
+
+static void judge_column(const cop_ensemble *e, size_t column, cop_ensemble_opinion *out) {
+    const size_t n = (size_t)e->columns;
+    const double own = e->entropies[column] / e->members;
+    uint32_t most = 0;
+    *out = (cop_ensemble_opinion){0};
+    for (size_t k = 0; k < (size_t)e->classes; k++) {
+        const double p = e->probabilities[k * n + column];
+        if (p > e->probabilities[(size_t)out->class * n + column]) out->class = (int)k;
+        if (p > 0) out->entropy -= p * cop_ln(p);
+        if (e->votes[k * n + column] > most) most = e->votes[k * n + column];
+    }
+    /* Jensen's inequality holds but for the last bits. */
+    if (out->entropy < 0) out->entropy = 0;
+    out->information = e->members > 1 && out->entropy > own ? out->entropy - own : 0;
+    out->variation = 1 - (double)most / e->members;
+}
+
+void cop_ensemble_judge(cop_ensemble *e, cop_ensemble_opinion *out) {
+    COP_ASSERT(e->average == COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_probabilities(e);
+    for (int c = 0; c < e->columns; c++) judge_column(e, (size_t)c, &out[c]);
+}
+
+/* ---- sums ---- */
 
 void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from) {
     into->samples += from->samples;

@@ -1,6 +1,6 @@
-/* The joint opinion of thinned networks: averages of their class probabilities, and the figures
- * that judge them. All in f64 by base/real.h, in the order of the members: the same on every
- * machine. */
+/* The joint opinion of thinned networks: averages of their class probabilities, the figures that
+ * judge them, and how sure they are of each sample. All in f64 by base/real.h, in the order of the
+ * members: the same on every machine. */
 #ifndef COP_NN_ENSEMBLE_H
 #define COP_NN_ENSEMBLE_H
 
@@ -55,5 +55,26 @@ void cop_ensemble_add(cop_ensemble *ensemble, const float *logits, int ld);
 const double *cop_ensemble_probabilities(cop_ensemble *ensemble);
 /* Adds the samples' figures for the members so far. */
 void cop_ensemble_score(cop_ensemble *ensemble, cop_ensemble_sums *sums);
+
+/* What K members say of one sample, whatever its label; p_m are their probabilities, p is the
+ * arithmetic mean of these, entropies are in nats with 0 ln 0 = 0.
+ *
+ *   entropy      H[p] = -sum_k p(k) ln p(k): predictive entropy, all uncertainty there is
+ *                (Gal, Uncertainty in Deep Learning, 2016, section 3.3.1)
+ *   information  H[p] - 1/K sum_m H[p_m]: mutual information of class and mask, from 0 to H[p]. It
+ *                is what the members do not agree on (epistemic); the rest, the mean entropy of a
+ *                member, is what each finds open by itself (aleatoric): Houlsby et al. 2011 (BALD);
+ *                Depeweg et al. 2018
+ *   variation    1 - f / K, f members having the most frequent class: variation ratio (Freeman
+ *                1965; Gal 2016, section 3.3.1)
+ *
+ * The members are the dropout samples of Gal and Ghahramani 2016. With one member information and
+ * variation are 0. */
+typedef struct cop_ensemble_opinion {
+    int class; /* of the largest p; the first of equals (D10) */
+    double entropy, information, variation;
+} cop_ensemble_opinion;
+/* Of each sample, out[columns], for the members so far. The average must be arithmetic. */
+void cop_ensemble_judge(cop_ensemble *ensemble, cop_ensemble_opinion *out);
 
 #endif

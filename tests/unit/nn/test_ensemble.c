@@ -107,6 +107,69 @@ static void test_probability_of_zero_has_a_finite_loss(void **state) {
     cop_ensemble_destroy(e);
 }
 
+/* ---- how sure they are ---- */
+
+static double entropy_of(const double *p, int count) {
+    double sum = 0;
+    for (int i = 0; i < count; i++) sum -= p[i] > 0 ? p[i] * log(p[i]) : 0;
+    return sum;
+}
+
+static void expect_opinion(const cop_ensemble_opinion *o, int class, double entropy,
+                           double information, double variation) {
+    assert_int_equal(o->class, class);
+    assert_true(fabs(o->entropy - entropy) < 1e-7);
+    assert_true(fabs(o->information - information) < 1e-7);
+    assert_true(fabs(o->variation - variation) < 1e-15);
+}
+
+/* Three samples, three members: all say the same, unsure (information 0); each is sure of another
+ * (all of the entropy is information); two against one. */
+static void test_opinions_by_hand(void **state) {
+    (void)state;
+    const float sure = 1000, two = (float)log(2), eight = (float)log(8);
+    float z[3][3 * 16] = {{0}};
+    for (int m = 0; m < 3; m++) {
+        z[m][0] = two;                           /* 1/2 1/4 1/4 */
+        z[m][m * 16 + 1] = sure;                 /* 1 for class m */
+        z[m][(m == 1 ? 2 : 1) * 16 + 2] = eight; /* .8 .1 .1: classes 1, 2, 1 */
+    }
+    cop_ensemble *e = open_ensemble(COP_AVERAGE_ARITHMETIC, 3, 3);
+    cop_ensemble_opinion o[3];
+    cop_ensemble_begin(e, 3, NULL, 0);
+    for (int m = 0; m < 3; m++) cop_ensemble_add(e, z[m], 16);
+    cop_ensemble_judge(e, o);
+    const double even[3] = {0.5, 0.25, 0.25}, one[3] = {0.8, 0.1, 0.1},
+                 joint[3] = {0.1, 1.7 / 3, 1.0 / 3};
+    expect_opinion(&o[0], 0, entropy_of(even, 3), 0, 0);
+    assert_true(o[0].information >= 0);
+    expect_opinion(&o[1], 0, log(3), log(3), 2.0 / 3);
+    expect_opinion(&o[2], 1, entropy_of(joint, 3), entropy_of(joint, 3) - entropy_of(one, 3),
+                   1.0 / 3);
+    cop_ensemble_destroy(e);
+}
+
+/* The class is that of the mean, which the most frequent one need not be; one member alone leaves
+ * nothing to disagree on. */
+static void test_class_is_of_the_mean_probability(void **state) {
+    (void)state;
+    const float slightly[2 * 16] = {[0] = 0.1f}, much[2 * 16] = {[16] = 5};
+    cop_ensemble *e = open_ensemble(COP_AVERAGE_ARITHMETIC, 2, 1);
+    cop_ensemble_opinion o;
+    cop_ensemble_begin(e, 1, NULL, 0);
+    cop_ensemble_add(e, slightly, 16);
+    cop_ensemble_judge(e, &o);
+    const double p = 1 / (1 + exp(-(double)0.1f)), one[2] = {p, 1 - p};
+    expect_opinion(&o, 0, entropy_of(one, 2), 0, 0);
+    assert_true(o.information == 0);
+    cop_ensemble_add(e, slightly, 16);
+    cop_ensemble_add(e, much, 16);
+    cop_ensemble_judge(e, &o);
+    assert_int_equal(o.class, 1);
+    assert_true(fabs(o.variation - 1.0 / 3) < 1e-15);
+    cop_ensemble_destroy(e);
+}
+
 /* ---- all masks of a small network ---- */
 
 typedef struct small {
@@ -263,6 +326,8 @@ int main(void) {
         cmocka_unit_test(test_geometric_mean_by_hand),
         cmocka_unit_test(test_sums_add_up),
         cmocka_unit_test(test_probability_of_zero_has_a_finite_loss),
+        cmocka_unit_test(test_opinions_by_hand),
+        cmocka_unit_test(test_class_is_of_the_mean_probability),
         cmocka_unit_test(test_geometric_mean_of_all_masks_is_weight_scaling),
         cmocka_unit_test(test_arithmetic_mean_converges_as_one_over_root_k),
     };

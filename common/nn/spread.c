@@ -1,0 +1,82 @@
+/* Mean and deviation of members' outputs. See spread.h. */
+#include "common/nn/spread.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/real.h"
+
+struct cop_spread {
+    int outputs, max_columns, columns;
+    bool sigmoid;
+    double members;
+    double *means, *squares, *deviations; /* [outputs][columns]; of distances from the mean */
+};
+
+cop_err cop_spread_create(int outputs, bool sigmoid, int max_columns, cop_spread **out,
+                          cop_error *error) {
+    COP_ASSERT(outputs > 0 && max_columns > 0);
+    const size_t cells = (size_t)outputs * (size_t)max_columns;
+    cop_spread *s = cop_alloc(sizeof *s);
+    *out = NULL;
+    if (!s) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    s->outputs = outputs;
+    s->sigmoid = sigmoid;
+    s->max_columns = max_columns;
+    s->means = cop_alloc_array(cells, sizeof *s->means);
+    s->squares = cop_alloc_array(cells, sizeof *s->squares);
+    s->deviations = cop_alloc_array(cells, sizeof *s->deviations);
+    if (!s->means || !s->squares || !s->deviations) {
+        cop_spread_destroy(s);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    *out = s;
+    return COP_OK;
+}
+
+void cop_spread_destroy(cop_spread *s) {
+    if (!s) return;
+    cop_free(s->means);
+    cop_free(s->squares);
+    cop_free(s->deviations);
+    cop_free(s);
+}
+
+static size_t cells_of(const cop_spread *s) {
+    return (size_t)s->outputs * (size_t)s->columns;
+}
+
+void cop_spread_begin(cop_spread *s, int columns) {
+    COP_ASSERT(columns > 0 && columns <= s->max_columns);
+    s->columns = columns;
+    s->members = 0;
+    memset(s->means, 0, cells_of(s) * sizeof *s->means);
+    memset(s->squares, 0, cells_of(s) * sizeof *s->squares);
+}
+
+void cop_spread_add(cop_spread *s, const float *outputs, int ld) {
+    COP_ASSERT(s->columns > 0 && ld >= s->columns);
+    const size_t n = (size_t)s->columns;
+    s->members++;
+    for (size_t k = 0; k < (size_t)s->outputs; k++)
+        for (size_t c = 0; c < n; c++) {
+            const double z = outputs[k * (size_t)ld + c],
+                         value = s->sigmoid ? 1 / (1 + cop_exp(-z)) : z;
+            const double apart = value - s->means[k * n + c];
+            s->means[k * n + c] += apart / s->members;
+            s->squares[k * n + c] += apart * (value - s->means[k * n + c]);
+        }
+}
+
+const double *cop_spread_means(const cop_spread *s) {
+    COP_ASSERT(s->members > 0);
+    return s->means;
+}
+
+const double *cop_spread_deviations(cop_spread *s) {
+    COP_ASSERT(s->members > 0);
+    for (size_t i = 0; i < cells_of(s); i++)
+        s->deviations[i] = s->members > 1 ? sqrt(s->squares[i] / (s->members - 1)) : 0;
+    return s->deviations;
+}
