@@ -88,6 +88,46 @@ cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, 
     return COP_OK;
 }
 
+/* One more block of a stream behind the `size` bytes that are there; *size stays at the end. */
+static cop_err read_more(int fd, const char *what, char **text, size_t *size, size_t *capacity,
+                         cop_error *error) {
+    if (*size + 1 >= *capacity) {
+        *capacity = *capacity ? *capacity * 2 : 1u << 16;
+        char *more = cop_realloc(*text, *capacity);
+        if (!more)
+            return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %zu bytes of %s",
+                            *capacity, what);
+        *text = more;
+    }
+    ssize_t n;
+    while ((n = read(fd, *text + *size, *capacity - 1 - *size)) < 0 && errno == EINTR) continue;
+    if (n < 0) return cop_fail_errno(error, errno, "cannot read %s", what);
+    *size += (size_t)n;
+    return COP_OK;
+}
+
+cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, char **out,
+                             size_t *size, cop_error *error) {
+    char *text = NULL;
+    size_t capacity = 0, at = 0, before;
+    cop_err e;
+    do {
+        before = at;
+        e = read_more(descriptor, what, &text, &at, &capacity, error);
+        if (!e && at > limit)
+            e = cop_fail(error, COP_ERR_LIMIT, "%s has more than the %zu bytes that are read", what,
+                         limit);
+    } while (!e && at > before);
+    if (e) {
+        cop_free(text);
+        return e;
+    }
+    text[at] = '\0';
+    *out = text;
+    *size = at;
+    return COP_OK;
+}
+
 /* ---- writing ---- */
 
 static cop_err write_all(int fd, const char *path, const cop_file_part *part, cop_error *error) {
@@ -169,6 +209,21 @@ cop_err cop_file_rename(const char *from, const char *to, cop_error *error) {
 cop_err cop_file_remove(const char *path, cop_error *error) {
     if (unlink(path) && errno != ENOENT)
         return cop_fail_errno(error, errno, "cannot remove %s", path);
+    return COP_OK;
+}
+
+cop_err cop_file_check_place(const char *path, cop_error *error) {
+    char folder[4096];
+    folder_of(path, folder, sizeof folder);
+    if (cop_folder_exists(path))
+        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it is a folder", path);
+    if (access(folder, W_OK | X_OK)) {
+        const int number = errno;
+        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: %s: %s", path, folder,
+                        strerror(number));
+    }
+    if (!cop_folder_exists(folder))
+        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: %s is not a folder", path, folder);
     return COP_OK;
 }
 

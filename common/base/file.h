@@ -15,6 +15,10 @@
 /* Reads a whole file (at most `limit` bytes, else LIMIT) into *out (cop_free), NUL-terminated;
  * *size without the NUL. */
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error);
+/* Reads an open descriptor (a pipe, standard input) to its end, in the same way; blocks. `what`
+ * names it in errors. */
+cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, char **out,
+                             size_t *size, cop_error *error);
 typedef struct cop_file_part {
     const void *data;
     size_t size;
@@ -27,6 +31,9 @@ typedef struct cop_file_part {
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error);
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error);
+/* Could a file be written at `path`? Asked before long work whose result goes there; INPUT says why
+ * not. Nothing is written. */
+cop_err cop_file_check_place(const char *path, cop_error *error);
 bool cop_file_exists(const char *path);
 bool cop_folder_exists(const char *path);
 /* mkdir -p; fine if it is there. */

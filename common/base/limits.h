@@ -17,7 +17,9 @@
     1024 /* channels, or features of flat samples, of normalize: standard                          \
           */
 #define COP_SAMPLES_MAX          0x7fffffffu
-#define COP_JOB_FILE_MAX         (1u << 20) /* bytes */
+#define COP_INPUT_FILE_MAX       (8ull << 30) /* bytes of a file of samples for predict */
+#define COP_INPUT_STREAM_MAX     (1ull << 30) /* of such samples on standard input */
+#define COP_JOB_FILE_MAX         (1u << 20)   /* bytes */
 #define COP_JOB_YAML_DEPTH_MAX   16
 #define COP_NAME_MAX             128
 #define COP_FRAME_HEADER_SIZE    64

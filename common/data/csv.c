@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/base/str.h"
 #include "common/data/pack.h"
+#include "common/data/samples_formats.h"
 
 #define CSV_MAX ((size_t)8 << 30)
 
@@ -21,6 +22,7 @@ typedef struct csv_file {
     char *body;   /* the lines of data */
     size_t body_line;
     uint32_t columns, rows;
+    bool bare; /* there need not be a label */
 } csv_file;
 
 /* ---- lines and fields ---- */
@@ -87,7 +89,7 @@ static void close_csv(csv_file *f) {
 static cop_err read_first_line(csv_file *f, const char *line, size_t length, bool *header,
                                cop_error *error) {
     f->columns = count_fields(line, length);
-    if (f->columns < 2 || f->columns > COP_UNITS_MAX + 1)
+    if (f->columns < (f->bare ? 1 : 2) || f->columns > COP_UNITS_MAX + 1)
         return cop_fail(error, COP_ERR_INPUT, "%s:%zu: %u fields: expected 2 to %u, one the label",
                         f->path, f->body_line, f->columns, COP_UNITS_MAX + 1);
     f->first = cop_strndup(line, length);
@@ -158,6 +160,15 @@ static cop_err open_csv(const char *path, csv_file *f, cop_error *error) {
 
 /* ---- the label's column ---- */
 
+static bool find_column(const csv_file *f, const char *name, uint32_t *column) {
+    for (uint32_t c = 0; f->names && c < f->columns; c++)
+        if (strcmp(f->names[c], name) == 0) {
+            *column = c;
+            return true;
+        }
+    return false;
+}
+
 static cop_err find_label(const csv_file *f, const char *label, uint32_t *column,
                           cop_error *error) {
     *column = f->columns - 1;
@@ -172,11 +183,7 @@ static cop_err find_label(const csv_file *f, const char *label, uint32_t *column
         *column = (uint32_t)number - 1;
         return COP_OK;
     }
-    for (uint32_t c = 0; c < f->columns; c++)
-        if (strcmp(f->names[c], label) == 0) {
-            *column = c;
-            return COP_OK;
-        }
+    if (find_column(f, label, column)) return COP_OK;
     const char *nearest = cop_nearest_name(label, (const char *const *)f->names, f->columns);
     return cop_fail(error, COP_ERR_INPUT, "%s:%zu: no column is named \"%.60s\"%s%.60s%s", f->path,
                     f->body_line - 1, label, nearest ? ": did you mean \"" : "",
@@ -279,5 +286,103 @@ cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *er
         cop_data_destroy(data);
     else
         *out = data;
+    return e;
+}
+
+/* ---- samples for a trained model ---- */
+
+/* Which column is the label; f->columns: none is. */
+static cop_err match_columns(const csv_file *f, const cop_data_form *form, uint32_t *label,
+                             cop_error *error) {
+    const uint32_t values = (uint32_t)samples_values(form);
+    const size_t line = f->names ? f->body_line - 1 : f->body_line;
+    uint32_t column = f->columns;
+    *label = f->columns;
+    if (f->columns != values && f->columns != values + 1)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s:%zu: %u field%s: the model takes %u, or %u with a label", f->path, line,
+                        f->columns, f->columns == 1 ? "" : "s", values, values + 1);
+    if (f->columns == values) {
+        if (form->label && find_column(f, form->label, &column))
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s:%zu: column \"%.60s\" is the label, beside it are %u columns: the "
+                            "model takes %u",
+                            f->path, line, form->label, values - 1, values);
+        return COP_OK;
+    }
+    uint64_t number;
+    if (form->label && !f->names && !cop_parse_u64(form->label, &number))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s:%zu: no header says which of the %u columns is \"%.60s\", the label: "
+                        "expected one, or the %u columns of the samples alone",
+                        f->path, line, f->columns, form->label, values);
+    return find_label(f, form->label, label, error);
+}
+
+/* A value of a sample as the model stores it. */
+static bool store_value(const char *text, cop_data_type type, void *to) {
+    double value;
+    if (!cop_parse_f64(text, &value)) return false;
+    if (type == COP_DATA_U8) {
+        if (value < 0 || value > 255 || value != floor(value)) return false;
+        *(uint8_t *)to = (uint8_t)value;
+        return true;
+    }
+    const float stored = (float)value + 0.0f; /* no -0 */
+    memcpy(to, &stored, sizeof stored);
+    return isfinite(stored);
+}
+
+/* `to`: the sample's row. */
+static cop_err store_row(const csv_file *f, char *line, size_t length, size_t number,
+                         const cop_data_form *form, uint32_t label, char *to, int32_t *class,
+                         cop_error *error) {
+    char *at = line, *end = line + length, expected[64];
+    const bool bytes = form->type == COP_DATA_U8;
+    for (uint32_t c = 0; c < f->columns; c++) {
+        double value;
+        const char *text = take_field(&at, end);
+        if (c != label) {
+            if (!store_value(text, form->type, to))
+                return fail_value(f, number, c, text,
+                                  bytes ? "a whole number from 0 to 255" : "a number", error);
+            to += bytes ? 1 : sizeof(float);
+            continue;
+        }
+        if (!cop_parse_f64(text, &value) || value < 0 || value >= form->classes ||
+            value != floor(value)) {
+            snprintf(expected, sizeof expected, "a label from 0 to %d", form->classes - 1);
+            return fail_value(f, number, c, text, expected, error);
+        }
+        *class = (int32_t)value;
+    }
+    return COP_OK;
+}
+
+static cop_err store_rows(const csv_file *f, const cop_data_form *form, cop_data_samples *out,
+                          cop_error *error) {
+    char *at = f->body, *line;
+    size_t length, row = 0;
+    uint32_t label;
+    COP_TRY(match_columns(f, form, &label, error));
+    COP_TRY(samples_take(f->path, form, f->rows, label < f->columns, out, error));
+    for (size_t number = f->body_line; next_line(&at, &line, &length); number++) {
+        if (!length) continue;
+        COP_TRY(store_row(f, line, length, number, form, label,
+                          (char *)out->rows + row * out->part.stride,
+                          out->labels ? &out->labels[row] : NULL, error));
+        row++;
+    }
+    COP_ASSERT(row == f->rows);
+    return COP_OK;
+}
+
+cop_err samples_decode_csv(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    csv_file f = {.path = what, .text = bytes, .bare = true};
+    cop_err e = scan(&f, size, error);
+    if (!e) e = store_rows(&f, form, out, error);
+    f.text = NULL; /* the caller's */
+    close_csv(&f);
     return e;
 }

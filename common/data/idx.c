@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/data/pack.h"
+#include "common/data/samples_formats.h"
 
 #define FILE_MAX     ((size_t)8 << 30)
 #define IDX_U8       8
@@ -109,11 +110,10 @@ static cop_err check_size(const char *path, const idx_file *f, cop_error *error)
     return COP_OK;
 }
 
-static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
+/* Of f->bytes, which stay the caller's. */
+static cop_err open_bytes(const char *path, idx_file *f, cop_error *error) {
     unsigned char head[24];
     size_t got = 0;
-    *f = (idx_file){0};
-    COP_TRY(cop_file_read(path, FILE_MAX, &f->bytes, &f->size, error));
     f->gz =
         f->size >= 2 && (unsigned char)f->bytes[0] == 0x1f && (unsigned char)f->bytes[1] == 0x8b;
     cop_err e = COP_OK;
@@ -129,6 +129,13 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     if (!e && got == 0) e = cop_fail(error, COP_ERR_CORRUPT, "%s is empty", path);
     if (!e) e = read_header(path, f, head, got, error);
     if (!e) e = check_size(path, f, error);
+    return e;
+}
+
+static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
+    *f = (idx_file){0};
+    COP_TRY(cop_file_read(path, FILE_MAX, &f->bytes, &f->size, error));
+    cop_err e = open_bytes(path, f, error);
     if (e) cop_free(f->bytes);
     return e;
 }
@@ -283,6 +290,20 @@ cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *er
     const cop_idx_files files = {input->train.images, input->train.labels, input->test.images,
                                  input->test.labels};
     return cop_data_load_idx(&files, input->name, out, error);
+}
+
+/* ---- samples for a trained model ---- */
+
+cop_err samples_decode_idx(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    idx_file f = {.bytes = bytes, .size = size};
+    uint64_t dims[4];
+    COP_TRY(open_bytes(what, &f, error));
+    for (uint32_t d = 0; d < f.rank; d++) dims[d] = f.dims[d];
+    COP_TRY(samples_check_shape(what, form, f.rank, dims, error));
+    COP_TRY(samples_check_type(what, form, COP_DATA_U8, "bytes", error));
+    COP_TRY(samples_take(what, form, dims[0], false, out, error));
+    return read_elements(what, &f, out->rows, error);
 }
 
 /* ---- MNIST ---- */

@@ -8,6 +8,8 @@
 
 #include "common/base/err.h"
 
+#define IMAGE_FILE_MAX ((size_t)256 << 20) /* bytes of one that is read */
+
 typedef struct cop_image {
     int32_t channels, height, width;
     uint8_t *pixels; /* (channels, height, width); cop_free */

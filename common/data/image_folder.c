@@ -11,8 +11,6 @@
 #include "common/data/image.h"
 #include "common/data/pack.h"
 
-#define IMAGE_FILE_MAX ((size_t)256 << 20)
-
 /* The names of one folder of classes. */
 typedef struct classes {
     const char *folder;

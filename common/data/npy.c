@@ -10,6 +10,7 @@
 #include "common/base/limits.h"
 #include "common/data/npy.h"
 #include "common/data/pack.h"
+#include "common/data/samples_formats.h"
 
 #define NPY_MAX ((size_t)64 << 30)
 
@@ -95,8 +96,7 @@ static cop_err open_part(const cop_data_files *files, part *p, cop_error *error)
 
 /* ---- values ---- */
 
-static cop_err copy_samples(const source *s, void *out, cop_error *error) {
-    const npy_array *x = &s->array;
+static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop_error *error) {
     if (x->kind == 'u') {
         memcpy(out, x->data, x->count);
         return COP_OK;
@@ -112,7 +112,7 @@ static cop_err copy_samples(const source *s, void *out, cop_error *error) {
         }
         if (!isfinite(to[i]))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s: element %llu is not a finite number of 32 bits", s->what,
+                            "%s: element %llu is not a finite number of 32 bits", what,
                             (unsigned long long)i);
         to[i] += 0.0f; /* no -0 */
     }
@@ -141,7 +141,7 @@ static cop_err copy_labels(const source *s, int32_t *out, cop_error *error) {
 static cop_err fill(const part *p, const cop_data_part *to, cop_error *error) {
     COP_ASSERT(p->samples.array.count * (to->type == COP_DATA_F32 ? 4 : 1) ==
                (uint64_t)to->count * to->stride);
-    COP_TRY(copy_samples(&p->samples, pack_samples(to), error));
+    COP_TRY(copy_samples(p->samples.what, &p->samples.array, pack_samples(to), error));
     return copy_labels(&p->labels, pack_labels(to), error);
 }
 
@@ -177,5 +177,81 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
         cop_data_destroy(data);
     else
         *out = data;
+    return e;
+}
+
+/* ---- samples for a trained model ---- */
+
+static cop_err check_type(const char *what, const npy_array *x, const cop_data_form *form,
+                          cop_error *error) {
+    char holds[64];
+    const bool bytes = x->kind == 'u' && x->size == 1, floats = x->kind == 'f' && x->size >= 4;
+    snprintf(holds, sizeof holds, "%s (%c%u)",
+             bytes            ? "bytes"
+             : x->kind == 'f' ? "floats"
+             : x->kind == 'b' ? "truth values"
+                              : "whole numbers",
+             x->kind, x->size);
+    /* What is neither does not fit any model. */
+    const cop_data_type other = form->type == COP_DATA_U8 ? COP_DATA_F32 : COP_DATA_U8;
+    return samples_check_type(what, form,
+                              bytes    ? COP_DATA_U8
+                              : floats ? COP_DATA_F32
+                                       : other,
+                              holds, error);
+}
+
+/* `y`: labels beside them, or NULL. */
+static cop_err take_arrays(const char *what, const npy_array *x, const npy_array *y,
+                           const cop_data_form *form, cop_data_samples *out, cop_error *error) {
+    COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
+    COP_TRY(check_type(what, x, form, error));
+    if (y && ((y->kind != 'u' && y->kind != 'i') || y->rank != 1 || y->dims[0] != x->dims[0]))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: its array \"labels\" is not %llu whole numbers, one for each sample",
+                        what, (unsigned long long)x->dims[0]);
+    COP_TRY(samples_take(what, form, x->dims[0], y != NULL, out, error));
+    COP_TRY(copy_samples(what, x, out->rows, error));
+    for (uint64_t i = 0; y && i < y->count; i++) {
+        out->labels[i] = label_at(y, i);
+        if (out->labels[i] < 0 || out->labels[i] >= form->classes)
+            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is not from 0 to %d", what,
+                            (unsigned long long)i, form->classes - 1);
+    }
+    return COP_OK;
+}
+
+cop_err samples_decode_npy(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    npy_array x;
+    COP_TRY(npy_parse(what, bytes, size, &x, error));
+    return take_arrays(what, &x, NULL, form, out, error);
+}
+
+/* The array that holds the samples: `images`, or what savez calls its first argument. */
+static cop_err find_samples(const char *what, const char *bytes, size_t size, char **array,
+                            size_t *array_size, cop_error *error) {
+    cop_err e = npz_member(what, bytes, size, "images", array, array_size, error);
+    if (e == COP_ERR_NOT_FOUND &&
+        npz_member(what, bytes, size, "arr_0", array, array_size, NULL) == COP_OK)
+        return COP_OK;
+    return e;
+}
+
+cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    char *images = NULL, *labels = NULL;
+    size_t images_size = 0, labels_size = 0;
+    npy_array x, y;
+    cop_err e = find_samples(what, bytes, size, &images, &images_size, error);
+    if (!e) e = npy_parse(what, images, images_size, &x, error);
+    if (!e) {
+        e = npz_member(what, bytes, size, "labels", &labels, &labels_size, error);
+        if (e == COP_ERR_NOT_FOUND) e = COP_OK;
+    }
+    if (!e && labels) e = npy_parse(what, labels, labels_size, &y, error);
+    if (!e) e = take_arrays(what, &x, labels ? &y : NULL, form, out, error);
+    cop_free(images);
+    cop_free(labels);
     return e;
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/alloc.h"
@@ -52,6 +53,71 @@ static void test_files_are_whole_or_absent(void **state) {
     assert_int_equal(count, 1); /* no temporary is left */
     cop_free(names);
     cop_free(path);
+}
+
+/* `size` bytes through a pipe. */
+static cop_err read_pipe(size_t size, size_t limit, char **out, size_t *got, cop_error *error) {
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(ends[0]);
+        for (size_t i = 0; i < size; i++) {
+            const char byte = (char)('a' + i % 23);
+            if (write(ends[1], &byte, 1) != 1) break;
+        }
+        _exit(0);
+    }
+    close(ends[1]);
+    const cop_err e = cop_file_read_stream(ends[0], "a pipe", limit, out, got, error);
+    close(ends[0]);
+    waitpid(child, NULL, 0);
+    return e;
+}
+
+static void test_streams_are_read_to_their_end_or_their_limit(void **state) {
+    (void)state;
+    static const size_t sizes[] = {0, 1, 65535, 65536, 200001};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *text = NULL;
+        size_t size = 7;
+        cop_error e = {0};
+        assert_int_equal(read_pipe(sizes[i], sizes[i], &text, &size, &e), COP_OK);
+        assert_int_equal(size, sizes[i]);
+        for (size_t k = 0; k < size; k++) assert_int_equal(text[k], 'a' + k % 23);
+        assert_int_equal(text[size], 0);
+        cop_free(text);
+        if (!sizes[i]) continue;
+        text = NULL;
+        assert_int_equal(read_pipe(sizes[i], sizes[i] - 1, &text, &size, &e), COP_ERR_LIMIT);
+        assert_non_null(strstr(e.text, "a pipe has more than the "));
+        assert_null(text);
+    }
+    char *text;
+    size_t size;
+    cop_error e = {0};
+    assert_int_not_equal(cop_file_read_stream(-1, "nothing", 1, &text, &size, &e), COP_OK);
+    assert_non_null(strstr(e.text, "cannot read nothing: "));
+}
+
+static void test_places_are_checked_before_work(void **state) {
+    (void)state;
+    char *file = cop_path_join(folder, "a-file"), *below = cop_path_join(folder, "a-file/x"),
+         *nowhere = cop_path_join(folder, "nowhere/x"), *fresh = cop_path_join(folder, "fresh");
+    cop_error e = {0};
+    assert_int_equal(cop_file_write_text(file, "x", NULL), COP_OK);
+    assert_int_equal(cop_file_check_place(file, &e), COP_OK);
+    assert_int_equal(cop_file_check_place(fresh, &e), COP_OK);
+    assert_false(cop_file_exists(fresh));
+    assert_int_equal(cop_file_check_place(below, &e), COP_ERR_INPUT);
+    assert_non_null(strstr(e.text, "a-file"));
+    assert_int_equal(cop_file_check_place(nowhere, &e), COP_ERR_INPUT);
+    assert_non_null(strstr(e.text, "nowhere: No such file or directory"));
+    assert_int_equal(cop_file_check_place(folder, &e), COP_ERR_INPUT);
+    assert_non_null(strstr(e.text, "it is a folder"));
+    assert_int_equal(cop_file_remove(file, NULL), COP_OK);
+    cop_free(file), cop_free(below), cop_free(nowhere), cop_free(fresh);
 }
 
 static void test_folders(void **state) {
@@ -278,6 +344,9 @@ static void test_out_of_memory_is_an_error_at_every_allocation(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
+        cmocka_unit_test(test_streams_are_read_to_their_end_or_their_limit),
+        cmocka_unit_test_setup_teardown(test_places_are_checked_before_work, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_folders, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_writing_replaces_a_file, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_large_files_come_back_as_written, make_folder,

@@ -21,6 +21,9 @@
 #define LLVMFuzzerTestOneInput fuzz_idx
 #include "fuzz/fuzz_idx.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_samples
+#include "fuzz/fuzz_samples.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
 
 #define ROUNDS 3000
 
@@ -77,6 +80,7 @@ static void test_mutated_csv_files_never_crash(void **state) {
     (void)state;
     static const char text[] = "\"a\",\"b \"\"c\"\"\",label\r\n1,2.5e3,0\r\n-3,.25,1\n\n 7 ,8,2\n";
     drive(fuzz_csv, text, sizeof text - 1, "\",\n\r0123456789.e+- ax");
+    drive(fuzz_samples, text, sizeof text - 1, "\",\n\r0123456789.e+- ax");
 }
 
 static const char samples_npy[] = "\x93NUMPY\1\0\x37\0{'descr':'|u1','fortran_order':False,"
@@ -92,6 +96,7 @@ static void test_mutated_npy_files_never_crash(void **state) {
                   .labels = file_put("y.npy", labels_npy, sizeof labels_npy - 1)}};
     cop_data_destroy(data_load("npy", &input));
     drive(fuzz_npy, samples_npy, sizeof samples_npy - 1, "0123456789(),'<>|=fiub ");
+    drive(fuzz_samples, samples_npy, sizeof samples_npy - 1, "0123456789(),'<>|=fiub ");
 }
 
 /* Two stored members, as numpy.savez writes them. */
@@ -125,6 +130,7 @@ static void test_mutated_npz_files_never_crash(void **state) {
                                   .train.path = file_put("a.npz", zip, at + central + 22)};
     cop_data_destroy(data_load("npy", &input));
     drive(fuzz_npy, zip, at + central + 22, "PK\1\2\3\4\5\6\10\n");
+    drive(fuzz_samples, zip, at + central + 22, "PK\1\2\3\4\5\6\10\n");
 }
 
 static void test_mutated_pictures_never_crash(void **state) {
@@ -137,6 +143,7 @@ static void test_mutated_pictures_never_crash(void **state) {
     png_alloc_size_t size = sizeof png;
     assert_true(png_image_write_to_memory(&image, png, &size, 0, pixels, 0, NULL));
     drive(fuzz_image, png, size, "IHDRIDATPLTEtRNS\1\2\3\4\10\20");
+    drive(fuzz_samples, png, size, "IHDRIDATPLTEtRNS\1\2\3\4\10\20");
 
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr errors;
@@ -154,6 +161,7 @@ static void test_mutated_pictures_never_crash(void **state) {
     jpeg_finish_compress(&c);
     jpeg_destroy_compress(&c);
     drive(fuzz_image, jpeg, jpeg_size, "\xff\xd8\xd9\xda\xc0\xc2\xc4\xdb\1\2\3\4");
+    drive(fuzz_samples, jpeg, jpeg_size, "\xff\xd8\xd9\xda\xc0\xc2\xc4\xdb\1\2\3\4");
     free(jpeg); /* the library's */
 }
 
@@ -163,6 +171,7 @@ static void test_mutated_idx_files_never_crash(void **state) {
     uint8_t packed[128];
     z_stream z = {0};
     drive(fuzz_idx, plain, sizeof plain, "\1\2\3\4\5\10\40\377");
+    drive(fuzz_samples, plain, sizeof plain, "\1\2\3\4\5\10\40\377");
     assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
     z.next_in = (uint8_t *)(uintptr_t)plain;
     z.avail_in = sizeof plain;
@@ -170,6 +179,7 @@ static void test_mutated_idx_files_never_crash(void **state) {
     z.avail_out = sizeof packed;
     assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
     drive(fuzz_idx, packed, z.total_out, "\1\2\3\4\5\10\40\377");
+    drive(fuzz_samples, packed, z.total_out, "\1\2\3\4\5\10\40\377");
     deflateEnd(&z);
 }
 

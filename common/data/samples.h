@@ -1,0 +1,41 @@
+/* Samples by themselves, for a trained model to judge: from one file (or a folder of pictures) and
+ * of the shape and type that the model was trained on, or an error that says what was found and
+ * what the model takes. What a file holds is told by its content, never by its name. */
+#ifndef COP_DATA_SAMPLES_H
+#define COP_DATA_SAMPLES_H
+
+#include "common/data/data.h"
+
+/* What the model takes. */
+typedef struct cop_data_form {
+    cop_data_type type;
+    int32_t rank, dims[3]; /* of a sample, as in cop_data_part */
+    int32_t classes;       /* labels beside the samples lie below */
+    const char *label;     /* CSV: the label's column in the job, or NULL: the last */
+} cop_data_form;
+
+typedef struct cop_data_samples {
+    cop_data_part part; /* at least one sample; labels NULL: there are none beside them */
+    char **names;       /* of the files of a folder; else NULL */
+    void *rows;         /* what the part points into */
+    int32_t *labels;
+} cop_data_samples;
+
+/* PNG and JPEG: one picture. A folder: all of its pictures in byte order, names with a dot in front
+ * passed over. NPY: (n, ...). NPZ: its array `images` (or `arr_0`), with labels if it has `labels`.
+ * IDX, plain or gzipped. CSV: of as many columns as a sample has values, or one more, the label; of
+ * a model for bytes the values are whole numbers up to 255.
+ *
+ * Errors (INPUT, CORRUPT, NOT_FOUND, LIMIT) name file, line, what was found and what is taken.
+ * `progress` counts the pictures of a folder; may be NULL. Free with cop_data_samples_fini, also
+ * after an error. */
+cop_err cop_data_samples_read(const char *path, const cop_data_form *form,
+                              cop_data_progress progress, void *context, cop_data_samples *out,
+                              cop_error *error);
+/* The same from memory: `what` names it in errors; bytes[size] must be 0, and a CSV is taken apart
+ * in place. */
+cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
+                                const cop_data_form *form, cop_data_samples *out, cop_error *error);
+void cop_data_samples_fini(cop_data_samples *samples);
+
+#endif

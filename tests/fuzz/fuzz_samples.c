@@ -1,0 +1,42 @@
+/* Fuzz target: any bytes as samples for a trained model, of every format that is told by its
+ * content. Build with clang -fsanitize=fuzzer,address,undefined, or let tests/unit/data/test_fuzz.c
+ * drive it. */
+#include <stdint.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/data/samples.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* A refusal has a sentence; what was taken is of the form. */
+static void judge_form(const cop_data_form *form, const uint8_t *data, size_t size) {
+    char *bytes = cop_alloc(size + 1);
+    cop_data_samples s;
+    cop_error error = {0};
+    if (!bytes) __builtin_trap();
+    memcpy(bytes, data, size);
+    if (cop_data_samples_decode("input", bytes, size, form, &s, &error)) {
+        if (!error.code || !error.text[0]) __builtin_trap();
+    } else {
+        uint64_t sum = 0;
+        const uint8_t *row = s.part.samples;
+        if (!s.part.count || s.part.type != form->type) __builtin_trap();
+        for (size_t i = 0; i < s.part.count * s.part.stride; i++) sum += row[i];
+        for (uint32_t i = 0; s.part.labels && i < s.part.count; i++)
+            if (s.part.labels[i] < 0 || s.part.labels[i] >= form->classes) __builtin_trap();
+        if (sum == UINT64_MAX) __builtin_trap();
+    }
+    cop_data_samples_fini(&s);
+    cop_free(bytes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const cop_data_form forms[] = {
+        {.type = COP_DATA_F32, .rank = 1, .dims = {2}, .classes = 3, .label = "label"},
+        {.type = COP_DATA_U8, .rank = 1, .dims = {2}, .classes = 3},
+        {.type = COP_DATA_U8, .rank = 3, .dims = {3, 12, 12}, .classes = 3},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) judge_form(&forms[i], data, size);
+    return 0;
+}
