@@ -46,6 +46,15 @@ static const cli_command table[] = {
      "coppice eval runs/mnist-dropout --data ~/mnist --ensemble 50 --average geometric\n"
      "coppice eval --members-from 3 4 5           # separately trained networks",
      cli_eval},
+    {"predict", "JOB|MODEL", "What trained weights say of samples, and how sure they are", 1, 1,
+     "input ensemble limit top-uncertain output workers " REMOTE,
+     "coppice predict runs/mnist-dropout --input digit.png\n"
+     "coppice predict runs/mnist-dropout --input photographs/ --ensemble 50\n"
+     "coppice predict 3 --input new.csv --ensemble 50 --json > predictions.jsonl\n"
+     "coppice predict runs/mnist-dropout --input t10k-images-idx3-ubyte.gz --ensemble 50 "
+     "--top-uncertain 24 -o sheet.png\n"
+     "python3 make-samples.py | coppice predict runs/mnist-dropout --input -",
+     cli_predict},
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},
     {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,

@@ -23,11 +23,11 @@
 /* Every option of every command; a command's row says which it takes. */
 typedef struct cli_options {
     const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
-        *ensemble, *average;
+        *ensemble, *average, *input;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     double timeout; /* seconds; default 10 */
-    int64_t workers, priority, threads, rows, columns, layer, step, shard;
+    int64_t workers, priority, threads, rows, columns, layer, step, shard, limit, top_uncertain;
     bool json, quiet, help, no_wait, dry_run, follow, profile, force;
     bool has_timeout, has_priority, has_layer, has_step;
     const char *positional[CLI_POSITIONAL_MAX];
@@ -157,6 +157,7 @@ cop_err cli_logs(const cli_options *, cop_error *);
 cop_err cli_workers(const cli_options *, cop_error *);
 cop_err cli_drain(const cli_options *, cop_error *);
 cop_err cli_eval(const cli_options *, cop_error *);
+cop_err cli_predict(const cli_options *, cop_error *);
 cop_err cli_digest(const cli_options *, cop_error *);
 cop_err cli_inspect(const cli_options *, cop_error *);
 cop_err cli_export(const cli_options *, cop_error *);

@@ -55,6 +55,12 @@ static const option_row rows[] = {
      TEXT, AT(average), 0, 0},
     {"members-from", "JOB|MODEL...", "average these separately trained models (and JOB|MODEL)", 0,
      LIST, 0, 0, 0},
+    {"input", "FILE|FOLDER|-",
+     "samples: PNG or JPEG (or a folder of them), NPY, NPZ, IDX or CSV; -: standard input", 0, TEXT,
+     AT(input), 0, 0},
+    {"limit", "N", "rows of the table (default 20; 0: all)", 0, INTEGER, AT(limit), 0, INT64_MAX},
+    {"top-uncertain", "N", "draw the N samples of which the model is least sure, with -o FILE.png",
+     0, INTEGER, AT(top_uncertain), 1, 1000},
     {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
     {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
      COP_SHARDS_MAX},
@@ -172,7 +178,8 @@ static cop_err parse_one(const cli_command *command, int argc, char **argv, int 
 
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
                           cop_error *error) {
-    *out = (cli_options){.timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .rows = 10, .columns = 16};
+    *out = (cli_options){
+        .timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .rows = 10, .columns = 16, .limit = 20};
     bool only_positional = false;
     for (int i = 2; i < argc; i++) {
         if (!only_positional && strcmp(argv[i], "--") == 0) {

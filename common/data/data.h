@@ -140,5 +140,20 @@ cop_err cop_data_get(const char *source, const char *folder, cop_data_progress p
  * Only for image shapes with 1 or 3 channels. */
 cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
                                cop_error *error);
+/* The same of all samples of a part, with lines of text under each and a heading; for print: black
+ * on white and grey, letters sharp at twice the size. */
+typedef struct cop_data_caption {
+    char text[48];
+    double bar; /* from 0 to 1: its share of the line is shaded; below: it is not */
+    bool strong;
+} cop_data_caption;
+typedef struct cop_data_sheet {
+    const cop_data_part *part;
+    int columns, lines;
+    const cop_data_caption *captions; /* [part->count][lines] */
+    const char *const *heading;       /* NULL-terminated lines */
+} cop_data_sheet;
+/* INPUT: no pictures; LIMIT: the sheet would be too large. */
+cop_err cop_data_draw_sheet(const cop_data_sheet *sheet, const char *path, cop_error *error);
 
 #endif

@@ -66,14 +66,19 @@ static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *er
     return e;
 }
 
-cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
-                               cop_error *error) {
+static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
                         "these samples are no pictures: expected 1 or 3 channels of bytes");
     if (part->dims[1] > 512 || part->dims[2] > 512)
         return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet",
                         part->dims[2], part->dims[1]);
+    return COP_OK;
+}
+
+cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
+                               cop_error *error) {
+    COP_TRY(check_pictures(part, error));
     int scale = part->dims[2] < 40 ? 2 : 1, cell_w = part->dims[2] * scale + CELL_GAP,
         cell_h = part->dims[1] * scale + CELL_GAP + LABEL_ROOM;
     cairo_surface_t *sheet = cairo_image_surface_create(
@@ -90,5 +95,96 @@ cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns,
     cairo_destroy(to);
     cop_err e = write_png(sheet, path, error);
     cairo_surface_destroy(sheet);
+    return e;
+}
+
+/* ---- sheets with captions ---- */
+
+enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, PICTURE_LEAST = 128, SIDE_MAX = 16384 };
+enum { SHARPNESS = 2 }; /* pixels of the file for one of the layout */
+
+typedef struct layout {
+    int zoom, cell_width, cell_height, top, width, height;
+} layout;
+
+static cop_err lay_out_sheet(const cop_data_sheet *s, layout *out, cop_error *error) {
+    const int w = s->part->dims[2], h = s->part->dims[1];
+    const int64_t rows = (s->part->count + (int64_t)s->columns - 1) / s->columns;
+    int headings = 0;
+    while (s->heading[headings]) headings++;
+    out->zoom = w < PICTURE_LEAST ? (PICTURE_LEAST + w - 1) / w : 1;
+    const int picture = w * out->zoom;
+    out->cell_width = (picture > CAPTION_WIDTH ? picture : CAPTION_WIDTH) + MARGIN;
+    out->cell_height = h * out->zoom + s->lines * LINE_ROOM + MARGIN + 6;
+    out->top = MARGIN + headings * LINE_ROOM;
+    const int64_t width = MARGIN + (int64_t)s->columns * out->cell_width,
+                  height = out->top + rows * out->cell_height;
+    if (width * SHARPNESS > SIDE_MAX || height * SHARPNESS > SIDE_MAX)
+        return cop_fail(
+            error, COP_ERR_LIMIT,
+            "a sheet of %u pictures of %d x %d in %d columns has %lld x %lld pixels: at "
+            "most %d x %d are drawn",
+            s->part->count, w, h, s->columns, (long long)width * SHARPNESS,
+            (long long)height * SHARPNESS, SIDE_MAX, SIDE_MAX);
+    out->width = (int)width;
+    out->height = (int)height;
+    return COP_OK;
+}
+
+static void paint_text(cairo_t *to, const char *text, bool strong, double x, double y) {
+    cairo_set_source_rgb(to, 0, 0, 0);
+    cairo_select_font_face(to, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                           strong ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_move_to(to, x, y + LINE_ROOM - 4);
+    cairo_show_text(to, text);
+}
+
+static void paint_line(cairo_t *to, const cop_data_caption *c, double x, double y, double width) {
+    if (c->bar >= 0) {
+        cairo_set_source_rgb(to, 0.8, 0.8, 0.8);
+        cairo_rectangle(to, x, y + 2, width * (c->bar > 1 ? 1 : c->bar), LINE_ROOM - 3);
+        cairo_fill(to);
+    }
+    paint_text(to, c->text, c->strong, x + 2, y);
+}
+
+static void paint_cell(cairo_t *to, const cop_data_sheet *s, const layout *l, uint32_t index) {
+    const cop_data_part *part = s->part;
+    const double x = MARGIN + (double)(index % (uint32_t)s->columns) * l->cell_width,
+                 y = l->top + (double)(index / (uint32_t)s->columns) * l->cell_height;
+    const double width = l->cell_width - MARGIN, below = y + part->dims[1] * l->zoom + 3;
+    paint_sample(to, part, index, l->zoom, x, y);
+    cairo_set_source_rgb(to, 0.6, 0.6, 0.6);
+    cairo_set_line_width(to, 0.5);
+    cairo_rectangle(to, x - 0.25, y - 0.25, part->dims[2] * l->zoom + 0.5,
+                    part->dims[1] * l->zoom + 0.5);
+    cairo_stroke(to);
+    cairo_save(to); /* what is too long is cut off */
+    cairo_rectangle(to, x, below, width, s->lines * LINE_ROOM);
+    cairo_clip(to);
+    for (int i = 0; i < s->lines; i++)
+        paint_line(to, &s->captions[(size_t)index * (size_t)s->lines + (size_t)i], x,
+                   below + i * LINE_ROOM, width);
+    cairo_restore(to);
+}
+
+cop_err cop_data_draw_sheet(const cop_data_sheet *s, const char *path, cop_error *error) {
+    layout l = {0};
+    COP_TRY(check_pictures(s->part, error));
+    COP_TRY(lay_out_sheet(s, &l, error));
+    cairo_surface_t *surface =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, l.width * SHARPNESS, l.height * SHARPNESS);
+    cairo_t *to = cairo_create(surface);
+    cairo_scale(to, SHARPNESS, SHARPNESS);
+    cairo_set_source_rgb(to, 1, 1, 1);
+    cairo_paint(to);
+    cairo_set_font_size(to, 11.5);
+    for (int i = 0; s->heading[i]; i++) {
+        paint_text(to, s->heading[i], i == 0, MARGIN, MARGIN / 2.0 + i * LINE_ROOM);
+    }
+    for (uint32_t i = 0; i < s->part->count; i++) paint_cell(to, s, &l, i);
+    cairo_destroy(to);
+    cop_err e = write_png(surface, path, error);
+    cairo_surface_destroy(surface);
     return e;
 }

@@ -251,6 +251,13 @@ bool cop_model_has_classes(const cop_model *model) {
     return !model->target_input;
 }
 
+bool cop_model_draws(const cop_model *model) {
+    bool draws = false;
+    for (int i = 0; i < model->layer_count; i++)
+        draws = draws || model->layers[i].ops->drops || model->layers[i].ops->factors;
+    return draws;
+}
+
 const cop_layer *cop_model_layer(const cop_model *model, int index) {
     COP_ASSERT(index >= 0 && index < model->layer_count);
     return &model->layers[index];

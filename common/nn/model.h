@@ -45,6 +45,8 @@ cop_loss_kind cop_model_loss(const cop_model *model);
 double cop_model_smoothing(const cop_model *model);
 /* Are outputs compared with labels? If not, with the input: then no error of classes exists. */
 bool cop_model_has_classes(const cop_model *model);
+/* Is there a layer that draws at random? If not, all members of an ensemble are one network. */
+bool cop_model_draws(const cop_model *model);
 double cop_model_flop(const cop_model *model); /* of one sample's forward pass */
 /* Initial weights of the job's seed into flat (cop_model_floats). */
 void cop_model_init(const cop_model *model, uint64_t seed, float *flat);

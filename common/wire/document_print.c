@@ -17,10 +17,14 @@ static void print_real(double value, cop_str *out) {
         cop_str_printf(out, "%.0f", value);
         return;
     }
-    for (int digits = 1; digits <= 17 && isfinite(value); digits++) {
+    /* Most reals need 16 or 17 digits: fewer are tried only where 15 do. */
+    snprintf(text, sizeof text, "%.15g", value);
+    const int least = strtod(text, NULL) == value ? 1 : 16;
+    for (int digits = least; digits <= 17 && isfinite(value); digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
     }
+    if (!isfinite(value)) snprintf(text, sizeof text, "null");
     const char *e = strchr(text, 'e');
     if (e && !strchr(text, '.'))
         cop_str_printf(out, "%.*s.0%s", (int)(e - text), text, e);

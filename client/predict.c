@@ -1,0 +1,294 @@
+/* Predictions: threads take slices of the samples; a slice's members come in their order. Of many
+ * outputs not all samples are kept at once: they are handed over block by block. See predict.h. */
+#include "client/predict.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <uv.h>
+
+#include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/nn/ensemble.h"
+#include "common/nn/spread.h"
+
+#define COLUMNS     125        /* samples that run through the network at once */
+#define SLICE_CELLS (4u << 20) /* outputs of a slice */
+#define BLOCK_CELLS (16u << 20)
+#define THREADS_MAX 256
+
+typedef struct run {
+    const cli_predictions *on;
+    const cli_predict_how *how;
+    const cop_kernels *kernels;
+    const cop_model *model;
+    size_t outputs;
+    uint32_t slice;                      /* samples of one */
+    uint32_t block, block_first;         /* samples of one; the first of the present one */
+    uint32_t block_slices, total_slices; /* of the present block; of all */
+    double *values, *deviations;         /* [block][outputs]; NULL: not wanted */
+    atomic_uint next;
+    atomic_uint not_finite; /* the lowest such sample; UINT32_MAX: none */
+    atomic_ullong done;
+    uv_mutex_t progress_mutex;
+    cli_progress progress;
+} run;
+
+/* One thread's state. */
+typedef struct worker {
+    run *run;
+    cop_pass *pass;
+    cop_ensemble *ensemble; /* of class probabilities */
+    cop_spread *spread;     /* or of outputs */
+    cop_ensemble_opinion *opinions;
+    float *logits; /* [outputs][slice] */
+} worker;
+
+bool cli_predicts_classes(const cop_model *model) {
+    return cop_model_has_classes(model) && cop_model_loss(model) == COP_LOSS_CROSS_ENTROPY;
+}
+
+double cli_uncertainty(const cli_predictions *p, uint32_t sample) {
+    return p->classes ? p->of[sample].entropy : p->of[sample].spread;
+}
+
+/* ---- one slice ---- */
+
+static void show(run *r) {
+    const uint64_t members = r->on->members ? r->on->members : 1;
+    const uint64_t done = atomic_fetch_add(&r->done, 1) + 1;
+    uv_mutex_lock(&r->progress_mutex);
+    cli_progress_show(&r->progress, (double)done / ((double)members * r->total_slices), "predict");
+    uv_mutex_unlock(&r->progress_mutex);
+}
+
+static void note_not_finite(run *r, uint32_t sample) {
+    unsigned lowest = atomic_load(&r->not_finite);
+    while (sample < lowest && !atomic_compare_exchange_weak(&r->not_finite, &lowest, sample))
+        continue;
+}
+
+/* The outputs of samples [first + at, first + at + n) beside those before. */
+static void keep_outputs(worker *w, uint32_t first, uint32_t at, uint32_t n, const float *z,
+                         int ld) {
+    run *r = w->run;
+    for (size_t k = 0; k < r->outputs; k++) {
+        const float *from = z + k * (size_t)ld;
+        memcpy(w->logits + k * r->slice + at, from, n * sizeof *from);
+        for (uint32_t c = 0; c < n; c++)
+            if (!isfinite(from[c])) note_not_finite(r, first + at + c);
+    }
+}
+
+/* One member, or the whole network, over the slice's samples. */
+static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t member) {
+    const run *r = w->run;
+    const cop_job *job = r->on->model->job;
+    const cop_data_part *part = &r->on->samples->part;
+    const float *flat = r->on->model->flat;
+    if (r->on->members) cop_pass_member_begin(w->pass, flat, job->seed, member);
+    for (uint32_t at = 0; at < count; at += COLUMNS) {
+        const uint32_t n = count - at < COLUMNS ? count - at : COLUMNS;
+        const cop_samples samples = {.dtype = job->sample_type,
+                                     .count = (int)n,
+                                     .features = (int)job->features,
+                                     .stride = part->stride,
+                                     .rows = (const char *)part->samples +
+                                             (size_t)(first + at) * part->stride};
+        const cop_eval_place place = {.seed = job->seed, .first_sample = first + at};
+        int ld;
+        const float *z = r->on->members ? cop_pass_member_logits(w->pass, first + at, &samples, &ld)
+                                        : cop_pass_logits(w->pass, flat, &place, &samples, &ld);
+        keep_outputs(w, first, at, n, z, ld);
+    }
+}
+
+/* Into the places for the most probable classes; of equal ones the lower comes first. */
+static void offer(cli_prediction *p, int32_t index, double value) {
+    int at = p->shown_count;
+    while (at > 0 && value > p->shown[at - 1].value) at--;
+    if (at == CLI_SHOWN) return;
+    if (p->shown_count < CLI_SHOWN) p->shown_count++;
+    memmove(&p->shown[at + 1], &p->shown[at], (size_t)(p->shown_count - 1 - at) * sizeof *p->shown);
+    p->shown[at].index = index;
+    p->shown[at].value = value;
+    p->shown[at].deviation = 0;
+}
+
+static void judge_classes(worker *w, uint32_t first, uint32_t count) {
+    const run *r = w->run;
+    cop_ensemble_judge(w->ensemble, w->opinions);
+    const double *p = cop_ensemble_probabilities(w->ensemble);
+    for (uint32_t c = 0; c < count; c++) {
+        const cop_ensemble_opinion *o = &w->opinions[c];
+        cli_prediction *to = &r->on->of[first + c];
+        double *row = r->values ? r->values + (first - r->block_first + c) * r->outputs : NULL;
+        *to = (cli_prediction){.class = o->class,
+                               .entropy = o->entropy,
+                               .information = o->information,
+                               .variation = o->variation};
+        for (size_t k = 0; k < r->outputs; k++) {
+            offer(to, (int32_t)k, p[k * count + c]);
+            if (row) row[k] = p[k * count + c];
+        }
+    }
+}
+
+static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
+    const run *r = w->run;
+    const double *means = cop_spread_means(w->spread);
+    const double *deviations = cop_spread_deviations(w->spread);
+    const bool classes = cop_model_has_classes(r->model);
+    for (uint32_t c = 0; c < count; c++) {
+        cli_prediction *to = &r->on->of[first + c];
+        const size_t row = (first - r->block_first + c) * r->outputs;
+        size_t best = 0;
+        double squares = 0;
+        *to = (cli_prediction){0};
+        for (size_t k = 0; k < r->outputs; k++) {
+            const double mean = means[k * count + c], deviation = deviations[k * count + c];
+            if (mean > means[best * count + c]) best = k;
+            squares += deviation * deviation;
+            if (r->values) r->values[row + k] = mean;
+            if (r->values) r->deviations[row + k] = deviation;
+            if (to->shown_count == CLI_SHOWN) continue;
+            to->shown[to->shown_count].index = (int32_t)k;
+            to->shown[to->shown_count].value = mean;
+            to->shown[to->shown_count++].deviation = deviation;
+        }
+        to->class = classes ? (int32_t)best : -1;
+        to->spread = sqrt(squares / (double)r->outputs);
+    }
+}
+
+/* `number`: of the slice in the block. */
+static void run_slice(worker *w, uint32_t number) {
+    run *r = w->run;
+    const uint32_t first = r->block_first + number * r->slice;
+    const uint32_t left = r->on->samples->part.count - first,
+                   count = left < r->slice ? left : r->slice;
+    const uint32_t members = r->on->members ? r->on->members : 1;
+    if (w->ensemble)
+        cop_ensemble_begin(w->ensemble, (int)count, NULL, first);
+    else
+        cop_spread_begin(w->spread, (int)count);
+    for (uint32_t m = 0; m < members; m++) {
+        if (atomic_load(&r->not_finite) < first) return; /* nobody will see this slice */
+        run_network(w, first, count, m);
+        if (w->ensemble)
+            cop_ensemble_add(w->ensemble, w->logits, (int)r->slice);
+        else
+            cop_spread_add(w->spread, w->logits, (int)r->slice);
+        show(r);
+    }
+    if (w->ensemble)
+        judge_classes(w, first, count);
+    else
+        judge_outputs(w, first, count);
+}
+
+/* ---- threads ---- */
+
+static void run_thread(void *argument) {
+    worker *w = argument;
+    run *r = w->run;
+    cop_compute_thread_init();
+    for (uint32_t slice; (slice = atomic_fetch_add(&r->next, 1)) < r->block_slices;)
+        run_slice(w, slice);
+}
+
+static void close_worker(worker *w) {
+    if (w->pass) cop_pass_destroy(w->pass);
+    cop_ensemble_destroy(w->ensemble);
+    cop_spread_destroy(w->spread);
+    cop_free(w->opinions);
+    cop_free(w->logits);
+}
+
+static cop_err open_worker(worker *w, run *r, cop_error *error) {
+    const int slice = (int)r->slice, outputs = (int)r->outputs;
+    const bool sigmoid = cop_model_loss(r->model) == COP_LOSS_BCE;
+    w->run = r;
+    w->logits = cop_alloc_array(r->outputs * r->slice, sizeof *w->logits);
+    w->opinions = cop_alloc_array(r->slice, sizeof *w->opinions);
+    if (!w->logits || !w->opinions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    COP_TRY(cop_pass_create(r->model, r->kernels, r->on->model->job->numerics, COLUMNS,
+                            COP_PASS_MEMBERS, &w->pass, error));
+    return r->on->classes
+               ? cop_ensemble_create(COP_AVERAGE_ARITHMETIC, outputs, slice, &w->ensemble, error)
+               : cop_spread_create(outputs, sigmoid, slice, &w->spread, error);
+}
+
+static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *error) {
+    uv_thread_t id[THREADS_MAX];
+    int64_t started = 0;
+    const uint32_t left = r->on->samples->part.count - r->block_first;
+    const uint32_t count = left < r->block ? left : r->block;
+    r->block_slices = (count + r->slice - 1) / r->slice;
+    atomic_store(&r->next, 0);
+    while (started < threads && uv_thread_create(&id[started], run_thread, &workers[started]) == 0)
+        started++;
+    if (!started) run_thread(&workers[0]);
+    for (int64_t i = 0; i < started; i++) uv_thread_join(&id[i]);
+    const uint32_t bad = atomic_load(&r->not_finite);
+    if (bad != UINT32_MAX)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "the network's outputs for sample %u are not finite: its values are beyond "
+                        "what the model can compute with",
+                        bad);
+    const cli_predicted block = {r->block_first, count, r->values, r->deviations};
+    return r->how->take ? r->how->take(r->how->context, &block, error) : COP_OK;
+}
+
+static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
+    worker *workers = cop_alloc_array((size_t)threads, sizeof *workers);
+    if (!workers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = COP_OK;
+    for (int64_t i = 0; i < threads && !e; i++) e = open_worker(&workers[i], r, error);
+    cli_progress_start(&r->progress, r->how->quiet);
+    for (uint64_t at = 0; at < r->on->samples->part.count && !e; at += r->block) {
+        r->block_first = (uint32_t)at;
+        e = run_block(r, workers, threads, error);
+    }
+    cli_progress_end(&r->progress);
+    for (int64_t i = 0; i < threads; i++) close_worker(&workers[i]);
+    cop_free(workers);
+    return e;
+}
+
+/* How many samples make a slice and a block: enough for all threads, bounded in memory. */
+static int64_t divide(run *r) {
+    const uint32_t count = r->on->samples->part.count;
+    int64_t threads = r->how->workers ? r->how->workers : (int64_t)uv_available_parallelism();
+    if (threads > THREADS_MAX) threads = THREADS_MAX;
+    uint64_t slice = ((uint64_t)count + (uint64_t)threads - 1) / (uint64_t)threads;
+    if (slice > COP_EVAL_SLICE) slice = COP_EVAL_SLICE;
+    if (slice > SLICE_CELLS / r->outputs) slice = SLICE_CELLS / r->outputs;
+    r->slice = (uint32_t)slice;
+    r->total_slices = (uint32_t)(((uint64_t)count + slice - 1) / slice);
+    uint64_t slices = BLOCK_CELLS / (slice * r->outputs);
+    if (!r->how->take || slices > r->total_slices) slices = r->total_slices;
+    r->block = (uint32_t)(slices * slice);
+    return threads < (int64_t)slices ? threads : (int64_t)slices;
+}
+
+cop_err cli_predict_run(const cli_predictions *on, const cli_predict_how *how, cop_error *error) {
+    run r = {.on = on, .how = how, .model = on->model->job->model, .not_finite = UINT32_MAX};
+    unsigned char digest[32];
+    COP_TRY(cli_choose_kernels(&r.kernels, digest, error));
+    r.outputs = (size_t)cop_model_outputs(r.model);
+    const int64_t threads = divide(&r);
+    const bool whole = how->take != NULL;
+    const size_t cells = r.block * r.outputs;
+    if (whole) r.values = cop_alloc_array(cells, sizeof *r.values);
+    if (whole && !on->classes) r.deviations = cop_alloc_array(cells, sizeof *r.deviations);
+    cop_err e = COP_OK;
+    if (whole && (!r.values || (!on->classes && !r.deviations)))
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    uv_mutex_init(&r.progress_mutex);
+    if (!e) e = run_blocks(&r, threads, error);
+    uv_mutex_destroy(&r.progress_mutex);
+    cop_free(r.values);
+    cop_free(r.deviations);
+    return e;
+}

@@ -1,0 +1,176 @@
+/* The samples of which a model is least sure: which they are, and a sheet of them. See predict.h.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/predict.h"
+#include "common/base/alloc.h"
+
+#define SHEET_COLUMNS 8
+
+/* ---- which ---- */
+
+typedef struct ranked {
+    double uncertainty;
+    uint32_t sample;
+} ranked;
+
+static int less_sure_first(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    if (x->uncertainty != y->uncertainty) return x->uncertainty < y->uncertainty ? 1 : -1;
+    return (x->sample > y->sample) - (x->sample < y->sample);
+}
+
+uint32_t *cli_most_uncertain(const cli_predictions *p, uint32_t count) {
+    const uint32_t all = p->samples->part.count;
+    ranked *ranks = cop_alloc_array(all, sizeof *ranks);
+    uint32_t *samples = cop_alloc_array(count, sizeof *samples);
+    COP_ASSERT(count <= all);
+    for (uint32_t i = 0; ranks && i < all; i++) ranks[i] = (ranked){cli_uncertainty(p, i), i};
+    if (ranks) qsort(ranks, all, sizeof *ranks, less_sure_first);
+    for (uint32_t i = 0; ranks && samples && i < count; i++) samples[i] = ranks[i].sample;
+    if (!ranks) {
+        cop_free(samples);
+        samples = NULL;
+    }
+    cop_free(ranks);
+    return samples;
+}
+
+/* ---- their pictures ---- */
+
+cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
+    const Coppice__Pinned *pinned = p->model->job->message->pinned;
+    if (pinned->n_input == 3 && (pinned->input[0] == 1 || pinned->input[0] == 3)) return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "--top-uncertain draws pictures, and the model's samples are none: %u %s; "
+                    "expected 1 or 3 channels of pixels",
+                    pinned->input[0], pinned->n_input == 3 ? "channels" : "flat values");
+}
+
+/* Floats as shades, from the least to the largest that is drawn. */
+static void shade(const float *from, size_t count, uint8_t *to) {
+    float least = from[0], most = from[0];
+    for (size_t i = 1; i < count; i++) {
+        least = fminf(least, from[i]);
+        most = fmaxf(most, from[i]);
+    }
+    const double range = most > least ? (double)most - (double)least : 1;
+    for (size_t i = 0; i < count; i++)
+        to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)least) / range);
+}
+
+/* The chosen samples' pictures as a part of bytes; *pixels is freed by the caller (cop_free). */
+static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_t count,
+                      cop_data_part *out, uint8_t **pixels, cop_error *error) {
+    const cop_data_part *part = &p->samples->part;
+    const size_t values = part->type == COP_DATA_F32 ? part->stride / sizeof(float) : part->stride;
+    *pixels = cop_alloc_array(count, values);
+    char *rows = cop_alloc_array(count, part->stride);
+    if (!*pixels || !rows) {
+        cop_free(rows);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(rows + i * part->stride,
+               (const char *)part->samples + (size_t)samples[i] * part->stride, part->stride);
+    if (part->type == COP_DATA_F32)
+        shade((const float *)(const void *)rows, count * values, *pixels);
+    else
+        memcpy(*pixels, rows, count * values);
+    cop_free(rows);
+    *out = *part;
+    out->type = COP_DATA_U8;
+    out->count = count;
+    out->stride = values;
+    out->samples = *pixels;
+    out->labels = NULL;
+    return COP_OK;
+}
+
+/* ---- what stands under them ---- */
+
+static void name_sample(const cli_predictions *p, uint32_t sample, cop_data_caption *line) {
+    const int32_t *labels = p->samples->part.labels;
+    char label[40] = "";
+    if (labels)
+        snprintf(label, sizeof label, "  label %d%s", labels[sample],
+                 labels[sample] == p->of[sample].class ? "" : ", wrong");
+    if (p->samples->names)
+        snprintf(line->text, sizeof line->text, "%.30s%s", p->samples->names[sample], label);
+    else
+        snprintf(line->text, sizeof line->text, "#%u%s", sample, label);
+    line->strong = true;
+}
+
+static void tell_classes(const cli_predictions *p, const cli_prediction *of,
+                         cop_data_caption *lines) {
+    for (int i = 0; i < of->shown_count; i++) {
+        snprintf(lines[1 + i].text, sizeof lines[1].text, "%d   %.3f", of->shown[i].index,
+                 of->shown[i].value);
+        lines[1 + i].bar = of->shown[i].value;
+        lines[1 + i].strong = i == 0;
+    }
+    cop_data_caption *last = &lines[1 + CLI_SHOWN];
+    if (p->members)
+        snprintf(last->text, sizeof last->text, "H %.2f  MI %.2f  VR %.2f", of->entropy,
+                 of->information, of->variation);
+    else
+        snprintf(last->text, sizeof last->text, "H %.3f", of->entropy);
+}
+
+static void tell_outputs(const cli_prediction *of, cop_data_caption *lines) {
+    snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", of->spread);
+    if (of->class >= 0) snprintf(lines[2].text, sizeof lines[2].text, "class %d", of->class);
+}
+
+static int caption_lines(const cli_predictions *p) {
+    return p->classes ? 2 + CLI_SHOWN : 3;
+}
+
+static cop_data_caption *make_captions(const cli_predictions *p, const uint32_t *samples,
+                                       uint32_t count) {
+    const size_t height = (size_t)caption_lines(p);
+    cop_data_caption *all = cop_alloc_array(count * height, sizeof *all);
+    for (uint32_t i = 0; all && i < count; i++) {
+        cop_data_caption *lines = all + i * height;
+        for (size_t k = 0; k < height; k++) lines[k].bar = -1;
+        name_sample(p, samples[i], &lines[0]);
+        if (p->classes)
+            tell_classes(p, &p->of[samples[i]], lines);
+        else
+            tell_outputs(&p->of[samples[i]], lines);
+    }
+    return all;
+}
+
+cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, uint32_t count,
+                           const char *path, cop_error *error) {
+    char first[120], second[120];
+    const char *heading[] = {first, second, NULL};
+    cop_data_part part;
+    uint8_t *pixels = NULL;
+    snprintf(first, sizeof first, "Least sure: %u of %u samples", count, p->samples->part.count);
+    if (p->members) {
+        const size_t end = strlen(first);
+        snprintf(first + end, sizeof first - end, ", %u members", p->members);
+    }
+    snprintf(second, sizeof second, "%s",
+             !p->classes  ? "spread: deviation of the outputs over the members"
+             : p->members ? "H entropy, MI mutual information (nats), VR variation ratio"
+                          : "class and probability, H entropy (nats)");
+    cop_err e = gather(p, samples, count, &part, &pixels, error);
+    cop_data_caption *captions = make_captions(p, samples, count);
+    if (!e && !captions) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    const cop_data_sheet sheet = {.part = &part,
+                                  .columns = count < SHEET_COLUMNS ? (int)count : SHEET_COLUMNS,
+                                  .lines = caption_lines(p),
+                                  .captions = captions,
+                                  .heading = heading};
+    if (!e) e = cop_data_draw_sheet(&sheet, path, error);
+    cop_free(captions);
+    cop_free(pixels);
+    return e;
+}
