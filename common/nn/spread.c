@@ -61,7 +61,7 @@ void cop_spread_add(cop_spread *s, const float *outputs, int ld) {
     s->members++;
     for (size_t k = 0; k < (size_t)s->outputs; k++)
         for (size_t c = 0; c < n; c++) {
-            const double z = outputs[k * (size_t)ld + c],
+            const double z = (double)outputs[k * (size_t)ld + c],
                          value = s->sigmoid ? 1 / (1 + cop_exp(-z)) : z;
             const double apart = value - s->means[k * n + c];
             s->means[k * n + c] += apart / s->members;
