@@ -10,9 +10,9 @@
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/ensemble.h"
+#include "common/nn/members.h"
 #include "common/nn/spread.h"
 
-#define COLUMNS     125        /* samples that run through the network at once */
 #define SLICE_CELLS (4u << 20) /* outputs of a slice */
 #define BLOCK_CELLS (16u << 20)
 #define THREADS_MAX 256
@@ -37,7 +37,7 @@ typedef struct run {
 /* One thread's state. */
 typedef struct worker {
     run *run;
-    cop_pass *pass;
+    cop_members *members;
     cop_ensemble *ensemble; /* of class probabilities */
     cop_spread *spread;     /* or of outputs */
     cop_ensemble_opinion *opinions;
@@ -68,39 +68,24 @@ static void note_not_finite(run *r, uint32_t sample) {
         continue;
 }
 
-/* The outputs of samples [first + at, first + at + n) beside those before. */
-static void keep_outputs(worker *w, uint32_t first, uint32_t at, uint32_t n, const float *z,
-                         int ld) {
-    run *r = w->run;
-    for (size_t k = 0; k < r->outputs; k++) {
-        const float *from = z + k * (size_t)ld;
-        memcpy(w->logits + k * r->slice + at, from, n * sizeof *from);
-        for (uint32_t c = 0; c < n; c++)
-            if (!isfinite(from[c])) note_not_finite(r, first + at + c);
-    }
-}
-
 /* One member, or the whole network, over the slice's samples. */
 static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t member) {
-    const run *r = w->run;
+    run *r = w->run;
     const cop_job *job = r->on->model->job;
     const cop_data_part *part = &r->on->samples->part;
-    const float *flat = r->on->model->flat;
-    if (r->on->members) cop_pass_member_begin(w->pass, flat, job->seed, member);
-    for (uint32_t at = 0; at < count; at += COLUMNS) {
-        const uint32_t n = count - at < COLUMNS ? count - at : COLUMNS;
-        const cop_samples samples = {.dtype = job->sample_type,
-                                     .count = (int)n,
-                                     .features = (int)job->features,
-                                     .stride = part->stride,
-                                     .rows = (const char *)part->samples +
-                                             (size_t)(first + at) * part->stride};
-        const cop_eval_place place = {.seed = job->seed, .first_sample = first + at};
-        int ld;
-        const float *z = r->on->members ? cop_pass_member_logits(w->pass, first + at, &samples, &ld)
-                                        : cop_pass_logits(w->pass, flat, &place, &samples, &ld);
-        keep_outputs(w, first, at, n, z, ld);
-    }
+    const cop_member_work work = {
+        .weights = r->on->model->flat,
+        .place = {.seed = job->seed, .first_sample = first},
+        .member = r->on->members ? member : COP_MEMBER_WHOLE,
+        .samples = {.dtype = job->sample_type,
+                    .count = (int)count,
+                    .features = (int)job->features,
+                    .stride = part->stride,
+                    .rows = (const char *)part->samples + (size_t)first * part->stride}};
+    cop_members_run(w->members, &work, w->logits, r->slice);
+    for (size_t k = 0; k < r->outputs; k++)
+        for (uint32_t c = 0; c < count; c++)
+            if (!isfinite(w->logits[k * r->slice + c])) note_not_finite(r, first + c);
 }
 
 /* Into the places for the most probable classes; of equal ones the lower comes first. */
@@ -198,7 +183,7 @@ static void run_thread(void *argument) {
 }
 
 static void close_worker(worker *w) {
-    if (w->pass) cop_pass_destroy(w->pass);
+    cop_members_destroy(w->members);
     cop_ensemble_destroy(w->ensemble);
     cop_spread_destroy(w->spread);
     cop_free(w->opinions);
@@ -212,8 +197,8 @@ static cop_err open_worker(worker *w, run *r, cop_error *error) {
     w->logits = cop_alloc_array(r->outputs * r->slice, sizeof *w->logits);
     w->opinions = cop_alloc_array(r->slice, sizeof *w->opinions);
     if (!w->logits || !w->opinions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    COP_TRY(cop_pass_create(r->model, r->kernels, r->on->model->job->numerics, COLUMNS,
-                            COP_PASS_MEMBERS, &w->pass, error));
+    COP_TRY(
+        cop_members_create(r->model, r->kernels, r->on->model->job->numerics, &w->members, error));
     return r->on->classes
                ? cop_ensemble_create(COP_AVERAGE_ARITHMETIC, outputs, slice, &w->ensemble, error)
                : cop_spread_create(outputs, sigmoid, slice, &w->spread, error);

@@ -20,11 +20,7 @@ cop_err cop_members_check(const cop_model *model, bool thinned, cop_error *error
                         "an ensemble averages class probabilities, and this model has none: its "
                         "loss is %s, expected cross_entropy",
                         cop_model_loss(model) == COP_LOSS_MSE ? "mse" : "bce or on its input");
-    for (int i = 0; i < cop_model_layer_count(model) && thinned; i++) {
-        const cop_layer_ops *ops = cop_model_layer(model, i)->ops;
-        if (ops->drops || ops->factors) return COP_OK;
-    }
-    if (!thinned) return COP_OK;
+    if (!thinned || cop_model_draws(model)) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
                     "the model has no layer that draws at random (dropout, dropconnect ...): all "
                     "its members would be the same");
