@@ -226,7 +226,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         return COP_OK;
     }
     char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48],
-                                shares[160];
+                                shares[160], audits[160];
     const char *empty = "-";
     snprintf(number, sizeof number, "%llu", (unsigned long long)s->job);
     snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step,
@@ -243,6 +243,9 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
              (unsigned long long)s->leases_doubled, (unsigned long long)s->results_late,
              (unsigned long long)s->results_twice, (unsigned long long)s->results_stale);
+    snprintf(audits, sizeof audits, "%llu blocks confirmed, %llu results disputed, %llu rollbacks",
+             (unsigned long long)s->blocks_audited, (unsigned long long)s->results_disputed,
+             (unsigned long long)s->rollbacks);
     const char *rows[][2] = {
         {"job", number},
         {"name", s->name ? s->name : empty},
@@ -255,6 +258,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"time", cop_format_seconds(s->seconds, seconds)},
         {"speed", speed},
         {"leases", shares},
+        {"audits", s->blocks_audited || s->results_disputed ? audits : NULL},
         {"digest", s->digest},
         {"created", s->created},
         {"finished", s->finished},

@@ -79,7 +79,14 @@ static void do_load(coord_server *server, const coord_action *action) {
     if (coord_run_owns(server, action->job))
         coord_run_load(server);
     else
-        coord_api_load(server, action->job);
+        coord_api_load(server, action->job, action->step);
+}
+
+static void do_rollback(coord_server *server, const coord_action *action) {
+    if (coord_run_owns(server, action->job))
+        coord_run_return(server, action->step);
+    else
+        coord_api_return(server, action->job, action->step);
 }
 
 static void do_unload(coord_server *server, const coord_action *action) {
@@ -154,8 +161,10 @@ static void do_disconnect(coord_server *server, const coord_action *action) {
     if (!s) return;
     uint64_t work = s->connection[0], control = s->connection[1];
     cop_request *held = (cop_request *)(uintptr_t)s->held;
-    s->worker = s->held = 0;
+    cop_request *digesting = (cop_request *)(uintptr_t)s->digesting;
+    s->worker = s->held = s->digesting = 0;
     if (held) cop_server_drop(held);
+    if (digesting) cop_server_drop(digesting);
     if (work) cop_server_disconnect(server->transport, work);
     if (control && control != work) cop_server_disconnect(server->transport, control);
     if (server->api) coord_api_changed(server, 0);
@@ -183,6 +192,12 @@ void coord_carry_out(coord_server *server, const coord_action *action) {
         break;
     case COORD_ACTION_LOAD:
         do_load(server, action);
+        break;
+    case COORD_ACTION_ROLLBACK:
+        do_rollback(server, action);
+        break;
+    case COORD_ACTION_COMPUTE:
+        coord_judge(server, action);
         break;
     case COORD_ACTION_UNLOAD:
         do_unload(server, action);

@@ -141,6 +141,12 @@ static void status_leases(const coord_lease_counts *c, Coppice__Api__JobStatus *
     s->results_late = c->late;
     s->results_twice = c->twice;
     s->results_stale = c->stale;
+    s->has_blocks_audited = s->has_results_compared = s->has_results_disputed = 1;
+    s->blocks_audited = c->audited;
+    s->results_compared = c->compared;
+    s->results_disputed = c->disputed;
+    s->has_rollbacks = 1;
+    s->rollbacks = c->rollbacks;
 }
 
 void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {

@@ -178,8 +178,10 @@ static void load_work(api_task *t) {
         t->result = coord_datasets_load(t->server->datasets, job->message->pinned->data_digest,
                                         &data, &t->error);
     if (!t->result)
-        t->result = coord_resident_prepare(t->resident, job, data, t->folder, true, &t->start,
-                                           &t->text, &t->error);
+        t->result = coord_resident_prepare(
+            t->resident, job, data,
+            &(coord_start_at){.folder = t->folder, .resume = true, .most = t->value}, &t->start,
+            &t->text, &t->error);
     else if (job)
         cop_job_destroy(job);
 }
@@ -216,7 +218,30 @@ static void load_done(api_task *t) {
     api_task_free(t);
 }
 
-void coord_api_load(coord_server *server, uint64_t job) {
+static void return_work(api_task *t) {
+    t->result = coord_resident_return(t->resident, t->value, &t->start, &t->text, &t->error);
+}
+
+void coord_api_return(coord_server *server, uint64_t job, uint64_t most) {
+    api_task *t = api_task_create(server, NULL, NULL);
+    coord_resident *resident = coord_resident_find(server, job);
+    COP_ASSERT(resident != NULL);
+    if (!t) {
+        coord_event failed = {
+            .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
+        coord_resident_fini(resident);
+        coord_dispatch(server, &failed);
+        return;
+    }
+    t->job = job;
+    t->value = most;
+    t->resident = resident;
+    t->work = return_work;
+    t->done = load_done;
+    api_task_start(t);
+}
+
+void coord_api_load(coord_server *server, uint64_t job, uint64_t most) {
     api_task *t = api_task_create(server, NULL, NULL);
     coord_resident *free_place = NULL;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
@@ -231,6 +256,7 @@ void coord_api_load(coord_server *server, uint64_t job) {
     }
     free_place->reserved = true;
     t->job = job;
+    t->value = most;
     t->resident = free_place;
     t->work = load_work;
     t->done = load_done;

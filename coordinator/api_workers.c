@@ -14,7 +14,7 @@ static void worker_status(coord_server *server, const coord_worker_view *v,
     const coord_session *session = coord_session_find(server, v->worker);
     coppice__api__worker_status__init(s);
     s->has_worker = s->has_threads = s->has_job = s->has_shards = s->has_seconds =
-        s->has_ms_per_shard = 1;
+        s->has_ms_per_shard = s->has_strikes = 1;
     s->worker = v->worker;
     s->name = (char *)(uintptr_t)v->name;
     s->threads = v->threads;
@@ -22,7 +22,12 @@ static void worker_status(coord_server *server, const coord_worker_view *v,
     s->shards = v->shards;
     s->seconds = (double)(cop_clock_ns() - v->joined_ns) * 1e-9;
     s->ms_per_shard = v->ms_per_shard;
-    s->state = (char *)(uintptr_t)(v->draining ? "draining" : v->computing ? "computing" : "idle");
+    s->strikes = v->strikes;
+    s->evidence = (char *)(uintptr_t)v->evidence;
+    s->state = (char *)(uintptr_t)(v->quarantined ? "quarantined"
+                                   : v->draining  ? "draining"
+                                   : v->computing ? "computing"
+                                                  : "idle");
     if (!session) return;
     s->isa = (char *)(uintptr_t)session->isa;
     s->address = (char *)(uintptr_t)session->address;

@@ -16,7 +16,7 @@
 static uint32_t actions_bound(const coord_core *core) {
     uint32_t bound = 32 + 6 * (core->worker_count + 1) + 4 * core->config.jobs_running_max;
     for (uint32_t i = 0; i < core->resident_count; i++)
-        bound += 12 + core->resident[i]->info.shards + core->resident[i]->info.window;
+        bound += 16 + 5 * core->resident[i]->round.capacity; /* each block's slots, a COMPUTE */
     return bound;
 }
 
@@ -65,6 +65,7 @@ static void on_stop(coord_core *core, uint64_t now) {
 static void on_tick(coord_core *core, uint64_t now) {
     registry_watch_silence(core, now);
     jobs_watch_timeouts(core, now);
+    audit_watch(core, now);
 }
 
 static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now) {
@@ -188,6 +189,9 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
     if (job->phase == PHASE_IDLE) return job->info.state == COORD_QUEUED ? "its turn" : NULL;
     if (job->phase == PHASE_LOADING) return "its data";
     if (!steps_has_leases(job) || round_holders(&job->round, 0)) return NULL;
+    if (job->round.audited && job->round.audited == job->round.pending &&
+        !audit_can_judge(core, job))
+        return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) return "a free worker";
     return "workers";
@@ -223,7 +227,8 @@ uint32_t coord_core_worker_count(const coord_core *core) {
     return core->worker_count;
 }
 
-static void view_worker(const core_worker *w, coord_worker_view *out) {
+static void view_worker(const coord_core *core, const core_worker *w, coord_worker_view *out) {
+    const core_quarantine *q = w->quarantined ? audit_quarantine_of(core, w->who) : NULL;
     *out = (coord_worker_view){.worker = w->worker,
                                .job = w->lease_job,
                                .lease = w->lease,
@@ -231,20 +236,23 @@ static void view_worker(const core_worker *w, coord_worker_view *out) {
                                .joined_ns = w->joined_ns,
                                .name = w->name,
                                .threads = w->threads,
+                               .strikes = w->strikes,
                                .draining = w->draining,
+                               .quarantined = w->quarantined,
                                .computing = w->lease != 0,
+                               .evidence = q ? q->evidence : NULL,
                                .ms_per_shard = w->ns_per_shard * 1e-6};
 }
 
 bool coord_core_worker_at(const coord_core *core, uint32_t index, coord_worker_view *out) {
     if (index >= core->worker_count) return false;
-    view_worker(core->workers[index], out);
+    view_worker(core, core->workers[index], out);
     return true;
 }
 
 bool coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_view *out) {
     const core_worker *w = registry_find(core, worker);
-    if (w) view_worker(w, out);
+    if (w) view_worker(core, w, out);
     return w != NULL;
 }
 
@@ -254,4 +262,8 @@ bool coord_core_wants(const coord_core *core, uint64_t worker, uint64_t lease) {
     int holder;
     return job && steps_has_leases(job) &&
            round_find(&job->round, w->lease_first, lease, &holder) >= 0;
+}
+
+bool coord_core_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *r) {
+    return audit_wants_digest(core, worker, r);
 }

@@ -26,10 +26,19 @@
  * What a host must do: answer every LOAD with JOB_LOADED or JOB_FAILED (a job that was canceled
  * meanwhile is unloaded after JOB_LOADED; after JOB_FAILED nothing is resident), every UPDATE of a
  * job that is still there with UPDATED, every CHECKPOINT with CHECKPOINTED, every DIVERGED with
- * JOB_FAILED. Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes
- * with its UPDATE (the host's from then on, unless UPDATED is not ok), its ABSORB, or by a later
- * DROP.
- * A checkpoint is also asked for when an evaluation is the best so far, at the step evaluated. */
+ * JOB_FAILED, every ROLLBACK as a LOAD, every COMPUTE with a RESULT (or none: its lease runs out).
+ * Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes with its
+ * UPDATE (the host's from then on, unless UPDATED is not ok), its ABSORB, or by a later DROP. A
+ * checkpoint is also asked for when an evaluation is the best so far, at the step evaluated.
+ *
+ * Trust (audit.c): a share `audit` of the blocks needs two equal results, of workers of different
+ * names; which ones is drawn from config.secret when a block is first given, and the second lease
+ * looks like the first. Results that differ are decided by the coordinator (COMPUTE), or by a third
+ * worker where it cannot. Who was wrong gets nothing more, its results of rounds under way are
+ * dropped, and a job that averaged one of them unconfirmed goes back (ROLLBACK) to a checkpoint
+ * from before it. Invariants: of an audited block nothing is averaged but a result that was
+ * confirmed; a quarantined worker holds no lease; a job that must go back averages nothing more
+ * before. */
 #ifndef COP_COORDINATOR_CORE_H
 #define COP_COORDINATOR_CORE_H
 
@@ -38,6 +47,8 @@
 
 #include "common/base/err.h"
 #include "common/base/limits.h"
+
+#define COORD_SELF UINT64_MAX /* the coordinator as a worker: results of COMPUTE */
 
 typedef enum coord_job_state { /* = coppice.api.State */
                                COORD_QUEUED = 1,
@@ -72,6 +83,7 @@ typedef struct coord_job_info {
                              do. With pin_first set and fingerprint 0, the first worker that gets a
                              lease decides it */
     bool pin_first;
+    double audit;          /* share of the blocks that another worker computes as well; 0..1 */
     coord_job_state state; /* QUEUED or PAUSED when added; finished ones are not added */
     /* ENSEMBLE: `members` networks on each slice of evaluate_samples, at most `lease_members` of
      * them in a lease, at most `window` leases' results held at a time. each_version: a member is a
@@ -88,7 +100,8 @@ typedef enum coord_event_type {
     COORD_EVENT_HEARTBEAT,     /* worker */
     COORD_EVENT_PULL,   /* worker, pull: it wants work; the host holds the request until an action
                            names it */
-    COORD_EVENT_RESULT, /* worker, result: before the PULL it came with */
+    COORD_EVENT_RESULT, /* worker, result: before the PULL it came with. Of a COMPUTE: worker is
+                           COORD_SELF */
     COORD_EVENT_JOB_ADDED,  /* info */
     COORD_EVENT_JOB_LOADED, /* loaded: data and weights are there */
     COORD_EVENT_JOB_FAILED, /* job, text: the host could not load it, or found it diverged */
@@ -111,12 +124,14 @@ typedef struct coord_result_info {
     uint32_t attempt, first, count;
     uint32_t members;        /* whose outputs an ensemble's result holds */
     bool evaluate, ensemble; /* kind: neither: training; an ensemble's result is both */
-    bool finite;             /* loss and gradient, checked by the host */
+    bool finite;             /* the loss; and the gradient, where the digest was asked for */
     bool failed;             /* the worker could not compute it: text says why */
     double loss;
     uint64_t correct, samples;
     uint64_t slot;   /* host's handle of the gradient; the core answers with KEEP or DROP for it */
-    uint64_t digest; /* XXH3 of the gradient when not finite or speculative (0: not computed) */
+    uint64_t digest; /* of the gradient, by the host, from what it received, with a secret; all NaNs
+                        count as one value. 0: there is none, or coord_core_wants_digest said no.
+                        UPDATED, not ok: of the block at fault */
 } coord_result_info;
 
 typedef struct coord_event {
@@ -126,6 +141,8 @@ typedef struct coord_event {
     const char *text; /* borrowed for the call */
     struct {
         const char *name;
+        const char *identity; /* what a quarantine goes by: the certificate's name, or the name that
+                                 the worker asked for; NULL: name */
         uint32_t threads;
         uint64_t fingerprint;
         bool ensembles; /* can compute leases of ensembles */
@@ -150,8 +167,12 @@ typedef enum coord_action_type {
     COORD_ACTION_NOTHING,   /* answer `request`: retry_ms, drain, unknown */
     COORD_ACTION_KEEP,      /* slot: the result is part of the round */
     COORD_ACTION_DROP,      /* slot: late, double, stale, not wanted */
-    COORD_ACTION_LOAD, /* job: make data, weights (newest checkpoint or initial) and optimizer state
-                          resident */
+    COORD_ACTION_LOAD, /* job, step: make data, weights (newest checkpoint of at most that step, or
+                          initial; remove those that are newer) and optimizer state resident */
+    COORD_ACTION_ROLLBACK,   /* job, step: as LOAD, of a job that is resident and has no update or
+                                checkpoint under way */
+    COORD_ACTION_COMPUTE,    /* job, step, lease: compute this block here and answer with RESULT of
+                                worker COORD_SELF */
     COORD_ACTION_UNLOAD,     /* job: release them (unfinished checkpoints still complete) */
     COORD_ACTION_UPDATE,     /* job, step, update: average the blocks and update; answer UPDATED */
     COORD_ACTION_METRICS,    /* job, step, metrics: one completed step */
@@ -228,7 +249,12 @@ typedef struct coord_core_config {
     uint32_t lease_overhead_percent; /* of one shard's time that a lease costs beside computing:
                                         steers block sizes (default 25) */
     uint64_t heartbeat_ns;           /* default COP_HEARTBEAT_MS */
-    bool heartbeats;                 /* false in process: workers cannot go silent */
+    uint64_t secret[2];              /* decides what is audited: random, known to nobody else */
+    uint64_t fingerprint;            /* of the coordinator's own OpenBLAS; 0: none */
+    bool judge;                      /* the host can COMPUTE */
+    uint32_t strikes_max; /* values that are not finite and that only this worker saw, until it is
+                             quarantined; 0: any number */
+    bool heartbeats;      /* false in process: workers cannot go silent */
     bool speculate; /* lease a block a second time when a worker idles that would likely finish it
                        sooner than its holder; false in process, where workers share their cores */
 } coord_core_config;
@@ -249,6 +275,10 @@ typedef struct coord_lease_counts {
     /* results that were dropped: their block was done already; they had come before; they were for
      * a step or a lease that is past */
     uint64_t late, twice, stale;
+    uint64_t audited;   /* blocks that needed two equal results and got them */
+    uint64_t compared;  /* results of copies that came second, and were compared */
+    uint64_t disputed;  /* results that differed */
+    uint64_t rollbacks; /* returns to a checkpoint */
 } coord_lease_counts;
 /* For `jobs`, `workers`, status: snapshots without side effects. False: unknown. */
 typedef struct coord_job_view {
@@ -266,13 +296,17 @@ bool coord_core_job(const coord_core *core, uint64_t job, uint64_t now_ns, coord
 typedef struct coord_worker_view {
     uint64_t worker, job, lease, shards, joined_ns;
     const char *name;
-    uint32_t threads;
-    bool draining, computing;
+    uint32_t threads, strikes;
+    bool draining, computing, quarantined;
+    const char *evidence; /* of a quarantine; NULL: none */
     double ms_per_shard;
 } coord_worker_view;
 uint32_t coord_core_worker_count(const coord_core *core);
 bool coord_core_worker_at(const coord_core *core, uint32_t index, coord_worker_view *out);
 bool coord_core_worker(const coord_core *core, uint64_t worker, coord_worker_view *out);
+/* Must the host give this result (lease, job, step, first, evaluate) of `worker` a digest? */
+bool coord_core_wants_digest(const coord_core *core, uint64_t worker,
+                             const coord_result_info *result);
 /* Would a result of this lease, which `worker` computes, still be used? */
 bool coord_core_wants(const coord_core *core, uint64_t worker, uint64_t lease);
 

@@ -13,6 +13,7 @@
 typedef struct core_worker core_worker;
 struct core_worker {
     uint64_t worker, fingerprint, heard_ns, joined_ns;
+    uint64_t who; /* hash of its identity: the same when it comes back */
     /* the held PULL; request 0: none. Waiting workers form a list, the longest waiting first */
     uint64_t request, held_since_ns, have_job, have_version;
     core_worker *wait_next, *wait_previous;
@@ -24,7 +25,11 @@ struct core_worker {
     double ns_per_shard;
     coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;
-    bool draining, ensembles;
+    uint32_t strikes;    /* values that were not finite for it alone */
+    uint32_t watched;    /* so many of its blocks are audited, whatever the job says */
+    double audit_credit; /* where it is in the window of 1 / audit blocks of which one is audited */
+    double audit_point;  /* ... and where in it that one is */
+    bool draining, ensembles, quarantined;
     char name[COP_NAME_MAX];
 };
 
@@ -40,11 +45,21 @@ typedef enum core_phase {
     PHASE_SAVING      /* waits for a last checkpoint: the end, a pause, a stop */
 } core_phase;
 
+/* From which step on a worker's results count as unconfirmed: see audit.c. */
+typedef struct core_contributor {
+    uint64_t who;         /* 0: free */
+    uint64_t since, mark; /* steps; 0: none */
+    uint32_t confirmed;   /* audits since the mark */
+} core_contributor;
+
+#define CONTRIBUTORS_MAX 256 /* of one job; those beyond count as one */
+
 typedef struct core_job {
     coord_job_info info;
     core_phase phase;
     bool pause, evaluate_asked;
-    bool ended; /* canceled or failed while loading: goes when the host has loaded it */
+    bool ended;     /* canceled or failed while loading: goes when the host has loaded it */
+    bool returning; /* LOADING is a return to a checkpoint */
     coord_job_state after_save; /* of SAVING: PAUSED, COMPLETED or QUEUED */
 
     /* training */
@@ -59,6 +74,13 @@ typedef struct core_job {
     bool speeds_moved;   /* ... and for other speeds */
     double loss_sum;     /* of the epoch under way */
     uint64_t samples, correct;
+
+    /* trust */
+    core_contributor *contributors; /* (CONTRIBUTORS_MAX), by hash; kept while it is not resident */
+    uint64_t others_since;          /* of those that found no room; 0: none */
+    uint64_t go_back;  /* + 1: the newest step that may be loaded, as a liar came after; 0: any */
+    bool cannot_judge; /* COMPUTE failed */
+    bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
 
     /* checkpoints */
     bool saving, saving_final, is_best; /* is_best: not yet saved */
@@ -79,6 +101,24 @@ typedef struct core_job {
     bool has_loss, has_error;
 } core_job;
 
+/* A lease whose block was done by another: when its result comes after all, the two are compared.
+ */
+typedef struct core_double {
+    uint64_t lease, job, step, other_lease, digest, correct; /* lease 0: free */
+    uint64_t worker, other_worker;
+    double loss;
+    uint32_t first, count;
+    bool evaluate;
+} core_double;
+
+#define DOUBLES_MAX     64
+#define QUARANTINES_MAX 64
+
+typedef struct core_quarantine {
+    uint64_t who;
+    char name[COP_NAME_MAX], evidence[256];
+} core_quarantine;
+
 struct coord_core {
     coord_core_config config;
     core_worker **workers; /* by id */
@@ -93,6 +133,11 @@ struct coord_core {
     core_job *queue_head; /* the queued job that is next; valid unless queue_dirty */
     bool queue_dirty;
     uint64_t next_lease;
+    core_double doubles[DOUBLES_MAX];
+    uint32_t next_double;
+    core_quarantine quarantine[QUARANTINES_MAX]; /* the oldest makes room */
+    uint32_t quarantined;                        /* so far */
+    uint64_t draws;                              /* of the secret */
     bool stopping, stopped;
     uint64_t stop_began_ns;
     coord_actions *out;
@@ -122,6 +167,8 @@ cop_err registry_join(coord_core *core, const coord_event *event, uint64_t now);
 /* The worker is no more: its lease returns to the queue, first in line. */
 void registry_leave(coord_core *core, core_worker *worker, const char *why);
 void registry_drain(coord_core *core, core_worker *worker);
+/* It gets nothing more; what it computes is given to others. */
+void registry_quarantine(coord_core *core, core_worker *worker);
 void registry_watch_silence(coord_core *core, uint64_t now);
 /* A PULL: the worker waits until the scheduler answers. */
 void registry_on_pull(coord_core *core, const coord_event *event, uint64_t now);
@@ -144,6 +191,9 @@ bool scheduler_should_yield(coord_core *core, const core_job *job);
  */
 void scheduler_plan(coord_core *core, core_job *job);
 void scheduler_load_jobs(coord_core *core);
+/* The action of a lease that was given (LEASE, COMPUTE). */
+coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, const core_job *job,
+                                   const round_block *block, const round_holder *holder);
 /* Answers workers that wait, as far as there is work, and those that waited too long. */
 void scheduler_serve(coord_core *core, uint64_t now);
 
@@ -162,6 +212,35 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *event,
 /* The round will not be finished: what was kept of it is dropped. */
 void steps_drop_round(coord_core *core, core_job *job);
 
+/* The job is at fault: the host looks at the gradient and answers JOB_FAILED with a sentence. */
+void steps_diverged(coord_core *core, core_job *job, const round_block *block, uint64_t slot);
+/* A block was done: what follows if it was the last. */
+void steps_block_done(coord_core *core, core_job *job, uint64_t now);
+
+/* ---- audit.c: who is believed ---- */
+
+/* Can the coordinator compute this job's blocks, bit for bit? */
+bool audit_can_judge(const coord_core *core, const core_job *job);
+void audit_init_worker(coord_core *core, core_worker *worker);
+/* Shall the block that is given to this worker first be audited? */
+bool audit_draws(coord_core *core, const core_job *job, core_worker *worker);
+/* A result that is well formed: it decides its block, or waits for another. */
+void audit_take(coord_core *core, core_job *job, int block, int holder, const coord_event *event,
+                uint64_t now);
+/* A result whose block was done without it. True: its slot was taken. */
+bool audit_take_late(coord_core *core, const coord_event *event, uint64_t now);
+bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *result);
+/* A block of an ensemble was handed on: it cannot be taken back. */
+void audit_note_member(core_job *job, const round_block *block);
+/* The step's blocks were averaged: who is to be remembered for it. */
+void audit_note_step(core_job *job);
+/* Of an identity; NULL: it is trusted. */
+const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who);
+/* Blocks that nobody else can check are computed here. */
+void audit_watch(coord_core *core, uint64_t now);
+/* After a return to a checkpoint: what came after it is forgotten. */
+void audit_forget_after(core_job *job, uint64_t step);
+
 /* ---- jobs.c: life of a job ---- */
 
 core_job *jobs_find(const coord_core *core, uint64_t job);
@@ -176,6 +255,8 @@ void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char
 void jobs_save(coord_core *core, core_job *job, bool final);
 /* Wait for a last checkpoint, then become `after`. */
 void jobs_leave(coord_core *core, core_job *job, coord_job_state after);
+/* The job must not go on from what came after `step`: back to a checkpoint, as soon as may be. */
+void jobs_go_back(coord_core *core, core_job *job, uint64_t step);
 void jobs_on_event(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
 void jobs_watch_timeouts(coord_core *core, uint64_t now);
 /* Jobs that should leave but have nobody to finish their step: it is computed anew later. */

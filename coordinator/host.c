@@ -14,7 +14,8 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 
-#define TICK_MS 50
+#define TICK_MS     50
+#define STRIKES_MAX 3
 
 /* ---- mailbox ---- */
 
@@ -112,9 +113,10 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
 static void release_sessions(coord_server *server) {
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
         coord_session *s = &server->sessions[i];
-        if (!s->held) continue;
-        cop_request *request = (cop_request *)(uintptr_t)s->held;
-        s->held = 0;
+        uint64_t open = s->held ? s->held : s->digesting; /* never both */
+        if (!open) continue;
+        cop_request *request = (cop_request *)(uintptr_t)open;
+        s->held = s->digesting = 0;
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
     }
 }
@@ -130,6 +132,7 @@ static void finish_work(coord_server *server) {
     if (server->saver) coord_saver_destroy(server->saver);
     server->pool = NULL;
     server->saver = NULL;
+    while (server->judging) uv_run(&server->loop, UV_RUN_ONCE);
     read_mail(&server->wake);
     if (server->api) coord_api_release(server);
     read_mail(&server->wake);
@@ -246,7 +249,17 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     bool remote = server->config.listen && *server->config.listen;
     coord_core_config core = {
-        .heartbeats = remote, .speculate = remote, .evaluations_max = COORD_EVALUATIONS_MAX};
+        .heartbeats = remote,
+        .speculate = remote,
+        .judge = true,
+        .strikes_max = STRIKES_MAX,
+        .evaluations_max = COORD_EVALUATIONS_MAX,
+    };
+    char fingerprint[128];
+    cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, fingerprint);
+    core.fingerprint = cop_hash_xxh3(fingerprint, strlen(fingerprint));
+    cop_random_bytes(core.secret, sizeof core.secret);
+    cop_random_bytes(server->digest_secret, sizeof server->digest_secret);
     COP_TRY(coord_core_create(&core, &server->core));
     int threads = server->config.update_threads;
     COP_TRY(

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <uv.h>
 
+#include "common/base/hash.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/core.h"
 #include "coordinator/pool.h"
@@ -31,7 +32,8 @@ struct coord_mail {
 typedef struct coord_session {
     uint64_t worker, secret; /* id, and the number that binds the control socket; worker 0: free */
     uint64_t connection[2];  /* work, control; 0: none */
-    uint64_t held; /* the PULL under way (cop_request *), for answering at the end; 0: none */
+    uint64_t held;      /* the PULL under way (cop_request *), for answering at the end; 0: none */
+    uint64_t digesting; /* a PULL whose gradient is being hashed (cop_request *); 0: none */
     bool drain;
     uint32_t threads;
     char name[COP_NAME_MAX], isa[16], address[64], build[64];
@@ -123,6 +125,8 @@ struct coord_server {
     uint32_t queue_count, queue_capacity;
     bool dispatching;
     uint64_t started_ns;
+    unsigned char digest_secret[COP_XXH3_SECRET]; /* made at start */
+    uint32_t judging;                             /* blocks that are being computed here */
     int lock_file;
     uv_sem_t ready;
     cop_error start_error;
@@ -145,6 +149,16 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
 /* Is this token good? Always when none is required. */
 bool coord_token_ok(const coord_server *server, const char *token);
 
+/* A slot for a gradient (held; NULL: none); 0 when all are taken. */
+uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient);
+
+/* ---- judge.c ---- */
+/* Hash of a gradient by this run's secret, never 0, all NaNs as one value; and is it finite? Any
+ * thread. */
+uint64_t coord_digest(const coord_server *server, const cop_buffer *gradient, bool *finite);
+/* ACTION_COMPUTE. */
+void coord_judge(coord_server *server, const coord_action *action);
+
 /* ---- actions.c ---- */
 void coord_carry_out(coord_server *server, const coord_action *action);
 
@@ -152,9 +166,18 @@ void coord_carry_out(coord_server *server, const coord_action *action);
 coord_resident *coord_resident_find(coord_server *server, uint64_t job);
 /* Takes over job and data. Allocates everything that steps need, fills the weights (from the newest
  * checkpoint in `folder`, if `resume`, else initial). Slow: runs on libuv's thread pool. */
+typedef struct coord_start_at {
+    const char *folder; /* NULL: no checkpoints */
+    bool resume;
+    uint64_t most; /* newest step to resume from; those after it are removed. UINT64_MAX: any */
+} coord_start_at;
 cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data,
-                               const char *folder, bool resume, cop_checkpoint *start,
-                               cop_str *notes, cop_error *error);
+                               const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
+                               cop_error *error);
+/* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `most` steps (or the initial
+ * ones) instead of those that are there. Nobody leases meanwhile. Slow, as prepare. */
+cop_err coord_resident_return(coord_resident *resident, uint64_t most, cop_checkpoint *start,
+                              cop_str *notes, cop_error *error);
 void coord_resident_fini(coord_resident *resident);
 /* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless
  * `have_spec`). NO_MEMORY possible. */
@@ -203,7 +226,9 @@ void coord_api_changed(coord_server *server, uint64_t job);
 void coord_api_tick(coord_server *server, uint64_t now_ns);
 /* Load a job that is not resident (ACTION_LOAD): job from the store, data from datasets, on libuv's
  * thread pool; then JOB_LOADED or JOB_FAILED. */
-void coord_api_load(coord_server *server, uint64_t job);
+void coord_api_load(coord_server *server, uint64_t job, uint64_t most);
+/* ACTION_ROLLBACK; answered likewise. */
+void coord_api_return(coord_server *server, uint64_t job, uint64_t most);
 /* Take up unfinished jobs of the store at start. */
 cop_err coord_api_recover(coord_server *server, cop_error *error);
 /* Metrics for watchers: what METRICS, EPOCH, EVALUATED, CHECKPOINTED said last, kept per job. */
@@ -219,6 +244,7 @@ void coord_datasets_close(struct coord_datasets *datasets);
 void coord_run_destroy(struct coord_run *run);
 bool coord_run_owns(const coord_server *server, uint64_t job);
 void coord_run_load(coord_server *server);
+void coord_run_return(coord_server *server, uint64_t most);
 void coord_run_note(coord_server *server, const coord_action *action, const char *digest,
                     const char *text);
 void coord_run_tick(coord_server *server);

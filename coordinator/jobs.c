@@ -49,12 +49,14 @@ static void remove_job(coord_core *core, core_job *job) {
     core->job_count--;
     memmove(&core->jobs[at], &core->jobs[at + 1], (core->job_count - at) * sizeof *core->jobs);
     release(job);
+    cop_free(job->contributors);
     cop_free(job);
 }
 
 void jobs_destroy(coord_core *core) {
     for (uint32_t i = 0; i < core->job_count; i++) {
         release(core->jobs[i]);
+        cop_free(core->jobs[i]->contributors);
         cop_free(core->jobs[i]);
     }
     cop_free(core->jobs);
@@ -76,7 +78,9 @@ cop_err jobs_make_resident(coord_core *core, core_job *job) {
     job->blocks = cop_alloc_array(shards, sizeof *job->blocks);
     job->plan = cop_alloc_array(shards, sizeof *job->plan);
     bool reserved = !round_reserve(&job->round, blocks_of(&job->info));
-    if (!job->blocks || !job->plan || !reserved) {
+    if (!job->contributors)
+        job->contributors = cop_alloc_array(CONTRIBUTORS_MAX, sizeof *job->contributors);
+    if (!job->blocks || !job->plan || !job->contributors || !reserved) {
         release(job);
         return COP_ERR_NO_MEMORY;
     }
@@ -192,7 +196,9 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
                   "the checkpoint of step %llu could not be written: %s",
                   (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
-    if (job->phase == PHASE_SAVING)
+    if (job->go_back && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
+        jobs_go_back(core, job, job->go_back - 1);
+    else if (job->phase == PHASE_SAVING)
         last_save_ended(core, job, e, final);
     else if (job->phase == PHASE_HOLDING)
         steps_go_on(core, job, now);
@@ -280,7 +286,49 @@ cop_err jobs_add(coord_core *core, const coord_event *e, uint64_t now) {
     return COP_OK;
 }
 
+/* ---- back to a checkpoint ---- */
+
+void jobs_go_back(coord_core *core, core_job *job, uint64_t step) {
+    bool sooner = !job->go_back || step + 1 < job->go_back;
+    if (sooner) job->go_back = step + 1;
+    if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* seen when it loads */
+    if (job->phase == PHASE_UPDATING) return;                            /* on_updated comes back */
+    if (job->phase == PHASE_DIVERGED) return;                            /* on_failed comes back */
+    if (steps_has_leases(job)) steps_drop_round(core, job);
+    job->phase = PHASE_HOLDING;
+    if (job->saving) return; /* on_checkpointed comes back */
+    job->phase = PHASE_LOADING;
+    job->returning = true;
+    job->counts.rollbacks++;
+    core_tell(core, job->info.job, false,
+              "goes back to a checkpoint of step %llu or before: what came after it is not to be "
+              "trusted",
+              (unsigned long long)(job->go_back - 1));
+    core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->go_back - 1;
+}
+
 /* ---- events ---- */
+
+/* Sums and steps as of the checkpoint. True: the job goes on from there. */
+static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
+    job->step = job->saved_step = e->loaded.step;
+    job->loss_sum = e->loaded.loss_sum;
+    job->samples = e->loaded.samples;
+    job->correct = e->loaded.correct;
+    job->seconds = e->loaded.seconds;
+    job->best_error = e->loaded.best_error;
+    job->is_best = false;
+    audit_forget_after(job, job->step);
+    if (!job->go_back) return true;
+    uint64_t most = job->go_back - 1;
+    if (job->step <= most) {
+        job->go_back = 0;
+        return true;
+    }
+    job->phase = PHASE_HOLDING; /* somebody was found out while it was loading */
+    jobs_go_back(core, job, most);
+    return false;
+}
 
 static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
     if (job->phase != PHASE_LOADING) return;
@@ -289,16 +337,23 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
         remove_job(core, job);
         return;
     }
-    job->step = job->saved_step = e->loaded.step;
-    job->loss_sum = e->loaded.loss_sum;
-    job->samples = e->loaded.samples;
-    job->correct = e->loaded.correct;
-    job->seconds = job->seconds_loaded = e->loaded.seconds;
-    job->best_error = e->loaded.best_error;
+    bool returned = job->returning;
+    job->returning = false;
+    if (!take_loaded(core, job, e)) return;
+    if (returned) {
+        steps_begin(core, job, now);
+        return;
+    }
+    job->seconds_loaded = job->seconds;
     start(core, job, now);
 }
 
 static void on_failed(coord_core *core, core_job *job, const char *text) {
+    if (job->phase == PHASE_DIVERGED && job->go_back) { /* no wonder: it went on from lies */
+        steps_drop_round(core, job);
+        jobs_go_back(core, job, job->go_back - 1);
+        return;
+    }
     if (job->phase == PHASE_LOADING) {
         if (!job->ended) set_state(core, job, COORD_FAILED, text);
         leave_residents(core, job, false); /* the host kept nothing */
@@ -388,7 +443,12 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
     for (uint32_t i = core->resident_count; i-- > 0;) {
         core_job *job = core->resident[i];
         if (jobs_is_evaluation(job)) {
-            if (core->stopping) jobs_end(core, job, COORD_CANCELED, "the coordinator is stopping");
+            if (job->spoiled)
+                jobs_end(
+                    core, job, COORD_FAILED,
+                    "a worker that computed a part of it was found to compute wrong: ask again");
+            else if (core->stopping)
+                jobs_end(core, job, COORD_CANCELED, "the coordinator is stopping");
             continue;
         }
         if (!steps_has_leases(job)) continue;

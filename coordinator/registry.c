@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/hash.h"
 #include "coordinator/core_state.h"
 
 /* Index of the first worker whose id is not below. */
@@ -50,13 +51,19 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->ensembles = e->joined.ensembles;
     w->heard_ns = w->joined_ns = now;
     snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
+    const char *identity = e->joined.identity ? e->joined.identity : w->name;
+    w->who = cop_hash_xxh3(identity, strlen(identity)) | 1; /* never 0 */
+    audit_init_worker(core, w);
     memmove(&core->workers[at + 1], &core->workers[at],
             (core->worker_count - at) * sizeof *core->workers);
     core->workers[at] = w;
     core->worker_count++;
     core->pool_version++;
-    core_tell(core, 0, true, "worker %s joined", w->name);
-    scheduler_tell_joined(core, w);
+    const core_quarantine *q = audit_quarantine_of(core, w->who);
+    w->quarantined = q != NULL;
+    core_tell(core, 0, !q, "worker %s joined%s", w->name,
+              q ? "; it is in quarantine and gets nothing" : "");
+    if (!q) scheduler_tell_joined(core, w);
     return COP_OK;
 }
 
@@ -81,6 +88,13 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
             (core->worker_count - at) * sizeof *core->workers);
     core->pool_version++;
     cop_free(w);
+}
+
+void registry_quarantine(coord_core *core, core_worker *w) {
+    if (w->quarantined) return;
+    w->quarantined = true;
+    lose_lease(core, w);
+    core->pool_version++;
 }
 
 void registry_drain(coord_core *core, core_worker *w) {

@@ -86,16 +86,20 @@ static void zero_version(const coord_resident *r, coord_version *v) {
     for (int i = 0; i < r->states; i++) memset(v->state[i]->data, 0, flat_bytes(r));
 }
 
-static cop_err fill_weights(coord_resident *r, bool resume, cop_checkpoint *start, cop_str *notes,
-                            cop_error *error) {
+/* From the newest checkpoint that may be used, or the initial ones. */
+static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
+                            cop_str *notes, cop_error *error) {
     zero_version(r, &r->current);
     zero_version(r, &r->next);
     *start = (cop_checkpoint){.best_error = -1};
-    if (resume && r->folder) {
+    bool all = at->most == UINT64_MAX;
+    if (at->resume && r->folder) {
         float *states[2] = {r->current.state[0] ? r->current.state[0]->data : NULL,
                             r->current.state[1] ? r->current.state[1]->data : NULL};
-        cop_err e = cop_checkpoint_load(r->job, r->folder, r->current.weights->data, states, start,
-                                        notes, error);
+        cop_err e = cop_checkpoint_load_until(r->job, r->folder, at->most, r->current.weights->data,
+                                              states, start, notes, error);
+        if (!all && (e == COP_OK || e == COP_ERR_NOT_FOUND))
+            cop_checkpoint_discard_after(r->folder, e ? 0 : start->step, start);
         if (e == COP_OK) {
             r->current.step = start->step;
             return COP_OK;
@@ -109,21 +113,33 @@ static cop_err fill_weights(coord_resident *r, bool resume, cop_checkpoint *star
     return COP_OK;
 }
 
-cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder,
-                               bool resume, cop_checkpoint *start, cop_str *notes,
+cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data,
+                               const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
                                cop_error *error) {
     r->job = job;
     r->data = data;
-    if (folder && !(r->folder = cop_strdup(folder)))
+    if (at->folder && !(r->folder = cop_strdup(at->folder)))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     COP_TRY(cop_job_view(job, data, &r->view, error));
     COP_TRY(allocate(r, error));
     if (!take_version(r, &r->current) || !take_version(r, &r->next))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
                         job->message->name);
-    COP_TRY(fill_weights(r, resume, start, notes, error));
+    COP_TRY(fill_weights(r, at, start, notes, error));
     r->loaded_ns = cop_clock_ns();
     return COP_OK;
+}
+
+cop_err coord_resident_return(coord_resident *r, uint64_t most, cop_checkpoint *start,
+                              cop_str *notes, cop_error *error) {
+    coord_start_at at = {.folder = r->folder, .resume = true, .most = most};
+    COP_ASSERT(!r->update_running);
+    release_version(&r->current); /* who still holds its buffers keeps them */
+    release_version(&r->next);
+    if (!take_version(r, &r->current) || !take_version(r, &r->next))
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
+                        r->job->message->name);
+    return fill_weights(r, &at, start, notes, error);
 }
 
 void coord_resident_fini(coord_resident *r) {
@@ -209,12 +225,17 @@ static void release_update_slots(coord_server *server, const coord_resident *r) 
     }
 }
 
-/* The first block whose gradient is not finite; the first of all when only their sum is not. */
-static uint32_t find_bad_block(const coord_server *server, const coord_resident *r) {
+/* The first block whose gradient is not finite; the first of all when only their sum is not. With
+ * its digest, to compare what comes in its place. */
+static void find_bad_block(const coord_server *server, const coord_resident *r,
+                           coord_result_info *out) {
     size_t count = flat_bytes(r) / sizeof(float);
-    for (uint32_t i = 0; i < r->update_count; i++)
-        if (!server->config.kernels->all_finite(r->gradients[i], count)) return r->update_first[i];
-    return r->update_first[0];
+    uint32_t bad = 0;
+    bool finite;
+    for (uint32_t i = r->update_count; i-- > 0;)
+        if (!server->config.kernels->all_finite(r->gradients[i], count)) bad = i;
+    out->first = r->update_first[bad];
+    out->digest = coord_digest(server, server->slots[r->update_slots[bad] - 1].gradient, &finite);
 }
 
 static void take_over(coord_server *server, coord_resident *r) {
@@ -245,7 +266,7 @@ static void update_arrived(coord_server *server, coord_mail *mail) {
         release_update_slots(server, r);
         take_over(server, r);
     } else {
-        event.result.first = find_bad_block(server, r);
+        find_bad_block(server, r, &event.result);
     }
     coord_dispatch(server, &event);
 }

@@ -43,13 +43,14 @@ static void begin(coord_round *r, uint64_t step, uint32_t batch, uint32_t count)
     r->batch = batch;
     r->members = r->chunk = r->slices = r->base = r->total = r->handed = 0;
     r->count = r->pending = count;
-    r->done = r->urgent = r->first_pending = r->largest = 0;
+    r->done = r->urgent = r->first_pending = r->largest = r->short_of = r->audited = 0;
     r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
     r->slow_ns = 0;
 }
 
-static void note_size(coord_round *r, const round_block *b) {
+static void note_size(coord_round *r, round_block *b) {
+    b->needs = 1;
     if (b->count > r->largest) r->largest = b->count;
     if (b->state == ROUND_PENDING) r->pending_size += b->count;
 }
@@ -157,6 +158,7 @@ void round_advance(coord_round *r) {
 void round_clear(coord_round *r) {
     r->members = r->base = r->total = r->handed = 0;
     r->count = r->done = r->pending = r->urgent = r->first_pending = 0;
+    r->short_of = r->audited = 0;
     r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
 }
@@ -168,10 +170,23 @@ void round_fini(coord_round *r) {
 
 /* ---- leases ---- */
 
-static bool holds(const round_block *b, uint64_t worker) {
+/* Does it compute the block, or has it, under whatever name of a session? */
+static bool concerned(const round_block *b, const round_asker *asker) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker == worker) return true;
+        if (b->holder[h].worker == asker->worker) return true;
+    for (uint32_t v = 0; b->audited && v < b->votes; v++)
+        if (b->vote[v].worker == asker->worker || b->vote[v].who == asker->who) return true;
     return false;
+}
+
+static uint32_t holder_count(const round_block *b) {
+    uint32_t count = 0;
+    for (int h = 0; h < ROUND_HOLDERS; h++) count += b->holder[h].worker != 0;
+    return count;
+}
+
+bool round_wants_auditor(const round_block *b) {
+    return b->state == ROUND_LEASED && b->votes + holder_count(b) < b->needs;
 }
 
 /* From when on the block should be leased to one more: all its deadlines have passed, and there is
@@ -189,12 +204,13 @@ static uint64_t double_after(const round_block *b) {
 }
 
 bool round_has_work(const coord_round *r, uint64_t now_ns) {
-    return r->pending > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
+    return r->pending > 0 || r->short_of > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
 }
 
-/* May the worker have this pending block? Not for a while if its last result of it was bad. */
+/* May the worker have this pending block? Not for a while if its last result of it was bad, and
+ * never to check itself. */
 static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
-    if (b->state != ROUND_PENDING) return false;
+    if (b->state != ROUND_PENDING || concerned(b, asker)) return false;
     return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
 }
 
@@ -222,7 +238,13 @@ static int pick_pending(coord_round *r, const round_asker *asker, uint64_t now_n
     return plain;
 }
 
-static int pick_overdue(coord_round *r, uint64_t worker, uint64_t now_ns) {
+static int pick_short(const coord_round *r, const round_asker *asker) {
+    for (uint32_t i = 0; i < r->count; i++)
+        if (round_wants_auditor(&r->blocks[i]) && !concerned(&r->blocks[i], asker)) return (int)i;
+    return -1;
+}
+
+static int pick_overdue(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     int found = -1;
     if (now_ns < r->overdue_ns) return -1;
     r->overdue_ns = UINT64_MAX;
@@ -231,14 +253,15 @@ static int pick_overdue(coord_round *r, uint64_t worker, uint64_t now_ns) {
         if (b->state != ROUND_LEASED) continue;
         uint64_t after = double_after(b);
         if (after < r->overdue_ns) r->overdue_ns = after;
-        if (found < 0 && now_ns >= after && !holds(b, worker)) found = (int)i;
+        if (found < 0 && now_ns >= after && !concerned(b, asker)) found = (int)i;
     }
     return found;
 }
 
 int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     int pending = r->pending ? pick_pending(r, asker, now_ns) : -1;
-    return pending >= 0 ? pending : pick_overdue(r, asker->worker, now_ns);
+    if (pending < 0 && r->short_of) pending = pick_short(r, asker);
+    return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
 /* The holder of a block that has one; NULL: none, or several. */
@@ -267,7 +290,8 @@ int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, dou
     uint64_t most = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
-        const round_holder *h = b->state == ROUND_LEASED ? only_holder(b) : NULL;
+        bool plain = b->state == ROUND_LEASED && !b->votes && !b->audited;
+        const round_holder *h = plain ? only_holder(b) : NULL;
         if (!h || h->worker == worker || !h->expected_ns) continue;
         uint32_t rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
         uint64_t mine = (uint64_t)(round_ns * rounds), theirs = remaining_ns(h, now_ns);
@@ -285,6 +309,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     int h = 0;
     while (h < ROUND_HOLDERS && b->holder[h].worker) h++;
     COP_ASSERT(h < ROUND_HOLDERS);
+    r->short_of -= round_wants_auditor(b);
     if (b->state == ROUND_PENDING) {
         r->pending--;
         r->pending_size -= b->count;
@@ -293,6 +318,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     holder->attempt = b->lost + 1;
     b->holder[h] = *holder;
     b->state = ROUND_LEASED;
+    r->short_of += round_wants_auditor(b);
     uint64_t after = double_after(b);
     if (after < r->overdue_ns) r->overdue_ns = after;
 }
@@ -329,8 +355,7 @@ static void make_pending(coord_round *r, round_block *b) {
     if (index < r->first_pending) r->first_pending = index;
 }
 
-/* After a lease of the block ended without a result: pending again when nobody holds it any more.
- */
+/* After a lease of the block ended: pending again when nobody holds it any more. */
 static bool settle(coord_round *r, round_block *b) {
     uint64_t after = double_after(b);
     if (after == 0) { /* no holder */
@@ -341,26 +366,20 @@ static bool settle(coord_round *r, round_block *b) {
     return false;
 }
 
+static void end_lease(coord_round *r, round_block *b, int holder) {
+    r->short_of -= round_wants_auditor(b);
+    b->holder[holder] = (round_holder){0};
+}
+
 bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
     int holder = 0, index = round_find(r, first, lease, &holder);
     if (index < 0) return false;
-    r->blocks[index].holder[holder] = (round_holder){0};
-    r->blocks[index].lost++;
-    return settle(r, &r->blocks[index]);
-}
-
-void round_finish(coord_round *r, int block, int holder, const coord_result_info *result) {
-    round_block *b = &r->blocks[block];
-    COP_ASSERT(b->state == ROUND_LEASED && b->holder[holder].lease == result->lease);
-    b->state = ROUND_DONE;
-    b->last_worker = b->holder[holder].worker;
-    b->lease = result->lease;
-    b->slot = result->slot;
-    b->loss = result->loss;
-    b->correct = result->correct;
-    b->compute_ns = result->compute_ns;
-    memset(b->holder, 0, sizeof b->holder);
-    r->done++;
+    round_block *b = &r->blocks[index];
+    end_lease(r, b, holder);
+    b->lost++;
+    bool pending = settle(r, b);
+    r->short_of += round_wants_auditor(b);
+    return pending;
 }
 
 void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns) {
@@ -368,21 +387,126 @@ void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns)
     COP_ASSERT(b->state == ROUND_LEASED);
     b->last_worker = b->holder[holder].worker;
     b->shun_until_ns = shun_until_ns;
-    b->holder[holder] = (round_holder){0};
+    end_lease(r, b, holder);
     b->lost++;
     settle(r, b);
+    r->short_of += round_wants_auditor(b);
 }
 
-uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns) {
+/* ---- votes ---- */
+
+void round_audit(coord_round *r, int block) {
     round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_PENDING && !b->votes && !b->audited);
+    b->audited = true;
+    b->needs = 2;
+    r->audited++;
+}
+
+void round_vote_add(coord_round *r, int block, int holder, const round_vote *vote,
+                    uint64_t now_ns) {
+    round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_LEASED && b->votes < ROUND_VOTES && vote->worker);
+    end_lease(r, b, holder);
+    b->vote[b->votes++] = *vote;
+    b->last_worker = vote->worker;
+    b->voted_ns = now_ns;
+}
+
+void round_settle(coord_round *r, int block, uint32_t needs) {
+    round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_LEASED && b->votes < needs);
+    b->needs = needs;
+    settle(r, b);
+    r->short_of += round_wants_auditor(b);
+}
+
+void round_finish(coord_round *r, int block, int vote, bool confirmed) {
+    round_block *b = &r->blocks[block];
+    const round_vote v = b->vote[vote];
+    COP_ASSERT(b->state == ROUND_LEASED && (uint32_t)vote < b->votes);
+    b->state = ROUND_DONE;
+    b->last_worker = v.worker;
+    b->lease = v.lease;
+    b->slot = v.slot;
+    b->loss = v.loss;
+    b->correct = v.correct;
+    b->compute_ns = v.compute_ns;
+    b->digest = v.digest;
+    b->who = v.who;
+    b->confirmed = confirmed;
+    b->votes = 0;
+    memset(b->holder, 0, sizeof b->holder);
+    r->done++;
+    r->audited -= b->audited;
+}
+
+/* A block that was done is not: nobody holds it. */
+static void undo(coord_round *r, round_block *b) {
     COP_ASSERT(b->state == ROUND_DONE && !b->absent);
-    uint64_t slot = b->slot;
     b->slot = b->lease = 0;
-    b->lost++;
-    b->shun_until_ns = shun_until_ns;
+    b->confirmed = false;
     r->done--;
+    r->audited += b->audited;
+    b->lost++;
     make_pending(r, b);
+}
+
+static round_vote vote_of(const round_block *b) {
+    return (round_vote){.worker = b->last_worker,
+                        .who = b->who,
+                        .lease = b->lease,
+                        .slot = b->slot,
+                        .digest = b->digest,
+                        .correct = b->correct,
+                        .compute_ns = b->compute_ns,
+                        .loss = b->loss,
+                        .finite = true};
+}
+
+void round_dispute(coord_round *r, int block, const round_vote *other) {
+    round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_DONE && !b->confirmed);
+    b->vote[0] = vote_of(b);
+    b->vote[1] = *other;
+    b->votes = 2;
+    undo(r, b);
+    r->audited += !b->audited;
+    b->audited = true;
+    b->needs = 3;
+}
+
+uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns) {
+    round_block *b = &r->blocks[block];
+    uint64_t slot = b->slot;
+    b->vote[0] = vote_of(b);
+    b->vote[0].slot = 0;
+    b->vote[0].digest = digest;
+    b->vote[0].finite = false;
+    b->votes = 1;
+    b->needs = 2;
+    undo(r, b);
+    b->shun_until_ns = shun_until_ns;
     return slot;
+}
+
+uint64_t round_disown(coord_round *r, int block, uint64_t who) {
+    round_block *b = &r->blocks[block];
+    if (b->state == ROUND_DONE) {
+        if (b->absent || b->confirmed || b->who != who) return 0;
+        uint64_t slot = b->slot;
+        undo(r, b);
+        return slot;
+    }
+    for (uint32_t v = 0; v < b->votes; v++) {
+        if (b->vote[v].who != who) continue;
+        uint64_t slot = b->vote[v].slot;
+        r->short_of -= round_wants_auditor(b);
+        b->vote[v] = b->vote[--b->votes];
+        r->short_of += round_wants_auditor(b);
+        return slot; /* an identity has one vote */
+    }
+    return 0;
 }
 
 bool round_complete(const coord_round *r) {
@@ -395,7 +519,8 @@ uint32_t round_holders(const coord_round *r, uint64_t now_ns) {
     for (uint32_t i = 0; i < r->count; i++)
         for (int h = 0; h < ROUND_HOLDERS; h++) {
             const round_holder *holder = &r->blocks[i].holder[h];
-            count += holder->worker && (!now_ns || now_ns < holder->deadline_ns);
+            bool held = holder->worker && holder->worker != COORD_SELF;
+            count += held && (!now_ns || now_ns < holder->deadline_ns);
         }
     return count;
 }
@@ -432,7 +557,7 @@ double round_loss(const coord_round *r) {
 }
 
 void round_check(const coord_round *r) {
-    uint32_t done = 0, pending = 0, urgent = 0, next = r->base;
+    uint32_t done = 0, pending = 0, urgent = 0, next = r->base, short_of = 0, audited = 0;
     uint64_t size = 0;
     COP_ASSERT(r->handed <= r->count && r->base + r->count <= (r->members ? r->total : UINT32_MAX));
     for (uint32_t i = 0; i < r->count; i++) {
@@ -447,6 +572,10 @@ void round_check(const coord_round *r) {
         COP_ASSERT(i >= r->handed || (b->state == ROUND_DONE && b->slot == 0));
         COP_ASSERT(b->state != ROUND_PENDING || (i >= r->first_pending && b->slot == 0));
         COP_ASSERT(b->state != ROUND_LEASED || double_after(b) >= r->overdue_ns);
+        COP_ASSERT(b->state != ROUND_DONE || b->absent || !b->audited || b->confirmed);
+        COP_ASSERT(b->state == ROUND_DONE || b->votes < b->needs);
+        short_of += round_wants_auditor(b);
+        audited += b->audited && b->state != ROUND_DONE;
         next += b->count;
         done += b->state == ROUND_DONE;
         pending += b->state == ROUND_PENDING;
@@ -454,5 +583,5 @@ void round_check(const coord_round *r) {
         urgent += b->state == ROUND_PENDING && b->urgent;
     }
     COP_ASSERT(done == r->done && pending == r->pending && urgent == r->urgent);
-    COP_ASSERT(size == r->pending_size);
+    COP_ASSERT(size == r->pending_size && short_of == r->short_of && audited == r->audited);
 }

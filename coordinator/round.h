@@ -1,6 +1,7 @@
 /* One step (or one evaluation) of one job as blocks of work: who holds what, what has arrived.
- * Part of the core: pure, no clocks. A block is pending, leased or done, and at most one result of
- * it is kept; `round_check` asserts that. Called by steps.c and scheduler.c only. */
+ * Part of the core: pure, no clocks. A block is pending, leased or done; results of it are votes
+ * (one will do, or two equal ones where it is audited), and at most one of them becomes its result;
+ * `round_check` asserts that. Called by steps.c and scheduler.c only. */
 #ifndef COP_COORDINATOR_ROUND_H
 #define COP_COORDINATOR_ROUND_H
 
@@ -8,6 +9,7 @@
 
 /* Leases of one block at a time: the first, a double after its deadline, one more. */
 #define ROUND_HOLDERS 3
+#define ROUND_VOTES   3
 
 typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_state;
 
@@ -18,6 +20,15 @@ typedef struct round_holder {
     uint64_t charged_ns; /* compute time put on the job's account when the lease was given */
     uint32_t attempt;
 } round_holder;
+
+/* What one worker says of a block. */
+typedef struct round_vote {
+    uint64_t worker; /* 0: none; COORD_SELF */
+    uint64_t who;    /* its identity beyond a session */
+    uint64_t lease, slot, digest, correct, compute_ns;
+    double loss;
+    bool finite;
+} round_vote;
 
 typedef struct round_block {
     /* shards of a step, samples of an evaluation; of an ensemble the block's number, and 1 */
@@ -31,9 +42,14 @@ typedef struct round_block {
     uint64_t last_worker;   /* computed it last; after a bad result somebody else is preferred */
     uint64_t shun_until_ns; /* ... until then */
     round_holder holder[ROUND_HOLDERS];
+    bool audited;   /* needs two equal results of different identities */
+    bool confirmed; /* has them */
+    uint32_t needs, votes;
+    round_vote vote[ROUND_VOTES];
+    uint64_t voted_ns; /* when the newest came */
     /* the result */
     uint64_t lease; /* that brought it */
-    uint64_t slot, correct, compute_ns;
+    uint64_t slot, correct, compute_ns, digest, who;
     double loss;
 } round_block;
 
@@ -47,12 +63,14 @@ typedef struct coord_round {
     uint32_t members, chunk, slices, base, total, handed;
     uint32_t count, capacity;
     uint32_t done, pending, urgent; /* blocks in that state */
-    uint32_t largest;               /* size of the largest block */
-    uint64_t pending_size;          /* sizes of the pending blocks, together */
-    uint32_t first_pending;         /* no block before this one is pending */
-    uint64_t overdue_ns;            /* no lease is overdue before then */
-    uint64_t slow_ns;               /* whether a copy is worth while is not asked before then */
-    round_block *blocks;            /* (count), ascending */
+    uint32_t short_of;      /* leased ones that could be given to one more worker, who audits */
+    uint32_t audited;       /* audited ones that are not done */
+    uint32_t largest;       /* size of the largest block */
+    uint64_t pending_size;  /* sizes of the pending blocks, together */
+    uint32_t first_pending; /* no block before this one is pending */
+    uint64_t overdue_ns;    /* no lease is overdue before then */
+    uint64_t slow_ns;       /* whether a copy is worth while is not asked before then */
+    round_block *blocks;    /* (count), ascending */
 } coord_round;
 
 /* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The rule of common/nn's
@@ -79,7 +97,7 @@ bool round_has_work(const coord_round *r, uint64_t now_ns);
 /* Who asks for a block: a worker, the largest size that suits it, and whether nobody else could
  * compute what it may not get (again). */
 typedef struct round_asker {
-    uint64_t worker;
+    uint64_t worker, who;
     uint32_t largest;
     bool only_worker;
 } round_asker;
@@ -102,12 +120,27 @@ int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder
 /* The lease is lost: the block returns to the queue, first in line, unless somebody else holds it
  * too (then false). */
 bool round_forget(coord_round *r, uint32_t first, uint64_t lease);
-/* The block is done with this result; its other leases are forgotten. */
-void round_finish(coord_round *r, int block, int holder, const coord_result_info *result);
+/* Is it leased, and could one more worker compute it to audit the others? */
+bool round_wants_auditor(const round_block *block);
+/* The block must have two equal results. Before it is first given. */
+void round_audit(coord_round *r, int block);
+/* A result came: the lease ends, the vote is noted (its slot: kept by the block). Finish or settle
+ * follows. */
+void round_vote_add(coord_round *r, int block, int holder, const round_vote *vote, uint64_t now_ns);
+/* The votes did not decide: the block needs `needs` of them, pending if nobody computes one. */
+void round_settle(coord_round *r, int block, uint32_t needs);
+/* The block is done with this vote; its other leases and votes are forgotten. The caller has seen
+ * to the other votes' slots. */
+void round_finish(coord_round *r, int block, int vote, bool confirmed);
+/* A block that is done, unconfirmed, turns out to be disputed by another vote: it needs a third. */
+void round_dispute(coord_round *r, int block, const round_vote *other);
+/* A finished block's gradient turned out not to be finite: that is a vote, and it needs another.
+ * Returns the slot to drop. */
+uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns);
+/* All that this identity said of the block is void. Returns the slot to drop; 0: none. */
+uint64_t round_disown(coord_round *r, int block, uint64_t who);
 /* The result was bad: the block is pending again, for somebody else until `shun_until_ns`. */
 void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns);
-/* A finished block turned out to be bad: pending again. Returns its slot. */
-uint64_t round_reopen(coord_round *r, int block, uint64_t shun_until_ns);
 /* Of an ensemble: the next block, in order, whose result has come and was not handed on yet; -1:
  * none. It counts as handed on then. */
 int round_hand_on(coord_round *r);

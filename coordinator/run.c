@@ -20,7 +20,7 @@ struct coord_run {
     cop_data *data;
     char *folder;
     bool resume;
-    uint64_t timeout_ns, idle_since_ns;
+    uint64_t timeout_ns, idle_since_ns, return_to;
     uv_work_t load;
     cop_checkpoint start;
     cop_str notes;
@@ -57,9 +57,10 @@ static void load_work(uv_work_t *work) {
     cop_data *data = run->data;
     run->job = NULL;
     run->data = NULL;
-    run->load_error.code =
-        coord_resident_prepare(run->resident, job, data, run->folder, run->resume, &run->start,
-                               &run->notes, &run->load_error);
+    run->load_error.code = coord_resident_prepare(
+        run->resident, job, data,
+        &(coord_start_at){.folder = run->folder, .resume = run->resume, .most = UINT64_MAX},
+        &run->start, &run->notes, &run->load_error);
 }
 
 static void load_done(uv_work_t *work, int status) {
@@ -94,6 +95,23 @@ static void load_done(uv_work_t *work, int status) {
     run->epoch_samples = run->start.train_samples;
     uv_mutex_unlock(&run->mutex);
     coord_dispatch(server, &loaded);
+}
+
+static void return_work(uv_work_t *work) {
+    struct coord_run *run = work->data;
+    run->load_error = (cop_error){0};
+    run->load_error.code = coord_resident_return(run->resident, run->return_to, &run->start,
+                                                 &run->notes, &run->load_error);
+}
+
+void coord_run_return(coord_server *server, uint64_t most) {
+    struct coord_run *run = server->run;
+    COP_ASSERT(run->resident != NULL);
+    run->return_to = most;
+    cop_str_fini(&run->notes);
+    run->notes = (cop_str){0};
+    run->load.data = run;
+    uv_queue_work(&server->loop, &run->load, return_work, load_done);
 }
 
 void coord_run_load(coord_server *server) {
@@ -218,6 +236,7 @@ void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                             .checkpoint_every = job->checkpoint_every,
                             .workers_max = m->limits ? m->limits->workers : 0,
                             .timeout_ns = m->limits ? (uint64_t)(m->limits->timeout * 1e9) : 0,
+                            .audit = m->audit,
                             .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
                             .state = state};
     if (m->pinned && m->pinned->fingerprint && *m->pinned->fingerprint)

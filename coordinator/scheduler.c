@@ -71,7 +71,7 @@ void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
         if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
-        core_act(core, COORD_ACTION_LOAD, job->info.job);
+        core_act(core, COORD_ACTION_LOAD, job->info.job)->step = job->go_back - 1; /* 0: any */
     }
 }
 
@@ -92,7 +92,8 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
 
 bool scheduler_eligible(const core_job *job, const core_worker *w) {
     if (job->info.kind == COORD_ENSEMBLE && !w->ensembles) return false;
-    return !w->draining && (!job->fingerprint || job->fingerprint == w->fingerprint);
+    return !w->draining && !w->quarantined &&
+           (!job->fingerprint || job->fingerprint == w->fingerprint);
 }
 
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
@@ -216,12 +217,11 @@ static void pin(coord_core *core, core_job *job, const core_worker *w) {
     scheduler_tell_pinned(core, job);
 }
 
-static void fill_lease(coord_core *core, const core_job *job, const core_worker *w,
-                       const round_block *b, const round_holder *holder) {
-    coord_action *a = core_act(core, COORD_ACTION_LEASE, job->info.job);
+coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, const core_job *job,
+                                   const round_block *b, const round_holder *holder) {
+    coord_action *a = core_act(core, type, job->info.job);
     a->step = job->round.step;
-    a->worker = w->worker;
-    a->request = w->request;
+    a->worker = holder->worker;
     a->lease.lease = holder->lease;
     a->lease.version = job->step;
     a->lease.deadline_ns = holder->deadline_ns;
@@ -230,7 +230,7 @@ static void fill_lease(coord_core *core, const core_job *job, const core_worker 
     a->lease.count = b->count;
     a->lease.batch = job->round.batch;
     a->lease.evaluate = job->round.evaluate;
-    if (!job->round.members) return;
+    if (!job->round.members) return a;
     a->step = b->first + 1;
     a->lease.ensemble = true;
     a->lease.first = round_slice_first(&job->round, b);
@@ -238,6 +238,7 @@ static void fill_lease(coord_core *core, const core_job *job, const core_worker 
     a->lease.member = round_member_first(&job->round, b);
     a->lease.members = round_member_count(&job->round, b);
     if (job->info.each_version) a->lease.version = a->lease.member;
+    return a;
 }
 
 static void tell_again(coord_core *core, const core_job *job, const round_block *b,
@@ -260,7 +261,7 @@ static void tell_again(coord_core *core, const core_job *job, const round_block 
 static void give(coord_core *core, core_job *job, core_worker *w, int index, bool copy,
                  uint64_t now) {
     round_block *b = &job->round.blocks[index];
-    bool held = b->state == ROUND_LEASED;
+    bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
     pin(core, job, w);
     /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
     round_holder holder = {.worker = w->worker,
@@ -269,13 +270,15 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
                            .begun_ns = now,
                            .expected_ns = (uint64_t)expected_ns(job, w, b),
                            .charged_ns = (uint64_t)usual_ns(job, b) * w->threads};
+    if (!held && !b->votes && !b->audited && audit_draws(core, job, w))
+        round_audit(&job->round, index);
     round_give(&job->round, index, &holder);
     job->share += holder.charged_ns;
     job->counts.given++;
     job->counts.repeated += held || b->lost;
     job->counts.doubled += held;
     if ((held || b->lost) && !copy) tell_again(core, job, b, w);
-    fill_lease(core, job, w, b, &holder);
+    scheduler_fill_lease(core, COORD_ACTION_LEASE, job, b, &holder)->request = w->request;
     registry_stop_waiting(core, w);
     w->lease = holder.lease;
     w->lease_job = job->info.job;
@@ -352,7 +355,7 @@ static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *blo
         if (!scheduler_eligible(job, w) || (best && !goes_before(job, best, w))) continue;
         if (!may_have_more(job, now)) continue;
         bool only = scheduler_eligible_workers(core, job) <= 1;
-        round_asker asker = {w->worker, largest_for(job, w), only};
+        round_asker asker = {w->worker, w->who, largest_for(job, w), only};
         int index = round_pick(&job->round, &asker, now);
         if (index < 0) continue;
         if (others_are_quicker(core, job, w, &job->round.blocks[index], now)) continue;

@@ -134,6 +134,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     cop_server_expect(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
+    joined.joined.identity = *h->name ? h->name : s->name;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
     joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
@@ -178,8 +179,7 @@ static void on_heartbeat(coord_server *server, cop_request *request) {
 
 /* ---- PULL ---- */
 
-/* A slot for a gradient; 0 when all are taken. */
-static uint64_t take_slot(coord_server *server, cop_buffer *gradient) {
+uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient) {
     for (uint32_t i = 0; i < COORD_SLOTS_MAX; i++) {
         uint32_t at = (server->slot_hint + i) % COORD_SLOTS_MAX;
         if (server->slots[at].used) continue;
@@ -191,9 +191,10 @@ static uint64_t take_slot(coord_server *server, cop_buffer *gradient) {
     return 0;
 }
 
-/* A result whose tensor has the wrong size is the worker's mistake: it counts as a failure of that
- * block. */
-static void on_result(coord_server *server, const coord_session *s, const cop_message *message) {
+/* A result as an event. One whose tensor has the wrong size is the worker's mistake: it counts as a
+ * failure of that block. Returns the gradient, if there is one to keep. */
+static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
+                               coord_event *event) {
     const cop_result *r = &message->pull.result;
     coord_resident *resident = coord_resident_find(server, r->job);
     coord_evaluation *evaluation = coord_evaluation_find(server, r->job);
@@ -209,43 +210,128 @@ static void on_result(coord_server *server, const coord_session *s, const cop_me
         if (!gradient || gradient->size != expected) failure = "the gradient has the wrong size";
     }
     if (failure) gradient = NULL;
-    coord_event event = {.type = COORD_EVENT_RESULT,
-                         .worker = s->worker,
-                         .job = r->job,
-                         .step = r->step,
-                         .text = failure};
-    event.result = (coord_result_info){.lease = r->lease,
-                                       .job = r->job,
-                                       .step = r->step,
-                                       .compute_ns = r->compute_ns,
-                                       .attempt = r->attempt,
-                                       .first = r->first,
-                                       .count = r->count,
-                                       .members = members,
-                                       .evaluate = !train,
-                                       .ensemble = ensemble,
-                                       .finite = isfinite(r->loss),
-                                       .failed = failure != NULL,
-                                       .loss = r->loss,
-                                       .correct = r->correct,
-                                       .samples = r->samples,
-                                       .slot = take_slot(server, gradient)};
-    if (!event.result.slot) {
-        cop_log(COP_LOG_ERROR, "coordinator", "too many results under way: one is dropped");
-        return;
-    }
-    coord_dispatch(server, &event);
+    *event = (coord_event){.type = COORD_EVENT_RESULT,
+                           .worker = worker,
+                           .job = r->job,
+                           .step = r->step,
+                           .text = failure};
+    event->result = (coord_result_info){.lease = r->lease,
+                                        .job = r->job,
+                                        .step = r->step,
+                                        .compute_ns = r->compute_ns,
+                                        .attempt = r->attempt,
+                                        .first = r->first,
+                                        .count = r->count,
+                                        .members = members,
+                                        .evaluate = !train,
+                                        .ensemble = ensemble,
+                                        .finite = isfinite(r->loss),
+                                        .failed = failure != NULL,
+                                        .loss = r->loss,
+                                        .correct = r->correct,
+                                        .samples = r->samples};
+    return gradient;
 }
 
 static void end_session(coord_server *server, coord_session *s, bool tell_core) {
     uint64_t worker = s->worker;
     cop_request *held = (cop_request *)(uintptr_t)s->held;
+    cop_request *digesting = (cop_request *)(uintptr_t)s->digesting;
     s->worker = 0;
-    s->held = 0;
+    s->held = s->digesting = 0;
     if (held) cop_server_drop(held);
+    if (digesting) cop_server_drop(digesting);
     coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
     if (tell_core) coord_dispatch(server, &gone);
     if (server->api) coord_api_changed(server, 0);
+}
+
+static void answer_unknown(cop_request *request) {
+    cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
+    cop_server_reply(request, &reply);
+}
+
+/* The result's place in the core, with its gradient. */
+static void give_result(coord_server *server, coord_event *event, cop_buffer *gradient) {
+    event->result.slot = coord_take_slot(server, gradient);
+    if (event->result.slot)
+        coord_dispatch(server, event);
+    else
+        cop_log(COP_LOG_ERROR, "coordinator", "too many results under way: one is dropped");
+}
+
+/* The rest of a PULL, after its result. */
+static void take_pull(coord_server *server, uint64_t worker, cop_request *request) {
+    const cop_pull *p = &cop_request_message(request)->pull;
+    coord_session *s = coord_session_find(server, worker);
+    if (s && p->goodbye) {
+        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.drain = true}};
+        end_session(server, s, true);
+        cop_server_reply(request, &reply);
+        return;
+    }
+    if (!s) { /* the core gave it up meanwhile */
+        answer_unknown(request);
+        return;
+    }
+    s->held = (uint64_t)(uintptr_t)request;
+    coord_event pull = {.type = COORD_EVENT_PULL, .worker = worker};
+    pull.pull.request = s->held;
+    pull.pull.have_job = p->have_job;
+    pull.pull.have_version = p->have_version;
+    coord_dispatch(server, &pull);
+}
+
+/* ---- results that are compared: hashed by the compute threads first ---- */
+
+typedef struct digest_task {
+    coord_task task; /* first */
+    coord_mail mail;
+    coord_server *server;
+    uint64_t request;
+    coord_event event;
+    cop_buffer *gradient;
+    bool finite;
+} digest_task;
+
+static void digest_part(coord_task *task, int part, int parts) {
+    digest_task *d = (digest_task *)task;
+    (void)parts;
+    if (part == 0) d->event.result.digest = coord_digest(d->server, d->gradient, &d->finite);
+}
+
+static void digest_arrived(coord_server *server, coord_mail *mail) {
+    digest_task *d = (digest_task *)(void *)((char *)mail - offsetof(digest_task, mail));
+    coord_session *s = coord_session_find(server, d->event.worker);
+    if (s && s->digesting == d->request) { /* else it has gone, or asked again */
+        s->digesting = 0;
+        d->event.result.finite = d->event.result.finite && d->finite;
+        give_result(server, &d->event, d->gradient);
+        take_pull(server, d->event.worker, (cop_request *)(uintptr_t)d->request);
+    }
+    cop_buffer_release(d->gradient);
+    cop_free(d);
+}
+
+static void digest_done(coord_task *task) {
+    digest_task *d = (digest_task *)task;
+    coord_post(d->server, &d->mail);
+}
+
+/* False: no memory. */
+static bool start_digest(coord_server *server, coord_session *s, cop_request *request,
+                         const coord_event *event, cop_buffer *gradient) {
+    digest_task *d = cop_alloc(sizeof *d);
+    if (!d) return false;
+    *d = (digest_task){.task = {.run = digest_part, .done = digest_done},
+                       .mail = {.run = digest_arrived},
+                       .server = server,
+                       .request = (uint64_t)(uintptr_t)request,
+                       .event = *event,
+                       .gradient = cop_buffer_hold(gradient)};
+    s->digesting = d->request;
+    coord_pool_submit(server->pool, &d->task);
+    return true;
 }
 
 static void on_pull(coord_server *server, cop_request *request) {
@@ -253,39 +339,27 @@ static void on_pull(coord_server *server, cop_request *request) {
     const cop_pull *p = &message->pull;
     coord_session *s = coord_session_find(server, p->worker);
     if (!s || s->secret != p->session) {
-        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
-        cop_server_reply(request, &reply);
+        answer_unknown(request);
         return;
     }
     uint64_t worker = s->worker;
     s->connection[0] = cop_request_connection(request);
-    if (s->held) { /* the same worker asks again after a lost connection: the older call has no
-                      listener */
-        cop_server_drop((cop_request *)(uintptr_t)s->held);
-        s->held = 0;
+    /* The same worker asks again after a lost connection: the older calls have no listener. */
+    if (s->held) cop_server_drop((cop_request *)(uintptr_t)s->held);
+    if (s->digesting) cop_server_drop((cop_request *)(uintptr_t)s->digesting);
+    s->held = s->digesting = 0;
+    if (p->result.present) {
+        coord_event event;
+        cop_buffer *gradient = read_result(server, worker, message, &event);
+        bool compared = gradient && coord_core_wants_digest(server->core, worker, &event.result);
+        if (compared && start_digest(server, s, request, &event, gradient)) return;
+        if (compared) { /* it comes to nothing, and is given again */
+            coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
+            return;
+        }
+        give_result(server, &event, gradient);
     }
-    /* Hold the request first: carrying out the result's actions may already answer it. */
-    bool has_result = p->result.present, goodbye = p->goodbye;
-    uint64_t have_job = p->have_job, have_version = p->have_version;
-    if (has_result) on_result(server, s, message);
-    if (goodbye) {
-        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.drain = true}};
-        end_session(server, s, true);
-        cop_server_reply(request, &reply);
-        return;
-    }
-    s = coord_session_find(server, worker);
-    if (!s) { /* the core gave it up meanwhile */
-        cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
-        cop_server_reply(request, &reply);
-        return;
-    }
-    s->held = (uint64_t)(uintptr_t)request;
-    coord_event pull = {.type = COORD_EVENT_PULL, .worker = worker};
-    pull.pull.request = s->held;
-    pull.pull.have_job = have_job;
-    pull.pull.have_version = have_version;
-    coord_dispatch(server, &pull);
+    take_pull(server, worker, request);
 }
 
 /* ---- entry ---- */

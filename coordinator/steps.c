@@ -103,8 +103,11 @@ void steps_begin(coord_core *core, core_job *job, uint64_t now) {
 }
 
 void steps_drop_round(coord_core *core, core_job *job) {
-    for (uint32_t i = 0; i < job->round.count; i++)
-        core_drop(core, job->info.job, job->round.blocks[i].slot);
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        core_drop(core, job->info.job, b->slot);
+        for (uint32_t v = 0; v < b->votes; v++) core_drop(core, job->info.job, b->vote[v].slot);
+    }
     round_clear(&job->round);
 }
 
@@ -173,6 +176,7 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
     uint64_t correct = 0, samples = job->round.batch;
     for (uint32_t i = 0; i < job->round.count; i++) correct += job->round.blocks[i].correct;
     double loss = round_loss(&job->round);
+    audit_note_step(job);
     fill_metrics(core_act(core, COORD_ACTION_EVALUATED, job->info.job), job, loss, samples,
                  correct);
     job->phase = PHASE_HOLDING;
@@ -201,6 +205,7 @@ static void hand_on(coord_core *core, core_job *job) {
         a->lease.member = round_member_first(&job->round, b);
         a->lease.members = round_member_count(&job->round, b);
         b->slot = 0; /* the host's from now on */
+        audit_note_member(job, b);
     }
 }
 
@@ -254,8 +259,7 @@ static void learn_speed(core_job *job, core_worker *w, const round_block *b, con
     w->shards += r->count;
 }
 
-/* The job is at fault: the host looks at the gradient and answers JOB_FAILED with a sentence. */
-static void diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
+void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
     coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
     a->step = job->round.step;
     a->slot = slot;
@@ -278,20 +282,14 @@ static void tell_bad(coord_core *core, const core_job *job, const round_block *b
               b->first, b->first + b->count - 1, what);
 }
 
-static void failed_result(coord_core *core, core_job *job, round_block *b,
-                          const coord_result_info *r, const char *why) {
-    core_drop(core, job->info.job, r->slot);
+static void failed_result(coord_core *core, core_job *job, round_block *b, const coord_event *e,
+                          const char *why) {
+    core_drop(core, job->info.job, e->result.slot);
     tell_bad(core, job, b, why);
-    if (++b->failures >= FAILURES_MAX) jobs_end(core, job, COORD_FAILED, why);
-}
-
-static void not_finite_result(coord_core *core, core_job *job, round_block *b, uint64_t slot) {
-    if (++b->not_finite >= 2) {
-        diverged(core, job, b, slot);
-        return;
-    }
-    core_drop(core, job->info.job, slot);
-    tell_bad(core, job, b, "a value is not finite");
+    if (e->worker == COORD_SELF) /* it only judges: others must decide then */
+        job->cannot_judge = true;
+    else if (++b->failures >= FAILURES_MAX)
+        jobs_end(core, job, COORD_FAILED, why);
 }
 
 /* Is it a result of this round? */
@@ -357,31 +355,25 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     int holder = 0, index = match(job, e, &holder);
     if (index < 0) {
         if (job) count_unused(job, r);
-        core_drop(core, r->job, r->slot);
+        if (!audit_take_late(core, e, now)) core_drop(core, r->job, r->slot);
         return;
     }
     round_block *b = &job->round.blocks[index];
     const char *refused = reason_to_refuse(&job->round, e, b);
-    if (refused || !r->finite) {
+    if (refused) {
         round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
-        if (refused)
-            failed_result(core, job, b, r, refused);
-        else
-            not_finite_result(core, job, b, r->slot);
+        failed_result(core, job, b, e, refused);
         return;
     }
     learn_speed(job, w, b, &b->holder[holder], r, now);
-    round_finish(&job->round, index, holder, r);
-    if (r->ensemble) {
-        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+    audit_take(core, job, index, holder, e, now);
+}
+
+void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
+    if (!steps_has_leases(job)) return;
+    if (job->round.members) {
         hand_on(core, job);
         return;
-    }
-    if (job->round.evaluate) {
-        core_drop(core, r->job, r->slot);
-        b->slot = 0;
-    } else {
-        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
     }
     if (!round_complete(&job->round)) return;
     if (job->round.evaluate)
@@ -392,6 +384,14 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
 
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
     if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
+    if (e->ok) audit_note_step(job);
+    if (job->go_back) {                      /* somebody was found out meanwhile */
+        if (e->ok) round_clear(&job->round); /* its slots went with the update */
+        job->phase = PHASE_HOLDING;
+        if (!e->ok) steps_drop_round(core, job);
+        jobs_go_back(core, job, job->go_back - 1);
+        return;
+    }
     if (e->ok) {
         step_done(core, job, now);
         return;
@@ -401,7 +401,14 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
     uint32_t i = 0;
     while (i < job->round.count && job->round.blocks[i].first != e->result.first) i++;
     COP_ASSERT(i < job->round.count);
+    round_block *b = &job->round.blocks[i];
     job->phase = PHASE_TRAINING;
-    uint64_t slot = round_reopen(&job->round, (int)i, now + core->config.lease_floor_ns);
-    not_finite_result(core, job, &job->round.blocks[i], slot);
+    uint64_t slot =
+        round_doubt(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);
+    if (++b->not_finite >= 2) {
+        steps_diverged(core, job, b, slot);
+        return;
+    }
+    core_drop(core, job->info.job, slot);
+    tell_bad(core, job, b, "a value is not finite");
 }

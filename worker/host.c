@@ -204,6 +204,7 @@ static void compute(cop_worker *w, work_state *s) {
     if (s->result.failure[0])
         cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s",
                 (unsigned long long)s->result.lease, s->result.failure);
+    if (w->config.tamper) w->config.tamper(w->config.tamper_context, &s->result, s->gradient);
     cop_message_fini(&s->lease);
     uv_mutex_lock(&w->mutex);
     bool unwanted = w->canceled == s->result.lease && s->result.lease != 0;

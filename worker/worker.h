@@ -13,6 +13,7 @@
 #include "common/base/err.h"
 #include "common/net/net.h"
 #include "common/nn/kernel.h"
+#include "common/wire/message.h"
 
 typedef struct cop_worker cop_worker;
 
@@ -27,6 +28,10 @@ typedef struct cop_worker_config {
     bool retry_forever; /* re-join with backoff (programs) or give up when the coordinator is gone
                            (in process) */
     uint32_t join_timeout_ms; /* give up joining the first time after this; 0: never */
+    /* For tests that need a worker who lies: called with each result (and its gradient, or NULL)
+     * before it is sent. Programs leave it NULL. */
+    void (*tamper)(void *context, cop_result *result, cop_buffer *gradient);
+    void *tamper_context;
 } cop_worker_config;
 
 /* Starts the threads. Strings are copied. The worker runs until stopped, refused, or (not

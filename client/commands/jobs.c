@@ -77,6 +77,10 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
         memcpy(row, values, sizeof values);
     }
     if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "llrrlrrl");
+    for (size_t i = 0; i < answer->n_workers; i++) {
+        const Coppice__Api__WorkerStatus *w = answer->workers[i];
+        if (w->evidence) printf("%s is in quarantine: %s\n", w->name ? w->name : "", w->evidence);
+    }
     cop_free(cells);
     cop_free(text);
 }

@@ -36,6 +36,10 @@ void cop_xxh3_init(cop_xxh3 *h) {
     XXH3_64bits_reset(xxh3_of(h));
 }
 
+void cop_xxh3_init_secret(cop_xxh3 *h, const unsigned char secret[COP_XXH3_SECRET]) {
+    XXH3_64bits_reset_withSecret(xxh3_of(h), secret, COP_XXH3_SECRET);
+}
+
 void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size) {
     if (size) XXH3_64bits_update(xxh3_of(h), data, size);
 }

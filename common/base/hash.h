@@ -15,6 +15,9 @@ typedef struct cop_xxh3 {
     _Alignas(64) unsigned char state[640];
 } cop_xxh3;
 void cop_xxh3_init(cop_xxh3 *h);
+/* Keyed: nobody who does not know the secret can choose what collides. `secret` must outlive h. */
+#define COP_XXH3_SECRET 192
+void cop_xxh3_init_secret(cop_xxh3 *h, const unsigned char secret[COP_XXH3_SECRET]);
 void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size);
 void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size);
 uint64_t cop_xxh3_final(cop_xxh3 *h);

@@ -356,6 +356,33 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
     return e;
 }
 
+void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *c) {
+    char *checkpoints = cop_path_join(folder, "checkpoints"), name[32];
+    uint64_t *steps = NULL, named = 0;
+    size_t count = 0;
+    if (!checkpoints || list_steps(checkpoints, &steps, &count, NULL)) {
+        cop_free(checkpoints);
+        return;
+    }
+    step_name(step, name);
+    if (read_name(checkpoints, "latest", &named) && named > step) {
+        if (step)
+            write_name(checkpoints, "latest", name, NULL);
+        else
+            remove_in(checkpoints, "latest");
+    }
+    if (read_name(checkpoints, "best", &named) && named > step) {
+        remove_in(checkpoints, "best");
+        c->best_error = -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        step_name(steps[i], name);
+        if (steps[i] > step) remove_in(checkpoints, name);
+    }
+    cop_free(steps);
+    cop_free(checkpoints);
+}
+
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error) {
     const size_t floats = (size_t)cop_model_floats(job->model);
     const int count = cop_optimizer_states(&job->optimizer);

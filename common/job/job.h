@@ -100,6 +100,12 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
                                   float *weights, float *states[2], cop_checkpoint *checkpoint,
                                   cop_str *notes, cop_error *error);
 
+/* Removes the checkpoints after `step` (0: all): they are not to be trusted. `latest` then names
+ * the newest that is left; if the best was one of those removed, there is none and
+ * checkpoint->best_error is -1. Failing is no error: the folder is looked at again when it is
+ * loaded. */
+void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *checkpoint);
+
 /* Would a job go on from what is in the folder? OK also where there is nothing to go on from; INPUT
  * as of cop_checkpoint_load. Writes nothing. */
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error);

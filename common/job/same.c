@@ -18,7 +18,8 @@ static void forget(cop_proto *message, const char *const *names) {
 /* Leaves only what decides the weights. The data are what `pinned` says, whatever they are called.
  */
 static void keep_what_matters(Coppice__Job *m) {
-    static const char *const job[] = {"name", "priority", "limits", "evaluate", "checkpoint", NULL};
+    static const char *const job[] = {"name",     "priority",   "audit", "limits",
+                                      "evaluate", "checkpoint", NULL};
     static const char *const data[] = {"source", "train", "test", NULL};
     static const char *const train[] = {"epochs", "steps", NULL}, *const pinned[] = {"steps", NULL};
     forget(&m->base, job);

@@ -20,6 +20,8 @@ static const cop_field_row rows[] = {
      "worker"},
     {"Job.priority", false, -1000000, 1000000, false, false, "0",
      "jobs of higher priority go first"},
+    {"Job.audit", false, 0, 1, false, false, "0",
+     "share of the shards that a second worker computes as well, to find wrong results"},
     {"Job.limits", false, ANY, "{}", "bounds that the coordinator keeps"},
     {"Job.data", true, ANY, NULL, "what to train on"},
     {"Job.model", true, ANY, NULL, "the layers, in order"},
@@ -270,7 +272,7 @@ const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescri
     return NULL;
 }
 
-static const char *const later[] = {"Job.audit", "Train.precision.bf16", "Train.wire.bf16", NULL};
+static const char *const later[] = {"Train.precision.bf16", "Train.wire.bf16", NULL};
 
 const char *const *cop_fields_later_names(void) {
     return later;

@@ -132,16 +132,21 @@ static void give(coord_round *r, int block, uint64_t worker, uint64_t lease, uin
     round_check(r);
 }
 
-static void finish(coord_round *r, uint32_t first, uint64_t lease, double loss) {
-    int holder = 0, index = round_find(r, first, lease, &holder);
-    assert_true(index >= 0);
-    coord_result_info result = {.lease = lease, .loss = loss};
-    round_finish(r, index, holder, &result);
+/* A result of this lease that decides its block. */
+static void finish_with(coord_round *r, int block, int holder, const round_vote *vote) {
+    round_vote_add(r, block, holder, vote, 1);
+    round_finish(r, block, 0, false);
     round_check(r);
 }
 
+static void finish(coord_round *r, uint32_t first, uint64_t lease, double loss) {
+    int holder = 0, index = round_find(r, first, lease, &holder);
+    assert_true(index >= 0);
+    finish_with(r, index, holder, &(round_vote){.worker = 1, .lease = lease, .loss = loss});
+}
+
 static int pick(coord_round *r, uint64_t worker, uint64_t now, bool only) {
-    round_asker asker = {worker, UINT32_MAX, only};
+    round_asker asker = {worker, worker, UINT32_MAX, only};
     return round_pick(r, &asker, now);
 }
 
@@ -242,9 +247,8 @@ static void test_reopened_block_is_pending_again_and_gives_its_slot_back(void **
     (void)state;
     coord_round r = begun(8, 4, 100);
     give(&r, 0, 1, 10, 100);
-    coord_result_info result = {.lease = 10, .slot = 77};
-    round_finish(&r, 0, 0, &result);
-    assert_int_equal(round_reopen(&r, 0, 50), 77);
+    finish_with(&r, 0, 0, &(round_vote){.worker = 1, .lease = 10, .slot = 77});
+    assert_int_equal(round_doubt(&r, 0, 0, 50), 77);
     round_check(&r);
     assert_int_equal(pick(&r, 1, 49, false), 1); /* not the same worker, for a while */
     give(&r, 1, 2, 11, 100);

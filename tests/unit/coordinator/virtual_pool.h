@@ -36,12 +36,23 @@ typedef struct vp_worker {
     uint64_t weights; /* of the lease's version */
     uint64_t shards, leases, wrong;
     uint64_t idle_since_ns, idle_ns;
-    double lie; /* probability that a result is wrong */
+    double lie;                    /* probability that a result is wrong */
+    bool lies_in_loss, not_finite; /* how */
+    uint64_t wrong_since;          /* shards computed since the first wrong result */
 } vp_worker;
+
+#define VP_SAVED 64
+
+typedef struct vp_saved {
+    uint64_t step, weights;
+} vp_saved;
 
 typedef struct vp_job {
     coord_job_info info;
-    uint64_t step, weights, updates, wrong_averaged;
+    uint64_t step, weights, updates, wrong_averaged, rolled_to;
+    double evaluated;         /* the newest loss */
+    vp_saved saved[VP_SAVED]; /* checkpoints */
+    uint32_t saves;
     bool ended;
     coord_job_state state;
 } vp_job;
@@ -58,7 +69,9 @@ typedef struct virtual_pool {
     uint64_t *slot; /* values */
     uint32_t slots;
     vp_job job[VP_JOBS + 1];
-    uint64_t core_steps;
+    uint64_t core_steps, judged;
+    bool diverges;    /* every gradient is not finite, for everybody */
+    char said[16384]; /* warnings */
 } virtual_pool;
 
 /* ---- arithmetic ---- */
@@ -174,8 +187,50 @@ static inline void vp_update(virtual_pool *p, const coord_action *a) {
             (coord_event){.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step, .ok = true});
 }
 
+/* The newest checkpoint of at most `most` steps, or the beginning. */
+static inline void vp_load(virtual_pool *p, const coord_action *a) {
+    vp_job *j = &p->job[a->job];
+    while (j->saves && j->saved[j->saves - 1].step > a->step) j->saves--;
+    j->step = j->saves ? j->saved[j->saves - 1].step : 0;
+    j->weights = j->saves ? j->saved[j->saves - 1].weights : vp_mix(a->job, 1);
+    j->rolled_to = j->step;
+    vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_LOADED,
+                             .job = a->job,
+                             .loaded = {.step = j->step, .best_error = -1}});
+}
+
+static inline void vp_save(virtual_pool *p, const coord_action *a) {
+    vp_job *j = &p->job[a->job];
+    if (j->saves == VP_SAVED) memmove(j->saved, j->saved + 1, --j->saves * sizeof *j->saved);
+    j->saved[j->saves++] = (vp_saved){j->step, j->weights};
+    assert_int_equal(a->step, j->step);
+    vp_feed(p, (coord_event){
+                   .type = COORD_EVENT_CHECKPOINTED, .job = a->job, .step = a->step, .ok = true});
+}
+
+static inline void vp_compute(virtual_pool *p, const coord_action *a);
+
 static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
     switch (a->type) {
+    case COORD_ACTION_ROLLBACK:
+        vp_load(p, a);
+        break;
+    case COORD_ACTION_COMPUTE:
+        vp_compute(p, a);
+        break;
+    case COORD_ACTION_DIVERGED:
+        vp_feed(p,
+                (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = a->job, .text = "diverged"});
+        break;
+    case COORD_ACTION_EVALUATED:
+        p->job[a->job].evaluated = a->metrics.loss_sum;
+        break;
+    case COORD_ACTION_EVENT:
+        if (!a->ok && strlen(p->said) + 300 < sizeof p->said) {
+            strcat(p->said, a->text);
+            strcat(p->said, "\n");
+        }
+        break;
     case COORD_ACTION_LEASE:
         vp_lease(p, a);
         break;
@@ -183,17 +238,13 @@ static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
         vp_post(p, a->nothing.retry_ms * VP_MS + 1, (uint32_t)a->worker, 0);
         break;
     case COORD_ACTION_LOAD:
-        vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_LOADED,
-                                 .job = a->job,
-                                 .loaded = {.step = p->job[a->job].step, .best_error = -1}});
+        vp_load(p, a);
         break;
     case COORD_ACTION_UPDATE:
         vp_update(p, a);
         break;
     case COORD_ACTION_CHECKPOINT:
-        vp_feed(p,
-                (coord_event){
-                    .type = COORD_EVENT_CHECKPOINTED, .job = a->job, .step = a->step, .ok = true});
+        vp_save(p, a);
         break;
     case COORD_ACTION_STATE:
         p->job[a->job].state = a->state;
@@ -234,31 +285,59 @@ static inline void vp_pull(virtual_pool *p, uint32_t worker) {
     vp_feed(p, e);
 }
 
-static inline void vp_done(virtual_pool *p, uint32_t worker) {
-    vp_worker *w = &p->worker[worker];
-    const coord_action *a = &w->lease;
-    const coord_job_info *info = &p->job[a->job].info;
-    uint32_t first = a->lease.first, count = a->lease.count, shards = info->shards;
-    coord_event e = {.type = COORD_EVENT_RESULT, .worker = w->id, .job = a->job, .step = a->step};
-    uint64_t value = a->lease.evaluate ? vp_mix(w->weights, first)
-                                       : vp_node(w->weights, a->step, first, first + count);
-    if (w->lie > 0 && vp_real(p) < w->lie) {
-        value ^= 1;
-        w->wrong++;
-    }
+/* The honest result of a lease; the gradient as *value. */
+static inline coord_event vp_result(virtual_pool *p, const coord_action *a, uint64_t weights,
+                                    uint64_t *value) {
+    uint32_t first = a->lease.first, count = a->lease.count, shards = p->job[a->job].info.shards;
+    coord_event e = {.type = COORD_EVENT_RESULT, .job = a->job, .step = a->step};
+    *value = vp_node(weights, a->step, first, first + (a->lease.evaluate ? 1 : count));
     e.result = (coord_result_info){.lease = a->lease.lease,
                                    .job = a->job,
                                    .step = a->step,
-                                   .compute_ns = w->shard_ns * count,
                                    .attempt = a->lease.attempt,
                                    .first = first,
                                    .count = count,
                                    .evaluate = a->lease.evaluate,
-                                   .finite = true,
-                                   .loss = 1,
-                                   .slot = vp_keep(p, value)};
+                                   .finite = !p->diverges,
+                                   .loss = (double)(*value >> 40)};
     e.result.samples = a->lease.evaluate ? count : (uint64_t)count * (a->lease.batch / shards);
-    w->shards += count;
+    e.result.correct = e.result.samples / 2;
+    return e;
+}
+
+static inline void vp_compute(virtual_pool *p, const coord_action *a) {
+    uint64_t value;
+    coord_event e = vp_result(p, a, p->job[a->job].weights, &value);
+    e.worker = COORD_SELF;
+    e.result.digest = a->lease.evaluate ? 0 : value | 1;
+    e.result.slot = vp_keep(p, value);
+    p->judged++;
+    vp_feed(p, e);
+}
+
+static inline void vp_lie(vp_worker *w, coord_event *e, uint64_t *value) {
+    if (w->not_finite)
+        e->result.finite = false;
+    else if (w->lies_in_loss)
+        e->result.loss += 1;
+    else if (e->result.evaluate)
+        e->result.correct++;
+    *value += 2; /* a bit of the digest, too */
+    w->wrong++;
+}
+
+static inline void vp_done(virtual_pool *p, uint32_t worker) {
+    vp_worker *w = &p->worker[worker];
+    const coord_action *a = &w->lease;
+    uint64_t value;
+    coord_event e = vp_result(p, a, w->weights, &value);
+    e.worker = w->id;
+    e.result.compute_ns = w->shard_ns * a->lease.count;
+    if (w->lie > 0 && vp_real(p) < w->lie) vp_lie(w, &e, &value);
+    if (w->wrong) w->wrong_since += a->lease.evaluate ? 0 : a->lease.count;
+    e.result.slot = vp_keep(p, value);
+    if (coord_core_wants_digest(p->core, e.worker, &e.result)) e.result.digest = value | 1;
+    w->shards += a->lease.count;
     vp_feed(p, e);
     if (w->alive) vp_pull(p, worker);
 }
@@ -349,6 +428,19 @@ static inline void vp_run(virtual_pool *p, uint64_t step) {
         if (guard > 50000000) fail_msg("job 1 does not reach step %llu", (unsigned long long)step);
         vp_advance(p);
     }
+}
+
+/* Until job 1 has ended. */
+static inline void vp_run_all(virtual_pool *p) {
+    for (uint64_t guard = 0; !p->job[1].ended; guard++) {
+        if (guard > 20000000) fail_msg("job 1 does not end");
+        vp_advance(p);
+    }
+}
+
+static inline bool vp_quarantined(const virtual_pool *p, uint32_t worker) {
+    coord_worker_view view;
+    return coord_core_worker(p->core, worker, &view) && view.quarantined;
 }
 
 static inline coord_job_view vp_view(const virtual_pool *p, uint64_t job) {

@@ -398,7 +398,7 @@ static void test_set_errors(void **state) {
     refuse("model.0.linear.units=3", "--set model.0.linear.units=3: model[0] is relu, not linear");
     refuse("model.1=relu", "--set model.1=relu: model has no item \"1\": expected 0 to 0");
     refuse("model.x.relu=1", "--set model.x.relu=1: model has no item \"x\": expected 0 to 0");
-    refuse("audit=1", "--set audit=1: field \"audit\" is not supported by this version");
+    refuse("audit=2", "--set audit=2: audit is 2: expected a number from 0 to 1");
     refuse("train=5", "--set train=5: train is 5: expected a map");
     refuse("name=&a b", "--set name=&a b: anchors (&name) are not supported");
 }
@@ -452,12 +452,12 @@ static void test_fields_of_newer_programs_are_refused(void **state) {
     char bytes[512];
     ProtobufCMessage *back = NULL;
     memcpy(bytes, packed->data, packed->size);
-    memcpy(bytes + packed->size, "\x70\x01", 2); /* field 14 */
+    memcpy(bytes + packed->size, "\x78\x01", 2); /* field 15 */
     assert_int_equal(
         cop_proto_unpack(&coppice__job__descriptor, bytes, packed->size + 2, 1 << 16, &back, NULL),
         COP_OK);
     check_fails((Coppice__Job *)back,
-                "the job has a field that this version does not know (number 14)");
+                "the job has a field that this version does not know (number 15)");
     cop_proto_free(back);
     cop_buffer_release(packed);
     cop_proto_free(&j->base);

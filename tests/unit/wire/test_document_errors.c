@@ -62,7 +62,7 @@ static void test_unknown_fields(void **state) {
         5, "optimiser: {sgd: {rate: 0.1}}",
         "job.yaml:5:1: unknown field \"optimiser\": did you mean \"optimizer\"? (expected one of "
         "name, seed, numerics, priority, limits, data, model, loss, train, optimizer, dropout, "
-        "evaluate, checkpoint)");
+        "evaluate, checkpoint, audit)");
     expect(
         4, "train: {epochs: 1, batsh: 7}",
         "job.yaml:4:20: train: unknown field \"batsh\": did you mean \"batch\"? (expected one of "
@@ -109,8 +109,6 @@ static void test_unknown_layers_losses_optimizers(void **state) {
 
 static void test_names_of_later_versions(void **state) {
     (void)state;
-    expect(1, "name: j\naudit: 0.1",
-           "job.yaml:2:1: field \"audit\" is not supported by this version");
     expect(4, "train: {epochs: 1, precision: bf16}",
            "job.yaml:4:31: train.precision: bf16 is not supported by this version");
 }
@@ -159,6 +157,7 @@ static void test_values_out_of_range(void **state) {
            "job.yaml:4:27: train.batch is 4294967297: expected a whole number from 1 to 65536");
     expect(1, "name: j\nseed: 18446744073709551616",
            "job.yaml:2:7: seed is 18446744073709551616: expected a whole number from 0");
+    expect(1, "name: j\naudit: 1.5", "job.yaml:2:8: audit is 1.5: expected a number from 0 to 1");
     expect(1, "name: j\npriority: 1000001",
            "job.yaml:2:11: priority is 1000001: expected a whole number from -1000000 to 1000000");
 }

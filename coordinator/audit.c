@@ -1,0 +1,460 @@
+/* Who is believed. Part of the core (core_state.h); core.h tells the contract.
+ *
+ * A result is a vote on its block. One vote decides, unless the block is audited, a value is not
+ * finite, or votes differ; then two equal ones of different identities decide, or the coordinator's
+ * own. Arithmetic gives equal bits everywhere (D4), so a vote against the decision is proof: a
+ * wrong number ends in quarantine, a value that is not finite for one worker alone is a strike.
+ *
+ * What a liar did before it was found out: of the rounds under way its unconfirmed results are
+ * dropped. For averaged ones each job remembers, for each identity, the first step whose result was
+ * not confirmed; the job goes back to a checkpoint before that step (recomputing the liar's shards
+ * alone would need the weights of their steps, which only a run from there has). That step moves on
+ * with confirmed audits: between AUDITS_TRUSTED and twice as many of an identity must all have been
+ * right since, or else a worker that was honest for a week and then broke would cost the week. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "coordinator/core_state.h"
+
+#define AUDITS_TRUSTED 50
+#define WATCHED_BLOCKS                                                                             \
+    20 /* audited of each of two workers of whom one lied, one cannot say which */
+#define JUDGE_NS 60000000000u /* for a COMPUTE; then others may decide too */
+
+bool audit_can_judge(const coord_core *core, const core_job *job) {
+    if (!core->config.judge || job->cannot_judge || jobs_is_evaluation(job)) return false;
+    return !job->fingerprint || job->fingerprint == core->config.fingerprint;
+}
+
+/* ---- which blocks ---- */
+
+/* Uniform in [0, 1), known to nobody. */
+static double draw(coord_core *core) {
+    uint64_t words[3] = {core->config.secret[0], core->config.secret[1], ++core->draws};
+    return (double)(cop_hash_xxh3(words, sizeof words) >> 11) * 0x1p-53;
+}
+
+void audit_init_worker(coord_core *core, core_worker *w) {
+    w->audit_credit = draw(core);
+    w->audit_point = draw(core);
+}
+
+/* One of each 1 / audit blocks of a worker, at a place drawn anew each time: as often as
+ * independent draws on average, but never much later. */
+bool audit_draws(coord_core *core, const core_job *job, core_worker *w) {
+    double before = w->audit_credit, after = before + job->info.audit;
+    if (w->watched && audit_can_judge(core, job)) {
+        w->watched--;
+        return true;
+    }
+    if (job->info.audit >= 1) return true;
+    bool hit = before <= w->audit_point && w->audit_point < after;
+    if (after >= 1) {
+        after -= 1;
+        w->audit_point = draw(core);
+        hit = hit || w->audit_point < after;
+    }
+    w->audit_credit = after;
+    return hit;
+}
+
+/* ---- comparing ---- */
+
+static bool same_real(double a, double b) {
+    return memcmp(&a, &b, sizeof a) == 0 || (a != a && b != b); /* NaNs count as one value */
+}
+
+static bool same_vote(const round_vote *a, const round_vote *b) {
+    if (a->digest != b->digest || a->correct != b->correct) return false;
+    if (!a->digest && a->finite != b->finite) return false;
+    /* A block that was found not finite by its update had a finite loss. */
+    return same_real(a->loss, b->loss);
+}
+
+static round_vote vote_of(const coord_event *e, const core_worker *w) {
+    const coord_result_info *r = &e->result;
+    return (round_vote){.worker = e->worker,
+                        .who = w                         ? w->who
+                               : e->worker == COORD_SELF ? COORD_SELF
+                                                         : 0,
+                        .lease = r->lease,
+                        .slot = r->slot,
+                        .digest = r->evaluate ? 0 : r->digest,
+                        .correct = r->correct,
+                        .compute_ns = r->compute_ns,
+                        .loss = r->loss,
+                        .finite = r->finite};
+}
+
+/* ---- the coordinator as judge ---- */
+
+static void judge(coord_core *core, core_job *job, int index, uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    bool room = false;
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        if (b->holder[h].worker == COORD_SELF) return; /* it does */
+        room = room || !b->holder[h].worker;
+    }
+    if (!room) return;
+    round_holder holder = {.worker = COORD_SELF,
+                           .lease = ++core->next_lease,
+                           .deadline_ns = now + JUDGE_NS,
+                           .begun_ns = now};
+    round_give(&job->round, index, &holder);
+    scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
+}
+
+void audit_watch(coord_core *core, uint64_t now) {
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        core_job *job = core->resident[i];
+        if (!steps_has_leases(job) || !job->round.audited || !audit_can_judge(core, job)) continue;
+        bool alone = scheduler_eligible_workers(core, job) <= 1;
+        for (uint32_t k = 0; k < job->round.count; k++) {
+            const round_block *b = &job->round.blocks[k];
+            bool waits = b->audited && b->state == ROUND_PENDING && b->votes;
+            if (waits && (alone || now - b->voted_ns > core->config.lease_floor_ns))
+                judge(core, job, (int)k, now);
+        }
+    }
+}
+
+/* ---- what a worker has done for a job ---- */
+
+static core_contributor *contributor(core_job *job, uint64_t who, bool add) {
+    if (!job->contributors) return NULL;
+    for (uint32_t i = 0; i < CONTRIBUTORS_MAX; i++) {
+        core_contributor *c = &job->contributors[(who + i) % CONTRIBUTORS_MAX];
+        if (c->who == who) return c;
+        if (c->who) continue;
+        if (add) c->who = who;
+        return add ? c : NULL;
+    }
+    return NULL; /* full, and it is not there */
+}
+
+static void earlier(uint64_t *since, uint64_t step) {
+    if (!*since || step < *since) *since = step;
+}
+
+static void note_unconfirmed(core_job *job, uint64_t who) {
+    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, true);
+    if (c)
+        earlier(&c->since, job->round.step);
+    else if (who != COORD_SELF)
+        earlier(&job->others_since, job->round.step);
+}
+
+static void note_confirmed(core_job *job, uint64_t who) {
+    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, false);
+    if (!c || ++c->confirmed < AUDITS_TRUSTED) return;
+    if (c->mark && c->since && c->since < c->mark) c->since = c->mark;
+    c->mark = job->round.step;
+    c->confirmed = 0;
+}
+
+void audit_note_member(core_job *job, const round_block *b) {
+    core_contributor *c = contributor(job, b->who, true);
+    earlier(c ? &c->since : &job->others_since, 1);
+}
+
+void audit_note_step(core_job *job) {
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        if (!b->absent && !b->confirmed) note_unconfirmed(job, b->who);
+    }
+}
+
+/* The first step whose result may be this liar's; 0: none. */
+static uint64_t tainted_since(core_job *job, uint64_t who) {
+    const core_contributor *c = contributor(job, who, false);
+    return c ? c->since : job->others_since;
+}
+
+void audit_forget_after(core_job *job, uint64_t step) {
+    if (job->others_since > step) job->others_since = 0;
+    for (uint32_t i = 0; job->contributors && i < CONTRIBUTORS_MAX; i++) {
+        core_contributor *c = &job->contributors[i];
+        if (c->since > step) c->since = 0;
+        if (c->mark > step) c->mark = c->confirmed = 0;
+    }
+}
+
+/* ---- the wrong ---- */
+
+const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who) {
+    for (uint32_t i = 0; i < QUARANTINES_MAX; i++)
+        if (core->quarantine[i].who == who) return &core->quarantine[i];
+    return NULL;
+}
+
+/* Its unconfirmed results of the round under way go; those of an ensemble that were handed on
+ * cannot.
+ */
+static void disown(coord_core *core, core_job *job, uint64_t who) {
+    if (!steps_has_leases(job)) return;
+    for (uint32_t i = job->round.handed; i < job->round.count; i++)
+        core_drop(core, job->info.job, round_disown(&job->round, (int)i, who));
+}
+
+static void quarantine(coord_core *core, uint64_t who, const char *name, const char *evidence) {
+    if (audit_quarantine_of(core, who)) return;
+    core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
+    q->who = who;
+    snprintf(q->name, sizeof q->name, "%s", name);
+    snprintf(q->evidence, sizeof q->evidence, "%s", evidence);
+    for (uint32_t i = 0; i < core->worker_count; i++)
+        if (core->workers[i]->who == who) registry_quarantine(core, core->workers[i]);
+    for (uint32_t i = 0; i < core->resident_count; i++) disown(core, core->resident[i], who);
+    for (uint32_t i = 0; i < core->job_count; i++) {
+        core_job *job = core->jobs[i];
+        uint64_t since = tainted_since(job, who);
+        bool updating = job->phase == PHASE_UPDATING;
+        for (uint32_t b = 0; updating && b < job->round.count; b++) {
+            const round_block *block = &job->round.blocks[b];
+            if (block->who == who && !block->confirmed) earlier(&since, job->round.step);
+        }
+        if (since && jobs_is_evaluation(job))
+            job->spoiled = true;
+        else if (since)
+            jobs_go_back(core, job, since - 1);
+    }
+}
+
+/* A vote, as evidence: the same for gradients and for figures alone. */
+static void describe(const round_vote *v, char out[64]) {
+    if (v->digest)
+        snprintf(out, 64, "digest %016llx, loss %.9g", (unsigned long long)v->digest, v->loss);
+    else
+        snprintf(out, 64, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
+}
+
+static void punish(coord_core *core, const core_job *job, const round_block *b,
+                   const round_vote *wrong, const round_vote *right) {
+    char text[256], theirs[64], ours[64];
+    core_worker *w = registry_find(core, wrong->worker);
+    const char *name = w ? w->name : "(gone)";
+    describe(wrong, theirs);
+    describe(right, ours);
+    snprintf(text, sizeof text, "job %llu, step %llu, %s %u to %u: %s; %s computed %s",
+             (unsigned long long)job->info.job, (unsigned long long)job->round.step,
+             job->round.evaluate ? "samples" : "shards", b->first, b->first + b->count - 1, theirs,
+             right->worker == COORD_SELF ? "the coordinator" : "another", ours);
+    bool strike = !wrong->finite && right->finite;
+    if (strike && w) w->strikes++;
+    bool enough = w && core->config.strikes_max && w->strikes >= core->config.strikes_max;
+    core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
+              !strike || enough ? "computed wrong and is quarantined" : "alone is not finite",
+              text);
+    if (!strike || enough) quarantine(core, wrong->who, name, text);
+}
+
+/* ---- votes ---- */
+
+/* Which vote decides; -1: none yet. */
+static int decide(const coord_core *core, const core_job *job, const round_block *b,
+                  bool *confirmed) {
+    uint32_t last = b->votes - 1;
+    const round_vote *v = &b->vote[last];
+    *confirmed = true;
+    for (uint32_t i = 0; i < last; i++)
+        if (same_vote(&b->vote[i], v)) return (int)i;
+    if (v->worker == COORD_SELF) return (int)last;
+    *confirmed = false;
+    if (b->needs == 1 && v->finite) return (int)last;
+    if (b->audited || last != 1 || audit_can_judge(core, job) || v->finite == b->vote[0].finite)
+        return -1;
+    return v->finite ? 1 : 0; /* nobody can judge: what is finite is believed */
+}
+
+static void remember_doubles(coord_core *core, const core_job *job, const round_block *b,
+                             const round_vote *v) {
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        const round_holder *holder = &b->holder[h];
+        if (!holder->worker || holder->worker == COORD_SELF) continue;
+        core->doubles[core->next_double++ % DOUBLES_MAX] =
+            (core_double){.lease = holder->lease,
+                          .job = job->info.job,
+                          .step = job->round.step,
+                          .other_lease = v->lease,
+                          .digest = v->digest,
+                          .correct = v->correct,
+                          .worker = holder->worker,
+                          .other_worker = v->worker,
+                          .loss = v->loss,
+                          .first = b->first,
+                          .count = b->count,
+                          .evaluate = job->round.evaluate};
+    }
+}
+
+/* The block is done: the votes against it have been told apart. */
+static void finish(coord_core *core, core_job *job, int index, int vote, bool confirmed) {
+    round_block *b = &job->round.blocks[index];
+    const round_vote v = b->vote[vote];
+    for (uint32_t i = 0; i < b->votes; i++) {
+        if ((int)i != vote) core_drop(core, job->info.job, b->vote[i].slot);
+        if (confirmed && same_vote(&b->vote[i], &v)) note_confirmed(job, b->vote[i].who);
+    }
+    job->counts.audited += b->audited;
+    if (v.digest || (job->round.evaluate && !job->round.members))
+        remember_doubles(core, job, b, &v);
+    round_finish(&job->round, index, vote, confirmed);
+}
+
+/* No decision: one more vote is needed. */
+static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    if (b->votes == ROUND_VOTES) {
+        jobs_end(core, job, COORD_FAILED,
+                 "three workers computed the same shards, each with another result, and the "
+                 "coordinator cannot decide");
+        return;
+    }
+    bool dispute = b->votes > 1, doubt = !b->vote[b->votes - 1].finite;
+    job->counts.disputed += dispute;
+    if (dispute || doubt)
+        core_tell(core, job->info.job, false, "step %llu: %s %u to %u: %s; computed again",
+                  (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
+                  b->first, b->first + b->count - 1,
+                  dispute ? "two results differ" : "a value is not finite");
+    round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
+    bool alone = scheduler_eligible_workers(core, job) <= 1;
+    if ((dispute || (alone && b->state == ROUND_PENDING)) && audit_can_judge(core, job))
+        judge(core, job, index, now);
+}
+
+/* The votes are told apart: `vote` is right. */
+static void conclude(coord_core *core, core_job *job, int index, int vote, bool confirmed) {
+    round_block *b = &job->round.blocks[index];
+    round_vote right = b->vote[vote], wrong[ROUND_VOTES];
+    uint32_t wrongs = 0;
+    for (uint32_t i = 0; i < b->votes; i++)
+        if (!same_vote(&b->vote[i], &right)) wrong[wrongs++] = b->vote[i];
+    finish(core, job, index, vote, confirmed);
+    for (uint32_t i = 0; i < wrongs; i++)
+        if (wrong[i].worker != COORD_SELF) punish(core, job, b, &wrong[i], &right);
+}
+
+/* Those who agree agree that it is not finite: the job's own fault, unless it went on from lies. */
+static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t slot) {
+    round_block *b = &job->round.blocks[index];
+    round_vote right = b->vote[b->votes - 1], wrong[ROUND_VOTES];
+    uint32_t wrongs = 0;
+    for (uint32_t i = 0; i < b->votes; i++)
+        if (!same_vote(&b->vote[i], &right)) wrong[wrongs++] = b->vote[i];
+    b->vote[b->votes - 1].slot = 0; /* goes its own way */
+    round_settle(&job->round, index, b->votes + 1);
+    for (uint32_t i = 0; i < wrongs; i++)
+        if (wrong[i].worker != COORD_SELF) punish(core, job, b, &wrong[i], &right);
+    if (steps_has_leases(job))
+        steps_diverged(core, job, b, slot);
+    else
+        core_drop(core, job->info.job, slot);
+}
+
+void audit_take(coord_core *core, core_job *job, int index, int holder, const coord_event *e,
+                uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    round_vote v = vote_of(e, registry_find(core, e->worker));
+    uint64_t slot = v.slot;
+    bool tensor = !job->round.evaluate || job->round.members; /* else figures alone */
+    bool keep = v.finite && tensor, confirmed = false;
+    if (!keep) v.slot = 0;
+    round_vote_add(&job->round, index, holder, &v, now);
+    int vote = decide(core, job, b, &confirmed);
+    bool finite = v.finite;
+    for (uint32_t i = 0; vote >= 0 && i < b->votes; i++) /* of equals one was found not to be */
+        if (same_vote(&b->vote[i], &b->vote[vote])) finite = finite && b->vote[i].finite;
+    if (vote >= 0 && !finite && same_vote(&v, &b->vote[vote])) {
+        all_not_finite(core, job, index, slot);
+        return;
+    }
+    if (keep)
+        core_act(core, COORD_ACTION_KEEP, job->info.job)->slot = slot;
+    else
+        core_drop(core, job->info.job, slot);
+    if (vote < 0) {
+        go_on(core, job, index, now);
+        return;
+    }
+    conclude(core, job, index, vote, confirmed);
+    steps_block_done(core, job, now);
+}
+
+/* ---- copies that come second ---- */
+
+static core_double *double_of(const coord_core *core, uint64_t worker, const coord_result_info *r) {
+    for (uint32_t i = 0; r->lease && i < DOUBLES_MAX; i++) {
+        const core_double *d = &core->doubles[i];
+        bool fits = d->lease == r->lease && d->worker == worker && d->job == r->job;
+        if (fits && d->first == r->first && d->count == r->count && d->step == r->step)
+            return (core_double *)(uintptr_t)d;
+    }
+    return NULL;
+}
+
+/* They differ, and the weights of their step are gone: one of the two lied. */
+static void watch_both(coord_core *core, const core_double *d) {
+    const uint64_t ids[2] = {d->worker, d->other_worker};
+    for (int i = 0; i < 2; i++) {
+        core_worker *w = registry_find(core, ids[i]);
+        if (!w) continue;
+        w->watched = WATCHED_BLOCKS;
+        core_tell(core, d->job, false,
+                  "worker %s: step %llu, %u + %u: its result and another's differ, too late to say "
+                  "which is wrong; its next %d results are audited",
+                  w->name, (unsigned long long)d->step, d->first, d->count, WATCHED_BLOCKS);
+    }
+}
+
+bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
+    core_double *place = double_of(core, e->worker, &e->result);
+    core_job *job = place ? jobs_find(core, place->job) : NULL;
+    if (!place) return false;
+    core_double d = *place;
+    *place = (core_double){0};
+    if (!job || e->result.failed) return false;
+    round_vote v = vote_of(e, registry_find(core, e->worker));
+    round_vote other = {.digest = d.digest, .correct = d.correct, .loss = d.loss, .finite = true};
+    job->counts.compared++;
+    if (same_vote(&v, &other)) return false;
+    if (!v.finite) { /* for it alone: no gradient to be wrong by */
+        core_worker *w = registry_find(core, e->worker);
+        if (w) w->strikes++;
+        return false;
+    }
+    job->counts.disputed++;
+    const round_block *b = NULL;
+    if (steps_has_leases(job) && job->round.step == d.step && job->round.evaluate == d.evaluate)
+        b = round_block_at(&job->round, d.first);
+    bool open = b && b->state == ROUND_DONE && !b->confirmed && b->lease == d.other_lease;
+    if (!open || !audit_can_judge(core, job)) {
+        watch_both(core, &d);
+        return false;
+    }
+    bool keep = !d.evaluate;
+    if (keep)
+        core_act(core, COORD_ACTION_KEEP, d.job)->slot = v.slot;
+    else
+        v.slot = 0;
+    int index = (int)(b - job->round.blocks);
+    round_dispute(&job->round, index, &v);
+    judge(core, job, index, now);
+    return keep;
+}
+
+bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *r) {
+    const core_job *job = jobs_find(core, r->job);
+    int holder;
+    if (r->evaluate || r->failed || !job) return false;
+    if (double_of(core, worker, r)) return true;
+    if (!steps_has_leases(job) || job->round.step != r->step || job->round.evaluate) return false;
+    int index = round_find(&job->round, r->first, r->lease, &holder);
+    if (index < 0) return false;
+    const round_block *b = &job->round.blocks[index];
+    if (b->needs > 1 || b->votes || !r->finite) return true;
+    for (int h = 0; h < ROUND_HOLDERS; h++)
+        if (h != holder && b->holder[h].worker) return true; /* the other's is compared with it */
+    return false;
+}

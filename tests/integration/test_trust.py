@@ -1,0 +1,115 @@
+"""Workers that lie, as processes: what they did is found and undone, they get nothing more, and nobody else is suspected."""
+
+import json
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def pool(cluster, program):
+    """A cluster with liars: pool.liar(name, how, probability, after)."""
+    pool = cluster("ipc")
+    tool = pathlib.Path(program("coppice")).parent.parent / "tests/liar"
+
+    def liar(name, how="gradient", probability=1.0, after=0, seed=1):
+        log = open(pool.folder / f"{name}.log", "a")
+        pool.workers[name] = pool.processes(tool, pool.url, name, how, probability, after, seed, stdout=log, stderr=log, env=pool.environment())
+        return pool.workers[name]
+
+    pool.liar = liar
+    return pool
+
+
+@pytest.fixture
+def clean(coppice, tmp_path):
+    """clean(job): the digest of the job where nobody lies."""
+    return lambda job: coppice("run", job, "--data", tmp_path, "--workers", "1", "--quiet", "--json", "--out", tmp_path / "clean")["digest"]
+
+
+def workers(pool):
+    listed = subprocess.run([pool.program("coppice"), "workers", "--json"], capture_output=True, text=True, check=True, env=pool.environment())
+    answer = json.loads(listed.stdout.strip().splitlines()[-1])
+    return {w["name"]: w for w in answer.get("workers", [answer])}
+
+
+def train(pool, job, *options):
+    return pool.client("submit", job, "--data", job.parent, "--quiet", "--json", *options)
+
+
+@pytest.mark.asan
+@pytest.mark.parametrize("how", ["gradient", "loss"])
+def test_audit_1_lets_no_lie_into_the_weights(pool, small, clean, how):
+    job = small(300)
+    pool.liar("liar", how, probability=0.2, seed=5)
+    pool.worker("first")
+    pool.worker("second")
+    pool.wait(lambda: len(workers(pool)) == 3, "three workers")
+    status = train(pool, job, "--set", "audit=1")
+    assert status["digest"] == clean(job)
+    assert status["rollbacks"] == 0 and status["blocks_audited"] > 0
+    seen = workers(pool)
+    assert seen["liar"]["state"] == "quarantined"
+    assert "step" in seen["liar"]["evidence"] and "digest" in seen["liar"]["evidence"]
+    assert {seen[name]["state"] for name in ("first", "second")} == {"idle"}
+    assert "worker liar computed wrong and is quarantined" in pool.client("logs", 1).stdout
+
+
+def test_two_workers_are_judged_by_the_coordinator(pool, small, clean):
+    job = small(200)
+    pool.liar("liar", probability=0.5, after=20)
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    status = train(pool, job, "--set", "audit=1")
+    assert status["digest"] == clean(job)
+    assert workers(pool)["liar"]["state"] == "quarantined"
+    assert workers(pool)["honest"]["state"] == "idle"
+
+
+def test_damage_is_undone_by_going_back(pool, small, clean):
+    """A twentieth is audited, so lies get into the weights, and past checkpoints, before the liar is found."""
+    job = small(1500)
+    pool.liar("liar", after=100)
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    status = train(pool, job, "--set", "audit=0.05", "--set", "checkpoint.every=20")
+    assert workers(pool)["liar"]["state"] == "quarantined"
+    assert status["rollbacks"] >= 1
+    assert "goes back to a checkpoint" in pool.client("logs", 1).stdout
+    assert status["digest"] == clean(job)
+
+
+def test_nan_of_one_worker_is_a_strike_and_three_are_enough(pool, small, clean):
+    job = small(400)
+    pool.liar("liar", "nan", probability=0.1)
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    status = train(pool, job)
+    assert status["digest"] == clean(job)
+    seen = workers(pool)
+    assert seen["liar"]["strikes"] == 3 and seen["liar"]["state"] == "quarantined"
+    assert seen["honest"].get("strikes", 0) == 0
+
+
+def test_quarantine_outlasts_the_session(pool, small):
+    job = small(200)
+    liar = pool.liar("liar")
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    train(pool, job, "--set", "audit=1")
+    liar.send_signal(signal.SIGTERM)
+    assert liar.wait(30) == 0
+    pool.worker("liar")  # an honest one of the same name: a name is all that is known of it
+    pool.wait(lambda: "liar" in workers(pool), "its return")
+    assert workers(pool)["liar"]["state"] == "quarantined"
+    train(pool, job, "--set", "seed=8")
+    assert workers(pool)["liar"].get("shards", 0) == 0
+
+
+def test_audit_in_one_process_changes_no_bit(coppice, small, clean, tmp_path):
+    job = small(100)
+    for workers_there in (1, 3):
+        audited = coppice("run", job, "--data", tmp_path, "--workers", workers_there, "--set", "audit=1", "--quiet", "--json", "--out", tmp_path / f"a{workers_there}")
+        assert audited["digest"] == clean(job)

@@ -1,0 +1,89 @@
+/* A worker that lies: an ordinary one, whose results are changed before they are sent.
+ *
+ *     liar URL NAME (gradient | loss | nan) PROBABILITY AFTER SEED
+ *
+ * The first AFTER results are true; then each is wrong with PROBABILITY (from SEED): one bit of one
+ * gradient value is flipped, 0.001 is added to the loss, or a gradient value becomes NaN. Token
+ * from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused; prints how many results were wrong.
+ */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "worker/worker.h"
+
+typedef struct liar {
+    const char *how;
+    double probability;
+    uint64_t after, random, results, wrong;
+} liar;
+
+static uint64_t next_random(liar *l) {
+    l->random += 0x9e3779b97f4a7c15u;
+    uint64_t x = (l->random ^ (l->random >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static void tamper(void *context, cop_result *result, cop_buffer *gradient) {
+    liar *l = context;
+    if (result->failure[0] || l->results++ < l->after) return;
+    if ((double)(next_random(l) >> 11) * 0x1p-53 >= l->probability) return;
+    float *values = gradient ? gradient->data : NULL;
+    bool in_loss = strcmp(l->how, "loss") == 0;
+    if (!values && !in_loss) return; /* an evaluation */
+    l->wrong++;
+    if (in_loss) {
+        result->loss += 0.001;
+        return;
+    }
+    uint32_t bits;
+    float *victim = &values[next_random(l) % (gradient->size / sizeof *values)];
+    memcpy(&bits, victim, sizeof bits);
+    bits ^= 1u << next_random(l) % 23; /* of the fraction: never a NaN */
+    memcpy(victim, &bits, sizeof bits);
+    if (strcmp(l->how, "nan") == 0) *victim = NAN;
+}
+
+static volatile sig_atomic_t told;
+
+static void on_signal(int number) {
+    (void)number;
+    told = 1;
+}
+
+int main(int argc, char **argv) {
+    cop_error error = {0};
+    cop_worker *worker;
+    if (argc != 7) return fputs("liar URL NAME HOW PROBABILITY AFTER SEED\n", stderr) < 0 ? 1 : 2;
+    liar l = {.how = argv[3],
+              .probability = strtod(argv[4], NULL),
+              .after = strtoull(argv[5], NULL, 10),
+              .random = strtoull(argv[6], NULL, 10)};
+    cop_worker_config config = {.url = argv[1],
+                                .name = argv[2],
+                                .token = getenv("COPPICE_TOKEN"),
+                                .threads = 1,
+                                .retry_forever = true,
+                                .tamper = tamper,
+                                .tamper_context = &l};
+    signal(SIGTERM, on_signal);
+    cop_err e = cop_kernels_choose(&config.kernels, &error);
+    if (!e) e = cop_self_test(config.kernels, config.self_test, &error);
+    if (!e) e = worker_start(&config, &worker, &error);
+    if (!e) {
+        while (!worker_ended(worker)) {
+            cop_clock_sleep_ms(20);
+            if (told) worker_drain(worker);
+        }
+        e = worker_join(worker, &error);
+    }
+    printf("%llu of %llu results were wrong\n", (unsigned long long)l.wrong,
+           (unsigned long long)l.results);
+    if (e) fprintf(stderr, "liar: %s\n", error.text);
+    return e != COP_OK;
+}

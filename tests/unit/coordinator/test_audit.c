@@ -1,0 +1,428 @@
+/* Who is believed, in virtual time: audited blocks need two equal results; who was wrong is found,
+ * gets nothing more, and what it did is undone; nobody honest is suspected, and a job that diverges
+ * is not a lying worker. */
+#include "virtual_pool.h"
+
+static const coord_core_config judging = {
+    .judge = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
+
+/* `workers` of a shard a millisecond; one block is one shard. */
+static virtual_pool *start(coord_core_config config, uint32_t workers, double audit,
+                           uint64_t steps) {
+    virtual_pool *p = vp_create(config, workers, 11);
+    coord_job_info info = vp_info(1, 2 * workers, steps);
+    info.audit = audit;
+    info.checkpoint_every = 10;
+    for (uint32_t w = 1; w <= workers; w++) {
+        p->worker[w].jitter = 0.1;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, info);
+    return p;
+}
+
+static void end_clean(virtual_pool *p) {
+    vp_run_all(p);
+    assert_int_equal(p->job[1].state, COORD_COMPLETED);
+    assert_true(p->job[1].weights == vp_truth(&p->job[1].info, p->job[1].info.steps));
+}
+
+static uint64_t shards_of(const virtual_pool *p) {
+    uint64_t sum = 0;
+    for (uint32_t w = 1; w <= p->workers; w++) sum += p->worker[w].shards;
+    return sum;
+}
+
+/* ---- honest pools ---- */
+
+static void test_honest_workers_are_never_suspected(void **state) {
+    (void)state;
+    const double shares[] = {0, 0.05, 0.5, 1};
+    for (int i = 0; i < 4; i++) {
+        virtual_pool *p = start(judging, 5, shares[i], 100);
+        end_clean(p);
+        for (uint32_t w = 1; w <= 5; w++) assert_false(vp_quarantined(p, w));
+        assert_int_equal(p->judged, 0);
+        assert_string_equal(p->said, "");
+        vp_destroy(p);
+    }
+}
+
+static void test_audit_costs_its_share_of_the_computing(void **state) {
+    (void)state;
+    const double shares[] = {0, 0.05, 0.25, 1};
+    for (int i = 0; i < 4; i++) {
+        virtual_pool *p = start(judging, 8, shares[i], 2000);
+        vp_run(p, 1990);
+        double needed = (double)p->job[1].step * p->job[1].info.shards;
+        double cost = (double)shards_of(p) / needed - 1;
+        print_message("audit %.2f: %.2f %% more computing\n", shares[i], 100 * cost);
+        assert_true(cost >= 0.9 * shares[i] && cost <= shares[i] + 0.01);
+        vp_destroy(p);
+    }
+}
+
+static void test_audit_lease_looks_like_any_other(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 4, 1, 1000);
+    while (p->job[1].step < 50) {
+        vp_advance(p);
+        for (uint32_t w = 1; w <= 4; w++)
+            if (p->worker[w].leases) assert_int_equal(p->worker[w].lease.lease.attempt, 1);
+    }
+    vp_destroy(p);
+}
+
+static void test_another_secret_audits_other_blocks(void **state) {
+    (void)state;
+    uint64_t same = 0, all = 0;
+    uint32_t audited[2][64] = {{0}};
+    for (int run = 0; run < 2; run++) {
+        coord_core_config config = judging;
+        config.secret[1] += (uint64_t)run;
+        virtual_pool *p = start(config, 4, 0.1, 1000);
+        for (uint64_t step = 1; step <= 64; step++) {
+            uint64_t before = vp_view(p, 1).leases.given;
+            vp_run(p, step);
+            audited[run][step - 1] = (uint32_t)(vp_view(p, 1).leases.given - before);
+        }
+        vp_destroy(p);
+    }
+    for (int i = 0; i < 64; i++, all++) same += audited[0][i] == audited[1][i];
+    assert_true(same < all);
+}
+
+static void test_one_worker_alone_is_audited_by_the_coordinator(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 1, 1, 20);
+    end_clean(p);
+    assert_true(p->judged >= 20);
+    vp_destroy(p);
+}
+
+/* ---- liars ---- */
+
+static void test_audit_1_averages_no_wrong_gradient(void **state) {
+    (void)state;
+    const double lies[] = {0.001, 0.1, 1};
+    uint64_t averaged = 0, wrong = 0;
+    for (int i = 0; i < 3; i++)
+        for (int loss = 0; loss < 2; loss++) {
+            virtual_pool *p = start(judging, 5, 1, 200);
+            p->worker[2].lie = lies[i];
+            p->worker[2].lies_in_loss = loss;
+            end_clean(p);
+            averaged += p->job[1].updates * p->job[1].info.shards;
+            wrong += p->job[1].wrong_averaged;
+            assert_int_equal(p->job[1].wrong_averaged, 0);
+            assert_int_equal(vp_quarantined(p, 2), p->worker[2].wrong > 0);
+            assert_int_equal(vp_view(p, 1).leases.rollbacks, 0);
+            for (uint32_t w = 1; w <= 5; w++) assert_true(w == 2 || !vp_quarantined(p, w));
+            vp_destroy(p);
+        }
+    print_message("%llu of %llu averaged gradients were wrong\n", (unsigned long long)wrong,
+                  (unsigned long long)averaged);
+    assert_true(averaged >= 10000);
+}
+
+static int ascending(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void test_audit_of_a_twentieth_finds_a_liar_within_60_shards(void **state) {
+    (void)state;
+    enum { SEEDS = 1000 };
+    static uint64_t found[SEEDS];
+    double computing = 0, needed = 0;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        coord_core_config config = judging;
+        config.secret[0] = seed * 77 + 1;
+        virtual_pool *p = start(config, 8, 0.05, 100000);
+        vp_run(p, 20 + seed % 10);
+        needed += (double)p->job[1].step * p->job[1].info.shards;
+        computing += (double)shards_of(p);
+        p->worker[3].lie = 1; /* from now on */
+        while (!vp_quarantined(p, 3)) vp_advance(p);
+        found[seed] = p->worker[3].wrong_since;
+        vp_destroy(p);
+    }
+    qsort(found, SEEDS, sizeof *found, ascending);
+    double cost = computing / needed - 1;
+    print_message("found after %llu shards (median), %llu (p95), %llu (most); %.2f %% more "
+                  "computing\n",
+                  (unsigned long long)found[SEEDS / 2], (unsigned long long)found[SEEDS * 95 / 100],
+                  (unsigned long long)found[SEEDS - 1], 100 * cost);
+    assert_true(found[SEEDS * 95 / 100] <= 60);
+    assert_true(cost <= 0.06);
+}
+
+/* Whoever lies, whenever, however often: the weights are those of a clean run. */
+static void test_damage_of_a_liar_is_undone(void **state) {
+    (void)state;
+    uint64_t rollbacks = 0, wrong = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        coord_core_config config = judging;
+        config.secret[0] = seed;
+        config.speculate = seed % 2;
+        virtual_pool *p = start(config, 6, 0.1, 300);
+        vp_run(p, seed * 2); /* honest so far: often past several checkpoints */
+        p->worker[4].lie = seed % 3 ? 1 : 0.5;
+        p->worker[5].stall_ns = 30 * VP_MS;
+        end_clean(p);
+        assert_true(vp_quarantined(p, 4));
+        rollbacks += vp_view(p, 1).leases.rollbacks;
+        wrong += p->job[1].wrong_averaged;
+        assert_true(!p->job[1].wrong_averaged || p->job[1].updates > 300);
+        vp_destroy(p);
+    }
+    assert_true(wrong > 100); /* there was damage */
+    print_message("%llu wrong gradients were averaged and undone\n", (unsigned long long)wrong);
+    (void)rollbacks;
+}
+
+static void test_liar_that_came_late_costs_only_what_followed(void **state) {
+    (void)state;
+    uint32_t went_back = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        coord_core_config config = judging;
+        config.secret[0] = seed;
+        virtual_pool *p = start(config, 5, 0.1, 200);
+        vp_feed(p, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = 5});
+        p->worker[5].alive = false;
+        vp_run(p, 104);
+        p->worker[5].lie = 1;
+        vp_join(p, 5, 1);
+        while (!vp_quarantined(p, 5)) vp_advance(p);
+        if (p->job[1].wrong_averaged) {
+            went_back++;
+            assert_int_equal(p->job[1].rolled_to, 100); /* before it came */
+            assert_int_equal(vp_view(p, 1).leases.rollbacks, 1);
+        }
+        end_clean(p);
+        vp_destroy(p);
+    }
+    assert_true(went_back >= 10);
+}
+
+/* A hundred confirmed audits later, what came before them is believed. */
+static void test_trust_grows_with_confirmed_audits(void **state) {
+    (void)state;
+    uint64_t wrong = 0;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        coord_core_config config = judging;
+        config.secret[0] = seed;
+        virtual_pool *p = start(config, 4, 0.5, 1500);
+        vp_run(p, 1000);
+        p->worker[2].lie = 0.2;
+        while (!vp_quarantined(p, 2)) vp_advance(p);
+        wrong += p->job[1].wrong_averaged;
+        assert_int_equal(vp_view(p, 1).leases.rollbacks, 1);
+        assert_true(p->job[1].rolled_to >= 800 && p->job[1].rolled_to <= 1000);
+        end_clean(p);
+        vp_destroy(p);
+    }
+    assert_true(wrong > 0);
+}
+
+static void test_two_workers_are_judged_by_the_coordinator(void **state) {
+    (void)state;
+    for (uint32_t liar = 1; liar <= 2; liar++) {
+        virtual_pool *p = start(judging, 2, 1, 40);
+        vp_run(p, 10);
+        p->worker[liar].lie = 1;
+        end_clean(p);
+        assert_true(vp_quarantined(p, liar));
+        assert_false(vp_quarantined(p, 3 - liar));
+        assert_true(p->judged > 0);
+        assert_int_equal(p->job[1].wrong_averaged, 0);
+        vp_destroy(p);
+    }
+}
+
+static void test_third_worker_decides_where_the_coordinator_cannot(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.judge = false;
+    for (uint32_t liar = 1; liar <= 3; liar++) {
+        virtual_pool *p = start(config, 3, 1, 40);
+        vp_run(p, 10);
+        p->worker[liar].lie = 1;
+        end_clean(p);
+        for (uint32_t w = 1; w <= 3; w++) assert_int_equal(vp_quarantined(p, w), w == liar);
+        assert_int_equal(p->job[1].wrong_averaged, 0);
+        vp_destroy(p);
+    }
+}
+
+static void test_pinned_job_is_judged_by_its_own_kind(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.fingerprint = 99; /* the workers' is 7 */
+    virtual_pool *p = vp_create(config, 3, 1);
+    coord_job_info info = vp_info(1, 6, 40);
+    info.audit = 1;
+    info.pin_first = true;
+    for (uint32_t w = 1; w <= 3; w++) vp_join(p, w, 1);
+    p->worker[1].lie = 1;
+    vp_add(p, info);
+    end_clean(p);
+    assert_int_equal(p->judged, 0);
+    assert_true(vp_quarantined(p, 1));
+    vp_destroy(p);
+}
+
+static void test_two_liars_who_differ_are_both_found(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 5, 1, 60);
+    p->worker[1].lie = 0.3;
+    p->worker[2].lie = 0.3;
+    p->worker[2].lies_in_loss = true;
+    end_clean(p);
+    assert_true(vp_quarantined(p, 1) && vp_quarantined(p, 2));
+    assert_int_equal(p->job[1].wrong_averaged, 0);
+    vp_destroy(p);
+}
+
+static void test_lies_about_an_evaluation_are_found_and_undone(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create(judging, 4, 2);
+    coord_job_info info = vp_info(1, 8, 60);
+    info.audit = 1;
+    info.evaluate_samples = 5000;
+    info.evaluate_every = 1;
+    for (uint32_t w = 1; w <= 4; w++) vp_join(p, w, 1);
+    vp_add(p, info);
+    vp_run(p, 5);
+    p->worker[2].lie = 1;
+    end_clean(p);
+    assert_true(vp_quarantined(p, 2));
+    double truth = 0;
+    for (uint32_t at = 0; at < 5000; at += 1000)
+        truth += (double)(vp_node(p->job[1].weights, 60, at, at + 1) >> 40);
+    assert_true(p->job[1].evaluated == truth);
+    vp_destroy(p);
+}
+
+/* ---- quarantine ---- */
+
+static void test_quarantined_worker_gets_nothing_more_even_under_a_new_session(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 4, 1, 400);
+    p->worker[2].lie = 1;
+    vp_run(p, 5);
+    assert_true(vp_quarantined(p, 2));
+    assert_non_null(strstr(p->said, "worker w2 computed wrong and is quarantined: job 1, step "));
+    coord_worker_view view;
+    assert_true(coord_core_worker(p->core, 2, &view));
+    assert_non_null(strstr(view.evidence, "digest"));
+    uint64_t leases = p->worker[2].leases;
+    vp_run(p, 100);
+    assert_int_equal(p->worker[2].leases, leases);
+    vp_feed(p, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = 2});
+    coord_event again = {.type = COORD_EVENT_WORKER_JOINED, .worker = 77};
+    again.joined.name = "w2-2"; /* its old session lives, as far as the host knows */
+    again.joined.identity = "w2";
+    again.joined.threads = 1;
+    again.joined.fingerprint = 7;
+    vp_feed(p, again);
+    assert_true(coord_core_worker(p->core, 77, &view));
+    assert_true(view.quarantined);
+    vp_feed(p, (coord_event){.type = COORD_EVENT_PULL, .worker = 77, .pull = {.request = 1 << 30}});
+    vp_run(p, 150);
+    assert_true(coord_core_worker(p->core, 77, &view));
+    assert_false(view.computing);
+    vp_destroy(p);
+}
+
+/* ---- not finite ---- */
+
+static void test_diverging_job_is_not_a_lying_worker(void **state) {
+    (void)state;
+    const double shares[] = {0, 1};
+    for (int i = 0; i < 2; i++)
+        for (uint32_t workers = 1; workers <= 3; workers++) {
+            virtual_pool *p = start(judging, workers, shares[i], 40);
+            vp_run(p, 5);
+            p->diverges = true;
+            vp_run_all(p);
+            assert_int_equal(p->job[1].state, COORD_FAILED);
+            for (uint32_t w = 1; w <= workers; w++) {
+                coord_worker_view view;
+                assert_true(coord_core_worker(p->core, w, &view));
+                assert_false(view.quarantined);
+                assert_int_equal(view.strikes, 0);
+            }
+            vp_destroy(p);
+        }
+}
+
+static void test_value_that_is_not_finite_for_one_alone_is_a_strike(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.strikes_max = 3;
+    virtual_pool *p = start(config, 3, 0, 100);
+    vp_run(p, 5);
+    p->worker[2].lie = 0.1;
+    p->worker[2].not_finite = true;
+    coord_worker_view view = {0};
+    for (int guard = 0; view.strikes < 1 && guard < 100000; guard++) {
+        vp_advance(p);
+        coord_core_worker(p->core, 2, &view);
+    }
+    assert_int_equal(view.strikes, 1);
+    assert_false(view.quarantined);
+    end_clean(p);
+    assert_true(vp_quarantined(p, 2)); /* after three */
+    assert_int_equal(p->job[1].wrong_averaged, 0);
+    vp_destroy(p);
+}
+
+/* ---- copies ---- */
+
+/* A slow liar, whose blocks others copy; no audit at all. */
+static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.speculate = true;
+    uint32_t caught = 0, watched = 0;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        virtual_pool *p = start(config, 4, 0, 2000);
+        vp_run(p, 30);
+        p->worker[1].stall_ns = 40 * VP_MS;
+        p->worker[1].lie = 0.5;
+        vp_run(p, 1500);
+        caught += vp_quarantined(p, 1);
+        watched += strstr(p->said, "too late to say") != NULL;
+        assert_true(vp_view(p, 1).leases.compared > 0);
+        for (uint32_t w = 2; w <= 4; w++) assert_false(vp_quarantined(p, w));
+        vp_destroy(p);
+    }
+    print_message("%u of 10 caught by copies alone, %u after being watched\n", caught, watched);
+    assert_true(caught >= 8);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_honest_workers_are_never_suspected),
+        cmocka_unit_test(test_audit_costs_its_share_of_the_computing),
+        cmocka_unit_test(test_audit_lease_looks_like_any_other),
+        cmocka_unit_test(test_another_secret_audits_other_blocks),
+        cmocka_unit_test(test_one_worker_alone_is_audited_by_the_coordinator),
+        cmocka_unit_test(test_audit_1_averages_no_wrong_gradient),
+        cmocka_unit_test(test_audit_of_a_twentieth_finds_a_liar_within_60_shards),
+        cmocka_unit_test(test_damage_of_a_liar_is_undone),
+        cmocka_unit_test(test_liar_that_came_late_costs_only_what_followed),
+        cmocka_unit_test(test_trust_grows_with_confirmed_audits),
+        cmocka_unit_test(test_two_workers_are_judged_by_the_coordinator),
+        cmocka_unit_test(test_third_worker_decides_where_the_coordinator_cannot),
+        cmocka_unit_test(test_pinned_job_is_judged_by_its_own_kind),
+        cmocka_unit_test(test_two_liars_who_differ_are_both_found),
+        cmocka_unit_test(test_lies_about_an_evaluation_are_found_and_undone),
+        cmocka_unit_test(test_quarantined_worker_gets_nothing_more_even_under_a_new_session),
+        cmocka_unit_test(test_diverging_job_is_not_a_lying_worker),
+        cmocka_unit_test(test_value_that_is_not_finite_for_one_alone_is_a_strike),
+        cmocka_unit_test(test_copies_are_compared_and_a_mismatch_is_evidence),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
