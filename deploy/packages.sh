@@ -8,12 +8,12 @@ case $1 in
         packages="gcc libc6-dev cmake ninja-build pkg-config libuv1-dev libnng-dev
             protobuf-c-compiler protobuf-compiler libprotobuf-c-dev libopenblas-pthread-dev
             libsqlite3-dev libyaml-dev libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev
-            libpng-dev libjpeg62-turbo-dev libcurl4-openssl-dev libmbedtls-dev"
+            libpng-dev libjpeg62-turbo-dev libcurl4-openssl-dev libssl-dev"
         ;;
     run)
         packages="libuv1t64 libnng1 libprotobuf-c1 libopenblas0-pthread libsqlite3-0 libyaml-0-2
             libxxhash0 libsodium23 zlib1g libcairo2 libpng16-16t64 libjpeg62-turbo libcurl4t64
-            libmbedtls21 ca-certificates"
+            libssl3t64 ca-certificates"
         ;;
     *)
         echo "packages.sh: build or run?" >&2

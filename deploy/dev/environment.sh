@@ -41,7 +41,7 @@ native_has() {
         command -v "$tool" >/dev/null || return 1
     done
     native_has_nng && pkg-config --exists 'libuv >= 1.44' 'libprotobuf-c >= 1.4' openblas sqlite3 \
-        yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg 'mbedtls >= 3.6' || return 1
+        yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg 'openssl >= 3.0' || return 1
     [[ $1 == build ]] || {
         [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] \
             && [[ $(clang-format --version) == *" 19."* ]] \
