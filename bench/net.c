@@ -88,7 +88,7 @@ static double run_rounds(bench *b) {
     cop_error error = {0};
     cop_buffer *gradient = cop_buffer_create(b->size);
     memset(gradient->data, 2, b->size);
-    if (b->url ? cop_link_open(b->url, &link, &error)
+    if (b->url ? cop_link_open(b->url, NULL, &link, &error)
                : cop_link_open_local(b->server, &link, &error))
         die("link", &error);
     for (int i = 0; i < WARM; i++) ask(link, gradient);

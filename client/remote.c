@@ -41,7 +41,7 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     out->timeout_ms = (uint32_t)(options->timeout * 1000);
     COP_TRY(find_token(options, out, error));
     COP_TRY(cop_url_check(out->url, &loopback, error));
-    return cop_link_open(out->url, &out->link, error);
+    return cop_link_open(out->url, NULL, &out->link, error);
 }
 
 void cli_remote_close(cli_remote *remote) {

@@ -302,8 +302,8 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
         COP_TRY(cop_link_open_local(w->config.local, &w->work, error));
         return cop_link_open_local(w->config.local, &w->control, error);
     }
-    COP_TRY(cop_link_open(w->url, &w->work, error));
-    return cop_link_open(w->url, &w->control, error);
+    COP_TRY(cop_link_open(w->url, NULL, &w->work, error));
+    return cop_link_open(w->url, NULL, &w->control, error);
 }
 
 static void default_name(char out[COP_NAME_MAX]) {

@@ -30,6 +30,8 @@
 #define COP_CHUNK_SIZE           (4u << 20) /* data upload */
 #define COP_WORKERS_MAX          1024
 #define COP_WORKER_THREADS_MAX   256
+#define COP_CONNECTIONS_MAX      4096 /* of one coordinator */
+#define COP_HALF_OPEN_MAX        256  /* of these in the TLS handshake; more push the oldest out */
 #define COP_JOBS_MAX             16384
 #define COP_HEARTBEAT_MS         500
 #define COP_HEARTBEATS_MISSED    3
@@ -40,6 +42,8 @@
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
                "unpacking needs at least the packed size");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
+_Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
+               "a worker has two connections, and clients want some");
 _Static_assert(COP_CHUNK_SIZE < COP_FRAME_BODY_MAX, "a chunk must fit a frame");
 _Static_assert(COP_SHARDS_MAX <= COP_BATCH_MAX, "a shard has at least one sample");
 

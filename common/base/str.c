@@ -100,6 +100,15 @@ bool cop_utf8_valid(const char *bytes, size_t length) {
     return true;
 }
 
+bool cop_name_ok(const char *bytes, size_t length) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    for (size_t i = 0; i < length; i++) {
+        bool c1 = p[i] == 0xc2 && i + 1 < length && p[i + 1] < 0xa0; /* U+0080 to U+009F */
+        if (p[i] < 0x20 || p[i] == 0x7f || c1) return false;
+    }
+    return length > 0 && cop_utf8_valid(bytes, length);
+}
+
 static void append_json_character(cop_str *s, unsigned char c) {
     switch (c) {
     case '"':

@@ -30,6 +30,8 @@ void cop_str_append_json(cop_str *s, const char *text);
  * is near (distance > 1 + length/3). */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
 bool cop_utf8_valid(const char *bytes, size_t length); /* false also for embedded NUL */
+/* Fit to be shown as a name: valid UTF-8 without control characters, not empty. */
+bool cop_name_ok(const char *bytes, size_t length);
 /* Human forms into a caller's buffer, returned: 11.6 MB, 1.2 k, 3 min 04 s. */
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);

@@ -40,6 +40,7 @@ struct cop_request {
     cop_server *server;
     uint64_t connection;
     cop_message message;
+    cop_peer peer;
     char address[64];
 };
 
@@ -75,8 +76,9 @@ struct cop_server {
     atomic_size_t live_count; /* written by the loop thread only */
     net_hub *hub;
     net_nng *nng;
-    int expected; /* workers, for sockets that open later */
-    atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames;
+    const cop_tls *tls; /* NULL: no tls+tcp:// */
+    int expected;       /* workers, for sockets that open later */
+    atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames, refused;
 };
 
 /* Appends to the queue and wakes the loop; false when the server is closed (the caller keeps the
@@ -95,6 +97,32 @@ void net_nng_replenish(net_nng *nng);
 void net_nng_disconnect(net_nng *nng, uint64_t connection);
 void net_nng_close(net_nng *nng);
 void net_nng_destroy(net_nng *nng);
+nng_socket net_nng_socket(const net_nng *nng);
+void net_nng_count_refused(net_nng *nng); /* any thread */
+/* Gives `fd` (one end of a socket pair, nng's from here) to the socket as a pipe, with a listener
+ * of its own, whose number is returned; 0, and the fd is still the caller's, when that fails.
+ * `announce` (may be NULL) is called with the number before anything can come from it. */
+uint32_t net_nng_adopt(nng_socket socket, int fd,
+                       void (*announce)(void *context, uint32_t listener), void *context);
+void net_nng_release(uint32_t listener); /* closes it, and its pipe */
+
+/* nng_peers.c: see there. Any thread. */
+typedef struct net_peer_row {
+    uint32_t listener;
+    cop_peer peer;
+    char address[64]; /* "": ask the pipe */
+} net_peer_row;
+typedef struct net_peers {
+    uv_mutex_t mutex;
+    net_peer_row *rows;
+    size_t count, capacity;
+} net_peers;
+void net_peers_init(net_peers *peers);
+void net_peers_fini(net_peers *peers);
+bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, const char *address);
+void net_peers_remove(net_peers *peers, uint32_t listener);
+bool net_peers_find(net_peers *peers, uint32_t listener, cop_peer *peer, char address[64]);
+net_peers *net_nng_peers(net_nng *nng);
 /* An nng message as a buffer (freed with it). Takes the message over; NULL (and the message freed)
  * when out of memory. */
 cop_buffer *net_wrap_message(nng_msg *message);
@@ -111,7 +139,7 @@ typedef struct net_link_ops {
 } net_link_ops;
 struct cop_link {
     const net_link_ops *ops;
-    char address[256];
+    char address[320];
     atomic_bool canceled;
 };
 /* link_memory.c: the server goes, or one connection; calls under way end with CLOSED. Loop thread.

@@ -1,5 +1,7 @@
-/* nng REQ side: one socket, one connection, one call at a time. Our own retry, never nng's (W3). */
+/* nng REQ side: one socket, one connection, one call at a time. Our own retry, never nng's (W3).
+ * tcp:// and ipc:// are dialled by nng, tls+tcp:// by tls_dial.c. */
 #include "common/net/internal.h"
+#include "common/net/tls_internal.h"
 
 #include <nng/protocol/reqrep0/req.h>
 #include <stdio.h>
@@ -17,28 +19,58 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
+    tls_dialer *dialer;       /* tls+tcp:// only */
     atomic_int pipes;         /* connections that stand */
+    atomic_uint pipe;         /* the newest one's number */
     atomic_uint interrupts;   /* how often cop_link_interrupt was called */
     unsigned seen_interrupts; /* when the call under way began */
+    int silences;             /* calls in a row that were not answered */
+    uv_mutex_t mutex;         /* guards the rest */
+    bool refused;             /* a certificate was: by us, or by the coordinator */
+    char reason[400];         /* why there is no connection; "": not known */
 } nng_link;
+
+#define SILENCES_MOST 2 /* then the connection is taken for dead (W2) */
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
-    (void)pipe;
+    if (event != NNG_PIPE_EV_REM_POST) atomic_store(&link->pipe, pipe.id);
     atomic_fetch_add(&link->pipes, event == NNG_PIPE_EV_REM_POST ? -1 : 1);
 }
 
-static cop_err explain(const nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
+/* No connection: why, if tls_dial.c knows. */
+static cop_err explain_absence(nng_link *link, uint32_t timeout_ms, cop_error *error) {
+    uv_mutex_lock(&link->mutex);
+    bool refused = link->refused, known = link->reason[0] != '\0';
+    char reason[400];
+    snprintf(reason, sizeof reason, "%s", link->reason);
+    uv_mutex_unlock(&link->mutex);
+    if (refused)
+        return cop_fail(error, COP_ERR_DENIED, "no connection to %s: %s", link->base.address,
+                        reason);
+    return cop_fail(error, COP_ERR_UNREACHABLE,
+                    "no coordinator at %s (waited %.3g s%s%s): is it running, and is the address "
+                    "right?",
+                    link->base.address, timeout_ms / 1000.0, known ? "; " : "", reason);
+}
+
+static bool is_refused(nng_link *link) {
+    uv_mutex_lock(&link->mutex);
+    bool refused = link->refused;
+    uv_mutex_unlock(&link->mutex);
+    return refused;
+}
+
+static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
     const char *address = link->base.address;
     if (atomic_load(&link->base.canceled))
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
+    if (is_refused(link)) return explain_absence(link, timeout_ms, error);
     switch (failed) {
     case NNG_ETIMEDOUT:
-        if (atomic_load(&link->pipes) <= 0)
-            return cop_fail(
-                error, COP_ERR_UNREACHABLE,
-                "no coordinator at %s (waited %.3g s): is it running, and is the address right?",
-                address, timeout_ms / 1000.0);
+        if (atomic_load(&link->pipes) <= 0) return explain_absence(link, timeout_ms, error);
+        /* Its machine may be gone without a word: a new connection will tell. */
+        if (++link->silences >= SILENCES_MOST) nng_pipe_close((nng_pipe){atomic_load(&link->pipe)});
         return cop_fail(error, COP_ERR_TIMEOUT,
                         "the coordinator at %s did not answer within %.3g s", address,
                         timeout_ms / 1000.0);
@@ -57,7 +89,7 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
                         now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
     operation(link->ctx, link->aio);
     /* A cancel or interrupt that came between two operations found none to cancel. */
-    if (atomic_load(&link->base.canceled) ||
+    if (atomic_load(&link->base.canceled) || is_refused(link) ||
         atomic_load(&link->interrupts) != link->seen_interrupts)
         nng_aio_cancel(link->aio);
     nng_aio_wait(link->aio);
@@ -69,6 +101,9 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     nng_link *link = (nng_link *)(void *)base;
     uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
     link->seen_interrupts = atomic_load(&link->interrupts);
+    uv_mutex_lock(&link->mutex);
+    link->refused = false; /* by an attempt of before: the next one tells */
+    uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
     cop_message_fini(request);
     if (!frame) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -80,6 +115,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     }
     failed = run_aio(link, nng_ctx_recv, deadline);
     if (failed) return explain(link, failed, timeout_ms, error);
+    link->silences = 0;
     cop_buffer *answer = net_wrap_message(nng_aio_get_msg(link->aio));
     if (!answer) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_err e = cop_codec_decode(answer, reply, error);
@@ -100,18 +136,52 @@ static void nng_interrupt(cop_link *base) {
 
 static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
+    if (link->dialer) net_tls_dial_stop(link->dialer);
     nng_close(link->socket);
     nng_aio_stop(link->aio);
     nng_aio_free(link->aio);
+    uv_mutex_destroy(&link->mutex);
     cop_free(link);
 }
 
 static const net_link_ops nng_ops = {
     .call = nng_call, .cancel = nng_cancel, .interrupt = nng_interrupt, .close = nng_link_close};
 
-/* Socket options and the dialer, which connects in the background. */
-static int open_socket(nng_link *link, const char *url) {
+/* ---- tls+tcp:// : on the dialer's thread ---- */
+
+static uint32_t on_dialed(void *owner, int fd) {
+    nng_link *link = owner;
+    return net_nng_adopt(link->socket, fd, NULL, NULL);
+}
+
+static void on_hung_up(void *owner, uint32_t listener) {
+    (void)owner;
+    net_nng_release(listener);
+}
+
+/* A refusal ends the call under way: waiting does not help. */
+static void on_dial_failed(void *owner, const char *reason, bool refused) {
+    nng_link *link = owner;
+    uv_mutex_lock(&link->mutex);
+    snprintf(link->reason, sizeof link->reason, "%s", reason);
+    link->refused = refused;
+    uv_mutex_unlock(&link->mutex);
+    if (refused) nng_aio_cancel(link->aio);
+}
+
+/* ---- life ---- */
+
+/* nng's dialer, which connects in the background. */
+static int dial(nng_link *link, const char *url) {
     nng_dialer dialer;
+    int failed = nng_dialer_create(&dialer, link->socket, url);
+    if (failed) return failed;
+    nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
+    if (strncmp(url, "tcp://", 6) == 0) nng_dialer_set_bool(dialer, NNG_OPT_TCP_NODELAY, true);
+    return nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
+}
+
+static int open_socket(nng_link *link) {
     int failed = nng_req0_open(&link->socket);
     if (failed) return failed;
     nng_socket_set_ms(link->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
@@ -121,33 +191,44 @@ static int open_socket(nng_link *link, const char *url) {
     nng_pipe_notify(link->socket, NNG_PIPE_EV_REM_POST, on_pipe, link);
     failed = nng_ctx_open(&link->ctx, link->socket);
     if (!failed) failed = nng_ctx_set_ms(link->ctx, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-    if (!failed) failed = nng_dialer_create(&dialer, link->socket, url);
-    if (!failed) {
-        nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
-        if (strncmp(url, "tcp://", 6) == 0) nng_dialer_set_bool(dialer, NNG_OPT_TCP_NODELAY, true);
-        failed = nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
-    }
     if (failed) nng_close(link->socket);
     return failed;
 }
 
-cop_err cop_link_open(const char *url, cop_link **out, cop_error *error) {
+static cop_err start(nng_link *link, const char *url, const cop_tls *tls, cop_error *error) {
+    static const tls_dial_handler handler = {
+        .on_open = on_dialed, .on_end = on_hung_up, .on_failed = on_dial_failed};
+    if (cop_url_is_tls(url))
+        return net_tls_dial_start(tls, url, &handler, link, &link->dialer, error);
+    int failed = dial(link, url);
+    if (!failed) return COP_OK;
+    return cop_fail(error, failed == NNG_ENOMEM ? COP_ERR_NO_MEMORY : COP_ERR_INPUT, "%s: %s", url,
+                    nng_strerror(failed));
+}
+
+cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_error *error) {
     bool loopback;
     COP_TRY(cop_url_check(url, &loopback, error));
+    if (cop_url_is_tls(url) && !tls)
+        return cop_fail(error, COP_ERR_USAGE, "%s needs certificates: pass --tls-dir DIR", url);
     nng_link *link = cop_alloc(sizeof *link);
     if (!link) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     link->base.ops = &nng_ops;
     snprintf(link->base.address, sizeof link->base.address, "%s", url);
-    int failed = nng_aio_alloc(&link->aio, NULL, NULL);
-    if (!failed) {
-        failed = open_socket(link, url);
-        if (failed) nng_aio_free(link->aio);
-    }
-    if (failed) {
+    if (nng_aio_alloc(&link->aio, NULL, NULL)) {
         cop_free(link);
-        return cop_fail(error, failed == NNG_ENOMEM ? COP_ERR_NO_MEMORY : COP_ERR_INPUT, "%s: %s",
-                        url, nng_strerror(failed));
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
-    *out = &link->base;
-    return COP_OK;
+    if (open_socket(link)) {
+        nng_aio_free(link->aio);
+        cop_free(link);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "cannot open a socket");
+    }
+    uv_mutex_init(&link->mutex);
+    cop_err e = start(link, url, tls, error);
+    if (e)
+        nng_link_close(&link->base);
+    else
+        *out = &link->base;
+    return e;
 }

@@ -2,6 +2,7 @@
  * the design. nng's callbacks decode and append to the server's queue; replies with large bodies
  * are encoded on two threads of their own, so that no copy of megabytes holds up the loop. */
 #include "common/net/internal.h"
+#include "common/net/tls_internal.h"
 
 #include <arpa/inet.h>
 #include <nng/protocol/reqrep0/rep.h>
@@ -16,6 +17,7 @@
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
 #define INLINE_BYTES   65536 /* replies up to this size are encoded on the loop */
+#define FRONTS_MAX     16
 
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 
@@ -38,6 +40,10 @@ struct net_nng {
     int count, wanted;
     atomic_int receiving; /* contexts that wait for a request (W3) */
     atomic_bool closing;
+    atomic_int pipes; /* connections, those included that are turned away now */
+    net_peers peers;
+    tls_front *fronts[FRONTS_MAX]; /* of tls+tcp:// addresses */
+    int front_count;
     /* encoders */
     uv_mutex_t mutex;
     uv_cond_t work;
@@ -106,11 +112,16 @@ static bool accept_message(rep_context *c, nng_msg *message) {
     nng_pipe pipe = nng_msg_get_pipe(message);
     cop_error error = {0};
     atomic_fetch_add(&server->bytes_in, nng_msg_len(message));
+    uint32_t listener = (uint32_t)nng_listener_id(nng_pipe_listener(pipe));
+    if (!net_peers_find(&c->nng->peers, listener, &c->request.peer, c->request.address)) {
+        nng_msg_free(message); /* the connection has gone meanwhile */
+        return false;
+    }
+    if (!c->request.address[0]) describe_peer(pipe, c->request.address);
     cop_buffer *frame = net_wrap_message(message);
     if (!frame) return false;
     cop_err e = cop_codec_decode(frame, &c->request.message, &error);
     cop_buffer_release(frame);
-    describe_peer(pipe, c->request.address);
     c->request.connection = (uint64_t)(uint32_t)nng_pipe_id(pipe);
     if (!e) return true;
     atomic_fetch_add(&server->bad_frames, 1);
@@ -269,10 +280,16 @@ void net_nng_expect(net_nng *nng, int workers) {
 
 /* ---- sockets ---- */
 
+/* A connection comes (before it can say anything) or has gone. */
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
-    cop_server *server = argument;
-    net_server_note(server, event == NNG_PIPE_EV_REM_POST ? NET_ITEM_GONE : NET_ITEM_BORN,
+    net_nng *nng = argument;
+    bool gone = event == NNG_PIPE_EV_REM_POST;
+    int before = atomic_fetch_add(&nng->pipes, gone ? -1 : 1);
+    net_server_note(nng->server, gone ? NET_ITEM_GONE : NET_ITEM_BORN,
                     (uint64_t)(uint32_t)nng_pipe_id(pipe));
+    if (gone || before < COP_CONNECTIONS_MAX) return;
+    net_nng_count_refused(nng);
+    nng_pipe_close(pipe);
 }
 
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
@@ -287,18 +304,41 @@ cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
     nng->wanted = CONTEXTS_FIRST;
     uv_mutex_init(&nng->mutex);
     uv_cond_init(&nng->work);
+    net_peers_init(&nng->peers);
     *out = nng; /* from here the server's destroy cleans up */
     for (; nng->encoders < ENCODERS; nng->encoders++)
         if (uv_thread_create(&nng->encoder[nng->encoders], run_encoder, nng))
             return cop_fail(error, COP_ERR_INTERNAL, "cannot start a thread for replies");
-    nng_pipe_notify(nng->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, server);
-    nng_pipe_notify(nng->socket, NNG_PIPE_EV_REM_POST, on_pipe, server);
+    nng_pipe_notify(nng->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, nng);
+    nng_pipe_notify(nng->socket, NNG_PIPE_EV_REM_POST, on_pipe, nng);
     ensure_contexts(nng);
     return COP_OK;
 }
 
+static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
+    if (!nng->server->tls)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "%s needs certificates: pass --tls-dir DIR, made by --init-tls DIR", url);
+    if (nng->front_count == FRONTS_MAX)
+        return cop_fail(error, COP_ERR_LIMIT, "at most %d tls+tcp:// addresses", FRONTS_MAX);
+    COP_TRY(net_tls_front_start(nng, nng->server->tls, url, &nng->fronts[nng->front_count], error));
+    nng->front_count++;
+    return COP_OK;
+}
+
+/* nng's errors in words of ours. */
+static cop_err explain_listen(int failed, const char *url, cop_error *error) {
+    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
+                   : failed == NNG_EPERM    ? COP_ERR_DENIED
+                                            : COP_ERR_INPUT;
+    return cop_fail(error, code, "cannot listen on %s: %s", url,
+                    failed == NNG_EADDRINUSE ? "the address is in use by another program"
+                                             : nng_strerror(failed));
+}
+
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
     nng_listener listener;
+    if (cop_url_is_tls(url)) return listen_tls(nng, url, error);
     int failed = nng_listener_create(&listener, nng->socket, url);
     if (failed)
         return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, nng_strerror(failed));
@@ -306,15 +346,45 @@ cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
     if (strncmp(url, "ipc://", 6) == 0)
         nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, 0600);
     if (strncmp(url, "tcp://", 6) == 0) nng_listener_set_bool(listener, NNG_OPT_TCP_NODELAY, true);
-    failed = nng_listener_start(listener, 0);
+    uint32_t number = (uint32_t)nng_listener_id(listener);
+    if (net_peers_add(&nng->peers, number, &(cop_peer){0}, ""))
+        failed = nng_listener_start(listener, 0);
+    else
+        failed = NNG_ENOMEM;
     if (!failed) return COP_OK;
+    net_peers_remove(&nng->peers, number);
     nng_listener_close(listener);
-    cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
-                   : failed == NNG_EPERM    ? COP_ERR_DENIED
-                                            : COP_ERR_INPUT;
-    return cop_fail(error, code, "cannot listen on %s: %s", url,
-                    failed == NNG_EADDRINUSE ? "the address is in use by another program"
-                                             : nng_strerror(failed));
+    return explain_listen(failed, url, error);
+}
+
+uint32_t net_nng_adopt(nng_socket socket, int fd,
+                       void (*announce)(void *context, uint32_t listener), void *context) {
+    nng_listener listener;
+    if (nng_listener_create(&listener, socket, "socket://")) return 0;
+    uint32_t number = (uint32_t)nng_listener_id(listener);
+    if (announce) announce(context, number);
+    int failed = nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
+    if (!failed) failed = nng_listener_start(listener, 0);
+    if (!failed) failed = nng_listener_set_int(listener, NNG_OPT_SOCKET_FD, fd);
+    if (!failed) return number;
+    nng_listener_close(listener);
+    return 0;
+}
+
+void net_nng_release(uint32_t listener) {
+    nng_listener_close((nng_listener){.id = listener});
+}
+
+nng_socket net_nng_socket(const net_nng *nng) {
+    return nng->socket;
+}
+
+net_peers *net_nng_peers(net_nng *nng) {
+    return &nng->peers;
+}
+
+void net_nng_count_refused(net_nng *nng) {
+    atomic_fetch_add(&nng->server->refused, 1);
 }
 
 void net_nng_disconnect(net_nng *nng, uint64_t connection) {
@@ -331,6 +401,8 @@ void net_nng_close(net_nng *nng) {
     uv_mutex_unlock(&nng->mutex);
     for (int i = 0; i < nng->encoders; i++)
         uv_thread_join(&nng->encoder[i]); /* they finish their queue */
+    for (int i = 0; i < nng->front_count; i++) net_tls_front_stop(nng->fronts[i]);
+    nng->front_count = 0;
     nng_close(nng->socket);
 }
 
@@ -344,6 +416,7 @@ void net_nng_destroy(net_nng *nng) {
     }
     uv_mutex_destroy(&nng->mutex);
     uv_cond_destroy(&nng->work);
+    net_peers_fini(&nng->peers);
     cop_free(nng->contexts);
     cop_free(nng);
 }

@@ -155,6 +155,10 @@ cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error)
     return net_nng_listen(server->nng, url, error);
 }
 
+void cop_server_set_tls(cop_server *server, const cop_tls *tls) {
+    server->tls = tls;
+}
+
 void cop_server_expect(cop_server *server, int workers) {
     COP_ASSERT(workers >= 0);
     if (workers > server->expected) server->expected = workers;
@@ -235,6 +239,10 @@ const char *cop_request_address(const cop_request *request) {
     return request->address;
 }
 
+const cop_peer *cop_request_peer(const cop_request *request) {
+    return &request->peer;
+}
+
 /* The handler lets go of it. */
 static void close_request(const cop_request *request) {
     net_live *live = find_live(request->server, request->connection);
@@ -260,6 +268,7 @@ void cop_server_count(const cop_server *server, cop_server_counters *out) {
                                  .bytes_in = atomic_load(&server->bytes_in),
                                  .bytes_out = atomic_load(&server->bytes_out),
                                  .bad_frames = atomic_load(&server->bad_frames),
+                                 .refused = atomic_load(&server->refused),
                                  .connections = live_count(server)};
 }
 
@@ -271,6 +280,10 @@ static bool is_loopback(const char *host, size_t length) {
            (length == 5 && strncmp(host, "[::1]", 5) == 0);
 }
 
+bool cop_url_is_tls(const char *url) {
+    return strncmp(url, "tls+tcp://", 10) == 0;
+}
+
 cop_err cop_url_check(const char *url, bool *loopback, cop_error *error) {
     *loopback = true;
     if (strncmp(url, "ipc://", 6) == 0) {
@@ -280,11 +293,11 @@ cop_err cop_url_check(const char *url, bool *loopback, cop_error *error) {
                             "%s: expected ipc:///PATH with at most 100 characters", url);
         return COP_OK;
     }
-    if (strncmp(url, "tcp://", 6) == 0) {
-        const char *host = url + 6, *colon = strrchr(host, ':');
+    if (strncmp(url, "tcp://", 6) == 0 || cop_url_is_tls(url)) {
+        const char *host = strstr(url, "://") + 3, *colon = strrchr(host, ':');
         uint64_t port = 0;
-        bool good = colon && colon > host && strchr(host, '/') == NULL &&
-                    cop_parse_u64(colon + 1, &port) && port <= 65535;
+        bool good = colon && colon > host && colon - host < 256 && strchr(host, '/') == NULL &&
+                    cop_parse_u64(colon + 1, &port) && port <= 65535 && strlen(colon) <= 6;
         if (!good)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: expected tcp://HOST:PORT, such as tcp://127.0.0.1:29700", url);
@@ -292,5 +305,7 @@ cop_err cop_url_check(const char *url, bool *loopback, cop_error *error) {
         return COP_OK;
     }
     return cop_fail(error, COP_ERR_INPUT,
-                    "\"%s\" is not an address: expected tcp://HOST:PORT or ipc:///PATH", url);
+                    "\"%s\" is not an address: expected tcp://HOST:PORT, tls+tcp://HOST:PORT or "
+                    "ipc:///PATH",
+                    url);
 }

@@ -18,6 +18,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/net/net.h"
 
@@ -35,12 +36,41 @@ enum {
     ASK_DISCONNECT, /* the server closes the asker's connection */
     ASK_FAIL,       /* FAILURE */
     ASK_DROP,       /* never answered */
-    ASK_FILL        /* ANSWER with a part of as many bytes as part 0 says */
+    ASK_FILL,       /* ANSWER with a part of as many bytes as part 0 says */
+    ASK_WHO         /* ANSWER with the asker's cop_peer */
 };
 
 #define HELD_MAX 64
 
-typedef enum transport { MEMORY, IPC, TCP } transport;
+typedef enum transport { MEMORY, IPC, TCP, TLS } transport;
+
+/* Certificates of a CA of the tests' own, made when they are first wanted. */
+static inline cop_tls *test_tls(cop_tls_side side) {
+    static char folder[64];
+    static const char *const hosts[] = {"127.0.0.1", "localhost", NULL};
+    const cop_tls_issue issues[] = {{"coordinator", "coordinator", hosts, 2},
+                                    {"worker", "desk-7", NULL, 2},
+                                    {"client", "alice", NULL, 2}};
+    cop_tls *tls = NULL;
+    cop_error error = {0};
+    if (!folder[0]) {
+        snprintf(folder, sizeof folder, "%s/cop-tls-%d", P_tmpdir, getpid());
+        COP_ASSERT(cop_folder_remove(folder, NULL) == COP_OK);
+        COP_ASSERT(cop_tls_create_folder(folder, issues, 3, &error) == COP_OK);
+    }
+    const cop_tls_options options = {.folder = folder};
+    cop_err e = cop_tls_load(&options, side == COP_TLS_SERVER ? "coordinator" : "worker-desk-7",
+                             side, &tls, &error);
+    if (e) fprintf(stderr, "%s\n", error.text);
+    COP_ASSERT(!e);
+    return tls;
+}
+
+static inline void remove_test_tls(void) {
+    char folder[64];
+    snprintf(folder, sizeof folder, "%s/cop-tls-%d", P_tmpdir, getpid());
+    cop_folder_remove(folder, NULL);
+}
 
 typedef struct host {
     transport kind;
@@ -50,6 +80,7 @@ typedef struct host {
     uv_async_t stop;
     uv_sem_t ready;
     cop_server *server;
+    cop_tls *tls, *peer_tls; /* of TLS: ours, and what links have */
     bool started, hold_back; /* hold_back: held requests are answered only after close */
     cop_error error;
     cop_request *held[HELD_MAX];
@@ -91,6 +122,12 @@ static void answer_fill(cop_request *request) {
     answer(request, part);
 }
 
+static void answer_who(cop_request *request) {
+    cop_buffer *part = cop_buffer_create(sizeof(cop_peer));
+    memcpy(part->data, cop_request_peer(request), sizeof(cop_peer));
+    answer(request, part);
+}
+
 static void fail_request(cop_request *request) {
     cop_message reply = {.type = COP_MESSAGE_FAILURE, .failure = {.code = COP_ERR_NOT_FOUND}};
     snprintf(reply.failure.text, sizeof reply.failure.text, "there is no such job");
@@ -124,6 +161,9 @@ static void on_request(void *context, cop_request *request) {
     case ASK_FILL:
         answer_fill(request);
         return;
+    case ASK_WHO:
+        answer_who(request);
+        return;
     default:
         answer_echo(request);
     }
@@ -144,8 +184,8 @@ static cop_err listen_somewhere(host *h) {
     static int next_port;
     if (h->kind == MEMORY) return COP_OK;
     for (int i = 0; i < 50; i++) {
-        if (h->kind == TCP)
-            snprintf(h->url, sizeof h->url, "tcp://127.0.0.1:%d",
+        if (h->kind == TCP || h->kind == TLS)
+            snprintf(h->url, sizeof h->url, "%stcp://127.0.0.1:%d", h->kind == TLS ? "tls+" : "",
                      20000 + (getpid() * 53 + next_port++) % 12000);
         else
             snprintf(h->url, sizeof h->url, "ipc://%s/cop-net-%d-%d", P_tmpdir, getpid(),
@@ -163,6 +203,7 @@ static void run_host(void *argument) {
     uv_async_init(&h->loop, &h->stop, on_stop);
     cop_err e = cop_server_create(&h->loop, &handler, h, &h->server, &h->error);
     h->started = !e;
+    if (!e && h->tls) cop_server_set_tls(h->server, h->tls);
     if (!e) e = listen_somewhere(h);
     h->error.code = e;
     uv_sem_post(&h->ready);
@@ -178,26 +219,40 @@ static void run_host(void *argument) {
     COP_ASSERT(uv_loop_close(&h->loop) == 0);
 }
 
-static inline void start_host(host *h, transport kind) {
-    memset(h, 0, sizeof *h);
-    h->kind = kind;
+/* `tls`, and `peer_tls` for its links, are the host's from here; NULL but for TLS. */
+static inline void start_host_with(host *h, transport kind, cop_tls *tls, cop_tls *peer_tls) {
+    *h = (host){.kind = kind, .tls = tls, .peer_tls = peer_tls};
     uv_sem_init(&h->ready, 0);
     assert_int_equal(uv_thread_create(&h->thread, run_host, h), 0);
     uv_sem_wait(&h->ready);
     assert_int_equal(h->error.code, COP_OK);
 }
 
+static inline void start_host(host *h, transport kind) {
+    bool tls = kind == TLS;
+    start_host_with(h, kind, tls ? test_tls(COP_TLS_SERVER) : NULL,
+                    tls ? test_tls(COP_TLS_CLIENT) : NULL);
+}
+
 static inline void stop_host(host *h) {
     uv_async_send(&h->stop);
     uv_thread_join(&h->thread);
     uv_sem_destroy(&h->ready);
+    cop_tls_destroy(h->tls);
+    h->tls = NULL;
+}
+
+/* After the last link. */
+static inline void free_host(host *h) {
+    cop_tls_destroy(h->peer_tls);
+    h->peer_tls = NULL;
 }
 
 static inline cop_link *open_link(host *h) {
     cop_link *link = NULL;
     cop_error error = {0};
     cop_err e = h->kind == MEMORY ? cop_link_open_local(h->server, &link, &error)
-                                  : cop_link_open(h->url, &link, &error);
+                                  : cop_link_open(h->url, h->peer_tls, &link, &error);
     if (e) fprintf(stderr, "%s\n", error.text);
     COP_ASSERT(!e);
     return link;

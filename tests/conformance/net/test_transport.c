@@ -1,4 +1,4 @@
-/* What every transport keeps: one suite over in-memory, ipc and tcp. LABELS: quick threads
+/* What every transport keeps: one suite over in-memory, ipc, tcp and tls+tcp. LABELS: quick threads
  *
  * A transport is one row of TRANSPORTS; each test below runs over each of them. */
 #include "conformance/net/harness.h"
@@ -25,6 +25,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     fixture *f = *state;
     if (!f->stopped) stop_host(&f->host);
+    free_host(&f->host);
     cop_free(f);
     return 0;
 }
@@ -345,10 +346,11 @@ static void test_counters_count(void **state) {
 }
 
 /* One row per transport and test. */
-static const transport transports[] = {MEMORY, IPC, TCP};
+static const transport transports[] = {MEMORY, IPC, TCP, TLS};
 #define ON(test, index, name)                                                                      \
     {#test " (" name ")", test, setup, teardown, (void *)(uintptr_t)&transports[index]}
-#define OVER_ALL(test) ON(test, 0, "memory"), ON(test, 1, "ipc"), ON(test, 2, "tcp")
+#define OVER_ALL(test)                                                                             \
+    ON(test, 0, "memory"), ON(test, 1, "ipc"), ON(test, 2, "tcp"), ON(test, 3, "tls+tcp")
 
 int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
@@ -373,5 +375,7 @@ int main(void) {
         OVER_ALL(test_server_ends_with_idle_links),
         OVER_ALL(test_counters_count),
     };
-    return cmocka_run_group_tests_name("transport", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("transport", tests, NULL, NULL);
+    remove_test_tls();
+    return failed;
 }

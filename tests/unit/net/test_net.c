@@ -36,7 +36,7 @@ static void test_bad_url_opens_no_link(void **state) {
     (void)state;
     cop_link *link = NULL;
     cop_error error = {0};
-    assert_int_equal(cop_link_open("udp://127.0.0.1:1", &link, &error), COP_ERR_INPUT);
+    assert_int_equal(cop_link_open("udp://127.0.0.1:1", NULL, &link, &error), COP_ERR_INPUT);
     assert_non_null(strstr(error.text, "udp://127.0.0.1:1"));
     assert_null(link);
 }
@@ -47,7 +47,7 @@ static void test_nobody_there_names_the_address(void **state) {
     for (int i = 0; i < 2; i++) {
         cop_link *link;
         cop_error error = {0};
-        assert_int_equal(cop_link_open(urls[i], &link, NULL), COP_OK);
+        assert_int_equal(cop_link_open(urls[i], NULL, &link, NULL), COP_OK);
         assert_int_equal(call_plain(link, ASK_ECHO, 150, &error), COP_ERR_UNREACHABLE);
         assert_non_null(strstr(error.text, urls[i]));
         assert_non_null(strstr(error.text, "0.15 s"));

@@ -1,0 +1,220 @@
+/* The server's front: accepts TLS connections and gives those that prove themselves to nng.
+ *
+ * Strangers can cost little: at most COP_HALF_OPEN_MAX are in the handshake at one time, each for
+ * ten seconds at most, and when one more comes, the oldest goes; so however many fall silent, a
+ * peer that talks gets through. An nng listener of its own belongs to each connection: by its
+ * number a message's sender is known (nng_peers.c). */
+#include "common/net/internal.h"
+#include "common/net/tls_internal.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+#define THREADS      2
+#define BACKLOG      1024
+#define ACCEPTS_MOST 32 /* at one time, before the others get their turn */
+#define LINES_MOST   10 /* of the log in a second, about refused peers */
+#define KEEPALIVE_S  15
+#define UNACKED_MS   30000 /* bytes that the peer's machine does not acknowledge */
+
+typedef struct front_thread {
+    tls_loop loop;
+    tls_front *front;
+    uv_poll_t accept;
+    bool accept_open, accepting;
+    uint64_t second; /* of the log's last lines */
+    uint32_t lines, silenced;
+} front_thread;
+
+struct tls_front {
+    net_nng *nng;
+    const cop_tls *tls;
+    int fd;
+    front_thread thread[THREADS];
+    int threads;
+};
+
+/* ---- telling of refused peers ---- */
+
+static void tell(front_thread *t, const char *address, const char *reason) {
+    uint64_t second = cop_clock_ns() / 1000000000;
+    if (second != t->second) {
+        if (t->silenced)
+            cop_log(COP_LOG_WARN, "tls", "%u more connections were refused", t->silenced);
+        t->second = second;
+        t->lines = t->silenced = 0;
+    }
+    if (t->lines++ < LINES_MOST)
+        cop_log(COP_LOG_WARN, "tls", "%s: connection refused: %s", address, reason);
+    else
+        t->silenced++;
+}
+
+/* ---- connections ---- */
+
+/* Before anything can come from it. Without memory it has no row, and is not heard. */
+static void introduce(void *context, uint32_t listener) {
+    tls_conn *conn = context;
+    front_thread *t = conn->loop->owner;
+    conn->listener = listener;
+    net_peers_add(net_nng_peers(t->front->nng), listener, &conn->peer, conn->address);
+}
+
+static bool on_open(void *owner, tls_conn *conn, int fd) {
+    front_thread *t = owner;
+    if (net_nng_adopt(net_nng_socket(t->front->nng), fd, introduce, conn)) return true;
+    if (conn->listener) net_peers_remove(net_nng_peers(t->front->nng), conn->listener);
+    conn->listener = 0;
+    return false;
+}
+
+static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused) {
+    front_thread *t = owner;
+    (void)refused;
+    if (conn->listener) {
+        net_peers_remove(net_nng_peers(t->front->nng), conn->listener);
+        net_nng_release(conn->listener);
+    }
+    if (*reason) {
+        net_nng_count_refused(t->front->nng);
+        tell(t, conn->address, reason);
+    }
+}
+
+/* ---- accepting ---- */
+
+static void set_options(int fd) {
+    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
+}
+
+/* The one that has been in the handshake for longest makes room. */
+static bool push_out(front_thread *t) {
+    tls_conn *oldest = t->loop.waiting.first;
+    if (oldest) net_tls_conn_end(oldest, "it was slow, and others wait", false);
+    return oldest != NULL;
+}
+
+static void take(front_thread *t, int fd) {
+    char address[64];
+    if (t->loop.waiting.count >= COP_HALF_OPEN_MAX / THREADS) push_out(t);
+    net_describe_socket(fd, address);
+    set_options(fd);
+    net_tls_conn_create(&t->loop, t->front->tls, fd, "", address);
+}
+
+static void on_acceptable(uv_poll_t *poll, int status, int events) {
+    front_thread *t = poll->data;
+    (void)status, (void)events;
+    for (int i = 0; i < ACCEPTS_MOST; i++) {
+        int fd = accept4(t->front->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            take(t, fd);
+            continue;
+        }
+        bool short_of = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+        if (!short_of) return; /* none left, or it went again */
+        tell(t, "a peer", "no descriptor is left (ulimit -n)");
+        if (push_out(t)) continue;
+        uv_poll_stop(&t->accept); /* until the next tick */
+        t->accepting = false;
+        return;
+    }
+}
+
+static void on_tick(void *owner) {
+    front_thread *t = owner;
+    if (!t->accept_open) {
+        t->accept_open = uv_poll_init(&t->loop.loop, &t->accept, t->front->fd) == 0;
+        t->accept.data = t;
+    }
+    if (t->accept_open && !t->accepting)
+        t->accepting = uv_poll_start(&t->accept, UV_READABLE, on_acceptable) == 0;
+}
+
+static void on_stop(void *owner) {
+    front_thread *t = owner;
+    if (t->accept_open) uv_close((uv_handle_t *)&t->accept, NULL);
+}
+
+/* ---- life ---- */
+
+void net_split_url(const char *url, char host[256], char port[8]) {
+    const char *begin = strstr(url, "://") + 3, *colon = strrchr(begin, ':');
+    size_t length = (size_t)(colon - begin);
+    if (*begin == '[' && length > 1 && begin[length - 1] == ']') begin++, length -= 2;
+    snprintf(host, 256, "%.*s", (int)length, begin);
+    snprintf(port, 8, "%.7s", colon + 1);
+}
+
+static cop_err bind_somewhere(const char *url, int *out, cop_error *error) {
+    char host[256], port[8];
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *found;
+    const int on = 1;
+    net_split_url(url, host, port);
+    int failed = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &found);
+    if (failed)
+        return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, gai_strerror(failed));
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    bool good =
+        fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
+    int number = errno;
+    freeaddrinfo(found);
+    if (good) {
+        *out = fd;
+        return COP_OK;
+    }
+    if (fd >= 0) close(fd);
+    if (number == EADDRINUSE)
+        return cop_fail(error, COP_ERR_IN_USE,
+                        "cannot listen on %s: the address is in use by another program", url);
+    cop_fail_errno(error, number, "cannot listen on %s", url);
+    return number == EACCES ? COP_ERR_DENIED : COP_ERR_INPUT;
+}
+
+cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, tls_front **out,
+                            cop_error *error) {
+    static const tls_handler handler = {
+        .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
+    int fd = -1;
+    COP_TRY(bind_somewhere(url, &fd, error));
+    tls_front *front = cop_alloc(sizeof *front);
+    if (!front) {
+        close(fd);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    front->nng = nng;
+    front->tls = tls;
+    front->fd = fd;
+    cop_err e = COP_OK;
+    for (; front->threads < THREADS && !e; front->threads += !e) {
+        front_thread *t = &front->thread[front->threads];
+        t->front = front;
+        e = net_tls_loop_start(&t->loop, &handler, t, error);
+    }
+    if (e)
+        net_tls_front_stop(front);
+    else
+        *out = front;
+    return e;
+}
+
+void net_tls_front_stop(tls_front *front) {
+    for (int i = 0; i < front->threads; i++) net_tls_loop_stop(&front->thread[i].loop);
+    close(front->fd);
+    cop_free(front);
+}

@@ -1,0 +1,412 @@
+/* Connections on a loop thread: the handshake, then bytes both ways between the peer (through
+ * OpenSSL) and nng (through a socket pair). Whatever blocks waits for its socket; what is read is
+ * at most one buffer ahead in each direction, so a slow reader slows the writer down and nothing
+ * else. Every connection that is not open has a deadline. See tls_internal.h. */
+#include "common/net/tls_internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <openssl/err.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+
+#define TLS_BUFFER_SIZE 65536
+#define ROUNDS_MOST     8 /* buffers in one direction before the others get their turn */
+#define TICK_MS         100
+
+/* ---- lists ---- */
+
+static void list_add(tls_list *list, tls_conn *conn) {
+    conn->previous = list->last;
+    conn->next = NULL;
+    if (list->last)
+        list->last->next = conn;
+    else
+        list->first = conn;
+    list->last = conn;
+    list->count++;
+}
+
+static void list_remove(tls_list *list, tls_conn *conn) {
+    *(conn->previous ? &conn->previous->next : &list->first) = conn->next;
+    *(conn->next ? &conn->next->previous : &list->last) = conn->previous;
+    list->count--;
+}
+
+static tls_list *list_of(tls_conn *conn) {
+    return conn->state == TLS_OPEN ? &conn->loop->open : &conn->loop->waiting;
+}
+
+static void move_to(tls_conn *conn, tls_state state, uint64_t ms) {
+    list_remove(list_of(conn), conn);
+    conn->state = state;
+    conn->deadline_ns = cop_clock_ns() + ms * 1000000;
+    list_add(list_of(conn), conn);
+}
+
+/* ---- the end of a connection ---- */
+
+static void on_handle_closed(uv_handle_t *handle) {
+    tls_conn *conn = handle->data;
+    if (--conn->handles) return;
+    cop_free(conn->in.bytes);
+    cop_free(conn->out.bytes);
+    cop_free(conn);
+}
+
+void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
+    if (conn->state == TLS_ENDED) return;
+    list_remove(list_of(conn), conn);
+    conn->state = TLS_ENDED;
+    conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
+    SSL_shutdown(conn->ssl); /* once, without waiting for the peer's */
+    SSL_free(conn->ssl);
+    ERR_clear_error();
+    uv_close((uv_handle_t *)&conn->fd_poll, on_handle_closed);
+    if (conn->local >= 0) uv_close((uv_handle_t *)&conn->local_poll, on_handle_closed);
+    close(conn->fd);
+    if (conn->local >= 0) close(conn->local);
+}
+
+/* Ends it after what OpenSSL reported. */
+static void end_with_error(tls_conn *conn) {
+    char reason[400];
+    bool refused = net_tls_explain(&conn->verdict, conn->error_number, reason, sizeof reason);
+    net_tls_conn_end(conn, reason, refused);
+}
+
+/* ---- bytes ---- */
+
+typedef enum moved { MOVED, BLOCKED, ENDED, FAILED } moved;
+
+/* What an operation of OpenSSL wants before it can go on; *events gets what to poll for. */
+static moved check_ssl(tls_conn *conn, int result, int *events) {
+    int number = errno;
+    switch (SSL_get_error(conn->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+        *events |= UV_READABLE;
+        return BLOCKED;
+    case SSL_ERROR_WANT_WRITE:
+        *events |= UV_WRITABLE;
+        return BLOCKED;
+    case SSL_ERROR_ZERO_RETURN:
+        return ENDED;
+    case SSL_ERROR_SYSCALL: /* without a goodbye: frames have lengths and hashes of their own */
+        conn->error_number = number;
+        return ENDED;
+    default:
+        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? ENDED
+                                                                                      : FAILED;
+    }
+}
+
+static bool is_empty(const tls_stream *s) {
+    return s->begin == s->end;
+}
+
+/* Fills the buffer from the peer. */
+static moved fill_in(tls_conn *conn, int *fd_events) {
+    tls_stream *s = &conn->in;
+    s->begin = s->end = 0;
+    moved how = MOVED;
+    while (how == MOVED && s->end < TLS_BUFFER_SIZE) {
+        ERR_clear_error();
+        errno = 0;
+        int n = SSL_read(conn->ssl, s->bytes + s->end, (int)(TLS_BUFFER_SIZE - s->end));
+        if (n > 0)
+            s->end += (size_t)n;
+        else
+            how = check_ssl(conn, n, fd_events);
+    }
+    return how;
+}
+
+static moved check_local(ssize_t n, int event, int *events) {
+    if (n > 0) return MOVED;
+    bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
+    if (again) *events |= event;
+    return again ? BLOCKED : ENDED;
+}
+
+static moved flush_in(tls_conn *conn, int *local_events) {
+    tls_stream *s = &conn->in;
+    while (!is_empty(s)) {
+        ssize_t n =
+            send(conn->local, s->bytes + s->begin, s->end - s->begin, MSG_NOSIGNAL | MSG_DONTWAIT);
+        moved how = check_local(n, UV_WRITABLE, local_events);
+        if (how != MOVED) return how;
+        s->begin += (size_t)n;
+    }
+    return MOVED;
+}
+
+static moved fill_out(tls_conn *conn, int *local_events) {
+    tls_stream *s = &conn->out;
+    ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
+    s->begin = 0;
+    s->end = n > 0 ? (size_t)n : 0;
+    return check_local(n, UV_READABLE, local_events);
+}
+
+static moved flush_out(tls_conn *conn, int *fd_events) {
+    tls_stream *s = &conn->out;
+    while (!is_empty(s)) {
+        ERR_clear_error();
+        int n = SSL_write(conn->ssl, s->bytes + s->begin, (int)(s->end - s->begin));
+        if (n <= 0) return check_ssl(conn, n, fd_events);
+        s->begin += (size_t)n;
+    }
+    return MOVED;
+}
+
+/* From the peer to nng until something blocks. */
+static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
+    for (int round = 0; round < ROUNDS_MOST; round++) {
+        moved filled = MOVED, how;
+        if (is_empty(&conn->in)) filled = fill_in(conn, fd_events);
+        how = flush_in(conn, local_events);
+        if (how != MOVED) return how;
+        if (filled != MOVED) return filled;
+    }
+    conn->again = true; /* OpenSSL may hold bytes that no poll tells of */
+    return MOVED;
+}
+
+/* From nng to the peer until something blocks. */
+static moved move_out(tls_conn *conn, int *fd_events, int *local_events) {
+    for (int round = 0; round < ROUNDS_MOST; round++) {
+        moved how = MOVED;
+        if (is_empty(&conn->out)) how = fill_out(conn, local_events);
+        if (how == MOVED) how = flush_out(conn, fd_events);
+        if (how != MOVED) return how;
+    }
+    conn->again = true;
+    return MOVED;
+}
+
+/* ---- polling ---- */
+
+static void on_event(uv_poll_t *poll, int status, int events);
+
+static void poll_for(uv_poll_t *poll, int *now, int wanted) {
+    if (*now == wanted) return;
+    *now = wanted;
+    if (wanted)
+        uv_poll_start(poll, wanted, on_event);
+    else
+        uv_poll_stop(poll);
+}
+
+static void resume(uv_idle_t *idle);
+
+static void pump(tls_conn *conn) {
+    int fd_events = 0, local_events = 0;
+    conn->again = false;
+    moved in = move_in(conn, &fd_events, &local_events);
+    moved out = in == FAILED ? BLOCKED : move_out(conn, &fd_events, &local_events);
+    if (in == FAILED || out == FAILED) {
+        end_with_error(conn);
+        return;
+    }
+    if (in == ENDED || out == ENDED) { /* the peer has gone, or nng has and all is sent */
+        net_tls_conn_end(conn, "", false);
+        return;
+    }
+    if (conn->state == TLS_OPEN) local_events |= UV_DISCONNECT;
+    poll_for(&conn->fd_poll, &conn->fd_events, fd_events);
+    poll_for(&conn->local_poll, &conn->local_events, local_events);
+    if (conn->again) uv_idle_start(&conn->loop->resume, resume);
+}
+
+/* Goes on with connections that were interrupted for others' sake. */
+static void resume(uv_idle_t *idle) {
+    tls_loop *loop = idle->data;
+    uv_idle_stop(idle);
+    tls_list *const lists[] = {&loop->open, &loop->waiting};
+    for (int i = 0; i < 2; i++) {
+        for (tls_conn *c = lists[i]->first, *next; c; c = next) {
+            next = c->next;
+            if (c->again) pump(c);
+        }
+    }
+}
+
+/* ---- the handshake ---- */
+
+/* The peer is who it says: give nng the other end of a socket pair. */
+static void open_conn(tls_conn *conn) {
+    int pair[2];
+    if (!net_tls_peer(conn->ssl, &conn->peer, &conn->verdict)) {
+        net_tls_conn_end(conn, conn->verdict.text, true);
+        return;
+    }
+    conn->in.bytes = cop_alloc_raw(TLS_BUFFER_SIZE);
+    conn->out.bytes = cop_alloc_raw(TLS_BUFFER_SIZE);
+    if (!conn->in.bytes || !conn->out.bytes ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
+        net_tls_conn_end(conn, "no memory or no descriptor is left", false);
+        return;
+    }
+    conn->local = pair[0];
+    uv_poll_init(&conn->loop->loop, &conn->local_poll, pair[0]);
+    conn->local_poll.data = conn;
+    conn->handles++;
+    if (!conn->loop->handler.on_open(conn->loop->owner, conn, pair[1])) {
+        close(pair[1]);
+        net_tls_conn_end(conn, "too many connections", false);
+        return;
+    }
+    move_to(conn, TLS_OPEN, 0);
+    pump(conn);
+}
+
+static void shake_hands(tls_conn *conn) {
+    int events = 0;
+    ERR_clear_error();
+    errno = 0;
+    int result = SSL_do_handshake(conn->ssl);
+    if (result == 1) {
+        open_conn(conn);
+        return;
+    }
+    if (check_ssl(conn, result, &events) == BLOCKED)
+        poll_for(&conn->fd_poll, &conn->fd_events, events);
+    else
+        end_with_error(conn);
+}
+
+static void on_event(uv_poll_t *poll, int status, int events) {
+    tls_conn *conn = poll->data;
+    bool local = poll == &conn->local_poll;
+    if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* libuv stopped it */
+    /* nng has closed the pipe: what it wrote before has a moment to reach the peer. */
+    if (local && (events & UV_DISCONNECT) && conn->state == TLS_OPEN)
+        move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
+    if (conn->state == TLS_HANDSHAKE)
+        shake_hands(conn);
+    else if (conn->state != TLS_ENDED)
+        pump(conn);
+}
+
+tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
+                              const char *address) {
+    tls_conn *conn = cop_alloc(sizeof *conn);
+    if (conn) conn->ssl = net_tls_create(tls, fd, host, &conn->verdict);
+    if (!conn || !conn->ssl) {
+        ERR_clear_error();
+        cop_free(conn);
+        close(fd);
+        return NULL;
+    }
+    conn->loop = loop;
+    conn->fd = fd;
+    conn->local = -1;
+    snprintf(conn->address, sizeof conn->address, "%s", address);
+    uv_poll_init(&loop->loop, &conn->fd_poll, fd);
+    conn->fd_poll.data = conn;
+    conn->handles = 1;
+    conn->state = TLS_HANDSHAKE;
+    conn->deadline_ns = cop_clock_ns() + (uint64_t)TLS_HANDSHAKE_MS * 1000000;
+    list_add(&loop->waiting, conn);
+    shake_hands(conn); /* may end it: the loop frees it later */
+    return conn;
+}
+
+/* ---- the loop ---- */
+
+static void expire(tls_loop *loop) {
+    uint64_t now = cop_clock_ns();
+    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
+        next = c->next;
+        if (c->deadline_ns > now) continue;
+        net_tls_conn_end(c, c->state == TLS_HANDSHAKE ? "it was silent in the handshake" : "",
+                         false);
+    }
+}
+
+static void on_tick(uv_timer_t *timer) {
+    tls_loop *loop = timer->data;
+    expire(loop);
+    loop->handler.on_tick(loop->owner);
+}
+
+static void stop_loop(tls_loop *loop) {
+    tls_list *const lists[] = {&loop->waiting, &loop->open};
+    for (int i = 0; i < 2; i++)
+        while (lists[i]->first) net_tls_conn_end(lists[i]->first, "", false);
+    loop->handler.on_stop(loop->owner);
+    uv_close((uv_handle_t *)&loop->tick, NULL);
+    uv_close((uv_handle_t *)&loop->resume, NULL);
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+}
+
+static void on_wake(uv_async_t *wake) {
+    tls_loop *loop = wake->data;
+    if (atomic_load(&loop->stopping))
+        stop_loop(loop);
+    else
+        loop->handler.on_tick(loop->owner);
+}
+
+static void run_loop(void *argument) {
+    tls_loop *loop = argument;
+    sigset_t signals; /* OpenSSL writes without MSG_NOSIGNAL */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    uv_run(&loop->loop, UV_RUN_DEFAULT); /* until stop_loop has closed every handle */
+}
+
+cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
+                           cop_error *error) {
+    *loop = (tls_loop){.handler = *handler, .owner = owner};
+    uv_loop_init(&loop->loop);
+    uv_async_init(&loop->loop, &loop->wake, on_wake);
+    uv_timer_init(&loop->loop, &loop->tick);
+    uv_idle_init(&loop->loop, &loop->resume);
+    loop->wake.data = loop->tick.data = loop->resume.data = loop;
+    uv_timer_start(&loop->tick, on_tick, TICK_MS, TICK_MS);
+    uv_async_send(&loop->wake); /* the owner's first tick comes at once */
+    if (uv_thread_create(&loop->thread, run_loop, loop) == 0) return COP_OK;
+    stop_loop(loop);
+    uv_run(&loop->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&loop->loop);
+    return cop_fail(error, COP_ERR_INTERNAL, "cannot start a thread for TLS");
+}
+
+void net_tls_loop_wake(tls_loop *loop) {
+    uv_async_send(&loop->wake);
+}
+
+void net_tls_loop_stop(tls_loop *loop) {
+    atomic_store(&loop->stopping, true);
+    uv_async_send(&loop->wake);
+    uv_thread_join(&loop->thread);
+    COP_ASSERT(uv_loop_close(&loop->loop) == 0);
+}
+
+void net_describe_socket(int fd, char out[64]) {
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    char ip[INET6_ADDRSTRLEN] = "";
+    snprintf(out, 64, "unknown address");
+    if (getpeername(fd, (struct sockaddr *)&address, &size) != 0) return;
+    if (address.ss_family == AF_INET) {
+        struct sockaddr_in v4;
+        memcpy(&v4, &address, sizeof v4);
+        inet_ntop(AF_INET, &v4.sin_addr, ip, sizeof ip);
+        snprintf(out, 64, "%s:%u", ip, ntohs(v4.sin_port));
+    } else if (address.ss_family == AF_INET6) {
+        struct sockaddr_in6 v6;
+        memcpy(&v6, &address, sizeof v6);
+        inet_ntop(AF_INET6, &v6.sin6_addr, ip, sizeof ip);
+        snprintf(out, 64, "[%s]:%u", ip, ntohs(v6.sin6_port));
+    }
+}
