@@ -4,7 +4,7 @@
 
 #include "client/cli.h"
 
-#define REMOTE "coordinator token timeout json quiet help"
+#define REMOTE "coordinator token tls-dir tls-ca tls-cert tls-key tls-name timeout json quiet help"
 
 static const cli_command table[] = {
     {"run", "JOB.yaml", "Train in this process: coordinator and N workers, no network", 1, 1,

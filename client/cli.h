@@ -26,6 +26,7 @@ typedef struct cli_options {
         *ensemble, *average, *input;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
+    cop_tls_options tls;
     double timeout; /* seconds; default 10 */
     int64_t workers, priority, threads, rows, columns, layer, step, shard, limit, top_uncertain;
     bool json, quiet, help, no_wait, dry_run, follow, profile, force;
@@ -83,6 +84,7 @@ void cli_data_progress(void *context, const char *what, uint64_t done,
 /* ---- remote.c: calls to a coordinator ---- */
 typedef struct cli_remote {
     cop_link *link;
+    cop_tls *tls; /* NULL: not encrypted */
     const char *url, *token;
     uint32_t timeout_ms;
     char token_text[128];

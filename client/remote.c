@@ -41,12 +41,17 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     out->timeout_ms = (uint32_t)(options->timeout * 1000);
     COP_TRY(find_token(options, out, error));
     COP_TRY(cop_url_check(out->url, &loopback, error));
-    return cop_link_open(out->url, NULL, &out->link, error);
+    COP_TRY(cop_tls_for_url(out->url, &options->tls, "client", COP_ROLE_CLIENT, &out->tls, error));
+    cop_err e = cop_link_open(out->url, out->tls, &out->link, error);
+    if (e) cli_remote_close(out);
+    return e;
 }
 
 void cli_remote_close(cli_remote *remote) {
     if (remote->link) cop_link_close(remote->link);
+    cop_tls_destroy(remote->tls);
     remote->link = NULL;
+    remote->tls = NULL;
 }
 
 static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "coordinator/access.h"
+
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
@@ -361,6 +363,22 @@ static const struct {
     [COPPICE__API__METHOD__HISTORY] = {api_history, &coppice__api__history_request__descriptor},
 };
 
+/* Every method is a client's: none is for workers. */
+bool coord_api_right_at(size_t at, coord_right *out) {
+    for (uint32_t method = 0; method < sizeof methods / sizeof *methods; method++) {
+        if (!methods[method].handler) continue;
+        if (at) {
+            at--;
+            continue;
+        }
+        const ProtobufCEnumValue *value =
+            protobuf_c_enum_descriptor_get_value(&coppice__api__method__descriptor, (int)method);
+        *out = (coord_right){COP_MESSAGE_CALL, method, value ? value->name : "?", COP_ROLE_CLIENT};
+        return true;
+    }
+    return false;
+}
+
 void coord_api_on_call(coord_server *server, cop_request *request) {
     const cop_message *m = cop_request_message(request);
     cop_error error = {0};
@@ -370,10 +388,8 @@ void coord_api_on_call(coord_server *server, cop_request *request) {
         coord_reply_failure(request, COP_ERR_VERSION,
                             "this coordinator speaks protocol %d.%d, you speak %u.%u",
                             COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, m->call.major, m->call.minor);
-    } else if (!coord_token_ok(server, m->call.token)) {
-        coord_reply_failure(request, COP_ERR_DENIED,
-                            "the token is wrong or missing: set COPPICE_TOKEN to the text of the "
-                            "file `token` in the coordinator's --state folder");
+    } else if (!coord_access_token(server, request, m->call.token)) {
+        return;
     } else if (method >= sizeof methods / sizeof *methods || !methods[method].handler) {
         coord_reply_failure(
             request, COP_ERR_UNSUPPORTED,

@@ -22,7 +22,8 @@ typedef struct coord_config {
     const char *data_folder;   /* --data: named sets offered to jobs; or NULL */
     uint64_t quota;            /* bytes for data and checkpoints; 0: none */
     int update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
-    bool insecure;      /* allow listening beyond loopback */
+    bool insecure;      /* allow listening beyond loopback without encryption */
+    const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: none */
     const cop_kernels *kernels;
     unsigned char self_test[32];
 } coord_config;
@@ -34,6 +35,17 @@ typedef struct coord_config {
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error);
 /* Graceful: checkpoints running jobs, answers held requests, closes. Then frees. */
 void coord_stop(coord_server *server);
+#define COORD_LIST_MAX 16 /* values of an option that may be repeated */
+/* --init-tls and what belongs to it. */
+typedef struct coord_certificates {
+    const char *folder, *days;
+    const char *const *hosts, *const *add; /* NULL-terminated */
+} coord_certificates;
+/* Makes the folder, or with `add` one more certificate for each; tells on standard output what it
+ * made. */
+cop_err coord_make_certificates(const coord_certificates *what, cop_error *error);
+/* The requests that a coordinator takes, as lines of JSON: kind, name, number and needed role. */
+void coord_print_rights(void);
 cop_server *coord_transport(coord_server *server);   /* for cop_link_open_local */
 const char *coord_token(const coord_server *server); /* "" when none is required */
 

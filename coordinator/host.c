@@ -100,6 +100,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     server->tick.data = server;
     server->handles_open = true;
     COP_TRY(cop_server_create(&server->loop, &handler, server, &server->transport, error));
+    cop_server_set_tls(server->transport, server->config.tls);
     for (const char *const *url = server->config.listen; url && *url; url++) {
         COP_TRY(cop_server_listen(server->transport, *url, error));
         cop_log(COP_LOG_INFO, "coordinator", "listening on %s", *url);
@@ -223,11 +224,17 @@ static cop_err check_urls(const coord_config *config, cop_error *error) {
     for (const char *const *url = config->listen; url && *url; url++) {
         bool loopback = false;
         COP_TRY(cop_url_check(*url, &loopback, error));
-        if (loopback) continue;
+        if (cop_url_is_tls(*url) && !config->tls)
+            return cop_fail(error, COP_ERR_USAGE,
+                            "%s needs certificates: pass --tls-dir DIR, made by "
+                            "coppice-coordinator --init-tls DIR",
+                            *url);
+        if (loopback || cop_url_is_tls(*url)) continue;
         if (!config->insecure)
             return cop_fail(error, COP_ERR_USAGE,
                             "%s is reachable from other machines and its traffic is not encrypted: "
-                            "pass --insecure if the network is trusted, or listen on 127.0.0.1",
+                            "listen on tls+tcp:// (--init-tls makes certificates) or on "
+                            "127.0.0.1, or pass --insecure if the network is trusted",
                             *url);
         cop_log(COP_LOG_WARN, "coordinator",
                 "%s is reachable from other machines without encryption (--insecure)", *url);

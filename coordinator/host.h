@@ -1,9 +1,10 @@
 /* The inside of the coordinator's host: what turns messages into events of the core and the core's
  * actions into deeds. Everything here runs on the loop thread unless a comment says otherwise.
- * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), actions.c
- * (what the core wants), resident.c (tensors of the jobs under way), evaluation.c (those of
- * finished jobs that are evaluated), saver.c (checkpoints, on its own thread), api*.c (what clients
- * ask), datasets.c (data sets by content), run.c (the embedding of `coppice run`). */
+ * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), access.c
+ * (who may), actions.c (what the core wants), resident.c (tensors of the jobs under way),
+ * evaluation.c (those of finished jobs that are evaluated), saver.c (checkpoints, on its own
+ * thread), api*.c (what clients ask), datasets.c (data sets by content), run.c (the embedding of
+ * `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
 
@@ -37,6 +38,7 @@ typedef struct coord_session {
     bool drain;
     uint32_t threads;
     char name[COP_NAME_MAX], isa[16], address[64], build[64];
+    char identity[COP_NAME_MAX]; /* CN of its certificate; "": none */
 } coord_session;
 
 /* A result that came in: the core knows it by slot number. */
@@ -146,8 +148,6 @@ void coord_on_gone(void *context, uint64_t connection);
 coord_session *coord_session_find(coord_server *server, uint64_t worker);
 void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Is this token good? Always when none is required. */
-bool coord_token_ok(const coord_server *server, const char *token);
 
 /* A slot for a gradient (held; NULL: none); 0 when all are taken. */
 uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient);

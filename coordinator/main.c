@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
@@ -11,8 +12,6 @@
 #include "common/base/str.h"
 #include "common/version.h"
 #include "coordinator/coordinator.h"
-
-#define LISTEN_MAX 16
 
 static volatile sig_atomic_t stop_signal;
 
@@ -25,30 +24,62 @@ static const char help[] =
     "Owns the jobs and the pool: cuts minibatches into shards, hands them to workers, averages, "
     "updates, saves.\n\n"
     "Options:\n"
-    "  --listen URL        tcp://HOST:PORT or ipc:///PATH; may be repeated (default "
-    "tcp://127.0.0.1:29700)\n"
+    "  --listen URL        tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH; may be repeated "
+    "(default tcp://127.0.0.1:29700)\n"
     "  --state DIR         store, token, data and checkpoints (default COPPICE_STATE or "
     "~/.local/state/coppice)\n"
     "  --data DIR          data sets that jobs may name: MNIST's four files, or subfolders with "
     "such\n"
     "  --quota SIZE        most bytes of data sets, such as 20G (default: no limit)\n"
     "  --update-threads N  compute threads of averaging and update (default: the cores, at most "
-    "4)\n"
-    "  --insecure          listen beyond this machine without encryption\n"
-    "  --log-json          log lines as JSON\n"
-    "  --help, --version\n\n"
-    "Workers and clients need the token in DIR/token (as COPPICE_TOKEN). SIGTERM saves running "
-    "jobs and ends.\n\n"
-    "Examples:\n"
-    "  coppice-coordinator --state /var/lib/coppice --data ~/mnist\n"
-    "  coppice-coordinator --listen ipc:///run/coppice.sock --listen tcp://0.0.0.0:29700 "
-    "--insecure\n";
+    "4)\n" COP_TLS_HELP(
+        "coordinator") "  --insecure          listen beyond this machine on tcp://, without "
+                       "encryption\n"
+                       "  --log-json          log lines as JSON\n"
+                       "  --help, --version\n\n"
+                       "Instead of serving:\n"
+                       "  --init-tls DIR      make DIR with a CA and certificates for coordinator, "
+                       "worker and client\n"
+                       "  --tls-host HOST     ... a name or address that the coordinator is "
+                       "reached by; may be "
+                       "repeated\n"
+                       "  --add ROLE:NAME     ... make one more certificate of DIR's CA: worker:, "
+                       "client: or "
+                       "coordinator:\n"
+                       "  --tls-days N        ... valid so long (default 825)\n"
+                       "  --list-methods      the requests that a coordinator takes, and the role "
+                       "that each needs\n\n"
+                       "On tls+tcp:// a certificate says who one is and may do what; on tcp:// and "
+                       "ipc:// workers and "
+                       "clients need the token in DIR/token (as COPPICE_TOKEN). SIGTERM saves "
+                       "running jobs and ends."
+                       "\n\n"
+                       "Examples:\n"
+                       "  coppice-coordinator --state /var/lib/coppice --data ~/mnist\n"
+                       "  coppice-coordinator --init-tls ~/coppice-tls --tls-host gpu1.example\n"
+                       "  coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir "
+                       "~/coppice-tls\n"
+                       "  coppice-coordinator --init-tls ~/coppice-tls --add worker:desk-7\n";
+
+/* An option that may be repeated. */
+typedef struct option_list {
+    const char *items[COORD_LIST_MAX + 1];
+    int count;
+} option_list;
 
 typedef struct coordinator_options {
-    const char *listen[LISTEN_MAX + 1], *state, *data, *quota, *update_threads;
-    int listen_count;
-    bool insecure, log_json;
+    option_list listen, hosts, add;
+    const char *state, *data, *quota, *update_threads, *init_tls, *days;
+    cop_tls_options tls;
+    bool insecure, log_json, list_methods;
 } coordinator_options;
+
+typedef struct option_row {
+    const char *name;
+    const char **value;
+    option_list *list;
+    bool *flag;
+} option_row;
 
 static int fail(const cop_error *error) {
     fprintf(stderr, "coppice-coordinator: %s\n",
@@ -56,43 +87,57 @@ static int fail(const cop_error *error) {
     return cop_err_exit_status(error->code);
 }
 
-static cop_err parse(int argc, char **argv, coordinator_options *o, cop_error *error) {
-    const char *listen = NULL;
-    const struct {
-        const char *name;
-        const char **value;
-        bool *flag;
-    } rows[] = {{"--listen", &listen, NULL},
-                {"--state", &o->state, NULL},
-                {"--data", &o->data, NULL},
-                {"--quota", &o->quota, NULL},
-                {"--update-threads", &o->update_threads, NULL},
-                {"--insecure", NULL, &o->insecure},
-                {"--log-json", NULL, &o->log_json},
-                {"--help", NULL, NULL},
-                {"--version", NULL, NULL}};
-    const size_t count = sizeof rows / sizeof *rows;
-    const char *names[sizeof rows / sizeof *rows];
+static cop_err unknown_option(const char *text, const option_row *rows, size_t count,
+                              cop_error *error) {
+    const char *names[32];
     for (size_t i = 0; i < count; i++) names[i] = rows[i].name;
+    const char *nearest = cop_nearest_name(text, names, count);
+    return cop_fail(error, COP_ERR_USAGE, "unknown option %s%s%s%s (--help lists them)", text,
+                    nearest ? ": did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+}
+
+static cop_err store_value(const option_row *row, const char *value, cop_error *error) {
+    if (!row->list) {
+        *row->value = value;
+        return COP_OK;
+    }
+    if (row->list->count == COORD_LIST_MAX)
+        return cop_fail(error, COP_ERR_USAGE, "%s is given more than %d times", row->name,
+                        COORD_LIST_MAX);
+    row->list->items[row->list->count++] = value;
+    return COP_OK;
+}
+
+static cop_err parse(int argc, char **argv, coordinator_options *o, cop_error *error) {
+    const option_row rows[] = {{"--listen", .list = &o->listen},
+                               {"--state", &o->state},
+                               {"--data", &o->data},
+                               {"--quota", &o->quota},
+                               {"--update-threads", &o->update_threads},
+                               {"--tls-dir", &o->tls.folder},
+                               {"--tls-ca", &o->tls.ca},
+                               {"--tls-cert", &o->tls.cert},
+                               {"--tls-key", &o->tls.key},
+                               {"--insecure", .flag = &o->insecure},
+                               {"--log-json", .flag = &o->log_json},
+                               {"--init-tls", &o->init_tls},
+                               {"--tls-host", .list = &o->hosts},
+                               {"--add", .list = &o->add},
+                               {"--tls-days", &o->days},
+                               {"--list-methods", .flag = &o->list_methods},
+                               {"--help"},
+                               {"--version"}};
+    const size_t count = sizeof rows / sizeof *rows;
     for (int a = 1; a < argc; a++) {
         size_t i = 0;
         while (i < count && strcmp(argv[a], rows[i].name) != 0) i++;
-        if (i == count) {
-            const char *nearest = cop_nearest_name(argv[a], names, count);
-            return cop_fail(error, COP_ERR_USAGE, "unknown option %s%s%s%s (--help lists them)",
-                            argv[a], nearest ? ": did you mean " : "", nearest ? nearest : "",
-                            nearest ? "?" : "");
-        }
+        if (i == count) return unknown_option(argv[a], rows, count, error);
         if (rows[i].flag) *rows[i].flag = true;
-        if (!rows[i].value) continue;
+        if (!rows[i].value && !rows[i].list) continue;
         if (a + 1 >= argc) return cop_fail(error, COP_ERR_USAGE, "%s needs a value", argv[a]);
-        *rows[i].value = argv[++a];
-        if (i == 0 && o->listen_count == LISTEN_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--listen is given more than %d times",
-                            LISTEN_MAX);
-        if (i == 0) o->listen[o->listen_count++] = listen;
+        COP_TRY(store_value(&rows[i], argv[++a], error));
     }
-    if (!o->listen_count) o->listen[o->listen_count++] = COP_DEFAULT_URL;
+    if (!o->listen.count) o->listen.items[o->listen.count++] = COP_DEFAULT_URL;
     return COP_OK;
 }
 
@@ -102,8 +147,19 @@ static char *default_state(void) {
     return cop_path_join(home && *home ? home : "/var/lib", ".local/state/coppice");
 }
 
+/* Certificates, if any address wants them. */
+static cop_err load_tls(const coordinator_options *o, cop_tls **out, cop_error *error) {
+    const cop_tls_options *t = &o->tls;
+    for (int i = 0; i < o->listen.count; i++)
+        if (cop_url_is_tls(o->listen.items[i]))
+            return cop_tls_load(t, "coordinator", COP_TLS_SERVER, out, error);
+    if (!t->folder && !t->ca && !t->cert && !t->key) return COP_OK;
+    return cop_fail(error, COP_ERR_USAGE,
+                    "--tls-... is given, but no --listen tls+tcp://HOST:PORT");
+}
+
 static cop_err configure(const coordinator_options *o, const char *state, coord_config *c,
-                         cop_error *error) {
+                         cop_tls **tls, cop_error *error) {
     int64_t threads = 0;
     if (o->update_threads &&
         (!cop_parse_i64(o->update_threads, &threads) || threads < 1 || threads > 64))
@@ -113,12 +169,53 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
         return cop_fail(error, COP_ERR_USAGE,
                         "--quota is \"%s\": expected a size such as 500M or 20G", o->quota);
     c->state = state;
-    c->listen = o->listen;
+    COP_TRY(load_tls(o, tls, error));
+    c->tls = *tls;
+    c->listen = o->listen.items;
     c->data_folder = o->data;
     c->update_threads = (int)threads;
     c->insecure = o->insecure;
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     return cop_self_test(c->kernels, c->self_test, error);
+}
+
+/* A connection with TLS has three descriptors. */
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+    const rlim_t wanted = 4 * COP_CONNECTIONS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+        cop_log(COP_LOG_WARN, "coordinator",
+                "only %llu descriptors are allowed (ulimit -n): enough for about %llu connections",
+                (unsigned long long)limit.rlim_cur, (unsigned long long)limit.rlim_cur / 4);
+}
+
+static cop_err serve(const coordinator_options *options, cop_error *error) {
+    coord_config config = {0};
+    coord_server *server = NULL;
+    cop_tls *tls = NULL;
+    char *state = options->state ? cop_strdup(options->state) : default_state();
+    cop_err e = state ? configure(options, state, &config, &tls, error)
+                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e) {
+        struct sigaction action = {.sa_handler = on_signal};
+        sigaction(SIGTERM, &action, NULL);
+        sigaction(SIGINT, &action, NULL);
+        raise_descriptor_limit();
+        e = coord_start(&config, &server, error);
+    }
+    if (!e) {
+        cop_log(COP_LOG_INFO, "coordinator", "ready: %s (token in %s/token)",
+                options->listen.items[0], state);
+        while (!stop_signal) cop_clock_sleep_ms(50);
+        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then ending",
+                (int)stop_signal);
+        coord_stop(server);
+    }
+    cop_tls_destroy(tls);
+    cop_free(state);
+    return e;
 }
 
 int main(int argc, char **argv) {
@@ -130,29 +227,20 @@ int main(int argc, char **argv) {
     cop_alloc_keep_large_blocks();
     signal(SIGPIPE, SIG_IGN);
     coordinator_options options = {0};
-    coord_config config = {0};
-    coord_server *server = NULL;
     cop_error error = {0};
     cop_err e = parse(argc, argv, &options, &error);
-    char *state = options.state ? cop_strdup(options.state) : default_state();
     cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
-    if (!e && !state) e = cop_fail(&error, COP_ERR_NO_MEMORY, "out of memory");
-    if (!e) e = configure(&options, state, &config, &error);
-    if (!e) {
-        struct sigaction action = {.sa_handler = on_signal};
-        sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGINT, &action, NULL);
-        e = coord_start(&config, &server, &error);
+    if (!e && options.list_methods) {
+        coord_print_rights();
+    } else if (!e && options.init_tls) {
+        const coord_certificates what = {options.init_tls, options.days, options.hosts.items,
+                                         options.add.items};
+        e = coord_make_certificates(&what, &error);
+    } else if (!e) {
+        e = serve(&options, &error);
     }
-    if (!e) {
-        cop_log(COP_LOG_INFO, "coordinator", "ready: %s (token in %s/token)", options.listen[0],
-                state);
-        while (!stop_signal) cop_clock_sleep_ms(50);
-        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then ending",
-                (int)stop_signal);
-        coord_stop(server);
-    }
-    cop_free(state);
+    if (!e && (fflush(stdout) || ferror(stdout)))
+        e = cop_fail(&error, COP_ERR_IO, "cannot write to standard output");
     error.code = e;
     return e ? fail(&error) : 0;
 }

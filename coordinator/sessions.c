@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/host.h"
+#include "coordinator/access.h"
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
@@ -18,12 +18,6 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
     va_end(arguments);
     reply.failure.code = code;
     cop_server_reply(request, &reply);
-}
-
-bool coord_token_ok(const coord_server *server, const char *token) {
-    size_t length = strlen(server->token);
-    if (!length) return true;
-    return strlen(token) == length && cop_equal_constant_time(token, server->token, length);
 }
 
 coord_session *coord_session_find(coord_server *server, uint64_t worker) {
@@ -56,11 +50,8 @@ static bool hello_acceptable(coord_server *server, cop_request *request, const c
                             "the same major version",
                             COP_VERSION, COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, h->major,
                             h->minor);
-    else if (!coord_token_ok(server, h->token))
-        coord_reply_failure(
-            request, COP_ERR_DENIED,
-            "the token is wrong or missing: pass the text of the file `token` in the coordinator's "
-            "--state folder as COPPICE_TOKEN");
+    else if (!coord_access_token(server, request, h->token) || !coord_access_name(request, h->name))
+        return false;
     else if (h->is_client || h->control)
         return true;
     else if (strcmp(h->arithmetic, "portable-1") != 0)
@@ -97,8 +88,8 @@ static void welcome(coord_server *server, cop_request *request, const coord_sess
 }
 
 static void hello_control(coord_server *server, cop_request *request, const cop_hello *h) {
-    coord_session *s = coord_session_find(server, h->worker);
-    if (!s || s->secret != h->session) {
+    coord_session *s = coord_access_session(server, request, h->worker, h->session);
+    if (!s) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND,
                             "no such session: say HELLO on the work socket first");
         return;
@@ -123,7 +114,8 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
         return;
     }
     memset(s, 0, sizeof *s);
-    make_name(server, h->name, s->name);
+    snprintf(s->identity, sizeof s->identity, "%s", cop_request_peer(request)->name);
+    make_name(server, *h->name ? h->name : s->identity, s->name);
     s->worker = ++server->next_worker;
     cop_random_bytes(&s->secret, sizeof s->secret);
     s->connection[0] = cop_request_connection(request);
@@ -158,9 +150,9 @@ static void on_hello(coord_server *server, cop_request *request) {
 
 static void on_heartbeat(coord_server *server, cop_request *request) {
     const cop_heartbeat *h = &cop_request_message(request)->heartbeat;
-    coord_session *s = coord_session_find(server, h->worker);
+    coord_session *s = coord_access_session(server, request, h->worker, h->session);
     cop_message reply = {.type = COP_MESSAGE_HEARTBEAT_REPLY};
-    if (!s || s->secret != h->session) {
+    if (!s) {
         reply.heartbeat_reply.unknown = true;
     } else {
         coord_event beat = {.type = COORD_EVENT_HEARTBEAT, .worker = s->worker};
@@ -337,8 +329,8 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
 static void on_pull(coord_server *server, cop_request *request) {
     const cop_message *message = cop_request_message(request);
     const cop_pull *p = &message->pull;
-    coord_session *s = coord_session_find(server, p->worker);
-    if (!s || s->secret != p->session) {
+    coord_session *s = coord_access_session(server, request, p->worker, p->session);
+    if (!s) {
         answer_unknown(request);
         return;
     }
@@ -366,6 +358,7 @@ static void on_pull(coord_server *server, cop_request *request) {
 
 void coord_on_request(void *context, cop_request *request) {
     coord_server *server = context;
+    if (!coord_access_role(request)) return;
     switch (cop_request_message(request)->type) {
     case COP_MESSAGE_HELLO:
         on_hello(server, request);

@@ -20,7 +20,7 @@
 
 struct cop_worker {
     cop_worker_config config;
-    char url[256], name[COP_NAME_MAX], token[128];
+    char url[320], name[COP_NAME_MAX], token[128];
     cop_link *work, *control;
     worker_compute *compute;
     uv_thread_t agent_thread, heart_thread;
@@ -302,8 +302,8 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
         COP_TRY(cop_link_open_local(w->config.local, &w->work, error));
         return cop_link_open_local(w->config.local, &w->control, error);
     }
-    COP_TRY(cop_link_open(w->url, NULL, &w->work, error));
-    return cop_link_open(w->url, NULL, &w->control, error);
+    COP_TRY(cop_link_open(w->url, w->config.tls, &w->work, error));
+    return cop_link_open(w->url, w->config.tls, &w->control, error);
 }
 
 static void default_name(char out[COP_NAME_MAX]) {
@@ -333,6 +333,8 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");
     if (config->name)
         snprintf(w->name, sizeof w->name, "%s", config->name);
+    else if (config->tls)
+        snprintf(w->name, sizeof w->name, "%s", cop_tls_self(config->tls)->name);
     else
         default_name(w->name);
     cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);

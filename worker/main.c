@@ -24,23 +24,29 @@ static const char help[] =
     "Joins a coordinator's pool and computes shards until SIGTERM or SIGINT: then it finishes its "
     "shard and leaves.\n\n"
     "Options:\n"
-    "  --join URL         the coordinator: tcp://HOST:PORT or ipc:///PATH (default "
-    "COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
-    "  --name NAME        how it is called in `coppice workers` (default: host name and process "
-    "id)\n"
+    "  --join URL         the coordinator: tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH "
+    "(default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
+    "  --name NAME        how it is called in `coppice workers` (default: the certificate's name, "
+    "else host name and process id)\n"
     "  --threads N        compute threads, 1 to 256 (default 1)\n"
     "  --token TEXT       the coordinator's token (default COPPICE_TOKEN)\n"
-    "  --token-file FILE  ... or a file that holds it\n"
-    "  --timeout S        give up if the coordinator cannot be joined within S seconds (default: "
-    "never)\n"
-    "  --log-json         log lines as JSON\n"
-    "  --help, --version\n\n"
-    "Examples:\n"
-    "  coppice-worker --join tcp://10.0.0.1:29700 --threads 8 --token-file ~/token\n"
-    "  COPPICE_ISA=avx2 coppice-worker --join ipc:///run/coppice.sock\n";
+    "  --token-file FILE  ... or a file that holds it\n" COP_TLS_HELP(
+        "worker") "  --tls-name HOST    the name in the coordinator's certificate (default: that "
+                  "of the URL)\n"
+                  "  --timeout S        give up if the coordinator cannot be joined within S "
+                  "seconds (default: "
+                  "never)\n"
+                  "  --log-json         log lines as JSON\n"
+                  "  --help, --version\n\n"
+                  "Examples:\n"
+                  "  coppice-worker --join tls+tcp://gpu1.example:29700 --threads 8 --tls-dir "
+                  "~/coppice-tls\n"
+                  "  coppice-worker --join tcp://127.0.0.1:29700 --token-file ~/coppice/token\n"
+                  "  COPPICE_ISA=avx2 coppice-worker --join ipc:///run/coppice.sock\n";
 
 typedef struct worker_options {
     const char *join, *name, *token, *token_file, *threads, *timeout;
+    cop_tls_options tls;
     bool log_json;
 } worker_options;
 
@@ -54,10 +60,19 @@ static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error)
     const struct {
         const char *name;
         const char **value;
-    } rows[] = {{"--join", &o->join},       {"--name", &o->name},
-                {"--token", &o->token},     {"--token-file", &o->token_file},
-                {"--threads", &o->threads}, {"--timeout", &o->timeout},
-                {"--log-json", NULL},       {"--help", NULL},
+    } rows[] = {{"--join", &o->join},
+                {"--name", &o->name},
+                {"--token", &o->token},
+                {"--token-file", &o->token_file},
+                {"--threads", &o->threads},
+                {"--timeout", &o->timeout},
+                {"--tls-dir", &o->tls.folder},
+                {"--tls-ca", &o->tls.ca},
+                {"--tls-cert", &o->tls.cert},
+                {"--tls-key", &o->tls.key},
+                {"--tls-name", &o->tls.name},
+                {"--log-json", NULL},
+                {"--help", NULL},
                 {"--version", NULL}};
     const char *names[sizeof rows / sizeof *rows];
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) names[i] = rows[i].name;
@@ -100,7 +115,7 @@ static cop_err read_token(const worker_options *o, char out[128], cop_error *err
 }
 
 static cop_err configure(const worker_options *o, cop_worker_config *c, char token[128],
-                         cop_error *error) {
+                         cop_tls **tls, cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
     int64_t threads = 1;
     double timeout = 0;
@@ -114,6 +129,8 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     COP_TRY(cop_self_test(c->kernels, c->self_test, error));
     c->url = o->join ? o->join : environment && *environment ? environment : COP_DEFAULT_URL;
+    COP_TRY(cop_tls_for_url(c->url, &o->tls, "worker", COP_ROLE_WORKER, tls, error));
+    c->tls = *tls;
     c->name = o->name;
     c->token = token;
     c->threads = (int)threads;
@@ -153,21 +170,21 @@ int main(int argc, char **argv) {
     cop_worker *worker;
     cop_error error = {0};
     char token[128];
+    cop_tls *tls = NULL;
     cop_err e = parse(argc, argv, &options, &error);
     cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
-    if (!e) e = configure(&options, &config, token, &error);
+    if (!e) e = configure(&options, &config, token, &tls, &error);
     if (!e) {
         struct sigaction action = {.sa_handler = on_signal};
         sigaction(SIGTERM, &action, NULL);
         sigaction(SIGINT, &action, NULL);
         e = worker_start(&config, &worker, &error);
     }
-    if (e) {
-        error.code = e;
-        return fail(&error);
+    if (!e) {
+        wait_for_end(worker);
+        e = worker_join(worker, &error);
     }
-    wait_for_end(worker);
-    e = worker_join(worker, &error);
+    cop_tls_destroy(tls);
     error.code = e;
     return e ? fail(&error) : 0;
 }

@@ -20,8 +20,9 @@ typedef struct cop_worker cop_worker;
 typedef struct cop_worker_config {
     const char *url;            /* coordinator; or NULL and `local` */
     cop_server *local;          /* in-process coordinator */
-    const char *name;           /* NULL: host name and process id */
+    const char *name;           /* NULL: the certificate's, else host name and process id */
     const char *token;          /* NULL: none */
+    const cop_tls *tls;         /* for a tls+tcp:// url; borrowed */
     int threads;                /* compute threads, 1 .. COP_WORKER_THREADS_MAX */
     const cop_kernels *kernels; /* chosen by the caller */
     unsigned char self_test[32];

@@ -207,7 +207,7 @@ def test_wrong_token_is_refused(cluster):
 
 @pytest.mark.parametrize("words, part", [
     (["--jion", "x"], "did you mean --join"),
-    (["--join", "udp://h:1"], "expected tcp://HOST:PORT or ipc:///PATH"),
+    (["--join", "udp://h:1"], "expected tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH"),
     (["--join"], "needs a value"),
     (["--threads", "0"], "expected 1 to 256"),
     (["--threads", "many"], "expected 1 to 256"),

@@ -1,0 +1,93 @@
+/* Who may do what: one table of requests with the role that each needs. A connection with a
+ * certificate has its roles and its name; any other must know the token, and has then both roles.
+ * Everything that is asked of a coordinator passes here before it is looked at. */
+#include "coordinator/access.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/hash.h"
+#include "common/base/str.h"
+
+/* Messages; the methods of CALL stand in the API's own table. */
+static const coord_right messages[] = {
+    {COP_MESSAGE_HELLO, 0, "HELLO", COP_ROLE_WORKER},
+    {COP_MESSAGE_HEARTBEAT, 0, "HEARTBEAT", COP_ROLE_WORKER},
+    {COP_MESSAGE_PULL, 0, "PULL", COP_ROLE_WORKER},
+};
+#define MESSAGES (sizeof messages / sizeof *messages)
+
+bool coord_right_at(size_t at, coord_right *out) {
+    if (at < MESSAGES) {
+        *out = messages[at];
+        return true;
+    }
+    return coord_api_right_at(at - MESSAGES, out);
+}
+
+/* The row that a request falls under; false for what is no request, or not known. */
+static bool right_of(const cop_message *m, coord_right *out) {
+    for (size_t at = 0; coord_right_at(at, out); at++)
+        if (out->type == m->type &&
+            (m->type != COP_MESSAGE_CALL || out->method == m->call.method)) {
+            if (m->type == COP_MESSAGE_HELLO && m->hello.is_client) out->role = COP_ROLE_CLIENT;
+            return true;
+        }
+    return false;
+}
+
+bool coord_access_role(cop_request *request) {
+    const cop_peer *peer = cop_request_peer(request);
+    coord_right right;
+    if (!peer->certified || !right_of(cop_request_message(request), &right)) return true;
+    if (peer->roles & right.role) return true;
+    coord_reply_failure(request, COP_ERR_DENIED,
+                        "%s is for a %s (OU=%s): the certificate \"%s\" has %s%s", right.name,
+                        cop_roles_text(right.role), cop_roles_text(right.role), peer->name,
+                        peer->roles ? "only the role of a " : "", cop_roles_text(peer->roles));
+    return false;
+}
+
+bool coord_access_token(const coord_server *server, cop_request *request, const char *token) {
+    size_t length = strlen(server->token);
+    if (cop_request_peer(request)->certified || !length) return true;
+    if (strlen(token) == length && cop_equal_constant_time(token, server->token, length))
+        return true;
+    coord_reply_failure(request, COP_ERR_DENIED,
+                        "the token is wrong or missing: pass the text of the file `token` in the "
+                        "coordinator's --state folder as COPPICE_TOKEN");
+    return false;
+}
+
+bool coord_access_name(cop_request *request, const char *name) {
+    const cop_peer *peer = cop_request_peer(request);
+    size_t length = strlen(peer->name);
+    if (*name && !cop_name_ok(name, strlen(name)))
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "a worker's name may hold no control characters");
+    else if (peer->certified && *name && strcmp(name, peer->name) != 0 &&
+             (strncmp(name, peer->name, length) != 0 || name[length] != '-'))
+        coord_reply_failure(request, COP_ERR_DENIED,
+                            "the certificate is for the worker \"%s\": it may be called so, or "
+                            "\"%s-...\", but not \"%s\"",
+                            peer->name, peer->name, name);
+    else
+        return true;
+    return false;
+}
+
+coord_session *coord_access_session(coord_server *server, const cop_request *request,
+                                    uint64_t worker, uint64_t secret) {
+    coord_session *s = coord_session_find(server, worker);
+    if (!s || s->secret != secret) return NULL;
+    return strcmp(s->identity, cop_request_peer(request)->name) == 0 ? s : NULL;
+}
+
+void coord_print_rights(void) {
+    coord_right right;
+    for (size_t at = 0; coord_right_at(at, &right); at++)
+        printf("{\"kind\":\"%s\",\"name\":\"%s\",\"number\":%u,\"role\":\"%s\"}\n",
+               right.type == COP_MESSAGE_CALL ? "method" : "message", right.name,
+               right.type == COP_MESSAGE_CALL ? right.method : (unsigned)right.type,
+               cop_roles_text(right.role));
+}

@@ -1,0 +1,28 @@
+/* Who may do what. See access.c. */
+#ifndef COP_COORDINATOR_ACCESS_H
+#define COP_COORDINATOR_ACCESS_H
+
+#include "coordinator/host.h"
+
+/* One kind of request and the role that it needs. */
+typedef struct coord_right {
+    cop_message_type type;
+    uint32_t method; /* of a CALL */
+    const char *name;
+    unsigned role;
+} coord_right;
+/* All of them, one after the other; false at the end. */
+bool coord_right_at(size_t at, coord_right *out);
+bool coord_api_right_at(size_t at, coord_right *out); /* api.c: the methods of CALL */
+
+/* Each of these answers the request with FAILURE and returns false when it is refused. */
+bool coord_access_role(cop_request *request); /* by the certificate, if there is one */
+bool coord_access_token(const coord_server *server, cop_request *request, const char *token);
+/* May the worker be called so? By its certificate NAME: NAME and NAME-anything. */
+bool coord_access_name(cop_request *request, const char *name);
+/* The session with this id and secret, if it belongs to the holder of the request's certificate (or
+ * both have none); else NULL. */
+coord_session *coord_access_session(coord_server *server, const cop_request *request,
+                                    uint64_t worker, uint64_t secret);
+
+#endif

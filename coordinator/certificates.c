@@ -1,0 +1,79 @@
+/* coppice-coordinator --init-tls: a CA and certificates that are ready to use, or one more of that
+ * CA; then what to do with the files. See common/net/tls.h. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/str.h"
+#include "coordinator/coordinator.h"
+
+#define DAYS_DEFAULT 825
+#define HOSTS_MOST   (COORD_LIST_MAX + 3)
+
+/* Where this coordinator can be reached for sure, and what the caller adds. */
+static void list_hosts(const coord_certificates *c, char own[256],
+                       const char *hosts[HOSTS_MOST + 1]) {
+    int count = 0;
+    hosts[count++] = "localhost";
+    hosts[count++] = "127.0.0.1";
+    const char *letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
+    if (gethostname(own, 256) == 0 && *own && !own[strspn(own, letters)]) hosts[count++] = own;
+    for (const char *const *host = c->hosts; *host && count < HOSTS_MOST; host++)
+        hosts[count++] = *host;
+    hosts[count] = NULL;
+}
+
+static void print_hosts(const char *const *hosts) {
+    for (; *hosts; hosts++) printf("%s%s", *hosts, hosts[1] ? ", " : "\n");
+}
+
+static cop_err create(const coord_certificates *c, const char *const *hosts, int days,
+                      cop_error *error) {
+    const cop_tls_issue issues[] = {{"coordinator", "coordinator", hosts, days},
+                                    {"worker", "worker", NULL, days},
+                                    {"client", "client", NULL, days}};
+    COP_TRY(cop_tls_create_folder(c->folder, issues, 3, error));
+    printf("%s/ca.pem                         every program gets it\n"
+           "%s/ca.key                         makes more certificates: keep it off the network\n"
+           "%s/coordinator.pem, coordinator.key   for ",
+           c->folder, c->folder, c->folder);
+    print_hosts(hosts);
+    printf("%s/worker.pem, worker.key         for workers, called worker or worker-...\n"
+           "%s/client.pem, client.key         for people and scripts\n\n"
+           "coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir %s\n"
+           "coppice-worker --join tls+tcp://HOST:29700 --tls-dir DIR   # DIR: ca.pem, worker.pem, "
+           "worker.key\n"
+           "coppice jobs --coordinator tls+tcp://HOST:29700 --tls-dir DIR\n",
+           c->folder, c->folder, c->folder);
+    return COP_OK;
+}
+
+/* "ROLE:NAME" */
+static cop_err add(const coord_certificates *c, const char *what, const char *const *hosts,
+                   int days, cop_error *error) {
+    char role[32], stem[COP_NAME_MAX];
+    const char *colon = strchr(what, ':');
+    if (!colon || colon == what || (size_t)(colon - what) >= sizeof role)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--add is \"%.80s\": expected worker:NAME, client:NAME or coordinator:NAME",
+                        what);
+    snprintf(role, sizeof role, "%.*s", (int)(colon - what), what);
+    const cop_tls_issue issue = {role, colon + 1, hosts, days};
+    COP_TRY(cop_tls_add(c->folder, &issue, error));
+    cop_tls_issue_stem(&issue, stem);
+    printf("%s/%s.pem, %s.key\n", c->folder, stem, stem);
+    return COP_OK;
+}
+
+cop_err coord_make_certificates(const coord_certificates *c, cop_error *error) {
+    const char *hosts[HOSTS_MOST + 1];
+    char own[256];
+    int64_t days = DAYS_DEFAULT;
+    if (c->days && (!cop_parse_i64(c->days, &days) || days < 1 || days > 3650))
+        return cop_fail(error, COP_ERR_USAGE, "--tls-days is \"%s\": expected 1 to 3650", c->days);
+    list_hosts(c, own, hosts);
+    if (!c->add[0]) return create(c, hosts, (int)days, error);
+    for (const char *const *what = c->add; *what; what++)
+        COP_TRY(add(c, *what, hosts, (int)days, error));
+    return COP_OK;
+}
