@@ -280,10 +280,10 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
         if (e && error) *error = ignored;
     }
     COP_TRY(e);
-    e = inspect_data(options, data, error);
-    if (!e && options->output)
+    if (options->output)
         e = cop_data_contact_sheet(&data->train, (int)options->rows, (int)options->columns,
                                    options->output, error);
+    if (!e) e = inspect_data(options, data, error);
     cop_data_destroy(data);
     return e;
 }

@@ -146,7 +146,8 @@ static cop_err check_digest(const cop_job *job, const cop_safetensors *file, con
     const char *expected = cop_safetensors_metadata(file, "coppice.digest");
     unsigned char digest[32];
     char found[65];
-    COP_TRY(cop_model_digest(job->model, flat, digest, error));
+    if (cop_model_digest(job->model, flat, digest, error))
+        return error ? cop_error_prefix(error, "%s", path) : COP_ERR_CORRUPT;
     cop_hex32(digest, found);
     if (!expected || strcmp(expected, found) == 0) return COP_OK;
     return cop_fail(error, COP_ERR_CORRUPT,

@@ -1,0 +1,100 @@
+"""What commands on trained models say of a model that is for other data, of one that is not whole, and of a place that cannot be written: the
+exact sentence, exit status 2, nothing on standard output, and no file left behind."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from integration_tools import write_idx
+
+MISFIT = "the model is for samples of 306 bytes and 5 classes, data set small has 16 bytes and 3 classes"
+
+
+@pytest.fixture
+def run(coppice, small, tmp_path):
+    coppice("run", small(20), "--out", "run", "--quiet")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def refused(coppice, tmp_path):
+    """refused(sentence, command, ...): it ends so, and leaves the folder as it was."""
+
+    def files():
+        """Those that SQLite makes for readers of a database aside."""
+        return sorted(path for path in tmp_path.rglob("*") if not path.name.startswith("metrics.sqlite-"))
+
+    def check(sentence, command, *arguments):
+        before = files()
+        done = coppice(command, *arguments, status=2)
+        assert done.stderr == f"coppice {command}: {sentence}\n"
+        assert done.stdout == ""
+        assert files() == before
+
+    return check
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A folder with a data set of the same file names and another shape."""
+    folder, noise = tmp_path / "other", random.Random(1)
+    folder.mkdir()
+    for part, count in (("train", 30), ("test", 12)):
+        write_idx(folder / f"{part}-images", (count, 4, 4), [noise.getrandbits(8) for _ in range(16 * count)])
+        write_idx(folder / f"{part}-labels", (count,), [i % 3 for i in range(count)])
+    return folder
+
+
+def test_a_model_for_other_data(coppice, refused, run, other, small):
+    refused(MISFIT, "eval", run, "--data", other)
+    refused(MISFIT, "eval", run, "--data", other, "--ensemble", 3)
+    refused(MISFIT, "features", run, "--data", other, "-o", "f.png")
+    done = coppice("replay", run, "--data", other, "--step", 3, "-o", "r.safetensors", status=2)
+    assert re.fullmatch(r"coppice replay: the job is pinned to the data [0-9a-f]{16}\.\.\., but these are [0-9a-f]{16}\.\.\.\n", done.stderr)
+    assert not (run.parent / "r.safetensors").exists()
+    lines = small(20).read_text().splitlines()
+    line, text = next((number, line) for number, line in enumerate(lines, start=1) if "units: 5" in line)
+    refused(f"{small(20)}:{line}:{text.index('linear') + 1}: model[4] linear: the last layer has 5 outputs, expected 3: the data has 3 classes",
+            "run", small(20), "--data", other, "--out", "new")
+
+
+@pytest.mark.parametrize("command", [("digest",), ("eval",), ("eval", "--ensemble", 2), ("export", "-o", "m"), ("features", "-o", "f.png"), ("inspect",),
+                                     ("replay", "--step", 2, "-o", "r")])
+def test_a_nan_in_a_model_file(refused, run, command, tmp_path):
+    tensors = load_file(run / "model.safetensors")
+    tensors["1.weight"][3, 4] = np.nan
+    with safe_open(run / "model.safetensors", "numpy") as file:
+        save_file(tensors, tmp_path / "nan.safetensors", metadata=file.metadata())
+    refused("nan.safetensors: 1.weight holds a value that is not a number (at 922 of 11322): such weights have no digest",
+            command[0], "nan.safetensors", *command[1:])
+
+
+def test_a_model_file_that_lacks_something(refused, run, tmp_path):
+    with safe_open(run / "model.safetensors", "numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(run / "model.safetensors")
+    save_file(tensors, tmp_path / "alien.safetensors")
+    refused("alien.safetensors holds no job: it was not written by coppice", "digest", "alien.safetensors")
+    del tensors["4.bias"]
+    save_file(tensors, tmp_path / "less.safetensors", metadata=metadata)
+    refused("less.safetensors has no tensor 4.bias", "eval", "less.safetensors")
+    refused("cannot open nowhere: No such file or directory", "eval", "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused("empty holds neither model.safetensors nor checkpoints", "digest", "empty")
+
+
+@pytest.mark.parametrize("command", [("export", "run"), ("plot", "run"), ("features", "run"), ("replay", "run", "--step", 2),
+                                     ("inspect", "synthetic-digits"), ("import", "run/model.safetensors", "--spec", "small.yaml")])
+def test_a_place_that_cannot_be_written(refused, run, command):
+    refused("cannot write nowhere/x.png: No such file or directory", *command, "-o", "nowhere/x.png")
+    refused("cannot write small.yaml/x.png: Not a directory", *command, "-o", "small.yaml/x.png")
+
+
+def test_latest_and_best_are_models(coppice, run):
+    digest = coppice("digest", run).stdout
+    for name in ("checkpoints/latest", "checkpoints/best", "checkpoints/step-00000020", "model.safetensors"):
+        assert coppice("digest", run / name).stdout == digest
