@@ -323,7 +323,7 @@ bool cop_model_find_not_finite(const cop_model *model, const float *flat, char *
                 bad++;
                 continue;
             }
-            largest = fmax(largest, fabs(value));
+            if (fabs(value) > largest) largest = fabs(value);
             squares += value * value;
         }
         if (bad == 0) continue;

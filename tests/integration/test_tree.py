@@ -105,6 +105,24 @@ def test_documents_name_what_exists(root, document):
     assert not missing, f"{document} names what is not there: {missing}"
 
 
+def symbols(path, *options):
+    done = subprocess.run(["nm", "-P", *options, path], capture_output=True, text=True, check=True)
+    return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
+
+
+@pytest.mark.parametrize("library", ["nn", "base"])
+def test_no_function_of_libm_but_sqrt_and_fma(program, library):
+    """D4: no result of a library's function enters a weight. libm itself says what its functions are."""
+    archive = pathlib.Path(program("coppice")).parents[1] / f"common/{library}/libcoppice-{library}.a"
+    libm = next(line.split()[2] for line in subprocess.run(["ldd", program("coppice")], capture_output=True, text=True, check=True).stdout.splitlines()
+                if "libm.so" in line)
+    functions = symbols(libm, "-D", "--defined-only")
+    assert {"expf", "sin", "sqrt", "fmaf", "roundf"} <= functions
+    used = symbols(archive, "-u")
+    assert len(used) > 10
+    assert used & functions <= {"sqrt", "sqrtf", "fma", "fmaf"}
+
+
 def test_nothing_generated_is_tracked(tracked):
     generated = re.compile(r"(^|/)(build|runs|\.cache|__pycache__)/|\.pb-c\.[ch]$|\.(o|a|so|pyc|orig|rej|swp|sqlite|log)$")
     assert not [path for path in tracked if generated.search(path)]

@@ -428,42 +428,6 @@ static void test_max_norm_bounds_rows_and_leaves_short_ones_alone(void **state) 
     }
 }
 
-/* D4: the library may use no function of libm but sqrt and fma. */
-static void test_library_links_no_libm_function_but_sqrt_and_fma(void **state) {
-    (void)state;
-    static const char *const forbidden[] = {
-        "exp",    "exp2", "expm1",     "log",    "log2",   "log1p", "log10",
-        "pow",    "sin",  "cos",       "tan",    "sincos", "tanh",  "sinh",
-        "cosh",   "erf",  "erfc",      "tgamma", "lgamma", "cbrt",  "hypot",
-        "atan2",  "fmod", "remainder", "ldexp",  "scalbn", "frexp", "round",
-        "lround", "rint", "nearbyint", "floor",  "ceil",   "trunc"};
-    char path[4096], command[4300], line[512];
-    FILE *self = fopen("/proc/self/exe", "rb");
-    if (!self) skip();
-    fclose(self);
-    char *exe = realpath("/proc/self/exe", path);
-    assert_non_null(exe);
-    char *cut = strstr(path, "/tests/nn_test_kernels");
-    if (!cut) skip(); /* built elsewhere */
-    *cut = '\0';
-    snprintf(command, sizeof command, "nm -u -P '%s/common/nn/libcoppice-nn.a' 2>/dev/null", path);
-    FILE *nm = popen(command, "r");
-    assert_non_null(nm);
-    int lines = 0;
-    while (fgets(line, sizeof line, nm)) {
-        char symbol[256];
-        if (sscanf(line, "%255s", symbol) != 1) continue;
-        lines++;
-        for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
-            const size_t n = strlen(forbidden[i]);
-            if (strncmp(symbol, forbidden[i], n) == 0 &&
-                (!symbol[n] || strcmp(symbol + n, "f") == 0 || strcmp(symbol + n, "l") == 0))
-                fail_msg("libcoppice-nn uses %s of libm", symbol);
-        }
-    }
-    if (pclose(nm) != 0 || lines == 0) skip(); /* no nm here */
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_u8_divides_by_255_and_pads_with_zero),
@@ -478,7 +442,6 @@ int main(void) {
         cmocka_unit_test(test_cross_entropy_is_close_to_the_exact_one),
         cmocka_unit_test(test_sgd_follows_its_definition),
         cmocka_unit_test(test_max_norm_bounds_rows_and_leaves_short_ones_alone),
-        cmocka_unit_test(test_library_links_no_libm_function_but_sqrt_and_fma),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
