@@ -98,6 +98,7 @@ static void judge(coord_core *core, core_job *job, int index, uint64_t now) {
     }
     if (!room) return;
     round_holder holder = {.worker = COORD_SELF,
+                           .who = COORD_SELF,
                            .lease = ++core->next_lease,
                            .deadline_ns = now + JUDGE_NS,
                            .begun_ns = now};
@@ -105,15 +106,22 @@ static void judge(coord_core *core, core_job *job, int index, uint64_t now) {
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 
+/* Is there no worker of another identity to check what this one said? */
+static bool alone(const coord_core *core, const core_job *job, uint64_t who) {
+    for (uint32_t i = 0; i < core->worker_count; i++)
+        if (core->workers[i]->who != who && scheduler_eligible(job, core->workers[i])) return false;
+    return true;
+}
+
 void audit_watch(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         if (!steps_has_leases(job) || !job->round.audited || !audit_can_judge(core, job)) continue;
-        bool alone = scheduler_eligible_workers(core, job) <= 1;
         for (uint32_t k = 0; k < job->round.count; k++) {
             const round_block *b = &job->round.blocks[k];
             bool waits = b->audited && b->state == ROUND_PENDING && b->votes;
-            if (waits && (alone || now - b->voted_ns > core->config.lease_floor_ns))
+            if (waits && (now - b->voted_ns > core->config.lease_floor_ns ||
+                          alone(core, job, b->vote[0].who)))
                 judge(core, job, (int)k, now);
         }
     }
@@ -257,8 +265,10 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     uint32_t last = b->votes - 1;
     const round_vote *v = &b->vote[last];
     *confirmed = true;
-    for (uint32_t i = 0; i < last; i++)
-        if (same_vote(&b->vote[i], v)) return (int)i;
+    for (uint32_t i = 0; i < last; i++) {
+        bool itself = b->audited && b->vote[i].who == v->who; /* nobody confirms itself */
+        if (!itself && same_vote(&b->vote[i], v)) return (int)i;
+    }
     if (v->worker == COORD_SELF) return (int)last;
     *confirmed = false;
     if (b->needs == 1 && v->finite) return (int)last;
@@ -319,9 +329,8 @@ static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
                   b->first, b->first + b->count - 1,
                   dispute ? "two results differ" : "a value is not finite");
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
-    bool alone = scheduler_eligible_workers(core, job) <= 1;
-    if ((dispute || (alone && b->state == ROUND_PENDING)) && audit_can_judge(core, job))
-        judge(core, job, index, now);
+    bool nobody = b->state == ROUND_PENDING && alone(core, job, b->vote[0].who);
+    if ((dispute || nobody) && audit_can_judge(core, job)) judge(core, job, index, now);
 }
 
 /* The votes are told apart: `vote` is right. */

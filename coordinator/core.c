@@ -11,13 +11,14 @@
 
 /* ---- actions ---- */
 
-/* Most actions that one event can cause: a worker can be given up (2) or given a lease (4); a
- * resident job can drop a round and end, or end a round and begin the next. */
+/* Most actions that one event can cause, whatever the number of workers: so many can be given up
+ * (2 each) or answered; of each block of a resident job the slots can be dropped (4), it can be
+ * computed here, and it can be given three times (2 each). */
 static uint32_t actions_bound(const coord_core *core) {
-    uint32_t bound = 32 + 6 * (core->worker_count + 1) + 4 * core->config.jobs_running_max;
+    uint32_t bound = 64 + 2 * CORE_GIVEN_UP_MAX + CORE_ANSWERS_MAX;
     for (uint32_t i = 0; i < core->resident_count; i++)
-        bound += 16 + 5 * core->resident[i]->round.capacity; /* each block's slots, a COMPUTE */
-    return bound;
+        bound += 24 + 11 * core->resident[i]->round.capacity;
+    return bound + 8 * core->config.jobs_running_max; /* those that are loaded now */
 }
 
 static cop_err reserve_actions(coord_core *core, coord_actions *out) {

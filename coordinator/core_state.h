@@ -57,6 +57,7 @@ typedef struct core_contributor {
 typedef struct core_job {
     coord_job_info info;
     core_phase phase;
+    uint32_t queue_place; /* in the heap of queued jobs, from 1; 0: not there */
     bool pause, evaluate_asked;
     bool ended;     /* canceled or failed while loading: goes when the host has loaded it */
     bool returning; /* LOADING is a return to a checkpoint */
@@ -111,8 +112,10 @@ typedef struct core_double {
     bool evaluate;
 } core_double;
 
-#define DOUBLES_MAX     64
-#define QUARANTINES_MAX 64
+#define DOUBLES_MAX       64
+#define CORE_GIVEN_UP_MAX 256 /* workers that one tick may give up; the others the next */
+#define CORE_ANSWERS_MAX  256 /* pulls that one event may answer without a lease */
+#define QUARANTINES_MAX   64
 
 typedef struct core_quarantine {
     uint64_t who;
@@ -123,15 +126,17 @@ struct coord_core {
     coord_core_config config;
     core_worker **workers; /* by id */
     uint32_t worker_count, worker_capacity;
+    uint32_t active_workers; /* neither draining nor in quarantine */
     core_worker *wait_head, *wait_tail;
-    bool drained_wait;     /* a draining worker waits for its answer */
-    uint64_t pool_version; /* changes with every worker that comes, goes or drains */
-    core_job **jobs;       /* unfinished ones, by id */
+    core_worker *serve_next; /* who waits and was not asked yet, as too many in front got nothing */
+    bool drained_wait;       /* a draining worker waits for its answer */
+    uint64_t pool_version;   /* changes with every worker that comes, goes or drains */
+    core_job **jobs;         /* unfinished ones, by id */
     uint32_t job_count, job_capacity;
     core_job **resident; /* those whose phase is not IDLE (jobs_running_max + evaluations_max) */
     uint32_t resident_count, evaluation_count; /* evaluation_count: of the residents */
-    core_job *queue_head; /* the queued job that is next; valid unless queue_dirty */
-    bool queue_dirty;
+    core_job **queue; /* a heap of the queued jobs (job_capacity), the next one first */
+    uint32_t queue_count;
     uint64_t next_lease;
     core_double doubles[DOUBLES_MAX];
     uint32_t next_double;
@@ -184,7 +189,7 @@ void scheduler_tell_joined(coord_core *core, const core_worker *worker);
 void scheduler_tell_pinned(coord_core *core, const core_job *job);
 /* A job was queued, or left the queue. */
 void scheduler_note_queued(coord_core *core, core_job *job);
-void scheduler_note_unqueued(coord_core *core, const core_job *job);
+void scheduler_note_unqueued(coord_core *core, core_job *job);
 /* Does a job of higher priority wait for this one's place? */
 bool scheduler_should_yield(coord_core *core, const core_job *job);
 /* The blocks of the job's next steps, for the pool as it is; nothing to do if that has not changed.

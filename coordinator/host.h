@@ -31,8 +31,10 @@ struct coord_mail {
 
 /* A worker's session: born by HELLO, ended by WORKER_GONE. */
 typedef struct coord_session {
-    uint64_t worker, secret; /* id, and the number that binds the control socket; worker 0: free */
-    uint64_t connection[2];  /* work, control; 0: none */
+    /* id (ascending; modulo COP_WORKERS_MAX its place in the table), and the number that binds the
+     * control socket; worker 0: free */
+    uint64_t worker, secret;
+    uint64_t connection[2]; /* work, control; 0: none */
     uint64_t held;      /* the PULL under way (cop_request *), for answering at the end; 0: none */
     uint64_t digesting; /* a PULL whose gradient is being hashed (cop_request *); 0: none */
     bool drain;

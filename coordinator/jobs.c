@@ -60,6 +60,7 @@ void jobs_destroy(coord_core *core) {
         cop_free(core->jobs[i]);
     }
     cop_free(core->jobs);
+    cop_free(core->queue);
 }
 
 /* ---- residents ---- */
@@ -239,6 +240,9 @@ static void check_info(const coord_job_info *info) {
 static cop_err reserve(coord_core *core) {
     if (core->job_count < core->job_capacity) return COP_OK;
     uint32_t capacity = core->job_capacity ? core->job_capacity * 2 : 16;
+    core_job **queue = cop_realloc(core->queue, capacity * sizeof *queue);
+    if (!queue) return COP_ERR_NO_MEMORY;
+    core->queue = queue;
     core_job **jobs = cop_realloc(core->jobs, capacity * sizeof *jobs);
     if (!jobs) return COP_ERR_NO_MEMORY;
     core->jobs = jobs;
@@ -371,7 +375,11 @@ static void on_pause(coord_core *core, core_job *job) {
         set_state(core, job, COORD_PAUSED, NULL);
         return;
     }
-    job->pause = true; /* within a step: steps_go_on sees it */
+    job->pause = true;                    /* within a step: steps_go_on sees it */
+    if (job->phase == PHASE_EVALUATING) { /* it is made up for when the job goes on */
+        steps_drop_round(core, job);
+        jobs_leave(core, job, COORD_PAUSED);
+    }
     if (job->phase == PHASE_SAVING && job->after_save == COORD_QUEUED)
         job->after_save = COORD_PAUSED;
 }

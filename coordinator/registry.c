@@ -26,6 +26,10 @@ core_worker *registry_find(const coord_core *core, uint64_t worker) {
     return found ? core->workers[at] : NULL;
 }
 
+static bool is_active(const core_worker *w) {
+    return !w->draining && !w->quarantined;
+}
+
 /* ---- come and go ---- */
 
 static cop_err reserve(coord_core *core) {
@@ -41,7 +45,7 @@ static cop_err reserve(coord_core *core) {
 cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     uint32_t at = position(core, e->worker);
     COP_ASSERT(e->worker && (at == core->worker_count || core->workers[at]->worker != e->worker));
-    if (core->worker_count >= COP_WORKERS_MAX) return COP_ERR_LIMIT;
+    if (core->worker_count >= COP_POOL_MAX) return COP_ERR_LIMIT;
     COP_TRY(reserve(core));
     core_worker *w = cop_alloc(sizeof *w);
     if (!w) return COP_ERR_NO_MEMORY;
@@ -61,6 +65,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     core->pool_version++;
     const core_quarantine *q = audit_quarantine_of(core, w->who);
     w->quarantined = q != NULL;
+    core->active_workers += is_active(w);
     core_tell(core, 0, !q, "worker %s joined%s", w->name,
               q ? "; it is in quarantine and gets nothing" : "");
     if (!q) scheduler_tell_joined(core, w);
@@ -84,6 +89,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);
     core->worker_count--;
+    core->active_workers -= is_active(w);
     memmove(&core->workers[at], &core->workers[at + 1],
             (core->worker_count - at) * sizeof *core->workers);
     core->pool_version++;
@@ -92,6 +98,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
 
 void registry_quarantine(coord_core *core, core_worker *w) {
     if (w->quarantined) return;
+    core->active_workers -= is_active(w);
     w->quarantined = true;
     lose_lease(core, w);
     core->pool_version++;
@@ -99,6 +106,7 @@ void registry_quarantine(coord_core *core, core_worker *w) {
 
 void registry_drain(coord_core *core, core_worker *w) {
     if (w->draining) return;
+    core->active_workers -= is_active(w);
     w->draining = core->drained_wait = true;
     core->pool_version++;
 }
@@ -106,9 +114,11 @@ void registry_drain(coord_core *core, core_worker *w) {
 void registry_watch_silence(coord_core *core, uint64_t now) {
     uint64_t limit = core->config.heartbeat_ns * COP_HEARTBEATS_MISSED;
     if (!core->config.heartbeats) return;
-    for (uint32_t i = core->worker_count; i-- > 0;) {
+    uint32_t given_up = 0;
+    for (uint32_t i = core->worker_count; i-- > 0 && given_up < CORE_GIVEN_UP_MAX;) {
         core_worker *w = core->workers[i];
         if (now - w->heard_ns <= limit) continue;
+        given_up++;
         core_act(core, COORD_ACTION_DISCONNECT, 0)->worker = w->worker;
         registry_leave(core, w, "is silent and was given up");
     }
@@ -133,6 +143,7 @@ static void start_waiting(coord_core *core, core_worker *w) {
 
 void registry_stop_waiting(coord_core *core, core_worker *w) {
     if (!w->request) return;
+    if (core->serve_next == w) core->serve_next = w->wait_next;
     if (w->wait_previous)
         w->wait_previous->wait_next = w->wait_next;
     else

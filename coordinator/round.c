@@ -173,7 +173,9 @@ void round_fini(coord_round *r) {
 /* Does it compute the block, or has it, under whatever name of a session? */
 static bool concerned(const round_block *b, const round_asker *asker) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker == asker->worker) return true;
+        if (b->holder[h].worker == asker->worker ||
+            (b->audited && b->holder[h].worker && b->holder[h].who == asker->who))
+            return true;
     for (uint32_t v = 0; b->audited && v < b->votes; v++)
         if (b->vote[v].worker == asker->worker || b->vote[v].who == asker->who) return true;
     return false;

@@ -15,6 +15,7 @@ typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_s
 
 typedef struct round_holder {
     uint64_t worker; /* 0: free */
+    uint64_t who;    /* its identity beyond a session */
     uint64_t lease, deadline_ns;
     uint64_t begun_ns, expected_ns; /* when it was given, how long it should take; 0: not known */
     uint64_t charged_ns; /* compute time put on the job's account when the lease was given */

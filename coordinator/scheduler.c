@@ -23,6 +23,8 @@
 #define RIVAL_IDLE_NS 50000000
 /* A block may take so much longer than the whole step is planned to: times vary. */
 #define SPAN_SLACK 1.1
+/* Workers that are asked in vain, at one event, whether there is work for them. */
+#define IN_VAIN_MAX 64
 /* Least time between two questions whether a copy is worth while. */
 #define COPY_PAUSE_NS 1000000
 
@@ -37,29 +39,47 @@ static bool queued_before(const core_job *a, const core_job *b) {
     return a->info.job < b->info.job;
 }
 
-void scheduler_note_queued(coord_core *core, core_job *job) {
-    COP_ASSERT(is_queued(job));
-    if (core->queue_dirty) return;
-    if (!core->queue_head || queued_before(job, core->queue_head)) core->queue_head = job;
+static void place(coord_core *core, uint32_t at, core_job *job) {
+    core->queue[at] = job;
+    job->queue_place = at + 1;
 }
 
-void scheduler_note_unqueued(coord_core *core, const core_job *job) {
-    if (core->queue_head != job) return;
-    core->queue_head = NULL;
-    core->queue_dirty = true;
+static void sift_up(coord_core *core, uint32_t at, core_job *job) {
+    for (; at && queued_before(job, core->queue[(at - 1) / 2]); at = (at - 1) / 2)
+        place(core, at, core->queue[(at - 1) / 2]);
+    place(core, at, job);
 }
 
-/* The queued job that is next: kept, and looked for anew only after it left the queue. */
-static core_job *queue_head(coord_core *core) {
-    if (!core->queue_dirty) return core->queue_head;
-    core->queue_head = NULL;
-    for (uint32_t i = 0; i < core->job_count; i++) {
-        core_job *job = core->jobs[i];
-        if (is_queued(job) && (!core->queue_head || queued_before(job, core->queue_head)))
-            core->queue_head = job;
+static void sift_down(coord_core *core, uint32_t at, core_job *job) {
+    for (uint32_t child; (child = 2 * at + 1) < core->queue_count; at = child) {
+        if (child + 1 < core->queue_count &&
+            queued_before(core->queue[child + 1], core->queue[child]))
+            child++;
+        if (!queued_before(core->queue[child], job)) break;
+        place(core, at, core->queue[child]);
     }
-    core->queue_dirty = false;
-    return core->queue_head;
+    place(core, at, job);
+}
+
+void scheduler_note_queued(coord_core *core, core_job *job) {
+    COP_ASSERT(is_queued(job) && !job->queue_place && core->queue_count < core->job_capacity);
+    sift_up(core, core->queue_count++, job);
+}
+
+void scheduler_note_unqueued(coord_core *core, core_job *job) {
+    if (!job->queue_place) return;
+    uint32_t at = job->queue_place - 1;
+    core_job *last = core->queue[--core->queue_count];
+    job->queue_place = 0;
+    if (last == job) return;
+    if (at && queued_before(last, core->queue[(at - 1) / 2]))
+        sift_up(core, at, last);
+    else
+        sift_down(core, at, last);
+}
+
+static core_job *queue_head(const coord_core *core) {
+    return core->queue_count ? core->queue[0] : NULL;
 }
 
 /* No place for one more training? Evaluations have places of their own. */
@@ -97,6 +117,8 @@ bool scheduler_eligible(const core_job *job, const core_worker *w) {
 }
 
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
+    bool any = !job->fingerprint && job->info.kind != COORD_ENSEMBLE;
+    if (any) return core->active_workers;
     if (job->eligible_pool == core->pool_version) return job->eligible;
     job->eligible = 0;
     job->eligible_pool = core->pool_version;
@@ -265,6 +287,7 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
     pin(core, job, w);
     /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
     round_holder holder = {.worker = w->worker,
+                           .who = w->who,
                            .lease = ++core->next_lease,
                            .deadline_ns = deadline_of(core, job, w, b, now),
                            .begun_ns = now,
@@ -412,23 +435,48 @@ static bool any_work(const coord_core *core, uint64_t now) {
     return false;
 }
 
-void scheduler_serve(coord_core *core, uint64_t now) {
-    core_worker *w = core->wait_head;
-    while (w && !core->stopped && any_work(core, now)) {
+/* Workers that wait get what there is, the longest waiting first. Who gets nothing although there
+ * is something (it suits others better) costs a look; after so many the next event goes on from
+ * there. */
+static void give_to_waiting(coord_core *core, uint64_t now) {
+    core_worker *w = core->serve_next ? core->serve_next : core->wait_head;
+    uint32_t in_vain = 0;
+    core->serve_next = NULL;
+    while (w && any_work(core, now)) {
         core_worker *next = w->wait_next;
         int block = -1;
         core_job *job = w->draining ? NULL : choose(core, w, now, &block);
-        if (job) give(core, job, w, block, false, now);
+        if (job)
+            give(core, job, w, block, false, now);
+        else if (++in_vain == IN_VAIN_MAX) {
+            core->serve_next = next;
+            return;
+        }
         w = next;
     }
-    if (core->config.speculate && !core->stopped) give_copies(core, now);
-    /* Those who waited too long stand in front; drained ones may stand anywhere. */
-    for (w = core->wait_head; w;) {
+}
+
+/* Those who waited too long stand in front; drained ones may stand anywhere. The rest has time
+ * until the next event. */
+static void answer_waiting(coord_core *core, uint64_t now) {
+    uint32_t answered = 0;
+    bool left = false;
+    for (core_worker *w = core->wait_head; w && !left;) {
         core_worker *next = w->wait_next;
         bool expired = now - w->held_since_ns > (uint64_t)COP_HOLD_MAX_MS * 1000000;
         if (!expired && !core->drained_wait) break;
-        if (w->draining || expired) answer_nothing(core, w);
+        left = answered == CORE_ANSWERS_MAX;
+        if (!left && (w->draining || expired)) {
+            answer_nothing(core, w);
+            answered++;
+        }
         w = next;
     }
-    core->drained_wait = false;
+    core->drained_wait = core->drained_wait && left;
+}
+
+void scheduler_serve(coord_core *core, uint64_t now) {
+    if (!core->stopped) give_to_waiting(core, now);
+    if (core->config.speculate && !core->stopped) give_copies(core, now);
+    answer_waiting(core, now);
 }

@@ -21,10 +21,8 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
 }
 
 coord_session *coord_session_find(coord_server *server, uint64_t worker) {
-    if (!worker) return NULL;
-    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++)
-        if (server->sessions[i].worker == worker) return &server->sessions[i];
-    return NULL;
+    coord_session *s = &server->sessions[worker % COP_WORKERS_MAX];
+    return worker && s->worker == worker ? s : NULL;
 }
 
 /* ---- HELLO ---- */
@@ -116,7 +114,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     memset(s, 0, sizeof *s);
     snprintf(s->identity, sizeof s->identity, "%s", cop_request_peer(request)->name);
     make_name(server, *h->name ? h->name : s->identity, s->name);
-    s->worker = ++server->next_worker;
+    s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->sessions);
     cop_random_bytes(&s->secret, sizeof s->secret);
     s->connection[0] = cop_request_connection(request);
     s->threads = h->threads;
@@ -126,7 +124,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     cop_server_expect(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
-    joined.joined.identity = *h->name ? h->name : s->name;
+    joined.joined.identity = *s->identity ? s->identity : *h->name ? h->name : s->name;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
     joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));

@@ -28,7 +28,8 @@
 #define COP_FRAME_BODY_MAX       (2ull << 30)
 #define COP_FRAME_SIZE_MAX       (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
 #define COP_CHUNK_SIZE           (4u << 20) /* data upload */
-#define COP_WORKERS_MAX          1024
+#define COP_WORKERS_MAX          1024       /* connected to one coordinator */
+#define COP_POOL_MAX             16384      /* that its decisions can handle */
 #define COP_WORKER_THREADS_MAX   256
 #define COP_CONNECTIONS_MAX      4096 /* of one coordinator */
 #define COP_HALF_OPEN_MAX        256  /* of these in the TLS handshake; more push the oldest out */
@@ -44,6 +45,7 @@ _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
 _Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
                "a worker has two connections, and clients want some");
+_Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "whoever is connected is in the pool");
 _Static_assert(COP_CHUNK_SIZE < COP_FRAME_BODY_MAX, "a chunk must fit a frame");
 _Static_assert(COP_SHARDS_MAX <= COP_BATCH_MAX, "a shard has at least one sample");
 

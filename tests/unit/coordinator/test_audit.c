@@ -100,6 +100,22 @@ static void test_one_worker_alone_is_audited_by_the_coordinator(void **state) {
     vp_destroy(p);
 }
 
+static void test_workers_of_one_certificate_are_audited_by_the_coordinator(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create(judging, 4, 1);
+    coord_job_info info = vp_info(1, 8, 100);
+    info.audit = 0.5;
+    p->identity = "shared";
+    for (uint32_t w = 1; w <= 4; w++) vp_join(p, w, 1);
+    vp_add(p, info);
+    uint64_t began = p->now;
+    end_clean(p);
+    assert_true(p->judged >= 150);
+    assert_string_equal(p->said, "");
+    assert_true(p->now - began < VP_SECOND); /* nothing waited for somebody else */
+    vp_destroy(p);
+}
+
 /* ---- liars ---- */
 
 static void test_audit_1_averages_no_wrong_gradient(void **state) {
@@ -409,6 +425,7 @@ int main(void) {
         cmocka_unit_test(test_audit_lease_looks_like_any_other),
         cmocka_unit_test(test_another_secret_audits_other_blocks),
         cmocka_unit_test(test_one_worker_alone_is_audited_by_the_coordinator),
+        cmocka_unit_test(test_workers_of_one_certificate_are_audited_by_the_coordinator),
         cmocka_unit_test(test_audit_1_averages_no_wrong_gradient),
         cmocka_unit_test(test_audit_of_a_twentieth_finds_a_liar_within_60_shards),
         cmocka_unit_test(test_damage_of_a_liar_is_undone),

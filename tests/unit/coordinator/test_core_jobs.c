@@ -239,6 +239,26 @@ static void test_evaluation_sums_its_slices_in_order(void **state) {
     }
 }
 
+static void test_pause_does_not_wait_for_an_evaluation(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_join_many(f, 1);
+    coord_job_info info = fx_info(1);
+    info.evaluate_samples = 60000;
+    fx_add(f, info);
+    fx_work_to(f, 1, 1, 10);
+    while (!f->lease[1].type || !f->lease[1].lease.evaluate) fx_work(f, 1, 1), fx_pull(f, 1);
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
+    assert_int_equal(f->state[1], COORD_PAUSED); /* at once: 59 slices are left */
+    f->loaded_step = f->checkpoint[1].step;
+    fx_forget(f);
+    fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
+    fx_work(f, 1, 61);                                        /* the first is the stale one */
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1); /* it is made up for */
+    assert_int_equal(fx_last(f, COORD_ACTION_EVALUATED)->step, 10);
+    fx_destroy(f);
+}
+
 static void test_evaluation_leases_are_slices_of_the_new_version(void **state) {
     (void)state;
     fixture *f = start(1, with_evaluation());
@@ -766,6 +786,7 @@ int main(void) {
         cmocka_unit_test(test_evaluation_after_every_epoch_and_at_the_end),
         cmocka_unit_test(test_evaluation_every_second_epoch),
         cmocka_unit_test(test_evaluation_sums_its_slices_in_order),
+        cmocka_unit_test(test_pause_does_not_wait_for_an_evaluation),
         cmocka_unit_test(test_evaluation_leases_are_slices_of_the_new_version),
         cmocka_unit_test(test_evaluation_results_keep_no_slot),
         cmocka_unit_test(test_evaluation_asked_for_comes_after_the_step),

@@ -250,7 +250,7 @@ static void test_pool_is_limited(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_event e = {.type = COORD_EVENT_WORKER_JOINED};
-    for (e.worker = 1; e.worker <= COP_WORKERS_MAX; e.worker++)
+    for (e.worker = 1; e.worker <= COP_POOL_MAX; e.worker++)
         assert_int_equal(coord_core_step(f->core, &e, f->now, &f->actions), COP_OK);
     assert_int_equal(coord_core_step(f->core, &e, f->now, &f->actions), COP_ERR_LIMIT);
     fx_destroy(f);

@@ -61,8 +61,9 @@ typedef struct virtual_pool {
     coord_core *core;
     coord_actions actions;
     uint64_t now, order, random, requests;
-    uint64_t network_ns; /* each way */
-    vp_worker *worker;   /* 1 .. workers */
+    uint64_t network_ns;  /* each way */
+    const char *identity; /* of those who join; NULL: each its own */
+    vp_worker *worker;    /* 1 .. workers */
     uint32_t workers;
     vp_event *queue;
     uint32_t queued, queue_capacity;
@@ -347,6 +348,7 @@ static inline void vp_join(virtual_pool *p, uint32_t worker, uint32_t threads) {
     snprintf(name, sizeof name, "w%u", worker);
     coord_event e = {.type = COORD_EVENT_WORKER_JOINED, .worker = worker};
     e.joined.name = name;
+    e.joined.identity = p->identity;
     e.joined.threads = threads;
     e.joined.fingerprint = 7;
     p->worker[worker].alive = true;
