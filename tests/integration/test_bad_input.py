@@ -3,6 +3,7 @@
 import gzip
 import random
 import re
+import signal
 import socket
 import struct
 import time
@@ -288,6 +289,22 @@ def test_resume_falls_back_to_the_previous_checkpoint(coppice, trained, victim):
     done = coppice("run", small(), "--out", folder, "--resume", "auto", "--workers", 1)
     assert f"digest      {result['digest']}" in done.stdout
     assert f"{newest / victim}" in done.stderr and "going back to the checkpoint before it" in done.stderr
+
+
+def test_restarted_coordinator_falls_back_to_the_previous_checkpoint(cluster, coppice, small):
+    pool = cluster("ipc")
+    pool.worker("w")
+    job = small(steps=2000)
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    pool.wait_step(200)  # a checkpoint each 40 steps
+    pool.stop(signal.SIGKILL)
+    newest = sorted(pool.state.glob("*/*/checkpoints/step-*"))[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-5])
+    pool.start()
+    status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
+    assert status["state"] == "COMPLETED"
+    assert status["digest"] == coppice("run", job, "--workers", 2, "--json", "--quiet")["digest"]
+    assert f"{newest} was altered or is truncated; going back to the checkpoint before it" in (pool.folder / "coordinator.log").read_text()
 
 
 def test_resume_of_another_job_is_refused(coppice, trained):

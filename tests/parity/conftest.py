@@ -20,12 +20,15 @@ def coppice():
     program = shutil.which("coppice", path=folder) if folder else shutil.which("coppice")
     assert program, "no coppice program: set COPPICE_BIN to the build's bin folder"
 
-    def call(*arguments, cwd=None):
+    def call(*arguments, cwd=None, lines=False):
         done = subprocess.run(
             [program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, f"coppice {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}"
-        return json.loads(done.stdout.strip().splitlines()[-1]) if "--json" in arguments else done.stdout
+        if "--json" not in arguments:
+            return done.stdout
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        return told if lines else told[-1]
 
     return call
 

@@ -41,6 +41,23 @@ def test_numpy_computes_the_same_loss_and_error(coppice, digits, tmp_path, varia
     assert abs(summary["test_error"] - (z.argmax(axis=1) != labels).mean()) < 1e-9
 
 
+def log_softmax(z):
+    return z - z.max(axis=1, keepdims=True) - np.log(np.exp(z - z.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("variant", ["inverted", "classic"])
+def test_numpy_computes_the_same_logits(coppice, digits, tmp_path, variant):
+    """Sample by sample, class by class, up to the constant that softmax takes away."""
+    coppice("run", digits.job(JOB.format(variant=variant, bias="true")), "--out", tmp_path / "run", "--quiet")
+    coppice("export", tmp_path / "run", "-o", tmp_path / "exported.safetensors")
+    np.save(tmp_path / "test.npy", digits.images["test"])
+    lines = coppice("predict", tmp_path / "run", "--input", tmp_path / "test.npy", "--json", lines=True)
+    found = np.log(np.array([line["probabilities"] for line in lines]))
+    expected = log_softmax(logits(load_file(tmp_path / "exported.safetensors"), digits.inputs("test"), variant))
+    assert found.shape == expected.shape == (137, 10)
+    assert np.abs(found - expected).max() <= 1e-5
+
+
 def test_pytorch_loads_the_file_as_it_is(coppice, digits, tmp_path):
     out = tmp_path / "run"
     coppice("run", digits.job(JOB.format(variant="inverted", bias="true")), "--out", out, "--json")
