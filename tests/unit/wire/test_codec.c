@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/hash.h"
@@ -262,6 +263,36 @@ static void test_every_flipped_bit_is_refused(void **state) {
     cop_message_fini(&m);
 }
 
+/* Damage of every extent, from one bit to a few hundred, in bursts or anywhere. */
+static void test_a_million_damaged_frames_are_all_refused(void **state) {
+    (void)state;
+    enum { FRAMES = 1000000 };
+    cop_message m = lease_message();
+    cop_buffer *frame = encode(&m);
+    char *damaged = malloc(frame->size);
+    uint64_t random = 42;
+    uint32_t accepted = 0;
+    assert_non_null(damaged);
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        memcpy(damaged, frame->data, frame->size);
+        uint32_t flips = 1u << i % 9;
+        bool burst = i / 9 % 2;
+        uint64_t at = 0;
+        for (uint32_t f = 0; f < flips; f++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            at = burst && f ? at + 1 : (random >> 20) % (frame->size * 8);
+            if (random >> 63 || f == 0) damaged[at / 8 % frame->size] ^= (char)(1 << at % 8);
+        }
+        if (memcmp(damaged, frame->data, frame->size) == 0) damaged[i % frame->size] ^= 1;
+        accepted += decode_bytes(damaged, frame->size, NULL) == COP_OK;
+    }
+    print_message("%u of %u damaged frames were accepted\n", accepted, FRAMES);
+    assert_int_equal(accepted, 0);
+    free(damaged);
+    cop_buffer_release(frame);
+    cop_message_fini(&m);
+}
+
 static void test_every_truncation_and_extension_is_refused(void **state) {
     (void)state;
     cop_message m = lease_message();
@@ -418,6 +449,7 @@ int main(void) {
         cmocka_unit_test(test_same_message_gives_same_bytes),
         cmocka_unit_test(test_golden_frame),
         cmocka_unit_test(test_every_flipped_bit_is_refused),
+        cmocka_unit_test(test_a_million_damaged_frames_are_all_refused),
         cmocka_unit_test(test_every_truncation_and_extension_is_refused),
         cmocka_unit_test(test_lengths_that_lie_are_refused),
         cmocka_unit_test(test_other_versions_types_and_magics_are_refused),
