@@ -345,6 +345,8 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
     job->returning = false;
     if (!take_loaded(core, job, e)) return;
     if (returned) {
+        core_tell(core, job->info.job, true, "goes on from step %llu",
+                  (unsigned long long)job->step);
         steps_begin(core, job, now);
         return;
     }

@@ -170,17 +170,6 @@ void round_fini(coord_round *r) {
 
 /* ---- leases ---- */
 
-/* Does it compute the block, or has it, under whatever name of a session? */
-static bool concerned(const round_block *b, const round_asker *asker) {
-    for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker == asker->worker ||
-            (b->audited && b->holder[h].worker && b->holder[h].who == asker->who))
-            return true;
-    for (uint32_t v = 0; b->audited && v < b->votes; v++)
-        if (b->vote[v].worker == asker->worker || b->vote[v].who == asker->who) return true;
-    return false;
-}
-
 static uint32_t holder_count(const round_block *b) {
     uint32_t count = 0;
     for (int h = 0; h < ROUND_HOLDERS; h++) count += b->holder[h].worker != 0;
@@ -191,9 +180,7 @@ bool round_wants_auditor(const round_block *b) {
     return b->state == ROUND_LEASED && b->votes + holder_count(b) < b->needs;
 }
 
-/* From when on the block should be leased to one more: all its deadlines have passed, and there is
- * room. UINT64_MAX: never. */
-static uint64_t double_after(const round_block *b) {
+uint64_t round_double_after(const round_block *b) {
     bool room = false;
     uint64_t latest = 0;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
@@ -203,106 +190,6 @@ static uint64_t double_after(const round_block *b) {
             latest = b->holder[h].deadline_ns;
     }
     return room ? latest : UINT64_MAX;
-}
-
-bool round_has_work(const coord_round *r, uint64_t now_ns) {
-    return r->pending > 0 || r->short_of > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
-}
-
-/* May the worker have this pending block? Not for a while if its last result of it was bad, and
- * never to check itself. */
-static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
-    if (b->state != ROUND_PENDING || concerned(b, asker)) return false;
-    return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
-}
-
-static bool suits_better(const round_block *a, const round_block *b, uint32_t largest) {
-    bool a_fits = a->count <= largest, b_fits = b->count <= largest;
-    if (a_fits != b_fits) return a_fits;
-    return a_fits ? a->count > b->count : a->count < b->count;
-}
-
-static int pick_pending(coord_round *r, const round_asker *asker, uint64_t now_ns) {
-    int plain = -1;
-    uint32_t urgent_left = r->urgent;
-    bool any_suits = asker->largest >= r->largest, found = false;
-    while (r->first_pending < r->count && r->blocks[r->first_pending].state != ROUND_PENDING)
-        r->first_pending++;
-    for (uint32_t i = r->first_pending; i < r->count && (!found || urgent_left > 0); i++) {
-        const round_block *b = &r->blocks[i];
-        urgent_left -= b->state == ROUND_PENDING && b->urgent;
-        if (!may_have(b, asker, now_ns)) continue;
-        if (b->urgent) return (int)i;
-        if (plain < 0 || (!any_suits && suits_better(b, &r->blocks[plain], asker->largest)))
-            plain = (int)i;
-        found = any_suits;
-    }
-    return plain;
-}
-
-static int pick_short(const coord_round *r, const round_asker *asker) {
-    for (uint32_t i = 0; i < r->count; i++)
-        if (round_wants_auditor(&r->blocks[i]) && !concerned(&r->blocks[i], asker)) return (int)i;
-    return -1;
-}
-
-static int pick_overdue(coord_round *r, const round_asker *asker, uint64_t now_ns) {
-    int found = -1;
-    if (now_ns < r->overdue_ns) return -1;
-    r->overdue_ns = UINT64_MAX;
-    for (uint32_t i = 0; i < r->count; i++) {
-        const round_block *b = &r->blocks[i];
-        if (b->state != ROUND_LEASED) continue;
-        uint64_t after = double_after(b);
-        if (after < r->overdue_ns) r->overdue_ns = after;
-        if (found < 0 && now_ns >= after && !concerned(b, asker)) found = (int)i;
-    }
-    return found;
-}
-
-int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
-    int pending = r->pending ? pick_pending(r, asker, now_ns) : -1;
-    if (pending < 0 && r->short_of) pending = pick_short(r, asker);
-    return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
-}
-
-/* The holder of a block that has one; NULL: none, or several. */
-static const round_holder *only_holder(const round_block *b) {
-    const round_holder *only = NULL;
-    for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (!b->holder[h].worker) continue;
-        if (only) return NULL;
-        only = &b->holder[h];
-    }
-    return only;
-}
-
-/* When a lease will likely end, seen from now. */
-static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
-    uint64_t spent = now_ns - h->begun_ns;
-    return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
-}
-
-#define COPY_PERCENT 125     /* a copy must be quicker by a quarter of its own time ... */
-#define COPY_GAIN_NS 2000000 /* ... and by this: it costs a message */
-
-int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
-                    uint64_t now_ns) {
-    int found = -1;
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < r->count; i++) {
-        const round_block *b = &r->blocks[i];
-        bool plain = b->state == ROUND_LEASED && !b->votes && !b->audited;
-        const round_holder *h = plain ? only_holder(b) : NULL;
-        if (!h || h->worker == worker || !h->expected_ns) continue;
-        uint32_t rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
-        uint64_t mine = (uint64_t)(round_ns * rounds), theirs = remaining_ns(h, now_ns);
-        if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS) continue;
-        if (theirs - mine <= most) continue;
-        most = theirs - mine;
-        found = (int)i;
-    }
-    return found;
 }
 
 void round_give(coord_round *r, int block, round_holder *holder) {
@@ -321,7 +208,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     b->holder[h] = *holder;
     b->state = ROUND_LEASED;
     r->short_of += round_wants_auditor(b);
-    uint64_t after = double_after(b);
+    uint64_t after = round_double_after(b);
     if (after < r->overdue_ns) r->overdue_ns = after;
 }
 
@@ -359,7 +246,7 @@ static void make_pending(coord_round *r, round_block *b) {
 
 /* After a lease of the block ended: pending again when nobody holds it any more. */
 static bool settle(coord_round *r, round_block *b) {
-    uint64_t after = double_after(b);
+    uint64_t after = round_double_after(b);
     if (after == 0) { /* no holder */
         make_pending(r, b);
         return true;
@@ -573,7 +460,7 @@ void round_check(const coord_round *r) {
         COP_ASSERT(b->first == next);
         COP_ASSERT(i >= r->handed || (b->state == ROUND_DONE && b->slot == 0));
         COP_ASSERT(b->state != ROUND_PENDING || (i >= r->first_pending && b->slot == 0));
-        COP_ASSERT(b->state != ROUND_LEASED || double_after(b) >= r->overdue_ns);
+        COP_ASSERT(b->state != ROUND_LEASED || round_double_after(b) >= r->overdue_ns);
         COP_ASSERT(b->state != ROUND_DONE || b->absent || !b->audited || b->confirmed);
         COP_ASSERT(b->state == ROUND_DONE || b->votes < b->needs);
         short_of += round_wants_auditor(b);

@@ -93,6 +93,11 @@ void round_begin_ensemble(coord_round *r, uint32_t members, uint32_t chunk, uint
 void round_clear(coord_round *r); /* no blocks; keeps its memory */
 void round_fini(coord_round *r);
 
+/* From when on the block should be leased to one more: all its deadlines have passed, and there is
+ * room. UINT64_MAX: never. */
+uint64_t round_double_after(const round_block *block);
+
+/* ---- round_pick.c ---- */
 /* May there be something to give? False is sure. */
 bool round_has_work(const coord_round *r, uint64_t now_ns);
 /* Who asks for a block: a worker, the largest size that suits it, and whether nobody else could
@@ -111,6 +116,8 @@ int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns);
  * late by x is expected to take x more. */
 int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
                     uint64_t now_ns);
+
+/* ---- round.c ---- */
 /* Lease a block to holder->worker; fills holder->attempt: one more than the leases of it that came
  * to nothing, so that a copy looks like a first lease. */
 void round_give(coord_round *r, int block, round_holder *holder);

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 
@@ -78,6 +79,20 @@ def test_damage_is_undone_by_going_back(pool, small, clean):
     assert workers(pool)["liar"]["state"] == "quarantined"
     assert status["rollbacks"] >= 1
     assert "goes back to a checkpoint" in pool.client("logs", 1).stdout
+    assert status["digest"] == clean(job)
+
+
+def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
+    job = small(4000)
+    pool.worker("honest")
+    pool.client("submit", job, "--data", job.parent, "--no-wait", "--set", "audit=0.1", "--set", "checkpoint.every=50", "--set", "checkpoint.keep=1000")
+    pool.wait_step(200)
+    pool.liar("liar")
+    status = pool.client("watch", 1, "--json", "--quiet")
+    assert status["rollbacks"] == 1
+    log = pool.client("logs", 1).stdout
+    returned = int(re.search(r"goes on from step (\d+)", log).group(1))
+    assert returned >= 200 and returned % 50 == 0
     assert status["digest"] == clean(job)
 
 

@@ -138,6 +138,33 @@ static void test_earlier_life_of_a_folder_is_left_behind(void **state) {
     assert_false(exists(f, "checkpoints/step-00000900"));
 }
 
+static bool latest_is(const fixture *f, const char *name) {
+    char *path = cop_path_join(f->folder, "checkpoints/latest"), *text = NULL;
+    size_t size;
+    bool same = !cop_file_read(path, 100, &text, &size, NULL) && strcmp(text, name) == 0;
+    cop_free(path), cop_free(text);
+    return same;
+}
+
+static void test_what_is_not_to_be_trusted_is_removed(void **state) {
+    fixture *f = *state;
+    cop_checkpoint c = {.best_error = 0.25};
+    save(f, 200, true), save(f, 300, false);
+    cop_checkpoint_discard_after(f->folder, 200, &c);
+    assert_true(latest_is(f, "step-00000200\n") && exists(f, "checkpoints/best"));
+    assert_true(c.best_error == 0.25); /* it is the best */
+    assert_int_equal(resume(f, NULL), 200);
+    save(f, 100, false), save(f, 200, true);
+    cop_checkpoint_discard_after(f->folder, 100, &c);
+    assert_true(latest_is(f, "step-00000100\n"));
+    assert_false(exists(f, "checkpoints/best") || exists(f, "checkpoints/step-00000200"));
+    assert_true(c.best_error == -1); /* the best was one of those */
+    assert_int_equal(resume(f, NULL), 100);
+    cop_checkpoint_discard_after(f->folder, 0, &c);
+    assert_false(exists(f, "checkpoints/latest") || exists(f, "checkpoints/step-00000100"));
+    assert_int_equal(resume(f, NULL), 0);
+}
+
 static void test_steps_beyond_eight_digits_sort_as_numbers(void **state) {
     fixture *f = *state;
     cop_job *job = make_job("train.steps=4000000000", f->data);
@@ -363,6 +390,7 @@ int main(int argc, char **argv) {
         EACH(test_no_checkpoint_is_not_found),
         EACH(test_keeps_the_newest_and_the_best),
         EACH(test_earlier_life_of_a_folder_is_left_behind),
+        EACH(test_what_is_not_to_be_trusted_is_removed),
         EACH(test_steps_beyond_eight_digits_sort_as_numbers),
         EACH(test_damaged_checkpoint_falls_back_to_the_one_before),
         EACH(test_every_byte_of_the_state_counts),
