@@ -12,7 +12,7 @@ asan        5   build with ASan and UBSan, quick tests
 tsan        3   build with TSan, tests of threads
 qemu        3   build for arm64, tests under qemu
 chaos       2   seeded faults at real processes
-containers  1   tests that start containers of their own
+containers  5   tests that start containers of their own
 lint        1   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
