@@ -356,6 +356,12 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
     return e;
 }
 
+static void unlink_in(const char *folder, const char *name) {
+    char *path = cop_path_join(folder, name);
+    if (path) cop_file_remove(path, NULL);
+    cop_free(path);
+}
+
 void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *c) {
     char *checkpoints = cop_path_join(folder, "checkpoints"), name[32];
     uint64_t *steps = NULL, named = 0;
@@ -369,10 +375,10 @@ void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpo
         if (step)
             write_name(checkpoints, "latest", name, NULL);
         else
-            remove_in(checkpoints, "latest");
+            unlink_in(checkpoints, "latest");
     }
     if (read_name(checkpoints, "best", &named) && named > step) {
-        remove_in(checkpoints, "best");
+        unlink_in(checkpoints, "best");
         c->best_error = -1;
     }
     for (size_t i = 0; i < count; i++) {
