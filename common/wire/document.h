@@ -42,6 +42,16 @@ void cop_document_print_yaml(const ProtobufCMessage *message, cop_str *out);
  * 64-bit seeds and 64-bit ids that are seeds as strings, enums as lower-case names, bytes as hex;
  * NaN and infinities as null. indent > 0: pretty-printed. */
 void cop_document_print_json(const ProtobufCMessage *message, int indent, cop_str *out);
+/* Reads such JSON again: objects one after another, with whatever blanks between them. */
+typedef struct cop_json_stream {
+    const char *name;     /* begins errors: "name:line: ..." */
+    const char *at, *end; /* what is left */
+    size_t line;          /* of `at`; 0: not begun */
+} cop_json_stream;
+/* The next object as a message of this type (cop_proto_free); *out NULL: there is no more. INPUT:
+ * not JSON, or fields that the type has not, or of another type. */
+cop_err cop_document_next_json(cop_json_stream *stream, const ProtobufCMessageDescriptor *type,
+                               ProtobufCMessage **out, cop_error *error);
 /* Help of a field ("train.batch") for docs and error texts; NULL if unknown. And the whole
  * reference as Markdown (docs/JOBFILE.md is generated from it; a test compares). */
 const char *cop_document_help(const char *path);

@@ -10,6 +10,9 @@
 #define LLVMFuzzerTestOneInput fuzz_model
 #include "fuzz/fuzz_model.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_json
+#include "fuzz/fuzz_json.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
 
 #define ROUNDS 30000
 
@@ -107,8 +110,26 @@ static void test_mutated_model_files_never_crash(void **state) {
     cop_free(flat), cop_free(back);
 }
 
+static void test_mutated_results_never_crash(void **state) {
+    (void)state;
+    static const char good[] =
+        "{\"average\":\"arithmetic\",\"members\":[{\"members\":1,\"error\":0.05,\"error_se\":1.0e-"
+        "2},"
+        "{\"members\":20,\"error\":0.04}],\"samples\":137,\"models\":[]}\n"
+        "{\"average\":\"weight-scaling\",\"members\":[{\"members\":1}],\"digest\":\"a\\\"b\"}\n";
+    uint64_t random = 7;
+    char work[sizeof good];
+    for (int i = 0; i < ROUNDS / 3; i++) {
+        size_t n = sizeof good - 1;
+        memcpy(work, good, n);
+        for (uint64_t changes = next(&random) % 4; changes-- > 0;) n = mutate(work, n, &random);
+        fuzz_json((const uint8_t *)work, n);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_mutated_examples_never_crash),
+                                       cmocka_unit_test(test_mutated_results_never_crash),
                                        cmocka_unit_test(test_mutated_model_files_never_crash)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
