@@ -12,7 +12,7 @@
 #include "common/base/str.h"
 
 enum { WIDTH = 560, HEIGHT = 400, LEFT = 70, RIGHT = 16, TOP = 34, BOTTOM = 52, SCALE = 2 };
-enum { COLORS = 7, DASHES = 5, MARKERS = 4, LEGEND_LINE = 16, TICKS_MAX = 16 };
+enum { COLORS = 7, DASHES = 5, MARKERS = 4, LEGEND_LINE = 16, TICKS_MAX = 16, BAR_SHIFT = 7 };
 
 static const double colors[COLORS][3] = {
     {0.00, 0.45, 0.70}, {0.84, 0.37, 0.00}, {0.00, 0.62, 0.45}, {0.80, 0.47, 0.65},
@@ -56,6 +56,17 @@ static void widen(range *r, double value) {
     r->most = fmax(r->most, value);
 }
 
+/* Bars that stand aside need room at both ends. */
+static void make_room(const cli_chart *chart, range *x) {
+    bool bars = false;
+    for (size_t n = 0; n < chart->count; n++)
+        bars = bars || (chart->series[n].deviation && !chart->series[n].level);
+    if (!bars) return;
+    const double room = 0.03 * (x->most - x->least), ratio = pow(x->most / x->least, 0.03);
+    x->least = chart->log_x ? x->least / ratio : x->least - room;
+    x->most = chart->log_x ? x->most * ratio : x->most + room;
+}
+
 /* False: there is nothing to draw. */
 static bool measure(const cli_chart *chart, range *x, range *y) {
     *x = *y = (range){INFINITY, -INFINITY};
@@ -73,6 +84,7 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
     if (!(x->least <= x->most)) *x = (range){1, 2}; /* levels alone */
     if (x->least == x->most) *x = (range){x->least * 0.5, x->most * 1.5 + (x->most == 0)};
     if (y->least == y->most) *y = (range){y->least - 0.5, y->most + 0.5};
+    make_room(chart, x);
     const double room = 0.04 * (y->most - y->least);
     y->least = y->least >= 0 && y->least - room < 0 ? 0 : y->least - room;
     y->most += room;
@@ -200,7 +212,19 @@ static void draw_marker(cairo_t *to, size_t number, double x, double y) {
     cairo_fill(to);
 }
 
-static void draw_path(const frame *f, const cli_series *s) {
+/* Bars of several lines at one x would hide each other: so many points to the right. */
+static double bar_shift(const cli_chart *chart, size_t number) {
+    size_t before = 0, all = 0;
+    for (size_t n = 0; n < chart->count; n++) {
+        if (!chart->series[n].deviation || chart->series[n].level) continue;
+        all++;
+        before += n < number;
+    }
+    const bool one = all < 2 || !chart->series[number].deviation;
+    return one ? 0 : BAR_SHIFT * ((double)before - (double)(all - 1) / 2);
+}
+
+static void draw_path(const frame *f, const cli_series *s, double shift) {
     bool open = false;
     cairo_new_path(f->to);
     for (size_t i = 0; i < s->count; i++) {
@@ -208,7 +232,7 @@ static void draw_path(const frame *f, const cli_series *s) {
             open = false;
             continue;
         }
-        const double x = place_x(f, s->x[i]), y = place_y(f, s->y[i]);
+        const double x = place_x(f, s->x[i]) + shift, y = place_y(f, s->y[i]);
         if (open)
             cairo_line_to(f->to, x, y);
         else
@@ -218,13 +242,13 @@ static void draw_path(const frame *f, const cli_series *s) {
     cairo_stroke(f->to);
 }
 
-static void draw_points(const frame *f, const cli_series *s, size_t number) {
+static void draw_points(const frame *f, const cli_series *s, size_t number, double shift) {
     const bool markers = s->count <= 40;
     cairo_set_dash(f->to, NULL, 0, 0);
     cairo_set_line_width(f->to, 1);
     for (size_t i = 0; i < s->count; i++) {
         if (!drawable(f->chart, s, i)) continue;
-        const double x = place_x(f, s->x[i]), y = place_y(f, s->y[i]);
+        const double x = place_x(f, s->x[i]) + shift, y = place_y(f, s->y[i]);
         if (markers) draw_marker(f->to, number, x, y);
         if (!s->deviation || !(s->deviation[i] > 0)) continue;
         const double top = place_y(f, s->y[i] + s->deviation[i]),
@@ -235,15 +259,32 @@ static void draw_points(const frame *f, const cli_series *s, size_t number) {
     }
 }
 
+/* A pale band with thin edges, so that it shows in print. */
+static void draw_band(const frame *f, const cli_series *s) {
+    const double *c = colors[s->color % COLORS];
+    const double left = f->left + LEFT, right = f->left + WIDTH - RIGHT,
+                 top = place_y(f, s->y[0] + s->deviation[0]),
+                 bottom = place_y(f, s->y[0] - s->deviation[0]);
+    cairo_set_source_rgba(f->to, c[0], c[1], c[2], 0.12);
+    cairo_rectangle(f->to, left, top, right - left, bottom - top);
+    cairo_fill(f->to);
+    cairo_set_source_rgba(f->to, c[0], c[1], c[2], 0.6);
+    cairo_set_dash(f->to, (const double[]){1, 3}, 2, 0);
+    cairo_set_line_width(f->to, 0.8);
+    line(f->to, left, top, right, top);
+    line(f->to, left, bottom, right, bottom);
+}
+
 static void draw_series(const frame *f, const cli_series *s, size_t number) {
     if (s->level && s->count && isfinite(s->y[0])) {
         const double y = place_y(f, s->y[0]);
         pen(f->to, s, number);
         line(f->to, f->left + LEFT, y, f->left + WIDTH - RIGHT, y);
     } else if (!s->level) {
+        const double shift = bar_shift(f->chart, number);
         pen(f->to, s, number);
-        draw_path(f, s);
-        draw_points(f, s, number);
+        draw_path(f, s, shift);
+        draw_points(f, s, number, shift);
     }
     cairo_set_dash(f->to, NULL, 0, 0);
 }
@@ -282,6 +323,10 @@ static cop_err draw_chart(cairo_t *to, const cli_chart *chart, double left, cop_
     cairo_rectangle(to, left + LEFT - 4, TOP - 4, WIDTH - LEFT - RIGHT + 8,
                     HEIGHT - TOP - BOTTOM + 8);
     cairo_clip(to);
+    for (size_t n = 0; n < chart->count; n++) {
+        const cli_series *s = &chart->series[n];
+        if (s->level && s->count && s->deviation && s->deviation[0] > 0) draw_band(&f, s);
+    }
     for (size_t n = 0; n < chart->count; n++) draw_series(&f, &chart->series[n], n);
     cairo_restore(to);
     draw_legend(&f);

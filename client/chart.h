@@ -14,8 +14,10 @@ typedef struct cli_series {
     const char *name;
     size_t count;
     const double *x, *y;
-    const double *deviation; /* standard error of each y, drawn as a bar; NULL: none */
-    bool level;              /* y[0] holds everywhere: a horizontal line (count 1) */
+    const double *deviation; /* standard error of each y, drawn as a bar; NULL: none. Lines with
+                                bars stand side by side, a little apart */
+    bool level;              /* y[0] holds everywhere: a horizontal line (count 1), its deviation a
+                                band around it */
     int color;               /* lines of one thing share it; dashes differ all the same */
 } cli_series;
 

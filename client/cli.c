@@ -70,9 +70,13 @@ static const cli_command table[] = {
      "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
      "tcp://10.0.0.1:29700\ncoppice data rm mnist",
      cli_data},
-    {"plot", "JOB|RUN...", "Draw learning curves as SVG or PNG", 1, CLI_POSITIONAL_MAX,
-     "output " REMOTE,
-     "coppice plot runs/mnist-dropout -o curves.svg\ncoppice plot 3 4 -o comparison.png", cli_plot},
+    {"plot", "JOB|RUN|RESULT...", "Draw learning curves, or an ensemble's error, as SVG or PNG", 1,
+     CLI_POSITIONAL_MAX, "output " REMOTE,
+     "coppice plot runs/mnist-dropout -o curves.svg\ncoppice plot 3 4 -o comparison.png\n"
+     "coppice eval runs/mnist-dropout --ensemble 1,2,5,10,20,50 --json > arithmetic.json\n"
+     "coppice eval runs/mnist-dropout --average weight-scaling --json > scaling.json\n"
+     "coppice plot arithmetic.json scaling.json -o error-against-k.svg",
+     cli_plot},
     {"features", "MODEL", "Show what a layer has learned, and how its units behave", 1, 1,
      "layer data output columns json quiet help",
      "coppice features runs/mnist-dropout\n"

@@ -1,10 +1,12 @@
-/* coppice plot: learning curves of runs and jobs, side by side: loss and error over steps. */
+/* coppice plot: learning curves of runs and jobs, side by side: loss and error over steps; and the
+ * error of ensembles over their members (ensemble_plot.c). */
 #include <stdio.h>
 #include <math.h>
 #include <string.h>
 
 #include "client/chart.h"
 #include "client/cli.h"
+#include "client/ensemble_plot.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/wire/codec.h"
@@ -35,8 +37,8 @@ static cop_err load_run(const char *folder, curve *out, cop_error *error) {
     cop_err e = COP_OK;
     if (!cop_file_exists(path))
         e = cop_fail(error, COP_ERR_NOT_FOUND,
-                     "%s is no run folder: it has no metrics.sqlite (expected a run folder, or a "
-                     "job's number)",
+                     "%s is no run folder: it has no metrics.sqlite (expected a run folder, a "
+                     "job's number, or a file of results of ensembles)",
                      folder);
     if (!e) e = coord_history_read(path, 0, &out->history, error);
     cop_free(path);
@@ -162,10 +164,18 @@ static cop_err draw(const curve *curves, int count, const char *path, cop_error 
     return e;
 }
 
-cop_err cli_plot(const cli_options *options, cop_error *error) {
+/* How many of the arguments are results of ensembles: files, or standard input. */
+static int count_results(const cli_options *options) {
+    int count = 0;
+    for (int i = 0; i < options->positional_count; i++) {
+        const char *name = options->positional[i];
+        count += strcmp(name, "-") == 0 || (!cli_is_job(name) && cop_file_exists(name));
+    }
+    return count;
+}
+
+static cop_err plot_curves(const cli_options *options, cop_error *error) {
     const int count = options->positional_count;
-    if (!options->output)
-        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the .svg or .png to write");
     curve *curves = cop_alloc_array((size_t)count, sizeof *curves);
     if (!curves) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_err e = COP_OK;
@@ -177,7 +187,19 @@ cop_err cli_plot(const cli_options *options, cop_error *error) {
     }
     if (!e) e = draw(curves, count, options->output, error);
     free_curves(curves, count);
-    if (e) return e;
+    return e;
+}
+
+cop_err cli_plot(const cli_options *options, cop_error *error) {
+    const int results = count_results(options);
+    int count = options->positional_count;
+    if (!options->output)
+        return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the .svg or .png to write");
+    if (results && results < count)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "some arguments are files, some are not: results of ensembles and learning "
+                        "curves are drawn in charts of their own");
+    COP_TRY(results ? cli_ensemble_plot(options, &count, error) : plot_curves(options, error));
     if (options->json)
         cli_print("{\"output\":\"%s\",\"curves\":%d}\n", options->output, count);
     else if (!options->quiet)
