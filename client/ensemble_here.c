@@ -12,6 +12,7 @@
 
 #define THREADS_MAX 256
 #define TURNS       4 /* blocks that each thread should get at least */
+#define ADVANCES    8 /* in which the figures should grow at least */
 #define BLOCK_MAX   16
 
 typedef struct evaluation {
@@ -184,10 +185,10 @@ static void plan(evaluation *v) {
     v->threads = threads < THREADS_MAX ? (uint32_t)threads : THREADS_MAX;
     v->members = v->ask->counts[v->ask->count - 1];
     v->slices = cop_tally_slices(v->tally);
-    const uint64_t share = (uint64_t)v->members * v->slices / (TURNS * v->threads);
-    v->block = share < 1 || v->ask->each_model ? 1
-               : share > BLOCK_MAX             ? BLOCK_MAX
-                                               : (uint32_t)share;
+    uint64_t share = (uint64_t)v->members * v->slices / (TURNS * v->threads);
+    if (share > v->members / ADVANCES) share = v->members / ADVANCES;
+    if (share > BLOCK_MAX) share = BLOCK_MAX;
+    v->block = share < 1 || v->ask->each_model ? 1 : (uint32_t)share;
     v->blocks = (v->members + v->block - 1) / v->block * v->slices;
 }
 

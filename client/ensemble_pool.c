@@ -8,7 +8,7 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define HOLD_MS  2000
+#define TRY_MS   5000 /* a call; a watch is held for half of it */
 #define PAUSE_MS 200
 /* A coordinator that answered before is waited for so long, if --timeout does not say longer. */
 #define RESTART_NS 60000000000u
@@ -21,6 +21,7 @@ typedef struct pool_run {
     unsigned char key[16];
     uint64_t version, began_ns, heard_ns, idle_since_ns;
     bool started, heard;
+    bool over; /* what failed is not a call, and would fail again */
     /* each time something was said; NULL: only the end matters */
     void (*told)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
     void *context;
@@ -42,7 +43,7 @@ static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
     request.has_key = request.has_version = request.has_hold_ms = 1;
     request.key = r->request.key;
     request.version = r->version;
-    request.hold_ms = HOLD_MS;
+    request.hold_ms = r->remote.timeout_ms / 2;
     return cli_remote_call(&r->remote, COPPICE__API__METHOD__WATCH_EVALUATION, &request.base, NULL,
                            &coppice__api__watch_evaluation_answer__descriptor, answer, NULL, error);
 }
@@ -65,13 +66,16 @@ static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAns
     if (!a->waiting_for || strcmp(a->waiting_for, "workers") != 0) r->idle_since_ns = now;
     if (!r->options->has_timeout) return COP_OK;
     if ((double)(now - r->idle_since_ns) * 1e-9 <= r->options->timeout) return COP_OK;
+    r->over = true;
     return cop_fail(error, COP_ERR_TIMEOUT,
                     "the pool has no workers (waited %.17g s); `coppice eval` with --workers N "
                     "computes here",
                     r->options->timeout);
 }
 
-static cop_err state_error(const Coppice__Api__WatchEvaluationAnswer *a, cop_error *error) {
+static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
+                           cop_error *error) {
+    r->over = a->state == COPPICE__API__STATE__FAILED || a->state == COPPICE__API__STATE__CANCELED;
     const char *why = a->error && *a->error ? a->error : "no reason was given";
     if (a->state == COPPICE__API__STATE__FAILED)
         return cop_fail(error, COP_ERR_INTERNAL, "the evaluation failed: %s", why);
@@ -84,6 +88,7 @@ static cop_err state_error(const Coppice__Api__WatchEvaluationAnswer *a, cop_err
 /* Did the call fail for a reason that may pass? Then what is next is prepared. */
 static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     const uint64_t silent = cop_clock_ns() - r->heard_ns;
+    if (r->over) return false;
     uint64_t limit = (uint64_t)(r->options->timeout * 1e9);
     if (e == COP_ERR_NOT_FOUND && r->started) { /* restarted: it knows nothing of us */
         r->started = false;
@@ -113,7 +118,7 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
         (const Coppice__Api__WatchEvaluationAnswer *)answer;
     r->version = a->version;
     if (r->told) r->told(r->context, a);
-    cop_err e = state_error(a, error);
+    cop_err e = state_error(r, a, error);
     if (!e && a->state == COPPICE__API__STATE__COMPLETED) {
         *final = answer;
         return COP_OK;
@@ -129,7 +134,7 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
 static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     COP_TRY(cli_remote_open(r->options, &r->remote, error));
     /* Each try has its own short limit, so that the wait for a restarting coordinator is told. */
-    if (r->remote.timeout_ms > HOLD_MS + 3000) r->remote.timeout_ms = HOLD_MS + 3000;
+    if (r->remote.timeout_ms > TRY_MS) r->remote.timeout_ms = TRY_MS;
     cop_random_bytes(r->key, sizeof r->key);
     r->request.has_key = 1;
     r->request.key = (ProtobufCBinaryData){.len = sizeof r->key, .data = r->key};

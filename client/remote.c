@@ -234,8 +234,9 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
                                 shares[160], audits[160];
     const char *empty = "-";
     snprintf(number, sizeof number, "%llu", (unsigned long long)s->job);
-    snprintf(steps, sizeof steps, "%llu of %llu (%.2f epochs)", (unsigned long long)s->step,
-             (unsigned long long)s->steps, s->epoch);
+    int at = snprintf(steps, sizeof steps, "%llu of %llu", (unsigned long long)s->step,
+                      (unsigned long long)s->steps);
+    if (s->has_epoch) snprintf(steps + at, sizeof steps - (size_t)at, " (%.2f epochs)", s->epoch);
     if (s->has_train_loss) snprintf(loss, sizeof loss, "%.4f", s->train_loss);
     const char *part = s->evaluated_on ? s->evaluated_on : "test";
     if (s->has_test_error)

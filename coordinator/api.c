@@ -154,8 +154,8 @@ static void status_leases(const coord_lease_counts *c, Coppice__Api__JobStatus *
 void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {
     coord_job_view view;
     coppice__api__job_status__init(s);
-    s->has_job = s->has_state = s->has_step = s->has_steps = s->has_epoch = s->has_seconds =
-        s->has_priority = 1;
+    s->has_job = s->has_state = s->has_step = s->has_steps = s->has_seconds = s->has_priority = 1;
+    s->has_epoch = !n->evaluation;
     s->job = n->job;
     s->name = (char *)(uintptr_t)n->name;
     s->state = (Coppice__Api__State)n->state;

@@ -72,14 +72,10 @@ static bool jobs_are_ready(coord_server *server, cop_request *request, const coo
         const uint64_t job = e->model[i].job;
         const api_note *n = api_note_find(server->api, job);
         if (n && !n->evaluation && n->state == COORD_COMPLETED) continue;
-        if (!n)
-            api_unknown_job(request, job);
-        else if (n->evaluation)
-            coord_reply_failure(request, COP_ERR_INPUT,
-                                "job %llu is an evaluation: it has no weights",
-                                (unsigned long long)job);
-        else
+        if (n)
             api_not_completed(request, n);
+        else
+            api_unknown_job(request, job);
         return false;
     }
     return true;
@@ -332,7 +328,6 @@ void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
         if (!e->ended) {
             coord_event gone = {.type = COORD_EVENT_JOB_CANCEL, .job = e->id};
             gone.text = "its client has gone";
-            e->heard_ns = now_ns;
             coord_dispatch(server, &gone);
         } else if (!e->batch) {
             api_note_remove(server->api, e->id);

@@ -379,9 +379,13 @@ static void export_done(api_task *t) {
 
 void api_export_model(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     uint64_t job = ((const Coppice__Api__ExportModelRequest *)message)->job;
+    const api_note *n = api_note_find(server->api, job);
     cop_proto_free(message);
-    if (!api_note_find(server->api, job)) {
-        api_unknown_job(request, job);
+    if (!n || n->evaluation) {
+        if (n)
+            api_not_completed(request, n);
+        else
+            api_unknown_job(request, job);
         return;
     }
     api_task *t = api_task_create(server, request, NULL);
@@ -394,6 +398,12 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
 }
 
 void api_not_completed(cop_request *request, const api_note *n) {
+    if (n->evaluation) {
+        coord_reply_failure(request, COP_ERR_INPUT,
+                            "job %llu is an evaluation and has no weights of its own",
+                            (unsigned long long)n->job);
+        return;
+    }
     coord_reply_failure(request, COP_ERR_INPUT,
                         "job %llu is %s and has no final weights%s: `coppice status %llu` "
                         "shows its newest evaluation, and `coppice export %llu` gets its "
@@ -410,7 +420,7 @@ void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *
     cop_proto_free(message);
     if (!n) {
         api_unknown_job(request, job);
-    } else if (n->state != COORD_COMPLETED) {
+    } else if (n->state != COORD_COMPLETED || n->evaluation) {
         api_not_completed(request, n);
     } else if (!n->has_evaluation || n->evaluated_step != n->steps) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND,

@@ -9,6 +9,7 @@
 #define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
 #define NEWEST       0.1 /* weight of the newest measurement */
 #define TURNS        4   /* leases of an ensemble that each worker should get at least */
+#define ADVANCES     8   /* in which its figures should grow at least */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -45,8 +46,8 @@ static void begin_evaluation(core_job *job) {
     job->evaluate_asked = false;
 }
 
-/* Members in a lease: enough for each worker's threads, few enough that all workers have some turns
- * each. Any number gives the same bits. */
+/* Members in a lease: as many as fit, but so few that all workers have some turns each, and that
+ * whoever looks on sees the ensemble grow. Any number gives the same bits. */
 static uint32_t members_of_lease(const coord_core *core, const core_job *job) {
     const coord_job_info *info = &job->info;
     uint64_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE, threads = 0;
@@ -54,7 +55,8 @@ static uint32_t members_of_lease(const coord_core *core, const core_job *job) {
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) threads += core->workers[i]->threads;
     uint64_t share = info->members * slices / (TURNS * (threads ? threads : 1));
-    if (share > info->lease_members) return info->lease_members;
+    if (share > info->members / ADVANCES) share = info->members / ADVANCES;
+    if (share > info->lease_members) share = info->lease_members;
     return share ? (uint32_t)share : 1;
 }
 

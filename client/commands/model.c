@@ -130,6 +130,16 @@ static cop_err print_eval(const cli_options *options, const Coppice__Api__EvalRe
     return COP_OK;
 }
 
+static cop_err eval_on_pool(const cli_options *options, cop_error *error) {
+    Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
+    ProtobufCMessage *answer = NULL;
+    COP_TRY(cli_pool_evaluate(options, &r, &answer, error));
+    const cop_err e = print_eval(options, &r);
+    cop_proto_free(answer);
+    return e;
+}
+
+/* The evaluation at the job's end, if that was of the test part; else the pool makes one. */
 static cop_err eval_job(const cli_options *options, cop_error *error) {
     Coppice__Api__EvaluateRequest request = COPPICE__API__EVALUATE_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
@@ -141,15 +151,13 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
         e = cli_remote_call(&remote, COPPICE__API__METHOD__EVALUATE, &request.base, NULL,
                             &coppice__api__evaluate_answer__descriptor, &answer, NULL, error);
     cli_remote_close(&remote);
+    if (e == COP_ERR_NOT_FOUND) return eval_on_pool(options, error);
     COP_TRY(e);
     const Coppice__Api__EvaluateAnswer *a = (const Coppice__Api__EvaluateAnswer *)answer;
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
     if (a->on && strcmp(a->on, "test") != 0) { /* its own evaluations were of the validation part */
         cop_proto_free(answer);
-        COP_TRY(cli_pool_evaluate(options, &r, &answer, error));
-        e = print_eval(options, &r);
-        cop_proto_free(answer);
-        return e;
+        return eval_on_pool(options, error);
     }
     r.has_loss = r.has_samples = r.has_seconds = 1;
     r.has_error = a->has_error;

@@ -55,9 +55,9 @@ checkpoint: {{every: 40, keep: 2}}
 """
 
 
-def write_patterns(folder, parts):
+def write_patterns(folder, parts, seed=11):
     """Noisy patterns of five classes, 17 x 18 bytes (k of more than one block)."""
-    noise = random.Random(11)  # the Mersenne twister: the same bytes everywhere
+    noise = random.Random(seed)  # the Mersenne twister: the same bytes everywhere
     patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
     for part, count in parts:
         labels = [i % 5 for i in range(count)]
@@ -70,10 +70,10 @@ def write_patterns(folder, parts):
 
 @pytest.fixture
 def large(tmp_path):
-    """large(): the folder with such patterns, with 2300 test samples: three slices of an evaluation."""
+    """large(seed): the folder with such patterns, with 2300 test samples: three slices of an evaluation."""
 
-    def make():
-        write_patterns(tmp_path, (("train", 620), ("test", 2300)))
+    def make(seed=11):
+        write_patterns(tmp_path, (("train", 620), ("test", 2300)), seed)
         return tmp_path
 
     return make

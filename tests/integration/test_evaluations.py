@@ -22,7 +22,7 @@ KINDS = {
     "dropout": NETWORK,
     "spatial_dropout": "conv2d: {channels: 5, kernel: 5, stride: 2}, relu, spatial_dropout: {p: 0.4}, flatten, dropout, linear: {units: 5}",
     "dropconnect": "linear: {units: 33}, relu, dropconnect: {units: 29, draws: 20}, tanh, linear: {units: 5}",
-    "gaussian_dropout": "gaussian_dropout: {p: 0.2}, linear: {units: 21}, relu, gaussian_dropout: {scope: shard}, linear: {units: 5}",
+    "gaussian_dropout": "gaussian_dropout: {p: 0.2}, linear: {units: 21}, relu, gaussian_dropout: {p: 0.5, scope: shard}, linear: {units: 5}",
     "alpha_dropout": "linear: {units: 23}, selu, alpha_dropout: {p: 0.1}, linear: {units: 5}",
     "maxout": "dropout: {p: 0.2}, maxout: {units: 19, pieces: 3}, dropout, linear: {units: 5}",
 }
@@ -61,6 +61,23 @@ def train(pool, path):
     return pool.client("submit", path, "--data", path.parent, "--json", "--quiet")["job"]
 
 
+def start(processes, pool, *arguments):
+    """A client that runs beside the test; its output comes as lines."""
+    return processes(pool.program("coppice"), "eval", *map(str, arguments), env=pool.environment(), cwd=pool.folder, stdout=subprocess.PIPE,
+                     stderr=subprocess.PIPE, text=True)
+
+
+def wait_leases(pool, number, least=3):
+    """Until the evaluation, which is a job by its number, has come so far."""
+    pool.wait(lambda: any(j["job"] == number and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of job {number}")
+
+
+def finish(client, seconds=120):
+    out, err = client.communicate(timeout=seconds)
+    assert client.returncode == 0, err
+    return json.loads(out.strip().splitlines()[-1])
+
+
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_pool_gives_the_figures_of_one_process(cluster, coppice, job, local, tmp_path, kind, workers):
@@ -74,3 +91,213 @@ def test_any_pool_gives_the_figures_of_one_process(cluster, coppice, job, local,
         told = pool.client("eval", number, *options, "--json", "--quiet")
         assert told["leases_given"] >= 3
         assert figures(told) == local(tmp_path / "run", *options)
+
+
+def test_every_kind_of_layer_on_a_pool_of_all_instruction_sets(cluster, coppice, job, local, tmp_path):
+    pool = cluster("ipc")
+    sets = ["baseline", "avx2"] + ["avx512"] * ("avx512f" in open("/proc/cpuinfo").read())
+    for isa in sets:
+        pool.worker(isa, COPPICE_ISA=isa)
+    seen = []
+    for i, (name, model) in enumerate(KINDS.items()):
+        path = job(name, model)
+        coppice("run", path, "--out", tmp_path / name, "--quiet")
+        told = figures(pool.client("eval", train(pool, path), "--ensemble", "1,12", "--json", "--quiet"))
+        isa = sets[i % len(sets)]
+        assert told == local(tmp_path / name, "--ensemble", "1,12", "--workers", 1 + i % 3, COPPICE_ISA=isa), (name, isa)
+        seen.append(json.dumps(told["members"]))
+    assert len(set(seen)) == len(KINDS), "another network has other figures"
+
+
+def test_another_seed_gives_other_figures(coppice, job, local, tmp_path):
+    coppice("run", job(), "--out", tmp_path / "a", "--quiet")
+    coppice("run", job(seed=12), "--out", tmp_path / "b", "--quiet")
+    assert local(tmp_path / "a", "--ensemble", 3)["members"] != local(tmp_path / "b", "--ensemble", 3)["members"]
+
+
+@pytest.mark.asan
+def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, tmp_path):
+    path = job()
+    coppice("run", path, "--out", tmp_path / "run", "--quiet")
+    pool = cluster("tcp")
+    victim = pool.worker("victim")
+    pool.worker("other")
+    client = start(processes, pool, train(pool, path), "--ensemble", "1,500", "--json", "--quiet")
+    wait_leases(pool, 2)
+    victim.send_signal(signal.SIGSTOP)  # so that it surely holds a lease
+    time.sleep(0.3)
+    victim.kill()
+    told = finish(client)
+    assert told["leases_repeated"] >= 1, "a lease was given again"
+    assert figures(told) == local(tmp_path / "run", "--ensemble", "1,500")
+    assert "are given again, to worker other" in (pool.folder / "coordinator.log").read_text()
+
+
+def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, local, tmp_path):
+    path = job()
+    coppice("run", path, "--out", tmp_path / "run", "--quiet")
+    pool = cluster("tcp")
+    pool.worker("w")
+    client = start(processes, pool, train(pool, path), "--ensemble", "2,500", "--json", "--quiet")
+    wait_leases(pool, 2)
+    pool.stop(signal.SIGKILL)
+    pool.start()
+    assert figures(finish(client)) == local(tmp_path / "run", "--ensemble", "2,500")
+    log = (pool.folder / "coordinator.log").read_text()
+    assert [log.count(f"job {n}: RUNNING") for n in (1, 2, 3)] == [1, 1, 1], "a number is not given twice"
+
+
+def test_it_ends_with_its_client(cluster, processes, job):
+    pool = cluster("ipc")
+    pool.worker("w")
+    client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
+    wait_leases(pool, 2)
+    client.kill()
+    log = pool.folder / "coordinator.log"
+    pool.wait(lambda: "job 2: CANCELED: its client has gone" in log.read_text(), "the end", 20)
+    pool.wait(lambda: [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1], "nothing to be left of it", 20)
+    assert pool.client("workers", "--json")["workers"][0]["state"] == "idle"
+
+
+def test_cancel_is_told_to_its_client(cluster, processes, job):
+    pool = cluster("ipc")
+    pool.worker("w")
+    client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
+    wait_leases(pool, 2)
+    pool.client("pause", 2, status=2)
+    assert pool.client("cancel", 2, "--json")["state"] == "CANCELED"
+    assert client.wait(20) == 1 and "the evaluation was canceled" in client.stderr.read()
+
+
+def test_rows_come_as_they_are_reached(cluster, processes, job):
+    pool = cluster("ipc")
+    pool.worker("w")
+    client = start(processes, pool, train(pool, job()), "--ensemble", "1,5,100000", "--quiet")
+    lines = [client.stdout.readline().split() for _ in range(3)]
+    assert lines[0][:3] == ["MEMBERS", "ERROR", "%"]
+    assert [line[0] for line in lines[1:]] == ["1", "5"]
+    assert client.poll() is None, "the last row is far away"
+    client.kill()
+
+
+def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, tmp_path):
+    path = job()
+    coppice("run", path, "--out", tmp_path / "run", "--quiet")
+    pool = cluster("ipc")
+    pool.worker("a")
+    pool.worker("b")
+    number = train(pool, path)
+    long = job("long", seed=5)
+    pool.client("submit", long, "--set", "train.steps=1500", "--data", tmp_path, "--no-wait")
+    pool.wait_step(5, job=2)
+    told = pool.client("eval", number, "--ensemble", "600", "--json", "--quiet")
+    assert pool.status(2)["state"] == "RUNNING", "the evaluation did not wait for it"
+    assert figures(told) == local(tmp_path / "run", "--ensemble", "600")
+    expected = coppice("run", long, "--set", "train.steps=1500", "--json", "--quiet")["digest"]
+    assert pool.client("watch", 2, "--json", "--quiet")["digest"] == expected
+
+
+def test_trained_models_are_averaged_anywhere(cluster, coppice, job, local, tmp_path):
+    """Three jobs on the pool, the same three as run folders, and mixed: one result."""
+    pool = cluster("ipc")
+    pool.worker("a")
+    pool.worker("b", "--threads", "3")
+    paths = [job("a", seed=1), job("b", KINDS["maxout"], seed=2), job("c", KINDS["spatial_dropout"], seed=3)]
+    numbers = [train(pool, path) for path in paths]
+    digests = [pool.status(n)["digest"] for n in numbers]
+    for path in paths:
+        coppice("run", path, "--out", tmp_path / f"run-{path.stem}", "--quiet")
+    runs = [tmp_path / f"run-{path.stem}" for path in paths]
+    there = pool.client("eval", numbers[0], "--members-from", *numbers[1:], "--ensemble", "1,3", "--json", "--quiet")
+    here = local(runs[0], "--ensemble", "1,3", "--members-from", *runs[1:])
+    alone = pool.client("eval", "--members-from", *numbers, "--json", "--quiet")
+    mixed = pool.client("eval", "--members-from", numbers[0], *runs[1:], "--data", tmp_path, "--json", "--quiet")
+    assert [m["digest"] for m in there["models"]] == [m["digest"] for m in here["models"]] == digests
+    assert there["members"] == here["members"] and [m["members"] for m in there["members"]] == [1, 3]
+    assert alone["members"] == mixed["members"] == here["members"][1:]
+    assert alone["members"][0]["disagreement"] > 0
+    one = pool.client("eval", numbers[0], "--average", "weight-scaling", "--json", "--quiet")
+    assert one["members"][0] == there["members"][0], "the first model alone"
+    table = pool.client("eval", "--members-from", *numbers).stdout
+    assert all(f"digest {digest}" in table for digest in digests)
+
+
+def test_plain_evaluation_is_of_the_test_part(cluster, job, coppice, tmp_path):
+    """A job that evaluates on validation rows: its test part is evaluated when it is asked for; others have done it at their end."""
+    pool = cluster("ipc")
+    pool.worker("a")
+    pool.worker("b")
+    for loss, data in (("cross_entropy", ", validation: 100"), ("mse", ", validation: 70"), ("cross_entropy", "")):
+        number = train(pool, job(loss=loss, data=data))
+        there = pool.client("eval", number, "--json", "--quiet")
+        pool.client("export", number, "-o", tmp_path / f"{number}.safetensors")
+        here = coppice("eval", tmp_path / f"{number}.safetensors", "--data", tmp_path, "--json", "--quiet")
+        assert there["on"] == "test" and there["samples"] == 2300
+        assert {k: there[k] for k in ("error", "loss", "digest")} == {k: here[k] for k in ("error", "loss", "digest")}
+
+
+def test_what_makes_no_sense_is_refused(cluster, coppice, job, tmp_path):
+    pool = cluster("ipc")
+    pool.worker("w")
+    net = train(pool, job())
+    mse = train(pool, job("mse", loss="mse"))
+    bare = train(pool, job("bare", "linear: {units: 5}"))
+    pool.client("submit", job("long", seed=8), "--set", "train.steps=1000000", "--data", tmp_path, "--no-wait")
+    pool.wait_step(1, job=4)
+    for arguments, words in [
+        ([net, "--ensemble", 0], "expected numbers of members from 1 to 100000"),
+        ([mse, "--ensemble", 5, "--average", "geometric"], "its loss is mse, expected cross_entropy"),
+        ([bare, "--ensemble", 5], "no layer that draws at random"),
+        ([4, "--ensemble", 5], "job 4 is RUNNING and has no final weights yet"),
+        ([99, "--ensemble", 5], "there is no job 99"),
+        ([net, "--members-from", 99], "there is no job 99"),
+        ([net, "--members-from", mse], f"job {mse}: an ensemble averages class probabilities"),
+        ([net, "--members-from", net, "--ensemble", 3], "--members-from names 2 models"),
+        ([net, "--members-from", bare, "--average", "weight-scaling"], "without --members-from"),
+        ([], "expected JOB|MODEL"),
+    ]:
+        done = pool.client("eval", *arguments, status=2)
+        assert words in done.stderr and not done.stdout, (arguments, done.stderr)
+    pool.client("cancel", 4)
+    pool.client("eval", 4, "--ensemble", 5, status=2)
+
+
+def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp_path):
+    pool = cluster("ipc")
+    pool.worker("w")
+    train(pool, job())
+    digits = tmp_path / "digits.yaml"
+    digits.write_text("name: digits\ndata: {source: synthetic-digits, samples: 600}\nmodel: [dropout, linear: {units: 10}]\ntrain: {steps: 3}\n"
+                      "optimizer: {sgd: {rate: 0.1}}\n")
+    pool.client("submit", digits, "--quiet")
+    large(seed=12)  # other data in the same place, of the same shape
+    again = train(pool, tmp_path / "net.yaml")
+    for other, words in ((2, "job 2 is for samples of 1 x 28 x 28 bytes, job 1 for samples of 1 x 17 x 18 bytes"), (again, "job 3 was trained on the data set")):
+        assert words in pool.client("eval", 1, "--members-from", other, status=2).stderr
+        assert words.replace("job ", "") in pool.client("eval", 1, "--members-from", other, "--workers", 1, status=2).stderr
+    assert pool.client("eval", 1, "--members-from", again, "--data", tmp_path, "--json")["samples"] == 2300, "--data says on which"
+
+
+def test_a_pool_without_workers_is_told(cluster, job):
+    pool = cluster("ipc")
+    worker = pool.worker("w")
+    number = train(pool, job())
+    worker.terminate()
+    worker.wait(30)
+    done = pool.client("eval", number, "--ensemble", 3, "--timeout", 1, "--quiet", status=1)
+    assert "the pool has no workers" in done.stderr
+    assert pool.client("eval", number, "--ensemble", 3, "--workers", 1, "--data", pool.folder, "--json")["members"][0]["members"] == 3
+
+
+@pytest.mark.qemu
+def test_arm64_gives_the_same_figures(arm64, cluster, coppice, job, tmp_path):
+    path = job()
+    pool = cluster("tcp")
+    first = pool.worker("x86")
+    number = train(pool, path)
+    expected = pool.client("eval", number, "--ensemble", "1,6", "--json", "--quiet")
+    first.terminate()
+    assert first.wait(30) == 0
+    pool.worker("arm", command=arm64("coppice-worker"))
+    told = pool.client("eval", number, "--ensemble", "1,6", "--json", "--quiet", timeout=170)
+    assert figures(told) == figures(expected)

@@ -84,6 +84,26 @@ def test_figures(coppice, digits, trained, variant, scope, average):
         assert row["ece_se"] > 0
 
 
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_separately_trained_models(coppice, digits, average):
+    """Each model is one member, the whole network: NumPy on their exported weights."""
+    x, each, runs = digits.inputs("test").astype(float), [], []
+    for seed in (1, 2, 3):
+        runs.append(digits.folder / f"run{seed}")
+        coppice("run", digits.job(JOB.format(variant="classic", scope="sample")), "--set", f"seed={seed}", "--out", runs[-1], "--quiet")
+        coppice("export", runs[-1], "-o", digits.folder / "m.safetensors")
+        w = {k: v.astype(float) for k, v in load_file(digits.folder / "m.safetensors").items()}
+        h = np.maximum(x * 0.8 @ w["1.weight"].T + w["1.bias"], 0)
+        each.append(softmax(h * 0.5 @ w["4.weight"].T + w["4.bias"]))
+    told = coppice("eval", runs[0], "--members-from", *runs[1:], "--ensemble", "1,3", "--data", digits.folder, "--average", average, "--json", "--quiet")
+    for row in told["members"]:
+        p = np.array(each[: row["members"]])
+        joint = p.mean(0) if average == "arithmetic" else softmax(np.log(p).mean(0))
+        for name, value in figures(joint, p.argmax(2), digits.labels["test"]).items():
+            assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (row["members"], name)
+    assert [m["digest"] for m in told["models"]] == [coppice("digest", run, "--json")["digest"] for run in runs]
+
+
 def test_weight_scaling_is_the_evaluation(coppice, digits, trained):
     trained("classic")
     plain = coppice("eval", digits.folder / "run", "--data", digits.folder, "--json")

@@ -5,12 +5,14 @@
 
 #include "common/base/alloc.h"
 
-/* 10 members on 2300 samples: 3 slices. */
+#define MEMBERS 40
+
+/* On 2300 samples: 3 slices. */
 static coord_job_info ensemble_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .kind = COORD_ENSEMBLE,
                             .evaluate_samples = 2300,
-                            .members = 10,
+                            .members = MEMBERS,
                             .lease_members = 4,
                             .window = 5,
                             .state = COORD_QUEUED};
@@ -41,7 +43,7 @@ static void test_every_member_of_every_slice_is_absorbed_in_order(void **state) 
         assert_int_equal(f->state[1], COORD_RUNNING);
         fx_work_all(f, workers);
         assert_int_equal(f->state[1], COORD_COMPLETED);
-        check_absorbed(f, 10, 2300);
+        check_absorbed(f, MEMBERS, 2300);
         assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
         assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 0);
         fx_destroy(f);
@@ -52,7 +54,7 @@ static void test_a_lease_names_members_samples_and_version(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
-    fx_add(f, ensemble_info(1)); /* 30 pairs, one worker: 4 a lease */
+    fx_add(f, ensemble_info(1)); /* 120 pairs, one worker: 4 a lease */
     const coord_action *a = fx_pull(f, 1);
     assert_non_null(a);
     assert_true(a->lease.ensemble && a->lease.evaluate);
@@ -105,7 +107,7 @@ static void test_early_results_wait_for_those_before_them(void **state) {
     fx_finish(f, 1);
     assert_int_equal(fx_count(f, COORD_ACTION_ABSORB), 5);
     fx_work_all(f, 5);
-    check_absorbed(f, 10, 2300);
+    check_absorbed(f, MEMBERS, 2300);
     fx_destroy(f);
 }
 
@@ -129,7 +131,7 @@ static void test_no_more_than_the_window_is_leased_ahead(void **state) {
         fx_work(f, 3, 1000);
     }
     assert_int_equal(f->state[1], COORD_COMPLETED);
-    check_absorbed(f, 10, 2300);
+    check_absorbed(f, MEMBERS, 2300);
     fx_destroy(f);
 }
 
@@ -150,7 +152,7 @@ static void test_a_lost_workers_block_is_given_again(void **state) {
     assert_true(fx_said(f, "are given again, to worker w2"));
     assert_int_equal(fx_view(f, 1).leases.repeated, 1);
     fx_work_all(f, 2);
-    check_absorbed(f, 10, 2300);
+    check_absorbed(f, MEMBERS, 2300);
     fx_destroy(f);
 }
 
@@ -170,7 +172,7 @@ static void test_the_first_of_two_results_counts(void **state) {
     assert_int_equal(fx_view(f, 1).leases.late, 1);
     fx_work_all(f, 2);
     assert_int_equal(f->state[1], COORD_COMPLETED);
-    check_absorbed(f, 10, 2300);
+    check_absorbed(f, MEMBERS, 2300);
     fx_destroy(f);
 }
 
@@ -268,7 +270,7 @@ static void test_priority_goes_before_shares(void **state) {
     fx_join_many(f, 1);
     fx_add(f, training);
     fx_add(f, info);
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 30; i++) {
         assert_true(fx_pull(f, 1)->lease.ensemble);
         fx_finish(f, 1);
     }

@@ -163,6 +163,27 @@ static void test_pull_round_trip_with_and_without_result(void **state) {
     assert_string_equal(back.pull.result.failure, "out of memory");
 }
 
+/* What an ensemble's lease says besides; other kinds do not say it at all. */
+static void test_lease_of_an_ensemble_round_trips(void **state) {
+    (void)state;
+    cop_message m = {.type = COP_MESSAGE_LEASE};
+    m.lease.kind = COP_LEASE_ENSEMBLE;
+    m.lease.first = 1000;
+    m.lease.count = 300;
+    m.lease.member = 17;
+    m.lease.members = 4;
+    m.lease.whole = true;
+    cop_message back = travel(&m);
+    assert_int_equal(back.lease.kind, COP_LEASE_ENSEMBLE);
+    assert_int_equal(back.lease.member, 17);
+    assert_int_equal(back.lease.members, 4);
+    assert_true(back.lease.whole);
+    m.lease.kind = COP_LEASE_EVALUATE;
+    back = travel(&m);
+    assert_int_equal(back.lease.members, 0);
+    assert_false(back.lease.whole);
+}
+
 static void test_lease_round_trip_keeps_parts_in_place(void **state) {
     (void)state;
     cop_message m = lease_message(), back = travel(&m);
@@ -443,6 +464,7 @@ int main(void) {
         cmocka_unit_test(test_welcome_and_heartbeats_round_trip),
         cmocka_unit_test(test_pull_round_trip_with_and_without_result),
         cmocka_unit_test(test_lease_round_trip_keeps_parts_in_place),
+        cmocka_unit_test(test_lease_of_an_ensemble_round_trips),
         cmocka_unit_test(test_small_types_round_trip),
         cmocka_unit_test(test_parts_outlive_the_frame),
         cmocka_unit_test(test_sentence_that_is_not_utf8_still_travels),

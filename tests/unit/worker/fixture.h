@@ -104,4 +104,14 @@ static inline cop_message evaluate_lease(const fixture *f, uint32_t count, bool 
     return m;
 }
 
+static inline cop_message ensemble_lease(const fixture *f, uint32_t count, uint32_t member,
+                                         uint32_t members) {
+    cop_message m = evaluate_lease(f, count, true);
+    m.lease.kind = COP_LEASE_ENSEMBLE;
+    m.lease.step = 4;
+    m.lease.member = member;
+    m.lease.members = members;
+    return m;
+}
+
 #endif

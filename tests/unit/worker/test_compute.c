@@ -241,6 +241,68 @@ static void test_warm_lease_allocates_nothing(void **state) {
     }
 }
 
+/* ---- ensembles ---- */
+
+/* Members of a lease by any number of threads, and each in a lease of its own. */
+static void test_members_on_any_number_of_threads(void **state) {
+    const fixture *f = *state;
+    enum { COUNT = 237, MEMBERS = 5, CELLS = 10 * COUNT };
+    cop_result r;
+    worker_compute *one = make_compute(1);
+    cop_buffer *all = run(one, ensemble_lease(f, COUNT, 2, MEMBERS), &r);
+    assert_string_equal(r.failure, "");
+    assert_int_equal(all->size, MEMBERS * CELLS * sizeof(float));
+    assert_int_equal(r.kind, COP_LEASE_ENSEMBLE);
+    assert_int_equal(r.samples, COUNT);
+    assert_int_equal(r.step, 4);
+    for (int threads = 2; threads <= 8; threads += 3) { /* fewer than members, as many, more */
+        worker_compute *c = make_compute(threads);
+        cop_buffer *again = run(c, ensemble_lease(f, COUNT, 2, MEMBERS), &r);
+        assert_memory_equal(again->data, all->data, all->size);
+        cop_buffer_release(again);
+        for (uint32_t m = 0; m < MEMBERS; m++) {
+            cop_buffer *alone = run(c, ensemble_lease(f, COUNT, 2 + m, 1), &r);
+            assert_memory_equal(alone->data, (const float *)all->data + m * CELLS, alone->size);
+            cop_buffer_release(alone);
+        }
+        worker_compute_destroy(c);
+    }
+    cop_buffer_release(all);
+    worker_compute_destroy(one);
+}
+
+static void test_whole_network_is_a_member(void **state) {
+    const fixture *f = *state;
+    cop_result r;
+    worker_compute *c = make_compute(3);
+    cop_message m = ensemble_lease(f, 100, 0, 1);
+    m.lease.whole = true;
+    cop_buffer *whole = run(c, m, &r), *thinned = run(c, ensemble_lease(f, 100, 0, 1), &r);
+    const cop_data_part *part = &f->data->test;
+    const cop_samples samples = {.dtype = f->job->sample_type,
+                                 .count = 100,
+                                 .features = (int)f->job->features,
+                                 .stride = part->stride,
+                                 .rows = part->samples,
+                                 .labels = part->labels};
+    const cop_eval_place place = {.seed = f->job->seed};
+    cop_pass *pass = NULL;
+    int ld;
+    const cop_kernels *kernels = NULL;
+    cop_kernels_choose(&kernels, NULL);
+    assert_int_equal(
+        cop_pass_create(f->job->model, kernels, f->job->numerics, 100, COP_PASS_EVAL, &pass, NULL),
+        COP_OK);
+    const float *z = cop_pass_logits(pass, f->weights->data, &place, &samples, &ld);
+    for (int k = 0; k < 10; k++)
+        assert_memory_equal((const float *)whole->data + k * 100, z + k * ld, 100 * sizeof *z);
+    assert_memory_not_equal(whole->data, thinned->data, whole->size);
+    cop_pass_destroy(pass);
+    cop_buffer_release(whole);
+    cop_buffer_release(thinned);
+    worker_compute_destroy(c);
+}
+
 /* ---- leases that lie ---- */
 
 static void expect_failure(worker_compute *c, cop_message m, const char *part) {
@@ -277,6 +339,21 @@ static void test_bad_leases_are_told(void **state) {
     m = evaluate_lease(f, 300, true);
     m.lease.count = 1001;
     expect_failure(c, m, "slice");
+    m = ensemble_lease(f, 100, 0, 65);
+    expect_failure(c, m, "1 to 64 members");
+    m = ensemble_lease(f, 100, 0, 0);
+    expect_failure(c, m, "1 to 64 members");
+    m = ensemble_lease(f, 100, UINT32_MAX, 2);
+    expect_failure(c, m, "1 to 64 members");
+    m = ensemble_lease(f, 100, 0, 2);
+    m.lease.whole = true;
+    expect_failure(c, m, "one of whole networks");
+    m = ensemble_lease(f, 100, 0, 2);
+    m.lease.count = 1001;
+    expect_failure(c, m, "slice");
+    m = ensemble_lease(f, 100, 0, 2);
+    m.part[2]->size--;
+    expect_failure(c, m, "samples");
     m = train_lease(f, 1, 0, SHARDS, true);
     m.part[3] = cop_buffer_create(100);
     memset(m.part[3]->data, 0xff, 100);
@@ -301,6 +378,8 @@ int main(void) {
         TEST(test_two_jobs_take_turns_a_third_takes_a_place),
         TEST(test_another_spec_under_the_same_number_is_taken),
         TEST(test_warm_lease_allocates_nothing),
+        TEST(test_members_on_any_number_of_threads),
+        TEST(test_whole_network_is_a_member),
         TEST(test_bad_leases_are_told),
     };
     return cmocka_run_group_tests_name("compute", tests, NULL, NULL);
