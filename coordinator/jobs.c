@@ -263,6 +263,7 @@ static cop_err create(coord_core *core, const coord_job_info *info, core_job **o
     }
     check_info(&job->info);
     if (jobs_is_evaluation(job) && jobs_make_resident(core, job)) {
+        cop_free(job->contributors);
         cop_free(job);
         return COP_ERR_NO_MEMORY;
     }

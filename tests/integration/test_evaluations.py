@@ -156,7 +156,7 @@ def test_it_ends_with_its_client(cluster, processes, job):
     log = pool.folder / "coordinator.log"
     pool.wait(lambda: "job 2: CANCELED: its client has gone" in log.read_text(), "the end", 20)
     pool.wait(lambda: [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1], "nothing to be left of it", 20)
-    assert pool.client("workers", "--json")["workers"][0]["state"] == "idle"
+    pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "its worker to be free", 20)
 
 
 def test_cancel_is_told_to_its_client(cluster, processes, job):

@@ -87,7 +87,8 @@ static cop_ensemble_figures by_definition(cop_average average, uint32_t members)
 static void test_figures_are_those_of_the_definition(void **state) {
     (void)state;
     static const uint32_t counts[] = {1, 4, MEMBERS};
-    for (cop_average average = COP_AVERAGE_ARITHMETIC; average <= COP_AVERAGE_GEOMETRIC; average++) {
+    for (cop_average average = COP_AVERAGE_ARITHMETIC; average <= COP_AVERAGE_GEOMETRIC;
+         average++) {
         cop_tally *t = open_tally(average);
         for (uint32_t s = 0; s < SLICES; s++) assert_true(add(t, s, 0, MEMBERS));
         for (uint32_t i = 0; i < 3; i++) {
@@ -107,8 +108,8 @@ static void test_figures_are_those_of_the_definition(void **state) {
 /* Blocks of any size, slices in any order: to the last bit. */
 static void test_blocks_and_their_order_change_no_bit(void **state) {
     (void)state;
-    cop_tally *whole = open_tally(COP_AVERAGE_ARITHMETIC), *parts =
-                                                               open_tally(COP_AVERAGE_ARITHMETIC);
+    cop_tally *whole = open_tally(COP_AVERAGE_ARITHMETIC),
+              *parts = open_tally(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) assert_true(add(whole, s, 0, MEMBERS));
     for (uint32_t m = 0; m < MEMBERS; m++) assert_true(add(parts, 2, m, 1));
     assert_true(add(parts, 0, 0, 3));
@@ -230,9 +231,9 @@ static void test_members_are_those_of_the_pass(void **state) {
         cop_pass *pass = NULL;
         fill_random(rows, COUNT * INPUTS, 4);
         cop_model_init(model, 5, flat);
-        assert_int_equal(cop_members_create(model, best_kernels(), COP_NUMERICS_PORTABLE, &members,
-                                            NULL),
-                         COP_OK);
+        assert_int_equal(
+            cop_members_create(model, best_kernels(), COP_NUMERICS_PORTABLE, &members, NULL),
+            COP_OK);
         assert_int_equal(cop_pass_create(model, best_kernels(), COP_NUMERICS_PORTABLE, 1,
                                          COP_PASS_MEMBERS, &pass, NULL),
                          COP_OK);
