@@ -30,7 +30,9 @@
  * a choice of strides, one stride of each operand must be 1 (or the matrix has one row/column).
  *
  * Without segments: k in blocks of 256, in a block one chain of FMAs in ascending k from +0, + 0.0f
- * at the chain's end, block sums added in order. With segments (gradients of shards): k is cut at
+ * at the chain's end, block sums added in order. `blocks` gives other ends of blocks (ascending,
+ * the last is k, none is more than 256 behind the one before it): those of a thinned network's full
+ * layer. With segments (gradients of shards): k is cut at
  * the `segment_count + 1` ascending offsets segments[0] = 0 .. segments[segment_count] = k; each
  * segment is a product of its own as above (an empty segment is absent), and the segments' values
  * are combined by the tree of D5 (binary counter over leaves first_segment, first_segment + 1,
@@ -46,7 +48,15 @@ typedef struct cop_gemm {
     const float *bias;   /* m values or NULL */
     const int *segments; /* or NULL */
     int segment_count;
+    const int *blocks; /* or NULL; not together with segments */
+    int block_count;
 } cop_gemm;
+
+/* Where block `block` of k ends that starts at `from`. */
+static inline int cop_gemm_block_end(const int *blocks, int block, int from, int k) {
+    if (blocks) return blocks[block];
+    return k - from < COP_GEMM_BLOCK ? k : from + COP_GEMM_BLOCK;
+}
 
 /* Scratch memory that one running gemm needs for any shape (packing); 64-byte aligned, one per
  * thread. */
@@ -268,6 +278,9 @@ typedef struct cop_pool {
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
+    /* The same product, the same bits, where many elements of B are 0: they are left out. False: it
+     * would not pay, or A is not finite; C holds anything, and gemm is to be called. */
+    bool (*gemm_sparse)(const cop_gemm *g, void *workspace);
     /* u8 rows (count x features, row stride in bytes) -> f32 x[features][ld], value / 255.0f;
      * padding columns 0. */
     void (*load_u8)(const uint8_t *rows, size_t stride, int count, int features, float *x, int ld);

@@ -79,6 +79,7 @@ typedef struct cop_layer {
 typedef struct cop_layer_context {
     const cop_kernels *kernels;
     cop_gemm_fn gemm;
+    bool sparse;     /* products may leave out elements that are 0: cop_layer_product */
     void *workspace; /* COP_GEMM_WORKSPACE bytes */
     void *scratch;   /* what ops->scratch asked for, 64-byte aligned */
     cop_mode mode;
@@ -168,6 +169,12 @@ typedef struct cop_layer_ops {
 /* The layer's masks in the arena of context c. */
 static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c) {
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
+}
+
+/* C = A B (see cop_gemm) of a layer's forward pass; the bits do not tell how. */
+static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm *g) {
+    if (!c->sparse || !c->kernels->gemm_sparse(g, c->workspace))
+        c->gemm(c->kernels, g, c->workspace);
 }
 
 /* The registry: NULL-terminated, in the order of docs/LAYERS.md. */

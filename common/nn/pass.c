@@ -25,6 +25,7 @@ typedef struct pass_member {
 struct cop_pass {
     const cop_model *model;
     const cop_kernels *kernels;
+    cop_numerics numerics;
     cop_gemm_fn gemm;
     int max_columns;
     cop_pass_tap tap;
@@ -202,6 +203,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     *pass = (cop_pass){
         .model = model,
         .kernels = kernels,
+        .numerics = numerics,
         .gemm = cop_gemm_for(numerics),
         .max_columns = max_columns,
         .purpose = purpose,
@@ -466,6 +468,7 @@ const float *cop_pass_member_logits(cop_pass *pass, uint32_t first_sample,
     COP_ASSERT(member->weights);
     cop_layer_context c = context_of(pass, member->weights, samples->count);
     c.mode = COP_MODE_MC;
+    c.sparse = pass->numerics == COP_NUMERICS_PORTABLE;
     c.step = member->number;
     c.masks = pass->masks;
     const cop_eval_place place = {.seed = member->seed, .first_sample = first_sample};

@@ -77,7 +77,7 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
         .ldc = c->ld,
         .bias = layer->spec.bias ? c->weights + parameters[1].offset : NULL,
     };
-    c->gemm(c->kernels, &product, c->workspace);
+    cop_layer_product(c, &product);
 }
 
 static void linear_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,

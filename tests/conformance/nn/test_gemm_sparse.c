@@ -1,0 +1,267 @@
+/* What thinned networks need of products, on every instruction set: `blocks` (k cut where a full
+ * layer would cut it, so that leaving out members that are 0 leaves the bits), and gemm_sparse (bit
+ * for bit gemm, where many elements of B are 0). LABELS: quick */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/alloc.h"
+#include "common/nn/kernel.h"
+
+static void *workspace;
+
+typedef void (*kernels_test)(const cop_kernels *kernels);
+
+static void on_each_isa(kernels_test test) {
+    for (const char *const *name = cop_kernels_names(); *name; name++) {
+        const cop_kernels *kernels = cop_kernels_find(*name);
+        if (kernels) test(kernels);
+    }
+}
+
+static uint32_t next(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+/* `count` values, of which `percent` are not 0; among the zeros are -0, among the others some so
+ * small that products underflow. */
+static float *values(size_t count, int percent, uint32_t seed) {
+    float *x = cop_alloc_array(count + 16, sizeof *x);
+    assert_non_null(x);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t r = next(&seed);
+        const float unit = (float)((int32_t)(r << 8) >> 8) * 0x1p-23f;
+        if ((int)(next(&seed) % 100) >= percent)
+            x[i] = r % 2 ? 0.0f : -0.0f;
+        else
+            x[i] = r % 31 == 0 ? unit * 0x1p-80f : unit;
+    }
+    return x;
+}
+
+/* The numbers below `k` that are kept, `percent` of them, and the ends of their blocks of 256 full
+ * members; returns how many. */
+static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, int *block_count) {
+    int count = 0;
+    *block_count = 0;
+    for (int p = 0; p < k; p++) {
+        if ((int)(next(random) % 100) < percent) kept[count++] = p;
+        const int before = *block_count ? blocks[*block_count - 1] : 0;
+        if ((p % 256 == 255 || p == k - 1) && count > before) blocks[(*block_count)++] = count;
+    }
+    return count;
+}
+
+/* ---- blocks ---- */
+
+/* A product with the kept members alone is that with zeros in place of the others. */
+static void thin_check(const cop_kernels *kernels, int m, int n, int k, int percent) {
+    enum { K_MOST = 2100 };
+    static int kept[K_MOST], blocks[K_MOST];
+    uint32_t random = (uint32_t)(m + n * 3 + k * 7 + percent);
+    float *a = values((size_t)m * (size_t)k, 95, 1), *bias = values((size_t)m, 90, 2);
+    float *b = values((size_t)k * (size_t)n, 60, 3), *c = values((size_t)m * (size_t)n, 50, 4);
+    float *thin_a = values((size_t)m * (size_t)k, 50, 5),
+          *full = values((size_t)m * (size_t)n, 50, 6);
+    float *thin_b = values((size_t)k * (size_t)n, 50, 7);
+    int block_count;
+    const int count = keep(k, percent, &random, kept, blocks, &block_count);
+    cop_gemm g = {.m = m,
+                  .n = n,
+                  .k = k,
+                  .a = a,
+                  .a_row = k,
+                  .a_col = 1,
+                  .b = b,
+                  .b_row = n,
+                  .b_col = 1,
+                  .c = full,
+                  .ldc = n,
+                  .bias = bias};
+    for (int p = 0, q = 0; p < k; p++) {
+        if (q < count && kept[q] == p) {
+            memcpy(thin_b + q * n, b + p * n, (size_t)n * sizeof *b);
+            for (int i = 0; i < m; i++) thin_a[i * count + q] = a[i * k + p];
+            q++;
+        } else {
+            memset(b + p * n, 0, (size_t)n * sizeof *b);
+        }
+    }
+    kernels->gemm(&g, workspace);
+    g.k = count, g.a = thin_a, g.a_row = count, g.b = thin_b, g.c = c;
+    g.blocks = blocks, g.block_count = block_count;
+    kernels->gemm(&g, workspace);
+    assert_memory_equal(c, full, (size_t)m * (size_t)n * sizeof *c);
+    memset(c, 0xff, (size_t)m * (size_t)n * sizeof *c);
+    if (kernels->gemm_sparse(&g, workspace))
+        assert_memory_equal(c, full, (size_t)m * (size_t)n * sizeof *c);
+    if (count > 256) { /* blocks of 256 of what is kept would be another product */
+        g.blocks = NULL;
+        kernels->gemm(&g, workspace);
+        assert_memory_not_equal(c, full, (size_t)m * (size_t)n * sizeof *c);
+    }
+    cop_free(a), cop_free(b), cop_free(c), cop_free(bias);
+    cop_free(thin_a), cop_free(thin_b), cop_free(full);
+}
+
+static void thin_shapes(const cop_kernels *kernels) {
+    static const int shapes[][4] = {
+        {5, 16, 300, 50},     {33, 48, 784, 80},   {130, 64, 1024, 50}, {67, 272, 600, 20},
+        {200, 1008, 513, 50}, {300, 40, 2050, 60}, {13, 32, 257, 1},    {70, 64, 700, 0},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        thin_check(kernels, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
+}
+
+static void test_kept_members_alone_give_the_bits_of_all(void **state) {
+    (void)state;
+    on_each_isa(thin_shapes);
+}
+
+/* ---- zeros left out ---- */
+
+typedef struct sparse_case {
+    int m, n, k, percent, block; /* block: 0, or the length of odd blocks */
+    bool turned, runs;
+} sparse_case;
+
+static void sparse_check(const cop_kernels *kernels, const sparse_case *s) {
+    const size_t count = (size_t)s->m * (size_t)s->n;
+    float *a = values((size_t)s->m * (size_t)s->k, 97, 11), *bias = values((size_t)s->m, 90, 12);
+    float *b = values((size_t)s->k * (size_t)s->n, s->percent, 13);
+    float *c = values(count + 1, 50, 14), *expected = values(count, 50, 15);
+    int *blocks = cop_alloc_array((size_t)s->k, sizeof *blocks), block_count = 0;
+    for (int to = 0; s->block && to < s->k;) {
+        to = s->k - to < s->block ? s->k : to + s->block - block_count % 5;
+        blocks[block_count++] = to;
+    }
+    cop_gemm g = {.m = s->m,
+                  .n = s->n,
+                  .k = s->k,
+                  .a = a,
+                  .a_row = s->turned ? 1 : s->k,
+                  .a_col = s->turned ? s->m : 1,
+                  .b = b,
+                  .b_row = s->n,
+                  .b_col = 1,
+                  .c = expected,
+                  .ldc = s->n,
+                  .bias = s->n % 3 ? bias : NULL,
+                  .blocks = s->block ? blocks : NULL,
+                  .block_count = block_count};
+    kernels->gemm(&g, workspace);
+    g.c = c;
+    c[count] = 42.0f;
+    assert_true(kernels->gemm_sparse(&g, workspace) == s->runs);
+    if (s->runs) assert_memory_equal(c, expected, count * sizeof *c);
+    assert_true(c[count] == 42.0f);
+    cop_free(a), cop_free(b), cop_free(c), cop_free(bias), cop_free(expected), cop_free(blocks);
+}
+
+static void sparse_cases(const cop_kernels *kernels) {
+    static const sparse_case cases[] = {
+        {128, 64, 300, 30, 0, false, true},    {129, 65, 257, 25, 0, false, true},
+        {1000, 48, 100, 10, 0, false, true},   {300, 600, 520, 40, 0, false, true},
+        {71, 33, 1025, 50, 0, false, true},    {64, 1000, 784, 0, 0, false, true},
+        {150, 100, 700, 30, 130, false, true}, {200, 64, 900, 20, 250, false, true},
+        {200, 64, 500, 20, 17, false, true},   {145, 80, 300, 30, 0, true, true},
+        {256, 32, 4100, 15, 0, false, true},   {128, 64, 300, 95, 0, false, false},
+        {1, 64, 300, 10, 0, false, false},     {128, 3, 300, 10, 0, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) sparse_check(kernels, &cases[i]);
+}
+
+static void test_zeros_are_left_out_without_a_trace(void **state) {
+    (void)state;
+    on_each_isa(sparse_cases);
+}
+
+/* 0 times infinity is no 0: such a product is left to gemm. */
+static void infinite_check(const cop_kernels *kernels) {
+    enum { M = 200, N = 64, K = 300 };
+    float *a = values(M * K, 100, 21), *b = values(K * N, 20, 22), *c = values(M * N, 50, 23);
+    const cop_gemm g = {.m = M,
+                        .n = N,
+                        .k = K,
+                        .a = a,
+                        .a_row = K,
+                        .a_col = 1,
+                        .b = b,
+                        .b_row = N,
+                        .b_col = 1,
+                        .c = c,
+                        .ldc = N};
+    static const float wrong[] = {INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < M * K; i += 7919) {
+        const float old = a[i];
+        a[i] = wrong[i % 3];
+        assert_false(kernels->gemm_sparse(&g, workspace));
+        a[i] = old;
+    }
+    assert_true(kernels->gemm_sparse(&g, workspace));
+    cop_free(a), cop_free(b), cop_free(c);
+}
+
+static void test_weights_that_are_not_finite_are_not_left_out(void **state) {
+    (void)state;
+    on_each_isa(infinite_check);
+}
+
+/* NaN and infinity in B are elements like others. */
+static void special_check(const cop_kernels *kernels) {
+    enum { M = 200, N = 64, K = 300 };
+    float *a = values(M * K, 100, 31), *b = values(K * N, 20, 32), *c = values(M * N, 50, 33);
+    float *expected = values(M * N, 50, 34);
+    b[5 * N + 3] = NAN, b[7 * N + 9] = INFINITY, b[70 * N + 9] = -INFINITY, b[9 * N] = 0x1p-149f;
+    cop_gemm g = {.m = M,
+                  .n = N,
+                  .k = K,
+                  .a = a,
+                  .a_row = K,
+                  .a_col = 1,
+                  .b = b,
+                  .b_row = N,
+                  .b_col = 1,
+                  .c = expected,
+                  .ldc = N};
+    kernels->gemm(&g, workspace);
+    g.c = c;
+    assert_true(kernels->gemm_sparse(&g, workspace));
+    for (int i = 0; i < M * N; i++)
+        assert_true(isnan(expected[i]) ? isnan(c[i]) : memcmp(c + i, expected + i, 4) == 0);
+    assert_true(isnan(c[3]) && !isfinite(c[9]) && isfinite(c[4]));
+    cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
+}
+
+static void test_special_values_take_part(void **state) {
+    (void)state;
+    on_each_isa(special_check);
+}
+
+static int open_workspace(void **state) {
+    (void)state;
+    workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
+    return workspace ? 0 : -1;
+}
+
+static int close_workspace(void **state) {
+    (void)state;
+    cop_free(workspace);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kept_members_alone_give_the_bits_of_all),
+        cmocka_unit_test(test_zeros_are_left_out_without_a_trace),
+        cmocka_unit_test(test_weights_that_are_not_finite_are_not_left_out),
+        cmocka_unit_test(test_special_values_take_part),
+    };
+    return cmocka_run_group_tests(tests, open_workspace, close_workspace);
+}
