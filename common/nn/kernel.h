@@ -223,8 +223,8 @@ typedef struct cop_adaptive {
  * b_down + x * b_right + b_rows[p]; all of it must be there (padded images are copies with zeros
  * around). C (m x ld) of that place = A B, then + bias, row i at c + i * c_row + y * c_down + x *
  * c_right. Element (i, p) of A is a[i * a_row + a_columns[p]]. Order as in cop_gemm without
- * segments: k in blocks of 256, each one chain of FMAs in ascending p. b and c are 64-byte aligned,
- * ld is a multiple of 16 and divides all distances. */
+ * segments: k in blocks of 256 (or `blocks`), each one chain of FMAs in ascending p. b and c are
+ * 64-byte aligned, ld is a multiple of 16 and divides all distances. */
 typedef struct cop_conv {
     int m, k, ld;
     const float *a;
@@ -237,6 +237,8 @@ typedef struct cop_conv {
     float *c;
     ptrdiff_t c_row, c_down, c_right;
     const float *bias; /* m values or NULL */
+    const int *blocks; /* or NULL */
+    int block_count;
 } cop_conv;
 
 /* Gradients of such a product by A and the bias: dw (m x k, row-major) and db (m, or NULL), sums of

@@ -73,6 +73,11 @@ typedef struct cop_layer {
      * (layers with mask_words). */
     int64_t mask_offset;
     const struct cop_layer *next; /* in the model; NULL: the last */
+    /* In a thinned network (thin.h), else NULL: where k of its product is cut (see cop_gemm); the
+     * units of its input that pass, ascending. */
+    const int *blocks;
+    int block_count;
+    const int32_t *take;
 } cop_layer;
 
 /* What a layer sees while it runs. One per compute thread, filled by the pass. */
@@ -114,6 +119,16 @@ typedef enum cop_layer_keeps {
     COP_KEEPS_SIGN = 1,
     COP_KEEPS_VALUES = 2
 } cop_layer_keeps;
+
+/* What a layer does with units (features, or channels of an image), for thin execution (thin.h). */
+typedef enum cop_layer_thin {
+    COP_THIN_NEVER = 0, /* it needs all of them */
+    COP_THIN_EACH,      /* each by itself */
+    COP_THIN_EACH_ZERO, /* likewise, and makes 0 of 0 */
+    COP_THIN_FLATTEN,   /* channels become features */
+    COP_THIN_MASK,      /* drops some */
+    COP_THIN_WEIGHTS    /* its weights have columns for each of the input, rows for each output */
+} cop_layer_thin;
 
 typedef struct cop_layer_ops {
     const char *kind;
@@ -164,6 +179,7 @@ typedef struct cop_layer_ops {
     unsigned reads;        /* cop_layer_reads, for backward */
     bool drops;            /* draws at random: has no place after the last layer with weights */
     bool wants_flat;       /* as first layer with weights it has the network's input flattened */
+    cop_layer_thin thin;
 } cop_layer_ops;
 
 /* The layer's masks in the arena of context c. */

@@ -133,9 +133,9 @@ void cop_pass_eval(cop_pass *pass, const float *weights, const cop_eval_place *p
 const float *cop_pass_logits(cop_pass *pass, const float *weights, const cop_eval_place *place,
                              const cop_samples *samples, int *ld);
 /* Thinned networks: dropout is on (mode mc), the pass is for MEMBERS. begin chooses member `member`
- * (from 0) of the ensemble of D3 and does once what all its samples share; weights stay borrowed
- * until the next begin. member_logits: its outputs for samples of which the first has this number
- * in the part that is evaluated, likewise, any number of times. */
+ * (from 0) of the ensemble of D3 and does once what all its samples share (thin.h); weights stay
+ * borrowed until the next begin. member_logits: its outputs for samples of which the first has this
+ * number in the part that is evaluated, likewise, any number of times. */
 void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, uint32_t member);
 const float *cop_pass_member_logits(cop_pass *pass, uint32_t first_sample,
                                     const cop_samples *samples, int *ld);

@@ -44,4 +44,5 @@ const cop_layer_ops cop_layer_avg_pool2d = {
     .flop = avg_pool2d_flop,
     .graph = avg_pool2d_graph,
     .torch = avg_pool2d_torch,
+    .thin = COP_THIN_EACH_ZERO,
 };

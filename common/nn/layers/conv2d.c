@@ -226,6 +226,8 @@ static void conv2d_forward(const cop_layer *layer, const cop_layer_context *c, c
         .c_down = out[2] * ld,
         .c_right = ld,
         .bias = layer->spec.bias ? c->weights + parameters[1].offset : NULL,
+        .blocks = layer->blocks,
+        .block_count = layer->block_count,
     };
     c->kernels->conv(&product, c->workspace);
 }
@@ -354,4 +356,5 @@ const cop_layer_ops cop_layer_conv2d = {
     .graph = conv2d_graph,
     .torch = conv2d_torch,
     .reads = COP_READS_INPUT,
+    .thin = COP_THIN_WEIGHTS,
 };

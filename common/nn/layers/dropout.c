@@ -75,4 +75,5 @@ const cop_layer_ops cop_layer_dropout = {
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
+    .thin = COP_THIN_MASK,
 };

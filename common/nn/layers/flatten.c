@@ -56,4 +56,5 @@ const cop_layer_ops cop_layer_flatten = {
     .torch = flatten_torch,
     .in_place = true,
     .keeps = COP_KEEPS_VALUES,
+    .thin = COP_THIN_FLATTEN,
 };

@@ -46,4 +46,5 @@ const cop_layer_ops cop_layer_gelu = {
     .graph = gelu_graph,
     .torch = gelu_torch,
     .reads = COP_READS_INPUT,
+    .thin = COP_THIN_EACH_ZERO,
 };

@@ -76,6 +76,8 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
         .c = y, /* (units, ld) */
         .ldc = c->ld,
         .bias = layer->spec.bias ? c->weights + parameters[1].offset : NULL,
+        .blocks = layer->blocks,
+        .block_count = layer->block_count,
     };
     cop_layer_product(c, &product);
 }
@@ -152,4 +154,5 @@ const cop_layer_ops cop_layer_linear = {
     .torch = linear_torch,
     .reads = COP_READS_INPUT,
     .wants_flat = true,
+    .thin = COP_THIN_WEIGHTS,
 };

@@ -50,4 +50,5 @@ const cop_layer_ops cop_layer_max_pool2d = {
     .flop = max_pool2d_flop,
     .graph = max_pool2d_graph,
     .torch = max_pool2d_torch,
+    .thin = COP_THIN_EACH_ZERO,
 };

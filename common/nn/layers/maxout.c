@@ -108,6 +108,8 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
             .c = c->scratch, /* (count * pieces, ld) */
             .ldc = c->ld,
             .bias = layer->spec.bias ? c->weights + parameters[1].offset + row : NULL,
+            .blocks = layer->blocks,
+            .block_count = layer->block_count,
         };
         c->gemm(c->kernels, &product, c->workspace);
         c->kernels->maxout(c->scratch, count, pieces, c->ld, y + at, winners ? winners + at : NULL);
@@ -205,4 +207,5 @@ const cop_layer_ops cop_layer_maxout = {
     .torch = maxout_torch,
     .reads = COP_READS_INPUT,
     .wants_flat = true,
+    .thin = COP_THIN_WEIGHTS,
 };

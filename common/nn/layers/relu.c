@@ -55,4 +55,5 @@ const cop_layer_ops cop_layer_relu = {
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT_SIGN,
+    .thin = COP_THIN_EACH_ZERO,
 };

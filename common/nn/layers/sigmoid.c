@@ -40,4 +40,5 @@ const cop_layer_ops cop_layer_sigmoid = {
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,
     .reads = COP_READS_OUTPUT,
+    .thin = COP_THIN_EACH,
 };

@@ -40,4 +40,5 @@ const cop_layer_ops cop_layer_tanh = {
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .reads = COP_READS_OUTPUT,
+    .thin = COP_THIN_EACH_ZERO,
 };

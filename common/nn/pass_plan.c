@@ -1,0 +1,186 @@
+/* The memory of a pass, planned and taken once.
+ *
+ * Activations: buffer 0 holds the input, each layer writes its output into a buffer of its own,
+ * except that an in_place layer overwrites its input where no backward function misses the old
+ * contents (may_overwrite). A pass that never trains needs two buffers in turn. Going down, two
+ * gradient buffers take turns, and the way ends at the lowest layer with weights: nobody reads a
+ * gradient below it. */
+#include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/nn/carve.h"
+#include "common/nn/pass.h"
+
+/* Values of one sample in outputs[index]. */
+static size_t output_size(const cop_model *model, int index) {
+    if (index == 0) return (size_t)cop_model_features(model);
+    return (size_t)cop_shape_size(&cop_model_layer(model, index - 1)->out);
+}
+
+/* Layer `index` finds its input in a buffer that layer `first` wrote first (-1: the network's
+ * input) and that all layers between overwrote in place. May it overwrite it too? Only if no
+ * backward function needs what would be lost. */
+static bool may_overwrite(const cop_model *model, int first, int index) {
+    const cop_layer_ops *ops = cop_model_layer(model, index)->ops;
+    if (!ops->in_place) return false;
+    if (ops->keeps == COP_KEEPS_VALUES) return true;
+    if (ops->reads & COP_READS_INPUT) return false;
+    for (int i = first < 0 ? 0 : first; i < index; i++) {
+        const unsigned reads = cop_model_layer(model, i)->ops->reads;
+        if (reads & COP_READS_OUTPUT) return false;
+        if (i > first && (reads & COP_READS_INPUT)) return false;
+        if ((reads & COP_READS_OUTPUT_SIGN) && ops->keeps != COP_KEEPS_SIGN) return false;
+    }
+    return true;
+}
+
+static void plan_training(cop_pass *pass, cop_carver *c, size_t ld) {
+    const cop_model *model = pass->model;
+    const int layers = cop_model_layer_count(model);
+    float *buffer = cop_carve(c, output_size(model, 0) * ld, sizeof *buffer);
+    if (c->base) pass->outputs[0] = buffer;
+    for (int i = 0, first = -1; i < layers; i++) {
+        if (!may_overwrite(model, first, i)) {
+            buffer = cop_carve(c, output_size(model, i + 1) * ld, sizeof *buffer);
+            first = i;
+        }
+        if (c->base) pass->outputs[i + 1] = buffer;
+    }
+    size_t largest = 0;
+    for (int i = pass->lowest; i < layers; i++)
+        if (output_size(model, i + 1) > largest) largest = output_size(model, i + 1);
+    pass->gradient[0] = cop_carve(c, largest * ld, sizeof *buffer);
+    pass->gradient[1] = cop_carve(c, largest * ld, sizeof *buffer);
+}
+
+static void plan_inference(cop_pass *pass, cop_carver *c, size_t ld) {
+    const cop_model *model = pass->model;
+    const int layers = cop_model_layer_count(model);
+    size_t largest[2] = {output_size(model, 0), 0};
+    for (int i = 0, turn = 0; i < layers; i++) {
+        if (!cop_model_layer(model, i)->ops->in_place) turn = !turn;
+        if (output_size(model, i + 1) > largest[turn]) largest[turn] = output_size(model, i + 1);
+    }
+    float *buffers[2];
+    buffers[0] = cop_carve(c, largest[0] * ld, sizeof(float));
+    buffers[1] = cop_carve(c, largest[1] * ld, sizeof(float));
+    if (!c->base) return;
+    pass->outputs[0] = buffers[0];
+    for (int i = 0, turn = 0; i < layers; i++) {
+        if (!cop_model_layer(model, i)->ops->in_place) turn = !turn;
+        pass->outputs[i + 1] = buffers[turn];
+    }
+}
+
+static size_t mask_words(const cop_model *model, int ld) {
+    int64_t words = 0;
+    for (int i = 0; i < cop_model_layer_count(model); i++) {
+        const cop_layer *layer = cop_model_layer(model, i);
+        if (!layer->ops->mask_words) continue;
+        const int64_t end =
+            layer->mask_offset * (ld / COP_COLUMNS_PAD) + layer->ops->mask_words(layer, ld);
+        COP_ASSERT(end >= words);
+        words = end;
+    }
+    return (size_t)words;
+}
+
+static size_t scratch_bytes(const cop_model *model, int ld) {
+    size_t most = 0;
+    for (int i = 0; i < cop_model_layer_count(model); i++) {
+        const cop_layer *layer = cop_model_layer(model, i);
+        const size_t bytes = layer->ops->scratch ? layer->ops->scratch(layer, ld) : 0;
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+/* Gives every array its place in the block at c->base, or measures the block if that is NULL. */
+static void plan(cop_pass *pass, cop_carver *c) {
+    const cop_model *model = pass->model;
+    const size_t ld = (size_t)cop_columns_padded(pass->max_columns);
+    pass->lowest = 0;
+    while (!cop_model_layer(model, pass->lowest)->ops->parameters) pass->lowest++;
+    pass->outputs = cop_carve(c, (size_t)cop_model_layer_count(model) + 1, sizeof *pass->outputs);
+    pass->workspace = cop_carve(c, COP_GEMM_WORKSPACE, 1);
+    pass->scratch = cop_carve(c, scratch_bytes(model, (int)ld), 1);
+    pass->keys = cop_carve(c, ld, sizeof *pass->keys);
+    pass->noise_keys = cop_carve(c, ld, sizeof *pass->noise_keys);
+    pass->samples = cop_carve(c, ld, sizeof *pass->samples);
+    pass->no_samples = cop_carve(c, ld, sizeof *pass->no_samples);
+    pass->labels = cop_carve(c, ld, sizeof *pass->labels);
+    pass->argmax = cop_carve(c, ld, sizeof *pass->argmax);
+    pass->losses = cop_carve(c, ld, sizeof *pass->losses);
+    if (!cop_model_has_classes(model))
+        pass->target = cop_carve(c, (size_t)cop_model_features(model) * ld, sizeof *pass->target);
+    if (pass->purpose != COP_PASS_EVAL)
+        pass->masks = cop_carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
+    if (pass->purpose != COP_PASS_TRAIN) {
+        plan_inference(pass, c, ld);
+        return;
+    }
+    plan_training(pass, c, ld);
+    if (cop_input_augments(cop_model_input(model))) {
+        pass->augment_keys = cop_carve(c, ld, sizeof *pass->augment_keys);
+        pass->augmented = cop_carve(c, (size_t)cop_model_features(model) * ld, sizeof(float));
+    }
+    pass->segments = cop_carve(c, COP_SHARDS_MAX + 1, sizeof *pass->segments);
+    pass->shard_losses = cop_carve(c, COP_SHARDS_MAX, sizeof *pass->shard_losses);
+    pass->present = cop_carve(c, COP_SHARDS_MAX, sizeof *pass->present);
+    pass->ops = cop_carve(c, (size_t)2 * COP_SHARDS_MAX, sizeof *pass->ops);
+}
+
+size_t cop_pass_bytes(const cop_model *model, int max_columns, cop_pass_purpose purpose) {
+    cop_pass pass = {.model = model, .max_columns = max_columns, .purpose = purpose};
+    cop_carver c = {0};
+    plan(&pass, &c);
+    const size_t thin = purpose == COP_PASS_MEMBERS ? cop_thin_bytes(model) : 0;
+    return c.used + sizeof pass + thin;
+}
+
+cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_numerics numerics,
+                        int max_columns, cop_pass_purpose purpose, cop_pass **out,
+                        cop_error *error) {
+    COP_ASSERT(max_columns >= 1 && max_columns <= COP_BATCH_MAX);
+    *out = NULL;
+    cop_pass *pass = cop_alloc(sizeof *pass);
+    if (!pass) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory to run a model");
+    *pass = (cop_pass){
+        .model = model,
+        .kernels = kernels,
+        .numerics = numerics,
+        .gemm = cop_gemm_for(numerics),
+        .max_columns = max_columns,
+        .purpose = purpose,
+    };
+    cop_carver c = {0};
+    plan(pass, &c);
+    /* Zeroed: padding columns must hold finite values from the start. */
+    pass->memory = c.base = cop_alloc(c.used);
+    if (!pass->memory) {
+        cop_free(pass);
+        return cop_fail(error, COP_ERR_NO_MEMORY,
+                        "no memory to run the model on %d samples at once: %zu MB are needed",
+                        max_columns, (c.used >> 20) + 1);
+    }
+    const size_t measured = c.used;
+    c.used = 0;
+    plan(pass, &c);
+    COP_ASSERT(c.used == measured);
+    /* OpenBLAS does not cut k: a thinned network would have bits of its own. */
+    if (purpose == COP_PASS_MEMBERS && numerics == COP_NUMERICS_PORTABLE) {
+        const cop_err e = cop_thin_create(model, &pass->thin, error);
+        if (e) {
+            cop_pass_destroy(pass);
+            return e;
+        }
+    }
+    *out = pass;
+    return COP_OK;
+}
+
+void cop_pass_destroy(cop_pass *pass) {
+    if (!pass) return;
+    cop_thin_destroy(pass->thin);
+    cop_free(pass->memory);
+    cop_free(pass);
+}

@@ -1,0 +1,364 @@
+/* Thinned networks. See thin.h.
+ *
+ * Tensor i is the input of layer i. A cut is a run of tensors that hold the same surviving units,
+ * from the output of a layer with weights, or of the first mask, to the input of the next layer
+ * with weights:
+ *
+ *     linear -> [relu -> dropout ->] linear      all three tensors are cut
+ *     softmax -> dropout -> [relu ->] linear     the dropout layer takes what survives
+ *
+ * Where flatten stands in it, it is two, the second with features for channels. */
+#include "common/nn/thin.h"
+
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/nn/carve.h"
+#include "common/nn/layers/masks.h"
+
+typedef struct thin_cut {
+    int first, last; /* tensors */
+    bool made;       /* by a layer with weights: the first tensor is its output */
+    int source;      /* the cut of the channels that its features are of, or -1 */
+    int units;       /* of the full tensors */
+    /* of the network drawn last */
+    int count;
+    int32_t *kept; /* numbers of the units that survive */
+    int32_t *take; /* where each lies in the tensor before the first */
+    uint8_t *alive;
+} thin_cut;
+
+struct cop_thin {
+    const cop_model *model;
+    int cut_count;
+    thin_cut cuts[COP_LAYERS_MAX];
+    int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor; -1: none */
+    void *memory;                       /* all that follows */
+    cop_layer *layers;
+    float *weights;
+    int *blocks; /* of all layers with weights */
+    uint16_t *bits;
+    cop_rng_key *keys; /* [COP_COLUMNS_PAD] */
+    uint32_t *samples; /* likewise: 0 */
+};
+
+/* ---- where a model is cut ---- */
+
+static const cop_layer *layer_of(const cop_thin *thin, int index) {
+    return cop_model_layer(thin->model, index);
+}
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+
+/* What a layer does to units with this specification. */
+static cop_layer_thin kind_of(const cop_thin *thin, int index) {
+    const cop_layer *layer = layer_of(thin, index);
+    if (layer->ops->thin != COP_THIN_MASK) return layer->ops->thin;
+    if (layer->spec.p == 0) return COP_THIN_EACH_ZERO;
+    /* Single pixels of images are no units. */
+    const bool whole = layer->ops->mask_words(layer, COP_COLUMNS_PAD) == (int64_t)layer->in.dims[0];
+    return layer->spec.scope == COP_SCOPE_SHARD && whole ? COP_THIN_MASK : COP_THIN_NEVER;
+}
+
+static int add_cut(cop_thin *thin, int first, int last, bool made, int source) {
+    const int cut = thin->cut_count++;
+    thin->cuts[cut] = (thin_cut){.first = first,
+                                 .last = last,
+                                 .made = made,
+                                 .source = source,
+                                 .units = layer_of(thin, first)->in.dims[0]};
+    for (int i = first; i <= last; i++) thin->cut_of[i] = (int16_t)cut;
+    return cut;
+}
+
+/* The cut that ends in the input of layer `end`, which has weights. */
+static void find_cut(cop_thin *thin, int end) {
+    int mask = -1, flatten = -1;
+    for (int i = end - 1; i >= 0; i--) {
+        const cop_layer_thin kind = kind_of(thin, i);
+        if (kind == COP_THIN_MASK)
+            mask = i;
+        else if (kind != COP_THIN_EACH_ZERO && kind != COP_THIN_FLATTEN)
+            break;
+    }
+    if (mask < 0) return;
+    for (int i = mask; i < end; i++)
+        if (kind_of(thin, i) == COP_THIN_FLATTEN) flatten = i;
+    int above = mask; /* from here up to the mask, each unit by itself */
+    while (above > 0 && (kind_of(thin, above - 1) == COP_THIN_EACH ||
+                         kind_of(thin, above - 1) == COP_THIN_EACH_ZERO))
+        above--;
+    const bool made = above > 0 && kind_of(thin, above - 1) == COP_THIN_WEIGHTS;
+    const int first = made ? above : mask + 1;
+    const int cut = add_cut(thin, first, flatten < 0 ? end : flatten, made, -1);
+    if (flatten >= 0) add_cut(thin, flatten + 1, end, false, cut);
+}
+
+static void find_cuts(cop_thin *thin, const cop_model *model) {
+    *thin = (cop_thin){.model = model};
+    const int count = cop_model_layer_count(model);
+    COP_ASSERT(count <= COP_LAYERS_MAX);
+    for (int i = 0; i <= count; i++) thin->cut_of[i] = -1;
+    for (int i = 0; i < count; i++)
+        if (layer_of(thin, i)->ops->thin == COP_THIN_WEIGHTS) find_cut(thin, i);
+}
+
+void cop_thin_find(const cop_model *model, cop_thin_sides *sides) {
+    cop_thin thin;
+    find_cuts(&thin, model);
+    for (int i = 0; i < cop_model_layer_count(model); i++)
+        sides[i] = (cop_thin_sides){thin.cut_of[i] >= 0, thin.cut_of[i + 1] >= 0};
+}
+
+/* ---- memory ---- */
+
+static void deal(cop_thin *thin, cop_carver *c) {
+    const int layers = cop_model_layer_count(thin->model);
+    int blocks = 0, most = 0;
+    for (int i = 0; i < layers; i++) {
+        const cop_layer *layer = layer_of(thin, i);
+        if (layer->ops->thin == COP_THIN_WEIGHTS)
+            blocks +=
+                cop_model_parameter(thin->model, layer->parameter_first)->cols / COP_GEMM_BLOCK + 1;
+    }
+    for (int i = 0; i < thin->cut_count; i++) {
+        thin_cut *cut = &thin->cuts[i];
+        cut->kept = cop_carve(c, (size_t)cut->units, sizeof *cut->kept);
+        cut->take = cop_carve(c, (size_t)cut->units, sizeof *cut->take);
+        cut->alive = cop_carve(c, (size_t)cut->units, 1);
+        if (cut->units > most) most = cut->units;
+    }
+    thin->layers = cop_carve(c, (size_t)layers, sizeof *thin->layers);
+    thin->weights = cop_carve(c, (size_t)cop_model_floats(thin->model), sizeof *thin->weights);
+    thin->blocks = cop_carve(c, (size_t)blocks, sizeof *thin->blocks);
+    thin->bits = cop_carve(c, (size_t)most, sizeof *thin->bits);
+    thin->keys = cop_carve(c, COP_COLUMNS_PAD, sizeof *thin->keys);
+    thin->samples = cop_carve(c, COP_COLUMNS_PAD, sizeof *thin->samples);
+}
+
+size_t cop_thin_bytes(const cop_model *model) {
+    cop_thin thin;
+    cop_carver c = {0};
+    find_cuts(&thin, model);
+    if (thin.cut_count == 0) return 0;
+    deal(&thin, &c);
+    return c.used + sizeof thin;
+}
+
+cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error) {
+    cop_thin *thin = cop_alloc(sizeof *thin);
+    cop_carver c = {0};
+    *out = NULL;
+    if (!thin) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for thinned networks");
+    find_cuts(thin, model);
+    if (thin->cut_count == 0) {
+        cop_free(thin);
+        return COP_OK;
+    }
+    deal(thin, &c);
+    thin->memory = c.base = cop_alloc(c.used);
+    if (!thin->memory) {
+        cop_free(thin);
+        return cop_fail(error, COP_ERR_NO_MEMORY,
+                        "no memory for thinned networks: %zu MB are needed", (c.used >> 20) + 1);
+    }
+    c.used = 0;
+    deal(thin, &c);
+    *out = thin;
+    return COP_OK;
+}
+
+void cop_thin_destroy(cop_thin *thin) {
+    if (!thin) return;
+    cop_free(thin->memory);
+    cop_free(thin);
+}
+
+/* ---- layers that only a thinned network has ---- */
+
+/* y = the units that survive, times `factor`. x may be y: units only move down. */
+static void take_units(const cop_layer *layer, const cop_layer_context *c, float factor,
+                       const float *x, float *y) {
+    const int32_t count = layer->out.dims[0];
+    const size_t unit = (size_t)(cop_shape_size(&layer->out) / count) * (size_t)c->ld;
+    if (!layer->take) {
+        c->kernels->scale(x, factor, y, unit * (size_t)count);
+        return;
+    }
+    for (int32_t i = 0; i < count; i++)
+        c->kernels->scale(x + (size_t)layer->take[i] * unit, factor, y + (size_t)i * unit, unit);
+}
+
+/* A mask layer of which nothing is left but its factor. */
+static void survivors_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
+                              float *y) {
+    take_units(layer, c, cop_masks_scale(layer), x, y);
+}
+
+static const cop_layer_ops survivors = {
+    .kind = "survivors",
+    .forward = survivors_forward,
+    .in_place = true,
+};
+
+/* flatten, and of the features of channels that survive those that do. */
+static void survivors_flat_forward(const cop_layer *layer, const cop_layer_context *c,
+                                   const float *x, float *y) {
+    if (x != y || cop_shape_size(&layer->in) != cop_shape_size(&layer->out))
+        take_units(layer, c, 1.0f, x, y);
+}
+
+static const cop_layer_ops survivors_flat = {
+    .kind = "survivors of flatten",
+    .forward = survivors_flat_forward,
+    .in_place = true,
+};
+
+/* ---- a draw ---- */
+
+typedef struct thin_draw {
+    cop_thin *thin;
+    const cop_kernels *kernels;
+    const float *weights;
+    uint32_t step;
+} thin_draw;
+
+/* Clears the units that mask layer `index` drops. */
+static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
+    const cop_mask_request request = {
+        .units = cut->units,
+        .ld = COP_COLUMNS_PAD, /* the same bit in all columns */
+        .threshold = cop_rng_drop_threshold(layer_of(d->thin, index)->spec.p),
+        .keys = d->thin->keys,
+        .samples = d->thin->samples,
+        .layer = (uint32_t)index,
+        .step = d->step,
+        .bits = d->thin->bits,
+    };
+    d->kernels->mask_fill(&request);
+    for (int u = 0; u < cut->units; u++) cut->alive[u] &= d->thin->bits[u] & 1;
+}
+
+/* Which units of a cut survive. False: none. */
+static bool draw_cut(const thin_draw *d, thin_cut *cut) {
+    const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
+    const int group = source ? cut->units / source->units : 1;
+    for (int u = 0; u < cut->units; u++) cut->alive[u] = !source || source->alive[u / group];
+    for (int i = cut->first > 0 ? cut->first - 1 : 0; i < cut->last; i++)
+        if (kind_of(d->thin, i) == COP_THIN_MASK) draw_mask(d, i, cut);
+    cut->count = 0;
+    for (int u = 0, place = 0; u < cut->units; u++) {
+        if (cut->alive[u]) {
+            cut->take[cut->count] = place;
+            cut->kept[cut->count++] = u;
+        }
+        place += !source || source->alive[u / group];
+    }
+    return cut->count > 0;
+}
+
+static thin_cut *cut_at(cop_thin *thin, int tensor) {
+    return thin->cut_of[tensor] < 0 ? NULL : &thin->cuts[thin->cut_of[tensor]];
+}
+
+/* The parts of a full row (`width` values for each unit of the cut) that survive. */
+static void gather_row(const float *row, const thin_cut *cut, int width, float *out) {
+    if (width == 1) {
+        for (int i = 0; i < cut->count; i++) out[i] = row[cut->kept[i]];
+    } else {
+        for (int i = 0; i < cut->count; i++)
+            memcpy(out + (ptrdiff_t)i * width, row + (ptrdiff_t)cut->kept[i] * width,
+                   (size_t)width * sizeof *out);
+    }
+}
+
+/* Weights and bias of layer `index`. False: one that is left out is not finite. */
+static bool gather_weights(const thin_draw *d, int index) {
+    const cop_layer *full = layer_of(d->thin, index);
+    const cop_parameter *weight = cop_model_parameter(d->thin->model, full->parameter_first);
+    const thin_cut *in = cut_at(d->thin, index), *out = cut_at(d->thin, index + 1);
+    const int width = weight->cols / full->in.dims[0], height = weight->rows / full->out.dims[0];
+    const int units = out ? out->count : full->out.dims[0];
+    const size_t columns = in ? (size_t)in->count * (size_t)width : (size_t)weight->cols;
+    const float *bias = full->parameter_count > 1 ? d->weights + weight[1].offset : NULL;
+    float *to = d->thin->weights + weight->offset;
+    float *to_bias = bias ? d->thin->weights + weight[1].offset : NULL;
+    for (int u = 0; u < units; u++) {
+        const int32_t unit = out ? out->kept[u] : u;
+        for (int r = 0; r < height; r++, to += columns) {
+            const int64_t row = (int64_t)unit * height + r;
+            const float *from = d->weights + weight->offset + row * weight->cols;
+            if (bias) *to_bias++ = bias[row];
+            if (!in) {
+                memcpy(to, from, columns * sizeof *to);
+                continue;
+            }
+            if (!d->kernels->all_finite(from, (size_t)weight->cols)) return false;
+            gather_row(from, in, width, to);
+        }
+    }
+    return true;
+}
+
+/* Where the full layer's blocks of k end among what survives; returns how many are not empty. */
+static int find_blocks(const cop_layer *full, const cop_parameter *weight, const thin_cut *in,
+                       int *blocks) {
+    const int width = weight->cols / full->in.dims[0];
+    int count = 0, next = 0, before = 0;
+    for (int to = COP_GEMM_BLOCK;; to += COP_GEMM_BLOCK) {
+        const int end = smaller(to, weight->cols);
+        while (next < in->count && (in->kept[next] + 1) * width <= end) next++;
+        int place = next * width;
+        if (next < in->count && in->kept[next] * width < end) /* its columns lie in two blocks */
+            place += end - in->kept[next] * width;
+        if (place > before) blocks[count++] = before = place;
+        if (end == weight->cols) return count;
+    }
+}
+
+/* Layer `index` as the thinned network has it; its blocks go to *blocks, which moves on. */
+static bool thin_layer(const thin_draw *d, int index, int **blocks) {
+    const cop_layer *full = layer_of(d->thin, index);
+    cop_layer *layer = &d->thin->layers[index];
+    const thin_cut *in = cut_at(d->thin, index), *out = cut_at(d->thin, index + 1);
+    *layer = *full;
+    layer->next = full->next ? layer + 1 : NULL;
+    if (in) layer->in.dims[0] = in->count;
+    if (out) layer->out.dims[0] = out->count;
+    if (full->ops->thin == COP_THIN_WEIGHTS) {
+        if (out) layer->spec.units = out->count;
+        if (in) {
+            layer->blocks = *blocks;
+            layer->block_count = find_blocks(
+                full, cop_model_parameter(d->thin->model, full->parameter_first), in, *blocks);
+            *blocks += layer->block_count;
+        }
+        return gather_weights(d, index);
+    }
+    for (int p = full->parameter_first; p < full->parameter_first + full->parameter_count; p++) {
+        const cop_parameter *w = cop_model_parameter(d->thin->model, p);
+        memcpy(d->thin->weights + w->offset, d->weights + w->offset,
+               (size_t)w->count * sizeof(float));
+    }
+    if (!out) return true;
+    if (in != out) layer->take = out->take;
+    if (kind_of(d->thin, index) == COP_THIN_MASK) layer->ops = &survivors;
+    if (kind_of(d->thin, index) == COP_THIN_FLATTEN) layer->ops = &survivors_flat;
+    return true;
+}
+
+bool cop_thin_draw(cop_thin *thin, const cop_kernels *kernels, const float *weights,
+                   cop_rng_key key, uint32_t step, cop_thinned *out) {
+    const thin_draw d = {.thin = thin, .kernels = kernels, .weights = weights, .step = step};
+    int *blocks = thin->blocks;
+    for (int i = 0; i < COP_COLUMNS_PAD; i++) thin->keys[i] = key;
+    for (int i = 0; i < thin->cut_count; i++)
+        if (!draw_cut(&d, &thin->cuts[i])) return false;
+    for (int i = 0; i < cop_model_layer_count(thin->model); i++)
+        if (!thin_layer(&d, i, &blocks)) return false;
+    *out = (cop_thinned){.layers = thin->layers, .weights = thin->weights};
+    return true;
+}
