@@ -5,6 +5,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
+#include "common/nn/thin.h"
 
 #define COLUMNS_LEAST 125
 #define PASS_BYTES    ((size_t)64 << 20) /* a pass that needs more runs fewer columns at once */
@@ -33,8 +34,9 @@ cop_err cop_members_create(const cop_model *model, const cop_kernels *kernels,
     if (!m) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     m->outputs = cop_model_outputs(model);
     m->columns = COP_EVAL_SLICE;
+    const size_t fixed = cop_thin_bytes(model); /* whatever the columns */
     while (m->columns > COLUMNS_LEAST &&
-           cop_pass_bytes(model, m->columns, COP_PASS_MEMBERS) > PASS_BYTES)
+           cop_pass_bytes(model, m->columns, COP_PASS_MEMBERS) > PASS_BYTES + fixed)
         m->columns /= 2;
     const cop_err e =
         cop_pass_create(model, kernels, numerics, m->columns, COP_PASS_MEMBERS, &m->pass, error);
