@@ -278,6 +278,17 @@ def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp
     assert pool.client("eval", 1, "--members-from", again, "--data", tmp_path, "--json")["samples"] == 2300, "--data says on which"
 
 
+def test_a_job_of_openblas_is_evaluated_by_its_like(cluster, coppice, job, local, tmp_path):
+    path = job()
+    coppice("run", path, "--set", "numerics=openblas", "--out", tmp_path / "run", "--quiet")
+    pool = cluster("ipc")
+    pool.worker("kept")
+    number = pool.client("submit", path, "--data", tmp_path, "--set", "numerics=openblas", "--json", "--quiet")["job"]
+    pool.worker("other", OPENBLAS_CORETYPE="Sandybridge")
+    assert figures(pool.client("eval", number, "--ensemble", 40, "--json", "--quiet")) == local(tmp_path / "run", "--ensemble", 40)
+    assert "worker other gets no lease of job 2" in (pool.folder / "coordinator.log").read_text()
+
+
 def test_a_pool_without_workers_is_told(cluster, job):
     pool = cluster("ipc")
     worker = pool.worker("w")

@@ -1,0 +1,162 @@
+/* What a coordinator says to calls about evaluations that no client of ours makes: each is answered
+ * by a sentence, none is taken for something else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/net/net.h"
+#include "common/wire/codec.h"
+#include "coordinator/coordinator.h"
+#include "proto/api.pb-c.h"
+
+typedef struct fixture {
+    char folder[64];
+    coord_server *server;
+    cop_link *link;
+} fixture;
+
+static int group_setup(void **state) {
+    fixture *f = calloc(1, sizeof *f);
+    cop_error error = {0};
+    coord_config config = {.state = f->folder};
+    strcpy(f->folder, "/tmp/coppice-api-XXXXXX");
+    if (!mkdtemp(f->folder)) return -1;
+    cop_log_configure(COP_LOG_ERROR, false);
+    cop_err e = cop_kernels_choose(&config.kernels, &error);
+    if (!e) e = coord_start(&config, &f->server, &error);
+    if (!e) e = cop_link_open_local(coord_transport(f->server), &f->link, &error);
+    if (e) fprintf(stderr, "%s\n", error.text);
+    *state = f;
+    return e ? -1 : 0;
+}
+
+static int group_teardown(void **state) {
+    fixture *f = *state;
+    cop_link_close(f->link);
+    coord_stop(f->server);
+    cop_folder_remove(f->folder, NULL);
+    free(f);
+    return 0;
+}
+
+static void expect(const fixture *f, Coppice__Api__Method method, const ProtobufCMessage *request,
+                   cop_err code, const char *part) {
+    cop_message call = {.type = COP_MESSAGE_CALL}, reply = {0};
+    cop_error error = {0};
+    call.call.method = (uint32_t)method;
+    call.call.major = COP_PROTOCOL_MAJOR;
+    call.call.minor = COP_PROTOCOL_MINOR;
+    snprintf(call.call.token, sizeof call.call.token, "%s", coord_token(f->server));
+    call.part[0] = cop_proto_pack(request);
+    assert_int_equal(cop_link_call(f->link, &call, &reply, 5000, &error), code);
+    if (!strstr(error.text, part)) fail_msg("\"%s\" does not say \"%s\"", error.text, part);
+}
+
+static uint8_t key[17] = "0123456789abcdef";
+
+typedef Coppice__Api__StartEvaluationRequest start_request;
+
+/* A good request about a job that is not there. */
+static start_request good(uint64_t *jobs, uint32_t *counts) {
+    start_request r = COPPICE__API__START_EVALUATION_REQUEST__INIT;
+    r.has_key = 1;
+    r.key = (ProtobufCBinaryData){.len = 16, .data = key};
+    r.jobs = jobs;
+    r.n_jobs = 1;
+    r.counts = counts;
+    r.n_counts = 2;
+    r.average = (char *)(uintptr_t)"arithmetic";
+    return r;
+}
+
+static void expect_start(const fixture *f, const start_request *r, cop_err code, const char *part) {
+    expect(f, COPPICE__API__METHOD__START_EVALUATION, &r->base, code, part);
+}
+
+static void test_a_request_without_sense_is_refused(void **state) {
+    const fixture *f = *state;
+    uint64_t jobs[65] = {7, 8};
+    uint32_t counts[33] = {1, 5};
+    start_request r = good(jobs, counts);
+    expect_start(f, &r, COP_ERR_NOT_FOUND, "there is no job 7");
+    r.n_jobs = 0;
+    expect_start(f, &r, COP_ERR_INPUT, "expected 1 to 64 jobs");
+    r.n_jobs = 65;
+    expect_start(f, &r, COP_ERR_INPUT, "expected 1 to 64 jobs");
+    r.n_jobs = 2;
+    expect_start(f, &r, COP_ERR_INPUT, "several jobs need `models`");
+    r.has_models = r.models = 1;
+    expect_start(f, &r, COP_ERR_INPUT, "fewer models than members");
+    r.average = (char *)(uintptr_t)"weight-scaling";
+    expect_start(f, &r, COP_ERR_INPUT, "models need an average of members");
+    r = good(jobs, counts);
+    r.average = (char *)(uintptr_t)"harmonic";
+    expect_start(f, &r, COP_ERR_INPUT, "an unknown average");
+    r.average = NULL;
+    expect_start(f, &r, COP_ERR_INPUT, "counts need an average");
+    r.average = (char *)(uintptr_t)"weight-scaling";
+    expect_start(f, &r, COP_ERR_INPUT, "counts need an average");
+}
+
+static void test_counts_ascend_within_their_limits(void **state) {
+    const fixture *f = *state;
+    uint64_t jobs[1] = {7};
+    uint32_t counts[33] = {1, 5};
+    start_request r = good(jobs, counts);
+    r.n_counts = 0;
+    expect_start(f, &r, COP_ERR_INPUT, "needs counts");
+    r.n_counts = 33;
+    expect_start(f, &r, COP_ERR_INPUT, "too many counts");
+    r.n_counts = 2;
+    static const uint32_t bad[][2] = {{5, 5}, {5, 1}, {0, 5}, {5, 100001}, {5, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        memcpy(counts, bad[i], sizeof bad[i]);
+        expect_start(f, &r, COP_ERR_INPUT, i < 2 ? "counts ascend" : "counts are from 1 to 100000");
+    }
+}
+
+static void test_keys_have_sixteen_bytes(void **state) {
+    const fixture *f = *state;
+    uint64_t jobs[1] = {7};
+    uint32_t counts[2] = {1, 5};
+    start_request r = good(jobs, counts);
+    Coppice__Api__WatchEvaluationRequest w = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
+    r.key.len = 15;
+    expect_start(f, &r, COP_ERR_INPUT, "the key has 15 bytes: expected 16");
+    r.key.len = 17;
+    expect_start(f, &r, COP_ERR_INPUT, "the key has 17 bytes: expected 16");
+    r.has_key = 0;
+    expect_start(f, &r, COP_ERR_INPUT, "the key has 0 bytes: expected 16");
+    expect(f, COPPICE__API__METHOD__WATCH_EVALUATION, &w.base, COP_ERR_INPUT,
+           "the key has 0 bytes: expected 16");
+}
+
+/* As after a restart: the client begins again. */
+static void test_an_unknown_evaluation_is_told_at_once(void **state) {
+    const fixture *f = *state;
+    Coppice__Api__WatchEvaluationRequest w = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
+    w.has_key = w.has_version = w.has_hold_ms = 1;
+    w.key = (ProtobufCBinaryData){.len = 16, .data = key};
+    w.version = 9;
+    w.hold_ms = 60000;
+    expect(f, COPPICE__API__METHOD__WATCH_EVALUATION, &w.base, COP_ERR_NOT_FOUND,
+           "there is no such evaluation");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_request_without_sense_is_refused),
+        cmocka_unit_test(test_counts_ascend_within_their_limits),
+        cmocka_unit_test(test_keys_have_sixteen_bytes),
+        cmocka_unit_test(test_an_unknown_evaluation_is_told_at_once),
+    };
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
