@@ -28,7 +28,7 @@ static const option_row rows[] = {
     {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH",
      0, TEXT, AT(resume), 0, 0},
     {"coordinator", "URL",
-     "tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH (default COPPICE_COORDINATOR or "
+     "tcp:// or tls+tcp://HOST:PORT, ipc:///PATH (default COPPICE_COORDINATOR or "
      "tcp://127.0.0.1:29700)",
      0, TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT", "the coordinator's token (default COPPICE_TOKEN)", 0, TEXT, AT(token), 0, 0},
