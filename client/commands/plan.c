@@ -6,44 +6,12 @@
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
 
-/* A layer that draws units, channels or noise: what it does while it trains, and else. */
-static void describe_drops(const cop_layer_spec *s, char train[96], char eval[96]) {
-    const char *scope = s->scope == COP_SCOPE_SHARD ? "shard" : "sample";
-    const char *what = strcmp(s->kind, "spatial_dropout") == 0 ? "drop channels" : "drop";
-    snprintf(eval, 96, "identity");
-    if (strcmp(s->kind, "gaussian_dropout") == 0) {
-        snprintf(train, 96, "x noise of mean 1, variance %.3g, per %s", s->p / (1 - s->p), scope);
-    } else if (strcmp(s->kind, "alpha_dropout") == 0) {
-        snprintf(train, 96, "set %.3g to selu's least per %s, rescale", s->p, scope);
-    } else if (s->variant == COP_VARIANT_CLASSIC) {
-        snprintf(train, 96, "%s %.3g per %s", what, s->p, scope);
-        snprintf(eval, 96, "x %.4g", 1 - s->p);
-    } else {
-        snprintf(train, 96, "%s %.3g per %s, x %.4g", what, s->p, scope, 1 / (1 - s->p));
-    }
-}
-
-static void describe_dropconnect(const cop_layer_spec *s, char train[96], char eval[96]) {
-    const char *scope = s->scope == COP_SCOPE_SHARD ? "shard" : "sample";
-    const bool classic = s->variant == COP_VARIANT_CLASSIC;
-    const char *what = s->bias && s->drop_bias ? "weights, biases" : "weights";
-    char factor[32];
-    snprintf(factor, sizeof factor, ", x %.4g", classic ? 1 - s->p : 1 / (1 - s->p));
-    snprintf(train, 96, "drop %.3g of the %s per %s%s", s->p, what, scope, classic ? "" : factor);
-    if (s->inference == COP_INFERENCE_MOMENTS && s->p > 0)
-        snprintf(eval, 96, "next layer's mean over %d draws", (int)s->draws);
-    else
-        snprintf(eval, 96, "mean of the weights%s", classic ? factor : "");
-}
-
 /* What a layer does in the two modes, for people; "-": what its kind does, in both. */
-static void describe_modes(const cop_layer *layer, char train[96], char eval[96]) {
-    snprintf(train, 96, "-");
-    snprintf(eval, 96, "-");
-    if (strcmp(layer->spec.kind, "dropconnect") == 0)
-        describe_dropconnect(&layer->spec, train, eval);
-    else if (layer->ops->drops)
-        describe_drops(&layer->spec, train, eval);
+static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                           char eval[COP_MODE_TEXT]) {
+    snprintf(train, COP_MODE_TEXT, "-");
+    snprintf(eval, COP_MODE_TEXT, "-");
+    if (layer->ops->modes) layer->ops->modes(layer, train, eval);
 }
 
 static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
@@ -58,13 +26,13 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
 static void print_layers(const cop_job *job) {
     int layers = cop_model_layer_count(job->model), rows = layers + 1;
     const char **cells = cop_alloc_array((size_t)rows * PLAN_COLUMNS, sizeof *cells);
-    char(*text)[6][96] = cop_alloc_array((size_t)rows, sizeof *text);
+    char(*text)[6][COP_MODE_TEXT] = cop_alloc_array((size_t)rows, sizeof *text);
     static const char *const head[PLAN_COLUMNS] = {"#",           "LAYER", "OUTPUT", "PARAMETERS",
                                                    "FLOP/SAMPLE", "TRAIN", "EVAL"};
     for (int c = 0; cells && c < PLAN_COLUMNS; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_layer *layer = cop_model_layer(job->model, r - 1);
-        char(*t)[96] = text[r];
+        char(*t)[COP_MODE_TEXT] = text[r];
         char shape[64], count[32];
         snprintf(t[0], sizeof t[0], "%d", layer->index);
         snprintf(t[1], sizeof t[1], "%s", cop_shape_format(&layer->out, shape));
@@ -118,7 +86,7 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     int count = cop_model_layer_count(job->model);
     Coppice__Api__PlanLayer *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
     Coppice__Api__PlanLayer **table = cop_alloc_array((size_t)count + 1, sizeof *table);
-    char(*text)[3][96] = cop_alloc_array((size_t)count + 1, sizeof *text);
+    char(*text)[3][COP_MODE_TEXT] = cop_alloc_array((size_t)count + 1, sizeof *text);
     Coppice__Api__Plan plan = COPPICE__API__PLAN__INIT;
     bool ok = layers && table && text;
     for (int i = 0; ok && i < count; i++) {

@@ -1,20 +1,13 @@
 /* Warnings about a job's layers: what is legal but known to be of little use. Called by
  * cop_job_warnings; each is one line that says what to write instead. */
-#include <string.h>
-
 #include "common/job/internal.h"
-
-static bool is_kind(const cop_layer *layer, const char *kind) {
-    return strcmp(layer->ops->kind, kind) == 0;
-}
 
 /* The losses that work on logits apply the last function themselves. */
 static void warn_of_last_layer(const cop_model *model, cop_str *out) {
     const int last = cop_model_layer_count(model) - 1;
     const cop_layer *layer = cop_model_layer(model, last);
     const bool bce = cop_model_loss(model) == COP_LOSS_BCE;
-    const bool squashes = is_kind(layer, "sigmoid") || is_kind(layer, "softmax");
-    if (!squashes || cop_model_loss(model) == COP_LOSS_MSE) return;
+    if (!layer->ops->squashes || cop_model_loss(model) == COP_LOSS_MSE) return;
     cop_str_printf(out,
                    "model[%d] %s: the loss %s takes logits and applies a %s itself, so that the "
                    "outputs are squashed twice and learn slowly: leave this layer out\n",
@@ -27,7 +20,7 @@ static void warn_of_maps(const cop_model *model, cop_str *out) {
     bool maps = false; /* has a layer with weights made the images? */
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
-        const bool by_unit = layer->ops->drops && !is_kind(layer, "spatial_dropout");
+        const bool by_unit = layer->ops->drops && !layer->ops->drops_maps;
         if (maps && by_unit && layer->in.rank == 3)
             cop_str_printf(out,
                            "model[%d] %s: on feature maps it drops single pixels, which their "

@@ -130,6 +130,8 @@ typedef enum cop_layer_thin {
     COP_THIN_WEIGHTS    /* its weights have columns for each of the input, rows for each output */
 } cop_layer_thin;
 
+enum { COP_MODE_TEXT = 96 };
+
 typedef struct cop_layer_ops {
     const char *kind;
     /* Output shape from layer->in and spec; INPUT with a sentence when it does not fit. */
@@ -173,12 +175,17 @@ typedef struct cop_layer_ops {
     /* What these give instead, for people, where they are not what eval mode computes; NULL, or a
      * function that returns NULL: they are. */
     const char *(*exported_as)(const cop_layer *layer);
+    /* What the layer does in train and in eval mode, in a few words for `plan`; NULL: what its kind
+     * does, in both. */
+    void (*modes)(const cop_layer *layer, char train[COP_MODE_TEXT], char eval[COP_MODE_TEXT]);
     bool in_place;
     cop_layer_keeps keeps; /* for in_place layers: the pass shares buffers only where nobody misses
                               the old contents */
     unsigned reads;        /* cop_layer_reads, for backward */
     bool drops;            /* draws at random: has no place after the last layer with weights */
-    bool wants_flat;       /* as first layer with weights it has the network's input flattened */
+    bool drops_maps;       /* what it drops of an image are whole channels */
+    bool squashes;   /* its outputs are probabilities: a loss of logits does the same itself */
+    bool wants_flat; /* as first layer with weights it has the network's input flattened */
     cop_layer_thin thin;
 } cop_layer_ops;
 

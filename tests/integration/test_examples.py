@@ -1,6 +1,8 @@
-"""Each job file in examples/ is one that coppice takes as it is, and trains: a few steps of each, on the data that it names or on MNIST."""
+"""Each job file in examples/ is one that coppice takes as it is, and trains: a few steps of each, on the data that it names or on MNIST. Each
+kind of layer that there is stands in one of them."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -11,13 +13,25 @@ def test_there_are_examples():
     assert {"mnist-dropout.yaml", "maxout.yaml", "conv.yaml", "autoencoder.yaml", "spatial-dropout.yaml"} <= set(EXAMPLES)
 
 
+def kinds_of(path, kinds):
+    """Those of `kinds` that the job file's model has."""
+    text = re.sub(r"(^|\s)#.*", "", path.read_text())
+    model = re.search(r"^model:(.*?)(?=^\w|\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+    return set(re.findall(r"\w+", model)) & set(kinds)
+
+
+def test_each_kind_of_layer_has_an_example(root, layer_kinds):
+    there = set().union(*(kinds_of(root / "examples" / name, layer_kinds) for name in EXAMPLES))
+    assert not set(layer_kinds) - there, "no example trains these: a job file in examples/ is what shows a kind"
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_trains(coppice, root, mnist, tmp_path, name):
+def test_example_trains(coppice, root, mnist, layer_kinds, tmp_path, name):
     path = root / "examples" / name
     data = ["--data", mnist] if "source: mnist" in path.read_text() else []
     length = ["--set", "train.steps=4"] if "steps:" in path.read_text() else ["--set", "train.epochs=0.01"]
     planned = coppice("plan", path, *data, "--json")
-    assert planned["parameters"] > 0 and planned["layers"]
+    assert planned["parameters"] > 0 and {layer["kind"] for layer in planned["layers"]} == kinds_of(path, layer_kinds)
     result = coppice("run", path, *data, *length, "--workers", 2, "--out", tmp_path / "run", "--json", "--quiet")
     assert result["state"] == "COMPLETED" and result["steps"] >= 1 and len(result["digest"]) == 64
     assert result["train_loss"] > 0

@@ -9,6 +9,8 @@
  *
  * The constants are computed in f64 and rounded once to f32. Masks are D3's. The variant makes no
  * difference: what it chooses, where to scale, is settled here. */
+#include <stdio.h>
+
 #include "common/nn/layers/kinds.h"
 #include "common/nn/layers/masks.h"
 
@@ -103,6 +105,13 @@ static void alpha_torch(const cop_layer *layer, cop_torch *out) {
     cop_torch_print(out, ")");
 }
 
+static void alpha_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                        char eval[COP_MODE_TEXT]) {
+    snprintf(train, COP_MODE_TEXT, "set %.3g to selu's least per %s, rescale", layer->spec.p,
+             cop_masks_scope(layer));
+    snprintf(eval, COP_MODE_TEXT, "identity");
+}
+
 const cop_layer_ops cop_layer_alpha_dropout = {
     .kind = "alpha_dropout",
     .shape = cop_masks_shape,
@@ -113,6 +122,7 @@ const cop_layer_ops cop_layer_alpha_dropout = {
     .flop = cop_masks_flop,
     .graph = alpha_graph,
     .torch = alpha_torch,
+    .modes = alpha_modes,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,

@@ -17,6 +17,7 @@
  * then the biases' [mask][words]. Draw d of output o is noise unit o with d in place of the step.
  */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/bytes.h"
@@ -461,6 +462,21 @@ static void dropconnect_torch(const cop_layer *layer, cop_torch *out) {
     cop_torch_print(out, ")");
 }
 
+static void dropconnect_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                              char eval[COP_MODE_TEXT]) {
+    const cop_layer_spec *s = &layer->spec;
+    const bool classic = s->variant == COP_VARIANT_CLASSIC;
+    char factor[32];
+    snprintf(factor, sizeof factor, ", x %.4g", classic ? 1 - s->p : 1 / (1 - s->p));
+    snprintf(train, COP_MODE_TEXT, "drop %.3g of the %s per %s%s", s->p,
+             drops_bias(layer) ? "weights, biases" : "weights", cop_masks_scope(layer),
+             classic ? "" : factor);
+    if (dropconnect_absorbs_next(layer))
+        snprintf(eval, COP_MODE_TEXT, "next layer's mean over %d draws", (int)s->draws);
+    else
+        snprintf(eval, COP_MODE_TEXT, "mean of the weights%s", classic ? factor : "");
+}
+
 const cop_layer_ops cop_layer_dropconnect = {
     .kind = "dropconnect",
     .shape = dropconnect_shape,
@@ -476,6 +492,7 @@ const cop_layer_ops cop_layer_dropconnect = {
     .flop = dropconnect_flop,
     .graph = dropconnect_graph,
     .torch = dropconnect_torch,
+    .modes = dropconnect_modes,
     .exported_as = dropconnect_exported_as,
     .reads = COP_READS_INPUT,
     .drops = true,

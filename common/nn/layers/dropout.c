@@ -62,6 +62,11 @@ static void dropout_torch(const cop_layer *layer, cop_torch *out) {
     cop_masks_torch(layer, out, false);
 }
 
+static void dropout_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                          char eval[COP_MODE_TEXT]) {
+    cop_masks_modes(layer, "drop", train, eval);
+}
+
 const cop_layer_ops cop_layer_dropout = {
     .kind = "dropout",
     .shape = cop_masks_shape,
@@ -72,6 +77,7 @@ const cop_layer_ops cop_layer_dropout = {
     .flop = cop_masks_flop,
     .graph = dropout_graph,
     .torch = dropout_torch,
+    .modes = dropout_modes,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,

@@ -8,6 +8,7 @@
  *
  * Noise is D3's (purpose noise, scope as of masks); the deviation is computed in f64, m rounded
  * once to f32 and kept for backward. The variant makes no difference: the noise has mean 1. */
+#include <stdio.h>
 #include <string.h>
 
 #include "common/nn/layers/kinds.h"
@@ -98,6 +99,14 @@ static void gaussian_torch(const cop_layer *layer, cop_torch *out) {
     cop_torch_print(out, ")");
 }
 
+static void gaussian_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                           char eval[COP_MODE_TEXT]) {
+    const double p = layer->spec.p;
+    snprintf(train, COP_MODE_TEXT, "x noise of mean 1, variance %.3g, per %s", p / (1 - p),
+             cop_masks_scope(layer));
+    snprintf(eval, COP_MODE_TEXT, "identity");
+}
+
 const cop_layer_ops cop_layer_gaussian_dropout = {
     .kind = "gaussian_dropout",
     .shape = cop_masks_shape,
@@ -108,6 +117,7 @@ const cop_layer_ops cop_layer_gaussian_dropout = {
     .flop = cop_masks_flop,
     .graph = gaussian_graph,
     .torch = gaussian_torch,
+    .modes = gaussian_modes,
     .drops = true,
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,

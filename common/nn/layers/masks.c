@@ -1,6 +1,7 @@
 /* What the mask layers share: see masks.h. */
 #include "common/nn/layers/masks.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "common/nn/graph.h"
@@ -55,6 +56,23 @@ void cop_masks_copy(const cop_layer *layer, const cop_layer_context *c, const fl
 
 double cop_masks_flop(const cop_layer *layer) {
     return cop_masks_units(layer);
+}
+
+const char *cop_masks_scope(const cop_layer *layer) {
+    return layer->spec.scope == COP_SCOPE_SHARD ? "shard" : "sample";
+}
+
+void cop_masks_modes(const cop_layer *layer, const char *what, char train[COP_MODE_TEXT],
+                     char eval[COP_MODE_TEXT]) {
+    const double p = layer->spec.p;
+    const char *scope = cop_masks_scope(layer);
+    if (layer->spec.variant == COP_VARIANT_CLASSIC) {
+        snprintf(train, COP_MODE_TEXT, "%s %.3g per %s", what, p, scope);
+        snprintf(eval, COP_MODE_TEXT, "x %.4g", 1 - p);
+    } else {
+        snprintf(train, COP_MODE_TEXT, "%s %.3g per %s, x %.4g", what, p, scope, 1 / (1 - p));
+        snprintf(eval, COP_MODE_TEXT, "identity");
+    }
 }
 
 /* ONNX's Dropout draws for each element of what it gets: x itself, or ones shaped as the mask. It

@@ -16,6 +16,11 @@ float cop_masks_scale(const cop_layer *layer);
 /* y = x over the whole tensor; x may be y. */
 void cop_masks_copy(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
 double cop_masks_flop(const cop_layer *layer); /* one per value */
+/* "sample" or "shard". */
+const char *cop_masks_scope(const cop_layer *layer);
+/* Of a layer that multiplies by 0 or a factor; `what` it does, "drop". */
+void cop_masks_modes(const cop_layer *layer, const char *what, char train[COP_MODE_TEXT],
+                     char eval[COP_MODE_TEXT]);
 /* For other programs, of a layer that multiplies by 0 or a factor. `units` is the shape of a
  * sample's mask, each dimension that of x or 1; maps: that of a channel. */
 cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,

@@ -41,4 +41,5 @@ const cop_layer_ops cop_layer_sigmoid = {
     .keeps = COP_KEEPS_NOTHING,
     .reads = COP_READS_OUTPUT,
     .thin = COP_THIN_EACH,
+    .squashes = true,
 };

@@ -50,4 +50,5 @@ const cop_layer_ops cop_layer_softmax = {
     .in_place = true,
     .keeps = COP_KEEPS_NOTHING,
     .reads = COP_READS_OUTPUT,
+    .squashes = true,
 };

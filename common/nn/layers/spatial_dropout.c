@@ -82,6 +82,11 @@ static void spatial_torch(const cop_layer *layer, cop_torch *out) {
     cop_masks_torch(layer, out, true);
 }
 
+static void spatial_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
+                          char eval[COP_MODE_TEXT]) {
+    cop_masks_modes(layer, "drop channels", train, eval);
+}
+
 const cop_layer_ops cop_layer_spatial_dropout = {
     .kind = "spatial_dropout",
     .shape = spatial_shape,
@@ -92,7 +97,9 @@ const cop_layer_ops cop_layer_spatial_dropout = {
     .flop = cop_masks_flop,
     .graph = spatial_graph,
     .torch = spatial_torch,
+    .modes = spatial_modes,
     .drops = true,
+    .drops_maps = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
     .thin = COP_THIN_MASK,
