@@ -2,6 +2,7 @@
 with a worker killed. Tiny networks on noisy patterns (17 x 18 bytes, five classes)."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -58,6 +59,11 @@ def kind_job(small, tmp_path):
         return path
 
     return make
+
+
+def test_each_kind_of_layer_has_a_job(layer_kinds):
+    models = " ".join(job.get("model", PLAIN["model"]) for job in KINDS.values())
+    assert not set(layer_kinds) - set(re.findall(r"\w+", models))
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -123,6 +123,20 @@ def test_no_function_of_libm_but_sqrt_and_fma(program, library):
     assert used & functions <= {"sqrt", "sqrtf", "fma", "fmaf"}
 
 
+def test_layers_are_known_by_their_rows_alone(root, tracked, layer_kinds):
+    """A new kind needs no other code: nobody outside the registry compares a kind's name."""
+    compared = re.compile(r"\w*cmp\w*\([^;{]*\"(" + "|".join(layer_kinds) + r")\"")
+    found = [f"{path}: {match.group(0)}" for path in sources(tracked, ".c", ".h")
+             for match in compared.finditer((root / path).read_text())]
+    assert not found, "\n".join(found)
+
+
+def test_each_layer_has_its_row_and_section(root, layer_kinds):
+    text = (root / "docs/LAYERS.md").read_text()
+    assert re.findall(r"^\| \[`(\w+)`\]", text, re.MULTILINE) == layer_kinds, "the table, in the registry's order"
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == layer_kinds, "the sections, in the registry's order"
+
+
 def test_nothing_generated_is_tracked(tracked):
     generated = re.compile(r"(^|/)(build|runs|\.cache|__pycache__)/|\.pb-c\.[ch]$|\.(o|a|so|pyc|orig|rej|swp|sqlite|log)$")
     assert not [path for path in tracked if generated.search(path)]
