@@ -14,6 +14,7 @@ typedef struct option_row {
     option_kind kind;
     size_t offset;
     int64_t least, most; /* INTEGER */
+    const char *values;  /* all that there are, for the completion; NULL: any */
 } option_row;
 
 #define AT(field) offsetof(cli_options, field)
@@ -51,7 +52,7 @@ static const option_row rows[] = {
     {"follow", NULL, "wait for more", 'f', FLAG, AT(follow), 0, 0},
     {"format", "NAME",
      "safetensors, onnx or torch (default: what FILE's ending says, else safetensors)", 0, TEXT,
-     AT(format), 0, 0},
+     AT(format), 0, 0, "safetensors onnx torch"},
     {"output", "FILE", "the file to write", 'o', TEXT, AT(output), 0, 0},
     {"rows", "N", "rows of the contact sheet (default 10)", 0, INTEGER, AT(rows), 1, 100},
     {"columns", "N", "columns of the sheet", 0, INTEGER, AT(columns), 1, 100},
@@ -61,7 +62,7 @@ static const option_row rows[] = {
     {"ensemble", "K[,K...]", "average so many thinned networks; several numbers: a row of each", 0,
      TEXT, AT(ensemble), 0, 0},
     {"average", "NAME", "arithmetic (default), geometric; or weight-scaling, without --ensemble", 0,
-     TEXT, AT(average), 0, 0},
+     TEXT, AT(average), 0, 0, "arithmetic geometric weight-scaling"},
     {"members-from", "JOB|MODEL...", "average these separately trained models (and JOB|MODEL)", 0,
      LIST, 0, 0, 0},
     {"input", "FILE|FOLDER|-",
@@ -265,7 +266,13 @@ void cli_completion(cop_str *out) {
             if (takes(c, rows[i].name)) cop_str_printf(out, "--%s ", rows[i].name);
         cop_str_printf(out, "%s\" ;;\n", strcmp(c->name, "data") == 0 ? "list get rm" : "");
     }
-    cop_str_append(out, "    esac\n  fi\n  case $cur in\n    -*) COMPREPLY=($(compgen -W "
+    cop_str_append(out, "    esac\n  fi\n  case ${COMP_WORDS[COMP_CWORD-1]} in\n");
+    for (size_t i = 0; i < ROWS; i++)
+        if (rows[i].values)
+            cop_str_printf(out,
+                           "    --%s) COMPREPLY=($(compgen -W \"%s\" -- \"$cur\")); return ;;\n",
+                           rows[i].name, rows[i].values);
+    cop_str_append(out, "  esac\n  case $cur in\n    -*) COMPREPLY=($(compgen -W "
                         "\"$words\" -- \"$cur\")) ;;\n"
                         "    *) COMPREPLY=($(compgen -W \"$words\" -f -- \"$cur\")) ;;\n  esac\n}\n"
                         "complete -o filenames -F _coppice coppice\n");

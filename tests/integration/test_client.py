@@ -44,11 +44,15 @@ offer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _coppice; pri
 offer coppice ''
 echo --
 offer coppice submit --no
+echo --
+offer coppice export 3 --format o
+offer coppice eval 3 --average ''
 """
     done = subprocess.run(["bash", "-c", ask], input=script, capture_output=True, text=True, timeout=20, check=True)
-    offered, options = done.stdout.split("--\n", 1)
+    offered, options, values = re.split("^--\n", done.stdout, flags=re.MULTILINE)
     assert set(commands) <= set(offered.split())
     assert options.split() == ["--no-wait"]
+    assert values.split() == ["onnx", "arithmetic", "geometric", "weight-scaling"]
 
 
 def test_no_colour_without_a_terminal_and_with_no_color(program):
