@@ -11,6 +11,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/version.h"
 #include "common/wire/codec.h"
 
 #define CONTEXTS_FIRST 8
@@ -105,9 +106,30 @@ static void describe_peer(nng_pipe pipe, char out[64]) {
     }
 }
 
+typedef enum acceptance { ACCEPTED, ANSWERED, REFUSED } acceptance;
+
+/* A peer of another major version cannot be understood, but it can be told so: in its own version,
+ * whose FAILURE is as ours. REFUSED: no memory, or it named no version. */
+static acceptance answer_other_version(rep_context *c, uint16_t version) {
+    cop_message failure = {.type = COP_MESSAGE_FAILURE};
+    nng_msg *frame;
+    failure.failure.code = COP_ERR_VERSION;
+    snprintf(failure.failure.text, sizeof failure.failure.text,
+             "this coordinator (%s) speaks protocol %d, you speak %u: install the same major "
+             "version",
+             COP_VERSION, COP_PROTOCOL_MAJOR, version);
+    if (nng_msg_alloc(&frame, cop_codec_size(&failure))) return REFUSED;
+    cop_codec_encode_as(&failure, version, nng_msg_body(frame));
+    cop_log(COP_LOG_WARN, "net", "%s speaks protocol %u: refused", c->request.address, version);
+    c->state = SENDING;
+    nng_aio_set_msg(c->aio, frame);
+    nng_ctx_send(c->ctx, c->aio);
+    return ANSWERED;
+}
+
 /* A message came: decode it; a bad frame costs its sender the connection and nobody else anything.
  */
-static bool accept_message(rep_context *c, nng_msg *message) {
+static acceptance accept_message(rep_context *c, nng_msg *message) {
     cop_server *server = c->nng->server;
     nng_pipe pipe = nng_msg_get_pipe(message);
     cop_error error = {0};
@@ -115,19 +137,22 @@ static bool accept_message(rep_context *c, nng_msg *message) {
     uint32_t listener = (uint32_t)nng_listener_id(nng_pipe_listener(pipe));
     if (!net_peers_find(&c->nng->peers, listener, &c->request.peer, c->request.address)) {
         nng_msg_free(message); /* the connection has gone meanwhile */
-        return false;
+        return REFUSED;
     }
     if (!c->request.address[0]) describe_peer(pipe, c->request.address);
     cop_buffer *frame = net_wrap_message(message);
-    if (!frame) return false;
+    if (!frame) return REFUSED;
     cop_err e = cop_codec_decode(frame, &c->request.message, &error);
+    const int version = cop_codec_version(frame);
     cop_buffer_release(frame);
     c->request.connection = (uint64_t)(uint32_t)nng_pipe_id(pipe);
-    if (!e) return true;
+    if (!e) return ACCEPTED;
     atomic_fetch_add(&server->bad_frames, 1);
+    if (e == COP_ERR_VERSION && answer_other_version(c, (uint16_t)version) == ANSWERED)
+        return ANSWERED;
     cop_log(COP_LOG_WARN, "net", "%s: %s; connection closed", c->request.address, error.text);
     nng_pipe_close(pipe);
-    return false;
+    return REFUSED;
 }
 
 static void on_received(rep_context *c) {
@@ -138,10 +163,9 @@ static void on_received(rep_context *c) {
         c->state = ENDED;
         return;
     }
-    if (failed || !accept_message(c, nng_aio_get_msg(c->aio))) {
-        receive(c);
-        return;
-    }
+    const acceptance how = failed ? REFUSED : accept_message(c, nng_aio_get_msg(c->aio));
+    if (how == REFUSED) receive(c);
+    if (how != ACCEPTED) return;
     c->state = HELD;
     c->request.item = (net_item){.kind = NET_ITEM_REQUEST, .request = &c->request};
     if (!net_server_push(c->nng->server, &c->request.item)) {

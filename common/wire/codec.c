@@ -55,9 +55,12 @@ static void copy_parts(const cop_message *message, char *to, frame_header *heade
 }
 
 void cop_codec_encode(const cop_message *message, void *out) {
+    cop_codec_encode_as(message, COP_PROTOCOL_MAJOR, out);
+}
+
+void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out) {
     cop_packed_form form;
-    frame_header header = {
-        .magic = MAGIC, .version = COP_PROTOCOL_MAJOR, .type = (uint16_t)message->type};
+    frame_header header = {.magic = MAGIC, .version = version, .type = (uint16_t)message->type};
     char *bytes = out;
     cop_form_message(message, &form);
     header.proto_size =
@@ -73,6 +76,13 @@ void cop_codec_encode(const cop_message *message, void *out) {
 }
 
 /* ---- decoding ---- */
+
+int cop_codec_version(const cop_buffer *frame) {
+    frame_header h;
+    if (frame->size < sizeof h) return -1;
+    memcpy(&h, frame->data, sizeof h);
+    return h.magic == MAGIC ? h.version : -1;
+}
 
 /* Checks every length against every other; *body is where the parts begin. */
 static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_t *body,

@@ -20,6 +20,11 @@
 size_t cop_codec_size(const cop_message *message);
 /* Writes exactly cop_codec_size bytes. Copies the parts (the only copy on the way out). */
 void cop_codec_encode(const cop_message *message, void *out);
+/* The same in a frame of another major version: a FAILURE that tells its peer so. The header and
+ * FAILURE are the same in all versions. */
+void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out);
+/* The major version that a frame names; -1: it is no frame of any. */
+int cop_codec_version(const cop_buffer *frame);
 /* Decodes a frame that `frame` holds (one reference is taken per part: parts point into it, nothing
  * is copied). PROTOCOL or VERSION with a sentence if it is not a valid frame; then *out is zeroed
  * and nothing is held. */

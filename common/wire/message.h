@@ -11,7 +11,9 @@
 #include "common/base/err.h"
 #include "common/base/limits.h"
 
-#define COP_PROTOCOL_MAJOR 1
+#ifndef COP_PROTOCOL_MAJOR /* tests make a worker of another one */
+#    define COP_PROTOCOL_MAJOR 1
+#endif
 #define COP_PROTOCOL_MINOR 1
 
 /* Numbers are part of the protocol and never reused. */

@@ -1,6 +1,9 @@
 """deploy/Dockerfile and deploy/compose.yaml on a real engine: everything that happens to containers, and the digest of `coppice run`."""
 
 import json
+import pathlib
+import shutil
+import tempfile
 
 import pytest
 
@@ -66,3 +69,22 @@ def test_worker_out_of_memory_costs_no_bit(composition, job, digest_of):
     wait_for(lambda: pool.status()["state"] == "COMPLETED", "the job's end", 120)
     status = pool.status()
     assert status["digest"] == digest_of(text) and status["leases_repeated"] >= 1
+
+
+def test_worker_image_of_an_older_protocol_is_refused(composition, program):
+    """Told so in words that it understands, over TLS; the others go on."""
+    pool = composition
+    wait_for(lambda: len(pool.workers()) == 2, "two workers")
+    old = pathlib.Path(program("coppice-worker")).resolve().parent.parent / "tests/old_worker"
+    dockerfile = f"FROM {pool.environment['COPPICE_IMAGE']}\nCOPY old_worker /usr/local/bin/coppice-worker\n"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(old, f"{folder}/old_worker")
+        pathlib.Path(folder, "Dockerfile").write_text(dockerfile)
+        docker("build", "-t", "coppice-old:test", folder)
+    command = "exec coppice-worker --join tls+tcp://coordinator:29700 --name worker-old --tls-dir /etc/coppice/worker"
+    done = docker(
+        "run", "--rm", "--network", f"{pool.name}_default", "-v", f"{pool.name}_tls-worker:/etc/coppice/worker:ro",
+        "coppice-old:test", "sh", "-c", command, check=False, timeout=60,
+    )
+    assert done.returncode == 1 and "speaks protocol 1, you speak 0: install the same major version" in done.stderr
+    assert len(pool.workers()) == 2

@@ -2,6 +2,8 @@
 And what the client says about all of it."""
 
 import json
+import pathlib
+import re
 import signal
 
 import pytest
@@ -63,3 +65,14 @@ def test_life_of_a_job_over_the_wire(cluster, small, tmp_path):
     pool.client("rm", 1)
     assert "no job 1" in pool.client("status", 1, status=2).stderr
     assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == 2  # numbers are not given twice
+
+
+def test_worker_of_another_major_version_is_told_so(cluster, program):
+    """It understands the refusal, since FAILURE is the same in all versions, and does not try again."""
+    pool = cluster("tcp")
+    old = pathlib.Path(program("coppice-worker")).parent.parent / "tests/old_worker"
+    process = pool.worker("old", command=[old])
+    assert process.wait(20) == 1
+    assert re.search(r"speaks protocol 1, you speak 0: install the same major version", (pool.folder / "old.log").read_text())
+    assert "speaks protocol 0: refused" in (pool.folder / "coordinator.log").read_text()
+    assert pool.client("workers", "--json")["workers"] == []
