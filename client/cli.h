@@ -104,6 +104,17 @@ cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error);
 /* Is `text` a job's number (else it is a path)? */
 bool cli_is_job(const char *text);
 const char *cli_state_name(Coppice__Api__State state);
+/* How long whoever follows something waits for a coordinator that is away: --timeout at first, then
+ * long enough for its restart. lasts: after a failed call: waits a little and says true to try
+ * again; else *e and `error` say why not. */
+typedef struct cli_patience {
+    uint64_t heard_ns, timeout_ns;
+    bool answered;
+} cli_patience;
+cli_patience cli_patience_begin(const cli_options *options);
+void cli_patience_renew(cli_patience *patience); /* it answered */
+bool cli_patience_lasts(const cli_patience *patience, const char *url, cop_err *e,
+                        cop_error *error);
 /* Follow a job until it ends (or is paused): progress line, survives a coordinator restart. The
  * final status is the caller's (cop_proto_free). */
 cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,

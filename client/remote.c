@@ -163,8 +163,33 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     return e;
 }
 
-static bool passing(cop_err e) {
-    return e == COP_ERR_UNREACHABLE || e == COP_ERR_CLOSED || e == COP_ERR_TIMEOUT;
+/* A coordinator that restarts is waited for so long, at least. */
+#define AWAY_MOST_NS 60000000000u
+
+cli_patience cli_patience_begin(const cli_options *options) {
+    return (cli_patience){.heard_ns = cop_clock_ns(),
+                          .timeout_ns = (uint64_t)(options->timeout * 1e9)};
+}
+
+void cli_patience_renew(cli_patience *p) {
+    p->heard_ns = cop_clock_ns();
+    p->answered = true;
+}
+
+bool cli_patience_lasts(const cli_patience *p, const char *url, cop_err *e, cop_error *error) {
+    const uint64_t silent = cop_clock_ns() - p->heard_ns;
+    const uint64_t most =
+        p->answered && p->timeout_ns < AWAY_MOST_NS ? AWAY_MOST_NS : p->timeout_ns;
+    if (*e != COP_ERR_UNREACHABLE && *e != COP_ERR_CLOSED && *e != COP_ERR_TIMEOUT) return false;
+    if (silent <= most) {
+        cop_clock_sleep_ms(200);
+        return true;
+    }
+    if (p->answered)
+        *e = cop_fail(error, COP_ERR_TIMEOUT,
+                      "the coordinator at %s has not answered for %.0f s; the job may go on", url,
+                      (double)silent / 1e9);
+    return false;
 }
 
 cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,
@@ -172,8 +197,8 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
     cli_remote remote;
     COP_TRY(cli_remote_open(options, &remote, error));
     cli_progress bar;
-    uint64_t version = 0, heard = cop_clock_ns(), patience = (uint64_t)(options->timeout * 1e9);
-    bool once = false;
+    cli_patience patience = cli_patience_begin(options);
+    uint64_t version = 0;
     cop_err e;
     cli_progress_start(&bar, options->quiet);
     /* Each try has its own short time limit, so that the wait for a restarting coordinator is told.
@@ -183,8 +208,7 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
         Coppice__Api__JobStatus *status = NULL;
         e = watch_once(&remote, job, &version, &status, error);
         if (!e) {
-            once = true;
-            heard = cop_clock_ns();
+            cli_patience_renew(&patience);
             show(&bar, status);
             if (ended(status->state)) {
                 *final = status;
@@ -193,22 +217,10 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
             cop_proto_free(&status->base);
             continue;
         }
-        uint64_t silent = cop_clock_ns() - heard,
-                 limit = once && patience < 60000000000u ? 60000000000u : patience;
-        if (!passing(e)) break;
-        if (silent > limit) {
-            if (once)
-                e = cop_fail(
-                    error, COP_ERR_TIMEOUT,
-                    "the coordinator at %s has not answered for %.0f s; the job may go on: "
-                    "coppice watch %llu",
-                    remote.url, (double)silent / 1e9, (unsigned long long)job);
-            break;
-        }
         version = 0; /* a restarted coordinator counts anew */
         cli_progress_show(&bar, bar.last_fraction,
                           "the coordinator does not answer; waiting for it");
-        cop_clock_sleep_ms(200);
+        if (!cli_patience_lasts(&patience, remote.url, &e, error)) break;
     }
     cli_progress_end(&bar);
     cli_remote_close(&remote);
@@ -265,7 +277,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"speed", speed},
         {"leases", shares},
         {"audits", s->blocks_audited || s->results_disputed ? audits : NULL},
-        {"digest", s->digest},
+        {"digest", ended(s->state) ? s->digest : NULL}, /* else: of the last checkpoint */
         {"created", s->created},
         {"finished", s->finished},
     };

@@ -69,6 +69,7 @@ struct api_task {
     cop_error error;
     /* what tasks pass from work to done */
     uint64_t job, value;
+    int64_t created_ms; /* of a submission */
     cop_job *built;
     cop_data *data;
     coord_resident *resident;

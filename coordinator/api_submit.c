@@ -107,7 +107,7 @@ static cop_err add_note(struct coord_api *api, const api_task *t) {
     if (!n) return COP_ERR_NO_MEMORY;
     snprintf(n->name, sizeof n->name, "%s", job->message->name);
     snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
-    cop_clock_format_utc(cop_clock_unix_ms(), n->created);
+    cop_clock_format_utc(t->created_ms, n->created);
     n->steps = job->steps;
     n->steps_per_epoch = job->steps_per_epoch;
     n->on_test = job->evaluate_on_test;
@@ -168,12 +168,14 @@ static void submit_done(api_task *t) {
         return;
     }
     t->job = api->next_job++;
+    t->created_ms = cop_clock_unix_ms();
     api->tasks++; /* until the commit is reported */
     coord_store_submission submission = {.job = t->job,
                                          .name = t->built->message->name,
                                          .data_digest = digest,
                                          .spec = spec,
-                                         .key = t->key ? r->idempotency.data : NULL};
+                                         .key = t->key ? r->idempotency.data : NULL,
+                                         .created_ms = t->created_ms};
     coord_store_add_job(t->server->store, &submission, on_commit, t);
     cop_buffer_release(spec);
 }

@@ -28,6 +28,7 @@ typedef struct coord_store_submission {
     const char *name, *data_digest;
     cop_buffer *spec;         /* held */
     const unsigned char *key; /* COORD_STORE_KEY bytes; or NULL */
+    int64_t created_ms;       /* 0: now */
 } coord_store_submission;
 void coord_store_add_job(coord_store *store, const coord_store_submission *submission,
                          coord_store_done done, void *context);

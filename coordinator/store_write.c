@@ -333,6 +333,7 @@ void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_
     snprintf(w->text, sizeof w->text, "%s", j->data_digest);
     w->spec = cop_buffer_hold(j->spec);
     w->has_key = j->key != NULL;
+    if (j->created_ms) w->time_ms = j->created_ms;
     if (j->key) memcpy(w->key, j->key, COORD_STORE_KEY);
     w->done = done;
     w->context = context;

@@ -201,11 +201,17 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
     request.hold_ms = options->follow ? 2000 : 0;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
+    cli_patience patience = cli_patience_begin(options);
     while (!e && !finished) {
         ProtobufCMessage *answer = NULL;
         e = cli_remote_call(&remote, COPPICE__API__METHOD__LOGS, &request.base, NULL,
                             &coppice__api__logs_answer__descriptor, &answer, NULL, error);
+        if (e && options->follow && cli_patience_lasts(&patience, remote.url, &e, error)) {
+            e = COP_OK;
+            continue;
+        }
         if (e) break;
+        cli_patience_renew(&patience);
         const Coppice__Api__LogsAnswer *logs = (const Coppice__Api__LogsAnswer *)answer;
         print_events(options, logs);
         finished = logs->n_events == 0 && (!options->follow || logs->finished);

@@ -76,3 +76,23 @@ def test_worker_of_another_major_version_is_told_so(cluster, program):
     assert re.search(r"speaks protocol 1, you speak 0: install the same major version", (pool.folder / "old.log").read_text())
     assert "speaks protocol 0: refused" in (pool.folder / "coordinator.log").read_text()
     assert pool.client("workers", "--json")["workers"] == []
+
+
+def test_watch_and_logs_outlive_a_coordinator(cluster, small, tmp_path, program, processes):
+    """Both go on with its successor; the events come once each, in order; and the job is as old as it was."""
+    pool = cluster("ipc")
+    pool.worker("w")
+    pool.client("submit", small(3000), "--data", tmp_path, "--no-wait")
+    created = pool.status()["created"]
+    following = {word: processes(program("coppice"), *word.split(), "1", "--json", env=pool.environment(), stdout=-1, stderr=-1) for word in ("watch", "logs -f")}
+    pool.wait_step(100)
+    restart(pool)
+    assert pool.status()["created"] == created
+    told = {word: process.communicate(timeout=60)[0].splitlines() for word, process in following.items()}
+    assert [process.returncode for process in following.values()] == [0, 0]
+    assert json.loads(told["watch"][-1])["state"] == "COMPLETED"
+    events = [json.loads(line) for line in told["logs -f"]]
+    texts = [event["text"] for event in events]
+    assert texts[0] == "submitted" and texts[-1] == "COMPLETED" and texts.count("submitted") == 1
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    assert texts == [line.split(None, 2)[2] for line in pool.client("logs", 1).stdout.splitlines()]
