@@ -188,12 +188,12 @@ def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, t
     pool.worker("b")
     number = train(pool, path)
     long = job("long", seed=5)
-    pool.client("submit", long, "--set", "train.steps=1500", "--data", tmp_path, "--no-wait")
+    pool.client("submit", long, "--set", "train.steps=700", "--data", tmp_path, "--no-wait")
     pool.wait_step(5, job=2)
-    told = pool.client("eval", number, "--ensemble", "600", "--json", "--quiet")
+    told = pool.client("eval", number, "--ensemble", "200", "--json", "--quiet")
     assert pool.status(2)["state"] == "RUNNING", "the evaluation did not wait for it"
-    assert figures(told) == local(tmp_path / "run", "--ensemble", "600")
-    expected = coppice("run", long, "--set", "train.steps=1500", "--json", "--quiet")["digest"]
+    assert figures(told) == local(tmp_path / "run", "--ensemble", "200")
+    expected = coppice("run", long, "--set", "train.steps=700", "--json", "--quiet")["digest"]
     assert pool.client("watch", 2, "--json", "--quiet")["digest"] == expected
 
 
