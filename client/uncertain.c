@@ -43,11 +43,18 @@ uint32_t *cli_most_uncertain(const cli_predictions *p, uint32_t count) {
 
 cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     const Coppice__Pinned *pinned = p->model->job->message->pinned;
-    if (pinned->n_input == 3 && (pinned->input[0] == 1 || pinned->input[0] == 3)) return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT,
-                    "--top-uncertain draws pictures, and the model's samples are none: %u %s; "
-                    "expected 1 or 3 channels of pixels",
-                    pinned->input[0], pinned->n_input == 3 ? "channels" : "flat values");
+    if (pinned->n_input != 3 || (pinned->input[0] != 1 && pinned->input[0] != 3))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "--top-uncertain draws pictures, and the model's samples are none: %u %s; "
+                        "expected 1 or 3 channels of pixels",
+                        pinned->input[0], pinned->n_input == 3 ? "channels" : "flat values");
+    if (pinned->input[1] > COP_SHEET_SIDE_MAX || pinned->input[2] > COP_SHEET_SIDE_MAX)
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "--top-uncertain draws pictures of at most %d x %d pixels: the model's have "
+            "%u x %u",
+            COP_SHEET_SIDE_MAX, COP_SHEET_SIDE_MAX, pinned->input[2], pinned->input[1]);
+    return COP_OK;
 }
 
 /* Floats as shades, from the least to the largest that is drawn. */

@@ -136,6 +136,7 @@ typedef void (*cop_data_progress)(void *context, const char *what, uint64_t done
 cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
                      void *context, cop_error *error);
 
+enum { COP_SHEET_SIDE_MAX = 512 }; /* of a sample, in pixels */
 /* Contact sheet: `rows` x `columns` samples of a part as a PNG with a label under each (cairo).
  * Only for image shapes with 1 or 3 channels. */
 cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,

@@ -70,7 +70,7 @@ static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
                         "these samples are no pictures: expected 1 or 3 channels of bytes");
-    if (part->dims[1] > 512 || part->dims[2] > 512)
+    if (part->dims[1] > COP_SHEET_SIDE_MAX || part->dims[2] > COP_SHEET_SIDE_MAX)
         return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet",
                         part->dims[2], part->dims[1]);
     return COP_OK;
