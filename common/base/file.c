@@ -239,6 +239,30 @@ bool cop_folder_exists(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+static bool is_empty(const char *path) {
+    DIR *folder = opendir(path);
+    struct dirent *entry = NULL;
+    if (!folder) return false;
+    while ((entry = readdir(folder)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) break;
+    closedir(folder);
+    return !entry;
+}
+
+/* One folder, whose name is safe before anything is put into it: else all that is written there,
+ * however carefully, is lost with the name. One that is there and empty may have been made by a
+ * program that was killed before it came to the sync. */
+static cop_err create_one(const char *path, cop_error *error) {
+    bool there = mkdir(path, 0777) != 0;
+    if (there && errno != EEXIST)
+        return cop_fail_errno(error, errno, "cannot create folder %s", path);
+    if (there && !is_empty(path)) return COP_OK;
+    cop_err e = sync_folder(path, error);
+    if (e == COP_ERR_DENIED && there) return COP_OK; /* a mount point: its parent is not ours */
+    if (e && !there) rmdir(path);
+    return e;
+}
+
 cop_err cop_folder_create(const char *path, cop_error *error) {
     char part[4096];
     size_t length = strlen(path);
@@ -249,8 +273,7 @@ cop_err cop_folder_create(const char *path, cop_error *error) {
         if (part[i] != '/' && part[i] != '\0') continue;
         char kept = part[i];
         part[i] = '\0';
-        if (mkdir(part, 0777) && errno != EEXIST)
-            return cop_fail_errno(error, errno, "cannot create folder %s", part);
+        COP_TRY(create_one(part, error));
         part[i] = kept;
     }
     if (!cop_folder_exists(path))

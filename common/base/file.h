@@ -36,7 +36,7 @@ cop_err cop_file_write_text(const char *path, const char *text, cop_error *error
 cop_err cop_file_check_place(const char *path, cop_error *error);
 bool cop_file_exists(const char *path);
 bool cop_folder_exists(const char *path);
-/* mkdir -p; fine if it is there. */
+/* mkdir -p; fine if it is there. What it makes survives a loss of power. */
 cop_err cop_folder_create(const char *path, cop_error *error);
 /* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
  * NOT_FOUND if absent, or no folder. */

@@ -62,6 +62,12 @@ static cop_err write_two_parts(void) {
     return cop_file_write(path, parts, 2, 0644, NULL);
 }
 
+static cop_err create_two_folders(void) {
+    char deep[96];
+    snprintf(deep, sizeof deep, "%s/a/b", folder);
+    return cop_folder_create(deep, NULL);
+}
+
 static cop_err rename_it(void) {
     return cop_file_rename(path, other, NULL);
 }
@@ -120,6 +126,24 @@ static void test_a_fault_comes_once(void **state) {
     assert_names(1);
 }
 
+/* Operations: fsync of the folder that a is in, then of a. What is put into a folder whose name is
+ * not safe would be lost with it. */
+static void test_new_folders_are_safe_or_not_there(void **state) {
+    (void)state;
+    char a[96], file[112];
+    snprintf(a, sizeof a, "%s/a", folder);
+    snprintf(file, sizeof file, "%s/file", a);
+    assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE);
+    assert_false(cop_folder_exists(a));
+    assert_int_equal(with_fault(2, create_two_folders), COP_ERR_NO_SPACE);
+    assert_true(cop_folder_exists(a));
+    /* Empty, it may be of a program that was killed before its fsync: made safe again. */
+    assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE);
+    put(file, "x");
+    assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE); /* of b */
+    assert_int_equal(with_fault(2, create_two_folders), COP_OK);
+}
+
 static void test_a_failed_rename_changes_nothing(void **state) {
     (void)state;
     assert_int_equal(with_fault(1, rename_it), COP_ERR_NO_SPACE);
@@ -138,6 +162,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_faults_beyond_the_last_operation_do_nothing,
                                         make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_a_fault_comes_once, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_new_folders_are_safe_or_not_there, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_a_failed_rename_changes_nothing, make_folder,
                                         remove_folder),
     };
