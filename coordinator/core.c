@@ -67,6 +67,7 @@ static void on_tick(coord_core *core, uint64_t now) {
     registry_watch_silence(core, now);
     jobs_watch_timeouts(core, now);
     audit_watch(core, now);
+    jobs_watch_saves(core, now);
 }
 
 static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now) {
@@ -164,6 +165,7 @@ cop_err coord_core_create(const coord_core_config *config, coord_core **out) {
     if (!core->config.evaluations_max) core->config.evaluations_max = 4;
     if (!core->config.lease_floor_ns) core->config.lease_floor_ns = 5000000000u;
     if (!core->config.lease_overhead_percent) core->config.lease_overhead_percent = 25;
+    if (!core->config.save_patience_ns) core->config.save_patience_ns = 3600000000000u;
     if (!core->config.heartbeat_ns)
         core->config.heartbeat_ns = (uint64_t)COP_HEARTBEAT_MS * 1000000;
     core->resident = cop_alloc_array(core->config.jobs_running_max + core->config.evaluations_max,

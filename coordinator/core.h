@@ -12,10 +12,10 @@
  * Life of a job: JOB_ADDED (QUEUED) -> scheduler: ACTION_LOAD -> JOB_LOADED (RUNNING) -> per step:
  * leases -> RESULTs -> ACTION_UPDATE -> UPDATED -> [ACTION_METRICS] -> at an epoch's end
  * [evaluation leases -> ACTION_EVALUATED] -> [ACTION_CHECKPOINT, asynchronous] -> next step ... ->
- * last step: evaluation, final ACTION_CHECKPOINT (final = true) -> CHECKPOINTED -> COMPLETED,
- * ACTION_UNLOAD. Pause: the step under way is finished, ACTION_CHECKPOINT (unless this step was
- * saved already, or nothing was trained), PAUSED, ACTION_UNLOAD. Cancel: leases are canceled,
- * CANCELED, ACTION_UNLOAD at once.
+ * last step: evaluation, final ACTION_CHECKPOINT (final = true, again while it fails) ->
+ * CHECKPOINTED -> COMPLETED, ACTION_UNLOAD. Pause: the step under way is finished,
+ * ACTION_CHECKPOINT (unless this step was saved already, or nothing was trained), PAUSED,
+ * ACTION_UNLOAD. Cancel: leases are canceled, CANCELED, ACTION_UNLOAD at once.
  *
  * Life of an evaluation (kind EVALUATION or ENSEMBLE; its weights are there already): JOB_ADDED ->
  * RUNNING at once, beside config.jobs_running_max trainings -> leases -> RESULTs -> [ENSEMBLE: each
@@ -249,6 +249,8 @@ typedef struct coord_core_config {
     uint32_t lease_overhead_percent; /* of one shard's time that a lease costs beside computing:
                                         steers block sizes (default 25) */
     uint64_t heartbeat_ns;           /* default COP_HEARTBEAT_MS */
+    uint64_t save_patience_ns;       /* final weights that cannot be written (full disk) are tried
+                                        again every second, for so long (default 1 h) */
     uint64_t secret[2];              /* decides what is audited: random, known to nobody else */
     uint64_t fingerprint;            /* of the coordinator's own OpenBLAS; 0: none */
     bool judge;                      /* the host can COMPUTE */

@@ -84,9 +84,11 @@ typedef struct core_job {
     bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
 
     /* checkpoints */
-    bool saving, saving_final, is_best; /* is_best: not yet saved */
-    uint64_t saved_step;                /* UINT64_MAX: none */
-    double best_error;                  /* or loss, if the job is judged by it; -1: none */
+    bool saving, saving_final, saving_best, is_best; /* is_best: not yet saved */
+    uint64_t save_failed_ns, save_again_ns; /* of the final weights: the first failure, the next
+                                               attempt; 0: none */
+    uint64_t saved_step;                    /* UINT64_MAX: none */
+    double best_error;                      /* or loss, if the job is judged by it; -1: none */
 
     /* time */
     double seconds, seconds_loaded, timed_seconds;
@@ -263,6 +265,7 @@ void jobs_leave(coord_core *core, core_job *job, coord_job_state after);
 /* The job must not go on from what came after `step`: back to a checkpoint, as soon as may be. */
 void jobs_go_back(coord_core *core, core_job *job, uint64_t step);
 void jobs_on_event(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
+void jobs_watch_saves(coord_core *core, uint64_t now);
 void jobs_watch_timeouts(coord_core *core, uint64_t now);
 /* Jobs that should leave but have nobody to finish their step: it is computed anew later. */
 void jobs_set_aside_stranded(coord_core *core, uint64_t now);

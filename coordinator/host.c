@@ -16,6 +16,8 @@
 
 #define TICK_MS     50
 #define STRIKES_MAX 3
+/* Somebody waits for a run in the terminal. */
+#define RUN_SAVE_PATIENCE_NS 5000000000u
 
 /* ---- mailbox ---- */
 
@@ -261,6 +263,7 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
         .judge = true,
         .strikes_max = STRIKES_MAX,
         .evaluations_max = COORD_EVALUATIONS_MAX,
+        .save_patience_ns = remote ? 0 : RUN_SAVE_PATIENCE_NS,
     };
     char fingerprint[128];
     cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, fingerprint);

@@ -9,6 +9,7 @@
 
 /* After STOP, a step that nobody finishes is given up after this. */
 #define STOP_PATIENCE_NS 10000000000u
+#define SAVE_AGAIN_NS    1000000000u
 
 /* ---- look-up, memory ---- */
 
@@ -145,6 +146,7 @@ void jobs_save(coord_core *core, core_job *job, bool final) {
     a->checkpoint.final = final;
     job->saving = true;
     job->saving_final = final;
+    job->saving_best = job->is_best;
     job->saved_step = job->step;
     job->is_best = false;
 }
@@ -169,8 +171,22 @@ void jobs_leave(coord_core *core, core_job *job, coord_job_state after) {
         jobs_save(core, job, after == COORD_COMPLETED);
 }
 
+/* A full disk at the very end must not cost what was trained: it may have space again. */
+static void final_save_failed(coord_core *core, core_job *job, const char *text, uint64_t now) {
+    if (!job->save_failed_ns) job->save_failed_ns = now;
+    if (core->stopping) { /* the next run of the program tries again */
+        job->after_save = job->pause ? COORD_PAUSED : COORD_QUEUED;
+        left(core, job, text);
+    } else if (now - job->save_failed_ns >= core->config.save_patience_ns) {
+        jobs_end(core, job, COORD_FAILED, text);
+    } else {
+        job->save_again_ns = now + SAVE_AGAIN_NS;
+    }
+}
+
 /* The last checkpoint before leaving was tried. */
-static void last_save_ended(coord_core *core, core_job *job, const coord_event *e, bool final) {
+static void last_save_ended(coord_core *core, core_job *job, const coord_event *e, bool final,
+                            uint64_t now) {
     char text[256] = "";
     bool completes = job->after_save == COORD_COMPLETED;
     if (e->step != job->step || (completes && !final)) { /* an older one was under way */
@@ -183,8 +199,10 @@ static void last_save_ended(coord_core *core, core_job *job, const coord_event *
                  completes ? "final weights" : "last checkpoint", e->text ? e->text : "no reason");
     if (!completes)
         left(core, job, text);
+    else if (e->ok)
+        jobs_end(core, job, COORD_COMPLETED, text);
     else
-        jobs_end(core, job, e->ok ? COORD_COMPLETED : COORD_FAILED, text);
+        final_save_failed(core, job, text, now);
 }
 
 static void on_checkpointed(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
@@ -193,14 +211,17 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
     job->saving = job->saving_final = false;
     if (!e->ok) {
         job->saved_step = UINT64_MAX;
-        core_tell(core, job->info.job, false,
-                  "the checkpoint of step %llu could not be written: %s",
-                  (unsigned long long)e->step, e->text ? e->text : "no reason given");
+        if (job->phase == PHASE_SAVING && e->step == job->step)
+            job->is_best = job->is_best || job->saving_best;
+        if (!job->save_failed_ns) /* said once of one that is tried again and again */
+            core_tell(core, job->info.job, false,
+                      "the checkpoint of step %llu could not be written: %s",
+                      (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
     if (job->go_back && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
         jobs_go_back(core, job, job->go_back - 1);
     else if (job->phase == PHASE_SAVING)
-        last_save_ended(core, job, e, final);
+        last_save_ended(core, job, e, final, now);
     else if (job->phase == PHASE_HOLDING)
         steps_go_on(core, job, now);
 }
@@ -220,7 +241,7 @@ static void start(coord_core *core, core_job *job, uint64_t now) {
             least = other->share;
     }
     job->share = least == UINT64_MAX ? 0 : least;
-    set_state(core, job, COORD_RUNNING, NULL);
+    if (!job->pause) set_state(core, job, COORD_RUNNING, NULL); /* else it is PAUSED in a moment */
     scheduler_tell_pinned(core, job);
     if (jobs_is_evaluation(job))
         steps_begin_evaluation(core, job);
@@ -323,6 +344,7 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->seconds = e->loaded.seconds;
     job->best_error = e->loaded.best_error;
     job->is_best = false;
+    job->save_failed_ns = job->save_again_ns = 0;
     audit_forget_after(job, job->step);
     if (!job->go_back) return true;
     uint64_t most = job->go_back - 1;
@@ -435,6 +457,19 @@ void jobs_on_event(coord_core *core, core_job *job, const coord_event *e, uint64
 }
 
 /* ---- time ---- */
+
+void jobs_watch_saves(coord_core *core, uint64_t now) {
+    for (uint32_t i = core->resident_count; i-- > 0;) {
+        core_job *job = core->resident[i];
+        if (!job->save_again_ns || job->phase != PHASE_SAVING) continue;
+        if (now < job->save_again_ns && !core->stopping) continue;
+        job->save_again_ns = 0;
+        if (core->stopping)
+            final_save_failed(core, job, "the final weights could not be written", now);
+        else
+            jobs_leave(core, job, COORD_COMPLETED);
+    }
+}
 
 void jobs_watch_timeouts(coord_core *core, uint64_t now) {
     for (uint32_t i = core->resident_count; i-- > 0;) {

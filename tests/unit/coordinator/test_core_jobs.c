@@ -40,13 +40,50 @@ static void test_completed_only_after_the_final_weights_are_written(void **state
     fx_destroy(f);
 }
 
-static void test_job_fails_when_the_final_weights_cannot_be_written(void **state) {
+static void tick_after(fixture *f, uint64_t ns) {
+    f->now += ns;
+    fx_send(f, (coord_event){.type = COORD_EVENT_TICK});
+}
+
+static void test_final_weights_are_written_again_until_they_are(void **state) {
     (void)state;
     fixture *f = start(1, fx_info(1));
     f->fail_save = true;
     fx_work_all(f, 1);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    assert_true(fx_said(f, "disk full"));
+    fx_forget(f);
+    for (int second = 0; second < 10; second++) tick_after(f, FX_SECOND);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 10);
+    assert_false(fx_said(f, "disk full")); /* said once */
+    f->fail_save = false;
+    tick_after(f, FX_SECOND);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_job_fails_when_the_final_weights_cannot_be_written_for_long(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    f->fail_save = true;
+    fx_work_all(f, 1);
+    for (int minute = 0; minute < 59; minute++) tick_after(f, 60 * FX_SECOND);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    for (int minute = 0; minute < 2; minute++) tick_after(f, 60 * FX_SECOND);
     assert_int_equal(f->state[1], COORD_FAILED);
     assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "disk full"));
+    fx_destroy(f);
+}
+
+static void test_stop_does_not_wait_for_a_full_disk(void **state) {
+    (void)state;
+    fixture *f = start(1, fx_info(1));
+    f->fail_save = true;
+    fx_work_all(f, 1);
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    tick_after(f, 50 * FX_MS);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    assert_int_equal(f->state[1], COORD_QUEUED);
     fx_destroy(f);
 }
 
@@ -774,7 +811,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_job_runs_from_queue_to_completed),
         cmocka_unit_test(test_completed_only_after_the_final_weights_are_written),
-        cmocka_unit_test(test_job_fails_when_the_final_weights_cannot_be_written),
+        cmocka_unit_test(test_final_weights_are_written_again_until_they_are),
+        cmocka_unit_test(test_job_fails_when_the_final_weights_cannot_be_written_for_long),
+        cmocka_unit_test(test_stop_does_not_wait_for_a_full_disk),
         cmocka_unit_test(test_failed_checkpoint_is_told_and_training_goes_on),
         cmocka_unit_test(test_failed_load_fails_the_job_with_its_text),
         cmocka_unit_test(test_same_job_twice_is_refused),
