@@ -9,7 +9,6 @@
 #include "proto/api.pb-c.h"
 
 #define API_WATCHERS_MAX 512
-#define API_KEYS         256
 #define API_BUDGET       (16u << 20)
 
 /* What is known of a job without asking the store: for `jobs`, `status`, `watch`. */
@@ -34,23 +33,14 @@ typedef struct api_watcher {
     uint64_t after; /* logs */
 } api_watcher;
 
-/* A submission is made once, however often its request comes: the key stands from the first request
- * until the job is on the disk, and then for its number. */
-typedef struct api_key {
-    unsigned char key[16];
-    uint64_t job; /* 0: none yet, or a free place */
-    bool pending;
-    cop_request *repeat; /* the newest repetition of a pending one: answered with it */
-} api_key;
-
 struct coord_api {
     coord_server *server;
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
     api_watcher watchers[API_WATCHERS_MAX];
-    api_key keys[API_KEYS];   /* of the last submissions */
-    uint32_t next_key, tasks; /* tasks: work on libuv's thread pool */
+    recovery_keys keys; /* of the last submissions */
+    uint32_t tasks;     /* work on libuv's thread pool */
 };
 
 /* Work that does not belong on the loop. `work` runs on the thread pool, `done` on the loop; done
@@ -80,7 +70,7 @@ struct api_task {
     ProtobufCMessage *answer; /* arena message, freed with the task */
     void *extra;              /* cop_free */
     uint32_t method;
-    api_key *key; /* of a submission; or NULL */
+    recovery_key *key; /* of a submission; or NULL */
 };
 
 /* A task that takes over the request and its message; NULL (and the request answered) when out of

@@ -186,11 +186,43 @@ static void remove_job(coord_server *server, cop_request *request, const api_not
     coord_store_remove_job(server->store, n->job, on_removed, t);
 }
 
-/* Cancel, pause or resume. Asked twice is done once: a repeated request is no failure. */
-static bool control(coord_server *server, cop_request *request, const api_note *n,
+/* What was wished is in the store: it survives, so it may be acknowledged. */
+static void controlled(coord_server *server, coord_mail *mail) {
+    api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
+    const api_note *n = api_note_find(server->api, t->job);
+    server->api->tasks--;
+    if (t->result) {
+        api_fail(t->request, &t->error, t->result);
+    } else if (!n) {
+        api_unknown_job(t->request, t->job); /* removed meanwhile */
+    } else {
+        Coppice__Api__JobStatus status;
+        Coppice__Api__ControlJobAnswer answer = COPPICE__API__CONTROL_JOB_ANSWER__INIT;
+        api_status(server, n, &status);
+        answer.status = &status;
+        api_answer(t->request, COPPICE__API__METHOD__CONTROL_JOB, &answer.base, NULL);
+    }
+    api_task_free(t);
+}
+
+/* On the store's thread. */
+static void on_confirmed(void *context, cop_err result, const char *text) {
+    api_task *t = context;
+    t->result = result;
+    if (result)
+        cop_fail(&t->error, result, "what you wish of job %llu could not be stored: %s",
+                 (unsigned long long)t->job, text);
+    t->mail.run = controlled;
+    coord_post(t->server, &t->mail);
+}
+
+/* Cancel, pause or resume: done at once, acknowledged when a crash cannot undo it. Asked twice is
+ * done once: a repeated request is no failure. */
+static void control(coord_server *server, cop_request *request, const api_note *n,
                     Coppice__Api__ControlJobRequest__Action action) {
     static const coord_event_type events[] = {0, COORD_EVENT_JOB_CANCEL, COORD_EVENT_JOB_PAUSE,
                                               COORD_EVENT_JOB_RESUME};
+    static const coord_job_state wishes[] = {0, COORD_CANCELED, COORD_PAUSED, COORD_QUEUED};
     static const char *const verbs[] = {"", "canceled", "paused", "resumed"};
     COP_ASSERT(action >= 1 && (size_t)action < sizeof events / sizeof *events);
     coord_event event = {.type = events[action], .job = n->job};
@@ -198,18 +230,22 @@ static bool control(coord_server *server, cop_request *request, const api_note *
         coord_reply_failure(request, COP_ERR_INPUT,
                             "job %llu is an evaluation and cannot be %s: only canceled",
                             (unsigned long long)n->job, verbs[action]);
-        return false;
+        return;
     }
-    if (n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL) return true;
-    if (n->state >= COORD_COMPLETED) {
+    bool done = n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL;
+    if (n->state >= COORD_COMPLETED && !done) {
         coord_reply_failure(request, COP_ERR_INPUT,
                             "job %llu has ended (%s) and cannot be %s: only jobs that are QUEUED, "
                             "RUNNING or PAUSED can",
                             (unsigned long long)n->job, api_state_name(n->state), verbs[action]);
-        return false;
+        return;
     }
-    coord_dispatch(server, &event);
-    return true;
+    api_task *t = api_task_create(server, request, NULL);
+    if (!t) return;
+    t->job = event.job;
+    if (!done) coord_dispatch(server, &event);
+    server->api->tasks++; /* until the commit is reported */
+    coord_store_confirm_state(server->store, event.job, wishes[action], on_confirmed, t);
 }
 
 void api_control_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
@@ -224,13 +260,8 @@ void api_control_job(coord_server *server, cop_request *request, ProtobufCMessag
                             "REMOVE");
     else if (r.action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
         remove_job(server, request, n);
-    else if (control(server, request, n, r.action)) {
-        Coppice__Api__JobStatus status;
-        Coppice__Api__ControlJobAnswer answer = COPPICE__API__CONTROL_JOB_ANSWER__INIT;
-        api_status(server, api_note_find(server->api, r.job), &status);
-        answer.status = &status;
-        api_answer(request, COPPICE__API__METHOD__CONTROL_JOB, &answer.base, NULL);
-    }
+    else
+        control(server, request, n, r.action);
 }
 
 /* ---- logs ---- */

@@ -55,10 +55,7 @@ static coord_job_info *next_info(recovery *r) {
 
 /* The keys of the newest submissions: a client that did not hear the answer asks again. */
 static void recall_key(struct coord_api *api, const coord_store_job *row) {
-    if (!row->has_key || api->next_key == API_KEYS) return;
-    api_key *k = &api->keys[API_KEYS - 1 - api->next_key++]; /* the oldest is the next to go */
-    k->job = row->job;
-    memcpy(k->key, row->key, sizeof k->key);
+    if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
 }
 
 /* One row of the store: noted at the end of the table, which is turned round after the last. A job
@@ -74,13 +71,13 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
     fill_note(n, row, e ? NULL : job);
     recall_key(server->api, row);
-    if (row->state < COORD_COMPLETED && e) {
+    if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
         coord_store_set_state(server->store, row->job, COORD_FAILED, error.text);
-    } else if (row->state < COORD_COMPLETED) {
+    } else if (recovery_takes_up(row->state)) {
         coord_job_info *info = next_info(r);
-        n->state = row->state == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
+        n->state = recovery_state(row->state);
         if (info) coord_job_info_make(job, row->job, n->state, info);
         if (info && row->fingerprint) info->fingerprint = row->fingerprint;
         e = info ? COP_OK : COP_ERR_NO_MEMORY;
@@ -155,7 +152,7 @@ cop_err coord_api_recover(coord_server *server, cop_error *error) {
     cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {
-        server->api->next_key = 0; /* free places first, then the oldest */
+        recovery_recalled(&server->api->keys);
         reverse_notes(server->api);
         add_unfinished(&r);
         sweep(server);

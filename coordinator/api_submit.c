@@ -11,29 +11,7 @@
 #include "common/base/log.h"
 #include "common/wire/codec.h"
 
-#define KEY_SIZE COORD_STORE_KEY
-
-/* ---- keys ---- */
-
-static api_key *find_key(struct coord_api *api, const Coppice__Api__SubmitRequest *r) {
-    for (uint32_t i = 0; r->has_idempotency && i < API_KEYS; i++) {
-        api_key *k = &api->keys[i];
-        if ((k->job || k->pending) && memcmp(k->key, r->idempotency.data, KEY_SIZE) == 0) return k;
-    }
-    return NULL;
-}
-
-/* The place of the oldest key that is not pending; NULL: all are, which ends soon. */
-static api_key *claim_key(struct coord_api *api, const Coppice__Api__SubmitRequest *r) {
-    for (uint32_t i = 0; i < API_KEYS; i++) {
-        api_key *k = &api->keys[api->next_key++ % API_KEYS];
-        if (k->pending) continue;
-        *k = (api_key){.pending = true};
-        memcpy(k->key, r->idempotency.data, KEY_SIZE);
-        return k;
-    }
-    return NULL;
-}
+/* ---- answers ---- */
 
 static void answer_submitted(cop_request *request, uint64_t job, Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
@@ -43,16 +21,15 @@ static void answer_submitted(cop_request *request, uint64_t job, Coppice__Job *r
     api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
 }
 
+static cop_request *repeat_of(const recovery_key *key) {
+    return (cop_request *)(uintptr_t)key->repeat;
+}
+
 /* The end of a submission: its request and the one that repeated it get the same answer. */
 static void settle(api_task *t) {
-    api_key *k = t->key;
-    cop_request *repeat = k ? k->repeat : NULL;
+    cop_request *repeat = t->key ? repeat_of(t->key) : NULL;
     uint64_t job = t->result ? 0 : t->job;
-    if (k) *k = (api_key){.job = job};
-    if (k && job) {
-        const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
-        memcpy(k->key, r->idempotency.data, KEY_SIZE);
-    }
+    if (t->key) recovery_settle(t->key, job);
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
         if (repeat) api_fail(repeat, &t->error, t->result);
@@ -186,22 +163,23 @@ static bool settled_before(coord_server *server, cop_request *request,
     unsigned char digest[32];
     if (!r->job) {
         coord_reply_failure(request, COP_ERR_INPUT, "there is no job in the call");
-    } else if (r->has_idempotency && r->idempotency.len != KEY_SIZE) {
+    } else if (r->has_idempotency && r->idempotency.len != COORD_STORE_KEY) {
         coord_reply_failure(request, COP_ERR_INPUT,
                             "the idempotency key has %zu bytes: expected %d", r->idempotency.len,
-                            KEY_SIZE);
+                            COORD_STORE_KEY);
     } else if (r->data_digest && *r->data_digest && !cop_unhex32(r->data_digest, digest)) {
         coord_reply_failure(request, COP_ERR_INPUT,
                             "data_digest is \"%.80s\": expected 64 hex digits", r->data_digest);
     } else if (!r->dry_run) {
-        api_key *k = find_key(server->api, r);
+        recovery_key *k =
+            r->has_idempotency ? recovery_find(&server->api->keys, r->idempotency.data) : NULL;
         if (!k) return false;
         if (!k->pending) {
             answer_submitted(request, k->job, NULL);
             return true;
         }
-        if (k->repeat) cop_server_drop(k->repeat); /* its sender has given it up */
-        k->repeat = request;
+        if (k->repeat) cop_server_drop(repeat_of(k)); /* its sender has given it up */
+        k->repeat = (uint64_t)(uintptr_t)request;
     } else {
         return false;
     }
@@ -214,16 +192,18 @@ void api_submit(coord_server *server, cop_request *request, ProtobufCMessage *me
         cop_proto_free(message);
         return;
     }
-    api_key *key = NULL;
-    if (r->has_idempotency && !r->dry_run && !(key = claim_key(server->api, r))) {
+    recovery_key *key = NULL;
+    if (r->has_idempotency && !r->dry_run)
+        key = recovery_claim(&server->api->keys, r->idempotency.data);
+    if (r->has_idempotency && !r->dry_run && !key) {
         coord_reply_failure(request, COP_ERR_BUSY,
-                            "%d jobs are being submitted right now: try again", API_KEYS);
+                            "%d jobs are being submitted right now: try again", COORD_KEYS);
         cop_proto_free(message);
         return;
     }
     api_task *t = api_task_create(server, request, message);
     if (!t) {
-        if (key) *key = (api_key){0};
+        if (key) recovery_settle(key, 0);
         return;
     }
     t->key = key;

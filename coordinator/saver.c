@@ -61,8 +61,11 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     cop_hex32(digest, r->digest);
     if (!r->folder) return COP_OK;
     /* A run that goes on from here will not write the metrics before it again. If they cannot be
-     * written, the weights are worth more. */
-    if (r->store) (void)coord_store_flush(r->store);
+     * written, the weights are worth more; unless the store does not yet know what they are pinned
+     * to: another kind of worker would go on from them. */
+    cop_err stored = r->store ? coord_store_flush(r->store) : COP_OK;
+    if (stored && job->numerics == COP_NUMERICS_OPENBLAS)
+        return cop_fail(error, stored, "the store cannot be written");
     COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
     if (!r->action.checkpoint.final) return COP_OK;
     char *path = cop_path_join(r->folder, "model.safetensors");

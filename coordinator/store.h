@@ -8,9 +8,10 @@
 #include "common/base/bytes.h"
 #include "common/base/err.h"
 #include "coordinator/core.h"
+#include "coordinator/recovery.h"
 
 #define COORD_STORE_VERSION 2
-#define COORD_STORE_KEY     16 /* bytes of a submission's key */
+#define COORD_STORE_KEY     COORD_KEY_SIZE
 
 typedef struct coord_store coord_store;
 
@@ -36,6 +37,9 @@ void coord_store_add_job(coord_store *store, const coord_store_submission *submi
 void coord_store_set_fingerprint(coord_store *store, uint64_t job, uint64_t fingerprint);
 void coord_store_set_state(coord_store *store, uint64_t job, coord_job_state state,
                            const char *text);
+/* The same of what a client wished: told when it will survive. */
+void coord_store_confirm_state(coord_store *store, uint64_t job, coord_job_state state,
+                               coord_store_done done, void *context);
 void coord_store_set_digest(coord_store *store, uint64_t job, uint64_t step, const char *digest);
 void coord_store_add_step(coord_store *store, uint64_t job, uint64_t step, double loss,
                           double seconds);

@@ -8,21 +8,6 @@
 
 #include "coordinator/store.h"
 
-typedef enum store_kind {
-    STORE_ADD_JOB = 1,
-    STORE_SET_STATE,
-    STORE_SET_DIGEST,
-    STORE_SET_FINGERPRINT,
-    STORE_ADD_STEP,
-    STORE_ADD_EPOCH,
-    STORE_ADD_EVALUATION,
-    STORE_ADD_EVENT,
-    STORE_REMOVE_JOB,
-    STORE_KEEP_NUMBER,
-    STORE_KINDS,
-    STORE_BARRIER = STORE_KINDS /* no row: somebody waits until all before it is on the disk */
-} store_kind;
-
 /* One waiting write: a row. */
 typedef struct store_write store_write;
 struct store_write {

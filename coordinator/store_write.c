@@ -2,7 +2,8 @@
  * waits for the disk. What a caller waits for (`done`), submissions and states are on the disk
  * (fsync of the WAL) before they are acknowledged; metrics and events are written without fsync:
  * they survive the program's death, and lose at most their last moments when the machine's power
- * fails. While nothing can be written (full disk) metrics and events wait, as many as fit. */
+ * fails. While nothing can be written (full disk) what nobody waits for stays in the queue: states
+ * of jobs all, metrics and events as many as fit. */
 #include <stdio.h>
 #include <string.h>
 
@@ -121,11 +122,8 @@ static int write_one(coord_store *s, const store_write *w) {
 
 /* ---- batches ---- */
 
-/* Must it be on the disk when its transaction ends? Such writes survive a full disk's first
- * failure. */
 static bool is_durable(const store_write *w) {
-    return w->done || w->kind == STORE_ADD_JOB || w->kind == STORE_SET_STATE ||
-           w->kind == STORE_SET_FINGERPRINT || w->kind == STORE_REMOVE_JOB;
+    return recovery_is_durable(w->kind, w->done != NULL);
 }
 
 /* All of the list in one transaction: at most one fsync, and none for metrics alone. */
@@ -158,22 +156,26 @@ static bool may_pass(int state) {
            code == SQLITE_NOMEM;
 }
 
-/* Takes the writes off the list that must not wait or that somebody waits for, and answers them;
- * each is tried once more by itself. What is left may wait. */
+/* Tries the writes once more by themselves that must not be lost, and answers those that somebody
+ * waits for. What is left waits: nobody else would write it again. Never out of order: once a state
+ * waits, no later one passes it. */
 static store_write *finish_durable(coord_store *s, store_write *list, int state,
                                    store_write **finished) {
     store_write *left = NULL, **end = &left;
+    bool waiting = false;
     while (list) {
         store_write *w = list;
         list = w->next;
         w->next = NULL;
-        if (!is_durable(w) && may_pass(state)) {
+        int own = state;
+        if (is_durable(w) && w->kind != STORE_BARRIER && !waiting) own = commit_list(s, w);
+        if (own != SQLITE_OK && !w->done && may_pass(own)) {
+            waiting = waiting || is_durable(w);
             *end = w;
             end = &w->next;
             continue;
         }
-        const bool again = is_durable(w) && w->kind != STORE_BARRIER;
-        finish_write(w, again ? commit_list(s, w) : state);
+        finish_write(w, own);
         w->next = *finished;
         *finished = w;
     }
@@ -238,8 +240,8 @@ static void put_back(coord_store *s, store_write *left) {
     s->failing = count > 0;
     if (!count) return;
     if (s->stopping) {
-        cop_log(COP_LOG_WARN, "store", "%u metrics and events are lost: the disk takes nothing",
-                count);
+        cop_log(COP_LOG_WARN, "store",
+                "%u states, metrics and events are lost: the disk takes nothing", count);
         keep_spares(s, left);
         return;
     }
@@ -255,7 +257,7 @@ void coord_store_run_writer(void *argument) {
     for (;;) {
         while (!s->head && !s->stopping) uv_cond_wait(&s->work, &s->mutex);
         if (!s->head) break;
-        if (!anybody_waits(s))
+        if (!s->stopping && (s->failing || !anybody_waits(s)))
             uv_cond_timedwait(&s->work, &s->mutex,
                               (uint64_t)(s->failing ? RETRY_MS : BATCH_MS) * 1000000);
         store_write *list = s->head, *finished = NULL;
@@ -345,6 +347,19 @@ void coord_store_set_state(coord_store *s, uint64_t job, coord_job_state state, 
     if (!w) return;
     w->state = (int)state;
     snprintf(w->text, sizeof w->text, "%s", text);
+    end_write(s, w);
+}
+
+void coord_store_confirm_state(coord_store *s, uint64_t job, coord_job_state state,
+                               coord_store_done done, void *context) {
+    store_write *w = begin_write(s, STORE_SET_STATE, job);
+    if (!w) {
+        refuse(done, context);
+        return;
+    }
+    w->state = (int)state;
+    w->done = done;
+    w->context = context;
     end_write(s, w);
 }
 

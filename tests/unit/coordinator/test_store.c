@@ -487,6 +487,50 @@ static void test_metrics_wait_while_the_disk_is_full(void **state) {
     assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 600);
 }
 
+static void note_result(void *context, cop_err result, const char *text) {
+    (void)text;
+    *(cop_err *)context = result;
+}
+
+/* Lost states would start ended jobs anew; out of order, they would undo a cancel. */
+static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
+    coord_store *s = open_store(*state);
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    struct sigaction before;
+    cop_err confirmed = COP_OK;
+    for (uint64_t job = 1; job <= 60; job++) add_job(s, job, "x", NULL);
+    assert_int_equal(coord_store_flush(s), COP_OK);
+    cop_log_configure(COP_LOG_NONE, false);
+    sigaction(SIGXFSZ, &ignore, &before);
+    limit_files(4096);
+    for (uint64_t job = 1; job <= 60; job++) coord_store_set_state(s, job, COORD_RUNNING, "");
+    coord_store_set_fingerprint(s, 60, 77);
+    coord_store_confirm_state(s, 60, COORD_CANCELED, note_result, &confirmed);
+    const cop_err full = coord_store_flush(s);
+    for (uint64_t job = 1; job <= 60; job++) coord_store_set_state(s, job, COORD_COMPLETED, "");
+    limit_files(RLIM_INFINITY);
+    const cop_err again = coord_store_flush(s);
+    coord_store_close(s);
+    sigaction(SIGXFSZ, &before, NULL);
+    cop_log_configure(COP_LOG_INFO, false);
+    assert_int_equal(full, COP_ERR_IO);
+    assert_int_equal(confirmed, COP_ERR_IO); /* somebody waits: told that it did not come through */
+    assert_int_equal(again, COP_OK);
+    assert_int_equal(number(*state, "SELECT count(*) FROM jobs WHERE state = 4"), 60);
+    assert_int_equal(number(*state, "SELECT fingerprint FROM jobs WHERE job = 60"), 77);
+}
+
+static void test_confirmed_state_is_on_the_disk_when_it_is_told(void **state) {
+    coord_store *s = open_store(*state);
+    cop_err confirmed = COP_ERR_INTERNAL;
+    add_job(s, 1, "x", NULL);
+    coord_store_confirm_state(s, 1, COORD_PAUSED, note_result, &confirmed);
+    assert_int_equal(coord_store_flush(s), COP_OK);
+    assert_int_equal(confirmed, COP_OK);
+    assert_int_equal(number(*state, "SELECT state FROM jobs WHERE job = 1"), COORD_PAUSED);
+    coord_store_close(s);
+}
+
 static void test_row_that_is_never_taken_does_not_stop_the_others(void **state) {
     coord_store *s = open_store(*state);
     cop_log_configure(COP_LOG_NONE, false);
@@ -603,6 +647,8 @@ int main(void) {
         STORE_TEST(test_damaged_pages_are_errors),
         STORE_TEST(test_full_disk_refuses_a_job_and_later_takes_it),
         STORE_TEST(test_metrics_wait_while_the_disk_is_full),
+        STORE_TEST(test_states_wait_in_order_while_the_disk_is_full),
+        STORE_TEST(test_confirmed_state_is_on_the_disk_when_it_is_told),
         STORE_TEST(test_row_that_is_never_taken_does_not_stop_the_others),
         STORE_TEST(test_acknowledged_jobs_survive_kill_9),
         STORE_TEST(test_writes_do_not_wait_for_the_disk_and_are_bounded),

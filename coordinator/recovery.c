@@ -1,0 +1,61 @@
+/* What survives. See recovery.h. */
+#include "coordinator/recovery.h"
+
+#include <string.h>
+
+/* ---- the store's writes ---- */
+
+bool recovery_is_durable(store_kind kind, bool somebody_waits) {
+    return somebody_waits || kind == STORE_ADD_JOB || kind == STORE_SET_STATE ||
+           kind == STORE_SET_FINGERPRINT || kind == STORE_REMOVE_JOB;
+}
+
+/* ---- jobs after a restart ---- */
+
+bool recovery_takes_up(coord_job_state stored) {
+    return stored < COORD_COMPLETED;
+}
+
+coord_job_state recovery_state(coord_job_state stored) {
+    COP_ASSERT(recovery_takes_up(stored));
+    return stored == COORD_PAUSED ? COORD_PAUSED : COORD_QUEUED;
+}
+
+/* ---- keys ---- */
+
+recovery_key *recovery_find(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE]) {
+    for (uint32_t i = 0; i < COORD_KEYS; i++) {
+        recovery_key *k = &keys->keys[i];
+        if ((k->job || k->pending) && memcmp(k->key, key, COORD_KEY_SIZE) == 0) return k;
+    }
+    return NULL;
+}
+
+recovery_key *recovery_claim(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE]) {
+    for (uint32_t i = 0; i < COORD_KEYS; i++) {
+        recovery_key *k = &keys->keys[keys->next++ % COORD_KEYS];
+        if (k->pending) continue;
+        *k = (recovery_key){.pending = true};
+        memcpy(k->key, key, COORD_KEY_SIZE);
+        return k;
+    }
+    return NULL;
+}
+
+void recovery_settle(recovery_key *key, uint64_t job) {
+    COP_ASSERT(key->pending);
+    key->pending = false;
+    key->repeat = 0;
+    key->job = job;
+}
+
+void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job) {
+    if (keys->next == COORD_KEYS) return;
+    recovery_key *k = &keys->keys[COORD_KEYS - 1 - keys->next++];
+    *k = (recovery_key){.job = job};
+    memcpy(k->key, key, COORD_KEY_SIZE);
+}
+
+void recovery_recalled(recovery_keys *keys) {
+    keys->next = 0;
+}

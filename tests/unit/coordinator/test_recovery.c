@@ -1,0 +1,122 @@
+/* What survives: durable writes, jobs after a restart, keys of submissions. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "coordinator/recovery.h"
+
+typedef struct key {
+    unsigned char bytes[COORD_KEY_SIZE];
+} key;
+
+static key key_of(uint32_t number) {
+    key k = {{0}};
+    memcpy(k.bytes, &number, sizeof number);
+    return k;
+}
+
+static recovery_key *claim(recovery_keys *keys, uint32_t number) {
+    const key k = key_of(number);
+    return recovery_claim(keys, k.bytes);
+}
+
+static recovery_key *find(recovery_keys *keys, uint32_t number) {
+    const key k = key_of(number);
+    return recovery_find(keys, k.bytes);
+}
+
+static void test_what_somebody_waits_for_is_durable(void **state) {
+    (void)state;
+    for (int kind = STORE_ADD_JOB; kind < STORE_KINDS; kind++)
+        assert_true(recovery_is_durable((store_kind)kind, true));
+    assert_true(recovery_is_durable(STORE_SET_STATE, false));
+    assert_true(recovery_is_durable(STORE_SET_FINGERPRINT, false));
+    assert_false(recovery_is_durable(STORE_ADD_STEP, false));
+}
+
+static void test_jobs_under_way_are_taken_up_and_ended_ones_are_not(void **state) {
+    (void)state;
+    assert_true(recovery_takes_up(COORD_QUEUED) && recovery_takes_up(COORD_RUNNING));
+    assert_true(recovery_takes_up(COORD_PAUSED));
+    assert_false(recovery_takes_up(COORD_COMPLETED) || recovery_takes_up(COORD_FAILED) ||
+                 recovery_takes_up(COORD_CANCELED));
+    assert_int_equal(recovery_state(COORD_RUNNING), COORD_QUEUED);
+    assert_int_equal(recovery_state(COORD_PAUSED), COORD_PAUSED);
+}
+
+static void test_a_key_stands_for_its_job_once_that_is_stored(void **state) {
+    (void)state;
+    recovery_keys keys = {0};
+    assert_null(find(&keys, 1));
+    recovery_key *k = claim(&keys, 1);
+    assert_true(find(&keys, 1) == k && k->pending);
+    recovery_settle(k, 5);
+    assert_true(find(&keys, 1) == k && !k->pending && k->job == 5);
+}
+
+static void test_a_failed_submission_may_come_again_with_its_key(void **state) {
+    (void)state;
+    recovery_keys keys = {0};
+    recovery_settle(claim(&keys, 1), 0);
+    assert_null(find(&keys, 1));
+    assert_non_null(claim(&keys, 1));
+}
+
+static void test_pending_keys_are_never_pushed_out(void **state) {
+    (void)state;
+    recovery_keys keys = {0};
+    recovery_key *first = claim(&keys, 1000);
+    for (uint32_t i = 0; i < 3 * COORD_KEYS; i++) recovery_settle(claim(&keys, i), i + 1);
+    assert_true(find(&keys, 1000) == first);
+    assert_non_null(find(&keys, 3 * COORD_KEYS - 1));
+    assert_null(find(&keys, 0));
+    for (uint32_t i = 1; i < COORD_KEYS; i++) assert_non_null(claim(&keys, 5000 + i));
+    assert_null(claim(&keys, 9999)); /* all are pending */
+}
+
+static void test_keys_of_stored_jobs_are_known_again_the_oldest_go_first(void **state) {
+    (void)state;
+    recovery_keys keys = {0};
+    const uint32_t jobs = COORD_KEYS - 2;
+    for (uint32_t i = jobs; i > 0; i--) { /* newest first */
+        const key k = key_of(i);
+        recovery_recall(&keys, k.bytes, i);
+    }
+    recovery_recalled(&keys);
+    for (uint32_t i = 1; i <= jobs; i++) assert_int_equal(find(&keys, i)->job, i);
+    for (uint32_t i = 0; i < 2; i++) recovery_settle(claim(&keys, 1000 + i), 1000 + i);
+    assert_non_null(find(&keys, 1)); /* there were two free places */
+    recovery_settle(claim(&keys, 1002), 1002);
+    assert_null(find(&keys, 1));
+    assert_non_null(find(&keys, 2));
+}
+
+static void test_more_stored_keys_than_places_keep_the_newest(void **state) {
+    (void)state;
+    recovery_keys keys = {0};
+    for (uint32_t i = 2 * COORD_KEYS; i > 0; i--) {
+        const key k = key_of(i);
+        recovery_recall(&keys, k.bytes, i);
+    }
+    recovery_recalled(&keys);
+    assert_non_null(find(&keys, 2 * COORD_KEYS));
+    assert_non_null(find(&keys, COORD_KEYS + 1));
+    assert_null(find(&keys, COORD_KEYS));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_somebody_waits_for_is_durable),
+        cmocka_unit_test(test_jobs_under_way_are_taken_up_and_ended_ones_are_not),
+        cmocka_unit_test(test_a_key_stands_for_its_job_once_that_is_stored),
+        cmocka_unit_test(test_a_failed_submission_may_come_again_with_its_key),
+        cmocka_unit_test(test_pending_keys_are_never_pushed_out),
+        cmocka_unit_test(test_keys_of_stored_jobs_are_known_again_the_oldest_go_first),
+        cmocka_unit_test(test_more_stored_keys_than_places_keep_the_newest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
