@@ -15,6 +15,7 @@ LABELS = {
     "asan": "run on the programs of the ASan/UBSan build, too",
     "threads": "run on the programs of the TSan build",
     "qemu": "needs the arm64 programs and qemu's user mode",
+    "sim": "the simulator; run in a stage of their own",
     "chaos": "faults at real processes; run in a stage of their own",
     "containers": "needs a container engine",
     "long": "minutes long; only with --all",

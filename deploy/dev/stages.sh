@@ -11,6 +11,7 @@ release     6   release build, quick tests
 asan        5   build with ASan and UBSan, quick tests
 tsan        3   build with TSan, tests of threads
 qemu        3   build for arm64, tests under qemu
+sim         3   the installation in virtual time: thousands of seeds, planted bugs
 chaos       2   seeded faults at real processes
 containers  5   tests that start containers of their own
 lint        1   clang-format, clang-tidy, shellcheck
@@ -113,6 +114,7 @@ stage_qemu() {
     run_pytest release -m qemu
 }
 
+stage_sim() { labelled sim; }
 stage_chaos() { labelled chaos; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
@@ -218,14 +220,14 @@ dev_test() {
         case $name in
             --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | chaos | containers | lint | long) stages+=("$name") ;;
+            release | asan | tsan | qemu | sim | chaos | containers | lint | long) stages+=("$name") ;;
             quick) stages+=(release) ;; # a label means the stage that it is for
             threads) stages+=(tsan) ;;
             *) patterns+=("$name") ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu chaos containers lint)
+        stages=(release asan tsan qemu sim chaos containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"

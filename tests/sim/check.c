@@ -1,0 +1,332 @@
+/* Invariants about what the coordinator decides: each action is checked before it is carried out.
+ * Names are those of docs/RELIABILITY.md. */
+#include "sim/sim.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+_Noreturn void sim_fail(sim *s, const char *invariant, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(s->result->text, sizeof s->result->text, format, arguments);
+    va_end(arguments);
+    snprintf(s->result->invariant, sizeof s->result->invariant, "%s", invariant);
+    s->result->failed = true;
+    longjmp(*s->stop, 1);
+}
+
+static unsigned long long n(uint64_t value) {
+    return (unsigned long long)value;
+}
+
+static sim_spec *spec_of(sim *s, uint64_t job) {
+    SIM_CHECK(s, "jobs-are-known", job && job <= SIM_IDS_MAX, "there is no job %llu", n(job));
+    return &s->specs[s->host.resident[job].spec];
+}
+
+static const sim_reference *expected(sim *s, uint64_t job, uint64_t step) {
+    return sim_expect(spec_of(s, job), s->jobs[job].fingerprint, step);
+}
+
+/* ---- trust ---- */
+
+/* One result a block is enough: nothing is audited, and nobody says anything that others deny. */
+static bool one_vote_decides(const sim *s, uint64_t job) {
+    const sim_spec *spec = &s->specs[s->host.resident[job].spec];
+    return !s->liars && !s->nans && !spec->diverges_at && spec->info.audit <= 0;
+}
+
+bool sim_is_trusted(const sim *s, uint64_t id) {
+    const sim_job *job = &s->jobs[id];
+    const sim_spec *spec = &s->specs[s->host.resident[id].spec];
+    if (!s->liars || spec->info.audit >= 1) return true;
+    for (uint32_t w = 0; job->lied && w < s->worker_count; w++)
+        if (job->lied[w]) return false;
+    return !job->spoilt;
+}
+
+/* ---- leases ---- */
+
+/* Leases of the job's round that are out and within their deadlines. */
+static uint32_t leases_out(const sim *s, uint64_t job) {
+    uint32_t count = 0;
+    uint64_t now = sim_host_now(s), step = s->host.resident[job].step;
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
+        const sim_session *x = &s->host.sessions[i];
+        if (!x->live || !x->lease.lease || x->lease.job != job) continue;
+        count += x->lease.version == step && now < x->deadline_ns;
+    }
+    return count;
+}
+
+static void check_lease_limits(sim *s, const coord_action *a, const sim_session *session) {
+    const sim_spec *spec = spec_of(s, a->job);
+    sim_job *job = &s->jobs[a->job];
+    uint64_t fingerprint = s->workers[session->who].fingerprint, now = sim_host_now(s);
+    if (spec->info.pin_first) {
+        if (!job->fingerprint) job->fingerprint = fingerprint;
+        SIM_CHECK(s, "pinned", job->fingerprint == fingerprint,
+                  "job %llu is pinned, and its lease goes to another kind of worker", n(a->job));
+    }
+    uint32_t most = spec->info.workers_max;
+    SIM_CHECK(s, "limits", !most || leases_out(s, a->job) < most,
+              "job %llu has leases at more than %u workers", n(a->job), most);
+    bool in_time =
+        !spec->info.timeout_ns || now - job->running_since <= spec->info.timeout_ns + 100 * SIM_MS;
+    SIM_CHECK(s, "limits", in_time, "job %llu goes on after its timeout", n(a->job));
+}
+
+static void check_lease_work(sim *s, const coord_action *a) {
+    const sim_resident *r = &s->host.resident[a->job];
+    const sim_spec *spec = spec_of(s, a->job);
+    uint64_t step = a->lease.evaluate ? r->step : r->step + 1;
+    SIM_CHECK(s, "lease-of-this-step", r->loaded && !r->updating && a->step == step,
+              "job %llu is at step %llu and leases step %llu", n(a->job), n(r->step), n(a->step));
+    SIM_CHECK(s, "lease-of-this-step", a->lease.version == r->step,
+              "job %llu is at step %llu and leases version %llu", n(a->job), n(r->step),
+              n(a->lease.version));
+    uint32_t end = a->lease.first + a->lease.count;
+    if (a->lease.evaluate) {
+        SIM_CHECK(s, "lease-of-this-step", a->lease.count && end <= spec->info.evaluate_samples,
+                  "samples %u to %u", a->lease.first, end);
+        return;
+    }
+    SIM_CHECK(s, "sample-ledger", a->lease.batch == sim_batch_of(spec, step),
+              "step %llu has %u samples, not %u", n(step), sim_batch_of(spec, step),
+              a->lease.batch);
+    SIM_CHECK(s, "lease-of-this-step", a->lease.count && end <= spec->info.shards,
+              "shards %u to %u", a->lease.first, end);
+    for (uint32_t shard = a->lease.first; shard < end && one_vote_decides(s, a->job); shard++)
+        SIM_CHECK(s, "one-gradient-a-shard", !s->jobs[a->job].kept[shard],
+                  "shard %u of step %llu is leased, but its gradient is there", shard, n(step));
+    SIM_CHECK(s, "pause-in-one-step", step <= r->pause_from || r->pause_from == UINT64_MAX,
+              "job %llu was paused at step %llu and leases step %llu", n(a->job),
+              n(r->pause_from - 1), n(step));
+}
+
+static void check_lease(sim *s, const coord_action *a) {
+    sim_session *session = sim_session_of(s, a->worker);
+    uint64_t now = sim_host_now(s);
+    /* A worker that asks again with a result may be given a lease for its older call: nobody hears
+     * it, and the new call gives it back. */
+    SIM_CHECK(s, "answers-once", session && a->request > session->answered,
+              "a lease for a request that was answered");
+    session->answered = a->request;
+    SIM_CHECK(s, "no-lease-without-deadline",
+              a->lease.deadline_ns > now && a->lease.deadline_ns - now <= 3600 * SIM_SECOND,
+              "the lease of shards %u to %u of step %llu has no deadline", a->lease.first,
+              a->lease.first + a->lease.count - 1, n(a->step));
+    SIM_CHECK(s, "lease-numbers-rise", a->lease.lease > s->host.last_lease && a->lease.attempt,
+              "lease %llu after lease %llu", n(a->lease.lease), n(s->host.last_lease));
+    SIM_CHECK(s, "ended-jobs-rest", s->jobs[a->job].state == COORD_RUNNING,
+              "job %llu is not running and leases shards", n(a->job));
+    SIM_CHECK(s, "drained-gets-nothing", !session->drain, "a worker that leaves gets a lease");
+    s->host.last_lease = a->lease.lease;
+    check_lease_work(s, a);
+    check_lease_limits(s, a, session);
+    session->deadline_ns = a->lease.deadline_ns;
+    session->lease = (sim_lease){.lease = a->lease.lease,
+                                 .job = a->job,
+                                 .version = a->lease.version,
+                                 .first = a->lease.first,
+                                 .count = a->lease.count,
+                                 .evaluate = a->lease.evaluate};
+}
+
+/* ---- gradients ---- */
+
+/* What others still compute of these shards or samples is not wanted any more. */
+static void forget_leases(sim *s, uint64_t job, bool evaluate, uint32_t first, uint32_t end) {
+    if (!spec_of(s, job)->info.workers_max) return;
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
+        sim_lease *lease = &s->host.sessions[i].lease;
+        if (lease->job == job && lease->evaluate == evaluate && lease->first < end &&
+            first < lease->first + lease->count)
+            lease->lease = 0;
+    }
+}
+
+static void check_keep(sim *s, const coord_action *a) {
+    const sim_resident *r = &s->host.resident[a->job];
+    SIM_CHECK(s, "slots", a->slot && a->slot < s->host.slot_count, "slot %llu", n(a->slot));
+    const sim_slot *slot = &s->host.slots[a->slot];
+    SIM_CHECK(s, "no-stale-result", slot->job == a->job && slot->step == r->step + 1,
+              "job %llu is at step %llu and keeps a gradient of job %llu, step %llu", n(a->job),
+              n(r->step), n(slot->job), n(slot->step));
+    for (uint32_t i = slot->first; i < slot->first + slot->count; i++) {
+        uint8_t *kept = &s->jobs[a->job].kept[i];
+        SIM_CHECK(s, "one-gradient-a-shard", ++*kept <= (one_vote_decides(s, a->job) ? 1 : 3),
+                  "%u gradients of shard %u, step %llu, are kept", *kept, i, n(slot->step));
+    }
+    forget_leases(s, a->job, false, slot->first, slot->first + slot->count);
+}
+
+static void check_drop(sim *s, const coord_action *a) {
+    if (!a->slot || a->slot >= s->host.slot_count) return; /* the host says so */
+    const sim_slot *slot = &s->host.slots[a->slot];
+    if (slot->evaluate && slot->job == a->job)
+        forget_leases(s, a->job, true, slot->first, slot->first + slot->count);
+    if (slot->state != SIM_KEPT) return;
+    for (uint32_t i = slot->first; i < slot->first + slot->count; i++) s->jobs[slot->job].kept[i]--;
+}
+
+void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
+    const sim_spec *spec = spec_of(s, a->job);
+    uint32_t batch = sim_batch_of(spec, a->step), shards = spec->info.shards, next = 0;
+    uint32_t present = batch < shards ? batch : shards;
+    SIM_CHECK(s, "one-update-a-step", r->loaded && !r->updating && a->step == r->step + 1,
+              "job %llu is at step %llu and updates to step %llu%s", n(a->job), n(r->step),
+              n(a->step), r->updating ? " during an update" : "");
+    SIM_CHECK(s, "sample-ledger", a->update.batch == batch, "the mean of %u samples over %u", batch,
+              a->update.batch);
+    for (uint32_t i = 0; i < a->update.count; i++) {
+        const coord_block *b = &a->update.blocks[i];
+        SIM_CHECK(s, "slots", b->slot && b->slot < s->host.slot_count, "slot %llu", n(b->slot));
+        const sim_slot *slot = &s->host.slots[b->slot];
+        SIM_CHECK(s, "no-stale-result",
+                  slot->state == SIM_KEPT && slot->job == a->job && slot->step == a->step,
+                  "step %llu averages a gradient of step %llu", n(a->step), n(slot->step));
+        SIM_CHECK(s, "blocks-tile",
+                  b->first == next && slot->first == b->first && slot->count == b->count,
+                  "step %llu: block %u to %u, after shard %u, has the gradient of %u to %u",
+                  n(a->step), b->first, b->first + b->count - 1, next, slot->first,
+                  slot->first + slot->count - 1);
+        next += b->count;
+    }
+    SIM_CHECK(s, "blocks-tile", next >= present && next <= shards,
+              "step %llu averages %u of %u shards", n(a->step), next, present);
+}
+
+/* ---- figures ---- */
+
+static bool same(double a, double b) {
+    return a == b || (isnan(a) && isnan(b));
+}
+
+static void check_figures(sim *s, const coord_action *a, double loss, uint64_t correct) {
+    const sim_spec *spec = spec_of(s, a->job);
+    if (s->liars && (spec->info.audit < 1 || !sim_is_trusted(s, a->job))) return;
+    SIM_CHECK(s, "figures", same(a->metrics.loss_sum, loss) && a->metrics.correct == correct,
+              "job %llu, step %llu: loss %.17g and %llu correct, alone %.17g and %llu", n(a->job),
+              n(a->step), a->metrics.loss_sum, n(a->metrics.correct), loss, n(correct));
+}
+
+static void check_metrics(sim *s, const coord_action *a) {
+    const sim_reference *alone = expected(s, a->job, a->step);
+    sim_job *job = &s->jobs[a->job];
+    if (a->type == COORD_ACTION_METRICS) {
+        check_figures(s, a, alone->loss, alone->correct);
+        job->recorded[a->step / 64] |= (uint64_t)1 << a->step % 64;
+    } else if (a->type == COORD_ACTION_EPOCH) {
+        check_figures(s, a, alone->epoch_loss, alone->epoch_correct);
+    } else {
+        check_figures(s, a, alone->evaluated, alone->evaluated_correct);
+        job->evaluated = a->step;
+        forget_leases(s, a->job, true, 0, UINT32_MAX);
+    }
+}
+
+static void check_checkpoint(sim *s, const coord_action *a) {
+    const sim_resident *r = &s->host.resident[a->job];
+    const sim_reference *alone = expected(s, a->job, r->step);
+    const sim_spec *spec = spec_of(s, a->job);
+    bool ended = r->step % spec->info.steps_per_epoch == 0;
+    SIM_CHECK(s, "checkpoint-of-this-step", r->loaded && a->step == r->step,
+              "job %llu is at step %llu and saves step %llu", n(a->job), n(r->step), n(a->step));
+    SIM_CHECK(s, "figures",
+              !sim_is_trusted(s, a->job) ||
+                  (same(a->checkpoint.loss_sum, ended ? 0 : alone->epoch_loss) &&
+                   a->checkpoint.correct == (ended ? 0 : alone->epoch_correct)),
+              "job %llu, step %llu: a checkpoint has sums of loss %.17g, alone %.17g", n(a->job),
+              n(a->step), a->checkpoint.loss_sum, ended ? 0 : alone->epoch_loss);
+    SIM_CHECK(s, "final-is-last", !a->checkpoint.final || r->step == spec->info.steps,
+              "job %llu ends at step %llu of %llu", n(a->job), n(r->step), n(spec->info.steps));
+}
+
+/* ---- states ---- */
+
+static bool may_fail(const sim *s, uint64_t id, const char *text) {
+    const sim_job *job = &s->jobs[id];
+    const sim_spec *spec = &s->specs[s->host.resident[id].spec];
+    if (strstr(text, "cannot decide")) return s->lies || s->nan_faults >= 2;
+    if (strstr(text, "diverged")) return spec->diverges_at || s->nan_faults >= 2;
+    if (strstr(text, "cannot")) return s->cannot_faults >= 3;
+    if (strstr(text, "timeout"))
+        return spec->info.timeout_ns && sim_host_now(s) - job->first_run >= spec->info.timeout_ns;
+    return false;
+}
+
+static void check_state(sim *s, const coord_action *a) {
+    const sim_resident *r = &s->host.resident[a->job];
+    sim_job *job = &s->jobs[a->job];
+    SIM_CHECK(s, "ended-jobs-rest", job->state < COORD_COMPLETED, "job %llu had ended already",
+              n(a->job));
+    if (a->state == COORD_RUNNING) {
+        job->running_since = sim_host_now(s);
+        if (!job->first_run) job->first_run = job->running_since;
+    }
+    if (a->state == COORD_COMPLETED)
+        SIM_CHECK(s, "complete-is-complete",
+                  r->step == spec_of(s, a->job)->info.steps && job->saved == r->step,
+                  "job %llu is complete at step %llu, saved at %llu", n(a->job), n(r->step),
+                  n(job->saved));
+    if (a->state == COORD_FAILED)
+        SIM_CHECK(s, "no-job-fails", may_fail(s, a->job, a->text), "job %llu failed: %s", n(a->job),
+                  a->text);
+    if (a->state == COORD_CANCELED)
+        SIM_CHECK(s, "no-job-fails", job->cancel_asked, "job %llu was not canceled", n(a->job));
+    job->state = a->state;
+}
+
+static void job_rolls_back(sim *s, const coord_action *a) {
+    sim_job *job = &s->jobs[a->job];
+    SIM_CHECK(s, "honest-is-believed", s->lies || s->nan_faults,
+              "job %llu goes back, and nobody lied", n(a->job));
+    memset(job->kept, 0, sizeof job->kept);
+}
+
+static void check_disconnect(sim *s, const coord_action *a) {
+    const sim_session *session = sim_session_of(s, a->worker);
+    uint64_t limit = (uint64_t)COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED * SIM_MS;
+    if (!session) return;
+    SIM_CHECK(s, "heard-is-alive", sim_host_now(s) - session->heard_ns > limit,
+              "worker %llu was heard %llu ms ago and is given up", n(a->worker),
+              n((sim_host_now(s) - session->heard_ns) / SIM_MS));
+}
+
+void sim_check_action(sim *s, const coord_action *a) {
+    switch (a->type) {
+    case COORD_ACTION_LEASE:
+        check_lease(s, a);
+        break;
+    case COORD_ACTION_KEEP:
+        check_keep(s, a);
+        break;
+    case COORD_ACTION_DROP:
+        check_drop(s, a);
+        break;
+    case COORD_ACTION_METRICS:
+    case COORD_ACTION_EPOCH:
+    case COORD_ACTION_EVALUATED:
+        check_metrics(s, a);
+        break;
+    case COORD_ACTION_CHECKPOINT:
+        check_checkpoint(s, a);
+        break;
+    case COORD_ACTION_STATE:
+        check_state(s, a);
+        break;
+    case COORD_ACTION_DISCONNECT:
+        check_disconnect(s, a);
+        break;
+    case COORD_ACTION_ROLLBACK:
+        job_rolls_back(s, a);
+        break;
+    case COORD_ACTION_UNLOAD:
+        memset(s->jobs[a->job].kept, 0, sizeof s->jobs[a->job].kept);
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,386 @@
+/* The program: runs seeds, says what it saw, replays and shortens what failed. */
+#include <getopt.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "common/base/plant.h"
+#include "common/base/str.h"
+#include "sim/sim.h"
+
+static const char usage[] =
+    "usage: sim [--seed N [--faults LIST] [--trace]] [--seeds N [--from N]] [--hours H] ...\n"
+    "\n"
+    "Runs the coordinator's and the worker's decisions in virtual time, under faults that a seed\n"
+    "decides, and checks invariants after every event (docs/RELIABILITY.md lists them).\n"
+    "\n"
+    "  --seeds N        so many seeds [1000], from --from N [1] on\n"
+    "  --hours H        seeds one after another for so long\n"
+    "  --seed N         one seed\n"
+    "  --faults LIST    only these of its faults: numbers with commas, or none\n"
+    "  --trace          print everything that happens\n"
+    "  --workers N      so many workers, whatever the seed says; also --jobs N, --shards N\n"
+    "  --no-faults      nothing goes wrong\n"
+    "  --plant N        plant a bug (by number or name), and find a seed that shows it\n"
+    "  --plant all      each of them in turn\n"
+    "  --list           the bugs that can be planted, and the kinds of faults\n"
+    "  --json           print figures as one line of JSON\n"
+    "\n"
+    "exit status: 0 nothing was found (with --plant: every bug was), 1 something was, 2 bad usage\n"
+    "\n"
+    "examples:\n"
+    "  sim --seeds 10000\n"
+    "  sim --seed 4711 --trace\n"
+    "  sim --plant all --seeds 10000\n";
+
+typedef struct totals {
+    uint64_t seeds, twice, events, decisions, leases, repeated, steps, completed, virtual_ns;
+    uint64_t failures, faults;
+    uint64_t core_bytes, workers;
+} totals;
+
+static double seconds_now(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void add(totals *t, const sim_result *r) {
+    t->seeds++;
+    t->events += r->events;
+    t->decisions += r->decisions + r->agent_decisions;
+    t->leases += r->leases;
+    t->repeated += r->repeated;
+    t->steps += r->steps;
+    t->completed += r->completed;
+    t->virtual_ns += r->virtual_ns;
+    t->faults += r->faults;
+    if (r->core_bytes > t->core_bytes) {
+        t->core_bytes = r->core_bytes;
+        t->workers = r->workers;
+    }
+}
+
+/* ---- failures ---- */
+
+static void print_faults(const uint32_t *only, uint32_t count) {
+    if (!count) printf("none");
+    for (uint32_t i = 0; i < count; i++) printf("%s%u", i ? "," : "", only[i]);
+}
+
+static void report(const sim_options *options, const sim_result *first) {
+    uint32_t only[256], count = 0;
+    sim_options o = *options;
+    sim_result r;
+    printf("seed %llu breaks \"%s\": %s\n", (unsigned long long)options->seed, first->invariant,
+           first->text);
+    fflush(stdout);
+    if (options->only) {
+        count = options->only_count;
+        memcpy(only, options->only, count * sizeof *only);
+    } else {
+        for (uint32_t i = 0; i < first->faults && i < 256; i++) only[count++] = i;
+        uint32_t before = count;
+        count = sim_shrink(options, first->invariant, only, count);
+        printf("%u of its %u faults suffice\n", count, before);
+    }
+    o.only = only;
+    o.only_count = count;
+    sim_run(&o, &r);
+    printf("  %s\n  replay: ./dev sim --seed %llu", r.text, (unsigned long long)o.seed);
+    if (o.plant) printf(" --plant %u", o.plant);
+    if (o.workers) printf(" --workers %u", o.workers);
+    if (o.jobs) printf(" --jobs %u", o.jobs);
+    if (o.shards) printf(" --shards %u", o.shards);
+    printf(" --faults ");
+    print_faults(only, count);
+    printf(" --trace\n");
+    fflush(stdout);
+}
+
+/* Twice the same: all of those that failed, and one in a hundred of the others. */
+static bool run_seed(const sim_options *options, totals *t, bool quiet) {
+    sim_result r, again;
+    sim_run(options, &r);
+    add(t, &r);
+    if (options->trace) {
+        t->failures += r.failed;
+        return !r.failed;
+    }
+    if (r.failed || options->seed % 100 == 0) {
+        sim_run(options, &again);
+        t->twice++;
+        if (again.hash != r.hash || again.failed != r.failed) {
+            printf("seed %llu: two runs differ\n", (unsigned long long)options->seed);
+            t->failures++;
+            return false;
+        }
+    }
+    if (!r.failed) return true;
+    t->failures++;
+    if (!quiet) report(options, &r);
+    return false;
+}
+
+static void run_seeds(const sim_options *options, uint64_t seeds, totals *t) {
+    sim_options o = *options;
+    for (uint64_t i = 0; i < seeds && t->failures < 10; i++, o.seed++) run_seed(&o, t, false);
+}
+
+static void run_hours(const sim_options *options, double hours, totals *t) {
+    sim_options o = *options;
+    double end = seconds_now(CLOCK_MONOTONIC) + hours * 3600,
+           next = seconds_now(CLOCK_MONOTONIC) + 60;
+    for (; seconds_now(CLOCK_MONOTONIC) < end && t->failures < 10; o.seed++) {
+        run_seed(&o, t, false);
+        if (seconds_now(CLOCK_MONOTONIC) < next) continue;
+        next += 60;
+        fprintf(stderr, "sim: %llu seeds, %llu failures\n", (unsigned long long)t->seeds,
+                (unsigned long long)t->failures);
+    }
+}
+
+/* ---- planted bugs ---- */
+
+static const char *const plant_names[] = {"none",
+#define X(name, text) #name,
+                                          COP_PLANT_TABLE(X)
+#undef X
+};
+static const char *const plant_texts[] = {"nothing",
+#define X(name, text) text,
+                                          COP_PLANT_TABLE(X)
+#undef X
+};
+
+#ifdef COP_PLANTS
+cop_plant cop_planted;
+#endif
+
+static void choose_plant(uint32_t plant) {
+#ifdef COP_PLANTS
+    cop_planted = (cop_plant)plant;
+#else
+    if (!plant) return;
+    fprintf(stderr, "sim: this program has no bugs to plant: sim-planted has\n");
+    exit(2);
+#endif
+}
+
+/* Seeds until one shows the bug; true if one did. */
+static bool find_plant(const sim_options *options, uint32_t plant, uint64_t seeds, bool details) {
+    sim_options o = *options;
+    sim_result r = {0};
+    choose_plant(plant);
+    o.plant = plant;
+    uint64_t i = 0;
+    for (; i < seeds && !r.failed; i++, o.seed++) sim_run(&o, &r);
+    o.seed--;
+    if (r.failed)
+        printf("plant %2u %-18s caught by seed %llu (the %lluth): %s: %s\n", plant,
+               plant_names[plant], (unsigned long long)o.seed, (unsigned long long)i, r.invariant,
+               r.text);
+    else
+        printf("plant %2u %-18s NOT caught in %llu seeds (%s)\n", plant, plant_names[plant],
+               (unsigned long long)seeds, plant_texts[plant]);
+    fflush(stdout);
+    if (r.failed && details) report(&o, &r);
+    choose_plant(0);
+    return r.failed;
+}
+
+static int run_plants(const sim_options *options, const char *which, uint64_t seeds) {
+    uint64_t number = 0;
+    uint32_t caught = 0, all = 0;
+    bool every = strcmp(which, "all") == 0;
+    for (uint32_t p = 1; p < COP_PLANT_COUNT; p++)
+        if (strcmp(plant_names[p], which) == 0) number = p;
+    if (!every && !number &&
+        (!cop_parse_u64(which, &number) || !number || number >= COP_PLANT_COUNT)) {
+        fprintf(stderr, "sim: --plant \"%s\": expected all, 1 to %d, or a name (sim --list)\n",
+                which, COP_PLANT_COUNT - 1);
+        return 2;
+    }
+    for (uint32_t p = 1; p < COP_PLANT_COUNT; p++) {
+        if (!every && p != number) continue;
+        all++;
+        caught += find_plant(options, p, seeds, !every);
+    }
+    printf("%u of %u planted bugs caught within %llu seeds each\n", caught, all,
+           (unsigned long long)seeds);
+    return caught == all ? 0 : 1;
+}
+
+static void list(void) {
+    printf("bugs to plant:\n");
+    for (int p = 1; p < COP_PLANT_COUNT; p++)
+        printf("  %2d %-18s %s\n", p, plant_names[p], plant_texts[p]);
+    printf("faults:\n");
+#define X(name, text) printf("  %s\n", text);
+    SIM_FAULT_TABLE(X)
+#undef X
+}
+
+/* ---- figures ---- */
+
+static void print_totals(const totals *t, double wall, double cpu, bool json) {
+    double ratio = (double)t->virtual_ns * 1e-9 / wall, rate = (double)t->decisions / cpu;
+    uint64_t each = t->workers ? t->core_bytes / t->workers : 0;
+    if (json)
+        printf("{\"seeds\":%llu,\"failures\":%llu,\"twice\":%llu,\"faults\":%llu,\"steps\":%llu,"
+               "\"jobs_completed\":%llu,\"leases\":%llu,\"leases_repeated\":%llu,\"events\":%llu,"
+               "\"decisions\":%llu,\"seconds\":%.2f,\"virtual_per_real\":%.0f,"
+               "\"decisions_per_s\":%.0f,\"core_bytes_per_worker\":%llu}\n",
+               (unsigned long long)t->seeds, (unsigned long long)t->failures,
+               (unsigned long long)t->twice, (unsigned long long)t->faults,
+               (unsigned long long)t->steps, (unsigned long long)t->completed,
+               (unsigned long long)t->leases, (unsigned long long)t->repeated,
+               (unsigned long long)t->events, (unsigned long long)t->decisions, wall, ratio, rate,
+               (unsigned long long)each);
+    else
+        printf("%llu seeds, %llu failures, %llu run twice; %llu faults, %llu steps, %llu jobs "
+               "completed, %llu leases (%llu again)\n%.1f s, %.0f x real time, %.0f decisions/s, "
+               "%llu bytes of the core a worker\n",
+               (unsigned long long)t->seeds, (unsigned long long)t->failures,
+               (unsigned long long)t->twice, (unsigned long long)t->faults,
+               (unsigned long long)t->steps, (unsigned long long)t->completed,
+               (unsigned long long)t->leases, (unsigned long long)t->repeated, wall, ratio, rate,
+               (unsigned long long)each);
+}
+
+/* ---- options ---- */
+
+typedef struct arguments {
+    sim_options options;
+    uint32_t faults[256];
+    uint64_t seeds, from, seed;
+    double hours;
+    bool one, json, list;
+    const char *plant;
+} arguments;
+
+static int bad(const char *option, const char *value) {
+    fprintf(stderr, "sim: %s \"%s\" is not a number of that kind\n\n%s", option, value, usage);
+    return 2;
+}
+
+static bool parse_faults(arguments *a, const char *text) {
+    a->options.only = a->faults;
+    a->options.only_count = 0;
+    if (strcmp(text, "none") == 0) return true;
+    for (const char *at = text; *at && a->options.only_count < 256;) {
+        char *end;
+        unsigned long value = strtoul(at, &end, 10);
+        if (end == at || (*end && *end != ',')) return false;
+        a->faults[a->options.only_count++] = (uint32_t)value;
+        at = *end ? end + 1 : end;
+    }
+    return true;
+}
+
+enum {
+    SEED = 1,
+    SEEDS,
+    FROM,
+    HOURS,
+    FAULTS,
+    TRACE,
+    WORKERS,
+    JOBS,
+    SHARDS,
+    CALM,
+    PLANT,
+    LIST,
+    JSON,
+    HELP
+};
+
+static int take(arguments *a, int option, const char *text) {
+    uint64_t value = 0;
+    bool number = option == SEED || option == SEEDS || option == FROM || option == WORKERS ||
+                  option == JOBS || option == SHARDS;
+    if (number && !cop_parse_u64(text, &value)) return -1;
+    switch (option) {
+    case SEED:
+        a->one = true;
+        a->seed = value;
+        return 0;
+    case SEEDS:
+        a->seeds = value;
+        return 0;
+    case FROM:
+        a->from = value;
+        return 0;
+    case HOURS:
+        a->hours = strtod(text, NULL);
+        return a->hours > 0 ? 0 : -1;
+    case FAULTS:
+        return parse_faults(a, text) ? 0 : -1;
+    case WORKERS:
+        a->options.workers = (uint32_t)value;
+        return value >= 1 && value <= 100000 ? 0 : -1;
+    case JOBS:
+        a->options.jobs = (uint32_t)value;
+        return value >= 1 && value <= SIM_JOBS_MAX ? 0 : -1;
+    case SHARDS:
+        a->options.shards = (uint32_t)value;
+        return value >= 1 && value <= COP_SHARDS_MAX ? 0 : -1;
+    case TRACE:
+        a->options.trace = true;
+        return 0;
+    case CALM:
+        a->options.no_faults = true;
+        return 0;
+    case PLANT:
+        a->plant = text;
+        return 0;
+    case LIST:
+        a->list = true;
+        return 0;
+    default:
+        a->json = true;
+        return 0;
+    }
+}
+
+static int parse(int argc, char **argv, arguments *a) {
+    static const struct option options[] = {
+        {"seed", 1, NULL, SEED},       {"seeds", 1, NULL, SEEDS},   {"from", 1, NULL, FROM},
+        {"hours", 1, NULL, HOURS},     {"faults", 1, NULL, FAULTS}, {"trace", 0, NULL, TRACE},
+        {"workers", 1, NULL, WORKERS}, {"jobs", 1, NULL, JOBS},     {"shards", 1, NULL, SHARDS},
+        {"no-faults", 0, NULL, CALM},  {"plant", 1, NULL, PLANT},   {"list", 0, NULL, LIST},
+        {"json", 0, NULL, JSON},       {"help", 0, NULL, HELP},     {NULL, 0, NULL, 0}};
+    int option, index = 0;
+    while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
+        if (option == HELP) {
+            printf("%s", usage);
+            exit(0);
+        }
+        if (option == '?') return 2;
+        if (take(a, option, optarg)) return bad(options[index].name, optarg);
+    }
+    return optind < argc ? bad("argument", argv[optind]) : 0;
+}
+
+int main(int argc, char **argv) {
+    arguments a = {.seeds = 1000, .from = 1};
+    totals t = {0};
+    int status = parse(argc, argv, &a);
+    if (status) return status;
+    a.options.seed = a.one ? a.seed : a.from;
+    if (a.list) {
+        list();
+        return 0;
+    }
+    if (a.plant && !a.one) return run_plants(&a.options, a.plant, a.seeds);
+    if (a.plant) return run_plants(&a.options, a.plant, 1);
+    double wall = seconds_now(CLOCK_MONOTONIC), cpu = seconds_now(CLOCK_PROCESS_CPUTIME_ID);
+    if (a.one)
+        run_seed(&a.options, &t, false);
+    else if (a.hours > 0)
+        run_hours(&a.options, a.hours, &t);
+    else
+        run_seeds(&a.options, a.seeds, &t);
+    print_totals(&t, seconds_now(CLOCK_MONOTONIC) - wall,
+                 seconds_now(CLOCK_PROCESS_CPUTIME_ID) - cpu, a.json);
+    return t.failures ? 1 : 0;
+}

@@ -1,0 +1,124 @@
+/* One seed from beginning to end. */
+#include "sim/sim.h"
+
+#include "common/base/alloc.h"
+
+#define PATIENCE    (600 * SIM_SECOND) /* after the last fault, everything is done by then */
+#define MOST_EVENTS 20000000
+
+/* ---- assertions of our own code stop a run, not the program ---- */
+
+static sim *under_way;
+
+void sim_panics_stop(sim *s) {
+    under_way = s;
+}
+
+_Noreturn void __real_cop_panic(const char *file, int line, const char *condition);
+_Noreturn void __wrap_cop_panic(const char *file, int line, const char *condition);
+
+_Noreturn void __wrap_cop_panic(const char *file, int line, const char *condition) {
+    sim *s = under_way;
+    if (!s) __real_cop_panic(file, line, condition);
+    const char *name = strrchr(file, '/');
+    sim_fail(s, "assertions", "%s:%d: %s", name ? name + 1 : file, line, condition);
+}
+
+/* ---- events find whom they concern ---- */
+
+static bool concerns_host(sim_kind kind) {
+    return kind > SIM_NONE && kind <= SIM_RESTART;
+}
+
+/* What only the loop of the coordinator does; its other threads and the disk go on. */
+static bool needs_loop(sim_kind kind) {
+    return kind <= SIM_TASK;
+}
+
+/* Who stands still gets it later; a tick comes before all that waited. */
+static bool postponed(sim *s, const sim_event *e) {
+    uint64_t until = 0;
+    if (concerns_host(e->kind)) {
+        if (needs_loop(e->kind) && e->life == s->host.life) until = s->host.stalled_until;
+        if (e->kind != SIM_TICK) until += until > s->now;
+    } else if (e->kind != SIM_FAULT && e->kind != SIM_BOOT) {
+        until = sim_party_of(s, e->who)->frozen_until;
+    }
+    if (until <= s->now) return false;
+    sim_post(s, until - s->now, *e);
+    return true;
+}
+
+static void deliver(sim *s, sim_event *e) {
+    sim_trace_event(s, e);
+    if (e->kind == SIM_FAULT)
+        sim_fault_do(s, &s->faults[e->value]);
+    else if (concerns_host(e->kind))
+        sim_host_on(s, e);
+    else if (e->who < s->worker_count)
+        sim_worker_on(s, e);
+    else
+        sim_client_on(s, e);
+    cop_free(e->message);
+    cop_free(e->event);
+}
+
+/* Nobody stays paused for ever. */
+static void resume_all(sim *s) {
+    for (uint32_t i = 0; i < s->client_count; i++) sim_client_wish(s, i, COORD_EVENT_JOB_RESUME);
+}
+
+static void loop(sim *s) {
+    bool resumed = false;
+    uint64_t began = s->now;
+    while (!sim_all_done(s) || !resumed) {
+        sim_event e = sim_take(s);
+        s->now = e.time;
+        s->result->virtual_ns = s->now - began;
+        if (postponed(s, &e)) continue;
+        s->result->events++;
+        deliver(s, &e);
+        if (!resumed && s->now > s->quiet_ns) {
+            resumed = true;
+            resume_all(s);
+        }
+        SIM_CHECK(s, "comes-to-an-end",
+                  s->now < s->quiet_ns + PATIENCE && s->result->events < MOST_EVENTS,
+                  "not everything is done %llu s after the last fault",
+                  (unsigned long long)(PATIENCE / SIM_SECOND));
+    }
+    sim_check_end(s);
+}
+
+/* ---- the run ---- */
+
+static void start(sim *s) {
+    s->disk = sim_disk_create(s);
+    sim_setup(s);
+    sim_setup_faults(s);
+    s->result->faults = s->fault_count;
+    s->result->workers = s->worker_count;
+    sim_host_start(s);
+}
+
+void sim_run(const sim_options *options, sim_result *result) {
+    jmp_buf stop;
+    sim *s = cop_alloc(sizeof *s);
+    COP_ASSERT(s != NULL);
+    *result = (sim_result){0};
+    s->options = *options;
+    s->result = result;
+    s->stop = &stop;
+    s->hash = options->seed;
+    sim_panics_stop(s);
+    if (setjmp(stop) == 0) {
+        start(s);
+        loop(s);
+    } else {
+        sim_trace(s, "BROKEN %s: %s", result->invariant, result->text);
+    }
+    sim_panics_stop(NULL);
+    result->hash = s->hash;
+    result->core_bytes = sim_memory_most();
+    sim_memory_reset();
+}

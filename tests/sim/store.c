@@ -1,0 +1,152 @@
+/* The store, as coordinator/store_write.c keeps it in SQLite: writes wait in a queue, are committed
+ * in batches, all of a batch or nothing. Which writes must be on the disk by then is decided by the
+ * real code (coordinator/recovery.h). SQLite itself is trusted to do what it promises: a commit
+ * that returned survives kill -9, and a loss of power if it was synced. */
+#include "sim/sim.h"
+
+#include "common/base/alloc.h"
+#include "coordinator/recovery.h"
+
+#define BATCH_MS 100 /* metrics wait so long for company */
+#define RETRY_MS 500
+
+static bool is_durable(const sim_write *w) {
+    static const store_kind kinds[] = {[SIM_ADD_JOB] = STORE_ADD_JOB,
+                                       [SIM_SET_STATE] = STORE_SET_STATE,
+                                       [SIM_SET_FINGERPRINT] = STORE_SET_FINGERPRINT,
+                                       [SIM_ADD_STEP] = STORE_ADD_STEP};
+    return recovery_is_durable(kinds[w->kind], w->done != NULL);
+}
+
+static void wake(sim *s, uint64_t delay) {
+    s->store.wakes++;
+    sim_post(s, delay,
+             (sim_event){.kind = SIM_COMMIT, .life = s->host.life, .value = s->store.wakes});
+}
+
+void sim_store_write(sim *s, const sim_write *write) {
+    sim_store *store = &s->store;
+    if (store->count == store->capacity) {
+        store->capacity = store->capacity ? store->capacity * 2 : 64;
+        store->queue = cop_realloc(store->queue, store->capacity * sizeof *store->queue);
+        COP_ASSERT(store->queue != NULL);
+    }
+    store->queue[store->count++] = *write;
+    store->queue[store->count - 1].number = ++store->written;
+    if (store->committing || store->retrying) return;
+    if (is_durable(write))
+        wake(s, 0);
+    else if (store->count == 1)
+        wake(s, BATCH_MS * SIM_MS);
+}
+
+static void apply(sim_store *store, const sim_write *w) {
+    sim_row *row = &store->rows[w->job];
+    switch (w->kind) {
+    case SIM_ADD_JOB:
+        *row = w->row;
+        break;
+    case SIM_SET_STATE:
+        row->state = (coord_job_state)w->value;
+        break;
+    case SIM_SET_FINGERPRINT:
+        row->fingerprint = w->value;
+        break;
+    case SIM_ADD_STEP:
+        row->steps[w->value / 64] |= (uint64_t)1 << w->value % 64;
+        break;
+    }
+}
+
+static bool any_durable(const sim_store *store) {
+    for (uint32_t i = 0; i < store->committing; i++)
+        if (is_durable(&store->queue[i])) return true;
+    return false;
+}
+
+static void apply_batch(sim_store *store) {
+    for (uint32_t i = 0; i < store->committing; i++) apply(store, &store->queue[i]);
+    if (any_durable(store)) memcpy(store->synced, store->rows, sizeof store->rows);
+}
+
+static void begin(sim *s) {
+    sim_store *store = &s->store;
+    uint64_t takes;
+    store->committing = store->count;
+    store->batch_fails = !sim_disk_commit(s->disk, any_durable(store), &takes);
+    wake(s, takes);
+}
+
+static void tell(sim *s, sim_write *w, bool failed) {
+    if (!w->done) return;
+    w->done->error = failed ? COP_ERR_NO_SPACE : COP_OK;
+    sim_post(s, 0, (sim_event){.kind = SIM_TASK, .life = s->host.life, .message = w->done});
+    w->done = NULL;
+}
+
+/* Of a batch that failed, what nobody waits for stays. */
+static void drop_batch(sim *s) {
+    sim_store *store = &s->store;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < store->count; i++) {
+        sim_write *w = &store->queue[i];
+        if (i >= store->committing || !w->done)
+            store->queue[kept++] = *w;
+        else
+            tell(s, w, true);
+    }
+    store->count = kept;
+}
+
+static void end(sim *s) {
+    sim_store *store = &s->store;
+    if (store->batch_fails) {
+        drop_batch(s);
+    } else {
+        apply_batch(store);
+        for (uint32_t i = 0; i < store->committing; i++) tell(s, &store->queue[i], false);
+        store->count -= store->committing;
+        if (store->count)
+            memmove(store->queue, store->queue + store->committing,
+                    store->count * sizeof *store->queue);
+    }
+    store->retrying = store->batch_fails && store->count;
+    store->committing = 0;
+    sim_saver_wake(s);
+    if (store->retrying)
+        wake(s, RETRY_MS * SIM_MS);
+    else if (store->count)
+        wake(s, 0);
+}
+
+void sim_store_commit(sim *s, uint64_t wake_number) {
+    sim_store *store = &s->store;
+    if (wake_number != store->wakes) return; /* woken earlier */
+    store->retrying = false;
+    if (store->committing)
+        end(s);
+    else if (store->count)
+        begin(s);
+}
+
+bool sim_store_holds(const sim *s, uint64_t number) {
+    return !s->store.count || s->store.queue[0].number > number;
+}
+
+void sim_store_flush(sim *s) {
+    sim_store *store = &s->store;
+    uint64_t takes;
+    store->committing = store->count;
+    if (sim_disk_commit(s->disk, true, &takes)) apply_batch(store);
+    store->count = store->committing = 0;
+}
+
+void sim_store_crash(sim *s, bool power) {
+    sim_store *store = &s->store;
+    /* A commit under way may have come through, although nobody was told. */
+    if (!store->batch_fails && store->committing && sim_chance(&s->dice, 500)) apply_batch(store);
+    if (power && sim_chance(&s->dice, 500)) memcpy(store->rows, store->synced, sizeof store->rows);
+    memcpy(store->synced, store->rows, sizeof store->rows);
+    store->count = store->committing = 0;
+    store->retrying = false;
+}
