@@ -344,11 +344,13 @@ cop_err cop_tls_for_url(const char *url, const cop_tls_options *o, const char *s
 /* The coordinator's certificate must be for this name: an address by an IP entry, else by DNS. */
 static bool expect_host(SSL *ssl, const char *host) {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    char name[TLSEXT_MAXLEN_host_name + 1]; /* OpenSSL's macro takes it as not const */
     if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1) return true;
     ERR_clear_error();
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
                                                X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
+    return snprintf(name, sizeof name, "%s", host) < (int)sizeof name &&
+           SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
 SSL *net_tls_create(const cop_tls *tls, int fd, const char *host, tls_verdict *verdict) {
