@@ -9,7 +9,8 @@
 #include "common/base/log.h"
 #include "common/version.h"
 
-static int fail(const char *command, const cop_error *error) {
+static int fail(const char *command, cop_error *error) {
+    cop_replace_controls(error->text); /* it may quote a file, or a peer */
     fflush(stdout);
     fprintf(stderr, "%scoppice%s%s: %s%s\n", cli_color(2, "red"), command ? " " : "",
             command ? command : "", error->text[0] ? error->text : cop_err_text(error->code),

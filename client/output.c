@@ -42,6 +42,14 @@ void cli_print_json(const ProtobufCMessage *message) {
 
 /* ---- tables ---- */
 
+/* A cell may be a name that someone else has chosen: it must not steer the terminal. */
+static void print_cell(const char *cell) {
+    char text[2000];
+    snprintf(text, sizeof text, "%s", cell);
+    cop_replace_controls(text);
+    fputs(text, stdout);
+}
+
 /* Characters a terminal shows: UTF-8 continuation bytes do not count. */
 static int shown(const char *text) {
     int count = 0;
@@ -62,10 +70,9 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
             int pad = width[c] - shown(cell);
-            if (align[c] == 'r')
-                printf("%*s%s", pad, "", cell);
-            else
-                printf("%s%*s", cell, c == columns - 1 ? 0 : pad, "");
+            if (align[c] == 'r') printf("%*s", pad, "");
+            print_cell(cell);
+            if (align[c] != 'r' && c < columns - 1) printf("%*s", pad, "");
             if (c < columns - 1) fputs("  ", stdout);
         }
         if (r == 0) fputs(cli_color(1, "reset"), stdout);

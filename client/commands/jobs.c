@@ -184,11 +184,14 @@ cop_err cli_rm(const cli_options *options, cop_error *error) {
 static void print_events(const cli_options *options, const Coppice__Api__LogsAnswer *answer) {
     for (size_t i = 0; i < answer->n_events; i++) {
         const Coppice__Api__Event *e = answer->events[i];
-        if (options->json)
+        if (options->json) {
             cli_print_json(&e->base);
-        else
-            cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "",
-                      e->text ? e->text : "");
+            continue;
+        }
+        char text[2000]; /* may quote a worker or a job */
+        snprintf(text, sizeof text, "%s", e->text ? e->text : "");
+        cop_replace_controls(text);
+        cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "", text);
     }
     fflush(stdout);
 }

@@ -29,12 +29,6 @@ cop_log_level cop_log_level_from_environment(cop_log_level otherwise) {
     return otherwise;
 }
 
-/* A text may quote what a peer sent: it must neither start a line nor steer a terminal. */
-static void replace_controls(char *text) {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
-}
-
 static void format_line(cop_str *line, cop_log_level level, const char *area, const char *text) {
     char time[32];
     cop_clock_format_utc(cop_clock_unix_ms(), time);
@@ -56,11 +50,11 @@ void cop_log(cop_log_level level, const char *area, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    if (!atomic_load(&as_json)) replace_controls(text);
+    if (!atomic_load(&as_json)) cop_replace_controls(text);
     cop_str line = {0};
     format_line(&line, level, area, text);
     if (line.failed) { /* out of memory: the bare text is better than half a line */
-        replace_controls(text);
+        cop_replace_controls(text);
         dprintf(STDERR_FILENO, "%s %s: %s\n", level_names[level], area, text);
     } else {
         ssize_t written = write(STDERR_FILENO, cop_str_text(&line), line.length);

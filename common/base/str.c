@@ -100,13 +100,21 @@ bool cop_utf8_valid(const char *bytes, size_t length) {
     return true;
 }
 
+/* Bytes of the control character that begins here; 0: none does. */
+static size_t control_length(const unsigned char *p, size_t left) {
+    if (p[0] < 0x20 || p[0] == 0x7f) return 1;
+    return p[0] == 0xc2 && left > 1 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0; /* U+0080 to U+009F */
+}
+
 bool cop_name_ok(const char *bytes, size_t length) {
-    const unsigned char *p = (const unsigned char *)bytes;
-    for (size_t i = 0; i < length; i++) {
-        bool c1 = p[i] == 0xc2 && i + 1 < length && p[i + 1] < 0xa0; /* U+0080 to U+009F */
-        if (p[i] < 0x20 || p[i] == 0x7f || c1) return false;
-    }
+    for (size_t i = 0; i < length; i++)
+        if (control_length((const unsigned char *)bytes + i, length - i)) return false;
     return length > 0 && cop_utf8_valid(bytes, length);
+}
+
+void cop_replace_controls(char *text) {
+    for (size_t left = strlen(text); left; left--, text++)
+        memset(text, '?', control_length((const unsigned char *)text, left));
 }
 
 static void append_json_character(cop_str *s, unsigned char c) {

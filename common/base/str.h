@@ -32,6 +32,8 @@ const char *cop_nearest_name(const char *word, const char *const *names, size_t 
 bool cop_utf8_valid(const char *bytes, size_t length); /* false also for embedded NUL */
 /* Fit to be shown as a name: valid UTF-8 without control characters, not empty. */
 bool cop_name_ok(const char *bytes, size_t length);
+/* A text that may quote others, for a terminal: control characters become '?'. */
+void cop_replace_controls(char *text);
 /* Human forms into a caller's buffer, returned: 11.6 MB, 1.2 k, 3 min 04 s. */
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);

@@ -221,8 +221,35 @@ static void test_sizes_with_units(void **state) {
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) assert_false(cop_parse_size(bad[n], &u));
 }
 
+static void test_names_hold_no_control_characters(void **state) {
+    (void)state;
+    const char *const good[] = {"desk-7", "B\xc3\xbcro 2", "x\xc2\xa0y"};
+    const char *const bad[] = {"",           "a\nb", "\033[2J", "a\x7f",
+                               "\xc2\x9b(J", "\xff", "a\tb",    "\xc3"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_true(cop_name_ok(good[i], strlen(good[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(cop_name_ok(bad[i], strlen(bad[i])));
+    assert_false(cop_name_ok("a\0b", 3));
+}
+
+static void test_control_characters_are_replaced(void **state) {
+    (void)state;
+    char text[] = "B\xc3\xbcro \033[2J\xc2\x9b"
+                  "31m\n\xc2\xa0\x7f",
+         plain[] = "as it was", end[] = "x\xc2";
+    cop_replace_controls(text);
+    assert_string_equal(text, "B\xc3\xbcro ?[2J??31m?\xc2\xa0?");
+    cop_replace_controls(plain);
+    assert_string_equal(plain, "as it was");
+    cop_replace_controls(end);
+    assert_string_equal(end, "x\xc2");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names_hold_no_control_characters),
+        cmocka_unit_test(test_control_characters_are_replaced),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_json_escapes),
         cmocka_unit_test(test_utf8),
