@@ -61,26 +61,39 @@ bool coord_access_token(const coord_server *server, cop_request *request, const 
 
 bool coord_access_name(cop_request *request, const char *name) {
     const cop_peer *peer = cop_request_peer(request);
-    size_t length = strlen(peer->name);
+    size_t length;
+    bool many = cop_peer_is_many(peer, &length);
     if (*name && !cop_name_ok(name, strlen(name)))
         coord_reply_failure(request, COP_ERR_INPUT,
                             "a worker's name may hold no control characters");
-    else if (peer->certified && *name && strcmp(name, peer->name) != 0 &&
-             (strncmp(name, peer->name, length) != 0 || name[length] != '-'))
-        coord_reply_failure(request, COP_ERR_DENIED,
-                            "the certificate is for the worker \"%s\": it may be called so, or "
-                            "\"%s-...\", but not \"%s\"",
-                            peer->name, peer->name, name);
+    else if (peer->certified && *name && !cop_peer_may_be(peer, name))
+        coord_reply_failure(
+            request, COP_ERR_DENIED, "the certificate is for %s called \"%.*s%s\", not \"%s\"",
+            many ? "workers" : "the worker", (int)length, peer->name, many ? "..." : "", name);
     else
         return true;
     return false;
+}
+
+void coord_access_identify(const cop_request *request, const cop_hello *hello, coord_who *out) {
+    const cop_peer *peer = cop_request_peer(request);
+    size_t length;
+    bool many = cop_peer_is_many(peer, &length);
+    if (*hello->name)
+        snprintf(out->name, sizeof out->name, "%s", hello->name);
+    else
+        snprintf(out->name, sizeof out->name, "%.*s%s", (int)length, peer->name,
+                 many || !peer->certified ? "worker" : "");
+    bool one = peer->certified && !many;
+    snprintf(out->identity, sizeof out->identity, "%s%s", peer->certified ? "certificate " : "",
+             one ? peer->name : out->name);
 }
 
 coord_session *coord_access_session(coord_server *server, const cop_request *request,
                                     uint64_t worker, uint64_t secret) {
     coord_session *s = coord_session_find(server, worker);
     if (!s || s->secret != secret) return NULL;
-    return strcmp(s->identity, cop_request_peer(request)->name) == 0 ? s : NULL;
+    return strcmp(s->certificate, cop_request_peer(request)->name) == 0 ? s : NULL;
 }
 
 void coord_print_rights(void) {

@@ -18,8 +18,14 @@ bool coord_api_right_at(size_t at, coord_right *out); /* api.c: the methods of C
 /* Each of these answers the request with FAILURE and returns false when it is refused. */
 bool coord_access_role(cop_request *request); /* by the certificate, if there is one */
 bool coord_access_token(const coord_server *server, cop_request *request, const char *token);
-/* May the worker be called so? By its certificate NAME: NAME and NAME-anything. */
+/* May the worker be called so, by its certificate? */
 bool coord_access_name(cop_request *request, const char *name);
+/* What a new worker is called (unless another is), and what its misdeeds are held against: the
+ * certificate, or of one that many have, and without any, the name. */
+typedef struct coord_who {
+    char name[COP_NAME_MAX], identity[COP_NAME_MAX + 16];
+} coord_who;
+void coord_access_identify(const cop_request *request, const cop_hello *hello, coord_who *out);
 /* The session with this id and secret, if it belongs to the holder of the request's certificate (or
  * both have none); else NULL. */
 coord_session *coord_access_session(coord_server *server, const cop_request *request,

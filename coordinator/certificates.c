@@ -30,7 +30,7 @@ static void print_hosts(const char *const *hosts) {
 static cop_err create(const coord_certificates *c, const char *const *hosts, int days,
                       cop_error *error) {
     const cop_tls_issue issues[] = {{"coordinator", "coordinator", hosts, days},
-                                    {"worker", "worker", NULL, days},
+                                    {"worker", "worker-*", NULL, days},
                                     {"client", "client", NULL, days}};
     COP_TRY(cop_tls_create_folder(c->folder, issues, 3, error));
     printf("%s/ca.pem                         every program gets it\n"
@@ -38,7 +38,7 @@ static cop_err create(const coord_certificates *c, const char *const *hosts, int
            "%s/coordinator.pem, coordinator.key   for ",
            c->folder, c->folder, c->folder);
     print_hosts(hosts);
-    printf("%s/worker.pem, worker.key         for workers, called worker or worker-...\n"
+    printf("%s/worker.pem, worker.key         for workers, called worker-...\n"
            "%s/client.pem, client.key         for people and scripts\n\n"
            "coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir %s\n"
            "coppice-worker --join tls+tcp://HOST:29700 --tls-dir DIR   # DIR: ca.pem, worker.pem, "

@@ -40,7 +40,7 @@ typedef struct coord_session {
     bool drain;
     uint32_t threads;
     char name[COP_NAME_MAX], isa[16], address[64], build[64];
-    char identity[COP_NAME_MAX]; /* CN of its certificate; "": none */
+    char certificate[COP_NAME_MAX]; /* its CN; "": none */
 } coord_session;
 
 /* A result that came in: the core knows it by slot number. */

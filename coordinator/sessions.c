@@ -31,9 +31,9 @@ coord_session *coord_session_find(coord_server *server, uint64_t worker) {
 static void make_name(coord_server *server, const char *wanted, char out[COP_NAME_MAX]) {
     for (int n = 1;; n++) {
         if (n == 1)
-            snprintf(out, COP_NAME_MAX, "%s", *wanted ? wanted : "worker");
+            snprintf(out, COP_NAME_MAX, "%s", wanted);
         else
-            snprintf(out, COP_NAME_MAX, "%.100s-%d", *wanted ? wanted : "worker", n);
+            snprintf(out, COP_NAME_MAX, "%.100s-%d", wanted, n);
         bool taken = false;
         for (uint32_t i = 0; i < COP_WORKERS_MAX && !taken; i++)
             taken = server->sessions[i].worker && strcmp(server->sessions[i].name, out) == 0;
@@ -111,9 +111,11 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
                             s ? "the coordinator is stopping" : "the pool is full");
         return;
     }
+    coord_who who;
     memset(s, 0, sizeof *s);
-    snprintf(s->identity, sizeof s->identity, "%s", cop_request_peer(request)->name);
-    make_name(server, *h->name ? h->name : s->identity, s->name);
+    coord_access_identify(request, h, &who);
+    snprintf(s->certificate, sizeof s->certificate, "%s", cop_request_peer(request)->name);
+    make_name(server, who.name, s->name);
     s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->sessions);
     cop_random_bytes(&s->secret, sizeof s->secret);
     s->connection[0] = cop_request_connection(request);
@@ -124,7 +126,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     cop_server_expect(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
-    joined.joined.identity = *s->identity ? s->identity : *h->name ? h->name : s->name;
+    joined.joined.identity = who.identity;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
     joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));

@@ -306,11 +306,17 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
     return cop_link_open(w->url, w->config.tls, &w->control, error);
 }
 
-static void default_name(char out[COP_NAME_MAX]) {
+/* The certificate's name; of one for many, and without any, host name and process id tell workers
+ * apart. */
+static void default_name(const cop_tls *tls, char out[COP_NAME_MAX]) {
+    const cop_peer *self = tls ? cop_tls_self(tls) : &(const cop_peer){0};
     char host[64] = "worker";
-    size_t size = sizeof host;
+    size_t size = sizeof host, length = 0;
     uv_os_gethostname(host, &size);
-    snprintf(out, COP_NAME_MAX, "%s-%ld", host, (long)getpid());
+    if (tls && !cop_peer_is_many(self, &length))
+        snprintf(out, COP_NAME_MAX, "%s", self->name);
+    else
+        snprintf(out, COP_NAME_MAX, "%.*s%s-%ld", (int)length, self->name, host, (long)getpid());
 }
 
 static void destroy(cop_worker *w) {
@@ -333,10 +339,8 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
     snprintf(w->token, sizeof w->token, "%s", config->token ? config->token : "");
     if (config->name)
         snprintf(w->name, sizeof w->name, "%s", config->name);
-    else if (config->tls)
-        snprintf(w->name, sizeof w->name, "%s", cop_tls_self(config->tls)->name);
     else
-        default_name(w->name);
+        default_name(config->tls, w->name);
     cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);
     if (!e) e = open_links(w, error);
     if (!e && uv_thread_create(&w->heart_thread, run_heart, w))

@@ -20,7 +20,7 @@ typedef struct cop_worker cop_worker;
 typedef struct cop_worker_config {
     const char *url;            /* coordinator; or NULL and `local` */
     cop_server *local;          /* in-process coordinator */
-    const char *name;           /* NULL: the certificate's, else host name and process id */
+    const char *name;           /* NULL: the certificate's, or host name and process id */
     const char *token;          /* NULL: none */
     const cop_tls *tls;         /* for a tls+tcp:// url; borrowed */
     int threads;                /* compute threads, 1 .. COP_WORKER_THREADS_MAX */

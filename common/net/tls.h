@@ -6,7 +6,9 @@
  * not that one: it never gives up on a peer that falls silent in the handshake, tells no reason for
  * a refusal, and its cipher (mbedTLS) moves 0.3 GB/s where OpenSSL's moves 10.
  *
- * A certificate says who its holder is: the CN of its subject is the name, each OU a role. */
+ * A certificate says who its holder is: the CN of its subject is the name, each OU a role. A
+ * worker's CN that ends in "-*" is for many: its holders take names of their own behind the '-',
+ * and are told apart by them; any other CN is one worker, however often it connects. */
 #ifndef COP_NET_TLS_H
 #define COP_NET_TLS_H
 
@@ -28,6 +30,12 @@ typedef struct cop_peer {
 } cop_peer;
 /* "worker", "client", "worker and client", "no role". Static. */
 const char *cop_roles_text(unsigned roles);
+
+/* Is it one of many with the same certificate? *length gets that of the common beginning of their
+ * names, the '-' included; or of the whole name. */
+bool cop_peer_is_many(const cop_peer *peer, size_t *length);
+/* May the holder of this certificate be called so? */
+bool cop_peer_may_be(const cop_peer *peer, const char *name);
 
 typedef enum cop_tls_side { COP_TLS_SERVER, COP_TLS_CLIENT } cop_tls_side;
 
@@ -65,11 +73,12 @@ cop_err cop_tls_for_url(const char *url, const cop_tls_options *options, const c
 /* ---- making certificates (tls_issue.c) ---- */
 typedef struct cop_tls_issue {
     const char *role;         /* "coordinator", "worker", "client" */
-    const char *name;         /* CN; letters, digits, '.', '_', '-' */
+    const char *name;         /* CN; letters, digits, '.', '_', '-'; at its end may stand "-*" */
     const char *const *hosts; /* of a coordinator: DNS names and IP addresses; NULL-terminated */
     int days;
 } cop_tls_issue;
-/* The files' name without .pem and .key: the role, and "-NAME" if the name is another. */
+/* The files' name without .pem and .key: the role, and "-NAME" if the name (without "-*") is
+ * another. */
 void cop_tls_issue_stem(const cop_tls_issue *issue, char out[COP_NAME_MAX]);
 /* A new folder (absent, or empty) with a CA and a certificate for each of `issues`, all or nothing:
  * ca.pem, ca.key, STEM.pem, STEM.key; keys have mode 0600. EXISTS if there is something already. */

@@ -44,7 +44,8 @@ typedef struct tls_stream {
     size_t begin, end;
 } tls_stream;
 
-typedef enum tls_state { TLS_HANDSHAKE, TLS_OPEN, TLS_CLOSING, TLS_ENDED } tls_state;
+/* GREETING: the handshake is done, SP's first bytes have not come (nng waits for ever). */
+typedef enum tls_state { TLS_HANDSHAKE, TLS_GREETING, TLS_OPEN, TLS_CLOSING, TLS_ENDED } tls_state;
 
 /* A connection: `fd` is the TCP side, `local` our end of the pair that nng has the other end of. */
 struct tls_conn {
@@ -57,6 +58,7 @@ struct tls_conn {
     uv_poll_t fd_poll, local_poll;
     int fd_events, local_events; /* what is polled for now */
     int handles;                 /* that libuv still has */
+    unsigned greeted;            /* bytes of SP's greeting that have come */
     bool again;                  /* more to read inside OpenSSL: see resume */
     tls_stream in, out;          /* in: from the peer */
     uint64_t deadline_ns;        /* unless open */
@@ -94,7 +96,7 @@ struct tls_loop {
     atomic_bool stopping;
     tls_handler handler;
     void *owner;
-    tls_list waiting; /* in the handshake, or closing: these have deadlines */
+    tls_list waiting; /* in handshake or greeting, or closing: these have deadlines */
     tls_list open;
 };
 

@@ -41,9 +41,19 @@ static cop_err fail_openssl(cop_error *error, const char *what) {
 
 /* ---- what is asked for ---- */
 
+/* The name without "-*". */
+static int bare_length(const char *name) {
+    size_t length = strlen(name);
+    bool many = length > 2 && strcmp(name + length - 2, "-*") == 0;
+    return (int)(many ? length - 2 : length);
+}
+
 void cop_tls_issue_stem(const cop_tls_issue *issue, char out[COP_NAME_MAX]) {
-    bool same = strcmp(issue->role, issue->name) == 0;
-    snprintf(out, COP_NAME_MAX, "%s%s%s", issue->role, same ? "" : "-", same ? "" : issue->name);
+    int length = bare_length(issue->name);
+    bool same = (int)strlen(issue->role) == length &&
+                strncmp(issue->role, issue->name, (size_t)length) == 0;
+    snprintf(out, COP_NAME_MAX, "%s%s%.*s", issue->role, same ? "" : "-", same ? 0 : length,
+             issue->name);
 }
 
 static bool only(const char *text, const char *extra, size_t most) {
@@ -65,10 +75,13 @@ static cop_err check_issue(const cop_tls_issue *issue, cop_error *error) {
     if (!coordinator && strcmp(issue->role, "worker") != 0 && strcmp(issue->role, "client") != 0)
         return cop_fail(error, COP_ERR_USAGE, "role \"%s\": expected coordinator, worker or client",
                         issue->role);
-    if (!only(issue->name, "._-", 60))
+    char bare[COP_NAME_MAX];
+    snprintf(bare, sizeof bare, "%.*s", bare_length(issue->name), issue->name);
+    bool many = strlen(bare) < strlen(issue->name);
+    if (!only(bare, "._-", 60) || (many && strcmp(issue->role, "worker") != 0))
         return cop_fail(error, COP_ERR_USAGE,
                         "name \"%.80s\": expected at most 60 letters, digits, '.', '_' and '-', "
-                        "beginning with a letter or digit",
+                        "beginning with a letter or digit; a worker's may end in \"-*\"",
                         issue->name);
     if (issue->days < 1 || issue->days > CA_DAYS)
         return cop_fail(error, COP_ERR_USAGE, "%d days: expected 1 to %d", issue->days, CA_DAYS);

@@ -18,8 +18,10 @@
 #include "common/base/clock.h"
 
 #define TLS_BUFFER_SIZE 65536
-#define ROUNDS_MOST     8 /* buffers in one direction before the others get their turn */
+#define PAIR_BYTES      (1 << 20) /* that nng and we may be ahead of one another */
+#define ROUNDS_MOST     8         /* buffers in one direction before the others get their turn */
 #define TICK_MS         100
+#define GREETING        8 /* bytes that open an SP connection */
 
 /* ---- lists ---- */
 
@@ -125,6 +127,7 @@ static moved fill_in(tls_conn *conn, int *fd_events) {
         else
             how = check_ssl(conn, n, fd_events);
     }
+    if (conn->greeted < GREETING) conn->greeted += (unsigned)s->end;
     return how;
 }
 
@@ -219,7 +222,8 @@ static void pump(tls_conn *conn) {
         net_tls_conn_end(conn, "", false);
         return;
     }
-    if (conn->state == TLS_OPEN) local_events |= UV_DISCONNECT;
+    if (conn->state == TLS_GREETING && conn->greeted >= GREETING) move_to(conn, TLS_OPEN, 0);
+    if (conn->state != TLS_CLOSING) local_events |= UV_DISCONNECT;
     poll_for(&conn->fd_poll, &conn->fd_events, fd_events);
     poll_for(&conn->local_poll, &conn->local_events, local_events);
     if (conn->again) uv_idle_start(&conn->loop->resume, resume);
@@ -243,6 +247,7 @@ static void resume(uv_idle_t *idle) {
 /* The peer is who it says: give nng the other end of a socket pair. */
 static void open_conn(tls_conn *conn) {
     int pair[2];
+    const int size = PAIR_BYTES;
     if (!net_tls_peer(conn->ssl, &conn->peer, &conn->verdict)) {
         net_tls_conn_end(conn, conn->verdict.text, true);
         return;
@@ -254,6 +259,7 @@ static void open_conn(tls_conn *conn) {
         net_tls_conn_end(conn, "no memory or no descriptor is left", false);
         return;
     }
+    for (int i = 0; i < 2; i++) setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     conn->local = pair[0];
     uv_poll_init(&conn->loop->loop, &conn->local_poll, pair[0]);
     conn->local_poll.data = conn;
@@ -263,7 +269,7 @@ static void open_conn(tls_conn *conn) {
         net_tls_conn_end(conn, "too many connections", false);
         return;
     }
-    move_to(conn, TLS_OPEN, 0);
+    conn->state = TLS_GREETING; /* in the same list, with the same deadline */
     pump(conn);
 }
 
@@ -287,7 +293,7 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     bool local = poll == &conn->local_poll;
     if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* libuv stopped it */
     /* nng has closed the pipe: what it wrote before has a moment to reach the peer. */
-    if (local && (events & UV_DISCONNECT) && conn->state == TLS_OPEN)
+    if (local && (events & UV_DISCONNECT) && conn->state < TLS_CLOSING)
         move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
     if (conn->state == TLS_HANDSHAKE)
         shake_hands(conn);
@@ -326,8 +332,7 @@ static void expire(tls_loop *loop) {
     for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
         next = c->next;
         if (c->deadline_ns > now) continue;
-        net_tls_conn_end(c, c->state == TLS_HANDSHAKE ? "it was silent in the handshake" : "",
-                         false);
+        net_tls_conn_end(c, c->state < TLS_OPEN ? "it was silent in the handshake" : "", false);
     }
 }
 

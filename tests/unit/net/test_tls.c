@@ -409,6 +409,28 @@ static void test_link_outlives_a_silent_coordinator(void **state) {
     cop_tls_destroy(tls);
 }
 
+/* A connection on which two calls in a row were not answered is taken for dead (W2). */
+static void test_silent_connection_is_left(void **state) {
+    (void)state;
+    const transport kinds[] = {TCP, TLS};
+    for (int i = 0; i < 2; i++) {
+        host h;
+        start_host(&h, kinds[i]);
+        cop_link *link = open_link(&h);
+        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+        uint64_t first = atomic_load(&h.last_connection);
+        assert_int_equal(call_plain(link, ASK_DROP, 50, NULL), COP_ERR_TIMEOUT);
+        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+        assert_int_equal(atomic_load(&h.last_connection), first); /* once proves nothing */
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(call_plain(link, ASK_DROP, 50, NULL), COP_ERR_TIMEOUT);
+        assert_true(wait_for(&h.gone, 1));
+        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+        assert_true(atomic_load(&h.last_connection) != first);
+        end(&h, link);
+    }
+}
+
 /* ---- others' implementations ---- */
 
 static char *text_of(const char *folder, const char *name) {
@@ -481,6 +503,7 @@ int main(void) {
         cmocka_unit_test(test_link_is_told_why_it_is_refused),
         cmocka_unit_test(test_link_to_nobody_says_so),
         cmocka_unit_test(test_link_outlives_a_silent_coordinator),
+        cmocka_unit_test(test_silent_connection_is_left),
         cmocka_unit_test(test_nng_with_its_own_tls_is_understood),
     };
     return cmocka_run_group_tests_name("tls", tests, make_root, remove_root);

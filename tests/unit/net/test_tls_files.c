@@ -144,10 +144,19 @@ static void test_names_are_checked(void **state) {
     (void)state;
     char folder[128];
     snprintf(folder, sizeof folder, "%s/ours", root);
-    const char *const bad[] = {
-        "",    "../x", "a/b",
-        "a b", "-a",   ".a",
-        "a\n", "a\"b", "0123456789012345678901234567890123456789012345678901234567890"};
+    const char *const bad[] = {"",
+                               "../x",
+                               "a/b",
+                               "a b",
+                               "-a",
+                               ".a",
+                               "a\n",
+                               "a\"b",
+                               "*",
+                               "-*",
+                               "a*",
+                               "a-*-*",
+                               "0123456789012345678901234567890123456789012345678901234567890"};
     cop_error error = {0};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const cop_tls_issue issue = {"worker", bad[i], NULL, 1};
@@ -161,6 +170,31 @@ static void test_names_are_checked(void **state) {
     assert_non_null(strstr(error.text, "bad,DNS:evil"));
 }
 
+static void test_names_of_one_and_of_many(void **state) {
+    (void)state;
+    const cop_peer one = {true, COP_ROLE_WORKER, "desk-7"}, many = {true, COP_ROLE_WORKER, "lab-*"};
+    const cop_peer star = {true, COP_ROLE_WORKER, "-*"}, nobody = {0};
+    assert_true(cop_peer_may_be(&one, "desk-7"));
+    assert_true(cop_peer_may_be(&many, "lab-7"));
+    const char *const wrong[] = {"", "desk", "desk-", "desk-7-2", "lab", "lab-", "lax-7", "xlab-7"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_false(cop_peer_may_be(&one, wrong[i]));
+        assert_false(cop_peer_may_be(&many, wrong[i]));
+        assert_false(cop_peer_may_be(&star, wrong[i])); /* not for everybody */
+        assert_int_equal(cop_peer_may_be(&nobody, wrong[i]), *wrong[i] == '\0');
+    }
+    const char *const names[][3] = {{"worker", "worker-*", "worker"},
+                                    {"worker", "worker", "worker"},
+                                    {"worker", "lab-*", "worker-lab"},
+                                    {"client", "alice", "client-alice"}};
+    for (int i = 0; i < 4; i++) {
+        const cop_tls_issue issue = {names[i][0], names[i][1], NULL, 1};
+        char stem[COP_NAME_MAX];
+        cop_tls_issue_stem(&issue, stem);
+        assert_string_equal(stem, names[i][2]);
+    }
+}
+
 int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     signal(SIGPIPE, SIG_IGN);
@@ -172,6 +206,7 @@ int main(void) {
         cmocka_unit_test(test_made_folder_is_private),
         cmocka_unit_test(test_nothing_is_overwritten),
         cmocka_unit_test(test_names_are_checked),
+        cmocka_unit_test(test_names_of_one_and_of_many),
     };
     return cmocka_run_group_tests_name("tls files", tests, make_root, remove_root);
 }

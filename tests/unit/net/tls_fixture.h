@@ -110,6 +110,15 @@ static inline void only_name(X509 *c, const char *text, int length) {
     add_name(c, "CN", text, length);
 }
 
+static inline void many_names(X509 *c) {
+    X509_NAME *name = X509_NAME_new();
+    X509_NAME_add_entry_by_txt(name, "OU", MBSTRING_UTF8, (const unsigned char *)"worker", -1, -1,
+                               0);
+    X509_set_subject_name(c, name);
+    X509_NAME_free(name);
+    add_name(c, "CN", "lab-*", -1);
+}
+
 static inline void no_role(X509 *c) {
     only_name(c, "nobody", -1);
 }
@@ -135,6 +144,7 @@ static inline int make_root(void **state) {
     make_changed("ours", "worker", "two-names", second_name);
     make_changed("ours", "worker", "both", both_roles);
     make_changed("ours", "worker", "no-role", no_role);
+    make_changed("ours", "worker", "many", many_names);
     make_changed("ours", "worker", "nul", nul_in_name);
     make_changed("ours", "worker", "escape", escape_in_name);
     make_changed("ours", "coordinator", "expired-coordinator", expire);

@@ -1,0 +1,411 @@
+/* Nothing without credentials: every socket of a running coordinator, and every request that it
+ * takes (both asked of the program itself), tried with none, wrong, expired and wrong-role
+ * credentials: none is let in. With the right ones each is. LABELS: quick */
+#include "unit/net/tls_fixture.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "common/wire/codec.h"
+#include "coordinator/access.h"
+#include "coordinator/api.h"
+
+#define ANSWER_MS 5000
+
+typedef struct world {
+    coord_server *server;
+    cop_tls *tls;
+    char urls[3][160]; /* tls+tcp, tcp, ipc */
+    char state[128];
+    unsigned char self_test[32];
+} world;
+static world w;
+
+static int free_port(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t size = sizeof at;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    COP_ASSERT(bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
+    COP_ASSERT(getsockname(fd, (struct sockaddr *)&at, &size) == 0);
+    close(fd);
+    return ntohs(at.sin_port);
+}
+
+static int start_coordinator(void **state) {
+    if (make_root(state)) return -1;
+    cop_error error = {0};
+    const cop_tls_options options = {.ca = path_of("ours", "ca.pem"),
+                                     .cert = path_of("ours", "coordinator.pem"),
+                                     .key = path_of("ours", "coordinator.key")};
+    COP_ASSERT(cop_tls_load(&options, "", COP_TLS_SERVER, &w.tls, &error) == COP_OK);
+    snprintf(w.urls[0], sizeof w.urls[0], "tls+tcp://127.0.0.1:%d", free_port());
+    snprintf(w.urls[1], sizeof w.urls[1], "tcp://127.0.0.1:%d", free_port());
+    snprintf(w.urls[2], sizeof w.urls[2], "ipc://%s/socket", root);
+    snprintf(w.state, sizeof w.state, "%s/state", root);
+    const char *listen[] = {w.urls[0], w.urls[1], w.urls[2], NULL};
+    coord_config config = {.state = w.state, .listen = listen, .update_threads = 1, .tls = w.tls};
+    COP_ASSERT(cop_kernels_choose(&config.kernels, &error) == COP_OK);
+    COP_ASSERT(cop_self_test(config.kernels, config.self_test, &error) == COP_OK);
+    memcpy(w.self_test, config.self_test, sizeof w.self_test);
+    cop_err e = coord_start(&config, &w.server, &error);
+    if (e) fprintf(stderr, "%s\n", error.text);
+    return e ? -1 : 0;
+}
+
+static int stop_coordinator(void **state) {
+    coord_stop(w.server);
+    cop_tls_destroy(w.tls);
+    return remove_root(state);
+}
+
+/* ---- a peer that has whatever credentials it likes ---- */
+
+typedef struct door {
+    int fd;
+    SSL_CTX *context;
+    SSL *ssl; /* NULL: plain */
+} door;
+
+static int connect_to(const char *url) {
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    struct sockaddr_in net = {.sin_family = AF_INET};
+    bool ipc = strncmp(url, "ipc://", 6) == 0;
+    net.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (ipc)
+        snprintf(local.sun_path, sizeof local.sun_path, "%s", url + 6);
+    else
+        net.sin_port = htons((uint16_t)atoi(strrchr(url, ':') + 1));
+    int fd = socket(ipc ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
+    int failed = ipc ? connect(fd, (struct sockaddr *)&local, sizeof local)
+                     : connect(fd, (struct sockaddr *)&net, sizeof net);
+    assert_int_equal(failed, 0);
+    const int on = 1;
+    if (!ipc) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct timeval patience = {.tv_sec = ANSWER_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    return fd;
+}
+
+/* stem NULL: no certificate. */
+static void open_door(door *d, const char *url, const char *folder, const char *stem,
+                      const char *key) {
+    *d = (door){.fd = connect_to(url)};
+    if (!cop_url_is_tls(url)) return;
+    d->context = SSL_CTX_new(TLS_client_method());
+    if (stem) {
+        char names[2][64];
+        snprintf(names[0], 64, "%s.pem", stem);
+        snprintf(names[1], 64, "%s.key", key);
+        assert_int_equal(
+            SSL_CTX_use_certificate_file(d->context, path_of(folder, names[0]), SSL_FILETYPE_PEM),
+            1);
+        assert_int_equal(
+            SSL_CTX_use_PrivateKey_file(d->context, path_of(folder, names[1]), SSL_FILETYPE_PEM),
+            1);
+    }
+    d->ssl = SSL_new(d->context);
+    SSL_set_fd(d->ssl, d->fd);
+    SSL_connect(d->ssl); /* whatever comes of it: what follows is tried anyway */
+}
+
+static void close_door(door *d) {
+    SSL_free(d->ssl);
+    SSL_CTX_free(d->context);
+    close(d->fd);
+}
+
+static bool put(door *d, const void *bytes, size_t size) {
+    return d->ssl ? SSL_write(d->ssl, bytes, (int)size) == (int)size
+                  : send(d->fd, bytes, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static bool get(door *d, void *bytes, size_t size) {
+    for (size_t at = 0; at < size;) {
+        char *to = (char *)bytes + at;
+        ssize_t n = d->ssl ? SSL_read(d->ssl, to, (int)(size - at)) : recv(d->fd, to, size - at, 0);
+        if (n <= 0) return false;
+        at += (size_t)n;
+    }
+    return true;
+}
+
+/* nng's header: ipc has a byte before the length. */
+static bool put_length(door *d, bool ipc, uint64_t length) {
+    uint64_t big_endian = __builtin_bswap64(length);
+    return (!ipc || put(d, "\1", 1)) && put(d, &big_endian, 8);
+}
+
+/* Sends a request over SP's REQ; false when there is no answer. */
+static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *reply) {
+    const unsigned char greeting[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}, id[4] = {0x80, 0, 0, 1};
+    unsigned char head[9], back[4];
+    uint64_t length;
+    size_t size = cop_codec_size(m);
+    cop_buffer *frame = cop_buffer_create(size);
+    cop_codec_encode(m, frame->data);
+    cop_message_fini(m);
+    bool sent = (!first || (put(d, greeting, 8) && get(d, head, 8))) &&
+                put_length(d, ipc, size + 4) && put(d, id, 4) && put(d, frame->data, size);
+    cop_buffer_release(frame);
+    if (!sent || !get(d, head, ipc ? 9 : 8)) return false;
+    memcpy(&length, head + (ipc ? 1 : 0), 8);
+    length = __builtin_bswap64(length) - 4;
+    if (!get(d, back, 4)) return false;
+    frame = cop_buffer_create(length);
+    bool whole = get(d, frame->data, length);
+    if (whole) assert_int_equal(cop_codec_decode(frame, reply, NULL), COP_OK);
+    cop_buffer_release(frame);
+    return whole;
+}
+
+/* ---- requests, each as the program lists it ---- */
+
+static void make_hello(cop_message *m, const char *token) {
+    *m = (cop_message){.type = COP_MESSAGE_HELLO};
+    m->hello = (cop_hello){.major = COP_PROTOCOL_MAJOR, .threads = 1, .arithmetic = "portable-1"};
+    memcpy(m->hello.self_test, w.self_test, sizeof m->hello.self_test);
+    snprintf(m->hello.token, sizeof m->hello.token, "%s", token);
+}
+
+static void make_request(const coord_right *right, const char *token, uint64_t worker,
+                         uint64_t session, cop_message *m) {
+    switch (right->type) {
+    case COP_MESSAGE_HELLO:
+        make_hello(m, token);
+        break;
+    case COP_MESSAGE_HEARTBEAT:
+        *m = (cop_message){.type = COP_MESSAGE_HEARTBEAT,
+                           .heartbeat = {.worker = worker, .session = session}};
+        break;
+    case COP_MESSAGE_PULL: /* a goodbye is answered at once */
+        *m = (cop_message){.type = COP_MESSAGE_PULL,
+                           .pull = {.worker = worker, .session = session, .goodbye = true}};
+        break;
+    default:
+        *m = (cop_message){.type = COP_MESSAGE_CALL,
+                           .call = {.method = right->method, .major = COP_PROTOCOL_MAJOR}};
+        snprintf(m->call.token, sizeof m->call.token, "%s", token);
+        m->part[0] = cop_buffer_create(0); /* a request without fields */
+    }
+}
+
+/* Is this answer more than a refusal? */
+static bool lets_in(const cop_message *reply) {
+    if (reply->type == COP_MESSAGE_FAILURE) return reply->failure.code != COP_ERR_DENIED;
+    if (reply->type == COP_MESSAGE_NOTHING) return !reply->nothing.unknown;
+    if (reply->type == COP_MESSAGE_HEARTBEAT_REPLY) return !reply->heartbeat_reply.unknown;
+    return true;
+}
+
+typedef struct credential {
+    const char *what;
+    const char *folder, *stem, *key; /* tls+tcp:// */
+    const char *token;
+    unsigned roles; /* that it rightly has */
+} credential;
+
+static bool is_let_in(const char *url, const credential *c, const coord_right *right) {
+    door d;
+    cop_message m, reply;
+    open_door(&d, url, c->folder, c->stem, c->key);
+    make_request(right, c->token, 1, 12345, &m);
+    bool in = ask(&d, strncmp(url, "ipc", 3) == 0, true, &m, &reply);
+    if (in) {
+        in = lets_in(&reply);
+        cop_message_fini(&reply);
+    }
+    close_door(&d);
+    return in;
+}
+
+static char good_token[80], longer_token[80], shorter_token[80], other_token[80];
+
+static void make_tokens(void) {
+    snprintf(good_token, sizeof good_token, "%s", coord_token(w.server));
+    snprintf(longer_token, sizeof longer_token, "%sx", good_token);
+    snprintf(shorter_token, sizeof shorter_token, "%.63s", good_token);
+    snprintf(other_token, sizeof other_token, "%s", good_token);
+    other_token[40] = other_token[40] == '0' ? '1' : '0';
+}
+
+/* A token is worth nothing on tls+tcp://: all of these know it. */
+static const credential by_certificate[] = {
+    {"no certificate", NULL, NULL, NULL, good_token, 0},
+    {"an expired certificate", "ours", "expired", "worker", good_token, 0},
+    {"a certificate of tomorrow", "ours", "early", "worker", good_token, 0},
+    {"another CA's worker", "other", "worker", "worker", good_token, 0},
+    {"another CA's client", "other", "client", "client", good_token, 0},
+    {"a coordinator's certificate", "ours", "coordinator", "coordinator", good_token, 0},
+    {"a certificate with two names", "ours", "two-names", "worker", good_token, 0},
+    {"a name with a NUL", "ours", "nul", "worker", good_token, 0},
+    {"no role", "ours", "no-role", "worker", good_token, 0},
+    {"a worker", "ours", "worker", "worker", "", COP_ROLE_WORKER},
+    {"a client", "ours", "client", "client", "", COP_ROLE_CLIENT},
+    {"both", "ours", "both", "worker", "", COP_ROLE_WORKER | COP_ROLE_CLIENT},
+};
+static const credential by_token[] = {
+    {"no token", NULL, NULL, NULL, "", 0},
+    {"another token", NULL, NULL, NULL, other_token, 0},
+    {"a longer token", NULL, NULL, NULL, longer_token, 0},
+    {"a shorter token", NULL, NULL, NULL, shorter_token, 0},
+    {"the token", NULL, NULL, NULL, good_token, COP_ROLE_WORKER | COP_ROLE_CLIENT},
+};
+
+/* HEARTBEAT and PULL go by their session, which nobody here has. */
+static bool needs_session(const coord_right *right) {
+    return right->type == COP_MESSAGE_HEARTBEAT || right->type == COP_MESSAGE_PULL;
+}
+
+static int try_all(const char *url, const credential *rows, size_t count) {
+    int tried = 0;
+    coord_right right;
+    for (size_t at = 0; coord_right_at(at, &right); at++) {
+        assert_true(right.role == COP_ROLE_WORKER || right.role == COP_ROLE_CLIENT);
+        for (size_t i = 0; i < count; i++, tried++) {
+            bool in = is_let_in(url, &rows[i], &right);
+            bool rightly = (rows[i].roles & right.role) && !needs_session(&right);
+            if (in != rightly)
+                fprintf(stderr, "%s, %s, with %s: let in %d\n", url, right.name, rows[i].what, in);
+            assert_int_equal(in, rightly);
+        }
+    }
+    return tried;
+}
+
+static void test_every_request_on_every_socket(void **state) {
+    (void)state;
+    make_tokens();
+    int tried = try_all(w.urls[0], by_certificate, sizeof by_certificate / sizeof *by_certificate);
+    for (int i = 1; i < 3; i++)
+        tried += try_all(w.urls[i], by_token, sizeof by_token / sizeof *by_token);
+    assert_true(tried > 400);
+}
+
+/* ---- the sockets are all that there are ---- */
+
+/* Inodes of this process's listening TCP sockets are found by asking each of its descriptors. */
+static int count_listening(int family) {
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+    assert_non_null(folder);
+    for (struct dirent *e = readdir(folder); e; e = readdir(folder)) {
+        int fd = atoi(e->d_name), on = 0, domain = 0;
+        socklen_t size = sizeof on;
+        if (e->d_name[0] == '.' || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size)) continue;
+        size = sizeof domain;
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+        count += on && domain == family;
+    }
+    closedir(folder);
+    return count;
+}
+
+static void test_no_other_socket_listens(void **state) {
+    (void)state;
+    struct stat status;
+    assert_int_equal(count_listening(AF_INET), 2);
+    assert_int_equal(count_listening(AF_INET6), 0);
+    assert_int_equal(count_listening(AF_UNIX), 1);
+    assert_int_equal(stat(w.urls[2] + 6, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+}
+
+/* ---- sessions ---- */
+
+/* Says HELLO; the session is the door's. */
+static void join(door *d, const char *url, const char *stem, const char *token, cop_message *m) {
+    cop_message hello;
+    open_door(d, url, "ours", stem, "worker");
+    make_hello(&hello, token);
+    assert_true(ask(d, false, true, &hello, m));
+    assert_int_equal(m->type, COP_MESSAGE_WELCOME);
+}
+
+/* Even who learned a session's secret cannot use it with another certificate, or with none. */
+static void test_session_belongs_to_its_certificate(void **state) {
+    (void)state;
+    door owner, thief;
+    cop_message welcome, m, reply;
+    make_tokens();
+    join(&owner, w.urls[0], "worker", "", &welcome);
+    const coord_right heartbeat = {.type = COP_MESSAGE_HEARTBEAT};
+    const char *const stems[] = {"no-role", "client", "both"};
+    for (int i = 0; i < 4; i++) {
+        bool plain = i == 3;
+        open_door(&thief, w.urls[plain ? 1 : 0], "ours", plain ? NULL : stems[i],
+                  i == 1 ? "client" : "worker");
+        make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
+        assert_true(ask(&thief, false, true, &m, &reply));
+        assert_int_equal(lets_in(&reply), i == 2); /* `both` is of the same name */
+        cop_message_fini(&reply);
+        close_door(&thief);
+    }
+    make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
+    assert_true(ask(&owner, false, false, &m, &reply));
+    assert_true(lets_in(&reply));
+    cop_message_fini(&reply);
+    close_door(&owner);
+}
+
+static void check_name(const char *url, const char *stem, const char *name, const char *words) {
+    door d;
+    cop_message m, reply;
+    open_door(&d, url, "ours", stem, "worker");
+    make_hello(&m, good_token);
+    snprintf(m.hello.name, sizeof m.hello.name, "%s", name);
+    assert_true(ask(&d, false, true, &m, &reply));
+    if (words) {
+        assert_int_equal(reply.type, COP_MESSAGE_FAILURE);
+        if (!strstr(reply.failure.text, words)) fprintf(stderr, "%s\n", reply.failure.text);
+        assert_non_null(strstr(reply.failure.text, words));
+    } else {
+        assert_int_equal(reply.type, COP_MESSAGE_WELCOME);
+        assert_string_equal(reply.welcome.name, *name ? name : "worker");
+    }
+    cop_message_fini(&reply);
+    close_door(&d);
+    cop_clock_sleep_ms(20); /* its session goes: the name is free again */
+}
+
+static void test_name_is_the_certificates(void **state) {
+    (void)state;
+    make_tokens();
+    check_name(w.urls[0], "worker", "worker", NULL);
+    check_name(w.urls[0], "worker", "", NULL);
+    check_name(w.urls[0], "worker", "desk-7",
+               "the certificate is for the worker called \"worker\", not \"desk-7\"");
+    check_name(w.urls[0], "many", "lab-7", NULL);
+    check_name(w.urls[0], "many", "labour",
+               "the certificate is for workers called \"lab-...\", not \"labour\"");
+    check_name(w.urls[1], NULL, "desk-7", NULL);
+    check_name(w.urls[1], NULL, "desk\033[2J", "control characters");
+    check_name(w.urls[1], NULL, "two\nlines", "control characters");
+}
+
+static void test_token_is_private(void **state) {
+    (void)state;
+    struct stat status;
+    char path[256];
+    snprintf(path, sizeof path, "%s/token", w.state);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+}
+
+int main(void) {
+    cop_log_configure(COP_LOG_NONE, false);
+    signal(SIGPIPE, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_request_on_every_socket),
+        cmocka_unit_test(test_no_other_socket_listens),
+        cmocka_unit_test(test_session_belongs_to_its_certificate),
+        cmocka_unit_test(test_name_is_the_certificates),
+        cmocka_unit_test(test_token_is_private),
+    };
+    return cmocka_run_group_tests_name("access", tests, start_coordinator, stop_coordinator);
+}
