@@ -21,7 +21,7 @@ static const cli_command table[] = {
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
      "coppice submit job.yaml --once nightly-2026-11-24\n"
      "ssh gpu1 coppice submit - < job.yaml                 # a job file on standard input\n"
-     "coppice submit job.yaml --coordinator tcp://10.0.0.1:29700 --dry-run",
+     "coppice submit job.yaml --coordinator tls+tcp://gpu1.example:29700 --tls-dir ~/tls",
      cli_submit},
     {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE,
      "coppice jobs\ncoppice jobs --json", cli_jobs},
@@ -68,7 +68,7 @@ static const cli_command table[] = {
      cli_export},
     {"data", "list|get|rm [NAME]", "Data sets: list, download, remove", 1, 2, "out " REMOTE,
      "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
-     "tcp://10.0.0.1:29700\ncoppice data rm mnist",
+     "tls+tcp://gpu1.example:29700\ncoppice data rm mnist",
      cli_data},
     {"plot", "JOB|RUN|RESULT...", "Draw learning curves, or an ensemble's error, as SVG or PNG", 1,
      CLI_POSITIONAL_MAX, "output " REMOTE,

@@ -279,6 +279,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"audits", s->blocks_audited || s->results_disputed ? audits : NULL},
         {"digest", ended(s->state) ? s->digest : NULL}, /* else: of the last checkpoint */
         {"created", s->created},
+        {"by", s->owner},
         {"finished", s->finished},
     };
     const char *cells[2 * sizeof rows / sizeof *rows];

@@ -158,6 +158,7 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->has_epoch = !n->evaluation;
     s->job = n->job;
     s->name = (char *)(uintptr_t)n->name;
+    s->owner = n->owner[0] ? (char *)(uintptr_t)n->owner : NULL;
     s->state = (Coppice__Api__State)n->state;
     s->step = n->step;
     s->steps = n->steps;

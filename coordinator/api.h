@@ -21,8 +21,8 @@ typedef struct api_note {
     bool has_train_loss, has_evaluation, on_test;
     bool evaluation; /* not a training: not stored, see api_evaluation.c */
     double train_loss, test_error, test_loss, seconds, epoch_loss_sum;
-    char name[COP_NAME_MAX], text[512], warning[256], digest[65], data_digest[65], created[32],
-        finished[32];
+    char name[COP_NAME_MAX], owner[COP_NAME_MAX], text[512], warning[256], digest[65],
+        data_digest[65], created[32], finished[32];
 } api_note;
 
 /* A request that waits for news of a job, or for log lines. */

@@ -21,6 +21,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     n->test_error = row->test_error;
     n->test_loss = row->test_loss;
     snprintf(n->name, sizeof n->name, "%s", row->name);
+    snprintf(n->owner, sizeof n->owner, "%s", row->owner);
     snprintf(n->text, sizeof n->text, "%s", row->text);
     snprintf(n->digest, sizeof n->digest, "%s", row->digest);
     snprintf(n->data_digest, sizeof n->data_digest, "%s", row->data_digest);

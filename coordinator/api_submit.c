@@ -78,11 +78,43 @@ static void submit_work(api_task *t) {
 
 /* ---- on the loop ---- */
 
+/* Who submits it, by the certificate; "" without one. */
+static const char *owner_of(const api_task *t) {
+    return cop_request_peer(t->request)->name;
+}
+
+/* How many of the owner's jobs have not ended. */
+static uint32_t count_owned(const struct coord_api *api, const char *owner) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < api->count; i++)
+        count += api->notes[i].state < COORD_COMPLETED && strcmp(api->notes[i].owner, owner) == 0;
+    return count;
+}
+
+/* Is there room for one more? */
+static cop_err check_room(const api_task *t, cop_error *error) {
+    const struct coord_api *api = t->server->api;
+    const char *owner = owner_of(t);
+    if (api->count >= COP_JOBS_MAX)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "the coordinator has %d jobs already: remove some (coppice rm)",
+                        COP_JOBS_MAX);
+    uint32_t most = t->server->config.jobs_per_client;
+    if (!most) most = COP_JOBS_PER_CLIENT_MAX;
+    if (*owner && count_owned(api, owner) >= most)
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "the client \"%s\" has %u jobs that have not ended (--jobs-per-client): "
+                        "wait for some, or cancel some",
+                        owner, most);
+    return COP_OK;
+}
+
 static cop_err add_note(struct coord_api *api, const api_task *t) {
     const cop_job *job = t->built;
     api_note *n = api_note_add(api, t->job);
     if (!n) return COP_ERR_NO_MEMORY;
     snprintf(n->name, sizeof n->name, "%s", job->message->name);
+    snprintf(n->owner, sizeof n->owner, "%s", owner_of(t));
     snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
     cop_clock_format_utc(t->created_ms, n->created);
     n->steps = job->steps;
@@ -133,11 +165,8 @@ static void submit_done(api_task *t) {
     }
     const char *digest = t->built->message->pinned->data_digest;
     cop_buffer *spec = NULL;
-    if (api->count >= COP_JOBS_MAX)
-        t->result =
-            cop_fail(&t->error, COP_ERR_LIMIT,
-                     "the coordinator has %d jobs already: remove some (coppice rm)", COP_JOBS_MAX);
-    else if (!(spec = cop_job_pack(t->built)))
+    t->result = check_room(t, &t->error);
+    if (!t->result && !(spec = cop_job_pack(t->built)))
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     if (t->result) {
         coord_datasets_release(t->server->datasets, digest);
@@ -150,6 +179,7 @@ static void submit_done(api_task *t) {
     coord_store_submission submission = {.job = t->job,
                                          .name = t->built->message->name,
                                          .data_digest = digest,
+                                         .owner = owner_of(t),
                                          .spec = spec,
                                          .key = t->key ? r->idempotency.data : NULL,
                                          .created_ms = t->created_ms};

@@ -20,6 +20,7 @@ typedef struct coord_config {
                           keeps a run folder) */
     const char *const *listen; /* URLs, NULL-terminated; NULL or empty: none (in process) */
     const char *data_folder;   /* --data: named sets offered to jobs; or NULL */
+    uint32_t jobs_per_client;  /* of one certificate, that have not ended; 0: the default */
     uint64_t quota;            /* bytes for data and checkpoints; 0: none */
     int update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
     bool insecure;      /* allow listening beyond loopback without encryption */

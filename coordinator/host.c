@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/alloc.h"
@@ -177,6 +178,22 @@ static cop_err lock_folder(coord_server *server, cop_error *error) {
     return e;
 }
 
+/* A token that others could read is made private again, and that is told. */
+static cop_err make_private(const char *path, cop_error *error) {
+    struct stat status;
+    if (stat(path, &status) != 0) return cop_fail_errno(error, errno, "cannot open %s", path);
+    if ((status.st_mode & 077) == 0) return COP_OK;
+    if (chmod(path, 0600) != 0)
+        return cop_fail_errno(error, errno,
+                              "%s has mode %04o, so that others can read it, and cannot be given "
+                              "mode 0600",
+                              path, (unsigned)status.st_mode & 07777);
+    cop_log(COP_LOG_WARN, "coordinator",
+            "%s had mode %04o: others could read it. It has 0600 now; remove it to get a new token",
+            path, (unsigned)status.st_mode & 07777);
+    return COP_OK;
+}
+
 /* The token that workers and clients must know: made once, mode 0600. */
 static cop_err read_token(coord_server *server, cop_error *error) {
     char *path = cop_path_join(server->state_folder, "token");
@@ -193,6 +210,7 @@ static cop_err read_token(coord_server *server, cop_error *error) {
     }
     char *text = NULL;
     size_t size = 0;
+    if (!e) e = make_private(path, error);
     if (!e) e = cop_file_read(path, 4096, &text, &size, error);
     if (!e) {
         size_t length = strcspn(text, " \r\n");

@@ -31,6 +31,7 @@ static const char help[] =
     "  --data DIR          data sets that jobs may name: MNIST's four files, or subfolders with "
     "such\n"
     "  --quota SIZE        most bytes of data sets, such as 20G (default: no limit)\n"
+    "  --jobs-per-client N most jobs of one certificate that have not ended (default 2048)\n"
     "  --update-threads N  compute threads of averaging and update (default: the cores, at most "
     "4)\n" COP_TLS_HELP(
         "coordinator") "  --insecure          listen beyond this machine on tcp://, without "
@@ -69,7 +70,7 @@ typedef struct option_list {
 
 typedef struct coordinator_options {
     option_list listen, hosts, add;
-    const char *state, *data, *quota, *update_threads, *init_tls, *days;
+    const char *state, *data, *quota, *jobs, *update_threads, *init_tls, *days;
     cop_tls_options tls;
     bool insecure, log_json, list_methods;
 } coordinator_options;
@@ -113,6 +114,7 @@ static cop_err parse(int argc, char **argv, coordinator_options *o, cop_error *e
                                {"--state", &o->state},
                                {"--data", &o->data},
                                {"--quota", &o->quota},
+                               {"--jobs-per-client", &o->jobs},
                                {"--update-threads", &o->update_threads},
                                {"--tls-dir", &o->tls.folder},
                                {"--tls-ca", &o->tls.ca},
@@ -160,11 +162,14 @@ static cop_err load_tls(const coordinator_options *o, cop_tls **out, cop_error *
 
 static cop_err configure(const coordinator_options *o, const char *state, coord_config *c,
                          cop_tls **tls, cop_error *error) {
-    int64_t threads = 0;
+    int64_t threads = 0, jobs = 0;
     if (o->update_threads &&
         (!cop_parse_i64(o->update_threads, &threads) || threads < 1 || threads > 64))
         return cop_fail(error, COP_ERR_USAGE, "--update-threads is \"%s\": expected 1 to 64",
                         o->update_threads);
+    if (o->jobs && (!cop_parse_i64(o->jobs, &jobs) || jobs < 1 || jobs > COP_JOBS_MAX))
+        return cop_fail(error, COP_ERR_USAGE, "--jobs-per-client is \"%s\": expected 1 to %d",
+                        o->jobs, COP_JOBS_MAX);
     if (o->quota && !cop_parse_size(o->quota, &c->quota))
         return cop_fail(error, COP_ERR_USAGE,
                         "--quota is \"%s\": expected a size such as 500M or 20G", o->quota);
@@ -173,6 +178,7 @@ static cop_err configure(const coordinator_options *o, const char *state, coord_
     c->tls = *tls;
     c->listen = o->listen.items;
     c->data_folder = o->data;
+    c->jobs_per_client = (uint32_t)jobs;
     c->update_threads = (int)threads;
     c->insecure = o->insecure;
     COP_TRY(cop_kernels_choose(&c->kernels, error));

@@ -1,7 +1,8 @@
 /* The store: opening, schema, closing. See store.h. Tables:
  *   meta(version, last_job)                    one row; last_job: the highest number ever given
  *   jobs(job, name, state, text, spec, data_digest, digest, digest_step, created_ms, finished_ms,
- *        fingerprint, submission)             submission: the key of the request that made it
+ *        fingerprint, submission, owner)      submission: the key of the request that made it;
+ *                                             owner: its sender's certificate
  *   steps(job, step, loss, seconds)            one row per step: mean training loss
  *   epochs(job, step, epoch, train_loss, train_error)
  *   evaluations(job, step, part, loss, error, seconds)
@@ -32,8 +33,9 @@ static const char *const migration[COORD_STORE_VERSION] = {
     "CREATE TABLE events(id INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL,"
     " time_ms INTEGER NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL);"
     "CREATE INDEX events_of_job ON events(job, id);",
-    "ALTER TABLE jobs ADD COLUMN fingerprint INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE jobs ADD COLUMN submission BLOB;",
+    ("ALTER TABLE jobs ADD COLUMN fingerprint INTEGER NOT NULL DEFAULT 0;"
+     "ALTER TABLE jobs ADD COLUMN submission BLOB;"),
+    "ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';",
 };
 
 /* ---- errors ---- */

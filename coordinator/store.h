@@ -10,7 +10,7 @@
 #include "coordinator/core.h"
 #include "coordinator/recovery.h"
 
-#define COORD_STORE_VERSION 2
+#define COORD_STORE_VERSION 3
 #define COORD_STORE_KEY     COORD_KEY_SIZE
 
 typedef struct coord_store coord_store;
@@ -27,6 +27,7 @@ typedef void (*coord_store_done)(void *context, cop_err result, const char *text
 typedef struct coord_store_submission {
     uint64_t job;
     const char *name, *data_digest;
+    const char *owner;        /* the certificate of who submitted it; "" without one */
     cop_buffer *spec;         /* held */
     const unsigned char *key; /* COORD_STORE_KEY bytes; or NULL */
     int64_t created_ms;       /* 0: now */
@@ -68,6 +69,7 @@ typedef struct coord_store_job {
     uint64_t step, fingerprint;         /* fingerprint: 0: none */
     unsigned char key[COORD_STORE_KEY]; /* of its submission */
     bool has_key;
+    char owner[COP_NAME_MAX];
     double train_loss, test_error, test_loss, seconds; /* test_error: NaN where there is none */
     bool has_train_loss, has_evaluation;
 } coord_store_job;

@@ -17,7 +17,7 @@ struct store_write {
     int64_t time_ms;
     int state;
     double a, b, c;
-    char text[600], name[COP_NAME_MAX];
+    char text[600], name[COP_NAME_MAX], owner[COP_NAME_MAX];
     unsigned char key[COORD_STORE_KEY];
     bool has_key;
     cop_buffer *spec;

@@ -23,7 +23,7 @@
 
 const char *const coord_store_sql[STORE_KINDS] = {
     [STORE_ADD_JOB] = "INSERT OR REPLACE INTO jobs(job, name, state, text, spec, data_digest, "
-                      "created_ms, submission) VALUES(?1, ?2, 1, '', ?3, ?4, ?5, ?6)",
+                      "created_ms, submission, owner) VALUES(?1, ?2, 1, '', ?3, ?4, ?5, ?6, ?7)",
     [STORE_SET_STATE] = "UPDATE jobs SET state = ?2, text = ?3, "
                         "finished_ms = CASE WHEN ?2 >= 4 THEN ?4 ELSE 0 END WHERE job = ?1",
     [STORE_SET_DIGEST] = "UPDATE jobs SET digest = ?2, digest_step = ?3 WHERE job = ?1",
@@ -58,6 +58,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
         sqlite3_bind_int64(q, 5, w->time_ms);
         if (w->has_key) sqlite3_bind_blob(q, 6, w->key, COORD_STORE_KEY, SQLITE_STATIC);
+        sqlite3_bind_text(q, 7, w->owner, -1, SQLITE_STATIC);
         break;
     case STORE_SET_STATE:
         sqlite3_bind_int(q, 2, w->state);
@@ -333,6 +334,7 @@ void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_
     }
     snprintf(w->name, sizeof w->name, "%s", j->name);
     snprintf(w->text, sizeof w->text, "%s", j->data_digest);
+    snprintf(w->owner, sizeof w->owner, "%s", j->owner ? j->owner : "");
     w->spec = cop_buffer_hold(j->spec);
     w->has_key = j->key != NULL;
     if (j->created_ms) w->time_ms = j->created_ms;

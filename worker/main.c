@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
@@ -102,7 +103,11 @@ static cop_err read_token(const worker_options *o, char out[128], cop_error *err
     char *file = NULL;
     size_t size = 0;
     if (o->token_file) {
+        struct stat status;
         COP_TRY(cop_file_read(o->token_file, 4096, &file, &size, error));
+        if (stat(o->token_file, &status) == 0 && (status.st_mode & 07))
+            cop_log(COP_LOG_WARN, "worker", "%s has mode %04o: others can read the token",
+                    o->token_file, (unsigned)status.st_mode & 07777);
         text = file;
     }
     size_t length = strcspn(text, "\r\n");

@@ -34,6 +34,7 @@
 #define COP_CONNECTIONS_MAX      4096 /* of one coordinator */
 #define COP_HALF_OPEN_MAX        256  /* of these in the TLS handshake; more push the oldest out */
 #define COP_JOBS_MAX             16384
+#define COP_JOBS_PER_CLIENT_MAX  2048 /* that have not ended, of one certificate */
 #define COP_HEARTBEAT_MS         500
 #define COP_HEARTBEATS_MISSED    3
 #define COP_CLIENT_TIMEOUT_MS    10000
@@ -43,6 +44,7 @@
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
                "unpacking needs at least the packed size");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
+_Static_assert(COP_JOBS_PER_CLIENT_MAX <= COP_JOBS_MAX / 4, "one client leaves room for others");
 _Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
                "a worker has two connections, and clients want some");
 _Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "whoever is connected is in the pool");

@@ -132,7 +132,7 @@ static void test_key_and_fingerprint_of_a_job_are_there_after_a_reopen(void **st
     coord_store *s = open_store(*state);
     cop_buffer *spec = spec_of("the specification");
     coord_store_submission j = {
-        .job = 3, .name = "x", .data_digest = "abc", .spec = spec, .key = key};
+        .job = 3, .name = "x", .data_digest = "abc", .spec = spec, .key = key, .owner = "alice"};
     coord_store_add_job(s, &j, NULL, NULL);
     cop_buffer_release(spec);
     add_job(s, 4, "y", NULL);
@@ -144,19 +144,22 @@ static void test_key_and_fingerprint_of_a_job_are_there_after_a_reopen(void **st
     assert_int_equal(coord_store_get_job(s, 3, &job, &error), COP_OK);
     assert_true(job.has_key && job.fingerprint == 0xfedcba9876543210);
     assert_memory_equal(job.key, key, sizeof key);
+    assert_string_equal(job.owner, "alice");
     cop_buffer_release(job.spec);
     assert_int_equal(coord_store_get_job(s, 4, &job, &error), COP_OK);
+    assert_string_equal(job.owner, "");
     assert_false(job.has_key || job.fingerprint);
     cop_buffer_release(job.spec);
     coord_store_close(s);
 }
 
-/* As version 1 left it: without the columns that version 2 added. */
+/* As version 1 left it: without the columns that came later. */
 static void test_store_of_version_1_is_migrated(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 7, "old", NULL);
     coord_store_close(s);
     execute(*state, "ALTER TABLE jobs DROP COLUMN submission;"
+                    "ALTER TABLE jobs DROP COLUMN owner;"
                     "ALTER TABLE jobs DROP COLUMN fingerprint; UPDATE meta SET version = 1");
     s = open_store(*state);
     coord_store_job job;
