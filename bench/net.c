@@ -2,7 +2,7 @@
  * up, weights down. One JSON line per transport, number of links and arrangement: "process" (links
  * are threads of this process) or "forked" (each link is a process, as workers are).
  *
- *   bench-net [--megabytes N] [--rounds N] [--only memory|ipc|tcp]
+ *   bench-net [--megabytes N] [--rounds N] [--only memory|ipc|tcp|tls+tcp]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/net/net.h"
 
 #define LINKS_MAX 2
@@ -22,6 +23,7 @@ typedef struct bench {
     size_t size;
     int rounds;
     const char *url; /* NULL: memory */
+    cop_tls *tls[2]; /* of tls+tcp: the server's, the links' */
     uv_loop_t loop;
     uv_async_t stop;
     cop_server *server;
@@ -63,6 +65,7 @@ static void run_server(void *argument) {
     uv_loop_init(&b->loop);
     uv_async_init(&b->loop, &b->stop, on_stop);
     if (cop_server_create(&b->loop, &handler, b, &b->server, &error)) die("server", &error);
+    if (b->tls[0]) cop_server_set_tls(b->server, b->tls[0]);
     if (b->url && cop_server_listen(b->server, b->url, &error)) die("listen", &error);
     b->weights = cop_buffer_create(b->size);
     memset(b->weights->data, 1, b->size);
@@ -88,7 +91,7 @@ static double run_rounds(bench *b) {
     cop_error error = {0};
     cop_buffer *gradient = cop_buffer_create(b->size);
     memset(gradient->data, 2, b->size);
-    if (b->url ? cop_link_open(b->url, NULL, &link, &error)
+    if (b->url ? cop_link_open(b->url, b->tls[1], &link, &error)
                : cop_link_open_local(b->server, &link, &error))
         die("link", &error);
     for (int i = 0; i < WARM; i++) ask(link, gradient);
@@ -166,6 +169,22 @@ static void run_forked(bench *b, const char *transport, int links) {
     print_line(b, transport, links, true, sum / links);
 }
 
+/* Certificates in a folder that is gone again when they are loaded. */
+static void make_certificates(bench *b) {
+    static const char *const hosts[] = {"127.0.0.1", NULL};
+    const cop_tls_issue issues[] = {{"coordinator", "coordinator", hosts, 60},
+                                    {"worker", "worker", NULL, 60}};
+    char folder[64];
+    cop_error error = {0};
+    snprintf(folder, sizeof folder, "%s/coppice-bench-tls-%d", P_tmpdir, getpid());
+    if (cop_tls_create_folder(folder, issues, 2, &error)) die("certificates", &error);
+    const cop_tls_options options = {.folder = folder};
+    if (cop_tls_load(&options, "coordinator", COP_TLS_SERVER, &b->tls[0], &error) ||
+        cop_tls_load(&options, "worker", COP_TLS_CLIENT, &b->tls[1], &error))
+        die("certificates", &error);
+    cop_folder_remove(folder, NULL);
+}
+
 /* Each arrangement in a process of its own, so that none warms another's memory. */
 static void run_case(bench *b, const char *transport, int links, bool forked) {
     fflush(stdout);
@@ -183,7 +202,7 @@ static void run_case(bench *b, const char *transport, int links, bool forked) {
 int main(int argc, char **argv) {
     bench b = {.size = 12u << 20, .rounds = 100};
     const char *only = "";
-    char ipc[64], tcp[64];
+    char ipc[64], tcp[64], tls[64];
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--megabytes") == 0) b.size = (size_t)atoi(argv[i + 1]) << 20;
         if (strcmp(argv[i], "--rounds") == 0) b.rounds = atoi(argv[i + 1]);
@@ -191,8 +210,11 @@ int main(int argc, char **argv) {
     }
     snprintf(ipc, sizeof ipc, "ipc://%s/coppice-bench-%d", P_tmpdir, getpid());
     snprintf(tcp, sizeof tcp, "tcp://127.0.0.1:%d", 20000 + getpid() % 12000);
-    const char *const names[] = {"memory", "ipc", "tcp"}, *const urls[] = {NULL, ipc, tcp};
-    for (int t = 0; t < 3; t++) {
+    snprintf(tls, sizeof tls, "tls+tcp://127.0.0.1:%d", 20000 + (getpid() + 1) % 12000);
+    const char *const names[] = {"memory", "ipc", "tcp", "tls+tcp"};
+    const char *const urls[] = {NULL, ipc, tcp, tls};
+    make_certificates(&b);
+    for (int t = 0; t < 4; t++) {
         if (*only && strcmp(only, names[t]) != 0) continue;
         b.url = urls[t];
         for (int links = 1; links <= LINKS_MAX; links++) {

@@ -98,20 +98,26 @@ class Cluster:
     def __init__(self, program, processes, folder, url, data):
         self.program, self.processes, self.folder, self.url, self.data = program, processes, folder, url, data
         self.state = folder / "state"
+        self.tls = folder / "tls" if url.startswith("tls+") else None
         self.workers = {}
         self.coordinator = None
 
     def environment(self):
-        return {**os.environ, "COPPICE_TOKEN": self.token(), "COPPICE_COORDINATOR": self.url}
+        proof = {"COPPICE_TLS_DIR": str(self.tls)} if self.tls else {"COPPICE_TOKEN": self.token()}
+        return {**os.environ, **proof, "COPPICE_COORDINATOR": self.url}
 
     def token(self):
         return (self.state / "token").read_text().strip()
 
-    def start(self, *arguments):
+    def start(self, *arguments, command=()):
         log = open(self.folder / "coordinator.log", "a")
         data = ["--data", self.data] if self.data else []
+        if self.tls:
+            data += ["--tls-dir", self.tls]
+            if not self.tls.exists():
+                subprocess.run([self.program("coppice-coordinator"), "--init-tls", self.tls], check=True, capture_output=True)
         self.coordinator = self.processes(
-            self.program("coppice-coordinator"), "--listen", self.url, "--state", self.state, *data, *arguments, stderr=log
+            *command, self.program("coppice-coordinator"), "--listen", self.url, "--state", self.state, *data, *arguments, stderr=log
         )
         for _ in range(400):
             if (self.folder / "coordinator.log").read_text().count("ready:") > getattr(self, "ready", 0):
@@ -122,6 +128,7 @@ class Cluster:
         return self
 
     def worker(self, name, *arguments, command=None, **environment):
+        name = f"worker-{name}" if self.tls else name  # as the certificate wants it
         log = open(self.folder / f"{name}.log", "a")
         self.workers[name] = self.processes(
             *(command or [self.program("coppice-worker")]), "--name", name, *arguments, stderr=log,
@@ -159,10 +166,10 @@ class Cluster:
 
 @pytest.fixture
 def cluster(program, processes, tmp_path):
-    """cluster(kind, data): a coordinator on ipc or tcp, started."""
+    """cluster(kind, data): a coordinator on ipc, tcp or tls, started."""
 
     def make(kind="ipc", data=None, start=True):
-        url = f"ipc://{tmp_path}/coppice.sock" if kind == "ipc" else f"tcp://127.0.0.1:{free_port()}"
+        url = f"ipc://{tmp_path}/coppice.sock" if kind == "ipc" else f"{'tls+' if kind == 'tls' else ''}tcp://127.0.0.1:{free_port()}"
         made = Cluster(program, processes, tmp_path, url, data)
         return made.start() if start else made
 
