@@ -7,14 +7,14 @@
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
 image       6   the container image, where there is none
-release     6   release build, quick tests
-asan        5   build with ASan and UBSan, quick tests
-tsan        3   build with TSan, tests of threads
-qemu        3   build for arm64, tests under qemu
+release     9   release build, quick tests
+asan        7   build with ASan and UBSan, quick tests
+tsan        4   build with TSan, tests of threads
+qemu        4   build for arm64, tests under qemu
 sim         3   the installation in virtual time: thousands of seeds, planted bugs
-chaos       2   seeded faults at real processes
+chaos       4   seeded faults at real processes
 containers  5   tests that start containers of their own
-lint        1   clang-format, clang-tidy, shellcheck
+lint        2   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 PASSED=0 FAILED=0 SKIPPED=0
@@ -244,6 +244,8 @@ dev_test() {
         printf 'FAILED: no test has a name with: %s\n' "${patterns[*]}"
         FAILED=1
     fi
+    awk -v s=$((SECONDS + ${COPPICE_DEV_IMAGE_SECONDS:-0})) 'BEGIN { printf "== all        %.1f min\n", s / 60 }' \
+        >>"$RESULTS/stages.txt"
     printf '\n'
     cat "$RESULTS/stages.txt"
     printf '%d passed, %d failed' "$PASSED" "$FAILED"

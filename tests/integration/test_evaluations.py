@@ -130,7 +130,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     told = finish(client)
     assert told["leases_repeated"] >= 1, "a lease was given again"
     assert figures(told) == local(tmp_path / "run", "--ensemble", "1,500")
-    assert "are given again, to worker other" in (pool.folder / "coordinator.log").read_text()
+    assert "worker victim has gone" in (pool.folder / "coordinator.log").read_text()
 
 
 def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, local, tmp_path):

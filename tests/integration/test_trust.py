@@ -69,31 +69,50 @@ def test_two_workers_are_judged_by_the_coordinator(pool, small, clean):
     assert workers(pool)["honest"]["state"] == "idle"
 
 
+def until_one_goes_back(attempt):
+    """Which results are audited is secret: a liar may be found by its first one, before any harm is done. Then another one has to come."""
+    for number in range(1, 9):
+        status = attempt(number, f"liar{number}")
+        assert status["rollbacks"] <= 1
+        if status["rollbacks"]:
+            return number, status
+    raise AssertionError("eight liars were found before they did any harm")
+
+
 def test_damage_is_undone_by_going_back(pool, small, clean):
     """A twentieth is audited, so lies get into the weights, and past checkpoints, before the liar is found."""
     job = small(1500)
-    pool.liar("liar", after=100)
     pool.worker("honest")
-    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
-    status = train(pool, job, "--set", "audit=0.05", "--set", "checkpoint.every=20")
-    assert workers(pool)["liar"]["state"] == "quarantined"
-    assert status["rollbacks"] >= 1
-    assert "goes back to a checkpoint" in pool.client("logs", 1).stdout
-    assert status["digest"] == clean(job)
+
+    def attempt(_, name):
+        pool.liar(name, after=100)
+        pool.wait(lambda: {name, "honest"} <= workers(pool).keys(), "both workers")
+        status = train(pool, job, "--set", "audit=0.05", "--set", "checkpoint.every=20")
+        assert workers(pool)[name]["state"] == "quarantined"
+        assert status["digest"] == clean(job)
+        return status
+
+    number, _ = until_one_goes_back(attempt)
+    assert "goes back to a checkpoint" in pool.client("logs", number).stdout
 
 
 def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
     job = small(4000)
     pool.worker("honest")
-    pool.client("submit", job, "--data", job.parent, "--no-wait", "--set", "audit=0.1", "--set", "checkpoint.every=50", "--set", "checkpoint.keep=1000")
-    pool.wait_step(200)
-    pool.liar("liar")
-    status = pool.client("watch", 1, "--json", "--quiet")
-    assert status["rollbacks"] == 1
-    log = pool.client("logs", 1).stdout
+
+    def attempt(number, name):
+        options = ["--set", "audit=0.1", "--set", "checkpoint.every=50", "--set", "checkpoint.keep=1000"]
+        pool.client("submit", job, "--data", job.parent, "--no-wait", *options)
+        pool.wait_step(200, number)
+        pool.liar(name)
+        status = pool.client("watch", number, "--json", "--quiet")
+        assert status["digest"] == clean(job)
+        return status
+
+    number, _ = until_one_goes_back(attempt)
+    log = pool.client("logs", number).stdout
     returned = int(re.search(r"goes on from step (\d+)", log).group(1))
     assert returned >= 200 and returned % 50 == 0
-    assert status["digest"] == clean(job)
 
 
 def test_nan_of_one_worker_is_a_strike_and_three_are_enough(pool, small, clean):
