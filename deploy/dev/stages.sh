@@ -11,7 +11,7 @@ release     9   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
 qemu        4   build for arm64, tests under qemu
-sim         3   the installation in virtual time: thousands of seeds, planted bugs
+sim         3   the installation in virtual time: thousands of seeds
 chaos       4   seeded faults at real processes
 containers  5   tests that start containers of their own
 lint        2   clang-format, clang-tidy, shellcheck
