@@ -7,13 +7,13 @@
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
 image       6   the container image, where there is none
-release     9   release build, quick tests
+release    10   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
 qemu        4   build for arm64, tests under qemu
-sim         3   the installation in virtual time: thousands of seeds
-chaos       4   seeded faults at real processes
-containers  5   tests that start containers of their own
+sim         4   the installation in virtual time: thousands of seeds
+chaos       5   seeded faults at real processes
+containers 10   tests that start containers of their own
 lint        2   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
