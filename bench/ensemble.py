@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""The ensemble of thinned networks of 784-1024-1024-1024-10 (dropout .2/.5, 20 members, 10000 samples, f32, two threads): member-samples per
+second with masks of scope sample and shard, in turn with PyTorch's (`torch_ensemble.py`) where a Python with torch is named. JSON lines; medians
+over the repeats. The samples are random bytes, as PyTorch's are random numbers: no pixel of theirs is 0 more often than chance has it.
+
+usage: bench/ensemble.py [--repeat N] [--members K] [--samples N] [--torch PYTHON --peers DIR]   (program: PATH or COPPICE_BIN)
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import struct
+import subprocess
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+JOB = """
+name: bench-ensemble
+seed: 1
+data: {source: idx, train: {images: train-images, labels: train-labels}, test: {images: test-images, labels: test-labels}}
+model:
+  - dropout: {p: 0.2}
+  - linear: {units: 1024}
+  - relu
+  - dropout: {p: 0.5}
+  - linear: {units: 1024}
+  - relu
+  - dropout: {p: 0.5}
+  - linear: {units: 1024}
+  - relu
+  - dropout: {p: 0.5}
+  - linear: {units: 10}
+train: {steps: 1, batch: 128}
+optimizer: {sgd: {rate: 0.01}}
+evaluate: {every: 1000, on: test}
+"""
+
+
+def program():
+    path = shutil.which("coppice", path=os.environ.get("COPPICE_BIN")) or shutil.which("coppice")
+    assert path, "no coppice: set COPPICE_BIN"
+    return path
+
+
+def write_idx(path, dims, values):
+    path.write_bytes(bytes([0, 0, 8, len(dims)]) + struct.pack(f">{len(dims)}I", *dims) + values)
+
+
+def write_data(folder, samples):
+    numbers = random.Random(1)
+    for part, count in (("train", 128), ("test", samples)):
+        write_idx(folder / f"{part}-images", (count, 28, 28), numbers.randbytes(count * 784))
+        write_idx(folder / f"{part}-labels", (count,), bytes(i % 10 for i in range(count)))
+
+
+def train(folder, scope):
+    (folder / "job.yaml").write_text(JOB)
+    model = folder / scope
+    subprocess.run([program(), "run", folder / "job.yaml", "--set", f"dropout.scope={scope}", "--data", folder, "--out", model, "--quiet"],
+                   capture_output=True, check=True)
+    return model
+
+
+def evaluate(o, folder, model):
+    done = subprocess.run([program(), "eval", model, "--data", folder, "--ensemble", str(o.members), "--workers", "2", "--json", "--quiet"],
+                          capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"member_samples_per_s": o.members * result["samples"] / result["seconds"], "seconds": round(result["seconds"], 3),
+            "nll": result["members"][0]["nll"]}
+
+
+def torch(o):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
+    done = subprocess.run([o.torch, f"{o.peers}/torch_ensemble.py", "--members", str(o.members), "--samples", str(o.samples), "--threads", "2",
+                           "--repeat", "1"], capture_output=True, text=True, check=True, env=env)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=10000)
+    parser.add_argument("--torch")
+    parser.add_argument("--peers", default=str(ROOT.parent / "shared/peers"))
+    o = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_data(folder, o.samples)
+        models = {scope: train(folder, scope) for scope in ("sample", "shard")}
+        ways = {"sample": lambda: evaluate(o, folder, models["sample"]), "shard": lambda: evaluate(o, folder, models["shard"])}
+        if o.torch:
+            ways["torch"] = lambda: torch(o)
+        seen = {way: [] for way in ways}
+        for _ in range(o.repeat):  # in turn, so that a drift of the machine meets all
+            for way, run in ways.items():
+                seen[way].append(run())
+    median = {way: statistics.median(f["member_samples_per_s"] for f in figures) for way, figures in seen.items()}
+    for way, figures in seen.items():
+        speeds = [f["member_samples_per_s"] for f in figures]
+        print(json.dumps({"what": way, **figures[-1], "member_samples_per_s": round(median[way]), "least": round(min(speeds)),
+                          "most": round(max(speeds))}), flush=True)
+    if o.torch:
+        print(json.dumps({f"{way} / torch, member-samples per second": round(median[way] / median["torch"], 2) for way in ("sample", "shard")}))
+
+
+if __name__ == "__main__":
+    main()
