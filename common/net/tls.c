@@ -168,6 +168,7 @@ static cop_err check_file(const char *path, cop_error *error) {
 }
 
 static cop_err load_files(SSL_CTX *context, const cop_tls_options *o, cop_error *error) {
+    COP_ASSERT(o->ca && o->cert && o->key);
     COP_TRY(check_file(o->ca, error));
     COP_TRY(check_file(o->cert, error));
     COP_TRY(check_file(o->key, error));
@@ -310,9 +311,9 @@ cop_err cop_tls_load(const cop_tls_options *options, const char *stem, cop_tls_s
     char *paths[3] = {0};
     cop_tls_options resolved;
     cop_tls *tls = cop_alloc(sizeof *tls);
-    cop_err e = tls ? resolve(options, stem, paths, &resolved, error)
-                    : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    if (tls) tls->side = side;
+    if (!tls) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    tls->side = side;
+    cop_err e = resolve(options, stem, paths, &resolved, error);
     if (!e) e = load(tls, &resolved, error);
     for (int i = 0; i < 3; i++) cop_free(paths[i]);
     if (e)
