@@ -292,6 +292,17 @@ def test_names_do_not_steer_terminals(cluster, small, tmp_path):
     assert pool.status()["name"] == "a\x1b[2J\nb\x9bc"
 
 
+def test_insecure_is_told_in_the_log(program, processes, tmp_path):
+    log = tmp_path / "log"
+    url = f"tcp://0.0.0.0:{free_port()}"
+    processes(program("coppice-coordinator"), "--listen", url, "--insecure", "--state", tmp_path / "s", stderr=open(log, "w"))
+    for _ in range(200):
+        if "ready" in log.read_text():
+            break
+        time.sleep(0.05)
+    assert f"warn  coordinator: {url} is reachable from other machines without encryption (--insecure)" in log.read_text()
+
+
 # ---- strangers ----
 
 
