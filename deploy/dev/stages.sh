@@ -69,6 +69,18 @@ run_pytest() {
     [[ $status == [015] ]] # 5: no test matches
 }
 
+# run_pytest_halves PRESET ARGUMENTS...: the same in two processes, each of which takes every second
+# test (tests/conftest.py): most of them wait, or compute on one core.
+run_pytest_halves() {
+    local second=$RESULTS/second-half.log pid status=0
+    COPPICE_TEST_PART=1/2 run_pytest "$@" >"$second" 2>&1 &
+    pid=$!
+    COPPICE_TEST_PART=0/2 run_pytest "$@" || status=$?
+    wait "$pid" || status=$?
+    cat "$second"
+    return "$status"
+}
+
 # A build that fails is one failed test; the tests of what was built run all the same.
 build_stage() {
     check "the $1 build" build_all "$1"
@@ -81,7 +93,7 @@ stage_release() {
     build_stage release
     if [[ $# == 0 ]]; then
         run_ctest release -L '^quick$'
-        run_pytest release -m quick
+        run_pytest_halves release -m quick
     else
         local either=$* labels='not long'
         [[ $ALL == 0 ]] || labels=''
@@ -96,7 +108,7 @@ stage_asan() {
     export UBSAN_OPTIONS=print_stacktrace=1
     export LSAN_OPTIONS=suppressions=$ROOT/tests/tools/lsan.supp:print_suppressions=0
     run_ctest asan -L '^quick$'
-    run_pytest asan -m asan
+    run_pytest_halves asan -m asan
 }
 
 # Without address space randomization: TSan's shadow memory has a fixed place.
