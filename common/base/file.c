@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/alloc.h"
+#include "common/base/plant.h"
 
 /* ---- the fault seam: writes, fsyncs and renames are counted, the k-th fails ---- */
 
@@ -42,6 +43,10 @@ static int seam_fsync(int fd) {
 
 static int seam_rename(const char *from, const char *to) {
     return fault_due() ? -1 : rename(from, to);
+}
+
+static int seam_exchange(const char *from, const char *to) {
+    return fault_due() ? -1 : renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE);
 }
 
 /* ---- reading ---- */
@@ -159,7 +164,7 @@ static cop_err sync_folder(const char *path, cop_error *error) {
     folder_of(path, folder, sizeof folder);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", folder);
-    int failed = seam_fsync(fd) ? errno : 0;
+    int failed = COP_PLANT(SYNC_FOLDER, seam_fsync(fd), 0) ? errno : 0;
     close(fd);
     /* Some file systems cannot sync folders. */
     if (failed && failed != EINVAL)
@@ -184,7 +189,8 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     if (fd < 0) return cop_fail_errno(error, errno, "cannot write %s", path);
     cop_err e = COP_OK;
     for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
-    if (!e && seam_fsync(fd)) e = cop_fail_errno(error, errno, "cannot sync %s", path);
+    if (!e && COP_PLANT(SYNC_FILE, seam_fsync(fd), 0))
+        e = cop_fail_errno(error, errno, "cannot sync %s", path);
     if (close(fd) && !e) e = cop_fail_errno(error, errno, "cannot close %s", path);
     if (!e && seam_rename(temporary, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);
@@ -365,6 +371,19 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
     if (!e && rmdir(path) && errno != ENOENT)
         e = cop_fail_errno(error, errno, "cannot remove folder %s", path);
     return e;
+}
+
+cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
+    if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
+    if (seam_exchange(from, to) == 0) {
+        COP_TRY(sync_folder(to, error));
+        cop_folder_remove(from, NULL); /* the old one; if that fails, its name is in nobody's way */
+        return COP_OK;
+    }
+    if (errno != EINVAL && errno != ENOSYS)
+        return cop_fail_errno(error, errno, "cannot exchange %s and %s", from, to);
+    COP_TRY(cop_folder_remove(to, error));
+    return cop_file_rename(from, to, error);
 }
 
 char *cop_path_join(const char *folder, const char *name) {

@@ -46,6 +46,10 @@ cop_err cop_folder_remove(const char *path, cop_error *error);
 cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok */
 cop_err cop_file_rename(const char *from, const char *to,
                         cop_error *error); /* also fsyncs the folder of `to` */
+/* Puts folder `from` in the place of folder `to`, which may be there: it is exchanged at once, then
+ * removed, so that a crash leaves the one or the other. (Where the file system cannot exchange
+ * names, the old one is removed first.) */
+cop_err cop_folder_replace(const char *from, const char *to, cop_error *error);
 /* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */
 char *cop_path_join(const char *folder, const char *name);
 /* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). */

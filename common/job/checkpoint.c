@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/base/plant.h"
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
 
@@ -187,7 +188,10 @@ static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
     uint32_t kept = 0;
     for (size_t i = 0; i < count; i++) {
         char name[32];
-        if (steps[i] <= step && kept++ < keep) continue;
+        uint32_t place = kept;
+        kept += steps[i] <= step;
+        if (steps[i] <= step && COP_PLANT(PRUNE_NEWEST, place < keep, place && place <= keep))
+            continue;
         if (steps[i] <= step && has_best && steps[i] == best) continue;
         step_name(steps[i], name);
         remove_in(checkpoints, name);
@@ -206,8 +210,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     cop_err e = writing && target ? COP_OK : no_memory(error);
     if (!e) e = cop_folder_remove(writing, error); /* of a writer that was killed */
     if (!e) e = write_files(job, writing, c, error);
-    if (!e) e = cop_folder_remove(target, error); /* of an earlier life */
-    if (!e) e = cop_file_rename(writing, target, error);
+    if (!e) e = cop_folder_replace(writing, target, error); /* it may be of an earlier life */
     if (e && writing) cop_folder_remove(writing, NULL);
     cop_free(writing);
     cop_free(target);
@@ -220,6 +223,7 @@ cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_ch
                             cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return no_memory(error);
+    if (COP_PLANT(OLD_FIRST, false, true)) prune(checkpoints, c->step, job->checkpoint_keep - 1);
     cop_err e = save_in(job, checkpoints, c, error);
     if (!e) prune(checkpoints, c->step, job->checkpoint_keep);
     cop_free(checkpoints);

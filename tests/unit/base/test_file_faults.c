@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +67,19 @@ static cop_err create_two_folders(void) {
     char deep[96];
     snprintf(deep, sizeof deep, "%s/a/b", folder);
     return cop_folder_create(deep, NULL);
+}
+
+static cop_err remove_new(void) {
+    char from[96];
+    snprintf(from, sizeof from, "%s/new", folder);
+    return cop_folder_remove(from, NULL);
+}
+
+static cop_err replace_folder(void) {
+    char from[96], to[96];
+    snprintf(from, sizeof from, "%s/new", folder);
+    snprintf(to, sizeof to, "%s/a", folder);
+    return cop_folder_replace(from, to, NULL);
 }
 
 static cop_err rename_it(void) {
@@ -144,6 +158,29 @@ static void test_new_folders_are_safe_or_not_there(void **state) {
     assert_int_equal(with_fault(2, create_two_folders), COP_OK);
 }
 
+/* Operations: the exchange, fsync of the folder. */
+static void test_a_folder_is_replaced_at_once(void **state) {
+    (void)state;
+    char old[112], fresh[112], from[96];
+    snprintf(from, sizeof from, "%s/new", folder);
+    snprintf(old, sizeof old, "%s/a/file", folder);
+    snprintf(fresh, sizeof fresh, "%s/file", from);
+    for (int k = 1; k <= 3; k++) {
+        char *text;
+        size_t size;
+        assert_int_equal(with_fault(9, create_two_folders), COP_OK);
+        put(old, "old");
+        assert_int_equal(mkdir(from, 0700), 0);
+        put(fresh, "new");
+        assert_int_equal(with_fault(k, replace_folder), k < 3 ? COP_ERR_NO_SPACE : COP_OK);
+        assert_int_equal(cop_file_read(old, 100, &text, &size, NULL), COP_OK);
+        assert_string_equal(text, k == 1 ? "old" : "new");
+        assert_int_equal(cop_folder_exists(from), k < 3);
+        cop_free(text);
+        assert_int_equal(with_fault(9, remove_new), COP_OK);
+    }
+}
+
 static void test_a_failed_rename_changes_nothing(void **state) {
     (void)state;
     assert_int_equal(with_fault(1, rename_it), COP_ERR_NO_SPACE);
@@ -163,6 +200,8 @@ int main(void) {
                                         make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_a_fault_comes_once, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_new_folders_are_safe_or_not_there, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_a_folder_is_replaced_at_once, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_a_failed_rename_changes_nothing, make_folder,
                                         remove_folder),
