@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "common/base/hash.h"
+#include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
 #define AUDITS_TRUSTED 50
@@ -224,7 +225,7 @@ static void quarantine(coord_core *core, uint64_t who, const char *name, const c
         }
         if (since && jobs_is_evaluation(job))
             job->spoiled = true;
-        else if (since)
+        else if (COP_PLANT(NO_UNDO, since, 0))
             jobs_go_back(core, job, since - 1);
     }
 }
@@ -267,7 +268,7 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     *confirmed = true;
     for (uint32_t i = 0; i < last; i++) {
         bool itself = b->audited && b->vote[i].who == v->who; /* nobody confirms itself */
-        if (!itself && same_vote(&b->vote[i], v)) return (int)i;
+        if (!itself && COP_PLANT(LIAR_BELIEVED, same_vote(&b->vote[i], v), true)) return (int)i;
     }
     if (v->worker == COORD_SELF) return (int)last;
     *confirmed = false;

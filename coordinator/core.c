@@ -118,9 +118,10 @@ static void check_stopped(coord_core *core) {
     core_act(core, COORD_ACTION_STOPPED, 0);
 }
 
-static void check_invariants(const coord_core *core) {
+static void check_invariants(const coord_core *core, uint64_t now) {
 #ifdef COP_DEBUG
     uint32_t waiting = 0;
+    if (core->worker_count > 256 && now / 1000 % 1000) return; /* of large pools now and then */
     for (uint32_t i = 0; i < core->resident_count; i++) round_check(&core->resident[i]->round);
     for (uint32_t i = 1; i < core->job_count && i < 256; i++) /* a sample */
         COP_ASSERT(core->jobs[i - 1]->info.job < core->jobs[i]->info.job);
@@ -131,7 +132,7 @@ static void check_invariants(const coord_core *core) {
     for (uint32_t i = 0; i < core->worker_count; i++) waiting -= core->workers[i]->request != 0;
     COP_ASSERT(waiting == 0);
 #else
-    (void)core;
+    (void)core, (void)now;
 #endif
 }
 
@@ -145,7 +146,7 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
     scheduler_load_jobs(core);
     scheduler_serve(core, now_ns);
     check_stopped(core);
-    check_invariants(core);
+    check_invariants(core, now_ns);
     return COP_OK;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
 /* After STOP, a step that nobody finishes is given up after this. */
@@ -337,7 +338,7 @@ void jobs_go_back(coord_core *core, core_job *job, uint64_t step) {
 
 /* Sums and steps as of the checkpoint. True: the job goes on from there. */
 static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
-    job->step = job->saved_step = e->loaded.step;
+    job->step = job->saved_step = COP_PLANT(RESUME_WRONG, 0, e->loaded.step > 0) + e->loaded.step;
     job->loss_sum = e->loaded.loss_sum;
     job->samples = e->loaded.samples;
     job->correct = e->loaded.correct;
@@ -400,6 +401,7 @@ static void on_pause(coord_core *core, core_job *job) {
         set_state(core, job, COORD_PAUSED, NULL);
         return;
     }
+    if (COP_PLANT(LOSE_PAUSE, false, job->phase == PHASE_UPDATING)) return;
     job->pause = true;                    /* within a step: steps_go_on sees it */
     if (job->phase == PHASE_EVALUATING) { /* it is made up for when the job goes on */
         steps_drop_round(core, job);

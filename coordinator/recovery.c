@@ -3,9 +3,12 @@
 
 #include <string.h>
 
+#include "common/base/plant.h"
+
 /* ---- the store's writes ---- */
 
 bool recovery_is_durable(store_kind kind, bool somebody_waits) {
+    if (COP_PLANT(UNSYNCED_JOB, false, kind == STORE_ADD_JOB)) return false;
     return somebody_waits || kind == STORE_ADD_JOB || kind == STORE_SET_STATE ||
            kind == STORE_SET_FINGERPRINT || kind == STORE_REMOVE_JOB;
 }
@@ -13,7 +16,7 @@ bool recovery_is_durable(store_kind kind, bool somebody_waits) {
 /* ---- jobs after a restart ---- */
 
 bool recovery_takes_up(coord_job_state stored) {
-    return stored < COORD_COMPLETED;
+    return stored < COORD_COMPLETED && COP_PLANT(FORGET_JOB, true, stored != COORD_QUEUED);
 }
 
 coord_job_state recovery_state(coord_job_state stored) {
@@ -50,7 +53,7 @@ void recovery_settle(recovery_key *key, uint64_t job) {
 }
 
 void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job) {
-    if (keys->next == COORD_KEYS) return;
+    if (COP_PLANT(FORGET_KEY, keys->next, COORD_KEYS) == COORD_KEYS) return;
     recovery_key *k = &keys->keys[COORD_KEYS - 1 - keys->next++];
     *k = (recovery_key){.job = job};
     memcpy(k->key, key, COORD_KEY_SIZE);

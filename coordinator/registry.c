@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/plant.h"
 #include "common/base/hash.h"
 #include "coordinator/core_state.h"
 
@@ -112,7 +113,8 @@ void registry_drain(coord_core *core, core_worker *w) {
 }
 
 void registry_watch_silence(coord_core *core, uint64_t now) {
-    uint64_t limit = core->config.heartbeat_ns * COP_HEARTBEATS_MISSED;
+    uint64_t limit =
+        core->config.heartbeat_ns * COP_PLANT(NEVER_SILENT, COP_HEARTBEATS_MISSED, 1000);
     if (!core->config.heartbeats) return;
     uint32_t given_up = 0;
     for (uint32_t i = core->worker_count; i-- > 0 && given_up < CORE_GIVEN_UP_MAX;) {

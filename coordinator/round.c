@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/plant.h"
 
 bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size) {
     uint32_t a = 0, b = leaves;
@@ -227,7 +228,7 @@ const round_block *round_block_at(const coord_round *r, uint32_t first) {
 int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder) {
     const round_block *b = lease ? round_block_at(r, first) : NULL;
     for (int h = 0; b && h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker && b->holder[h].lease == lease) {
+        if (b->holder[h].worker && COP_PLANT(STALE_RESULT, b->holder[h].lease == lease, true)) {
             *holder = h;
             return (int)(b - r->blocks);
         }
@@ -264,7 +265,7 @@ bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
     int holder = 0, index = round_find(r, first, lease, &holder);
     if (index < 0) return false;
     round_block *b = &r->blocks[index];
-    end_lease(r, b, holder);
+    end_lease(r, b, COP_PLANT(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
     b->lost++;
     bool pending = settle(r, b);
     r->short_of += round_wants_auditor(b);
@@ -441,7 +442,8 @@ double round_loss(const coord_round *r) {
         node_loss(r, 0, r->shards, &at, &sum);
         return sum;
     }
-    for (uint32_t i = 0; i < r->count; i++) sum += r->blocks[i].loss;
+    for (uint32_t i = 0; i < r->count; i++)
+        sum += r->blocks[COP_PLANT(EVALUATION_ORDER, i, r->count - 1 - i)].loss;
     return sum;
 }
 

@@ -4,6 +4,7 @@
  * at. */
 #include <string.h>
 
+#include "common/base/plant.h"
 #include "coordinator/core_state.h"
 #include "coordinator/partition.h"
 
@@ -224,7 +225,8 @@ static uint64_t deadline_of(const coord_core *core, const core_job *job, const c
     } else {
         patience = usual_ns(job, b) * DEADLINE_FACTOR;
     }
-    return now + (uint64_t)(patience > least ? patience : least);
+    return COP_PLANT(NO_DEADLINE, now + (uint64_t)(patience > least ? patience : least),
+                     UINT64_MAX);
 }
 
 static void pin(coord_core *core, core_job *job, const core_worker *w) {
@@ -235,7 +237,7 @@ static void pin(coord_core *core, core_job *job, const core_worker *w) {
         core_tell(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
                   (unsigned long long)job->info.job, w->name);
     a->worker = w->worker;
-    a->fingerprint = w->fingerprint;
+    a->fingerprint = COP_PLANT(FORGET_PIN, w->fingerprint, 0);
     scheduler_tell_pinned(core, job);
 }
 
@@ -327,7 +329,8 @@ static bool goes_before(const core_job *a, const core_job *b, const core_worker 
 }
 
 static bool may_have_more(const core_job *job, uint64_t now) {
-    return !job->info.workers_max || round_holders(&job->round, now) < job->info.workers_max;
+    uint32_t most = COP_PLANT(WORKERS_LIMIT, job->info.workers_max, 0);
+    return !most || round_holders(&job->round, now) < most;
 }
 
 static bool has_work(const core_job *job, uint64_t now) {

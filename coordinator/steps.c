@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "coordinator/core_state.h"
+#include "common/base/plant.h"
 
 #define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
 #define NEWEST       0.1 /* weight of the newest measurement */
@@ -18,7 +19,8 @@ bool steps_has_leases(const core_job *job) {
 /* ---- begin ---- */
 
 static uint32_t batch_of_step(const coord_job_info *info, uint64_t step) {
-    uint64_t begin = (step - 1) % info->steps_per_epoch * info->batch;
+    uint64_t within = COP_PLANT(EPOCH_END, step - 1, step) % info->steps_per_epoch;
+    uint64_t begin = within * info->batch;
     COP_ASSERT(begin < info->train_samples);
     uint64_t left = info->train_samples - begin;
     return left < info->batch ? (uint32_t)left : info->batch;
@@ -105,7 +107,7 @@ void steps_begin(coord_core *core, core_job *job, uint64_t now) {
 }
 
 void steps_drop_round(coord_core *core, core_job *job) {
-    for (uint32_t i = 0; i < job->round.count; i++) {
+    for (uint32_t i = COP_PLANT(LEAK_SLOT, 0, 1); i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
         core_drop(core, job->info.job, b->slot);
         for (uint32_t v = 0; v < b->votes; v++) core_drop(core, job->info.job, b->vote[v].slot);
@@ -220,9 +222,15 @@ void steps_on_absorbed(coord_core *core, core_job *job) {
 static void ask_for_update(coord_core *core, core_job *job) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < job->round.count; i++) {
-        const round_block *b = &job->round.blocks[i];
+        const round_block *b =
+            &job->round.blocks[COP_PLANT(BLOCK_ORDER, i, job->round.count - 1 - i)];
         if (b->absent) continue;
         job->blocks[count++] = (coord_block){.first = b->first, .count = b->count, .slot = b->slot};
+    }
+    if (COP_PLANT(SAVE_EARLY, false, job->info.checkpoint_every && !job->saving)) {
+        job->step++;
+        jobs_save(core, job, false);
+        job->step--;
     }
     job->phase = PHASE_UPDATING;
     coord_action *a = core_act(core, COORD_ACTION_UPDATE, job->info.job);
@@ -297,7 +305,8 @@ static void failed_result(coord_core *core, core_job *job, round_block *b, const
 /* Is it a result of this round? */
 static bool is_of_round(const coord_round *round, const coord_result_info *r) {
     if (r->evaluate != round->evaluate || r->ensemble != (round->members > 0)) return false;
-    return r->ensemble ? r->step >= 1 && r->step <= round->total : r->step == round->step;
+    if (r->ensemble) return r->step >= 1 && r->step <= round->total;
+    return COP_PLANT(STALE_RESULT, r->step == round->step, true);
 }
 
 /* Where the block starts that such a result is for. */
@@ -316,7 +325,8 @@ static int match(const core_job *job, const coord_event *e, int *holder) {
     bool fits = r->ensemble
                     ? r->count == b->samples && r->first == round_slice_first(&job->round, b)
                     : r->count == b->count;
-    return fits && h->worker == e->worker && h->attempt == r->attempt ? index : -1;
+    bool its = h->worker == e->worker && h->attempt == r->attempt;
+    return fits && COP_PLANT(STALE_RESULT, its, true) ? index : -1;
 }
 
 /* A result that cannot be used is counted for what it is. */
@@ -357,7 +367,10 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     int holder = 0, index = match(job, e, &holder);
     if (index < 0) {
         if (job) count_unused(job, r);
-        if (!audit_take_late(core, e, now)) core_drop(core, r->job, r->slot);
+        if (COP_PLANT(KEEP_DUPLICATE, false, job && !r->evaluate))
+            core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+        else if (!audit_take_late(core, e, now))
+            core_drop(core, r->job, r->slot);
         return;
     }
     round_block *b = &job->round.blocks[index];
@@ -392,6 +405,10 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         job->phase = PHASE_HOLDING;
         if (!e->ok) steps_drop_round(core, job);
         jobs_go_back(core, job, job->go_back - 1);
+        return;
+    }
+    if (COP_PLANT(DOUBLE_UPDATE, false, e->ok && e->step % 7 == 3)) {
+        ask_for_update(core, job);
         return;
     }
     if (e->ok) {

@@ -2,6 +2,7 @@
 #include "worker/agent.h"
 
 #include "common/base/hash.h"
+#include "common/base/plant.h"
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  2000
@@ -80,8 +81,8 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         return pull(agent);
     case WORKER_EVENT_NOTHING:
         agent->failures = 0;
-        if (event->unknown) { /* a restarted coordinator, or one that gave us up: our result means
-                                 nothing to it */
+        if (COP_PLANT(NO_HELLO, event->unknown, false)) {
+            /* A restarted coordinator, or one that gave us up: our result means nothing to it. */
             agent->state = WORKER_AWAY;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};

@@ -11,7 +11,7 @@ release    10   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
 qemu        4   build for arm64, tests under qemu
-sim         4   the installation in virtual time: thousands of seeds
+sim         4   the installation in virtual time: thousands of seeds, planted bugs
 chaos       5   seeded faults at real processes
 containers 10   tests that start containers of their own
 lint        2   clang-format, clang-tidy, shellcheck

@@ -191,7 +191,7 @@ static void update(sim *s, const coord_action *a) {
     coord_event *event = cop_alloc(sizeof *event);
     COP_ASSERT(event != NULL);
     *event = e;
-    sim_post(s, 50000 + sim_below(&s->dice, 3 * SIM_MS),
+    sim_post(s, sim_heavy(&s->dice, SIM_MS, 300 * SIM_MS),
              (sim_event){.kind = SIM_UPDATED, .life = s->host.life, .event = event});
 }
 

@@ -32,9 +32,12 @@ static const sim_reference *expected(sim *s, uint64_t job, uint64_t step) {
 /* ---- trust ---- */
 
 /* One result a block is enough: nothing is audited, and nobody says anything that others deny. */
+static bool nobody_differs(const sim *s, uint64_t job) {
+    return !s->liars && !s->nans && !s->specs[s->host.resident[job].spec].diverges_at;
+}
+
 static bool one_vote_decides(const sim *s, uint64_t job) {
-    const sim_spec *spec = &s->specs[s->host.resident[job].spec];
-    return !s->liars && !s->nans && !spec->diverges_at && spec->info.audit <= 0;
+    return nobody_differs(s, job) && s->specs[s->host.resident[job].spec].info.audit <= 0;
 }
 
 bool sim_is_trusted(const sim *s, uint64_t id) {
@@ -55,7 +58,9 @@ static uint32_t leases_out(const sim *s, uint64_t job) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         const sim_session *x = &s->host.sessions[i];
         if (!x->live || !x->lease.lease || x->lease.job != job) continue;
-        count += x->lease.version == step && now < x->deadline_ns;
+        coord_worker_view view; /* what was leased to a liar is not counted */
+        bool trusted = coord_core_worker(s->host.core, i + 1, &view) && !view.quarantined;
+        count += x->lease.version == step && now < x->deadline_ns && trusted;
     }
     return count;
 }
@@ -198,6 +203,30 @@ void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
               "step %llu averages %u of %u shards", n(a->step), next, present);
 }
 
+bool sim_is_wanted(const sim *s, const sim_message *m) {
+    const sim_session *session = &s->host.sessions[m->worker - 1];
+    const coord_result_info *r = &m->result;
+    const sim_resident *job = r->job <= SIM_IDS_MAX ? &s->host.resident[r->job] : NULL;
+    if (session->lease.lease != r->lease || r->evaluate || r->failed || !r->finite) return false;
+    if (!job || !job->loaded || job->updating || r->step != job->step + 1) return false;
+    return nobody_differs(s, r->job) && !s->jobs[r->job].kept[r->first] &&
+           s->jobs[r->job].state == COORD_RUNNING;
+}
+
+void sim_check_kept(sim *s, const sim_message *m) {
+    const coord_result_info *r = &m->result;
+    bool done = s->host.resident[r->job].updating || s->jobs[r->job].kept[r->first];
+    SIM_CHECK(s, "good-results-are-kept", done,
+              "job %llu, step %llu: the result of lease %llu, shards %u to %u, is thrown away",
+              n(r->job), n(r->step), n(r->lease), r->first, r->first + r->count - 1);
+}
+
+/* The step is given up, or over: nobody waits for its leases. */
+static void forget_all_leases(sim *s, uint64_t job) {
+    for (uint32_t i = 0; i < s->host.session_count; i++)
+        if (s->host.sessions[i].lease.job == job) s->host.sessions[i].lease.lease = 0;
+}
+
 /* ---- figures ---- */
 
 static bool same(double a, double b) {
@@ -313,6 +342,7 @@ void sim_check_action(sim *s, const coord_action *a) {
         break;
     case COORD_ACTION_CHECKPOINT:
         check_checkpoint(s, a);
+        forget_all_leases(s, a->job);
         break;
     case COORD_ACTION_STATE:
         check_state(s, a);
@@ -322,8 +352,10 @@ void sim_check_action(sim *s, const coord_action *a) {
         break;
     case COORD_ACTION_ROLLBACK:
         job_rolls_back(s, a);
+        forget_all_leases(s, a->job);
         break;
     case COORD_ACTION_UNLOAD:
+        forget_all_leases(s, a->job);
         memset(s->jobs[a->job].kept, 0, sizeof s->jobs[a->job].kept);
         break;
     default:

@@ -106,17 +106,21 @@ static bool is_quarantined(const sim *s, uint32_t who) {
     return false;
 }
 
-/* With enough results of a worker that were confirmed since, what it said before is believed. */
+/* When so many audited results of a worker were all right, what it said before is believed. */
 #define BELIEVED_AFTER 50
+
+static bool may_be_believed(const sim *s, uint64_t id, uint32_t w) {
+    const sim_spec *spec = &s->specs[s->host.resident[id].spec];
+    return (double)s->workers[w].results * spec->info.audit >= BELIEVED_AFTER;
+}
 
 static void check_lies(sim *s, uint64_t id) {
     const sim_job *job = &s->jobs[id];
     for (uint32_t w = 0; job->lied && w < s->worker_count; w++)
-        SIM_CHECK(s, "liars-are-undone",
-                  !job->lied[w] || job->spoilt || s->workers[w].results >= BELIEVED_AFTER ||
-                      !is_quarantined(s, w),
-                  "job %llu goes on after a lie of worker %u in step %llu", n(id), w,
-                  n(job->lied[w]));
+        SIM_CHECK(
+            s, "liars-are-undone",
+            !job->lied[w] || job->spoilt || may_be_believed(s, id, w) || !is_quarantined(s, w),
+            "job %llu goes on after a lie of worker %u in step %llu", n(id), w, n(job->lied[w]));
 }
 
 static void note_lie(sim *s, const coord_action *a, uint32_t lie) {
@@ -213,7 +217,7 @@ void sim_check_saved(sim *s, uint64_t job, uint64_t step) {
 static bool metrics_may_miss(const sim *s) {
     for (uint32_t i = 0; i < s->fault_count; i++) {
         const sim_fault *f = &s->faults[i];
-        bool loses = f->kind == SIM_POWER || f->kind == SIM_DISK_FULL || f->kind == SIM_DISK_ERRORS;
+        bool loses = f->kind == SIM_DISK_FULL || f->kind == SIM_DISK_ERRORS;
         if (loses && f->at <= s->now) return true;
     }
     return false;

@@ -49,6 +49,12 @@ static void hit_coordinator(sim *s, const sim_fault *f) {
         sim_host_die(s, f->kind == SIM_POWER);
         restart_in(s, f->amount);
         break;
+    case SIM_CRASH_SAVE:
+        h->crash_save = f->amount + 1;
+        break;
+    case SIM_CRASH_COMMIT:
+        h->crash_commit = f->amount + 1;
+        break;
     case SIM_STOP:
         if (!h->up || h->stopping) break;
         h->stopping = true;
@@ -104,6 +110,8 @@ void sim_fault_do(sim *s, const sim_fault *f) {
         break;
     case SIM_CRASH:
     case SIM_POWER:
+    case SIM_CRASH_SAVE:
+    case SIM_CRASH_COMMIT:
     case SIM_STOP:
     case SIM_STALL:
     case SIM_CLOCK:

@@ -137,8 +137,10 @@ static void give_result(sim *s, const sim_message *m) {
                          .result = m->result};
     event.text = m->result.failed ? "cannot" : NULL;
     event.result.slot = sim_slot_offer(s, m);
+    bool wanted = sim_is_wanted(s, m);
     sim_dispatch(s, &event);
     sim_check_answered(s, event.result.slot);
+    if (wanted) sim_check_kept(s, m);
 }
 
 static void take_pull(sim *s, const sim_message *m) {
@@ -230,13 +232,13 @@ static void take_up(sim *s, uint64_t job) {
     if (!row->exists) return;
     s->host.next_job = job;
     s->jobs[job].state = row->state;
+    s->host.resident[job].spec = row->spec;
     if (!recovery_takes_up(row->state)) return;
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = job};
     added.info = s->specs[row->spec].info;
     added.info.job = job;
     added.info.state = recovery_state(row->state);
     added.info.fingerprint = row->fingerprint;
-    s->host.resident[job].spec = row->spec;
     sim_write write = {.kind = SIM_SET_STATE, .job = job, .value = added.info.state};
     sim_store_write(s, &write);
     sim_dispatch(s, &added);
@@ -245,7 +247,11 @@ static void take_up(sim *s, uint64_t job) {
 void sim_host_start(sim *s) {
     sim_host *h = &s->host;
     uint32_t life = h->life + 1;
-    *h = (sim_host){.up = true, .life = life, .clock_ahead = h->clock_ahead};
+    *h = (sim_host){.up = true,
+                    .life = life,
+                    .clock_ahead = h->clock_ahead,
+                    .crash_save = h->crash_save,
+                    .crash_commit = h->crash_commit};
     for (uint64_t i = 0; i <= SIM_IDS_MAX; i++) h->resident[i].pause_from = UINT64_MAX;
     h->keys = cop_alloc(sizeof *h->keys);
     sim_memory_count(true);
@@ -286,6 +292,13 @@ void sim_host_die(sim *s, bool power) {
     h->saves = NULL;
     h->session_count = h->save_count = 0;
     sim_check_died(s);
+}
+
+void sim_host_die_within(sim *s, uint64_t *armed, uint64_t span) {
+    if (!*armed) return;
+    sim_post(s, sim_below(&s->dice, span + 1),
+             (sim_event){.kind = SIM_DIE, .life = s->host.life, .value = *armed - 1});
+    *armed = 0;
 }
 
 /* A graceful stop: the core has said STOPPED. What other threads do is finished. */
@@ -342,7 +355,11 @@ void sim_host_on(sim *s, sim_event *e) {
         sim_store_commit(s, e->value);
         break;
     case SIM_SAVE:
-        sim_saver_run(s);
+        sim_saver_run(s, e->value);
+        break;
+    case SIM_DIE:
+        sim_host_die(s, e->value & 1);
+        sim_post(s, e->value / 2 * SIM_MS, (sim_event){.kind = SIM_RESTART});
         break;
     default:
         COP_ASSERT(!"an event of the coordinator");

@@ -102,21 +102,21 @@ void sim_saver_submit(sim *s, const coord_action *action) {
         h->saves = cop_realloc(h->saves, h->save_capacity * sizeof *h->saves);
         COP_ASSERT(h->saves != NULL);
     }
-    h->saves[h->save_count++] = (sim_save){.job = action->job,
-                                           .version = h->resident[action->job],
-                                           .action = *action,
-                                           .after = s->store.written};
+    h->saves[h->save_count++] =
+        (sim_save){.job = action->job, .version = h->resident[action->job], .action = *action};
     sim_saver_wake(s);
 }
 
-/* The thread takes the next request, once the store holds all that was said before it, or cannot.
- */
+/* The thread takes the next request: first the store must hold all that was said before it. */
 void sim_saver_wake(sim *s) {
     sim_host *h = &s->host;
     if (h->saver_busy || !h->save_count) return;
-    if (!s->store.retrying && !sim_store_holds(s, h->saves[0].after)) return;
     h->saver_busy = true;
-    sim_post(s, 0, (sim_event){.kind = SIM_SAVE, .life = h->life});
+    sim_store_write(s, &(sim_write){.kind = SIM_BARRIER});
+}
+
+void sim_saver_flushed(sim *s, bool failed) {
+    sim_post(s, 0, (sim_event){.kind = SIM_SAVE, .life = s->host.life, .value = failed});
 }
 
 static cop_err write_files(sim *s, const sim_save *save, cop_error *error) {
@@ -147,17 +147,17 @@ static cop_err write_files(sim *s, const sim_save *save, cop_error *error) {
     return e;
 }
 
-void sim_saver_run(sim *s) {
+void sim_saver_run(sim *s, bool behind) {
     sim_host *h = &s->host;
     sim_save save = h->saves[0];
     cop_error error = {0};
     memmove(h->saves, h->saves + 1, --h->save_count * sizeof *h->saves);
     sim_disk_begin(s->disk, s->now);
     bool pinned = s->specs[save.version.spec].info.pin_first;
-    cop_err e = s->store.retrying && pinned
-                    ? cop_fail(&error, COP_ERR_NO_SPACE, "the store is behind")
-                    : write_files(s, &save, &error);
+    cop_err e = behind && pinned ? cop_fail(&error, COP_ERR_NO_SPACE, "the store is behind")
+                                 : write_files(s, &save, &error);
     uint64_t end = sim_disk_end(s->disk);
+    sim_host_die_within(s, &h->crash_save, end - s->now);
     if (e) sim_trace(s, "job %llu: %s", (unsigned long long)save.job, error.text);
     coord_event *event = cop_alloc(sizeof *event);
     COP_ASSERT(event != NULL);

@@ -16,13 +16,14 @@ static uint32_t number_of_workers(sim_stream *dice) {
 }
 
 static void make_workers(sim *s, sim_stream *dice) {
-    bool mixed = s->mixed = sim_chance(dice, 300);
+    bool mixed = s->mixed = sim_chance(dice, 300), slow = sim_chance(dice, 400);
     s->worker_count = s->options.workers ? s->options.workers : number_of_workers(dice);
     s->workers = cop_alloc_array(s->worker_count, sizeof *s->workers);
     COP_ASSERT(s->workers != NULL);
     for (uint32_t w = 0; w < s->worker_count; w++) {
         sim_worker *x = &s->workers[w];
         x->threads = 1 + (uint32_t)sim_below(dice, 3);
+        x->slowness = w && slow && sim_chance(dice, 300) ? 2 + (uint32_t)sim_below(dice, 20) : 1;
         x->fingerprint = mixed ? 1 + sim_below(dice, 2) : 1;
         x->compute.key = sim_mix(s->options.seed, 0xc0000000u + w);
         x->party.network.key = sim_mix(s->options.seed, 0xa0000000u + w);
@@ -42,7 +43,7 @@ static void make_shape(coord_job_info *info, sim_stream *dice) {
     info->steps = 3 + sim_below(dice, sim_chance(dice, 50) ? 100 : 16);
 }
 
-static void make_rules(coord_job_info *info, sim_stream *dice) {
+static void make_rules(coord_job_info *info, bool liars, sim_stream *dice) {
     info->priority = (int32_t)sim_below(dice, 3);
     info->evaluate_samples = (uint32_t)sim_below(dice, 3) * 1250;
     info->evaluate_every = (uint32_t)sim_below(dice, 3);
@@ -51,15 +52,16 @@ static void make_rules(coord_job_info *info, sim_stream *dice) {
     if (sim_chance(dice, 150)) info->workers_max = 1 + (uint32_t)sim_below(dice, 3);
     if (sim_chance(dice, 30)) info->timeout_ns = (1 + sim_below(dice, 60)) * SIM_SECOND;
     info->pin_first = sim_chance(dice, 150);
-    if (sim_chance(dice, 300))
-        info->audit = sim_chance(dice, 500) ? 1 : 0.05 * (double)sim_below(dice, 12);
+    /* Of the jobs in a pool with a liar most are audited, some all over. */
+    if (sim_chance(dice, liars ? 850 : 200))
+        info->audit = sim_chance(dice, 450) ? 1 : 0.05 * (double)(1 + sim_below(dice, 12));
 }
 
 static void make_job(sim *s, uint32_t number, sim_stream *dice) {
     sim_spec *spec = &s->specs[number];
     coord_job_info *info = &spec->info;
     make_shape(info, dice);
-    make_rules(info, dice);
+    make_rules(info, s->liars, dice);
     /* Two equal results may need more workers than there are of one kind. */
     if (info->pin_first && s->mixed) info->audit = 0;
     if (s->options.shards) {
@@ -72,6 +74,7 @@ static void make_job(sim *s, uint32_t number, sim_stream *dice) {
     spec->key = sim_next(dice);
     spec->keep = 1 + (uint32_t)sim_below(dice, 3);
     spec->shard_ns = SIM_MS << sim_below(dice, 8);
+    while (spec->shard_ns * info->shards * info->steps > 100 * SIM_SECOND) spec->shard_ns /= 2;
     if (sim_chance(dice, 30)) spec->diverges_at = 1 + sim_below(dice, info->steps);
     spec->leaf = cop_alloc_array(info->steps * info->shards, sizeof *spec->leaf);
     COP_ASSERT(spec->leaf != NULL);
@@ -95,6 +98,8 @@ void sim_setup(sim *s) {
     s->dice.key = sim_mix(s->options.seed, 0x4057);
     s->now = 1000 * SIM_SECOND + sim_below(&dice, SIM_SECOND);
     make_workers(s, &dice);
+    /* Honest workers must be left that can compute every job. */
+    s->liars = s->worker_count >= 4 && !s->mixed && !s->options.no_faults && sim_chance(&dice, 150);
     make_jobs(s, &dice);
     s->core_config = (coord_core_config){.heartbeats = true,
                                          .judge = true,
@@ -128,23 +133,25 @@ typedef struct shape {
 static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_KILL] = {8, 0, 0, 1, 8000, ONE, 0},
     [SIM_FREEZE] = {4, 100, 8000, 1, 1, ONE, 0},
-    [SIM_SLOW] = {3, 500, 10000, 2, 200, ONE, 0},
+    [SIM_SLOW] = {3, 500, 10000, 3, 200, ONE, 0},
     [SIM_CUT] = {3, 0, 0, 0, 1, MOSTLY_ONE, 0},
     [SIM_DRAIN] = {2, 0, 0, 1, 1, ONE, 0},
-    [SIM_LOSS] = {3, 200, 8000, 1, 300, MOSTLY_ONE, 0},
-    [SIM_DUPLICATE] = {3, 200, 8000, 1, 500, MOSTLY_ONE, 0},
-    [SIM_DELAY] = {3, 200, 8000, 5, 30000, MOSTLY_ONE, 0},
+    [SIM_LOSS] = {3, 200, 8000, 20, 400, MOSTLY_ONE, 0},
+    [SIM_DUPLICATE] = {3, 200, 8000, 50, 800, MOSTLY_ONE, 0},
+    [SIM_DELAY] = {3, 200, 8000, 20, 30000, MOSTLY_ONE, 0},
     [SIM_PARTITION_TO] = {3, 200, 10000, 1, 1000, MOSTLY_ONE, 0},
     [SIM_PARTITION_FROM] = {3, 200, 10000, 1, 1000, MOSTLY_ONE, 0},
     [SIM_CRASH] = {4, 0, 0, 1, 6000, NO_TARGET, 0},
     [SIM_POWER] = {3, 0, 0, 1, 6000, NO_TARGET, 0},
+    [SIM_CRASH_SAVE] = {3, 0, 0, 1, 6000, NO_TARGET, 3},
+    [SIM_CRASH_COMMIT] = {3, 0, 0, 1, 6000, NO_TARGET, 3},
     [SIM_STOP] = {1, 0, 0, 1, 3000, NO_TARGET, 2},
     [SIM_STALL] = {2, 20, 6000, 1, 1, NO_TARGET, 0},
     [SIM_CLOCK] = {1, 0, 0, 1, 60000, NO_TARGET, 3},
     [SIM_DISK_FULL] = {2, 200, 10000, 1, 1, NO_TARGET, 0},
-    [SIM_DISK_ERRORS] = {2, 200, 10000, 1, 200, NO_TARGET, 0},
+    [SIM_DISK_ERRORS] = {2, 200, 10000, 10, 300, NO_TARGET, 0},
     [SIM_DISK_SLOW] = {1, 500, 8000, 100, 3000, NO_TARGET, 0},
-    [SIM_LIE] = {4, 500, 20000, 1, 1000, ONE, 1},
+    [SIM_LIE] = {4, 500, 20000, 50, 1000, ONE, 2},
     [SIM_NAN_RESULT] = {1, 0, 0, 1, 1, ONE, 1},
     [SIM_NAN_GRADIENT] = {1, 0, 0, 1, 1, ONE, 1},
     [SIM_CANNOT] = {1, 0, 0, 1, 1, ONE, 4},
@@ -203,15 +210,17 @@ static bool is_wanted(const sim_options *options, uint32_t number) {
 void sim_setup_faults(sim *s) {
     sim_stream dice = {.key = sim_mix(s->options.seed, 0xfa17)};
     bool enabled[SIM_FAULT_KINDS] = {false};
-    uint32_t used[SIM_FAULT_KINDS] = {0}, all = (uint32_t)sim_below(&dice, FAULTS_MAX);
+    uint32_t used[SIM_FAULT_KINDS] = {0};
+    uint32_t all = (uint32_t)sim_below(&dice, FAULTS_MAX);
     s->faults = cop_alloc_array(FAULTS_MAX, sizeof *s->faults);
     COP_ASSERT(s->faults != NULL);
     s->quiet_ns = s->now;
     if (s->options.no_faults) return;
     for (int k = 1; k < SIM_FAULT_KINDS; k++) enabled[k] = sim_chance(&dice, 400);
-    /* Honest workers must be left that can compute every job. */
-    if (s->worker_count < 4 || s->mixed) enabled[SIM_LIE] = false;
-    for (uint32_t i = 0; i < all; i++) {
+    enabled[SIM_LIE] = s->liars;
+    if (s->liars) s->faults[s->fault_count++] = make_fault(s, SIM_LIE, &dice);
+    used[SIM_LIE] = s->liars;
+    for (uint32_t i = s->fault_count; i < all; i++) {
         sim_fault_kind kind = draw_kind(enabled, used, &dice);
         if (!kind) continue;
         used[kind]++;
@@ -227,7 +236,6 @@ void sim_setup_faults(sim *s) {
     for (uint32_t i = 0; i < kept; i++) {
         const sim_fault *f = &s->faults[i];
         s->lasting[f->kind] = s->lasting[f->kind] || f->lasts;
-        s->liars = s->liars || f->kind == SIM_LIE;
         s->nans = s->nans || f->kind == SIM_NAN_RESULT || f->kind == SIM_NAN_GRADIENT;
         if (f->at + f->lasts > s->quiet_ns) s->quiet_ns = f->at + f->lasts;
         sim_post(s, f->at - s->now, (sim_event){.kind = SIM_FAULT, .value = i});

@@ -67,6 +67,7 @@ typedef enum sim_kind {
     /* at its disk */
     SIM_COMMIT, /* value: number of the wake-up */
     SIM_SAVE,
+    SIM_DIE, /* value: ms until it starts again, times 2, + 1: power is lost */
     SIM_RESTART,
     /* at a worker or client: `who` in its life `life` */
     SIM_SEND,  /* the link tries to connect once more */
@@ -224,12 +225,13 @@ typedef enum sim_write_kind {
     SIM_ADD_JOB = 1,
     SIM_SET_STATE,
     SIM_SET_FINGERPRINT,
-    SIM_ADD_STEP
+    SIM_ADD_STEP,
+    SIM_BARRIER /* the saver waits until all before it is on the disk */
 } sim_write_kind;
 
 typedef struct sim_write {
     sim_write_kind kind;
-    uint64_t job, value, number;
+    uint64_t job, value;
     sim_row row;
     sim_message *done; /* posted back as SIM_TASK when committed (or failed); or NULL */
 } sim_write;
@@ -240,15 +242,13 @@ typedef struct sim_store {
     sim_write *queue;
     uint32_t count, capacity, committing; /* committing: the first so many, just now */
     bool batch_fails, retrying;
-    uint64_t wakes, written; /* written: numbers of writes */
+    uint64_t wakes;
 } sim_store;
 
 void sim_store_write(sim *s, const sim_write *write);
 void sim_store_commit(sim *s, uint64_t wake_number); /* SIM_COMMIT */
 void sim_store_flush(sim *s);                        /* at a graceful stop */
 void sim_store_crash(sim *s, bool power);
-/* Is everything up to this write committed? */
-bool sim_store_holds(const sim *s, uint64_t number);
 
 /* ---- the coordinator's process (host.c, actions.c, saver.c) ---- */
 
@@ -284,7 +284,7 @@ typedef struct sim_resident {
 } sim_resident;
 
 typedef struct sim_save {
-    uint64_t job, after; /* after: the store's write that must be committed before */
+    uint64_t job;
     sim_resident version;
     coord_action action;
 } sim_save;
@@ -308,6 +308,7 @@ typedef struct sim_host {
     bool up, stopping, stopped, dispatching;
     uint32_t life, pause_ms; /* pause: until it starts again after a graceful stop */
     uint64_t stalled_until, clock_ahead, last_lease;
+    uint64_t crash_save, crash_commit; /* armed by faults: value of SIM_DIE + 1 */
     coord_core *core;
     coord_actions actions;
     coord_event *queue;
@@ -327,6 +328,8 @@ typedef struct sim_host {
 void sim_host_start(sim *s);
 /* kill -9, or the loss of power. */
 void sim_host_die(sim *s, bool power);
+/* It dies within so long, if a fault wants it so at this point. */
+void sim_host_die_within(sim *s, uint64_t *armed, uint64_t span);
 void sim_host_on(sim *s, sim_event *event);
 void sim_dispatch(sim *s, const coord_event *event);
 void sim_carry_out(sim *s, const coord_action *action);
@@ -340,7 +343,8 @@ void sim_judged(sim *s, const sim_message *m); /* SIM_JUDGED */
 uint64_t sim_host_now(const sim *s);           /* the coordinator's own clock */
 void sim_saver_submit(sim *s, const coord_action *action);
 void sim_saver_wake(sim *s);
-void sim_saver_run(sim *s);                       /* SIM_SAVE */
+void sim_saver_flushed(sim *s, bool failed);
+void sim_saver_run(sim *s, bool behind); /* SIM_SAVE; behind: the store could not be written */
 void sim_saved(sim *s, const coord_event *event); /* SIM_SAVED */
 void sim_saver_finish(sim *s);
 /* The newest checkpoint of a job on the disk. */
@@ -375,7 +379,7 @@ typedef struct sim_worker {
     worker_agent agent;
     sim_stream compute;
     uint64_t fingerprint, id, session, waits;
-    uint32_t threads;
+    uint32_t threads, slowness;
     uint32_t serial, greeted, forgotten, beating; /* numbers of sessions */
     bool drain, waiting;
     uint64_t lease_now, canceled; /* what is computed; what nobody wants any more */
@@ -427,6 +431,8 @@ void sim_host_gone(sim *s); /* its connections are lost */
     X(PARTITION_FROM, "nothing comes from the coordinator")                                        \
     X(CRASH, "kill -9 of the coordinator")                                                         \
     X(POWER, "the coordinator's machine loses power")                                              \
+    X(CRASH_SAVE, "the coordinator dies in the middle of a checkpoint")                            \
+    X(CRASH_COMMIT, "the coordinator dies just after a commit that somebody waits for")            \
     X(STOP, "graceful stop of the coordinator")                                                    \
     X(STALL, "the coordinator's loop stands still")                                                \
     X(CLOCK, "the coordinator's clock jumps ahead")                                                \
@@ -533,6 +539,10 @@ void sim_check_update(sim *s, const coord_action *action, const sim_resident *re
 void sim_check_before(sim *s, const coord_event *event); /* the core takes it */
 void sim_check_after(sim *s, const coord_event *event);
 void sim_check_answered(sim *s, uint64_t slot);
+/* Is this a good result of a lease that is out, of shards that nobody has done yet? Then it must be
+ * kept. */
+bool sim_is_wanted(const sim *s, const sim_message *pull);
+void sim_check_kept(sim *s, const sim_message *pull);
 void sim_check_slots(sim *s, uint64_t job);
 void sim_note_applied(sim *s, const coord_action *action);
 /* May this job's weights be checked? Not where lies were averaged that nothing promises to find. */

@@ -14,8 +14,9 @@ static bool is_durable(const sim_write *w) {
     static const store_kind kinds[] = {[SIM_ADD_JOB] = STORE_ADD_JOB,
                                        [SIM_SET_STATE] = STORE_SET_STATE,
                                        [SIM_SET_FINGERPRINT] = STORE_SET_FINGERPRINT,
-                                       [SIM_ADD_STEP] = STORE_ADD_STEP};
-    return recovery_is_durable(kinds[w->kind], w->done != NULL);
+                                       [SIM_ADD_STEP] = STORE_ADD_STEP,
+                                       [SIM_BARRIER] = STORE_BARRIER};
+    return recovery_is_durable(kinds[w->kind], w->done || w->kind == SIM_BARRIER);
 }
 
 static void wake(sim *s, uint64_t delay) {
@@ -32,7 +33,6 @@ void sim_store_write(sim *s, const sim_write *write) {
         COP_ASSERT(store->queue != NULL);
     }
     store->queue[store->count++] = *write;
-    store->queue[store->count - 1].number = ++store->written;
     if (store->committing || store->retrying) return;
     if (is_durable(write))
         wake(s, 0);
@@ -54,6 +54,8 @@ static void apply(sim_store *store, const sim_write *w) {
         break;
     case SIM_ADD_STEP:
         row->steps[w->value / 64] |= (uint64_t)1 << w->value % 64;
+        break;
+    case SIM_BARRIER:
         break;
     }
 }
@@ -78,6 +80,7 @@ static void begin(sim *s) {
 }
 
 static void tell(sim *s, sim_write *w, bool failed) {
+    if (w->kind == SIM_BARRIER) sim_saver_flushed(s, failed);
     if (!w->done) return;
     w->done->error = failed ? COP_ERR_NO_SPACE : COP_OK;
     sim_post(s, 0, (sim_event){.kind = SIM_TASK, .life = s->host.life, .message = w->done});
@@ -90,12 +93,18 @@ static void drop_batch(sim *s) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < store->count; i++) {
         sim_write *w = &store->queue[i];
-        if (i >= store->committing || !w->done)
+        if (i >= store->committing || (!w->done && w->kind != SIM_BARRIER))
             store->queue[kept++] = *w;
         else
             tell(s, w, true);
     }
     store->count = kept;
+}
+
+static bool anybody_waits(const sim_store *store) {
+    for (uint32_t i = 0; i < store->committing; i++)
+        if (store->queue[i].done) return true;
+    return false;
 }
 
 static void end(sim *s) {
@@ -104,6 +113,7 @@ static void end(sim *s) {
         drop_batch(s);
     } else {
         apply_batch(store);
+        if (anybody_waits(store)) sim_host_die_within(s, &s->host.crash_commit, 3 * SIM_MS);
         for (uint32_t i = 0; i < store->committing; i++) tell(s, &store->queue[i], false);
         store->count -= store->committing;
         if (store->count)
@@ -112,7 +122,6 @@ static void end(sim *s) {
     }
     store->retrying = store->batch_fails && store->count;
     store->committing = 0;
-    sim_saver_wake(s);
     if (store->retrying)
         wake(s, RETRY_MS * SIM_MS);
     else if (store->count)
@@ -127,10 +136,6 @@ void sim_store_commit(sim *s, uint64_t wake_number) {
         end(s);
     else if (store->count)
         begin(s);
-}
-
-bool sim_store_holds(const sim *s, uint64_t number) {
-    return !s->store.count || s->store.queue[0].number > number;
 }
 
 void sim_store_flush(sim *s) {

@@ -39,6 +39,7 @@ static const char *event_name(sim_kind kind) {
                                         "task is done",
                                         "store",
                                         "save",
+                                        "dies",
                                         "restart",
                                         "connects",
                                         "answer arrives",

@@ -25,7 +25,7 @@ static void compute(sim *s, uint32_t w) {
     uint32_t slow = sim_fault_on(s, SIM_SLOW, w, s->now), count = l->evaluate ? 1 : l->count;
     uint64_t rounds = (count + x->threads - 1) / x->threads;
     uint64_t cost = rounds * (spec->shard_ns / 2 + sim_below(&x->compute, spec->shard_ns));
-    if (slow) cost *= slow;
+    cost *= slow > x->slowness ? slow : x->slowness;
     x->lease_now = l->lease;
     sim_event done = of(s, w, SIM_COMPUTED);
     done.value = l->lease;
@@ -292,6 +292,7 @@ void sim_worker_boot(sim *s, uint32_t w) {
     sim_worker fresh = {.party = x->party,
                         .compute = x->compute,
                         .fingerprint = x->fingerprint,
+                        .slowness = x->slowness,
                         .threads = x->threads};
     fresh.lies = x->lies;
     fresh.nans = x->nans;

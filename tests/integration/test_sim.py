@@ -1,0 +1,80 @@
+"""The simulator as a program (tests/sim): it replays what it prints, sees what is planted, and nothing is planted anywhere else."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.sim
+
+
+@pytest.fixture(scope="module")
+def build(program):
+    """The folder of the build under test."""
+    return pathlib.Path(program("coppice")).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def sim(build):
+    def run(*arguments, status=0, planted=False):
+        path = build / "tests/sim" / ("sim-planted" if planted else "sim")
+        done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_a_seed_is_the_same_again(sim):
+    one, again, other = (sim("--seed", seed, "--trace") for seed in (11, 11, 12))
+    events = [text[: text.rindex("seeds, ")] for text in (one, again, other)]
+    assert events[0] == events[1] != events[2] and len(events[0].splitlines()) > 500
+
+
+def test_without_faults_nothing_is_repeated(sim):
+    figures = json.loads(sim("--seeds", 100, "--no-faults", "--json"))
+    assert figures["failures"] == 0 and figures["faults"] == 0 and figures["jobs_completed"] > 200
+
+
+def test_a_failure_is_shortened_and_its_command_replays_it(sim):
+    """A bug that needs a crash: few of the faults are left, and with these alone it breaks the same invariant."""
+    out = sim("--plant", "OLD_FIRST", "--seeds", 1000, planted=True)
+    seed, invariant = re.search(r"^seed (\d+) breaks \"([\w-]+)\"", out, re.MULTILINE).groups()
+    left, before = map(int, re.search(r"(\d+) of its (\d+) faults suffice", out).groups())
+    assert 1 <= left <= 3 < before
+    command = re.search(r"replay: \./dev sim (.*)", out).group(1).split()
+    assert command[:2] == ["--seed", seed] and "--faults" in command
+    again = sim(*command, planted=True)
+    assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= left
+    spared = sim("--seed", seed, "--faults", "none", "--plant", "OLD_FIRST", status=1, planted=True)
+    assert "NOT caught" in spared
+
+
+def test_bugs_are_planted_in_the_simulator_alone(build, root):
+    """The switch is a symbol of sim-planted, and of no other program; the table has a place in the code for each."""
+    def symbols(path):
+        return subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+
+    assert "cop_planted" in symbols(build / "tests/sim/sim-planted")
+    for path in ["tests/sim/sim", "bin/coppice", "bin/coppice-coordinator", "bin/coppice-worker"]:
+        assert "cop_planted" not in symbols(build / path), path
+    table = re.findall(r"^    X\((\w+), ", (root / "common/base/plant.h").read_text(), re.MULTILINE)
+    assert len(table) == len(set(table)) >= 20
+    code = "".join(path.read_text() for folder in ("common", "coordinator", "worker") for path in (root / folder).rglob("*.c"))
+    assert set(re.findall(r"COP_PLANT\((\w+),", code)) == set(table)
+
+
+def test_usage(sim):
+    assert "examples:" in sim("--help") and "limits.workers is not kept" in sim("--list")
+    sim("--seed", "x", status=2)
+    sim("--faults", "1,two", status=2)
+    sim("--plant", "all", status=2)
+    sim("--plant", "NO_SUCH", status=2, planted=True)
+
+
+def test_ten_thousand_workers(sim):
+    """Figures of the core alone, whatever the machine: what a worker costs in memory."""
+    figures = json.loads(sim("--seed", 1, "--workers", 10000, "--jobs", 4, "--shards", 1024, "--no-faults", "--json"))
+    assert figures["failures"] == 0 and figures["core_bytes_per_worker"] < 2048
