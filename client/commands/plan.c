@@ -4,6 +4,8 @@
 
 #include "client/cli.h"
 #include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/nn/thin.h"
 #include "common/wire/codec.h"
 
 /* What a layer does in the two modes, for people; "-": what its kind does, in both. */
@@ -14,6 +16,25 @@ static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
     if (layer->ops->modes) layer->ops->modes(layer, train, eval);
 }
 
+/* What a layer multiplies in a thinned member of an ensemble (nn/thin.h), for people; "-": as in
+ * other modes. Returns whether it is less. */
+static bool describe_member(const cop_job *job, const cop_layer *layer, char text[COP_MODE_TEXT]) {
+    cop_thin_sides sides[COP_LAYERS_MAX] = {{0}};
+    snprintf(text, COP_MODE_TEXT, "-");
+    if (job->numerics != COP_NUMERICS_PORTABLE || layer->parameter_count == 0) return false;
+    cop_thin_find(job->model, sides);
+    const double share = sides[layer->index].input * sides[layer->index].output;
+    if (share < 1) snprintf(text, COP_MODE_TEXT, "thin: %.2g of the weights", share);
+    return share < 1;
+}
+
+static bool any_thin(const cop_job *job) {
+    char text[COP_MODE_TEXT];
+    for (int i = 0; i < cop_model_layer_count(job->model); i++)
+        if (describe_member(job, cop_model_layer(job->model, i), text)) return true;
+    return false;
+}
+
 static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
     uint64_t count = 0;
     for (int i = 0; i < layer->parameter_count; i++)
@@ -21,15 +42,16 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
     return count;
 }
 
-#define PLAN_COLUMNS 7
+#define PLAN_COLUMNS 8
 
 static void print_layers(const cop_job *job) {
     int layers = cop_model_layer_count(job->model), rows = layers + 1;
     const char **cells = cop_alloc_array((size_t)rows * PLAN_COLUMNS, sizeof *cells);
-    char(*text)[6][COP_MODE_TEXT] = cop_alloc_array((size_t)rows, sizeof *text);
-    static const char *const head[PLAN_COLUMNS] = {"#",           "LAYER", "OUTPUT", "PARAMETERS",
-                                                   "FLOP/SAMPLE", "TRAIN", "EVAL"};
-    for (int c = 0; cells && c < PLAN_COLUMNS; c++) cells[c] = head[c];
+    char(*text)[7][COP_MODE_TEXT] = cop_alloc_array((size_t)rows, sizeof *text);
+    static const char *const head[PLAN_COLUMNS] = {
+        "#", "LAYER", "OUTPUT", "PARAMETERS", "FLOP/SAMPLE", "TRAIN", "EVAL", "ENSEMBLE MEMBER"};
+    const int columns = any_thin(job) ? PLAN_COLUMNS : PLAN_COLUMNS - 1;
+    for (int c = 0; cells && c < columns; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_layer *layer = cop_model_layer(job->model, r - 1);
         char(*t)[COP_MODE_TEXT] = text[r];
@@ -40,10 +62,12 @@ static void print_layers(const cop_job *job) {
         snprintf(t[3], sizeof t[3], "%s",
                  layer->ops->flop ? cop_format_count(layer->ops->flop(layer), count) : "0");
         describe_modes(layer, t[4], t[5]);
-        const char *values[PLAN_COLUMNS] = {t[0], layer->spec.kind, t[1], t[2], t[3], t[4], t[5]};
-        memcpy(cells + r * PLAN_COLUMNS, values, sizeof values);
+        describe_member(job, layer, t[6]);
+        const char *values[PLAN_COLUMNS] = {t[0], layer->spec.kind, t[1], t[2], t[3], t[4], t[5],
+                                            t[6]};
+        memcpy(cells + r * columns, values, (size_t)columns * sizeof *values);
     }
-    if (cells && text) cli_print_table(cells, rows, PLAN_COLUMNS, "rllrrll");
+    if (cells && text) cli_print_table(cells, rows, columns, "rllrrlll");
     cop_free(cells);
     cop_free(text);
 }
@@ -86,7 +110,7 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     int count = cop_model_layer_count(job->model);
     Coppice__Api__PlanLayer *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
     Coppice__Api__PlanLayer **table = cop_alloc_array((size_t)count + 1, sizeof *table);
-    char(*text)[3][COP_MODE_TEXT] = cop_alloc_array((size_t)count + 1, sizeof *text);
+    char(*text)[4][COP_MODE_TEXT] = cop_alloc_array((size_t)count + 1, sizeof *text);
     Coppice__Api__Plan plan = COPPICE__API__PLAN__INIT;
     bool ok = layers && table && text;
     for (int i = 0; ok && i < count; i++) {
@@ -102,6 +126,7 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
         describe_modes(layer, text[i][1], text[i][2]);
         l->train = text[i][1];
         l->eval = text[i][2];
+        if (describe_member(job, layer, text[i][3])) l->member = text[i][3];
     }
     plan.name = job->message->name;
     plan.layers = table;

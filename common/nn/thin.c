@@ -106,11 +106,27 @@ static void find_cuts(cop_thin *thin, const cop_model *model) {
         if (layer_of(thin, i)->ops->thin == COP_THIN_WEIGHTS) find_cut(thin, i);
 }
 
+/* The first mask layer of a cut (it may be what makes its first tensor) from `layer` on, or -1. */
+static int next_mask(const cop_thin *thin, const thin_cut *cut, int layer) {
+    for (; layer < cut->last; layer++)
+        if (layer >= cut->first - 1 && kind_of(thin, layer) == COP_THIN_MASK) return layer;
+    return -1;
+}
+
+static double share_of(const cop_thin *thin, int tensor) {
+    if (thin->cut_of[tensor] < 0) return 1;
+    const thin_cut *cut = &thin->cuts[thin->cut_of[tensor]];
+    double share = cut->source < 0 ? 1 : share_of(thin, thin->cuts[cut->source].first);
+    for (int i = next_mask(thin, cut, 0); i >= 0; i = next_mask(thin, cut, i + 1))
+        share *= 1 - layer_of(thin, i)->spec.p;
+    return share;
+}
+
 void cop_thin_find(const cop_model *model, cop_thin_sides *sides) {
     cop_thin thin;
     find_cuts(&thin, model);
     for (int i = 0; i < cop_model_layer_count(model); i++)
-        sides[i] = (cop_thin_sides){thin.cut_of[i] >= 0, thin.cut_of[i + 1] >= 0};
+        sides[i] = (cop_thin_sides){share_of(&thin, i), share_of(&thin, i + 1)};
 }
 
 /* ---- memory ---- */
@@ -247,8 +263,8 @@ static bool draw_cut(const thin_draw *d, thin_cut *cut) {
     const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
     const int group = source ? cut->units / source->units : 1;
     for (int u = 0; u < cut->units; u++) cut->alive[u] = !source || source->alive[u / group];
-    for (int i = cut->first > 0 ? cut->first - 1 : 0; i < cut->last; i++)
-        if (kind_of(d->thin, i) == COP_THIN_MASK) draw_mask(d, i, cut);
+    for (int i = next_mask(d->thin, cut, 0); i >= 0; i = next_mask(d->thin, cut, i + 1))
+        draw_mask(d, i, cut);
     cut->count = 0;
     for (int u = 0, place = 0; u < cut->units; u++) {
         if (cut->alive[u]) {

@@ -31,9 +31,10 @@ typedef struct cop_thinned {
 bool cop_thin_draw(cop_thin *thin, const cop_kernels *kernels, const float *weights,
                    cop_rng_key key, uint32_t step, cop_thinned *out);
 
-/* Is the input of layer `layer` of the model cut when it is thinned, and its output? */
+/* Which share of a layer's input and output survives on average when the model is thinned; 1 where
+ * it is not cut. */
 typedef struct cop_thin_sides {
-    bool input, output;
+    double input, output;
 } cop_thin_sides;
 void cop_thin_find(const cop_model *model, cop_thin_sides *sides /* one per layer */);
 

@@ -55,6 +55,17 @@ def test_each_layer_says_what_it_does_in_either_mode(plan):
     assert (classic["train"], classic["eval"]) == ("drop 0.25 per sample", "x 0.75")
 
 
+def test_layers_say_what_a_thinned_member_multiplies(plan):
+    job = ["dropout: {p: 0.2, scope: shard}", "linear: {units: 40}", "relu", "dropout: {p: 0.5, scope: shard}", "linear: {units: 30}",
+           "sigmoid", "dropout: {p: 0.5}", "linear: {units: 10}"]
+    layers = json.loads(plan(job).stdout)["layers"]
+    assert {layer["index"]: layer["member"] for layer in layers if "member" in layer} == {1: "thin: 0.4 of the weights", 4: "thin: 0.5 of the weights"}
+    job[2] = "relu\n  - sigmoid"  # before the mask: nothing changes
+    assert [layer.get("member") for layer in json.loads(plan(job).stdout)["layers"]][1] == "thin: 0.4 of the weights"
+    job[3] += "\n  - sigmoid"  # behind it, dropped units become 1/2: masked, not cut
+    assert [layer.get("member") for layer in json.loads(plan(job).stdout)["layers"]][1] == "thin: 0.8 of the weights"
+
+
 def test_dropconnect_says_how_it_evaluates(plan):
     done = plan(["dropconnect: {units: 30}", "relu", "dropconnect: {units: 10, p: 0.2, drop_bias: true, inference: mean, variant: inverted}"])
     assert done.returncode == 0, done.stderr

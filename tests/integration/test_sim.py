@@ -40,7 +40,7 @@ def test_without_faults_nothing_is_repeated(sim):
 
 def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     """A bug that needs a crash: few of the faults are left, and with these alone it breaks the same invariant."""
-    out = sim("--plant", "OLD_FIRST", "--seeds", 1000, planted=True)
+    out = sim("--plant", "FORGET_PIN", "--seeds", 1000, planted=True)
     seed, invariant = re.search(r"^seed (\d+) breaks \"([\w-]+)\"", out, re.MULTILINE).groups()
     left, before = map(int, re.search(r"(\d+) of its (\d+) faults suffice", out).groups())
     assert 1 <= left <= 3 < before
@@ -48,7 +48,7 @@ def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     assert command[:2] == ["--seed", seed] and "--faults" in command
     again = sim(*command, planted=True)
     assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= left
-    spared = sim("--seed", seed, "--faults", "none", "--plant", "OLD_FIRST", status=1, planted=True)
+    spared = sim("--seed", seed, "--faults", "none", "--plant", "FORGET_PIN", status=1, planted=True)
     assert "NOT caught" in spared
 
 
