@@ -354,6 +354,7 @@ static cop_err store_row(const csv_file *f, char *line, size_t length, size_t nu
             snprintf(expected, sizeof expected, "a label from 0 to %d", form->classes - 1);
             return fail_value(f, number, c, text, expected, error);
         }
+        COP_ASSERT(class); /* it is there where a label is */
         *class = (int32_t)value;
     }
     return COP_OK;

@@ -297,7 +297,7 @@ cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *er
 cop_err samples_decode_idx(const char *what, char *bytes, size_t size, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
     idx_file f = {.bytes = bytes, .size = size};
-    uint64_t dims[4];
+    uint64_t dims[4] = {0};
     COP_TRY(open_bytes(what, &f, error));
     for (uint32_t d = 0; d < f.rank; d++) dims[d] = f.dims[d];
     COP_TRY(samples_check_shape(what, form, f.rank, dims, error));

@@ -398,7 +398,7 @@ void net_tls_loop_stop(tls_loop *loop) {
 }
 
 void net_describe_socket(int fd, char out[64]) {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
     char ip[INET6_ADDRSTRLEN] = "";
     snprintf(out, 64, "unknown address");

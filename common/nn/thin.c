@@ -260,6 +260,7 @@ static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
 
 /* Which units of a cut survive. False: none. */
 static bool draw_cut(const thin_draw *d, thin_cut *cut) {
+    COP_ASSERT(d->thin);
     const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
     const int group = source ? cut->units / source->units : 1;
     for (int u = 0; u < cut->units; u++) cut->alive[u] = !source || source->alive[u / group];
@@ -293,6 +294,7 @@ static void gather_row(const float *row, const thin_cut *cut, int width, float *
 
 /* Weights and bias of layer `index`. False: one that is left out is not finite. */
 static bool gather_weights(const thin_draw *d, int index) {
+    COP_ASSERT(d->weights);
     const cop_layer *full = layer_of(d->thin, index);
     const cop_parameter *weight = cop_model_parameter(d->thin->model, full->parameter_first);
     const thin_cut *in = cut_at(d->thin, index), *out = cut_at(d->thin, index + 1);

@@ -17,9 +17,15 @@ containers 10   tests that start containers of their own
 lint        2   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
+# Stages that wait more than they compute: each runs beside those of COMPUTING, which are as nice as
+# can be, after all others.
+WAITING=(containers)
+COMPUTING=(qemu sim lint)
+
 PASSED=0 FAILED=0 SKIPPED=0
 ALL=0 # --all was given
 RESULTS=$ROOT/.cache/test
+SUMMARY=$RESULTS/stages.txt
 
 # matches NAME PATTERN...: does a pattern stand in the name?
 matches() {
@@ -195,9 +201,9 @@ stage_done() {
     local budget
     budget=$(budget_of "$1")
     printf '== %-10s %s of %d min, %d tests\n' "$1" "$(awk -v s="$2" 'BEGIN { printf "%.1f", s / 60 }')" \
-        "$budget" "$3" | tee -a "$RESULTS/stages.txt"
+        "$budget" "$3" | tee -a "$SUMMARY"
     if (($2 > budget * 60)); then
-        printf 'FAILED: %s took longer than its budget\n' "$1" | tee -a "$RESULTS/stages.txt"
+        printf 'FAILED: %s took longer than its budget\n' "$1" | tee -a "$SUMMARY"
         FAILED=$((FAILED + 1))
     fi
 }
@@ -214,6 +220,51 @@ run_stage() {
         PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
     fi
     stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
+}
+
+# run_beside STAGE: a stage in a process of its own, with its own counts and folder of results. What
+# it prints is kept until collect_beside STAGE waits for it.
+declare -A BESIDE=()
+run_beside() {
+    mkdir -p "$RESULTS/$1"
+    stage_alone "$1" >"$RESULTS/$1/output" 2>&1 &
+    BESIDE[$1]=$!
+}
+
+stage_alone() {
+    RESULTS=$RESULTS/$1 PASSED=0 FAILED=0 SKIPPED=0
+    run_stage "$1"
+    printf '%d %d %d\n' "$PASSED" "$FAILED" "$SKIPPED" >"$RESULTS/counts"
+}
+
+collect_beside() {
+    local counts=$RESULTS/$1/counts passed failed skipped
+    wait "${BESIDE[$1]}" || true
+    cat "$RESULTS/$1/output"
+    if [[ -s $counts ]]; then
+        read -r passed failed skipped <"$counts"
+        PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
+    else
+        check "stage $1 ran to its end" false
+    fi
+}
+
+# run_stages STAGE...: in this order; those that wait beside those that compute where both are named.
+run_stages() {
+    local stage waiting=() computing=()
+    for stage in "$@"; do
+        if [[ " ${WAITING[*]} " == *" $stage "* ]]; then
+            waiting+=("$stage")
+        elif [[ " ${COMPUTING[*]} " == *" $stage "* ]]; then
+            computing+=("$stage")
+        else
+            run_stage "$stage"
+        fi
+    done
+    for stage in "${waiting[@]}"; do run_beside "$stage"; done
+    [[ ${#waiting[@]} == 0 || ${#computing[@]} == 0 ]] || renice -n 19 "$BASHPID" >/dev/null
+    for stage in "${computing[@]}"; do run_stage "$stage"; done
+    for stage in "${waiting[@]}"; do collect_beside "$stage"; done
 }
 
 # enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.
@@ -243,12 +294,10 @@ dev_test() {
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
-    rm -f "$RESULTS"/*
+    rm -rf "${RESULTS:?}"/*
     programs_on_path
     stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
-    for name in "${stages[@]}"; do
-        run_stage "$name"
-    done
+    run_stages "${stages[@]}"
     if [[ ${#patterns[@]} -gt 0 ]]; then
         run_stage release "${patterns[@]}"
     fi
@@ -257,9 +306,9 @@ dev_test() {
         FAILED=1
     fi
     awk -v s=$((SECONDS + ${COPPICE_DEV_IMAGE_SECONDS:-0})) 'BEGIN { printf "== all        %.1f min\n", s / 60 }' \
-        >>"$RESULTS/stages.txt"
+        >>"$SUMMARY"
     printf '\n'
-    cat "$RESULTS/stages.txt"
+    cat "$SUMMARY"
     printf '%d passed, %d failed' "$PASSED" "$FAILED"
     [[ $SKIPPED == 0 ]] || printf ', %d skipped' "$SKIPPED"
     printf '\n'

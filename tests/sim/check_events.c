@@ -33,9 +33,11 @@ void sim_check_before(sim *s, const coord_event *e) {
         s->host.resident[e->job].paused_wish = false;
         break;
     case COORD_EVENT_JOB_CANCEL:
+        COP_ASSERT(job);
         job->cancel_asked = true;
         break;
     case COORD_EVENT_JOB_ADDED:
+        COP_ASSERT(job);
         job->state = e->info.state;
         SIM_CHECK(s, "acknowledged-stays", !job->cancel_acknowledged,
                   "job %llu was canceled, and is taken up again", n(e->job));

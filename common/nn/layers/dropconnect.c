@@ -157,6 +157,11 @@ static size_t dropconnect_scratch(const cop_layer *layer, int ld) {
     return lay_out(layer, ld, NULL).bytes;
 }
 
+static workspace workspace_in(const cop_layer *layer, const cop_layer_context *c) {
+    COP_ASSERT(c->scratch);
+    return lay_out(layer, c->ld, c->scratch);
+}
+
 static const float *weights_of(const cop_layer *layer, const cop_layer_context *c, int index) {
     if (index > 0 && !layer->spec.bias) return NULL;
     return c->weights + c->parameters[layer->parameter_first + index].offset;
@@ -293,7 +298,7 @@ static void find_deviation(const cop_layer *layer, const cop_layer_context *c, c
 
 static void forward_moments(const cop_layer *layer, const cop_layer_context *c, const float *x,
                             float *y) {
-    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const workspace w = workspace_in(layer, c);
     const int units = layer->spec.units;
     const size_t count = (size_t)units * (size_t)c->ld;
     static const int16_t ops[] = {0, 1, -1};
@@ -338,7 +343,7 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
         forward_mean(layer, c, x, y);
         return;
     }
-    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     draw_masks(layer, c, &w);
     cop_dropconnect product = product_of(layer, c, &w);
@@ -369,7 +374,7 @@ static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, co
 static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
                                  const float *y, const float *dy, float *dx) {
     (void)y;
-    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);
     c->kernels->turn(x, product.in, c->ld, c->columns, product.words * 16, w.x);
@@ -389,7 +394,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
 
 /* Of each weight, then with drop_bias of each bias. */
 static void dropconnect_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {
-    const workspace w = lay_out(layer, c->ld, c->scratch);
+    const workspace w = workspace_in(layer, c);
     const int in = layer->in.dims[0], words = words_of(in), units = layer->spec.units;
     const float scale = cop_masks_scale(layer);
     number_masks(layer, c, w.masks);

@@ -355,7 +355,7 @@ static void test_session_belongs_to_its_certificate(void **state) {
 
 static void check_name(const char *url, const char *stem, const char *name, const char *words) {
     door d;
-    cop_message m, reply;
+    cop_message m, reply = {0};
     open_door(&d, url, "ours", stem, "worker");
     make_hello(&m, good_token);
     snprintf(m.hello.name, sizeof m.hello.name, "%s", name);
