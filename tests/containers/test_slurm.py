@@ -71,7 +71,7 @@ def test_batch_job_is_requeued_and_ends_with_the_same_digest(slurm, root, job, d
         # What Slurm sends before the time is up.
         slurm.run("scancel", "--signal=USR1", "--batch", number)
         wait_for(lambda: slurm.job(number).get("Restarts") == "1", "the requeue")
-        wait_for(lambda: slurm.job(number).get("JobState") == "COMPLETED", "the job's end", 400)  # Slurm waits two minutes before it starts a job again
+        wait_for(lambda: slurm.job(number).get("JobState") == "COMPLETED", "the job's end", 400)
     except AssertionError:
         print(slurm.job(number), output()[-4000:])
         raise
