@@ -33,19 +33,22 @@ typedef struct api_watcher {
     uint64_t after; /* logs */
 } api_watcher;
 
+typedef struct api_task api_task;
+
 struct coord_api {
     coord_server *server;
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
     api_watcher watchers[API_WATCHERS_MAX];
-    recovery_keys keys; /* of the last submissions */
-    uint32_t tasks;     /* work on libuv's thread pool */
+    recovery_keys keys;   /* of the last submissions */
+    uint32_t tasks;       /* work on libuv's thread pool */
+    api_task *committing; /* submissions that the store is writing: room is kept for them */
+    uint32_t committing_count;
 };
 
 /* Work that does not belong on the loop. `work` runs on the thread pool, `done` on the loop; done
  * must answer the request (if any). */
-typedef struct api_task api_task;
 struct api_task {
     uv_work_t uv;
     coord_mail mail;
@@ -71,6 +74,7 @@ struct api_task {
     void *extra;              /* cop_free */
     uint32_t method;
     recovery_key *key; /* of a submission; or NULL */
+    api_task *next;    /* of those that are committing */
 };
 
 /* A task that takes over the request and its message; NULL (and the request answered) when out of

@@ -83,9 +83,11 @@ static const char *owner_of(const api_task *t) {
     return cop_request_peer(t->request)->name;
 }
 
-/* How many of the owner's jobs have not ended. */
+/* How many of the owner's jobs have not ended, or are about to begin. */
 static uint32_t count_owned(const struct coord_api *api, const char *owner) {
     uint32_t count = 0;
+    for (const api_task *t = api->committing; t; t = t->next)
+        count += strcmp(owner_of(t), owner) == 0;
     for (uint32_t i = 0; i < api->count; i++)
         count += api->notes[i].state < COORD_COMPLETED && strcmp(api->notes[i].owner, owner) == 0;
     return count;
@@ -95,7 +97,7 @@ static uint32_t count_owned(const struct coord_api *api, const char *owner) {
 static cop_err check_room(const api_task *t, cop_error *error) {
     const struct coord_api *api = t->server->api;
     const char *owner = owner_of(t);
-    if (api->count >= COP_JOBS_MAX)
+    if (api->count + api->committing_count >= COP_JOBS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
                         "the coordinator has %d jobs already: remove some (coppice rm)",
                         COP_JOBS_MAX);
@@ -125,10 +127,25 @@ static cop_err add_note(struct coord_api *api, const api_task *t) {
     return COP_OK;
 }
 
+static void begin_commit(struct coord_api *api, api_task *t) {
+    api->tasks++;
+    api->committing_count++;
+    t->next = api->committing;
+    api->committing = t;
+}
+
+static void end_commit(struct coord_api *api, api_task *t) {
+    api_task **at = &api->committing;
+    while (*at != t) at = &(*at)->next;
+    *at = t->next;
+    api->committing_count--;
+    api->tasks--;
+}
+
 /* The commit is done, so the job exists. */
 static void submit_committed(coord_server *server, coord_mail *mail) {
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
-    server->api->tasks--;
+    end_commit(server->api, t);
     if (!t->result && add_note(server->api, t)) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
         coord_store_remove_job(server->store, t->job, NULL, NULL);
@@ -175,7 +192,7 @@ static void submit_done(api_task *t) {
     }
     t->job = api->next_job++;
     t->created_ms = cop_clock_unix_ms();
-    api->tasks++; /* until the commit is reported */
+    begin_commit(api, t); /* until it is reported */
     coord_store_submission submission = {.job = t->job,
                                          .name = t->built->message->name,
                                          .data_digest = digest,

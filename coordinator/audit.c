@@ -231,16 +231,17 @@ static void quarantine(coord_core *core, uint64_t who, const char *name, const c
 }
 
 /* A vote, as evidence: the same for gradients and for figures alone. */
-static void describe(const round_vote *v, char out[64]) {
+static void describe(const round_vote *v, char out[96]) {
     if (v->digest)
-        snprintf(out, 64, "digest %016llx, loss %.9g", (unsigned long long)v->digest, v->loss);
+        snprintf(out, 96, "digest %016llx, loss %.9g, %llu correct", (unsigned long long)v->digest,
+                 v->loss, (unsigned long long)v->correct);
     else
-        snprintf(out, 64, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
+        snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
 }
 
 static void punish(coord_core *core, const core_job *job, const round_block *b,
                    const round_vote *wrong, const round_vote *right) {
-    char text[256], theirs[64], ours[64];
+    char text[256], theirs[96], ours[96];
     core_worker *w = registry_find(core, wrong->worker);
     const char *name = w ? w->name : "(gone)";
     describe(wrong, theirs);

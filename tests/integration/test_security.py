@@ -247,6 +247,11 @@ def test_jobs_per_client(cluster, small):
     pool.client("submit", job, "--data", ".", "--no-wait", status=2)
     pool.client("cancel", 1)
     pool.client("submit", job, "--data", ".", "--no-wait")
+    pool.client("cancel", 2)
+    pool.client("cancel", 3)
+    command = [pool.program("coppice"), "submit", str(job), "--data", ".", "--no-wait"]
+    many = [subprocess.Popen(command, env=pool.environment(), cwd=pool.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(8)]
+    assert sorted(one.wait(60) for one in many) == [0] * 2 + [2] * 6  # those that are being written count, too
 
 
 # ---- tokens ----

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts tests in JUnit files: prints "PASSED FAILED SKIPPED" over all files named.
+"""Counts tests in JUnit files: prints "PASSED FAILED SKIPPED" over all files named, and tells which were skipped and why on stderr.
 
 A cmocka program is one test to ctest and many to us: its own summary lines are counted. A program that fails
 without saying which test (it crashed, it took too long) counts as one failure more."""
@@ -28,8 +28,12 @@ def main(paths):
     total = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
     for path in paths:
         for case in ElementTree.parse(path).iter("testcase"):
-            for kind, number in count_case(case).items():
+            counts = count_case(case)
+            for kind, number in counts.items():
                 total[kind] += number
+            if counts["SKIPPED"]:
+                reason = case.find("skipped").get("message") if case.find("skipped") is not None else "see its output"
+                print(f"SKIPPED: {case.get('classname')}.{case.get('name')}: {reason}", file=sys.stderr)
     print(total["PASSED"], total["FAILED"], total["SKIPPED"])
 
 
