@@ -51,7 +51,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
                               .lease = action->lease.lease,
                               .job = action->job,
                               .step = action->step,
-                              .version = action->lease.version,
+                              .version = coord_weights_name(action),
                               .deadline_ms = action->lease.deadline_ns > now
                                                  ? (action->lease.deadline_ns - now) / 1000000
                                                  : 0,
@@ -63,7 +63,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
                               .members = action->lease.members};
     bool have_spec = pull->have_job == action->job;
     bool have_weights =
-        have_spec && pull->have_version == action->lease.version + 1; /* + 1: 0 says "none" */
+        have_spec && pull->have_version == coord_weights_name(action) + 1; /* + 1: 0 says "none" */
     cop_err e = evaluation
                     ? coord_evaluation_fill_lease(evaluation, action, pull, &reply)
                     : coord_resident_fill_lease(resident, action, have_weights, have_spec, &reply);

@@ -207,6 +207,7 @@ typedef struct coord_action {
     struct {
         uint64_t lease, version, deadline_ns;
         uint32_t attempt, first, count, batch;
+        uint32_t history; /* of the version: how often what came after a checkpoint was undone */
         bool evaluate, ensemble;
         uint32_t member, members; /* ensemble: members [member, member + members) on samples
                                      [first, first + count); `step` is the block's number from 1 */
@@ -234,6 +235,12 @@ typedef struct coord_action {
         bool best, final;
     } checkpoint;
 } coord_action;
+
+/* What a lease's weights are called towards a worker, which says it again when it has them: after a
+ * return to a checkpoint, the same step has other weights. Steps have 32 bits. */
+static inline uint64_t coord_weights_name(const coord_action *lease) {
+    return (uint64_t)lease->lease.history << 32 | lease->lease.version;
+}
 
 /* Actions of one step, in order; grows as needed and is reused. */
 typedef struct coord_actions {

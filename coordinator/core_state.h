@@ -80,6 +80,7 @@ typedef struct core_job {
     core_contributor *contributors; /* (CONTRIBUTORS_MAX), by hash; kept while it is not resident */
     uint64_t others_since;          /* of those that found no room; 0: none */
     uint64_t go_back;  /* + 1: the newest step that may be loaded, as a liar came after; 0: any */
+    uint32_t history;  /* how often it went back */
     bool cannot_judge; /* COMPUTE failed */
     bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
 

@@ -351,6 +351,7 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     uint64_t most = job->go_back - 1;
     if (job->step <= most) {
         job->go_back = 0;
+        job->history++;
         return true;
     }
     job->phase = PHASE_HOLDING; /* somebody was found out while it was loading */

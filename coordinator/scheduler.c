@@ -248,6 +248,7 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
     a->worker = holder->worker;
     a->lease.lease = holder->lease;
     a->lease.version = job->step;
+    a->lease.history = job->history;
     a->lease.deadline_ns = holder->deadline_ns;
     a->lease.attempt = holder->attempt;
     a->lease.first = b->first;

@@ -82,14 +82,14 @@ static void lease(sim *s, const coord_action *a) {
     reply.lease = (sim_lease){.lease = a->lease.lease,
                               .job = a->job,
                               .step = a->step,
-                              .version = a->lease.version,
+                              .version = coord_weights_name(a),
                               .attempt = a->lease.attempt,
                               .first = a->lease.first,
                               .count = a->lease.count,
                               .batch = a->lease.batch,
                               .spec = r->spec,
                               .evaluate = a->lease.evaluate};
-    bool has_it = request->have_job == a->job && request->have_version == a->lease.version + 1;
+    bool has_it = request->have_job == a->job && request->have_version == coord_weights_name(a) + 1;
     reply.lease.has_weights = !has_it;
     reply.lease.weights = has_it ? 0 : r->weights;
     s->result->leases++;

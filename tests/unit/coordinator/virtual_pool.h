@@ -33,7 +33,8 @@ typedef struct vp_worker {
     uint64_t stall_ns;     /* once in a hundred leases it takes so much longer */
     bool alive, idle;
     coord_action lease;
-    uint64_t weights; /* of the lease's version */
+    uint64_t weights;              /* of the lease's version */
+    uint64_t has_job, has_weights; /* what these are called; they are sent when it has others */
     uint64_t shards, leases, wrong;
     uint64_t idle_since_ns, idle_ns;
     double lie;                    /* probability that a result is wrong */
@@ -57,6 +58,13 @@ typedef struct vp_job {
     coord_job_state state;
 } vp_job;
 
+#define VP_NAMES 1024
+
+/* Weights as they were leased, by what they are called. */
+typedef struct vp_named {
+    uint64_t job, name, weights;
+} vp_named;
+
 typedef struct virtual_pool {
     coord_core *core;
     coord_actions actions;
@@ -70,6 +78,7 @@ typedef struct virtual_pool {
     uint64_t *slot; /* values */
     uint32_t slots;
     vp_job job[VP_JOBS + 1];
+    vp_named named[VP_NAMES]; /* the newest of each hash */
     uint64_t core_steps, judged;
     bool diverges;    /* every gradient is not finite, for everybody */
     char said[16384]; /* warnings */
@@ -147,6 +156,15 @@ static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
     return p->slots;
 }
 
+/* A worker that says that it has them is not sent them again: a name stands for the same weights
+ * for ever. */
+static inline void vp_check_name(virtual_pool *p, const coord_action *a, uint64_t weights) {
+    uint64_t name = coord_weights_name(a);
+    vp_named *n = &p->named[(name + a->job) % VP_NAMES];
+    if (n->job == a->job && n->name == name) assert_true(n->weights == weights);
+    *n = (vp_named){a->job, name, weights};
+}
+
 static inline void vp_lease(virtual_pool *p, const coord_action *a) {
     vp_worker *w = &p->worker[a->worker];
     const vp_job *j = &p->job[a->job];
@@ -156,7 +174,10 @@ static inline void vp_lease(virtual_pool *p, const coord_action *a) {
     uint64_t time = per_shard * (a->lease.evaluate ? 8 : a->lease.count);
     if (w->stall_ns && vp_random(p) % 100 == 0) time += w->stall_ns;
     w->lease = *a;
-    w->weights = j->weights;
+    vp_check_name(p, a, j->weights);
+    if (w->has_job != a->job || w->has_weights != coord_weights_name(a)) w->weights = j->weights;
+    w->has_job = a->job;
+    w->has_weights = coord_weights_name(a);
     w->leases++;
     w->idle = false;
     w->idle_ns += p->now - w->idle_since_ns;
