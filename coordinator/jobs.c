@@ -502,8 +502,9 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
         }
         if (!steps_has_leases(job)) continue;
         if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
-        bool nobody =
-            round_holders(&job->round, 0) == 0 && scheduler_eligible_workers(core, job) == 0;
+        /* What the coordinator computes itself comes, whoever is left. */
+        bool nobody = round_holders(&job->round, 0) == 0 && !round_is_judged(&job->round) &&
+                      scheduler_eligible_workers(core, job) == 0;
         if (!nobody && !out_of_patience) continue;
         steps_drop_round(core, job);
         jobs_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);

@@ -415,6 +415,13 @@ uint32_t round_holders(const coord_round *r, uint64_t now_ns) {
     return count;
 }
 
+bool round_is_judged(const coord_round *r) {
+    for (uint32_t i = 0; i < r->count; i++)
+        for (int h = 0; h < ROUND_HOLDERS; h++)
+            if (r->blocks[i].holder[h].worker == COORD_SELF) return true;
+    return false;
+}
+
 /* ---- sums ---- */
 
 /* Loss of node [a, b) of the tree; false when all its shards are absent. *at: the next block. */

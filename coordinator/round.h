@@ -161,6 +161,7 @@ uint32_t round_member_count(const coord_round *r, const round_block *b);
 bool round_complete(const coord_round *r); /* an ensemble's: all blocks are dealt with */
 /* Leases of blocks that are not done; only those still within their deadline if now_ns is not 0. */
 uint32_t round_holders(const coord_round *r, uint64_t now_ns);
+bool round_is_judged(const coord_round *r); /* the coordinator computes a block itself */
 /* Sum of the blocks' losses: D5's tree for a step, in order for an evaluation (D7, D10). */
 double round_loss(const coord_round *r);
 void round_check(const coord_round *r); /* asserts the invariants */

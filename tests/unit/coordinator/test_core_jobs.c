@@ -704,6 +704,33 @@ static void test_stop_finishes_the_step_and_saves(void **state) {
     fx_destroy(f);
 }
 
+/* No worker is left, but the coordinator checks the last result itself: the step is not lost. */
+static void test_stop_waits_for_what_the_coordinator_computes_itself(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    coord_job_info info = fx_info(1);
+    info.shards = 1;
+    info.audit = 1;
+    fx_join_many(f, 1);
+    fx_add(f, info);
+    assert_non_null(fx_pull(f, 1));
+    coord_event theirs = fx_result_of(f, &f->lease[1]);
+    theirs.result.digest = 5;
+    fx_send(f, (coord_event){.type = COORD_EVENT_WORKER_DRAIN, .worker = 1});
+    fx_send(f, (coord_event){.type = COORD_EVENT_STOP});
+    fx_send_result(f, theirs);
+    const coord_action *compute = fx_last(f, COORD_ACTION_COMPUTE);
+    assert_non_null(compute);
+    coord_event ours = fx_result_of(f, compute);
+    ours.result.digest = 5;
+    fx_tick(f, 100);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 0);
+    fx_send(f, ours);
+    assert_int_equal(f->checkpoint[1].step, 1);
+    assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
+    fx_destroy(f);
+}
+
 static void test_stop_of_an_idle_core_is_immediate(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -852,6 +879,7 @@ int main(void) {
         cmocka_unit_test(test_timeout_fails_a_running_job),
         cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
         cmocka_unit_test(test_stop_finishes_the_step_and_saves),
+        cmocka_unit_test(test_stop_waits_for_what_the_coordinator_computes_itself),
         cmocka_unit_test(test_stop_of_an_idle_core_is_immediate),
         cmocka_unit_test(test_stop_waits_for_a_load_and_does_not_train),
         cmocka_unit_test(test_stop_without_workers_sets_the_step_aside),
