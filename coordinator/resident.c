@@ -10,6 +10,11 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/log.h"
+
+/* A disk with errors: for a minute, then the job fails. Runs on libuv's thread pool. */
+#define DISCARD_TRIES    60
+#define DISCARD_PAUSE_MS 1000
 
 coord_resident *coord_resident_find(coord_server *server, uint64_t job) {
     for (uint32_t i = 0; job && i < COORD_RESIDENT_MAX; i++)
@@ -86,6 +91,24 @@ static void zero_version(const coord_resident *r, coord_version *v) {
     for (int i = 0; i < r->states; i++) memset(v->state[i]->data, 0, flat_bytes(r));
 }
 
+/* What is not to be trusted must be gone for good before the job goes on: if it came back with a
+ * loss of power, nobody would know any more that it is wrong. */
+static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpoint *start,
+                             cop_error *error) {
+    cop_error why = {0};
+    cop_err e = cop_checkpoint_discard_after(r->folder, step, start, &why);
+    for (int i = 0; e && e != COP_ERR_NO_MEMORY && i < DISCARD_TRIES; i++) {
+        if (!i)
+            cop_log(COP_LOG_WARN, "coordinator", "checkpoints after step %llu stay: %s; trying on",
+                    (unsigned long long)step, why.text);
+        cop_clock_sleep_ms(DISCARD_PAUSE_MS);
+        e = cop_checkpoint_discard_after(r->folder, step, start, &why);
+    }
+    if (!e) return COP_OK;
+    return cop_fail(error, e, "checkpoints after step %llu are wrong and cannot be removed: %s",
+                    (unsigned long long)step, why.text);
+}
+
 /* From the newest checkpoint that may be used, or the initial ones. */
 static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
                             cop_str *notes, cop_error *error) {
@@ -99,7 +122,7 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
         cop_err e = cop_checkpoint_load_until(r->job, r->folder, at->most, r->current.weights->data,
                                               states, start, notes, error);
         if (!all && (e == COP_OK || e == COP_ERR_NOT_FOUND))
-            cop_checkpoint_discard_after(r->folder, e ? 0 : start->step, start);
+            COP_TRY(discard_after(r, e ? 0 : start->step, start, error));
         if (e == COP_OK) {
             r->current.step = start->step;
             return COP_OK;

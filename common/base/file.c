@@ -159,17 +159,22 @@ static void folder_of(const char *path, char *out, size_t size) {
         snprintf(out, size, "%.*s", (int)(slash - path), path);
 }
 
-static cop_err sync_folder(const char *path, cop_error *error) {
-    char folder[4096];
-    folder_of(path, folder, sizeof folder);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", folder);
+cop_err cop_folder_sync(const char *path, cop_error *error) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", path);
     int failed = COP_PLANT(SYNC_FOLDER, seam_fsync(fd), 0) ? errno : 0;
     close(fd);
     /* Some file systems cannot sync folders. */
     if (failed && failed != EINVAL)
-        return cop_fail_errno(error, failed, "cannot sync folder %s", folder);
+        return cop_fail_errno(error, failed, "cannot sync folder %s", path);
     return COP_OK;
+}
+
+/* The folder that a path's name stands in. */
+static cop_err sync_folder(const char *path, cop_error *error) {
+    char folder[4096];
+    folder_of(path, folder, sizeof folder);
+    return cop_folder_sync(folder, error);
 }
 
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,

@@ -38,6 +38,8 @@ bool cop_file_exists(const char *path);
 bool cop_folder_exists(const char *path);
 /* mkdir -p; fine if it is there. What it makes survives a loss of power. */
 cop_err cop_folder_create(const char *path, cop_error *error);
+/* What names stand in it, and which do not any more, survives a loss of power. */
+cop_err cop_folder_sync(const char *path, cop_error *error);
 /* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
  * NOT_FOUND if absent, or no folder. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);

@@ -360,37 +360,55 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
     return e;
 }
 
-static void unlink_in(const char *folder, const char *name) {
+static cop_err unlink_in(const char *folder, const char *name, cop_error *error) {
     char *path = cop_path_join(folder, name);
-    if (path) cop_file_remove(path, NULL);
+    cop_err e = path ? cop_file_remove(path, error) : no_memory(error);
     cop_free(path);
+    return e;
 }
 
-void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *c) {
-    char *checkpoints = cop_path_join(folder, "checkpoints"), name[32];
-    uint64_t *steps = NULL, named = 0;
-    size_t count = 0;
-    if (!checkpoints || list_steps(checkpoints, &steps, &count, NULL)) {
-        cop_free(checkpoints);
-        return;
-    }
-    step_name(step, name);
-    if (read_name(checkpoints, "latest", &named) && named > step) {
-        if (step)
-            write_name(checkpoints, "latest", name, NULL);
-        else
-            unlink_in(checkpoints, "latest");
-    }
-    if (read_name(checkpoints, "best", &named) && named > step) {
-        unlink_in(checkpoints, "best");
-        c->best_error = -1;
-    }
-    for (size_t i = 0; i < count; i++) {
+static cop_err remove_after(const char *checkpoints, uint64_t step, cop_error *error) {
+    uint64_t *steps;
+    size_t count;
+    COP_TRY(list_steps(checkpoints, &steps, &count, error));
+    cop_err e = COP_OK;
+    for (size_t i = 0; i < count && steps[i] > step && !e; i++) { /* newest first */
+        char name[32];
         step_name(steps[i], name);
-        if (steps[i] > step) remove_in(checkpoints, name);
+        char *path = cop_path_join(checkpoints, name);
+        e = path ? cop_folder_remove(path, error) : no_memory(error);
+        cop_free(path);
     }
     cop_free(steps);
+    return e;
+}
+
+/* `latest` need not be there: where the disk has no space for its new name, it goes. */
+static cop_err name_latest(const char *checkpoints, uint64_t step, cop_error *error) {
+    char name[32];
+    uint64_t named;
+    if (!read_name(checkpoints, "latest", &named) || named <= step) return COP_OK;
+    step_name(step, name);
+    if (step && !write_name(checkpoints, "latest", name, NULL)) return COP_OK;
+    return unlink_in(checkpoints, "latest", error);
+}
+
+cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *c,
+                                     cop_error *error) {
+    uint64_t best;
+    char *checkpoints = cop_path_join(folder, "checkpoints");
+    if (!checkpoints) return no_memory(error);
+    cop_err e = COP_OK;
+    if (read_name(checkpoints, "best", &best) && best > step) {
+        c->best_error = -1;
+        e = unlink_in(checkpoints, "best", error);
+    }
+    if (!e) e = remove_after(checkpoints, step, error);
+    if (!e) e = name_latest(checkpoints, step, error);
+    /* Also where nothing was left to remove: an earlier attempt may have failed just here. */
+    if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
+    return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* no folder, no checkpoints */
 }
 
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error) {

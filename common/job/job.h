@@ -102,9 +102,10 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
 
 /* Removes the checkpoints after `step` (0: all): they are not to be trusted. `latest` then names
  * the newest that is left; if the best was one of those removed, there is none and
- * checkpoint->best_error is -1. Failing is no error: the folder is looked at again when it is
- * loaded. */
-void cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *checkpoint);
+ * checkpoint->best_error is -1. On success no loss of power brings them back; on failure some may
+ * be there: nobody may go on before another attempt succeeds. A full disk is no reason to fail. */
+cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *checkpoint,
+                                     cop_error *error);
 
 /* Would a job go on from what is in the folder? OK also where there is nothing to go on from; INPUT
  * as of cop_checkpoint_load. Writes nothing. */

@@ -116,6 +116,7 @@ static void load(sim *s, const coord_action *a) {
     SIM_CHECK(s, "host-contract", !r->loaded && !r->loading, "job %llu is loaded twice",
               (unsigned long long)a->job);
     r->loading = true;
+    r->undone = r->best_lost = false;
     r->most = a->step;
     sim_post(s, SIM_MS + sim_heavy(&s->dice, SIM_MS, 2000 * SIM_MS),
              (sim_event){.kind = SIM_LOADED, .life = s->host.life, .value = a->job});

@@ -200,8 +200,6 @@ cop_err sim_read(sim *s, uint64_t id, uint64_t most, sim_resident *r, cop_checkp
     folder_of(id, folder);
     sim_disk_begin(s->disk, s->now);
     cop_err e = cop_checkpoint_load_until(&job, folder, most, weights, states, c, &notes, &error);
-    if (most != UINT64_MAX && (!e || e == COP_ERR_NOT_FOUND))
-        cop_checkpoint_discard_after(folder, e ? 0 : c->step, c);
     sim_disk_end(s->disk);
     if (notes.length) sim_trace(s, "job %llu: %s", (unsigned long long)id, cop_str_text(&notes));
     if (!e) {
@@ -224,12 +222,36 @@ bool sim_has_model(sim *s, uint64_t id) {
     return there;
 }
 
+/* What came after is removed, and the job is loaded when that has been done; or tried again, as
+ * coordinator/resident.c does. */
+static void undo(sim *s, uint64_t id) {
+    sim_resident *r = &s->host.resident[id];
+    char folder[32];
+    cop_error error = {0};
+    cop_checkpoint c = {.best_error = 0};
+    cop_err e = sim_read(s, id, r->most, r, &c);
+    c.best_error = 0;
+    folder_of(id, folder);
+    sim_disk_begin(s->disk, s->now);
+    r->undone = !cop_checkpoint_discard_after(folder, e ? 0 : c.step, &c, &error);
+    uint64_t end = sim_disk_end(s->disk);
+    r->best_lost = r->best_lost || c.best_error < 0;
+    if (!r->undone) sim_trace(s, "job %llu: %s", (unsigned long long)id, error.text);
+    sim_post(s, end - s->now + (r->undone ? 0 : SIM_SECOND),
+             (sim_event){.kind = SIM_LOADED, .life = s->host.life, .value = id});
+}
+
 void sim_load(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
     sim_spec *spec = &s->specs[r->spec];
     coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = id};
     cop_checkpoint c = {.best_error = -1};
+    if (r->most != UINT64_MAX && !r->undone) {
+        undo(s, id);
+        return;
+    }
     cop_err e = sim_read(s, id, r->most, r, &c);
+    if (r->best_lost) c.best_error = -1;
     SIM_CHECK(s, "checkpoints-load", !e || e == COP_ERR_NOT_FOUND, "job %llu: %s",
               (unsigned long long)id, cop_err_text(e));
     if (e) {

@@ -186,6 +186,8 @@ typedef struct sim_spec {
 uint64_t sim_initial(const sim_spec *spec);
 uint32_t sim_batch_of(const sim_spec *spec, uint64_t step);
 uint64_t sim_leaf(sim_spec *spec, uint64_t step, uint32_t shard);
+/* The rows of a step's samples, in order. */
+const uint32_t *sim_rows(sim_spec *spec, uint64_t step);
 /* Gradient and figures of shards [first, first + count) of a step from these weights. */
 uint64_t sim_block(sim_spec *spec, uint64_t weights, uint64_t step, uint32_t first, uint32_t count,
                    uint64_t fingerprint, double *loss, uint64_t *correct);
@@ -278,9 +280,10 @@ typedef struct sim_resident {
     bool loaded, loading, updating, unload_wanted, paused_wish;
     uint32_t spec, update_count;
     uint64_t step, weights, momentum, next_weights, next_momentum;
-    uint64_t most;       /* of a load under way: no checkpoint beyond this step */
-    uint64_t pause_from; /* a pause was asked for: no step beyond this one; UINT64_MAX: none */
-    uint64_t *slots;     /* of the update under way */
+    uint64_t most;          /* of a load under way: no checkpoint beyond this step */
+    bool undone, best_lost; /* ... and those are gone, among them the best */
+    uint64_t pause_from;    /* a pause was asked for: no step beyond this one; UINT64_MAX: none */
+    uint64_t *slots;        /* of the update under way */
 } sim_resident;
 
 typedef struct sim_save {

@@ -146,21 +146,26 @@ static bool latest_is(const fixture *f, const char *name) {
     return same;
 }
 
+static void discard(const fixture *f, uint64_t after, cop_checkpoint *c) {
+    cop_error error = {0};
+    if (cop_checkpoint_discard_after(f->folder, after, c, &error)) fail_msg("%s", error.text);
+}
+
 static void test_what_is_not_to_be_trusted_is_removed(void **state) {
     fixture *f = *state;
     cop_checkpoint c = {.best_error = 0.25};
     save(f, 200, true), save(f, 300, false);
-    cop_checkpoint_discard_after(f->folder, 200, &c);
+    discard(f, 200, &c);
     assert_true(latest_is(f, "step-00000200\n") && exists(f, "checkpoints/best"));
     assert_true(c.best_error == 0.25); /* it is the best */
     assert_int_equal(resume(f, NULL), 200);
     save(f, 100, false), save(f, 200, true);
-    cop_checkpoint_discard_after(f->folder, 100, &c);
+    discard(f, 100, &c);
     assert_true(latest_is(f, "step-00000100\n"));
     assert_false(exists(f, "checkpoints/best") || exists(f, "checkpoints/step-00000200"));
     assert_true(c.best_error == -1); /* the best was one of those */
     assert_int_equal(resume(f, NULL), 100);
-    cop_checkpoint_discard_after(f->folder, 0, &c);
+    discard(f, 0, &c);
     assert_false(exists(f, "checkpoints/latest") || exists(f, "checkpoints/step-00000100"));
     assert_int_equal(resume(f, NULL), 0);
 }
@@ -336,14 +341,14 @@ static void test_optimizer_without_state(void **state) {
 }
 
 /* In a process of its own, where the k-th write, fsync or rename finds the disk full. Returns its
- * exit status: 0 saved, 1 NO_SPACE. */
-static int save_with_fault(const fixture *f, int k) {
+ * exit status: 0 done, 1 NO_SPACE. */
+static int with_fault(const fixture *f, const char *what, int k) {
     pid_t child = fork();
     if (child == 0) {
         char number[16];
         snprintf(number, sizeof number, "%d", k);
         setenv("COPPICE_FAIL_IO", number, 1);
-        execl("/proc/self/exe", "checkpoint", "--save", f->folder, (char *)NULL);
+        execl("/proc/self/exe", "checkpoint", what, f->folder, (char *)NULL);
         _exit(3);
     }
     int status;
@@ -362,12 +367,35 @@ static int save_and_exit(const char *folder) {
     return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
 }
 
+static int discard_and_exit(const char *folder, uint64_t after) {
+    cop_checkpoint c = {.best_error = -1};
+    cop_err e = cop_checkpoint_discard_after(folder, after, &c, NULL);
+    return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
+}
+
+/* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also go; then
+ * the fsync of the folder that no name of those removed survives. */
+static void test_removed_ones_are_gone_for_good_or_it_fails(void **state) {
+    fixture *f = *state;
+    for (int k = 1; k <= 6; k++) {
+        save(f, 100, false), save(f, 200, false);
+        assert_int_equal(with_fault(f, "--discard-100", k), k == 5);
+        if (k == 5) assert_int_equal(with_fault(f, "--discard-100", 1), 1); /* not before */
+        assert_int_equal(with_fault(f, "--discard-100", 9), 0);
+        assert_false(exists(f, "checkpoints/step-00000200"));
+        assert_int_equal(resume(f, NULL), 100);
+    }
+    assert_int_equal(with_fault(f, "--discard-0", 1), 1); /* the fsync alone */
+    assert_int_equal(with_fault(f, "--discard-0", 2), 0);
+    assert_int_equal(resume(f, NULL), 0);
+}
+
 static void test_full_disk_leaves_the_older_ones(void **state) {
     fixture *f = *state;
     int k = 1, status;
     save(f, 100, false);
     save(f, 200, false);
-    for (; (status = save_with_fault(f, k)) != 0; k++) {
+    for (; (status = with_fault(f, "--save", k)) != 0; k++) {
         if (status != 1) fail_msg("fault %d: status %d", k, status);
         uint64_t step = resume(f, NULL);
         assert_true(step == 200 || exists(f, "checkpoints/step-00000300"));
@@ -384,6 +412,8 @@ static void test_full_disk_leaves_the_older_ones(void **state) {
 
 int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--save") == 0) return save_and_exit(argv[2]);
+    if (argc == 3 && strncmp(argv[1], "--discard-", 10) == 0)
+        return discard_and_exit(argv[2], strtoull(argv[1] + 10, NULL, 10));
     const struct CMUnitTest tests[] = {
         EACH(test_everything_comes_back_exactly),
         EACH(test_files_are_where_the_manual_says),
@@ -391,6 +421,7 @@ int main(int argc, char **argv) {
         EACH(test_keeps_the_newest_and_the_best),
         EACH(test_earlier_life_of_a_folder_is_left_behind),
         EACH(test_what_is_not_to_be_trusted_is_removed),
+        EACH(test_removed_ones_are_gone_for_good_or_it_fails),
         EACH(test_steps_beyond_eight_digits_sort_as_numbers),
         EACH(test_damaged_checkpoint_falls_back_to_the_one_before),
         EACH(test_every_byte_of_the_state_counts),
