@@ -328,6 +328,7 @@ void sim_check_action(sim *s, const coord_action *a) {
     switch (a->type) {
     case COORD_ACTION_LEASE:
         check_lease(s, a);
+        sim_check_lies(s, a->job);
         break;
     case COORD_ACTION_KEEP:
         check_keep(s, a);
@@ -342,6 +343,7 @@ void sim_check_action(sim *s, const coord_action *a) {
         break;
     case COORD_ACTION_CHECKPOINT:
         check_checkpoint(s, a);
+        sim_check_lies(s, a->job);
         forget_all_leases(s, a->job);
         break;
     case COORD_ACTION_STATE:

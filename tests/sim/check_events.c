@@ -116,7 +116,7 @@ static bool may_be_believed(const sim *s, uint64_t id, uint32_t w) {
     return (double)s->workers[w].results * spec->info.audit >= BELIEVED_AFTER;
 }
 
-static void check_lies(sim *s, uint64_t id) {
+void sim_check_lies(sim *s, uint64_t id) {
     const sim_job *job = &s->jobs[id];
     for (uint32_t w = 0; job->lied && w < s->worker_count; w++)
         SIM_CHECK(
@@ -150,20 +150,18 @@ static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
 /* ---- versions ---- */
 
 /* The samples of the epoch that ends with this version: each exactly once. */
-static void check_ledger(sim *s, uint64_t id, const sim_spec *spec, uint64_t step) {
+static void check_ledger(sim *s, uint64_t id, sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint64_t first = (step - 1) / info->steps_per_epoch * info->steps_per_epoch + 1;
-    uint32_t *rows = cop_alloc_array(info->batch, sizeof *rows), count, epoch;
     int32_t *sizes = cop_alloc_array(info->shards, sizeof *sizes);
     uint8_t *seen = cop_alloc_array(info->train_samples, 1);
-    COP_ASSERT(rows && sizes && seen);
+    COP_ASSERT(sizes && seen);
     uint64_t applied = 0;
     for (uint64_t t = first; t <= step; t++) {
         const uint8_t *shards = s->jobs[id].applied + t * info->shards;
+        const uint32_t *rows = sim_rows(spec, t);
         uint32_t at = 0;
-        cop_data_batch_rows(spec->seed, info->train_samples, info->batch, info->last_keep, t, rows,
-                            &count, &epoch);
-        cop_data_slices(count, info->shards, sizes);
+        cop_data_slices(sim_batch_of(spec, t), info->shards, sizes);
         for (uint32_t shard = 0; shard < info->shards; shard++)
             for (int32_t i = 0; i < sizes[shard]; i++, at++) {
                 seen[rows[at]] = (uint8_t)(seen[rows[at]] + shards[shard]);
@@ -176,7 +174,6 @@ static void check_ledger(sim *s, uint64_t id, const sim_spec *spec, uint64_t ste
     uint64_t whole = info->last_keep ? info->train_samples : info->steps_per_epoch * info->batch;
     SIM_CHECK(s, "sample-ledger", step % info->steps_per_epoch || applied == whole,
               "job %llu: an epoch used %llu of %llu samples", n(id), n(applied), n(whole));
-    cop_free(rows);
     cop_free(sizes);
     cop_free(seen);
 }
@@ -205,7 +202,6 @@ void sim_check_version(sim *s, uint64_t id, const sim_resident *r) {
               !sim_is_trusted(s, id) ||
                   (r->weights == alone->weights && r->momentum == alone->momentum),
               "job %llu has other weights after step %llu than without faults", n(id), n(r->step));
-    check_lies(s, id);
     bool last = r->step % spec->info.steps_per_epoch == 0 || r->step == spec->info.steps;
     if (last) check_ledger(s, id, spec, r->step);
 }

@@ -43,7 +43,8 @@ static void ask(sim *s, uint32_t client) {
 
 void sim_client_wish(sim *s, uint32_t client, coord_event_type what) {
     sim_client *c = &s->clients[client];
-    if (c->wish_count < sizeof c->wishes / sizeof *c->wishes) c->wishes[c->wish_count++] = what;
+    COP_ASSERT(c->wish_count < sizeof c->wishes / sizeof *c->wishes); /* more than faults */
+    c->wishes[c->wish_count++] = what;
     ask(s, client);
 }
 

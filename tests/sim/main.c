@@ -1,7 +1,9 @@
 /* The program: runs seeds, says what it saw, replays and shortens what failed. */
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/base/plant.h"
 #include "common/base/str.h"
@@ -15,6 +17,7 @@ static const char usage[] =
     "\n"
     "  --seeds N        so many seeds [1000], from --from N [1] on\n"
     "  --hours H        seeds one after another for so long\n"
+    "  --progress       a line on stderr every 10,000 seeds (at a terminal: always)\n"
     "  --seed N         one seed\n"
     "  --faults LIST    only these of its faults: numbers with commas, or none\n"
     "  --trace          print everything that happens\n"
@@ -31,6 +34,8 @@ static const char usage[] =
     "  sim --seeds 10000\n"
     "  sim --seed 4711 --trace\n"
     "  sim --plant all --seeds 10000\n";
+
+#define FAILURES_MAX 10 /* then it is enough */
 
 typedef struct totals {
     uint64_t seeds, twice, events, decisions, leases, repeated, steps, completed, virtual_ns;
@@ -121,21 +126,17 @@ static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     return false;
 }
 
-static void run_seeds(const sim_options *options, uint64_t seeds, totals *t) {
+/* So many seeds, or so many seconds: what comes first. */
+static void run_many(const sim_options *options, uint64_t seeds, double seconds, bool progress,
+                     totals *t) {
     sim_options o = *options;
-    for (uint64_t i = 0; i < seeds && t->failures < 10; i++, o.seed++) run_seed(&o, t, false);
-}
-
-static void run_hours(const sim_options *options, double hours, totals *t) {
-    sim_options o = *options;
-    double end = seconds_now(CLOCK_MONOTONIC) + hours * 3600,
-           next = seconds_now(CLOCK_MONOTONIC) + 60;
-    for (; seconds_now(CLOCK_MONOTONIC) < end && t->failures < 10; o.seed++) {
+    double began = seconds_now(CLOCK_MONOTONIC), spent = 0;
+    for (; t->seeds < seeds && spent < seconds && t->failures < FAILURES_MAX; o.seed++) {
         run_seed(&o, t, false);
-        if (seconds_now(CLOCK_MONOTONIC) < next) continue;
-        next += 60;
-        fprintf(stderr, "sim: %llu seeds, %llu failures\n", (unsigned long long)t->seeds,
-                (unsigned long long)t->failures);
+        spent = seconds_now(CLOCK_MONOTONIC) - began;
+        if (progress && t->seeds % 10000 == 0)
+            fprintf(stderr, "sim: %llu seeds, %llu failures, %.0f s\n",
+                    (unsigned long long)t->seeds, (unsigned long long)t->failures, spent);
     }
 }
 
@@ -254,7 +255,7 @@ typedef struct arguments {
     uint32_t faults[256];
     uint64_t seeds, from, seed;
     double hours;
-    bool one, json, list;
+    bool one, json, list, progress;
     const char *plant;
 } arguments;
 
@@ -290,6 +291,7 @@ enum {
     CALM,
     PLANT,
     LIST,
+    PROGRESS,
     JSON,
     HELP
 };
@@ -336,6 +338,9 @@ static int take(arguments *a, int option, const char *text) {
     case LIST:
         a->list = true;
         return 0;
+    case PROGRESS:
+        a->progress = true;
+        return 0;
     default:
         a->json = true;
         return 0;
@@ -344,11 +349,14 @@ static int take(arguments *a, int option, const char *text) {
 
 static int parse(int argc, char **argv, arguments *a) {
     static const struct option options[] = {
-        {"seed", 1, NULL, SEED},       {"seeds", 1, NULL, SEEDS},   {"from", 1, NULL, FROM},
-        {"hours", 1, NULL, HOURS},     {"faults", 1, NULL, FAULTS}, {"trace", 0, NULL, TRACE},
-        {"workers", 1, NULL, WORKERS}, {"jobs", 1, NULL, JOBS},     {"shards", 1, NULL, SHARDS},
-        {"no-faults", 0, NULL, CALM},  {"plant", 1, NULL, PLANT},   {"list", 0, NULL, LIST},
-        {"json", 0, NULL, JSON},       {"help", 0, NULL, HELP},     {NULL, 0, NULL, 0}};
+        {"seed", 1, NULL, SEED},         {"seeds", 1, NULL, SEEDS},
+        {"from", 1, NULL, FROM},         {"hours", 1, NULL, HOURS},
+        {"faults", 1, NULL, FAULTS},     {"trace", 0, NULL, TRACE},
+        {"workers", 1, NULL, WORKERS},   {"jobs", 1, NULL, JOBS},
+        {"shards", 1, NULL, SHARDS},     {"no-faults", 0, NULL, CALM},
+        {"plant", 1, NULL, PLANT},       {"list", 0, NULL, LIST},
+        {"json", 0, NULL, JSON},         {"help", 0, NULL, HELP},
+        {"progress", 0, NULL, PROGRESS}, {NULL, 0, NULL, 0}};
     int option, index = 0;
     while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
         if (option == HELP) {
@@ -373,13 +381,14 @@ int main(int argc, char **argv) {
     }
     if (a.plant && !a.one) return run_plants(&a.options, a.plant, a.seeds);
     if (a.plant) return run_plants(&a.options, a.plant, 1);
+    a.progress = a.progress || isatty(STDERR_FILENO);
     double wall = seconds_now(CLOCK_MONOTONIC), cpu = seconds_now(CLOCK_PROCESS_CPUTIME_ID);
     if (a.one)
         run_seed(&a.options, &t, false);
     else if (a.hours > 0)
-        run_hours(&a.options, a.hours, &t);
+        run_many(&a.options, UINT64_MAX, a.hours * 3600, a.progress, &t);
     else
-        run_seeds(&a.options, a.seeds, &t);
+        run_many(&a.options, a.seeds, INFINITY, a.progress, &t);
     print_totals(&t, seconds_now(CLOCK_MONOTONIC) - wall,
                  seconds_now(CLOCK_PROCESS_CPUTIME_ID) - cpu, a.json);
     return t.failures ? 1 : 0;

@@ -77,7 +77,8 @@ static void make_job(sim *s, uint32_t number, sim_stream *dice) {
     while (spec->shard_ns * info->shards * info->steps > 100 * SIM_SECOND) spec->shard_ns /= 2;
     if (sim_chance(dice, 30)) spec->diverges_at = 1 + sim_below(dice, info->steps);
     spec->leaf = cop_alloc_array(info->steps * info->shards, sizeof *spec->leaf);
-    COP_ASSERT(spec->leaf != NULL);
+    spec->rows = cop_alloc_array(info->steps * info->batch, sizeof *spec->rows);
+    COP_ASSERT(spec->leaf && spec->rows);
 }
 
 static void make_jobs(sim *s, sim_stream *dice) {

@@ -29,8 +29,8 @@
 
 #define SIM_MS       1000000ull
 #define SIM_SECOND   (1000 * SIM_MS)
-#define SIM_JOBS_MAX 8  /* submissions in one run */
-#define SIM_IDS_MAX  32 /* jobs that the coordinator makes of them */
+#define SIM_JOBS_MAX 8   /* submissions in one run */
+#define SIM_IDS_MAX  128 /* numbers for them: a submission that fails has used one up */
 #define SIM_NOBODY   UINT32_MAX
 
 typedef struct sim sim;
@@ -178,6 +178,7 @@ typedef struct sim_spec {
     uint64_t shard_ns;
     uint64_t diverges_at; /* step whose gradient is not finite whoever computes it; 0: none */
     uint32_t keep;        /* checkpoints */
+    uint32_t *rows;       /* (steps, batch): samples of each step, by the coordinator's code */
     uint64_t *leaf;       /* (steps, shards): hashes of the rows; 0: not computed yet */
     sim_reference *reference[3]; /* (steps + 1) for each fingerprint */
     uint64_t computed[3];        /* steps of `reference` that are there */
@@ -399,7 +400,7 @@ typedef struct sim_client {
     sim_party party;
     bool acknowledged;
     uint64_t job;
-    coord_event_type wishes[8]; /* controls that are still to be asked for, in order */
+    coord_event_type wishes[64]; /* controls that are still to be asked for, in order */
     uint32_t wish_count;
 } sim_client;
 
@@ -550,6 +551,9 @@ void sim_check_slots(sim *s, uint64_t job);
 void sim_note_applied(sim *s, const coord_action *action);
 /* May this job's weights be checked? Not where lies were averaged that nothing promises to find. */
 bool sim_is_trusted(const sim *s, uint64_t job);
+/* The job goes on: from no lie of somebody in quarantine. (An update that was under way when a liar
+ * was found comes to its end, and is thrown away.) */
+void sim_check_lies(sim *s, uint64_t job);
 void sim_check_version(sim *s, uint64_t job, const sim_resident *resident);
 void sim_check_saved(sim *s, uint64_t job, uint64_t step);
 void sim_check_loaded(sim *s, uint64_t job, sim_resident *resident, const cop_checkpoint *c);

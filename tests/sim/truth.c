@@ -26,10 +26,10 @@ uint32_t sim_batch_of(const sim_spec *spec, uint64_t step) {
 /* The rows of all shards of a step, by the code that the coordinator uses (D1, D2). */
 static void fill_leaves(sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
-    uint32_t *rows = cop_alloc_array(info->batch, sizeof *rows), count, epoch, at = 0;
+    uint32_t *rows = spec->rows + (step - 1) * info->batch, count, epoch, at = 0;
     int32_t *sizes = cop_alloc_array(info->shards, sizeof *sizes);
     uint64_t *leaf = spec->leaf + (step - 1) * info->shards;
-    COP_ASSERT(rows && sizes);
+    COP_ASSERT(sizes != NULL);
     cop_data_batch_rows(spec->seed, info->train_samples, info->batch, info->last_keep, step, rows,
                         &count, &epoch);
     cop_data_slices(count, info->shards, sizes);
@@ -38,7 +38,6 @@ static void fill_leaves(sim_spec *spec, uint64_t step) {
         for (int32_t i = 0; i < sizes[shard]; i++) leaf[shard] = sim_mix(leaf[shard], rows[at++]);
         leaf[shard] |= 1; /* never 0 */
     }
-    cop_free(rows);
     cop_free(sizes);
 }
 
@@ -46,6 +45,11 @@ uint64_t sim_leaf(sim_spec *spec, uint64_t step, uint32_t shard) {
     uint64_t *leaf = spec->leaf + (step - 1) * spec->info.shards;
     if (!leaf[shard]) fill_leaves(spec, step);
     return leaf[shard];
+}
+
+const uint32_t *sim_rows(sim_spec *spec, uint64_t step) {
+    sim_leaf(spec, step, 0);
+    return spec->rows + (step - 1) * spec->info.batch;
 }
 
 static uint32_t left_of(uint32_t size) {

@@ -18,14 +18,22 @@ static void drop_result(sim_worker *x) {
 
 /* ---- the agent's actions ---- */
 
+/* How long this much work takes: a fault makes the worker slow as long as it lasts. */
+static uint64_t slowed(const sim *s, uint32_t w, uint64_t cost) {
+    uint32_t usual = s->workers[w].slowness, slow = sim_fault_on(s, SIM_SLOW, w, s->now);
+    if (slow <= usual) return cost;
+    uint64_t lasts = sim_fault_ends(s, SIM_SLOW, w) - s->now, whole = cost / usual * slow;
+    return whole <= lasts ? whole : lasts + cost - lasts / slow * usual;
+}
+
 static void compute(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
     const sim_lease *l = &x->lease;
     sim_spec *spec = &s->specs[l->spec];
-    uint32_t slow = sim_fault_on(s, SIM_SLOW, w, s->now), count = l->evaluate ? 1 : l->count;
+    uint32_t count = l->evaluate ? 1 : l->count;
     uint64_t rounds = (count + x->threads - 1) / x->threads;
     uint64_t cost = rounds * (spec->shard_ns / 2 + sim_below(&x->compute, spec->shard_ns));
-    cost *= slow > x->slowness ? slow : x->slowness;
+    cost = slowed(s, w, cost * x->slowness);
     x->lease_now = l->lease;
     sim_event done = of(s, w, SIM_COMPUTED);
     done.value = l->lease;
