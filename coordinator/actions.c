@@ -72,6 +72,10 @@ static void do_lease(coord_server *server, const coord_action *action) {
         coord_reply_failure(request, e, "the coordinator is out of memory; try again");
         return; /* its deadline passes and the block is given again */
     }
+    cop_log(COP_LOG_DEBUG, "coordinator", "job %llu: step %llu, shards %u + %u, attempt %u: to %s",
+            (unsigned long long)action->job, (unsigned long long)action->step, action->lease.first,
+            action->lease.count, action->lease.attempt,
+            coord_session_find(server, action->worker)->name);
     cop_server_reply(request, &reply);
 }
 

@@ -133,6 +133,8 @@ struct coord_core {
     core_worker *wait_head, *wait_tail;
     core_worker *serve_next; /* who waits and was not asked yet, as too many in front got nothing */
     bool drained_wait;       /* a draining worker waits for its answer */
+    uint64_t ticked_ns;      /* the last tick; 0: none yet */
+    uint64_t listens_ns;     /* without a gap since then */
     uint64_t pool_version;   /* changes with every worker that comes, goes or drains */
     core_job **jobs;         /* unfinished ones, by id */
     uint32_t job_count, job_capacity;

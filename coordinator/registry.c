@@ -112,10 +112,20 @@ void registry_drain(coord_core *core, core_worker *w) {
     core->pool_version++;
 }
 
+/* Has the coordinator listened for a heartbeat's time? After it stood still itself (no tick came
+ * for longer), what its workers said meanwhile is still to be read: they are silent only if they
+ * are for one more heartbeat. */
+static bool has_listened(coord_core *core, uint64_t now) {
+    const uint64_t period = core->config.heartbeat_ns;
+    if (core->ticked_ns && now - core->ticked_ns > period) core->listens_ns = now;
+    core->ticked_ns = now;
+    return now - core->listens_ns >= period;
+}
+
 void registry_watch_silence(coord_core *core, uint64_t now) {
     uint64_t limit =
         core->config.heartbeat_ns * COP_PLANT(NEVER_SILENT, COP_HEARTBEATS_MISSED, 1000);
-    if (!core->config.heartbeats) return;
+    if (!core->config.heartbeats || !has_listened(core, now)) return;
     uint32_t given_up = 0;
     for (uint32_t i = core->worker_count; i-- > 0 && given_up < CORE_GIVEN_UP_MAX;) {
         core_worker *w = core->workers[i];

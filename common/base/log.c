@@ -36,7 +36,8 @@ static void format_line(cop_str *line, cop_log_level level, const char *area, co
         cop_str_printf(line, "%s %-5s %s: %s\n", time, level_names[level], area, text);
         return;
     }
-    cop_str_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"area\":", time, level_names[level]);
+    cop_str_printf(line, "{\"time\":\"%s\",\"clock_ns\":%llu,\"level\":\"%s\",\"area\":", time,
+                   (unsigned long long)cop_clock_ns(), level_names[level]);
     cop_str_append_json(line, area);
     cop_str_append(line, ",\"text\":");
     cop_str_append_json(line, text);

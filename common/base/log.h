@@ -1,7 +1,8 @@
 /* Logging: one line per event on standard error, for people or as JSON (--log-json). Thread-safe.
  * Levels debug < info < warn < error; default info; COPPICE_LOG=debug overrides. The format is
  * "2026-11-23T17:26:25.123Z info  coordinator: job 3 started" or
- * {"time":..,"level":..,"area":..,"text":..}. A text may quote a peer: control characters become
+ * {"time":..,"clock_ns":..,"level":..,"area":..,"text":..}, clock_ns being CLOCK_MONOTONIC, for
+ * durations. A text may quote a peer: control characters become
  * '?' (in JSON: escapes), so that an event stays one line. Texts are cut at 1999 bytes. */
 #ifndef COP_BASE_LOG_H
 #define COP_BASE_LOG_H

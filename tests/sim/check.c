@@ -322,6 +322,9 @@ static void check_disconnect(sim *s, const coord_action *a) {
     SIM_CHECK(s, "heard-is-alive", sim_host_now(s) - session->heard_ns > limit,
               "worker %llu was heard %llu ms ago and is given up", n(a->worker),
               n((sim_host_now(s) - session->heard_ns) / SIM_MS));
+    SIM_CHECK(s, "heard-is-alive", sim_has_listened(s),
+              "worker %llu is given up by a coordinator that stood still itself, %llu ms ago",
+              n(a->worker), n((sim_host_now(s) - s->host.listens_ns) / SIM_MS));
 }
 
 void sim_check_action(sim *s, const coord_action *a) {

@@ -15,10 +15,25 @@ static void note_pause(sim *s, uint64_t job) {
     if (r->loaded) r->pause_from = r->step + 1;
 }
 
+/* It stood still, or its clock jumped, when a tick comes late by a heartbeat. */
+static void note_tick(sim *s) {
+    sim_host *h = &s->host;
+    const uint64_t now = sim_host_now(s);
+    if (h->ticked_ns && now - h->ticked_ns > COP_HEARTBEAT_MS * SIM_MS) h->listens_ns = now;
+    h->ticked_ns = now;
+}
+
+bool sim_has_listened(const sim *s) {
+    return sim_host_now(s) - s->host.listens_ns >= COP_HEARTBEAT_MS * SIM_MS;
+}
+
 void sim_check_before(sim *s, const coord_event *e) {
     sim_session *session = sim_session_of(s, e->worker);
     sim_job *job = e->job <= SIM_IDS_MAX ? &s->jobs[e->job] : NULL;
     switch (e->type) {
+    case COORD_EVENT_TICK:
+        note_tick(s);
+        break;
     case COORD_EVENT_RESULT:
         if (session && session->lease.lease == e->result.lease) session->lease.lease = 0;
         break;
@@ -76,7 +91,7 @@ void sim_check_after(sim *s, const coord_event *e) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         const sim_session *x = &s->host.sessions[i];
         if (!x->live) continue;
-        SIM_CHECK(s, "silent-is-given-up", now - x->heard_ns <= limit,
+        SIM_CHECK(s, "silent-is-given-up", now - x->heard_ns <= limit || !sim_has_listened(s),
                   "worker %u was not heard for %llu ms", i + 1, n((now - x->heard_ns) / SIM_MS));
         SIM_CHECK(s, "answers-in-time", !x->held || now - x->held_since <= COP_HOLD_MAX_MS * SIM_MS,
                   "a call of worker %u is held for %llu ms", i + 1,

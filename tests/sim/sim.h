@@ -312,6 +312,7 @@ typedef struct sim_host {
     bool up, stopping, stopped, dispatching;
     uint32_t life, pause_ms; /* pause: until it starts again after a graceful stop */
     uint64_t stalled_until, clock_ahead, last_lease;
+    uint64_t ticked_ns, listens_ns;    /* its last tick; since when none was missing */
     uint64_t crash_save, crash_commit; /* armed by faults: value of SIM_DIE + 1 */
     coord_core *core;
     coord_actions actions;
@@ -542,6 +543,8 @@ void sim_check_action(sim *s, const coord_action *action); /* before it is carri
 void sim_check_update(sim *s, const coord_action *action, const sim_resident *resident);
 void sim_check_before(sim *s, const coord_event *event); /* the core takes it */
 void sim_check_after(sim *s, const coord_event *event);
+/* Has the coordinator listened for a heartbeat without standing still? */
+bool sim_has_listened(const sim *s);
 void sim_check_answered(sim *s, uint64_t slot);
 /* Is this a good result of a lease that is out, of shards that nobody has done yet? Then it must be
  * kept. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/base/alloc.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 
 /* Standard error goes into a file between begin and end, so that nothing waits for a reader. */
@@ -63,8 +64,12 @@ static void test_lines_in_json(void **state) {
     cop_log(COP_LOG_ERROR, "worker", "bad name \"%s\"", "a\nb");
     char *text = end_capture(c);
     assert_memory_equal(text, "{\"time\":\"", 9);
-    assert_string_equal(text + 9 + 24, "\",\"level\":\"error\",\"area\":\"worker\","
-                                       "\"text\":\"bad name \\\"a\\nb\\\"\"}\n");
+    assert_memory_equal(text + 9 + 24, "\",\"clock_ns\":", 13);
+    char *end;
+    uint64_t clock_ns = strtoull(text + 9 + 24 + 13, &end, 10);
+    assert_true(clock_ns > 0 && clock_ns <= cop_clock_ns());
+    assert_string_equal(end, ",\"level\":\"error\",\"area\":\"worker\","
+                             "\"text\":\"bad name \\\"a\\nb\\\"\"}\n");
     cop_free(text);
 }
 

@@ -132,6 +132,22 @@ static void test_any_message_counts_as_a_heartbeat(void **state) {
     fx_destroy(f);
 }
 
+/* The tick comes before the heartbeats that waited meanwhile. */
+static void test_coordinator_that_stood_still_listens_before_it_gives_up(void **state) {
+    (void)state;
+    fixture *f = with_heartbeats();
+    fx_tick(f, 50);
+    fx_tick(f, 10000);
+    assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 0);
+    beat(f, 2);
+    fx_tick(f, 950);
+    assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 0);
+    fx_tick(f, 50); /* a heartbeat's time: now the other one is silent indeed */
+    assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 1);
+    assert_int_equal(fx_last(f, COORD_ACTION_DISCONNECT)->worker, 1);
+    fx_destroy(f);
+}
+
 static void test_in_process_nobody_is_silent(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.heartbeats = false});
@@ -266,6 +282,7 @@ int main(void) {
         cmocka_unit_test(test_silent_worker_is_disconnected_after_three_heartbeats),
         cmocka_unit_test(test_silent_workers_block_goes_to_another),
         cmocka_unit_test(test_any_message_counts_as_a_heartbeat),
+        cmocka_unit_test(test_coordinator_that_stood_still_listens_before_it_gives_up),
         cmocka_unit_test(test_in_process_nobody_is_silent),
         cmocka_unit_test(test_worker_that_was_given_up_is_unknown_when_it_comes_back),
         cmocka_unit_test(test_drained_worker_finishes_its_lease_then_is_told),
