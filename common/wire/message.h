@@ -14,7 +14,9 @@
 #ifndef COP_PROTOCOL_MAJOR /* tests make a worker of another one */
 #    define COP_PROTOCOL_MAJOR 1
 #endif
-#define COP_PROTOCOL_MINOR 1
+#ifndef COP_PROTOCOL_MINOR /* likewise */
+#    define COP_PROTOCOL_MINOR 1
+#endif
 
 /* Numbers are part of the protocol and never reused. */
 typedef enum cop_message_type {

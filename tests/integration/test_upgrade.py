@@ -1,0 +1,117 @@
+"""docs/OPERATIONS.md as it is written: rolling upgrades in either order, backup and restore; each in mid-job, with the digest of an undisturbed run."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+STEPS = 8000  # seconds long: everything happens in its middle
+
+
+@pytest.fixture
+def pool(cluster, program):
+    """A coordinator of the present version, or with `earlier` of the first minor version of the protocol; not started."""
+    made = cluster("tcp", start=False)
+    tests = pathlib.Path(program("coppice")).resolve().parent.parent / "tests"
+    made.earlier = {"coppice-coordinator": tests / "earlier_coordinator", "coppice-worker": tests / "earlier_worker"}
+    return made
+
+
+def set_version(pool, program, earlier):
+    pool.program = lambda name: (earlier and pool.earlier.get(name)) or program(name)
+
+
+def status(pool):
+    return pool.client("status", "1", "--json", "--timeout", "30")
+
+
+def wait_steps(pool, more):
+    """The job goes on: so many steps more."""
+    aim = status(pool)["step"] + more
+    pool.wait(lambda: status(pool)["step"] >= aim, f"step {aim}")
+
+
+def upgrade_coordinator(pool, program):
+    assert pool.stop() == 0
+    set_version(pool, program, earlier=False)
+    pool.start()
+    wait_steps(pool, 50)
+
+
+def upgrade_workers(pool, program):
+    """One after the other, as OPERATIONS.md has it."""
+    for name in ("a", "b"):
+        pool.workers[name].terminate()
+        assert pool.workers[name].wait(30) == 0
+        pool.worker(name, command=[program("coppice-worker")])
+        pool.wait(lambda name=name: len(pool.client("workers", "--json")["workers"]) == 2, f"{name} to be back")
+        wait_steps(pool, 50)
+
+
+@pytest.mark.parametrize("order", ["workers first", "coordinator first"])
+def test_rolling_upgrade(pool, program, coppice, small, order):
+    job = small(STEPS)
+    alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
+    ensemble = coppice("eval", "alone", "--ensemble", "3", "--json")
+    set_version(pool, program, earlier=True)
+    pool.start()
+    for name in ("a", "b"):
+        pool.worker(name, command=[pool.earlier["coppice-worker"]])
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    wait_steps(pool, 50)
+    steps = [upgrade_workers, upgrade_coordinator]
+    for upgrade in steps if order == "workers first" else reversed(steps):
+        upgrade(pool, program)
+    assert status(pool)["state"] == "RUNNING", "the job was too short for what was to happen in it"
+    pool.wait(lambda: status(pool)["state"] == "COMPLETED", "the job's end")
+    assert status(pool)["digest"] == alone["digest"]
+    figures = pool.client("eval", "1", "--ensemble", "3", "--json")
+    assert figures["members"] == ensemble["members"]
+
+
+def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, small):
+    """A later minor version only adds: what the other side does not know it is not asked for."""
+    pool.start()
+    pool.worker("a", command=[pool.earlier["coppice-worker"]])
+    pool.client("submit", small(60), "--data", ".")
+    pool.client("eval", "1")
+    waiting = pool.processes(program("coppice"), "eval", "1", "--ensemble", "3", "--json", env=pool.environment(), stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(2)
+    pool.worker("b", command=[program("coppice-worker")])
+    assert waiting.wait(60) == 0 and '"members"' in waiting.stdout.read()
+
+
+def test_backup_and_restore(pool, program, coppice, small, root):
+    """The two commands of OPERATIONS.md, on a coordinator that is at work; restored into an empty folder."""
+    job = small(STEPS)
+    alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
+    set_version(pool, program, earlier=False)
+    pool.start()
+    pool.worker("a")
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    wait_steps(pool, 200)
+    backup = pool.folder / "backup"
+    backup.mkdir(mode=0o700)
+    text = (root / "docs/OPERATIONS.md").read_text().split("## Back up and restore")[1]
+    lines = re.findall(r"^    (\S.*?)(?: +# .*)?$", text, re.MULTILINE)[:2]
+    assert lines[0].startswith("sqlite3 ") and lines[1].startswith("cp ")
+    for line in lines:
+        line = line.replace("/var/lib/coppice", str(pool.state)).replace("/backup", str(backup))
+        done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+        gone = [word for word in done.stderr.splitlines() if "No such file" not in word]
+        assert not gone and done.returncode in (0, 1), done.stderr
+    at = status(pool)
+    assert at["state"] == "RUNNING"
+    pool.coordinator.kill()
+    pool.coordinator.wait()
+    shutil.rmtree(pool.state)
+    backup.rename(pool.state)
+    pool.start()
+    again = status(pool)
+    assert 0 < again["step"] <= at["step"], "from a checkpoint of the backup, not from the beginning"
+    pool.wait(lambda: status(pool)["state"] == "COMPLETED", "the job's end")
+    assert status(pool)["digest"] == alone["digest"]
