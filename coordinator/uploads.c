@@ -38,8 +38,9 @@ static cop_err read_manifest(const coord_datasets *d, const char *digest, manife
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "no upload of %.16s... is under way: offer the data set first", digest);
     m->size = size >= 8 ? cop_load_u64(m->bytes) : 0;
-    m->chunks = (uint32_t)((m->size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE);
-    if (!m->chunks || m->chunks > CHUNKS_MAX || size < 8 + 32 * (size_t)m->chunks) {
+    const bool fits = m->size >= 1 && m->size <= (uint64_t)CHUNKS_MAX * COP_CHUNK_SIZE;
+    m->chunks = fits ? (uint32_t)((m->size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE) : 0;
+    if (!fits || size < 8 + 32 * (size_t)m->chunks) {
         cop_free(m->bytes);
         return cop_fail(error, COP_ERR_CORRUPT, "the upload of %.16s... is damaged: offer it again",
                         digest);
