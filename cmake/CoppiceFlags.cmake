@@ -7,6 +7,7 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_C_FLAGS_DEBUG "-O0 -g")
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1")
 add_compile_options(-ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
   -Wmissing-prototypes -Wold-style-definition -Wvla -Wpointer-arith -Wcast-qual -Wcast-align -Wwrite-strings -Wundef
   -Wformat=2 -Wfloat-conversion -Wimplicit-fallthrough -Wunused-macros -Wdate-time -Wno-missing-field-initializers)
@@ -25,6 +26,13 @@ set(COPPICE_SANITIZE "" CACHE STRING "address,undefined or thread")
 if(COPPICE_SANITIZE)
   add_compile_options(-fsanitize=${COPPICE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${COPPICE_SANITIZE})
+endif()
+# The presets fuzz and fuzz-plain: the libraries report to libFuzzer what is reached, and the core checks its own
+# invariants. Only fuzz-targets link with it (tests/fuzz).
+option(COPPICE_FUZZ "build the fuzz targets instead of the programs (clang)" OFF)
+if(COPPICE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+  add_compile_definitions(COP_DEBUG=1)
 endif()
 include_directories(${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 configure_file(${CMAKE_SOURCE_DIR}/common/version.h.in ${CMAKE_BINARY_DIR}/generated/common/version.h)

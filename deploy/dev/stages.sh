@@ -14,6 +14,7 @@ qemu        4   build for arm64, tests under qemu
 sim         4   the installation in virtual time: thousands of seeds, planted bugs
 chaos       5   seeded faults at real processes
 containers 10   tests that start containers of their own
+fuzz        5   each fuzz target for 20 seconds
 lint        2   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
@@ -136,6 +137,13 @@ stage_sim() { labelled sim; }
 stage_chaos() { labelled chaos; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
+
+# Each target is a test. The inputs that it finds are thrown away: a stage begins with the same ones.
+stage_fuzz() {
+    check "the fuzz build" build_quietly fuzz fuzz-targets
+    nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 20 --jobs 2 --cache "$RESULTS/fuzz" \
+        --junit "$RESULTS/fuzz.xml" || true
+}
 
 # labelled LABEL: the tests of a label, in the release build.
 labelled() {
@@ -283,14 +291,14 @@ dev_test() {
         case $name in
             --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | sim | chaos | containers | lint | long) stages+=("$name") ;;
+            release | asan | tsan | qemu | sim | chaos | containers | fuzz | lint | long) stages+=("$name") ;;
             quick) stages+=(release) ;; # a label means the stage that it is for
             threads) stages+=(tsan) ;;
             *) patterns+=("$name") ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu sim chaos containers lint)
+        stages=(release asan tsan qemu sim chaos containers fuzz lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"

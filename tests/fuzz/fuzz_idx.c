@@ -1,6 +1,5 @@
-/* Fuzz target: any bytes as an IDX file of samples, and as one of labels. Build with clang
- * -fsanitize=fuzzer,address,undefined, or let tests/unit/data/test_fuzz.c drive it. */
-#include "fuzz/fuzz_file.h"
+/* Fuzz target: any bytes as an IDX file of samples, and as one of labels. */
+#include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,5 +1,4 @@
-/* Fuzz target: any bytes as a job file, and as a packed job. Build with clang
- * -fsanitize=fuzzer,address,undefined, or let tests/unit/job/test_fuzz.c drive it. A job file that
+/* Fuzz target: any bytes as a job file, and as a packed job. A job file that
  * is taken must print as YAML that is taken again and says the same. */
 #include <stddef.h>
 #include <stdint.h>

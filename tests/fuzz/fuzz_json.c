@@ -1,5 +1,4 @@
-/* Fuzz target: any bytes as a stream of JSON results. Build with clang
- * -fsanitize=fuzzer,address,undefined, or let tests/unit/job/test_fuzz.c drive it. What is taken
+/* Fuzz target: any bytes as a stream of JSON results. What is taken
  * must print as JSON that is taken again and says the same. */
 #include <stddef.h>
 #include <stdint.h>

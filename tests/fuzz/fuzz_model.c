@@ -1,5 +1,4 @@
-/* Fuzz target: any bytes as a model file, and as a file of weights to import. Build with clang
- * -fsanitize=fuzzer,address,undefined, or let tests/unit/job/test_fuzz.c drive it. A refusal has a
+/* Fuzz target: any bytes as a model file, and as a file of weights to import. A refusal has a
  * sentence; what is taken is finite, and is taken again from what it is saved as. */
 #include <math.h>
 #include <stddef.h>

@@ -1,6 +1,5 @@
-/* Fuzz target: any bytes as an NPY file of samples, and as an NPZ archive. Build with clang
- * -fsanitize=fuzzer,address,undefined, or let tests/unit/data/test_fuzz.c drive it. */
-#include "fuzz/fuzz_file.h"
+/* Fuzz target: any bytes as an NPY file of samples, and as an NPZ archive. */
+#include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

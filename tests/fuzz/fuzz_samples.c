@@ -1,6 +1,5 @@
 /* Fuzz target: any bytes as samples for a trained model, of every format that is told by its
- * content. Build with clang -fsanitize=fuzzer,address,undefined, or let tests/unit/data/test_fuzz.c
- * drive it. */
+ * content. */
 #include <stdint.h>
 #include <string.h>
 

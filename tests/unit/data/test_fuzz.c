@@ -1,5 +1,5 @@
-/* Drives the fuzz targets of data files: good files, cut, copied and mixed, the same in every run.
- */
+/* Drives the fuzz targets of data files: kept inputs, and good files, cut, copied and mixed, the
+ * same in every run. */
 #include <stddef.h>
 #include <stdio.h>
 
@@ -7,6 +7,7 @@
 #include <png.h>
 #include <zlib.h>
 
+#include "fuzz/replay.h"
 #include "unit/data/files.h"
 
 #define LLVMFuzzerTestOneInput fuzz_csv
@@ -15,8 +16,14 @@
 #define LLVMFuzzerTestOneInput fuzz_npy
 #include "fuzz/fuzz_npy.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
-#define LLVMFuzzerTestOneInput fuzz_image
-#include "fuzz/fuzz_image.c" // NOLINT(bugprone-suspicious-include)
+#define LLVMFuzzerTestOneInput fuzz_png
+#include "fuzz/fuzz_png.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_jpeg
+#include "fuzz/fuzz_jpeg.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_pack
+#include "fuzz/fuzz_pack.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_idx
 #include "fuzz/fuzz_idx.c" // NOLINT(bugprone-suspicious-include)
@@ -73,7 +80,17 @@ static void drive(int (*target)(const uint8_t *, size_t), const void *seed, size
         target(work, n);
     }
     cop_free(work);
-    for (int turn = 0; turn < 4; turn++) unlink(fuzz_path(turn));
+}
+
+static void test_kept_inputs_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("csv", fuzz_csv) > 0);
+    assert_true(fuzz_replay("npy", fuzz_npy) > 0);
+    assert_true(fuzz_replay("png", fuzz_png) > 0);
+    assert_true(fuzz_replay("jpeg", fuzz_jpeg) > 0);
+    assert_true(fuzz_replay("idx", fuzz_idx) > 0);
+    assert_true(fuzz_replay("pack", fuzz_pack) > 0);
+    assert_true(fuzz_replay("samples", fuzz_samples) > 0);
 }
 
 static void test_mutated_csv_files_never_crash(void **state) {
@@ -142,7 +159,7 @@ static void test_mutated_pictures_never_crash(void **state) {
         .version = PNG_IMAGE_VERSION, .width = 12, .height = 12, .format = PNG_FORMAT_RGB};
     png_alloc_size_t size = sizeof png;
     assert_true(png_image_write_to_memory(&image, png, &size, 0, pixels, 0, NULL));
-    drive(fuzz_image, png, size, "IHDRIDATPLTEtRNS\1\2\3\4\10\20");
+    drive(fuzz_png, png, size, "IHDRIDATPLTEtRNS\1\2\3\4\10\20");
     drive(fuzz_samples, png, size, "IHDRIDATPLTEtRNS\1\2\3\4\10\20");
 
     struct jpeg_compress_struct c;
@@ -160,7 +177,7 @@ static void test_mutated_pictures_never_crash(void **state) {
     for (int y = 0; y < 12; y++) jpeg_write_scanlines(&c, (uint8_t *[]){pixels + 36 * y}, 1);
     jpeg_finish_compress(&c);
     jpeg_destroy_compress(&c);
-    drive(fuzz_image, jpeg, jpeg_size, "\xff\xd8\xd9\xda\xc0\xc2\xc4\xdb\1\2\3\4");
+    drive(fuzz_jpeg, jpeg, jpeg_size, "\xff\xd8\xd9\xda\xc0\xc2\xc4\xdb\1\2\3\4");
     drive(fuzz_samples, jpeg, jpeg_size, "\xff\xd8\xd9\xda\xc0\xc2\xc4\xdb\1\2\3\4");
     free(jpeg); /* the library's */
 }
@@ -185,6 +202,7 @@ static void test_mutated_idx_files_never_crash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kept_inputs_break_nothing),
         cmocka_unit_test(test_mutated_csv_files_never_crash),
         cmocka_unit_test(test_mutated_npy_files_never_crash),
         cmocka_unit_test(test_mutated_npz_files_never_crash),

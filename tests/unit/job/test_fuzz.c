@@ -1,14 +1,18 @@
-/* Drives the fuzz targets of job files and model files: pieces of good ones, cut, copied and mixed,
- * the same in every run. */
+/* Drives the fuzz targets of job files, model files and checkpoints: kept inputs, and pieces of
+ * good ones, cut, copied and mixed, the same in every run. */
 #include "unit/job/fixture.h"
 
 #include "common/base/bytes.h"
+#include "fuzz/replay.h"
 
 #define LLVMFuzzerTestOneInput fuzz_job
 #include "fuzz/fuzz_job.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_model
 #include "fuzz/fuzz_model.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_checkpoint
+#include "fuzz/fuzz_checkpoint.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 #define LLVMFuzzerTestOneInput fuzz_json
 #include "fuzz/fuzz_json.c" // NOLINT(bugprone-suspicious-include)
@@ -127,8 +131,18 @@ static void test_mutated_results_never_crash(void **state) {
     }
 }
 
+static void test_kept_inputs_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("job", fuzz_job) > 0);
+    assert_true(fuzz_replay("model", fuzz_model) > 0);
+    assert_true(fuzz_replay("json", fuzz_json) > 0);
+    assert_true(fuzz_replay("checkpoint", fuzz_checkpoint) > 0);
+    assert_int_equal(cop_folder_remove(checkpoint.folder, NULL), COP_OK);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_mutated_examples_never_crash),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_inputs_break_nothing),
+                                       cmocka_unit_test(test_mutated_examples_never_crash),
                                        cmocka_unit_test(test_mutated_results_never_crash),
                                        cmocka_unit_test(test_mutated_model_files_never_crash)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 #include "fuzz/fuzz_frame.c" // NOLINT(bugprone-suspicious-include)
+#include "fuzz/replay.h"
 #include "proto/wire.pb-c.h"
 
 static cop_buffer *buffer_of(const void *bytes, size_t size) {
@@ -458,8 +459,14 @@ static void test_mutated_frames_never_crash(void **state) {
     cop_message_fini(&m);
 }
 
+static void test_kept_frames_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("frame", LLVMFuzzerTestOneInput) > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kept_frames_break_nothing),
         cmocka_unit_test(test_hello_round_trip),
         cmocka_unit_test(test_welcome_and_heartbeats_round_trip),
         cmocka_unit_test(test_pull_round_trip_with_and_without_result),

@@ -1,0 +1,44 @@
+/* What the fuzz targets of data files share: bytes as a file (in memory, so that a disk does not
+ * slow them down), and what must hold of whatever a reader makes of it. */
+#ifndef TESTS_FUZZ_FILE_H
+#define TESTS_FUZZ_FILE_H
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/data/data.h"
+#include "fuzz/fuzz.h"
+
+/* The path of a file with these bytes; `turn` tells several apart. */
+static inline const char *fuzz_file(int turn, const uint8_t *data, size_t size) {
+    static char paths[4][32];
+    static int files[4];
+    if (!files[turn]) {
+        files[turn] = memfd_create("fuzz", MFD_CLOEXEC);
+        FUZZ_CHECK(files[turn] > 0);
+        snprintf(paths[turn], sizeof paths[0], "/proc/self/fd/%d", files[turn]);
+    }
+    FUZZ_CHECK(ftruncate(files[turn], 0) == 0);
+    FUZZ_CHECK(pwrite(files[turn], data, size, 0) == (ssize_t)size);
+    return paths[turn];
+}
+
+/* What was taken is a pack that is taken again and says the same. */
+static inline void fuzz_load(const char *format, const cop_data_input *input) {
+    cop_data *data = NULL, *again = NULL;
+    cop_error error = {0};
+    if (cop_data_format_find(format)->load(input, &data, &error)) {
+        fuzz_refused(&error);
+        FUZZ_CHECK(!data);
+        return;
+    }
+    FUZZ_CHECK(!cop_data_from_pack(data->pack, "again", &again, NULL));
+    FUZZ_CHECK(memcmp(data->digest, again->digest, sizeof data->digest) == 0);
+    cop_data_destroy(again);
+    cop_data_destroy(data);
+}
+
+#endif

@@ -1,0 +1,49 @@
+/* Replays the kept inputs of the fuzz targets of a coordinator: what clients ask, what workers say,
+ * its state folder. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "fuzz/replay.h"
+
+#define LLVMFuzzerTestOneInput fuzz_calls
+#include "fuzz/fuzz_call.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_session
+#include "fuzz/fuzz_session.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+#define LLVMFuzzerTestOneInput fuzz_state
+#include "fuzz/fuzz_state.c" // NOLINT(bugprone-suspicious-include)
+#undef LLVMFuzzerTestOneInput
+
+static void test_kept_calls_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("call", fuzz_calls) > 0);
+    fuzz_world_stop(&call_world);
+    assert_int_equal(cop_folder_remove(call_world.data, NULL), COP_OK);
+}
+
+static void test_kept_sessions_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("session", fuzz_session) > 0);
+    if (session_world.server) end_world(&session_world);
+    assert_int_equal(cop_folder_remove(session_world.data, NULL), COP_OK);
+}
+
+static void test_kept_state_files_break_nothing(void **state) {
+    (void)state;
+    assert_true(fuzz_replay("state", fuzz_state) > 0);
+    assert_int_equal(cop_folder_remove(state_folder.folder, NULL), COP_OK);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kept_calls_break_nothing),
+        cmocka_unit_test(test_kept_sessions_break_nothing),
+        cmocka_unit_test(test_kept_state_files_break_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
