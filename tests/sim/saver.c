@@ -47,6 +47,7 @@ static const cop_job *base_job(void) {
     if (!job) {
         sim_memory_permanent(true);
         job = make_job();
+        sim_memo_set(&job->message->base);
         sim_memory_permanent(false);
     }
     return job;

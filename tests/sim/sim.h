@@ -12,7 +12,7 @@
  * stands for), faults.c (the schedule of faults), network.c, worker.c (the host of an agent),
  * host.c and actions.c (the host of the core), store.c, saver.c and disk.c (what is written),
  * client.c, truth.c (a loop without any pool, which all is compared with), check.c (invariants),
- * trace.c, shrink.c, memory.c (alloc.h for one run), main.c. */
+ * trace.c, shrink.c, memory.c (alloc.h for one run), memo.c, main.c. */
 #ifndef TESTS_SIM_SIM_H
 #define TESTS_SIM_SIM_H
 
@@ -572,6 +572,9 @@ void sim_trace_event(sim *s, const sim_event *event);
 void sim_trace_action(sim *s, const coord_action *action);
 void sim_trace(sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sim_note_hash(sim *s, uint64_t value);
+
+/* ---- memo.c: this message's text is made and read once for all (permanent memory) ---- */
+void sim_memo_set(const ProtobufCMessage *message);
 
 /* ---- memory.c: alloc.h, for one run ---- */
 void sim_memory_reset(void); /* frees all that was allocated since the last permanent allocation */
