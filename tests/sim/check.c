@@ -203,12 +203,29 @@ void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
               "step %llu averages %u of %u shards", n(a->step), next, present);
 }
 
+/* All workers of the job leave, and they have not done all other shards: if the job is to leave,
+ * too, its step is given up with this result, and rightly so. */
+static bool may_be_given_up(const sim *s, const coord_result_info *r) {
+    const sim_job *job = &s->jobs[r->job];
+    const sim_spec *spec = &s->specs[s->host.resident[r->job].spec];
+    uint32_t batch = sim_batch_of(spec, r->step), shards = spec->info.shards;
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
+        const sim_session *x = &s->host.sessions[i];
+        bool fits = !job->fingerprint || s->workers[x->who].fingerprint == job->fingerprint;
+        if (x->live && !x->drain && fits) return false;
+    }
+    for (uint32_t i = 0; i < (batch < shards ? batch : shards); i++)
+        if ((i < r->first || i >= r->first + r->count) && !job->kept[i]) return true;
+    return false;
+}
+
 bool sim_is_wanted(const sim *s, const sim_message *m) {
     const sim_session *session = &s->host.sessions[m->worker - 1];
     const coord_result_info *r = &m->result;
     const sim_resident *job = r->job <= SIM_IDS_MAX ? &s->host.resident[r->job] : NULL;
     if (session->lease.lease != r->lease || r->evaluate || r->failed || !r->finite) return false;
     if (!job || !job->loaded || job->updating || r->step != job->step + 1) return false;
+    if (may_be_given_up(s, r)) return false;
     return nobody_differs(s, r->job) && !s->jobs[r->job].kept[r->first] &&
            s->jobs[r->job].state == COORD_RUNNING;
 }
