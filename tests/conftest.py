@@ -46,6 +46,15 @@ def root():
 
 
 @pytest.fixture(scope="session")
+def mnist(root):
+    """The folder of MNIST's four files; without it the test is skipped, and counted as skipped."""
+    for folder in (os.environ.get("COPPICE_MNIST"), root.parent / "shared/mnist", pathlib.Path.home() / ".cache/coppice/mnist"):
+        if folder and pathlib.Path(folder, "train-images-idx3-ubyte.gz").exists():
+            return str(folder)
+    pytest.skip("MNIST is not here")
+
+
+@pytest.fixture(scope="session")
 def layer_kinds(root):
     """The kinds of layers that the registry has."""
     kinds = re.findall(r"\bX\((\w+)\)", (root / "common/nn/layers/kinds.h").read_text())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -11,15 +10,6 @@ import time
 import pytest
 
 from integration_tools import free_port, write_idx
-
-
-@pytest.fixture(scope="session")
-def mnist(root):
-    """The folder of MNIST's four files; without it the test is skipped, and counted as skipped."""
-    for folder in (os.environ.get("COPPICE_MNIST"), root.parent / "shared/mnist", pathlib.Path.home() / ".cache/coppice/mnist"):
-        if folder and pathlib.Path(folder, "train-images-idx3-ubyte.gz").exists():
-            return str(folder)
-    pytest.skip("MNIST is not here")
 
 
 @pytest.fixture
