@@ -399,7 +399,10 @@ void coord_api_on_call(coord_server *server, cop_request *request) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
     } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data,
                                                m->part[0]->size, API_BUDGET, &message, &error)) {
-        coord_reply_failure(request, COP_ERR_PROTOCOL, "the call is malformed: %s", error.text);
+        if (error.code == COP_ERR_NO_MEMORY)
+            coord_reply_failure(request, error.code, "%s", error.text);
+        else
+            coord_reply_failure(request, COP_ERR_PROTOCOL, "the call is malformed: %s", error.text);
     } else {
         methods[method].handler(server, request, message);
     }

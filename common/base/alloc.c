@@ -3,22 +3,25 @@
 
 #include <malloc.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 static atomic_uint_fast64_t allocations;
 static atomic_uint_fast64_t fail_number; /* 0: none */
+static atomic_bool fail_all_after;
 
 __attribute__((constructor)) static void arm_from_environment(void) {
     const char *k = getenv("COPPICE_FAIL_ALLOC");
     if (k && *k) cop_alloc_fail_at(strtoull(k, NULL, 10));
 }
 
-/* Counts one allocation; 0 when this is the one that must fail. */
+/* Counts one allocation; 0 when this is one that must fail. */
 static int permitted(void) {
     uint64_t number = atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed) + 1;
     uint64_t fail = atomic_load_explicit(&fail_number, memory_order_relaxed);
-    return fail == 0 || number != fail;
+    if (fail == 0 || number < fail) return 1;
+    return number > fail && !atomic_load_explicit(&fail_all_after, memory_order_relaxed);
 }
 
 void *cop_alloc_raw(size_t size) {
@@ -67,7 +70,13 @@ uint64_t cop_alloc_count(void) {
 }
 
 void cop_alloc_fail_at(uint64_t k) {
+    atomic_store(&fail_all_after, false);
     atomic_store(&fail_number, k ? cop_alloc_count() + k : 0);
+}
+
+void cop_alloc_fail_from(uint64_t k) {
+    cop_alloc_fail_at(k);
+    atomic_store(&fail_all_after, true);
 }
 
 void cop_alloc_keep_large_blocks(void) {

@@ -27,6 +27,8 @@ uint64_t cop_alloc_count(void);
 /* Make the allocation with number cop_alloc_count() + k (k >= 1) return NULL, once; 0 disarms.
  * COPPICE_FAIL_ALLOC=k in the environment arms it at start. */
 void cop_alloc_fail_at(uint64_t k);
+/* The same, and all after it until it is disarmed. */
+void cop_alloc_fail_from(uint64_t k);
 /* Tune the C library so that large freed blocks are kept and reused, not unmapped: message buffers
  * of many megabytes come and go every step. Call once at the start of main. */
 void cop_alloc_keep_large_blocks(void);

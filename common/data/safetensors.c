@@ -43,7 +43,7 @@ static void append_header(const cop_tensor_entry *tensors, size_t count,
         at += tensors[i].size;
     }
     cop_str_append(out, "}");
-    while ((out->length + 8) % 64) cop_str_append(out, " ");
+    while (!out->failed && (out->length + 8) % 64) cop_str_append(out, " ");
 }
 
 /* Parts of the file: length, header, then the tensors. parts has count + 2 entries. */

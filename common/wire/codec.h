@@ -34,7 +34,7 @@ cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
 /* Unpack with the budget; free with cop_proto_free. PROTOCOL if malformed or over budget; strings
  * are checked for UTF-8 and NULs, enums for known values, nesting is bounded by the schema (no
- * recursive types). */
+ * recursive types). NO_MEMORY if the heap has none. */
 cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                          size_t size, size_t budget, ProtobufCMessage **out, cop_error *error);
 void cop_proto_free(ProtobufCMessage *message);
@@ -45,6 +45,8 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
  * NULL: out of memory or over budget. */
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
+/* Why one of these gave NULL: NO_MEMORY or LIMIT (the budget). */
+cop_err cop_proto_shortage(const ProtobufCMessage *root);
 /* One pointer that travels with `root`, for what its memory holds beside the message (document.c
  * keeps where each field was read). NULL until attached. */
 void cop_proto_attach(ProtobufCMessage *root, void *attachment);

@@ -26,7 +26,8 @@ struct arena_block {
 };
 typedef struct arena {
     arena_block *blocks;
-    size_t left; /* of the budget */
+    size_t left;   /* of the budget */
+    bool no_memory; /* the heap had none, though the budget did */
     void *attachment;
 } arena;
 
@@ -39,7 +40,10 @@ static void *arena_alloc(void *data, size_t size) {
     if (!b || b->size - b->used < size) {
         size_t room = size > ARENA_BLOCK ? size : ARENA_BLOCK;
         b = cop_alloc(sizeof *b + room);
-        if (!b) return NULL;
+        if (!b) {
+            a->no_memory = true;
+            return NULL;
+        }
         b->size = room;
         b->next = a->blocks;
         a->blocks = b;
@@ -181,7 +185,9 @@ cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const voi
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = a};
     cop_proto *message = protobuf_c_message_unpack(descriptor, &allocator, size, bytes);
     if (!message) {
+        const bool no_memory = a->no_memory;
         arena_destroy(a);
+        if (no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
         return cop_fail(error, COP_ERR_PROTOCOL, "malformed or too large: not a %s",
                         descriptor->name);
     }
@@ -205,6 +211,10 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
     protobuf_c_message_init(descriptor, message);
     COP_ASSERT(arena_of(message) == a);
     return message;
+}
+
+cop_err cop_proto_shortage(const ProtobufCMessage *root) {
+    return arena_of(root)->no_memory ? COP_ERR_NO_MEMORY : COP_ERR_LIMIT;
 }
 
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size) {

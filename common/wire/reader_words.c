@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/wire/codec.h"
 #include "common/wire/reader.h"
 
 #define NAMES_MAX 64
@@ -34,6 +35,8 @@ cop_err cop_reader_fail(const cop_reader *r, const yaml_node_t *node, const char
 }
 
 cop_err cop_reader_no_memory(const cop_reader *r) {
+    if (cop_proto_shortage(r->root) == COP_ERR_NO_MEMORY)
+        return cop_fail(r->error, COP_ERR_NO_MEMORY, "out of memory while reading %s", r->source);
     return cop_fail(r->error, COP_ERR_LIMIT, "%s needs more memory than a job may", r->source);
 }
 

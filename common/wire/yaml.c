@@ -18,6 +18,8 @@ static cop_err fail_at(const source *from, const yaml_mark_t *mark, const char *
 }
 
 static cop_err not_yaml(const yaml_parser_t *parser, const source *from, cop_error *error) {
+    if (parser->error == YAML_MEMORY_ERROR)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory while reading %s", from->name);
     const char *problem = parser->problem ? parser->problem : "out of memory";
     char what[200];
     if (parser->error == YAML_READER_ERROR)

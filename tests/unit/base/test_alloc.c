@@ -24,6 +24,22 @@ static void test_the_kth_allocation_fails_once(void **state) {
     assert_null(cop_alloc_array(SIZE_MAX / 2, 4));
 }
 
+static void test_all_after_the_kth_allocation_fail(void **state) {
+    (void)state;
+    cop_alloc_fail_from(2);
+    void *a = cop_alloc(10), *b = cop_alloc(100), *c = cop_realloc(NULL, 10);
+    assert_non_null(a);
+    assert_null(b);
+    assert_null(c);
+    assert_null(cop_strdup("x"));
+    cop_alloc_fail_at(3); /* and the other way again */
+    void *d = cop_alloc(10);
+    assert_non_null(d);
+    cop_alloc_fail_at(0);
+    cop_free(a);
+    cop_free(d);
+}
+
 static void test_large_blocks_are_aligned_and_zero(void **state) {
     (void)state;
     unsigned char *block = cop_alloc(1000);
@@ -145,6 +161,7 @@ static void test_large_blocks_stay_after_tuning(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_kth_allocation_fails_once),
+        cmocka_unit_test(test_all_after_the_kth_allocation_fail),
         cmocka_unit_test(test_large_blocks_are_aligned_and_zero),
         cmocka_unit_test(test_raw_blocks_are_aligned),
         cmocka_unit_test(test_size_zero_gives_unique_pointers),
