@@ -40,6 +40,12 @@ void cli_print_json(const ProtobufCMessage *message) {
     cop_str_fini(&line);
 }
 
+const char *cli_quote(cop_str *into, const char *text) {
+    cop_str_clear(into);
+    cop_str_append_json(into, text);
+    return cop_str_text(into);
+}
+
 /* ---- tables ---- */
 
 /* A cell may be a name that someone else has chosen: it must not steer the terminal. */

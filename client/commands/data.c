@@ -101,8 +101,7 @@ static cop_err get(const cli_options *options, const char *name, cop_error *erro
     cli_progress_end(&bar);
     if (!e && options->json) {
         cop_str folder = {0};
-        cop_str_append_json(&folder, into);
-        cli_print("{\"name\":\"%s\",\"folder\":%s}\n", name, cop_str_text(&folder));
+        cli_print("{\"name\":\"%s\",\"folder\":%s}\n", name, cli_quote(&folder, into));
         cop_str_fini(&folder);
     } else if (!e)
         cli_print("%s is in %s\n", name, into);
@@ -112,7 +111,12 @@ static cop_err get(const cli_options *options, const char *name, cop_error *erro
 }
 
 static void print_removed(const cli_options *options, const char *name) {
-    cli_print(options->json ? "{\"removed\":\"%s\"}\n" : "%s removed\n", name);
+    cop_str quoted = {0};
+    if (options->json)
+        cli_print("{\"removed\":%s}\n", cli_quote(&quoted, name));
+    else
+        cli_print("%s removed\n", name);
+    cop_str_fini(&quoted);
 }
 
 static cop_err remove_local(const cli_options *options, const char *name, cop_error *error) {

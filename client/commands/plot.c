@@ -200,9 +200,11 @@ cop_err cli_plot(const cli_options *options, cop_error *error) {
                         "some arguments are files, some are not: results of ensembles and learning "
                         "curves are drawn in charts of their own");
     COP_TRY(results ? cli_ensemble_plot(options, &count, error) : plot_curves(options, error));
+    cop_str quoted = {0};
     if (options->json)
-        cli_print("{\"output\":\"%s\",\"curves\":%d}\n", options->output, count);
+        cli_print("{\"output\":%s,\"curves\":%d}\n", cli_quote(&quoted, options->output), count);
     else if (!options->quiet)
         cli_print("%s\n", options->output);
+    cop_str_fini(&quoted);
     return COP_OK;
 }

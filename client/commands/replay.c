@@ -42,13 +42,15 @@ static cop_err go_there(cop_replay *replay, const char *path, uint64_t step, boo
 }
 
 static void print_result(const cli_options *options, uint64_t began, uint64_t step) {
+    cop_str quoted = {0};
     if (options->json)
-        cli_print("{\"output\":\"%s\",\"step\":%llu,\"shard\":%lld,\"from_step\":%llu}\n",
-                  options->output, (unsigned long long)step, (long long)options->shard,
-                  (unsigned long long)began);
+        cli_print("{\"output\":%s,\"step\":%llu,\"shard\":%lld,\"from_step\":%llu}\n",
+                  cli_quote(&quoted, options->output), (unsigned long long)step,
+                  (long long)options->shard, (unsigned long long)began);
     else
         cli_print("%s  step %llu, shard %lld\n", options->output, (unsigned long long)step,
                   (long long)options->shard);
+    cop_str_fini(&quoted);
 }
 
 static cop_err replay_model(const cli_options *options, const char *path, const cli_model *m,

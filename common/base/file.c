@@ -177,21 +177,31 @@ static cop_err sync_folder(const char *path, cop_error *error) {
     return cop_folder_sync(folder, error);
 }
 
+/* A new file beside `path`, whose name goes into temporary[size]. A name that is taken was left by
+ * a program that was killed, and had our number: in containers many have. */
+static cop_err open_beside(const char *path, unsigned mode, char *temporary, size_t size, int *fd,
+                           cop_error *error) {
+    static atomic_uint serial;
+    do {
+        int length = snprintf(temporary, size, "%s.%ld-%u.tmp", path, (long)getpid(),
+                              atomic_fetch_add(&serial, 1));
+        if (length < 0 || (size_t)length >= size)
+            return cop_fail(error, COP_ERR_INPUT, "the path is too long: %s", path);
+        *fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
+    } while (*fd < 0 && (errno == EEXIST || errno == EINTR));
+    return *fd < 0 ? cop_fail_errno(error, errno, "cannot write %s", path) : COP_OK;
+}
+
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error) {
-    static atomic_uint serial;
     char temporary[4096];
     struct stat info;
+    int fd = -1;
     /* The rename would put a file in the place of a device, or of a pipe that somebody reads. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it is there, and is not a file",
                         path);
-    int length = snprintf(temporary, sizeof temporary, "%s.%ld-%u.tmp", path, (long)getpid(),
-                          atomic_fetch_add(&serial, 1));
-    if (length < 0 || (size_t)length >= sizeof temporary)
-        return cop_fail(error, COP_ERR_INPUT, "the path is too long: %s", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
-    if (fd < 0) return cop_fail_errno(error, errno, "cannot write %s", path);
+    COP_TRY(open_beside(path, mode, temporary, sizeof temporary, &fd, error));
     cop_err e = COP_OK;
     for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
     if (!e && COP_PLANT(SYNC_FILE, seam_fsync(fd), 0))
@@ -240,9 +250,13 @@ cop_err cop_file_check_place(const char *path, cop_error *error) {
 
 /* ---- folders and paths ---- */
 
+/* A disk that fails does not make a file absent, or another would be taken in its place: whoever
+ * opens it hears why. */
 bool cop_file_exists(const char *path) {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    if (stat(path, &info) == 0) return S_ISREG(info.st_mode);
+    return errno != ENOENT && errno != ENOTDIR && errno != EACCES && errno != ELOOP &&
+           errno != ENAMETOOLONG;
 }
 
 bool cop_folder_exists(const char *path) {
@@ -287,7 +301,9 @@ cop_err cop_folder_create(const char *path, cop_error *error) {
         COP_TRY(create_one(part, error));
         part[i] = kept;
     }
-    if (!cop_folder_exists(path))
+    struct stat info;
+    if (stat(path, &info)) return cop_fail_errno(error, errno, "cannot create folder %s", path);
+    if (!S_ISDIR(info.st_mode))
         return cop_fail(error, COP_ERR_EXISTS, "%s is there and is not a folder", path);
     return COP_OK;
 }

@@ -34,7 +34,7 @@ cop_err cop_file_write_text(const char *path, const char *text, cop_error *error
 /* Could a file be written at `path`? Asked before long work whose result goes there; INPUT says why
  * not. Nothing is written. */
 cop_err cop_file_check_place(const char *path, cop_error *error);
-bool cop_file_exists(const char *path);
+bool cop_file_exists(const char *path); /* true also if the disk cannot tell */
 bool cop_folder_exists(const char *path);
 /* mkdir -p; fine if it is there. What it makes survives a loss of power. */
 cop_err cop_folder_create(const char *path, cop_error *error);

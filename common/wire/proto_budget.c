@@ -26,7 +26,7 @@ struct arena_block {
 };
 typedef struct arena {
     arena_block *blocks;
-    size_t left;   /* of the budget */
+    size_t left;    /* of the budget */
     bool no_memory; /* the heap had none, though the budget did */
     void *attachment;
 } arena;

@@ -24,6 +24,10 @@ def test_curves_of_runs(coppice, small, tmp_path):
     result = coppice("plot", tmp_path / "r1", "-o", "one.png", "--json")
     assert result == {"output": "one.png", "curves": 1}
     assert (tmp_path / "one.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    odd = 'a "quoted"\t\\name'  # JSON all the same
+    assert coppice("plot", tmp_path / "r1", "-o", odd + ".svg", "--json")["output"] == odd + ".svg"
+    replayed = coppice("replay", tmp_path / "r1", "--step", 2, "--shard", 0, "-o", odd + ".safetensors", "--json")
+    assert replayed["output"] == odd + ".safetensors"
 
 
 def test_curves_of_a_job_over_the_wire(cluster, small):

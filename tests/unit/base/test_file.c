@@ -341,6 +341,19 @@ static void test_out_of_memory_is_an_error_at_every_allocation(void **state) {
     cop_free(path);
 }
 
+/* Of a program that was killed while it wrote, and had the number of this one. */
+static void test_temporary_files_of_the_dead_are_in_nobodys_way(void **state) {
+    (void)state;
+    char *path = inside("f"), left[200];
+    for (int i = 0; i < 64; i++) {
+        snprintf(left, sizeof left, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        fclose(fopen(left, "w"));
+    }
+    for (int i = 0; i < 3; i++) assert_int_equal(cop_file_write_text(path, "x", NULL), COP_OK);
+    assert_contents(path, "x");
+    cop_free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
@@ -348,6 +361,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_places_are_checked_before_work, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_folders, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_temporary_files_of_the_dead_are_in_nobodys_way,
+                                        make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_writing_replaces_a_file, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_large_files_come_back_as_written, make_folder,
                                         remove_folder),

@@ -438,14 +438,14 @@ static void test_damaged_pages_are_errors(void **state) {
     assert_true(refused >= 1);
 }
 
-static void test_full_disk_refuses_a_job_and_later_takes_it(void **state) {
+static void test_refused_row_is_told_and_stops_no_other(void **state) {
     coord_store *s = open_store(*state);
     answer a = {0};
     cop_log_configure(COP_LOG_NONE, false);
     coord_store_close(s);
     execute(*state, "PRAGMA user_version = 1");
     s = open_store(*state);
-    /* A trigger stands for the disk: it refuses what is too large. */
+    /* Refused by a trigger, as by a constraint. */
     execute(*state, "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN NEW.job = 13 BEGIN "
                     "SELECT RAISE(ABORT, 'full'); END");
     add_job(s, 12, "before", &a);
@@ -648,7 +648,7 @@ int main(void) {
         STORE_TEST(test_file_that_is_no_database_is_refused),
         STORE_TEST(test_missing_folder_is_an_error_with_the_path),
         STORE_TEST(test_damaged_pages_are_errors),
-        STORE_TEST(test_full_disk_refuses_a_job_and_later_takes_it),
+        STORE_TEST(test_refused_row_is_told_and_stops_no_other),
         STORE_TEST(test_metrics_wait_while_the_disk_is_full),
         STORE_TEST(test_states_wait_in_order_while_the_disk_is_full),
         STORE_TEST(test_confirmed_state_is_on_the_disk_when_it_is_told),

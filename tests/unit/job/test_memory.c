@@ -1,7 +1,7 @@
-/* No failed allocation breaks anything: each one of a small job's whole life (data, job file, model,
- * resuming from a checkpoint, three steps, the next checkpoint) fails, alone and with all after it.
- * What comes is NO_MEMORY with a sentence, or the very same result; nothing leaks (the sanitizers'
- * build looks), and the checkpoint that was there is there. */
+/* No failed allocation breaks anything: each one of a small job's whole life (data, job file,
+ * model, resuming from a checkpoint, three steps, the next checkpoint) fails, alone and with all
+ * after it. What comes is NO_MEMORY with a sentence, or the very same result; nothing leaks (the
+ * sanitizers' build looks), and the checkpoint that was there is there. */
 #include "unit/faults.h"
 #include "unit/job/fixture.h"
 
@@ -141,7 +141,8 @@ static void remove_newer(const life *l) {
 
 static cop_job *checker; /* the same job, for loading between lives */
 
-/* The old checkpoint, to the last bit, or after success (or a failure that came later) the new one. */
+/* The old checkpoint, to the last bit, or after success (or a failure that came later) the new one.
+ */
 static void check(void *context, cop_err result) {
     life *l = context;
     unsigned char digest[32];
