@@ -57,7 +57,8 @@ void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done d
  * step). */
 /* Waits until all writes queued so far are on the disk (fsync), so that whoever publishes a
  * checkpoint after it never leaves a gap in the metrics. Not on the loop. IO: they could not be
- * written now; they stay queued and are tried again. */
+ * written now; they stay queued and are tried again. NO_MEMORY: one since the last flush is lost.
+ */
 cop_err coord_store_flush(coord_store *store);
 
 /* ---- reads: any thread, own read connection, never the loop for anything long ---- */

@@ -36,6 +36,7 @@ struct coord_store {
     store_write *head, *tail, *spare;
     uint32_t queued, spares;
     bool stopping, started, warned, failing;
+    bool lost; /* there was no memory for a write since the last flush */
     /* of the writer's thread */
     uint32_t pool_events; /* written since the last pruning */
 };

@@ -300,7 +300,14 @@ static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
         memset(w, 0, sizeof *w);
     else
         w = cop_alloc(sizeof *w);
-    if (!w) return NULL;
+    if (!w) {
+        cop_log(COP_LOG_WARN, "store", "no memory: something of job %llu is not stored",
+                (unsigned long long)job);
+        uv_mutex_lock(&s->mutex);
+        s->lost = true;
+        uv_mutex_unlock(&s->mutex);
+        return NULL;
+    }
     w->kind = kind;
     w->job = job;
     w->time_ms = cop_clock_unix_ms();
@@ -462,5 +469,9 @@ cop_err coord_store_flush(coord_store *s) {
     end_write(s, w);
     uv_sem_wait(&flush.done);
     uv_sem_destroy(&flush.done);
-    return flush.result;
+    uv_mutex_lock(&s->mutex);
+    const bool lost = s->lost;
+    s->lost = false;
+    uv_mutex_unlock(&s->mutex);
+    return flush.result ? flush.result : lost ? COP_ERR_NO_MEMORY : COP_OK;
 }
