@@ -302,6 +302,26 @@ void sim_check_died(sim *s) {
 
 /* ---- the end ---- */
 
+static bool can_go_on(const sim *s, const sim_job *job) {
+    for (uint32_t w = 0; w < s->worker_count; w++) {
+        bool fits = !job->fingerprint || job->fingerprint == s->workers[w].fingerprint;
+        if (fits && !is_quarantined(s, w)) return true;
+    }
+    return false;
+}
+
+bool sim_nobody_is_left(const sim *s) {
+    bool any = false;
+    for (uint32_t i = 0; i < s->client_count; i++) {
+        const sim_client *c = &s->clients[i];
+        if (!c->acknowledged || c->wish_count) return false;
+        if (s->jobs[c->job].state >= COORD_COMPLETED) continue;
+        if (can_go_on(s, &s->jobs[c->job])) return false;
+        any = true;
+    }
+    return any && s->nans;
+}
+
 bool sim_all_done(const sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++) {
         const sim_client *c = &s->clients[i];

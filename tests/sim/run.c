@@ -82,6 +82,7 @@ static void loop(sim *s) {
             resumed = true;
             resume_all(s);
         }
+        if (s->now >= s->quiet_ns + PATIENCE && sim_nobody_is_left(s)) break;
         SIM_CHECK(s, "comes-to-an-end",
                   s->now < s->quiet_ns + PATIENCE &&
                       (s->result->events < MOST_EVENTS || s->options.workers),

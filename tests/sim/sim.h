@@ -566,6 +566,9 @@ void sim_check_granted(sim *s, uint64_t job, coord_event_type wish);
 void sim_check_died(sim *s);
 void sim_check_end(sim *s);
 bool sim_all_done(const sim *s);
+/* What is left to do can be done by nobody: those who could said once what is not finite, of a job
+ * that really diverges, and so are in quarantine (only who lies is kept from being all of them). */
+bool sim_nobody_is_left(const sim *s);
 
 /* ---- trace.c ---- */
 void sim_trace_event(sim *s, const sim_event *event);
