@@ -4,6 +4,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
@@ -115,3 +116,24 @@ def test_backup_and_restore(pool, program, coppice, small, root):
     assert 0 < again["step"] <= at["step"], "from a checkpoint of the backup, not from the beginning"
     pool.wait(lambda: status(pool)["state"] == "COMPLETED", "the job's end")
     assert status(pool)["digest"] == alone["digest"]
+
+
+def test_store_of_a_newer_coordinator_is_refused_undamaged(pool, program, small):
+    """Whoever goes back by mistake loses nothing: not one byte of the state folder is changed."""
+    set_version(pool, program, earlier=False)
+    pool.start()
+    pool.client("submit", small(10), "--data", ".", "--no-wait")
+    assert pool.stop() == 0
+    store = sqlite3.connect(pool.state / "store.sqlite")
+    with store:
+        store.execute("UPDATE meta SET version = 99")
+    store.close()
+
+    def files():
+        return {path: path.read_bytes() for path in pool.state.rglob("*") if path.is_file() and path.name != "lock"}
+
+    before = files()
+    command = [program("coppice-coordinator"), "--listen", pool.url, "--state", pool.state]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0 and "was written by a newer coppice (store version 99" in done.stderr
+    assert files() == before
