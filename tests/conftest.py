@@ -17,6 +17,7 @@ LABELS = {
     "qemu": "needs the arm64 programs and qemu's user mode",
     "sim": "the simulator; run in a stage of their own",
     "chaos": "faults at real processes; run in a stage of their own",
+    "soak": "workers die for minutes; run in a stage of their own",
     "containers": "needs a container engine",
     "long": "minutes long; only with --all",
 }

@@ -13,6 +13,7 @@ tsan        4   build with TSan, tests of threads
 qemu        4   build for arm64, tests under qemu
 sim         4   the installation in virtual time: thousands of seeds, planted bugs
 chaos       5   seeded faults at real processes
+soak        4   jobs without end, workers that die all the time
 containers 10   tests that start containers of their own
 fuzz        5   each fuzz target for 20 seconds
 lint        2   clang-format, clang-tidy, shellcheck
@@ -20,7 +21,7 @@ long       40   long tests (only with --all)
 '
 # Stages that wait more than they compute: each runs beside those of COMPUTING, which are as nice as
 # can be, after all others.
-WAITING=(containers)
+WAITING=(containers soak)
 COMPUTING=(qemu sim lint)
 
 PASSED=0 FAILED=0 SKIPPED=0
@@ -135,6 +136,7 @@ stage_qemu() {
 
 stage_sim() { labelled sim; }
 stage_chaos() { labelled chaos; }
+stage_soak() { labelled soak; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
 
@@ -291,14 +293,14 @@ dev_test() {
         case $name in
             --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | sim | chaos | containers | fuzz | lint | long) stages+=("$name") ;;
+            release | asan | tsan | qemu | sim | chaos | soak | containers | fuzz | lint | long) stages+=("$name") ;;
             quick) stages+=(release) ;; # a label means the stage that it is for
             threads) stages+=(tsan) ;;
             *) patterns+=("$name") ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu sim chaos containers fuzz lint)
+        stages=(release asan tsan qemu sim chaos soak containers fuzz lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"

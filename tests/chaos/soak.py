@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""A pool whose workers die all the time, for as long as one likes: nothing is lost but the moment, and nothing grows.
+
+  ./dev soak                          3 minutes
+  ./dev soak --hours 24 --seed 2      a day, other victims
+  ./dev soak --minutes 30 --json      the figures as one JSON object
+
+A coordinator (tcp, loopback) trains one job after another with four workers. Every 15 seconds one of three is killed (-9), and replaced at once or some
+seconds later; the fourth stays. Workers wait after each shard, so that it takes 10 ms (tests/tools/paced.c): four of them do not compete for cores.
+
+What must hold: all jobs end with the digest of `coppice run`; the goodput is at least 97 %; and neither the coordinator nor the worker that stays grows
+(last third against first, after three jobs).
+Goodput is shards kept per second of live workers (from the start of their process to their end), over all the time, as a share of the same figure
+for the seconds in which all four worked undisturbed (from 2 s after a replacement to the next death). Exit status 1 if a promise is broken."""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import chaos
+
+WORKERS = 4
+BETWEEN_DEATHS = 15  # seconds
+SETTLING = 2  # seconds after a replacement that do not count as undisturbed
+ABSENCES = (0, 0, 0, 1, 3)  # seconds until a dead worker is replaced
+PACE_MS = 10  # of a shard
+SHARDS = 48
+STEPS = 150
+WARM_JOBS = 3  # growth is measured after so many: caches and arenas are as large as they become
+GOODPUT_LEAST = 0.97
+MEMORY_MOST = 900_000  # bytes more in the last third than in the first: less than a copy of the weights (250 KB) for each death in between
+DESCRIPTORS_MOST = 2  # more in the last third than in the first
+
+SET = ["--set", f"train.steps={STEPS}", "--set", f"train.shards={SHARDS}", "--set", f"train.batch={SHARDS}", "--set", "model.1.linear.units=200",
+       "--set", "evaluate.every=1000", "--set", "checkpoint.every=100"]
+
+
+def memory_and_descriptors(process):
+    pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+class Growth:
+    """Memory and descriptors of a process, over time."""
+
+    def __init__(self, process):
+        self.process, self.samples = process, []
+
+    def sample(self):
+        self.samples.append(memory_and_descriptors(self.process))
+
+    def figures(self):
+        if len(self.samples) < 3:
+            raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended: too little to see what grows")
+        third = len(self.samples) // 3
+        first, last = self.samples[:third], self.samples[-third:]
+        return {
+            "memory_mb": round(statistics.median(m for m, _ in last) / 1e6, 2),
+            "memory_more_bytes": int(statistics.median(m for m, _ in last) - statistics.median(m for m, _ in first)),
+            "descriptors": max(d for _, d in last),
+            "descriptors_more": max(d for _, d in last) - max(d for _, d in first),
+        }
+
+
+class Goodput:
+    """Shards kept and worker-seconds lived, between two moments; `undisturbed` is a part of `all`."""
+
+    def __init__(self):
+        self.sums = {"all": [0, 0.0], "undisturbed": [0, 0.0]}
+        self.mark = None
+
+    def add(self, now, shards, lived, undisturbed):
+        if self.mark:
+            for name in ("all", "undisturbed") if undisturbed and self.mark[2] else ("all",):
+                self.sums[name][0] += shards - self.mark[0]
+                self.sums[name][1] += lived - self.mark[1]
+        self.mark = (shards, lived, undisturbed)
+
+    def rate(self, name):
+        shards, seconds = self.sums[name]
+        return shards / seconds if seconds else 0.0
+
+
+class Soak(chaos.OverIpc):
+    """The pool, its deaths, and what is measured."""
+
+    def __init__(self, programs, reference, folder, seed, seconds, tell):
+        super().__init__(programs, reference, folder, seed)
+        self.seconds, self.tell = seconds, tell
+        self.goodput, self.deaths, self.lived = Goodput(), 0, 0.0
+        self.places = [None] * WORKERS  # (process, when it started); or None and when to start one
+        self.due = [0.0] * WORKERS
+        self.digests = []
+
+    def address(self):
+        self.listen = self.url = f"tcp://127.0.0.1:{chaos.free_port()}"
+
+    def start_coordinator(self):
+        self.random, kept = random.Random(1), self.random  # never slowed down
+        try:
+            super().start_coordinator()
+        finally:
+            self.random = kept
+
+    def submit(self):
+        self.job += 1
+        self.client("submit", "job.yaml", "--data", ".", "--no-wait", *SET)
+
+    # ---- workers ----
+
+    def fill(self, now):
+        for i, place in enumerate(self.places):
+            if place is None and now >= self.due[i]:
+                tool = self.programs.parent / "tests/paced"
+                process = self.spawn("workers.log", tool, self.url, f"w{i}", PACE_MS, **self.environment())
+                self.places[i] = (process, time.monotonic())
+                self.disturbed = time.monotonic() + SETTLING
+
+    def kill(self, now):
+        i = 1 + self.random.randrange(WORKERS - 1)  # the first one stays
+        if self.places[i] is None:
+            return
+        process, since = self.places[i]
+        self.end(process)
+        self.lived += time.monotonic() - since
+        self.places[i] = None
+        self.due[i] = now + self.random.choice(ABSENCES)
+        self.deaths += 1
+
+    def all_lived(self):
+        now = time.monotonic()
+        return self.lived + sum(now - place[1] for place in self.places if place)
+
+    # ---- one job after another ----
+
+    def progress(self):
+        """Steps of all jobs; the next is submitted when the last one is about to end."""
+        status = self.status()
+        if status["state"] in ("FAILED", "CANCELED"):
+            raise chaos.Broken(f"job {self.job} is {status['state']}: {status.get('error')}")
+        steps = (self.job - 1) * STEPS + status.get("step", 0)
+        previous = self.job - 1
+        if previous > len(self.digests):
+            before = json.loads(self.client("status", str(previous), "--json"))
+            steps += before["step"] - STEPS
+            if before["state"] == "COMPLETED":
+                self.check(before["digest"])
+        elif status.get("step", 0) >= STEPS - 15:
+            self.submit()
+        return steps
+
+    def check(self, digest):
+        if digest != self.reference.digest:
+            raise chaos.Broken(f"job {len(self.digests) + 1}: digest {digest}, expected {self.reference.digest}")
+        self.digests.append(digest)
+        self.client("rm", str(len(self.digests)))  # as who keeps a service for days does
+
+    def look(self):
+        now = time.monotonic()
+        calm = all(self.places) and now >= self.disturbed
+        shards = self.progress() * SHARDS
+        self.goodput.add(now, shards, self.all_lived(), calm)
+        if len(self.digests) >= WARM_JOBS:
+            for growth in self.growth.values():
+                growth.sample()
+
+    def go(self):
+        try:
+            self.start_pool()
+            began = time.monotonic()
+            until, death = began + self.seconds, began + BETWEEN_DEATHS
+            while time.monotonic() < until:
+                now = time.monotonic()
+                if now >= death:
+                    self.look()  # the undisturbed time ends here
+                    self.kill(now)
+                    death += BETWEEN_DEATHS
+                self.fill(now)
+                self.look()
+                self.tell(self, now - began)
+                time.sleep(0.5)
+            self.look()
+            self.finish()
+        finally:
+            self.close()
+
+    def start_pool(self):
+        self.ready, self.job, self.disturbed = 0, 0, 0.0
+        self.address()
+        self.start_coordinator()
+        self.submit()
+        self.fill(time.monotonic())
+        self.growth = {"coordinator": Growth(self.coordinator), "worker": Growth(self.places[0][0])}
+        deadline = time.monotonic() + 30
+        while self.status().get("step", 0) < 20:
+            if time.monotonic() > deadline:
+                raise chaos.Broken("training does not begin")
+            time.sleep(0.2)
+
+    def finish(self):
+        """Jobs that are under way end, too."""
+        deadline = time.monotonic() + 120
+        while len(self.digests) < self.job:
+            status = json.loads(self.client("status", str(len(self.digests) + 1), "--json"))
+            if status["state"] == "COMPLETED":
+                self.check(status["digest"])
+            elif time.monotonic() > deadline:
+                raise chaos.Broken("the last job does not end")
+            time.sleep(0.2)
+
+    def figures(self):
+        whole, calm = self.goodput.rate("all"), self.goodput.rate("undisturbed")
+        return {
+            "seconds": round(self.seconds), "deaths": self.deaths, "jobs": len(self.digests), "shards": self.goodput.sums["all"][0],
+            "goodput": round(whole / calm, 4) if calm else 0.0, "busy": round(whole * PACE_MS / 1000, 4),
+            "busy_undisturbed": round(calm * PACE_MS / 1000, 4), "undisturbed_share": round(self.goodput.sums["undisturbed"][1] / self.goodput.sums["all"][1], 3),
+            "digest": self.reference.digest, **{name: growth.figures() for name, growth in self.growth.items()},
+        }
+
+
+class Reference:
+    """The digest of the job on one process."""
+
+    def __init__(self, programs, folder):
+        self.folder = folder
+        chaos.make_job(folder)
+        done = subprocess.run(
+            [programs / "coppice", "run", "job.yaml", "--json", "--quiet", "--out", "reference", *SET], cwd=folder, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise chaos.Broken(done.stderr.strip())
+        self.digest = json.loads(done.stdout.splitlines()[-1])["digest"]
+
+
+def broken(figures):
+    """The promises that these figures break."""
+    wrong = []
+    if figures["goodput"] < GOODPUT_LEAST:
+        wrong.append(f"goodput is {figures['goodput']:.3f}, expected at least {GOODPUT_LEAST}")
+    for name in ("coordinator", "worker"):
+        more = figures[name]
+        if more["memory_more_bytes"] > MEMORY_MOST:
+            wrong.append(f"the {name}'s memory grew by {more['memory_more_bytes']} bytes, expected at most {MEMORY_MOST}")
+        if more["descriptors_more"] > DESCRIPTORS_MOST:
+            wrong.append(f"the {name}'s descriptors grew by {more['descriptors_more']}, expected at most {DESCRIPTORS_MOST}")
+    return wrong
+
+
+def run(programs, folder, seed, seconds, tell=lambda soak, passed: None):
+    """Runs in `folder` (empty); returns the figures. Raises chaos.Broken when a job goes wrong."""
+    for name in ("reference", "run"):
+        (folder / name).mkdir()
+    soak = Soak(programs, Reference(programs, folder / "reference"), folder / "run", seed, seconds, tell)
+    soak.go()
+    return soak.figures()
+
+
+def tell_people(soak, passed):
+    line = (f"{passed:5.0f} of {soak.seconds:.0f} s  {soak.deaths} deaths  {len(soak.digests)} jobs  "
+            f"busy {100 * soak.goodput.rate('all') * PACE_MS / 1000:.1f} %")
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
+    elif int(passed) // 60 > getattr(soak, "told", -1):
+        soak.told = int(passed) // 60
+        print(line, file=sys.stderr, flush=True)
+
+
+def main():
+    options = argparse.ArgumentParser(prog="./dev soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    length = options.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=3)
+    length.add_argument("--hours", type=float)
+    options.add_argument("--seed", type=int, default=1, help="who dies, and for how long it is away")
+    options.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    o = options.parse_args()
+    seconds = o.minutes * 60 if o.hours is None else o.hours * 3600
+    if not seconds >= 120:
+        options.error("expected at least two minutes: less has too few deaths to tell anything")
+    with tempfile.TemporaryDirectory(prefix="soak-") as top:
+        try:
+            figures = run(chaos.find_programs(), pathlib.Path(top), o.seed, seconds, tell_people)
+        except chaos.Broken as error:
+            sys.exit(f"soak: FAILED: {error}")
+    wrong = broken(figures)
+    print(json.dumps({**figures, "broken": wrong}) if o.json else
+          "\n".join(f"{name:18} {json.dumps(value)}" for name, value in figures.items()))
+    for sentence in wrong:
+        print(f"soak: FAILED: {sentence}", file=sys.stderr)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
