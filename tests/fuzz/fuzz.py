@@ -58,7 +58,7 @@ class Runner:
         """One process; its exit status and what it said."""
         environment = {
             **os.environ, "UBSAN_OPTIONS": "print_stacktrace=1", "OPENBLAS_NUM_THREADS": "1",
-            "ASAN_OPTIONS": "allocator_may_return_null=1:detect_stack_use_after_return=1",
+            "ASAN_OPTIONS": "detect_stack_use_after_return=1",
         }
         with tempfile.TemporaryDirectory(prefix="coppice-fuzz-") as folder:
             process = subprocess.Popen(

@@ -1,0 +1,63 @@
+"""./dev fuzz: what it makes of a target that breaks, or takes long. The targets here are scripts that say what libFuzzer says."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TARGET = """#!/bin/sh
+for word; do
+    case $word in
+        -artifact_prefix=*) kept=${word#*=}%(name)s ;;
+        -timeout=60) echo "Executed it in %(again)s ms"; exit 0 ;;
+    esac
+done
+[ -n "%(name)s" ] || { sleep 1; echo "stat::number_of_executed_units: 1000"; exit 0; }
+[ ! -e "$kept.once" ] || { sleep 1; echo "stat::number_of_executed_units: 1000"; exit 0; }
+touch "$kept" "$kept.once"
+echo "Test unit written to $kept"
+echo "stat::number_of_executed_units: 500"
+exit 77
+"""
+
+
+@pytest.fixture
+def fuzz(root, tmp_path):
+    """fuzz(name, again): the driver on a target that writes such an artifact; its exit status, result and standard output."""
+
+    def run(name="", again=5, *options):
+        script = tmp_path / "fuzz_csv"
+        script.write_text(TARGET % {"name": name, "again": again})
+        script.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, root / "tests/fuzz/fuzz.py", "csv", "--seconds", "2", "--programs", tmp_path, "--cache", tmp_path / "cache", *options],
+            capture_output=True, text=True, check=False,
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_a_target_that_holds_is_counted(fuzz):
+    status, said = fuzz("", 5, "--json")
+    result = json.loads(said)
+    assert status == 0 and result["crashes"] == 0 and result["executions"] >= 1000
+
+
+def test_a_crash_is_told_with_the_command_that_repeats_it(fuzz, tmp_path):
+    status, said = fuzz("crash-1", 5)
+    kept = tmp_path / "cache/crashes/csv/crash-1"
+    assert status == 1 and kept.exists()
+    assert f"./dev fuzz csv --input {kept}" in said and "1 crashes" in said
+
+
+def test_an_input_is_slow_only_if_it_is_slow_again(fuzz, tmp_path):
+    status, said = fuzz("timeout-1", 400, "--json")
+    assert status == 0 and json.loads(said)["executions"] >= 1500
+    assert not (tmp_path / "cache/crashes/csv/timeout-1").exists()
+
+
+def test_an_input_that_is_slow_again_is_a_crash(fuzz):
+    status, said = fuzz("timeout-1", 1400, "--json")
+    assert status == 1 and json.loads(said)["crashes"] == 1
