@@ -38,6 +38,16 @@ def test_without_faults_nothing_is_repeated(sim):
     assert figures["failures"] == 0 and figures["faults"] == 0 and figures["jobs_completed"] > 200
 
 
+# docs/RELIABILITY.md tells the bugs that the first five broke with; the others, what the simulator itself had wrong.
+FOUND = [1005046, 1035741, 1041297, 1049687, 1063418, 1025316, 1051121, 1063056, 1072140, 1086073, 2044871, 2086578]
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_seeds_that_broke_once_pass(sim, seed):
+    figures = json.loads(sim("--seed", seed, "--json"))
+    assert figures["failures"] == 0 and figures["faults"] > 0 and figures["leases"] > 0
+
+
 def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     """A bug that needs a crash: few of the faults are left, and with these alone it breaks the same invariant."""
     out = sim("--plant", "FORGET_PIN", "--seeds", 1000, planted=True)
