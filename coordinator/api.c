@@ -79,7 +79,7 @@ void api_task_start(api_task *task) {
 
 /* ---- notes ---- */
 
-static uint32_t note_place(const struct coord_api *api, uint64_t job) {
+uint32_t api_note_place(const struct coord_api *api, uint64_t job) {
     uint32_t low = 0, high = api->count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
@@ -92,7 +92,7 @@ static uint32_t note_place(const struct coord_api *api, uint64_t job) {
 }
 
 api_note *api_note_find(struct coord_api *api, uint64_t job) {
-    uint32_t at = note_place(api, job);
+    uint32_t at = api_note_place(api, job);
     return at < api->count && api->notes[at].job == job ? &api->notes[at] : NULL;
 }
 
@@ -111,7 +111,7 @@ api_note *api_note_append(struct coord_api *api, uint64_t job) {
 }
 
 api_note *api_note_add(struct coord_api *api, uint64_t job) {
-    uint32_t at = note_place(api, job);
+    uint32_t at = api_note_place(api, job);
     api_note *n = api_note_append(api, job);
     if (!n) return NULL;
     api_note kept = *n;
@@ -121,7 +121,7 @@ api_note *api_note_add(struct coord_api *api, uint64_t job) {
 }
 
 void api_note_remove(struct coord_api *api, uint64_t job) {
-    uint32_t at = note_place(api, job);
+    uint32_t at = api_note_place(api, job);
     if (at == api->count || api->notes[at].job != job) return;
     memmove(&api->notes[at], &api->notes[at + 1], (api->count - at - 1) * sizeof *api->notes);
     api->count--;

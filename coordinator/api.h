@@ -87,6 +87,8 @@ void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *a
                 cop_buffer *bulk);
 void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
+/* Where in the table a job of this number is, or would be. */
+uint32_t api_note_place(const struct coord_api *api, uint64_t job);
 api_note *api_note_find(struct coord_api *api, uint64_t job);
 api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of memory */
 /* At the end of the table, whatever its number: the caller restores the order. */

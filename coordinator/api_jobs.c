@@ -21,16 +21,17 @@ void api_unknown_job(cop_request *request, uint64_t job) {
 }
 
 void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    uint32_t limit = ((const Coppice__Api__ListJobsRequest *)message)->limit;
+    const Coppice__Api__ListJobsRequest *r = (const Coppice__Api__ListJobsRequest *)message;
     struct coord_api *api = server->api;
-    uint32_t most = limit && limit < LIST_MAX ? limit : LIST_MAX;
-    uint32_t count = api->count < most ? api->count : most;
+    uint32_t most = r->limit && r->limit < LIST_MAX ? r->limit : LIST_MAX;
+    uint32_t end = r->has_before ? api_note_place(api, r->before) : api->count;
+    uint32_t count = end < most ? end : most;
     Coppice__Api__JobStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
     Coppice__Api__JobStatus **table = cop_alloc_array(count + 1, sizeof *table);
     cop_proto_free(message);
     for (uint32_t i = 0; statuses && table && i < count; i++) {
         table[i] = &statuses[i];
-        api_status(server, &api->notes[api->count - 1 - i], table[i]);
+        api_status(server, &api->notes[end - 1 - i], table[i]);
     }
     Coppice__Api__ListJobsAnswer answer = COPPICE__API__LIST_JOBS_ANSWER__INIT;
     answer.jobs = table;

@@ -34,6 +34,43 @@ static void worker_status(coord_server *server, const coord_worker_view *v,
     s->build = (char *)(uintptr_t)session->build;
 }
 
+/* Memory of this process now, in bytes; 0: unknown. */
+static uint64_t resident_bytes(void) {
+    size_t bytes = 0;
+    return uv_resident_set_memory(&bytes) ? 0 : bytes;
+}
+
+static double ms_at(const coord_times *times, double share) {
+    return (double)(coord_times_at(times, share) / 1000) * 1e-3;
+}
+
+static void describe_stalls(const coord_stalls *s, Coppice__Api__LoopStalls *out) {
+    coppice__api__loop_stalls__init(out);
+    out->has_rounds = out->has_p50_ms = out->has_p99_ms = out->has_p999_ms = out->has_most_ms =
+        out->has_computed_p999_ms = out->has_computed_most_ms = 1;
+    out->rounds = s->away.count;
+    out->p50_ms = ms_at(&s->away, 0.5);
+    out->p99_ms = ms_at(&s->away, 0.99);
+    out->p999_ms = ms_at(&s->away, 0.999);
+    out->most_ms = ms_at(&s->away, 1);
+    out->computed_p999_ms = ms_at(&s->computing, 0.999);
+    out->computed_most_ms = ms_at(&s->computing, 1);
+}
+
+/* The coordinator itself; `stalls` is for its field. */
+static void describe(const coord_server *server, Coppice__Api__LoopStalls *stalls,
+                     Coppice__Api__InfoAnswer *out) {
+    coppice__api__info_answer__init(out);
+    out->version = out->build = (char *)(uintptr_t)COP_VERSION;
+    out->has_workers = out->has_jobs = out->has_uptime = out->has_rss = 1;
+    out->workers = coord_core_worker_count(server->core);
+    out->jobs = server->api->count;
+    out->uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
+    out->rss = resident_bytes();
+    out->stalls = stalls;
+    describe_stalls(&server->stalls, stalls);
+}
+
 void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     uint32_t count = coord_core_worker_count(server->core);
     Coppice__Api__WorkerStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
@@ -46,6 +83,10 @@ void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessa
         worker_status(server, &view, table[i]);
     }
     Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
+    Coppice__Api__InfoAnswer coordinator;
+    Coppice__Api__LoopStalls stalls;
+    describe(server, &stalls, &coordinator);
+    answer.coordinator = &coordinator;
     answer.workers = table;
     answer.n_workers = count;
     if (statuses && table)
@@ -90,20 +131,10 @@ void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessa
     cop_proto_free(message);
 }
 
-/* Memory of this process now, in bytes; 0: unknown. */
-static uint64_t resident_bytes(void) {
-    size_t bytes = 0;
-    return uv_resident_set_memory(&bytes) ? 0 : bytes;
-}
-
 void api_info(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    Coppice__Api__InfoAnswer answer = COPPICE__API__INFO_ANSWER__INIT;
+    Coppice__Api__InfoAnswer answer;
+    Coppice__Api__LoopStalls stalls;
     cop_proto_free(message);
-    answer.version = answer.build = (char *)(uintptr_t)COP_VERSION;
-    answer.has_workers = answer.has_jobs = answer.has_uptime = answer.has_rss = 1;
-    answer.workers = coord_core_worker_count(server->core);
-    answer.jobs = server->api->count;
-    answer.uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
-    answer.rss = resident_bytes();
+    describe(server, &stalls, &answer);
     api_answer(request, COPPICE__API__METHOD__INFO, &answer.base, NULL);
 }

@@ -110,6 +110,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     }
     if (server->api) COP_TRY(coord_api_recover(server, error));
     uv_timer_start(&server->tick, on_tick, TICK_MS, TICK_MS);
+    coord_stalls_start(&server->stalls, &server->loop);
     return COP_OK;
 }
 
@@ -128,6 +129,15 @@ static void release_sessions(coord_server *server) {
 static void close_handle(uv_handle_t *handle, void *unused) {
     (void)unused;
     if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static void tell_stalls(const coord_server *server) {
+    const coord_times *t = &server->stalls.away;
+    cop_log(server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
+            "%llu rounds of the loop: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest "
+            "%.2f ms",
+            (unsigned long long)t->count, (double)coord_times_at(t, 0.99) * 1e-6,
+            (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
 }
 
 /* What the other threads still do is finished, and their mail is read: nobody posts after this. */
@@ -149,6 +159,7 @@ static void run_loop(void *argument) {
     server->start_error.code = e;
     uv_sem_post(&server->ready);
     if (e == COP_OK) uv_run(&server->loop, UV_RUN_DEFAULT); /* until finish_stop calls uv_stop */
+    tell_stalls(server);
     finish_work(server);
     release_sessions(server);
     if (server->transport) {
@@ -340,6 +351,7 @@ cop_err coord_start(const coord_config *config, coord_server **out, cop_error *e
     server->lock_file = -1;
     server->started_ns = cop_clock_ns();
     uv_loop_init(&server->loop);
+    uv_loop_configure(&server->loop, UV_METRICS_IDLE_TIME);
     uv_mutex_init(&server->mail_mutex);
     uv_sem_init(&server->ready, 0);
     uv_async_init(&server->loop, &server->wake, read_mail);

@@ -3,7 +3,8 @@
  * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), access.c
  * (who may), actions.c (what the core wants), resident.c (tensors of the jobs under way),
  * evaluation.c (those of finished jobs that are evaluated), saver.c (checkpoints, on its own
- * thread), api*.c (what clients ask), datasets.c (data sets by content), run.c (the embedding of
+ * thread), api*.c (what clients ask), stalls.c (how long the loop did
+ * not look), datasets.c (data sets by content), run.c (the embedding of
  * `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
@@ -15,6 +16,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/core.h"
 #include "coordinator/pool.h"
+#include "coordinator/stalls.h"
 #include "coordinator/store.h"
 
 #define COORD_SLOTS_MAX          (8 * COP_SHARDS_MAX)
@@ -105,6 +107,7 @@ struct coord_server {
     uv_thread_t thread;
     uv_async_t wake;
     uv_timer_t tick;
+    coord_stalls stalls;
     uv_mutex_t mail_mutex;
     coord_mail *mail_head, *mail_tail;
     bool stopping, stopped, thread_started, handles_open;

@@ -51,6 +51,7 @@ static void print_jobs(const Coppice__Api__ListJobsAnswer *answer) {
 }
 
 #define WORKER_COLUMNS 8
+#define PAGES_MAX      64 /* of the list of jobs */
 
 static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     int rows = (int)answer->n_workers + 1;
@@ -85,17 +86,56 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     cop_free(text);
 }
 
-cop_err cli_jobs(const cli_options *options, cop_error *error) {
-    Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
-    ProtobufCMessage *answer = NULL;
-    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_JOBS, &request.base,
-                &coppice__api__list_jobs_answer__descriptor, &answer, error));
-    if (options->json)
-        cli_print_json(answer);
-    else
-        print_jobs((const Coppice__Api__ListJobsAnswer *)answer);
-    cop_proto_free(answer);
+/* The whole list, which comes in pages; its rows belong to them. */
+typedef struct job_list {
+    ProtobufCMessage *pages[PAGES_MAX];
+    size_t page_count;
+    Coppice__Api__ListJobsAnswer all;
+} job_list;
+
+/* Appends a page and takes it over; *more: there may be another. A coordinator of before there were
+ * pages answers with the first one again. */
+static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, cop_error *error) {
+    const Coppice__Api__ListJobsAnswer *page = (const Coppice__Api__ListJobsAnswer *)message;
+    Coppice__Api__ListJobsAnswer *all = &list->all;
+    list->pages[list->page_count++] = message;
+    *more = page->n_jobs && (!all->n_jobs || page->jobs[0]->job < all->jobs[all->n_jobs - 1]->job);
+    if (!*more) return COP_OK;
+    size_t count = all->n_jobs + page->n_jobs;
+    Coppice__Api__JobStatus **jobs = cop_realloc(all->jobs, count * sizeof(*jobs));
+    if (!jobs) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    memcpy(jobs + all->n_jobs, page->jobs, page->n_jobs * sizeof(*jobs));
+    all->jobs = jobs;
+    all->n_jobs = count;
+    *more = list->page_count < PAGES_MAX;
     return COP_OK;
+}
+
+static cop_err list_jobs(const cli_options *options, job_list *list, cop_error *error) {
+    cli_remote remote = {0};
+    bool more = true;
+    cop_err e = cli_remote_open(options, &remote, error);
+    while (!e && more) {
+        Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
+        ProtobufCMessage *page = NULL;
+        request.has_before = list->all.n_jobs > 0;
+        if (request.has_before) request.before = list->all.jobs[list->all.n_jobs - 1]->job;
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__LIST_JOBS, &request.base, NULL,
+                            &coppice__api__list_jobs_answer__descriptor, &page, NULL, error);
+        if (!e) e = add_page(list, page, &more, error);
+    }
+    cli_remote_close(&remote);
+    return e;
+}
+
+cop_err cli_jobs(const cli_options *options, cop_error *error) {
+    job_list list = {.all = COPPICE__API__LIST_JOBS_ANSWER__INIT};
+    cop_err e = list_jobs(options, &list, error);
+    if (!e && options->json) cli_print_json(&list.all.base);
+    if (!e && !options->json) print_jobs(&list.all);
+    for (size_t i = 0; i < list.page_count; i++) cop_proto_free(list.pages[i]);
+    cop_free(list.all.jobs);
+    return e;
 }
 
 cop_err cli_workers(const cli_options *options, cop_error *error) {

@@ -5,7 +5,7 @@
   ./dev chaos deaths --kills 1000 --stops 200 --cuts 50
   ./dev chaos deaths --kills 50 --stops 0 --cuts 0 --json
 
-Two blocks, four workers: somebody idles always. Times are the coordinator's (clock_ns of its log) less this program's, both CLOCK_MONOTONIC."""
+Two blocks, four workers, no evaluations: somebody idles always. Times are the coordinator's (clock_ns of its log) less this program's, both CLOCK_MONOTONIC."""
 
 import argparse
 import json
@@ -28,6 +28,7 @@ data: {source: synthetic-digits, samples: 4000}
 model: [{linear: {units: 512}}, relu, dropout, {linear: {units: 256}}, relu, {linear: {units: 10}}]
 train: {steps: 100000000, batch: 256, shards: 2}
 optimizer: {sgd: {rate: 0.01}}
+evaluate: {every: 1000000}
 checkpoint: {every: 1000000}
 """
 WORKERS = 4

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Many workers and a long queue on one coordinator, over tcp on loopback: real workers (all in one process, two connections each) train a job
+of as many shards, while thousands of jobs are submitted over the wire; then the queue is listed and served. Told: how long the coordinator's
+loop did not look for messages, what a submission and the list take, its memory; that every digest is right. A line of JSON.
+
+  ./dev bench load                                 500 workers, 10,000 jobs, served for 30 s
+  WORKERS=100 JOBS=500 SECONDS=600 ./dev bench load      (SECONDS: at most; it ends with the queue)"""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+QUICK = """name: quick
+seed: 7
+data: {source: idx, train: {images: images, labels: labels}, test: {images: images, labels: labels}}
+model: [{linear: {units: 8}}, relu, dropout, {linear: {units: 3}}]
+train: {steps: 3, batch: 30, shards: 3}
+optimizer: {sgd: {rate: 0.1}}
+"""
+LONG = """name: long
+priority: 1
+data: {{source: idx, train: {{images: images, labels: labels}}, test: {{images: images, labels: labels}}}}
+model: [{{linear: {{units: 32}}}}, relu, dropout, {{linear: {{units: 3}}}}]
+train: {{steps: 100000000, batch: {shards}, shards: {shards}}}
+optimizer: {{sgd: {{rate: 0.01}}}}
+checkpoint: {{every: 1000000}}
+"""
+PATIENCE = 120  # seconds for anything
+
+
+def make_data(folder, count):
+    pixels = bytes((17 * i + 5 * (i // 16) ** 2) % 251 for i in range(16 * count))
+    (folder / "images").write_bytes(struct.pack(">IIII", 0x803, count, 4, 4) + pixels)
+    (folder / "labels").write_bytes(struct.pack(">II", 0x801, count) + bytes(i % 3 for i in range(count)))
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+class Load:
+    def __init__(self, programs, folder, workers, jobs):
+        self.programs, self.folder, self.workers, self.jobs = programs, folder, workers, jobs
+        self.crowd = programs.parent / "tests/crowd"
+        self.started = []
+        make_data(folder, 1024)
+        (folder / "quick.yaml").write_text(QUICK)
+        (folder / "long.yaml").write_text(LONG.format(shards=min(1024, 2 * workers)))
+
+    def client(self, *words):
+        done = subprocess.run([self.programs / "coppice", *words], env=self.environment, cwd=self.folder, capture_output=True, text=True,
+                              check=False, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if "--json" in words else done.stdout
+
+    def spawn(self, *command, **options):
+        self.started.append(subprocess.Popen(command, env=self.environment, cwd=self.folder, **options))
+        return self.started[-1]
+
+    def wait(self, what, condition, seconds=PATIENCE):
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < deadline, what
+            time.sleep(0.2)
+        return found
+
+    def coordinator(self):
+        return self.client("workers", "--json")["coordinator"]
+
+    def start(self):
+        done = subprocess.run([self.programs / "coppice", "run", "quick.yaml", "--data", ".", "--out", "run", "--json", "--quiet"],
+                              cwd=self.folder, capture_output=True, text=True, check=True)
+        self.digest = json.loads(done.stdout.splitlines()[-1])["digest"]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        url = f"tcp://127.0.0.1:{port}"
+        self.environment = {**os.environ, "COPPICE_COORDINATOR": url}
+        log = open(self.folder / "log", "w")
+        self.spawn(self.programs / "coppice-coordinator", "--listen", url, "--state", "state", stderr=log)
+        self.wait("it starts", lambda: "ready:" in (self.folder / "log").read_text())
+        self.environment["COPPICE_TOKEN"] = (self.folder / "state/token").read_text().strip()
+        self.spawn(self.crowd, "workers", str(self.workers), stdin=subprocess.PIPE, preexec_fn=lambda: os.nice(19))  # elsewhere they would have cores of their own
+        self.wait("all workers join", lambda: self.coordinator()["workers"] == self.workers)
+
+    def submit(self):
+        """The long job, which keeps all workers busy, then the queue behind it. Returns what the submissions took."""
+        self.client("submit", "long.yaml", "--data", ".", "--no-wait")
+        self.wait("it trains", lambda: self.client("status", "1", "--json")["step"] > 10)
+        url = self.environment["COPPICE_COORDINATOR"]
+        digest = self.client("data", "list", "--coordinator", url, "--json")["sets"][0]["digest"]
+        done = subprocess.run([self.crowd, "submit", str(self.jobs), "quick.yaml", digest], env=self.environment, cwd=self.folder,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def list(self):
+        seconds = []
+        for _ in range(5):
+            began = time.monotonic()
+            jobs = self.client("jobs", "--json")["jobs"]
+            seconds.append(time.monotonic() - began)
+            assert [job["job"] for job in jobs] == list(range(self.jobs + 1, 0, -1)), "each job once, newest first"
+        return percentile(seconds, 0.5)
+
+    def serve(self, seconds):
+        """Without the long job. Returns how many were served, and in what time."""
+        before = self.client("status", "1", "--json")["step"]
+        self.wait("steps", lambda: self.client("status", "1", "--json")["step"] > before)
+        self.client("cancel", "1")
+        began, count = time.monotonic(), 0
+        while time.monotonic() < began + seconds and count < self.jobs:
+            time.sleep(1)
+            states = [job["state"] for job in self.client("jobs", "--json")["jobs"]]
+            count = states.count("COMPLETED")
+        took = time.monotonic() - began
+        done = [job for job in self.client("jobs", "--json")["jobs"] if job["state"] == "COMPLETED"]
+        assert done and {job["digest"] for job in done} == {self.digest}, "the digest of coppice run"
+        return count, took
+
+    def close(self):
+        for process in reversed(self.started):
+            if process.stdin:
+                process.stdin.close()
+            else:
+                process.terminate()
+            process.wait(PATIENCE)
+
+
+def run(programs, folder, workers, jobs, seconds):
+    load = Load(programs, folder, workers, jobs)
+    try:
+        load.start()
+        submissions = load.submit()
+        figures = {"workers": workers, "jobs": jobs, "submissions_per_s": round(jobs / submissions["seconds"]), "submission_longest_ms": submissions["longest_ms"]}
+        figures["submitted"] = load.coordinator()["stalls"]
+        figures["list_s"] = round(load.list(), 3)
+        figures["listed"] = load.coordinator()["stalls"]
+        count, took = load.serve(seconds)
+        now = load.coordinator()
+        figures |= {"served": count, "served_per_s": round(count / took, 1), "mb": round(now["rss"] / 1e6), "stalls": now["stalls"]}
+        assert now["workers"] == workers, "nobody was lost"
+        return figures
+    finally:
+        load.close()
+
+
+def main():
+    programs = pathlib.Path(shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))).resolve().parent
+    with tempfile.TemporaryDirectory(prefix="load-") as folder:
+        figures = run(programs, pathlib.Path(folder), *(int(os.environ.get(name, most)) for name, most in (("WORKERS", 500), ("JOBS", 10000), ("SECONDS", 30))))
+    print(json.dumps({"bench": "load", **figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

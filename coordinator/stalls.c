@@ -1,0 +1,61 @@
+/* The histogram of the loop's rounds. See stalls.h. libuv counts what it sleeps in the system's
+ * poll; a round is from one poll to the next, and its callbacks come from within the poll. */
+#include "coordinator/stalls.h"
+
+#include <math.h>
+
+#include "common/base/clock.h"
+
+/* 0 to 15 ns each have a bin; from there on 3 bits below the highest choose one of eight. */
+static uint32_t bin_of(uint64_t ns) {
+    if (ns < 16) return (uint32_t)ns;
+    const uint32_t doubling = 63 - (uint32_t)__builtin_clzll(ns);
+    return 8 * (doubling - 2) + (uint32_t)(ns >> (doubling - 3) & 7);
+}
+
+/* The largest that is counted there. */
+static uint64_t end_of(uint32_t bin) {
+    if (bin < 16) return bin;
+    const uint32_t doubling = bin / 8 + 2;
+    return ((uint64_t)(8 + bin % 8 + 1) << (doubling - 3)) - 1;
+}
+
+void coord_times_add(coord_times *s, uint64_t ns) {
+    s->bins[bin_of(ns)]++;
+    s->count++;
+    if (ns > s->most_ns) s->most_ns = ns;
+}
+
+uint64_t coord_times_at(const coord_times *s, double share) {
+    const double wanted = ceil(share * (double)s->count);
+    uint64_t seen = 0;
+    for (uint32_t bin = 0; bin < COORD_TIME_BINS; bin++) {
+        seen += s->bins[bin];
+        if (!seen || (double)seen < wanted) continue;
+        const uint64_t end = end_of(bin);
+        return end < s->most_ns ? end : s->most_ns;
+    }
+    return 0;
+}
+
+static void on_prepare(uv_prepare_t *prepare) {
+    coord_stalls *s = prepare->data;
+    const uint64_t now = cop_clock_ns(), slept = uv_metrics_idle_time(prepare->loop);
+    const uint64_t computed = cop_clock_thread_ns();
+    const uint64_t round = now - s->since_ns, sleep = slept - s->slept_ns;
+    coord_times_add(&s->away, round > sleep ? round - sleep : 0);
+    coord_times_add(&s->computing, computed - s->computed_ns);
+    s->since_ns = now;
+    s->slept_ns = slept;
+    s->computed_ns = computed;
+}
+
+void coord_stalls_start(coord_stalls *s, uv_loop_t *loop) {
+    s->prepare.data = s;
+    s->since_ns = cop_clock_ns();
+    s->slept_ns = uv_metrics_idle_time(loop);
+    s->computed_ns = cop_clock_thread_ns();
+    uv_prepare_init(loop, &s->prepare);
+    uv_prepare_start(&s->prepare, on_prepare);
+    uv_unref((uv_handle_t *)&s->prepare);
+}
