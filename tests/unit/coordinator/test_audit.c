@@ -328,6 +328,31 @@ static void test_lies_about_an_evaluation_are_found_and_undone(void **state) {
 
 /* ---- quarantine ---- */
 
+/* The number before the first " correct" in *text; moves *text behind it. */
+static unsigned long correct_in(const char **text) {
+    const char *found = strstr(*text, " correct");
+    assert_non_null(found);
+    const char *digits = found;
+    while (digits > *text && digits[-1] >= '0' && digits[-1] <= '9') digits--;
+    *text = found + 1;
+    return strtoul(digits, NULL, 10);
+}
+
+static void test_evidence_tells_the_count_when_only_that_is_wrong(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 4, 1, 400);
+    p->worker[2].lie = 1;
+    p->worker[2].lies_in_count = true;
+    vp_run(p, 5);
+    assert_true(vp_quarantined(p, 2));
+    coord_worker_view view;
+    assert_true(coord_core_worker(p->core, 2, &view));
+    const char *text = view.evidence;
+    unsigned long theirs = correct_in(&text), ours = correct_in(&text);
+    assert_int_equal(theirs, ours + 1);
+    vp_destroy(p);
+}
+
 static void test_quarantined_worker_gets_nothing_more_even_under_a_new_session(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 4, 1, 400);
@@ -443,6 +468,7 @@ int main(void) {
         cmocka_unit_test(test_pinned_job_is_judged_by_its_own_kind),
         cmocka_unit_test(test_two_liars_who_differ_are_both_found),
         cmocka_unit_test(test_lies_about_an_evaluation_are_found_and_undone),
+        cmocka_unit_test(test_evidence_tells_the_count_when_only_that_is_wrong),
         cmocka_unit_test(test_quarantined_worker_gets_nothing_more_even_under_a_new_session),
         cmocka_unit_test(test_diverging_job_is_not_a_lying_worker),
         cmocka_unit_test(test_value_that_is_not_finite_for_one_alone_is_a_strike),

@@ -39,6 +39,7 @@ typedef struct vp_worker {
     uint64_t idle_since_ns, idle_ns;
     double lie;                    /* probability that a result is wrong */
     bool lies_in_loss, not_finite; /* how */
+    bool lies_in_count;            /* only the number of correct samples is wrong */
     uint64_t wrong_since;          /* shards computed since the first wrong result */
 } vp_worker;
 
@@ -338,6 +339,11 @@ static inline void vp_compute(virtual_pool *p, const coord_action *a) {
 }
 
 static inline void vp_lie(vp_worker *w, coord_event *e, uint64_t *value) {
+    if (w->lies_in_count) {
+        e->result.correct++;
+        w->wrong++;
+        return;
+    }
     if (w->not_finite)
         e->result.finite = false;
     else if (w->lies_in_loss)
