@@ -269,6 +269,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"name", s->name ? s->name : empty},
         {"state", cli_state_name(s->state)},
         {"reason", s->error},
+        {"warning", s->warning},
         {"waiting for", s->waiting_for},
         {"steps", steps},
         {"train loss", loss},

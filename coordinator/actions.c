@@ -178,7 +178,7 @@ static void tell(coord_server *server, const coord_action *action) {
     if (coord_run_owns(server, action->job))
         coord_run_note(server, action, NULL, action->text);
     else if (server->api)
-        coord_api_note(server, action, NULL);
+        coord_api_note(server, action, NULL, "");
 }
 
 void coord_carry_out(coord_server *server, const coord_action *action) {

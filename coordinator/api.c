@@ -248,7 +248,8 @@ static void note_leases(coord_server *server, api_note *n) {
     n->steps = view.blocks;
 }
 
-void coord_api_note(coord_server *server, const coord_action *a, const char *digest) {
+void coord_api_note(coord_server *server, const coord_action *a, const char *digest,
+                    const char *warning) {
     api_note *n = api_note_find(server->api, a->job);
     if (!n) return;
     n->version++;
@@ -257,8 +258,7 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
         note_state(server, n, a);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(n->digest, sizeof n->digest, "%s", digest);
-        snprintf(n->warning, sizeof n->warning, "%s",
-                 digest ? "" : "the newest checkpoint could not be written");
+        snprintf(n->warning, sizeof n->warning, "%s", warning);
     } else {
         note_metrics(n, a);
     }

@@ -237,7 +237,8 @@ void coord_api_return(coord_server *server, uint64_t job, uint64_t most);
 /* Take up unfinished jobs of the store at start. */
 cop_err coord_api_recover(coord_server *server, cop_error *error);
 /* Metrics for watchers: what METRICS, EPOCH, EVALUATED, CHECKPOINTED said last, kept per job. */
-void coord_api_note(coord_server *server, const coord_action *action, const char *digest);
+void coord_api_note(coord_server *server, const coord_action *action, const char *digest,
+                    const char *warning); /* digest and warning ("": none): of a checkpoint */
 const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size);
 
 /* ---- datasets.c ---- */

@@ -100,7 +100,7 @@ static void saved(coord_server *server, coord_mail *mail) {
     if (coord_run_owns(server, r->job))
         coord_run_note(server, &r->action, r->ok ? r->digest : NULL, text);
     else if (server->api)
-        coord_api_note(server, &r->action, r->ok ? r->digest : NULL);
+        coord_api_note(server, &r->action, r->ok ? r->digest : NULL, text);
     coord_event done = {
         .type = COORD_EVENT_CHECKPOINTED, .job = r->job, .step = r->version.step, .ok = r->ok};
     done.text = server->failure_text;

@@ -1,0 +1,143 @@
+/* Every single bit of a small checkpoint, flipped: of its three files each is noticed; of the names
+ * `latest` and `best` none does more than choose another whole checkpoint. */
+#include "unit/job/fixture.h"
+
+#include <fcntl.h>
+
+#define JOB                                                                                        \
+    "name: bits\n"                                                                                 \
+    "data: {source: csv, train: {path: t.csv}}\n"                                                  \
+    "model: [linear: {units: 2}]\n"                                                                \
+    "train: {steps: 1000, batch: 2, shards: 1}\n"                                                  \
+    "optimizer: {sgd: {rate: 0.1, momentum: 0.9}}\n"
+
+typedef struct fixture {
+    cop_data *data;
+    cop_job *job;
+    float *weights, *momentum;
+    char *folder;
+    size_t size;
+} fixture;
+
+static int begin(void **state) {
+    static const char csv[] = "0.5,1,0\n2,3,1\n1,1,1\n";
+    fixture *f = cop_alloc(sizeof *f);
+    cop_error error = {0};
+    f->folder = new_folder();
+    char *path = cop_path_join(f->folder, "t.csv");
+    const cop_data_input input = {.name = "csv", .train.path = path, .test.path = path};
+    assert_int_equal(cop_file_write_text(path, csv, NULL), COP_OK);
+    if (cop_data_format_find("csv")->load(&input, &f->data, &error)) fail_msg("%s", error.text);
+    if (try_job(JOB, NULL, NULL, f->data, &f->job, &error)) fail_msg("%s", error.text);
+    f->weights = first_weights(f->job);
+    f->momentum = first_weights(f->job);
+    f->size = (size_t)cop_model_floats(f->job->model) * sizeof(float);
+    cop_free(path);
+    *state = f;
+    return 0;
+}
+
+static int end(void **state) {
+    fixture *f = *state;
+    drop_folder(f->folder);
+    cop_free(f->weights), cop_free(f->momentum);
+    cop_job_destroy(f->job);
+    cop_data_destroy(f->data);
+    cop_free(f);
+    return 0;
+}
+
+static void save(fixture *f, uint64_t step) {
+    f->weights[0] = (float)step;
+    const cop_checkpoint c = {.step = step,
+                              .weights = f->weights,
+                              .states = {f->momentum},
+                              .train_loss_sum = 0.1,
+                              .train_samples = 7,
+                              .train_correct = 5,
+                              .seconds = 0.3,
+                              .best_error = 0.25,
+                              .is_best = true};
+    assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
+}
+
+/* The step that is loaded, which must be as it was saved; 0: none, and the notes say why. */
+static uint64_t load(fixture *f, cop_str *notes) {
+    float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
+    cop_checkpoint c;
+    cop_error error = {0};
+    cop_str_clear(notes);
+    const cop_err e = cop_checkpoint_load(f->job, f->folder, weights, states, &c, notes, &error);
+    if (e) assert_int_equal(e, COP_ERR_NOT_FOUND);
+    if (!e) {
+        f->weights[0] = (float)c.step;
+        assert_memory_equal(weights, f->weights, f->size);
+        assert_memory_equal(states[0], f->momentum, f->size);
+        assert_true(c.train_loss_sum == 0.1 && c.seconds == 0.3 && c.best_error == 0.25);
+        assert_true(c.train_samples == 7 && c.train_correct == 5 && c.is_best);
+    }
+    cop_free(weights), cop_free(states[0]);
+    return e ? 0 : c.step;
+}
+
+/* Calls `visit` with each bit of the file flipped in turn; returns how many there are. */
+static uint64_t flip_all(fixture *f, const char *name,
+                         void (*visit)(fixture *f, const char *name, size_t byte, int bit)) {
+    char *path = cop_path_join(f->folder, name), *bytes;
+    size_t size;
+    assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (size_t at = 0; at < size; at++)
+        for (int bit = 0; bit < 8; bit++) {
+            const char flipped = (char)(bytes[at] ^ (1 << bit));
+            assert_int_equal(pwrite(fd, &flipped, 1, (off_t)at), 1);
+            visit(f, name, at, bit);
+            assert_int_equal(pwrite(fd, &bytes[at], 1, (off_t)at), 1);
+        }
+    close(fd);
+    cop_free(path), cop_free(bytes);
+    return size * 8;
+}
+
+static void must_be_noticed(fixture *f, const char *name, size_t byte, int bit) {
+    cop_str notes = {0};
+    if (load(f, &notes)) fail_msg("%s: bit %d of byte %zu is not noticed", name, bit, byte);
+    if (!strstr(cop_str_text(&notes), strrchr(name, '/')))
+        fail_msg("%s, bit %d of byte %zu: %s", name, bit, byte, cop_str_text(&notes));
+    cop_str_fini(&notes);
+}
+
+static void must_be_whole(fixture *f, const char *name, size_t byte, int bit) {
+    cop_str notes = {0};
+    const uint64_t step = load(f, &notes);
+    if (step != 100 && step != 200)
+        fail_msg("%s, bit %d of byte %zu: %s", name, bit, byte, cop_str_text(&notes));
+    cop_str_fini(&notes);
+}
+
+static void test_every_bit_counts(void **state) {
+    fixture *f = *state;
+    cop_str notes = {0};
+    uint64_t bits = 0;
+    save(f, 100);
+    assert_int_equal(load(f, &notes), 100);
+    bits += flip_all(f, "checkpoints/step-00000100/model.safetensors", must_be_noticed);
+    bits += flip_all(f, "checkpoints/step-00000100/optimizer.safetensors", must_be_noticed);
+    bits += flip_all(f, "checkpoints/step-00000100/state.json", must_be_noticed);
+    assert_int_equal(load(f, &notes), 100);
+    print_message("%llu bits of a checkpoint, each noticed\n", (unsigned long long)bits);
+    assert_true(bits > 8 * 1500);
+    save(f, 200);
+    bits = flip_all(f, "checkpoints/latest", must_be_whole);
+    bits += flip_all(f, "checkpoints/best", must_be_whole);
+    assert_int_equal(bits, 2 * 8 * strlen("step-00000100\n"));
+    cop_str_fini(&notes);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_every_bit_counts, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
