@@ -77,10 +77,11 @@ static inline void data_refuse(const char *format, const cop_data_input *input, 
  */
 static inline void data_survives_no_memory(const char *format, const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);
-    for (uint64_t k = 1; k < 1000; k++) {
+    for (uint64_t n = 2; n < 2000; n++) {
+        const uint64_t k = n / 2; /* alone, then with all after it */
         cop_data *data = NULL;
         cop_error error = {0};
-        cop_alloc_fail_at(k);
+        (n % 2 ? cop_alloc_fail_from : cop_alloc_fail_at)(k);
         cop_err e = f->load(input, &data, &error);
         cop_alloc_fail_at(0);
         if (!e) {
