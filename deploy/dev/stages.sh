@@ -22,7 +22,7 @@ long       40   long tests (only with --all)
 # Stages that wait more than they compute: each runs beside those of COMPUTING, which are as nice as
 # can be, after all others.
 WAITING=(containers soak)
-COMPUTING=(qemu sim lint)
+COMPUTING=(qemu sim fuzz lint)
 
 PASSED=0 FAILED=0 SKIPPED=0
 ALL=0 # --all was given

@@ -163,3 +163,15 @@ def test_scripts_are_executable(root, tracked):
         first = (root / path).open("rb").readline()
         if first.startswith(b"#!") and not path.startswith("tests/integration/"):
             assert (root / path).stat().st_mode & 0o100, f"{path} has a #! line and is not executable"
+
+
+def test_each_command_that_dev_names_is_one(root):
+    """./dev help, ./dev's own choice among commands, and the stages that it names."""
+    text = (root / "dev").read_text()
+    usage, choice = text.split("USAGE")[1], text[text.index("    case $command in"):]
+    named = set(re.findall(r"^  (\w+) ", usage.split("examples:")[0], re.MULTILINE))
+    taken = set(re.findall(r"\b\w+\b", " ".join(re.findall(r"^        ([\w |]+)\)", choice, re.MULTILINE))))
+    assert {"test", "soak", "fuzz"} <= named == taken
+    stages = set(re.search(r"Stages: ([\w\s]+)", usage).group(1).split("\n  sim")[0].split())
+    table = (root / "deploy/dev/stages.sh").read_text().split("STAGES='")[1].split("'")[0]
+    assert stages == {line.split()[0] for line in table.strip().splitlines()} - {"image"}

@@ -301,6 +301,7 @@ static uint64_t roll(uint64_t *dice) {
 
 /* Each change since the last sync is there, in part (by sectors of 512 bytes), or not. */
 static void tear(inode *i, uint64_t *dice) {
+    require(i != NULL);
     for (uint32_t p = 0; p < i->pending_count; p++) {
         const op *o = &shim.ops[i->pending[p]];
         const uint64_t luck = roll(dice) % 3;
@@ -317,7 +318,7 @@ static void put(const char *path, int name, const content *c) {
     char full[300];
     snprintf(full, sizeof full, "%s%s", path, suffixes[name]);
     FILE *f = fopen(full, "wb");
-    require(f && (!c->size || fwrite(c->bytes, 1, (size_t)c->size, f) == (size_t)c->size));
+    require(c && f && (!c->size || fwrite(c->bytes, 1, (size_t)c->size, f) == (size_t)c->size));
     fclose(f);
 }
 
