@@ -227,6 +227,10 @@ void sim_check_saved(sim *s, uint64_t job, uint64_t step) {
     s->jobs[job].saved = step;
 }
 
+void sim_check_discarded(sim *s, uint64_t job, uint64_t step) {
+    if (step < s->jobs[job].saved) s->jobs[job].saved = step;
+}
+
 static bool metrics_may_miss(const sim *s) {
     for (uint32_t i = 0; i < s->fault_count; i++) {
         const sim_fault *f = &s->faults[i];
@@ -254,7 +258,6 @@ void sim_check_loaded(sim *s, uint64_t id, sim_resident *r, const cop_checkpoint
     sim_job *job = &s->jobs[id];
     sim_spec *spec = &s->specs[r->spec];
     forget_lies_after(s, id, r->step);
-    if (r->most != UINT64_MAX) job->saved = r->step; /* the job goes back: what is newer is gone */
     SIM_CHECK(s, "checkpoints-stay", r->step >= job->saved,
               "job %llu was saved at step %llu and is loaded at step %llu", n(id), n(job->saved),
               n(r->step));
@@ -320,6 +323,35 @@ bool sim_nobody_is_left(const sim *s) {
         any = true;
     }
     return any && s->nans;
+}
+
+/* Of the workers that can do it the quickest; of an audited job the second, who must do it all,
+ * too. */
+static uint32_t slowness_of(const sim *s, const sim_spec *spec, const sim_job *job) {
+    uint32_t first = 0, second = 0;
+    for (uint32_t w = 0; w < s->worker_count; w++) {
+        const sim_worker *x = &s->workers[w];
+        bool fits = !job->fingerprint || job->fingerprint == x->fingerprint;
+        if (!fits || is_quarantined(s, w)) continue;
+        if (!first || x->slowness < first) {
+            second = first;
+            first = x->slowness;
+        } else if (!second || x->slowness < second) {
+            second = x->slowness;
+        }
+    }
+    return spec->info.audit > 0 && second ? second : first;
+}
+
+uint64_t sim_longest(const sim *s) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < s->client_count; i++) {
+        const sim_spec *spec = &s->specs[i];
+        uint64_t shards = spec->info.steps * spec->info.shards;
+        uint64_t slowness = slowness_of(s, spec, &s->jobs[s->clients[i].job]);
+        sum += 2 * shards * (spec->shard_ns + spec->shard_ns / 2) * slowness;
+    }
+    return sum;
 }
 
 bool sim_all_done(const sim *s) {

@@ -233,6 +233,8 @@ static void undo(sim *s, uint64_t id) {
     cop_err e = sim_read(s, id, r->most, r, &c);
     c.best_error = 0;
     folder_of(id, folder);
+    /* From now on: a crash may leave all, some, or none of them. */
+    sim_check_discarded(s, id, e ? 0 : c.step);
     sim_disk_begin(s->disk, s->now);
     r->undone = !cop_checkpoint_discard_after(folder, e ? 0 : c.step, &c, &error);
     uint64_t end = sim_disk_end(s->disk);

@@ -94,6 +94,22 @@ static void make_jobs(sim *s, sim_stream *dice) {
     }
 }
 
+/* The first lines of a trace. */
+static void tell(sim *s) {
+    for (uint32_t w = 0; w < s->worker_count; w++) {
+        const sim_worker *x = &s->workers[w];
+        sim_trace(s, "worker %u: %u threads, %u x slower, kind %u", w, x->threads, x->slowness,
+                  (unsigned)x->fingerprint);
+    }
+    for (uint32_t i = 0; i < s->spec_count; i++) {
+        const coord_job_info *info = &s->specs[i].info;
+        sim_trace(s, "submission %u: %u steps of %u shards, %.3f s each, audit %g%s%s", i,
+                  (unsigned)info->steps, info->shards, (double)s->specs[i].shard_ns * 1e-9,
+                  info->audit, info->pin_first ? ", pinned" : "",
+                  s->specs[i].diverges_at ? ", diverges" : "");
+    }
+}
+
 void sim_setup(sim *s) {
     sim_stream dice = {.key = sim_mix(s->options.seed, 0x5e7)};
     s->dice.key = sim_mix(s->options.seed, 0x4057);
@@ -116,6 +132,7 @@ void sim_setup(sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++)
         sim_post(s, sim_below(&dice, (i ? 8 : 1) * SIM_SECOND),
                  (sim_event){.kind = SIM_CLIENT, .who = s->worker_count + i, .life = 1});
+    tell(s);
 }
 
 /* ---- the schedule of faults ---- */

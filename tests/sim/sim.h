@@ -559,6 +559,8 @@ bool sim_is_trusted(const sim *s, uint64_t job);
 void sim_check_lies(sim *s, uint64_t job);
 void sim_check_version(sim *s, uint64_t job, const sim_resident *resident);
 void sim_check_saved(sim *s, uint64_t job, uint64_t step);
+/* The job goes back: what was saved after this step is being removed, and need not be there. */
+void sim_check_discarded(sim *s, uint64_t job, uint64_t step);
 void sim_check_loaded(sim *s, uint64_t job, sim_resident *resident, const cop_checkpoint *c);
 void sim_check_acknowledged(sim *s, uint32_t client, uint64_t job);
 void sim_check_asked(sim *s, uint64_t job, coord_event_type wish);
@@ -566,6 +568,8 @@ void sim_check_granted(sim *s, uint64_t job, coord_event_type wish);
 void sim_check_died(sim *s);
 void sim_check_end(sim *s);
 bool sim_all_done(const sim *s);
+/* How long all jobs may take at most, each shard computed twice by the workers that must. */
+uint64_t sim_longest(const sim *s);
 /* What is left to do can be done by nobody: those who could said once what is not finite, of a job
  * that really diverges, and so are in quarantine (only who lies is kept from being all of them). */
 bool sim_nobody_is_left(const sim *s);
