@@ -20,7 +20,7 @@
 #define RIVALS_MAX 64
 /* So much quicker must they be. */
 #define RIVAL_QUICKER 1.25
-/* Who has waited longer than this was not given the block for another reason. */
+/* Who has waited longer than this for a block was not given it for another reason. */
 #define RIVAL_IDLE_NS 50000000
 /* A block may take so much longer than the whole step is planned to: times vary. */
 #define SPAN_SLACK 1.1
@@ -338,9 +338,18 @@ static bool has_work(const core_job *job, uint64_t now) {
     return steps_has_leases(job) && round_has_work(&job->round, now);
 }
 
-/* When a worker should be free; one that is late by x is expected to take x more. 0: not known. */
-static uint64_t free_at(const core_worker *w, uint64_t now) {
-    if (!w->lease) return w->request && now - w->held_since_ns < RIVAL_IDLE_NS ? now : 0;
+/* Since when the block may be asked for: nobody who idles could have had it before. */
+static uint64_t there_since(const core_job *job, const round_block *b) {
+    return b->votes ? b->voted_ns : job->step_began_ns;
+}
+
+/* When a worker should be free for a block that is there since then; one that is late by x is
+ * expected to take x more. 0: not known. */
+static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
+    if (!w->lease) {
+        uint64_t idle = w->held_since_ns > since ? w->held_since_ns : since;
+        return w->request && now - idle < RIVAL_IDLE_NS ? now : 0;
+    }
     if (!w->lease_end_ns || now <= w->lease_end_ns) return w->lease_end_ns;
     return now + (now - w->lease_end_ns);
 }
@@ -350,12 +359,13 @@ static uint64_t free_at(const core_worker *w, uint64_t now) {
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
     double mine = expected_ns(job, w, b);
-    uint64_t shards = 0;
+    uint64_t shards = 0, since = there_since(job, b);
     if (b->state != ROUND_PENDING || mine <= 0) return false;
     if (job->round.base + job->round.count < job->round.total) return false; /* more is to come */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
-        uint64_t from = other == w || !scheduler_eligible(job, other) ? 0 : free_at(other, now);
+        uint64_t from =
+            other == w || !scheduler_eligible(job, other) ? 0 : free_at(other, since, now);
         double theirs = from ? expected_ns(job, other, b) : 0;
         if (theirs <= 0 || theirs * RIVAL_QUICKER > mine) continue;
         double left = mine - (double)(from - now);

@@ -116,6 +116,28 @@ static void test_very_slow_worker_does_not_hold_the_step_up(void **state) {
     assert_true(efficiency(turned, one, 2, 8, 0) >= 0.85);
 }
 
+/* One worker at a time: the others idle when a block is there, those who are slow longest. */
+static void test_slow_worker_is_not_preferred_because_it_idled_longest(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 500 * VP_MS}, 5, 6);
+    for (uint32_t w = 1; w <= 5; w++) {
+        p->worker[w].shard_ns = w == 2 || w == 3 ? 600 * VP_MS : 100 * VP_MS;
+        vp_join(p, w, 1);
+    }
+    coord_job_info info = vp_info(1, 1, 1000);
+    info.audit = 1;
+    info.workers_max = 1;
+    vp_add(p, info);
+    vp_run(p, 40); /* speeds are learned */
+    uint64_t began = p->now;
+    vp_run(p, 140);
+    double seconds = (double)(p->now - began) * 1e-9 / 100;
+    print_message("a step that is audited whole: %.3f s\n", seconds);
+    assert_true(seconds <= 0.3); /* two quick ones, one after the other */
+    assert_int_equal(vp_view(p, 1).leases.disputed, 0);
+    vp_destroy(p);
+}
+
 static void test_equal_workers_stay_in_step(void **state) {
     (void)state;
     const uint32_t one[4] = {1, 1, 1, 1};
@@ -201,6 +223,7 @@ int main(void) {
         cmocka_unit_test(test_deadline_follows_each_workers_own_times),
         cmocka_unit_test(test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds),
         cmocka_unit_test(test_very_slow_worker_does_not_hold_the_step_up),
+        cmocka_unit_test(test_slow_worker_is_not_preferred_because_it_idled_longest),
         cmocka_unit_test(test_equal_workers_stay_in_step),
         cmocka_unit_test(test_idle_workers_copy_what_a_stalled_one_holds),
         cmocka_unit_test(test_no_copies_among_steady_equals),
