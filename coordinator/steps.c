@@ -269,6 +269,23 @@ static void learn_speed(core_job *job, core_worker *w, const round_block *b, con
     w->shards += r->count;
 }
 
+/* Others who hold the block and are overdue are at least so slow. Their own results come when
+ * nobody waits for them any more, and would never tell: each step would wait for such a worker
+ * again. */
+static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
+                          uint64_t now) {
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        const round_holder *other = &b->holder[h];
+        core_worker *w =
+            h == but || now < other->deadline_ns ? NULL : registry_find(core, other->worker);
+        if (!w || speed_known(speed_find(w->speeds, core_speed_key(job)))) continue;
+        double rounds = core_rounds(&job->round, b, w->threads);
+        bool moved =
+            speed_note(w->speeds, core_speed_key(job), (double)(now - other->begun_ns) / rounds);
+        if (!job->round.evaluate) job->speeds_moved = job->speeds_moved || moved;
+    }
+}
+
 void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
     coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
     a->step = job->round.step;
@@ -381,6 +398,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         return;
     }
     learn_speed(job, w, b, &b->holder[holder], r, now);
+    learn_overdue(core, job, b, holder, now);
     audit_take(core, job, index, holder, e, now);
 }
 

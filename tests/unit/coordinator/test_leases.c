@@ -116,6 +116,22 @@ static void test_very_slow_worker_does_not_hold_the_step_up(void **state) {
     assert_true(efficiency(turned, one, 2, 8, 0) >= 0.85);
 }
 
+/* So slow that its results come when others have done its blocks: a lease of one whose times are
+ * not known is overdue after 8 times what is usual. */
+static void test_worker_that_is_always_late_is_known_for_it(void **state) {
+    (void)state;
+    const uint32_t one[4] = {1, 1, 1, 1};
+    const uint64_t pair[2] = {200 * VP_MS, 3200 * VP_MS};
+    const uint64_t four[4] = {200 * VP_MS, 200 * VP_MS, 200 * VP_MS, 6400 * VP_MS};
+    double two = efficiency(pair, one, 2, 8, 0), many = efficiency(four, one, 4, 16, 0),
+           few = efficiency(four, one, 4, 3, 0);
+    print_message("1 + 1/16: %.3f of the sum; 3 + 1/32: %.3f, %.3f with 3 shards\n", two, many,
+                  few);
+    assert_true(two >= 0.85);
+    assert_true(many >= 0.85);
+    assert_true(few >= 0.85);
+}
+
 /* One worker at a time: the others idle when a block is there, those who are slow longest. */
 static void test_slow_worker_is_not_preferred_because_it_idled_longest(void **state) {
     (void)state;
@@ -223,6 +239,7 @@ int main(void) {
         cmocka_unit_test(test_deadline_follows_each_workers_own_times),
         cmocka_unit_test(test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds),
         cmocka_unit_test(test_very_slow_worker_does_not_hold_the_step_up),
+        cmocka_unit_test(test_worker_that_is_always_late_is_known_for_it),
         cmocka_unit_test(test_slow_worker_is_not_preferred_because_it_idled_longest),
         cmocka_unit_test(test_equal_workers_stay_in_step),
         cmocka_unit_test(test_idle_workers_copy_what_a_stalled_one_holds),
