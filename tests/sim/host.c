@@ -358,6 +358,8 @@ void sim_host_on(sim *s, sim_event *e) {
         sim_saver_run(s, e->value);
         break;
     case SIM_DIE:
+        /* A fault that waited for a checkpoint or a commit is one of now. */
+        if (s->now > s->quiet_ns) s->quiet_ns = s->now;
         sim_host_die(s, e->value & 1);
         sim_post(s, e->value / 2 * SIM_MS, (sim_event){.kind = SIM_RESTART});
         break;
