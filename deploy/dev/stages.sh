@@ -10,13 +10,13 @@ image       6   the container image, where there is none
 release    10   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
-qemu        4   build for arm64, tests under qemu
-sim         4   the installation in virtual time: thousands of seeds, planted bugs
-chaos       5   seeded faults at real processes
-soak        4   jobs without end, workers that die all the time
+qemu        6   build for arm64, tests under qemu
+sim         5   the installation in virtual time: thousands of seeds, planted bugs
+chaos       6   seeded faults at real processes
+soak        5   jobs without end, workers that die all the time
 containers 10   tests that start containers of their own
-fuzz        5   each fuzz target for 20 seconds
-lint        2   clang-format, clang-tidy, shellcheck
+fuzz        8   each fuzz target for 20 seconds
+lint        4   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 # Stages that wait more than they compute: each runs beside those of COMPUTING, which are as nice as
