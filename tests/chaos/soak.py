@@ -36,6 +36,7 @@ STEPS = 150
 WARM_JOBS = 3  # growth is measured after so many: caches and arenas are as large as they become
 GOODPUT_LEAST = 0.97
 MEMORY_MOST = 900_000  # bytes more in the last third than in the first: less than a copy of the weights (250 KB) for each death in between
+MEMORY_MOST_LONG = 4_000_000  # in runs of over ten minutes: SQLite's page caches (2 MB each) and the allocator's arenas fill; 250 KB a death would be 20 MB in 30 minutes
 DESCRIPTORS_MOST = 2  # more in the last third than in the first
 
 SET = ["--set", f"train.steps={STEPS}", "--set", f"train.shards={SHARDS}", "--set", f"train.batch={SHARDS}", "--set", "model.1.linear.units=200",
@@ -63,7 +64,7 @@ class Growth:
         first, last = self.samples[:third], self.samples[-third:]
         return {
             "memory_mb": round(statistics.median(m for m, _ in last) / 1e6, 2),
-            "memory_more_bytes": int(statistics.median(m for m, _ in last) - statistics.median(m for m, _ in first)),
+            "memory_more_bytes": min(m for m, _ in last) - min(m for m, _ in first),  # the least: arenas come and go by megabytes
             "descriptors": max(d for _, d in last),
             "descriptors_more": max(d for _, d in last) - max(d for _, d in first),
         }
@@ -246,8 +247,9 @@ def broken(figures):
         wrong.append(f"goodput is {figures['goodput']:.3f}, expected at least {GOODPUT_LEAST}")
     for name in ("coordinator", "worker"):
         more = figures[name]
-        if more["memory_more_bytes"] > MEMORY_MOST:
-            wrong.append(f"the {name}'s memory grew by {more['memory_more_bytes']} bytes, expected at most {MEMORY_MOST}")
+        most = MEMORY_MOST_LONG if figures.get("seconds", 0) > 600 else MEMORY_MOST
+        if more["memory_more_bytes"] > most:
+            wrong.append(f"the {name}'s memory grew by {more['memory_more_bytes']} bytes, expected at most {most}")
         if more["descriptors_more"] > DESCRIPTORS_MOST:
             wrong.append(f"the {name}'s descriptors grew by {more['descriptors_more']}, expected at most {DESCRIPTORS_MOST}")
     return wrong

@@ -40,6 +40,8 @@ def test_a_leak_would_be_seen(name, bytes_each, descriptors_each):
     figures = {"goodput": 1.0, "coordinator": grown(bytes_each, descriptors_each), "worker": sound}
     assert len(soak.broken(figures)) == 1, name
     assert soak.broken({**figures, "coordinator": sound}) == []
+    half_an_hour = {**figures, "seconds": 1800, "coordinator": grown(bytes_each, descriptors_each, deaths=119, steps=12_900)}
+    assert len(soak.broken(half_an_hour)) == 1, name
 
 
 def test_lost_time_would_be_seen():
