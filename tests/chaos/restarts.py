@@ -90,14 +90,25 @@ class Restarts(chaos.OverIpc):
             finally:
                 self.ending.set()
                 submitter.join()
-            deadline = time.monotonic() + 60 + 0.5 * len(self.acknowledged)
-            while any(job["state"] != "COMPLETED" for job in self.jobs().values()):
-                if time.monotonic() > deadline:
-                    raise chaos.Broken("not all jobs end")
-                time.sleep(0.2)
+            self.wait_for_all()
             self.judge()
         finally:
             self.close()
+
+    def wait_for_all(self):
+        """Until every job has ended; broken when none does for a minute."""
+        left, since = None, time.monotonic()
+        while True:
+            waiting = [job for job in self.jobs().values() if job["state"] != "COMPLETED"]
+            if not waiting:
+                return
+            now = (len(waiting), sum(job.get("step", 0) for job in waiting))
+            if now != left:
+                left, since = now, time.monotonic()
+            if time.monotonic() > since + 60:
+                workers = self.client("workers", "--json")
+                raise chaos.Broken(f"{len(waiting)} jobs do not end: {json.dumps(waiting[:3])}; {workers}")
+            time.sleep(0.2)
 
     def check(self, job):
         digest = json.loads(self.client("status", str(job), "--json"))["digest"]
