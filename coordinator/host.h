@@ -3,9 +3,8 @@
  * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), access.c
  * (who may), actions.c (what the core wants), resident.c (tensors of the jobs under way),
  * evaluation.c (those of finished jobs that are evaluated), saver.c (checkpoints, on its own
- * thread), api*.c (what clients ask), stalls.c (how long the loop did
- * not look), datasets.c (data sets by content), run.c (the embedding of
- * `coppice run`). */
+ * thread), api*.c (what clients ask), stalls.c (how long the loop did not look), datasets.c (data
+ * sets by content), run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
 

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "common/base/plant.h"
 #include "common/base/hash.h"
+#include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
 /* Index of the first worker whose id is not below. */

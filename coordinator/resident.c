@@ -95,18 +95,19 @@ static void zero_version(const coord_resident *r, coord_version *v) {
  * loss of power, nobody would know any more that it is wrong. */
 static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpoint *start,
                              cop_error *error) {
-    cop_error why = {0};
-    cop_err e = cop_checkpoint_discard_after(r->folder, step, start, &why);
-    for (int i = 0; e && e != COP_ERR_NO_MEMORY && i < DISCARD_TRIES; i++) {
-        if (!i)
+    for (int tries = 0;; tries++) {
+        cop_error why = {0};
+        cop_err e = cop_checkpoint_discard_after(r->folder, step, start, &why);
+        if (!e) return COP_OK;
+        if (e == COP_ERR_NO_MEMORY || tries == DISCARD_TRIES)
+            return cop_fail(error, e,
+                            "checkpoints after step %llu are wrong and cannot be removed: %s",
+                            (unsigned long long)step, why.text);
+        if (!tries)
             cop_log(COP_LOG_WARN, "coordinator", "checkpoints after step %llu stay: %s; trying on",
                     (unsigned long long)step, why.text);
         cop_clock_sleep_ms(DISCARD_PAUSE_MS);
-        e = cop_checkpoint_discard_after(r->folder, step, start, &why);
     }
-    if (!e) return COP_OK;
-    return cop_fail(error, e, "checkpoints after step %llu are wrong and cannot be removed: %s",
-                    (unsigned long long)step, why.text);
 }
 
 /* From the newest checkpoint that may be used, or the initial ones. */

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/core_state.h"
 #include "common/base/plant.h"
+#include "coordinator/core_state.h"
 
 #define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
 #define NEWEST       0.1 /* weight of the newest measurement */
@@ -276,8 +276,8 @@ static void learn_overdue(coord_core *core, core_job *job, const round_block *b,
                           uint64_t now) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         const round_holder *other = &b->holder[h];
-        core_worker *w =
-            h == but || now < other->deadline_ns ? NULL : registry_find(core, other->worker);
+        if (h == but || !other->worker || now < other->deadline_ns) continue;
+        core_worker *w = registry_find(core, other->worker);
         if (!w || speed_known(speed_find(w->speeds, core_speed_key(job)))) continue;
         double rounds = core_rounds(&job->round, b, w->threads);
         bool moved =

@@ -16,23 +16,27 @@ static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
     if (layer->ops->modes) layer->ops->modes(layer, train, eval);
 }
 
-/* What a layer multiplies in a thinned member of an ensemble (nn/thin.h), for people; "-": as in
- * other modes. Returns whether it is less. */
-static bool describe_member(const cop_job *job, const cop_layer *layer, char text[COP_MODE_TEXT]) {
-    cop_thin_sides sides[COP_LAYERS_MAX] = {{0}};
-    snprintf(text, COP_MODE_TEXT, "-");
-    if (job->numerics != COP_NUMERICS_PORTABLE || layer->parameter_count == 0) return false;
-    cop_thin_find(job->model, sides);
-    const double share = sides[layer->index].input * sides[layer->index].output;
-    if (share < 1) snprintf(text, COP_MODE_TEXT, "thin: %.2g of the weights", share);
-    return share < 1;
+/* What a layer multiplies in a thinned member of an ensemble (nn/thin.h): its share of the weights,
+ * 1 where that is what it multiplies otherwise. Returns whether any multiplies less. */
+static bool find_members(const cop_job *job, double shares[COP_LAYERS_MAX]) {
+    cop_thin_sides sides[COP_LAYERS_MAX];
+    bool any = false;
+    const bool may = job->numerics == COP_NUMERICS_PORTABLE;
+    if (may) cop_thin_find(job->model, sides);
+    for (int i = 0; i < cop_model_layer_count(job->model); i++) {
+        const bool cut = may && cop_model_layer(job->model, i)->parameter_count > 0;
+        shares[i] = cut ? sides[i].input * sides[i].output : 1;
+        any = any || shares[i] < 1;
+    }
+    return any;
 }
 
-static bool any_thin(const cop_job *job) {
-    char text[COP_MODE_TEXT];
-    for (int i = 0; i < cop_model_layer_count(job->model); i++)
-        if (describe_member(job, cop_model_layer(job->model, i), text)) return true;
-    return false;
+/* For people; "-": as in other modes. */
+static void describe_member(double share, char text[COP_MODE_TEXT]) {
+    if (share < 1)
+        snprintf(text, COP_MODE_TEXT, "thin: %.2g of the weights", share);
+    else
+        snprintf(text, COP_MODE_TEXT, "-");
 }
 
 static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
@@ -50,7 +54,8 @@ static void print_layers(const cop_job *job) {
     char(*text)[7][COP_MODE_TEXT] = cop_alloc_array((size_t)rows, sizeof *text);
     static const char *const head[PLAN_COLUMNS] = {
         "#", "LAYER", "OUTPUT", "PARAMETERS", "FLOP/SAMPLE", "TRAIN", "EVAL", "ENSEMBLE MEMBER"};
-    const int columns = any_thin(job) ? PLAN_COLUMNS : PLAN_COLUMNS - 1;
+    double shares[COP_LAYERS_MAX] = {0};
+    const int columns = find_members(job, shares) ? PLAN_COLUMNS : PLAN_COLUMNS - 1;
     for (int c = 0; cells && c < columns; c++) cells[c] = head[c];
     for (int r = 1; cells && text && r < rows; r++) {
         const cop_layer *layer = cop_model_layer(job->model, r - 1);
@@ -62,7 +67,7 @@ static void print_layers(const cop_job *job) {
         snprintf(t[3], sizeof t[3], "%s",
                  layer->ops->flop ? cop_format_count(layer->ops->flop(layer), count) : "0");
         describe_modes(layer, t[4], t[5]);
-        describe_member(job, layer, t[6]);
+        describe_member(shares[r - 1], t[6]);
         const char *values[PLAN_COLUMNS] = {t[0], layer->spec.kind, t[1], t[2], t[3], t[4], t[5],
                                             t[6]};
         memcpy(cells + r * columns, values, (size_t)columns * sizeof *values);
@@ -113,6 +118,8 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     char(*text)[4][COP_MODE_TEXT] = cop_alloc_array((size_t)count + 1, sizeof *text);
     Coppice__Api__Plan plan = COPPICE__API__PLAN__INIT;
     bool ok = layers && table && text;
+    double shares[COP_LAYERS_MAX] = {0};
+    find_members(job, shares);
     for (int i = 0; ok && i < count; i++) {
         const cop_layer *layer = cop_model_layer(job->model, i);
         Coppice__Api__PlanLayer *l = table[i] = &layers[i];
@@ -126,7 +133,8 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
         describe_modes(layer, text[i][1], text[i][2]);
         l->train = text[i][1];
         l->eval = text[i][2];
-        if (describe_member(job, layer, text[i][3])) l->member = text[i][3];
+        describe_member(shares[i], text[i][3]);
+        if (shares[i] < 1) l->member = text[i][3];
     }
     plan.name = job->message->name;
     plan.layers = table;

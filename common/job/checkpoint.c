@@ -172,10 +172,11 @@ static cop_err list_steps(const char *checkpoints, uint64_t **steps, size_t *cou
     return COP_OK;
 }
 
-static void remove_in(const char *folder, const char *name) {
+static cop_err remove_in(const char *folder, const char *name, cop_error *error) {
     char *path = cop_path_join(folder, name);
-    if (path) cop_folder_remove(path, NULL);
+    cop_err e = path ? cop_folder_remove(path, error) : no_memory(error);
     cop_free(path);
+    return e;
 }
 
 /* Keeps the newest `keep` up to `step`, which was just written, and the best. What is newer belongs
@@ -194,7 +195,7 @@ static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
             continue;
         if (steps[i] <= step && has_best && steps[i] == best) continue;
         step_name(steps[i], name);
-        remove_in(checkpoints, name);
+        remove_in(checkpoints, name, NULL);
     }
     cop_free(steps);
 }
@@ -375,9 +376,7 @@ static cop_err remove_after(const char *checkpoints, uint64_t step, cop_error *e
     for (size_t i = 0; i < count && steps[i] > step && !e; i++) { /* newest first */
         char name[32];
         step_name(steps[i], name);
-        char *path = cop_path_join(checkpoints, name);
-        e = path ? cop_folder_remove(path, error) : no_memory(error);
-        cop_free(path);
+        e = remove_in(checkpoints, name, error);
     }
     cop_free(steps);
     return e;

@@ -237,6 +237,7 @@ class Pool(Run):
         "restart_coordinator": 1, "freeze_coordinator": 1, "garbage": 2, "pause": 1,
     }
     WORKERS_MOST = 4
+    SLOW_DISKS = 0.3  # so many coordinators wait at each sync
 
     def start(self):
         self.count = 0
@@ -272,7 +273,7 @@ class Pool(Run):
         return json.loads(self.client("status", str(self.job), "--json", "--timeout", "60"))
 
     def start_coordinator(self):
-        slow = self.programs.parent / "tests/slow_disk.so" if self.random.random() < 0.3 else ""
+        slow = self.programs.parent / "tests/slow_disk.so" if self.SLOW_DISKS and self.random.random() < self.SLOW_DISKS else ""
         self.coordinator = self.spawn(
             "coordinator.log", self.programs / "coppice-coordinator", "--listen", self.listen, "--state", "state",
             LD_PRELOAD=slow, COPPICE_SLOW_DISK_MS=30,

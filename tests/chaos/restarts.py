@@ -25,6 +25,8 @@ STEPS_OF_SMALL = 40
 class Restarts(chaos.OverIpc):
     """Kills only; jobs are submitted by a thread of their own meanwhile."""
 
+    SLOW_DISKS = 0
+
     def __init__(self, programs, reference, folder, seed, kills):
         super().__init__(programs, reference, folder, seed)
         self.kills = kills
@@ -130,14 +132,6 @@ class Restarts(chaos.OverIpc):
             if again[key] != job:
                 raise chaos.Broken(f"{key} was job {job} and is job {again[key]} now")
         super().judge()
-
-    def start_coordinator(self):
-        """Never slowed down here."""
-        self.random, kept = random.Random(1), self.random
-        try:
-            super().start_coordinator()
-        finally:
-            self.random = kept
 
 
 def percentile(values, share):

@@ -92,6 +92,8 @@ class Goodput:
 class Soak(chaos.OverIpc):
     """The pool, its deaths, and what is measured."""
 
+    SLOW_DISKS = 0
+
     def __init__(self, programs, reference, folder, seed, seconds, tell):
         super().__init__(programs, reference, folder, seed)
         self.seconds, self.tell = seconds, tell
@@ -102,13 +104,6 @@ class Soak(chaos.OverIpc):
 
     def address(self):
         self.listen = self.url = f"tcp://127.0.0.1:{chaos.free_port()}"
-
-    def start_coordinator(self):
-        self.random, kept = random.Random(1), self.random  # never slowed down
-        try:
-            super().start_coordinator()
-        finally:
-            self.random = kept
 
     def submit(self):
         self.job += 1

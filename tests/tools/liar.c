@@ -6,15 +6,11 @@
  * gradient value is flipped, 0.001 is added to the loss, or a gradient value becomes NaN. Token
  * from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused; prints how many results were wrong.
  */
-#include <math.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tampering.h"
 
-#include "common/base/clock.h"
-#include "common/base/err.h"
-#include "worker/worker.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef struct liar {
     const char *how;
@@ -49,39 +45,14 @@ static void tamper(void *context, cop_result *result, cop_buffer *gradient) {
     if (strcmp(l->how, "nan") == 0) *victim = NAN;
 }
 
-static volatile sig_atomic_t told;
-
-static void on_signal(int number) {
-    (void)number;
-    told = 1;
-}
-
 int main(int argc, char **argv) {
     cop_error error = {0};
-    cop_worker *worker;
     if (argc != 7) return fputs("liar URL NAME HOW PROBABILITY AFTER SEED\n", stderr) < 0 ? 1 : 2;
     liar l = {.how = argv[3],
               .probability = strtod(argv[4], NULL),
               .after = strtoull(argv[5], NULL, 10),
               .random = strtoull(argv[6], NULL, 10)};
-    cop_worker_config config = {.url = argv[1],
-                                .name = argv[2],
-                                .token = getenv("COPPICE_TOKEN"),
-                                .threads = 1,
-                                .retry_forever = true,
-                                .tamper = tamper,
-                                .tamper_context = &l};
-    signal(SIGTERM, on_signal);
-    cop_err e = cop_kernels_choose(&config.kernels, &error);
-    if (!e) e = cop_self_test(config.kernels, config.self_test, &error);
-    if (!e) e = worker_start(&config, &worker, &error);
-    if (!e) {
-        while (!worker_ended(worker)) {
-            cop_clock_sleep_ms(20);
-            if (told) worker_drain(worker);
-        }
-        e = worker_join(worker, &error);
-    }
+    cop_err e = tampering_run(argv[1], argv[2], tamper, &l, &error);
     printf("%llu of %llu results were wrong\n", (unsigned long long)l.wrong,
            (unsigned long long)l.results);
     if (e) fprintf(stderr, "liar: %s\n", error.text);

@@ -85,4 +85,36 @@ static inline float *first_weights(const cop_job *job) {
     return flat;
 }
 
+/* A job, weights and momentum of it, and a folder for what is saved. */
+typedef struct job_fixture {
+    cop_data *data;
+    cop_job *job;
+    float *weights, *momentum;
+    char *folder;
+    size_t size; /* of the weights, in bytes */
+} job_fixture;
+
+/* Takes all three over. */
+static inline job_fixture *job_fixture_open(cop_data *data, cop_job *job, char *folder) {
+    job_fixture *f = cop_alloc(sizeof *f);
+    *f = (job_fixture){.data = data,
+                       .job = job,
+                       .weights = first_weights(job),
+                       .momentum = first_weights(job),
+                       .folder = folder,
+                       .size = (size_t)cop_model_floats(job->model) * sizeof(float)};
+    return f;
+}
+
+/* cmocka's teardown. */
+static inline int job_fixture_close(void **state) {
+    job_fixture *f = *state;
+    drop_folder(f->folder);
+    cop_free(f->weights), cop_free(f->momentum);
+    cop_job_destroy(f->job);
+    cop_data_destroy(f->data);
+    cop_free(f);
+    return 0;
+}
+
 #endif

@@ -11,43 +11,22 @@
     "train: {steps: 1000, batch: 2, shards: 1}\n"                                                  \
     "optimizer: {sgd: {rate: 0.1, momentum: 0.9}}\n"
 
-typedef struct fixture {
-    cop_data *data;
-    cop_job *job;
-    float *weights, *momentum;
-    char *folder;
-    size_t size;
-} fixture;
-
 static int begin(void **state) {
     static const char csv[] = "0.5,1,0\n2,3,1\n1,1,1\n";
-    fixture *f = cop_alloc(sizeof *f);
     cop_error error = {0};
-    f->folder = new_folder();
-    char *path = cop_path_join(f->folder, "t.csv");
+    cop_data *data;
+    cop_job *job;
+    char *folder = new_folder(), *path = cop_path_join(folder, "t.csv");
     const cop_data_input input = {.name = "csv", .train.path = path, .test.path = path};
     assert_int_equal(cop_file_write_text(path, csv, NULL), COP_OK);
-    if (cop_data_format_find("csv")->load(&input, &f->data, &error)) fail_msg("%s", error.text);
-    if (try_job(JOB, NULL, NULL, f->data, &f->job, &error)) fail_msg("%s", error.text);
-    f->weights = first_weights(f->job);
-    f->momentum = first_weights(f->job);
-    f->size = (size_t)cop_model_floats(f->job->model) * sizeof(float);
+    if (cop_data_format_find("csv")->load(&input, &data, &error)) fail_msg("%s", error.text);
+    if (try_job(JOB, NULL, NULL, data, &job, &error)) fail_msg("%s", error.text);
     cop_free(path);
-    *state = f;
+    *state = job_fixture_open(data, job, folder);
     return 0;
 }
 
-static int end(void **state) {
-    fixture *f = *state;
-    drop_folder(f->folder);
-    cop_free(f->weights), cop_free(f->momentum);
-    cop_job_destroy(f->job);
-    cop_data_destroy(f->data);
-    cop_free(f);
-    return 0;
-}
-
-static void save(fixture *f, uint64_t step) {
+static void save(job_fixture *f, uint64_t step) {
     f->weights[0] = (float)step;
     const cop_checkpoint c = {.step = step,
                               .weights = f->weights,
@@ -62,7 +41,7 @@ static void save(fixture *f, uint64_t step) {
 }
 
 /* The step that is loaded, which must be as it was saved; 0: none, and the notes say why. */
-static uint64_t load(fixture *f, cop_str *notes) {
+static uint64_t load(job_fixture *f, cop_str *notes) {
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c;
     cop_error error = {0};
@@ -81,8 +60,8 @@ static uint64_t load(fixture *f, cop_str *notes) {
 }
 
 /* Calls `visit` with each bit of the file flipped in turn; returns how many there are. */
-static uint64_t flip_all(fixture *f, const char *name,
-                         void (*visit)(fixture *f, const char *name, size_t byte, int bit)) {
+static uint64_t flip_all(job_fixture *f, const char *name,
+                         void (*visit)(job_fixture *f, const char *name, size_t byte, int bit)) {
     char *path = cop_path_join(f->folder, name), *bytes;
     size_t size;
     assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
@@ -100,7 +79,7 @@ static uint64_t flip_all(fixture *f, const char *name,
     return size * 8;
 }
 
-static void must_be_noticed(fixture *f, const char *name, size_t byte, int bit) {
+static void must_be_noticed(job_fixture *f, const char *name, size_t byte, int bit) {
     cop_str notes = {0};
     if (load(f, &notes)) fail_msg("%s: bit %d of byte %zu is not noticed", name, bit, byte);
     if (!strstr(cop_str_text(&notes), strrchr(name, '/')))
@@ -108,7 +87,7 @@ static void must_be_noticed(fixture *f, const char *name, size_t byte, int bit) 
     cop_str_fini(&notes);
 }
 
-static void must_be_whole(fixture *f, const char *name, size_t byte, int bit) {
+static void must_be_whole(job_fixture *f, const char *name, size_t byte, int bit) {
     cop_str notes = {0};
     const uint64_t step = load(f, &notes);
     if (step != 100 && step != 200)
@@ -117,7 +96,7 @@ static void must_be_whole(fixture *f, const char *name, size_t byte, int bit) {
 }
 
 static void test_every_bit_counts(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_str notes = {0};
     uint64_t bits = 0;
     save(f, 100);
@@ -137,7 +116,7 @@ static void test_every_bit_counts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_every_bit_counts, begin, end),
+        cmocka_unit_test_setup_teardown(test_every_bit_counts, begin, job_fixture_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,38 +4,14 @@
 
 #include <sys/wait.h>
 
-typedef struct fixture {
-    cop_data *data;
-    cop_job *job;
-    float *weights, *momentum;
-    char *folder;
-    size_t size;
-} fixture;
-
 static int setup(void **state) {
-    fixture *f = cop_alloc(sizeof *f);
-    f->data = small_data();
-    f->job = make_job("train.steps=1000", f->data);
-    f->weights = first_weights(f->job);
-    f->momentum = first_weights(f->job);
-    f->folder = new_folder();
-    f->size = (size_t)cop_model_floats(f->job->model) * sizeof(float);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state) {
-    fixture *f = *state;
-    drop_folder(f->folder);
-    cop_free(f->weights), cop_free(f->momentum);
-    cop_job_destroy(f->job);
-    cop_data_destroy(f->data);
-    cop_free(f);
+    cop_data *data = small_data();
+    *state = job_fixture_open(data, make_job("train.steps=1000", data), new_folder());
     return 0;
 }
 
 /* The weights of a step are made up: the first one is the step's number. */
-static cop_checkpoint checkpoint_at(fixture *f, uint64_t step) {
+static cop_checkpoint checkpoint_at(job_fixture *f, uint64_t step) {
     f->weights[0] = (float)step;
     f->momentum[0] = (float)step * -2.0f;
     return (cop_checkpoint){.step = step,
@@ -48,7 +24,7 @@ static cop_checkpoint checkpoint_at(fixture *f, uint64_t step) {
                             .best_error = 1.0 / 3};
 }
 
-static void save(fixture *f, uint64_t step, bool best) {
+static void save(job_fixture *f, uint64_t step, bool best) {
     cop_checkpoint c = checkpoint_at(f, step);
     cop_error error = {0};
     c.is_best = best;
@@ -56,7 +32,7 @@ static void save(fixture *f, uint64_t step, bool best) {
 }
 
 /* The step that a resume of `job` would start from; 0: none. `notes` may be NULL. */
-static uint64_t resume_as(fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
+static uint64_t resume_as(job_fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
     float *weights = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c;
     cop_err e = cop_checkpoint_load(job, f->folder, weights, states, &c, notes, error);
@@ -69,12 +45,12 @@ static uint64_t resume_as(fixture *f, const cop_job *job, cop_str *notes, cop_er
     return e ? 0 : c.step;
 }
 
-static uint64_t resume(fixture *f, cop_str *notes) {
+static uint64_t resume(job_fixture *f, cop_str *notes) {
     cop_error error = {0};
     return resume_as(f, f->job, notes, &error);
 }
 
-static bool exists(const fixture *f, const char *name) {
+static bool exists(const job_fixture *f, const char *name) {
     char *path = cop_path_join(f->folder, name);
     bool there = cop_folder_exists(path) || cop_file_exists(path);
     cop_free(path);
@@ -82,7 +58,7 @@ static bool exists(const fixture *f, const char *name) {
 }
 
 static void test_everything_comes_back_exactly(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     save(f, 500, true);
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c, saved = checkpoint_at(f, 500);
@@ -101,7 +77,7 @@ static void test_everything_comes_back_exactly(void **state) {
 }
 
 static void test_files_are_where_the_manual_says(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     save(f, 500, false);
     assert_true(exists(f, "checkpoints/step-00000500/model.safetensors"));
     assert_true(exists(f, "checkpoints/step-00000500/optimizer.safetensors"));
@@ -115,14 +91,14 @@ static void test_files_are_where_the_manual_says(void **state) {
 }
 
 static void test_no_checkpoint_is_not_found(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_error error = {0};
     assert_int_equal(resume_as(f, f->job, NULL, &error), 0);
     assert_int_equal(error.code, COP_ERR_NOT_FOUND);
 }
 
 static void test_keeps_the_newest_and_the_best(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     for (uint64_t step = 100; step <= 600; step += 100) save(f, step, step == 200);
     assert_false(exists(f, "checkpoints/step-00000100") || exists(f, "checkpoints/step-00000300"));
     assert_true(exists(f, "checkpoints/step-00000200") && exists(f, "checkpoints/step-00000400"));
@@ -131,14 +107,14 @@ static void test_keeps_the_newest_and_the_best(void **state) {
 }
 
 static void test_earlier_life_of_a_folder_is_left_behind(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     for (uint64_t step = 500; step <= 900; step += 100) save(f, step, false);
     save(f, 100, false); /* started again from the beginning */
     assert_int_equal(resume(f, NULL), 100);
     assert_false(exists(f, "checkpoints/step-00000900"));
 }
 
-static bool latest_is(const fixture *f, const char *name) {
+static bool latest_is(const job_fixture *f, const char *name) {
     char *path = cop_path_join(f->folder, "checkpoints/latest"), *text = NULL;
     size_t size;
     bool same = !cop_file_read(path, 100, &text, &size, NULL) && strcmp(text, name) == 0;
@@ -146,13 +122,13 @@ static bool latest_is(const fixture *f, const char *name) {
     return same;
 }
 
-static void discard(const fixture *f, uint64_t after, cop_checkpoint *c) {
+static void discard(const job_fixture *f, uint64_t after, cop_checkpoint *c) {
     cop_error error = {0};
     if (cop_checkpoint_discard_after(f->folder, after, c, &error)) fail_msg("%s", error.text);
 }
 
 static void test_what_is_not_to_be_trusted_is_removed(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_checkpoint c = {.best_error = 0.25};
     save(f, 200, true), save(f, 300, false);
     discard(f, 200, &c);
@@ -171,7 +147,7 @@ static void test_what_is_not_to_be_trusted_is_removed(void **state) {
 }
 
 static void test_steps_beyond_eight_digits_sort_as_numbers(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_job *job = make_job("train.steps=4000000000", f->data);
     cop_checkpoint c = checkpoint_at(f, 99999999);
     assert_int_equal(cop_checkpoint_save(job, f->folder, &c, NULL), COP_OK);
@@ -186,7 +162,7 @@ static void test_steps_beyond_eight_digits_sort_as_numbers(void **state) {
     cop_job_destroy(job);
 }
 
-static void alter(const fixture *f, const char *name, size_t at, bool cut) {
+static void alter(const job_fixture *f, const char *name, size_t at, bool cut) {
     char *path = cop_path_join(f->folder, name), *bytes;
     size_t size;
     assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
@@ -198,7 +174,7 @@ static void alter(const fixture *f, const char *name, size_t at, bool cut) {
 }
 
 static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "state.json"};
     for (int file = 0; file < 3; file++) {
         for (size_t at = 0; at < 3000; at += 137) {
@@ -218,7 +194,7 @@ static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
 }
 
 static void test_every_byte_of_the_state_counts(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     save(f, 100, false);
     char *path = cop_path_join(f->folder, "checkpoints/step-00000100/state.json"), *bytes;
     size_t size;
@@ -234,7 +210,7 @@ static void test_every_byte_of_the_state_counts(void **state) {
 }
 
 static void test_missing_files_fall_back(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_str notes = {0};
     save(f, 100, false);
     save(f, 200, false);
@@ -246,7 +222,7 @@ static void test_missing_files_fall_back(void **state) {
 }
 
 static void test_half_written_checkpoint_is_not_seen(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     save(f, 100, false);
     char *writing = cop_path_join(f->folder, "checkpoints/writing");
     assert_int_equal(cop_folder_create(writing, NULL), COP_OK);
@@ -258,7 +234,7 @@ static void test_half_written_checkpoint_is_not_seen(void **state) {
 }
 
 static void test_checkpoint_of_another_job_is_refused(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     static const char *const changes[] = {"seed=2",
                                           "train={steps: 1000, batch: 20, shards: 4}",
                                           "optimizer.sgd.rate=0.2",
@@ -280,7 +256,7 @@ static void test_checkpoint_of_another_job_is_refused(void **state) {
 }
 
 static void test_what_decides_no_bit_may_change(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     static const char *const changes[] = {"name=other",
                                           "priority=5",
                                           "limits.workers=3",
@@ -300,7 +276,7 @@ static void test_what_decides_no_bit_may_change(void **state) {
 }
 
 static void test_checkpoint_beyond_the_end_is_refused(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     save(f, 100, false);
     cop_job *shorter = make_job("train.steps=99", f->data);
     cop_error error = {0};
@@ -310,7 +286,7 @@ static void test_checkpoint_beyond_the_end_is_refused(void **state) {
 }
 
 static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_str notes = {0};
     for (uint64_t step = 100; step <= 300; step += 100) save(f, step, false);
     alter(f, "checkpoints/step-00000300/state.json", 5, false);
@@ -326,7 +302,7 @@ static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
 }
 
 static void test_optimizer_without_state(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     cop_job *plain = make_job("optimizer.sgd.momentum=0", f->data);
     cop_checkpoint c = {.step = 3, .weights = f->weights, .best_error = -1}, back;
     float *weights = new_floats(plain), *states[2] = {NULL, NULL};
@@ -342,7 +318,7 @@ static void test_optimizer_without_state(void **state) {
 
 /* In a process of its own, where the k-th write, fsync or rename finds the disk full. Returns its
  * exit status: 0 done, 1 NO_SPACE. */
-static int with_fault(const fixture *f, const char *what, int k) {
+static int with_fault(const job_fixture *f, const char *what, int k) {
     pid_t child = fork();
     if (child == 0) {
         char number[16];
@@ -360,10 +336,10 @@ static int with_fault(const fixture *f, const char *what, int k) {
 static int save_and_exit(const char *folder) {
     void *state;
     setup(&state);
-    fixture *f = state;
+    job_fixture *f = state;
     cop_checkpoint c = checkpoint_at(f, 300);
     cop_err e = cop_checkpoint_save(f->job, folder, &c, NULL);
-    teardown(&state);
+    job_fixture_close(&state);
     return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
 }
 
@@ -376,7 +352,7 @@ static int discard_and_exit(const char *folder, uint64_t after) {
 /* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also go; then
  * the fsync of the folder that no name of those removed survives. */
 static void test_removed_ones_are_gone_for_good_or_it_fails(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     for (int k = 1; k <= 6; k++) {
         save(f, 100, false), save(f, 200, false);
         assert_int_equal(with_fault(f, "--discard-100", k), k == 5);
@@ -391,7 +367,7 @@ static void test_removed_ones_are_gone_for_good_or_it_fails(void **state) {
 }
 
 static void test_full_disk_leaves_the_older_ones(void **state) {
-    fixture *f = *state;
+    job_fixture *f = *state;
     int k = 1, status;
     save(f, 100, false);
     save(f, 200, false);
@@ -408,7 +384,7 @@ static void test_full_disk_leaves_the_older_ones(void **state) {
     assert_int_equal(resume(f, NULL), 300);
 }
 
-#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, job_fixture_close)
 
 int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--save") == 0) return save_and_exit(argv[2]);

@@ -13,6 +13,7 @@
 
 #include "common/data/samples.h"
 #include "common/data/safetensors.h"
+#include "tools/wrapped_calls.h"
 
 /* ---- the calls ---- */
 
@@ -53,8 +54,6 @@ static size_t part_of(const char *name, size_t size) {
 }
 
 #define REAL(type, name, parameters, arguments)                                                    \
-    type __real_##name parameters;                                                                 \
-    type __wrap_##name parameters;                                                                 \
     type __wrap_##name parameters {                                                                \
         return due(#name) ? -1 : __real_##name arguments;                                          \
     }
@@ -68,21 +67,6 @@ REAL(int, renameat2, (int a, const char *from, int b, const char *to, unsigned f
 REAL(int, unlink, (const char *path), (path))
 REAL(int, mkdir, (const char *path, mode_t mode), (path, mode))
 REAL(int, rmdir, (const char *path), (path))
-
-int __real_open(const char *path, int flags, ...);
-int __real_close(int fd);
-ssize_t __real_read(int fd, void *to, size_t size);
-ssize_t __real_write(int fd, const void *from, size_t size);
-DIR *__real_opendir(const char *path);
-struct dirent *__real_readdir(DIR *folder);
-int __real_closedir(DIR *folder);
-int __wrap_open(const char *path, int flags, ...);
-int __wrap_close(int fd);
-ssize_t __wrap_read(int fd, void *to, size_t size);
-ssize_t __wrap_write(int fd, const void *from, size_t size);
-DIR *__wrap_opendir(const char *path);
-struct dirent *__wrap_readdir(DIR *folder);
-int __wrap_closedir(DIR *folder);
 
 int __wrap_open(const char *path, int flags, ...) {
     va_list arguments;

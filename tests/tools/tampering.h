@@ -1,0 +1,43 @@
+/* What the tools that are workers share: an ordinary worker of one thread, whose results somebody
+ * sees before they are sent. */
+#ifndef TESTS_TOOLS_TAMPERING_H
+#define TESTS_TOOLS_TAMPERING_H
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "worker/worker.h"
+
+static volatile sig_atomic_t tampering_told;
+
+static inline void tampering_on_signal(int number) {
+    (void)number;
+    tampering_told = 1;
+}
+
+/* Runs a worker until it is told to end (SIGTERM), or refused. Token from COPPICE_TOKEN. */
+static inline cop_err tampering_run(const char *url, const char *name,
+                                    void (*tamper)(void *, cop_result *, cop_buffer *),
+                                    void *context, cop_error *error) {
+    cop_worker *worker;
+    cop_worker_config config = {.url = url,
+                                .name = name,
+                                .token = getenv("COPPICE_TOKEN"),
+                                .threads = 1,
+                                .retry_forever = true,
+                                .tamper = tamper,
+                                .tamper_context = context};
+    signal(SIGTERM, tampering_on_signal);
+    COP_TRY(cop_kernels_choose(&config.kernels, error));
+    COP_TRY(cop_self_test(config.kernels, config.self_test, error));
+    COP_TRY(worker_start(&config, &worker, error));
+    while (!worker_ended(worker)) {
+        cop_clock_sleep_ms(20);
+        if (tampering_told) worker_drain(worker);
+    }
+    return worker_join(worker, error);
+}
+
+#endif
