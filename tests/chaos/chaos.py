@@ -247,12 +247,13 @@ class Pool(Run):
         self.start_coordinator()
         for _ in range(2):
             self.join()
-        self.job = 0
+        self.submitted = 0
         self.submit()
 
     def submit(self):
-        self.job += 1
-        self.client("submit", "job.yaml", "--data", ".", "--no-wait", "--once", f"chaos-{self.job}")
+        self.submitted += 1
+        answer = self.client("submit", "job.yaml", "--data", ".", "--no-wait", "--json", "--once", f"chaos-{self.submitted}")
+        self.job = json.loads(answer)["job"]
 
     def address(self):
         self.listen = self.url = f"ipc://{self.folder}/socket"

@@ -74,7 +74,7 @@ class Restarts(chaos.OverIpc):
         for key, job in known.items():
             if job not in there:
                 raise chaos.Broken(f"job {job} ({key}) was acknowledged and is forgotten")
-        self.redone.append(max(0, before - there[1].get("step", 0)))
+        self.redone.append(max(0, before - there[self.job].get("step", 0)))
 
     def go(self):
         try:
