@@ -128,17 +128,17 @@ static void compute_gradient(sim *s, sim_worker *x, coord_result_info *r) {
     }
 }
 
-/* A liar's result is wrong in its gradient, its loss or its count. */
+/* A liar's result is wrong in its gradient, its loss or its count; no two liars tell the same. */
 static void lie(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     if (!sim_chance(&x->compute, sim_fault_on(s, SIM_LIE, w, s->now))) return;
     uint64_t kind = sim_below(&x->compute, 3);
     if (kind == 0 && !r->evaluate)
         x->gradient.sum ^= sim_next(&x->compute) | 1;
-    else if (kind < 2 || r->samples < 2)
-        r->loss += 0.25;
+    else if (kind < 2 || r->samples <= w)
+        r->loss += 0.25 * (1 + w);
     else
-        r->correct = (r->correct + 1) % (r->samples + 1);
+        r->correct = (r->correct + 1 + w) % (r->samples + 1);
     x->gradient.lie = w + 1;
     x->lies++;
     s->lies++;
