@@ -67,7 +67,8 @@ struct cop_server {
     cop_server_handler handler;
     void *context;
     uv_async_t wake;
-    bool wake_open;
+    uv_prepare_t round; /* of the loop: each gets `quick` anew */
+    int handles_open, quick;
     uv_mutex_t mutex; /* guards the queue */
     net_item *head, *tail;
     bool closed;

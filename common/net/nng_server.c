@@ -1,6 +1,7 @@
 /* nng REP side: a pool of contexts that receive, answer late, and receive again. Rules W2 to W5 of
- * the design. nng's callbacks decode and append to the server's queue; replies with large bodies
- * are encoded on two threads of their own, so that no copy of megabytes holds up the loop. */
+ * the design. nng's callbacks decode and append to the server's queue; replies with large bodies,
+ * and those of a crowd, are encoded on two threads of their own, so that no copy of megabytes holds
+ * up the loop. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -17,8 +18,9 @@
 #define CONTEXTS_FIRST 8
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
-#define INLINE_BYTES   65536 /* replies up to this size are encoded on the loop */
-#define FRONTS_MAX     16
+#define INLINE_BYTES                                                                               \
+    65536 /* replies up to this size are sent by the loop, but for those of a crowd */
+#define FRONTS_MAX 16
 
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 
@@ -246,7 +248,8 @@ static void nng_reply(cop_request *request, cop_message *message) {
     size_t size = 0;
     for (int i = 0; i < COP_MESSAGE_PARTS; i++)
         size += c->reply.part[i] ? c->reply.part[i]->size : 0;
-    if (size <= INLINE_BYTES || atomic_load(&c->nng->closing))
+    bool quick = size <= INLINE_BYTES && c->nng->server->quick-- > 0;
+    if (quick || atomic_load(&c->nng->closing))
         send_reply(c);
     else
         encode_later(c);

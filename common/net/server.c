@@ -5,8 +5,14 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
+
+/* A round of the loop reads for so long, and sends so many replies by itself: a crowd that asks, or
+ * is answered, all at once must not keep timers and other threads' mail waiting. */
+#define READING_NS    1000000
+#define QUICK_REPLIES 32
 
 /* ---- the queue ---- */
 
@@ -98,27 +104,51 @@ static void take_request(cop_server *server, cop_request *request) {
     server->handler.on_request(server->context, request);
 }
 
+/* What is left over comes first in the next round. */
+static void put_back(cop_server *server, net_item *first, net_item *last) {
+    uv_mutex_lock(&server->mutex);
+    last->next = server->head;
+    server->head = first;
+    if (!server->tail) server->tail = last;
+    uv_async_send(&server->wake);
+    uv_mutex_unlock(&server->mutex);
+}
+
+static void take_item(cop_server *server, net_item *item) {
+    uint64_t connection = item->connection;
+    bool born = item->kind == NET_ITEM_BORN;
+    if (item->kind == NET_ITEM_REQUEST) {
+        take_request(server, item->request); /* the item is part of it */
+        return;
+    }
+    cop_free(item);
+    if (born)
+        add_live(server, connection);
+    else if (remove_live(server, connection))
+        server->handler.on_gone(server->context, connection);
+}
+
 static void read_queue(uv_async_t *wake) {
     cop_server *server = wake->data;
     uv_mutex_lock(&server->mutex);
-    net_item *item = server->head;
+    net_item *item = server->head, *last = server->tail;
     server->head = server->tail = NULL;
     uv_mutex_unlock(&server->mutex);
+    const uint64_t until = cop_clock_ns() + READING_NS;
     while (item) {
         net_item *next = item->next;
-        net_item_kind kind = item->kind;
-        uint64_t connection = item->connection;
-        if (kind == NET_ITEM_REQUEST) {
-            take_request(server, item->request);
-        } else {
-            cop_free(item);
-            if (kind == NET_ITEM_BORN)
-                add_live(server, connection);
-            else if (remove_live(server, connection))
-                server->handler.on_gone(server->context, connection);
-        }
+        take_item(server, item);
         item = next;
+        if (item && cop_clock_ns() > until) {
+            put_back(server, item, last);
+            return;
+        }
     }
+}
+
+static void begin_round(uv_prepare_t *round) {
+    cop_server *server = round->data;
+    server->quick = QUICK_REPLIES;
 }
 
 cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context,
@@ -139,8 +169,11 @@ cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, vo
     hub->server = server;
     server->hub = hub;
     uv_async_init(loop, &server->wake, read_queue);
-    server->wake.data = server;
-    server->wake_open = true;
+    uv_prepare_init(loop, &server->round);
+    server->wake.data = server->round.data = server;
+    server->handles_open = 2;
+    uv_prepare_start(&server->round, begin_round);
+    uv_unref((uv_handle_t *)&server->round);
     *out = server;
     return COP_OK;
 }
@@ -201,16 +234,17 @@ void cop_server_close(cop_server *server) {
     if (server->nng) net_nng_close(server->nng);
 }
 
-static void free_server(uv_handle_t *handle) {
+static void on_handle_closed(uv_handle_t *handle) {
     cop_server *server = handle->data;
-    server->wake_open = false;
+    server->handles_open--;
 }
 
 void cop_server_destroy(cop_server *server) {
     cop_server_close(server);
     if (server->nng) net_nng_destroy(server->nng);
-    uv_close((uv_handle_t *)&server->wake, free_server);
-    while (server->wake_open) uv_run(server->loop, UV_RUN_NOWAIT);
+    uv_close((uv_handle_t *)&server->wake, on_handle_closed);
+    uv_close((uv_handle_t *)&server->round, on_handle_closed);
+    while (server->handles_open) uv_run(server->loop, UV_RUN_NOWAIT);
     net_hub_release(server->hub);
     uv_mutex_destroy(&server->mutex);
     cop_free(server->live);

@@ -181,6 +181,85 @@ static void test_expected_workers_before_listening(void **state) {
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* ---- a crowd ---- */
+
+#define CROWD 48
+
+/* A server on this thread's loop, whose handler takes a while; what its rounds took on. */
+typedef struct crowded {
+    host host; /* first */
+    uv_prepare_t prepare;
+    int in_round, most_in_round, answered;
+} crowded;
+
+static void on_slow_request(void *context, cop_request *request) {
+    crowded *c = context;
+    const uint64_t until = cop_clock_ns() + 1000000;
+    while (cop_clock_ns() < until) {}
+    c->in_round++;
+    c->answered++;
+    answer_echo(request);
+}
+
+static void on_round(uv_prepare_t *prepare) {
+    crowded *c = prepare->data;
+    if (c->in_round > c->most_in_round) c->most_in_round = c->in_round;
+    c->in_round = 0;
+}
+
+/* Many who ask at once are read over some rounds, so that timers and mail have their turn between
+ * them; each is answered once. */
+static void test_crowd_does_not_hold_up_the_loop(void **state) {
+    (void)state;
+    crowded c = {.host = {.kind = MEMORY}};
+    caller callers[CROWD];
+    uv_loop_t loop;
+    const cop_server_handler handler = {.on_request = on_slow_request, .on_gone = on_gone};
+    uv_loop_init(&loop);
+    assert_int_equal(cop_server_create(&loop, &handler, &c, &c.host.server, NULL), COP_OK);
+    uv_prepare_init(&loop, &c.prepare);
+    c.prepare.data = &c;
+    uv_prepare_start(&c.prepare, on_round);
+    for (int i = 0; i < CROWD; i++)
+        start_caller(&callers[i], open_link(&c.host), ASK_ECHO, TIMEOUT_MS);
+    cop_clock_sleep_ms(50); /* most of them have asked */
+    while (c.answered < CROWD) uv_run(&loop, UV_RUN_NOWAIT);
+    uv_run(&loop, UV_RUN_NOWAIT);
+    for (int i = 0; i < CROWD; i++) {
+        uv_thread_join(&callers[i].thread);
+        assert_int_equal(callers[i].result, COP_OK);
+        cop_link_close(callers[i].link);
+    }
+    assert_int_equal(c.answered, CROWD);
+    assert_in_range(c.most_in_round, 1, 2);
+    uv_close((uv_handle_t *)&c.prepare, NULL);
+    cop_server_destroy(c.host.server);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+/* More answers in one round than the loop sends by itself: each comes, and to whom it is for. */
+static void test_crowd_is_answered_at_once(void **state) {
+    (void)state;
+    host h;
+    caller callers[CROWD];
+    bool seen[CROWD] = {0};
+    start_host(&h, TCP);
+    for (int i = 0; i < CROWD; i++) start_caller(&callers[i], open_link(&h), ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&h.holding, CROWD));
+    cop_link *link = open_link(&h);
+    assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
+    for (int i = 0; i < CROWD; i++) {
+        uv_thread_join(&callers[i].thread);
+        assert_int_equal(callers[i].result, COP_OK);
+        assert_in_range(callers[i].order, 0, CROWD - 1);
+        assert_false(seen[callers[i].order]);
+        seen[callers[i].order] = true;
+        cop_link_close(callers[i].link);
+    }
+    cop_link_close(link);
+    stop_host(&h);
+}
+
 int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     const struct CMUnitTest tests[] = {
@@ -193,6 +272,8 @@ int main(void) {
         cmocka_unit_test(test_peer_addresses_are_told),
         cmocka_unit_test(test_memory_link_allocates_nothing),
         cmocka_unit_test(test_expected_workers_before_listening),
+        cmocka_unit_test(test_crowd_does_not_hold_up_the_loop),
+        cmocka_unit_test(test_crowd_is_answered_at_once),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }
