@@ -63,6 +63,8 @@ const char *cli_color(int fd,
 void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A result: as JSON on one line. */
 void cli_print_json(const ProtobufCMessage *message);
+/* At the end: has all been printed? IO; NO_MEMORY when a message was left out. */
+cop_err cli_output_finish(cop_error *error);
 /* `text` as a JSON string, in `into` (cop_str_fini), for a cli_print of our own. */
 const char *cli_quote(cop_str *into, const char *text);
 /* Rows of cells; the first row is the head. `right` marks right-aligned columns by 'r', others 'l'.

@@ -63,8 +63,7 @@ int main(int argc, char **argv) {
     cop_err e = cli_options_parse(command, argc, argv, &options, &error);
     if (!e && options.help) return print_help(command);
     if (!e) e = command->run(&options, &error);
-    if (!e && (fflush(stdout) || ferror(stdout)))
-        e = cop_fail(&error, COP_ERR_IO, "cannot write to standard output");
+    if (!e) e = cli_output_finish(&error);
     if (e) {
         error.code = e;
         return fail(command->name, &error);

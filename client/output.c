@@ -33,11 +33,26 @@ void cli_print(const char *format, ...) {
     va_end(arguments);
 }
 
+static bool cut_short; /* there was no memory for something that was to be printed */
+
 void cli_print_json(const ProtobufCMessage *message) {
     cop_str line = {0};
     cop_document_print_json(message, 0, &line);
-    puts(cop_str_text(&line));
+    if (line.failed)
+        cut_short = true;
+    else
+        puts(cop_str_text(&line));
     cop_str_fini(&line);
+}
+
+cop_err cli_output_finish(cop_error *error) {
+    if (fflush(stdout) || ferror(stdout))
+        return cop_fail(error, COP_ERR_IO, "cannot write to standard output");
+    if (cut_short)
+        return cop_fail(error, COP_ERR_NO_MEMORY,
+                        "the command has done its work, but there is no memory to print what came "
+                        "of it");
+    return COP_OK;
 }
 
 const char *cli_quote(cop_str *into, const char *text) {

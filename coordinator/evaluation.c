@@ -173,6 +173,7 @@ void coord_evaluation_free(coord_evaluation *e) {
 cop_err coord_evaluation_start(coord_server *server, coord_evaluation *e, uint64_t id) {
     coord_job_view view;
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = id};
+    if (server->starved) return COP_ERR_NO_MEMORY; /* it would wait behind others */
     e->id = e->info.job = id;
     e->server = server;
     e->started_ns = e->heard_ns = cop_clock_ns();

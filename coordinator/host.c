@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 
 #define TICK_MS     50
+#define QUEUE_FIRST 1024
 #define STRIKES_MAX 3
 /* Somebody waits for a run in the terminal. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
@@ -49,15 +50,60 @@ static void read_mail(uv_async_t *wake) {
 
 /* ---- events ---- */
 
-/* Room for one more waiting event; at set-up this makes the queue large enough for ordinary steps.
- */
+/* Room for so many waiting events; at set-up, for all that can come in a moment without memory. */
 static bool queue_reserve(coord_server *server, uint32_t count) {
     if (count <= server->queue_capacity) return true;
-    uint32_t capacity = server->queue_capacity ? server->queue_capacity * 2 : 64;
+    uint32_t capacity = server->queue_capacity ? server->queue_capacity * 2 : QUEUE_FIRST;
     coord_event *queue = cop_realloc(server->queue, capacity * sizeof *queue);
     if (!queue) return false;
     server->queue = queue;
     server->queue_capacity = capacity;
+    return true;
+}
+
+/* The core had no memory for it: is it told again? Not what comes again by itself (a worker that
+ * the core does not know says HELLO once more), nor an evaluation, whose client is told. */
+static bool may_wait(const coord_event *e) {
+    switch (e->type) {
+    case COORD_EVENT_TICK:
+    case COORD_EVENT_HEARTBEAT:
+    case COORD_EVENT_WORKER_JOINED:
+        return false;
+    case COORD_EVENT_JOB_ADDED:
+        return e->info.kind == COORD_TRAINING;
+    default:
+        return true;
+    }
+}
+
+/* Those from `from` on stay in the queue, in their order. */
+static void keep_waiting(coord_server *server, uint32_t from) {
+    const bool before = server->starved;
+    uint32_t count = 0;
+    for (uint32_t i = from; i < server->queue_count; i++) {
+        coord_event *e = &server->queue[i];
+        if (!may_wait(e)) continue;
+        if (e->text) e->text = "why is forgotten: the coordinator was out of memory";
+        server->queue[count++] = *e;
+    }
+    server->queue_count = count;
+    server->starved = count > 0;
+    if (server->starved && !before)
+        cop_log(COP_LOG_ERROR, "coordinator", "out of memory: what comes in waits");
+    if (!server->starved && before)
+        cop_log(COP_LOG_INFO, "coordinator", "there is memory again: it goes on");
+}
+
+/* The next waiting event; false: it, and all behind it, must wait. */
+static bool dispatch_one(coord_server *server, uint32_t at) {
+    coord_event now = server->queue[at];
+    cop_err e = coord_core_step(server->core, &now, cop_clock_ns(), &server->actions);
+    if (e == COP_ERR_NO_MEMORY && may_wait(&now)) return false;
+    if (e)
+        cop_log(COP_LOG_ERROR, "coordinator", "event %d not taken: %s", (int)now.type,
+                cop_err_text(e));
+    for (uint32_t a = 0; !e && a < server->actions.count; a++)
+        coord_carry_out(server, &server->actions.items[a]);
     return true;
 }
 
@@ -70,18 +116,9 @@ void coord_dispatch(coord_server *server, const coord_event *event) {
     server->queue[server->queue_count++] = *event;
     if (server->dispatching) return; /* the loop below takes it */
     server->dispatching = true;
-    for (uint32_t i = 0; i < server->queue_count; i++) {
-        coord_event now = server->queue[i];
-        cop_err e = coord_core_step(server->core, &now, cop_clock_ns(), &server->actions);
-        if (e) {
-            cop_log(COP_LOG_ERROR, "coordinator", "event %d not taken: %s", (int)now.type,
-                    cop_err_text(e));
-            continue;
-        }
-        for (uint32_t a = 0; a < server->actions.count; a++)
-            coord_carry_out(server, &server->actions.items[a]);
-    }
-    server->queue_count = 0;
+    uint32_t at = 0;
+    while (at < server->queue_count && dispatch_one(server, at)) at++;
+    keep_waiting(server, at);
     server->dispatching = false;
 }
 
@@ -283,7 +320,7 @@ static int default_update_threads(void) {
 static cop_err create_parts(coord_server *server, cop_error *error) {
     server->sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->sessions);
     server->slots = cop_alloc_array(COORD_SLOTS_MAX, sizeof *server->slots);
-    if (!server->sessions || !server->slots || !queue_reserve(server, 64))
+    if (!server->sessions || !server->slots || !queue_reserve(server, QUEUE_FIRST))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     bool remote = server->config.listen && *server->config.listen;
     coord_core_config core = {

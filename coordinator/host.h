@@ -129,7 +129,7 @@ struct coord_server {
     /* events raised while actions are carried out wait here */
     coord_event *queue;
     uint32_t queue_count, queue_capacity;
-    bool dispatching;
+    bool dispatching, starved; /* starved: events wait for memory */
     uint64_t started_ns;
     unsigned char digest_secret[COP_XXH3_SECRET]; /* made at start */
     uint32_t judging;                             /* blocks that are being computed here */
@@ -143,7 +143,8 @@ struct coord_server {
 /* Hand a piece of work to the loop thread. Any thread. */
 void coord_post(coord_server *server, coord_mail *mail);
 /* Feed the core and carry out what it wants. Re-entrant: an event raised by an action is taken
- * after the others. */
+ * after the others. Where the core has no memory for it, it waits, with those that come after it,
+ * for a later one (a tick at the latest). */
 void coord_dispatch(coord_server *server, const coord_event *event);
 
 /* ---- sessions.c ---- */

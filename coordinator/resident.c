@@ -47,7 +47,7 @@ static cop_err allocate(coord_resident *r, cop_error *error) {
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->spec = cop_job_pack(job);
     if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
-        !r->gradients || !r->update_slots || !r->tree_ops || !r->spec)
+        !r->gradients || !r->update_slots || !r->update_first || !r->tree_ops || !r->spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;

@@ -247,16 +247,18 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error) {
     COP_ASSERT(!server->run_shared);
     struct coord_run *run = cop_alloc(sizeof *run);
+    cop_buffer *spec = options->folder ? cop_job_pack(job) : NULL;
     cop_err e = COP_OK;
-    if (!run) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!run || (options->folder && !spec)) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e && options->folder) {
         run->folder = cop_strdup(options->folder);
         char *path = cop_path_join(options->folder, "metrics.sqlite");
-        e = path ? coord_store_open(path, &server->store, error)
-                 : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        e = path && run->folder ? coord_store_open(path, &server->store, error)
+                                : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
         cop_free(path);
     }
     if (e) {
+        cop_buffer_release(spec);
         if (run) cop_free(run->folder);
         cop_free(run);
         cop_job_destroy(job);
@@ -274,8 +276,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
     run->progress = (coord_progress){
         .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
-    if (server->store) {
-        cop_buffer *spec = cop_job_pack(job);
+    if (server->store)
         coord_store_add_job(
             server->store,
             &(coord_store_submission){.job = RUN_JOB,
@@ -283,8 +284,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                                       .data_digest = job->message->pinned->data_digest,
                                       .spec = spec},
             NULL, NULL);
-        cop_buffer_release(spec);
-    }
+    cop_buffer_release(spec);
     server->run_shared = run;
     run->mail.run = submit_on_loop;
     coord_post(server, &run->mail);

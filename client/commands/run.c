@@ -82,7 +82,7 @@ static cop_err prepare_folder(run_state *s, cop_error *error) {
     }
     cop_str yaml = {0};
     cop_document_print_yaml(&s->job->message->base, &yaml);
-    char *path = cop_path_join(s->folder, "job.yaml");
+    char *path = yaml.failed ? NULL : cop_path_join(s->folder, "job.yaml");
     cop_err e = path ? cop_file_write_text(path, cop_str_text(&yaml), error)
                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_free(path);

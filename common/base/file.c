@@ -379,9 +379,10 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
     if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
     char **names = NULL;
     size_t count = 0;
-    cop_err e = cop_folder_list(path, &names, &count, error);
+    cop_error why = {0};
+    cop_err e = cop_folder_list(path, &names, &count, &why);
     if (e == COP_ERR_NOT_FOUND) return COP_OK;
-    COP_TRY(e);
+    if (e) return cop_fail(error, e, "%s", why.text);
     for (size_t i = 0; i < count && !e; i++) {
         char *entry = cop_path_join(path, names[i]);
         e = entry ? remove_entry(entry, error)
