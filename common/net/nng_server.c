@@ -325,7 +325,7 @@ cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
     if (!nng || !nng->contexts || nng_rep0_open(&nng->socket)) {
         if (nng) cop_free(nng->contexts);
         cop_free(nng);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "cannot open a socket");
+        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for a socket");
     }
     nng->server = server;
     nng->wanted = CONTEXTS_FIRST;

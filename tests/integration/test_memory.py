@@ -1,10 +1,13 @@
 """Programs without memory: each allocation of their own that fails, one a run. What comes is a sentence and status 1, or all goes on as if
 nothing had been; nothing hangs, and in the sanitizers' build nothing is touched that is not there, and nothing leaks. Every fourth here; each one with COPPICE_TEST_EACH=1."""
 
+import collections
 import json
 import os
+import signal
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -55,3 +58,76 @@ def test_each_allocation_of_a_run_may_fail(program, folder):
         assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, (fails, done.stderr)
     assert failed > 80 // STRIDE, "without memory it does not end well"
     assert json.loads(run(program, folder, 0, "--resume", "auto").stdout)["digest"] == digest
+
+
+class Pool:
+    """A coordinator and a worker, of whom one has no memory for its allocation number `fails`."""
+
+    def __init__(self, program, processes, folder, who, fails):
+        folder.mkdir()
+        self.program, self.processes, self.folder = program, processes, folder
+        self.url = f"ipc://{folder}/socket"
+        self.fails = {who: str(fails)}
+        self.environment = {**os.environ, "COPPICE_COORDINATOR": self.url}
+
+    def spawn(self, who, *words):
+        log = open(self.folder / who, "w")
+        fails = {"COPPICE_FAIL_ALLOC": self.fails[who]} if who in self.fails else {}
+        return self.processes(self.program(f"coppice-{who}"), *words, stderr=log, env={**self.environment, **fails})
+
+    def log(self, who):
+        return (self.folder / who).read_text()
+
+    def judge_ended(self, who, process):
+        """It has ended by itself: with a sentence."""
+        assert process.returncode == 1 and "memory" in self.log(who), (self.fails, self.log(who))
+
+    def start(self):
+        """False: it ended, and said why."""
+        coordinator = self.coordinator = self.spawn("coordinator", "--listen", self.url, "--state", self.folder / "state")
+        while "ready:" not in self.log("coordinator"):
+            time.sleep(0.01)
+            if coordinator.poll() is not None:
+                self.judge_ended("coordinator", coordinator)
+                return False
+        self.environment["COPPICE_TOKEN"] = (self.folder / "state/token").read_text().strip()
+        self.worker = self.spawn("worker", "--name", "w")
+        return True
+
+    def submit(self, job):
+        return subprocess.run([self.program("coppice"), "submit", job, "--data", job.parent, "--json", "--quiet", "--timeout", "10"],
+                              env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    def stop(self):
+        for who, process in (("worker", self.worker), ("coordinator", self.coordinator)):
+            process.terminate()
+            status = process.wait(30)
+            assert status in (0, 1, -signal.SIGTERM), (self.fails, who, status, self.log(who))  # before its handlers are there: as any
+            assert "Sanitizer" not in self.log(who) and "runtime error" not in self.log(who), (self.fails, self.log(who))
+
+
+def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
+    """Of the coordinator's from its start to the job's end, of the worker's set-up and work: the job ends as if nothing had been, or somebody
+    is told why not, and then it is the same once more."""
+    digest = json.loads(run(program, folder, 0).stdout)["digest"]
+    ends = collections.Counter()
+    for who, most in (("coordinator", 400), ("worker", 60)):
+        for fails in range(1, most, 6 * STRIDE):
+            pool = Pool(program, processes, folder / f"{who}-{fails}", who, fails)
+            if not pool.start():
+                ends["not started"] += 1
+                continue
+            time.sleep(0.1)
+            if pool.worker.poll() is not None:
+                pool.judge_ended("worker", pool.worker)
+                pool.fails = {}
+                pool.worker = pool.spawn("worker", "--name", "again")
+            done = pool.submit(folder / "job.yaml")
+            if done.returncode:
+                assert done.returncode == 1 and done.stderr.startswith("coppice submit: "), (who, fails, done.stderr)
+                ends["told"] += 1
+                done = pool.submit(folder / "job.yaml")
+            assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["digest"] == digest, (who, fails, done)
+            ends["done"] += 1
+            pool.stop()
+    assert ends["done"] > 240 // 6 // STRIDE and ends["told"] and ends["not started"], ends
