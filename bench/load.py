@@ -4,8 +4,9 @@ of as many shards, while thousands of jobs are submitted over the wire; then the
 loop did not look for messages, what a submission and the list take, its memory; that every digest is right. A line of JSON.
 
   ./dev bench load                                 500 workers, 10,000 jobs, served for 30 s
-  WORKERS=100 JOBS=500 SECONDS=600 ./dev bench load      (SECONDS: at most; it ends with the queue)"""
+  ./dev exec bench/load.py --workers 100 --jobs 500 --seconds 600      (at most; it ends with the queue)"""
 
+import argparse
 import json
 import os
 import pathlib
@@ -153,9 +154,14 @@ def run(programs, folder, workers, jobs, seconds):
 
 
 def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--workers", type=int, default=500)
+    options.add_argument("--jobs", type=int, default=10000)
+    options.add_argument("--seconds", type=int, default=30, help="that the queue is served, at most")
+    o = options.parse_args()
     programs = pathlib.Path(shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))).resolve().parent
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
-        figures = run(programs, pathlib.Path(folder), *(int(os.environ.get(name, most)) for name, most in (("WORKERS", 500), ("JOBS", 10000), ("SECONDS", 30))))
+        figures = run(programs, pathlib.Path(folder), o.workers, o.jobs, o.seconds)
     print(json.dumps({"bench": "load", **figures}))
     return 0
 

@@ -222,7 +222,7 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
     if (open_socket(link)) {
         nng_aio_free(link->aio);
         cop_free(link);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "cannot open a socket");
+        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for a socket");
     }
     uv_mutex_init(&link->mutex);
     cop_err e = start(link, url, tls, error);

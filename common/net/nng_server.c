@@ -18,9 +18,9 @@
 #define CONTEXTS_FIRST 8
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
-#define INLINE_BYTES                                                                               \
-    65536 /* replies up to this size are sent by the loop, but for those of a crowd */
-#define FRONTS_MAX 16
+#define FRONTS_MAX     16
+/* Replies up to this size are sent by the loop, but for those of a crowd. */
+#define INLINE_BYTES 65536
 
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 

@@ -284,7 +284,8 @@ static void test_link_checks_the_coordinator(void **state) {
     end(&h, link);
 }
 
-/* A coordinator that a link should not trust: OpenSSL's own, with any certificate. */
+/* A coordinator that a link should not trust: OpenSSL's own, with any certificate. It takes one
+ * after the other, as a link tries, until the listener is shut down. */
 typedef struct false_server {
     int listener;
     const char *certificate, *key;
@@ -295,8 +296,7 @@ static void run_false_server(void *argument) {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     COP_ASSERT(SSL_CTX_use_certificate_file(context, s->certificate, SSL_FILETYPE_PEM) == 1);
     COP_ASSERT(SSL_CTX_use_PrivateKey_file(context, s->key, SSL_FILETYPE_PEM) == 1);
-    int fd = accept(s->listener, NULL, NULL);
-    if (fd >= 0) {
+    for (int fd; (fd = accept(s->listener, NULL, NULL)) >= 0;) {
         SSL *ssl = SSL_new(context);
         SSL_set_fd(ssl, fd);
         SSL_accept(ssl);
@@ -331,6 +331,7 @@ static void check_false_server(const char *certificate, const char *key, const c
     if (!strstr(error.text, words)) fprintf(stderr, "%s\n", error.text);
     assert_non_null(strstr(error.text, words));
     cop_link_close(link);
+    shutdown(s.listener, SHUT_RDWR);
     uv_thread_join(&thread);
     close(s.listener);
     cop_tls_destroy(tls);
