@@ -329,7 +329,9 @@ static void end_write(coord_store *s, store_write *w) {
 }
 
 static void refuse(coord_store_done done, void *context) {
-    if (done) done(context, COP_ERR_BUSY, "the disk is too slow: too many writes wait");
+    if (done)
+        done(context, COP_ERR_BUSY,
+             "too many writes wait for the disk, or there is no memory: try again");
 }
 
 void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_store_done done,
