@@ -125,14 +125,13 @@ class Restarts(chaos.OverIpc):
             raise chaos.Broken(f"the small jobs have {len(digests)} digests")
         if len(set(self.acknowledged.values())) != len(self.acknowledged):
             raise chaos.Broken("two keys have one job")
-        again = {}
         newest = list(self.acknowledged.items())[-KEYS_KEPT // 2:]
         for key, job in (newest[0], newest[len(newest) // 2], newest[-1]):  # the same key: the same job, not another one
-            again[key] = json.loads(self.client(
+            again = json.loads(self.client(
                 "submit", "job.yaml", "--data", ".", "--no-wait", "--json", "--once", key,
                 "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"))["job"]
-            if again[key] != job:
-                raise chaos.Broken(f"{key} was job {job} and is job {again[key]} now")
+            if again != job:
+                raise chaos.Broken(f"{key} was job {job} and is job {again} now")
         super().judge()
 
 

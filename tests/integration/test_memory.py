@@ -1,5 +1,6 @@
 """Programs without memory: each allocation of their own that fails, one a run. What comes is a sentence and status 1, or all goes on as if
-nothing had been; nothing hangs, and in the sanitizers' build nothing is touched that is not there, and nothing leaks. Some of them here; each one with COPPICE_TEST_EACH=1."""
+nothing had been; nothing hangs, and in the sanitizers' build nothing is touched that is not there, and nothing leaks. Some of them here; each
+one with COPPICE_TEST_EACH=1."""
 
 import collections
 import json
@@ -42,7 +43,7 @@ def run(program, folder, fails, *words):
 
 
 def test_each_allocation_of_a_run_may_fail(program, folder):
-    """Set-up of coordinator and workers, three steps, checkpoints; the run goes on from a checkpoint that was there, and may come to it again."""
+    """Set-up of coordinator and workers, three steps, checkpoints, each time anew; what the last one left can be gone on with."""
     first = run(program, folder, 0)
     digest = json.loads(first.stdout)["digest"]
     whole = json.loads(first.stdout)["allocations"]

@@ -237,29 +237,6 @@ static void test_crowd_does_not_hold_up_the_loop(void **state) {
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
-/* More answers in one round than the loop sends by itself: each comes, and to whom it is for. */
-static void test_crowd_is_answered_at_once(void **state) {
-    (void)state;
-    host h;
-    caller callers[CROWD];
-    bool seen[CROWD] = {0};
-    start_host(&h, TCP);
-    for (int i = 0; i < CROWD; i++) start_caller(&callers[i], open_link(&h), ASK_HOLD, TIMEOUT_MS);
-    assert_true(wait_for(&h.holding, CROWD));
-    cop_link *link = open_link(&h);
-    assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
-    for (int i = 0; i < CROWD; i++) {
-        uv_thread_join(&callers[i].thread);
-        assert_int_equal(callers[i].result, COP_OK);
-        assert_in_range(callers[i].order, 0, CROWD - 1);
-        assert_false(seen[callers[i].order]);
-        seen[callers[i].order] = true;
-        cop_link_close(callers[i].link);
-    }
-    cop_link_close(link);
-    stop_host(&h);
-}
-
 int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     const struct CMUnitTest tests[] = {
@@ -273,7 +250,6 @@ int main(void) {
         cmocka_unit_test(test_memory_link_allocates_nothing),
         cmocka_unit_test(test_expected_workers_before_listening),
         cmocka_unit_test(test_crowd_does_not_hold_up_the_loop),
-        cmocka_unit_test(test_crowd_is_answered_at_once),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }
