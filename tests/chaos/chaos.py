@@ -115,6 +115,12 @@ class Run:
         self.alive.append(process)
         return process
 
+    def slow_disk(self, chance, ms):
+        """The environment of a program whose disk may be slow, by so many milliseconds at each sync."""
+        if not chance or self.random.random() >= chance:
+            return {}
+        return {"LD_PRELOAD": self.programs.parent / "tests/slow_disk.so", "COPPICE_SLOW_DISK_MS": ms}
+
     def end(self, process, number=signal.SIGKILL):
         self.frozen.pop(process, None)
         process.send_signal(signal.SIGCONT)
@@ -175,11 +181,8 @@ class InProcess(Run):
     def start(self):
         self.process = self.spawn(
             "run.log", self.programs / "coppice", "run", "job.yaml", "--workers", self.random.choice([1, 2, 3]),
-            "--out", "run", "--resume", "auto", "--json", "--quiet", LD_PRELOAD=self.slow(), COPPICE_SLOW_DISK_MS=20,
+            "--out", "run", "--resume", "auto", "--json", "--quiet", **self.slow_disk(0.3, 20),
         )
-
-    def slow(self):
-        return self.programs.parent / "tests/slow_disk.so" if self.random.random() < 0.3 else ""
 
     def done(self):
         if self.process.poll() is None:
@@ -273,11 +276,14 @@ class Pool(Run):
     def status(self):
         return json.loads(self.client("status", str(self.job), "--json", "--timeout", "60"))
 
+    def preloaded(self):
+        """What the coordinator runs with, by the names of variables."""
+        return self.slow_disk(self.SLOW_DISKS, 30)
+
     def start_coordinator(self):
-        slow = self.programs.parent / "tests/slow_disk.so" if self.SLOW_DISKS and self.random.random() < self.SLOW_DISKS else ""
         self.coordinator = self.spawn(
             "coordinator.log", self.programs / "coppice-coordinator", "--listen", self.listen, "--state", "state",
-            LD_PRELOAD=slow, COPPICE_SLOW_DISK_MS=30,
+            **self.preloaded(),
         )
         deadline = time.monotonic() + 30
         while (self.folder / "coordinator.log").read_text().count("ready:") <= self.ready:

@@ -9,7 +9,8 @@ A coordinator (tcp, loopback) trains one job after another with four workers. Ev
 seconds later; the fourth stays. Workers wait after each shard, so that it takes 10 ms (tests/tools/paced.c): four of them do not compete for cores.
 
 What must hold: all jobs end with the digest of `coppice run`; the goodput is at least 97 %; and neither the coordinator nor the worker that stays grows
-(last third against first, after three jobs).
+(last third against first): what they have allocated (tests/tools/heap_use.c) and their descriptors after three jobs, their resident memory when 90 seconds
+have passed, too: until then pages of the allocator's arenas are touched for the first time.
 Goodput is shards kept per second of live workers (from the start of their process to their end), over all the time, as a share of the same figure
 for the seconds in which all four worked undisturbed (from 2 s after a replacement to the next death). Exit status 1 if a promise is broken."""
 
@@ -33,9 +34,11 @@ ABSENCES = (0, 0, 0, 1, 3)  # seconds until a dead worker is replaced
 PACE_MS = 10  # of a shard
 SHARDS = 48
 STEPS = 150
-WARM_JOBS = 3  # growth is measured after so many: caches and arenas are as large as they become
+WARM_JOBS = 3  # growth is measured after so many: caches are as large as they become
+WARM_SECONDS = 90  # ... and of resident memory after so long: arenas are, too
 GOODPUT_LEAST = 0.97
-MEMORY_MOST = 900_000  # bytes more in the last third than in the first: less than a copy of the weights (250 KB) for each death in between
+ALLOCATED_MOST = 300_000  # bytes more in the last third than in the first, whatever the length
+MEMORY_MOST = 900_000  # resident bytes, likewise: less than a copy of the weights (250 KB) for each death in between
 MEMORY_MOST_LONG = 4_000_000  # in runs of over ten minutes: SQLite's page caches (2 MB each) and the allocator's arenas fill; 250 KB a death would be 20 MB in 30 minutes
 DESCRIPTORS_MOST = 2  # more in the last third than in the first
 
@@ -43,31 +46,42 @@ SET = ["--set", f"train.steps={STEPS}", "--set", f"train.shards={SHARDS}", "--se
        "--set", "evaluate.every=1000", "--set", "checkpoint.every=100"]
 
 
-def memory_and_descriptors(process):
-    pages = int(pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{process.pid}/fd"))
-
-
 class Growth:
-    """Memory and descriptors of a process, over time."""
+    """What a process has allocated, its descriptors, and its resident memory, over time."""
 
-    def __init__(self, process):
-        self.process, self.samples = process, []
+    def __init__(self, process, heap_use):
+        self.process, self.heap_use = process, heap_use / str(process.pid)
+        self.allocated, self.descriptors, self.memory = [], [], []
 
-    def sample(self):
-        self.samples.append(memory_and_descriptors(self.process))
+    def sample(self, warm):
+        pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        self.allocated.append(int(self.heap_use.read_text()))
+        self.descriptors.append(len(os.listdir(f"/proc/{self.process.pid}/fd")))
+        if warm:
+            self.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
 
     def figures(self):
-        if len(self.samples) < 3:
-            raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended: too little to see what grows")
-        third = len(self.samples) // 3
-        first, last = self.samples[:third], self.samples[-third:]
+        if len(self.memory) < 3:
+            raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended in {WARM_SECONDS} s: too little to see what grows")
         return {
-            "memory_mb": round(statistics.median(m for m, _ in last) / 1e6, 2),
-            "memory_more_bytes": min(m for m, _ in last) - min(m for m, _ in first),  # the least: arenas come and go by megabytes
-            "descriptors": max(d for _, d in last),
-            "descriptors_more": max(d for _, d in last) - max(d for _, d in first),
+            "memory_mb": round(statistics.median(thirds(self.memory)[1]) / 1e6, 2),
+            "memory_more_bytes": min(more(min, self.memory), more(max, self.memory)),  # arenas come and go by megabytes: what grows has both grow
+            "allocated_mb": round(statistics.median(thirds(self.allocated)[1]) / 1e6, 2),
+            "allocated_more_bytes": more(min, self.allocated),  # the least: what is in use for a moment is no growth
+            "descriptors": max(thirds(self.descriptors)[1]),
+            "descriptors_more": more(max, self.descriptors),
         }
+
+
+def thirds(samples):
+    """The first and the last one."""
+    third = len(samples) // 3
+    return samples[:third], samples[-third:]
+
+
+def more(of, samples):
+    first, last = thirds(samples)
+    return of(last) - of(first)
 
 
 class Goodput:
@@ -92,11 +106,11 @@ class Goodput:
 class Soak(chaos.OverIpc):
     """The pool, its deaths, and what is measured."""
 
-    SLOW_DISKS = 0
-
     def __init__(self, programs, reference, folder, seed, seconds, tell):
         super().__init__(programs, reference, folder, seed)
         self.seconds, self.tell = seconds, tell
+        self.heap_use = folder / "heap"
+        self.heap_use.mkdir()
         self.goodput, self.deaths, self.lived = Goodput(), 0, 0.0
         self.places = [None] * WORKERS  # (process, when it started); or None and when to start one
         self.due = [0.0] * WORKERS
@@ -104,6 +118,9 @@ class Soak(chaos.OverIpc):
 
     def address(self):
         self.listen = self.url = f"tcp://127.0.0.1:{chaos.free_port()}"
+
+    def preloaded(self):
+        return {"LD_PRELOAD": self.programs.parent / "tests/heap_use.so", "COPPICE_HEAP_USE": self.heap_use}
 
     def submit(self):
         self.job += 1
@@ -115,7 +132,7 @@ class Soak(chaos.OverIpc):
         for i, place in enumerate(self.places):
             if place is None and now >= self.due[i]:
                 tool = self.programs.parent / "tests/paced"
-                process = self.spawn("workers.log", tool, self.url, f"w{i}", PACE_MS, **self.environment())
+                process = self.spawn("workers.log", tool, self.url, f"w{i}", PACE_MS, **self.environment(), **self.preloaded())
                 self.places[i] = (process, time.monotonic())
                 self.disturbed = time.monotonic() + SETTLING
 
@@ -165,13 +182,13 @@ class Soak(chaos.OverIpc):
         self.goodput.add(now, shards, self.all_lived(), calm)
         if len(self.digests) >= WARM_JOBS:
             for growth in self.growth.values():
-                growth.sample()
+                growth.sample(now >= self.began + WARM_SECONDS)
 
     def go(self):
         try:
             self.start_pool()
-            began = time.monotonic()
-            until, death = began + self.seconds, began + BETWEEN_DEATHS
+            self.began = time.monotonic()
+            until, death = self.began + self.seconds, self.began + BETWEEN_DEATHS
             while time.monotonic() < until:
                 now = time.monotonic()
                 if now >= death:
@@ -180,7 +197,7 @@ class Soak(chaos.OverIpc):
                     death += BETWEEN_DEATHS
                 self.fill(now)
                 self.look()
-                self.tell(self, now - began)
+                self.tell(self, now - self.began)
                 time.sleep(0.5)
             self.look()
             self.finish()
@@ -193,7 +210,7 @@ class Soak(chaos.OverIpc):
         self.start_coordinator()
         self.submit()
         self.fill(time.monotonic())
-        self.growth = {"coordinator": Growth(self.coordinator), "worker": Growth(self.places[0][0])}
+        self.growth = {"coordinator": Growth(self.coordinator, self.heap_use), "worker": Growth(self.places[0][0], self.heap_use)}
         deadline = time.monotonic() + 30
         while self.status().get("step", 0) < 20:
             if time.monotonic() > deadline:
@@ -240,13 +257,15 @@ def broken(figures):
     wrong = []
     if figures["goodput"] < GOODPUT_LEAST:
         wrong.append(f"goodput is {figures['goodput']:.3f}, expected at least {GOODPUT_LEAST}")
+    most = {
+        "allocated_more_bytes": ALLOCATED_MOST,
+        "memory_more_bytes": MEMORY_MOST_LONG if figures.get("seconds", 0) > 600 else MEMORY_MOST,
+        "descriptors_more": DESCRIPTORS_MOST,
+    }
     for name in ("coordinator", "worker"):
-        more = figures[name]
-        most = MEMORY_MOST_LONG if figures.get("seconds", 0) > 600 else MEMORY_MOST
-        if more["memory_more_bytes"] > most:
-            wrong.append(f"the {name}'s memory grew by {more['memory_more_bytes']} bytes, expected at most {most}")
-        if more["descriptors_more"] > DESCRIPTORS_MOST:
-            wrong.append(f"the {name}'s descriptors grew by {more['descriptors_more']}, expected at most {DESCRIPTORS_MOST}")
+        for what, bound in most.items():
+            if figures[name][what] > bound:
+                wrong.append(f"the {name}: {what} is {figures[name][what]}, expected at most {bound}")
     return wrong
 
 

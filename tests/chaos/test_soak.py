@@ -21,27 +21,47 @@ def test_a_pool_whose_workers_die_loses_and_gathers_nothing(program, tmp_path):
     assert soak.broken(figures) == []
 
 
-def grown(bytes_each, descriptors_each, deaths=7, steps=900):
-    """The growth that is measured of a program which keeps so much of every death and every step."""
-    growth = soak.Growth(None)
-    for i in range(90):
-        growth.samples.append((20_000_000 + bytes_each(deaths * i // 90, steps * i // 90), 20 + descriptors_each * (deaths * i // 90)))
+SOUND = {"allocated_more_bytes": 0, "memory_more_bytes": 0, "descriptors_more": 0}
+
+
+def grown(allocated_each, resident_each, descriptors_each, seconds):
+    """The growth that is measured of a program which keeps so much of every death and every step (7 a second)."""
+    growth = soak.Growth.__new__(soak.Growth)
+    growth.allocated, growth.descriptors, growth.memory = [], [], []
+    for second in range(50, seconds):
+        deaths, steps = second // soak.BETWEEN_DEATHS, 7 * second
+        growth.allocated.append(5_000_000 + allocated_each(deaths, steps))
+        growth.descriptors.append(20 + descriptors_each * deaths)
+        if second >= soak.WARM_SECONDS:
+            growth.memory.append(20_000_000 + resident_each(deaths, steps))
     return growth.figures()
 
 
-@pytest.mark.parametrize("name, bytes_each, descriptors_each", [
-    ("a copy of the weights of each death", lambda death, step: 250_000 * death, 0),
-    ("2 KB of each step", lambda death, step: 2000 * step, 0),
-    ("a descriptor of each death", lambda death, step: 0, 1),
+def nothing(deaths, steps):
+    return 0
+
+
+def weights_of_each_death(deaths, steps):
+    return 250_000 * deaths
+
+
+def half_a_kilobyte_of_each_step(deaths, steps):
+    return 512 * steps
+
+
+@pytest.mark.parametrize("seconds", [180, 1800])
+@pytest.mark.parametrize("allocated, resident, descriptors", [
+    (weights_of_each_death, nothing, 0),
+    (half_a_kilobyte_of_each_step, nothing, 0),
+    (nothing, weights_of_each_death, 0),
+    (nothing, nothing, 1),
 ])
-def test_a_leak_would_be_seen(name, bytes_each, descriptors_each):
+def test_a_leak_would_be_seen(allocated, resident, descriptors, seconds):
     """The bounds are not so wide that what three minutes of leaks make would pass."""
-    sound = {"memory_more_bytes": 0, "descriptors_more": 0}
-    figures = {"goodput": 1.0, "coordinator": grown(bytes_each, descriptors_each), "worker": sound}
-    assert len(soak.broken(figures)) == 1, name
-    assert soak.broken({**figures, "coordinator": sound}) == []
-    half_an_hour = {**figures, "seconds": 1800, "coordinator": grown(bytes_each, descriptors_each, deaths=119, steps=12_900)}
-    assert len(soak.broken(half_an_hour)) == 1, name
+    figures = {"seconds": seconds, "goodput": 1.0, "coordinator": grown(allocated, resident, descriptors, seconds), "worker": SOUND}
+    assert len(soak.broken(figures)) == 1
+    assert len(soak.broken({**figures, "coordinator": SOUND, "worker": figures["coordinator"]})) == 1
+    assert soak.broken({**figures, "coordinator": grown(nothing, nothing, 0, seconds)}) == []
 
 
 def test_lost_time_would_be_seen():
@@ -50,8 +70,7 @@ def test_lost_time_would_be_seen():
     for second in range(101):
         idle = min(second, 20)
         goodput.add(second, 100 * (4 * second - idle), 4 * second, second >= 20)
-    sound = {"memory_more_bytes": 0, "descriptors_more": 0}
-    figures = {"goodput": goodput.rate("all") / goodput.rate("undisturbed"), "coordinator": sound, "worker": sound}
+    figures = {"goodput": goodput.rate("all") / goodput.rate("undisturbed"), "coordinator": SOUND, "worker": SOUND}
     assert abs(figures["goodput"] - 0.95) < 1e-9
     assert soak.broken(figures) == [f"goodput is 0.950, expected at least {soak.GOODPUT_LEAST}"]
 
