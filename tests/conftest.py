@@ -29,15 +29,11 @@ def pytest_configure(config):
         config.addinivalue_line("markers", f"{label}: {text}")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     for item in items:
         if not PRIMARY & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.quick)
-    result = yield  # -k and -m choose
-    part, parts = map(int, os.environ.get("COPPICE_TEST_PART", "0/1").split("/"))
-    items[:] = items[part::parts]
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ native_has() {
     [[ $1 == build ]] || {
         [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] \
             && [[ $(clang-format --version) == *" 19."* ]] \
-            && python3 -c 'import PIL, jsonschema, numpy, onnx, onnxruntime, pytest, safetensors, torch, yaml' 2>/dev/null
+            && python3 -c 'import PIL, jsonschema, numpy, onnx, onnxruntime, pytest, safetensors, torch, xdist, yaml' 2>/dev/null
     }
 }
 

@@ -77,17 +77,8 @@ run_pytest() {
     [[ $status == [015] ]] # 5: no test matches
 }
 
-# run_pytest_halves PRESET ARGUMENTS...: the same in two processes, each of which takes every second
-# test (tests/conftest.py): most of them wait, or compute on one core.
-run_pytest_halves() {
-    local second=$RESULTS/second-half.log pid status=0
-    COPPICE_TEST_PART=1/2 run_pytest "$@" >"$second" 2>&1 &
-    pid=$!
-    COPPICE_TEST_PART=0/2 run_pytest "$@" || status=$?
-    wait "$pid" || status=$?
-    cat "$second"
-    return "$status"
-}
+# Two tests at a time: most of them wait, or compute on one core.
+PAIRS=(-n 2 --dist load --maxschedchunk 1)
 
 # A build that fails is one failed test; the tests of what was built run all the same.
 build_stage() {
@@ -101,7 +92,7 @@ stage_release() {
     build_stage release
     if [[ $# == 0 ]]; then
         run_ctest release -L '^quick$'
-        run_pytest_halves release -m quick
+        run_pytest release "${PAIRS[@]}" -m quick
     else
         local either=$* labels='not long'
         [[ $ALL == 0 ]] || labels=''
@@ -116,7 +107,7 @@ stage_asan() {
     export UBSAN_OPTIONS=print_stacktrace=1
     export LSAN_OPTIONS=suppressions=$ROOT/tests/tools/lsan.supp:print_suppressions=0
     run_ctest asan -L '^quick$'
-    run_pytest_halves asan -m asan
+    run_pytest asan "${PAIRS[@]}" -m asan
 }
 
 # Without address space randomization: TSan's shadow memory has a fixed place.
@@ -135,7 +126,7 @@ stage_qemu() {
 }
 
 stage_sim() { labelled sim; }
-stage_chaos() { labelled chaos; }
+stage_chaos() { labelled chaos "${PAIRS[@]}"; }
 stage_soak() { labelled soak; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
@@ -147,11 +138,13 @@ stage_fuzz() {
         --junit "$RESULTS/fuzz.xml" || true
 }
 
-# labelled LABEL: the tests of a label, in the release build.
+# labelled LABEL ARGUMENTS...: the tests of a label, in the release build.
 labelled() {
+    local label=$1
+    shift
     build_quietly release || return 1
-    run_ctest release -L "^$1\$"
-    run_pytest release -m "$1"
+    run_ctest release -L "^$label\$"
+    run_pytest release -m "$label" "$@"
 }
 
 # --- lint --------------------------------------------------------------------------------------
