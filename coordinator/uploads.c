@@ -34,9 +34,11 @@ static cop_err read_manifest(const coord_datasets *d, const char *digest, manife
     if (!coord_is_digest(digest))
         return cop_fail(error, COP_ERR_INPUT, "a data set is named by 64 hex digits (0-9, a-f)");
     coord_upload_path(d, digest, "manifest", path);
-    if (cop_file_read(path, 1 << 20, &m->bytes, &size, NULL))
-        return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "no upload of %.16s... is under way: offer the data set first", digest);
+    const cop_err e = cop_file_read(path, 1 << 20, &m->bytes, &size, error);
+    if (e == COP_ERR_NOT_FOUND)
+        return cop_fail(error, e, "no upload of %.16s... is under way: offer the data set first",
+                        digest);
+    if (e) return e;
     m->size = size >= 8 ? cop_load_u64(m->bytes) : 0;
     const bool fits = m->size >= 1 && m->size <= (uint64_t)CHUNKS_MAX * COP_CHUNK_SIZE;
     m->chunks = fits ? (uint32_t)((m->size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE) : 0;
@@ -197,14 +199,18 @@ static size_t find_missing(const coord_datasets *d, const char *digest, size_t c
 }
 
 /* Do the chunks that are there belong to this offer? Another cut of the same set begins anew. */
-static void forget_other_cut(const coord_datasets *d, const Coppice__Api__OfferDataRequest *o) {
+static cop_err forget_other_cut(const coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
+                                cop_error *error) {
     manifest m;
-    if (read_manifest(d, o->digest, &m, NULL)) return;
-    bool same = m.size == o->bytes;
+    const cop_err e = read_manifest(d, o->digest, &m, error);
+    if (e == COP_ERR_NOT_FOUND) return COP_OK;
+    if (e && e != COP_ERR_CORRUPT) return e;
+    bool same = !e && m.size == o->bytes;
     for (size_t i = 0; i < o->n_chunks && same; i++)
         same = memcmp(m.hashes + 32 * i, o->chunks[i].data, 32) == 0;
-    cop_free(m.bytes);
+    if (!e) cop_free(m.bytes);
     if (!same) drop_upload(d, o->digest);
+    return COP_OK;
 }
 
 /* Under `files`. The set is there: it gets the offered name, too. */
@@ -232,7 +238,7 @@ static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataReques
     *complete = coord_has_pack(d, o->digest);
     if (*complete) return name_again(d, o, error);
     COP_TRY(coord_check_quota(d, o->digest, o->bytes, error));
-    forget_other_cut(d, o);
+    COP_TRY(forget_other_cut(d, o, error));
     COP_TRY(write_manifest(d, o, error));
     *missing = cop_alloc_array(o->n_chunks, sizeof **missing);
     if (!*missing) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");

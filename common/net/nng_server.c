@@ -357,6 +357,7 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
 static cop_err explain_listen(int failed, const char *url, cop_error *error) {
     cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
                    : failed == NNG_EPERM    ? COP_ERR_DENIED
+                   : failed == NNG_ENOMEM   ? COP_ERR_NO_MEMORY
                                             : COP_ERR_INPUT;
     return cop_fail(error, code, "cannot listen on %s: %s", url,
                     failed == NNG_EADDRINUSE ? "the address is in use by another program"
@@ -367,8 +368,7 @@ cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
     nng_listener listener;
     if (cop_url_is_tls(url)) return listen_tls(nng, url, error);
     int failed = nng_listener_create(&listener, nng->socket, url);
-    if (failed)
-        return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, nng_strerror(failed));
+    if (failed) return explain_listen(failed, url, error);
     nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
     if (strncmp(url, "ipc://", 6) == 0)
         nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, 0600);

@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.quick, pytest.mark.asan]
 EACH = bool(os.environ.get("COPPICE_TEST_EACH"))
+WRONG_REASON = {"coordinator": (35, 82)}  # an address, an upload: these were once said to be what was wrong
 
 JOB = """
 name: small
@@ -113,7 +114,7 @@ def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
     digest = json.loads(run(program, folder, 0).stdout)["digest"]
     ends, stride = collections.Counter(), 1 if EACH else 24
     for who, most in (("coordinator", 400), ("worker", 60)):
-        for fails in range(1, most, stride):
+        for fails in sorted({*range(1, most, stride), *WRONG_REASON.get(who, ())}):
             pool = Pool(program, processes, folder / f"{who}-{fails}", who, fails)
             if not pool.start():
                 ends["not started"] += 1
