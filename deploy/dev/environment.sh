@@ -222,6 +222,11 @@ image_ensure() {
 
 # --- the choice --------------------------------------------------------------------------------
 
+# environment_is_made STAGE: nothing needs to be built before it can be entered.
+environment_is_made() {
+    [[ -n ${COPPICE_DEV_ENVIRONMENT:-} ]] || native_has "$1" || { engine_ensure && image_exists "$(image_name "$1")"; }
+}
+
 # environment_choose STAGE: sets ENVIRONMENT to "native" or the name of an image that is there.
 # `test` has all that `build` has, and is taken for it where it is there already, so that build
 # folders are not configured to and fro.

@@ -6,7 +6,7 @@
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
-image       6   the container image, where there is none
+image       6   the container image, where there is none, and first builds beside that
 release    10   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
@@ -270,9 +270,25 @@ run_stages() {
     for stage in "${waiting[@]}"; do collect_beside "$stage"; done
 }
 
+# build_beside_image PRESET...: while the packages of the test image are unpacked, which keeps one core
+# busy, programs compile in the build image, which it stands on. What fails is left to the stage that
+# needs it.
+build_beside_image() {
+    local preset
+    image_ensure build
+    note "compiling beside it (log: .cache/early-build.log)"
+    ENVIRONMENT=$(image_name build)
+    for preset in "$@"; do
+        (inside "$ROOT/dev" build --preset "$preset") || break
+    done </dev/null >"$ROOT/.cache/early-build.log" 2>&1 &
+    image_ensure test
+    wait
+}
+
 # enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.
 enter_test() {
     local started=$SECONDS
+    [[ $# -gt 0 ]] || environment_is_made test || build_beside_image release asan
     environment_choose test
     environment_is_here || {
         export COPPICE_DEV_IMAGE_SECONDS=$((SECONDS - started))

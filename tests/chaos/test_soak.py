@@ -21,16 +21,17 @@ def test_a_pool_whose_workers_die_loses_and_gathers_nothing(program, tmp_path):
     assert soak.broken(figures) == []
 
 
-SOUND = {"allocated_more_bytes": 0, "memory_more_bytes": 0, "descriptors_more": 0}
+SOUND = {"allocated_more_bytes": 0, "mapped_more_bytes": 0, "memory_more_bytes": 0, "descriptors_more": 0}
 
 
-def grown(allocated_each, resident_each, descriptors_each, seconds):
+def grown(allocated_each, mapped_each, resident_each, descriptors_each, seconds):
     """The growth that is measured of a program which keeps so much of every death and every step (7 a second)."""
     growth = soak.Growth.__new__(soak.Growth)
-    growth.allocated, growth.descriptors, growth.memory = [], [], []
+    growth.allocated, growth.mapped, growth.descriptors, growth.memory = [], [], [], []
     for second in range(50, seconds):
         deaths, steps = second // soak.BETWEEN_DEATHS, 7 * second
         growth.allocated.append(5_000_000 + allocated_each(deaths, steps))
+        growth.mapped.append(90_000_000 + mapped_each(deaths, steps))
         growth.descriptors.append(20 + descriptors_each * deaths)
         if second >= soak.WARM_SECONDS:
             growth.memory.append(20_000_000 + resident_each(deaths, steps))
@@ -50,18 +51,20 @@ def half_a_kilobyte_of_each_step(deaths, steps):
 
 
 @pytest.mark.parametrize("seconds", [180, 1800])
-@pytest.mark.parametrize("allocated, resident, descriptors", [
-    (weights_of_each_death, nothing, 0),
-    (half_a_kilobyte_of_each_step, nothing, 0),
-    (nothing, weights_of_each_death, 0),
-    (nothing, nothing, 1),
+@pytest.mark.parametrize("leak", [
+    (weights_of_each_death, nothing, nothing, 0),
+    (half_a_kilobyte_of_each_step, nothing, nothing, 0),
+    (nothing, weights_of_each_death, nothing, 0),
+    (nothing, half_a_kilobyte_of_each_step, nothing, 0),
+    (nothing, nothing, weights_of_each_death, 0),
+    (nothing, nothing, nothing, 1),
 ])
-def test_a_leak_would_be_seen(allocated, resident, descriptors, seconds):
+def test_a_leak_would_be_seen(leak, seconds):
     """The bounds are not so wide that what three minutes of leaks make would pass."""
-    figures = {"seconds": seconds, "goodput": 1.0, "coordinator": grown(allocated, resident, descriptors, seconds), "worker": SOUND}
+    figures = {"seconds": seconds, "goodput": 1.0, "coordinator": grown(*leak, seconds), "worker": SOUND}
     assert len(soak.broken(figures)) == 1
     assert len(soak.broken({**figures, "coordinator": SOUND, "worker": figures["coordinator"]})) == 1
-    assert soak.broken({**figures, "coordinator": grown(nothing, nothing, 0, seconds)}) == []
+    assert soak.broken({**figures, "coordinator": grown(nothing, nothing, nothing, 0, seconds)}) == []
 
 
 def test_lost_time_would_be_seen():

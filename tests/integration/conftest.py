@@ -2,14 +2,13 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
 
 import pytest
 
-from integration_tools import free_port, write_idx
+from integration_tools import free_port, write_patterns
 
 
 @pytest.fixture
@@ -43,19 +42,6 @@ train: {{steps: {steps}, batch: 50, shards: 6}}
 optimizer: {{sgd: {{rate: 0.1, momentum: 0.9, schedule: cosine}}}}
 checkpoint: {{every: 40, keep: 2}}
 """
-
-
-def write_patterns(folder, parts, seed=11):
-    """Noisy patterns of five classes, 17 x 18 bytes (k of more than one block)."""
-    noise = random.Random(seed)  # the Mersenne twister: the same bytes everywhere
-    patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
-    for part, count in parts:
-        labels = [i % 5 for i in range(count)]
-        pixels = bytearray()
-        for label in labels:
-            pixels += bytes((value + 2 * noise.getrandbits(8)) // 3 for value in patterns[label])
-        write_idx(folder / f"{part}-images", (count, 17, 18), pixels)
-        write_idx(folder / f"{part}-labels", (count,), labels)
 
 
 @pytest.fixture

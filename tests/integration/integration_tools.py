@@ -1,11 +1,25 @@
 """What several integration tests use."""
 
+import random
 import socket
 import struct
 
 
 def write_idx(path, dims, values):
     path.write_bytes(struct.pack(">BBBB", 0, 0, 8, len(dims)) + b"".join(struct.pack(">I", d) for d in dims) + bytes(values))
+
+
+def write_patterns(folder, parts, seed=11):
+    """Noisy patterns of five classes, 17 x 18 bytes (k of more than one block)."""
+    noise = random.Random(seed)  # the Mersenne twister: the same bytes everywhere
+    patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
+    for part, count in parts:
+        labels = [i % 5 for i in range(count)]
+        pixels = bytearray()
+        for label in labels:
+            pixels += bytes((value + 2 * noise.getrandbits(8)) // 3 for value in patterns[label])
+        write_idx(folder / f"{part}-images", (count, 17, 18), pixels)
+        write_idx(folder / f"{part}-labels", (count,), labels)
 
 
 def free_port():

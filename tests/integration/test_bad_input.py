@@ -13,7 +13,7 @@ import pytest
 from integration_tools import free_port, write_idx
 
 JOB = """name: bad
-data: {source: synthetic-digits}
+data: {source: idx, train: {images: a, labels: b}, test: {images: c, labels: d}}
 model:
   - linear: {units: 32}
   - relu
@@ -24,8 +24,21 @@ optimizer: {sgd: {rate: 0.1}}
 """
 
 
+def write_data(folder, classes):
+    noise = random.Random(1)
+    for images, labels, count in (("a", "b", 30), ("c", "d", 9)):
+        write_idx(folder / images, (count, 4, 4), noise.randbytes(16 * count))
+        write_idx(folder / labels, (count,), [i % classes for i in range(count)])
+
+
 @pytest.fixture
-def refused(coppice, tmp_path):
+def data(tmp_path):
+    """What JOB is about."""
+    write_data(tmp_path, 10)
+
+
+@pytest.fixture
+def refused(coppice, data, tmp_path):
     """refused(text, *parts): running the job file `text` exits 2, names all `parts`, and leaves no run folder."""
 
     def check(text, *parts, arguments=()):
@@ -89,14 +102,14 @@ def test_more_shards_than_samples_in_the_batch(refused):
     refused(JOB.replace("steps: 5", "steps: 5, batch: 4, shards: 5"), "train.shards is 5: a batch of 4 samples gives at most 4 shards")
 
 
-def test_set_is_checked_like_the_file(coppice, tmp_path):
+def test_set_is_checked_like_the_file(coppice, data, tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
     assert "did you mean \"batch\"" in coppice("run", "job.yaml", "--set", "train.btch=3", status=2).stderr
     assert "expected a whole number from 1 to 65536" in coppice("run", "job.yaml", "--set", "train.batch=0", status=2).stderr
     assert "expected FIELD=VALUE" in coppice("run", "job.yaml", "--set", "train", status=2).stderr
 
 
-def test_unwritable_out(coppice, tmp_path):
+def test_unwritable_out(coppice, data, tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "file").write_text("")
     done = coppice("run", "job.yaml", "--out", "file/x", status=2)
@@ -118,20 +131,13 @@ def test_unknown_command_and_option(coppice):
 
 
 def idx_job(coppice, tmp_path, status=2):
-    (tmp_path / "idx.yaml").write_text(
-        JOB.replace("source: synthetic-digits",
-                    "source: idx, train: {images: a, labels: b}, test: {images: c, labels: d}").replace("units: 10", "units: 3")
-    )
+    (tmp_path / "idx.yaml").write_text(JOB.replace("units: 10", "units: 3"))
     return coppice("run", "idx.yaml", "--out", "out", status=status)
 
 
 @pytest.fixture
 def idx(tmp_path):
-    noise = random.Random(1)
-    write_idx(tmp_path / "a", (30, 4, 4), [noise.getrandbits(8) for _ in range(480)])
-    write_idx(tmp_path / "b", (30,), [i % 3 for i in range(30)])
-    write_idx(tmp_path / "c", (9, 4, 4), [noise.getrandbits(8) for _ in range(144)])
-    write_idx(tmp_path / "d", (9,), [i % 3 for i in range(9)])
+    write_data(tmp_path, 3)
     return tmp_path
 
 

@@ -30,8 +30,9 @@ def test_example_trains(coppice, root, mnist, layer_kinds, tmp_path, name):
     path = root / "examples" / name
     data = ["--data", mnist] if "source: mnist" in path.read_text() else []
     length = ["--set", "train.steps=4"] if "steps:" in path.read_text() else ["--set", "train.epochs=0.01"]
+    few = [] if "source: csv" in path.read_text() else ["--set", "data.validation=500", "--set", "evaluate.on=validation"]
     planned = coppice("plan", path, *data, "--json")
     assert planned["parameters"] > 0 and {layer["kind"] for layer in planned["layers"]} == kinds_of(path, layer_kinds)
-    result = coppice("run", path, *data, *length, "--workers", 2, "--out", tmp_path / "run", "--json", "--quiet")
+    result = coppice("run", path, *data, *length, *few, "--workers", 2, "--out", tmp_path / "run", "--json", "--quiet")
     assert result["state"] == "COMPLETED" and result["steps"] >= 1 and len(result["digest"]) == 64
     assert result["train_loss"] > 0

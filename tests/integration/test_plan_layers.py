@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
+from integration_tools import write_idx
+
 JOB = """name: plan
-data: {{source: synthetic-digits, samples: 1000}}
+data: {{source: idx, train: {{images: images, labels: labels}}, test: {{images: images, labels: labels}}}}
 model:
 {layers}
 loss: {loss}
@@ -17,6 +19,9 @@ optimizer: {{sgd: {{rate: 0.1}}}}
 
 @pytest.fixture
 def plan(program, tmp_path):
+    write_idx(tmp_path / "images", (20, 6, 6), bytes(720))
+    write_idx(tmp_path / "labels", (20,), [i % 10 for i in range(20)])
+
     def call(layers, loss="cross_entropy"):
         (tmp_path / "job.yaml").write_text(JOB.format(layers="\n".join(f"  - {layer}" for layer in layers), loss=loss))
         return subprocess.run(

@@ -34,7 +34,8 @@ def test_a_step_allocates_nothing(coppice, bench, mnist):
     """Of our own code in one process: workers, coordinator, store. What is there after ten steps lasts."""
 
     def allocations(steps):
-        run = coppice("run", bench, "--data", mnist, "--workers", 2, "--set", f"train.steps={steps}", "--set", "train.batch=16", "--json", "--quiet")
+        short = ["--set", f"train.steps={steps}", "--set", "train.batch=16", "--set", "data.validation=100", "--set", "evaluate.on=validation"]
+        run = coppice("run", bench, "--data", mnist, "--workers", 2, *short, "--json", "--quiet")
         assert run["steps"] == steps
         return run["allocations"]
 

@@ -8,18 +8,20 @@ import time
 
 import pytest
 
-STEPS = 1000  # a second or more: long enough to be disturbed
+from integration_tools import write_patterns
+
+STEPS = 1500  # a second or more: long enough to be disturbed
 
 JOB = """
 name: small
 seed: 3
-data: {source: synthetic-digits, samples: 6000}
+data: {source: idx, train: {images: train-images, labels: train-labels}, test: {images: test-images, labels: test-labels}}
 model:
   - dropout: {p: 0.2}
   - linear: {units: 128}
   - relu: {}
   - dropout: {p: 0.5}
-  - linear: {units: 10}
+  - linear: {units: 5}
 train: {steps: %d, batch: 100, shards: 6}
 optimizer: {sgd: {rate: 0.1, momentum: 0.9}}
 """
@@ -63,10 +65,15 @@ class Cluster:
         wait_until(there)
 
     def submit(self, steps=STEPS):
-        path = self.folder / "job.yaml"
-        path.write_text(JOB % steps)
-        return self.processes(self.program("coppice"), "submit", path, "--json", env=self.env,
+        path = write_job(self.folder, steps)
+        return self.processes(self.program("coppice"), "submit", path, "--data", self.folder, "--json", env=self.env,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def write_job(folder, steps):
+    write_patterns(folder, (("train", 620), ("test", 130)))
+    (folder / "job.yaml").write_text(JOB % steps)
+    return folder / "job.yaml"
 
 
 def wait_until(condition, seconds=20):
@@ -91,8 +98,7 @@ def cluster(program, processes, tmp_path):
 def expected(program, tmp_path_factory):
     """The digest of the job, on one worker in process."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "job.yaml").write_text(JOB % STEPS)
-    done = subprocess.run([program("coppice"), "run", folder / "job.yaml", "--json", "--out",
+    done = subprocess.run([program("coppice"), "run", write_job(folder, STEPS), "--json", "--out",
                            folder / "out"], capture_output=True, text=True, timeout=120, check=True)
     return json.loads(done.stdout.splitlines()[-1])["digest"]
 

@@ -1,7 +1,9 @@
 /* How much a program has allocated, preloaded into it (LD_PRELOAD): every half second a thread
- * writes the bytes that malloc has given out and not got back, as a decimal number in a line of its
- * own, over what stood in COPPICE_HEAP_USE/PID. Resident memory tells less: it grows by pages of
- * the allocator's arenas that are touched for the first time, and by freed memory that it keeps. */
+ * writes two decimal numbers, in one line, over what stood in COPPICE_HEAP_USE/PID: the bytes that
+ * malloc has given out and not got back, and the bytes of private writable memory that are not
+ * malloc's (stacks, what mmap gave, data of libraries). Resident memory tells less: it grows by
+ * pages of the allocator's arenas that are touched for the first time, and by freed memory that it
+ * keeps. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -10,14 +12,27 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WIDTH 21 /* of a line: 20 digits hold every size_t */
+#define WIDTH 42 /* of a line: 20 digits hold every size_t */
+
+/* The private writable bytes of the program, the main thread's stack among them (statm's `data`). */
+static size_t writable(void) {
+    char text[256] = "";
+    size_t pages = 0;
+    const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    if (read(fd, text, sizeof text - 1) > 0) sscanf(text, "%*u %*u %*u %*u %*u %zu", &pages);
+    close(fd);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
 
 static void *write_on(void *file) {
     const int fd = *(const int *)file;
     for (;;) {
+        const size_t all = writable();
         const struct mallinfo2 info = mallinfo2();
         char line[WIDTH + 1];
-        snprintf(line, sizeof line, "%20zu\n", info.uordblks + info.hblkhd);
+        const size_t given_out = info.uordblks + info.hblkhd, beside = all - info.arena - info.hblkhd;
+        snprintf(line, sizeof line, "%20zu %20zu\n", given_out, beside);
         if (pwrite(fd, line, WIDTH, 0) != WIDTH) return NULL;
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     }
