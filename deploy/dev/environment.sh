@@ -311,6 +311,22 @@ inside() {
         -e "COPPICE_DEV_ENVIRONMENT=$ENVIRONMENT" "$ENVIRONMENT" "$@"
 }
 
+# build_beside_image PRESET...: while the packages of the test image are unpacked, which keeps one core
+# busy, programs compile in the build image, which it stands on. What fails is left to the stage that
+# needs it.
+build_beside_image() {
+    local preset early
+    image_ensure build
+    note "compiling beside it (log: .cache/early-build.log)"
+    ENVIRONMENT=$(image_name build)
+    for preset in "$@"; do
+        (inside "$ROOT/dev" build --preset "$preset") || break
+    done </dev/null >"$ROOT/.cache/early-build.log" 2>&1 &
+    early=$!
+    image_ensure test
+    wait "$early" || true
+}
+
 # choose_for_command COMMAND: `exec` is content with the build image, unless COMMAND is only in the
 # test image (python3, gdb, valgrind, clang-tidy ...).
 choose_for_command() {

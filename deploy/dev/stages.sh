@@ -19,9 +19,9 @@ fuzz        8   each fuzz target for 20 seconds
 lint        4   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
-# Stages that wait more than they compute: each runs beside those of COMPUTING, which are as nice as
-# can be, after all others.
-WAITING=(containers soak)
+# Stages that wait more than they compute, those of a row one after the other: each row runs beside
+# the other one and beside those of COMPUTING, which are as nice as can be, after all others.
+WAITING=("containers" "chaos soak")
 COMPUTING=(qemu sim fuzz lint)
 
 PASSED=0 FAILED=0 SKIPPED=0
@@ -225,18 +225,21 @@ run_stage() {
     stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
 }
 
-# run_beside STAGE: a stage in a process of its own, with its own counts and folder of results. What
-# it prints is kept until collect_beside STAGE waits for it.
+# run_beside STAGE...: stages, one after the other, in a process of their own, each with its own counts
+# and folder of results. What they print is kept until collect_beside STAGE waits for it.
 declare -A BESIDE=()
 run_beside() {
-    mkdir -p "$RESULTS/$1"
-    stage_alone "$1" >"$RESULTS/$1/output" 2>&1 &
-    BESIDE[$1]=$!
+    local stage
+    for stage in "$@"; do
+        stage_alone "$stage"
+    done &
+    for stage in "$@"; do BESIDE[$stage]=$!; done
 }
 
 stage_alone() {
-    RESULTS=$RESULTS/$1 PASSED=0 FAILED=0 SKIPPED=0
-    run_stage "$1"
+    local RESULTS=$RESULTS/$1 PASSED=0 FAILED=0 SKIPPED=0
+    mkdir -p "$RESULTS"
+    run_stage "$1" >"$RESULTS/output" 2>&1
     printf '%d %d %d\n' "$PASSED" "$FAILED" "$SKIPPED" >"$RESULTS/counts"
 }
 
@@ -254,35 +257,26 @@ collect_beside() {
 
 # run_stages STAGE...: in this order; those that wait beside those that compute where both are named.
 run_stages() {
-    local stage waiting=() computing=()
+    local stage row waiting=() computing=()
     for stage in "$@"; do
-        if [[ " ${WAITING[*]} " == *" $stage "* ]]; then
-            waiting+=("$stage")
-        elif [[ " ${COMPUTING[*]} " == *" $stage "* ]]; then
+        if [[ " ${COMPUTING[*]} " == *" $stage "* ]]; then
             computing+=("$stage")
-        else
+        elif [[ $# == 1 || " ${WAITING[*]} " != *" $stage "* ]]; then
             run_stage "$stage"
         fi
     done
-    for stage in "${waiting[@]}"; do run_beside "$stage"; done
+    [[ $# -gt 1 ]] || WAITING=()
+    for row in "${WAITING[@]}"; do
+        local named=()
+        for stage in $row; do
+            [[ " $* " != *" $stage "* ]] || named+=("$stage")
+        done
+        [[ ${#named[@]} == 0 ]] || run_beside "${named[@]}"
+        waiting+=("${named[@]}")
+    done
     [[ ${#waiting[@]} == 0 || ${#computing[@]} == 0 ]] || renice -n 19 "$BASHPID" >/dev/null
     for stage in "${computing[@]}"; do run_stage "$stage"; done
     for stage in "${waiting[@]}"; do collect_beside "$stage"; done
-}
-
-# build_beside_image PRESET...: while the packages of the test image are unpacked, which keeps one core
-# busy, programs compile in the build image, which it stands on. What fails is left to the stage that
-# needs it.
-build_beside_image() {
-    local preset
-    image_ensure build
-    note "compiling beside it (log: .cache/early-build.log)"
-    ENVIRONMENT=$(image_name build)
-    for preset in "$@"; do
-        (inside "$ROOT/dev" build --preset "$preset") || break
-    done </dev/null >"$ROOT/.cache/early-build.log" 2>&1 &
-    image_ensure test
-    wait
 }
 
 # enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.

@@ -96,8 +96,8 @@ class Pool:
         self.worker = self.spawn("worker", "--name", "w")
         return True
 
-    def submit(self, job):
-        return subprocess.run([self.program("coppice"), "submit", job, "--data", job.parent, "--json", "--quiet", "--timeout", "10"],
+    def submit(self, job, timeout=10):
+        return subprocess.run([self.program("coppice"), "submit", job, "--data", job.parent, "--json", "--quiet", "--timeout", str(timeout)],
                               env=self.environment, capture_output=True, text=True, timeout=60, check=False)
 
     def stop(self):
@@ -124,7 +124,7 @@ def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
                 pool.judge_ended("worker", pool.worker)
                 pool.fails = {}
                 pool.worker = pool.spawn("worker", "--name", "again")
-            done = pool.submit(folder / "job.yaml")
+            done = pool.submit(folder / "job.yaml", timeout=3)  # where nobody answers, it waits so long
             if done.returncode:
                 assert done.returncode == 1 and done.stderr.startswith("coppice submit: "), (who, fails, done.stderr)
                 ends["told"] += 1
