@@ -76,12 +76,12 @@ def arm64(root):
     """arm64(name): the command of a program of the arm64 build, under qemu. Builds it where it is not, or is out of date."""
     folder = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", root / "build/arm64/bin"))
     if folder == root / "build/arm64/bin":
-        done = subprocess.run([root / "dev", "build", "--preset", "arm64"], capture_output=True, text=True, check=False)
+        done = subprocess.run([root / "dev", "build", "--preset", "arm64", "programs"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
     def find(name):
         path = folder / name
-        assert path.exists(), f"no {path}: ./dev build --preset arm64"
+        assert path.exists(), f"no {path}: ./dev build --preset arm64 programs"
         return ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(path)]
 
     return find

@@ -80,12 +80,15 @@ run_pytest() {
 # Two tests at a time: most of them wait, or compute on one core.
 PAIRS=(-n 2 --dist load --maxschedchunk 1)
 
-# A build that fails is one failed test; the tests of what was built run all the same.
+# build_stage PRESET TARGET...: a build that fails is one failed test; the tests of what was built run all
+# the same.
 build_stage() {
-    check "the $1 build" build_all "$1"
+    check "the $1 build" build_all "$@"
 }
 build_all() {
-    configure "$1" && ninja -C "$ROOT/build/$1" --quiet -k 0
+    local preset=$1
+    shift
+    configure "$preset" && ninja -C "$ROOT/build/$preset" --quiet -k 0 "$@"
 }
 
 stage_release() {
@@ -112,14 +115,14 @@ stage_asan() {
 
 # Without address space randomization: TSan's shadow memory has a fixed place.
 stage_tsan() {
-    build_stage tsan
+    build_stage tsan programs tests-threads
     export TSAN_OPTIONS=suppressions=$ROOT/tests/tools/tsan.supp:history_size=4
     run_ctest tsan -L '^threads$'
     run_pytest tsan -m threads
 }
 
 stage_qemu() {
-    build_stage arm64
+    build_stage arm64 programs tests-qemu
     build_quietly release programs
     run_ctest arm64 -L '^qemu$'
     run_pytest release -m qemu
@@ -282,7 +285,7 @@ run_stages() {
 # enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.
 enter_test() {
     local started=$SECONDS
-    [[ $# -gt 0 ]] || environment_is_made test || build_beside_image release asan
+    [[ $# -gt 0 ]] || environment_is_made test || build_beside_image release asan tsan
     environment_choose test
     environment_is_here || {
         export COPPICE_DEV_IMAGE_SECONDS=$((SECONDS - started))
