@@ -44,6 +44,7 @@ native_has() {
         yaml-0.1 libxxhash libsodium zlib cairo 'libpng >= 1.6' libjpeg 'openssl >= 3.0' || return 1
     [[ $1 == build ]] || {
         [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] \
+            && [[ -e /usr/lib/aarch64-linux-gnu/libcmocka.so ]] \
             && [[ $(clang-format --version) == *" 19."* ]] \
             && python3 -c 'import PIL, jsonschema, numpy, onnx, onnxruntime, pytest, safetensors, torch, xdist, yaml' 2>/dev/null
     }

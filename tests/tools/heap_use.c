@@ -14,7 +14,7 @@
 
 #define WIDTH 42 /* of a line: 20 digits hold every size_t */
 
-/* The private writable bytes of the program, the main thread's stack among them (statm's `data`). */
+/* The private writable bytes of the program, stacks among them (statm's `data`). */
 static size_t writable(void) {
     char text[256] = "";
     size_t pages = 0;
@@ -31,7 +31,8 @@ static void *write_on(void *file) {
         const size_t all = writable();
         const struct mallinfo2 info = mallinfo2();
         char line[WIDTH + 1];
-        const size_t given_out = info.uordblks + info.hblkhd, beside = all - info.arena - info.hblkhd;
+        const size_t given_out = info.uordblks + info.hblkhd,
+                     beside = all - info.arena - info.hblkhd;
         snprintf(line, sizeof line, "%20zu %20zu\n", given_out, beside);
         if (pwrite(fd, line, WIDTH, 0) != WIDTH) return NULL;
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
