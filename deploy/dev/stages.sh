@@ -6,8 +6,8 @@
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
-image       6   the container image, where there is none, and first builds beside that
-release    10   release build, quick tests
+image       7   the container image, where there is none, and first builds beside that
+release     9   release build, quick tests
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
 qemu        6   build for arm64, tests under qemu
@@ -306,7 +306,8 @@ dev_test() {
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        stages=(release asan tsan qemu sim chaos soak containers fuzz lint)
+        # Fuzzing first beside those that wait: it takes the same time on a busy machine.
+        stages=(release asan tsan fuzz qemu sim chaos soak containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"

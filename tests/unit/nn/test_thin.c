@@ -8,6 +8,11 @@
 #include "unit/nn/model_fixture.h"
 
 enum { LAYERS = 24, SAMPLES_MOST = 130, CLASSES = 7, SEED = 31 };
+#ifdef __x86_64__
+enum { NETWORKS = 90, MEMBERS = 20 };
+#else
+enum { NETWORKS = 9, MEMBERS = 2 }; /* qemu takes ten times as long */
+#endif
 
 static void look(void *context, const cop_layer *layer, const cop_layer_context *c,
                  const float *output) {
@@ -145,7 +150,7 @@ static void test_a_member_is_a_smaller_network(void **state) {
                                      SHARD(0.5),  spec_linear(300),    spec_relu(),
                                      SHARD(0.25), spec_linear(CLASSES)};
     members m = members_open(layers, COUNT(layers), flat, best_kernels());
-    for (uint32_t member = 0; member < 20; member++) {
+    for (uint32_t member = 0; member < MEMBERS; member++) {
         const double expected = 0.8 * 784 * 200 + 200 * 225 + 225 * CLASSES;
         const double size = (double)size_of_member(&m, member);
         assert_true(size > 0.8 * expected && size < 1.2 * expected);
@@ -225,7 +230,7 @@ static void test_channels_and_maxout_groups(void **state) {
     cop_thin_find(m.model, sides);
     assert_true(fabs(sides[4].input - 0.5) + fabs(sides[4].output - 0.7) < 1e-12);
     assert_true(fabs(sides[10].input - 0.7 * 0.8) + fabs(sides[10].output - 0.5) < 1e-12);
-    for (uint32_t member = 0; member < 20; member++) {
+    for (uint32_t member = 0; member < MEMBERS; member++) {
         const double expected = 10 * 27 + 28 * 90 + 28 * 2 * 0.8 * 90 + 30 * CLASSES;
         const double size = (double)size_of_member(&m, member);
         assert_true(size > 0.3 * expected && size < 2 * expected);
@@ -316,7 +321,7 @@ static int draw_network(bool convolutions, cop_layer_spec *layers) {
 static void test_random_networks_have_the_bits_of_masked_ones(void **state) {
     (void)state;
     int thinned = 0, all = 0;
-    for (int network = 0; network < 90; network++) {
+    for (int network = 0; network < NETWORKS; network++) {
         cop_layer_spec layers[LAYERS];
         const bool convolutions = network % 3 == 0;
         const int count = draw_network(convolutions, layers), samples = 1 + draw(SAMPLES_MOST);
