@@ -25,7 +25,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "integration"))
 
-from integration_tools import free_port, write_idx  # noqa: E402
+from integration_tools import free_port, write_patterns  # noqa: E402
 
 from proxy import Proxy  # noqa: E402
 
@@ -57,15 +57,7 @@ class Broken(Exception):
 
 def make_job(folder):
     """Job and data, the same every time: noisy patterns of five classes."""
-    noise = random.Random(11)
-    patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
-    for part, count in (("train", 620), ("test", 130)):
-        labels = [i % 5 for i in range(count)]
-        pixels = bytearray()
-        for label in labels:
-            pixels += bytes((value + 2 * noise.getrandbits(8)) // 3 for value in patterns[label])
-        write_idx(folder / f"{part}-images", (count, 17, 18), pixels)
-        write_idx(folder / f"{part}-labels", (count,), labels)
+    write_patterns(folder, (("train", 620), ("test", 130)))
     (folder / "job.yaml").write_text(JOB)
 
 
