@@ -21,6 +21,19 @@ def test_a_pool_whose_workers_die_loses_and_gathers_nothing(program, tmp_path):
     assert soak.broken(figures) == []
 
 
+@pytest.mark.soak
+def test_what_malloc_gave_back_is_not_counted_as_mapped(program, tmp_path):
+    """Else an arena that shrank would look like a leak, as it did once."""
+    tools = pathlib.Path(program("coppice")).resolve().parent.parent / "tests"
+    done = subprocess.run(
+        [tools / "gives_back"], capture_output=True, text=True, timeout=60, check=True,
+        env={**os.environ, "LD_PRELOAD": tools / "heap_use.so", "COPPICE_HEAP_USE": tmp_path},
+    )
+    freed, kept = map(int, done.stdout.split())
+    assert freed < soak.ALLOCATED_MOST
+    assert abs(kept - freed - 4_000_000) < 10_000
+
+
 SOUND = {"allocated_more_bytes": 0, "mapped_more_bytes": 0, "memory_more_bytes": 0, "descriptors_more": 0}
 
 

@@ -1,0 +1,44 @@
+/* Has heap_use.c preloaded and prints by how many bytes the memory "beside malloc's" grew, twice:
+ * after a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BLOCKS_MOST 4000
+
+static void *allocate_and_free(void *blocks) {
+    static char *block[BLOCKS_MOST];
+    const int count = *(const int *)blocks;
+    for (int i = 0; i < count; i++)
+        if (!(block[i] = malloc(2000))) abort();
+    for (int i = count - 1; i >= 0; i--) free(block[i]);
+    return NULL;
+}
+
+/* What is beside malloc's after a thread did that: its stack and its arena are there each time. */
+static long long beside_after(int blocks) {
+    char path[4096];
+    long long beside;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, allocate_and_free, &blocks)) abort();
+    pthread_join(thread, NULL);
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL); /* two of its lines */
+    snprintf(path, sizeof path, "%s/%ld", getenv("COPPICE_HEAP_USE"), (long)getpid());
+    FILE *from = fopen(path, "r");
+    if (!from || fscanf(from, "%*s %lld", &beside) != 1) abort();
+    fclose(from);
+    return beside;
+}
+
+int main(void) {
+    const long long before = beside_after(1);
+    printf("%lld ", beside_after(BLOCKS_MOST) - before);
+    if (mmap(NULL, 4000000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+        MAP_FAILED)
+        abort();
+    printf("%lld\n", beside_after(1) - before);
+    return 0;
+}
