@@ -114,6 +114,8 @@ class Run:
         return {"LD_PRELOAD": self.programs.parent / "tests/slow_disk.so", "COPPICE_SLOW_DISK_MS": ms}
 
     def end(self, process, number=signal.SIGKILL):
+        if process.poll():
+            raise Broken(f"{' '.join(map(str, process.args))} had ended with {process.returncode}")
         self.frozen.pop(process, None)
         process.send_signal(signal.SIGCONT)
         process.send_signal(number)
@@ -474,6 +476,11 @@ def run_seed(programs, reference, folder, seed):
     return kind, run.faults
 
 
+def keep(folder, name):
+    """Copies the folder of a run into the current one."""
+    shutil.copytree(folder, name, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("socket"))
+
+
 def find_programs():
     """The folder of the programs under test."""
     found = shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))
@@ -508,7 +515,7 @@ def main():
                 failures += 1
                 print(f"seed {seed}: FAILED: {broken}\n  again: ./dev chaos --runs 1 --seed {seed} --keep", flush=True)
                 if o.keep:
-                    shutil.copytree(folder, f"chaos-{seed}", symlinks=True, dirs_exist_ok=True)
+                    keep(folder, f"chaos-{seed}")
     print(f"{o.runs - failures} of {o.runs} runs with one digest; {sum(total.values())} faults: "
           + ", ".join(f"{name} {count}" for name, count in sorted(total.items())))
     sys.exit(1 if failures else 0)

@@ -19,6 +19,7 @@ import time
 
 import chaos
 
+WORKERS = 2  # that chaos.Pool starts; nothing happens to them here
 STEPS_OF_SMALL = 40
 KEYS_KEPT = 256  # of the newest submissions (docs/PROTOCOL.md)
 
@@ -55,6 +56,8 @@ class Restarts(chaos.OverIpc):
             self.ending.wait(0.2)
 
     def jobs(self):
+        if len(self.living()) < WORKERS:
+            raise chaos.Broken("a worker has ended: see workers.log")
         return {job["job"]: job for job in json.loads(self.client("jobs", "--json", "--timeout", "60"))["jobs"]}
 
     def kill_once(self):
@@ -109,8 +112,7 @@ class Restarts(chaos.OverIpc):
             if now != left:
                 left, since = now, time.monotonic()
             if time.monotonic() > since + 60:
-                workers = self.client("workers", "--json")
-                raise chaos.Broken(f"{len(waiting)} jobs do not end: {json.dumps(waiting[:3])}; {workers}")
+                raise chaos.Broken(f"{len(waiting)} jobs do not end: {json.dumps(waiting[:3])}; {self.client('workers', '--json')}")
             time.sleep(0.2)
 
     def check(self, job):
@@ -154,6 +156,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=300)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--keep", action="store_true", help="keep the folder of a run that fails")
     o = options.parse_args()
     programs = chaos.find_programs()
     with tempfile.TemporaryDirectory(prefix="restarts-") as top:
@@ -163,6 +166,8 @@ def main():
         try:
             print(json.dumps(run(programs, reference, pathlib.Path(top, "run"), o.seed, o.kills)))
         except chaos.Broken as broken:
+            if o.keep:
+                chaos.keep(pathlib.Path(top, "run"), f"restarts-{o.seed}")
             sys.exit(f"restarts: FAILED: {broken}")
 
 

@@ -180,6 +180,9 @@ class Soak(chaos.OverIpc):
         self.client("rm", str(len(self.digests)))  # as who keeps a service for days does
 
     def look(self):
+        for place in self.places:
+            if place and place[0].poll() is not None:
+                raise chaos.Broken(f"a worker ended with {place[0].returncode}, by itself")
         now = time.monotonic()
         calm = all(self.places) and now >= self.disturbed
         shards = self.progress() * SHARDS
