@@ -58,6 +58,9 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     fill_hello(w, &hello);
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
+    uv_mutex_lock(&w->mutex);
+    w->id = 0; /* no heartbeats of the session before: their answer would interrupt this call */
+    uv_mutex_unlock(&w->mutex);
     COP_TRY(cop_link_call(w->work, &hello, &reply, timeout, error));
     cop_err e = COP_OK;
     if (reply.type != COP_MESSAGE_WELCOME)
@@ -100,7 +103,7 @@ static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     if (r->drain) w->drain = true;
     if (r->cancel_lease) w->canceled = r->cancel_lease;
     if (r->unknown) w->forgotten = serial;
-    bool interrupt = r->unknown && serial == w->serial;
+    bool interrupt = r->unknown && serial == w->serial && w->id;
     uv_mutex_unlock(&w->mutex);
     if (interrupt) cop_link_interrupt(w->work);
 }

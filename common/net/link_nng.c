@@ -19,15 +19,16 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
-    tls_dialer *dialer;       /* tls+tcp:// only */
-    atomic_int pipes;         /* connections that stand */
-    atomic_uint pipe;         /* the newest one's number */
-    atomic_uint interrupts;   /* how often cop_link_interrupt was called */
-    unsigned seen_interrupts; /* when the call under way began */
-    int silences;             /* calls in a row that were not answered */
-    uv_mutex_t mutex;         /* guards the rest */
-    bool refused;             /* a certificate was: by us, or by the coordinator */
-    char reason[400];         /* why there is no connection; "": not known */
+    tls_dialer *dialer; /* tls+tcp:// only */
+    atomic_int pipes;   /* connections that stand */
+    atomic_uint pipe;   /* the newest one's number */
+    int silences;       /* calls in a row that were not answered */
+    uv_mutex_t mutex;   /* guards the rest */
+    uv_cond_t changed;  /* the operation ended, or the call is not wanted any more */
+    bool ended;         /* the operation under way: its callback was called */
+    bool interrupted;   /* the call under way */
+    bool refused;       /* a certificate was: by us, or by the coordinator */
+    char reason[400];   /* why there is no connection; "": not known */
 } nng_link;
 
 #define SILENCES_MOST 2 /* then the connection is taken for dead (W2) */
@@ -82,17 +83,40 @@ static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_erro
     }
 }
 
-/* Runs one operation of the aio until `deadline`; 0 or an nng error. */
+static void on_ended(void *argument) {
+    nng_link *link = argument;
+    uv_mutex_lock(&link->mutex);
+    link->ended = true;
+    uv_cond_signal(&link->changed);
+    uv_mutex_unlock(&link->mutex);
+}
+
+/* Waits until the operation under way has ended; with `unless_unwanted`, or until nobody wants it
+ * any more. True when it ended. */
+static bool wait_for_end(nng_link *link, bool unless_unwanted) {
+    uv_mutex_lock(&link->mutex);
+    while (!link->ended && !(unless_unwanted && (link->interrupted || link->refused ||
+                                                 atomic_load(&link->base.canceled))))
+        uv_cond_wait(&link->changed, &link->mutex);
+    bool ended = link->ended;
+    uv_mutex_unlock(&link->mutex);
+    return ended;
+}
+
+/* Runs one operation of the aio until `deadline`; 0 or an nng error. It is canceled here and by
+ * nobody else: when another thread cancels an aio whose operation is just beginning or ending, nng
+ * (1.10, 1.11) lets nng_aio_wait return 0 while it goes on (nanomsg/nng#2208). So its callback
+ * tells, too, not nng_aio_wait. */
 static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64_t deadline) {
     uint64_t now = cop_clock_ns();
     nng_aio_set_timeout(link->aio,
                         now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
+    link->ended = false; /* no operation is under way */
     operation(link->ctx, link->aio);
-    /* A cancel or interrupt that came between two operations found none to cancel. */
-    if (atomic_load(&link->base.canceled) || is_refused(link) ||
-        atomic_load(&link->interrupts) != link->seen_interrupts)
+    if (!wait_for_end(link, true)) {
         nng_aio_cancel(link->aio);
-    nng_aio_wait(link->aio);
+        wait_for_end(link, false);
+    }
     return nng_aio_result(link->aio);
 }
 
@@ -100,8 +124,8 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
                         uint32_t timeout_ms, cop_error *error) {
     nng_link *link = (nng_link *)(void *)base;
     uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
-    link->seen_interrupts = atomic_load(&link->interrupts);
     uv_mutex_lock(&link->mutex);
+    link->interrupted = false;
     link->refused = false; /* by an attempt of before: the next one tells */
     uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
@@ -125,13 +149,18 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
 }
 
 static void nng_cancel(cop_link *base) {
-    nng_aio_cancel(((nng_link *)(void *)base)->aio);
+    nng_link *link = (nng_link *)(void *)base;
+    uv_mutex_lock(&link->mutex);
+    uv_cond_signal(&link->changed);
+    uv_mutex_unlock(&link->mutex);
 }
 
 static void nng_interrupt(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
-    atomic_fetch_add(&link->interrupts, 1);
-    nng_aio_cancel(link->aio);
+    uv_mutex_lock(&link->mutex);
+    link->interrupted = true;
+    uv_cond_signal(&link->changed);
+    uv_mutex_unlock(&link->mutex);
 }
 
 static void nng_link_close(cop_link *base) {
@@ -140,6 +169,7 @@ static void nng_link_close(cop_link *base) {
     nng_close(link->socket);
     nng_aio_stop(link->aio);
     nng_aio_free(link->aio);
+    uv_cond_destroy(&link->changed);
     uv_mutex_destroy(&link->mutex);
     cop_free(link);
 }
@@ -165,8 +195,8 @@ static void on_dial_failed(void *owner, const char *reason, bool refused) {
     uv_mutex_lock(&link->mutex);
     snprintf(link->reason, sizeof link->reason, "%s", reason);
     link->refused = refused;
+    uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
-    if (refused) nng_aio_cancel(link->aio);
 }
 
 /* ---- life ---- */
@@ -215,7 +245,7 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
     if (!link) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     link->base.ops = &nng_ops;
     snprintf(link->base.address, sizeof link->base.address, "%s", url);
-    if (nng_aio_alloc(&link->aio, NULL, NULL)) {
+    if (nng_aio_alloc(&link->aio, on_ended, link)) {
         cop_free(link);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
@@ -225,6 +255,7 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
         return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for a socket");
     }
     uv_mutex_init(&link->mutex);
+    uv_cond_init(&link->changed);
     cop_err e = start(link, url, tls, error);
     if (e)
         nng_link_close(&link->base);

@@ -221,6 +221,49 @@ static void test_interrupt_ends_one_call(void **state) {
     cop_link_close(other);
 }
 
+typedef struct interrupter {
+    uv_thread_t thread;
+    cop_link *link;
+    atomic_bool enough;
+} interrupter;
+
+/* Again and again, 0 to 63 us apart. */
+static void run_interrupter(void *argument) {
+    interrupter *i = argument;
+    for (uint64_t n = 0; !atomic_load(&i->enough); n++) {
+        uint64_t until = cop_clock_ns() + (n * 37 % 64) * 1000;
+        while (cop_clock_ns() < until) {}
+        cop_link_interrupt(i->link);
+    }
+}
+
+/* Interrupts that meet calls at any moment: each is answered with its own reply, or ends as lost.
+ * (A worker whose calls were interrupted so died of a reply that was none.) */
+static void test_interrupt_at_any_moment(void **state) {
+    fixture *f = *state;
+    interrupter i = {.link = open_link(&f->host)};
+    int answered = 0;
+    assert_int_equal(call_plain(i.link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    assert_int_equal(uv_thread_create(&i.thread, run_interrupter, &i), 0);
+    for (uint32_t n = 0; n < 20000; n++) {
+        cop_buffer *sent = make_bytes(64, n);
+        cop_message reply;
+        cop_err e = call(i.link, ASK_ECHO, cop_buffer_hold(sent), &reply, TIMEOUT_MS, NULL);
+        if (e != COP_ERR_CLOSED) {
+            assert_int_equal(e, COP_OK);
+            assert_true(same_bytes(reply.part[0], sent));
+            cop_message_fini(&reply);
+            answered++;
+        }
+        cop_buffer_release(sent);
+    }
+    atomic_store(&i.enough, true);
+    uv_thread_join(&i.thread);
+    assert_in_range(answered, 1, 20000);
+    assert_int_equal(call_plain(i.link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
+    cop_link_close(i.link);
+}
+
 /* Cancels that meet a call at any moment of it. */
 static void test_cancel_at_any_moment(void **state) {
     fixture *f = *state;
@@ -366,6 +409,7 @@ int main(void) {
         OVER_ALL(test_late_reply_goes_nowhere),
         OVER_ALL(test_cancel_ends_call),
         OVER_ALL(test_interrupt_ends_one_call),
+        OVER_ALL(test_interrupt_at_any_moment),
         OVER_ALL(test_cancel_at_any_moment),
         OVER_ALL(test_closed_link_is_gone_once),
         OVER_ALL(test_link_that_never_spoke_is_not_gone),

@@ -24,6 +24,9 @@ typedef struct coordinator {
     bool listens;
     cop_message lease; /* given again and again, while `leases` is not used up */
     const char *token;
+    uint32_t late_ms; /* of the answer to the HELLO of a worker that was forgotten */
+    cop_request *late;
+    uv_timer_t timer;
     /* the script; set by the test's thread */
     atomic_int leases, next_pull;
     atomic_bool drain, forgotten;
@@ -45,22 +48,35 @@ static void say_nothing(cop_request *request, bool drain, bool unknown) {
     cop_server_reply(request, &m);
 }
 
+static void welcome(coordinator *c, cop_request *request, bool control) {
+    cop_message m = {.type = COP_MESSAGE_WELCOME};
+    m.welcome.worker = 1;
+    m.welcome.heartbeat_ms = BEAT_MS;
+    if (!control) {
+        m.welcome.session = atomic_fetch_add(&c->session, 1) + 1;
+        atomic_store(&c->forgotten, false);
+    }
+    cop_server_reply(request, &m);
+}
+
+static void on_late(uv_timer_t *timer) {
+    coordinator *c = timer->data;
+    welcome(c, c->late, false);
+    c->late = NULL;
+}
+
 static void on_hello(coordinator *c, cop_request *request, const cop_hello *h) {
     if (c->token && strcmp(c->token, h->token) != 0) {
         fail_request(request, COP_ERR_DENIED, "the token is wrong");
         return;
     }
-    cop_message m = {.type = COP_MESSAGE_WELCOME};
-    m.welcome.worker = 1;
-    m.welcome.heartbeat_ms = BEAT_MS;
-    if (h->control) {
-        atomic_fetch_add(&c->controls, 1);
+    atomic_fetch_add(h->control ? &c->controls : &c->hellos, 1);
+    if (!h->control && atomic_load(&c->forgotten) && c->late_ms && !c->late) {
+        c->late = request;
+        uv_timer_start(&c->timer, on_late, c->late_ms, 0);
     } else {
-        m.welcome.session = atomic_fetch_add(&c->session, 1) + 1;
-        atomic_store(&c->forgotten, false);
-        atomic_fetch_add(&c->hellos, 1);
+        welcome(c, request, h->control);
     }
-    cop_server_reply(request, &m);
 }
 
 static void give(coordinator *c, cop_request *request) {
@@ -152,7 +168,8 @@ static void run_coordinator(void *argument) {
     uv_loop_init(&c->loop);
     uv_async_init(&c->loop, &c->stop, on_stop);
     uv_async_init(&c->loop, &c->poke, on_poke);
-    c->poke.data = c;
+    uv_timer_init(&c->loop, &c->timer);
+    c->poke.data = c->timer.data = c;
     COP_ASSERT(cop_server_create(&c->loop, &handler, c, &c->server, NULL) == COP_OK);
     if (c->listens) COP_ASSERT(cop_server_listen(c->server, c->url, NULL) == COP_OK);
     uv_sem_post(&c->ready);
@@ -162,6 +179,7 @@ static void run_coordinator(void *argument) {
     cop_server_destroy(c->server);
     uv_close((uv_handle_t *)&c->stop, NULL);
     uv_close((uv_handle_t *)&c->poke, NULL);
+    uv_close((uv_handle_t *)&c->timer, NULL);
     uv_run(&c->loop, UV_RUN_DEFAULT);
     COP_ASSERT(uv_loop_close(&c->loop) == 0);
 }
@@ -341,6 +359,21 @@ static void test_forgotten_worker_does_not_wait_for_its_pull(void **state) {
     end_worker(w);
 }
 
+/* Heartbeats of the lost session do not disturb the HELLO of the next: else it would be a second
+ * worker of the same name for a while. */
+static void test_forgotten_worker_joins_once(void **state) {
+    world *w = *state;
+    coordinator *c = &w->coordinator;
+    c->late_ms = 20 * BEAT_MS;
+    atomic_store(&c->next_pull, DROP_AND_FORGET);
+    start_worker(w, NULL, true);
+    assert_true(reaches(&c->hellos, 2));
+    give_leases(w, 1);
+    assert_true(reaches(&c->results, 1));
+    assert_int_equal(atomic_load(&c->hellos), 2);
+    end_worker(w);
+}
+
 static void test_cut_pull_is_sent_again(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
@@ -405,6 +438,7 @@ int main(void) {
         BOTH(test_coordinator_drains_by_heartbeat),
         BOTH(test_unknown_worker_joins_again),
         BOTH(test_forgotten_worker_does_not_wait_for_its_pull),
+        BOTH(test_forgotten_worker_joins_once),
         BOTH(test_cut_pull_is_sent_again),
         IN_MEMORY(test_embedded_worker_ends_with_its_coordinator),
         BOTH(test_cancel_ends_at_once),
