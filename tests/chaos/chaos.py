@@ -51,6 +51,12 @@ checkpoint: {{every: 100, keep: 2}}
 """
 
 
+def catches(process, number):
+    """Whether it has a handler for the signal."""
+    handlers = pathlib.Path(f"/proc/{process.pid}/status").read_text().split("SigCgt:")[1].split()[0]
+    return bool(int(handlers, 16) >> (number - 1) & 1)
+
+
 class Broken(Exception):
     """A promise was not kept."""
 
@@ -304,7 +310,7 @@ class Pool(Run):
 
     def judge(self):
         digest = self.status()["digest"]
-        self.end(self.coordinator, signal.SIGTERM)
+        self.end_coordinator(signal.SIGTERM)
         if self.coordinator.returncode != 0:
             raise Broken(f"the coordinator ended with {self.coordinator.returncode}")
         (store,) = (self.folder / "state").glob("*.sqlite")
@@ -362,6 +368,8 @@ class Pool(Run):
         if not name:
             return False
         process = self.workers[name]
+        if not catches(process, signal.SIGTERM):
+            return False  # it has just been started: the signal would end it, as any program
         process.send_signal(signal.SIGTERM)
         self.leaving.add(process)  # a second signal would end it at once
         return True
@@ -376,14 +384,19 @@ class Pool(Run):
         )
         return True
 
+    def end_coordinator(self, number=signal.SIGKILL):
+        if self.coordinator.poll() is not None:
+            raise Broken(f"the coordinator had ended with {self.coordinator.returncode}")
+        self.end(self.coordinator, number)
+
     def kill_coordinator(self):
-        self.end(self.coordinator)
+        self.end_coordinator()
         time.sleep(self.random.choice([0, 0.1, 0.5]))
         self.start_coordinator()
         return True
 
     def restart_coordinator(self):
-        self.end(self.coordinator, signal.SIGTERM)
+        self.end_coordinator(signal.SIGTERM)
         if self.coordinator.returncode != 0:
             raise Broken(f"the coordinator ended with {self.coordinator.returncode}")
         self.start_coordinator()

@@ -64,13 +64,13 @@ class Restarts(chaos.OverIpc):
         known = dict(self.acknowledged)
         before = self.status()["step"]
         time.sleep(self.random.uniform(0, 0.5))
-        self.end(self.coordinator)
+        self.end_coordinator()
         if self.random.random() < 0.2:  # once more, while it starts
             self.coordinator = self.spawn(
                 "second.log", self.programs / "coppice-coordinator", "--listen", self.listen, "--state", "state"
             )
             time.sleep(self.random.uniform(0, 0.1))
-            self.end(self.coordinator)
+            self.end_coordinator()
         began = time.monotonic()
         self.start_coordinator()
         there = self.jobs()
