@@ -103,9 +103,9 @@ static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     if (r->drain) w->drain = true;
     if (r->cancel_lease) w->canceled = r->cancel_lease;
     if (r->unknown) w->forgotten = serial;
-    bool interrupt = r->unknown && serial == w->serial && w->id;
+    /* Before it is unlocked: no HELLO has begun yet that this would interrupt. */
+    if (r->unknown && serial == w->serial && w->id) cop_link_interrupt(w->work);
     uv_mutex_unlock(&w->mutex);
-    if (interrupt) cop_link_interrupt(w->work);
 }
 
 static void beat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) {

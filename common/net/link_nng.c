@@ -193,8 +193,8 @@ static void on_hung_up(void *owner, uint32_t listener) {
 static void on_dial_failed(void *owner, const char *reason, bool refused) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
-    snprintf(link->reason, sizeof link->reason, "%s", reason);
-    link->refused = refused;
+    if (!link->refused) snprintf(link->reason, sizeof link->reason, "%s", reason);
+    link->refused = link->refused || refused; /* until the next call */
     uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
 }

@@ -176,6 +176,7 @@ static void run_coordinator(void *argument) {
     uv_run(&c->loop, UV_RUN_DEFAULT);
     cop_server_close(c->server);
     if (c->held) cop_server_drop(c->held);
+    if (c->late) cop_server_drop(c->late);
     cop_server_destroy(c->server);
     uv_close((uv_handle_t *)&c->stop, NULL);
     uv_close((uv_handle_t *)&c->poke, NULL);
