@@ -72,6 +72,18 @@ def wait_leases(pool, number, least=3):
     pool.wait(lambda: any(j["job"] == number and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of job {number}")
 
 
+def stop_while_busy(pool, worker, name):
+    """Stops it at a moment when it holds a lease: not between two."""
+    for _ in range(20):
+        worker.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)  # what it has sent arrives
+        if any(w["name"] == name and w["state"] != "idle" for w in pool.client("workers", "--json")["workers"]):
+            return
+        worker.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    raise AssertionError(f"{name} never held a lease")
+
+
 def finish(client, seconds=120):
     out, err = client.communicate(timeout=seconds)
     assert client.returncode == 0, err
@@ -122,14 +134,13 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     pool = cluster("tcp")
     victim = pool.worker("victim")
     pool.worker("other")
-    client = start(processes, pool, train(pool, path), "--ensemble", "1,500", "--json", "--quiet")
+    client = start(processes, pool, train(pool, path), "--ensemble", "1,1000", "--json", "--quiet")
     wait_leases(pool, 2)
-    victim.send_signal(signal.SIGSTOP)  # so that it surely holds a lease
-    time.sleep(0.3)
+    stop_while_busy(pool, victim, "victim")
     victim.kill()
     told = finish(client)
     assert told["leases_repeated"] >= 1, "a lease was given again"
-    assert figures(told) == local(tmp_path / "run", "--ensemble", "1,500")
+    assert figures(told) == local(tmp_path / "run", "--ensemble", "1,1000")
     assert "worker victim has gone" in (pool.folder / "coordinator.log").read_text()
 
 
