@@ -194,13 +194,13 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *act
                                     const cop_pull *pull, cop_message *message) {
     const coord_evaluation_model *m = &e->model[e->each_model ? action->lease.version : 0];
     const cop_data_part *part = &e->data->test;
-    const size_t first = action->lease.first, count = action->lease.count;
+    const uint32_t count = action->lease.count;
     cop_buffer *rows = message->part[1] = cop_buffer_pool_take(e->rows_pool);
     cop_buffer *labels = message->part[2] = cop_buffer_pool_take(e->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     message->lease.whole = action->lease.ensemble && (e->each_model || !e->average);
-    memcpy(rows->data, (const char *)part->samples + first * part->stride, count * part->stride);
-    memcpy(labels->data, part->labels + first, count * sizeof(int32_t));
+    const cop_data_room room = cop_data_room_of(rows, labels);
+    cop_data_copy(part, action->lease.first, count, &room);
     rows->size = count * part->stride;
     labels->size = count * sizeof(int32_t);
     /* Each version has a spec of its own. */

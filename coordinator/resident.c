@@ -206,17 +206,15 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
     cop_buffer *labels = message->part[2] = cop_buffer_pool_take(r->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     uint32_t first = action->lease.first, count = action->lease.count, samples = count;
+    const cop_data_room room = cop_data_room_of(rows, labels);
     if (action->lease.evaluate) {
         const cop_data_part *part = r->job->evaluate_on_test ? &r->data->test : &r->data->train;
-        uint32_t base = (r->job->evaluate_on_test ? 0 : r->view.train) + first;
-        memcpy(rows->data, (const char *)part->samples + (size_t)base * part->stride,
-               (size_t)count * part->stride);
-        memcpy(labels->data, part->labels + base, count * sizeof(int32_t));
+        cop_data_copy(part, (r->job->evaluate_on_test ? 0 : r->view.train) + first, count, &room);
     } else {
         prepare_step(r, action->step);
         uint32_t begin = (uint32_t)r->slice_first[first];
         samples = (uint32_t)r->slice_first[first + count] - begin;
-        cop_data_gather(&r->data->train, r->rows + begin, samples, rows->data, labels->data);
+        cop_data_gather(&r->data->train, r->rows + begin, samples, &room);
     }
     rows->size = (size_t)samples * r->job->sample_stride;
     labels->size = samples * sizeof(int32_t);

@@ -28,6 +28,8 @@ typedef struct cop_data_part {
     const int32_t *labels; /* count, each in [0, classes) */
 } cop_data_part;
 
+/* Samples of both parts have one type and one shape, and so one stride: no other cop_data is made
+ * (pack_check_parts). */
 typedef struct cop_data {
     char name[128];
     int32_t classes;
@@ -59,7 +61,7 @@ cop_err cop_data_load_cifar100(const char *folder, cop_data **out, cop_error *er
 cop_err cop_data_make_synthetic(uint64_t seed, uint32_t train, uint32_t test, cop_data **out,
                                 cop_error *error);
 /* A pack: from a file (digest verified) or from bytes that were uploaded. CORRUPT if header, sizes
- * or labels lie. */
+ * or labels lie; INPUT if its parts differ in shape or type. */
 cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error);
 cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out,
                            cop_error *error); /* holds `pack` on success */
@@ -124,9 +126,22 @@ void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_ke
 /* D2: sizes of `shards` slices of a batch of b samples; the first (b mod shards) one longer; may be
  * 0 when b < shards. */
 void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes);
-/* Copies the rows of `part` one after another into out (stride bytes each) and their labels. */
-void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out,
-                     int32_t *labels);
+/* Where samples are copied to. */
+typedef struct cop_data_room {
+    void *samples;
+    size_t bytes; /* at `samples` */
+    int32_t *labels;
+    uint32_t count; /* of `labels` */
+} cop_data_room;
+/* Copies the rows of `part` one after another, and their labels. The room must suffice, and each
+ * row must exist: asserted. */
+void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,
+                     const cop_data_room *out);
+/* The same of rows [first, first + count). */
+void cop_data_copy(const cop_data_part *part, uint32_t first, uint32_t count,
+                   const cop_data_room *out);
+/* The room of two buffers. */
+cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels);
 
 /* Progress of long operations; may be NULL. */
 typedef void (*cop_data_progress)(void *context, const char *what, uint64_t done, uint64_t total);

@@ -202,18 +202,6 @@ static cop_err check_pair(const idx_set *s, int images, cop_error *error) {
     return COP_OK;
 }
 
-static cop_err check_shapes(const idx_set *s, cop_error *error) {
-    const idx_file *a = &s->file[0], *b = &s->file[2];
-    COP_TRY(check_pair(s, 0, error));
-    COP_TRY(check_pair(s, 2, error));
-    bool same = a->rank == b->rank;
-    for (uint32_t d = 1; same && d < a->rank; d++) same = a->dims[d] == b->dims[d];
-    if (!same)
-        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in shape",
-                        s->path[0], s->path[2]);
-    return COP_OK;
-}
-
 /* (n, h, w) is one channel; (n, c, h, w) as it is; (n, f) flat. */
 static void part_shape(const idx_file *f, pack_part *out) {
     *out = (pack_part){.type = COP_DATA_U8, .count = f->dims[0]};
@@ -270,12 +258,14 @@ cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data
     int opened = 0;
     cop_err e = COP_OK;
     while (opened < 4 && !(e = open_idx(s.path[opened], &s.file[opened], error))) opened++;
-    if (!e) e = check_shapes(&s, error);
+    if (!e) e = check_pair(&s, 0, error);
+    if (!e) e = check_pair(&s, 2, error);
     if (!e) {
         pack_part train, test;
         part_shape(&s.file[0], &train);
         part_shape(&s.file[2], &test);
-        e = pack_create(name, 1, &train, &test, &data, error);
+        e = pack_check_parts(&train, s.path[0], &test, s.path[2], error);
+        if (!e) e = pack_create(name, 1, &train, &test, &data, error);
     }
     if (!e) e = fill(&s, data, error);
     for (int i = 0; i < opened; i++) cop_free(s.file[i].bytes);

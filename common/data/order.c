@@ -29,14 +29,35 @@ void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes) {
     for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(b / shards + (s < b % shards));
 }
 
-void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count, void *out,
-                     int32_t *labels) {
+cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels) {
+    return (cop_data_room){.samples = samples->data,
+                           .bytes = samples->capacity,
+                           .labels = labels->data,
+                           .count = (uint32_t)(labels->capacity / sizeof(int32_t))};
+}
+
+static void check_room(const cop_data_part *part, uint32_t count, const cop_data_room *out) {
+    COP_ASSERT(count <= out->count && count <= out->bytes / part->stride);
+}
+
+void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,
+                     const cop_data_room *out) {
+    check_room(part, count, out);
     for (uint32_t i = 0; i < count; i++) {
         COP_ASSERT(rows[i] < part->count);
-        memcpy((char *)out + i * part->stride,
+        memcpy((char *)out->samples + i * part->stride,
                (const char *)part->samples + (size_t)rows[i] * part->stride, part->stride);
-        labels[i] = part->labels[rows[i]];
+        out->labels[i] = part->labels[rows[i]];
     }
+}
+
+void cop_data_copy(const cop_data_part *part, uint32_t first, uint32_t count,
+                   const cop_data_room *out) {
+    check_room(part, count, out);
+    COP_ASSERT(first <= part->count && count <= part->count - first);
+    memcpy(out->samples, (const char *)part->samples + (size_t)first * part->stride,
+           count * part->stride);
+    memcpy(out->labels, part->labels + first, count * sizeof *out->labels);
 }
 
 cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,

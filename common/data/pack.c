@@ -54,6 +54,23 @@ static void point_into(cop_data *data, const pack_part parts[2]) {
     }
 }
 
+/* The only way to a cop_data: its two parts are of one shape and type. Holds `pack` on success. */
+static cop_err make_data(cop_buffer *pack, const char *name, int32_t classes,
+                         const pack_part parts[2], cop_data **out, cop_error *error) {
+    char train[160], test[160];
+    snprintf(train, sizeof train, "the training part of %.120s", name);
+    snprintf(test, sizeof test, "its test part");
+    COP_TRY(pack_check_parts(&parts[0], train, &parts[1], test, error));
+    cop_data *data = cop_alloc(sizeof *data);
+    if (!data) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    snprintf(data->name, sizeof data->name, "%s", name);
+    data->classes = classes;
+    data->pack = cop_buffer_hold(pack);
+    point_into(data, parts);
+    *out = data;
+    return COP_OK;
+}
+
 static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     memset(out, 0, HEADER_SIZE);
     memcpy(out, "COPDATA1", 8);
@@ -68,34 +85,30 @@ static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     }
 }
 
+/* Only gaps must be zero; samples are about to be written. */
+static void zero_gaps(char *base, const pack_part parts[2], const pack_layout *layout) {
+    memset(base, 0, layout->samples[0]);
+    for (int i = 0; i < 2; i++) {
+        uint64_t next = i == 0 ? layout->samples[1] : layout->size,
+                 end = layout->samples[i] + stride_of(&parts[i]) * parts[i].count;
+        memset(base + end, 0, next - end);
+    }
+}
+
 cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
                     const pack_part *test, cop_data **out, cop_error *error) {
     pack_part parts[2] = {*train, *test};
     pack_layout layout;
     lay_out(parts, &layout);
-    cop_data *data = cop_alloc(sizeof *data);
-    if (data) data->pack = cop_buffer_create(layout.size);
-    if (!data || !data->pack) {
-        cop_free(data);
+    cop_buffer *pack = cop_buffer_create(layout.size);
+    if (!pack)
         return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu bytes of data set %s",
                         (unsigned long long)layout.size, name);
-    }
-    memset(data->pack->data, 0, HEADER_SIZE);
-    /* Only gaps must be zero; samples are about to be written. */
-    char *base = data->pack->data;
-    for (int i = 0; i < 2; i++) {
-        uint64_t next = i == 0 ? layout.samples[1] : layout.size,
-                 end = layout.samples[i] + stride_of(&parts[i]) * parts[i].count;
-        memset(base + end, 0, layout.labels[i] - end);
-        memset(base + layout.labels[i], 0, next - layout.labels[i]);
-    }
-    memset(base + HEADER_SIZE, 0, layout.samples[0] - HEADER_SIZE);
-    snprintf(data->name, sizeof data->name, "%s", name);
-    write_header(base, classes, parts);
-    data->classes = classes;
-    point_into(data, parts);
-    *out = data;
-    return COP_OK;
+    zero_gaps(pack->data, parts, &layout);
+    write_header(pack->data, classes, parts);
+    cop_err e = make_data(pack, name, classes, parts, out, error);
+    cop_buffer_release(pack);
+    return e;
 }
 
 void pack_finish(cop_data *data, int32_t classes) {
@@ -159,14 +172,23 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
     return COP_OK;
 }
 
+/* "u8 (3, 32, 32)" */
+static const char *describe(const pack_part *p, char out[64]) {
+    int at = snprintf(out, 64, "%s (%d", p->type == COP_DATA_F32 ? "f32" : "u8", p->dims[0]);
+    for (int d = 1; d < p->rank; d++) at += snprintf(out + at, 64 - (size_t)at, ", %d", p->dims[d]);
+    snprintf(out + at, 64 - (size_t)at, ")");
+    return out;
+}
+
 cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
                          const char *test_path, cop_error *error) {
-    if (train->rank != test->rank || memcmp(train->dims, test->dims, sizeof train->dims) != 0)
-        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in shape",
-                        train_path, test_path);
-    if (train->type != test->type)
-        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in type", train_path,
-                        test_path);
+    bool shape = train->rank == test->rank;
+    for (int d = 0; shape && d < train->rank; d++) shape = train->dims[d] == test->dims[d];
+    char a[64], b[64];
+    if (!shape || train->type != test->type)
+        return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in %s: %s and %s",
+                        train_path, test_path, shape ? "type" : "shape", describe(train, a),
+                        describe(test, b));
     return COP_OK;
 }
 
@@ -175,7 +197,7 @@ cop_err pack_check_parts(const pack_part *train, const char *train_path, const p
 static cop_err read_part(const char *p, pack_part *out, const char *which, cop_error *error) {
     uint32_t type = cop_load_u32(p), rank = cop_load_u32(p + 4);
     uint64_t values = 1;
-    if ((type != COP_DATA_U8 && type != COP_DATA_F32) || rank < 1 || rank > 3)
+    if ((type != COP_DATA_U8 && type != COP_DATA_F32) || (rank != 1 && rank != 3))
         return cop_fail(error, COP_ERR_CORRUPT, "the %s part's header is damaged", which);
     *out = (pack_part){
         .type = (cop_data_type)type, .rank = (int32_t)rank, .count = cop_load_u32(p + 20)};
@@ -222,12 +244,8 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
                         pack->size, (unsigned long long)layout.size);
     if (!parts[0].count)
         return cop_fail(error, COP_ERR_CORRUPT, "%s has no training samples", name);
-    cop_data *data = cop_alloc(sizeof *data);
-    if (!data) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    snprintf(data->name, sizeof data->name, "%s", name);
-    data->classes = (int32_t)classes;
-    data->pack = cop_buffer_hold(pack);
-    point_into(data, parts);
+    cop_data *data;
+    COP_TRY(make_data(pack, name, (int32_t)classes, parts, &data, error));
     cop_err e = check_labels(data, error);
     if (e) {
         cop_data_destroy(data);

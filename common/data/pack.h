@@ -11,8 +11,8 @@ typedef struct pack_part {
     uint32_t count;
 } pack_part;
 
-/* A pack with room for both parts, samples and labels zero; *data points into it and has no digest
- * yet. The caller fills it through the (const) pointers and calls pack_finish. */
+/* A pack with room for both parts; *out points into it and has no digest yet. The caller fills it
+ * through the (const) pointers and calls pack_finish. INPUT: the parts differ in shape or type. */
 cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
                     const pack_part *test, cop_data **out, cop_error *error);
 /* Write the header's number of classes and compute the digest. */
@@ -26,7 +26,8 @@ cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *t
  * (n, c, h, w) as it is. INPUT names the file if it is none of these, empty or too large. */
 cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,
                      pack_part *out, cop_error *error);
-/* Both parts' samples must have one shape and one type. */
+/* Both parts' samples must have one shape and one type. Whatever makes a cop_data ends here; a
+ * reader may call it earlier, with the names of its files. */
 cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
                          const char *test_path, cop_error *error);
 /* Where the caller of pack_create writes. */

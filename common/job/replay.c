@@ -114,7 +114,11 @@ static void gather(cop_replay *r) {
     uint32_t epoch;
     cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, r->step + 1, r->rows,
                         &r->count, &epoch);
-    cop_data_gather(r->part, r->rows, r->count, r->samples, r->labels);
+    const cop_data_room room = {.samples = r->samples,
+                                .bytes = job->batch * r->part->stride,
+                                .labels = r->labels,
+                                .count = job->batch};
+    cop_data_gather(r->part, r->rows, r->count, &room);
     cop_data_slices(r->count, job->shards, r->sizes);
 }
 

@@ -169,6 +169,26 @@ def test_bad_idx(coppice, idx, name, change, words):
     assert not (idx / "out").exists()
 
 
+@pytest.mark.parametrize("test_dim", [4096, 2])
+def test_pack_whose_parts_differ(cluster, tmp_path, test_dim):
+    """A lease has room for samples of the training part: one of another size would not fit, or leave old memory in it."""
+    def part(dim):
+        return struct.pack("<8I", 1, 1, dim, 0, 0, 64, 0, 0)
+
+    def rows(dim):
+        return bytes(64 * dim) + struct.pack("<64i", *(i % 2 for i in range(64)))
+
+    (tmp_path / "sets").mkdir()
+    header = b"COPDATA1" + struct.pack("<II", 2, 0) + part(64) + part(test_dim)
+    (tmp_path / "sets" / "two.pack").write_bytes(header.ljust(128, b"\0") + rows(64) + rows(test_dim))
+    (tmp_path / "job.yaml").write_text(JOB.replace(JOB.splitlines()[1], "data: {source: two.pack}").replace("units: 10", "units: 2"))
+    c = cluster(data=tmp_path / "sets")
+    c.worker("a")
+    refused = c.client("submit", "job.yaml", "--quiet", status=2)
+    assert f"differ in shape: u8 (64) and u8 ({test_dim})" in refused.stderr
+    assert c.client("jobs", "--json")["jobs"] == [], "the coordinator lives, and has no job"
+
+
 def test_truncated_and_bit_flipped_gz(coppice, idx):
     whole = gzip.compress((idx / "a").read_bytes())
     (idx / "a").write_bytes(whole[: len(whole) // 2])

@@ -63,7 +63,11 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
     const int shards = (int)job->shards;
     cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, step, r->rows, &count,
                         &epoch);
-    cop_data_gather(r->part, r->rows, count, r->samples, r->labels);
+    const cop_data_room room = {.samples = r->samples,
+                                .bytes = job->batch * r->part->stride,
+                                .labels = r->labels,
+                                .count = job->batch};
+    cop_data_gather(r->part, r->rows, count, &room);
     cop_data_slices(count, job->shards, r->sizes);
     int starts[COP_SHARDS_MAX] = {0};
     for (int s = 1; s < shards; s++) starts[s] = starts[s - 1] + r->sizes[s - 1];

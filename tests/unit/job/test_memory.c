@@ -60,7 +60,9 @@ static void train_step(life *l, uint32_t step) {
     bool present[SHARDS];
     const cop_data_part *part = &l->data->train;
     cop_data_batch_rows(l->job->seed, part->count, BATCH, true, step, rows, &count, &epoch);
-    cop_data_gather(part, rows, count, l->samples, labels);
+    const cop_data_room room = {
+        .samples = l->samples, .bytes = BATCH * part->stride, .labels = labels, .count = BATCH};
+    cop_data_gather(part, rows, count, &room);
     cop_data_slices(count, SHARDS, sizes);
     for (int s = 0; s < SHARDS; first += sizes[s], s++) {
         const cop_shard_work work = {.seed = l->job->seed,

@@ -81,7 +81,8 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
                           .batch = batch};
     m.part[1] = cop_buffer_create(taken * part->stride);
     m.part[2] = cop_buffer_create(taken * sizeof(int32_t));
-    cop_data_gather(part, rows + skipped, taken, m.part[1]->data, m.part[2]->data);
+    const cop_data_room room = cop_data_room_of(m.part[1], m.part[2]);
+    cop_data_gather(part, rows + skipped, taken, &room);
     if (!whole) return m;
     m.part[0] = cop_buffer_hold(f->weights);
     m.part[3] = cop_buffer_hold(f->spec);
@@ -89,15 +90,14 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
 }
 
 static inline cop_message evaluate_lease(const fixture *f, uint32_t count, bool whole) {
-    uint32_t rows[1000];
     const cop_data_part *part = &f->data->test;
-    for (uint32_t i = 0; i < count; i++) rows[i] = i;
     cop_message m = {.type = COP_MESSAGE_LEASE};
     m.lease =
         (cop_lease){.kind = COP_LEASE_EVALUATE, .lease = 9999, .job = 5, .step = 3, .count = count};
     m.part[1] = cop_buffer_create(count * part->stride);
     m.part[2] = cop_buffer_create(count * sizeof(int32_t));
-    cop_data_gather(part, rows, count, m.part[1]->data, m.part[2]->data);
+    const cop_data_room room = cop_data_room_of(m.part[1], m.part[2]);
+    cop_data_copy(part, 0, count, &room);
     if (!whole) return m;
     m.part[0] = cop_buffer_hold(f->weights);
     m.part[3] = cop_buffer_hold(f->spec);
