@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import needs
 import pytest
 
 LABELS = {
@@ -34,6 +35,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not PRIMARY & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.quick)
+
+
+def pytest_collection_finish():
+    needs.collecting = False
+
+
+def pytest_runtest_makereport(call):
+    """A test that starts a program that is not here is skipped (tests/needs.py)."""
+    if call.excinfo and needs.is_missing_program(call.excinfo.value):
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            needs.skip_without_program(call.excinfo.value.filename)
+        call.excinfo = skipped
 
 
 @pytest.fixture(scope="session")

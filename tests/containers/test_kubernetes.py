@@ -5,9 +5,9 @@ import json
 import pathlib
 import subprocess
 
-import jsonschema
 import pytest
 import yaml
+from needs import jsonschema
 
 SCHEMAS = json.loads((pathlib.Path(__file__).parent / "kubernetes-1.32.json").read_text())
 

@@ -1,11 +1,13 @@
 """The source tree keeps its own rules: directions of includes, sizes, documents that name what exists, nothing generated or
 local to one workplace."""
 
+import ast
 import json
 import pathlib
 import re
 import subprocess
 
+import needs
 import pytest
 
 BASE = {"base"}
@@ -175,3 +177,34 @@ def test_each_command_that_dev_names_is_one(root):
     stages = set(re.search(r"Stages: ([\w\s]+)", usage).group(1).split("\n  sim")[0].split())
     table = (root / "deploy/dev/stages.sh").read_text().split("STAGES='")[1].split("'")[0]
     assert stages == {line.split()[0] for line in table.strip().splitlines()} - {"image"}
+
+
+def imported_at_once(tree):
+    """Names of the modules that a file imports when it is itself imported: not those inside of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield from imported_at_once(node)
+
+
+@pytest.mark.parametrize("line, name", [
+    ("import torch", "torch"), ("from safetensors.torch import load_file", "safetensors.torch.load_file"),
+    ("try:\n    import onnx\nexcept ImportError:\n    pass", "onnx"), ("def f():\n    import onnx", None),
+])
+def test_an_import_at_the_top_is_found(line, name):
+    assert list(imported_at_once(ast.parse(line))) == ([name] if name else [])
+
+
+def test_no_test_file_imports_a_heavy_module_at_its_top(root, tracked):
+    """So a test runs where they are not installed, and collecting tests is quick: see tests/needs.py."""
+    files = [path for path in tracked if path.startswith("tests/") and path.endswith(".py")]
+    assert "tests/parity/test_training.py" in files
+    wrong = [
+        f"{path} imports {name}: tests/needs.py has it" for path in files for name in imported_at_once(ast.parse((root / path).read_text()))
+        if set(name.split(".")) & set(needs.MODULES)
+        and not name.startswith("needs.")
+    ]
+    assert not wrong, "\n".join(wrong)

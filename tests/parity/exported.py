@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 
 import numpy as np
+from needs import onnxruntime
 
 CLASSES = 5
 MASKS = ["dropout", "spatial_dropout", "gaussian_dropout", "alpha_dropout"]
@@ -121,8 +122,6 @@ def coppice_logits(program, model, samples):
 
 
 def onnx_session(path):
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # not that training_mode may be overridden: it is meant to be
     options.intra_op_num_threads = 1

@@ -4,10 +4,10 @@ convolutions with dropout of channels. The gradient of one step by all weights, 
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
 from test_layers import alpha_dropout
 from test_training import BATCH, SEED, SHARDS, masks_of, torch_parameters
+from needs import torch
 
 RATE, TOLERANCE = 1000, 1e-5  # so long a step that the old weights do not matter
 

@@ -4,9 +4,9 @@ optimizer's states in the checkpoint, agree within 1e-4 of each tensor's largest
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
 from test_training import network, torch_parameters
+from needs import torch
 
 SEED, STEPS, BATCH, SHARDS = 12345678901, 50, 48, 5
 TOLERANCE = 1e-4  # f32 sums in another order, 50 steps long; measured: 4e-7 to 2e-5

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
+from needs import torch
 
 SEED, BATCH, SHARDS, CLASSES = 12345678901, 21, 4, 10
 IMAGE = (1, 12, 11)

@@ -3,8 +3,8 @@ test_layers.py and test_networks.py."""
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
+from needs import torch
 
 JOB = """name: dropconnect
 seed: 99

@@ -7,9 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from exported import CLASSES, KINDS, Network, close, coppice_logits, onnx_session, torch_module
-from safetensors.torch import save_file
+from needs import check_module, save_torch, torch
 
 CONFIGURATIONS = 4
 
@@ -17,6 +16,7 @@ CONFIGURATIONS = 4
 @pytest.fixture(scope="module")
 def checked():
     """checked(path): ONNX's checker, in a process of its own: in one with ONNX Runtime, Debian's two register their operators twice."""
+    check_module("onnx")
     code = """
 import sys, onnx
 for line in sys.stdin:
@@ -88,7 +88,7 @@ def bare(coppice, tmp_path):
         np.save(tmp_path / "x.npy", random.normal(size=(count, *shape)).astype(np.float32))
         np.save(tmp_path / "y.npy", np.full(count, UNITS - 1))
         (tmp_path / "job.yaml").write_text(JOB.format(layers=layers))
-        save_file(weights, tmp_path / "identity.safetensors")
+        save_torch(weights, tmp_path / "identity.safetensors")
         coppice("import", tmp_path / "identity.safetensors", "--spec", tmp_path / "job.yaml", "-o", tmp_path / "model.safetensors")
         coppice("export", tmp_path / "model.safetensors", "-o", tmp_path / "out.onnx")
         coppice("export", tmp_path / "model.safetensors", "-o", tmp_path / "out.py")
@@ -255,7 +255,7 @@ optimizer: {sgd: {rate: 0.1}}
     summary = coppice("run", job, "--out", tmp_path / "run", "--json", "--quiet")
     coppice("export", tmp_path / "run", "-o", tmp_path / "m.py")
     model = torch_module(tmp_path / "m.py").build()
-    save_file(model.state_dict(), tmp_path / "back.safetensors")
+    save_torch(model.state_dict(), tmp_path / "back.safetensors")
     assert coppice("import", tmp_path / "back.safetensors", "--spec", job, "-o", tmp_path / "same.safetensors", "--json")["digest"] == summary["digest"]
     x, y = torch.from_numpy(digits.inputs("train").reshape(-1, 1, 12, 11)), torch.from_numpy(digits.labels["train"])
     optimizer = torch.optim.SGD(model.train().parameters(), 0.05)
@@ -263,7 +263,7 @@ optimizer: {sgd: {rate: 0.1}}
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    save_file(model.state_dict(), tmp_path / "back.safetensors")
+    save_torch(model.state_dict(), tmp_path / "back.safetensors")
     coppice("import", tmp_path / "back.safetensors", "--spec", job, "-o", tmp_path / "tuned.safetensors")
     before = coppice("eval", tmp_path / "run", "--data", digits.folder, "--json")
     after = coppice("eval", tmp_path / "tuned.safetensors", "--data", digits.folder, "--json")

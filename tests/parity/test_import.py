@@ -8,8 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from needs import load_torch, save_torch, torch
 
 JOB = """name: imported
 seed: 5
@@ -37,12 +36,12 @@ def refuse(digits, file, *options):
     return done.stderr
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
-    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
-    save_file(state, digits.folder / "torch.safetensors")
+    state = {name: value.to(getattr(torch, dtype)).contiguous() for name, value in network.state_dict().items()}
+    save_torch(state, digits.folder / "torch.safetensors")
     coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
-    taken = load_file(digits.folder / "m.safetensors")
+    taken = load_torch(digits.folder / "m.safetensors")
     for name, value in state.items():
         assert torch.equal(taken[name], value.float()), name  # exact: f32 holds them all
     network.load_state_dict({name: value.float() for name, value in state.items()})
@@ -59,13 +58,13 @@ def test_subnormal_halves_are_exact(coppice, digits, network):
     halves = np.arange(30, dtype=np.uint16) * 37 + 1  # subnormals, and on into normal numbers
     halves[15:] |= 0x8000
     state["0.bias"] = torch.from_numpy(halves.view(np.float16).copy())
-    save_file(state, digits.folder / "torch.safetensors")
+    save_torch(state, digits.folder / "torch.safetensors")
     coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
-    assert torch.equal(load_file(digits.folder / "m.safetensors")["0.bias"], state["0.bias"].float())
+    assert torch.equal(load_torch(digits.folder / "m.safetensors")["0.bias"], state["0.bias"].float())
 
 
 def test_is_trained_on(coppice, digits, network):
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, digits.folder / "torch.safetensors")
+    save_torch({k: v.contiguous() for k, v in network.state_dict().items()}, digits.folder / "torch.safetensors")
     job = digits.job(JOB)
     first = coppice("import", digits.folder / "torch.safetensors", "--spec", job, "--out", digits.folder / "tuned", "--json")
     assert coppice("digest", digits.folder / "tuned").split()[0] == first["digest"]
@@ -86,7 +85,7 @@ def test_is_trained_on(coppice, digits, network):
 def test_what_does_not_fit_is_refused(digits, network, change, words):
     state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
     change(state)
-    save_file(state, digits.folder / "torch.safetensors")
+    save_torch(state, digits.folder / "torch.safetensors")
     assert words in refuse(digits, "torch.safetensors", "-o", "m.safetensors", "--out", "run")
     assert not (digits.folder / "m.safetensors").exists() and not (digits.folder / "run").exists()
 
@@ -107,7 +106,7 @@ def test_any_order_of_the_header(coppice, digits, network):
         raw(digits.folder / "other.safetensors", {name: entries[name] for name in order}, data)
         coppice("import", digits.folder / "other.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
         for name, value in state.items():
-            assert torch.equal(load_file(digits.folder / "m.safetensors")[name], value)
+            assert torch.equal(load_torch(digits.folder / "m.safetensors")[name], value)
 
 
 @pytest.mark.parametrize("header, words", [

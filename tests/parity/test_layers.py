@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import portable1
 import pytest
-import torch
+from needs import torch
 
 SEED, CONFIGURATIONS, TOLERANCE = 20260, 200, 1e-5
 SELU_LOWEST = 1.7580993408473766

@@ -4,9 +4,9 @@ long that the old weights do not matter), and twenty steps of training."""
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
 from test_training import masks_of, network, torch_parameters
+from needs import torch
 
 SEED, BATCH, SHARDS = 12345678901, 48, 5
 RATE = 1000  # of the one step whose movement is the gradient

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
 from test_training import masks_of, torch_parameters
+from needs import torch
 
 SEED, BATCH, SHARDS = 12345678901, 48, 5
 FEATURES, CLASSES = 132, 10

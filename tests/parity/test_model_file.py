@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
-from safetensors.torch import load_file as load_torch
+from needs import load_torch, torch
 
 JOB = """name: model-file
 seed: 3

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from test_layers import alpha_dropout
+from needs import torch
 
 SEED, NETWORKS, GROUPS, TOLERANCE = 4, 200, 20, 1e-5
 IMAGE = (1, 12, 11)

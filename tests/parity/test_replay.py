@@ -7,9 +7,9 @@ import subprocess
 
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from needs import torch
 
 JOB = """name: replay
 seed: 99

@@ -4,8 +4,8 @@ weights within 1e-4 after 20 steps."""
 import numpy as np
 import portable1
 import pytest
-import torch
 from safetensors.numpy import load_file
+from needs import torch
 
 SEED, STEPS, BATCH, SHARDS = 12345678901, 20, 48, 5
 TOLERANCE = 1e-4  # f32 sums in another order, 20 steps long
