@@ -239,6 +239,19 @@ static void describe(const round_vote *v, char out[96]) {
         snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
 }
 
+/* One more strike. True: that is enough for quarantine. */
+static bool add_strike(const coord_core *core, core_worker *w) {
+    w->strikes++;
+    return core->config.strikes_max && w->strikes >= core->config.strikes_max;
+}
+
+void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
+    bool enough = add_strike(core, w);
+    core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
+              enough ? ", not for the first time, and is quarantined" : "", why);
+    if (enough) quarantine(core, w->who, w->name, why);
+}
+
 static void punish(coord_core *core, const core_job *job, const round_block *b,
                    const round_vote *wrong, const round_vote *right) {
     char text[256], theirs[96], ours[96];
@@ -251,8 +264,7 @@ static void punish(coord_core *core, const core_job *job, const round_block *b,
              job->round.evaluate ? "samples" : "shards", b->first, b->first + b->count - 1, theirs,
              right->worker == COORD_SELF ? "the coordinator" : "another", ours);
     bool strike = !wrong->finite && right->finite;
-    if (strike && w) w->strikes++;
-    bool enough = w && core->config.strikes_max && w->strikes >= core->config.strikes_max;
+    bool enough = strike && w && add_strike(core, w);
     core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
               !strike || enough ? "computed wrong and is quarantined" : "alone is not finite",
               text);

@@ -118,22 +118,35 @@ static void check_stopped(coord_core *core) {
     core_act(core, COORD_ACTION_STOPPED, 0);
 }
 
-static void check_invariants(const coord_core *core, uint64_t now) {
-#ifdef COP_DEBUG
+/* Whoever holds a block is there, and computes that lease. */
+static void check_holders(const coord_core *core, const core_job *job) {
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        for (int h = 0; h < ROUND_HOLDERS; h++) {
+            const round_holder *holder = &b->holder[h];
+            if (!holder->worker || holder->worker == COORD_SELF) continue;
+            const core_worker *w = registry_find(core, holder->worker);
+            COP_ASSERT(w && !w->quarantined && w->who == holder->who);
+            COP_ASSERT(w->lease == holder->lease && w->lease_job == job->info.job &&
+                       w->lease_first == b->first);
+        }
+    }
+}
+
+void coord_core_check(const coord_core *core) {
     uint32_t waiting = 0;
-    if (core->worker_count > 256 && now / 1000 % 1000) return; /* of large pools now and then */
-    for (uint32_t i = 0; i < core->resident_count; i++) round_check(&core->resident[i]->round);
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        round_check(&core->resident[i]->round);
+        check_holders(core, core->resident[i]);
+    }
     for (uint32_t i = 1; i < core->job_count && i < 256; i++) /* a sample */
         COP_ASSERT(core->jobs[i - 1]->info.job < core->jobs[i]->info.job);
     for (const core_worker *w = core->wait_head; w; w = w->wait_next, waiting++) {
-        COP_ASSERT(w->request && registry_find(core, w->worker) == w);
+        COP_ASSERT(w->request && !w->lease && registry_find(core, w->worker) == w);
         COP_ASSERT(!w->wait_next || w->held_since_ns <= w->wait_next->held_since_ns);
     }
     for (uint32_t i = 0; i < core->worker_count; i++) waiting -= core->workers[i]->request != 0;
     COP_ASSERT(waiting == 0);
-#else
-    (void)core, (void)now;
-#endif
 }
 
 cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns,
@@ -146,7 +159,10 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
     scheduler_load_jobs(core);
     scheduler_serve(core, now_ns);
     check_stopped(core);
-    check_invariants(core, now_ns);
+#ifdef COP_DEBUG
+    if (core->worker_count <= 256 || now_ns / 1000 % 1000 == 0) /* of large pools now and then */
+        coord_core_check(core);
+#endif
     return COP_OK;
 }
 

@@ -6,8 +6,8 @@
  * Parts: registry (workers, heartbeats, drain), scheduler (which block to whom; jobs share the pool
  * by priority, then fair share), round (one step of one job: blocks, leases, results), job
  * lifecycle. Invariants, asserted after every event in debug builds: at most one result per shard
- * and step is kept; every lease has a deadline; a block is pending, leased or done; every held pull
- * belongs to a live worker.
+ * and step is kept; every lease has a deadline; a block is pending, leased or done; each holder of
+ * a block is a live worker whose lease that is; every held pull belongs to a live worker.
  *
  * Life of a job: JOB_ADDED (QUEUED) -> scheduler: ACTION_LOAD -> JOB_LOADED (RUNNING) -> per step:
  * leases -> RESULTs -> ACTION_UPDATE -> UPDATED -> [ACTION_METRICS] -> at an epoch's end
@@ -274,6 +274,8 @@ void coord_core_destroy(coord_core *core);
  * (the event did not happen). */
 cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns,
                         coord_actions *out);
+/* Asserts what must hold between two events; debug builds and tests do so after each. */
+void coord_core_check(const coord_core *core);
 void coord_actions_fini(coord_actions *actions);
 
 /* What became of a job's leases since it was added. */

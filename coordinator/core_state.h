@@ -234,6 +234,9 @@ bool audit_can_judge(const coord_core *core, const core_job *job);
 void audit_init_worker(coord_core *core, core_worker *worker);
 /* Shall the block that is given to this worker first be audited? */
 bool audit_draws(coord_core *core, const core_job *job, core_worker *worker);
+/* The worker sent what no honest worker sends: enough of these end in quarantine. The job's round
+ * may be gone after this. */
+void audit_strike(coord_core *core, uint64_t job, core_worker *worker, const char *why);
 /* A result that is well formed: it decides its block, or waits for another. */
 void audit_take(coord_core *core, core_job *job, int block, int holder, const coord_event *event,
                 uint64_t now);

@@ -82,9 +82,18 @@ static bool lose_lease(coord_core *core, core_worker *w) {
     return returned;
 }
 
+/* It holds nothing any more, in no job: whatever its own record says. */
+static bool lose_all_leases(coord_core *core, core_worker *w) {
+    bool returned = false;
+    for (uint32_t i = 0; i < core->resident_count; i++)
+        if (round_forget_worker(&core->resident[i]->round, w->worker)) returned = true;
+    w->lease = w->lease_job = 0;
+    return returned;
+}
+
 void registry_leave(coord_core *core, core_worker *w, const char *why) {
     registry_stop_waiting(core, w);
-    bool returned = lose_lease(core, w);
+    bool returned = lose_all_leases(core, w);
     core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
               returned ? "; its shards are given to others" : "");
     uint32_t at = position(core, w->worker);
@@ -101,7 +110,7 @@ void registry_quarantine(coord_core *core, core_worker *w) {
     if (w->quarantined) return;
     core->active_workers -= is_active(w);
     w->quarantined = true;
-    lose_lease(core, w);
+    lose_all_leases(core, w);
     core->pool_version++;
 }
 

@@ -261,14 +261,27 @@ static void end_lease(coord_round *r, round_block *b, int holder) {
     b->holder[holder] = (round_holder){0};
 }
 
-bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
-    int holder = 0, index = round_find(r, first, lease, &holder);
-    if (index < 0) return false;
-    round_block *b = &r->blocks[index];
+/* A lease came to nothing. True: its block is pending again. */
+static bool lose_lease(coord_round *r, round_block *b, int holder) {
     end_lease(r, b, COP_PLANT(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
     b->lost++;
     bool pending = settle(r, b);
     r->short_of += round_wants_auditor(b);
+    return pending;
+}
+
+bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
+    int holder = 0, index = round_find(r, first, lease, &holder);
+    return index >= 0 && lose_lease(r, &r->blocks[index], holder);
+}
+
+bool round_forget_worker(coord_round *r, uint64_t worker) {
+    bool pending = false;
+    for (uint32_t i = 0; i < r->count; i++) {
+        round_block *b = &r->blocks[i];
+        for (int h = 0; b->state == ROUND_LEASED && h < ROUND_HOLDERS; h++)
+            if (b->holder[h].worker == worker && lose_lease(r, b, h)) pending = true;
+    }
     return pending;
 }
 

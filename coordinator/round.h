@@ -128,6 +128,8 @@ int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder
 /* The lease is lost: the block returns to the queue, first in line, unless somebody else holds it
  * too (then false). */
 bool round_forget(coord_round *r, uint32_t first, uint64_t lease);
+/* All leases of this worker are lost. True: a block is pending again. */
+bool round_forget_worker(coord_round *r, uint64_t worker);
 /* Is it leased, and could one more worker compute it to audit the others? */
 bool round_wants_auditor(const round_block *block);
 /* The block must have two equal results. Before it is first given. */

@@ -373,23 +373,35 @@ static const char *reason_to_refuse(const coord_round *round, const coord_event 
     return NULL;
 }
 
+/* A result that fits no lease that is out. The worker's own lease goes on until it asks again, or
+ * leaves: what does not fit it says nothing about it. */
+static void unused_result(coord_core *core, core_job *job, core_worker *w, const coord_event *e,
+                          uint64_t now) {
+    const coord_result_info *r = &e->result;
+    bool wrong = w && r->lease && coord_core_wants(core, e->worker, r->lease);
+    if (job) count_unused(job, r);
+    if (COP_PLANT(KEEP_DUPLICATE, false, job && !r->evaluate))
+        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+    else if (wrong || !audit_take_late(core, e, now))
+        core_drop(core, r->job, r->slot);
+    if (wrong)
+        audit_strike(core, w->lease_job, w,
+                     "its result is not of the block (job, kind, step, shards, attempt) that its "
+                     "lease names");
+}
+
 void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     const coord_result_info *r = &e->result;
     core_worker *w = registry_find(core, e->worker);
     core_job *job = jobs_find(core, r->job);
-    if (w) {
-        w->heard_ns = now;
-        if (w->lease == r->lease) w->lease = w->lease_job = 0;
-    }
+    if (w) w->heard_ns = now;
+    if (COP_PLANT(FREE_FIRST, false, w && w->lease == r->lease)) w->lease = w->lease_job = 0;
     int holder = 0, index = match(job, e, &holder);
     if (index < 0) {
-        if (job) count_unused(job, r);
-        if (COP_PLANT(KEEP_DUPLICATE, false, job && !r->evaluate))
-            core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
-        else if (!audit_take_late(core, e, now))
-            core_drop(core, r->job, r->slot);
+        unused_result(core, job, w, e, now);
         return;
     }
+    if (w) w->lease = w->lease_job = 0; /* its place as holder ends below, whatever it says */
     round_block *b = &job->round.blocks[index];
     const char *refused = reason_to_refuse(&job->round, e, b);
     if (refused) {

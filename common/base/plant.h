@@ -7,6 +7,7 @@
 /* X(name, what is wrong) */
 #define COP_PLANT_TABLE(X)                                                                         \
     X(STALE_RESULT, "a result of a lease or step that is past is taken for the one awaited")       \
+    X(FREE_FIRST, "a worker is free before its result was judged, and its place is not")           \
     X(KEEP_DUPLICATE, "a result that has come before is kept once more")                           \
     X(EPOCH_END, "the short batch comes one step too early")                                       \
     X(BLOCK_ORDER, "gradients are summed in the wrong order")                                      \

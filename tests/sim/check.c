@@ -223,6 +223,9 @@ bool sim_is_wanted(const sim *s, const sim_message *m) {
     const sim_session *session = &s->host.sessions[m->worker - 1];
     const coord_result_info *r = &m->result;
     const sim_resident *job = r->job <= SIM_IDS_MAX ? &s->host.resident[r->job] : NULL;
+    coord_worker_view view;
+    bool heard = coord_core_worker(s->host.core, m->worker, &view) && !view.quarantined;
+    if (m->mangled || !heard) return false;
     if (session->lease.lease != r->lease || r->evaluate || r->failed || !r->finite) return false;
     if (!job || !job->loaded || job->updating || r->step != job->step + 1) return false;
     if (may_be_given_up(s, r)) return false;
@@ -327,7 +330,7 @@ static void check_state(sim *s, const coord_action *a) {
 
 static void job_rolls_back(sim *s, const coord_action *a) {
     sim_job *job = &s->jobs[a->job];
-    SIM_CHECK(s, "honest-is-believed", s->lies || s->nan_faults,
+    SIM_CHECK(s, "honest-is-believed", s->lies || s->nan_faults || s->mangled_faults,
               "job %llu goes back, and nobody lied", n(a->job));
     memset(job->kept, 0, sizeof job->kept);
 }

@@ -68,13 +68,15 @@ void sim_check_before(sim *s, const coord_event *e) {
     if (session && heard) session->heard_ns = sim_host_now(s);
 }
 
-/* Only who lied is quarantined, or who said again and again what nobody else did. */
+/* Only who lied is quarantined, or who said again and again what nobody else did, or what no lease
+ * had asked for. */
 static void check_suspicion(sim *s) {
-    for (uint32_t i = 0; (s->liars || s->nans) && i < s->host.session_count; i++) {
+    for (uint32_t i = 0; i < s->host.session_count; i++) {
         coord_worker_view view;
         if (!s->host.sessions[i].live || !coord_core_worker(s->host.core, i + 1, &view)) continue;
         const sim_worker *x = &s->workers[s->host.sessions[i].who];
-        bool strikes = s->core_config.strikes_max && x->nans >= s->core_config.strikes_max;
+        uint32_t wrong = x->nans + x->mangles;
+        bool strikes = s->core_config.strikes_max && wrong >= s->core_config.strikes_max;
         /* Where the job itself diverges, a loss that is not finite is a wrong number. */
         for (uint32_t j = 0; x->nans && j < s->spec_count; j++)
             strikes = strikes || s->specs[j].diverges_at;
@@ -322,7 +324,7 @@ bool sim_nobody_is_left(const sim *s) {
         if (can_go_on(s, &s->jobs[c->job])) return false;
         any = true;
     }
-    return any && s->nans;
+    return any && (s->nans || s->mangled_faults);
 }
 
 /* Of the workers that can do it the quickest; of an audited job the second, who must do it all,

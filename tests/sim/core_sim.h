@@ -376,6 +376,7 @@ static inline void sim_feed(sim *s, const coord_event *e) {
     }
     if (e->type == COORD_EVENT_CHECKPOINTED && e->ok) s->job[e->job].saved = s->job[e->job].saving;
     assert_int_equal(coord_core_step(s->core, e, s->now, &s->actions), COP_OK);
+    coord_core_check(s->core);
     for (uint32_t i = 0; i < s->actions.count; i++) sim_carry_out(s, &s->actions.items[i]);
 }
 

@@ -87,6 +87,9 @@ static void hit_worker(sim *s, const sim_fault *f) {
     case SIM_NAN_GRADIENT:
         x->nan_gradients++;
         break;
+    case SIM_MANGLED:
+        x->mangled_results++;
+        break;
     default:
         x->failed_results++;
     }
@@ -103,6 +106,7 @@ void sim_fault_do(sim *s, const sim_fault *f) {
     case SIM_NAN_RESULT:
     case SIM_NAN_GRADIENT:
     case SIM_CANNOT:
+    case SIM_MANGLED:
         hit_worker(s, f);
         break;
     case SIM_CUT:

@@ -173,6 +173,7 @@ static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_NAN_RESULT] = {1, 0, 0, 1, 1, ONE, 1},
     [SIM_NAN_GRADIENT] = {1, 0, 0, 1, 1, ONE, 1},
     [SIM_CANNOT] = {1, 0, 0, 1, 1, ONE, 4},
+    [SIM_MANGLED] = {2, 0, 0, 1, 1, ONE, 8},
     [SIM_PAUSE] = {3, 0, 0, 1, 1, A_JOB, 0},
     [SIM_RESUME] = {3, 0, 0, 1, 1, A_JOB, 0},
     [SIM_CANCEL] = {1, 0, 0, 1, 1, A_JOB, 1},

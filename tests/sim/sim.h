@@ -126,7 +126,7 @@ typedef struct sim_message {
     bool draining;
     /* PULL */
     uint64_t have_job, have_version;
-    bool goodbye, has_result;
+    bool goodbye, has_result, mangled; /* mangled: the result names what was not leased */
     coord_result_info result;
     sim_gradient gradient;
     /* SUBMIT, CONTROL_JOB, ANSWER */
@@ -390,11 +390,11 @@ typedef struct sim_worker {
     uint64_t lease_now, canceled; /* what is computed; what nobody wants any more */
     uint64_t have_job, have_version, weights;
     sim_lease lease;
-    bool has_result; /* to be sent with the next PULL */
+    bool has_result, mangled; /* to be sent with the next PULL */
     coord_result_info result;
     sim_gradient gradient;
-    uint32_t nan_results, nan_gradients, failed_results; /* armed by faults */
-    uint32_t lies, nans, results;                        /* so far, in all its lives */
+    uint32_t nan_results, nan_gradients, failed_results, mangled_results; /* armed by faults */
+    uint32_t lies, nans, results, mangles; /* so far, in all its lives */
 } sim_worker;
 
 typedef struct sim_client {
@@ -448,6 +448,7 @@ void sim_host_gone(sim *s); /* its connections are lost */
     X(NAN_RESULT, "a worker's loss is not finite")                                                 \
     X(NAN_GRADIENT, "a worker's gradient is not finite")                                           \
     X(CANNOT, "a worker cannot compute a lease")                                                   \
+    X(MANGLED, "a worker's result names another lease, job, step, block or attempt")               \
     X(PAUSE, "a client pauses a job")                                                              \
     X(RESUME, "a client resumes a job")                                                            \
     X(CANCEL, "a client cancels a job")                                                            \
@@ -507,7 +508,7 @@ struct sim {
     sim_job jobs[SIM_IDS_MAX + 1];
     sim_fault *faults;
     bool lasting[SIM_FAULT_KINDS];
-    uint32_t nan_faults, cannot_faults, lies; /* so many results were spoilt */
+    uint32_t nan_faults, cannot_faults, mangled_faults, lies; /* so many results were spoilt */
     bool liars, nans, mixed; /* some worker may lie; they have not all the same fingerprint */
     sim_host host;
     sim_disk *disk;
@@ -571,7 +572,8 @@ bool sim_all_done(const sim *s);
 /* How long all jobs may take at most, each shard computed twice by the workers that must. */
 uint64_t sim_longest(const sim *s);
 /* What is left to do can be done by nobody: those who could said once what is not finite, of a job
- * that really diverges, and so are in quarantine (only who lies is kept from being all of them). */
+ * that really diverges, or sent wrong results again and again, and so are in quarantine (only who
+ * lies is kept from being all of them). */
 bool sim_nobody_is_left(const sim *s);
 
 /* ---- trace.c ---- */

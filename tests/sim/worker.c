@@ -51,6 +51,7 @@ static void pull(sim *s, uint32_t w, bool goodbye) {
                      .have_version = x->have_version,
                      .goodbye = goodbye,
                      .has_result = x->has_result,
+                     .mangled = x->mangled,
                      .result = x->result,
                      .gradient = x->gradient};
     sim_call(s, w, &m, CALL_TIMEOUT_MS * SIM_MS);
@@ -144,6 +145,38 @@ static void lie(sim *s, uint32_t w, coord_result_info *r) {
     s->lies++;
 }
 
+/* One field that tells which lease the result is of is wrong: each of them in turn. */
+static void mangle(sim *s, uint32_t w, coord_result_info *r) {
+    sim_worker *x = &s->workers[w];
+    x->mangled = x->mangled_results > 0;
+    if (!x->mangled) return;
+    x->mangled_results--;
+    switch (s->mangled_faults++ % 7) {
+    case 0:
+        r->count++;
+        break;
+    case 1:
+        r->attempt++;
+        break;
+    case 2:
+        r->step++;
+        break;
+    case 3:
+        r->first = r->first ? r->first - 1 : 1;
+        break;
+    case 4:
+        r->evaluate = !r->evaluate;
+        break;
+    case 5:
+        r->job++;
+        break;
+    default:
+        r->lease += 1000;
+        break;
+    }
+    x->mangles++;
+}
+
 static void fill_result(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
     const sim_lease *l = &x->lease;
@@ -175,6 +208,7 @@ static void fill_result(sim *s, uint32_t w) {
         s->cannot_faults++;
         r.failed = true;
     }
+    mangle(s, w, &r);
     x->result = r;
     x->has_result = true;
     x->results++;
@@ -304,6 +338,7 @@ void sim_worker_boot(sim *s, uint32_t w) {
                         .threads = x->threads};
     fresh.lies = x->lies;
     fresh.nans = x->nans;
+    fresh.mangles = x->mangles;
     fresh.results = x->results;
     fresh.party.alive = true;
     fresh.party.frozen_until = 0;

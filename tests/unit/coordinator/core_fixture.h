@@ -173,6 +173,7 @@ static inline void fx_note(fixture *f, const coord_action *a) {
 
 static inline void fx_send_one(fixture *f, const coord_event *event) {
     assert_int_equal(coord_core_step(f->core, event, f->now, &f->actions), COP_OK);
+    coord_core_check(f->core);
     for (uint32_t i = 0; i < f->actions.count; i++) {
         fx_note(f, &f->actions.items[i]);
         fx_answer(f, &f->actions.items[i]);

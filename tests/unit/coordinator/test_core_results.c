@@ -136,6 +136,79 @@ static void test_result_that_does_not_match_its_lease_is_dropped(void **state) {
     fx_destroy(f);
 }
 
+/* One field of seven that tells which lease a result is of is wrong. */
+static coord_event mangled(fixture *f, uint64_t worker, int field) {
+    coord_event e = fx_result_of(f, &f->lease[worker]);
+    if (field == 0) e.result.count--;
+    if (field == 1) e.result.attempt++;
+    if (field == 2) e.result.step++;
+    if (field == 3) e.result.first++;
+    if (field == 4) e.result.evaluate = true;
+    if (field == 5) e.result.ensemble = e.result.evaluate = true;
+    if (field == 6) e.result.job++;
+    return e;
+}
+
+static void test_worker_with_wrong_results_does_not_keep_its_blocks(void **state) {
+    (void)state;
+    for (int field = 0; field < 7; field++) {
+        fixture *f = start(2);
+        for (int i = 0; i < 5; i++) { /* a block has three places */
+            assert_non_null(fx_pull(f, 1));
+            fx_send_result(f, mangled(f, 1, field));
+            if (i % 2) fx_tick(f, 100000);
+        }
+        assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
+        fx_gone(f, 1);
+        fx_join(f, 3, 1, 7);
+        for (int i = 0; i < 100 && f->state[1] == COORD_RUNNING; i++) {
+            if (!f->request[2]) fx_pull(f, 2);
+            if (f->lease[2].type) fx_finish(f, 2);
+        }
+        assert_int_equal(f->state[1], COORD_COMPLETED);
+        fx_destroy(f);
+    }
+}
+
+static void test_wrong_results_are_strikes_and_the_third_is_quarantine(void **state) {
+    (void)state;
+    for (int field = 0; field < 7; field++) {
+        fixture *f = fx_create((coord_core_config){.strikes_max = 3});
+        fx_join_many(f, 2);
+        fx_add(f, fx_info(1));
+        coord_worker_view view;
+        for (uint32_t i = 1; i <= 3; i++) {
+            assert_non_null(fx_pull(f, 1));
+            fx_send_result(f, mangled(f, 1, field));
+            assert_true(coord_core_worker(f->core, 1, &view));
+            assert_int_equal(view.strikes, i);
+            assert_int_equal(view.quarantined, i == 3);
+        }
+        assert_true(fx_said(f, "worker w1 sent a wrong result"));
+        assert_null(fx_pull(f, 1));
+        fx_work(f, 2, 1000);
+        assert_int_equal(f->state[1], COORD_COMPLETED);
+        fx_destroy(f);
+    }
+}
+
+/* The answer to its last call was lost, and it asks again with the same result. */
+static void test_result_that_comes_twice_is_no_strike(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    coord_event e = fx_result_of(f, &f->lease[1]);
+    fx_send_result(f, e);
+    fx_pull(f, 1);
+    e.result.slot = ++f->next_slot;
+    f->slots[e.result.slot] = FX_OFFERED;
+    fx_send(f, e);
+    coord_worker_view view;
+    assert_true(coord_core_worker(f->core, 1, &view));
+    assert_int_equal(view.strikes, 0);
+    fx_destroy(f);
+}
+
 static void test_result_of_an_unknown_job_is_dropped(void **state) {
     (void)state;
     fixture *f = start(1);
@@ -610,6 +683,9 @@ int main(void) {
         cmocka_unit_test(test_round_ignores_late_gradient),
         cmocka_unit_test(test_duplicate_result_counts_once),
         cmocka_unit_test(test_result_that_does_not_match_its_lease_is_dropped),
+        cmocka_unit_test(test_worker_with_wrong_results_does_not_keep_its_blocks),
+        cmocka_unit_test(test_wrong_results_are_strikes_and_the_third_is_quarantine),
+        cmocka_unit_test(test_result_that_comes_twice_is_no_strike),
         cmocka_unit_test(test_result_of_an_unknown_job_is_dropped),
         cmocka_unit_test(test_result_of_a_worker_that_was_given_up_is_dropped),
         cmocka_unit_test(test_dead_workers_block_is_given_first_in_line),
