@@ -8,7 +8,7 @@
 
 static const cli_command table[] = {
     {"run", "JOB.yaml", "Train in this process: coordinator and N workers, no network", 1, 1,
-     "workers data set out resume timeout json quiet help",
+     "workers data set out resume overwrite timeout json quiet help",
      "coppice run examples/mnist-dropout.yaml --workers 2 --data ~/mnist\n"
      "coppice run job.yaml --set train.batch=64 --set seed=7 --out runs/seed7\n"
      "coppice run job.yaml --out runs/a --resume auto     # go on after a stop",

@@ -29,7 +29,7 @@ typedef struct cli_options {
     cop_tls_options tls;
     double timeout; /* seconds; default 10 */
     int64_t workers, priority, threads, rows, columns, layer, step, shard, limit, top_uncertain;
-    bool json, quiet, help, no_wait, dry_run, follow, profile, force;
+    bool json, quiet, help, no_wait, dry_run, follow, profile, force, overwrite;
     bool has_timeout, has_priority, has_layer, has_step;
     const char *positional[CLI_POSITIONAL_MAX];
     int positional_count;

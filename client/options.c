@@ -24,10 +24,11 @@ static const option_row rows[] = {
      AT(workers), 1, COP_WORKERS_MAX},
     {"data", "DIR", "folder with the data files", 0, TEXT, AT(data), 0, 0},
     {"set", "a.b=c", "change a field of the job file; may be repeated", 0, SET, 0, 0, 0},
-    {"out", "DIR", "folder to write to (run: runs/NAME; data get: the cache)", 0, TEXT, AT(out), 0,
-     0},
+    {"out", "DIR", "folder to write to (run: runs/NAME, or runs/NAME-2 ...; data get: the cache)",
+     0, TEXT, AT(out), 0, 0},
     {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH",
      0, TEXT, AT(resume), 0, 0},
+    {"overwrite", NULL, "delete the run that the folder holds", 0, FLAG, AT(overwrite), 0, 0},
     {"coordinator", "URL",
      "tcp:// or tls+tcp://HOST:PORT, ipc:///PATH (default COPPICE_COORDINATOR or "
      "tcp://127.0.0.1:29700)",

@@ -6,6 +6,7 @@
 
 #include "client/cli.h"
 #include "client/ensemble.h"
+#include "client/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
@@ -100,7 +101,7 @@ cop_err cli_model_data(const cli_model *m, const cli_options *options, cop_data 
     cop_data *found = NULL;
     *data = NULL;
     COP_TRY(
-        cop_job_open_data(m->job->message, options->positional[0], options->data, &found, error));
+        cli_run_folder_open_data(m->job->message, options->positional[0], options, &found, error));
     cop_err e = COP_OK;
     if ((uint32_t)found->classes != m->job->message->pinned->classes ||
         found->test.stride != m->job->sample_stride)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "client/cli.h"
+#include "client/run_folder.h"
 #include "common/base/file.h"
 #include "common/job/replay.h"
 
@@ -62,7 +63,7 @@ static cop_err replay_model(const cli_options *options, const char *path, const 
     uint64_t began = 0;
     COP_TRY(check_step(m->job, m->step, options->step, error));
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
-    COP_TRY(cop_job_open_data(m->job->message, path, options->data, &data, error));
+    COP_TRY(cli_run_folder_open_data(m->job->message, path, options, &data, error));
     cop_err e = cop_replay_create(m->job, data, kernels, &replay, error);
     if (!e) e = go_there(replay, path, (uint64_t)options->step, options->quiet, &began, error);
     if (!e) e = cop_replay_write(replay, (uint32_t)options->shard, options->output, error);

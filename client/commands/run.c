@@ -6,9 +6,9 @@
 #include <sys/resource.h>
 
 #include "client/cli.h"
+#include "client/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/base/file.h"
 #include "coordinator/coordinator.h"
 #include "worker/worker.h"
 
@@ -24,13 +24,12 @@ static void on_signal(int number) {
 typedef struct run_state {
     cop_job *job;
     cop_data *data;
-    char *folder;
+    cli_run_folder folder;
     const cop_kernels *kernels;
     unsigned char self_test[32];
     coord_server *coordinator;
     cop_worker **workers;
     int worker_count;
-    bool resume;
     uint32_t batch;
     uint64_t began_ns, submitted_ns;
     char name[COP_NAME_MAX], numerics[128];
@@ -39,55 +38,6 @@ typedef struct run_state {
 static int core_count(void) {
     unsigned cores = uv_available_parallelism();
     return cores < 1 ? 1 : (int)cores;
-}
-
-/* The run folder: --out, or the folder that --resume names, or runs/NAME. */
-static cop_err choose_folder(run_state *s, const cli_options *options, cop_error *error) {
-    s->resume = options->resume != NULL;
-    const char *path = options->out;
-    char named[COP_NAME_MAX + 8];
-    if (options->resume && strcmp(options->resume, "auto") != 0) {
-        if (path && strcmp(path, options->resume) != 0)
-            return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders",
-                            options->resume, path);
-        if (!cop_folder_exists(options->resume))
-            return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s",
-                            options->resume);
-        path = options->resume;
-    }
-    if (!path) {
-        snprintf(named, sizeof named, "runs/%s", s->name);
-        for (char *p = named + 5; *p; p++)
-            if (*p == '/') *p = '-';
-        path = named;
-    }
-    if (cop_folder_create(path, error))
-        return path == options->out ? cop_error_prefix(error, "--out") : error->code;
-    s->folder = cop_strdup(path);
-    return s->folder ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
-/* A new run replaces what an older one left in the same folder; a resumed one must be of the same
- * job, else nothing is touched. */
-static cop_err prepare_folder(run_state *s, cop_error *error) {
-    if (s->resume) COP_TRY(cop_checkpoint_check(s->job, s->folder, error));
-    static const char *const old[] = {"checkpoints", "metrics.sqlite", "metrics.sqlite-wal",
-                                      "metrics.sqlite-shm", "model.safetensors"};
-    for (size_t i = 0; !s->resume && i < sizeof old / sizeof *old; i++) {
-        char *path = cop_path_join(s->folder, old[i]);
-        if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-        cop_err e = i == 0 ? cop_folder_remove(path, error) : cop_file_remove(path, error);
-        cop_free(path);
-        COP_TRY(e);
-    }
-    cop_str yaml = {0};
-    cop_document_print_yaml(&s->job->message->base, &yaml);
-    char *path = yaml.failed ? NULL : cop_path_join(s->folder, "job.yaml");
-    cop_err e = path ? cop_file_write_text(path, cop_str_text(&yaml), error)
-                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_free(path);
-    cop_str_fini(&yaml);
-    return e;
 }
 
 static cop_err start_workers(run_state *s, int count, cop_error *error) {
@@ -163,7 +113,7 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.isa = (char *)(uintptr_t)s->kernels->name;
     r.numerics = (char *)(uintptr_t)s->numerics;
     r.workers = (uint32_t)workers;
-    r.out = s->folder;
+    r.out = s->folder.path;
     r.has_first_step_ms = p->first_step_ms > 0;
     r.first_step_ms = p->first_step_ms + (s->submitted_ns - s->began_ns) / 1000000;
     r.leases_repeated = p->leases_repeated;
@@ -198,7 +148,7 @@ static void print_table(const run_state *s, const coord_progress *p) {
                            "arithmetic", s->numerics,
                            "kernels",    s->kernels->name,
                            "digest",     p->digest,
-                           "written to", s->folder};
+                           "written to", s->folder.path};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
@@ -223,7 +173,7 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
         return cop_fail(error, COP_ERR_CANCELED,
                         "stopped by a signal after step %llu; go on with: coppice run JOB.yaml "
                         "--out %s --resume auto",
-                        (unsigned long long)p->step, s->folder);
+                        (unsigned long long)p->step, s->folder.path);
     return COP_OK;
 }
 
@@ -234,7 +184,7 @@ static void stop_all(run_state *s) {
     if (s->job) cop_job_destroy(s->job);
     if (s->data) cop_data_destroy(s->data);
     cop_free(s->workers);
-    cop_free(s->folder);
+    cli_run_folder_fini(&s->folder);
 }
 
 static cop_err train(run_state *s, const cli_options *options, cop_error *error) {
@@ -243,8 +193,8 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
                            .update_threads = count < core_count() ? count : core_count()};
     memcpy(config.self_test, s->self_test, sizeof config.self_test);
     COP_TRY(coord_start(&config, &s->coordinator, error));
-    coord_run_options run = {.folder = s->folder,
-                             .resume = s->resume,
+    coord_run_options run = {.folder = s->folder.path,
+                             .resume = options->resume != NULL,
                              .timeout_s = options->has_timeout ? options->timeout : 0};
     cop_job *job = s->job;
     cop_data *data = s->data;
@@ -263,7 +213,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
 }
 
 cop_err cli_run(const cli_options *options, cop_error *error) {
-    run_state s = {.began_ns = cop_clock_ns()};
+    run_state s = {.began_ns = cop_clock_ns(), .folder = {.lock = -1}};
     interrupted = 0;
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -277,9 +227,9 @@ cop_err cli_run(const cli_options *options, cop_error *error) {
         cop_job_warnings(s.job, &warnings);
         if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));
         cop_str_fini(&warnings);
-        e = choose_folder(&s, options, error);
+        e = cli_run_folder_choose(options, s.name, &s.folder, error);
     }
-    if (!e) e = prepare_folder(&s, error);
+    if (!e) e = cli_run_folder_prepare(&s.folder, options, s.job, error);
     if (!e) e = train(&s, options, error);
     stop_all(&s);
     return e;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -406,6 +407,19 @@ cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
         return cop_fail_errno(error, errno, "cannot exchange %s and %s", from, to);
     COP_TRY(cop_folder_remove(to, error));
     return cop_file_rename(from, to, error);
+}
+
+cop_err cop_folder_lock(const char *path, int *lock, cop_error *error) {
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return cop_fail_errno(error, errno, "cannot open %s", path);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return COP_OK;
+    cop_folder_unlock(*lock);
+    *lock = -1;
+    return cop_fail(error, COP_ERR_EXISTS, "another process has locked %s", path);
+}
+
+void cop_folder_unlock(int lock) {
+    close(lock);
 }
 
 char *cop_path_join(const char *folder, const char *name) {

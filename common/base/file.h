@@ -52,6 +52,11 @@ cop_err cop_file_rename(const char *from, const char *to,
  * removed, so that a crash leaves the one or the other. (Where the file system cannot exchange
  * names, the old one is removed first.) */
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error);
+/* Locks a folder for this process: *lock (a descriptor; cop_folder_unlock) holds until the process
+ * ends. EXISTS: another process holds it. A file system without locks gives a lock that excludes
+ * nobody. */
+cop_err cop_folder_lock(const char *path, int *lock, cop_error *error);
+void cop_folder_unlock(int lock);
 /* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */
 char *cop_path_join(const char *folder, const char *name);
 /* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). */

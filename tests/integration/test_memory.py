@@ -36,7 +36,8 @@ def folder(tmp_path):
 
 
 def run(program, folder, fails, *words):
-    """`coppice run`, its allocation number `fails` failing; 0: none does."""
+    """`coppice run`, its allocation number `fails` failing; 0: none does. A new run, or what `words` say."""
+    words = words or ("--overwrite",)
     return subprocess.run(
         [program("coppice"), "run", "job.yaml", "--workers", "2", "--json", "--quiet", "--out", "run", *words], cwd=folder,
         capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "COPPICE_FAIL_ALLOC": str(fails)},

@@ -27,7 +27,7 @@ def pool(cluster, program):
 @pytest.fixture
 def clean(coppice, tmp_path):
     """clean(job): the digest of the job where nobody lies."""
-    return lambda job: coppice("run", job, "--data", tmp_path, "--workers", "1", "--quiet", "--json", "--out", tmp_path / "clean")["digest"]
+    return lambda job: coppice("run", job, "--data", tmp_path, "--workers", "1", "--quiet", "--json", "--out", tmp_path / "clean", "--overwrite")["digest"]
 
 
 def workers(pool):

@@ -1,0 +1,257 @@
+/* The folder of a run. See run_folder.h. */
+#include "client/run_folder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+
+#define NUMBERS_MAX 10000         /* runs/NAME, runs/NAME-2 ... */
+#define ORIGIN      "data-origin" /* the file that says where the data were */
+#define ORIGIN_MAX  8192
+
+/* ---- what a folder holds ---- */
+
+typedef enum holds { HOLDS_NOTHING, HOLDS_RUN, HOLDS_FOREIGN } holds;
+
+static const char *const written[] = {"checkpoints",
+                                      "metrics.sqlite",
+                                      "metrics.sqlite-wal",
+                                      "metrics.sqlite-shm",
+                                      "model.safetensors",
+                                      ORIGIN,
+                                      "job.yaml"};
+#define WRITTEN (sizeof written / sizeof *written)
+
+static bool has(const char *folder, const char *name) {
+    char *path = cop_path_join(folder, name);
+    bool there = !path || cop_file_exists(path) ||
+                 cop_folder_exists(path); /* out of memory: do not take it for empty */
+    cop_free(path);
+    return there;
+}
+
+/* *name: a file that a run would replace. A run creates `checkpoints` before any other file. */
+static holds look_into(const char *folder, const char **name) {
+    *name = NULL;
+    for (size_t i = 0; i < WRITTEN && !*name; i++)
+        if (has(folder, written[i])) *name = written[i];
+    if (!*name) return HOLDS_NOTHING;
+    return has(folder, "checkpoints") || has(folder, "metrics.sqlite") ? HOLDS_RUN : HOLDS_FOREIGN;
+}
+
+/* ---- choose ---- */
+
+/* Creates and locks; `path` is copied. */
+static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
+    *out = (cli_run_folder){.path = cop_strdup(path), .lock = -1};
+    cop_err e = out->path ? cop_folder_create(path, error)
+                          : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has the name */
+    if (!e) e = cop_folder_lock(path, &out->lock, error);
+    if (e == COP_ERR_EXISTS)
+        cop_fail(error, e, "another run writes to %s: choose another folder with --out", path);
+    if (e) cli_run_folder_fini(out);
+    return e;
+}
+
+static cop_err refuse_foreign(const char *folder, const char *name, cop_error *error) {
+    return cop_fail(error, COP_ERR_INPUT,
+                    "%s holds a %s that no run wrote: choose an empty folder with --out", folder,
+                    name);
+}
+
+/* A folder that somebody named. */
+static cop_err take_named(const cli_options *options, const char *path, cli_run_folder *out,
+                          cop_error *error) {
+    const char *name;
+    COP_TRY(take(path, out, error));
+    holds held = look_into(path, &name);
+    cop_err e = COP_OK;
+    if (held == HOLDS_FOREIGN)
+        e = refuse_foreign(path, name, error);
+    else if (held == HOLDS_RUN && !options->resume && !options->overwrite)
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "%s holds a run already; choose one: --out DIR writes to another folder, "
+                     "--resume auto continues the run, --overwrite deletes it",
+                     path);
+    if (e) cli_run_folder_fini(out);
+    return e;
+}
+
+static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24]) {
+    if (number == 1)
+        snprintf(out, COP_NAME_MAX + 24, "runs/%s", name);
+    else
+        snprintf(out, COP_NAME_MAX + 24, "runs/%s-%d", name, number);
+    for (char *p = out + 5; *p; p++)
+        if (*p == '/') *p = '-';
+}
+
+/* The first of runs/NAME, runs/NAME-2 ... that is free. */
+static cop_err take_new(const cli_options *options, const char *job, cli_run_folder *out,
+                        cop_error *error) {
+    char path[COP_NAME_MAX + 24];
+    for (int i = 1; i < NUMBERS_MAX; i++) {
+        const char *name;
+        number_path(job, i, path);
+        if (cop_folder_exists(path) && look_into(path, &name) != HOLDS_NOTHING) continue;
+        cop_err e = take(path, out, error);
+        if (e == COP_ERR_EXISTS) continue; /* another run just took it */
+        if (!e && look_into(path, &name) != HOLDS_NOTHING) {
+            cli_run_folder_fini(out);
+            continue;
+        }
+        if (!e && i > 1 && !options->quiet)
+            fprintf(stderr, "runs/%s holds a run already: this one is written to %s\n", job, path);
+        return e;
+    }
+    return cop_fail(error, COP_ERR_INPUT, "runs holds %d runs of %s: choose a folder with --out",
+                    NUMBERS_MAX, job);
+}
+
+/* The newest of runs/NAME, runs/NAME-2 ... */
+static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
+    int newest = 1;
+    for (int i = 2; i < NUMBERS_MAX; i++) {
+        number_path(job, i, path);
+        if (!cop_folder_exists(path)) break;
+        newest = i;
+    }
+    number_path(job, newest, path);
+}
+
+cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_run_folder *out,
+                              cop_error *error) {
+    const bool named = options->resume && strcmp(options->resume, "auto") != 0;
+    char path[COP_NAME_MAX + 24];
+    if (options->resume && options->overwrite)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--resume continues a run, --overwrite deletes it: choose one");
+    if (named && options->out && strcmp(options->out, options->resume) != 0)
+        return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders",
+                        options->resume, options->out);
+    if (named && !cop_folder_exists(options->resume))
+        return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s",
+                        options->resume);
+    if (named) return take_named(options, options->resume, out, error);
+    if (options->out) {
+        cop_err e = take_named(options, options->out, out, error);
+        return e ? cop_error_prefix(error, "--out") : COP_OK;
+    }
+    if (!options->resume && !options->overwrite) return take_new(options, name, out, error);
+    if (options->resume)
+        newest_path(name, path);
+    else
+        number_path(name, 1, path);
+    return take_named(options, path, out, error);
+}
+
+void cli_run_folder_fini(cli_run_folder *f) {
+    if (f->lock >= 0) cop_folder_unlock(f->lock);
+    cop_free(f->path);
+    *f = (cli_run_folder){.lock = -1};
+}
+
+/* ---- prepare ---- */
+
+static cop_err remove_old(const char *folder, cop_error *error) {
+    for (size_t i = 0; i < WRITTEN; i++) {
+        char *path = cop_path_join(folder, written[i]);
+        if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_err e =
+            cop_folder_exists(path) ? cop_folder_remove(path, error) : cop_file_remove(path, error);
+        cop_free(path);
+        COP_TRY(e);
+    }
+    return COP_OK;
+}
+
+static cop_err write_text(const char *folder, const char *name, const cop_str *text,
+                          cop_error *error) {
+    char *path = text->failed ? NULL : cop_path_join(folder, name);
+    cop_err e = path ? cop_file_write_text(path, cop_str_text(text), error)
+                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_free(path);
+    return e;
+}
+
+/* The folder of the job file, or that of --data, without links and dots. */
+static cop_err write_origin(const char *folder, const cli_options *options, cop_error *error) {
+    const char *job = options->positional[0], *slash = strrchr(job, '/');
+    char *beside = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
+    char *real = beside ? realpath(options->data ? options->data : beside, NULL) : NULL;
+    cop_str text = {0};
+    cop_err e = COP_OK;
+    cop_free(beside);
+    if (real && !strchr(real, '\n')) {
+        cop_str_printf(&text, "%s %s\n", options->data ? "data" : "job", real);
+        e = write_text(folder, ORIGIN, &text, error);
+    }
+    cop_str_fini(&text);
+    free(real); /* realpath's */
+    return e;
+}
+
+cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *options,
+                               const cop_job *job, cop_error *error) {
+    if (options->resume)
+        COP_TRY(cop_checkpoint_check(job, f->path, error));
+    else
+        COP_TRY(remove_old(f->path, error));
+    char *checkpoints = cop_path_join(f->path, "checkpoints");
+    cop_err e = checkpoints ? cop_folder_create(checkpoints, error)
+                            : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_free(checkpoints);
+    COP_TRY(e);
+    cop_str yaml = {0};
+    cop_document_print_yaml(&job->message->base, &yaml);
+    e = write_text(f->path, "job.yaml", &yaml, error);
+    cop_str_fini(&yaml);
+    return e ? e : write_origin(f->path, options, error);
+}
+
+/* ---- where the data were ---- */
+
+/* The text of the nearest `data-origin` at or above `path`: the run folder holds it, `path` may be
+ * a checkpoint or a model in there. NULL: there is none. */
+static char *find_origin(const char *path) {
+    char *at = cop_strdup(path), *text = NULL;
+    for (int up = 0; at && up < 4 && !text; up++) {
+        char *file = cop_path_join(at, ORIGIN);
+        size_t size;
+        if (file && cop_folder_exists(at) && cop_file_exists(file) &&
+            cop_file_read(file, ORIGIN_MAX, &text, &size, NULL))
+            text = NULL;
+        cop_free(file);
+        char *slash = strrchr(at, '/');
+        if (!slash) break;
+        *slash = '\0';
+    }
+    cop_free(at);
+    return text;
+}
+
+cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
+                                 const cli_options *options, cop_data **data, cop_error *error) {
+    char *origin = options->data ? NULL : find_origin(path), *folder = NULL;
+    if (origin) {
+        origin[strcspn(origin, "\n")] = '\0';
+        char *space = strchr(origin, ' ');
+        folder = space && space[1] == '/' ? space + 1 : NULL;
+    }
+    const bool by_option = folder && strncmp(origin, "data ", 5) == 0;
+    char *beside = folder && !by_option ? cop_path_join(folder, "job.yaml") : NULL;
+    cop_err e = cop_job_open_data(job, beside ? beside : path, by_option ? folder : options->data,
+                                  data, error);
+    if (e && e != COP_ERR_NO_MEMORY && !options->data && (job->data->train || folder)) {
+        const size_t length = strlen(error->text);
+        snprintf(error->text + length, sizeof error->text - length,
+                 "; name the folder that holds the data with --data DIR");
+    }
+    cop_free(beside);
+    cop_free(origin);
+    return e;
+}

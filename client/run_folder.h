@@ -1,0 +1,32 @@
+/* The folder of a run: which one a run takes, what must not be lost in it, and where its data were.
+ * Used by `run`, and by the commands that read a run folder later. */
+#ifndef COP_CLIENT_RUN_FOLDER_H
+#define COP_CLIENT_RUN_FOLDER_H
+
+#include "client/cli.h"
+
+/* A folder that this process writes to; no other run takes it before cli_run_folder_fini. */
+typedef struct cli_run_folder {
+    char *path;
+    int lock; /* a descriptor of the folder, locked; -1: none */
+} cli_run_folder;
+
+/* Chooses and creates the folder, and locks it. --out names it; else it is runs/NAME, or for a new
+ * run runs/NAME-2, -3 ... where that holds a run already. --resume takes the folder that it names,
+ * --out, or the newest of runs/NAME. INPUT: the folder holds a run, and neither --resume nor
+ * --overwrite is given; or it holds files that no run wrote; or another run writes to it. */
+cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_run_folder *out,
+                              cop_error *error);
+/* Makes it ready for `job`: with --resume checks that it holds a run of this job; else removes what
+ * an older run left (--overwrite). Then writes job.yaml, and where the data are. */
+cop_err cli_run_folder_prepare(const cli_run_folder *folder, const cli_options *options,
+                               const cop_job *job, cop_error *error);
+void cli_run_folder_fini(cli_run_folder *folder);
+
+/* Opens the data of a trained model: from --data, else where the run found them, else where its job
+ * file says. `path` is the run folder, or a checkpoint or a model file in it. The caller owns
+ * *data. */
+cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
+                                 const cli_options *options, cop_data **data, cop_error *error);
+
+#endif

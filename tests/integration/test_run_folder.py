@@ -1,0 +1,113 @@
+"""The folder of a run: no default deletes an older run, and the folder remembers where its data were."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_second_run_gets_a_numbered_folder(coppice, small, tmp_path):
+    small(20)
+    first = coppice("run", "small.yaml", "--json")
+    before = contents(tmp_path / "runs/small")
+    second = coppice("run", "small.yaml", "--set", "seed=8", "--json")
+    third = coppice("run", "small.yaml")
+    assert (first["out"], second["out"]) == ("runs/small", "runs/small-2")
+    assert contents(tmp_path / "runs/small") == before
+    assert "runs/small holds a run already: this one is written to runs/small-3" in third.stderr
+    assert coppice("digest", "runs/small", "--json")["digest"] == first["digest"]
+    assert coppice("digest", "runs/small-2", "--json")["digest"] == second["digest"] != first["digest"]
+
+
+def test_a_named_folder_with_a_run_is_refused_with_three_ways_out(coppice, small, tmp_path):
+    small(20)
+    first = coppice("run", "small.yaml", "--out", "kept", "--json")
+    before = contents(tmp_path / "kept")
+    done = coppice("run", "small.yaml", "--set", "seed=8", "--out", "kept", status=2)
+    assert "kept holds a run already" in done.stderr
+    assert all(way in done.stderr for way in ("--out DIR", "--resume auto", "--overwrite")), done.stderr
+    assert contents(tmp_path / "kept") == before
+    assert coppice("run", "small.yaml", "--out", "kept", "--resume", "auto", "--json")["digest"] == first["digest"]
+    other = coppice("run", "small.yaml", "--set", "seed=8", "--out", "kept", "--overwrite", "--json")
+    assert other["digest"] != first["digest"] and other["out"] == "kept"
+    assert coppice("digest", "kept", "--json")["digest"] == other["digest"]
+
+
+def test_a_run_killed_at_once_has_deleted_nothing(coppice, program, small, tmp_path):
+    small(20)
+    first = coppice("run", "small.yaml", "--json")
+    long = small(100000).rename(tmp_path / "long.yaml")
+    process = subprocess.Popen([program("coppice"), "run", long, "--quiet"], cwd=tmp_path)
+    while not (tmp_path / "runs/small-2/job.yaml").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert coppice("digest", "runs/small", "--json")["digest"] == first["digest"]
+
+
+def test_resume_auto_continues_the_newest_of_a_name(coppice, small):
+    small(20)
+    coppice("run", "small.yaml")
+    second = coppice("run", "small.yaml", "--set", "seed=8", "--json")
+    again = coppice("run", "small.yaml", "--set", "seed=8", "--resume", "auto", "--json")
+    assert again["out"] == "runs/small-2" and again["digest"] == second["digest"]
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "model.safetensors"])
+def test_files_that_no_run_wrote_are_never_replaced(coppice, small, tmp_path, name):
+    small(20)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("mine")
+    for options in ((), ("--overwrite",), ("--resume", "auto")):
+        done = coppice("run", "small.yaml", "--out", "mine", *options, status=2)
+        assert f"mine holds a {name} that no run wrote" in done.stderr
+    assert contents(tmp_path / "mine") == {(tmp_path / "mine" / name).relative_to(tmp_path / "mine"): b"mine"}
+
+
+def test_two_runs_never_write_to_one_folder(coppice, program, small, tmp_path):
+    long = small(100000).rename(tmp_path / "long.yaml")
+    process = subprocess.Popen([program("coppice"), "run", long, "--out", "busy", "--quiet"], cwd=tmp_path)
+    while not (tmp_path / "busy/job.yaml").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    small(20)
+    for options in (("--overwrite",), ("--resume", "auto")):
+        done = coppice("run", "small.yaml", "--out", "busy", *options, status=2)
+        assert "another run writes to busy" in done.stderr
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+def test_overwrite_and_resume_exclude_each_other(coppice, small):
+    small(20)
+    done = coppice("run", "small.yaml", "--overwrite", "--resume", "auto", status=2)
+    assert "--resume continues a run, --overwrite deletes it: choose one" in done.stderr
+
+
+def test_a_run_folder_remembers_where_its_data_were(coppice, small, tmp_path):
+    """By the job file's folder, and by --data: from any directory, of the run, a checkpoint or the model file."""
+    small(40)
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    (tmp_path / "small.yaml").rename(work / "small.yaml")
+    coppice("run", "work/small.yaml", "--data", ".", "--out", "by-option")
+    for part in ("train", "test"):
+        for kind in ("images", "labels"):
+            os.rename(tmp_path / f"{part}-{kind}", work / f"{part}-{kind}")
+    expected = coppice("eval", "by-option", "--data", "work", "--json")
+    coppice("run", "work/small.yaml", "--out", "by-job")
+    for path in ("by-job", "by-job/model.safetensors", "by-job/checkpoints/step-00000040"):
+        assert coppice("eval", tmp_path / path, "--json")["error"] == expected["error"], path
+    done = coppice("eval", "by-option", status=2)  # they are gone from there
+    assert str(tmp_path / "t") in done.stderr and "--data DIR" in done.stderr
+    coppice("features", "by-job", "-o", "f.png")
+    coppice("replay", "by-job", "--step", "1", "-o", "r.safetensors")
+    assert coppice("eval", "by-job", "--ensemble", "1,5", "--json", "--quiet")["members"]
