@@ -7,7 +7,6 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
-#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/wire/codec.h"
 
@@ -372,26 +371,24 @@ static void free_bytes(cop_buffer *buffer) {
 
 /* The final model or the newest checkpoint, checked and encoded anew. */
 static void export_work(api_task *t) {
-    cop_job *job = NULL;
-    float *flat = NULL;
+    coord_model m;
     char *bytes = NULL;
     size_t size = 0;
-    unsigned char digest[32];
-    t->result = cop_job_open_model(t->folder, &job, &flat, &t->value, &t->error);
+    t->result = coord_model_open(t->server, t->job, &m, &t->error);
     if (t->result == COP_ERR_NOT_FOUND)
         cop_fail(&t->error, COP_ERR_NOT_FOUND, "job %llu has no checkpoint yet",
                  (unsigned long long)t->job);
-    if (!t->result) t->result = cop_model_digest(job->model, flat, digest, &t->error);
-    if (!t->result) t->result = cop_job_encode_model(job, flat, t->value, &bytes, &size, &t->error);
+    if (t->result) return;
+    t->result = cop_job_encode_model(m.job, m.flat, m.step, &bytes, &size, &t->error);
     if (!t->result) {
         t->bulk = cop_buffer_wrap(bytes, size, NULL, free_bytes);
         if (!t->bulk) cop_free(bytes);
         if (!t->bulk)
             t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-        cop_hex32(digest, t->digest);
     }
-    cop_job_destroy(job);
-    cop_free(flat);
+    t->value = m.step;
+    snprintf(t->digest, sizeof t->digest, "%s", m.digest);
+    coord_model_close(&m);
 }
 
 static void export_done(api_task *t) {
@@ -425,7 +422,6 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
     t->job = job;
     t->work = export_work;
     t->done = export_done;
-    coord_api_job_folder(server, job, t->folder, sizeof t->folder);
     api_task_start(t);
 }
 

@@ -8,7 +8,6 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/base/hash.h"
 #include "common/nn/members.h"
 #include "coordinator/datasets.h"
 
@@ -33,24 +32,17 @@ static void free_bytes(cop_buffer *buffer) {
 }
 
 static cop_err open_model(coord_server *server, coord_evaluation_model *m, cop_error *error) {
-    char folder[4096];
-    float *flat = NULL;
-    uint64_t step;
-    unsigned char digest[32];
-    coord_store_job row;
-    COP_TRY(coord_store_get_job(server->store, m->job, &row, error));
-    m->fingerprint = row.fingerprint;
-    cop_buffer_release(row.spec);
-    coord_api_job_folder(server, m->job, folder, sizeof folder);
-    COP_TRY(cop_job_open_model(folder, &m->built, &flat, &step, error));
-    const size_t bytes = (size_t)cop_model_floats(m->built->model) * sizeof *flat;
-    m->weights = cop_buffer_wrap(flat, bytes, NULL, free_bytes);
-    if (!m->weights) cop_free(flat);
+    coord_model found;
+    COP_TRY(coord_model_open(server, m->job, &found, error));
+    const size_t bytes = (size_t)cop_model_floats(found.job->model) * sizeof *found.flat;
+    m->fingerprint = found.fingerprint;
+    snprintf(m->digest, sizeof m->digest, "%s", found.digest);
+    m->built = found.job;
+    m->weights = cop_buffer_wrap(found.flat, bytes, NULL, free_bytes);
+    if (!m->weights) cop_free(found.flat);
     m->spec = cop_job_pack(m->built);
     if (!m->weights || !m->spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-    COP_TRY(cop_model_digest(m->built->model, flat, digest, error));
-    cop_hex32(digest, m->digest);
     return COP_OK;
 }
 
@@ -130,8 +122,12 @@ static cop_err allocate(coord_evaluation *e, cop_error *error) {
 cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *e, cop_error *error) {
     COP_TRY(open_models(server, e, error));
     const char *digest = e->model[0].built->message->pinned->data_digest;
+    cop_data_view view;
     COP_TRY(coord_datasets_load(server->datasets, digest, &e->data, error));
-    e->samples = e->data->test.count;
+    for (uint32_t i = 0; i < e->model_count; i++)
+        COP_TRY(cop_job_check_data(e->model[i].built, e->data, error));
+    COP_TRY(cop_job_view(e->model[0].built, e->data, &view, error));
+    e->samples = view.test;
     if (!e->samples)
         return cop_fail(error, COP_ERR_INPUT, "data set %s of job %llu has no test samples",
                         e->data->name, (unsigned long long)e->model[0].job);

@@ -2,7 +2,8 @@
  * actions into deeds. Everything here runs on the loop thread unless a comment says otherwise.
  * Files: host.c (start, stop, the loop, the mailbox), sessions.c (what workers say), access.c
  * (who may), actions.c (what the core wants), resident.c (tensors of the jobs under way),
- * evaluation.c (those of finished jobs that are evaluated), saver.c (checkpoints, on its own
+ * evaluation.c (those of finished jobs that are evaluated), models.c (weights of jobs that are not
+ * under way), saver.c (checkpoints, on its own
  * thread), api*.c (what clients ask), stalls.c (how long the loop did not look), datasets.c (data
  * sets by content), run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
@@ -240,6 +241,18 @@ cop_err coord_api_recover(coord_server *server, cop_error *error);
 void coord_api_note(coord_server *server, const coord_action *action, const char *digest,
                     const char *warning); /* digest and warning ("": none): of a checkpoint */
 const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size);
+
+/* ---- models.c: on the thread pool ---- */
+/* The weights of a stored job: its final ones, or those of its newest checkpoint. */
+typedef struct coord_model {
+    cop_job *job; /* as the store has it, never as the folder says */
+    float *flat;
+    uint64_t step, fingerprint; /* of the OpenBLAS that the job is pinned to; 0: none */
+    char digest[65];
+} coord_model;
+/* NOT_FOUND: no checkpoint yet. INPUT, CORRUPT: what the job's folder holds is not this job's. */
+cop_err coord_model_open(coord_server *server, uint64_t job, coord_model *out, cop_error *error);
+void coord_model_close(coord_model *model); /* what was taken out is NULL */
 
 /* ---- datasets.c ---- */
 cop_err coord_datasets_open(const char *state_folder, const char *data_folder, uint64_t quota,

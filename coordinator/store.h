@@ -67,8 +67,8 @@ typedef struct coord_store_job {
     coord_job_state state;
     char name[COP_NAME_MAX], text[512], digest[65], data_digest[65], created[32], finished[32];
     cop_buffer *spec;
-    uint64_t step, fingerprint;         /* fingerprint: 0: none */
-    unsigned char key[COORD_STORE_KEY]; /* of its submission */
+    uint64_t step, digest_step, fingerprint; /* fingerprint: 0: none */
+    unsigned char key[COORD_STORE_KEY];      /* of its submission */
     bool has_key;
     char owner[COP_NAME_MAX];
     double train_loss, test_error, test_loss, seconds; /* test_error: NaN where there is none */

@@ -17,7 +17,7 @@ static const char job_query[] =
     " (SELECT train_loss FROM epochs WHERE job = j.job ORDER BY step DESC LIMIT 1),"
     " (SELECT error FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1), (SELECT loss "
     "FROM evaluations WHERE job = j.job ORDER BY step DESC LIMIT 1), j.fingerprint, j.submission, "
-    "j.owner"
+    "j.owner, j.digest_step"
     " FROM jobs j WHERE ?1 = 0 OR j.job = ?1 ORDER BY j.job DESC LIMIT ?2";
 
 static void column_text(sqlite3_stmt *q, int column, char *out, size_t size) {
@@ -58,6 +58,7 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     j->has_key = sqlite3_column_bytes(q, 15) == COORD_STORE_KEY;
     if (j->has_key) memcpy(j->key, sqlite3_column_blob(q, 15), COORD_STORE_KEY);
     column_text(q, 16, j->owner, sizeof j->owner);
+    j->digest_step = (uint64_t)sqlite3_column_int64(q, 17);
     return COP_OK;
 }
 

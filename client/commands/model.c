@@ -102,15 +102,8 @@ cop_err cli_model_data(const cli_model *m, const cli_options *options, cop_data 
     *data = NULL;
     COP_TRY(
         cli_run_folder_open_data(m->job->message, options->positional[0], options, &found, error));
-    cop_err e = COP_OK;
-    if ((uint32_t)found->classes != m->job->message->pinned->classes ||
-        found->test.stride != m->job->sample_stride)
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "the model is for samples of %zu bytes and %u classes, data set %s has %zu "
-                     "bytes and %d classes",
-                     m->job->sample_stride, m->job->message->pinned->classes, found->name,
-                     found->test.stride, found->classes);
-    else if (!found->test.count)
+    cop_err e = cop_job_check_data(m->job, found, error);
+    if (!e && !found->test.count)
         e = cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", found->name);
     if (e)
         cop_data_destroy(found);

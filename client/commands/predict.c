@@ -62,15 +62,6 @@ static cop_err check_model(const cli_predictions *p, const cli_options *o, cop_e
     return o->top_uncertain ? cli_uncertain_check(p, error) : COP_OK;
 }
 
-static void form_of(const cop_job *job, cop_data_form *out) {
-    const Coppice__Job *m = job->message;
-    *out = (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
-                           .rank = (int32_t)m->pinned->n_input,
-                           .classes = (int32_t)m->pinned->classes,
-                           .label = m->data->label};
-    for (size_t d = 0; d < m->pinned->n_input; d++) out->dims[d] = (int32_t)m->pinned->input[d];
-}
-
 static void show_pictures(void *context, const char *what, uint64_t done, uint64_t total) {
     char text[80];
     snprintf(text, sizeof text, "reading %s  %llu of %llu", what, (unsigned long long)done,
@@ -85,7 +76,7 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
     char *bytes;
     size_t size;
     *out = (cop_data_samples){0};
-    form_of(job, &form);
+    cop_job_form(job, &form);
     if (strcmp(o->input, "-") == 0) {
         COP_TRY(cop_file_read_stream(STDIN_FILENO, "standard input", COP_INPUT_STREAM_MAX, &bytes,
                                      &size, error));

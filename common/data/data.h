@@ -38,6 +38,9 @@ typedef struct cop_data {
     cop_buffer *pack; /* what samples and labels point into; constant */
 } cop_data;
 
+/* "u8 (1, 28, 28)", into `out`, which it returns. */
+const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]);
+
 /* Sources. Each gives a whole data set (one reference; cop_data_destroy) or an error that names the
  * file and what is wrong with it. idx: four files, plain or .gz (by content): magic, type,
  * dimensions and lengths are checked against each other, labels against the classes (max label + 1

@@ -172,10 +172,9 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
     return COP_OK;
 }
 
-/* "u8 (3, 32, 32)" */
-static const char *describe(const pack_part *p, char out[64]) {
-    int at = snprintf(out, 64, "%s (%d", p->type == COP_DATA_F32 ? "f32" : "u8", p->dims[0]);
-    for (int d = 1; d < p->rank; d++) at += snprintf(out + at, 64 - (size_t)at, ", %d", p->dims[d]);
+const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]) {
+    int at = snprintf(out, 64, "%s (%d", type == COP_DATA_F32 ? "f32" : "u8", dims[0]);
+    for (int d = 1; d < rank; d++) at += snprintf(out + at, 64 - (size_t)at, ", %d", dims[d]);
     snprintf(out + at, 64 - (size_t)at, ")");
     return out;
 }
@@ -187,8 +186,9 @@ cop_err pack_check_parts(const pack_part *train, const char *train_path, const p
     char a[64], b[64];
     if (!shape || train->type != test->type)
         return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in %s: %s and %s",
-                        train_path, test_path, shape ? "type" : "shape", describe(train, a),
-                        describe(test, b));
+                        train_path, test_path, shape ? "type" : "shape",
+                        cop_data_describe(train->type, train->rank, train->dims, a),
+                        cop_data_describe(test->type, test->rank, test->dims, b));
     return COP_OK;
 }
 

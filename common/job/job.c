@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "common/base/hash.h"
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
 
@@ -122,18 +121,6 @@ void cop_job_destroy(cop_job *job) {
     cop_model_destroy(job->model);
     if (job->message) cop_proto_free(&job->message->base);
     cop_free(job);
-}
-
-cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
-                     cop_error *error) {
-    char digest[65];
-    cop_hex32(data->digest, digest);
-    if (strcmp(digest, job->message->pinned->data_digest) != 0)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "the job is pinned to the data %.16s..., but these are %.16s...",
-                        job->message->pinned->data_digest, digest);
-    return cop_data_view_make(data, job->message->data->validation, job->message->data->samples,
-                              out, error);
 }
 
 void cop_job_warnings(const cop_job *job, cop_str *out) {

@@ -5,6 +5,7 @@
 #define COP_JOB_JOB_H
 
 #include "common/data/data.h"
+#include "common/data/samples.h"
 #include "common/nn/model.h"
 #include "common/nn/optim.h"
 #include "common/wire/document.h"
@@ -37,7 +38,14 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
 cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
 cop_buffer *cop_job_pack(const cop_job *job); /* NULL: out of memory */
 void cop_job_destroy(cop_job *job);
-/* What the job says of its data. */
+/* Samples that the job's model takes. */
+void cop_job_form(const cop_job *job, cop_data_form *out);
+/* May the job's model see these data, which need not be those that the job is pinned to? Type and
+ * shape of the samples and the number of classes must agree; INPUT says what differs. Nothing may
+ * give samples of a cop_data to a model before this or cop_job_view. */
+cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error);
+/* What the job sees of its own data. They must be what it is pinned to: content, form, and number
+ * of samples of each part; INPUT. */
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error);
 /* Warnings a person would want (list of sentences into out, '\n' separated; empty if none). */
@@ -63,7 +71,12 @@ cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, ui
 cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
                            cop_error *error);
 
-/* The same from memory; `what` names it in errors. */
+/* The same of a path that must hold weights of `job`: INPUT when they are another job's (see
+ * cop_checkpoint_load) or of a step that this one does not reach. */
+cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat, uint64_t *step,
+                             cop_error *error);
+
+/* A model file from memory; `what` names it in errors. */
 cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
                              float **flat, uint64_t *step, cop_error *error);
 /* Weights from any safetensors file (f32, f16, bf16) whose tensors have the job's names and shapes,

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from integration_tools import write_idx
 
-MISFIT = "the model is for samples of 306 bytes and 5 classes, data set small has 16 bytes and 3 classes"
+MISFIT = "the model takes samples of u8 (1, 17, 18) and 5 classes, data set small has u8 (1, 4, 4) and 3 classes"
 
 
 @pytest.fixture
@@ -60,6 +60,43 @@ def test_a_model_for_other_data(coppice, refused, run, other, small):
     line, text = next((number, line) for number, line in enumerate(lines, start=1) if "units: 5" in line)
     refused(f"{small(20)}:{line}:{text.index('linear') + 1}: model[4] linear: the last layer has 5 outputs, expected 3: the data has 3 classes",
             "run", small(20), "--data", other, "--out", "new")
+
+
+def test_a_model_for_samples_of_as_many_bytes(coppice, refused, tmp_path):
+    """Four bytes are not one float."""
+    for folder, dtype, width in (("bytes", "u1", 4), ("floats", "f4", 1)):
+        (tmp_path / folder).mkdir()
+        for part in ("train", "test"):
+            samples = np.arange(24 * width).reshape(24, width).astype(dtype)
+            np.savez(tmp_path / folder / f"{part}.npz", images=samples, labels=np.arange(24) % 2)
+    (tmp_path / "job.yaml").write_text("""name: four
+data: {source: npy, train: {path: train.npz, images: images, labels: labels}, test: {path: test.npz, images: images, labels: labels}}
+model: [linear: {units: 2}]
+train: {steps: 5, batch: 4, shards: 2}
+optimizer: {sgd: {rate: 0.1}}
+""")
+    coppice("run", "job.yaml", "--data", "bytes", "--out", "run", "--quiet")
+    sentence = "the model takes samples of u8 (4) and 2 classes, data set four has f32 (1) and 2 classes"
+    refused(sentence, "eval", "run", "--data", "floats")
+    refused(sentence, "eval", "run", "--data", "floats", "--average", "weight-scaling")
+
+
+def test_exchanged_folders_of_two_jobs(cluster, small, tmp_path):
+    """A state folder that was put together from two backups: weights are given out as a job's only if they are."""
+    pool = cluster("ipc")
+    pool.worker("w")
+    for seed in (1, 2):
+        pool.client("submit", small(20), "--data", tmp_path, "--set", f"seed={seed}", "--quiet")
+    for command in (("export", "-o", "1.safetensors"), ("eval", "--average", "weight-scaling")):
+        pool.client(command[0], 1, *command[1:])
+    jobs = pool.state / "jobs"
+    for source, target in (("1", "kept"), ("2", "1"), ("kept", "2")):
+        (jobs / source).rename(jobs / target)
+    for job in (1, 2):
+        for command in (("export", "-o", "wrong.safetensors"), ("eval", "--average", "weight-scaling")):
+            done = pool.client(command[0], job, *command[1:], status=2)
+            assert "of another job: its model, training, seed or data differ" in done.stderr
+    assert not (tmp_path / "wrong.safetensors").exists()
 
 
 @pytest.mark.parametrize("command", [("digest",), ("eval",), ("eval", "--ensemble", 2), ("export", "-o", "m"), ("features", "-o", "f.png"), ("inspect",),

@@ -1,0 +1,74 @@
+/* What must agree before a job and something else are used together: its data, and its weights from
+ * a folder. Each side is whole and checked by itself; here they are compared. See job.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
+#include "common/job/internal.h"
+
+/* ---- data ---- */
+
+void cop_job_form(const cop_job *job, cop_data_form *out) {
+    const Coppice__Pinned *p = job->message->pinned;
+    *out = (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
+                           .rank = (int32_t)p->n_input,
+                           .classes = (int32_t)p->classes,
+                           .label = job->message->data->label};
+    for (size_t d = 0; d < p->n_input; d++) out->dims[d] = (int32_t)p->input[d];
+}
+
+cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error) {
+    const cop_data_part *part = &data->train; /* the test part is of the same form */
+    cop_data_form form;
+    char wanted[64], found[64];
+    cop_job_form(job, &form);
+    bool fits = part->type == form.type && part->rank == form.rank &&
+                part->stride == job->sample_stride && data->classes == form.classes;
+    for (int32_t d = 0; fits && d < form.rank; d++) fits = part->dims[d] == form.dims[d];
+    if (fits) return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "the model takes samples of %s and %d classes, data set %s has %s and %d "
+                    "classes",
+                    cop_data_describe(form.type, form.rank, form.dims, wanted), form.classes,
+                    data->name, cop_data_describe(part->type, part->rank, part->dims, found),
+                    data->classes);
+}
+
+cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
+                     cop_error *error) {
+    const Coppice__Job *m = job->message;
+    char digest[65];
+    cop_hex32(data->digest, digest);
+    if (strcmp(digest, m->pinned->data_digest) != 0)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "the job is pinned to the data %.16s..., but these are %.16s...",
+                        m->pinned->data_digest, digest);
+    COP_TRY(cop_job_check_data(job, data, error));
+    COP_TRY(cop_data_view_make(data, m->data->validation, m->data->samples, out, error));
+    if (out->train == job->train_samples && out->validation == job->validation_samples &&
+        out->test == job->test_samples)
+        return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "the job is pinned to %u training, %u validation and %u test samples, but data "
+                    "set %s gives it %u, %u and %u",
+                    job->train_samples, job->validation_samples, job->test_samples, data->name,
+                    out->train, out->validation, out->test);
+}
+
+/* ---- weights ---- */
+
+cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat, uint64_t *step,
+                             cop_error *error) {
+    cop_job *theirs = NULL;
+    COP_TRY(cop_job_open_model(path, &theirs, flat, step, error));
+    cop_err e = job_check_same(job, theirs->message, path, error);
+    if (!e && *step > job->steps)
+        e = cop_fail(error, COP_ERR_INPUT, "%s holds weights of step %llu: the job has %llu steps",
+                     path, (unsigned long long)*step, (unsigned long long)job->steps);
+    cop_job_destroy(theirs);
+    if (!e) return COP_OK;
+    cop_free(*flat);
+    *flat = NULL;
+    return e;
+}

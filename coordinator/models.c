@@ -1,0 +1,47 @@
+/* Weights of a stored job, from its folder. The store's row and the folder are both input, and may
+ * come from two backups: what the folder holds is compared with what the row says. See host.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "coordinator/api.h"
+
+/* Before the end a checkpoint may be newer than the row. */
+static cop_err check_final(const coord_store_job *row, const coord_model *m, cop_error *error) {
+    if (row->state != COORD_COMPLETED || row->digest_step != m->step ||
+        strcmp(row->digest, m->digest) == 0)
+        return COP_OK;
+    return cop_fail(error, COP_ERR_CORRUPT,
+                    "the folder of job %llu holds weights with the digest %.16s..., but the job "
+                    "ended with %.16s...",
+                    (unsigned long long)row->job, m->digest, row->digest);
+}
+
+static cop_err open_folder(coord_server *server, const coord_store_job *row, coord_model *m,
+                           cop_error *error) {
+    char folder[4096];
+    unsigned char digest[32];
+    coord_api_job_folder(server, row->job, folder, sizeof folder);
+    COP_TRY(cop_job_from_bytes(row->spec->data, row->spec->size, &m->job, error));
+    COP_TRY(cop_job_open_weights(m->job, folder, &m->flat, &m->step, error));
+    COP_TRY(cop_model_digest(m->job->model, m->flat, digest, error));
+    cop_hex32(digest, m->digest);
+    m->fingerprint = row->fingerprint;
+    return check_final(row, m, error);
+}
+
+cop_err coord_model_open(coord_server *server, uint64_t job, coord_model *out, cop_error *error) {
+    coord_store_job row;
+    *out = (coord_model){0};
+    COP_TRY(coord_store_get_job(server->store, job, &row, error));
+    cop_err e = open_folder(server, &row, out, error);
+    cop_buffer_release(row.spec);
+    if (e) coord_model_close(out);
+    return e;
+}
+
+void coord_model_close(coord_model *m) {
+    cop_job_destroy(m->job);
+    cop_free(m->flat);
+    *m = (coord_model){0};
+}
