@@ -83,7 +83,6 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
                         .slot = r->slot,
                         .digest = r->evaluate ? 0 : r->digest,
                         .correct = r->correct,
-                        .compute_ns = r->compute_ns,
                         .loss = r->loss,
                         .finite = r->finite};
 }

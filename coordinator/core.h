@@ -224,7 +224,7 @@ typedef struct coord_action {
     } update;
     struct {
         double loss_sum;
-        uint64_t samples, correct, compute_ns;
+        uint64_t samples, correct;
         double seconds, error;
     } metrics; /* seconds: training time of the job so far; error: share of the samples that is not
                   correct, NaN where there are no classes */

@@ -54,6 +54,13 @@ typedef struct core_contributor {
 
 #define CONTRIBUTORS_MAX 256 /* of one job; those beyond count as one */
 
+/* What the pool needs for a round of one kind of work of a job: see pace.c. */
+typedef struct core_pace {
+    double round_ns;  /* 0: not known */
+    uint64_t next_ns; /* when it is measured anew */
+    uint64_t pool;    /* pool version that it is of */
+} core_pace;
+
 typedef struct core_job {
     coord_job_info info;
     core_phase phase;
@@ -96,6 +103,7 @@ typedef struct core_job {
     uint64_t timed_samples, step_began_ns, run_began_ns;
     double shard_ns, slice_ns; /* usual time of a shard, of an evaluation slice; 0: not known */
     uint64_t share;            /* compute time received, for fair share */
+    core_pace pace[2];         /* of training, of evaluations */
 
     uint64_t fingerprint;   /* that workers must have; 0: any */
     uint64_t eligible_pool; /* pool version that `eligible` was counted for */
@@ -206,6 +214,20 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
                                    const round_block *block, const round_holder *holder);
 /* Answers workers that wait, as far as there is work, and those that waited too long. */
 void scheduler_serve(coord_core *core, uint64_t now);
+
+/* ---- pace.c: how long leases take ---- */
+
+/* What is usual for such a block; 0: not known. */
+double pace_usual_ns(const core_job *job, const round_block *block);
+/* How long this worker should take; 0: not known. */
+double pace_expected_ns(const core_job *job, const core_worker *worker, const round_block *block);
+/* By when it must be done with the block that it gets now. */
+uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_worker *worker,
+                          const round_block *block, uint64_t now);
+/* A result of this lease came, of a worker (NULL: the coordinator itself) that claims to have
+ * computed for so long: the job's account and the speeds. The lease is still held. */
+void pace_learn(coord_core *core, core_job *job, core_worker *worker, const round_block *block,
+                int holder, uint64_t claimed_ns, uint64_t now);
 
 /* ---- steps.c: rounds of one job ---- */
 

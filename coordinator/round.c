@@ -182,15 +182,18 @@ bool round_wants_auditor(const round_block *b) {
 }
 
 uint64_t round_double_after(const round_block *b) {
-    bool room = false;
-    uint64_t latest = 0;
+    uint64_t deadline[ROUND_HOLDERS];
+    uint32_t count = 0, missing = b->needs > b->votes ? b->needs - b->votes : 1;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (!b->holder[h].worker)
-            room = true;
-        else if (b->holder[h].deadline_ns > latest)
-            latest = b->holder[h].deadline_ns;
+        if (!b->holder[h].worker) continue;
+        uint32_t at = count++; /* the latest first */
+        for (; at && deadline[at - 1] < b->holder[h].deadline_ns; at--)
+            deadline[at] = deadline[at - 1];
+        deadline[at] = b->holder[h].deadline_ns;
     }
-    return room ? latest : UINT64_MAX;
+    if (count == 0) return 0;
+    if (count == ROUND_HOLDERS) return UINT64_MAX;
+    return deadline[missing < count ? missing - 1 : count - 1];
 }
 
 void round_give(coord_round *r, int block, round_holder *holder) {
@@ -334,7 +337,6 @@ void round_finish(coord_round *r, int block, int vote, bool confirmed) {
     b->slot = v.slot;
     b->loss = v.loss;
     b->correct = v.correct;
-    b->compute_ns = v.compute_ns;
     b->digest = v.digest;
     b->who = v.who;
     b->confirmed = confirmed;
@@ -362,7 +364,6 @@ static round_vote vote_of(const round_block *b) {
                         .slot = b->slot,
                         .digest = b->digest,
                         .correct = b->correct,
-                        .compute_ns = b->compute_ns,
                         .loss = b->loss,
                         .finite = true};
 }
@@ -407,6 +408,8 @@ uint64_t round_disown(coord_round *r, int block, uint64_t who) {
         r->short_of -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
         r->short_of += round_wants_auditor(b);
+        uint64_t after = round_double_after(b); /* one more is missing: perhaps sooner */
+        if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
     }
     return 0;

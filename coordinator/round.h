@@ -26,7 +26,7 @@ typedef struct round_holder {
 typedef struct round_vote {
     uint64_t worker; /* 0: none; COORD_SELF */
     uint64_t who;    /* its identity beyond a session */
-    uint64_t lease, slot, digest, correct, compute_ns;
+    uint64_t lease, slot, digest, correct;
     double loss;
     bool finite;
 } round_vote;
@@ -50,7 +50,7 @@ typedef struct round_block {
     uint64_t voted_ns; /* when the newest came */
     /* the result */
     uint64_t lease; /* that brought it */
-    uint64_t slot, correct, compute_ns, digest, who;
+    uint64_t slot, correct, digest, who;
     double loss;
 } round_block;
 
@@ -93,8 +93,8 @@ void round_begin_ensemble(coord_round *r, uint32_t members, uint32_t chunk, uint
 void round_clear(coord_round *r); /* no blocks; keeps its memory */
 void round_fini(coord_round *r);
 
-/* From when on the block should be leased to one more: all its deadlines have passed, and there is
- * room. UINT64_MAX: never. */
+/* From when on the block should be leased to one more: fewer of its leases than it needs results
+ * are within their deadlines, and there is room. UINT64_MAX: never. */
 uint64_t round_double_after(const round_block *block);
 
 /* ---- round_pick.c ---- */
@@ -111,11 +111,18 @@ typedef struct round_asker {
  * the largest that does, else the smallest; then a leased one whose deadlines have all passed. -1:
  * none. */
 int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns);
-/* A leased block that `worker`, which takes round_ns for a round of `threads` shards, would likely
- * finish clearly sooner than its only holder; the one that gains most. -1: none. A holder that is
- * late by x is expected to take x more. */
-int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
-                    uint64_t now_ns);
+/* A leased block that would likely be done clearly sooner if the asker, which takes round_ns for a
+ * round of `threads` shards, computed it as well as its holders (an audited block has two); the one
+ * that gains most. -1: none. */
+int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
+                    double round_ns, uint64_t now_ns);
+/* Does this worker compute the block; or has it, or does it, under any name of its identity, where
+ * nobody may check himself? */
+bool round_is_concerned(const round_block *block, uint64_t worker, uint64_t who);
+/* Sizes of the leased blocks that one more worker could compute as an audit, together. */
+uint64_t round_short_size(const coord_round *r);
+/* Of a leased block: when its oldest lease was given. */
+uint64_t round_leased_since(const round_block *block);
 
 /* ---- round.c ---- */
 /* Lease a block to holder->worker; fills holder->attempt: one more than the leases of it that came

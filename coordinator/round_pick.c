@@ -2,16 +2,37 @@
 #include "coordinator/round.h"
 
 #include "common/base/err.h"
+#include "common/base/whole.h"
 
-/* Does it compute the block, or has it, under whatever name of a session? */
-static bool concerned(const round_block *b, const round_asker *asker) {
+bool round_is_concerned(const round_block *b, uint64_t worker, uint64_t who) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker == asker->worker ||
-            (b->audited && b->holder[h].worker && b->holder[h].who == asker->who))
+        if (b->holder[h].worker == worker ||
+            (b->audited && b->holder[h].worker && b->holder[h].who == who))
             return true;
     for (uint32_t v = 0; b->audited && v < b->votes; v++)
-        if (b->vote[v].worker == asker->worker || b->vote[v].who == asker->who) return true;
+        if (b->vote[v].worker == worker || b->vote[v].who == who) return true;
     return false;
+}
+
+static bool concerned(const round_block *b, const round_asker *asker) {
+    return round_is_concerned(b, asker->worker, asker->who);
+}
+
+uint64_t round_short_size(const coord_round *r) {
+    uint64_t size = 0;
+    for (uint32_t i = 0, left = r->short_of; left; i++) {
+        if (!round_wants_auditor(&r->blocks[i])) continue;
+        size += r->blocks[i].count;
+        left--;
+    }
+    return size;
+}
+
+uint64_t round_leased_since(const round_block *b) {
+    uint64_t since = UINT64_MAX;
+    for (int h = 0; h < ROUND_HOLDERS; h++)
+        if (b->holder[h].worker && b->holder[h].begun_ns < since) since = b->holder[h].begun_ns;
+    return since;
 }
 
 bool round_has_work(const coord_round *r, uint64_t now_ns) {
@@ -75,40 +96,54 @@ int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
-/* The holder of a block that has one; NULL: none, or several. */
-static const round_holder *only_holder(const round_block *b) {
-    const round_holder *only = NULL;
-    for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (!b->holder[h].worker) continue;
-        if (only) return NULL;
-        only = &b->holder[h];
-    }
-    return only;
-}
-
-/* When a lease will likely end, seen from now. */
+/* When a lease will likely end, seen from now; 0: not known. One that is late by x is expected to
+ * take x more. */
 static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
     uint64_t spent = now_ns - h->begun_ns;
+    if (!h->expected_ns) return 0;
     return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
+}
+
+/* How long it likely takes until the block has the results that it needs, and how long it would if
+ * one more worker had it too, which takes no time at all. False: it has such a copy already, or is
+ * not one to be copied. */
+static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint64_t *but_last) {
+    uint32_t holders = 0;
+    *last = *but_last = 0;
+    if (b->state != ROUND_LEASED || (b->votes && !b->audited)) return false;
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        const round_holder *holder = &b->holder[h];
+        if (!holder->worker) continue;
+        if (holder->worker == COORD_SELF) return false;
+        const uint64_t end = remaining_ns(holder, now_ns);
+        holders++;
+        if (end > *last) {
+            *but_last = *last;
+            *last = end;
+        } else if (end > *but_last) {
+            *but_last = end;
+        }
+    }
+    return holders < ROUND_HOLDERS && b->votes + holders == b->needs;
 }
 
 #define COPY_PERCENT 125     /* a copy must be quicker by a quarter of its own time ... */
 #define COPY_GAIN_NS 2000000 /* ... and by this: it costs a message */
 
-int round_pick_slow(const coord_round *r, uint64_t worker, uint32_t threads, double round_ns,
-                    uint64_t now_ns) {
+int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
+                    double round_ns, uint64_t now_ns) {
     int found = -1;
     uint64_t most = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
-        bool plain = b->state == ROUND_LEASED && !b->votes && !b->audited;
-        const round_holder *h = plain ? only_holder(b) : NULL;
-        if (!h || h->worker == worker || !h->expected_ns) continue;
-        uint32_t rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
-        uint64_t mine = (uint64_t)(round_ns * rounds), theirs = remaining_ns(h, now_ns);
-        if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS) continue;
-        if (theirs - mine <= most) continue;
-        most = theirs - mine;
+        uint64_t theirs, others, rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
+        if (!ends_in(b, now_ns, &theirs, &others) || concerned(b, asker)) continue;
+        const uint64_t mine = cop_whole(round_ns * (double)rounds);
+        if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS || theirs < others + COPY_GAIN_NS)
+            continue;
+        const uint64_t gain = theirs - (mine > others ? mine : others);
+        if (gain <= most) continue;
+        most = gain;
         found = (int)i;
     }
     return found;

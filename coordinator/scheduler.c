@@ -5,13 +5,10 @@
 #include <string.h>
 
 #include "common/base/plant.h"
+#include "common/base/whole.h"
 #include "coordinator/core_state.h"
 #include "coordinator/partition.h"
 
-/* A lease whose worker's times are not known yet may take so many times what is usual. */
-#define DEADLINE_FACTOR 8
-/* Of lease_floor_ns, for a worker whose times are known. */
-#define FLOOR_KNOWN 20
 /* Steps before a plan is made anew because speeds have changed. */
 #define PLAN_STEPS 8
 /* Workers that wait and are asked whether they would be quicker. */
@@ -204,31 +201,6 @@ void scheduler_plan(coord_core *core, core_job *job) {
 
 /* ---- leases ---- */
 
-static double usual_ns(const core_job *job, const round_block *b) {
-    return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;
-}
-
-/* How long the worker should take; 0: not known. */
-static double expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
-    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-    if (!speed_known(s)) return 0;
-    return (double)s->median * core_rounds(&job->round, b, w->threads);
-}
-
-static uint64_t deadline_of(const coord_core *core, const core_job *job, const core_worker *w,
-                            const round_block *b, uint64_t now) {
-    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-    double least = (double)core->config.lease_floor_ns, patience;
-    if (speed_known(s)) {
-        patience = speed_patience_ns(s, core_rounds(&job->round, b, w->threads));
-        least /= FLOOR_KNOWN;
-    } else {
-        patience = usual_ns(job, b) * DEADLINE_FACTOR;
-    }
-    return COP_PLANT(NO_DEADLINE, now + (uint64_t)(patience > least ? patience : least),
-                     UINT64_MAX);
-}
-
 static void pin(coord_core *core, core_job *job, const core_worker *w) {
     if (!job->info.pin_first || job->fingerprint) return;
     job->fingerprint = w->fingerprint;
@@ -292,10 +264,10 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
     round_holder holder = {.worker = w->worker,
                            .who = w->who,
                            .lease = ++core->next_lease,
-                           .deadline_ns = deadline_of(core, job, w, b, now),
+                           .deadline_ns = pace_deadline_ns(core, job, w, b, now),
                            .begun_ns = now,
-                           .expected_ns = (uint64_t)expected_ns(job, w, b),
-                           .charged_ns = (uint64_t)usual_ns(job, b) * w->threads};
+                           .expected_ns = cop_whole(pace_expected_ns(job, w, b)),
+                           .charged_ns = cop_whole(pace_usual_ns(job, b)) * w->threads};
     if (!held && !b->votes && !b->audited && audit_draws(core, job, w))
         round_audit(&job->round, index);
     round_give(&job->round, index, &holder);
@@ -340,6 +312,7 @@ static bool has_work(const core_job *job, uint64_t now) {
 
 /* Since when the block may be asked for: nobody who idles could have had it before. */
 static uint64_t there_since(const core_job *job, const round_block *b) {
+    if (b->state == ROUND_LEASED) return round_leased_since(b);
     return b->votes ? b->voted_ns : job->step_began_ns;
 }
 
@@ -354,23 +327,26 @@ static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     return now + (now - w->lease_end_ns);
 }
 
-/* Would others, who are quicker, have done all that is pending before this slow worker had done one
- * block? Then it does better to stay idle: the step waits for its last block. */
+/* Would others, who are quicker, have done all that may be given before this slow worker had done
+ * one block? Then it does better to stay idle: the step waits for its last block. This goes for the
+ * second result of an audited block, too; whoever has a part in the block is no help there. */
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
-    double mine = expected_ns(job, w, b);
+    double mine = pace_expected_ns(job, w, b);
     uint64_t shards = 0, since = there_since(job, b);
-    if (b->state != ROUND_PENDING || mine <= 0) return false;
+    if ((b->state != ROUND_PENDING && !round_wants_auditor(b)) || mine <= 0) return false;
+    const uint64_t size = job->round.pending_size + round_short_size(&job->round);
     if (job->round.base + job->round.count < job->round.total) return false; /* more is to come */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
-        uint64_t from =
-            other == w || !scheduler_eligible(job, other) ? 0 : free_at(other, since, now);
-        double theirs = from ? expected_ns(job, other, b) : 0;
+        bool rival = other != w && scheduler_eligible(job, other) &&
+                     !round_is_concerned(b, other->worker, other->who);
+        uint64_t from = rival ? free_at(other, since, now) : 0;
+        double theirs = from ? pace_expected_ns(job, other, b) : 0;
         if (theirs <= 0 || theirs * RIVAL_QUICKER > mine) continue;
         double left = mine - (double)(from - now);
-        if (left >= theirs) shards += (uint64_t)(left / theirs) * b->count;
-        if (shards >= job->round.pending_size) return true;
+        if (left >= theirs) shards += cop_whole(left / theirs) * b->count;
+        if (shards >= size) return true;
     }
     return false;
 }
@@ -380,6 +356,7 @@ static uint32_t largest_for(const core_job *job, const core_worker *w) {
     const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
     if (job->round.evaluate || !speed_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
     double rounds = job->plan_span_ns * SPAN_SLACK / (double)s->median;
+    if (rounds >= COP_SHARDS_MAX) return UINT32_MAX;
     return rounds < 1 ? 1 : (uint32_t)rounds * w->threads;
 }
 
@@ -414,7 +391,8 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
         if (!scheduler_eligible(job, w) || !speed_known(s)) continue;
         double per_shard = (double)s->median / (job->round.evaluate ? 1 : w->threads);
         if (best && per_shard >= quickest) continue;
-        int index = round_pick_slow(&job->round, w->worker, w->threads, (double)s->median, now);
+        round_asker asker = {.worker = w->worker, .who = w->who};
+        int index = round_pick_slow(&job->round, &asker, w->threads, (double)s->median, now);
         if (index < 0) continue;
         best = w;
         block = index;
@@ -428,9 +406,11 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
 static void give_copies(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; core->wait_head && i < core->resident_count; i++) {
         core_job *job = core->resident[i];
-        if (!steps_has_leases(job) || now < job->round.slow_ns || job->round.pending) continue;
+        if (!steps_has_leases(job) || now < job->round.slow_ns) continue;
+        /* Those who idle may be the very ones who must not check themselves. */
+        if (job->round.pending && !job->round.audited) continue;
         while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
-        uint64_t pause = (uint64_t)job->shard_ns / 8;
+        uint64_t pause = cop_whole(job->shard_ns / 8);
         job->round.slow_ns = now + (pause > COPY_PAUSE_NS ? pause : COPY_PAUSE_NS);
     }
 }

@@ -134,11 +134,10 @@ static void fill_metrics(coord_action *a, const core_job *job, double loss, uint
 }
 
 static void step_metrics(coord_core *core, core_job *job) {
-    uint64_t samples = 0, correct = 0, compute = 0;
+    uint64_t samples = 0, correct = 0;
     for (uint32_t i = 0; i < job->round.count; i++) {
         samples += job->round.blocks[i].samples;
         correct += job->round.blocks[i].correct;
-        compute += job->round.blocks[i].compute_ns;
     }
     COP_ASSERT(samples == job->round.batch);
     double loss = round_loss(&job->round);
@@ -147,7 +146,6 @@ static void step_metrics(coord_core *core, core_job *job) {
     job->correct += correct;
     coord_action *a = core_act(core, COORD_ACTION_METRICS, job->info.job);
     fill_metrics(a, job, loss, samples, correct);
-    a->metrics.compute_ns = compute;
     job->has_loss = true;
     job->last_loss = job->loss_sum / (double)job->samples;
     bool epoch_ended = job->step % job->info.steps_per_epoch == 0;
@@ -241,50 +239,6 @@ static void ask_for_update(coord_core *core, core_job *job) {
 }
 
 /* ---- results ---- */
-
-static double smooth(double old, double now) {
-    return old > 0 ? (1 - NEWEST) * old + NEWEST * now : now;
-}
-
-/* The account of the job, and what is known of speeds. Deadlines and plans go by the time from
- * lease to result, which no worker can misstate. */
-static void learn_speed(core_job *job, core_worker *w, const round_block *b, const round_holder *h,
-                        const coord_result_info *r, uint64_t now) {
-    uint64_t spent = r->compute_ns * (w ? w->threads : 1);
-    job->share = job->share > h->charged_ns ? job->share - h->charged_ns + spent : spent;
-    if (w) {
-        double rounds = core_rounds(&job->round, b, w->threads);
-        bool moved =
-            speed_note(w->speeds, core_speed_key(job), (double)(now - h->begun_ns) / rounds);
-        if (!r->evaluate) job->speeds_moved = job->speeds_moved || moved;
-    }
-    if (r->evaluate) {
-        job->slice_ns = smooth(job->slice_ns, (double)r->compute_ns);
-        return;
-    }
-    double per_shard = (double)r->compute_ns / (double)r->count;
-    job->shard_ns = smooth(job->shard_ns, per_shard);
-    if (!w) return;
-    w->ns_per_shard = smooth(w->ns_per_shard, per_shard);
-    w->shards += r->count;
-}
-
-/* Others who hold the block and are overdue are at least so slow. Their own results come when
- * nobody waits for them any more, and would never tell: each step would wait for such a worker
- * again. */
-static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
-                          uint64_t now) {
-    for (int h = 0; h < ROUND_HOLDERS; h++) {
-        const round_holder *other = &b->holder[h];
-        if (h == but || !other->worker || now < other->deadline_ns) continue;
-        core_worker *w = registry_find(core, other->worker);
-        if (!w || speed_known(speed_find(w->speeds, core_speed_key(job)))) continue;
-        double rounds = core_rounds(&job->round, b, w->threads);
-        bool moved =
-            speed_note(w->speeds, core_speed_key(job), (double)(now - other->begun_ns) / rounds);
-        if (!job->round.evaluate) job->speeds_moved = job->speeds_moved || moved;
-    }
-}
 
 void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
     coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
@@ -409,8 +363,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         failed_result(core, job, b, e, refused);
         return;
     }
-    learn_speed(job, w, b, &b->holder[holder], r, now);
-    learn_overdue(core, job, b, holder, now);
+    pace_learn(core, job, w, b, holder, r->compute_ns, now);
     audit_take(core, job, index, holder, e, now);
 }
 

@@ -417,6 +417,7 @@ static void test_deadline_grows_with_measured_times(void **state) {
     assert_int_equal(first, 5 * FX_SECOND);
     coord_event e = fx_result_of(f, &f->lease[1]);
     e.result.compute_ns = 80 * FX_SECOND; /* 10 s a shard */
+    f->now += 80 * FX_SECOND;
     fx_send_result(f, e);
     fx_pull(f, 1);
     uint64_t second = f->lease[1].lease.deadline_ns - f->now;

@@ -231,6 +231,120 @@ static void test_results_of_copies_that_come_second_are_late(void **state) {
     vp_destroy(p);
 }
 
+/* ---- one worker that is slow, at each share of audits ---- */
+
+static const double audits[] = {0, 0.05, 1};
+#define AUDITS ((int)(sizeof audits / sizeof *audits))
+
+static const coord_core_config audited_config = {
+    .speculate = true, .judge = true, .secret = {0x1234567, 0x89abcdef}};
+
+/* Steps a second of `workers` of a shard a millisecond, of which the last is as `slow` says; and
+ * the longest time until a deadline that it had once its speed was known. */
+static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t steps,
+                   uint64_t *longest_ns) {
+    virtual_pool *p = vp_create(audited_config, workers, 7);
+    coord_job_info info = vp_info(1, 16, 1000000);
+    info.audit = audit;
+    slow.shard_ns = VP_MS;
+    p->worker[workers] = slow;
+    for (uint32_t w = 1; w <= workers; w++) vp_join(p, w, 1);
+    vp_add(p, info);
+    vp_run(p, 100); /* speeds are learned */
+    const uint64_t began = p->now;
+    p->worker[workers].longest_ns = 0;
+    vp_run(p, 100 + steps);
+    const double seconds = (double)(p->now - began) * 1e-9;
+    assert_int_equal(p->job[1].wrong_averaged, 0);
+    assert_string_equal(p->said, "");
+    *longest_ns = p->worker[workers].longest_ns;
+    vp_destroy(p);
+    return (double)steps / seconds;
+}
+
+/* What the pool does without it, less what it costs to find out. */
+static void check_pace(const char *what, vp_worker slow) {
+    for (uint32_t workers = 4; workers <= 8; workers += 4)
+        for (int i = 0; i < AUDITS; i++) {
+            uint64_t longest;
+            const double whole = pace(workers - 1, audits[i], (vp_worker){0}, 500, &longest);
+            const double with = pace(workers, audits[i], slow, 500, &longest);
+            print_message("audit %.2f, %u workers: %.0f steps/s without it, %.0f with one %s, "
+                          "deadline at most %.0f ms\n",
+                          audits[i], workers, whole, with, what, (double)longest * 1e-6);
+            assert_true(with >= 0.75 * whole);
+            /* 16 shards of 1 ms at most in a lease; 8 times that is less than the floor */
+            assert_true(longest <= 250 * VP_MS);
+        }
+}
+
+static void test_late_worker_does_not_set_the_pace_at_any_audit(void **state) {
+    (void)state;
+    check_pace("0.2 s late", (vp_worker){.late_ns = 200 * VP_MS});
+}
+
+static void test_worker_does_not_lengthen_its_own_deadline_at_any_audit(void **state) {
+    (void)state;
+    check_pace("at 93 % of its deadline", (vp_worker){.of_deadline = 0.93});
+}
+
+/* Nobody is there to compare it with. */
+static void test_worker_alone_does_not_lengthen_its_own_deadline(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create(audited_config, 1, 7);
+    p->worker[1].of_deadline = 0.93;
+    vp_join(p, 1, 1);
+    vp_add(p, vp_info(1, 16, 1000000));
+    vp_run(p, 10);
+    p->worker[1].longest_ns = 0;
+    vp_run(p, 100);
+    assert_true(p->worker[1].longest_ns <= 5 * VP_SECOND);
+    vp_destroy(p);
+}
+
+/* One identity cannot raise the median by many sessions. */
+static void test_many_slow_workers_of_one_identity_count_once(void **state) {
+    (void)state;
+    virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 20 * VP_MS}, 8, 7);
+    uint64_t leases = 0;
+    for (uint32_t w = 1; w <= 8; w++) {
+        if (w > 2) p->identity = "one";
+        p->worker[w].shard_ns = w > 2 ? 60 * VP_MS : 10 * VP_MS;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, vp_info(1, 128, 1000000));
+    vp_run(p, 40);
+    while (p->job[1].step < 100) {
+        vp_advance(p);
+        for (uint32_t w = 3; w <= 8; w++) {
+            const coord_action *a = &p->worker[w].lease;
+            if (a->lease.deadline_ns <= p->now) continue;
+            assert_true(a->lease.deadline_ns - p->now <= 8 * 11 * VP_MS * a->lease.count);
+            leases++;
+        }
+    }
+    assert_true(leases > 0);
+    vp_destroy(p);
+}
+
+/* A newcomer's deadline comes of what the pool needs, whatever others claim. */
+static void test_absurd_claim_does_not_move_a_newcomers_deadline(void **state) {
+    (void)state;
+    const double claims[] = {1e3, 1e9, 1e12};
+    for (int i = 0; i < 3; i++) {
+        virtual_pool *p = vp_create(audited_config, 3, 7);
+        p->worker[1].claim = claims[i];
+        for (uint32_t w = 1; w <= 2; w++) vp_join(p, w, 1);
+        vp_add(p, vp_info(1, 16, 1000000));
+        vp_run(p, 20);
+        vp_join(p, 3, 1);
+        vp_run(p, 25);
+        assert_true(p->worker[3].leases > 0);
+        assert_true(p->worker[3].longest_ns <= 5 * VP_SECOND);
+        vp_destroy(p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_outlier_does_not_move_what_is_expected),
@@ -245,6 +359,11 @@ int main(void) {
         cmocka_unit_test(test_idle_workers_copy_what_a_stalled_one_holds),
         cmocka_unit_test(test_no_copies_among_steady_equals),
         cmocka_unit_test(test_results_of_copies_that_come_second_are_late),
+        cmocka_unit_test(test_late_worker_does_not_set_the_pace_at_any_audit),
+        cmocka_unit_test(test_worker_does_not_lengthen_its_own_deadline_at_any_audit),
+        cmocka_unit_test(test_worker_alone_does_not_lengthen_its_own_deadline),
+        cmocka_unit_test(test_many_slow_workers_of_one_identity_count_once),
+        cmocka_unit_test(test_absurd_claim_does_not_move_a_newcomers_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

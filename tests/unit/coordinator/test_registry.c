@@ -232,6 +232,7 @@ static void test_view_of_a_worker(void **state) {
     assert_int_equal(view.job, 1);
     assert_int_equal(view.lease, f->lease[1].lease.lease);
     uint32_t count = f->lease[1].lease.count;
+    f->now += count * FX_MS;
     fx_finish(f, 1);
     assert_true(coord_core_worker(f->core, 1, &view));
     assert_false(view.computing);

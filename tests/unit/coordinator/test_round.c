@@ -230,6 +230,20 @@ static void test_overdue_follows_the_latest_deadline(void **state) {
     round_fini(&r);
 }
 
+/* Two results are needed: one of two leases that is overdue holds the block up. */
+static void test_audited_block_is_overdue_when_either_lease_is(void **state) {
+    (void)state;
+    coord_round r = begun(8, 8, 100);
+    round_audit(&r, 0);
+    give(&r, 0, 1, 10, 100);
+    assert_int_equal(pick(&r, 2, 1, false), 0); /* it wants an auditor */
+    give(&r, 0, 2, 11, 300);
+    assert_int_equal(pick(&r, 3, 99, false), -1);
+    assert_int_equal(pick(&r, 3, 100, false), 0);
+    round_check(&r);
+    round_fini(&r);
+}
+
 static void test_finish_forgets_the_other_holders(void **state) {
     (void)state;
     coord_round r = begun(8, 8, 100);
@@ -317,6 +331,7 @@ int main(void) {
         cmocka_unit_test(test_slow_worker_gets_the_largest_block_that_suits_it),
         cmocka_unit_test(test_samples_of_blocks_follow_the_slices),
         cmocka_unit_test(test_overdue_follows_the_latest_deadline),
+        cmocka_unit_test(test_audited_block_is_overdue_when_either_lease_is),
         cmocka_unit_test(test_finish_forgets_the_other_holders),
         cmocka_unit_test(test_reopened_block_is_pending_again_and_gives_its_slot_back),
         cmocka_unit_test(test_evaluation_is_cut_into_slices_of_1000),

@@ -13,9 +13,9 @@ static coord_job_info long_info(uint64_t job, int priority) {
 }
 
 /* `leases` leases by `workers` workers in turn; job j's lease costs cost[j] ms a shard. Fills the
- * compute time that each job got. */
-static void share_out(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
-                      double *spent) {
+ * compute time that each job got. Worker w claims claims[w] ns for each lease (NULL: the truth). */
+static void share_out_claimed(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
+                              const uint64_t *claims, double *spent) {
     for (uint32_t i = 0; i < leases;) {
         bool moved = false;
         for (uint32_t w = 1; w <= workers && i < leases; w++) {
@@ -25,13 +25,19 @@ static void share_out(fixture *f, uint32_t workers, uint32_t leases, const doubl
             double ms = cost[e.job] * e.result.count;
             e.result.compute_ns = (uint64_t)(ms * (double)FX_MS);
             spent[e.job] += ms;
-            f->now += FX_MS;
+            f->now += e.result.compute_ns;
+            if (claims) e.result.compute_ns = claims[w];
             fx_send_result(f, e);
             i++;
             moved = true;
         }
         assert_true(moved);
     }
+}
+
+static void share_out(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
+                      double *spent) {
+    share_out_claimed(f, workers, leases, cost, NULL, spent);
 }
 
 static void test_higher_priority_gets_the_pool(void **state) {
@@ -74,6 +80,27 @@ static void test_equal_jobs_get_equal_compute_time(void **state) {
         for (int job = 1; job <= 3; job++) {
             assert_true(spent[job] > 0.30 * all);
             assert_true(spent[job] < 0.37 * all);
+        }
+        fx_destroy(f);
+    }
+}
+
+/* Each of two equal workers computes for one job mostly: whoever holds a job's weights is
+ * preferred. One of them claims to have computed for centuries. */
+static void test_absurd_claim_does_not_move_the_shares(void **state) {
+    (void)state;
+    const uint64_t claims[] = {UINT64_MAX, UINT64_MAX / 2 + 1, 10000000000000000u};
+    for (int i = 0; i < 3; i++) {
+        fixture *f = fx_create((coord_core_config){0});
+        double spent[4] = {0}, cost[4] = {0, 1, 3, 10};
+        fx_join_many(f, 3);
+        for (uint64_t job = 1; job <= 3; job++) fx_add(f, long_info(job, 0));
+        const uint64_t of[] = {0, claims[i], 20 * FX_MS, 20 * FX_MS};
+        share_out_claimed(f, 3, 6000, cost, of, spent);
+        double all = spent[1] + spent[2] + spent[3];
+        for (int job = 1; job <= 3; job++) {
+            assert_true(spent[job] > 0.2 * all);
+            assert_true(spent[job] < 0.5 * all);
         }
         fx_destroy(f);
     }
@@ -340,6 +367,7 @@ int main(void) {
         cmocka_unit_test(test_higher_priority_gets_the_pool),
         cmocka_unit_test(test_lower_priority_gets_what_the_higher_leaves),
         cmocka_unit_test(test_equal_jobs_get_equal_compute_time),
+        cmocka_unit_test(test_absurd_claim_does_not_move_the_shares),
         cmocka_unit_test(test_job_that_comes_later_does_not_starve_the_others),
         cmocka_unit_test(test_leases_pulled_at_once_are_shared_too),
         cmocka_unit_test(test_worker_that_holds_the_job_is_preferred_when_shares_are_near),

@@ -31,6 +31,10 @@ typedef struct vp_worker {
     uint64_t id, shard_ns; /* time of one shard on one thread */
     double jitter;         /* relative, uniform */
     uint64_t stall_ns;     /* once in a hundred leases it takes so much longer */
+    uint64_t late_ns;      /* each lease takes so much longer */
+    double of_deadline;    /* > 0: each lease takes this share of the time until its deadline */
+    double claim;          /* > 0: it claims so many times the computing time of a lease */
+    uint64_t longest_ns;   /* the longest time that a lease gave it */
     bool alive, idle;
     coord_action lease;
     uint64_t weights;              /* of the lease's version */
@@ -174,6 +178,10 @@ static inline void vp_lease(virtual_pool *p, const coord_action *a) {
         per_shard = (uint64_t)((double)per_shard * (1 + w->jitter * (2 * vp_real(p) - 1)));
     uint64_t time = per_shard * (a->lease.evaluate ? 8 : a->lease.count);
     if (w->stall_ns && vp_random(p) % 100 == 0) time += w->stall_ns;
+    uint64_t given = a->lease.deadline_ns - p->now;
+    if (given > w->longest_ns) w->longest_ns = given;
+    if (w->of_deadline > 0) time = (uint64_t)((double)given * w->of_deadline);
+    time += w->late_ns;
     w->lease = *a;
     vp_check_name(p, a, j->weights);
     if (w->has_job != a->job || w->has_weights != coord_weights_name(a)) w->weights = j->weights;
@@ -361,6 +369,7 @@ static inline void vp_done(virtual_pool *p, uint32_t worker) {
     coord_event e = vp_result(p, a, w->weights, &value);
     e.worker = w->id;
     e.result.compute_ns = w->shard_ns * a->lease.count;
+    if (w->claim > 0) e.result.compute_ns = (uint64_t)((double)e.result.compute_ns * w->claim);
     if (w->lie > 0 && vp_real(p) < w->lie) vp_lie(w, &e, &value);
     if (w->wrong) w->wrong_since += a->lease.evaluate ? 0 : a->lease.count;
     e.result.slot = vp_keep(p, value);

@@ -1,0 +1,157 @@
+/* How long leases take: what is believed of a worker's claim, what is usual in the pool, and by
+ * when a lease must be done. Part of the core (core_state.h).
+ *
+ * Two rules. A claim is never believed beyond what the coordinator measured. And a limit is never
+ * derived from the one whom it limits alone: a worker that answers just before its deadline would
+ * double it each time. So a deadline is at most DEADLINE_FACTOR times what the pool needs for the
+ * same work, by the lower median of its identities: that one stays near an honest time as long as
+ * at least half of the identities are honest. */
+#include <stdlib.h>
+
+#include "common/base/whole.h"
+#include "common/base/plant.h"
+#include "coordinator/core_state.h"
+
+/* A lease may take up to this many times what is usual. */
+#define DEADLINE_FACTOR 8
+/* Of lease_floor_ns, for a worker whose times are known. */
+#define FLOOR_KNOWN 20
+/* Workers whose times are looked at for the pool's. */
+#define SAMPLES_MAX 256
+/* The pool's times are taken anew after this. */
+#define MEASURE_PAUSE_NS 100000000
+/* Weight of the newest measurement. */
+#define NEWEST 0.1
+
+/* ---- what the pool needs ---- */
+
+typedef struct pool_time {
+    uint64_t who;
+    float ns;
+} pool_time;
+
+static int by_identity(const void *a, const void *b) {
+    const pool_time *x = a, *y = b;
+    if (x->who != y->who) return x->who < y->who ? -1 : 1;
+    return x->ns < y->ns ? -1 : x->ns > y->ns;
+}
+
+static int by_time(const void *a, const void *b) {
+    const pool_time *x = a, *y = b;
+    return x->ns < y->ns ? -1 : x->ns > y->ns;
+}
+
+/* The lower median of the identities' times of one round; 0: there are not two to compare. */
+static double measure_pool(const coord_core *core, const core_job *job) {
+    pool_time times[SAMPLES_MAX];
+    uint32_t count = 0, identities = 0;
+    const uint32_t stride = core->worker_count / SAMPLES_MAX + 1;
+    for (uint32_t i = 0; i < core->worker_count && count < SAMPLES_MAX; i += stride) {
+        const core_worker *w = core->workers[i];
+        const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+        if (s && s->count && scheduler_eligible(job, w))
+            times[count++] = (pool_time){w->who, s->median};
+    }
+    if (!count) return 0;
+    qsort(times, count, sizeof *times, by_identity);
+    for (uint32_t i = 0; i < count; i++) /* an identity counts once, by its quickest worker */
+        if (i == 0 || times[i].who != times[i - 1].who) times[identities++] = times[i];
+    if (identities < 2) return 0;
+    qsort(times, identities, sizeof *times, by_time);
+    return (double)times[(identities - 1) / 2].ns;
+}
+
+/* Time of one round of this work in the pool; 0: not known. */
+static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now) {
+    core_pace *p = &job->pace[job->round.evaluate];
+    if (!p->next_ns || now >= p->next_ns || p->pool != core->pool_version) {
+        p->round_ns = measure_pool(core, job);
+        p->pool = core->pool_version;
+        p->next_ns = now + MEASURE_PAUSE_NS;
+    }
+    return p->round_ns;
+}
+
+/* ---- expectations ---- */
+
+double pace_usual_ns(const core_job *job, const round_block *b) {
+    return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;
+}
+
+double pace_expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
+    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    if (!speed_known(s)) return 0;
+    return (double)s->median * core_rounds(&job->round, b, w->threads);
+}
+
+uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_worker *w,
+                          const round_block *b, uint64_t now) {
+    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    const uint32_t rounds = core_rounds(&job->round, b, w->threads);
+    const double floor = (double)core->config.lease_floor_ns;
+    const double pool = DEADLINE_FACTOR * rounds * pool_round_ns(core, job, now);
+    double least = floor, patience;
+    if (speed_known(s)) {
+        /* Where nobody is there to compare it with, a newcomer need not wait for long. */
+        const double most = pool > 0 ? pool : floor;
+        patience = speed_patience_ns(s, rounds);
+        if (patience > most) patience = most;
+        least /= FLOOR_KNOWN;
+    } else {
+        patience = pool > 0 ? pool : pace_usual_ns(job, b) * DEADLINE_FACTOR;
+    }
+    return COP_PLANT(NO_DEADLINE, now + cop_whole(patience > least ? patience : least), UINT64_MAX);
+}
+
+/* ---- what is learned of a result ---- */
+
+/* The computing time that is believed of a result: what the worker claims, and at most the time
+ * from its lease to its result. */
+static uint64_t believed_ns(const round_holder *h, uint64_t claimed_ns, uint64_t now) {
+    const uint64_t measured = now - h->begun_ns;
+    return claimed_ns < measured ? claimed_ns : measured;
+}
+
+static double smooth(double old, double now) {
+    return old > 0 ? (1 - NEWEST) * old + NEWEST * now : now;
+}
+
+static void note_time(core_job *job, core_worker *w, const round_block *b, const round_holder *h,
+                      uint64_t now) {
+    const double rounds = core_rounds(&job->round, b, w->threads);
+    const bool moved =
+        speed_note(w->speeds, core_speed_key(job), (double)(now - h->begun_ns) / rounds);
+    if (!job->round.evaluate) job->speeds_moved = job->speeds_moved || moved;
+}
+
+/* Others who hold the block and are overdue are at least so slow. Their own results come when
+ * nobody waits for them any more, and would never show it: each step would wait for such a worker
+ * again. */
+static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
+                          uint64_t now) {
+    for (int h = 0; h < ROUND_HOLDERS; h++) {
+        const round_holder *other = &b->holder[h];
+        if (h == but || !other->worker || now < other->deadline_ns) continue;
+        core_worker *w = registry_find(core, other->worker);
+        if (w) note_time(job, w, b, other, now);
+    }
+}
+
+void pace_learn(coord_core *core, core_job *job, core_worker *w, const round_block *b, int holder,
+                uint64_t claimed_ns, uint64_t now) {
+    const round_holder *h = &b->holder[holder];
+    const uint64_t computed = believed_ns(h, claimed_ns, now);
+    const uint64_t spent = computed * (w ? w->threads : 1);
+    job->share = job->share > h->charged_ns ? job->share - h->charged_ns + spent : spent;
+    if (w) note_time(job, w, b, h, now);
+    learn_overdue(core, job, b, holder, now);
+    if (job->round.evaluate) {
+        job->slice_ns = smooth(job->slice_ns, (double)computed);
+        return;
+    }
+    const double per_shard = (double)computed / (double)b->count;
+    job->shard_ns = smooth(job->shard_ns, per_shard);
+    if (!w) return;
+    w->ns_per_shard = smooth(w->ns_per_shard, per_shard);
+    w->shards += b->count;
+}
