@@ -128,6 +128,7 @@ cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *e, cop_
         COP_TRY(cop_job_check_data(e->model[i].built, e->data, error));
     COP_TRY(cop_job_view(e->model[0].built, e->data, &view, error));
     e->samples = view.test;
+    cop_data_view_fini(&view);
     if (!e->samples)
         return cop_fail(error, COP_ERR_INPUT, "data set %s of job %llu has no test samples",
                         e->data->name, (unsigned long long)e->model[0].job);

@@ -181,6 +181,7 @@ void coord_resident_fini(coord_resident *r) {
     cop_free(r->update_first);
     cop_free(r->tree_ops);
     cop_free(r->folder);
+    cop_data_view_fini(&r->view);
     if (r->job) cop_job_destroy(r->job);
     if (r->data) cop_data_destroy(r->data);
     memset(r, 0, sizeof *r);
@@ -208,13 +209,12 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
     uint32_t first = action->lease.first, count = action->lease.count, samples = count;
     const cop_data_room room = cop_data_room_of(rows, labels);
     if (action->lease.evaluate) {
-        const cop_data_part *part = r->job->evaluate_on_test ? &r->data->test : &r->data->train;
-        cop_data_copy(part, (r->job->evaluate_on_test ? 0 : r->view.train) + first, count, &room);
+        cop_data_view_evaluated(&r->view, r->job->evaluate_on_test, first, count, &room);
     } else {
         prepare_step(r, action->step);
         uint32_t begin = (uint32_t)r->slice_first[first];
         samples = (uint32_t)r->slice_first[first + count] - begin;
-        cop_data_gather(&r->data->train, r->rows + begin, samples, &room);
+        cop_data_view_gather(&r->view, r->rows + begin, samples, &room);
     }
     rows->size = (size_t)samples * r->job->sample_stride;
     labels->size = samples * sizeof(int32_t);

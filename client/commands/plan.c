@@ -46,6 +46,76 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
     return count;
 }
 
+/* ---- classes of each part ---- */
+
+#define PARTS 3
+
+typedef struct plan_parts {
+    Coppice__Api__InspectPart part[PARTS], *table[PARTS];
+} plan_parts;
+
+static void close_parts(plan_parts *p) {
+    for (int i = 0; i < PARTS; i++) cop_free(p->part[i].per_class);
+}
+
+/* Counts the samples of each class that the job trains on, sets aside and tests on. */
+static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts *p,
+                           cop_error *error) {
+    static const char *const names[PARTS] = {"train", "validation", "test"};
+    const uint32_t samples[PARTS] = {job->train_samples, job->validation_samples,
+                                     job->test_samples};
+    cop_data_view view;
+    COP_TRY(cop_job_view(job, data, &view, error));
+    bool ok = true;
+    for (int i = 0; i < PARTS; i++) {
+        p->table[i] = &p->part[i];
+        coppice__api__inspect_part__init(p->table[i]);
+        p->part[i].part = (char *)(uintptr_t)names[i];
+        p->part[i].has_samples = 1;
+        p->part[i].samples = samples[i];
+        p->part[i].per_class = cop_alloc_array((size_t)data->classes, sizeof *p->part[i].per_class);
+        p->part[i].n_per_class = (size_t)data->classes;
+        ok = ok && p->part[i].per_class;
+    }
+    for (uint32_t i = 0; ok && i < view.train + view.validation; i++)
+        p->part[i >= view.train].per_class[data->train.labels[cop_data_view_row(&view, i)]]++;
+    for (uint32_t i = 0; ok && i < view.test; i++) p->part[2].per_class[data->test.labels[i]]++;
+    cop_data_view_fini(&view);
+    return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+#define CLASSES_SHOWN 20
+
+/* One line for each class; of many classes, the range of their sizes. */
+static void print_parts(const plan_parts *p) {
+    const size_t classes = p->part[0].n_per_class;
+    const char *cells[(CLASSES_SHOWN + 1) * (PARTS + 1)] = {"CLASS", "TRAINING", "VALIDATION",
+                                                            "TEST"};
+    char text[CLASSES_SHOWN][PARTS + 1][24];
+    if (classes <= CLASSES_SHOWN) {
+        for (size_t c = 0; c < classes; c++)
+            for (size_t i = 0; i <= PARTS; i++) {
+                snprintf(text[c][i], sizeof text[c][i], "%llu",
+                         (unsigned long long)(i ? p->part[i - 1].per_class[c] : c));
+                cells[(c + 1) * (PARTS + 1) + i] = text[c][i];
+            }
+        cli_print_table(cells, (int)classes + 1, PARTS + 1, "rrrr");
+        return;
+    }
+    for (int i = 0; i < PARTS; i++) {
+        uint64_t least = UINT64_MAX, most = 0;
+        for (size_t c = 0; c < classes; c++) {
+            const uint64_t n = p->part[i].per_class[c];
+            least = n < least ? n : least;
+            most = n > most ? n : most;
+        }
+        cli_print("each of %zu classes has %llu to %llu %s samples\n", classes,
+                  (unsigned long long)least, (unsigned long long)most, p->part[i].part);
+    }
+}
+
+/* ---- layers ---- */
+
 #define PLAN_COLUMNS 8
 
 static void print_layers(const cop_job *job) {
@@ -77,8 +147,8 @@ static void print_layers(const cop_job *job) {
     cop_free(text);
 }
 
-static void print_plan(const cop_job *job, const cop_data *data, int workers,
-                       const cop_plan_figures *f) {
+static void print_plan(const cop_job *job, const cop_data *data, const plan_parts *parts,
+                       int workers, const cop_plan_figures *f) {
     char count[32], flop[32], steps[96], wire[64], worker[32], coordinator[32], set[200], bytes[32];
     print_layers(job);
     cli_print("\n");
@@ -107,11 +177,13 @@ static void print_plan(const cop_job *job, const cop_data *data, int workers,
                            "memory of the coordinator",
                            cop_format_bytes((double)f->coordinator_bytes, coordinator)};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
+    cli_print("\n");
+    print_parts(parts);
 }
 
 /* The JSON form; strings live in the job or in `text` until printed. */
-static cop_err print_plan_json(const cop_job *job, const cop_data *data, int workers,
-                               const cop_plan_figures *f, cop_error *error) {
+static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_parts *parts,
+                               int workers, const cop_plan_figures *f, cop_error *error) {
     int count = cop_model_layer_count(job->model);
     Coppice__Api__PlanLayer *layers = cop_alloc_array((size_t)count + 1, sizeof *layers);
     Coppice__Api__PlanLayer **table = cop_alloc_array((size_t)count + 1, sizeof *table);
@@ -151,6 +223,8 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, int wor
     plan.coordinator_bytes = f->coordinator_bytes;
     plan.workers = (uint32_t)workers;
     plan.data = (char *)(uintptr_t)data->name;
+    plan.parts = parts->table;
+    plan.n_parts = PARTS;
     if (ok) cli_print_json(&plan.base);
     cop_free(layers);
     cop_free(table);
@@ -164,12 +238,14 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     int workers = options->workers ? (int)options->workers : 2;
     COP_TRY(cli_load_job(options->positional[0], options, &job, &data, error));
     cop_plan_figures figures;
+    plan_parts parts = {0};
     cop_job_plan(job, workers, &figures);
-    cop_err e = COP_OK;
-    if (options->json)
-        e = print_plan_json(job, data, workers, &figures, error);
-    else
-        print_plan(job, data, workers, &figures);
+    cop_err e = count_parts(job, data, &parts, error);
+    if (!e && options->json)
+        e = print_plan_json(job, data, &parts, workers, &figures, error);
+    else if (!e)
+        print_plan(job, data, &parts, workers, &figures);
+    close_parts(&parts);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
     if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));

@@ -36,9 +36,14 @@ cop_rng_key cop_rng_derive(uint64_t seed, cop_rng_purpose purpose, uint32_t shar
 }
 
 void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n) {
+    cop_permutation_init_for(p, seed, COP_RNG_ORDER, epoch, n);
+}
+
+void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose purpose,
+                              uint32_t epoch, uint32_t n) {
     COP_ASSERT(n >= 1);
     uint32_t bits = n > 1 ? 32 - (uint32_t)__builtin_clz(n - 1) : 0;
-    p->key = cop_rng_derive(seed, COP_RNG_ORDER, 0);
+    p->key = cop_rng_derive(seed, purpose, 0);
     p->n = n;
     p->epoch = epoch;
     p->half_bits = bits <= 2 ? 1 : (bits + 1) / 2;

@@ -15,7 +15,8 @@ typedef enum cop_rng_purpose {
     COP_RNG_ENSEMBLE = 5,
     COP_RNG_DRAWS = 6,
     COP_RNG_AUGMENT = 7,
-    COP_RNG_SYNTHETIC = 8
+    COP_RNG_SYNTHETIC = 8,
+    COP_RNG_SPLIT = 9
 } cop_rng_purpose;
 
 typedef struct cop_rng_key {
@@ -38,6 +39,9 @@ typedef struct cop_permutation {
     uint32_t n, half_bits, epoch;
 } cop_permutation;
 void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
+/* The same with a key for another purpose. */
+void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose purpose,
+                              uint32_t epoch, uint32_t n);
 uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 

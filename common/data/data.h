@@ -104,14 +104,52 @@ const cop_data_format *cop_data_format_find(const char *name); /* NULL: none of 
  * is known. */
 cop_err cop_data_open_path(const char *path, cop_data **out, cop_error *error);
 
-/* What a job sees of a set after `validation` and `samples` (D1): the training rows [0, train), the
- * validation rows [train, train + validation) = the last rows of the training part. */
+/* Where samples are copied to. */
+typedef struct cop_data_room {
+    void *samples;
+    size_t bytes; /* at `samples` */
+    int32_t *labels;
+    uint32_t count; /* of `labels` */
+} cop_data_room;
+
+/* How a job's rows are chosen (D1): `validation` rows are set aside, `samples` rows are used in all
+ * (0: every row). The numbers are those of job.proto. */
+typedef enum cop_data_split {
+    COP_SPLIT_STRATIFIED = 1, /* drawn over all rows, the same share of each class */
+    COP_SPLIT_LAST = 2        /* the first `samples` rows; of these the last `validation` */
+} cop_data_split;
+typedef struct cop_data_cut {
+    uint32_t validation, samples;
+    cop_data_split split;
+    bool by_class; /* the draw is stratified; else all rows count as one class */
+} cop_data_cut;
+
+/* What a job sees of a set after `validation` and `samples`: places [0, train) are the training
+ * rows, places [train, train + validation) the validation rows, both of the data's training part.
+ * docs/DETERMINISM.md has the rule of the draw. It depends on the data and the cut alone, so that
+ * all jobs with the same cut set the same rows aside. */
 typedef struct cop_data_view {
-    const cop_data *data;
+    const cop_data *data; /* must outlive the view */
     uint32_t train, validation, test;
+    uint32_t *rows; /* [train + validation]: the row at each place; NULL: place i is row i */
 } cop_data_view;
-cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,
-                           cop_data_view *out, cop_error *error);
+/* INPUT says which field is too large for the data, or which class it leaves without a training
+ * sample. Free with cop_data_view_fini; after an error there is nothing to free. */
+cop_err cop_data_view_make(const cop_data *data, const cop_data_cut *cut, cop_data_view *out,
+                           cop_error *error);
+void cop_data_view_fini(cop_data_view *view);
+uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place);
+/* Copies the rows at `places` one after another, and their labels. */
+void cop_data_view_gather(const cop_data_view *view, const uint32_t *places, uint32_t count,
+                          const cop_data_room *out);
+/* The same of rows [first, first + count) of the test part (`test`) or of the validation rows. */
+void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t first, uint32_t count,
+                             const cop_data_room *out);
+/* Counts the samples of each class into train and validation [classes]; `validation` may be NULL.
+ * INPUT names a class that has samples in the training part, but none to train on; the counts are
+ * filled all the same. */
+cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32_t *validation,
+                              cop_error *error);
 
 /* Mean and standard deviation of the view's training rows, per channel of images or per feature of
  * flat samples, into mean and std [cop_data_channels]; u8 as fractions of 255. Of u8 from integer
@@ -120,22 +158,15 @@ cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t s
 int cop_data_channels(const cop_data_part *part);
 void cop_data_statistics(const cop_data_view *view, double *mean, double *std);
 
-/* D1: steps of an epoch, and which training rows step `step` (from 1) uses. `last_keep`: keep the
- * short last batch. */
+/* D1: steps of an epoch, and which places of the view step `step` (from 1) uses. `last_keep`: keep
+ * the short last batch. */
 uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep);
-/* Fills rows[0 .. *count) with row numbers of the step's batch, in order; *epoch (from 0). */
+/* Fills rows[0 .. *count) with the places of the step's batch, in order; *epoch (from 0). */
 void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step,
                          uint32_t *rows, uint32_t *count, uint32_t *epoch);
 /* D2: sizes of `shards` slices of a batch of b samples; the first (b mod shards) one longer; may be
  * 0 when b < shards. */
 void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes);
-/* Where samples are copied to. */
-typedef struct cop_data_room {
-    void *samples;
-    size_t bytes; /* at `samples` */
-    int32_t *labels;
-    uint32_t count; /* of `labels` */
-} cop_data_room;
 /* Copies the rows of `part` one after another, and their labels. The room must suffice, and each
  * row must exist: asserted. */
 void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,

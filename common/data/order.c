@@ -59,23 +59,3 @@ void cop_data_copy(const cop_data_part *part, uint32_t first, uint32_t count,
            count * part->stride);
     memcpy(out->labels, part->labels + first, count * sizeof *out->labels);
 }
-
-cop_err cop_data_view_make(const cop_data *data, uint32_t validation, uint32_t samples,
-                           cop_data_view *out, cop_error *error) {
-    uint32_t all = data->train.count;
-    if (samples > all)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "data.samples is %u: data set %s has %u training samples", samples,
-                        data->name, all);
-    if (samples) all = samples;
-    if (validation >= all)
-        return cop_fail(
-            error, COP_ERR_INPUT,
-            "data.validation is %u: at least one of the %u samples must be left for training",
-            validation, all);
-    *out = (cop_data_view){.data = data,
-                           .train = all - validation,
-                           .validation = validation,
-                           .test = data->test.count};
-    return COP_OK;
-}

@@ -18,7 +18,8 @@ static void of_bytes(const cop_data_view *view, size_t channel, double *mean, do
     const size_t plane = plane_size(part);
     uint64_t sum = 0, squares = 0, n = (uint64_t)view->train * plane;
     for (uint32_t r = 0; r < view->train; r++) {
-        const uint8_t *p = (const uint8_t *)part->samples + r * part->stride + channel * plane;
+        const uint8_t *p = (const uint8_t *)part->samples +
+                           cop_data_view_row(view, r) * part->stride + channel * plane;
         for (size_t i = 0; i < plane; i++) {
             sum += p[i];
             squares += (uint32_t)p[i] * p[i];
@@ -36,14 +37,18 @@ static void of_floats(const cop_data_view *view, size_t channel, double *mean, d
     const float *samples = part->samples;
     const double n = (double)view->train * (double)plane;
     double sum = 0, squares = 0;
-    for (uint32_t r = 0; r < view->train; r++)
-        for (size_t i = 0; i < plane; i++) sum += (double)samples[r * stride + first + i];
+    for (uint32_t r = 0; r < view->train; r++) {
+        const float *p = samples + cop_data_view_row(view, r) * stride + first;
+        for (size_t i = 0; i < plane; i++) sum += (double)p[i];
+    }
     *mean = sum / n;
-    for (uint32_t r = 0; r < view->train; r++)
+    for (uint32_t r = 0; r < view->train; r++) {
+        const float *p = samples + cop_data_view_row(view, r) * stride + first;
         for (size_t i = 0; i < plane; i++) {
-            const double d = (double)samples[r * stride + first + i] - *mean;
+            const double d = (double)p[i] - *mean;
             squares += d * d;
         }
+    }
     *std = sqrt(squares / n);
     if (!(*std > 0)) *std = 1;
 }

@@ -38,22 +38,26 @@ cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error) {
     const Coppice__Job *m = job->message;
+    const cop_data_cut cut = job_cut(m);
     char digest[65];
+    *out = (cop_data_view){0};
     cop_hex32(data->digest, digest);
     if (strcmp(digest, m->pinned->data_digest) != 0)
         return cop_fail(error, COP_ERR_INPUT,
                         "the job is pinned to the data %.16s..., but these are %.16s...",
                         m->pinned->data_digest, digest);
     COP_TRY(cop_job_check_data(job, data, error));
-    COP_TRY(cop_data_view_make(data, m->data->validation, m->data->samples, out, error));
+    COP_TRY(cop_data_view_make(data, &cut, out, error));
     if (out->train == job->train_samples && out->validation == job->validation_samples &&
         out->test == job->test_samples)
         return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT,
-                    "the job is pinned to %u training, %u validation and %u test samples, but data "
-                    "set %s gives it %u, %u and %u",
-                    job->train_samples, job->validation_samples, job->test_samples, data->name,
-                    out->train, out->validation, out->test);
+    cop_fail(error, COP_ERR_INPUT,
+             "the job is pinned to %u training, %u validation and %u test samples, but data set %s "
+             "gives it %u, %u and %u",
+             job->train_samples, job->validation_samples, job->test_samples, data->name, out->train,
+             out->validation, out->test);
+    cop_data_view_fini(out);
+    return COP_ERR_INPUT;
 }
 
 /* ---- weights ---- */

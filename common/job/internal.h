@@ -12,6 +12,9 @@ cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error);
 /* Is a pinned section that came from outside whole, and does it follow from the job's fields? */
 cop_err job_check_pinned(const Coppice__Job *m, cop_error *error);
 
+/* How the job cuts its data. `m` is resolved. */
+cop_data_cut job_cut(const Coppice__Job *m);
+
 /* The specs of common/nn (spec.c). `m` is resolved, checked and pinned. */
 cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error);
 void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_spec *out);

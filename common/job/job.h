@@ -45,7 +45,8 @@ void cop_job_form(const cop_job *job, cop_data_form *out);
  * give samples of a cop_data to a model before this or cop_job_view. */
 cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error);
 /* What the job sees of its own data. They must be what it is pinned to: content, form, and number
- * of samples of each part; INPUT. */
+ * of samples of each part; INPUT. Free with cop_data_view_fini; after an error there is nothing to
+ * free. */
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error);
 /* Warnings a person would want (list of sentences into out, '\n' separated; empty if none). */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/limits.h"
 #include "common/job/internal.h"
@@ -112,10 +113,28 @@ static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, cons
     return COP_OK;
 }
 
+cop_data_cut job_cut(const Coppice__Job *m) {
+    return (cop_data_cut){.validation = m->data->validation,
+                          .samples = m->data->samples,
+                          .split = (cop_data_split)m->data->split, /* the numbers agree */
+                          .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
+}
+
+/* A new job must train on every class of its data. A job that was pinned before stays as it is. */
+static cop_err check_classes(const Coppice__Job *m, const cop_data_view *view, cop_error *error) {
+    if (m->pinned || m->data->target != COPPICE__DATA__TARGET__LABEL) return COP_OK;
+    uint32_t *counts = cop_alloc_array((size_t)view->data->classes, sizeof *counts);
+    if (!counts) return no_memory(error);
+    const bool failed = cop_data_view_classes(view, counts, NULL, error) != COP_OK;
+    cop_free(counts);
+    if (!failed) return COP_OK;
+    cop_error why = error ? *error : (cop_error){0};
+    return cop_document_fail(m, m->data->validation ? "data.validation" : "data.samples", error,
+                             "%s", why.text);
+}
+
 static bool has_samples_for_evaluation(const Coppice__Job *m, const cop_data_view *view) {
-    if (m->evaluate->has_on && m->evaluate->on == COPPICE__EVALUATE__ON__TEST)
-        return view->test > 0;
-    return view->test || view->validation;
+    return !m->evaluate->has_on || m->evaluate->on != COPPICE__EVALUATE__ON__TEST || view->test;
 }
 
 /* Steps in all; 0: not a possible number of steps. */
@@ -176,17 +195,9 @@ static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppic
     return COP_OK;
 }
 
-cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
-    cop_data_view view;
-    char digest[65];
-    cop_hex32(data->digest, digest);
-    COP_TRY(check_earlier_pin(m, digest, data, error));
-    COP_TRY(cop_data_view_make(data, m->data->validation, m->data->samples, &view, error));
-    if (!has_samples_for_evaluation(m, &view))
-        return cop_document_fail(m, "evaluate.on", error,
-                                 "data set %s has no test samples: expected data.validation above "
-                                 "0%s",
-                                 data->name, view.validation ? ", and evaluate.on validation" : "");
+static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const char *digest,
+                           cop_error *error) {
+    const cop_data *data = view->data;
     Coppice__Pinned *p = cop_proto_alloc(&m->base, sizeof *p);
     if (!p) return no_memory(error);
     coppice__pinned__init(p);
@@ -195,11 +206,30 @@ cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     p->sample_type = cop_proto_strdup(&m->base, data->train.type == COP_DATA_U8 ? "u8" : "f32");
     p->input = cop_proto_alloc(&m->base, sizeof data->train.dims);
     if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input) return no_memory(error);
-    pin_samples(&view, p);
-    COP_TRY(pin_statistics(m, &view, p, error));
+    pin_samples(view, p);
+    COP_TRY(pin_statistics(m, view, p, error));
     COP_TRY(pin_steps(m, p, error));
     m->pinned = p;
     return COP_OK;
+}
+
+cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
+    cop_data_view view;
+    char digest[65];
+    const cop_data_cut cut = job_cut(m);
+    cop_hex32(data->digest, digest);
+    COP_TRY(check_earlier_pin(m, digest, data, error));
+    COP_TRY(cop_data_view_make(data, &cut, &view, error));
+    cop_err e = COP_OK;
+    if (!has_samples_for_evaluation(m, &view))
+        e = cop_document_fail(m, "evaluate.on", error,
+                              "evaluate.on is test, but data set %s has no test samples: expected "
+                              "data.test, or evaluate.on: validation with data.validation above 0",
+                              data->name);
+    if (!e) e = check_classes(m, &view, error);
+    if (!e) e = make_pinned(m, &view, digest, error);
+    cop_data_view_fini(&view);
+    return e;
 }
 
 /* ---- a pinned section from outside ---- */

@@ -73,6 +73,7 @@ void cop_replay_destroy(cop_replay *r) {
     if (!r) return;
     if (r->pass) cop_pass_destroy(r->pass);
     for (int i = 0; i < COP_OPTIMIZER_STATES_MAX; i++) cop_free(r->states[i]);
+    cop_data_view_fini(&r->view);
     cop_free(r->weights);
     cop_free(r->before);
     cop_free(r->gradients);
@@ -118,7 +119,7 @@ static void gather(cop_replay *r) {
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,
                                 .count = job->batch};
-    cop_data_gather(r->part, r->rows, r->count, &room);
+    cop_data_view_gather(&r->view, r->rows, r->count, &room);
     cop_data_slices(r->count, job->shards, r->sizes);
 }
 

@@ -181,6 +181,10 @@ static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defau
 
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
     bool own_shards = job->train && job->train->has_shards;
+    if (job->pinned && job->data && !job->data->has_split) { /* made before there was a choice */
+        job->data->has_split = 1;
+        job->data->split = COPPICE__DATA__SPLIT__LAST;
+    }
     COP_TRY(resolve(&job->base, &job->base, error));
     COP_ASSERT(job->train != NULL);
     if (!own_shards && job->train->shards > job->train->batch)

@@ -71,9 +71,13 @@ static const cop_field_row rows[] = {
     {"Augment.crop", false, 0, 64, false, false, "0",
      "zeros added around an image, from which a piece of its size is cut"},
     {"Data.validation", false, 0, U32, false, false, "0",
-     "the last so many training samples are set aside"},
+     "number of training samples that are set aside, to evaluate on"},
     {"Data.samples", false, 0, U32, false, false, "0",
-     "use only the first so many training samples; 0: all"},
+     "number of training samples that are used, those set aside included; 0: all"},
+    {"Data.split", false, ANY, "stratified",
+     "which samples validation and samples take: stratified: drawn at random over the whole "
+     "training part, the same share of each class, the same for every job on these data; last: "
+     "the first samples are used, and the last of these are set aside"},
     {"DataFiles.images", false, ANY, NULL,
      "file of samples, for idx and npy; with a path to an npz file the array's name [images]"},
     {"DataFiles.labels", false, ANY, NULL,

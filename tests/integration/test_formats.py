@@ -194,24 +194,24 @@ def test_inspect_takes_files_and_folders(coppice, tmp_path):
 
 def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
     parts = pictures((3, 9, 8))
-    data = as_idx(tmp_path, parts)[:-1] + ", validation: 14, normalize: standard}"
+    data = as_idx(tmp_path, parts)[:-1] + ", validation: 14, split: last, normalize: standard}"
     section = pinned(coppice, tmp_path, data)
     seen = parts[0][0][:56].astype(np.float64) / 255
     assert np.allclose(section["mean"], seen.mean(axis=(0, 2, 3)), rtol=1e-14, atol=0)
     assert np.allclose(section["std"], seen.std(axis=(0, 2, 3)), rtol=1e-12, atol=0)
     digest = train(data)
-    assert digest != train(IDX % ", validation: 14") and digest != train(IDX % ", validation: 14, normalize: none")
+    assert digest != train(IDX % ", validation: 14, split: last") and digest != train(IDX % ", validation: 14, split: last, normalize: none")
     # The same by hand: f32 samples that were normalised before.
     mean, std = (np.float32(section[k]).reshape(3, 1, 1) for k in ("mean", "std"))
     for name, (x, y) in zip(("train", "test"), parts):
         np.save(tmp_path / f"{name}-x.npy", (x.astype(np.float32) / np.float32(255) - mean) / std)
         np.save(tmp_path / f"{name}-y.npy", y)
     by_hand = ("{source: npy, train: {images: train-x.npy, labels: train-y.npy}, test: {images: test-x.npy, labels: test-y.npy}, "
-               "validation: 14}")
+               "validation: 14, split: last}")
     assert train(by_hand) == digest
     for name, (x, _) in zip(("train", "test"), parts):
         np.save(tmp_path / f"{name}-x.npy", x.astype(np.float64))
-    assert train(by_hand) == train(IDX % ", validation: 14, normalize: none")
+    assert train(by_hand) == train(IDX % ", validation: 14, split: last, normalize: none")
     flat = [(x.reshape(len(x), -1)[:, :6], y) for x, y in parts]
     rows_of_csv(flat, tmp_path, ("train.csv", "test.csv"))
     section = pinned(coppice, tmp_path, "{source: csv, train: train.csv, test: test.csv, label: 'the \"class\"', normalize: standard}")

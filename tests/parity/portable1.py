@@ -7,6 +7,7 @@ import numpy as np
 
 INIT, ORDER, MASK, NOISE = 1, 2, 3, 4
 ENSEMBLE = 5
+SPLIT = 9
 
 
 def philox(counters, key):
@@ -29,9 +30,9 @@ def derive(seed, purpose, shard=0):
     return int(words[0]), int(words[1])
 
 
-def order(seed, epoch, n):
+def order(seed, epoch, n, purpose=ORDER):
     """Row at each place of an epoch's order (D1): a cycle-walking Feistel network."""
-    key = derive(seed, ORDER)
+    key = derive(seed, purpose)
     half = max(1, (int(n - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
 
@@ -47,6 +48,40 @@ def order(seed, epoch, n):
         outside = values >= n
         values[outside] = feistel(values[outside])
     return values
+
+
+def shares(wanted, rows, least, most):
+    """How many of `wanted` rows each class gives that has `rows` of them: largest remainders within [least, most]."""
+    rows, total = [int(n) for n in rows], int(sum(rows))
+    counts = [min(max(wanted * n // total, low), high) for n, low, high in zip(rows, least, most)]
+
+    def deficit(c):
+        return wanted * rows[c] - total * counts[c]
+
+    while sum(counts) < wanted:
+        counts[max((c for c in range(len(rows)) if counts[c] < most[c]), key=lambda c: (deficit(c), -c))] += 1
+    while sum(counts) > wanted:
+        counts[min((c for c in range(len(rows)) if counts[c] > least[c]), key=lambda c: (deficit(c), c))] -= 1
+    return counts
+
+
+def split(digest, labels, validation=0, samples=0):
+    """(training rows, validation rows) of `data.split: stratified`; labels all equal: the draw of a job without classes."""
+    n = len(labels)
+    used = samples or n
+    classes, labels = np.unique(labels, return_inverse=True)
+    if used == n and not validation:
+        return np.arange(n), np.arange(0)
+    rows = np.bincount(labels)
+    kept_rows = shares(used, rows, [1] * len(classes), rows.tolist())
+    aside = shares(validation, kept_rows, [0] * len(classes), [k - 1 for k in kept_rows])
+    parts, seen = ([], []), [0] * len(classes)
+    for row in order(int.from_bytes(bytes.fromhex(digest)[:8], "little"), 0, n, SPLIT):
+        c = labels[row]
+        if seen[c] < kept_rows[c]:
+            parts[seen[c] < aside[c]].append(row)
+        seen[c] += 1
+    return np.sort(parts[0]), np.sort(parts[1])
 
 
 def batches(seed, n, batch, steps):

@@ -67,7 +67,7 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,
                                 .count = job->batch};
-    cop_data_gather(r->part, r->rows, count, &room);
+    cop_data_view_gather(&r->view, r->rows, count, &room);
     cop_data_slices(count, job->shards, r->sizes);
     int starts[COP_SHARDS_MAX] = {0};
     for (int s = 1; s < shards; s++) starts[s] = starts[s - 1] + r->sizes[s - 1];

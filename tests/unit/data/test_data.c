@@ -125,21 +125,6 @@ static void test_pack_round_trip_and_lies(void **state) {
     cop_data_destroy(a);
 }
 
-static void test_view_leaves_samples_for_training(void **state) {
-    (void)state;
-    cop_data *a;
-    cop_data_view view;
-    cop_error e;
-    assert_int_equal(cop_data_make_synthetic(1, 50, 5, &a, NULL), COP_OK);
-    assert_int_equal(cop_data_view_make(a, 10, 40, &view, NULL), COP_OK);
-    assert_int_equal(view.train, 30);
-    assert_int_equal(view.validation, 10);
-    assert_int_equal(cop_data_view_make(a, 50, 0, &view, &e), COP_ERR_INPUT);
-    assert_non_null(strstr(e.text, "data.validation is 50"));
-    assert_int_equal(cop_data_view_make(a, 0, 51, &view, &e), COP_ERR_INPUT);
-    cop_data_destroy(a);
-}
-
 /* ---- safetensors ---- */
 
 static char *encode(size_t *size) {
@@ -199,7 +184,6 @@ int main(void) {
         cmocka_unit_test(test_first_slices_are_one_longer),
         cmocka_unit_test(test_synthetic_digits_are_the_same_everywhere),
         cmocka_unit_test(test_pack_round_trip_and_lies),
-        cmocka_unit_test(test_view_leaves_samples_for_training),
         cmocka_unit_test(test_safetensors_round_trip),
         cmocka_unit_test(test_damaged_safetensors_are_refused),
     };

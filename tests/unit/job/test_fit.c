@@ -100,6 +100,7 @@ static void check_stored(const cop_data *data, change *apply, bool fits, const c
     job->message->pinned->sample_type = type;
     if (cop_job_from_bytes(bytes->data, bytes->size, &stored, &error)) fail_msg("%s", error.text);
     assert_int_equal(cop_job_view(stored, data, &view, &error), fits ? COP_OK : COP_ERR_INPUT);
+    cop_data_view_fini(&view);
     if (!fits && !strstr(error.text, part)) fail_msg("%s", error.text);
     cop_job_destroy(stored);
     cop_buffer_release(bytes);

@@ -129,7 +129,27 @@ static void test_validation_comes_off_the_training_part(void **state) {
     assert_false(job->evaluate_on_test);
     assert_int_equal(cop_job_view(job, *state, &view, NULL), COP_OK);
     assert_int_equal(view.train, 60);
+    assert_int_equal(job->message->data->split, COPPICE__DATA__SPLIT__STRATIFIED);
+    assert_non_null(view.rows);
+    cop_data_view_fini(&view);
     cop_job_destroy(job);
+}
+
+/* Stored jobs of versions without `split` go on with the rows that they began with. */
+static void test_job_pinned_before_there_was_a_split_keeps_its_rows(void **state) {
+    cop_job *job = make_job("data={source: x, validation: 30, samples: 90}", *state), *old;
+    cop_data_view view;
+    job->message->data->has_split = 0;
+    cop_buffer *bytes = cop_job_pack(job);
+    assert_int_equal(cop_job_from_bytes(bytes->data, bytes->size, &old, NULL), COP_OK);
+    assert_int_equal(old->message->data->split, COPPICE__DATA__SPLIT__LAST);
+    assert_int_equal(cop_job_view(old, *state, &view, NULL), COP_OK);
+    assert_int_equal(cop_data_view_row(&view, 0), 0);
+    assert_int_equal(cop_data_view_row(&view, 60), 60);
+    cop_data_view_fini(&view);
+    cop_buffer_release(bytes);
+    cop_job_destroy(job);
+    cop_job_destroy(old);
 }
 
 static void test_losses_and_targets_reach_the_model(void **state) {
@@ -224,20 +244,35 @@ static void test_shapes_that_do_not_fit(void **state) {
                                     "expected 10: the data has 10 classes");
 }
 
-static void test_set_without_test_part_needs_validation(void **state) {
+static void test_set_without_test_part_is_trained_on_without_evaluation(void **state) {
     (void)state;
     cop_data *whole = small_data(), none = *whole;
     none.test.count = 0;
-    refuse(&none, NULL,
-           "job.yaml:1:1: data set synthetic-digits has no test samples: expected data.validation "
-           "above 0");
+    cop_job *job = make_job(NULL, &none);
+    assert_int_equal(job->test_samples + job->validation_samples, 0);
+    cop_job_destroy(job);
     refuse_both(&none, "data.validation=10", "evaluate.on=test",
-                "--set evaluate.on=test: data set synthetic-digits has no test samples: expected "
-                "data.validation above 0, and evaluate.on validation");
-    cop_job *job = make_job("data.validation=10", &none);
+                "--set evaluate.on=test: evaluate.on is test, but data set synthetic-digits has "
+                "no test samples: expected data.test, or evaluate.on: validation with "
+                "data.validation above 0");
+    job = make_job("data.validation=10", &none);
     assert_false(job->evaluate_on_test);
     cop_job_destroy(job);
     cop_data_destroy(whole);
+}
+
+/* The last rows may be all that there is of a class. */
+static void test_split_that_loses_a_class_is_refused(void **state) {
+    (void)state;
+    cop_data *data = small_data();
+    int32_t *labels = (int32_t *)(uintptr_t)data->train.labels;
+    for (uint32_t r = 0; r < 100; r++) labels[r] = (int32_t)r / 10;
+    refuse_both(data, "data.split=last", "data.validation=10",
+                "--set data.validation=10: class 9 has no training sample: expected data.split: "
+                "stratified, or a smaller data.validation");
+    cop_job *job = make_job("data.validation=10", data);
+    cop_job_destroy(job);
+    cop_data_destroy(data);
 }
 
 /* ---- pinning ---- */
@@ -461,7 +496,9 @@ int main(void) {
         cmocka_unit_test(test_relations_name_file_line_and_column),
         cmocka_unit_test(test_data_that_do_not_suffice),
         cmocka_unit_test(test_shapes_that_do_not_fit),
-        cmocka_unit_test(test_set_without_test_part_needs_validation),
+        cmocka_unit_test(test_set_without_test_part_is_trained_on_without_evaluation),
+        cmocka_unit_test(test_split_that_loses_a_class_is_refused),
+        cmocka_unit_test(test_job_pinned_before_there_was_a_split_keeps_its_rows),
         cmocka_unit_test(test_job_is_pinned_to_its_data),
         cmocka_unit_test(test_resolved_job_file_runs_again),
         cmocka_unit_test(test_bytes_make_the_same_job),
