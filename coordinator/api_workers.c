@@ -23,6 +23,8 @@ static void worker_status(coord_server *server, const coord_worker_view *v,
     s->seconds = (double)(cop_clock_ns() - v->joined_ns) * 1e-9;
     s->ms_per_shard = v->ms_per_shard;
     s->strikes = v->strikes;
+    s->has_unable = v->unable != 0;
+    s->unable = v->unable;
     s->evidence = (char *)(uintptr_t)v->evidence;
     s->state = (char *)(uintptr_t)(v->quarantined ? "quarantined"
                                    : v->draining  ? "draining"

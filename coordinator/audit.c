@@ -89,7 +89,7 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
 
 /* ---- the coordinator as judge ---- */
 
-static void judge(coord_core *core, core_job *job, int index, uint64_t now) {
+void audit_judge(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
     bool room = false;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
@@ -122,7 +122,7 @@ void audit_watch(coord_core *core, uint64_t now) {
             bool waits = b->audited && b->state == ROUND_PENDING && b->votes;
             if (waits && (now - b->voted_ns > core->config.lease_floor_ns ||
                           alone(core, job, b->vote[0].who)))
-                judge(core, job, (int)k, now);
+                audit_judge(core, job, (int)k, now);
         }
     }
 }
@@ -343,7 +343,7 @@ static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
                   dispute ? "two results differ" : "a value is not finite");
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     bool nobody = b->state == ROUND_PENDING && alone(core, job, b->vote[0].who);
-    if ((dispute || nobody) && audit_can_judge(core, job)) judge(core, job, index, now);
+    if ((dispute || nobody) && audit_can_judge(core, job)) audit_judge(core, job, index, now);
 }
 
 /* The votes are told apart: `vote` is right. */
@@ -462,7 +462,7 @@ bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
         v.slot = 0;
     int index = (int)(b - job->round.blocks);
     round_dispute(&job->round, index, &v);
-    judge(core, job, index, now);
+    audit_judge(core, job, index, now);
     return keep;
 }
 

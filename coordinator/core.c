@@ -67,6 +67,7 @@ static void on_tick(coord_core *core, uint64_t now) {
     registry_watch_silence(core, now);
     jobs_watch_timeouts(core, now);
     audit_watch(core, now);
+    unable_watch(core, now);
     jobs_watch_saves(core, now);
 }
 
@@ -214,7 +215,7 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
         return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) return "a free worker";
-    return "workers";
+    return job->unable ? "another worker: those that are here cannot compute it" : "workers";
 }
 
 bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_job_view *out) {
@@ -260,6 +261,7 @@ static void view_worker(const coord_core *core, const core_worker *w, coord_work
                                .draining = w->draining,
                                .quarantined = w->quarantined,
                                .computing = w->lease != 0,
+                               .unable = unable_newest(core, w),
                                .evidence = q ? q->evidence : NULL,
                                .ms_per_shard = w->ns_per_shard * 1e-6};
 }

@@ -126,6 +126,7 @@ typedef struct coord_result_info {
     bool evaluate, ensemble; /* kind: neither: training; an ensemble's result is both */
     bool finite;             /* the loss; and the gradient, where the digest was asked for */
     bool failed;             /* the worker could not compute it: text says why */
+    bool malformed;          /* its tensor has not the size that it must have: text says so */
     double loss;
     uint64_t correct, samples;
     uint64_t slot;   /* host's handle of the gradient; the core answers with KEEP or DROP for it */
@@ -309,6 +310,7 @@ typedef struct coord_worker_view {
     const char *name;
     uint32_t threads, strikes;
     bool draining, computing, quarantined;
+    uint64_t unable; /* the newest job that it said it cannot compute, and gets nothing of; or 0 */
     const char *evidence; /* of a quarantine; NULL: none */
     double ms_per_shard;
 } coord_worker_view;

@@ -10,6 +10,15 @@
 #include "coordinator/round.h"
 #include "coordinator/speed.h"
 
+#define UNABLE_MAX 4 /* jobs of which a worker's reports are remembered: the newest */
+
+/* It said that it cannot compute this block of the job: see unable.c. */
+typedef struct core_unable {
+    uint64_t job, step; /* job 0: free */
+    uint32_t first;
+    bool now; /* so it gets nothing of the job; else it was given another try */
+} core_unable;
+
 typedef struct core_worker core_worker;
 struct core_worker {
     uint64_t worker, fingerprint, heard_ns, joined_ns;
@@ -25,10 +34,11 @@ struct core_worker {
     double ns_per_shard;
     coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;
-    uint32_t strikes;    /* values that were not finite for it alone */
+    uint32_t strikes;    /* wrong results, and values that were not finite for it alone */
     uint32_t watched;    /* so many of its blocks are audited, whatever the job says */
     double audit_credit; /* where it is in the window of 1 / audit blocks of which one is audited */
     double audit_point;  /* ... and where in it that one is */
+    core_unable unable[UNABLE_MAX];
     bool draining, ensembles, quarantined;
     char name[COP_NAME_MAX];
 };
@@ -90,6 +100,10 @@ typedef struct core_job {
     uint32_t history;  /* how often it went back */
     bool cannot_judge; /* COMPUTE failed */
     bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
+
+    /* workers that cannot compute it */
+    bool unable;                            /* some were taken off */
+    uint64_t unable_given, unable_since_ns; /* leases so far, and no more of them since */
 
     /* checkpoints */
     bool saving, saving_final, saving_best, is_best; /* is_best: not yet saved */
@@ -195,6 +209,9 @@ void registry_destroy(coord_core *core);
 
 /* ---- scheduler.c: which job is loaded, which block goes to whom ---- */
 
+/* Could the worker compute the job, whatever it has said of it? */
+bool scheduler_fits(const core_job *job, const core_worker *worker);
+/* ... and does it get blocks of it? */
 bool scheduler_eligible(const core_job *job, const core_worker *worker);
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job);
 /* One sentence for the log about workers that a pinned job (numerics: openblas) cannot use. */
@@ -275,6 +292,22 @@ const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who)
 void audit_watch(coord_core *core, uint64_t now);
 /* After a return to a checkpoint: what came after it is forgotten. */
 void audit_forget_after(core_job *job, uint64_t step);
+
+/* The coordinator computes the block, if there is room for one more lease of it. */
+void audit_judge(coord_core *core, core_job *job, int block, uint64_t now);
+
+/* ---- unable.c: who cannot compute a job ---- */
+
+bool unable_is(const core_worker *worker, uint64_t job);
+/* The newest job of which the worker gets nothing; 0: none. */
+uint64_t unable_newest(const coord_core *core, const core_worker *worker);
+/* The worker (NULL: the coordinator) cannot compute the block, whose lease has ended. The job may
+ * be gone after this. */
+void unable_report(coord_core *core, core_job *job, int block, core_worker *worker, const char *why,
+                   uint64_t now);
+/* The coordinator has computed a block. */
+void unable_note_computed(coord_core *core, core_job *job);
+void unable_watch(coord_core *core, uint64_t now);
 
 /* ---- jobs.c: life of a job ---- */
 

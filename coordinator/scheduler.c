@@ -108,14 +108,18 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
 
 /* ---- the pool of a job ---- */
 
-bool scheduler_eligible(const core_job *job, const core_worker *w) {
+bool scheduler_fits(const core_job *job, const core_worker *w) {
     if (job->info.kind == COORD_ENSEMBLE && !w->ensembles) return false;
     return !w->draining && !w->quarantined &&
            (!job->fingerprint || job->fingerprint == w->fingerprint);
 }
 
+bool scheduler_eligible(const core_job *job, const core_worker *w) {
+    return scheduler_fits(job, w) && !(job->unable && unable_is(w, job->info.job));
+}
+
 uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
-    bool any = !job->fingerprint && job->info.kind != COORD_ENSEMBLE;
+    bool any = !job->fingerprint && !job->unable && job->info.kind != COORD_ENSEMBLE;
     if (any) return core->active_workers;
     if (job->eligible_pool == core->pool_version) return job->eligible;
     job->eligible = 0;

@@ -183,8 +183,7 @@ uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient) {
     return 0;
 }
 
-/* A result as an event. One whose tensor has the wrong size is the worker's mistake: it counts as a
- * failure of that block. Returns the gradient, if there is one to keep. */
+/* A result as an event. Returns the gradient, if there is one to keep. */
 static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
                                coord_event *event) {
     const cop_result *r = &message->pull.result;
@@ -193,20 +192,20 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
     bool train = r->kind == COP_LEASE_TRAIN, ensemble = r->kind == COP_LEASE_ENSEMBLE;
     uint32_t members = 0;
     cop_buffer *gradient = train || ensemble ? message->part[0] : NULL;
-    const char *failure = r->failure[0] ? r->failure : NULL;
+    const char *failure = r->failure[0] ? r->failure : NULL, *form = NULL;
     if (evaluation && ensemble && !failure &&
         !coord_evaluation_members(evaluation, r, gradient, &members))
-        failure = "the members' outputs have the wrong size";
+        form = "the members' outputs have the wrong size";
     if (resident && train && !failure) {
         size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
-        if (!gradient || gradient->size != expected) failure = "the gradient has the wrong size";
+        if (!gradient || gradient->size != expected) form = "the gradient has the wrong size";
     }
-    if (failure) gradient = NULL;
+    if (failure || form) gradient = NULL;
     *event = (coord_event){.type = COORD_EVENT_RESULT,
                            .worker = worker,
                            .job = r->job,
                            .step = r->step,
-                           .text = failure};
+                           .text = failure ? failure : form};
     event->result = (coord_result_info){.lease = r->lease,
                                         .job = r->job,
                                         .step = r->step,
@@ -219,6 +218,7 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
                                         .ensemble = ensemble,
                                         .finite = isfinite(r->loss),
                                         .failed = failure != NULL,
+                                        .malformed = form != NULL,
                                         .loss = r->loss,
                                         .correct = r->correct,
                                         .samples = r->samples};

@@ -7,10 +7,9 @@
 #include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
-#define FAILURES_MAX 3   /* reports of "cannot compute" for one block before the job fails */
-#define NEWEST       0.1 /* weight of the newest measurement */
-#define TURNS        4   /* leases of an ensemble that each worker should get at least */
-#define ADVANCES     8   /* in which its figures should grow at least */
+#define NEWEST   0.1 /* weight of the newest measurement */
+#define TURNS    4   /* leases of an ensemble that each worker should get at least */
+#define ADVANCES 8   /* in which its figures should grow at least */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -263,16 +262,6 @@ static void tell_bad(coord_core *core, const core_job *job, const round_block *b
               b->first, b->first + b->count - 1, what);
 }
 
-static void failed_result(coord_core *core, core_job *job, round_block *b, const coord_event *e,
-                          const char *why) {
-    core_drop(core, job->info.job, e->result.slot);
-    tell_bad(core, job, b, why);
-    if (e->worker == COORD_SELF) /* it only judges: others must decide then */
-        job->cannot_judge = true;
-    else if (++b->failures >= FAILURES_MAX)
-        jobs_end(core, job, COORD_FAILED, why);
-}
-
 /* Is it a result of this round? */
 static bool is_of_round(const coord_round *round, const coord_result_info *r) {
     if (r->evaluate != round->evaluate || r->ensemble != (round->members > 0)) return false;
@@ -315,16 +304,33 @@ static void count_unused(core_job *job, const coord_result_info *r) {
         job->counts.late++;
 }
 
-/* Why the result cannot be taken; NULL: it can. */
-static const char *reason_to_refuse(const coord_round *round, const coord_event *e,
-                                    const round_block *b) {
+/* What no honest worker sends; NULL: it has the form of its block's result. */
+static const char *wrong_form(const coord_round *round, const coord_event *e,
+                              const round_block *b) {
     const coord_result_info *r = &e->result;
-    if (r->failed) return e->text ? e->text : "a worker could not compute it and gave no reason";
-    if (r->samples != b->samples) return "a worker computed another number of samples";
+    if (r->malformed) return e->text;
+    if (r->failed) return NULL;
+    if (r->samples != b->samples) return "it is of another number of samples";
     if (r->ensemble && r->members != round_member_count(round, b))
-        return "a worker computed another number of members";
-    if (r->correct > r->samples) return "a worker found more samples correct than there are";
+        return "it is of another number of members";
+    if (r->correct > r->samples) return "it has more correct samples than there are";
     return NULL;
+}
+
+/* The block is computed again. */
+static void refuse(coord_core *core, core_job *job, int index, int holder, const coord_event *e,
+                   const char *form, uint64_t now) {
+    core_worker *w = registry_find(core, e->worker);
+    const char *why = form      ? form
+                      : e->text ? e->text
+                                : "a worker could not compute it and gave no reason";
+    round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
+    core_drop(core, job->info.job, e->result.slot);
+    if (!w) tell_bad(core, job, &job->round.blocks[index], why);
+    if (form && w)
+        audit_strike(core, job->info.job, w, form);
+    else
+        unable_report(core, job, index, w, why, now);
 }
 
 /* A result that fits no lease that is out. The worker's own lease goes on until it asks again, or
@@ -357,13 +363,13 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     }
     if (w) w->lease = w->lease_job = 0; /* its place as holder ends below, whatever it says */
     round_block *b = &job->round.blocks[index];
-    const char *refused = reason_to_refuse(&job->round, e, b);
-    if (refused) {
-        round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
-        failed_result(core, job, b, e, refused);
+    const char *form = wrong_form(&job->round, e, b);
+    if (form || r->failed) {
+        refuse(core, job, index, holder, e, form, now);
         return;
     }
     pace_learn(core, job, w, b, holder, r->compute_ns, now);
+    if (!w) unable_note_computed(core, job); /* the coordinator itself */
     audit_take(core, job, index, holder, e, now);
 }
 

@@ -80,7 +80,12 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "llrrlrrl");
     for (size_t i = 0; i < answer->n_workers; i++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[i];
-        if (w->evidence) printf("%s is in quarantine: %s\n", w->name ? w->name : "", w->evidence);
+        const char *name = w->name ? w->name : "";
+        if (w->evidence) printf("%s is in quarantine: %s\n", name, w->evidence);
+        if (w->unable)
+            printf("%s cannot compute job %llu and gets nothing of it until it joins again "
+                   "(coppice logs %llu says why)\n",
+                   name, (unsigned long long)w->unable, (unsigned long long)w->unable);
     }
     cop_free(cells);
     cop_free(text);

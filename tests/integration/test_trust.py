@@ -127,6 +127,42 @@ def test_nan_of_one_worker_is_a_strike_and_three_are_enough(pool, small, clean):
     assert seen["honest"].get("strikes", 0) == 0
 
 
+@pytest.mark.asan
+@pytest.mark.parametrize("how", ["lease", "form"])
+def test_results_of_wrong_form_are_strikes_and_cost_the_job_nothing(pool, small, clean, how):
+    job = small(400)
+    pool.liar("liar", how, probability=0.2)
+    pool.worker("honest")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    status = train(pool, job)
+    assert status["digest"] == clean(job)
+    seen = workers(pool)
+    assert seen["liar"]["strikes"] == 3 and seen["liar"]["state"] == "quarantined"
+    assert seen["honest"].get("strikes", 0) == 0
+    assert "worker liar sent a wrong result" in pool.client("logs", 1).stdout
+
+
+@pytest.mark.parametrize("audit", [0, 1])
+def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, audit):
+    """Three with too little memory beside two good ones: the three get nothing more of it, and are not suspected."""
+    job = small(400)
+    small_ones = ["small1", "small2", "small3"]
+    for name in small_ones:
+        pool.liar(name, "cannot")
+    pool.worker("good1")
+    pool.worker("good2")
+    pool.wait(lambda: len(workers(pool)) == 5, "five workers")
+    pool.client("submit", job, "--data", job.parent, "--no-wait", "--set", f"audit={audit}", "--set", "train.steps=100000")
+    pool.wait(lambda: all(workers(pool)[name].get("unable") == 1 for name in small_ones), "three workers that are taken off the job")
+    listed = pool.client("workers").stdout
+    assert "small2 cannot compute job 1 and gets nothing of it until it joins again" in listed
+    pool.client("cancel", 1)
+    status = train(pool, job, "--set", f"audit={audit}")
+    assert status["digest"] == clean(job)
+    assert all(workers(pool)[name].get("strikes", 0) == 0 for name in workers(pool))
+    assert re.search(r"worker small\d cannot compute job 2.*out of memory for the gradient", pool.client("logs", 2).stdout)
+
+
 def test_quarantine_outlasts_the_session(pool, small):
     job = small(200)
     liar = pool.liar("liar")

@@ -1,11 +1,12 @@
 /* A worker that lies: an ordinary one, whose results are changed before they are sent.
  *
- *     liar URL NAME (gradient | loss | nan) PROBABILITY AFTER SEED
+ *     liar URL NAME (gradient | loss | nan | lease | form | cannot) PROBABILITY AFTER SEED
  *
  * The first AFTER results are true; then each is wrong with PROBABILITY (from SEED): one bit of one
- * gradient value is flipped, 0.001 is added to the loss, or a gradient value becomes NaN. Token
- * from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused; prints how many results were wrong.
- */
+ * gradient value is flipped, 0.001 is added to the loss, a gradient value becomes NaN, the result
+ * names one shard more than was leased, more samples are correct than there are, or it is said that
+ * there is no memory. Token from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused; prints how
+ * many results were wrong. */
 #include "tampering.h"
 
 #include <math.h>
@@ -25,11 +26,26 @@ static uint64_t next_random(liar *l) {
     return x ^ (x >> 31);
 }
 
+/* What is wrong beside the numbers. */
+static bool tamper_with_form(liar *l, cop_result *result) {
+    if (strcmp(l->how, "lease") == 0)
+        result->count++;
+    else if (strcmp(l->how, "form") == 0)
+        result->correct = result->samples + 1;
+    else if (strcmp(l->how, "cannot") == 0)
+        snprintf(result->failure, sizeof result->failure, "out of memory for the gradient");
+    else
+        return false;
+    l->wrong++;
+    return true;
+}
+
 static void tamper(void *context, cop_result *result, cop_buffer *gradient) {
     liar *l = context;
     if (result->failure[0] || l->results++ < l->after) return;
     if ((double)(next_random(l) >> 11) * 0x1p-53 >= l->probability) return;
     float *values = gradient ? gradient->data : NULL;
+    if (tamper_with_form(l, result)) return;
     bool in_loss = strcmp(l->how, "loss") == 0;
     if (!values && !in_loss) return; /* an evaluation */
     l->wrong++;

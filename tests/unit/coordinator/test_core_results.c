@@ -451,12 +451,120 @@ static void test_failure_is_computed_elsewhere(void **state) {
     e.text = "out of memory";
     fx_send_result(f, e);
     assert_true(fx_said(f, "out of memory"));
-    fx_pull(f, 1); /* gets the other block */
-    assert_int_equal(f->lease[1].lease.first, 4);
-    fx_finish(f, 1);
-    assert_null(fx_pull(f, 1)); /* not the one that it could not compute */
+    assert_null(fx_pull(f, 1)); /* nothing more of this job */
     assert_int_equal(fx_pull(f, 2)->lease.first, 0);
     fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+/* The worker's lease cannot be computed. */
+static void cannot(fixture *f, uint64_t worker, const char *why) {
+    coord_event e = fx_result_of(f, &f->lease[worker]);
+    e.result.failed = true;
+    e.text = why;
+    fx_send_result(f, e);
+}
+
+static void test_job_goes_on_beside_workers_that_cannot_compute_it(void **state) {
+    (void)state;
+    fixture *f = start(5);
+    for (uint64_t w = 1; w <= 3; w++)
+        if (fx_pull(f, w)) cannot(f, w, "out of memory");
+    coord_worker_view view;
+    for (uint64_t w = 1; w <= 3; w++) {
+        assert_null(fx_pull(f, w));
+        assert_true(coord_core_worker(f->core, w, &view));
+        assert_int_equal(view.unable, 1);
+        assert_int_equal(view.strikes, 0);
+    }
+    assert_true(fx_said(f, "worker w3 cannot compute job 1"));
+    fx_work_to(f, 5, 1, 10);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    for (uint64_t w = 1; w <= 3; w++) assert_int_equal(f->lease[w].type, 0);
+    fx_gone(f, 3);
+    fx_join(f, 3, 1, 7); /* with more memory, perhaps */
+    bool computes = false;
+    for (int i = 0; i < 10 && !computes; i++) {
+        fx_work(f, 5, 1);
+        computes = fx_last(f, COORD_ACTION_LEASE)->worker == 3;
+    }
+    assert_true(computes);
+    fx_work_all(f, 5);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_worker_that_cannot_compute_one_job_computes_others(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    cannot(f, 1, "out of memory");
+    fx_add(f, fx_info(2));
+    assert_int_equal(fx_pull(f, 1)->job, 2);
+    fx_destroy(f);
+}
+
+/* The COMPUTE that was asked for last, done. */
+static void judge(fixture *f, bool failed) {
+    const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
+    assert_non_null(a);
+    coord_event e = fx_result_of(f, a);
+    e.worker = COORD_SELF;
+    e.result.failed = failed;
+    e.text = failed ? "the coordinator cannot compute it" : NULL;
+    fx_forget(f);
+    fx_send(f, e);
+}
+
+static void test_coordinator_computes_what_all_workers_cannot(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    for (int block = 0; block < 6; block++) { /* three steps: far more reports than three */
+        for (uint64_t w = 1; w <= 2; w++)
+            if (fx_pull(f, w)) cannot(f, w, "out of memory");
+        judge(f, false);
+        assert_int_equal(f->state[1], COORD_RUNNING);
+    }
+    assert_int_equal(fx_view(f, 1).step, 3);
+    fx_work_all(f, 2); /* memory is there again */
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
+static void test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_block(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    for (uint64_t w = 1; w <= 2; w++) {
+        fx_pull(f, w);
+        cannot(f, w, "out of memory");
+        assert_int_equal(f->state[1], COORD_RUNNING);
+    }
+    judge(f, true);
+    assert_int_equal(f->state[1], COORD_FAILED);
+    assert_non_null(strstr(fx_last(f, COORD_ACTION_STATE)->text, "cannot compute"));
+    fx_destroy(f);
+}
+
+static void test_workers_that_failed_are_asked_again_when_the_others_have_left(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    cannot(f, 1, "out of memory");
+    fx_work(f, 2, 3);
+    fx_gone(f, 2);
+    if (!f->request[1]) fx_pull(f, 1);
+    assert_string_equal(fx_view(f, 1).waiting_for,
+                        "another worker: those that are here cannot compute it");
+    for (int i = 0; i < 20 && !f->lease[1].type; i++) {
+        fx_tick(f, 1000);
+        if (!f->request[1] && !f->lease[1].type) fx_pull(f, 1);
+    }
+    fx_work_all(f, 1);
     assert_int_equal(f->state[1], COORD_COMPLETED);
     fx_destroy(f);
 }
@@ -489,17 +597,14 @@ static void test_a_failed_block_does_not_wait_for_ever_for_somebody_else(void **
     fx_destroy(f);
 }
 
-static void test_job_fails_after_three_failures_of_a_block(void **state) {
+static void test_job_fails_when_all_workers_have_failed_a_block(void **state) {
     (void)state;
-    fixture *f = start(2);
-    for (int i = 0; i < 3; i++) {
+    fixture *f = start(2); /* and the coordinator cannot compute it */
+    for (int i = 0; i < 4; i++) {
         assert_int_equal(f->state[1], COORD_RUNNING);
         uint64_t w = 1 + (uint64_t)i % 2;
         fx_pull(f, w);
-        coord_event e = fx_result_of(f, &f->lease[w]);
-        e.result.failed = true;
-        e.text = "the samples do not fit the model";
-        fx_send_result(f, e);
+        cannot(f, w, "the samples do not fit the model");
     }
     assert_int_equal(f->state[1], COORD_FAILED);
     assert_string_equal(fx_last(f, COORD_ACTION_STATE)->text, "the samples do not fit the model");
@@ -507,27 +612,47 @@ static void test_job_fails_after_three_failures_of_a_block(void **state) {
     fx_destroy(f);
 }
 
-static void test_wrong_number_of_samples_is_a_failure(void **state) {
-    (void)state;
-    fixture *f = start(2);
-    fx_pull(f, 1);
-    coord_event e = fx_result_of(f, &f->lease[1]);
-    e.result.samples--;
-    fx_send_result(f, e);
+/* Why a result has not the form of its block's. */
+static void check_wrong_form(void (*spoil)(coord_event *), const char *reason) {
+    fixture *f = fx_create((coord_core_config){.strikes_max = 3});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    coord_worker_view view;
+    for (uint32_t i = 1; i <= 3; i++) { /* as many as would have failed the job */
+        assert_non_null(fx_pull(f, 1));
+        coord_event e = fx_result_of(f, &f->lease[1]);
+        spoil(&e);
+        fx_send_result(f, e);
+        assert_true(coord_core_worker(f->core, 1, &view));
+        assert_int_equal(view.strikes, i);
+        f->now += 6 * FX_SECOND; /* until then somebody else is preferred */
+    }
     assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
-    assert_true(fx_said(f, "another number of samples"));
+    assert_true(fx_said(f, reason));
+    assert_true(view.quarantined);
+    fx_work(f, 2, 1000);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
     fx_destroy(f);
 }
 
-static void test_more_correct_than_samples_is_a_failure(void **state) {
+static void another_number_of_samples(coord_event *e) {
+    e->result.samples--;
+}
+
+static void more_correct_than_there_are(coord_event *e) {
+    e->result.correct = e->result.samples + 1;
+}
+
+static void another_size(coord_event *e) {
+    e->result.malformed = true;
+    e->text = "the gradient has the wrong size";
+}
+
+static void test_results_of_wrong_form_are_strikes_and_no_job_fails(void **state) {
     (void)state;
-    fixture *f = start(2);
-    fx_pull(f, 1);
-    coord_event e = fx_result_of(f, &f->lease[1]);
-    e.result.correct = e.result.samples + 1;
-    fx_send_result(f, e);
-    assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
-    fx_destroy(f);
+    check_wrong_form(another_number_of_samples, "another number of samples");
+    check_wrong_form(more_correct_than_there_are, "more correct samples than there are");
+    check_wrong_form(another_size, "the gradient has the wrong size");
 }
 
 static void test_one_value_that_is_not_finite_is_computed_elsewhere(void **state) {
@@ -704,9 +829,13 @@ int main(void) {
         cmocka_unit_test(test_failure_is_computed_elsewhere),
         cmocka_unit_test(test_only_worker_gets_its_failed_block_again),
         cmocka_unit_test(test_a_failed_block_does_not_wait_for_ever_for_somebody_else),
-        cmocka_unit_test(test_job_fails_after_three_failures_of_a_block),
-        cmocka_unit_test(test_wrong_number_of_samples_is_a_failure),
-        cmocka_unit_test(test_more_correct_than_samples_is_a_failure),
+        cmocka_unit_test(test_job_goes_on_beside_workers_that_cannot_compute_it),
+        cmocka_unit_test(test_worker_that_cannot_compute_one_job_computes_others),
+        cmocka_unit_test(test_coordinator_computes_what_all_workers_cannot),
+        cmocka_unit_test(test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_block),
+        cmocka_unit_test(test_workers_that_failed_are_asked_again_when_the_others_have_left),
+        cmocka_unit_test(test_job_fails_when_all_workers_have_failed_a_block),
+        cmocka_unit_test(test_results_of_wrong_form_are_strikes_and_no_job_fails),
         cmocka_unit_test(test_one_value_that_is_not_finite_is_computed_elsewhere),
         cmocka_unit_test(test_twice_not_finite_is_divergence_and_the_host_says_why),
         cmocka_unit_test(test_divergence_drops_what_was_kept_of_the_step),

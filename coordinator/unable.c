@@ -1,0 +1,116 @@
+/* Workers that cannot compute a job: they have too little memory for it, or a library is not there.
+ * Part of the core (core_state.h).
+ *
+ * Such a report says something about its worker, not about the job: the worker gets nothing more of
+ * the job until it joins again. The job fails when all workers that could compute the block, and
+ * the coordinator where it can judge, have failed it; as long as one of them has not, the job goes
+ * on:
+ *
+ * - While others are there, they compute it.
+ * - When nobody is left, the coordinator computes the block. If it can, all get another try at what
+ *   follows. Where it cannot judge, those get another try that have not failed this block, and all
+ *   of them until FAILURES_MAX reports of it have come: memory may be there again.
+ * - When blocks wait and none of the job was given for a while (the good workers have left, or
+ *   hang), all get another try, too. */
+#include <string.h>
+
+#include "coordinator/core_state.h"
+
+#define FAILURES_MAX 3 /* reports of one block, at least, before its job fails */
+
+/* Which of its notes is of the job; -1: none. */
+static int find(const core_worker *w, uint64_t job) {
+    for (int i = 0; i < UNABLE_MAX; i++)
+        if (w->unable[i].job == job) return i;
+    return -1;
+}
+
+bool unable_is(const core_worker *w, uint64_t job) {
+    int at = find(w, job);
+    return at >= 0 && w->unable[at].now;
+}
+
+uint64_t unable_newest(const coord_core *core, const core_worker *w) {
+    for (int i = 0; i < UNABLE_MAX; i++)
+        if (w->unable[i].now && jobs_find(core, w->unable[i].job)) return w->unable[i].job;
+    return 0;
+}
+
+/* The newest stands first, the oldest is forgotten. True: it is the worker's first for this job. */
+static bool note(core_worker *w, const core_job *job, const round_block *b) {
+    int at = find(w, job->info.job);
+    bool first = at < 0;
+    if (first) {
+        memmove(&w->unable[1], &w->unable[0], (UNABLE_MAX - 1) * sizeof *w->unable);
+        at = 0;
+    }
+    w->unable[at] = (core_unable){
+        .job = job->info.job, .step = job->round.step, .first = b->first, .now = true};
+    return first;
+}
+
+/* All who were taken off the job may be asked again. */
+static void forget(coord_core *core, core_job *job) {
+    if (!job->unable) return;
+    job->unable = false;
+    core->pool_version++;
+    for (uint32_t i = 0; i < core->worker_count; i++) {
+        int at = find(core->workers[i], job->info.job);
+        /* The note stays: its worker is not told of again. */
+        if (at >= 0) core->workers[i]->unable[at].now = false;
+    }
+}
+
+/* Has everybody who could compute the block said that they cannot? */
+static bool all_failed(const coord_core *core, const core_job *job, const round_block *b) {
+    for (uint32_t i = 0; i < core->worker_count; i++) {
+        const core_worker *w = core->workers[i];
+        if (!scheduler_fits(job, w)) continue;
+        int at = find(w, job->info.job);
+        if (at < 0 || !w->unable[at].now) return false;
+        if (w->unable[at].step != job->round.step || w->unable[at].first != b->first) return false;
+    }
+    return true;
+}
+
+void unable_report(coord_core *core, core_job *job, int index, core_worker *w, const char *why,
+                   uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    b->failures++;
+    if (!w)
+        job->cannot_judge = true; /* the coordinator */
+    else if (note(w, job, b))
+        core_tell(
+            core, job->info.job, false,
+            "worker %.40s cannot compute job %llu, and gets nothing more of it until it joins "
+            "again: %.120s",
+            w->name, (unsigned long long)job->info.job, why);
+    if (w) {
+        job->unable = true;
+        core->pool_version++;
+    }
+    if (b->state != ROUND_PENDING || scheduler_eligible_workers(core, job)) return;
+    if (audit_can_judge(core, job))
+        audit_judge(core, job, index, now);
+    else if (b->failures >= FAILURES_MAX && all_failed(core, job, b))
+        jobs_end(core, job, COORD_FAILED, why);
+    else
+        forget(core, job);
+}
+
+void unable_note_computed(coord_core *core, core_job *job) {
+    if (!scheduler_eligible_workers(core, job)) forget(core, job);
+}
+
+void unable_watch(coord_core *core, uint64_t now) {
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        core_job *job = core->resident[i];
+        bool waits = job->unable && steps_has_leases(job) && job->round.pending > 0;
+        if (!waits || job->unable_given != job->counts.given) {
+            job->unable_given = job->counts.given;
+            job->unable_since_ns = now;
+        } else if (now - job->unable_since_ns > core->config.lease_floor_ns) {
+            forget(core, job);
+        }
+    }
+}
