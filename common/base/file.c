@@ -178,6 +178,14 @@ static cop_err sync_folder(const char *path, cop_error *error) {
     return cop_folder_sync(folder, error);
 }
 
+/* Locked while it is written, so that cop_folder_sweep lets it be. False: it was swept between its
+ * making and its lock. */
+static bool lock_temporary(int fd) {
+    struct stat info;
+    if (flock(fd, LOCK_EX | LOCK_NB)) return errno != EWOULDBLOCK;
+    return fstat(fd, &info) || info.st_nlink > 0;
+}
+
 /* A new file beside `path`, whose name goes into temporary[size]. A name that is taken was left by
  * a program that was killed, and had our number: in containers many have. */
 static cop_err open_beside(const char *path, unsigned mode, char *temporary, size_t size, int *fd,
@@ -189,6 +197,11 @@ static cop_err open_beside(const char *path, unsigned mode, char *temporary, siz
         if (length < 0 || (size_t)length >= size)
             return cop_fail(error, COP_ERR_INPUT, "the path is too long: %s", path);
         *fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
+        if (*fd >= 0 && !lock_temporary(*fd)) {
+            close(*fd);
+            *fd = -1;
+            errno = EINTR;
+        }
     } while (*fd < 0 && (errno == EEXIST || errno == EINTR));
     return *fd < 0 ? cop_fail_errno(error, errno, "cannot write %s", path) : COP_OK;
 }
@@ -377,7 +390,10 @@ static cop_err remove_entry(const char *path, cop_error *error) {
 
 cop_err cop_folder_remove(const char *path, cop_error *error) {
     struct stat info;
-    if (lstat(path, &info) == 0 && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
+    const bool there = lstat(path, &info) == 0;
+    if (there && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
+    if (there && !S_ISDIR(info.st_mode))
+        return cop_fail(error, COP_ERR_INPUT, "cannot remove %s: it is not a folder", path);
     char **names = NULL;
     size_t count = 0;
     cop_error why = {0};

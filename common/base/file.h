@@ -43,9 +43,21 @@ cop_err cop_folder_sync(const char *path, cop_error *error);
 /* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
  * NOT_FOUND if absent, or no folder. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);
-/* Recursive; absent is ok. Links are removed, never followed. */
+/* Recursive; absent is ok. Links are removed, never followed. INPUT if it is no folder. */
 cop_err cop_folder_remove(const char *path, cop_error *error);
-cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok */
+cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok; EXISTS: a folder */
+/* From now on everything that this process makes is for its user alone (0700, 0600), whatever umask
+ * it was started with. */
+void cop_file_make_private_only(void);
+/* The same of a file, or a folder with all that is in it; *changed: how many others could use
+ * before. DENIED when one belongs to somebody else; the others are changed nevertheless. */
+cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *error);
+/* Removes temporary files of cop_file_write, in all folders below, that nobody alive is writing:
+ * their program was killed. Returns how many. */
+size_t cop_folder_sweep(const char *path);
+/* A number that is another one when the file was changed; or, of a folder, anything in it (deep:
+ * and below): names, sizes, times. */
+uint64_t cop_file_stamp(const char *path, bool deep);
 cop_err cop_file_rename(const char *from, const char *to,
                         cop_error *error); /* also fsyncs the folder of `to` */
 /* Puts folder `from` in the place of folder `to`, which may be there: it is exchanged at once, then

@@ -1,0 +1,129 @@
+/* Folders as a whole: private ones, temporary files that were left behind, and whether anything has
+ * changed. See file.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+
+#define DEPTH_MAX 16
+
+/* Called for the path itself, then for all in it; links are not followed. */
+typedef cop_err (*visitor)(void *context, const char *path, const struct stat *info,
+                           cop_error *error);
+
+static cop_err walk(const char *path, int depth, visitor visit, void *context, cop_error *error) {
+    struct stat info;
+    char **names = NULL;
+    size_t count = 0;
+    if (lstat(path, &info))
+        return errno == ENOENT ? COP_OK : cop_fail_errno(error, errno, "cannot open %s", path);
+    COP_TRY(visit(context, path, &info, error));
+    if (!S_ISDIR(info.st_mode) || !depth) return COP_OK;
+    cop_err e = cop_folder_list(path, &names, &count, error);
+    for (size_t i = 0; i < count && !e; i++) {
+        char *entry = cop_path_join(path, names[i]);
+        e = entry ? walk(entry, depth - 1, visit, context, error)
+                  : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_free(entry);
+    }
+    cop_free(names);
+    return e;
+}
+
+/* ---- private ---- */
+
+typedef struct privacy {
+    size_t changed;
+    cop_error first; /* that could not be changed: the others are all the same */
+} privacy;
+
+static cop_err make_private(void *context, const char *path, const struct stat *info,
+                            cop_error *error) {
+    privacy *p = context;
+    const mode_t mode = info->st_mode & 07777, own = S_ISDIR(info->st_mode) ? 0700 : 0600;
+    (void)error;
+    if (S_ISLNK(info->st_mode) || (mode & 077) == 0) return COP_OK;
+    if (chmod(path, own) == 0)
+        p->changed++;
+    else if (!p->first.code)
+        cop_fail_errno(&p->first, errno,
+                       "%s has mode %04o, so that others may use it, and cannot be given mode %04o",
+                       path, (unsigned)mode, (unsigned)own);
+    return COP_OK;
+}
+
+void cop_file_make_private_only(void) {
+    umask(077);
+}
+
+cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *error) {
+    privacy p = {.changed = 0};
+    const cop_err e = walk(path, DEPTH_MAX, make_private, &p, error);
+    *changed = p.changed;
+    return e || !p.first.code ? e : cop_fail(error, p.first.code, "%s", p.first.text);
+}
+
+/* ---- temporary files ---- */
+
+/* "NAME.PID-SERIAL.tmp", as cop_file_write names them? */
+static bool is_temporary(const char *path) {
+    const size_t length = strlen(path), end = strlen(".tmp");
+    if (length <= end || strcmp(path + length - end, ".tmp") != 0) return false;
+    size_t at = length - end, digits = at;
+    while (at && path[at - 1] >= '0' && path[at - 1] <= '9') at--;
+    if (at == digits || !at || path[at - 1] != '-') return false;
+    digits = --at;
+    while (at && path[at - 1] >= '0' && path[at - 1] <= '9') at--;
+    return at != digits && at > 1 && path[at - 1] == '.' && path[at - 2] != '/';
+}
+
+/* Whoever writes one has it locked. Where files cannot be locked, nobody can tell: it stays. */
+static cop_err sweep_one(void *context, const char *path, const struct stat *info,
+                         cop_error *error) {
+    size_t *removed = context;
+    (void)error;
+    if (!S_ISREG(info->st_mode) || !is_temporary(path)) return COP_OK;
+    const int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return COP_OK;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && unlink(path) == 0) ++*removed;
+    close(fd);
+    return COP_OK;
+}
+
+size_t cop_folder_sweep(const char *path) {
+    size_t removed = 0;
+    walk(path, DEPTH_MAX, sweep_one, &removed, NULL);
+    return removed;
+}
+
+/* ---- changes ---- */
+
+static cop_err add_to_stamp(void *context, const char *path, const struct stat *info,
+                            cop_error *error) {
+    cop_xxh3 *hash = context;
+    const int64_t figures[] = {(int64_t)info->st_ino,
+                               info->st_size,
+                               info->st_mtim.tv_sec,
+                               info->st_mtim.tv_nsec,
+                               info->st_ctim.tv_sec,
+                               info->st_ctim.tv_nsec,
+                               (int64_t)(info->st_mode & S_IFMT)};
+    (void)error;
+    cop_xxh3_update(hash, path, strlen(path) + 1);
+    cop_xxh3_update(hash, figures, sizeof figures);
+    return COP_OK;
+}
+
+uint64_t cop_file_stamp(const char *path, bool deep) {
+    cop_xxh3 hash;
+    cop_xxh3_init(&hash);
+    walk(path, deep ? DEPTH_MAX : 1, add_to_stamp, &hash, NULL);
+    return cop_xxh3_final(&hash);
+}
