@@ -302,6 +302,7 @@ void coord_api_tick(coord_server *server, uint64_t now_ns) {
         if (server->api->watchers[i].request)
             check_watcher(server, &server->api->watchers[i], now_ns);
     api_evaluations_tick(server, now_ns);
+    api_tidy_data(server, now_ns);
 }
 
 void coord_api_on_gone(coord_server *server, uint64_t connection) {

@@ -43,6 +43,7 @@ struct coord_api {
     api_watcher watchers[API_WATCHERS_MAX];
     recovery_keys keys;   /* of the last submissions */
     uint32_t tasks;       /* work on libuv's thread pool */
+    bool tidying;         /* one of them frees data sets */
     api_task *committing; /* submissions that the store is writing: room is kept for them */
     uint32_t committing_count;
 };
@@ -136,5 +137,7 @@ void api_offer_data(coord_server *, cop_request *, ProtobufCMessage *);
 void api_put_chunk(coord_server *, cop_request *, ProtobufCMessage *);
 void api_commit_data(coord_server *, cop_request *, ProtobufCMessage *);
 void api_remove_data(coord_server *, cop_request *, ProtobufCMessage *);
+/* Frees data sets that nobody needs any more, on the thread pool. */
+void api_tidy_data(coord_server *server, uint64_t now_ns);
 
 #endif

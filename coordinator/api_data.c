@@ -167,3 +167,25 @@ static void remove_done(api_task *t) {
 void api_remove_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     start(server, request, message, remove_work, remove_done);
 }
+
+/* ---- sets in memory ---- */
+
+static void tidy_work(api_task *t) {
+    coord_datasets_tidy(t->server->datasets, t->value);
+}
+
+static void tidy_done(api_task *t) {
+    t->server->api->tidying = false;
+    api_task_free(t);
+}
+
+void api_tidy_data(coord_server *server, uint64_t now_ns) {
+    if (server->api->tidying || !coord_datasets_tidy_is_due(server->datasets, now_ns)) return;
+    api_task *t = api_task_create(server, NULL, NULL);
+    if (!t) return; /* next time */
+    server->api->tidying = true;
+    t->value = now_ns;
+    t->work = tidy_work;
+    t->done = tidy_done;
+    api_task_start(t);
+}

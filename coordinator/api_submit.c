@@ -54,14 +54,17 @@ static cop_err copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *
     return e;
 }
 
+static const char *data_name(const Coppice__Api__SubmitRequest *r) {
+    return r->data_digest && *r->data_digest ? r->data_digest : r->job->data->source;
+}
+
 /* Check the job, find and load its data, resolve and pin. */
 static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     Coppice__Job *job = NULL;
     COP_TRY(cop_document_check(r->job, &t->error));
     COP_TRY(copy_job(r->job, &job, &t->error));
     job->pinned = NULL; /* ours to say */
-    const char *name = r->data_digest && *r->data_digest ? r->data_digest : job->data->source;
-    cop_err e = coord_datasets_load(t->server->datasets, name, &t->data, &t->error);
+    cop_err e = coord_datasets_load(t->server->datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
     if (e) cop_proto_free(&job->base);
     return e;
@@ -71,7 +74,7 @@ static void submit_work(api_task *t) {
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
-        t->result = coord_datasets_keep(t->server->datasets, t->data, &t->error);
+        t->result = coord_datasets_keep(t->server->datasets, t->data, data_name(r), &t->error);
     if (t->data) cop_data_destroy(t->data); /* its turn may be hours away */
     t->data = NULL;
 }

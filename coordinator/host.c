@@ -14,6 +14,7 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "coordinator/datasets.h"
 
 #define TICK_MS     50
 #define QUEUE_FIRST 1024
@@ -220,26 +221,39 @@ static cop_err lock_folder(coord_server *server, cop_error *error) {
     if (server->lock_file < 0)
         e = cop_fail_errno(error, errno, "cannot open %s", path);
     else if (flock(server->lock_file, LOCK_EX | LOCK_NB))
-        e = cop_fail(error, COP_ERR_IN_USE, "%s: another coordinator uses this state folder",
-                     server->state_folder);
+        e = errno == EWOULDBLOCK
+                ? cop_fail(error, COP_ERR_IN_USE, "%s: another coordinator uses this state folder",
+                           server->state_folder)
+                : cop_fail_errno(error, errno, "cannot lock %s", path);
     cop_free(path);
     return e;
 }
 
 /* A token that others could read is made private again, and that is told. */
-static cop_err make_private(const char *path, cop_error *error) {
+static cop_err keep_token_private(const char *path, cop_error *error) {
     struct stat status;
+    size_t changed;
     if (stat(path, &status) != 0) return cop_fail_errno(error, errno, "cannot open %s", path);
-    if ((status.st_mode & 077) == 0) return COP_OK;
-    if (chmod(path, 0600) != 0)
-        return cop_fail_errno(error, errno,
-                              "%s has mode %04o, so that others can read it, and cannot be given "
-                              "mode 0600",
-                              path, (unsigned)status.st_mode & 07777);
-    cop_log(COP_LOG_WARN, "coordinator",
-            "%s had mode %04o: others could read it. It has 0600 now; remove it to get a new token",
-            path, (unsigned)status.st_mode & 07777);
+    COP_TRY(cop_folder_make_private(path, &changed, error));
+    if (changed)
+        cop_log(COP_LOG_WARN, "coordinator",
+                "%s had mode %04o: others could read it. It has 0600 now; remove it to get a new "
+                "token",
+                path, (unsigned)status.st_mode & 07777);
     return COP_OK;
+}
+
+/* What an earlier version made by its umask is made private, too. A folder that is somebody else's,
+ * as a volume's root may be, cannot be; what is made in it is. */
+static void keep_state_private(const coord_server *server) {
+    cop_error error = {0};
+    size_t changed;
+    const cop_err e = cop_folder_make_private(server->state_folder, &changed, &error);
+    if (e) cop_log(COP_LOG_WARN, "coordinator", "%s", error.text);
+    if (changed)
+        cop_log(COP_LOG_WARN, "coordinator",
+                "%s: others could use %zu files or folders there; they are private now",
+                server->state_folder, changed);
 }
 
 /* The token that workers and clients must know: made once, mode 0600. */
@@ -258,7 +272,7 @@ static cop_err read_token(coord_server *server, cop_error *error) {
     }
     char *text = NULL;
     size_t size = 0;
-    if (!e) e = make_private(path, error);
+    if (!e) e = keep_token_private(path, error);
     if (!e) e = cop_file_read(path, 4096, &text, &size, error);
     if (!e) {
         size_t length = strcspn(text, " \r\n");
@@ -275,16 +289,19 @@ static cop_err read_token(coord_server *server, cop_error *error) {
 }
 
 static cop_err open_state(coord_server *server, cop_error *error) {
+    cop_file_make_private_only(); /* SQLite's files and checkpoints, too */
     COP_TRY(cop_folder_create(server->state_folder, error));
     COP_TRY(lock_folder(server, error));
     COP_TRY(read_token(server, error));
+    keep_state_private(server);
+    cop_folder_sweep(server->state_folder);
     char *path = cop_path_join(server->state_folder, "store.sqlite");
     if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_err e = coord_store_open(path, &server->store, error);
     cop_free(path);
     COP_TRY(e);
-    COP_TRY(coord_datasets_open(server->state_folder, server->data_folder, server->config.quota,
-                                &server->datasets, error));
+    COP_TRY(coord_datasets_open(server->store, server->state_folder, server->data_folder,
+                                server->config.quota, &server->datasets, error));
     return coord_api_create(server, &server->api, error);
 }
 

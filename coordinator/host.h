@@ -254,11 +254,6 @@ typedef struct coord_model {
 cop_err coord_model_open(coord_server *server, uint64_t job, coord_model *out, cop_error *error);
 void coord_model_close(coord_model *model); /* what was taken out is NULL */
 
-/* ---- datasets.c ---- */
-cop_err coord_datasets_open(const char *state_folder, const char *data_folder, uint64_t quota,
-                            struct coord_datasets **out, cop_error *error);
-void coord_datasets_close(struct coord_datasets *datasets);
-
 /* ---- run.c ---- */
 void coord_run_destroy(struct coord_run *run);
 bool coord_run_owns(const coord_server *server, uint64_t job);

@@ -7,10 +7,31 @@
 
 /* ---- the store's writes ---- */
 
+recovery_need recovery_need_of(store_kind kind) {
+    static const recovery_need needs[STORE_KINDS + 1] = {
+#define X(kind, need) [kind] = need,
+        STORE_KIND_TABLE(X)
+#undef X
+            [STORE_BARRIER] = RECOVERY_MUST_SURVIVE};
+    COP_ASSERT(kind > STORE_NONE && kind <= STORE_BARRIER);
+    return needs[kind];
+}
+
 bool recovery_is_durable(store_kind kind, bool somebody_waits) {
     if (COP_PLANT(UNSYNCED_JOB, false, kind == STORE_ADD_JOB)) return false;
-    return somebody_waits || kind == STORE_ADD_JOB || kind == STORE_SET_STATE ||
-           kind == STORE_SET_FINGERPRINT || kind == STORE_REMOVE_JOB;
+    return somebody_waits || recovery_need_of(kind) != RECOVERY_MAY_GO;
+}
+
+bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit) {
+    if (COP_PLANT(DROP_PIN, false, kind == STORE_SET_FINGERPRINT)) return queued < limit;
+    switch (recovery_need_of(kind)) {
+    case RECOVERY_MUST_SURVIVE:
+        return true;
+    case RECOVERY_REFUSABLE:
+        return queued < 2 * limit;
+    default:
+        return queued < limit;
+    }
 }
 
 /* ---- jobs after a restart ---- */

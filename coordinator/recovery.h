@@ -12,24 +12,43 @@
 
 /* ---- the store's writes ---- */
 
+/* What may happen to a record that the disk does not take. */
+typedef enum recovery_need {
+    RECOVERY_MAY_GO,    /* metrics and events: dropped when too many wait; written without fsync */
+    RECOVERY_REFUSABLE, /* its caller waits: refused when too many wait, never dropped */
+    RECOVERY_MUST_SURVIVE /* decides what a restart does: never dropped, on the disk by fsync */
+} recovery_need;
+
+/* X(kind, what it needs): each kind of record. */
+#define STORE_KIND_TABLE(X)                                                                        \
+    X(STORE_ADD_JOB, RECOVERY_REFUSABLE)                                                           \
+    X(STORE_SET_STATE, RECOVERY_MUST_SURVIVE)                                                      \
+    X(STORE_SET_DIGEST, RECOVERY_MUST_SURVIVE)                                                     \
+    X(STORE_SET_FINGERPRINT, RECOVERY_MUST_SURVIVE)                                                \
+    X(STORE_ADD_STEP, RECOVERY_MAY_GO)                                                             \
+    X(STORE_ADD_EPOCH, RECOVERY_MAY_GO)                                                            \
+    X(STORE_ADD_EVALUATION, RECOVERY_MAY_GO)                                                       \
+    X(STORE_ADD_EVENT, RECOVERY_MAY_GO)                                                            \
+    X(STORE_REMOVE_JOB, RECOVERY_MUST_SURVIVE)                                                     \
+    X(STORE_KEEP_NUMBER, RECOVERY_MUST_SURVIVE)                                                    \
+    X(STORE_PUT_SET, RECOVERY_REFUSABLE)                                                           \
+    X(STORE_REMOVE_SET, RECOVERY_REFUSABLE)
+
 typedef enum store_kind {
-    STORE_ADD_JOB = 1,
-    STORE_SET_STATE,
-    STORE_SET_DIGEST,
-    STORE_SET_FINGERPRINT,
-    STORE_ADD_STEP,
-    STORE_ADD_EPOCH,
-    STORE_ADD_EVALUATION,
-    STORE_ADD_EVENT,
-    STORE_REMOVE_JOB,
-    STORE_KEEP_NUMBER,
-    STORE_KINDS,
+    STORE_NONE,
+#define X(kind, need) kind,
+    STORE_KIND_TABLE(X)
+#undef X
+        STORE_KINDS,
     STORE_BARRIER = STORE_KINDS /* no row: somebody waits until all before it is on the disk */
 } store_kind;
 
+recovery_need recovery_need_of(store_kind kind);
 /* Must it be on the disk when its transaction ends? Such writes survive a full disk's first
  * failure; metrics and events may lose their last moments with the machine's power. */
 bool recovery_is_durable(store_kind kind, bool somebody_waits);
+/* May one more of this kind wait, where `queued` wait already and `limit` metrics may? */
+bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit);
 
 /* ---- jobs after a restart ---- */
 

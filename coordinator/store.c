@@ -7,6 +7,8 @@
  *   epochs(job, step, epoch, train_loss, train_error)
  *   evaluations(job, step, part, loss, error, seconds)
  *   events(id, job, time_ms, level, text)      job 0: about the pool
+ *   data_sets(place, name, digest, bytes, train, test, classes, rank, dim0, dim1, dim2)
+ *                                             names of packs in state/data, the newest last
  * Metrics are keyed by (job, step): what is computed again after a restart replaces what was there.
  */
 #include <stdio.h>
@@ -36,6 +38,11 @@ static const char *const migration[COORD_STORE_VERSION] = {
     ("ALTER TABLE jobs ADD COLUMN fingerprint INTEGER NOT NULL DEFAULT 0;"
      "ALTER TABLE jobs ADD COLUMN submission BLOB;"),
     "ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';",
+    "CREATE TABLE data_sets(place INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,"
+    " digest TEXT NOT NULL, bytes INTEGER NOT NULL, train INTEGER NOT NULL, test INTEGER NOT NULL,"
+    " classes INTEGER NOT NULL, rank INTEGER NOT NULL, dim0 INTEGER NOT NULL, dim1 INTEGER NOT "
+    "NULL,"
+    " dim2 INTEGER NOT NULL, UNIQUE(name, digest));",
 };
 
 /* ---- errors ---- */

@@ -10,10 +10,19 @@
 #include "coordinator/core.h"
 #include "coordinator/recovery.h"
 
-#define COORD_STORE_VERSION 3
+#define COORD_STORE_VERSION 4
 #define COORD_STORE_KEY     COORD_KEY_SIZE
 
 typedef struct coord_store coord_store;
+
+/* A name of a data set, and what is known of its content. `digest` is empty, and so are the
+ * figures, while a set that --data or this program offers was not read yet. */
+typedef struct coord_dataset {
+    char name[COP_NAME_MAX], digest[65];
+    uint64_t bytes; /* of the pack */
+    uint32_t train, test, classes, rank, shape[3];
+    uint32_t jobs; /* unfinished jobs that use it; not stored */
+} coord_dataset;
 
 /* path: the database file (created). VERSION when it is newer than this program; CORRUPT when it is
  * no store. */
@@ -53,6 +62,12 @@ void coord_store_add_event(coord_store *store, uint64_t job, const char *level, 
 /* The number was given to something that is not stored: it is not given again. */
 void coord_store_keep_number(coord_store *store, uint64_t job);
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
+/* Data sets: on the disk when these return, or an error and nothing has changed. Not on the loop. A
+ * pair of name and digest that is there becomes the newest. remove: of that name, or with "" all
+ * names of the digest. */
+cop_err coord_store_put_set(coord_store *store, const coord_dataset *set, cop_error *error);
+cop_err coord_store_remove_set(coord_store *store, const char *name, const char *digest,
+                               cop_error *error);
 /* Metrics after a checkpoint's step that a restart will write again are replaced (keyed by job and
  * step). */
 /* Waits until all writes queued so far are on the disk (fsync), so that whoever publishes a
@@ -80,6 +95,10 @@ cop_err coord_store_each_job(coord_store *store, uint32_t limit,
                              void *context, cop_error *error); /* newest first */
 cop_err coord_store_get_job(coord_store *store, uint64_t job, coord_store_job *out,
                             cop_error *error); /* spec is held: release it */
+/* Rows that make no sense are left out, and logged. Oldest first. */
+cop_err coord_store_each_set(coord_store *store,
+                             cop_err (*visit)(void *context, const coord_dataset *set),
+                             void *context, cop_error *error);
 typedef struct coord_store_event {
     uint64_t id, job;
     char time[32], level[8], text[512];

@@ -5,7 +5,32 @@
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
 #include "coordinator/store_state.h"
+
+/* ---- queries: under the mutex from begin to end, their errors too, which are the connection's
+ * ----
+ */
+
+static cop_err begin_query(coord_store *s, const char *sql, sqlite3_stmt **q, cop_error *error) {
+    uv_mutex_lock(&s->read_mutex);
+    if (sqlite3_prepare_v2(s->reader, sql, -1, q, NULL) == SQLITE_OK) return COP_OK;
+    return coord_store_fail(s->reader, "the store", error);
+}
+
+/* False at the end, or with *e. */
+static bool next_row(coord_store *s, sqlite3_stmt *q, cop_err *e, cop_error *error) {
+    const int state = sqlite3_step(q);
+    if (state != SQLITE_ROW && state != SQLITE_DONE)
+        *e = coord_store_fail(s->reader, "the store", error);
+    return state == SQLITE_ROW;
+}
+
+static void end_query(coord_store *s, sqlite3_stmt *q) {
+    sqlite3_finalize(q);
+    uv_mutex_unlock(&s->read_mutex);
+}
 
 /* ---- jobs ---- */
 
@@ -65,17 +90,13 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
 static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
                           cop_err (*visit)(void *, const coord_store_job *), void *context,
                           cop_error *error) {
-    sqlite3_stmt *q;
-    uv_mutex_lock(&s->read_mutex);
-    if (sqlite3_prepare_v2(s->reader, job_query, -1, &q, NULL) != SQLITE_OK) {
-        uv_mutex_unlock(&s->read_mutex);
-        return coord_store_fail(s->reader, "the store", error);
+    sqlite3_stmt *q = NULL;
+    cop_err e = begin_query(s, job_query, &q, error);
+    if (!e) {
+        sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
+        sqlite3_bind_int64(q, 2, limit ? limit : INT64_MAX);
     }
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int64(q, 2, limit ? limit : INT64_MAX);
-    cop_err e = COP_OK;
-    int state = SQLITE_DONE;
-    while (!e && (state = sqlite3_step(q)) == SQLITE_ROW) {
+    while (!e && next_row(s, q, &e, error)) {
         coord_store_job row;
         e = read_row(q, &row);
         if (e)
@@ -84,9 +105,7 @@ static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
             e = visit(context, &row);
         cop_buffer_release(row.spec);
     }
-    if (!e && state != SQLITE_DONE) e = coord_store_fail(s->reader, "the store", error);
-    sqlite3_finalize(q);
-    uv_mutex_unlock(&s->read_mutex);
+    end_query(s, q);
     return e;
 }
 
@@ -134,21 +153,16 @@ uint64_t coord_store_last_job(coord_store *s) {
 cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uint32_t limit,
                                cop_err (*visit)(void *, const coord_store_event *), void *context,
                                cop_error *error) {
-    sqlite3_stmt *q;
-    uv_mutex_lock(&s->read_mutex);
-    if (sqlite3_prepare_v2(s->reader,
-                           "SELECT id, job, time_ms, level, text FROM events WHERE job = ?1 AND id "
-                           "> ?2 ORDER BY id LIMIT ?3",
-                           -1, &q, NULL) != SQLITE_OK) {
-        uv_mutex_unlock(&s->read_mutex);
-        return coord_store_fail(s->reader, "the store", error);
+    static const char sql[] = "SELECT id, job, time_ms, level, text FROM events WHERE job = ?1 AND "
+                              "id > ?2 ORDER BY id LIMIT ?3";
+    sqlite3_stmt *q = NULL;
+    cop_err e = begin_query(s, sql, &q, error);
+    if (!e) {
+        sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
+        sqlite3_bind_int64(q, 2, (sqlite3_int64)after);
+        sqlite3_bind_int64(q, 3, limit);
     }
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int64(q, 2, (sqlite3_int64)after);
-    sqlite3_bind_int64(q, 3, limit);
-    cop_err e = COP_OK;
-    int state = SQLITE_DONE;
-    while (!e && (state = sqlite3_step(q)) == SQLITE_ROW) {
+    while (!e && next_row(s, q, &e, error)) {
         coord_store_event event = {.id = (uint64_t)sqlite3_column_int64(q, 0),
                                    .job = (uint64_t)sqlite3_column_int64(q, 1)};
         column_time(q, 2, event.time);
@@ -156,8 +170,45 @@ cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uin
         column_text(q, 4, event.text, sizeof event.text);
         e = visit(context, &event);
     }
-    if (!e && state != SQLITE_DONE) e = coord_store_fail(s->reader, "the store", error);
-    sqlite3_finalize(q);
-    uv_mutex_unlock(&s->read_mutex);
+    end_query(s, q);
+    return e;
+}
+
+/* ---- data sets ---- */
+
+/* A row that somebody else wrote may hold anything. */
+static bool read_set(sqlite3_stmt *q, coord_dataset *out) {
+    uint32_t *const figures[] = {&out->train, &out->test,     &out->classes, &out->rank,
+                                 out->shape,  out->shape + 1, out->shape + 2};
+    unsigned char digest[32];
+    *out = (coord_dataset){.bytes = (uint64_t)sqlite3_column_int64(q, 2)};
+    const int name = sqlite3_column_bytes(q, 0);
+    column_text(q, 0, out->name, sizeof out->name);
+    column_text(q, 1, out->digest, sizeof out->digest);
+    bool sound = name > 0 && (size_t)name == strlen(out->name) && out->bytes <= INT64_MAX &&
+                 cop_unhex32(out->digest, digest);
+    for (int i = 0; i < 7; i++) {
+        const int64_t figure = sqlite3_column_int64(q, 3 + i);
+        sound = sound && figure >= 0 && figure <= UINT32_MAX;
+        *figures[i] = (uint32_t)figure;
+    }
+    return sound && out->rank <= 3;
+}
+
+cop_err coord_store_each_set(coord_store *s, cop_err (*visit)(void *, const coord_dataset *),
+                             void *context, cop_error *error) {
+    static const char sql[] = "SELECT name, digest, bytes, train, test, classes, rank, dim0, dim1, "
+                              "dim2, place FROM data_sets ORDER BY place";
+    sqlite3_stmt *q = NULL;
+    cop_err e = begin_query(s, sql, &q, error);
+    while (!e && next_row(s, q, &e, error)) {
+        coord_dataset set;
+        if (read_set(q, &set))
+            e = visit(context, &set);
+        else
+            cop_log(COP_LOG_WARN, "store", "row %lld of data_sets makes no sense: left out",
+                    (long long)sqlite3_column_int64(q, 10));
+    }
+    end_query(s, q);
     return e;
 }

@@ -21,6 +21,7 @@ struct store_write {
     unsigned char key[COORD_STORE_KEY];
     bool has_key;
     cop_buffer *spec;
+    const coord_dataset *set; /* borrowed: its caller waits */
     coord_store_done done;
     void *context;
 };

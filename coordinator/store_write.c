@@ -12,12 +12,10 @@
 #include "common/base/log.h"
 #include "coordinator/store_state.h"
 
-#define QUEUE_MAX                                                                                  \
-    16384                /* waiting writes; metrics beyond are dropped, new jobs beyond twice that \
-                          */
-#define SPARE_MAX   1024 /* finished writes kept for reuse */
-#define BATCH_MS    100  /* metrics wait so long for company */
-#define RETRY_MS    500  /* ... and so long for a disk that has room again */
+#define QUEUE_MAX   16384  /* waiting writes: see recovery_has_room */
+#define SPARE_MAX   1024   /* finished writes kept for reuse */
+#define BATCH_MS    100    /* metrics wait so long for company */
+#define RETRY_MS    500    /* ... and so long for a disk that has room again */
 #define POOL_EVENTS 100000 /* events about the pool that are kept */
 #define PRUNE_EVERY 1000
 
@@ -37,6 +35,9 @@ const char *const coord_store_sql[STORE_KINDS] = {
     [STORE_ADD_EVENT] = "INSERT INTO events(job, time_ms, level, text) VALUES(?1, ?2, ?3, ?4)",
     [STORE_REMOVE_JOB] = "DELETE FROM jobs WHERE job = ?1",
     [STORE_KEEP_NUMBER] = "UPDATE meta SET last_job = max(last_job, ?1)",
+    [STORE_PUT_SET] = "INSERT OR REPLACE INTO data_sets(name, digest, bytes, train, test, classes, "
+                      "rank, dim0, dim1, dim2) VALUES(?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    [STORE_REMOVE_SET] = "DELETE FROM data_sets WHERE digest = ?3 AND (?2 = '' OR name = ?2)",
 };
 
 /* ---- rows ---- */
@@ -47,6 +48,17 @@ static void bind_metrics(sqlite3_stmt *q, const store_write *w) {
     sqlite3_bind_double(q, 4, w->b);
     if (w->kind != STORE_ADD_STEP) sqlite3_bind_double(q, 5, w->c);
     if (w->kind == STORE_ADD_EVALUATION) sqlite3_bind_text(q, 6, w->text, -1, SQLITE_STATIC);
+}
+
+static void bind_set(sqlite3_stmt *q, const store_write *w) {
+    const coord_dataset *s = w->set;
+    sqlite3_bind_text(q, 2, s->name, -1, SQLITE_STATIC);
+    sqlite3_bind_text(q, 3, s->digest, -1, SQLITE_STATIC);
+    if (w->kind == STORE_REMOVE_SET) return;
+    sqlite3_bind_int64(q, 4, (sqlite3_int64)s->bytes);
+    const uint32_t figures[] = {s->train,  s->test,     s->classes, s->rank,
+                                *s->shape, s->shape[1], s->shape[2]};
+    for (int i = 0; i < 7; i++) sqlite3_bind_int64(q, 5 + i, figures[i]);
 }
 
 static void bind_values(sqlite3_stmt *q, const store_write *w) {
@@ -76,6 +88,10 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         sqlite3_bind_int64(q, 2, w->time_ms);
         sqlite3_bind_text(q, 3, w->name, -1, SQLITE_STATIC);
         sqlite3_bind_text(q, 4, w->text, -1, SQLITE_STATIC);
+        break;
+    case STORE_PUT_SET:
+    case STORE_REMOVE_SET:
+        bind_set(q, w);
         break;
     case STORE_REMOVE_JOB:
     case STORE_KEEP_NUMBER:
@@ -276,17 +292,10 @@ void coord_store_run_writer(void *argument) {
 
 /* ---- queue ---- */
 
-/* Room for one more? Metrics are the first to go, then new jobs; states and removals, which are
- * few, always fit. */
-static bool has_room(const coord_store *s, store_kind kind) {
-    if (kind == STORE_SET_STATE || kind == STORE_REMOVE_JOB || kind == STORE_BARRIER) return true;
-    return s->queued < (kind == STORE_ADD_JOB ? 2 * QUEUE_MAX : QUEUE_MAX);
-}
-
 /* A zeroed write; NULL: no room (said once) or no memory. */
 static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     uv_mutex_lock(&s->mutex);
-    bool room = has_room(s, kind), warn = !room && !s->warned;
+    bool room = recovery_has_room(kind, s->queued, QUEUE_MAX), warn = !room && !s->warned;
     store_write *w = room ? s->spare : NULL;
     s->warned = !room;
     if (w) {
@@ -446,34 +455,62 @@ void coord_store_remove_job(coord_store *s, uint64_t job, coord_store_done done,
     end_write(s, w);
 }
 
-typedef struct store_flush {
+/* ---- writes whose caller waits here ---- */
+
+typedef struct store_wait {
     uv_sem_t done;
     cop_err result;
-} store_flush;
+    char text[200];
+} store_wait;
 
-static void on_flushed(void *context, cop_err result, const char *text) {
-    store_flush *flush = context;
-    (void)text;
-    flush->result = result;
-    uv_sem_post(&flush->done);
+static void on_waited(void *context, cop_err result, const char *text) {
+    store_wait *wait = context;
+    wait->result = result;
+    snprintf(wait->text, sizeof wait->text, "%s", text);
+    uv_sem_post(&wait->done);
+}
+
+/* `write` may be NULL. */
+static cop_err write_and_wait(coord_store *s, store_write *write, cop_error *error) {
+    store_wait wait = {.result = COP_OK};
+    if (!write || uv_sem_init(&wait.done, 0)) {
+        cop_free(write);
+        return cop_fail(error, COP_ERR_NO_MEMORY,
+                        "there is no memory, or too many writes wait for the disk: try again");
+    }
+    write->done = on_waited;
+    write->context = &wait;
+    end_write(s, write);
+    uv_sem_wait(&wait.done);
+    uv_sem_destroy(&wait.done);
+    if (!wait.result) return COP_OK;
+    return cop_fail(error, wait.result, "the store cannot be written: %s", wait.text);
 }
 
 cop_err coord_store_flush(coord_store *s) {
-    store_flush flush = {.result = COP_OK};
-    store_write *w = begin_write(s, STORE_BARRIER, 0);
-    if (!w) return COP_ERR_NO_MEMORY;
-    if (uv_sem_init(&flush.done, 0)) {
-        cop_free(w);
-        return COP_ERR_NO_MEMORY;
-    }
-    w->done = on_flushed;
-    w->context = &flush;
-    end_write(s, w);
-    uv_sem_wait(&flush.done);
-    uv_sem_destroy(&flush.done);
+    COP_TRY(write_and_wait(s, begin_write(s, STORE_BARRIER, 0), NULL));
     uv_mutex_lock(&s->mutex);
     const bool lost = s->lost;
     s->lost = false;
     uv_mutex_unlock(&s->mutex);
-    return flush.result ? flush.result : lost ? COP_ERR_NO_MEMORY : COP_OK;
+    return lost ? COP_ERR_NO_MEMORY : COP_OK;
+}
+
+static cop_err write_set(coord_store *s, store_kind kind, const coord_dataset *set,
+                         cop_error *error) {
+    store_write *w = begin_write(s, kind, 0);
+    if (w) w->set = set;
+    return write_and_wait(s, w, error);
+}
+
+cop_err coord_store_put_set(coord_store *s, const coord_dataset *set, cop_error *error) {
+    return write_set(s, STORE_PUT_SET, set, error);
+}
+
+cop_err coord_store_remove_set(coord_store *s, const char *name, const char *digest,
+                               cop_error *error) {
+    coord_dataset set = {.bytes = 0};
+    snprintf(set.name, sizeof set.name, "%s", name);
+    snprintf(set.digest, sizeof set.digest, "%s", digest);
+    return write_set(s, STORE_REMOVE_SET, &set, error);
 }

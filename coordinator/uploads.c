@@ -1,5 +1,10 @@
-/* Uploads of data sets, and the room they may take. See datasets.h. An upload's folder holds the
- * manifest (the pack's size, the chunks' hashes of 32 bytes, the name) and the chunks by number. */
+/* Uploads of data sets, and the room they may take. See datasets.h. An upload's folder,
+ * state/data/upload/DIGEST, holds the manifest (the pack's size, the chunks' hashes of 32 bytes,
+ * the name) and the chunks by number. What it says is in memory as well (coord_upload), with the
+ * chunks that are there: a chunk costs its own bytes, however many others there are.
+ *
+ * The offered size is counted from the offer on, and a chunk has exactly the length that follows
+ * from it: no upload takes more than it said. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,68 +13,201 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 #include "coordinator/datasets_state.h"
 
 #define CHUNKS_MAX    16384
-#define UPLOADS_MAX   64
 #define UPLOAD_KEPT_S (7 * 24 * 3600)
 #define SPARE_BYTES   (64u << 20) /* of the disk, for everything else */
 
-/* ---- quota ---- */
+/* ---- paths, figures ---- */
 
-typedef struct manifest {
-    char *bytes;
-    uint64_t size;
-    uint32_t chunks;
-    const unsigned char *hashes;
-    char name[COP_NAME_MAX];
-} manifest;
+/* Of a file in the upload's folder; "" is the folder itself. */
+static void upload_path(const coord_datasets *d, const char *digest, const char *file,
+                        char out[4096]) {
+    COP_ASSERT(coord_is_digest(digest));
+    snprintf(out, 4096, "%s/upload/%s%s%s", d->folder, digest, *file ? "/" : "", file);
+}
 
-static cop_err read_manifest(const coord_datasets *d, const char *digest, manifest *m,
-                             cop_error *error) {
-    char path[4096];
-    size_t size;
-    *m = (manifest){0};
-    if (!coord_is_digest(digest))
-        return cop_fail(error, COP_ERR_INPUT, "a data set is named by 64 hex digits (0-9, a-f)");
-    coord_upload_path(d, digest, "manifest", path);
-    const cop_err e = cop_file_read(path, 1 << 20, &m->bytes, &size, error);
-    if (e == COP_ERR_NOT_FOUND)
-        return cop_fail(error, e, "no upload of %.16s... is under way: offer the data set first",
-                        digest);
-    if (e) return e;
-    m->size = size >= 8 ? cop_load_u64(m->bytes) : 0;
-    const bool fits = m->size >= 1 && m->size <= (uint64_t)CHUNKS_MAX * COP_CHUNK_SIZE;
-    m->chunks = fits ? (uint32_t)((m->size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE) : 0;
-    if (!fits || size < 8 + 32 * (size_t)m->chunks) {
-        cop_free(m->bytes);
-        return cop_fail(error, COP_ERR_CORRUPT, "the upload of %.16s... is damaged: offer it again",
-                        digest);
-    }
-    m->hashes = (const unsigned char *)m->bytes + 8;
-    snprintf(m->name, sizeof m->name, "%.*s", (int)(size - 8 - 32 * (size_t)m->chunks),
-             m->bytes + 8 + 32 * (size_t)m->chunks);
+static void chunk_path(const coord_datasets *d, const char *digest, uint32_t index,
+                       char out[4096]) {
+    char file[16];
+    snprintf(file, sizeof file, "%05u", index);
+    upload_path(d, digest, file, out);
+}
+
+/* 0: no pack has this size. */
+static uint32_t count_chunks(uint64_t size) {
+    const uint64_t chunks = size / COP_CHUNK_SIZE + (size % COP_CHUNK_SIZE != 0);
+    return chunks <= CHUNKS_MAX ? (uint32_t)chunks : 0;
+}
+
+static size_t chunk_size(uint64_t size, uint32_t index) {
+    const uint64_t left = size - (uint64_t)index * COP_CHUNK_SIZE;
+    return left < COP_CHUNK_SIZE ? (size_t)left : COP_CHUNK_SIZE;
+}
+
+static cop_err check_name(const char *name, cop_error *error) {
+    if (!name || !*name || strlen(name) >= COP_NAME_MAX)
+        return cop_fail(error, COP_ERR_INPUT, "a data set's name has 1 to %d characters",
+                        COP_NAME_MAX - 1);
+    if (coord_is_digest(name))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "a data set's name must not look like a digest: it is %.16s...", name);
     return COP_OK;
 }
 
-/* Bytes promised to uploads under way, but for that of `except`; *count of them. */
-static uint64_t uploading_bytes(const coord_datasets *d, const char *except, size_t *count) {
+static cop_err check_digest(const char *digest, cop_error *error) {
+    return coord_is_digest(digest)
+               ? COP_OK
+               : cop_fail(error, COP_ERR_INPUT, "a data set is named by 64 hex digits (0-9, a-f)");
+}
+
+static cop_err unknown_upload(const char *digest, cop_error *error) {
+    return cop_fail(error, COP_ERR_NOT_FOUND,
+                    "no upload of %.16s... is under way: offer the data set first", digest);
+}
+
+/* ---- the table: under `table` ---- */
+
+static coord_upload *find_upload(coord_datasets *d, const char *digest) {
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++)
+        if (strcmp(d->uploads[i].digest, digest) == 0) return &d->uploads[i];
+    return NULL;
+}
+
+static void free_upload(coord_upload *u) {
+    cop_free(u->hashes);
+    cop_free(u->there);
+    *u = (coord_upload){.size = 0};
+}
+
+static bool allocate_upload(coord_upload *u, uint64_t size) {
+    u->size = size;
+    u->chunks = u->missing = count_chunks(size);
+    u->hashes = cop_alloc_array(u->chunks, 32);
+    u->there = cop_alloc_array(u->chunks, sizeof *u->there);
+    return u->hashes && u->there;
+}
+
+/* ---- files ---- */
+
+/* The chunks of `u` that are on the disk, and have their length. */
+static void find_chunks(const coord_datasets *d, coord_upload *u) {
+    char path[4096];
+    struct stat info;
+    for (uint32_t i = 0; i < u->chunks; i++) {
+        chunk_path(d, u->digest, i, path);
+        u->there[i] = stat(path, &info) == 0 && S_ISREG(info.st_mode) &&
+                      (uint64_t)info.st_size == chunk_size(u->size, i);
+        u->missing -= u->there[i];
+    }
+}
+
+/* What a manifest says; false: nothing that makes sense. */
+static bool parse_manifest(const char *bytes, size_t size, coord_upload *u) {
+    const uint64_t pack = size >= 8 ? cop_load_u64(bytes) : 0;
+    const size_t name = 8 + 32 * (size_t)count_chunks(pack);
+    if (!count_chunks(pack) || size <= name || size - name >= sizeof u->name) return false;
+    memcpy(u->name, bytes + name, size - name);
+    if (check_name(u->name, NULL) || !allocate_upload(u, pack)) return false;
+    memcpy(u->hashes, bytes + 8, 32 * (size_t)u->chunks);
+    return true;
+}
+
+static bool read_upload(const coord_datasets *d, const char *digest, coord_upload *u) {
+    char path[4096], *bytes = NULL;
+    size_t size;
+    struct stat info;
+    *u = (coord_upload){.size = 0};
+    upload_path(d, digest, "manifest", path);
+    if (stat(path, &info) || cop_file_read(path, 1 << 20, &bytes, &size, NULL)) return false;
+    const bool sound = parse_manifest(bytes, size, u);
+    cop_free(bytes);
+    if (!sound) {
+        free_upload(u);
+        return false;
+    }
+    snprintf(u->digest, sizeof u->digest, "%s", digest);
+    u->touched_s = (int64_t)info.st_mtime; /* each offer writes it */
+    find_chunks(d, u);
+    return true;
+}
+
+static cop_err write_manifest(const coord_datasets *d, const coord_upload *u, cop_error *error) {
+    char path[4096], size[8];
+    cop_store_u64(size, u->size);
+    const cop_file_part parts[] = {
+        {size, 8}, {u->hashes, 32 * (size_t)u->chunks}, {u->name, strlen(u->name)}};
+    upload_path(d, u->digest, "", path);
+    COP_TRY(cop_folder_create(path, error));
+    upload_path(d, u->digest, "manifest", path);
+    return cop_file_write(path, parts, 3, 0600, error);
+}
+
+static void remove_upload(const coord_datasets *d, const char *digest) {
+    char path[4096];
+    cop_error error = {0};
+    upload_path(d, digest, "", path);
+    if (cop_folder_remove(path, &error)) cop_log(COP_LOG_WARN, "data", "%s", error.text);
+}
+
+/* Under `files`. */
+static void drop_upload(coord_datasets *d, const char *digest) {
+    uv_mutex_lock(&d->table);
+    coord_upload *u = find_upload(d, digest);
+    if (u) free_upload(u);
+    uv_mutex_unlock(&d->table);
+    remove_upload(d, digest);
+}
+
+/* Under `files`. */
+static void drop_old_uploads(coord_datasets *d) {
+    const int64_t now_s = cop_clock_unix_ms() / 1000;
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
+        char digest[65];
+        const coord_upload *u = &d->uploads[i];
+        if (!*u->digest || now_s - u->touched_s < UPLOAD_KEPT_S) continue;
+        snprintf(digest, sizeof digest, "%s", u->digest);
+        drop_upload(d, digest);
+    }
+}
+
+void coord_read_uploads(coord_datasets *d) {
     char path[4096], **names = NULL;
-    size_t folders = 0;
-    uint64_t sum = 0;
-    *count = 0;
+    size_t count = 0, used = 0;
     snprintf(path, sizeof path, "%s/upload", d->folder);
-    if (cop_folder_list(path, &names, &folders, NULL)) return 0;
-    for (size_t i = 0; i < folders; i++) {
-        manifest m;
-        if (!coord_is_digest(names[i]) || strcmp(names[i], except) == 0) continue;
-        if (read_manifest(d, names[i], &m, NULL)) continue;
-        sum += m.size;
-        (*count)++;
-        cop_free(m.bytes);
+    if (cop_folder_list(path, &names, &count, NULL)) return;
+    for (size_t i = 0; i < count; i++) {
+        if (!coord_is_digest(names[i])) continue;
+        if (used < COORD_UPLOADS_MAX && read_upload(d, names[i], &d->uploads[used]))
+            used++;
+        else
+            remove_upload(d, names[i]);
     }
     cop_free(names);
+    drop_old_uploads(d);
+}
+
+void coord_free_uploads(coord_datasets *d) {
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++) free_upload(&d->uploads[i]);
+}
+
+/* ---- quota ---- */
+
+/* Bytes promised to uploads under way, but for that of `except`; *count of them. */
+static uint64_t uploading_bytes(coord_datasets *d, const char *except, size_t *count) {
+    uint64_t sum = 0;
+    *count = 0;
+    uv_mutex_lock(&d->table);
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
+        const coord_upload *u = &d->uploads[i];
+        if (!*u->digest || strcmp(u->digest, except) == 0) continue;
+        sum += u->size;
+        (*count)++;
+    }
+    uv_mutex_unlock(&d->table);
     return sum;
 }
 
@@ -92,9 +230,10 @@ cop_err coord_check_quota(coord_datasets *d, const char *digest, uint64_t more, 
     char a[32], b[32], c[32];
     size_t uploads;
     uint64_t used = uploading_bytes(d, digest, &uploads) + stored_bytes(d);
-    if (uploads >= UPLOADS_MAX)
+    if (uploads >= COORD_UPLOADS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "%d uploads are under way already: wait until one is done", UPLOADS_MAX);
+                        "%d uploads are under way already: wait until one is done",
+                        COORD_UPLOADS_MAX);
     if (d->quota && (used > d->quota || more > d->quota - used))
         return cop_fail(error, COP_ERR_LIMIT,
                         "the data set of %s is over the coordinator's quota of %s (%s are used): "
@@ -109,24 +248,17 @@ cop_err coord_check_quota(coord_datasets *d, const char *digest, uint64_t more, 
     return COP_OK;
 }
 
-/* ---- uploads ---- */
+/* ---- offers ---- */
 
 static cop_err check_offer(const Coppice__Api__OfferDataRequest *o, cop_error *error) {
-    uint64_t chunks = o->bytes / COP_CHUNK_SIZE + (o->bytes % COP_CHUNK_SIZE != 0);
-    if (!coord_is_digest(o->digest))
-        return cop_fail(error, COP_ERR_INPUT, "a data set is named by 64 hex digits (0-9, a-f)");
-    if (!o->name || !*o->name || strlen(o->name) >= COP_NAME_MAX)
-        return cop_fail(error, COP_ERR_INPUT, "a data set's name has 1 to %d characters",
-                        COP_NAME_MAX - 1);
-    if (coord_is_digest(o->name))
+    COP_TRY(check_digest(o->digest, error));
+    COP_TRY(check_name(o->name, error));
+    const uint32_t chunks = count_chunks(o->bytes);
+    if (!chunks || o->n_chunks != chunks)
         return cop_fail(error, COP_ERR_INPUT,
-                        "a data set's name must not look like a digest: it is %.16s...", o->name);
-    if (chunks < 1 || chunks > CHUNKS_MAX || o->n_chunks != chunks)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%llu bytes are %llu chunks: expected 1 to %d, and as many hashes as "
-                        "chunks (%zu were named)",
-                        (unsigned long long)o->bytes, (unsigned long long)chunks, CHUNKS_MAX,
-                        o->n_chunks);
+                        "%llu bytes in chunks of %u: expected 1 to %d chunks, and as many hashes "
+                        "(%zu were named)",
+                        (unsigned long long)o->bytes, COP_CHUNK_SIZE, CHUNKS_MAX, o->n_chunks);
     for (size_t i = 0; i < o->n_chunks; i++)
         if (o->chunks[i].len != 32)
             return cop_fail(error, COP_ERR_INPUT, "chunk %zu is named by %zu bytes: expected 32", i,
@@ -141,10 +273,10 @@ static cop_err check_built_in(coord_datasets *d, const Coppice__Api__OfferDataRe
     char digest[65];
     cop_data *data = NULL;
     if (strcmp(o->name, COORD_BUILT_IN) != 0) return COP_OK;
-    COP_TRY(cop_data_open(COORD_BUILT_IN, NULL, &data, error));
+    COP_TRY(coord_load_built_in(d, &data, error));
     cop_hex32(data->digest, digest);
     cop_err e = strcmp(digest, o->digest) == 0
-                    ? coord_store_set(d, data, error)
+                    ? coord_store_set(d, data, o->name, error)
                     : cop_fail(error, COP_ERR_INPUT,
                                "\"%s\" is a built-in data set of other content (%.16s...): give "
                                "yours another name",
@@ -153,96 +285,86 @@ static cop_err check_built_in(coord_datasets *d, const Coppice__Api__OfferDataRe
     return e;
 }
 
-static cop_err write_manifest(const coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                              cop_error *error) {
-    char path[4096], size[8];
-    cop_str text = {0};
-    coord_upload_path(d, o->digest, "", path);
-    COP_TRY(cop_folder_create(path, error));
-    cop_store_u64(size, o->bytes);
-    cop_str_append_bytes(&text, size, 8);
-    for (size_t i = 0; i < o->n_chunks; i++) cop_str_append_bytes(&text, o->chunks[i].data, 32);
-    cop_str_append(&text, o->name);
-    coord_upload_path(d, o->digest, "manifest", path);
-    cop_file_part part = {text.text, text.length};
-    cop_err e = text.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
-                            : cop_file_write(path, &part, 1, 0600, error);
-    cop_str_fini(&text);
-    return e;
-}
-
-static void chunk_path(const coord_datasets *d, const char *digest, uint32_t index,
-                       char out[4096]) {
-    char file[16];
-    snprintf(file, sizeof file, "%05u", index);
-    coord_upload_path(d, digest, file, out);
-}
-
-static void drop_upload(const coord_datasets *d, const char *digest) {
-    char path[4096];
-    coord_upload_path(d, digest, "", path);
-    cop_folder_remove(path, NULL);
-}
-
-/* The indices of chunks that are not there; `missing` may be NULL. */
-static size_t find_missing(const coord_datasets *d, const char *digest, size_t chunks,
-                           uint32_t *missing) {
-    char path[4096];
-    size_t count = 0;
-    for (uint32_t i = 0; i < chunks; i++) {
-        chunk_path(d, digest, i, path);
-        if (cop_file_exists(path)) continue;
-        if (missing) missing[count] = i;
-        count++;
-    }
-    return count;
-}
-
-/* Do the chunks that are there belong to this offer? Another cut of the same set begins anew. */
-static cop_err forget_other_cut(const coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                                cop_error *error) {
-    manifest m;
-    const cop_err e = read_manifest(d, o->digest, &m, error);
-    if (e == COP_ERR_NOT_FOUND) return COP_OK;
-    if (e && e != COP_ERR_CORRUPT) return e;
-    bool same = !e && m.size == o->bytes;
-    for (size_t i = 0; i < o->n_chunks && same; i++)
-        same = memcmp(m.hashes + 32 * i, o->chunks[i].data, 32) == 0;
-    if (!e) cop_free(m.bytes);
-    if (!same) drop_upload(d, o->digest);
-    return COP_OK;
-}
-
 /* Under `files`. The set is there: it gets the offered name, too. */
 static cop_err name_again(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                           cop_error *error) {
     cop_data *data = NULL;
-    coord_dataset set;
-    if (coord_copy_set(d, o->digest, &set)) {
-        snprintf(set.name, sizeof set.name, "%s", o->name);
-        for (char *p = set.name; *p; p++)
-            if ((unsigned char)*p < 32) *p = '_';
-        set.jobs = 0;
-        return coord_add_set(d, &set, error);
-    }
-    COP_TRY(coord_load_pack(d, o->digest, o->name, &data, error)); /* a pack that the index lost */
-    cop_err e = coord_store_set(d, data, error);
+    COP_TRY(coord_load_pack(d, o->digest, o->name, &data, error));
+    cop_err e = coord_store_set(d, data, o->name, error);
     cop_data_destroy(data);
+    return e;
+}
+
+/* Under `files`. Is the content there? A pack that was damaged gives way to the upload. */
+static bool has_sound_pack(coord_datasets *d, const char *digest, const char *name) {
+    char path[4096];
+    cop_data *data = NULL;
+    cop_error error = {0};
+    if (!coord_has_pack(d, digest)) return false;
+    const cop_err e = coord_load_pack(d, digest, name, &data, &error);
+    cop_data_destroy(data);
+    if (e != COP_ERR_CORRUPT) return true;
+    cop_log(COP_LOG_WARN, "data", "%s: it is uploaded again", error.text);
+    coord_pack_path(d, digest, path);
+    return cop_file_remove(path, NULL) != COP_OK;
+}
+
+static bool is_same_cut(const coord_upload *u, const Coppice__Api__OfferDataRequest *o) {
+    bool same = u->size == o->bytes;
+    for (size_t i = 0; i < o->n_chunks && same; i++)
+        same = memcmp(u->hashes + 32 * i, o->chunks[i].data, 32) == 0;
+    return same;
+}
+
+/* Under `files`. A new upload, or that of this digest; another cut of the same set begins anew. */
+static cop_err begin_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
+                            coord_upload **out, cop_error *error) {
+    coord_upload *u = find_upload(d, o->digest);
+    if (u && !is_same_cut(u, o)) {
+        drop_upload(d, o->digest);
+        u = NULL;
+    }
+    coord_upload made = {.size = 0};
+    if (!u && !allocate_upload(&made, o->bytes)) {
+        free_upload(&made);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    }
+    uv_mutex_lock(&d->table);
+    if (!u) {
+        u = find_upload(d, "");
+        COP_ASSERT(u != NULL); /* coord_check_quota */
+        for (size_t i = 0; i < o->n_chunks; i++)
+            memcpy(made.hashes + 32 * i, o->chunks[i].data, 32);
+        *u = made;
+        snprintf(u->digest, sizeof u->digest, "%s", o->digest);
+    }
+    snprintf(u->name, sizeof u->name, "%s", o->name);
+    u->touched_s = cop_clock_unix_ms() / 1000;
+    uv_mutex_unlock(&d->table);
+    const cop_err e = write_manifest(d, u, error);
+    if (e)
+        drop_upload(d, o->digest);
+    else
+        *out = u;
     return e;
 }
 
 /* Under `files`. */
 static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                           bool *complete, uint32_t **missing, size_t *count, cop_error *error) {
+    coord_upload *u = NULL;
     COP_TRY(check_built_in(d, o, error));
-    *complete = coord_has_pack(d, o->digest);
+    *complete = has_sound_pack(d, o->digest, o->name);
     if (*complete) return name_again(d, o, error);
+    drop_old_uploads(d);
     COP_TRY(coord_check_quota(d, o->digest, o->bytes, error));
-    COP_TRY(forget_other_cut(d, o, error));
-    COP_TRY(write_manifest(d, o, error));
     *missing = cop_alloc_array(o->n_chunks, sizeof **missing);
     if (!*missing) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    *count = find_missing(d, o->digest, o->n_chunks, *missing);
+    COP_TRY(begin_upload(d, o, &u, error));
+    uv_mutex_lock(&d->table);
+    for (uint32_t i = 0; i < u->chunks; i++)
+        if (!u->there[i]) (*missing)[(*count)++] = i;
+    uv_mutex_unlock(&d->table);
     return COP_OK;
 }
 
@@ -258,121 +380,146 @@ cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataReq
     return e;
 }
 
-cop_err coord_datasets_put(coord_datasets *d, const char *digest, uint32_t index,
-                           const cop_buffer *bytes, uint32_t *missing, cop_error *error) {
-    manifest m;
-    unsigned char hash[32];
-    char path[4096];
-    COP_TRY(read_manifest(d, digest, &m, error));
-    cop_err e = COP_OK;
-    if (index >= m.chunks)
-        e = cop_fail(error, COP_ERR_INPUT, "there is no chunk %u: expected 0 to %u", index,
-                     m.chunks - 1);
-    else if (!bytes)
-        e = cop_fail(error, COP_ERR_INPUT, "chunk %u came without its bytes", index);
-    if (!e) {
-        cop_sha256_of(bytes->data, bytes->size, hash);
-        if (memcmp(hash, m.hashes + 32 * (size_t)index, 32) != 0)
-            e = cop_fail(error, COP_ERR_CORRUPT,
-                         "chunk %u was damaged on its way: its SHA-256 is not the one offered",
-                         index);
+/* ---- chunks ---- */
+
+/* What chunk `index` must be. */
+static cop_err expect_chunk(coord_datasets *d, const char *digest, uint32_t index, size_t *size,
+                            unsigned char hash[32], cop_error *error) {
+    uv_mutex_lock(&d->table);
+    const coord_upload *u = find_upload(d, digest);
+    const uint32_t chunks = u ? u->chunks : 0;
+    if (index < chunks) {
+        *size = chunk_size(u->size, index);
+        memcpy(hash, u->hashes + 32 * (size_t)index, 32);
     }
-    if (!e) {
-        cop_file_part part = {bytes->data, bytes->size};
-        chunk_path(d, digest, index, path);
-        e = cop_file_write(path, &part, 1, 0600, error);
-    }
-    if (!e) *missing = (uint32_t)find_missing(d, digest, m.chunks, NULL);
-    cop_free(m.bytes);
-    return e;
+    uv_mutex_unlock(&d->table);
+    if (index < chunks) return COP_OK;
+    if (!u) return unknown_upload(digest, error);
+    return cop_fail(error, COP_ERR_INPUT, "there is no chunk %u: expected 0 to %u", index,
+                    chunks - 1);
 }
 
-static cop_err read_chunk(const coord_datasets *d, const char *digest, const manifest *m,
-                          uint32_t index, char *to, cop_error *error) {
-    char path[4096], *bytes;
-    size_t size, begin = (size_t)index * COP_CHUNK_SIZE,
-                 expected = m->size - begin < COP_CHUNK_SIZE ? m->size - begin : COP_CHUNK_SIZE;
+/* It is on the disk; unless the upload was dropped, or is another one, meanwhile. */
+static cop_err note_chunk(coord_datasets *d, const char *digest, uint32_t index,
+                          const unsigned char hash[32], uint32_t *missing, cop_error *error) {
+    uv_mutex_lock(&d->table);
+    coord_upload *u = find_upload(d, digest);
+    const bool same =
+        u && index < u->chunks && memcmp(u->hashes + 32 * (size_t)index, hash, 32) == 0;
+    if (same && !u->there[index]) {
+        u->there[index] = true;
+        u->missing--;
+    }
+    *missing = same ? u->missing : 0;
+    uv_mutex_unlock(&d->table);
+    return same ? COP_OK : unknown_upload(digest, error);
+}
+
+/* Its size and its hashes do not fit together: it can never become a set. */
+static void give_up(coord_datasets *d, const char *digest) {
+    uv_mutex_lock(&d->files);
+    drop_upload(d, digest);
+    uv_mutex_unlock(&d->files);
+}
+
+cop_err coord_datasets_put(coord_datasets *d, const char *digest, uint32_t index,
+                           const cop_buffer *bytes, uint32_t *missing, cop_error *error) {
+    unsigned char expected[32], hash[32];
+    char path[4096];
+    size_t size = 0;
+    COP_TRY(check_digest(digest, error));
+    COP_TRY(expect_chunk(d, digest, index, &size, expected, error));
+    if (!bytes) return cop_fail(error, COP_ERR_INPUT, "chunk %u came without its bytes", index);
+    cop_sha256_of(bytes->data, bytes->size, hash);
+    const bool as_offered = memcmp(hash, expected, 32) == 0;
+    if (bytes->size != size) {
+        if (as_offered) give_up(d, digest);
+        return cop_fail(error, COP_ERR_INPUT, "chunk %u has %zu bytes: expected %zu", index,
+                        bytes->size, size);
+    }
+    if (!as_offered)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "chunk %u was damaged on its way: its SHA-256 is not the one offered",
+                        index);
+    const cop_file_part part = {bytes->data, bytes->size};
     chunk_path(d, digest, index, path);
+    COP_TRY(cop_file_write(path, &part, 1, 0600, error));
+    return note_chunk(d, digest, index, expected, missing, error);
+}
+
+/* ---- commit: under `files`, so the upload stays; its chunks may still come ---- */
+
+static cop_err read_chunk(const coord_datasets *d, const coord_upload *u, uint32_t index, char *to,
+                          cop_error *error) {
+    char path[4096], *bytes;
+    size_t size;
+    const size_t expected = chunk_size(u->size, index);
+    chunk_path(d, u->digest, index, path);
     COP_TRY(cop_file_read(path, COP_CHUNK_SIZE, &bytes, &size, error));
     cop_err e = size == expected
                     ? COP_OK
                     : cop_fail(error, COP_ERR_CORRUPT, "chunk %u has %zu bytes: expected %zu",
                                index, size, expected);
-    if (!e) memcpy(to + begin, bytes, size);
+    if (!e) memcpy(to + (size_t)index * COP_CHUNK_SIZE, bytes, size);
     cop_free(bytes);
     return e;
 }
 
 /* The whole set from its chunks, checked; the caller owns it. */
-static cop_err assemble(const coord_datasets *d, const char *digest, const manifest *m,
-                        cop_data **out, cop_error *error) {
-    unsigned char hash[32];
+static cop_err assemble(const coord_datasets *d, const coord_upload *u, cop_data **out,
+                        cop_error *error) {
     char found[65];
-    size_t missing = find_missing(d, digest, m->chunks, NULL);
-    if (missing)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%zu of %u chunks are missing: offer the data set again to learn which",
-                        missing, m->chunks);
-    cop_buffer *pack = cop_buffer_create(m->size);
+    cop_buffer *pack = cop_buffer_create(u->size);
     if (!pack) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the data set");
     cop_err e = COP_OK;
-    for (uint32_t i = 0; i < m->chunks && !e; i++)
-        e = read_chunk(d, digest, m, i, pack->data, error);
-    if (!e) {
-        cop_sha256_of(pack->data, pack->size, hash);
-        cop_hex32(hash, found);
-        if (strcmp(found, digest) != 0)
-            e = cop_fail(error, COP_ERR_CORRUPT,
-                         "the uploaded data set has the digest %.16s..., not %.16s...: upload it "
-                         "again",
-                         found, digest);
-    }
-    if (!e) e = cop_data_from_pack(pack, m->name, out, error);
+    for (uint32_t i = 0; i < u->chunks && !e; i++) e = read_chunk(d, u, i, pack->data, error);
+    if (!e) e = cop_data_from_pack(pack, u->name, out, error);
     cop_buffer_release(pack);
-    return e;
+    if (e) return e;
+    cop_hex32((*out)->digest, found);
+    if (strcmp(found, u->digest) == 0) return COP_OK;
+    cop_data_destroy(*out);
+    *out = NULL;
+    return cop_fail(error, COP_ERR_CORRUPT,
+                    "the uploaded data set has the digest %.16s..., not %.16s...: upload it again",
+                    found, u->digest);
 }
 
-/* Under `files`. */
+/* May the same chunks become a set later? */
+static bool may_pass(cop_err e) {
+    return e == COP_ERR_NO_MEMORY || e == COP_ERR_NO_SPACE || e == COP_ERR_IO ||
+           e == COP_ERR_DENIED || e == COP_ERR_BUSY || e == COP_ERR_LIMIT;
+}
+
 static cop_err finish_upload(coord_datasets *d, const char *digest, cop_error *error) {
-    manifest m;
     cop_data *data = NULL;
-    if (coord_is_digest(digest) &&
-        coord_has_pack(d, digest)) { /* done before: the answer was lost */
+    if (coord_has_pack(d, digest)) { /* done before: the answer was lost */
         drop_upload(d, digest);
         return COP_OK;
     }
-    COP_TRY(read_manifest(d, digest, &m, error));
-    cop_err e = assemble(d, digest, &m, &data, error);
-    if (!e) e = coord_store_set(d, data, error);
-    if (!e || e == COP_ERR_CORRUPT) drop_upload(d, digest); /* done, or worthless */
-    if (data) cop_data_destroy(data);
-    cop_free(m.bytes);
+    uv_mutex_lock(&d->table);
+    const coord_upload *u = find_upload(d, digest);
+    const uint32_t missing = u ? u->missing : 0;
+    uv_mutex_unlock(&d->table);
+    if (!u) return unknown_upload(digest, error);
+    if (missing)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%u of %u chunks are missing: offer the data set again to learn which",
+                        missing, u->chunks);
+    cop_err e = assemble(d, u, &data, error);
+    if (!e) e = coord_store_set(d, data, u->name, error);
+    if (!may_pass(e)) drop_upload(d, digest); /* done, or worthless */
+    cop_data_destroy(data);
     return e;
 }
 
 cop_err coord_datasets_commit(coord_datasets *d, const char *digest, coord_dataset *out,
                               cop_error *error) {
     *out = (coord_dataset){0};
+    COP_TRY(check_digest(digest, error));
     uv_mutex_lock(&d->files);
     cop_err e = finish_upload(d, digest, error);
     if (!e) coord_copy_set(d, digest, out);
     uv_mutex_unlock(&d->files);
     return e;
-}
-
-void coord_drop_old_uploads(const coord_datasets *d) {
-    char path[4096], **names = NULL;
-    size_t count = 0;
-    snprintf(path, sizeof path, "%s/upload", d->folder);
-    if (cop_folder_list(path, &names, &count, NULL)) return;
-    for (size_t i = 0; i < count; i++) {
-        struct stat info;
-        if (!coord_is_digest(names[i])) continue;
-        coord_upload_path(d, names[i], "manifest", path);
-        if (stat(path, &info) == 0 && cop_clock_unix_ms() / 1000 - info.st_mtime < UPLOAD_KEPT_S)
-            continue;
-        coord_upload_path(d, names[i], "", path);
-        cop_folder_remove(path, NULL);
-    }
-    cop_free(names);
 }

@@ -17,6 +17,7 @@
     X(NEVER_SILENT, "a worker that is not heard any more is not given up")                         \
     X(WORKERS_LIMIT, "limits.workers is not kept")                                                 \
     X(FORGET_PIN, "the OpenBLAS that a job is pinned to is not stored")                            \
+    X(DROP_PIN, "the OpenBLAS that a job is pinned to is dropped when too many writes wait")       \
     X(LOSE_PAUSE, "a pause that comes during an update is lost")                                   \
     X(LEAK_SLOT, "a gradient is left behind when a step is given up")                              \
     X(EVALUATION_ORDER, "losses of an evaluation are summed in the wrong order")                   \

@@ -9,6 +9,7 @@
 #ifndef COP_DATA_DATA_H
 #define COP_DATA_DATA_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,7 +36,8 @@ typedef struct cop_data {
     int32_t classes;
     cop_data_part train, test;
     unsigned char digest[32];
-    cop_buffer *pack; /* what samples and labels point into; constant */
+    cop_buffer *pack;   /* what samples and labels point into; constant */
+    atomic_uint others; /* references besides the first */
 } cop_data;
 
 /* "u8 (1, 28, 28)", into `out`, which it returns. */
@@ -69,6 +71,11 @@ cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error);
 cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out,
                            cop_error *error); /* holds `pack` on success */
 cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *error);
+/* A set is constant once it was made, and may be shared: one more reference to it, for any thread;
+ * and how many there are. */
+cop_data *cop_data_hold(cop_data *data);
+unsigned cop_data_references(const cop_data *data);
+/* Gives up a reference; the last one frees. NULL is fine. */
 void cop_data_destroy(cop_data *data);
 
 /* Named sets: "mnist", "synthetic-digits" (table in registry.c: name, one line of help, loader).

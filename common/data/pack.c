@@ -280,8 +280,17 @@ cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *er
     return cop_file_write(path, &part, 1, 0644, error);
 }
 
+cop_data *cop_data_hold(cop_data *data) {
+    atomic_fetch_add(&data->others, 1);
+    return data;
+}
+
+unsigned cop_data_references(const cop_data *data) {
+    return atomic_load(&data->others) + 1;
+}
+
 void cop_data_destroy(cop_data *data) {
-    if (!data) return;
+    if (!data || atomic_fetch_sub(&data->others, 1) > 0) return;
     cop_buffer_release(data->pack);
     cop_free(data);
 }

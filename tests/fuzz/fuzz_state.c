@@ -82,19 +82,26 @@ static void remove_from(const char *folder, const char *name) {
 
 /* ---- data sets ---- */
 
-static coord_datasets *open_sets(const good_state *g) {
+/* With a store that holds no names of sets. */
+static coord_datasets *open_sets(const good_state *g, coord_store **store) {
     coord_datasets *sets = NULL;
     cop_error error = {0};
-    if (coord_datasets_open(g->folder, NULL, 0, &sets, &error)) fuzz_refused(&error);
+    remove_from(g->folder, "store.sqlite-wal");
+    remove_from(g->folder, "store.sqlite-shm");
+    fuzz_write(g->folder, "store.sqlite", g->store, g->store_size);
+    *store = open_store(g, NULL);
+    FUZZ_CHECK(*store);
+    if (coord_datasets_open(*store, g->folder, NULL, 0, &sets, &error)) fuzz_refused(&error);
     return sets;
 }
 
 static void take_index(const good_state *g, fuzz_bytes index) {
     coord_dataset *list = NULL;
     size_t count = 0;
+    coord_store *store;
     fuzz_write(g->folder, "data/index", index.at, index.size);
-    coord_datasets *sets = open_sets(g);
-    if (!sets) return;
+    coord_datasets *sets = open_sets(g, &store);
+    FUZZ_CHECK(sets);
     FUZZ_CHECK(!coord_datasets_list(sets, &list, &count, NULL));
     for (size_t i = 0; i < count; i++) {
         FUZZ_CHECK(strlen(list[i].name) < sizeof list[i].name && list[i].rank <= 3);
@@ -102,6 +109,7 @@ static void take_index(const good_state *g, fuzz_bytes index) {
     }
     cop_free(list);
     coord_datasets_close(sets);
+    coord_store_close(store);
 }
 
 /* An upload is committed: it becomes the set of its digest, or none. */
@@ -115,14 +123,15 @@ static void take_manifest(const good_state *g, fuzz_bytes manifest) {
     fuzz_write(g->folder, name, manifest.at, manifest.size);
     snprintf(name, sizeof name, "%s/00000", folder);
     fuzz_write(g->folder, name, g->upload->pack->data, g->upload->pack->size);
-    fuzz_write(g->folder, "data/index", "", 0);
-    coord_datasets *sets = open_sets(g);
+    coord_store *store;
+    coord_datasets *sets = open_sets(g, &store);
     FUZZ_CHECK(sets);
     if (coord_datasets_commit(sets, g->upload_digest, &found, &error))
         fuzz_refused(&error);
     else
         FUZZ_CHECK(strcmp(found.digest, g->upload_digest) == 0 && found.train == 4);
     coord_datasets_close(sets);
+    coord_store_close(store);
     snprintf(name, sizeof name, "data/%s.pack", g->upload_digest);
     remove_from(g->folder, name);
 }
@@ -147,6 +156,13 @@ static cop_err visit_event(void *context, const coord_store_event *event) {
     return COP_OK;
 }
 
+static cop_err visit_set(void *context, const coord_dataset *set) {
+    (void)context;
+    FUZZ_CHECK(set->name[0] && strlen(set->name) < sizeof set->name && set->rank <= 3);
+    FUZZ_CHECK(strlen(set->digest) == 64);
+    return COP_OK;
+}
+
 static void read_store(const good_state *g) {
     cop_error error = {0};
     coord_store *store = open_store(g, &error);
@@ -156,6 +172,7 @@ static void read_store(const good_state *g) {
     }
     if (coord_store_each_job(store, 0, visit_job, NULL, &error)) fuzz_refused(&error);
     if (coord_store_each_event(store, 1, 0, 100, visit_event, NULL, &error)) fuzz_refused(&error);
+    if (coord_store_each_set(store, visit_set, NULL, &error)) fuzz_refused(&error);
     coord_store_last_job(store);
     coord_store_close(store);
 }

@@ -161,7 +161,8 @@ static void test_store_of_version_1_is_migrated(void **state) {
     coord_store_close(s);
     execute(*state, "ALTER TABLE jobs DROP COLUMN submission;"
                     "ALTER TABLE jobs DROP COLUMN owner;"
-                    "ALTER TABLE jobs DROP COLUMN fingerprint; UPDATE meta SET version = 1");
+                    "ALTER TABLE jobs DROP COLUMN fingerprint; DROP TABLE data_sets;"
+                    "UPDATE meta SET version = 1");
     s = open_store(*state);
     coord_store_job job;
     cop_error error = {0};
@@ -214,6 +215,36 @@ static void test_store_of_version_2_is_migrated(void **state) {
     assert_int_equal(number(*state, "SELECT version FROM meta"), COORD_STORE_VERSION);
     assert_int_equal(number(*state, "SELECT last_job FROM meta"), 41);
     assert_int_equal(number(*state, "SELECT count(*) FROM steps WHERE loss = 0.25"), 1);
+}
+
+static cop_err count_set(void *context, const coord_dataset *set) {
+    *(uint32_t *)context += set->train;
+    return COP_OK;
+}
+
+/* Version 3 had an owner for each job, and no data sets. */
+static void test_store_of_version_3_is_migrated(void **state) {
+    execute(*state, version_2);
+    execute(*state, "ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
+                    "UPDATE jobs SET owner = 'alice'; UPDATE meta SET version = 3");
+    coord_store *s = open_store(*state);
+    coord_store_job job;
+    cop_error error = {0};
+    const coord_dataset set = {.name = "x", .digest = "ab", .bytes = 5, .train = 7, .rank = 1};
+    coord_dataset sound = set;
+    uint32_t sum = 0;
+    assert_int_equal(coord_store_get_job(s, 41, &job, &error), COP_OK);
+    assert_string_equal(job.owner, "alice");
+    cop_buffer_release(job.spec);
+    memset(sound.digest, 'a', 64);
+    assert_int_equal(coord_store_put_set(s, &sound, &error), COP_OK);
+    assert_int_equal(coord_store_put_set(s, &set, &error), COP_OK); /* left out: no digest */
+    assert_int_equal(coord_store_each_set(s, count_set, &sum, &error), COP_OK);
+    assert_int_equal(sum, 7);
+    assert_int_equal(coord_store_remove_set(s, "x", sound.digest, &error), COP_OK);
+    coord_store_close(s);
+    assert_int_equal(number(*state, "SELECT version FROM meta"), COORD_STORE_VERSION);
+    assert_int_equal(number(*state, "SELECT count(*) FROM data_sets"), 1);
 }
 
 static void test_job_that_is_not_there_is_not_found(void **state) {
@@ -677,6 +708,7 @@ int main(void) {
         STORE_TEST(test_key_and_fingerprint_of_a_job_are_there_after_a_reopen),
         STORE_TEST(test_store_of_version_1_is_migrated),
         STORE_TEST(test_store_of_version_2_is_migrated),
+        STORE_TEST(test_store_of_version_3_is_migrated),
         STORE_TEST(test_job_that_is_not_there_is_not_found),
         STORE_TEST(test_jobs_come_newest_first_within_the_limit),
         STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),
