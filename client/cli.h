@@ -97,6 +97,9 @@ typedef struct cli_remote {
  * `token` in COPPICE_STATE or the default state folder. */
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error);
 void cli_remote_close(cli_remote *remote);
+/* For how long a coordinator may hold a request back: at most `most_ms`, and well within the time
+ * that its answer is waited for. */
+uint32_t cli_remote_hold(const cli_remote *remote, uint32_t most_ms);
 /* One call. `answer` is freed with cop_proto_free. `bulk_in` (moved) and `bulk_out` (one reference)
  * may be NULL. */
 cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
@@ -108,12 +111,13 @@ cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error);
 /* Is `text` a job's number (else it is a path)? */
 bool cli_is_job(const char *text);
 const char *cli_state_name(Coppice__Api__State state);
-/* How long whoever follows something waits for a coordinator that is away: --timeout at first, then
- * long enough for its restart. lasts: after a failed call: waits a little and says true to try
- * again; else *e and `error` say why not. */
+/* How long whoever follows something waits for a coordinator that is away: --timeout at first (if
+ * it is not given, one that is not there is not waited for), then long enough for its restart.
+ * lasts: after a failed call: waits a little and says true to try again; else *e and `error` say
+ * why not. */
 typedef struct cli_patience {
     uint64_t heard_ns, timeout_ns;
-    bool answered;
+    bool answered, asked; /* asked: --timeout was given */
 } cli_patience;
 cli_patience cli_patience_begin(const cli_options *options);
 void cli_patience_renew(cli_patience *patience); /* it answered */

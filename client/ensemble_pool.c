@@ -43,7 +43,7 @@ static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
     request.has_key = request.has_version = request.has_hold_ms = 1;
     request.key = r->request.key;
     request.version = r->version;
-    request.hold_ms = r->remote.timeout_ms / 2;
+    request.hold_ms = cli_remote_hold(&r->remote, COP_HOLD_MAX_MS);
     return cli_remote_call(&r->remote, COPPICE__API__METHOD__WATCH_EVALUATION, &request.base, NULL,
                            &coppice__api__watch_evaluation_answer__descriptor, answer, NULL, error);
 }
@@ -89,7 +89,7 @@ static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswe
 static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     const uint64_t silent = cop_clock_ns() - r->heard_ns;
     if (r->over) return false;
-    uint64_t limit = (uint64_t)(r->options->timeout * 1e9);
+    uint64_t limit = cop_seconds_to_ns(r->options->timeout);
     if (e == COP_ERR_NOT_FOUND && r->started) { /* restarted: it knows nothing of us */
         r->started = false;
         cli_progress_show(r->progress, 0, "the coordinator was restarted: beginning again");
@@ -103,6 +103,7 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     }
     if (e != COP_ERR_UNREACHABLE && e != COP_ERR_CLOSED && e != COP_ERR_TIMEOUT) return false;
     if (r->heard && limit < RESTART_NS) limit = RESTART_NS;
+    if (!r->heard && e == COP_ERR_UNREACHABLE && !r->options->has_timeout) return false;
     cli_progress_show(r->progress, r->progress->last_fraction,
                       "the coordinator does not answer; waiting for it");
     return silent <= limit;

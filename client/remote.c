@@ -38,13 +38,20 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     *out = (cli_remote){.url = options->coordinator          ? options->coordinator
                                : environment && *environment ? environment
                                                              : COP_DEFAULT_URL};
-    out->timeout_ms = (uint32_t)(options->timeout * 1000);
+    out->timeout_ms = cop_seconds_to_ms(options->timeout);
     COP_TRY(find_token(options, out, error));
     COP_TRY(cop_url_check(out->url, &loopback, error));
     COP_TRY(cop_tls_for_url(out->url, &options->tls, "client", COP_ROLE_CLIENT, &out->tls, error));
     cop_err e = cop_link_open(out->url, out->tls, &out->link, error);
-    if (e) cli_remote_close(out);
+    if (e)
+        cli_remote_close(out);
+    else if (!options->has_timeout) /* --timeout asks for patience */
+        cop_link_set_impatient(out->link);
     return e;
+}
+
+uint32_t cli_remote_hold(const cli_remote *remote, uint32_t most_ms) {
+    return remote->timeout_ms / 2 < most_ms ? remote->timeout_ms / 2 : most_ms;
 }
 
 void cli_remote_close(cli_remote *remote) {
@@ -142,7 +149,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     request.has_job = request.has_version = request.has_hold_ms = 1;
     request.job = job;
     request.version = *version;
-    request.hold_ms = WATCH_HOLD_MS;
+    request.hold_ms = cli_remote_hold(remote, WATCH_HOLD_MS);
     ProtobufCMessage *answer = NULL;
     COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__WATCH_JOB, &request.base, NULL,
                             &coppice__api__watch_job_answer__descriptor, &answer, NULL, error));
@@ -168,7 +175,8 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
 
 cli_patience cli_patience_begin(const cli_options *options) {
     return (cli_patience){.heard_ns = cop_clock_ns(),
-                          .timeout_ns = (uint64_t)(options->timeout * 1e9)};
+                          .timeout_ns = cop_seconds_to_ns(options->timeout),
+                          .asked = options->has_timeout};
 }
 
 void cli_patience_renew(cli_patience *p) {
@@ -181,6 +189,7 @@ bool cli_patience_lasts(const cli_patience *p, const char *url, cop_err *e, cop_
     const uint64_t most =
         p->answered && p->timeout_ns < AWAY_MOST_NS ? AWAY_MOST_NS : p->timeout_ns;
     if (*e != COP_ERR_UNREACHABLE && *e != COP_ERR_CLOSED && *e != COP_ERR_TIMEOUT) return false;
+    if (!p->answered && !p->asked && *e == COP_ERR_UNREACHABLE) return false;
     if (silent <= most) {
         cop_clock_sleep_ms(200);
         return true;

@@ -235,7 +235,7 @@ void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                             .by_loss = !cop_model_has_classes(job->model),
                             .checkpoint_every = job->checkpoint_every,
                             .workers_max = m->limits ? m->limits->workers : 0,
-                            .timeout_ns = m->limits ? (uint64_t)(m->limits->timeout * 1e9) : 0,
+                            .timeout_ns = m->limits ? cop_seconds_to_ns(m->limits->timeout) : 0,
                             .audit = m->audit,
                             .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
                             .state = state};
@@ -271,7 +271,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     run->data = data;
     run->server = server;
     run->resume = options->resume;
-    run->timeout_ns = (uint64_t)(options->timeout_s * 1e9);
+    run->timeout_ns = cop_seconds_to_ns(options->timeout_s);
     run->submitted_ns = cop_clock_ns();
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
     run->progress = (coord_progress){

@@ -140,7 +140,7 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     c->token = token;
     c->threads = (int)threads;
     c->retry_forever = true;
-    c->join_timeout_ms = (uint32_t)(timeout * 1000);
+    c->join_timeout_ms = cop_seconds_to_ms(timeout);
     return COP_OK;
 }
 

@@ -226,6 +226,8 @@ cop_err cli_rm(const cli_options *options, cop_error *error) {
 
 /* ---- logs ---- */
 
+#define LOGS_HOLD_MS 2000
+
 static void print_events(const cli_options *options, const Coppice__Api__LogsAnswer *answer) {
     for (size_t i = 0; i < answer->n_events; i++) {
         const Coppice__Api__Event *e = answer->events[i];
@@ -246,9 +248,9 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
     cli_remote remote = {0};
     bool finished = false;
     request.has_job = request.has_after = request.has_hold_ms = 1;
-    request.hold_ms = options->follow ? 2000 : 0;
     COP_TRY(cli_job_number(options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
+    request.hold_ms = options->follow ? cli_remote_hold(&remote, LOGS_HOLD_MS) : 0;
     cli_patience patience = cli_patience_begin(options);
     while (!e && !finished) {
         ProtobufCMessage *answer = NULL;

@@ -28,6 +28,21 @@ void cop_clock_sleep_ms(unsigned ms) {
     while (nanosleep(&t, &t) && errno == EINTR) {}
 }
 
+/* In units of 1/`scale` seconds. */
+static double to_units(double seconds, double scale, double most) {
+    if (!(seconds > 0)) return 0;
+    const double units = seconds * scale;
+    return units < 1 ? 1 : units < most ? units : most;
+}
+
+uint32_t cop_seconds_to_ms(double seconds) {
+    return (uint32_t)to_units(seconds, 1e3, COP_MS_MAX);
+}
+
+uint64_t cop_seconds_to_ns(double seconds) {
+    return (uint64_t)to_units(seconds, 1e9, COP_SECONDS_MAX * 1e9);
+}
+
 const char *cop_clock_format_utc(int64_t unix_ms, char out[32]) {
     int64_t ms = unix_ms % 1000;
     time_t seconds = (time_t)(unix_ms / 1000);

@@ -136,6 +136,7 @@ typedef struct net_link_ops {
                     cop_error *error);
     void (*cancel)(cop_link *link); /* after `canceled` was set */
     void (*interrupt)(cop_link *link);
+    void (*set_impatient)(cop_link *link); /* NULL: it is always there, or never */
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {

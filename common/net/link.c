@@ -25,6 +25,10 @@ void cop_link_interrupt(cop_link *link) {
     link->ops->interrupt(link);
 }
 
+void cop_link_set_impatient(cop_link *link) {
+    if (link->ops->set_impatient) link->ops->set_impatient(link);
+}
+
 void cop_link_close(cop_link *link) {
     if (link) link->ops->close(link);
 }

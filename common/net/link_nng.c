@@ -1,11 +1,15 @@
 /* nng REQ side: one socket, one connection, one call at a time. Our own retry, never nng's (W3).
- * tcp:// and ipc:// are dialled by nng, tls+tcp:// by tls_dial.c. */
+ * ipc:// is dialled by nng, tcp:// and tls+tcp:// by dial.c. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
+#include <errno.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
@@ -19,54 +23,70 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
-    tls_dialer *dialer; /* tls+tcp:// only */
-    atomic_int pipes;   /* connections that stand */
-    atomic_uint pipe;   /* the newest one's number */
-    int silences;       /* calls in a row that were not answered */
-    uv_mutex_t mutex;   /* guards the rest */
-    uv_cond_t changed;  /* the operation ended, or the call is not wanted any more */
-    bool ended;         /* the operation under way: its callback was called */
-    bool interrupted;   /* the call under way */
-    bool refused;       /* a certificate was: by us, or by the coordinator */
-    char reason[400];   /* why there is no connection; "": not known */
+    net_dialer *dialer;  /* not of ipc://; NULL again when the link closes */
+    atomic_int pipes;    /* connections that stand */
+    atomic_uint pipe;    /* the newest one's number */
+    int silences;        /* calls in a row that were not answered */
+    uv_mutex_t mutex;    /* guards the rest */
+    uv_cond_t changed;   /* the operation ended, or the call is not wanted any more */
+    bool ended;          /* the operation under way: its callback was called */
+    bool interrupted;    /* the call under way */
+    bool impatient;      /* a coordinator that is not there ends the call at once */
+    net_failure absence; /* the last attempt's, since the call began */
+    char reason[700];    /* why there is no connection; "": not known */
 } nng_link;
 
 #define SILENCES_MOST 2 /* then the connection is taken for dead (W2) */
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
-    if (event != NNG_PIPE_EV_REM_POST) atomic_store(&link->pipe, pipe.id);
-    atomic_fetch_add(&link->pipes, event == NNG_PIPE_EV_REM_POST ? -1 : 1);
+    const bool gone = event == NNG_PIPE_EV_REM_POST;
+    if (!gone) atomic_store(&link->pipe, pipe.id);
+    atomic_fetch_add(&link->pipes, gone ? -1 : 1);
+    uv_mutex_lock(&link->mutex);
+    if (link->dialer) net_dial_note(link->dialer, gone);
+    uv_mutex_unlock(&link->mutex);
 }
 
-/* No connection: why, if tls_dial.c knows. */
+/* Will waiting for a connection not help? With the mutex. */
+static bool is_hopeless(const nng_link *link) {
+    return link->absence > NET_ABSENT || (link->absence == NET_ABSENT && link->impatient);
+}
+
+static bool gave_up(nng_link *link) {
+    uv_mutex_lock(&link->mutex);
+    bool hopeless = is_hopeless(link);
+    uv_mutex_unlock(&link->mutex);
+    return hopeless;
+}
+
+/* No connection: why, if dial.c knows. */
 static cop_err explain_absence(nng_link *link, uint32_t timeout_ms, cop_error *error) {
     uv_mutex_lock(&link->mutex);
-    bool refused = link->refused, known = link->reason[0] != '\0';
-    char reason[400];
+    const net_failure absence = link->absence;
+    const bool known = link->reason[0] != '\0', at_once = is_hopeless(link);
+    char reason[700];
     snprintf(reason, sizeof reason, "%s", link->reason);
     uv_mutex_unlock(&link->mutex);
-    if (refused)
+    if (absence == NET_OTHER_SCHEME) return cop_fail(error, COP_ERR_INPUT, "%s", reason);
+    if (absence == NET_REFUSED)
         return cop_fail(error, COP_ERR_DENIED, "no connection to %s: %s", link->base.address,
                         reason);
+    if (at_once)
+        return cop_fail(error, COP_ERR_UNREACHABLE,
+                        "no coordinator at %s (%s): is it running, and is the address right?",
+                        link->base.address, reason);
     return cop_fail(error, COP_ERR_UNREACHABLE,
                     "no coordinator at %s (waited %.3g s%s%s): is it running, and is the address "
                     "right?",
                     link->base.address, timeout_ms / 1000.0, known ? "; " : "", reason);
 }
 
-static bool is_refused(nng_link *link) {
-    uv_mutex_lock(&link->mutex);
-    bool refused = link->refused;
-    uv_mutex_unlock(&link->mutex);
-    return refused;
-}
-
 static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
     const char *address = link->base.address;
     if (atomic_load(&link->base.canceled))
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
-    if (is_refused(link)) return explain_absence(link, timeout_ms, error);
+    if (gave_up(link)) return explain_absence(link, timeout_ms, error);
     switch (failed) {
     case NNG_ETIMEDOUT:
         if (atomic_load(&link->pipes) <= 0) return explain_absence(link, timeout_ms, error);
@@ -95,7 +115,7 @@ static void on_ended(void *argument) {
  * any more. True when it ended. */
 static bool wait_for_end(nng_link *link, bool unless_unwanted) {
     uv_mutex_lock(&link->mutex);
-    while (!link->ended && !(unless_unwanted && (link->interrupted || link->refused ||
+    while (!link->ended && !(unless_unwanted && (link->interrupted || is_hopeless(link) ||
                                                  atomic_load(&link->base.canceled))))
         uv_cond_wait(&link->changed, &link->mutex);
     bool ended = link->ended;
@@ -120,13 +140,29 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     return nng_aio_result(link->aio);
 }
 
+/* nng does not report why its dialer has no connection: one of our own tells. Local, so at once. */
+static void probe_ipc(nng_link *link) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    if (strncmp(link->base.address, "ipc://", 6) != 0 || atomic_load(&link->pipes) > 0) return;
+    snprintf(at.sun_path, sizeof at.sun_path, "%s", link->base.address + 6);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    const int number =
+        connect(fd, (const struct sockaddr *)&at, sizeof at) == 0 || errno == EAGAIN ? 0 : errno;
+    close(fd);
+    if (!number) return;
+    link->absence = NET_ABSENT;
+    snprintf(link->reason, sizeof link->reason, "%s", strerror(number));
+}
+
 static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply,
                         uint32_t timeout_ms, cop_error *error) {
     nng_link *link = (nng_link *)(void *)base;
     uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
     uv_mutex_lock(&link->mutex);
     link->interrupted = false;
-    link->refused = false; /* by an attempt of before: the next one tells */
+    link->absence = NET_LATER; /* an attempt of before: the next one tells */
+    probe_ipc(link);
     uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
     cop_message_fini(request);
@@ -165,7 +201,11 @@ static void nng_interrupt(cop_link *base) {
 
 static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
-    if (link->dialer) net_tls_dial_stop(link->dialer);
+    uv_mutex_lock(&link->mutex);
+    net_dialer *dialer = link->dialer;
+    link->dialer = NULL; /* nng's events come until its socket is closed */
+    uv_mutex_unlock(&link->mutex);
+    if (dialer) net_dial_stop(dialer);
     nng_close(link->socket);
     nng_aio_stop(link->aio);
     nng_aio_free(link->aio);
@@ -174,40 +214,50 @@ static void nng_link_close(cop_link *base) {
     cop_free(link);
 }
 
-static const net_link_ops nng_ops = {
-    .call = nng_call, .cancel = nng_cancel, .interrupt = nng_interrupt, .close = nng_link_close};
+static void nng_set_impatient(cop_link *base) {
+    nng_link *link = (nng_link *)(void *)base;
+    uv_mutex_lock(&link->mutex);
+    link->impatient = true;
+    uv_mutex_unlock(&link->mutex);
+}
 
-/* ---- tls+tcp:// : on the dialer's thread ---- */
+static const net_link_ops nng_ops = {.call = nng_call,
+                                     .cancel = nng_cancel,
+                                     .interrupt = nng_interrupt,
+                                     .set_impatient = nng_set_impatient,
+                                     .close = nng_link_close};
+
+/* ---- on the dialer's thread ---- */
 
 static uint32_t on_dialed(void *owner, int fd) {
     nng_link *link = owner;
+    uv_mutex_lock(&link->mutex);
+    link->absence = NET_LATER;
+    link->reason[0] = '\0';
+    uv_mutex_unlock(&link->mutex);
     return net_nng_adopt(link->socket, fd, NULL, NULL);
 }
 
-static void on_hung_up(void *owner, uint32_t listener) {
-    (void)owner;
-    net_nng_release(listener);
-}
-
-/* A refusal ends the call under way: waiting does not help. */
-static void on_dial_failed(void *owner, const char *reason, bool refused) {
+/* A reason that waiting does not change ends the call under way. */
+static void on_dial_failed(void *owner, const char *reason, net_failure how) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
-    if (!link->refused) snprintf(link->reason, sizeof link->reason, "%s", reason);
-    link->refused = link->refused || refused; /* until the next call */
+    if (!is_hopeless(link)) {
+        snprintf(link->reason, sizeof link->reason, "%s", reason);
+        link->absence = how;
+    }
     uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
 }
 
 /* ---- life ---- */
 
-/* nng's dialer, which connects in the background. */
+/* nng's dialer of ipc://, which connects in the background. */
 static int dial(nng_link *link, const char *url) {
     nng_dialer dialer;
     int failed = nng_dialer_create(&dialer, link->socket, url);
     if (failed) return failed;
     nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
-    if (strncmp(url, "tcp://", 6) == 0) nng_dialer_set_bool(dialer, NNG_OPT_TCP_NODELAY, true);
     return nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
 }
 
@@ -226,10 +276,9 @@ static int open_socket(nng_link *link) {
 }
 
 static cop_err start(nng_link *link, const char *url, const cop_tls *tls, cop_error *error) {
-    static const tls_dial_handler handler = {
-        .on_open = on_dialed, .on_end = on_hung_up, .on_failed = on_dial_failed};
-    if (cop_url_is_tls(url))
-        return net_tls_dial_start(tls, url, &handler, link, &link->dialer, error);
+    static const net_dial_handler handler = {.on_open = on_dialed, .on_failed = on_dial_failed};
+    if (strncmp(url, "ipc://", 6) != 0)
+        return net_dial_start(tls, url, &handler, link, &link->dialer, error);
     int failed = dial(link, url);
     if (!failed) return COP_OK;
     return cop_fail(error, failed == NNG_ENOMEM ? COP_ERR_NO_MEMORY : COP_ERR_INPUT, "%s: %s", url,

@@ -34,7 +34,8 @@ cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, vo
                           cop_server **out, cop_error *error);
 /* Our certificate for tls+tcp:// addresses that are listened on later. It is borrowed. */
 void cop_server_set_tls(cop_server *server, const cop_tls *tls);
-/* tcp://host:port, tls+tcp://host:port, ipc:///path (socket mode 0600). INPUT for a bad URL;
+/* tcp://host:port, tls+tcp://host:port, ipc:///path (socket mode 0600). Every address of the host
+ * is bound. INPUT for a bad URL;
  * IN_USE ("address in use") names the URL. */
 cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error);
 /* How many contexts wait for requests (W3): at least 2 * workers + 4. Grows only. */
@@ -71,12 +72,17 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
 /* A link to a server in this process, without sockets: messages and buffers pass by reference. Any
  * thread. */
 cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error);
+/* From now on a coordinator that is not there (nobody listens at any address of the host, or there
+ * is no such host) ends a call at once. Before the first call; without it, a call waits for the
+ * coordinator to come. */
+void cop_link_set_impatient(cop_link *link);
 /* Sends `request` (its parts are moved; zeroed) and waits for the reply. timeout_ms counts from
  * now. UNREACHABLE: no connection in time (names the address); TIMEOUT: no answer in time; CLOSED:
  * connection lost while waiting (the request may or may not have been seen: requests are
- * idempotent) or canceled; DENIED: a certificate was refused, by us or by the coordinator;
- * PROTOCOL/VERSION: bad answer. A FAILURE answer is returned as its code and sentence. On success
- * *reply is the caller's (cop_message_fini). */
+ * idempotent) or canceled; DENIED: a certificate was refused, by us or by the coordinator; INPUT:
+ * the coordinator speaks TLS, and the URL is tcp://, or the reverse; PROTOCOL/VERSION: bad answer.
+ * A FAILURE answer is returned as its code and sentence. On success *reply is the caller's
+ * (cop_message_fini). */
 cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                       cop_error *error);
 /* Makes a call under way (from another thread) return CLOSED soon, and all later ones at once. */

@@ -6,6 +6,7 @@
 #include "common/net/tls_internal.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <stdio.h>
 #include <string.h>
@@ -364,11 +365,11 @@ static cop_err explain_listen(int failed, const char *url, cop_error *error) {
                                              : nng_strerror(failed));
 }
 
-cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
+/* Starts an nng listener; an nng error. */
+static int start_listener(net_nng *nng, const char *url) {
     nng_listener listener;
-    if (cop_url_is_tls(url)) return listen_tls(nng, url, error);
     int failed = nng_listener_create(&listener, nng->socket, url);
-    if (failed) return explain_listen(failed, url, error);
+    if (failed) return failed;
     nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, COP_FRAME_SIZE_MAX);
     if (strncmp(url, "ipc://", 6) == 0)
         nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, 0600);
@@ -378,10 +379,40 @@ cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
         failed = nng_listener_start(listener, 0);
     else
         failed = NNG_ENOMEM;
-    if (!failed) return COP_OK;
+    if (!failed) return 0;
     net_peers_remove(&nng->peers, number);
     nng_listener_close(listener);
-    return explain_listen(failed, url, error);
+    return failed;
+}
+
+/* nng binds the first address of a name: it gets each of them. One that this machine lacks
+ * (localhost's ::1 where there is no IPv6) is left out, if another can be bound. */
+static cop_err listen_tcp(net_nng *nng, const char *url, cop_error *error) {
+    net_addresses addresses;
+    int bound = 0, absent = NNG_EADDRINVAL;
+    COP_TRY(net_listen_addresses(url, &addresses, error));
+    for (int i = 0; i < addresses.count; i++) {
+        char host[INET6_ADDRSTRLEN], numbers[INET6_ADDRSTRLEN + 24], port[8];
+        const bool six = addresses.at[i].ss_family == AF_INET6;
+        if (getnameinfo((const struct sockaddr *)&addresses.at[i], addresses.size[i], host,
+                        sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV))
+            continue;
+        snprintf(numbers, sizeof numbers, six ? "tcp://[%s]:%s" : "tcp://%s:%s", host, port);
+        const int failed = start_listener(nng, numbers);
+        if (failed && failed != NNG_EADDRINVAL && failed != NNG_ENOTSUP)
+            return explain_listen(failed, url, error);
+        bound += !failed;
+        if (failed) absent = failed;
+    }
+    return bound ? COP_OK : explain_listen(absent, url, error);
+}
+
+cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
+    if (cop_url_is_tls(url)) return listen_tls(nng, url, error);
+    if (strncmp(url, "tcp://", 6) == 0 && strncmp(url, "tcp://*:", 8) != 0)
+        return listen_tcp(nng, url, error);
+    const int failed = start_listener(nng, url);
+    return failed ? explain_listen(failed, url, error) : COP_OK;
 }
 
 uint32_t net_nng_adopt(nng_socket socket, int fd,
@@ -421,13 +452,13 @@ void net_nng_disconnect(net_nng *nng, uint64_t connection) {
 }
 
 void net_nng_close(net_nng *nng) {
-    atomic_store(&nng->closing, true);
     uv_mutex_lock(&nng->mutex);
     nng->ending = true;
     uv_cond_broadcast(&nng->work);
     uv_mutex_unlock(&nng->mutex);
     for (int i = 0; i < nng->encoders; i++)
-        uv_thread_join(&nng->encoder[i]); /* they finish their queue */
+        uv_thread_join(&nng->encoder[i]); /* they send their queue */
+    atomic_store(&nng->closing, true);
     for (int i = 0; i < nng->front_count; i++) net_tls_front_stop(nng->fronts[i]);
     nng->front_count = 0;
     nng_close(nng->socket);

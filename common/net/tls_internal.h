@@ -1,16 +1,17 @@
 /* What the files of TLS share: credentials (tls.c), connections on a loop thread (tls_pump.c), the
- * server's front (tls_listen.c) and the asking side (tls_dial.c). */
+ * server's front (tls_listen.c), the asking side (dial.c) and its name resolution (resolve.c). */
 #ifndef COP_NET_TLS_INTERNAL_H
 #define COP_NET_TLS_INTERNAL_H
 
 #include <openssl/ssl.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #include "common/net/tls.h"
 
 #define TLS_HANDSHAKE_MS 10000 /* a peer that has not proved itself by then is cut off */
-#define TLS_LINGER_MS    2000  /* for the last bytes of a connection that ends */
+#define TLS_LINGER_MS    5000  /* for the last bytes of a connection that ends */
 
 struct cop_tls {
     SSL_CTX *context;
@@ -37,6 +38,7 @@ bool net_tls_explain(const tls_verdict *verdict, int number, char *out, size_t s
 /* ---- tls_pump.c ---- */
 typedef struct tls_loop tls_loop;
 typedef struct tls_conn tls_conn;
+typedef struct net_dialer net_dialer;
 
 /* Bytes on their way in one direction. */
 typedef struct tls_stream {
@@ -44,8 +46,25 @@ typedef struct tls_stream {
     size_t begin, end;
 } tls_stream;
 
-/* GREETING: the handshake is done, SP's first bytes have not come (nng waits for ever). */
-typedef enum tls_state { TLS_HANDSHAKE, TLS_GREETING, TLS_OPEN, TLS_CLOSING, TLS_ENDED } tls_state;
+/* GREETING: the handshake is done, SP's first bytes have not come (nng waits for ever). CLOSING:
+ * nng has closed its end, or the loop stops; what nng wrote before is sent. LEAVING: all is sent,
+ * the owner has been told, the peer's machine has not acknowledged it yet. */
+typedef enum tls_state {
+    TLS_HANDSHAKE,
+    TLS_GREETING,
+    TLS_OPEN,
+    TLS_CLOSING,
+    TLS_LEAVING,
+    TLS_ENDED
+} tls_state;
+
+/* Where the bytes from nng are in SP's frames: 8 bytes of greeting, then lengths and bodies. */
+typedef struct tls_frames {
+    unsigned char head[8];
+    unsigned head_size;
+    bool greeted;
+    uint64_t left; /* of the body */
+} tls_frames;
 
 /* A connection: `fd` is the TCP side, `local` our end of the pair that nng has the other end of. */
 struct tls_conn {
@@ -60,9 +79,12 @@ struct tls_conn {
     int handles;                 /* that libuv still has */
     unsigned greeted;            /* bytes of SP's greeting that have come */
     bool again;                  /* more to read inside OpenSSL: see resume */
-    tls_stream in, out;          /* in: from the peer */
-    uint64_t deadline_ns;        /* unless open */
-    tls_conn *next, *previous;   /* in one of the loop's lists, oldest first */
+    bool heard;                  /* the peer's first bytes have come */
+    bool other_scheme;           /* the peer speaks SP without TLS */
+    tls_frames sent;
+    tls_stream in, out;        /* in: from the peer */
+    uint64_t deadline_ns;      /* unless open */
+    tls_conn *next, *previous; /* in one of the loop's lists, oldest first */
     cop_peer peer;
     char address[64];
     uint32_t listener; /* nng's, of this one connection; 0: none */
@@ -94,6 +116,7 @@ struct tls_loop {
     uv_timer_t tick;
     uv_idle_t resume;
     atomic_bool stopping;
+    bool stop_begun;
     tls_handler handler;
     void *owner;
     tls_list waiting; /* in handshake or greeting, or closing: these have deadlines */
@@ -104,7 +127,10 @@ struct tls_loop {
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
                            cop_error *error);
 void net_tls_loop_wake(tls_loop *loop); /* any thread */
-void net_tls_loop_stop(tls_loop *loop); /* ends all connections, joins */
+/* Lets connections end, at most TLS_LINGER_MS, so that what nng has written reaches the peers.
+ * begin_stop: any thread, does not wait. stop: waits, joins. */
+void net_tls_loop_begin_stop(tls_loop *loop);
+void net_tls_loop_stop(tls_loop *loop);
 /* A connection on `fd` (connected, non-blocking), which it owns from here; NULL (and the fd closed)
  * when out of memory. The handshake begins. */
 tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
@@ -123,17 +149,41 @@ cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, t
                             cop_error *error);
 void net_tls_front_stop(tls_front *front); /* ends its connections; frees */
 
-/* ---- tls_dial.c ---- */
-typedef struct tls_dialer tls_dialer;
-typedef struct tls_dial_handler {
+/* ---- resolve.c ---- */
+typedef struct net_resolution net_resolution;
+/* Looks `host` up; `loop` is woken when that is done. An address in numbers is done at once. NULL:
+ * out of memory. */
+net_resolution *net_resolve_begin(tls_loop *loop, const char *host, const char *port);
+/* When it is done: true, the results (status as getaddrinfo's; freeaddrinfo), and it is freed. */
+bool net_resolve_take(net_resolution *resolution, int *status, struct addrinfo **found);
+/* Nobody waits for it any more (NULL: nothing). Does not block. */
+void net_resolve_abandon(net_resolution *resolution);
+
+#define NET_ADDRESSES_MAX 8
+typedef struct net_addresses {
+    struct sockaddr_storage at[NET_ADDRESSES_MAX];
+    socklen_t size[NET_ADDRESSES_MAX];
+    int count;
+} net_addresses;
+/* All addresses of the host that a server's URL names, each once. Waits for the name server. */
+cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *error);
+
+/* ---- dial.c ---- */
+/* Why there is no connection: LATER: it may come. ABSENT: nobody listens at any address of the
+ * host, or there is no such host. REFUSED: a certificate was. OTHER_SCHEME: TLS where tcp:// was
+ * asked for, or the reverse. */
+typedef enum net_failure { NET_LATER, NET_ABSENT, NET_REFUSED, NET_OTHER_SCHEME } net_failure;
+typedef struct net_dial_handler {
     /* A connection stands: give nng `fd`; 0 when that fails, else the listener's number. */
     uint32_t (*on_open)(void *owner, int fd);
-    void (*on_end)(void *owner, uint32_t listener);
     /* An attempt failed, or the coordinator closed the connection at once. */
-    void (*on_failed)(void *owner, const char *reason, bool refused);
-} tls_dial_handler;
-/* Connects to `url`, again and again, on a thread of its own. */
-cop_err net_tls_dial_start(const cop_tls *tls, const char *url, const tls_dial_handler *handler,
-                           void *owner, tls_dialer **out, cop_error *error);
-void net_tls_dial_stop(tls_dialer *dialer);
+    void (*on_failed)(void *owner, const char *reason, net_failure how);
+} net_dial_handler;
+/* Connects to `url` (tcp:// or tls+tcp://), again and again, on a thread of its own. *out is set
+ * before the first connection. */
+cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handler *handler,
+                       void *owner, net_dialer **out, cop_error *error);
+/* nng has opened a pipe, or lost one. Any thread. */
+void net_dial_note(net_dialer *dialer, bool gone);
+void net_dial_stop(net_dialer *dialer);
 #endif

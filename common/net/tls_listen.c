@@ -8,7 +8,6 @@
 #include "common/net/tls_internal.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,8 +28,9 @@
 typedef struct front_thread {
     tls_loop loop;
     tls_front *front;
-    uv_poll_t accept;
-    bool accept_open, accepting;
+    uv_poll_t accept[NET_ADDRESSES_MAX]; /* for each address */
+    int accept_count;                    /* that are initialised */
+    bool accepting;
     uint64_t second; /* of the log's last lines */
     uint32_t lines, silenced;
 } front_thread;
@@ -38,7 +38,7 @@ typedef struct front_thread {
 struct tls_front {
     net_nng *nng;
     const cop_tls *tls;
-    int fd;
+    int fds[NET_ADDRESSES_MAX], fd_count; /* every address of the name is bound */
     front_thread thread[THREADS];
     int threads;
 };
@@ -120,7 +120,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     front_thread *t = poll->data;
     (void)status, (void)events;
     for (int i = 0; i < ACCEPTS_MOST; i++) {
-        int fd = accept4(t->front->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(t->front->fds[poll - t->accept], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             take(t, fd);
             continue;
@@ -129,25 +129,30 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
         if (!short_of) return; /* none left, or it went again */
         tell(t, "a peer", "no descriptor is left (ulimit -n)");
         if (push_out(t)) continue;
-        uv_poll_stop(&t->accept); /* until the next tick */
-        t->accepting = false;
+        for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
+        t->accepting = false; /* until the next tick */
         return;
     }
 }
 
 static void on_tick(void *owner) {
     front_thread *t = owner;
-    if (!t->accept_open) {
-        t->accept_open = uv_poll_init(&t->loop.loop, &t->accept, t->front->fd) == 0;
-        t->accept.data = t;
+    for (; t->accept_count < t->front->fd_count; t->accept_count++) {
+        uv_poll_t *poll = &t->accept[t->accept_count];
+        if (uv_poll_init(&t->loop.loop, poll, t->front->fds[t->accept_count])) break;
+        poll->data = t;
+        t->accepting = false;
     }
-    if (t->accept_open && !t->accepting)
-        t->accepting = uv_poll_start(&t->accept, UV_READABLE, on_acceptable) == 0;
+    if (t->accepting) return;
+    t->accepting = true;
+    for (int i = 0; i < t->accept_count; i++)
+        if (uv_poll_start(&t->accept[i], UV_READABLE, on_acceptable)) t->accepting = false;
 }
 
 static void on_stop(void *owner) {
     front_thread *t = owner;
-    if (t->accept_open) uv_close((uv_handle_t *)&t->accept, NULL);
+    for (int i = 0; i < t->accept_count; i++) uv_close((uv_handle_t *)&t->accept[i], NULL);
+    t->accept_count = 0;
 }
 
 /* ---- life ---- */
@@ -160,25 +165,22 @@ void net_split_url(const char *url, char host[256], char port[8]) {
     snprintf(port, 8, "%.7s", colon + 1);
 }
 
-static cop_err bind_somewhere(const char *url, int *out, cop_error *error) {
-    char host[256], port[8];
-    struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *found;
+/* A socket that listens on the address; -1 and errno. */
+static int bind_to(const struct sockaddr_storage *at, socklen_t size) {
     const int on = 1;
-    net_split_url(url, host, port);
-    int failed = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &found);
-    if (failed)
-        return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, gai_strerror(failed));
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    bool good =
-        fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
-    int number = errno;
-    freeaddrinfo(found);
-    if (good) {
-        *out = fd;
-        return COP_OK;
-    }
-    if (fd >= 0) close(fd);
+    int fd = socket(at->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    /* "*" is both 0.0.0.0 and [::], each for its own. */
+    if (at->ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (bind(fd, (const struct sockaddr *)at, size) == 0 && listen(fd, BACKLOG) == 0) return fd;
+    const int number = errno;
+    close(fd);
+    errno = number;
+    return -1;
+}
+
+static cop_err explain_bind(int number, const char *url, cop_error *error) {
     if (number == EADDRINUSE)
         return cop_fail(error, COP_ERR_IN_USE,
                         "cannot listen on %s: the address is in use by another program", url);
@@ -186,21 +188,33 @@ static cop_err bind_somewhere(const char *url, int *out, cop_error *error) {
     return number == EACCES ? COP_ERR_DENIED : COP_ERR_INPUT;
 }
 
+/* Binds every address of the name; those of a kind that this machine lacks (localhost's ::1 where
+ * there is no IPv6) are left out, if another can be bound. */
+static cop_err bind_all(tls_front *front, const char *url, cop_error *error) {
+    net_addresses addresses;
+    int absent = EADDRNOTAVAIL;
+    COP_TRY(net_listen_addresses(url, &addresses, error));
+    for (int i = 0; i < addresses.count; i++) {
+        int fd = bind_to(&addresses.at[i], addresses.size[i]);
+        if (fd >= 0)
+            front->fds[front->fd_count++] = fd;
+        else if (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT)
+            absent = errno;
+        else
+            return explain_bind(errno, url, error);
+    }
+    return front->fd_count ? COP_OK : explain_bind(absent, url, error);
+}
+
 cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, tls_front **out,
                             cop_error *error) {
     static const tls_handler handler = {
         .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
-    int fd = -1;
-    COP_TRY(bind_somewhere(url, &fd, error));
     tls_front *front = cop_alloc(sizeof *front);
-    if (!front) {
-        close(fd);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    }
+    if (!front) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     front->nng = nng;
     front->tls = tls;
-    front->fd = fd;
-    cop_err e = COP_OK;
+    cop_err e = bind_all(front, url, error);
     for (; front->threads < THREADS && !e; front->threads += !e) {
         front_thread *t = &front->thread[front->threads];
         t->front = front;
@@ -214,7 +228,8 @@ cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, t
 }
 
 void net_tls_front_stop(tls_front *front) {
+    for (int i = 0; i < front->threads; i++) net_tls_loop_begin_stop(&front->thread[i].loop);
     for (int i = 0; i < front->threads; i++) net_tls_loop_stop(&front->thread[i].loop);
-    close(front->fd);
+    for (int i = 0; i < front->fd_count; i++) close(front->fds[i]);
     cop_free(front);
 }

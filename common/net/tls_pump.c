@@ -6,11 +6,13 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 #define PAIR_BYTES      (1 << 20) /* that nng and we may be ahead of one another */
 #define ROUNDS_MOST     8         /* buffers in one direction before the others get their turn */
 #define TICK_MS         100
+#define STOP_TICK_MS    5 /* while the loop stops */
 #define GREETING        8 /* bytes that open an SP connection */
 
 /* ---- lists ---- */
@@ -65,10 +68,11 @@ static void on_handle_closed(uv_handle_t *handle) {
 
 void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
     if (conn->state == TLS_ENDED) return;
+    const bool told = conn->state == TLS_LEAVING;
     list_remove(list_of(conn), conn);
     conn->state = TLS_ENDED;
-    conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
-    SSL_shutdown(conn->ssl); /* once, without waiting for the peer's */
+    if (!told) conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
+    if (!told) SSL_shutdown(conn->ssl); /* once, without waiting for the peer's */
     SSL_free(conn->ssl);
     ERR_clear_error();
     uv_close((uv_handle_t *)&conn->fd_poll, on_handle_closed);
@@ -86,7 +90,9 @@ static void end_with_error(tls_conn *conn) {
 
 /* ---- bytes ---- */
 
-typedef enum moved { MOVED, BLOCKED, ENDED, FAILED } moved;
+/* ENDED: the peer has closed the connection. LEFT: nng has closed its end, and all that it wrote
+ * has been read. */
+typedef enum moved { MOVED, BLOCKED, ENDED, LEFT, FAILED } moved;
 
 /* What an operation of OpenSSL wants before it can go on; *events gets what to poll for. */
 static moved check_ssl(tls_conn *conn, int result, int *events) {
@@ -135,7 +141,7 @@ static moved check_local(ssize_t n, int event, int *events) {
     if (n > 0) return MOVED;
     bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
     if (again) *events |= event;
-    return again ? BLOCKED : ENDED;
+    return again ? BLOCKED : LEFT;
 }
 
 static moved flush_in(tls_conn *conn, int *local_events) {
@@ -150,11 +156,31 @@ static moved flush_in(tls_conn *conn, int *local_events) {
     return MOVED;
 }
 
+/* Follows SP's frames through `size` bytes. */
+static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size) {
+    while (size) {
+        if (f->left) {
+            const size_t part = f->left < size ? (size_t)f->left : size;
+            f->left -= part;
+            bytes += part;
+            size -= part;
+            continue;
+        }
+        f->head[f->head_size++] = *bytes++;
+        size--;
+        if (f->head_size < sizeof f->head) continue;
+        for (int i = 0; f->greeted && i < 8; i++) f->left = f->left << 8 | f->head[i];
+        f->greeted = true;
+        f->head_size = 0;
+    }
+}
+
 static moved fill_out(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->out;
     ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
     s->begin = 0;
     s->end = n > 0 ? (size_t)n : 0;
+    follow_frames(&conn->sent, s->bytes, s->end);
     return check_local(n, UV_READABLE, local_events);
 }
 
@@ -179,6 +205,17 @@ static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
         if (filled != MOVED) return filled;
     }
     conn->again = true; /* OpenSSL may hold bytes that no poll tells of */
+    return MOVED;
+}
+
+/* Reads what the peer still sends, for nobody: a socket that is closed with unread bytes resets the
+ * connection, and what was sent last may be lost. */
+static moved discard_in(tls_conn *conn, int *fd_events) {
+    for (int round = 0; round < ROUNDS_MOST; round++) {
+        moved how = fill_in(conn, fd_events);
+        if (how != MOVED) return how;
+    }
+    conn->again = true;
     return MOVED;
 }
 
@@ -209,21 +246,57 @@ static void poll_for(uv_poll_t *poll, int *now, int wanted) {
 
 static void resume(uv_idle_t *idle);
 
+/* All is sent: tells owner and peer. The socket stays open until the peer's machine has all. */
+static void leave(tls_conn *conn) {
+    conn->loop->handler.on_end(conn->loop->owner, conn, "", false);
+    move_to(conn, TLS_LEAVING, TLS_LINGER_MS);
+    SSL_shutdown(conn->ssl);
+    ERR_clear_error();
+    shutdown(conn->fd, SHUT_WR);
+}
+
+static bool is_acknowledged(const tls_conn *conn) {
+    int unacknowledged = 0;
+    return ioctl(conn->fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
+}
+
+/* Has nng written whole messages only, and all of them are sent? */
+static bool is_flushed(const tls_conn *conn) {
+    return is_empty(&conn->out) && !conn->sent.left && !conn->sent.head_size;
+}
+
+/* Moves what can be moved; what ends the connection, or MOVED. */
+static moved move_both(tls_conn *conn, int *fd_events, int *local_events) {
+    moved in = MOVED, out = MOVED;
+    if (conn->state < TLS_CLOSING) in = move_in(conn, fd_events, local_events);
+    if (in == LEFT) move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
+    if (conn->state >= TLS_CLOSING) in = discard_in(conn, fd_events);
+    if (in == ENDED || in == FAILED) return in;
+    if (conn->state < TLS_LEAVING) out = move_out(conn, fd_events, local_events);
+    const bool stopped = conn->state == TLS_CLOSING && atomic_load(&conn->loop->stopping);
+    if (out == BLOCKED && stopped && is_flushed(conn)) return LEFT;
+    return out == BLOCKED ? MOVED : out;
+}
+
 static void pump(tls_conn *conn) {
     int fd_events = 0, local_events = 0;
     conn->again = false;
-    moved in = move_in(conn, &fd_events, &local_events);
-    moved out = in == FAILED ? BLOCKED : move_out(conn, &fd_events, &local_events);
-    if (in == FAILED || out == FAILED) {
+    const moved how = move_both(conn, &fd_events, &local_events);
+    if (how == FAILED) {
         end_with_error(conn);
         return;
     }
-    if (in == ENDED || out == ENDED) { /* the peer has gone, or nng has and all is sent */
+    if (how == LEFT) {
+        leave(conn);
+        fd_events = UV_READABLE;
+        local_events = 0;
+    }
+    if (how == ENDED || (conn->state == TLS_LEAVING && is_acknowledged(conn))) {
         net_tls_conn_end(conn, "", false);
         return;
     }
     if (conn->state == TLS_GREETING && conn->greeted >= GREETING) move_to(conn, TLS_OPEN, 0);
-    if (conn->state != TLS_CLOSING) local_events |= UV_DISCONNECT;
+    if (conn->state < TLS_CLOSING) local_events |= UV_DISCONNECT;
     poll_for(&conn->fd_poll, &conn->fd_events, fd_events);
     poll_for(&conn->local_poll, &conn->local_events, local_events);
     if (conn->again) uv_idle_start(&conn->loop->resume, resume);
@@ -273,8 +346,32 @@ static void open_conn(tls_conn *conn) {
     pump(conn);
 }
 
+/* A fatal alert, protocol_version (RFC 5246, 7.2): by its first byte dial.c knows TLS. The greeting
+ * is read, so that closing does not reset the connection before the alert has come. */
+static void answer_plain(int fd) {
+    static const unsigned char alert[] = {0x15, 3, 1, 0, 2, 2, 70};
+    unsigned char greeting[64];
+    if (recv(fd, greeting, sizeof greeting, MSG_DONTWAIT) > 0)
+        (void)!send(fd, alert, sizeof alert, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* SP's greeting where a record of TLS should be: the peer does without TLS. */
+static bool speaks_plainly(tls_conn *conn) {
+    unsigned char first[3];
+    if (conn->heard || recv(conn->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT) < 3)
+        return false;
+    conn->heard = true;
+    conn->other_scheme = memcmp(first, "\0SP", 3) == 0;
+    if (conn->other_scheme && SSL_is_server(conn->ssl)) answer_plain(conn->fd);
+    return conn->other_scheme;
+}
+
 static void shake_hands(tls_conn *conn) {
     int events = 0;
+    if (speaks_plainly(conn)) {
+        net_tls_conn_end(conn, "it speaks tcp://, without TLS", false);
+        return;
+    }
     ERR_clear_error();
     errno = 0;
     int result = SSL_do_handshake(conn->ssl);
@@ -336,20 +433,41 @@ static void expire(tls_loop *loop) {
     }
 }
 
-static void on_tick(uv_timer_t *timer) {
-    tls_loop *loop = timer->data;
-    expire(loop);
-    loop->handler.on_tick(loop->owner);
-}
+static void on_tick(uv_timer_t *timer);
 
+/* The loop ends with its last connection. Each has a moment to send what nng wrote. */
 static void stop_loop(tls_loop *loop) {
-    tls_list *const lists[] = {&loop->waiting, &loop->open};
-    for (int i = 0; i < 2; i++)
-        while (lists[i]->first) net_tls_conn_end(lists[i]->first, "", false);
-    loop->handler.on_stop(loop->owner);
+    if (!loop->stop_begun) {
+        loop->stop_begun = true;
+        loop->handler.on_stop(loop->owner);
+        uv_timer_start(&loop->tick, on_tick, STOP_TICK_MS, STOP_TICK_MS);
+        while (loop->open.first) move_to(loop->open.first, TLS_CLOSING, TLS_LINGER_MS);
+    }
+    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
+        next = c->next;
+        if (c->state < TLS_OPEN)
+            net_tls_conn_end(c, "", false);
+        else
+            pump(c);
+    }
+    if (loop->waiting.first || uv_is_closing((uv_handle_t *)&loop->tick)) return;
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->resume, NULL);
     uv_close((uv_handle_t *)&loop->wake, NULL);
+}
+
+static void on_tick(uv_timer_t *timer) {
+    tls_loop *loop = timer->data;
+    expire(loop);
+    if (atomic_load(&loop->stopping)) {
+        stop_loop(loop);
+        return;
+    }
+    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
+        next = c->next;
+        if (c->state == TLS_LEAVING) pump(c);
+    }
+    loop->handler.on_tick(loop->owner);
 }
 
 static void on_wake(uv_async_t *wake) {
@@ -390,9 +508,13 @@ void net_tls_loop_wake(tls_loop *loop) {
     uv_async_send(&loop->wake);
 }
 
-void net_tls_loop_stop(tls_loop *loop) {
+void net_tls_loop_begin_stop(tls_loop *loop) {
     atomic_store(&loop->stopping, true);
     uv_async_send(&loop->wake);
+}
+
+void net_tls_loop_stop(tls_loop *loop) {
+    net_tls_loop_begin_stop(loop);
     uv_thread_join(&loop->thread);
     COP_ASSERT(uv_loop_close(&loop->loop) == 0);
 }

@@ -213,7 +213,7 @@ def test_coordinator_that_is_not_there(coppice):
     began = time.time()
     done = coppice("jobs", "--coordinator", url, "--timeout", "1", status=2)
     assert 1 <= time.time() - began < 4
-    assert done.stderr == f"coppice jobs: no coordinator at {url} (waited 1 s): is it running, and is the address right?\n"
+    assert done.stderr == f"coppice jobs: no coordinator at {url} (waited 1 s; Connection refused): is it running, and is the address right?\n"
     assert "expected tcp://HOST:PORT" in coppice("jobs", "--coordinator", "http://x", status=2).stderr
 
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -56,12 +57,33 @@ static void test_the_ends_of_time_stay_in_the_buffer(void **state) {
     for (size_t i = 0; i < sizeof b.guard; i++) assert_int_equal(b.guard[i], 0x5a);
 }
 
+/* Any number of seconds that an option or a job file may have gives sane units. */
+static void test_seconds_from_outside_stay_in_bounds(void **state) {
+    (void)state;
+    assert_int_equal(cop_seconds_to_ms(2.5), 2500);
+    assert_int_equal(cop_seconds_to_ns(2.5), 2500000000u);
+    const double none[] = {0, -1, -1e300, NAN, -INFINITY};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        assert_int_equal(cop_seconds_to_ms(none[i]), 0);
+        assert_int_equal(cop_seconds_to_ns(none[i]), 0);
+    }
+    assert_int_equal(cop_seconds_to_ms(1e-300), 1); /* 0 often stands for "none" */
+    assert_int_equal(cop_seconds_to_ns(1e-300), 1);
+    const double large[] = {1e7, 1e300, INFINITY};
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        assert_int_equal(cop_seconds_to_ms(large[i]), COP_MS_MAX);
+        assert_true(cop_clock_ns() + cop_seconds_to_ns(large[i]) > cop_clock_ns());
+    }
+    assert_true((int32_t)COP_MS_MAX > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_monotonic_clock_passes_with_sleep),
         cmocka_unit_test(test_wall_clock_agrees_with_the_c_library),
         cmocka_unit_test(test_times_are_formatted_in_utc),
         cmocka_unit_test(test_the_ends_of_time_stay_in_the_buffer),
+        cmocka_unit_test(test_seconds_from_outside_stay_in_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

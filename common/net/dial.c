@@ -1,0 +1,401 @@
+/* The asking side of tcp:// and tls+tcp://: one connection to the coordinator, made again whenever
+ * it is lost. An attempt resolves the name (resolve.c) and tries its addresses in turn, until a
+ * connection stands. Each phase of an attempt has a deadline, so a coordinator or a name server
+ * that freezes in between costs seconds, not the worker.
+ *
+ * nng dials neither: it aborts when a socket is closed while it resolves a name (nanomsg/nng#2110),
+ * it does not report why there is no connection, and it does not see a peer of the other scheme.
+ * With TLS the connection goes to tls_pump.c; without, nng gets the socket itself, after its peer
+ * has sent the first byte of SP's greeting, which every coordinator sends at once. */
+#include "common/net/internal.h"
+#include "common/net/tls_internal.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+
+#define BACKOFF_FIRST_MS 50
+#define BACKOFF_MOST_MS  1000
+#define SETTLED_MS       1000  /* a connection that held so long was a good one */
+#define CONNECT_FIRST_MS 1000  /* of an address that is not the last one; doubled each round */
+#define CONNECT_MOST_MS  10000 /* of the last one */
+#define GREETING_MS      1000  /* then a silent peer is asked whether it speaks TLS */
+#define PIPE_MS          3000  /* for nng to open what it was given */
+#define RESOLVE_MS       1000  /* then a slow name server is reported */
+#define KEEPALIVE_S      15
+#define UNACKED_MS       30000 /* bytes that the peer's machine does not acknowledge */
+
+/* CONNECTING, then (without TLS) WAITING for the greeting, and, if it does not come, PROBING. */
+typedef enum attempt_phase { CONNECTING, WAITING, PROBING } attempt_phase;
+
+/* A socket that is not yet a connection. */
+typedef struct attempt {
+    uv_poll_t poll;
+    net_dialer *dialer;
+    int fd; /* -1: given away */
+    attempt_phase phase;
+} attempt;
+
+struct net_dialer {
+    tls_loop loop;
+    const cop_tls *tls; /* NULL: tcp:// */
+    net_dial_handler handler;
+    void *owner;
+    char url[320], host[256], port[8];
+    uv_timer_t timer; /* the next attempt, or the deadline of this one */
+    bool ready;       /* the timer is initialised */
+    net_resolution *resolution;
+    struct addrinfo *found, *address; /* of the host; the one to be tried next */
+    attempt *current;                 /* NULL: none is under way */
+    bool all_absent;                  /* so far, no address of this round was connected to */
+    uint32_t backoff_ms, connect_ms;
+    uint64_t began_ns;  /* of resolution; 0: its slowness is reported */
+    uint64_t opened_ns; /* 0: no connection stands */
+    uint32_t listener;  /* nng's, of a connection without TLS; 0: none */
+    uint32_t ending;    /* nng's, of one with TLS that has ended; 0: none */
+    uint64_t ended_ns;
+    atomic_uint adds, removes; /* of nng's pipes */
+    unsigned adds_before, removes_before;
+};
+
+static bool is_stopping(net_dialer *d) {
+    return atomic_load(&d->loop.stopping);
+}
+
+/* ---- attempts ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+static void on_poll_closed(uv_handle_t *handle) {
+    cop_free(handle->data);
+}
+
+/* The attempt is over; its socket is closed, or the caller's if `keep`. */
+static int drop_attempt(net_dialer *d, bool keep) {
+    attempt *a = d->current;
+    if (!a) return -1;
+    int fd = a->fd;
+    d->current = NULL;
+    uv_timer_stop(&d->timer);
+    uv_close((uv_handle_t *)&a->poll, on_poll_closed);
+    if (!keep) close(fd);
+    return keep ? fd : -1;
+}
+
+/* Reports why, waits, longer each time, and tries again. */
+static void begin_again(net_dialer *d, const char *reason, net_failure how) {
+    if (is_stopping(d)) return;
+    if (*reason) d->handler.on_failed(d->owner, reason, how);
+    if (d->found) freeaddrinfo(d->found);
+    d->found = d->address = NULL;
+    uv_timer_start(&d->timer, on_timer, d->backoff_ms, 0);
+    d->backoff_ms = 2 * d->backoff_ms < BACKOFF_MOST_MS ? 2 * d->backoff_ms : BACKOFF_MOST_MS;
+    d->connect_ms = 2 * d->connect_ms < CONNECT_MOST_MS ? 2 * d->connect_ms : CONNECT_MOST_MS;
+}
+
+/* This address gave no connection: the next one of the host is tried at once. */
+static void fail(net_dialer *d, const char *reason, net_failure how) {
+    drop_attempt(d, false);
+    if (is_stopping(d)) return;
+    d->all_absent = d->all_absent && how == NET_ABSENT;
+    if (d->address && how <= NET_ABSENT)
+        uv_timer_start(&d->timer, on_timer, 0, 0);
+    else
+        begin_again(d, reason, how == NET_ABSENT && !d->all_absent ? NET_LATER : how);
+}
+
+/* A connection that stood has gone. */
+static void lose(net_dialer *d, const char *reason, net_failure how) {
+    bool settled = cop_clock_ns() - d->opened_ns > (uint64_t)SETTLED_MS * 1000000;
+    d->opened_ns = 0;
+    if (settled) d->backoff_ms = BACKOFF_FIRST_MS, d->connect_ms = CONNECT_FIRST_MS;
+    begin_again(d, reason, how);
+}
+
+/* ---- connections with TLS ---- */
+
+/* nng may still read what came last: its listener, and with it the pipe, is released when the pipe
+ * has ended, or after a while. */
+static void release_ended(net_dialer *d, bool at_once) {
+    if (!d->ending) return;
+    if (!at_once && atomic_load(&d->removes) == d->removes_before &&
+        cop_clock_ns() - d->ended_ns < (uint64_t)PIPE_MS * 1000000)
+        return;
+    net_nng_release(d->ending);
+    d->ending = 0;
+}
+
+static bool on_open(void *owner, tls_conn *conn, int fd) {
+    net_dialer *d = owner;
+    release_ended(d, true);
+    d->opened_ns = cop_clock_ns();
+    d->removes_before = atomic_load(&d->removes);
+    conn->listener = d->handler.on_open(d->owner, fd);
+    return conn->listener != 0;
+}
+
+static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused) {
+    net_dialer *d = owner;
+    char text[700];
+    net_failure how = refused ? NET_REFUSED : NET_LATER;
+    if (conn->listener) {
+        release_ended(d, true);
+        d->ending = conn->listener;
+        d->ended_ns = cop_clock_ns();
+    }
+    if (conn->other_scheme) {
+        how = NET_OTHER_SCHEME;
+        snprintf(text, sizeof text,
+                 "the coordinator at %s:%s speaks tcp://, without TLS: use %s instead of %s",
+                 d->host, d->port, d->url + strlen("tls+"), d->url);
+        reason = text;
+    }
+    if (d->opened_ns)
+        lose(d, reason, how);
+    else
+        fail(d, reason, how);
+}
+
+/* ---- connections without TLS ---- */
+
+/* The peer speaks SP: the connection is nng's from here. */
+static void hand_over(net_dialer *d) {
+    int fd = drop_attempt(d, true);
+    d->adds_before = atomic_load(&d->adds);
+    d->removes_before = atomic_load(&d->removes);
+    d->opened_ns = cop_clock_ns();
+    d->listener = d->handler.on_open(d->owner, fd);
+    if (d->listener) return;
+    close(fd);
+    d->opened_ns = 0;
+    begin_again(d, "no memory or no descriptor is left", NET_LATER);
+}
+
+/* Has nng lost the connection, or not even opened it? */
+static void check_pipe(net_dialer *d) {
+    if (!d->listener) return;
+    bool gone = atomic_load(&d->removes) != d->removes_before;
+    bool never = atomic_load(&d->adds) == d->adds_before &&
+                 cop_clock_ns() - d->opened_ns > (uint64_t)PIPE_MS * 1000000;
+    if (!gone && !never) return;
+    net_nng_release(d->listener);
+    d->listener = 0;
+    lose(d, never ? "the coordinator closed the connection at once" : "", NET_LATER);
+}
+
+static void report_tls(net_dialer *d) {
+    char text[700];
+    snprintf(text, sizeof text,
+             "the coordinator at %s:%s speaks tls+tcp://: use tls+%s, with certificates (--tls-dir "
+             "DIR), instead of %s",
+             d->host, d->port, d->url, d->url);
+    fail(d, text, NET_OTHER_SCHEME);
+}
+
+/* The peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
+static void hear(net_dialer *d) {
+    unsigned char first = 0;
+    ssize_t n = recv(d->current->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0)
+        fail(d, "the coordinator closed the connection at once", NET_LATER);
+    else if (first == 0x15)
+        report_tls(d);
+    else if (first != 0)
+        fail(d, "what listens there is not a coordinator", NET_LATER);
+    else if (d->current->phase == WAITING)
+        hand_over(d);
+    else
+        fail(d, "the coordinator was slow to answer", NET_LATER); /* its greeting has been used */
+}
+
+/* A server of TLS waits for its client to begin: SP's greeting makes it complain. */
+static void probe(net_dialer *d) {
+    static const unsigned char greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    d->current->phase = PROBING;
+    if (send(d->current->fd, greeting, sizeof greeting, MSG_NOSIGNAL | MSG_DONTWAIT) <= 0)
+        fail(d, "the coordinator closed the connection at once", NET_LATER);
+    else
+        uv_timer_start(&d->timer, on_timer, TLS_HANDSHAKE_MS - GREETING_MS, 0);
+}
+
+/* ---- connecting ---- */
+
+static void on_event(uv_poll_t *poll, int status, int events);
+
+static void on_connected(net_dialer *d) {
+    int number = 0;
+    socklen_t size = sizeof number;
+    attempt *a = d->current;
+    if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &number, &size)) number = errno;
+    if (number) {
+        fail(d, strerror(number), number == ETIMEDOUT ? NET_LATER : NET_ABSENT);
+    } else if (d->tls) {
+        if (!net_tls_conn_create(&d->loop, d->tls, drop_attempt(d, true), d->host, d->url))
+            fail(d, "out of memory", NET_LATER);
+    } else {
+        a->phase = WAITING;
+        uv_timer_start(&d->timer, on_timer, GREETING_MS, 0);
+        uv_poll_start(&a->poll, UV_READABLE, on_event);
+    }
+}
+
+static void on_event(uv_poll_t *poll, int status, int events) {
+    const attempt *a = poll->data;
+    net_dialer *d = a->dialer;
+    (void)events;
+    if (d->current != a) return;
+    if (a->phase == CONNECTING)
+        on_connected(d);
+    else if (status < 0)
+        fail(d, "the coordinator closed the connection at once", NET_LATER);
+    else
+        hear(d);
+}
+
+static void set_options(int fd) {
+    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
+}
+
+static void connect_to(net_dialer *d, const struct addrinfo *address) {
+    attempt *a = cop_alloc(sizeof *a);
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0) set_options(fd);
+    bool under_way =
+        a && fd >= 0 &&
+        (connect(fd, address->ai_addr, address->ai_addrlen) == 0 || errno == EINPROGRESS);
+    if (!under_way) {
+        int number = a ? errno : ENOMEM;
+        if (fd >= 0) close(fd);
+        cop_free(a);
+        fail(d, strerror(number), fd < 0 || number == ENOMEM ? NET_LATER : NET_ABSENT);
+        return;
+    }
+    *a = (attempt){.dialer = d, .fd = fd};
+    uv_poll_init(&d->loop.loop, &a->poll, fd);
+    a->poll.data = a;
+    d->current = a;
+    uv_timer_start(&d->timer, on_timer, d->address ? d->connect_ms : CONNECT_MOST_MS, 0);
+    uv_poll_start(&a->poll, UV_WRITABLE, on_event);
+}
+
+/* ---- addresses ---- */
+
+static void on_resolved(net_dialer *d, int status, struct addrinfo *found) {
+    d->resolution = NULL;
+    if (status) {
+        char reason[400];
+        snprintf(reason, sizeof reason, "%.150s cannot be resolved (%s)", d->host,
+                 gai_strerror(status));
+        begin_again(d, reason, status == EAI_NONAME ? NET_ABSENT : NET_LATER);
+        return;
+    }
+    d->found = d->address = found;
+    d->all_absent = true;
+    on_timer(&d->timer);
+}
+
+static void check_resolution(net_dialer *d) {
+    int status;
+    struct addrinfo *found;
+    if (!d->resolution) return;
+    if (net_resolve_take(d->resolution, &status, &found)) {
+        on_resolved(d, status, found);
+    } else if (d->began_ns && cop_clock_ns() - d->began_ns > (uint64_t)RESOLVE_MS * 1000000) {
+        char reason[400];
+        d->began_ns = 0;
+        snprintf(reason, sizeof reason, "the name server has not answered for %.150s yet", d->host);
+        d->handler.on_failed(d->owner, reason, NET_LATER);
+    }
+}
+
+/* The next attempt begins, or the phase of this one has lasted too long. */
+static void on_timer(uv_timer_t *timer) {
+    net_dialer *d = timer->data;
+    if (d->current && d->current->phase == WAITING) {
+        probe(d);
+    } else if (d->current) {
+        fail(d,
+             d->current->phase == CONNECTING ? "no answer to connecting"
+                                             : "it was silent in the handshake",
+             NET_LATER);
+    } else if (d->address) {
+        const struct addrinfo *address = d->address;
+        d->address = address->ai_next;
+        connect_to(d, address);
+    } else {
+        d->began_ns = cop_clock_ns();
+        d->resolution = net_resolve_begin(&d->loop, d->host, d->port);
+        if (d->resolution)
+            check_resolution(d);
+        else
+            begin_again(d, "out of memory", NET_LATER);
+    }
+}
+
+/* ---- life ---- */
+
+static void on_tick(void *owner) {
+    net_dialer *d = owner;
+    check_resolution(d);
+    check_pipe(d);
+    release_ended(d, false);
+    if (d->ready) return;
+    d->ready = true;
+    uv_timer_init(&d->loop.loop, &d->timer);
+    d->timer.data = d;
+    on_timer(&d->timer);
+}
+
+static void on_stop(void *owner) {
+    net_dialer *d = owner;
+    net_resolve_abandon(d->resolution);
+    d->resolution = NULL;
+    if (!d->ready) return;
+    drop_attempt(d, false);
+    uv_close((uv_handle_t *)&d->timer, NULL);
+}
+
+cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handler *handler,
+                       void *owner, net_dialer **out, cop_error *error) {
+    static const tls_handler loop_handler = {
+        .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
+    net_dialer *d = cop_alloc(sizeof *d);
+    if (!d) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    d->tls = cop_url_is_tls(url) ? tls : NULL;
+    d->handler = *handler;
+    d->owner = owner;
+    d->backoff_ms = BACKOFF_FIRST_MS;
+    d->connect_ms = CONNECT_FIRST_MS;
+    snprintf(d->url, sizeof d->url, "%s", url);
+    net_split_url(url, d->host, d->port);
+    *out = d; /* nng's pipes are noted from the first one on */
+    cop_err e = net_tls_loop_start(&d->loop, &loop_handler, d, error);
+    if (e) {
+        *out = NULL;
+        cop_free(d);
+    }
+    return e;
+}
+
+void net_dial_note(net_dialer *d, bool gone) {
+    atomic_fetch_add(gone ? &d->removes : &d->adds, 1);
+    net_tls_loop_wake(&d->loop);
+}
+
+void net_dial_stop(net_dialer *d) {
+    net_tls_loop_stop(&d->loop);
+    if (d->found) freeaddrinfo(d->found);
+    cop_free(d);
+}

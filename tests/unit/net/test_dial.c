@@ -1,0 +1,295 @@
+/* Finding a coordinator: all addresses of a name, dead name servers, nobody there, the other
+ * scheme. getaddrinfo knows some names of its own here. LABELS: quick threads WRAPS: getaddrinfo */
+#include "conformance/net/harness.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#define TIMEOUT_MS 10000
+#define SECOND_NS  ((uint64_t)1000000000)
+
+/* ---- names ---- */
+
+int __real_getaddrinfo(const char *node, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **out);
+int __wrap_getaddrinfo(const char *node, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **out);
+
+int __wrap_getaddrinfo(const char *node, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **out) {
+    static const struct {
+        const char *name, *addresses[2];
+    } names[] = {{"two.test", {"127.0.0.1", "127.0.0.2"}},
+                 {"lame.test", {"255.255.255.255", "127.0.0.1"}}, /* connecting fails at once */
+                 {"deaf.test", {"127.0.0.3", "127.0.0.1"}},       /* ... or a moment later */
+                 {"lost.test", {"127.0.0.1", "2001:db8::1"}}};    /* not this machine's */
+    const bool by_name = node && !(hints->ai_flags & AI_NUMERICHOST);
+    if (by_name && strcmp(node, "dead.test") == 0) {
+        cop_clock_sleep_ms(3000);
+        return EAI_AGAIN;
+    }
+    for (size_t i = 0; by_name && i < sizeof names / sizeof *names; i++) {
+        if (strcmp(node, names[i].name) != 0) continue;
+        struct addrinfo **tail = out;
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(__real_getaddrinfo(names[i].addresses[k], port, hints, tail), 0);
+            while (*tail) tail = &(*tail)->ai_next;
+        }
+        return 0;
+    }
+    return __real_getaddrinfo(node, port, hints, out);
+}
+
+static const char *port_of(const host *h) {
+    return strrchr(h->url, ':') + 1;
+}
+
+/* "tcp://NAME:PORT" of the host's own port. */
+static const char *url_for(const host *h, const char *name, char out[128]) {
+    snprintf(out, 128, "%s://%s:%s", h->kind == TLS ? "tls+tcp" : "tcp", name, port_of(h));
+    return out;
+}
+
+/* ---- addresses ---- */
+
+static void check_found(transport kind, const char *name) {
+    host h;
+    char url[128];
+    cop_error error = {0};
+    cop_link *link = NULL;
+    start_host(&h, kind);
+    assert_int_equal(cop_link_open(url_for(&h, name, url), h.peer_tls, &link, &error), COP_OK);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, &error), COP_OK);
+    cop_link_close(link);
+    stop_host(&h);
+    free_host(&h);
+}
+
+static void test_link_tries_every_address(void **state) {
+    (void)state;
+    const transport kinds[] = {TCP, TLS};
+    for (int i = 0; i < 2; i++) {
+        check_found(kinds[i], "lame.test");
+        check_found(kinds[i], "deaf.test");
+    }
+}
+
+static bool is_open(const char *address, const char *port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    inet_pton(AF_INET, address, &at.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    bool open = connect(fd, (struct sockaddr *)&at, sizeof at) == 0;
+    close(fd);
+    return open;
+}
+
+static void test_server_listens_on_every_address(void **state) {
+    (void)state;
+    const transport kinds[] = {TCP, TLS};
+    for (int i = 0; i < 2; i++) {
+        host h, free_port;
+        char url[128], third[128];
+        cop_error error = {0};
+        start_host(&free_port, kinds[i]); /* a port that is free once it has stopped */
+        stop_host(&free_port);
+        start_host_with(&h, MEMORY, test_tls(COP_TLS_SERVER), NULL);
+        cop_err e = cop_server_listen(h.server, url_for(&free_port, "two.test", url), &error);
+        assert_int_equal(e, COP_OK);
+        assert_true(is_open("127.0.0.1", port_of(&free_port)));
+        assert_true(is_open("127.0.0.2", port_of(&free_port)));
+        /* One of two in use: the whole is refused. One that this machine lacks: left out. */
+        e = cop_server_listen(h.server, url_for(&free_port, "deaf.test", third), &error);
+        assert_int_equal(e, COP_ERR_IN_USE);
+        stop_host(&h);
+        start_host_with(&h, MEMORY, test_tls(COP_TLS_SERVER), NULL);
+        e = cop_server_listen(h.server, url_for(&free_port, "lost.test", url), &error);
+        if (e) fprintf(stderr, "%s\n", error.text);
+        assert_int_equal(e, COP_OK);
+        assert_true(is_open("127.0.0.1", port_of(&free_port)));
+        stop_host(&h);
+        free_host(&free_port);
+    }
+}
+
+/* ---- nobody there ---- */
+
+static void test_dead_name_server_costs_no_more_than_the_time_out(void **state) {
+    (void)state;
+    cop_tls *tls = test_tls(COP_TLS_CLIENT);
+    const char *const urls[] = {"tcp://dead.test:29700", "tls+tcp://dead.test:29700"};
+    for (int i = 0; i < 2; i++) {
+        cop_link *link = NULL;
+        cop_error error = {0};
+        const uint64_t began = cop_clock_ns();
+        assert_int_equal(cop_link_open(urls[i], tls, &link, &error), COP_OK);
+        assert_int_equal(call_plain(link, ASK_ECHO, 1500, &error), COP_ERR_UNREACHABLE);
+        assert_non_null(strstr(error.text, "the name server has not answered for dead.test"));
+        cop_link_close(link);
+        assert_true(cop_clock_ns() - began < 5 * SECOND_NS / 2);
+    }
+    cop_clock_sleep_ms(3000); /* what was abandoned ends */
+    cop_tls_destroy(tls);
+}
+
+static void test_impatient_call_ends_when_nobody_listens(void **state) {
+    (void)state;
+    cop_tls *tls = test_tls(COP_TLS_CLIENT);
+    const struct {
+        const char *url, *words;
+    } rows[] = {{"tcp://127.0.0.1:9", "Connection refused"},
+                {"tls+tcp://127.0.0.1:9", "Connection refused"},
+                {"tcp://deaf.test:9", "Connection refused"},
+                {"ipc:///nowhere/coppice.sock", "No such file"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cop_link *link = NULL;
+        cop_error error = {0};
+        const uint64_t began = cop_clock_ns();
+        assert_int_equal(cop_link_open(rows[i].url, tls, &link, &error), COP_OK);
+        cop_link_set_impatient(link);
+        assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, &error), COP_ERR_UNREACHABLE);
+        assert_true(cop_clock_ns() - began < SECOND_NS);
+        assert_non_null(strstr(error.text, rows[i].url));
+        assert_non_null(strstr(error.text, rows[i].words));
+        cop_link_close(link);
+    }
+    cop_tls_destroy(tls);
+}
+
+/* nng would abort when a socket is closed while it resolves a name (nanomsg/nng#2110). */
+static void test_link_may_close_at_any_moment(void **state) {
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        cop_link *link = NULL;
+        const char *url = i % 2 ? "tcp://localhost:9" : "tcp://two.test:9";
+        assert_int_equal(cop_link_open(url, NULL, &link, NULL), COP_OK);
+        if (i % 3) assert_int_not_equal(call_plain(link, ASK_ECHO, 1, NULL), COP_OK);
+        cop_link_close(link);
+    }
+}
+
+/* ---- the other scheme ---- */
+
+static void check_scheme(transport served, const char *scheme, const char *words) {
+    host h;
+    char url[128];
+    cop_error error = {0};
+    cop_link *link = NULL;
+    cop_tls *tls = test_tls(COP_TLS_CLIENT);
+    start_host(&h, served);
+    snprintf(url, sizeof url, "%s://127.0.0.1:%s", scheme, port_of(&h));
+    const uint64_t began = cop_clock_ns();
+    assert_int_equal(cop_link_open(url, tls, &link, &error), COP_OK);
+    const cop_err e = call_plain(link, ASK_ECHO, TIMEOUT_MS, &error);
+    if (e != COP_ERR_INPUT) fprintf(stderr, "%s\n", error.text);
+    assert_int_equal(e, COP_ERR_INPUT);
+    assert_true(cop_clock_ns() - began < 4 * SECOND_NS);
+    if (!strstr(error.text, words)) fprintf(stderr, "%s\n", error.text);
+    assert_non_null(strstr(error.text, words));
+    assert_non_null(strstr(error.text, h.url)); /* what to use instead */
+    cop_link_close(link);
+    stop_host(&h);
+    free_host(&h);
+    cop_tls_destroy(tls);
+}
+
+static void test_other_scheme_is_named(void **state) {
+    (void)state;
+    check_scheme(TCP, "tls+tcp", "speaks tcp://, without TLS: use tcp://127.0.0.1:");
+    check_scheme(TLS, "tcp", "speaks tls+tcp://: use tls+tcp://127.0.0.1:");
+}
+
+/* A greeting that comes late has been taken for none: the next attempt finds the coordinator. */
+static void test_slow_greeting_is_no_other_scheme(void **state) {
+    (void)state;
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t size = sizeof at;
+    char url[64];
+    host h = {0};
+    cop_error error = {0};
+    cop_link *link = NULL;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    snprintf(url, sizeof url, "tcp://127.0.0.1:%u", ntohs(at.sin_port));
+    assert_int_equal(cop_link_open(url, NULL, &link, &error), COP_OK);
+    int fd = accept(listener, NULL, NULL);
+    assert_int_equal(call_plain(link, ASK_ECHO, 1500, &error), COP_ERR_UNREACHABLE);
+    assert_int_equal(send(fd, "\0SP\0\0\x31\0\0", 8, MSG_NOSIGNAL), 8);
+    close(listener);
+    start_host_with(&h, MEMORY, NULL, NULL);
+    assert_int_equal(cop_server_listen(h.server, url, &error), COP_OK);
+    assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, &error), COP_OK);
+    close(fd);
+    cop_link_close(link);
+    stop_host(&h);
+}
+
+/* ---- the end ---- */
+
+/* More than the buffers on the way hold: a server that closes sends all that it answered. */
+static void test_close_sends_what_was_answered(void **state) {
+    (void)state;
+    host h;
+    caller callers[8];
+    cop_link *links[8];
+    start_host(&h, TLS);
+    h.hold_size = 3u << 20;
+    for (int i = 0; i < 8; i++) {
+        links[i] = open_link(&h);
+        start_caller(&callers[i], links[i], ASK_HOLD, TIMEOUT_MS);
+    }
+    assert_true(wait_for(&h.holding, 8));
+    stop_host(&h); /* answers what is held, and closes at once */
+    for (int i = 0; i < 8; i++) {
+        uv_thread_join(&callers[i].thread);
+        if (callers[i].result) fprintf(stderr, "%s\n", callers[i].error.text);
+        assert_int_equal(callers[i].result, COP_OK);
+        cop_link_close(links[i]);
+    }
+    free_host(&h);
+}
+
+/* ... but not for ever: a peer that has stopped reading costs some seconds. */
+static void test_close_waits_for_nobody_for_ever(void **state) {
+    (void)state;
+    host h;
+    start_host(&h, TLS);
+    h.hold_size = 24u << 20;
+    caller c;
+    cop_link *link = open_link(&h);
+    start_caller(&c, link, ASK_HOLD, TIMEOUT_MS);
+    assert_true(wait_for(&h.holding, 1));
+    cop_link_cancel(link); /* the answer finds nobody */
+    uv_thread_join(&c.thread);
+    const uint64_t began = cop_clock_ns();
+    stop_host(&h);
+    assert_true(cop_clock_ns() - began < 9 * SECOND_NS);
+    cop_link_close(link);
+    free_host(&h);
+}
+
+static int teardown(void **state) {
+    (void)state;
+    remove_test_tls();
+    return 0;
+}
+
+int main(void) {
+    cop_log_configure(COP_LOG_NONE, false);
+    signal(SIGPIPE, SIG_IGN);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_link_tries_every_address),
+        cmocka_unit_test(test_server_listens_on_every_address),
+        cmocka_unit_test(test_dead_name_server_costs_no_more_than_the_time_out),
+        cmocka_unit_test(test_impatient_call_ends_when_nobody_listens),
+        cmocka_unit_test(test_link_may_close_at_any_moment),
+        cmocka_unit_test(test_other_scheme_is_named),
+        cmocka_unit_test(test_slow_greeting_is_no_other_scheme),
+        cmocka_unit_test(test_close_sends_what_was_answered),
+        cmocka_unit_test(test_close_waits_for_nobody_for_ever)};
+    return cmocka_run_group_tests(tests, NULL, teardown);
+}
