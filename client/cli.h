@@ -120,6 +120,8 @@ typedef struct cli_patience {
     bool answered, asked; /* asked: --timeout was given */
 } cli_patience;
 cli_patience cli_patience_begin(const cli_options *options);
+/* The coordinator answered at once instead of holding the request: it asks for this pause. */
+void cli_wait_to_ask(uint32_t ms);
 void cli_patience_renew(cli_patience *patience); /* it answered */
 bool cli_patience_lasts(const cli_patience *patience, const char *url, cop_err *e,
                         cop_error *error);

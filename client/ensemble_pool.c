@@ -127,6 +127,7 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
     if (!e) {
         show(r, a);
         e = check_workers(r, a, error);
+        if (!e && a->has_retry_ms) cli_wait_to_ask(a->retry_ms);
     }
     cop_proto_free(answer);
     return e;

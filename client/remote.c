@@ -114,6 +114,10 @@ const char *cli_state_name(Coppice__Api__State state) {
 
 /* ---- following ---- */
 
+void cli_wait_to_ask(uint32_t ms) {
+    cop_clock_sleep_ms(ms < COP_HOLD_MAX_MS ? ms : COP_HOLD_MAX_MS);
+}
+
 static bool ended(Coppice__Api__State state) {
     return state != COPPICE__API__STATE__QUEUED && state != COPPICE__API__STATE__RUNNING;
 }
@@ -160,6 +164,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
         return cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no status");
     }
     *version = watched->version;
+    if (watched->has_retry_ms) cli_wait_to_ask(watched->retry_ms);
     cop_buffer *packed = cop_proto_pack(&watched->status->base);
     cop_proto_free(answer);
     if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");

@@ -89,6 +89,14 @@ void coord_access_identify(const cop_request *request, const cop_hello *hello, c
              one ? peer->name : out->name);
 }
 
+const char *coord_access_identity(const cop_request *request) {
+    return cop_request_peer(request)->name;
+}
+
+uint32_t coord_access_share(const coord_server *server, uint32_t share, uint32_t all) {
+    return server->config.tls && share < all ? share : all;
+}
+
 coord_session *coord_access_session(coord_server *server, const cop_request *request,
                                     uint64_t worker, uint64_t secret) {
     coord_session *s = coord_session_find(server, worker);

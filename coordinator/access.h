@@ -26,6 +26,12 @@ typedef struct coord_who {
     char name[COP_NAME_MAX], identity[COP_NAME_MAX + 16];
 } coord_who;
 void coord_access_identify(const cop_request *request, const cop_hello *hello, coord_who *out);
+/* Who asks, as limits for each identity go: the certificate's name; "" for all who know the token.
+ */
+const char *coord_access_identity(const cop_request *request);
+/* How many of `all` places one identity may take: `share`, or all where there is only one identity.
+ */
+uint32_t coord_access_share(const coord_server *server, uint32_t share, uint32_t all);
 /* The session with this id and secret, if it belongs to the holder of the request's certificate (or
  * both have none); else NULL. */
 coord_session *coord_access_session(coord_server *server, const cop_request *request,

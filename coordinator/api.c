@@ -266,14 +266,36 @@ void coord_api_note(coord_server *server, const coord_action *a, const char *dig
 
 /* ---- watchers ---- */
 
+/* A free place among the watchers, if the identity has not taken its share; else NULL. */
+static api_watcher *watcher_place(coord_server *server, const char *identity) {
+    const uint32_t wish = server->config.watches_per_identity;
+    const uint32_t share =
+        coord_access_share(server, wish ? wish : COP_WATCHES_PER_IDENTITY_MAX, COP_WATCHES_MAX);
+    api_watcher *place = NULL;
+    uint32_t its = 0;
+    for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
+        api_watcher *w = &server->api->watchers[i];
+        if (!w->request && !place) place = w;
+        its += w->request && strcmp(coord_access_identity(w->request), identity) == 0;
+    }
+    return its < share ? place : NULL;
+}
+
 void api_hold(coord_server *server, const api_watcher *watcher) {
-    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
-        if (server->api->watchers[i].request) continue;
-        server->api->watchers[i] = *watcher;
+    api_watcher *place = watcher_place(server, coord_access_identity(watcher->request));
+    if (place) {
+        *place = *watcher;
         return;
     }
-    coord_reply_failure(watcher->request, COP_ERR_LIMIT, "too many clients watch: at most %d",
-                        API_WATCHERS_MAX);
+    api_watcher now = *watcher;
+    const api_note *n = api_note_find(server->api, now.job);
+    now.at_once = true;
+    if (now.logs)
+        api_ask_logs(server, &now);
+    else if (now.evaluation)
+        api_answer_evaluation(server, &now, n);
+    else
+        api_answer_watch(server, &now, n);
 }
 
 void coord_api_changed(coord_server *server, uint64_t job) {
@@ -298,7 +320,7 @@ static void check_watcher(coord_server *server, api_watcher *w, uint64_t now) {
 }
 
 void coord_api_tick(coord_server *server, uint64_t now_ns) {
-    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++)
+    for (uint32_t i = 0; i < COP_WATCHES_MAX; i++)
         if (server->api->watchers[i].request)
             check_watcher(server, &server->api->watchers[i], now_ns);
     api_evaluations_tick(server, now_ns);
@@ -306,7 +328,7 @@ void coord_api_tick(coord_server *server, uint64_t now_ns) {
 }
 
 void coord_api_on_gone(coord_server *server, uint64_t connection) {
-    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
+    for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
         api_watcher *w = &server->api->watchers[i];
         if (!w->request || w->asking || cop_request_connection(w->request) != connection) continue;
         cop_server_drop(w->request);
@@ -317,7 +339,7 @@ void coord_api_on_gone(coord_server *server, uint64_t connection) {
 /* At the end: tasks are finished, held requests answered. */
 void coord_api_release(coord_server *server) {
     while (server->api->tasks) uv_run(&server->loop, UV_RUN_ONCE);
-    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++) {
+    for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
         api_watcher *w = &server->api->watchers[i];
         if (w->request)
             coord_reply_failure(w->request, COP_ERR_CLOSED, "the coordinator is stopping");

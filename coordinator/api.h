@@ -8,8 +8,7 @@
 #include "coordinator/host.h"
 #include "proto/api.pb-c.h"
 
-#define API_WATCHERS_MAX 512
-#define API_BUDGET       (16u << 20)
+#define API_BUDGET (16u << 20)
 
 /* What is known of a job without asking the store: for `jobs`, `status`, `watch`. */
 typedef struct api_note {
@@ -30,6 +29,7 @@ typedef struct api_watcher {
     cop_request *request; /* NULL: free */
     uint64_t job, version, deadline_ns, not_before_ns;
     bool logs, asking, evaluation;
+    bool at_once;   /* no place was left to hold it: it is answered with what there is */
     uint64_t after; /* logs */
 } api_watcher;
 
@@ -40,7 +40,7 @@ struct coord_api {
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
-    api_watcher watchers[API_WATCHERS_MAX];
+    api_watcher watchers[COP_WATCHES_MAX];
     recovery_keys keys;   /* of the last submissions */
     uint32_t tasks;       /* work on libuv's thread pool */
     bool tidying;         /* one of them frees data sets */
@@ -105,7 +105,10 @@ const char *api_state_name(coord_job_state state); /* "RUNNING" */
 void api_status(coord_server *server, const api_note *note, Coppice__Api__JobStatus *out);
 /* Ownership of request and message goes to the handler. */
 typedef void (*api_handler)(coord_server *server, cop_request *request, ProtobufCMessage *message);
+/* Holds the request until there is news. Where its identity has taken its share of the places, it
+ * is answered at once, and the client asks again after API_RETRY_MS. */
 void api_hold(coord_server *server, const api_watcher *watcher);
+#define API_RETRY_MS 250
 
 /* api_submit.c */
 void api_submit(coord_server *, cop_request *, ProtobufCMessage *);
@@ -118,11 +121,16 @@ void api_logs(coord_server *, cop_request *, ProtobufCMessage *);
 void api_export_model(coord_server *, cop_request *, ProtobufCMessage *);
 void api_evaluate(coord_server *, cop_request *, ProtobufCMessage *);
 void api_answer_watch(coord_server *server, api_watcher *watcher, const api_note *note);
+/* Reads log lines for the watcher; one that is answered at once need not outlive the call. */
 void api_ask_logs(coord_server *server, api_watcher *watcher);
 /* api_evaluation.c */
 void api_start_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
 void api_watch_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
 void api_answer_evaluation(coord_server *server, api_watcher *watcher, const api_note *note);
+/* A place for one more evaluation of this owner (coord_access_identity): a free one, or that of one
+ * that has ended, which is forgotten. NULL and BUSY: too many are under way, of all or of the
+ * owner. */
+coord_evaluation **api_evaluation_place(coord_server *server, const char *owner, cop_error *error);
 /* Ends those whose clients have gone, and forgets those that were told. */
 void api_evaluations_tick(coord_server *server, uint64_t now_ns);
 /* api_history.c */

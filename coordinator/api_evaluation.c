@@ -8,6 +8,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/wire/codec.h"
+#include "coordinator/access.h"
 #include "coordinator/api.h"
 #include "coordinator/evaluation.h"
 
@@ -16,7 +17,7 @@
 /* ---- look-up ---- */
 
 static coord_evaluation **find_key(coord_server *server, ProtobufCBinaryData key) {
-    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
+    for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
         const coord_evaluation *e = server->evaluations[i];
         if (e && memcmp(e->key, key.data, sizeof e->key) == 0) return &server->evaluations[i];
     }
@@ -81,19 +82,54 @@ static bool jobs_are_ready(coord_server *server, cop_request *request, const coo
     return true;
 }
 
-/* A place for it; NULL (and the request is answered): all are taken. */
-static coord_evaluation **take_place(coord_server *server, cop_request *request) {
-    coord_evaluation **place = NULL;
-    uint32_t under_way = 0;
-    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
-        const coord_evaluation *e = server->evaluations[i];
-        if (!e && !place) place = &server->evaluations[i];
-        under_way += e && !e->ended;
+static bool is_watched(const struct coord_api *api, uint64_t id) {
+    for (uint32_t i = 0; i < COP_WATCHES_MAX; i++)
+        if (api->watchers[i].request && api->watchers[i].evaluation && api->watchers[i].job == id)
+            return true;
+    return false;
+}
+
+static void forget(coord_server *server, coord_evaluation **place) {
+    api_note_remove(server->api, (*place)->id);
+    coord_evaluation_free(*place);
+    *place = NULL;
+}
+
+/* Should `a` give way rather than `b`? Whose client has the result first, then the owner's own,
+ * then the one that ended first. */
+static bool gives_way_before(const coord_evaluation *a, const coord_evaluation *b,
+                             const char *owner) {
+    const bool own_a = strcmp(a->owner, owner) == 0, own_b = strcmp(b->owner, owner) == 0;
+    if (a->reported != b->reported) return a->reported;
+    if (own_a != own_b) return own_a;
+    return a->ended_ns < b->ended_ns;
+}
+
+coord_evaluation **api_evaluation_place(coord_server *server, const char *owner, cop_error *error) {
+    const uint32_t share =
+        coord_access_share(server, COP_EVALUATIONS_PER_IDENTITY_MAX, COP_EVALUATIONS_MAX);
+    coord_evaluation **place = NULL, **last = NULL;
+    uint32_t under_way = 0, its = 0;
+    for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
+        coord_evaluation *e = server->evaluations[i];
+        if (!e) {
+            place = &server->evaluations[i];
+        } else if (!e->ended) {
+            under_way++;
+            its += strcmp(e->owner, owner) == 0;
+        } else if (!e->batch && !is_watched(server->api, e->id) &&
+                   (!last || gives_way_before(e, *last, owner))) {
+            last = &server->evaluations[i];
+        }
     }
-    if (place && under_way < COORD_EVALUATIONS_MAX) return place;
-    coord_reply_failure(request, COP_ERR_BUSY,
-                        "%u evaluations are under way: try again when one has ended", under_way);
-    return NULL;
+    if (under_way >= COP_EVALUATIONS_MAX || its >= share || (!place && !last)) {
+        cop_fail(error, COP_ERR_BUSY,
+                 "%u evaluations are under way, %u of them yours: try again when one has ended",
+                 under_way, its);
+        return NULL;
+    }
+    if (!place) forget(server, place = last);
+    return place;
 }
 
 /* ---- start: done ---- */
@@ -143,7 +179,7 @@ static void start_done(api_task *t) {
         cop_fail(&t->error, t->result, "the evaluation cannot begin: %s", cop_err_text(t->result));
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
-        for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++)
+        for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++)
             if (server->evaluations[i] == e) server->evaluations[i] = NULL;
         coord_evaluation_free(e);
     } else {
@@ -160,23 +196,37 @@ static void repeat(cop_request *request, const coord_evaluation *e) {
         coord_reply_failure(request, COP_ERR_BUSY, "the evaluation is being prepared");
 }
 
+/* Does the request make sense, and is there room? Fills `e` and its place; answers if not. */
+static bool admit(coord_server *server, cop_request *request,
+                  const Coppice__Api__StartEvaluationRequest *r, coord_evaluation *e,
+                  coord_evaluation ***place) {
+    cop_error error = {0};
+    const char *problem = read_request(r, e);
+    snprintf(e->owner, sizeof e->owner, "%s", coord_access_identity(request));
+    if (problem) {
+        coord_reply_failure(request, COP_ERR_INPUT, "the evaluation makes no sense: %s", problem);
+        return false;
+    }
+    if (!jobs_are_ready(server, request, e)) return false;
+    *place = api_evaluation_place(server, e->owner, &error);
+    if (!*place) api_fail(request, &error, error.code);
+    return *place != NULL;
+}
+
 static void start(coord_server *server, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r) {
-    coord_evaluation **known = find_key(server, r->key), **place, *e;
-    const char *problem;
+    coord_evaluation **known = find_key(server, r->key), **place = NULL;
     if (known) {
         repeat(request, *known);
         return;
     }
-    if (!(place = take_place(server, request))) return;
-    if (!(e = cop_alloc(sizeof *e))) {
+    coord_evaluation *e = cop_alloc(sizeof *e);
+    if (!e) {
         api_fail(request, NULL, COP_ERR_NO_MEMORY);
         return;
     }
-    if ((problem = read_request(r, e)))
-        coord_reply_failure(request, COP_ERR_INPUT, "the evaluation makes no sense: %s", problem);
     api_task *t = NULL;
-    if (!problem && jobs_are_ready(server, request, e)) t = api_task_create(server, request, NULL);
+    if (admit(server, request, r, e, &place)) t = api_task_create(server, request, NULL);
     if (!t) {
         coord_evaluation_free(e);
         return;
@@ -275,6 +325,9 @@ void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note 
     }
     answer.has_evaluation = answer.has_state = answer.has_version = answer.has_workers = 1;
     answer.has_done = answer.has_blocks = view.blocks > 0;
+    answer.has_retry_ms = w->at_once;
+    answer.retry_ms = API_RETRY_MS;
+    e->reported = e->reported || e->ended;
     answer.evaluation = e->id;
     answer.state = (Coppice__Api__State)n->state;
     answer.version = n->version;
@@ -312,15 +365,8 @@ void api_watch_evaluation(coord_server *server, cop_request *request, ProtobufCM
 
 /* ---- time ---- */
 
-static bool is_watched(const struct coord_api *api, uint64_t id) {
-    for (uint32_t i = 0; i < API_WATCHERS_MAX; i++)
-        if (api->watchers[i].request && api->watchers[i].evaluation && api->watchers[i].job == id)
-            return true;
-    return false;
-}
-
 void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
-    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++) {
+    for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
         coord_evaluation *e = server->evaluations[i];
         if (!e || !e->id) continue;
         if (is_watched(server->api, e->id)) e->heard_ns = now_ns;
@@ -330,9 +376,7 @@ void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
             gone.text = "its client has gone";
             coord_dispatch(server, &gone);
         } else if (!e->batch) {
-            api_note_remove(server->api, e->id);
-            coord_evaluation_free(e);
-            server->evaluations[i] = NULL;
+            forget(server, &server->evaluations[i]);
         }
     }
 }

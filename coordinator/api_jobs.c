@@ -107,6 +107,8 @@ void api_answer_watch(coord_server *server, api_watcher *w, const api_note *note
     answer.status = &status;
     answer.has_version = 1;
     answer.version = note->version;
+    answer.has_retry_ms = w->at_once;
+    answer.retry_ms = API_RETRY_MS;
     api_answer(request, COPPICE__API__METHOD__WATCH_JOB, &answer.base, NULL);
 }
 
@@ -288,7 +290,8 @@ static void logs_work(api_task *t) {
                                        take_event, t->extra, &t->error);
 }
 
-static void answer_logs(cop_request *request, event_list *l, uint64_t after, bool finished) {
+static void answer_logs(cop_request *request, event_list *l, uint64_t after, bool finished,
+                        bool at_once) {
     Coppice__Api__LogsAnswer answer = COPPICE__API__LOGS_ANSWER__INIT;
     for (size_t i = 0; i < l->count; i++) {
         Coppice__Api__Event *e = l->table[i] = &l->events[i];
@@ -305,11 +308,14 @@ static void answer_logs(cop_request *request, event_list *l, uint64_t after, boo
     answer.has_last = answer.has_finished = 1;
     answer.last = l->count ? l->rows[l->count - 1].id : after;
     answer.finished = finished;
+    answer.has_retry_ms = at_once && !l->count && !finished;
+    answer.retry_ms = API_RETRY_MS;
     api_answer(request, COPPICE__API__METHOD__LOGS, &answer.base, NULL);
 }
 
 static void logs_done(api_task *t) {
-    api_watcher *w = &t->server->api->watchers[t->method];
+    api_watcher now_or_never = {.request = t->request, .at_once = true}; /* its deadline is past */
+    api_watcher *w = t->request ? &now_or_never : &t->server->api->watchers[t->method];
     event_list *l = t->extra;
     uint64_t now = cop_clock_ns();
     bool finished = l->ended && l->count < EVENTS_AT_ONCE;
@@ -321,7 +327,7 @@ static void logs_done(api_task *t) {
         if (t->result)
             api_fail(request, &t->error, t->result);
         else
-            answer_logs(request, l, t->value, finished);
+            answer_logs(request, l, t->value, finished, w->at_once);
     }
     api_task_free(t);
 }
@@ -339,7 +345,10 @@ void api_ask_logs(coord_server *server, api_watcher *w) {
     ((event_list *)t->extra)->ended = !n || n->state >= COORD_COMPLETED;
     t->job = w->job;
     t->value = w->after;
-    t->method = (uint32_t)(w - server->api->watchers);
+    if (w->at_once)
+        t->request = w->request;
+    else
+        t->method = (uint32_t)(w - server->api->watchers);
     t->work = logs_work;
     t->done = logs_done;
     w->asking = true;

@@ -21,7 +21,9 @@ typedef struct coord_config {
     const char *const *listen; /* URLs, NULL-terminated; NULL or empty: none (in process) */
     const char *data_folder;   /* --data: named sets offered to jobs; or NULL */
     uint32_t jobs_per_client;  /* of one certificate, that have not ended; 0: the default */
-    uint64_t quota;            /* bytes for data and checkpoints; 0: none */
+    /* shares of one identity; 0: the defaults of common/base/limits.h */
+    uint32_t sessions_per_identity, watches_per_identity;
+    uint64_t quota;     /* bytes for data and checkpoints; 0: none */
     int update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
     bool insecure;      /* allow listening beyond loopback without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: none */

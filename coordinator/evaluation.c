@@ -18,7 +18,7 @@
 #define WINDOW_LEAST 4
 
 coord_evaluation *coord_evaluation_find(coord_server *server, uint64_t id) {
-    for (uint32_t i = 0; id && i < COORD_EVALUATIONS_PLACES; i++)
+    for (uint32_t i = 0; id && i < COP_EVALUATION_PLACES; i++)
         if (server->evaluations[i] && server->evaluations[i]->id == id)
             return server->evaluations[i];
     return NULL;

@@ -345,7 +345,7 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
         .speculate = remote,
         .judge = true,
         .strikes_max = STRIKES_MAX,
-        .evaluations_max = COORD_EVALUATIONS_MAX,
+        .evaluations_max = COP_EVALUATIONS_MAX,
         .save_patience_ns = remote ? 0 : RUN_SAVE_PATIENCE_NS,
     };
     char fingerprint[128];
@@ -367,7 +367,7 @@ static void destroy(coord_server *server) {
     if (server->pool) coord_pool_destroy(server->pool);
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX; i++)
         if (server->resident[i].id) coord_resident_fini(&server->resident[i]);
-    for (uint32_t i = 0; i < COORD_EVALUATIONS_PLACES; i++)
+    for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++)
         coord_evaluation_free(server->evaluations[i]);
     for (uint32_t i = 0; server->slots && i < COORD_SLOTS_MAX; i++)
         cop_buffer_release(server->slots[i].gradient);

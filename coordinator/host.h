@@ -19,10 +19,8 @@
 #include "coordinator/stalls.h"
 #include "coordinator/store.h"
 
-#define COORD_SLOTS_MAX          (8 * COP_SHARDS_MAX)
-#define COORD_RESIDENT_MAX       16
-#define COORD_EVALUATIONS_MAX    4  /* under way at once */
-#define COORD_EVALUATIONS_PLACES 16 /* and those that ended, until their clients have heard it */
+#define COORD_SLOTS_MAX    (8 * COP_SHARDS_MAX)
+#define COORD_RESIDENT_MAX 16
 
 /* Work for the loop thread, posted by any other. Storage is the poster's. */
 typedef struct coord_mail coord_mail;
@@ -126,7 +124,7 @@ struct coord_server {
     coord_slot *slots; /* COORD_SLOTS_MAX; slot numbers start at 1 */
     uint32_t slot_hint;
     coord_resident resident[COORD_RESIDENT_MAX];
-    coord_evaluation *evaluations[COORD_EVALUATIONS_PLACES];
+    coord_evaluation *evaluations[COP_EVALUATION_PLACES];
     /* events raised while actions are carried out wait here */
     coord_event *queue;
     uint32_t queue_count, queue_capacity;

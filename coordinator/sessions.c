@@ -102,19 +102,42 @@ static uint32_t live_sessions(const coord_server *server) {
     return count;
 }
 
-static void hello_worker(coord_server *server, cop_request *request, const cop_hello *h) {
+/* A free place, if the identity has not taken its share; else the request is answered, and NULL. */
+static coord_session *take_place(coord_server *server, cop_request *request) {
+    const char *identity = coord_access_identity(request);
+    const uint32_t wish = server->config.sessions_per_identity;
+    const uint32_t share =
+        coord_access_share(server, wish ? wish : COP_SESSIONS_PER_IDENTITY_MAX, COP_WORKERS_MAX);
     coord_session *s = NULL;
-    for (uint32_t i = 0; i < COP_WORKERS_MAX && !s; i++)
-        if (!server->sessions[i].worker) s = &server->sessions[i];
-    if (!s || server->stopping) {
-        coord_reply_failure(request, COP_ERR_LIMIT,
-                            s ? "the coordinator is stopping" : "the pool is full");
-        return;
+    uint32_t its = 0;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
+        coord_session *at = &server->sessions[i];
+        if (!at->worker && !s) s = at;
+        its += at->worker && strcmp(at->certificate, identity) == 0;
     }
+    if (server->stopping)
+        coord_reply_failure(request, COP_ERR_LIMIT, "the coordinator is stopping");
+    else if (!s)
+        coord_reply_failure(request, COP_ERR_LIMIT, "the pool is full: it has %d workers",
+                            COP_WORKERS_MAX);
+    else if (its >= share)
+        coord_reply_failure(request, COP_ERR_LIMIT,
+                            "%s%s%s has %u workers in the pool, and may have %u: use another "
+                            "certificate for more",
+                            *identity ? "the certificate \"" : "the token", identity,
+                            *identity ? "\"" : "", its, share);
+    else
+        return s;
+    return NULL;
+}
+
+static void hello_worker(coord_server *server, cop_request *request, const cop_hello *h) {
+    coord_session *s = take_place(server, request);
+    if (!s) return;
     coord_who who;
     memset(s, 0, sizeof *s);
     coord_access_identify(request, h, &who);
-    snprintf(s->certificate, sizeof s->certificate, "%s", cop_request_peer(request)->name);
+    snprintf(s->certificate, sizeof s->certificate, "%s", coord_access_identity(request));
     make_name(server, who.name, s->name);
     s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->sessions);
     cop_random_bytes(&s->secret, sizeof s->secret);

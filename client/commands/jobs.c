@@ -266,6 +266,7 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
         print_events(options, logs);
         finished = logs->n_events == 0 && (!options->follow || logs->finished);
         if (logs->n_events) request.after = logs->last;
+        if (!finished && logs->has_retry_ms) cli_wait_to_ask(logs->retry_ms);
         cop_proto_free(answer);
     }
     cli_remote_close(&remote);

@@ -16,35 +16,49 @@
 #define COP_STATISTICS_MAX                                                                         \
     1024 /* channels, or features of flat samples, of normalize: standard                          \
           */
-#define COP_SAMPLES_MAX          0x7fffffffu
-#define COP_INPUT_FILE_MAX       (8ull << 30) /* bytes of a file of samples for predict */
-#define COP_INPUT_STREAM_MAX     (1ull << 30) /* of such samples on standard input */
-#define COP_JOB_FILE_MAX         (1u << 20)   /* bytes */
-#define COP_JOB_YAML_DEPTH_MAX   16
-#define COP_NAME_MAX             128
-#define COP_FRAME_HEADER_SIZE    64
-#define COP_FRAME_PROTO_MAX      (64u << 10) /* protobuf header of a frame */
-#define COP_FRAME_UNPACK_MAX     (4u << 20)  /* memory that unpacking one header may take */
-#define COP_FRAME_BODY_MAX       (2ull << 30)
-#define COP_FRAME_SIZE_MAX       (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
-#define COP_CHUNK_SIZE           (4u << 20) /* data upload */
-#define COP_WORKERS_MAX          1024       /* connected to one coordinator */
-#define COP_POOL_MAX             16384      /* that its decisions can handle */
-#define COP_WORKER_THREADS_MAX   256
-#define COP_CONNECTIONS_MAX      4096 /* of one coordinator */
-#define COP_HALF_OPEN_MAX        256  /* of these in the TLS handshake; more push the oldest out */
-#define COP_JOBS_MAX             16384
-#define COP_JOBS_PER_CLIENT_MAX  2048 /* that have not ended, of one certificate */
-#define COP_HEARTBEAT_MS         500
-#define COP_HEARTBEATS_MISSED    3
-#define COP_CLIENT_TIMEOUT_MS    10000
-#define COP_HOLD_MAX_MS          5000 /* a held request is answered "nothing yet" after this */
-#define COP_CHECKPOINTS_KEPT_MAX 1000
+#define COP_SAMPLES_MAX         0x7fffffffu
+#define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for predict */
+#define COP_INPUT_STREAM_MAX    (1ull << 30) /* of such samples on standard input */
+#define COP_JOB_FILE_MAX        (1u << 20)   /* bytes */
+#define COP_JOB_YAML_DEPTH_MAX  16
+#define COP_NAME_MAX            128
+#define COP_FRAME_HEADER_SIZE   64
+#define COP_FRAME_PROTO_MAX     (64u << 10) /* protobuf header of a frame */
+#define COP_FRAME_UNPACK_MAX    (4u << 20)  /* memory that unpacking one header may take */
+#define COP_FRAME_BODY_MAX      (2ull << 30)
+#define COP_FRAME_SIZE_MAX      (COP_FRAME_HEADER_SIZE + COP_FRAME_PROTO_MAX + 64 + COP_FRAME_BODY_MAX)
+#define COP_CHUNK_SIZE          (4u << 20) /* data upload */
+#define COP_WORKERS_MAX         1024       /* connected to one coordinator */
+#define COP_POOL_MAX            16384      /* that its decisions can handle */
+#define COP_WORKER_THREADS_MAX  256
+#define COP_WATCHES_MAX         512  /* requests that a coordinator holds until there is news */
+#define COP_EVALUATIONS_MAX     4    /* of finished jobs, under way at once */
+#define COP_EVALUATION_PLACES   16   /* and those that ended, until their clients have heard it */
+#define COP_CONNECTIONS_MAX     4096 /* of one coordinator */
+#define COP_HALF_OPEN_MAX       256  /* of these in the TLS handshake; more push the oldest out */
+#define COP_JOBS_MAX            16384
+#define COP_JOBS_PER_CLIENT_MAX 2048 /* that have not ended, of one certificate */
+/* Of these, what one identity may have: a certificate, or all who know the token. Where there are
+ * no certificates, all are one identity, and may have everything. */
+#define COP_SESSIONS_PER_IDENTITY_MAX    768
+#define COP_WATCHES_PER_IDENTITY_MAX     128
+#define COP_EVALUATIONS_PER_IDENTITY_MAX 3
+#define COP_HEARTBEAT_MS                 500
+#define COP_HEARTBEATS_MISSED            3
+#define COP_CLIENT_TIMEOUT_MS            10000
+#define COP_HOLD_MAX_MS                  5000 /* a held request is answered "nothing yet" after this */
+#define COP_CHECKPOINTS_KEPT_MAX         1000
 
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
                "unpacking needs at least the packed size");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
 _Static_assert(COP_JOBS_PER_CLIENT_MAX <= COP_JOBS_MAX / 4, "one client leaves room for others");
+_Static_assert(COP_SESSIONS_PER_IDENTITY_MAX <= COP_WORKERS_MAX / 4 * 3 &&
+                   COP_WATCHES_PER_IDENTITY_MAX <= COP_WATCHES_MAX / 4 &&
+                   COP_EVALUATIONS_PER_IDENTITY_MAX < COP_EVALUATIONS_MAX,
+               "one identity leaves room for others");
+_Static_assert(COP_EVALUATION_PLACES >= 2 * COP_EVALUATIONS_MAX,
+               "those that ended have places beside those that are under way");
 _Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
                "a worker has two connections, and clients want some");
 _Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "whoever is connected is in the pool");

@@ -16,6 +16,8 @@
 #include "coordinator/api.h"
 
 #define ANSWER_MS 5000
+#define SESSIONS  12 /* of one identity */
+#define WATCHES   6
 
 typedef struct world {
     coord_server *server;
@@ -49,7 +51,12 @@ static int start_coordinator(void **state) {
     snprintf(w.urls[2], sizeof w.urls[2], "ipc://%s/socket", root);
     snprintf(w.state, sizeof w.state, "%s/state", root);
     const char *listen[] = {w.urls[0], w.urls[1], w.urls[2], NULL};
-    coord_config config = {.state = w.state, .listen = listen, .update_threads = 1, .tls = w.tls};
+    coord_config config = {.state = w.state,
+                           .listen = listen,
+                           .update_threads = 1,
+                           .tls = w.tls,
+                           .sessions_per_identity = SESSIONS,
+                           .watches_per_identity = WATCHES};
     COP_ASSERT(cop_kernels_choose(&config.kernels, &error) == COP_OK);
     COP_ASSERT(cop_self_test(config.kernels, config.self_test, &error) == COP_OK);
     memcpy(w.self_test, config.self_test, sizeof w.self_test);
@@ -141,11 +148,10 @@ static bool put_length(door *d, bool ipc, uint64_t length) {
     return (!ipc || put(d, "\1", 1)) && put(d, &big_endian, 8);
 }
 
-/* Sends a request over SP's REQ; false when there is no answer. */
-static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *reply) {
+/* Sends a request over SP's REQ. */
+static bool say(door *d, bool ipc, bool first, cop_message *m) {
     const unsigned char greeting[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}, id[4] = {0x80, 0, 0, 1};
-    unsigned char head[9], back[4];
-    uint64_t length;
+    unsigned char head[8];
     size_t size = cop_codec_size(m);
     cop_buffer *frame = cop_buffer_create(size);
     cop_codec_encode(m, frame->data);
@@ -153,15 +159,26 @@ static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *repl
     bool sent = (!first || (put(d, greeting, 8) && get(d, head, 8))) &&
                 put_length(d, ipc, size + 4) && put(d, id, 4) && put(d, frame->data, size);
     cop_buffer_release(frame);
-    if (!sent || !get(d, head, ipc ? 9 : 8)) return false;
+    return sent;
+}
+
+/* Its answer; false when there is none. */
+static bool hear(door *d, bool ipc, cop_message *reply) {
+    unsigned char head[9], back[4];
+    uint64_t length;
+    if (!get(d, head, ipc ? 9 : 8)) return false;
     memcpy(&length, head + (ipc ? 1 : 0), 8);
     length = __builtin_bswap64(length) - 4;
     if (!get(d, back, 4)) return false;
-    frame = cop_buffer_create(length);
+    cop_buffer *frame = cop_buffer_create(length);
     bool whole = get(d, frame->data, length);
     if (whole) assert_int_equal(cop_codec_decode(frame, reply, NULL), COP_OK);
     cop_buffer_release(frame);
     return whole;
+}
+
+static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *reply) {
+    return say(d, ipc, first, m) && hear(d, ipc, reply);
 }
 
 /* ---- requests, each as the program lists it ---- */
@@ -353,6 +370,126 @@ static void test_session_belongs_to_its_certificate(void **state) {
     close_door(&owner);
 }
 
+/* ---- shares of one identity ---- */
+
+/* The answer to one more HELLO on this door. */
+static cop_message_type hello_again(door *d, bool first, const char *token) {
+    cop_message m, reply = {0};
+    make_hello(&m, token);
+    assert_true(ask(d, false, first, &m, &reply));
+    if (reply.type == COP_MESSAGE_FAILURE) {
+        assert_int_equal(reply.failure.code, COP_ERR_LIMIT);
+        assert_non_null(strstr(reply.failure.text, "12 workers in the pool, and may have 12"));
+    }
+    const cop_message_type type = reply.type;
+    cop_message_fini(&reply);
+    return type;
+}
+
+/* Of one certificate, and of those who have only the token. */
+static void test_no_identity_takes_all_sessions(void **state) {
+    (void)state;
+    make_tokens();
+    for (int plain = 0; plain < 2; plain++) {
+        door hog, other;
+        int in = 0;
+        open_door(&hog, w.urls[plain], "ours", plain ? NULL : "many", "worker");
+        for (int i = 0; i < SESSIONS + 4; i++)
+            in += hello_again(&hog, i == 0, plain ? good_token : "") == COP_MESSAGE_WELCOME;
+        assert_int_equal(in, SESSIONS);
+        open_door(&other, w.urls[0], "ours", "worker", "worker");
+        assert_int_equal(hello_again(&other, true, ""), COP_MESSAGE_WELCOME);
+        close_door(&other);
+        close_door(&hog);
+        cop_clock_sleep_ms(20);
+    }
+}
+
+#define WATCHED 7 /* a job */
+
+static void note_watched(coord_server *server, coord_mail *mail) {
+    (void)mail;
+    if (api_note_find(server->api, WATCHED))
+        coord_api_changed(server, WATCHED);
+    else
+        api_note_append(server->api, WATCHED);
+}
+
+/* There is news of the job. */
+static void tell_news(void) {
+    static coord_mail mail;
+    mail.run = note_watched;
+    coord_post(w.server, &mail);
+    cop_clock_sleep_ms(20);
+}
+
+/* A request that is held as long as there is no news. */
+static void say_watch(door *d, const char *stem, bool logs) {
+    Coppice__Api__WatchJobRequest watch = COPPICE__API__WATCH_JOB_REQUEST__INIT;
+    Coppice__Api__LogsRequest log = COPPICE__API__LOGS_REQUEST__INIT;
+    watch.has_job = watch.has_version = watch.has_hold_ms = 1;
+    log.has_job = log.has_hold_ms = 1;
+    watch.job = log.job = WATCHED;
+    watch.version = 1;
+    watch.hold_ms = log.hold_ms = 4000;
+    cop_message m = {.type = COP_MESSAGE_CALL};
+    m.call.method = logs ? COPPICE__API__METHOD__LOGS : COPPICE__API__METHOD__WATCH_JOB;
+    m.call.major = COP_PROTOCOL_MAJOR;
+    m.part[0] = cop_proto_pack(logs ? &log.base : &watch.base);
+    open_door(d, w.urls[0], "ours", stem, strcmp(stem, "client") ? "worker" : "client");
+    assert_true(say(d, false, true, &m));
+}
+
+/* The pause until the client should ask again; 0: the request was held. */
+static uint32_t hear_watch(door *d, bool logs) {
+    cop_message reply;
+    ProtobufCMessage *answer = NULL;
+    uint32_t pause;
+    assert_true(hear(d, false, &reply));
+    assert_int_equal(reply.type, COP_MESSAGE_ANSWER);
+    assert_int_equal(cop_proto_unpack(logs ? &coppice__api__logs_answer__descriptor
+                                           : &coppice__api__watch_job_answer__descriptor,
+                                      reply.part[0]->data, reply.part[0]->size, 1u << 20, &answer,
+                                      NULL),
+                     COP_OK);
+    if (logs)
+        pause = ((const Coppice__Api__LogsAnswer *)answer)->retry_ms;
+    else
+        pause = ((const Coppice__Api__WatchJobAnswer *)answer)->retry_ms;
+    if (!logs) assert_non_null(((const Coppice__Api__WatchJobAnswer *)answer)->status);
+    cop_proto_free(answer);
+    cop_message_fini(&reply);
+    return pause;
+}
+
+static bool is_held(const door *d) {
+    struct pollfd at = {.fd = d->fd, .events = POLLIN};
+    return poll(&at, 1, 300) == 0;
+}
+
+/* Beyond its share an identity's requests are answered at once; those of others are held. */
+static void test_no_identity_takes_all_watches(void **state) {
+    (void)state;
+    door hog[WATCHES], more, logs, other;
+    tell_news();
+    for (int i = 0; i < WATCHES; i++) say_watch(&hog[i], "client", i & 1);
+    assert_true(is_held(&hog[0]));
+    say_watch(&more, "client", false);
+    assert_int_equal(hear_watch(&more, false), API_RETRY_MS);
+    say_watch(&logs, "client", true);
+    assert_int_equal(hear_watch(&logs, true), API_RETRY_MS);
+    say_watch(&other, "both", false);
+    assert_true(is_held(&other));
+    assert_true(is_held(&hog[0]));
+    tell_news();
+    assert_int_equal(hear_watch(&other, false), 0);
+    assert_int_equal(hear_watch(&hog[0], false), 0);
+    for (int i = 0; i < WATCHES; i++) close_door(&hog[i]);
+    close_door(&more);
+    close_door(&logs);
+    close_door(&other);
+}
+
 static void check_name(const char *url, const char *stem, const char *name, const char *words) {
     door d;
     cop_message m, reply = {0};
@@ -404,6 +541,8 @@ int main(void) {
         cmocka_unit_test(test_every_request_on_every_socket),
         cmocka_unit_test(test_no_other_socket_listens),
         cmocka_unit_test(test_session_belongs_to_its_certificate),
+        cmocka_unit_test(test_no_identity_takes_all_sessions),
+        cmocka_unit_test(test_no_identity_takes_all_watches),
         cmocka_unit_test(test_name_is_the_certificates),
         cmocka_unit_test(test_token_is_private),
     };

@@ -10,11 +10,14 @@
 
 #include <cmocka.h>
 
+#include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/net/net.h"
 #include "common/wire/codec.h"
+#include "coordinator/api.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/evaluation.h"
 #include "proto/api.pb-c.h"
 
 typedef struct fixture {
@@ -151,9 +154,77 @@ static void test_an_unknown_evaluation_is_told_at_once(void **state) {
            "there is no such evaluation");
 }
 
+/* ---- places ---- */
+
+/* A coordinator of places only, where several identities are possible. */
+static coord_server *with_places(void) {
+    static const char any[1];
+    coord_server *server = cop_alloc(sizeof *server);
+    assert_non_null(server);
+    server->api = cop_alloc(sizeof *server->api);
+    assert_non_null(server->api);
+    server->config.tls = (const cop_tls *)any;
+    return server;
+}
+
+static void without_places(coord_server *server) {
+    for (int i = 0; i < COP_EVALUATION_PLACES; i++) coord_evaluation_free(server->evaluations[i]);
+    coord_api_destroy(server->api);
+    cop_free(server);
+}
+
+static coord_evaluation *take(coord_server *server, const char *owner) {
+    cop_error error = {0};
+    coord_evaluation **place = api_evaluation_place(server, owner, &error);
+    if (!place) {
+        assert_int_equal(error.code, COP_ERR_BUSY);
+        return NULL;
+    }
+    assert_null(*place);
+    coord_evaluation *e = *place = cop_alloc(sizeof *e);
+    assert_non_null(e);
+    snprintf(e->owner, sizeof e->owner, "%s", owner);
+    e->id = ++server->api->next_job;
+    return e;
+}
+
+static void test_ended_evaluations_give_way_to_new_ones(void **state) {
+    (void)state;
+    coord_server *server = with_places();
+    coord_evaluation *unheard = take(server, "a");
+    unheard->ended = true;
+    unheard->ended_ns = 1;
+    for (uint64_t i = 2; i < 100; i++) {
+        coord_evaluation *e = take(server, "b");
+        assert_non_null(e);
+        e->ended = e->reported = true;
+        e->ended_ns = i;
+    }
+    /* The one whose client has no result yet is the last to go. */
+    bool there = false;
+    for (int i = 0; i < COP_EVALUATION_PLACES; i++)
+        there = there || server->evaluations[i] == unheard;
+    assert_true(there);
+    without_places(server);
+}
+
+static void test_no_identity_takes_all_evaluations(void **state) {
+    (void)state;
+    coord_server *server = with_places();
+    for (int i = 0; i < COP_EVALUATIONS_PER_IDENTITY_MAX; i++) assert_non_null(take(server, "a"));
+    assert_null(take(server, "a"));
+    for (int i = COP_EVALUATIONS_PER_IDENTITY_MAX; i < COP_EVALUATIONS_MAX; i++)
+        assert_non_null(take(server, "b"));
+    assert_null(take(server, "b"));
+    assert_null(take(server, "c"));
+    without_places(server);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_request_without_sense_is_refused),
+        cmocka_unit_test(test_ended_evaluations_give_way_to_new_ones),
+        cmocka_unit_test(test_no_identity_takes_all_evaluations),
         cmocka_unit_test(test_counts_ascend_within_their_limits),
         cmocka_unit_test(test_keys_have_sixteen_bytes),
         cmocka_unit_test(test_an_unknown_evaluation_is_told_at_once),
