@@ -58,8 +58,10 @@ static const cli_command table[] = {
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},
     {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,
-     "data output rows columns json quiet help",
-     "coppice inspect runs/mnist-dropout\ncoppice inspect mnist -o sheet.png", cli_inspect},
+     "data label drop layout resize output rows columns json quiet help",
+     "coppice inspect runs/mnist-dropout\ncoppice inspect mnist -o sheet.png\n"
+     "coppice inspect train.csv --label label --drop id",
+     cli_inspect},
     {"export", "JOB|MODEL", "Write a trained model to a file for other programs", 1, 1,
      "format output " REMOTE,
      "coppice export 3 -o model.safetensors\n"

@@ -23,7 +23,7 @@
 /* Every option of every command; a command's row says which it takes. */
 typedef struct cli_options {
     const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
-        *ensemble, *average, *input;
+        *ensemble, *average, *input, *label, *drop, *layout, *resize;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;

@@ -131,7 +131,7 @@ static cop_err read_offered(void *context, cop_data **out, cop_error *error) {
     cop_err e = COP_ERR_NOT_FOUND;
     if (strcmp(w->name, "mnist") == 0)
         e = cop_data_load_mnist(w->datasets->data_folder, out, error);
-    if (e == COP_ERR_NOT_FOUND) e = cop_data_open_path(w->key, out, error);
+    if (e == COP_ERR_NOT_FOUND) e = cop_data_open_path(w->key, NULL, out, error);
     if (!e) snprintf((*out)->name, sizeof(*out)->name, "%s", w->name);
     return e;
 }

@@ -40,7 +40,7 @@ static cop_err open_model(coord_server *server, coord_evaluation_model *m, cop_e
     m->built = found.job;
     m->weights = cop_buffer_wrap(found.flat, bytes, NULL, free_bytes);
     if (!m->weights) cop_free(found.flat);
-    m->spec = cop_job_pack(m->built);
+    m->spec = cop_job_pack_for_workers(m->built);
     if (!m->weights || !m->spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     return COP_OK;

@@ -64,8 +64,9 @@ typedef struct coord_resident {
     cop_job *job;
     cop_data *data;
     cop_data_view view;
-    cop_buffer *spec; /* packed job, part[3] of leases */
-    char *folder;     /* checkpoints and model go there; NULL: nowhere */
+    cop_buffer *spec;       /* packed job */
+    cop_buffer *lease_spec; /* what workers need of it, part[3] of leases */
+    char *folder;           /* checkpoints and model go there; NULL: nowhere */
     int states;
     coord_version current;
     cop_buffer_pool *weight_pool, *rows_pool, *labels_pool;

@@ -46,8 +46,10 @@ static cop_err allocate(coord_resident *r, cop_error *error) {
     r->update_first = cop_alloc_array(job->shards, sizeof *r->update_first);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->spec = cop_job_pack(job);
+    r->lease_spec = cop_job_pack_for_workers(job);
     if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
-        !r->gradients || !r->update_slots || !r->update_first || !r->tree_ops || !r->spec)
+        !r->gradients || !r->update_slots || !r->update_first || !r->tree_ops || !r->spec ||
+        !r->lease_spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;
@@ -171,6 +173,7 @@ void coord_resident_fini(coord_resident *r) {
     release_version(&r->current);
     release_version(&r->next);
     cop_buffer_release(r->spec);
+    cop_buffer_release(r->lease_spec);
     cop_buffer_pool_destroy(r->weight_pool);
     cop_buffer_pool_destroy(r->rows_pool);
     cop_buffer_pool_destroy(r->labels_pool);
@@ -225,7 +228,7 @@ cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action,
                                   bool have_spec, cop_message *message) {
     COP_ASSERT(r->current.step == action->lease.version);
     if (!have_weights) message->part[0] = cop_buffer_hold(r->current.weights);
-    if (!have_spec) message->part[3] = cop_buffer_hold(r->spec);
+    if (!have_spec) message->part[3] = cop_buffer_hold(r->lease_spec);
     return fill_samples(r, action, message);
 }
 

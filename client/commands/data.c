@@ -205,16 +205,28 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
     return COP_OK;
 }
 
+/* Bytes of the longest name of a class that is shown. */
+static int name_width(const cop_data *data) {
+    size_t width = 3;
+    for (int32_t c = 0; data->class_names && c < data->classes && c < 100; c++)
+        if (strlen(data->class_names[c]) > width) width = strlen(data->class_names[c]);
+    return (int)width;
+}
+
 static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const parts[2]) {
+    const int width = name_width(data);
     for (int p = 0; p < 2; p++) {
         cli_print("%-6s %u samples", parts[p]->part, parts[p]->samples);
         if (parts[p]->has_mean)
             cli_print(", mean %.4f, standard deviation %.4f", parts[p]->mean, parts[p]->std);
         cli_print("\n");
         for (int32_t c = 0; c < data->classes && c < 100; c++) {
+            char number[16];
             double share =
                 parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
-            cli_print("  class %-3d %8llu  %5.1f %%  ", c,
+            snprintf(number, sizeof number, "%d", c);
+            cli_print("  class %-*s %8llu  %5.1f %%  ", width,
+                      data->class_names ? data->class_names[c] : number,
                       (unsigned long long)parts[p]->per_class[c], 100 * share);
             for (int i = 0; i < (int)(share * data->classes * 20 + 0.5) && i < 60; i++)
                 cli_print("#");
@@ -239,6 +251,8 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     r.type = (char *)(uintptr_t)(data->train.type == COP_DATA_U8 ? "u8" : "f32");
     r.has_classes = 1;
     r.classes = (uint32_t)data->classes;
+    r.class_names = data->class_names;
+    r.n_class_names = data->class_names ? r.classes : 0;
     r.parts = parts;
     r.n_parts = 2;
     if (!e && options->json)
@@ -266,6 +280,43 @@ static bool looks_like_model(const char *path) {
     return found;
 }
 
+/* How a file is to be read, as the options say. */
+typedef struct reading {
+    cop_data_input input;
+    char text[1024];
+    const char *drop[64];
+} reading;
+
+static cop_err read_options(const cli_options *o, reading *out, cop_error *error) {
+    char *save = NULL;
+    unsigned height = 0, width = 0;
+    int end = 0;
+    *out = (reading){.input = {.label = o->label}};
+    if (o->layout && strcmp(o->layout, "nchw") != 0 && strcmp(o->layout, "nhwc") != 0)
+        return cop_fail(error, COP_ERR_USAGE, "--layout is \"%s\": expected nchw or nhwc",
+                        o->layout);
+    if (o->layout)
+        out->input.order = o->layout[1] == 'h' ? COP_DATA_CHANNELS_LAST : COP_DATA_CHANNELS_FIRST;
+    if (o->resize && (sscanf(o->resize, "%5ux%5u%n", &height, &width, &end) != 2 ||
+                      o->resize[end] || !height || !width || height > 4096 || width > 4096))
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--resize is \"%s\": expected height and width up to 4096, such as 32x32",
+                        o->resize);
+    out->input.resize[0] = height;
+    out->input.resize[1] = width;
+    if (o->drop && strlen(o->drop) >= sizeof out->text)
+        return cop_fail(error, COP_ERR_USAGE, "--drop: more than %zu characters",
+                        sizeof out->text - 1);
+    snprintf(out->text, sizeof out->text, "%s", o->drop ? o->drop : "");
+    for (char *name = strtok_r(out->text, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+        if (out->input.drop_count == sizeof out->drop / sizeof *out->drop)
+            return cop_fail(error, COP_ERR_USAGE, "--drop: more than 64 columns");
+        out->drop[out->input.drop_count++] = name;
+    }
+    out->input.drop = out->drop;
+    return COP_OK;
+}
+
 /* A name of a known set, or a file or folder of data; anything else is a model. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
@@ -276,10 +327,13 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
     cop_data *data = NULL;
     cop_error ignored = {0};
     cop_err e;
+    reading how;
+    COP_TRY(read_options(options, &how, error));
     if (named)
         e = cop_data_open(what, options->data, &data, error);
     else {
-        e = looks_like_model(what) ? COP_ERR_NOT_FOUND : cop_data_open_path(what, &data, &ignored);
+        e = looks_like_model(what) ? COP_ERR_NOT_FOUND
+                                   : cop_data_open_path(what, &how.input, &data, &ignored);
         if (e == COP_ERR_NOT_FOUND) return cli_inspect_model(options, error);
         if (e && error) *error = ignored;
     }

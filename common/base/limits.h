@@ -13,6 +13,8 @@
 #define COP_LEASE_MEMBERS_MAX 64         /* members of an ensemble in one lease */
 #define COP_TALLY_BYTES_MAX   (1u << 30) /* sums of one ensemble evaluation */
 #define COP_CLASSES_MAX       65536
+#define COP_CLASS_NAME_MAX    200   /* bytes of the name of a class */
+#define COP_CLASS_NAMES_BYTES 32768 /* of all names of a set: they are part of a job's message */
 #define COP_STATISTICS_MAX                                                                         \
     1024 /* channels, or features of flat samples, of normalize: standard                          \
           */
@@ -51,6 +53,8 @@
 
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
                "unpacking needs at least the packed size");
+_Static_assert(COP_CLASS_NAMES_BYTES <= COP_FRAME_PROTO_MAX / 2,
+               "the names of classes leave room for the rest of a job");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
 _Static_assert(COP_JOBS_PER_CLIENT_MAX <= COP_JOBS_MAX / 4, "one client leaves room for others");
 _Static_assert(COP_SESSIONS_PER_IDENTITY_MAX <= COP_WORKERS_MAX / 4 * 3 &&

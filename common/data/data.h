@@ -5,7 +5,8 @@
  * uploaded in chunks: "COPDATA1", u32 classes, u32 reserved 0, then for train and test each: u32
  * dtype (1 u8, 2 f32), u32 rank of a sample, u32 dims[3] (unused 0), u32 count, u32 reserved[2];
  * then train samples, train labels (i32), test samples, test labels, each padded with zeros to 64.
- * All little-endian. digest = SHA-256 of the whole pack. */
+ * All little-endian. digest = SHA-256 of the whole pack. In a file the names of the classes may
+ * follow (class_names.c), which the digest does not cover. */
 #ifndef COP_DATA_DATA_H
 #define COP_DATA_DATA_H
 
@@ -38,10 +39,14 @@ typedef struct cop_data {
     unsigned char digest[32];
     cop_buffer *pack;   /* what samples and labels point into; constant */
     atomic_uint others; /* references besides the first */
+    char **class_names; /* [classes], or NULL: they have only their numbers */
 } cop_data;
 
 /* "u8 (1, 28, 28)", into `out`, which it returns. */
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]);
+/* May these be the names of classes? At most COP_CLASS_NAME_MAX bytes each and
+ * COP_CLASS_NAMES_BYTES in all, UTF-8 without control characters. */
+bool cop_class_names_ok(const char *const *names, size_t count);
 
 /* Sources. Each gives a whole data set (one reference; cop_data_destroy) or an error that names the
  * file and what is wrong with it. idx: four files, plain or .gz (by content): magic, type,
@@ -88,6 +93,13 @@ typedef struct cop_data_source {
 const cop_data_source *cop_data_sources(size_t *count);
 cop_err cop_data_open(const char *source, const char *folder, cop_data **out, cop_error *error);
 
+/* Where the channels of (n, a, b, c) are. Auto: decided by the sizes, an error if they do not. */
+typedef enum cop_data_order {
+    COP_DATA_ORDER_AUTO = 0,
+    COP_DATA_CHANNELS_FIRST,
+    COP_DATA_CHANNELS_LAST
+} cop_data_order;
+
 /* File formats of `data.source`: idx, csv, npy, image-folder (table in formats.c). */
 typedef struct cop_data_files {  /* NULL: not given */
     const char *images, *labels; /* two files, or with `path` to an npz the names of two arrays */
@@ -96,7 +108,11 @@ typedef struct cop_data_files {  /* NULL: not given */
 typedef struct cop_data_input {
     const char *name; /* of the set that is made */
     cop_data_files train, test;
-    const char *label; /* csv: the label's column, or NULL: the last */
+    const char *label;       /* csv: the label's column by name or number; NULL: the last */
+    const char *const *drop; /* csv: columns that are left out, by name or number */
+    size_t drop_count;
+    cop_data_order order; /* npy, idx: of samples in four dimensions */
+    uint32_t resize[2];   /* image-folder: height and width of all pictures; 0: as they are */
 } cop_data_input;
 typedef struct cop_data_format {
     const char *name, *help;
@@ -107,9 +123,11 @@ typedef struct cop_data_format {
 } cop_data_format;
 const cop_data_format *cop_data_format_find(const char *name); /* NULL: none of that name */
 /* What stands at a path, by its content: a folder of MNIST's or CIFAR's files, a folder of class
- * folders (or of train and test with these), a .csv, .npz or .pack file. NOT_FOUND: nothing that
- * is known. */
-cop_err cop_data_open_path(const char *path, cop_data **out, cop_error *error);
+ * folders (or of train and test with these), a .csv or .tsv (plain or .gz), .npz or .pack file.
+ * `how` (may be NULL): label, drop, order and resize. NOT_FOUND: nothing that is known, or nothing
+ * at all; what is wrong inside of a set that is known is never NOT_FOUND. */
+cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
+                           cop_error *error);
 
 /* Where samples are copied to. */
 typedef struct cop_data_room {

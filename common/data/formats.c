@@ -21,6 +21,13 @@ const cop_data_format *cop_data_format_find(const char *name) {
 
 /* ---- what stands at a path ---- */
 
+/* Something is missing inside of a set: that is wrong with the set, which is there. */
+static cop_err within(cop_err e, cop_error *error) {
+    if (e != COP_ERR_NOT_FOUND) return e;
+    if (error) error->code = COP_ERR_INPUT;
+    return COP_ERR_INPUT;
+}
+
 static bool ends_in(const char *path, const char *ending) {
     const size_t length = strlen(path), tail = strlen(ending);
     return length > tail && strcmp(path + length - tail, ending) == 0;
@@ -46,43 +53,68 @@ static bool holds_folder(const char *folder) {
 }
 
 /* Class folders, or folders `train` and perhaps `test` of such. */
-static cop_err open_image_folder(const char *path, cop_data **out, cop_error *error) {
+static cop_err open_image_folder(const char *path, const cop_data_input *how, cop_data **out,
+                                 cop_error *error) {
     char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");
-    cop_data_input input = {.name = last_name(path), .train.path = path};
+    cop_data_input input = *how;
     cop_err e = train && test ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e && cop_folder_exists(train)) {
         input.train.path = train;
         if (cop_folder_exists(test)) input.test.path = test;
     }
-    if (!e) e = holds_folder(input.train.path) ? COP_OK : COP_ERR_NOT_FOUND;
-    if (!e) e = pack_load_image_folder(&input, out, error);
+    if (!e && !holds_folder(input.train.path))
+        e = cop_fail(error, COP_ERR_NOT_FOUND,
+                     "%s holds no data set: expected the files of MNIST or CIFAR, or a folder of "
+                     "PNG or JPEG files for each class",
+                     path);
+    else if (!e)
+        e = within(pack_load_image_folder(&input, out, error), error);
     cop_free(train);
     cop_free(test);
     return e;
 }
 
-static cop_err open_folder(const char *path, cop_data **out, cop_error *error) {
+static cop_err open_folder(const char *path, const cop_data_input *how, cop_data **out,
+                           cop_error *error) {
     static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {
-        cop_data_load_mnist, cop_data_load_cifar10, cop_data_load_cifar100, open_image_folder};
+        cop_data_load_mnist, cop_data_load_cifar10, cop_data_load_cifar100};
     for (size_t i = 0; i < sizeof openers / sizeof *openers; i++) {
         cop_err e = openers[i](path, out, error);
         if (e != COP_ERR_NOT_FOUND) return e;
     }
-    return cop_fail(error, COP_ERR_NOT_FOUND,
-                    "%s holds no data set: expected the files of MNIST or CIFAR, or a folder of "
-                    "PNG or JPEG files for each class",
-                    path);
+    return open_image_folder(path, how, out, error);
 }
 
-cop_err cop_data_open_path(const char *path, cop_data **out, cop_error *error) {
-    const cop_data_input input = {.name = last_name(path), .train.path = path};
-    if (cop_folder_exists(path)) return open_folder(path, out, error);
+static cop_err load_pack(const cop_data_input *input, cop_data **out, cop_error *error) {
+    return cop_data_load_pack(input->train.path, out, error);
+}
+
+static cop_err load_npz(const cop_data_input *input, cop_data **out, cop_error *error) {
+    cop_data_input both = *input;
+    if (pack_npz_has_test(input->train.path)) both.test.path = input->train.path;
+    return pack_load_npy(&both, out, error);
+}
+
+static const struct {
+    const char *ending;
+    cop_err (*load)(const cop_data_input *input, cop_data **out, cop_error *error);
+} endings[] = {{".csv", pack_load_csv},    {".csv.gz", pack_load_csv}, {".tsv", pack_load_csv},
+               {".tsv.gz", pack_load_csv}, {".npz", load_npz},         {".pack", load_pack}};
+
+cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
+                           cop_error *error) {
+    cop_data_input input = how ? *how : (cop_data_input){0};
+    input.name = last_name(path);
+    input.train = (cop_data_files){.path = path};
+    input.test = (cop_data_files){0};
+    if (cop_folder_exists(path)) return open_folder(path, &input, out, error);
     if (!cop_file_exists(path))
         return cop_fail(error, COP_ERR_NOT_FOUND, "there is no file or folder %s", path);
-    if (ends_in(path, ".csv")) return pack_load_csv(&input, out, error);
-    if (ends_in(path, ".npz")) return pack_load_npy(&input, out, error);
-    if (ends_in(path, ".pack")) return cop_data_load_pack(path, out, error);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (ends_in(path, endings[i].ending))
+            return within(endings[i].load(&input, out, error), error);
     return cop_fail(error, COP_ERR_NOT_FOUND,
-                    "%s is no data set that can be told by its name: expected .csv, .npz or .pack",
+                    "%s is no data set that can be told by its name: expected .csv, .tsv (or with "
+                    ".gz), .npz or .pack",
                     path);
 }

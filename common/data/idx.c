@@ -2,62 +2,16 @@
  * the others and against the file. */
 #include <stdio.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/limits.h"
+#include "common/data/gzip.h"
 #include "common/data/pack.h"
 #include "common/data/samples_formats.h"
 
-#define FILE_MAX     ((size_t)8 << 30)
-#define IDX_U8       8
-#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
-
-/* ---- gzip ---- */
-
-/* A gzip stream under way; CRC and length are checked by zlib at its end. */
-typedef struct gunzip {
-    z_stream z;
-    size_t in_left;
-    int state;
-    const char *path;
-} gunzip;
-
-static cop_err gunzip_begin(gunzip *g, const char *path, const char *in, size_t size,
-                            cop_error *error) {
-    *g = (gunzip){.in_left = size, .state = Z_OK, .path = path};
-    g->z.next_in = (unsigned char *)(uintptr_t)in;
-    return inflateInit2(&g->z, 15 + 16) == Z_OK
-               ? COP_OK
-               : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
-/* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the stream or of
- * the input. */
-static cop_err gunzip_read(gunzip *g, void *out, size_t size, size_t *got, cop_error *error) {
-    size_t left = size;
-    g->z.next_out = out;
-    while (g->state == Z_OK && left) {
-        uInt in_now = g->in_left > 1u << 30 ? 1u << 30 : (uInt)g->in_left,
-             out_now = left > 1u << 30 ? 1u << 30 : (uInt)left;
-        g->z.avail_in = in_now;
-        g->z.avail_out = out_now;
-        g->state = inflate(&g->z, Z_NO_FLUSH);
-        g->in_left -= in_now - g->z.avail_in;
-        left -= out_now - g->z.avail_out;
-        bool stuck = in_now == g->z.avail_in && out_now == g->z.avail_out;
-        if (g->state == Z_BUF_ERROR || (g->state == Z_OK && stuck)) break; /* the input has ended */
-    }
-    *got = size - left;
-    if (g->state == Z_DATA_ERROR || g->state == Z_NEED_DICT)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->path,
-                        g->z.msg ? g->z.msg : "dictionary");
-    if (g->state == Z_STREAM_END && g->in_left)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: %zu bytes follow the end of the gzip data",
-                        g->path, g->in_left);
-    return COP_OK;
-}
+#define FILE_MAX ((size_t)8 << 30)
+#define IDX_U8   8
 
 /* ---- the header ---- */
 
@@ -65,7 +19,8 @@ typedef struct idx_file {
     char *bytes; /* of the file */
     size_t size;
     bool gz;
-    uint32_t rank, dims[4];
+    uint32_t rank, dims[4]; /* as the samples are kept: channels first */
+    cop_data_order order;
     uint64_t data_size;
     size_t header_size;
 } idx_file;
@@ -100,7 +55,7 @@ static cop_err read_header(const char *path, idx_file *f, const unsigned char *h
 
 /* Can the file hold as many elements as its header says? Asked before memory is taken for them. */
 static cop_err check_size(const char *path, const idx_file *f, cop_error *error) {
-    if (f->gz && f->data_size / DEFLATE_MOST > f->size)
+    if (f->gz && f->data_size / GZIP_DEFLATE_MOST > f->size)
         return cop_fail(error, COP_ERR_CORRUPT,
                         "%s is truncated: its %zu bytes of gzip data cannot hold %llu elements",
                         path, f->size, (unsigned long long)f->data_size);
@@ -114,14 +69,13 @@ static cop_err check_size(const char *path, const idx_file *f, cop_error *error)
 static cop_err open_bytes(const char *path, idx_file *f, cop_error *error) {
     unsigned char head[24];
     size_t got = 0;
-    f->gz =
-        f->size >= 2 && (unsigned char)f->bytes[0] == 0x1f && (unsigned char)f->bytes[1] == 0x8b;
+    f->gz = gzip_is(f->bytes, f->size);
     cop_err e = COP_OK;
     if (f->gz) {
-        gunzip g;
-        e = gunzip_begin(&g, path, f->bytes, f->size, error);
-        if (!e) e = gunzip_read(&g, head, sizeof head, &got, error);
-        inflateEnd(&g.z);
+        gzip_reader g;
+        e = gzip_begin(&g, path, f->bytes, f->size, error);
+        if (!e) e = gzip_read(&g, head, sizeof head, &got, error);
+        gzip_end(&g);
     } else {
         got = f->size < sizeof head ? f->size : sizeof head;
         memcpy(head, f->bytes, got);
@@ -142,17 +96,17 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
 
 /* Header skipped, elements into `out`; one byte more than the header says shows a file that is
  * longer. */
-static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_error *error) {
+static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_error *error) {
     unsigned char header[24], extra;
     size_t got, more = 0;
     unsigned long long expected = f->data_size;
-    COP_TRY(gunzip_read(g, header, f->header_size, &got, error));
-    COP_TRY(gunzip_read(g, out, f->data_size, &got, error));
-    if (got == f->data_size) COP_TRY(gunzip_read(g, &extra, 1, &more, error));
+    COP_TRY(gzip_read(g, header, f->header_size, &got, error));
+    COP_TRY(gzip_read(g, out, f->data_size, &got, error));
+    if (got == f->data_size) COP_TRY(gzip_read(g, &extra, 1, &more, error));
     if (more)
         return cop_fail(error, COP_ERR_CORRUPT,
                         "%s holds more elements than the %llu of its header", g->path, expected);
-    if (g->state != Z_STREAM_END)
+    if (!g->ended)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early",
                         g->path);
     if (got < f->data_size)
@@ -162,16 +116,34 @@ static cop_err gunzip_elements(gunzip *g, const idx_file *f, void *out, cop_erro
 }
 
 /* The elements into `out` (data_size bytes); of gzip data, exactly as many as the header says. */
-static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error) {
+static cop_err copy_elements(const char *path, const idx_file *f, void *out, cop_error *error) {
     if (!f->gz) {
         memcpy(out, f->bytes + f->header_size, f->data_size);
         return COP_OK;
     }
-    gunzip g;
-    cop_err e = gunzip_begin(&g, path, f->bytes, f->size, error);
-    if (!e) e = gunzip_elements(&g, f, out, error);
-    inflateEnd(&g.z);
+    gzip_reader g;
+    cop_err e = gzip_begin(&g, path, f->bytes, f->size, error);
+    if (!e) e = gzip_elements(&g, f, out, error);
+    gzip_end(&g);
     return e;
+}
+
+static cop_err read_elements(const char *path, const idx_file *f, void *out, cop_error *error) {
+    COP_TRY(copy_elements(path, f, out, error));
+    if (f->rank != 4 || f->order != COP_DATA_CHANNELS_LAST) return COP_OK;
+    const int32_t dims[3] = {(int32_t)f->dims[1], (int32_t)f->dims[2], (int32_t)f->dims[3]};
+    return channels_to_front(dims, f->dims[0], 1, out, error);
+}
+
+/* Where the channels are, if the file has four dimensions: then they come first. */
+static cop_err order_dims(const char *path, cop_data_order order, idx_file *f, cop_error *error) {
+    uint64_t dims[4] = {0};
+    for (uint32_t d = 0; d < f->rank; d++) dims[d] = f->dims[d];
+    f->order = order;
+    COP_TRY(channels_find(path, f->rank, dims, &f->order, error));
+    channels_reorder(f->rank, f->order, dims);
+    for (uint32_t d = 0; d < f->rank; d++) f->dims[d] = (uint32_t)dims[d];
+    return COP_OK;
 }
 
 /* ---- a data set of four files ---- */
@@ -250,14 +222,15 @@ static cop_err fill(idx_set *s, cop_data *data, cop_error *error) {
     return COP_OK;
 }
 
-cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out,
-                          cop_error *error) {
+static cop_err load_idx(const cop_idx_files *files, const char *name, cop_data_order order,
+                        cop_data **out, cop_error *error) {
     idx_set s = {
         .path = {files->train_images, files->train_labels, files->test_images, files->test_labels}};
     cop_data *data = NULL;
     int opened = 0;
     cop_err e = COP_OK;
     while (opened < 4 && !(e = open_idx(s.path[opened], &s.file[opened], error))) opened++;
+    for (int i = 0; i < 4 && !e; i += 2) e = order_dims(s.path[i], order, &s.file[i], error);
     if (!e) e = check_pair(&s, 0, error);
     if (!e) e = check_pair(&s, 2, error);
     if (!e) {
@@ -276,10 +249,15 @@ cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data
     return e;
 }
 
+cop_err cop_data_load_idx(const cop_idx_files *files, const char *name, cop_data **out,
+                          cop_error *error) {
+    return load_idx(files, name, COP_DATA_ORDER_AUTO, out, error);
+}
+
 cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *error) {
     const cop_idx_files files = {input->train.images, input->train.labels, input->test.images,
                                  input->test.labels};
-    return cop_data_load_idx(&files, input->name, out, error);
+    return load_idx(&files, input->name, input->order, out, error);
 }
 
 /* ---- samples for a trained model ---- */

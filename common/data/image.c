@@ -7,12 +7,13 @@
 #include "common/base/limits.h"
 
 cop_err image_create(const char *what, uint32_t channels, uint32_t height, uint32_t width,
-                     cop_image *out, cop_error *error) {
+                     uint64_t most, cop_image *out, cop_error *error) {
     COP_ASSERT(channels == 1 || channels == 3);
-    if (!height || !width || (uint64_t)height * width > COP_UNITS_MAX / channels)
-        return cop_fail(error, COP_ERR_LIMIT,
-                        "%s has %u x %u pixels: expected at most %u values in a sample", what,
-                        width, height, COP_UNITS_MAX);
+    if (!height || !width || (uint64_t)height * width > most / channels)
+        return cop_fail(
+            error, COP_ERR_LIMIT, "%s has %u x %u pixels: expected at most %llu values%s", what,
+            width, height, (unsigned long long)most,
+            most <= COP_UNITS_MAX ? " in a sample (data.resize makes them smaller)" : "");
     *out = (cop_image){(int32_t)channels, (int32_t)height, (int32_t)width, NULL};
     out->pixels = cop_alloc_raw((size_t)channels * height * width);
     return out->pixels ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -30,13 +31,18 @@ void image_put_row(cop_image *image, uint32_t row, const uint8_t *interleaved) {
         for (size_t c = 0; c < 3; c++) to[c * plane + x] = interleaved[3 * x + c];
 }
 
-cop_err cop_image_decode(const char *what, const void *bytes, size_t size, cop_image *out,
-                         cop_error *error) {
+cop_err cop_image_decode_large(const char *what, const void *bytes, size_t size, uint64_t most,
+                               cop_image *out, cop_error *error) {
     const unsigned char *b = bytes;
     *out = (cop_image){0};
     if (size >= 8 && memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0)
-        return image_decode_png(what, bytes, size, out, error);
+        return image_decode_png(what, bytes, size, most, out, error);
     if (size >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff)
-        return image_decode_jpeg(what, bytes, size, out, error);
+        return image_decode_jpeg(what, bytes, size, most, out, error);
     return cop_fail(error, COP_ERR_INPUT, "%s is neither a PNG nor a JPEG file", what);
+}
+
+cop_err cop_image_decode(const char *what, const void *bytes, size_t size, cop_image *out,
+                         cop_error *error) {
+    return cop_image_decode_large(what, bytes, size, COP_UNITS_MAX, out, error);
 }

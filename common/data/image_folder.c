@@ -1,6 +1,7 @@
 /* Data sets of pictures: a folder with one folder for each class, PNG or JPEG files in it. Classes
  * are numbered in the byte order of their names, samples come class after class in the byte order
- * of theirs (D11). All pictures must have one size and the same number of channels. */
+ * of theirs (D11). All pictures must have one size, or are brought to one; where some are in
+ * colour, grey ones become three equal channels. */
 #include <stdio.h>
 #include <string.h>
 
@@ -107,12 +108,18 @@ static cop_err open_part(const char *folder, part *p, cop_error *error) {
 
 /* ---- reading ---- */
 
-static cop_err read_image(const char *path, cop_image *out, cop_error *error) {
+/* `resize`: height and width, or zeros. */
+static cop_err read_image(const char *path, const uint32_t resize[2], cop_image *out,
+                          cop_error *error) {
     char *bytes;
     size_t size;
     COP_TRY(cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error));
-    cop_err e = cop_image_decode(path, bytes, size, out, error);
+    cop_err e = cop_image_decode_large(path, bytes, size,
+                                       resize[0] ? IMAGE_VALUES_MAX : COP_UNITS_MAX, out, error);
     cop_free(bytes);
+    if (e) return e;
+    e = cop_image_fit(path, out, 1, resize[0], resize[1], error);
+    if (e) cop_free(out->pixels);
     return e;
 }
 
@@ -120,7 +127,9 @@ typedef struct filling {
     const cop_data_part *to;
     const int32_t *numbers; /* of the folder's classes among the training part's */
     const char *first;
+    const uint32_t *resize;
     uint32_t row;
+    bool colour; /* a picture is in colour, but the set is in grey: it has to be made anew */
 } filling;
 
 static cop_err fill_image(void *context, const char *path, size_t class, cop_error *error) {
@@ -129,13 +138,19 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     cop_image image;
     if (f->row == f->to->count) /* appeared since it was counted */
         return cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", path);
-    COP_TRY(read_image(path, &image, error));
+    COP_TRY(read_image(path, f->resize, &image, error));
     cop_err e = COP_OK;
-    if (image.channels != dims[0] || image.height != dims[1] || image.width != dims[2])
+    if (image.height != dims[1] || image.width != dims[2])
         e = cop_fail(error, COP_ERR_INPUT,
-                     "%s has %d x %d pixels and %d channel%s: expected %d x %d and %d, as in %s",
-                     path, image.width, image.height, image.channels,
-                     image.channels == 1 ? "" : "s", dims[2], dims[1], dims[0], f->first);
+                     "%s has %d x %d pixels: expected %d x %d, as in %s (data.resize: [%d, %d] "
+                     "makes all as large)",
+                     path, image.width, image.height, dims[2], dims[1], f->first, dims[1], dims[2]);
+    else if (image.channels > dims[0]) {
+        f->colour = true;
+        e = cop_fail(error, COP_ERR_INPUT, "%s is in colour", path);
+    } else {
+        e = cop_image_fit(path, &image, dims[0], 0, 0, error);
+    }
     if (!e) {
         memcpy((char *)pack_samples(f->to) + (size_t)f->row * f->to->stride, image.pixels,
                f->to->stride);
@@ -164,34 +179,49 @@ static cop_err number_classes(const classes *train, const classes *list, int32_t
     return COP_OK;
 }
 
-static cop_err fill_part(const part *train, const part *p, const cop_data_part *to,
-                         cop_error *error) {
+static cop_err fill_part(const part *train, const part *p, const uint32_t resize[2],
+                         const cop_data_part *to, bool *colour, cop_error *error) {
     int32_t *numbers = NULL;
     COP_TRY(number_classes(&train->list, &p->list, &numbers, error));
-    filling f = {.to = to, .numbers = numbers, .first = train->first};
+    filling f = {.to = to, .numbers = numbers, .first = train->first, .resize = resize};
     cop_err e = walk(&p->list, fill_image, &f, error);
     cop_free(numbers);
+    *colour = f.colour;
     if (!e && f.row != to->count)
         e = cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", p->list.folder);
     return e;
 }
 
-static cop_err load(const part p[2], bool test, const char *name, cop_data **out,
-                    cop_error *error) {
+/* *colour: in, whether all have three channels; out, whether they need them. */
+static cop_err make(const part p[2], bool test, const cop_data_input *input, bool *colour,
+                    cop_data **out, cop_error *error) {
     cop_image image;
     pack_part parts[2];
-    COP_TRY(read_image(p[0].first, &image, error));
+    COP_TRY(read_image(p[0].first, input->resize, &image, error));
     cop_free(image.pixels);
-    const uint64_t dims[4] = {p[0].images, (uint64_t)image.channels, (uint64_t)image.height,
-                              (uint64_t)image.width};
+    const uint64_t dims[4] = {p[0].images, *colour ? 3 : (uint64_t)image.channels,
+                              (uint64_t)image.height, (uint64_t)image.width};
     COP_TRY(pack_part_of(p[0].list.folder, COP_DATA_U8, 4, dims, &parts[0], error));
     parts[1] = parts[0];
     parts[1].count = test ? p[1].images : 0;
-    COP_TRY(pack_create(name, (int32_t)p[0].list.count, &parts[0], &parts[1], out, error));
-    COP_TRY(fill_part(&p[0], &p[0], &(*out)->train, error));
-    if (test) COP_TRY(fill_part(&p[0], &p[1], &(*out)->test, error));
+    COP_TRY(pack_create(input->name, (int32_t)p[0].list.count, &parts[0], &parts[1], out, error));
+    COP_TRY(fill_part(&p[0], &p[0], input->resize, &(*out)->train, colour, error));
+    if (test) COP_TRY(fill_part(&p[0], &p[1], input->resize, &(*out)->test, colour, error));
+    COP_TRY(
+        pack_set_class_names(*out, (const char *const *)p[0].list.names, p[0].list.count, error));
     pack_finish(*out, (int32_t)p[0].list.count);
     return COP_OK;
+}
+
+/* One picture in colour makes a set of three channels: found on the way, the set is made again. */
+static cop_err load(const part p[2], bool test, const cop_data_input *input, cop_data **out,
+                    cop_error *error) {
+    bool colour = false;
+    cop_err e = make(p, test, input, &colour, out, error);
+    if (!e || !colour) return e;
+    cop_data_destroy(*out);
+    *out = NULL;
+    return make(p, test, input, &colour, out, error);
 }
 
 cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_error *error) {
@@ -201,7 +231,7 @@ cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_
     COP_TRY(open_part(input->train.path, &p[0], error));
     cop_err e = test ? open_part(input->test.path, &p[1], error) : COP_OK;
     if (!e) {
-        e = load(p, test, input->name, &data, error);
+        e = load(p, test, input, &data, error);
         if (test) close_part(&p[1]);
     }
     close_part(&p[0]);

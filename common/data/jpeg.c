@@ -19,6 +19,7 @@ typedef struct reader {
     jmp_buf out;
     const char *what;
     uint8_t *row;
+    uint64_t most; /* values */
     char message[JMSG_LENGTH_MAX];
 } reader;
 
@@ -39,12 +40,21 @@ static void on_progress(j_common_ptr jpeg) {
     longjmp(r->out, 1);
 }
 
+/* Of the first EXIF segment; other programs put other things into APP1, too. */
+static int find_orientation(const struct jpeg_decompress_struct *j) {
+    for (jpeg_saved_marker_ptr m = j->marker_list; m; m = m->next)
+        if (m->data_length > 6 && memcmp(m->data, "Exif\0\0", 6) == 0)
+            return image_orientation(m->data, m->data_length);
+    return 1;
+}
+
 /* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
 static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out, cop_error *error) {
     struct jpeg_decompress_struct *j = &r->jpeg;
     jpeg_create_decompress(j);
     j->progress = &r->progress;
     jpeg_mem_src(j, bytes, (unsigned long)size);
+    jpeg_save_markers(j, JPEG_APP0 + 1, 0xffff); /* EXIF */
     jpeg_read_header(j, TRUE);
     if (j->num_components != 1 && j->num_components != 3)
         return cop_fail(error, COP_ERR_INPUT,
@@ -52,8 +62,8 @@ static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out,
                         j->num_components);
     j->out_color_space = j->num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
     j->dct_method = JDCT_ISLOW;
-    COP_TRY(image_create(r->what, (uint32_t)j->num_components, j->image_height, j->image_width, out,
-                         error));
+    COP_TRY(image_create(r->what, (uint32_t)j->num_components, j->image_height, j->image_width,
+                         r->most, out, error));
     jpeg_start_decompress(j);
     COP_ASSERT(j->output_width == j->image_width && j->output_components == out->channels);
     r->row = cop_alloc((size_t)j->output_width * (size_t)j->output_components);
@@ -63,7 +73,7 @@ static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out,
         if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
     }
     jpeg_finish_decompress(j);
-    return COP_OK;
+    return image_turn(r->what, out, find_orientation(j), error);
 }
 
 static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out,
@@ -74,11 +84,12 @@ static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out
     return decode(r, bytes, size, out, error);
 }
 
-cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, cop_image *out,
-                          cop_error *error) {
+cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, uint64_t most,
+                          cop_image *out, cop_error *error) {
     reader *r = cop_alloc(sizeof *r);
     if (!r) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     r->what = what;
+    r->most = most;
     r->jpeg.err = jpeg_std_error(&r->errors);
     r->errors.error_exit = on_error;
     r->errors.emit_message = on_message;

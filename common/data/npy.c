@@ -1,13 +1,13 @@
 /* Data sets from NumPy's files: two .npy files to a part, or two arrays of an .npz. Samples are
- * bytes (kept) or floats (kept as f32); labels are whole numbers of any type. */
+ * bytes (kept) or other numbers (kept as f32); labels are whole numbers of any type. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/alloc.h"
 #include "common/base/bytes.h"
-#include "common/base/file.h"
 #include "common/base/limits.h"
+#include "common/data/gzip.h"
 #include "common/data/npy.h"
 #include "common/data/pack.h"
 #include "common/data/samples_formats.h"
@@ -23,6 +23,7 @@ typedef struct source {
 
 typedef struct part {
     source samples, labels;
+    cop_data_order order;
     pack_part header;
 } part;
 
@@ -34,7 +35,7 @@ static void close_part(part *p) {
 static cop_err open_file(const char *path, source *s, cop_error *error) {
     size_t size;
     snprintf(s->what, sizeof s->what, "%.500s", path);
-    COP_TRY(cop_file_read(path, NPY_MAX, &s->bytes, &size, error));
+    COP_TRY(gzip_read_file(path, NPY_MAX, &s->bytes, &size, error));
     return npy_parse(s->what, s->bytes, size, &s->array, error);
 }
 
@@ -46,39 +47,92 @@ static cop_err open_member(const char *path, const char *bytes, size_t size, con
     return npy_parse(s->what, s->bytes, member_size, &s->array, error);
 }
 
-static cop_err open_sources(const cop_data_files *f, part *p, cop_error *error) {
+/* What the arrays of a part are called by people: training and test part, samples and labels. */
+static const char *const known_names[][2][2] = {
+    {{"images", "labels"}, {"images", "labels"}},
+    {{"x_train", "y_train"}, {"x_test", "y_test"}},                     /* Keras */
+    {{"X_train", "y_train"}, {"X_test", "y_test"}},                     /* scikit-learn */
+    {{"train_images", "train_labels"}, {"test_images", "test_labels"}}, /* MedMNIST */
+    {{"x", "y"}, {"x", "y"}},
+    {{"X", "y"}, {"X", "y"}},
+    {{"data", "target"}, {"data", "target"}},
+    {{"arr_0", "arr_1"}, {"arr_0", "arr_1"}}, /* savez without names */
+};
+enum { KNOWN_NAMES = sizeof known_names / sizeof *known_names };
+
+/* Which arrays: as the job says, or the first known names that are there. */
+static void choose_names(const cop_data_files *f, const char *bytes, size_t size, bool test,
+                         const char *names[2]) {
+    names[0] = f->images ? f->images : "images";
+    names[1] = f->labels ? f->labels : "labels";
+    for (size_t i = 0; i < KNOWN_NAMES; i++) {
+        const char *const *pair = known_names[i][test];
+        if (f->images ? strcmp(f->images, pair[0]) != 0 : !npz_has(bytes, size, pair[0])) continue;
+        if (f->labels ? strcmp(f->labels, pair[1]) != 0 : !npz_has(bytes, size, pair[1])) continue;
+        names[0] = pair[0];
+        names[1] = pair[1];
+        return;
+    }
+}
+
+bool pack_npz_has_test(const char *path) {
+    char *bytes;
+    size_t size;
+    bool found = false;
+    if (gzip_read_file(path, NPY_MAX, &bytes, &size, NULL)) return false;
+    for (size_t i = 0; i < KNOWN_NAMES && !found; i++) {
+        const char *const *train = known_names[i][0], *const *test = known_names[i][1];
+        if (!npz_has(bytes, size, train[0]) || !npz_has(bytes, size, train[1])) continue;
+        found = strcmp(train[0], test[0]) != 0 && npz_has(bytes, size, test[0]) &&
+                npz_has(bytes, size, test[1]);
+        break;
+    }
+    cop_free(bytes);
+    return found;
+}
+
+static cop_err open_sources(const cop_data_files *f, bool test, part *p, cop_error *error) {
     if (!f->path) {
         COP_TRY(open_file(f->images, &p->samples, error));
         return open_file(f->labels, &p->labels, error);
     }
     char *bytes;
+    const char *names[2];
     size_t size;
-    COP_TRY(cop_file_read(f->path, NPY_MAX, &bytes, &size, error));
-    cop_err e =
-        open_member(f->path, bytes, size, f->images ? f->images : "images", &p->samples, error);
-    if (!e)
-        e = open_member(f->path, bytes, size, f->labels ? f->labels : "labels", &p->labels, error);
+    COP_TRY(gzip_read_file(f->path, NPY_MAX, &bytes, &size, error));
+    choose_names(f, bytes, size, test, names);
+    cop_err e = open_member(f->path, bytes, size, names[0], &p->samples, error);
+    if (!e) e = open_member(f->path, bytes, size, names[1], &p->labels, error);
     cop_free(bytes);
     return e;
 }
 
+static bool is_bytes(const npy_array *x) {
+    return x->kind == 'u' && x->size == 1;
+}
+
+/* Numbers that are kept as f32. */
+static bool is_numbers(const npy_array *x) {
+    return !is_bytes(x) && (x->kind != 'f' || x->size >= 4);
+}
+
 static cop_err check_part(part *p, cop_error *error) {
     const npy_array *x = &p->samples.array, *y = &p->labels.array;
-    const bool bytes = x->kind == 'u' && x->size == 1;
-    if (!bytes && !(x->kind == 'f' && x->size >= 4))
+    uint64_t dims[4];
+    if (!is_bytes(x) && !is_numbers(x))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s has elements of type \"%c%u\": expected samples of bytes (u1) or "
-                        "floats (f4, f8)",
+                        "%s has elements of type \"%c%u\": expected samples of bytes (u1), floats "
+                        "(f4, f8) or whole numbers",
                         p->samples.what, x->kind, x->size);
-    if (y->kind != 'u' && y->kind != 'i')
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s has elements of type \"%c%u\": expected labels, whole numbers",
-                        p->labels.what, y->kind, y->size);
-    COP_TRY(pack_part_of(p->samples.what, bytes ? COP_DATA_U8 : COP_DATA_F32, x->rank, x->dims,
+    memcpy(dims, x->dims, sizeof dims);
+    COP_TRY(channels_find(p->samples.what, x->rank, dims, &p->order, error));
+    channels_reorder(x->rank, p->order, dims);
+    COP_TRY(pack_part_of(p->samples.what, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, x->rank, dims,
                          &p->header, error));
-    if (y->rank != 1)
-        return cop_fail(error, COP_ERR_INPUT, "%s has %u dimensions: expected 1 (labels)",
-                        p->labels.what, y->rank);
+    if (y->rank != 1 && (y->rank != 2 || y->dims[1] != 1))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has %u dimensions: expected 1 (labels), whole numbers", p->labels.what,
+                        y->rank);
     if (y->dims[0] != x->dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %llu samples, but %s has %llu labels",
                         p->samples.what, (unsigned long long)x->dims[0], p->labels.what,
@@ -86,9 +140,9 @@ static cop_err check_part(part *p, cop_error *error) {
     return COP_OK;
 }
 
-static cop_err open_part(const cop_data_files *files, part *p, cop_error *error) {
-    *p = (part){0};
-    cop_err e = open_sources(files, p, error);
+static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_error *error) {
+    *p = (part){.order = input->order};
+    cop_err e = open_sources(test ? &input->test : &input->train, test, p, error);
     if (!e) e = check_part(p, error);
     if (e) close_part(p);
     return e;
@@ -96,20 +150,33 @@ static cop_err open_part(const cop_data_files *files, part *p, cop_error *error)
 
 /* ---- values ---- */
 
+static double element(const npy_array *x, uint64_t i) {
+    const unsigned char *p = x->data + i * x->size;
+    uint64_t whole = 0;
+    float narrow;
+    double wide;
+    if (x->kind == 'f' && x->size == 4) {
+        memcpy(&narrow, p, 4);
+        return narrow;
+    }
+    if (x->kind == 'f' && x->size == 8) {
+        memcpy(&wide, p, 8);
+        return wide;
+    }
+    memcpy(&whole, p, x->size);
+    if (x->kind != 'i') return (double)whole;
+    const int unused = 64 - 8 * (int)x->size;
+    return (double)((int64_t)(whole << unused) >> unused); /* the sign */
+}
+
 static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop_error *error) {
-    if (x->kind == 'u') {
+    if (is_bytes(x)) {
         memcpy(out, x->data, x->count);
         return COP_OK;
     }
     float *to = out;
     for (uint64_t i = 0; i < x->count; i++) {
-        double wide;
-        if (x->size == 4) {
-            memcpy(&to[i], x->data + 4 * i, 4);
-        } else {
-            memcpy(&wide, x->data + 8 * i, 8);
-            to[i] = (float)wide;
-        }
+        to[i] = (float)element(x, i);
         if (!isfinite(to[i]))
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: element %llu is not a finite number of 32 bits", what,
@@ -121,16 +188,19 @@ static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop
 
 /* The label at i; -1 if it is none. */
 static int32_t label_at(const npy_array *y, uint64_t i) {
-    const unsigned char *p = y->data + i * y->size;
-    uint64_t value = 0;
-    memcpy(&value, p, y->size);
-    if (y->kind == 'i' && (p[y->size - 1] & 0x80)) return -1;
-    return value < COP_CLASSES_MAX ? (int32_t)value : -1;
+    if (y->kind == 'f' && y->size < 4) return -1;
+    const double value = element(y, i);
+    return value >= 0 && value < COP_CLASSES_MAX && value == floor(value) ? (int32_t)value : -1;
 }
 
 static cop_err copy_labels(const source *s, int32_t *out, cop_error *error) {
     for (uint64_t i = 0; i < s->array.count; i++) {
         out[i] = label_at(&s->array, i);
+        if (out[i] < 0 && s->array.kind == 'f')
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s: label %llu is %g: expected labels, whole numbers from 0 to %d",
+                            s->what, (unsigned long long)i,
+                            s->array.size >= 4 ? element(&s->array, i) : NAN, COP_CLASSES_MAX - 1);
         if (out[i] < 0)
             return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is not from 0 to %d", s->what,
                             (unsigned long long)i, COP_CLASSES_MAX - 1);
@@ -142,6 +212,9 @@ static cop_err fill(const part *p, const cop_data_part *to, cop_error *error) {
     COP_ASSERT(p->samples.array.count * (to->type == COP_DATA_F32 ? 4 : 1) ==
                (uint64_t)to->count * to->stride);
     COP_TRY(copy_samples(p->samples.what, &p->samples.array, pack_samples(to), error));
+    if (p->samples.array.rank == 4 && p->order == COP_DATA_CHANNELS_LAST)
+        COP_TRY(channels_to_front(to->dims, to->count, to->type == COP_DATA_F32 ? 4 : 1,
+                                  pack_samples(to), error));
     return copy_labels(&p->labels, pack_labels(to), error);
 }
 
@@ -163,9 +236,9 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
     const bool test = input->test.images || input->test.path;
     cop_data *data = NULL;
     if (!p) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = open_part(&input->train, &p[0], error);
+    cop_err e = open_part(input, false, &p[0], error);
     if (!e) {
-        if (test) e = open_part(&input->test, &p[1], error);
+        if (test) e = open_part(input, true, &p[1], error);
         if (!e) {
             e = load(p, test, input->name, &data, error);
             if (test) close_part(&p[1]);
@@ -185,7 +258,7 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 static cop_err check_type(const char *what, const npy_array *x, const cop_data_form *form,
                           cop_error *error) {
     char holds[64];
-    const bool bytes = x->kind == 'u' && x->size == 1, floats = x->kind == 'f' && x->size >= 4;
+    const bool bytes = is_bytes(x), numbers = is_numbers(x);
     snprintf(holds, sizeof holds, "%s (%c%u)",
              bytes            ? "bytes"
              : x->kind == 'f' ? "floats"
@@ -195,23 +268,38 @@ static cop_err check_type(const char *what, const npy_array *x, const cop_data_f
     /* What is neither does not fit any model. */
     const cop_data_type other = form->type == COP_DATA_U8 ? COP_DATA_F32 : COP_DATA_U8;
     return samples_check_type(what, form,
-                              bytes    ? COP_DATA_U8
-                              : floats ? COP_DATA_F32
-                                       : other,
+                              bytes     ? COP_DATA_U8
+                              : numbers ? COP_DATA_F32
+                                        : other,
                               holds, error);
+}
+
+/* Are the channels last, and does the array fit the form only, or as the job says, that way? */
+static bool channels_are_last(const npy_array *x, const cop_data_form *form) {
+    uint64_t dims[4];
+    memcpy(dims, x->dims, sizeof dims);
+    if (x->rank != 4 || form->order == COP_DATA_CHANNELS_FIRST) return false;
+    const bool first = !samples_check_shape("", form, 4, dims, NULL);
+    channels_reorder(4, COP_DATA_CHANNELS_LAST, dims);
+    return (!first || form->order == COP_DATA_CHANNELS_LAST) &&
+           !samples_check_shape("", form, 4, dims, NULL);
 }
 
 /* `y`: labels beside them, or NULL. */
 static cop_err take_arrays(const char *what, const npy_array *x, const npy_array *y,
                            const cop_data_form *form, cop_data_samples *out, cop_error *error) {
-    COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
+    const bool last = channels_are_last(x, form);
+    if (!last) COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
     COP_TRY(check_type(what, x, form, error));
-    if (y && ((y->kind != 'u' && y->kind != 'i') || y->rank != 1 || y->dims[0] != x->dims[0]))
+    if (y && (y->count != x->dims[0] || y->dims[0] != x->dims[0]))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s: its array \"labels\" is not %llu whole numbers, one for each sample",
                         what, (unsigned long long)x->dims[0]);
     COP_TRY(samples_take(what, form, x->dims[0], y != NULL, out, error));
     COP_TRY(copy_samples(what, x, out->rows, error));
+    if (last)
+        COP_TRY(channels_to_front(form->dims, x->dims[0], form->type == COP_DATA_F32 ? 4 : 1,
+                                  out->rows, error));
     for (uint64_t i = 0; y && i < y->count; i++) {
         out->labels[i] = label_at(y, i);
         if (out->labels[i] < 0 || out->labels[i] >= form->classes)
@@ -228,14 +316,17 @@ cop_err samples_decode_npy(const char *what, char *bytes, size_t size, const cop
     return take_arrays(what, &x, NULL, form, out, error);
 }
 
-/* The array that holds the samples: `images`, or what savez calls its first argument. */
-static cop_err find_samples(const char *what, const char *bytes, size_t size, char **array,
-                            size_t *array_size, cop_error *error) {
-    cop_err e = npz_member(what, bytes, size, "images", array, array_size, error);
-    if (e == COP_ERR_NOT_FOUND &&
-        npz_member(what, bytes, size, "arr_0", array, array_size, NULL) == COP_OK)
-        return COP_OK;
-    return e;
+/* Labels are optional here; of a file with both parts the test part is taken. */
+static void choose_samples(const char *bytes, size_t size, const char *names[2]) {
+    const cop_data_files none = {0};
+    names[0] = "images";
+    for (size_t i = 0; i < KNOWN_NAMES; i++)
+        if (npz_has(bytes, size, known_names[i][1][0])) {
+            names[0] = known_names[i][1][0];
+            names[1] = known_names[i][1][1];
+            return;
+        }
+    choose_names(&none, bytes, size, false, names);
 }
 
 cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop_data_form *form,
@@ -243,12 +334,12 @@ cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop
     char *images = NULL, *labels = NULL;
     size_t images_size = 0, labels_size = 0;
     npy_array x, y;
-    cop_err e = find_samples(what, bytes, size, &images, &images_size, error);
+    const char *names[2];
+    choose_samples(bytes, size, names);
+    cop_err e = npz_member(what, bytes, size, names[0], &images, &images_size, error);
     if (!e) e = npy_parse(what, images, images_size, &x, error);
-    if (!e) {
-        e = npz_member(what, bytes, size, "labels", &labels, &labels_size, error);
-        if (e == COP_ERR_NOT_FOUND) e = COP_OK;
-    }
+    if (!e && npz_has(bytes, size, names[1]))
+        e = npz_member(what, bytes, size, names[1], &labels, &labels_size, error);
     if (!e && labels) e = npy_parse(what, labels, labels_size, &y, error);
     if (!e) e = take_arrays(what, &x, labels ? &y : NULL, form, out, error);
     cop_free(images);

@@ -2,6 +2,7 @@
 #ifndef COP_DATA_NPY_H
 #define COP_DATA_NPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,8 @@ typedef struct npy_array {
  * bytes, C order, at most four dimensions; the length must be that of the header's shape. */
 cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *out,
                   cop_error *error);
+/* Has an .npz file in memory the array `name`? */
+bool npz_has(const void *bytes, size_t size, const char *name);
 /* The array `name` of an .npz file in memory (stored or deflated; its CRC is checked), as the bytes
  * of an .npy file (cop_free). NOT_FOUND says which arrays there are. */
 cop_err npz_member(const char *path, const void *bytes, size_t size, const char *name, char **out,

@@ -123,6 +123,20 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
     return COP_OK;
 }
 
+bool npz_has(const void *bytes, size_t size, const char *name) {
+    archive a = {.path = "", .bytes = bytes, .size = size};
+    const size_t length = strlen(name);
+    member m = {0};
+    if (find_directory(&a, NULL)) return false;
+    for (size_t at = 0; at < a.central_size;) {
+        if (next_member(&a, &at, &m, NULL)) return false;
+        if (m.name_length == length + 4 && memcmp(m.name, name, length) == 0 &&
+            memcmp(m.name + length, ".npy", 4) == 0)
+            return true;
+    }
+    return false;
+}
+
 cop_err npz_member(const char *path, const void *bytes, size_t size, const char *name, char **out,
                    size_t *out_size, cop_error *error) {
     archive a = {.path = path, .bytes = bytes, .size = size};

@@ -256,6 +256,18 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     return COP_OK;
 }
 
+/* Bytes of the pack at the beginning of a file; names of classes may follow. `size` where there is
+ * no good header: then the reader says what is wrong. */
+static size_t pack_size_of(const char *bytes, size_t size) {
+    pack_part parts[2];
+    pack_layout layout;
+    if (size < HEADER_SIZE || read_part(bytes + 16, &parts[0], "", NULL) ||
+        read_part(bytes + 48, &parts[1], "", NULL))
+        return size;
+    lay_out(parts, &layout);
+    return layout.size < size && memcmp(bytes + layout.size, "COPN", 4) == 0 ? layout.size : size;
+}
+
 static void free_text(cop_buffer *buffer) {
     cop_free(buffer->data);
     cop_free(buffer);
@@ -265,19 +277,33 @@ cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error) {
     char *bytes;
     size_t size;
     COP_TRY(cop_file_read(path, PACK_MAX, &bytes, &size, error));
-    cop_buffer *pack = cop_buffer_wrap(bytes, size, NULL, free_text);
+    const size_t packed = pack_size_of(bytes, size);
+    cop_buffer *pack = cop_buffer_wrap(bytes, packed, NULL, free_text);
+    cop_data *data = NULL;
     if (!pack) {
         cop_free(bytes);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
-    cop_err e = cop_data_from_pack(pack, path, out, error);
+    cop_err e = cop_data_from_pack(pack, path, &data, error);
+    if (!e && packed < size) e = pack_read_names(data, bytes + packed, size - packed, error);
     cop_buffer_release(pack);
+    if (e)
+        cop_data_destroy(data);
+    else
+        *out = data;
     return e;
 }
 
 cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *error) {
-    cop_file_part part = {data->pack->data, data->pack->size};
-    return cop_file_write(path, &part, 1, 0644, error);
+    char *names = NULL;
+    size_t size = 0;
+    if (data->class_names)
+        COP_TRY(pack_write_names((const char *const *)data->class_names, (size_t)data->classes,
+                                 &names, &size, error));
+    const cop_file_part parts[2] = {{data->pack->data, data->pack->size}, {names, size}};
+    cop_err e = cop_file_write(path, parts, names ? 2 : 1, 0644, error);
+    cop_free(names);
+    return e;
 }
 
 cop_data *cop_data_hold(cop_data *data) {
@@ -292,5 +318,6 @@ unsigned cop_data_references(const cop_data *data) {
 void cop_data_destroy(cop_data *data) {
     if (!data || atomic_fetch_sub(&data->others, 1) > 0) return;
     cop_buffer_release(data->pack);
+    cop_free(data->class_names);
     cop_free(data);
 }

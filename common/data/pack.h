@@ -30,6 +30,25 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
  * reader may call it earlier, with the names of its files. */
 cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
                          const char *test_path, cop_error *error);
+/* Names for the classes, copied. Names that may not be kept (cop_class_names_ok) are left out with
+ * a warning in the log. */
+cop_err pack_set_class_names(cop_data *data, const char *const *names, size_t count,
+                             cop_error *error);
+/* The bytes that hold names behind a pack (cop_free), and the names of `data` from these. CORRUPT:
+ * they are damaged, or not of as many classes. */
+cop_err pack_write_names(const char *const *names, size_t count, char **out, size_t *size,
+                         cop_error *error);
+cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_error *error);
+/* Where the channels of an array (n, a, b, c) are; with *order AUTO the sizes decide, or INPUT asks
+ * for data.layout. Other ranks have no order. */
+cop_err channels_find(const char *what, uint32_t rank, const uint64_t *dims, cop_data_order *order,
+                      cop_error *error);
+/* The dimensions with the channels in front. */
+void channels_reorder(uint32_t rank, cop_data_order order, uint64_t *dims);
+/* Samples (height, width, channels) in place to `dims` = (channels, height, width); `element`:
+ * bytes of a value. */
+cop_err channels_to_front(const int32_t dims[3], uint64_t count, size_t element, void *samples,
+                          cop_error *error);
 /* Where the caller of pack_create writes. */
 static inline void *pack_samples(const cop_data_part *part) {
     return (void *)(uintptr_t)part->samples;
@@ -42,6 +61,8 @@ static inline int32_t *pack_labels(const cop_data_part *part) {
 cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *error);
 cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *error);
 cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *error);
+/* Has the NPZ file a test part beside its training part (x_test, y_test)? */
+bool pack_npz_has_test(const char *path);
 cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_error *error);
 
 #endif

@@ -21,6 +21,7 @@ typedef struct reader {
     png_infop info;
     png_bytep rows; /* the whole picture, interleaved: interlaced ones come in several passes */
     bool no_memory;
+    uint64_t most; /* values */
     char message[120];
 } reader;
 
@@ -64,6 +65,13 @@ static void ask_for_bytes(const reader *r) {
     png_set_strip_alpha(r->png);
 }
 
+static int find_orientation(const reader *r) {
+    png_uint_32 size = 0;
+    png_bytep exif = NULL;
+    if (!png_get_eXIf_1(r->png, r->info, &size, &exif)) return 1;
+    return image_orientation(exif, size);
+}
+
 /* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
 static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     png_set_read_fn(r->png, r, on_read);
@@ -82,15 +90,15 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     png_read_update_info(r->png, r->info);
     const uint32_t channels = png_get_channels(r->png, r->info);
     const size_t stride = png_get_rowbytes(r->png, r->info);
-    COP_TRY(image_create(r->what, channels, height, width, out, error));
+    COP_TRY(image_create(r->what, channels, height, width, r->most, out, error));
     COP_ASSERT(stride == (size_t)width * channels);
     r->rows = cop_alloc(stride * height);
     if (!r->rows) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     for (int pass = 0; pass < passes; pass++)
         for (uint32_t y = 0; y < height; y++) png_read_row(r->png, r->rows + y * stride, NULL);
-    png_read_end(r->png, NULL);
+    png_read_end(r->png, r->info);
     for (uint32_t y = 0; y < height; y++) image_put_row(out, y, r->rows + y * stride);
-    return COP_OK;
+    return image_turn(r->what, out, find_orientation(r), error);
 }
 
 static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
@@ -99,9 +107,9 @@ static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged PNG file: %s", r->what, r->message);
 }
 
-cop_err image_decode_png(const char *what, const void *bytes, size_t size, cop_image *out,
-                         cop_error *error) {
-    reader r = {.what = what, .at = bytes, .left = size, .size = size};
+cop_err image_decode_png(const char *what, const void *bytes, size_t size, uint64_t most,
+                         cop_image *out, cop_error *error) {
+    reader r = {.what = what, .at = bytes, .left = size, .size = size, .most = most};
     r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning, &r, on_alloc,
                                      on_free);
     if (r.png) r.info = png_create_info_struct(r.png);

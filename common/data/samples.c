@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/base/str.h"
+#include "common/data/gzip.h"
 #include "common/data/image.h"
 #include "common/data/samples_formats.h"
 
@@ -121,8 +122,14 @@ static cop_err put_picture(const char *what, const char *bytes, size_t size,
                            const cop_data_form *form, uint32_t row, size_t count,
                            cop_data_samples *out, cop_error *error) {
     cop_image image;
-    COP_TRY(cop_image_decode(what, bytes, size, &image, error));
-    cop_err e = check_picture(what, form, &image, error);
+    const bool fit = form->rank == 3;
+    COP_TRY(cop_image_decode_large(what, bytes, size,
+                                   form->resize ? IMAGE_VALUES_MAX : COP_UNITS_MAX, &image, error));
+    cop_err e = COP_OK;
+    if (fit)
+        e = cop_image_fit(what, &image, form->dims[0], form->resize ? (uint32_t)form->dims[1] : 0,
+                          form->resize ? (uint32_t)form->dims[2] : 0, error);
+    if (!e) e = check_picture(what, form, &image, error);
     if (!e && row == 0) e = samples_take(what, form, count, false, out, error);
     if (!e)
         memcpy((char *)out->rows + (size_t)row * out->part.stride, image.pixels, out->part.stride);
@@ -184,8 +191,16 @@ static bool is_npz(const unsigned char *bytes, size_t size) {
     return begins(bytes, size, "PK\3\4", 4) || begins(bytes, size, "PK\5\6", 4);
 }
 
+/* Of gzip data only these are read without being unpacked first. */
 static bool is_idx(const unsigned char *bytes, size_t size) {
-    return begins(bytes, size, "\x1f\x8b", 2) || begins(bytes, size, "\0\0", 2);
+    unsigned char head[4] = {1};
+    size_t got = 0;
+    gzip_reader g;
+    if (!gzip_is(bytes, size)) return begins(bytes, size, "\0\0", 2);
+    if (gzip_begin(&g, "", bytes, size, NULL)) return false;
+    cop_err e = gzip_read(&g, head, sizeof head, &got, NULL);
+    gzip_end(&g);
+    return e || got < 4 || (!head[0] && !head[1]);
 }
 
 static bool is_text(const unsigned char *bytes, size_t size) {
@@ -198,10 +213,8 @@ static const samples_format formats[] = {
     {"CSV", is_text, samples_decode_csv},
 };
 
-cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
-                                const cop_data_form *form, cop_data_samples *out,
-                                cop_error *error) {
-    *out = (cop_data_samples){0};
+static cop_err decode(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                      cop_data_samples *out, cop_error *error) {
     if (!size) return cop_fail(error, COP_ERR_INPUT, "%s is empty", what);
     cop_str known = {0};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
@@ -215,6 +228,20 @@ cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
              cop_str_text(&known));
     cop_str_fini(&known);
     return COP_ERR_INPUT;
+}
+
+cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
+                                const cop_data_form *form, cop_data_samples *out,
+                                cop_error *error) {
+    *out = (cop_data_samples){0};
+    if (!gzip_is(bytes, size) || is_idx((const unsigned char *)bytes, size))
+        return decode(what, bytes, size, form, out, error);
+    char *all = NULL;
+    size_t all_size = 0;
+    COP_TRY(gzip_unpack(what, COP_INPUT_FILE_MAX, bytes, size, &all, &all_size, error));
+    cop_err e = decode(what, all, all_size, form, out, error);
+    cop_free(all);
+    return e;
 }
 
 cop_err cop_data_samples_read(const char *path, const cop_data_form *form,

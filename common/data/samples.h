@@ -9,9 +9,14 @@
 /* What the model takes. */
 typedef struct cop_data_form {
     cop_data_type type;
-    int32_t rank, dims[3]; /* of a sample, as in cop_data_part */
-    int32_t classes;       /* labels beside the samples lie below */
-    const char *label;     /* CSV: the label's column in the job, or NULL: the last */
+    int32_t rank, dims[3];   /* of a sample, as in cop_data_part */
+    int32_t classes;         /* labels beside the samples lie below */
+    const char *label;       /* CSV: the label's column in the job, or NULL: the last */
+    const char *const *drop; /* CSV: columns that the job leaves out */
+    size_t drop_count;
+    const char *const *class_names; /* [classes] for labels that are names, or NULL */
+    cop_data_order order;           /* of arrays in four dimensions, where both would fit */
+    bool resize;                    /* pictures of any size are brought to the form's */
 } cop_data_form;
 
 typedef struct cop_data_samples {

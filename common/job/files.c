@@ -69,6 +69,12 @@ static cop_err resolve(const Coppice__DataFiles *files, const char *job_path, co
     return COP_OK;
 }
 
+cop_data_order cop_job_order(const Coppice__Data *d) {
+    if (!d->has_layout) return COP_DATA_ORDER_AUTO;
+    return d->layout == COPPICE__DATA__LAYOUT__NHWC ? COP_DATA_CHANNELS_LAST
+                                                    : COP_DATA_CHANNELS_FIRST;
+}
+
 static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
                           const char *job_path, const char *folder, cop_data **out,
                           cop_error *error) {
@@ -80,7 +86,12 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
             m, "data.source", error, "data.source is %s: expected data.train%s", format->name,
             format->needs_test ? " and data.test, each with images and labels" : "");
     paths own[2] = {0};
-    cop_data_input input = {.name = m->name, .label = d->label};
+    cop_data_input input = {.name = m->name,
+                            .label = d->label,
+                            .drop = (const char *const *)d->drop,
+                            .drop_count = d->n_drop,
+                            .order = cop_job_order(d)};
+    for (size_t i = 0; i < d->n_resize && i < 2; i++) input.resize[i] = d->resize[i];
     cop_err e = resolve(d->train, job_path, folder, &own[0], &input.train, error);
     if (!e && d->test) e = resolve(d->test, job_path, folder, &own[1], &input.test, error);
     if (!e) e = format->load(&input, out, error);
@@ -92,6 +103,7 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
 cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
                           cop_data **out, cop_error *error) {
     COP_TRY(cop_document_check_read(message, error));
+    COP_TRY(job_check_format_fields(message, error));
     const cop_data_format *format = cop_data_format_find(message->data->source);
     if (format) return open_files(message, format, job_path, folder, out, error);
     return cop_data_open(message->data->source, folder, out, error);

@@ -11,11 +11,17 @@
 
 void cop_job_form(const cop_job *job, cop_data_form *out) {
     const Coppice__Pinned *p = job->message->pinned;
+    const Coppice__Data *d = job->message->data;
     *out = (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
                            .rank = (int32_t)p->n_input,
                            .classes = (int32_t)p->classes,
-                           .label = job->message->data->label};
-    for (size_t d = 0; d < p->n_input; d++) out->dims[d] = (int32_t)p->input[d];
+                           .label = d->label,
+                           .drop = (const char *const *)d->drop,
+                           .drop_count = d->n_drop,
+                           .class_names = cop_job_class_names(job),
+                           .order = cop_job_order(d),
+                           .resize = d->n_resize == 2};
+    for (size_t i = 0; i < p->n_input; i++) out->dims[i] = (int32_t)p->input[i];
 }
 
 cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error) {

@@ -6,6 +6,8 @@
 #include "common/job/job.h"
 
 /* Relations between the fields of a resolved message; INPUT says where (pin.c). */
+/* Fields that only some formats of `data.source` have. */
+cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error);
 cop_err job_check_relations(const Coppice__Job *m, cop_error *error);
 /* Set m->pinned from the data; what the message was pinned to before must be these data. */
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error);

@@ -116,6 +116,29 @@ cop_buffer *cop_job_pack(const cop_job *job) {
     return cop_proto_pack(&job->message->base);
 }
 
+cop_buffer *cop_job_pack_for_workers(const cop_job *job) {
+    Coppice__Job m = *job->message;
+    Coppice__Data data = *m.data;
+    Coppice__Pinned pinned = *m.pinned;
+    data.n_drop = data.n_resize = pinned.n_class_names = 0;
+    data.has_layout = 0;
+    m.data = &data;
+    m.pinned = &pinned;
+    return cop_proto_pack(&m.base);
+}
+
+const char *const *cop_job_class_names(const cop_job *job) {
+    const Coppice__Pinned *p = job->message->pinned;
+    return p->n_class_names ? (const char *const *)p->class_names : NULL;
+}
+
+const char *cop_job_class(const cop_job *job, int32_t number, char out[16]) {
+    const Coppice__Pinned *p = job->message->pinned;
+    if (number >= 0 && (size_t)number < p->n_class_names) return p->class_names[number];
+    snprintf(out, 16, "%d", number);
+    return out;
+}
+
 void cop_job_destroy(cop_job *job) {
     if (!job) return;
     cop_model_destroy(job->model);

@@ -37,6 +37,8 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
 /* From the packed, pinned message alone (worker; coordinator after a restart). */
 cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_error *error);
 cop_buffer *cop_job_pack(const cop_job *job); /* NULL: out of memory */
+/* The same without what no worker needs: how files are read, and names of classes. */
+cop_buffer *cop_job_pack_for_workers(const cop_job *job);
 void cop_job_destroy(cop_job *job);
 /* Samples that the job's model takes. */
 void cop_job_form(const cop_job *job, cop_data_form *out);
@@ -56,6 +58,13 @@ void cop_job_warnings(const cop_job *job, cop_str *out);
  * folder. */
 cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
                           cop_data **out, cop_error *error);
+
+/* Where arrays have their channels, as the job says. */
+cop_data_order cop_job_order(const Coppice__Data *data);
+/* The names of the classes by number; NULL: they have none. */
+const char *const *cop_job_class_names(const cop_job *job);
+/* "red", or "2" where classes have no names; into `out` if need be. */
+const char *cop_job_class(const cop_job *job, int32_t number, char out[16]);
 
 /* Model files: model.safetensors with parameters by name (gaps gone) and metadata {"coppice.job":
  * the job as YAML text, "coppice.step", "coppice.digest", "coppice.check"}; any altered byte of

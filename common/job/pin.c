@@ -70,6 +70,37 @@ static cop_err check_loss(const Coppice__Job *m, cop_error *error) {
     return COP_OK;
 }
 
+cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error) {
+    const Coppice__Data *d = m->data;
+    const char *source = d->source;
+    const bool csv = strcmp(source, "csv") == 0, folder = strcmp(source, "image-folder") == 0,
+               arrays = strcmp(source, "npy") == 0 || strcmp(source, "idx") == 0;
+    if (d->label && !csv)
+        return cop_document_fail(m, "data.label", error,
+                                 "data.label names a column, but data.source is %.60s: only csv "
+                                 "has columns",
+                                 source);
+    if (d->n_drop && !csv)
+        return cop_document_fail(m, "data.drop", error,
+                                 "data.drop names columns, but data.source is %.60s: only csv has "
+                                 "columns",
+                                 source);
+    if (d->has_layout && !arrays)
+        return cop_document_fail(m, "data.layout", error,
+                                 "data.layout says where arrays have their channels, but "
+                                 "data.source is %.60s: expected npy or idx",
+                                 source);
+    if (d->n_resize && !folder)
+        return cop_document_fail(m, "data.resize", error,
+                                 "data.resize is the size of pictures, but data.source is %.60s: "
+                                 "expected image-folder",
+                                 source);
+    if (d->n_resize && d->n_resize != 2)
+        return cop_document_fail(m, "data.resize", error,
+                                 "data.resize has 1 item: expected two, [height, width]");
+    return COP_OK;
+}
+
 cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
     const Coppice__Data *d = m->data;
     COP_TRY(check_train(m, error));
@@ -84,12 +115,7 @@ cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
                                  "data.%s names files, but data.source is %.60s: only idx, csv, "
                                  "npy and image-folder read files",
                                  d->train ? "train" : "test", d->source);
-    if (d->label && strcmp(d->source, "csv") != 0)
-        return cop_document_fail(m, "data.label", error,
-                                 "data.label names a column, but data.source is %.60s: only csv "
-                                 "has columns",
-                                 d->source);
-    return COP_OK;
+    return job_check_format_fields(m, error);
 }
 
 /* ---- pinning ---- */
@@ -177,6 +203,19 @@ static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
     for (int d = 0; d < data->train.rank; d++) p->input[d] = (uint32_t)data->train.dims[d];
 }
 
+/* Names tell people which class is which, wherever the model goes. */
+static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__Pinned *p,
+                               cop_error *error) {
+    const size_t count = data->class_names ? (size_t)data->classes : 0;
+    p->class_names = cop_proto_alloc(&m->base, (count + 1) * sizeof *p->class_names);
+    if (!p->class_names) return no_memory(error);
+    for (size_t i = 0; i < count; i++)
+        if (!(p->class_names[i] = cop_proto_strdup(&m->base, data->class_names[i])))
+            return no_memory(error);
+    p->n_class_names = count;
+    return COP_OK;
+}
+
 /* normalize: standard takes its figures from the training samples alone, once (D11). */
 static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
                               cop_error *error) {
@@ -207,6 +246,7 @@ static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const cha
     p->input = cop_proto_alloc(&m->base, sizeof data->train.dims);
     if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input) return no_memory(error);
     pin_samples(view, p);
+    COP_TRY(pin_class_names(m, data, p, error));
     COP_TRY(pin_statistics(m, view, p, error));
     COP_TRY(pin_steps(m, p, error));
     m->pinned = p;
@@ -256,6 +296,9 @@ static bool counts_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
     if (p->validation_samples > COP_SAMPLES_MAX || p->test_samples > COP_SAMPLES_MAX) return false;
     if (p->classes < 1 || p->classes > COP_CLASSES_MAX) return false;
     if (p->validation_samples != m->data->validation) return false;
+    if (p->n_class_names && (p->n_class_names != p->classes ||
+                             !cop_class_names_ok((const char *const *)p->class_names, p->classes)))
+        return false;
     uint64_t used = (uint64_t)p->train_samples + p->validation_samples;
     if (m->data->samples && m->data->samples != used) return false;
     return p->steps_per_epoch == steps_per_epoch(m->train, p->train_samples) && p->steps &&

@@ -20,10 +20,13 @@ static void forget(cop_proto *message, const char *const *names) {
 static void keep_what_matters(Coppice__Job *m) {
     static const char *const job[] = {"name",     "priority",   "audit", "limits",
                                       "evaluate", "checkpoint", NULL};
-    static const char *const data[] = {"source", "train", "test", NULL};
+    static const char *const data[] = {"source", "train",  "test",   "label",
+                                       "drop",   "layout", "resize", NULL};
     static const char *const train[] = {"epochs", "steps", NULL}, *const pinned[] = {"steps", NULL};
+    static const char *const names[] = {"class_names", NULL};
     forget(&m->base, job);
     forget(&m->data->base, data);
+    forget(&m->pinned->base, names);
     if (job_schedule(m)->cosine) return; /* ends at the last step */
     forget(&m->train->base, train);
     forget(&m->pinned->base, pinned);

@@ -46,6 +46,7 @@ static const cop_field_row rows[] = {
     {"Pinned.mean", false, -3.4e38, 3.4e38, false, false, NULL,
      "of the training samples, per channel (normalize: standard)"},
     {"Pinned.std", false, 0, 3.4e38, false, true, NULL, "their standard deviation"},
+    {"Pinned.class_names", false, ANY, NULL, "names of the classes, by number"},
     {"Limits.workers", false, 0, COP_WORKERS_MAX, false, false, "0",
      "workers at a time; 0: any number"},
     {"Limits.timeout", false, 0, 1e9, false, false, "0", "seconds of training; 0: any"},
@@ -62,9 +63,15 @@ static const cop_field_row rows[] = {
      "channel, or feature of flat samples; none: values as they are"},
     {"Data.augment", false, ANY, NULL, "random changes of the training samples"},
     {"Data.label", false, ANY, NULL,
-     "csv: the label's column by its name, or its number from 1 if there is no header (default: "
-     "the "
-     "last)"},
+     "csv: the label's column by its name, or its number from 1 (default: the last)"},
+    {"Data.drop", false, ANY, NULL,
+     "csv: columns to leave out, such as an identifier; each by its name, or its number from 1"},
+    {"Data.layout", false, ANY, NULL,
+     "npy, idx: where (n, ., ., .) has its channels: nchw, first, or nhwc, last (default: decided "
+     "by the sizes where they can be only one of these)"},
+    {"Data.resize", false, 1, 4096, false, false, NULL,
+     "image-folder: [height, width] that all pictures are brought to (default: all are as large as "
+     "the first)"},
     {"Augment.shift", false, 0, 64, false, false, "0",
      "moved by at most so many pixels in each direction, zeros come in"},
     {"Augment.flip", false, ANY, "false", "left and right exchanged, one time in two"},
@@ -258,6 +265,8 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message) {
 }
 
 size_t cop_fields_most(const ProtobufCFieldDescriptor *field) {
+    if (strcmp(field->name, "class_names") == 0) return COP_CLASSES_MAX;
+    if (strcmp(field->name, "resize") == 0) return 2;
     return field->type == PROTOBUF_C_TYPE_DOUBLE ? COP_STATISTICS_MAX : COP_LAYERS_MAX;
 }
 

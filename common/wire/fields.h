@@ -26,7 +26,7 @@ static inline bool cop_field_is_ranged(const cop_field_row *row) {
 }
 /* Exactly one field of this message is set (a one-key map in YAML). */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
-/* Most items of a list: layers, or figures of channels. */
+/* Most items of a list: layers, figures of channels, classes, sides. */
 size_t cop_fields_most(const ProtobufCFieldDescriptor *field);
 /* The field that a bare text stands for (train: iris.csv), NULL: this message is always a map. */
 const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message);

@@ -121,7 +121,7 @@ static cop_err read_list(const cop_reader *r, const yaml_node_t *node, const cop
     size_t count = (size_t)(node->data.sequence.items.top - first);
     size_t size = cop_reflect_size(field);
     const size_t most = cop_fields_most(field);
-    if (count > most || (count < 1 && row)) /* of a job no list is empty, in answers they may be */
+    if (count > most || (count < 1 && row && row->required))
         return cop_reader_fail(r, node, "%s has %zu items: expected 1 to %zu", p->text, count,
                                most);
     char *items = cop_proto_alloc(r->root, count * size);

@@ -51,8 +51,8 @@ OPTIMIZERS = [
     "rmsprop: {rate: 0.01, alpha: 0.9, epsilon: 1.0e-7, momentum: 0.5, schedule: {cosine: {final: 0.001}}, warmup: 3}",
     "adagrad: {rate: 0.1, epsilon: 1.0e-7, schedule: {constant: {}}, warmup: 3}",
 ]
-# Of data in files: test_formats.py has jobs with each of them. Losses besides the one above: test_targets.py.
-ELSEWHERE = r"data\.(train|test)(\..*)?|data\.label|loss\.(mse|bce)|train\.steps"
+# Of data in files: test_formats.py and test_people_files.py have jobs with each of them. Losses besides the one above: test_targets.py.
+ELSEWHERE = r"data\.(train|test)(\..*)?|data\.(label|drop|layout|resize)|loss\.(mse|bce)|train\.steps"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda text: text.split(":")[0])

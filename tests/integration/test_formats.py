@@ -308,7 +308,7 @@ BAD_NPY = {
     npy(body=b"\0" * 9): "x.npy is not a good NPY file: it is longer than its shape says",
     npy(shape="(4611686018427387904, 4611686018427387904)"): "it is shorter than its shape says",
     npy(descr=">f4"): 'x.npy has elements of type ">f4"',
-    npy(descr="<i4", shape="(2, 1)"): 'has elements of type "i4": expected samples of bytes (u1) or floats (f4, f8)',
+    npy(descr="<f2", shape="(2, 2)"): 'has elements of type "f2": expected samples of bytes (u1), floats (f4, f8) or whole numbers',
     npy(order="True"): "x.npy is in Fortran order",
     npy(shape="(8,)"): "x.npy has 1 dimensions",
     npy(shape="(2, 4)"): "x.npy has 2 samples, but",
@@ -322,12 +322,12 @@ def test_bad_npy_is_named(train, tmp_path):
     for content, expected in BAD_NPY.items():
         (tmp_path / "x.npy").write_bytes(content)
         assert expected in train(data, status=2), content
-    np.savez_compressed(tmp_path / "z.npz", x=np.zeros((4, 2), np.uint8), y=np.arange(4))
-    assert 'z.npz has no array "images"; it has: x, y' in train("{source: npy, train: z.npz, validation: 1}", status=2)
+    np.savez_compressed(tmp_path / "z.npz", u=np.zeros((4, 2), np.uint8), v=np.arange(4))
+    assert 'z.npz has no array "images"; it has: u, v' in train("{source: npy, train: z.npz, validation: 1}", status=2)
     whole = (tmp_path / "z.npz").read_bytes()
     for size in (10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "z.npz").write_bytes(whole[:size])
-        assert "z.npz is not a good NPZ file" in train("{source: npy, train: {path: z.npz, images: x, labels: y}}", status=2)
+        assert "z.npz is not a good NPZ file" in train("{source: npy, train: {path: z.npz, images: u, labels: v}}", status=2)
 
 
 def test_bad_pictures_are_named_and_leave_nothing(train, tmp_path):
@@ -346,7 +346,7 @@ def test_bad_pictures_are_named_and_leave_nothing(train, tmp_path):
         huge: f"0020.img is a damaged PNG file: {len(huge)} bytes cannot hold 1000 x 1000 pixels",
         jpeg[: len(jpeg) // 2]: "0020.img is a damaged JPEG file: ",
         b"GIF89a": "0020.img is neither a PNG nor a JPEG file",
-        encoded(parts[0][0][0][:, :7]): "0020.img has 7 x 9 pixels and 1 channel: expected 8 x 9 and 1, as in ",
+        encoded(parts[0][0][0][:, :7]): "0020.img has 7 x 9 pixels: expected 8 x 9, as in ",
     }
     for content, expected in cases.items():
         one.write_bytes(content)

@@ -1,4 +1,6 @@
 /* CSV files: header or not, quotes, line ends, and every mistake by file and line. */
+#include <zlib.h>
+
 #include "unit/data/files.h"
 
 static cop_data_input input_of(const char *train, const char *label) {
@@ -51,18 +53,141 @@ static void test_mistakes_are_told_by_file_and_line(void **state) {
     refuse("a,b\n1,0\n\n2,1,1\n", NULL, "a.csv:4: 3 fields: expected 2, as in the first line");
     refuse("1,0\n2,1\nx,1\n", NULL, "a.csv:3: column 1 is \"x\": expected a number");
     refuse("a,b\n1,0\n,1\n", NULL, "a.csv:3: column \"a\" is \"\": expected a number");
-    refuse("a,b\n1,0\n1e99,1\n", NULL, "a.csv:3: column \"a\" is \"1e99\": expected a number");
+    refuse("a,b\n1,0\n1e99,1\n", NULL,
+           "a.csv:3: column \"a\" is \"1e99\": expected a number of 32 bits");
     refuse("a,b\n1,0\nnan,1\n", NULL, "a.csv:3: column \"a\" is \"nan\": expected a number");
     refuse("a,b\n1,0\n1,-1\n", NULL, "a.csv:3: column \"b\" is \"-1\": expected a label");
-    refuse("a,b\n1,0\n1,65536\n", NULL, "a.csv:3: column \"b\" is \"65536\": expected a label");
+    refuse("a,b\n1,0\n1,65536\n", NULL,
+           "a.csv:3: column \"b\" is \"65536\": expected a label, a whole number from 0 to 65535");
     refuse("a,b\n1,0\n1,0\n", NULL, "a.csv: all labels are 0: expected at least two classes");
-    refuse("1\n2\n", NULL, "a.csv:1: 1 fields: expected 2 to");
+    refuse("1\n2\n", NULL, "a.csv:1: 1 field: expected 2 to");
     refuse("a,b\n", NULL, "a.csv is an empty data set");
     refuse("\n\n", NULL, "a.csv is an empty data set");
     refuse("width,b\n1,0\n1,1\n", "widht",
            "a.csv:1: no column is named \"widht\": did you mean \"width\"?");
     refuse("1,0\n1,1\n", "b", "a.csv has no header, and data.label is \"b\"");
     refuse("1,0\n1,1\n", "3", "expected the number of a column, 1 to 2");
+}
+
+/* What spreadsheets, R and pandas write: one content, one digest. */
+static void test_dialects_give_the_same_set(void **state) {
+    (void)state;
+    static const char *const files[] = {
+        "a,b,c\n1.5,-2,0\n3e4,0,2\n.125,6,1\n",
+        "a;b;c\n1.5;-2;0\n3e4;0;2\n.125;6;1\n",
+        "a;b;c\n1,5;-2;0\n3e4;0;2\n,125;6;1\n",
+        "a\tb\tc\n1,5\t-2\t0\n3e4\t0\t2\n,125\t6\t1\n",
+        "a,b,c\r1.5,-2,0\r3e4,0,2\r.125,6,1\r",
+        "\xef\xbb\xbfsep=;\r\na;b;c\r\n1.5;-2;0\r\n3e4;0;2\r\n.125;6;1",
+        "1.5;-2;0\n3e4;0;2\n\n  \n.125;6;1\n",
+    };
+    const float values[6] = {1.5f, -2, 3e4f, 0, 0.125f, 6};
+    const int32_t labels[3] = {0, 2, 1};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        expect(files[i], NULL, values, labels);
+}
+
+static void test_what_cannot_be_decided_is_asked_for(void **state) {
+    (void)state;
+    refuse("1,x;0\n2,y;1\n", NULL,
+           "a.csv: fields may be separated by a comma or by a semicolon: expected one of them");
+    refuse("a;b\n1,5;0\n2.5;1\n", NULL,
+           "a.csv:3: column \"a\" is \"2.5\": expected a number with a decimal comma, as in the "
+           "lines before");
+    refuse("1 0\n2 1\n", NULL, "separated by commas, semicolons or tabs");
+    refuse("a,b\n1,\"0\n2,1\n", NULL, "a.csv:2: a quote is not closed");
+    refuse("\xff\xfe", NULL, "a.csv is text in UTF-16: save it as UTF-8");
+    refuse("a,b,a\n1,2,0\n2,1,1\n", "a",
+           "a.csv:1: columns 1 and 3 are both named \"a\": expected different names");
+}
+
+static void expect_classes(const char *text, const char *label, const char *names,
+                           const int32_t *labels, uint32_t rows) {
+    const cop_data_input input = input_of(text, label);
+    cop_data *data = data_load("csv", &input);
+    char joined[200] = "";
+    assert_int_equal(data->train.count, rows);
+    assert_non_null(data->class_names);
+    for (int32_t c = 0; c < data->classes; c++) {
+        strcat(joined, c ? "," : "");
+        strcat(joined, data->class_names[c]);
+    }
+    assert_string_equal(joined, names);
+    assert_memory_equal(data->train.labels, labels, rows * sizeof *labels);
+    cop_data_destroy(data);
+}
+
+/* A word among numbers is a label, and no header, where the second line has words there, too. */
+static void test_labels_may_be_names_of_classes(void **state) {
+    (void)state;
+    const int32_t labels[4] = {2, 0, 1, 2};
+    const char *classes = "Iris,lily,rose";
+    expect_classes("a,species\n1,rose\n2,Iris\n3,\"lily\"\n4,rose\n", "species", classes, labels,
+                   4);
+    expect_classes("species,a\nrose,1\nIris,2\nlily,3\nrose,4\n", "species", classes, labels, 4);
+    expect_classes("5.1,3.5,rose\n2,0,Iris\n3,0,lily\n4,0,rose\n", NULL, classes, labels, 4);
+    expect_classes("0,1,kind\n2,0,rose\n2,0,Iris\n3,0,lily\n4,0,rose\n", NULL, classes, labels, 4);
+    refuse("a,b\n1,rose\n2,\n", NULL,
+           "a.csv:3: column \"b\" is \"\": expected the name of a class");
+    refuse("a,b\n1,rose\n2,3\n", NULL,
+           "a.csv:3: column \"b\" is \"3\": expected the name of a class");
+    refuse("a,b\n1,0\n2,x\n", NULL, "a.csv:3: column \"b\" is \"x\": expected a label, a whole");
+    refuse("a,b\n1,x\n2,x\n", NULL, "all labels are \"x\": expected at least two classes");
+    cop_data_input input = input_of("a,b\n1,x\n2,y\n", NULL);
+    input.test.path = file_put_text("b.csv", "a,b\n1,y\n2,z\n");
+    data_refuse("csv", &input, COP_ERR_INPUT,
+                "b.csv:3: column \"b\" is \"z\": expected a label that the training part has");
+    data_survives_no_memory("csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
+}
+
+static void test_columns_can_be_left_out(void **state) {
+    (void)state;
+    const char *const by_name[] = {"id", "note"}, *const by_number[] = {"1", "4"},
+                      *const label[] = {"c"};
+    cop_data_input input = input_of("id,a,c,note\nx1,1,0,free text\nx2,2,1,\nx3,3,0,1\n", "c");
+    const float values[3] = {1, 2, 3};
+    input.drop_count = 2;
+    for (int i = 0; i < 2; i++) {
+        input.drop = i ? by_number : by_name;
+        cop_data *data = data_load("csv", &input);
+        assert_int_equal(data->train.dims[0], 1);
+        assert_memory_equal(data->train.samples, values, sizeof values);
+        assert_int_equal(data->train.labels[1], 1);
+        cop_data_destroy(data);
+    }
+    input.drop = label;
+    input.drop_count = 1;
+    data_refuse("csv", &input, COP_ERR_INPUT, "data.label names column 3 of ");
+    input.label = "d";
+    data_refuse("csv", &input, COP_ERR_INPUT, "a.csv:1: no column is named \"d\"");
+}
+
+static size_t compress_text(const char *text, char *out, size_t room) {
+    z_stream z = {0};
+    assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_in = (unsigned char *)(uintptr_t)text, z.avail_in = (uInt)strlen(text);
+    z.next_out = (unsigned char *)out, z.avail_out = (uInt)room;
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    deflateEnd(&z);
+    return z.total_out;
+}
+
+static void test_gzip_of_several_members_is_one_file(void **state) {
+    (void)state;
+    char bytes[512] = {0};
+    size_t size = compress_text("a,b\n1,0\n2", bytes, 200);
+    size += compress_text(",1\n", bytes + size, 200);
+    cop_data_input input = {.name = "csv", .train.path = file_put("a.csv.gz", bytes, size)};
+    cop_data *data = data_load("csv", &input);
+    assert_int_equal(data->train.count, 2);
+    cop_data_destroy(data);
+    file_put("a.csv.gz", bytes, size + 40); /* zeros at the end, as on tapes */
+    cop_data_destroy(data_load("csv", &input));
+    file_put("a.csv.gz", bytes, size - 3);
+    data_refuse("csv", &input, COP_ERR_CORRUPT, "a.csv.gz is truncated: the gzip data end early");
+    bytes[size] = 7;
+    file_put("a.csv.gz", bytes, size + 1);
+    data_refuse("csv", &input, COP_ERR_CORRUPT, "1 bytes follow the end of the gzip data");
 }
 
 static void test_a_zero_byte_is_no_text(void **state) {
@@ -95,6 +220,11 @@ int main(void) {
         cmocka_unit_test(test_header_is_a_first_line_with_a_word),
         cmocka_unit_test(test_quotes_blanks_and_line_ends),
         cmocka_unit_test(test_mistakes_are_told_by_file_and_line),
+        cmocka_unit_test(test_dialects_give_the_same_set),
+        cmocka_unit_test(test_what_cannot_be_decided_is_asked_for),
+        cmocka_unit_test(test_labels_may_be_names_of_classes),
+        cmocka_unit_test(test_columns_can_be_left_out),
+        cmocka_unit_test(test_gzip_of_several_members_is_one_file),
         cmocka_unit_test(test_a_zero_byte_is_no_text),
         cmocka_unit_test(test_both_parts_have_the_same_columns),
     };

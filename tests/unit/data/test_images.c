@@ -98,7 +98,7 @@ static void test_classes_and_samples_come_in_byte_order(void **state) {
     assert_memory_equal(data->test.labels, tests, sizeof tests);
     for (int i = 0; i < 4; i++)
         assert_int_equal(((const uint8_t *)data->train.samples)[12 * i], first[i]);
-    assert_int_equal(cop_data_open_path(file_path("set"), &again, NULL), COP_OK);
+    assert_int_equal(cop_data_open_path(file_path("set"), NULL, &again, NULL), COP_OK);
     assert_memory_equal(data->digest, again->digest, 32);
     cop_data_destroy(data), cop_data_destroy(again);
     data_survives_no_memory("image-folder", &input);
@@ -113,7 +113,7 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
                 "odd has 1 folder: expected one for each class, at least two");
     put_picture("odd", "b", "1.png", 4, 1);
     data_refuse("image-folder", &input, COP_ERR_INPUT,
-                "odd/b/1.png has 4 x 4 pixels and 1 channel: expected 4 x 3 and 1, as in ");
+                "odd/b/1.png has 4 x 4 pixels: expected 4 x 3, as in ");
     file_put_text("odd/b/1.png", "\x89PNG\r\n\x1a\nrubbish");
     data_refuse("image-folder", &input, COP_ERR_CORRUPT, "odd/b/1.png is a damaged PNG file: ");
     assert_int_equal(cop_file_remove(file_path("odd/b/1.png"), NULL), COP_OK);
@@ -161,12 +161,12 @@ static void test_paths_that_hold_nothing_are_named(void **state) {
     (void)state;
     cop_data *data = NULL;
     cop_error error = {0};
-    assert_int_equal(cop_data_open_path(file_path("none"), &data, &error), COP_ERR_NOT_FOUND);
+    assert_int_equal(cop_data_open_path(file_path("none"), NULL, &data, &error), COP_ERR_NOT_FOUND);
     assert_non_null(strstr(error.text, "there is no file or folder "));
     assert_int_equal(cop_folder_create(file_path("void"), NULL), COP_OK);
-    assert_int_equal(cop_data_open_path(file_path("void"), &data, &error), COP_ERR_NOT_FOUND);
+    assert_int_equal(cop_data_open_path(file_path("void"), NULL, &data, &error), COP_ERR_NOT_FOUND);
     assert_non_null(strstr(error.text, "void holds no data set"));
-    assert_int_equal(cop_data_open_path(file_put_text("a.txt", "x"), &data, &error),
+    assert_int_equal(cop_data_open_path(file_put_text("a.txt", "x"), NULL, &data, &error),
                      COP_ERR_NOT_FOUND);
     assert_null(cop_data_format_find("tfrecord"));
 }

@@ -77,7 +77,8 @@ static void test_headers_are_read_strictly(void **state) {
     (void)state;
     refuse(HEADER(">f4", "(4, 2)"), 32, COP_ERR_INPUT, "elements of type \">f4\"");
     refuse(HEADER("|O", "(4, 2)"), 32, COP_ERR_INPUT, "elements of type \"|O\"");
-    refuse(HEADER("<i4", "(4, 2)"), 32, COP_ERR_INPUT, "expected samples of bytes (u1) or floats");
+    refuse(HEADER("<f2", "(4, 2)"), 16, COP_ERR_INPUT,
+           "expected samples of bytes (u1), floats (f4, f8) or whole numbers");
     refuse("{'descr': '|u1', 'fortran_order': True, 'shape': (4, 2)}", 8, COP_ERR_INPUT,
            "is in Fortran order");
     refuse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (4,)}", 8, COP_ERR_INPUT,
@@ -109,7 +110,61 @@ static void test_values_are_checked(void **state) {
     put("x.npy", HEADER("|u1", "(2, 1)"), "ab", 2);
     data_refuse("npy", &input, COP_ERR_INPUT, "y.npy: label 1 is not from 0 to 65535");
     put("y.npy", HEADER("<f4", "(2,)"), values, sizeof values);
-    data_refuse("npy", &input, COP_ERR_INPUT, "expected labels, whole numbers");
+    data_refuse("npy", &input, COP_ERR_INPUT,
+                "y.npy: label 1 is inf: expected labels, whole numbers");
+}
+
+/* Samples of any numbers become f32, labels may be floats, truth values or a column. */
+static void test_other_numbers_are_converted(void **state) {
+    (void)state;
+    const int16_t values[4] = {-3, 300, 0, 7};
+    const float expected[4] = {-3, 300, 0, 7};
+    const double labels[2] = {1, 0};
+    const cop_data_input input = {
+        .train = {.images = put("x.npy", HEADER("<i2", "(2, 2)"), values, sizeof values),
+                  .labels = put("y.npy", HEADER("<f8", "(2, 1)"), labels, sizeof labels)}};
+    cop_data *data = data_load("npy", &input);
+    assert_int_equal(data->train.type, COP_DATA_F32);
+    assert_memory_equal(data->train.samples, expected, sizeof expected);
+    assert_int_equal(data->train.labels[0], 1);
+    cop_data_destroy(data);
+}
+
+/* ---- where the channels are ---- */
+
+static void expect_shape(const char *shape, cop_data_order order, const int32_t dims[3]) {
+    char values[96], header[200];
+    for (int i = 0; i < 96; i++) values[i] = (char)i;
+    snprintf(header, sizeof header, "{'descr': '|u1', 'fortran_order': False, 'shape': %s, }",
+             shape);
+    const cop_data_input input = {
+        .train = {.images = put("x.npy", header, values, sizeof values),
+                  .labels = put("y.npy", HEADER("|u1", "(2,)"), "\0\1", 2)},
+        .order = order};
+    cop_data *data = data_load("npy", &input);
+    assert_memory_equal(data->train.dims, dims, 3 * sizeof *dims);
+    const uint8_t *out = data->train.samples;
+    const bool moved = strcmp(shape, "(2, 4, 4, 3)") == 0;
+    assert_int_equal(out[1], moved ? 3 : 1); /* the second pixel of the first channel */
+    assert_int_equal(out[48], 48);
+    cop_data_destroy(data);
+}
+
+static void test_channels_last_come_first(void **state) {
+    (void)state;
+    const int32_t first[3] = {3, 4, 4}, tall[3] = {1, 16, 3}, many[3] = {12, 2, 2};
+    expect_shape("(2, 3, 4, 4)", COP_DATA_ORDER_AUTO, first);
+    expect_shape("(2, 4, 4, 3)", COP_DATA_ORDER_AUTO, first);
+    expect_shape("(2, 4, 4, 3)", COP_DATA_CHANNELS_LAST, first);
+    expect_shape("(2, 1, 16, 3)", COP_DATA_ORDER_AUTO, tall);
+    expect_shape("(2, 12, 2, 2)", COP_DATA_ORDER_AUTO, many);
+    const char values[36] = {0};
+    const cop_data_input input = {
+        .train = {.images = put("x.npy", HEADER("|u1", "(2, 3, 2, 3)"), values, sizeof values),
+                  .labels = put("y.npy", HEADER("|u1", "(2,)"), "\0\1", 2)}};
+    data_refuse("npy", &input, COP_ERR_INPUT,
+                "x.npy has the shape (2, 3, 2, 3), which may have its channels first or last: "
+                "expected data.layout: nchw or nhwc");
 }
 
 /* ---- archives ---- */
@@ -194,6 +249,8 @@ int main(void) {
         cmocka_unit_test(test_lengths_are_those_of_the_shape),
         cmocka_unit_test(test_headers_are_read_strictly),
         cmocka_unit_test(test_values_are_checked),
+        cmocka_unit_test(test_other_numbers_are_converted),
+        cmocka_unit_test(test_channels_last_come_first),
         cmocka_unit_test(test_archives_give_their_arrays),
         cmocka_unit_test(test_damaged_archives_are_refused),
     };

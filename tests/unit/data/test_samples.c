@@ -231,7 +231,9 @@ static void test_lines_that_do_not_fit_are_named(void **state) {
     refuse_text(&flat, "1,2\n", "x:1: 2 fields: the model takes 3, or 4 with a label");
     refuse_text(&flat, "1,2,3\n4,5\n", "x:2: 2 fields: expected 3, as in the first line");
     refuse_text(&flat, "1,2,3\n4,,6\n", "x:2: column 2 is \"\": expected a number");
-    refuse_text(&flat, "a,b,c\n4,5,1e40\n", "x:2: column \"c\" is \"1e40\": expected a number");
+    refuse_text(&flat, "a,b,c\n4,5,1e40\n",
+                "x:2: column \"c\" is \"1e40\": expected a number of 32 bits (below "
+                "3.4e38 in size)");
     refuse_text(&flat, "1,2,3,4\n", "x:1: column 4 is \"4\": expected a label from 0 to 3");
     refuse_text(&flat, "1,2,3,0.5\n", "x:1: column 4 is \"0.5\": expected a label from 0 to 3");
     refuse_text(&flat, "a,b,c\n", "x is an empty data set");

@@ -397,7 +397,7 @@ static cop_err read_samples(cop_error *error) {
 
 static cop_err read_any(cop_error *error) {
     cop_data *set = NULL;
-    const cop_err e = cop_data_open_path(in_folder("set.csv"), &set, error);
+    const cop_err e = cop_data_open_path(in_folder("set.csv"), NULL, &set, error);
     cop_data_destroy(set);
     return e;
 }

@@ -1,0 +1,102 @@
+/* Names of classes: where they may be kept, and how they stand behind a pack. See data.h: the
+ * digest of a set is of its tensors alone, so names travel beside them, with a hash of their own.
+ *
+ * The trailer: "COPNAMES", u32 count, u32 bytes of the names, u64 XXH3 of the names, then the
+ * names, each with a zero at its end. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/hash.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/str.h"
+#include "common/data/pack.h"
+
+#define HEAD 24
+
+bool cop_class_names_ok(const char *const *names, size_t count) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t length = strlen(names[i]);
+        if (length > COP_CLASS_NAME_MAX || !cop_name_ok(names[i], length)) return false;
+        total += length + 1;
+        if (total > COP_CLASS_NAMES_BYTES) return false;
+    }
+    return true;
+}
+
+/* Pointers and texts are one block. */
+static char **copy_names(const char *const *names, size_t count) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
+    char **out = cop_alloc(count * sizeof *out + bytes);
+    char *at = out ? (char *)(out + count) : NULL;
+    for (size_t i = 0; out && i < count; i++) {
+        const size_t length = strlen(names[i]) + 1;
+        out[i] = memcpy(at, names[i], length);
+        at += length;
+    }
+    return out;
+}
+
+cop_err pack_set_class_names(cop_data *data, const char *const *names, size_t count,
+                             cop_error *error) {
+    cop_free(data->class_names);
+    data->class_names = NULL;
+    if (!cop_class_names_ok(names, count)) {
+        cop_log(COP_LOG_WARN, "data",
+                "%s: its classes keep no names, only numbers: names need valid UTF-8 of at most %d "
+                "bytes each and %d in all",
+                data->name, COP_CLASS_NAME_MAX, COP_CLASS_NAMES_BYTES);
+        return COP_OK;
+    }
+    data->class_names = copy_names(names, count);
+    return data->class_names ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+cop_err pack_write_names(const char *const *names, size_t count, char **out, size_t *size,
+                         cop_error *error) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
+    char *trailer = cop_alloc(HEAD + bytes), *at = trailer ? trailer + HEAD : NULL;
+    if (!trailer) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < count; i++) {
+        const size_t length = strlen(names[i]) + 1;
+        memcpy(at, names[i], length);
+        at += length;
+    }
+    memcpy(trailer, "COPNAMES", 8);
+    cop_store_u32(trailer + 8, (uint32_t)count);
+    cop_store_u32(trailer + 12, (uint32_t)bytes);
+    cop_store_u64(trailer + 16, cop_hash_xxh3(trailer + HEAD, bytes));
+    *out = trailer;
+    *size = HEAD + bytes;
+    return COP_OK;
+}
+
+static bool is_trailer(const char *bytes, size_t size, size_t classes) {
+    if (size < HEAD || memcmp(bytes, "COPNAMES", 8) != 0) return false;
+    const size_t length = size - HEAD;
+    if (cop_load_u32(bytes + 8) != classes || cop_load_u32(bytes + 12) != length) return false;
+    if (!length || length > COP_CLASS_NAMES_BYTES || bytes[size - 1]) return false;
+    size_t count = 0;
+    for (size_t i = HEAD; i < size; i++) count += !bytes[i];
+    return count == classes && cop_load_u64(bytes + 16) == cop_hash_xxh3(bytes + HEAD, length);
+}
+
+cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_error *error) {
+    const size_t count = (size_t)data->classes;
+    if (!is_trailer(bytes, size, count))
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the names of its classes are damaged",
+                        data->name);
+    const char **names = cop_alloc_array(count, sizeof *names), *at = bytes + HEAD;
+    if (!names) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < count; i++, at += strlen(at) + 1) names[i] = at;
+    cop_err e =
+        cop_class_names_ok(names, count)
+            ? pack_set_class_names(data, names, count, error)
+            : cop_fail(error, COP_ERR_CORRUPT, "%s: the name of a class is not UTF-8", data->name);
+    cop_free(names);
+    return e;
+}

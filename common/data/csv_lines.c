@@ -1,0 +1,407 @@
+/* CSV files as spreadsheets, R, pandas and Kaggle write them: separators, line ends, decimal marks,
+ * headers. What cannot be decided is an error, never a guess. See csv.h. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/limits.h"
+#include "common/base/str.h"
+#include "common/data/csv.h"
+#include "common/data/gzip.h"
+
+#define CSV_MAX    ((size_t)8 << 30)
+#define LOOK_LINES 50 /* that decide about separator and header */
+
+/* ---- lines and fields ---- */
+
+static bool is_blank(const char *line, size_t length) {
+    size_t at = 0;
+    while (at < length && line[at] == ' ') at++;
+    return at == length;
+}
+
+/* Lines end in \n, \r\n or \r. */
+bool csv_next_line(char **at, char **line, size_t *length, size_t *number) {
+    while (**at) {
+        *line = *at;
+        *length = strcspn(*at, "\r\n");
+        *at += *length;
+        *at += **at == '\r' && (*at)[1] == '\n' ? 2 : **at != '\0';
+        ++*number;
+        if (!is_blank(*line, *length)) return true;
+    }
+    return false;
+}
+
+/* The end of the field that begins at `at`: a separator outside of quotes, or `end`. */
+static const char *field_end(const char *at, const char *end, char separator) {
+    bool quoted = false;
+    for (; at < end && (quoted || *at != separator); at++)
+        if (*at == '"') quoted = !quoted;
+    return at;
+}
+
+static uint32_t count_fields(const char *line, size_t length, char separator) {
+    const char *at = line, *end = line + length;
+    for (uint32_t fields = 1;; fields++) {
+        at = field_end(at, end, separator);
+        if (at == end) return fields;
+        at++;
+    }
+}
+
+static bool ends_in_quotes(const char *line, size_t length) {
+    size_t quotes = 0;
+    for (size_t i = 0; i < length; i++) quotes += line[i] == '"';
+    return quotes % 2 == 1;
+}
+
+/* Takes quotes and surrounding blanks away, in place. */
+static char *clean_field(char *field, char *end) {
+    while (*field == ' ' || *field == '\t') field++;
+    while (end > field && (end[-1] == ' ' || end[-1] == '\t')) *--end = '\0';
+    if (*field != '"') return field;
+    char *to = ++field;
+    for (const char *from = field; *from; from++) {
+        if (*from == '"' && from[1] != '"') break;
+        if (*from == '"') from++;
+        *to++ = *from;
+    }
+    *to = '\0';
+    return field;
+}
+
+char *csv_take_field(const csv_file *f, char **at, char *end) {
+    char *field = *at, *stop = field + (field_end(field, end, f->separator) - field);
+    *at = stop < end ? stop + 1 : end;
+    *stop = '\0';
+    return clean_field(field, stop);
+}
+
+/* ---- numbers ---- */
+
+static char decimal_of(const char *text) {
+    return text[strcspn(text, ".,")];
+}
+
+/* "0,5" is a number where commas do not separate fields. */
+static bool parse(char *text, char separator, double *out) {
+    char *comma = separator == ',' ? NULL : strchr(text, ',');
+    if (!comma) return cop_parse_f64(text, out);
+    if (strpbrk(comma + 1, ".,")) return false;
+    *comma = '.';
+    const bool good = cop_parse_f64(text, out);
+    *comma = ',';
+    return good;
+}
+
+bool csv_parse(csv_file *f, char *text, double *out) {
+    const char mark = decimal_of(text);
+    if (!parse(text, f->separator, out)) return false;
+    if (mark && f->decimal && mark != f->decimal) return false;
+    if (mark) f->decimal = mark;
+    return true;
+}
+
+cop_err csv_fail_value(const csv_file *f, size_t line, uint32_t column, const char *text,
+                       const char *expected, cop_error *error) {
+    char name[80];
+    if (f->names)
+        snprintf(name, sizeof name, "\"%.60s\"", f->names[column]);
+    else
+        snprintf(name, sizeof name, "%u", column + 1);
+    return cop_fail(error, COP_ERR_INPUT, "%s:%zu: column %s is \"%.40s\": expected %s", f->path,
+                    line, name, text, expected);
+}
+
+cop_err csv_fail_number(const csv_file *f, size_t line, uint32_t column, const char *text,
+                        cop_error *error) {
+    const bool number = *text && !text[strspn(text, "0123456789+-.,eE")];
+    const bool large = number && fabs(strtod(text, NULL)) > 1e38;
+    const bool other_mark = number && f->decimal && decimal_of(text) &&
+                            decimal_of(text) != f->decimal && f->separator != ',';
+    return csv_fail_value(f, line, column, text,
+                          large               ? "a number of 32 bits (below 3.4e38 in size)"
+                          : !other_mark       ? "a number"
+                          : f->decimal == ',' ? "a number with a decimal comma, as in the lines "
+                                                "before"
+                                              : "a number with a decimal point, as in the lines "
+                                                "before",
+                          error);
+}
+
+/* ---- which separator ---- */
+
+/* How many fields of the first lines would be numbers; *fields of the first line. */
+static uint32_t count_numbers(char *text, char separator, uint32_t *fields) {
+    char *at = text, *line;
+    size_t length, number = 0;
+    uint32_t numbers = 0;
+    *fields = 0;
+    for (int i = 0; i < LOOK_LINES && csv_next_line(&at, &line, &length, &number); i++) {
+        if (i == 0) *fields = count_fields(line, length, separator);
+        for (const char *field = line, *end = line + length; field <= end;) {
+            const char *stop = field_end(field, end, separator);
+            char word[40];
+            double value;
+            if (stop - field < (long)sizeof word) {
+                memcpy(word, field, (size_t)(stop - field));
+                word[stop - field] = '\0';
+                numbers += parse(clean_field(word, word + (stop - field)), separator, &value);
+            }
+            field = stop + 1;
+        }
+    }
+    return numbers;
+}
+
+static const char *separator_name(char separator) {
+    return separator == ',' ? "a comma" : separator == ';' ? "a semicolon" : "a tab";
+}
+
+/* A first line "sep=;" is for spreadsheets; true: it is one, *at moves behind it. */
+static bool take_separator_line(csv_file *f, char **at) {
+    if (strncmp(*at, "sep=", 4) != 0 || !(*at)[4] || !strchr(",;\t", (*at)[4])) return false;
+    if ((*at)[5] && !strchr("\r\n", (*at)[5])) return false;
+    char *line;
+    size_t length;
+    f->separator = (*at)[4];
+    return csv_next_line(at, &line, &length, &f->body_line);
+}
+
+/* The one that makes two or more fields of the first line, and most numbers of all. */
+static cop_err find_separator(csv_file *f, char *text, cop_error *error) {
+    static const char known[] = {',', ';', '\t'};
+    uint32_t best = 0, fields;
+    char other = 0;
+    f->separator = 0;
+    for (size_t i = 0; i < sizeof known; i++) {
+        const uint32_t numbers = count_numbers(text, known[i], &fields);
+        if (fields < 2) continue;
+        if (!f->separator || numbers > best) {
+            f->separator = known[i];
+            best = numbers;
+            other = 0;
+        } else if (numbers == best) {
+            other = known[i];
+        }
+    }
+    if (!f->separator) f->separator = ',';
+    if (other && best)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: fields may be separated by %s or by %s: expected one of them in the "
+                        "whole file",
+                        f->path, separator_name(f->separator), separator_name(other));
+    return COP_OK;
+}
+
+/* ---- header or data ---- */
+
+static bool names_column(const csv_file *f, const csv_columns *known) {
+    uint32_t column;
+    double number;
+    const bool by_name = known->label && !cop_parse_f64(known->label, &number);
+    if (by_name && csv_find_column(f, known->label, &column)) return true;
+    for (size_t i = 0; i < known->drop_count; i++)
+        if (!cop_parse_f64(known->drop[i], &number) && csv_find_column(f, known->drop[i], &column))
+            return true;
+    return false;
+}
+
+/* The names of columns may be numbers: 0, 1, 2 ... or 1, 2, 3 ... */
+static bool counts_up(csv_file *f) {
+    double expected = -1, value;
+    uint32_t numbers = 0;
+    for (uint32_t c = 0; c < f->columns; c++) {
+        if (!parse(f->names[c], f->separator, &value)) continue;
+        if (numbers++ == 0) expected = value;
+        if (value != expected++ || (value != 0 && value != 1 && numbers == 1)) return false;
+    }
+    return numbers > 1;
+}
+
+/* Is the first line, in f->names, a header? A word in it makes it one, unless it has numbers, too,
+ * and the second line has words in the same columns: a label that is text. */
+static cop_err is_header(csv_file *f, const char *second, size_t length, bool *header,
+                         cop_error *error) {
+    uint32_t words = 0, matched = 0;
+    double value;
+    char *copy = cop_strndup(second, length), *at = copy;
+    if (!copy) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < f->columns; c++) {
+        char *below = at < copy + length ? csv_take_field(f, &at, copy + length) : NULL;
+        if (parse(f->names[c], f->separator, &value)) continue;
+        words++;
+        matched += below && !parse(below, f->separator, &value);
+    }
+    cop_free(copy);
+    *header = words && (words == f->columns || matched < words || counts_up(f));
+    return COP_OK;
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Two columns of one name: `data.label` would mean either. Columns without a name are no danger. */
+static cop_err check_names(const csv_file *f, cop_error *error) {
+    char **sorted = cop_alloc_array(f->columns, sizeof *sorted);
+    if (!sorted) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    memcpy(sorted, f->names, f->columns * sizeof *sorted);
+    qsort(sorted, f->columns, sizeof *sorted, by_text);
+    const char *twice = NULL;
+    for (uint32_t c = 1; c < f->columns && !twice; c++)
+        if (*sorted[c] && strcmp(sorted[c], sorted[c - 1]) == 0) twice = sorted[c];
+    uint32_t at[2] = {0};
+    for (uint32_t c = 0, seen = 0; twice && c < f->columns && seen < 2; c++)
+        if (strcmp(f->names[c], twice) == 0) at[seen++] = c + 1;
+    cop_free(sorted);
+    if (!twice) return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "%s:%zu: columns %u and %u are both named \"%.60s\": expected different names",
+                    f->path, f->body_line, at[0], at[1], twice);
+}
+
+/* ---- the whole file ---- */
+
+static cop_err split_first_line(csv_file *f, const char *line, size_t length, cop_error *error) {
+    f->columns = count_fields(line, length, f->separator);
+    if (f->columns < (f->bare ? 1 : 2) || f->columns > COP_UNITS_MAX + 1)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s:%zu: %u field%s: expected 2 to %u, one the label, separated by commas, "
+                        "semicolons or tabs",
+                        f->path, f->body_line, f->columns, f->columns == 1 ? "" : "s",
+                        COP_UNITS_MAX + 1);
+    f->first = cop_strndup(line, length);
+    f->names = cop_alloc_array(f->columns, sizeof *f->names);
+    f->roles = cop_alloc_array(f->columns, sizeof *f->roles);
+    if (!f->first || !f->names || !f->roles)
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    char *at = f->first, *end = f->first + length;
+    for (uint32_t c = 0; c < f->columns; c++) f->names[c] = csv_take_field(f, &at, end);
+    f->values = f->columns;
+    return COP_OK;
+}
+
+/* Every line of data has as many fields as the first line, so that the set is no larger than the
+ * file gives reason for. Blank lines do not count. */
+static cop_err count_rows(csv_file *f, cop_error *error) {
+    char *at = f->body, *line;
+    size_t length, rows = 0;
+    for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number);) {
+        const uint32_t fields = count_fields(line, length, f->separator);
+        if (ends_in_quotes(line, length))
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s:%zu: a quote is not closed: expected each field within its line",
+                            f->path, number);
+        if (fields != f->columns)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s:%zu: %u field%s: expected %u, as in the first line", f->path,
+                            number, fields, fields == 1 ? "" : "s", f->columns);
+        rows++;
+    }
+    if (!rows) return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
+    if (rows > COP_SAMPLES_MAX)
+        return cop_fail(error, COP_ERR_LIMIT, "%s has more lines than this program reads", f->path);
+    f->rows = (uint32_t)rows;
+    return COP_OK;
+}
+
+static cop_err check_text(const csv_file *f, size_t size, cop_error *error) {
+    const unsigned char *b = (const unsigned char *)f->text;
+    if (size >= 2 && ((b[0] == 0xff && b[1] == 0xfe) || (b[0] == 0xfe && b[1] == 0xff)))
+        return cop_fail(error, COP_ERR_INPUT, "%s is text in UTF-16: save it as UTF-8", f->path);
+    if (strlen(f->text) != size)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a text file: it holds a zero byte",
+                        f->path);
+    return COP_OK;
+}
+
+cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *error) {
+    char *at = f->text, *line = NULL, *second = NULL;
+    size_t length = 0, second_length = 0, ignored = 0;
+    bool header = false;
+    COP_TRY(check_text(f, size, error));
+    if (strncmp(at, "\xef\xbb\xbf", 3) == 0) at += 3; /* UTF-8's byte order mark */
+    f->body_line = 0;
+    if (!take_separator_line(f, &at)) COP_TRY(find_separator(f, at, error));
+    f->body = at;
+    if (!csv_next_line(&at, &line, &length, &f->body_line))
+        return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
+    COP_TRY(split_first_line(f, line, length, error));
+    char *after = at;
+    if (!csv_next_line(&after, &second, &second_length, &ignored)) second = after;
+    COP_TRY(is_header(f, second, second_length, &header, error));
+    if (header || names_column(f, known)) {
+        COP_TRY(check_names(f, error));
+        f->body = at;
+        f->body_line++;
+    } else {
+        f->body = line;
+        cop_free(f->names);
+        f->names = NULL;
+    }
+    return count_rows(f, error);
+}
+
+cop_err csv_open(const char *path, const csv_columns *known, csv_file *f, cop_error *error) {
+    size_t size;
+    *f = (csv_file){.path = path};
+    COP_TRY(gzip_read_file(path, CSV_MAX, &f->text, &size, error));
+    cop_err e = csv_scan(f, size, known, error);
+    if (e) csv_close(f);
+    return e;
+}
+
+void csv_close(csv_file *f) {
+    cop_free(f->text);
+    cop_free(f->first);
+    cop_free(f->names);
+    cop_free(f->roles);
+}
+
+/* ---- columns ---- */
+
+bool csv_find_column(const csv_file *f, const char *name, uint32_t *column) {
+    uint64_t number;
+    for (uint32_t c = 0; f->names && c < f->columns; c++)
+        if (strcmp(f->names[c], name) == 0) {
+            *column = c;
+            return true;
+        }
+    if (!cop_parse_u64(name, &number) || number < 1 || number > f->columns) return false;
+    *column = (uint32_t)number - 1;
+    return true;
+}
+
+cop_err csv_fail_column(const csv_file *f, const char *field, const char *name, cop_error *error) {
+    if (!f->names)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s has no header, and %s is \"%.60s\": expected the number of a column, 1 "
+                        "to %u",
+                        f->path, field, name, f->columns);
+    const char *nearest = cop_nearest_name(name, (const char *const *)f->names, f->columns);
+    cop_str words = {0};
+    for (uint32_t c = 0; !nearest && c < f->columns && c < 12; c++)
+        cop_str_printf(&words, "%s%.40s", c ? ", " : "; it has: ", f->names[c]);
+    if (!nearest && f->columns > 12) cop_str_append(&words, ", ...");
+    cop_fail(error, COP_ERR_INPUT, "%s:%zu: no column is named \"%.60s\"%s%.60s%s%s", f->path,
+             f->body_line - 1, name, nearest ? ": did you mean \"" : "", nearest ? nearest : "",
+             nearest ? "\"?" : "", cop_str_text(&words));
+    cop_str_fini(&words);
+    return COP_ERR_INPUT;
+}
+
+cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *field,
+                     cop_error *error) {
+    if (f->roles[column] != CSV_VALUE)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s names column %u of %s, which is %s already: expected each column once",
+                        field, column + 1, f->path,
+                        f->roles[column] == CSV_LABEL ? "the label" : "left out");
+    f->roles[column] = (uint8_t)role;
+    f->values--;
+    return COP_OK;
+}

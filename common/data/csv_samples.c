@@ -1,0 +1,182 @@
+/* Samples for a trained model from CSV: of the same dialects as data sets, with or without the
+ * label and the columns that the job leaves out. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/alloc.h"
+#include "common/base/str.h"
+#include "common/data/csv.h"
+#include "common/data/samples_formats.h"
+
+/* ---- which column is what ---- */
+
+/* By the header: whatever the job names is recognised, the others are values. */
+static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t values,
+                             cop_error *error) {
+    uint32_t column;
+    for (size_t i = 0; i < form->drop_count; i++)
+        if (csv_find_column(f, form->drop[i], &column))
+            COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
+    if (form->label && csv_find_column(f, form->label, &column) &&
+        (f->values == values + 1 || strcmp(f->names[column], form->label) == 0))
+        return csv_set_role(f, column, CSV_LABEL, "data.label", error);
+    if (f->values != values + 1) return COP_OK;
+    if (form->label) return csv_fail_column(f, "data.label", form->label, error);
+    for (column = f->columns; f->roles[--column] != CSV_VALUE;) continue;
+    return csv_set_role(f, column, CSV_LABEL, "data.label", error);
+}
+
+/* The number of a column in the training file, as an index. */
+static cop_err index_of(const csv_file *f, const char *field, const char *name, uint32_t values,
+                        uint32_t *index, cop_error *error) {
+    uint64_t number;
+    if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s:%zu: no header says which of the %u columns is \"%.60s\", %s: expected "
+                        "one, or the %u columns of the samples alone",
+                        f->path, f->body_line, f->columns, name, field, values);
+    *index = (uint32_t)number - 1;
+    return COP_OK;
+}
+
+/* Without a header columns are told by their numbers, as in training: all of them are there, or all
+ * but the label. */
+static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t values,
+                               cop_error *error) {
+    const bool labelled = f->columns == values + 1 + form->drop_count;
+    uint32_t label = UINT32_MAX, column;
+    if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
+    for (size_t i = 0; i < form->drop_count; i++) {
+        COP_TRY(index_of(f, "left out", form->drop[i], values, &column, error));
+        if (!labelled) column -= column > label;
+        if (column >= f->columns) return csv_fail_column(f, "data.drop", form->drop[i], error);
+        COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
+    }
+    if (!labelled) return COP_OK;
+    if (label == UINT32_MAX) {
+        for (column = f->columns; f->roles[--column] != CSV_VALUE;) continue;
+        label = column;
+    }
+    if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
+    return csv_set_role(f, label, CSV_LABEL, "data.label", error);
+}
+
+static cop_err fail_columns(const csv_file *f, uint32_t values, cop_error *error) {
+    return cop_fail(error, COP_ERR_INPUT,
+                    "%s:%zu: %u field%s: the model takes %u, or %u with a label", f->path,
+                    f->names ? f->body_line - 1 : f->body_line, f->columns,
+                    f->columns == 1 ? "" : "s", values, values + 1);
+}
+
+static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *error) {
+    const uint32_t values = (uint32_t)samples_values(form), drops = (uint32_t)form->drop_count;
+    uint32_t column;
+    if (f->names) {
+        COP_TRY(roles_by_name(f, form, values, error));
+        if (f->values == values) return COP_OK;
+        if (f->columns == values && form->label && csv_find_column(f, form->label, &column))
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s:%zu: column \"%.60s\" is the label, beside it are %u columns: the "
+                            "model takes %u",
+                            f->path, f->body_line - 1, form->label, values - 1, values);
+        return fail_columns(f, values, error);
+    }
+    if (f->columns == values) return COP_OK;
+    if (drops && f->columns == values + 1 && f->columns == values + drops)
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s:%zu: no header says whether one of the %u columns is the label or "
+                        "column \"%.60s\", which the job leaves out: expected a header",
+                        f->path, f->body_line, f->columns, form->drop[0]);
+    if (f->columns == values + drops || f->columns == values + drops + 1)
+        return roles_by_number(f, form, values, error);
+    if (f->columns != values + 1) return fail_columns(f, values, error);
+    uint32_t label = f->columns - 1; /* the label alone beside the values */
+    if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
+    if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
+    return csv_set_role(f, label, CSV_LABEL, "data.label", error);
+}
+
+/* ---- values ---- */
+
+/* A value of a sample as the model stores it. */
+static bool store_value(double value, cop_data_type type, void *to) {
+    if (type == COP_DATA_U8) {
+        if (value < 0 || value > 255 || value != floor(value)) return false;
+        *(uint8_t *)to = (uint8_t)value;
+        return true;
+    }
+    const float stored = (float)value + 0.0f; /* no -0 */
+    memcpy(to, &stored, sizeof stored);
+    return isfinite(stored);
+}
+
+static cop_err read_label(csv_file *f, size_t number, uint32_t column, char *text,
+                          const cop_data_form *form, int32_t *class, cop_error *error) {
+    char expected[200];
+    double value;
+    for (int32_t c = 0; c < form->classes && form->class_names; c++)
+        if (strcmp(form->class_names[c], text) == 0) {
+            *class = c;
+            return COP_OK;
+        }
+    if (!form->class_names && csv_parse(f, text, &value) && value >= 0 && value < form->classes &&
+        value == floor(value)) {
+        *class = (int32_t)value;
+        return COP_OK;
+    }
+    snprintf(expected, sizeof expected, "a label from 0 to %d", form->classes - 1);
+    for (int32_t c = 0, at = 0; c < form->classes && c < 4 && form->class_names; c++)
+        at += snprintf(expected + at, sizeof expected - (size_t)at, "%s%.30s%s",
+                       c ? ", " : "a class of the model, ", form->class_names[c],
+                       c == 3 && form->classes > 4 ? ", ..." : "");
+    return csv_fail_value(f, number, column, text, expected, error);
+}
+
+/* `to`: the sample's row. */
+static cop_err store_row(csv_file *f, char *line, size_t length, size_t number,
+                         const cop_data_form *form, char *to, int32_t *class, cop_error *error) {
+    char *at = line, *end = line + length;
+    const bool bytes = form->type == COP_DATA_U8;
+    for (uint32_t c = 0; c < f->columns; c++) {
+        double value;
+        char *text = csv_take_field(f, &at, end);
+        if (f->roles[c] == CSV_DROPPED) continue;
+        if (f->roles[c] == CSV_LABEL) {
+            COP_ASSERT(class); /* it is there where a label is */
+            COP_TRY(read_label(f, number, c, text, form, class, error));
+            continue;
+        }
+        if (!csv_parse(f, text, &value) || !store_value(value, form->type, to))
+            return bytes ? csv_fail_value(f, number, c, text, "a whole number from 0 to 255", error)
+                         : csv_fail_number(f, number, c, text, error);
+        to += bytes ? 1 : sizeof(float);
+    }
+    return COP_OK;
+}
+
+static cop_err store_rows(csv_file *f, const cop_data_form *form, cop_data_samples *out,
+                          cop_error *error) {
+    char *at = f->body, *line;
+    size_t length, row = 0;
+    bool labels = false;
+    COP_TRY(set_roles(f, form, error));
+    for (uint32_t c = 0; c < f->columns; c++) labels = labels || f->roles[c] == CSV_LABEL;
+    COP_TRY(samples_take(f->path, form, f->rows, labels, out, error));
+    for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number); row++)
+        COP_TRY(store_row(f, line, length, number, form, (char *)out->rows + row * out->part.stride,
+                          out->labels ? &out->labels[row] : NULL, error));
+    COP_ASSERT(row == f->rows);
+    return COP_OK;
+}
+
+cop_err samples_decode_csv(const char *what, char *bytes, size_t size, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    csv_file f = {.path = what, .text = bytes, .bare = true};
+    const csv_columns known = {form->label, form->drop, form->drop_count};
+    cop_err e = csv_scan(&f, size, &known, error);
+    if (!e) e = store_rows(&f, form, out, error);
+    f.text = NULL; /* the caller's */
+    csv_close(&f);
+    return e;
+}
