@@ -111,15 +111,25 @@ static void do_state(coord_server *server, const coord_action *action) {
     cop_log_level level = !server->store || !server->api  ? COP_LOG_DEBUG
                           : action->state == COORD_FAILED ? COP_LOG_ERROR
                                                           : COP_LOG_INFO;
-    cop_log(level, "coordinator", "job %llu: %s%s%s", (unsigned long long)action->job,
-            names[action->state], action->text[0] ? ": " : "", action->text);
+    char text[sizeof action->text + 64];
+    snprintf(text, sizeof text, "job %llu: %s%s%s", (unsigned long long)action->job,
+             names[action->state], action->text[0] ? ": " : "", action->text);
+    const cop_log_kind kind = {.level = level,
+                               .area = "coordinator",
+                               .kind = (uint64_t)(uintptr_t)names,
+                               .source = action->job};
+    cop_log_one_of(&kind, text);
     if (server->store && !coord_evaluation_find(server, action->job))
         coord_store_set_state(server->store, action->job, action->state, action->text);
 }
 
 static void do_event(coord_server *server, const coord_action *action) {
-    cop_log(action->ok ? COP_LOG_INFO : COP_LOG_WARN, "coordinator", "%s", action->text);
-    if (server->store && !coord_evaluation_find(server, action->job))
+    const cop_log_kind kind = {.level = action->ok ? COP_LOG_INFO : COP_LOG_WARN,
+                               .area = "coordinator",
+                               .kind = action->kind,
+                               .source = action->who ? action->who : action->job};
+    const bool written = cop_log_one_of(&kind, action->text);
+    if (written && server->store && !coord_evaluation_find(server, action->job))
         coord_store_add_event(server->store, action->job, action->ok ? "info" : "warn",
                               action->text);
     if (server->store && action->fingerprint)

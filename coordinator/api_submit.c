@@ -160,8 +160,8 @@ static void submit_committed(coord_server *server, coord_mail *mail) {
     }
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = t->job};
     coord_job_info_make(t->built, t->job, COORD_QUEUED, &added.info);
-    cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) submitted", (unsigned long long)t->job,
-            t->built->message->name);
+    cop_log_peer(COP_LOG_INFO, "coordinator", owner_of(t), "job %llu (%s) submitted",
+                 (unsigned long long)t->job, t->built->message->name);
     coord_store_add_event(server->store, t->job, "info", "submitted");
     settle(t);
     coord_dispatch(server, &added);

@@ -247,7 +247,8 @@ static bool add_strike(const coord_core *core, core_worker *w) {
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
     bool enough = add_strike(core, w);
     core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
-              enough ? ", not for the first time, and is quarantined" : "", why);
+              enough ? ", not for the first time, and is quarantined" : "", why)
+        ->who = w->who;
     if (enough) quarantine(core, w->who, w->name, why);
 }
 
@@ -265,8 +266,8 @@ static void punish(coord_core *core, const core_job *job, const round_block *b,
     bool strike = !wrong->finite && right->finite;
     bool enough = strike && w && add_strike(core, w);
     core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
-              !strike || enough ? "computed wrong and is quarantined" : "alone is not finite",
-              text);
+              !strike || enough ? "computed wrong and is quarantined" : "alone is not finite", text)
+        ->who = wrong->who;
     if (!strike || enough) quarantine(core, wrong->who, name, text);
 }
 

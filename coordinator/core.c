@@ -47,6 +47,7 @@ coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *f
     va_start(arguments, format);
     vsnprintf(a->text, sizeof a->text, format, arguments);
     va_end(arguments);
+    a->kind = (uint64_t)(uintptr_t)format;
     a->ok = fine;
     return a;
 }

@@ -202,6 +202,8 @@ typedef struct coord_block {
 typedef struct coord_action {
     coord_action_type type;
     uint64_t job, step, worker, request, slot, fingerprint;
+    uint64_t kind, who; /* EVENT: the same for all texts of this kind; the identity of the worker
+                           that it is of, 0: of none. They limit what others can have written */
     bool ok;
     coord_job_state state;
     char text[256];

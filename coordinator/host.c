@@ -101,8 +101,8 @@ static bool dispatch_one(coord_server *server, uint32_t at) {
     cop_err e = coord_core_step(server->core, &now, cop_clock_ns(), &server->actions);
     if (e == COP_ERR_NO_MEMORY && may_wait(&now)) return false;
     if (e)
-        cop_log(COP_LOG_ERROR, "coordinator", "event %d not taken: %s", (int)now.type,
-                cop_err_text(e));
+        cop_log_peer(COP_LOG_ERROR, "coordinator", "", "event %d not taken: %s", (int)now.type,
+                     cop_err_text(e));
     for (uint32_t a = 0; !e && a < server->actions.count; a++)
         coord_carry_out(server, &server->actions.items[a]);
     return true;
@@ -128,6 +128,7 @@ static void on_tick(uv_timer_t *timer) {
     coord_event tick = {.type = COORD_EVENT_TICK};
     coord_dispatch(server, &tick);
     if (server->api) coord_api_tick(server, cop_clock_ns());
+    cop_log_settle();
     if (server->run) coord_run_tick(server);
 }
 

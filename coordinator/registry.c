@@ -68,7 +68,8 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->quarantined = q != NULL;
     core->active_workers += is_active(w);
     core_tell(core, 0, !q, "worker %s joined%s", w->name,
-              q ? "; it is in quarantine and gets nothing" : "");
+              q ? "; it is in quarantine and gets nothing" : "")
+        ->who = w->who;
     if (!q) scheduler_tell_joined(core, w);
     return COP_OK;
 }
@@ -95,7 +96,8 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     registry_stop_waiting(core, w);
     bool returned = lose_all_leases(core, w);
     core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
-              returned ? "; its shards are given to others" : "");
+              returned ? "; its shards are given to others" : "")
+        ->who = w->who;
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);
     core->worker_count--;

@@ -272,7 +272,8 @@ static void give_result(coord_server *server, coord_event *event, cop_buffer *gr
     if (event->result.slot)
         coord_dispatch(server, event);
     else
-        cop_log(COP_LOG_ERROR, "coordinator", "too many results under way: one is dropped");
+        cop_log_peer(COP_LOG_ERROR, "coordinator", "",
+                     "too many results under way: one is dropped");
 }
 
 /* The rest of a PULL, after its result. */
@@ -410,7 +411,8 @@ void coord_on_gone(void *context, uint64_t connection) {
         coord_session *s = &server->sessions[i];
         if (!s->worker || (s->connection[0] != connection && s->connection[1] != connection))
             continue;
-        cop_log(COP_LOG_INFO, "coordinator", "worker %s: connection lost", s->name);
+        cop_log_peer(COP_LOG_INFO, "coordinator", *s->certificate ? s->certificate : s->name,
+                     "worker %s: connection lost", s->name);
         end_session(server, s, true);
     }
     if (server->api) coord_api_on_gone(server, connection);

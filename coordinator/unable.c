@@ -84,7 +84,8 @@ void unable_report(coord_core *core, core_job *job, int index, core_worker *w, c
             core, job->info.job, false,
             "worker %.40s cannot compute job %llu, and gets nothing more of it until it joins "
             "again: %.120s",
-            w->name, (unsigned long long)job->info.job, why);
+            w->name, (unsigned long long)job->info.job, why)
+            ->who = w->who;
     if (w) {
         job->unable = true;
         core->pool_version++;

@@ -304,7 +304,7 @@ static bool has_sound_pack(coord_datasets *d, const char *digest, const char *na
     const cop_err e = coord_load_pack(d, digest, name, &data, &error);
     cop_data_destroy(data);
     if (e != COP_ERR_CORRUPT) return true;
-    cop_log(COP_LOG_WARN, "data", "%s: it is uploaded again", error.text);
+    cop_log_peer(COP_LOG_WARN, "data", "", "%s: it is uploaded again", error.text);
     coord_pack_path(d, digest, path);
     return cop_file_remove(path, NULL) != COP_OK;
 }

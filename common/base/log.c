@@ -2,6 +2,7 @@
  * mix. */
 #include "common/base/log.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -10,7 +11,11 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/base/log_limit.h"
 #include "common/base/str.h"
+
+#define TEXT_MAX 2000
 
 static atomic_int level_now = COP_LOG_INFO;
 static atomic_bool as_json;
@@ -44,13 +49,11 @@ static void format_line(cop_str *line, cop_log_level level, const char *area, co
     cop_str_append(line, "}\n");
 }
 
-void cop_log(cop_log_level level, const char *area, const char *format, ...) {
-    if ((int)level < atomic_load(&level_now) || level >= COP_LOG_NONE) return;
-    char text[2000];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
+static bool is_written(cop_log_level level) {
+    return (int)level >= atomic_load(&level_now) && level < COP_LOG_NONE;
+}
+
+static void write_line(cop_log_level level, const char *area, char *text) {
     if (!atomic_load(&as_json)) cop_replace_controls(text);
     cop_str line = {0};
     format_line(&line, level, area, text);
@@ -62,4 +65,64 @@ void cop_log(cop_log_level level, const char *area, const char *format, ...) {
         (void)written; /* nowhere to complain to */
     }
     cop_str_fini(&line);
+}
+
+void cop_log(cop_log_level level, const char *area, const char *format, ...) {
+    if (!is_written(level)) return;
+    char text[TEXT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    write_line(level, area, text);
+}
+
+/* ---- lines that others can cause ---- */
+
+static pthread_mutex_t limit_mutex = PTHREAD_MUTEX_INITIALIZER;
+static log_limit limit;
+
+void cop_log_settle(void) {
+    log_limit_entry e;
+    for (bool more = true; more;) {
+        pthread_mutex_lock(&limit_mutex);
+        more = log_limit_due(&limit, cop_clock_ns(), &e);
+        pthread_mutex_unlock(&limit_mutex);
+        if (more)
+            cop_log(e.kind.level, e.kind.area, "%u more lines like this one were left out: %s",
+                    e.left_out, e.text);
+    }
+}
+
+bool cop_log_one_of(const cop_log_kind *kind, const char *text) {
+    char line[TEXT_MAX];
+    cop_log_settle();
+    pthread_mutex_lock(&limit_mutex);
+    const bool admitted = log_limit_admit(&limit, kind, text, cop_clock_ns());
+    pthread_mutex_unlock(&limit_mutex);
+    if (!admitted || !is_written(kind->level)) return admitted;
+    snprintf(line, sizeof line, "%s", text);
+    write_line(kind->level, kind->area, line);
+    return true;
+}
+
+/* Its length without a port at its end. */
+static size_t host_length(const char *peer) {
+    const char *colon = strrchr(peer, ':');
+    const bool port = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1);
+    return port ? (size_t)(colon - peer) : strlen(peer);
+}
+
+void cop_log_peer(cop_log_level level, const char *area, const char *peer, const char *format,
+                  ...) {
+    char text[TEXT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    const cop_log_kind kind = {.level = level,
+                               .area = area,
+                               .kind = (uint64_t)(uintptr_t)format,
+                               .source = cop_hash_xxh3(peer, host_length(peer))};
+    cop_log_one_of(&kind, text);
 }

@@ -123,7 +123,8 @@ static acceptance answer_other_version(rep_context *c, uint16_t version) {
              COP_VERSION, COP_PROTOCOL_MAJOR, version);
     if (nng_msg_alloc(&frame, cop_codec_size(&failure))) return REFUSED;
     cop_codec_encode_as(&failure, version, nng_msg_body(frame));
-    cop_log(COP_LOG_WARN, "net", "%s speaks protocol %u: refused", c->request.address, version);
+    cop_log_peer(COP_LOG_WARN, "net", c->request.address, "%s speaks protocol %u: refused",
+                 c->request.address, version);
     c->state = SENDING;
     nng_aio_set_msg(c->aio, frame);
     nng_ctx_send(c->ctx, c->aio);
@@ -153,7 +154,8 @@ static acceptance accept_message(rep_context *c, nng_msg *message) {
     atomic_fetch_add(&server->bad_frames, 1);
     if (e == COP_ERR_VERSION && answer_other_version(c, (uint16_t)version) == ANSWERED)
         return ANSWERED;
-    cop_log(COP_LOG_WARN, "net", "%s: %s; connection closed", c->request.address, error.text);
+    cop_log_peer(COP_LOG_WARN, "net", c->request.address, "%s: %s; connection closed",
+                 c->request.address, error.text);
     nng_pipe_close(pipe);
     return REFUSED;
 }

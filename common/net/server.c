@@ -91,8 +91,9 @@ static void take_request(cop_server *server, cop_request *request) {
         return;
     }
     if (live->open >= NET_OPEN_MAX) {
-        cop_log(COP_LOG_WARN, "net", "%s: more than %d unanswered requests; connection closed",
-                request->address, NET_OPEN_MAX);
+        cop_log_peer(COP_LOG_WARN, "net", request->address,
+                     "%s: more than %d unanswered requests; connection closed", request->address,
+                     NET_OPEN_MAX);
         cop_server_disconnect(server, request->connection);
         request->transport->drop(request);
         return;

@@ -21,7 +21,6 @@
 #define THREADS      2
 #define BACKLOG      1024
 #define ACCEPTS_MOST 32 /* at one time, before the others get their turn */
-#define LINES_MOST   10 /* of the log in a second, about refused peers */
 #define KEEPALIVE_S  15
 #define UNACKED_MS   30000 /* bytes that the peer's machine does not acknowledge */
 
@@ -31,8 +30,6 @@ typedef struct front_thread {
     uv_poll_t accept[NET_ADDRESSES_MAX]; /* for each address */
     int accept_count;                    /* that are initialised */
     bool accepting;
-    uint64_t second; /* of the log's last lines */
-    uint32_t lines, silenced;
 } front_thread;
 
 struct tls_front {
@@ -45,18 +42,8 @@ struct tls_front {
 
 /* ---- telling of refused peers ---- */
 
-static void tell(front_thread *t, const char *address, const char *reason) {
-    uint64_t second = cop_clock_ns() / 1000000000;
-    if (second != t->second) {
-        if (t->silenced)
-            cop_log(COP_LOG_WARN, "tls", "%u more connections were refused", t->silenced);
-        t->second = second;
-        t->lines = t->silenced = 0;
-    }
-    if (t->lines++ < LINES_MOST)
-        cop_log(COP_LOG_WARN, "tls", "%s: connection refused: %s", address, reason);
-    else
-        t->silenced++;
+static void tell(const char *address, const char *reason) {
+    cop_log_peer(COP_LOG_WARN, "tls", address, "%s: connection refused: %s", address, reason);
 }
 
 /* ---- connections ---- */
@@ -86,7 +73,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
     }
     if (*reason) {
         net_nng_count_refused(t->front->nng);
-        tell(t, conn->address, reason);
+        tell(conn->address, reason);
     }
 }
 
@@ -127,7 +114,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
         }
         bool short_of = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
         if (!short_of) return; /* none left, or it went again */
-        tell(t, "a peer", "no descriptor is left (ulimit -n)");
+        tell("a peer", "no descriptor is left (ulimit -n)");
         if (push_out(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
         t->accepting = false; /* until the next tick */

@@ -15,6 +15,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/log_limit.h"
 
 /* Standard error goes into a file between begin and end, so that nothing waits for a reader. */
 typedef struct capture {
@@ -168,8 +169,75 @@ static void test_lines_of_threads_do_not_mix(void **state) {
     cop_free(text);
 }
 
+/* ---- lines that others can cause ---- */
+
+static uint32_t count_lines(const char *text) {
+    uint32_t lines = 0;
+    for (; *text; text++) lines += *text == '\n';
+    return lines;
+}
+
+static void test_one_source_cannot_fill_the_log(void **state) {
+    (void)state;
+    static log_limit limit; /* large */
+    log_limit_entry due;
+    uint64_t now = 5, passed = 0, told = 0, left_out = 0;
+    for (int i = 0; i < 3000; i++, now += 20000000) { /* a minute */
+        for (uint64_t kind = 1; kind <= 3; kind++) {
+            const cop_log_kind k = {.level = COP_LOG_INFO, .area = "a", .kind = kind, .source = 7};
+            passed += log_limit_admit(&limit, &k, "worker w joined", now);
+        }
+        for (; log_limit_due(&limit, now, &due); told++) {
+            left_out += due.left_out;
+            assert_string_equal(due.text, "worker w joined");
+        }
+    }
+    now += LOG_PERIOD_NS;
+    for (; log_limit_due(&limit, now, &due); told++) left_out += due.left_out;
+    assert_true(passed >= 3 * LOG_LINES && passed <= 3 * LOG_LINES * 6);
+    assert_true(told <= 3 * 6);
+    assert_int_equal(passed + left_out, 9000);
+}
+
+static void test_many_sources_together_cannot_fill_the_log(void **state) {
+    (void)state;
+    static log_limit limit;
+    uint32_t passed = 0;
+    for (uint64_t source = 1; source <= 9000; source++) {
+        const cop_log_kind k = {.level = COP_LOG_INFO, .area = "a", .kind = 1, .source = source};
+        passed += log_limit_admit(&limit, &k, "x", 5);
+    }
+    assert_int_equal(passed, LOG_LINES_ALL);
+    /* A line of another kind is not held back by them, and one of a period later neither. */
+    const cop_log_kind other = {.level = COP_LOG_INFO, .area = "a", .kind = 2, .source = 1};
+    assert_true(log_limit_admit(&limit, &other, "x", 5));
+    log_limit_entry due;
+    while (log_limit_due(&limit, 5 + LOG_PERIOD_NS, &due)) assert_true(due.left_out > 0);
+    const cop_log_kind later = {.level = COP_LOG_INFO, .area = "a", .kind = 1, .source = 1};
+    assert_true(log_limit_admit(&limit, &later, "x", 5 + LOG_PERIOD_NS));
+}
+
+static void test_a_peer_is_known_by_its_host(void **state) {
+    (void)state;
+    cop_log_configure(COP_LOG_INFO, false);
+    capture c = begin_capture();
+    for (int port = 1000; port < 2000; port++) {
+        char peer[32];
+        snprintf(peer, sizeof peer, "10.0.0.7:%d", port);
+        cop_log_peer(COP_LOG_WARN, "net", peer, "%s: bad frame", peer);
+    }
+    cop_log_peer(COP_LOG_WARN, "net", "10.0.0.8:1", "%s: bad frame", "10.0.0.8:1");
+    char *text = end_capture(c);
+    assert_true(count_lines(text) >= 2 && count_lines(text) <= 2 * LOG_LINES + 2);
+    assert_non_null(strstr(text, "10.0.0.7:1000"));
+    cop_free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_source_cannot_fill_the_log),
+        cmocka_unit_test(test_many_sources_together_cannot_fill_the_log),
+        cmocka_unit_test(test_a_peer_is_known_by_its_host),
         cmocka_unit_test(test_lines_for_people),
         cmocka_unit_test(test_lines_in_json),
         cmocka_unit_test(test_levels_below_the_configured_are_silent),

@@ -490,6 +490,38 @@ static void test_no_identity_takes_all_watches(void **state) {
     close_door(&other);
 }
 
+/* Joins and leaves `times` times, by one certificate. */
+static void rejoin(int times) {
+    for (int i = 0; i < times; i++) {
+        door d;
+        open_door(&d, w.urls[0], "ours", "worker", "worker");
+        hello_again(&d, true, "");
+        close_door(&d);
+    }
+    cop_clock_sleep_ms(50);
+}
+
+/* Each has three lines of the log: joined, connection lost, gone. */
+static void test_rejoins_do_not_fill_the_log(void **state) {
+    (void)state;
+    char name[] = "/tmp/coppice-log-XXXXXX", c;
+    const int saved = dup(STDERR_FILENO), file = mkstemp(name);
+    assert_true(file >= 0 && saved >= 0);
+    unlink(name);
+    dup2(file, STDERR_FILENO);
+    cop_log_configure(COP_LOG_INFO, false);
+    rejoin(60);
+    cop_log_configure(COP_LOG_NONE, false);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    int lines = 0;
+    for (off_t at = 0; pread(file, &c, 1, at) == 1; at++) lines += c == '\n';
+    close(file);
+    /* Ten of each kind in ten seconds, and a line for each that says how many more; should the
+     * machine be so slow that a second period begins, as many again. */
+    assert_in_range(lines, 3, 2 * 3 * 11);
+}
+
 static void check_name(const char *url, const char *stem, const char *name, const char *words) {
     door d;
     cop_message m, reply = {0};
@@ -543,6 +575,7 @@ int main(void) {
         cmocka_unit_test(test_session_belongs_to_its_certificate),
         cmocka_unit_test(test_no_identity_takes_all_sessions),
         cmocka_unit_test(test_no_identity_takes_all_watches),
+        cmocka_unit_test(test_rejoins_do_not_fill_the_log),
         cmocka_unit_test(test_name_is_the_certificates),
         cmocka_unit_test(test_token_is_private),
     };

@@ -1,0 +1,57 @@
+/* Limits of the log. See log_limit.h. */
+#include "common/base/log_limit.h"
+
+#include <stdio.h>
+
+#define EVERYBODY UINT64_MAX /* as a source: all together */
+
+static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
+    return now_ns - e->since_ns >= LOG_PERIOD_NS;
+}
+
+/* The entry of this kind and source, begun anew if its period is over and nothing is to be said;
+ * NULL: there is no room. */
+static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_t source,
+                                 uint64_t now_ns) {
+    log_limit_entry *free_one = NULL;
+    for (int i = 0; i < LOG_ENTRIES; i++) {
+        log_limit_entry *e = &l->entries[i];
+        if (e->kind.kind && is_over(e, now_ns) && !e->left_out) *e = (log_limit_entry){0};
+        if (e->kind.kind == kind->kind && e->kind.source == source) return e;
+        if (!e->kind.kind && !free_one) free_one = e;
+    }
+    if (!free_one) return NULL;
+    *free_one = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
+    free_one->kind.source = source;
+    return free_one;
+}
+
+static bool is_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,
+                    const char *text) {
+    if (!e || e->lines < lines) return false;
+    e->left_out++;
+    e->kind.level = kind->level;
+    snprintf(e->text, sizeof e->text, "%s", text);
+    return true;
+}
+
+bool log_limit_admit(log_limit *l, const cop_log_kind *kind, const char *text, uint64_t now_ns) {
+    log_limit_entry *all = entry_of(l, kind, EVERYBODY, now_ns);
+    if (is_full(all, LOG_LINES_ALL, kind, text)) return false;
+    log_limit_entry *its = entry_of(l, kind, kind->source, now_ns);
+    if (is_full(its, LOG_LINES, kind, text)) return false;
+    if (all) all->lines++;
+    if (its) its->lines++;
+    return true;
+}
+
+bool log_limit_due(log_limit *l, uint64_t now_ns, log_limit_entry *out) {
+    for (int i = 0; i < LOG_ENTRIES; i++) {
+        log_limit_entry *e = &l->entries[i];
+        if (!e->kind.kind || !e->left_out || !is_over(e, now_ns)) continue;
+        *out = *e;
+        *e = (log_limit_entry){0};
+        return true;
+    }
+    return false;
+}
