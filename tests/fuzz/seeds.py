@@ -130,8 +130,24 @@ def job_seeds():
                          b"\x03step-00000007\n"]
     digest, whole = b"2" * 64, pack()
     manifest = struct.pack("<Q", len(whole)) + hashlib.sha256(whole).digest() + b"tiny"
+    yield "pair", list(pairs())
     yield "state", [b"\x00" + digest + b" 384 4 4 2 1 2 0 0 tiny set\n" + digest + b" 384 4 4 2 1 2 0 0 again\n", b"\x01" + manifest,
                     b"\x02", b"\x02" + struct.pack("<H", 4096) + piece(b"\x0d\0\0\0\1"), b"\x02" + struct.pack("<H", 28) + piece(b"\0\0\0\3")]
+
+
+# ---- pairs ----
+
+
+def pairs():
+    """Of fuzz_pair.c: which pair, then the bytes that draw its sides."""
+    u8, f32 = bytes([0, 0, 3, 9]), bytes([1, 0, 2, 5])  # type, rank, side, samples
+    picture = bytes([0, 1, 0, 1, 1, 7])
+    job = bytes([1, 0, 0, 1, 1, 1, 0, 1])
+    for train, test in ((u8, bytes([0, 0, 7, 19])), (u8, f32), (picture, u8), (u8, u8)):
+        yield b"\0" + b"\0" + train + test + job
+    for kind in range(1, 6):
+        for other in (u8, f32):
+            yield bytes([kind, 0]) + u8 + b"\7" + b"\1" + other + b"\7" + job + job + bytes(range(8))
 
 
 # ---- messages ----
