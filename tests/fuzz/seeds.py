@@ -140,14 +140,13 @@ def job_seeds():
 
 def pairs():
     """Of fuzz_pair.c: which pair, then the bytes that draw its sides."""
-    u8, f32 = bytes([0, 0, 3, 9]), bytes([1, 0, 2, 5])  # type, rank, side, samples
-    picture = bytes([0, 1, 0, 1, 1, 7])
+    u8, f32, wide, picture = bytes([0, 0, 3]), bytes([1, 0, 0]), bytes([0, 0, 7]), bytes([0, 1, 0, 1, 1])  # type, rank, sides
     job = bytes([1, 0, 0, 1, 1, 1, 0, 1])
-    for train, test in ((u8, bytes([0, 0, 7, 19])), (u8, f32), (picture, u8), (u8, u8)):
-        yield b"\0" + b"\0" + train + test + job
+    for train, test in ((u8, wide), (wide, u8), (u8, f32), (picture, u8), (u8, u8)):
+        yield bytes(3) + train + test + b"\1" + job
     for kind in range(1, 6):
-        for other in (u8, f32):
-            yield bytes([kind, 0]) + u8 + b"\7" + b"\1" + other + b"\7" + job + job + bytes(range(8))
+        for other in (u8, f32, wide):
+            yield bytes([kind, 0, 0]) + u8 + u8 + b"\1" + b"\0" + other + other + b"\1" + job + job + bytes(range(8))
 
 
 # ---- messages ----
