@@ -4,7 +4,8 @@
 
 #include "client/cli.h"
 
-#define REMOTE "coordinator token tls-dir tls-ca tls-cert tls-key tls-name timeout json quiet help"
+#define COMPARE_MAX 16
+#define REMOTE      "coordinator token tls-dir tls-ca tls-cert tls-key tls-name timeout json quiet help"
 
 static const cli_command table[] = {
     {"run", "JOB.yaml", "Train in this process: coordinator and N workers, no network", 1, 1,
@@ -16,16 +17,20 @@ static const cli_command table[] = {
     {"plan", "JOB.yaml", "Check a job file; show layers, parameters, FLOP, bytes, memory", 1, 1,
      "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4",
      cli_plan},
-    {"submit", "JOB.yaml", "Hand a job to a coordinator and follow it", 1, 1,
-     "data set priority once no-wait dry-run " REMOTE,
+    {"submit", "JOB.yaml", "Hand a job to a coordinator and follow it", 0, 1,
+     "from data set priority once no-wait dry-run " REMOTE,
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
      "coppice submit job.yaml --once nightly-2026-11-24\n"
+     "coppice submit --from 3 --set seed=2                 # job 3 again, with another seed\n"
      "ssh gpu1 coppice submit - < job.yaml                 # a job file on standard input\n"
      "coppice submit job.yaml --coordinator tls+tcp://gpu1.example:29700 --tls-dir ~/tls",
      cli_submit},
-    {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, REMOTE,
-     "coppice jobs\ncoppice jobs --json", cli_jobs},
-    {"status", "JOB", "Show one job", 1, 1, REMOTE, "coppice status 3", cli_status},
+    {"jobs", "", "List the coordinator's jobs, newest first", 0, 0, "name state limit " REMOTE,
+     "coppice jobs\ncoppice jobs --state running\ncoppice jobs --name digits --limit 5 --json",
+     cli_jobs},
+    {"status", "JOB", "Show one job", 1, 1, "verbose " REMOTE,
+     "coppice status 3\ncoppice status mnist-dropout         # the newest of that name",
+     cli_status},
     {"watch", "JOB", "Follow a job until it ends; survives a restart of the coordinator", 1, 1,
      REMOTE, "coppice watch 3", cli_watch},
     {"cancel", "JOB", "Stop a job for good", 1, 1, REMOTE, "coppice cancel 3", cli_cancel},
@@ -68,9 +73,11 @@ static const cli_command table[] = {
      "coppice export runs/mnist-dropout --format onnx -o model.onnx     # ONNX Runtime\n"
      "coppice export runs/mnist-dropout --format torch -o model.py      # and model.safetensors",
      cli_export},
-    {"data", "list|get|rm [NAME]", "Data sets: list, download, remove", 1, 2, "out " REMOTE,
-     "coppice data list\ncoppice data get mnist\ncoppice data list --coordinator "
-     "tls+tcp://gpu1.example:29700\ncoppice data rm mnist",
+    {"data", "list|get|rm [NAME]", "Data sets: list, download, remove", 1, 2, "out local " REMOTE,
+     "coppice data list                           # of the coordinator\n"
+     "coppice data rm mnist\ncoppice data list --local                   # on this machine\n"
+     "coppice data get mnist                      # downloads it to this machine\n"
+     "coppice data rm mnist --local",
      cli_data},
     {"plot", "JOB|RUN|RESULT...", "Draw learning curves, or an ensemble's error, as SVG or PNG", 1,
      CLI_POSITIONAL_MAX, "output " REMOTE,
@@ -79,6 +86,16 @@ static const cli_command table[] = {
      "coppice eval runs/mnist-dropout --average weight-scaling --json > scaling.json\n"
      "coppice plot arithmetic.json scaling.json -o error-against-k.svg",
      cli_plot},
+    {"history", "JOB|RUN", "Print the loss of each step and epoch, and each evaluation", 1, 1,
+     "csv follow " REMOTE,
+     "coppice history 3\ncoppice history runs/mnist-dropout --csv > history.csv\n"
+     "coppice history 3 --json -f                  # a line for each, as they come",
+     cli_history},
+    {"compare", "JOB|RUN...", "Show how job files differ, and what the jobs ended with", 2,
+     COMPARE_MAX, REMOTE, "coppice compare 3 4\ncoppice compare runs/a runs/b --json", cli_compare},
+    {"spec", "JOB|RUN", "Print the job file of a job: as short as it can be, or as resolved", 1, 1,
+     "resolved " REMOTE, "coppice spec 3 > job.yaml\ncoppice spec runs/mnist-dropout --resolved",
+     cli_spec},
     {"features", "MODEL", "Show what a layer has learned, and how its units behave", 1, 1,
      "layer data output columns json quiet help",
      "coppice features runs/mnist-dropout\n"

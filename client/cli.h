@@ -23,14 +23,15 @@
 /* Every option of every command; a command's row says which it takes. */
 typedef struct cli_options {
     const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
-        *ensemble, *average, *input, *label, *drop, *layout, *resize;
+        *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state, *from;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;
     double timeout; /* seconds; default 10 */
     int64_t workers, priority, threads, rows, columns, layer, step, shard, limit, top_uncertain;
-    bool json, quiet, help, no_wait, dry_run, follow, profile, force, overwrite;
-    bool has_timeout, has_priority, has_layer, has_step;
+    bool json, quiet, help, no_wait, dry_run, follow, profile, force, overwrite, csv, resolved,
+        verbose, local;
+    bool has_timeout, has_priority, has_layer, has_step, has_limit;
     const char *positional[CLI_POSITIONAL_MAX];
     int positional_count;
 } cli_options;
@@ -67,8 +68,9 @@ void cli_print_json(const ProtobufCMessage *message);
 cop_err cli_output_finish(cop_error *error);
 /* `text` as a JSON string, in `into` (cop_str_fini), for a cli_print of our own. */
 const char *cli_quote(cop_str *into, const char *text);
-/* Rows of cells; the first row is the head. `right` marks right-aligned columns by 'r', others 'l'.
- * Cells are borrowed. */
+/* Rows of cells; the first row is the head. `align` marks columns: 'r' right-aligned, 'l' left, 'f'
+ * left and cut with an ellipsis where the table is wider than the terminal (80 columns where there
+ * is none). Cells are borrowed. */
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align);
 
 /* A progress line on standard error: a bar on a TTY (redrawn at most 10 times a second), else a
@@ -76,7 +78,6 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
 typedef struct cli_progress {
     bool quiet, tty;
     uint64_t last_ns, started_ns;
-    int width;
     double last_fraction;
 } cli_progress;
 void cli_progress_start(cli_progress *p, bool quiet);
@@ -106,9 +107,11 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
                         const ProtobufCMessage *request, cop_buffer *bulk_in,
                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
                         cop_buffer **bulk_out, cop_error *error);
-/* A job by number ("12", "job-12"); INPUT otherwise. */
-cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error);
-/* Is `text` a job's number (else it is a path)? */
+/* A job by its number ("12", "job-12"), or by its name: then the coordinator is asked for the
+ * newest of that name. */
+cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,
+                       cop_error *error);
+/* Is `text` a job's number or name, not a path? A file or folder of that name goes first. */
 bool cli_is_job(const char *text);
 const char *cli_state_name(Coppice__Api__State state);
 /* How long whoever follows something waits for a coordinator that is away: --timeout at first (if
@@ -129,6 +132,9 @@ bool cli_patience_lasts(const cli_patience *patience, const char *url, cop_err *
  * final status is the caller's (cop_proto_free). */
 cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobStatus **final,
                    cop_error *error);
+/* Is the job over, or paused? */
+cop_err cli_job_has_ended(const cli_options *options, const char *job, bool *ended,
+                          cop_error *error);
 cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStatus *status);
 /* FAILED and CANCELED as an error, for a waiting `submit` and `watch`. */
 cop_err cli_status_error(const Coppice__Api__JobStatus *status, cop_error *error);
@@ -187,6 +193,9 @@ cop_err cli_export(const cli_options *, cop_error *);
 cop_err cli_inspect_model(const cli_options *, cop_error *); /* of `inspect` */
 cop_err cli_data(const cli_options *, cop_error *);
 cop_err cli_plot(const cli_options *, cop_error *);
+cop_err cli_history(const cli_options *, cop_error *);
+cop_err cli_compare(const cli_options *, cop_error *);
+cop_err cli_spec(const cli_options *, cop_error *);
 cop_err cli_completion_command(const cli_options *, cop_error *);
 /* Upload what the coordinator lacks of a data set (submit.c, also `data put`). */
 cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_error *error);

@@ -175,7 +175,7 @@ cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
                   .context = ask};
     ProtobufCMessage *answer = NULL;
     for (uint32_t i = 0; i < ask->name_count; i++)
-        COP_TRY(cli_job_number(ask->names[i], &jobs[i], error));
+        COP_TRY(cli_job_number(ask->options, ask->names[i], &jobs[i], error));
     r.request.jobs = jobs;
     r.request.n_jobs = ask->name_count;
     r.request.has_models = 1;
@@ -205,7 +205,7 @@ cop_err cli_pool_evaluate(const cli_options *options, Coppice__Api__EvalResult *
                   .progress = &progress,
                   .request = COPPICE__API__START_EVALUATION_REQUEST__INIT};
     *answer = NULL;
-    COP_TRY(cli_job_number(options->positional[0], &job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &job, error));
     r.request.jobs = &job;
     r.request.n_jobs = 1;
     cli_progress_start(&progress, options->quiet);

@@ -71,7 +71,13 @@ static const option_row rows[] = {
     {"input", "FILE|FOLDER|-",
      "samples: PNG or JPEG (or a folder of them), NPY, NPZ, IDX or CSV; -: standard input", 0, TEXT,
      AT(input), 0, 0},
-    {"limit", "N", "rows of the table (default 20; 0: all)", 0, INTEGER, AT(limit), 0, INT64_MAX},
+    {"name", "NAME", "only jobs of this name", 0, TEXT, AT(name), 0, 0},
+    {"state", "STATE", "only jobs in this state", 0, TEXT, AT(state), 0, 0,
+     "queued running paused completed failed canceled"},
+    {"from", "JOB|RUN", "the job file of an earlier job, to change with --set", 0, TEXT, AT(from),
+     0, 0},
+    {"limit", "N", "rows of the table (predict: 20, jobs: all; 0: all)", 0, INTEGER, AT(limit), 0,
+     INT64_MAX},
     {"top-uncertain", "N", "draw the N samples of which the model is least sure, with -o FILE.png",
      0, INTEGER, AT(top_uncertain), 1, 1000},
     {"label", "COLUMN", "csv: the label's column, by name or by number from 1 (default: the last)",
@@ -84,6 +90,11 @@ static const option_row rows[] = {
     {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
     {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
      COP_SHARDS_MAX},
+    {"verbose", NULL, "also how leases and audits went", 'v', FLAG, AT(verbose), 0, 0},
+    {"local", NULL, "the sets on this machine, not the coordinator's", 0, FLAG, AT(local), 0, 0},
+    {"csv", NULL, "print CSV for programs", 0, FLAG, AT(csv), 0, 0},
+    {"resolved", NULL, "with every default and what the job is pinned to", 0, FLAG, AT(resolved), 0,
+     0},
     {"json", NULL, "print JSON for programs", 0, FLAG, AT(json), 0, 0},
     {"quiet", NULL, "no progress", 'q', FLAG, AT(quiet), 0, 0},
     {"help", NULL, "this text", 'h', FLAG, AT(help), 0, 0},
@@ -154,6 +165,7 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
                             value, (long long)row->least, (long long)row->most);
         *(int64_t *)(void *)at = number;
         out->has_priority = out->has_priority || row->offset == AT(priority);
+        out->has_limit = out->has_limit || row->offset == AT(limit);
         out->has_step = out->has_step || row->offset == AT(step);
         out->has_layer = out->has_layer || row->offset == AT(layer);
         return COP_OK;

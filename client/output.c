@@ -63,19 +63,53 @@ const char *cli_quote(cop_str *into, const char *text) {
 
 /* ---- tables ---- */
 
-/* A cell may be a name that someone else has chosen: it must not steer the terminal. */
-static void print_cell(const char *cell) {
-    char text[2000];
-    snprintf(text, sizeof text, "%s", cell);
-    cop_replace_controls(text);
-    fputs(text, stdout);
-}
+#define FLEXIBLE_LEAST 8 /* columns of a column that may be cut */
 
 /* Characters a terminal shows: UTF-8 continuation bytes do not count. */
 static int shown(const char *text) {
     int count = 0;
     for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
     return count;
+}
+
+/* A cell may be a name that someone else has chosen: it must not steer the terminal. Cut to `width`
+ * characters, the last of which is then an ellipsis. */
+static void print_cell(const char *cell, int width) {
+    char text[2000];
+    snprintf(text, sizeof text, "%s", cell);
+    cop_replace_controls(text);
+    if (shown(text) > width) {
+        char *end = text;
+        for (int i = 1; i < width; i++) do
+                end++;
+            while (((unsigned char)*end & 0xc0) == 0x80);
+        snprintf(end, sizeof text - (size_t)(end - text), "…");
+    }
+    fputs(text, stdout);
+}
+
+/* Columns of the terminal as it is now; of a usual one where the descriptor is no terminal. */
+static int width_of(int descriptor) {
+    struct winsize size;
+    return cli_is_tty(descriptor) && ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
+               ? size.ws_col
+               : 80;
+}
+
+/* Makes the columns marked 'f' narrower, the widest first, until the table fits. */
+static void fit_columns(int *width, int columns, const char *align) {
+    int sum = 2 * (columns - 1), most = width_of(STDOUT_FILENO);
+    for (int c = 0; c < columns; c++) sum += width[c];
+    while (sum > most) {
+        int widest = -1;
+        for (int c = 0; c < columns; c++)
+            if (align[c] == 'f' && width[c] > FLEXIBLE_LEAST &&
+                (widest < 0 || width[c] > width[widest]))
+                widest = c;
+        if (widest < 0) return;
+        width[widest]--;
+        sum--;
+    }
 }
 
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align) {
@@ -86,13 +120,15 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
             int w = shown(cells[r * columns + c]);
             if (w > width[c]) width[c] = w;
         }
+    fit_columns(width, columns, align);
     for (int r = 0; r < rows; r++) {
         if (r == 0) fputs(cli_color(1, "bold"), stdout);
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
             int pad = width[c] - shown(cell);
+            if (pad < 0) pad = 0;
             if (align[c] == 'r') printf("%*s", pad, "");
-            print_cell(cell);
+            print_cell(cell, width[c]);
             if (align[c] != 'r' && c < columns - 1) printf("%*s", pad, "");
             if (c < columns - 1) fputs("  ", stdout);
         }
@@ -106,10 +142,6 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
 void cli_progress_start(cli_progress *p, bool quiet) {
     *p = (cli_progress){
         .quiet = quiet, .tty = cli_is_tty(STDERR_FILENO), .started_ns = cop_clock_ns()};
-    struct winsize size;
-    p->width = p->tty && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
-                   ? size.ws_col
-                   : 80;
 }
 
 #define BAR_MOST   24
@@ -130,15 +162,16 @@ static void drop_field(char *text, const char *mark) {
 }
 
 /* Where a terminal is narrow, what matters least goes first, and the time left stays. */
-static void draw_bar(const cli_progress *p, double fraction, const char *text) {
+static void draw_bar(double fraction, const char *text) {
     static const char *const least[] = {"epoch ", "samples/s", " workers", "loss "};
+    const int width = width_of(STDERR_FILENO);
     char line[512], fitting[256];
     snprintf(fitting, sizeof fitting, "%s", text);
     for (size_t i = 0; i < sizeof least / sizeof *least; i++)
-        if (shown(fitting) > p->width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
-    int room = p->width - BAR_BESIDE - shown(fitting);
+        if (shown(fitting) > width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
+    int room = width - BAR_BESIDE - shown(fitting);
     room = room > BAR_MOST ? BAR_MOST : room < BAR_LEAST ? BAR_LEAST : room;
-    int filled = (int)(fraction * room + 0.5), at = 0, left = p->width - room - BAR_BESIDE;
+    int filled = (int)(fraction * room + 0.5), at = 0, left = width - room - BAR_BESIDE;
     for (int i = 0; i < room; i++)
         at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
     fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0,
@@ -154,7 +187,7 @@ void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     p->last_fraction = fraction;
     if (p->tty) {
         if (p->last_ns && since < 100000000u) return;
-        draw_bar(p, fraction, text);
+        draw_bar(fraction, text);
     } else {
         /* The first line after two seconds, then one every five. */
         uint64_t wait = p->last_ns ? 5000000000u : 2000000000u;

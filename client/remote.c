@@ -95,15 +95,50 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
     return e;
 }
 
-bool cli_is_job(const char *text) {
-    uint64_t number;
-    return cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, &number);
+static bool is_number(const char *text, uint64_t *out) {
+    return cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, out);
 }
 
-cop_err cli_job_number(const char *text, uint64_t *out, cop_error *error) {
-    if (cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, out) && *out) return COP_OK;
-    return cop_fail(error, COP_ERR_USAGE,
-                    "\"%s\" is not a job: expected its number, as `coppice jobs` shows it", text);
+bool cli_is_job(const char *text) {
+    uint64_t number;
+    return is_number(text, &number) || (cop_name_ok(text, strlen(text)) && !strchr(text, '/') &&
+                                        !cop_file_exists(text) && !cop_folder_exists(text));
+}
+
+/* The newest job of that name; 0: there is none. A coordinator that does not know the filter sends
+ * the newest jobs of all names. */
+static cop_err find_by_name(cli_remote *remote, const char *name, uint64_t *out, cop_error *error) {
+    Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
+    ProtobufCMessage *message = NULL;
+    request.name = (char *)(uintptr_t)name;
+    COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__LIST_JOBS, &request.base, NULL,
+                            &coppice__api__list_jobs_answer__descriptor, &message, NULL, error));
+    const Coppice__Api__ListJobsAnswer *answer = (const Coppice__Api__ListJobsAnswer *)message;
+    *out = 0;
+    for (size_t i = 0; i < answer->n_jobs && !*out; i++)
+        if (answer->jobs[i]->name && strcmp(answer->jobs[i]->name, name) == 0)
+            *out = answer->jobs[i]->job;
+    cop_proto_free(message);
+    return COP_OK;
+}
+
+cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,
+                       cop_error *error) {
+    cli_remote remote = {0};
+    if (is_number(text, out) && *out) return COP_OK;
+    if (is_number(text, out) || !cop_name_ok(text, strlen(text)))
+        return cop_fail(error, COP_ERR_USAGE,
+                        "\"%s\" is not a job: expected its number or its name, as `coppice jobs` "
+                        "shows them",
+                        text);
+    cop_err e = cli_remote_open(options, &remote, error);
+    if (!e) e = find_by_name(&remote, text, out, error);
+    cli_remote_close(&remote);
+    if (e) return cop_error_prefix(error, "cannot look for a job named \"%s\"", text);
+    if (!*out)
+        return cop_fail(error, COP_ERR_NOT_FOUND,
+                        "there is no job named \"%s\" (coppice jobs lists them)", text);
+    return COP_OK;
 }
 
 const char *cli_state_name(Coppice__Api__State state) {
@@ -120,6 +155,25 @@ void cli_wait_to_ask(uint32_t ms) {
 
 static bool ended(Coppice__Api__State state) {
     return state != COPPICE__API__STATE__QUEUED && state != COPPICE__API__STATE__RUNNING;
+}
+
+cop_err cli_job_has_ended(const cli_options *options, const char *job, bool *is_over,
+                          cop_error *error) {
+    Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
+    ProtobufCMessage *message = NULL;
+    cli_remote remote = {0};
+    request.has_job = 1;
+    COP_TRY(cli_job_number(options, job, &request.job, error));
+    cop_err e = cli_remote_open(options, &remote, error);
+    if (!e)
+        e = cli_remote_call(&remote, COPPICE__API__METHOD__GET_JOB, &request.base, NULL,
+                            &coppice__api__get_job_answer__descriptor, &message, NULL, error);
+    cli_remote_close(&remote);
+    COP_TRY(e);
+    const Coppice__Api__JobStatus *s = ((const Coppice__Api__GetJobAnswer *)message)->status;
+    *is_over = !s || ended(s->state);
+    cop_proto_free(message);
+    return COP_OK;
 }
 
 static void show(cli_progress *bar, const Coppice__Api__JobStatus *s) {
@@ -290,8 +344,8 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"error", wrong},
         {"time", cop_format_seconds(s->seconds, seconds)},
         {"speed", speed},
-        {"leases", shares},
-        {"audits", s->blocks_audited || s->results_disputed ? audits : NULL},
+        {"leases", options->verbose ? shares : NULL},
+        {"audits", options->verbose || s->results_disputed ? audits : NULL},
         {"digest", ended(s->state) ? s->digest : NULL}, /* else: of the last checkpoint */
         {"created", s->created},
         {"by", s->owner},

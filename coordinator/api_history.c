@@ -11,8 +11,13 @@
 static void history_work(api_task *t) {
     const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)t->message;
     coord_history *history = t->extra = cop_alloc(sizeof *history);
-    t->result = history
-                    ? coord_history_read(t->folder, r->job, history, &t->error)
+    const coord_history_range range = {
+        .job = r->job, .after = r->after, .limit = r->steps ? COORD_HISTORY_PAGE : 0};
+    if (!r->job || r->after > INT64_MAX)
+        t->result = cop_fail(&t->error, COP_ERR_INPUT, "expected a job's number and a step");
+    else
+        t->result =
+            history ? coord_history_read(t->folder, &range, history, &t->error)
                     : cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
@@ -30,6 +35,8 @@ static Coppice__Api__HistoryPoint **make_points(const coord_figure *rows, size_t
         points[i].step = rows[i].step;
         points[i].loss = rows[i].loss;
         points[i].error = rows[i].error;
+        points[i].has_seconds = rows[i].has_seconds;
+        points[i].seconds = rows[i].seconds;
         table[i] = &points[i];
     }
     return table;
@@ -43,7 +50,8 @@ static void history_done(api_task *t) {
     Coppice__Api__HistoryPoint **train = make_points(history->train, history->train_count);
     Coppice__Api__HistoryPoint **seen =
         make_points(history->evaluations, history->evaluation_count);
-    if (!t->result && (!train || !seen))
+    Coppice__Api__HistoryPoint **steps = make_points(history->steps, history->step_count);
+    if (!t->result && (!train || !seen || !steps))
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     answer.name = note ? (char *)(uintptr_t)note->name : NULL;
     answer.on = (char *)(uintptr_t)(history->on_test ? "test" : "validation");
@@ -51,6 +59,8 @@ static void history_done(api_task *t) {
     answer.n_train = history->train_count;
     answer.evaluations = seen;
     answer.n_evaluations = history->evaluation_count;
+    answer.steps = steps;
+    answer.n_steps = history->step_count;
     if (t->result)
         api_fail(t->request, &t->error, t->result);
     else
@@ -58,6 +68,7 @@ static void history_done(api_task *t) {
     coord_history_fini(history);
     cop_free(train);
     cop_free(seen);
+    cop_free(steps);
     api_task_free(t);
 }
 

@@ -1,6 +1,7 @@
 /* Calls about jobs that are there: looking, watching, controlling, logs, models. See api.h. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "coordinator/api.h"
 
@@ -19,18 +20,25 @@ void api_unknown_job(cop_request *request, uint64_t job) {
                         "there is no job %llu (coppice jobs lists them)", (unsigned long long)job);
 }
 
+/* Is the job one that was asked for? */
+static bool is_wanted(const api_note *n, const Coppice__Api__ListJobsRequest *r) {
+    return (!r->name || strcmp(r->name, n->name) == 0) &&
+           (!r->has_state || (int)r->state == (int)n->state);
+}
+
 void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__ListJobsRequest *r = (const Coppice__Api__ListJobsRequest *)message;
     struct coord_api *api = server->api;
-    uint32_t most = r->limit && r->limit < LIST_MAX ? r->limit : LIST_MAX;
-    uint32_t end = r->has_before ? api_note_place(api, r->before) : api->count;
-    uint32_t count = end < most ? end : most;
-    Coppice__Api__JobStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
-    Coppice__Api__JobStatus **table = cop_alloc_array(count + 1, sizeof *table);
-    cop_proto_free(message);
-    for (uint32_t i = 0; statuses && table && i < count; i++) {
-        table[i] = &statuses[i];
-        api_status(server, &api->notes[end - 1 - i], table[i]);
+    const uint32_t limit = r->limit && r->limit < LIST_MAX ? r->limit : LIST_MAX;
+    const uint32_t end = r->has_before ? api_note_place(api, r->before) : api->count;
+    const uint32_t most = end < limit ? end : limit;
+    uint32_t count = 0;
+    Coppice__Api__JobStatus *statuses = cop_alloc_array(most + 1, sizeof *statuses);
+    Coppice__Api__JobStatus **table = cop_alloc_array(most + 1, sizeof *table);
+    for (uint32_t i = end; statuses && table && i-- > 0 && count < most;) {
+        if (!is_wanted(&api->notes[i], r)) continue;
+        table[count] = &statuses[count];
+        api_status(server, &api->notes[i], table[count++]);
     }
     Coppice__Api__ListJobsAnswer answer = COPPICE__API__LIST_JOBS_ANSWER__INIT;
     answer.jobs = table;
@@ -39,6 +47,7 @@ void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage 
         api_answer(request, COPPICE__API__METHOD__LIST_JOBS, &answer.base, NULL);
     else
         api_fail(request, NULL, COP_ERR_NO_MEMORY);
+    cop_proto_free(message);
     cop_free(statuses);
     cop_free(table);
 }

@@ -42,18 +42,6 @@ static void settle(api_task *t) {
 
 /* ---- on the thread pool ---- */
 
-/* The job's message as one of its own, with its own arena, which cop_job takes over. */
-static cop_err copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error) {
-    cop_buffer *packed = cop_proto_pack(&job->base);
-    ProtobufCMessage *copy = NULL;
-    if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = cop_proto_unpack(&coppice__job__descriptor, packed->data, packed->size, API_BUDGET,
-                                 &copy, error);
-    cop_buffer_release(packed);
-    *out = (Coppice__Job *)copy;
-    return e;
-}
-
 static const char *data_name(const Coppice__Api__SubmitRequest *r) {
     return r->data_digest && *r->data_digest ? r->data_digest : r->job->data->source;
 }
@@ -62,7 +50,7 @@ static const char *data_name(const Coppice__Api__SubmitRequest *r) {
 static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     Coppice__Job *job = NULL;
     COP_TRY(cop_document_check(r->job, &t->error));
-    COP_TRY(copy_job(r->job, &job, &t->error));
+    COP_TRY(cop_document_copy_job(r->job, &job, &t->error));
     job->pinned = NULL; /* ours to say */
     cop_err e = coord_datasets_load(t->server->datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);

@@ -80,17 +80,26 @@ void coord_run_interrupt(coord_server *server);
 typedef struct coord_figure {
     uint64_t step;
     double loss, error; /* means over samples; error as a fraction */
-    bool has_error;
+    double seconds;     /* spent training until then */
+    bool has_error, has_seconds;
 } coord_figure;
 typedef struct coord_history {
     coord_figure *train;       /* one for each epoch that ended */
     coord_figure *evaluations; /* in order of steps */
-    size_t train_count, evaluation_count;
+    coord_figure *steps;       /* the loss of single steps */
+    size_t train_count, evaluation_count, step_count;
     bool on_test; /* evaluations are of the test part */
 } coord_history;
-/* Reads a store's file (job: its number) or a run folder's metrics.sqlite (job 0: whatever is in
- * it). NOT_FOUND, CORRUPT. Freed with coord_history_fini. */
-cop_err coord_history_read(const char *path, uint64_t job, coord_history *out, cop_error *error);
+typedef struct coord_history_range {
+    uint64_t job;   /* its number in a store; 0: whatever is in it (a run folder) */
+    uint64_t after; /* single steps after this one */
+    uint32_t limit; /* at most this many; 0: epochs and evaluations instead of single steps */
+} coord_history_range;
+#define COORD_HISTORY_PAGE 50000 /* single steps in an answer of the API */
+/* Reads a store's file or a run folder's metrics.sqlite. NOT_FOUND, CORRUPT, NO_MEMORY. The caller
+ * frees *out with coord_history_fini. */
+cop_err coord_history_read(const char *path, const coord_history_range *range, coord_history *out,
+                           cop_error *error);
 void coord_history_fini(coord_history *history);
 
 #endif

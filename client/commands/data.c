@@ -39,7 +39,7 @@ static void list_local(const cli_options *options) {
         memcpy(cells + COLUMNS * (i + 1), row, sizeof row);
         if (options->json) cli_print("{\"name\":\"%s\",\"state\":\"%s\"}\n", row[0], row[1]);
     }
-    if (!options->json) cli_print_table(cells, (int)count + 1, COLUMNS, "lll");
+    if (!options->json) cli_print_table(cells, (int)count + 1, COLUMNS, "llf");
 }
 
 /* A set of --data is read when a job wants it: until then only its name is known. */
@@ -65,7 +65,7 @@ static void print_sets(const Coppice__Api__ListDataAnswer *answer) {
         cells[r * COLUMNS] = s->name ? s->name : "-";
         for (int c = 1; c < COLUMNS; c++) cells[r * COLUMNS + c] = t[c];
     }
-    if (cells && text) cli_print_table(cells, rows, COLUMNS, "lrrrrlr");
+    if (cells && text) cli_print_table(cells, rows, COLUMNS, "frrrrfr");
     cop_free(cells);
     cop_free(text);
 }
@@ -126,7 +126,7 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
     if (!known || !in_cache(name))
         return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "there is no downloaded set \"%s\" (coppice data list)", name);
+                        "there is no downloaded set \"%s\" (coppice data list --local)", name);
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
     cop_err e = folder ? cop_folder_remove(folder, error)
                        : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
@@ -157,7 +157,7 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
     const char *verb = options->positional[0],
                *name = options->positional_count > 1 ? options->positional[1] : NULL;
     if (strcmp(verb, "list") == 0) {
-        if (options->coordinator) return list_remote(options, error);
+        if (!options->local) return list_remote(options, error);
         list_local(options);
         return COP_OK;
     }
@@ -171,8 +171,8 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
         return cop_fail(error, COP_ERR_USAGE, "expected the name of a set: coppice data %s mnist",
                         verb);
     if (strcmp(verb, "get") == 0) return get(options, name, error);
-    return options->coordinator ? remove_remote(options, name, error)
-                                : remove_local(options, name, error);
+    return options->local ? remove_local(options, name, error)
+                          : remove_remote(options, name, error);
 }
 
 /* ---- inspect a data set ---- */

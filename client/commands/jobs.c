@@ -2,6 +2,7 @@
  * and workers of a coordinator. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "client/cli.h"
 #include "common/base/alloc.h"
@@ -23,31 +24,67 @@ static cop_err ask(const cli_options *options, Coppice__Api__Method method,
 
 #define JOB_COLUMNS 8
 
-static void print_jobs(const Coppice__Api__ListJobsAnswer *answer) {
-    int rows = (int)answer->n_jobs + 1;
+typedef struct job_row {
+    char number[24], steps[48], loss[32], error[48], created[16];
+} job_row;
+
+/* "2026-11-30T13:24:11Z" as "11-30 13:24". */
+static void format_created(const char *time, char out[16]) {
+    int month, day, hour, minute;
+    snprintf(out, 16, "-");
+    if (time && sscanf(time, "%*d-%2d-%2d%*1[T ]%2d:%2d", &month, &day, &hour, &minute) == 4)
+        snprintf(out, 16, "%02d-%02d %02d:%02d", month % 100, day % 100, hour % 100, minute % 100);
+}
+
+static void format_job(const Coppice__Api__JobStatus *s, job_row *r) {
+    const char *on = s->evaluated_on && strcmp(s->evaluated_on, "test") == 0 ? "test" : "val";
+    snprintf(r->number, sizeof r->number, "%llu", (unsigned long long)s->job);
+    snprintf(r->steps, sizeof r->steps, "%llu/%llu", (unsigned long long)s->step,
+             (unsigned long long)s->steps);
+    snprintf(r->loss, sizeof r->loss, s->has_train_loss ? "%.4f" : "-", s->train_loss);
+    snprintf(r->error, sizeof r->error, "-");
+    if (s->has_test_error)
+        snprintf(r->error, sizeof r->error, "%.2f %% %s", 100 * s->test_error, on);
+    format_created(s->created, r->created);
+}
+
+static bool is_waiting(const Coppice__Api__JobStatus *s) {
+    return s->waiting_for && *s->waiting_for;
+}
+
+/* What a job waits for is shown where any job waits. */
+static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error *error) {
+    bool waiting = false;
+    for (size_t i = 0; i < answer->n_jobs; i++) waiting = waiting || is_waiting(answer->jobs[i]);
+    const int rows = (int)answer->n_jobs + 1, columns = waiting ? JOB_COLUMNS : JOB_COLUMNS - 1;
     const char **cells = cop_alloc_array((size_t)rows * JOB_COLUMNS, sizeof *cells);
-    char(*text)[5][40] = cop_alloc_array((size_t)rows, sizeof *text);
+    job_row *text = cop_alloc_array((size_t)rows, sizeof *text);
     static const char *const head[JOB_COLUMNS] = {"JOB",  "NAME",  "STATE",   "STEP",
-                                                  "LOSS", "ERROR", "WORKERS", "CREATED"};
-    for (int c = 0; cells && c < JOB_COLUMNS; c++) cells[c] = head[c];
-    for (int r = 1; cells && text && r < rows; r++) {
-        const Coppice__Api__JobStatus *s = answer->jobs[r - 1];
-        const char **row = cells + r * JOB_COLUMNS;
-        char(*t)[40] = text[r];
-        snprintf(t[0], sizeof t[0], "%llu", (unsigned long long)s->job);
-        snprintf(t[1], sizeof t[1], "%llu/%llu", (unsigned long long)s->step,
-                 (unsigned long long)s->steps);
-        snprintf(t[2], sizeof t[2], s->has_train_loss ? "%.4f" : "-", s->train_loss);
-        snprintf(t[3], sizeof t[3], s->has_test_error ? "%.2f %%" : "-", 100 * s->test_error);
-        snprintf(t[4], sizeof t[4], "%u", s->workers);
-        const char *values[JOB_COLUMNS] = {
-            t[0], s->name ? s->name : "",      cli_state_name(s->state), t[1], t[2], t[3],
-            t[4], s->created ? s->created : ""};
-        memcpy(row, values, sizeof values);
+                                                  "LOSS", "ERROR", "CREATED", "WAITS FOR"};
+    if (!cells || !text) {
+        cop_free(cells);
+        cop_free(text);
+        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
-    if (cells && text) cli_print_table(cells, rows, JOB_COLUMNS, "rllrrrrl");
+    memcpy(cells, head, (size_t)columns * sizeof *cells);
+    for (int r = 1; r < rows; r++) {
+        const Coppice__Api__JobStatus *s = answer->jobs[r - 1];
+        job_row *t = &text[r];
+        format_job(s, t);
+        const char *values[JOB_COLUMNS] = {t->number,
+                                           s->name ? s->name : "",
+                                           cli_state_name(s->state),
+                                           t->steps,
+                                           t->loss,
+                                           t->error,
+                                           t->created,
+                                           is_waiting(s) ? s->waiting_for : ""};
+        memcpy(cells + r * columns, values, (size_t)columns * sizeof *cells);
+    }
+    cli_print_table(cells, rows, columns, "rflrrrlf");
     cop_free(cells);
     cop_free(text);
+    return COP_OK;
 }
 
 #define WORKER_COLUMNS 8
@@ -77,7 +114,7 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
                                               w->address ? w->address : ""};
         memcpy(row, values, sizeof values);
     }
-    if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "llrrlrrl");
+    if (cells && text) cli_print_table(cells, rows, WORKER_COLUMNS, "flrrlrrf");
     for (size_t i = 0; i < answer->n_workers; i++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[i];
         const char *name = w->name ? w->name : "";
@@ -98,6 +135,12 @@ typedef struct job_list {
     Coppice__Api__ListJobsAnswer all;
 } job_list;
 
+/* An older coordinator does not know the filters. */
+static bool is_wanted(const cli_options *options, const Coppice__Api__JobStatus *s) {
+    return (!options->name || (s->name && strcmp(s->name, options->name) == 0)) &&
+           (!options->state || strcasecmp(cli_state_name(s->state), options->state) == 0);
+}
+
 /* Appends a page and takes it over; *more: there may be another. A coordinator of before there were
  * pages answers with the first one again. */
 static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, cop_error *error) {
@@ -116,12 +159,36 @@ static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, c
     return COP_OK;
 }
 
+/* The state by its name, in any case. */
+static cop_err parse_state(const char *text, Coppice__Api__ListJobsRequest *request,
+                           cop_error *error) {
+    const ProtobufCEnumDescriptor *states = &coppice__api__state__descriptor;
+    const char *names[16];
+    size_t count = 0;
+    for (unsigned i = 0; i < states->n_values && count < 16; i++) {
+        names[count++] = states->values[i].name;
+        if (strcasecmp(states->values[i].name, text) != 0) continue;
+        request->has_state = 1;
+        request->state = (Coppice__Api__State)states->values[i].value;
+        return COP_OK;
+    }
+    const char *nearest = cop_nearest_name(text, names, count);
+    return cop_fail(error, COP_ERR_USAGE,
+                    "--state is \"%s\": expected queued, running, paused, completed, failed or "
+                    "canceled%s%s%s",
+                    text, nearest ? " (did you mean " : "", nearest ? nearest : "",
+                    nearest ? "?)" : "");
+}
+
 static cop_err list_jobs(const cli_options *options, job_list *list, cop_error *error) {
     cli_remote remote = {0};
     bool more = true;
+    Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
+    const uint64_t limit = options->has_limit && options->limit ? (uint64_t)options->limit : 0;
+    request.name = (char *)(uintptr_t)options->name;
+    if (options->state) COP_TRY(parse_state(options->state, &request, error));
     cop_err e = cli_remote_open(options, &remote, error);
-    while (!e && more) {
-        Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
+    while (!e && more && (!limit || list->all.n_jobs < limit)) {
         ProtobufCMessage *page = NULL;
         request.has_before = list->all.n_jobs > 0;
         if (request.has_before) request.before = list->all.jobs[list->all.n_jobs - 1]->job;
@@ -130,6 +197,10 @@ static cop_err list_jobs(const cli_options *options, job_list *list, cop_error *
         if (!e) e = add_page(list, page, &more, error);
     }
     cli_remote_close(&remote);
+    size_t kept = 0;
+    for (size_t i = 0; i < list->all.n_jobs && (!limit || kept < limit); i++)
+        if (is_wanted(options, list->all.jobs[i])) list->all.jobs[kept++] = list->all.jobs[i];
+    list->all.n_jobs = kept;
     return e;
 }
 
@@ -137,7 +208,7 @@ cop_err cli_jobs(const cli_options *options, cop_error *error) {
     job_list list = {.all = COPPICE__API__LIST_JOBS_ANSWER__INIT};
     cop_err e = list_jobs(options, &list, error);
     if (!e && options->json) cli_print_json(&list.all.base);
-    if (!e && !options->json) print_jobs(&list.all);
+    if (!e && !options->json) e = print_jobs(&list.all, error);
     for (size_t i = 0; i < list.page_count; i++) cop_proto_free(list.pages[i]);
     cop_free(list.all.jobs);
     return e;
@@ -162,7 +233,7 @@ cop_err cli_status(const cli_options *options, cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
     request.has_job = 1;
-    COP_TRY(cli_job_number(options->positional[0], &request.job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     COP_TRY(ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
                 &coppice__api__get_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status = ((const Coppice__Api__GetJobAnswer *)answer)->status;
@@ -175,7 +246,7 @@ cop_err cli_status(const cli_options *options, cop_error *error) {
 cop_err cli_watch(const cli_options *options, cop_error *error) {
     uint64_t job;
     Coppice__Api__JobStatus *status = NULL;
-    COP_TRY(cli_job_number(options->positional[0], &job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &job, error));
     COP_TRY(cli_follow(options, job, &status, error));
     cop_err e = cli_print_status(options, status);
     if (!e) e = cli_status_error(status, error);
@@ -189,7 +260,7 @@ static cop_err control(const cli_options *options, Coppice__Api__ControlJobReque
     ProtobufCMessage *answer = NULL;
     request.has_job = request.has_action = 1;
     request.action = action;
-    COP_TRY(cli_job_number(options->positional[0], &request.job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     COP_TRY(ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base,
                 &coppice__api__control_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status =
@@ -248,7 +319,7 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
     cli_remote remote = {0};
     bool finished = false;
     request.has_job = request.has_after = request.has_hold_ms = 1;
-    COP_TRY(cli_job_number(options->positional[0], &request.job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     request.hold_ms = options->follow ? cli_remote_hold(&remote, LOGS_HOLD_MS) : 0;
     cli_patience patience = cli_patience_begin(options);

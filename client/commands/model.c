@@ -37,7 +37,7 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
     ProtobufCMessage *answer = NULL;
     cli_remote remote = {0};
     request.has_job = 1;
-    COP_TRY(cli_job_number(options->positional[0], &request.job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
         e = cli_remote_call(&remote, COPPICE__API__METHOD__EXPORT_MODEL, &request.base, NULL,
@@ -139,7 +139,7 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     ProtobufCMessage *answer = NULL;
     cli_remote remote = {0};
     request.has_job = 1;
-    COP_TRY(cli_job_number(options->positional[0], &request.job, error));
+    COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e)
         e = cli_remote_call(&remote, COPPICE__API__METHOD__EVALUATE, &request.base, NULL,

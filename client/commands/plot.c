@@ -7,10 +7,9 @@
 #include "client/chart.h"
 #include "client/cli.h"
 #include "client/ensemble_plot.h"
+#include "client/history.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
-#include "common/wire/codec.h"
-#include "coordinator/coordinator.h"
 
 enum { LINES_MAX = 2 * CLI_POSITIONAL_MAX };
 
@@ -27,60 +26,6 @@ static void free_curves(curve *curves, int count) {
         cop_free(curves[i].columns);
     }
     cop_free(curves);
-}
-
-/* ---- loading ---- */
-
-static cop_err load_run(const char *folder, curve *out, cop_error *error) {
-    char *path = cop_path_join(folder, "metrics.sqlite");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_err e = COP_OK;
-    if (!cop_file_exists(path))
-        e = cop_fail(error, COP_ERR_NOT_FOUND,
-                     "%s is no run folder: it has no metrics.sqlite (expected a run folder, a "
-                     "job's number, or a file of results of ensembles)",
-                     folder);
-    if (!e) e = coord_history_read(path, 0, &out->history, error);
-    cop_free(path);
-    const char *slash = strrchr(folder, '/');
-    snprintf(out->name, sizeof out->name, "%s", slash && slash[1] ? slash + 1 : folder);
-    return e;
-}
-
-static coord_figure *copy_points(Coppice__Api__HistoryPoint *const *points, size_t count) {
-    coord_figure *rows = cop_alloc_array(count + 1, sizeof *rows);
-    for (size_t i = 0; rows && i < count; i++)
-        rows[i] = (coord_figure){.step = points[i]->step,
-                                 .loss = points[i]->loss,
-                                 .error = points[i]->error,
-                                 .has_error = points[i]->has_error};
-    return rows;
-}
-
-static cop_err load_job(const cli_options *options, const char *text, curve *out,
-                        cop_error *error) {
-    Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
-    ProtobufCMessage *message = NULL;
-    cli_remote remote = {0};
-    request.has_job = 1;
-    COP_TRY(cli_job_number(text, &request.job, error));
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__HISTORY, &request.base, NULL,
-                            &coppice__api__history_answer__descriptor, &message, NULL, error);
-    cli_remote_close(&remote);
-    COP_TRY(e);
-    const Coppice__Api__HistoryAnswer *a = (const Coppice__Api__HistoryAnswer *)message;
-    snprintf(out->name, sizeof out->name, "job %s (%.100s)", text, a->name ? a->name : "");
-    out->history = (coord_history){.train = copy_points(a->train, a->n_train),
-                                   .evaluations = copy_points(a->evaluations, a->n_evaluations),
-                                   .train_count = a->n_train,
-                                   .evaluation_count = a->n_evaluations,
-                                   .on_test = a->on && strcmp(a->on, "test") == 0};
-    if (!out->history.train || !out->history.evaluations)
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    cop_proto_free(message);
-    return e;
 }
 
 static void fill_columns(const coord_figure *rows, size_t count, double *to) {
@@ -181,8 +126,7 @@ static cop_err plot_curves(const cli_options *options, cop_error *error) {
     cop_err e = COP_OK;
     for (int i = 0; i < count && !e; i++) {
         const char *name = options->positional[i];
-        e = cli_is_job(name) ? load_job(options, name, &curves[i], error)
-                             : load_run(name, &curves[i], error);
+        e = cli_history_load(options, name, &curves[i].history, curves[i].name, error);
         if (!e) e = make_columns(&curves[i], error);
     }
     if (!e) e = draw(curves, count, options->output, error);

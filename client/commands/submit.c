@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/history.h"
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
@@ -98,28 +99,54 @@ cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_err
 
 /* ---- submit ---- */
 
-/* With --data: open, check the job against it, upload. Without: the job names a set that the
- * coordinator has. */
-static cop_err prepare_data(cli_remote *remote, const cli_options *options, const Coppice__Job *job,
-                            char digest[65], cop_error *error) {
+/* The job file: from a file, standard input, or an earlier job. *digest: the data of that job,
+ * which the coordinator has; else "". */
+static cop_err read_job(const cli_options *options, Coppice__Job **out, char digest[65],
+                        cop_error *error) {
+    cli_record record;
     digest[0] = '\0';
-    if (!options->data) return COP_OK;
-    cop_data *data = NULL;
-    COP_TRY(cop_job_open_data(job, options->positional[0], options->data, &data, error));
-    cop_hex32(data->digest, digest);
-    cop_err e = options->dry_run ? COP_OK : cli_upload(remote, data, options->quiet, error);
-    cop_data_destroy(data);
+    if (!options->from) return cli_read_job(options->positional[0], options, out, error);
+    COP_TRY(cli_record_load(options, options->from, &record, error));
+    const Coppice__Pinned *pinned = record.job->pinned;
+    if (cli_is_job(options->from) && pinned && pinned->data_digest)
+        snprintf(digest, 65, "%s", pinned->data_digest);
+    cop_document_strip_defaults(record.job);
+    cop_err e = COP_OK;
+    for (int i = 0; i < options->set_count && !e; i++)
+        e = cop_document_set(record.job, options->sets[i], error);
+    if (!e) {
+        *out = record.job;
+        record.job = NULL;
+    }
+    cli_record_fini(&record);
     return e;
 }
 
-/* Check the whole job here when the data is at hand: errors come before anything travels. */
-static cop_err check_here(const cli_options *options, cop_error *error) {
-    if (!options->data) return COP_OK;
-    cop_job *job = NULL;
-    cop_data *data = NULL;
-    COP_TRY(cli_load_job(options->positional[0], options, &job, &data, error));
-    cop_job_destroy(job);
-    cop_data_destroy(data);
+/* Are the data here: in --data, or in files that the job names? Else the job names a set that the
+ * coordinator has. */
+static bool data_are_here(const cli_options *options, const Coppice__Job *job) {
+    if (options->from && !options->data) return false;
+    return options->data ||
+           (job->data && job->data->source && cop_data_format_find(job->data->source) != NULL);
+}
+
+/* Opens the data that are here and checks the whole job against them, so that errors come before
+ * anything travels; then uploads what the coordinator lacks. */
+static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_data **data,
+                            char digest[65], cop_error *error) {
+    cop_job *built = NULL;
+    Coppice__Job *as_written = NULL;
+    const char *path = options->from ? "./job.yaml" : options->positional[0];
+    COP_TRY(cop_job_open_data(*job, path, options->data, data, error));
+    cop_hex32((*data)->digest, digest);
+    COP_TRY(cop_document_copy_job(*job, &as_written, error));
+    cop_err e = cop_job_create(*job, *data, &built, error); /* knows where each field stands */
+    if (e) {
+        cop_proto_free(&as_written->base);
+        return e;
+    }
+    cop_job_destroy(built);
+    *job = as_written;
     return COP_OK;
 }
 
@@ -166,30 +193,38 @@ static cop_err follow(const cli_options *options, uint64_t number, cop_error *er
     return e;
 }
 
+static void print_accepted(const cli_options *options, uint64_t number) {
+    if (options->dry_run)
+        cli_print(options->json ? "{\"dry_run\":true}\n"
+                                : "the job is fine; nothing was submitted\n");
+    else if (options->json && options->no_wait)
+        cli_print("{\"job\":%llu}\n", (unsigned long long)number);
+    else if (!options
+                  ->json) /* the bare number is for scripts: job=$(coppice submit --no-wait ...) */
+        cli_print(options->no_wait ? "%llu\n" : "job %llu\n", (unsigned long long)number);
+    fflush(stdout);
+}
+
 cop_err cli_submit(const cli_options *options, cop_error *error) {
     Coppice__Job *job = NULL;
+    cop_data *data = NULL;
     cli_remote remote = {0};
     uint64_t number = 0;
     char digest[65];
-    COP_TRY(check_here(options, error));
-    COP_TRY(cli_read_job(options->positional[0], options, &job, error));
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = prepare_data(&remote, options, job, digest, error);
+    if ((options->positional_count > 0) == (options->from != NULL))
+        return cop_fail(error, COP_ERR_USAGE,
+                        "expected JOB.yaml or --from JOB: coppice submit JOB.yaml (coppice submit "
+                        "--help)");
+    COP_TRY(read_job(options, &job, digest, error));
+    cop_err e = COP_OK;
+    if (data_are_here(options, job)) e = prepare_data(options, &job, &data, digest, error);
+    if (!e) e = cli_remote_open(options, &remote, error);
+    if (!e && data && !options->dry_run) e = cli_upload(&remote, data, options->quiet, error);
     if (!e) e = hand_over(&remote, options, job, digest, &number, error);
     cli_remote_close(&remote);
     cop_proto_free(&job->base);
+    if (data) cop_data_destroy(data);
     COP_TRY(e);
-    if (options->dry_run) {
-        if (options->json)
-            cli_print("{\"dry_run\":true}\n");
-        else
-            cli_print("the job is fine; nothing was submitted\n");
-        return COP_OK;
-    }
-    if (options->json && options->no_wait)
-        cli_print("{\"job\":%llu}\n", (unsigned long long)number);
-    else if (!options->json)
-        cli_print("job %llu\n", (unsigned long long)number);
-    fflush(stdout);
-    return options->no_wait ? COP_OK : follow(options, number, error);
+    print_accepted(options, number);
+    return options->dry_run || options->no_wait ? COP_OK : follow(options, number, error);
 }

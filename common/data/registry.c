@@ -82,6 +82,6 @@ cop_err cop_data_open(const char *source, const char *folder, cop_data **out, co
     }
     const char *nearest = cop_nearest_name(source, names, count);
     return cop_fail(
-        error, COP_ERR_NOT_FOUND, "there is no data set \"%s\"%s%s%s (coppice data list)", source,
-        nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+        error, COP_ERR_NOT_FOUND, "there is no data set \"%s\"%s%s%s (coppice data list --local)",
+        source, nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
 }

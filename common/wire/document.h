@@ -52,6 +52,26 @@ typedef struct cop_json_stream {
  * not JSON, or fields that the type has not, or of another type. */
 cop_err cop_document_next_json(cop_json_stream *stream, const ProtobufCMessageDescriptor *type,
                                ProtobufCMessage **out, cop_error *error);
+/* A copy with memory of its own (cop_proto_free); it does not know where its fields came from. */
+cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error);
+/* A message as a list of its set fields, in the order of the schema: "train.batch" and its value as
+ * in YAML; list items by index ("model.1.linear.units"); a message without fields has value "". */
+typedef struct cop_document_field {
+    const char *path, *value; /* belong to the list */
+} cop_document_field;
+typedef struct cop_document_fields {
+    cop_document_field *items;
+    size_t count;
+    cop_str text; /* what the items point to */
+} cop_document_fields;
+cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_fields *out,
+                                 cop_error *error);
+void cop_document_fields_fini(cop_document_fields *fields);
+/* The value at a path; NULL: not set. */
+const char *cop_document_fields_find(const cop_document_fields *fields, const char *path);
+/* Takes `pinned` and every field that has its default out of a job, so that it reads as a short job
+ * file that resolves to the same job. */
+void cop_document_strip_defaults(Coppice__Job *job);
 /* Help of a field ("train.batch") for docs and error texts; NULL if unknown. And the whole
  * reference as Markdown (docs/JOBFILE.md is generated from it; a test compares). */
 const char *cop_document_help(const char *path);

@@ -1,0 +1,141 @@
+"""What the store holds can be had: history, compare, spec, submit --from; jobs by name, state and number."""
+
+import csv
+import io
+import json
+import sqlite3
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def pool(cluster, small, tmp_path):
+    """A coordinator with a worker and one finished job of 100 steps, `small`, as number 1."""
+    pool = cluster(data=tmp_path)
+    pool.worker("one")
+    pool.job = small(100)
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet")
+    return pool
+
+
+def lines(pool, *words):
+    done = subprocess.run([pool.program("coppice"), *map(str, words)], capture_output=True, text=True, check=True, env=pool.environment(), cwd=pool.folder)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("where", ["job", "run"])
+def test_history_has_each_step_epoch_and_evaluation(pool, coppice, where, tmp_path):
+    if where == "run":
+        coppice("run", pool.job, "--out", "run")
+        source, store = tmp_path / "run", tmp_path / "run/metrics.sqlite"
+    else:
+        source, store = 1, pool.state / "store.sqlite"
+    rows = list(csv.DictReader(io.StringIO(pool.client("history", source, "--csv").stdout)))
+    assert [int(r["step"]) for r in rows if r["kind"] == "step"] == list(range(1, 101))
+    with sqlite3.connect(store) as db:
+        losses = [loss for (loss,) in db.execute("SELECT loss FROM steps ORDER BY step")]
+        seen = db.execute("SELECT step, loss, error FROM evaluations ORDER BY step").fetchall()
+        epochs = db.execute("SELECT step, train_loss FROM epochs ORDER BY step").fetchall()
+    assert [float(r["loss"]) for r in rows if r["kind"] == "step"] == losses
+    assert [(int(r["step"]), float(r["loss"]), float(r["error"])) for r in rows if r["kind"] == "test"] == seen
+    assert [(int(r["step"]), float(r["loss"])) for r in rows if r["kind"] == "epoch"] == epochs
+    assert [int(r["step"]) for r in rows] == sorted(int(r["step"]) for r in rows)
+    told = [json.loads(line) for line in lines(pool, "history", source, "--json")]
+    assert [(t["kind"], t["step"], t["loss"]) for t in told] == [(r["kind"], int(r["step"]), float(r["loss"])) for r in rows]
+    people = lines(pool, "history", source)
+    assert people[0].split() == ["STEP", "WHAT", "LOSS", "ERROR", "TIME"] and len(people) == 1 + len(seen) + len(epochs)
+
+
+def test_history_follows_a_job_to_its_end(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=3000", "--set", "seed=3")
+    told = [json.loads(line) for line in lines(pool, "history", 2, "--json", "-f")]
+    assert [t["step"] for t in told if t["kind"] == "step"] == list(range(1, 3001))
+    assert pool.status(2)["state"] == "COMPLETED"
+
+
+def test_compare_shows_the_fields_that_differ_and_the_results(pool, coppice, tmp_path):
+    pool.client("submit", "--from", 1, "--set", "seed=2", "--set", "model.1.linear.units=21", "--quiet")
+    told = pool.client("compare", 1, 2, "--json")
+    assert {d["field"]: d["values"] for d in told["differences"]} == {"seed": ["7", "2"], "model.1.linear.units": ["37", "21"]}
+    assert [r["digest"] for r in told["results"]] == [pool.status(n)["digest"] for n in (1, 2)]
+    assert [r["error"] for r in told["results"]] == [pool.status(n)["test_error"] for n in (1, 2)]
+    table = pool.client("compare", 1, 2).stdout
+    assert "model.1.linear.units  37" in table and pool.status(2)["digest"][:16] in table
+    assert max(map(len, table.splitlines())) <= 80
+    coppice("run", pool.job, "--out", "run")
+    told = pool.client("compare", 1, tmp_path / "run", "--json")
+    assert told["results"][0]["digest"] == told["results"][1]["digest"] and told["differences"] == []
+
+
+def test_spec_is_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path):
+    for options in ((), ("--resolved",)):
+        (tmp_path / "spec.yaml").write_text(pool.client("spec", 1, *options).stdout)
+        summary = coppice("run", "spec.yaml", "--json", "--quiet", "--out", f"again{len(options)}")
+        assert summary["digest"] == pool.status(1)["digest"], options
+    short, whole = pool.client("spec", 1).stdout, pool.client("spec", 1, "--resolved").stdout
+    assert "numerics" not in short and "pinned" not in short and "numerics: portable" in whole
+    assert pool.client("spec", tmp_path / "again0").stdout == short
+
+
+def test_submit_from_a_job_runs_it_again(pool):
+    again = pool.client("submit", "--from", "small", "--json", "--quiet")
+    assert again["digest"] == pool.status(1)["digest"] and again["job"] == 2
+    other = pool.client("submit", "--from", 1, "--set", "seed=2", "--json", "--quiet")
+    assert other["digest"] != again["digest"]
+    done = pool.client("submit", status=2)
+    assert "expected JOB.yaml or --from JOB" in done.stderr
+    done = pool.client("submit", pool.job, "--from", 1, status=2)
+    assert "expected JOB.yaml or --from JOB" in done.stderr
+
+
+def test_names_work_where_numbers_do(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
+    assert pool.client("status", "small", "--json")["job"] == 2  # the newest of that name
+    assert pool.client("digest", "small").stdout == pool.client("digest", 2).stdout
+    assert pool.client("history", "other", "--csv").stdout == pool.client("history", 3, "--csv").stdout
+    done = pool.client("status", "nobody", status=2)
+    assert 'there is no job named "nobody"' in done.stderr
+    assert pool.client("rm", "other").stdout == "job 3 removed\n"
+
+
+def test_jobs_are_listed_by_name_state_and_number(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
+    numbers = lambda *words: [j["job"] for j in pool.client("jobs", *words, "--json")["jobs"]]
+    assert numbers() == [3, 2, 1] and numbers("--name", "small") == [3, 1]
+    assert numbers("--limit", 2) == [3, 2] and numbers("--name", "small", "--limit", 1) == [3]
+    assert numbers("--state", "completed") == [3, 2, 1] and numbers("--state", "failed") == []
+    done = pool.client("jobs", "--state", "complete", status=2)
+    assert "did you mean COMPLETED?" in done.stderr
+
+
+def test_the_table_of_jobs_fits_and_says_what_they_wait_for(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=" + "long" * 30)
+    pool.workers["one"].terminate()
+    pool.workers["one"].wait()
+    number = pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "seed=9").stdout
+    assert number == "3\n"  # bare, for scripts
+    pool.wait(lambda: pool.status(3).get("waiting_for"), "a job that waits")
+    table = lines(pool, "jobs")
+    assert max(map(len, table)) <= 80, table
+    assert "WAITS FOR" in table[0] and "workers" in table[1]
+    assert "% test" in table[2] and "…" in table[2]
+    assert max(map(len, lines(pool, "workers") + lines(pool, "data", "list"))) <= 80
+
+
+def test_submit_uploads_the_files_that_plan_and_run_read(cluster, small, tmp_path):
+    pool = cluster()  # without --data
+    pool.worker("one")
+    job = small(40)
+    subprocess.run([pool.program("coppice"), "plan", job], check=True, capture_output=True)
+    done = pool.client("submit", job, "--quiet", "--json")
+    assert done["state"] == "COMPLETED"
+    listed = pool.client("data", "list", "--json")["sets"]  # the same coordinator as every command
+    assert [s["bytes"] > 620 for s in listed if "digest" in s] == [True]
+
+
+def test_leases_are_shown_when_asked_for(pool):
+    assert "leases" not in pool.client("status", 1).stdout
+    assert "leases" in pool.client("status", 1, "--verbose").stdout
