@@ -111,7 +111,8 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
  * newest of that name. */
 cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,
                        cop_error *error);
-/* Is `text` a job's number or name, not a path? A file or folder of that name goes first. */
+/* Is `text` a job's number or name, not a path? What is there as a file or folder, or has a dot or
+ * a slash, is a path. */
 bool cli_is_job(const char *text);
 const char *cli_state_name(Coppice__Api__State state);
 /* How long whoever follows something waits for a coordinator that is away: --timeout at first (if

@@ -101,7 +101,7 @@ static bool is_number(const char *text, uint64_t *out) {
 
 bool cli_is_job(const char *text) {
     uint64_t number;
-    return is_number(text, &number) || (cop_name_ok(text, strlen(text)) && !strchr(text, '/') &&
+    return is_number(text, &number) || (cop_name_ok(text, strlen(text)) && !strpbrk(text, "./") &&
                                         !cop_file_exists(text) && !cop_folder_exists(text));
 }
 
@@ -134,7 +134,11 @@ cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *o
     cop_err e = cli_remote_open(options, &remote, error);
     if (!e) e = find_by_name(&remote, text, out, error);
     cli_remote_close(&remote);
-    if (e) return cop_error_prefix(error, "cannot look for a job named \"%s\"", text);
+    if (e)
+        return cop_error_prefix(error,
+                                "\"%s\" is neither a file nor a folder here, nor can a "
+                                "coordinator look for a job of that name",
+                                text);
     if (!*out)
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "there is no job named \"%s\" (coppice jobs lists them)", text);
