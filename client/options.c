@@ -43,9 +43,8 @@ static const option_row rows[] = {
     {"tls-name", "HOST", "the name in the coordinator's certificate (default: that of the URL)", 0,
      TEXT, AT(tls.name), 0, 0},
     {"timeout", "S",
-     "seconds to wait for the coordinator (default: 10 for an answer, none for one that is not "
-     "there), in `run` for workers",
-     0, REAL, AT(timeout), 0, 0},
+     "seconds to wait for an answer (default 10), and for a coordinator to start (default 0)", 0,
+     REAL, AT(timeout), 0, 0},
     {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000,
      1000000},
     {"once", "KEY", "the same KEY again is the same job (of the coordinator's newest 256)", 0, TEXT,

@@ -119,7 +119,7 @@ def test_a_model_file_that_lacks_something(refused, run, tmp_path):
     del tensors["4.bias"]
     save_file(tensors, tmp_path / "less.safetensors", metadata=metadata)
     refused("less.safetensors has no tensor 4.bias", "eval", "less.safetensors")
-    refused("cannot open nowhere: No such file or directory", "eval", "nowhere")
+    refused("cannot open nowhere.safetensors: No such file or directory", "eval", "nowhere.safetensors")
     (tmp_path / "empty").mkdir()
     refused("empty holds neither model.safetensors nor checkpoints", "digest", "empty")
 
