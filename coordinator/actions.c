@@ -160,6 +160,12 @@ static void do_diverged(coord_server *server, const coord_action *action) {
     coord_resident *resident = coord_resident_find(server, action->job);
     cop_buffer *gradient = action->slot ? server->slots[action->slot - 1].gradient : NULL;
     char text[256] = "the loss is not finite: the model has diverged";
+    if (action->lease.ensemble)
+        snprintf(text, sizeof text,
+                 "an output of members %u to %u on samples from %u is not finite: the model has "
+                 "diverged",
+                 action->lease.member, action->lease.member + action->lease.members - 1,
+                 action->lease.first);
     if (resident) coord_resident_describe(resident, action, gradient, text, sizeof text);
     release_slot(server, action->slot);
     /* The text must live until the core has copied it: dispatch when nothing else is under way

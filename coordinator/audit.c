@@ -2,15 +2,18 @@
  *
  * A result is a vote on its block. One vote decides, unless the block is audited, a value is not
  * finite, or votes differ; then two equal ones of different identities decide, or the coordinator's
- * own. Arithmetic gives equal bits everywhere (D4), so a vote against the decision is proof: a
- * wrong number ends in quarantine, a value that is not finite for one worker alone is a strike.
+ * own. Workers who agree that a value is not finite may all be broken: only the coordinator's own
+ * result makes that the job's fault (two are believed where the coordinator cannot judge).
+ * Arithmetic gives equal bits everywhere (D4), so a vote against the decision is proof: a wrong
+ * number ends in quarantine, a value that should be finite is a strike.
  *
  * What a liar did before it was found out: of the rounds under way its unconfirmed results are
  * dropped. For averaged ones each job remembers, for each identity, the first step whose result was
  * not confirmed; the job goes back to a checkpoint before that step (recomputing the liar's shards
  * alone would need the weights of their steps, which only a run from there has). That step moves on
- * with confirmed audits: between AUDITS_TRUSTED and twice as many of an identity must all have been
- * right since, or else a worker that was honest for a week and then broke would cost the week. */
+ * with confirmed audits: between AUDITS_TRUSTED (wrong.c) and twice as many of an identity must all
+ * have been right since, or else a worker that was honest for a week and then broke would cost the
+ * week. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,13 +21,12 @@
 #include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
-#define AUDITS_TRUSTED 50
 #define WATCHED_BLOCKS                                                                             \
     20 /* audited of each of two workers of whom one lied, one cannot say which */
 #define JUDGE_NS 60000000000u /* for a COMPUTE; then others may decide too */
 
 bool audit_can_judge(const coord_core *core, const core_job *job) {
-    if (!core->config.judge || job->cannot_judge || jobs_is_evaluation(job)) return false;
+    if (!core->config.judge || job->cannot_judge) return false;
     return !job->fingerprint || job->fingerprint == core->config.fingerprint;
 }
 
@@ -81,7 +83,7 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
                                                          : 0,
                         .lease = r->lease,
                         .slot = r->slot,
-                        .digest = r->evaluate ? 0 : r->digest,
+                        .digest = r->evaluate && !r->ensemble ? 0 : r->digest,
                         .correct = r->correct,
                         .loss = r->loss,
                         .finite = r->finite};
@@ -125,150 +127,6 @@ void audit_watch(coord_core *core, uint64_t now) {
                 audit_judge(core, job, (int)k, now);
         }
     }
-}
-
-/* ---- what a worker has done for a job ---- */
-
-static core_contributor *contributor(core_job *job, uint64_t who, bool add) {
-    if (!job->contributors) return NULL;
-    for (uint32_t i = 0; i < CONTRIBUTORS_MAX; i++) {
-        core_contributor *c = &job->contributors[(who + i) % CONTRIBUTORS_MAX];
-        if (c->who == who) return c;
-        if (c->who) continue;
-        if (add) c->who = who;
-        return add ? c : NULL;
-    }
-    return NULL; /* full, and it is not there */
-}
-
-static void earlier(uint64_t *since, uint64_t step) {
-    if (!*since || step < *since) *since = step;
-}
-
-static void note_unconfirmed(core_job *job, uint64_t who) {
-    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, true);
-    if (c)
-        earlier(&c->since, job->round.step);
-    else if (who != COORD_SELF)
-        earlier(&job->others_since, job->round.step);
-}
-
-static void note_confirmed(core_job *job, uint64_t who) {
-    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, false);
-    if (!c || ++c->confirmed < AUDITS_TRUSTED) return;
-    if (c->mark && c->since && c->since < c->mark) c->since = c->mark;
-    c->mark = job->round.step;
-    c->confirmed = 0;
-}
-
-void audit_note_member(core_job *job, const round_block *b) {
-    core_contributor *c = contributor(job, b->who, true);
-    earlier(c ? &c->since : &job->others_since, 1);
-}
-
-void audit_note_step(core_job *job) {
-    for (uint32_t i = 0; i < job->round.count; i++) {
-        const round_block *b = &job->round.blocks[i];
-        if (!b->absent && !b->confirmed) note_unconfirmed(job, b->who);
-    }
-}
-
-/* The first step whose result may be this liar's; 0: none. */
-static uint64_t tainted_since(core_job *job, uint64_t who) {
-    const core_contributor *c = contributor(job, who, false);
-    return c ? c->since : job->others_since;
-}
-
-void audit_forget_after(core_job *job, uint64_t step) {
-    if (job->others_since > step) job->others_since = 0;
-    for (uint32_t i = 0; job->contributors && i < CONTRIBUTORS_MAX; i++) {
-        core_contributor *c = &job->contributors[i];
-        if (c->since > step) c->since = 0;
-        if (c->mark > step) c->mark = c->confirmed = 0;
-    }
-}
-
-/* ---- the wrong ---- */
-
-const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who) {
-    for (uint32_t i = 0; i < QUARANTINES_MAX; i++)
-        if (core->quarantine[i].who == who) return &core->quarantine[i];
-    return NULL;
-}
-
-/* Its unconfirmed results of the round under way go; those of an ensemble that were handed on
- * cannot.
- */
-static void disown(coord_core *core, core_job *job, uint64_t who) {
-    if (!steps_has_leases(job)) return;
-    for (uint32_t i = job->round.handed; i < job->round.count; i++)
-        core_drop(core, job->info.job, round_disown(&job->round, (int)i, who));
-}
-
-static void quarantine(coord_core *core, uint64_t who, const char *name, const char *evidence) {
-    if (audit_quarantine_of(core, who)) return;
-    core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
-    q->who = who;
-    snprintf(q->name, sizeof q->name, "%s", name);
-    snprintf(q->evidence, sizeof q->evidence, "%s", evidence);
-    for (uint32_t i = 0; i < core->worker_count; i++)
-        if (core->workers[i]->who == who) registry_quarantine(core, core->workers[i]);
-    for (uint32_t i = 0; i < core->resident_count; i++) disown(core, core->resident[i], who);
-    for (uint32_t i = 0; i < core->job_count; i++) {
-        core_job *job = core->jobs[i];
-        uint64_t since = tainted_since(job, who);
-        bool updating = job->phase == PHASE_UPDATING;
-        for (uint32_t b = 0; updating && b < job->round.count; b++) {
-            const round_block *block = &job->round.blocks[b];
-            if (block->who == who && !block->confirmed) earlier(&since, job->round.step);
-        }
-        if (since && jobs_is_evaluation(job))
-            job->spoiled = true;
-        else if (COP_PLANT(NO_UNDO, since, 0))
-            jobs_go_back(core, job, since - 1);
-    }
-}
-
-/* A vote, as evidence: the same for gradients and for figures alone. */
-static void describe(const round_vote *v, char out[96]) {
-    if (v->digest)
-        snprintf(out, 96, "digest %016llx, loss %.9g, %llu correct", (unsigned long long)v->digest,
-                 v->loss, (unsigned long long)v->correct);
-    else
-        snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
-}
-
-/* One more strike. True: that is enough for quarantine. */
-static bool add_strike(const coord_core *core, core_worker *w) {
-    w->strikes++;
-    return core->config.strikes_max && w->strikes >= core->config.strikes_max;
-}
-
-void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
-    bool enough = add_strike(core, w);
-    core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
-              enough ? ", not for the first time, and is quarantined" : "", why)
-        ->who = w->who;
-    if (enough) quarantine(core, w->who, w->name, why);
-}
-
-static void punish(coord_core *core, const core_job *job, const round_block *b,
-                   const round_vote *wrong, const round_vote *right) {
-    char text[256], theirs[96], ours[96];
-    core_worker *w = registry_find(core, wrong->worker);
-    const char *name = w ? w->name : "(gone)";
-    describe(wrong, theirs);
-    describe(right, ours);
-    snprintf(text, sizeof text, "job %llu, step %llu, %s %u to %u: %s; %s computed %s",
-             (unsigned long long)job->info.job, (unsigned long long)job->round.step,
-             job->round.evaluate ? "samples" : "shards", b->first, b->first + b->count - 1, theirs,
-             right->worker == COORD_SELF ? "the coordinator" : "another", ours);
-    bool strike = !wrong->finite && right->finite;
-    bool enough = strike && w && add_strike(core, w);
-    core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
-              !strike || enough ? "computed wrong and is quarantined" : "alone is not finite", text)
-        ->who = wrong->who;
-    if (!strike || enough) quarantine(core, wrong->who, name, text);
 }
 
 /* ---- votes ---- */
@@ -318,29 +176,32 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     const round_vote v = b->vote[vote];
     for (uint32_t i = 0; i < b->votes; i++) {
         if ((int)i != vote) core_drop(core, job->info.job, b->vote[i].slot);
-        if (confirmed && same_vote(&b->vote[i], &v)) note_confirmed(job, b->vote[i].who);
+        if (confirmed && same_vote(&b->vote[i], &v)) audit_note_confirmed(job, b->vote[i].who);
     }
     job->counts.audited += b->audited;
-    if (v.digest || (job->round.evaluate && !job->round.members))
+    if (!job->round.members && (v.digest || job->round.evaluate))
         remember_doubles(core, job, b, &v);
     round_finish(&job->round, index, vote, confirmed);
 }
 
+#define NO_DECISION                                                                                \
+    "three workers computed the same shards, each with another result, and the coordinator "       \
+    "cannot "                                                                                      \
+    "decide"
+
 /* No decision: one more vote is needed. */
 static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
-    if (b->votes == ROUND_VOTES) {
-        jobs_end(core, job, COORD_FAILED,
-                 "three workers computed the same shards, each with another result, and the "
-                 "coordinator cannot decide");
+    if (b->votes >= ROUND_WORKER_VOTES && !audit_can_judge(core, job)) {
+        jobs_end(core, job, COORD_FAILED, NO_DECISION);
         return;
     }
+    char block[96];
     bool dispute = b->votes > 1, doubt = !b->vote[b->votes - 1].finite;
     job->counts.disputed += dispute;
     if (dispute || doubt)
-        core_tell(core, job->info.job, false, "step %llu: %s %u to %u: %s; computed again",
-                  (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
-                  b->first, b->first + b->count - 1,
+        core_tell(core, job->info.job, false, "%s: %s; computed again",
+                  audit_name_block(job, b, block),
                   dispute ? "two results differ" : "a value is not finite");
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     bool nobody = b->state == ROUND_PENDING && alone(core, job, b->vote[0].who);
@@ -356,7 +217,28 @@ static void conclude(coord_core *core, core_job *job, int index, int vote, bool 
         if (!same_vote(&b->vote[i], &right)) wrong[wrongs++] = b->vote[i];
     finish(core, job, index, vote, confirmed);
     for (uint32_t i = 0; i < wrongs; i++)
-        if (wrong[i].worker != COORD_SELF) punish(core, job, b, &wrong[i], &right);
+        if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
+}
+
+/* Workers agree that it is not finite, but they may all be broken: the coordinator has the last
+ * word. */
+static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t slot,
+                            uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    char block[96];
+    b->vote[b->votes - 1].slot = 0;
+    core_drop(core, job->info.job, slot);
+    core_tell(core, job->info.job, false,
+              "%s: a value is not finite, for more than one worker; the coordinator computes it",
+              audit_name_block(job, b, block));
+    round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
+    audit_judge(core, job, index, now);
+}
+
+static bool is_judged(const round_block *b) {
+    for (uint32_t i = 0; i < b->votes; i++)
+        if (b->vote[i].worker == COORD_SELF) return true;
+    return false;
 }
 
 /* Those who agree agree that it is not finite: the job's own fault, unless it went on from lies. */
@@ -369,16 +251,35 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
     b->vote[b->votes - 1].slot = 0; /* goes its own way */
     round_settle(&job->round, index, b->votes + 1);
     for (uint32_t i = 0; i < wrongs; i++)
-        if (wrong[i].worker != COORD_SELF) punish(core, job, b, &wrong[i], &right);
+        if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
     if (steps_has_leases(job))
         steps_diverged(core, job, b, slot);
     else
         core_drop(core, job->info.job, slot);
 }
 
+void audit_cannot_judge(coord_core *core, core_job *job, int index) {
+    round_block *b = &job->round.blocks[index];
+    job->cannot_judge = true;
+    for (uint32_t i = 1; i < b->votes; i++)
+        for (uint32_t k = 0; k < i; k++) {
+            bool finite = b->vote[i].finite && b->vote[k].finite;
+            if (finite || !same_vote(&b->vote[i], &b->vote[k])) continue;
+            steps_diverged(core, job, b, 0); /* they waited for the coordinator alone */
+            return;
+        }
+    if (b->votes >= ROUND_WORKER_VOTES) jobs_end(core, job, COORD_FAILED, NO_DECISION);
+}
+
 void audit_take(coord_core *core, core_job *job, int index, int holder, const coord_event *e,
                 uint64_t now) {
     round_block *b = &job->round.blocks[index];
+    if (b->votes >= ROUND_WORKER_VOTES && e->worker != COORD_SELF) {
+        /* The coordinator computes it: one more opinion changes nothing. */
+        round_return(&job->round, index, holder, now);
+        core_drop(core, job->info.job, e->result.slot);
+        return;
+    }
     round_vote v = vote_of(e, registry_find(core, e->worker));
     uint64_t slot = v.slot;
     bool tensor = !job->round.evaluate || job->round.members; /* else figures alone */
@@ -390,7 +291,10 @@ void audit_take(coord_core *core, core_job *job, int index, int holder, const co
     for (uint32_t i = 0; vote >= 0 && i < b->votes; i++) /* of equals one was found not to be */
         if (same_vote(&b->vote[i], &b->vote[vote])) finite = finite && b->vote[i].finite;
     if (vote >= 0 && !finite && same_vote(&v, &b->vote[vote])) {
-        all_not_finite(core, job, index, slot);
+        if (COP_PLANT(NAN_BELIEVED, audit_can_judge(core, job) && !is_judged(b), false))
+            ask_coordinator(core, job, index, slot, now);
+        else
+            all_not_finite(core, job, index, slot);
         return;
     }
     if (keep)
@@ -410,7 +314,8 @@ void audit_take(coord_core *core, core_job *job, int index, int holder, const co
 static core_double *double_of(const coord_core *core, uint64_t worker, const coord_result_info *r) {
     for (uint32_t i = 0; r->lease && i < DOUBLES_MAX; i++) {
         const core_double *d = &core->doubles[i];
-        bool fits = d->lease == r->lease && d->worker == worker && d->job == r->job;
+        bool fits = d->lease == r->lease && d->worker == worker && d->job == r->job &&
+                    d->evaluate == r->evaluate && !r->ensemble;
         if (fits && d->first == r->first && d->count == r->count && d->step == r->step)
             return (core_double *)(uintptr_t)d;
     }
@@ -435,9 +340,9 @@ bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
     core_double *place = double_of(core, e->worker, &e->result);
     core_job *job = place ? jobs_find(core, place->job) : NULL;
     if (!place) return false;
+    if (!job || e->result.failed || e->result.malformed) return false;
     core_double d = *place;
     *place = (core_double){0};
-    if (!job || e->result.failed) return false;
     round_vote v = vote_of(e, registry_find(core, e->worker));
     round_vote other = {.digest = d.digest, .correct = d.correct, .loss = d.loss, .finite = true};
     job->counts.compared++;
@@ -470,11 +375,11 @@ bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
 bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_result_info *r) {
     const core_job *job = jobs_find(core, r->job);
     int holder;
-    if (r->evaluate || r->failed || !job) return false;
+    if ((r->evaluate && !r->ensemble) || r->failed || r->malformed || !job) return false;
     if (double_of(core, worker, r)) return true;
-    if (!steps_has_leases(job) || job->round.step != r->step || job->round.evaluate) return false;
-    int index = round_find(&job->round, r->first, r->lease, &holder);
+    int index = steps_find(job, r, &holder);
     if (index < 0) return false;
+    if (r->ensemble) return true; /* what is handed on must be finite */
     const round_block *b = &job->round.blocks[index];
     if (b->needs > 1 || b->votes || !r->finite) return true;
     for (int h = 0; h < ROUND_HOLDERS; h++)

@@ -26,7 +26,7 @@
  * What a host must do: answer every LOAD with JOB_LOADED or JOB_FAILED (a job that was canceled
  * meanwhile is unloaded after JOB_LOADED; after JOB_FAILED nothing is resident), every UPDATE of a
  * job that is still there with UPDATED, every CHECKPOINT with CHECKPOINTED, every DIVERGED with
- * JOB_FAILED, every ROLLBACK as a LOAD, every COMPUTE with a RESULT (or none: its lease runs out).
+ * JOB_FAILED, every ROLLBACK as a LOAD, every COMPUTE with a RESULT (failed, if it cannot).
  * Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes with its
  * UPDATE (the host's from then on, unless UPDATED is not ok), its ABSORB, or by a later DROP. A
  * checkpoint is also asked for when an evaluation is the best so far, at the step evaluated.
@@ -189,7 +189,9 @@ typedef enum coord_action_type {
     COORD_ACTION_EVENT,    /* job (0: none), text: for the event log and `logs`; level warn if ok is
                               false. fingerprint: the job was pinned to it just now,    by `worker`
                               (persist it: JOB_ADDED after a restart carries it); else 0 */
-    COORD_ACTION_DIVERGED, /* job, step, slot, lease.first, lease.count: twice not finite; answer
+    COORD_ACTION_DIVERGED, /* job, step, slot, lease (first, count, evaluate, ensemble, member,
+                              members): not finite for two workers, and for the coordinator where
+                              it can compute the job; answer
                               JOB_FAILED with the whole sentence */
     COORD_ACTION_STOPPED
 } coord_action_type;

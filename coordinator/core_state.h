@@ -255,6 +255,8 @@ void steps_begin_evaluation(coord_core *core, core_job *job);
 void steps_go_on(coord_core *core, core_job *job, uint64_t now);
 /* What is to be done with freshly loaded weights: an evaluation that is due, or go on. */
 void steps_begin(coord_core *core, core_job *job, uint64_t now);
+/* The block that has this result's lease, and which of its holders that is; -1: none. */
+int steps_find(const core_job *job, const coord_result_info *result, int *holder);
 void steps_on_result(coord_core *core, const coord_event *event, uint64_t now);
 void steps_on_absorbed(coord_core *core, core_job *job);
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
@@ -266,13 +268,20 @@ void steps_diverged(coord_core *core, core_job *job, const round_block *block, u
 /* A block was done: what follows if it was the last. */
 void steps_block_done(coord_core *core, core_job *job, uint64_t now);
 
-/* ---- audit.c: who is believed ---- */
+/* ---- audit.c, wrong.c: who is believed ---- */
 
 /* Can the coordinator compute this job's blocks, bit for bit? */
 bool audit_can_judge(const coord_core *core, const core_job *job);
 void audit_init_worker(coord_core *core, core_worker *worker);
 /* Shall the block that is given to this worker first be audited? */
 bool audit_draws(coord_core *core, const core_job *job, core_worker *worker);
+/* A block as people know it, in `out`. */
+const char *audit_name_block(const core_job *job, const round_block *block, char out[96]);
+/* A result of this identity was confirmed. */
+void audit_note_confirmed(core_job *job, uint64_t who);
+/* One vote on the block was wrong, as the other shows. The job's round may be gone after this. */
+void audit_punish(coord_core *core, const core_job *job, const round_block *block,
+                  const round_vote *wrong, const round_vote *right);
 /* The worker sent what no honest worker sends: enough of these end in quarantine. The job's round
  * may be gone after this. */
 void audit_strike(coord_core *core, uint64_t job, core_worker *worker, const char *why);
@@ -293,6 +302,9 @@ void audit_watch(coord_core *core, uint64_t now);
 /* After a return to a checkpoint: what came after it is forgotten. */
 void audit_forget_after(core_job *job, uint64_t step);
 
+/* The coordinator could not compute the block: what waited for it alone is decided without it. The
+ * job may be gone after this. */
+void audit_cannot_judge(coord_core *core, core_job *job, int block);
 /* The coordinator computes the block, if there is room for one more lease of it. */
 void audit_judge(coord_core *core, core_job *job, int block, uint64_t now);
 
@@ -301,10 +313,11 @@ void audit_judge(coord_core *core, core_job *job, int block, uint64_t now);
 bool unable_is(const core_worker *worker, uint64_t job);
 /* The newest job of which the worker gets nothing; 0: none. */
 uint64_t unable_newest(const coord_core *core, const core_worker *worker);
-/* The worker (NULL: the coordinator) cannot compute the block, whose lease has ended. The job may
- * be gone after this. */
+/* The worker, or the coordinator, cannot compute the block, whose lease has ended. The job may be
+ * gone after this. */
 void unable_report(coord_core *core, core_job *job, int block, core_worker *worker, const char *why,
                    uint64_t now);
+void unable_report_self(coord_core *core, core_job *job, int block, const char *why, uint64_t now);
 /* The coordinator has computed a block. */
 void unable_note_computed(coord_core *core, core_job *job);
 void unable_watch(coord_core *core, uint64_t now);

@@ -230,8 +230,8 @@ static void add_part(coord_task *task, int part, int parts) {
     for (uint32_t i = 0; i < e->batch; i++) {
         const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
         if (b->slice % (uint32_t)parts != (uint32_t)part) continue;
-        if (!cop_tally_add(e->tally, b->slice, b->members, b->logits->data))
-            atomic_store(&e->bad, i + 1);
+        bool finite = cop_tally_add(e->tally, b->slice, b->members, b->logits->data);
+        COP_ASSERT(finite); /* else the core would not have handed it on */
     }
 }
 
@@ -249,26 +249,12 @@ static void start_batch(coord_evaluation *e) {
     coord_pool_submit(e->server->pool, &e->task);
 }
 
-static void fail_not_finite(coord_server *server, const coord_evaluation *e, uint32_t index) {
-    const coord_evaluation_block *b = &e->blocks[(e->first + index) % e->info.window];
-    char text[200];
-    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = e->id};
-    snprintf(text, sizeof text,
-             "an output of members %u to %u on samples from %u is not finite: the model has "
-             "diverged",
-             b->member, b->member + b->members - 1, b->slice * COP_EVAL_SLICE);
-    snprintf(server->failure_text, sizeof server->failure_text, "%s", text);
-    failed.text = server->failure_text;
-    coord_dispatch(server, &failed);
-}
-
 /* On the loop: the batch is in the tally. */
 static void batch_arrived(coord_server *server, coord_mail *mail) {
     coord_evaluation *e =
         (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));
     const uint64_t id = e->id;
-    const uint32_t done = e->batch, bad = atomic_load(&e->bad);
-    if (bad && !e->ended) fail_not_finite(server, e, bad - 1);
+    const uint32_t done = e->batch;
     for (uint32_t i = 0; i < done; i++, e->first++)
         cop_buffer_release(e->blocks[e->first % e->info.window].logits);
     e->waiting -= done;

@@ -46,9 +46,8 @@ struct coord_evaluation {
     coord_task task;
     coord_mail mail;
     coord_server *server;
-    atomic_uint bad; /* one more than the place in the batch of outputs that are not finite */
-    bool ended;      /* nothing is computed any more */
-    bool reported;   /* ... and its client has been sent the result */
+    bool ended;               /* nothing is computed any more */
+    bool reported;            /* ... and its client has been sent the result */
     char owner[COP_NAME_MAX]; /* coord_access_identity */
     /* what has come out */
     cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];

@@ -11,6 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/nn/members.h"
 #include "common/nn/model.h"
 
 /* ---- digests ---- */
@@ -83,6 +84,8 @@ static cop_err train_block(judgement *j, const cop_job *job) {
     int32_t sizes[COP_SHARDS_MAX];
     cop_pass *pass;
     const coord_action *a = &j->action;
+    j->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
+    if (!j->gradient) return cop_fail(&j->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
     COP_TRY(cop_pass_create(job->model, j->server->config.kernels, job->numerics, row_count(j),
                             COP_PASS_TRAIN, &pass, &j->error));
     cop_data_slices(a->lease.batch, job->shards, sizes);
@@ -119,6 +122,32 @@ static cop_err evaluate_block(judgement *j, const cop_job *job) {
     return COP_OK;
 }
 
+static cop_err ensemble_block(judgement *j, const cop_job *job) {
+    const coord_action *a = &j->action;
+    const size_t count = (size_t)row_count(j), cells = cop_model_outputs(job->model) * count;
+    cop_members *members;
+    j->gradient = cop_buffer_create(a->lease.members * cells * sizeof(float));
+    if (!j->gradient) return cop_fail(&j->error, COP_ERR_NO_MEMORY, "out of memory for outputs");
+    COP_TRY(cop_members_create(job->model, j->server->config.kernels, job->numerics, &members,
+                               &j->error));
+    for (uint32_t m = 0; m < a->lease.members; m++) {
+        const cop_member_work work = {.weights = j->lease.part[0]->data,
+                                      .place = {.seed = job->seed, .first_sample = a->lease.first},
+                                      .member = j->lease.lease.whole ? COP_MEMBER_WHOLE
+                                                                     : a->lease.member + m,
+                                      .samples = samples_of(j, job, 0, row_count(j))};
+        cop_members_run(members, &work, (float *)j->gradient->data + m * cells, count);
+    }
+    cop_members_destroy(members);
+    j->digest = coord_digest(j->server, j->gradient, &j->finite);
+    return COP_OK;
+}
+
+static cop_err any_block(judgement *j, const cop_job *job) {
+    if (j->action.lease.ensemble) return ensemble_block(j, job);
+    return j->action.lease.evaluate ? evaluate_block(j, job) : train_block(j, job);
+}
+
 static void judge_work(uv_work_t *work) {
     judgement *j = (judgement *)work;
     const cop_buffer *spec = j->lease.part[3];
@@ -127,62 +156,79 @@ static void judge_work(uv_work_t *work) {
     cop_compute_thread_init();
     j->finite = true;
     cop_err e = cop_job_from_bytes(spec->data, spec->size, &job, &j->error);
-    if (!e && !j->action.lease.evaluate)
-        j->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
-    if (!e && !j->action.lease.evaluate && !j->gradient)
-        e = cop_fail(&j->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
-    if (!e) e = j->action.lease.evaluate ? evaluate_block(j, job) : train_block(j, job);
+    if (!e) e = any_block(j, job);
     j->error.code = e;
     j->compute_ns = cop_clock_ns() - began;
     if (job) cop_job_destroy(job);
 }
 
-static void judge_done(uv_work_t *work, int status) {
-    judgement *j = (judgement *)work;
-    coord_server *server = j->server;
-    const coord_action *a = &j->action;
+/* The answer to a COMPUTE; without `j` none was begun. */
+static void answer(coord_server *server, const coord_action *a, const judgement *j) {
+    const bool failed = !j || j->error.code != COP_OK;
     coord_event event = {.type = COORD_EVENT_RESULT,
                          .worker = COORD_SELF,
                          .job = a->job,
                          .step = a->step,
-                         .text = j->error.code ? "the coordinator cannot compute it" : NULL};
-    (void)status;
-    if (j->error.code)
-        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: a block cannot be checked here: %s",
-                (unsigned long long)a->job, j->error.text);
+                         .text = failed ? "the coordinator cannot compute it" : NULL};
     event.result = (coord_result_info){.lease = a->lease.lease,
                                        .job = a->job,
                                        .step = a->step,
-                                       .compute_ns = j->compute_ns,
                                        .attempt = a->lease.attempt,
                                        .first = a->lease.first,
                                        .count = a->lease.count,
+                                       .members = a->lease.members,
                                        .evaluate = a->lease.evaluate,
-                                       .finite = j->finite && isfinite(j->sums.loss),
-                                       .failed = j->error.code != COP_OK,
-                                       .loss = j->sums.loss,
-                                       .correct = (uint64_t)j->sums.correct,
-                                       .samples = (uint64_t)row_count(j),
-                                       .digest = j->digest,
-                                       .slot = coord_take_slot(server, j->gradient)};
-    if (event.result.slot) coord_dispatch(server, &event);
+                                       .ensemble = a->lease.ensemble,
+                                       .failed = failed};
+    if (j) {
+        event.result.compute_ns = j->compute_ns;
+        event.result.finite = j->finite && isfinite(j->sums.loss);
+        event.result.loss = j->sums.loss;
+        event.result.correct = (uint64_t)j->sums.correct;
+        event.result.samples = (uint64_t)row_count(j);
+        event.result.digest = j->digest;
+    }
+    event.result.slot = coord_take_slot(server, failed ? NULL : j->gradient);
+    event.result.failed = failed || !event.result.slot;
+    coord_dispatch(server, &event);
+}
+
+static void judge_done(uv_work_t *work, int status) {
+    judgement *j = (judgement *)work;
+    coord_server *server = j->server;
+    (void)status;
+    if (j->error.code)
+        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: a block cannot be checked here: %s",
+                (unsigned long long)j->action.job, j->error.text);
+    answer(server, &j->action, j);
     server->judging--;
     cop_buffer_release(j->gradient);
     cop_message_fini(&j->lease);
     cop_free(j);
 }
 
-void coord_judge(coord_server *server, const coord_action *action) {
+static cop_err fill_lease(coord_server *server, const coord_action *action, cop_message *lease) {
     coord_resident *resident = coord_resident_find(server, action->job);
-    COP_ASSERT(resident != NULL);
+    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
+    const cop_pull nothing = {0}; /* that the asker has already */
+    COP_ASSERT(resident || evaluation);
+    if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, lease);
+    return coord_resident_fill_lease(resident, action, false, false, lease);
+}
+
+void coord_judge(coord_server *server, const coord_action *action) {
     judgement *j = cop_alloc(sizeof *j);
-    if (!j) return; /* its lease runs out */
+    if (!j) {
+        answer(server, action, NULL);
+        return;
+    }
     j->server = server;
     j->action = *action;
     j->lease.type = COP_MESSAGE_LEASE;
-    if (coord_resident_fill_lease(resident, action, false, false, &j->lease)) {
+    if (fill_lease(server, action, &j->lease)) {
         cop_message_fini(&j->lease);
         cop_free(j);
+        answer(server, action, NULL);
         return;
     }
     server->judging++;

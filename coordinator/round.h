@@ -9,7 +9,9 @@
 
 /* Leases of one block at a time: the first, a double after its deadline, one more. */
 #define ROUND_HOLDERS 3
-#define ROUND_VOTES   3
+/* Results of one block at a time: of three workers, and the coordinator's own. */
+#define ROUND_WORKER_VOTES 3
+#define ROUND_VOTES        (ROUND_WORKER_VOTES + 1)
 
 typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_state;
 

@@ -246,6 +246,13 @@ void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint6
     a->lease.first = b->first;
     a->lease.count = b->count;
     a->lease.evaluate = job->round.evaluate;
+    a->lease.ensemble = job->round.members > 0;
+    if (a->lease.ensemble) {
+        a->lease.first = round_slice_first(&job->round, b);
+        a->lease.count = b->samples;
+        a->lease.member = round_member_first(&job->round, b);
+        a->lease.members = round_member_count(&job->round, b);
+    }
     job->phase = PHASE_DIVERGED;
 }
 
@@ -274,11 +281,15 @@ static uint32_t block_of(const coord_result_info *r) {
     return r->ensemble ? (uint32_t)(r->step - 1) : r->first;
 }
 
+int steps_find(const core_job *job, const coord_result_info *r, int *holder) {
+    if (!job || !steps_has_leases(job) || !is_of_round(&job->round, r)) return -1;
+    return round_find(&job->round, block_of(r), r->lease, holder);
+}
+
 /* Which block and which of its leases the result is for; -1: late, double, stale or not ours. */
 static int match(const core_job *job, const coord_event *e, int *holder) {
     const coord_result_info *r = &e->result;
-    if (!job || !steps_has_leases(job) || !is_of_round(&job->round, r)) return -1;
-    int index = round_find(&job->round, block_of(r), r->lease, holder);
+    int index = steps_find(job, r, holder);
     if (index < 0) return -1;
     const round_block *b = &job->round.blocks[index];
     const round_holder *h = &b->holder[*holder];
@@ -327,7 +338,9 @@ static void refuse(coord_core *core, core_job *job, int index, int holder, const
     round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
     core_drop(core, job->info.job, e->result.slot);
     if (!w) tell_bad(core, job, &job->round.blocks[index], why);
-    if (form && w)
+    if (!w)
+        unable_report_self(core, job, index, why, now);
+    else if (form)
         audit_strike(core, job->info.job, w, form);
     else
         unable_report(core, job, index, w, why, now);
@@ -405,7 +418,7 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         return;
     }
     /* A gradient was not finite although its loss was: the block that the host names is computed
-     * once more; a second time, the job has diverged. */
+     * once more; a second time by the coordinator, and then the job has diverged. */
     uint32_t i = 0;
     while (i < job->round.count && job->round.blocks[i].first != e->result.first) i++;
     COP_ASSERT(i < job->round.count);
@@ -413,10 +426,12 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
     job->phase = PHASE_TRAINING;
     uint64_t slot =
         round_doubt(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);
-    if (++b->not_finite >= 2) {
+    bool twice = ++b->not_finite >= 2;
+    if (twice && (!audit_can_judge(core, job) || b->vote[0].worker == COORD_SELF)) {
         steps_diverged(core, job, b, slot);
         return;
     }
     core_drop(core, job->info.job, slot);
     tell_bad(core, job, b, "a value is not finite");
+    if (twice) audit_judge(core, job, (int)i, now);
 }

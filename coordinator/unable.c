@@ -14,6 +14,7 @@
  *   hang), all get another try, too. */
 #include <string.h>
 
+#include "common/base/plant.h"
 #include "coordinator/core_state.h"
 
 #define FAILURES_MAX 3 /* reports of one block, at least, before its job fails */
@@ -73,22 +74,12 @@ static bool all_failed(const coord_core *core, const core_job *job, const round_
     return true;
 }
 
-void unable_report(coord_core *core, core_job *job, int index, core_worker *w, const char *why,
-                   uint64_t now) {
-    round_block *b = &job->round.blocks[index];
-    b->failures++;
-    if (!w)
-        job->cannot_judge = true; /* the coordinator */
-    else if (note(w, job, b))
-        core_tell(
-            core, job->info.job, false,
-            "worker %.40s cannot compute job %llu, and gets nothing more of it until it joins "
-            "again: %.120s",
-            w->name, (unsigned long long)job->info.job, why)
-            ->who = w->who;
-    if (w) {
-        job->unable = true;
-        core->pool_version++;
+/* Somebody else computes the block, or the job fails. */
+static void settle(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
+    const round_block *b = &job->round.blocks[index];
+    if (COP_PLANT(BLAME_JOB, false, b->failures >= FAILURES_MAX)) {
+        jobs_end(core, job, COORD_FAILED, why);
+        return;
     }
     if (b->state != ROUND_PENDING || scheduler_eligible_workers(core, job)) return;
     if (audit_can_judge(core, job))
@@ -97,6 +88,29 @@ void unable_report(coord_core *core, core_job *job, int index, core_worker *w, c
         jobs_end(core, job, COORD_FAILED, why);
     else
         forget(core, job);
+}
+
+void unable_report(coord_core *core, core_job *job, int index, core_worker *w, const char *why,
+                   uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    b->failures++;
+    if (note(w, job, b))
+        core_tell(
+            core, job->info.job, false,
+            "worker %.40s cannot compute job %llu, and gets nothing more of it until it joins "
+            "again: %.120s",
+            w->name, (unsigned long long)job->info.job, why)
+            ->who = w->who;
+    job->unable = true;
+    core->pool_version++;
+    settle(core, job, index, why, now);
+}
+
+void unable_report_self(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
+    const uint64_t id = job->info.job;
+    job->round.blocks[index].failures++;
+    audit_cannot_judge(core, job, index);
+    if (jobs_find(core, id) && steps_has_leases(job)) settle(core, job, index, why, now);
 }
 
 void unable_note_computed(coord_core *core, core_job *job) {

@@ -24,6 +24,8 @@
     X(SAVE_EARLY, "a checkpoint is asked for before the update that it is of")                     \
     X(RESUME_WRONG, "a job goes on one step after its checkpoint")                                 \
     X(LIAR_BELIEVED, "results that differ count as equal")                                         \
+    X(NAN_BELIEVED, "workers who agree that a value is not finite are believed")                   \
+    X(BLAME_JOB, "three reports of workers that cannot compute a block fail its job")              \
     X(NO_UNDO, "what a liar did before it was found out stays")                                    \
     X(FORGET_JOB, "a job that was only queued is not taken up after a restart")                    \
     X(FORGET_KEY, "keys of submissions are not known after a restart")                             \

@@ -2,6 +2,7 @@
 them; nothing is lost with a worker, a coordinator or a client."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import time
@@ -142,6 +143,31 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     assert told["leases_repeated"] >= 1, "a lease was given again"
     assert figures(told) == local(tmp_path / "run", "--ensemble", "1,1000")
     assert "worker victim has gone" in (pool.folder / "coordinator.log").read_text()
+
+
+@pytest.mark.asan
+def test_broken_workers_cost_an_ensemble_nothing(cluster, coppice, processes, program, job, local, tmp_path):
+    """Two whose outputs are all NaN agree; the coordinator computes what they were given, and they are found out."""
+    path = job()
+    coppice("run", path, "--out", tmp_path / "run", "--quiet")
+    pool = cluster("ipc")
+    honest = pool.worker("honest")
+    number = train(pool, path)
+    honest.send_signal(signal.SIGTERM)
+    assert honest.wait(30) == 0
+    for name in ("broken1", "broken2"):
+        log = open(pool.folder / f"{name}.log", "a")
+        processes(pathlib.Path(program("coppice")).parent.parent / "tests/liar", pool.url, name, "nan", 1, 0, 1, stdout=log, stderr=log, env=pool.environment())
+    client = start(processes, pool, number, "--ensemble", "1,3,40", "--json", "--quiet")
+
+    def found_out():
+        listed = pool.client("workers", "--json").get("workers", [])
+        return sorted(w["name"] for w in listed if w["state"] == "quarantined") == ["broken1", "broken2"]
+
+    pool.wait(found_out, "two workers in quarantine")
+    assert "the coordinator computed" in (pool.folder / "coordinator.log").read_text()
+    pool.worker("second")
+    assert figures(finish(client)) == local(tmp_path / "run", "--ensemble", "1,3,40")
 
 
 def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, local, tmp_path):

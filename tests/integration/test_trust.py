@@ -163,6 +163,20 @@ def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, aud
     assert re.search(r"worker small\d cannot compute job 2.*out of memory for the gradient", pool.client("logs", 2).stdout)
 
 
+def test_two_broken_workers_who_agree_do_not_fail_a_job(pool, small, clean):
+    """All that they compute is NaN, for both: the job has not diverged."""
+    job = small(200)
+    pool.liar("broken1", "nan")
+    pool.liar("broken2", "nan")
+    pool.wait(lambda: len(workers(pool)) == 2, "two workers")
+    pool.client("submit", job, "--data", job.parent, "--no-wait")
+    pool.wait(lambda: all(w["state"] == "quarantined" for w in workers(pool).values()), "two workers in quarantine")
+    pool.worker("honest")
+    status = pool.client("watch", 1, "--json", "--quiet")
+    assert status["digest"] == clean(job)
+    assert workers(pool)["broken1"]["strikes"] == 3 and workers(pool)["honest"].get("strikes", 0) == 0
+
+
 def test_quarantine_outlasts_the_session(pool, small):
     job = small(200)
     liar = pool.liar("liar")

@@ -298,12 +298,11 @@ static void check_checkpoint(sim *s, const coord_action *a) {
 static bool may_fail(const sim *s, uint64_t id, const char *text) {
     const sim_job *job = &s->jobs[id];
     const sim_spec *spec = &s->specs[s->host.resident[id].spec];
-    if (strstr(text, "cannot decide")) return s->lies || s->nan_faults >= 2;
-    if (strstr(text, "diverged")) return spec->diverges_at || s->nan_faults >= 2;
-    /* The coordinator, which never fails, computes all but what is pinned to another OpenBLAS. */
-    if (strstr(text, "cannot"))
-        return s->cannot_faults >= 3 && job->fingerprint &&
-               job->fingerprint != s->core_config.fingerprint;
+    /* The coordinator, which never fails, judges all but what is pinned to another OpenBLAS. */
+    bool judged = !job->fingerprint || job->fingerprint == s->core_config.fingerprint;
+    if (strstr(text, "cannot decide")) return !judged && (s->lies || s->nan_faults >= 2);
+    if (strstr(text, "diverged")) return spec->diverges_at || (!judged && s->nan_faults >= 2);
+    if (strstr(text, "cannot")) return !judged && s->cannot_faults >= 3;
     if (strstr(text, "timeout"))
         return spec->info.timeout_ns && sim_host_now(s) - job->first_run >= spec->info.timeout_ns;
     return false;

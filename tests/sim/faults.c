@@ -82,16 +82,16 @@ static void hit_worker(sim *s, const sim_fault *f) {
         sim_worker_drain(s, f->target);
         break;
     case SIM_NAN_RESULT:
-        x->nan_results++;
+        x->nan_results += f->amount;
         break;
     case SIM_NAN_GRADIENT:
-        x->nan_gradients++;
+        x->nan_gradients += f->amount;
         break;
     case SIM_MANGLED:
         x->mangled_results++;
         break;
     default:
-        x->failed_results++;
+        x->failed_results += f->amount;
     }
 }
 

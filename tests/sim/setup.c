@@ -147,7 +147,8 @@ typedef struct shape {
 
 /* Amounts: LOSS, DUPLICATE, DISK_ERRORS and PARTITION (what is not lost but late) per mille; DELAY,
  * CLOCK, DISK_SLOW, STOP, CRASH, POWER (until it starts again) and KILL in ms; SLOW times; CUT and
- * others 0 or 1: whether the coordinator notices. */
+ * others 0 or 1: whether the coordinator notices; NAN_RESULT, NAN_GRADIENT and CANNOT so many
+ * results. */
 static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_KILL] = {8, 0, 0, 1, 8000, ONE, 0},
     [SIM_FREEZE] = {4, 100, 8000, 1, 1, ONE, 0},
@@ -170,9 +171,9 @@ static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_DISK_ERRORS] = {2, 200, 10000, 10, 300, NO_TARGET, 0},
     [SIM_DISK_SLOW] = {1, 500, 8000, 100, 3000, NO_TARGET, 0},
     [SIM_LIE] = {4, 500, 20000, 50, 1000, ONE, 2},
-    [SIM_NAN_RESULT] = {1, 0, 0, 1, 1, ONE, 1},
-    [SIM_NAN_GRADIENT] = {1, 0, 0, 1, 1, ONE, 1},
-    [SIM_CANNOT] = {2, 0, 0, 1, 1, ONE, 8},
+    [SIM_NAN_RESULT] = {1, 0, 0, 1, 6, ONE, 3},
+    [SIM_NAN_GRADIENT] = {1, 0, 0, 1, 6, ONE, 3},
+    [SIM_CANNOT] = {2, 0, 0, 1, 6, ONE, 8},
     [SIM_MANGLED] = {2, 0, 0, 1, 1, ONE, 8},
     [SIM_PAUSE] = {3, 0, 0, 1, 1, A_JOB, 0},
     [SIM_RESUME] = {3, 0, 0, 1, 1, A_JOB, 0},

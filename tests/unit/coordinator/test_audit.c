@@ -425,6 +425,60 @@ static void test_value_that_is_not_finite_for_one_alone_is_a_strike(void **state
     vp_destroy(p);
 }
 
+/* Two of five whose every value is not finite: they agree, and are both wrong. */
+static void test_broken_workers_who_agree_do_not_make_a_job_diverge(void **state) {
+    (void)state;
+    const double shares[] = {0, 0.3, 1};
+    coord_core_config config = judging;
+    config.strikes_max = 3;
+    for (int i = 0; i < 3; i++) {
+        virtual_pool *p = start(config, 5, shares[i], 60);
+        for (uint32_t w = 1; w <= 2; w++) {
+            p->worker[w].lie = 1;
+            p->worker[w].not_finite = true;
+        }
+        end_clean(p);
+        for (uint32_t w = 1; w <= 5; w++) assert_int_equal(vp_quarantined(p, w), w <= 2);
+        assert_int_equal(p->job[1].wrong_averaged, 0);
+        vp_destroy(p);
+    }
+}
+
+static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.strikes_max = 3;
+    virtual_pool *p = vp_create(config, 3, 5);
+    for (uint32_t w = 1; w <= 2; w++) {
+        p->worker[w].lie = 1;
+        p->worker[w].not_finite = true;
+        vp_join(p, w, 1);
+    }
+    vp_add(p, vp_info(1, 4, 40));
+    for (int i = 0; i < 10000; i++) vp_advance(p);
+    assert_int_equal(p->job[1].state, COORD_RUNNING);
+    assert_true(p->judged > 0);
+    vp_join(p, 3, 1);
+    end_clean(p);
+    assert_true(vp_quarantined(p, 1) && vp_quarantined(p, 2) && !vp_quarantined(p, 3));
+    vp_destroy(p);
+}
+
+/* Where the coordinator cannot compute the job, two who agree are believed. */
+static void test_without_a_judge_two_who_agree_are_believed(void **state) {
+    (void)state;
+    coord_core_config config = judging;
+    config.judge = false;
+    virtual_pool *p = start(config, 2, 0, 40);
+    for (uint32_t w = 1; w <= 2; w++) {
+        p->worker[w].lie = 1;
+        p->worker[w].not_finite = true;
+    }
+    vp_run_all(p);
+    assert_int_equal(p->job[1].state, COORD_FAILED);
+    vp_destroy(p);
+}
+
 /* ---- copies ---- */
 
 /* A slow liar, whose blocks others copy; no audit at all. */
@@ -472,6 +526,9 @@ int main(void) {
         cmocka_unit_test(test_quarantined_worker_gets_nothing_more_even_under_a_new_session),
         cmocka_unit_test(test_diverging_job_is_not_a_lying_worker),
         cmocka_unit_test(test_value_that_is_not_finite_for_one_alone_is_a_strike),
+        cmocka_unit_test(test_broken_workers_who_agree_do_not_make_a_job_diverge),
+        cmocka_unit_test(test_job_waits_for_a_sound_worker_when_all_are_broken),
+        cmocka_unit_test(test_without_a_judge_two_who_agree_are_believed),
         cmocka_unit_test(test_copies_are_compared_and_a_mismatch_is_evidence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

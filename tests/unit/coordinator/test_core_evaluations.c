@@ -358,6 +358,71 @@ static void test_three_reports_of_cannot_compute_fail_it(void **state) {
     fx_destroy(f);
 }
 
+/* A result of which some value is not finite: a host sees that by its digest. */
+static void spoil(fixture *f, uint64_t worker) {
+    coord_event e = fx_result_of(f, &f->lease[worker]);
+    assert_true(coord_core_wants_digest(f->core, worker, &e.result));
+    e.result.digest = 77;
+    e.result.finite = false;
+    fx_send_result(f, e);
+}
+
+static void test_one_workers_output_that_is_not_finite_costs_the_worker_only(void **state) {
+    (void)state;
+    for (int judge = 0; judge < 2; judge++) {
+        fixture *f = fx_create((coord_core_config){.judge = judge});
+        fx_join_many(f, 2);
+        fx_add(f, ensemble_info(1));
+        fx_pull(f, 1);
+        spoil(f, 1);
+        assert_int_equal(fx_count(f, COORD_ACTION_ABSORB), 0);
+        fx_pull(f, 2); /* the same block */
+        const uint32_t before = f->count;
+        fx_finish(f, 2);
+        for (uint32_t i = before; judge && i < f->count; i++)
+            if (f->history[i].type == COORD_ACTION_COMPUTE) {
+                coord_event e = fx_result_of(f, &f->history[i]);
+                e.worker = COORD_SELF;
+                fx_send(f, e);
+                break;
+            }
+        coord_worker_view view;
+        assert_true(coord_core_worker(f->core, 1, &view));
+        assert_int_equal(view.strikes, 1);
+        fx_work_all(f, 2);
+        assert_int_equal(f->state[1], COORD_COMPLETED);
+        check_absorbed(f, MEMBERS, 2300);
+        fx_destroy(f);
+    }
+}
+
+static void test_outputs_that_are_not_finite_for_the_coordinator_too_have_diverged(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    fx_join_many(f, 2);
+    fx_add(f, ensemble_info(1));
+    for (uint64_t w = 1; w <= 2; w++) {
+        fx_pull(f, w);
+        assert_int_equal(f->lease[w].lease.member, 0);
+        assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
+        spoil(f, w);
+    }
+    assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
+    const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
+    assert_non_null(a);
+    coord_event e = fx_result_of(f, a);
+    e.worker = COORD_SELF;
+    e.result.digest = 77;
+    e.result.finite = false;
+    fx_send(f, e);
+    a = fx_last(f, COORD_ACTION_DIVERGED);
+    assert_non_null(a);
+    assert_true(a->lease.ensemble);
+    assert_int_equal(a->lease.first, 0);
+    assert_int_equal(a->lease.member, 0);
+    fx_destroy(f);
+}
+
 /* Any allocation may fail: the evaluation is added, or it did not happen. */
 static void test_adding_survives_every_failed_allocation(void **state) {
     (void)state;
@@ -398,6 +463,8 @@ int main(void) {
         cmocka_unit_test(test_a_plain_evaluation_sums_slices_in_order),
         cmocka_unit_test(test_workers_that_cannot_compute_ensembles_get_none),
         cmocka_unit_test(test_three_reports_of_cannot_compute_fail_it),
+        cmocka_unit_test(test_one_workers_output_that_is_not_finite_costs_the_worker_only),
+        cmocka_unit_test(test_outputs_that_are_not_finite_for_the_coordinator_too_have_diverged),
         cmocka_unit_test(test_adding_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

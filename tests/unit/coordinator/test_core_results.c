@@ -378,6 +378,30 @@ static void test_slow_worker_may_still_win(void **state) {
     fx_destroy(f);
 }
 
+/* A copy comes second, as another kind of result than was leased: nothing can be compared. */
+static void test_late_result_of_another_kind_is_not_compared(void **state) {
+    (void)state;
+    fixture *f = start(2);
+    fx_pull(f, 1);
+    fx_tick(f, 100000);
+    fx_pull(f, 2);
+    fx_finish(f, 2);
+    fx_pull(f, 2);
+    assert_int_equal(f->lease[2].lease.first, 0); /* the copy */
+    coord_event late = fx_result_of(f, &f->lease[1]), other = fx_result_of(f, &f->lease[1]);
+    coord_event wins = fx_result_of(f, &f->lease[2]);
+    f->hold_update = true;
+    wins.result.digest = late.result.digest = 5;
+    fx_send_result(f, wins);
+    other.result.evaluate = true;
+    fx_send(f, other);
+    assert_int_equal(fx_view(f, 1).leases.compared, 0);
+    fx_send_result(f, late);
+    assert_int_equal(fx_view(f, 1).leases.compared, 1);
+    assert_int_equal(fx_view(f, 1).leases.disputed, 0);
+    fx_destroy(f);
+}
+
 static void test_overdue_block_is_not_given_to_its_own_holder(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -690,6 +714,42 @@ static void test_twice_not_finite_is_divergence_and_the_host_says_why(void **sta
     fx_destroy(f);
 }
 
+/* The COMPUTE fails: the two who agree are believed, as where there is no judge. */
+static void test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    for (uint64_t w = 1; w <= 2; w++) {
+        fx_pull(f, w);
+        fx_spoil(f, w);
+    }
+    assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
+    judge(f, true);
+    assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 1);
+    fx_destroy(f);
+}
+
+static void test_two_broken_workers_and_a_sound_coordinator(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.judge = true});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    for (uint64_t w = 1; w <= 2; w++) {
+        fx_pull(f, w);
+        fx_spoil(f, w);
+    }
+    judge(f, false);
+    coord_worker_view view;
+    for (uint64_t w = 1; w <= 2; w++) {
+        assert_true(coord_core_worker(f->core, w, &view));
+        assert_int_equal(view.strikes, 1);
+    }
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
 static void test_divergence_drops_what_was_kept_of_the_step(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -822,6 +882,7 @@ int main(void) {
         cmocka_unit_test(test_overdue_block_is_leased_also_to_another_and_the_first_result_wins),
         cmocka_unit_test(test_a_lease_is_wanted_until_its_block_is_done_or_its_job_ends),
         cmocka_unit_test(test_slow_worker_may_still_win),
+        cmocka_unit_test(test_late_result_of_another_kind_is_not_compared),
         cmocka_unit_test(test_overdue_block_is_not_given_to_its_own_holder),
         cmocka_unit_test(test_at_most_three_hold_one_block),
         cmocka_unit_test(test_deadline_grows_with_measured_times),
@@ -838,6 +899,8 @@ int main(void) {
         cmocka_unit_test(test_results_of_wrong_form_are_strikes_and_no_job_fails),
         cmocka_unit_test(test_one_value_that_is_not_finite_is_computed_elsewhere),
         cmocka_unit_test(test_twice_not_finite_is_divergence_and_the_host_says_why),
+        cmocka_unit_test(test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence),
+        cmocka_unit_test(test_two_broken_workers_and_a_sound_coordinator),
         cmocka_unit_test(test_divergence_drops_what_was_kept_of_the_step),
         cmocka_unit_test(test_gradient_found_bad_by_the_update_is_computed_again_elsewhere),
         cmocka_unit_test(test_gradient_found_bad_twice_is_divergence),

@@ -327,6 +327,7 @@ static void test_ten_thousand_queued_jobs_and_500_workers_are_fast(void **state)
     (void)state;
     enum { JOBS = 10000, WORKERS = 500, EVENTS = 100000 };
     fixture *f = fx_create((coord_core_config){0});
+    f->timed = true;
     for (uint64_t job = 1; job <= JOBS; job++) {
         coord_job_info info = long_info(job, 0);
         info.shards = 64;

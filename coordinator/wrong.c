@@ -1,0 +1,168 @@
+/* Who was wrong, and what becomes of what they did: the other half of audit.c, which tells the
+ * right from the wrong and explains the rules. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/base/plant.h"
+#include "coordinator/core_state.h"
+
+#define AUDITS_TRUSTED 50
+
+/* ---- what a worker has done for a job ---- */
+
+static core_contributor *contributor(core_job *job, uint64_t who, bool add) {
+    if (!job->contributors) return NULL;
+    for (uint32_t i = 0; i < CONTRIBUTORS_MAX; i++) {
+        core_contributor *c = &job->contributors[(who + i) % CONTRIBUTORS_MAX];
+        if (c->who == who) return c;
+        if (c->who) continue;
+        if (add) c->who = who;
+        return add ? c : NULL;
+    }
+    return NULL; /* full, and it is not there */
+}
+
+static void earlier(uint64_t *since, uint64_t step) {
+    if (!*since || step < *since) *since = step;
+}
+
+static void note_unconfirmed(core_job *job, uint64_t who) {
+    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, true);
+    if (c)
+        earlier(&c->since, job->round.step);
+    else if (who != COORD_SELF)
+        earlier(&job->others_since, job->round.step);
+}
+
+void audit_note_confirmed(core_job *job, uint64_t who) {
+    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, false);
+    if (!c || ++c->confirmed < AUDITS_TRUSTED) return;
+    if (c->mark && c->since && c->since < c->mark) c->since = c->mark;
+    c->mark = job->round.step;
+    c->confirmed = 0;
+}
+
+void audit_note_member(core_job *job, const round_block *b) {
+    core_contributor *c = contributor(job, b->who, true);
+    earlier(c ? &c->since : &job->others_since, 1);
+}
+
+void audit_note_step(core_job *job) {
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        if (!b->absent && !b->confirmed) note_unconfirmed(job, b->who);
+    }
+}
+
+/* The first step whose result may be this liar's; 0: none. */
+static uint64_t tainted_since(core_job *job, uint64_t who) {
+    const core_contributor *c = contributor(job, who, false);
+    return c ? c->since : job->others_since;
+}
+
+void audit_forget_after(core_job *job, uint64_t step) {
+    if (job->others_since > step) job->others_since = 0;
+    for (uint32_t i = 0; job->contributors && i < CONTRIBUTORS_MAX; i++) {
+        core_contributor *c = &job->contributors[i];
+        if (c->since > step) c->since = 0;
+        if (c->mark > step) c->mark = c->confirmed = 0;
+    }
+}
+
+/* ---- the wrong ---- */
+
+const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who) {
+    for (uint32_t i = 0; i < QUARANTINES_MAX; i++)
+        if (core->quarantine[i].who == who) return &core->quarantine[i];
+    return NULL;
+}
+
+/* Its unconfirmed results of the round under way go; those of an ensemble that were handed on
+ * cannot.
+ */
+static void disown(coord_core *core, core_job *job, uint64_t who) {
+    if (!steps_has_leases(job)) return;
+    for (uint32_t i = job->round.handed; i < job->round.count; i++)
+        core_drop(core, job->info.job, round_disown(&job->round, (int)i, who));
+}
+
+static void quarantine(coord_core *core, uint64_t who, const char *name, const char *evidence) {
+    if (audit_quarantine_of(core, who)) return;
+    core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
+    q->who = who;
+    snprintf(q->name, sizeof q->name, "%s", name);
+    snprintf(q->evidence, sizeof q->evidence, "%s", evidence);
+    for (uint32_t i = 0; i < core->worker_count; i++)
+        if (core->workers[i]->who == who) registry_quarantine(core, core->workers[i]);
+    for (uint32_t i = 0; i < core->resident_count; i++) disown(core, core->resident[i], who);
+    for (uint32_t i = 0; i < core->job_count; i++) {
+        core_job *job = core->jobs[i];
+        uint64_t since = tainted_since(job, who);
+        bool updating = job->phase == PHASE_UPDATING;
+        for (uint32_t b = 0; updating && b < job->round.count; b++) {
+            const round_block *block = &job->round.blocks[b];
+            if (block->who == who && !block->confirmed) earlier(&since, job->round.step);
+        }
+        if (since && jobs_is_evaluation(job))
+            job->spoiled = true;
+        else if (COP_PLANT(NO_UNDO, since, 0))
+            jobs_go_back(core, job, since - 1);
+    }
+}
+
+/* A block as people know it. */
+const char *audit_name_block(const core_job *job, const round_block *b, char out[96]) {
+    const coord_round *r = &job->round;
+    const uint32_t samples = r->members ? round_slice_first(r, b) : b->first;
+    if (r->members)
+        snprintf(out, 96, "members %u to %u, samples %u to %u", round_member_first(r, b),
+                 round_member_first(r, b) + round_member_count(r, b) - 1, samples,
+                 samples + b->samples - 1);
+    else
+        snprintf(out, 96, "step %llu, %s %u to %u", (unsigned long long)r->step,
+                 r->evaluate ? "samples" : "shards", b->first, b->first + b->count - 1);
+    return out;
+}
+
+/* A vote, as evidence: the same for gradients and for figures alone. */
+static void describe(const round_vote *v, char out[96]) {
+    if (v->digest)
+        snprintf(out, 96, "digest %016llx, loss %.9g, %llu correct", (unsigned long long)v->digest,
+                 v->loss, (unsigned long long)v->correct);
+    else
+        snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
+}
+
+/* One more strike. True: that is enough for quarantine. */
+static bool add_strike(const coord_core *core, core_worker *w) {
+    w->strikes++;
+    return core->config.strikes_max && w->strikes >= core->config.strikes_max;
+}
+
+void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
+    bool enough = add_strike(core, w);
+    core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
+              enough ? ", not for the first time, and is quarantined" : "", why)
+        ->who = w->who;
+    if (enough) quarantine(core, w->who, w->name, why);
+}
+
+void audit_punish(coord_core *core, const core_job *job, const round_block *b,
+                  const round_vote *wrong, const round_vote *right) {
+    char text[400], block[96], theirs[96], ours[96];
+    core_worker *w = registry_find(core, wrong->worker);
+    const char *name = w ? w->name : "(gone)";
+    describe(wrong, theirs);
+    describe(right, ours);
+    snprintf(text, sizeof text, "job %llu, %s: %s; %s computed %s",
+             (unsigned long long)job->info.job, audit_name_block(job, b, block), theirs,
+             right->worker == COORD_SELF ? "the coordinator" : "another", ours);
+    bool strike = !wrong->finite && right->finite;
+    bool enough = strike && w && add_strike(core, w);
+    core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
+              !strike || enough ? "computed wrong and is quarantined"
+                                : "computed values that are not finite",
+              text)
+        ->who = wrong->who;
+    if (!strike || enough) quarantine(core, wrong->who, name, text);
+}
