@@ -251,6 +251,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     cop_err e = COP_OK;
     if (!run || (options->folder && !spec)) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e && options->folder) {
+        cop_folder_sweep(options->folder);
         run->folder = cop_strdup(options->folder);
         char *path = cop_path_join(options->folder, "metrics.sqlite");
         e = path && run->folder ? coord_store_open(path, &server->store, error)

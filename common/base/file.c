@@ -220,13 +220,11 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
     if (!e && COP_PLANT(SYNC_FILE, seam_fsync(fd), 0))
         e = cop_fail_errno(error, errno, "cannot sync %s", path);
-    if (close(fd) && !e) e = cop_fail_errno(error, errno, "cannot close %s", path);
     if (!e && seam_rename(temporary, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);
-    if (e) {
-        unlink(temporary);
-        return e;
-    }
+    if (e) unlink(temporary);
+    close(fd); /* and the lock goes: the name is not a temporary one any more. Its sync said all */
+    COP_TRY(e);
     return sync_folder(path, error);
 }
 

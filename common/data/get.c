@@ -177,6 +177,7 @@ cop_err cop_data_get(const char *source, const char *folder, cop_data_progress p
                         "there is no data set \"%s\" to download: expected mnist", source);
     }
     COP_TRY(cop_folder_create(folder, error));
+    cop_folder_sweep(folder);
     if (curl_global_init(CURL_GLOBAL_DEFAULT))
         return cop_fail(error, COP_ERR_INTERNAL, "cannot start libcurl");
     cop_err e = COP_OK;

@@ -6,9 +6,11 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -241,6 +243,103 @@ static void test_lists_of_nothing(void **state) {
     cop_free(file);
 }
 
+static void test_removal_of_the_other_kind_is_an_error(void **state) {
+    (void)state;
+    char *file = inside("a file"), *sub = inside("a folder");
+    cop_error e;
+    assert_int_equal(cop_file_write_text(file, "kept", NULL), COP_OK);
+    assert_int_equal(cop_folder_create(sub, NULL), COP_OK);
+    assert_int_equal(cop_folder_remove(file, &e), COP_ERR_INPUT);
+    assert_non_null(strstr(e.text, "not a folder"));
+    assert_contents(file, "kept");
+    assert_int_equal(cop_file_remove(sub, &e), COP_ERR_EXISTS);
+    assert_true(cop_folder_exists(sub));
+    cop_free(file);
+    cop_free(sub);
+}
+
+/* A writer holds a lock on its temporary file; the lock goes with the writer. */
+static void test_sweep_takes_temporary_files_of_the_dead_only(void **state) {
+    (void)state;
+    char *top = inside("swept"), *alive = inside("swept/x.17-1.tmp"),
+         *dead = inside("swept/below/x.17-2.tmp"), *below = inside("swept/below"),
+         *other = inside("swept/x-2.tmp"), *another = inside("swept/.17-2.tmp");
+    assert_int_equal(cop_folder_create(below, NULL), COP_OK);
+    const int fd = open(alive, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    assert_int_equal(cop_file_write_text(dead, "x", NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(other, "x", NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(another, "x", NULL), COP_OK);
+    assert_int_equal(cop_folder_sweep(top), 1);
+    assert_false(cop_file_exists(dead));
+    assert_true(cop_file_exists(alive) && cop_file_exists(other) && cop_file_exists(another));
+    close(fd);
+    assert_int_equal(cop_folder_sweep(top), 1);
+    assert_false(cop_file_exists(alive));
+    char *paths[] = {top, alive, dead, below, other, another};
+    for (size_t i = 0; i < 6; i++) cop_free(paths[i]);
+}
+
+/* While another thread writes, the sweep finds nothing. */
+static void *write_files(void *path) {
+    for (int i = 0; i < 200; i++)
+        if (cop_file_write_text(path, "x", NULL)) return path;
+    return NULL;
+}
+
+static void test_sweep_does_not_disturb_a_writer(void **state) {
+    (void)state;
+    char *top = inside("busy"), *file = inside("busy/x");
+    pthread_t writer;
+    void *failed = NULL;
+    assert_int_equal(cop_folder_create(top, NULL), COP_OK);
+    assert_int_equal(pthread_create(&writer, NULL, write_files, file), 0);
+    for (int i = 0; i < 2000; i++) cop_folder_sweep(top);
+    pthread_join(writer, &failed);
+    assert_null(failed);
+    assert_contents(file, "x");
+    cop_free(top);
+    cop_free(file);
+}
+
+static void test_stamp_changes_with_content_names_and_what_is_below(void **state) {
+    (void)state;
+    char *top = inside("stamped"), *file = inside("stamped/x"), *below = inside("stamped/below"),
+         *deep = inside("stamped/below/y");
+    assert_int_equal(cop_folder_create(below, NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(file, "one", NULL), COP_OK);
+    const uint64_t first = cop_file_stamp(top, true);
+    assert_true(first == cop_file_stamp(top, true));
+    assert_int_equal(cop_file_write_text(file, "two", NULL), COP_OK);
+    const uint64_t second = cop_file_stamp(top, true);
+    assert_int_equal(cop_file_write_text(deep, "y", NULL), COP_OK);
+    const uint64_t third = cop_file_stamp(top, true);
+    const uint64_t shallow = cop_file_stamp(file, false);
+    assert_int_equal(cop_file_write_text(deep, "yy", NULL), COP_OK);
+    assert_true(first != second && second != third && third != cop_file_stamp(top, true));
+    assert_true(shallow == cop_file_stamp(file, false));
+    char *paths[] = {top, file, below, deep};
+    for (size_t i = 0; i < 4; i++) cop_free(paths[i]);
+}
+
+static void test_folder_is_made_private_with_all_in_it(void **state) {
+    (void)state;
+    struct stat info;
+    size_t changed;
+    char *top = inside("open"), *below = inside("open/below"), *file = inside("open/below/x");
+    assert_int_equal(cop_folder_create(below, NULL), COP_OK);
+    assert_int_equal(cop_file_write_text(file, "x", NULL), COP_OK);
+    assert_int_equal(chmod(top, 0777) || chmod(below, 0750) || chmod(file, 0604), 0);
+    assert_int_equal(cop_folder_make_private(top, &changed, NULL), COP_OK);
+    assert_int_equal(changed, 3);
+    assert_true(stat(below, &info) == 0 && (info.st_mode & 07777) == 0700);
+    assert_true(stat(file, &info) == 0 && (info.st_mode & 07777) == 0600);
+    assert_int_equal(cop_folder_make_private(top, &changed, NULL), COP_OK);
+    assert_int_equal(changed, 0);
+    char *paths[] = {top, below, file};
+    for (size_t i = 0; i < 3; i++) cop_free(paths[i]);
+}
+
 static void test_removal_does_not_follow_links(void **state) {
     (void)state;
     char *kept = inside("kept"), *file = inside("kept/file"), *tree = inside("tree"),
@@ -373,6 +472,16 @@ int main(void) {
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_lists_are_in_byte_order, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_lists_of_nothing, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_removal_of_the_other_kind_is_an_error, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_sweep_takes_temporary_files_of_the_dead_only,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_sweep_does_not_disturb_a_writer, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_stamp_changes_with_content_names_and_what_is_below,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_folder_is_made_private_with_all_in_it, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_removal_does_not_follow_links, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_files_are_renamed_and_removed, make_folder,
