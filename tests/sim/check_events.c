@@ -234,6 +234,7 @@ void sim_check_discarded(sim *s, uint64_t job, uint64_t step) {
 }
 
 static bool metrics_may_miss(const sim *s) {
+    if (sim_store_is_tight(s)) return true;
     for (uint32_t i = 0; i < s->fault_count; i++) {
         const sim_fault *f = &s->faults[i];
         bool loses = f->kind == SIM_DISK_FULL || f->kind == SIM_DISK_ERRORS;
@@ -264,6 +265,10 @@ void sim_check_loaded(sim *s, uint64_t id, sim_resident *r, const cop_checkpoint
               "job %llu was saved at step %llu and is loaded at step %llu", n(id), n(job->saved),
               n(r->step));
     if (r->step == 0 && !s->store.rows[id].fingerprint) job->fingerprint = 0;
+    SIM_CHECK(s, "pin-stays",
+              !spec->info.pin_first || s->store.rows[id].fingerprint == job->fingerprint,
+              "job %llu goes on after step %llu, and what it is pinned to is not in the store",
+              n(id), n(r->step));
     const sim_reference *alone = sim_expect(spec, job->fingerprint, r->step);
     if (!sim_is_trusted(s, id)) return after_load(r, job);
     SIM_CHECK(s, "same-digest", r->weights == alone->weights && r->momentum == alone->momentum,

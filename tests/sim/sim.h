@@ -249,6 +249,7 @@ typedef struct sim_store {
 } sim_store;
 
 void sim_store_write(sim *s, const sim_write *write);
+bool sim_store_is_tight(const sim *s);               /* it drops metrics, all the time */
 void sim_store_commit(sim *s, uint64_t wake_number); /* SIM_COMMIT */
 void sim_store_flush(sim *s);                        /* at a graceful stop */
 void sim_store_crash(sim *s, bool power);

@@ -10,13 +10,17 @@
 #define BATCH_MS 100 /* metrics wait so long for company */
 #define RETRY_MS 500
 
-static bool is_durable(const sim_write *w) {
+static store_kind kind_of(const sim_write *w) {
     static const store_kind kinds[] = {[SIM_ADD_JOB] = STORE_ADD_JOB,
                                        [SIM_SET_STATE] = STORE_SET_STATE,
                                        [SIM_SET_FINGERPRINT] = STORE_SET_FINGERPRINT,
                                        [SIM_ADD_STEP] = STORE_ADD_STEP,
                                        [SIM_BARRIER] = STORE_BARRIER};
-    return recovery_is_durable(kinds[w->kind], w->done || w->kind == SIM_BARRIER);
+    return kinds[w->kind];
+}
+
+static bool is_durable(const sim_write *w) {
+    return recovery_is_durable(kind_of(w), w->done || w->kind == SIM_BARRIER);
 }
 
 static void wake(sim *s, uint64_t delay) {
@@ -25,8 +29,27 @@ static void wake(sim *s, uint64_t delay) {
              (sim_event){.kind = SIM_COMMIT, .life = s->host.life, .value = s->store.wakes});
 }
 
+static void tell(sim *s, sim_write *w, bool failed);
+
+/* The real queue holds 16384, more than these jobs have steps. In some installations it is full as
+ * soon as one waits. */
+bool sim_store_is_tight(const sim *s) {
+    return sim_mix(s->options.seed, 0x71d7) % 8 == 0;
+}
+
+/* So many wait that this one is dropped, or refused. */
+static void turn_away(sim *s, const sim_write *write) {
+    sim_write w = *write;
+    tell(s, &w, true);
+}
+
 void sim_store_write(sim *s, const sim_write *write) {
     sim_store *store = &s->store;
+    const uint32_t limit = sim_store_is_tight(s) ? 1 : 1024;
+    if (!recovery_has_room(kind_of(write), store->count, limit)) {
+        turn_away(s, write);
+        return;
+    }
     if (store->count == store->capacity) {
         store->capacity = store->capacity ? store->capacity * 2 : 64;
         store->queue = cop_realloc(store->queue, store->capacity * sizeof *store->queue);

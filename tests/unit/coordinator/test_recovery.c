@@ -29,6 +29,24 @@ static recovery_key *find(recovery_keys *keys, uint32_t number) {
     return recovery_find(keys, k.bytes);
 }
 
+/* On a full disk metrics fill the queue: what decides how a job goes on is never turned away. */
+static void test_what_must_survive_always_has_room(void **state) {
+    (void)state;
+    for (int kind = 1; kind <= STORE_BARRIER; kind++) {
+        const recovery_need need = recovery_need_of((store_kind)kind);
+        const bool full = recovery_has_room((store_kind)kind, 16, 16),
+                   twice = recovery_has_room((store_kind)kind, 32, 16);
+        assert_true(recovery_has_room((store_kind)kind, 15, 16));
+        assert_int_equal(full, need != RECOVERY_MAY_GO);
+        assert_int_equal(twice, need == RECOVERY_MUST_SURVIVE);
+        assert_int_equal(recovery_is_durable((store_kind)kind, false), need != RECOVERY_MAY_GO);
+    }
+    static const store_kind must[] = {STORE_SET_STATE,  STORE_SET_FINGERPRINT, STORE_SET_DIGEST,
+                                      STORE_REMOVE_JOB, STORE_KEEP_NUMBER,     STORE_BARRIER};
+    for (size_t i = 0; i < sizeof must / sizeof *must; i++)
+        assert_int_equal(recovery_need_of(must[i]), RECOVERY_MUST_SURVIVE);
+}
+
 static void test_what_somebody_waits_for_is_durable(void **state) {
     (void)state;
     for (int kind = STORE_ADD_JOB; kind < STORE_KINDS; kind++)
@@ -111,6 +129,7 @@ static void test_more_stored_keys_than_places_keep_the_newest(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_somebody_waits_for_is_durable),
+        cmocka_unit_test(test_what_must_survive_always_has_room),
         cmocka_unit_test(test_jobs_under_way_are_taken_up_and_ended_ones_are_not),
         cmocka_unit_test(test_a_key_stands_for_its_job_once_that_is_stored),
         cmocka_unit_test(test_a_failed_submission_may_come_again_with_its_key),
