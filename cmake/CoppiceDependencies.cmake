@@ -15,10 +15,8 @@ pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng>=1.6)
 pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 # Optional: without it `coppice data get` says that this build cannot download (cross builds).
 pkg_check_modules(CURL IMPORTED_TARGET libcurl)
-# nng below 1.10 wedges its reaper thread when a peer dies during a large send: refused.
-find_package(nng 1.10 CONFIG QUIET)
-if(NOT nng_FOUND)
-  message(FATAL_ERROR "Coppice needs nng >= 1.10 (1.x API). This system has an older one or none: use ./dev, "
-    "which builds in a Debian 13 container.")
+if(NOT CURL_FOUND)
+  message(STATUS "Not built: downloads (`coppice data get`), because libcurl is not here (Debian: libcurl4-openssl-dev)")
 endif()
+include(CoppiceNng)
 find_program(PROTOC_C NAMES protoc-c REQUIRED)

@@ -1,0 +1,68 @@
+"""CMake without ./dev: what it leaves out and why, and nng from its sources."""
+
+import subprocess
+
+import pytest
+
+# What stands for nng's sources: this system's library under the name that nng's own build gives its target.
+STAND_IN = """
+if(BUILD_SHARED_LIBS OR NNG_TESTS)
+  message(FATAL_ERROR "nng is built static, and without its tests")
+endif()
+get_directory_property(options COMPILE_OPTIONS)
+if(options)
+  message(FATAL_ERROR "Coppice's warnings are not for nng: ${options}")
+endif()
+find_library(SYSTEMS_NNG nng REQUIRED)
+add_library(nng INTERFACE)
+target_link_libraries(nng INTERFACE ${SYSTEMS_NNG})
+message(STATUS "the stand-in is used")
+"""
+
+
+@pytest.fixture
+def configure(root, tmp_path):
+    """configure(*options): configures a build as a newcomer does; returns the finished process."""
+
+    def call(*options):
+        return subprocess.run(["cmake", "-S", root, "-B", tmp_path / "build", *options], capture_output=True, text=True, timeout=240, check=False)
+
+    return call
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """sources(version): a folder that looks like nng's sources of that version."""
+
+    def make(version):
+        header = tmp_path / "nng/include/nng/nng.h"
+        header.parent.mkdir(parents=True)
+        names = zip(("MAJOR", "MINOR", "PATCH"), version.split("."))
+        header.write_text("".join(f"#define NNG_{name}_VERSION {number}\n" for name, number in names))
+        (tmp_path / "nng/CMakeLists.txt").write_text(STAND_IN)
+        return f"-DCOPPICE_NNG_SOURCE={tmp_path / 'nng'}"
+
+    return make
+
+
+@pytest.mark.parametrize("generator", ["Ninja", "Unix Makefiles"])
+def test_plain_cmake_says_what_is_not_built(configure, generator):
+    done = configure("-G", generator, "-DCMAKE_DISABLE_FIND_PACKAGE_cmocka=ON", "-DCMOCKA_LIBRARY=")
+    assert "Not built: unit tests, because cmocka is not here (Debian: libcmocka-dev)" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_nng_is_built_from_its_sources(configure, sources):
+    done = configure("-G", "Ninja", sources("1.10.1"))
+    assert done.returncode == 0, done.stderr
+    assert "the stand-in is used" in done.stdout and "nng 1.10.1 is built from " in done.stdout
+
+
+def test_other_sources_than_nngs_pinned_release_are_refused(configure, sources):
+    done = configure("-G", "Ninja", sources("1.5.2"))
+    assert done.returncode != 0 and "has nng 1.5.2, expected 1.10.1" in " ".join(done.stderr.split()), done.stderr
+
+
+def test_a_folder_without_nngs_sources_is_named(configure, tmp_path):
+    done = configure("-G", "Ninja", f"-DCOPPICE_NNG_SOURCE={tmp_path}")
+    assert done.returncode != 0 and "expected" not in done.stderr and "nng/nng.h" in done.stderr
