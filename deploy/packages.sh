@@ -1,33 +1,114 @@
 #!/bin/sh
-# Debian 13's packages that Coppice is built with (`build`) or runs with (`run`). Called by
-# deploy/Dockerfile; what is there already is not installed again.
+# The packages of Debian and Ubuntu that Coppice needs, by what needs them:
+#   run         the programs
+#   build       a build: compiler and libraries
+#   check       most tests (with build)
+#   parity      tests against PyTorch and ONNX Runtime
+#   valgrind    tests for leaks; gdb
+#   clang       the clang and fuzz builds, format and lint
+#   qemu        the arm64 build, and its tests in an emulator
+#   containers  tests of deploy/
+# Usage: packages.sh list GROUP...      prints their names on this system, one a line
+#        packages.sh missing GROUP...   those that are not installed
+#        packages.sh install GROUP...   installs these with apt-get; leaves apt's sources alone
+# Called by ./dev, deploy/Dockerfile and deploy/dev/Dockerfile.
 set -eu
 
-case $1 in
-    build)
-        packages="gcc libc6-dev cmake ninja-build pkg-config libuv1-dev libnng-dev
-            protobuf-c-compiler protobuf-compiler libprotobuf-c-dev libopenblas-pthread-dev
-            libsqlite3-dev libyaml-dev libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev
-            libpng-dev libjpeg62-turbo-dev libcurl4-openssl-dev libssl-dev"
-        ;;
-    run)
-        packages="libuv1t64 libnng1 libprotobuf-c1 libopenblas0-pthread libsqlite3-0 libyaml-0-2
-            libxxhash0 libsodium23 zlib1g libcairo2 libpng16-16t64 libjpeg62-turbo libcurl4t64
-            libssl3t64 ca-certificates"
+# Testing has no version: it is later than all.
+# shellcheck source=/dev/null
+ID=$(. "${OS_RELEASE:-/etc/os-release}" && echo "${ID:-}")
+# shellcheck source=/dev/null
+VERSION=$(. "${OS_RELEASE:-/etc/os-release}" && echo "${VERSION_ID:-99}")
+
+# since DEBIAN UBUNTU: this system is that version of Debian or Ubuntu, or a later one.
+since() {
+    oldest=$1
+    if [ "$ID" = ubuntu ]; then oldest=$2; fi
+    [ "$(printf '%s\n%s\n' "$oldest" "$VERSION" | sort -V | head -n 1)" = "$oldest" ]
+}
+
+# by_system DEBIAN UBUNTU: one of these names.
+by_system() {
+    if [ "$ID" = ubuntu ]; then echo "$2"; else echo "$1"; fi
+}
+
+libraries() {
+    echo libuv1-dev libprotobuf-c-dev libopenblas-pthread-dev libsqlite3-dev libyaml-dev \
+        libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev libpng-dev libssl-dev
+    by_system libjpeg62-turbo-dev libjpeg-turbo8-dev
+    # An older nng is of no use: COPPICE_NNG_SOURCE (CMakeLists.txt) builds one from source.
+    if since 13 25.04; then echo libnng-dev; fi
+}
+
+names() {
+    case $1 in
+        run)
+            echo libprotobuf-c1 libopenblas0-pthread libsqlite3-0 libyaml-0-2 libxxhash0 \
+                libsodium23 zlib1g libcairo2 ca-certificates
+            by_system libjpeg62-turbo libjpeg-turbo8
+            if since 13 24.04; then
+                echo libuv1t64 libpng16-16t64 libcurl4t64 libssl3t64
+            else
+                echo libuv1 libpng16-16 libcurl4 libssl3
+            fi
+            if since 13 25.04; then echo libnng1; fi
+            ;;
+        build)
+            echo gcc libc6-dev make cmake ninja-build pkg-config git ca-certificates \
+                protobuf-c-compiler protobuf-compiler libcurl4-openssl-dev
+            libraries
+            ;;
+        check)
+            echo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-numpy \
+                python3-safetensors python3-pil python3-yaml strace sqlite3 procps openssl \
+                iproute2 universal-ctags bash-completion
+            ;;
+        parity) echo python3-torch python3-onnx python3-onnxruntime ;;
+        valgrind) echo valgrind gdb ;;
+        clang) echo clang clang-format clang-tidy libclang-rt-dev llvm shellcheck ;;
+        qemu)
+            echo qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+            # Ubuntu has arm64's packages in another archive.
+            [ "$ID" = ubuntu ] || for name in $(libraries) libcmocka-dev; do echo "$name:arm64"; done
+            ;;
+        containers)
+            echo systemd python3-jsonschema
+            by_system "docker-cli docker-compose kustomize" "docker.io docker-compose-v2"
+            ;;
+        *)
+            echo "packages.sh: no group \"$1\"" >&2
+            exit 2
+            ;;
+    esac
+}
+
+list() {
+    for group; do names "$group"; done | tr ' ' '\n' | sort -u
+}
+
+missing() {
+    list "$@" | while read -r name; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
+    done
+}
+
+install() {
+    packages=$(missing "$@")
+    [ -n "$packages" ] || return 0
+    case $packages in *:arm64*) dpkg --add-architecture arm64 ;; esac
+    apt-get update -qq || echo "packages.sh: apt-get update failed; using the lists that are here" >&2
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+}
+
+what=${1:-}
+case $what in
+    list | missing | install)
+        shift
+        "$what" "$@"
         ;;
     *)
-        echo "packages.sh: build or run?" >&2
+        echo "usage: packages.sh list|missing|install GROUP..." >&2
         exit 2
         ;;
 esac
-
-# shellcheck disable=SC2086 # a list of words
-if ! dpkg-query -W $packages >/dev/null 2>&1; then
-    if [ -n "${MIRROR:-}" ]; then
-        rm -f /etc/apt/sources.list.d/debian.sources
-        echo "deb $MIRROR trixie main" >/etc/apt/sources.list
-    fi
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
-    rm -rf /var/lib/apt/lists/*
-fi

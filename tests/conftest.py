@@ -1,6 +1,6 @@
 """Labels of the Python tests, the same as ctest's: ./dev test runs each label in its stage.
 
-A test that names no label is `quick`. Run one by hand: ./dev test NAME."""
+A test that names no label is `quick`, in tests/parity `parity`. Run one by hand: ./dev test NAME."""
 
 import os
 import pathlib
@@ -13,6 +13,7 @@ import pytest
 
 LABELS = {
     "quick": "seconds long; run on the release build",
+    "parity": "tests/parity: against PyTorch and ONNX Runtime; run in a stage of their own",
     "asan": "run on the programs of the ASan/UBSan build, too",
     "threads": "run on the programs of the TSan build",
     "qemu": "needs the arm64 programs and qemu's user mode",
@@ -34,7 +35,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         if not PRIMARY & {mark.name for mark in item.iter_markers()}:
-            item.add_marker(pytest.mark.quick)
+            item.add_marker(pytest.mark.parity if item.path.parent.name == "parity" else pytest.mark.quick)
 
 
 def pytest_collection_finish():

@@ -8,6 +8,7 @@
 STAGES='
 image       7   the container image, where there is none, and first builds beside that
 release     9   release build, quick tests
+parity      7   tests against PyTorch and ONNX Runtime
 asan        7   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
 qemu        6   build for arm64, tests under qemu
@@ -19,10 +20,34 @@ fuzz        8   each fuzz target for 20 seconds
 lint        4   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
+STAGE_NAMES=$(awk '$1 != "image" { print $1 }' <<<"$STAGES" | xargs)
 # Stages that wait more than they compute, those of a row one after the other: each row runs beside
 # the other one and beside those of COMPUTING, which are as nice as can be, after all others.
 WAITING=("containers" "chaos soak")
 COMPUTING=(qemu sim fuzz lint)
+
+# groups_of_stage STAGE: the groups of packages (deploy/packages.sh) that its tests need.
+groups_of_stage() {
+    case $1 in
+        parity | qemu | containers) printf 'build check %s\n' "$1" ;;
+        tsan) echo build check valgrind ;;
+        fuzz | lint) echo build check clang ;;
+        long) echo "$EVERYTHING" ;;
+        *) echo build check ;;
+    esac
+}
+
+# lacks_for_stage STAGE: what is missing here without which none of its tests can run, a line each.
+lacks_for_stage() {
+    case $1 in
+        parity) lacks_modules torch ;;
+        asan) [[ -e /proc/self/maps ]] || echo /proc ;;
+        tsan) setarch -R true 2>/dev/null || echo "the right to switch off address space randomization" ;;
+        qemu) lacks qemu ;;
+        containers) docker version >/dev/null 2>&1 || echo "a container engine that answers" ;;
+        fuzz) lacks_programs clang python3 ;;
+    esac
+}
 
 PASSED=0 FAILED=0 SKIPPED=0
 ALL=0 # --all was given
@@ -51,10 +76,43 @@ check() {
     fi
 }
 
+# skip COUNT WHAT MISSING: tests that are not run, because something is missing.
+skip() {
+    [[ $1 -gt 0 ]] || return 0
+    printf 'SKIPPED: %d %s: %s is not here\n' "$1" "$2" "$(paste -sd , <<<"$3" | sed 's/,/, /g')" | tee -a "$SUMMARY"
+    SKIPPED=$((SKIPPED + $1))
+}
+
+# c_tests_of LABEL, python_tests_of LABEL: how many there are, by their sources.
+c_tests_of() {
+    local label=$1 file count=0
+    while read -r file; do
+        grep -q 'LABELS: ' "$file" || [[ $label != quick ]] || count=$((count + 1))
+        ! grep -qE "LABELS: .*\\b$label\\b" "$file" || count=$((count + 1))
+    done <<<"$(cd "$ROOT" && find "$PWD/tests/unit" "$PWD/tests/conformance" -name 'test_*.c')"
+    echo "$count"
+}
+
+python_tests_of() {
+    # shellcheck disable=SC2016 # awk's $
+    (cd "$ROOT" && find tests -name 'test_*.py' -print0 | sort -z | xargs -0 awk -v label="$1" '
+        FNR == 1 { whole = FILENAME ~ /^tests\/parity\// ? "parity" : "quick"; own = ""; asan = 0 }
+        /^pytestmark = pytest.mark/ { whole = substr($3, 13) }
+        /^@pytest.mark.(quick|threads|qemu|sim|chaos|soak|containers|long)/ { own = substr($1, 14) }
+        /^@pytest.mark.asan/ { asan = 1 }
+        /^def test_/ { count += (own == "" ? whole : own) == label || (label == "asan" && asan); own = ""; asan = 0 }
+        END { print count + 0 }')
+}
+
 # run_ctest PRESET ARGUMENTS...: the C tests of a build.
 run_ctest() {
-    local preset=$1 name wrapper=()
+    local preset=$1 name wrapper=() lacking
     shift
+    lacking=$(lacks_cmocka)
+    if [[ -n $lacking ]]; then
+        [[ $1 != -L ]] || skip "$(c_tests_of "${2//[^a-z]/}")" "programs of C tests" "$lacking"
+        return 0
+    fi
     [[ $preset != tsan ]] || wrapper=(setarch -R)
     name=$RESULTS/ctest-$preset-$RANDOM.xml
     "${wrapper[@]}" ctest --test-dir "$ROOT/build/$preset" --output-on-failure -j "$(nproc)" --no-tests=ignore \
@@ -64,8 +122,13 @@ run_ctest() {
 
 # run_pytest PRESET ARGUMENTS...: the Python tests, on the programs of a build.
 run_pytest() {
-    local preset=$1 status=0 wrapper=()
+    local preset=$1 status=0 wrapper=() lacking
     shift
+    lacking=$(lacks_programs python3; lacks_modules pytest numpy safetensors PIL yaml)
+    if [[ -n $lacking ]]; then
+        [[ $* != *"-m "* ]] || skip "$(python_tests_of "${*##*-m }")" "Python tests" "$lacking"
+        return 0
+    fi
     [[ $preset != tsan ]] || wrapper=(setarch -R)
     (
         cd "$ROOT"
@@ -79,6 +142,7 @@ run_pytest() {
 
 # Two tests at a time: most of them wait, or compute on one core.
 PAIRS=(-n 2 --dist load --maxschedchunk 1)
+[[ -z $(lacks_modules xdist) ]] || PAIRS=()
 
 # build_stage PRESET TARGET...: a build that fails is one failed test; the tests of what was built run all
 # the same.
@@ -92,16 +156,64 @@ build_all() {
 }
 
 stage_release() {
-    build_stage release
     if [[ $# == 0 ]]; then
+        build_stage release
         run_ctest release -L '^quick$'
         run_pytest release "${PAIRS[@]}" -m quick
     else
-        local either=$* labels='not long'
+        local either=$* labels='not long' targets
         [[ $ALL == 0 ]] || labels=''
+        read -ra targets <<<"$(targets_for_patterns "$@")"
+        build_stage release "${targets[@]}"
         run_ctest release -R "${either// /|}"
         run_pytest release -k "${either// / or }" -m "$labels"
     fi
+}
+
+# targets_for_patterns PATTERN...: what is built for the tests with these names.
+targets_for_patterns() {
+    local source library target targets=(programs test-tools)
+    while read -r source; do
+        library=$(basename "$(dirname "$source")")
+        target=${library}_$(basename "$source" .c)
+        [[ -n $(lacks_cmocka) ]] || ! matches "$target" "$@" || targets+=("$target")
+    done <<<"$(find "$ROOT"/tests/{unit,conformance} -name 'test_*.c')"
+    while read -r source; do
+        [[ $source != */chaos/* && $source != */test_sim.py ]] || targets=(all)
+    done <<<"$(python_files_of "$@")"
+    echo "${targets[@]}"
+}
+
+# python_files_of PATTERN...: files of Python tests with one of these names, or in which a test has one.
+python_files_of() {
+    local file pattern
+    while read -r file; do
+        for pattern in "$@"; do
+            if [[ $file == *"$pattern"* || $(grep '^def test' "$ROOT/$file") == *"$pattern"* ]]; then
+                printf '%s\n' "$file"
+                break
+            fi
+        done
+    done <<<"$(cd "$ROOT" && find tests -name 'test_*.py' | sort)"
+}
+
+# groups_for_patterns PATTERN...: the groups of packages that these tests need. A test of a stage of its own (qemu,
+# valgrind) counts only where its own name is asked for; else it runs where its things are, and is skipped elsewhere.
+groups_for_patterns() {
+    local file pattern
+    echo build check
+    while read -r file; do
+        [[ -n $file ]] || continue
+        ! grep -qE 'torch|onnx_session|exported' "$ROOT/$file" || [[ $file != tests/parity/* ]] || echo parity
+        [[ $file != tests/containers/* ]] || echo containers
+        for pattern in "$@"; do
+            awk -v name="$pattern" '/^@pytest.mark.qemu/ { qemu = 1 }
+                /^def / { if (/^def test_/ && index($0, name) && !index(FILENAME, name)) {
+                              if (qemu) print "qemu"
+                              if ($0 ~ /valgrind/) print "valgrind" }
+                          qemu = 0 }' "$ROOT/$file"
+        done
+    done <<<"$(python_files_of "$@")"
 }
 
 stage_asan() {
@@ -128,6 +240,7 @@ stage_qemu() {
     run_pytest release -m qemu
 }
 
+stage_parity() { labelled parity "${PAIRS[@]}"; }
 stage_sim() { labelled sim; }
 stage_chaos() { labelled chaos "${PAIRS[@]}"; }
 stage_soak() { labelled soak; }
@@ -182,9 +295,18 @@ lint_tidy() {
 }
 
 stage_lint() {
-    check "clang-format (./dev fmt mends it)" lint_format
-    check "shellcheck" lint_shell
-    check "clang-tidy" lint_tidy
+    check_with clang-format "clang-format (./dev fmt mends it)" lint_format
+    check_with shellcheck "shellcheck" lint_shell
+    check_with clang-tidy "clang-tidy" lint_tidy
+}
+
+# check_with PROGRAM NAME COMMAND...: as check, where that program is here.
+check_with() {
+    local lacking
+    lacking=$(lacks_programs "$1")
+    [[ $1 != clang-format || -n $lacking ]] || lacking=$(lacks_clang_format)
+    shift
+    if [[ -z $lacking ]]; then check "$@"; else skip 1 check "$lacking"; fi
 }
 
 dev_lint() {
@@ -214,15 +336,45 @@ stage_done() {
     fi
 }
 
+# tests_of_stage STAGE: how many tests are not run where the stage is not, by the sources.
+tests_of_stage() {
+    local label=$1 c=$1
+    case $label in
+        release) label=quick c=quick ;;
+        asan) c=quick ;;
+        tsan) label=threads c=threads ;;
+        fuzz)
+            find "$ROOT/tests/fuzz" -name 'fuzz_*.c' | wc -l
+            return
+            ;;
+    esac
+    echo $(($(c_tests_of "$c") + $(python_tests_of "$label")))
+}
+
+# count_tests: "PASSED FAILED SKIPPED" of the JUnit files.
+count_tests() {
+    if command -v python3 >/dev/null; then
+        python3 "$ROOT/tests/tools/count.py" "$RESULTS"/*.xml
+    else # programs of C tests, then
+        awk '/<testcase /{ all++ } /<testcase .*status="fail"/{ bad++ } /<testcase .*status="(notrun|disabled)"/{ not++ }
+            END { print all - bad - not, bad + 0, not + 0 }' "$RESULTS"/*.xml
+    fi
+}
+
 # run_stage STAGE PATTERN...
 run_stage() {
-    local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) passed failed skipped
+    local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) passed failed skipped lacking
     shift
     printf '== %s\n' "$stage"
     rm -f "$RESULTS"/*.xml
-    "stage_$stage" "$@" || check "stage $stage ran to its end" false
+    lacking=$(lacks_for_stage "$stage")
+    if [[ -n $lacking ]]; then
+        skip "$(tests_of_stage "$stage")" "tests of the stage $stage" "$lacking"
+    else
+        "stage_$stage" "$@" || check "stage $stage ran to its end" false
+    fi
     if compgen -G "$RESULTS/*.xml" >/dev/null; then
-        read -r passed failed skipped < <(python3 "$ROOT/tests/tools/count.py" "$RESULTS"/*.xml)
+        read -r passed failed skipped <<<"$(count_tests)"
         PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
     fi
     stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
@@ -282,15 +434,41 @@ run_stages() {
     for stage in "${waiting[@]}"; do collect_beside "$stage"; done
 }
 
-# enter_test ARGUMENTS...: as `enter test`, and tells the inner run how long the image took.
+# groups_for_test ARGUMENTS...: the groups of packages for `./dev test ARGUMENTS...`, in the order of EVERYTHING.
+groups_for_test() {
+    local word group groups patterns=()
+    if [[ -z ${*//--all/} ]]; then
+        echo "$EVERYTHING"
+        return
+    fi
+    groups=$(for word in "$@"; do
+        [[ " $STAGE_NAMES " != *" $(stage_named "$word") "* ]] || groups_of_stage "$(stage_named "$word")"
+    done)
+    for word in "$@"; do
+        [[ $word == -* || " $STAGE_NAMES " == *" $(stage_named "$word") "* ]] || patterns+=("$word")
+    done
+    [[ ${#patterns[@]} == 0 ]] || groups+=" $(groups_for_patterns "${patterns[@]}")"
+    for group in $EVERYTHING; do
+        [[ " ${groups//$'\n'/ } " != *" $group "* ]] || printf '%s\n' "$group"
+    done | paste -sd ' '
+}
+
+# stage_named WORD: the stage, where WORD is the label of its tests.
+stage_named() {
+    case $1 in
+        quick) echo release ;;
+        threads) echo tsan ;;
+        *) echo "$1" ;;
+    esac
+}
+
+# enter_test ARGUMENTS...: as `enter`, and tells the inner run how long the environment took.
 enter_test() {
-    local started=$SECONDS
-    [[ $# -gt 0 ]] || environment_is_made test || build_beside_image release asan tsan
-    environment_choose test
-    environment_is_here || {
-        export COPPICE_DEV_IMAGE_SECONDS=$((SECONDS - started))
-        inside "$ROOT/dev" test "$@"
-    }
+    local started=$SECONDS groups
+    read -ra groups <<<"$(groups_for_test "$@")"
+    environment_choose "${groups[@]}"
+    export COPPICE_DEV_IMAGE_SECONDS=${COPPICE_DEV_IMAGE_SECONDS:-$((SECONDS - started))}
+    environment_is_here || inside "$ROOT/dev" test "$@"
 }
 
 dev_test() {
@@ -299,26 +477,31 @@ dev_test() {
         case $name in
             --all) ALL=1 ;;
             -*) die "test takes --all and names of stages or tests." ;;
-            release | asan | tsan | qemu | sim | chaos | soak | containers | fuzz | lint | long) stages+=("$name") ;;
-            quick) stages+=(release) ;; # a label means the stage that it is for
-            threads) stages+=(tsan) ;;
-            *) patterns+=("$name") ;;
+            *)
+                if [[ " $STAGE_NAMES " == *" $(stage_named "$name") "* ]]; then
+                    stages+=("$(stage_named "$name")")
+                else
+                    patterns+=("$name")
+                fi
+                ;;
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
         # Fuzzing first beside those that wait: it takes the same time on a busy machine.
-        stages=(release asan tsan fuzz qemu sim chaos soak containers lint)
+        stages=(release parity asan tsan fuzz qemu sim chaos soak containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
     rm -rf "${RESULTS:?}"/*
     programs_on_path
+    # Where ./dev has installed everything, a test that misses something fails.
+    [[ $ENVIRONMENT != *-test:* ]] || export COPPICE_TEST_COMPLETE=1
     stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
     run_stages "${stages[@]}"
     if [[ ${#patterns[@]} -gt 0 ]]; then
         run_stage release "${patterns[@]}"
     fi
-    if ((PASSED + FAILED == 0)); then
+    if ((PASSED + FAILED + SKIPPED == 0)); then
         printf 'FAILED: no test has a name with: %s\n' "${patterns[*]}"
         FAILED=1
     fi

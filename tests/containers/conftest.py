@@ -1,5 +1,6 @@
 """The image of deploy/Dockerfile, made once, and docker's command line."""
 
+import concurrent.futures
 import json
 import os
 import subprocess
@@ -125,3 +126,112 @@ def composition(root, image):
         raise
     finally:
         made.down()
+
+
+# --- fresh machines ----------------------------------------------------------------------------
+
+ONE_TEST = "test_an_import_at_the_top_is_found"
+BASES = {"debian13": "debian:trixie-slim", "debian12": "debian:bookworm-slim"}
+HOME = "/home/me"
+SOURCES = "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | md5sum"
+# For an engine that can pull no image: debootstrap, in a container of the image that ./dev itself has made or pulled.
+BOOTSTRAP = """
+apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap ca-certificates
+mirror=$(sed -nE 's/^deb (\\[[^]]*\\] )?([^ ]+).*/\\2/p' /etc/apt/sources.list | head -n 1)
+nice -n 19 debootstrap --variant=minbase --include=ca-certificates bookworm /bookworm "$mirror"
+"""
+
+
+def pytest_collection_modifyitems(items):
+    """Fresh machines come last: they need the longest."""
+    own = [item for item in items if item.path.name == "test_fresh.py"]
+    items[:] = [item for item in items if item not in own] + own
+
+
+class Machine:
+    """A container without privileges, of one of BASES, in which a user has cloned this repository."""
+
+    def __init__(self, base, clone, mnist=None):
+        self.name = f"coppice-fresh-{os.getpid()}-{base}{'' if mnist else '-bare'}"
+        proxy = [word for name in ("http_proxy", "https_proxy") if os.environ.get(name) for word in ("-e", name)]
+        docker("run", "-d", "--init", "--network", "host", *proxy, "--name", self.name, base_image(base), "sleep", "3600")
+        docker("exec", self.name, "useradd", "--create-home", "--home-dir", HOME, "me")
+        docker("exec", self.name, "mkdir", "-p", "/root/.cache/coppice")
+        docker("cp", "-q", clone, f"{self.name}:{HOME}/coppice")
+        if mnist:  # what `coppice data get mnist` does
+            docker("cp", "-q", mnist, f"{self.name}:/root/.cache/coppice/mnist")
+
+    def type(self, command, user="root", status=0):
+        """What a command prints, stdout and stderr."""
+        home = "/root" if user == "root" else HOME
+        words = ["exec", "--user", user, "-e", f"HOME={home}", "-w", f"{HOME}/coppice", self.name, "nice", "-n", "19", "sh", "-c", f"exec 2>&1; {command}"]
+        done = docker(*words, check=False, timeout=1200)
+        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-1000:]}"
+        return done.stdout
+
+
+def base_image(base):
+    image = BASES[base]
+    if docker("image", "inspect", image, check=False).returncode != 0 and docker("pull", "-q", image, check=False, timeout=60).returncode != 0:
+        name = f"coppice-bootstrap-{os.getpid()}"
+        try:
+            docker("run", "--network", "host", "--name", name, BASES["debian13"], "sh", "-ec", BOOTSTRAP)
+            subprocess.run(f"docker cp {name}:/bookworm/. - | docker import - {image}", shell=True, check=True, capture_output=True, timeout=300)
+        finally:
+            docker("rm", "-f", name, check=False)
+    return image
+
+
+def work(base, clone, mnist):
+    """The machine after the quickstart and a test, and what these printed."""
+    machine, output = Machine(base, clone, mnist), {}
+    output["sources before"] = machine.type(SOURCES)
+    for name, command in (("quickstart", "./dev quickstart"), ("test", f"./dev test {ONE_TEST}"), ("sources after", SOURCES)):
+        output[name] = machine.type(command)
+    return machine, output
+
+
+@pytest.fixture(scope="session")
+def clone(root, tmp_path_factory):
+    """A clone of the repository, with the files as they are now."""
+    folder = tmp_path_factory.mktemp("fresh") / "coppice"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{root}", folder], check=True, capture_output=True)
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True).stdout
+    there = "\n".join(name for name in files.splitlines() if (root / name).is_file())
+    packed = subprocess.run(["tar", "-c", "-T", "-"], cwd=root, check=True, capture_output=True, input=there.encode()).stdout
+    subprocess.run(["tar", "-x", "-C", folder], check=True, input=packed)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh(request):
+    """fresh(base): what work() gives; both have begun when the first test of this folder does."""
+    tests = [item.function for item in request.session.items if item.path.name == "test_fresh.py"]
+    if not any("fresh" in test.__code__.co_varnames for test in tests):  # an autouse fixture is in all fixturenames
+        yield None
+        return
+    clone, mnist = request.getfixturevalue("clone"), request.getfixturevalue("mnist")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        working = {base: pool.submit(work, base, clone, mnist) for base in BASES}
+        try:
+            yield lambda base: working[base].result()
+        finally:
+            for base in BASES:
+                docker("rm", "-f", f"coppice-fresh-{os.getpid()}-{base}", check=False)
+
+
+@pytest.fixture(scope="module")
+def bare(clone):
+    """bare(base): a machine on which nothing has been done yet."""
+    made = {}
+
+    def machine(base):
+        if base not in made:
+            made[base] = Machine(base, clone)
+        return made[base]
+
+    try:
+        yield machine
+    finally:
+        for machine in made.values():
+            docker("rm", "-f", machine.name, check=False)
