@@ -168,11 +168,8 @@ static void do_diverged(coord_server *server, const coord_action *action) {
                  action->lease.first);
     if (resident) coord_resident_describe(resident, action, gradient, text, sizeof text);
     release_slot(server, action->slot);
-    /* The text must live until the core has copied it: dispatch when nothing else is under way
-     * would delay it, so keep it in the run of this call. */
-    coord_event failed = {.type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step};
-    snprintf(server->failure_text, sizeof server->failure_text, "%s", text);
-    failed.text = server->failure_text;
+    const coord_event failed = {
+        .type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step, .text = text};
     coord_dispatch(server, &failed);
 }
 

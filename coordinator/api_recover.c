@@ -112,17 +112,15 @@ static void add_unfinished(const recovery *r) {
     }
 }
 
-/* Folders of jobs that the store does not know: their removal was interrupted. */
+/* Folders of jobs that have no row in the store: their removal was interrupted. */
 static void sweep_work(api_task *t) {
     char path[4096], **names = NULL;
-    const uint64_t *known = t->extra;
     size_t count = 0;
     if (cop_folder_list(t->folder, &names, &count, NULL)) return;
     for (size_t i = 0; i < count; i++) {
         uint64_t job;
-        bool keep = !cop_parse_u64(names[i], &job) || job >= t->job;
-        for (uint64_t k = 0; k < t->value && !keep; k++) keep = known[k] == job;
-        if (keep) continue;
+        if (!cop_parse_u64(names[i], &job) || job >= t->job) continue;
+        if (coord_store_has_job(t->server->store, job)) continue;
         snprintf(path, sizeof path, "%.3000s/%s", t->folder, names[i]);
         cop_folder_remove(path, NULL);
     }
@@ -130,17 +128,9 @@ static void sweep_work(api_task *t) {
 }
 
 static void sweep(coord_server *server) {
-    const struct coord_api *api = server->api;
     api_task *t = api_task_create(server, NULL, NULL);
-    uint64_t *known = t ? cop_alloc_array(api->count + 1, sizeof *known) : NULL;
-    if (!known) {
-        if (t) api_task_free(t);
-        return; /* next time */
-    }
-    for (uint32_t i = 0; i < api->count; i++) known[i] = api->notes[i].job;
-    t->extra = known;
-    t->value = api->count;
-    t->job = api->next_job;
+    if (!t) return; /* next time */
+    t->job = server->api->next_job;
     snprintf(t->folder, sizeof t->folder, "%s/jobs", server->state_folder);
     t->work = sweep_work;
     t->done = api_task_free;
@@ -195,8 +185,7 @@ static void load_done(api_task *t) {
     if (t->result) {
         coord_resident_fini(t->resident);
         event.type = COORD_EVENT_JOB_FAILED;
-        snprintf(server->failure_text, sizeof server->failure_text, "%s", t->error.text);
-        event.text = server->failure_text;
+        event.text = t->error.text;
     } else {
         t->resident->id = t->job;
         event.loaded.step = t->start.step;

@@ -92,6 +92,8 @@ static cop_err check_room(const api_task *t, cop_error *error) {
         return cop_fail(error, COP_ERR_LIMIT,
                         "the coordinator has %d jobs already: remove some (coppice rm)",
                         COP_JOBS_MAX);
+    if (api->next_job > COORD_JOB_MAX)
+        return cop_fail(error, COP_ERR_LIMIT, "there are no more numbers for jobs");
     uint32_t most = t->server->config.jobs_per_client;
     if (!most) most = COP_JOBS_PER_CLIENT_MAX;
     if (*owner && count_owned(api, owner) >= most)

@@ -56,7 +56,10 @@ static cop_err read_table(sqlite3 *db, const char *query, const coord_history_ra
     return e;
 }
 
-#define OF_JOB " WHERE (?1 = 0 OR job = ?1) AND step > ?2 ORDER BY step LIMIT ?3"
+/* A row that somebody else wrote may say anything: a step has 32 bits. */
+#define OF_JOB                                                                                     \
+    " WHERE (?1 = 0 OR job = ?1) AND step > ?2 AND step BETWEEN 0 AND 4294967295 ORDER BY step "   \
+    "LIMIT ?3"
 static const char epochs[] = "SELECT step, train_loss, train_error, 0, NULL FROM epochs" OF_JOB;
 static const char evaluated[] =
     "SELECT step, loss, error, part = 'test', seconds FROM evaluations" OF_JOB;

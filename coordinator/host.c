@@ -55,7 +55,7 @@ static void read_mail(uv_async_t *wake) {
 static bool queue_reserve(coord_server *server, uint32_t count) {
     if (count <= server->queue_capacity) return true;
     uint32_t capacity = server->queue_capacity ? server->queue_capacity * 2 : QUEUE_FIRST;
-    coord_event *queue = cop_realloc(server->queue, capacity * sizeof *queue);
+    coord_waiting *queue = cop_realloc(server->queue, capacity * sizeof *queue);
     if (!queue) return false;
     server->queue = queue;
     server->queue_capacity = capacity;
@@ -82,10 +82,9 @@ static void keep_waiting(coord_server *server, uint32_t from) {
     const bool before = server->starved;
     uint32_t count = 0;
     for (uint32_t i = from; i < server->queue_count; i++) {
-        coord_event *e = &server->queue[i];
-        if (!may_wait(e)) continue;
-        if (e->text) e->text = "why is forgotten: the coordinator was out of memory";
-        server->queue[count++] = *e;
+        if (!may_wait(&server->queue[i].event)) continue;
+        if (count != i) server->queue[count] = server->queue[i];
+        count++;
     }
     server->queue_count = count;
     server->starved = count > 0;
@@ -97,7 +96,8 @@ static void keep_waiting(coord_server *server, uint32_t from) {
 
 /* The next waiting event; false: it, and all behind it, must wait. */
 static bool dispatch_one(coord_server *server, uint32_t at) {
-    coord_event now = server->queue[at];
+    coord_event now = server->queue[at].event;
+    if (now.text) now.text = server->queue[at].text; /* the queue does not move while it decides */
     cop_err e = coord_core_step(server->core, &now, cop_clock_ns(), &server->actions);
     if (e == COP_ERR_NO_MEMORY && may_wait(&now)) return false;
     if (e)
@@ -114,7 +114,9 @@ void coord_dispatch(coord_server *server, const coord_event *event) {
                 "out of memory: an event was lost; leases will run out and be given again");
         return;
     }
-    server->queue[server->queue_count++] = *event;
+    coord_waiting *w = &server->queue[server->queue_count++];
+    w->event = *event;
+    if (event->text) snprintf(w->text, sizeof w->text, "%s", event->text);
     if (server->dispatching) return; /* the loop below takes it */
     server->dispatching = true;
     uint32_t at = 0;

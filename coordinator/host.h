@@ -98,6 +98,12 @@ typedef struct coord_evaluation coord_evaluation;
 /* What is shown of a job to watchers: see run.c and api.c. */
 struct coord_run;
 
+/* An event that waits, with a text of its own. */
+typedef struct coord_waiting {
+    coord_event event; /* its text: not NULL if it has one */
+    char text[256];    /* as much as the core takes */
+} coord_waiting;
+
 struct coord_server {
     coord_config config;
     char *state_folder, *data_folder;
@@ -127,7 +133,7 @@ struct coord_server {
     coord_resident resident[COORD_RESIDENT_MAX];
     coord_evaluation *evaluations[COP_EVALUATION_PLACES];
     /* events raised while actions are carried out wait here */
-    coord_event *queue;
+    coord_waiting *queue;
     uint32_t queue_count, queue_capacity;
     bool dispatching, starved; /* starved: events wait for memory */
     uint64_t started_ns;
@@ -136,15 +142,14 @@ struct coord_server {
     int lock_file;
     uv_sem_t ready;
     cop_error start_error;
-    char failure_text[512]; /* borrowed by a JOB_FAILED event that waits in the queue */
 };
 
 /* ---- host.c ---- */
 /* Hand a piece of work to the loop thread. Any thread. */
 void coord_post(coord_server *server, coord_mail *mail);
-/* Feed the core and carry out what it wants. Re-entrant: an event raised by an action is taken
- * after the others. Where the core has no memory for it, it waits, with those that come after it,
- * for a later one (a tick at the latest). */
+/* Feed the core and carry out what it wants. The event's text is copied: it is the caller's.
+ * Re-entrant: an event raised by an action is taken after the others. Where the core has no memory
+ * for it, it waits, with those that come after it, for a later one (a tick at the latest). */
 void coord_dispatch(coord_server *server, const coord_event *event);
 
 /* ---- sessions.c ---- */

@@ -103,8 +103,7 @@ static void saved(coord_server *server, coord_mail *mail) {
         coord_api_note(server, &r->action, r->ok ? r->digest : NULL, text);
     coord_event done = {
         .type = COORD_EVENT_CHECKPOINTED, .job = r->job, .step = r->version.step, .ok = r->ok};
-    done.text = server->failure_text;
-    snprintf(server->failure_text, sizeof server->failure_text, "%s", r->text);
+    done.text = r->text;
     coord_dispatch(server, &done);
     free_request(r);
 }

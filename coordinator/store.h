@@ -12,6 +12,7 @@
 
 #define COORD_STORE_VERSION 4
 #define COORD_STORE_KEY     COORD_KEY_SIZE
+#define COORD_JOB_MAX       (UINT64_C(1) << 52) /* the largest number of a job */
 
 typedef struct coord_store coord_store;
 
@@ -89,10 +90,15 @@ typedef struct coord_store_job {
     double train_loss, test_error, test_loss, seconds; /* test_error: NaN where there is none */
     bool has_train_loss, has_evaluation;
 } coord_store_job;
+/* The highest number ever given; at most COORD_JOB_MAX, whatever the disk says. */
 uint64_t coord_store_last_job(coord_store *store);
+/* Is there a row of this number, sound or not? True also if the disk cannot tell. */
+bool coord_store_has_job(coord_store *store, uint64_t job);
+/* Newest first. Rows that make no sense (number, state) are left out, and logged: what the disk
+ * says is input. */
 cop_err coord_store_each_job(coord_store *store, uint32_t limit,
                              cop_err (*visit)(void *context, const coord_store_job *job),
-                             void *context, cop_error *error); /* newest first */
+                             void *context, cop_error *error);
 cop_err coord_store_get_job(coord_store *store, uint64_t job, coord_store_job *out,
                             cop_error *error); /* spec is held: release it */
 /* Rows that make no sense are left out, and logged. Oldest first. */

@@ -58,6 +58,22 @@ static void column_time(sqlite3_stmt *q, int column, char out[32]) {
         out[0] = '\0';
 }
 
+/* Number and state, on which decisions depend. */
+static bool row_is_sound(sqlite3_stmt *q) {
+    const int64_t job = sqlite3_column_int64(q, 0), state = sqlite3_column_int64(q, 1);
+    if (job >= 1 && (uint64_t)job <= COORD_JOB_MAX && state >= COORD_QUEUED &&
+        state <= COORD_CANCELED)
+        return true;
+    cop_log(COP_LOG_WARN, "store", "the row of job %lld, state %lld, makes no sense: left out",
+            (long long)job, (long long)state);
+    return false;
+}
+
+static uint64_t column_step(sqlite3_stmt *q, int column) {
+    const int64_t step = sqlite3_column_int64(q, column);
+    return step >= 0 && step <= UINT32_MAX ? (uint64_t)step : 0;
+}
+
 static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     memset(j, 0, sizeof *j);
     j->job = (uint64_t)sqlite3_column_int64(q, 0);
@@ -70,9 +86,10 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     column_time(q, 7, j->finished);
     size_t size = (size_t)sqlite3_column_bytes(q, 8);
     j->spec = cop_buffer_create(size);
-    if (!j->spec) return COP_ERR_NO_MEMORY;
-    if (size) memcpy(j->spec->data, sqlite3_column_blob(q, 8), size);
-    j->step = (uint64_t)sqlite3_column_int64(q, 9);
+    const void *spec = sqlite3_column_blob(q, 8);
+    if (!j->spec || (size && !spec)) return COP_ERR_NO_MEMORY;
+    if (size) memcpy(j->spec->data, spec, size);
+    j->step = column_step(q, 9);
     j->seconds = sqlite3_column_double(q, 10);
     j->has_train_loss = sqlite3_column_type(q, 11) != SQLITE_NULL;
     j->train_loss = sqlite3_column_double(q, 11);
@@ -98,6 +115,7 @@ static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
     }
     while (!e && next_row(s, q, &e, error)) {
         coord_store_job row;
+        if (!row_is_sound(q)) continue;
         e = read_row(q, &row);
         if (e)
             cop_fail(error, e, "out of memory");
@@ -138,16 +156,28 @@ cop_err coord_store_get_job(coord_store *s, uint64_t job, coord_store_job *out, 
                                 (unsigned long long)job);
 }
 
-uint64_t coord_store_last_job(coord_store *s) {
-    sqlite3_stmt *q;
-    uint64_t last = 0;
-    uv_mutex_lock(&s->read_mutex);
-    if (sqlite3_prepare_v2(s->reader, "SELECT last_job FROM meta", -1, &q, NULL) == SQLITE_OK) {
-        if (sqlite3_step(q) == SQLITE_ROW) last = (uint64_t)sqlite3_column_int64(q, 0);
-        sqlite3_finalize(q);
+/* The first column of the first row, or `otherwise`. */
+static int64_t ask_number(coord_store *s, const char *sql, uint64_t value, int64_t otherwise) {
+    sqlite3_stmt *q = NULL;
+    if (!begin_query(s, sql, &q, NULL)) {
+        sqlite3_bind_int64(q, 1, (sqlite3_int64)value);
+        if (sqlite3_step(q) == SQLITE_ROW) otherwise = sqlite3_column_int64(q, 0);
     }
-    uv_mutex_unlock(&s->read_mutex);
-    return last;
+    end_query(s, q);
+    return otherwise;
+}
+
+uint64_t coord_store_last_job(coord_store *s) {
+    const int64_t last = ask_number(s,
+                                    "SELECT max((SELECT ifnull(max(last_job), 0) FROM meta WHERE "
+                                    "last_job <= ?1), (SELECT ifnull(max(job), 0) FROM jobs WHERE "
+                                    "job <= ?1))",
+                                    COORD_JOB_MAX, 0);
+    return last > 0 ? (uint64_t)last : 0;
+}
+
+bool coord_store_has_job(coord_store *s, uint64_t job) {
+    return ask_number(s, "SELECT count(*) FROM jobs WHERE job = ?1", job, 1) != 0;
 }
 
 cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uint32_t limit,

@@ -247,6 +247,49 @@ static void test_store_of_version_3_is_migrated(void **state) {
     assert_int_equal(number(*state, "SELECT count(*) FROM data_sets"), 1);
 }
 
+typedef struct numbers {
+    uint64_t jobs[16];
+    uint32_t count;
+} numbers;
+
+static cop_err note_number(void *context, const coord_store_job *job) {
+    numbers *x = context;
+    x->jobs[x->count++] = job->job;
+    return COP_OK;
+}
+
+static void test_rows_of_jobs_that_make_no_sense_are_left_out(void **state) {
+    coord_store *s = open_store(*state);
+    numbers x = {.count = 0};
+    cop_error error = {0};
+    coord_store_job job;
+    add_job(s, 7, "sound", NULL);
+    coord_store_close(s);
+    execute(*state, "INSERT INTO jobs(job, name, state, text, spec, data_digest, created_ms)"
+                    " VALUES(-1, 'x', 1, '', x'', '', 0), (0, 'x', 1, '', x'', '', 0),"
+                    " (9000000000000000000, 'x', 1, '', x'', '', 0), (3, 'x', 0, '', x'', '', 0),"
+                    " (4, 'x', 77, '', x'', '', 0), (5, 'x', -2, '', x'', '', 0);"
+                    "INSERT INTO steps VALUES(7, -5, 1, 1); UPDATE meta SET last_job = -9");
+    cop_log_configure(COP_LOG_NONE, false);
+    s = open_store(*state);
+    assert_int_equal(coord_store_each_job(s, 100, note_number, &x, &error), COP_OK);
+    assert_int_equal(x.count, 1);
+    assert_int_equal(x.jobs[0], 7);
+    assert_int_equal(coord_store_get_job(s, 4, &job, &error), COP_ERR_NOT_FOUND);
+    assert_int_equal(coord_store_get_job(s, 7, &job, &error), COP_OK);
+    assert_int_equal(job.step, 0);
+    cop_buffer_release(job.spec);
+    assert_int_equal(coord_store_last_job(s), 7);
+    assert_true(coord_store_has_job(s, 4) && coord_store_has_job(s, 7));
+    assert_false(coord_store_has_job(s, 6));
+    coord_store_close(s);
+    execute(*state, "UPDATE meta SET last_job = 9000000000000000000");
+    s = open_store(*state);
+    assert_int_equal(coord_store_last_job(s), 7);
+    coord_store_close(s);
+    cop_log_configure(COP_LOG_INFO, false);
+}
+
 static void test_job_that_is_not_there_is_not_found(void **state) {
     coord_store *s = open_store(*state);
     coord_store_job job;
@@ -709,6 +752,7 @@ int main(void) {
         STORE_TEST(test_store_of_version_1_is_migrated),
         STORE_TEST(test_store_of_version_2_is_migrated),
         STORE_TEST(test_store_of_version_3_is_migrated),
+        STORE_TEST(test_rows_of_jobs_that_make_no_sense_are_left_out),
         STORE_TEST(test_job_that_is_not_there_is_not_found),
         STORE_TEST(test_jobs_come_newest_first_within_the_limit),
         STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),
