@@ -68,6 +68,8 @@ void cli_print_json(const ProtobufCMessage *message);
 cop_err cli_output_finish(cop_error *error);
 /* `text` as a JSON string, in `into` (cop_str_fini), for a cli_print of our own. */
 const char *cli_quote(cop_str *into, const char *text);
+/* A text cut to `size` bytes of `out`, between characters, with ".." where something is missing. */
+const char *cli_shorten(const char *text, char *out, size_t size);
 /* Rows of cells; the first row is the head. `align` marks columns: 'r' right-aligned, 'l' left, 'f'
  * left and cut with an ellipsis where the table is wider than the terminal (80 columns where there
  * is none). Cells are borrowed. */

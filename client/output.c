@@ -112,6 +112,17 @@ static void fit_columns(int *width, int columns, const char *align) {
     }
 }
 
+const char *cli_shorten(const char *text, char *out, size_t size) {
+    size_t length = strlen(text);
+    COP_ASSERT(size > 8);
+    if (length < size) return memcpy(out, text, length + 1);
+    length = size - 3;
+    while (length && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
+    memcpy(out, text, length);
+    memcpy(out + length, "..", 3);
+    return out;
+}
+
 void cli_print_table(const char *const *cells, int rows, int columns, const char *align) {
     int width[32] = {0};
     COP_ASSERT(columns <= 32);

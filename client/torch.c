@@ -101,6 +101,12 @@ static void print_head(const cli_model *m, const cop_torch *t, cop_str *out) {
                    cli_export_input(m->job), functional ? "import torch.nn.functional as F\n" : "");
     python_string(out, m->job->message->name);
     cop_str_printf(out, "\nSTEP = %llu\nDIGEST = \"%s\"\n", (unsigned long long)m->step, m->digest);
+    const Coppice__Pinned *pinned = m->job->message->pinned;
+    for (size_t c = 0; c < pinned->n_class_names; c++) {
+        cop_str_append(out, c ? ", " : "CLASSES = [");
+        python_string(out, pinned->class_names[c]);
+    }
+    if (pinned->n_class_names) cop_str_append(out, "]\n");
 }
 
 static void print_file(const cli_model *m, cop_str *out) {

@@ -128,8 +128,9 @@ static void commit_work(api_task *t) {
     if (!set)
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     else
-        t->result =
-            coord_datasets_commit(t->server->datasets, r->digest ? r->digest : "", set, &t->error);
+        t->result = coord_datasets_commit(t->server->datasets, r->digest ? r->digest : "",
+                                          (const char *const *)r->class_names, r->n_class_names,
+                                          set, &t->error);
 }
 
 static void commit_done(api_task *t) {

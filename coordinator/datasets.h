@@ -44,7 +44,8 @@ cop_err coord_datasets_put(coord_datasets *datasets, const char *digest, uint32_
                            const cop_buffer *bytes, uint32_t *missing, cop_error *error);
 /* Assembles, checks the whole, writes the pack; fine if that was done before. INPUT if chunks are
  * missing. An upload that can never become a set is dropped: CORRUPT if the digest is another. */
-cop_err coord_datasets_commit(coord_datasets *datasets, const char *digest, coord_dataset *out,
+cop_err coord_datasets_commit(coord_datasets *datasets, const char *digest,
+                              const char *const *names, size_t count, coord_dataset *out,
                               cop_error *error);
 /* Removes the newest set of that name; the content goes with its last name, or at once with all its
  * names if it was named by its digest: IN_USE while jobs use it. */

@@ -491,7 +491,20 @@ static bool may_pass(cop_err e) {
            e == COP_ERR_DENIED || e == COP_ERR_BUSY || e == COP_ERR_LIMIT;
 }
 
-static cop_err finish_upload(coord_datasets *d, const char *digest, cop_error *error) {
+/* Names that the client sent: they are kept beside the set. */
+static cop_err name_classes(cop_data *data, const char *const *names, size_t count,
+                            cop_error *error) {
+    if (!count) return COP_OK;
+    if (count != (size_t)data->classes || !cop_class_names_ok(names, count))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%zu names of classes: expected %d, UTF-8 without control characters, of "
+                        "at most %d bytes each and %d in all",
+                        count, data->classes, COP_CLASS_NAME_MAX, COP_CLASS_NAMES_BYTES);
+    return cop_data_name_classes(data, names, count, error);
+}
+
+static cop_err finish_upload(coord_datasets *d, const char *digest, const char *const *names,
+                             size_t count, cop_error *error) {
     cop_data *data = NULL;
     if (coord_has_pack(d, digest)) { /* done before: the answer was lost */
         drop_upload(d, digest);
@@ -507,18 +520,19 @@ static cop_err finish_upload(coord_datasets *d, const char *digest, cop_error *e
                         "%u of %u chunks are missing: offer the data set again to learn which",
                         missing, u->chunks);
     cop_err e = assemble(d, u, &data, error);
+    if (!e) e = name_classes(data, names, count, error);
     if (!e) e = coord_store_set(d, data, u->name, error);
     if (!may_pass(e)) drop_upload(d, digest); /* done, or worthless */
     cop_data_destroy(data);
     return e;
 }
 
-cop_err coord_datasets_commit(coord_datasets *d, const char *digest, coord_dataset *out,
-                              cop_error *error) {
+cop_err coord_datasets_commit(coord_datasets *d, const char *digest, const char *const *names,
+                              size_t count, coord_dataset *out, cop_error *error) {
     *out = (coord_dataset){0};
     COP_TRY(check_digest(digest, error));
     uv_mutex_lock(&d->files);
-    cop_err e = finish_upload(d, digest, error);
+    cop_err e = finish_upload(d, digest, names, count, error);
     if (!e) coord_copy_set(d, digest, out);
     uv_mutex_unlock(&d->files);
     return e;

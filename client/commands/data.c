@@ -224,9 +224,7 @@ static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const p
             char number[16];
             double share =
                 parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
-            snprintf(number, sizeof number, "%d", c);
-            cli_print("  class %-*s %8llu  %5.1f %%  ", width,
-                      data->class_names ? data->class_names[c] : number,
+            cli_print("  class %-*s %8llu  %5.1f %%  ", width, cop_data_class(data, c, number),
                       (unsigned long long)parts[p]->per_class[c], 100 * share);
             for (int i = 0; i < (int)(share * data->classes * 20 + 0.5) && i < 60; i++)
                 cli_print("#");

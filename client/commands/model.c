@@ -273,6 +273,8 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     r.has_step = r.has_parameters = 1;
     r.step = m->step;
     r.parameters = (uint64_t)cop_model_weights(m->job->model);
+    r.class_names = m->job->message->pinned->class_names;
+    r.n_class_names = m->job->message->pinned->n_class_names;
     r.tensors = table;
     r.n_tensors = (size_t)count;
     if (ok) cli_print_json(&r.base);
@@ -280,6 +282,16 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     cop_free(table);
     cop_free(shapes);
     return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+}
+
+/* Nothing where classes have only their numbers. */
+static void print_classes(const cop_job *job) {
+    const Coppice__Pinned *p = job->message->pinned;
+    char name[64];
+    for (size_t c = 0; c < p->n_class_names; c++)
+        cli_print("%s%zu %s", c ? ", " : "\nclasses: ", c,
+                  cli_shorten(p->class_names[c], name, sizeof name));
+    if (p->n_class_names) cli_print("\n");
 }
 
 cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
@@ -291,6 +303,7 @@ cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
         e = print_model_json(&m, path, error);
     } else {
         print_tensors(&m);
+        print_classes(m.job);
         cli_print("\nstep %llu  %lld parameters  digest %s\n", (unsigned long long)m.step,
                   (long long)cop_model_weights(m.job->model), m.digest);
     }

@@ -87,16 +87,20 @@ static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts 
 #define CLASSES_SHOWN 20
 
 /* One line for each class; of many classes, the range of their sizes. */
-static void print_parts(const plan_parts *p) {
+static void print_parts(const cop_job *job, const plan_parts *p) {
     const size_t classes = p->part[0].n_per_class;
     const char *cells[(CLASSES_SHOWN + 1) * (PARTS + 1)] = {"CLASS", "TRAINING", "VALIDATION",
                                                             "TEST"};
-    char text[CLASSES_SHOWN][PARTS + 1][24];
+    char text[CLASSES_SHOWN][PARTS + 1][40], number[16];
     if (classes <= CLASSES_SHOWN) {
         for (size_t c = 0; c < classes; c++)
             for (size_t i = 0; i <= PARTS; i++) {
-                snprintf(text[c][i], sizeof text[c][i], "%llu",
-                         (unsigned long long)(i ? p->part[i - 1].per_class[c] : c));
+                if (i)
+                    snprintf(text[c][i], sizeof text[c][i], "%llu",
+                             (unsigned long long)p->part[i - 1].per_class[c]);
+                else
+                    cli_shorten(cop_job_class(job, (int32_t)c, number), text[c][i],
+                                sizeof text[c][i]);
                 cells[(c + 1) * (PARTS + 1) + i] = text[c][i];
             }
         cli_print_table(cells, (int)classes + 1, PARTS + 1, "rrrr");
@@ -178,7 +182,7 @@ static void print_plan(const cop_job *job, const cop_data *data, const plan_part
                            cop_format_bytes((double)f->coordinator_bytes, coordinator)};
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
     cli_print("\n");
-    print_parts(parts);
+    print_parts(job, parts);
 }
 
 /* The JSON form; strings live in the job or in `text` until printed. */
@@ -225,6 +229,8 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_pa
     plan.data = (char *)(uintptr_t)data->name;
     plan.parts = parts->table;
     plan.n_parts = PARTS;
+    plan.class_names = job->message->pinned->class_names;
+    plan.n_class_names = job->message->pinned->n_class_names;
     if (ok) cli_print_json(&plan.base);
     cop_free(layers);
     cop_free(table);

@@ -92,6 +92,12 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
 
 /* ---- JSON: a line for each sample ---- */
 
+/* NULL: classes have no names. */
+static char *class_name(const cli_predictions *p, int32_t class) {
+    const Coppice__Pinned *pinned = p->model->job->message->pinned;
+    return class >= 0 && (size_t)class < pinned->n_class_names ? pinned->class_names[class] : NULL;
+}
+
 static void print_classes(const cli_predictions *p, uint32_t sample, const double *values) {
     const cli_prediction *of = &p->of[sample];
     const int32_t *labels = p->samples->part.labels;
@@ -103,6 +109,8 @@ static void print_classes(const cli_predictions *p, uint32_t sample, const doubl
     m.name = p->samples->names ? p->samples->names[sample] : NULL;
     m.class_ = (uint32_t)of->class;
     m.label = labels ? (uint32_t)labels[sample] : 0;
+    m.class_name = class_name(p, of->class);
+    m.label_name = labels ? class_name(p, labels[sample]) : NULL;
     m.probabilities = (double *)(uintptr_t)values;
     m.n_probabilities = (size_t)cop_model_outputs(p->model->job->model);
     m.entropy = of->entropy;
@@ -124,6 +132,8 @@ static void print_outputs(const cli_predictions *p, uint32_t sample, const doubl
     m.name = p->samples->names ? p->samples->names[sample] : NULL;
     m.class_ = of->class >= 0 ? (uint32_t)of->class : 0;
     m.label = labels ? (uint32_t)labels[sample] : 0;
+    m.class_name = class_name(p, of->class);
+    m.label_name = labels ? class_name(p, labels[sample]) : NULL;
     m.outputs = (double *)(uintptr_t)values;
     m.n_outputs = (size_t)cop_model_outputs(p->model->job->model);
     m.deviations = (double *)(uintptr_t)deviations;
@@ -187,17 +197,22 @@ static void write_sample(const cli_predictions *p, uint32_t sample, char *out) {
 static void write_name(const cli_predictions *p, uint32_t sample, char *out) {
     snprintf(out, CELL, "%.60s", p->samples->names[sample]);
 }
+static const char *class_text(const cli_predictions *p, int32_t class, char *out, size_t size) {
+    char number[16];
+    return cli_shorten(cop_job_class(p->model->job, class, number), out, size);
+}
 static void write_class(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%d", p->of[sample].class);
+    class_text(p, p->of[sample].class, out, CELL);
 }
 static void write_label(const cli_predictions *p, uint32_t sample, char *out) {
-    snprintf(out, CELL, "%d", p->samples->part.labels[sample]);
+    class_text(p, p->samples->part.labels[sample], out, CELL);
 }
 static void write_probabilities(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];
+    char name[CELL / CLI_SHOWN - 10];
     for (int i = 0, at = 0; i < of->shown_count; i++)
-        at += snprintf(out + at, CELL / CLI_SHOWN, "%s%d: %.4f", i ? "  " : "", of->shown[i].index,
-                       of->shown[i].value);
+        at += snprintf(out + at, CELL / CLI_SHOWN, "%s%s: %.4f", i ? "  " : "",
+                       class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
 }
 static void write_outputs(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];

@@ -65,6 +65,8 @@ static cop_err send_missing(cli_remote *remote, const cop_data *data, const char
     if (e) return e;
     Coppice__Api__CommitDataRequest request = COPPICE__API__COMMIT_DATA_REQUEST__INIT;
     request.digest = (char *)(uintptr_t)digest;
+    request.class_names = data->class_names;
+    request.n_class_names = data->class_names ? (size_t)data->classes : 0;
     ProtobufCMessage *answer = NULL;
     COP_TRY(cli_remote_call(remote, COPPICE__API__METHOD__COMMIT_DATA, &request.base, NULL,
                             &coppice__api__commit_data_answer__descriptor, &answer, NULL, error));

@@ -6,7 +6,7 @@
 #include "common/data/pack.h"
 
 static bool is_picture(uint64_t channels) {
-    return channels == 1 || channels == 3 || channels == 4;
+    return channels == 1 || channels == 3;
 }
 
 /* Do the sizes (a, b, c) of a sample say it? A picture has few channels and often equal sides. */

@@ -26,6 +26,13 @@ bool cop_class_names_ok(const char *const *names, size_t count) {
     return true;
 }
 
+const char *cop_data_class(const cop_data *data, int32_t number, char out[16]) {
+    if (data->class_names && number >= 0 && number < data->classes)
+        return data->class_names[number];
+    snprintf(out, 16, "%d", number);
+    return out;
+}
+
 /* Pointers and texts are one block. */
 static char **copy_names(const char *const *names, size_t count) {
     size_t bytes = 0;
@@ -40,8 +47,8 @@ static char **copy_names(const char *const *names, size_t count) {
     return out;
 }
 
-cop_err pack_set_class_names(cop_data *data, const char *const *names, size_t count,
-                             cop_error *error) {
+cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t count,
+                              cop_error *error) {
     cop_free(data->class_names);
     data->class_names = NULL;
     if (!cop_class_names_ok(names, count)) {
@@ -95,7 +102,7 @@ cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_erro
     for (size_t i = 0; i < count; i++, at += strlen(at) + 1) names[i] = at;
     cop_err e =
         cop_class_names_ok(names, count)
-            ? pack_set_class_names(data, names, count, error)
+            ? cop_data_name_classes(data, names, count, error)
             : cop_fail(error, COP_ERR_CORRUPT, "%s: the name of a class is not UTF-8", data->name);
     cop_free(names);
     return e;

@@ -141,7 +141,7 @@ static cop_err number_classes(const class_list *list, cop_data *data, cop_error 
     for (int p = 0; p < 2 && !e; p++)
         for (uint32_t r = 0; r < parts[p]->count; r++)
             pack_labels(parts[p])[r] = numbers[parts[p]->labels[r]];
-    if (!e) e = pack_set_class_names(data, names, list->count, error);
+    if (!e) e = cop_data_name_classes(data, names, list->count, error);
     cop_free(numbers);
     cop_free(names);
     return e;

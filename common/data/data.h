@@ -47,6 +47,12 @@ const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *d
 /* May these be the names of classes? At most COP_CLASS_NAME_MAX bytes each and
  * COP_CLASS_NAMES_BYTES in all, UTF-8 without control characters. */
 bool cop_class_names_ok(const char *const *names, size_t count);
+/* Gives the classes names, which are copied. Names that may not be kept are left out with a warning
+ * in the log. */
+cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t count,
+                              cop_error *error);
+/* "red", or "2" where classes have no names; into `out` if need be. */
+const char *cop_data_class(const cop_data *data, int32_t number, char out[16]);
 
 /* Sources. Each gives a whole data set (one reference; cop_data_destroy) or an error that names the
  * file and what is wrong with it. idx: four files, plain or .gz (by content): magic, type,

@@ -208,7 +208,7 @@ static cop_err make(const part p[2], bool test, const cop_data_input *input, boo
     COP_TRY(fill_part(&p[0], &p[0], input->resize, &(*out)->train, colour, error));
     if (test) COP_TRY(fill_part(&p[0], &p[1], input->resize, &(*out)->test, colour, error));
     COP_TRY(
-        pack_set_class_names(*out, (const char *const *)p[0].list.names, p[0].list.count, error));
+        cop_data_name_classes(*out, (const char *const *)p[0].list.names, p[0].list.count, error));
     pack_finish(*out, (int32_t)p[0].list.count);
     return COP_OK;
 }

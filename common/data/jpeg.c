@@ -72,8 +72,9 @@ static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out,
         const uint32_t y = j->output_scanline;
         if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
     }
-    jpeg_finish_decompress(j);
-    return image_turn(r->what, out, find_orientation(j), error);
+    const int orientation = find_orientation(j);
+    jpeg_finish_decompress(j); /* forgets the markers */
+    return image_turn(r->what, out, orientation, error);
 }
 
 static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out,

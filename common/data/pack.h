@@ -30,10 +30,6 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
  * reader may call it earlier, with the names of its files. */
 cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
                          const char *test_path, cop_error *error);
-/* Names for the classes, copied. Names that may not be kept (cop_class_names_ok) are left out with
- * a warning in the log. */
-cop_err pack_set_class_names(cop_data *data, const char *const *names, size_t count,
-                             cop_error *error);
 /* The bytes that hold names behind a pack (cop_free), and the names of `data` from these. CORRUPT:
  * they are damaged, or not of as many classes. */
 cop_err pack_write_names(const char *const *names, size_t count, char **out, size_t *size,

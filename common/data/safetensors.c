@@ -142,12 +142,37 @@ static void append_code(cop_str *out, unsigned code) {
         b[0] = (char)(0xc0 | code >> 6);
         b[1] = (char)(0x80 | (code & 63));
         cop_str_append_bytes(out, b, 2);
+    } else if (code >= 0x10000) {
+        b[0] = (char)(0xf0 | code >> 18);
+        b[1] = (char)(0x80 | (code >> 12 & 63));
+        b[2] = (char)(0x80 | (code >> 6 & 63));
+        b[3] = (char)(0x80 | (code & 63));
+        cop_str_append_bytes(out, b, 4);
     } else {
         b[0] = (char)(0xe0 | code >> 12);
         b[1] = (char)(0x80 | (code >> 6 & 63));
         b[2] = (char)(0x80 | (code & 63));
         cop_str_append_bytes(out, b, 3);
     }
+}
+
+/* Four hexadecimal digits. */
+static bool take_hex(json *j, unsigned *out) {
+    if (j->end - j->at < 4) return false;
+    *out = 0;
+    for (int i = 0; i < 4; i++) {
+        const int d = hex_digit(*j->at++);
+        if (d < 0) return false;
+        *out = *out << 4 | (unsigned)d;
+    }
+    return true;
+}
+
+static bool take_null(json *j) {
+    skip_blanks(j);
+    if (j->end - j->at < 4 || memcmp(j->at, "null", 4) != 0) return false;
+    j->at += 4;
+    return true;
 }
 
 static bool take_escape(json *j, cop_str *out) {
@@ -159,14 +184,16 @@ static bool take_escape(json *j, cop_str *out) {
         cop_str_append_bytes(out, &to[known - from], 1);
         return true;
     }
-    if (c != 'u' || j->end - j->at < 4) return false;
-    unsigned code = 0;
-    for (int i = 0; i < 4; i++) {
-        int d = hex_digit(*j->at++);
-        if (d < 0) return false;
-        code = code << 4 | (unsigned)d;
+    unsigned code, low;
+    if (c != 'u' || !take_hex(j, &code)) return false;
+    if (code >= 0xd800 && code < 0xdc00) { /* the first half of a pair: the other one follows */
+        if (j->end - j->at < 2 || j->at[0] != '\\' || j->at[1] != 'u') return false;
+        j->at += 2;
+        if (!take_hex(j, &low) || low < 0xdc00 || low >= 0xe000) return false;
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+    } else if (code == 0 || (code >= 0xdc00 && code < 0xe000)) {
+        return false;
     }
-    if (code == 0 || (code >= 0xd800 && code < 0xe000)) return false;
     append_code(out, code);
     return true;
 }
@@ -276,6 +303,7 @@ static bool add_metadata(cop_safetensors *f, const char *key, const char *value)
 
 static bool take_metadata(json *j, cop_safetensors *f) {
     cop_str key = {0}, value = {0};
+    if (take_null(j)) return true;
     bool good = take(j, '{');
     if (good && take(j, '}')) return true;
     while (good) {

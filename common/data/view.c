@@ -76,19 +76,21 @@ static const class_share *rarest(const class_share *shares, uint32_t count) {
     return found;
 }
 
-static cop_err check_room(const cop_data_cut *cut, uint32_t used, const class_share *shares,
-                          uint32_t count, cop_error *error) {
+static cop_err check_room(const cop_data *data, const cop_data_cut *cut, uint32_t used,
+                          const class_share *shares, uint32_t count, cop_error *error) {
     const class_share *rare = rarest(shares, count);
+    char number[16];
     if (used < count)
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.samples is %u: the data have %u classes, so class %d (%u of the "
+                        "data.samples is %u: the data have %u classes, so class %s (%u of the "
                         "training samples) would have no training sample; expected at least %u",
-                        used, count, rare->class, rare->rows, count);
+                        used, count, cop_data_class(data, rare->class, number), rare->rows, count);
     if (cut->validation > used - count)
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.validation is %u of %u samples: class %d (%u of the training "
+                        "data.validation is %u of %u samples: class %s (%u of the training "
                         "samples) would have no training sample; expected at most %u",
-                        cut->validation, used, rare->class, rare->rows, used - count);
+                        cut->validation, used, cop_data_class(data, rare->class, number),
+                        rare->rows, used - count);
     return COP_OK;
 }
 
@@ -100,7 +102,7 @@ static cop_err draw(const cop_data *data, const cop_data_cut *cut, uint32_t used
                     class_share *shares, uint32_t *of, unsigned char *marks, cop_error *error) {
     const cop_data_part *part = &data->train;
     const uint32_t count = find_shares(part, cut->by_class, shares, of, data->classes);
-    COP_TRY(check_room(cut, used, shares, count, error));
+    COP_TRY(check_room(data, cut, used, shares, count, error));
     for (uint32_t i = 0; i < count; i++) shares[i].least = 1, shares[i].most = shares[i].rows;
     share_out(shares, count, used);
     for (uint32_t i = 0; i < count; i++) { /* `rows` are now those that are used */
@@ -229,11 +231,12 @@ cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32
         validation[data->train.labels[cop_data_view_row(view, view->train + i)]]++;
     for (uint32_t r = 0; r < data->train.count; r++) {
         const int32_t class = data->train.labels[r];
+        char number[16];
         if (!train[class])
             return cop_fail(error, COP_ERR_INPUT,
-                            "class %d has no training sample: expected data.split: stratified, or "
+                            "class %s has no training sample: expected data.split: stratified, or "
                             "a smaller data.validation",
-                            class);
+                            cop_data_class(data, class, number));
     }
     return COP_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/bytes.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 #include "common/job/internal.h"
 
@@ -78,13 +79,57 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
     return COP_OK;
 }
 
-static cop_err find_extra(const cop_job *job, const cop_safetensors *file, const char *path,
-                          cop_error *error) {
+/* Wrappers put a word in front of all names: "module." (DataParallel), "_orig_mod." (compile),
+ * "model.", "net.". Its length, if without it one tensor is the job's first parameter; else 0. */
+static size_t common_prefix(const cop_job *job, const cop_safetensors *file) {
+    const size_t count = cop_safetensors_count(file);
+    if (!count || !cop_model_parameter_count(job->model)) return 0;
+    const char *first = cop_safetensors_at(file, 0)->name, *wanted = NULL;
+    wanted = cop_model_parameter(job->model, 0)->name;
+    for (const char *dot = strchr(first, '.'); dot; dot = strchr(dot + 1, '.')) {
+        const size_t length = (size_t)(dot + 1 - first);
+        bool all = true, found = false;
+        for (size_t i = 0; i < count && all; i++) {
+            const char *name = cop_safetensors_at(file, i)->name;
+            all = strncmp(name, first, length) == 0;
+            found = found || (all && strcmp(name + length, wanted) == 0);
+        }
+        if (!all) return 0;
+        if (found) return length;
+    }
+    return 0;
+}
+
+static const cop_tensor_entry *find_tensor(const cop_safetensors *file, const char *name,
+                                           size_t prefix) {
+    for (size_t i = 0; i < cop_safetensors_count(file); i++)
+        if (strcmp(cop_safetensors_at(file, i)->name + prefix, name) == 0)
+            return cop_safetensors_at(file, i);
+    return NULL;
+}
+
+/* What the file has instead. */
+static cop_err fail_missing(const char *name, const cop_safetensors *file, const char *path,
+                            cop_error *error) {
+    const size_t count = cop_safetensors_count(file);
+    cop_str names = {0};
+    for (size_t i = 0; i < count && i < 8; i++)
+        cop_str_printf(&names, "%s%.60s", i ? ", " : "", cop_safetensors_at(file, i)->name);
+    cop_fail(error, COP_ERR_INPUT,
+             "%s has no tensor %s, which the job needs; it has: %s%s (a layer's parameters are "
+             "named by its number in the job file's list)",
+             path, name, count ? cop_str_text(&names) : "none", count > 8 ? ", ..." : "");
+    cop_str_fini(&names);
+    return COP_ERR_INPUT;
+}
+
+static cop_err find_extra(const cop_job *job, const cop_safetensors *file, size_t prefix,
+                          const char *path, cop_error *error) {
     for (size_t i = 0; i < cop_safetensors_count(file); i++) {
         const char *name = cop_safetensors_at(file, i)->name;
         bool known = false;
         for (int k = 0; k < cop_model_parameter_count(job->model) && !known; k++)
-            known = strcmp(cop_model_parameter(job->model, k)->name, name) == 0;
+            known = strcmp(cop_model_parameter(job->model, k)->name, name + prefix) == 0;
         if (!known)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: the job has no parameter for tensor %s (a layer's parameters are "
@@ -96,17 +141,19 @@ static cop_err find_extra(const cop_job *job, const cop_safetensors *file, const
 
 cop_err job_import_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
                            float *flat, cop_error *error) {
+    const size_t prefix = common_prefix(job, file);
+    if (prefix)
+        cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": read without it", path,
+                (int)prefix, cop_safetensors_at(file, 0)->name);
     memset(flat, 0, (size_t)cop_model_floats(job->model) * sizeof *flat);
     for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
         const cop_parameter *p = cop_model_parameter(job->model, i);
-        const cop_tensor_entry *t = cop_safetensors_find(file, p->name);
-        if (!t)
-            return cop_fail(error, COP_ERR_INPUT, "%s has no tensor %s, which the job needs", path,
-                            p->name);
+        const cop_tensor_entry *t = find_tensor(file, p->name, prefix);
+        if (!t) return fail_missing(p->name, file, path, error);
         COP_TRY(check_tensor(p, t, path, error));
         COP_TRY(convert(p, t, path, flat + p->offset, error));
     }
-    return find_extra(job, file, path, error);
+    return find_extra(job, file, prefix, path, error);
 }
 
 cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_error *error) {

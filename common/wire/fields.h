@@ -37,6 +37,10 @@ const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescri
 /* Is this a field, layer or value ("Train.precision", "bf16") of the job file's language that this
  * version does not have yet? */
 bool cop_fields_later(const char *message, const char *name);
+/* Of `count` names the one that other programs call `word` ("lr" is "rate"); NULL: none. */
+const char *cop_fields_meant(const char *word, const char *const *names, size_t count);
+/* Row `index` of the table of such names, for tests; returns how many rows there are. */
+size_t cop_fields_synonyms(const char **meant, size_t index);
 const char *const *cop_fields_later_names(void); /* "Layer.conv2d"; ends with NULL */
 
 #endif

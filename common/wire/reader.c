@@ -18,9 +18,15 @@ bool cop_field_in_range(const cop_field_row *row, double value) {
     return row->below ? value < row->most : value <= row->most;
 }
 
+/* YAML's core schema has three spellings of each. */
 static bool read_bool(const char *text, protobuf_c_boolean *out) {
-    *out = strcmp(text, "true") == 0;
-    return *out || strcmp(text, "false") == 0;
+    static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(text, words[i]) == 0) {
+            *out = i < 3;
+            return true;
+        }
+    return false;
 }
 
 static bool read_enum(const ProtobufCEnumDescriptor *d, const char *text, int *out) {

@@ -47,7 +47,8 @@ const char *cop_yaml_text(const yaml_node_t *node) {
 bool cop_yaml_is_null(const yaml_node_t *node) {
     const char *text = cop_yaml_text(node);
     if (!text || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE) return false;
-    return !*text || strcmp(text, "null") == 0 || strcmp(text, "~") == 0;
+    return !*text || strcmp(text, "null") == 0 || strcmp(text, "Null") == 0 ||
+           strcmp(text, "NULL") == 0 || strcmp(text, "~") == 0;
 }
 
 static const char *found(const yaml_node_t *node, char out[80]) {
@@ -138,7 +139,8 @@ void cop_words_unknown(const cop_path *p, const cop_proto_type *type, const char
     }
     for (unsigned i = 0; i < type->n_fields && count < NAMES_MAX; i++)
         if (strcmp(type->fields[i].name, "pinned") != 0) names[count++] = type->fields[i].name;
-    const char *nearest = cop_nearest_name(name, names, count);
+    const char *nearest = cop_fields_meant(name, names, count);
+    if (!nearest) nearest = cop_nearest_name(name, names, count);
     cop_str_printf(out, "unknown %s \"%.60s\"", kind, name);
     if (nearest) cop_str_printf(out, ": did you mean \"%s\"?", nearest);
     for (size_t i = 0; i < count; i++)

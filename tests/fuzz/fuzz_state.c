@@ -126,7 +126,7 @@ static void take_manifest(const good_state *g, fuzz_bytes manifest) {
     coord_store *store;
     coord_datasets *sets = open_sets(g, &store);
     FUZZ_CHECK(sets);
-    if (coord_datasets_commit(sets, g->upload_digest, &found, &error))
+    if (coord_datasets_commit(sets, g->upload_digest, NULL, 0, &found, &error))
         fuzz_refused(&error);
     else
         FUZZ_CHECK(strcmp(found.digest, g->upload_digest) == 0 && found.train == 4);

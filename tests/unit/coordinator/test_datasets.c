@@ -163,7 +163,7 @@ static cop_err upload(place *p, unsigned char seed, const char *name, char diges
     COP_TRY(make_offer(p, &o, name, digest, PACK, 1, &complete, &missing, error));
     if (complete) return COP_OK;
     COP_TRY(put(p, digest, 0, bytes, PACK, error));
-    return coord_datasets_commit(p->sets, digest, &set, error);
+    return coord_datasets_commit(p->sets, digest, NULL, 0, &set, error);
 }
 
 static bool has_pack(const place *p, const char *digest) {
@@ -430,9 +430,9 @@ static void test_damage_on_the_way_costs_one_chunk_only(void **state) {
     bytes[200] ^= 1;
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_ERR_CORRUPT);
     bytes[200] ^= 1;
-    assert_int_equal(coord_datasets_commit(p->sets, a, &set, &error), COP_ERR_INPUT);
+    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_ERR_INPUT);
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, a, &set, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_OK);
     assert_int_equal(set.train, 4);
 }
 
@@ -482,7 +482,7 @@ static void test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_droppe
                      COP_OK);
     assert_int_equal(missing, 1);
     assert_int_equal(put(p, a, 1, chunk, 5, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, a, &set, &error), COP_ERR_CORRUPT);
+    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_ERR_CORRUPT);
     snprintf(path, sizeof path, "%s/data/upload/%s", p->state, a);
     assert_false(cop_folder_exists(path));
     free(chunk);

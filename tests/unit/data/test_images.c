@@ -128,6 +128,41 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
 
 /* ---- CIFAR, paths, statistics ---- */
 
+/* Names stand behind the pack: the digest is that of the tensors alone, any damage is noticed. */
+static void test_names_of_classes_follow_the_pack(void **state) {
+    (void)state;
+    put_picture("named", "cat", "1.png", 3, 10);
+    put_picture("named", "dog", "1.png", 3, 20);
+    const cop_data_input input = {.name = "named", .train.path = file_path("named")};
+    cop_data *data = data_load("image-folder", &input), *again = NULL;
+    const char *path = file_path("named.pack");
+    cop_error error = {0};
+    assert_int_equal(cop_data_save_pack(data, path, NULL), COP_OK);
+    assert_int_equal(cop_data_load_pack(path, &again, &error), COP_OK);
+    assert_memory_equal(again->digest, data->digest, 32);
+    assert_int_equal(again->pack->size, data->pack->size);
+    assert_string_equal(again->class_names[1], "dog");
+    cop_data_destroy(again);
+    char *bytes = NULL;
+    size_t size = 0;
+    assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
+    for (size_t at = data->pack->size; at < size; at++) {
+        bytes[at] ^= 1;
+        file_put("bad.pack", bytes, size);
+        bytes[at] ^= 1;
+        again = NULL;
+        assert_int_equal(cop_data_load_pack(file_path("bad.pack"), &again, &error),
+                         COP_ERR_CORRUPT);
+        assert_null(again);
+        file_put("bad.pack", bytes, at + (at == data->pack->size));
+        if (at > data->pack->size)
+            assert_int_equal(cop_data_load_pack(file_path("bad.pack"), &again, &error),
+                             COP_ERR_CORRUPT);
+    }
+    cop_free(bytes);
+    cop_data_destroy(data);
+}
+
 static void test_cifar_records_are_checked(void **state) {
     (void)state;
     static char record[2 * 3073] = {7};
@@ -197,6 +232,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_no_picture_is_named),
         cmocka_unit_test(test_classes_and_samples_come_in_byte_order),
         cmocka_unit_test(test_pictures_that_do_not_fit_are_named),
+        cmocka_unit_test(test_names_of_classes_follow_the_pack),
         cmocka_unit_test(test_cifar_records_are_checked),
         cmocka_unit_test(test_paths_that_hold_nothing_are_named),
         cmocka_unit_test(test_statistics_are_those_of_the_training_rows),

@@ -12,6 +12,7 @@
 #include "common/base/limits.h"
 #include "common/wire/codec.h"
 #include "common/wire/document.h"
+#include "common/wire/fields.h"
 
 /* Line 1 to 6; a test puts its own text where a line stands. */
 static const char *const good[] = {
@@ -111,6 +112,21 @@ static void test_unknown_layers_losses_optimizers(void **state) {
     expect(5, "optimizer: {sgd: {rate: 1, schedule: cosin}}",
            "job.yaml:5:38: optimizer.sgd.schedule: unknown schedule \"cosin\": did you mean "
            "\"cosine\"? (expected one of constant, step, inverse, exponential, cosine)");
+}
+
+/* A name that is suggested for another program's word is one of the job file. */
+static void test_meanings_are_fields(void **state) {
+    (void)state;
+    const char *meant = NULL;
+    const size_t rows = cop_fields_synonyms(&meant, 0);
+    assert_in_range(rows, 30, 500);
+    for (size_t i = 0; i < rows; i++) {
+        bool found = false;
+        cop_fields_synonyms(&meant, i);
+        for (const cop_field_row *row = cop_fields_all(); row->name && !found; row++)
+            found = strcmp(strchr(row->name, '.') + 1, meant) == 0;
+        if (!found) fail_msg("no field is named %s", meant);
+    }
 }
 
 static void test_names_of_later_versions(void **state) {
@@ -300,6 +316,7 @@ int main(void) {
         cmocka_unit_test(test_good_job_is_taken),
         cmocka_unit_test(test_unknown_fields),
         cmocka_unit_test(test_unknown_layers_losses_optimizers),
+        cmocka_unit_test(test_meanings_are_fields),
         cmocka_unit_test(test_names_of_later_versions),
         cmocka_unit_test(test_missing_fields),
         cmocka_unit_test(test_values_out_of_range),
