@@ -45,18 +45,19 @@ static int by_time(const void *a, const void *b) {
 static double measure_pool(const coord_core *core, const core_job *job) {
     pool_time times[SAMPLES_MAX];
     uint32_t count = 0, identities = 0;
+    bool several = false;
     const uint32_t stride = core->worker_count / SAMPLES_MAX + 1;
     for (uint32_t i = 0; i < core->worker_count && count < SAMPLES_MAX; i += stride) {
         const core_worker *w = core->workers[i];
         const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-        if (s && s->count && scheduler_eligible(job, w))
-            times[count++] = (pool_time){w->who, s->median};
+        if (!s || !s->count || !scheduler_eligible(job, w)) continue;
+        times[count++] = (pool_time){w->who, s->median};
+        several = several || w->who != times[0].who;
     }
-    if (!count) return 0;
+    if (!several) return 0;
     qsort(times, count, sizeof *times, by_identity);
     for (uint32_t i = 0; i < count; i++) /* an identity counts once, by its quickest worker */
         if (i == 0 || times[i].who != times[i - 1].who) times[identities++] = times[i];
-    if (identities < 2) return 0;
     qsort(times, identities, sizeof *times, by_time);
     return (double)times[(identities - 1) / 2].ns;
 }
@@ -64,7 +65,7 @@ static double measure_pool(const coord_core *core, const core_job *job) {
 /* Time of one round of this work in the pool; 0: not known. */
 static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now) {
     core_pace *p = &job->pace[job->round.evaluate];
-    if (!p->next_ns || now >= p->next_ns || p->pool != core->pool_version) {
+    if (p->round_ns <= 0 || now >= p->next_ns || p->pool != core->pool_version) {
         p->round_ns = measure_pool(core, job);
         p->pool = core->pool_version;
         p->next_ns = now + MEASURE_PAUSE_NS;
@@ -93,7 +94,7 @@ uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_work
     double least = floor, patience;
     if (speed_known(s)) {
         /* Where nobody is there to compare it with, a newcomer need not wait for long. */
-        const double most = pool > 0 ? pool : floor;
+        const double most = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
         patience = speed_patience_ns(s, rounds);
         if (patience > most) patience = most;
         least /= FLOOR_KNOWN;
@@ -109,7 +110,7 @@ uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_work
  * from its lease to its result. */
 static uint64_t believed_ns(const round_holder *h, uint64_t claimed_ns, uint64_t now) {
     const uint64_t measured = now - h->begun_ns;
-    return claimed_ns < measured ? claimed_ns : measured;
+    return COP_PLANT(BELIEVE_CLAIM, claimed_ns < measured ? claimed_ns : measured, claimed_ns);
 }
 
 static double smooth(double old, double now) {

@@ -13,6 +13,8 @@
     X(BLOCK_ORDER, "gradients are summed in the wrong order")                                      \
     X(DOUBLE_UPDATE, "some steps are updated twice")                                               \
     X(NO_DEADLINE, "leases have no deadline")                                                      \
+    X(OWN_DEADLINE, "a worker's deadline follows its own times alone")                             \
+    X(BELIEVE_CLAIM, "a worker's computing time is believed whatever it is")                       \
     X(WRONG_HOLDER, "when a worker dies, another's lease of the same block is lost, too")          \
     X(NEVER_SILENT, "a worker that is not heard any more is not given up")                         \
     X(WORKERS_LIMIT, "limits.workers is not kept")                                                 \

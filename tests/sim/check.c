@@ -130,6 +130,7 @@ static void check_lease(sim *s, const coord_action *a) {
     s->host.last_lease = a->lease.lease;
     check_lease_work(s, a);
     check_lease_limits(s, a, session);
+    sim_check_pace(s, session, a);
     session->deadline_ns = a->lease.deadline_ns;
     session->lease = (sim_lease){.lease = a->lease.lease,
                                  .job = a->job,
@@ -357,6 +358,8 @@ void sim_check_action(sim *s, const coord_action *a) {
         break;
     case COORD_ACTION_KEEP:
         check_keep(s, a);
+        if (sim_session_of(s, s->host.result_of))
+            sim_pace_kept(sim_session_of(s, s->host.result_of), a->job);
         break;
     case COORD_ACTION_DROP:
         check_drop(s, a);

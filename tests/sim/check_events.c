@@ -30,15 +30,21 @@ bool sim_has_listened(const sim *s) {
 void sim_check_before(sim *s, const coord_event *e) {
     sim_session *session = sim_session_of(s, e->worker);
     sim_job *job = e->job <= SIM_IDS_MAX ? &s->jobs[e->job] : NULL;
+    s->host.result_of = 0;
     switch (e->type) {
     case COORD_EVENT_TICK:
         note_tick(s);
         break;
     case COORD_EVENT_RESULT:
+        if (session && session->lease.lease == e->result.lease) {
+            sim_pace_ended(s, session);
+            if (!e->result.evaluate) s->host.result_of = e->worker;
+        }
         if (session && session->lease.lease == e->result.lease) session->lease.lease = 0;
         break;
     case COORD_EVENT_PULL:
         if (session) session->lease.lease = 0;
+        if (session) sim_pace_ended(s, session);
         break;
     case COORD_EVENT_JOB_PAUSE:
         note_pause(s, e->job);

@@ -11,7 +11,7 @@
  * Files: run.c (one seed from beginning to end), queue.c (virtual time), setup.c (what a seed
  * stands for), faults.c (the schedule of faults), network.c, worker.c (the host of an agent),
  * host.c and actions.c (the host of the core), store.c, saver.c and disk.c (what is written),
- * client.c, truth.c (a loop without any pool, which all is compared with), check.c (invariants),
+ * client.c, truth.c (a loop without any pool, which all is compared with), check*.c (invariants),
  * trace.c, shrink.c, memory.c (alloc.h for one run), memo.c, main.c. */
 #ifndef TESTS_SIM_SIM_H
 #define TESTS_SIM_SIM_H
@@ -263,6 +263,9 @@ typedef struct sim_session {
     uint64_t digesting; /* number of the PULL whose result is being hashed; 0: none */
     sim_lease lease;    /* given last, and its deadline; 0: none is out */
     uint64_t deadline_ns;
+    uint64_t timed_job, timed_ns; /* of a training's lease, from when it was given; 0: none */
+    uint64_t kept_job;            /* of the last result that was kept ... */
+    uint32_t kept_count;          /* ... and so many in a row */
     uint32_t who;
     bool live, drain;
 } sim_session;
@@ -305,6 +308,7 @@ typedef struct sim_job {
     uint8_t *applied;             /* (steps + 1, shards): how often each is in that version */
     uint8_t kept[COP_SHARDS_MAX]; /* gradients that are there, of the step under way */
     uint64_t *lied;               /* (workers): first step that averaged a lie of each; 0: none */
+    uint64_t *longest;            /* (workers): longest time of a lease of each */
     uint32_t life;                /* of the coordinator that trained it last */
     bool spoilt;                  /* lies are in its checkpoints, and nobody knows any more */
 } sim_job;
@@ -315,6 +319,7 @@ typedef struct sim_host {
     uint64_t stalled_until, clock_ahead, last_lease;
     uint64_t ticked_ns, listens_ns;    /* its last tick; since when none was missing */
     uint64_t crash_save, crash_commit; /* armed by faults: value of SIM_DIE + 1 */
+    uint64_t result_of;                /* the worker whose result the core takes; 0: none */
     coord_core *core;
     coord_actions actions;
     coord_event *queue;
@@ -450,6 +455,8 @@ void sim_host_gone(sim *s); /* its connections are lost */
     X(NAN_GRADIENT, "a worker's gradient is not finite")                                           \
     X(CANNOT, "a worker cannot compute a lease")                                                   \
     X(MANGLED, "a worker's result names another lease, job, step, block or attempt")               \
+    X(CLAIM, "a worker claims to have computed for centuries")                                     \
+    X(LAG, "a worker answers just before its deadline")                                            \
     X(PAUSE, "a client pauses a job")                                                              \
     X(RESUME, "a client resumes a job")                                                            \
     X(CANCEL, "a client cancels a job")                                                            \
@@ -545,6 +552,10 @@ void sim_check_action(sim *s, const coord_action *action); /* before it is carri
 void sim_check_update(sim *s, const coord_action *action, const sim_resident *resident);
 void sim_check_before(sim *s, const coord_event *event); /* the core takes it */
 void sim_check_after(sim *s, const coord_event *event);
+/* check_pace.c: a lease is given; the session's lease has ended; a result of it was kept. */
+void sim_check_pace(sim *s, sim_session *session, const coord_action *action);
+void sim_pace_ended(sim *s, sim_session *session);
+void sim_pace_kept(sim_session *session, uint64_t job);
 /* Has the coordinator listened for a heartbeat without standing still? */
 bool sim_has_listened(const sim *s);
 void sim_check_answered(sim *s, uint64_t slot);

@@ -34,6 +34,11 @@ static void compute(sim *s, uint32_t w) {
     uint64_t rounds = (count + x->threads - 1) / x->threads;
     uint64_t cost = rounds * (spec->shard_ns / 2 + sim_below(&x->compute, spec->shard_ns));
     cost = slowed(s, w, cost * x->slowness);
+    const sim_session *session = sim_session_of(s, x->id);
+    if (session && sim_fault_on(s, SIM_LAG, w, s->now) && session->deadline_ns > sim_host_now(s)) {
+        const uint64_t late = (session->deadline_ns - sim_host_now(s)) / 100 * 93;
+        if (late > cost) cost = late;
+    }
     x->lease_now = l->lease;
     sim_event done = of(s, w, SIM_COMPUTED);
     done.value = l->lease;
@@ -181,6 +186,8 @@ static void fill_result(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
     const sim_lease *l = &x->lease;
     uint64_t cost = x->result.compute_ns;
+    const uint32_t bits = sim_fault_on(s, SIM_CLAIM, w, s->now);
+    if (bits) cost = 1ull << bits;
     coord_result_info r = {.lease = l->lease,
                            .job = l->job,
                            .step = l->step,

@@ -1,0 +1,61 @@
+/* How long leases take, seen from outside: the deadline of a worker whose times are known follows
+ * what others need, not its own times alone. Leases of trainings only. */
+#include "common/base/alloc.h"
+#include "sim/sim.h"
+
+#define FACTOR 8 /* times what others need */
+#define KNOWN                                                                                      \
+    4 /* results of one job, one after the other, until its times are known for certain            \
+       */
+
+static uint64_t *longest_of(sim *s, uint64_t job) {
+    sim_job *j = &s->jobs[job];
+    if (!j->longest) j->longest = cop_alloc_array(s->worker_count, sizeof *j->longest);
+    COP_ASSERT(j->longest != NULL);
+    return j->longest;
+}
+
+/* Most that anybody but this worker may have been measured to need for a round of this job. */
+static uint64_t others_need(sim *s, uint64_t job, uint32_t who) {
+    const uint64_t *longest = longest_of(s, job), now = sim_host_now(s);
+    uint64_t most = 0;
+    for (uint32_t w = 0; w < s->worker_count; w++)
+        if (w != who && longest[w] > most) most = longest[w];
+    for (uint32_t i = 0; i < s->host.session_count; i++) { /* of leases that are out: so far */
+        const sim_session *x = &s->host.sessions[i];
+        if (x->who != who && x->timed_job == job && now - x->timed_ns > most)
+            most = now - x->timed_ns;
+    }
+    return most;
+}
+
+void sim_check_pace(sim *s, sim_session *session, const coord_action *a) {
+    const uint64_t now = sim_host_now(s);
+    sim_pace_ended(s, session);
+    if (a->lease.evaluate) return;
+    session->timed_job = a->job;
+    session->timed_ns = now;
+    if (session->kept_job != a->job || session->kept_count < KNOWN) return;
+    const uint64_t floor =
+        s->core_config.lease_floor_ns ? s->core_config.lease_floor_ns : 5 * SIM_SECOND;
+    const uint64_t most = FACTOR * a->lease.count * others_need(s, a->job, session->who);
+    /* Others may not have been measured yet; measured times are floats. */
+    const uint64_t limit = most > floor ? most + most / 1000 : floor;
+    SIM_CHECK(s, "deadline-of-the-pool", a->lease.deadline_ns - now <= limit,
+              "worker %u has %.3f s for %u shards, others would have %.3f s", session->who,
+              (double)(a->lease.deadline_ns - now) * 1e-9, a->lease.count, (double)limit * 1e-9);
+}
+
+void sim_pace_ended(sim *s, sim_session *session) {
+    if (!session->timed_job) return;
+    uint64_t *longest = &longest_of(s, session->timed_job)[session->who];
+    const uint64_t time = sim_host_now(s) - session->timed_ns;
+    if (time > *longest) *longest = time;
+    session->timed_job = 0;
+}
+
+void sim_pace_kept(sim_session *session, uint64_t job) {
+    if (session->kept_job != job) session->kept_count = 0;
+    session->kept_job = job;
+    session->kept_count++;
+}
