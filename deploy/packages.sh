@@ -83,11 +83,13 @@ names() {
 }
 
 list() {
-    for group; do names "$group"; done | tr ' ' '\n' | sort -u
+    all=$(for group; do names "$group"; done) # a pipe would hide a failure
+    echo "$all" | tr ' ' '\n' | sort -u
 }
 
 missing() {
-    list "$@" | while read -r name; do
+    all=$(list "$@")
+    echo "$all" | while read -r name; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
     done
 }

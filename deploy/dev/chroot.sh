@@ -77,7 +77,8 @@ in_chroot() {
 
 # chroot_ensure GROUP...: makes the folder, and installs what is not in it yet.
 chroot_ensure() {
-    local folder log mirror lock group more=()
+    local folder log mirror lock group more=() why="no container can run here"
+    [[ -z $FORCED ]] || why="--$FORCED asks for it"
     folder=$(chroot_folder)
     log=$CHROOT_HOME/log
     mkdir -p "$CHROOT_HOME"
@@ -86,7 +87,7 @@ chroot_ensure() {
     if [[ ! -d $folder ]]; then
         debootstrap_ensure || die "debootstrap could not be installed: $(native_advice "$@")"
         mirror=$(apt_mirror)
-        note "making a Debian 13 system in $folder with debootstrap, once: no container can run here (log: $log)"
+        note "making a Debian 13 system in $folder with debootstrap, once: $why (log: $log)"
         rm -rf "$folder.new"
         bootstrap "$folder.new" "$mirror" >"$log" 2>&1 || {
             tail -n 5 "$log" >&2

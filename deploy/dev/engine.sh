@@ -99,6 +99,8 @@ base_bootstrap() {
     return "$status"
 }
 
+base_ensure() { image_exists "$BASE_IMAGE" || base_pull || base_bootstrap "$1"; }
+
 base_has_certificates() {
     "$ENGINE" run --rm "$BASE_IMAGE" test -s /etc/ssl/certs/ca-certificates.crt
 }
@@ -156,8 +158,7 @@ image_ensure() {
     flock "$image_lock"
     if ! image_exists "$image"; then
         mirror=$(apt_mirror)
-        image_exists "$BASE_IMAGE" || base_pull || base_bootstrap "$mirror" \
-            || die "$BASE_IMAGE can neither be pulled nor made here: load that image into $ENGINE."
+        base_ensure "$mirror" || die "$BASE_IMAGE can neither be pulled nor made here: load that image into $ENGINE."
         # A pulled image may have no certificates to check that mirror by: then its own mirror.
         [[ $mirror != https:* ]] || base_has_certificates || mirror=
         note "building image $image: compilers and libraries (log: ${log#"$ROOT/"})"

@@ -56,8 +56,8 @@ choose_native() {
     [[ $EUID != 0 ]] || ! native_can_have || native_has "$@" || native_install "$@"
     native_has build || die "this system lacks $(lacks build | paste -sd ,) for a build, and ./dev cannot get it. \
 Type: $(native_advice "$@")"
-    # Tests of containers reach the engine; without one they are skipped.
-    [[ " $* " != *" containers "* ]] || engine_ensure || true
+    # Tests of containers use the engine and that image; without an engine they are skipped.
+    [[ " $* " != *" containers "* ]] || ! engine_ensure || base_ensure "$(apt_mirror)" || true
 }
 
 choose_engine() {

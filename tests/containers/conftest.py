@@ -155,6 +155,8 @@ class Machine:
         self.name = f"coppice-fresh-{os.getpid()}-{base}{'' if mnist else '-bare'}"
         proxy = [word for name in ("http_proxy", "https_proxy") if os.environ.get(name) for word in ("-e", name)]
         docker("run", "-d", "--init", "--network", "host", *proxy, "--name", self.name, base_image(base), "sleep", "3600")
+        # As in the images that are pulled: Debian's own have it.
+        docker("exec", self.name, "sh", "-c", "echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/docker-apt-speedup")
         docker("exec", self.name, "useradd", "--create-home", "--home-dir", HOME, "me")
         docker("exec", self.name, "mkdir", "-p", "/root/.cache/coppice")
         docker("cp", "-q", clone, f"{self.name}:{HOME}/coppice")
