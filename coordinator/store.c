@@ -161,7 +161,8 @@ cop_err coord_store_open(const char *path, coord_store **out, cop_error *error) 
     uv_mutex_init(&s->mutex);
     uv_mutex_init(&s->read_mutex);
     uv_cond_init(&s->work);
-    cop_err e = open_database(s, path, error);
+    cop_err e = coord_store_make_spares(s) ? open_database(s, path, error)
+                                           : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e && uv_thread_create(&s->thread, coord_store_run_writer, s))
         e = cop_fail(error, COP_ERR_INTERNAL, "cannot start the store's thread");
     s->started = !e;
@@ -182,11 +183,7 @@ void coord_store_close(coord_store *s) {
         uv_thread_join(&s->thread);
     }
     COP_ASSERT(!s->head);
-    while (s->spare) {
-        store_write *next = s->spare->next;
-        cop_free(s->spare);
-        s->spare = next;
-    }
+    coord_store_free_spares(s);
     for (int i = 1; i < STORE_KINDS; i++) sqlite3_finalize(s->statement[i]);
     sqlite3_close(s->reader);
     sqlite3_close(s->writer);

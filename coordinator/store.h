@@ -73,8 +73,8 @@ cop_err coord_store_remove_set(coord_store *store, const char *name, const char 
  * step). */
 /* Waits until all writes queued so far are on the disk (fsync), so that whoever publishes a
  * checkpoint after it never leaves a gap in the metrics. Not on the loop. IO: they could not be
- * written now; they stay queued and are tried again. NO_MEMORY: one since the last flush is lost.
- */
+ * written now; they stay queued and are tried again. NO_MEMORY: one since the last flush is lost,
+ * or, until the next start, one that must survive. */
 cop_err coord_store_flush(coord_store *store);
 
 /* ---- reads: any thread, own read connection, never the loop for anything long ---- */

@@ -8,6 +8,8 @@
 
 #include "coordinator/store.h"
 
+#define COORD_STORE_RESERVE 256
+
 /* One waiting write: a row. */
 typedef struct store_write store_write;
 struct store_write {
@@ -35,9 +37,11 @@ struct coord_store {
     uv_thread_t thread;
     /* under mutex */
     store_write *head, *tail, *spare;
+    store_write *reserve; /* COORD_STORE_RESERVE of the spares: metrics take none of these */
     uint32_t queued, spares;
     bool stopping, started, warned, failing;
-    bool lost; /* there was no memory for a write since the last flush */
+    bool lost;   /* there was no memory for a write since the last flush */
+    bool behind; /* nor for one that must survive: until the next start the disk is behind */
     /* of the writer's thread */
     uint32_t pool_events; /* written since the last pruning */
 };
@@ -46,6 +50,10 @@ struct coord_store {
 extern const char *const coord_store_sql[STORE_KINDS];
 /* The thread's body: commits what is queued until `stopping` and nothing is left. */
 void coord_store_run_writer(void *store);
+
+/* The reserve, among the spares; and the end of all spares. */
+bool coord_store_make_spares(coord_store *store);
+void coord_store_free_spares(coord_store *store);
 
 /* Our code of an SQLite result; and with its sentence after "what: ". */
 cop_err coord_store_code(int state);

@@ -224,11 +224,17 @@ static void prune_events(coord_store *s) {
     sqlite3_exec(s->writer, text, NULL, NULL, NULL);
 }
 
-/* Kept for the next writes: a step allocates nothing. Under the mutex. */
+/* ---- spares: for the next writes, so that a step allocates nothing ---- */
+
+static bool is_reserve(const coord_store *s, const store_write *w) {
+    return w >= s->reserve && w < s->reserve + COORD_STORE_RESERVE;
+}
+
+/* Under the mutex. */
 static void keep_spares(coord_store *s, store_write *list) {
     while (list) {
         store_write *next = list->next;
-        if (s->spares < SPARE_MAX) {
+        if (s->spares < SPARE_MAX || is_reserve(s, list)) {
             list->next = s->spare;
             s->spare = list;
             s->spares++;
@@ -237,6 +243,33 @@ static void keep_spares(coord_store *s, store_write *list) {
         }
         list = next;
     }
+}
+
+bool coord_store_make_spares(coord_store *s) {
+    s->reserve = cop_alloc_array(COORD_STORE_RESERVE, sizeof *s->reserve);
+    for (int i = 0; s->reserve && i + 1 < COORD_STORE_RESERVE; i++)
+        s->reserve[i].next = &s->reserve[i + 1];
+    if (s->reserve) keep_spares(s, s->reserve);
+    return s->reserve != NULL;
+}
+
+void coord_store_free_spares(coord_store *s) {
+    while (s->spare) {
+        store_write *w = s->spare;
+        s->spare = w->next;
+        if (!is_reserve(s, w)) cop_free(w);
+    }
+    cop_free(s->reserve);
+}
+
+/* A spare one; NULL: none for this kind. Under the mutex. */
+static store_write *take_spare(coord_store *s, store_kind kind) {
+    const bool may_go = recovery_need_of(kind) == RECOVERY_MAY_GO;
+    store_write *w = s->spare;
+    if (!w || (may_go && s->spares <= COORD_STORE_RESERVE)) return NULL;
+    s->spare = w->next;
+    s->spares--;
+    return w;
 }
 
 /* For a commit now: metrics and events wait for company. */
@@ -296,12 +329,8 @@ void coord_store_run_writer(void *argument) {
 static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     uv_mutex_lock(&s->mutex);
     bool room = recovery_has_room(kind, s->queued, QUEUE_MAX), warn = !room && !s->warned;
-    store_write *w = room ? s->spare : NULL;
+    store_write *w = room ? take_spare(s, kind) : NULL;
     s->warned = !room;
-    if (w) {
-        s->spare = w->next;
-        s->spares--;
-    }
     uv_mutex_unlock(&s->mutex);
     if (warn) cop_log(COP_LOG_WARN, "store", "the disk is too slow: metrics are dropped");
     if (!room) return NULL;
@@ -314,6 +343,8 @@ static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
                 (unsigned long long)job);
         uv_mutex_lock(&s->mutex);
         s->lost = true;
+        s->behind =
+            s->behind || (kind != STORE_BARRIER && recovery_need_of(kind) == RECOVERY_MUST_SURVIVE);
         uv_mutex_unlock(&s->mutex);
         return NULL;
     }
@@ -474,7 +505,9 @@ static void on_waited(void *context, cop_err result, const char *text) {
 static cop_err write_and_wait(coord_store *s, store_write *write, cop_error *error) {
     store_wait wait = {.result = COP_OK};
     if (!write || uv_sem_init(&wait.done, 0)) {
-        cop_free(write);
+        uv_mutex_lock(&s->mutex);
+        keep_spares(s, write);
+        uv_mutex_unlock(&s->mutex);
         return cop_fail(error, COP_ERR_NO_MEMORY,
                         "there is no memory, or too many writes wait for the disk: try again");
     }
@@ -490,7 +523,7 @@ static cop_err write_and_wait(coord_store *s, store_write *write, cop_error *err
 cop_err coord_store_flush(coord_store *s) {
     COP_TRY(write_and_wait(s, begin_write(s, STORE_BARRIER, 0), NULL));
     uv_mutex_lock(&s->mutex);
-    const bool lost = s->lost;
+    const bool lost = s->lost || s->behind;
     s->lost = false;
     uv_mutex_unlock(&s->mutex);
     return lost ? COP_ERR_NO_MEMORY : COP_OK;

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
+#include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
@@ -639,6 +640,27 @@ static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
     assert_int_equal(number(*state, "SELECT fingerprint FROM jobs WHERE job = 60"), 77);
 }
 
+/* A lost pin lets a job go on with another kind of worker. */
+static void test_what_must_survive_is_stored_without_memory(void **state) {
+    coord_store *s = open_store(*state);
+    add_job(s, 1, "x", NULL);
+    assert_int_equal(coord_store_flush(s), COP_OK);
+    cop_log_configure(COP_LOG_NONE, false);
+    cop_alloc_fail_from(1);
+    for (uint64_t step = 1; step <= 500; step++) coord_store_add_step(s, 1, step, 1, 1);
+    coord_store_set_fingerprint(s, 1, 77);
+    coord_store_set_state(s, 1, COORD_PAUSED, "");
+    cop_alloc_fail_at(0);
+    const cop_err flushed = coord_store_flush(s); /* metrics are lost, and that is told once */
+    const cop_err again = coord_store_flush(s);
+    coord_store_close(s);
+    cop_log_configure(COP_LOG_INFO, false);
+    assert_int_equal(flushed, COP_ERR_NO_MEMORY);
+    assert_int_equal(again, COP_OK);
+    assert_int_equal(number(*state, "SELECT fingerprint FROM jobs"), 77);
+    assert_int_equal(number(*state, "SELECT state FROM jobs"), COORD_PAUSED);
+}
+
 static void test_confirmed_state_is_on_the_disk_when_it_is_told(void **state) {
     coord_store *s = open_store(*state);
     cop_err confirmed = COP_ERR_INTERNAL;
@@ -770,6 +792,7 @@ int main(void) {
         STORE_TEST(test_refused_row_is_told_and_stops_no_other),
         STORE_TEST(test_metrics_wait_while_the_disk_is_full),
         STORE_TEST(test_states_wait_in_order_while_the_disk_is_full),
+        STORE_TEST(test_what_must_survive_is_stored_without_memory),
         STORE_TEST(test_confirmed_state_is_on_the_disk_when_it_is_told),
         STORE_TEST(test_row_that_is_never_taken_does_not_stop_the_others),
         STORE_TEST(test_acknowledged_jobs_survive_kill_9),
