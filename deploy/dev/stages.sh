@@ -15,7 +15,7 @@ qemu        6   build for arm64, tests under qemu
 sim         5   the installation in virtual time: thousands of seeds, planted bugs
 chaos       6   seeded faults at real processes
 soak        5   jobs without end, workers that die all the time
-containers 10   tests that start containers of their own
+containers 12   tests that start containers of their own
 fuzz        8   each fuzz target for 20 seconds
 lint        4   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)

@@ -1,0 +1,89 @@
+"""Where ./dev builds (deploy/dev/environment.sh), and what a test by its name needs (deploy/dev/stages.sh)."""
+
+import subprocess
+
+import pytest
+
+EVERYTHING = "build check parity valgrind clang qemu containers"
+# The machine, as the functions that ask it would answer; what would change it is printed.
+STUBS = """
+native_has() {{ [[ " $* " != *" check "* ]] && {libraries} || {tools}; }}
+native_can_have() {{ {apt}; }}
+native_install() {{ echo "apt-get $*"; tools=true libraries=true; native_has() {{ true; }}; }}
+engine_is_here() {{ {engine}; }}
+engine_ensure() {{ {engine} || {{ {containers} && echo "docker.io"; }}; }}
+chroot_can_work() {{ {chroot}; }}
+chroot_ensure() {{ echo "debootstrap $*"; }}
+image_find() {{ :; }}
+image_ensure() {{ echo "image $*"; }}
+image_name() {{ echo "image"; }}
+build_beside_image() {{ echo "image of everything, beside $*"; }}
+base_ensure() {{ :; }}
+lacks() {{ echo cmake; }}
+native_advice() {{ echo "apt-get install cmake"; }}
+"""
+
+
+@pytest.fixture
+def shell(root):
+    """shell(script): what bash prints, with ./dev's functions."""
+
+    def call(script, status=0):
+        sources = "".join(f"source {root}/deploy/dev/{name}.sh\n" for name in ("environment", "stages"))
+        done = subprocess.run(["bash", "-c", f"set -euo pipefail\nROOT={root}\nunset COPPICE_DEV_ENVIRONMENT\n{sources}{script}"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        return (done.stdout + done.stderr).strip().splitlines()
+
+    return call
+
+
+def machine(**answers):
+    return STUBS.format(**{**{name: "false" for name in ("libraries", "tools", "apt", "engine", "containers", "chroot")}, **answers})
+
+
+@pytest.mark.parametrize("answers, groups, said", [
+    ({"libraries": "true", "tools": "true"}, "build check", ["native"]),
+    ({"libraries": "true"}, "build", ["native"]),
+    ({"apt": "true", "engine": "true", "chroot": "true"}, "build check", ["apt-get build check", "native"]),
+    ({"engine": "true", "chroot": "true"}, "build check", ["image build check", "image"]),
+    ({"libraries": "true", "engine": "true"}, "build check", ["image build check", "image"]),
+    ({"containers": "true", "chroot": "true"}, "build check", ["debootstrap build check", "chroot"]),
+    ({"containers": "true", "chroot": "true"}, "build check containers", ["docker.io", "image build check containers", "image"]),
+    ({"containers": "true", "chroot": "true"}, EVERYTHING, ["docker.io", "image of everything, beside release asan tsan", "image"]),
+    ({"chroot": "true"}, EVERYTHING, [f"debootstrap {EVERYTHING}", "chroot"]),
+    ({"libraries": "true"}, "build check", ["native"]),
+])
+def test_the_environment_is_the_first_that_can_be_had(shell, answers, groups, said):
+    assert shell(machine(**answers) + f'environment_choose {groups}\necho "$ENVIRONMENT"') == said
+
+
+def test_where_there_is_none_the_line_to_type_is_printed(shell):
+    (line,) = shell(machine() + "environment_choose build check", status=1)
+    assert line == "dev: this system lacks cmake for a build, and ./dev cannot get it. Type: apt-get install cmake"
+
+
+@pytest.mark.parametrize("forced, said", [
+    ("native", ["native"]), ("engine", ["docker.io", "image build", "image"]), ("chroot", ["debootstrap build", "chroot"]),
+])
+def test_a_forced_environment_goes_first(shell, forced, said):
+    answers = machine(libraries="true", containers="true", chroot="true")
+    assert shell(f'{answers}FORCED={forced}\nenvironment_choose build\necho "$ENVIRONMENT"') == said
+
+
+@pytest.mark.parametrize("arguments, groups", [
+    ("", EVERYTHING), ("--all", EVERYTHING), ("test_golden", "build check"), ("nn_test_mask", "build check"),
+    ("test_arm64_gives_the_same_digest", "build check qemu"), ("parity", "build check parity"), ("test_losses", "build check parity"),
+    ("lint qemu", "build check clang qemu"), ("threads", "build check valgrind"), ("test_no_leak_under_valgrind", "build check valgrind"),
+    ("containers", "build check containers"), ("test_hosts", "build check containers"),
+])
+def test_a_test_by_its_name_needs_only_its_groups(shell, arguments, groups):
+    assert shell(f"groups_for_test {arguments}") == [groups]
+
+
+@pytest.mark.parametrize("kind, group, there", [
+    ("test", "qemu", True), ("check", "check", True), ("check", "clang", False), ("build", "check", False), ("build", "build", True),
+    ("test-clang-qemu", "qemu", True), ("test-clang-qemu", "check", True), ("test-clang-qemu", "parity", False),
+])
+def test_an_image_is_known_by_its_groups(shell, kind, group, there):
+    assert shell(f"image_has {kind} build {group} && echo yes || echo no") == ["yes" if there else "no"]
