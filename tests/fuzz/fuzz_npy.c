@@ -11,8 +11,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         .name = "fuzz",
         .train = {.images = path,
                   .labels = fuzz_file(1, (const uint8_t *)labels, sizeof labels - 1)}};
-    const cop_data_input archive = {.name = "fuzz", .train.path = path};
+    cop_data_input archive = {.name = "fuzz", .train.path = path};
     fuzz_load("npy", &pair);
+    fuzz_load("npy", &archive);
+    archive.test.path = path;
+    archive.order = COP_DATA_CHANNELS_LAST;
     fuzz_load("npy", &archive);
     return 0;
 }

@@ -1,9 +1,10 @@
-/* Fuzz target: any bytes as a data pack, as it is uploaded and lies in a coordinator's folder. What
- * is taken holds what its header says, and labels within its classes. */
+/* Fuzz target: any bytes as a data pack, as it is uploaded and lies in a coordinator's folder,
+ * there perhaps with names of classes behind it. What is taken holds what its header says, labels
+ * within its classes, and a name for each class or none. */
 #include <string.h>
 
 #include "common/data/data.h"
-#include "fuzz/fuzz.h"
+#include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -16,7 +17,22 @@ static void judge_part(const cop_data *data, const cop_data_part *part) {
         FUZZ_CHECK(part->labels[i] >= 0 && part->labels[i] < data->classes);
 }
 
+static void judge_file(const char *path) {
+    cop_data *set = NULL;
+    cop_error error = {0};
+    if (cop_data_load_pack(path, &set, &error)) {
+        fuzz_refused(&error);
+        FUZZ_CHECK(!set);
+        return;
+    }
+    judge_part(set, &set->train);
+    FUZZ_CHECK(!set->class_names ||
+               cop_class_names_ok((const char *const *)set->class_names, (size_t)set->classes));
+    cop_data_destroy(set);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    judge_file(fuzz_file(0, data, size));
     cop_data *set = NULL;
     cop_error error = {0};
     cop_buffer *pack = cop_buffer_create(size);

@@ -31,10 +31,19 @@ static void judge_form(const cop_data_form *form, const uint8_t *data, size_t si
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const char *const drop[] = {"id"}, *const names[] = {"iris", "lily", "rose"};
     static const cop_data_form forms[] = {
         {.type = COP_DATA_F32, .rank = 1, .dims = {2}, .classes = 3, .label = "label"},
         {.type = COP_DATA_U8, .rank = 1, .dims = {2}, .classes = 3},
         {.type = COP_DATA_U8, .rank = 3, .dims = {3, 12, 12}, .classes = 3},
+        {.type = COP_DATA_U8, .rank = 3, .dims = {3, 5, 17}, .classes = 3, .resize = true},
+        {.type = COP_DATA_F32,
+         .rank = 1,
+         .dims = {2},
+         .classes = 3,
+         .drop = drop,
+         .drop_count = 1,
+         .class_names = names},
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) judge_form(&forms[i], data, size);
     return 0;

@@ -69,12 +69,16 @@ def npy_files():
     for name in ("u1", "f4", "<f8", ">i2"):
         yield saved(numpy.save, numpy.arange(8, dtype=name).reshape(4, 2))
     yield saved(numpy.save, numpy.asfortranarray(numpy.arange(16, dtype="u1").reshape(4, 2, 2)))
+    yield saved(numpy.save, numpy.arange(4 * 5 * 5 * 3, dtype="u1").reshape(4, 5, 5, 3))
+    yield saved(numpy.save, numpy.arange(8, dtype="<i8").reshape(4, 2))
 
 
 def npz_files():
     arrays = {"images": numpy.arange(8, dtype="u1").reshape(4, 2), "labels": numpy.array([0, 1, 1, 0], "u1")}
     yield saved(numpy.savez, **arrays)
     yield saved(numpy.savez_compressed, **arrays)
+    keras = {"x_train": numpy.arange(8, dtype="u1").reshape(4, 2), "y_train": numpy.array([[0], [1], [1], [0]], "f8")}
+    yield saved(numpy.savez, **keras, x_test=keras["x_train"], y_test=keras["y_train"])
 
 
 def picture(mode, kind, **options):
@@ -86,25 +90,33 @@ def picture(mode, kind, **options):
 def png_files():
     yield from (picture(mode, "PNG") for mode in ("L", "P", "RGB", "RGBA", "1", "I;16", "LA"))
     yield picture("L", "PNG", transparency=3)
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    yield picture("RGB", "PNG", exif=exif)
 
 
 def jpeg_files():
     yield picture("L", "JPEG", quality=10)
     yield picture("RGB", "JPEG", quality=10)
     yield picture("RGB", "JPEG", quality=10, progressive=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield picture("L", "JPEG", quality=10, exif=exif)
 
 
+NAMES = b"id;a;b;species\r1;0,5;2;rose\r2;1,5;3;iris\r3;2,5;4;lily\r"
 CSV = b"\"a\",\"b \"\"c\"\"\",label\r\n1,2.5e3,0\r\n-3,.25,1\n\n 7 ,8,2\n"
 
 
 def data_seeds():
-    yield "csv", [CSV, b"\xef\xbb\xbf1,2,0\n3,4,1\n", b"a,b,label\n1,nan,x\n"]
+    yield "csv", [CSV, b"\xef\xbb\xbf1,2,0\n3,4,1\n", b"a,b,label\n1,nan,x\n", NAMES, b"sep=\t\r\n1,5\t2\t0\r\n3\t4,5\t1\r\n",
+                  gzip.compress(CSV[:20], mtime=0) + gzip.compress(CSV[20:], mtime=0)]
     yield "idx", [idx(4, 2), idx(4, 2, 2), idx(4, kind=9), gzip.compress(idx(4, 2), mtime=0), idx(4, 2, kind=13, data=bytes(32))]
     yield "npy", [*npy_files(), *npz_files()]
     yield "png", list(png_files())
     yield "jpeg", list(jpeg_files())
     yield "pack", [pack(), pack(2), pack(dims=(1, 2, 2), count=2)]
-    yield "samples", [CSV, idx(4, 2), next(npy_files()), next(npz_files()), picture("L", "PNG"), picture("L", "JPEG", quality=10)]
+    yield "samples", [CSV, NAMES, gzip.compress(CSV, mtime=0), idx(4, 2), next(npy_files()), next(npz_files()), picture("L", "PNG"), picture("L", "JPEG", quality=10)]
 
 
 # ---- jobs, models, state ----
