@@ -88,6 +88,7 @@ def program():
 @pytest.fixture(scope="session")
 def arm64(root):
     """arm64(name): the command of a program of the arm64 build, under qemu. Builds it where it is not, or is out of date."""
+    needs.check_program("qemu-aarch64", "aarch64-linux-gnu-gcc")
     folder = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", root / "build/arm64/bin"))
     if folder == root / "build/arm64/bin":
         done = subprocess.run([root / "dev", "build", "--preset", "arm64", "programs"], capture_output=True, text=True, check=False)

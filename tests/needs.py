@@ -8,6 +8,8 @@ fails instead."""
 import functools
 import importlib.util
 import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -40,8 +42,11 @@ collecting = True  # conftest.py ends it
 
 
 def skip_without(name, package):
-    """Ends the test: skipped, or failed where everything should be here."""
-    text = f"{name} is not here (Debian: {package})"
+    end_test(f"{name} is not here (Debian: {package})")
+
+
+def end_test(text):
+    """Skipped, or failed where everything should be here."""
     if os.environ.get("COPPICE_TEST_COMPLETE"):
         pytest.fail(text)
     pytest.skip(text)
@@ -60,6 +65,18 @@ def is_missing_program(error):
 
 def skip_without_program(name):
     skip_without(name, PROGRAMS[name])
+
+
+def check_program(*names):
+    for name in names:
+        if shutil.which(name) is None:
+            skip_without_program(name)
+
+
+def check_mounts():
+    """Skips the test where a process may not mount in a namespace of its own, as in a container without privileges."""
+    if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        end_test("the right to mount is not here")
 
 
 class Later:

@@ -3,6 +3,7 @@
 import pathlib
 import time
 
+import needs
 import pytest
 
 MOUNT = 'mount -t tmpfs -o size=16m tmpfs "$0" && cp -r "$0.before/." "$0/" && exec "$@"'
@@ -13,6 +14,7 @@ class Full:
     an upload: jobs and data are those of the life before)."""
 
     def __init__(self, pool):
+        needs.check_mounts()
         self.pool = pool
         state = self.pool.state
         assert self.pool.stop() == 0
