@@ -61,7 +61,10 @@ bool cli_is_tty(int fd);
 /* Colours only on a TTY and without NO_COLOR; "" otherwise. */
 const char *cli_color(int fd,
                       const char *name); /* "bold", "red", "green", "yellow", "dim", "reset" */
+/* Text for people. Control characters that an argument brings along are shown as '?'. */
 void cli_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same on standard error. */
+void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A result: as JSON on one line. */
 void cli_print_json(const ProtobufCMessage *message);
 /* At the end: has all been printed? IO; NO_MEMORY when a message was left out. */

@@ -13,27 +13,75 @@ bool cli_is_tty(int fd) {
     return isatty(fd) == 1;
 }
 
+static const struct {
+    const char *name, *code;
+} colors[] = {{"reset", "\033[0m"}, {"bold", "\033[1m"},   {"dim", "\033[2m"},
+              {"red", "\033[31m"},  {"green", "\033[32m"}, {"yellow", "\033[33m"}};
+#define COLORS (sizeof colors / sizeof *colors)
+
 const char *cli_color(int fd, const char *name) {
-    static const struct {
-        const char *name, *code;
-    } codes[] = {{"reset", "\033[0m"}, {"bold", "\033[1m"},   {"dim", "\033[2m"},
-                 {"red", "\033[31m"},  {"green", "\033[32m"}, {"yellow", "\033[33m"}};
     const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
     if ((no_color && *no_color) || (terminal && strcmp(terminal, "dumb") == 0) || !cli_is_tty(fd))
         return "";
-    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-        if (strcmp(codes[i].name, name) == 0) return codes[i].code;
+    for (size_t i = 0; i < COLORS; i++)
+        if (strcmp(colors[i].name, name) == 0) return colors[i].code;
     return "";
+}
+
+static bool cut_short; /* there was no memory for something that was to be printed */
+
+/* What may steer a terminal at this place: the end of a line, or one of our colours. */
+static size_t allowed_control(const char *p) {
+    for (size_t i = 0; i < COLORS; i++)
+        if (strncmp(p, colors[i].code, strlen(colors[i].code)) == 0) return strlen(colors[i].code);
+    return *p == '\n';
+}
+
+/* The text may hold names and sentences of others: nothing else in it steers the terminal. */
+static void print_text(FILE *to, char *text) {
+    for (size_t own = 0; *text; text += own) {
+        size_t plain = 0;
+        while (text[plain] && !(own = allowed_control(text + plain))) plain++;
+        const char kept = text[plain];
+        text[plain] = '\0';
+        cop_replace_controls(text);
+        fputs(text, to);
+        if (!kept) return;
+        text += plain;
+        *text = kept;
+        fwrite(text, 1, own, to);
+    }
+}
+
+/* Without memory, if it is short: what was done is reported even when there is none left. */
+static void print_to(FILE *to, const char *format, va_list arguments) {
+    char line[1000];
+    cop_str text = {0};
+    va_list again;
+    va_copy(again, arguments);
+    const int length = vsnprintf(line, sizeof line, format, arguments);
+    if (length >= (int)sizeof line) cop_str_vprintf(&text, format, again);
+    va_end(again);
+    if (text.failed)
+        cut_short = true;
+    else if (length > 0)
+        print_text(to, text.length ? text.text : line);
+    cop_str_fini(&text);
 }
 
 void cli_print(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    vprintf(format, arguments);
+    print_to(stdout, format, arguments);
     va_end(arguments);
 }
 
-static bool cut_short; /* there was no memory for something that was to be printed */
+void cli_note(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    print_to(stderr, format, arguments);
+    va_end(arguments);
+}
 
 void cli_print_json(const ProtobufCMessage *message) {
     cop_str line = {0};
@@ -176,15 +224,15 @@ static void drop_field(char *text, const char *mark) {
 static void draw_bar(double fraction, const char *text) {
     static const char *const least[] = {"epoch ", "samples/s", " workers", "loss "};
     const int width = width_of(STDERR_FILENO);
-    char line[512], fitting[256];
+    char line[512] = "", fitting[256];
     snprintf(fitting, sizeof fitting, "%s", text);
+    cop_replace_controls(fitting); /* it may quote a coordinator */
     for (size_t i = 0; i < sizeof least / sizeof *least; i++)
         if (shown(fitting) > width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
     int room = width - BAR_BESIDE - shown(fitting);
     room = room > BAR_MOST ? BAR_MOST : room < BAR_LEAST ? BAR_LEAST : room;
-    int filled = (int)(fraction * room + 0.5), at = 0, left = width - room - BAR_BESIDE;
-    for (int i = 0; i < room; i++)
-        at += snprintf(line + at, sizeof line - (size_t)at, "%s", i < filled ? "█" : "░");
+    int filled = (int)(fraction * room + 0.5), left = width - room - BAR_BESIDE;
+    for (int i = 0; i < room; i++) cop_text_add(line, sizeof line, "%s", i < filled ? "█" : "░");
     fprintf(stderr, "\r%s %3d %% %.*s\033[K", line, (int)(fraction * 100), left > 0 ? left : 0,
             fitting);
     fflush(stderr);
@@ -203,7 +251,7 @@ void cli_progress_show(cli_progress *p, double fraction, const char *text) {
         /* The first line after two seconds, then one every five. */
         uint64_t wait = p->last_ns ? 5000000000u : 2000000000u;
         if (now - (p->last_ns ? p->last_ns : p->started_ns) < wait) return;
-        fprintf(stderr, "%3d %% %s\n", (int)(fraction * 100), text);
+        cli_note("%3d %% %s\n", (int)(fraction * 100), text);
     }
     p->last_ns = now;
 }

@@ -105,7 +105,7 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
             continue;
         }
         if (!e && i > 1 && !options->quiet)
-            fprintf(stderr, "runs/%s holds a run already: this one is written to %s\n", job, path);
+            cli_note("runs/%s holds a run already: this one is written to %s\n", job, path);
         return e;
     }
     return cop_fail(error, COP_ERR_INPUT, "runs holds %d runs of %s: choose a folder with --out",

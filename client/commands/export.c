@@ -62,7 +62,7 @@ static void print_differences(const cop_model *model) {
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
         const char *text = layer->ops->exported_as ? layer->ops->exported_as(layer) : NULL;
-        if (text) fprintf(stderr, "model[%d] %s: %s\n", i, layer->ops->kind, text);
+        if (text) cli_note("model[%d] %s: %s\n", i, layer->ops->kind, text);
     }
 }
 

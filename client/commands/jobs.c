@@ -118,11 +118,11 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     for (size_t i = 0; i < answer->n_workers; i++) {
         const Coppice__Api__WorkerStatus *w = answer->workers[i];
         const char *name = w->name ? w->name : "";
-        if (w->evidence) printf("%s is in quarantine: %s\n", name, w->evidence);
+        if (w->evidence) cli_print("%s is in quarantine: %s\n", name, w->evidence);
         if (w->unable)
-            printf("%s cannot compute job %llu and gets nothing of it until it joins again "
-                   "(coppice logs %llu says why)\n",
-                   name, (unsigned long long)w->unable, (unsigned long long)w->unable);
+            cli_print("%s cannot compute job %llu and gets nothing of it until it joins again "
+                      "(coppice logs %llu says why)\n",
+                      name, (unsigned long long)w->unable, (unsigned long long)w->unable);
     }
     cop_free(cells);
     cop_free(text);
@@ -306,10 +306,8 @@ static void print_events(const cli_options *options, const Coppice__Api__LogsAns
             cli_print_json(&e->base);
             continue;
         }
-        char text[2000]; /* may quote a worker or a job */
-        snprintf(text, sizeof text, "%s", e->text ? e->text : "");
-        cop_replace_controls(text);
-        cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "", text);
+        cli_print("%s %-5s %s\n", e->time ? e->time : "", e->level ? e->level : "",
+                  e->text ? e->text : "");
     }
     fflush(stdout);
 }

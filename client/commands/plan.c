@@ -254,7 +254,7 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     close_parts(&parts);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
-    if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));
+    if (warnings.length && !options->quiet) cli_note("%s", cop_str_text(&warnings));
     cop_str_fini(&warnings);
     cop_job_destroy(job);
     cop_data_destroy(data);

@@ -210,15 +210,15 @@ static void write_label(const cli_predictions *p, uint32_t sample, char *out) {
 static void write_probabilities(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];
     char name[CELL / CLI_SHOWN - 10];
-    for (int i = 0, at = 0; i < of->shown_count; i++)
-        at += snprintf(out + at, CELL / CLI_SHOWN, "%s%s: %.4f", i ? "  " : "",
-                       class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
+    for (int i = 0; i < of->shown_count; i++)
+        cop_text_add(out, CELL, "%s%s: %.4f", i ? "  " : "",
+                     class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
 }
 static void write_outputs(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];
-    for (int i = 0, at = 0; i < of->shown_count; i++) {
-        at += snprintf(out + at, CELL / CLI_SHOWN, "%s%.4g", i ? "  " : "", of->shown[i].value);
-        if (p->members) at += snprintf(out + at, 16, " +- %.2g", of->shown[i].deviation);
+    for (int i = 0; i < of->shown_count; i++) {
+        cop_text_add(out, CELL, "%s%.4g", i ? "  " : "", of->shown[i].value);
+        if (p->members) cop_text_add(out, CELL, " +- %.2g", of->shown[i].deviation);
     }
 }
 static void write_entropy(const cli_predictions *p, uint32_t sample, char *out) {

@@ -26,7 +26,7 @@ static cop_err go_there(cop_replay *replay, const char *path, uint64_t step, boo
     cop_str notes = {0};
     cop_err e = COP_OK;
     if (cop_folder_exists(path)) e = cop_replay_load(replay, path, step - 1, &notes, error);
-    if (notes.length && !quiet) fprintf(stderr, "coppice replay: %s\n", cop_str_text(&notes));
+    if (notes.length && !quiet) cli_note("coppice replay: %s\n", cop_str_text(&notes));
     cop_str_fini(&notes);
     const uint64_t first = *began = cop_replay_step(replay);
     cli_progress_start(&progress, quiet);

@@ -60,19 +60,17 @@ static cop_err start_workers(run_state *s, int count, cop_error *error) {
 
 static void show_progress(cli_progress *bar, const coord_progress *p) {
     char text[256], eta[32];
-    int at = snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step,
-                      (unsigned long long)p->steps, p->epoch);
-    if (p->has_train_loss)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  loss %.4f", p->train_loss);
+    snprintf(text, sizeof text, "step %llu/%llu  epoch %.2f", (unsigned long long)p->step,
+             (unsigned long long)p->steps, p->epoch);
+    if (p->has_train_loss) cop_text_add(text, sizeof text, "  loss %.4f", p->train_loss);
     const char *part = p->evaluated_on_test ? "test" : "validation";
     if (p->has_evaluation && p->has_error)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s error %.2f %%", part,
-                       100 * p->test_error);
+        cop_text_add(text, sizeof text, "  %s error %.2f %%", part, 100 * p->test_error);
     else if (p->has_evaluation)
-        at += snprintf(text + at, sizeof text - (size_t)at, "  %s loss %.4f", part, p->test_loss);
+        cop_text_add(text, sizeof text, "  %s loss %.4f", part, p->test_loss);
     if (p->samples_per_s > 0)
-        snprintf(text + at, sizeof text - (size_t)at, "  %.0f samples/s  %s left", p->samples_per_s,
-                 cop_format_seconds(p->eta_seconds, eta));
+        cop_text_add(text, sizeof text, "  %.0f samples/s  %s left", p->samples_per_s,
+                     cop_format_seconds(p->eta_seconds, eta));
     cli_progress_show(bar, p->steps ? (double)p->step / (double)p->steps : 0, text);
 }
 
@@ -163,8 +161,7 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
     if (p->samples_per_s <= 0 && p->seconds > 0)
         p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
-        fprintf(stderr, "%swarning: %s%s\n", cli_color(2, "yellow"), p->text,
-                cli_color(2, "reset"));
+        cli_note("%swarning: %s%s\n", cli_color(2, "yellow"), p->text, cli_color(2, "reset"));
     if (options->json)
         print_json(s, p, s->worker_count);
     else
@@ -225,7 +222,7 @@ cop_err cli_run(const cli_options *options, cop_error *error) {
         snprintf(s.name, sizeof s.name, "%s", s.job->message->name);
         cop_str warnings = {0};
         cop_job_warnings(s.job, &warnings);
-        if (warnings.length && !options->quiet) fprintf(stderr, "%s", cop_str_text(&warnings));
+        if (warnings.length && !options->quiet) cli_note("%s", cop_str_text(&warnings));
         cop_str_fini(&warnings);
         e = cli_run_folder_choose(options, s.name, &s.folder, error);
     }

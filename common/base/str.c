@@ -39,17 +39,31 @@ void cop_str_append(cop_str *s, const char *text) {
     cop_str_append_bytes(s, text, strlen(text));
 }
 
-void cop_str_printf(cop_str *s, const char *format, ...) {
-    va_list arguments, again;
-    va_start(arguments, format);
+void cop_str_vprintf(cop_str *s, const char *format, va_list arguments) {
+    va_list again;
     va_copy(again, arguments);
     int length = vsnprintf(NULL, 0, format, arguments);
-    va_end(arguments);
     if (length >= 0 && reserve(s, (size_t)length)) {
         vsnprintf(s->text + s->length, (size_t)length + 1, format, again);
         s->length += (size_t)length;
     }
     va_end(again);
+}
+
+void cop_str_printf(cop_str *s, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    cop_str_vprintf(s, format, arguments);
+    va_end(arguments);
+}
+
+void cop_text_add(char *out, size_t size, const char *format, ...) {
+    const size_t length = strnlen(out, size);
+    va_list arguments;
+    if (length >= size) return;
+    va_start(arguments, format);
+    vsnprintf(out + length, size - length, format, arguments);
+    va_end(arguments);
 }
 
 void cop_str_clear(cop_str *s) {
@@ -112,9 +126,21 @@ bool cop_name_ok(const char *bytes, size_t length) {
     return length > 0 && cop_utf8_valid(bytes, length);
 }
 
+/* The same, and of characters that turn the direction of text or break its line: names may hold
+ * them, but what is shown must not be able to look like something else. U+061C, U+200E, U+200F,
+ * U+2028 to U+202E, U+2066 to U+2069. */
+static size_t steering_length(const unsigned char *p, size_t left) {
+    if (left > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
+    if (left < 3 || p[0] != 0xe2) return control_length(p, left);
+    const bool steers = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f)) ||
+                        (p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
+                        (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
+    return steers ? 3 : 0;
+}
+
 void cop_replace_controls(char *text) {
     for (size_t left = strlen(text); left; left--, text++)
-        memset(text, '?', control_length((const unsigned char *)text, left));
+        memset(text, '?', steering_length((const unsigned char *)text, left));
 }
 
 static void append_json_character(cop_str *s, unsigned char c) {
@@ -142,6 +168,13 @@ static void append_json_character(cop_str *s, unsigned char c) {
     }
 }
 
+/* A valid sequence of two or three bytes. */
+static uint32_t code_of(const unsigned char *p, size_t length) {
+    const uint32_t low = p[length - 1] & 0x3fu;
+    return length == 2 ? (p[0] & 0x1fu) << 6 | low
+                       : (p[0] & 0xfu) << 12 | (p[1] & 0x3fu) << 6 | low;
+}
+
 void cop_str_append_json(cop_str *s, const char *text) {
     const unsigned char *p = (const unsigned char *)text;
     size_t left = strlen(text);
@@ -150,6 +183,8 @@ void cop_str_append_json(cop_str *s, const char *text) {
         size_t n = utf8_sequence(p, left);
         if (n == 1)
             append_json_character(s, *p);
+        else if (n && steering_length(p, left))
+            cop_str_printf(s, "\\u%04x", code_of(p, n));
         else if (n)
             cop_str_append_bytes(s, p, n);
         else
@@ -158,6 +193,13 @@ void cop_str_append_json(cop_str *s, const char *text) {
         left -= n ? n : 1;
     }
     cop_str_append(s, "\"");
+}
+
+void cop_str_append_json_real(cop_str *s, double value) {
+    if (isfinite(value))
+        cop_str_printf(s, "%.17g", value);
+    else
+        cop_str_append(s, "null");
 }
 
 /* ---- nearest name ---- */

@@ -18,13 +18,23 @@ typedef struct cop_str {
 void cop_str_append(cop_str *s, const char *text);
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length);
 void cop_str_printf(cop_str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cop_str_vprintf(cop_str *s, const char *format, va_list arguments)
+    __attribute__((format(printf, 2, 0)));
 void cop_str_clear(cop_str *s); /* keeps memory */
 void cop_str_fini(cop_str *s);
 const char *cop_str_text(const cop_str *s); /* "" when empty */
 /* Take the text away (caller frees with cop_free); s becomes empty. NULL when `failed`. */
 char *cop_str_take(cop_str *s);
-/* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
+/* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. Control
+ * characters are escaped, with those that turn the direction of text (U+202E ...). */
 void cop_str_append_json(cop_str *s, const char *text);
+
+/* Appends to the text in out[size], which stays whole: what does not fit is left out. Never add up
+ * what snprintf returns: it is the length that was wanted. */
+void cop_text_add(char *out, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Append a number as JSON has it: null where it is not finite. */
+void cop_str_append_json_real(cop_str *s, double value);
 
 /* Of `count` names the one nearest to `word` (Damerau-Levenshtein, case ignored), or NULL if none
  * is near (distance > 1 + length/3). */
@@ -32,7 +42,8 @@ const char *cop_nearest_name(const char *word, const char *const *names, size_t 
 bool cop_utf8_valid(const char *bytes, size_t length); /* false also for embedded NUL */
 /* Fit to be shown as a name: valid UTF-8 without control characters, not empty. */
 bool cop_name_ok(const char *bytes, size_t length);
-/* A text that may quote others, for a terminal: control characters become '?'. */
+/* A text that may quote others, for a terminal: control characters, and those that turn the
+ * direction of text, become '?', one for each byte. */
 void cop_replace_controls(char *text);
 /* Human forms into a caller's buffer, returned: 11.6 MB, 1.2 k, 3 min 04 s. */
 const char *cop_format_bytes(double bytes, char out[32]);

@@ -126,10 +126,10 @@ static cop_err read_label(csv_file *f, size_t number, uint32_t column, char *tex
         return COP_OK;
     }
     snprintf(expected, sizeof expected, "a label from 0 to %d", form->classes - 1);
-    for (int32_t c = 0, at = 0; c < form->classes && c < 4 && form->class_names; c++)
-        at += snprintf(expected + at, sizeof expected - (size_t)at, "%s%.30s%s",
-                       c ? ", " : "a class of the model, ", form->class_names[c],
-                       c == 3 && form->classes > 4 ? ", ..." : "");
+    if (form->class_names) snprintf(expected, sizeof expected, "a class of the model");
+    for (int32_t c = 0; c < form->classes && c < 4 && form->class_names; c++)
+        cop_text_add(expected, sizeof expected, ", %.30s%s", form->class_names[c],
+                     c == 3 && form->classes > 4 ? ", ..." : "");
     return csv_fail_value(f, number, column, text, expected, error);
 }
 

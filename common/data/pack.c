@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/limits.h"
+#include "common/base/str.h"
 
 #define HEADER_SIZE 80 /* magic, classes, reserved, two parts of 32 bytes */
 #define ALIGN       64
@@ -173,9 +174,9 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
 }
 
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]) {
-    int at = snprintf(out, 64, "%s (%d", type == COP_DATA_F32 ? "f32" : "u8", dims[0]);
-    for (int d = 1; d < rank; d++) at += snprintf(out + at, 64 - (size_t)at, ", %d", dims[d]);
-    snprintf(out + at, 64 - (size_t)at, ")");
+    snprintf(out, 64, "%s (%d", type == COP_DATA_F32 ? "f32" : "u8", dims[0]);
+    for (int d = 1; d < rank; d++) cop_text_add(out, 64, ", %d", dims[d]);
+    cop_text_add(out, 64, ")");
     return out;
 }
 

@@ -27,6 +27,13 @@ static void put_bits(cop_str *out, const char *key, uint64_t value) {
     cop_str_printf(out, "  \"%s\": \"%016llx\",\n", key, (unsigned long long)value);
 }
 
+/* For people and tools: JSON has no number that is not finite. */
+static void put_real(cop_str *out, const char *key, double value) {
+    cop_str_printf(out, "  \"%s\": ", key);
+    cop_str_append_json_real(out, value);
+    cop_str_append(out, ",\n");
+}
+
 void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out) {
     cop_str_append(out, "{\n");
     put_number(out, "step", c->step);
@@ -38,9 +45,9 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
     put_number(out, "train_correct", c->train_correct);
     put_bits(out, "seconds_bits", bits_of(c->seconds));
     put_bits(out, "best_error_bits", bits_of(c->best_error));
-    cop_str_printf(out,
-                   "  \"train_loss_sum\": %.17g,\n  \"seconds\": %.3f,\n  \"best_error\": %.17g,\n",
-                   c->train_loss_sum, c->seconds, c->best_error);
+    put_real(out, "train_loss_sum", c->train_loss_sum);
+    put_real(out, "seconds", c->seconds);
+    put_real(out, "best_error", c->best_error);
     cop_str_printf(out, "  \"best\": %s,\n", c->is_best ? "true" : "false");
     uint64_t seal = cop_hash_xxh3(cop_str_text(out), out->length);
     cop_str_printf(out, SEAL "%016llx\"\n}\n", (unsigned long long)seal);
@@ -84,7 +91,7 @@ static bool parse_state(const char *text, size_t size, cop_checkpoint *c, job_st
            take_double(text, "train_loss_sum_bits", &c->train_loss_sum) &&
            take_number(text, "train_samples", false, &c->train_samples) &&
            take_number(text, "train_correct", false, &c->train_correct) &&
-           take_double(text, "seconds_bits", &c->seconds) &&
+           c->train_correct <= c->train_samples && take_double(text, "seconds_bits", &c->seconds) &&
            take_double(text, "best_error_bits", &c->best_error);
 }
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/str.h"
+
 static const char *const names[] = {
     [0] = "weight-scaling",
     [COP_AVERAGE_ARITHMETIC] = "arithmetic",
@@ -27,12 +29,10 @@ const char *cop_average_name(cop_average average) {
 /* "1 x 28 x 28 bytes", "17 numbers" */
 static void describe_samples(const cop_job *job, char *out, size_t size) {
     const Coppice__Pinned *p = job->message->pinned;
-    int at = 0;
-    for (size_t i = 0; i < p->n_input && (size_t)at < size; i++)
-        at += snprintf(out + at, size - (size_t)at, "%s%u", i ? " x " : "", p->input[i]);
-    if ((size_t)at < size)
-        snprintf(out + at, size - (size_t)at, " %s",
-                 job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
+    out[0] = '\0';
+    for (size_t i = 0; i < p->n_input; i++)
+        cop_text_add(out, size, "%s%u", i ? " x " : "", p->input[i]);
+    cop_text_add(out, size, " %s", job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
 }
 
 cop_err cop_job_check_together(const cop_job *a, const char *a_name, const cop_job *b,

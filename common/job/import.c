@@ -32,10 +32,10 @@ static float from_bf16(uint16_t h) {
 }
 
 static void shape_text(const int64_t *dims, int rank, char *out, size_t size) {
-    int at = snprintf(out, size, "(");
-    for (int d = 0; d < rank && (size_t)at < size; d++)
-        at += snprintf(out + at, size - (size_t)at, "%s%lld", d ? ", " : "", (long long)dims[d]);
-    if ((size_t)at < size) snprintf(out + at, size - (size_t)at, ")");
+    snprintf(out, size, "(");
+    for (int d = 0; d < rank; d++)
+        cop_text_add(out, size, "%s%lld", d ? ", " : "", (long long)dims[d]);
+    cop_text_add(out, size, ")");
 }
 
 static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, const char *path,

@@ -87,15 +87,16 @@ static bool read_identity(X509 *certificate, cop_peer *out) {
 /* The names that a certificate is for, as "localhost, 10.0.0.1"; at most a few. */
 static void list_hosts(X509 *certificate, char *out, size_t size) {
     GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
-    size_t at = 0;
+    int listed = 0;
     snprintf(out, size, "no name");
-    for (int i = 0; i < sk_GENERAL_NAME_num(names) && at + 80 < size; i++) {
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && strlen(out) + 80 < size; i++) {
         char text[80] = "";
         BIO *bio = BIO_new(BIO_s_mem());
         if (bio && GENERAL_NAME_print(bio, sk_GENERAL_NAME_value(names, i)))
             BIO_read(bio, text, sizeof text - 1);
         BIO_free(bio);
-        at += (size_t)snprintf(out + at, size - at, "%s%s", at ? ", " : "", text);
+        if (!listed) out[0] = '\0';
+        cop_text_add(out, size, "%s%s", listed++ ? ", " : "", text);
     }
     GENERAL_NAMES_free(names);
 }

@@ -100,6 +100,13 @@ def test_only_the_seam_allocates(root, tracked):
     assert not found, "\n".join(found)
 
 
+def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
+    """What snprintf returns may lie beyond the text: cop_text_add appends within its room."""
+    found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()
+             if re.search(r"\+= (\(size_t\))?v?snprintf\(", line)]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_what_exists(root, document):
     named = {path.rstrip("/.") for path in PATH.findall((root / document).read_text())}

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 #include <string.h>
 #include <math.h>
 
@@ -26,6 +27,80 @@ static void test_json_escapes(void **state) {
     cop_str_append_json(&s, "a\"b\\c\n\x01\xc3\xa9\xff");
     assert_string_equal(cop_str_text(&s), "\"a\\\"b\\\\c\\n\\u0001\xc3\xa9\xef\xbf\xbd\"");
     cop_str_fini(&s);
+}
+
+static size_t encode(uint32_t code, char out[5]) {
+    const size_t length = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    static const uint32_t first[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = length; i-- > 1; code >>= 6) out[i] = (char)(0x80 | (code & 0x3f));
+    out[0] = (char)(first[length] | code);
+    out[length] = '\0';
+    return length;
+}
+
+/* Unicode's Cc, and its characters that turn the direction of text or break a line. */
+static bool steers(uint32_t code) {
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c || code == 0x200e ||
+           code == 0x200f || (code >= 0x2028 && code <= 0x202e) ||
+           (code >= 0x2066 && code <= 0x2069);
+}
+
+static void test_no_code_point_steers_a_terminal(void **state) {
+    (void)state;
+    for (uint32_t code = 1; code < 0x11000; code++) {
+        char text[5], expected[12], shown[5];
+        if (code >= 0xd800 && code < 0xe000) continue;
+        const size_t length = encode(code, text);
+        cop_str s = {0};
+        cop_str_append_json(&s, text);
+        snprintf(expected, sizeof expected, "\"\\u%04x\"", code);
+        if (code == '\n' || code == '\r' || code == '\t')
+            snprintf(expected, sizeof expected, "\"\\%c\"", "tn  r"[code - '\t']);
+        else if (code == '"' || code == '\\')
+            snprintf(expected, sizeof expected, "\"\\%s\"", text);
+        else if (!steers(code))
+            snprintf(expected, sizeof expected, "\"%s\"", text);
+        assert_string_equal(cop_str_text(&s), expected);
+        cop_str_fini(&s);
+        snprintf(shown, sizeof shown, "%s", text);
+        cop_replace_controls(shown);
+        assert_int_equal(strlen(shown), length);
+        for (size_t i = 0; i < length; i++)
+            assert_int_equal(shown[i], steers(code) ? '?' : text[i]);
+    }
+}
+
+static void test_json_has_only_finite_numbers(void **state) {
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{INFINITY, "null"}, {-INFINITY, "null"}, {NAN, "null"},
+                 {0.5, "0.5"},       {-0.0, "-0"},        {1e308, NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cop_str s = {0};
+        double value;
+        cop_str_append_json_real(&s, cases[i].value);
+        if (i < 5)
+            assert_string_equal(cop_str_text(&s), cases[i].text);
+        else
+            assert_true(cop_parse_f64(cop_str_text(&s), &value) && value == cases[i].value);
+        cop_str_fini(&s);
+    }
+}
+
+static void test_added_text_stays_within_its_room(void **state) {
+    (void)state;
+    char text[8] = "ab", whole[8];
+    memset(whole, 'x', sizeof whole);
+    cop_text_add(text, sizeof text, "%s", "cd");
+    assert_string_equal(text, "abcd");
+    cop_text_add(text, sizeof text, "%s", "a name that someone else has chosen");
+    assert_string_equal(text, "abcda n");
+    cop_text_add(text, sizeof text, "%s", "more");
+    assert_string_equal(text, "abcda n");
+    cop_text_add(whole, sizeof whole, "more"); /* it does not end: nothing is written */
+    assert_int_equal(whole[7], 'x');
 }
 
 static void test_utf8(void **state) {
@@ -252,6 +327,9 @@ int main(void) {
         cmocka_unit_test(test_control_characters_are_replaced),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_json_escapes),
+        cmocka_unit_test(test_no_code_point_steers_a_terminal),
+        cmocka_unit_test(test_json_has_only_finite_numbers),
+        cmocka_unit_test(test_added_text_stays_within_its_room),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_strings_grow_and_are_taken),

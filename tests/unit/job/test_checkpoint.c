@@ -2,6 +2,7 @@
  */
 #include "unit/job/fixture.h"
 
+#include <math.h>
 #include <sys/wait.h>
 
 static int setup(void **state) {
@@ -74,6 +75,36 @@ static void test_everything_comes_back_exactly(void **state) {
     assert_int_equal(c.train_correct, 4500);
     assert_true(c.is_best);
     cop_free(weights), cop_free(states[0]);
+}
+
+static void test_state_is_json_whatever_the_figures(void **state) {
+    job_fixture *f = *state;
+    cop_checkpoint c = checkpoint_at(f, 5), back;
+    float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
+    char *path = cop_path_join(f->folder, "checkpoints/step-00000005/state.json"), *text;
+    size_t size;
+    c.train_loss_sum = INFINITY;
+    c.seconds = NAN;
+    c.best_error = -INFINITY;
+    assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
+    assert_int_equal(cop_file_read(path, 4096, &text, &size, NULL), COP_OK);
+    assert_non_null(strstr(text, "\"train_loss_sum\": null,\n  \"seconds\": null,\n"
+                                 "  \"best_error\": null,\n"));
+    assert_null(strstr(text, "inf"));
+    assert_null(strstr(text, "nan"));
+    assert_int_equal(cop_checkpoint_load(f->job, f->folder, weights, states, &back, NULL, NULL),
+                     COP_OK);
+    assert_true(back.train_loss_sum == INFINITY && isnan(back.seconds));
+    cop_free(text), cop_free(path), cop_free(weights), cop_free(states[0]);
+}
+
+/* Sealed, and not what a coordinator could have written. */
+static void test_more_correct_samples_than_samples_are_damage(void **state) {
+    job_fixture *f = *state;
+    cop_checkpoint c = checkpoint_at(f, 5);
+    c.train_correct = c.train_samples + 1;
+    assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
+    assert_int_equal(resume(f, NULL), 0);
 }
 
 static void test_files_are_where_the_manual_says(void **state) {
@@ -392,6 +423,8 @@ int main(int argc, char **argv) {
         return discard_and_exit(argv[2], strtoull(argv[1] + 10, NULL, 10));
     const struct CMUnitTest tests[] = {
         EACH(test_everything_comes_back_exactly),
+        EACH(test_state_is_json_whatever_the_figures),
+        EACH(test_more_correct_samples_than_samples_are_damage),
         EACH(test_files_are_where_the_manual_says),
         EACH(test_no_checkpoint_is_not_found),
         EACH(test_keeps_the_newest_and_the_best),

@@ -1,0 +1,58 @@
+/* Text for people: what others have chosen in it does not steer the terminal. LABELS: quick */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/cli.h"
+#include "common/base/alloc.h"
+
+static char *printed(const char *name) {
+    static char text[40000];
+    const int kept = dup(STDOUT_FILENO);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    fflush(stdout);
+    assert_true(dup2(fileno(file), STDOUT_FILENO) >= 0);
+    cli_print("\033[1m%s\033[0m is here\n%s\n", name, "again");
+    fflush(stdout);
+    assert_true(dup2(kept, STDOUT_FILENO) >= 0);
+    close(kept);
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    return text;
+}
+
+static void test_names_do_not_steer_the_terminal(void **state) {
+    (void)state;
+    assert_string_equal(printed("a"), "\033[1ma\033[0m is here\nagain\n");
+    assert_string_equal(printed("\033]0;title\a\r\033[2J\x7f"),
+                        "\033[1m?]0;title???[2J?\033[0m is here\nagain\n");
+    assert_string_equal(printed("\xc2\x9b"
+                                "2J\xe2\x80\xae"),
+                        "\033[1m??2J???\033[0m is here\nagain\n");
+}
+
+static void test_long_text_is_whole_and_short_text_needs_no_memory(void **state) {
+    (void)state;
+    static char name[20000];
+    memset(name, 'n', sizeof name - 1);
+    assert_int_equal(strlen(printed(name)), sizeof name - 1 + strlen(printed("")));
+    const uint64_t before = cop_alloc_count();
+    printed("short");
+    assert_int_equal(cop_alloc_count(), before);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names_do_not_steer_the_terminal),
+        cmocka_unit_test(test_long_text_is_whole_and_short_text_needs_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
