@@ -163,7 +163,16 @@ static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
 static void tell_rows(void *context, const Coppice__Api__WatchEvaluationAnswer *a) {
     cli_ensemble *ask = context;
     const Coppice__Api__EnsembleResult *r = a->ensemble;
-    while (r && ask->told < r->n_members) cli_ensemble_row(ask, r->members[ask->told]);
+    while (r && ask->told < r->n_members && ask->told < ask->count)
+        cli_ensemble_row(ask, r->members[ask->told]);
+}
+
+/* Figures after as many members as were asked for, each. */
+static bool is_answer_to(const cli_ensemble *ask, const Coppice__Api__EnsembleResult *r) {
+    bool same = r && r->n_members == ask->count;
+    for (uint32_t i = 0; same && i < ask->count; i++)
+        same = r->members[i]->members == ask->counts[i];
+    return same;
 }
 
 cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
@@ -187,10 +196,11 @@ cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
     const Coppice__Api__WatchEvaluationAnswer *a =
         (const Coppice__Api__WatchEvaluationAnswer *)answer;
     cop_err e = COP_OK;
-    if (a->ensemble && a->ensemble->n_members == ask->count)
+    if (is_answer_to(ask, a->ensemble))
         cli_ensemble_result(ask, a->ensemble);
     else
-        e = cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no figures");
+        e = cop_fail(error, COP_ERR_PROTOCOL,
+                     "the coordinator's answer does not have the figures that were asked for");
     cop_proto_free(answer);
     return e;
 }

@@ -54,13 +54,29 @@ static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char 
 
 cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *error) {
     cop_buffer *bytes = NULL;
-    char what[80];
+    char what[80], told[65];
+    unsigned char digest[32];
+    uint64_t step = 0;
     *out = (cli_model){0};
-    COP_TRY(fetch_model(options, &bytes, out->digest, &out->step, error));
+    COP_TRY(fetch_model(options, &bytes, told, &step, error));
     snprintf(what, sizeof what, "the model of job %.40s", options->positional[0]);
     cop_err e = cop_job_decode_model(bytes->data, bytes->size, what, &out->job, &out->flat,
                                      &out->step, error);
     cop_buffer_release(bytes);
+    if (!e) e = cop_model_digest(out->job->model, out->flat, digest, error);
+    if (!e) {
+        cop_hex32(digest, out->digest);
+        if (strcmp(told, out->digest) != 0 || step != out->step)
+            e = cop_fail(error, COP_ERR_PROTOCOL,
+                         "%s is of step %llu and has the digest %.16s..., but the coordinator says "
+                         "step %llu and %.16s...",
+                         what, (unsigned long long)out->step, out->digest, (unsigned long long)step,
+                         told);
+    }
+    if (e) {
+        cli_model_close(out);
+        *out = (cli_model){0};
+    }
     return e;
 }
 
@@ -69,28 +85,18 @@ cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *e
 cop_err cli_digest(const cli_options *options, cop_error *error) {
     const char *name = options->positional[0];
     Coppice__Api__DigestResult r = COPPICE__API__DIGEST_RESULT__INIT;
-    char digest[65];
-    uint64_t step;
-    if (cli_is_job(name)) {
-        cop_buffer *bytes = NULL;
-        cop_err e = fetch_model(options, &bytes, digest, &step, error);
-        cop_buffer_release(bytes);
-        COP_TRY(e);
-    } else {
-        cli_model m;
-        COP_TRY(cli_model_open(name, &m, error));
-        memcpy(digest, m.digest, sizeof digest);
-        step = m.step;
-        cli_model_close(&m);
-    }
-    r.digest = digest;
+    cli_model m;
+    COP_TRY(cli_is_job(name) ? cli_model_fetch(options, &m, error)
+                             : cli_model_open(name, &m, error));
+    r.digest = m.digest;
     r.model = (char *)(uintptr_t)name;
     r.has_step = 1;
-    r.step = step;
+    r.step = m.step;
     if (options->json)
         cli_print_json(&r.base);
     else
-        cli_print("%s\n", digest);
+        cli_print("%s\n", m.digest);
+    cli_model_close(&m);
     return COP_OK;
 }
 
@@ -234,10 +240,9 @@ static void print_tensors(const cli_model *m) {
         Coppice__Api__InspectTensor t = COPPICE__API__INSPECT_TENSOR__INIT;
         measure(p, m->flat + p->offset, &t);
         char(*s)[48] = text[r];
-        int at = snprintf(s[0], sizeof s[0], "(%d", p->dims[0]);
-        for (int d = 1; d < p->rank; d++)
-            at += snprintf(s[0] + at, sizeof s[0] - (size_t)at, ", %d", p->dims[d]);
-        snprintf(s[0] + at, sizeof s[0] - (size_t)at, ")");
+        snprintf(s[0], sizeof s[0], "(%d", p->dims[0]);
+        for (int d = 1; d < p->rank; d++) cop_text_add(s[0], sizeof s[0], ", %d", p->dims[d]);
+        cop_text_add(s[0], sizeof s[0], ")");
         snprintf(s[1], sizeof s[1], "%.5f", t.mean);
         snprintf(s[2], sizeof s[2], "%.5f", t.std);
         snprintf(s[3], sizeof s[3], "%.4f .. %.4f", t.min, t.max);
