@@ -11,7 +11,7 @@ numerics: portable
 priority: -3
 audit: 0.5
 limits: {workers: 3, timeout: 100, memory: 100000000}
-data: {source: synthetic-digits, samples: 900, validation: 100, target: label, normalize: standard, augment: {shift: 1, flip: true, crop: 1}}
+data: {source: synthetic-digits, samples: 900, validation: 100, split: stratified, target: label, normalize: standard, augment: {shift: 1, flip: true, crop: 1}}
 dropout: {scope: shard, variant: classic}
 model:
   - spatial_dropout: {p: 0.1}

@@ -91,7 +91,7 @@ def pinned(coppice, tmp_path, data):
     job = tmp_path / "pin.yaml"
     job.write_text(JOB.format(data=data))
     out = tmp_path / "pinned"
-    coppice("run", job, "--quiet", "--out", out, "--set", "train.steps=1")
+    coppice("run", job, "--quiet", "--out", out, "--overwrite", "--set", "train.steps=1")
     lines = iter((out / "job.yaml").read_text().split("pinned:")[1].splitlines())
     section = {}
     for line in lines:
