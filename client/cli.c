@@ -111,8 +111,10 @@ static const cli_command table[] = {
      "coppice replay runs/mnist-dropout --step 1 -o step1.safetensors\n"
      "coppice replay runs/mnist-dropout --step 500 --shard 3 --data ~/mnist -o s.safetensors",
      cli_replay},
-    {"completion", "", "Print the completion script for bash", 0, 0, "help",
-     "source <(coppice completion)", cli_completion_command},
+    {"completion", "[SHELL]", "Print the completion script for bash, zsh or fish", 0, 1, "help",
+     "source <(coppice completion bash)\nsource <(coppice completion zsh)\n"
+     "coppice completion fish | source",
+     cli_completion_command},
     {0},
 };
 

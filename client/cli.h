@@ -53,7 +53,14 @@ const cli_command *cli_command_find(const char *name);
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
                           cop_error *error);
 void cli_help(const cli_command *command, cop_str *out); /* NULL: the overview */
-void cli_completion(cop_str *out);                       /* a script for bash */
+/* The options, for completion: false if the command (NULL: any) does not take it. */
+typedef struct cli_option {
+    const char *name, *help;
+    const char *values; /* all that there are, separated by blanks; NULL: any */
+    bool takes_value;
+} cli_option;
+size_t cli_option_count(void);
+bool cli_option_at(const cli_command *command, size_t index, cli_option *out);
 
 /* ---- output.c ---- */
 typedef struct cli_table cli_table; /* columns aligned to their widest cell */
@@ -112,8 +119,10 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
                         const ProtobufCMessage *request, cop_buffer *bulk_in,
                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
                         cop_buffer **bulk_out, cop_error *error);
-/* A job by its number ("12", "job-12"), or by its name: then the coordinator is asked for the
- * newest of that name. */
+/* A job's number for people, returned: "12", or "eval-3" of an evaluation. */
+const char *cli_format_job(uint64_t job, char out[32]);
+/* A job by its number ("12", "job-12", "eval-3"), or by its name: then the coordinator is asked for
+ * the newest of that name. */
 cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,
                        cop_error *error);
 /* Is `text` a job's number or name, not a path? What is there as a file or folder, or has a dot or
@@ -196,6 +205,9 @@ cop_err cli_predict(const cli_options *, cop_error *);
 cop_err cli_digest(const cli_options *, cop_error *);
 cop_err cli_inspect(const cli_options *, cop_error *);
 cop_err cli_export(const cli_options *, cop_error *);
+/* Prints what a safetensors file holds that is not a model (*is_model false); else prints nothing:
+ * what cannot be opened, or is a folder, may be a model. */
+cop_err cli_inspect_file(const cli_options *, bool *is_model, cop_error *);
 cop_err cli_inspect_model(const cli_options *, cop_error *); /* of `inspect` */
 cop_err cli_data(const cli_options *, cop_error *);
 cop_err cli_plot(const cli_options *, cop_error *);

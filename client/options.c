@@ -1,4 +1,4 @@
-/* The table of options, their parser, --help and bash completion: all from the same two tables. */
+/* The table of options, their parser, and --help: all from the same two tables. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,27 +274,15 @@ void cli_help(const cli_command *command, cop_str *out) {
     }
 }
 
-void cli_completion(cop_str *out) {
-    cop_str_append(out,
-                   "# bash completion for coppice: source <(coppice completion)\n_coppice() {\n"
-                   "  local cur=${COMP_WORDS[COMP_CWORD]} words=\n  if [ \"$COMP_CWORD\" -eq 1 ]; "
-                   "then\n    words=\"");
-    for (const cli_command *c = cli_commands(); c->name; c++) cop_str_printf(out, "%s ", c->name);
-    cop_str_append(out, "--help --version\"\n  else\n    case ${COMP_WORDS[1]} in\n");
-    for (const cli_command *c = cli_commands(); c->name; c++) {
-        cop_str_printf(out, "    %s) words=\"", c->name);
-        for (size_t i = 0; i < ROWS; i++)
-            if (takes(c, rows[i].name)) cop_str_printf(out, "--%s ", rows[i].name);
-        cop_str_printf(out, "%s\" ;;\n", strcmp(c->name, "data") == 0 ? "list get rm" : "");
-    }
-    cop_str_append(out, "    esac\n  fi\n  case ${COMP_WORDS[COMP_CWORD-1]} in\n");
-    for (size_t i = 0; i < ROWS; i++)
-        if (rows[i].values)
-            cop_str_printf(out,
-                           "    --%s) COMPREPLY=($(compgen -W \"%s\" -- \"$cur\")); return ;;\n",
-                           rows[i].name, rows[i].values);
-    cop_str_append(out, "  esac\n  case $cur in\n    -*) COMPREPLY=($(compgen -W "
-                        "\"$words\" -- \"$cur\")) ;;\n"
-                        "    *) COMPREPLY=($(compgen -W \"$words\" -f -- \"$cur\")) ;;\n  esac\n}\n"
-                        "complete -o filenames -F _coppice coppice\n");
+/* ---- for completion.c ---- */
+
+size_t cli_option_count(void) {
+    return ROWS;
+}
+
+bool cli_option_at(const cli_command *command, size_t index, cli_option *out) {
+    const option_row *r = &rows[index];
+    *out = (cli_option){
+        .name = r->name, .help = r->help, .values = r->values, .takes_value = r->argument != NULL};
+    return !command || takes(command, r->name);
 }

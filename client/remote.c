@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/limits.h"
 #include "common/wire/codec.h"
 
 #define ANSWER_BUDGET (64u << 20)
@@ -95,8 +96,20 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
     return e;
 }
 
+/* "12", "job-12", or "eval-3" of an evaluation. */
 static bool is_number(const char *text, uint64_t *out) {
+    if (strncmp(text, "eval-", 5) == 0 && cop_parse_u64(text + 5, out) && *out) {
+        *out += COP_EVALUATION_NUMBERS;
+        return true;
+    }
     return cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, out);
+}
+
+const char *cli_format_job(uint64_t job, char out[32]) {
+    const bool evaluation = job > COP_EVALUATION_NUMBERS;
+    snprintf(out, 32, "%s%llu", evaluation ? "eval-" : "",
+             (unsigned long long)(evaluation ? job - COP_EVALUATION_NUMBERS : job));
+    return out;
 }
 
 bool cli_is_job(const char *text) {
@@ -313,7 +326,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48],
                                 shares[160], audits[160];
     const char *empty = "-";
-    snprintf(number, sizeof number, "%llu", (unsigned long long)s->job);
+    cli_format_job(s->job, number);
     int at = snprintf(steps, sizeof steps, "%llu of %llu", (unsigned long long)s->step,
                       (unsigned long long)s->steps);
     if (s->has_epoch) snprintf(steps + at, sizeof steps - (size_t)at, " (%.2f epochs)", s->epoch);

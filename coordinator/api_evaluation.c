@@ -161,8 +161,7 @@ static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluati
 static cop_err begin(coord_server *server, coord_evaluation *e) {
     struct coord_api *api = server->api;
     if (server->stopping) return COP_ERR_CLOSED;
-    const uint64_t id = api->next_job++;
-    coord_store_keep_number(server->store, id);
+    const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job's number is used */
     COP_TRY(add_note(api, id, e));
     const cop_err failed = coord_evaluation_start(server, e, id);
     if (failed)

@@ -12,15 +12,21 @@
 static void worker_status(coord_server *server, const coord_worker_view *v,
                           Coppice__Api__WorkerStatus *s) {
     const coord_session *session = coord_session_find(server, v->worker);
+    const uint64_t now = cop_clock_ns();
+    const api_note *served = api_note_find(server->api, v->served_job);
+    const bool recent =
+        served && served->state == COORD_RUNNING && now < v->served_ns + COORD_RECENT_NS;
+    const bool computing = v->computing || recent;
     coppice__api__worker_status__init(s);
     s->has_worker = s->has_threads = s->has_job = s->has_shards = s->has_seconds =
-        s->has_ms_per_shard = s->has_strikes = 1;
+        s->has_ms_per_shard = s->has_strikes = s->has_holds_lease = 1;
+    s->holds_lease = v->computing;
     s->worker = v->worker;
     s->name = (char *)(uintptr_t)v->name;
     s->threads = v->threads;
-    s->job = v->job;
+    s->job = computing ? v->served_job : 0;
     s->shards = v->shards;
-    s->seconds = (double)(cop_clock_ns() - v->joined_ns) * 1e-9;
+    s->seconds = (double)(now - v->joined_ns) * 1e-9;
     s->ms_per_shard = v->ms_per_shard;
     s->strikes = v->strikes;
     s->has_unable = v->unable != 0;
@@ -28,7 +34,7 @@ static void worker_status(coord_server *server, const coord_worker_view *v,
     s->evidence = (char *)(uintptr_t)v->evidence;
     s->state = (char *)(uintptr_t)(v->quarantined ? "quarantined"
                                    : v->draining  ? "draining"
-                                   : v->computing ? "computing"
+                                   : computing    ? "computing"
                                                   : "idle");
     if (!session) return;
     s->isa = (char *)(uintptr_t)session->isa;

@@ -207,7 +207,19 @@ void coord_core_destroy(coord_core *core) {
 
 /* ---- views ---- */
 
-static const char *what_it_waits_for(const coord_core *core, const core_job *job) {
+/* Workers that hold a lease of the job, or did a moment ago: between two leases a worker waits for
+ * milliseconds, and to people it works on the job all the time. */
+static uint32_t recent_workers(const coord_core *core, uint64_t job, uint64_t now_ns) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < core->worker_count; i++) {
+        const core_worker *w = core->workers[i];
+        const bool recent = w->served_job == job && now_ns < w->served_ns + COORD_RECENT_NS;
+        count += w->lease_job == job || recent;
+    }
+    return count;
+}
+
+static const char *what_it_waits_for(const coord_core *core, const core_job *job, uint32_t recent) {
     if (job->phase == PHASE_IDLE) return job->info.state == COORD_QUEUED ? "its turn" : NULL;
     if (job->phase == PHASE_LOADING) return "its data";
     if (!steps_has_leases(job) || round_holders(&job->round, 0)) return NULL;
@@ -215,18 +227,18 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
         !audit_can_judge(core, job))
         return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
-        if (scheduler_eligible(job, core->workers[i])) return "a free worker";
+        if (scheduler_eligible(job, core->workers[i])) return recent ? NULL : "a free worker";
     return job->unable ? "another worker: those that are here cannot compute it" : "workers";
 }
 
 bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_job_view *out) {
     const core_job *job = jobs_find(core, id);
-    (void)now_ns;
     if (!job) return false;
+    const uint32_t recent = recent_workers(core, id, now_ns);
     *out = (coord_job_view){.info = job->info,
                             .step = job->step,
                             .epoch = (double)job->step / (double)job->info.steps_per_epoch,
-                            .workers = round_holders(&job->round, 0),
+                            .workers = recent,
                             .leases = job->counts,
                             .blocks_done = job->round.members ? job->round.base : job->round.done,
                             .blocks = job->round.members ? job->round.total : job->round.count,
@@ -236,7 +248,7 @@ bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_
                             .best_error = job->best_error,
                             .has_loss = job->has_loss,
                             .has_error = job->has_error,
-                            .waiting_for = what_it_waits_for(core, job)};
+                            .waiting_for = what_it_waits_for(core, job, recent)};
     if (job->timed_seconds > 0 && job->timed_samples > 0) {
         out->samples_per_s = (double)job->timed_samples / job->timed_seconds;
         out->eta_seconds =
@@ -262,6 +274,8 @@ static void view_worker(const coord_core *core, const core_worker *w, coord_work
                                .draining = w->draining,
                                .quarantined = w->quarantined,
                                .computing = w->lease != 0,
+                               .served_job = w->served_job,
+                               .served_ns = w->served_ns,
                                .unable = unable_newest(core, w),
                                .evidence = q ? q->evidence : NULL,
                                .ms_per_shard = w->ns_per_shard * 1e-6};

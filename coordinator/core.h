@@ -308,12 +308,14 @@ typedef struct coord_job_view {
     bool has_loss, has_error;
     const char *waiting_for;
 } coord_job_view;
+#define COORD_RECENT_NS 1000000000 /* a worker still counts as one of the job after its lease */
 bool coord_core_job(const coord_core *core, uint64_t job, uint64_t now_ns, coord_job_view *out);
 typedef struct coord_worker_view {
     uint64_t worker, job, lease, shards, joined_ns;
     const char *name;
     uint32_t threads, strikes;
     bool draining, computing, quarantined;
+    uint64_t served_job, served_ns; /* of its newest lease: the job, and when it began or ended */
     uint64_t unable; /* the newest job that it said it cannot compute, and gets nothing of; or 0 */
     const char *evidence; /* of a quarantine; NULL: none */
     double ms_per_shard;

@@ -29,8 +29,9 @@ struct core_worker {
     /* the lease that it computes; 0: none */
     uint64_t lease, lease_job;
     uint32_t lease_first;
-    uint64_t lease_end_ns; /* when it should be done; 0: not known */
-    uint64_t shards;       /* computed so far */
+    uint64_t lease_end_ns;          /* when it should be done; 0: not known */
+    uint64_t served_job, served_ns; /* of its newest lease: the job, and when it began or ended */
+    uint64_t shards;                /* computed so far */
     double ns_per_shard;
     coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;

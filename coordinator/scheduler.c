@@ -284,7 +284,8 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
     scheduler_fill_lease(core, COORD_ACTION_LEASE, job, b, &holder)->request = w->request;
     registry_stop_waiting(core, w);
     w->lease = holder.lease;
-    w->lease_job = job->info.job;
+    w->lease_job = w->served_job = job->info.job;
+    w->served_ns = now;
     w->lease_first = b->first;
     w->lease_end_ns = holder.expected_ns ? now + holder.expected_ns : 0;
 }

@@ -374,6 +374,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         unused_result(core, job, w, e, now);
         return;
     }
+    if (w) w->served_ns = now;
     if (w) w->lease = w->lease_job = 0; /* its place as holder ends below, whatever it says */
     round_block *b = &job->round.blocks[index];
     const char *form = wrong_form(&job->round, e, b);

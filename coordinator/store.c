@@ -123,6 +123,16 @@ static cop_err migrate(coord_store *s, const char *path, int version, cop_error 
     return e;
 }
 
+/* Evaluations end with the coordinator, and their numbers begin anew: so do their logs. */
+static cop_err forget_evaluations(coord_store *s, const char *path, cop_error *error) {
+    char sql[80];
+    snprintf(sql, sizeof sql, "DELETE FROM events WHERE job > %llu", COP_EVALUATION_NUMBERS);
+    const int state = sqlite3_exec(s->writer, sql, NULL, NULL, NULL);
+    /* On a full disk they stay for now: nothing depends on it. */
+    if (state == SQLITE_OK || (state & 0xff) == SQLITE_FULL) return COP_OK;
+    return coord_store_fail(s->writer, path, error);
+}
+
 static cop_err prepare_schema(coord_store *s, const char *path, cop_error *error) {
     int version;
     COP_TRY(read_version(s, path, &version, error));
@@ -131,7 +141,8 @@ static cop_err prepare_schema(coord_store *s, const char *path, cop_error *error
                         "%s was written by a newer coppice (store version %d, this one knows %d): "
                         "it is left as it is",
                         path, version, COORD_STORE_VERSION);
-    return version < COORD_STORE_VERSION ? migrate(s, path, version, error) : COP_OK;
+    if (version < COORD_STORE_VERSION) COP_TRY(migrate(s, path, version, error));
+    return forget_evaluations(s, path, error);
 }
 
 /* ---- life ---- */

@@ -60,8 +60,6 @@ void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, doub
 void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on,
                                 double loss, double error, double seconds);
 void coord_store_add_event(coord_store *store, uint64_t job, const char *level, const char *text);
-/* The number was given to something that is not stored: it is not given again. */
-void coord_store_keep_number(coord_store *store, uint64_t job);
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
 /* Data sets: on the disk when these return, or an error and nothing has changed. Not on the loop. A
  * pair of name and digest that is there becomes the newest. remove: of that name, or with "" all

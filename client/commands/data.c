@@ -343,13 +343,3 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
     cop_data_destroy(data);
     return e;
 }
-
-cop_err cli_completion_command(const cli_options *options, cop_error *error) {
-    cop_str script = {0};
-    (void)options;
-    cli_completion(&script);
-    cop_err e = script.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
-    cli_print("%s", cop_str_text(&script));
-    cop_str_fini(&script);
-    return e;
-}

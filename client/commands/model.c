@@ -302,6 +302,9 @@ static void print_classes(const cop_job *job) {
 cop_err cli_inspect_model(const cli_options *options, cop_error *error) {
     cli_model m;
     const char *path = options->positional[0];
+    bool is_model = true;
+    COP_TRY(cli_inspect_file(options, &is_model, error));
+    if (!is_model) return COP_OK;
     COP_TRY(cli_model_open(path, &m, error));
     cop_err e = COP_OK;
     if (options->json) {

@@ -39,7 +39,8 @@
 #define COP_CONNECTIONS_MAX     4096 /* of one coordinator */
 #define COP_HALF_OPEN_MAX       256  /* of these in the TLS handshake; more push the oldest out */
 #define COP_JOBS_MAX            16384
-#define COP_JOBS_PER_CLIENT_MAX 2048 /* that have not ended, of one certificate */
+#define COP_EVALUATION_NUMBERS  (1ull << 48) /* numbers above are evaluations' own: eval-1 ... */
+#define COP_JOBS_PER_CLIENT_MAX 2048         /* that have not ended, of one certificate */
 /* Of these, what one identity may have: a certificate, or all who know the token. Where there are
  * no certificates, all are one identity, and may have everything. */
 #define COP_SESSIONS_PER_IDENTITY_MAX    768

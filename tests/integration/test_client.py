@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import threading
 
@@ -53,6 +54,26 @@ offer coppice eval 3 --average ''
     assert set(commands) <= set(offered.split())
     assert options.split() == ["--no-wait"]
     assert values.split() == ["onnx", "arithmetic", "geometric", "weight-scaling"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_for_other_shells_is_read_by_them(program, commands, shell):
+    """Each shell reads its script and offers commands and options; where the shell is not installed, its words are looked at."""
+    script = run(program, "completion", shell).stdout
+    assert all(re.search(rf"\b{command}\b", script) for command in commands)
+    assert "no-wait" in script and "onnx" in script
+    if not shutil.which(shell):
+        assert script.count("'") % 2 == 0 and script.count('"') % 2 == 0
+        return
+    ask = 'complete -C "coppice submit --no"' if shell == "fish" else "autoload -Uz compinit; compinit -D; functions _coppice >/dev/null && echo no-wait"
+    flag = ["-c", f"{script}\n{ask}"] if shell == "fish" else ["-f", "-c", f"autoload -Uz compinit; compinit -D\n{script}\n{ask}"]
+    done = subprocess.run([shell, *flag], capture_output=True, text=True, timeout=20, check=True)
+    assert "no-wait" in done.stdout and done.stderr == ""
+
+
+def test_completion_of_an_unknown_shell(program):
+    done = subprocess.run([program("coppice"), "completion", "tcsh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and 'no completion for "tcsh": expected bash, zsh or fish' in done.stderr
 
 
 def test_no_colour_without_a_terminal_and_with_no_color(program):

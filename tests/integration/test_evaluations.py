@@ -78,7 +78,7 @@ def stop_while_busy(pool, worker, name):
     for _ in range(20):
         worker.send_signal(signal.SIGSTOP)
         time.sleep(0.05)  # what it has sent arrives
-        if any(w["name"] == name and w["state"] != "idle" for w in pool.client("workers", "--json")["workers"]):
+        if any(w["name"] == name and w["holds_lease"] for w in pool.client("workers", "--json")["workers"]):
             return
         worker.send_signal(signal.SIGCONT)
         time.sleep(0.05)

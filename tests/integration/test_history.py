@@ -139,3 +139,40 @@ def test_submit_uploads_the_files_that_plan_and_run_read(cluster, small, tmp_pat
 def test_leases_are_shown_when_asked_for(pool):
     assert "leases" not in pool.client("status", 1).stdout
     assert "leases" in pool.client("status", 1, "--verbose").stdout
+
+
+def test_workers_of_a_running_job_are_never_idle(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=100000", "--set", "train.batch=8", "--set", "seed=3")
+    pool.wait_step(100, 2)
+    for _ in range(40):
+        worker = pool.client("workers", "--json")["workers"][0]
+        assert (worker["state"], worker["job"]) == ("computing", 2)
+        status = pool.status(2)
+        assert status["workers"] == 1 and not status.get("waiting_for")
+    pool.client("cancel", 2)
+    pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "an idle worker")
+
+
+def test_evaluations_use_no_numbers_of_jobs(pool, tmp_path):
+    pool.client("eval", 1, "--ensemble", "3", "--quiet")
+    table = lines(pool, "jobs")
+    assert [row.split()[0] for row in table[1:]] == ["eval-1", "1"]
+    assert pool.client("status", "eval-1", "--json")["state"] == "COMPLETED"
+    assert pool.client("submit", "--from", 1, "--no-wait").stdout == "2\n"
+
+
+def test_inspect_of_a_replayed_shard(coppice, small, tmp_path):
+    from safetensors import safe_open
+
+    small(20)
+    coppice("run", "small.yaml", "--out", "run")
+    coppice("replay", "run", "--step", 3, "--shard", 2, "-o", "r.safetensors")
+    told = coppice("inspect", "r.safetensors", "--json")
+    with safe_open(tmp_path / "r.safetensors", "np") as file:
+        assert {t["name"]: t["shape"] for t in told["tensors"]} == {name: list(file.get_tensor(name).shape) for name in file.keys()}
+        for t in told["tensors"]:
+            values = file.get_tensor(t["name"]).astype(float)
+            if "mean" in t:
+                assert abs(t["mean"] - values.mean()) < 1e-9 and (t["min"], t["max"]) == (values.min(), values.max())
+    shown = coppice("inspect", "r.safetensors").stdout
+    assert "shard 2 of step 3, replayed" in shown and "mean_grad.1.weight" in shown

@@ -356,12 +356,12 @@ static void test_removed_job_takes_its_rows_along_and_its_number_is_not_given_ag
     assert_int_equal(number(*state, "SELECT count(*) FROM events"), 1);
     s = open_store(*state);
     assert_int_equal(coord_store_last_job(s), 2);
-    coord_store_keep_number(s, 5); /* of what is not stored */
-    coord_store_keep_number(s, 4);
-    coord_store_flush(s);
-    assert_int_equal(coord_store_last_job(s), 5);
+    coord_store_add_event(s, COP_EVALUATION_NUMBERS + 1, "info", "of an evaluation");
     coord_store_close(s);
     assert_int_equal(number(*state, "SELECT count(*) FROM jobs"), 1);
+    assert_int_equal(number(*state, "SELECT count(*) FROM events"), 2);
+    coord_store_close(open_store(*state)); /* evaluations ended with the coordinator */
+    assert_int_equal(number(*state, "SELECT count(*) FROM events"), 1);
 }
 
 /* ---- metrics ---- */
