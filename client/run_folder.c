@@ -1,6 +1,7 @@
 /* The folder of a run. See run_folder.h. */
 #include "client/run_folder.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,7 +183,8 @@ static cop_err write_text(const char *folder, const char *name, const cop_str *t
 static cop_err write_origin(const char *folder, const cli_options *options, cop_error *error) {
     const char *job = options->positional[0], *slash = strrchr(job, '/');
     char *beside = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
-    char *real = beside ? realpath(options->data ? options->data : beside, NULL) : NULL;
+    char buffer[PATH_MAX], *real = NULL;
+    if (beside) real = realpath(options->data ? options->data : beside, buffer);
     cop_str text = {0};
     cop_err e = COP_OK;
     cop_free(beside);
@@ -191,7 +193,6 @@ static cop_err write_origin(const char *folder, const cli_options *options, cop_
         e = write_text(folder, ORIGIN, &text, error);
     }
     cop_str_fini(&text);
-    free(real); /* realpath's */
     return e;
 }
 
