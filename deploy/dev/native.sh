@@ -32,7 +32,7 @@ lacks_modules() {
     python3 -c 'import importlib.util, sys
 for name in sys.argv[1:]:
     if importlib.util.find_spec(name) is None:
-        print("Python\x27s", name)' "$@"
+        print("Python\x27s", name)' "$@" 2>/dev/null || true # who asks may have read enough
 }
 
 lacks_libraries() {

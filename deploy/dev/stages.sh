@@ -104,13 +104,25 @@ python_tests_of() {
         END { print count + 0 }')
 }
 
+# c_tests_named: the names of all programs of C tests.
+c_tests_named() { find "$ROOT"/tests/{unit,conformance} -name 'test_*.c' | sed -E 's|.*/([^/]+)/([^/]+)\.c$|\1_\2|'; }
+
+# python_tests_named "PATTERN or PATTERN...": how many have one in their name or their file's.
+python_tests_named() {
+    (cd "$ROOT" && find tests -name 'test_*.py' -exec grep -H '^def test_' {} +) | grep -cE -- "${1// or /|}" || true
+}
+
 # run_ctest PRESET ARGUMENTS...: the C tests of a build.
 run_ctest() {
     local preset=$1 name wrapper=() lacking
     shift
     lacking=$(lacks_cmocka)
     if [[ -n $lacking ]]; then
-        [[ $1 != -L ]] || skip "$(c_tests_of "${2//[^a-z]/}")" "programs of C tests" "$lacking"
+        if [[ $1 == -L ]]; then
+            skip "$(c_tests_of "${2//[^a-z]/}")" "programs of C tests" "$lacking"
+        else
+            skip "$(c_tests_named | grep -cE -- "$2" || true)" "programs of C tests" "$lacking"
+        fi
         return 0
     fi
     [[ $preset != tsan ]] || wrapper=(setarch -R)
@@ -126,7 +138,12 @@ run_pytest() {
     shift
     lacking=$(lacks_programs python3; lacks_modules pytest numpy safetensors PIL yaml)
     if [[ -n $lacking ]]; then
-        [[ $* != *"-m "* ]] || skip "$(python_tests_of "${*##*-m }")" "Python tests" "$lacking"
+        local words=$*
+        if [[ $1 == -k ]]; then
+            skip "$(python_tests_named "$2")" "Python tests" "$lacking"
+        else
+            skip "$(python_tests_of "${words##*-m }")" "Python tests" "$lacking"
+        fi
         return 0
     fi
     [[ $preset != tsan ]] || wrapper=(setarch -R)
@@ -172,12 +189,10 @@ stage_release() {
 
 # targets_for_patterns PATTERN...: what is built for the tests with these names.
 targets_for_patterns() {
-    local source library target targets=(programs test-tools)
-    while read -r source; do
-        library=$(basename "$(dirname "$source")")
-        target=${library}_$(basename "$source" .c)
+    local source target targets=(programs test-tools)
+    while read -r target; do
         [[ -n $(lacks_cmocka) ]] || ! matches "$target" "$@" || targets+=("$target")
-    done <<<"$(find "$ROOT"/tests/{unit,conformance} -name 'test_*.c')"
+    done <<<"$(c_tests_named)"
     while read -r source; do
         [[ $source != */chaos/* && $source != */test_sim.py ]] || targets=(all)
     done <<<"$(python_files_of "$@")"

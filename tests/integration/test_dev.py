@@ -87,3 +87,22 @@ def test_a_test_by_its_name_needs_only_its_groups(shell, arguments, groups):
 ])
 def test_an_image_is_known_by_its_groups(shell, kind, group, there):
     assert shell(f"image_has {kind} build {group} && echo yes || echo no") == ["yes" if there else "no"]
+
+
+def test_tests_that_cannot_run_are_counted_by_their_names(shell):
+    """Where neither cmocka nor pytest is here."""
+    without = "lacks_cmocka() { echo cmocka; }\nlacks_modules() { echo pytest; }\nSUMMARY=/dev/null\n"
+    lines = shell(without + """
+        run_ctest release -L '^quick$'
+        run_pytest release -n 2 -m quick
+        run_ctest release -R 'nn_test_mask'
+        run_pytest release -k 'test_tree or test_golden' -m 'not long'
+        run_pytest release -k 'no_such_name' -m 'not long'
+        echo "$SKIPPED"
+    """)
+    counts = [int(line.split()[1]) for line in lines[:-1]]
+    assert [line.split(" ", 2)[2] for line in lines[:-1]] == [
+        "programs of C tests: cmocka is not here", "Python tests: pytest is not here",
+    ] * 2
+    assert counts[0] > 60 and counts[1] > 150 and 1 <= counts[2] <= 4 and 20 <= counts[3] < 60, counts
+    assert int(lines[-1]) == sum(counts)
