@@ -29,7 +29,8 @@
  * JOB_FAILED, every ROLLBACK as a LOAD, every COMPUTE with a RESULT (failed, if it cannot).
  * Each result's slot is answered by one KEEP or DROP in the same step; a kept one goes with its
  * UPDATE (the host's from then on, unless UPDATED is not ok), its ABSORB, or by a later DROP. A
- * checkpoint is also asked for when an evaluation is the best so far, at the step evaluated.
+ * checkpoint is also asked for when an evaluation is the best so far (keep_best), at the step
+ * evaluated.
  *
  * Trust (audit.c): a share `audit` of the blocks needs two equal results, of workers of different
  * names; which ones is drawn from config.secret when a block is first given, and the second lease
@@ -76,6 +77,8 @@ typedef struct coord_job_info {
     uint32_t evaluate_samples; /* of the part that is evaluated; 0: never */
     uint32_t evaluate_every;   /* epochs */
     bool by_loss; /* there are no classes to be wrong about: the best weights have the least loss */
+    bool keep_best; /* evaluations choose the best weights. Never those on the test part: it would
+                       no longer say how well the result does on new data */
     uint64_t checkpoint_every; /* steps */
     uint32_t workers_max;      /* limits.workers; 0: any */
     uint64_t timeout_ns;       /* limits.timeout; 0: none */

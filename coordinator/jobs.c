@@ -343,7 +343,7 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->samples = e->loaded.samples;
     job->correct = e->loaded.correct;
     job->seconds = e->loaded.seconds;
-    job->best_error = e->loaded.best_error;
+    job->best_error = job->info.keep_best ? e->loaded.best_error : -1;
     job->is_best = false;
     job->save_failed_ns = job->save_again_ns = 0;
     audit_forget_after(job, job->step);

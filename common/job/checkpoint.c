@@ -202,6 +202,19 @@ static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
 
 /* ---- saving ---- */
 
+static cop_err unlink_in(const char *folder, const char *name, cop_error *error) {
+    char *path = cop_path_join(folder, name);
+    cop_err e = path ? cop_file_remove(path, error) : no_memory(error);
+    cop_free(path);
+    return e;
+}
+
+/* No weights are the best: an earlier program may have chosen some by the test part. */
+static cop_err forget_best(const char *checkpoints, cop_error *error) {
+    uint64_t best;
+    return read_name(checkpoints, "best", &best) ? unlink_in(checkpoints, "best", error) : COP_OK;
+}
+
 static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_checkpoint *c,
                        cop_error *error) {
     char name[32];
@@ -217,6 +230,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     cop_free(target);
     if (!e) e = write_name(checkpoints, "latest", name, error);
     if (!e && c->is_best) e = write_name(checkpoints, "best", name, error);
+    if (!e && !c->is_best && c->best_error < 0) e = forget_best(checkpoints, error);
     return e;
 }
 
@@ -358,13 +372,6 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
     loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
-    return e;
-}
-
-static cop_err unlink_in(const char *folder, const char *name, cop_error *error) {
-    char *path = cop_path_join(folder, name);
-    cop_err e = path ? cop_file_remove(path, error) : no_memory(error);
-    cop_free(path);
     return e;
 }
 

@@ -67,7 +67,7 @@ def test_a_model_for_samples_of_as_many_bytes(coppice, refused, tmp_path):
     for folder, dtype, width in (("bytes", "u1", 4), ("floats", "f4", 1)):
         (tmp_path / folder).mkdir()
         for part in ("train", "test"):
-            samples = np.arange(24 * width).reshape(24, width).astype(dtype)
+            samples = (np.arange(24 * width).reshape(24, width) + (dtype == "f4") / 2).astype(dtype)
             np.savez(tmp_path / folder / f"{part}.npz", images=samples, labels=np.arange(24) % 2)
     (tmp_path / "job.yaml").write_text("""name: four
 data: {source: npy, train: {path: train.npz, images: images, labels: labels}, test: {path: test.npz, images: images, labels: labels}}
@@ -131,7 +131,9 @@ def test_a_place_that_cannot_be_written(refused, run, command):
     refused("cannot write small.yaml/x.png: Not a directory", *command, "-o", "small.yaml/x.png")
 
 
-def test_latest_and_best_are_models(coppice, run):
+def test_latest_and_best_are_models(coppice, small, tmp_path):
+    run = tmp_path / "run"
+    coppice("run", small(20), "--set", "data.validation=100", "--out", run, "--quiet")
     digest = coppice("digest", run).stdout
     for name in ("checkpoints/latest", "checkpoints/best", "checkpoints/step-00000020", "model.safetensors"):
         assert coppice("digest", run / name).stdout == digest

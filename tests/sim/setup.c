@@ -48,6 +48,7 @@ static void make_rules(coord_job_info *info, bool liars, sim_stream *dice) {
     info->evaluate_samples = (uint32_t)sim_below(dice, 3) * 1250;
     info->evaluate_every = (uint32_t)sim_below(dice, 3);
     info->by_loss = sim_chance(dice, 100);
+    info->keep_best = true;
     info->checkpoint_every = sim_below(dice, 9);
     if (sim_chance(dice, 150)) info->workers_max = 1 + (uint32_t)sim_below(dice, 3);
     if (sim_chance(dice, 30)) info->timeout_ns = (1 + sim_below(dice, 60)) * SIM_SECOND;

@@ -408,7 +408,30 @@ static coord_job_info with_best(void) {
     coord_job_info info = fx_info(1);
     info.evaluate_samples = 1000;
     info.checkpoint_every = 1000;
+    info.keep_best = true;
     return info;
+}
+
+/* Chosen on the test part, the best weights would make its error look smaller than it is. */
+static void test_evaluations_on_the_test_part_choose_no_best_weights(void **state) {
+    (void)state;
+    coord_job_info info = with_best();
+    info.keep_best = false;
+    fixture *f = fx_create((coord_core_config){0});
+    f->loaded_step = 1;
+    f->loaded_best = 0.5;
+    fx_join(f, 1, 1, 7);
+    fx_add(f, info);
+    fx_work_to(f, 1, 1, 10);
+    finish_evaluation(f, 900);
+    fx_work_to(f, 1, 1, 20);
+    finish_evaluation(f, 950);
+    assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 0);
+    fx_work_to(f, 1, 1, 30);
+    finish_evaluation(f, 990);
+    assert_true(f->checkpoint[1].checkpoint.final && !f->checkpoint[1].checkpoint.best);
+    assert_true(f->checkpoint[1].checkpoint.best_error == -1);
+    fx_destroy(f);
 }
 
 static void test_best_weights_are_saved_at_the_step_that_was_evaluated(void **state) {
@@ -860,6 +883,7 @@ int main(void) {
         cmocka_unit_test(test_checkpoints_come_every_so_many_steps),
         cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written_until_the_next_is_due),
         cmocka_unit_test(test_final_checkpoint_waits_for_the_one_under_way),
+        cmocka_unit_test(test_evaluations_on_the_test_part_choose_no_best_weights),
         cmocka_unit_test(test_best_weights_are_saved_at_the_step_that_was_evaluated),
         cmocka_unit_test(test_a_job_without_classes_is_judged_by_its_loss),
         cmocka_unit_test(test_best_weights_wait_for_a_checkpoint_under_way),
