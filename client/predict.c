@@ -141,6 +141,7 @@ static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
             to->shown[to->shown_count].value = mean;
             to->shown[to->shown_count++].deviation = deviation;
         }
+        if (cop_model_has_one_logit(r->model)) best = means[c] > 0.5; /* the share of class 1 */
         to->class = classes ? (int32_t)best : -1;
         to->spread = sqrt(squares / (double)r->outputs);
     }

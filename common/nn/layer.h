@@ -185,7 +185,9 @@ typedef struct cop_layer_ops {
     bool drops;            /* draws at random: has no place after the last layer with weights */
     bool drops_maps;       /* what it drops of an image are whole channels */
     bool squashes;   /* its outputs are probabilities: a loss of logits does the same itself */
-    bool wants_flat; /* as first layer with weights it has the network's input flattened */
+    bool wants_flat;  /* as first layer with weights it has the network's input flattened, unless
+                         a layer before it wants an image */
+    bool wants_image; /* takes nothing but channels, height and width */
     cop_layer_thin thin;
 } cop_layer_ops;
 

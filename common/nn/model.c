@@ -18,7 +18,7 @@ struct cop_model {
     int features, outputs;
     cop_loss_kind loss;
     double smoothing;
-    bool target_input;
+    bool target_input, one_logit;
     cop_input input;
     int64_t floats, weights;
     cop_layer *layers;         /* [layer_count] */
@@ -79,10 +79,12 @@ static cop_err bind_kinds(cop_model *model, const cop_model_spec *spec, cop_erro
     return COP_OK;
 }
 
-/* The shape that the first layer sees: flat where the first layer with weights wants it so. */
+/* The shape that the first layer sees: flat where the first layer with weights wants it so, and no
+ * layer before it needs the image. */
 static cop_shape first_input(const cop_model *model, const cop_shape *input) {
     for (int i = 0; i < model->layer_count; i++) {
         const cop_layer_ops *ops = model->layers[i].ops;
+        if (ops->wants_image) break;
         if (!ops->parameters) continue;
         if (ops->wants_flat)
             return (cop_shape){.rank = 1, .dims = {(int32_t)cop_shape_size(input)}};
@@ -167,11 +169,12 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
                         "input, and a sample has %d features",
                         last, model->layers[last].ops->kind, model->outputs, model->features,
                         model->features);
-    if (!model->target_input && model->outputs != spec->classes)
+    if (!model->target_input && model->outputs != spec->classes && !model->one_logit)
         return cop_fail(error, COP_ERR_INPUT,
-                        "model[%d] %s: the last layer has %d outputs, expected %d: the data has "
+                        "model[%d] %s: the last layer has %d outputs, expected %d%s: the data has "
                         "%d classes",
                         last, model->layers[last].ops->kind, model->outputs, (int)spec->classes,
+                        spec->classes == 2 && model->outputs == 1 ? ", or 1 with loss: bce" : "",
                         (int)spec->classes);
     return COP_OK;
 }
@@ -180,6 +183,8 @@ static cop_err model_build(cop_model *model, const cop_model_spec *spec, cop_err
     COP_TRY(cop_input_create(&spec->data, &spec->input, &model->input, error));
     COP_TRY(bind_kinds(model, spec, error));
     COP_TRY(bind_shapes(model, &spec->input, error));
+    model->one_logit = spec->loss == COP_LOSS_BCE && !spec->target_input && spec->classes == 2 &&
+                       model->outputs == 1;
     COP_TRY(lay_out_parameters(model, error));
     return check_whole(model, spec, error);
 }
@@ -249,6 +254,14 @@ double cop_model_smoothing(const cop_model *model) {
 }
 bool cop_model_has_classes(const cop_model *model) {
     return !model->target_input;
+}
+
+bool cop_model_has_one_logit(const cop_model *model) {
+    return model->one_logit;
+}
+
+int cop_model_classes(const cop_model *model) {
+    return model->one_logit ? 2 : model->outputs;
 }
 
 bool cop_model_draws(const cop_model *model) {
@@ -349,8 +362,8 @@ cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, co
         return cop_fail(error, COP_ERR_INPUT, "rows of %zu bytes, expected at least %zu",
                         samples->stride, (size_t)samples->features * item);
     for (int i = 0; i < samples->count && !model->target_input; i++)
-        if (samples->labels[i] < 0 || samples->labels[i] >= model->outputs)
+        if (samples->labels[i] < 0 || samples->labels[i] >= cop_model_classes(model))
             return cop_fail(error, COP_ERR_INPUT, "label %d of sample %d, expected 0 to %d",
-                            (int)samples->labels[i], i, model->outputs - 1);
+                            (int)samples->labels[i], i, cop_model_classes(model) - 1);
     return COP_OK;
 }

@@ -45,6 +45,10 @@ cop_loss_kind cop_model_loss(const cop_model *model);
 double cop_model_smoothing(const cop_model *model);
 /* Are outputs compared with labels? If not, with the input: then no error of classes exists. */
 bool cop_model_has_classes(const cop_model *model);
+/* bce with one output and two classes: the output is the logit of class 1. */
+bool cop_model_has_one_logit(const cop_model *model);
+/* Labels are below; a model with classes. */
+int cop_model_classes(const cop_model *model);
 /* Is there a layer that draws at random? If not, all members of an ensemble are one network. */
 bool cop_model_draws(const cop_model *model);
 double cop_model_flop(const cop_model *model); /* of one sample's forward pass */

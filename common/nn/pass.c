@@ -10,13 +10,14 @@
 
 /* Copies the labels: kernels may read whole vectors of them. */
 static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
-    const int outputs = cop_model_outputs(pass->model);
+    const int classes = cop_model_classes(pass->model);
     const int count = cop_model_has_classes(pass->model) ? samples->count : 0;
     for (int i = 0; i < count; i++) {
-        COP_ASSERT(samples->labels[i] >= 0 && samples->labels[i] < outputs);
+        COP_ASSERT(samples->labels[i] >= 0 && samples->labels[i] < classes);
         pass->labels[i] = samples->labels[i];
     }
     for (int i = count; i < ld; i++) pass->labels[i] = 0;
+    for (int i = 0; pass->truth && i < ld; i++) pass->truth[i] = (float)pass->labels[i];
 }
 
 /* Key and sample word of every column, and the shards' boundaries among the columns. */
@@ -135,19 +136,21 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
                                              pass->argmax);
         return;
     }
+    const bool compared = pass->target || pass->truth; /* with values, not with one-hot labels */
     const cop_mean_loss loss = {
         .bce = cop_model_loss(model) == COP_LOSS_BCE,
         .outputs = outputs,
         .columns = c->columns,
         .ld = c->ld,
         .z = z,
-        .labels = pass->target ? NULL : pass->labels,
-        .target = pass->target,
+        .labels = compared ? NULL : pass->labels,
+        .target = pass->target ? pass->target : pass->truth,
         .dz = dz,
         .loss = pass->losses,
-        .argmax = pass->target ? NULL : pass->argmax,
+        .argmax = compared ? NULL : pass->argmax,
     };
     pass->kernels->mean_loss(&loss);
+    for (int i = 0; pass->truth && i < c->columns; i++) pass->argmax[i] = z[i] > 0;
 }
 
 /* From the logits' gradient in gradient[0] down to the lowest layer with weights. */

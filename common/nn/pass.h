@@ -26,6 +26,7 @@ struct cop_pass {
     void *memory;       /* all that follows */
     float **outputs;    /* [layers + 1]: the input, then each layer's output */
     float *target;      /* a copy of the input where outputs are compared with it, else NULL */
+    float *truth;       /* labels as 0 and 1 where one logit is compared with them, else NULL */
     float *gradient[2]; /* [largest output of a layer from `lowest` up][ld] */
     uint16_t *masks;    /* what layers keep; not there in a pass that only evaluates */
     void *workspace, *scratch;

@@ -112,6 +112,7 @@ static void plan(cop_pass *pass, cop_carver *c) {
     pass->losses = cop_carve(c, ld, sizeof *pass->losses);
     if (!cop_model_has_classes(model))
         pass->target = cop_carve(c, (size_t)cop_model_features(model) * ld, sizeof *pass->target);
+    if (cop_model_has_one_logit(model)) pass->truth = cop_carve(c, ld, sizeof *pass->truth);
     if (pass->purpose != COP_PASS_EVAL)
         pass->masks = cop_carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
     if (pass->purpose != COP_PASS_TRAIN) {

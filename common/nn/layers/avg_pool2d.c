@@ -44,5 +44,6 @@ const cop_layer_ops cop_layer_avg_pool2d = {
     .flop = avg_pool2d_flop,
     .graph = avg_pool2d_graph,
     .torch = avg_pool2d_torch,
+    .wants_image = true,
     .thin = COP_THIN_EACH_ZERO,
 };

@@ -356,5 +356,6 @@ const cop_layer_ops cop_layer_conv2d = {
     .graph = conv2d_graph,
     .torch = conv2d_torch,
     .reads = COP_READS_INPUT,
+    .wants_image = true,
     .thin = COP_THIN_WEIGHTS,
 };

@@ -50,5 +50,6 @@ const cop_layer_ops cop_layer_max_pool2d = {
     .flop = max_pool2d_flop,
     .graph = max_pool2d_graph,
     .torch = max_pool2d_torch,
+    .wants_image = true,
     .thin = COP_THIN_EACH_ZERO,
 };

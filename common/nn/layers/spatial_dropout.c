@@ -102,5 +102,6 @@ const cop_layer_ops cop_layer_spatial_dropout = {
     .drops_maps = true,
     .in_place = true,
     .keeps = COP_KEEPS_SIGN,
+    .wants_image = true,
     .thin = COP_THIN_MASK,
 };
