@@ -1,8 +1,11 @@
 /* Are two jobs the same computation? Asked before a job goes on from a checkpoint. */
+#include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
+#include "common/wire/fields.h"
 #include "common/wire/reflect.h"
 
 #define JOB_BUDGET (16u << 20)
@@ -16,8 +19,8 @@ static void forget(cop_proto *message, const char *const *names) {
 }
 
 /* Leaves only what decides the weights. The data are what `pinned` says, whatever they are called.
- */
-static void keep_what_matters(Coppice__Job *m) {
+ * `length`: so does the number of steps, because the schedule ends at the last one. */
+static void keep_what_matters(Coppice__Job *m, bool length) {
     static const char *const job[] = {"name",     "priority",   "audit", "limits",
                                       "evaluate", "checkpoint", NULL};
     static const char *const data[] = {"source", "train",  "test",   "label",
@@ -25,16 +28,113 @@ static void keep_what_matters(Coppice__Job *m) {
     static const char *const train[] = {"epochs", "steps", NULL}, *const pinned[] = {"steps", NULL};
     static const char *const names[] = {"class_names", NULL};
     forget(&m->base, job);
+    static const char *const split[] = {"split", NULL};
     forget(&m->data->base, data);
+    if (!m->data->validation && !m->data->samples) forget(&m->data->base, split); /* all rows */
     forget(&m->pinned->base, names);
-    if (job_schedule(m)->cosine) return; /* ends at the last step */
+    if (length) return;
     forget(&m->train->base, train);
     forget(&m->pinned->base, pinned);
 }
 
-static cop_buffer *essence(Coppice__Job *m) {
-    keep_what_matters(m);
-    return cop_proto_pack(&m->base);
+/* ---- the first field that differs ---- */
+
+typedef struct difference {
+    char path[160], ours[80], theirs[80];
+} difference;
+
+static void print_scalar(const cop_proto_field *field, const void *at, char *out, size_t size) {
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_DOUBLE:
+        snprintf(out, size, "%.9g", *(const double *)at);
+        break;
+    case PROTOBUF_C_TYPE_BOOL:
+        snprintf(out, size, "%s", *(const protobuf_c_boolean *)at ? "true" : "false");
+        break;
+    case PROTOBUF_C_TYPE_STRING:
+        snprintf(out, size, "%.70s", *(char *const *)at);
+        break;
+    case PROTOBUF_C_TYPE_UINT64:
+        snprintf(out, size, "%llu", (unsigned long long)*(const uint64_t *)at);
+        break;
+    case PROTOBUF_C_TYPE_ENUM: {
+        const ProtobufCEnumValue *value =
+            protobuf_c_enum_descriptor_get_value(field->descriptor, *(const int *)at);
+        snprintf(out, size, "%s", value ? value->name : "?");
+        for (char *c = out; *c; c++) *c = (char)tolower((unsigned char)*c);
+        break;
+    }
+    default:
+        snprintf(out, size, "%u", *(const uint32_t *)at);
+    }
+}
+
+/* What of a message of which one field is chosen, or how much of a list. */
+static void print_choice(const cop_proto *m, char *out, size_t size) {
+    snprintf(out, size, "not given");
+    for (unsigned i = 0; i < m->descriptor->n_fields; i++)
+        if (cop_reflect_is_set(m, &m->descriptor->fields[i]))
+            snprintf(out, size, "%s", m->descriptor->fields[i].name);
+}
+
+static bool differ(const cop_proto *a, const cop_proto *b, const char *path, difference *out);
+
+/* Values `i` of a field that both have. */
+static bool values_differ(const cop_proto *a, const cop_proto *b, const cop_proto_field *field,
+                          size_t i, const char *path, difference *out) {
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+        return differ(cop_reflect_message(a, field, i), cop_reflect_message(b, field, i), path,
+                      out);
+    print_scalar(field, cop_reflect_at(a, field, i), out->ours, sizeof out->ours);
+    print_scalar(field, cop_reflect_at(b, field, i), out->theirs, sizeof out->theirs);
+    snprintf(out->path, sizeof out->path, "%s", path);
+    return strcmp(out->ours, out->theirs) != 0;
+}
+
+static bool field_differs(const cop_proto *a, const cop_proto *b, const cop_proto_field *field,
+                          const char *path, difference *out) {
+    const size_t ours = cop_reflect_count(a, field), theirs = cop_reflect_count(b, field);
+    const bool list = field->label == PROTOBUF_C_LABEL_REPEATED;
+    char inner[160];
+    if (ours != theirs && cop_fields_one_of(a->descriptor)) {
+        snprintf(out->path, sizeof out->path, "%s", path);
+        print_choice(a, out->ours, sizeof out->ours);
+        print_choice(b, out->theirs, sizeof out->theirs);
+        return true;
+    }
+    for (size_t i = 0; i < ours && i < theirs; i++) {
+        int length = snprintf(inner, sizeof inner, "%s%s%s", path, *path ? "." : "", field->name);
+        if (list && length < (int)sizeof inner)
+            snprintf(inner + length, sizeof inner - (size_t)length, "[%zu]", i);
+        if (values_differ(a, b, field, i, inner, out)) return true;
+    }
+    if (ours == theirs) return false;
+    snprintf(out->path, sizeof out->path, "%s%s%s", path, *path ? "." : "", field->name);
+    snprintf(out->ours, sizeof out->ours, list ? "%zu long" : ours ? "given" : "not given", ours);
+    snprintf(out->theirs, sizeof out->theirs, list ? "%zu long" : theirs ? "given" : "not given",
+             theirs);
+    return true;
+}
+
+/* The recursion ends: no message of a job holds one of its own kind. */
+static bool differ(const cop_proto *a, const cop_proto *b, const char *path, difference *out) {
+    for (unsigned i = 0; i < a->descriptor->n_fields; i++)
+        if (field_differs(a, b, &a->descriptor->fields[i], path, out)) return true;
+    return false;
+}
+
+static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *theirs,
+                              const char *path, cop_error *error) {
+    difference d;
+    const bool found = differ(&ours->base, &theirs->base, "", &d);
+    const bool length = found && (strcmp(d.path, "train.epochs") == 0 ||
+                                  strcmp(d.path, "train.steps") == 0);
+    return cop_fail(error, COP_ERR_INPUT,
+                    "%s is a checkpoint of another job: its model, training, seed or data differ "
+                    "from this one's%s%s%s%s%s%s%s",
+                    path, found ? ": " : "", found ? d.path : "", found ? " is " : "",
+                    found ? d.ours : "", found ? ", was " : "", found ? d.theirs : "",
+                    length ? ": with cosine a job keeps its length" : "");
 }
 
 cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *path,
@@ -46,20 +146,23 @@ cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *pat
     if (!e)
         e = cop_proto_unpack(job->message->base.descriptor, packed->data, packed->size, JOB_BUDGET,
                              &copy, error);
-    if (!e && theirs->pinned) {
-        mine = essence((Coppice__Job *)copy);
-        other = essence(theirs);
-        if (!mine || !other) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    }
-    bool same = mine && other && mine->size == other->size &&
-                memcmp(mine->data, other->data, mine->size) == 0;
-    if (!e && !same)
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "%s is a checkpoint of another job: its model, training, seed or data differ "
-                     "from this one's",
-                     path);
-    cop_proto_free(copy);
     cop_buffer_release(packed);
+    Coppice__Job *ours = (Coppice__Job *)copy;
+    if (!e && !theirs->pinned)
+        e = cop_fail(error, COP_ERR_INPUT, "%s is a checkpoint of another job: it was never pinned",
+                     path);
+    if (!e) {
+        const bool length = job_schedule(ours)->cosine && job_schedule(theirs)->cosine;
+        keep_what_matters(ours, length);
+        keep_what_matters(theirs, length);
+        mine = cop_proto_pack(&ours->base);
+        other = cop_proto_pack(&theirs->base);
+        if (!mine || !other)
+            e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        else if (mine->size != other->size || memcmp(mine->data, other->data, mine->size) != 0)
+            e = fail_different(ours, theirs, path, error);
+    }
+    cop_proto_free(copy);
     cop_buffer_release(mine);
     cop_buffer_release(other);
     return e;

@@ -344,7 +344,7 @@ def test_resume_of_another_job_is_refused(coppice, trained):
     before = content()
     done = coppice("run", small(), "--set", "seed=8", "--out", folder, "--resume", "auto", status=2)
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    assert done.stderr == f"coppice run: {newest}/model.safetensors is a checkpoint of another job: its model, training, seed or data differ from this one's\n"
+    assert done.stderr == f"coppice run: {newest}/model.safetensors is a checkpoint of another job: its model, training, seed or data differ from this one's: seed is 8, was 7\n"
     assert content() == before
 
 
