@@ -13,11 +13,16 @@
 
 /* ---- answers ---- */
 
-static void answer_submitted(cop_request *request, uint64_t job, Coppice__Job *resolved) {
+/* Without the statistics of the data: there may be more of them than an answer has room for. */
+static void answer_submitted(cop_request *request, uint64_t job, const Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
+    Coppice__Job shown = *resolved;
+    Coppice__Pinned pinned = *resolved->pinned;
+    pinned.n_mean = pinned.n_std = 0;
+    shown.pinned = &pinned;
     answer.has_job = job != 0;
     answer.job = job;
-    answer.resolved = resolved;
+    answer.resolved = &shown;
     api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
 }
 

@@ -50,8 +50,10 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
 
 #define PARTS 3
 
+/* What the job does with its data. */
 typedef struct plan_parts {
     Coppice__Api__InspectPart part[PARTS], *table[PARTS];
+    cop_job_value_ranges values;
 } plan_parts;
 
 static void close_parts(plan_parts *p) {
@@ -65,6 +67,7 @@ static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts 
     const uint32_t samples[PARTS] = {job->train_samples, job->validation_samples,
                                      job->test_samples};
     cop_data_view view;
+    COP_TRY(cop_job_values(job, data, &p->values, error));
     COP_TRY(cop_job_view(job, data, &view, error));
     bool ok = true;
     for (int i = 0; i < PARTS; i++) {
@@ -151,9 +154,32 @@ static void print_layers(const cop_job *job) {
     cop_free(text);
 }
 
+static const char *normalize_name(const cop_job *job) {
+    switch (job->message->data->normalize) {
+    case COPPICE__DATA__NORMALIZE__UNIT:
+        return "unit";
+    case COPPICE__DATA__NORMALIZE__STANDARD:
+        return "standard";
+    default: /* auto is settled */
+        return "none";
+    }
+}
+
+/* Which weights a job leaves behind, and what is known of how good they are. */
+static const char *describe_result(const cop_job *job) {
+    if (job->validation_samples && !job->evaluate_on_test)
+        return "the last weights; checkpoints/best has the best on the validation samples";
+    if (job->test_samples)
+        return "the last weights; no best ones are chosen, because there are no validation samples "
+               "to evaluate on";
+    return "the last weights, without evaluation: there are neither validation nor test samples";
+}
+
 static void print_plan(const cop_job *job, const cop_data *data, const plan_parts *parts,
                        int workers, const cop_plan_figures *f) {
     char count[32], flop[32], steps[96], wire[64], worker[32], coordinator[32], set[200], bytes[32];
+    char values[128];
+    const cop_job_value_ranges *r = &parts->values;
     print_layers(job);
     cli_print("\n");
     snprintf(count, sizeof count, "%lld", (long long)cop_model_weights(job->model));
@@ -164,10 +190,16 @@ static void print_plan(const cop_job *job, const cop_data *data, const plan_part
              cop_format_bytes((double)f->wire_bytes_per_step, bytes), workers);
     snprintf(set, sizeof set, "%s: %u training, %u validation, %u test samples", data->name,
              job->train_samples, job->validation_samples, job->test_samples);
+    snprintf(values, sizeof values, "%.4g to %.4g; normalize %s: the network sees %.4g to %.4g",
+             r->stored[0], r->stored[1], normalize_name(job), r->seen[0], r->seen[1]);
     const char *cells[] = {"job",
                            job->message->name,
                            "data",
                            set,
+                           "values",
+                           values,
+                           "result",
+                           describe_result(job),
                            "parameters",
                            count,
                            "FLOP per sample, forward",
@@ -231,6 +263,11 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_pa
     plan.n_parts = PARTS;
     plan.class_names = job->message->pinned->class_names;
     plan.n_class_names = job->message->pinned->n_class_names;
+    plan.normalize = (char *)(uintptr_t)normalize_name(job);
+    plan.n_values = plan.n_inputs = 2;
+    plan.values = parts->values.stored;
+    plan.inputs = parts->values.seen;
+    plan.result = (char *)(uintptr_t)describe_result(job);
     if (ok) cli_print_json(&plan.base);
     cop_free(layers);
     cop_free(table);
@@ -254,6 +291,7 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     close_parts(&parts);
     cop_str warnings = {0};
     cop_job_warnings(job, &warnings);
+    cop_job_warn_of_values(job, data, &warnings);
     if (warnings.length && !options->quiet) cli_note("%s", cop_str_text(&warnings));
     cop_str_fini(&warnings);
     cop_job_destroy(job);

@@ -222,6 +222,7 @@ cop_err cli_run(const cli_options *options, cop_error *error) {
         snprintf(s.name, sizeof s.name, "%s", s.job->message->name);
         cop_str warnings = {0};
         cop_job_warnings(s.job, &warnings);
+        cop_job_warn_of_values(s.job, s.data, &warnings);
         if (warnings.length && !options->quiet) cli_note("%s", cop_str_text(&warnings));
         cop_str_fini(&warnings);
         e = cli_run_folder_choose(options, s.name, &s.folder, error);

@@ -172,6 +172,7 @@ static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice
         job->priority = (int32_t)options->priority;
     }
     make_key(options, once);
+    job->pinned = NULL; /* the coordinator pins the job to its own data */
     request.job = job;
     request.has_dry_run = 1;
     request.dry_run = options->dry_run;

@@ -15,9 +15,7 @@
 #define COP_CLASSES_MAX       65536
 #define COP_CLASS_NAME_MAX    200   /* bytes of the name of a class */
 #define COP_CLASS_NAMES_BYTES 32768 /* of all names of a set: they are part of a job's message */
-#define COP_STATISTICS_MAX                                                                         \
-    1024 /* channels, or features of flat samples, of normalize: standard                          \
-          */
+#define COP_STATISTICS_MAX    16384 /* pairs of mean and deviation of normalize: standard */
 #define COP_SAMPLES_MAX         0x7fffffffu
 #define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for predict */
 #define COP_INPUT_STREAM_MAX    (1ull << 30) /* of such samples on standard input */

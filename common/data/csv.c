@@ -41,6 +41,7 @@ static cop_err set_roles(csv_file *f, const csv_columns *columns, cop_error *err
             return csv_fail_column(f, "data.drop", columns->drop[i], error);
         COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
     }
+    if (columns->unlabelled && !columns->label && f->values) return COP_OK;
     if (f->values < 2)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s: data.drop leaves %u of the %u columns: expected a label and a value",
@@ -50,7 +51,8 @@ static cop_err set_roles(csv_file *f, const csv_columns *columns, cop_error *err
         while (f->roles[--column] != CSV_VALUE) continue;
     else if (!csv_find_column(f, columns->label, &column))
         return csv_fail_column(f, "data.label", columns->label, error);
-    return csv_set_role(f, column, CSV_LABEL, "data.label", error);
+    return csv_set_role(f, column, columns->unlabelled ? CSV_DROPPED : CSV_LABEL, "data.label",
+                        error);
 }
 
 /* ---- labels ---- */
@@ -204,19 +206,21 @@ static cop_err load(csv_file f[2], bool test, const cop_data_input *input,
     COP_TRY(pack_create(input->name, 1, &parts[0], &parts[1], out, error));
     COP_TRY(fill_part(&f[0], true, classes, &(*out)->train, error));
     if (test) COP_TRY(fill_part(&f[1], false, classes, &(*out)->test, error));
+    if (input->unlabelled) return pack_finish_unlabelled(*out, error);
     if (!classes->text) return pack_finish_labels(*out, input->train.path, input->test.path, error);
     if (classes->count < 2)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s: all labels are \"%.60s\": expected at least two classes", f[0].path,
                         classes->names[0]);
     COP_TRY(number_classes(classes, *out, error));
+    COP_TRY(pack_narrow(*out, error));
     pack_finish(*out, (int32_t)classes->count);
     return COP_OK;
 }
 
 cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *error) {
     csv_file f[2];
-    const csv_columns columns = {input->label, input->drop, input->drop_count};
+    const csv_columns columns = {input->label, input->drop, input->drop_count, input->unlabelled};
     const bool test = input->test.path != NULL;
     cop_data *data = NULL;
     class_list classes = {0};

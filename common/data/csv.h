@@ -31,6 +31,7 @@ typedef struct csv_columns {
     const char *label;
     const char *const *drop;
     size_t drop_count;
+    bool unlabelled; /* no column is the label, but the one that `label` names is left out */
 } csv_columns;
 
 /* Finds separator, header, columns and rows of `size` bytes of text; all roles are CSV_VALUE.

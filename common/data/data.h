@@ -117,6 +117,8 @@ typedef struct cop_data_input {
     const char *label;       /* csv: the label's column by name or number; NULL: the last */
     const char *const *drop; /* csv: columns that are left out, by name or number */
     size_t drop_count;
+    bool unlabelled;      /* csv, npy: samples are compared with themselves. Labels need not be
+                             there, and are not read; the set has one class, 0 */
     cop_data_order order; /* npy, idx: of samples in four dimensions */
     uint32_t resize[2];   /* image-folder: height and width of all pictures; 0: as they are */
 } cop_data_input;
@@ -134,6 +136,16 @@ const cop_data_format *cop_data_format_find(const char *name); /* NULL: none of 
  * at all; what is wrong inside of a set that is known is never NOT_FOUND. */
 cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
                            cop_error *error);
+
+/* Types of samples. The values decide: files of numbers are kept as bytes if all values are whole
+ * numbers from 0 to 255, else as f32. */
+bool cop_data_is_byte(float value);
+/* Makes f32 samples of bytes, as they were kept before values decided; the digest changes with
+ * them. On failure the set stays as it is. */
+cop_err cop_data_widen(cop_data **data, cop_error *error);
+/* Are the training samples pictures of bytes, or flat bytes that go beyond 127? Smaller whole
+ * numbers are counts, ranks, truth values: 1/255 of them would be next to nothing. */
+bool cop_data_looks_like_bytes(const cop_data *data);
 
 /* Where samples are copied to. */
 typedef struct cop_data_room {
@@ -183,11 +195,14 @@ cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32
                               cop_error *error);
 
 /* Mean and standard deviation of the view's training rows, per channel of images or per feature of
- * flat samples, into mean and std [cop_data_channels]; u8 as fractions of 255. Of u8 from integer
+ * flat samples (of all features together if there are more than COP_STATISTICS_MAX), into
+ * mean and std [cop_data_channels]; u8 as fractions of 255. Of u8 from integer
  * sums, exact until the last division and root; of f32 from f64 sums in the order of the rows. The
  * deviation of a channel that never varies is given as 1. */
-int cop_data_channels(const cop_data_part *part);
+int cop_data_channels(int32_t rank, int32_t first_dim);
 void cop_data_statistics(const cop_data_view *view, double *mean, double *std);
+/* The least and the largest value of each channel, as they are stored. */
+void cop_data_ranges(const cop_data_view *view, double *least, double *most);
 
 /* D1: steps of an epoch, and which places of the view step `step` (from 1) uses. `last_keep`: keep
  * the short last batch. */

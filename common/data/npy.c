@@ -91,10 +91,11 @@ bool pack_npz_has_test(const char *path) {
     return found;
 }
 
-static cop_err open_sources(const cop_data_files *f, bool test, part *p, cop_error *error) {
+static cop_err open_sources(const cop_data_files *f, bool test, bool labels, part *p,
+                            cop_error *error) {
     if (!f->path) {
         COP_TRY(open_file(f->images, &p->samples, error));
-        return open_file(f->labels, &p->labels, error);
+        return labels ? open_file(f->labels, &p->labels, error) : COP_OK;
     }
     char *bytes;
     const char *names[2];
@@ -102,7 +103,7 @@ static cop_err open_sources(const cop_data_files *f, bool test, part *p, cop_err
     COP_TRY(gzip_read_file(f->path, NPY_MAX, &bytes, &size, error));
     choose_names(f, bytes, size, test, names);
     cop_err e = open_member(f->path, bytes, size, names[0], &p->samples, error);
-    if (!e) e = open_member(f->path, bytes, size, names[1], &p->labels, error);
+    if (!e && labels) e = open_member(f->path, bytes, size, names[1], &p->labels, error);
     cop_free(bytes);
     return e;
 }
@@ -129,6 +130,7 @@ static cop_err check_part(part *p, cop_error *error) {
     channels_reorder(x->rank, p->order, dims);
     COP_TRY(pack_part_of(p->samples.what, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, x->rank, dims,
                          &p->header, error));
+    if (!p->labels.bytes) return COP_OK; /* nobody reads them */
     if (y->rank != 1 && (y->rank != 2 || y->dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has %u dimensions: expected 1 (labels), whole numbers", p->labels.what,
@@ -142,7 +144,7 @@ static cop_err check_part(part *p, cop_error *error) {
 
 static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_error *error) {
     *p = (part){.order = input->order};
-    cop_err e = open_sources(test ? &input->test : &input->train, test, p, error);
+    cop_err e = open_sources(test ? &input->test : &input->train, test, !input->unlabelled, p, error);
     if (!e) e = check_part(p, error);
     if (e) close_part(p);
     return e;
@@ -215,7 +217,7 @@ static cop_err fill(const part *p, const cop_data_part *to, cop_error *error) {
     if (p->samples.array.rank == 4 && p->order == COP_DATA_CHANNELS_LAST)
         COP_TRY(channels_to_front(to->dims, to->count, to->type == COP_DATA_F32 ? 4 : 1,
                                   pack_samples(to), error));
-    return copy_labels(&p->labels, pack_labels(to), error);
+    return p->labels.bytes ? copy_labels(&p->labels, pack_labels(to), error) : COP_OK;
 }
 
 static cop_err load(part p[2], bool test, const char *name, cop_data **out, cop_error *error) {
@@ -228,6 +230,7 @@ static cop_err load(part p[2], bool test, const char *name, cop_data **out, cop_
     COP_TRY(pack_create(name, 1, &p[0].header, &p[1].header, out, error));
     COP_TRY(fill(&p[0], &(*out)->train, error));
     if (test) COP_TRY(fill(&p[1], &(*out)->test, error));
+    if (!p[0].labels.bytes) return pack_finish_unlabelled(*out, error);
     return pack_finish_labels(*out, p[0].labels.what, p[1].labels.what, error);
 }
 
@@ -258,20 +261,35 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 static cop_err check_type(const char *what, const npy_array *x, const cop_data_form *form,
                           cop_error *error) {
     char holds[64];
-    const bool bytes = is_bytes(x), numbers = is_numbers(x);
+    if (is_bytes(x) || is_numbers(x)) return COP_OK;
     snprintf(holds, sizeof holds, "%s (%c%u)",
-             bytes            ? "bytes"
-             : x->kind == 'f' ? "floats"
+             x->kind == 'f'   ? "floats"
              : x->kind == 'b' ? "truth values"
                               : "whole numbers",
              x->kind, x->size);
     /* What is neither does not fit any model. */
     const cop_data_type other = form->type == COP_DATA_U8 ? COP_DATA_F32 : COP_DATA_U8;
-    return samples_check_type(what, form,
-                              bytes     ? COP_DATA_U8
-                              : numbers ? COP_DATA_F32
-                                        : other,
-                              holds, error);
+    return samples_check_type(what, form, other, holds, error);
+}
+
+/* The values as the model takes them, whichever of the two types they have in the file. */
+static cop_err convert_samples(const char *what, const npy_array *x, const cop_data_form *form,
+                               void *out, cop_error *error) {
+    if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(what, x, out, error);
+    for (uint64_t i = 0; i < x->count; i++) {
+        const float value = is_bytes(x) ? (float)x->data[i] : (float)element(x, i);
+        if (form->type == COP_DATA_F32) {
+            ((float *)out)[i] = value;
+            continue;
+        }
+        if (!cop_data_is_byte(value))
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%s: element %llu is %g: the model takes bytes, whole numbers from 0 "
+                            "to 255",
+                            what, (unsigned long long)i, (double)value);
+        ((uint8_t *)out)[i] = (uint8_t)value;
+    }
+    return COP_OK;
 }
 
 /* Are the channels last, and does the array fit the form only, or as the job says, that way? */
@@ -296,7 +314,7 @@ static cop_err take_arrays(const char *what, const npy_array *x, const npy_array
                         "%s: its array \"labels\" is not %llu whole numbers, one for each sample",
                         what, (unsigned long long)x->dims[0]);
     COP_TRY(samples_take(what, form, x->dims[0], y != NULL, out, error));
-    COP_TRY(copy_samples(what, x, out->rows, error));
+    COP_TRY(convert_samples(what, x, form, out->rows, error));
     if (last)
         COP_TRY(channels_to_front(form->dims, x->dims[0], form->type == COP_DATA_F32 ? 4 : 1,
                                   out->rows, error));

@@ -139,7 +139,14 @@ cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *t
     if (largest < 1)
         return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes",
                         train_path);
+    COP_TRY(pack_narrow(data, error));
     pack_finish(data, largest + 1);
+    return COP_OK;
+}
+
+cop_err pack_finish_unlabelled(cop_data *data, cop_error *error) {
+    COP_TRY(pack_narrow(data, error));
+    pack_finish(data, 1);
     return COP_OK;
 }
 

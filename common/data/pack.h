@@ -17,11 +17,17 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
                     const pack_part *test, cop_data **out, cop_error *error);
 /* Write the header's number of classes and compute the digest. */
 void pack_finish(cop_data *data, int32_t classes);
-/* The same with classes = largest training label + 1; INPUT names the file with a label that is not
+/* The same with classes = largest training label + 1; f32 samples that are all whole numbers from 0
+ * to 255 become bytes, so that the digest does not depend on the format of the file; INPUT names the file with a label that is not
  * in [0, classes), and wants at least two classes. `test_path` may be NULL where that part is
  * empty. */
 cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
                            cop_error *error);
+/* The same for samples without labels, which are all 0. */
+cop_err pack_finish_unlabelled(cop_data *data, cop_error *error);
+/* Makes bytes of f32 samples if both parts hold nothing but whole numbers from 0 to 255. The labels
+ * must be there; the digest is not made. */
+cop_err pack_narrow(cop_data *data, cop_error *error);
 /* Header of a part from the dimensions of an array (n, ...): (n, f) is flat, (n, h, w) one channel,
  * (n, c, h, w) as it is. INPUT names the file if it is none of these, empty or too large. */
 cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,

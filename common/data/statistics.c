@@ -2,14 +2,21 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/base/limits.h"
 #include "common/data/data.h"
 
-int cop_data_channels(const cop_data_part *part) {
-    return part->dims[0]; /* of flat samples each feature is one */
+int cop_data_channels(int32_t rank, int32_t first_dim) {
+    return rank == 1 && first_dim > COP_STATISTICS_MAX ? 1 : first_dim;
 }
 
+static int channels_of(const cop_data_part *part) {
+    return cop_data_channels(part->rank, part->dims[0]);
+}
+
+/* Values of a sample that share mean and deviation. */
 static size_t plane_size(const cop_data_part *part) {
-    return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : 1;
+    const size_t first = (size_t)(part->dims[0] / channels_of(part));
+    return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : first;
 }
 
 /* n * squares - sum^2 is exact in 128 bits: n < 2^36 values of at most 255. */
@@ -56,10 +63,32 @@ static void of_floats(const cop_data_view *view, size_t channel, double *mean, d
 void cop_data_statistics(const cop_data_view *view, double *mean, double *std) {
     const cop_data_part *part = &view->data->train;
     COP_ASSERT(view->train >= 1);
-    for (int c = 0; c < cop_data_channels(part); c++) {
+    for (int c = 0; c < channels_of(part); c++) {
         if (part->type == COP_DATA_U8)
             of_bytes(view, (size_t)c, &mean[c], &std[c]);
         else
             of_floats(view, (size_t)c, &mean[c], &std[c]);
+    }
+}
+
+static void note(double value, double *least, double *most) {
+    if (value < *least) *least = value;
+    if (value > *most) *most = value;
+}
+
+void cop_data_ranges(const cop_data_view *view, double *least, double *most) {
+    const cop_data_part *part = &view->data->train;
+    const size_t plane = plane_size(part);
+    const int channels = channels_of(part);
+    for (int c = 0; c < channels; c++) least[c] = INFINITY, most[c] = -INFINITY;
+    for (uint32_t r = 0; r < view->train; r++) {
+        const char *row =
+            (const char *)part->samples + cop_data_view_row(view, r) * part->stride;
+        for (size_t i = 0; i < plane * (size_t)channels; i++) {
+            const double value = part->type == COP_DATA_U8
+                                     ? (double)((const uint8_t *)row)[i]
+                                     : (double)((const float *)(const void *)row)[i];
+            note(value, &least[i / plane], &most[i / plane]);
+        }
     }
 }

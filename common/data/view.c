@@ -1,6 +1,7 @@
 /* What a job sees of its data: which rows of the training part it trains on and which it sets
  * aside (D1). See data.h. Everything that takes rows for a job takes them through a view, so that
  * the coordinator, replay and the statistics cannot disagree. */
+#include <stdio.h>
 #include <string.h>
 
 #include "common/base/alloc.h"

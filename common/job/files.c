@@ -17,10 +17,18 @@ static char *resolve_file(const char *job_path, const char *folder, const char *
     return path;
 }
 
+/* Are samples compared with themselves alone? A job that was pinned to labels keeps them: its data
+ * would not be the same without. */
+static bool unlabelled(const Coppice__Job *m) {
+    const bool pinned = m->pinned && m->pinned->classes > 1;
+    return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;
+}
+
 static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice__DataFiles *files,
                           const cop_data_format *format, cop_error *error) {
     char path[64], upper[16] = {0};
-    if (files->images && files->labels) return COP_OK;
+    if (files->images && (files->labels || (unlabelled(m) && strcmp(format->name, "npy") == 0)))
+        return COP_OK;
     snprintf(path, sizeof path, "data.%s", part);
     for (size_t i = 0; format->name[i] && i + 1 < sizeof upper; i++)
         upper[i] = (char)(format->name[i] - 'a' + 'A');
@@ -75,6 +83,15 @@ cop_data_order cop_job_order(const Coppice__Data *d) {
                                                     : COP_DATA_CHANNELS_FIRST;
 }
 
+/* Real numbers where labels are expected are what others call regression. */
+static void explain_mse(cop_error *error) {
+    const cop_error why = *error;
+    cop_fail(error, why.code,
+             "%s; loss: mse compares with labels, as 1 for the class and 0 for the others, or with "
+             "the samples (data.target: input), not with real numbers",
+             why.text);
+}
+
 static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
                           const char *job_path, const char *folder, cop_data **out,
                           cop_error *error) {
@@ -90,14 +107,29 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
                             .label = d->label,
                             .drop = (const char *const *)d->drop,
                             .drop_count = d->n_drop,
+                            .unlabelled = unlabelled(m),
                             .order = cop_job_order(d)};
     for (size_t i = 0; i < d->n_resize && i < 2; i++) input.resize[i] = d->resize[i];
     cop_err e = resolve(d->train, job_path, folder, &own[0], &input.train, error);
     if (!e && d->test) e = resolve(d->test, job_path, folder, &own[1], &input.test, error);
     if (!e) e = format->load(&input, out, error);
+    if (e == COP_ERR_INPUT && error && m->loss && m->loss->mse && !input.unlabelled &&
+        strstr(error->text, "label"))
+        explain_mse(error);
     for (int part = 0; part < 2; part++)
         for (int i = 0; i < 3; i++) cop_free(own[part].text[i]);
     return e;
+}
+
+/* A job that takes f32 gets f32, also where these values would fit into bytes: it may be pinned
+ * since before the values decided, or the values that it was trained on did not fit. */
+static cop_err keep_type(const Coppice__Job *m, cop_data **data, cop_error *error) {
+    const bool floats =
+        m->pinned && m->pinned->sample_type && strcmp(m->pinned->sample_type, "f32") == 0;
+    if (!floats || !cop_data_widen(data, error)) return COP_OK;
+    cop_data_destroy(*data);
+    *data = NULL;
+    return error ? error->code : COP_ERR_NO_MEMORY;
 }
 
 cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, const char *folder,
@@ -105,6 +137,9 @@ cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, con
     COP_TRY(cop_document_check_read(message, error));
     COP_TRY(job_check_format_fields(message, error));
     const cop_data_format *format = cop_data_format_find(message->data->source);
-    if (format) return open_files(message, format, job_path, folder, out, error);
+    if (format) {
+        COP_TRY(open_files(message, format, job_path, folder, out, error));
+        return keep_type(message, out, error);
+    }
     return cop_data_open(message->data->source, folder, out, error);
 }

@@ -5,6 +5,9 @@
 #include "common/data/safetensors.h"
 #include "common/job/job.h"
 
+/* normalize: auto becomes what suits the values: bytes are divided by 255, and so is what bce
+ * compares with the input; other values are standardised. `m` is resolved. */
+void job_settle_normalize(Coppice__Job *m, const cop_data *data);
 /* Relations between the fields of a resolved message; INPUT says where (pin.c). */
 /* Fields that only some formats of `data.source` have. */
 cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error);

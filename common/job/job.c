@@ -86,6 +86,7 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
     cop_job *job = NULL;
     COP_TRY(cop_document_check_read(message, error));
     COP_TRY(cop_document_resolve(message, error));
+    job_settle_normalize(message, data);
     COP_TRY(job_check_relations(message, error));
     COP_TRY(locate(message, job_pin(message, data, error), error));
     COP_TRY(build(message, &job, error));

@@ -51,6 +51,15 @@ cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *
  * free. */
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error);
+/* Least and largest value of the training samples, as they are stored and as the network sees them
+ * (normalised, without augmentation). */
+typedef struct cop_job_value_ranges {
+    double stored[2], seen[2];
+} cop_job_value_ranges;
+cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_ranges *out,
+                       cop_error *error);
+/* Appends a line to out if the network sees values that it will hardly learn from. */
+void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *out);
 /* Warnings a person would want (list of sentences into out, '\n' separated; empty if none). */
 void cop_job_warnings(const cop_job *job, cop_str *out);
 
@@ -96,7 +105,7 @@ cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_er
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of
  * both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last
- * `keep` and the best (the file `best` names it); checkpoints newer than the one just written are
+ * `keep` and the best (the file `best` names it; there is none while best_error is -1); checkpoints newer than the one just written are
  * of an earlier life of the folder, and go. */
 typedef struct cop_checkpoint {
     uint64_t step;

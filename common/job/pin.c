@@ -101,6 +101,14 @@ cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error) {
     return COP_OK;
 }
 
+void job_settle_normalize(Coppice__Job *m, const cop_data *data) {
+    if (m->data->normalize != COPPICE__DATA__NORMALIZE__AUTO) return;
+    const bool fractions = m->loss->bce && m->data->target == COPPICE__DATA__TARGET__INPUT;
+    m->data->normalize = fractions || cop_data_looks_like_bytes(data)
+                             ? COPPICE__DATA__NORMALIZE__UNIT
+                             : COPPICE__DATA__NORMALIZE__STANDARD;
+}
+
 cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
     const Coppice__Data *d = m->data;
     COP_TRY(check_train(m, error));
@@ -220,12 +228,8 @@ static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__P
 static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
                               cop_error *error) {
     if (m->data->normalize != COPPICE__DATA__NORMALIZE__STANDARD) return COP_OK;
-    const size_t channels = (size_t)cop_data_channels(&view->data->train);
-    if (channels > COP_STATISTICS_MAX)
-        return cop_document_fail(m, "data.normalize", error,
-                                 "data.normalize is standard: flat samples may have %d features "
-                                 "then, these have %zu",
-                                 COP_STATISTICS_MAX, channels);
+    const cop_data_part *part = &view->data->train;
+    const size_t channels = (size_t)cop_data_channels(part->rank, part->dims[0]);
     p->mean = cop_proto_alloc(&m->base, channels * sizeof *p->mean);
     p->std = cop_proto_alloc(&m->base, channels * sizeof *p->std);
     if (!p->mean || !p->std) return no_memory(error);
@@ -307,9 +311,10 @@ static bool counts_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
 
 static bool statistics_are_good(const Coppice__Job *m, const Coppice__Pinned *p) {
     const bool standard = m->data->normalize == COPPICE__DATA__NORMALIZE__STANDARD;
-    const size_t channels = standard ? p->input[0] : 0;
-    if (p->n_mean != channels || p->n_std != channels || channels > COP_STATISTICS_MAX)
-        return false;
+    const size_t channels =
+        standard ? (size_t)cop_data_channels((int32_t)p->n_input, (int32_t)p->input[0]) : 0;
+    if (m->data->normalize == COPPICE__DATA__NORMALIZE__AUTO) return false; /* never settled */
+    if (p->n_mean != channels || p->n_std != channels) return false;
     for (size_t c = 0; c < channels; c++)
         if (!isfinite((float)p->mean[c]) || !isfinite((float)p->std[c]) || !((float)p->std[c] > 0))
             return false;

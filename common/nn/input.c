@@ -30,11 +30,11 @@ static cop_err copy_statistics(const cop_input_spec *spec, cop_input *out, cop_e
 
 cop_err cop_input_create(const cop_input_spec *spec, const cop_shape *shape, cop_input *out,
                          cop_error *error) {
-    const bool image = shape->rank == 3;
+    const bool image = shape->rank == 3, as_one = !image && spec->channels == 1;
     *out = (cop_input){.normalize = spec->normalize,
-                       .channels = shape->dims[0],
+                       .channels = as_one ? 1 : shape->dims[0],
                        .height = image ? shape->dims[1] : 1,
-                       .width = image ? shape->dims[2] : 1,
+                       .width = image ? shape->dims[2] : as_one ? shape->dims[0] : 1,
                        .shift = spec->shift,
                        .crop = spec->crop,
                        .flip = spec->flip};

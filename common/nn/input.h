@@ -15,8 +15,9 @@ typedef enum cop_normalize {
 
 typedef struct cop_input_spec {
     cop_normalize normalize;  /* 0: unit */
-    const double *mean, *std; /* [channels]: of images, or as many as flat samples have features */
-    int32_t channels;         /* 0 unless standard */
+    const double *mean, *std; /* [channels] */
+    int32_t channels;         /* of images; of flat samples one for each feature, or 1 for all of
+                                 them; 0 unless standard */
     int32_t shift, crop;      /* pixels; 0: none */
     bool flip;
 } cop_input_spec;
@@ -25,7 +26,7 @@ typedef struct cop_input_spec {
 typedef struct cop_input {
     cop_normalize normalize;
     float *mean, *std;               /* in one block, at mean; NULL unless standard */
-    int32_t channels, height, width; /* flat samples: features, 1, 1 */
+    int32_t channels, height, width; /* flat samples: features, 1, 1; or 1, 1, features */
     int32_t shift, crop;
     bool flip;
 } cop_input;

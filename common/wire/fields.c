@@ -58,9 +58,10 @@ static const cop_field_row rows[] = {
     {"Data.train", false, ANY, NULL, "files of the training part, for idx, csv, npy, image-folder"},
     {"Data.test", false, ANY, NULL, "files of the test part"},
     {"Data.target", false, ANY, "label", "what the outputs are compared with: label, or input"},
-    {"Data.normalize", false, ANY, "unit",
+    {"Data.normalize", false, ANY, "auto",
      "unit: bytes become 0..1; standard: then mean 0 and variance 1 by the training samples, per "
-     "channel, or feature of flat samples; none: values as they are"},
+     "channel, or feature of flat samples; none: values as they are; auto: unit for pictures of "
+     "bytes and for whole numbers up to 255 that go beyond 127, else standard"},
     {"Data.augment", false, ANY, NULL, "random changes of the training samples"},
     {"Data.label", false, ANY, NULL,
      "csv: the label's column by its name, or its number from 1 (default: the last)"},

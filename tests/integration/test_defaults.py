@@ -2,9 +2,12 @@
 
 import json
 
+import hashlib
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+import yaml
 
 JOB = """name: defaults
 seed: 1
@@ -20,10 +23,10 @@ optimizer: {{adam: {{rate: 0.01}}}}
 def defaults(coppice, tmp_path):
     """defaults(command, data, *arguments): run or plan a job on these data."""
 
-    def do(command, data, *arguments, job=JOB, **options):
+    def do(command, data, *arguments, job=JOB, quiet=True, **options):
         path = tmp_path / "job.yaml"
         path.write_text(job.format(data=data))
-        return coppice(command, path, *(["--quiet"] if command == "run" else []), *arguments, **options)
+        return coppice(command, path, *(["--quiet"] if command == "run" and quiet else []), *arguments, **options)
 
     return do
 
@@ -36,6 +39,8 @@ def sorted_csv(path, classes=3, each=20):
 
 
 def test_pictures_that_go_class_after_class_are_all_learnt(defaults, tmp_path):
+    from PIL import Image
+
     for name, colour in (("blue", (0, 0, 255)), ("green", (0, 255, 0)), ("red", (255, 0, 0))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for i in range(8):
@@ -63,3 +68,206 @@ def test_class_without_training_samples_is_named(defaults, tmp_path):
     assert "job.yaml:3:" in error and "class 2 has no training sample" in error
     assert "class 0 (20 of the training samples) would have no training sample" in defaults("run", data % 58, status=2).stderr
     assert defaults("run", data % 57, "--json")["steps"] == 20
+
+
+def byte_tables(folder, largest=255, count=120, side=4):
+    """The same whole numbers as CSV, as f32 and as bytes; returns the values and labels."""
+    random = np.random.default_rng(7)
+    labels = np.arange(count) % 3
+    patterns = random.integers(0, largest + 1, (3, side * side))
+    x = (patterns[labels] * 0.8 + random.integers(0, largest // 5 + 1, (count, side * side))).astype(np.uint8)
+    lines = [",".join(map(str, [*row, label])) for row, label in zip(x, labels)]
+    (folder / "x.csv").write_text("\n".join(lines) + "\n")
+    np.save(folder / "y.npy", labels)
+    for kind in ("u1", "f4", "f8"):
+        np.save(folder / f"{kind}.npy", x.astype(kind))
+    return x, labels
+
+
+TABLES = ["{source: csv, train: x.csv%s}"] + [f"{{source: npy, train: {{images: {kind}.npy, labels: y.npy}}%s}}" for kind in ("u1", "f4", "f8")]
+
+
+@pytest.mark.parametrize("more", [", validation: 30", ", validation: 30, normalize: unit", ", normalize: none", ", normalize: standard"])
+def test_same_values_in_any_format_are_the_same_data_and_weights(defaults, tmp_path, more):
+    byte_tables(tmp_path)
+    digests, data = set(), set()
+    for table in TABLES:
+        digests.add(defaults("run", table % more, "--json", "--out", tmp_path / "run", "--overwrite")["digest"])
+        data.add(yaml.safe_load((tmp_path / "run/job.yaml").read_text())["pinned"]["data_digest"])
+    assert len(digests) == len(data) == 1
+
+
+def test_scale_of_the_values_decides_how_they_are_normalised(defaults, tmp_path):
+    def plan(table):
+        return defaults("plan", table % ", validation: 30", "--json")
+
+    byte_tables(tmp_path)
+    for table in TABLES:
+        planned = plan(table)
+        assert planned["normalize"] == "unit" and planned["values"][1] > 200 and planned["inputs"][1] == planned["values"][1] / 255
+    byte_tables(tmp_path, largest=16)  # whole numbers, but no bytes: 16/255 would be next to nothing
+    for table in TABLES:
+        planned = plan(table)
+        assert planned["normalize"] == "standard" and planned["values"][1] <= 16 and -6 < planned["inputs"][0] < -0.5 < 0.5 < planned["inputs"][1] < 6
+    x, _ = byte_tables(tmp_path)
+    np.save(tmp_path / "f4.npy", x.astype("f4") * 1000 + 0.5)
+    assert plan(TABLES[2])["normalize"] == "standard"
+    text = defaults("plan", TABLES[2] % "")
+    assert "normalize standard: the network sees -" in text.stdout and text.stderr == ""
+
+
+def test_values_far_outside_are_warned_about(defaults, tmp_path):
+    byte_tables(tmp_path)
+    for command in ("plan", "run"):
+        error = defaults(command, TABLES[0] % ", normalize: none", *(["--workers", 1] if command == "run" else []), quiet=False).stderr
+        assert "data.normalize: the network sees values from 3 to 253: " in error and "expected data.normalize: auto or standard" in error
+        assert "sees values" not in defaults(command, TABLES[0] % "", quiet=False).stderr
+
+
+def old_pack_digest(x, labels):
+    """Of the pack that versions before made of whole numbers from a CSV file: f32."""
+
+    def padded(data):
+        return data + bytes(-len(data) % 64)
+
+    header = b"COPDATA1" + struct.pack("<II", 3, 0)
+    for count in (len(x), 0):
+        header += struct.pack("<8I", 2, 1, x.shape[1], 0, 0, count, 0, 0)
+    return hashlib.sha256(padded(header) + padded(x.astype("<f4").tobytes()) + padded(labels.astype("<i4").tobytes())).hexdigest()
+
+
+def test_job_pinned_to_whole_numbers_as_f32_keeps_its_data(defaults, coppice, tmp_path):
+    x, labels = byte_tables(tmp_path)
+    defaults("run", TABLES[0] % ", validation: 30, split: last, normalize: unit", "--out", tmp_path / "run")
+    section = yaml.safe_load((tmp_path / "run/job.yaml").read_text())["pinned"]
+    text = (tmp_path / "run/job.yaml").read_text().replace(section["data_digest"], old_pack_digest(x, labels))
+    text = "".join(line for line in text.splitlines(keepends=True) if "split:" not in line).replace("sample_type: u8", "sample_type: f32")
+    (tmp_path / "old.yaml").write_text(text)
+    coppice("run", tmp_path / "old.yaml", "--out", tmp_path / "old", "--quiet")
+    kept = yaml.safe_load((tmp_path / "old/job.yaml").read_text())
+    assert kept["pinned"]["sample_type"] == "f32" and kept["pinned"]["data_digest"] == old_pack_digest(x, labels)
+    assert kept["data"]["split"] == "last" and kept["data"]["normalize"] == "unit"
+
+
+def test_model_takes_the_same_values_in_either_type(defaults, coppice, tmp_path):
+    byte_tables(tmp_path)
+    defaults("run", TABLES[0] % "", "--out", tmp_path / "run")
+    tables = {coppice("predict", tmp_path / "run", "--input", tmp_path / name).stdout for name in ("u1.npy", "f4.npy", "f8.npy")}
+    assert len(tables) == 1 and "120 samples" in tables.pop()
+    np.save(tmp_path / "f4.npy", np.full((2, 16), 0.5, "f4"))
+    assert "element 0 is 0.5: the model takes bytes" in coppice("predict", tmp_path / "run", "--input", tmp_path / "f4.npy", status=2).stderr
+
+
+def test_without_validation_no_weights_are_chosen_on_the_test_part(defaults, tmp_path):
+    sorted_csv(tmp_path / "train.csv")
+    sorted_csv(tmp_path / "test.csv", each=5)
+    data = "{source: csv, train: train.csv, test: test.csv%s}"
+    for more, best in (("", False), (", validation: 20", True)):
+        result = defaults("run", data % more, "--json", "--out", tmp_path / "run", "--overwrite")
+        assert result["evaluated_on"] == ("validation" if best else "test")
+        assert (tmp_path / "run/checkpoints/best").exists() == best
+        assert ("checkpoints/best" in defaults("plan", data % more).stdout) == best
+    assert "no best ones are chosen, because there are no validation samples" in defaults("plan", data % "").stdout
+
+
+def test_job_without_test_and_validation_samples_trains_without_evaluation(defaults, cluster, tmp_path):
+    sorted_csv(tmp_path / "train.csv")
+    data = "{source: csv, train: train.csv}"
+    result = defaults("run", data, "--json")
+    assert result["state"] == "COMPLETED" and "test_error" not in result and "test_loss" not in result
+    assert "without evaluation" in defaults("plan", data, "--json")["result"]
+    pool = cluster("ipc")
+    pool.worker("w")
+    status = pool.client("submit", tmp_path / "job.yaml", "--data", tmp_path, "--json", "--quiet")
+    assert status["state"] == "COMPLETED" and status["digest"] == result["digest"]
+    assert "has no test samples" in defaults("run", data, "--set", "evaluate.on=test", status=2).stderr
+
+
+AUTOENCODER = """name: auto
+seed: 1
+data: {data}
+model: [linear: {{units: 8}}, relu, linear: {{units: 16}}]
+loss: mse
+train: {{epochs: 3, batch: 10, shards: 2}}
+optimizer: {{adam: {{rate: 0.01}}}}
+"""
+
+
+def test_autoencoder_needs_no_labels(defaults, coppice, tmp_path):
+    x, labels = byte_tables(tmp_path)
+    np.save(tmp_path / "zero.npy", labels * 0)
+    np.save(tmp_path / "real.npy", labels + 0.5)
+    np.savez(tmp_path / "x.npz", images=x)
+    (tmp_path / "plain.csv").write_text("\n".join(",".join(map(str, row)) for row in x) + "\n")
+    (tmp_path / "named.csv").write_text(",".join(f"c{i}" for i in range(16)) + ",y\n" + "\n".join(",".join(map(str, [*row, 0.5])) for row in x) + "\n")
+    sources = [f"npy, train: {{images: u1.npy{labels}}}" for labels in ("", ", labels: zero.npy", ", labels: y.npy", ", labels: real.npy")]
+    sources += ["npy, train: x.npz", "csv, train: plain.csv", "csv, train: named.csv, label: y"]
+    digests = {defaults("run", f"{{source: {source}, validation: 30, target: input}}", "--json", job=AUTOENCODER)["digest"]
+               for source in sources}
+    assert len(digests) == 1
+    error = defaults("run", "{source: npy, train: {images: u1.npy}, validation: 30}", job=AUTOENCODER, status=2).stderr
+    assert "data.train.labels is missing" in error
+
+
+def test_mse_on_real_targets_says_what_mse_compares_with(defaults, tmp_path):
+    (tmp_path / "real.csv").write_text("a,y\n" + "".join(f"{i},{i / 7:.3f}\n" for i in range(1, 30)))
+    error = defaults("run", "{source: csv, train: real.csv, validation: 5}", job=AUTOENCODER, status=2).stderr
+    assert "expected a label" in error and "mse compares with labels, as 1 for the class and 0 for the others, or with the samples" in error
+
+
+ONE_LOGIT = """name: logit
+seed: 1
+data: {data}
+model: [linear: {{units: 1}}]
+loss: bce
+train: {{epochs: 40, batch: 10, shards: 2}}
+optimizer: {{adam: {{rate: 0.05}}}}
+"""
+
+
+def test_one_logit_separates_two_classes(defaults, coppice, cluster, tmp_path):
+    sorted_csv(tmp_path / "two.csv", classes=2)
+    data = "{source: csv, train: two.csv, test: two.csv}"
+    result = defaults("run", data, "--json", "--out", tmp_path / "run", job=ONE_LOGIT)
+    assert result["test_error"] == 0 and result["test_loss"] < 0.3
+    assert coppice("eval", tmp_path / "run", "--json")["error"] == 0
+    lines = (tmp_path / "two.csv").read_text().splitlines()
+    (tmp_path / "back.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    for name, expected in (("two.csv", "0"), ("back.csv", "1")):
+        table = [line.split() for line in coppice("predict", tmp_path / "run", "--input", tmp_path / name).stdout.splitlines()]
+        assert table[0][:3] == ["SAMPLE", "CLASS", "LABEL"] and table[1][1] == table[1][2] == expected
+    sorted_csv(tmp_path / "three.csv", classes=3)
+    assert "has 1 outputs, expected 3: the data has 3 classes" in defaults("run", data.replace("two", "three"), job=ONE_LOGIT, status=2).stderr
+    error = defaults("run", data, job=ONE_LOGIT.replace("bce", "cross_entropy"), status=2).stderr
+    assert "has 1 outputs, expected 2, or 1 with loss: bce: the data has 2 classes" in error
+
+
+@pytest.mark.parametrize("layer", ["avg_pool2d: {kernel: 2}", "max_pool2d: {kernel: 2}", "spatial_dropout: {p: 0.2}"])
+def test_layers_of_images_may_come_first(defaults, tmp_path, layer):
+    random = np.random.default_rng(1)
+    np.savez(tmp_path / "x.npz", images=random.integers(0, 256, (60, 8, 8), dtype=np.uint8), labels=np.arange(60) % 3)
+    job = JOB.replace("model:\n", f"model:\n  - {layer.replace('{', '{{').replace('}', '}}')}\n  - flatten\n").replace("epochs: 20", "epochs: 1")
+    layers = defaults("plan", "{source: npy, train: x.npz, validation: 6}", "--json", job=job)["layers"]
+    assert layers[0]["output"] == ("1 x 8 x 8" if "spatial" in layer else "1 x 4 x 4")
+    assert defaults("run", "{source: npy, train: x.npz, validation: 6}", "--json", job=job)["steps"] == 6
+    without = job.replace("  - flatten\n", "")
+    assert "flatten" in defaults("plan", "{source: npy, train: x.npz, validation: 6}", job=without, status=2).stderr
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ("train.epochs=2", "train.epochs is 2, was 1: with cosine a job keeps its length"),
+    ("optimizer.adam.rate=0.5", "optimizer.adam.rate is 0.5, was 0.01"),
+    ("seed=7", "seed is 7, was 1"),
+    ("optimizer={sgd: {rate: 0.01}}", "optimizer is sgd, was adam"),
+    ("model.0.linear.units=9", "model[0].linear.units is 9, was 3"),
+    ("data.validation=7", "data.validation is 7, was 6"),
+    ("data.split=last", "data.split is last, was stratified"),
+])
+def test_resume_names_the_field_that_differs(defaults, tmp_path, change, sentence):
+    sorted_csv(tmp_path / "t.csv", classes=3)
+    job = JOB.replace("epochs: 20", "epochs: 1").replace("{{rate: 0.01}}", "{{rate: 0.01, schedule: cosine}}").replace(
+        "{{units: 3}}", "{{units: 3}}\n  - linear: {{units: 3}}")
+    data = "{source: csv, train: t.csv, validation: 6}"
+    defaults("run", data, "--out", tmp_path / "run", job=job)
+    error = defaults("run", data, "--out", tmp_path / "run", "--resume", "auto", "--set", change, job=job, status=2).stderr
+    assert sentence in error

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from integration_tools import write_idx
@@ -185,9 +186,11 @@ def test_inspect_takes_files_and_folders(coppice, tmp_path):
     assert Image.open(tmp_path / "sheet.png").format == "PNG"
     rows_of_csv([(x.reshape(len(x), -1)[:, :4], y % 2) for x, y in parts], tmp_path, ("a.csv",), header=False)
     seen = coppice("inspect", tmp_path / "a.csv", "--json", status=0)
-    assert seen["shape"] == [4] and seen["type"] == "f32"
-    text = coppice("inspect", tmp_path / "a.csv").stdout
-    assert "train  70 samples\n" in text and "mean" not in text
+    assert seen["shape"] == [4] and seen["type"] == "u8", "whole numbers up to 255 are bytes in any format"
+    (tmp_path / "b.csv").write_text("1.5,0\n3,1\n")
+    assert coppice("inspect", tmp_path / "b.csv", "--json")["type"] == "f32"
+    text = coppice("inspect", tmp_path / "b.csv").stdout
+    assert "train  2 samples\n" in text and "mean" not in text
     (tmp_path / "a.csv").write_text("1,2\n3\n")
     assert "a.csv:2: 1 field: expected 2" in coppice("inspect", tmp_path / "a.csv", status=2).stderr
 
@@ -207,7 +210,7 @@ def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
         np.save(tmp_path / f"{name}-x.npy", (x.astype(np.float32) / np.float32(255) - mean) / std)
         np.save(tmp_path / f"{name}-y.npy", y)
     by_hand = ("{source: npy, train: {images: train-x.npy, labels: train-y.npy}, test: {images: test-x.npy, labels: test-y.npy}, "
-               "validation: 14, split: last}")
+               "validation: 14, split: last, normalize: none}")
     assert train(by_hand) == digest
     for name, (x, _) in zip(("train", "test"), parts):
         np.save(tmp_path / f"{name}-x.npy", x.astype(np.float64))
@@ -215,19 +218,29 @@ def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
     flat = [(x.reshape(len(x), -1)[:, :6], y) for x, y in parts]
     rows_of_csv(flat, tmp_path, ("train.csv", "test.csv"))
     section = pinned(coppice, tmp_path, "{source: csv, train: train.csv, test: test.csv, label: 'the \"class\"', normalize: standard}")
-    assert np.allclose(section["mean"], flat[0][0].mean(axis=0), rtol=1e-13)
-    assert np.allclose(section["std"], flat[0][0].std(axis=0), rtol=1e-12)
+    assert np.allclose(section["mean"], flat[0][0].mean(axis=0) / 255, rtol=1e-13)
+    assert np.allclose(section["std"], flat[0][0].std(axis=0) / 255, rtol=1e-12)
 
 
-def test_flat_samples_may_have_1024_features_to_normalize(coppice, train, tmp_path):
+@pytest.mark.parametrize("features, statistics", [(1025, 1025), (16384, 16384), (16385, 1)])
+def test_any_number_of_columns_is_normalised(coppice, cluster, train, tmp_path, features, statistics):
+    """Beyond 16384 columns, one mean and one deviation for all of them. The figures outgrow the header of a frame."""
     random = np.random.RandomState(2)
-    for features in (1024, 1025):
-        np.savez(tmp_path / f"{features}.npz", images=random.rand(60, features).astype(np.float32), labels=np.arange(60) % 4)
-    data = "{source: npy, train: %d.npz, validation: 8, normalize: standard}"
-    assert "flat samples may have 1024 features then, these have 1025" in train(data % 1025, status=2)
-    digest = train(data % 1024, "--out", tmp_path / "run")
+    images = random.rand(60, features).astype(np.float32)
+    np.savez(tmp_path / "wide.npz", images=images, labels=np.arange(60) % 4)
+    data = "{source: npy, train: wide.npz, validation: 8, split: last, normalize: standard}"
+    digest = train(data, "--out", tmp_path / "run", "--overwrite")
+    section = yaml.safe_load((tmp_path / "run/job.yaml").read_text())["pinned"]
+    assert len(section["mean"]) == len(section["std"]) == statistics
+    seen = images[:52].astype(np.float64).reshape(-1, statistics)
+    assert np.allclose(section["mean"], seen.mean(axis=0), rtol=1e-12) and np.allclose(section["std"], seen.std(axis=0), rtol=1e-9)
     again = coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--json", "--quiet")  # pinned figures are read again
     assert again["digest"] == digest
+    pool = cluster("ipc")
+    pool.worker("w")
+    for job in ("job.yaml", "run/job.yaml"):
+        assert pool.client("submit", tmp_path / job, "--data", tmp_path, "--json", "--quiet")["digest"] == digest
+    assert pool.client("status", 1, "--json")["state"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("augment", ["{shift: 2}", "{flip: true}", "{crop: 3}", "{shift: 1, flip: true, crop: 2}"])

@@ -39,11 +39,11 @@ static void test_header_is_a_first_line_with_a_word(void **state) {
 
 static void test_quotes_blanks_and_line_ends(void **state) {
     (void)state;
-    const float values[6] = {1, 2, 3, 4, 5, 6};
+    const float values[6] = {1.5F, 2, 3, 4, 5, 6};
     const int32_t labels[3] = {0, 1, 1};
-    expect("\xef\xbb\xbf\"a, or \"\"b\"\"\",c,d\r\n1, 2 ,0\r\n\r\n \"3\",4,\"1\"\r\n5,6,1\r\n\r\n",
+    expect("\xef\xbb\xbf\"a, or \"\"b\"\"\",c,d\r\n1.5, 2 ,0\r\n\r\n \"3\",4,\"1\"\r\n5,6,1\r\n\r\n",
            NULL, values, labels);
-    expect("\n\n\"x,y\",\"the \"\"class\"\"\",z\n1,0,2\n3,1,4\n5,1,6\n", "the \"class\"", values,
+    expect("\n\n\"x,y\",\"the \"\"class\"\"\",z\n1.5,0,2\n3,1,4\n5,1,6\n", "the \"class\"", values,
            labels);
 }
 
@@ -144,8 +144,8 @@ static void test_columns_can_be_left_out(void **state) {
     (void)state;
     const char *const by_name[] = {"id", "note"}, *const by_number[] = {"1", "4"},
                       *const label[] = {"c"};
-    cop_data_input input = input_of("id,a,c,note\nx1,1,0,free text\nx2,2,1,\nx3,3,0,1\n", "c");
-    const float values[3] = {1, 2, 3};
+    cop_data_input input = input_of("id,a,c,note\nx1,1.5,0,free text\nx2,2,1,\nx3,3,0,1\n", "c");
+    const float values[3] = {1.5F, 2, 3};
     input.drop_count = 2;
     for (int i = 0; i < 2; i++) {
         input.drop = i ? by_number : by_name;

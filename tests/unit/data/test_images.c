@@ -217,7 +217,7 @@ static void test_statistics_are_those_of_the_training_rows(void **state) {
                                         &(cop_data_cut){.validation = 1, .split = COP_SPLIT_LAST},
                                         &view, NULL),
                      COP_OK);
-    assert_int_equal(cop_data_channels(&data->train), 2);
+    assert_int_equal(cop_data_channels(data->train.rank, data->train.dims[0]), 2);
     cop_data_statistics(&view, mean, std);
     assert_true(mean[0] == 3 && mean[1] == 5);
     assert_true(std[0] > 1.632993161 && std[0] < 1.632993162);

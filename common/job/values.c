@@ -1,0 +1,56 @@
+/* The values that a job's network sees, for `plan` and for warnings. See job.h. */
+#include <math.h>
+
+#include "common/base/alloc.h"
+#include "common/job/internal.h"
+
+#define FAR 20 /* networks learn from inputs of about 1; beyond this, steps overshoot */
+
+/* A stored value of channel c as the network sees it. */
+static double seen(const cop_input *input, bool bytes, int c, double value) {
+    if (bytes && input->normalize != COP_NORMALIZE_NONE) value /= 255;
+    if (input->normalize != COP_NORMALIZE_STANDARD) return value;
+    return (value - (double)input->mean[c]) / (double)input->std[c];
+}
+
+static void extend(double range[2], double least, double most) {
+    if (least < range[0]) range[0] = least;
+    if (most > range[1]) range[1] = most;
+}
+
+cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_ranges *out,
+                       cop_error *error) {
+    const cop_input *input = cop_model_input(job->model);
+    const cop_data_part *part = &data->train;
+    const bool bytes = part->type == COP_DATA_U8;
+    const int channels = cop_data_channels(part->rank, part->dims[0]);
+    cop_data_view view;
+    COP_TRY(cop_job_view(job, data, &view, error));
+    double *least = cop_alloc_array((size_t)channels, sizeof *least);
+    double *most = cop_alloc_array((size_t)channels, sizeof *most);
+    *out = (cop_job_value_ranges){.stored = {INFINITY, -INFINITY}, .seen = {INFINITY, -INFINITY}};
+    if (least && most) cop_data_ranges(&view, least, most);
+    for (int c = 0; least && most && c < channels; c++) {
+        extend(out->stored, least[c], most[c]);
+        extend(out->seen, seen(input, bytes, c, least[c]), seen(input, bytes, c, most[c]));
+    }
+    const bool failed = !least || !most;
+    cop_free(least);
+    cop_free(most);
+    cop_data_view_fini(&view);
+    return failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
+}
+
+void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *out) {
+    const int normalize = job->message->data->normalize;
+    cop_job_value_ranges r;
+    if (normalize == COPPICE__DATA__NORMALIZE__UNIT && data->train.type == COP_DATA_U8) return;
+    if (cop_job_values(job, data, &r, NULL) || (r.seen[0] >= -FAR && r.seen[1] <= FAR)) return;
+    cop_str_printf(out,
+                   "data.normalize: the network sees values from %.4g to %.4g: networks learn "
+                   "badly from values far outside of -10 to 10, %s\n",
+                   r.seen[0], r.seen[1],
+                   normalize == COPPICE__DATA__NORMALIZE__STANDARD
+                       ? "some lie far from the mean of their column"
+                       : "expected data.normalize: auto or standard");
+}
