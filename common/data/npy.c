@@ -144,7 +144,8 @@ static cop_err check_part(part *p, cop_error *error) {
 
 static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_error *error) {
     *p = (part){.order = input->order};
-    cop_err e = open_sources(test ? &input->test : &input->train, test, !input->unlabelled, p, error);
+    cop_err e =
+        open_sources(test ? &input->test : &input->train, test, !input->unlabelled, p, error);
     if (!e) e = check_part(p, error);
     if (e) close_part(p);
     return e;

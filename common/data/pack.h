@@ -18,9 +18,9 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
 /* Write the header's number of classes and compute the digest. */
 void pack_finish(cop_data *data, int32_t classes);
 /* The same with classes = largest training label + 1; f32 samples that are all whole numbers from 0
- * to 255 become bytes, so that the digest does not depend on the format of the file; INPUT names the file with a label that is not
- * in [0, classes), and wants at least two classes. `test_path` may be NULL where that part is
- * empty. */
+ * to 255 become bytes, so that the digest does not depend on the format of the file; INPUT names
+ * the file with a label that is not in [0, classes), and wants at least two classes. `test_path`
+ * may be NULL where that part is empty. */
 cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
                            cop_error *error);
 /* The same for samples without labels, which are all 0. */

@@ -72,7 +72,7 @@ cop_err cop_data_widen(cop_data **data, cop_error *error) {
     cop_err e = COP_OK;
     if ((*data)->class_names)
         e = cop_data_name_classes(floats, (const char *const *)(*data)->class_names,
-                                 (size_t)floats->classes, error);
+                                  (size_t)floats->classes, error);
     pack_finish(floats, floats->classes);
     cop_data_destroy(e ? floats : *data);
     if (!e) *data = floats;

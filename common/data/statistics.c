@@ -82,8 +82,7 @@ void cop_data_ranges(const cop_data_view *view, double *least, double *most) {
     const int channels = channels_of(part);
     for (int c = 0; c < channels; c++) least[c] = INFINITY, most[c] = -INFINITY;
     for (uint32_t r = 0; r < view->train; r++) {
-        const char *row =
-            (const char *)part->samples + cop_data_view_row(view, r) * part->stride;
+        const char *row = (const char *)part->samples + cop_data_view_row(view, r) * part->stride;
         for (size_t i = 0; i < plane * (size_t)channels; i++) {
             const double value = part->type == COP_DATA_U8
                                      ? (double)((const uint8_t *)row)[i]

@@ -105,8 +105,8 @@ cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_er
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of
  * both files, metrics so far. Written to a temporary folder, fsynced, renamed. Keeps the last
- * `keep` and the best (the file `best` names it; there is none while best_error is -1); checkpoints newer than the one just written are
- * of an earlier life of the folder, and go. */
+ * `keep` and the best (the file `best` names it; there is none while best_error is -1); checkpoints
+ * newer than the one just written are of an earlier life of the folder, and go. */
 typedef struct cop_checkpoint {
     uint64_t step;
     const float *weights;

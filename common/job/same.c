@@ -111,7 +111,10 @@ static bool field_differs(const cop_proto *a, const cop_proto *b, const cop_prot
     if (ours == theirs) return false;
     snprintf(out->path, sizeof out->path, "%s%s%s", path, *path ? "." : "", field->name);
     snprintf(out->ours, sizeof out->ours, list ? "%zu long" : ours ? "given" : "not given", ours);
-    snprintf(out->theirs, sizeof out->theirs, list ? "%zu long" : theirs ? "given" : "not given",
+    snprintf(out->theirs, sizeof out->theirs,
+             list     ? "%zu long"
+             : theirs ? "given"
+                      : "not given",
              theirs);
     return true;
 }
@@ -127,8 +130,8 @@ static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *thei
                               const char *path, cop_error *error) {
     difference d;
     const bool found = differ(&ours->base, &theirs->base, "", &d);
-    const bool length = found && (strcmp(d.path, "train.epochs") == 0 ||
-                                  strcmp(d.path, "train.steps") == 0);
+    const bool length =
+        found && (strcmp(d.path, "train.epochs") == 0 || strcmp(d.path, "train.steps") == 0);
     return cop_fail(error, COP_ERR_INPUT,
                     "%s is a checkpoint of another job: its model, training, seed or data differ "
                     "from this one's%s%s%s%s%s%s%s",

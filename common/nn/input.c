@@ -34,7 +34,9 @@ cop_err cop_input_create(const cop_input_spec *spec, const cop_shape *shape, cop
     *out = (cop_input){.normalize = spec->normalize,
                        .channels = as_one ? 1 : shape->dims[0],
                        .height = image ? shape->dims[1] : 1,
-                       .width = image ? shape->dims[2] : as_one ? shape->dims[0] : 1,
+                       .width = image    ? shape->dims[2]
+                                : as_one ? shape->dims[0]
+                                         : 1,
                        .shift = spec->shift,
                        .crop = spec->crop,
                        .flip = spec->flip};

@@ -184,7 +184,7 @@ typedef struct cop_layer_ops {
     unsigned reads;        /* cop_layer_reads, for backward */
     bool drops;            /* draws at random: has no place after the last layer with weights */
     bool drops_maps;       /* what it drops of an image are whole channels */
-    bool squashes;   /* its outputs are probabilities: a loss of logits does the same itself */
+    bool squashes;    /* its outputs are probabilities: a loss of logits does the same itself */
     bool wants_flat;  /* as first layer with weights it has the network's input flattened, unless
                          a layer before it wants an image */
     bool wants_image; /* takes nothing but channels, height and width */
