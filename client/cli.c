@@ -5,7 +5,9 @@
 #include "client/cli.h"
 
 #define COMPARE_MAX 16
-#define REMOTE      "coordinator token tls-dir tls-ca tls-cert tls-key tls-name timeout json quiet help"
+#define REMOTE                                                                                     \
+    "coordinator token token-file tls-dir tls-ca tls-cert tls-key tls-name timeout json quiet "    \
+    "help"
 
 static const cli_command table[] = {
     {"run", "JOB.yaml", "Train in this process: coordinator and N workers, no network", 1, 1,

@@ -22,8 +22,9 @@
 
 /* Every option of every command; a command's row says which it takes. */
 typedef struct cli_options {
-    const char *coordinator, *token, *data, *out, *resume, *format, *output, *spec, *trace, *once,
-        *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state, *from;
+    const char *coordinator, *token, *token_file, *data, *out, *resume, *format, *output, *spec,
+        *trace, *once, *ensemble, *average, *input, *label, *drop, *layout, *resize, *name, *state,
+        *from;
     const char *sets[CLI_SETS_MAX], *members_from[CLI_POSITIONAL_MAX];
     int set_count, members_from_count;
     cop_tls_options tls;
@@ -102,12 +103,12 @@ void cli_data_progress(void *context, const char *what, uint64_t done,
 typedef struct cli_remote {
     cop_link *link;
     cop_tls *tls; /* NULL: not encrypted */
-    const char *url, *token;
+    const cli_options *options;
+    const char *url;
     uint32_t timeout_ms;
-    char token_text[128];
+    char token[COP_TOKEN_MAX];
 } cli_remote;
-/* --coordinator, COPPICE_COORDINATOR or the default; token from --token, COPPICE_TOKEN, or the file
- * `token` in COPPICE_STATE or the default state folder. */
+/* --coordinator, COPPICE_COORDINATOR or the default; the token by cop_token_find. */
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error);
 void cli_remote_close(cli_remote *remote);
 /* For how long a coordinator may hold a request back: at most `most_ms`, and well within the time

@@ -7,6 +7,7 @@
 #include "client/cli.h"
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "common/version.h"
 
 static int fail(const char *command, cop_error *error) {
@@ -42,7 +43,7 @@ static int unknown_command(const char *name) {
     return fail(NULL, &error);
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
     cop_alloc_keep_large_blocks();
     cop_log_configure(cop_log_level_from_environment(COP_LOG_WARN), false);
     signal(SIGPIPE, SIG_IGN);
@@ -69,4 +70,8 @@ int main(int argc, char **argv) {
         return fail(command->name, &error);
     }
     return 0;
+}
+
+int main(int argc, char **argv) {
+    return cop_close_stdout("coppice", run(argc, argv));
 }

@@ -8,6 +8,7 @@
 
 #include "client/cli.h"
 #include "common/base/clock.h"
+#include "common/base/output.h"
 
 bool cli_is_tty(int fd) {
     return isatty(fd) == 1;
@@ -69,11 +70,17 @@ static void print_to(FILE *to, const char *format, va_list arguments) {
     cop_str_fini(&text);
 }
 
+/* Whoever reads the output has enough of it (`| head`): the rest of the work is for nobody. */
+static void stop_if_unread(void) {
+    if (ferror(stdout) && cop_stdout_is_unread()) exit(cop_close_stdout("coppice", 1));
+}
+
 void cli_print(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     print_to(stdout, format, arguments);
     va_end(arguments);
+    stop_if_unread();
 }
 
 void cli_note(const char *format, ...) {
@@ -91,10 +98,11 @@ void cli_print_json(const ProtobufCMessage *message) {
     else
         puts(cop_str_text(&line));
     cop_str_fini(&line);
+    stop_if_unread();
 }
 
 cop_err cli_output_finish(cop_error *error) {
-    if (fflush(stdout) || ferror(stdout))
+    if ((fflush(stdout) || ferror(stdout)) && !cop_stdout_is_unread())
         return cop_fail(error, COP_ERR_IO, "cannot write to standard output");
     if (cut_short)
         return cop_fail(error, COP_ERR_NO_MEMORY,

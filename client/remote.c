@@ -13,35 +13,16 @@
 #define ANSWER_BUDGET (64u << 20)
 #define WATCH_HOLD_MS 2000
 
-/* The token: --token, COPPICE_TOKEN, or the file that a coordinator of this machine wrote into
- * COPPICE_STATE. */
-static cop_err find_token(const cli_options *options, cli_remote *out, cop_error *error) {
-    const char *environment = getenv("COPPICE_TOKEN"), *state = getenv("COPPICE_STATE");
-    out->token = options->token ? options->token : environment && *environment ? environment : NULL;
-    if (out->token && strlen(out->token) >= sizeof out->token_text)
-        return cop_fail(error, COP_ERR_USAGE, "the token is longer than %zu characters",
-                        sizeof out->token_text - 1);
-    if (out->token || !state || !*state) return COP_OK;
-    char *path = cop_path_join(state, "token"), *text = NULL;
-    size_t size = 0;
-    if (path && cop_file_read(path, sizeof out->token_text - 1, &text, &size, NULL) == COP_OK) {
-        snprintf(out->token_text, sizeof out->token_text, "%.*s", (int)strcspn(text, "\r\n"), text);
-        out->token = out->token_text;
-    }
-    cop_free(text);
-    cop_free(path);
-    return COP_OK;
-}
-
 cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
     bool loopback;
-    *out = (cli_remote){.url = options->coordinator          ? options->coordinator
+    *out = (cli_remote){.options = options,
+                        .url = options->coordinator          ? options->coordinator
                                : environment && *environment ? environment
                                                              : COP_DEFAULT_URL};
     out->timeout_ms = cop_seconds_to_ms(options->timeout);
-    COP_TRY(find_token(options, out, error));
     COP_TRY(cop_url_check(out->url, &loopback, error));
+    COP_TRY(cop_token_find(options->token, options->token_file, out->url, out->token, error));
     COP_TRY(cop_tls_for_url(out->url, &options->tls, "client", COP_ROLE_CLIENT, &out->tls, error));
     cop_err e = cop_link_open(out->url, out->tls, &out->link, error);
     if (e)
@@ -75,15 +56,15 @@ static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,
     return COP_OK;
 }
 
-cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
-                        const ProtobufCMessage *request, cop_buffer *bulk_in,
-                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
-                        cop_buffer **bulk_out, cop_error *error) {
+static cop_err call_once(cli_remote *remote, Coppice__Api__Method method,
+                         const ProtobufCMessage *request, cop_buffer *bulk_in,
+                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
+                         cop_buffer **bulk_out, cop_error *error) {
     cop_message call = {.type = COP_MESSAGE_CALL}, reply = {0};
     call.call.method = (uint32_t)method;
     call.call.major = COP_PROTOCOL_MAJOR;
     call.call.minor = COP_PROTOCOL_MINOR;
-    snprintf(call.call.token, sizeof call.call.token, "%s", remote->token ? remote->token : "");
+    snprintf(call.call.token, sizeof call.call.token, "%s", remote->token);
     call.part[0] = cop_proto_pack(request);
     call.part[1] = bulk_in;
     if (!call.part[0]) {
@@ -93,6 +74,31 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
     cop_err e = cop_link_call(remote->link, &call, &reply, remote->timeout_ms, error);
     if (!e) e = read_answer(&reply, method, answer_type, answer, bulk_out, error);
     cop_message_fini(&reply);
+    return e;
+}
+
+/* A coordinator that has just started may have written its token after we looked for it. */
+static bool has_newer_token(cli_remote *remote) {
+    char token[COP_TOKEN_MAX];
+    const cli_options *o = remote->options;
+    if (cop_token_find(o->token, o->token_file, remote->url, token, NULL) ||
+        strcmp(token, remote->token) == 0)
+        return false;
+    snprintf(remote->token, sizeof remote->token, "%s", token);
+    return true;
+}
+
+cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
+                        const ProtobufCMessage *request, cop_buffer *bulk_in,
+                        const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
+                        cop_buffer **bulk_out, cop_error *error) {
+    cop_buffer *again = bulk_in ? cop_buffer_hold(bulk_in) : NULL;
+    cop_err e = call_once(remote, method, request, bulk_in, answer_type, answer, bulk_out, error);
+    if (e == COP_ERR_DENIED && has_newer_token(remote)) {
+        e = call_once(remote, method, request, again, answer_type, answer, bulk_out, error);
+        again = NULL;
+    }
+    if (again) cop_buffer_release(again);
     return e;
 }
 

@@ -82,6 +82,18 @@ static cop_err take_named(const cli_options *options, const char *path, cli_run_
     return e;
 }
 
+/* May runs/NAME be the folder of a job of that name? A '/' in it becomes '-'. */
+static cop_err check_name(const char *job, cop_error *error) {
+    char name[COP_NAME_MAX];
+    snprintf(name, sizeof name, "%s", job);
+    for (char *p = name; *p; p++)
+        if (*p == '/') *p = '-';
+    if (cop_path_name_ok(name)) return COP_OK;
+    return cop_fail(
+        error, COP_ERR_INPUT,
+        "a job named \"%s\" has no folder of that name in runs: choose one with --out DIR", job);
+}
+
 static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24]) {
     if (number == 1)
         snprintf(out, COP_NAME_MAX + 24, "runs/%s", name);
@@ -142,6 +154,7 @@ cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_
         cop_err e = take_named(options, options->out, out, error);
         return e ? cop_error_prefix(error, "--out") : COP_OK;
     }
+    COP_TRY(check_name(name, error));
     if (!options->resume && !options->overwrite) return take_new(options, name, out, error);
     if (options->resume)
         newest_path(name, path);

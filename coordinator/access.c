@@ -54,8 +54,8 @@ bool coord_access_token(const coord_server *server, cop_request *request, const 
     if (strlen(token) == length && cop_equal_constant_time(token, server->token, length))
         return true;
     coord_reply_failure(request, COP_ERR_DENIED,
-                        "the token is wrong or missing: pass the text of the file `token` in the "
-                        "coordinator's --state folder as COPPICE_TOKEN");
+                        "the token is wrong or missing: pass the file `token` of the coordinator's "
+                        "state folder with --token-file, or its text as COPPICE_TOKEN");
     return false;
 }
 

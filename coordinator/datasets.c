@@ -136,10 +136,9 @@ static cop_err read_offered(void *context, cop_data **out, cop_error *error) {
     return e;
 }
 
-/* A set of --data: the folder itself for "mnist", or what stands in it by that name. Names with a
- * slash or a dot in front are no names. */
+/* A set of --data: the folder itself for "mnist", or what stands in it by that name. */
 static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out, cop_error *error) {
-    if (!d->data_folder || !*name || strchr(name, '/') || name[0] == '.') return COP_ERR_NOT_FOUND;
+    if (!d->data_folder || !cop_path_name_ok(name)) return COP_ERR_NOT_FOUND;
     if (strlen(name) >= COP_NAME_MAX) return COP_ERR_NOT_FOUND;
     char *path = cop_path_join(d->data_folder, name);
     if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "common/base/str.h"
 #include "common/version.h"
 #include "coordinator/coordinator.h"
@@ -52,7 +53,8 @@ static const char help[] =
                        "that each needs\n\n"
                        "On tls+tcp:// a certificate says who one is and may do what; on tcp:// and "
                        "ipc:// workers and "
-                       "clients need the token in DIR/token (as COPPICE_TOKEN). SIGTERM saves "
+                       "clients need the token in DIR/token: those of this machine and user find "
+                       "it where --state is not given, others take --token-file. SIGTERM saves "
                        "running jobs and ends."
                        "\n\n"
                        "Examples:\n"
@@ -143,12 +145,6 @@ static cop_err parse(int argc, char **argv, coordinator_options *o, cop_error *e
     return COP_OK;
 }
 
-static char *default_state(void) {
-    const char *environment = getenv("COPPICE_STATE"), *home = getenv("HOME");
-    if (environment && *environment) return cop_strdup(environment);
-    return cop_path_join(home && *home ? home : "/var/lib", ".local/state/coppice");
-}
-
 /* Certificates, if any address wants them. */
 static cop_err load_tls(const coordinator_options *o, cop_tls **out, cop_error *error) {
     const cop_tls_options *t = &o->tls;
@@ -201,7 +197,7 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
     coord_config config = {0};
     coord_server *server = NULL;
     cop_tls *tls = NULL;
-    char *state = options->state ? cop_strdup(options->state) : default_state();
+    char *state = options->state ? cop_strdup(options->state) : cop_path_state();
     cop_err e = state ? configure(options, state, &config, &tls, error)
                       : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e) {
@@ -224,11 +220,16 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
     return e;
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) return fputs(help, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0)
-            return printf("coppice-coordinator %s (portable-1)\n", COP_VERSION) < 0;
+        if (strcmp(argv[i], "--help") == 0) {
+            fputs(help, stdout);
+            return 0;
+        }
+        if (strcmp(argv[i], "--version") == 0) {
+            printf("coppice-coordinator %s (portable-1)\n", COP_VERSION);
+            return 0;
+        }
     }
     cop_alloc_keep_large_blocks();
     signal(SIGPIPE, SIG_IGN);
@@ -245,8 +246,10 @@ int main(int argc, char **argv) {
     } else if (!e) {
         e = serve(&options, &error);
     }
-    if (!e && (fflush(stdout) || ferror(stdout)))
-        e = cop_fail(&error, COP_ERR_IO, "cannot write to standard output");
     error.code = e;
     return e ? fail(&error) : 0;
+}
+
+int main(int argc, char **argv) {
+    return cop_close_stdout("coppice-coordinator", run(argc, argv));
 }

@@ -30,7 +30,7 @@ struct cop_worker {
     /* shared by the two threads */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool drain, cancel, ended;
+    bool drain, cancel, ended;           /* and `token`, which may be found later */
     uint64_t id, session, lease, serial; /* serial counts sessions */
     uint64_t forgotten;                  /* the session that the coordinator does not know */
     uint64_t canceled;                   /* a lease whose result nobody wants any more */
@@ -39,18 +39,32 @@ struct cop_worker {
 
 /* ---- HELLO ---- */
 
-static void fill_hello(const cop_worker *w, cop_message *m) {
+static void fill_hello(cop_worker *w, cop_message *m) {
     *m = (cop_message){.type = COP_MESSAGE_HELLO};
     m->hello.major = COP_PROTOCOL_MAJOR;
     m->hello.minor = COP_PROTOCOL_MINOR;
     m->hello.threads = (uint32_t)w->config.threads;
     snprintf(m->hello.build, sizeof m->hello.build, "%s", COP_VERSION);
+    uv_mutex_lock(&w->mutex);
     snprintf(m->hello.token, sizeof m->hello.token, "%s", w->token);
+    uv_mutex_unlock(&w->mutex);
     snprintf(m->hello.name, sizeof m->hello.name, "%s", w->name);
     snprintf(m->hello.isa, sizeof m->hello.isa, "%s", w->config.kernels->name);
     snprintf(m->hello.arithmetic, sizeof m->hello.arithmetic, "portable-1");
-    cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, m->hello.fingerprint);
+    if (!w->config.portable) cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, m->hello.fingerprint);
     memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
+}
+
+/* A coordinator that has just started may have written its token after we looked for it. */
+static bool has_newer_token(cop_worker *w) {
+    char token[COP_TOKEN_MAX];
+    if (w->config.token || w->config.local || cop_token_find(NULL, NULL, w->url, token, NULL) ||
+        strcmp(token, w->token) == 0)
+        return false;
+    uv_mutex_lock(&w->mutex);
+    snprintf(w->token, sizeof w->token, "%s", token);
+    uv_mutex_unlock(&w->mutex);
+    return true;
 }
 
 static cop_err say_hello(cop_worker *w, cop_error *error) {
@@ -61,8 +75,12 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     uv_mutex_lock(&w->mutex);
     w->id = 0; /* no heartbeats of the session before: their answer would interrupt this call */
     uv_mutex_unlock(&w->mutex);
-    COP_TRY(cop_link_call(w->work, &hello, &reply, timeout, error));
-    cop_err e = COP_OK;
+    cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
+    if (e == COP_ERR_DENIED && has_newer_token(w)) {
+        fill_hello(w, &hello);
+        e = cop_link_call(w->work, &hello, &reply, timeout, error);
+    }
+    COP_TRY(e);
     if (reply.type != COP_MESSAGE_WELCOME)
         e = cop_fail(error, COP_ERR_PROTOCOL, "HELLO was answered by %s",
                      cop_message_type_name(reply.type));

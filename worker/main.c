@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/output.h"
 #include "common/base/str.h"
 #include "common/version.h"
 #include "worker/worker.h"
@@ -29,8 +29,9 @@ static const char help[] =
     "(default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
     "  --name NAME        how it is called in `coppice workers` (default: the certificate's name, "
     "else host name and process id)\n"
-    "  --threads N        compute threads, 1 to 256 (default 1)\n"
-    "  --token TEXT       the coordinator's token (default COPPICE_TOKEN)\n"
+    "  --threads N        compute threads, 1 to 256 (default: the number of cores)\n"
+    "  --token TEXT       the coordinator's token (default COPPICE_TOKEN, or, of a "
+    "coordinator of this machine and user, its own)\n"
     "  --token-file FILE  ... or a file that holds it\n" COP_TLS_HELP(
         "worker") "  --tls-name HOST    the name in the coordinator's certificate (default: that "
                   "of the URL)\n"
@@ -96,33 +97,11 @@ static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error)
     return COP_OK;
 }
 
-static cop_err read_token(const worker_options *o, char out[128], cop_error *error) {
-    const char *environment = getenv("COPPICE_TOKEN"), *text = o->token      ? o->token
-                                                               : environment ? environment
-                                                                             : "";
-    char *file = NULL;
-    size_t size = 0;
-    if (o->token_file) {
-        struct stat status;
-        COP_TRY(cop_file_read(o->token_file, 4096, &file, &size, error));
-        if (stat(o->token_file, &status) == 0 && (status.st_mode & 07))
-            cop_log(COP_LOG_WARN, "worker", "%s has mode %04o: others can read the token",
-                    o->token_file, (unsigned)status.st_mode & 07777);
-        text = file;
-    }
-    size_t length = strcspn(text, "\r\n");
-    cop_err e = length < 128
-                    ? COP_OK
-                    : cop_fail(error, COP_ERR_USAGE, "the token is longer than 127 characters");
-    if (!e) snprintf(out, 128, "%.*s", (int)length, text);
-    cop_free(file);
-    return e;
-}
-
-static cop_err configure(const worker_options *o, cop_worker_config *c, char token[128],
+static cop_err configure(const worker_options *o, cop_worker_config *c, char token[COP_TOKEN_MAX],
                          cop_tls **tls, cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
-    int64_t threads = 1;
+    int64_t threads = uv_available_parallelism();
+    if (threads > COP_WORKER_THREADS_MAX) threads = COP_WORKER_THREADS_MAX;
     double timeout = 0;
     if (o->threads &&
         (!cop_parse_i64(o->threads, &threads) || threads < 1 || threads > COP_WORKER_THREADS_MAX))
@@ -130,14 +109,14 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
                         COP_WORKER_THREADS_MAX);
     if (o->timeout && (!cop_parse_f64(o->timeout, &timeout) || timeout < 0 || timeout > 4e6))
         return cop_fail(error, COP_ERR_USAGE, "--timeout is \"%s\": expected seconds", o->timeout);
-    COP_TRY(read_token(o, token, error));
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     COP_TRY(cop_self_test(c->kernels, c->self_test, error));
     c->url = o->join ? o->join : environment && *environment ? environment : COP_DEFAULT_URL;
+    COP_TRY(cop_token_find(o->token, o->token_file, c->url, token, error));
     COP_TRY(cop_tls_for_url(c->url, &o->tls, "worker", COP_ROLE_WORKER, tls, error));
     c->tls = *tls;
     c->name = o->name;
-    c->token = token;
+    c->token = *token ? token : NULL;
     c->threads = (int)threads;
     c->retry_forever = true;
     c->join_timeout_ms = cop_seconds_to_ms(timeout);
@@ -162,11 +141,16 @@ static void wait_for_end(cop_worker *worker) {
     }
 }
 
-int main(int argc, char **argv) {
+static int run(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) return fputs(help, stdout) < 0;
-        if (strcmp(argv[i], "--version") == 0)
-            return printf("coppice-worker %s (portable-1)\n", COP_VERSION) < 0;
+        if (strcmp(argv[i], "--help") == 0) {
+            fputs(help, stdout);
+            return 0;
+        }
+        if (strcmp(argv[i], "--version") == 0) {
+            printf("coppice-worker %s (portable-1)\n", COP_VERSION);
+            return 0;
+        }
     }
     cop_alloc_keep_large_blocks();
     signal(SIGPIPE, SIG_IGN);
@@ -174,7 +158,7 @@ int main(int argc, char **argv) {
     cop_worker_config config = {0};
     cop_worker *worker;
     cop_error error = {0};
-    char token[128];
+    char token[COP_TOKEN_MAX];
     cop_tls *tls = NULL;
     cop_err e = parse(argc, argv, &options, &error);
     cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
@@ -192,4 +176,8 @@ int main(int argc, char **argv) {
     cop_tls_destroy(tls);
     error.code = e;
     return e ? fail(&error) : 0;
+}
+
+int main(int argc, char **argv) {
+    return cop_close_stdout("coppice-worker", run(argc, argv));
 }

@@ -21,11 +21,12 @@ typedef struct cop_worker_config {
     const char *url;            /* coordinator; or NULL and `local` */
     cop_server *local;          /* in-process coordinator */
     const char *name;           /* NULL: the certificate's, or host name and process id */
-    const char *token;          /* NULL: none */
+    const char *token;          /* NULL: the one of the user's state folder, once it is there */
     const cop_tls *tls;         /* for a tls+tcp:// url; borrowed */
     int threads;                /* compute threads, 1 .. COP_WORKER_THREADS_MAX */
     const cop_kernels *kernels; /* chosen by the caller */
     unsigned char self_test[32];
+    bool portable;      /* no job needs OpenBLAS: it is not loaded */
     bool retry_forever; /* re-join with backoff (programs) or give up when the coordinator is gone
                            (in process) */
     uint32_t join_timeout_ms; /* give up joining the first time after this; 0: never */

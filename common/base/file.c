@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/base/alloc.h"
+#include "common/base/str.h"
 #include "common/base/plant.h"
 
 /* ---- the fault seam: writes, fsyncs and renames are counted, the k-th fails ---- */
@@ -448,12 +450,56 @@ char *cop_path_join(const char *folder, const char *name) {
     return path;
 }
 
+bool cop_path_name_ok(const char *text) {
+    const size_t length = strlen(text);
+    return length <= 200 && text[0] != '.' && !strchr(text, '/') && cop_name_ok(text, length);
+}
+
+/* ---- the user's folders ---- */
+
+/* A folder in /tmp that is this user's alone, whoever made what there. */
+static char *private_home(void) {
+    char path[64];
+    struct stat status;
+    snprintf(path, sizeof path, "/tmp/coppice-%lu", (unsigned long)geteuid());
+    (void)!mkdir(path, 0700);
+    bool ours = lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
+                status.st_uid == geteuid() && (status.st_mode & 077) == 0;
+    if (!ours) {
+        snprintf(path, sizeof path, "/tmp/coppice-%lu-XXXXXX", (unsigned long)geteuid());
+        ours = mkdtemp(path) != NULL;
+    }
+    return ours ? cop_strdup(path) : NULL;
+}
+
+static char *home_folder(void) {
+    const char *home = getenv("HOME");
+    char text[4096];
+    struct passwd entry, *found = NULL;
+    struct stat status;
+    if (home && *home) return cop_strdup(home);
+    if (getpwuid_r(geteuid(), &entry, text, sizeof text, &found) == 0 && found &&
+        stat(found->pw_dir, &status) == 0 && S_ISDIR(status.st_mode) &&
+        status.st_uid == geteuid() && strcmp(found->pw_dir, "/") != 0)
+        return cop_strdup(found->pw_dir);
+    return private_home();
+}
+
+static char *user_folder(const char *own, const char *xdg, const char *below_home) {
+    const char *whole = getenv(own), *base = getenv(xdg);
+    if (whole && *whole) return cop_strdup(whole);
+    if (base && *base) return cop_path_join(base, "coppice");
+    char *home = home_folder(), *path = home ? cop_path_join(home, below_home) : NULL;
+    cop_free(home);
+    return path;
+}
+
 char *cop_path_cache(void) {
-    const char *own = getenv("COPPICE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"),
-               *home = getenv("HOME");
-    if (own && *own) return cop_strdup(own);
-    if (xdg && *xdg) return cop_path_join(xdg, "coppice");
-    return cop_path_join(home && *home ? home : "/tmp", ".cache/coppice");
+    return user_folder("COPPICE_CACHE", "XDG_CACHE_HOME", ".cache/coppice");
+}
+
+char *cop_path_state(void) {
+    return user_folder("COPPICE_STATE", "XDG_STATE_HOME", ".local/state/coppice");
 }
 
 uint64_t cop_file_space(const char *path) {

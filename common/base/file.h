@@ -69,10 +69,18 @@ cop_err cop_folder_replace(const char *from, const char *to, cop_error *error);
  * nobody. */
 cop_err cop_folder_lock(const char *path, int *lock, cop_error *error);
 void cop_folder_unlock(int lock);
+/* Is a text from outside (a job's or a data set's name) the name of one entry of a folder? Not "",
+ * no '/', no '.' in front, at most 200 bytes of UTF-8 without control characters. Every such text
+ * is asked for before it becomes a part of a path. */
+bool cop_path_name_ok(const char *text);
 /* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */
 char *cop_path_join(const char *folder, const char *name);
-/* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). */
+/* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). Where there is no HOME,
+ * ~ is the user's in the system's list; without one, a folder in /tmp that is the user's alone. */
 char *cop_path_cache(void);
+/* The same for $COPPICE_STATE, $XDG_STATE_HOME/coppice, ~/.local/state/coppice: store and token of
+ * a coordinator of this user, where its clients and workers find the token. */
+char *cop_path_state(void);
 /* Free bytes for us on the file system of `path`; UINT64_MAX if unknown. */
 uint64_t cop_file_space(const char *path);
 

@@ -93,6 +93,13 @@ void cop_link_interrupt(cop_link *link);
 void cop_link_close(cop_link *link);
 const char *cop_link_address(const cop_link *link);
 
+/* The token for the coordinator at `url`: `token` (--token), or what `file` holds (--token-file),
+ * or COPPICE_TOKEN, or, if `url` is on this machine, the file `token` of the user's state folder
+ * (cop_path_state). "" when there is none. */
+#define COP_TOKEN_MAX 128
+cop_err cop_token_find(const char *token, const char *file, const char *url,
+                       char out[COP_TOKEN_MAX], cop_error *error);
+
 /* "tcp://127.0.0.1:29700": the default when none is given. */
 #define COP_DEFAULT_URL "tcp://127.0.0.1:29700"
 /* INPUT unless url is tcp://host:port, tls+tcp://host:port or ipc://path; *loopback tells whether

@@ -454,6 +454,48 @@ static void test_temporary_files_of_the_dead_are_in_nobodys_way(void **state) {
     cop_free(path);
 }
 
+/* What people and peers call things becomes a part of a path only if it names one entry. */
+static void test_names_from_outside_name_one_entry(void **state) {
+    (void)state;
+    const char *const good[] = {"mnist", "a b", "caf\xc3\xa9", "x.y", "-", "job-1"};
+    const char *const bad[] = {"",     ".",       "..",      "../x", "a/b",     "/etc",
+                               "a\nb", "\x1b[1m", ".hidden", "\xff", "\xc0\xaf"};
+    char lengthy[256] = {0};
+    memset(lengthy, 'x', 201);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) assert_true(cop_path_name_ok(good[i]));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(cop_path_name_ok(bad[i]));
+    assert_false(cop_path_name_ok(lengthy));
+}
+
+/* Without HOME the folders are still the user's own. */
+static void test_folders_of_a_user_without_home(void **state) {
+    (void)state;
+    const char *const names[] = {"HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "COPPICE_CACHE",
+                                 "COPPICE_STATE"};
+    char *before[5];
+    for (int i = 0; i < 5; i++) {
+        before[i] = getenv(names[i]) ? cop_strdup(getenv(names[i])) : NULL;
+        unsetenv(names[i]);
+    }
+    char *cache = cop_path_cache(), *found = cop_path_state();
+    assert_non_null(cache);
+    assert_non_null(found);
+    assert_null(strstr(cache, "/tmp/.cache"));
+    setenv("XDG_STATE_HOME", "/x", 1);
+    char *moved = cop_path_state();
+    assert_string_equal(moved, "/x/coppice");
+    setenv("COPPICE_STATE", "/y", 1);
+    char *own = cop_path_state();
+    assert_string_equal(own, "/y");
+    char *all[] = {cache, found, moved, own};
+    for (int i = 0; i < 4; i++) cop_free(all[i]);
+    for (int i = 0; i < 5; i++) {
+        unsetenv(names[i]);
+        if (before[i]) setenv(names[i], before[i], 1);
+        cop_free(before[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
@@ -489,6 +531,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_paths_join, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_the_cache_is_where_the_environment_says, make_folder,
                                         remove_folder),
+        cmocka_unit_test(test_names_from_outside_name_one_entry),
+        cmocka_unit_test(test_folders_of_a_user_without_home),
         cmocka_unit_test_setup_teardown(test_space_is_known_where_there_is_a_file_system,
                                         make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_out_of_memory_is_an_error_at_every_allocation,

@@ -1,0 +1,30 @@
+/* See output.h. */
+#include "common/base/output.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+bool cop_stdout_is_unread(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
+}
+
+int cop_close_stdout(const char *program, int status) {
+    const bool failed_before = ferror(stdout) != 0;
+    errno = 0;
+    const bool failed = fflush(stdout) != 0 || failed_before;
+    if (failed && cop_stdout_is_unread()) {
+        signal(SIGPIPE, SIG_DFL); /* ignored so far, for sockets' sake */
+        raise(SIGPIPE);
+    }
+    const int number = errno;
+    if (fclose(stdout) == 0 && !failed) return status;
+    if (status) return status; /* there was an error already */
+    fprintf(stderr, "%s: cannot write to standard output%s%s\n", program, number ? ": " : "",
+            number ? strerror(number) : "");
+    return 1;
+}
