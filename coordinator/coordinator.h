@@ -28,6 +28,7 @@ typedef struct coord_config {
     bool insecure;      /* allow listening beyond loopback without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: none */
     const cop_kernels *kernels;
+    bool portable; /* no job needs OpenBLAS: it is not loaded */
     unsigned char self_test[32];
 } coord_config;
 

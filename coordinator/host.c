@@ -351,9 +351,9 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
         .evaluations_max = COP_EVALUATIONS_MAX,
         .save_patience_ns = remote ? 0 : RUN_SAVE_PATIENCE_NS,
     };
-    char fingerprint[128];
-    cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, fingerprint);
-    core.fingerprint = cop_hash_xxh3(fingerprint, strlen(fingerprint));
+    char fingerprint[128] = "";
+    if (!server->config.portable) cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, fingerprint);
+    if (*fingerprint) core.fingerprint = cop_hash_xxh3(fingerprint, strlen(fingerprint));
     cop_random_bytes(core.secret, sizeof core.secret);
     cop_random_bytes(server->digest_secret, sizeof server->digest_secret);
     COP_TRY(coord_core_create(&core, &server->core));

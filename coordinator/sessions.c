@@ -152,7 +152,8 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     joined.joined.identity = who.identity;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
-    joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
+    if (*h->fingerprint)
+        joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
     coord_dispatch(server, &joined);
     if (server->api) coord_api_changed(server, 0);
     welcome(server, request, s);

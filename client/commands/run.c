@@ -30,6 +30,7 @@ typedef struct run_state {
     coord_server *coordinator;
     cop_worker **workers;
     int worker_count;
+    bool portable; /* the job does without OpenBLAS */
     uint32_t batch;
     uint64_t began_ns, submitted_ns;
     char name[COP_NAME_MAX], numerics[128];
@@ -49,6 +50,7 @@ static cop_err start_workers(run_state *s, int count, cop_error *error) {
                                     .token = "",
                                     .name = name,
                                     .threads = 1,
+                                    .portable = s->portable,
                                     .kernels = s->kernels};
         snprintf(name, sizeof name, "thread-%d", i + 1);
         memcpy(config.self_test, s->self_test, sizeof config.self_test);
@@ -186,7 +188,10 @@ static void stop_all(run_state *s) {
 
 static cop_err train(run_state *s, const cli_options *options, cop_error *error) {
     int count = options->workers ? (int)options->workers : core_count();
+    s->portable = s->job->numerics != COP_NUMERICS_OPENBLAS;
+    COP_TRY(cop_numerics_load(s->job->numerics, error));
     coord_config config = {.kernels = s->kernels,
+                           .portable = s->portable,
                            .update_threads = count < core_count() ? count : core_count()};
     memcpy(config.self_test, s->self_test, sizeof config.self_test);
     COP_TRY(coord_start(&config, &s->coordinator, error));

@@ -379,8 +379,11 @@ typedef enum cop_numerics { COP_NUMERICS_PORTABLE = 1, COP_NUMERICS_OPENBLAS = 2
  * tree). */
 typedef void (*cop_gemm_fn)(const cop_kernels *kernels, const cop_gemm *g, void *workspace);
 cop_gemm_fn cop_gemm_for(cop_numerics numerics);
-/* "openblas 0.3.29 SkylakeX threads 1" (D4's fingerprint) or "portable-1". Sets OpenBLAS to one
- * thread. */
+/* Loads what the numerics need (OpenBLAS, with one thread), once. Before a gemm of theirs runs.
+ * UNSUPPORTED says why this machine cannot. Any thread. */
+cop_err cop_numerics_load(cop_numerics numerics, cop_error *error);
+/* "openblas 0.3.29 SkylakeX threads 1" (D4's fingerprint; "" where it cannot be loaded) or
+ * "portable-1". Loads it. */
 const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]);
 
 /* The binary-counter order of D5 for leaves 0..count-1, as a postfix program over leaf numbers; ops

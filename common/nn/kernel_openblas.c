@@ -1,13 +1,70 @@
 /* numerics: openblas. The contract of cop_gemm by OpenBLAS on one thread: segments one by one, then
  * the tree of D5, then the bias. Its bits depend on CPU and version, so a job pins the fingerprint
- * given here (D4). Also the switch between the two numerics. */
+ * given here (D4). Also the switch between the two numerics.
+ *
+ * The library is loaded when it is first needed. Its initialisation takes a stack and a buffer for
+ * each thread and never gives up where there is no memory for them: so it gets one thread, and is
+ * not loaded where the address space is limited to less than it takes. */
 #include "common/nn/kernel.h"
 
 #include <cblas.h>
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/nn/tree_counter.h"
+
+#define LIBRARY       "libopenblas.so.0"
+#define ADDRESS_SPACE ((size_t)512 << 20) /* the library, and its buffer for one thread */
+
+static struct {
+    pthread_once_t once;
+    char failure[400]; /* why it cannot be used; "": it is loaded */
+    __typeof__(cblas_sgemm) *sgemm;
+    __typeof__(openblas_set_num_threads) *set_num_threads;
+    __typeof__(openblas_get_config) *get_config;
+    __typeof__(openblas_get_corename) *get_corename;
+} openblas = {.once = PTHREAD_ONCE_INIT};
+
+static bool find(void *library, const char *name, void *out) {
+    void *symbol = dlsym(library, name);
+    if (symbol)
+        memcpy(out, &symbol, sizeof symbol);
+    else
+        snprintf(openblas.failure, sizeof openblas.failure, "%s has no %s", LIBRARY, name);
+    return symbol != NULL;
+}
+
+static void load(void) {
+    void *room = mmap(NULL, ADDRESS_SPACE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+        snprintf(openblas.failure, sizeof openblas.failure,
+                 "OpenBLAS needs %zu MB of address space (ulimit -v)", ADDRESS_SPACE >> 20);
+        return;
+    }
+    munmap(room, ADDRESS_SPACE);
+    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* read when it is loaded */
+    void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        snprintf(openblas.failure, sizeof openblas.failure, "OpenBLAS cannot be loaded: %s",
+                 dlerror());
+    if (library && find(library, "cblas_sgemm", &openblas.sgemm) &&
+        find(library, "openblas_set_num_threads", &openblas.set_num_threads) &&
+        find(library, "openblas_get_config", &openblas.get_config) &&
+        find(library, "openblas_get_corename", &openblas.get_corename))
+        openblas.set_num_threads(1);
+}
+
+cop_err cop_numerics_load(cop_numerics numerics, cop_error *error) {
+    if (numerics != COP_NUMERICS_OPENBLAS) return COP_OK;
+    pthread_once(&openblas.once, load);
+    if (!openblas.failure[0]) return COP_OK;
+    return cop_fail(error, COP_ERR_UNSUPPORTED, "numerics: openblas: %s", openblas.failure);
+}
 
 /* One product over k in [from, to) of rows [row, row + rows) into out. */
 static void product(const cop_gemm *g, int row, int rows, int from, int to, float *out,
@@ -20,10 +77,10 @@ static void product(const cop_gemm *g, int row, int rows, int from, int to, floa
      * enough one. */
     const ptrdiff_t lda = a_plain ? g->a_row : g->a_col, ldb = b_plain ? g->b_row : g->b_col;
     const ptrdiff_t lda_min = a_plain ? to - from : rows, ldb_min = b_plain ? g->n : to - from;
-    cblas_sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
-                b_plain ? CblasNoTrans : CblasTrans, rows, g->n, to - from, 1.0f, a,
-                (int)(lda > lda_min ? lda : lda_min), b, (int)(ldb > ldb_min ? ldb : ldb_min), 0.0f,
-                out, (int)ldout);
+    openblas.sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
+                   b_plain ? CblasNoTrans : CblasTrans, rows, g->n, to - from, 1.0f, a,
+                   (int)(lda > lda_min ? lda : lda_min), b, (int)(ldb > ldb_min ? ldb : ldb_min),
+                   0.0f, out, (int)ldout);
 }
 
 static void add_top(float *stack, size_t size, int depth) {
@@ -87,7 +144,6 @@ static void gemm_portable(const cop_kernels *kernels, const cop_gemm *g, void *w
 
 cop_gemm_fn cop_gemm_for(cop_numerics numerics) {
     if (numerics != COP_NUMERICS_OPENBLAS) return gemm_portable;
-    openblas_set_num_threads(1);
     return gemm_openblas;
 }
 
@@ -96,11 +152,12 @@ const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]) {
         snprintf(out, 128, "portable-1");
         return out;
     }
-    openblas_set_num_threads(1);
+    out[0] = '\0';
+    if (cop_numerics_load(numerics, NULL)) return out;
     /* "OpenBLAS 0.3.29 DYNAMIC_ARCH ...": the second word is the version. */
     char version[32] = "";
-    if (sscanf(openblas_get_config(), "%*31s %31s", version) != 1) version[0] = '\0';
+    if (sscanf(openblas.get_config(), "%*31s %31s", version) != 1) version[0] = '\0';
     snprintf(out, 128, "openblas %s %.64s threads 1", version[0] ? version : "unknown",
-             openblas_get_corename());
+             openblas.get_corename());
     return out;
 }

@@ -143,6 +143,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
                         cop_error *error) {
     COP_ASSERT(max_columns >= 1 && max_columns <= COP_BATCH_MAX);
     *out = NULL;
+    COP_TRY(cop_numerics_load(numerics, error));
     cop_pass *pass = cop_alloc(sizeof *pass);
     if (!pass) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory to run a model");
     *pass = (cop_pass){

@@ -397,6 +397,7 @@ static void test_portable_is_within_the_error_bound(void **state) {
 
 static void test_openblas_is_within_the_error_bound(void **state) {
     (void)state;
+    assert_int_equal(cop_numerics_load(COP_NUMERICS_OPENBLAS, NULL), COP_OK);
     accuracy_check(cop_gemm_for(COP_NUMERICS_OPENBLAS), NULL, "openblas");
 }
 
@@ -404,6 +405,7 @@ static void test_openblas_is_within_the_error_bound(void **state) {
  * segments, bias and all. */
 static void test_openblas_equals_the_definition_where_sums_are_exact(void **state) {
     (void)state;
+    assert_int_equal(cop_numerics_load(COP_NUMERICS_OPENBLAS, NULL), COP_OK);
     enum { M = 300, N = 70, K = 50 };
     float *a = values(M * K, 1), *b = values(K * N, 2), *c = values(M * N, 3), *bias = values(M, 4);
     for (int i = 0; i < M * K; i++) a[i] = (float)(i * 7 % 15 - 7);
