@@ -1,5 +1,10 @@
-"""The command line meets the world: coordinators that are not there, the other scheme, time-outs."""
+"""The command line meets the world: coordinators that are not there, the other scheme, time-outs, standard input and output, names, the
+token, little memory."""
 
+import os
+import re
+import resource
+import signal
 import subprocess
 import time
 
@@ -81,3 +86,158 @@ def test_watch_with_a_short_time_out_hears_a_living_coordinator(cluster, small):
     for words in (("watch", number), ("logs", number, "-f")):
         with pytest.raises(subprocess.TimeoutExpired):  # it waits for workers for as long as one likes
             pool.client(*words, "--timeout", "1", timeout=5)
+
+
+# ---- standard input ----
+
+TAKES_STANDARD_INPUT = {  # command: the words, and what comes on standard input
+    "run": (["-", "--data", ".", "--workers", "1", "--quiet", "--out", "piped"], "job"),
+    "plan": (["-", "--data", "."], "job"),
+    "submit": (["-", "--no-wait"], "job"),
+    "import": (["made/model.safetensors", "--spec", "-", "--data", ".", "-o", "imported.safetensors"], "job"),
+    "predict": (["made", "--input", "-"], "samples"),
+    "plot": (["-", "-o", "plot.svg"], "result"),
+}
+
+
+def test_every_command_that_takes_standard_input(cluster, coppice, small, tmp_path, program):
+    """Each reads it, once; a new one that its --help offers needs a row."""
+    overview = subprocess.run([program("coppice"), "--help"], capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"^  ([a-z]+) ", overview.split("Commands:")[1].split("Examples:")[0], re.MULTILINE)
+    helps = {c: subprocess.run([program("coppice"), c, "--help"], capture_output=True, text=True, check=True).stdout for c in commands}
+    offered = {c for c, text in helps.items() if re.search(r"JOB\.yaml|standard input|RESULT", text)}
+    assert offered == set(TAKES_STANDARD_INPUT)
+    path = small(steps=20)
+    coppice("run", path, "--data", tmp_path, "--workers", "1", "--quiet", "--out", "made")
+    result = subprocess.run([program("coppice"), "eval", "made", "--data", ".", "--ensemble", "2,3", "--json", "--quiet"], cwd=tmp_path,
+                            capture_output=True, check=True).stdout
+    given = {"job": path.read_bytes(), "samples": (tmp_path / "test-images").read_bytes(), "result": result}
+    pool = cluster("ipc")
+    for command, (words, what) in TAKES_STANDARD_INPUT.items():
+        variants = [words, [*words, "--data", "."], [*words, "--data", ".", "--dry-run"]] if command == "submit" else [words]
+        for variant in variants[1:] if command == "submit" else variants:  # the coordinator has no set of that name
+            done = subprocess.run([program("coppice"), command, *variant], input=given[what], cwd=tmp_path, env=pool.environment(),
+                                  capture_output=True, timeout=60, check=False)
+            assert done.returncode == 0, (command, variant, done.stderr)
+
+
+# ---- standard output ----
+
+PRINTING = [
+    ("coppice", "--help"), ("coppice", "help", "run"), ("coppice", "run", "--help"), ("coppice", "--version"), ("coppice", "completion"),
+    ("coppice", "plan", "-"), ("coppice", "plan", "-", "--json"), ("coppice", "data", "list"),
+    ("coppice-coordinator", "--help"), ("coppice-coordinator", "--version"), ("coppice-coordinator", "--list-methods"),
+    ("coppice-worker", "--help"), ("coppice-worker", "--version"),
+]
+PLAIN = "name: plain\ndata: {source: synthetic-digits}\nmodel: [{linear: {units: 10}}]\ntrain: {steps: 1}\noptimizer: {sgd: {rate: 0.1}}\n"
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_full_standard_output_is_an_error(program, words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([program(words[0]), *words[1:]], input=PLAIN, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+                              check=False)
+    assert done.returncode == 1 and "cannot write to standard output" in done.stderr, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("words", [("coppice", "plan", "-", "--json"), ("coppice", "--help"), ("coppice-worker", "--help")], ids=" ".join)
+def test_reader_that_has_enough_is_no_error(program, words):
+    """As other filters: no word, and the signal that a shell shows as 141."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([program(words[0]), *words[1:]], input=PLAIN, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
+                          check=False)
+    os.close(writer)
+    assert done.returncode == -signal.SIGPIPE and done.stderr == ""
+
+
+def test_head_of_many_predictions_is_quiet(program, coppice, small, tmp_path):
+    coppice("run", small(steps=20), "--data", tmp_path, "--workers", "1", "--quiet", "--out", "made")
+    line = f"{program('coppice')} predict made --input train-images --json --ensemble 20 | head -1 | cut -c1-1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "{\n" and done.stderr == "" and done.returncode in (0, 141)
+
+
+# ---- names and folders ----
+
+@pytest.mark.parametrize("name", ["..", ".", "../..", ".hidden"])
+def test_job_name_never_leaves_the_folder_of_runs(coppice, small, tmp_path, name):
+    path = tmp_path / "job.yaml"
+    path.write_text(small(steps=3).read_text().replace("name: small", f"name: {name!r}"))
+    (tmp_path / "model.safetensors").write_text("mine")
+    before = path.read_text()
+    done = coppice("run", path, "--data", tmp_path, "--workers", "1", status=None)
+    assert path.read_text() == before and (tmp_path / "model.safetensors").read_text() == "mine"
+    if done.returncode:  # refused by name
+        assert done.returncode == 2 and name in done.stderr and "--out" in done.stderr
+        coppice("run", path, "--data", tmp_path, "--workers", "1", "--out", "elsewhere")
+    else:
+        assert all(made.parent == tmp_path / "runs" for made in (tmp_path / "runs").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without an entry in /etc/passwd")
+def test_cache_without_home_is_the_users_alone(program):
+    """Somebody else has made the folder that would be the user's."""
+    user = 54321
+    taken = f"/tmp/coppice-{user}"
+    job = PLAIN.replace("synthetic-digits", "mnist")
+    os.mkdir(taken, 0o777)
+    try:
+        done = subprocess.run([program("coppice"), "plan", "-"], input=job, capture_output=True, text=True, timeout=60, check=False, user=user,
+                              group=user, extra_groups=[], env={}, cwd="/")
+    finally:
+        os.rmdir(taken)
+    used = re.search(r"MNIST is not in (\S+)/.cache", done.stderr)
+    assert used and used[1].startswith(f"{taken}-"), done.stderr
+    assert os.stat(used[1]).st_uid == user and os.stat(used[1]).st_mode & 0o777 == 0o700
+    os.rmdir(used[1])
+
+
+# ---- the token ----
+
+def test_token_is_found_by_the_users_own_programs(program, processes, tmp_path):
+    """Nobody names it: neither --state nor COPPICE_TOKEN is given."""
+    url = f"tcp://127.0.0.1:{free_port()}"
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("COPPICE_")} | {
+        "HOME": str(tmp_path / "home"), "COPPICE_COORDINATOR": url}
+    processes(program("coppice-coordinator"), "--listen", url, env=mine, stderr=subprocess.DEVNULL)
+    worker = processes(program("coppice-worker"), "--name", "own", env=mine, stderr=subprocess.DEVNULL)
+
+    def ask(*words, **environment):
+        return subprocess.run([program("coppice"), "workers", "--json", "--timeout", "20", *words], env=mine | environment, capture_output=True,
+                              text=True, timeout=60, check=False)
+
+    for _ in range(100):
+        done = ask()
+        assert done.returncode == 0, done.stderr
+        if '"own"' in done.stdout:
+            break
+        time.sleep(0.1)
+    assert '"own"' in done.stdout and worker.poll() is None
+    assert f'"threads":{len(os.sched_getaffinity(0))}' in done.stdout  # as many as cores, as `run` has
+    token = tmp_path / "home/.local/state/coppice/token"
+    stranger = ask(HOME=str(tmp_path / "other"))
+    assert stranger.returncode == 2 and "--token-file" in stranger.stderr, stranger.stderr
+    assert ask("--token-file", token, HOME=str(tmp_path / "other")).returncode == 0
+    assert "no-such-file" in ask("--token-file", "no-such-file").stderr
+
+
+# ---- little memory ----
+
+def limited(mebibytes):
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+
+
+@pytest.mark.parametrize("name", ["coppice", "coppice-coordinator", "coppice-worker"])
+def test_start_needs_no_openblas(program, name):
+    done = subprocess.run([program(name), "--version"], capture_output=True, text=True, timeout=20, check=False, preexec_fn=limited(290))
+    assert done.returncode == 0 and done.stdout.startswith(name)
+    linked = subprocess.run(["ldd", program(name)], capture_output=True, text=True, check=True).stdout
+    assert "blas" not in linked
+
+
+def test_openblas_without_room_ends_with_a_sentence(program, small, tmp_path):
+    path = small(steps=3, extra="numerics: openblas\n")
+    done = subprocess.run([program("coppice"), "run", path, "--data", tmp_path, "--workers", "1", "--quiet"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=60, check=False, preexec_fn=limited(450))
+    assert done.returncode == 2 and "OpenBLAS needs 512 MB of address space" in done.stderr, done.stderr
