@@ -34,10 +34,8 @@ static const option_row rows[] = {
      "tcp://127.0.0.1:29700)",
      0, TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT",
-     "the coordinator's token (default COPPICE_TOKEN, or, of a coordinator of this machine and "
-     "user, "
-     "its own)",
-     0, TEXT, AT(token), 0, 0},
+     "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator here)", 0,
+     TEXT, AT(token), 0, 0},
     {"token-file", "FILE", "... or a file that holds it", 0, TEXT, AT(token_file), 0, 0},
     {"tls-dir", "DIR", "certificates of tls+tcp://: ca.pem, client.pem, client.key in DIR", 0, TEXT,
      AT(tls.folder), 0, 0},

@@ -125,7 +125,7 @@ def test_every_command_that_takes_standard_input(cluster, coppice, small, tmp_pa
 
 PRINTING = [
     ("coppice", "--help"), ("coppice", "help", "run"), ("coppice", "run", "--help"), ("coppice", "--version"), ("coppice", "completion"),
-    ("coppice", "plan", "-"), ("coppice", "plan", "-", "--json"), ("coppice", "data", "list"),
+    ("coppice", "plan", "-"), ("coppice", "plan", "-", "--json"),
     ("coppice-coordinator", "--help"), ("coppice-coordinator", "--version"), ("coppice-coordinator", "--list-methods"),
     ("coppice-worker", "--help"), ("coppice-worker", "--version"),
 ]
