@@ -41,8 +41,9 @@ static void test_quotes_blanks_and_line_ends(void **state) {
     (void)state;
     const float values[6] = {1.5F, 2, 3, 4, 5, 6};
     const int32_t labels[3] = {0, 1, 1};
-    expect("\xef\xbb\xbf\"a, or \"\"b\"\"\",c,d\r\n1.5, 2 ,0\r\n\r\n \"3\",4,\"1\"\r\n5,6,1\r\n\r\n",
-           NULL, values, labels);
+    expect(
+        "\xef\xbb\xbf\"a, or \"\"b\"\"\",c,d\r\n1.5, 2 ,0\r\n\r\n \"3\",4,\"1\"\r\n5,6,1\r\n\r\n",
+        NULL, values, labels);
     expect("\n\n\"x,y\",\"the \"\"class\"\"\",z\n1.5,0,2\n3,1,4\n5,1,6\n", "the \"class\"", values,
            labels);
 }
