@@ -13,16 +13,21 @@
 
 /* ---- answers ---- */
 
-/* Without the statistics of the data: there may be more of them than an answer has room for. */
+/* `resolved`: NULL when the job was accepted before. It goes without the statistics of the data:
+ * there may be more of them than an answer has room for. */
 static void answer_submitted(cop_request *request, uint64_t job, const Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
-    Coppice__Job shown = *resolved;
-    Coppice__Pinned pinned = *resolved->pinned;
-    pinned.n_mean = pinned.n_std = 0;
-    shown.pinned = &pinned;
+    Coppice__Job shown;
+    Coppice__Pinned pinned;
+    if (resolved) {
+        shown = *resolved;
+        pinned = *resolved->pinned;
+        pinned.n_mean = pinned.n_std = 0;
+        shown.pinned = &pinned;
+        answer.resolved = &shown;
+    }
     answer.has_job = job != 0;
     answer.job = job;
-    answer.resolved = &shown;
     api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
 }
 
