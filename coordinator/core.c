@@ -209,14 +209,15 @@ void coord_core_destroy(coord_core *core) {
 
 /* Workers that hold a lease of the job, or did a moment ago: between two leases a worker waits for
  * milliseconds, and to people it works on the job all the time. */
-static uint32_t recent_workers(const coord_core *core, uint64_t job, uint64_t now_ns) {
+static uint32_t recent_workers(const coord_core *core, const core_job *job, uint64_t now_ns) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->worker_count; i++) {
         const core_worker *w = core->workers[i];
-        const bool recent = w->served_job == job && now_ns < w->served_ns + COORD_RECENT_NS;
-        count += w->lease_job == job || recent;
+        const bool recent = w->served_job == job->info.job && now_ns < w->served_ns + COORD_RECENT_NS;
+        count += w->lease_job == job->info.job || recent;
     }
-    return count;
+    const uint32_t most = job->info.workers_max; /* others may have had their turn before */
+    return most && count > most ? most : count;
 }
 
 static const char *what_it_waits_for(const coord_core *core, const core_job *job, uint32_t recent) {
@@ -234,10 +235,11 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
 bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_job_view *out) {
     const core_job *job = jobs_find(core, id);
     if (!job) return false;
-    const uint32_t recent = recent_workers(core, id, now_ns);
+    const uint32_t recent = recent_workers(core, job, now_ns);
     *out = (coord_job_view){.info = job->info,
                             .step = job->step,
                             .epoch = (double)job->step / (double)job->info.steps_per_epoch,
+                            .holders = round_holders(&job->round, 0),
                             .workers = recent,
                             .leases = job->counts,
                             .blocks_done = job->round.members ? job->round.base : job->round.done,

@@ -304,7 +304,8 @@ typedef struct coord_job_view {
     coord_job_info info;
     uint64_t step;
     double epoch;
-    uint32_t workers;
+    uint32_t holders; /* leases that workers hold now */
+    uint32_t workers; /* that hold one, or did within COORD_RECENT_NS */
     coord_lease_counts leases;
     uint64_t blocks_done, blocks; /* of an evaluation */
     double seconds, samples_per_s, eta_seconds, loss, error, best_error;

@@ -234,7 +234,7 @@ static void test_limit_of_workers_is_kept(void **state) {
     fx_finish(f, 1);
     fx_finish(f, 2);
     assert_int_equal(fx_view(f, 1).step, 1);
-    assert_int_equal(fx_view(f, 1).workers, 2); /* two of those that waited */
+    assert_int_equal(fx_view(f, 1).holders, 2); /* two of those that waited */
     fx_destroy(f);
 }
 
