@@ -222,10 +222,37 @@ static bool counts_up(csv_file *f) {
     return numbers > 1;
 }
 
+/* Does the line have the first line's word in its column? Then that word is a class, not a name. */
+static bool has_word(const csv_file *f, const char *line, size_t length, uint32_t column) {
+    const char *field = line, *end = line + length, *stop = field_end(field, end, f->separator);
+    char word[COP_CLASS_NAME_MAX + 8];
+    for (uint32_t c = 0; c < column && stop < end; c++) {
+        field = stop + 1;
+        stop = field_end(field, end, f->separator);
+    }
+    const size_t size = (size_t)(stop - field);
+    if (size >= sizeof word) return false;
+    memcpy(word, field, size);
+    word[size] = '\0';
+    return strcmp(clean_field(word, word + size), f->names[column]) == 0;
+}
+
+/* Does a word of the first line come again in the same column of a later line? */
+static bool comes_again(const csv_file *f, char *rest) {
+    char *line;
+    size_t length, ignored = 0;
+    double value;
+    while (csv_next_line(&rest, &line, &length, &ignored))
+        for (uint32_t c = 0; c < f->columns; c++)
+            if (!parse(f->names[c], f->separator, &value) && has_word(f, line, length, c))
+                return true;
+    return false;
+}
+
 /* Is the first line, in f->names, a header? A word in it makes it one, unless it has numbers, too,
- * and the second line has words in the same columns: a label that is text. */
-static cop_err is_header(csv_file *f, const char *second, size_t length, bool *header,
-                         cop_error *error) {
+ * and the second line has words in the same columns: a label that is text. Then its numbers make it
+ * one if they count up, and its words are not among the labels. */
+static cop_err is_header(csv_file *f, char *second, size_t length, bool *header, cop_error *error) {
     uint32_t words = 0, matched = 0;
     double value;
     char *copy = cop_strndup(second, length), *at = copy;
@@ -237,7 +264,8 @@ static cop_err is_header(csv_file *f, const char *second, size_t length, bool *h
         matched += below && !parse(below, f->separator, &value);
     }
     cop_free(copy);
-    *header = words && (words == f->columns || matched < words || counts_up(f));
+    *header = words &&
+              (words == f->columns || matched < words || (counts_up(f) && !comes_again(f, second)));
     return COP_OK;
 }
 

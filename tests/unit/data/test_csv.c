@@ -128,6 +128,8 @@ static void test_labels_may_be_names_of_classes(void **state) {
     expect_classes("species,a\nrose,1\nIris,2\nlily,3\nrose,4\n", "species", classes, labels, 4);
     expect_classes("5.1,3.5,rose\n2,0,Iris\n3,0,lily\n4,0,rose\n", NULL, classes, labels, 4);
     expect_classes("0,1,kind\n2,0,rose\n2,0,Iris\n3,0,lily\n4,0,rose\n", NULL, classes, labels, 4);
+    expect_classes("0,1,rose\n2,0,Iris\n3,0,lily\n4,0,rose\n", NULL, classes, labels, 4);
+    expect_classes("\"rose\",1,2\nIris,2,0\nlily,3,0\nrose,4,0\n", "1", classes, labels, 4);
     refuse("a,b\n1,rose\n2,\n", NULL,
            "a.csv:3: column \"b\" is \"\": expected the name of a class");
     refuse("a,b\n1,rose\n2,3\n", NULL,
