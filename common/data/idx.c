@@ -268,6 +268,9 @@ cop_err samples_decode_idx(const char *what, char *bytes, size_t size, const cop
     uint64_t dims[4] = {0};
     COP_TRY(open_bytes(what, &f, error));
     for (uint32_t d = 0; d < f.rank; d++) dims[d] = f.dims[d];
+    if (samples_channels_are_last(form, f.rank, dims))
+        COP_TRY(order_dims(what, COP_DATA_CHANNELS_LAST, &f, error));
+    for (uint32_t d = 0; d < f.rank; d++) dims[d] = f.dims[d];
     COP_TRY(samples_check_shape(what, form, f.rank, dims, error));
     COP_TRY(samples_check_type(what, form, COP_DATA_U8, "bytes", error));
     COP_TRY(samples_take(what, form, dims[0], false, out, error));

@@ -293,21 +293,10 @@ static cop_err convert_samples(const char *what, const npy_array *x, const cop_d
     return COP_OK;
 }
 
-/* Are the channels last, and does the array fit the form only, or as the job says, that way? */
-static bool channels_are_last(const npy_array *x, const cop_data_form *form) {
-    uint64_t dims[4];
-    memcpy(dims, x->dims, sizeof dims);
-    if (x->rank != 4 || form->order == COP_DATA_CHANNELS_FIRST) return false;
-    const bool first = !samples_check_shape("", form, 4, dims, NULL);
-    channels_reorder(4, COP_DATA_CHANNELS_LAST, dims);
-    return (!first || form->order == COP_DATA_CHANNELS_LAST) &&
-           !samples_check_shape("", form, 4, dims, NULL);
-}
-
 /* `y`: labels beside them, or NULL. */
 static cop_err take_arrays(const char *what, const npy_array *x, const npy_array *y,
                            const cop_data_form *form, cop_data_samples *out, cop_error *error) {
-    const bool last = channels_are_last(x, form);
+    const bool last = samples_channels_are_last(form, x->rank, x->dims);
     if (!last) COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
     COP_TRY(check_type(what, x, form, error));
     if (y && (y->count != x->dims[0] || y->dims[0] != x->dims[0]))

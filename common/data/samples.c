@@ -10,6 +10,7 @@
 #include "common/base/str.h"
 #include "common/data/gzip.h"
 #include "common/data/image.h"
+#include "common/data/pack.h"
 #include "common/data/samples_formats.h"
 
 /* ---- what fits ---- */
@@ -52,6 +53,16 @@ cop_err samples_check_shape(const char *what, const cop_data_form *form, uint32_
     if (!dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s is empty: expected at least one sample", what);
     return COP_OK;
+}
+
+bool samples_channels_are_last(const cop_data_form *form, uint32_t rank, const uint64_t *dims) {
+    uint64_t moved[4];
+    if (rank != 4 || form->order == COP_DATA_CHANNELS_FIRST) return false;
+    const bool first = !samples_check_shape("", form, 4, dims, NULL);
+    memcpy(moved, dims, sizeof moved);
+    channels_reorder(4, COP_DATA_CHANNELS_LAST, moved);
+    return (!first || form->order == COP_DATA_CHANNELS_LAST) &&
+           !samples_check_shape("", form, 4, moved, NULL);
 }
 
 cop_err samples_check_type(const char *what, const cop_data_form *form, cop_data_type type,

@@ -26,6 +26,9 @@ cop_err samples_decode_csv(const char *what, char *bytes, size_t size, const cop
  * shapes would be. */
 cop_err samples_check_shape(const char *what, const cop_data_form *form, uint32_t rank,
                             const uint64_t *dims, cop_error *error);
+/* Are the channels of the array last, and does it fit the form only, or as the job says, that way?
+ */
+bool samples_channels_are_last(const cop_data_form *form, uint32_t rank, const uint64_t *dims);
 /* INPUT: the source holds bytes, or floats, and the model takes the other. `holds` says what the
  * source holds. */
 cop_err samples_check_type(const char *what, const cop_data_form *form, cop_data_type type,

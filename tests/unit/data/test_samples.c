@@ -103,6 +103,27 @@ static void test_npy_and_idx_and_csv_and_png_give_the_same(void **state) {
     expect_values(&grey, file, make_png(file, sizeof file, PNG_FORMAT_GRAY, 3, 2), 1, values, NULL);
 }
 
+/* Channels last, as the job says or as only that fits: the same from both formats of arrays. */
+static void test_channels_that_are_last_come_first(void **state) {
+    (void)state;
+    const cop_data_form thin = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 1, 2}, .classes = 10},
+                        square = {.type = COP_DATA_U8,
+                                  .rank = 3,
+                                  .dims = {2, 2, 2},
+                                  .classes = 10,
+                                  .order = COP_DATA_CHANNELS_LAST};
+    char file[1024];
+    uint8_t idx[20 + 8] = {0, 0, 8, 4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3};
+    const uint8_t pixels[8] = {1, 2, 3, 4, 5, 6, 7, 8}, planes[6] = {1, 4, 2, 5, 3, 6},
+                  four[8] = {1, 3, 5, 7, 2, 4, 6, 8};
+    memcpy(idx + 20, pixels, 8);
+    expect_values(&thin, file, make_npy(file, "|u1", "(1, 1, 2, 3)", pixels, 6), 1, planes, NULL);
+    expect_values(&thin, idx, 26, 1, planes, NULL);
+    idx[11] = idx[15] = idx[19] = 2;
+    expect_values(&square, file, make_npy(file, "|u1", "(1, 2, 2, 2)", pixels, 8), 1, four, NULL);
+    expect_values(&square, idx, 28, 1, four, NULL);
+}
+
 static void test_floats_are_kept_in_32_bits(void **state) {
     (void)state;
     char file[1024];
@@ -263,6 +284,7 @@ static void test_what_is_no_format_is_named(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_npy_and_idx_and_csv_and_png_give_the_same),
+        cmocka_unit_test(test_channels_that_are_last_come_first),
         cmocka_unit_test(test_floats_are_kept_in_32_bits),
         cmocka_unit_test(test_one_feature_needs_no_label),
         cmocka_unit_test(test_pictures_of_a_folder_come_in_byte_order),
