@@ -273,7 +273,8 @@ static size_t pack_size_of(const char *bytes, size_t size) {
         read_part(bytes + 48, &parts[1], "", NULL))
         return size;
     lay_out(parts, &layout);
-    return layout.size < size && memcmp(bytes + layout.size, "COPN", 4) == 0 ? layout.size : size;
+    if (layout.size > size || size - layout.size < 4) return size;
+    return memcmp(bytes + layout.size, "COPN", 4) == 0 ? layout.size : size;
 }
 
 static void free_text(cop_buffer *buffer) {

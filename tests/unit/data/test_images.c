@@ -146,6 +146,11 @@ static void test_names_of_classes_follow_the_pack(void **state) {
     char *bytes = NULL;
     size_t size = 0;
     assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
+    for (size_t more = 1; more < 24; more++) { /* no whole trailer */
+        const cop_file_part part = {bytes, data->pack->size + more};
+        assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
+        assert_int_equal(cop_data_load_pack(path, &again, &error), COP_ERR_CORRUPT);
+    }
     for (size_t at = data->pack->size; at < size; at++) {
         bytes[at] ^= 1;
         file_put("bad.pack", bytes, size);
