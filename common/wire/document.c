@@ -71,8 +71,7 @@ cop_err cop_document_fail(const Coppice__Job *job, const char *field, cop_error 
     return COP_ERR_INPUT;
 }
 
-/* A job that was pinned before there was a choice goes on with the rows that it began with. */
-static void keep_split(Coppice__Job *job) {
+void cop_document_keep_split(Coppice__Job *job) {
     if (!job->pinned || !job->data || job->data->has_split) return;
     job->data->has_split = 1;
     job->data->split = COPPICE__DATA__SPLIT__LAST;
@@ -90,7 +89,7 @@ static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
     cop_marks_add(r, &top, root);
     COP_TRY(cop_reader_message(r, root, &coppice__job__descriptor, &top, &job));
     *out = (Coppice__Job *)job;
-    keep_split(*out);
+    cop_document_keep_split(*out);
     return COP_OK;
 }
 
@@ -189,7 +188,7 @@ static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defau
 
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
     bool own_shards = job->train && job->train->has_shards;
-    keep_split(job);
+    cop_document_keep_split(job);
     COP_TRY(resolve(&job->base, &job->base, error));
     COP_ASSERT(job->train != NULL);
     if (!own_shards && job->train->shards > job->train->batch)

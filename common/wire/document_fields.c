@@ -106,10 +106,13 @@ static bool is_default(const cop_proto *m, const cop_proto_field *field) {
     return same;
 }
 
-static bool is_empty(const cop_proto *m) {
-    for (unsigned i = 0; i < m->descriptor->n_fields; i++)
-        if (cop_reflect_is_set(m, &m->descriptor->fields[i])) return false;
-    return true;
+/* An empty message, where one is the default: `augment: {}` is not the same as no augment. */
+static bool is_default_message(const cop_proto *m, const cop_proto_field *field) {
+    const cop_field_row *row = cop_fields_find(m->descriptor, field);
+    const cop_proto *inner = cop_reflect_message(m, field, 0);
+    for (unsigned i = 0; i < inner->descriptor->n_fields; i++)
+        if (cop_reflect_is_set(inner, &inner->descriptor->fields[i])) return false;
+    return row && row->otherwise;
 }
 
 static void strip(cop_proto *m) {
@@ -121,8 +124,7 @@ static void strip(cop_proto *m) {
         if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
             for (size_t n = 0; n < cop_reflect_count(m, field); n++)
                 strip(cop_reflect_message(m, field, n));
-            if (!is_list && !one_of && is_empty(cop_reflect_message(m, field, 0)))
-                cop_reflect_clear(m, field);
+            if (!is_list && !one_of && is_default_message(m, field)) cop_reflect_clear(m, field);
         } else if (!is_list && is_default(m, field)) {
             cop_reflect_clear(m, field);
         }
@@ -130,6 +132,7 @@ static void strip(cop_proto *m) {
 }
 
 void cop_document_strip_defaults(Coppice__Job *job) {
+    cop_document_keep_split(job);
     job->pinned = NULL; /* belongs to the arena of the job */
     strip(&job->base);
 }

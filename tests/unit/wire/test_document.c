@@ -287,6 +287,34 @@ static void cover(const ProtobufCMessageDescriptor *type, size_t *seen) {
     }
 }
 
+/* What `coppice spec` prints is the same job again, also of one that an older program pinned. */
+static void test_without_defaults_it_is_the_same_job(void **state) {
+    (void)state;
+    static const char *const texts[] = {
+        full, SMALL,
+        "name: j\ndata: {source: mnist, validation: 10, normalize: unit, augment: {shift: 0}}\n"
+        "model: [dropout, {dropout: {scope: sample}}, {linear: {units: 3}}]\n"
+        "train: {epochs: 1, batch: 4}\noptimizer: {sgd: {rate: 1}}\n"
+        "dropout: {scope: shard}\nevaluate: {on: test}\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        Coppice__Job *whole = parse(texts[i]), *brief = NULL;
+        assert_int_equal(cop_document_resolve(whole, NULL), COP_OK);
+        assert_int_equal(cop_document_copy_job(whole, &brief, NULL), COP_OK);
+        cop_document_strip_defaults(brief);
+        assert_int_equal(cop_document_resolve(brief, NULL), COP_OK);
+        assert_equal(whole, brief);
+        cop_proto_free(&whole->base), cop_proto_free(&brief->base);
+    }
+    Coppice__Job *old = parse(SMALL);
+    Coppice__Pinned pinned;
+    coppice__pinned__init(&pinned);
+    old->pinned = &pinned;
+    cop_document_strip_defaults(old);
+    assert_int_equal(cop_document_resolve(old, NULL), COP_OK);
+    assert_int_equal(old->data->split, COPPICE__DATA__SPLIT__LAST);
+    cop_proto_free(&old->base);
+}
+
 static void test_every_field_has_a_row_and_every_row_a_field(void **state) {
     (void)state;
     size_t seen[512] = {0};
@@ -530,6 +558,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_resolve_fills_in_defaults),
         cmocka_unit_test(test_resolve_twice_is_once),
         cmocka_unit_test(test_default_shards_are_at_most_the_batch),
+        cmocka_unit_test(test_without_defaults_it_is_the_same_job),
         cmocka_unit_test(test_every_field_has_a_row_and_every_row_a_field),
         cmocka_unit_test(test_later_names_are_not_there_yet),
         cmocka_unit_test(test_help),
