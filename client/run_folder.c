@@ -232,7 +232,8 @@ cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *optio
 /* The text of the nearest `data-origin` at or above `path`: the run folder holds it, `path` may be
  * a checkpoint or a model in there. NULL: there is none. */
 static char *find_origin(const char *path) {
-    char *at = cop_strdup(path), *text = NULL;
+    char buffer[PATH_MAX]; /* the whole path: the command may run within the run folder */
+    char *at = realpath(path, buffer), *text = NULL;
     for (int up = 0; at && up < 4 && !text; up++) {
         char *file = cop_path_join(at, ORIGIN);
         size_t size;
@@ -244,7 +245,6 @@ static char *find_origin(const char *path) {
         if (!slash) break;
         *slash = '\0';
     }
-    cop_free(at);
     return text;
 }
 

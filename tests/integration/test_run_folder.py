@@ -1,5 +1,6 @@
 """The folder of a run: no default deletes an older run, and the folder remembers where its data were."""
 
+import json
 import os
 import signal
 import subprocess
@@ -91,7 +92,7 @@ def test_overwrite_and_resume_exclude_each_other(coppice, small):
     assert "--resume continues a run, --overwrite deletes it: choose one" in done.stderr
 
 
-def test_a_run_folder_remembers_where_its_data_were(coppice, small, tmp_path):
+def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp_path):
     """By the job file's folder, and by --data: from any directory, of the run, a checkpoint or the model file."""
     small(40)
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
@@ -106,6 +107,10 @@ def test_a_run_folder_remembers_where_its_data_were(coppice, small, tmp_path):
     coppice("run", "work/small.yaml", "--out", "by-job")
     for path in ("by-job", "by-job/model.safetensors", "by-job/checkpoints/step-00000040"):
         assert coppice("eval", tmp_path / path, "--json")["error"] == expected["error"], path
+    for inside, path in ((".", "model.safetensors"), (".", "."), ("checkpoints", "step-00000040")):
+        command = [program("coppice"), "eval", path, "--json"]
+        done = subprocess.run(command, cwd=tmp_path / "by-job" / inside, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and json.loads(done.stdout)["error"] == expected["error"], (inside, path, done.stderr)
     done = coppice("eval", "by-option", status=2)  # they are gone from there
     assert str(tmp_path / "t") in done.stderr and "--data DIR" in done.stderr
     coppice("features", "by-job", "-o", "f.png")
