@@ -166,7 +166,8 @@ static void do_diverged(coord_server *server, const coord_action *action) {
                  "diverged",
                  action->lease.member, action->lease.member + action->lease.members - 1,
                  action->lease.first);
-    if (resident) coord_resident_describe(resident, action, gradient, text, sizeof text);
+    if (resident && !action->lease.ensemble)
+        coord_resident_describe(resident, action, gradient, text, sizeof text);
     release_slot(server, action->slot);
     const coord_event failed = {
         .type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step, .text = text};

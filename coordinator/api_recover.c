@@ -177,10 +177,11 @@ static void load_work(api_task *t) {
 static void load_done(api_task *t) {
     coord_server *server = t->server;
     coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
-    if (t->text.length) {
-        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job,
-                cop_str_text(&t->text));
-        coord_store_add_event(server->store, t->job, "warn", cop_str_text(&t->text));
+    const char *rest = cop_str_text(&t->text);
+    char line[1000];
+    while (cop_take_line(&rest, line, sizeof line)) {
+        cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job, line);
+        coord_store_add_event(server->store, t->job, "warn", line);
     }
     if (t->result) {
         coord_resident_fini(t->resident);

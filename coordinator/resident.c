@@ -343,15 +343,18 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
 
 void coord_resident_describe(const coord_resident *r, const coord_action *action,
                              const cop_buffer *gradient, char *out, size_t size) {
+    const bool evaluate = action->lease.evaluate;
     char where[160] = "the loss";
+    if (evaluate)
+        snprintf(where, sizeof where, "the loss of the %s part",
+                 r->job->evaluate_on_test ? "test" : "validation");
     if (gradient) {
         char layer[120];
         if (cop_model_find_not_finite(r->job->model, gradient->data, layer, sizeof layer))
             snprintf(where, sizeof where, "the gradient of %s", layer);
     }
-    snprintf(
-        out, size,
-        "training diverged at step %llu: %s is not finite (shards %u to %u); try a smaller rate",
-        (unsigned long long)action->step, where, action->lease.first,
-        action->lease.first + action->lease.count - 1);
+    snprintf(out, size,
+             "training diverged at step %llu: %s is not finite (%s %u to %u); try a smaller rate",
+             (unsigned long long)action->step, where, evaluate ? "samples" : "shards",
+             action->lease.first, action->lease.first + action->lease.count - 1);
 }

@@ -67,7 +67,9 @@ static void load_done(uv_work_t *work, int status) {
     struct coord_run *run = work->data;
     coord_server *server = run->server;
     (void)status;
-    if (run->notes.length) cop_log(COP_LOG_WARN, "run", "%s", cop_str_text(&run->notes));
+    const char *rest = cop_str_text(&run->notes);
+    char line[1000];
+    while (cop_take_line(&rest, line, sizeof line)) cop_log(COP_LOG_WARN, "run", "%s", line);
     if (run->load_error.code) {
         coord_resident_fini(run->resident);
         coord_event failed = {

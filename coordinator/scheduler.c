@@ -247,18 +247,9 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
 
 static void tell_again(coord_core *core, const core_job *job, const round_block *b,
                        const core_worker *w) {
-    if (job->round.members) {
-        const uint32_t member = round_member_first(&job->round, b),
-                       first = round_slice_first(&job->round, b);
-        core_tell(core, job->info.job, true,
-                  "members %u to %u of samples %u to %u are given again, to worker %s", member,
-                  member + round_member_count(&job->round, b) - 1, first, first + b->samples - 1,
-                  w->name);
-        return;
-    }
-    core_tell(core, job->info.job, true, "step %llu: %s %u to %u are given again, to worker %s",
-              (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
-              b->first, b->first + b->count - 1, w->name);
+    char name[96];
+    core_tell(core, job->info.job, true, "%s are given again, to worker %s",
+              audit_name_block(job, b, name), w->name);
 }
 
 /* copy: its holder is only likely to be slower; not worth a line in the log. */

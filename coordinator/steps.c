@@ -258,15 +258,9 @@ void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint6
 
 static void tell_bad(coord_core *core, const core_job *job, const round_block *b,
                      const char *what) {
-    if (job->round.members) {
-        core_tell(core, job->info.job, false,
-                  "members from %u of samples from %u: %s; computed again",
-                  round_member_first(&job->round, b), round_slice_first(&job->round, b), what);
-        return;
-    }
-    core_tell(core, job->info.job, false, "step %llu: %s %u to %u: %s; computed again",
-              (unsigned long long)job->round.step, job->round.evaluate ? "samples" : "shards",
-              b->first, b->first + b->count - 1, what);
+    char name[96];
+    core_tell(core, job->info.job, false, "%s: %s; computed again", audit_name_block(job, b, name),
+              what);
 }
 
 /* Is it a result of this round? */

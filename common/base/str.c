@@ -138,6 +138,14 @@ static size_t steering_length(const unsigned char *p, size_t left) {
     return steers ? 3 : 0;
 }
 
+bool cop_take_line(const char **rest, char *out, size_t size) {
+    const size_t length = strcspn(*rest, "\n");
+    if (!**rest) return false;
+    snprintf(out, size, "%.*s", (int)length, *rest);
+    *rest += length + ((*rest)[length] == '\n');
+    return true;
+}
+
 void cop_replace_controls(char *text) {
     for (size_t left = strlen(text); left; left--, text++)
         memset(text, '?', steering_length((const unsigned char *)text, left));

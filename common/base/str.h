@@ -33,6 +33,9 @@ void cop_str_append_json(cop_str *s, const char *text);
  * what snprintf returns: it is the length that was wanted. */
 void cop_text_add(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* The next line of *rest, which then is what follows it, without its end, cut to `size` bytes.
+ * False: there is none. */
+bool cop_take_line(const char **rest, char *out, size_t size);
 /* Append a number as JSON has it: null where it is not finite. */
 void cop_str_append_json_real(cop_str *s, double value);
 

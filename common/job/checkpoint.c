@@ -311,7 +311,19 @@ typedef struct loader {
     cop_str *notes;
     cop_error *error;
     cop_error beyond; /* of the first whole one whose step the job does not reach */
+    uint64_t beyond_step;
 } loader;
+
+static void add_note(loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void add_note(loader *l, const char *format, ...) {
+    va_list arguments;
+    if (!l->notes) return;
+    if (l->notes->length) cop_str_append(l->notes, "\n");
+    va_start(arguments, format);
+    cop_str_vprintf(l->notes, format, arguments);
+    va_end(arguments);
+}
 
 /* NOT_FOUND: this one will not do. */
 static cop_err try_step(loader *l, uint64_t step) {
@@ -334,10 +346,12 @@ static cop_err try_step(loader *l, uint64_t step) {
         if (l->error) *l->error = why;
         return e;
     }
-    if (e == COP_ERR_LIMIT && !l->beyond.code) l->beyond = why;
-    if (l->notes)
-        cop_str_printf(l->notes, "%s%s; going back to the checkpoint before it",
-                       l->notes->length ? "\n" : "", why.text);
+    if (e != COP_ERR_LIMIT)
+        add_note(l, "%s; going back to the checkpoint before it", why.text);
+    else if (!l->beyond.code) {
+        l->beyond = why;
+        l->beyond_step = step;
+    }
     return COP_ERR_NOT_FOUND;
 }
 
@@ -352,6 +366,13 @@ static cop_err try_all(loader *l, cop_error *error) {
     for (size_t i = 0; i < count && e == COP_ERR_NOT_FOUND; i++)
         if (steps[i] <= l->most && (!has_latest || steps[i] != latest)) e = try_step(l, steps[i]);
     cop_free(steps);
+    if (!e && l->beyond.code)
+        add_note(
+            l,
+            "the job ends at step %llu and %s has checkpoints up to step %llu: going back to the "
+            "one of step %llu and removing those after it",
+            (unsigned long long)l->job->steps, l->checkpoints, (unsigned long long)l->beyond_step,
+            (unsigned long long)l->out->step);
     if (e != COP_ERR_NOT_FOUND) return e;
     if (l->beyond.code) return cop_fail(error, COP_ERR_INPUT, "%s", l->beyond.text);
     return cop_fail(error, e, "there is no whole checkpoint in %s", l->checkpoints);
@@ -369,7 +390,7 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
                                   cop_str *notes, cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return no_memory(error);
-    loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}};
+    loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}, 0};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
     return e;

@@ -120,10 +120,11 @@ typedef struct cop_checkpoint {
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
                             const cop_checkpoint *checkpoint, cop_error *error);
 /* Newest checkpoint that is whole: tries `latest`, then the others downwards; each bad one adds a
- * line to `notes` (may be NULL). Fills weights and states (caller's buffers) and
- * checkpoint->step etc. NOT_FOUND if there is none; INPUT if there are only checkpoints of another
- * job (name, priority, limits, evaluate and checkpoint may differ, and the number of steps unless
- * the schedule depends on it) or of a step that this one does not reach. */
+ * line to `notes` (may be NULL), and so does going back from steps that the job does not reach.
+ * Fills weights and states (caller's buffers) and checkpoint->step etc. NOT_FOUND if there is none;
+ * INPUT if there are only checkpoints of another job (name, priority, limits, evaluate and
+ * checkpoint may differ, and the number of steps unless the schedule depends on it) or of a step
+ * that this one does not reach. */
 cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
                             float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
                             cop_error *error);

@@ -271,3 +271,42 @@ def test_resume_names_the_field_that_differs(defaults, tmp_path, change, sentenc
     defaults("run", data, "--out", tmp_path / "run", job=job)
     error = defaults("run", data, "--out", tmp_path / "run", "--resume", "auto", "--set", change, job=job, status=2).stderr
     assert sentence in error
+
+
+@pytest.fixture
+def run_of_12_steps(defaults, tmp_path):
+    """A run folder with checkpoints of steps 6, 9 and 12, and run(*arguments): its job again."""
+    sorted_csv(tmp_path / "t.csv", classes=3, each=10)
+    job = JOB.replace("epochs: 20", "epochs: 4") + "checkpoint: {{every: 3}}\n"
+
+    def run(*arguments, **options):
+        return defaults("run", "{source: csv, train: t.csv}", "--out", tmp_path / "run", *arguments, job=job, **options)
+
+    run()
+    return run
+
+
+def test_fewer_epochs_say_in_one_line_which_steps_are_removed(run_of_12_steps, tmp_path):
+    done = run_of_12_steps("--resume", "auto", "--set", "train.epochs=2")
+    assert len(done.stderr.splitlines()) == 1 and "?" not in done.stderr
+    assert (f"the job ends at step 6 and {tmp_path}/run/checkpoints has checkpoints up to step 12: "
+            "going back to the one of step 6 and removing those after it") in done.stderr
+    assert [p.name for p in sorted((tmp_path / "run/checkpoints").glob("step-*"))] == ["step-00000006"]
+
+
+def test_each_damaged_checkpoint_is_a_line_of_the_log(run_of_12_steps, tmp_path):
+    for step in (9, 12):
+        (tmp_path / f"run/checkpoints/step-{step:08}/state.json").write_text("no")
+    lines = run_of_12_steps("--resume", "auto").stderr.splitlines()
+    assert len(lines) == 2 and not any("?" in line for line in lines)
+    assert all(f"step-{step:08}/state.json" in line and "warn" in line for step, line in zip((12, 9), lines))
+
+
+@pytest.mark.parametrize("part, count", [("test: {images: x.npy, labels: y.npy}", 8), ("validation: 4", 4)])
+def test_evaluation_that_is_not_finite_names_its_samples(defaults, tmp_path, part, count):
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(8, 2)).astype("f4") * np.float32(1e30))
+    np.save(tmp_path / "y.npy", np.arange(8) % 2)
+    data = f"{{source: npy, train: {{images: x.npy, labels: y.npy}}, {part}, normalize: none}}"
+    error = defaults("run", data, "--set", "train={steps: 20, batch: 8, shards: 2}", job=JOB.replace("units: 3", "units: 2").replace(
+        "adam: {{rate: 0.01}}", "sgd: {{rate: 0.001}}"), status=1).stderr
+    assert f"the loss of the {part.split(':')[0]} part is not finite (samples 0 to {count - 1})" in error
