@@ -63,6 +63,26 @@ typedef struct cli_option {
 size_t cli_option_count(void);
 bool cli_option_at(const cli_command *command, size_t index, cli_option *out);
 
+/* Appends those of the options `names` (separated by blanks) that were given, as a shell reads
+ * them: " --out 'my runs'". */
+void cli_options_print(const cli_options *options, const char *names, cop_str *out);
+void cli_print_word(const char *word, cop_str *out); /* quoted for a shell where need be */
+/* What finds a coordinator; without the token itself, which nobody wants to see in a log. */
+#define CLI_CONNECTION "coordinator token-file tls-dir tls-ca tls-cert tls-key tls-name timeout"
+
+/* ---- interrupt.c: what a command says when a signal ends it ---- */
+/* From now on SIGINT and SIGTERM write this sentence to standard error and end the program, with
+ * 128 and the signal's number as its status; until cli_interrupt_disarm. */
+void cli_interrupt_arm(const char *sentence);
+void cli_interrupt_disarm(void);
+/* The same of a command that follows a job: the job goes on; how to watch and to cancel it. */
+void cli_interrupt_arm_job(const cli_options *options, const char *command, uint64_t job);
+/* For handlers of a command's own, which may be signal handlers but for the first. */
+void cli_interrupt_sentence(const char *sentence);
+void cli_interrupt_end(int number) __attribute__((noreturn));
+void cli_interrupt_note(int number); /* a signal asked for a clean end */
+int cli_interrupt_received(void);    /* its number; 0: none */
+
 /* ---- output.c ---- */
 typedef struct cli_table cli_table; /* columns aligned to their widest cell */
 bool cli_is_tty(int fd);

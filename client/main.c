@@ -16,7 +16,8 @@ static int fail(const char *command, cop_error *error) {
     fprintf(stderr, "%scoppice%s%s: %s%s\n", cli_color(2, "red"), command ? " " : "",
             command ? command : "", error->text[0] ? error->text : cop_err_text(error->code),
             cli_color(2, "reset"));
-    return cop_err_exit_status(error->code);
+    const bool interrupted = error->code == COP_ERR_CANCELED && cli_interrupt_received() == SIGINT;
+    return interrupted ? 128 + SIGINT : cop_err_exit_status(error->code);
 }
 
 static int print_help(const cli_command *command) {

@@ -236,6 +236,61 @@ cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli
     return COP_OK;
 }
 
+/* ---- back to words ---- */
+
+void cli_print_word(const char *word, cop_str *out) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./:=@%+,";
+    if (*word && !word[strspn(word, plain)]) {
+        cop_str_append(out, word);
+        return;
+    }
+    cop_str_append(out, "'");
+    for (; *word; word++) cop_str_printf(out, *word == '\'' ? "'\\''" : "%c", *word);
+    cop_str_append(out, "'");
+}
+
+static void print_option(const char *name, const char *value, cop_str *out) {
+    cop_str_printf(out, " --%s ", name);
+    cli_print_word(value, out);
+}
+
+static void print_row(const option_row *row, const cli_options *options, cop_str *out) {
+    const char *at = (const char *)options + row->offset;
+    char number[40];
+    switch (row->kind) {
+    case FLAG:
+        if (*(const bool *)at) cop_str_printf(out, " --%s", row->name);
+        return;
+    case TEXT: {
+        const char *text = *(const char *const *)(const void *)at;
+        if (text) print_option(row->name, text, out);
+        return;
+    }
+    case SET:
+        for (int i = 0; i < options->set_count; i++) print_option(row->name, options->sets[i], out);
+        return;
+    case LIST:
+        for (int i = 0; i < options->members_from_count; i++)
+            print_option(row->name, options->members_from[i], out);
+        return;
+    case INTEGER:
+        snprintf(number, sizeof number, "%lld", (long long)*(const int64_t *)(const void *)at);
+        if (*(const int64_t *)(const void *)at) print_option(row->name, number, out);
+        return;
+    case REAL:
+        snprintf(number, sizeof number, "%.17g", *(const double *)(const void *)at);
+        if (options->has_timeout) print_option(row->name, number, out);
+        return;
+    }
+}
+
+void cli_options_print(const cli_options *options, const char *names, cop_str *out) {
+    const cli_command wanted = {.options = names};
+    for (size_t i = 0; i < ROWS; i++)
+        if (takes(&wanted, rows[i].name)) print_row(&rows[i], options, out);
+}
+
 /* ---- help ---- */
 
 static void help_overview(cop_str *out) {

@@ -248,7 +248,9 @@ cop_err cli_watch(const cli_options *options, cop_error *error) {
     uint64_t job;
     Coppice__Api__JobStatus *status = NULL;
     COP_TRY(cli_job_number(options, options->positional[0], &job, error));
+    cli_interrupt_arm_job(options, "watch", job);
     COP_TRY(cli_follow(options, job, &status, error));
+    cli_interrupt_disarm();
     cop_err e = cli_print_status(options, status);
     if (!e) e = cli_status_error(status, error);
     cop_proto_free(&status->base);

@@ -14,11 +14,9 @@
 
 /* SIGINT, SIGTERM and SIGUSR1 (Slurm's) ask for a checkpoint and a clean end; a second SIGINT ends
  * at once. */
-static volatile sig_atomic_t interrupted;
-
 static void on_signal(int number) {
-    if (interrupted && number == SIGINT) _Exit(130);
-    interrupted = number;
+    if (cli_interrupt_received() && number == SIGINT) cli_interrupt_end(number);
+    cli_interrupt_note(number);
 }
 
 typedef struct run_state {
@@ -82,7 +80,7 @@ static void wait_for_end(run_state *s, const cli_options *options, coord_progres
     do {
         coord_run_progress(s->coordinator, 200, p);
         show_progress(&bar, p);
-        if (interrupted) coord_run_interrupt(s->coordinator);
+        if (cli_interrupt_received()) coord_run_interrupt(s->coordinator);
     } while (!p->finished);
     cli_progress_end(&bar);
 }
@@ -152,6 +150,45 @@ static void print_table(const run_state *s, const coord_progress *p) {
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
+/* The command that goes on with this run. Of a job file from standard input the run folder has the
+ * only copy. */
+static void print_resume(const run_state *s, const cli_options *options, cop_str *out) {
+    const char *job = options->positional[0];
+    const bool piped = strcmp(job, "-") == 0;
+    cop_str copy = {0};
+    cop_str_printf(&copy, "%s/job.yaml", s->folder.path);
+    cop_str_append(out, "coppice run ");
+    cli_print_word(piped ? cop_str_text(&copy) : job, out);
+    cop_str_fini(&copy);
+    if (piped && !options->data) cop_str_append(out, " --data .");
+    cli_options_print(options, piped ? "workers data timeout" : "workers data set timeout", out);
+    cop_str_append(out, " --out ");
+    cli_print_word(s->folder.path, out);
+    cop_str_append(out, " --resume auto");
+}
+
+/* What a second SIGINT says. */
+static void prepare_interrupt(const run_state *s, const cli_options *options) {
+    cop_str text = {0};
+    cop_str_append(&text, "coppice run: interrupted at once; this goes on from the checkpoint "
+                          "before: ");
+    print_resume(s, options, &text);
+    cli_interrupt_sentence(cop_str_text(&text));
+    cop_str_fini(&text);
+}
+
+static cop_err stopped(const run_state *s, const cli_options *options, uint64_t step,
+                       cop_error *error) {
+    cop_str text = {0};
+    print_resume(s, options, &text);
+    cop_err e = cop_fail(error, COP_ERR_CANCELED,
+                         "stopped by a signal; the checkpoint of step %llu is saved; go on with: "
+                         "%s",
+                         (unsigned long long)step, cop_str_text(&text));
+    cop_str_fini(&text);
+    return e;
+}
+
 static cop_err finish(run_state *s, const cli_options *options, coord_progress *p,
                       cop_error *error) {
     if (p->state == COPPICE__API__STATE__FAILED)
@@ -168,12 +205,7 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
         print_json(s, p, s->worker_count);
     else
         print_table(s, p);
-    if (p->state == COPPICE__API__STATE__PAUSED)
-        return cop_fail(error, COP_ERR_CANCELED,
-                        "stopped by a signal after step %llu; go on with: coppice run JOB.yaml "
-                        "--out %s --resume auto",
-                        (unsigned long long)p->step, s->folder.path);
-    return COP_OK;
+    return p->state == COPPICE__API__STATE__PAUSED ? stopped(s, options, p->step, error) : COP_OK;
 }
 
 static void stop_all(run_state *s) {
@@ -216,7 +248,6 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
 
 cop_err cli_run(const cli_options *options, cop_error *error) {
     run_state s = {.began_ns = cop_clock_ns(), .folder = {.lock = -1}};
-    interrupted = 0;
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -232,6 +263,7 @@ cop_err cli_run(const cli_options *options, cop_error *error) {
         cop_str_fini(&warnings);
         e = cli_run_folder_choose(options, s.name, &s.folder, error);
     }
+    if (!e) prepare_interrupt(&s, options);
     if (!e) e = cli_run_folder_prepare(&s.folder, options, s.job, error);
     if (!e) e = train(&s, options, error);
     stop_all(&s);

@@ -163,6 +163,17 @@ static void make_key(const cli_options *options, unsigned char key[16]) {
     memcpy(key, hash, 16);
 }
 
+/* While the answer is under way, nobody here knows whether there is one. */
+static void arm_hand_over(const cli_options *options) {
+    cop_str text = {0};
+    cop_str_append(&text, "coppice submit: interrupted: the coordinator may have accepted the job; "
+                          "`coppice jobs");
+    cli_options_print(options, CLI_CONNECTION, &text);
+    cop_str_append(&text, "` lists it then");
+    cli_interrupt_sentence(cop_str_text(&text));
+    cop_str_fini(&text);
+}
+
 static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice__Job *job,
                          const char *digest, uint64_t *number, cop_error *error) {
     unsigned char once[16];
@@ -172,6 +183,7 @@ static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice
         job->priority = (int32_t)options->priority;
     }
     make_key(options, once);
+    if (!options->dry_run) arm_hand_over(options);
     job->pinned = NULL; /* the coordinator pins the job to its own data */
     request.job = job;
     request.has_dry_run = 1;
@@ -189,7 +201,9 @@ static cop_err hand_over(cli_remote *remote, const cli_options *options, Coppice
 
 static cop_err follow(const cli_options *options, uint64_t number, cop_error *error) {
     Coppice__Api__JobStatus *status = NULL;
+    cli_interrupt_arm_job(options, "submit", number);
     COP_TRY(cli_follow(options, number, &status, error));
+    cli_interrupt_disarm();
     cop_err e = cli_print_status(options, status);
     if (!e) e = cli_status_error(status, error);
     cop_proto_free(&status->base);
@@ -219,11 +233,14 @@ cop_err cli_submit(const cli_options *options, cop_error *error) {
                         "expected JOB.yaml or --from JOB: coppice submit JOB.yaml (coppice submit "
                         "--help)");
     COP_TRY(read_job(options, &job, digest, error));
+    cli_interrupt_arm("coppice submit: interrupted: nothing was submitted; the same command again "
+                      "uploads only what is missing");
     cop_err e = COP_OK;
     if (data_are_here(options, job)) e = prepare_data(options, &job, &data, digest, error);
     if (!e) e = cli_remote_open(options, &remote, error);
     if (!e && data && !options->dry_run) e = cli_upload(&remote, data, options->quiet, error);
     if (!e) e = hand_over(&remote, options, job, digest, &number, error);
+    cli_interrupt_disarm();
     cli_remote_close(&remote);
     cop_proto_free(&job->base);
     if (data) cop_data_destroy(data);

@@ -4,6 +4,7 @@ token, little memory."""
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -241,3 +242,98 @@ def test_openblas_without_room_ends_with_a_sentence(program, small, tmp_path):
     done = subprocess.run([program("coppice"), "run", path, "--data", tmp_path, "--workers", "1", "--quiet"], cwd=tmp_path, capture_output=True,
                           text=True, timeout=60, check=False, preexec_fn=limited(450))
     assert done.returncode == 2 and "OpenBLAS needs 512 MB of address space" in done.stderr, done.stderr
+
+
+# ---- signals ----
+
+def shell(program, command, cwd, **environment):
+    """What a person does with the command of a message: paste it."""
+    environment = {**os.environ, "PATH": f"{os.path.dirname(program('coppice'))}:{os.environ['PATH']}", **environment}
+    return subprocess.run(["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["submit", "watch"])
+def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, program, processes, small, tmp_path, command, number):
+    pool = cluster("ipc")
+    pool.worker("w")
+    elsewhere = tmp_path / "another place"
+    elsewhere.mkdir()
+    shutil.copy(pool.state / "token", elsewhere / "a token")
+    options = ["--coordinator", pool.url, "--token-file", elsewhere / "a token"]
+    words = ["submit", small(10_000_000), "--data", tmp_path] if command == "submit" else ["watch", "1"]
+    if command == "watch":
+        pool.client("submit", small(10_000_000), "--data", ".", "--no-wait")
+    process = processes(program("coppice"), *words, *options, cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if command == "submit":
+        assert process.stdout.readline() == "job 1\n"
+    pool.wait_step(1)
+    time.sleep(0.5)  # it follows by now
+    began = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number and time.monotonic() - began < 2
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"coppice {command}: interrupted: job 1 goes on; "), errors
+    watch, cancel = re.findall("`(.*?)`", last)
+    assert pool.status()["state"] == "RUNNING"
+    assert shell(program, cancel, elsewhere).returncode == 0
+    assert pool.status()["state"] == "CANCELED"
+    watched = shell(program, watch, elsewhere)
+    assert watched.returncode == 1 and "job 1 was canceled" in watched.stderr
+
+
+def interrupted_run(program, processes, folder, *words, signals=(signal.SIGINT,), **options):
+    """Status and last line of a run that got these signals after its first checkpoint."""
+    process = processes(program("coppice"), "run", *words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    while not list(folder.glob("my runs/*/checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.002)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGUSR1, 1)])
+@pytest.mark.parametrize("piped", [False, True])
+def test_interrupted_run_names_the_command_that_goes_on(coppice, program, processes, small, tmp_path, number, status, piped):
+    job = small(6000).rename(tmp_path / "a job.yaml")
+    options = ["--set", "seed=7", "--workers", "1"]
+    ended, last = interrupted_run(program, processes, tmp_path, "-" if piped else "a job.yaml", "--out", "my runs/it's", *options,
+                                  signals=[number], stdin=open(job) if piped else None)
+    assert ended == status, last
+    step = re.search("stopped by a signal; the checkpoint of step ([0-9]+) is saved; go on with: ", last)
+    assert step and (tmp_path / f"my runs/it's/checkpoints/step-{int(step[1]):08}").is_dir(), last
+    command = last[step.end():]
+    assert ("--data ." in command) == piped
+    done = shell(program, command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    digest = re.search("digest *([0-9a-f]{64})", done.stdout)[1]
+    assert digest == coppice("run", job, "--out", "whole", *options, "--json", "--quiet")["digest"]
+
+
+def test_second_interrupt_ends_a_run_at_once(program, processes, small, tmp_path):
+    small(10_000_000)
+    for attempt in range(10):  # the first signal may be answered before the second is there
+        status, last = interrupted_run(program, processes, tmp_path, "small.yaml", "--out", f"my runs/{attempt}",
+                                       signals=[signal.SIGTERM, signal.SIGINT])
+        if status == 130:
+            break
+    assert status == 130 and last.startswith("coppice run: interrupted at once; "), last
+    assert f"coppice run small.yaml --out 'my runs/{attempt}' --resume auto" in last
+
+
+def test_ignored_interrupt_stays_ignored(cluster, program, processes, small):
+    """As of what a script starts in the background, and of nohup."""
+    pool = cluster("ipc")
+    pool.client("submit", small(40), "--data", ".", "--no-wait")
+    process = processes(program("coppice"), "watch", "1", "--quiet", "--json", env=pool.environment(), stdout=subprocess.PIPE,
+                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    pool.worker("w")
+    assert process.wait(60) == 0
