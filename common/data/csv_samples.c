@@ -11,6 +11,17 @@
 
 /* ---- which column is what ---- */
 
+/* The label's column; one that training did not read is left out. */
+static cop_err set_label(csv_file *f, uint32_t column, const cop_data_form *form,
+                         cop_error *error) {
+    return csv_set_role(f, column, form->unlabelled ? CSV_DROPPED : CSV_LABEL, "data.label", error);
+}
+
+/* Was one of the columns the label in training? */
+static bool may_have_label(const cop_data_form *form) {
+    return form->label || !form->unlabelled;
+}
+
 /* By the header: whatever the job names is recognised, the others are values. */
 static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t values,
                              cop_error *error) {
@@ -20,11 +31,11 @@ static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t va
             COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
     if (form->label && csv_find_column(f, form->label, &column) &&
         (f->values == values + 1 || strcmp(f->names[column], form->label) == 0))
-        return csv_set_role(f, column, CSV_LABEL, "data.label", error);
-    if (f->values != values + 1) return COP_OK;
+        return set_label(f, column, form, error);
+    if (f->values != values + 1 || !may_have_label(form)) return COP_OK;
     if (form->label) return csv_fail_column(f, "data.label", form->label, error);
     for (column = f->columns; f->roles[--column] != CSV_VALUE;) continue;
-    return csv_set_role(f, column, CSV_LABEL, "data.label", error);
+    return set_label(f, column, form, error);
 }
 
 /* The number of a column in the training file, as an index. */
@@ -59,14 +70,17 @@ static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t 
         label = column;
     }
     if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
-    return csv_set_role(f, label, CSV_LABEL, "data.label", error);
+    return set_label(f, label, form, error);
 }
 
-static cop_err fail_columns(const csv_file *f, uint32_t values, cop_error *error) {
-    return cop_fail(error, COP_ERR_INPUT,
-                    "%s:%zu: %u field%s: the model takes %u, or %u with a label", f->path,
+static cop_err fail_columns(const csv_file *f, const cop_data_form *form, uint32_t values,
+                            cop_error *error) {
+    char labelled[40] = "";
+    if (may_have_label(form))
+        snprintf(labelled, sizeof labelled, ", or %u with a label", values + 1);
+    return cop_fail(error, COP_ERR_INPUT, "%s:%zu: %u field%s: the model takes %u%s", f->path,
                     f->names ? f->body_line - 1 : f->body_line, f->columns,
-                    f->columns == 1 ? "" : "s", values, values + 1);
+                    f->columns == 1 ? "" : "s", values, labelled);
 }
 
 static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *error) {
@@ -80,7 +94,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
                             "%s:%zu: column \"%.60s\" is the label, beside it are %u columns: the "
                             "model takes %u",
                             f->path, f->body_line - 1, form->label, values - 1, values);
-        return fail_columns(f, values, error);
+        return fail_columns(f, form, values, error);
     }
     if (f->columns == values) return COP_OK;
     if (drops && f->columns == values + 1 && f->columns == values + drops)
@@ -88,13 +102,14 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
                         "%s:%zu: no header says whether one of the %u columns is the label or "
                         "column \"%.60s\", which the job leaves out: expected a header",
                         f->path, f->body_line, f->columns, form->drop[0]);
-    if (f->columns == values + drops || f->columns == values + drops + 1)
+    if (f->columns == values + drops || (f->columns == values + drops + 1 && may_have_label(form)))
         return roles_by_number(f, form, values, error);
-    if (f->columns != values + 1) return fail_columns(f, values, error);
+    if (f->columns != values + 1 || !may_have_label(form))
+        return fail_columns(f, form, values, error);
     uint32_t label = f->columns - 1; /* the label alone beside the values */
     if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
     if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
-    return csv_set_role(f, label, CSV_LABEL, "data.label", error);
+    return set_label(f, label, form, error);
 }
 
 /* ---- values ---- */
@@ -161,6 +176,7 @@ static cop_err store_rows(csv_file *f, const cop_data_form *form, cop_data_sampl
     size_t length, row = 0;
     bool labels = false;
     COP_TRY(set_roles(f, form, error));
+    COP_ASSERT(f->values == samples_values(form));
     for (uint32_t c = 0; c < f->columns; c++) labels = labels || f->roles[c] == CSV_LABEL;
     COP_TRY(samples_take(f->path, form, f->rows, labels, out, error));
     for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number); row++)

@@ -346,7 +346,7 @@ cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop
     choose_samples(bytes, size, names);
     cop_err e = npz_member(what, bytes, size, names[0], &images, &images_size, error);
     if (!e) e = npy_parse(what, images, images_size, &x, error);
-    if (!e && npz_has(bytes, size, names[1]))
+    if (!e && !form->unlabelled && npz_has(bytes, size, names[1]))
         e = npz_member(what, bytes, size, names[1], &labels, &labels_size, error);
     if (!e && labels) e = npy_parse(what, labels, labels_size, &y, error);
     if (!e) e = take_arrays(what, &x, labels ? &y : NULL, form, out, error);

@@ -11,6 +11,7 @@ typedef struct cop_data_form {
     cop_data_type type;
     int32_t rank, dims[3];   /* of a sample, as in cop_data_part */
     int32_t classes;         /* labels beside the samples lie below */
+    bool unlabelled;         /* labels are not read; what `label` names is left out */
     const char *label;       /* CSV: the label's column in the job, or NULL: the last */
     const char *const *drop; /* CSV: columns that the job leaves out */
     size_t drop_count;

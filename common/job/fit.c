@@ -12,15 +12,17 @@
 void cop_job_form(const cop_job *job, cop_data_form *out) {
     const Coppice__Pinned *p = job->message->pinned;
     const Coppice__Data *d = job->message->data;
-    *out = (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
-                           .rank = (int32_t)p->n_input,
-                           .classes = (int32_t)p->classes,
-                           .label = d->label,
-                           .drop = (const char *const *)d->drop,
-                           .drop_count = d->n_drop,
-                           .class_names = cop_job_class_names(job),
-                           .order = cop_job_order(d),
-                           .resize = d->n_resize == 2};
+    *out =
+        (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
+                        .rank = (int32_t)p->n_input,
+                        .classes = (int32_t)p->classes,
+                        .unlabelled = d->target == COPPICE__DATA__TARGET__INPUT && p->classes == 1,
+                        .label = d->label,
+                        .drop = (const char *const *)d->drop,
+                        .drop_count = d->n_drop,
+                        .class_names = cop_job_class_names(job),
+                        .order = cop_job_order(d),
+                        .resize = d->n_resize == 2};
     for (size_t i = 0; i < p->n_input; i++) out->dims[i] = (int32_t)p->input[i];
 }
 

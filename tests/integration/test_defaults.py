@@ -209,6 +209,24 @@ def test_autoencoder_needs_no_labels(defaults, coppice, tmp_path):
     assert "data.train.labels is missing" in error
 
 
+def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, coppice, tmp_path):
+    """Their labels, whatever they are, are no more read than in training; a column too many is refused."""
+    x, labels = byte_tables(tmp_path)
+    np.savez(tmp_path / "x.npz", images=x, labels=labels + 5)
+    rows = [",".join(map(str, row)) for row in x]
+    head = ",".join(f"c{i}" for i in range(16)) + ",y"
+    (tmp_path / "plain.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "named.csv").write_text("\n".join([head, *(f"{row},red" for row in rows)]) + "\n")
+    (tmp_path / "more.csv").write_text("\n".join(f"{row},7" for row in rows) + "\n")
+    expected = None
+    for source in ("csv, train: plain.csv", "csv, train: named.csv, label: y", "npy, train: x.npz"):
+        defaults("run", f"{{source: {source}, validation: 30, target: input}}", "--out", "ae", "--overwrite", job=AUTOENCODER)
+        lines = coppice("predict", "ae", "--input", source.split()[2].strip(",")).stdout
+        assert lines == (expected := expected or lines), source
+        if "plain" in source:
+            assert "more.csv:1: 17 fields: the model takes 16\n" in coppice("predict", "ae", "--input", "more.csv", status=2).stderr
+
+
 def test_mse_on_real_targets_says_what_mse_compares_with(defaults, tmp_path):
     (tmp_path / "real.csv").write_text("a,y\n" + "".join(f"{i},{i / 7:.3f}\n" for i in range(1, 30)))
     error = defaults("run", "{source: csv, train: real.csv, validation: 5}", job=AUTOENCODER, status=2).stderr
