@@ -26,11 +26,13 @@
 #define SETTLED_MS       1000  /* a connection that held so long was a good one */
 #define CONNECT_FIRST_MS 1000  /* of an address that is not the last one; doubled each round */
 #define CONNECT_MOST_MS  10000 /* of the last one */
-#define GREETING_MS      1000  /* then a silent peer is asked whether it speaks TLS */
-#define PIPE_MS          3000  /* for nng to open what it was given */
-#define RESOLVE_MS       1000  /* then a slow name server is reported */
-#define KEEPALIVE_S      15
-#define UNACKED_MS       30000 /* bytes that the peer's machine does not acknowledge */
+#define GREETING_MS                                                                                \
+    1000                 /* then a silent peer is asked whether it speaks TLS; doubled, at         \
+                            most to CONNECT_MOST_MS, when it was only slow */
+#define PIPE_MS     3000 /* for nng to open what it was given */
+#define RESOLVE_MS  1000 /* then a slow name server is reported */
+#define KEEPALIVE_S 15
+#define UNACKED_MS  30000 /* bytes that the peer's machine does not acknowledge */
 
 /* CONNECTING, then (without TLS) WAITING for the greeting, and, if it does not come, PROBING. */
 typedef enum attempt_phase { CONNECTING, WAITING, PROBING } attempt_phase;
@@ -55,7 +57,7 @@ struct net_dialer {
     struct addrinfo *found, *address; /* of the host; the one to be tried next */
     attempt *current;                 /* NULL: none is under way */
     bool all_absent;                  /* so far, no address of this round was connected to */
-    uint32_t backoff_ms, connect_ms;
+    uint32_t backoff_ms, connect_ms, greeting_ms;
     uint64_t began_ns;  /* of resolution; 0: its slowness is reported */
     uint64_t opened_ns; /* 0: no connection stands */
     uint32_t listener;  /* nng's, of a connection without TLS; 0: none */
@@ -89,6 +91,10 @@ static int drop_attempt(net_dialer *d, bool keep) {
     return keep ? fd : -1;
 }
 
+static uint32_t doubled(uint32_t ms, uint32_t most) {
+    return 2 * ms < most ? 2 * ms : most;
+}
+
 /* Reports why, waits, longer each time, and tries again. */
 static void begin_again(net_dialer *d, const char *reason, net_failure how) {
     if (is_stopping(d)) return;
@@ -96,8 +102,8 @@ static void begin_again(net_dialer *d, const char *reason, net_failure how) {
     if (d->found) freeaddrinfo(d->found);
     d->found = d->address = NULL;
     uv_timer_start(&d->timer, on_timer, d->backoff_ms, 0);
-    d->backoff_ms = 2 * d->backoff_ms < BACKOFF_MOST_MS ? 2 * d->backoff_ms : BACKOFF_MOST_MS;
-    d->connect_ms = 2 * d->connect_ms < CONNECT_MOST_MS ? 2 * d->connect_ms : CONNECT_MOST_MS;
+    d->backoff_ms = doubled(d->backoff_ms, BACKOFF_MOST_MS);
+    d->connect_ms = doubled(d->connect_ms, CONNECT_MOST_MS);
 }
 
 /* This address gave no connection: the next one of the host is tried at once. */
@@ -199,6 +205,14 @@ static void report_tls(net_dialer *d) {
     fail(d, text, NET_OTHER_SCHEME);
 }
 
+/* The greeting came after the question for TLS, which has used up ours: the connection is of no
+ * use. The next attempt waits longer for the greeting, or a peer that is always slow is never met.
+ */
+static void meet_slow_peer(net_dialer *d) {
+    d->greeting_ms = doubled(d->greeting_ms, CONNECT_MOST_MS);
+    fail(d, "the coordinator was slow to answer", NET_LATER);
+}
+
 /* The peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
 static void hear(net_dialer *d) {
     unsigned char first = 0;
@@ -213,7 +227,7 @@ static void hear(net_dialer *d) {
     else if (d->current->phase == WAITING)
         hand_over(d);
     else
-        fail(d, "the coordinator was slow to answer", NET_LATER); /* its greeting has been used */
+        meet_slow_peer(d);
 }
 
 /* A server of TLS waits for its client to begin: SP's greeting makes it complain. */
@@ -242,7 +256,7 @@ static void on_connected(net_dialer *d) {
             fail(d, "out of memory", NET_LATER);
     } else {
         a->phase = WAITING;
-        uv_timer_start(&d->timer, on_timer, GREETING_MS, 0);
+        uv_timer_start(&d->timer, on_timer, d->greeting_ms, 0);
         uv_poll_start(&a->poll, UV_READABLE, on_event);
     }
 }
@@ -378,6 +392,7 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
     d->owner = owner;
     d->backoff_ms = BACKOFF_FIRST_MS;
     d->connect_ms = CONNECT_FIRST_MS;
+    d->greeting_ms = GREETING_MS;
     snprintf(d->url, sizeof d->url, "%s", url);
     net_split_url(url, d->host, d->port);
     *out = d; /* nng's pipes are noted from the first one on */

@@ -200,21 +200,26 @@ static void test_other_scheme_is_named(void **state) {
     check_scheme(TLS, "tcp", "speaks tls+tcp://: use tls+tcp://127.0.0.1:");
 }
 
-/* A greeting that comes late has been taken for none: the next attempt finds the coordinator. */
-static void test_slow_greeting_is_no_other_scheme(void **state) {
-    (void)state;
+static int listen_here(char url[64]) {
     struct sockaddr_in at = {.sin_family = AF_INET};
     socklen_t size = sizeof at;
-    char url[64];
-    host h = {0};
-    cop_error error = {0};
-    cop_link *link = NULL;
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(listen(listener, 8), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
-    snprintf(url, sizeof url, "tcp://127.0.0.1:%u", ntohs(at.sin_port));
+    snprintf(url, 64, "tcp://127.0.0.1:%u", ntohs(at.sin_port));
+    return listener;
+}
+
+/* A greeting that comes late has been taken for none: the next attempt finds the coordinator. */
+static void test_slow_greeting_is_no_other_scheme(void **state) {
+    (void)state;
+    char url[64];
+    host h = {0};
+    cop_error error = {0};
+    cop_link *link = NULL;
+    const int listener = listen_here(url);
     assert_int_equal(cop_link_open(url, NULL, &link, &error), COP_OK);
     int fd = accept(listener, NULL, NULL);
     assert_int_equal(call_plain(link, ASK_ECHO, 1500, &error), COP_ERR_UNREACHABLE);
@@ -226,6 +231,33 @@ static void test_slow_greeting_is_no_other_scheme(void **state) {
     close(fd);
     cop_link_close(link);
     stop_host(&h);
+}
+
+/* A coordinator under load sends each greeting after 1.5 s. True: the link waited for this one, and
+ * took the connection. */
+static bool is_waited_for(int listener) {
+    char bytes[16];
+    const struct timeval patience = {.tv_sec = 5};
+    int fd = accept(listener, NULL, NULL);
+    cop_clock_sleep_ms(1500);
+    const bool waited = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) < 0;
+    assert_int_equal(send(fd, "\0SP\0\0\x31\0\0", 8, MSG_NOSIGNAL), 8);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    const bool taken = recv(fd, bytes, sizeof bytes, 0) == 8;
+    close(fd);
+    return waited && taken;
+}
+
+static void test_coordinator_that_is_always_slow_is_met(void **state) {
+    (void)state;
+    char url[64];
+    cop_link *link = NULL;
+    const int listener = listen_here(url);
+    assert_int_equal(cop_link_open(url, NULL, &link, NULL), COP_OK);
+    assert_false(is_waited_for(listener)); /* it was asked whether it speaks TLS */
+    assert_true(is_waited_for(listener));
+    close(listener);
+    cop_link_close(link);
 }
 
 /* ---- the end ---- */
@@ -289,6 +321,7 @@ int main(void) {
         cmocka_unit_test(test_link_may_close_at_any_moment),
         cmocka_unit_test(test_other_scheme_is_named),
         cmocka_unit_test(test_slow_greeting_is_no_other_scheme),
+        cmocka_unit_test(test_coordinator_that_is_always_slow_is_met),
         cmocka_unit_test(test_close_sends_what_was_answered),
         cmocka_unit_test(test_close_waits_for_nobody_for_ever)};
     return cmocka_run_group_tests(tests, NULL, teardown);
