@@ -9,21 +9,24 @@ static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
     return now_ns - e->since_ns >= LOG_PERIOD_NS;
 }
 
-/* The entry of this kind and source, begun anew if its period is over and nothing is to be said;
- * NULL: there is no room. */
+/* The entry of this kind and source, begun anew if its period is over and nothing is to be said.
+ * Where all entries are in use, that of a whole kind takes the place of one of a single source,
+ * which then counts with its kind alone; NULL: there is no room for one more source. */
 static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_t source,
                                  uint64_t now_ns) {
-    log_limit_entry *free_one = NULL;
+    log_limit_entry *place = NULL;
     for (int i = 0; i < LOG_ENTRIES; i++) {
         log_limit_entry *e = &l->entries[i];
         if (e->kind.kind && is_over(e, now_ns) && !e->left_out) *e = (log_limit_entry){0};
         if (e->kind.kind == kind->kind && e->kind.source == source) return e;
-        if (!e->kind.kind && !free_one) free_one = e;
+        const bool is_free = !e->kind.kind,
+                   gives_way = source == EVERYBODY && !e->left_out && e->kind.source != EVERYBODY;
+        if (is_free ? !place || place->kind.kind : gives_way && !place) place = e;
     }
-    if (!free_one) return NULL;
-    *free_one = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
-    free_one->kind.source = source;
-    return free_one;
+    if (!place) return NULL;
+    *place = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
+    place->kind.source = source;
+    return place;
 }
 
 static bool is_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,

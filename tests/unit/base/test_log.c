@@ -217,6 +217,21 @@ static void test_many_sources_together_cannot_fill_the_log(void **state) {
     assert_true(log_limit_admit(&limit, &later, "x", 5 + LOG_PERIOD_NS));
 }
 
+/* Sources of some kinds take every place of the table: the others are limited nevertheless. */
+static void test_many_sources_of_many_kinds_cannot_fill_the_log(void **state) {
+    (void)state;
+    static log_limit limit;
+    for (uint64_t kind = 1; kind <= 8; kind++) {
+        uint32_t passed = 0;
+        for (uint64_t source = 1; source <= 9000; source++) {
+            const cop_log_kind k = {
+                .level = COP_LOG_INFO, .area = "a", .kind = kind, .source = source};
+            passed += log_limit_admit(&limit, &k, "x", 5);
+        }
+        assert_int_equal(passed, LOG_LINES_ALL);
+    }
+}
+
 static void test_a_peer_is_known_by_its_host(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
@@ -237,6 +252,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_source_cannot_fill_the_log),
         cmocka_unit_test(test_many_sources_together_cannot_fill_the_log),
+        cmocka_unit_test(test_many_sources_of_many_kinds_cannot_fill_the_log),
         cmocka_unit_test(test_a_peer_is_known_by_its_host),
         cmocka_unit_test(test_lines_for_people),
         cmocka_unit_test(test_lines_in_json),
