@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -27,12 +26,10 @@
 #define CONNECT_FIRST_MS 1000  /* of an address that is not the last one; doubled each round */
 #define CONNECT_MOST_MS  10000 /* of the last one */
 #define GREETING_MS                                                                                \
-    1000                 /* then a silent peer is asked whether it speaks TLS; doubled, at         \
-                            most to CONNECT_MOST_MS, when it was only slow */
-#define PIPE_MS     3000 /* for nng to open what it was given */
-#define RESOLVE_MS  1000 /* then a slow name server is reported */
-#define KEEPALIVE_S 15
-#define UNACKED_MS  30000 /* bytes that the peer's machine does not acknowledge */
+    1000                /* then a silent peer is asked whether it speaks TLS; doubled, at          \
+                           most to CONNECT_MOST_MS, when it was only slow */
+#define PIPE_MS    3000 /* for nng to open what it was given */
+#define RESOLVE_MS 1000 /* then a slow name server is reported */
 
 /* CONNECTING, then (without TLS) WAITING for the greeting, and, if it does not come, PROBING. */
 typedef enum attempt_phase { CONNECTING, WAITING, PROBING } attempt_phase;
@@ -274,18 +271,10 @@ static void on_event(uv_poll_t *poll, int status, int events) {
         hear(d);
 }
 
-static void set_options(int fd) {
-    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
-}
-
 static void connect_to(net_dialer *d, const struct addrinfo *address) {
     attempt *a = cop_alloc(sizeof *a);
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0) set_options(fd);
+    if (fd >= 0) net_set_tcp_options(fd);
     bool under_way =
         a && fd >= 0 &&
         (connect(fd, address->ai_addr, address->ai_addrlen) == 0 || errno == EINPROGRESS);

@@ -136,6 +136,8 @@ void net_tls_loop_stop(tls_loop *loop);
 tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
                               const char *address);
 void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused);
+/* No delay, and a peer whose machine has gone is noticed: the same on both sides. */
+void net_set_tcp_options(int fd);
 /* "10.0.0.1:4711" of a socket's peer. */
 void net_describe_socket(int fd, char out[64]);
 /* Splits "SCHEME://HOST:PORT" (checked before); brackets around an IPv6 host are taken off. */

@@ -8,7 +8,6 @@
 #include "common/net/tls_internal.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,8 +20,6 @@
 #define THREADS      2
 #define BACKLOG      1024
 #define ACCEPTS_MOST 32 /* at one time, before the others get their turn */
-#define KEEPALIVE_S  15
-#define UNACKED_MS   30000 /* bytes that the peer's machine does not acknowledge */
 
 typedef struct front_thread {
     tls_loop loop;
@@ -79,15 +76,6 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* ---- accepting ---- */
 
-static void set_options(int fd) {
-    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
-}
-
 /* The one that has been in the handshake for longest makes room. */
 static bool push_out(front_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
@@ -99,7 +87,7 @@ static void take(front_thread *t, int fd) {
     char address[64];
     if (t->loop.waiting.count >= COP_HALF_OPEN_MAX / THREADS) push_out(t);
     net_describe_socket(fd, address);
-    set_options(fd);
+    net_set_tcp_options(fd);
     net_tls_conn_create(&t->loop, t->front->tls, fd, "", address);
 }
 

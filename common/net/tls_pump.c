@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +26,8 @@
 #define TICK_MS         100
 #define STOP_TICK_MS    5 /* while the loop stops */
 #define GREETING        8 /* bytes that open an SP connection */
+#define KEEPALIVE_S     15
+#define UNACKED_MS      30000 /* bytes that the peer's machine does not acknowledge */
 
 /* ---- lists ---- */
 
@@ -517,6 +520,15 @@ void net_tls_loop_stop(tls_loop *loop) {
     net_tls_loop_begin_stop(loop);
     uv_thread_join(&loop->thread);
     COP_ASSERT(uv_loop_close(&loop->loop) == 0);
+}
+
+void net_set_tcp_options(int fd) {
+    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
 }
 
 void net_describe_socket(int fd, char out[64]) {
