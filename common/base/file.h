@@ -49,8 +49,9 @@ cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok; EX
 /* From now on everything that this process makes is for its user alone (0700, 0600), whatever umask
  * it was started with. */
 void cop_file_make_private_only(void);
-/* The same of a file, or a folder with all that is in it; *changed: how many others could use
- * before. DENIED when one belongs to somebody else; the others are changed nevertheless. */
+/* Takes from others what they may do with a file, or a folder and all that is in it; *changed: how
+ * many they could use before. The owner's own rights stay. DENIED when one belongs to somebody
+ * else; the others are changed nevertheless. */
 cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *error);
 /* Removes temporary files of cop_file_write, in all folders below, that nobody alive is writing:
  * their program was killed. Returns how many. */

@@ -47,7 +47,7 @@ typedef struct privacy {
 static cop_err make_private(void *context, const char *path, const struct stat *info,
                             cop_error *error) {
     privacy *p = context;
-    const mode_t mode = info->st_mode & 07777, own = S_ISDIR(info->st_mode) ? 0700 : 0600;
+    const mode_t mode = info->st_mode & 07777, own = mode & 0700; /* a script stays one */
     (void)error;
     if (S_ISLNK(info->st_mode) || (mode & 077) == 0) return COP_OK;
     if (chmod(path, own) == 0)

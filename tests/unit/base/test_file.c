@@ -329,15 +329,19 @@ static void test_folder_is_made_private_with_all_in_it(void **state) {
     char *top = inside("open"), *below = inside("open/below"), *file = inside("open/below/x");
     assert_int_equal(cop_folder_create(below, NULL), COP_OK);
     assert_int_equal(cop_file_write_text(file, "x", NULL), COP_OK);
+    char *script = inside("open/script");
+    assert_int_equal(cop_file_write_text(script, "#!/bin/sh", NULL), COP_OK);
     assert_int_equal(chmod(top, 0777) || chmod(below, 0750) || chmod(file, 0604), 0);
+    assert_int_equal(chmod(script, 0755), 0);
     assert_int_equal(cop_folder_make_private(top, &changed, NULL), COP_OK);
-    assert_int_equal(changed, 3);
+    assert_int_equal(changed, 4);
+    assert_true(stat(script, &info) == 0 && (info.st_mode & 07777) == 0700);
     assert_true(stat(below, &info) == 0 && (info.st_mode & 07777) == 0700);
     assert_true(stat(file, &info) == 0 && (info.st_mode & 07777) == 0600);
     assert_int_equal(cop_folder_make_private(top, &changed, NULL), COP_OK);
     assert_int_equal(changed, 0);
-    char *paths[] = {top, below, file};
-    for (size_t i = 0; i < 3; i++) cop_free(paths[i]);
+    char *paths[] = {top, below, file, script};
+    for (size_t i = 0; i < 4; i++) cop_free(paths[i]);
 }
 
 static void test_removal_does_not_follow_links(void **state) {
