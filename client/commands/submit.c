@@ -5,6 +5,7 @@
 
 #include "client/cli.h"
 #include "client/history.h"
+#include "client/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
@@ -124,10 +125,15 @@ static cop_err read_job(const cli_options *options, Coppice__Job **out, char dig
     return e;
 }
 
-/* Are the data here: in --data, or in files that the job names? Else the job names a set that the
- * coordinator has. */
+/* --from names a run: its folder remembers where the data were. */
+static bool is_from_run(const cli_options *options) {
+    return options->from && !cli_is_job(options->from);
+}
+
+/* Are the data here: in --data, or in files that the job names? Else the coordinator has them: those
+ * of an earlier job, or a set of the name that the job gives. */
 static bool data_are_here(const cli_options *options, const Coppice__Job *job) {
-    if (options->from && !options->data) return false;
+    if (options->from && !options->data && !is_from_run(options)) return false;
     return options->data ||
            (job->data && job->data->source && cop_data_format_find(job->data->source) != NULL);
 }
@@ -139,7 +145,9 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
     cop_job *built = NULL;
     Coppice__Job *as_written = NULL;
     const char *path = options->from ? "./job.yaml" : options->positional[0];
-    COP_TRY(cop_job_open_data(*job, path, options->data, data, error));
+    COP_TRY(is_from_run(options)
+                ? cli_run_folder_open_data(*job, options->from, options, data, error)
+                : cop_job_open_data(*job, path, options->data, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
     cop_err e = cop_job_create(*job, *data, &built, error); /* knows where each field stands */

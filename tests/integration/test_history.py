@@ -89,6 +89,12 @@ def test_submit_from_a_job_runs_it_again(pool):
     assert "expected JOB.yaml or --from JOB" in done.stderr
 
 
+def test_submit_from_a_run_takes_its_data_along(pool, coppice, tmp_path):
+    run = coppice("run", pool.job, "--set", "seed=5", "--out", "run", "--json", "--quiet")
+    again = pool.client("submit", "--from", tmp_path / "run", "--json", "--quiet")
+    assert again["digest"] == run["digest"]
+
+
 def test_names_work_where_numbers_do(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
