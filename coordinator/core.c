@@ -213,7 +213,8 @@ static uint32_t recent_workers(const coord_core *core, const core_job *job, uint
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->worker_count; i++) {
         const core_worker *w = core->workers[i];
-        const bool recent = w->served_job == job->info.job && now_ns < w->served_ns + COORD_RECENT_NS;
+        const bool recent =
+            w->served_job == job->info.job && now_ns < w->served_ns + COORD_RECENT_NS;
         count += w->lease_job == job->info.job || recent;
     }
     const uint32_t most = job->info.workers_max; /* others may have had their turn before */

@@ -69,7 +69,8 @@ cop_err coord_history_read(const char *path, const coord_history_range *range, c
                            cop_error *error) {
     sqlite3 *db = NULL;
     table train = {0}, evaluations = {0}, steps = {0};
-    const coord_history_range all = {.job = range->job, .limit = ROWS_MAX};
+    const coord_history_range all = {.job = range->job,
+                                     .limit = ROWS_MAX + 1}; /* one is too many */
     *out = (coord_history){0};
     cop_err e = COP_OK;
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
