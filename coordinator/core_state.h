@@ -10,7 +10,9 @@
 #include "coordinator/round.h"
 #include "coordinator/speed.h"
 
-#define UNABLE_MAX 4 /* jobs of which a worker's reports are remembered: the newest */
+/* Jobs of which a worker's reports are remembered, the newest: more than are under way at once, or
+ * those that are forgotten would be given to it, and fail, again and again. */
+#define UNABLE_MAX 16
 
 /* It said that it cannot compute this block of the job: see unable.c. */
 typedef struct core_unable {

@@ -130,8 +130,8 @@ static bool is_from_run(const cli_options *options) {
     return options->from && !cli_is_job(options->from);
 }
 
-/* Are the data here: in --data, or in files that the job names? Else the coordinator has them: those
- * of an earlier job, or a set of the name that the job gives. */
+/* Are the data here: in --data, or in files that the job names? Else the coordinator has them:
+ * those of an earlier job, or a set of the name that the job gives. */
 static bool data_are_here(const cli_options *options, const Coppice__Job *job) {
     if (options->from && !options->data && !is_from_run(options)) return false;
     return options->data ||

@@ -529,6 +529,17 @@ static void test_worker_that_cannot_compute_one_job_computes_others(void **state
     fx_destroy(f);
 }
 
+static void test_worker_that_cannot_compute_any_of_eight_jobs_gets_none_again(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.jobs_running_max = 8});
+    fx_join_many(f, 2);
+    for (uint64_t job = 1; job <= 8; job++) fx_add(f, fx_info(job));
+    int failures = 0;
+    for (; failures < 20 && fx_pull(f, 1); failures++) cannot(f, 1, "out of memory");
+    assert_int_equal(failures, 8);
+    fx_destroy(f);
+}
+
 /* The COMPUTE that was asked for last, done. */
 static void judge(fixture *f, bool failed) {
     const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
@@ -892,6 +903,7 @@ int main(void) {
         cmocka_unit_test(test_a_failed_block_does_not_wait_for_ever_for_somebody_else),
         cmocka_unit_test(test_job_goes_on_beside_workers_that_cannot_compute_it),
         cmocka_unit_test(test_worker_that_cannot_compute_one_job_computes_others),
+        cmocka_unit_test(test_worker_that_cannot_compute_any_of_eight_jobs_gets_none_again),
         cmocka_unit_test(test_coordinator_computes_what_all_workers_cannot),
         cmocka_unit_test(test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_block),
         cmocka_unit_test(test_workers_that_failed_are_asked_again_when_the_others_have_left),
