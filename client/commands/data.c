@@ -217,13 +217,12 @@ static void print_parts(const cop_data *data, Coppice__Api__InspectPart *const p
     const int width = name_width(data);
     for (int p = 0; p < 2; p++) {
         cli_print("%-6s %u samples", parts[p]->part, parts[p]->samples);
-        if (parts[p]->has_mean)
+        if (parts[p]->has_mean && parts[p]->samples)
             cli_print(", mean %.4f, standard deviation %.4f", parts[p]->mean, parts[p]->std);
         cli_print("\n");
-        for (int32_t c = 0; c < data->classes && c < 100; c++) {
+        for (int32_t c = 0; parts[p]->samples && c < data->classes && c < 100; c++) {
             char number[16];
-            double share =
-                parts[p]->samples ? (double)parts[p]->per_class[c] / parts[p]->samples : 0;
+            const double share = (double)parts[p]->per_class[c] / parts[p]->samples;
             cli_print("  class %-*s %8llu  %5.1f %%  ", width, cop_data_class(data, c, number),
                       (unsigned long long)parts[p]->per_class[c], 100 * share);
             for (int i = 0; i < (int)(share * data->classes * 20 + 0.5) && i < 60; i++)

@@ -3,9 +3,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 #include "common/data/csv.h"
 #include "common/data/pack.h"
@@ -34,6 +36,27 @@ static cop_err check_same_columns(const csv_file *a, const csv_file *b, cop_erro
     return COP_OK;
 }
 
+static bool means_label(const csv_file *f, uint32_t column) {
+    static const char *const usual[] = {"label", "labels", "class", "target", "y"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof usual / sizeof *usual && !found; i++)
+        found = strcasecmp(f->names[column], usual[i]) == 0;
+    return found;
+}
+
+/* No column was chosen, and the header says that another one than the last is the label. */
+static void warn_of_label(const csv_file *f, uint32_t last) {
+    if (!f->names || means_label(f, last)) return;
+    for (uint32_t c = 0; c < last; c++) {
+        if (f->roles[c] != CSV_VALUE || !means_label(f, c)) continue;
+        cop_log(COP_LOG_WARN, "data",
+                "%s: the last column, \"%.60s\", is taken for the label, and a column is called "
+                "\"%s\": data.label: %s chooses it (coppice inspect: --label %s)",
+                f->path, f->names[last], f->names[c], f->names[c], f->names[c]);
+        return;
+    }
+}
+
 static cop_err set_roles(csv_file *f, const csv_columns *columns, cop_error *error) {
     uint32_t column;
     for (size_t i = 0; i < columns->drop_count; i++) {
@@ -47,9 +70,10 @@ static cop_err set_roles(csv_file *f, const csv_columns *columns, cop_error *err
                         "%s: data.drop leaves %u of the %u columns: expected a label and a value",
                         f->path, f->values, f->columns);
     column = f->columns;
-    if (!columns->label)
+    if (!columns->label) {
         while (f->roles[--column] != CSV_VALUE) continue;
-    else if (!csv_find_column(f, columns->label, &column))
+        if (!columns->unlabelled) warn_of_label(f, column);
+    } else if (!csv_find_column(f, columns->label, &column))
         return csv_fail_column(f, "data.label", columns->label, error);
     return csv_set_role(f, column, columns->unlabelled ? CSV_DROPPED : CSV_LABEL, "data.label",
                         error);

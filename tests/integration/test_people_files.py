@@ -266,6 +266,29 @@ def test_inspect_takes_label_and_drop(coppice, tmp_path):
     assert 'did you mean "label"?' in coppice("inspect", "a.csv", "--label", "lable", status=2).stderr
 
 
+@pytest.mark.parametrize("name, last, hinted", [
+    ("label", "pixel3", True), ("Class", "pixel3", True), ("target", "pixel3", True),
+    ("label", "target", False), ("id", "pixel3", False)])
+def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path, name, last, hinted):
+    """As in Kaggle's train.csv, with inspect, plan and run."""
+    (tmp_path / "train.csv").write_text(f"{name},pixel0,pixel1,{last}\n" + "".join(
+        f"{i % 3},{i},{9 * i},{i // 3 % 2}\n" for i in range(12)))
+    job("{source: csv, train: train.csv, validation: 4}", classes=2)
+    for words in (("inspect", "train.csv"), ("plan", "job.yaml")):
+        errors = coppice(*words).stderr
+        assert (f'train.csv: the last column, "{last}", is taken for the label, and a column is called "{name}"' in errors) == hinted, errors
+        hint = errors.partition("inspect: ")[2].partition(")")[0]
+        assert hint == (f"--label {name}" if hinted else "")
+    assert coppice("inspect", "train.csv", "--label", name).stderr == ""
+    assert coppice("inspect", "train.csv", "--label", name, "--json")["classes"] == 3
+
+
+def test_inspect_lists_no_classes_of_a_part_that_is_empty(coppice, tmp_path):
+    (tmp_path / "a.csv").write_text("p,label\n" + "".join(f"{i},{i % 3}\n" for i in range(9)))
+    lines = coppice("inspect", "a.csv").stdout.splitlines()
+    assert lines[-1] == "test   0 samples" and sum("class" in line for line in lines[1:]) == 3
+
+
 # ---- models and job files ----
 
 
