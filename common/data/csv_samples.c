@@ -97,7 +97,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
         return fail_columns(f, form, values, error);
     }
     if (f->columns == values) return COP_OK;
-    if (drops && f->columns == values + 1 && f->columns == values + drops)
+    if (drops == 1 && f->columns == values + 1 && may_have_label(form))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s:%zu: no header says whether one of the %u columns is the label or "
                         "column \"%.60s\", which the job leaves out: expected a header",

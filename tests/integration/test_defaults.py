@@ -217,9 +217,10 @@ def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, cop
     head = ",".join(f"c{i}" for i in range(16)) + ",y"
     (tmp_path / "plain.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "named.csv").write_text("\n".join([head, *(f"{row},red" for row in rows)]) + "\n")
+    (tmp_path / "first.csv").write_text("\n".join(f"{i},{row}" for i, row in enumerate(rows)) + "\n")
     (tmp_path / "more.csv").write_text("\n".join(f"{row},7" for row in rows) + "\n")
     expected = None
-    for source in ("csv, train: plain.csv", "csv, train: named.csv, label: y", "npy, train: x.npz"):
+    for source in ("csv, train: plain.csv", "csv, train: named.csv, label: y", "csv, train: first.csv, drop: ['1']", "npy, train: x.npz"):
         defaults("run", f"{{source: {source}, validation: 30, target: input}}", "--out", "ae", "--overwrite", job=AUTOENCODER)
         lines = coppice("predict", "ae", "--input", source.split()[2].strip(",")).stdout
         assert lines == (expected := expected or lines), source
