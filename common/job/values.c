@@ -41,11 +41,23 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
     return failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
 }
 
+/* bce compares with fractions; its loss of other values has no least value. */
+static bool warn_of_targets(const Coppice__Job *m, const double seen_values[2], cop_str *out) {
+    if (!m->loss->bce || m->data->target != COPPICE__DATA__TARGET__INPUT) return false;
+    if (seen_values[0] >= 0 && seen_values[1] <= 1) return false;
+    cop_str_printf(out,
+                   "loss is bce, which compares with samples from 0 to 1, but they go from %.4g to "
+                   "%.4g: expected loss: mse, or samples that were scaled before\n",
+                   seen_values[0], seen_values[1]);
+    return true;
+}
+
 void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *out) {
     const int normalize = job->message->data->normalize;
     cop_job_value_ranges r;
     if (normalize == COPPICE__DATA__NORMALIZE__UNIT && data->train.type == COP_DATA_U8) return;
-    if (cop_job_values(job, data, &r, NULL) || (r.seen[0] >= -FAR && r.seen[1] <= FAR)) return;
+    if (cop_job_values(job, data, &r, NULL) || warn_of_targets(job->message, r.seen, out)) return;
+    if (r.seen[0] >= -FAR && r.seen[1] <= FAR) return;
     cop_str_printf(out,
                    "data.normalize: the network sees values from %.4g to %.4g: networks learn "
                    "badly from values far outside of -10 to 10, %s\n",

@@ -228,6 +228,15 @@ def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, cop
             assert "more.csv:1: 17 fields: the model takes 16\n" in coppice("predict", "ae", "--input", "more.csv", status=2).stderr
 
 
+def test_bce_warns_of_samples_that_are_no_fractions(defaults, tmp_path):
+    np.save(tmp_path / "real.npy", np.random.default_rng(1).normal(size=(60, 16)).astype("f4"))
+    np.save(tmp_path / "fraction.npy", np.random.default_rng(1).random((60, 16)).astype("f4"))
+    warning = "loss is bce, which compares with samples from 0 to 1, but they go from -"
+    for name, warned in (("real", True), ("fraction", False)):
+        done = defaults("plan", f"{{source: npy, train: {{images: {name}.npy}}, validation: 10, target: input}}", "--set", "loss=bce", job=AUTOENCODER)
+        assert (warning in done.stderr) == warned, done.stderr
+
+
 def test_mse_on_real_targets_says_what_mse_compares_with(defaults, tmp_path):
     (tmp_path / "real.csv").write_text("a,y\n" + "".join(f"{i},{i / 7:.3f}\n" for i in range(1, 30)))
     error = defaults("run", "{source: csv, train: real.csv, validation: 5}", job=AUTOENCODER, status=2).stderr
