@@ -278,3 +278,10 @@ cop_err cli_predict_run(const cli_predictions *on, const cli_predict_how *how, c
     cop_free(r.deviations);
     return e;
 }
+
+/* ---- what people see ---- */
+
+const char *cli_class_text(const cli_predictions *p, int32_t class, char *out, size_t size) {
+    char number[16];
+    return cli_shorten(cop_job_class(p->model->job, class, number), out, size);
+}

@@ -28,6 +28,9 @@ typedef struct cli_predictions {
     bool classes;                    /* probabilities of classes; else plain outputs */
     cli_prediction *of;              /* [samples] */
 } cli_predictions;
+/* The name or the number of a class, cut to `size` bytes of `out`. */
+const char *cli_class_text(const cli_predictions *predictions, int32_t class, char *out,
+                           size_t size);
 /* How little sure the model is of a sample: entropy, or spread. */
 double cli_uncertainty(const cli_predictions *predictions, uint32_t sample);
 

@@ -99,17 +99,12 @@ static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_
 
 /* ---- what stands under them ---- */
 
-static const char *class_text(const cli_predictions *p, int32_t class, char *out, size_t size) {
-    char number[16];
-    return cli_shorten(cop_job_class(p->model->job, class, number), out, size);
-}
-
 static void name_sample(const cli_predictions *p, uint32_t sample, cop_data_caption *line) {
     const int32_t *labels = p->samples->part.labels;
     char label[40] = "", name[20];
     if (labels)
         snprintf(label, sizeof label, "  label %s%s",
-                 class_text(p, labels[sample], name, sizeof name),
+                 cli_class_text(p, labels[sample], name, sizeof name),
                  labels[sample] == p->of[sample].class ? "" : ", wrong");
     if (p->samples->names)
         snprintf(line->text, sizeof line->text, "%.30s%s", p->samples->names[sample], label);
@@ -123,7 +118,7 @@ static void tell_classes(const cli_predictions *p, const cli_prediction *of,
     char name[24];
     for (int i = 0; i < of->shown_count; i++) {
         snprintf(lines[1 + i].text, sizeof lines[1].text, "%s   %.3f",
-                 class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
+                 cli_class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
         lines[1 + i].bar = of->shown[i].value;
         lines[1 + i].strong = i == 0;
     }
@@ -141,7 +136,7 @@ static void tell_outputs(const cli_predictions *p, const cli_prediction *of,
     snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", of->spread);
     if (of->class >= 0)
         snprintf(lines[2].text, sizeof lines[2].text, "class %s",
-                 class_text(p, of->class, name, sizeof name));
+                 cli_class_text(p, of->class, name, sizeof name));
 }
 
 static int caption_lines(const cli_predictions *p) {

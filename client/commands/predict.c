@@ -197,22 +197,18 @@ static void write_sample(const cli_predictions *p, uint32_t sample, char *out) {
 static void write_name(const cli_predictions *p, uint32_t sample, char *out) {
     snprintf(out, CELL, "%.60s", p->samples->names[sample]);
 }
-static const char *class_text(const cli_predictions *p, int32_t class, char *out, size_t size) {
-    char number[16];
-    return cli_shorten(cop_job_class(p->model->job, class, number), out, size);
-}
 static void write_class(const cli_predictions *p, uint32_t sample, char *out) {
-    class_text(p, p->of[sample].class, out, CELL);
+    cli_class_text(p, p->of[sample].class, out, CELL);
 }
 static void write_label(const cli_predictions *p, uint32_t sample, char *out) {
-    class_text(p, p->samples->part.labels[sample], out, CELL);
+    cli_class_text(p, p->samples->part.labels[sample], out, CELL);
 }
 static void write_probabilities(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];
     char name[CELL / CLI_SHOWN - 10];
     for (int i = 0; i < of->shown_count; i++)
         cop_text_add(out, CELL, "%s%s: %.4f", i ? "  " : "",
-                     class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
+                     cli_class_text(p, of->shown[i].index, name, sizeof name), of->shown[i].value);
 }
 static void write_outputs(const cli_predictions *p, uint32_t sample, char *out) {
     const cli_prediction *of = &p->of[sample];

@@ -7,12 +7,12 @@
 #include "common/base/alloc.h"
 #include "common/base/bytes.h"
 #include "common/base/str.h"
+#include "common/data/gzip.h"
 #include "common/data/npy.h"
 
 #define END_SIZE     22
 #define CENTRAL_SIZE 46
 #define LOCAL_SIZE   30
-#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
 
 typedef struct archive {
     const char *path;
@@ -105,7 +105,7 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
                         a->path, (int)m->name_length, m->name, m->method);
     COP_TRY(find_bytes(a, m, &in, error));
     COP_ASSERT(in != NULL);
-    if (m->method == 0 ? m->size != m->packed : m->size > m->packed * DEFLATE_MOST)
+    if (m->method == 0 ? m->size != m->packed : m->size > m->packed * GZIP_DEFLATE_MOST)
         return damaged(a, "the sizes of an array contradict each other", error);
     char *bytes = cop_alloc_raw(m->size + 1);
     if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");

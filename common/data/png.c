@@ -9,9 +9,8 @@
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
+#include "common/data/gzip.h"
 #include "common/data/image.h"
-
-#define DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
 
 typedef struct reader {
     const char *what;
@@ -81,7 +80,8 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     png_read_info(r->png, r->info);
     const uint32_t width = png_get_image_width(r->png, r->info),
                    height = png_get_image_height(r->png, r->info);
-    if ((uint64_t)png_get_rowbytes(r->png, r->info) * height > (uint64_t)r->size * DEFLATE_MOST)
+    if ((uint64_t)png_get_rowbytes(r->png, r->info) * height >
+        (uint64_t)r->size * GZIP_DEFLATE_MOST)
         return cop_fail(error, COP_ERR_CORRUPT,
                         "%s is a damaged PNG file: %zu bytes cannot hold %u x %u pixels", r->what,
                         r->size, width, height);

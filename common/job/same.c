@@ -8,8 +8,6 @@
 #include "common/wire/fields.h"
 #include "common/wire/reflect.h"
 
-#define JOB_BUDGET (16u << 20)
-
 static void forget(cop_proto *message, const char *const *names) {
     for (size_t i = 0; message && names[i]; i++) {
         const cop_proto_field *field = cop_reflect_find(message->descriptor, names[i]);
@@ -142,15 +140,10 @@ static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *thei
 
 cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *path,
                        cop_error *error) {
-    ProtobufCMessage *copy = NULL;
-    cop_buffer *packed = cop_job_pack(job), *mine = NULL, *other = NULL;
-    cop_err e = packed ? cop_document_resolve(theirs, error)
-                       : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    if (!e)
-        e = cop_proto_unpack(job->message->base.descriptor, packed->data, packed->size, JOB_BUDGET,
-                             &copy, error);
-    cop_buffer_release(packed);
-    Coppice__Job *ours = (Coppice__Job *)copy;
+    Coppice__Job *ours = NULL;
+    cop_buffer *mine = NULL, *other = NULL;
+    cop_err e = cop_document_resolve(theirs, error);
+    if (!e) e = cop_document_copy_job(job->message, &ours, error);
     if (!e && !theirs->pinned)
         e = cop_fail(error, COP_ERR_INPUT, "%s is a checkpoint of another job: it was never pinned",
                      path);
@@ -165,7 +158,7 @@ cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *pat
         else if (mine->size != other->size || memcmp(mine->data, other->data, mine->size) != 0)
             e = fail_different(ours, theirs, path, error);
     }
-    cop_proto_free(copy);
+    if (ours) cop_proto_free(&ours->base);
     cop_buffer_release(mine);
     cop_buffer_release(other);
     return e;
