@@ -140,8 +140,6 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
                         const ProtobufCMessage *request, cop_buffer *bulk_in,
                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
                         cop_buffer **bulk_out, cop_error *error);
-/* A job's number for people, returned: "12", or "eval-3" of an evaluation. */
-const char *cli_format_job(uint64_t job, char out[32]);
 /* A job by its number ("12", "job-12", "eval-3"), or by its name: then the coordinator is asked for
  * the newest of that name. */
 cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,

@@ -51,7 +51,7 @@ static cop_err watch(pool_run *r, ProtobufCMessage **answer, cop_error *error) {
 static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
     char text[160];
     char number[32];
-    int at = snprintf(text, sizeof text, "%s", cli_format_job(a->evaluation, number));
+    int at = snprintf(text, sizeof text, "%s", cop_format_job(a->evaluation, number));
     if (a->waiting_for && *a->waiting_for)
         snprintf(text + at, sizeof text - (size_t)at, "  waiting for %s", a->waiting_for);
     else

@@ -57,7 +57,7 @@ void cli_interrupt_disarm(void) {
 void cli_interrupt_arm_job(const cli_options *options, const char *command, uint64_t job) {
     char number[32];
     cop_str text = {0}, how = {0};
-    cli_format_job(job, number);
+    cop_format_job(job, number);
     cli_options_print(options, CLI_CONNECTION, &how);
     cop_str_printf(&text,
                    "coppice %s: interrupted: job %s goes on; `coppice watch %s%s` follows it, "

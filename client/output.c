@@ -119,7 +119,8 @@ const char *cli_quote(cop_str *into, const char *text) {
 
 /* ---- tables ---- */
 
-#define FLEXIBLE_LEAST 8 /* columns of a column that may be cut */
+#define CELL_MAX       2000 /* bytes of a cell that are printed */
+#define FLEXIBLE_LEAST 8    /* columns of a column that may be cut */
 
 /* Characters a terminal shows: UTF-8 continuation bytes do not count. */
 static int shown(const char *text) {
@@ -128,17 +129,24 @@ static int shown(const char *text) {
     return count;
 }
 
-/* A cell may be a name that someone else has chosen: it must not steer the terminal. Cut to `width`
- * characters, the last of which is then an ellipsis. */
+/* What is printed of a cell, returned: it may be a name that someone else has chosen, and must not
+ * steer the terminal. */
+static const char *clean(const char *cell, char out[CELL_MAX]) {
+    snprintf(out, CELL_MAX, "%s", cell);
+    cop_replace_controls(out);
+    return out;
+}
+
+/* Cut to `width` characters, the last of which is then an ellipsis. */
 static void print_cell(const char *cell, int width) {
-    char text[2000];
-    snprintf(text, sizeof text, "%s", cell);
-    cop_replace_controls(text);
+    char text[CELL_MAX];
+    clean(cell, text);
     if (shown(text) > width) {
         char *end = text;
-        for (int i = 1; i < width; i++) do
-                end++;
-            while (((unsigned char)*end & 0xc0) == 0x80);
+        for (int i = 1; i < width; i++) {
+            end++;
+            while (((unsigned char)*end & 0xc0) == 0x80) end++;
+        }
         snprintf(end, sizeof text - (size_t)(end - text), "…");
     }
     fputs(text, stdout);
@@ -184,7 +192,8 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
     COP_ASSERT(columns <= 32);
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
-            int w = shown(cells[r * columns + c]);
+            char text[CELL_MAX];
+            int w = shown(clean(cells[r * columns + c], text));
             if (w > width[c]) width[c] = w;
         }
     fit_columns(width, columns, align);
@@ -192,7 +201,8 @@ void cli_print_table(const char *const *cells, int rows, int columns, const char
         if (r == 0) fputs(cli_color(1, "bold"), stdout);
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
-            int pad = width[c] - shown(cell);
+            char text[CELL_MAX];
+            int pad = width[c] - shown(clean(cell, text));
             if (pad < 0) pad = 0;
             if (align[c] == 'r') printf("%*s", pad, "");
             print_cell(cell, width[c]);

@@ -111,13 +111,6 @@ static bool is_number(const char *text, uint64_t *out) {
     return cop_parse_u64(strncmp(text, "job-", 4) == 0 ? text + 4 : text, out);
 }
 
-const char *cli_format_job(uint64_t job, char out[32]) {
-    const bool evaluation = job > COP_EVALUATION_NUMBERS;
-    snprintf(out, 32, "%s%llu", evaluation ? "eval-" : "",
-             (unsigned long long)(evaluation ? job - COP_EVALUATION_NUMBERS : job));
-    return out;
-}
-
 bool cli_is_job(const char *text) {
     uint64_t number;
     return is_number(text, &number) || (cop_name_ok(text, strlen(text)) && !strpbrk(text, "./") &&
@@ -332,7 +325,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
     char number[32], steps[64], loss[32] = "-", wrong[48] = "-", seconds[32], speed[48],
                                 shares[160], audits[160];
     const char *empty = "-";
-    cli_format_job(s->job, number);
+    cop_format_job(s->job, number);
     int at = snprintf(steps, sizeof steps, "%llu of %llu", (unsigned long long)s->step,
                       (unsigned long long)s->steps);
     if (s->has_epoch) snprintf(steps + at, sizeof steps - (size_t)at, " (%.2f epochs)", s->epoch);

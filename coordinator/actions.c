@@ -8,6 +8,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 
 static void release_slot(coord_server *server, uint64_t slot) {
     if (!slot) return;
@@ -111,8 +112,8 @@ static void do_state(coord_server *server, const coord_action *action) {
     cop_log_level level = !server->store || !server->api  ? COP_LOG_DEBUG
                           : action->state == COORD_FAILED ? COP_LOG_ERROR
                                                           : COP_LOG_INFO;
-    char text[sizeof action->text + 64];
-    snprintf(text, sizeof text, "job %llu: %s%s%s", (unsigned long long)action->job,
+    char text[sizeof action->text + 64], number[32];
+    snprintf(text, sizeof text, "job %s: %s%s%s", cop_format_job(action->job, number),
              names[action->state], action->text[0] ? ": " : "", action->text);
     const cop_log_kind kind = {.level = level,
                                .area = "coordinator",

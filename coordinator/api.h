@@ -40,7 +40,7 @@ struct coord_api {
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
-    uint64_t evaluations; /* begun since the start: the newest is COP_EVALUATION_NUMBERS + this */
+    uint64_t evaluations; /* the newest has the number COP_EVALUATION_NUMBERS + this */
     api_watcher watchers[COP_WATCHES_MAX];
     recovery_keys keys;   /* of the last submissions */
     uint32_t tasks;       /* work on libuv's thread pool */

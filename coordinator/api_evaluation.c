@@ -162,6 +162,7 @@ static cop_err begin(coord_server *server, coord_evaluation *e) {
     struct coord_api *api = server->api;
     if (server->stopping) return COP_ERR_CLOSED;
     const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job's number is used */
+    coord_store_keep_evaluation(server->store, api->evaluations);
     COP_TRY(add_note(api, id, e));
     const cop_err failed = coord_evaluation_start(server, e, id);
     if (failed)

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 #include "common/wire/codec.h"
 
 #define LIST_MAX 1000 /* jobs in one answer */
@@ -185,9 +186,10 @@ static void on_removed(void *context, cop_err result, const char *text) {
 
 static void remove_job(coord_server *server, cop_request *request, const api_note *n) {
     if (n->state < COORD_COMPLETED) {
+        char number[32];
         coord_reply_failure(request, COP_ERR_BUSY,
-                            "job %llu has not ended: cancel it first (coppice cancel %llu)",
-                            (unsigned long long)n->job, (unsigned long long)n->job);
+                            "job %s has not ended: cancel it first (coppice cancel %s)",
+                            cop_format_job(n->job, number), number);
         return;
     }
     api_task *t = api_task_create(server, request, NULL);
@@ -238,18 +240,20 @@ static void control(coord_server *server, cop_request *request, const api_note *
     static const char *const verbs[] = {"", "canceled", "paused", "resumed"};
     COP_ASSERT(action >= 1 && (size_t)action < sizeof events / sizeof *events);
     coord_event event = {.type = events[action], .job = n->job};
+    char number[32];
+    cop_format_job(n->job, number);
     if (n->evaluation && event.type != COORD_EVENT_JOB_CANCEL) {
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %llu is an evaluation and cannot be %s: only canceled",
-                            (unsigned long long)n->job, verbs[action]);
+                            "job %s is an evaluation and cannot be %s: only canceled", number,
+                            verbs[action]);
         return;
     }
     bool done = n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL;
     if (n->state >= COORD_COMPLETED && !done) {
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %llu has ended (%s) and cannot be %s: only jobs that are QUEUED, "
+                            "job %s has ended (%s) and cannot be %s: only jobs that are QUEUED, "
                             "RUNNING or PAUSED can",
-                            (unsigned long long)n->job, api_state_name(n->state), verbs[action]);
+                            number, api_state_name(n->state), verbs[action]);
         return;
     }
     api_task *t = api_task_create(server, request, NULL);
@@ -446,9 +450,10 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
 
 void api_not_completed(cop_request *request, const api_note *n) {
     if (n->evaluation) {
+        char number[32];
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %llu is an evaluation and has no weights of its own",
-                            (unsigned long long)n->job);
+                            "job %s is an evaluation and has no weights of its own",
+                            cop_format_job(n->job, number));
         return;
     }
     coord_reply_failure(request, COP_ERR_INPUT,

@@ -140,6 +140,7 @@ static void sweep(coord_server *server) {
 cop_err coord_api_recover(coord_server *server, cop_error *error) {
     recovery r = {.server = server};
     server->api->next_job = coord_store_last_job(server->store) + 1;
+    server->api->evaluations = coord_store_last_evaluation(server->store);
     cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {

@@ -30,6 +30,7 @@ typedef enum recovery_need {
     X(STORE_ADD_EVALUATION, RECOVERY_MAY_GO)                                                       \
     X(STORE_ADD_EVENT, RECOVERY_MAY_GO)                                                            \
     X(STORE_REMOVE_JOB, RECOVERY_MUST_SURVIVE)                                                     \
+    X(STORE_KEEP_EVALUATION, RECOVERY_MUST_SURVIVE)                                                \
     X(STORE_PUT_SET, RECOVERY_REFUSABLE)                                                           \
     X(STORE_REMOVE_SET, RECOVERY_REFUSABLE)
 

@@ -1,5 +1,5 @@
 /* The store: opening, schema, closing. See store.h. Tables:
- *   meta(version, last_job)                    one row; last_job: the highest number ever given
+ *   meta(version, last_job, last_evaluation)   one row; the highest numbers ever given
  *   jobs(job, name, state, text, spec, data_digest, digest, digest_step, created_ms, finished_ms,
  *        fingerprint, submission, owner)      submission: the key of the request that made it;
  *                                             owner: its sender's certificate
@@ -43,6 +43,7 @@ static const char *const migration[COORD_STORE_VERSION] = {
     " classes INTEGER NOT NULL, rank INTEGER NOT NULL, dim0 INTEGER NOT NULL, dim1 INTEGER NOT "
     "NULL,"
     " dim2 INTEGER NOT NULL, UNIQUE(name, digest));",
+    "ALTER TABLE meta ADD COLUMN last_evaluation INTEGER NOT NULL DEFAULT 0;",
 };
 
 /* ---- errors ---- */
@@ -123,16 +124,6 @@ static cop_err migrate(coord_store *s, const char *path, int version, cop_error 
     return e;
 }
 
-/* Evaluations end with the coordinator, and their numbers begin anew: so do their logs. */
-static cop_err forget_evaluations(coord_store *s, const char *path, cop_error *error) {
-    char sql[80];
-    snprintf(sql, sizeof sql, "DELETE FROM events WHERE job > %llu", COP_EVALUATION_NUMBERS);
-    const int state = sqlite3_exec(s->writer, sql, NULL, NULL, NULL);
-    /* On a full disk they stay for now: nothing depends on it. */
-    if (state == SQLITE_OK || (state & 0xff) == SQLITE_FULL) return COP_OK;
-    return coord_store_fail(s->writer, path, error);
-}
-
 static cop_err prepare_schema(coord_store *s, const char *path, cop_error *error) {
     int version;
     COP_TRY(read_version(s, path, &version, error));
@@ -141,8 +132,7 @@ static cop_err prepare_schema(coord_store *s, const char *path, cop_error *error
                         "%s was written by a newer coppice (store version %d, this one knows %d): "
                         "it is left as it is",
                         path, version, COORD_STORE_VERSION);
-    if (version < COORD_STORE_VERSION) COP_TRY(migrate(s, path, version, error));
-    return forget_evaluations(s, path, error);
+    return version < COORD_STORE_VERSION ? migrate(s, path, version, error) : COP_OK;
 }
 
 /* ---- life ---- */

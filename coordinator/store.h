@@ -10,9 +10,9 @@
 #include "coordinator/core.h"
 #include "coordinator/recovery.h"
 
-#define COORD_STORE_VERSION 4
+#define COORD_STORE_VERSION 5
 #define COORD_STORE_KEY     COORD_KEY_SIZE
-#define COORD_JOB_MAX       (UINT64_C(1) << 52) /* the largest number of a job */
+#define COORD_JOB_MAX       COP_EVALUATION_NUMBERS /* the largest number of a job */
 
 typedef struct coord_store coord_store;
 
@@ -60,6 +60,8 @@ void coord_store_add_epoch(coord_store *store, uint64_t job, uint64_t step, doub
 void coord_store_add_evaluation(coord_store *store, uint64_t job, uint64_t step, const char *on,
                                 double loss, double error, double seconds);
 void coord_store_add_event(coord_store *store, uint64_t job, const char *level, const char *text);
+/* The number (from 1) was given to an evaluation, which is not stored: it is not given again. */
+void coord_store_keep_evaluation(coord_store *store, uint64_t number);
 void coord_store_remove_job(coord_store *store, uint64_t job, coord_store_done done, void *context);
 /* Data sets: on the disk when these return, or an error and nothing has changed. Not on the loop. A
  * pair of name and digest that is there becomes the newest. remove: of that name, or with "" all
@@ -90,6 +92,8 @@ typedef struct coord_store_job {
 } coord_store_job;
 /* The highest number ever given; at most COORD_JOB_MAX, whatever the disk says. */
 uint64_t coord_store_last_job(coord_store *store);
+/* The same of evaluations. */
+uint64_t coord_store_last_evaluation(coord_store *store);
 /* Is there a row of this number, sound or not? True also if the disk cannot tell. */
 bool coord_store_has_job(coord_store *store, uint64_t job);
 /* Newest first. Rows that make no sense (number, state) are left out, and logged: what the disk

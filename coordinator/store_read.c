@@ -176,6 +176,12 @@ uint64_t coord_store_last_job(coord_store *s) {
     return last > 0 ? (uint64_t)last : 0;
 }
 
+uint64_t coord_store_last_evaluation(coord_store *s) {
+    const int64_t last = ask_number(
+        s, "SELECT last_evaluation FROM meta WHERE last_evaluation <= ?1", COORD_JOB_MAX, 0);
+    return last > 0 ? (uint64_t)last : 0;
+}
+
 bool coord_store_has_job(coord_store *s, uint64_t job) {
     return ask_number(s, "SELECT count(*) FROM jobs WHERE job = ?1", job, 1) != 0;
 }

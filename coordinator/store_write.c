@@ -34,6 +34,7 @@ const char *const coord_store_sql[STORE_KINDS] = {
                              "seconds) VALUES(?1, ?2, ?6, ?3, ?4, ?5)",
     [STORE_ADD_EVENT] = "INSERT INTO events(job, time_ms, level, text) VALUES(?1, ?2, ?3, ?4)",
     [STORE_REMOVE_JOB] = "DELETE FROM jobs WHERE job = ?1",
+    [STORE_KEEP_EVALUATION] = "UPDATE meta SET last_evaluation = max(last_evaluation, ?1)",
     [STORE_PUT_SET] = "INSERT OR REPLACE INTO data_sets(name, digest, bytes, train, test, classes, "
                       "rank, dim0, dim1, dim2) VALUES(?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     [STORE_REMOVE_SET] = "DELETE FROM data_sets WHERE digest = ?3 AND (?2 = '' OR name = ?2)",
@@ -93,6 +94,7 @@ static void bind_values(sqlite3_stmt *q, const store_write *w) {
         bind_set(q, w);
         break;
     case STORE_REMOVE_JOB:
+    case STORE_KEEP_EVALUATION:
         break;
     default:
         bind_metrics(q, w);
@@ -466,6 +468,11 @@ void coord_store_add_event(coord_store *s, uint64_t job, const char *level, cons
     snprintf(w->name, sizeof w->name, "%s", level);
     snprintf(w->text, sizeof w->text, "%s", text);
     end_write(s, w);
+}
+
+void coord_store_keep_evaluation(coord_store *s, uint64_t number) {
+    store_write *w = begin_write(s, STORE_KEEP_EVALUATION, number);
+    if (w) end_write(s, w);
 }
 
 void coord_store_remove_job(coord_store *s, uint64_t job, coord_store_done done, void *context) {

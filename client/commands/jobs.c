@@ -38,7 +38,7 @@ static void format_created(const char *time, char out[16]) {
 
 static void format_job(const Coppice__Api__JobStatus *s, job_row *r) {
     const char *on = s->evaluated_on && strcmp(s->evaluated_on, "test") == 0 ? "test" : "val";
-    cli_format_job(s->job, r->number);
+    cop_format_job(s->job, r->number);
     snprintf(r->steps, sizeof r->steps, "%llu/%llu", (unsigned long long)s->step,
              (unsigned long long)s->steps);
     snprintf(r->loss, sizeof r->loss, s->has_train_loss ? "%.4f" : "-", s->train_loss);
@@ -102,7 +102,7 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
         const char **row = cells + r * WORKER_COLUMNS;
         char(*t)[40] = text[r];
         snprintf(t[0], sizeof t[0], "-");
-        if (w->job) cli_format_job(w->job, t[0]);
+        if (w->job) cop_format_job(w->job, t[0]);
         snprintf(t[1], sizeof t[1], "%u", w->threads);
         snprintf(t[2], sizeof t[2], "%llu", (unsigned long long)w->shards);
         const char *values[WORKER_COLUMNS] = {w->name ? w->name : "",

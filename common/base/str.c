@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/limits.h"
 
 static bool reserve(cop_str *s, size_t more) {
     if (s->failed) return false;
@@ -280,6 +281,13 @@ const char *cop_format_count(double count, char out[32]) {
         unit++;
     }
     snprintf(out, 32, unit == 0 ? "%.0f%s" : "%.3g%s", count, units[unit]);
+    return out;
+}
+
+const char *cop_format_job(uint64_t job, char out[32]) {
+    const bool evaluation = job > COP_EVALUATION_NUMBERS;
+    snprintf(out, 32, "%s%llu", evaluation ? "eval-" : "",
+             (unsigned long long)(evaluation ? job - COP_EVALUATION_NUMBERS : job));
     return out;
 }
 

@@ -52,6 +52,8 @@ void cop_replace_controls(char *text);
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);
 const char *cop_format_seconds(double seconds, char out[32]);
+/* A job's number for people: "12", or "eval-3" of an evaluation. */
+const char *cop_format_job(uint64_t job, char out[32]);
 /* Locale-free: parse the whole of `text`; false unless all of it is a number in range. */
 bool cop_parse_u64(const char *text, uint64_t *out); /* decimal or 0x */
 bool cop_parse_i64(const char *text, int64_t *out);

@@ -68,9 +68,12 @@ def start(processes, pool, *arguments):
                      stderr=subprocess.PIPE, text=True)
 
 
-def wait_leases(pool, number, least=3):
-    """Until the evaluation, which is a job by its number, has come so far."""
-    pool.wait(lambda: any(j["job"] == number and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of job {number}")
+EVALUATIONS = 2**48  # numbers above are evaluations' own: eval-1 ...
+
+
+def wait_leases(pool, least=3):
+    """Until the first evaluation, which is listed like a job, has come so far."""
+    pool.wait(lambda: any(j["job"] == EVALUATIONS + 1 and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of eval-1")
 
 
 def stop_while_busy(pool, worker, name):
@@ -136,7 +139,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     victim = pool.worker("victim")
     pool.worker("other")
     client = start(processes, pool, train(pool, path), "--ensemble", "1,1000", "--json", "--quiet")
-    wait_leases(pool, 2)
+    wait_leases(pool)
     stop_while_busy(pool, victim, "victim")
     victim.kill()
     told = finish(client)
@@ -176,22 +179,22 @@ def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, 
     pool = cluster("tcp")
     pool.worker("w")
     client = start(processes, pool, train(pool, path), "--ensemble", "2,500", "--json", "--quiet")
-    wait_leases(pool, 2)
+    wait_leases(pool)
     pool.stop(signal.SIGKILL)
     pool.start()
     assert figures(finish(client)) == local(tmp_path / "run", "--ensemble", "2,500")
     log = (pool.folder / "coordinator.log").read_text()
-    assert [log.count(f"job {n}: RUNNING") for n in (1, 2, 3)] == [1, 1, 1], "a number is not given twice"
+    assert [log.count(f"job {n}: RUNNING") for n in ("1", "eval-1", "eval-2")] == [1, 1, 1], "a number is not given twice"
 
 
 def test_it_ends_with_its_client(cluster, processes, job):
     pool = cluster("ipc")
     pool.worker("w")
     client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
-    wait_leases(pool, 2)
+    wait_leases(pool)
     client.kill()
     log = pool.folder / "coordinator.log"
-    pool.wait(lambda: "job 2: CANCELED: its client has gone" in log.read_text(), "the end", 20)
+    pool.wait(lambda: "job eval-1: CANCELED: its client has gone" in log.read_text(), "the end", 20)
     pool.wait(lambda: [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1], "nothing to be left of it", 20)
     pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "its worker to be free", 20)
 
@@ -200,9 +203,9 @@ def test_cancel_is_told_to_its_client(cluster, processes, job):
     pool = cluster("ipc")
     pool.worker("w")
     client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
-    wait_leases(pool, 2)
-    pool.client("pause", 2, status=2)
-    assert pool.client("cancel", 2, "--json")["state"] == "CANCELED"
+    wait_leases(pool)
+    pool.client("pause", "eval-1", status=2)
+    assert pool.client("cancel", "eval-1", "--json")["state"] == "CANCELED"
     assert client.wait(20) == 1 and "the evaluation was canceled" in client.stderr.read()
 
 
@@ -225,12 +228,12 @@ def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, t
     pool.worker("b")
     number = train(pool, path)
     long = job("long", seed=5)
-    pool.client("submit", long, "--set", "train.steps=700", "--data", tmp_path, "--no-wait")
+    pool.client("submit", long, "--set", "train.steps=5000", "--data", tmp_path, "--no-wait")
     pool.wait_step(5, job=2)
     told = pool.client("eval", number, "--ensemble", "200", "--json", "--quiet")
     assert pool.status(2)["state"] == "RUNNING", "the evaluation did not wait for it"
     assert figures(told) == local(tmp_path / "run", "--ensemble", "200")
-    expected = coppice("run", long, "--set", "train.steps=700", "--json", "--quiet")["digest"]
+    expected = coppice("run", long, "--set", "train.steps=5000", "--json", "--quiet")["digest"]
     assert pool.client("watch", 2, "--json", "--quiet")["digest"] == expected
 
 

@@ -69,7 +69,7 @@ UNITS = 72  # flat, or images of 6 x 3 x 4
 FLAT = "{leaky_relu: {slope: 1}}, LAYER"
 IMAGES = "{leaky_relu: {slope: 1}}, LAYER, {conv2d: {channels: 6, kernel: 1, bias: false}}, {flatten: {}}"
 JOB = """name: bare
-data: {{source: npy, train: {{images: x.npy, labels: y.npy}}, test: {{images: x.npy, labels: y.npy}}}}
+data: {{source: npy, train: {{images: x.npy, labels: y.npy}}, test: {{images: x.npy, labels: y.npy}}, normalize: none, layout: nchw}}
 model: [{layers}, {{linear: {{units: 72, bias: false}}}}]
 train: {{steps: 1}}
 optimizer: {{sgd: {{rate: 0.1}}}}

@@ -169,7 +169,7 @@ def test_normalisation_is_by_the_jobs_own_statistics(coppice, predict, tmp_path)
     y = (x[:, 0] > 100).astype(int)
     np.savetxt(tmp_path / "train.csv", np.column_stack([x, y]), fmt=["%.9g", "%.9g", "%d"], delimiter=",", comments="", header="u,v,kind")
     (tmp_path / "job.yaml").write_text(
-        "name: flat\ndata: {source: csv, train: train.csv, label: kind, validation: 10, normalize: standard}\nmodel:\n  - linear: {units: 2}\n"
+        "name: flat\ndata: {source: csv, train: train.csv, label: kind, validation: 10, split: last, normalize: standard}\nmodel:\n  - linear: {units: 2}\n"
         "train: {steps: 20, batch: 10}\noptimizer: {sgd: {rate: 0.5}}\n"
     )
     coppice("run", tmp_path / "job.yaml", "--out", tmp_path / "run", "--quiet")

@@ -41,8 +41,8 @@ static void test_what_must_survive_always_has_room(void **state) {
         assert_int_equal(twice, need == RECOVERY_MUST_SURVIVE);
         assert_int_equal(recovery_is_durable((store_kind)kind, false), need != RECOVERY_MAY_GO);
     }
-    static const store_kind must[] = {STORE_SET_STATE, STORE_SET_FINGERPRINT, STORE_SET_DIGEST,
-                                      STORE_REMOVE_JOB, STORE_BARRIER};
+    static const store_kind must[] = {STORE_SET_STATE,  STORE_SET_FINGERPRINT, STORE_SET_DIGEST,
+                                      STORE_REMOVE_JOB, STORE_KEEP_EVALUATION, STORE_BARRIER};
     for (size_t i = 0; i < sizeof must / sizeof *must; i++)
         assert_int_equal(recovery_need_of(must[i]), RECOVERY_MUST_SURVIVE);
 }
