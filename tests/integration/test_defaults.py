@@ -97,6 +97,15 @@ def test_same_values_in_any_format_are_the_same_data_and_weights(defaults, tmp_p
     assert len(digests) == len(data) == 1
 
 
+@pytest.mark.parametrize("more", [", validation: 30", ", samples: 70, validation: 20", ", validation: 30, split: last"])
+def test_pictures_and_a_flat_table_of_them_give_the_same_weights(defaults, tmp_path, more):
+    x, _ = byte_tables(tmp_path)
+    np.save(tmp_path / "pictures.npy", x.reshape(-1, 4, 4))
+    tables = [TABLES[0], "{source: npy, train: {images: pictures.npy, labels: y.npy}%s}"]
+    results = [defaults("run", table % more, "--json", "--out", tmp_path / "run", "--overwrite") for table in tables]
+    assert results[0]["digest"] == results[1]["digest"] and results[0]["test_loss"] == results[1]["test_loss"]
+
+
 def test_scale_of_the_values_decides_how_they_are_normalised(defaults, tmp_path):
     def plan(table):
         return defaults("plan", table % ", validation: 30", "--json")

@@ -3,6 +3,8 @@
 Used by the parity tests to start PyTorch from the same weights and feed it the same batches. Where the definition leaves only f64
 arithmetic without functions (uniform initialisation, order, masks) it is exact."""
 
+import ctypes
+
 import numpy as np
 
 INIT, ORDER, MASK, NOISE = 1, 2, 3, 4
@@ -65,7 +67,15 @@ def shares(wanted, rows, least, most):
     return counts
 
 
-def split(digest, labels, validation=0, samples=0):
+def split_seed(x, labels):
+    """XXH3 of samples and labels, as the pack has them, by the library itself."""
+    xxh3 = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+    xxh3.argtypes, xxh3.restype = [ctypes.c_char_p, ctypes.c_size_t], ctypes.c_uint64
+    data = x.tobytes() + labels.astype("<i4").tobytes()
+    return xxh3(data, len(data))
+
+
+def split(seed, labels, validation=0, samples=0):
     """(training rows, validation rows) of `data.split: stratified`; labels all equal: the draw of a job without classes."""
     n = len(labels)
     used = samples or n
@@ -76,7 +86,7 @@ def split(digest, labels, validation=0, samples=0):
     kept_rows = shares(used, rows, [1] * len(classes), rows.tolist())
     aside = shares(validation, kept_rows, [0] * len(classes), [k - 1 for k in kept_rows])
     parts, seen = ([], []), [0] * len(classes)
-    for row in order(int.from_bytes(bytes.fromhex(digest)[:8], "little"), 0, n, SPLIT):
+    for row in order(seed, 0, n, SPLIT):
         c = labels[row]
         if seen[c] < kept_rows[c]:
             parts[seen[c] < aside[c]].append(row)

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import portable1
 import pytest
-import yaml
 from safetensors.numpy import load_file
 
 JOB = """name: split
@@ -30,22 +29,25 @@ def set_of(folder, counts, shuffled=False):
 
 
 def rows_seen(coppice, folder, data, loss="cross_entropy", units=2):
-    """Rows of the only batch, which is the whole training part, in their order; and the digest of the data."""
+    """Rows of the only batch, which is the whole training part, in their order."""
     job = folder / "job.yaml"
     base = "source: npy, train: {images: x.npy, labels: y.npy}, normalize: none"
     job.write_text(JOB.format(data=f"{{{base}, {data}}}", loss=loss, units=units, batch=4096))
     coppice("run", job, "--out", folder / "run", "--quiet")
     coppice("replay", folder / "run", "--data", folder, "--step", 1, "--shard", 0, "-o", folder / "shard.safetensors")
-    section = yaml.safe_load((folder / "run/job.yaml").read_text())
-    return load_file(folder / "shard.safetensors")["input"][:, 1].astype(int), section["pinned"]["data_digest"]
+    return load_file(folder / "shard.safetensors")["input"][:, 1].astype(int)
+
+
+def seed_of(folder, labels):
+    return portable1.split_seed(np.load(folder / "x.npy"), labels)
 
 
 @pytest.mark.parametrize("counts, validation, samples, shuffled",
                          [((40, 40, 40), 30, 0, False), ((90, 7, 1, 33), 40, 0, False), ((90, 7, 1, 33), 25, 60, True), ((500, 400), 0, 77, True)])
 def test_training_rows_are_those_of_the_second_implementation(coppice, tmp_path, counts, validation, samples, shuffled):
     labels = set_of(tmp_path, counts, shuffled)
-    seen, digest = rows_seen(coppice, tmp_path, f"validation: {validation}, samples: {samples}", units=len(counts))
-    train, aside = portable1.split(digest, labels, validation, samples)
+    seen = rows_seen(coppice, tmp_path, f"validation: {validation}, samples: {samples}", units=len(counts))
+    train, aside = portable1.split(seed_of(tmp_path, labels), labels, validation, samples)
     assert len(aside) == validation and len(train) == (samples or len(labels)) - validation
     assert seen.tolist() == train[portable1.order(5, 0, len(train))].tolist()
     assert set(labels[train]) == set(labels), "each class is trained on"
@@ -53,20 +55,20 @@ def test_training_rows_are_those_of_the_second_implementation(coppice, tmp_path,
 
 def test_draw_of_a_job_without_classes_is_not_stratified(coppice, tmp_path):
     labels = set_of(tmp_path, (80, 1))
-    seen, digest = rows_seen(coppice, tmp_path, "validation: 50, target: input", "mse")
-    train, _ = portable1.split(digest, labels * 0, 50)
+    seen = rows_seen(coppice, tmp_path, "validation: 50, target: input", "mse")
+    train, _ = portable1.split(seed_of(tmp_path, labels * 0), labels * 0, 50)
     assert seen.tolist() == train[portable1.order(5, 0, 31)].tolist()
 
 
 def test_last_rows_are_set_aside_where_the_job_asks_for_them(coppice, tmp_path):
     set_of(tmp_path, (50, 50), True)
-    seen, _ = rows_seen(coppice, tmp_path, "validation: 20, samples: 90, split: last")
+    seen = rows_seen(coppice, tmp_path, "validation: 20, samples: 90, split: last")
     assert sorted(seen) == list(range(70))
 
 
 def test_every_job_on_the_same_data_sets_the_same_rows_aside(coppice, tmp_path):
     set_of(tmp_path, (50, 50))
-    first, _ = rows_seen(coppice, tmp_path, "validation: 20")
+    first = rows_seen(coppice, tmp_path, "validation: 20")
     job = (tmp_path / "job.yaml").read_text()
     (tmp_path / "job.yaml").write_text(re.sub("seed: 5", "seed: 6", job))
     coppice("run", tmp_path / "job.yaml", "--out", tmp_path / "other", "--quiet")
