@@ -50,7 +50,7 @@ cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *fi
                      cop_error *error);
 
 /* The next line with something in it, without its end; *number is counted on from the number of the
- * line at *at. false: no more. */
+ * line at *at. false: no more, and the line is empty. */
 bool csv_next_line(char **at, char **line, size_t *length, size_t *number);
 /* The field at *at, cleaned in place of quotes and blanks; *at moves on. `end` is the line's end.
  */

@@ -32,6 +32,8 @@ bool csv_next_line(char **at, char **line, size_t *length, size_t *number) {
         ++*number;
         if (!is_blank(*line, *length)) return true;
     }
+    *line = *at; /* not the blank line before the end */
+    *length = 0;
     return false;
 }
 
@@ -360,7 +362,7 @@ cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *
         return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
     COP_TRY(split_first_line(f, line, length, error));
     char *after = at;
-    if (!csv_next_line(&after, &second, &second_length, &ignored)) second = after;
+    csv_next_line(&after, &second, &second_length, &ignored); /* empty where there is none */
     COP_TRY(is_header(f, second, second_length, &header, error));
     if (header || names_column(f, known)) {
         COP_TRY(check_names(f, error));

@@ -51,6 +51,7 @@ static void test_quotes_blanks_and_line_ends(void **state) {
 static void test_mistakes_are_told_by_file_and_line(void **state) {
     (void)state;
     refuse("a,b\n1,0\n2\n", NULL, "a.csv:3: 1 field: expected 2, as in the first line");
+    refuse("a,b\n   \n", NULL, "a.csv is an empty data set"); /* no second line */
     refuse("a,b\n1,0\n\n2,1,1\n", NULL, "a.csv:4: 3 fields: expected 2, as in the first line");
     refuse("1,0\n2,1\nx,1\n", NULL, "a.csv:3: column 1 is \"x\": expected a number");
     refuse("a,b\n1,0\n,1\n", NULL, "a.csv:3: column \"a\" is \"\": expected a number");
