@@ -95,6 +95,19 @@ static cop_err check_room(const cop_data *data, const cop_data_cut *cut, uint32_
     return COP_OK;
 }
 
+/* The first 8 bytes of the SHA-256 of the samples and then the labels. */
+static uint64_t hash_values(const cop_data_part *part) {
+    cop_sha256 hash;
+    unsigned char bytes[32];
+    uint64_t seed;
+    cop_sha256_init(&hash);
+    cop_sha256_update(&hash, part->samples, part->count * part->stride);
+    cop_sha256_update(&hash, part->labels, part->count * sizeof *part->labels);
+    cop_sha256_final(&hash, bytes);
+    memcpy(&seed, bytes, sizeof seed); /* little-endian, as all of it */
+    return seed;
+}
+
 enum { UNUSED, TRAIN, VALIDATION };
 
 /* The first rows of each class, in the order of the permutation, are set aside, the next are
@@ -114,10 +127,8 @@ static cop_err draw(const cop_data *data, const cop_data_cut *cut, uint32_t used
     share_out(shares, count, cut->validation);
     /* Not of the digest, which the shape enters: a table and pictures of the same values, such as
      * CSV and NPY have, are cut alike. */
-    const uint64_t key = cop_hash_xxh3_pair(part->samples, part->count * part->stride, part->labels,
-                                            part->count * sizeof *part->labels);
     cop_permutation permutation;
-    cop_permutation_init_for(&permutation, key, COP_RNG_SPLIT, 0, part->count);
+    cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
         class_share *s = &shares[cut->by_class ? of[part->labels[row]] : 0];

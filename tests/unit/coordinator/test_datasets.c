@@ -362,7 +362,8 @@ static void test_the_text_index_of_older_versions_is_taken_over_once(void **stat
     char a[65], path[256], text[400];
     if (upload(p, 1, "x", a, &error)) fail_msg("%s", error.text);
     close_place(p);
-    execute(p, "DROP TABLE data_sets; UPDATE meta SET version = 3");
+    execute(p, "DROP TABLE data_sets; ALTER TABLE meta DROP COLUMN last_evaluation;"
+               "UPDATE meta SET version = 3");
     snprintf(path, sizeof path, "%s/data/index", p->state);
     snprintf(text, sizeof text,
              "%s 384 4 4 2 1 2 0 0 old name\n%s 384 4 4 2 1 2 0 0 other\nnonsense\n", a, a);
