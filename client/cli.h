@@ -140,6 +140,10 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
                         const ProtobufCMessage *request, cop_buffer *bulk_in,
                         const ProtobufCMessageDescriptor *answer_type, ProtobufCMessage **answer,
                         cop_buffer **bulk_out, cop_error *error);
+/* The same on a link of its own. */
+cop_err cli_ask(const cli_options *options, Coppice__Api__Method method,
+                const ProtobufCMessage *request, const ProtobufCMessageDescriptor *answer_type,
+                ProtobufCMessage **answer, cop_error *error);
 /* A job by its number ("12", "job-12", "eval-3"), or by its name: then the coordinator is asked for
  * the newest of that name. */
 cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *out,

@@ -60,22 +60,17 @@ static cop_err ask_job(const cli_options *options, const char *what, bool steps,
                        coord_history *out, char *name, cop_error *error) {
     Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
-    cli_remote remote = {0};
     request.has_job = request.has_after = request.has_steps = 1;
     request.steps = steps;
     request.after = after;
     COP_TRY(cli_job_number(options, what, &request.job, error));
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__HISTORY, &request.base, NULL,
-                            &coppice__api__history_answer__descriptor, &message, NULL, error);
-    cli_remote_close(&remote);
-    COP_TRY(e);
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__HISTORY, &request.base,
+                    &coppice__api__history_answer__descriptor, &message, error));
     const Coppice__Api__HistoryAnswer *a = (const Coppice__Api__HistoryAnswer *)message;
     if (name)
         snprintf(name, COP_NAME_MAX, "job %llu (%.100s)", (unsigned long long)request.job,
                  a->name ? a->name : "");
-    e = copy_answer(a, out, error);
+    cop_err e = copy_answer(a, out, error);
     cop_proto_free(message);
     return e;
 }
@@ -101,21 +96,14 @@ static cop_err record_of_job(const cli_options *options, const char *what, cli_r
                              cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
-    cli_remote remote = {0};
     request.has_job = request.has_with_job = request.with_job = 1;
     COP_TRY(cli_job_number(options, what, &request.job, error));
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__GET_JOB, &request.base, NULL,
-                            &coppice__api__get_job_answer__descriptor, &message, NULL, error);
-    cli_remote_close(&remote);
-    COP_TRY(e);
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
+                    &coppice__api__get_job_answer__descriptor, &message, error));
     const Coppice__Api__GetJobAnswer *a = (const Coppice__Api__GetJobAnswer *)message;
     const Coppice__Api__JobStatus *s = a->status;
-    if (s && a->job)
-        e = cop_document_copy_job(a->job, &out->job, error);
-    else
-        e = cop_fail(error, COP_ERR_PROTOCOL, "the coordinator sent no job file");
+    cop_err e = s && a->job ? cop_document_copy_job(a->job, &out->job, error)
+                            : cop_fail(error, COP_ERR_PROTOCOL, "the coordinator sent no job file");
     if (!e) {
         snprintf(out->name, sizeof out->name, "%llu", (unsigned long long)s->job);
         snprintf(out->digest, sizeof out->digest, "%s", s->digest ? s->digest : "");

@@ -102,6 +102,16 @@ cop_err cli_remote_call(cli_remote *remote, Coppice__Api__Method method,
     return e;
 }
 
+cop_err cli_ask(const cli_options *options, Coppice__Api__Method method,
+                const ProtobufCMessage *request, const ProtobufCMessageDescriptor *answer_type,
+                ProtobufCMessage **answer, cop_error *error) {
+    cli_remote remote = {0};
+    cop_err e = cli_remote_open(options, &remote, error);
+    if (!e) e = cli_remote_call(&remote, method, request, NULL, answer_type, answer, NULL, error);
+    cli_remote_close(&remote);
+    return e;
+}
+
 /* "12", "job-12", or "eval-3" of an evaluation. */
 static bool is_number(const char *text, uint64_t *out) {
     if (strncmp(text, "eval-", 5) == 0 && cop_parse_u64(text + 5, out) && *out) {
@@ -177,15 +187,10 @@ cop_err cli_job_has_ended(const cli_options *options, const char *job, bool *is_
                           cop_error *error) {
     Coppice__Api__GetJobRequest request = COPPICE__API__GET_JOB_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
-    cli_remote remote = {0};
     request.has_job = 1;
     COP_TRY(cli_job_number(options, job, &request.job, error));
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e)
-        e = cli_remote_call(&remote, COPPICE__API__METHOD__GET_JOB, &request.base, NULL,
-                            &coppice__api__get_job_answer__descriptor, &message, NULL, error);
-    cli_remote_close(&remote);
-    COP_TRY(e);
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
+                    &coppice__api__get_job_answer__descriptor, &message, error));
     const Coppice__Api__JobStatus *s = ((const Coppice__Api__GetJobAnswer *)message)->status;
     *is_over = !s || ended(s->state);
     cop_proto_free(message);

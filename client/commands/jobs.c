@@ -9,17 +9,6 @@
 #include "common/base/clock.h"
 #include "common/wire/codec.h"
 
-/* One call on a fresh link. */
-static cop_err ask(const cli_options *options, Coppice__Api__Method method,
-                   const ProtobufCMessage *request, const ProtobufCMessageDescriptor *type,
-                   ProtobufCMessage **answer, cop_error *error) {
-    cli_remote remote = {0};
-    cop_err e = cli_remote_open(options, &remote, error);
-    if (!e) e = cli_remote_call(&remote, method, request, NULL, type, answer, NULL, error);
-    cli_remote_close(&remote);
-    return e;
-}
-
 /* ---- tables ---- */
 
 #define JOB_COLUMNS 8
@@ -218,8 +207,8 @@ cop_err cli_jobs(const cli_options *options, cop_error *error) {
 cop_err cli_workers(const cli_options *options, cop_error *error) {
     Coppice__Api__ListWorkersRequest request = COPPICE__API__LIST_WORKERS_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
-    COP_TRY(ask(options, COPPICE__API__METHOD__LIST_WORKERS, &request.base,
-                &coppice__api__list_workers_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__LIST_WORKERS, &request.base,
+                    &coppice__api__list_workers_answer__descriptor, &answer, error));
     if (options->json)
         cli_print_json(answer);
     else
@@ -235,8 +224,8 @@ cop_err cli_status(const cli_options *options, cop_error *error) {
     ProtobufCMessage *answer = NULL;
     request.has_job = 1;
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
-    COP_TRY(ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
-                &coppice__api__get_job_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
+                    &coppice__api__get_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status = ((const Coppice__Api__GetJobAnswer *)answer)->status;
     cop_err e = status ? cli_print_status(options, status)
                        : cop_fail(error, COP_ERR_PROTOCOL, "the answer has no status");
@@ -264,8 +253,8 @@ static cop_err control(const cli_options *options, Coppice__Api__ControlJobReque
     request.has_job = request.has_action = 1;
     request.action = action;
     COP_TRY(cli_job_number(options, options->positional[0], &request.job, error));
-    COP_TRY(ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base,
-                &coppice__api__control_job_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__CONTROL_JOB, &request.base,
+                    &coppice__api__control_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status =
         ((const Coppice__Api__ControlJobAnswer *)answer)->status;
     if (options->json && status)
@@ -349,8 +338,8 @@ cop_err cli_drain(const cli_options *options, cop_error *error) {
     Coppice__Api__DrainWorkerRequest request = COPPICE__API__DRAIN_WORKER_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
     request.name = (char *)(uintptr_t)options->positional[0];
-    COP_TRY(ask(options, COPPICE__API__METHOD__DRAIN_WORKER, &request.base,
-                &coppice__api__drain_worker_answer__descriptor, &answer, error));
+    COP_TRY(cli_ask(options, COPPICE__API__METHOD__DRAIN_WORKER, &request.base,
+                    &coppice__api__drain_worker_answer__descriptor, &answer, error));
     if (options->json)
         cli_print_json(answer);
     else
