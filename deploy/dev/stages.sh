@@ -6,18 +6,18 @@
 
 # One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
 STAGES='
-image       7   the container image, where there is none, and first builds beside that
-release     9   release build, quick tests
+image      10   the container image, where there is none, and first builds beside that
+release    12   release build, quick tests
 parity      7   tests against PyTorch and ONNX Runtime
-asan        7   build with ASan and UBSan, quick tests
+asan       14   build with ASan and UBSan, quick tests
 tsan        4   build with TSan, tests of threads
-qemu        6   build for arm64, tests under qemu
-sim         5   the installation in virtual time: thousands of seeds, planted bugs
-chaos       6   seeded faults at real processes
-soak        5   jobs without end, workers that die all the time
-containers 12   tests that start containers of their own
-fuzz        8   each fuzz target for 20 seconds
-lint        4   clang-format, clang-tidy, shellcheck
+qemu       12   build for arm64, tests under qemu
+sim        10   the installation in virtual time: thousands of seeds, planted bugs
+chaos      12   seeded faults at real processes
+soak        9   jobs without end, workers that die all the time
+containers 25   tests that start containers of their own
+fuzz       12   each fuzz target for 20 seconds
+lint        6   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 STAGE_NAMES=$(awk '$1 != "image" { print $1 }' <<<"$STAGES" | xargs)

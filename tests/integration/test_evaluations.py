@@ -78,7 +78,7 @@ def wait_leases(pool, least=3):
 
 def stop_while_busy(pool, worker, name):
     """Stops it at a moment when it holds a lease: not between two."""
-    for _ in range(20):
+    for _ in range(100):
         worker.send_signal(signal.SIGSTOP)
         time.sleep(0.05)  # what it has sent arrives
         if any(w["name"] == name and w["holds_lease"] for w in pool.client("workers", "--json")["workers"]):
