@@ -41,7 +41,7 @@ struct core_worker {
     uint32_t watched;    /* so many of its blocks are audited, whatever the job says */
     double audit_credit; /* where it is in the window of 1 / audit blocks of which one is audited */
     double audit_point;  /* ... and where in it that one is */
-    core_unable unable[UNABLE_MAX];
+    core_unable *unable; /* [UNABLE_MAX]; NULL: it could compute all so far */
     bool draining, ensembles, quarantined;
     char name[COP_NAME_MAX];
 };

@@ -105,6 +105,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     memmove(&core->workers[at], &core->workers[at + 1],
             (core->worker_count - at) * sizeof *core->workers);
     core->pool_version++;
+    cop_free(w->unable);
     cop_free(w);
 }
 
@@ -148,7 +149,10 @@ void registry_watch_silence(coord_core *core, uint64_t now) {
 }
 
 void registry_destroy(coord_core *core) {
-    for (uint32_t i = 0; i < core->worker_count; i++) cop_free(core->workers[i]);
+    for (uint32_t i = 0; i < core->worker_count; i++) {
+        cop_free(core->workers[i]->unable);
+        cop_free(core->workers[i]);
+    }
     cop_free(core->workers);
 }
 

@@ -15,13 +15,14 @@
 #include <string.h>
 
 #include "common/base/plant.h"
+#include "common/base/alloc.h"
 #include "coordinator/core_state.h"
 
 #define FAILURES_MAX 3 /* reports of one block, at least, before its job fails */
 
 /* Which of its notes is of the job; -1: none. */
 static int find(const core_worker *w, uint64_t job) {
-    for (int i = 0; i < UNABLE_MAX; i++)
+    for (int i = 0; w->unable && i < UNABLE_MAX; i++)
         if (w->unable[i].job == job) return i;
     return -1;
 }
@@ -32,15 +33,18 @@ bool unable_is(const core_worker *w, uint64_t job) {
 }
 
 uint64_t unable_newest(const coord_core *core, const core_worker *w) {
-    for (int i = 0; i < UNABLE_MAX; i++)
+    for (int i = 0; w->unable && i < UNABLE_MAX; i++)
         if (w->unable[i].now && jobs_find(core, w->unable[i].job)) return w->unable[i].job;
     return 0;
 }
 
-/* The newest stands first, the oldest is forgotten. True: it is the worker's first for this job. */
+/* The newest stands first, the oldest is forgotten. True: it is the worker's first for this job.
+ * Without memory it is not remembered: the worker is asked again. */
 static bool note(core_worker *w, const core_job *job, const round_block *b) {
     int at = find(w, job->info.job);
     bool first = at < 0;
+    if (!w->unable) w->unable = cop_alloc_array(UNABLE_MAX, sizeof *w->unable);
+    if (!w->unable) return true;
     if (first) {
         memmove(&w->unable[1], &w->unable[0], (UNABLE_MAX - 1) * sizeof *w->unable);
         at = 0;
