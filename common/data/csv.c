@@ -132,11 +132,11 @@ static cop_err class_of_name(csv_file *f, size_t line, uint32_t column, char *na
         if (list->count == COP_CLASSES_MAX)
             return csv_fail_value(f, line, column, name, "at most 65536 different labels", error);
         COP_TRY(grow_classes(list, error));
-        COP_ASSERT(list->order && list->names);
         memmove(list->order + at + 1, list->order + at, (list->count - at) * sizeof *list->order);
         list->order[at] = list->count;
         list->names[list->count++] = name;
     }
+    COP_ASSERT(list->order != NULL); /* a name was found, or put there */
     *class = (int32_t)list->order[at];
     return COP_OK;
 }

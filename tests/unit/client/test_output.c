@@ -16,14 +16,14 @@ static char *printed(const char *name) {
     static char text[40000];
     const int kept = dup(STDOUT_FILENO);
     FILE *file = tmpfile();
-    assert_non_null(file);
+    if (!file) fail_msg("no temporary file");
     fflush(stdout);
     assert_true(dup2(fileno(file), STDOUT_FILENO) >= 0);
     cli_print("\033[1m%s\033[0m is here\n%s\n", name, "again");
     fflush(stdout);
     assert_true(dup2(kept, STDOUT_FILENO) >= 0);
     close(kept);
-    rewind(file);
+    assert_int_equal(fseek(file, 0, SEEK_SET), 0);
     text[fread(text, 1, sizeof text - 1, file)] = '\0';
     fclose(file);
     return text;
