@@ -77,11 +77,16 @@ def wait_leases(pool, least=3):
 
 
 def stop_while_busy(pool, worker, name):
-    """Stops it at a moment when it holds a lease: not between two."""
+    """Stops it at a moment when it holds a lease, not between two; or its lease was given to another since."""
+
+    def repeated():
+        return sum(j["leases_repeated"] for j in pool.client("jobs", "--json")["jobs"] if j["job"] > EVALUATIONS)
+
     for _ in range(100):
+        before = repeated()
         worker.send_signal(signal.SIGSTOP)
         time.sleep(0.05)  # what it has sent arrives
-        if any(w["name"] == name and w["holds_lease"] for w in pool.client("workers", "--json")["workers"]):
+        if any(w["name"] == name and w["holds_lease"] for w in pool.client("workers", "--json")["workers"]) or repeated() > before:
             return
         worker.send_signal(signal.SIGCONT)
         time.sleep(0.05)
