@@ -54,13 +54,12 @@ class Growth:
         self.allocated, self.mapped, self.descriptors, self.memory = [], [], [], []
 
     def sample(self, warm):
-        pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        allocated, mapped = map(int, self.heap_use.read_text().split())
+        allocated, mapped, resident = map(int, self.heap_use.read_text().split())
         self.allocated.append(allocated)
         self.mapped.append(mapped)
         self.descriptors.append(len(os.listdir(f"/proc/{self.process.pid}/fd")))
         if warm:
-            self.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
+            self.memory.append(resident)
 
     def figures(self):
         if len(self.memory) < 3:
