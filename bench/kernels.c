@@ -13,7 +13,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 enum { REPEATS_MAX = 1000 };
 

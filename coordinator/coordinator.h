@@ -11,7 +11,7 @@
 #include "common/data/data.h"
 #include "common/job/job.h"
 #include "common/net/net.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 typedef struct coord_server coord_server;
 

@@ -6,7 +6,7 @@
 #include <uv.h>
 
 #include "common/base/alloc.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 struct coord_pool {
     uv_mutex_t mutex;

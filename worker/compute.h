@@ -3,7 +3,7 @@
 #ifndef COP_WORKER_COMPUTE_H
 #define COP_WORKER_COMPUTE_H
 
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 #include "common/wire/message.h"
 
 typedef struct worker_compute worker_compute;

@@ -12,7 +12,7 @@
 
 #include "common/base/err.h"
 #include "common/net/net.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 #include "common/wire/message.h"
 
 typedef struct cop_worker cop_worker;

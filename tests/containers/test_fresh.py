@@ -72,7 +72,7 @@ def test_debian_12_makes_a_debian_13_in_a_folder(fresh, root):
 ])
 def test_where_nothing_can_be_done_one_line_says_what_to_type(bare, image, line):
     machine = bare(image)
-    for command in ("quickstart", "test nn_test_mask", "exec true"):
+    for command in ("quickstart", "test kernels_test_mask", "exec true"):
         output = machine.type(f"./dev {command}", user="me", status=1)
         assert re.search(line, output, re.MULTILINE), output
         assert len(output.splitlines()) == 1, output

@@ -72,7 +72,7 @@ def test_a_forced_environment_goes_first(shell, forced, said):
 
 
 @pytest.mark.parametrize("arguments, groups", [
-    ("", EVERYTHING), ("--all", EVERYTHING), ("test_golden", "build check"), ("nn_test_mask", "build check"),
+    ("", EVERYTHING), ("--all", EVERYTHING), ("test_golden", "build check"), ("kernels_test_mask", "build check"),
     ("test_arm64_gives_the_same_digest", "build check qemu"), ("parity", "build check parity"), ("test_losses", "build check parity"),
     ("lint qemu", "build check clang qemu"), ("threads", "build check valgrind"), ("test_no_leak_under_valgrind", "build check valgrind"),
     ("containers", "build check containers"), ("test_hosts", "build check containers"),
@@ -95,7 +95,7 @@ def test_tests_that_cannot_run_are_counted_by_their_names(shell):
     lines = shell(without + """
         run_ctest release -L '^quick$'
         run_pytest release -n 2 -m quick
-        run_ctest release -R 'nn_test_mask'
+        run_ctest release -R 'kernels_test_mask'
         run_pytest release -k 'test_tree or test_golden' -m 'not long'
         run_pytest release -k 'no_such_name' -m 'not long'
         echo "$SKIPPED"

@@ -11,18 +11,19 @@ import needs
 import pytest
 
 BASE = {"base"}
-COMMON = {"base", "nn", "data", "wire", "job", "net", "proto"}
+COMMON = {"base", "kernels", "nn", "data", "wire", "job", "net", "proto"}
 
 # Folder -> what its files may include, besides their own folder. The programs use one another
 # only where one embeds the other: `coppice run` is a coordinator and workers in one process.
 MAY_INCLUDE = {
     "base": set(),
-    "nn": BASE,
+    "kernels": BASE,
+    "nn": BASE | {"kernels"},
     "data": BASE,
     "proto": set(),
     "wire": BASE | {"proto"},
     "net": BASE | {"wire", "proto"},
-    "job": BASE | {"nn", "data", "wire", "proto"},
+    "job": BASE | {"kernels", "nn", "data", "wire", "proto"},
     "coordinator": COMMON,
     "worker": COMMON,
     "client": COMMON | {"coordinator", "worker"},
@@ -49,6 +50,13 @@ def folder_of(path):
 
 def sources(tracked, *ends):
     return [path for path in tracked if path.endswith(ends) and folder_of(path) in MAY_INCLUDE]
+
+
+def test_each_folder_of_common_is_a_library_with_a_rule(root, tracked):
+    """One flat folder each: only nn has another one inside, of its layers."""
+    folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"common/.+\.(c|h|inc)", path)}
+    assert folders == {f"common/{name}" for name in COMMON - {"proto"}} | {"common/nn/layers"}
+    assert all((root / f"common/{name}/CMakeLists.txt").is_file() for name in COMMON - {"proto"})
 
 
 def test_includes_go_one_way(root, tracked):
@@ -119,7 +127,7 @@ def symbols(path, *options):
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
 
 
-@pytest.mark.parametrize("library", ["nn", "base"])
+@pytest.mark.parametrize("library", ["base", "kernels", "nn"])
 def test_no_function_of_libm_but_sqrt_and_fma(program, library):
     """D4: no result of a library's function enters a weight. libm itself says what its functions are."""
     archive = pathlib.Path(program("coppice")).parents[1] / f"common/{library}/libcoppice-{library}.a"

@@ -2,7 +2,7 @@
  * gets which; sums that do not depend on the cut. */
 #include "core_fixture.h"
 
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 #include "coordinator/partition.h"
 #include "coordinator/round.h"
 

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/real_f32.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 #define FOR_EACH_ISA(kernels)                                                                      \
     for (const char *const *name = cop_kernels_names(); *name; name++)                             \

@@ -5,7 +5,7 @@
  * The library is loaded when it is first needed. Its initialisation takes a stack and a buffer for
  * each thread and never gives up where there is no memory for them: so it gets one thread, and is
  * not loaded where the address space is limited to less than it takes. */
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 #include <cblas.h>
 #include <dlfcn.h>
@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "common/nn/tree_counter.h"
+#include "common/kernels/tree_counter.h"
 
 #define LIBRARY       "libopenblas.so.0"
 #define ADDRESS_SPACE ((size_t)512 << 20) /* the library, and its buffer for one thread */

@@ -1,10 +1,10 @@
 /* Elementary functions of D4 on vectors, for the kernels, after vector.h. exp and log1p are those
  * of base/real_f32.h bit by bit (tested): compilers do not make vectors of the scalar ones'
  * comparisons. The others are here alone. */
-#ifndef COP_NN_KERNELS_VECTOR_REAL_H
-#define COP_NN_KERNELS_VECTOR_REAL_H
+#ifndef COP_KERNELS_VECTOR_REAL_H
+#define COP_KERNELS_VECTOR_REAL_H
 
-#include "common/nn/kernels/vector.h"
+#include "common/kernels/vector.h"
 
 /* cop_exp_f32 of each lane, bit by bit (a compiler does not make vectors of its comparisons). */
 COP_INLINE vf vf_exp(vf x) {

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "common/base/alloc.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 enum { SIDE = 43 }; /* leading dimension of small matrices: odd, so that rows are unaligned */
 

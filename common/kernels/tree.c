@@ -1,8 +1,8 @@
 /* The trees of D5 as postfix programs: in which order gradient buffers are added, whatever arrived
  * first. The coordinator builds one per step; kernels (tree_sum, sgd) run it. Invariant: the
  * program depends on the leaves alone. */
-#include "common/nn/kernel.h"
-#include "common/nn/tree_counter.h"
+#include "common/kernels/kernel.h"
+#include "common/kernels/tree_counter.h"
 
 int cop_tree_build(int count, const bool *present, int16_t *ops) {
     COP_ASSERT(count >= 1 && count <= INT16_MAX);

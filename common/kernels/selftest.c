@@ -1,7 +1,7 @@
 /* D9: runs the kernels, the functions of base/real.h and Philox on fixed input and compares one
  * digest with the golden one of portable-1. Called at the start of every program, and by the tests
  * for every instruction set. Invariant: the digest depends on the arithmetic alone. */
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
-/* The tables that the kernel files export; kernel.c chooses among those that this build has. */
-#ifndef COP_NN_KERNEL_EXPORT_H
-#define COP_NN_KERNEL_EXPORT_H
+/* The tables that the kernel files export; dispatch.c chooses among those that this build has. */
+#ifndef COP_KERNELS_EXPORT_H
+#define COP_KERNELS_EXPORT_H
 
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 extern const cop_kernels cop_kernels_baseline;
 #if defined(__x86_64__)

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/alloc.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 static void test_every_instruction_set_gives_the_golden_digest(void **state) {
     (void)state;

@@ -1,8 +1,8 @@
 /* The tree of D5 as a binary counter: leaves come one by one, values wait on a stack, and each push
  * says how many times the top two values are to be added. Shared by the kernels (segments of a
  * product) and tree.c (programs over whole buffers). */
-#ifndef COP_NN_TREE_COUNTER_H
-#define COP_NN_TREE_COUNTER_H
+#ifndef COP_KERNELS_TREE_COUNTER_H
+#define COP_KERNELS_TREE_COUNTER_H
 
 #include <stdbool.h>
 #include <stdint.h>

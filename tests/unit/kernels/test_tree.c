@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 enum { MOST = 70 };
 

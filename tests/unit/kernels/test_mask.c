@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/rng.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 enum { UNITS_MAX = 300, LD_MAX = 48 };
 

@@ -1,12 +1,12 @@
 /* Chooses the kernels for this CPU and sets up compute threads. The only file that looks at CPUID;
  * the choice changes speed, never results (rule D4). */
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/str.h"
-#include "common/nn/kernel_export.h"
+#include "common/kernels/export.h"
 
 #if defined(__x86_64__)
 #    include <cpuid.h>

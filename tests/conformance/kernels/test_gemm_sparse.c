@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "common/base/alloc.h"
-#include "common/nn/kernel.h"
+#include "common/kernels/kernel.h"
 
 static void *workspace;
 

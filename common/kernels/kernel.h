@@ -10,8 +10,8 @@
  * Arithmetic: rule D4. Every output element is computed in one fixed order whatever the instruction
  * set, tile size, number of columns or thread. All functions are pure, thread-safe and allocate
  * nothing. */
-#ifndef COP_NN_KERNEL_H
-#define COP_NN_KERNEL_H
+#ifndef COP_KERNELS_KERNEL_H
+#define COP_KERNELS_KERNEL_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

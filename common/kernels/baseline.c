@@ -2,4 +2,4 @@
  * fmaf, slow and right. See kernels.inc. */
 #define COP_ISA baseline
 #define COP_VL  4
-#include "common/nn/kernels/kernels.inc"
+#include "common/kernels/kernels.inc"

@@ -1,8 +1,8 @@
 /* Vectors of COP_VL floats for the kernels: GCC vector extensions, an explicit FMA, partial loads
  * and stores. Included once per instruction set by kernels.inc. Nothing here may round otherwise
  * than one IEEE operation. */
-#ifndef COP_NN_KERNELS_VECTOR_H
-#define COP_NN_KERNELS_VECTOR_H
+#ifndef COP_KERNELS_VECTOR_H
+#define COP_KERNELS_VECTOR_H
 
 #include <stdint.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* Elementary functions of base/real.h on vectors of COP_VL / 2 doubles, bit by bit the same
  * (tested): what Box-Muller needs, for arguments that it has. For the kernels, after vector.h. */
-#ifndef COP_NN_KERNELS_VECTOR_F64_H
-#define COP_NN_KERNELS_VECTOR_F64_H
+#ifndef COP_KERNELS_VECTOR_F64_H
+#define COP_KERNELS_VECTOR_F64_H
 
-#include "common/nn/kernels/vector.h"
+#include "common/kernels/vector.h"
 
 #define COP_DL (COP_VL / 2) /* doubles in a vector */
 
