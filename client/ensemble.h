@@ -5,7 +5,7 @@
 
 #include "client/cli.h"
 #include "common/job/ensemble.h"
-#include "common/nn/tally.h"
+#include "common/ensemble/tally.h"
 
 /* What is asked. Without a count: a plain evaluation, on the pool. */
 typedef struct cli_ensemble {

@@ -8,7 +8,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/nn/members.h"
+#include "common/ensemble/members.h"
 
 #define THREADS_MAX 256
 #define TURNS       4 /* blocks that each thread should get at least */

@@ -9,9 +9,9 @@
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
-#include "common/nn/ensemble.h"
-#include "common/nn/members.h"
-#include "common/nn/spread.h"
+#include "common/ensemble/ensemble.h"
+#include "common/ensemble/members.h"
+#include "common/ensemble/spread.h"
 
 #define SLICE_CELLS (4u << 20) /* outputs of a slice */
 #define BLOCK_CELLS (16u << 20)

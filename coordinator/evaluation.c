@@ -8,7 +8,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/nn/members.h"
+#include "common/ensemble/members.h"
 #include "coordinator/datasets.h"
 
 #define LEASE_FLOP   5e10                  /* of a lease, about: a second of an older core */

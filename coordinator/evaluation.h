@@ -5,7 +5,7 @@
 #define COP_COORDINATOR_EVALUATION_H
 
 #include "common/job/ensemble.h"
-#include "common/nn/tally.h"
+#include "common/ensemble/tally.h"
 #include "coordinator/host.h"
 
 #define COORD_MODELS_MAX     64

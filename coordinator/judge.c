@@ -11,7 +11,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "common/nn/members.h"
+#include "common/ensemble/members.h"
 #include "common/nn/model.h"
 
 /* ---- digests ---- */

@@ -13,9 +13,9 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/job/job.h"
-#include "common/nn/ensemble.h"
+#include "common/ensemble/ensemble.h"
 #include "common/nn/loss.h"
-#include "common/nn/members.h"
+#include "common/ensemble/members.h"
 
 #define JOBS_KEPT        2
 #define EVALUATE_COLUMNS 125  /* D10: sub-slices of a slice of 1000; part of the order of sums */

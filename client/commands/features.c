@@ -8,7 +8,7 @@
 #include "client/tiles.h"
 #include "common/base/alloc.h"
 #include "common/base/str.h"
-#include "common/nn/features.h"
+#include "common/ensemble/features.h"
 
 #define COLUMNS   125   /* samples at a time */
 #define UNITS_MAX 8192  /* pairs: 512 MB of products */

@@ -11,7 +11,7 @@
 #include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/data/samples.h"
-#include "common/nn/ensemble.h"
+#include "common/ensemble/ensemble.h"
 
 #define CELL 96 /* bytes of one in the table */
 

@@ -3,7 +3,7 @@
 #define COP_JOB_ENSEMBLE_H
 
 #include "common/job/job.h"
-#include "common/nn/ensemble.h"
+#include "common/ensemble/ensemble.h"
 #include "proto/api.pb-c.h"
 
 /* How an ensemble's opinion is made: of its members, or by one pass with scaled weights. */

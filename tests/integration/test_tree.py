@@ -11,7 +11,7 @@ import needs
 import pytest
 
 BASE = {"base"}
-COMMON = {"base", "kernels", "nn", "data", "wire", "job", "net", "proto"}
+COMMON = {"base", "kernels", "nn", "ensemble", "data", "wire", "job", "net", "proto"}
 
 # Folder -> what its files may include, besides their own folder. The programs use one another
 # only where one embeds the other: `coppice run` is a coordinator and workers in one process.
@@ -19,11 +19,12 @@ MAY_INCLUDE = {
     "base": set(),
     "kernels": BASE,
     "nn": BASE | {"kernels"},
+    "ensemble": BASE | {"kernels", "nn"},
     "data": BASE,
     "proto": set(),
     "wire": BASE | {"proto"},
     "net": BASE | {"wire", "proto"},
-    "job": BASE | {"kernels", "nn", "data", "wire", "proto"},
+    "job": BASE | {"kernels", "nn", "ensemble", "data", "wire", "proto"},
     "coordinator": COMMON,
     "worker": COMMON,
     "client": COMMON | {"coordinator", "worker"},
@@ -127,7 +128,7 @@ def symbols(path, *options):
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
 
 
-@pytest.mark.parametrize("library", ["base", "kernels", "nn"])
+@pytest.mark.parametrize("library", ["base", "kernels", "nn", "ensemble"])
 def test_no_function_of_libm_but_sqrt_and_fma(program, library):
     """D4: no result of a library's function enters a weight. libm itself says what its functions are."""
     archive = pathlib.Path(program("coppice")).parents[1] / f"common/{library}/libcoppice-{library}.a"

@@ -1,5 +1,5 @@
 /* The tally of an ensemble. See tally.h. */
-#include "common/nn/tally.h"
+#include "common/ensemble/tally.h"
 
 #include <stdatomic.h>
 

@@ -3,9 +3,9 @@
 #include <math.h>
 
 #include "common/base/limits.h"
-#include "common/nn/members.h"
-#include "common/nn/tally.h"
-#include "model_fixture.h"
+#include "common/ensemble/members.h"
+#include "common/ensemble/tally.h"
+#include "unit/nn/model_fixture.h"
 
 enum { CLASSES = 3, SAMPLES = 2300, MEMBERS = 7, SLICES = 3, INPUTS = 9 };
 

@@ -1,5 +1,5 @@
 /* Mean and deviation of members' outputs. See spread.h. */
-#include "common/nn/spread.h"
+#include "common/ensemble/spread.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* Figures about the units of a layer over many samples: how active they are, and how much they say
  * the same (Srivastava et al. 2014, sections 7.1 and 7.2). Sums in f64, in the order of the
  * samples. */
-#ifndef COP_NN_FEATURES_H
-#define COP_NN_FEATURES_H
+#ifndef COP_ENSEMBLE_FEATURES_H
+#define COP_ENSEMBLE_FEATURES_H
 
 #include <stdint.h>
 

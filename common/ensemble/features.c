@@ -1,6 +1,6 @@
 /* Figures about units: sums and products of all pairs, one sample after the other. See features.h.
  */
-#include "common/nn/features.h"
+#include "common/ensemble/features.h"
 
 #include <math.h>
 

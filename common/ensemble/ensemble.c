@@ -1,5 +1,5 @@
 /* Averages of thinned networks and their figures. See ensemble.h. */
-#include "common/nn/ensemble.h"
+#include "common/ensemble/ensemble.h"
 
 #include <math.h>
 #include <string.h>

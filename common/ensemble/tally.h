@@ -2,12 +2,12 @@
  * samples (D10): members are added in their order within a slice, samples in theirs, slices are
  * merged in order. So the figures are the same, bit for bit, whoever computed the members and
  * whenever they came. The coordinator and the client's own process share it. */
-#ifndef COP_NN_TALLY_H
-#define COP_NN_TALLY_H
+#ifndef COP_ENSEMBLE_TALLY_H
+#define COP_ENSEMBLE_TALLY_H
 
 #include <stdbool.h>
 
-#include "common/nn/ensemble.h"
+#include "common/ensemble/ensemble.h"
 
 enum { COP_TALLY_COUNTS_MAX = 32 };
 

@@ -1,8 +1,8 @@
 /* The joint opinion of thinned networks: averages of their class probabilities, the figures that
  * judge them, and how sure they are of each sample. All in f64 by base/real.h, in the order of the
  * members: the same on every machine. */
-#ifndef COP_NN_ENSEMBLE_H
-#define COP_NN_ENSEMBLE_H
+#ifndef COP_ENSEMBLE_ENSEMBLE_H
+#define COP_ENSEMBLE_ENSEMBLE_H
 
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
 /* Members of an ensemble on a slice of samples. See members.h. */
-#include "common/nn/members.h"
+#include "common/ensemble/members.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* The members of an ensemble on a slice of samples: what a worker computes for an ENSEMBLE lease,
  * and the client in its own process. */
-#ifndef COP_NN_MEMBERS_H
-#define COP_NN_MEMBERS_H
+#ifndef COP_ENSEMBLE_MEMBERS_H
+#define COP_ENSEMBLE_MEMBERS_H
 
 #include "common/nn/model.h"
 

@@ -5,8 +5,8 @@
 #include <math.h>
 
 #include "common/base/real.h"
-#include "common/nn/ensemble.h"
-#include "model_fixture.h"
+#include "common/ensemble/ensemble.h"
+#include "unit/nn/model_fixture.h"
 
 enum { INPUTS = 10, CLASSES = 4, SAMPLES = 6 };
 

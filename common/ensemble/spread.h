@@ -1,8 +1,8 @@
 /* What members of an ensemble say in numbers rather than classes (losses mse and bce): mean and
  * standard deviation of each output. In f64, in the order of the members: the same on every
  * machine. */
-#ifndef COP_NN_SPREAD_H
-#define COP_NN_SPREAD_H
+#ifndef COP_ENSEMBLE_SPREAD_H
+#define COP_ENSEMBLE_SPREAD_H
 
 #include <stdbool.h>
 

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "common/base/alloc.h"
-#include "common/nn/spread.h"
+#include "common/ensemble/spread.h"
 
 static cop_spread *open_spread(int outputs, bool sigmoid, int columns) {
     cop_spread *s = NULL;
