@@ -6,7 +6,7 @@
 #include "client/cli.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 
 static void measure_f32(const cop_tensor_entry *t, Coppice__Api__InspectTensor *out) {
     const size_t count = t->size / sizeof(float);

@@ -10,7 +10,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 #include "common/wire/codec.h"
 
 void cli_model_close(cli_model *m) {

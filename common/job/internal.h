@@ -2,7 +2,7 @@
 #ifndef COP_JOB_INTERNAL_H
 #define COP_JOB_INTERNAL_H
 
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 #include "common/job/job.h"
 
 /* normalize: auto becomes what suits the values: bytes are divided by 255, and so is what bce

@@ -11,7 +11,7 @@ import needs
 import pytest
 
 BASE = {"base"}
-COMMON = {"base", "kernels", "nn", "ensemble", "data", "wire", "job", "net", "proto"}
+COMMON = {"base", "kernels", "nn", "ensemble", "interchange", "data", "wire", "job", "net", "proto"}
 
 # Folder -> what its files may include, besides their own folder. The programs use one another
 # only where one embeds the other: `coppice run` is a coordinator and workers in one process.
@@ -20,11 +20,12 @@ MAY_INCLUDE = {
     "kernels": BASE,
     "nn": BASE | {"kernels"},
     "ensemble": BASE | {"kernels", "nn"},
+    "interchange": BASE,
     "data": BASE,
     "proto": set(),
     "wire": BASE | {"proto"},
     "net": BASE | {"wire", "proto"},
-    "job": BASE | {"kernels", "nn", "ensemble", "data", "wire", "proto"},
+    "job": BASE | {"kernels", "nn", "ensemble", "interchange", "data", "wire", "proto"},
     "coordinator": COMMON,
     "worker": COMMON,
     "client": COMMON | {"coordinator", "worker"},

@@ -1,7 +1,7 @@
 /* Model files: saved and loaded whole, and every altered or missing byte is noticed. */
 #include "unit/job/fixture.h"
 
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 
 typedef struct fixture {
     cop_data *data;

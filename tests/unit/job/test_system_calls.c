@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #include "common/data/samples.h"
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 #include "tools/wrapped_calls.h"
 
 /* ---- the calls ---- */

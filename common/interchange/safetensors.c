@@ -1,6 +1,6 @@
 /* safetensors files. See safetensors.h. The header's JSON is read by a small strict parser: objects
  * of objects, strings, arrays of numbers; nothing else occurs. */
-#include "common/data/safetensors.h"
+#include "common/interchange/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  * length, JSON header, raw little-endian tensors. Reading checks everything against everything
  * (header length, JSON depth and size, dtypes, shapes, offsets without gaps or overlap, file size).
  */
-#ifndef COP_DATA_SAFETENSORS_H
-#define COP_DATA_SAFETENSORS_H
+#ifndef COP_INTERCHANGE_SAFETENSORS_H
+#define COP_INTERCHANGE_SAFETENSORS_H
 
 #include <stddef.h>
 #include <stdint.h>
