@@ -8,6 +8,8 @@
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/wire/codec.h"
+#include "common/wire/document.h"
 
 #define NUMBERS_MAX 10000         /* runs/NAME, runs/NAME-2 ... */
 #define ORIGIN      "data-origin" /* the file that says where the data were */
@@ -125,15 +127,59 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
                     NUMBERS_MAX, job);
 }
 
-/* The newest of runs/NAME, runs/NAME-2 ... */
+/* The name of the job whose run the folder holds (cop_free); NULL: it holds none. */
+static char *read_job_name(const char *folder) {
+    char *path = cop_path_join(folder, "job.yaml"), *name = NULL;
+    Coppice__Job *job = NULL;
+    if (path && cop_document_read_job(path, &job, NULL) == COP_OK) name = cop_strdup(job->name);
+    if (job) cop_proto_free(&job->base);
+    cop_free(path);
+    return name;
+}
+
+/* The number of the folder `entry` among runs/NAME (1), runs/NAME-2 (2) ...; 0: it is another's. */
+static int number_of_entry(const char *job, const char *entry) {
+    char path[COP_NAME_MAX + 24];
+    const char *dash = strrchr(entry, '-');
+    uint64_t number;
+    number_path(job, 1, path);
+    if (strcmp(path + strlen("runs/"), entry) == 0) return 1;
+    if (!dash || !cop_parse_u64(dash + 1, &number) || number < 2 || number >= NUMBERS_MAX) return 0;
+    number_path(job, (int)number, path);
+    return strcmp(path + strlen("runs/"), entry) == 0 ? (int)number : 0;
+}
+
+/* The newest run of this job in runs/NAME, runs/NAME-2 ...: numbers may be missing between them,
+ * and runs/NAME-2 may hold a run of a job that is named so. runs/NAME if there is none. */
 static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
+    char **entries = NULL;
+    size_t count = 0;
     int newest = 1;
-    for (int i = 2; i < NUMBERS_MAX; i++) {
-        number_path(job, i, path);
-        if (!cop_folder_exists(path)) break;
-        newest = i;
+    if (cop_folder_list("runs", &entries, &count, NULL)) count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const int number = number_of_entry(job, entries[i]);
+        if (number <= newest) continue;
+        number_path(job, number, path);
+        char *name = read_job_name(path);
+        if (name && strcmp(name, job) == 0) newest = number;
+        cop_free(name);
     }
+    cop_free(entries);
     number_path(job, newest, path);
+}
+
+/* A folder of runs that nobody named is not taken from another job: runs/NAME-2 may be the second
+ * run of NAME, or the first of NAME-2. */
+static cop_err check_owner(const char *path, const char *job, cop_error *error) {
+    char *name = read_job_name(path);
+    cop_err e = COP_OK;
+    if (name && strcmp(name, job) != 0)
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "%s holds a run of the job \"%s\", not of \"%s\": choose a folder with --out "
+                     "DIR",
+                     path, name, job);
+    cop_free(name);
+    return e;
 }
 
 cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_run_folder *out,
@@ -160,6 +206,7 @@ cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_
         newest_path(name, path);
     else
         number_path(name, 1, path);
+    COP_TRY(check_owner(path, name, error));
     return take_named(options, path, out, error);
 }
 

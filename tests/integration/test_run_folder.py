@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -59,6 +60,28 @@ def test_resume_auto_continues_the_newest_of_a_name(coppice, small):
     second = coppice("run", "small.yaml", "--set", "seed=8", "--json")
     again = coppice("run", "small.yaml", "--set", "seed=8", "--resume", "auto", "--json")
     assert again["out"] == "runs/small-2" and again["digest"] == second["digest"]
+
+
+def test_resume_auto_finds_the_newest_run_beyond_a_gap(coppice, small, tmp_path):
+    small(20)
+    for seed in (7, 8, 9):
+        coppice("run", "small.yaml", "--set", f"seed={seed}")
+    shutil.rmtree(tmp_path / "runs/small-2")
+    assert coppice("run", "small.yaml", "--set", "seed=9", "--resume", "auto", "--json")["out"] == "runs/small-3"
+
+
+def test_a_numbered_folder_of_another_job_is_never_taken(coppice, small, tmp_path):
+    """runs/small-2 is the second run of `small`, or the first of `small-2`: its job file says which."""
+    small(20)
+    coppice("run", "small.yaml")
+    assert coppice("run", "small.yaml", "--set", "name=small-2", "--json")["out"] == "runs/small-2"
+    assert coppice("run", "small.yaml", "--resume", "auto", "--json")["out"] == "runs/small"
+    assert coppice("run", "small.yaml", "--set", "seed=8", "--json")["out"] == "runs/small-3"
+    before = contents(tmp_path / "runs")
+    for way in (("--overwrite",), ("--resume", "auto")):
+        done = coppice("run", "small.yaml", "--set", "name=small-3", *way, status=2)
+        assert 'runs/small-3 holds a run of the job "small", not of "small-3"' in done.stderr
+    assert contents(tmp_path / "runs") == before
 
 
 @pytest.mark.parametrize("name", ["job.yaml", "model.safetensors"])
