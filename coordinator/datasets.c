@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 #include "coordinator/datasets_state.h"
 
@@ -23,6 +24,11 @@ bool coord_is_digest(const char *text) {
 void coord_pack_path(const coord_datasets *d, const char *digest, char out[4096]) {
     COP_ASSERT(coord_is_digest(digest));
     snprintf(out, 4096, "%s/%s.pack", d->folder, digest);
+}
+
+void coord_gone_path(const coord_datasets *d, const char *digest, char out[4096]) {
+    COP_ASSERT(coord_is_digest(digest));
+    snprintf(out, 4096, "%s/%s" COORD_GONE, d->folder, digest);
 }
 
 bool coord_has_pack(const coord_datasets *d, const char *digest) {
@@ -242,18 +248,25 @@ static size_t count_names(coord_datasets *d, const char *digest) {
     return names;
 }
 
-/* The rows first, then the file; if that cannot be removed, the rows come back. */
+/* The pack is set aside, the rows go, then the pack. Whatever fails or is interrupted, all names
+ * and the pack are there, or none: the next start does what is left to do (datasets_index.c). */
 static cop_err remove_content(coord_datasets *d, const coord_dataset *set, cop_error *error) {
-    char path[4096];
+    char path[4096], gone[4096];
+    cop_error left = {0};
     const uint32_t users = coord_count_users(d, set->digest);
     if (users)
         return cop_fail(error, COP_ERR_IN_USE,
                         "data set \"%s\" is in use by %u unfinished job%s: wait, or cancel %s",
                         set->name, users, users == 1 ? "" : "s", users == 1 ? "it" : "them");
-    COP_TRY(coord_forget_set(d, "", set->digest, error));
     coord_pack_path(d, set->digest, path);
-    const cop_err e = cop_file_remove(path, error);
-    if (e) coord_add_set(d, set, NULL);
+    coord_gone_path(d, set->digest, gone);
+    const bool there = coord_has_pack(d, set->digest);
+    cop_err e = there ? cop_file_rename(path, gone, error) : COP_OK;
+    if (!e) e = coord_forget_set(d, "", set->digest, error);
+    if (e && there && !coord_has_pack(d, set->digest) && cop_file_rename(gone, path, &left))
+        cop_log(COP_LOG_WARN, "data", "%s: the next start puts it back", left.text);
+    if (!e && there && cop_file_remove(gone, &left))
+        cop_log(COP_LOG_WARN, "data", "%s: the next start removes it", left.text);
     return e;
 }
 

@@ -128,13 +128,22 @@ uint32_t coord_count_users(coord_datasets *d, const char *digest) {
 
 /* ---- at the start ---- */
 
+/* A removal set the pack aside and was interrupted before the rows went: it is as if it had not
+ * begun. */
+static bool put_back_pack(const coord_datasets *d, const char *digest) {
+    char path[4096], gone[4096];
+    coord_pack_path(d, digest, path);
+    coord_gone_path(d, digest, gone);
+    return cop_file_exists(gone) && cop_file_rename(gone, path, NULL) == COP_OK;
+}
+
 /* One row. A set whose pack is gone keeps its row, and is left out. */
 static cop_err read_row(void *context, const coord_dataset *set) {
     coord_datasets *d = context;
     if (!coord_is_digest(set->digest) || coord_is_digest(set->name)) {
         cop_log(COP_LOG_WARN, "data", "the store's data set \"%.60s\" makes no sense: left out",
                 set->name);
-    } else if (!coord_has_pack(d, set->digest)) {
+    } else if (!coord_has_pack(d, set->digest) && !put_back_pack(d, set->digest)) {
         cop_log(COP_LOG_WARN, "data", "data set \"%s\" is left out: %s/%s.pack is not there",
                 set->name, d->folder, set->digest);
     } else if (d->count == COORD_SETS_MAX) {
@@ -217,6 +226,17 @@ static void name_pack(coord_datasets *d, const char *digest) {
                 digest, name);
 }
 
+/* What of a removal is left: the rows have gone. */
+static void finish_removal(const coord_datasets *d, const char *file) {
+    char digest[65], gone[4096];
+    cop_error error = {0};
+    if (strlen(file) != 64 + strlen(COORD_GONE) || strcmp(file + 64, COORD_GONE) != 0) return;
+    snprintf(digest, sizeof digest, "%.64s", file);
+    if (!coord_is_digest(digest)) return;
+    coord_gone_path(d, digest, gone);
+    if (cop_file_remove(gone, &error)) cop_log(COP_LOG_WARN, "data", "%s", error.text);
+}
+
 static cop_err name_packs(coord_datasets *d, cop_error *error) {
     char **names = NULL;
     size_t count = 0;
@@ -224,6 +244,7 @@ static cop_err name_packs(coord_datasets *d, cop_error *error) {
     for (size_t i = 0; i < count; i++) {
         coord_dataset known;
         char *end = strrchr(names[i], '.');
+        finish_removal(d, names[i]);
         if (!end || strcmp(end, ".pack") != 0) continue;
         *end = '\0';
         if (coord_is_digest(names[i]) && !coord_copy_set(d, names[i], &known))

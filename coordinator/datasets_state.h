@@ -14,6 +14,7 @@
 #define COORD_UPLOADS_MAX 64
 #define COORD_USES_MAX    (COP_JOBS_MAX + 1024) /* digests that unfinished jobs may have */
 #define COORD_BUILT_IN    "synthetic-digits"
+#define COORD_GONE        ".pack.gone" /* a pack that is being removed */
 
 /* Unfinished jobs of a digest, whether or not it has a name. */
 typedef struct coord_use {
@@ -48,6 +49,7 @@ struct coord_datasets {
 /* 64 hex digits, lower case: one spelling, one file. */
 bool coord_is_digest(const char *text);
 void coord_pack_path(const coord_datasets *d, const char *digest, char out[4096]);
+void coord_gone_path(const coord_datasets *d, const char *digest, char out[4096]);
 bool coord_has_pack(const coord_datasets *d, const char *digest);
 
 /* ---- datasets_index.c ---- */

@@ -316,37 +316,53 @@ static bool is_same_cut(const coord_upload *u, const Coppice__Api__OfferDataRequ
     return same;
 }
 
-/* Under `files`. A new upload, or that of this digest; another cut of the same set begins anew. */
-static cop_err begin_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
+/* Under `files`. A new upload, in a free place. */
+static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                             coord_upload **out, cop_error *error) {
-    coord_upload *u = find_upload(d, o->digest);
-    if (u && !is_same_cut(u, o)) {
-        drop_upload(d, o->digest);
-        u = NULL;
-    }
-    coord_upload made = {.size = 0};
-    if (!u && !allocate_upload(&made, o->bytes)) {
+    coord_upload made = {.touched_s = cop_clock_unix_ms() / 1000};
+    if (!allocate_upload(&made, o->bytes)) {
         free_upload(&made);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     }
-    uv_mutex_lock(&d->table);
-    if (!u) {
-        u = find_upload(d, "");
-        COP_ASSERT(u != NULL); /* coord_check_quota */
-        for (size_t i = 0; i < o->n_chunks; i++)
-            memcpy(made.hashes + 32 * i, o->chunks[i].data, 32);
-        *u = made;
-        snprintf(u->digest, sizeof u->digest, "%s", o->digest);
+    snprintf(made.digest, sizeof made.digest, "%s", o->digest);
+    snprintf(made.name, sizeof made.name, "%s", o->name);
+    for (size_t i = 0; i < o->n_chunks; i++) memcpy(made.hashes + 32 * i, o->chunks[i].data, 32);
+    const cop_err e = write_manifest(d, &made, error);
+    if (e) {
+        free_upload(&made);
+        remove_upload(d, o->digest);
+        return e;
     }
+    uv_mutex_lock(&d->table);
+    coord_upload *u = find_upload(d, "");
+    COP_ASSERT(u != NULL); /* coord_check_quota */
+    *u = made;
+    uv_mutex_unlock(&d->table);
+    *out = u;
+    return COP_OK;
+}
+
+/* Under `files`. The upload goes on under the name that is offered now. On failure it stays as it
+ * was, with the chunks that are there. */
+static cop_err resume_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
+                             coord_upload *u, cop_error *error) {
+    coord_upload renamed = *u;
+    snprintf(renamed.name, sizeof renamed.name, "%s", o->name);
+    COP_TRY(write_manifest(d, &renamed, error));
+    uv_mutex_lock(&d->table);
     snprintf(u->name, sizeof u->name, "%s", o->name);
     u->touched_s = cop_clock_unix_ms() / 1000;
     uv_mutex_unlock(&d->table);
-    const cop_err e = write_manifest(d, u, error);
-    if (e)
-        drop_upload(d, o->digest);
-    else
-        *out = u;
-    return e;
+    return COP_OK;
+}
+
+/* Under `files`. A new upload, or that of this digest; another cut of the same set begins anew. */
+static cop_err begin_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
+                            coord_upload **out, cop_error *error) {
+    *out = find_upload(d, o->digest);
+    if (*out && is_same_cut(*out, o)) return resume_upload(d, o, *out, error);
+    if (*out) drop_upload(d, o->digest);
+    return start_upload(d, o, out, error);
 }
 
 /* Under `files`. */

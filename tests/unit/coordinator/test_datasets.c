@@ -1,7 +1,8 @@
 /* LABELS: quick threads
  * Data sets of a coordinator: names, content, uploads and what is in memory, each also when the
  * disk is full, a row is lost, or a client lies about lengths.
- * WRAPS: stat */
+ * WRAPS: stat rename unlink */
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -33,6 +34,27 @@ int __wrap_stat(const char *path, struct stat *info);
 int __wrap_stat(const char *path, struct stat *info) {
     atomic_fetch_add(&stats, 1);
     return __real_stat(path, info);
+}
+
+/* The next so many-th rename or unlink fails; 0: none. */
+static int fail_at;
+
+static bool is_due(void) {
+    const bool due = fail_at > 0 && --fail_at == 0;
+    if (due) errno = EACCES;
+    return due;
+}
+
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to) {
+    return is_due() ? -1 : __real_rename(from, to);
+}
+
+int __real_unlink(const char *path);
+int __wrap_unlink(const char *path);
+int __wrap_unlink(const char *path) {
+    return is_due() ? -1 : __real_unlink(path);
 }
 
 typedef struct place {
@@ -290,6 +312,45 @@ static void test_removal_on_a_full_disk_changes_nothing_and_can_be_repeated(void
     assert_false(has_pack(p, a));
 }
 
+/* Whichever system call fails: the names and the pack are there, or none, also after a restart. */
+static void test_a_failed_removal_of_a_file_loses_no_name(void **state) {
+    place *p = *state;
+    for (int k = 1; k <= 2; k++) {
+        cop_error error = {0};
+        char a[65], again[65];
+        if (upload(p, 1, "x", a, &error) || upload(p, 1, "y", again, &error))
+            fail_msg("%s", error.text);
+        fail_at = k;
+        const cop_err removed = remove_set(p, a, &error);
+        fail_at = 0;
+        for (int life = 0; life < 2; life++) {
+            assert_string_equal(names_of(p), removed ? "x y" : "");
+            assert_true(has_pack(p, a) == (removed != COP_OK));
+            close_place(p);
+            open_place(p);
+        }
+    }
+}
+
+/* The process ends between any two of its steps: see remove_content. */
+static void test_an_interrupted_removal_is_undone_or_done_at_the_next_start(void **state) {
+    place *p = *state;
+    for (int rows_gone = 0; rows_gone < 2; rows_gone++) {
+        cop_error error = {0};
+        char a[65], pack[256], gone[256];
+        if (upload(p, 1, "x", a, &error)) fail_msg("%s", error.text);
+        close_place(p);
+        snprintf(pack, sizeof pack, "%s/data/%s.pack", p->state, a);
+        snprintf(gone, sizeof gone, "%s/data/%s.pack.gone", p->state, a);
+        assert_int_equal(rename(pack, gone), 0);
+        if (rows_gone) execute(p, "DELETE FROM data_sets");
+        open_place(p);
+        assert_string_equal(names_of(p), rows_gone ? "" : "x");
+        assert_true(has_pack(p, a) == !rows_gone);
+        assert_false(cop_file_exists(gone));
+    }
+}
+
 static void test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -302,6 +363,28 @@ static void test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated(void *
     assert_string_equal(names_of(p), "");
     assert_false(has_pack(p, a));
     if (upload(p, 1, "x", a, &error)) fail_msg("%s", error.text);
+    assert_string_equal(names_of(p), "x");
+}
+
+static void test_an_upload_that_is_offered_again_on_a_full_disk_keeps_its_chunks(void **state) {
+    place *p = *state;
+    cop_error error = {0};
+    struct sigaction before;
+    char bytes[PACK], digest[65];
+    bool complete;
+    size_t missing = 0;
+    offer o = {0};
+    coord_dataset set;
+    make_pack(1, bytes, digest);
+    cop_sha256_of(bytes, PACK, o.hashes[0]);
+    assert_int_equal(make_offer(p, &o, "x", digest, PACK, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(put(p, digest, 0, bytes, PACK, &error), COP_OK);
+    fill_disk(&before);
+    limit_files(0);
+    const cop_err full = make_offer(p, &o, "y", digest, PACK, 1, &complete, &missing, &error);
+    empty_disk(&before);
+    assert_int_not_equal(full, COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, digest, NULL, 0, &set, &error), COP_OK);
     assert_string_equal(names_of(p), "x");
 }
 
@@ -588,7 +671,10 @@ int main(void) {
         SETS_TEST(test_a_name_goes_alone_and_the_content_with_its_last_name),
         SETS_TEST(test_the_newest_content_of_a_name_is_meant),
         SETS_TEST(test_removal_on_a_full_disk_changes_nothing_and_can_be_repeated),
+        SETS_TEST(test_a_failed_removal_of_a_file_loses_no_name),
+        SETS_TEST(test_an_interrupted_removal_is_undone_or_done_at_the_next_start),
         SETS_TEST(test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated),
+        SETS_TEST(test_an_upload_that_is_offered_again_on_a_full_disk_keeps_its_chunks),
         SETS_TEST(test_a_job_may_use_what_the_table_does_not_know),
         SETS_TEST(test_a_pack_whose_row_is_lost_gets_a_name),
         SETS_TEST(test_rows_that_make_no_sense_are_left_out),
