@@ -1,5 +1,5 @@
-/* The `coppice` command: one table of commands (cli.c), one table of options (options.c), one file
- * per command or family in commands/.
+/* The `coppice` command: one table of commands (table.c), one table of options (options.c), one
+ * file per command or family in commands/.
  *
  * A command gets its parsed options and returns a cop_err; the sentence of an error goes to
  * standard error ("coppice run: ..."), its code makes the exit status (0 done, 1 failed, 2 bad
@@ -70,7 +70,7 @@ void cli_print_word(const char *word, cop_str *out); /* quoted for a shell where
 /* What finds a coordinator; without the token itself, which nobody wants to see in a log. */
 #define CLI_CONNECTION "coordinator token-file tls-dir tls-ca tls-cert tls-key tls-name timeout"
 
-/* ---- interrupt.c: what a command says when a signal ends it ---- */
+/* ---- terminal/interrupt.c: what a command says when a signal ends it ---- */
 /* From now on SIGINT and SIGTERM write this sentence to standard error and end the program, with
  * 128 and the signal's number as its status; until cli_interrupt_disarm. */
 void cli_interrupt_arm(const char *sentence);
@@ -83,7 +83,7 @@ void cli_interrupt_end(int number) __attribute__((noreturn));
 void cli_interrupt_note(int number); /* a signal asked for a clean end */
 int cli_interrupt_received(void);    /* its number; 0: none */
 
-/* ---- output.c ---- */
+/* ---- terminal/output.c ---- */
 typedef struct cli_table cli_table; /* columns aligned to their widest cell */
 bool cli_is_tty(int fd);
 /* Colours only on a TTY and without NO_COLOR; "" otherwise. */
@@ -119,7 +119,7 @@ void cli_progress_end(cli_progress *p);
 void cli_data_progress(void *context, const char *what, uint64_t done,
                        uint64_t total); /* context: cli_progress */
 
-/* ---- remote.c: calls to a coordinator ---- */
+/* ---- remote/remote.c: calls to a coordinator ---- */
 typedef struct cli_remote {
     cop_link *link;
     cop_tls *tls; /* NULL: not encrypted */
@@ -177,7 +177,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
 /* FAILED and CANCELED as an error, for a waiting `submit` and `watch`. */
 cop_err cli_status_error(const Coppice__Api__JobStatus *status, cop_error *error);
 
-/* ---- load.c: job files and data, for commands that work in this process ---- */
+/* ---- load/load.c: job files and data, for commands that work in this process ---- */
 /* Reads a job file with --set applied. */
 cop_err cli_read_job(const char *path, const cli_options *options, Coppice__Job **out,
                      cop_error *error);

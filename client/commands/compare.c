@@ -1,6 +1,6 @@
 /* coppice compare: in which fields the job files of jobs or runs differ, and what they ended with.
  */
-#include "client/history.h"
+#include "client/load/history.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* coppice eval --ensemble, --average, --members-from: the joint opinion of thinned networks, or of
  * separately trained ones, on the test set. Jobs of a coordinator are evaluated by its pool, files
  * in this process; the figures are the same. */
-#include "client/ensemble.h"
+#include "client/evaluate/ensemble.h"
 
 #include <stdio.h>
 #include <stdlib.h>

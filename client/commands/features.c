@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "client/cli.h"
-#include "client/tiles.h"
+#include "client/draw/tiles.h"
 #include "common/base/alloc.h"
 #include "common/base/str.h"
 #include "common/ensemble/features.h"

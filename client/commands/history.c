@@ -1,5 +1,5 @@
 /* coppice history: the loss of each step and epoch, and each evaluation, of a job or a run. */
-#include "client/history.h"
+#include "client/load/history.h"
 
 #include <math.h>
 #include <stdio.h>

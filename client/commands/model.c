@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "client/cli.h"
-#include "client/ensemble.h"
-#include "client/run_folder.h"
+#include "client/evaluate/ensemble.h"
+#include "client/load/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"

@@ -4,10 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "client/chart.h"
+#include "client/draw/chart.h"
 #include "client/cli.h"
-#include "client/ensemble_plot.h"
-#include "client/history.h"
+#include "client/draw/ensemble_plot.h"
+#include "client/load/history.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 

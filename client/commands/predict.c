@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/predict.h"
+#include "client/evaluate/predict.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/limits.h"

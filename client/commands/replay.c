@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "client/cli.h"
-#include "client/run_folder.h"
+#include "client/load/run_folder.h"
 #include "common/base/file.h"
 #include "common/job/replay.h"
 

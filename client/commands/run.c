@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 
 #include "client/cli.h"
-#include "client/run_folder.h"
+#include "client/load/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "coordinator/coordinator.h"

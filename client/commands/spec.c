@@ -1,5 +1,5 @@
 /* coppice spec: the job file of a job or a run. */
-#include "client/history.h"
+#include "client/load/history.h"
 
 cop_err cli_spec(const cli_options *options, cop_error *error) {
     cli_record record;

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "client/cli.h"
-#include "client/history.h"
-#include "client/run_folder.h"
+#include "client/load/history.h"
+#include "client/load/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/wire/codec.h"

@@ -32,6 +32,17 @@ MAY_INCLUDE = {
 }
 LONGEST_FUNCTION = 100
 
+# The same inside of client/, where each folder may include what stands at the top.
+CLIENT_MAY_INCLUDE = {
+    "": set(),
+    "terminal": set(),
+    "remote": {"terminal"},
+    "load": {"terminal", "remote"},
+    "draw": {"terminal"},
+    "evaluate": {"terminal", "remote", "load", "draw"},
+    "commands": {"terminal", "remote", "load", "draw", "evaluate"},
+}
+
 # Every document is held to the paths that it names.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -69,6 +80,16 @@ def test_includes_go_one_way(root, tracked):
             used = folder_of(name) if "/" in name else own
             if used not in MAY_INCLUDE[own] | {own, "common"}:
                 wrong.append(f"{path} includes {name}: {own} may include {sorted(MAY_INCLUDE[own])} only")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_clients_folders_include_one_way(root, tracked):
+    """No command includes another: what two of them use has a folder of its own."""
+    files = {path: path.split("/")[1] if path.count("/") > 1 else "" for path in tracked if re.fullmatch(r"client/.+\.[ch]", path)}
+    assert set(files.values()) == set(CLIENT_MAY_INCLUDE)
+    wrong = [f"{path} includes {name}" for path, own in files.items()
+             for name in re.findall(r'^#\s*include "(client/[^"]+)"', (root / path).read_text(), re.MULTILINE)
+             if files[name] not in CLIENT_MAY_INCLUDE[own] | {own, ""} or own == files[name] == "commands"]
     assert not wrong, "\n".join(wrong)
 
 

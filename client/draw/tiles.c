@@ -1,5 +1,5 @@
 /* Tiles of weights on a sheet, as PNG (cairo). See tiles.h. */
-#include "client/tiles.h"
+#include "client/draw/tiles.h"
 
 #include <cairo.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Error against the number of thinned networks, as Srivastava et al. 2014, figure 11. */
-#ifndef COP_CLIENT_ENSEMBLE_PLOT_H
-#define COP_CLIENT_ENSEMBLE_PLOT_H
+#ifndef COP_CLIENT_DRAW_ENSEMBLE_PLOT_H
+#define COP_CLIENT_DRAW_ENSEMBLE_PLOT_H
 
 #include "client/cli.h"
 

@@ -1,8 +1,8 @@
 /* Charts for `coppice plot`: lines over a numeric axis, side by side on one sheet, as SVG or PNG
  * (cairo). Readable without colour: each line has its own dash and marker; colours are those of
  * Okabe and Ito, "Color universal design", 2008, which colour-blind people tell apart. */
-#ifndef COP_CLIENT_CHART_H
-#define COP_CLIENT_CHART_H
+#ifndef COP_CLIENT_DRAW_CHART_H
+#define COP_CLIENT_DRAW_CHART_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* An ensemble in this process. Threads take blocks (some members on one slice) in order and compute
  * their outputs; each waits for its turn to add them to the tally, so members of a slice are added
  * in their order. The figures are those of a pool, bit for bit. */
-#include "client/ensemble.h"
+#include "client/evaluate/ensemble.h"
 
 #include <stdio.h>
 #include <uv.h>

@@ -1,5 +1,5 @@
 /* Charts of ensembles from the JSON of `coppice eval`. See ensemble_plot.h. */
-#include "client/ensemble_plot.h"
+#include "client/draw/ensemble_plot.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/chart.h"
+#include "client/draw/chart.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/limits.h"

@@ -1,6 +1,6 @@
 /* Weights as pictures: one tile for each unit, as in Srivastava et al. 2014, figure 7. */
-#ifndef COP_CLIENT_TILES_H
-#define COP_CLIENT_TILES_H
+#ifndef COP_CLIENT_DRAW_TILES_H
+#define COP_CLIENT_DRAW_TILES_H
 
 #include "common/base/err.h"
 

@@ -1,5 +1,5 @@
 /* The folder of a run. See run_folder.h. */
-#include "client/run_folder.h"
+#include "client/load/run_folder.h"
 
 #include <limits.h>
 #include <stdio.h>

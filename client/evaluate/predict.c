@@ -1,6 +1,6 @@
 /* Predictions: threads take slices of the samples; a slice's members come in their order. Of many
  * outputs not all samples are kept at once: they are handed over block by block. See predict.h. */
-#include "client/predict.h"
+#include "client/evaluate/predict.h"
 
 #include <math.h>
 #include <stdatomic.h>

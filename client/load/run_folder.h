@@ -1,7 +1,7 @@
 /* The folder of a run: which one a run takes, what must not be lost in it, and where its data were.
  * Used by `run`, and by the commands that read a run folder later. */
-#ifndef COP_CLIENT_RUN_FOLDER_H
-#define COP_CLIENT_RUN_FOLDER_H
+#ifndef COP_CLIENT_LOAD_RUN_FOLDER_H
+#define COP_CLIENT_LOAD_RUN_FOLDER_H
 
 #include "client/cli.h"
 

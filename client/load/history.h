@@ -1,7 +1,7 @@
 /* The figures of a job or a run over time, and its job file: for `plot`, `history`, `compare`,
  * `spec`. */
-#ifndef COP_CLIENT_HISTORY_H
-#define COP_CLIENT_HISTORY_H
+#ifndef COP_CLIENT_LOAD_HISTORY_H
+#define COP_CLIENT_LOAD_HISTORY_H
 
 #include "client/cli.h"
 #include "coordinator/coordinator.h"

@@ -1,6 +1,6 @@
 /* Drawing of charts. See chart.h. Invariant: what is drawn depends on the figures alone (no fonts'
  * metrics decide where a line goes). */
-#include "client/chart.h"
+#include "client/draw/chart.h"
 
 #include <cairo-svg.h>
 #include <cairo.h>

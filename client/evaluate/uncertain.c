@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/predict.h"
+#include "client/evaluate/predict.h"
 #include "common/base/alloc.h"
 
 #define SHEET_COLUMNS 8

@@ -1,8 +1,8 @@
 /* Predictions in this process: what a trained network, or an ensemble of its thinned networks, says
  * of each sample. Figures are those of common/ensemble/ensemble.h and spread.h, f64 in the order of
  * the members: the same for any number of threads. */
-#ifndef COP_CLIENT_PREDICT_H
-#define COP_CLIENT_PREDICT_H
+#ifndef COP_CLIENT_EVALUATE_PREDICT_H
+#define COP_CLIENT_EVALUATE_PREDICT_H
 
 #include "client/cli.h"
 #include "common/data/samples.h"

@@ -1,5 +1,5 @@
 /* The figures of a job or a run over time. See history.h. */
-#include "client/history.h"
+#include "client/load/history.h"
 
 #include <math.h>
 #include <stdio.h>

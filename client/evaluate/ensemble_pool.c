@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/ensemble.h"
+#include "client/evaluate/ensemble.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/wire/codec.h"

@@ -1,7 +1,7 @@
 /* Evaluations of trained weights: `eval --ensemble`, `--average`, `--members-from`, and what is
  * told of them, in this process (ensemble_here.c) or on a coordinator's pool (ensemble_pool.c). */
-#ifndef COP_CLIENT_ENSEMBLE_H
-#define COP_CLIENT_ENSEMBLE_H
+#ifndef COP_CLIENT_EVALUATE_ENSEMBLE_H
+#define COP_CLIENT_EVALUATE_ENSEMBLE_H
 
 #include "client/cli.h"
 #include "common/job/ensemble.h"
