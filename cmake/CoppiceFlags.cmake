@@ -1,4 +1,4 @@
-# Compiler flags of the whole tree. -ffp-contract=off is part of the arithmetic contract (docs/DETERMINISM.md, D4).
+# Compiler flags of the whole tree. -ffp-contract=off is part of the arithmetic contract (docs/reference/portable-1.md, D4).
 set(CMAKE_C_STANDARD 17)
 set(CMAKE_C_STANDARD_REQUIRED ON)
 set(CMAKE_C_EXTENSIONS ON)

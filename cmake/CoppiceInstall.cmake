@@ -1,6 +1,6 @@
 # `cmake --install build/release [--prefix DIR]`: documents, examples, bash completion; CoppiceLibrary.cmake adds the
 # programs. The completion is what the program itself prints, so a cross build has none.
-install(DIRECTORY docs/ examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES README.md CONTRIBUTING.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 if(NOT CMAKE_CROSSCOMPILING)
   install(CODE "execute_process(COMMAND \"${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/coppice\" completion

@@ -1,6 +1,7 @@
-/* Bugs on purpose, to show that the simulator sees them (tests/sim, docs/RELIABILITY.md). Only the
- * program sim-planted is built with COP_PLANTS; there, COP_PLANT(NAME, right, wrong) is `wrong`
- * once that bug was chosen. Everywhere else it is `right`, and nothing more. */
+/* Bugs on purpose, to show that the simulator sees them (tests/sim,
+ * docs/explanation/reliability.md). Only the program sim-planted is built with COP_PLANTS; there,
+ * COP_PLANT(NAME, right, wrong) is `wrong` once that bug was chosen. Everywhere else it is `right`,
+ * and nothing more. */
 #ifndef COP_BASE_PLANT_H
 #define COP_BASE_PLANT_H
 

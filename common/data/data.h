@@ -169,8 +169,8 @@ typedef struct cop_data_cut {
 
 /* What a job sees of a set after `validation` and `samples`: places [0, train) are the training
  * rows, places [train, train + validation) the validation rows, both of the data's training part.
- * docs/DETERMINISM.md has the rule of the draw. It depends on the data and the cut alone, so that
- * all jobs with the same cut set the same rows aside. */
+ * docs/reference/portable-1.md has the rule of the draw. It depends on the data and the cut alone,
+ * so that all jobs with the same cut set the same rows aside. */
 typedef struct cop_data_view {
     const cop_data *data; /* must outlive the view */
     uint32_t train, validation, test;

@@ -167,9 +167,10 @@ typedef struct cop_layer_ops {
     bool (*absorbs_next)(const cop_layer *layer);
     /* Floating point operations of one sample's forward pass, counting an FMA as 2. */
     double (*flop)(const cop_layer *layer);
-    /* The layer for other programs (docs/INTERCHANGE.md). graph: appends the ONNX operators that
-     * compute it in eval mode, and in train mode where the graph's `training_mode` is on; x is its
-     * input; returns its output. torch: prints the expression that makes it, in terms of `nn`. */
+    /* The layer for other programs (docs/reference/model-files.md). graph: appends the ONNX
+     * operators that compute it in eval mode, and in train mode where the graph's `training_mode`
+     * is on; x is its input; returns its output. torch: prints the expression that makes it, in
+     * terms of `nn`. */
     cop_value (*graph)(const cop_layer *layer, cop_graph *graph, cop_value x);
     void (*torch)(const cop_layer *layer, cop_torch *out);
     /* What these give instead, for people, where they are not what eval mode computes; NULL, or a
@@ -202,7 +203,7 @@ static inline void cop_layer_product(const cop_layer_context *c, const cop_gemm 
         c->gemm(c->kernels, g, c->workspace);
 }
 
-/* The registry: NULL-terminated, in the order of docs/LAYERS.md. */
+/* The registry: NULL-terminated, in the order of docs/reference/layers.md. */
 const cop_layer_ops *const *cop_layer_registry(void);
 const cop_layer_ops *cop_layer_find(const char *kind); /* NULL: unknown */
 

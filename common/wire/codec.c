@@ -1,5 +1,5 @@
 /* Frames: the one place where messages become bytes and bytes become messages. See codec.h and
- * docs/PROTOCOL.md. */
+ * docs/reference/protocol.md. */
 #include "common/wire/codec.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* Frames (docs/PROTOCOL.md): 64-byte header {magic "COPW", version, type, lengths, XXH3} + protobuf
- * header (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are never inside
- * protobuf.
+/* Frames (docs/reference/protocol.md): 64-byte header {magic "COPW", version, type, lengths, XXH3}
+ * + protobuf header (<= 64 KiB) + padding to 64 + raw parts, each padded to 64 bytes. Tensors are
+ * never inside protobuf.
  *
  * Layout of the 64 bytes, little-endian: 0 magic u32 0x57504f43; 4 version u16 (=
  * COP_PROTOCOL_MAJOR); 6 type u16; 8 protobuf length u32; 12 flags u32 (bit i: part i is there); 16

@@ -75,7 +75,7 @@ void cop_document_keep_split(Coppice__Job *job);
  * file that resolves to the same job. */
 void cop_document_strip_defaults(Coppice__Job *job);
 /* Help of a field ("train.batch") for docs and error texts; NULL if unknown. And the whole
- * reference as Markdown (docs/JOBFILE.md is generated from it; a test compares). */
+ * reference as Markdown (docs/reference/job-file.md is generated from it; a test compares). */
 const char *cop_document_help(const char *path);
 void cop_document_reference(cop_str *out);
 

@@ -1,5 +1,5 @@
 /* The reference of the job file, out of the table that job files are checked with:
- * docs/JOBFILE.md is what this writes, and a test compares. */
+ * docs/reference/job-file.md is what this writes, and a test compares. */
 #include <stdio.h>
 #include <string.h>
 

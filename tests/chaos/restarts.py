@@ -21,7 +21,7 @@ import chaos
 
 WORKERS = 2  # that chaos.Pool starts; nothing happens to them here
 STEPS_OF_SMALL = 40
-KEYS_KEPT = 256  # of the newest submissions (docs/PROTOCOL.md)
+KEYS_KEPT = 256  # of the newest submissions (docs/reference/protocol.md)
 
 
 class Restarts(chaos.OverIpc):

@@ -1,4 +1,4 @@
-"""One job that gives every field of docs/JOBFILE.md a value of its own: it trains, and says the same of itself when it is printed and read again."""
+"""One job that gives every field of docs/reference/job-file.md a value of its own: it trains, and says the same of itself when it is printed and read again."""
 
 import re
 
@@ -67,7 +67,7 @@ def test_job_trains_and_is_printed_whole(coppice, tmp_path, optimizer):
 
 def test_no_field_is_left_out(root):
     text = JOB % ", ".join(OPTIMIZERS)
-    fields = re.findall(r"^\| `(- )?([a-z0-9_.]+)` \|", (root / "docs/JOBFILE.md").read_text(), re.MULTILINE)
+    fields = re.findall(r"^\| `(- )?([a-z0-9_.]+)` \|", (root / "docs/reference/job-file.md").read_text(), re.MULTILINE)
     assert len(fields) > 100
     for dash, name in fields:
         if dash or not re.fullmatch(ELSEWHERE, name):

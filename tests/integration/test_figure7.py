@@ -1,4 +1,4 @@
-"""The features that dropout learns (docs/RESULTS.md): the mean hidden activation falls to at most 0.6 of that without dropout, and pairs of
+"""The features that dropout learns (docs/measurements/results.md): the mean hidden activation falls to at most 0.6 of that without dropout, and pairs of
 units say less of the same, for three seeds."""
 
 import pytest

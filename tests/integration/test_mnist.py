@@ -1,4 +1,4 @@
-"""The network of examples/mnist-dropout.yaml reaches the error that docs/RESULTS.md tells: final weights, nothing selected on the test set."""
+"""The network of examples/mnist-dropout.yaml reaches the error that docs/measurements/results.md tells: final weights, nothing selected on the test set."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What training costs besides time, on the network of docs/PERFORMANCE.md: memory, allocations, the wait for the first step."""
+"""What training costs besides time, on the network of docs/measurements/speed.md: memory, allocations, the wait for the first step."""
 
 import resource
 import time

@@ -45,7 +45,7 @@ CLIENT_MAY_INCLUDE = {
 
 # Every document is held to the paths that it names.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PATH = re.compile(r"`((?:common|coordinator|worker|client|proto|tests|docs|examples|bench|cmake|deploy)/[\w./-]+)`")
 
 
@@ -145,6 +145,38 @@ def test_documents_name_what_exists(root, document):
     assert not missing, f"{document} names what is not there: {missing}"
 
 
+def anchor(heading):
+    """What a heading is called in a link, by GitHub's rule."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files_and_headings_that_exist(root, document):
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", (root / document).read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        file = (root / document).parent / name if name else root / document
+        if not file.exists():
+            wrong.append(target)
+        elif heading and heading not in {anchor(line) for line in re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)}:
+            wrong.append(target)
+    assert not wrong, f"{document} links to what does not exist: {wrong}"
+
+
+def test_comments_and_messages_name_documents_that_exist(root, tracked):
+    wrong = []
+    for path in tracked:
+        try:
+            text = (root / path).read_text()
+        except UnicodeDecodeError:
+            continue
+        names = set(re.findall(r"\bdocs/[\w/-]+\.md\b", text))
+        wrong += [f"{path}: {name}" for name in sorted(names) if not (root / name).is_file()]
+    assert not wrong, "\n".join(wrong)
+
+
 def symbols(path, *options):
     done = subprocess.run(["nm", "-P", *options, path], capture_output=True, text=True, check=True)
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
@@ -172,7 +204,7 @@ def test_layers_are_known_by_their_rows_alone(root, tracked, layer_kinds):
 
 
 def test_each_layer_has_its_row_and_section(root, layer_kinds):
-    text = (root / "docs/LAYERS.md").read_text()
+    text = (root / "docs/reference/layers.md").read_text()
     assert re.findall(r"^\| \[`(\w+)`\]", text, re.MULTILINE) == layer_kinds, "the table, in the registry's order"
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == layer_kinds, "the sections, in the registry's order"
 

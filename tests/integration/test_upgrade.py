@@ -1,4 +1,4 @@
-"""docs/OPERATIONS.md as it is written: rolling upgrades in either order, backup and restore; each in mid-job, with the digest of an undisturbed run."""
+"""docs/how-to/operate.md as it is written: rolling upgrades in either order, backup and restore; each in mid-job, with the digest of an undisturbed run."""
 
 import pathlib
 import re
@@ -43,7 +43,7 @@ def upgrade_coordinator(pool, program):
 
 
 def upgrade_workers(pool, program):
-    """One after the other, as OPERATIONS.md has it."""
+    """One after the other, as docs/how-to/operate.md has it."""
     for name in ("a", "b"):
         pool.workers[name].terminate()
         assert pool.workers[name].wait(30) == 0
@@ -87,7 +87,7 @@ def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, smal
 
 
 def test_backup_and_restore(pool, program, coppice, small, root):
-    """The two commands of OPERATIONS.md, on a coordinator that is at work; restored into an empty folder."""
+    """The two commands of docs/how-to/operate.md, on a coordinator that is at work; restored into an empty folder."""
     job = small(STEPS)
     alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
     set_version(pool, program, earlier=False)
@@ -97,7 +97,7 @@ def test_backup_and_restore(pool, program, coppice, small, root):
     wait_steps(pool, 200)
     backup = pool.folder / "backup"
     backup.mkdir(mode=0o700)
-    text = (root / "docs/OPERATIONS.md").read_text().split("## Back up and restore")[1]
+    text = (root / "docs/how-to/operate.md").read_text().split("## Back up and restore")[1]
     lines = re.findall(r"^    (\S.*?)(?: +# .*)?$", text, re.MULTILINE)[:2]
     assert lines[0].startswith("sqlite3 ") and lines[1].startswith("cp ")
     for line in lines:

@@ -1,4 +1,4 @@
-"""Parts of portable-1, written a second time in NumPy from its definition (docs/DETERMINISM.md), sharing no code with common/.
+"""Parts of portable-1, written a second time in NumPy from its definition (docs/reference/portable-1.md), sharing no code with common/.
 
 Used by the parity tests to start PyTorch from the same weights and feed it the same batches. Where the definition leaves only f64
 arithmetic without functions (uniform initialisation, order, masks) it is exact."""

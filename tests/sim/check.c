@@ -1,5 +1,5 @@
 /* Invariants about what the coordinator decides: each action is checked before it is carried out.
- * Names are those of docs/RELIABILITY.md. */
+ * Names are those of docs/explanation/reliability.md. */
 #include "sim/sim.h"
 
 #include <math.h>

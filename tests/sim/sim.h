@@ -2,7 +2,8 @@
  * workers, clients and the network between them. The decisions are the real ones: coord_core_step
  * (coordinator/core.h), worker_agent_step (worker/agent.h), the checkpoints' code
  * (common/job/checkpoint.c) down to its system calls (common/base/file.c). What does input and
- * output around them is modelled here; docs/RELIABILITY.md says how, and lists the invariants.
+ * output around them is modelled here; docs/explanation/reliability.md says how, and lists the
+ * invariants.
  *
  * Everything that happens follows from the seed: random draws are hashes of (seed, who, how many
  * before), so that leaving one fault out does not move the others' dice. A run either ends well or

@@ -1,5 +1,5 @@
 /* Views: which rows a job trains on and which it sets aside (D1). The rule is in
- * docs/DETERMINISM.md; tests/parity compares the rows with a second implementation.
+ * docs/reference/portable-1.md; tests/parity compares the rows with a second implementation.
  *
  * LABELS: quick */
 #include <setjmp.h>

@@ -57,7 +57,7 @@ static cop_err decode_bytes(const void *bytes, size_t size, cop_error *error) {
     return e;
 }
 
-/* Header fields where docs/PROTOCOL.md has them. */
+/* Header fields where docs/reference/protocol.md has them. */
 enum { AT_VERSION = 4, AT_TYPE = 6, AT_PROTO = 8, AT_FLAGS = 12, AT_PARTS = 16, AT_HASH = 48 };
 
 /* Makes a changed header's hash right again, as an adversary would. */
@@ -255,7 +255,8 @@ static void test_same_message_gives_same_bytes(void **state) {
     cop_message_fini(&m);
 }
 
-/* The bytes that docs/PROTOCOL.md spells out: whoever changes them makes a new protocol. */
+/* The bytes that docs/reference/protocol.md spells out: whoever changes them makes a new protocol.
+ */
 static void test_golden_frame(void **state) {
     (void)state;
     static const unsigned char golden[128] = {

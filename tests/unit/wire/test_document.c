@@ -348,10 +348,12 @@ static void test_reference_is_the_document(void **state) {
     char *text;
     size_t size;
     cop_document_reference(&reference);
-    assert_int_equal(cop_file_read("docs/JOBFILE.md", 1 << 20, &text, &size, NULL), COP_OK);
+    assert_int_equal(cop_file_read("docs/reference/job-file.md", 1 << 20, &text, &size, NULL),
+                     COP_OK);
     if (strcmp(text, cop_str_text(&reference)) != 0)
-        fail_msg("docs/JOBFILE.md is not what `coppice` writes: build/*/tests/wire_test_document "
-                 "--reference > docs/JOBFILE.md");
+        fail_msg("docs/reference/job-file.md is not what `coppice` writes: "
+                 "build/*/tests/wire_test_document "
+                 "--reference > docs/reference/job-file.md");
     cop_free(text);
     cop_str_fini(&reference);
 }
