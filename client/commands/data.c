@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/draw/sheet.h"
+#include "client/remote/download.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
@@ -97,7 +99,7 @@ static cop_err get(const cli_options *options, const char *name, cop_error *erro
     const char *into = options->out ? options->out : cached;
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
-    cop_err e = cop_data_get(name, into, cli_data_progress, &bar, error);
+    cop_err e = cli_download(name, into, cli_data_progress, &bar, error);
     cli_progress_end(&bar);
     if (!e && options->json) {
         cop_str folder = {0};
@@ -336,8 +338,8 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
     }
     COP_TRY(e);
     if (options->output)
-        e = cop_data_contact_sheet(&data->train, (int)options->rows, (int)options->columns,
-                                   options->output, error);
+        e = cli_sheet_contact(&data->train, (int)options->rows, (int)options->columns,
+                              options->output, error);
     if (!e) e = inspect_data(options, data, error);
     cop_data_destroy(data);
     return e;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/draw/sheet.h"
 #include "client/evaluate/predict.h"
 #include "common/base/alloc.h"
 
@@ -48,12 +49,12 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
                         "--top-uncertain draws pictures, and the model's samples are none: %u %s; "
                         "expected 1 or 3 channels of pixels",
                         pinned->input[0], pinned->n_input == 3 ? "channels" : "flat values");
-    if (pinned->input[1] > COP_SHEET_SIDE_MAX || pinned->input[2] > COP_SHEET_SIDE_MAX)
+    if (pinned->input[1] > CLI_SHEET_SIDE_MAX || pinned->input[2] > CLI_SHEET_SIDE_MAX)
         return cop_fail(
             error, COP_ERR_INPUT,
             "--top-uncertain draws pictures of at most %d x %d pixels: the model's have "
             "%u x %u",
-            COP_SHEET_SIDE_MAX, COP_SHEET_SIDE_MAX, pinned->input[2], pinned->input[1]);
+            CLI_SHEET_SIDE_MAX, CLI_SHEET_SIDE_MAX, pinned->input[2], pinned->input[1]);
     return COP_OK;
 }
 
@@ -99,7 +100,7 @@ static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_
 
 /* ---- what stands under them ---- */
 
-static void name_sample(const cli_predictions *p, uint32_t sample, cop_data_caption *line) {
+static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *line) {
     const int32_t *labels = p->samples->part.labels;
     char label[40] = "", name[20];
     if (labels)
@@ -113,8 +114,7 @@ static void name_sample(const cli_predictions *p, uint32_t sample, cop_data_capt
     line->strong = true;
 }
 
-static void tell_classes(const cli_predictions *p, const cli_prediction *of,
-                         cop_data_caption *lines) {
+static void tell_classes(const cli_predictions *p, const cli_prediction *of, cli_caption *lines) {
     char name[24];
     for (int i = 0; i < of->shown_count; i++) {
         snprintf(lines[1 + i].text, sizeof lines[1].text, "%s   %.3f",
@@ -122,7 +122,7 @@ static void tell_classes(const cli_predictions *p, const cli_prediction *of,
         lines[1 + i].bar = of->shown[i].value;
         lines[1 + i].strong = i == 0;
     }
-    cop_data_caption *last = &lines[1 + CLI_SHOWN];
+    cli_caption *last = &lines[1 + CLI_SHOWN];
     if (p->members)
         snprintf(last->text, sizeof last->text, "H %.2f  MI %.2f  VR %.2f", of->entropy,
                  of->information, of->variation);
@@ -130,8 +130,7 @@ static void tell_classes(const cli_predictions *p, const cli_prediction *of,
         snprintf(last->text, sizeof last->text, "H %.3f", of->entropy);
 }
 
-static void tell_outputs(const cli_predictions *p, const cli_prediction *of,
-                         cop_data_caption *lines) {
+static void tell_outputs(const cli_predictions *p, const cli_prediction *of, cli_caption *lines) {
     char name[24];
     snprintf(lines[1].text, sizeof lines[1].text, "spread %.4g", of->spread);
     if (of->class >= 0)
@@ -143,12 +142,12 @@ static int caption_lines(const cli_predictions *p) {
     return p->classes ? 2 + CLI_SHOWN : 3;
 }
 
-static cop_data_caption *make_captions(const cli_predictions *p, const uint32_t *samples,
-                                       uint32_t count) {
+static cli_caption *make_captions(const cli_predictions *p, const uint32_t *samples,
+                                  uint32_t count) {
     const size_t height = (size_t)caption_lines(p);
-    cop_data_caption *all = cop_alloc_array(count * height, sizeof *all);
+    cli_caption *all = cop_alloc_array(count * height, sizeof *all);
     for (uint32_t i = 0; all && i < count; i++) {
-        cop_data_caption *lines = all + i * height;
+        cli_caption *lines = all + i * height;
         for (size_t k = 0; k < height; k++) lines[k].bar = -1;
         name_sample(p, samples[i], &lines[0]);
         if (p->classes)
@@ -175,14 +174,14 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
              : p->members ? "H entropy, MI mutual information (nats), VR variation ratio"
                           : "class and probability, H entropy (nats)");
     cop_err e = gather(p, samples, count, &part, &pixels, error);
-    cop_data_caption *captions = make_captions(p, samples, count);
+    cli_caption *captions = make_captions(p, samples, count);
     if (!e && !captions) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    const cop_data_sheet sheet = {.part = &part,
-                                  .columns = count < SHEET_COLUMNS ? (int)count : SHEET_COLUMNS,
-                                  .lines = caption_lines(p),
-                                  .captions = captions,
-                                  .heading = heading};
-    if (!e) e = cop_data_draw_sheet(&sheet, path, error);
+    const cli_sheet sheet = {.part = &part,
+                             .columns = count < SHEET_COLUMNS ? (int)count : SHEET_COLUMNS,
+                             .lines = caption_lines(p),
+                             .captions = captions,
+                             .heading = heading};
+    if (!e) e = cli_sheet_draw(&sheet, path, error);
     cop_free(captions);
     cop_free(pixels);
     return e;

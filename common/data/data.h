@@ -225,31 +225,5 @@ cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels);
 
 /* Progress of long operations; may be NULL. */
 typedef void (*cop_data_progress)(void *context, const char *what, uint64_t done, uint64_t total);
-/* Downloads a set into folder (created): mirrors in turn, SHA-256 checked against the table,
- * resumed by range requests, renamed into place when whole. UNSUPPORTED if built without libcurl.
- * COPPICE_MIRROR=URL is tried first (tests, private mirrors). */
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
-                     void *context, cop_error *error);
-
-enum { COP_SHEET_SIDE_MAX = 512 }; /* of a sample, in pixels */
-/* Contact sheet: `rows` x `columns` samples of a part as a PNG with a label under each (cairo).
- * Only for image shapes with 1 or 3 channels. */
-cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
-                               cop_error *error);
-/* The same of all samples of a part, with lines of text under each and a heading; for print: black
- * on white and grey, letters sharp at twice the size. */
-typedef struct cop_data_caption {
-    char text[48];
-    double bar; /* from 0 to 1: its share of the line is shaded; below: it is not */
-    bool strong;
-} cop_data_caption;
-typedef struct cop_data_sheet {
-    const cop_data_part *part;
-    int columns, lines;
-    const cop_data_caption *captions; /* [part->count][lines] */
-    const char *const *heading;       /* NULL-terminated lines */
-} cop_data_sheet;
-/* INPUT: no pictures; LIMIT: the sheet would be too large. */
-cop_err cop_data_draw_sheet(const cop_data_sheet *sheet, const char *path, cop_error *error);
 
 #endif

@@ -65,6 +65,14 @@ def sources(tracked, *ends):
     return [path for path in tracked if path.endswith(ends) and folder_of(path) in MAY_INCLUDE]
 
 
+def test_only_the_client_draws_and_downloads(root, tracked):
+    """So coordinator and worker are built without cairo and curl."""
+    users = {path for path in sources(tracked, ".c", ".h") if re.search(r"#\s*include <(cairo|curl)", (root / path).read_text())}
+    assert {path.split("/")[0] for path in users} == {"client"}
+    linked = [path for path in tracked if path.endswith("CMakeLists.txt") and re.search("CAIRO|CURL", (root / path).read_text())]
+    assert linked == ["client/CMakeLists.txt"]
+
+
 def test_each_folder_of_common_is_a_library_with_a_rule(root, tracked):
     """One flat folder each: only nn has another one inside, of its layers."""
     folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"common/.+\.(c|h|inc)", path)}

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/remote/download.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/str.h"
-#include "common/data/data.h"
 
 #ifdef COP_HAVE_CURL
 #    include <curl/curl.h>
@@ -167,7 +167,7 @@ static cop_err get_one(const get_file *file, const char *folder, cop_data_progre
     return e;
 }
 
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
+cop_err cli_download(const char *source, const char *folder, cop_data_progress progress,
                      void *context, cop_error *error) {
     if (strcmp(source, "mnist") != 0) {
         if (strcmp(source, "synthetic-digits") == 0)
@@ -188,7 +188,7 @@ cop_err cop_data_get(const char *source, const char *folder, cop_data_progress p
 }
 #else
 
-cop_err cop_data_get(const char *source, const char *folder, cop_data_progress progress,
+cop_err cli_download(const char *source, const char *folder, cop_data_progress progress,
                      void *context, cop_error *error) {
     (void)folder;
     (void)progress;

@@ -2,10 +2,10 @@
 #include <cairo.h>
 #include <stdio.h>
 
+#include "client/draw/sheet.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/str.h"
-#include "common/data/data.h"
 
 #define CELL_GAP   4
 #define LABEL_ROOM 14
@@ -70,14 +70,14 @@ static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
                         "these samples are no pictures: expected 1 or 3 channels of bytes");
-    if (part->dims[1] > COP_SHEET_SIDE_MAX || part->dims[2] > COP_SHEET_SIDE_MAX)
+    if (part->dims[1] > CLI_SHEET_SIDE_MAX || part->dims[2] > CLI_SHEET_SIDE_MAX)
         return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet",
                         part->dims[2], part->dims[1]);
     return COP_OK;
 }
 
-cop_err cop_data_contact_sheet(const cop_data_part *part, int rows, int columns, const char *path,
-                               cop_error *error) {
+cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, const char *path,
+                          cop_error *error) {
     COP_TRY(check_pictures(part, error));
     int scale = part->dims[2] < 40 ? 2 : 1, cell_w = part->dims[2] * scale + CELL_GAP,
         cell_h = part->dims[1] * scale + CELL_GAP + LABEL_ROOM;
@@ -107,7 +107,7 @@ typedef struct layout {
     int zoom, cell_width, cell_height, top, width, height;
 } layout;
 
-static cop_err lay_out_sheet(const cop_data_sheet *s, layout *out, cop_error *error) {
+static cop_err lay_out_sheet(const cli_sheet *s, layout *out, cop_error *error) {
     const int w = s->part->dims[2], h = s->part->dims[1];
     const int64_t rows = (s->part->count + (int64_t)s->columns - 1) / s->columns;
     int headings = 0;
@@ -139,7 +139,7 @@ static void paint_text(cairo_t *to, const char *text, bool strong, double x, dou
     cairo_show_text(to, text);
 }
 
-static void paint_line(cairo_t *to, const cop_data_caption *c, double x, double y, double width) {
+static void paint_line(cairo_t *to, const cli_caption *c, double x, double y, double width) {
     if (c->bar >= 0) {
         cairo_set_source_rgb(to, 0.8, 0.8, 0.8);
         cairo_rectangle(to, x, y + 2, width * (c->bar > 1 ? 1 : c->bar), LINE_ROOM - 3);
@@ -148,7 +148,7 @@ static void paint_line(cairo_t *to, const cop_data_caption *c, double x, double 
     paint_text(to, c->text, c->strong, x + 2, y);
 }
 
-static void paint_cell(cairo_t *to, const cop_data_sheet *s, const layout *l, uint32_t index) {
+static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_t index) {
     const cop_data_part *part = s->part;
     const double x = MARGIN + (double)(index % (uint32_t)s->columns) * l->cell_width,
                  y = l->top + (double)(index / (uint32_t)s->columns) * l->cell_height;
@@ -168,7 +168,7 @@ static void paint_cell(cairo_t *to, const cop_data_sheet *s, const layout *l, ui
     cairo_restore(to);
 }
 
-cop_err cop_data_draw_sheet(const cop_data_sheet *s, const char *path, cop_error *error) {
+cop_err cli_sheet_draw(const cli_sheet *s, const char *path, cop_error *error) {
     layout l = {0};
     COP_TRY(check_pictures(s->part, error));
     COP_TRY(lay_out_sheet(s, &l, error));
