@@ -37,7 +37,8 @@ struct core_worker {
     double ns_per_shard;
     coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
     uint32_t threads;
-    uint32_t strikes;    /* wrong results, and values that were not finite for it alone */
+    uint32_t strikes;    /* wrong results, and values that were not finite for it alone; with those
+                            of its identity before it joined */
     uint32_t watched;    /* so many of its blocks are audited, whatever the job says */
     double audit_credit; /* where it is in the window of 1 / audit blocks of which one is audited */
     double audit_point;  /* ... and where in it that one is */
@@ -150,6 +151,14 @@ typedef struct core_quarantine {
     char name[COP_NAME_MAX], evidence[256];
 } core_quarantine;
 
+/* Strikes of an identity in a job: they outlast its connection, and end with the job. */
+typedef struct core_struck {
+    uint64_t who, job; /* who 0: free */
+    uint32_t count;
+} core_struck;
+
+#define STRUCK_MAX 256 /* the oldest makes room */
+
 struct coord_core {
     coord_core_config config;
     core_worker **workers; /* by id */
@@ -172,7 +181,9 @@ struct coord_core {
     uint32_t next_double;
     core_quarantine quarantine[QUARANTINES_MAX]; /* the oldest makes room */
     uint32_t quarantined;                        /* so far */
-    uint64_t draws;                              /* of the secret */
+    core_struck struck[STRUCK_MAX];
+    uint32_t next_struck;
+    uint64_t draws; /* of the secret */
     bool stopping, stopped;
     uint64_t stop_began_ns;
     coord_actions *out;
@@ -288,6 +299,8 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *bloc
 /* The worker sent what no honest worker sends: enough of these end in quarantine. The job's round
  * may be gone after this. */
 void audit_strike(coord_core *core, uint64_t job, core_worker *worker, const char *why);
+/* Strikes of this identity in the jobs that are not finished. */
+uint32_t audit_strikes_of(const coord_core *core, uint64_t who);
 /* A result that is well formed: it decides its block, or waits for another. */
 void audit_take(coord_core *core, core_job *job, int block, int holder, const coord_event *event,
                 uint64_t now);

@@ -58,6 +58,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
     const char *identity = e->joined.identity ? e->joined.identity : w->name;
     w->who = cop_hash_xxh3(identity, strlen(identity)) | 1; /* never 0 */
+    w->strikes = audit_strikes_of(core, w->who);
     audit_init_worker(core, w);
     memmove(&core->workers[at + 1], &core->workers[at],
             (core->worker_count - at) * sizeof *core->workers);

@@ -133,14 +133,39 @@ static void describe(const round_vote *v, char out[96]) {
         snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
 }
 
-/* One more strike. True: that is enough for quarantine. */
-static bool add_strike(const coord_core *core, core_worker *w) {
+uint32_t audit_strikes_of(const coord_core *core, uint64_t who) {
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < STRUCK_MAX; i++) {
+        const core_struck *s = &core->struck[i];
+        if (s->who == who && jobs_find(core, s->job)) sum += s->count;
+    }
+    return sum;
+}
+
+/* The place of an identity's strikes in a job: its own, else a free one, else the oldest. */
+static core_struck *struck_of(coord_core *core, uint64_t who, uint64_t job) {
+    core_struck *place = NULL;
+    for (uint32_t i = 0; i < STRUCK_MAX; i++) {
+        core_struck *s = &core->struck[i];
+        if (s->who == who && s->job == job) return s;
+        if (!place && (!s->who || !jobs_find(core, s->job))) place = s;
+    }
+    if (!place) place = &core->struck[core->next_struck++ % STRUCK_MAX];
+    *place = (core_struck){.who = who, .job = job};
+    return place;
+}
+
+/* One more strike. True: that is enough for quarantine. Whoever leaves and joins again keeps its
+ * strikes. */
+static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
+    const uint32_t most = core->config.strikes_max;
     w->strikes++;
-    return core->config.strikes_max && w->strikes >= core->config.strikes_max;
+    struck_of(core, w->who, job)->count++;
+    return most && (w->strikes >= most || audit_strikes_of(core, w->who) >= most);
 }
 
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
-    bool enough = add_strike(core, w);
+    bool enough = add_strike(core, job, w);
     core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
               enough ? ", not for the first time, and is quarantined" : "", why)
         ->who = w->who;
@@ -158,7 +183,7 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
              (unsigned long long)job->info.job, audit_name_block(job, b, block), theirs,
              right->worker == COORD_SELF ? "the coordinator" : "another", ours);
     bool strike = !wrong->finite && right->finite;
-    bool enough = strike && w && add_strike(core, w);
+    bool enough = strike && w && add_strike(core, job->info.job, w);
     core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
               !strike || enough ? "computed wrong and is quarantined"
                                 : "computed values that are not finite",

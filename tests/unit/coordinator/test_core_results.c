@@ -192,6 +192,33 @@ static void test_wrong_results_are_strikes_and_the_third_is_quarantine(void **st
     }
 }
 
+/* A worker that leaves and joins again under its name is the same to a job; to the next job it is
+ * new. */
+static void test_strikes_outlast_the_connection_and_end_with_the_job(void **state) {
+    (void)state;
+    coord_worker_view view;
+    for (uint32_t jobs = 1; jobs <= 2; jobs++) {
+        fixture *f = fx_create((coord_core_config){.strikes_max = 3});
+        fx_join_many(f, 2);
+        fx_add(f, fx_info(1));
+        for (uint32_t i = 1; i <= 3; i++) {
+            if (i == 3 && jobs == 2) {
+                fx_work(f, 2, 1000);
+                assert_int_equal(f->state[1], COORD_COMPLETED);
+                fx_add(f, fx_info(2));
+            }
+            fx_gone(f, 1);
+            fx_join(f, 1, 1, 7);
+            assert_non_null(fx_pull(f, 1));
+            fx_send_result(f, mangled(f, 1, 0));
+            assert_true(coord_core_worker(f->core, 1, &view));
+            assert_int_equal(view.strikes, i < 3 || jobs == 1 ? i : 1);
+            assert_int_equal(view.quarantined, i == 3 && jobs == 1);
+        }
+        fx_destroy(f);
+    }
+}
+
 /* The answer to its last call was lost, and it asks again with the same result. */
 static void test_result_that_comes_twice_is_no_strike(void **state) {
     (void)state;
@@ -882,6 +909,7 @@ int main(void) {
         cmocka_unit_test(test_result_that_does_not_match_its_lease_is_dropped),
         cmocka_unit_test(test_worker_with_wrong_results_does_not_keep_its_blocks),
         cmocka_unit_test(test_wrong_results_are_strikes_and_the_third_is_quarantine),
+        cmocka_unit_test(test_strikes_outlast_the_connection_and_end_with_the_job),
         cmocka_unit_test(test_result_that_comes_twice_is_no_strike),
         cmocka_unit_test(test_result_of_an_unknown_job_is_dropped),
         cmocka_unit_test(test_result_of_a_worker_that_was_given_up_is_dropped),
