@@ -10,7 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-static void release_slot(coord_server *server, uint64_t slot) {
+void coord_release_slot(coord_server *server, uint64_t slot) {
     if (!slot) return;
     COP_ASSERT(slot <= COORD_SLOTS_MAX);
     coord_slot *s = &server->slots[slot - 1];
@@ -169,7 +169,7 @@ static void do_diverged(coord_server *server, const coord_action *action) {
                  action->lease.first);
     if (resident && !action->lease.ensemble)
         coord_resident_describe(resident, action, gradient, text, sizeof text);
-    release_slot(server, action->slot);
+    coord_release_slot(server, action->slot);
     const coord_event failed = {
         .type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step, .text = text};
     coord_dispatch(server, &failed);
@@ -207,7 +207,7 @@ void coord_carry_out(coord_server *server, const coord_action *action) {
     case COORD_ACTION_KEEP:
         break; /* the slot stays until its update */
     case COORD_ACTION_DROP:
-        release_slot(server, action->slot);
+        coord_release_slot(server, action->slot);
         break;
     case COORD_ACTION_LOAD:
         do_load(server, action);

@@ -17,7 +17,8 @@
 #include "coordinator/datasets.h"
 
 #define TICK_MS     50
-#define QUEUE_FIRST 1024
+#define QUEUE_FIRST 2048
+#define QUEUE_OWN   1024 /* of these: places that events of peers do not take */
 #define STRIKES_MAX 3
 /* Somebody waits for a run in the terminal. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
@@ -54,7 +55,7 @@ static void read_mail(uv_async_t *wake) {
 /* Room for so many waiting events; at set-up, for all that can come in a moment without memory. */
 static bool queue_reserve(coord_server *server, uint32_t count) {
     if (count <= server->queue_capacity) return true;
-    uint32_t capacity = server->queue_capacity ? server->queue_capacity * 2 : QUEUE_FIRST;
+    const uint32_t capacity = server->queue_capacity ? server->queue_capacity * 2 : QUEUE_FIRST;
     coord_waiting *queue = cop_realloc(server->queue, capacity * sizeof *queue);
     if (!queue) return false;
     server->queue = queue;
@@ -75,6 +76,14 @@ static bool may_wait(const coord_event *e) {
     default:
         return true;
     }
+}
+
+/* Is it repeated when it is lost? A worker asks again, its lease runs out and is given again. What
+ * the coordinator's own parts report (a block was computed, weights were updated) comes once. */
+static bool comes_again(const coord_event *e) {
+    return e->type == COORD_EVENT_TICK || e->type == COORD_EVENT_HEARTBEAT ||
+           e->type == COORD_EVENT_WORKER_JOINED || e->type == COORD_EVENT_PULL ||
+           (e->type == COORD_EVENT_RESULT && e->worker != COORD_SELF);
 }
 
 /* Those from `from` on stay in the queue, in their order. */
@@ -108,21 +117,23 @@ static bool dispatch_one(coord_server *server, uint32_t at) {
     return true;
 }
 
-void coord_dispatch(coord_server *server, const coord_event *event) {
-    if (!queue_reserve(server, server->queue_count + 1)) {
-        cop_log(COP_LOG_ERROR, "coordinator",
-                "out of memory: an event was lost; leases will run out and be given again");
-        return;
+bool coord_dispatch(coord_server *server, const coord_event *event) {
+    const bool again = comes_again(event);
+    if (!queue_reserve(server, server->queue_count + 1 + (again ? QUEUE_OWN : 0))) {
+        cop_log_peer(COP_LOG_ERROR, "coordinator", "", "out of memory: an event was lost%s",
+                     again ? "; leases will run out and be given again" : "");
+        return false;
     }
     coord_waiting *w = &server->queue[server->queue_count++];
     w->event = *event;
     if (event->text) snprintf(w->text, sizeof w->text, "%s", event->text);
-    if (server->dispatching) return; /* the loop below takes it */
+    if (server->dispatching) return true; /* the loop below takes it */
     server->dispatching = true;
     uint32_t at = 0;
     while (at < server->queue_count && dispatch_one(server, at)) at++;
     keep_waiting(server, at);
     server->dispatching = false;
+    return true;
 }
 
 static void on_tick(uv_timer_t *timer) {

@@ -149,8 +149,10 @@ struct coord_server {
 void coord_post(coord_server *server, coord_mail *mail);
 /* Feed the core and carry out what it wants. The event's text is copied: it is the caller's.
  * Re-entrant: an event raised by an action is taken after the others. Where the core has no memory
- * for it, it waits, with those that come after it, for a later one (a tick at the latest). */
-void coord_dispatch(coord_server *server, const coord_event *event);
+ * for it, it waits, with those that come after it, for a later one (a tick at the latest). False:
+ * no memory even to wait. An event that comes only once (of the coordinator's own parts) has places
+ * that events of peers do not take. */
+bool coord_dispatch(coord_server *server, const coord_event *event);
 
 /* ---- sessions.c ---- */
 void coord_on_request(void *context, cop_request *request);
@@ -161,6 +163,9 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
 
 /* A slot for a gradient (held; NULL: none); 0 when all are taken. */
 uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient);
+
+/* Slot 0: nothing. */
+void coord_release_slot(coord_server *server, uint64_t slot);
 
 /* ---- judge.c ---- */
 /* Hash of a gradient by this run's secret, never 0, all NaNs as one value; and is it finite? Any

@@ -190,6 +190,7 @@ static void answer(coord_server *server, const coord_action *a, const judgement 
     }
     event.result.slot = coord_take_slot(server, failed ? NULL : j->gradient);
     event.result.failed = failed || !event.result.slot;
+    if (!failed && !event.result.slot) event.text = "too many results under way";
     coord_dispatch(server, &event);
 }
 

@@ -270,9 +270,9 @@ static void answer_unknown(cop_request *request) {
 /* The result's place in the core, with its gradient. */
 static void give_result(coord_server *server, coord_event *event, cop_buffer *gradient) {
     event->result.slot = coord_take_slot(server, gradient);
-    if (event->result.slot)
-        coord_dispatch(server, event);
-    else
+    if (event->result.slot && !coord_dispatch(server, event))
+        coord_release_slot(server, event->result.slot);
+    if (!event->result.slot)
         cop_log_peer(COP_LOG_ERROR, "coordinator", "",
                      "too many results under way: one is dropped");
 }
@@ -296,7 +296,9 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
     pull.pull.request = s->held;
     pull.pull.have_job = p->have_job;
     pull.pull.have_version = p->have_version;
-    coord_dispatch(server, &pull);
+    if (coord_dispatch(server, &pull)) return;
+    s->held = 0;
+    coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
 /* ---- results that are compared: hashed by the compute threads first ---- */

@@ -1,0 +1,59 @@
+/* Events on their way to the core when there is no memory: what comes only once is never lost. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "common/base/alloc.h"
+#include "common/base/log.h"
+#include "coordinator/host.h"
+
+/* Of a job that is not there: the core takes it and has nothing to do. */
+static coord_event result_of(uint64_t worker) {
+    return (coord_event){.type = COORD_EVENT_RESULT, .worker = worker, .job = 1};
+}
+
+/* While nothing can be allocated, results of workers fill the queue; those of blocks that the
+ * coordinator computed itself still have a place. */
+static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state) {
+    (void)state;
+    coord_server *server = calloc(1, sizeof *server);
+    const coord_core_config config = {.judge = true};
+    const coord_event peers = result_of(7), own = result_of(COORD_SELF);
+    cop_log_configure(COP_LOG_NONE, false);
+    assert_int_equal(coord_core_create(&config, &server->core), COP_OK);
+    coord_dispatch(server, &peers); /* the queue gets its first places */
+    coord_actions_fini(&server->actions);
+
+    cop_alloc_fail_from(1);
+    uint32_t before;
+    do {
+        before = server->queue_count;
+        coord_dispatch(server, &peers);
+    } while (server->queue_count > before && before < 100000);
+    for (uint32_t i = 1; i <= 500; i++) {
+        coord_dispatch(server, &own);
+        assert_int_equal(server->queue_count, before + i);
+    }
+    coord_dispatch(server, &peers);
+    assert_int_equal(server->queue_count, before + 500);
+    cop_alloc_fail_at(0);
+
+    coord_dispatch(server, &peers); /* there is memory again: all are taken */
+    assert_int_equal(server->queue_count, 0);
+    cop_log_configure(COP_LOG_INFO, false);
+    coord_core_destroy(server->core);
+    coord_actions_fini(&server->actions);
+    cop_free(server->queue);
+    free(server);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_own_events_have_a_place_when_peers_fill_the_queue),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
