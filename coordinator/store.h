@@ -7,8 +7,8 @@
 
 #include "common/base/bytes.h"
 #include "common/base/err.h"
-#include "coordinator/core.h"
-#include "coordinator/recovery.h"
+#include "coordinator/core/core.h"
+#include "coordinator/core/recovery.h"
 
 #define COORD_STORE_VERSION 5
 #define COORD_STORE_KEY     COORD_KEY_SIZE

@@ -1,11 +1,11 @@
 /* Clients: each submits one job under a key of its own, again until it is acknowledged, then asks
  * for pauses, resumes and cancels, each until it is answered. And the coordinator's side of these
  * calls, as coordinator/api_submit.c and coordinator/api_jobs.c do it, around the real table of
- * keys (coordinator/recovery.h). */
+ * keys (coordinator/core/recovery.h). */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
-#include "coordinator/recovery.h"
+#include "coordinator/core/recovery.h"
 
 void sim_key_of(uint64_t key, unsigned char out[16]) {
     memset(out, 0x5a, COORD_KEY_SIZE);

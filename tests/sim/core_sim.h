@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 #define SIM_MS      1000000ull
 #define SIM_WORKERS 8

@@ -4,7 +4,7 @@
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
-#include "coordinator/recovery.h"
+#include "coordinator/core/recovery.h"
 
 #define TICK_MS 50
 

@@ -1,6 +1,6 @@
 /* A seeded simulator of a whole installation in virtual time: one coordinator, its disk and store,
  * workers, clients and the network between them. The decisions are the real ones: coord_core_step
- * (coordinator/core.h), worker_agent_step (worker/agent.h), the checkpoints' code
+ * (coordinator/core/core.h), worker_agent_step (worker/agent.h), the checkpoints' code
  * (common/job/checkpoint.c) down to its system calls (common/base/file.c). What does input and
  * output around them is modelled here; docs/explanation/reliability.md says how, and lists the
  * invariants.
@@ -25,7 +25,7 @@
 #include <string.h>
 
 #include "common/job/job.h"
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 #include "worker/agent.h"
 
 #define SIM_MS       1000000ull

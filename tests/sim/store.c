@@ -1,11 +1,11 @@
 /* The store, as coordinator/store_write.c keeps it in SQLite: writes wait in a queue, are committed
  * in batches, all of a batch or nothing. Which writes must be on the disk by then is decided by the
- * real code (coordinator/recovery.h). SQLite itself is trusted to do what it promises: a commit
+ * real code (coordinator/core/recovery.h). SQLite itself is trusted to do what it promises: a commit
  * that returned survives kill -9, and a loss of power if it was synced. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
-#include "coordinator/recovery.h"
+#include "coordinator/core/recovery.h"
 
 #define BATCH_MS 100 /* metrics wait so long for company */
 #define RETRY_MS 500

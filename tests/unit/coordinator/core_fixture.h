@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 #define FX_WORKERS 1024
 #define FX_JOBS    64

@@ -2,7 +2,7 @@
  * unequal workers get shards in proportion; idle ones copy what a slow one holds. */
 #include "virtual_pool.h"
 
-#include "coordinator/speed.h"
+#include "coordinator/core/speed.h"
 
 /* ---- measured times ---- */
 

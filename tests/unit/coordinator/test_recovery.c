@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "coordinator/recovery.h"
+#include "coordinator/core/recovery.h"
 
 typedef struct key {
     unsigned char bytes[COORD_KEY_SIZE];

@@ -3,8 +3,8 @@
 #include "core_fixture.h"
 
 #include "common/kernels/kernel.h"
-#include "coordinator/partition.h"
-#include "coordinator/round.h"
+#include "coordinator/core/partition.h"
+#include "coordinator/core/round.h"
 
 static void test_is_node_agrees_with_the_tree_of_nn(void **state) {
     (void)state;

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 #define VP_MS     1000000ull
 #define VP_SECOND 1000000000ull

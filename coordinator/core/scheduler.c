@@ -6,8 +6,8 @@
 
 #include "common/base/plant.h"
 #include "common/base/whole.h"
-#include "coordinator/core_state.h"
-#include "coordinator/partition.h"
+#include "coordinator/core/core_state.h"
+#include "coordinator/core/partition.h"
 
 /* Steps before a plan is made anew because speeds have changed. */
 #define PLAN_STEPS 8

@@ -6,7 +6,7 @@
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 /* Index of the first worker whose id is not below. */
 static uint32_t position(const coord_core *core, uint64_t worker) {

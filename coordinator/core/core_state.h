@@ -6,9 +6,9 @@
 #ifndef COP_COORDINATOR_CORE_STATE_H
 #define COP_COORDINATOR_CORE_STATE_H
 
-#include "coordinator/core.h"
-#include "coordinator/round.h"
-#include "coordinator/speed.h"
+#include "coordinator/core/core.h"
+#include "coordinator/core/round.h"
+#include "coordinator/core/speed.h"
 
 /* Jobs of which a worker's reports are remembered, the newest: more than are under way at once, or
  * those that are forgotten would be given to it, and fail, again and again. */

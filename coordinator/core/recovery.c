@@ -1,5 +1,5 @@
 /* What survives. See recovery.h. */
-#include "coordinator/recovery.h"
+#include "coordinator/core/recovery.h"
 
 #include <string.h>
 

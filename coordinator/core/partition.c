@@ -1,5 +1,5 @@
 /* Partition of a step's shards. See partition.h. */
-#include "coordinator/partition.h"
+#include "coordinator/core/partition.h"
 
 #include <stdbool.h>
 #include <string.h>

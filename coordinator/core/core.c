@@ -1,13 +1,13 @@
 /* The core's entry: an event comes in, its part takes it, then the scheduler gives out what there
  * is. See core.h for the contract and core_state.h for the parts. */
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 /* ---- actions ---- */
 

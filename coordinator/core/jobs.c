@@ -6,7 +6,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 /* After STOP, a step that nobody finishes is given up after this. */
 #define STOP_PATIENCE_NS 10000000000u

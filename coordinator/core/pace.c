@@ -10,7 +10,7 @@
 
 #include "common/base/whole.h"
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 /* A lease may take up to this many times what is usual. */
 #define DEADLINE_FACTOR 8

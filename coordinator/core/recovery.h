@@ -5,7 +5,7 @@
 #ifndef COP_COORDINATOR_RECOVERY_H
 #define COP_COORDINATOR_RECOVERY_H
 
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 #define COORD_KEY_SIZE 16 /* bytes of a submission's key */
 #define COORD_KEYS     256

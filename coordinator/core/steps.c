@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 #define NEWEST   0.1 /* weight of the newest measurement */
 #define TURNS    4   /* leases of an ensemble that each worker should get at least */

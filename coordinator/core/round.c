@@ -1,5 +1,5 @@
 /* Rounds. See round.h. */
-#include "coordinator/round.h"
+#include "coordinator/core/round.h"
 
 #include <string.h>
 

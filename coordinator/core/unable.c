@@ -16,7 +16,7 @@
 
 #include "common/base/plant.h"
 #include "common/base/alloc.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 #define FAILURES_MAX 3 /* reports of one block, at least, before its job fails */
 

@@ -5,7 +5,7 @@
 #ifndef COP_COORDINATOR_ROUND_H
 #define COP_COORDINATOR_ROUND_H
 
-#include "coordinator/core.h"
+#include "coordinator/core/core.h"
 
 /* Leases of one block at a time: the first, a double after its deadline, one more. */
 #define ROUND_HOLDERS 3

@@ -1,5 +1,5 @@
 /* Which block of a round a worker should get. See round.h. */
-#include "coordinator/round.h"
+#include "coordinator/core/round.h"
 
 #include "common/base/err.h"
 #include "common/base/whole.h"

@@ -1,5 +1,5 @@
 /* Measured times. See speed.h. */
-#include "coordinator/speed.h"
+#include "coordinator/core/speed.h"
 
 #include <string.h>
 

@@ -19,7 +19,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 #define WATCHED_BLOCKS                                                                             \
     20 /* audited of each of two workers of whom one lied, one cannot say which */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/base/plant.h"
-#include "coordinator/core_state.h"
+#include "coordinator/core/core_state.h"
 
 #define AUDITS_TRUSTED 50
 
