@@ -4,7 +4,7 @@
 #ifndef COP_COORDINATOR_API_H
 #define COP_COORDINATOR_API_H
 
-#include "coordinator/datasets.h"
+#include "coordinator/store/datasets.h"
 #include "coordinator/host.h"
 #include "proto/api.pb-c.h"
 

@@ -9,7 +9,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/ensemble/members.h"
-#include "coordinator/datasets.h"
+#include "coordinator/store/datasets.h"
 
 #define LEASE_FLOP   5e10                  /* of a lease, about: a second of an older core */
 #define LEASE_BYTES  ((uint64_t)4 << 20)   /* of a lease's outputs */

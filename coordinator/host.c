@@ -14,7 +14,7 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "coordinator/datasets.h"
+#include "coordinator/store/datasets.h"
 
 #define TICK_MS     50
 #define QUEUE_FIRST 2048

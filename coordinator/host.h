@@ -17,7 +17,7 @@
 #include "coordinator/core/core.h"
 #include "coordinator/pool.h"
 #include "coordinator/stalls.h"
-#include "coordinator/store.h"
+#include "coordinator/store/store.h"
 
 #define COORD_SLOTS_MAX    (8 * COP_SHARDS_MAX)
 #define COORD_RESIDENT_MAX 16

@@ -1,7 +1,7 @@
 /* Fuzz target: what clients ask of a coordinator. The input is a conversation: the number of a
  * method, its request as protobuf (length and bytes), of PUT_CHUNK also the chunk. Each request is
  * answered, by something that a client can take, or with the peer's end at the latest. */
-#include "coordinator/datasets_state.h"
+#include "coordinator/store/datasets_state.h"
 #include "fuzz/world.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

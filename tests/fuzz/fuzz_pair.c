@@ -6,7 +6,7 @@
 #include "common/job/replay.h"
 #include "common/nn/pass.h"
 #include "coordinator/evaluation.h"
-#include "coordinator/datasets.h"
+#include "coordinator/store/datasets.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
 #include "worker/compute.h"

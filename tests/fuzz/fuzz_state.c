@@ -2,8 +2,8 @@
  * of the data sets, the manifest of an upload (any bytes), or the store (changes of a good one,
  * each its place and bytes: SQLite's file is large and most of it empty). */
 #include "common/base/hash.h"
-#include "coordinator/datasets.h"
-#include "coordinator/store.h"
+#include "coordinator/store/datasets.h"
+#include "coordinator/store/store.h"
 #include "fuzz/folder.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -25,8 +25,8 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "coordinator/datasets.h"
-#include "coordinator/loaded.h"
+#include "coordinator/store/datasets.h"
+#include "coordinator/store/loaded.h"
 
 static atomic_int stats;
 int __real_stat(const char *path, struct stat *info);

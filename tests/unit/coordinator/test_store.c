@@ -23,7 +23,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "coordinator/store.h"
+#include "coordinator/store/store.h"
 
 typedef struct place {
     char folder[64], path[96];

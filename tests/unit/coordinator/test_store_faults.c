@@ -21,7 +21,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "coordinator/store.h"
+#include "coordinator/store/store.h"
 #include "unit/coordinator/disk_vfs.h"
 
 #define PART(folder) (access("/dev/shm", W_OK) ? "/tmp/" folder : "/dev/shm/" folder)

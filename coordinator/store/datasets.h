@@ -11,7 +11,7 @@
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
 #include "common/data/data.h"
-#include "coordinator/store.h"
+#include "coordinator/store/store.h"
 #include "proto/api.pb-c.h"
 
 typedef struct coord_datasets coord_datasets;

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "coordinator/store_state.h"
+#include "coordinator/store/store_state.h"
 
 /* What makes version i + 1 out of version i, in one transaction. An entry never changes once it was
  * released: a change of the schema is a new one. */

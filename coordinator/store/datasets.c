@@ -1,5 +1,5 @@
 /* Data sets of a coordinator: opening, loading, keeping, removing. See datasets.h. */
-#include "coordinator/datasets.h"
+#include "coordinator/store/datasets.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
-#include "coordinator/datasets_state.h"
+#include "coordinator/store/datasets_state.h"
 
 /* ---- paths ---- */
 

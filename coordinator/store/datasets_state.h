@@ -7,8 +7,8 @@
 
 #include <uv.h>
 
-#include "coordinator/datasets.h"
-#include "coordinator/loaded.h"
+#include "coordinator/store/datasets.h"
+#include "coordinator/store/loaded.h"
 
 #define COORD_SETS_MAX    1024
 #define COORD_UPLOADS_MAX 64

@@ -15,7 +15,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
-#include "coordinator/datasets_state.h"
+#include "coordinator/store/datasets_state.h"
 
 #define CHUNKS_MAX    16384
 #define UPLOAD_KEPT_S (7 * 24 * 3600)

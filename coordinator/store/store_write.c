@@ -10,7 +10,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "coordinator/store_state.h"
+#include "coordinator/store/store_state.h"
 
 #define QUEUE_MAX   16384  /* waiting writes: see recovery_has_room */
 #define SPARE_MAX   1024   /* finished writes kept for reuse */

@@ -12,7 +12,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
-#include "coordinator/datasets_state.h"
+#include "coordinator/store/datasets_state.h"
 
 /* ---- the table in memory: under `table` ---- */
 

@@ -1,5 +1,5 @@
 /* Data sets in memory. See loaded.h. */
-#include "coordinator/loaded.h"
+#include "coordinator/store/loaded.h"
 
 #include <stdio.h>
 #include <string.h>

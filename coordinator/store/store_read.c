@@ -7,7 +7,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
-#include "coordinator/store_state.h"
+#include "coordinator/store/store_state.h"
 
 /* ---- queries: under the mutex from begin to end, their errors too, which are the connection's
  * ----

@@ -6,7 +6,7 @@
 #include <sqlite3.h>
 #include <uv.h>
 
-#include "coordinator/store.h"
+#include "coordinator/store/store.h"
 
 #define COORD_STORE_RESERVE 256
 
