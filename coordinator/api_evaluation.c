@@ -10,7 +10,7 @@
 #include "common/wire/codec.h"
 #include "coordinator/access.h"
 #include "coordinator/api.h"
-#include "coordinator/evaluation.h"
+#include "coordinator/engine/evaluation.h"
 
 #define PATIENCE_NS 5000000000u /* without a word from its client */
 

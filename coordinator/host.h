@@ -15,7 +15,7 @@
 #include "common/base/hash.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/core/core.h"
-#include "coordinator/pool.h"
+#include "coordinator/engine/pool.h"
 #include "coordinator/stalls.h"
 #include "coordinator/store/store.h"
 

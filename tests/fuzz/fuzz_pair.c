@@ -5,7 +5,7 @@
 #include "common/base/hash.h"
 #include "common/job/replay.h"
 #include "common/nn/pass.h"
-#include "coordinator/evaluation.h"
+#include "coordinator/engine/evaluation.h"
 #include "coordinator/store/datasets.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"

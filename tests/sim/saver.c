@@ -1,4 +1,4 @@
-/* Checkpoints: the thread of coordinator/saver.c in virtual time, around the real
+/* Checkpoints: the thread of coordinator/engine/saver.c in virtual time, around the real
  * cop_checkpoint_save and cop_checkpoint_load on the model of a disk. The weights of the simulator
  * (two words of 64 bits) travel as the small whole numbers of a small model, four floats each. */
 #include "sim/sim.h"
@@ -224,7 +224,7 @@ bool sim_has_model(sim *s, uint64_t id) {
 }
 
 /* What came after is removed, and the job is loaded when that has been done; or tried again, as
- * coordinator/resident.c does. */
+ * coordinator/engine/resident.c does. */
 static void undo(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
     char folder[32];

@@ -17,7 +17,7 @@
 #include "common/wire/codec.h"
 #include "coordinator/api.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/evaluation.h"
+#include "coordinator/engine/evaluation.h"
 #include "proto/api.pb-c.h"
 
 typedef struct fixture {

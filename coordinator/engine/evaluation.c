@@ -2,7 +2,7 @@
  * compute threads, in batches: whatever came while the last batch was added makes the next. A part
  * of the task takes its own slices, so no two threads touch one, and within a slice the order is
  * the order of blocks, which is that of members. */
-#include "coordinator/evaluation.h"
+#include "coordinator/engine/evaluation.h"
 
 #include <stdio.h>
 

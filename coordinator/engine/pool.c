@@ -1,7 +1,7 @@
 /* Compute threads of the coordinator: see pool.h. A plain queue under one mutex; parts of the task
  * at its head are handed out one by one, so that a thread that is late (the machine is busy with
  * workers) does not hold up the others. */
-#include "coordinator/pool.h"
+#include "coordinator/engine/pool.h"
 
 #include <uv.h>
 
