@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/access.h"
+#include "coordinator/api/access.h"
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"

@@ -7,7 +7,7 @@
 
 #include "common/base/log.h"
 #include "common/net/internal.h"
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
 

@@ -12,8 +12,8 @@
 #include <sys/un.h>
 
 #include "common/wire/codec.h"
-#include "coordinator/access.h"
-#include "coordinator/api.h"
+#include "coordinator/api/access.h"
+#include "coordinator/api/api.h"
 
 #define ANSWER_MS 5000
 #define SESSIONS  12 /* of one identity */

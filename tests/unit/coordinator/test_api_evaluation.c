@@ -15,7 +15,7 @@
 #include "common/base/log.h"
 #include "common/net/net.h"
 #include "common/wire/codec.h"
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/engine/evaluation.h"
 #include "proto/api.pb-c.h"

@@ -1,11 +1,11 @@
 /* What clients ask: calls are checked and handed to their handlers; what the core says of jobs is
  * noted for those who watch. See api.h. */
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/access.h"
+#include "coordinator/api/access.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

@@ -8,8 +8,8 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/wire/codec.h"
-#include "coordinator/access.h"
-#include "coordinator/api.h"
+#include "coordinator/api/access.h"
+#include "coordinator/api/api.h"
 #include "coordinator/engine/evaluation.h"
 
 #define PATIENCE_NS 5000000000u /* without a word from its client */

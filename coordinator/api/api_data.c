@@ -2,7 +2,7 @@
  * the thread pool. See datasets.h. */
 #include <stdio.h>
 
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"

@@ -1,7 +1,7 @@
 /* Calls about the pool: workers, draining one, the coordinator itself. See api.h. */
 #include <stdio.h>
 
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

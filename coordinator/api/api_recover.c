@@ -7,7 +7,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 /* ---- recovery ---- */
 

@@ -1,7 +1,7 @@
 /* Who may do what: one table of requests with the role that each needs. A connection with a
  * certificate has its roles and its name; any other must know the token, and has then both roles.
  * Everything that is asked of a coordinator passes here before it is looked at. */
-#include "coordinator/access.h"
+#include "coordinator/api/access.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

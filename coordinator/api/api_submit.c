@@ -3,7 +3,7 @@
  * A request that comes again with its key is answered with the same number. See api.h. */
 #include <stdio.h>
 
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

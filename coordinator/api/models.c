@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "coordinator/api.h"
+#include "coordinator/api/api.h"
 
 /* Before the end a checkpoint may be newer than the row. */
 static cop_err check_final(const coord_store_job *row, const coord_model *m, cop_error *error) {
