@@ -2,7 +2,7 @@
 #ifndef COP_COORDINATOR_ACCESS_H
 #define COP_COORDINATOR_ACCESS_H
 
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 /* One kind of request and the role that it needs. */
 typedef struct coord_right {

@@ -5,7 +5,7 @@
 #define COP_COORDINATOR_API_H
 
 #include "coordinator/store/datasets.h"
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 #include "proto/api.pb-c.h"
 
 #define API_BUDGET (16u << 20)

@@ -6,7 +6,7 @@
 
 #include "common/job/ensemble.h"
 #include "common/ensemble/tally.h"
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 #define COORD_MODELS_MAX     64
 #define COORD_EVALUATION_KEY 16 /* bytes of a client's key */

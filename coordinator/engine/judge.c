@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <uv.h>
 
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"

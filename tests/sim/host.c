@@ -1,5 +1,5 @@
-/* The coordinator's process around the real core: sessions as coordinator/sessions.c keeps them,
- * events in turn as coordinator/host.c does, recovery as coordinator/api/api_recover.c. Messages become
+/* The coordinator's process around the real core: sessions as coordinator/server/sessions.c keeps them,
+ * events in turn as coordinator/server/host.c does, recovery as coordinator/api/api_recover.c. Messages become
  * events here; actions.c makes deeds of the core's actions. */
 #include "sim/sim.h"
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
-#include "coordinator/stalls.h"
+#include "coordinator/server/stalls.h"
 
 static int compare(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;

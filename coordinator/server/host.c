@@ -1,6 +1,6 @@
 /* The coordinator's host: start and stop, the loop thread, the mailbox, and the one place where
  * events meet the core. */
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 #include <errno.h>
 #include <fcntl.h>

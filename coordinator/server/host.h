@@ -16,7 +16,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/core/core.h"
 #include "coordinator/engine/pool.h"
-#include "coordinator/stalls.h"
+#include "coordinator/server/stalls.h"
 #include "coordinator/store/store.h"
 
 #define COORD_SLOTS_MAX    (8 * COP_SHARDS_MAX)

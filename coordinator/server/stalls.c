@@ -1,6 +1,6 @@
 /* The histogram of the loop's rounds. See stalls.h. libuv counts what it sleeps in the system's
  * poll; a round is from one poll to the next, and its callbacks come from within the poll. */
-#include "coordinator/stalls.h"
+#include "coordinator/server/stalls.h"
 
 #include <math.h>
 
