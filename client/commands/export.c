@@ -3,11 +3,79 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/export.h"
+#include "client/cli.h"
 #include "common/base/file.h"
+#include "common/interchange/export.h"
 
 static cop_err write_safetensors(const cli_model *m, const char *path, cop_error *error) {
     return cop_job_save_model(m->job, m->flat, m->step, path, error);
+}
+
+static const char *input_text(const cop_job *job) {
+    const bool bytes = job->sample_type == COP_DTYPE_U8;
+    if (!bytes) return "f32, the values of the data set";
+    return cop_model_input(job->model)->normalize == COP_NORMALIZE_NONE
+               ? "f32, the bytes of the data set as they are, 0 to 255"
+               : "f32, the bytes of the data set divided by 255, 0 to 1";
+}
+
+static cop_export describe(const cli_model *m, const char *yaml) {
+    const Coppice__Pinned *pinned = m->job->message->pinned;
+    cop_export out = {.model = m->job->model,
+                      .weights = m->flat,
+                      .sample = {.rank = (int32_t)pinned->n_input},
+                      .input = input_text(m->job),
+                      .name = m->job->message->name,
+                      .digest = m->digest,
+                      .step = m->step,
+                      .yaml = yaml,
+                      .class_names = cop_job_class_names(m->job),
+                      .class_count = pinned->n_class_names};
+    for (int d = 0; d < out.sample.rank && d < 4; d++)
+        out.sample.dims[d] = (int32_t)pinned->input[d];
+    return out;
+}
+
+static cop_err write_onnx(const cli_model *m, const char *path, cop_error *error) {
+    cop_str yaml = {0};
+    cop_document_print_yaml(&m->job->message->base, &yaml);
+    const cop_export exported = describe(m, cop_str_text(&yaml));
+    cop_err e = yaml.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
+                            : cop_export_onnx(&exported, path, error);
+    cop_str_fini(&yaml);
+    return e;
+}
+
+/* Writes the weights, then the file that needs them, which is the caller's to remove. */
+static cop_err write_both(const cli_model *m, const char *text, const char *path,
+                          const char *weights, cop_error *error) {
+    const bool replaced = cop_file_exists(weights);
+    cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
+    if (!e) e = cop_file_write_text(path, text, error);
+    if (e && !replaced) cop_file_remove(weights, NULL);
+    return e;
+}
+
+static cop_err write_torch(const cli_model *m, const char *path, cop_error *error) {
+    const size_t length = strlen(path);
+    const char *name = strrchr(path, '/');
+    name = name ? name + 1 : path;
+    if (strlen(name) < 4 || strcmp(path + length - 3, ".py") != 0)
+        return cop_fail(error, COP_ERR_USAGE,
+                        "-o is \"%s\": expected a name that ends in .py; the weights go beside it, "
+                        "into the same name with .safetensors",
+                        path);
+    cop_str text = {0}, weights = {0};
+    const cop_export exported = describe(m, NULL);
+    cop_export_torch(&exported, &text);
+    cop_str_append_bytes(&weights, path, length - 3);
+    cop_str_append(&weights, ".safetensors");
+    cop_err e = text.failed || weights.failed
+                    ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
+                    : write_both(m, cop_str_text(&text), path, cop_str_text(&weights), error);
+    cop_str_fini(&text);
+    cop_str_fini(&weights);
+    return e;
 }
 
 typedef struct export_format {
@@ -18,8 +86,8 @@ typedef struct export_format {
 
 static const export_format formats[] = {
     {"safetensors", ".safetensors", write_safetensors, false},
-    {"onnx", ".onnx", cli_export_onnx, true},
-    {"torch", ".py", cli_export_torch, true},
+    {"onnx", ".onnx", write_onnx, true},
+    {"torch", ".py", write_torch, true},
 };
 #define FORMATS (sizeof formats / sizeof *formats)
 
@@ -47,14 +115,6 @@ static cop_err choose(const cli_options *options, const export_format **out, cop
                     "--format is \"%s\": expected safetensors, onnx or torch%s%s%s",
                     options->format, nearest ? "; did you mean \"" : "", nearest ? nearest : "",
                     nearest ? "\"?" : "");
-}
-
-const char *cli_export_input(const cop_job *job) {
-    const bool bytes = job->sample_type == COP_DTYPE_U8;
-    if (!bytes) return "f32, the values of the data set";
-    return cop_model_input(job->model)->normalize == COP_NORMALIZE_NONE
-               ? "f32, the bytes of the data set as they are, 0 to 255"
-               : "f32, the bytes of the data set divided by 255, 0 to 1";
 }
 
 /* To standard error: what the file computes otherwise than coppice. */

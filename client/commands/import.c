@@ -7,6 +7,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/interchange/import.h"
 
 /* A run folder that is being written: what is in it, and what was there before. */
 typedef struct run_folder {
@@ -101,7 +102,7 @@ cop_err cli_import(const cli_options *options, cop_error *error) {
                         "expected -o FILE (a model), or --out DIR (a run to go on from)");
     COP_TRY(cli_load_job(options->spec, options, &job, &data, error));
     float *flat = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *flat);
-    cop_err e = flat ? cop_job_import(job, options->positional[0], flat, error)
+    cop_err e = flat ? cop_import_weights(job->model, options->positional[0], flat, error)
                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     if (!e) e = write_all(options, job, flat, error);
     cop_free(flat);

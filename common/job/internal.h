@@ -45,10 +45,6 @@ cop_err job_read_model(const cop_job *job, const cop_safetensors *file, const ch
 cop_err job_message_of(const cop_safetensors *file, const char *path, Coppice__Job **out,
                        cop_error *error);
 
-/* cop_job_import of a file that is open (import.c). */
-cop_err job_import_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
-                           float *flat, cop_error *error);
-
 /* ---- checkpoints (checkpoint.c, checkpoint_state.c) ---- */
 
 typedef struct job_state {

@@ -98,9 +98,6 @@ cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat,
 /* A model file from memory; `what` names it in errors. */
 cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
                              float **flat, uint64_t *step, cop_error *error);
-/* Weights from any safetensors file (f32, f16, bf16) whose tensors have the job's names and shapes,
- * all of them and no others. INPUT says what is missing, extra, misshapen or not finite. */
-cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_error *error);
 
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json} and the file `latest` (name of the newest). state.json carries step, digest, xxh3 of

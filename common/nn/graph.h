@@ -1,6 +1,6 @@
 /* A model as a graph of operators, for programs that are not ours. The operators, their attributes
  * and types are ONNX's, opset 17 (https://onnx.ai/onnx/operators); of its file format nothing is
- * known here, client/onnx.c writes it.
+ * known here, common/interchange/onnx.c writes it.
  *
  * Each layer appends its own nodes (cop_layer_ops.graph). A value is a number: the sample, a
  * parameter, a constant, the output of a node. Out of memory sets `failed`; from then on values are

@@ -1,6 +1,6 @@
 /* A model as PyTorch modules in Python's words: what each layer says of itself
- * (cop_layer_ops.torch), for client/torch.c to put into a file. Numbers and names of classes only:
- * nothing that came from outside is ever printed here. */
+ * (cop_layer_ops.torch), for common/interchange/torch.c to put into a file. Numbers and names of
+ * classes only: nothing that came from outside is ever printed here. */
 #ifndef COP_NN_TORCH_H
 #define COP_NN_TORCH_H
 

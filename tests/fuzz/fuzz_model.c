@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "common/interchange/import.h"
 #include "common/base/alloc.h"
 #include "common/job/internal.h"
 
@@ -42,7 +43,7 @@ static void as_weights(const cop_job *job, const uint8_t *data, size_t size) {
     }
     const int64_t floats = cop_model_floats(job->model);
     float *flat = cop_alloc_array((size_t)floats, sizeof *flat);
-    const cop_err e = job_import_tensors(job, file, "fuzz", flat, &error);
+    const cop_err e = cop_import_tensors(job->model, file, "fuzz", flat, &error);
     if (e && (!error.code || !error.text[0])) __builtin_trap();
     for (int64_t i = 0; i < floats && !e; i++)
         if (!isfinite(flat[i])) __builtin_trap();

@@ -2,6 +2,7 @@
  * pair; each side is made valid, and small, from the bytes that follow. The two are then used
  * together, as a coordinator, a worker and a client use them: refused by a sentence, or used within
  * their bounds. */
+#include "common/interchange/import.h"
 #include "common/base/hash.h"
 #include "common/job/replay.h"
 #include "common/nn/pass.h"
@@ -373,7 +374,7 @@ static void use_model_and_spec(fuzz_bytes *in) {
         flat = new_flat(own);
         if (cop_job_open_weights(own, path, &opened, &step, &error)) fuzz_refused(&error);
         if (cop_job_load_model(own, path, flat, &step, &error)) fuzz_refused(&error);
-        if (cop_job_import(own, path, flat, &error)) fuzz_refused(&error);
+        if (cop_import_weights(own->model, path, flat, &error)) fuzz_refused(&error);
         cop_free(opened);
         cop_free(flat);
         cop_free(bytes);

@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "kernels": BASE,
     "nn": BASE | {"kernels"},
     "ensemble": BASE | {"kernels", "nn"},
-    "interchange": BASE,
+    "interchange": BASE | {"kernels", "nn", "wire", "proto"},
     "data": BASE,
     "proto": set(),
     "wire": BASE | {"proto"},

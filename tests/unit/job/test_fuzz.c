@@ -2,6 +2,7 @@
  * good ones, cut, copied and mixed, the same in every run. */
 #include "unit/job/fixture.h"
 
+#include "common/interchange/import.h"
 #include "common/base/bytes.h"
 #include "fuzz/replay.h"
 
@@ -108,7 +109,7 @@ static void test_mutated_model_files_never_crash(void **state) {
     size = 8 + sizeof header - 1 + 80;
     cop_safetensors *file;
     assert_int_equal(cop_safetensors_decode(bare, size, "bare", &file, NULL), COP_OK);
-    assert_int_equal(job_import_tensors(job, file, "bare", back, NULL), COP_OK);
+    assert_int_equal(cop_import_tensors(job->model, file, "bare", back, NULL), COP_OK);
     cop_safetensors_close(file);
     drive_model(bare, size, 2);
     cop_free(flat), cop_free(back);

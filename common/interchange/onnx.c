@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/export.h"
+#include "common/interchange/export.h"
 #include "common/base/file.h"
 #include "common/nn/graph.h"
 #include "common/version.h"
@@ -163,15 +163,15 @@ static void fill_nodes(writer *w, Coppice__Onnx__Graph *out) {
         out->node[out->n_node++] = node(w, &g->nodes[i]);
 }
 
-static void fill_ends(writer *w, Coppice__Onnx__Graph *out, const cop_job *job) {
+static void fill_ends(writer *w, Coppice__Onnx__Graph *out, const cop_export *m) {
     const cop_graph *g = w->graph;
-    const cop_layer *last = cop_model_layer(job->model, cop_model_layer_count(job->model) - 1);
+    const cop_layer *last = cop_model_layer(m->model, cop_model_layer_count(m->model) - 1);
     out->input = room(w, 2, sizeof *out->input);
     out->output = room(w, 1, sizeof *out->output);
     if (w->failed) return;
     out->input[out->n_input++] =
         info(w, g->input, COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT, &g->sample);
-    if (!w->failed) out->input[0]->doc_string = borrow(cli_export_input(job));
+    if (!w->failed) out->input[0]->doc_string = borrow(m->input);
     /* An input that has an initializer may be left out: dropout is off. */
     if (g->training != COP_VALUE_NONE) {
         Coppice__Onnx__ValueInfo *flag =
@@ -192,7 +192,7 @@ static void add_property(writer *w, const char *key, const char *value) {
     w->model->metadata_props[w->model->n_metadata_props++] = p;
 }
 
-static void fill_model(writer *w, const cli_model *m, const char *step, const char *yaml) {
+static void fill_model(writer *w, const cop_export *m, const char *step) {
     Coppice__Onnx__Model *out = w->model;
     Coppice__Onnx__Graph *graph = MAKE(w, graph);
     Coppice__Onnx__OperatorSet *set = MAKE(w, operator_set);
@@ -208,12 +208,12 @@ static void fill_model(writer *w, const cli_model *m, const char *step, const ch
     set->has_version = 1;
     set->version = COP_GRAPH_OPSET;
     out->opset_import[out->n_opset_import++] = set;
-    add_property(w, "coppice.name", m->job->message->name);
+    add_property(w, "coppice.name", m->name);
     add_property(w, "coppice.digest", m->digest);
     add_property(w, "coppice.step", step);
-    add_property(w, "coppice.job", yaml);
-    graph->name = borrow(*m->job->message->name ? m->job->message->name : "model");
-    fill_ends(w, graph, m->job);
+    add_property(w, "coppice.job", m->yaml);
+    graph->name = borrow(*m->name ? m->name : "model");
+    fill_ends(w, graph, m);
     fill_initializers(w, graph);
     fill_nodes(w, graph);
 }
@@ -234,31 +234,20 @@ static cop_err put(writer *w, const char *path, cop_error *error) {
     return e;
 }
 
-/* The shape of a sample as the data have it. */
-static cop_shape sample_shape(const Coppice__Job *m) {
-    cop_shape shape = {.rank = (int32_t)m->pinned->n_input};
-    for (int d = 0; d < shape.rank && d < 4; d++) shape.dims[d] = (int32_t)m->pinned->input[d];
-    return shape;
-}
-
-cop_err cli_export_onnx(const cli_model *m, const char *path, cop_error *error) {
-    const cop_shape sample = sample_shape(m->job->message);
+cop_err cop_export_onnx(const cop_export *m, const char *path, cop_error *error) {
     cop_graph *graph;
-    cop_str yaml = {0};
     char step[24];
-    COP_TRY(cop_graph_create(m->job->model, &sample, m->flat, &graph, error));
+    COP_TRY(cop_graph_create(m->model, &m->sample, m->weights, &graph, error));
     snprintf(step, sizeof step, "%llu", (unsigned long long)m->step);
-    cop_document_print_yaml(&m->job->message->base, &yaml);
-    writer w = {.graph = graph, .failed = yaml.failed};
+    writer w = {.graph = graph};
     w.model =
         (Coppice__Onnx__Model *)cop_proto_create(&coppice__onnx__model__descriptor, ARENA_BYTES);
     if (w.model)
-        fill_model(&w, m, step, cop_str_text(&yaml));
+        fill_model(&w, m, step);
     else
         w.failed = true;
     cop_err e = put(&w, path, error);
     if (w.model) cop_proto_free(&w.model->base);
-    cop_str_fini(&yaml);
     cop_graph_destroy(graph);
     return e;
 }

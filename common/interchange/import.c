@@ -1,14 +1,14 @@
 /* Weights that others trained: tensors by name from any safetensors file, converted to f32. See
- * job.h. */
+ * import.h. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/interchange/import.h"
 #include "common/base/alloc.h"
 #include "common/base/bytes.h"
 #include "common/base/log.h"
 #include "common/base/str.h"
-#include "common/job/internal.h"
 
 /* IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. Exact in f32. */
 static float from_f16(uint16_t h) {
@@ -81,11 +81,11 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
 
 /* Wrappers put a word in front of all names: "module." (DataParallel), "_orig_mod." (compile),
  * "model.", "net.". Its length, if without it one tensor is the job's first parameter; else 0. */
-static size_t common_prefix(const cop_job *job, const cop_safetensors *file) {
+static size_t common_prefix(const cop_model *model, const cop_safetensors *file) {
     const size_t count = cop_safetensors_count(file);
-    if (!count || !cop_model_parameter_count(job->model)) return 0;
+    if (!count || !cop_model_parameter_count(model)) return 0;
     const char *first = cop_safetensors_at(file, 0)->name, *wanted = NULL;
-    wanted = cop_model_parameter(job->model, 0)->name;
+    wanted = cop_model_parameter(model, 0)->name;
     for (const char *dot = strchr(first, '.'); dot; dot = strchr(dot + 1, '.')) {
         const size_t length = (size_t)(dot + 1 - first);
         bool all = true, found = false;
@@ -123,13 +123,13 @@ static cop_err fail_missing(const char *name, const cop_safetensors *file, const
     return COP_ERR_INPUT;
 }
 
-static cop_err find_extra(const cop_job *job, const cop_safetensors *file, size_t prefix,
+static cop_err find_extra(const cop_model *model, const cop_safetensors *file, size_t prefix,
                           const char *path, cop_error *error) {
     for (size_t i = 0; i < cop_safetensors_count(file); i++) {
         const char *name = cop_safetensors_at(file, i)->name;
         bool known = false;
-        for (int k = 0; k < cop_model_parameter_count(job->model) && !known; k++)
-            known = strcmp(cop_model_parameter(job->model, k)->name, name + prefix) == 0;
+        for (int k = 0; k < cop_model_parameter_count(model) && !known; k++)
+            known = strcmp(cop_model_parameter(model, k)->name, name + prefix) == 0;
         if (!known)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: the job has no parameter for tensor %s (a layer's parameters are "
@@ -139,27 +139,28 @@ static cop_err find_extra(const cop_job *job, const cop_safetensors *file, size_
     return COP_OK;
 }
 
-cop_err job_import_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
+cop_err cop_import_tensors(const cop_model *model, const cop_safetensors *file, const char *path,
                            float *flat, cop_error *error) {
-    const size_t prefix = common_prefix(job, file);
+    const size_t prefix = common_prefix(model, file);
     if (prefix)
         cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": read without it", path,
                 (int)prefix, cop_safetensors_at(file, 0)->name);
-    memset(flat, 0, (size_t)cop_model_floats(job->model) * sizeof *flat);
-    for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
-        const cop_parameter *p = cop_model_parameter(job->model, i);
+    memset(flat, 0, (size_t)cop_model_floats(model) * sizeof *flat);
+    for (int i = 0; i < cop_model_parameter_count(model); i++) {
+        const cop_parameter *p = cop_model_parameter(model, i);
         const cop_tensor_entry *t = find_tensor(file, p->name, prefix);
         if (!t) return fail_missing(p->name, file, path, error);
         COP_TRY(check_tensor(p, t, path, error));
         COP_TRY(convert(p, t, path, flat + p->offset, error));
     }
-    return find_extra(job, file, prefix, path, error);
+    return find_extra(model, file, prefix, path, error);
 }
 
-cop_err cop_job_import(const cop_job *job, const char *path, float *flat, cop_error *error) {
+cop_err cop_import_weights(const cop_model *model, const char *path, float *flat,
+                           cop_error *error) {
     cop_safetensors *file;
     COP_TRY(cop_safetensors_open(path, &file, error));
-    cop_err e = job_import_tensors(job, file, path, flat, error);
+    cop_err e = cop_import_tensors(model, file, path, flat, error);
     cop_safetensors_close(file);
     return e;
 }

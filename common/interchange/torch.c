@@ -4,9 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/export.h"
-#include "common/base/alloc.h"
-#include "common/base/file.h"
+#include "common/interchange/export.h"
 #include "common/nn/torch.h"
 #include "common/version.h"
 
@@ -58,9 +56,9 @@ static const char standardize[] =
     "        return (x - self.mean) / self.std\n";
 
 /* Its classes into t, its entries into `entries`. */
-static void print_preparation(const cop_job *job, cop_torch *t, cop_str *entries) {
-    const cop_input *input = cop_model_input(job->model);
-    const bool image = job->message->pinned->n_input > 1;
+static void print_preparation(const cop_export *m, cop_torch *t, cop_str *entries) {
+    const cop_input *input = cop_model_input(m->model);
+    const bool image = m->sample.rank > 1;
     if (input->normalize == COP_NORMALIZE_STANDARD) {
         cop_torch_class(t, standardize);
         cop_str_append(entries, "        (\"standardize\", Standardize(");
@@ -69,13 +67,13 @@ static void print_preparation(const cop_job *job, cop_torch *t, cop_str *entries
         python_reals(entries, input->std, input->channels);
         cop_str_append(entries, image ? ", (-1, 1, 1))),\n" : ", (-1,))),\n");
     }
-    if (image && cop_model_layer(job->model, 0)->in.rank == 1)
+    if (image && cop_model_layer(m->model, 0)->in.rank == 1)
         cop_str_append(entries, "        (\"flatten\", nn.Flatten()),\n");
 }
 
-static void print_layers(const cop_job *job, cop_torch *t, cop_str *entries) {
-    for (int i = 0; i < cop_model_layer_count(job->model); i++) {
-        const cop_layer *layer = cop_model_layer(job->model, i);
+static void print_layers(const cop_model *model, cop_torch *t, cop_str *entries) {
+    for (int i = 0; i < cop_model_layer_count(model); i++) {
+        const cop_layer *layer = cop_model_layer(model, i);
         cop_str_clear(&t->text);
         layer->ops->torch(layer, t);
         cop_str_printf(entries, "        (\"%d\", %s),\n", i, cop_str_text(&t->text));
@@ -84,7 +82,7 @@ static void print_layers(const cop_job *job, cop_torch *t, cop_str *entries) {
 
 /* ---- the file ---- */
 
-static void print_head(const cli_model *m, const cop_torch *t, cop_str *out) {
+static void print_head(const cop_export *m, const cop_torch *t, cop_str *out) {
     bool functional = false;
     for (int i = 0; i < t->class_count; i++) functional = functional || strstr(t->classes[i], "F.");
     cop_str_printf(out,
@@ -93,27 +91,25 @@ static void print_head(const cli_model *m, const cop_torch *t, cop_str *out) {
                    "of the file beside this one\n(the same name, .safetensors); its train() "
                    "switches dropout on. Input: (N",
                    COP_VERSION);
-    for (size_t d = 0; d < m->job->message->pinned->n_input; d++)
-        cop_str_printf(out, ", %u", m->job->message->pinned->input[d]);
+    for (int d = 0; d < m->sample.rank; d++) cop_str_printf(out, ", %d", (int)m->sample.dims[d]);
     cop_str_printf(out,
                    "), %s.\n\"\"\"\n\nimport collections\nimport pathlib\n\nimport torch\n%s"
                    "from safetensors.torch import load_file\nfrom torch import nn\n\nJOB = ",
-                   cli_export_input(m->job), functional ? "import torch.nn.functional as F\n" : "");
-    python_string(out, m->job->message->name);
+                   m->input, functional ? "import torch.nn.functional as F\n" : "");
+    python_string(out, m->name);
     cop_str_printf(out, "\nSTEP = %llu\nDIGEST = \"%s\"\n", (unsigned long long)m->step, m->digest);
-    const Coppice__Pinned *pinned = m->job->message->pinned;
-    for (size_t c = 0; c < pinned->n_class_names; c++) {
+    for (size_t c = 0; c < m->class_count; c++) {
         cop_str_append(out, c ? ", " : "CLASSES = [");
-        python_string(out, pinned->class_names[c]);
+        python_string(out, m->class_names[c]);
     }
-    if (pinned->n_class_names) cop_str_append(out, "]\n");
+    if (m->class_count) cop_str_append(out, "]\n");
 }
 
-static void print_file(const cli_model *m, cop_str *out) {
+void cop_export_torch(const cop_export *m, cop_str *out) {
     cop_torch t = {0};
     cop_str entries = {0};
-    print_preparation(m->job, &t, &entries);
-    print_layers(m->job, &t, &entries);
+    print_preparation(m, &t, &entries);
+    print_layers(m->model, &t, &entries);
     print_head(m, &t, out);
     for (int i = 0; i < t.class_count; i++) cop_str_printf(out, "\n\n%s", t.classes[i]);
     cop_str_printf(out,
@@ -126,35 +122,4 @@ static void print_file(const cli_model *m, cop_str *out) {
     out->failed = out->failed || entries.failed || t.text.failed;
     cop_str_fini(&entries);
     cop_str_fini(&t.text);
-}
-
-/* Writes the weights, then the file that needs them, which is the caller's to remove. */
-static cop_err write_both(const cli_model *m, const char *text, const char *path,
-                          const char *weights, cop_error *error) {
-    const bool replaced = cop_file_exists(weights);
-    cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
-    if (!e) e = cop_file_write_text(path, text, error);
-    if (e && !replaced) cop_file_remove(weights, NULL);
-    return e;
-}
-
-cop_err cli_export_torch(const cli_model *m, const char *path, cop_error *error) {
-    const size_t length = strlen(path);
-    const char *name = strrchr(path, '/');
-    name = name ? name + 1 : path;
-    if (strlen(name) < 4 || strcmp(path + length - 3, ".py") != 0)
-        return cop_fail(error, COP_ERR_USAGE,
-                        "-o is \"%s\": expected a name that ends in .py; the weights go beside it, "
-                        "into the same name with .safetensors",
-                        path);
-    cop_str text = {0}, weights = {0};
-    print_file(m, &text);
-    cop_str_append_bytes(&weights, path, length - 3);
-    cop_str_append(&weights, ".safetensors");
-    cop_err e = text.failed || weights.failed
-                    ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
-                    : write_both(m, cop_str_text(&text), path, cop_str_text(&weights), error);
-    cop_str_fini(&text);
-    cop_str_fini(&weights);
-    return e;
 }
