@@ -244,6 +244,19 @@ def test_each_layer_has_its_row_and_section(root, layer_kinds):
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == layer_kinds, "the sections, in the registry's order"
 
 
+def test_version_has_one_source(root, tracked, program):
+    """CMakeLists.txt decides. A file that cannot read it (Kubernetes' image tag) has the same; the newest entry of the change log, too."""
+    (version,) = re.findall(r"^project\(coppice VERSION (\S+)", (root / "CMakeLists.txt").read_text(), re.MULTILINE)
+    for name in ("coppice", "coppice-coordinator", "coppice-worker"):
+        done = subprocess.run([program(name), "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.split()[1] == version, name
+    assert re.findall(r"newTag: (\S+)", (root / "deploy/kubernetes/kustomization.yaml").read_text()) == [version]
+    assert re.findall(r"^## (\S+)", (root / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
+    literal = re.compile(rf"(?<![\w.]){re.escape(version)}(?![\w.])")
+    copies = [path for path in sources(tracked, ".c", ".h", ".in") if literal.search((root / path).read_text())]
+    assert not copies, f"a copy of the version {version}: {copies}"
+
+
 def test_nothing_generated_is_tracked(tracked):
     generated = re.compile(r"(^|/)(build|runs|\.cache|__pycache__)/|\.pb-c\.[ch]$|\.(o|a|so|pyc|orig|rej|swp|sqlite|log)$")
     assert not [path for path in tracked if generated.search(path)]
