@@ -38,7 +38,7 @@ def test_without_faults_nothing_is_repeated(sim):
     assert figures["failures"] == 0 and figures["faults"] == 0 and figures["jobs_completed"] > 200
 
 
-# docs/explanation/reliability.md tells the bugs that the first six broke with; the others, what the simulator itself had wrong.
+# docs/measurements/faults.md tells the bugs that the first six broke with; the others, what the simulator itself had wrong.
 FOUND = [1005046, 1035741, 1041297, 1049687, 1063418, 2793382, 1025316, 1051121, 1063056, 1072140, 1086073, 2044871, 5116533, 5484226,
          2086578, 1120582, 1126028, 1136559, 1163201, 1175648, 1177694, 1128536, 2659376, 2755840, 2828068,
          2427248]

@@ -1,4 +1,4 @@
-"""docs/how-to/operate.md as it is written: rolling upgrades in either order, backup and restore; each in mid-job, with the digest of an undisturbed run."""
+"""docs/how-to/upgrade.md and back-up.md as they are written: each in mid-job, with the digest of an undisturbed run."""
 
 import pathlib
 import re
@@ -43,7 +43,7 @@ def upgrade_coordinator(pool, program):
 
 
 def upgrade_workers(pool, program):
-    """One after the other, as docs/how-to/operate.md has it."""
+    """One after the other, as docs/how-to/upgrade.md has it."""
     for name in ("a", "b"):
         pool.workers[name].terminate()
         assert pool.workers[name].wait(30) == 0
@@ -87,7 +87,7 @@ def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, smal
 
 
 def test_backup_and_restore(pool, program, coppice, small, root):
-    """The two commands of docs/how-to/operate.md, on a coordinator that is at work; restored into an empty folder."""
+    """The two commands of docs/how-to/back-up.md, on a coordinator that is at work; restored into an empty folder."""
     job = small(STEPS)
     alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
     set_version(pool, program, earlier=False)
@@ -97,8 +97,8 @@ def test_backup_and_restore(pool, program, coppice, small, root):
     wait_steps(pool, 200)
     backup = pool.folder / "backup"
     backup.mkdir(mode=0o700)
-    text = (root / "docs/how-to/operate.md").read_text().split("## Back up and restore")[1]
-    lines = re.findall(r"^    (\S.*?)(?: +# .*)?$", text, re.MULTILINE)[:2]
+    (block,) = re.findall(r"^```sh elsewhere\n(.*?)^```", (root / "docs/how-to/back-up.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^(\S.*?)(?: +# .*)?$", block, re.MULTILINE)
     assert lines[0].startswith("sqlite3 ") and lines[1].startswith("cp ")
     for line in lines:
         line = line.replace("/var/lib/coppice", str(pool.state)).replace("/backup", str(backup))

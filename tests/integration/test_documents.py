@@ -1,0 +1,138 @@
+"""Documents are true: generated pages are what the programs say, and the commands of tutorials and how-tos run.
+
+In a page, a block ```sh is run; ```yaml NAME (or csv, python ...) is first saved as NAME. All blocks of a page run in order, in one
+folder, as one person types them. ```sh elsewhere is not run: CANNOT_RUN has the reason. ```text shows output.
+
+The commands are run on this machine, so the test puts its own addresses and folders in the place of those that a page names."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from integration_tools import free_port
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/tools"))
+import reference  # noqa: E402
+
+PAGES = sorted(str(path.relative_to(ROOT)) for folder in ("tutorial", "how-to") for path in (ROOT / "docs" / folder).glob("*.md"))
+
+# Page -> why its blocks `sh elsewhere` cannot run here, and what tests them instead.
+CANNOT_RUN = {
+    "docs/how-to/add-workers.md": "needs a second machine: tests/containers/test_hosts.py",
+    "docs/how-to/back-up.md": "needs a coordinator at work: test_backup_and_restore of test_upgrade.py takes the two commands from the page",
+    "docs/how-to/build.md": "builds the programs: test_cmake.py, tests/containers/test_fresh.py",
+    "docs/how-to/install.md": "needs root, Docker, systemd: tests/containers/test_compose.py, test_systemd.py",
+    "docs/how-to/kubernetes.md": "needs a cluster: tests/containers/test_kubernetes.py checks the files that it applies",
+    "docs/how-to/slurm.md": "needs Slurm: tests/containers/test_slurm.py",
+}
+
+BLOCK = re.compile(r"^```(\w*) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAMS = ("coppice", "coppice-coordinator", "coppice-worker")
+
+
+def blocks_of(page):
+    return BLOCK.findall((ROOT / page).read_text())
+
+
+@pytest.mark.parametrize("page", sorted(reference.PAGES))
+def test_generated_page_is_what_the_programs_say(page, program, monkeypatch):
+    monkeypatch.setenv("PATH", f"{pathlib.Path(program('coppice')).parent}:{os.environ['PATH']}")
+    assert (ROOT / f"docs/reference/{page}.md").read_text() == reference.PAGES[page](), "./dev exec tests/tools/reference.py writes it anew"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_says_what_it_is(page):
+    """So no command hides in a block that is not run."""
+    for language, name, text in blocks_of(page):
+        assert language in ("sh", "text") or name, f"{page}: a block without a language, or a file without a name:\n{text}"
+        if language == "text":
+            assert not re.search(r"^(\./dev|coppice[\w-]*) ", text, re.MULTILINE), f"{page}: a command in a block of output:\n{text}"
+    indented = re.findall(r"^ {4,}(?:\./dev|coppice[\w-]*) .*$", (ROOT / page).read_text(), re.MULTILINE)
+    shell = "".join(text for language, _, text in blocks_of(page) if language == "sh")
+    assert not [line for line in indented if line not in shell], f"{page}: commands outside of a block: {indented}"
+
+
+def test_what_cannot_run_has_a_reason():
+    elsewhere = {page for page in PAGES if any(language == "sh" and name for language, name, _ in blocks_of(page))}
+    assert elsewhere == set(CANNOT_RUN)
+    assert {name for page in PAGES for language, name, _ in blocks_of(page) if language == "sh"} <= {"", "elsewhere"}
+
+
+# A coordinator of a page listens on the test's port; where a page names no address, it is the default one.
+COORDINATOR = """#!/bin/sh
+case " $* " in *" --listen "* | *" --init-tls "* | *" --help "*) ;; *) set -- --listen "tcp://127.0.0.1:$TEST_PORT" "$@" ;; esac
+exec {program} "$@"
+"""
+
+
+@pytest.fixture
+def typed(program, tmp_path):
+    """typed(blocks): runs blocks of shell in a home of their own; returns what they print."""
+    home, tools = tmp_path / "home", tmp_path / "bin"
+    home.mkdir(), tools.mkdir()
+    port = free_port()
+    for name in PROGRAMS:
+        text = COORDINATOR if name == "coppice-coordinator" else "#!/bin/sh\nexec {program} \"$@\"\n"
+        (tools / name).write_text(text.format(program=program(name)))
+        (tools / name).chmod(0o755)
+    away = {name: None for name in os.environ if name.startswith(("COPPICE_", "XDG_"))}
+    environment = {name: value for name, value in os.environ.items() if name not in away} | {
+        "HOME": str(home), "PATH": f"{tools}:{os.environ['PATH']}", "TEST_PORT": str(port), "COPPICE_COORDINATOR": f"tcp://127.0.0.1:{port}",
+        "COPPICE_LOG": "warn"}
+
+    def adapt(text):
+        for written, here in ((":29700", f":{port}"), ("train.example", "localhost"), ("/var/lib/coppice", f"{home}/state"),
+                              ("/etc/coppice", f"{home}/etc"), ("/backup", f"{home}/backup")):
+            text = text.replace(written, here)
+        return text
+
+    def run(blocks, timeout=120):
+        (home / "etc").mkdir(exist_ok=True)
+        script = []
+        for language, name, text in blocks:
+            if language == "sh" and not name:
+                script.append(adapt(text))
+            elif language not in ("sh", "text"):
+                script.append(f"cat > {name} <<'END_OF_FILE'\n{text}END_OF_FILE\n")
+        # A coordinator that starts in the background is there for the next line, as for a person.
+        script = re.sub(r"^(coppice-coordinator .*) &( *#.*)?$", r"\1 &\nfor i in $(seq 200); do (echo >/dev/tcp/127.0.0.1/$TEST_PORT) 2>/dev/null && break; sleep 0.05; done",
+                        "".join(script), flags=re.MULTILINE)
+        process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", script], cwd=home, env=environment, text=True, start_new_session=True,
+                                   stdin=subprocess.DEVNULL, stdout=(tmp_path / "output").open("w"), stderr=subprocess.STDOUT)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = "still running"
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)  # what it left in the background
+            except ProcessLookupError:
+                pass
+            process.wait()
+        output = (tmp_path / "output").read_text()
+        assert status == 0, f"{status}\n{script}\n{output[-6000:]}"
+        return output
+
+    return run
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_run(page, typed):
+    blocks = blocks_of(page)
+    if not any(language == "sh" and not name for language, name, _ in blocks):
+        assert page in CANNOT_RUN or not any(language == "sh" for language, _, _ in blocks)
+        return
+    output = typed(blocks)
+    for digest in re.findall(r"\b[0-9a-f]{64}\b", (ROOT / page).read_text()):
+        assert digest in output, f"{page} shows a digest that its commands do not give"
+
+
+def test_a_command_that_fails_is_seen(typed):
+    with pytest.raises(AssertionError, match="did you mean"):
+        typed([("sh", "", "coppice jobss\n")])
