@@ -9,7 +9,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
-#include "coordinator/host.h"
+#include "coordinator/server/host.h"
 
 /* Of a job that is not there: the core takes it and has nothing to do. */
 static coord_event result_of(uint64_t worker) {
