@@ -52,7 +52,7 @@ CLIENT_MAY_INCLUDE = {
 
 # Every document is held to the paths that it names.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("coordinator/**/README.md")])
 PATH = re.compile(r"`((?:common|coordinator|worker|client|proto|tests|docs|examples|bench|cmake|deploy)/[\w./-]+)`")
 
 
@@ -171,6 +171,15 @@ def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
     found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()
              if re.search(r"\+= (\(size_t\))?v?snprintf\(", line)]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", sorted(folder for folder in MAY_INCLUDE if folder.startswith("coordinator")))
+def test_each_folder_opens_with_a_short_readme(root, folder):
+    """It names every source file of the folder, so that a new file gets its line."""
+    text = (root / folder / "README.md").read_text()
+    assert len(text.splitlines()) <= 30
+    unnamed = [path.name for path in sorted((root / folder).glob("*.c")) if path.name not in text]
+    assert not unnamed, f"{folder}/README.md does not name {unnamed}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
