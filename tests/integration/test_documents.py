@@ -71,6 +71,10 @@ exec {program} "$@"
 """
 
 
+def until(command):
+    return f"for i in $(seq 400); do {command} 2>/dev/null && break; sleep 0.05; done"
+
+
 @pytest.fixture
 def typed(program, tmp_path):
     """typed(blocks): runs blocks of shell in a home of their own; returns what they print."""
@@ -100,9 +104,10 @@ def typed(program, tmp_path):
                 script.append(adapt(text))
             elif language not in ("sh", "text"):
                 script.append(f"cat > {name} <<'END_OF_FILE'\n{text}END_OF_FILE\n")
-        # A coordinator that starts in the background is there for the next line, as for a person.
-        script = re.sub(r"^(coppice-coordinator .*) &( *#.*)?$", r"\1 &\nfor i in $(seq 200); do (echo >/dev/tcp/127.0.0.1/$TEST_PORT) 2>/dev/null && break; sleep 0.05; done",
-                        "".join(script), flags=re.MULTILINE)
+        # What starts in the background is there for the next line, as for a person.
+        listens, joined = until("(echo >/dev/tcp/127.0.0.1/$TEST_PORT)"), until(r"coppice workers --json | grep -q 'name.:.\2'")
+        script = re.sub(r"^(coppice-coordinator .*)&( *#.*)?$", r"\1&\n" + listens, "".join(script), flags=re.MULTILINE)
+        script = re.sub(r"^(coppice-worker --name (\S+) .*)&( *#.*)?$", r"\1&\n" + joined, script, flags=re.MULTILINE)
         process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", script], cwd=home, env=environment, text=True, start_new_session=True,
                                    stdin=subprocess.DEVNULL, stdout=(tmp_path / "output").open("w"), stderr=subprocess.STDOUT)
         try:
