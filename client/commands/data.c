@@ -316,6 +316,17 @@ static cop_err read_options(const cli_options *o, reading *out, cop_error *error
     return COP_OK;
 }
 
+/* Not data, as `why` says: a model, or nothing that is known. */
+static cop_err inspect_other(const cli_options *options, const cop_error *why, cop_error *error) {
+    const char *what = options->positional[0];
+    cop_error model = {0};
+    cop_err e = cli_inspect_model(options, &model);
+    if (!e) return COP_OK;
+    if (!*why->text || !(cop_file_exists(what) || cop_folder_exists(what)))
+        return cop_fail(error, e, "%s", model.text);
+    return cop_fail(error, e, "%s is no model (%s), and no data (%s)", what, model.text, why->text);
+}
+
 /* A name of a known set, or a file or folder of data; anything else is a model. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
@@ -333,7 +344,7 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
     else {
         e = looks_like_model(what) ? COP_ERR_NOT_FOUND
                                    : cop_data_open_path(what, &how.input, &data, &ignored);
-        if (e == COP_ERR_NOT_FOUND) return cli_inspect_model(options, error);
+        if (e == COP_ERR_NOT_FOUND) return inspect_other(options, &ignored, error);
         if (e && error) *error = ignored;
     }
     COP_TRY(e);

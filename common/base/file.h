@@ -19,6 +19,9 @@ cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, 
  * names it in errors. */
 cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, char **out,
                              size_t *size, cop_error *error);
+/* What the bytes of a file are, by their beginning, for errors: "a ZIP archive (...)", "a text
+ * file", "empty". */
+const char *cop_file_kind(const void *bytes, size_t size);
 typedef struct cop_file_part {
     const void *data;
     size_t size;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/file.h"
 #include "common/base/limits.h"
 #include "common/base/str.h"
 #include "common/data/csv.h"
@@ -340,10 +341,13 @@ static cop_err count_rows(csv_file *f, cop_error *error) {
 }
 
 static cop_err check_text(const csv_file *f, size_t size, cop_error *error) {
-    const unsigned char *b = (const unsigned char *)f->text;
-    if (size >= 2 && ((b[0] == 0xff && b[1] == 0xfe) || (b[0] == 0xfe && b[1] == 0xff)))
-        return cop_fail(error, COP_ERR_INPUT, "%s is text in UTF-16: save it as UTF-8", f->path);
-    if (strlen(f->text) != size)
+    const char *kind = cop_file_kind(f->text, size);
+    const bool text = strlen(f->text) == size;
+    const bool other = strncmp(kind, "text in", 7) == 0 || strncmp(kind, "a pointer", 9) == 0 ||
+                       strcmp(kind, "an HTML page") == 0;
+    if (other || (!text && strncmp(kind, "a binary", 8) != 0 && strcmp(kind, "a text file") != 0))
+        return cop_fail(error, COP_ERR_INPUT, "%s is not a CSV file: it is %s", f->path, kind);
+    if (!text)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is not a text file: it holds a zero byte",
                         f->path);
     return COP_OK;

@@ -1,5 +1,6 @@
 /* File formats of `data.source`: one row each. And what stands at a path. */
 #include <string.h>
+#include <strings.h>
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
@@ -30,7 +31,7 @@ static cop_err within(cop_err e, cop_error *error) {
 
 static bool ends_in(const char *path, const char *ending) {
     const size_t length = strlen(path), tail = strlen(ending);
-    return length > tail && strcmp(path + length - tail, ending) == 0;
+    return length > tail && strcasecmp(path + length - tail, ending) == 0;
 }
 
 static const char *last_name(const char *path) {
@@ -99,7 +100,8 @@ static const struct {
     const char *ending;
     cop_err (*load)(const cop_data_input *input, cop_data **out, cop_error *error);
 } endings[] = {{".csv", pack_load_csv},    {".csv.gz", pack_load_csv}, {".tsv", pack_load_csv},
-               {".tsv.gz", pack_load_csv}, {".npz", load_npz},         {".pack", load_pack}};
+               {".tsv.gz", pack_load_csv}, {".txt", pack_load_csv},    {".data", pack_load_csv},
+               {".npz", load_npz},         {".pack", load_pack}};
 
 cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
                            cop_error *error) {
@@ -115,6 +117,6 @@ cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data
             return within(endings[i].load(&input, out, error), error);
     return cop_fail(error, COP_ERR_NOT_FOUND,
                     "the name of %s does not show a format of data sets: expected .csv, .tsv (or "
-                    "with .gz), .npz or .pack",
+                    "with .gz), .txt, .data, .npz or .pack",
                     path);
 }

@@ -29,8 +29,8 @@ static cop_err read_header(const char *path, idx_file *f, const unsigned char *h
                            cop_error *error) {
     if (got < 8 || h[0] || h[1])
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s is not an IDX file: it begins with %02x %02x, expected 00 00", path,
-                        got > 0 ? h[0] : 0, got > 1 ? h[1] : 0);
+                        "%s is not an IDX file: it is %s, expected two zero bytes at the beginning",
+                        path, cop_file_kind(h, got));
     if (h[2] != IDX_U8)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s: element type 0x%02x: only unsigned bytes (0x08) are read", path, h[2]);

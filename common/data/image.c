@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/file.h"
 #include "common/base/limits.h"
 
 cop_err image_create(const char *what, uint32_t channels, uint32_t height, uint32_t width,
@@ -39,7 +40,8 @@ cop_err cop_image_decode_large(const char *what, const void *bytes, size_t size,
         return image_decode_png(what, bytes, size, most, out, error);
     if (size >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff)
         return image_decode_jpeg(what, bytes, size, most, out, error);
-    return cop_fail(error, COP_ERR_INPUT, "%s is neither a PNG nor a JPEG file", what);
+    return cop_fail(error, COP_ERR_INPUT, "%s is neither a PNG nor a JPEG file: it is %s", what,
+                    cop_file_kind(bytes, size));
 }
 
 cop_err cop_image_decode(const char *what, const void *bytes, size_t size, cop_image *out,

@@ -40,6 +40,8 @@ cop_err image_decode_png(const char *what, const void *bytes, size_t size, uint6
                          cop_image *out, cop_error *error);
 cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, uint64_t most,
                           cop_image *out, cop_error *error);
+/* Is it a file or folder that file managers leave behind, or one with a dot in front? */
+bool image_folder_skips(const char *name);
 /* Takes memory for the pixels; LIMIT (more than `most` values) or NO_MEMORY. */
 cop_err image_create(const char *what, uint32_t channels, uint32_t height, uint32_t width,
                      uint64_t most, cop_image *out, cop_error *error);

@@ -4,6 +4,7 @@
  * colour, grey ones become three equal channels. */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
@@ -35,24 +36,32 @@ static cop_err no_memory(cop_error *error) {
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
 }
 
-/* Folders are classes; files beside them (a licence, a read-me) are not looked at, nor is anything
- * with a dot in front. */
-static cop_err list_classes(const char *folder, classes *out, cop_error *error) {
+bool image_folder_skips(const char *name) {
+    static const char *const names[] = {"Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"};
+    bool found = name[0] == '.';
+    for (size_t i = 0; i < sizeof names / sizeof *names && !found; i++)
+        found = strcasecmp(name, names[i]) == 0;
+    return found;
+}
+
+/* Folders are classes; files beside them (a licence, a read-me) are not looked at. `least`: classes
+ * that there must be. */
+static cop_err list_classes(const char *folder, size_t least, classes *out, cop_error *error) {
     size_t count, kept = 0;
     COP_TRY(cop_folder_list(folder, &out->names, &count, error));
     out->folder = folder;
     for (size_t i = 0; i < count; i++) {
-        if (out->names[i][0] == '.') continue;
+        if (image_folder_skips(out->names[i])) continue;
         char *path = cop_path_join(folder, out->names[i]);
         if (!path) return no_memory(error);
         if (cop_folder_exists(path)) out->names[kept++] = out->names[i];
         cop_free(path);
     }
     out->count = kept;
-    if (kept < 2 || kept > COP_CLASSES_MAX)
+    if (kept < least || kept > COP_CLASSES_MAX)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s has %zu folder%s: expected one for each class, at least two", folder,
-                        kept, kept == 1 ? "" : "s");
+                        "%s has %zu folder%s: expected one for each class, at least %s", folder,
+                        kept, kept == 1 ? "" : "s", least == 1 ? "one" : "two");
     return COP_OK;
 }
 
@@ -67,9 +76,14 @@ static cop_err walk_class(const char *folder, size_t class, visit each, void *co
     COP_TRY(cop_folder_list(folder, &names, &count, error));
     cop_err e = COP_OK;
     for (size_t i = 0; i < count && !e; i++) {
-        if (names[i][0] == '.') continue;
+        if (image_folder_skips(names[i])) continue;
         char *path = cop_path_join(folder, names[i]);
-        e = path ? each(context, path, class, error) : no_memory(error);
+        if (path && cop_folder_exists(path))
+            e = cop_fail(error, COP_ERR_INPUT,
+                         "%s is a folder: expected the pictures of a class directly in %s", path,
+                         folder);
+        else
+            e = path ? each(context, path, class, error) : no_memory(error);
         cop_free(path);
         seen++;
     }
@@ -98,9 +112,9 @@ static cop_err count_image(void *context, const char *path, size_t class, cop_er
     return COP_OK;
 }
 
-static cop_err open_part(const char *folder, part *p, cop_error *error) {
+static cop_err open_part(const char *folder, size_t least, part *p, cop_error *error) {
     *p = (part){0};
-    cop_err e = list_classes(folder, &p->list, error);
+    cop_err e = list_classes(folder, least, &p->list, error);
     if (!e) e = walk(&p->list, count_image, p, error);
     if (e) close_part(p);
     return e;
@@ -228,8 +242,8 @@ cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_
     part p[2];
     const bool test = input->test.path != NULL;
     cop_data *data = NULL;
-    COP_TRY(open_part(input->train.path, &p[0], error));
-    cop_err e = test ? open_part(input->test.path, &p[1], error) : COP_OK;
+    COP_TRY(open_part(input->train.path, 2, &p[0], error));
+    cop_err e = test ? open_part(input->test.path, 1, &p[1], error) : COP_OK;
     if (!e) {
         e = load(p, test, input, &data, error);
         if (test) close_part(&p[1]);

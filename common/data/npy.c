@@ -112,19 +112,9 @@ static bool is_bytes(const npy_array *x) {
     return x->kind == 'u' && x->size == 1;
 }
 
-/* Numbers that are kept as f32. */
-static bool is_numbers(const npy_array *x) {
-    return !is_bytes(x) && (x->kind != 'f' || x->size >= 4);
-}
-
 static cop_err check_part(part *p, cop_error *error) {
     const npy_array *x = &p->samples.array, *y = &p->labels.array;
     uint64_t dims[4];
-    if (!is_bytes(x) && !is_numbers(x))
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s has elements of type \"%c%u\": expected samples of bytes (u1), floats "
-                        "(f4, f8) or whole numbers",
-                        p->samples.what, x->kind, x->size);
     memcpy(dims, x->dims, sizeof dims);
     COP_TRY(channels_find(p->samples.what, x->rank, dims, &p->order, error));
     channels_reorder(x->rank, p->order, dims);
@@ -133,8 +123,9 @@ static cop_err check_part(part *p, cop_error *error) {
     if (!p->labels.bytes) return COP_OK; /* nobody reads them */
     if (y->rank != 1 && (y->rank != 2 || y->dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s has %u dimensions: expected 1 (labels), whole numbers", p->labels.what,
-                        y->rank);
+                        "%s has %u dimensions: expected 1 (labels), whole numbers%s",
+                        p->labels.what, y->rank,
+                        y->rank == 2 ? " (numpy.argmax(y, axis=1) of one column a class)" : "");
     if (y->dims[0] != x->dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %llu samples, but %s has %llu labels",
                         p->samples.what, (unsigned long long)x->dims[0], p->labels.what,
@@ -153,37 +144,65 @@ static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_er
 
 /* ---- values ---- */
 
-static double element(const npy_array *x, uint64_t i) {
-    const unsigned char *p = x->data + i * x->size;
-    uint64_t whole = 0;
-    float narrow;
-    double wide;
-    if (x->kind == 'f' && x->size == 4) {
-        memcpy(&narrow, p, 4);
-        return narrow;
+/* Where element i, counted in C order, lies in the file. */
+static uint64_t place(const npy_array *x, uint64_t i) {
+    uint64_t at = 0, stride = x->count;
+    if (!x->fortran) return i;
+    for (uint32_t d = x->rank; d-- > 0; i /= x->dims[d]) {
+        stride /= x->dims[d];
+        at += i % x->dims[d] * stride;
     }
+    return at;
+}
+
+/* A float of 16 bits: a sign, 5 bits of exponent, 10 of fraction. */
+static double from_half(uint64_t bits) {
+    const int exponent = (int)(bits >> 10 & 31), fraction = (int)(bits & 1023);
+    double value = exponent ? (1024 + fraction) / 1024.0 : fraction / 512.0;
+    if (exponent == 31) value = fraction ? NAN : HUGE_VAL;
+    for (int e = exponent; e < 15 && exponent != 31; e++) value /= 2;
+    for (int e = exponent; e > 15 && exponent != 31; e--) value *= 2;
+    return bits >> 15 ? -value : value;
+}
+
+/* Element i in C order. */
+static double element(const npy_array *x, uint64_t i) {
+    const unsigned char *p = x->data + place(x, i) * x->size;
+    uint64_t whole = 0;
+    for (uint32_t b = 0; b < x->size; b++)
+        whole |= (uint64_t)p[x->big ? x->size - 1 - b : b] << 8 * b;
     if (x->kind == 'f' && x->size == 8) {
-        memcpy(&wide, p, 8);
+        double wide;
+        memcpy(&wide, &whole, sizeof wide);
         return wide;
     }
-    memcpy(&whole, p, x->size);
+    if (x->kind == 'f' && x->size == 4) {
+        const uint32_t half = (uint32_t)whole;
+        float narrow;
+        memcpy(&narrow, &half, sizeof narrow);
+        return narrow;
+    }
+    if (x->kind == 'f') return from_half(whole);
     if (x->kind != 'i') return (double)whole;
     const int unused = 64 - 8 * (int)x->size;
     return (double)((int64_t)(whole << unused) >> unused); /* the sign */
 }
 
 static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop_error *error) {
-    if (is_bytes(x)) {
+    float *to = out;
+    if (is_bytes(x) && !x->fortran) {
         memcpy(out, x->data, x->count);
         return COP_OK;
     }
-    float *to = out;
-    for (uint64_t i = 0; i < x->count; i++) {
+    for (uint64_t i = 0; is_bytes(x) && i < x->count; i++)
+        ((unsigned char *)out)[i] = x->data[place(x, i)];
+    for (uint64_t i = 0; !is_bytes(x) && i < x->count; i++) {
         to[i] = (float)element(x, i);
         if (!isfinite(to[i]))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s: element %llu is not a finite number of 32 bits", what,
-                            (unsigned long long)i);
+                            "%s: element %llu is not a finite number of 32 bits (sample %llu: %g)",
+                            what, (unsigned long long)i,
+                            (unsigned long long)(i / (x->count / x->dims[0])), element(x, i));
         to[i] += 0.0f; /* no -0 */
     }
     return COP_OK;
@@ -191,7 +210,6 @@ static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop
 
 /* The label at i; -1 if it is none. */
 static int32_t label_at(const npy_array *y, uint64_t i) {
-    if (y->kind == 'f' && y->size < 4) return -1;
     const double value = element(y, i);
     return value >= 0 && value < COP_CLASSES_MAX && value == floor(value) ? (int32_t)value : -1;
 }
@@ -199,14 +217,11 @@ static int32_t label_at(const npy_array *y, uint64_t i) {
 static cop_err copy_labels(const source *s, int32_t *out, cop_error *error) {
     for (uint64_t i = 0; i < s->array.count; i++) {
         out[i] = label_at(&s->array, i);
-        if (out[i] < 0 && s->array.kind == 'f')
+        if (out[i] < 0)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: label %llu is %g: expected labels, whole numbers from 0 to %d",
-                            s->what, (unsigned long long)i,
-                            s->array.size >= 4 ? element(&s->array, i) : NAN, COP_CLASSES_MAX - 1);
-        if (out[i] < 0)
-            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is not from 0 to %d", s->what,
-                            (unsigned long long)i, COP_CLASSES_MAX - 1);
+                            s->what, (unsigned long long)i, element(&s->array, i),
+                            COP_CLASSES_MAX - 1);
     }
     return COP_OK;
 }
@@ -259,26 +274,12 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 
 /* ---- samples for a trained model ---- */
 
-static cop_err check_type(const char *what, const npy_array *x, const cop_data_form *form,
-                          cop_error *error) {
-    char holds[64];
-    if (is_bytes(x) || is_numbers(x)) return COP_OK;
-    snprintf(holds, sizeof holds, "%s (%c%u)",
-             x->kind == 'f'   ? "floats"
-             : x->kind == 'b' ? "truth values"
-                              : "whole numbers",
-             x->kind, x->size);
-    /* What is neither does not fit any model. */
-    const cop_data_type other = form->type == COP_DATA_U8 ? COP_DATA_F32 : COP_DATA_U8;
-    return samples_check_type(what, form, other, holds, error);
-}
-
 /* The values as the model takes them, whichever of the two types they have in the file. */
 static cop_err convert_samples(const char *what, const npy_array *x, const cop_data_form *form,
                                void *out, cop_error *error) {
     if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(what, x, out, error);
     for (uint64_t i = 0; i < x->count; i++) {
-        const float value = is_bytes(x) ? (float)x->data[i] : (float)element(x, i);
+        const float value = is_bytes(x) ? (float)x->data[place(x, i)] : (float)element(x, i);
         if (form->type == COP_DATA_F32) {
             ((float *)out)[i] = value;
             continue;
@@ -298,7 +299,6 @@ static cop_err take_arrays(const char *what, const npy_array *x, const npy_array
                            const cop_data_form *form, cop_data_samples *out, cop_error *error) {
     const bool last = samples_channels_are_last(form, x->rank, x->dims);
     if (!last) COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
-    COP_TRY(check_type(what, x, form, error));
     if (y && (y->count != x->dims[0] || y->dims[0] != x->dims[0]))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s: its array \"labels\" is not %llu whole numbers, one for each sample",
@@ -311,8 +311,8 @@ static cop_err take_arrays(const char *what, const npy_array *x, const npy_array
     for (uint64_t i = 0; y && i < y->count; i++) {
         out->labels[i] = label_at(y, i);
         if (out->labels[i] < 0 || out->labels[i] >= form->classes)
-            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is not from 0 to %d", what,
-                            (unsigned long long)i, form->classes - 1);
+            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is %g: expected 0 to %d", what,
+                            (unsigned long long)i, element(y, i), form->classes - 1);
     }
     return COP_OK;
 }

@@ -8,18 +8,20 @@
 
 #include "common/base/err.h"
 
-/* One array; `data` points into the bytes it was parsed from, elements in C order. */
+/* One array; `data` points into the bytes it was parsed from. */
 typedef struct npy_array {
     char kind;     /* 'u', 'i', 'f', 'b' */
     uint32_t size; /* bytes of an element: 1, 2, 4, 8 */
+    bool big;      /* the most significant byte is the first */
+    bool fortran;  /* the first index changes fastest, not the last */
     uint32_t rank;
     uint64_t dims[4];
     uint64_t count; /* elements */
     const unsigned char *data;
 } npy_array;
 
-/* An .npy file in memory (format versions 1 to 3). `what` names it in errors. Little-endian or
- * bytes, C order, at most four dimensions; the length must be that of the header's shape. */
+/* An .npy file in memory (format versions 1 to 3). `what` names it in errors. At most four
+ * dimensions; the length must be that of the header's shape. */
 cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *out,
                   cop_error *error);
 /* Has an .npz file in memory the array `name`? */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/bytes.h"
+#include "common/base/file.h"
 #include "common/data/npy.h"
 
 typedef struct header {
@@ -103,14 +104,16 @@ static cop_err take_pair(header *h, cop_error *error) {
 static cop_err read_type(const header *h, cop_error *error) {
     const char *d = h->descr;
     const unsigned size = d[0] && d[1] ? (unsigned)(d[2] - '0') : 0;
-    const bool known = (d[0] == '<' || d[0] == '|' || d[0] == '=') && d[1] &&
-                       strchr("uifb", d[1]) && d[2] && !d[3] &&
-                       (size == 1 || size == 2 || size == 4 || size == 8);
+    const bool known = d[0] && strchr("<|=>", d[0]) && d[1] && strchr("uifb", d[1]) && d[2] &&
+                       !d[3] && (size == 1 || size == 2 || size == 4 || size == 8) &&
+                       (d[1] != 'f' || size > 1);
     if (!known)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has elements of type \"%s\": expected bytes, whole numbers or floats, "
-                        "little-endian, such as \"|u1\" or \"<f4\"",
+                        "such as \"|u1\" or \"<f4\"",
                         h->what, d);
+    h->array->big = d[0] == '>';
+    h->array->fortran = h->fortran && h->array->rank > 1;
     h->array->kind = d[1];
     h->array->size = size;
     return COP_OK;
@@ -127,11 +130,7 @@ static cop_err read_dictionary(header *h, cop_error *error) {
     skip_blanks(h);
     if (h->at != h->end || !h->has_descr || !h->has_order || !h->has_shape)
         return damaged(h, "its header needs descr, fortran_order and shape", error);
-    COP_TRY(read_type(h, error));
-    if (h->fortran && h->array->rank > 1)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s is in Fortran order: save numpy.ascontiguousarray of it", h->what);
-    return COP_OK;
+    return read_type(h, error);
 }
 
 cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *out,
@@ -140,7 +139,8 @@ cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *o
     *out = (npy_array){0};
     header h = {.what = what, .array = out};
     if (size < 10 || memcmp(b, "\x93NUMPY", 6) != 0)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPY file", what);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPY file: it is %s", what,
+                        cop_file_kind(bytes, size));
     if (b[6] < 1 || b[6] > 3)
         return cop_fail(error, COP_ERR_INPUT, "%s: NPY version %u: expected 1 to 3", what, b[6]);
     const size_t start = b[6] == 1 ? 10 : 12;

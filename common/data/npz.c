@@ -6,6 +6,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/bytes.h"
+#include "common/base/file.h"
 #include "common/base/str.h"
 #include "common/data/gzip.h"
 #include "common/data/npy.h"
@@ -33,8 +34,10 @@ static cop_err damaged(const archive *a, const char *why, cop_error *error) {
 
 /* The end record stands at the end, before a comment of at most 65535 bytes. */
 static cop_err find_directory(archive *a, cop_error *error) {
-    if (a->size < END_SIZE || memcmp(a->bytes, "PK", 2) != 0)
-        return damaged(a, "it is no ZIP archive", error);
+    if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->path,
+                        cop_file_kind(a->bytes, a->size));
+    if (a->size < END_SIZE) return damaged(a, "it has no directory (is it truncated?)", error);
     size_t at = a->size - END_SIZE, lowest = at > 65535 ? at - 65535 : 0;
     while (memcmp(a->bytes + at, "PK\5\6", 4) != 0)
         if (at-- == lowest) return damaged(a, "it has no directory (is it truncated?)", error);

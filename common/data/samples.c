@@ -173,7 +173,7 @@ static cop_err read_folder(const char *folder, const cop_data_form *form,
     size_t found, count = 0;
     COP_TRY(cop_folder_list(folder, &out->names, &found, error));
     for (size_t i = 0; i < found; i++)
-        if (out->names[i][0] != '.') out->names[count++] = out->names[i];
+        if (!image_folder_skips(out->names[i])) out->names[count++] = out->names[i];
     if (!count) return cop_fail(error, COP_ERR_INPUT, "%s holds no pictures", folder);
     if (count > COP_SAMPLES_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s holds too many pictures", folder);
@@ -235,7 +235,7 @@ static cop_err decode(const char *what, char *bytes, size_t size, const cop_data
         }
         cop_str_printf(&known, "%s%s", i ? ", " : "", formats[i].name);
     }
-    cop_fail(error, COP_ERR_INPUT, "%s is of no known format: expected one of %s", what,
+    cop_fail(error, COP_ERR_INPUT, "%s is %s: expected one of %s", what, cop_file_kind(bytes, size),
              cop_str_text(&known));
     cop_str_fini(&known);
     return COP_ERR_INPUT;

@@ -439,9 +439,10 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
     cop_error local = {0};
     uint64_t header = size >= 8 ? cop_load_u64(bytes) : 0;
     if (size < 8 || header > HEADER_MAX || header > size - 8) {
+        const char *kind = cop_file_kind(bytes, size);
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a safetensors file, or it is truncated",
-                        what);
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is not a safetensors file, or it is truncated: it is %s", what, kind);
     }
     cop_safetensors *f = cop_alloc(sizeof *f);
     if (!f) {

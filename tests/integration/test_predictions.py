@@ -157,7 +157,7 @@ BAD = {
     "number": ("x.csv", lambda x: b"1," * 305 + b"1\n" + b"1," * 305 + b"x\n", 'x.csv:2: column 306 is "x": expected a whole number from 0 to 255'),
     "range": ("x.csv", lambda x: b"1," * 305 + b"-1\n", 'x.csv:1: column 306 is "-1": expected a whole number from 0 to 255'),
     "empty": ("x.csv", lambda x: b"", "x.csv is empty"),
-    "unknown": ("x.bin", lambda x: b"\1\0\2\3" * 9, "x.bin is of no known format: expected one of PNG, JPEG, NPY, NPZ, IDX, CSV"),
+    "unknown": ("x.bin", lambda x: b"\1\0\2\3" * 9, "x.bin is a binary file of another format: expected one of PNG, JPEG, NPY, NPZ, IDX, CSV"),
 }
 NPY = {
     "shape": (lambda x: x[:, :9], "x.npy has the shape (130, 9, 18): the model takes (n, 17, 18) or (n, 1, 17, 18)"),

@@ -1,5 +1,6 @@
 /* What the core wants, done: leases are sent, gradients kept or dropped, updates and checkpoints
- * started; as coordinator/server/actions.c and coordinator/engine/resident.c do it, with hashes for tensors. */
+ * started; as coordinator/server/actions.c and coordinator/engine/resident.c do it, with hashes for
+ * tensors. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

@@ -1,7 +1,7 @@
 /* Clients: each submits one job under a key of its own, again until it is acknowledged, then asks
  * for pauses, resumes and cancels, each until it is answered. And the coordinator's side of these
- * calls, as coordinator/api/api_submit.c and coordinator/api/api_jobs.c do it, around the real table of
- * keys (coordinator/core/recovery.h). */
+ * calls, as coordinator/api/api_submit.c and coordinator/api/api_jobs.c do it, around the real
+ * table of keys (coordinator/core/recovery.h). */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

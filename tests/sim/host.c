@@ -1,6 +1,7 @@
-/* The coordinator's process around the real core: sessions as coordinator/server/sessions.c keeps them,
- * events in turn as coordinator/server/host.c does, recovery as coordinator/api/api_recover.c. Messages become
- * events here; actions.c makes deeds of the core's actions. */
+/* The coordinator's process around the real core: sessions as coordinator/server/sessions.c keeps
+ * them, events in turn as coordinator/server/host.c does, recovery as
+ * coordinator/api/api_recover.c. Messages become events here; actions.c makes deeds of the core's
+ * actions. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

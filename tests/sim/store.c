@@ -1,7 +1,7 @@
-/* The store, as coordinator/store/store_write.c keeps it in SQLite: writes wait in a queue, are committed
- * in batches, all of a batch or nothing. Which writes must be on the disk by then is decided by the
- * real code (coordinator/core/recovery.h). SQLite itself is trusted to do what it promises: a commit
- * that returned survives kill -9, and a loss of power if it was synced. */
+/* The store, as coordinator/store/store_write.c keeps it in SQLite: writes wait in a queue, are
+ * committed in batches, all of a batch or nothing. Which writes must be on the disk by then is
+ * decided by the real code (coordinator/core/recovery.h). SQLite itself is trusted to do what it
+ * promises: a commit that returned survives kill -9, and a loss of power if it was synced. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

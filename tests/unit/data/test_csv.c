@@ -98,7 +98,7 @@ static void test_what_cannot_be_decided_is_asked_for(void **state) {
            "lines before");
     refuse("1 0\n2 1\n", NULL, "separated by commas, semicolons or tabs");
     refuse("a,b\n1,\"0\n2,1\n", NULL, "a.csv:2: a quote is not closed");
-    refuse("\xff\xfe", NULL, "a.csv is text in UTF-16: save it as UTF-8");
+    refuse("\xff\xfe", NULL, "a.csv is not a CSV file: it is text in UTF-16 (save it as UTF-8)");
     refuse("a,b,a\n1,2,0\n2,1,1\n", "a",
            "a.csv:1: columns 1 and 3 are both named \"a\": expected different names");
 }

@@ -60,7 +60,7 @@ static void test_what_is_no_picture_is_named(void **state) {
     cop_image image;
     cop_error error = {0};
     assert_int_equal(cop_image_decode("a", "GIF89a", 6, &image, &error), COP_ERR_INPUT);
-    assert_string_equal(error.text, "a is neither a PNG nor a JPEG file");
+    assert_string_equal(error.text, "a is neither a PNG nor a JPEG file: it is a GIF picture");
     assert_int_equal(cop_image_decode("a", "\xff\xd8\xff\xe0", 4, &image, &error), COP_ERR_CORRUPT);
     assert_non_null(strstr(error.text, "a is a damaged JPEG file: "));
 }
@@ -206,7 +206,7 @@ static void test_paths_that_hold_nothing_are_named(void **state) {
     assert_int_equal(cop_folder_create(file_path("void"), NULL), COP_OK);
     assert_int_equal(cop_data_open_path(file_path("void"), NULL, &data, &error), COP_ERR_NOT_FOUND);
     assert_non_null(strstr(error.text, "void holds no data set"));
-    assert_int_equal(cop_data_open_path(file_put_text("a.txt", "x"), NULL, &data, &error),
+    assert_int_equal(cop_data_open_path(file_put_text("a.bin", "x"), NULL, &data, &error),
                      COP_ERR_NOT_FOUND);
     assert_null(cop_data_format_find("tfrecord"));
 }

@@ -75,12 +75,9 @@ static void test_lengths_are_those_of_the_shape(void **state) {
 
 static void test_headers_are_read_strictly(void **state) {
     (void)state;
-    refuse(HEADER(">f4", "(4, 2)"), 32, COP_ERR_INPUT, "elements of type \">f4\"");
+    refuse(HEADER("<c8", "(4, 2)"), 64, COP_ERR_INPUT, "elements of type \"<c8\"");
+    refuse(HEADER("|f1", "(4, 2)"), 8, COP_ERR_INPUT, "elements of type \"|f1\"");
     refuse(HEADER("|O", "(4, 2)"), 32, COP_ERR_INPUT, "elements of type \"|O\"");
-    refuse(HEADER("<f2", "(4, 2)"), 16, COP_ERR_INPUT,
-           "expected samples of bytes (u1), floats (f4, f8) or whole numbers");
-    refuse("{'descr': '|u1', 'fortran_order': True, 'shape': (4, 2)}", 8, COP_ERR_INPUT,
-           "is in Fortran order");
     refuse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (4,)}", 8, COP_ERR_INPUT,
            "holds records");
     refuse("{'descr': '|u1', 'shape': (4, 2)}", 8, COP_ERR_CORRUPT, "needs descr, fortran_order");
@@ -108,7 +105,8 @@ static void test_values_are_checked(void **state) {
                   .labels = put("y.npy", HEADER("|i1", "(2,)"), labels, sizeof labels)}};
     data_refuse("npy", &input, COP_ERR_INPUT, "x.npy: element 1 is not a finite number of 32 bits");
     put("x.npy", HEADER("|u1", "(2, 1)"), "ab", 2);
-    data_refuse("npy", &input, COP_ERR_INPUT, "y.npy: label 1 is not from 0 to 65535");
+    data_refuse("npy", &input, COP_ERR_INPUT,
+                "y.npy: label 1 is -1: expected labels, whole numbers from 0 to 65535");
     put("y.npy", HEADER("<f4", "(2,)"), values, sizeof values);
     data_refuse("npy", &input, COP_ERR_INPUT,
                 "y.npy: label 1 is inf: expected labels, whole numbers");
@@ -222,7 +220,8 @@ static void test_damaged_archives_are_refused(void **state) {
     char bytes[512];
     const size_t size = archive(bytes, "x.npy", "hello", 5), central = 40;
     refuse_archive(bytes, size - 1, "it has no directory");
-    refuse_archive(bytes, 3, "it is no ZIP archive");
+    refuse_archive(bytes, 3, "it has no directory");
+    refuse_archive(bytes, 1, "is not an NPZ file: it is a text file");
     bytes[36]++; /* of the body */
     refuse_archive(bytes, size, "the bytes of x.npy are damaged");
     bytes[36]--;
