@@ -15,7 +15,7 @@
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/carve.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 typedef struct thin_cut {
     int first, last; /* tensors */

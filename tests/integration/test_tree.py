@@ -52,7 +52,8 @@ CLIENT_MAY_INCLUDE = {
 
 # Every document is held to the paths that it names.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("coordinator/**/README.md")])
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in
+                   [*ROOT.glob("*.md"), *(path for top in ("docs", "common", "client", "coordinator", "worker") for path in ROOT.glob(f"{top}/**/*.md"))])
 PATH = re.compile(r"`((?:common|coordinator|worker|client|proto|tests|docs|examples|bench|cmake|deploy)/[\w./-]+)`")
 
 
@@ -102,6 +103,31 @@ def test_includes_go_one_way(root, tracked):
                 wrong.append(f"{path} includes {name}: {own} may include {sorted(MAY_INCLUDE[own])} only")
     assert not wrong, "\n".join(wrong)
     assert back == RUNS_BACK, "an arrow that is gone leaves RUNS_BACK"
+
+
+def test_no_folder_is_in_an_include_cycle(root, tracked):
+    uses = {}
+    for path in sources(tracked, ".c", ".h", ".inc"):
+        own = path.rsplit("/", 1)[0]
+        found = {name.rsplit("/", 1)[0] for name in re.findall(r'^#\s*include "([^"]+/[^"]+)"', (root / path).read_text(), re.MULTILINE)}
+        uses[own] = uses.get(own, set()) | {name for name in found - {own} if (own, name) not in RUNS_BACK}
+
+    def reached(folder, seen):
+        for name in uses.get(folder, set()) - seen:
+            seen.add(name)
+            reached(name, seen)
+        return seen
+
+    assert [folder for folder in uses if folder in reached(folder, set())] == []
+
+
+def test_each_folder_opens_with_a_readme(root, tracked):
+    """What belongs here, what it may include, who calls it, where to start; on one screen."""
+    folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"(common|client|worker)/.+\.[ch]", path)} | {"common"}
+    for folder in folders:
+        lines = (root / folder / "README.md").read_text().splitlines()
+        assert lines[0] == f"# {folder}" and len(lines) <= 30, folder
+        assert all(any(f"**{word}" in line for line in lines) for word in ("Start", "Called by")), folder
 
 
 def test_the_clients_folders_include_one_way(root, tracked):

@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 #include "common/nn/layers/kinds.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 #define LOWEST 1.7580993408473766
 

@@ -24,7 +24,7 @@
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 enum { SQUARES = 1 << 16 /* squared weights at once */ };
 

@@ -11,7 +11,7 @@
  * network. Both factors are computed in f64 and rounded once to f32. The masks of the forward pass
  * stay in the arena for backward. p = 0 is the identity in every mode. */
 #include "common/nn/layers/kinds.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 static int64_t dropout_mask_words(const cop_layer *layer, int ld) {
     return (int64_t)cop_masks_units(layer) * (ld / COP_COLUMNS_PAD);

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "common/nn/layers/kinds.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 /* The arena's words as floats; its pieces are 64-byte aligned. */
 static float *noise(const cop_layer *layer, const cop_layer_context *c) {

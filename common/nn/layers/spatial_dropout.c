@@ -10,7 +10,7 @@
  *
  * Masks are D3's, with channels for units. Otherwise as dropout.c. */
 #include "common/nn/layers/kinds.h"
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 static cop_err spatial_shape(cop_layer *layer, cop_error *error) {
     char text[64];

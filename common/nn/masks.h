@@ -1,6 +1,6 @@
 /* What the mask layers share: the check of their fields, the draw of their masks. */
-#ifndef COP_NN_LAYERS_MASKS_H
-#define COP_NN_LAYERS_MASKS_H
+#ifndef COP_NN_MASKS_H
+#define COP_NN_MASKS_H
 
 #include "common/nn/layer.h"
 

@@ -1,5 +1,5 @@
 /* What the mask layers share: see masks.h. */
-#include "common/nn/layers/masks.h"
+#include "common/nn/masks.h"
 
 #include <stdio.h>
 #include <string.h>
