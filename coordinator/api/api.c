@@ -74,7 +74,7 @@ static void work_done(uv_work_t *work, int status) {
 
 void api_task_start(api_task *task) {
     task->server->api->tasks++;
-    uv_queue_work(&task->server->loop, &task->uv, run_work, work_done);
+    uv_queue_work(&task->server->engine.loop, &task->uv, run_work, work_done);
 }
 
 /* ---- notes ---- */
@@ -181,7 +181,7 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     status_leases(&n->leases, s);
     s->has_samples_per_s = n->seconds > 0; /* the mean; while it runs, the speed of now */
     if (s->has_samples_per_s) s->samples_per_s = (double)n->step * n->batch / n->seconds;
-    if (!coord_core_job(server->core, n->job, cop_clock_ns(), &view)) return;
+    if (!coord_core_job(server->engine.core, n->job, cop_clock_ns(), &view)) return;
     s->workers = view.workers;
     s->has_eta_seconds = view.samples_per_s > 0;
     if (view.samples_per_s > 0) s->has_samples_per_s = 1, s->samples_per_s = view.samples_per_s;
@@ -231,25 +231,26 @@ static void note_state(coord_server *server, api_note *n, const coord_action *a)
     snprintf(text, sizeof text, "%s%s%s", api_state_name(a->state), a->text[0] ? ": " : "",
              a->text);
     if (!n->evaluation)
-        coord_store_add_event(server->store, n->job, a->state == COORD_FAILED ? "error" : "info",
-                              text);
+        coord_store_add_event(server->engine.store, n->job,
+                              a->state == COORD_FAILED ? "error" : "info", text);
     n->finished[0] = '\0';
     if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
-    if (ends) coord_datasets_release(server->datasets, n->data_digest);
+    if (ends) coord_datasets_release(server->engine.datasets, n->data_digest);
 }
 
 /* What the core forgets with the job. */
 static void note_leases(coord_server *server, api_note *n) {
     coord_job_view view;
-    if (!coord_core_job(server->core, n->job, 0, &view)) return;
+    if (!coord_core_job(server->engine.core, n->job, 0, &view)) return;
     n->leases = view.leases;
     if (!n->evaluation) return;
     n->step = view.blocks_done;
     n->steps = view.blocks;
 }
 
-void coord_api_note(coord_server *server, const coord_action *a, const char *digest,
-                    const char *warning) {
+static void note_action(coord_engine *engine, const coord_action *a, const char *digest,
+                        const char *warning) {
+    coord_server *server = coord_server_of(engine);
     api_note *n = api_note_find(server->api, a->job);
     if (!n) return;
     n->version++;
@@ -338,7 +339,7 @@ void coord_api_on_gone(coord_server *server, uint64_t connection) {
 
 /* At the end: tasks are finished, held requests answered. */
 void coord_api_release(coord_server *server) {
-    while (server->api->tasks) uv_run(&server->loop, UV_RUN_ONCE);
+    while (server->api->tasks) uv_run(&server->engine.loop, UV_RUN_ONCE);
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
         api_watcher *w = &server->api->watchers[i];
         if (w->request)
@@ -418,7 +419,7 @@ void coord_api_on_call(coord_server *server, cop_request *request) {
         coord_reply_failure(
             request, COP_ERR_UNSUPPORTED,
             "this coordinator does not know method %u: it is older than your client", method);
-    } else if (server->stopping) {
+    } else if (server->engine.stopping) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
     } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data,
                                                m->part[0]->size, API_BUDGET, &message, &error)) {
@@ -446,7 +447,9 @@ void coord_api_destroy(struct coord_api *api) {
     cop_free(api);
 }
 
-const char *coord_api_job_folder(coord_server *server, uint64_t job, char *out, size_t size) {
-    snprintf(out, size, "%s/jobs/%llu", server->state_folder, (unsigned long long)job);
-    return out;
+static void note_changed(coord_engine *engine, uint64_t job) {
+    coord_api_changed(coord_server_of(engine), job);
 }
+
+const coord_listener coord_api_listener = {
+    .load = api_load, .rollback = api_rollback, .note = note_action, .changed = note_changed};

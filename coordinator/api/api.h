@@ -136,6 +136,10 @@ coord_evaluation **api_evaluation_place(coord_server *server, const char *owner,
 void api_evaluations_tick(coord_server *server, uint64_t now_ns);
 /* api_history.c */
 void api_history(coord_server *, cop_request *, ProtobufCMessage *);
+/* api_recover.c: loads a job that is not resident: its row from the store, its data from datasets,
+ * on the thread pool */
+void api_load(coord_engine *engine, uint64_t job, uint64_t most);
+void api_rollback(coord_engine *engine, uint64_t job, uint64_t most);
 /* api_workers.c */
 void api_list_workers(coord_server *, cop_request *, ProtobufCMessage *);
 void api_drain_worker(coord_server *, cop_request *, ProtobufCMessage *);

@@ -49,7 +49,7 @@ static void fill_info(const coord_dataset *set, Coppice__Api__DataSetInfo *s) {
 static void list_work(api_task *t) {
     coord_dataset *sets = NULL;
     size_t count = 0;
-    t->result = coord_datasets_list(t->server->datasets, &sets, &count, &t->error);
+    t->result = coord_datasets_list(t->server->engine.datasets, &sets, &count, &t->error);
     t->extra = sets;
     t->value = count;
 }
@@ -84,7 +84,7 @@ static void offer_work(api_task *t) {
     uint32_t *missing = NULL;
     size_t count = 0;
     t->result =
-        coord_datasets_offer(t->server->datasets, r, &complete, &missing, &count, &t->error);
+        coord_datasets_offer(t->server->engine.datasets, r, &complete, &missing, &count, &t->error);
     t->extra = missing;
     t->value = count;
     t->job = complete;
@@ -106,7 +106,7 @@ void api_offer_data(coord_server *server, cop_request *request, ProtobufCMessage
 static void put_work(api_task *t) {
     const Coppice__Api__PutChunkRequest *r = (const Coppice__Api__PutChunkRequest *)t->message;
     uint32_t missing = 0;
-    t->result = coord_datasets_put(t->server->datasets, r->digest ? r->digest : "", r->index,
+    t->result = coord_datasets_put(t->server->engine.datasets, r->digest ? r->digest : "", r->index,
                                    t->bulk, &missing, &t->error);
     t->value = missing;
 }
@@ -128,7 +128,7 @@ static void commit_work(api_task *t) {
     if (!set)
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     else
-        t->result = coord_datasets_commit(t->server->datasets, r->digest ? r->digest : "",
+        t->result = coord_datasets_commit(t->server->engine.datasets, r->digest ? r->digest : "",
                                           (const char *const *)r->class_names, r->n_class_names,
                                           set, &t->error);
 }
@@ -154,7 +154,7 @@ static void remove_work(api_task *t) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     else
         t->result = coord_datasets_remove(
-            t->server->datasets, r->name_or_digest ? r->name_or_digest : "", set, &t->error);
+            t->server->engine.datasets, r->name_or_digest ? r->name_or_digest : "", set, &t->error);
 }
 
 static void remove_done(api_task *t) {
@@ -172,7 +172,7 @@ void api_remove_data(coord_server *server, cop_request *request, ProtobufCMessag
 /* ---- sets in memory ---- */
 
 static void tidy_work(api_task *t) {
-    coord_datasets_tidy(t->server->datasets, t->value);
+    coord_datasets_tidy(t->server->engine.datasets, t->value);
 }
 
 static void tidy_done(api_task *t) {
@@ -181,7 +181,8 @@ static void tidy_done(api_task *t) {
 }
 
 void api_tidy_data(coord_server *server, uint64_t now_ns) {
-    if (server->api->tidying || !coord_datasets_tidy_is_due(server->datasets, now_ns)) return;
+    if (server->api->tidying || !coord_datasets_tidy_is_due(server->engine.datasets, now_ns))
+        return;
     api_task *t = api_task_create(server, NULL, NULL);
     if (!t) return; /* next time */
     server->api->tidying = true;

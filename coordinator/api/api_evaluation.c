@@ -18,8 +18,9 @@
 
 static coord_evaluation **find_key(coord_server *server, ProtobufCBinaryData key) {
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        const coord_evaluation *e = server->evaluations[i];
-        if (e && memcmp(e->key, key.data, sizeof e->key) == 0) return &server->evaluations[i];
+        const coord_evaluation *e = server->engine.evaluations[i];
+        if (e && memcmp(e->key, key.data, sizeof e->key) == 0)
+            return &server->engine.evaluations[i];
     }
     return NULL;
 }
@@ -111,15 +112,15 @@ coord_evaluation **api_evaluation_place(coord_server *server, const char *owner,
     coord_evaluation **place = NULL, **last = NULL;
     uint32_t under_way = 0, its = 0;
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        coord_evaluation *e = server->evaluations[i];
+        coord_evaluation *e = server->engine.evaluations[i];
         if (!e) {
-            place = &server->evaluations[i];
+            place = &server->engine.evaluations[i];
         } else if (!e->ended) {
             under_way++;
             its += strcmp(e->owner, owner) == 0;
         } else if (!e->batch && !is_watched(server->api, e->id) &&
                    (!last || gives_way_before(e, *last, owner))) {
-            last = &server->evaluations[i];
+            last = &server->engine.evaluations[i];
         }
     }
     if (under_way >= COP_EVALUATIONS_MAX || its >= share || (!place && !last)) {
@@ -143,7 +144,7 @@ static void answer_started(cop_request *request, const coord_evaluation *e) {
 }
 
 static void start_work(api_task *t) {
-    t->result = coord_evaluation_prepare(t->server, t->evaluation, &t->error);
+    t->result = coord_evaluation_prepare(&t->server->engine, t->evaluation, &t->error);
 }
 
 static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluation *e) {
@@ -160,15 +161,15 @@ static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluati
 
 static cop_err begin(coord_server *server, coord_evaluation *e) {
     struct coord_api *api = server->api;
-    if (server->stopping) return COP_ERR_CLOSED;
+    if (server->engine.stopping) return COP_ERR_CLOSED;
     const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job's number is used */
-    coord_store_keep_evaluation(server->store, api->evaluations);
+    coord_store_keep_evaluation(server->engine.store, api->evaluations);
     COP_TRY(add_note(api, id, e));
-    const cop_err failed = coord_evaluation_start(server, e, id);
+    const cop_err failed = coord_evaluation_start(&server->engine, e, id);
     if (failed)
         api_note_remove(api, id);
     else
-        coord_datasets_use(server->datasets, api_note_find(api, id)->data_digest);
+        coord_datasets_use(server->engine.datasets, api_note_find(api, id)->data_digest);
     return failed;
 }
 
@@ -180,7 +181,7 @@ static void start_done(api_task *t) {
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
         for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++)
-            if (server->evaluations[i] == e) server->evaluations[i] = NULL;
+            if (server->engine.evaluations[i] == e) server->engine.evaluations[i] = NULL;
         coord_evaluation_free(e);
     } else {
         answer_started(t->request, e);
@@ -303,7 +304,7 @@ static void tell_plain(const coord_evaluation *e, const api_note *n, double seco
 
 void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note *n) {
     Coppice__Api__WatchEvaluationAnswer answer = COPPICE__API__WATCH_EVALUATION_ANSWER__INIT;
-    coord_evaluation *e = coord_evaluation_find(server, w->job);
+    coord_evaluation *e = coord_evaluation_find(&server->engine, w->job);
     Coppice__Api__EvalResult plain;
     told_ensemble ensemble;
     cop_request *request = w->request;
@@ -316,7 +317,7 @@ void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note 
     }
     const double seconds = (double)((e->ended ? e->ended_ns : now) - e->started_ns) * 1e-9;
     e->heard_ns = now;
-    coord_core_job(server->core, e->id, now, &view);
+    coord_core_job(server->engine.core, e->id, now, &view);
     if (e->plain)
         tell_plain(e, n, seconds, answer.plain = &plain);
     else {
@@ -367,16 +368,16 @@ void api_watch_evaluation(coord_server *server, cop_request *request, ProtobufCM
 
 void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        coord_evaluation *e = server->evaluations[i];
+        coord_evaluation *e = server->engine.evaluations[i];
         if (!e || !e->id) continue;
         if (is_watched(server->api, e->id)) e->heard_ns = now_ns;
         if (now_ns <= e->heard_ns + PATIENCE_NS) continue;
         if (!e->ended) {
             coord_event gone = {.type = COORD_EVENT_JOB_CANCEL, .job = e->id};
             gone.text = "its client has gone";
-            coord_dispatch(server, &gone);
+            coord_dispatch(&server->engine, &gone);
         } else if (!e->batch) {
-            forget(server, &server->evaluations[i]);
+            forget(server, &server->engine.evaluations[i]);
         }
     }
 }

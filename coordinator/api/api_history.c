@@ -81,7 +81,7 @@ void api_history(coord_server *server, cop_request *request, ProtobufCMessage *m
     }
     api_task *t = api_task_create(server, request, message);
     if (!t) return;
-    snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", server->state_folder);
+    snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", server->engine.state_folder);
     t->work = history_work;
     t->done = history_done;
     api_task_start(t);

@@ -67,7 +67,7 @@ static void answer_job(coord_server *server, cop_request *request, const api_not
 /* The job file as it was resolved, from the store. */
 static void get_work(api_task *t) {
     coord_store_job row;
-    t->result = coord_store_get_job(t->server->store, t->job, &row, &t->error);
+    t->result = coord_store_get_job(t->server->engine.store, t->job, &row, &t->error);
     if (t->result) return;
     t->result = cop_proto_unpack(&coppice__job__descriptor, row.spec->data, row.spec->size,
                                  API_BUDGET, &t->answer, &t->error);
@@ -159,7 +159,8 @@ static void remove_done(api_task *t) {
 }
 
 /* The store has forgotten the job: now its folder. */
-static void removed_from_store(coord_server *server, coord_mail *mail) {
+static void removed_from_store(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
     server->api->tasks--;
     if (t->result) {
@@ -181,7 +182,7 @@ static void on_removed(void *context, cop_err result, const char *text) {
         cop_fail(&t->error, result, "job %llu could not be removed: %s", (unsigned long long)t->job,
                  text);
     t->mail.run = removed_from_store;
-    coord_post(t->server, &t->mail);
+    coord_post(&t->server->engine, &t->mail);
 }
 
 static void remove_job(coord_server *server, cop_request *request, const api_note *n) {
@@ -195,13 +196,14 @@ static void remove_job(coord_server *server, cop_request *request, const api_not
     api_task *t = api_task_create(server, request, NULL);
     if (!t) return;
     t->job = n->job;
-    coord_api_job_folder(server, n->job, t->folder, sizeof t->folder);
+    coord_job_folder(&server->engine, n->job, t->folder, sizeof t->folder);
     server->api->tasks++; /* until the commit is reported */
-    coord_store_remove_job(server->store, n->job, on_removed, t);
+    coord_store_remove_job(server->engine.store, n->job, on_removed, t);
 }
 
 /* What was wished is in the store: it survives, so it may be acknowledged. */
-static void controlled(coord_server *server, coord_mail *mail) {
+static void controlled(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
     const api_note *n = api_note_find(server->api, t->job);
     server->api->tasks--;
@@ -227,7 +229,7 @@ static void on_confirmed(void *context, cop_err result, const char *text) {
         cop_fail(&t->error, result, "what you wish of job %llu could not be stored: %s",
                  (unsigned long long)t->job, text);
     t->mail.run = controlled;
-    coord_post(t->server, &t->mail);
+    coord_post(&t->server->engine, &t->mail);
 }
 
 /* Cancel, pause or resume: done at once, acknowledged when a crash cannot undo it. Asked twice is
@@ -259,9 +261,9 @@ static void control(coord_server *server, cop_request *request, const api_note *
     api_task *t = api_task_create(server, request, NULL);
     if (!t) return;
     t->job = event.job;
-    if (!done) coord_dispatch(server, &event);
+    if (!done) coord_dispatch(&server->engine, &event);
     server->api->tasks++; /* until the commit is reported */
-    coord_store_confirm_state(server->store, event.job, wishes[action], on_confirmed, t);
+    coord_store_confirm_state(server->engine.store, event.job, wishes[action], on_confirmed, t);
 }
 
 void api_control_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
@@ -299,8 +301,9 @@ static cop_err take_event(void *context, const coord_store_event *row) {
 
 static void logs_work(api_task *t) {
     const event_list *l = t->extra;
-    if (l->ended) coord_store_flush(t->server->store); /* its last words may still be queued */
-    t->result = coord_store_each_event(t->server->store, t->job, t->value, EVENTS_AT_ONCE,
+    if (l->ended)
+        coord_store_flush(t->server->engine.store); /* its last words may still be queued */
+    t->result = coord_store_each_event(t->server->engine.store, t->job, t->value, EVENTS_AT_ONCE,
                                        take_event, t->extra, &t->error);
 }
 
@@ -397,7 +400,7 @@ static void export_work(api_task *t) {
     coord_model m;
     char *bytes = NULL;
     size_t size = 0;
-    t->result = coord_model_open(t->server, t->job, &m, &t->error);
+    t->result = coord_model_open(&t->server->engine, t->job, &m, &t->error);
     if (t->result == COP_ERR_NOT_FOUND)
         cop_fail(&t->error, COP_ERR_NOT_FOUND, "job %llu has no checkpoint yet",
                  (unsigned long long)t->job);

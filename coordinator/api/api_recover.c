@@ -75,7 +75,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
-        coord_store_set_state(server->store, row->job, COORD_FAILED, error.text);
+        coord_store_set_state(server->engine.store, row->job, COORD_FAILED, error.text);
     } else if (recovery_takes_up(row->state)) {
         coord_job_info *info = next_info(r);
         n->state = recovery_state(row->state);
@@ -104,11 +104,11 @@ static void add_unfinished(const recovery *r) {
             .type = COORD_EVENT_JOB_ADDED, .job = r->unfinished[i].job, .info = r->unfinished[i]};
         const api_note *n = api_note_find(r->server->api, added.job);
         COP_ASSERT(n != NULL);
-        coord_datasets_use(r->server->datasets, n->data_digest);
-        coord_store_set_state(r->server->store, n->job, n->state, n->text);
+        coord_datasets_use(r->server->engine.datasets, n->data_digest);
+        coord_store_set_state(r->server->engine.store, n->job, n->state, n->text);
         cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
                 (unsigned long long)n->job, n->name);
-        coord_dispatch(r->server, &added);
+        coord_dispatch(&r->server->engine, &added);
     }
 }
 
@@ -120,7 +120,7 @@ static void sweep_work(api_task *t) {
     for (size_t i = 0; i < count; i++) {
         uint64_t job;
         if (!cop_parse_u64(names[i], &job) || job >= t->job) continue;
-        if (coord_store_has_job(t->server->store, job)) continue;
+        if (coord_store_has_job(t->server->engine.store, job)) continue;
         snprintf(path, sizeof path, "%.3000s/%s", t->folder, names[i]);
         cop_folder_remove(path, NULL);
     }
@@ -131,7 +131,7 @@ static void sweep(coord_server *server) {
     api_task *t = api_task_create(server, NULL, NULL);
     if (!t) return; /* next time */
     t->job = server->api->next_job;
-    snprintf(t->folder, sizeof t->folder, "%s/jobs", server->state_folder);
+    snprintf(t->folder, sizeof t->folder, "%s/jobs", server->engine.state_folder);
     t->work = sweep_work;
     t->done = api_task_free;
     api_task_start(t);
@@ -139,9 +139,9 @@ static void sweep(coord_server *server) {
 
 cop_err coord_api_recover(coord_server *server, cop_error *error) {
     recovery r = {.server = server};
-    server->api->next_job = coord_store_last_job(server->store) + 1;
-    server->api->evaluations = coord_store_last_evaluation(server->store);
-    cop_err e = coord_store_each_job(server->store, COP_JOBS_MAX, recover_one, &r, error);
+    server->api->next_job = coord_store_last_job(server->engine.store) + 1;
+    server->api->evaluations = coord_store_last_evaluation(server->engine.store);
+    cop_err e = coord_store_each_job(server->engine.store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {
         recovery_recalled(&server->api->keys);
@@ -159,13 +159,13 @@ static void load_work(api_task *t) {
     coord_store_job row;
     cop_data *data = NULL;
     cop_job *job = NULL;
-    t->result = coord_store_get_job(t->server->store, t->job, &row, &t->error);
+    t->result = coord_store_get_job(t->server->engine.store, t->job, &row, &t->error);
     if (t->result) return;
     t->result = cop_job_from_bytes(row.spec->data, row.spec->size, &job, &t->error);
     cop_buffer_release(row.spec);
     if (!t->result)
-        t->result = coord_datasets_load(t->server->datasets, job->message->pinned->data_digest,
-                                        &data, &t->error);
+        t->result = coord_datasets_load(t->server->engine.datasets,
+                                        job->message->pinned->data_digest, &data, &t->error);
     if (!t->result)
         t->result = coord_resident_prepare(
             t->resident, job, data,
@@ -182,7 +182,7 @@ static void load_done(api_task *t) {
     char line[1000];
     while (cop_take_line(&rest, line, sizeof line)) {
         cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job, line);
-        coord_store_add_event(server->store, t->job, "warn", line);
+        coord_store_add_event(server->engine.store, t->job, "warn", line);
     }
     if (t->result) {
         coord_resident_fini(t->resident);
@@ -203,7 +203,7 @@ static void load_done(api_task *t) {
             n->samples = t->start.train_samples;
         }
     }
-    coord_dispatch(server, &event);
+    coord_dispatch(&server->engine, &event);
     api_task_free(t);
 }
 
@@ -211,15 +211,16 @@ static void return_work(api_task *t) {
     t->result = coord_resident_return(t->resident, t->value, &t->start, &t->text, &t->error);
 }
 
-void coord_api_return(coord_server *server, uint64_t job, uint64_t most) {
+void api_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
+    coord_server *server = coord_server_of(engine);
     api_task *t = api_task_create(server, NULL, NULL);
-    coord_resident *resident = coord_resident_find(server, job);
+    coord_resident *resident = coord_resident_find(&server->engine, job);
     COP_ASSERT(resident != NULL);
     if (!t) {
         coord_event failed = {
             .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         coord_resident_fini(resident);
-        coord_dispatch(server, &failed);
+        coord_dispatch(&server->engine, &failed);
         return;
     }
     t->job = job;
@@ -230,17 +231,18 @@ void coord_api_return(coord_server *server, uint64_t job, uint64_t most) {
     api_task_start(t);
 }
 
-void coord_api_load(coord_server *server, uint64_t job, uint64_t most) {
+void api_load(coord_engine *engine, uint64_t job, uint64_t most) {
+    coord_server *server = coord_server_of(engine);
     api_task *t = api_task_create(server, NULL, NULL);
     coord_resident *free_place = NULL;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
-        if (!server->resident[i].id && !server->resident[i].reserved)
-            free_place = &server->resident[i];
+        if (!server->engine.resident[i].id && !server->engine.resident[i].reserved)
+            free_place = &server->engine.resident[i];
     if (!t || !free_place) {
         coord_event failed = {
             .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         if (t) api_task_free(t);
-        coord_dispatch(server, &failed);
+        coord_dispatch(&server->engine, &failed);
         return;
     }
     free_place->reserved = true;
@@ -249,6 +251,6 @@ void coord_api_load(coord_server *server, uint64_t job, uint64_t most) {
     t->resident = free_place;
     t->work = load_work;
     t->done = load_done;
-    coord_api_job_folder(server, job, t->folder, sizeof t->folder);
+    coord_job_folder(&server->engine, job, t->folder, sizeof t->folder);
     api_task_start(t);
 }

@@ -62,7 +62,7 @@ static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     COP_TRY(cop_document_check(r->job, &t->error));
     COP_TRY(cop_document_copy_job(r->job, &job, &t->error));
     job->pinned = NULL; /* ours to say */
-    cop_err e = coord_datasets_load(t->server->datasets, data_name(r), &t->data, &t->error);
+    cop_err e = coord_datasets_load(t->server->engine.datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
     if (e) cop_proto_free(&job->base);
     return e;
@@ -72,7 +72,8 @@ static void submit_work(api_task *t) {
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
-        t->result = coord_datasets_keep(t->server->datasets, t->data, data_name(r), &t->error);
+        t->result =
+            coord_datasets_keep(t->server->engine.datasets, t->data, data_name(r), &t->error);
     if (t->data) cop_data_destroy(t->data); /* its turn may be hours away */
     t->data = NULL;
 }
@@ -146,15 +147,16 @@ static void end_commit(struct coord_api *api, api_task *t) {
 }
 
 /* The commit is done, so the job exists. */
-static void submit_committed(coord_server *server, coord_mail *mail) {
+static void submit_committed(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
     end_commit(server->api, t);
     if (!t->result && add_note(server->api, t)) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-        coord_store_remove_job(server->store, t->job, NULL, NULL);
+        coord_store_remove_job(server->engine.store, t->job, NULL, NULL);
     }
     if (t->result) {
-        coord_datasets_release(server->datasets, t->built->message->pinned->data_digest);
+        coord_datasets_release(server->engine.datasets, t->built->message->pinned->data_digest);
         settle(t);
         return;
     }
@@ -162,9 +164,9 @@ static void submit_committed(coord_server *server, coord_mail *mail) {
     coord_job_info_make(t->built, t->job, COORD_QUEUED, &added.info);
     cop_log_peer(COP_LOG_INFO, "coordinator", owner_of(t), "job %llu (%s) submitted",
                  (unsigned long long)t->job, t->built->message->name);
-    coord_store_add_event(server->store, t->job, "info", "submitted");
+    coord_store_add_event(server->engine.store, t->job, "info", "submitted");
     settle(t);
-    coord_dispatch(server, &added);
+    coord_dispatch(&server->engine, &added);
 }
 
 /* On the store's thread. */
@@ -173,7 +175,7 @@ static void on_commit(void *context, cop_err result, const char *text) {
     t->result = result;
     if (result) cop_fail(&t->error, result, "the job could not be stored: %s", text);
     t->mail.run = submit_committed;
-    coord_post(t->server, &t->mail);
+    coord_post(&t->server->engine, &t->mail);
 }
 
 static void submit_done(api_task *t) {
@@ -189,7 +191,7 @@ static void submit_done(api_task *t) {
     if (!t->result && !(spec = cop_job_pack(t->built)))
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     if (t->result) {
-        coord_datasets_release(t->server->datasets, digest);
+        coord_datasets_release(t->server->engine.datasets, digest);
         settle(t);
         return;
     }
@@ -203,7 +205,7 @@ static void submit_done(api_task *t) {
                                          .spec = spec,
                                          .key = t->key ? r->idempotency.data : NULL,
                                          .created_ms = t->created_ms};
-    coord_store_add_job(t->server->store, &submission, on_commit, t);
+    coord_store_add_job(t->server->engine.store, &submission, on_commit, t);
     cop_buffer_release(spec);
 }
 

@@ -71,7 +71,7 @@ static void describe(const coord_server *server, Coppice__Api__LoopStalls *stall
     coppice__api__info_answer__init(out);
     out->version = out->build = (char *)(uintptr_t)COP_VERSION;
     out->has_workers = out->has_jobs = out->has_uptime = out->has_rss = 1;
-    out->workers = coord_core_worker_count(server->core);
+    out->workers = coord_core_worker_count(server->engine.core);
     out->jobs = server->api->count;
     out->uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
     out->rss = resident_bytes();
@@ -80,14 +80,14 @@ static void describe(const coord_server *server, Coppice__Api__LoopStalls *stall
 }
 
 void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    uint32_t count = coord_core_worker_count(server->core);
+    uint32_t count = coord_core_worker_count(server->engine.core);
     Coppice__Api__WorkerStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
     Coppice__Api__WorkerStatus **table = cop_alloc_array(count + 1, sizeof *table);
     cop_proto_free(message);
     for (uint32_t i = 0; statuses && table && i < count; i++) {
         coord_worker_view view;
         table[i] = &statuses[i];
-        coord_core_worker_at(server->core, i, &view);
+        coord_core_worker_at(server->engine.core, i, &view);
         worker_status(server, &view, table[i]);
     }
     Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
@@ -130,8 +130,9 @@ void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessa
     Coppice__Api__WorkerStatus status;
     coord_worker_view view;
     found->drain = true;
-    coord_dispatch(server, &drain);
-    if (coord_core_worker(server->core, drain.worker, &view)) { /* it may have left at once */
+    coord_dispatch(&server->engine, &drain);
+    if (coord_core_worker(server->engine.core, drain.worker,
+                          &view)) { /* it may have left at once */
         worker_status(server, &view, &status);
         answer.status = &status;
     }

@@ -9,6 +9,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/ensemble/members.h"
+#include "coordinator/engine/models.h"
 #include "coordinator/store/datasets.h"
 
 #define LEASE_FLOP   5e10                  /* of a lease, about: a second of an older core */
@@ -17,10 +18,10 @@
 #define WINDOW_MOST  COP_SHARDS_MAX
 #define WINDOW_LEAST 4
 
-coord_evaluation *coord_evaluation_find(coord_server *server, uint64_t id) {
+coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t id) {
     for (uint32_t i = 0; id && i < COP_EVALUATION_PLACES; i++)
-        if (server->evaluations[i] && server->evaluations[i]->id == id)
-            return server->evaluations[i];
+        if (engine->evaluations[i] && engine->evaluations[i]->id == id)
+            return engine->evaluations[i];
     return NULL;
 }
 
@@ -31,9 +32,9 @@ static void free_bytes(cop_buffer *buffer) {
     cop_free(buffer);
 }
 
-static cop_err open_model(coord_server *server, coord_evaluation_model *m, cop_error *error) {
+static cop_err open_model(coord_engine *engine, coord_evaluation_model *m, cop_error *error) {
     coord_model found;
-    COP_TRY(coord_model_open(server, m->job, &found, error));
+    COP_TRY(coord_model_open(engine, m->job, &found, error));
     const size_t bytes = (size_t)cop_model_floats(found.job->model) * sizeof *found.flat;
     m->fingerprint = found.fingerprint;
     snprintf(m->digest, sizeof m->digest, "%s", found.digest);
@@ -62,9 +63,9 @@ static cop_err check_model(const coord_evaluation *e, const coord_evaluation_mod
     return cop_job_check_together(e->model[0].built, first, m->built, name, true, error);
 }
 
-static cop_err open_models(coord_server *server, coord_evaluation *e, cop_error *error) {
+static cop_err open_models(coord_engine *engine, coord_evaluation *e, cop_error *error) {
     for (uint32_t i = 0; i < e->model_count; i++) {
-        COP_TRY(open_model(server, &e->model[i], error));
+        COP_TRY(open_model(engine, &e->model[i], error));
         COP_TRY(check_model(e, &e->model[i], error));
     }
     return COP_OK;
@@ -119,11 +120,11 @@ static cop_err allocate(coord_evaluation *e, cop_error *error) {
     return cop_tally_create(&spec, &e->tally, error);
 }
 
-cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *e, cop_error *error) {
-    COP_TRY(open_models(server, e, error));
+cop_err coord_evaluation_prepare(coord_engine *engine, coord_evaluation *e, cop_error *error) {
+    COP_TRY(open_models(engine, e, error));
     const char *digest = e->model[0].built->message->pinned->data_digest;
     cop_data_view view;
-    COP_TRY(coord_datasets_load(server->datasets, digest, &e->data, error));
+    COP_TRY(coord_datasets_load(engine->datasets, digest, &e->data, error));
     for (uint32_t i = 0; i < e->model_count; i++)
         COP_TRY(cop_job_check_data(e->model[i].built, e->data, error));
     COP_TRY(cop_job_view(e->model[0].built, e->data, &view, error));
@@ -167,16 +168,16 @@ void coord_evaluation_free(coord_evaluation *e) {
     cop_free(e);
 }
 
-cop_err coord_evaluation_start(coord_server *server, coord_evaluation *e, uint64_t id) {
+cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *e, uint64_t id) {
     coord_job_view view;
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = id};
-    if (server->starved) return COP_ERR_NO_MEMORY; /* it would wait behind others */
+    if (engine->starved) return COP_ERR_NO_MEMORY; /* it would wait behind others */
     e->id = e->info.job = id;
-    e->server = server;
+    e->engine = engine;
     e->started_ns = e->heard_ns = cop_clock_ns();
     added.info = e->info;
-    coord_dispatch(server, &added);
-    return coord_core_job(server->core, id, e->started_ns, &view) ? COP_OK : COP_ERR_NO_MEMORY;
+    coord_dispatch(engine, &added);
+    return coord_core_job(engine->core, id, e->started_ns, &view) ? COP_OK : COP_ERR_NO_MEMORY;
 }
 
 void coord_evaluation_unload(coord_evaluation *e) {
@@ -237,20 +238,20 @@ static void add_part(coord_task *task, int part, int parts) {
 
 static void batch_done(coord_task *task) {
     coord_evaluation *e = evaluation_of_task(task);
-    coord_post(e->server, &e->mail);
+    coord_post(e->engine, &e->mail);
 }
 
-static void batch_arrived(coord_server *server, coord_mail *mail);
+static void batch_arrived(coord_engine *engine, coord_mail *mail);
 
 static void start_batch(coord_evaluation *e) {
     e->batch = e->waiting;
     e->task = (coord_task){.run = add_part, .done = batch_done};
     e->mail.run = batch_arrived;
-    coord_pool_submit(e->server->pool, &e->task);
+    coord_pool_submit(e->engine->pool, &e->task);
 }
 
 /* On the loop: the batch is in the tally. */
-static void batch_arrived(coord_server *server, coord_mail *mail) {
+static void batch_arrived(coord_engine *engine, coord_mail *mail) {
     coord_evaluation *e =
         (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));
     const uint64_t id = e->id;
@@ -267,14 +268,14 @@ static void batch_arrived(coord_server *server, coord_mail *mail) {
            cop_tally_get(e->tally, e->figure_count, &e->figures[e->figure_count]))
         e->figure_count++;
     if (e->waiting) start_batch(e);
-    coord_api_changed(server, id);
+    coord_engine_changed(engine, id);
     coord_event absorbed = {.type = COORD_EVENT_ABSORBED, .job = id};
-    for (uint32_t i = 0; i < done; i++) coord_dispatch(server, &absorbed);
+    for (uint32_t i = 0; i < done; i++) coord_dispatch(engine, &absorbed);
 }
 
-void coord_evaluation_absorb(coord_server *server, const coord_action *action) {
-    coord_evaluation *e = coord_evaluation_find(server, action->job);
-    coord_slot *slot = &server->slots[action->slot - 1];
+void coord_evaluation_absorb(coord_engine *engine, const coord_action *action) {
+    coord_evaluation *e = coord_evaluation_find(engine, action->job);
+    coord_slot *slot = &engine->slots[action->slot - 1];
     COP_ASSERT(e && e->blocks && slot->used && e->waiting < e->info.window);
     e->blocks[(e->first + e->waiting++) % e->info.window] =
         (coord_evaluation_block){.logits = slot->gradient,

@@ -6,7 +6,7 @@
 
 #include "common/job/ensemble.h"
 #include "common/ensemble/tally.h"
-#include "coordinator/server/host.h"
+#include "coordinator/engine/engine.h"
 
 #define COORD_MODELS_MAX     64
 #define COORD_EVALUATION_KEY 16 /* bytes of a client's key */
@@ -45,7 +45,7 @@ struct coord_evaluation {
     uint32_t first, waiting, batch;
     coord_task task;
     coord_mail mail;
-    coord_server *server;
+    coord_engine *engine;
     bool ended;               /* nothing is computed any more */
     bool reported;            /* ... and its client has been sent the result */
     char owner[COP_NAME_MAX]; /* coord_access_identity */
@@ -57,9 +57,23 @@ struct coord_evaluation {
 
 /* Takes over models (of jobs model[i].job, from their folders) and data; what is needed to run it.
  * Errors are sentences for the client. On libuv's thread pool. */
-cop_err coord_evaluation_prepare(coord_server *server, coord_evaluation *evaluation,
+cop_err coord_evaluation_prepare(coord_engine *engine, coord_evaluation *evaluation,
                                  cop_error *error);
 /* Gives it its number and hands it to the core. NO_MEMORY. */
-cop_err coord_evaluation_start(coord_server *server, coord_evaluation *evaluation, uint64_t id);
+cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *evaluation, uint64_t id);
+
+coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t job);
+/* Fills the parts of a lease message, and what it says of the member. NO_MEMORY possible. */
+cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_action *action,
+                                    const cop_pull *pull, cop_message *message);
+/* How many members' outputs these are, by their size; false: they have a wrong size. */
+bool coord_evaluation_members(const coord_evaluation *evaluation, const cop_result *result,
+                              const cop_buffer *logits, uint32_t *members);
+/* Adds the outputs of the action's slot to the tally on the compute threads; ABSORBED, or
+ * JOB_FAILED if one is not finite, follows. */
+void coord_evaluation_absorb(coord_engine *engine, const coord_action *action);
+/* It has ended: figures stay for its client. */
+void coord_evaluation_unload(coord_evaluation *evaluation);
+void coord_evaluation_free(coord_evaluation *evaluation); /* NULL is fine */
 
 #endif

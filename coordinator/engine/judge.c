@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "coordinator/server/host.h"
+#include "coordinator/engine/judge.h"
+
+#include "coordinator/engine/evaluation.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
@@ -32,15 +34,15 @@ static void update_with_nans(cop_xxh3 *h, const float *values, size_t count) {
     }
 }
 
-uint64_t coord_digest(const coord_server *server, const cop_buffer *gradient, bool *finite) {
+uint64_t coord_digest(const coord_engine *engine, const cop_buffer *gradient, bool *finite) {
     const float *values = gradient->data;
     size_t count = gradient->size / sizeof *values;
     cop_xxh3 h;
     bool all = true;
-    cop_xxh3_init_secret(&h, server->digest_secret);
+    cop_xxh3_init_secret(&h, engine->digest_secret);
     for (size_t at = 0; at < count; at += CHUNK) {
         size_t n = count - at < CHUNK ? count - at : CHUNK;
-        bool fine = server->config.kernels->all_finite(values + at, n);
+        bool fine = engine->kernels->all_finite(values + at, n);
         all = all && fine;
         if (fine)
             cop_xxh3_update(&h, values + at, n * sizeof *values);
@@ -56,7 +58,7 @@ uint64_t coord_digest(const coord_server *server, const cop_buffer *gradient, bo
 
 typedef struct judgement {
     uv_work_t work; /* first */
-    coord_server *server;
+    coord_engine *engine;
     coord_action action;
     cop_message lease; /* what a worker would get: weights, rows, labels, spec */
     cop_buffer *gradient;
@@ -86,7 +88,7 @@ static cop_err train_block(judgement *j, const cop_job *job) {
     const coord_action *a = &j->action;
     j->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
     if (!j->gradient) return cop_fail(&j->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
-    COP_TRY(cop_pass_create(job->model, j->server->config.kernels, job->numerics, row_count(j),
+    COP_TRY(cop_pass_create(job->model, j->engine->kernels, job->numerics, row_count(j),
                             COP_PASS_TRAIN, &pass, &j->error));
     cop_data_slices(a->lease.batch, job->shards, sizes);
     cop_shard_work work = {.seed = job->seed,
@@ -97,7 +99,7 @@ static cop_err train_block(judgement *j, const cop_job *job) {
     cop_samples samples = samples_of(j, job, 0, row_count(j));
     cop_pass_train(pass, j->lease.part[0]->data, &work, &samples, j->gradient->data, &j->sums);
     cop_pass_destroy(pass);
-    j->digest = coord_digest(j->server, j->gradient, &j->finite);
+    j->digest = coord_digest(j->engine, j->gradient, &j->finite);
     return COP_OK;
 }
 
@@ -105,7 +107,7 @@ static cop_err train_block(judgement *j, const cop_job *job) {
 
 static cop_err evaluate_block(judgement *j, const cop_job *job) {
     cop_pass *pass;
-    COP_TRY(cop_pass_create(job->model, j->server->config.kernels, job->numerics, EVALUATE_COLUMNS,
+    COP_TRY(cop_pass_create(job->model, j->engine->kernels, job->numerics, EVALUATE_COLUMNS,
                             COP_PASS_EVAL, &pass, &j->error));
     int all = row_count(j);
     for (int row = 0; row < all; row += EVALUATE_COLUMNS) {
@@ -128,8 +130,7 @@ static cop_err ensemble_block(judgement *j, const cop_job *job) {
     cop_members *members;
     j->gradient = cop_buffer_create(a->lease.members * cells * sizeof(float));
     if (!j->gradient) return cop_fail(&j->error, COP_ERR_NO_MEMORY, "out of memory for outputs");
-    COP_TRY(cop_members_create(job->model, j->server->config.kernels, job->numerics, &members,
-                               &j->error));
+    COP_TRY(cop_members_create(job->model, j->engine->kernels, job->numerics, &members, &j->error));
     for (uint32_t m = 0; m < a->lease.members; m++) {
         const cop_member_work work = {.weights = j->lease.part[0]->data,
                                       .place = {.seed = job->seed, .first_sample = a->lease.first},
@@ -139,7 +140,7 @@ static cop_err ensemble_block(judgement *j, const cop_job *job) {
         cop_members_run(members, &work, (float *)j->gradient->data + m * cells, count);
     }
     cop_members_destroy(members);
-    j->digest = coord_digest(j->server, j->gradient, &j->finite);
+    j->digest = coord_digest(j->engine, j->gradient, &j->finite);
     return COP_OK;
 }
 
@@ -163,7 +164,7 @@ static void judge_work(uv_work_t *work) {
 }
 
 /* The answer to a COMPUTE; without `j` none was begun. */
-static void answer(coord_server *server, const coord_action *a, const judgement *j) {
+static void answer(coord_engine *engine, const coord_action *a, const judgement *j) {
     const bool failed = !j || j->error.code != COP_OK;
     coord_event event = {.type = COORD_EVENT_RESULT,
                          .worker = COORD_SELF,
@@ -188,50 +189,50 @@ static void answer(coord_server *server, const coord_action *a, const judgement 
         event.result.samples = (uint64_t)row_count(j);
         event.result.digest = j->digest;
     }
-    event.result.slot = coord_take_slot(server, failed ? NULL : j->gradient);
+    event.result.slot = coord_take_slot(engine, failed ? NULL : j->gradient);
     event.result.failed = failed || !event.result.slot;
     if (!failed && !event.result.slot) event.text = "too many results under way";
-    coord_dispatch(server, &event);
+    coord_dispatch(engine, &event);
 }
 
 static void judge_done(uv_work_t *work, int status) {
     judgement *j = (judgement *)work;
-    coord_server *server = j->server;
+    coord_engine *engine = j->engine;
     (void)status;
     if (j->error.code)
         cop_log(COP_LOG_ERROR, "coordinator", "job %llu: a block cannot be checked here: %s",
                 (unsigned long long)j->action.job, j->error.text);
-    answer(server, &j->action, j);
-    server->judging--;
+    answer(engine, &j->action, j);
+    engine->judging--;
     cop_buffer_release(j->gradient);
     cop_message_fini(&j->lease);
     cop_free(j);
 }
 
-static cop_err fill_lease(coord_server *server, const coord_action *action, cop_message *lease) {
-    coord_resident *resident = coord_resident_find(server, action->job);
-    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
+static cop_err fill_lease(coord_engine *engine, const coord_action *action, cop_message *lease) {
+    coord_resident *resident = coord_resident_find(engine, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(engine, action->job);
     const cop_pull nothing = {0}; /* that the asker has already */
     COP_ASSERT(resident || evaluation);
     if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, lease);
     return coord_resident_fill_lease(resident, action, false, false, lease);
 }
 
-void coord_judge(coord_server *server, const coord_action *action) {
+void coord_judge(coord_engine *engine, const coord_action *action) {
     judgement *j = cop_alloc(sizeof *j);
     if (!j) {
-        answer(server, action, NULL);
+        answer(engine, action, NULL);
         return;
     }
-    j->server = server;
+    j->engine = engine;
     j->action = *action;
     j->lease.type = COP_MESSAGE_LEASE;
-    if (fill_lease(server, action, &j->lease)) {
+    if (fill_lease(engine, action, &j->lease)) {
         cop_message_fini(&j->lease);
         cop_free(j);
-        answer(server, action, NULL);
+        answer(engine, action, NULL);
         return;
     }
-    server->judging++;
-    uv_queue_work(&server->loop, &j->work, judge_work, judge_done);
+    engine->judging++;
+    uv_queue_work(&engine->loop, &j->work, judge_work, judge_done);
 }

@@ -6,7 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/server/host.h"
+#include "coordinator/engine/engine.h"
+#include "coordinator/engine/judge.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
@@ -16,9 +17,9 @@
 #define DISCARD_TRIES    60
 #define DISCARD_PAUSE_MS 1000
 
-coord_resident *coord_resident_find(coord_server *server, uint64_t job) {
+coord_resident *coord_resident_find(coord_engine *engine, uint64_t job) {
     for (uint32_t i = 0; job && i < COORD_RESIDENT_MAX; i++)
-        if (server->resident[i].id == job) return &server->resident[i];
+        if (engine->resident[i].id == job) return &engine->resident[i];
     return NULL;
 }
 
@@ -242,9 +243,9 @@ static void update_part(coord_task *task, int part, int parts) {
     cop_update_run(&resident_of_task(task)->update, part, parts);
 }
 
-static void release_update_slots(coord_server *server, const coord_resident *r) {
+static void release_update_slots(coord_engine *engine, const coord_resident *r) {
     for (uint32_t i = 0; i < r->update_count; i++) {
-        coord_slot *slot = &server->slots[r->update_slots[i] - 1];
+        coord_slot *slot = &engine->slots[r->update_slots[i] - 1];
         cop_buffer_release(slot->gradient);
         *slot = (coord_slot){0};
     }
@@ -252,18 +253,18 @@ static void release_update_slots(coord_server *server, const coord_resident *r) 
 
 /* The first block whose gradient is not finite; the first of all when only their sum is not. With
  * its digest, to compare what comes in its place. */
-static void find_bad_block(const coord_server *server, const coord_resident *r,
+static void find_bad_block(const coord_engine *engine, const coord_resident *r,
                            coord_result_info *out) {
     size_t count = flat_bytes(r) / sizeof(float);
     uint32_t bad = 0;
     bool finite;
     for (uint32_t i = r->update_count; i-- > 0;)
-        if (!server->config.kernels->all_finite(r->gradients[i], count)) bad = i;
+        if (!engine->kernels->all_finite(r->gradients[i], count)) bad = i;
     out->first = r->update_first[bad];
-    out->digest = coord_digest(server, server->slots[r->update_slots[bad] - 1].gradient, &finite);
+    out->digest = coord_digest(engine, engine->slots[r->update_slots[bad] - 1].gradient, &finite);
 }
 
-static void take_over(coord_server *server, coord_resident *r) {
+static void take_over(coord_engine *engine, coord_resident *r) {
     r->next.step = r->update.step;
     coord_version old = r->current;
     r->current = r->next;
@@ -272,36 +273,36 @@ static void take_over(coord_server *server, coord_resident *r) {
     if (take_version(r, &r->next)) return;
     coord_event failed = {
         .type = COORD_EVENT_JOB_FAILED, .job = r->id, .text = "the coordinator is out of memory"};
-    coord_dispatch(server, &failed);
+    coord_dispatch(engine, &failed);
 }
 
 /* On the loop: the new version takes over, unless a gradient was not finite. */
-static void update_arrived(coord_server *server, coord_mail *mail) {
+static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_resident *r =
         (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
     coord_event event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
     event.ok = atomic_load(&r->finite) != 0;
     r->update_running = false;
     if (r->unload_wanted) {
-        release_update_slots(server, r);
+        release_update_slots(engine, r);
         coord_resident_fini(r);
         return;
     }
     if (event.ok) {
-        release_update_slots(server, r);
-        take_over(server, r);
+        release_update_slots(engine, r);
+        take_over(engine, r);
     } else {
-        find_bad_block(server, r, &event.result);
+        find_bad_block(engine, r, &event.result);
     }
-    coord_dispatch(server, &event);
+    coord_dispatch(engine, &event);
 }
 
 static void update_done(coord_task *task) {
     coord_resident *r = resident_of_task(task);
-    coord_post(r->server, &r->task_mail);
+    coord_post(r->engine, &r->task_mail);
 }
 
-void coord_resident_update(coord_server *server, coord_resident *r, const coord_action *action) {
+void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_action *action) {
     COP_ASSERT(!r->update_running && r->next.weights);
     int first[COP_SHARDS_MAX], size[COP_SHARDS_MAX];
     int count = (int)action->update.count;
@@ -312,7 +313,7 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
         size[i] = (int)block->count;
         r->update_slots[i] = block->slot;
         r->update_first[i] = block->first;
-        r->gradients[i] = server->slots[block->slot - 1].gradient->data;
+        r->gradients[i] = engine->slots[block->slot - 1].gradient->data;
     }
     /* Absent shards are the last ones: the tree over the shards that are there is the same. */
     int op_count =
@@ -321,7 +322,7 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
     r->tree = (cop_tree){.count = count, .op_count = op_count, .ops = r->tree_ops};
     atomic_store(&r->finite, 1);
     r->update = (cop_update){.model = r->job->model,
-                             .kernels = server->config.kernels,
+                             .kernels = engine->kernels,
                              .spec = &r->job->optimizer,
                              .step = action->step,
                              .batch = action->update.batch,
@@ -334,11 +335,11 @@ void coord_resident_update(coord_server *server, coord_resident *r, const coord_
         r->update.states[i] = r->current.state[i]->data;
         r->update.states_out[i] = r->next.state[i]->data;
     }
-    r->server = server;
+    r->engine = engine;
     r->task = (coord_task){.run = update_part, .done = update_done};
     r->task_mail.run = update_arrived;
     r->update_running = true;
-    coord_pool_submit(server->pool, &r->task);
+    coord_pool_submit(engine->pool, &r->task);
 }
 
 void coord_resident_describe(const coord_resident *r, const coord_action *action,

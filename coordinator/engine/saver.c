@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <uv.h>
 
-#include "coordinator/server/host.h"
+#include "coordinator/engine/saver.h"
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
@@ -26,7 +26,7 @@ struct save_request {
 };
 
 struct coord_saver {
-    coord_server *server;
+    coord_engine *engine;
     uv_thread_t thread;
     uv_mutex_t mutex;
     uv_cond_t work;
@@ -86,7 +86,7 @@ static void save(save_request *r) {
 }
 
 /* On the loop: tell the core, the store and the watchers. */
-static void saved(coord_server *server, coord_mail *mail) {
+static void saved(coord_engine *engine, coord_mail *mail) {
     save_request *r = (save_request *)mail;
     char text[600] = "";
     if (!r->ok) {
@@ -94,17 +94,14 @@ static void saved(coord_server *server, coord_mail *mail) {
                  (unsigned long long)r->version.step, r->text);
         cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)r->job, text);
     }
-    if (server->store && r->ok)
-        coord_store_set_digest(server->store, r->job, r->version.step, r->digest);
-    if (server->store && !r->ok) coord_store_add_event(server->store, r->job, "warn", text);
-    if (coord_run_owns(server, r->job))
-        coord_run_note(server, &r->action, r->ok ? r->digest : NULL, text);
-    else if (server->api)
-        coord_api_note(server, &r->action, r->ok ? r->digest : NULL, text);
+    if (engine->store && r->ok)
+        coord_store_set_digest(engine->store, r->job, r->version.step, r->digest);
+    if (engine->store && !r->ok) coord_store_add_event(engine->store, r->job, "warn", text);
+    coord_engine_note(engine, &r->action, r->ok ? r->digest : NULL, text);
     coord_event done = {
         .type = COORD_EVENT_CHECKPOINTED, .job = r->job, .step = r->version.step, .ok = r->ok};
     done.text = r->text;
-    coord_dispatch(server, &done);
+    coord_dispatch(engine, &done);
     free_request(r);
 }
 
@@ -120,7 +117,7 @@ static void run_saver(void *argument) {
         uv_mutex_unlock(&saver->mutex);
         save(r);
         r->mail.run = saved;
-        coord_post(saver->server, &r->mail);
+        coord_post(saver->engine, &r->mail);
         uv_mutex_lock(&saver->mutex);
     }
     uv_mutex_unlock(&saver->mutex);
@@ -128,10 +125,10 @@ static void run_saver(void *argument) {
 
 /* ---- loop thread ---- */
 
-cop_err coord_saver_create(coord_server *server, struct coord_saver **out, cop_error *error) {
+cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_error *error) {
     struct coord_saver *saver = cop_alloc(sizeof *saver);
     if (!saver) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    saver->server = server;
+    saver->engine = engine;
     uv_mutex_init(&saver->mutex);
     uv_cond_init(&saver->work);
     if (uv_thread_create(&saver->thread, run_saver, saver)) {
@@ -144,12 +141,12 @@ cop_err coord_saver_create(coord_server *server, struct coord_saver **out, cop_e
     return COP_OK;
 }
 
-static void report_no_memory(coord_server *server, uint64_t job, uint64_t step) {
+static void report_no_memory(coord_engine *engine, uint64_t job, uint64_t step) {
     coord_event failed = {
         .type = COORD_EVENT_CHECKPOINTED, .job = job, .step = step, .text = "out of memory"};
     cop_log(COP_LOG_WARN, "coordinator", "job %llu: no memory for a checkpoint",
             (unsigned long long)job);
-    coord_dispatch(server, &failed);
+    coord_dispatch(engine, &failed);
 }
 
 void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
@@ -158,11 +155,11 @@ void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
     char *folder = r && resident->folder ? cop_strdup(resident->folder) : NULL;
     if (!r || (resident->folder && !folder)) {
         cop_free(r);
-        report_no_memory(saver->server, resident->id, action->step);
+        report_no_memory(saver->engine, resident->id, action->step);
         return;
     }
     r->job = resident->id;
-    r->store = saver->server->store;
+    r->store = saver->engine->store;
     r->folder = folder;
     r->spec = cop_buffer_hold(resident->spec);
     r->version = resident->current;

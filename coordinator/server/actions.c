@@ -10,15 +10,6 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-void coord_release_slot(coord_server *server, uint64_t slot) {
-    if (!slot) return;
-    COP_ASSERT(slot <= COORD_SLOTS_MAX);
-    coord_slot *s = &server->slots[slot - 1];
-    COP_ASSERT(s->used);
-    cop_buffer_release(s->gradient);
-    *s = (coord_slot){0};
-}
-
 /* The held request of an answer; NULL when its worker has gone meanwhile. */
 static cop_request *take_request(coord_server *server, const coord_action *action) {
     coord_session *s = coord_session_find(server, action->worker);
@@ -39,8 +30,8 @@ static void do_nothing(coord_server *server, const coord_action *action) {
 
 static void do_lease(coord_server *server, const coord_action *action) {
     cop_request *request = take_request(server, action);
-    coord_resident *resident = coord_resident_find(server, action->job);
-    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
+    coord_resident *resident = coord_resident_find(&server->engine, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(&server->engine, action->job);
     if (!request) return; /* the core hears WORKER_GONE and gives the block again */
     COP_ASSERT(resident || evaluation);
     const cop_pull *pull = &cop_request_message(request)->pull;
@@ -80,23 +71,9 @@ static void do_lease(coord_server *server, const coord_action *action) {
     cop_server_reply(request, &reply);
 }
 
-static void do_load(coord_server *server, const coord_action *action) {
-    if (coord_run_owns(server, action->job))
-        coord_run_load(server);
-    else
-        coord_api_load(server, action->job, action->step);
-}
-
-static void do_rollback(coord_server *server, const coord_action *action) {
-    if (coord_run_owns(server, action->job))
-        coord_run_return(server, action->step);
-    else
-        coord_api_return(server, action->job, action->step);
-}
-
 static void do_unload(coord_server *server, const coord_action *action) {
-    coord_resident *resident = coord_resident_find(server, action->job);
-    coord_evaluation *evaluation = coord_evaluation_find(server, action->job);
+    coord_resident *resident = coord_resident_find(&server->engine, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(&server->engine, action->job);
     if (evaluation) coord_evaluation_unload(evaluation);
     if (!resident) return;
     if (resident->update_running)
@@ -109,9 +86,9 @@ static void do_state(coord_server *server, const coord_action *action) {
     static const char *const names[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
                                         "COMPLETED", "FAILED", "CANCELED"};
     /* `coppice run` tells the end of its only job by itself. */
-    cop_log_level level = !server->store || !server->api  ? COP_LOG_DEBUG
-                          : action->state == COORD_FAILED ? COP_LOG_ERROR
-                                                          : COP_LOG_INFO;
+    cop_log_level level = !server->engine.store || !server->api ? COP_LOG_DEBUG
+                          : action->state == COORD_FAILED       ? COP_LOG_ERROR
+                                                                : COP_LOG_INFO;
     char text[sizeof action->text + 64], number[32];
     snprintf(text, sizeof text, "job %s: %s%s%s", cop_format_job(action->job, number),
              names[action->state], action->text[0] ? ": " : "", action->text);
@@ -120,8 +97,8 @@ static void do_state(coord_server *server, const coord_action *action) {
                                .kind = (uint64_t)(uintptr_t)names,
                                .source = action->job};
     cop_log_one_of(&kind, text);
-    if (server->store && !coord_evaluation_find(server, action->job))
-        coord_store_set_state(server->store, action->job, action->state, action->text);
+    if (server->engine.store && !coord_evaluation_find(&server->engine, action->job))
+        coord_store_set_state(server->engine.store, action->job, action->state, action->text);
 }
 
 static void do_event(coord_server *server, const coord_action *action) {
@@ -130,36 +107,36 @@ static void do_event(coord_server *server, const coord_action *action) {
                                .kind = action->kind,
                                .source = action->who ? action->who : action->job};
     const bool written = cop_log_one_of(&kind, action->text);
-    if (written && server->store && !coord_evaluation_find(server, action->job))
-        coord_store_add_event(server->store, action->job, action->ok ? "info" : "warn",
+    if (written && server->engine.store && !coord_evaluation_find(&server->engine, action->job))
+        coord_store_add_event(server->engine.store, action->job, action->ok ? "info" : "warn",
                               action->text);
-    if (server->store && action->fingerprint)
-        coord_store_set_fingerprint(server->store, action->job, action->fingerprint);
+    if (server->engine.store && action->fingerprint)
+        coord_store_set_fingerprint(server->engine.store, action->job, action->fingerprint);
 }
 
 /* Rows of the metrics history. Training loss and error are means over samples. */
 static void do_metrics(coord_server *server, const coord_action *action) {
-    if (!server->store || !action->metrics.samples) return;
+    if (!server->engine.store || !action->metrics.samples) return;
     double samples = (double)action->metrics.samples;
     double loss = action->metrics.loss_sum / samples, error = action->metrics.error;
-    coord_resident *resident = coord_resident_find(server, action->job);
+    coord_resident *resident = coord_resident_find(&server->engine, action->job);
     if (action->type == COORD_ACTION_METRICS)
-        coord_store_add_step(server->store, action->job, action->step, loss,
+        coord_store_add_step(server->engine.store, action->job, action->step, loss,
                              action->metrics.seconds);
     else if (action->type == COORD_ACTION_EPOCH && resident)
-        coord_store_add_epoch(server->store, action->job, action->step,
+        coord_store_add_epoch(server->engine.store, action->job, action->step,
                               (double)action->step / (double)resident->job->steps_per_epoch, loss,
                               error);
     else if (resident)
-        coord_store_add_evaluation(server->store, action->job, action->step,
+        coord_store_add_evaluation(server->engine.store, action->job, action->step,
                                    resident->job->evaluate_on_test ? "test" : "validation", loss,
                                    error, action->metrics.seconds);
 }
 
 /* The full sentence about a gradient that is not finite, back to the core as JOB_FAILED. */
 static void do_diverged(coord_server *server, const coord_action *action) {
-    coord_resident *resident = coord_resident_find(server, action->job);
-    cop_buffer *gradient = action->slot ? server->slots[action->slot - 1].gradient : NULL;
+    coord_resident *resident = coord_resident_find(&server->engine, action->job);
+    cop_buffer *gradient = action->slot ? server->engine.slots[action->slot - 1].gradient : NULL;
     char text[256] = "the loss is not finite: the model has diverged";
     if (action->lease.ensemble)
         snprintf(text, sizeof text,
@@ -169,10 +146,10 @@ static void do_diverged(coord_server *server, const coord_action *action) {
                  action->lease.first);
     if (resident && !action->lease.ensemble)
         coord_resident_describe(resident, action, gradient, text, sizeof text);
-    coord_release_slot(server, action->slot);
+    coord_release_slot(&server->engine, action->slot);
     const coord_event failed = {
         .type = COORD_EVENT_JOB_FAILED, .job = action->job, .step = action->step, .text = text};
-    coord_dispatch(server, &failed);
+    coord_dispatch(&server->engine, &failed);
 }
 
 static void do_disconnect(coord_server *server, const coord_action *action) {
@@ -186,17 +163,11 @@ static void do_disconnect(coord_server *server, const coord_action *action) {
     if (digesting) cop_server_drop(digesting);
     if (work) cop_server_disconnect(server->transport, work);
     if (control && control != work) cop_server_disconnect(server->transport, control);
-    if (server->api) coord_api_changed(server, 0);
+    coord_engine_changed(&server->engine, 0);
 }
 
-static void tell(coord_server *server, const coord_action *action) {
-    if (coord_run_owns(server, action->job))
-        coord_run_note(server, action, NULL, action->text);
-    else if (server->api)
-        coord_api_note(server, action, NULL, "");
-}
-
-void coord_carry_out(coord_server *server, const coord_action *action) {
+void coord_carry_out(coord_engine *engine, const coord_action *action) {
+    coord_server *server = coord_server_of(engine);
     switch (action->type) {
     case COORD_ACTION_LEASE:
         do_lease(server, action);
@@ -207,44 +178,44 @@ void coord_carry_out(coord_server *server, const coord_action *action) {
     case COORD_ACTION_KEEP:
         break; /* the slot stays until its update */
     case COORD_ACTION_DROP:
-        coord_release_slot(server, action->slot);
+        coord_release_slot(&server->engine, action->slot);
         break;
     case COORD_ACTION_LOAD:
-        do_load(server, action);
+        server->engine.listener->load(engine, action->job, action->step);
         break;
     case COORD_ACTION_ROLLBACK:
-        do_rollback(server, action);
+        server->engine.listener->rollback(engine, action->job, action->step);
         break;
     case COORD_ACTION_COMPUTE:
-        coord_judge(server, action);
+        coord_judge(&server->engine, action);
         break;
     case COORD_ACTION_UNLOAD:
         do_unload(server, action);
         break;
     case COORD_ACTION_UPDATE: {
-        coord_resident *resident = coord_resident_find(server, action->job);
+        coord_resident *resident = coord_resident_find(&server->engine, action->job);
         COP_ASSERT(resident != NULL);
-        coord_resident_update(server, resident, action);
+        coord_resident_update(&server->engine, resident, action);
         break;
     }
     case COORD_ACTION_METRICS:
     case COORD_ACTION_EPOCH:
     case COORD_ACTION_EVALUATED:
         do_metrics(server, action);
-        tell(server, action);
+        coord_engine_note(engine, action, NULL, "");
         break;
     case COORD_ACTION_CHECKPOINT: {
-        coord_resident *resident = coord_resident_find(server, action->job);
+        coord_resident *resident = coord_resident_find(&server->engine, action->job);
         COP_ASSERT(resident != NULL);
-        coord_saver_submit(server->saver, resident, action);
+        coord_saver_submit(server->engine.saver, resident, action);
         break;
     }
     case COORD_ACTION_ABSORB:
-        coord_evaluation_absorb(server, action);
+        coord_evaluation_absorb(&server->engine, action);
         break;
     case COORD_ACTION_STATE:
         do_state(server, action);
-        tell(server, action);
+        coord_engine_note(engine, action, NULL, "");
         break;
     case COORD_ACTION_EVENT:
         do_event(server, action);
@@ -256,7 +227,7 @@ void coord_carry_out(coord_server *server, const coord_action *action) {
         do_diverged(server, action);
         break;
     case COORD_ACTION_STOPPED:
-        uv_stop(&server->loop);
+        uv_stop(&server->engine.loop);
         break;
     }
 }

@@ -40,10 +40,6 @@ struct coord_run {
     coord_progress progress;
 };
 
-bool coord_run_owns(const coord_server *server, uint64_t job) {
-    return server->run != NULL && job == RUN_JOB;
-}
-
 static void signal_change(struct coord_run *run) {
     run->dirty = true;
     uv_cond_signal(&run->changed);
@@ -74,7 +70,7 @@ static void load_done(uv_work_t *work, int status) {
         coord_resident_fini(run->resident);
         coord_event failed = {
             .type = COORD_EVENT_JOB_FAILED, .job = RUN_JOB, .text = run->load_error.text};
-        coord_dispatch(server, &failed);
+        coord_dispatch(&server->engine, &failed);
         return;
     }
     run->resident->id = RUN_JOB;
@@ -96,7 +92,7 @@ static void load_done(uv_work_t *work, int status) {
     run->epoch_loss_sum = run->start.train_loss_sum;
     run->epoch_samples = run->start.train_samples;
     uv_mutex_unlock(&run->mutex);
-    coord_dispatch(server, &loaded);
+    coord_dispatch(&server->engine, &loaded);
 }
 
 static void return_work(uv_work_t *work) {
@@ -106,23 +102,27 @@ static void return_work(uv_work_t *work) {
                                                  &run->notes, &run->load_error);
 }
 
-void coord_run_return(coord_server *server, uint64_t most) {
-    struct coord_run *run = server->run;
+static void run_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
+    struct coord_run *run = coord_server_of(engine)->run;
+    (void)job;
     COP_ASSERT(run->resident != NULL);
     run->return_to = most;
     cop_str_fini(&run->notes);
     run->notes = (cop_str){0};
     run->load.data = run;
-    uv_queue_work(&server->loop, &run->load, return_work, load_done);
+    uv_queue_work(&engine->loop, &run->load, return_work, load_done);
 }
 
-void coord_run_load(coord_server *server) {
+static void run_load(coord_engine *engine, uint64_t job, uint64_t most) {
+    coord_server *server = coord_server_of(engine);
     struct coord_run *run = server->run;
+    (void)job;
+    (void)most;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !run->resident; i++)
-        if (!server->resident[i].id) run->resident = &server->resident[i];
+        if (!server->engine.resident[i].id) run->resident = &server->engine.resident[i];
     COP_ASSERT(run->resident != NULL);
     run->load.data = run;
-    uv_queue_work(&server->loop, &run->load, load_work, load_done);
+    uv_queue_work(&server->engine.loop, &run->load, load_work, load_done);
 }
 
 /* ---- progress: loop thread ---- */
@@ -166,18 +166,18 @@ static bool is_final(coord_job_state state) {
            state == COORD_PAUSED;
 }
 
-void coord_run_note(coord_server *server, const coord_action *action, const char *digest,
-                    const char *text) {
-    struct coord_run *run = server->run;
+static void run_note(coord_engine *engine, const coord_action *action, const char *digest,
+                     const char *warning) {
+    struct coord_run *run = coord_server_of(engine)->run;
     uv_mutex_lock(&run->mutex);
     coord_progress *p = &run->progress;
     if (action->type == COORD_ACTION_STATE) {
         p->state = (int)action->state;
         p->finished = is_final(action->state);
-        if (text && *text) snprintf(p->text, sizeof p->text, "%s", text);
+        if (*action->text) snprintf(p->text, sizeof p->text, "%s", action->text);
     } else if (action->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(p->digest, sizeof p->digest, "%s", digest);
-        if (text && *text) snprintf(p->text, sizeof p->text, "%s", text);
+        if (*warning) snprintf(p->text, sizeof p->text, "%s", warning);
     } else {
         note_metrics(run, action, p);
     }
@@ -185,13 +185,22 @@ void coord_run_note(coord_server *server, const coord_action *action, const char
     uv_mutex_unlock(&run->mutex);
 }
 
+/* Its waiting thread looks by itself. */
+static void run_changed(coord_engine *engine, uint64_t job) {
+    (void)engine;
+    (void)job;
+}
+
+static const coord_listener run_listener = {
+    .load = run_load, .rollback = run_rollback, .note = run_note, .changed = run_changed};
+
 /* Figures that only the core knows, every tick; and the time-out of a pool without workers. */
 void coord_run_tick(coord_server *server) {
     struct coord_run *run = server->run;
     coord_job_view view;
     uint64_t now = cop_clock_ns();
-    if (!coord_core_job(server->core, RUN_JOB, now, &view)) return;
-    uint32_t workers = coord_core_worker_count(server->core);
+    if (!coord_core_job(server->engine.core, RUN_JOB, now, &view)) return;
+    uint32_t workers = coord_core_worker_count(server->engine.core);
     uv_mutex_lock(&run->mutex);
     run->progress.workers = (int)workers;
     run->progress.leases_repeated = view.leases.repeated;
@@ -206,18 +215,20 @@ void coord_run_tick(coord_server *server) {
         coord_event failed = {.type = COORD_EVENT_JOB_FAILED,
                               .job = RUN_JOB,
                               .text = "no workers within the time limit"};
-        coord_dispatch(server, &failed);
+        coord_dispatch(&server->engine, &failed);
     }
 }
 
 /* ---- the caller's side ---- */
 
-static void submit_on_loop(coord_server *server, coord_mail *mail) {
+static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     struct coord_run *run = (struct coord_run *)mail;
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = RUN_JOB, .info = run->info};
     run->idle_since_ns = cop_clock_ns();
     server->run = run;
-    coord_dispatch(server, &added);
+    server->engine.listener = &run_listener;
+    coord_dispatch(&server->engine, &added);
 }
 
 void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
@@ -248,7 +259,7 @@ void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
 
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error) {
-    COP_ASSERT(!server->run_shared);
+    COP_ASSERT(!server->run_shared && !server->api);
     struct coord_run *run = cop_alloc(sizeof *run);
     cop_buffer *spec = options->folder ? cop_job_pack(job) : NULL;
     cop_err e = COP_OK;
@@ -257,7 +268,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
         cop_folder_sweep(options->folder);
         run->folder = cop_strdup(options->folder);
         char *path = cop_path_join(options->folder, "metrics.sqlite");
-        e = path && run->folder ? coord_store_open(path, &server->store, error)
+        e = path && run->folder ? coord_store_open(path, &server->engine.store, error)
                                 : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
         cop_free(path);
     }
@@ -280,9 +291,9 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
     run->progress = (coord_progress){
         .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
-    if (server->store)
+    if (server->engine.store)
         coord_store_add_job(
-            server->store,
+            server->engine.store,
             &(coord_store_submission){.job = RUN_JOB,
                                       .name = job->message->name,
                                       .data_digest = job->message->pinned->data_digest,
@@ -291,7 +302,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     cop_buffer_release(spec);
     server->run_shared = run;
     run->mail.run = submit_on_loop;
-    coord_post(server, &run->mail);
+    coord_post(&server->engine, &run->mail);
     return COP_OK;
 }
 
@@ -305,10 +316,11 @@ void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *
     uv_mutex_unlock(&run->mutex);
 }
 
-static void interrupt_on_loop(coord_server *server, coord_mail *mail) {
+static void interrupt_on_loop(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     (void)mail;
     coord_event pause = {.type = COORD_EVENT_JOB_PAUSE, .job = RUN_JOB};
-    coord_dispatch(server, &pause);
+    coord_dispatch(&server->engine, &pause);
 }
 
 void coord_run_interrupt(coord_server *server) {
@@ -316,7 +328,7 @@ void coord_run_interrupt(coord_server *server) {
     if (run->interrupted) return;
     run->interrupted = true;
     run->interrupt_mail.run = interrupt_on_loop;
-    coord_post(server, &run->interrupt_mail);
+    coord_post(&server->engine, &run->interrupt_mail);
 }
 
 void coord_run_destroy(struct coord_run *run) {

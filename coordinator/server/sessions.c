@@ -115,7 +115,7 @@ static coord_session *take_place(coord_server *server, cop_request *request) {
         if (!at->worker && !s) s = at;
         its += at->worker && strcmp(at->certificate, identity) == 0;
     }
-    if (server->stopping)
+    if (server->engine.stopping)
         coord_reply_failure(request, COP_ERR_LIMIT, "the coordinator is stopping");
     else if (!s)
         coord_reply_failure(request, COP_ERR_LIMIT, "the pool is full: it has %d workers",
@@ -154,8 +154,8 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     joined.joined.ensembles = h->minor >= 1;
     if (*h->fingerprint)
         joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
-    coord_dispatch(server, &joined);
-    if (server->api) coord_api_changed(server, 0);
+    coord_dispatch(&server->engine, &joined);
+    coord_engine_changed(&server->engine, 0);
     welcome(server, request, s);
 }
 
@@ -180,14 +180,14 @@ static void on_heartbeat(coord_server *server, cop_request *request) {
         reply.heartbeat_reply.unknown = true;
     } else {
         coord_event beat = {.type = COORD_EVENT_HEARTBEAT, .worker = s->worker};
-        coord_dispatch(server, &beat);
+        coord_dispatch(&server->engine, &beat);
         if (h->draining && !s->drain) {
             coord_event drain = {.type = COORD_EVENT_WORKER_DRAIN, .worker = s->worker};
             s->drain = true;
-            coord_dispatch(server, &drain);
+            coord_dispatch(&server->engine, &drain);
         }
         reply.heartbeat_reply.drain = s->drain;
-        if (!coord_core_wants(server->core, s->worker, h->lease))
+        if (!coord_core_wants(server->engine.core, s->worker, h->lease))
             reply.heartbeat_reply.cancel_lease = h->lease;
     }
     cop_server_reply(request, &reply);
@@ -195,24 +195,12 @@ static void on_heartbeat(coord_server *server, cop_request *request) {
 
 /* ---- PULL ---- */
 
-uint64_t coord_take_slot(coord_server *server, cop_buffer *gradient) {
-    for (uint32_t i = 0; i < COORD_SLOTS_MAX; i++) {
-        uint32_t at = (server->slot_hint + i) % COORD_SLOTS_MAX;
-        if (server->slots[at].used) continue;
-        server->slots[at] =
-            (coord_slot){.gradient = gradient ? cop_buffer_hold(gradient) : NULL, .used = true};
-        server->slot_hint = at + 1;
-        return at + 1;
-    }
-    return 0;
-}
-
 /* A result as an event. Returns the gradient, if there is one to keep. */
 static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
                                coord_event *event) {
     const cop_result *r = &message->pull.result;
-    coord_resident *resident = coord_resident_find(server, r->job);
-    coord_evaluation *evaluation = coord_evaluation_find(server, r->job);
+    coord_resident *resident = coord_resident_find(&server->engine, r->job);
+    coord_evaluation *evaluation = coord_evaluation_find(&server->engine, r->job);
     bool train = r->kind == COP_LEASE_TRAIN, ensemble = r->kind == COP_LEASE_ENSEMBLE;
     uint32_t members = 0;
     cop_buffer *gradient = train || ensemble ? message->part[0] : NULL;
@@ -258,8 +246,8 @@ static void end_session(coord_server *server, coord_session *s, bool tell_core) 
     if (held) cop_server_drop(held);
     if (digesting) cop_server_drop(digesting);
     coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
-    if (tell_core) coord_dispatch(server, &gone);
-    if (server->api) coord_api_changed(server, 0);
+    if (tell_core) coord_dispatch(&server->engine, &gone);
+    coord_engine_changed(&server->engine, 0);
 }
 
 static void answer_unknown(cop_request *request) {
@@ -269,9 +257,9 @@ static void answer_unknown(cop_request *request) {
 
 /* The result's place in the core, with its gradient. */
 static void give_result(coord_server *server, coord_event *event, cop_buffer *gradient) {
-    event->result.slot = coord_take_slot(server, gradient);
-    if (event->result.slot && !coord_dispatch(server, event))
-        coord_release_slot(server, event->result.slot);
+    event->result.slot = coord_take_slot(&server->engine, gradient);
+    if (event->result.slot && !coord_dispatch(&server->engine, event))
+        coord_release_slot(&server->engine, event->result.slot);
     if (!event->result.slot)
         cop_log_peer(COP_LOG_ERROR, "coordinator", "",
                      "too many results under way: one is dropped");
@@ -296,7 +284,7 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
     pull.pull.request = s->held;
     pull.pull.have_job = p->have_job;
     pull.pull.have_version = p->have_version;
-    if (coord_dispatch(server, &pull)) return;
+    if (coord_dispatch(&server->engine, &pull)) return;
     s->held = 0;
     coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
@@ -316,10 +304,12 @@ typedef struct digest_task {
 static void digest_part(coord_task *task, int part, int parts) {
     digest_task *d = (digest_task *)task;
     (void)parts;
-    if (part == 0) d->event.result.digest = coord_digest(d->server, d->gradient, &d->finite);
+    if (part == 0)
+        d->event.result.digest = coord_digest(&d->server->engine, d->gradient, &d->finite);
 }
 
-static void digest_arrived(coord_server *server, coord_mail *mail) {
+static void digest_arrived(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     digest_task *d = (digest_task *)(void *)((char *)mail - offsetof(digest_task, mail));
     coord_session *s = coord_session_find(server, d->event.worker);
     if (s && s->digesting == d->request) { /* else it has gone, or asked again */
@@ -334,7 +324,7 @@ static void digest_arrived(coord_server *server, coord_mail *mail) {
 
 static void digest_done(coord_task *task) {
     digest_task *d = (digest_task *)task;
-    coord_post(d->server, &d->mail);
+    coord_post(&d->server->engine, &d->mail);
 }
 
 /* False: no memory. */
@@ -349,7 +339,7 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
                        .event = *event,
                        .gradient = cop_buffer_hold(gradient)};
     s->digesting = d->request;
-    coord_pool_submit(server->pool, &d->task);
+    coord_pool_submit(server->engine.pool, &d->task);
     return true;
 }
 
@@ -370,7 +360,8 @@ static void on_pull(coord_server *server, cop_request *request) {
     if (p->result.present) {
         coord_event event;
         cop_buffer *gradient = read_result(server, worker, message, &event);
-        bool compared = gradient && coord_core_wants_digest(server->core, worker, &event.result);
+        bool compared =
+            gradient && coord_core_wants_digest(server->engine.core, worker, &event.result);
         if (compared && start_digest(server, s, request, &event, gradient)) return;
         if (compared) { /* it comes to nothing, and is given again */
             coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");

@@ -400,11 +400,11 @@ static void remove_pack(const char *digest) {
     FUZZ_CHECK(!cop_file_remove(path, NULL));
 }
 
-static void evaluate(coord_server *server, bool plain) {
+static void evaluate(coord_engine *engine, bool plain) {
     coord_evaluation e = {.plain = plain, .model_count = 1, .count = 1, .counts = {1}};
     cop_error error = {0};
     e.model[0].job = 1;
-    if (coord_evaluation_prepare(server, &e, &error)) {
+    if (coord_evaluation_prepare(engine, &e, &error)) {
         fuzz_refused(&error);
     } else {
         coord_action a = {.type = COORD_ACTION_LEASE, .job = 1, .step = 1};
@@ -433,7 +433,7 @@ static void use_store_and_folder(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = make_data(in, true);
     cop_job *own = make_job(in, a), *other = make_job(in, b);
     if (own && other) {
-        static coord_server server;
+        static coord_engine engine;
         cop_job *row = fuzz_byte(in) % 2 ? pin_again(own, b) : NULL;
         const cop_job *stored = row ? row : own;
         const char *digest = stored->message->pinned->data_digest;
@@ -444,8 +444,8 @@ static void use_store_and_folder(fuzz_bytes *in) {
                                           .owner = "me",
                                           .spec = spec,
                                           .created_ms = 1};
-        server =
-            (coord_server){.state_folder = pair.state, .store = pair.store, .datasets = pair.sets};
+        engine =
+            (coord_engine){.state_folder = pair.state, .store = pair.store, .datasets = pair.sets};
         coord_store_add_job(pair.store, &s, NULL, NULL);
         coord_store_set_state(pair.store, 1, COORD_COMPLETED, "");
         FUZZ_CHECK(spec && !coord_store_flush(pair.store));
@@ -455,7 +455,7 @@ static void use_store_and_folder(fuzz_bytes *in) {
             write_folder(row, pair.folder[0], row->steps);
         mix(fuzz_byte(in));
         write_pack(digest, row ? b : a);
-        evaluate(&server, fuzz_byte(in) % 2);
+        evaluate(&engine, fuzz_byte(in) % 2);
         remove_pack(digest);
         cop_buffer_release(spec);
         cop_job_destroy(row);

@@ -75,15 +75,16 @@ static const net_transport fuzz_transport = {fuzz_reply, fuzz_drop};
 
 static bool fuzz_busy(const fuzz_world *w) {
     const coord_server *server = w->server;
-    bool busy = server->api->tasks || server->judging || (w->left && w->open);
+    bool busy = server->api->tasks || server->engine.judging || (w->left && w->open);
     for (uint32_t i = 0; i < COP_WORKERS_MAX && !busy; i++) busy = server->sessions[i].digesting;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !busy; i++)
-        busy = server->resident[i].update_running;
+        busy = server->engine.resident[i].update_running;
     return busy;
 }
 
 /* On the loop: what is to be done, then again and again until nothing is under way. */
-static void fuzz_on_loop(coord_server *server, coord_mail *mail) {
+static void fuzz_on_loop(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     fuzz_world *w = (fuzz_world *)(void *)((char *)mail - offsetof(fuzz_world, mail));
     if (w->message) {
         fuzz_request *r = cop_alloc(sizeof *r);
@@ -102,16 +103,16 @@ static void fuzz_on_loop(coord_server *server, coord_mail *mail) {
     w->left = w->left || w->leaving;
     w->leaving = false;
     coord_job_view view;
-    w->disputed = coord_core_job(server->core, 1, 0, &view) && view.leases.disputed;
+    w->disputed = coord_core_job(server->engine.core, 1, 0, &view) && view.leases.disputed;
     if (fuzz_busy(w))
-        coord_post(server, mail);
+        coord_post(&server->engine, mail);
     else
         uv_sem_post(&w->done);
 }
 
 static void fuzz_run_loop(fuzz_world *w) {
     w->mail.run = fuzz_on_loop;
-    coord_post(w->server, &w->mail);
+    coord_post(&w->server->engine, &w->mail);
     uv_sem_wait(&w->done);
 }
 

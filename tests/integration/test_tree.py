@@ -36,7 +36,7 @@ MAY_INCLUDE = {
     "client": COMMON | {"coordinator", "worker"},
 }
 # Includes against that direction which are still there: exactly these.
-RUNS_BACK = {("coordinator/engine", "coordinator/server"), ("coordinator/api", "coordinator/server")}
+RUNS_BACK = {("coordinator/api", "coordinator/server")}
 LONGEST_FUNCTION = 100
 
 # The same inside of client/, where each folder may include what stands at the top.

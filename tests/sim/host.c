@@ -1,5 +1,5 @@
 /* The coordinator's process around the real core: sessions as coordinator/server/sessions.c keeps
- * them, events in turn as coordinator/server/host.c does, recovery as
+ * them, events in turn as coordinator/engine/loop.c does, recovery as
  * coordinator/api/api_recover.c. Messages become events here; actions.c makes deeds of the core's
  * actions. */
 #include "sim/sim.h"

@@ -407,7 +407,8 @@ static void test_no_identity_takes_all_sessions(void **state) {
 
 #define WATCHED 7 /* a job */
 
-static void note_watched(coord_server *server, coord_mail *mail) {
+static void note_watched(coord_engine *engine, coord_mail *mail) {
+    coord_server *server = coord_server_of(engine);
     (void)mail;
     if (api_note_find(server->api, WATCHED))
         coord_api_changed(server, WATCHED);
@@ -419,7 +420,7 @@ static void note_watched(coord_server *server, coord_mail *mail) {
 static void tell_news(void) {
     static coord_mail mail;
     mail.run = note_watched;
-    coord_post(w.server, &mail);
+    coord_post(&w.server->engine, &mail);
     cop_clock_sleep_ms(20);
 }
 

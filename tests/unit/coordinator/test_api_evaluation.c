@@ -168,7 +168,8 @@ static coord_server *with_places(void) {
 }
 
 static void without_places(coord_server *server) {
-    for (int i = 0; i < COP_EVALUATION_PLACES; i++) coord_evaluation_free(server->evaluations[i]);
+    for (int i = 0; i < COP_EVALUATION_PLACES; i++)
+        coord_evaluation_free(server->engine.evaluations[i]);
     coord_api_destroy(server->api);
     cop_free(server);
 }
@@ -203,7 +204,7 @@ static void test_ended_evaluations_give_way_to_new_ones(void **state) {
     /* The one whose client has no result yet is the last to go. */
     bool there = false;
     for (int i = 0; i < COP_EVALUATION_PLACES; i++)
-        there = there || server->evaluations[i] == unheard;
+        there = there || server->engine.evaluations[i] == unheard;
     assert_true(there);
     without_places(server);
 }

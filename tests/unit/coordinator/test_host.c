@@ -24,30 +24,30 @@ static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state)
     const coord_core_config config = {.judge = true};
     const coord_event peers = result_of(7), own = result_of(COORD_SELF);
     cop_log_configure(COP_LOG_NONE, false);
-    assert_int_equal(coord_core_create(&config, &server->core), COP_OK);
-    coord_dispatch(server, &peers); /* the queue gets its first places */
-    coord_actions_fini(&server->actions);
+    assert_int_equal(coord_core_create(&config, &server->engine.core), COP_OK);
+    coord_dispatch(&server->engine, &peers); /* the queue gets its first places */
+    coord_actions_fini(&server->engine.actions);
 
     cop_alloc_fail_from(1);
     uint32_t before;
     do {
-        before = server->queue_count;
-        coord_dispatch(server, &peers);
-    } while (server->queue_count > before && before < 100000);
+        before = server->engine.queue_count;
+        coord_dispatch(&server->engine, &peers);
+    } while (server->engine.queue_count > before && before < 100000);
     for (uint32_t i = 1; i <= 500; i++) {
-        coord_dispatch(server, &own);
-        assert_int_equal(server->queue_count, before + i);
+        coord_dispatch(&server->engine, &own);
+        assert_int_equal(server->engine.queue_count, before + i);
     }
-    coord_dispatch(server, &peers);
-    assert_int_equal(server->queue_count, before + 500);
+    coord_dispatch(&server->engine, &peers);
+    assert_int_equal(server->engine.queue_count, before + 500);
     cop_alloc_fail_at(0);
 
-    coord_dispatch(server, &peers); /* there is memory again: all are taken */
-    assert_int_equal(server->queue_count, 0);
+    coord_dispatch(&server->engine, &peers); /* there is memory again: all are taken */
+    assert_int_equal(server->engine.queue_count, 0);
     cop_log_configure(COP_LOG_INFO, false);
-    coord_core_destroy(server->core);
-    coord_actions_fini(&server->actions);
-    cop_free(server->queue);
+    coord_core_destroy(server->engine.core);
+    coord_actions_fini(&server->engine.actions);
+    cop_free(server->engine.queue);
     free(server);
 }
 

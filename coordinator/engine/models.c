@@ -4,7 +4,12 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "coordinator/api/api.h"
+#include "coordinator/engine/models.h"
+
+const char *coord_job_folder(const coord_engine *engine, uint64_t job, char *out, size_t size) {
+    snprintf(out, size, "%s/jobs/%llu", engine->state_folder, (unsigned long long)job);
+    return out;
+}
 
 /* Before the end a checkpoint may be newer than the row. */
 static cop_err check_final(const coord_store_job *row, const coord_model *m, cop_error *error) {
@@ -17,11 +22,11 @@ static cop_err check_final(const coord_store_job *row, const coord_model *m, cop
                     (unsigned long long)row->job, m->digest, row->digest);
 }
 
-static cop_err open_folder(coord_server *server, const coord_store_job *row, coord_model *m,
+static cop_err open_folder(coord_engine *engine, const coord_store_job *row, coord_model *m,
                            cop_error *error) {
     char folder[4096];
     unsigned char digest[32];
-    coord_api_job_folder(server, row->job, folder, sizeof folder);
+    coord_job_folder(engine, row->job, folder, sizeof folder);
     COP_TRY(cop_job_from_bytes(row->spec->data, row->spec->size, &m->job, error));
     COP_TRY(cop_job_open_weights(m->job, folder, &m->flat, &m->step, error));
     COP_TRY(cop_model_digest(m->job->model, m->flat, digest, error));
@@ -30,11 +35,11 @@ static cop_err open_folder(coord_server *server, const coord_store_job *row, coo
     return check_final(row, m, error);
 }
 
-cop_err coord_model_open(coord_server *server, uint64_t job, coord_model *out, cop_error *error) {
+cop_err coord_model_open(coord_engine *engine, uint64_t job, coord_model *out, cop_error *error) {
     coord_store_job row;
     *out = (coord_model){0};
-    COP_TRY(coord_store_get_job(server->store, job, &row, error));
-    cop_err e = open_folder(server, &row, out, error);
+    COP_TRY(coord_store_get_job(engine->store, job, &row, error));
+    cop_err e = open_folder(engine, &row, out, error);
     cop_buffer_release(row.spec);
     if (e) coord_model_close(out);
     return e;

@@ -1,0 +1,85 @@
+/* Tensors of the jobs under way: see resident.c. Loop thread unless a comment says otherwise. */
+#ifndef COP_COORDINATOR_RESIDENT_H
+#define COP_COORDINATOR_RESIDENT_H
+
+#include <stdatomic.h>
+
+#include "common/job/job.h"
+#include "common/net/net.h"
+#include "coordinator/core/core.h"
+#include "coordinator/engine/mail.h"
+#include "coordinator/engine/pool.h"
+
+#define COORD_RESIDENT_MAX 16
+
+/* One immutable version of a job's weights and optimizer state. Two per job: the update reads one
+ * and writes the other. */
+typedef struct coord_version {
+    uint64_t step;
+    cop_buffer *weights; /* published: leases hold it */
+    cop_buffer *state[2];
+} coord_version;
+
+/* A job whose data and tensors are in memory. */
+typedef struct coord_resident {
+    uint64_t id;   /* 0: free */
+    bool reserved; /* is being loaded: not free */
+    cop_job *job;
+    cop_data *data;
+    cop_data_view view;
+    cop_buffer *spec;       /* packed job */
+    cop_buffer *lease_spec; /* what workers need of it, part[3] of leases */
+    char *folder;           /* checkpoints and model go there; NULL: nowhere */
+    int states;
+    coord_version current;
+    cop_buffer_pool *weight_pool, *rows_pool, *labels_pool;
+    /* the step whose leases are given out now */
+    uint64_t rows_step;
+    uint32_t *rows, row_count; /* D1 */
+    int32_t *slice_first;      /* shards + 1 offsets, D2 */
+    /* the update under way */
+    coord_task task;
+    coord_mail task_mail;
+    coord_engine *engine;
+    cop_update update;
+    coord_version next;
+    const float **gradients;
+    uint64_t *update_slots;
+    uint32_t *update_first; /* first shards of its blocks */
+    int16_t *tree_ops;
+    cop_tree tree;
+    uint32_t update_count;
+    bool update_running, unload_wanted;
+    atomic_int finite;
+    uint64_t first_step_ns; /* when the first step was completed; 0: not yet */
+    uint64_t loaded_ns;
+} coord_resident;
+
+coord_resident *coord_resident_find(coord_engine *engine, uint64_t job);
+/* Takes over job and data. Allocates everything that steps need, fills the weights (from the newest
+ * checkpoint in `folder`, if `resume`, else initial). Slow: runs on libuv's thread pool. */
+typedef struct coord_start_at {
+    const char *folder; /* NULL: no checkpoints */
+    bool resume;
+    uint64_t most; /* newest step to resume from; those after it are removed. UINT64_MAX: any */
+} coord_start_at;
+cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data,
+                               const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
+                               cop_error *error);
+/* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `most` steps (or the initial
+ * ones) instead of those that are there. Nobody leases meanwhile. Slow, as prepare. */
+cop_err coord_resident_return(coord_resident *resident, uint64_t most, cop_checkpoint *start,
+                              cop_str *notes, cop_error *error);
+void coord_resident_fini(coord_resident *resident);
+/* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless
+ * `have_spec`). NO_MEMORY possible. */
+cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action,
+                                  bool have_weights, bool have_spec, cop_message *message);
+/* Start averaging and updating on the compute threads; UPDATED or JOB_FAILED follows. */
+void coord_resident_update(coord_engine *engine, coord_resident *resident,
+                           const coord_action *action);
+/* A sentence about a gradient that is not finite: step, shards, layer. */
+void coord_resident_describe(const coord_resident *resident, const coord_action *action,
+                             const cop_buffer *gradient, char *out, size_t size);
+
+#endif

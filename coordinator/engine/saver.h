@@ -1,0 +1,14 @@
+/* Checkpoints and final models, written by a thread of their own: see saver.c. */
+#ifndef COP_COORDINATOR_SAVER_H
+#define COP_COORDINATOR_SAVER_H
+
+#include "coordinator/engine/engine.h"
+
+cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_error *error);
+/* Writes the current version of `resident` (holds what it needs); CHECKPOINTED follows. final: also
+ * model.safetensors. */
+void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
+                        const coord_action *action);
+void coord_saver_destroy(struct coord_saver *saver); /* finishes what was submitted */
+
+#endif
