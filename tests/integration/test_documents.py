@@ -141,3 +141,48 @@ def test_commands_of_a_page_run(page, typed):
 def test_a_command_that_fails_is_seen(typed):
     with pytest.raises(AssertionError, match="did you mean"):
         typed([("sh", "", "coppice jobss\n")])
+
+
+# ---- commands that are only shown, in every document ----
+
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SHOWN = re.compile(r"(?:^ *|[`(|;&$] ?)(coppice|coppice-coordinator|coppice-worker)((?: +[^`|;&<>#\n]+)?)", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```|^ {4}\S.*?$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def options(program):
+    """options(program, command): the options that it takes, from its --help; None: there is no such command."""
+    known = {}
+
+    def of(name, command):
+        if (name, command) not in known:
+            words = [program(name), *([command] if command else []), "--help"]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            known[name, command] = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", done.stdout)) | {"--help", "--version", "-h"} if done.returncode == 0 else None
+        return known[name, command]
+
+    return of
+
+
+def wrong_commands(text, options):
+    for code in CODE.findall(text):
+        for name, rest in SHOWN.findall(code):
+            words = rest.split()
+            command = words[0] if name == "coppice" and words and re.fullmatch(r"[a-z]+", words[0]) else None
+            taken = options(name, command)
+            if taken is None:
+                yield f"{name} {command}"
+            elif command or name != "coppice":
+                used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+                yield from (f"{name} {command or ''} {word}" for word in sorted(used - taken))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_command_that_a_document_shows_exists_with_its_options(document, options):
+    assert not list(wrong_commands((ROOT / document).read_text(), options))
+
+
+def test_a_wrong_command_and_a_wrong_option_are_seen(options):
+    assert list(wrong_commands("`coppice evall 1`, `coppice eval 1 --ensembl 3`\n\n    coppice-worker --jion x\n", options)) == [
+        "coppice evall", "coppice eval --ensembl", "coppice-worker  --jion"]
