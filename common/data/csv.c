@@ -213,6 +213,32 @@ static cop_err fill_part(csv_file *f, bool learn, class_list *classes, const cop
     return COP_OK;
 }
 
+/* The first column of values that counts the lines: 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none.
+ */
+static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) {
+    const float *x = (const float *)pack_samples(part);
+    for (uint32_t v = 0; v < f->values && part->count > 9; v++) {
+        bool counts = x[v] == 0 || x[v] == 1;
+        for (uint32_t r = 1; r < part->count && counts; r++)
+            counts = x[(size_t)r * f->values + v] == x[v] + (float)r;
+        if (counts) return v;
+    }
+    return UINT32_MAX;
+}
+
+/* Such a column is an index that pandas or R wrote: with sorted lines it tells the class. */
+static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
+    const uint32_t value = find_line_numbers(f, part);
+    uint32_t column = 0, values = 0;
+    if (value == UINT32_MAX || f->values < 2) return;
+    for (; f->roles[column] != CSV_VALUE || values++ < value; column++) continue;
+    cop_log(COP_LOG_WARN, "data",
+            "%s: column %u%s%.60s%s counts the lines, and is a value like the others: data.drop: "
+            "[\"%u\"] leaves it out (coppice inspect: --drop %u)",
+            f->path, column + 1, f->names ? " (\"" : "", f->names ? f->names[column] : "",
+            f->names ? "\")" : "", column + 1, column + 1);
+}
+
 static pack_part part_of(const csv_file *f, uint32_t rows) {
     return (pack_part){
         .type = COP_DATA_F32, .rank = 1, .dims = {(int32_t)f->values}, .count = rows};
@@ -230,6 +256,7 @@ static cop_err load(csv_file f[2], bool test, const cop_data_input *input,
     const pack_part parts[2] = {part_of(&f[0], f[0].rows), part_of(&f[0], test ? f[1].rows : 0)};
     COP_TRY(pack_create(input->name, 1, &parts[0], &parts[1], out, error));
     COP_TRY(fill_part(&f[0], true, classes, &(*out)->train, error));
+    warn_of_line_numbers(&f[0], &(*out)->train);
     if (test) COP_TRY(fill_part(&f[1], false, classes, &(*out)->test, error));
     if (input->unlabelled) return pack_finish_unlabelled(*out, error);
     if (!classes->text) return pack_finish_labels(*out, input->train.path, input->test.path, error);

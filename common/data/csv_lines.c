@@ -111,7 +111,7 @@ bool csv_parse(csv_file *f, char *text, double *out) {
 cop_err csv_fail_value(const csv_file *f, size_t line, uint32_t column, const char *text,
                        const char *expected, cop_error *error) {
     char name[80];
-    if (f->names)
+    if (f->names && *f->names[column])
         snprintf(name, sizeof name, "\"%.60s\"", f->names[column]);
     else
         snprintf(name, sizeof name, "%u", column + 1);
@@ -225,6 +225,17 @@ static bool counts_up(csv_file *f) {
     return numbers > 1;
 }
 
+/* As pandas names columns without names: 0, 1, 2 ... in all columns, above fractions. */
+static bool numbers_columns(csv_file *f, char *second, size_t length) {
+    bool fraction = false;
+    double value;
+    for (uint32_t c = 0; c < f->columns; c++)
+        if (!parse(f->names[c], f->separator, &value) || value != c) return false;
+    for (size_t i = 0; i < length && !fraction; i++)
+        fraction = second[i] == '.' || (second[i] == ',' && f->separator != ',');
+    return fraction && f->columns > 2;
+}
+
 /* Does the line have the first line's word in its column? Then that word is a class, not a name. */
 static bool has_word(const csv_file *f, const char *line, size_t length, uint32_t column) {
     const char *field = line, *end = line + length, *stop = field_end(field, end, f->separator);
@@ -269,6 +280,7 @@ static cop_err is_header(csv_file *f, char *second, size_t length, bool *header,
     cop_free(copy);
     *header = words &&
               (words == f->columns || matched < words || (counts_up(f) && !comes_again(f, second)));
+    if (!words) *header = numbers_columns(f, second, length);
     return COP_OK;
 }
 

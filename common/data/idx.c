@@ -216,6 +216,7 @@ static cop_err fill(idx_set *s, cop_data *data, cop_error *error) {
     if (largest < 1)
         return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes",
                         s->path[1]);
+    pack_warn_of_gaps(&data->train, s->path[1], largest);
     COP_TRY(read_labels(s->path[3], &s->file[3], (int32_t *)(uintptr_t)data->test.labels,
                         largest + 1, &ignored, error));
     pack_finish(data, largest + 1);

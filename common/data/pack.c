@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/limits.h"
+#include "common/base/log.h"
 #include "common/base/str.h"
 
 #define HEADER_SIZE 80 /* magic, classes, reserved, two parts of 32 bytes */
@@ -120,6 +121,23 @@ void pack_finish(cop_data *data, int32_t classes) {
 
 /* ---- what readers of files share ---- */
 
+void pack_warn_of_gaps(const cop_data_part *part, const char *path, int32_t largest) {
+    bool *there = cop_alloc_array((size_t)largest + 1, sizeof *there);
+    int32_t missing = 0, first = -1;
+    for (uint32_t r = 0; there && r < part->count; r++) there[part->labels[r]] = true;
+    for (int32_t c = largest; there && c >= 0; c--)
+        if (!there[c]) {
+            missing++;
+            first = c;
+        }
+    cop_free(there);
+    if (missing)
+        cop_log(COP_LOG_WARN, "data",
+                "%s: %d of %d classes, 0 to %d, have no training sample, the first is %d: labels "
+                "count from 0",
+                path, missing, largest + 1, largest, first);
+}
+
 cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
                            cop_error *error) {
     int32_t largest = 0;
@@ -139,6 +157,7 @@ cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *t
     if (largest < 1)
         return cop_fail(error, COP_ERR_INPUT, "%s: all labels are 0: expected at least two classes",
                         train_path);
+    pack_warn_of_gaps(&data->train, train_path, largest);
     COP_TRY(pack_narrow(data, error));
     pack_finish(data, largest + 1);
     return COP_OK;

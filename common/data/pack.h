@@ -23,7 +23,10 @@ void pack_finish(cop_data *data, int32_t classes);
  * may be NULL where that part is empty. */
 cop_err pack_finish_labels(cop_data *data, const char *train_path, const char *test_path,
                            cop_error *error);
-/* The same for samples without labels, which are all 0. */
+/* Warns of classes from 0 to `largest` without training samples: labels that count from 1, or are
+ * 10, 20, 30, make classes that nobody means. */
+void pack_warn_of_gaps(const cop_data_part *part, const char *path, int32_t largest);
+/* pack_finish_labels for samples without labels, which are all 0. */
 cop_err pack_finish_unlabelled(cop_data *data, cop_error *error);
 /* Makes bytes of f32 samples if both parts hold nothing but whole numbers from 0 to 255. The labels
  * must be there; the digest is not made. */

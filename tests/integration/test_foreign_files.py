@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from integration_tools import write_idx
+
 
 def digest(coppice, name, *arguments):
     return coppice("inspect", name, *arguments, "--json")["digest"]
@@ -188,3 +190,51 @@ def test_test_part_may_have_one_class(coppice, pictures):
 def test_folder_inside_a_class_is_named(coppice, pictures):
     (pictures / "train/a/more").mkdir()
     assert "set/train/a/more is a folder: expected the pictures of a class directly in set/train/a" in coppice("inspect", "set", status=2).stderr
+
+
+# ---- tables that would be read otherwise than meant ----
+
+ROWS = [(round(0.37 * i - 2, 2), round(7.5 - 0.21 * i, 2), i * 3 // 24) for i in range(24)]
+
+
+def rows(line="{a},{b},{c}", start=0):
+    return "".join(line.format(i=i + start, a=a, b=b, c=c) + "\n" for i, (a, b, c) in enumerate(ROWS))
+
+
+@pytest.mark.parametrize("text, column", [
+    (",a,b,label\n" + rows("{i},{a},{b},{c}"), '1 ("")'), ("Unnamed: 0,a,b,label\n" + rows("{i},{a},{b},{c}"), '1 ("Unnamed: 0")'),
+    ('"","a","b","label"\n' + rows('"{i}",{a},{b},"{c}"', 1), '1 ("")'), (rows("{i},{a},{b},{c}"), "1"),
+    ("a,id,b,label\n" + rows("{a},{i},{b},{c}", 1), '2 ("id")'),
+], ids=["pandas", "pandas-twice", "r", "no-header", "middle"])
+def test_column_that_counts_the_lines_is_pointed_out(coppice, tmp_path, text, column):
+    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "plain.csv").write_text("a,b,label\n" + rows())
+    error = coppice("inspect", "x.csv").stderr
+    assert f"x.csv: column {column} counts the lines" in error, error
+    number = column.split()[0]
+    assert f"--drop {number}" in error
+    assert coppice("inspect", "x.csv", "--drop", number).stderr == "" == coppice("inspect", "plain.csv").stderr
+    assert digest(coppice, "x.csv", "--drop", number) == digest(coppice, "plain.csv")
+
+
+def test_header_of_numbers_is_no_sample(coppice, tmp_path):
+    """As DataFrame(x).to_csv(index=False) writes it."""
+    (tmp_path / "x.csv").write_text("0,1,2\n" + rows())
+    (tmp_path / "plain.csv").write_text(rows())
+    assert digest(coppice, "x.csv") == digest(coppice, "plain.csv")
+    (tmp_path / "whole.csv").write_text("0,1,2\n" + "".join(f"{i * i},{i % 5},{i % 3}\n" for i in range(12)))
+    assert coppice("inspect", "whole.csv", "--json")["parts"][0]["samples"] == 13
+
+
+@pytest.mark.parametrize("labels, sentence", [
+    (np.arange(12) % 3 + 1, "1 of 4 classes, 0 to 3, have no training sample, the first is 0"),
+    (np.arange(12) % 3 * 10, "18 of 21 classes, 0 to 20, have no training sample, the first is 1"), (np.arange(12) % 3, None)])
+def test_labels_with_gaps_are_pointed_out(coppice, tmp_path, labels, sentence):
+    (tmp_path / "x.csv").write_text("a,b,label\n" + "".join(f"{i / 7},{-i / 3},{c}\n" for i, c in enumerate(labels)))
+    np.savez(tmp_path / "x.npz", images=np.random.default_rng(1).normal(size=(12, 2)), labels=labels)
+    for part in ("train", "t10k"):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", (12, 2, 2), bytes(48))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", (12,), labels.astype("u1").tobytes())
+    for name in ("x.csv", "x.npz", "."):
+        error = coppice("inspect", name).stderr
+        assert sentence in error if sentence else error == "", error

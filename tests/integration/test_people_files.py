@@ -272,7 +272,7 @@ def test_inspect_takes_label_and_drop(coppice, tmp_path):
 def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path, name, last, hinted):
     """As in Kaggle's train.csv, with inspect, plan and run."""
     (tmp_path / "train.csv").write_text(f"{name},pixel0,pixel1,{last}\n" + "".join(
-        f"{i % 3},{i},{9 * i},{i // 3 % 2}\n" for i in range(12)))
+        f"{i % 3},{5 * i % 12},{9 * i},{i // 3 % 2}\n" for i in range(12)))
     job("{source: csv, train: train.csv, validation: 4}", classes=2)
     for words in (("inspect", "train.csv"), ("plan", "job.yaml")):
         errors = coppice(*words).stderr
