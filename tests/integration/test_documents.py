@@ -146,7 +146,7 @@ def test_a_command_that_fails_is_seen(typed):
 # ---- commands that are only shown, in every document ----
 
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-SHOWN = re.compile(r"(?:^ *|[`(|;&$] ?)(coppice|coppice-coordinator|coppice-worker)((?: +[^`|;&<>#\n]+)?)", re.MULTILINE)
+SHOWN = re.compile(r"(?:^ *|[`(|;&$] ?)(coppice(?:-coordinator|-worker)?)(?![\w-])((?: +[^`|;&<>#\n]+)?)", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```|^ {4}\S.*?$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
