@@ -42,6 +42,14 @@ typedef enum cop_err {
 } cop_err;
 #define COP_OK COP_ERR_OK
 
+/* How many codes there are, numbered from 0: what a peer sends must be below. */
+enum {
+    COP_ERR_COUNT = 0
+#define X(name, number, text, status) +1
+    COP_ERR_TABLE(X)
+#undef X
+};
+
 /* An error with its sentence. Plain storage: no init needed beyond zeroing, nothing to free. */
 typedef struct cop_error {
     cop_err code;

@@ -266,8 +266,8 @@ static bool read_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
 }
 
 static void read_failure(const Coppice__Wire__Failure *m, cop_failure *f) {
-    *f = (cop_failure){.code = m->code == 0 || m->code > COP_ERR_INTERNAL ? COP_ERR_INTERNAL
-                                                                          : (cop_err)m->code};
+    const bool known = m->code != 0 && m->code < COP_ERR_COUNT;
+    *f = (cop_failure){.code = known ? (cop_err)m->code : COP_ERR_INTERNAL};
     cut_text(f->text, sizeof f->text, m->text);
 }
 

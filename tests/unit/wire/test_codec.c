@@ -223,6 +223,23 @@ static void test_small_types_round_trip(void **state) {
     cop_message_fini(&m);
 }
 
+static void test_every_code_of_a_failure_travels(void **state) {
+    (void)state;
+    const cop_err codes[] = {
+#define X(name, number, text, status) COP_ERR_##name,
+        COP_ERR_TABLE(X)
+#undef X
+    };
+    for (size_t i = 0; i <= sizeof codes / sizeof *codes; i++) {
+        const bool known = i > 0 && i < sizeof codes / sizeof *codes;
+        cop_message m = {.type = COP_MESSAGE_FAILURE, .failure = {(cop_err)i, "why"}};
+        cop_message back = travel(&m);
+        if (known) assert_int_equal(codes[i], i); /* without a gap */
+        assert_int_equal(back.failure.code, known ? codes[i] : COP_ERR_INTERNAL);
+        cop_message_fini(&back);
+    }
+}
+
 static void test_parts_outlive_the_frame(void **state) {
     (void)state;
     cop_message m = lease_message(), back = travel(&m);
@@ -474,6 +491,7 @@ int main(void) {
         cmocka_unit_test(test_lease_round_trip_keeps_parts_in_place),
         cmocka_unit_test(test_lease_of_an_ensemble_round_trips),
         cmocka_unit_test(test_small_types_round_trip),
+        cmocka_unit_test(test_every_code_of_a_failure_travels),
         cmocka_unit_test(test_parts_outlive_the_frame),
         cmocka_unit_test(test_sentence_that_is_not_utf8_still_travels),
         cmocka_unit_test(test_same_message_gives_same_bytes),
