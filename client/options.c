@@ -212,8 +212,7 @@ static cop_err parse_one(const cli_command *command, int argc, char **argv, int 
 
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
                           cop_error *error) {
-    *out = (cli_options){
-        .timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .rows = 10, .columns = 16, .limit = 20};
+    *out = (cli_options){.timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .limit = 20};
     bool only_positional = false;
     for (int i = 2; i < argc; i++) {
         if (!only_positional && strcmp(argv[i], "--") == 0) {

@@ -316,14 +316,82 @@ static cop_err read_options(const cli_options *o, reading *out, cop_error *error
     return COP_OK;
 }
 
+/* Which of the options about reading suit a source of data, by its name. */
+static const char *options_of(const char *what, bool named) {
+    static const char *const tables[] = {".csv", ".tsv", ".csv.gz", ".tsv.gz"};
+    const size_t length = strlen(what);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables && !named; i++) {
+        const size_t ending = strlen(tables[i]);
+        if (length > ending && strcmp(what + length - ending, tables[i]) == 0) return "label drop";
+    }
+    if (named) return "data";
+    if (length > 4 && strcmp(what + length - 4, ".npz") == 0) return "layout";
+    return cop_folder_exists(what) ? "resize" : "";
+}
+
+/* Refuses what was given and has no meaning for this source. `suits`: names separated by blanks. */
+static cop_err check_options(const cli_options *o, const char *suits, const char *source,
+                             cop_error *error) {
+    static const struct {
+        const char *name, *of;
+    } rows[] = {{"data", "the name of a data set"},
+                {"label", "a CSV file"},
+                {"drop", "a CSV file"},
+                {"layout", "an NPZ file"},
+                {"resize", "a folder of pictures"},
+                {"output", "data"},
+                {"rows", "data"},
+                {"columns", "data"}};
+    cop_err e = COP_OK;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && !e; i++) {
+        cop_str given = {0};
+        if (!strstr(suits, rows[i].name)) cli_options_print(o, rows[i].name, &given);
+        if (given.length)
+            e = cop_fail(error, COP_ERR_USAGE, "--%s does not suit %s, %s: it is for %s",
+                         rows[i].name, o->positional[0], source, rows[i].of);
+        cop_str_fini(&given);
+    }
+    return e;
+}
+
+/* Pictures by class alone are brought to a size; other sets in folders have theirs. */
+static cop_err check_resized(const cop_data *data, const reading *how, const char *what,
+                             cop_error *error) {
+    const uint32_t *wanted = how->input.resize;
+    const int rank = data->train.rank;
+    if (!wanted[0] || (rank >= 2 && (uint32_t)data->train.dims[rank - 2] == wanted[0] &&
+                       (uint32_t)data->train.dims[rank - 1] == wanted[1]))
+        return COP_OK;
+    return cop_fail(error, COP_ERR_USAGE,
+                    "--resize does not suit %s, a set of a fixed size: it is for a folder of "
+                    "pictures",
+                    what);
+}
+
+static cop_err check_data_options(const cli_options *o, bool named, cop_error *error) {
+    char suits[64];
+    snprintf(suits, sizeof suits, "%s output rows columns", options_of(o->positional[0], named));
+    if (!o->output && (o->rows || o->columns))
+        return cop_fail(error, COP_ERR_USAGE,
+                        "--%s is for the contact sheet: name its file with -o FILE.png",
+                        o->rows ? "rows" : "columns");
+    return check_options(o, suits, "a data set", error);
+}
+
+static cop_err draw_sheet(const cli_options *o, const cop_data *data, cop_error *error) {
+    return cli_sheet_contact(&data->train, o->rows ? (int)o->rows : 10,
+                             o->columns ? (int)o->columns : 16, o->output, error);
+}
+
 /* Not data, as `why` says: a model, or nothing that is known. */
 static cop_err inspect_other(const cli_options *options, const cop_error *why, cop_error *error) {
     const char *what = options->positional[0];
+    const bool there = cop_file_exists(what) || cop_folder_exists(what);
     cop_error model = {0};
+    if (there) COP_TRY(check_options(options, "", "which is not a data set", error));
     cop_err e = cli_inspect_model(options, &model);
     if (!e) return COP_OK;
-    if (!*why->text || !(cop_file_exists(what) || cop_folder_exists(what)))
-        return cop_fail(error, e, "%s", model.text);
+    if (!*why->text || !there) return cop_fail(error, e, "%s", model.text);
     return cop_fail(error, e, "%s is no model (%s), and no data (%s)", what, model.text, why->text);
 }
 
@@ -348,9 +416,9 @@ cop_err cli_inspect(const cli_options *options, cop_error *error) {
         if (e && error) *error = ignored;
     }
     COP_TRY(e);
-    if (options->output)
-        e = cli_sheet_contact(&data->train, (int)options->rows, (int)options->columns,
-                              options->output, error);
+    e = check_data_options(options, named, error);
+    if (!e) e = check_resized(data, &how, what, error);
+    if (!e && options->output) e = draw_sheet(options, data, error);
     if (!e) e = inspect_data(options, data, error);
     cop_data_destroy(data);
     return e;

@@ -180,7 +180,7 @@ def test_inspect_export_eval_digest_of_a_run(coppice, small, tmp_path):
         "1.weight": (37, 306), "1.bias": (37,), "4.weight": (5, 37), "4.bias": (5,)}
     assert coppice("eval", tmp_path / "run", "--data", tmp_path, "--json")["error"] == pytest.approx(result["test_error"], abs=1e-9)
     sheet = tmp_path / "sheet.png"
-    coppice("inspect", tmp_path / "run", "--data", tmp_path, status=0)
+    coppice("inspect", tmp_path / "run", status=0)
     coppice("inspect", "synthetic-digits", "-o", sheet, "--rows", 2, "--columns", 3)
     assert sheet.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 

@@ -266,6 +266,24 @@ def test_inspect_takes_label_and_drop(coppice, tmp_path):
     assert 'did you mean "label"?' in coppice("inspect", "a.csv", "--label", "lable", status=2).stderr
 
 
+@pytest.mark.parametrize("source, option, value, wanted", [
+    ("x.npz", "label", "1", "a CSV file"), ("x.npz", "drop", "1", "a CSV file"), ("a.csv", "layout", "nhwc", "an NPZ file"),
+    ("a.csv", "resize", "4x4", "a folder of pictures"), ("a.csv", "data", ".", "the name of a data set"),
+    ("synthetic-digits", "label", "y", "a CSV file"), ("run", "data", ".", "the name of a data set"), ("run", "rows", "3", "data")])
+def test_inspect_refuses_an_option_that_does_not_suit_its_source(coppice, small, tmp_path, source, option, value, wanted):
+    (tmp_path / "a.csv").write_text("0,1,2\n1,3,4\n")
+    as_npz(tmp_path / "x.npz", np.zeros((6, 1, 4, 4), np.uint8))
+    if source == "run":
+        coppice("run", small(3), "--out", "run", "--quiet")
+    error = coppice("inspect", source, f"--{option}", value, status=2).stderr
+    assert f"--{option} does not suit {source}, " in error and error.endswith(f"it is for {wanted}\n"), error
+
+
+def test_inspect_has_rows_for_a_sheet_alone(coppice):
+    assert "--rows is for the contact sheet: name its file with -o FILE.png" in coppice(
+        "inspect", "synthetic-digits", "--rows", "3", status=2).stderr
+
+
 @pytest.mark.parametrize("name, last, hinted", [
     ("label", "pixel3", True), ("Class", "pixel3", True), ("target", "pixel3", True),
     ("label", "target", False), ("id", "pixel3", False)])
