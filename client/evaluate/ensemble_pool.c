@@ -134,8 +134,25 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
     return e;
 }
 
+/* A coordinator drops an evaluation that nobody watches: the same command begins it again. */
+static void arm_interrupt(const cli_options *options) {
+    cop_str text = {0};
+    cop_str_append(&text,
+                   "coppice eval: interrupted: the coordinator drops the evaluation, and the "
+                   "jobs stay as they are; `coppice eval");
+    for (int i = 0; i < options->positional_count; i++) {
+        cop_str_append(&text, " ");
+        cli_print_word(options->positional[i], &text);
+    }
+    cli_options_print(options, "ensemble average members-from json quiet " CLI_CONNECTION, &text);
+    cop_str_append(&text, "` begins it again");
+    cli_interrupt_arm(cop_str_text(&text));
+    cop_str_fini(&text);
+}
+
 static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     COP_TRY(cli_remote_open(r->options, &r->remote, error));
+    arm_interrupt(r->options);
     /* Each try has its own short limit, so that the wait for a restarting coordinator is told. */
     if (r->remote.timeout_ms > TRY_MS) r->remote.timeout_ms = TRY_MS;
     cop_random_bytes(r->key, sizeof r->key);
@@ -154,6 +171,7 @@ static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
             break;
         }
     }
+    cli_interrupt_disarm();
     cli_remote_close(&r->remote);
     return e;
 }

@@ -283,6 +283,29 @@ def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, 
     assert watched.returncode == 1 and "job 1 was canceled" in watched.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_evaluation_names_the_command_that_begins_it_again(cluster, program, processes, small, tmp_path, number):
+    pool = cluster("ipc")
+    pool.worker("w")
+    pool.client("submit", small(20), "--data", tmp_path, "--quiet")
+    elsewhere = tmp_path / "another place"
+    elsewhere.mkdir()
+    shutil.copy(pool.state / "token", elsewhere / "a token")
+    pool.workers["w"].send_signal(signal.SIGTERM)
+    pool.workers["w"].wait(60)  # so the evaluation waits
+    process = processes(program("coppice"), "eval", "1", "--ensemble", "1,3", "--coordinator", pool.url, "--token-file", elsewhere / "a token",
+                        cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pool.wait(lambda: len(pool.client("jobs", "--json")["jobs"]) == 2, "the evaluation")
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    last = errors.splitlines()[-1]
+    assert process.returncode == 128 + number and last.startswith("coppice eval: interrupted: the coordinator drops the evaluation"), errors
+    pool.worker("w2")
+    done = shell(program, re.search("`(.*?)`", last)[1], elsewhere)
+    assert done.returncode == 0 and "MEMBERS" in done.stdout, done.stderr
+
+
 def interrupted_run(program, processes, folder, *words, signals=(signal.SIGINT,), **options):
     """Status and last line of a run that got these signals after its first checkpoint."""
     process = processes(program("coppice"), "run", *words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
