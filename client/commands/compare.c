@@ -134,7 +134,7 @@ static void print_json(const side *sides, int count, const rows *differ) {
         cli_print("%s{\"name\":%s", c ? "," : "", cli_quote(&quoted, s->name));
         cli_print(",\"state\":%s", cli_quote(&quoted, s->state));
         cli_print(",\"step\":%llu,\"digest\":\"%s\"", (unsigned long long)s->step, s->digest);
-        cli_print(",\"evaluated_on\":\"%s\"", s->on);
+        if (*s->on) cli_print(",\"evaluated_on\":\"%s\"", s->on);
         print_real("train_loss", s->train_loss);
         print_real("error", s->error);
         print_real("loss", s->loss);

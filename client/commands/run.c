@@ -104,7 +104,8 @@ static void print_json(const run_state *s, const coord_progress *p, int workers)
     r.has_test_error = p->has_evaluation && p->has_error;
     r.test_error = p->test_error;
     r.test_loss = p->test_loss;
-    r.evaluated_on = (char *)(uintptr_t)(p->evaluated_on_test ? "test" : "validation");
+    if (p->has_evaluation)
+        r.evaluated_on = (char *)(uintptr_t)(p->evaluated_on_test ? "test" : "validation");
     r.seconds = p->seconds;
     r.samples_per_s = p->samples_per_s;
     r.digest = p->digest[0] ? (char *)(uintptr_t)p->digest : NULL;

@@ -11,16 +11,37 @@
 
 /* ---- a run folder ---- */
 
+/* `what` has no metrics.sqlite. A file in a run folder is often meant for the folder. */
+static cop_err fail_no_run(const char *what, cop_error *error) {
+    const bool file = !cop_folder_exists(what) && cop_file_exists(what);
+    char *folder = cop_strdup(what), *slash = folder ? strrchr(folder, '/') : NULL, *inside = NULL;
+    if (file && slash && slash > folder) {
+        *slash = '\0';
+        inside = cop_path_join(folder, "metrics.sqlite");
+    }
+    if (inside && cop_file_exists(inside))
+        cop_fail(error, COP_ERR_INPUT, "%s is a file of a run: name the run folder, %s", what,
+                 folder);
+    else if (file)
+        cop_fail(error, COP_ERR_INPUT, "%s is a file: expected a run folder or a job", what);
+    else if (!cop_folder_exists(what))
+        cop_fail(error, COP_ERR_NOT_FOUND, "there is no run folder %s", what);
+    else
+        cop_fail(error, COP_ERR_NOT_FOUND,
+                 "%s is not a run folder: it has no metrics.sqlite (expected a run folder or a "
+                 "job)",
+                 what);
+    cop_free(folder);
+    cop_free(inside);
+    return error ? error->code : COP_ERR_NOT_FOUND;
+}
+
 static cop_err read_run(const char *folder, const coord_history_range *range, coord_history *out,
                         cop_error *error) {
     char *path = cop_path_join(folder, "metrics.sqlite");
     if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     cop_err e = COP_OK;
-    if (!cop_file_exists(path))
-        e = cop_fail(error, COP_ERR_NOT_FOUND,
-                     "%s is no run folder: it has no metrics.sqlite (expected a run folder or a "
-                     "job)",
-                     folder);
+    if (!cop_file_exists(path)) e = fail_no_run(folder, error);
     if (!e) e = coord_history_read(path, range, out, error);
     cop_free(path);
     return e;

@@ -171,7 +171,8 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     s->has_test_error = n->has_evaluation && !isnan(n->test_error);
     s->test_error = n->test_error;
     s->test_loss = n->test_loss;
-    s->evaluated_on = (char *)(uintptr_t)(n->on_test ? "test" : "validation");
+    if (n->has_evaluation)
+        s->evaluated_on = (char *)(uintptr_t)(n->on_test ? "test" : "validation");
     s->digest = n->digest[0] ? (char *)(uintptr_t)n->digest : NULL;
     s->error = n->text[0] ? (char *)(uintptr_t)n->text : NULL;
     s->warning = n->warning[0] ? (char *)(uintptr_t)n->warning : NULL;

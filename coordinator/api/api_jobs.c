@@ -58,7 +58,6 @@ static void answer_job(coord_server *server, cop_request *request, const api_not
     Coppice__Api__JobStatus status;
     Coppice__Api__GetJobAnswer answer = COPPICE__API__GET_JOB_ANSWER__INIT;
     api_status(server, n, &status);
-    if (job && job->pinned) job->pinned->n_mean = job->pinned->n_std = 0; /* they may not fit */
     answer.status = &status;
     answer.job = job;
     api_answer(request, COPPICE__API__METHOD__GET_JOB, &answer.base, NULL);

@@ -78,6 +78,39 @@ def test_spec_is_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path)
     assert pool.client("spec", tmp_path / "again0").stdout == short
 
 
+def test_resolved_spec_has_the_statistics_that_the_job_is_pinned_to(pool, coppice, tmp_path):
+    standard = ("--set", "data.normalize=standard")
+    pool.client("submit", pool.job, "--data", tmp_path, "--quiet", *standard)
+    coppice("run", pool.job, "--out", "run", "--quiet", *standard)
+    told = pool.client("spec", 2, "--resolved", "--json")
+    assert told["pinned"]["mean"] and told["pinned"] == coppice("spec", "run", "--resolved", "--json")["pinned"]
+    assert pool.client("compare", 2, tmp_path / "run", "--json")["differences"] == []
+
+
+def test_a_file_of_a_run_is_no_run_folder(pool, coppice, tmp_path):
+    coppice("run", pool.job, "--out", "run", "--quiet")
+    for command in ("spec", "history", "compare"):
+        others = ["run"] if command == "compare" else []
+        assert "run/job.yaml is a file of a run: name the run folder, run" in coppice(command, "run/job.yaml", *others, status=2).stderr
+    assert "small.yaml is a file: expected a run folder or a job" in coppice("spec", "./small.yaml", status=2).stderr
+    assert "there is no run folder nowhere/at-all" in coppice("spec", "nowhere/at-all", status=2).stderr
+
+
+def test_a_job_without_evaluation_names_no_part(pool, coppice, tmp_path):
+    (tmp_path / "a.csv").write_text("".join(f"{i},{3 * i},{i % 5}\n" for i in range(60)))
+    never = ("--set", "data={source: csv, train: a.csv}")
+    pool.client("submit", pool.job, "--quiet", *never)
+    assert "evaluated_on" not in pool.status(2) and pool.status(1)["evaluated_on"] == "test"
+    assert "evaluated_on" not in coppice("run", pool.job, "--json", "--quiet", *never)
+
+
+def test_a_set_in_use_is_not_removed(pool, tmp_path):
+    pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=10000000")
+    name = pool.client("data", "list", "--json")["sets"][0]["name"]
+    assert "is in use by 1 unfinished job" in pool.client("data", "rm", name, status=2).stderr
+    pool.client("cancel", 2)
+
+
 def test_submit_from_a_job_runs_it_again(pool):
     again = pool.client("submit", "--from", "small", "--json", "--quiet")
     assert again["digest"] == pool.status(1)["digest"] and again["job"] == 2
