@@ -186,3 +186,43 @@ def test_each_command_that_a_document_shows_exists_with_its_options(document, op
 def test_a_wrong_command_and_a_wrong_option_are_seen(options):
     assert list(wrong_commands("`coppice evall 1`, `coppice eval 1 --ensembl 3`\n\n    coppice-worker --jion x\n", options)) == [
         "coppice evall", "coppice eval --ensembl", "coppice-worker  --jion"]
+
+
+# ---- messages that a document quotes ----
+
+QUOTES = ["docs/reference/data.md", "docs/reference/evaluation.md", "docs/how-to/troubleshoot.md"]
+
+
+def literals_of_sources():
+    text = ""
+    for folder in ("common", "coordinator", "worker", "client"):
+        for path in sorted((ROOT / folder).rglob("*.[ch]")):
+            text += re.sub(r'"\s*(?:PRI\w+\s*)?"', "", path.read_text())
+    found = " | ".join(re.findall(r'"((?:\\.|[^"\\\n])*)"', text))
+    return re.sub(r"\s+", " ", re.sub(r"[^\w\s]", " | ", re.sub(r"%[-+ .*\d]*[a-zA-Z]*", " | ", found))).lower()
+
+
+def quoted_messages(text):
+    """Code in a cell of a table that is a sentence: five words or more, without an option or a path as its first word."""
+    for line in text.splitlines():
+        if line.startswith("|"):
+            yield from (code for code in re.findall(r"`([^`]+)`", line) if len(re.findall(r"\b[a-z]{2,}\b", code)) >= 5 and not code.startswith("coppice"))
+
+
+def is_message(quoted, literals):
+    """Three quarters of its pairs of neighbouring words are neighbours in a message of the sources. Names, numbers and paths do not count: a
+    message has %s in their place."""
+    pieces = re.split(r'"[^"]*"|[\w./-]*[\d./_][\w./-]*|[^\w\s]|\b[A-Z]+\b', quoted)
+    pairs = [" ".join(pair) for piece in pieces for words in [piece.lower().split()] for pair in zip(words, words[1:])]
+    return sum(f" {pair} " in literals for pair in pairs) * 4 >= 3 * len(pairs) > 0
+
+
+@pytest.mark.parametrize("document", QUOTES)
+def test_messages_that_a_document_quotes_are_those_of_the_sources(document):
+    literals, quoted = literals_of_sources(), list(quoted_messages((ROOT / document).read_text()))
+    unknown = [message for message in quoted if not is_message(message, literals)]
+    assert not unknown, "\n".join(unknown)
+
+
+def test_a_message_that_was_changed_is_seen():
+    assert not is_message("train.csv:17: only three fields where four were expected", literals_of_sources())
