@@ -52,7 +52,7 @@ static double ms_at(const coord_times *times, double share) {
     return (double)(coord_times_at(times, share) / 1000) * 1e-3;
 }
 
-static void describe_stalls(const coord_stalls *s, Coppice__Api__LoopStalls *out) {
+static void describe_loop_latency(const coord_loop_latency *s, Coppice__Api__LoopStalls *out) {
     coppice__api__loop_stalls__init(out);
     out->has_rounds = out->has_p50_ms = out->has_p99_ms = out->has_p999_ms = out->has_most_ms =
         out->has_computed_p999_ms = out->has_computed_most_ms = 1;
@@ -76,7 +76,7 @@ static void describe(const coord_server *server, Coppice__Api__LoopStalls *stall
     out->uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
     out->rss = resident_bytes();
     out->stalls = stalls;
-    describe_stalls(&server->stalls, stalls);
+    describe_loop_latency(&server->engine.latency, stalls);
 }
 
 void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {

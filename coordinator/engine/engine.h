@@ -11,6 +11,7 @@
 #include "common/base/hash.h"
 #include "common/nn/model.h"
 #include "coordinator/engine/listener.h"
+#include "coordinator/engine/loop_latency.h"
 #include "coordinator/engine/resident.h"
 #include "coordinator/store/store.h"
 
@@ -39,6 +40,7 @@ struct coord_engine {
     char *state_folder; /* NULL: none */
     uv_loop_t loop;
     uv_async_t wake;
+    coord_loop_latency latency;
     uv_mutex_t mail_mutex;
     coord_mail *mail_head, *mail_tail;
     bool stopping;

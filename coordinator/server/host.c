@@ -46,7 +46,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     }
     if (server->api) COP_TRY(coord_api_recover(server, error));
     uv_timer_start(&server->tick, on_tick, TICK_MS, TICK_MS);
-    coord_stalls_start(&server->stalls, &server->engine.loop);
+    coord_loop_latency_start(&server->engine.latency, &server->engine.loop);
     return COP_OK;
 }
 
@@ -67,8 +67,8 @@ static void close_handle(uv_handle_t *handle, void *unused) {
     if (!uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
-static void tell_stalls(const coord_server *server) {
-    const coord_times *t = &server->stalls.away;
+static void log_loop_latency(const coord_server *server) {
+    const coord_times *t = &server->engine.latency.away;
     cop_log(server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
             "%llu rounds of the loop: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest "
             "%.2f ms",
@@ -96,7 +96,7 @@ static void run_loop(void *argument) {
     uv_sem_post(&server->ready);
     if (e == COP_OK)
         uv_run(&server->engine.loop, UV_RUN_DEFAULT); /* until finish_stop calls uv_stop */
-    tell_stalls(server);
+    log_loop_latency(server);
     finish_work(server);
     release_sessions(server);
     if (server->transport) {

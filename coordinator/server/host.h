@@ -4,7 +4,7 @@
  * (who may), actions.c (what the core wants), resident.c (tensors of the jobs under way),
  * evaluation.c (those of finished jobs that are evaluated), models.c (weights of jobs that are not
  * under way), saver.c (checkpoints, on its own
- * thread), api*.c (what clients ask), stalls.c (how long the loop did not look), datasets.c (data
+ * thread), api*.c (what clients ask), datasets.c (data
  * sets by content), run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_HOST_H
 #define COP_COORDINATOR_HOST_H
@@ -19,7 +19,6 @@
 #include "coordinator/engine/judge.h"
 #include "coordinator/engine/models.h"
 #include "coordinator/engine/saver.h"
-#include "coordinator/server/stalls.h"
 
 /* A worker's session: born by HELLO, ended by WORKER_GONE. */
 typedef struct coord_session {
@@ -45,7 +44,6 @@ struct coord_server {
     char token[65];
     uv_thread_t thread;
     uv_timer_t tick;
-    coord_stalls stalls;
     bool handles_open;
     cop_server *transport;
     struct coord_api *api;

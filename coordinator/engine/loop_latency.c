@@ -1,6 +1,7 @@
-/* The histogram of the loop's rounds. See stalls.h. libuv counts what it sleeps in the system's
- * poll; a round is from one poll to the next, and its callbacks come from within the poll. */
-#include "coordinator/server/stalls.h"
+/* The histogram of the loop's rounds. See loop_latency.h. libuv counts what it sleeps in the
+ * system's poll; a round is from one poll to the next, and its callbacks come from within the poll.
+ */
+#include "coordinator/engine/loop_latency.h"
 
 #include <math.h>
 
@@ -39,7 +40,7 @@ uint64_t coord_times_at(const coord_times *s, double share) {
 }
 
 static void on_prepare(uv_prepare_t *prepare) {
-    coord_stalls *s = prepare->data;
+    coord_loop_latency *s = prepare->data;
     const uint64_t now = cop_clock_ns(), slept = uv_metrics_idle_time(prepare->loop);
     const uint64_t computed = cop_clock_thread_ns();
     const uint64_t round = now - s->since_ns, sleep = slept - s->slept_ns;
@@ -50,7 +51,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     s->computed_ns = computed;
 }
 
-void coord_stalls_start(coord_stalls *s, uv_loop_t *loop) {
+void coord_loop_latency_start(coord_loop_latency *s, uv_loop_t *loop) {
     s->prepare.data = s;
     s->since_ns = cop_clock_ns();
     s->slept_ns = uv_metrics_idle_time(loop);

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "common/base/clock.h"
-#include "coordinator/server/stalls.h"
+#include "coordinator/engine/loop_latency.h"
 
 static int compare(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -21,22 +21,22 @@ static void test_shares_are_those_of_the_sorted_values(void **state) {
     (void)state;
     enum { COUNT = 20000 };
     static uint64_t values[COUNT];
-    static coord_times stalls;
+    static coord_times latency;
     uint64_t x = 88172645463325252u;
-    assert_int_equal(coord_times_at(&stalls, 0.5), 0);
+    assert_int_equal(coord_times_at(&latency, 0.5), 0);
     for (int i = 0; i < COUNT; i++) {
         x ^= x << 13, x ^= x >> 7, x ^= x << 17;
         values[i] = x >> (i % 64);
-        coord_times_add(&stalls, values[i]);
+        coord_times_add(&latency, values[i]);
     }
     qsort(values, COUNT, sizeof *values, compare);
-    assert_int_equal(stalls.count, COUNT);
-    assert_int_equal(stalls.most_ns, values[COUNT - 1]);
+    assert_int_equal(latency.count, COUNT);
+    assert_int_equal(latency.most_ns, values[COUNT - 1]);
     for (int i = 1; i <= COUNT; i += 7) {
-        const uint64_t found = coord_times_at(&stalls, (i - 0.5) / COUNT), is = values[i - 1];
+        const uint64_t found = coord_times_at(&latency, (i - 0.5) / COUNT), is = values[i - 1];
         assert_true(found >= is && found - is <= is / 8);
     }
-    assert_int_equal(coord_times_at(&stalls, 1), values[COUNT - 1]);
+    assert_int_equal(coord_times_at(&latency, 1), values[COUNT - 1]);
 }
 
 static void on_timer(uv_timer_t *timer) {
@@ -49,22 +49,22 @@ static void test_sleep_is_no_stall_but_work_is(void **state) {
     (void)state;
     uv_loop_t loop;
     uv_timer_t timer;
-    static coord_stalls stalls;
+    static coord_loop_latency latency;
     int left = 10;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(uv_loop_configure(&loop, UV_METRICS_IDLE_TIME), 0);
-    coord_stalls_start(&stalls, &loop);
+    coord_loop_latency_start(&latency, &loop);
     uv_timer_init(&loop, &timer);
     timer.data = &left;
     uv_timer_start(&timer, on_timer, 30, 30);
     const uint64_t began = cop_clock_ns();
     uv_run(&loop, UV_RUN_DEFAULT);
     const uint64_t took = cop_clock_ns() - began;
-    assert_true(stalls.away.count >= 10);
-    assert_true(stalls.away.most_ns >= 60000000u);            /* the one that worked */
-    assert_true(stalls.computing.most_ns < 30000000u);        /* it slept in its work */
-    assert_true(stalls.away.most_ns <= took - 4 * 30000000u); /* not those that slept as well */
-    uv_close((uv_handle_t *)&stalls.prepare, NULL);
+    assert_true(latency.away.count >= 10);
+    assert_true(latency.away.most_ns >= 60000000u);            /* the one that worked */
+    assert_true(latency.computing.most_ns < 30000000u);        /* it slept in its work */
+    assert_true(latency.away.most_ns <= took - 4 * 30000000u); /* not those that slept as well */
+    uv_close((uv_handle_t *)&latency.prepare, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);
 }
