@@ -3,6 +3,7 @@
  * Everything that is asked of a coordinator passes here before it is looked at. */
 #include "coordinator/api/access.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,6 +37,21 @@ static bool right_of(const cop_message *m, coord_right *out) {
     return false;
 }
 
+void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...) {
+    cop_message reply = {.type = COP_MESSAGE_FAILURE};
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reply.failure.text, sizeof reply.failure.text, format, arguments);
+    va_end(arguments);
+    reply.failure.code = code;
+    cop_server_reply(request, &reply);
+}
+
+coord_session *coord_session_find(const coord_access *access, uint64_t worker) {
+    coord_session *s = &access->sessions[worker % COP_WORKERS_MAX];
+    return worker && s->worker == worker ? s : NULL;
+}
+
 bool coord_access_role(cop_request *request) {
     const cop_peer *peer = cop_request_peer(request);
     coord_right right;
@@ -48,10 +64,10 @@ bool coord_access_role(cop_request *request) {
     return false;
 }
 
-bool coord_access_token(const coord_server *server, cop_request *request, const char *token) {
-    size_t length = strlen(server->token);
+bool coord_access_token(const coord_access *access, cop_request *request, const char *token) {
+    size_t length = strlen(access->token);
     if (cop_request_peer(request)->certified || !length) return true;
-    if (strlen(token) == length && cop_equal_constant_time(token, server->token, length))
+    if (strlen(token) == length && cop_equal_constant_time(token, access->token, length))
         return true;
     coord_reply_failure(request, COP_ERR_DENIED,
                         "the token is wrong or missing: pass the file `token` of the coordinator's "
@@ -93,13 +109,13 @@ const char *coord_access_identity(const cop_request *request) {
     return cop_request_peer(request)->name;
 }
 
-uint32_t coord_access_share(const coord_server *server, uint32_t share, uint32_t all) {
-    return server->config.tls && share < all ? share : all;
+uint32_t coord_access_share(const coord_access *access, uint32_t share, uint32_t all) {
+    return access->config->tls && share < all ? share : all;
 }
 
-coord_session *coord_access_session(coord_server *server, const cop_request *request,
+coord_session *coord_access_session(const coord_access *access, const cop_request *request,
                                     uint64_t worker, uint64_t secret) {
-    coord_session *s = coord_session_find(server, worker);
+    coord_session *s = coord_session_find(access, worker);
     if (!s || s->secret != secret) return NULL;
     return strcmp(s->certificate, cop_request_peer(request)->name) == 0 ? s : NULL;
 }

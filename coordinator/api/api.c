@@ -34,14 +34,14 @@ void api_fail(cop_request *request, const cop_error *error, cop_err code) {
                         error && error->text[0] ? error->text : cop_err_text(code));
 }
 
-api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+api_task *api_task_create(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     api_task *task = cop_alloc(sizeof *task);
     if (!task) {
         if (request) api_fail(request, NULL, COP_ERR_NO_MEMORY);
         if (message) cop_proto_free(message);
         return NULL;
     }
-    task->server = server;
+    task->api = api;
     task->request = request;
     task->message = message;
     task->uv.data = task;
@@ -68,18 +68,18 @@ static void run_work(uv_work_t *work) {
 static void work_done(uv_work_t *work, int status) {
     api_task *task = work->data;
     (void)status;
-    task->server->api->tasks--;
+    task->api->tasks--;
     task->done(task);
 }
 
 void api_task_start(api_task *task) {
-    task->server->api->tasks++;
-    uv_queue_work(&task->server->engine.loop, &task->uv, run_work, work_done);
+    task->api->tasks++;
+    uv_queue_work(&task->api->engine->loop, &task->uv, run_work, work_done);
 }
 
 /* ---- notes ---- */
 
-uint32_t api_note_place(const struct coord_api *api, uint64_t job) {
+uint32_t api_note_place(const coord_api *api, uint64_t job) {
     uint32_t low = 0, high = api->count;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
@@ -91,13 +91,13 @@ uint32_t api_note_place(const struct coord_api *api, uint64_t job) {
     return low;
 }
 
-api_note *api_note_find(struct coord_api *api, uint64_t job) {
+api_note *api_note_find(coord_api *api, uint64_t job) {
     uint32_t at = api_note_place(api, job);
     return at < api->count && api->notes[at].job == job ? &api->notes[at] : NULL;
 }
 
 /* A note at the end of the table, whatever its number. */
-api_note *api_note_append(struct coord_api *api, uint64_t job) {
+api_note *api_note_append(coord_api *api, uint64_t job) {
     if (api->count == api->capacity) {
         uint32_t capacity = api->capacity ? api->capacity * 2 : 64;
         api_note *notes = cop_realloc(api->notes, capacity * sizeof *notes);
@@ -110,7 +110,7 @@ api_note *api_note_append(struct coord_api *api, uint64_t job) {
     return n;
 }
 
-api_note *api_note_add(struct coord_api *api, uint64_t job) {
+api_note *api_note_add(coord_api *api, uint64_t job) {
     uint32_t at = api_note_place(api, job);
     api_note *n = api_note_append(api, job);
     if (!n) return NULL;
@@ -120,7 +120,7 @@ api_note *api_note_add(struct coord_api *api, uint64_t job) {
     return &api->notes[at];
 }
 
-void api_note_remove(struct coord_api *api, uint64_t job) {
+void api_note_remove(coord_api *api, uint64_t job) {
     uint32_t at = api_note_place(api, job);
     if (at == api->count || api->notes[at].job != job) return;
     memmove(&api->notes[at], &api->notes[at + 1], (api->count - at - 1) * sizeof *api->notes);
@@ -151,7 +151,7 @@ static void status_leases(const coord_lease_counts *c, Coppice__Api__JobStatus *
     s->rollbacks = c->rollbacks;
 }
 
-void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus *s) {
+void api_status(coord_api *api, const api_note *n, Coppice__Api__JobStatus *s) {
     coord_job_view view;
     coppice__api__job_status__init(s);
     s->has_job = s->has_state = s->has_step = s->has_steps = s->has_seconds = s->has_priority = 1;
@@ -182,7 +182,7 @@ void api_status(coord_server *server, const api_note *n, Coppice__Api__JobStatus
     status_leases(&n->leases, s);
     s->has_samples_per_s = n->seconds > 0; /* the mean; while it runs, the speed of now */
     if (s->has_samples_per_s) s->samples_per_s = (double)n->step * n->batch / n->seconds;
-    if (!coord_core_job(server->engine.core, n->job, cop_clock_ns(), &view)) return;
+    if (!coord_core_job(api->engine->core, n->job, cop_clock_ns(), &view)) return;
     s->workers = view.workers;
     s->has_eta_seconds = view.samples_per_s > 0;
     if (view.samples_per_s > 0) s->has_samples_per_s = 1, s->samples_per_s = view.samples_per_s;
@@ -223,7 +223,7 @@ static void note_metrics(api_note *n, const coord_action *a) {
 }
 
 /* Each change of state is a line of the job's log; an ended job needs its data no more. */
-static void note_state(coord_server *server, api_note *n, const coord_action *a) {
+static void note_state(coord_api *api, api_note *n, const coord_action *a) {
     char text[300];
     bool ends = a->state >= COORD_COMPLETED && n->state < COORD_COMPLETED;
     n->state = a->state;
@@ -232,17 +232,17 @@ static void note_state(coord_server *server, api_note *n, const coord_action *a)
     snprintf(text, sizeof text, "%s%s%s", api_state_name(a->state), a->text[0] ? ": " : "",
              a->text);
     if (!n->evaluation)
-        coord_store_add_event(server->engine.store, n->job,
+        coord_store_add_event(api->engine->store, n->job,
                               a->state == COORD_FAILED ? "error" : "info", text);
     n->finished[0] = '\0';
     if (a->state >= COORD_COMPLETED) cop_clock_format_utc(cop_clock_unix_ms(), n->finished);
-    if (ends) coord_datasets_release(server->engine.datasets, n->data_digest);
+    if (ends) coord_datasets_release(api->engine->datasets, n->data_digest);
 }
 
 /* What the core forgets with the job. */
-static void note_leases(coord_server *server, api_note *n) {
+static void note_leases(coord_api *api, api_note *n) {
     coord_job_view view;
-    if (!coord_core_job(server->engine.core, n->job, 0, &view)) return;
+    if (!coord_core_job(api->engine->core, n->job, 0, &view)) return;
     n->leases = view.leases;
     if (!n->evaluation) return;
     n->step = view.blocks_done;
@@ -251,13 +251,13 @@ static void note_leases(coord_server *server, api_note *n) {
 
 static void note_action(coord_engine *engine, const coord_action *a, const char *digest,
                         const char *warning) {
-    coord_server *server = coord_server_of(engine);
-    api_note *n = api_note_find(server->api, a->job);
+    coord_api *api = api_of(engine);
+    api_note *n = api_note_find(api, a->job);
     if (!n) return;
     n->version++;
-    note_leases(server, n);
+    note_leases(api, n);
     if (a->type == COORD_ACTION_STATE) {
-        note_state(server, n, a);
+        note_state(api, n, a);
     } else if (a->type == COORD_ACTION_CHECKPOINT) {
         if (digest) snprintf(n->digest, sizeof n->digest, "%s", digest);
         snprintf(n->warning, sizeof n->warning, "%s", warning);
@@ -269,69 +269,68 @@ static void note_action(coord_engine *engine, const coord_action *a, const char 
 /* ---- watchers ---- */
 
 /* A free place among the watchers, if the identity has not taken its share; else NULL. */
-static api_watcher *watcher_place(coord_server *server, const char *identity) {
-    const uint32_t wish = server->config.watches_per_identity;
-    const uint32_t share =
-        coord_access_share(server, wish ? wish : COP_WATCHES_PER_IDENTITY_MAX, COP_WATCHES_MAX);
+static api_watcher *watcher_place(coord_api *api, const char *identity) {
+    const uint32_t wish = api->access->config->watches_per_identity;
+    const uint32_t share = coord_access_share(
+        api->access, wish ? wish : COP_WATCHES_PER_IDENTITY_MAX, COP_WATCHES_MAX);
     api_watcher *place = NULL;
     uint32_t its = 0;
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
-        api_watcher *w = &server->api->watchers[i];
+        api_watcher *w = &api->watchers[i];
         if (!w->request && !place) place = w;
         its += w->request && strcmp(coord_access_identity(w->request), identity) == 0;
     }
     return its < share ? place : NULL;
 }
 
-void api_hold(coord_server *server, const api_watcher *watcher) {
-    api_watcher *place = watcher_place(server, coord_access_identity(watcher->request));
+void api_hold(coord_api *api, const api_watcher *watcher) {
+    api_watcher *place = watcher_place(api, coord_access_identity(watcher->request));
     if (place) {
         *place = *watcher;
         return;
     }
     api_watcher now = *watcher;
-    const api_note *n = api_note_find(server->api, now.job);
+    const api_note *n = api_note_find(api, now.job);
     now.at_once = true;
     if (now.logs)
-        api_ask_logs(server, &now);
+        api_ask_logs(api, &now);
     else if (now.evaluation)
-        api_answer_evaluation(server, &now, n);
+        api_answer_evaluation(api, &now, n);
     else
-        api_answer_watch(server, &now, n);
+        api_answer_watch(api, &now, n);
 }
 
-void coord_api_changed(coord_server *server, uint64_t job) {
-    api_note *n = job ? api_note_find(server->api, job) : NULL;
+void coord_api_changed(coord_api *api, uint64_t job) {
+    api_note *n = job ? api_note_find(api, job) : NULL;
     if (!n) return;
     n->version++;
-    if (n->evaluation) note_leases(server, n);
+    if (n->evaluation) note_leases(api, n);
 }
 
-static void check_watcher(coord_server *server, api_watcher *w, uint64_t now) {
+static void check_watcher(coord_api *api, api_watcher *w, uint64_t now) {
     if (w->logs) {
-        if (!w->asking && now >= w->not_before_ns) api_ask_logs(server, w);
+        if (!w->asking && now >= w->not_before_ns) api_ask_logs(api, w);
         return;
     }
-    api_note *n = api_note_find(server->api, w->job);
+    api_note *n = api_note_find(api, w->job);
     bool news = !n || n->version != w->version;
     if (now < w->deadline_ns && (!news || now < w->not_before_ns)) return;
     if (w->evaluation)
-        api_answer_evaluation(server, w, n);
+        api_answer_evaluation(api, w, n);
     else
-        api_answer_watch(server, w, n);
+        api_answer_watch(api, w, n);
 }
 
-void coord_api_tick(coord_server *server, uint64_t now_ns) {
+void coord_api_tick(coord_api *api, uint64_t now_ns) {
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++)
-        if (server->api->watchers[i].request)
-            check_watcher(server, &server->api->watchers[i], now_ns);
-    api_evaluations_tick(server, now_ns);
-    api_tidy_data(server, now_ns);
+        if (api->watchers[i].request) check_watcher(api, &api->watchers[i], now_ns);
+    api_evaluations_tick(api, now_ns);
+    api_tidy_data(api, now_ns);
 }
 
-void coord_api_on_gone(coord_server *server, uint64_t connection) {
+void coord_api_on_gone(coord_api *api, uint64_t connection) {
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
-        api_watcher *w = &server->api->watchers[i];
+        api_watcher *w = &api->watchers[i];
         if (!w->request || w->asking || cop_request_connection(w->request) != connection) continue;
         cop_server_drop(w->request);
         w->request = NULL;
@@ -339,10 +338,10 @@ void coord_api_on_gone(coord_server *server, uint64_t connection) {
 }
 
 /* At the end: tasks are finished, held requests answered. */
-void coord_api_release(coord_server *server) {
-    while (server->api->tasks) uv_run(&server->engine.loop, UV_RUN_ONCE);
+void coord_api_release(coord_api *api) {
+    while (api->tasks) uv_run(&api->engine->loop, UV_RUN_ONCE);
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++) {
-        api_watcher *w = &server->api->watchers[i];
+        api_watcher *w = &api->watchers[i];
         if (w->request)
             coord_reply_failure(w->request, COP_ERR_CLOSED, "the coordinator is stopping");
         w->request = NULL;
@@ -405,7 +404,7 @@ bool coord_api_right_at(size_t at, coord_right *out) {
     return false;
 }
 
-void coord_api_on_call(coord_server *server, cop_request *request) {
+void coord_api_on_call(coord_api *api, cop_request *request) {
     const cop_message *m = cop_request_message(request);
     cop_error error = {0};
     ProtobufCMessage *message = NULL;
@@ -414,13 +413,13 @@ void coord_api_on_call(coord_server *server, cop_request *request) {
         coord_reply_failure(request, COP_ERR_VERSION,
                             "this coordinator speaks protocol %d.%d, you speak %u.%u",
                             COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, m->call.major, m->call.minor);
-    } else if (!coord_access_token(server, request, m->call.token)) {
+    } else if (!coord_access_token(api->access, request, m->call.token)) {
         return;
     } else if (method >= sizeof methods / sizeof *methods || !methods[method].handler) {
         coord_reply_failure(
             request, COP_ERR_UNSUPPORTED,
             "this coordinator does not know method %u: it is older than your client", method);
-    } else if (server->engine.stopping) {
+    } else if (api->engine->stopping) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
     } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data,
                                                m->part[0]->size, API_BUDGET, &message, &error)) {
@@ -429,28 +428,33 @@ void coord_api_on_call(coord_server *server, cop_request *request) {
         else
             coord_reply_failure(request, COP_ERR_PROTOCOL, "the call is malformed: %s", error.text);
     } else {
-        methods[method].handler(server, request, message);
+        methods[method].handler(api, request, message);
     }
 }
 
 /* ---- life ---- */
 
-cop_err coord_api_create(coord_server *server, struct coord_api **out, cop_error *error) {
-    struct coord_api *api = cop_alloc(sizeof *api);
-    if (!api) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-    api->server = server;
-    *out = api;
-    return COP_OK;
-}
-
-void coord_api_destroy(struct coord_api *api) {
+void coord_api_destroy(coord_api *api) {
     cop_free(api->notes);
     cop_free(api);
 }
 
 static void note_changed(coord_engine *engine, uint64_t job) {
-    coord_api_changed(coord_server_of(engine), job);
+    coord_api_changed(api_of(engine), job);
 }
 
-const coord_listener coord_api_listener = {
+static const coord_listener listener = {
     .load = api_load, .rollback = api_rollback, .note = note_action, .changed = note_changed};
+
+cop_err coord_api_create(coord_engine *engine, const coord_access *access, coord_api **out,
+                         cop_error *error) {
+    coord_api *api = cop_alloc(sizeof *api);
+    if (!api) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    api->engine = engine;
+    api->access = access;
+    api->started_ns = cop_clock_ns();
+    engine->listener = &listener;
+    engine->listener_state = api;
+    *out = api;
+    return COP_OK;
+}

@@ -5,7 +5,9 @@
 #define COP_COORDINATOR_API_H
 
 #include "coordinator/store/datasets.h"
-#include "coordinator/server/host.h"
+#include "coordinator/api/service.h"
+#include "coordinator/engine/evaluation.h"
+#include "coordinator/engine/models.h"
 #include "proto/api.pb-c.h"
 
 #define API_BUDGET (16u << 20)
@@ -36,7 +38,9 @@ typedef struct api_watcher {
 typedef struct api_task api_task;
 
 struct coord_api {
-    coord_server *server;
+    coord_engine *engine;
+    const coord_access *access;
+    uint64_t started_ns;
     api_note *notes; /* by job number, ascending */
     uint32_t count, capacity;
     uint64_t next_job;
@@ -54,7 +58,7 @@ struct coord_api {
 struct api_task {
     uv_work_t uv;
     coord_mail mail;
-    coord_server *server;
+    coord_api *api;
     cop_request *request;
     ProtobufCMessage *message; /* the unpacked request; freed with the task */
     cop_buffer *bulk;
@@ -79,9 +83,14 @@ struct api_task {
     api_task *next;    /* of those that are committing */
 };
 
+/* The API that listens to this engine. */
+static inline coord_api *api_of(const coord_engine *engine) {
+    return engine->listener_state;
+}
+
 /* A task that takes over the request and its message; NULL (and the request answered) when out of
  * memory. */
-api_task *api_task_create(coord_server *server, cop_request *request, ProtobufCMessage *message);
+api_task *api_task_create(coord_api *api, cop_request *request, ProtobufCMessage *message);
 void api_task_start(api_task *task);
 void api_task_free(api_task *task);
 /* Answers. `bulk` is moved. */
@@ -90,12 +99,12 @@ void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *a
 void api_fail(cop_request *request, const cop_error *error, cop_err code);
 
 /* Where in the table a job of this number is, or would be. */
-uint32_t api_note_place(const struct coord_api *api, uint64_t job);
-api_note *api_note_find(struct coord_api *api, uint64_t job);
-api_note *api_note_add(struct coord_api *api, uint64_t job); /* NULL: out of memory */
+uint32_t api_note_place(const coord_api *api, uint64_t job);
+api_note *api_note_find(coord_api *api, uint64_t job);
+api_note *api_note_add(coord_api *api, uint64_t job); /* NULL: out of memory */
 /* At the end of the table, whatever its number: the caller restores the order. */
-api_note *api_note_append(struct coord_api *api, uint64_t job);
-void api_note_remove(struct coord_api *api, uint64_t job);
+api_note *api_note_append(coord_api *api, uint64_t job);
+void api_note_remove(coord_api *api, uint64_t job);
 void api_unknown_job(cop_request *request, uint64_t job); /* answers NOT_FOUND */
 /* Answers INPUT: the job has no final weights. */
 void api_not_completed(cop_request *request, const api_note *note);
@@ -103,54 +112,54 @@ void api_not_completed(cop_request *request, const api_note *note);
 uint64_t api_hold_until(uint32_t hold_ms, uint64_t now_ns);
 const char *api_state_name(coord_job_state state); /* "RUNNING" */
 /* Fills a status from note and core; strings are borrowed from the note. */
-void api_status(coord_server *server, const api_note *note, Coppice__Api__JobStatus *out);
+void api_status(coord_api *api, const api_note *note, Coppice__Api__JobStatus *out);
 /* Ownership of request and message goes to the handler. */
-typedef void (*api_handler)(coord_server *server, cop_request *request, ProtobufCMessage *message);
+typedef void (*api_handler)(coord_api *api, cop_request *request, ProtobufCMessage *message);
 /* Holds the request until there is news. Where its identity has taken its share of the places, it
  * is answered at once, and the client asks again after API_RETRY_MS. */
-void api_hold(coord_server *server, const api_watcher *watcher);
+void api_hold(coord_api *api, const api_watcher *watcher);
 #define API_RETRY_MS 250
 
 /* api_submit.c */
-void api_submit(coord_server *, cop_request *, ProtobufCMessage *);
+void api_submit(coord_api *, cop_request *, ProtobufCMessage *);
 /* api_jobs.c */
-void api_list_jobs(coord_server *, cop_request *, ProtobufCMessage *);
-void api_get_job(coord_server *, cop_request *, ProtobufCMessage *);
-void api_watch_job(coord_server *, cop_request *, ProtobufCMessage *);
-void api_control_job(coord_server *, cop_request *, ProtobufCMessage *);
-void api_logs(coord_server *, cop_request *, ProtobufCMessage *);
-void api_export_model(coord_server *, cop_request *, ProtobufCMessage *);
-void api_evaluate(coord_server *, cop_request *, ProtobufCMessage *);
-void api_answer_watch(coord_server *server, api_watcher *watcher, const api_note *note);
+void api_list_jobs(coord_api *, cop_request *, ProtobufCMessage *);
+void api_get_job(coord_api *, cop_request *, ProtobufCMessage *);
+void api_watch_job(coord_api *, cop_request *, ProtobufCMessage *);
+void api_control_job(coord_api *, cop_request *, ProtobufCMessage *);
+void api_logs(coord_api *, cop_request *, ProtobufCMessage *);
+void api_export_model(coord_api *, cop_request *, ProtobufCMessage *);
+void api_evaluate(coord_api *, cop_request *, ProtobufCMessage *);
+void api_answer_watch(coord_api *api, api_watcher *watcher, const api_note *note);
 /* Reads log lines for the watcher; one that is answered at once need not outlive the call. */
-void api_ask_logs(coord_server *server, api_watcher *watcher);
+void api_ask_logs(coord_api *api, api_watcher *watcher);
 /* api_evaluation.c */
-void api_start_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
-void api_watch_evaluation(coord_server *, cop_request *, ProtobufCMessage *);
-void api_answer_evaluation(coord_server *server, api_watcher *watcher, const api_note *note);
+void api_start_evaluation(coord_api *, cop_request *, ProtobufCMessage *);
+void api_watch_evaluation(coord_api *, cop_request *, ProtobufCMessage *);
+void api_answer_evaluation(coord_api *api, api_watcher *watcher, const api_note *note);
 /* A place for one more evaluation of this owner (coord_access_identity): a free one, or that of one
  * that has ended, which is forgotten. NULL and BUSY: too many are under way, of all or of the
  * owner. */
-coord_evaluation **api_evaluation_place(coord_server *server, const char *owner, cop_error *error);
+coord_evaluation **api_evaluation_place(coord_api *api, const char *owner, cop_error *error);
 /* Ends those whose clients have gone, and forgets those that were told. */
-void api_evaluations_tick(coord_server *server, uint64_t now_ns);
+void api_evaluations_tick(coord_api *api, uint64_t now_ns);
 /* api_history.c */
-void api_history(coord_server *, cop_request *, ProtobufCMessage *);
+void api_history(coord_api *, cop_request *, ProtobufCMessage *);
 /* api_recover.c: loads a job that is not resident: its row from the store, its data from datasets,
  * on the thread pool */
 void api_load(coord_engine *engine, uint64_t job, uint64_t most);
 void api_rollback(coord_engine *engine, uint64_t job, uint64_t most);
 /* api_workers.c */
-void api_list_workers(coord_server *, cop_request *, ProtobufCMessage *);
-void api_drain_worker(coord_server *, cop_request *, ProtobufCMessage *);
-void api_info(coord_server *, cop_request *, ProtobufCMessage *);
+void api_list_workers(coord_api *, cop_request *, ProtobufCMessage *);
+void api_drain_worker(coord_api *, cop_request *, ProtobufCMessage *);
+void api_info(coord_api *, cop_request *, ProtobufCMessage *);
 /* api_data.c */
-void api_list_data(coord_server *, cop_request *, ProtobufCMessage *);
-void api_offer_data(coord_server *, cop_request *, ProtobufCMessage *);
-void api_put_chunk(coord_server *, cop_request *, ProtobufCMessage *);
-void api_commit_data(coord_server *, cop_request *, ProtobufCMessage *);
-void api_remove_data(coord_server *, cop_request *, ProtobufCMessage *);
+void api_list_data(coord_api *, cop_request *, ProtobufCMessage *);
+void api_offer_data(coord_api *, cop_request *, ProtobufCMessage *);
+void api_put_chunk(coord_api *, cop_request *, ProtobufCMessage *);
+void api_commit_data(coord_api *, cop_request *, ProtobufCMessage *);
+void api_remove_data(coord_api *, cop_request *, ProtobufCMessage *);
 /* Frees data sets that nobody needs any more, on the thread pool. */
-void api_tidy_data(coord_server *server, uint64_t now_ns);
+void api_tidy_data(coord_api *api, uint64_t now_ns);
 
 #endif

@@ -7,10 +7,10 @@
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
 
-static void start(coord_server *server, cop_request *request, ProtobufCMessage *message,
+static void start(coord_api *api, cop_request *request, ProtobufCMessage *message,
                   void (*work)(api_task *), void (*done)(api_task *)) {
     cop_buffer *bulk = cop_request_message(request)->part[1];
-    api_task *t = api_task_create(server, request, message);
+    api_task *t = api_task_create(api, request, message);
     if (!t) return;
     t->bulk = bulk ? cop_buffer_hold(bulk) : NULL;
     t->work = work;
@@ -49,7 +49,7 @@ static void fill_info(const coord_dataset *set, Coppice__Api__DataSetInfo *s) {
 static void list_work(api_task *t) {
     coord_dataset *sets = NULL;
     size_t count = 0;
-    t->result = coord_datasets_list(t->server->engine.datasets, &sets, &count, &t->error);
+    t->result = coord_datasets_list(t->api->engine->datasets, &sets, &count, &t->error);
     t->extra = sets;
     t->value = count;
 }
@@ -72,8 +72,8 @@ static void list_done(api_task *t) {
     cop_free(table);
 }
 
-void api_list_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    start(server, request, message, list_work, list_done);
+void api_list_data(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    start(api, request, message, list_work, list_done);
 }
 
 /* ---- uploads ---- */
@@ -84,7 +84,7 @@ static void offer_work(api_task *t) {
     uint32_t *missing = NULL;
     size_t count = 0;
     t->result =
-        coord_datasets_offer(t->server->engine.datasets, r, &complete, &missing, &count, &t->error);
+        coord_datasets_offer(t->api->engine->datasets, r, &complete, &missing, &count, &t->error);
     t->extra = missing;
     t->value = count;
     t->job = complete;
@@ -99,14 +99,14 @@ static void offer_done(api_task *t) {
     finish(t, COPPICE__API__METHOD__OFFER_DATA, &answer.base);
 }
 
-void api_offer_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    start(server, request, message, offer_work, offer_done);
+void api_offer_data(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    start(api, request, message, offer_work, offer_done);
 }
 
 static void put_work(api_task *t) {
     const Coppice__Api__PutChunkRequest *r = (const Coppice__Api__PutChunkRequest *)t->message;
     uint32_t missing = 0;
-    t->result = coord_datasets_put(t->server->engine.datasets, r->digest ? r->digest : "", r->index,
+    t->result = coord_datasets_put(t->api->engine->datasets, r->digest ? r->digest : "", r->index,
                                    t->bulk, &missing, &t->error);
     t->value = missing;
 }
@@ -118,8 +118,8 @@ static void put_done(api_task *t) {
     finish(t, COPPICE__API__METHOD__PUT_CHUNK, &answer.base);
 }
 
-void api_put_chunk(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    start(server, request, message, put_work, put_done);
+void api_put_chunk(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    start(api, request, message, put_work, put_done);
 }
 
 static void commit_work(api_task *t) {
@@ -128,7 +128,7 @@ static void commit_work(api_task *t) {
     if (!set)
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     else
-        t->result = coord_datasets_commit(t->server->engine.datasets, r->digest ? r->digest : "",
+        t->result = coord_datasets_commit(t->api->engine->datasets, r->digest ? r->digest : "",
                                           (const char *const *)r->class_names, r->n_class_names,
                                           set, &t->error);
 }
@@ -141,8 +141,8 @@ static void commit_done(api_task *t) {
     finish(t, COPPICE__API__METHOD__COMMIT_DATA, &answer.base);
 }
 
-void api_commit_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    start(server, request, message, commit_work, commit_done);
+void api_commit_data(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    start(api, request, message, commit_work, commit_done);
 }
 
 /* ---- remove ---- */
@@ -154,7 +154,7 @@ static void remove_work(api_task *t) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     else
         t->result = coord_datasets_remove(
-            t->server->engine.datasets, r->name_or_digest ? r->name_or_digest : "", set, &t->error);
+            t->api->engine->datasets, r->name_or_digest ? r->name_or_digest : "", set, &t->error);
 }
 
 static void remove_done(api_task *t) {
@@ -165,27 +165,26 @@ static void remove_done(api_task *t) {
     finish(t, COPPICE__API__METHOD__REMOVE_DATA, &answer.base);
 }
 
-void api_remove_data(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    start(server, request, message, remove_work, remove_done);
+void api_remove_data(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    start(api, request, message, remove_work, remove_done);
 }
 
 /* ---- sets in memory ---- */
 
 static void tidy_work(api_task *t) {
-    coord_datasets_tidy(t->server->engine.datasets, t->value);
+    coord_datasets_tidy(t->api->engine->datasets, t->value);
 }
 
 static void tidy_done(api_task *t) {
-    t->server->api->tidying = false;
+    t->api->tidying = false;
     api_task_free(t);
 }
 
-void api_tidy_data(coord_server *server, uint64_t now_ns) {
-    if (server->api->tidying || !coord_datasets_tidy_is_due(server->engine.datasets, now_ns))
-        return;
-    api_task *t = api_task_create(server, NULL, NULL);
+void api_tidy_data(coord_api *api, uint64_t now_ns) {
+    if (api->tidying || !coord_datasets_tidy_is_due(api->engine->datasets, now_ns)) return;
+    api_task *t = api_task_create(api, NULL, NULL);
     if (!t) return; /* next time */
-    server->api->tidying = true;
+    api->tidying = true;
     t->value = now_ns;
     t->work = tidy_work;
     t->done = tidy_done;

@@ -16,11 +16,10 @@
 
 /* ---- look-up ---- */
 
-static coord_evaluation **find_key(coord_server *server, ProtobufCBinaryData key) {
+static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        const coord_evaluation *e = server->engine.evaluations[i];
-        if (e && memcmp(e->key, key.data, sizeof e->key) == 0)
-            return &server->engine.evaluations[i];
+        const coord_evaluation *e = api->engine->evaluations[i];
+        if (e && memcmp(e->key, key.data, sizeof e->key) == 0) return &api->engine->evaluations[i];
     }
     return NULL;
 }
@@ -69,10 +68,10 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
 }
 
 /* Have all its jobs ended with final weights? Answers if not. */
-static bool jobs_are_ready(coord_server *server, cop_request *request, const coord_evaluation *e) {
+static bool jobs_are_ready(coord_api *api, cop_request *request, const coord_evaluation *e) {
     for (uint32_t i = 0; i < e->model_count; i++) {
         const uint64_t job = e->model[i].job;
-        const api_note *n = api_note_find(server->api, job);
+        const api_note *n = api_note_find(api, job);
         if (n && !n->evaluation && n->state == COORD_COMPLETED) continue;
         if (n)
             api_not_completed(request, n);
@@ -83,15 +82,15 @@ static bool jobs_are_ready(coord_server *server, cop_request *request, const coo
     return true;
 }
 
-static bool is_watched(const struct coord_api *api, uint64_t id) {
+static bool is_watched(const coord_api *api, uint64_t id) {
     for (uint32_t i = 0; i < COP_WATCHES_MAX; i++)
         if (api->watchers[i].request && api->watchers[i].evaluation && api->watchers[i].job == id)
             return true;
     return false;
 }
 
-static void forget(coord_server *server, coord_evaluation **place) {
-    api_note_remove(server->api, (*place)->id);
+static void forget(coord_api *api, coord_evaluation **place) {
+    api_note_remove(api, (*place)->id);
     coord_evaluation_free(*place);
     *place = NULL;
 }
@@ -106,21 +105,21 @@ static bool gives_way_before(const coord_evaluation *a, const coord_evaluation *
     return a->ended_ns < b->ended_ns;
 }
 
-coord_evaluation **api_evaluation_place(coord_server *server, const char *owner, cop_error *error) {
+coord_evaluation **api_evaluation_place(coord_api *api, const char *owner, cop_error *error) {
     const uint32_t share =
-        coord_access_share(server, COP_EVALUATIONS_PER_IDENTITY_MAX, COP_EVALUATIONS_MAX);
+        coord_access_share(api->access, COP_EVALUATIONS_PER_IDENTITY_MAX, COP_EVALUATIONS_MAX);
     coord_evaluation **place = NULL, **last = NULL;
     uint32_t under_way = 0, its = 0;
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        coord_evaluation *e = server->engine.evaluations[i];
+        coord_evaluation *e = api->engine->evaluations[i];
         if (!e) {
-            place = &server->engine.evaluations[i];
+            place = &api->engine->evaluations[i];
         } else if (!e->ended) {
             under_way++;
             its += strcmp(e->owner, owner) == 0;
-        } else if (!e->batch && !is_watched(server->api, e->id) &&
+        } else if (!e->batch && !is_watched(api, e->id) &&
                    (!last || gives_way_before(e, *last, owner))) {
-            last = &server->engine.evaluations[i];
+            last = &api->engine->evaluations[i];
         }
     }
     if (under_way >= COP_EVALUATIONS_MAX || its >= share || (!place && !last)) {
@@ -129,7 +128,7 @@ coord_evaluation **api_evaluation_place(coord_server *server, const char *owner,
                  under_way, its);
         return NULL;
     }
-    if (!place) forget(server, place = last);
+    if (!place) forget(api, place = last);
     return place;
 }
 
@@ -144,10 +143,10 @@ static void answer_started(cop_request *request, const coord_evaluation *e) {
 }
 
 static void start_work(api_task *t) {
-    t->result = coord_evaluation_prepare(&t->server->engine, t->evaluation, &t->error);
+    t->result = coord_evaluation_prepare(t->api->engine, t->evaluation, &t->error);
 }
 
-static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluation *e) {
+static cop_err add_note(coord_api *api, uint64_t id, const coord_evaluation *e) {
     api_note *n = api_note_add(api, id);
     if (!n) return COP_ERR_NO_MEMORY;
     n->evaluation = n->on_test = true;
@@ -159,29 +158,28 @@ static cop_err add_note(struct coord_api *api, uint64_t id, const coord_evaluati
     return COP_OK;
 }
 
-static cop_err begin(coord_server *server, coord_evaluation *e) {
-    struct coord_api *api = server->api;
-    if (server->engine.stopping) return COP_ERR_CLOSED;
+static cop_err begin(coord_api *api, coord_evaluation *e) {
+    if (api->engine->stopping) return COP_ERR_CLOSED;
     const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job's number is used */
-    coord_store_keep_evaluation(server->engine.store, api->evaluations);
+    coord_store_keep_evaluation(api->engine->store, api->evaluations);
     COP_TRY(add_note(api, id, e));
-    const cop_err failed = coord_evaluation_start(&server->engine, e, id);
+    const cop_err failed = coord_evaluation_start(api->engine, e, id);
     if (failed)
         api_note_remove(api, id);
     else
-        coord_datasets_use(server->engine.datasets, api_note_find(api, id)->data_digest);
+        coord_datasets_use(api->engine->datasets, api_note_find(api, id)->data_digest);
     return failed;
 }
 
 static void start_done(api_task *t) {
-    coord_server *server = t->server;
+    coord_api *api = t->api;
     coord_evaluation *e = t->evaluation;
-    if (!t->result && (t->result = begin(server, e)))
+    if (!t->result && (t->result = begin(api, e)))
         cop_fail(&t->error, t->result, "the evaluation cannot begin: %s", cop_err_text(t->result));
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
         for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++)
-            if (server->engine.evaluations[i] == e) server->engine.evaluations[i] = NULL;
+            if (api->engine->evaluations[i] == e) api->engine->evaluations[i] = NULL;
         coord_evaluation_free(e);
     } else {
         answer_started(t->request, e);
@@ -198,7 +196,7 @@ static void repeat(cop_request *request, const coord_evaluation *e) {
 }
 
 /* Does the request make sense, and is there room? Fills `e` and its place; answers if not. */
-static bool admit(coord_server *server, cop_request *request,
+static bool admit(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r, coord_evaluation *e,
                   coord_evaluation ***place) {
     cop_error error = {0};
@@ -208,15 +206,15 @@ static bool admit(coord_server *server, cop_request *request,
         coord_reply_failure(request, COP_ERR_INPUT, "the evaluation makes no sense: %s", problem);
         return false;
     }
-    if (!jobs_are_ready(server, request, e)) return false;
-    *place = api_evaluation_place(server, e->owner, &error);
+    if (!jobs_are_ready(api, request, e)) return false;
+    *place = api_evaluation_place(api, e->owner, &error);
     if (!*place) api_fail(request, &error, error.code);
     return *place != NULL;
 }
 
-static void start(coord_server *server, cop_request *request,
+static void start(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r) {
-    coord_evaluation **known = find_key(server, r->key), **place = NULL;
+    coord_evaluation **known = find_key(api, r->key), **place = NULL;
     if (known) {
         repeat(request, *known);
         return;
@@ -227,7 +225,7 @@ static void start(coord_server *server, cop_request *request,
         return;
     }
     api_task *t = NULL;
-    if (admit(server, request, r, e, &place)) t = api_task_create(server, request, NULL);
+    if (admit(api, request, r, e, &place)) t = api_task_create(api, request, NULL);
     if (!t) {
         coord_evaluation_free(e);
         return;
@@ -238,10 +236,10 @@ static void start(coord_server *server, cop_request *request,
     api_task_start(t);
 }
 
-void api_start_evaluation(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__StartEvaluationRequest *r =
         (const Coppice__Api__StartEvaluationRequest *)message;
-    if (good_key(request, r->has_key, r->key)) start(server, request, r);
+    if (good_key(request, r->has_key, r->key)) start(api, request, r);
     cop_proto_free(message);
 }
 
@@ -302,9 +300,9 @@ static void tell_plain(const coord_evaluation *e, const api_note *n, double seco
     r->digest = (char *)(uintptr_t)e->model[0].digest;
 }
 
-void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note *n) {
+void api_answer_evaluation(coord_api *api, api_watcher *w, const api_note *n) {
     Coppice__Api__WatchEvaluationAnswer answer = COPPICE__API__WATCH_EVALUATION_ANSWER__INIT;
-    coord_evaluation *e = coord_evaluation_find(&server->engine, w->job);
+    coord_evaluation *e = coord_evaluation_find(api->engine, w->job);
     Coppice__Api__EvalResult plain;
     told_ensemble ensemble;
     cop_request *request = w->request;
@@ -317,7 +315,7 @@ void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note 
     }
     const double seconds = (double)((e->ended ? e->ended_ns : now) - e->started_ns) * 1e-9;
     e->heard_ns = now;
-    coord_core_job(server->engine.core, e->id, now, &view);
+    coord_core_job(api->engine->core, e->id, now, &view);
     if (e->plain)
         tell_plain(e, n, seconds, answer.plain = &plain);
     else {
@@ -340,7 +338,7 @@ void api_answer_evaluation(coord_server *server, api_watcher *w, const api_note 
     api_answer(request, COPPICE__API__METHOD__WATCH_EVALUATION, &answer.base, NULL);
 }
 
-void api_watch_evaluation(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_watch_evaluation(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__WatchEvaluationRequest *r =
         (const Coppice__Api__WatchEvaluationRequest *)message;
     const uint64_t now = cop_clock_ns();
@@ -353,31 +351,31 @@ void api_watch_evaluation(coord_server *server, cop_request *request, ProtobufCM
         cop_proto_free(message);
         return;
     }
-    coord_evaluation **place = find_key(server, r->key);
+    coord_evaluation **place = find_key(api, r->key);
     cop_proto_free(message);
     if (place && (*place)->id) w.job = (*place)->id;
-    const api_note *n = api_note_find(server->api, w.job);
+    const api_note *n = api_note_find(api, w.job);
     if (w.job) (*place)->heard_ns = now;
     if (!n || !w.version || n->state >= COORD_COMPLETED)
-        api_answer_evaluation(server, &w, n);
+        api_answer_evaluation(api, &w, n);
     else
-        api_hold(server, &w);
+        api_hold(api, &w);
 }
 
 /* ---- time ---- */
 
-void api_evaluations_tick(coord_server *server, uint64_t now_ns) {
+void api_evaluations_tick(coord_api *api, uint64_t now_ns) {
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
-        coord_evaluation *e = server->engine.evaluations[i];
+        coord_evaluation *e = api->engine->evaluations[i];
         if (!e || !e->id) continue;
-        if (is_watched(server->api, e->id)) e->heard_ns = now_ns;
+        if (is_watched(api, e->id)) e->heard_ns = now_ns;
         if (now_ns <= e->heard_ns + PATIENCE_NS) continue;
         if (!e->ended) {
             coord_event gone = {.type = COORD_EVENT_JOB_CANCEL, .job = e->id};
             gone.text = "its client has gone";
-            coord_dispatch(&server->engine, &gone);
+            coord_dispatch(api->engine, &gone);
         } else if (!e->batch) {
-            forget(server, &server->engine.evaluations[i]);
+            forget(api, &api->engine->evaluations[i]);
         }
     }
 }

@@ -45,7 +45,7 @@ static Coppice__Api__HistoryPoint **make_points(const coord_figure *rows, size_t
 static void history_done(api_task *t) {
     const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)t->message;
     coord_history none = {0}, *history = t->extra ? t->extra : &none;
-    const api_note *note = api_note_find(t->server->api, r->job);
+    const api_note *note = api_note_find(t->api, r->job);
     Coppice__Api__HistoryAnswer answer = COPPICE__API__HISTORY_ANSWER__INIT;
     Coppice__Api__HistoryPoint **train = make_points(history->train, history->train_count);
     Coppice__Api__HistoryPoint **seen =
@@ -72,16 +72,16 @@ static void history_done(api_task *t) {
     api_task_free(t);
 }
 
-void api_history(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_history(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)message;
-    if (!api_note_find(server->api, r->job)) {
+    if (!api_note_find(api, r->job)) {
         api_unknown_job(request, r->job);
         cop_proto_free(message);
         return;
     }
-    api_task *t = api_task_create(server, request, message);
+    api_task *t = api_task_create(api, request, message);
     if (!t) return;
-    snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", server->engine.state_folder);
+    snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", api->engine->state_folder);
     t->work = history_work;
     t->done = history_done;
     api_task_start(t);

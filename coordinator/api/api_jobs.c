@@ -27,9 +27,8 @@ static bool is_wanted(const api_note *n, const Coppice__Api__ListJobsRequest *r)
            (!r->has_state || (int)r->state == (int)n->state);
 }
 
-void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_list_jobs(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__ListJobsRequest *r = (const Coppice__Api__ListJobsRequest *)message;
-    struct coord_api *api = server->api;
     const uint32_t limit = r->limit && r->limit < LIST_MAX ? r->limit : LIST_MAX;
     const uint32_t end = r->has_before ? api_note_place(api, r->before) : api->count;
     const uint32_t most = end < limit ? end : limit;
@@ -39,7 +38,7 @@ void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage 
     for (uint32_t i = end; statuses && table && i-- > 0 && count < most;) {
         if (!is_wanted(&api->notes[i], r)) continue;
         table[count] = &statuses[count];
-        api_status(server, &api->notes[i], table[count++]);
+        api_status(api, &api->notes[i], table[count++]);
     }
     Coppice__Api__ListJobsAnswer answer = COPPICE__API__LIST_JOBS_ANSWER__INIT;
     answer.jobs = table;
@@ -53,11 +52,10 @@ void api_list_jobs(coord_server *server, cop_request *request, ProtobufCMessage 
     cop_free(table);
 }
 
-static void answer_job(coord_server *server, cop_request *request, const api_note *n,
-                       Coppice__Job *job) {
+static void answer_job(coord_api *api, cop_request *request, const api_note *n, Coppice__Job *job) {
     Coppice__Api__JobStatus status;
     Coppice__Api__GetJobAnswer answer = COPPICE__API__GET_JOB_ANSWER__INIT;
-    api_status(server, n, &status);
+    api_status(api, n, &status);
     answer.status = &status;
     answer.job = job;
     api_answer(request, COPPICE__API__METHOD__GET_JOB, &answer.base, NULL);
@@ -66,7 +64,7 @@ static void answer_job(coord_server *server, cop_request *request, const api_not
 /* The job file as it was resolved, from the store. */
 static void get_work(api_task *t) {
     coord_store_job row;
-    t->result = coord_store_get_job(t->server->engine.store, t->job, &row, &t->error);
+    t->result = coord_store_get_job(t->api->engine->store, t->job, &row, &t->error);
     if (t->result) return;
     t->result = cop_proto_unpack(&coppice__job__descriptor, row.spec->data, row.spec->size,
                                  API_BUDGET, &t->answer, &t->error);
@@ -74,29 +72,29 @@ static void get_work(api_task *t) {
 }
 
 static void get_done(api_task *t) {
-    const api_note *n = api_note_find(t->server->api, t->job);
+    const api_note *n = api_note_find(t->api, t->job);
     if (t->result)
         api_fail(t->request, &t->error, t->result);
     else if (!n)
         api_unknown_job(t->request, t->job); /* removed meanwhile */
     else
-        answer_job(t->server, t->request, n, (Coppice__Job *)t->answer);
+        answer_job(t->api, t->request, n, (Coppice__Job *)t->answer);
     api_task_free(t);
 }
 
-void api_get_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_get_job(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     uint64_t job = ((const Coppice__Api__GetJobRequest *)message)->job;
     bool with_job = ((const Coppice__Api__GetJobRequest *)message)->with_job;
-    const api_note *n = api_note_find(server->api, job);
+    const api_note *n = api_note_find(api, job);
     cop_proto_free(message);
     if (!n || !with_job) {
         if (n)
-            answer_job(server, request, n, NULL);
+            answer_job(api, request, n, NULL);
         else
             api_unknown_job(request, job);
         return;
     }
-    api_task *t = api_task_create(server, request, NULL);
+    api_task *t = api_task_create(api, request, NULL);
     if (!t) return;
     t->job = job;
     t->work = get_work;
@@ -104,7 +102,7 @@ void api_get_job(coord_server *server, cop_request *request, ProtobufCMessage *m
     api_task_start(t);
 }
 
-void api_answer_watch(coord_server *server, api_watcher *w, const api_note *note) {
+void api_answer_watch(coord_api *api, api_watcher *w, const api_note *note) {
     cop_request *request = w->request;
     w->request = NULL;
     if (!note) {
@@ -113,7 +111,7 @@ void api_answer_watch(coord_server *server, api_watcher *w, const api_note *note
     }
     Coppice__Api__JobStatus status;
     Coppice__Api__WatchJobAnswer answer = COPPICE__API__WATCH_JOB_ANSWER__INIT;
-    api_status(server, note, &status);
+    api_status(api, note, &status);
     answer.status = &status;
     answer.has_version = 1;
     answer.version = note->version;
@@ -126,7 +124,7 @@ uint64_t api_hold_until(uint32_t hold_ms, uint64_t now) {
     return now + (uint64_t)(hold_ms < COP_HOLD_MAX_MS ? hold_ms : COP_HOLD_MAX_MS) * 1000000;
 }
 
-void api_watch_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_watch_job(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__WatchJobRequest *r = (const Coppice__Api__WatchJobRequest *)message;
     uint64_t now = cop_clock_ns();
     api_watcher w = {.request = request,
@@ -134,12 +132,12 @@ void api_watch_job(coord_server *server, cop_request *request, ProtobufCMessage 
                      .version = r->version,
                      .deadline_ns = api_hold_until(r->hold_ms, now),
                      .not_before_ns = now + 100000000};
-    const api_note *n = api_note_find(server->api, r->job);
+    const api_note *n = api_note_find(api, r->job);
     cop_proto_free(message);
     if (!n || !w.version || n->state >= COORD_COMPLETED)
-        api_answer_watch(server, &w, n); /* the first look is at once */
+        api_answer_watch(api, &w, n); /* the first look is at once */
     else
-        api_hold(server, &w);
+        api_hold(api, &w);
 }
 
 /* ---- control ---- */
@@ -159,15 +157,15 @@ static void remove_done(api_task *t) {
 
 /* The store has forgotten the job: now its folder. */
 static void removed_from_store(coord_engine *engine, coord_mail *mail) {
-    coord_server *server = coord_server_of(engine);
+    coord_api *api = api_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
-    server->api->tasks--;
+    api->tasks--;
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
         api_task_free(t);
         return;
     }
-    api_note_remove(server->api, t->job);
+    api_note_remove(api, t->job);
     t->work = remove_work;
     t->done = remove_done;
     api_task_start(t);
@@ -181,10 +179,10 @@ static void on_removed(void *context, cop_err result, const char *text) {
         cop_fail(&t->error, result, "job %llu could not be removed: %s", (unsigned long long)t->job,
                  text);
     t->mail.run = removed_from_store;
-    coord_post(&t->server->engine, &t->mail);
+    coord_post(t->api->engine, &t->mail);
 }
 
-static void remove_job(coord_server *server, cop_request *request, const api_note *n) {
+static void remove_job(coord_api *api, cop_request *request, const api_note *n) {
     if (n->state < COORD_COMPLETED) {
         char number[32];
         coord_reply_failure(request, COP_ERR_BUSY,
@@ -192,20 +190,20 @@ static void remove_job(coord_server *server, cop_request *request, const api_not
                             cop_format_job(n->job, number), number);
         return;
     }
-    api_task *t = api_task_create(server, request, NULL);
+    api_task *t = api_task_create(api, request, NULL);
     if (!t) return;
     t->job = n->job;
-    coord_job_folder(&server->engine, n->job, t->folder, sizeof t->folder);
-    server->api->tasks++; /* until the commit is reported */
-    coord_store_remove_job(server->engine.store, n->job, on_removed, t);
+    coord_job_folder(api->engine, n->job, t->folder, sizeof t->folder);
+    api->tasks++; /* until the commit is reported */
+    coord_store_remove_job(api->engine->store, n->job, on_removed, t);
 }
 
 /* What was wished is in the store: it survives, so it may be acknowledged. */
 static void controlled(coord_engine *engine, coord_mail *mail) {
-    coord_server *server = coord_server_of(engine);
+    coord_api *api = api_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
-    const api_note *n = api_note_find(server->api, t->job);
-    server->api->tasks--;
+    const api_note *n = api_note_find(api, t->job);
+    api->tasks--;
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
     } else if (!n) {
@@ -213,7 +211,7 @@ static void controlled(coord_engine *engine, coord_mail *mail) {
     } else {
         Coppice__Api__JobStatus status;
         Coppice__Api__ControlJobAnswer answer = COPPICE__API__CONTROL_JOB_ANSWER__INIT;
-        api_status(server, n, &status);
+        api_status(api, n, &status);
         answer.status = &status;
         api_answer(t->request, COPPICE__API__METHOD__CONTROL_JOB, &answer.base, NULL);
     }
@@ -228,12 +226,12 @@ static void on_confirmed(void *context, cop_err result, const char *text) {
         cop_fail(&t->error, result, "what you wish of job %llu could not be stored: %s",
                  (unsigned long long)t->job, text);
     t->mail.run = controlled;
-    coord_post(&t->server->engine, &t->mail);
+    coord_post(t->api->engine, &t->mail);
 }
 
 /* Cancel, pause or resume: done at once, acknowledged when a crash cannot undo it. Asked twice is
  * done once: a repeated request is no failure. */
-static void control(coord_server *server, cop_request *request, const api_note *n,
+static void control(coord_api *api, cop_request *request, const api_note *n,
                     Coppice__Api__ControlJobRequest__Action action) {
     static const coord_event_type events[] = {0, COORD_EVENT_JOB_CANCEL, COORD_EVENT_JOB_PAUSE,
                                               COORD_EVENT_JOB_RESUME};
@@ -257,17 +255,17 @@ static void control(coord_server *server, cop_request *request, const api_note *
                             number, api_state_name(n->state), verbs[action]);
         return;
     }
-    api_task *t = api_task_create(server, request, NULL);
+    api_task *t = api_task_create(api, request, NULL);
     if (!t) return;
     t->job = event.job;
-    if (!done) coord_dispatch(&server->engine, &event);
-    server->api->tasks++; /* until the commit is reported */
-    coord_store_confirm_state(server->engine.store, event.job, wishes[action], on_confirmed, t);
+    if (!done) coord_dispatch(api->engine, &event);
+    api->tasks++; /* until the commit is reported */
+    coord_store_confirm_state(api->engine->store, event.job, wishes[action], on_confirmed, t);
 }
 
-void api_control_job(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_control_job(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     Coppice__Api__ControlJobRequest r = *(const Coppice__Api__ControlJobRequest *)message;
-    api_note *n = api_note_find(server->api, r.job);
+    api_note *n = api_note_find(api, r.job);
     cop_proto_free(message);
     if (!n)
         api_unknown_job(request, r.job);
@@ -276,9 +274,9 @@ void api_control_job(coord_server *server, cop_request *request, ProtobufCMessag
                             "there is no action in the call: expected CANCEL, PAUSE, RESUME or "
                             "REMOVE");
     else if (r.action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
-        remove_job(server, request, n);
+        remove_job(api, request, n);
     else
-        control(server, request, n, r.action);
+        control(api, request, n, r.action);
 }
 
 /* ---- logs ---- */
@@ -300,9 +298,8 @@ static cop_err take_event(void *context, const coord_store_event *row) {
 
 static void logs_work(api_task *t) {
     const event_list *l = t->extra;
-    if (l->ended)
-        coord_store_flush(t->server->engine.store); /* its last words may still be queued */
-    t->result = coord_store_each_event(t->server->engine.store, t->job, t->value, EVENTS_AT_ONCE,
+    if (l->ended) coord_store_flush(t->api->engine->store); /* its last words may still be queued */
+    t->result = coord_store_each_event(t->api->engine->store, t->job, t->value, EVENTS_AT_ONCE,
                                        take_event, t->extra, &t->error);
 }
 
@@ -331,7 +328,7 @@ static void answer_logs(cop_request *request, event_list *l, uint64_t after, boo
 
 static void logs_done(api_task *t) {
     api_watcher now_or_never = {.request = t->request, .at_once = true}; /* its deadline is past */
-    api_watcher *w = t->request ? &now_or_never : &t->server->api->watchers[t->method];
+    api_watcher *w = t->request ? &now_or_never : &t->api->watchers[t->method];
     event_list *l = t->extra;
     uint64_t now = cop_clock_ns();
     bool finished = l->ended && l->count < EVENTS_AT_ONCE;
@@ -348,8 +345,8 @@ static void logs_done(api_task *t) {
     api_task_free(t);
 }
 
-void api_ask_logs(coord_server *server, api_watcher *w) {
-    api_task *t = api_task_create(server, NULL, NULL);
+void api_ask_logs(coord_api *api, api_watcher *w) {
+    api_task *t = api_task_create(api, NULL, NULL);
     if (t) t->extra = cop_alloc(sizeof(event_list));
     if (!t || !t->extra) {
         if (t) api_task_free(t);
@@ -357,21 +354,21 @@ void api_ask_logs(coord_server *server, api_watcher *w) {
         w->request = NULL;
         return;
     }
-    const api_note *n = api_note_find(server->api, w->job);
+    const api_note *n = api_note_find(api, w->job);
     ((event_list *)t->extra)->ended = !n || n->state >= COORD_COMPLETED;
     t->job = w->job;
     t->value = w->after;
     if (w->at_once)
         t->request = w->request;
     else
-        t->method = (uint32_t)(w - server->api->watchers);
+        t->method = (uint32_t)(w - api->watchers);
     t->work = logs_work;
     t->done = logs_done;
     w->asking = true;
     api_task_start(t);
 }
 
-void api_logs(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_logs(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__LogsRequest *r = (const Coppice__Api__LogsRequest *)message;
     uint64_t job = r->job, now = cop_clock_ns();
     api_watcher w = {.request = request,
@@ -381,10 +378,10 @@ void api_logs(coord_server *server, cop_request *request, ProtobufCMessage *mess
                      .deadline_ns = api_hold_until(r->hold_ms, now),
                      .not_before_ns = now};
     cop_proto_free(message);
-    if (!api_note_find(server->api, job))
+    if (!api_note_find(api, job))
         api_unknown_job(request, job);
     else
-        api_hold(server, &w); /* asked at the next tick */
+        api_hold(api, &w); /* asked at the next tick */
 }
 
 /* ---- models ---- */
@@ -399,7 +396,7 @@ static void export_work(api_task *t) {
     coord_model m;
     char *bytes = NULL;
     size_t size = 0;
-    t->result = coord_model_open(&t->server->engine, t->job, &m, &t->error);
+    t->result = coord_model_open(t->api->engine, t->job, &m, &t->error);
     if (t->result == COP_ERR_NOT_FOUND)
         cop_fail(&t->error, COP_ERR_NOT_FOUND, "job %llu has no checkpoint yet",
                  (unsigned long long)t->job);
@@ -431,9 +428,9 @@ static void export_done(api_task *t) {
     api_task_free(t);
 }
 
-void api_export_model(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_export_model(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     uint64_t job = ((const Coppice__Api__ExportModelRequest *)message)->job;
-    const api_note *n = api_note_find(server->api, job);
+    const api_note *n = api_note_find(api, job);
     cop_proto_free(message);
     if (!n || n->evaluation) {
         if (n)
@@ -442,7 +439,7 @@ void api_export_model(coord_server *server, cop_request *request, ProtobufCMessa
             api_unknown_job(request, job);
         return;
     }
-    api_task *t = api_task_create(server, request, NULL);
+    api_task *t = api_task_create(api, request, NULL);
     if (!t) return;
     t->job = job;
     t->work = export_work;
@@ -468,9 +465,9 @@ void api_not_completed(cop_request *request, const api_note *n) {
 }
 
 /* The evaluation of the final weights, which every job ends with. */
-void api_evaluate(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_evaluate(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     uint64_t job = ((const Coppice__Api__EvaluateRequest *)message)->job;
-    const api_note *n = api_note_find(server->api, job);
+    const api_note *n = api_note_find(api, job);
     cop_proto_free(message);
     if (!n) {
         api_unknown_job(request, job);

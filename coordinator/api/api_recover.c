@@ -38,7 +38,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
 }
 
 typedef struct recovery {
-    coord_server *server;
+    coord_api *api;
     coord_job_info *unfinished; /* newest first, as the store tells them */
     uint32_t count, capacity;
 } recovery;
@@ -55,7 +55,7 @@ static coord_job_info *next_info(recovery *r) {
 }
 
 /* The keys of the newest submissions: a client that did not hear the answer asks again. */
-static void recall_key(struct coord_api *api, const coord_store_job *row) {
+static void recall_key(coord_api *api, const coord_store_job *row) {
     if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
 }
 
@@ -63,19 +63,19 @@ static void recall_key(struct coord_api *api, const coord_store_job *row) {
  * that this program cannot build any more fails by name. */
 static cop_err recover_one(void *context, const coord_store_job *row) {
     recovery *r = context;
-    coord_server *server = r->server;
+    coord_api *api = r->api;
     cop_job *job = NULL;
     cop_error error = {0};
-    api_note *n = api_note_append(server->api, row->job);
+    api_note *n = api_note_append(api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
     if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
     fill_note(n, row, e ? NULL : job);
-    recall_key(server->api, row);
+    recall_key(api, row);
     if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
-        coord_store_set_state(server->engine.store, row->job, COORD_FAILED, error.text);
+        coord_store_set_state(api->engine->store, row->job, COORD_FAILED, error.text);
     } else if (recovery_takes_up(row->state)) {
         coord_job_info *info = next_info(r);
         n->state = recovery_state(row->state);
@@ -89,7 +89,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     return e == COP_ERR_NO_MEMORY ? e : COP_OK;
 }
 
-static void reverse_notes(struct coord_api *api) {
+static void reverse_notes(coord_api *api) {
     for (uint32_t low = 0, high = api->count; low + 1 < high; low++, high--) {
         api_note kept = api->notes[low];
         api->notes[low] = api->notes[high - 1];
@@ -102,13 +102,13 @@ static void add_unfinished(const recovery *r) {
     for (uint32_t i = r->count; i-- > 0;) {
         coord_event added = {
             .type = COORD_EVENT_JOB_ADDED, .job = r->unfinished[i].job, .info = r->unfinished[i]};
-        const api_note *n = api_note_find(r->server->api, added.job);
+        const api_note *n = api_note_find(r->api, added.job);
         COP_ASSERT(n != NULL);
-        coord_datasets_use(r->server->engine.datasets, n->data_digest);
-        coord_store_set_state(r->server->engine.store, n->job, n->state, n->text);
+        coord_datasets_use(r->api->engine->datasets, n->data_digest);
+        coord_store_set_state(r->api->engine->store, n->job, n->state, n->text);
         cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
                 (unsigned long long)n->job, n->name);
-        coord_dispatch(&r->server->engine, &added);
+        coord_dispatch(r->api->engine, &added);
     }
 }
 
@@ -120,34 +120,34 @@ static void sweep_work(api_task *t) {
     for (size_t i = 0; i < count; i++) {
         uint64_t job;
         if (!cop_parse_u64(names[i], &job) || job >= t->job) continue;
-        if (coord_store_has_job(t->server->engine.store, job)) continue;
+        if (coord_store_has_job(t->api->engine->store, job)) continue;
         snprintf(path, sizeof path, "%.3000s/%s", t->folder, names[i]);
         cop_folder_remove(path, NULL);
     }
     cop_free(names);
 }
 
-static void sweep(coord_server *server) {
-    api_task *t = api_task_create(server, NULL, NULL);
+static void sweep(coord_api *api) {
+    api_task *t = api_task_create(api, NULL, NULL);
     if (!t) return; /* next time */
-    t->job = server->api->next_job;
-    snprintf(t->folder, sizeof t->folder, "%s/jobs", server->engine.state_folder);
+    t->job = api->next_job;
+    snprintf(t->folder, sizeof t->folder, "%s/jobs", api->engine->state_folder);
     t->work = sweep_work;
     t->done = api_task_free;
     api_task_start(t);
 }
 
-cop_err coord_api_recover(coord_server *server, cop_error *error) {
-    recovery r = {.server = server};
-    server->api->next_job = coord_store_last_job(server->engine.store) + 1;
-    server->api->evaluations = coord_store_last_evaluation(server->engine.store);
-    cop_err e = coord_store_each_job(server->engine.store, COP_JOBS_MAX, recover_one, &r, error);
+cop_err coord_api_recover(coord_api *api, cop_error *error) {
+    recovery r = {.api = api};
+    api->next_job = coord_store_last_job(api->engine->store) + 1;
+    api->evaluations = coord_store_last_evaluation(api->engine->store);
+    cop_err e = coord_store_each_job(api->engine->store, COP_JOBS_MAX, recover_one, &r, error);
     if (e == COP_ERR_NO_MEMORY) cop_fail(error, e, "out of memory for the jobs of the store");
     if (!e) {
-        recovery_recalled(&server->api->keys);
-        reverse_notes(server->api);
+        recovery_recalled(&api->keys);
+        reverse_notes(api);
         add_unfinished(&r);
-        sweep(server);
+        sweep(api);
     }
     cop_free(r.unfinished);
     return e;
@@ -159,13 +159,13 @@ static void load_work(api_task *t) {
     coord_store_job row;
     cop_data *data = NULL;
     cop_job *job = NULL;
-    t->result = coord_store_get_job(t->server->engine.store, t->job, &row, &t->error);
+    t->result = coord_store_get_job(t->api->engine->store, t->job, &row, &t->error);
     if (t->result) return;
     t->result = cop_job_from_bytes(row.spec->data, row.spec->size, &job, &t->error);
     cop_buffer_release(row.spec);
     if (!t->result)
-        t->result = coord_datasets_load(t->server->engine.datasets,
-                                        job->message->pinned->data_digest, &data, &t->error);
+        t->result = coord_datasets_load(t->api->engine->datasets, job->message->pinned->data_digest,
+                                        &data, &t->error);
     if (!t->result)
         t->result = coord_resident_prepare(
             t->resident, job, data,
@@ -176,13 +176,13 @@ static void load_work(api_task *t) {
 }
 
 static void load_done(api_task *t) {
-    coord_server *server = t->server;
+    coord_api *api = t->api;
     coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
     const char *rest = cop_str_text(&t->text);
     char line[1000];
     while (cop_take_line(&rest, line, sizeof line)) {
         cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job, line);
-        coord_store_add_event(server->engine.store, t->job, "warn", line);
+        coord_store_add_event(api->engine->store, t->job, "warn", line);
     }
     if (t->result) {
         coord_resident_fini(t->resident);
@@ -196,14 +196,14 @@ static void load_done(api_task *t) {
         event.loaded.correct = t->start.train_correct;
         event.loaded.seconds = t->start.seconds;
         event.loaded.best_error = t->start.best_error;
-        api_note *n = api_note_find(server->api, t->job);
+        api_note *n = api_note_find(api, t->job);
         if (n) {
             n->step = t->start.step;
             n->epoch_loss_sum = t->start.train_loss_sum;
             n->samples = t->start.train_samples;
         }
     }
-    coord_dispatch(&server->engine, &event);
+    coord_dispatch(api->engine, &event);
     api_task_free(t);
 }
 
@@ -212,15 +212,15 @@ static void return_work(api_task *t) {
 }
 
 void api_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
-    coord_server *server = coord_server_of(engine);
-    api_task *t = api_task_create(server, NULL, NULL);
-    coord_resident *resident = coord_resident_find(&server->engine, job);
+    coord_api *api = api_of(engine);
+    api_task *t = api_task_create(api, NULL, NULL);
+    coord_resident *resident = coord_resident_find(api->engine, job);
     COP_ASSERT(resident != NULL);
     if (!t) {
         coord_event failed = {
             .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         coord_resident_fini(resident);
-        coord_dispatch(&server->engine, &failed);
+        coord_dispatch(api->engine, &failed);
         return;
     }
     t->job = job;
@@ -232,17 +232,17 @@ void api_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
 }
 
 void api_load(coord_engine *engine, uint64_t job, uint64_t most) {
-    coord_server *server = coord_server_of(engine);
-    api_task *t = api_task_create(server, NULL, NULL);
+    coord_api *api = api_of(engine);
+    api_task *t = api_task_create(api, NULL, NULL);
     coord_resident *free_place = NULL;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
-        if (!server->engine.resident[i].id && !server->engine.resident[i].reserved)
-            free_place = &server->engine.resident[i];
+        if (!api->engine->resident[i].id && !api->engine->resident[i].reserved)
+            free_place = &api->engine->resident[i];
     if (!t || !free_place) {
         coord_event failed = {
             .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         if (t) api_task_free(t);
-        coord_dispatch(&server->engine, &failed);
+        coord_dispatch(api->engine, &failed);
         return;
     }
     free_place->reserved = true;
@@ -251,6 +251,6 @@ void api_load(coord_engine *engine, uint64_t job, uint64_t most) {
     t->resident = free_place;
     t->work = load_work;
     t->done = load_done;
-    coord_job_folder(&server->engine, job, t->folder, sizeof t->folder);
+    coord_job_folder(api->engine, job, t->folder, sizeof t->folder);
     api_task_start(t);
 }

@@ -62,7 +62,7 @@ static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     COP_TRY(cop_document_check(r->job, &t->error));
     COP_TRY(cop_document_copy_job(r->job, &job, &t->error));
     job->pinned = NULL; /* ours to say */
-    cop_err e = coord_datasets_load(t->server->engine.datasets, data_name(r), &t->data, &t->error);
+    cop_err e = coord_datasets_load(t->api->engine->datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
     if (e) cop_proto_free(&job->base);
     return e;
@@ -72,8 +72,7 @@ static void submit_work(api_task *t) {
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
-        t->result =
-            coord_datasets_keep(t->server->engine.datasets, t->data, data_name(r), &t->error);
+        t->result = coord_datasets_keep(t->api->engine->datasets, t->data, data_name(r), &t->error);
     if (t->data) cop_data_destroy(t->data); /* its turn may be hours away */
     t->data = NULL;
 }
@@ -86,7 +85,7 @@ static const char *owner_of(const api_task *t) {
 }
 
 /* How many of the owner's jobs have not ended, or are about to begin. */
-static uint32_t count_owned(const struct coord_api *api, const char *owner) {
+static uint32_t count_owned(const coord_api *api, const char *owner) {
     uint32_t count = 0;
     for (const api_task *t = api->committing; t; t = t->next)
         count += strcmp(owner_of(t), owner) == 0;
@@ -97,7 +96,7 @@ static uint32_t count_owned(const struct coord_api *api, const char *owner) {
 
 /* Is there room for one more? */
 static cop_err check_room(const api_task *t, cop_error *error) {
-    const struct coord_api *api = t->server->api;
+    const coord_api *api = t->api;
     const char *owner = owner_of(t);
     if (api->count + api->committing_count >= COP_JOBS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
@@ -105,7 +104,7 @@ static cop_err check_room(const api_task *t, cop_error *error) {
                         COP_JOBS_MAX);
     if (api->next_job > COORD_JOB_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "there are no more numbers for jobs");
-    uint32_t most = t->server->config.jobs_per_client;
+    uint32_t most = t->api->access->config->jobs_per_client;
     if (!most) most = COP_JOBS_PER_CLIENT_MAX;
     if (*owner && count_owned(api, owner) >= most)
         return cop_fail(error, COP_ERR_LIMIT,
@@ -115,7 +114,7 @@ static cop_err check_room(const api_task *t, cop_error *error) {
     return COP_OK;
 }
 
-static cop_err add_note(struct coord_api *api, const api_task *t) {
+static cop_err add_note(coord_api *api, const api_task *t) {
     const cop_job *job = t->built;
     api_note *n = api_note_add(api, t->job);
     if (!n) return COP_ERR_NO_MEMORY;
@@ -131,14 +130,14 @@ static cop_err add_note(struct coord_api *api, const api_task *t) {
     return COP_OK;
 }
 
-static void begin_commit(struct coord_api *api, api_task *t) {
+static void begin_commit(coord_api *api, api_task *t) {
     api->tasks++;
     api->committing_count++;
     t->next = api->committing;
     api->committing = t;
 }
 
-static void end_commit(struct coord_api *api, api_task *t) {
+static void end_commit(coord_api *api, api_task *t) {
     api_task **at = &api->committing;
     while (*at != t) at = &(*at)->next;
     *at = t->next;
@@ -148,15 +147,15 @@ static void end_commit(struct coord_api *api, api_task *t) {
 
 /* The commit is done, so the job exists. */
 static void submit_committed(coord_engine *engine, coord_mail *mail) {
-    coord_server *server = coord_server_of(engine);
+    coord_api *api = api_of(engine);
     api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
-    end_commit(server->api, t);
-    if (!t->result && add_note(server->api, t)) {
+    end_commit(api, t);
+    if (!t->result && add_note(api, t)) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-        coord_store_remove_job(server->engine.store, t->job, NULL, NULL);
+        coord_store_remove_job(api->engine->store, t->job, NULL, NULL);
     }
     if (t->result) {
-        coord_datasets_release(server->engine.datasets, t->built->message->pinned->data_digest);
+        coord_datasets_release(api->engine->datasets, t->built->message->pinned->data_digest);
         settle(t);
         return;
     }
@@ -164,9 +163,9 @@ static void submit_committed(coord_engine *engine, coord_mail *mail) {
     coord_job_info_make(t->built, t->job, COORD_QUEUED, &added.info);
     cop_log_peer(COP_LOG_INFO, "coordinator", owner_of(t), "job %llu (%s) submitted",
                  (unsigned long long)t->job, t->built->message->name);
-    coord_store_add_event(server->engine.store, t->job, "info", "submitted");
+    coord_store_add_event(api->engine->store, t->job, "info", "submitted");
     settle(t);
-    coord_dispatch(&server->engine, &added);
+    coord_dispatch(api->engine, &added);
 }
 
 /* On the store's thread. */
@@ -175,11 +174,11 @@ static void on_commit(void *context, cop_err result, const char *text) {
     t->result = result;
     if (result) cop_fail(&t->error, result, "the job could not be stored: %s", text);
     t->mail.run = submit_committed;
-    coord_post(&t->server->engine, &t->mail);
+    coord_post(t->api->engine, &t->mail);
 }
 
 static void submit_done(api_task *t) {
-    struct coord_api *api = t->server->api;
+    coord_api *api = t->api;
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)t->message;
     if (t->result || r->dry_run) {
         settle(t);
@@ -191,7 +190,7 @@ static void submit_done(api_task *t) {
     if (!t->result && !(spec = cop_job_pack(t->built)))
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     if (t->result) {
-        coord_datasets_release(t->server->engine.datasets, digest);
+        coord_datasets_release(t->api->engine->datasets, digest);
         settle(t);
         return;
     }
@@ -205,12 +204,12 @@ static void submit_done(api_task *t) {
                                          .spec = spec,
                                          .key = t->key ? r->idempotency.data : NULL,
                                          .created_ms = t->created_ms};
-    coord_store_add_job(t->server->engine.store, &submission, on_commit, t);
+    coord_store_add_job(t->api->engine->store, &submission, on_commit, t);
     cop_buffer_release(spec);
 }
 
 /* Answers what can be answered without work; true: the request is done with. */
-static bool settled_before(coord_server *server, cop_request *request,
+static bool settled_before(coord_api *api, cop_request *request,
                            const Coppice__Api__SubmitRequest *r) {
     unsigned char digest[32];
     if (!r->job) {
@@ -224,7 +223,7 @@ static bool settled_before(coord_server *server, cop_request *request,
                             "data_digest is \"%.80s\": expected 64 hex digits", r->data_digest);
     } else if (!r->dry_run) {
         recovery_key *k =
-            r->has_idempotency ? recovery_find(&server->api->keys, r->idempotency.data) : NULL;
+            r->has_idempotency ? recovery_find(&api->keys, r->idempotency.data) : NULL;
         if (!k) return false;
         if (!k->pending) {
             answer_submitted(request, k->job, NULL);
@@ -238,22 +237,21 @@ static bool settled_before(coord_server *server, cop_request *request,
     return true;
 }
 
-void api_submit(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_submit(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)message;
-    if (settled_before(server, request, r)) {
+    if (settled_before(api, request, r)) {
         cop_proto_free(message);
         return;
     }
     recovery_key *key = NULL;
-    if (r->has_idempotency && !r->dry_run)
-        key = recovery_claim(&server->api->keys, r->idempotency.data);
+    if (r->has_idempotency && !r->dry_run) key = recovery_claim(&api->keys, r->idempotency.data);
     if (r->has_idempotency && !r->dry_run && !key) {
         coord_reply_failure(request, COP_ERR_BUSY,
                             "%d jobs are being submitted right now: try again", COORD_KEYS);
         cop_proto_free(message);
         return;
     }
-    api_task *t = api_task_create(server, request, message);
+    api_task *t = api_task_create(api, request, message);
     if (!t) {
         if (key) recovery_settle(key, 0);
         return;

@@ -9,11 +9,11 @@
 #include "common/version.h"
 #include "common/wire/codec.h"
 
-static void worker_status(coord_server *server, const coord_worker_view *v,
+static void worker_status(coord_api *api, const coord_worker_view *v,
                           Coppice__Api__WorkerStatus *s) {
-    const coord_session *session = coord_session_find(server, v->worker);
+    const coord_session *session = coord_session_find(api->access, v->worker);
     const uint64_t now = cop_clock_ns();
-    const api_note *served = api_note_find(server->api, v->served_job);
+    const api_note *served = api_note_find(api, v->served_job);
     const bool recent =
         served && served->state == COORD_RUNNING && now < v->served_ns + COORD_RECENT_NS;
     const bool computing = v->computing || recent;
@@ -66,34 +66,34 @@ static void describe_loop_latency(const coord_loop_latency *s, Coppice__Api__Loo
 }
 
 /* The coordinator itself; `stalls` is for its field. */
-static void describe(const coord_server *server, Coppice__Api__LoopStalls *stalls,
+static void describe(const coord_api *api, Coppice__Api__LoopStalls *stalls,
                      Coppice__Api__InfoAnswer *out) {
     coppice__api__info_answer__init(out);
     out->version = out->build = (char *)(uintptr_t)COP_VERSION;
     out->has_workers = out->has_jobs = out->has_uptime = out->has_rss = 1;
-    out->workers = coord_core_worker_count(server->engine.core);
-    out->jobs = server->api->count;
-    out->uptime = (double)(cop_clock_ns() - server->started_ns) * 1e-9;
+    out->workers = coord_core_worker_count(api->engine->core);
+    out->jobs = api->count;
+    out->uptime = (double)(cop_clock_ns() - api->started_ns) * 1e-9;
     out->rss = resident_bytes();
     out->stalls = stalls;
-    describe_loop_latency(&server->engine.latency, stalls);
+    describe_loop_latency(&api->engine->latency, stalls);
 }
 
-void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessage *message) {
-    uint32_t count = coord_core_worker_count(server->engine.core);
+void api_list_workers(coord_api *api, cop_request *request, ProtobufCMessage *message) {
+    uint32_t count = coord_core_worker_count(api->engine->core);
     Coppice__Api__WorkerStatus *statuses = cop_alloc_array(count + 1, sizeof *statuses);
     Coppice__Api__WorkerStatus **table = cop_alloc_array(count + 1, sizeof *table);
     cop_proto_free(message);
     for (uint32_t i = 0; statuses && table && i < count; i++) {
         coord_worker_view view;
         table[i] = &statuses[i];
-        coord_core_worker_at(server->engine.core, i, &view);
-        worker_status(server, &view, table[i]);
+        coord_core_worker_at(api->engine->core, i, &view);
+        worker_status(api, &view, table[i]);
     }
     Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
     Coppice__Api__InfoAnswer coordinator;
     Coppice__Api__LoopStalls stalls;
-    describe(server, &stalls, &coordinator);
+    describe(api, &stalls, &coordinator);
     answer.coordinator = &coordinator;
     answer.workers = table;
     answer.n_workers = count;
@@ -105,13 +105,13 @@ void api_list_workers(coord_server *server, cop_request *request, ProtobufCMessa
     cop_free(table);
 }
 
-void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_drain_worker(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__DrainWorkerRequest *r = (const Coppice__Api__DrainWorkerRequest *)message;
     coord_session *found = NULL;
     const char *names[64];
     size_t count = 0;
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
-        coord_session *s = &server->sessions[i];
+        coord_session *s = &api->access->sessions[i];
         if (!s->worker) continue;
         if (count < 64) names[count++] = s->name;
         if (r->name && strcmp(s->name, r->name) == 0) found = s;
@@ -130,20 +130,19 @@ void api_drain_worker(coord_server *server, cop_request *request, ProtobufCMessa
     Coppice__Api__WorkerStatus status;
     coord_worker_view view;
     found->drain = true;
-    coord_dispatch(&server->engine, &drain);
-    if (coord_core_worker(server->engine.core, drain.worker,
-                          &view)) { /* it may have left at once */
-        worker_status(server, &view, &status);
+    coord_dispatch(api->engine, &drain);
+    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* it may have left at once */
+        worker_status(api, &view, &status);
         answer.status = &status;
     }
     api_answer(request, COPPICE__API__METHOD__DRAIN_WORKER, &answer.base, NULL);
     cop_proto_free(message);
 }
 
-void api_info(coord_server *server, cop_request *request, ProtobufCMessage *message) {
+void api_info(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     Coppice__Api__InfoAnswer answer;
     Coppice__Api__LoopStalls stalls;
     cop_proto_free(message);
-    describe(server, &stalls, &answer);
+    describe(api, &stalls, &answer);
     api_answer(request, COPPICE__API__METHOD__INFO, &answer.base, NULL);
 }

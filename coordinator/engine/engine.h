@@ -36,6 +36,7 @@ struct coord_engine {
     void *owner;
     void (*carry_out)(coord_engine *engine, const coord_action *action);
     const coord_listener *listener; /* NULL: nobody listens */
+    void *listener_state;           /* the listener's own */
     const cop_kernels *kernels;
     char *state_folder; /* NULL: none */
     uv_loop_t loop;

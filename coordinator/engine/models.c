@@ -1,5 +1,5 @@
 /* Weights of a stored job, from its folder. The store's row and the folder are both input, and may
- * come from two backups: what the folder holds is compared with what the row says. See host.h. */
+ * come from two backups: what the folder holds is compared with what the row says. See models.h. */
 #include <stdio.h>
 #include <string.h>
 

@@ -5,12 +5,14 @@
  * once warm. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/judge.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 
 /* A disk with errors: for a minute, then the job fails. Runs on libuv's thread pool. */
@@ -358,4 +360,30 @@ void coord_resident_describe(const coord_resident *r, const coord_action *action
              "training diverged at step %llu: %s is not finite (%s %u to %u); try a smaller rate",
              (unsigned long long)action->step, where, evaluate ? "samples" : "shards",
              action->lease.first, action->lease.first + action->lease.count - 1);
+}
+
+void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
+                         coord_job_info *out) {
+    const Coppice__Job *m = job->message;
+    *out = (coord_job_info){.job = id,
+                            .priority = m->priority,
+                            .batch = job->batch,
+                            .shards = job->shards,
+                            .train_samples = job->train_samples,
+                            .steps = job->steps,
+                            .steps_per_epoch = job->steps_per_epoch,
+                            .last_keep = job->last_keep,
+                            .evaluate_samples =
+                                job->evaluate_on_test ? job->test_samples : job->validation_samples,
+                            .evaluate_every = job->evaluate_every,
+                            .by_loss = !cop_model_has_classes(job->model),
+                            .keep_best = !job->evaluate_on_test,
+                            .checkpoint_every = job->checkpoint_every,
+                            .workers_max = m->limits ? m->limits->workers : 0,
+                            .timeout_ns = m->limits ? cop_seconds_to_ns(m->limits->timeout) : 0,
+                            .audit = m->audit,
+                            .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
+                            .state = state};
+    if (m->pinned && m->pinned->fingerprint && *m->pinned->fingerprint)
+        out->fingerprint = cop_hash_xxh3(m->pinned->fingerprint, strlen(m->pinned->fingerprint));
 }

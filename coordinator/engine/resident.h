@@ -82,4 +82,8 @@ void coord_resident_update(coord_engine *engine, coord_resident *resident,
 void coord_resident_describe(const coord_resident *resident, const coord_action *action,
                              const cop_buffer *gradient, char *out, size_t size);
 
+/* What the core needs to know of a job. */
+void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
+                         coord_job_info *out);
+
 #endif

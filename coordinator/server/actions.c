@@ -12,7 +12,7 @@
 
 /* The held request of an answer; NULL when its worker has gone meanwhile. */
 static cop_request *take_request(coord_server *server, const coord_action *action) {
-    coord_session *s = coord_session_find(server, action->worker);
+    coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s || !s->held || s->held != action->request) return NULL;
     s->held = 0;
     return (cop_request *)(uintptr_t)action->request;
@@ -67,7 +67,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
     cop_log(COP_LOG_DEBUG, "coordinator", "job %llu: step %llu, shards %u + %u, attempt %u: to %s",
             (unsigned long long)action->job, (unsigned long long)action->step, action->lease.first,
             action->lease.count, action->lease.attempt,
-            coord_session_find(server, action->worker)->name);
+            coord_session_find(&server->access, action->worker)->name);
     cop_server_reply(request, &reply);
 }
 
@@ -153,7 +153,7 @@ static void do_diverged(coord_server *server, const coord_action *action) {
 }
 
 static void do_disconnect(coord_server *server, const coord_action *action) {
-    coord_session *s = coord_session_find(server, action->worker);
+    coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s) return;
     uint64_t work = s->connection[0], control = s->connection[1];
     cop_request *held = (cop_request *)(uintptr_t)s->held;

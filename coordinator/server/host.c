@@ -24,7 +24,7 @@ static void on_tick(uv_timer_t *timer) {
     coord_server *server = timer->data;
     coord_event tick = {.type = COORD_EVENT_TICK};
     coord_dispatch(&server->engine, &tick);
-    if (server->api) coord_api_tick(server, cop_clock_ns());
+    if (server->api) coord_api_tick(server->api, cop_clock_ns());
     cop_log_settle();
     if (server->run) coord_run_tick(server);
 }
@@ -44,7 +44,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
         COP_TRY(cop_server_listen(server->transport, *url, error));
         cop_log(COP_LOG_INFO, "coordinator", "listening on %s", *url);
     }
-    if (server->api) COP_TRY(coord_api_recover(server, error));
+    if (server->api) COP_TRY(coord_api_recover(server->api, error));
     uv_timer_start(&server->tick, on_tick, TICK_MS, TICK_MS);
     coord_loop_latency_start(&server->engine.latency, &server->engine.loop);
     return COP_OK;
@@ -53,7 +53,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
 /* Answers every held pull, so that workers learn at once that the coordinator goes. */
 static void release_sessions(coord_server *server) {
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
-        coord_session *s = &server->sessions[i];
+        coord_session *s = &server->access.sessions[i];
         uint64_t open = s->held ? s->held : s->digesting; /* never both */
         if (!open) continue;
         cop_request *request = (cop_request *)(uintptr_t)open;
@@ -84,7 +84,7 @@ static void finish_work(coord_server *server) {
     server->engine.saver = NULL;
     while (server->engine.judging) uv_run(&server->engine.loop, UV_RUN_ONCE);
     coord_engine_read_mail(&server->engine);
-    if (server->api) coord_api_release(server);
+    if (server->api) coord_api_release(server->api);
     coord_engine_read_mail(&server->engine);
 }
 
@@ -175,12 +175,12 @@ static cop_err read_token(coord_server *server, cop_error *error) {
     if (!e) e = cop_file_read(path, 4096, &text, &size, error);
     if (!e) {
         size_t length = strcspn(text, " \r\n");
-        if (length < 16 || length >= sizeof server->token)
+        if (length < 16 || length >= sizeof server->access.token)
             e = cop_fail(error, COP_ERR_CORRUPT,
                          "%s: expected 16 to 64 characters; remove the file to get a new token",
                          path);
         else
-            memcpy(server->token, text, length);
+            memcpy(server->access.token, text, length);
     }
     cop_free(text);
     cop_free(path);
@@ -202,9 +202,7 @@ static cop_err open_state(coord_server *server, cop_error *error) {
     COP_TRY(coord_datasets_open(server->engine.store, server->engine.state_folder,
                                 server->data_folder, server->config.quota, &server->engine.datasets,
                                 error));
-    COP_TRY(coord_api_create(server, &server->api, error));
-    server->engine.listener = &coord_api_listener;
-    return COP_OK;
+    return coord_api_create(&server->engine, &server->access, &server->api, error);
 }
 
 static cop_err check_urls(const coord_config *config, cop_error *error) {
@@ -237,8 +235,8 @@ static int default_update_threads(void) {
 }
 
 static cop_err create_parts(coord_server *server, cop_error *error) {
-    server->sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->sessions);
-    if (!server->sessions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    server->access.sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->access.sessions);
+    if (!server->access.sessions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     COP_TRY(coord_engine_reserve(&server->engine, error));
     bool remote = server->config.listen && *server->config.listen;
     coord_core_config core = {
@@ -274,13 +272,14 @@ static void destroy(coord_server *server) {
     coord_engine_fini(&server->engine);
     if (server->lock_file >= 0) close(server->lock_file);
     uv_sem_destroy(&server->ready);
-    cop_free(server->sessions);
+    cop_free(server->access.sessions);
     cop_free(server->data_folder);
     cop_free(server);
 }
 
 static cop_err copy_config(coord_server *server, const coord_config *config, cop_error *error) {
     server->config = *config;
+    server->access.config = &server->config;
     if (config->state) server->engine.state_folder = cop_strdup(config->state);
     if (config->data_folder) server->data_folder = cop_strdup(config->data_folder);
     if ((config->state && !server->engine.state_folder) ||
@@ -294,7 +293,6 @@ cop_err coord_start(const coord_config *config, coord_server **out, cop_error *e
     coord_server *server = cop_alloc(sizeof *server);
     if (!server) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
     server->lock_file = -1;
-    server->started_ns = cop_clock_ns();
     server->engine.owner = server;
     server->engine.carry_out = coord_carry_out;
     server->engine.kernels = config->kernels;
@@ -343,5 +341,5 @@ cop_server *coord_transport(coord_server *server) {
 }
 
 const char *coord_token(const coord_server *server) {
-    return server->token;
+    return server->access.token;
 }

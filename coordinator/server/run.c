@@ -231,32 +231,6 @@ static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(&server->engine, &added);
 }
 
-void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
-                         coord_job_info *out) {
-    const Coppice__Job *m = job->message;
-    *out = (coord_job_info){.job = id,
-                            .priority = m->priority,
-                            .batch = job->batch,
-                            .shards = job->shards,
-                            .train_samples = job->train_samples,
-                            .steps = job->steps,
-                            .steps_per_epoch = job->steps_per_epoch,
-                            .last_keep = job->last_keep,
-                            .evaluate_samples =
-                                job->evaluate_on_test ? job->test_samples : job->validation_samples,
-                            .evaluate_every = job->evaluate_every,
-                            .by_loss = !cop_model_has_classes(job->model),
-                            .keep_best = !job->evaluate_on_test,
-                            .checkpoint_every = job->checkpoint_every,
-                            .workers_max = m->limits ? m->limits->workers : 0,
-                            .timeout_ns = m->limits ? cop_seconds_to_ns(m->limits->timeout) : 0,
-                            .audit = m->audit,
-                            .pin_first = job->numerics == COP_NUMERICS_OPENBLAS,
-                            .state = state};
-    if (m->pinned && m->pinned->fingerprint && *m->pinned->fingerprint)
-        out->fingerprint = cop_hash_xxh3(m->pinned->fingerprint, strlen(m->pinned->fingerprint));
-}
-
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error) {
     COP_ASSERT(!server->run_shared && !server->api);

@@ -3,27 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/api/access.h"
+#include "coordinator/server/host.h"
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/version.h"
-
-void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...) {
-    cop_message reply = {.type = COP_MESSAGE_FAILURE};
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(reply.failure.text, sizeof reply.failure.text, format, arguments);
-    va_end(arguments);
-    reply.failure.code = code;
-    cop_server_reply(request, &reply);
-}
-
-coord_session *coord_session_find(coord_server *server, uint64_t worker) {
-    coord_session *s = &server->sessions[worker % COP_WORKERS_MAX];
-    return worker && s->worker == worker ? s : NULL;
-}
 
 /* ---- HELLO ---- */
 
@@ -36,7 +21,8 @@ static void make_name(coord_server *server, const char *wanted, char out[COP_NAM
             snprintf(out, COP_NAME_MAX, "%.100s-%d", wanted, n);
         bool taken = false;
         for (uint32_t i = 0; i < COP_WORKERS_MAX && !taken; i++)
-            taken = server->sessions[i].worker && strcmp(server->sessions[i].name, out) == 0;
+            taken = server->access.sessions[i].worker &&
+                    strcmp(server->access.sessions[i].name, out) == 0;
         if (!taken) return;
     }
 }
@@ -48,7 +34,8 @@ static bool hello_acceptable(coord_server *server, cop_request *request, const c
                             "the same major version",
                             COP_VERSION, COP_PROTOCOL_MAJOR, COP_PROTOCOL_MINOR, h->major,
                             h->minor);
-    else if (!coord_access_token(server, request, h->token) || !coord_access_name(request, h->name))
+    else if (!coord_access_token(&server->access, request, h->token) ||
+             !coord_access_name(request, h->name))
         return false;
     else if (h->is_client || h->control)
         return true;
@@ -86,7 +73,7 @@ static void welcome(coord_server *server, cop_request *request, const coord_sess
 }
 
 static void hello_control(coord_server *server, cop_request *request, const cop_hello *h) {
-    coord_session *s = coord_access_session(server, request, h->worker, h->session);
+    coord_session *s = coord_access_session(&server->access, request, h->worker, h->session);
     if (!s) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND,
                             "no such session: say HELLO on the work socket first");
@@ -98,7 +85,7 @@ static void hello_control(coord_server *server, cop_request *request, const cop_
 
 static uint32_t live_sessions(const coord_server *server) {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) count += server->sessions[i].worker != 0;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) count += server->access.sessions[i].worker != 0;
     return count;
 }
 
@@ -106,12 +93,12 @@ static uint32_t live_sessions(const coord_server *server) {
 static coord_session *take_place(coord_server *server, cop_request *request) {
     const char *identity = coord_access_identity(request);
     const uint32_t wish = server->config.sessions_per_identity;
-    const uint32_t share =
-        coord_access_share(server, wish ? wish : COP_SESSIONS_PER_IDENTITY_MAX, COP_WORKERS_MAX);
+    const uint32_t share = coord_access_share(
+        &server->access, wish ? wish : COP_SESSIONS_PER_IDENTITY_MAX, COP_WORKERS_MAX);
     coord_session *s = NULL;
     uint32_t its = 0;
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
-        coord_session *at = &server->sessions[i];
+        coord_session *at = &server->access.sessions[i];
         if (!at->worker && !s) s = at;
         its += at->worker && strcmp(at->certificate, identity) == 0;
     }
@@ -139,7 +126,7 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     coord_access_identify(request, h, &who);
     snprintf(s->certificate, sizeof s->certificate, "%s", coord_access_identity(request));
     make_name(server, who.name, s->name);
-    s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->sessions);
+    s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->access.sessions);
     cop_random_bytes(&s->secret, sizeof s->secret);
     s->connection[0] = cop_request_connection(request);
     s->threads = h->threads;
@@ -174,7 +161,7 @@ static void on_hello(coord_server *server, cop_request *request) {
 
 static void on_heartbeat(coord_server *server, cop_request *request) {
     const cop_heartbeat *h = &cop_request_message(request)->heartbeat;
-    coord_session *s = coord_access_session(server, request, h->worker, h->session);
+    coord_session *s = coord_access_session(&server->access, request, h->worker, h->session);
     cop_message reply = {.type = COP_MESSAGE_HEARTBEAT_REPLY};
     if (!s) {
         reply.heartbeat_reply.unknown = true;
@@ -268,7 +255,7 @@ static void give_result(coord_server *server, coord_event *event, cop_buffer *gr
 /* The rest of a PULL, after its result. */
 static void take_pull(coord_server *server, uint64_t worker, cop_request *request) {
     const cop_pull *p = &cop_request_message(request)->pull;
-    coord_session *s = coord_session_find(server, worker);
+    coord_session *s = coord_session_find(&server->access, worker);
     if (s && p->goodbye) {
         cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.drain = true}};
         end_session(server, s, true);
@@ -311,7 +298,7 @@ static void digest_part(coord_task *task, int part, int parts) {
 static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     digest_task *d = (digest_task *)(void *)((char *)mail - offsetof(digest_task, mail));
-    coord_session *s = coord_session_find(server, d->event.worker);
+    coord_session *s = coord_session_find(&server->access, d->event.worker);
     if (s && s->digesting == d->request) { /* else it has gone, or asked again */
         s->digesting = 0;
         d->event.result.finite = d->event.result.finite && d->finite;
@@ -346,7 +333,7 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
 static void on_pull(coord_server *server, cop_request *request) {
     const cop_message *message = cop_request_message(request);
     const cop_pull *p = &message->pull;
-    coord_session *s = coord_access_session(server, request, p->worker, p->session);
+    coord_session *s = coord_access_session(&server->access, request, p->worker, p->session);
     if (!s) {
         answer_unknown(request);
         return;
@@ -389,7 +376,7 @@ void coord_on_request(void *context, cop_request *request) {
         return;
     case COP_MESSAGE_CALL:
         if (server->api)
-            coord_api_on_call(server, request);
+            coord_api_on_call(server->api, request);
         else
             coord_reply_failure(request, COP_ERR_UNSUPPORTED, "this coordinator takes no calls");
         return;
@@ -402,12 +389,12 @@ void coord_on_request(void *context, cop_request *request) {
 void coord_on_gone(void *context, uint64_t connection) {
     coord_server *server = context;
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
-        coord_session *s = &server->sessions[i];
+        coord_session *s = &server->access.sessions[i];
         if (!s->worker || (s->connection[0] != connection && s->connection[1] != connection))
             continue;
         cop_log_peer(COP_LOG_INFO, "coordinator", *s->certificate ? s->certificate : s->name,
                      "worker %s: connection lost", s->name);
         end_session(server, s, true);
     }
-    if (server->api) coord_api_on_gone(server, connection);
+    if (server->api) coord_api_on_gone(server->api, connection);
 }

@@ -8,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/net/internal.h"
 #include "coordinator/api/api.h"
+#include "coordinator/server/host.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
 
@@ -76,7 +77,8 @@ static const net_transport fuzz_transport = {fuzz_reply, fuzz_drop};
 static bool fuzz_busy(const fuzz_world *w) {
     const coord_server *server = w->server;
     bool busy = server->api->tasks || server->engine.judging || (w->left && w->open);
-    for (uint32_t i = 0; i < COP_WORKERS_MAX && !busy; i++) busy = server->sessions[i].digesting;
+    for (uint32_t i = 0; i < COP_WORKERS_MAX && !busy; i++)
+        busy = server->access.sessions[i].digesting;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !busy; i++)
         busy = server->engine.resident[i].update_running;
     return busy;

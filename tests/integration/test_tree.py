@@ -35,8 +35,6 @@ MAY_INCLUDE = {
     "worker": COMMON,
     "client": COMMON | {"coordinator", "worker"},
 }
-# Includes against that direction which are still there: exactly these.
-RUNS_BACK = {("coordinator/api", "coordinator/server")}
 LONGEST_FUNCTION = 100
 
 # The same inside of client/, where each folder may include what stands at the top.
@@ -92,17 +90,14 @@ def test_each_folder_of_common_is_a_library_with_a_rule(root, tracked):
 
 
 def test_includes_go_one_way(root, tracked):
-    wrong, back = [], set()
+    wrong = []
     for path in sources(tracked, ".c", ".h", ".inc"):
         own = folder_of(path)
         for name in re.findall(r'^#\s*include "([^"]+)"', (root / path).read_text(), re.MULTILINE):
             used = folder_of(name) if "/" in name else own
-            if (own, used) in RUNS_BACK:
-                back.add((own, used))
-            elif used not in MAY_INCLUDE[own] | {own, "common"}:
+            if used not in MAY_INCLUDE[own] | {own, "common"}:
                 wrong.append(f"{path} includes {name}: {own} may include {sorted(MAY_INCLUDE[own])} only")
     assert not wrong, "\n".join(wrong)
-    assert back == RUNS_BACK, "an arrow that is gone leaves RUNS_BACK"
 
 
 def test_no_folder_is_in_an_include_cycle(root, tracked):
@@ -110,7 +105,7 @@ def test_no_folder_is_in_an_include_cycle(root, tracked):
     for path in sources(tracked, ".c", ".h", ".inc"):
         own = path.rsplit("/", 1)[0]
         found = {name.rsplit("/", 1)[0] for name in re.findall(r'^#\s*include "([^"]+/[^"]+)"', (root / path).read_text(), re.MULTILINE)}
-        uses[own] = uses.get(own, set()) | {name for name in found - {own} if (own, name) not in RUNS_BACK}
+        uses[own] = uses.get(own, set()) | (found - {own})
 
     def reached(folder, seen):
         for name in uses.get(folder, set()) - seen:

@@ -14,6 +14,7 @@
 #include "common/wire/codec.h"
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
+#include "coordinator/server/host.h"
 
 #define ANSWER_MS 5000
 #define SESSIONS  12 /* of one identity */
@@ -411,7 +412,7 @@ static void note_watched(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     (void)mail;
     if (api_note_find(server->api, WATCHED))
-        coord_api_changed(server, WATCHED);
+        coord_api_changed(server->api, WATCHED);
     else
         api_note_append(server->api, WATCHED);
 }

@@ -156,27 +156,33 @@ static void test_an_unknown_evaluation_is_told_at_once(void **state) {
 
 /* ---- places ---- */
 
-/* A coordinator of places only, where several identities are possible. */
-static coord_server *with_places(void) {
+/* An API with places for evaluations only, where several identities are possible. */
+typedef struct places {
+    coord_config config;
+    coord_access access;
+    coord_engine engine;
+    coord_api *api;
+} places;
+
+static places *with_places(void) {
     static const char any[1];
-    coord_server *server = cop_alloc(sizeof *server);
-    assert_non_null(server);
-    server->api = cop_alloc(sizeof *server->api);
-    assert_non_null(server->api);
-    server->config.tls = (const cop_tls *)any;
-    return server;
+    places *p = cop_alloc(sizeof *p);
+    assert_non_null(p);
+    p->config.tls = (const cop_tls *)any;
+    p->access.config = &p->config;
+    assert_int_equal(coord_api_create(&p->engine, &p->access, &p->api, NULL), COP_OK);
+    return p;
 }
 
-static void without_places(coord_server *server) {
-    for (int i = 0; i < COP_EVALUATION_PLACES; i++)
-        coord_evaluation_free(server->engine.evaluations[i]);
-    coord_api_destroy(server->api);
-    cop_free(server);
+static void without_places(places *p) {
+    for (int i = 0; i < COP_EVALUATION_PLACES; i++) coord_evaluation_free(p->engine.evaluations[i]);
+    coord_api_destroy(p->api);
+    cop_free(p);
 }
 
-static coord_evaluation *take(coord_server *server, const char *owner) {
+static coord_evaluation *take(places *p, const char *owner) {
     cop_error error = {0};
-    coord_evaluation **place = api_evaluation_place(server, owner, &error);
+    coord_evaluation **place = api_evaluation_place(p->api, owner, &error);
     if (!place) {
         assert_int_equal(error.code, COP_ERR_BUSY);
         return NULL;
@@ -185,18 +191,18 @@ static coord_evaluation *take(coord_server *server, const char *owner) {
     coord_evaluation *e = *place = cop_alloc(sizeof *e);
     assert_non_null(e);
     snprintf(e->owner, sizeof e->owner, "%s", owner);
-    e->id = ++server->api->next_job;
+    e->id = ++p->api->next_job;
     return e;
 }
 
 static void test_ended_evaluations_give_way_to_new_ones(void **state) {
     (void)state;
-    coord_server *server = with_places();
-    coord_evaluation *unheard = take(server, "a");
+    places *p = with_places();
+    coord_evaluation *unheard = take(p, "a");
     unheard->ended = true;
     unheard->ended_ns = 1;
     for (uint64_t i = 2; i < 100; i++) {
-        coord_evaluation *e = take(server, "b");
+        coord_evaluation *e = take(p, "b");
         assert_non_null(e);
         e->ended = e->reported = true;
         e->ended_ns = i;
@@ -204,21 +210,21 @@ static void test_ended_evaluations_give_way_to_new_ones(void **state) {
     /* The one whose client has no result yet is the last to go. */
     bool there = false;
     for (int i = 0; i < COP_EVALUATION_PLACES; i++)
-        there = there || server->engine.evaluations[i] == unheard;
+        there = there || p->engine.evaluations[i] == unheard;
     assert_true(there);
-    without_places(server);
+    without_places(p);
 }
 
 static void test_no_identity_takes_all_evaluations(void **state) {
     (void)state;
-    coord_server *server = with_places();
-    for (int i = 0; i < COP_EVALUATIONS_PER_IDENTITY_MAX; i++) assert_non_null(take(server, "a"));
-    assert_null(take(server, "a"));
+    places *p = with_places();
+    for (int i = 0; i < COP_EVALUATIONS_PER_IDENTITY_MAX; i++) assert_non_null(take(p, "a"));
+    assert_null(take(p, "a"));
     for (int i = COP_EVALUATIONS_PER_IDENTITY_MAX; i < COP_EVALUATIONS_MAX; i++)
-        assert_non_null(take(server, "b"));
-    assert_null(take(server, "b"));
-    assert_null(take(server, "c"));
-    without_places(server);
+        assert_non_null(take(p, "b"));
+    assert_null(take(p, "b"));
+    assert_null(take(p, "c"));
+    without_places(p);
 }
 
 int main(void) {
