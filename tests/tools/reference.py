@@ -231,7 +231,7 @@ FIGURES = [
 ]
 # Where the schema has no comment, or one that is not enough for a reader of JSON.
 MEANINGS = {
-    "job": "number of the job", "name": "name", "state": "state", "steps": "steps of the whole job", "epoch": "completed epochs", "error": "fraction of samples classified wrongly",
+    "job": "number of the job", "name": "name", "state": "`QUEUED`, `RUNNING`, `PAUSED`, `COMPLETED`, `FAILED` or `CANCELED`", "steps": "steps of the whole job", "epoch": "completed epochs", "error": "fraction of samples classified wrongly",
     "JobStatus.error": "why the job failed", "warning": "newest warning", "priority": "priority of the job", "created": "when it was submitted, UTC", "finished": "when it ended, UTC",
     "leases_given": "leases given", "leases_repeated": "leases given again: the holder was lost, late or slow", "eta_seconds": "estimated seconds to the end", "samples_per_s": "samples per second",
     "test_loss": "loss of the newest evaluation", "worker": "number of the session", "isa": "instruction set", "threads": "compute threads", "address": "address of the peer",
@@ -242,8 +242,9 @@ MEANINGS = {
     "on": "part of the data: `test` or `validation`", "digest": "SHA-256 of the weights", "seconds": "seconds", "step": "completed steps", "members": "members averaged",
     "nll": "mean negative log likelihood", "brier": "mean Brier score", "ece": "expected calibration error", "disagreement": "share of pairs of members that disagree",
     "error_se": "standard error", "nll_se": "standard error", "brier_se": "standard error", "ece_se": "standard error", "disagreement_se": "standard error", "epochs": "completed epochs",
-    "train_loss": "training loss of the last epoch", "test_error": "fraction of samples classified wrongly", "RunSummary.job": "name of the job", "RunSummary.workers": "worker threads", "RunSummary.steps": "completed steps",
-    "evaluated_on": "part of the data: `test` or `validation`", "best_validation_error": "least validation error", "out": "run folder", "first_step_ms": "milliseconds from the start to the end of the first step",
+    "train_loss": "training loss of the last epoch", "test_error": "fraction of samples classified wrongly", "RunSummary.job": "name of the job", "RunSummary.allocations": "allocations of Coppice's own code, from start to end",
+    "RunSummary.first_step_ms": "milliseconds from the start, data included, to the end of the first step", "RunSummary.workers": "worker threads", "RunSummary.steps": "completed steps",
+    "evaluated_on": "part of the data: `test` or `validation`; absent before the first evaluation", "best_validation_error": "least validation error", "out": "run folder", "first_step_ms": "milliseconds from the start to the end of the first step",
     "numerics": "arithmetic", "ms_per_step": "mean milliseconds per step", "peak_rss": "most resident memory, in bytes", "allocations": "allocations of Coppice's own code",
     "digest": "SHA-256 of the weights", "output": "path of the result",
 }
@@ -253,14 +254,14 @@ def metrics():
     text = (ROOT / "proto/api.proto").read_text()
     page = ["# Figures\n\n", NOTE, "\n",
             "What `--json` prints. A figure that is not known is left out. More fields may be added in any version; the meaning of a field does not change.\n"
-            "Seeds are strings, because JSON numbers lose digits beyond 2^53. What a figure may tell about a pool: [watch.md](../how-to/watch.md).\n"]
+            "Seeds are strings, because JSON numbers lose digits beyond 2^53. Which figures of a pool deserve a look: [watch.md](../how-to/watch.md).\n"]
     for message, title, where in FIGURES:
         body = re.search(rf"^message {message} {{(.*?)}}$", text, re.MULTILINE | re.DOTALL).group(1)
         page += [f"\n## {title}\n\n{where}\n\n| field | type | meaning |\n|---|---|---|\n"]
         for repeated, kind, field, comment in re.findall(r"(optional|repeated) ([\w.]+) (\w+) = \d+;(?: *// *([^\n]*))?", body):
             meaning = MEANINGS.get(f"{message}.{field}") or comment or MEANINGS.get(field)
             assert meaning, f"no meaning of {message}.{field}: add a comment to proto/api.proto"
-            kind = {"double": "number", "string": "text"}.get(kind, "whole number" if "int" in kind else kind)
+            kind = {"double": "number", "string": "text", "State": "text", "bool": "true or false"}.get(kind, "whole number" if "int" in kind else kind)
             page += [f"| `{field}` | {'list of ' if repeated == 'repeated' else ''}{kind} | {cell(meaning)} |\n"]
     return "".join(page)
 
