@@ -51,6 +51,7 @@ lacks_for_stage() {
 
 PASSED=0 FAILED=0 SKIPPED=0
 ALL=0 # --all was given
+LATER=() # stages that follow the release stage
 RESULTS=$ROOT/.cache/test
 SUMMARY=$RESULTS/stages.txt
 
@@ -167,14 +168,41 @@ build_stage() {
     check "the $1 build" build_all "$@"
 }
 build_all() {
-    local preset=$1
+    local preset=$1 lock status=0
     shift
-    configure "$preset" && ninja -C "$ROOT/build/$preset" --quiet -k 0 "$@"
+    mkdir -p "$ROOT/build/$preset"
+    exec {lock}>"$ROOT/build/$preset/.lock" # of build_quietly: a build ahead may be at work
+    flock "$lock"
+    configure "$preset" && ninja -C "$ROOT/build/$preset" --quiet -k 0 "$@" || status=$?
+    exec {lock}>&-
+    return "$status"
+}
+
+# build_of_stage STAGE: the preset and the targets that it builds.
+build_of_stage() {
+    case $1 in
+        asan) echo asan ;;
+        tsan) echo tsan programs tests-threads ;;
+        fuzz) echo fuzz fuzz-targets ;;
+        qemu) echo arm64 programs tests-qemu ;;
+    esac
+}
+
+# build_ahead STAGE...: builds what these stages need with the time that the tests before them leave. Each
+# stage builds again, which takes no time then, and reports the errors.
+build_ahead() {
+    local stage words
+    renice -n 19 "$BASHPID" >/dev/null
+    for stage in "$@"; do
+        read -ra words <<<"$(build_of_stage "$stage")"
+        [[ ${#words[@]} == 0 || -n $(lacks_for_stage "$stage") ]] || build_quietly "${words[@]}" || true
+    done >/dev/null 2>&1
 }
 
 stage_release() {
     if [[ $# == 0 ]]; then
         build_stage release
+        build_ahead "${LATER[@]}" &
         run_ctest release -L '^quick$'
         run_pytest release "${PAIRS[@]}" -m quick
     else
@@ -242,14 +270,18 @@ stage_asan() {
 
 # Without address space randomization: TSan's shadow memory has a fixed place.
 stage_tsan() {
-    build_stage tsan programs tests-threads
+    local words
+    read -ra words <<<"$(build_of_stage tsan)"
+    build_stage "${words[@]}"
     export TSAN_OPTIONS=suppressions=$ROOT/tests/tools/tsan.supp:history_size=4
     run_ctest tsan -L '^threads$'
     run_pytest tsan -m threads
 }
 
 stage_qemu() {
-    build_stage arm64 programs tests-qemu
+    local words
+    read -ra words <<<"$(build_of_stage qemu)"
+    build_stage "${words[@]}"
     build_quietly release programs
     run_ctest arm64 -L '^qemu$'
     run_pytest release -m qemu
@@ -512,6 +544,7 @@ dev_test() {
     # Where ./dev has installed everything, a test that misses something fails.
     [[ $ENVIRONMENT != *-test:* ]] || export COPPICE_TEST_COMPLETE=1
     stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
+    LATER=("${stages[@]}")
     run_stages "${stages[@]}"
     if [[ ${#patterns[@]} -gt 0 ]]; then
         run_stage release "${patterns[@]}"
