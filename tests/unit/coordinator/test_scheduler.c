@@ -323,44 +323,51 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void test_ten_thousand_queued_jobs_and_500_workers_are_fast(void **state) {
-    (void)state;
-    enum { JOBS = 10000, WORKERS = 500, EVENTS = 100000 };
+/* Seconds of an event (a request, a result) with so many queued jobs: the best of five rounds. */
+static double seconds_per_event(uint64_t jobs) {
+    enum { WORKERS = 500, ROUNDS = 5, EVENTS = 10000 };
     fixture *f = fx_create((coord_core_config){0});
+    double best = INFINITY;
     f->timed = true;
-    for (uint64_t job = 1; job <= JOBS; job++) {
+    for (uint64_t job = 1; job <= jobs; job++) {
         coord_job_info info = long_info(job, 0);
         info.shards = 64;
         fx_add(f, info);
         fx_forget(f);
     }
     fx_join_many(f, WORKERS);
-    double began = seconds();
-    uint32_t events = 0;
-    while (events < EVENTS)
-        for (uint64_t w = 1; w <= WORKERS; w++) {
-            if (!f->request[w] && !f->lease[w].type) {
-                fx_pull(f, w);
-                events++;
+    for (int round = 0; round < ROUNDS; round++) {
+        const double began = seconds();
+        uint32_t events = 0;
+        while (events < EVENTS)
+            for (uint64_t w = 1; w <= WORKERS; w++) {
+                if (!f->request[w] && !f->lease[w].type) {
+                    fx_pull(f, w);
+                    events++;
+                }
+                if (f->lease[w].type) {
+                    fx_finish(f, w);
+                    events++;
+                }
+                fx_forget(f);
             }
-            if (f->lease[w].type) {
-                fx_finish(f, w);
-                events++;
-            }
-            fx_forget(f);
-        }
-    double rate = events / (seconds() - began);
-    print_message("%.0f decisions a second\n", rate);
-#if defined(NDEBUG) || !defined(COP_DEBUG)
-    assert_true(rate > 50000); /* several times that on an idle machine */
-#endif
-    began = seconds();
-    for (uint64_t job = JOBS; job > 4; job--) {
+        best = fmin(best, (seconds() - began) / events);
+    }
+    for (uint64_t job = jobs; job > 4; job--) {
         fx_job_event(f, COORD_EVENT_JOB_CANCEL, job);
         fx_forget(f);
     }
-    print_message("%d queued jobs canceled in %.3f s\n", JOBS - 4, seconds() - began);
     fx_destroy(f);
+    return best;
+}
+
+/* Two times of one run are compared, so that the machine does not matter: a decision that walked
+ * the queue would take hundreds of times as long. */
+static void test_queued_jobs_do_not_slow_decisions_down(void **state) {
+    (void)state;
+    const double few = seconds_per_event(10), many = seconds_per_event(10000);
+    print_message("%.2f us an event with 10 jobs, %.2f us with 10000\n", 1e6 * few, 1e6 * many);
+    assert_true(many < 10 * few);
 }
 
 int main(void) {
@@ -381,7 +388,7 @@ int main(void) {
         cmocka_unit_test(test_first_worker_pins_the_fingerprint_and_others_are_told_why),
         cmocka_unit_test(test_pinned_job_tells_who_joins_later),
         cmocka_unit_test(test_portable_job_takes_every_worker),
-        cmocka_unit_test(test_ten_thousand_queued_jobs_and_500_workers_are_fast),
+        cmocka_unit_test(test_queued_jobs_do_not_slow_decisions_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
