@@ -242,6 +242,15 @@ def test_comments_and_messages_name_documents_that_exist(root, tracked):
     assert not wrong, "\n".join(wrong)
 
 
+def test_each_rule_of_the_arithmetic_that_is_cited_is_defined(root, tracked):
+    defined = set(re.findall(r"^\| (D\d+) \|", (root / "docs/reference/portable-1.md").read_text(), re.MULTILINE))
+    cited = {}
+    for path in tracked:
+        if path.endswith((".c", ".h", ".inc", ".md", ".py", ".cmake", ".proto")):
+            cited |= {rule: path for rule in re.findall(r"\b(?:rules?|\() ?(D\d{1,2})\b|\b(D\d{1,2})'s\b", (root / path).read_text()) for rule in rule if rule}
+    assert {"D3", "D4", "D5"} <= set(cited) <= defined, {rule: path for rule, path in cited.items() if rule not in defined}
+
+
 def symbols(path, *options):
     done = subprocess.run(["nm", "-P", *options, path], capture_output=True, text=True, check=True)
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
