@@ -118,7 +118,7 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
                               cop_error *error) {
     COP_ASSERT(threads >= 1 && threads <= COP_WORKER_THREADS_MAX);
     worker_compute *c = cop_alloc(sizeof *c);
-    if (!c) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!c) return cop_no_memory(error);
     uv_mutex_init(&c->mutex);
     uv_cond_init(&c->work);
     uv_cond_init(&c->done);

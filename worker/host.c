@@ -352,7 +352,7 @@ static void destroy(cop_worker *w) {
 cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error) {
     COP_ASSERT(config->url || config->local);
     cop_worker *w = cop_alloc(sizeof *w);
-    if (!w) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!w) return cop_no_memory(error);
     uv_mutex_init(&w->mutex);
     uv_cond_init(&w->changed);
     w->config = *config;

@@ -50,7 +50,7 @@ static cop_err find_differences(const side *sides, int count, rows *out, cop_err
     size_t most = 0;
     for (int i = 0; i < count; i++) most += sides[i].fields.count;
     *out = (rows){.items = cop_alloc_array(most + 1, sizeof(row))};
-    if (!out->items) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!out->items) return cop_no_memory(error);
     for (int i = 0; i < count; i++)
         for (size_t f = 0; f < sides[i].fields.count; f++)
             consider(sides, count, sides[i].fields.items[f].path, out);
@@ -82,7 +82,7 @@ static cop_err print_people(const side *sides, int count, const rows *differ, co
     if (!cells || !text) {
         cop_free(cells);
         cop_free(text);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     memset(align, 'f', sizeof align);
     cells[0] = "FIELD";
@@ -149,7 +149,7 @@ cop_err cli_compare(const cli_options *options, cop_error *error) {
     const int count = options->positional_count;
     side *sides = cop_alloc_array((size_t)count, sizeof *sides);
     rows differ = {0};
-    cop_err e = sides ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = sides ? COP_OK : cop_no_memory(error);
     for (int i = 0; i < count && !e; i++) {
         e = cli_record_load(options, options->positional[i], &sides[i].record, error);
         if (!e) e = cop_document_list_fields(&sides[i].record.job->base, &sides[i].fields, error);

@@ -148,7 +148,7 @@ cop_err cli_completion_command(const cli_options *options, cop_error *error) {
     if (!script.length)
         return cop_fail(error, COP_ERR_USAGE,
                         "no completion for \"%s\": expected bash, zsh or fish", shell);
-    cop_err e = script.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
+    cop_err e = script.failed ? cop_no_memory(error) : COP_OK;
     cli_print("%s", cop_str_text(&script));
     cop_str_fini(&script);
     return e;

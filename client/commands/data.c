@@ -95,7 +95,7 @@ static cop_err list_remote(const cli_options *options, cop_error *error) {
 
 static cop_err get(const cli_options *options, const char *name, cop_error *error) {
     char *cache = cop_path_cache(), *cached = cache ? cop_path_join(cache, name) : NULL;
-    if (!cached) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!cached) return cop_no_memory(error);
     const char *into = options->out ? options->out : cached;
     cli_progress bar;
     cli_progress_start(&bar, options->quiet);
@@ -130,8 +130,7 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "there is no downloaded set \"%s\" (coppice data list --local)", name);
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
-    cop_err e = folder ? cop_folder_remove(folder, error)
-                       : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = folder ? cop_folder_remove(folder, error) : cop_no_memory(error);
     cop_free(cache);
     cop_free(folder);
     if (!e) print_removed(options, name);
@@ -196,7 +195,7 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
                             Coppice__Api__InspectPart *out, cop_error *error) {
     coppice__api__inspect_part__init(out);
     out->per_class = cop_alloc_array((size_t)data->classes, sizeof *out->per_class);
-    if (!out->per_class) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!out->per_class) return cop_no_memory(error);
     for (uint32_t i = 0; i < part->count; i++) out->per_class[part->labels[i]]++;
     out->n_per_class = (size_t)data->classes;
     out->part = (char *)(uintptr_t)name;

@@ -40,8 +40,7 @@ static cop_err write_onnx(const cli_model *m, const char *path, cop_error *error
     cop_str yaml = {0};
     cop_document_print_yaml(&m->job->message->base, &yaml);
     const cop_export exported = describe(m, cop_str_text(&yaml));
-    cop_err e = yaml.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
-                            : cop_export_onnx(&exported, path, error);
+    cop_err e = yaml.failed ? cop_no_memory(error) : cop_export_onnx(&exported, path, error);
     cop_str_fini(&yaml);
     return e;
 }
@@ -71,7 +70,7 @@ static cop_err write_torch(const cli_model *m, const char *path, cop_error *erro
     cop_str_append_bytes(&weights, path, length - 3);
     cop_str_append(&weights, ".safetensors");
     cop_err e = text.failed || weights.failed
-                    ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
+                    ? cop_no_memory(error)
                     : write_both(m, cop_str_text(&text), path, cop_str_text(&weights), error);
     cop_str_fini(&text);
     cop_str_fini(&weights);

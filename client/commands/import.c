@@ -23,8 +23,7 @@ static cop_err fill_folder(const run_folder *f, const cop_job *job, const float 
     const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}, .best_error = -1};
     cop_str yaml = {0};
     cop_document_print_yaml(&job->message->base, &yaml);
-    cop_err e =
-        zeros && !yaml.failed ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = zeros && !yaml.failed ? COP_OK : cop_no_memory(error);
     if (!e) e = cop_checkpoint_save(job, f->path, &start, error);
     if (!e) e = cop_file_write_text(f->job, cop_str_text(&yaml), error);
     cop_str_fini(&yaml);
@@ -49,8 +48,7 @@ static cop_err write_folder(const cop_job *job, const float *flat, const char *p
                     .checkpoints = cop_path_join(path, "checkpoints"),
                     .was_there = cop_folder_exists(path)};
     f.had_job = f.job && cop_file_exists(f.job);
-    cop_err e =
-        f.job && f.checkpoints ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = f.job && f.checkpoints ? COP_OK : cop_no_memory(error);
     if (!e && cop_folder_exists(f.checkpoints)) {
         e = cop_fail(error, COP_ERR_INPUT,
                      "--out: %s holds the checkpoints of a run already; choose another folder",
@@ -103,7 +101,7 @@ cop_err cli_import(const cli_options *options, cop_error *error) {
     COP_TRY(cli_load_job(options->spec, options, &job, &data, error));
     float *flat = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *flat);
     cop_err e = flat ? cop_import_weights(job->model, options->positional[0], flat, error)
-                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+                     : cop_no_memory(error);
     if (!e) e = write_all(options, job, flat, error);
     cop_free(flat);
     cop_job_destroy(job);

@@ -49,7 +49,7 @@ static cop_err print_file(const cop_safetensors *file, cop_error *error) {
     char(*text)[4][64] = cop_alloc_array(rows, sizeof *text);
     static const char *const head[FILE_COLUMNS] = {"TENSOR", "TYPE", "SHAPE",
                                                    "MEAN",   "STD",  "RANGE"};
-    cop_err e = cells && text ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = cells && text ? COP_OK : cop_no_memory(error);
     if (!e) memcpy(cells, head, sizeof head);
     for (size_t r = 1; !e && r < rows; r++) {
         const cop_tensor_entry *t = cop_safetensors_at(file, r - 1);
@@ -88,7 +88,7 @@ static cop_err print_file_json(const cop_safetensors *file, const char *path, co
     cop_free(tensors);
     cop_free(table);
     cop_free(shapes);
-    return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return ok ? COP_OK : cop_no_memory(error);
 }
 
 /* A file that `replay` wrote says which shard of which step it holds. */

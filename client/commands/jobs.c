@@ -53,7 +53,7 @@ static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error 
     if (!cells || !text) {
         cop_free(cells);
         cop_free(text);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     memcpy(cells, head, (size_t)columns * sizeof *cells);
     for (int r = 1; r < rows; r++) {
@@ -141,7 +141,7 @@ static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, c
     if (!*more) return COP_OK;
     size_t count = all->n_jobs + page->n_jobs;
     Coppice__Api__JobStatus **jobs = cop_realloc(all->jobs, count * sizeof(*jobs));
-    if (!jobs) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!jobs) return cop_no_memory(error);
     memcpy(jobs + all->n_jobs, page->jobs, page->n_jobs * sizeof(*jobs));
     all->jobs = jobs;
     all->n_jobs = count;

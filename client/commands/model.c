@@ -286,7 +286,7 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     cop_free(tensors);
     cop_free(table);
     cop_free(shapes);
-    return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return ok ? COP_OK : cop_no_memory(error);
 }
 
 /* Nothing where classes have only their numbers. */

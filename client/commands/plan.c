@@ -84,7 +84,7 @@ static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts 
         p->part[i >= view.train].per_class[data->train.labels[cop_data_view_row(&view, i)]]++;
     for (uint32_t i = 0; ok && i < view.test; i++) p->part[2].per_class[data->test.labels[i]]++;
     cop_data_view_fini(&view);
-    return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return ok ? COP_OK : cop_no_memory(error);
 }
 
 #define CLASSES_SHOWN 20
@@ -272,7 +272,7 @@ static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_pa
     cop_free(layers);
     cop_free(table);
     cop_free(text);
-    return ok ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return ok ? COP_OK : cop_no_memory(error);
 }
 
 cop_err cli_plan(const cli_options *options, cop_error *error) {

@@ -39,7 +39,7 @@ static void fill_columns(const coord_figure *rows, size_t count, double *to) {
 static cop_err make_columns(curve *c, cop_error *error) {
     const size_t train = c->history.train_count, seen = c->history.evaluation_count;
     c->columns = cop_alloc_array(3 * (train + seen) + 1, sizeof *c->columns);
-    if (!c->columns) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!c->columns) return cop_no_memory(error);
     fill_columns(c->history.train, train, c->columns);
     fill_columns(c->history.evaluations, seen, c->columns + 3 * train);
     return COP_OK;
@@ -88,7 +88,7 @@ static cop_err draw(const curve *curves, int count, const char *path, cop_error 
     cli_series *lines = cop_alloc_array(2 * LINES_MAX, sizeof *lines);
     line_name *names = cop_alloc_array(LINES_MAX, sizeof *names);
     cop_err e = COP_OK;
-    if (!lines || !names) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!lines || !names) e = cop_no_memory(error);
     if (!e) {
         const char *title = count == 1 ? curves[0].name : "comparison";
         const cli_chart charts[] = {
@@ -122,7 +122,7 @@ static int count_results(const cli_options *options) {
 static cop_err plot_curves(const cli_options *options, cop_error *error) {
     const int count = options->positional_count;
     curve *curves = cop_alloc_array((size_t)count, sizeof *curves);
-    if (!curves) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!curves) return cop_no_memory(error);
     cop_err e = COP_OK;
     for (int i = 0; i < count && !e; i++) {
         const char *name = options->positional[i];

@@ -269,7 +269,7 @@ static cop_err print_table(const cli_predictions *p, const uint32_t *samples, ui
     const bool done = cells && text;
     cop_free(cells);
     cop_free(text);
-    return done ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return done ? COP_OK : cop_no_memory(error);
 }
 
 static void print_summary(const cli_predictions *p, uint32_t rows, bool least_sure) {
@@ -298,7 +298,7 @@ static cop_err tell(const cli_options *o, const cli_predictions *p, cop_error *e
     cop_err e = COP_OK;
     if (o->top_uncertain) {
         samples = cli_most_uncertain(p, rows);
-        if (!samples) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (!samples) return cop_no_memory(error);
         e = cli_uncertain_draw(p, samples, rows, o->output, error);
     }
     if (!e && !o->json) {
@@ -321,7 +321,7 @@ static cop_err predict(const cli_options *o, cli_predictions *p, cop_error *erro
     cop_err e = read_input(o, p->model->job, &samples, error);
     p->samples = &samples;
     if (!e && !(p->of = cop_alloc_array(samples.part.count, sizeof *p->of)))
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        e = cop_no_memory(error);
     if (!e) e = cli_predict_run(p, &how, error);
     if (!e) e = tell(o, p, error);
     cop_free(p->of);

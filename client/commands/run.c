@@ -41,7 +41,7 @@ static int core_count(void) {
 
 static cop_err start_workers(run_state *s, int count, cop_error *error) {
     s->workers = cop_alloc_array((size_t)count, sizeof(cop_worker *));
-    if (!s->workers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!s->workers) return cop_no_memory(error);
     for (int i = 0; i < count; i++) {
         char name[32];
         cop_worker_config config = {.local = coord_transport(s->coordinator),

@@ -10,7 +10,7 @@ cop_err cli_spec(const cli_options *options, cop_error *error) {
         cop_document_print_json(&record.job->base, 0, &text);
     else
         cop_document_print_yaml(&record.job->base, &text);
-    cop_err e = text.failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
+    cop_err e = text.failed ? cop_no_memory(error) : COP_OK;
     if (!e) cli_print("%s%s", cop_str_text(&text), options->json ? "\n" : "");
     cop_str_fini(&text);
     cli_record_fini(&record);

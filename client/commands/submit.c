@@ -38,7 +38,7 @@ static cop_err put_chunk(cli_remote *remote, const cop_buffer *pack, const char 
                         "the coordinator asks for chunk %u, which there is not", index);
     if (size > COP_CHUNK_SIZE) size = COP_CHUNK_SIZE;
     cop_buffer *bytes = cop_buffer_create(size);
-    if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!bytes) return cop_no_memory(error);
     memcpy(bytes->data, (const char *)pack->data + begin, size);
     Coppice__Api__PutChunkRequest request = COPPICE__API__PUT_CHUNK_REQUEST__INIT;
     request.digest = (char *)(uintptr_t)digest;
@@ -80,7 +80,7 @@ cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_err
     uint32_t count = chunk_count(data->pack->size);
     cop_hex32(data->digest, digest);
     ProtobufCBinaryData *chunks = hash_chunks(data->pack, count);
-    if (!chunks) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!chunks) return cop_no_memory(error);
     Coppice__Api__OfferDataRequest request = COPPICE__API__OFFER_DATA_REQUEST__INIT;
     request.name = (char *)(uintptr_t)data->name;
     request.digest = digest;

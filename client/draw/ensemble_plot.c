@@ -164,7 +164,7 @@ static void add_row(curve *c, const figures *row) {
 
 static cop_err make_columns(curve *c, cop_error *error) {
     c->x = cop_alloc_array(3 * c->count, sizeof *c->x);
-    if (!c->x) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!c->x) return cop_no_memory(error);
     c->y = c->x + c->count;
     c->deviation = c->y + c->count;
     qsort(c->rows, c->count, sizeof *c->rows, by_members);
@@ -181,7 +181,7 @@ static cop_err make_curve(const sources *all, size_t first, curve *out, cop_erro
     *out = (curve){.first = &all->list[first]};
     for (size_t i = first; i < all->count; i++) rows += all->list[i].message->n_members;
     out->rows = cop_alloc_array(rows, sizeof *out->rows);
-    if (!out->rows) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!out->rows) return cop_no_memory(error);
     for (size_t i = first; i < all->count; i++) {
         const result *r = all->list[i].message;
         if (!same_curve(r, out->first->message)) continue;

@@ -121,7 +121,7 @@ static void run_thread(void *argument) {
     const size_t outputs = (size_t)cop_model_outputs(v->model[0].job->model);
     runner r = {.outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float))};
     cop_error error = {0};
-    cop_err e = r.outputs ? COP_OK : cop_fail(&error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = r.outputs ? COP_OK : cop_no_memory(&error);
     cop_compute_thread_init();
     uv_mutex_lock(&v->mutex);
     while (!e && !v->failure.code && v->next < v->blocks) {
@@ -202,7 +202,7 @@ static cop_err make_tally(evaluation *v, cop_error *error) {
     for (uint32_t i = 0; i < spec.count; i++) spec.counts[i] = v->ask->counts[i];
     COP_TRY(cop_tally_create(&spec, &v->tally, error));
     v->reached = cop_alloc_array(cop_tally_slices(v->tally), sizeof *v->reached);
-    return v->reached ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return v->reached ? COP_OK : cop_no_memory(error);
 }
 
 /* ---- the whole ---- */
@@ -237,7 +237,7 @@ cop_err cli_ensemble_here(cli_ensemble *ask, cop_error *error) {
     unsigned char digest[32];
     cop_data *data = NULL;
     const uint64_t began = cop_clock_ns();
-    if (!v) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!v) return cop_no_memory(error);
     v->ask = ask;
     cop_err e = open_models(v, error);
     const cli_options one = options_for(v, 0);

@@ -197,7 +197,7 @@ static cop_err open_worker(worker *w, run *r, cop_error *error) {
     w->run = r;
     w->logits = cop_alloc_array(r->outputs * r->slice, sizeof *w->logits);
     w->opinions = cop_alloc_array(r->slice, sizeof *w->opinions);
-    if (!w->logits || !w->opinions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!w->logits || !w->opinions) return cop_no_memory(error);
     COP_TRY(
         cop_members_create(r->model, r->kernels, r->on->model->job->numerics, &w->members, error));
     return r->on->classes
@@ -228,7 +228,7 @@ static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *er
 
 static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
     worker *workers = cop_alloc_array((size_t)threads, sizeof *workers);
-    if (!workers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!workers) return cop_no_memory(error);
     cop_err e = COP_OK;
     for (int64_t i = 0; i < threads && !e; i++) e = open_worker(&workers[i], r, error);
     cli_progress_start(&r->progress, r->how->quiet);
@@ -269,8 +269,7 @@ cop_err cli_predict_run(const cli_predictions *on, const cli_predict_how *how, c
     if (whole) r.values = cop_alloc_array(cells, sizeof *r.values);
     if (whole && !on->classes) r.deviations = cop_alloc_array(cells, sizeof *r.deviations);
     cop_err e = COP_OK;
-    if (whole && (!r.values || (!on->classes && !r.deviations)))
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (whole && (!r.values || (!on->classes && !r.deviations))) e = cop_no_memory(error);
     uv_mutex_init(&r.progress_mutex);
     if (!e) e = run_blocks(&r, threads, error);
     uv_mutex_destroy(&r.progress_mutex);

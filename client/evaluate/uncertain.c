@@ -79,7 +79,7 @@ static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_
     char *rows = cop_alloc_array(count, part->stride);
     if (!*pixels || !rows) {
         cop_free(rows);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     for (uint32_t i = 0; i < count; i++)
         memcpy(rows + i * part->stride,
@@ -175,7 +175,7 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
                           : "class and probability, H entropy (nats)");
     cop_err e = gather(p, samples, count, &part, &pixels, error);
     cli_caption *captions = make_captions(p, samples, count);
-    if (!e && !captions) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e && !captions) e = cop_no_memory(error);
     const cli_sheet sheet = {.part = &part,
                              .columns = count < SHEET_COLUMNS ? (int)count : SHEET_COLUMNS,
                              .lines = caption_lines(p),

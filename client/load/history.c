@@ -39,7 +39,7 @@ static cop_err fail_no_run(const char *what, cop_error *error) {
 static cop_err read_run(const char *folder, const coord_history_range *range, coord_history *out,
                         cop_error *error) {
     char *path = cop_path_join(folder, "metrics.sqlite");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     cop_err e = COP_OK;
     if (!cop_file_exists(path)) e = fail_no_run(folder, error);
     if (!e) e = coord_history_read(path, range, out, error);
@@ -52,7 +52,7 @@ static cop_err read_run(const char *folder, const coord_history_range *range, co
 static cop_err copy_points(Coppice__Api__HistoryPoint *const *points, size_t count,
                            coord_figure **out, size_t *out_count, cop_error *error) {
     coord_figure *rows = *out = cop_alloc_array(count + 1, sizeof *rows);
-    if (!rows) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!rows) return cop_no_memory(error);
     for (size_t i = 0; i < count; i++)
         rows[i] = (coord_figure){.step = points[i]->step,
                                  .loss = points[i]->has_loss ? points[i]->loss : NAN,
@@ -158,8 +158,7 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
     }
     coord_history_fini(&history);
     char *path = cop_path_join(folder, "job.yaml");
-    cop_err e = path ? cop_document_read_job(path, &out->job, error)
-                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? cop_document_read_job(path, &out->job, error) : cop_no_memory(error);
     cop_free(path);
     if (e || cli_model_open(folder, &model, NULL)) return e; /* no checkpoint yet */
     out->step = model.step;

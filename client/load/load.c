@@ -13,7 +13,7 @@
 /* "-": a job file on standard input. */
 static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {
     char *text = cop_alloc(COP_JOB_FILE_MAX + 1);
-    if (!text) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!text) return cop_no_memory(error);
     const size_t size = fread(text, 1, COP_JOB_FILE_MAX + 1, stdin);
     cop_err e;
     if (ferror(stdin))

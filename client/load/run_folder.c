@@ -50,8 +50,7 @@ static holds look_into(const char *folder, const char **name) {
 /* Creates and locks; `path` is copied. */
 static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
     *out = (cli_run_folder){.path = cop_strdup(path), .lock = -1};
-    cop_err e = out->path ? cop_folder_create(path, error)
-                          : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = out->path ? cop_folder_create(path, error) : cop_no_memory(error);
     if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has the name */
     if (!e) e = cop_folder_lock(path, &out->lock, error);
     if (e == COP_ERR_EXISTS)
@@ -221,7 +220,7 @@ void cli_run_folder_fini(cli_run_folder *f) {
 static cop_err remove_old(const char *folder, cop_error *error) {
     for (size_t i = 0; i < WRITTEN; i++) {
         char *path = cop_path_join(folder, written[i]);
-        if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (!path) return cop_no_memory(error);
         cop_err e =
             cop_folder_exists(path) ? cop_folder_remove(path, error) : cop_file_remove(path, error);
         cop_free(path);
@@ -233,8 +232,7 @@ static cop_err remove_old(const char *folder, cop_error *error) {
 static cop_err write_text(const char *folder, const char *name, const cop_str *text,
                           cop_error *error) {
     char *path = text->failed ? NULL : cop_path_join(folder, name);
-    cop_err e = path ? cop_file_write_text(path, cop_str_text(text), error)
-                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? cop_file_write_text(path, cop_str_text(text), error) : cop_no_memory(error);
     cop_free(path);
     return e;
 }
@@ -263,8 +261,7 @@ cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *optio
     else
         COP_TRY(remove_old(f->path, error));
     char *checkpoints = cop_path_join(f->path, "checkpoints");
-    cop_err e = checkpoints ? cop_folder_create(checkpoints, error)
-                            : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = checkpoints ? cop_folder_create(checkpoints, error) : cop_no_memory(error);
     cop_free(checkpoints);
     COP_TRY(e);
     cop_str yaml = {0};

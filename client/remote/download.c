@@ -84,7 +84,7 @@ static cop_err fetch(const char *url, const get_file *file, const char *part,
     if (!curl || begin < 0) {
         fclose(out);
         if (curl) curl_easy_cleanup(curl);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     transfer t = {.file = out,
                   .begin = (uint64_t)begin,

@@ -69,7 +69,7 @@ static cop_err call_once(cli_remote *remote, Coppice__Api__Method method,
     call.part[1] = bulk_in;
     if (!call.part[0]) {
         cop_message_fini(&call);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     cop_err e = cop_link_call(remote->link, &call, &reply, remote->timeout_ms, error);
     if (!e) e = read_answer(&reply, method, answer_type, answer, bulk_out, error);
@@ -238,7 +238,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     if (watched->has_retry_ms) cli_wait_to_ask(watched->retry_ms);
     cop_buffer *packed = cop_proto_pack(&watched->status->base);
     cop_proto_free(answer);
-    if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!packed) return cop_no_memory(error);
     cop_err e = cop_proto_unpack(&coppice__api__job_status__descriptor, packed->data, packed->size,
                                  ANSWER_BUDGET, &answer, error);
     cop_buffer_release(packed);

@@ -402,8 +402,7 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
     if (e) return cop_fail(error, e, "%s", why.text);
     for (size_t i = 0; i < count && !e; i++) {
         char *entry = cop_path_join(path, names[i]);
-        e = entry ? remove_entry(entry, error)
-                  : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        e = entry ? remove_entry(entry, error) : cop_no_memory(error);
         cop_free(entry);
     }
     cop_free(names);

@@ -29,8 +29,7 @@ static cop_err walk(const char *path, int depth, visitor visit, void *context, c
     cop_err e = cop_folder_list(path, &names, &count, error);
     for (size_t i = 0; i < count && !e; i++) {
         char *entry = cop_path_join(path, names[i]);
-        e = entry ? walk(entry, depth - 1, visit, context, error)
-                  : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        e = entry ? walk(entry, depth - 1, visit, context, error) : cop_no_memory(error);
         cop_free(entry);
     }
     cop_free(names);

@@ -45,7 +45,7 @@ cop_err channels_to_front(const int32_t dims[3], uint64_t count, size_t element,
                  stride = channels * pixels * element;
     char *one = channels > 1 ? cop_alloc_raw(stride) : NULL, *at = samples;
     if (channels == 1) return COP_OK; /* the same bytes */
-    if (!one) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!one) return cop_no_memory(error);
     for (uint64_t i = 0; i < count; i++, at += stride) {
         memcpy(one, at, stride);
         for (size_t c = 0; c < channels; c++)

@@ -38,7 +38,7 @@ static cop_err open_file(const cifar_kind *k, const char *folder, const char *na
     const size_t record = k->label_bytes + PIXELS;
     size_t size;
     f->path = cop_path_join(folder, name);
-    if (!f->path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!f->path) return cop_no_memory(error);
     if (!cop_file_exists(f->path))
         return cop_fail(error, COP_ERR_NOT_FOUND, "%s has no %s", folder, name);
     COP_TRY(cop_file_read(f->path, FILE_MAX, &f->bytes, &size, error));
@@ -89,7 +89,7 @@ static cop_err load(const cifar_kind *k, const char *folder, cop_data **out, cop
     cifar_file files[6] = {0};
     cop_data *data = NULL;
     char *inner = cop_path_join(folder, k->folder);
-    cop_err e = inner ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = inner ? COP_OK : cop_no_memory(error);
     const char *from = !e && cop_folder_exists(inner) ? inner : folder;
     for (int i = 0; i < k->file_count && !e; i++)
         e = open_file(k, from, k->files[i], &files[i], error);

@@ -59,7 +59,7 @@ cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t c
         return COP_OK;
     }
     data->class_names = copy_names(names, count);
-    return data->class_names ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return data->class_names ? COP_OK : cop_no_memory(error);
 }
 
 cop_err pack_write_names(const char *const *names, size_t count, char **out, size_t *size,
@@ -67,7 +67,7 @@ cop_err pack_write_names(const char *const *names, size_t count, char **out, siz
     size_t bytes = 0;
     for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;
     char *trailer = cop_alloc(HEAD + bytes), *at = trailer ? trailer + HEAD : NULL;
-    if (!trailer) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!trailer) return cop_no_memory(error);
     for (size_t i = 0; i < count; i++) {
         const size_t length = strlen(names[i]) + 1;
         memcpy(at, names[i], length);
@@ -98,7 +98,7 @@ cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_erro
         return cop_fail(error, COP_ERR_CORRUPT, "%s: the names of its classes are damaged",
                         data->name);
     const char **names = cop_alloc_array(count, sizeof *names), *at = bytes + HEAD;
-    if (!names) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!names) return cop_no_memory(error);
     for (size_t i = 0; i < count; i++, at += strlen(at) + 1) names[i] = at;
     cop_err e =
         cop_class_names_ok(names, count)

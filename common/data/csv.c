@@ -112,7 +112,7 @@ static cop_err grow_classes(class_list *list, cop_error *error) {
     if (names) list->names = names;
     uint32_t *order = names ? cop_realloc(list->order, capacity * sizeof *order) : NULL;
     if (order) list->order = order;
-    if (!names || !order) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!names || !order) return cop_no_memory(error);
     list->capacity = capacity;
     return COP_OK;
 }
@@ -160,7 +160,7 @@ static cop_err number_classes(const class_list *list, cop_data *data, cop_error 
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
     const char **names = cop_alloc_array(list->count, sizeof *names);
     const cop_data_part *parts[2] = {&data->train, &data->test};
-    cop_err e = numbers && names ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = numbers && names ? COP_OK : cop_no_memory(error);
     for (uint32_t i = 0; i < list->count && !e; i++) {
         numbers[list->order[i]] = (int32_t)i;
         names[i] = list->names[list->order[i]];

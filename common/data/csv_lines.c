@@ -270,7 +270,7 @@ static cop_err is_header(csv_file *f, char *second, size_t length, bool *header,
     uint32_t words = 0, matched = 0;
     double value;
     char *copy = cop_strndup(second, length), *at = copy;
-    if (!copy) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!copy) return cop_no_memory(error);
     for (uint32_t c = 0; c < f->columns; c++) {
         char *below = at < copy + length ? csv_take_field(f, &at, copy + length) : NULL;
         if (parse(f->names[c], f->separator, &value)) continue;
@@ -291,7 +291,7 @@ static int by_text(const void *a, const void *b) {
 /* Two columns of one name: `data.label` would mean either. Columns without a name are no danger. */
 static cop_err check_names(const csv_file *f, cop_error *error) {
     char **sorted = cop_alloc_array(f->columns, sizeof *sorted);
-    if (!sorted) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!sorted) return cop_no_memory(error);
     memcpy(sorted, f->names, f->columns * sizeof *sorted);
     qsort(sorted, f->columns, sizeof *sorted, by_text);
     const char *twice = NULL;
@@ -320,8 +320,7 @@ static cop_err split_first_line(csv_file *f, const char *line, size_t length, co
     f->first = cop_strndup(line, length);
     f->names = cop_alloc_array(f->columns, sizeof *f->names);
     f->roles = cop_alloc_array(f->columns, sizeof *f->roles);
-    if (!f->first || !f->names || !f->roles)
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!f->first || !f->names || !f->roles) return cop_no_memory(error);
     char *at = f->first, *end = f->first + length;
     for (uint32_t c = 0; c < f->columns; c++) f->names[c] = csv_take_field(f, &at, end);
     f->values = f->columns;

@@ -58,7 +58,7 @@ static cop_err open_image_folder(const char *path, const cop_data_input *how, co
                                  cop_error *error) {
     char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");
     cop_data_input input = *how;
-    cop_err e = train && test ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = train && test ? COP_OK : cop_no_memory(error);
     if (!e && cop_folder_exists(train)) {
         input.train.path = train;
         if (cop_folder_exists(test)) input.test.path = test;

@@ -15,9 +15,7 @@ cop_err gzip_begin(gzip_reader *g, const char *path, const void *in, size_t size
                    cop_error *error) {
     *g = (gzip_reader){.in_left = size, .path = path};
     g->z.next_in = (unsigned char *)(uintptr_t)in;
-    return inflateInit2(&g->z, 15 + 16) == Z_OK
-               ? COP_OK
-               : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return inflateInit2(&g->z, 15 + 16) == Z_OK ? COP_OK : cop_no_memory(error);
 }
 
 void gzip_end(gzip_reader *g) {
@@ -53,7 +51,7 @@ cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error
         const bool stuck = in_now == g->z.avail_in && out_now == g->z.avail_out;
         g->in_left -= in_now - g->z.avail_in;
         left -= out_now - g->z.avail_out;
-        if (state == Z_MEM_ERROR) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (state == Z_MEM_ERROR) return cop_no_memory(error);
         if (state == Z_DATA_ERROR || state == Z_NEED_DICT)
             return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->path,
                             g->z.msg ? g->z.msg : "dictionary");
@@ -69,7 +67,7 @@ static cop_err expand(gzip_reader *g, size_t limit, size_t guess, char **out, si
                       cop_error *error) {
     size_t capacity = guess < limit ? guess : limit, used = 0, got = 0;
     char *bytes = cop_alloc(capacity + 1);
-    cop_err e = bytes ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = bytes ? COP_OK : cop_no_memory(error);
     while (!e) {
         e = gzip_read(g, bytes + used, capacity - used, &got, error);
         used += got;
@@ -84,7 +82,7 @@ static cop_err expand(gzip_reader *g, size_t limit, size_t guess, char **out, si
         if (more)
             bytes = more;
         else
-            e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+            e = cop_no_memory(error);
     }
     if (!e && !g->ended)
         e = cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: the gzip data end early", g->path);

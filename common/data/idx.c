@@ -192,7 +192,7 @@ static void part_shape(const idx_file *f, pack_part *out) {
 static cop_err read_labels(const char *path, const idx_file *f, int32_t *out, int32_t limit,
                            int32_t *largest, cop_error *error) {
     unsigned char *bytes = cop_alloc_raw(f->data_size + 1);
-    if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!bytes) return cop_no_memory(error);
     cop_err e = read_elements(path, f, bytes, error);
     *largest = 0;
     for (uint64_t i = 0; i < f->data_size && !e; i++) {

@@ -17,7 +17,7 @@ cop_err image_create(const char *what, uint32_t channels, uint32_t height, uint3
             most <= COP_UNITS_MAX ? " in a sample (data.resize makes them smaller)" : "");
     *out = (cop_image){(int32_t)channels, (int32_t)height, (int32_t)width, NULL};
     out->pixels = cop_alloc_raw((size_t)channels * height * width);
-    return out->pixels ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return out->pixels ? COP_OK : cop_no_memory(error);
 }
 
 void image_put_row(cop_image *image, uint32_t row, const uint8_t *interleaved) {

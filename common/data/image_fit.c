@@ -144,7 +144,7 @@ static cop_err resize(const char *what, cop_image *image, uint32_t height, uint3
     cop_free(weights);
     if (!done) {
         cop_free(out.pixels);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     cop_free(image->pixels);
     *image = out;

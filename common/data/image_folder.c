@@ -32,10 +32,6 @@ static void close_part(part *p) {
     cop_free(p->first);
 }
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 bool image_folder_skips(const char *name) {
     static const char *const names[] = {"Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"};
     bool found = name[0] == '.';
@@ -53,7 +49,7 @@ static cop_err list_classes(const char *folder, size_t least, classes *out, cop_
     for (size_t i = 0; i < count; i++) {
         if (image_folder_skips(out->names[i])) continue;
         char *path = cop_path_join(folder, out->names[i]);
-        if (!path) return no_memory(error);
+        if (!path) return cop_no_memory(error);
         if (cop_folder_exists(path)) out->names[kept++] = out->names[i];
         cop_free(path);
     }
@@ -83,7 +79,7 @@ static cop_err walk_class(const char *folder, size_t class, visit each, void *co
                          "%s is a folder: expected the pictures of a class directly in %s", path,
                          folder);
         else
-            e = path ? each(context, path, class, error) : no_memory(error);
+            e = path ? each(context, path, class, error) : cop_no_memory(error);
         cop_free(path);
         seen++;
     }
@@ -95,7 +91,7 @@ static cop_err walk_class(const char *folder, size_t class, visit each, void *co
 static cop_err walk(const classes *list, visit each, void *context, cop_error *error) {
     for (size_t i = 0; i < list->count; i++) {
         char *folder = cop_path_join(list->folder, list->names[i]);
-        cop_err e = folder ? walk_class(folder, i, each, context, error) : no_memory(error);
+        cop_err e = folder ? walk_class(folder, i, each, context, error) : cop_no_memory(error);
         cop_free(folder);
         COP_TRY(e);
     }
@@ -105,7 +101,7 @@ static cop_err walk(const classes *list, visit each, void *context, cop_error *e
 static cop_err count_image(void *context, const char *path, size_t class, cop_error *error) {
     part *p = context;
     (void)class;
-    if (!p->first && !(p->first = cop_strdup(path))) return no_memory(error);
+    if (!p->first && !(p->first = cop_strdup(path))) return cop_no_memory(error);
     if (p->images == COP_SAMPLES_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s holds too many pictures", p->list.folder);
     p->images++;
@@ -178,7 +174,7 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
 static cop_err number_classes(const classes *train, const classes *list, int32_t **out,
                               cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
-    if (!numbers) return no_memory(error);
+    if (!numbers) return cop_no_memory(error);
     size_t at = 0;
     for (size_t i = 0; i < list->count; i++) { /* both are in byte order */
         while (at < train->count && strcmp(train->names[at], list->names[i]) < 0) at++;

@@ -67,7 +67,7 @@ static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out,
     jpeg_start_decompress(j);
     COP_ASSERT(j->output_width == j->image_width && j->output_components == out->channels);
     r->row = cop_alloc((size_t)j->output_width * (size_t)j->output_components);
-    if (!r->row) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!r->row) return cop_no_memory(error);
     while (j->output_scanline < j->output_height) {
         const uint32_t y = j->output_scanline;
         if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
@@ -88,7 +88,7 @@ static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out
 cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, uint64_t most,
                           cop_image *out, cop_error *error) {
     reader *r = cop_alloc(sizeof *r);
-    if (!r) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!r) return cop_no_memory(error);
     r->what = what;
     r->most = most;
     r->jpeg.err = jpeg_std_error(&r->errors);

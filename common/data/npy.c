@@ -254,7 +254,7 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
     part *p = cop_alloc_array(2, sizeof *p);
     const bool test = input->test.images || input->test.path;
     cop_data *data = NULL;
-    if (!p) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!p) return cop_no_memory(error);
     cop_err e = open_part(input, false, &p[0], error);
     if (!e) {
         if (test) e = open_part(input, true, &p[1], error);

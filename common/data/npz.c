@@ -111,7 +111,7 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
     if (m->method == 0 ? m->size != m->packed : m->size > m->packed * GZIP_DEFLATE_MOST)
         return damaged(a, "the sizes of an array contradict each other", error);
     char *bytes = cop_alloc_raw(m->size + 1);
-    if (!bytes) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!bytes) return cop_no_memory(error);
     bool whole = true;
     if (m->method == 0)
         memcpy(bytes, in, m->size);

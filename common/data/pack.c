@@ -64,7 +64,7 @@ static cop_err make_data(cop_buffer *pack, const char *name, int32_t classes,
     snprintf(test, sizeof test, "its test part");
     COP_TRY(pack_check_parts(&parts[0], train, &parts[1], test, error));
     cop_data *data = cop_alloc(sizeof *data);
-    if (!data) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!data) return cop_no_memory(error);
     snprintf(data->name, sizeof data->name, "%s", name);
     data->classes = classes;
     data->pack = cop_buffer_hold(pack);
@@ -310,7 +310,7 @@ cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error) {
     cop_data *data = NULL;
     if (!pack) {
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     cop_err e = cop_data_from_pack(pack, path, &data, error);
     if (!e && packed < size) e = pack_read_names(data, bytes + packed, size - packed, error);

@@ -93,7 +93,7 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     COP_TRY(image_create(r->what, channels, height, width, r->most, out, error));
     COP_ASSERT(stride == (size_t)width * channels);
     r->rows = cop_alloc(stride * height);
-    if (!r->rows) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!r->rows) return cop_no_memory(error);
     for (int pass = 0; pass < passes; pass++)
         for (uint32_t y = 0; y < height; y++) png_read_row(r->png, r->rows + y * stride, NULL);
     png_read_end(r->png, r->info);

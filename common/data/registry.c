@@ -17,8 +17,7 @@ static cop_err open_mnist(const char *folder, cop_data **out, cop_error *error) 
     const char *environment = getenv("COPPICE_MNIST");
     if (environment && *environment) return cop_data_load_mnist(environment, out, error);
     char *cache = cop_path_cache(), *path = cache ? cop_path_join(cache, "mnist") : NULL;
-    cop_err e = path ? cop_data_load_mnist(path, out, error)
-                     : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? cop_data_load_mnist(path, out, error) : cop_no_memory(error);
     if (e == COP_ERR_NOT_FOUND)
         cop_fail(error, e,
                  "MNIST is not in %s: type `coppice data get mnist`, or pass --data DIR with its "
@@ -40,7 +39,7 @@ static cop_err open_cifar(const char *name, const char *folder, cop_data **out, 
         strcmp(name, "cifar10") == 0 ? cop_data_load_cifar10 : cop_data_load_cifar100;
     if (folder) return load(folder, out, error);
     char *cache = cop_path_cache(), *path = cache ? cop_path_join(cache, name) : NULL;
-    cop_err e = path ? load(path, out, error) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? load(path, out, error) : cop_no_memory(error);
     if (e == COP_ERR_NOT_FOUND)
         cop_fail(error, e,
                  "%s is not in %s: unpack its binary version there, or pass --data DIR with its "

@@ -157,7 +157,7 @@ static cop_err put_file(const char *folder, const cop_data_form *form, uint32_t 
                         cop_data_samples *out, cop_error *error) {
     char *path = cop_path_join(folder, out->names[row]), *bytes = NULL;
     size_t size;
-    cop_err e = path ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = path ? COP_OK : cop_no_memory(error);
     if (!e && cop_folder_exists(path))
         e = cop_fail(error, COP_ERR_INPUT, "%s is a folder: expected a picture", path);
     if (!e) e = cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error);

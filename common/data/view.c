@@ -160,7 +160,7 @@ static cop_err make_rows(const cop_data *data, const cop_data_cut *cut, cop_data
     view->rows = cop_alloc_array(used, sizeof *view->rows);
     cop_err e = shares && of && marks && view->rows
                     ? draw(data, cut, used, shares, of, marks, error)
-                    : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+                    : cop_no_memory(error);
     if (!e) list_rows(marks, data->train.count, view);
     cop_free(shares);
     cop_free(of);

@@ -25,7 +25,7 @@ cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, c
     const size_t cells = (size_t)classes * (size_t)max_columns;
     cop_ensemble *e = cop_alloc(sizeof *e);
     *out = NULL;
-    if (!e) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!e) return cop_no_memory(error);
     e->average = average;
     e->classes = classes;
     e->max_columns = max_columns;
@@ -36,7 +36,7 @@ cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, c
     e->entropies = cop_alloc_array((size_t)max_columns, sizeof *e->entropies);
     if (!e->sums || !e->probabilities || !e->votes || !e->work || !e->entropies) {
         cop_ensemble_destroy(e);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     *out = e;
     return COP_OK;

@@ -22,7 +22,7 @@ cop_err cop_features_create(int units, cop_features **out, cop_error *error) {
     const size_t n = (size_t)units;
     cop_features *f = cop_alloc(sizeof *f);
     *out = NULL;
-    if (!f) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!f) return cop_no_memory(error);
     f->units = units;
     f->row = cop_alloc_array(n, sizeof *f->row);
     f->shift = cop_alloc_array(n, sizeof *f->shift);

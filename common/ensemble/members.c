@@ -31,7 +31,7 @@ cop_err cop_members_create(const cop_model *model, const cop_kernels *kernels,
                            cop_numerics numerics, cop_members **out, cop_error *error) {
     cop_members *m = cop_alloc(sizeof *m);
     *out = NULL;
-    if (!m) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!m) return cop_no_memory(error);
     m->outputs = cop_model_outputs(model);
     m->columns = COP_EVAL_SLICE;
     const size_t fixed = cop_thin_bytes(model); /* whatever the columns */

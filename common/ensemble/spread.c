@@ -20,7 +20,7 @@ cop_err cop_spread_create(int outputs, bool sigmoid, int max_columns, cop_spread
     const size_t cells = (size_t)outputs * (size_t)max_columns;
     cop_spread *s = cop_alloc(sizeof *s);
     *out = NULL;
-    if (!s) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!s) return cop_no_memory(error);
     s->outputs = outputs;
     s->sigmoid = sigmoid;
     s->max_columns = max_columns;
@@ -29,7 +29,7 @@ cop_err cop_spread_create(int outputs, bool sigmoid, int max_columns, cop_spread
     s->deviations = cop_alloc_array(cells, sizeof *s->deviations);
     if (!s->means || !s->squares || !s->deviations) {
         cop_spread_destroy(s);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     *out = s;
     return COP_OK;

@@ -40,7 +40,7 @@ static cop_err check_size(const cop_tally_spec *spec, cop_error *error) {
 static cop_err allocate(cop_tally *t, cop_error *error) {
     t->slice = cop_alloc_array(t->slices, sizeof *t->slice);
     t->sums = cop_alloc_array((size_t)t->slices * t->spec.count, sizeof *t->sums);
-    if (!t->slice || !t->sums) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!t->slice || !t->sums) return cop_no_memory(error);
     for (uint32_t i = 0; i < t->slices; i++) {
         tally_slice *s = &t->slice[i];
         const int columns = (int)samples_of(t, i);
@@ -59,7 +59,7 @@ cop_err cop_tally_create(const cop_tally_spec *spec, cop_tally **out, cop_error 
     *out = NULL;
     COP_TRY(check_size(spec, error));
     cop_tally *t = cop_alloc(sizeof *t);
-    if (!t) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!t) return cop_no_memory(error);
     t->spec = *spec;
     t->slices = (spec->samples - 1) / COP_EVAL_SLICE + 1;
     const cop_err e = allocate(t, error);

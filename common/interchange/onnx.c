@@ -219,7 +219,7 @@ static void fill_model(writer *w, const cop_export *m, const char *step) {
 }
 
 static cop_err put(writer *w, const char *path, cop_error *error) {
-    if (w->failed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (w->failed) return cop_no_memory(error);
     const size_t size = protobuf_c_message_get_packed_size(&w->model->base);
     if (size > FILE_MAX)
         return cop_fail(error, COP_ERR_LIMIT,

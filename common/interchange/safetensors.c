@@ -49,7 +49,7 @@ static void append_header(const cop_tensor_entry *tensors, size_t count,
 /* Parts of the file: length, header, then the tensors. parts has count + 2 entries. */
 static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header,
                           unsigned char length[8], cop_file_part *parts, cop_error *error) {
-    if (header->failed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (header->failed) return cop_no_memory(error);
     cop_store_u64(length, header->length);
     parts[0] = (cop_file_part){length, 8};
     parts[1] = (cop_file_part){header->text, header->length};
@@ -65,8 +65,8 @@ cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors,
     unsigned char length[8];
     cop_file_part *parts = cop_alloc_array(count + 2, sizeof *parts);
     append_header(tensors, count, metadata, metadata_count, &header);
-    cop_err e = parts ? make_parts(tensors, count, &header, length, parts, error)
-                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e =
+        parts ? make_parts(tensors, count, &header, length, parts, error) : cop_no_memory(error);
     if (!e) e = cop_file_write(path, parts, count + 2, 0644, error);
     cop_str_fini(&header);
     cop_free(parts);
@@ -84,7 +84,7 @@ cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count,
     char *bytes = header.failed ? NULL : cop_alloc_raw(total);
     if (!bytes) {
         cop_str_fini(&header);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     cop_store_u64(length, header.length);
     memcpy(bytes, length, 8);
@@ -367,7 +367,7 @@ static cop_err check_cover(const cop_safetensors *f, const char *data, uint64_t 
                            const char *what, cop_error *error) {
     const cop_tensor_entry **order = cop_alloc_array(f->count + 1, sizeof *order);
     const char *end = data;
-    cop_err e = order ? COP_OK : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = order ? COP_OK : cop_no_memory(error);
     for (size_t i = 0; i < f->count && !e; i++) order[i] = &f->tensors[i];
     if (!e) qsort(order, f->count, sizeof *order, by_place);
     for (size_t i = 0; i < f->count && !e; i++) {
@@ -429,7 +429,7 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
     skip_blanks(j);
     cop_str_fini(&name);
     if (!e && j->at != j->end) e = COP_ERR_CORRUPT;
-    if (j->no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (j->no_memory) return cop_no_memory(error);
     if (e && !(error && error->code == e)) cop_fail(error, e, "%s: the header is damaged", what);
     return e ? e : check_cover(f, data, data_size, what, error);
 }
@@ -447,7 +447,7 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
     cop_safetensors *f = cop_alloc(sizeof *f);
     if (!f) {
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     f->bytes = bytes;
     json j = {bytes + 8, bytes + 8 + header, false};
@@ -471,7 +471,7 @@ cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error 
 cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what,
                                cop_safetensors **out, cop_error *error) {
     char *copy = cop_alloc_raw(size + 1);
-    if (!copy) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!copy) return cop_no_memory(error);
     memcpy(copy, bytes, size);
     return decode(copy, size, what, out, error);
 }

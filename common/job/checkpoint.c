@@ -13,10 +13,6 @@
 
 #define FILE_MAX ((size_t)8 << 30)
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 /* ---- names ---- */
 
 static void step_name(uint64_t step, char out[32]) {
@@ -48,7 +44,7 @@ static cop_err paths_init(const char *folder, paths *p, cop_error *error) {
     p->state = cop_path_join(folder, "state.json");
     if (p->model && p->optimizer && p->state) return COP_OK;
     paths_fini(p);
-    return no_memory(error);
+    return cop_no_memory(error);
 }
 
 /* ---- writing ---- */
@@ -77,7 +73,7 @@ static cop_err encode_states(const cop_job *job, const cop_checkpoint *c, char *
     const cop_metadata metadata[1] = {
         {"coppice.optimizer", cop_optimizer_name(job->optimizer.kind)}};
     cop_tensor_entry *entries = cop_alloc_array(all, sizeof *entries);
-    if (!entries) return no_memory(error);
+    if (!entries) return cop_no_memory(error);
     for (int s = 0; s < states; s++) {
         char prefix[32];
         snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
@@ -106,7 +102,7 @@ static cop_err write_state(const cop_job *job, const cop_checkpoint *c, const ch
     cop_hex32(digest, s->digest);
     job_format_state(c, s, &text);
     cop_err e =
-        text.failed ? no_memory(error) : cop_file_write_text(path, cop_str_text(&text), error);
+        text.failed ? cop_no_memory(error) : cop_file_write_text(path, cop_str_text(&text), error);
     cop_str_fini(&text);
     return e;
 }
@@ -128,7 +124,7 @@ static cop_err write_name(const char *folder, const char *file, const char *name
                           cop_error *error) {
     char line[64];
     char *path = cop_path_join(folder, file);
-    if (!path) return no_memory(error);
+    if (!path) return cop_no_memory(error);
     snprintf(line, sizeof line, "%s\n", name);
     cop_err e = cop_file_write_text(path, line, error);
     cop_free(path);
@@ -167,14 +163,14 @@ static cop_err list_steps(const char *checkpoints, uint64_t **steps, size_t *cou
     for (size_t i = 0; *steps && i < all; i++)
         if (parse_step_name(names[i], &(*steps)[*count])) ++*count;
     cop_free(names);
-    if (!*steps) return no_memory(error);
+    if (!*steps) return cop_no_memory(error);
     qsort(*steps, *count, sizeof **steps, newest_first);
     return COP_OK;
 }
 
 static cop_err remove_in(const char *folder, const char *name, cop_error *error) {
     char *path = cop_path_join(folder, name);
-    cop_err e = path ? cop_folder_remove(path, error) : no_memory(error);
+    cop_err e = path ? cop_folder_remove(path, error) : cop_no_memory(error);
     cop_free(path);
     return e;
 }
@@ -204,7 +200,7 @@ static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
 
 static cop_err unlink_in(const char *folder, const char *name, cop_error *error) {
     char *path = cop_path_join(folder, name);
-    cop_err e = path ? cop_file_remove(path, error) : no_memory(error);
+    cop_err e = path ? cop_file_remove(path, error) : cop_no_memory(error);
     cop_free(path);
     return e;
 }
@@ -221,7 +217,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     step_name(c->step, name);
     char *writing = cop_path_join(checkpoints, "writing"),
          *target = cop_path_join(checkpoints, name);
-    cop_err e = writing && target ? COP_OK : no_memory(error);
+    cop_err e = writing && target ? COP_OK : cop_no_memory(error);
     if (!e) e = cop_folder_remove(writing, error); /* of a writer that was killed */
     if (!e) e = write_files(job, writing, c, error);
     if (!e) e = cop_folder_replace(writing, target, error); /* it may be of an earlier life */
@@ -237,7 +233,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_checkpoint *c,
                             cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
-    if (!checkpoints) return no_memory(error);
+    if (!checkpoints) return cop_no_memory(error);
     if (COP_PLANT(OLD_FIRST, false, true)) prune(checkpoints, c->step, job->checkpoint_keep - 1);
     cop_err e = save_in(job, checkpoints, c, error);
     if (!e) prune(checkpoints, c->step, job->checkpoint_keep);
@@ -332,7 +328,7 @@ static cop_err try_step(loader *l, uint64_t step) {
     cop_error why = {0};
     step_name(step, name);
     char *folder = cop_path_join(l->checkpoints, name);
-    if (!folder) return no_memory(l->error);
+    if (!folder) return cop_no_memory(l->error);
     cop_err e = paths_init(folder, &p, &why);
     cop_free(folder);
     *l->out = (cop_checkpoint){.best_error = -1};
@@ -341,7 +337,7 @@ static cop_err try_step(loader *l, uint64_t step) {
         paths_fini(&p);
     }
     if (!e) return COP_OK;
-    if (e == COP_ERR_NO_MEMORY) return no_memory(l->error);
+    if (e == COP_ERR_NO_MEMORY) return cop_no_memory(l->error);
     if (e == COP_ERR_INPUT) { /* the folder is another job's */
         if (l->error) *l->error = why;
         return e;
@@ -389,7 +385,7 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
                                   float *weights, float *states[2], cop_checkpoint *checkpoint,
                                   cop_str *notes, cop_error *error) {
     char *checkpoints = cop_path_join(folder, "checkpoints");
-    if (!checkpoints) return no_memory(error);
+    if (!checkpoints) return cop_no_memory(error);
     loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}, 0};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
@@ -424,7 +420,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
                                      cop_error *error) {
     uint64_t best;
     char *checkpoints = cop_path_join(folder, "checkpoints");
-    if (!checkpoints) return no_memory(error);
+    if (!checkpoints) return cop_no_memory(error);
     cop_err e = COP_OK;
     if (read_name(checkpoints, "best", &best) && best > step) {
         c->best_error = -1;
@@ -449,7 +445,7 @@ cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *
     }
     cop_checkpoint found;
     cop_err e = whole ? cop_checkpoint_load(job, folder, weights, states, &found, NULL, error)
-                      : no_memory(error);
+                      : cop_no_memory(error);
     cop_free(weights);
     cop_free(states[0]);
     cop_free(states[1]);

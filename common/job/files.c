@@ -71,7 +71,7 @@ static cop_err resolve(const Coppice__DataFiles *files, const char *job_path, co
         if (!given[i]) continue;
         own->text[i] =
             i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(job_path, folder, given[i]);
-        if (!own->text[i]) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (!own->text[i]) return cop_no_memory(error);
     }
     *out = (cop_data_files){own->text[0], own->text[1], own->text[2]};
     return COP_OK;

@@ -55,7 +55,7 @@ static void copy_fields(const Coppice__Job *m, cop_job *job) {
 /* The message stays the caller's until the job is returned. */
 static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
     cop_job *job = cop_alloc(sizeof *job);
-    if (!job) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!job) return cop_no_memory(error);
     cop_err e = locate(m, job_build_model(m, &job->model, error), error);
     if (e) {
         cop_free(job);

@@ -10,10 +10,6 @@
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 /* ---- writing ---- */
 
 void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
@@ -56,7 +52,7 @@ static cop_err describe(const cop_job *job, const float *flat, uint64_t step, mo
     cop_hex32(digest, out->digest);
     snprintf(out->step, sizeof out->step, "%llu", (unsigned long long)step);
     cop_document_print_yaml(&job->message->base, &out->yaml);
-    if (out->yaml.failed) return no_memory(error);
+    if (out->yaml.failed) return cop_no_memory(error);
     const char *yaml = cop_str_text(&out->yaml);
     metadata_check(yaml, out->step, out->digest, out->check);
     out->metadata[0] = (cop_metadata){"coppice.job", yaml};
@@ -71,7 +67,7 @@ static cop_err put_model(const cop_job *job, const float *flat, const model_text
                          const char *path, char **out, size_t *size, cop_error *error) {
     size_t count = (size_t)cop_model_parameter_count(job->model);
     cop_tensor_entry *entries = cop_alloc_array(count, sizeof *entries);
-    if (!entries) return no_memory(error);
+    if (!entries) return cop_no_memory(error);
     job_fill_entries(job, flat, "", entries);
     cop_err e =
         path ? cop_safetensors_write(path, entries, count, text->metadata, METADATA, error)
@@ -197,7 +193,7 @@ static cop_err job_of_file(const cop_safetensors *file, const char *path, cop_jo
     COP_TRY(job_message_of(file, path, &message, error));
     cop_buffer *packed = cop_proto_pack(&message->base);
     cop_err e =
-        packed ? cop_job_from_bytes(packed->data, packed->size, out, error) : no_memory(error);
+        packed ? cop_job_from_bytes(packed->data, packed->size, out, error) : cop_no_memory(error);
     cop_buffer_release(packed);
     cop_proto_free(&message->base);
     return e;
@@ -205,7 +201,7 @@ static cop_err job_of_file(const cop_safetensors *file, const char *path, cop_jo
 
 static cop_err join(const char *folder, const char *name, char **out, cop_error *error) {
     *out = cop_path_join(folder, name);
-    return *out ? COP_OK : no_memory(error);
+    return *out ? COP_OK : cop_no_memory(error);
 }
 
 /* The model file of the checkpoint that a file `latest` or `best` names; false: it names none. */
@@ -236,7 +232,7 @@ static cop_err model_path(const char *path, char **out, cop_error *error) {
     if (!cop_folder_exists(path)) {
         if (named_model(path, out)) return COP_OK;
         *out = cop_strdup(path);
-        return *out ? COP_OK : no_memory(error);
+        return *out ? COP_OK : cop_no_memory(error);
     }
     char *latest;
     COP_TRY(join(path, "model.safetensors", out, error));
@@ -257,7 +253,7 @@ static cop_err read_file(cop_safetensors *file, const char *path, cop_job **job,
     cop_err e = job_of_file(file, path, job, error);
     if (!e) {
         *flat = cop_alloc_array((size_t)cop_model_floats((*job)->model), sizeof(float));
-        e = *flat ? job_read_model(*job, file, path, *flat, step, error) : no_memory(error);
+        e = *flat ? job_read_model(*job, file, path, *flat, step, error) : cop_no_memory(error);
     }
     cop_safetensors_close(file);
     if (e) {

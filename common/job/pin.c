@@ -128,10 +128,6 @@ cop_err job_check_relations(const Coppice__Job *m, cop_error *error) {
 
 /* ---- pinning ---- */
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 /* A job that was pinned before (the job.yaml of a run folder) keeps its promise or is refused. */
 static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, const cop_data *data,
                                  cop_error *error) {
@@ -158,7 +154,7 @@ cop_data_cut job_cut(const Coppice__Job *m) {
 static cop_err check_classes(const Coppice__Job *m, const cop_data_view *view, cop_error *error) {
     if (m->pinned || m->data->target != COPPICE__DATA__TARGET__LABEL) return COP_OK;
     uint32_t *counts = cop_alloc_array((size_t)view->data->classes, sizeof *counts);
-    if (!counts) return no_memory(error);
+    if (!counts) return cop_no_memory(error);
     const bool failed = cop_data_view_classes(view, counts, NULL, error) != COP_OK;
     cop_free(counts);
     if (!failed) return COP_OK;
@@ -216,10 +212,10 @@ static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__P
                                cop_error *error) {
     const size_t count = data->class_names ? (size_t)data->classes : 0;
     p->class_names = cop_proto_alloc(&m->base, (count + 1) * sizeof *p->class_names);
-    if (!p->class_names) return no_memory(error);
+    if (!p->class_names) return cop_no_memory(error);
     for (size_t i = 0; i < count; i++)
         if (!(p->class_names[i] = cop_proto_strdup(&m->base, data->class_names[i])))
-            return no_memory(error);
+            return cop_no_memory(error);
     p->n_class_names = count;
     return COP_OK;
 }
@@ -232,7 +228,7 @@ static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppic
     const size_t channels = (size_t)cop_data_channels(part->rank, part->dims[0]);
     p->mean = cop_proto_alloc(&m->base, channels * sizeof *p->mean);
     p->std = cop_proto_alloc(&m->base, channels * sizeof *p->std);
-    if (!p->mean || !p->std) return no_memory(error);
+    if (!p->mean || !p->std) return cop_no_memory(error);
     p->n_mean = p->n_std = channels;
     cop_data_statistics(view, p->mean, p->std);
     return COP_OK;
@@ -242,13 +238,14 @@ static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const cha
                            cop_error *error) {
     const cop_data *data = view->data;
     Coppice__Pinned *p = cop_proto_alloc(&m->base, sizeof *p);
-    if (!p) return no_memory(error);
+    if (!p) return cop_no_memory(error);
     coppice__pinned__init(p);
     p->data_digest = cop_proto_strdup(&m->base, digest);
     p->arithmetic = cop_proto_strdup(&m->base, ARITHMETIC);
     p->sample_type = cop_proto_strdup(&m->base, data->train.type == COP_DATA_U8 ? "u8" : "f32");
     p->input = cop_proto_alloc(&m->base, sizeof data->train.dims);
-    if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input) return no_memory(error);
+    if (!p->data_digest || !p->arithmetic || !p->sample_type || !p->input)
+        return cop_no_memory(error);
     pin_samples(view, p);
     COP_TRY(pin_class_names(m, data, p, error));
     COP_TRY(pin_statistics(m, view, p, error));

@@ -24,10 +24,6 @@ struct cop_replay {
     char *samples;
 };
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 /* ---- training ---- */
 
 static bool allocate(cop_replay *r) {
@@ -51,12 +47,12 @@ cop_err cop_replay_create(const cop_job *job, const cop_data *data, const cop_ke
                           cop_replay **out, cop_error *error) {
     cop_replay *r = cop_alloc(sizeof *r);
     *out = NULL;
-    if (!r) return no_memory(error);
+    if (!r) return cop_no_memory(error);
     r->job = job;
     r->part = &data->train;
     r->kernels = kernels;
     cop_err e = cop_job_view(job, data, &r->view, error);
-    if (!e && !allocate(r)) e = no_memory(error);
+    if (!e && !allocate(r)) e = cop_no_memory(error);
     if (!e)
         e = cop_pass_create(job->model, kernels, job->numerics, (int)job->batch, COP_PASS_TRAIN,
                             &r->pass, error);
@@ -325,7 +321,7 @@ static cop_err write_record(const cop_replay *r, const record *d, uint32_t shard
                                      {"coppice.step", step},
                                      {"coppice.shard", number},
                                      {"coppice.digest", hex}};
-    cop_err e = yaml.failed ? no_memory(error)
+    cop_err e = yaml.failed ? cop_no_memory(error)
                             : cop_safetensors_write(path, d->entries, d->count, metadata,
                                                     sizeof metadata / sizeof *metadata, error);
     cop_str_fini(&yaml);
@@ -352,10 +348,10 @@ cop_err cop_replay_write(cop_replay *r, uint32_t shard, const char *path, cop_er
     for (uint32_t s = 0; s < shard; s++) row += r->sizes[s];
     record d = {.samples = r->sizes[shard], .input = cop_model_layer(r->job->model, 0)->in};
     d.entries = cop_alloc_array(ENTRIES_MAX, sizeof *d.entries);
-    if (!d.entries) return no_memory(error);
+    if (!d.entries) return cop_no_memory(error);
     record_shard(r, &d, shard, row);
     cop_err e = record_step(r, &d, error);
-    if (!e && d.failed) e = no_memory(error);
+    if (!e && d.failed) e = cop_no_memory(error);
     if (!e) e = write_record(r, &d, shard, path, digest, error);
     for (size_t i = 0; i < d.count; i++) cop_free((void *)(uintptr_t)d.entries[i].data);
     cop_free(d.entries);

@@ -154,7 +154,7 @@ cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *pat
         mine = cop_proto_pack(&ours->base);
         other = cop_proto_pack(&theirs->base);
         if (!mine || !other)
-            e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+            e = cop_no_memory(error);
         else if (mine->size != other->size || memcmp(mine->data, other->data, mine->size) != 0)
             e = fail_different(ours, theirs, path, error);
     }

@@ -99,7 +99,7 @@ static cop_input_spec input_spec(const Coppice__Job *m) {
 
 cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error) {
     cop_layer_spec *layers = cop_alloc_array(m->n_model, sizeof *layers);
-    if (!layers) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!layers) return cop_no_memory(error);
     for (size_t i = 0; i < m->n_model; i++) {
         const char *kind = NULL;
         const cop_proto *layer = chosen(&m->model[i]->base, &kind);

@@ -38,7 +38,7 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
     cop_free(least);
     cop_free(most);
     cop_data_view_fini(&view);
-    return failed ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory") : COP_OK;
+    return failed ? cop_no_memory(error) : COP_OK;
 }
 
 /* bce compares with fractions; its loss of other values has no least value. */

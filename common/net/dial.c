@@ -375,7 +375,7 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
     static const tls_handler loop_handler = {
         .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
     net_dialer *d = cop_alloc(sizeof *d);
-    if (!d) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!d) return cop_no_memory(error);
     d->tls = cop_url_is_tls(url) ? tls : NULL;
     d->handler = *handler;
     d->owner = owner;

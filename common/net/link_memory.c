@@ -247,7 +247,7 @@ static const net_link_ops memory_ops = {.call = memory_call,
 
 cop_err cop_link_open_local(cop_server *server, cop_link **out, cop_error *error) {
     memory_link *link = cop_alloc(sizeof *link);
-    if (!link) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!link) return cop_no_memory(error);
     link->base.ops = &memory_ops;
     snprintf(link->base.address, sizeof link->base.address, "memory");
     uv_mutex_init(&link->mutex);

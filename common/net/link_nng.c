@@ -96,7 +96,7 @@ static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_erro
                         "the coordinator at %s did not answer within %.3g s", address,
                         timeout_ms / 1000.0);
     case NNG_ENOMEM:
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     default:
         return cop_fail(error, COP_ERR_CLOSED, "the connection to %s was lost: %s", address,
                         nng_strerror(failed));
@@ -166,7 +166,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
     cop_message_fini(request);
-    if (!frame) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!frame) return cop_no_memory(error);
     nng_aio_set_msg(link->aio, frame);
     int failed = run_aio(link, nng_ctx_send, deadline);
     if (failed) {
@@ -177,7 +177,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     if (failed) return explain(link, failed, timeout_ms, error);
     link->silences = 0;
     cop_buffer *answer = net_wrap_message(nng_aio_get_msg(link->aio));
-    if (!answer) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!answer) return cop_no_memory(error);
     cop_err e = cop_codec_decode(answer, reply, error);
     cop_buffer_release(answer);
     if (e) cop_error_prefix(error, "%s", base->address);
@@ -291,12 +291,12 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
     if (cop_url_is_tls(url) && !tls)
         return cop_fail(error, COP_ERR_USAGE, "%s needs certificates: pass --tls-dir DIR", url);
     nng_link *link = cop_alloc(sizeof *link);
-    if (!link) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!link) return cop_no_memory(error);
     link->base.ops = &nng_ops;
     snprintf(link->base.address, sizeof link->base.address, "%s", url);
     if (nng_aio_alloc(&link->aio, on_ended, link)) {
         cop_free(link);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     if (open_socket(link)) {
         nng_aio_free(link->aio);

@@ -159,7 +159,7 @@ cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, vo
     if (!server || !hub) {
         cop_free(server);
         cop_free(hub);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     server->loop = loop;
     server->handler = *handler;

@@ -206,7 +206,7 @@ static cop_err check_own(const cop_tls *tls, const cop_tls_options *o, cop_error
     if (!check ||
         !X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(tls->context), certificate, chain)) {
         X509_STORE_CTX_free(check);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     X509_STORE_CTX_set_default(check, tls->side == COP_TLS_SERVER ? "ssl_server" : "ssl_client");
     bool good = X509_verify_cert(check) == 1;
@@ -298,7 +298,7 @@ static cop_err resolve(const cop_tls_options *given, const char *stem, char *pat
         snprintf(name, sizeof name, "%s%s", stems[i], ends[i]);
         if (!*files[i] && folder) *files[i] = paths[i] = cop_path_join(folder, name);
         if (*files[i]) continue;
-        return folder ? cop_fail(error, COP_ERR_NO_MEMORY, "out of memory")
+        return folder ? cop_no_memory(error)
                       : cop_fail(error, COP_ERR_USAGE,
                                  "tls+tcp:// needs certificates: pass --tls-dir DIR (or %s FILE), "
                                  "with DIR from coppice-coordinator --init-tls DIR",
@@ -312,7 +312,7 @@ cop_err cop_tls_load(const cop_tls_options *options, const char *stem, cop_tls_s
     char *paths[3] = {0};
     cop_tls_options resolved;
     cop_tls *tls = cop_alloc(sizeof *tls);
-    if (!tls) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!tls) return cop_no_memory(error);
     tls->side = side;
     cop_err e = resolve(options, stem, paths, &resolved, error);
     if (!e) e = load(tls, &resolved, error);

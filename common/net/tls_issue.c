@@ -287,8 +287,8 @@ static cop_err read_ca(const char *folder, key_pair *out, cop_error *error) {
     for (int i = 0; i < 2; i++) {
         char *path = cop_path_join(folder, names[i]), *text = NULL;
         size_t size = 0;
-        cop_err e = path ? cop_file_read(path, PEM_MOST, &text, &size, error)
-                         : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        cop_err e =
+            path ? cop_file_read(path, PEM_MOST, &text, &size, error) : cop_no_memory(error);
         BIO *bio = e ? NULL : BIO_new_mem_buf(text, (int)size);
         if (!e && i == 0) out->certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
         if (!e && i == 1) out->key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);

@@ -186,7 +186,7 @@ cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, t
     static const tls_handler handler = {
         .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
     tls_front *front = cop_alloc(sizeof *front);
-    if (!front) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!front) return cop_no_memory(error);
     front->nng = nng;
     front->tls = tls;
     cop_err e = bind_all(front, url, error);

@@ -232,14 +232,14 @@ cop_err cop_graph_create(const cop_model *model, const cop_shape *sample, const 
                          cop_graph **out, cop_error *error) {
     *out = NULL;
     cop_graph *g = cop_alloc(sizeof *g);
-    if (!g) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!g) return cop_no_memory(error);
     g->training = COP_VALUE_NONE;
     g->sample = *sample;
     g->weights = weights;
     build(g, model);
     if (g->failed) {
         cop_graph_destroy(g);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     *out = g;
     return COP_OK;

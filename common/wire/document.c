@@ -105,7 +105,7 @@ static cop_err parse(const char *text, size_t size, const char *name, Coppice__J
                     .document = &document,
                     .root = cop_proto_create(&coppice__job__descriptor, JOB_BUDGET),
                     .error = error};
-    cop_err e = r.root ? read_job(&r, out) : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = r.root ? read_job(&r, out) : cop_no_memory(error);
     if (e) cop_proto_free(r.root);
     yaml_document_delete(&document);
     return e;
@@ -127,21 +127,17 @@ cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *e
 
 /* ---- defaults ---- */
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 /* The default of a message: "{}", or the name of the one that is chosen. */
 static cop_err default_message(cop_proto *root, cop_proto *message, const cop_proto_field *field,
                                const char *text, cop_error *error) {
     cop_proto *inner = cop_reflect_new(root, field->descriptor);
-    if (!inner) return no_memory(error);
+    if (!inner) return cop_no_memory(error);
     *(cop_proto **)cop_reflect_put(message, field) = inner;
     if (!cop_fields_one_of(field->descriptor)) return COP_OK;
     const cop_proto_field *one = cop_reflect_find(field->descriptor, text);
     COP_ASSERT(one != NULL);
     cop_proto *chosen = cop_reflect_new(root, one->descriptor);
-    if (!chosen) return no_memory(error);
+    if (!chosen) return cop_no_memory(error);
     *(cop_proto **)cop_reflect_put(inner, one) = chosen;
     return COP_OK;
 }

@@ -14,7 +14,7 @@
 cop_err cop_document_copy_job(const Coppice__Job *job, Coppice__Job **out, cop_error *error) {
     cop_buffer *packed = cop_proto_pack(&job->base);
     ProtobufCMessage *copy = NULL;
-    if (!packed) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!packed) return cop_no_memory(error);
     cop_err e = cop_proto_unpack(&coppice__job__descriptor, packed->data, packed->size, JOB_BUDGET,
                                  &copy, error);
     cop_buffer_release(packed);
@@ -71,7 +71,7 @@ cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_f
     out->items = out->text.failed ? NULL : cop_alloc_array(out->count + 1, sizeof *out->items);
     if (!out->items) {
         cop_document_fields_fini(out);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     const char *at = cop_str_text(&out->text);
     for (size_t i = 0; i < out->count; i++) {

@@ -44,7 +44,7 @@ static cop_err read_object(const char *place, yaml_document_t *document, const c
                     .root = cop_proto_create(type, OBJECT_BUDGET),
                     .error = error};
     cop_proto *message = r.root;
-    if (!message) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!message) return cop_no_memory(error);
     cop_err e = cop_reader_message(&r, yaml_document_get_root_node(document), type, &top, &message);
     if (e)
         cop_proto_free(r.root);

@@ -181,13 +181,13 @@ cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const voi
     packed all = {bytes, (const uint8_t *)bytes + size};
     if (size) COP_TRY(scan_message(descriptor, all, 0, error));
     arena *a = arena_create(budget);
-    if (!a) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!a) return cop_no_memory(error);
     ProtobufCAllocator allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = a};
     cop_proto *message = protobuf_c_message_unpack(descriptor, &allocator, size, bytes);
     if (!message) {
         const bool no_memory = a->no_memory;
         arena_destroy(a);
-        if (no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (no_memory) return cop_no_memory(error);
         return cop_fail(error, COP_ERR_PROTOCOL, "malformed or too large: not a %s",
                         descriptor->name);
     }

@@ -83,8 +83,7 @@ cop_err cop_yaml_load(const char *text, size_t size, const char *name, bool line
     const source from = {name, lines};
     for (int pass = 0; pass < 2; pass++) {
         yaml_parser_t parser;
-        if (!yaml_parser_initialize(&parser))
-            return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        if (!yaml_parser_initialize(&parser)) return cop_no_memory(error);
         yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
         cop_err e = COP_OK;
         if (pass == 0)

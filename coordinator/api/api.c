@@ -449,7 +449,7 @@ static const coord_listener listener = {
 cop_err coord_api_create(coord_engine *engine, const coord_access *access, coord_api **out,
                          cop_error *error) {
     coord_api *api = cop_alloc(sizeof *api);
-    if (!api) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!api) return cop_no_memory(error);
     api->engine = engine;
     api->access = access;
     api->started_ns = cop_clock_ns();

@@ -150,8 +150,7 @@ void coord_engine_init(coord_engine *engine) {
 
 cop_err coord_engine_reserve(coord_engine *engine, cop_error *error) {
     engine->slots = cop_alloc_array(COORD_SLOTS_MAX, sizeof *engine->slots);
-    if (!engine->slots || !queue_reserve(engine, QUEUE_FIRST))
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!engine->slots || !queue_reserve(engine, QUEUE_FIRST)) return cop_no_memory(error);
     return COP_OK;
 }
 

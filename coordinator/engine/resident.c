@@ -147,8 +147,7 @@ cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data,
                                cop_error *error) {
     r->job = job;
     r->data = data;
-    if (at->folder && !(r->folder = cop_strdup(at->folder)))
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (at->folder && !(r->folder = cop_strdup(at->folder))) return cop_no_memory(error);
     COP_TRY(cop_job_view(job, data, &r->view, error));
     COP_TRY(allocate(r, error));
     if (!take_version(r, &r->current) || !take_version(r, &r->next))

@@ -69,7 +69,7 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
     if (!r->action.checkpoint.final) return COP_OK;
     char *path = cop_path_join(r->folder, "model.safetensors");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     cop_err e = cop_job_save_model(job, c.weights, c.step, path, error);
     cop_free(path);
     return e;
@@ -127,7 +127,7 @@ static void run_saver(void *argument) {
 
 cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_error *error) {
     struct coord_saver *saver = cop_alloc(sizeof *saver);
-    if (!saver) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!saver) return cop_no_memory(error);
     saver->engine = engine;
     uv_mutex_init(&saver->mutex);
     uv_cond_init(&saver->work);

@@ -114,7 +114,7 @@ static void run_loop(void *argument) {
 /* One coordinator per state folder. */
 static cop_err lock_folder(coord_server *server, cop_error *error) {
     char *path = cop_path_join(server->engine.state_folder, "lock");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     server->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     cop_err e = COP_OK;
     if (server->lock_file < 0)
@@ -158,7 +158,7 @@ static void keep_state_private(const coord_server *server) {
 /* The token that workers and clients must know: made once, mode 0600. */
 static cop_err read_token(coord_server *server, cop_error *error) {
     char *path = cop_path_join(server->engine.state_folder, "token");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     cop_err e = COP_OK;
     if (!cop_file_exists(path)) {
         unsigned char random[32];
@@ -195,7 +195,7 @@ static cop_err open_state(coord_server *server, cop_error *error) {
     keep_state_private(server);
     cop_folder_sweep(server->engine.state_folder);
     char *path = cop_path_join(server->engine.state_folder, "store.sqlite");
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     cop_err e = coord_store_open(path, &server->engine.store, error);
     cop_free(path);
     COP_TRY(e);
@@ -236,7 +236,7 @@ static int default_update_threads(void) {
 
 static cop_err create_parts(coord_server *server, cop_error *error) {
     server->access.sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->access.sessions);
-    if (!server->access.sessions) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!server->access.sessions) return cop_no_memory(error);
     COP_TRY(coord_engine_reserve(&server->engine, error));
     bool remote = server->config.listen && *server->config.listen;
     coord_core_config core = {
@@ -284,14 +284,14 @@ static cop_err copy_config(coord_server *server, const coord_config *config, cop
     if (config->data_folder) server->data_folder = cop_strdup(config->data_folder);
     if ((config->state && !server->engine.state_folder) ||
         (config->data_folder && !server->data_folder))
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     return COP_OK;
 }
 
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error) {
     COP_TRY(check_urls(config, error));
     coord_server *server = cop_alloc(sizeof *server);
-    if (!server) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!server) return cop_no_memory(error);
     server->lock_file = -1;
     server->engine.owner = server;
     server->engine.carry_out = coord_carry_out;

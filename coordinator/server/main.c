@@ -198,8 +198,7 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
     coord_server *server = NULL;
     cop_tls *tls = NULL;
     char *state = options->state ? cop_strdup(options->state) : cop_path_state();
-    cop_err e = state ? configure(options, state, &config, &tls, error)
-                      : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = state ? configure(options, state, &config, &tls, error) : cop_no_memory(error);
     if (!e) {
         struct sigaction action = {.sa_handler = on_signal};
         sigaction(SIGTERM, &action, NULL);

@@ -237,13 +237,13 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     struct coord_run *run = cop_alloc(sizeof *run);
     cop_buffer *spec = options->folder ? cop_job_pack(job) : NULL;
     cop_err e = COP_OK;
-    if (!run || (options->folder && !spec)) e = cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!run || (options->folder && !spec)) e = cop_no_memory(error);
     if (!e && options->folder) {
         cop_folder_sweep(options->folder);
         run->folder = cop_strdup(options->folder);
         char *path = cop_path_join(options->folder, "metrics.sqlite");
         e = path && run->folder ? coord_store_open(path, &server->engine.store, error)
-                                : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+                                : cop_no_memory(error);
         cop_free(path);
     }
     if (e) {

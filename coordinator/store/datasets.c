@@ -48,13 +48,13 @@ static cop_err allocate(coord_datasets *d, const char *state_folder, const char 
     d->data_folder = data_folder ? cop_strdup(data_folder) : NULL;
     if (d->folder && d->sets && d->uses && d->loaded && (!data_folder || d->data_folder))
         return COP_OK;
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    return cop_no_memory(error);
 }
 
 cop_err coord_datasets_open(coord_store *store, const char *state_folder, const char *data_folder,
                             uint64_t quota, coord_datasets **out, cop_error *error) {
     coord_datasets *d = cop_alloc(sizeof *d);
-    if (!d) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!d) return cop_no_memory(error);
     d->store = store;
     d->quota = quota;
     uv_mutex_init(&d->files);
@@ -147,7 +147,7 @@ static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out,
     if (!d->data_folder || !cop_path_name_ok(name)) return COP_ERR_NOT_FOUND;
     if (strlen(name) >= COP_NAME_MAX) return COP_ERR_NOT_FOUND;
     char *path = cop_path_join(d->data_folder, name);
-    if (!path) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!path) return cop_no_memory(error);
     const bool there = cop_folder_exists(path) || cop_file_exists(path);
     cop_err e = COP_ERR_NOT_FOUND;
     if (there || strcmp(name, "mnist") == 0) {
@@ -339,7 +339,7 @@ cop_err coord_datasets_list(coord_datasets *d, coord_dataset **out, size_t *coun
                             cop_error *error) {
     set_list l = {.capacity = 2 * COORD_SETS_MAX};
     l.sets = cop_alloc_array(l.capacity, sizeof *l.sets);
-    if (!l.sets) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!l.sets) return cop_no_memory(error);
     uv_mutex_lock(&d->table);
     l.count = d->count;
     if (d->count) memcpy(l.sets, d->sets, d->count * sizeof *l.sets);

@@ -158,12 +158,11 @@ static cop_err open_database(coord_store *s, const char *path, cop_error *error)
 
 cop_err coord_store_open(const char *path, coord_store **out, cop_error *error) {
     coord_store *s = cop_alloc(sizeof *s);
-    if (!s) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!s) return cop_no_memory(error);
     uv_mutex_init(&s->mutex);
     uv_mutex_init(&s->read_mutex);
     uv_cond_init(&s->work);
-    cop_err e = coord_store_make_spares(s) ? open_database(s, path, error)
-                                           : cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    cop_err e = coord_store_make_spares(s) ? open_database(s, path, error) : cop_no_memory(error);
     if (!e && uv_thread_create(&s->thread, coord_store_run_writer, s))
         e = cop_fail(error, COP_ERR_INTERNAL, "cannot start the store's thread");
     s->started = !e;

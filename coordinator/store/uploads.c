@@ -322,7 +322,7 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
     coord_upload made = {.touched_s = cop_clock_unix_ms() / 1000};
     if (!allocate_upload(&made, o->bytes)) {
         free_upload(&made);
-        return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+        return cop_no_memory(error);
     }
     snprintf(made.digest, sizeof made.digest, "%s", o->digest);
     snprintf(made.name, sizeof made.name, "%s", o->name);
@@ -375,7 +375,7 @@ static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataReques
     drop_old_uploads(d);
     COP_TRY(coord_check_quota(d, o->digest, o->bytes, error));
     *missing = cop_alloc_array(o->n_chunks, sizeof **missing);
-    if (!*missing) return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
+    if (!*missing) return cop_no_memory(error);
     COP_TRY(begin_upload(d, o, &u, error));
     uv_mutex_lock(&d->table);
     for (uint32_t i = 0; i < u->chunks; i++)

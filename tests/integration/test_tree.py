@@ -187,6 +187,12 @@ def test_only_the_seam_allocates(root, tracked):
     assert not found, "\n".join(found)
 
 
+def test_out_of_memory_is_put_into_words_once(root, tracked):
+    """cop_no_memory(error); a sentence of its own only where it says what for."""
+    found = [path for path in sources(tracked, ".c", ".h") if re.search(r'cop_fail\([^;]*COP_ERR_NO_MEMORY,\s*"out of memory"\)', (root / path).read_text())]
+    assert not found, "\n".join(found)
+
+
 def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
     """What snprintf returns may lie beyond the text: cop_text_add appends within its room."""
     found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()

@@ -23,10 +23,6 @@ typedef struct life {
     unsigned char *samples;
 } life;
 
-static cop_err no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory");
-}
-
 static cop_err begin(life *l, cop_error *error) {
     static const char text[] = SMALL_JOB;
     Coppice__Job *message = NULL;
@@ -49,7 +45,7 @@ static cop_err begin(life *l, cop_error *error) {
         l->gradients[s] = cop_alloc_array(l->floats, sizeof(float));
         whole = whole && l->gradients[s];
     }
-    if (!whole) return no_memory(error);
+    if (!whole) return cop_no_memory(error);
     return cop_checkpoint_load(l->job, l->folder, l->weights, l->states, &c, NULL, error);
 }
 
