@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <pwd.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -456,19 +457,28 @@ bool cop_path_name_ok(const char *text) {
 
 /* ---- the user's folders ---- */
 
-/* A folder in /tmp that is this user's alone, whoever made what there. */
-static char *private_home(void) {
-    char path[64];
+/* A folder in /tmp that is this user's alone, whoever made what there; "": there is none. It stays
+ * the same while the program runs: what is written there is found there. */
+static char own_folder[64];
+
+static void find_own_folder(void) {
     struct stat status;
-    snprintf(path, sizeof path, "/tmp/coppice-%lu", (unsigned long)geteuid());
-    (void)!mkdir(path, 0700);
-    bool ours = lstat(path, &status) == 0 && S_ISDIR(status.st_mode) &&
+    snprintf(own_folder, sizeof own_folder, "/tmp/coppice-%lu", (unsigned long)geteuid());
+    (void)!mkdir(own_folder, 0700);
+    bool ours = lstat(own_folder, &status) == 0 && S_ISDIR(status.st_mode) &&
                 status.st_uid == geteuid() && (status.st_mode & 077) == 0;
     if (!ours) {
-        snprintf(path, sizeof path, "/tmp/coppice-%lu-XXXXXX", (unsigned long)geteuid());
-        ours = mkdtemp(path) != NULL;
+        snprintf(own_folder, sizeof own_folder, "/tmp/coppice-%lu-XXXXXX",
+                 (unsigned long)geteuid());
+        ours = mkdtemp(own_folder) != NULL;
     }
-    return ours ? cop_strdup(path) : NULL;
+    if (!ours) own_folder[0] = '\0';
+}
+
+static char *private_home(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_own_folder);
+    return *own_folder ? cop_strdup(own_folder) : NULL;
 }
 
 static char *home_folder(void) {

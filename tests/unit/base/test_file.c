@@ -500,6 +500,45 @@ static void test_folders_of_a_user_without_home(void **state) {
     }
 }
 
+/* In a process of its own, as a user whom the system does not list. 0: the cache stays where it is,
+ * in a folder of this user. */
+static int ask_twice_for_the_cache(unsigned user) {
+    struct stat info;
+    for (int i = 0; i < 3; i++)
+        unsetenv((const char *const[]){"HOME", "XDG_CACHE_HOME", "COPPICE_CACHE"}[i]);
+    if (seteuid(user)) return 1;
+    char *first = cop_path_cache(), *second = cop_path_cache();
+    if (!first || !second) return 2;
+    char *tail = strstr(first, "/.cache/coppice");
+    const bool same = strcmp(first, second) == 0;
+    if (!tail) return 3;
+    *tail = '\0';
+    const bool own = stat(first, &info) == 0 && info.st_uid == user;
+    if (strncmp(first, "/tmp/coppice-", 13) == 0) rmdir(first);
+    cop_free(first);
+    cop_free(second);
+    if (!own) return 4;
+    return same ? 0 : 5;
+}
+
+/* Somebody else has made the folder that such a user would get. Only root can become that user;
+ * without it, the folder of whoever runs the test is asked for. */
+static void test_the_folder_of_an_unlisted_user_stays_the_same(void **state) {
+    (void)state;
+    const bool root = geteuid() == 0;
+    char taken[64];
+    int status;
+    unsigned user = root ? 3900000000u + (unsigned)getpid() : geteuid();
+    snprintf(taken, sizeof taken, "/tmp/coppice-%u", user);
+    if (root) assert_int_equal(mkdir(taken, 0755), 0);
+    const pid_t child = fork();
+    if (child == 0) _exit(ask_twice_for_the_cache(user));
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (root) rmdir(taken);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
@@ -537,6 +576,7 @@ int main(void) {
                                         remove_folder),
         cmocka_unit_test(test_names_from_outside_name_one_entry),
         cmocka_unit_test(test_folders_of_a_user_without_home),
+        cmocka_unit_test(test_the_folder_of_an_unlisted_user_stays_the_same),
         cmocka_unit_test_setup_teardown(test_space_is_known_where_there_is_a_file_system,
                                         make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_out_of_memory_is_an_error_at_every_allocation,
