@@ -262,6 +262,17 @@ def symbols(path, *options):
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
 
 
+def test_the_coordinators_libraries_link_one_way(program):
+    """No folder needs a symbol of one above it, however it was declared."""
+    folder = pathlib.Path(program("coppice")).parents[1] / "coordinator"
+    archives = [folder / f"libcoppice-coordinator{name}.a" for name in ("-core", "-store", "-engine", "-api", "")]
+    defined = [symbols(archive, "-g", "--defined-only") for archive in archives]
+    assert all(len(names) > 3 for names in defined)
+    for i, archive in enumerate(archives):
+        up = symbols(archive, "-u") & set().union(*defined[i + 1:])
+        assert not up, f"{archive.name} needs {sorted(up)}"
+
+
 @pytest.mark.parametrize("library", ["base", "kernels", "nn", "ensemble"])
 def test_no_function_of_libm_but_sqrt_and_fma(program, library):
     """D4: no result of a library's function enters a weight. libm itself says what its functions are."""
