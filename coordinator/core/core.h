@@ -1,7 +1,7 @@
 /* The coordinator's decisions, sans-I/O: plain structs in (event, now), actions out. No sockets,
- * clocks, files, threads or tensors; memory only when workers or jobs are added. The host (host.c)
- * turns messages into events and actions into messages; tests and the simulator drive the same code
- * with virtual time.
+ * clocks, files, threads or tensors; memory only when workers or jobs are added. The host
+ * (engine/loop.c) turns messages into events and actions into messages; tests and the simulator
+ * drive the same code with virtual time.
  *
  * Parts: registry (workers, heartbeats, drain), scheduler (which block to whom; jobs share the pool
  * by priority, then fair share), round (one step of one job: blocks, leases, results), job

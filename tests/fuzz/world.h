@@ -8,7 +8,7 @@
 #include "common/base/log.h"
 #include "common/net/internal.h"
 #include "coordinator/api/api.h"
-#include "coordinator/server/host.h"
+#include "coordinator/server/server.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
 

@@ -14,7 +14,7 @@
 #include "common/wire/codec.h"
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
-#include "coordinator/server/host.h"
+#include "coordinator/server/server.h"
 
 #define ANSWER_MS 5000
 #define SESSIONS  12 /* of one identity */

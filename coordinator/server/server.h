@@ -1,9 +1,9 @@
 /* coord_server, which only this folder sees: the engine, the API, the sessions of workers and what
  * holds them together. Everything here runs on the loop thread unless a comment says otherwise.
- * Files: host.c (start, stop, the loop's thread), sessions.c (messages of workers), actions.c (what
- * the core wants), run.c (the embedding of `coppice run`). */
-#ifndef COP_COORDINATOR_HOST_H
-#define COP_COORDINATOR_HOST_H
+ * Files: server.c (start, stop, the loop's thread), sessions.c (messages of workers), actions.c
+ * (what the core wants), embedded_run.c (the embedding of `coppice run`). */
+#ifndef COP_COORDINATOR_SERVER_H
+#define COP_COORDINATOR_SERVER_H
 
 #include <uv.h>
 
@@ -16,7 +16,7 @@
 #include "coordinator/engine/models.h"
 #include "coordinator/engine/saver.h"
 
-/* What is shown of a job to watchers: see run.c and api.c. */
+/* What is shown of a job to watchers: see embedded_run.c and api.c. */
 struct coord_run;
 
 struct coord_server {
@@ -48,7 +48,7 @@ void coord_on_gone(void *context, uint64_t connection);
 /* ---- actions.c ---- */
 void coord_carry_out(coord_engine *engine, const coord_action *action);
 
-/* ---- run.c ---- */
+/* ---- embedded_run.c ---- */
 void coord_run_destroy(struct coord_run *run);
 void coord_run_tick(coord_server *server);
 #endif

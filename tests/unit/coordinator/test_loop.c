@@ -9,7 +9,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
-#include "coordinator/server/host.h"
+#include "coordinator/engine/engine.h"
 
 /* Of a job that is not there: the core takes it and has nothing to do. */
 static coord_event result_of(uint64_t worker) {
@@ -20,35 +20,35 @@ static coord_event result_of(uint64_t worker) {
  * coordinator computed itself still have a place. */
 static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state) {
     (void)state;
-    coord_server *server = calloc(1, sizeof *server);
+    coord_engine *engine = calloc(1, sizeof *engine);
     const coord_core_config config = {.judge = true};
     const coord_event peers = result_of(7), own = result_of(COORD_SELF);
     cop_log_configure(COP_LOG_NONE, false);
-    assert_int_equal(coord_core_create(&config, &server->engine.core), COP_OK);
-    coord_dispatch(&server->engine, &peers); /* the queue gets its first places */
-    coord_actions_fini(&server->engine.actions);
+    assert_int_equal(coord_core_create(&config, &engine->core), COP_OK);
+    coord_dispatch(engine, &peers); /* the queue gets its first places */
+    coord_actions_fini(&engine->actions);
 
     cop_alloc_fail_from(1);
     uint32_t before;
     do {
-        before = server->engine.queue_count;
-        coord_dispatch(&server->engine, &peers);
-    } while (server->engine.queue_count > before && before < 100000);
+        before = engine->queue_count;
+        coord_dispatch(engine, &peers);
+    } while (engine->queue_count > before && before < 100000);
     for (uint32_t i = 1; i <= 500; i++) {
-        coord_dispatch(&server->engine, &own);
-        assert_int_equal(server->engine.queue_count, before + i);
+        coord_dispatch(engine, &own);
+        assert_int_equal(engine->queue_count, before + i);
     }
-    coord_dispatch(&server->engine, &peers);
-    assert_int_equal(server->engine.queue_count, before + 500);
+    coord_dispatch(engine, &peers);
+    assert_int_equal(engine->queue_count, before + 500);
     cop_alloc_fail_at(0);
 
-    coord_dispatch(&server->engine, &peers); /* there is memory again: all are taken */
-    assert_int_equal(server->engine.queue_count, 0);
+    coord_dispatch(engine, &peers); /* there is memory again: all are taken */
+    assert_int_equal(engine->queue_count, 0);
     cop_log_configure(COP_LOG_INFO, false);
-    coord_core_destroy(server->engine.core);
-    coord_actions_fini(&server->engine.actions);
-    cop_free(server->engine.queue);
-    free(server);
+    coord_core_destroy(engine->core);
+    coord_actions_fini(&engine->actions);
+    cop_free(engine->queue);
+    free(engine);
 }
 
 int main(void) {

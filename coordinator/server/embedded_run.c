@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "coordinator/server/host.h"
+#include "coordinator/server/server.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

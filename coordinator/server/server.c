@@ -1,5 +1,5 @@
 /* The coordinator's host: start and stop, the loop thread. */
-#include "coordinator/server/host.h"
+#include "coordinator/server/server.h"
 
 #include <errno.h>
 #include <fcntl.h>
