@@ -8,10 +8,6 @@
 #include "common/base/str.h"
 #include "common/kernels/export.h"
 
-#if defined(__x86_64__)
-#    include <cpuid.h>
-#endif
-
 static bool always(void) {
     return true;
 }
@@ -27,13 +23,6 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
-}
-
-/* AMX-TILE and AMX-BF16: CPUID leaf 7, EDX bits 24 and 22. */
-static bool has_amx(void) {
-    unsigned a, b, c, d;
-    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1) &&
-           (d >> 22 & 1);
 }
 #endif
 
@@ -54,7 +43,7 @@ static const struct kernel_row {
 enum { row_count = sizeof rows / sizeof rows[0] };
 
 /* What COPPICE_ISA may say, on any CPU. */
-static const char *const known[] = {"baseline", "avx2", "avx512", "amx", "neon"};
+static const char *const known[] = {"baseline", "avx2", "avx512", "neon"};
 
 const char *const *cop_kernels_names(void) {
 #if defined(__x86_64__)
@@ -68,9 +57,6 @@ const char *const *cop_kernels_names(void) {
 }
 
 const cop_kernels *cop_kernels_find(const char *name) {
-#if defined(__x86_64__)
-    if (strcmp(name, "amx") == 0) return has_amx() ? &cop_kernels_avx512 : NULL;
-#endif
     for (int i = 0; i < row_count; i++)
         if (strcmp(rows[i].name, name) == 0 && rows[i].available()) return rows[i].kernels;
     return NULL;
@@ -105,6 +91,10 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
     }
     *out = cop_kernels_find(wanted);
     if (*out) return COP_OK;
+    if (strcmp(wanted, "amx") == 0)
+        return cop_fail(error, COP_ERR_UNSUPPORTED,
+                        "COPPICE_ISA=amx: no kernels for AMX exist yet (this machine has %s)",
+                        available_names(names, sizeof names));
     const size_t count = sizeof known / sizeof known[0];
     for (size_t i = 0; i < count; i++)
         if (strcmp(known[i], wanted) == 0)

@@ -365,8 +365,7 @@ typedef struct cop_kernels {
 } cop_kernels;
 
 /* The kernels for this machine: the best that CPUID allows, or the one that COPPICE_ISA names
- * (baseline, avx2, avx512; amx counts as avx512 for f32 when the CPU has AMX). UNSUPPORTED with a
- * sentence if it is unknown or not there. */
+ * (baseline, avx2, avx512, neon). UNSUPPORTED with a sentence if it is unknown or not there. */
 cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error);
 /* By name; NULL if this build or CPU lacks it. All names: cop_kernels_names (NULL-terminated, best
  * first). */

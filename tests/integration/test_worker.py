@@ -228,11 +228,14 @@ def test_bad_use_is_exit_status_2(program, words, part):
     assert done.stderr.startswith("coppice-worker: ")
 
 
-def test_unknown_instruction_set_is_exit_status_2(program):
+@pytest.mark.parametrize("name, part", [
+    ("mmx", "unknown instruction set"), ("amx", "no kernels for AMX exist yet"), ("AVX2", 'did you mean "avx2"?'),
+])
+def test_instruction_set_without_kernels_is_exit_status_2(program, name, part):
     done = subprocess.run([program("coppice-worker")], capture_output=True, text=True, timeout=20,
-                          env={**os.environ, "COPPICE_ISA": "mmx"}, check=False)
+                          env={**os.environ, "COPPICE_ISA": name}, check=False)
     assert done.returncode == 2
-    assert "mmx" in done.stderr
+    assert name in done.stderr and part in done.stderr
 
 
 def test_no_coordinator_is_told_with_its_address(program):
