@@ -22,6 +22,10 @@ import reference  # noqa: E402
 
 PAGES = sorted(str(path.relative_to(ROOT)) for folder in ("tutorial", "how-to") for path in (ROOT / "docs" / folder).glob("*.md"))
 
+def test_the_number_of_kinds_of_layers_is_right(layer_kinds):
+    assert re.search(r"has (\d+)\s+kinds of layers", (ROOT / "README.md").read_text()).group(1) == str(len(layer_kinds))
+
+
 # Page -> why its blocks `sh elsewhere` cannot run here, and what tests them instead.
 CANNOT_RUN = {
     "docs/how-to/add-workers.md": "needs a second machine: tests/containers/test_hosts.py",
