@@ -398,7 +398,8 @@ void net_dial_note(net_dialer *d, bool gone) {
     net_tls_loop_wake(&d->loop);
 }
 
-void net_dial_stop(net_dialer *d) {
+void net_dial_stop(net_dialer *d, uint64_t linger_ms) {
+    net_tls_loop_begin_stop(&d->loop, linger_ms);
     net_tls_loop_stop(&d->loop);
     if (d->found) freeaddrinfo(d->found);
     cop_free(d);

@@ -26,6 +26,7 @@ typedef struct nng_link {
     net_dialer *dialer;  /* not of ipc://; NULL again when the link closes */
     atomic_int pipes;    /* connections that stand */
     atomic_uint pipe;    /* the newest one's number */
+    uint64_t deadline;   /* of the last call */
     int silences;        /* calls in a row that were not answered */
     uv_mutex_t mutex;    /* guards the rest */
     uv_cond_t changed;   /* the operation ended, or the call is not wanted any more */
@@ -158,7 +159,8 @@ static void probe_ipc(nng_link *link) {
 static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply,
                         uint32_t timeout_ms, cop_error *error) {
     nng_link *link = (nng_link *)(void *)base;
-    uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
+    const uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
+    link->deadline = deadline;
     uv_mutex_lock(&link->mutex);
     link->interrupted = false;
     link->absence = NET_LATER; /* an attempt of before: the next one tells */
@@ -199,13 +201,20 @@ static void nng_interrupt(cop_link *base) {
     uv_mutex_unlock(&link->mutex);
 }
 
+/* How long closing may take: no call takes longer than its time out, its last bytes included. */
+static uint64_t linger_ms(const nng_link *link) {
+    const uint64_t now = cop_clock_ns();
+    const uint64_t left = now < link->deadline ? (link->deadline - now) / 1000000 : 0;
+    return left < TLS_LINGER_MS ? left : TLS_LINGER_MS;
+}
+
 static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
     uv_mutex_lock(&link->mutex);
     net_dialer *dialer = link->dialer;
     link->dialer = NULL; /* nng's events come until its socket is closed */
     uv_mutex_unlock(&link->mutex);
-    if (dialer) net_dial_stop(dialer);
+    if (dialer) net_dial_stop(dialer, linger_ms(link));
     nng_close(link->socket);
     nng_aio_stop(link->aio);
     nng_aio_free(link->aio);

@@ -461,6 +461,7 @@ void net_nng_close(net_nng *nng) {
     for (int i = 0; i < nng->encoders; i++)
         uv_thread_join(&nng->encoder[i]); /* they send their queue */
     atomic_store(&nng->closing, true);
+    for (int i = 0; i < nng->front_count; i++) net_tls_front_begin_stop(nng->fronts[i]);
     for (int i = 0; i < nng->front_count; i++) net_tls_front_stop(nng->fronts[i]);
     nng->front_count = 0;
     nng_close(nng->socket);

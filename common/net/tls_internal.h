@@ -116,6 +116,7 @@ struct tls_loop {
     uv_timer_t tick;
     uv_idle_t resume;
     atomic_bool stopping;
+    atomic_ullong end_ns; /* while it stops: connections end by then */
     bool stop_begun;
     tls_handler handler;
     void *owner;
@@ -127,9 +128,9 @@ struct tls_loop {
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
                            cop_error *error);
 void net_tls_loop_wake(tls_loop *loop); /* any thread */
-/* Lets connections end, at most TLS_LINGER_MS, so that what nng has written reaches the peers.
- * begin_stop: any thread, does not wait. stop: waits, joins. */
-void net_tls_loop_begin_stop(tls_loop *loop);
+/* Lets connections end, within `linger_ms`, so that what nng has written reaches the peers.
+ * begin_stop: any thread, once, does not wait. stop: after it; waits, joins. */
+void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms);
 void net_tls_loop_stop(tls_loop *loop);
 /* A connection on `fd` (connected, non-blocking), which it owns from here; NULL (and the fd closed)
  * when out of memory. The handshake begins. */
@@ -149,7 +150,10 @@ typedef struct tls_front tls_front;
 /* Accepts connections on `url` and gives them to nng. */
 cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, tls_front **out,
                             cop_error *error);
-void net_tls_front_stop(tls_front *front); /* ends its connections; frees */
+/* begin_stop does not wait, so that several stop at the same time; stop: after it; waits until its
+ * connections have ended, frees. */
+void net_tls_front_begin_stop(tls_front *front);
+void net_tls_front_stop(tls_front *front);
 
 /* ---- resolve.c ---- */
 typedef struct net_resolution net_resolution;
@@ -187,5 +191,5 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
                        void *owner, net_dialer **out, cop_error *error);
 /* nng has opened a pipe, or lost one. Any thread. */
 void net_dial_note(net_dialer *dialer, bool gone);
-void net_dial_stop(net_dialer *dialer);
+void net_dial_stop(net_dialer *dialer, uint64_t linger_ms); /* at most so long */
 #endif

@@ -195,15 +195,21 @@ cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, t
         t->front = front;
         e = net_tls_loop_start(&t->loop, &handler, t, error);
     }
-    if (e)
+    *out = front;
+    if (e) {
+        *out = NULL;
+        net_tls_front_begin_stop(front);
         net_tls_front_stop(front);
-    else
-        *out = front;
+    }
     return e;
 }
 
+void net_tls_front_begin_stop(tls_front *front) {
+    for (int i = 0; i < front->threads; i++)
+        net_tls_loop_begin_stop(&front->thread[i].loop, TLS_LINGER_MS);
+}
+
 void net_tls_front_stop(tls_front *front) {
-    for (int i = 0; i < front->threads; i++) net_tls_loop_begin_stop(&front->thread[i].loop);
     for (int i = 0; i < front->threads; i++) net_tls_loop_stop(&front->thread[i].loop);
     for (int i = 0; i < front->fd_count; i++) close(front->fds[i]);
     cop_free(front);

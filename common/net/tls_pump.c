@@ -52,10 +52,15 @@ static tls_list *list_of(tls_conn *conn) {
     return conn->state == TLS_OPEN ? &conn->loop->open : &conn->loop->waiting;
 }
 
+static void set_deadline(tls_conn *conn, uint64_t deadline_ns) {
+    const uint64_t end_ns = atomic_load(&conn->loop->end_ns);
+    conn->deadline_ns = deadline_ns < end_ns ? deadline_ns : end_ns;
+}
+
 static void move_to(tls_conn *conn, tls_state state, uint64_t ms) {
     list_remove(list_of(conn), conn);
     conn->state = state;
-    conn->deadline_ns = cop_clock_ns() + ms * 1000000;
+    set_deadline(conn, cop_clock_ns() + ms * 1000000);
     list_add(list_of(conn), conn);
 }
 
@@ -419,7 +424,7 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
     conn->fd_poll.data = conn;
     conn->handles = 1;
     conn->state = TLS_HANDSHAKE;
-    conn->deadline_ns = cop_clock_ns() + (uint64_t)TLS_HANDSHAKE_MS * 1000000;
+    set_deadline(conn, cop_clock_ns() + (uint64_t)TLS_HANDSHAKE_MS * 1000000);
     list_add(&loop->waiting, conn);
     shake_hands(conn); /* may end it: the loop frees it later */
     return conn;
@@ -444,6 +449,7 @@ static void stop_loop(tls_loop *loop) {
         loop->stop_begun = true;
         loop->handler.on_stop(loop->owner);
         uv_timer_start(&loop->tick, on_tick, STOP_TICK_MS, STOP_TICK_MS);
+        for (tls_conn *c = loop->waiting.first; c; c = c->next) set_deadline(c, c->deadline_ns);
         while (loop->open.first) move_to(loop->open.first, TLS_CLOSING, TLS_LINGER_MS);
     }
     for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
@@ -492,7 +498,7 @@ static void run_loop(void *argument) {
 
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
                            cop_error *error) {
-    *loop = (tls_loop){.handler = *handler, .owner = owner};
+    *loop = (tls_loop){.handler = *handler, .owner = owner, .end_ns = UINT64_MAX};
     uv_loop_init(&loop->loop);
     uv_async_init(&loop->loop, &loop->wake, on_wake);
     uv_timer_init(&loop->loop, &loop->tick);
@@ -511,13 +517,13 @@ void net_tls_loop_wake(tls_loop *loop) {
     uv_async_send(&loop->wake);
 }
 
-void net_tls_loop_begin_stop(tls_loop *loop) {
+void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms) {
+    atomic_store(&loop->end_ns, cop_clock_ns() + linger_ms * 1000000);
     atomic_store(&loop->stopping, true);
     uv_async_send(&loop->wake);
 }
 
 void net_tls_loop_stop(tls_loop *loop) {
-    net_tls_loop_begin_stop(loop);
     uv_thread_join(&loop->thread);
     COP_ASSERT(uv_loop_close(&loop->loop) == 0);
 }

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -285,22 +286,114 @@ static void test_close_sends_what_was_answered(void **state) {
     free_host(&h);
 }
 
-/* ... but not for ever: a peer that has stopped reading costs some seconds. */
+/* A way between a link and a host on which only so many bytes come through in each direction. */
+typedef struct narrow_way {
+    int listener, port;
+    const char *address;
+    size_t left[2]; /* bytes that still come through: from the link, from the host */
+    atomic_bool over;
+    char url[64]; /* for the link */
+    uv_thread_t thread;
+} narrow_way;
+
+/* What has come on `from`, as far as it may pass; false: one side has closed. */
+static bool pass_on(int from, int to, size_t *left) {
+    char bytes[4096];
+    const ssize_t n = recv(from, bytes, *left < sizeof bytes ? *left : sizeof bytes, 0);
+    if (n <= 0 || send(to, bytes, (size_t)n, MSG_NOSIGNAL) != n) return false;
+    *left -= (size_t)n;
+    return true;
+}
+
+static void run_narrow_way(void *argument) {
+    narrow_way *w = argument;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)w->port)};
+    inet_pton(AF_INET, w->address, &to.sin_addr);
+    const int fd[2] = {accept(w->listener, NULL, NULL), socket(AF_INET, SOCK_STREAM, 0)};
+    const int small = 65536; /* what the kernel takes in our place */
+    setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    bool open = connect(fd[1], (struct sockaddr *)&to, sizeof to) == 0;
+    while (!atomic_load(&w->over)) {
+        struct pollfd p[2];
+        for (int i = 0; i < 2; i++)
+            p[i] = (struct pollfd){.fd = fd[i], .events = open && w->left[i] ? POLLIN : 0};
+        if (!open) cop_clock_sleep_ms(5);
+        if (!open || poll(p, 2, 5) <= 0) continue;
+        for (int i = 0; i < 2; i++)
+            if (open && (p[i].revents & POLLIN)) open = pass_on(fd[i], fd[1 - i], &w->left[i]);
+    }
+    for (int i = 0; i < 2; i++) close(fd[i]);
+}
+
+static void open_way(narrow_way *w, const host *h, const char *address, size_t from_link,
+                     size_t from_host) {
+    const int small = 65536;
+    char url[64];
+    *w = (narrow_way){.listener = listen_here(url),
+                      .port = atoi(port_of(h)),
+                      .address = address,
+                      .left = {from_link, from_host}};
+    setsockopt(w->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    snprintf(w->url, sizeof w->url, "tls+%s", url);
+    assert_int_equal(uv_thread_create(&w->thread, run_narrow_way, w), 0);
+}
+
+static void close_way(narrow_way *w) {
+    atomic_store(&w->over, true);
+    uv_thread_join(&w->thread);
+    close(w->listener);
+}
+
+/* ... but not for ever: peers that have stopped reading cost some seconds, and on several addresses
+ * no more than on one. */
 static void test_close_waits_for_nobody_for_ever(void **state) {
     (void)state;
+    const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
     host h;
+    narrow_way ways[3];
+    caller callers[3];
+    cop_link *links[3];
     start_host(&h, TLS);
-    h.hold_size = 24u << 20;
-    caller c;
-    cop_link *link = open_link(&h);
-    start_caller(&c, link, ASK_HOLD, TIMEOUT_MS);
-    assert_true(wait_for(&h.holding, 1));
-    cop_link_cancel(link); /* the answer finds nobody */
-    uv_thread_join(&c.thread);
+    h.hold_size = 12u << 20;
+    for (int i = 0; i < 3; i++) {
+        char url[128];
+        if (i)
+            assert_int_equal(cop_server_listen(h.server, url_for(&h, addresses[i], url), NULL),
+                             COP_OK);
+        open_way(&ways[i], &h, addresses[i], SIZE_MAX, 100000);
+        assert_int_equal(cop_link_open(ways[i].url, h.peer_tls, &links[i], NULL), COP_OK);
+        start_caller(&callers[i], links[i], ASK_HOLD, TIMEOUT_MS);
+    }
+    assert_true(wait_for(&h.holding, 3));
     const uint64_t began = cop_clock_ns();
-    stop_host(&h);
+    stop_host(&h); /* it answers what is held */
     assert_true(cop_clock_ns() - began < 9 * SECOND_NS);
+    for (int i = 0; i < 3; i++) {
+        cop_link_cancel(links[i]);
+        uv_thread_join(&callers[i].thread);
+        cop_link_close(links[i]);
+        close_way(&ways[i]);
+    }
+    free_host(&h);
+}
+
+/* A request that nobody takes costs the caller its time out, and closing the link nothing more. */
+static void test_close_after_a_time_out_is_quick(void **state) {
+    (void)state;
+    host h;
+    narrow_way way;
+    cop_message reply;
+    cop_link *link = NULL;
+    start_host(&h, TLS);
+    open_way(&way, &h, "127.0.0.1", 100000, SIZE_MAX);
+    assert_int_equal(cop_link_open(way.url, h.peer_tls, &link, NULL), COP_OK);
+    assert_int_equal(call(link, ASK_ECHO, make_bytes(12u << 20, 1), &reply, 1000, NULL),
+                     COP_ERR_TIMEOUT);
+    const uint64_t began = cop_clock_ns();
     cop_link_close(link);
+    assert_true(cop_clock_ns() - began < 2 * SECOND_NS);
+    close_way(&way);
+    stop_host(&h);
     free_host(&h);
 }
 
@@ -323,6 +416,7 @@ int main(void) {
         cmocka_unit_test(test_slow_greeting_is_no_other_scheme),
         cmocka_unit_test(test_coordinator_that_is_always_slow_is_met),
         cmocka_unit_test(test_close_sends_what_was_answered),
-        cmocka_unit_test(test_close_waits_for_nobody_for_ever)};
+        cmocka_unit_test(test_close_waits_for_nobody_for_ever),
+        cmocka_unit_test(test_close_after_a_time_out_is_quick)};
     return cmocka_run_group_tests(tests, NULL, teardown);
 }
