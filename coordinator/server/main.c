@@ -1,4 +1,5 @@
 /* coppice-coordinator: owns jobs and pool. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,19 +7,12 @@
 #include <sys/resource.h>
 
 #include "common/base/alloc.h"
-#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/output.h"
 #include "common/base/str.h"
 #include "common/version.h"
 #include "coordinator/coordinator.h"
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) {
-    stop_signal = number;
-}
 
 static const char help[] =
     "coppice-coordinator [options]\n\n"
@@ -197,21 +191,24 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
     coord_config config = {0};
     coord_server *server = NULL;
     cop_tls *tls = NULL;
+    sigset_t stop;
+    int number = 0;
     char *state = options->state ? cop_strdup(options->state) : cop_path_state();
     cop_err e = state ? configure(options, state, &config, &tls, error) : cop_no_memory(error);
     if (!e) {
-        struct sigaction action = {.sa_handler = on_signal};
-        sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGINT, &action, NULL);
+        /* Blocked here, before there are threads: they stay pending until serve waits for them. */
+        sigemptyset(&stop);
+        sigaddset(&stop, SIGTERM);
+        sigaddset(&stop, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &stop, NULL);
         raise_descriptor_limit();
         e = coord_start(&config, &server, error);
     }
     if (!e) {
         cop_log(COP_LOG_INFO, "coordinator", "ready: %s (token in %s/token)",
                 options->listen.items[0], state);
-        while (!stop_signal) cop_clock_sleep_ms(50);
-        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then ending",
-                (int)stop_signal);
+        sigwait(&stop, &number);
+        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then ending", number);
         coord_stop(server);
     }
     cop_tls_destroy(tls);
