@@ -26,7 +26,7 @@
 #define JUDGE_NS 60000000000u /* for a COMPUTE; then others may decide too */
 
 bool audit_can_judge(const coord_core *core, const core_job *job) {
-    if (!core->config.judge || job->cannot_judge) return false;
+    if (!core->config.can_recompute || job->cannot_judge) return false;
     return !job->fingerprint || job->fingerprint == core->config.fingerprint;
 }
 

@@ -268,7 +268,7 @@ typedef struct coord_core_config {
                                         again every second, for so long (default 1 h) */
     uint64_t secret[2];              /* decides what is audited: random, known to nobody else */
     uint64_t fingerprint;            /* of the coordinator's own OpenBLAS; 0: none */
-    bool judge;                      /* the host can COMPUTE */
+    bool can_recompute;              /* the host can COMPUTE */
     uint32_t strikes_max; /* values that are not finite and that only this worker saw, until it is
                              quarantined; 0: any number */
     bool heartbeats;      /* false in process: workers cannot go silent */

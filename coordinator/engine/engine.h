@@ -1,8 +1,8 @@
 /* The engine: the state that tensors, threads and the event queue share, without sockets, sessions
  * or clients. The server owns it; the API works with it. Loop thread unless a comment says
  * otherwise. Files: loop.c (mailbox, and the one place where events meet the core), results.c
- * (tensors that came in), resident.c (jobs under way), evaluation.c, models.c, saver.c, judge.c,
- * pool.c. */
+ * (tensors that came in), resident.c (jobs under way), evaluation.c, models.c, saver.c,
+ * recompute.c, pool.c. */
 #ifndef COP_COORDINATOR_ENGINE_H
 #define COP_COORDINATOR_ENGINE_H
 
@@ -60,7 +60,7 @@ struct coord_engine {
     uint32_t queue_count, queue_capacity;
     bool dispatching, starved;                    /* starved: events wait for memory */
     unsigned char digest_secret[COP_XXH3_SECRET]; /* made at start */
-    uint32_t judging;                             /* blocks that are being computed here */
+    uint32_t recomputing;                         /* blocks that are being computed here */
 };
 
 /* ---- loop.c ---- */

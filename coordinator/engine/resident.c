@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "coordinator/engine/engine.h"
-#include "coordinator/engine/judge.h"
+#include "coordinator/engine/digest.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"

@@ -187,7 +187,7 @@ void coord_carry_out(coord_engine *engine, const coord_action *action) {
         server->engine.listener->rollback(engine, action->job, action->step);
         break;
     case COORD_ACTION_COMPUTE:
-        coord_judge(&server->engine, action);
+        coord_recompute(&server->engine, action);
         break;
     case COORD_ACTION_UNLOAD:
         do_unload(server, action);

@@ -82,7 +82,7 @@ static void finish_work(coord_server *server) {
     if (server->engine.saver) coord_saver_destroy(server->engine.saver);
     server->engine.pool = NULL;
     server->engine.saver = NULL;
-    while (server->engine.judging) uv_run(&server->engine.loop, UV_RUN_ONCE);
+    while (server->engine.recomputing) uv_run(&server->engine.loop, UV_RUN_ONCE);
     coord_engine_read_mail(&server->engine);
     if (server->api) coord_api_release(server->api);
     coord_engine_read_mail(&server->engine);
@@ -242,7 +242,7 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     coord_core_config core = {
         .heartbeats = remote,
         .speculate = remote,
-        .judge = true,
+        .can_recompute = true,
         .strikes_max = STRIKES_MAX,
         .evaluations_max = COP_EVALUATIONS_MAX,
         .save_patience_ns = remote ? 0 : RUN_SAVE_PATIENCE_NS,

@@ -12,8 +12,9 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/engine/engine.h"
 #include "coordinator/engine/evaluation.h"
-#include "coordinator/engine/judge.h"
+#include "coordinator/engine/digest.h"
 #include "coordinator/engine/models.h"
+#include "coordinator/engine/recompute.h"
 #include "coordinator/engine/saver.h"
 
 /* What is shown of a job to watchers: see embedded_run.c and api.c. */

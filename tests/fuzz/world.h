@@ -76,7 +76,7 @@ static const net_transport fuzz_transport = {fuzz_reply, fuzz_drop};
 
 static bool fuzz_busy(const fuzz_world *w) {
     const coord_server *server = w->server;
-    bool busy = server->api->tasks || server->engine.judging || (w->left && w->open);
+    bool busy = server->api->tasks || server->engine.recomputing || (w->left && w->open);
     for (uint32_t i = 0; i < COP_WORKERS_MAX && !busy; i++)
         busy = server->access.sessions[i].digesting;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !busy; i++)

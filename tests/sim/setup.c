@@ -120,7 +120,7 @@ void sim_setup(sim *s) {
     s->liars = s->worker_count >= 4 && !s->mixed && !s->options.no_faults && sim_chance(&dice, 150);
     make_jobs(s, &dice);
     s->core_config = (coord_core_config){.heartbeats = true,
-                                         .judge = true,
+                                         .can_recompute = true,
                                          .fingerprint = 1,
                                          .secret = {sim_next(&dice), sim_next(&dice)}};
     s->core_config.speculate = sim_chance(&dice, 700);

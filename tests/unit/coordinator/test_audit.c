@@ -10,7 +10,7 @@
 #endif
 
 static const coord_core_config judging = {
-    .judge = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
+    .can_recompute = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
 
 /* `workers` of a shard a millisecond; one block is one shard. */
 static virtual_pool *start(coord_core_config config, uint32_t workers, double audit,
@@ -265,7 +265,7 @@ static void test_two_workers_are_judged_by_the_coordinator(void **state) {
 static void test_third_worker_decides_where_the_coordinator_cannot(void **state) {
     (void)state;
     coord_core_config config = judging;
-    config.judge = false;
+    config.can_recompute = false;
     for (uint32_t liar = 1; liar <= 3; liar++) {
         virtual_pool *p = start(config, 3, 1, 40);
         vp_run(p, 10);
@@ -468,7 +468,7 @@ static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) 
 static void test_without_a_judge_two_who_agree_are_believed(void **state) {
     (void)state;
     coord_core_config config = judging;
-    config.judge = false;
+    config.can_recompute = false;
     virtual_pool *p = start(config, 2, 0, 40);
     for (uint32_t w = 1; w <= 2; w++) {
         p->worker[w].lie = 1;

@@ -370,7 +370,7 @@ static void spoil(fixture *f, uint64_t worker) {
 static void test_one_workers_output_that_is_not_finite_costs_the_worker_only(void **state) {
     (void)state;
     for (int judge = 0; judge < 2; judge++) {
-        fixture *f = fx_create((coord_core_config){.judge = judge});
+        fixture *f = fx_create((coord_core_config){.can_recompute = judge});
         fx_join_many(f, 2);
         fx_add(f, ensemble_info(1));
         fx_pull(f, 1);
@@ -398,7 +398,7 @@ static void test_one_workers_output_that_is_not_finite_costs_the_worker_only(voi
 
 static void test_outputs_that_are_not_finite_for_the_coordinator_too_have_diverged(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, ensemble_info(1));
     for (uint64_t w = 1; w <= 2; w++) {

@@ -730,7 +730,7 @@ static void test_stop_finishes_the_step_and_saves(void **state) {
 /* No worker is left, but the coordinator checks the last result itself: the step is not lost. */
 static void test_stop_waits_for_what_the_coordinator_computes_itself(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     coord_job_info info = fx_info(1);
     info.shards = 1;
     info.audit = 1;

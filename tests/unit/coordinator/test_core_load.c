@@ -150,7 +150,8 @@ static void turn(load *l, uint64_t *newcomer) {
 
 static void test_10000_workers_cost_5_microseconds_a_decision_and_2_kib_each(void **state) {
     (void)state;
-    load *l = start((coord_core_config){.heartbeats = true, .speculate = true, .judge = true});
+    load *l =
+        start((coord_core_config){.heartbeats = true, .speculate = true, .can_recompute = true});
     for (uint64_t job = 1; job <= JOBS; job++) add_job(l, job, 0);
     size_t before = heap_bytes();
     for (uint64_t w = 1; w <= WORKERS; w++) join(l, w);

@@ -581,7 +581,7 @@ static void judge(fixture *f, bool failed) {
 
 static void test_coordinator_computes_what_all_workers_cannot(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
     for (int block = 0; block < 6; block++) { /* three steps: far more reports than three */
@@ -598,7 +598,7 @@ static void test_coordinator_computes_what_all_workers_cannot(void **state) {
 
 static void test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_block(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
     for (uint64_t w = 1; w <= 2; w++) {
@@ -755,7 +755,7 @@ static void test_twice_not_finite_is_divergence_and_the_host_says_why(void **sta
 /* The COMPUTE fails: the two who agree are believed, as where there is no judge. */
 static void test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
     for (uint64_t w = 1; w <= 2; w++) {
@@ -770,7 +770,7 @@ static void test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence(v
 
 static void test_two_broken_workers_and_a_sound_coordinator(void **state) {
     (void)state;
-    fixture *f = fx_create((coord_core_config){.judge = true});
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
     for (uint64_t w = 1; w <= 2; w++) {

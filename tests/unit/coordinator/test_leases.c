@@ -237,7 +237,7 @@ static const double audits[] = {0, 0.05, 1};
 #define AUDITS ((int)(sizeof audits / sizeof *audits))
 
 static const coord_core_config audited_config = {
-    .speculate = true, .judge = true, .secret = {0x1234567, 0x89abcdef}};
+    .speculate = true, .can_recompute = true, .secret = {0x1234567, 0x89abcdef}};
 
 /* Steps a second of `workers` of a shard a millisecond, of which the last is as `slow` says; and
  * the longest time until a deadline that it had once its speed was known. */

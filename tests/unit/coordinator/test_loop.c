@@ -21,7 +21,7 @@ static coord_event result_of(uint64_t worker) {
 static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state) {
     (void)state;
     coord_engine *engine = calloc(1, sizeof *engine);
-    const coord_core_config config = {.judge = true};
+    const coord_core_config config = {.can_recompute = true};
     const coord_event peers = result_of(7), own = result_of(COORD_SELF);
     cop_log_configure(COP_LOG_NONE, false);
     assert_int_equal(coord_core_create(&config, &engine->core), COP_OK);

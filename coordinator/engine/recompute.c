@@ -1,0 +1,198 @@
+/* The coordinator's own computation of a block about which workers differ, or that nobody else can
+ * check. Not on the loop: on libuv's thread pool, from its own copy of the job. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/engine/recompute.h"
+
+#include "coordinator/engine/digest.h"
+#include "coordinator/engine/evaluation.h"
+
+#include "common/base/alloc.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/ensemble/members.h"
+#include "common/nn/model.h"
+
+typedef struct recomputation {
+    uv_work_t work; /* first */
+    coord_engine *engine;
+    coord_action action;
+    cop_message lease; /* what a worker would get: weights, rows, labels, spec */
+    cop_buffer *gradient;
+    cop_pass_result sums;
+    uint64_t digest, compute_ns;
+    bool finite;
+    cop_error error;
+} recomputation;
+
+static cop_samples samples_of(const recomputation *r, const cop_job *job, int row, int rows) {
+    return (cop_samples){.dtype = job->sample_type,
+                         .count = rows,
+                         .features = (int)job->features,
+                         .stride = job->sample_stride,
+                         .rows = (const char *)r->lease.part[1]->data +
+                                 (size_t)row * job->sample_stride,
+                         .labels = (const int32_t *)r->lease.part[2]->data + row};
+}
+
+static int row_count(const recomputation *r) {
+    return (int)(r->lease.part[2]->size / sizeof(int32_t));
+}
+
+static cop_err train_block(recomputation *r, const cop_job *job) {
+    int32_t sizes[COP_SHARDS_MAX];
+    cop_pass *pass;
+    const coord_action *a = &r->action;
+    r->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
+    if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
+    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, row_count(r),
+                            COP_PASS_TRAIN, &pass, &r->error));
+    cop_data_slices(a->lease.batch, job->shards, sizes);
+    cop_shard_work work = {.seed = job->seed,
+                           .step = (uint32_t)a->step,
+                           .shard_first = (int)a->lease.first,
+                           .shard_count = (int)a->lease.count,
+                           .shard_sizes = sizes + a->lease.first};
+    cop_samples samples = samples_of(r, job, 0, row_count(r));
+    cop_pass_train(pass, r->lease.part[0]->data, &work, &samples, r->gradient->data, &r->sums);
+    cop_pass_destroy(pass);
+    r->digest = coord_digest(r->engine, r->gradient, &r->finite);
+    return COP_OK;
+}
+
+#define EVALUATE_COLUMNS 125 /* D10 */
+
+static cop_err evaluate_block(recomputation *r, const cop_job *job) {
+    cop_pass *pass;
+    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, EVALUATE_COLUMNS,
+                            COP_PASS_EVAL, &pass, &r->error));
+    int all = row_count(r);
+    for (int row = 0; row < all; row += EVALUATE_COLUMNS) {
+        int rows = all - row < EVALUATE_COLUMNS ? all - row : EVALUATE_COLUMNS;
+        const cop_eval_place place = {.seed = job->seed,
+                                      .first_sample = r->action.lease.first + (uint32_t)row};
+        cop_samples samples = samples_of(r, job, row, rows);
+        cop_pass_result part;
+        cop_pass_eval(pass, r->lease.part[0]->data, &place, &samples, &part);
+        r->sums.loss += part.loss;
+        r->sums.correct += part.correct;
+    }
+    cop_pass_destroy(pass);
+    return COP_OK;
+}
+
+static cop_err ensemble_block(recomputation *r, const cop_job *job) {
+    const coord_action *a = &r->action;
+    const size_t count = (size_t)row_count(r), cells = cop_model_outputs(job->model) * count;
+    cop_members *members;
+    r->gradient = cop_buffer_create(a->lease.members * cells * sizeof(float));
+    if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for outputs");
+    COP_TRY(cop_members_create(job->model, r->engine->kernels, job->numerics, &members, &r->error));
+    for (uint32_t m = 0; m < a->lease.members; m++) {
+        const cop_member_work work = {.weights = r->lease.part[0]->data,
+                                      .place = {.seed = job->seed, .first_sample = a->lease.first},
+                                      .member = r->lease.lease.whole ? COP_MEMBER_WHOLE
+                                                                     : a->lease.member + m,
+                                      .samples = samples_of(r, job, 0, row_count(r))};
+        cop_members_run(members, &work, (float *)r->gradient->data + m * cells, count);
+    }
+    cop_members_destroy(members);
+    r->digest = coord_digest(r->engine, r->gradient, &r->finite);
+    return COP_OK;
+}
+
+static cop_err any_block(recomputation *r, const cop_job *job) {
+    if (r->action.lease.ensemble) return ensemble_block(r, job);
+    return r->action.lease.evaluate ? evaluate_block(r, job) : train_block(r, job);
+}
+
+static void compute_work(uv_work_t *work) {
+    recomputation *r = (recomputation *)work;
+    const cop_buffer *spec = r->lease.part[3];
+    cop_job *job = NULL;
+    uint64_t began = cop_clock_ns();
+    cop_compute_thread_init();
+    r->finite = true;
+    cop_err e = cop_job_from_bytes(spec->data, spec->size, &job, &r->error);
+    if (!e) e = any_block(r, job);
+    r->error.code = e;
+    r->compute_ns = cop_clock_ns() - began;
+    if (job) cop_job_destroy(job);
+}
+
+/* The answer to a COMPUTE; without `r` none was begun. */
+static void answer(coord_engine *engine, const coord_action *a, const recomputation *r) {
+    const bool failed = !r || r->error.code != COP_OK;
+    coord_event event = {.type = COORD_EVENT_RESULT,
+                         .worker = COORD_SELF,
+                         .job = a->job,
+                         .step = a->step,
+                         .text = failed ? "the coordinator cannot compute it" : NULL};
+    event.result = (coord_result_info){.lease = a->lease.lease,
+                                       .job = a->job,
+                                       .step = a->step,
+                                       .attempt = a->lease.attempt,
+                                       .first = a->lease.first,
+                                       .count = a->lease.count,
+                                       .members = a->lease.members,
+                                       .evaluate = a->lease.evaluate,
+                                       .ensemble = a->lease.ensemble,
+                                       .failed = failed};
+    if (r) {
+        event.result.compute_ns = r->compute_ns;
+        event.result.finite = r->finite && isfinite(r->sums.loss);
+        event.result.loss = r->sums.loss;
+        event.result.correct = (uint64_t)r->sums.correct;
+        event.result.samples = (uint64_t)row_count(r);
+        event.result.digest = r->digest;
+    }
+    event.result.slot = coord_take_slot(engine, failed ? NULL : r->gradient);
+    event.result.failed = failed || !event.result.slot;
+    if (!failed && !event.result.slot) event.text = "too many results under way";
+    coord_dispatch(engine, &event);
+}
+
+static void compute_done(uv_work_t *work, int status) {
+    recomputation *r = (recomputation *)work;
+    coord_engine *engine = r->engine;
+    (void)status;
+    if (r->error.code)
+        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: a block cannot be checked here: %s",
+                (unsigned long long)r->action.job, r->error.text);
+    answer(engine, &r->action, r);
+    engine->recomputing--;
+    cop_buffer_release(r->gradient);
+    cop_message_fini(&r->lease);
+    cop_free(r);
+}
+
+static cop_err fill_lease(coord_engine *engine, const coord_action *action, cop_message *lease) {
+    coord_resident *resident = coord_resident_find(engine, action->job);
+    coord_evaluation *evaluation = coord_evaluation_find(engine, action->job);
+    const cop_pull nothing = {0}; /* that the asker has already */
+    COP_ASSERT(resident || evaluation);
+    if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, lease);
+    return coord_resident_fill_lease(resident, action, false, false, lease);
+}
+
+void coord_recompute(coord_engine *engine, const coord_action *action) {
+    recomputation *r = cop_alloc(sizeof *r);
+    if (!r) {
+        answer(engine, action, NULL);
+        return;
+    }
+    r->engine = engine;
+    r->action = *action;
+    r->lease.type = COP_MESSAGE_LEASE;
+    if (fill_lease(engine, action, &r->lease)) {
+        cop_message_fini(&r->lease);
+        cop_free(r);
+        answer(engine, action, NULL);
+        return;
+    }
+    engine->recomputing++;
+    uv_queue_work(&engine->loop, &r->work, compute_work, compute_done);
+}
