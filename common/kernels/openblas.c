@@ -29,6 +29,12 @@ static struct {
     __typeof__(openblas_get_corename) *get_corename;
 } openblas = {.once = PTHREAD_ONCE_INIT};
 
+/* The library reads it when it is loaded. Other threads may read the environment by then, so it is
+ * set before main, when there are none. */
+__attribute__((constructor)) static void limit_threads(void) {
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+}
+
 static bool find(void *library, const char *name, void *out) {
     void *symbol = dlsym(library, name);
     if (symbol)
@@ -47,7 +53,6 @@ static void load(void) {
         return;
     }
     munmap(room, ADDRESS_SPACE);
-    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* read when it is loaded */
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         snprintf(openblas.failure, sizeof openblas.failure, "OpenBLAS cannot be loaded: %s",

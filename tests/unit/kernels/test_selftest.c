@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -122,6 +123,19 @@ static void test_known_isa_of_another_machine_is_an_error(void **state) {
     unsetenv("COPPICE_ISA");
 }
 
+/* It is loaded while other threads run, which may read the environment. First in this program. */
+static void test_loading_openblas_changes_no_environment(void **state) {
+    (void)state;
+    char *before[1024] = {NULL};
+    size_t count = 0;
+    for (; environ[count]; count++) {
+        assert_true(count < 1023);
+        before[count] = environ[count];
+    }
+    assert_int_equal(cop_numerics_load(COP_NUMERICS_OPENBLAS, NULL), COP_OK);
+    for (size_t i = 0; i <= count; i++) assert_ptr_equal(environ[i], before[i]);
+}
+
 static void test_fingerprints_name_the_numerics(void **state) {
     (void)state;
     char out[128];
@@ -147,6 +161,7 @@ static void test_compute_thread_init_clears_flush_to_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loading_openblas_changes_no_environment),
         cmocka_unit_test(test_every_instruction_set_gives_the_golden_digest),
         cmocka_unit_test(test_one_wrong_bit_fails_the_self_test),
         cmocka_unit_test(test_self_test_reports_lack_of_memory),
