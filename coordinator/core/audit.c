@@ -115,6 +115,17 @@ static bool alone(const coord_core *core, const core_job *job, uint64_t who) {
     return true;
 }
 
+bool audit_lacks_judge(const coord_core *core, const core_job *job) {
+    const coord_round *r = &job->round;
+    if (!r->audited || r->audited != r->pending || audit_can_judge(core, job)) return false;
+    for (uint32_t k = 0; k < r->count; k++) {
+        const round_block *b = &r->blocks[k];
+        if (b->state != ROUND_PENDING) continue;
+        if (!b->votes || !alone(core, job, b->vote[0].who)) return false;
+    }
+    return true;
+}
+
 void audit_watch(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];

@@ -160,6 +160,7 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
     jobs_set_aside_stranded(core, now_ns);
     scheduler_load_jobs(core);
     scheduler_serve(core, now_ns);
+    steps_note_waits(core, now_ns);
     check_stopped(core);
 #ifdef COP_DEBUG
     if (core->worker_count <= 256 || now_ns / 1000 % 1000 == 0) /* of large pools now and then */
@@ -225,9 +226,7 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
     if (job->phase == PHASE_IDLE) return job->info.state == COORD_QUEUED ? "its turn" : NULL;
     if (job->phase == PHASE_LOADING) return "its data";
     if (!steps_has_leases(job) || round_holders(&job->round, 0)) return NULL;
-    if (job->round.audited && job->round.audited == job->round.pending &&
-        !audit_can_judge(core, job))
-        return "another worker, to check results";
+    if (audit_lacks_judge(core, job)) return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) return recent ? NULL : "a free worker";
     return job->unable ? "another worker: those that are here cannot compute it" : "workers";

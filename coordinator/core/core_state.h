@@ -119,6 +119,7 @@ typedef struct core_job {
     /* time */
     double seconds, seconds_loaded, timed_seconds;
     uint64_t timed_samples, step_began_ns, run_began_ns;
+    uint64_t idle_ns, idle_since_ns; /* of the step, without workers; since when; 0: it has some */
     double shard_ns, slice_ns; /* usual time of a shard, of an evaluation slice; 0: not known */
     uint64_t share;            /* compute time received, for fair share */
     core_pace pace[2];         /* of training, of evaluations */
@@ -263,6 +264,8 @@ void pace_learn(coord_core *core, core_job *job, core_worker *worker, const roun
 /* ---- steps.c: rounds of one job ---- */
 
 bool steps_has_leases(const core_job *job);
+/* At the end of each event: the time that a step waits for workers is no training time. */
+void steps_note_waits(coord_core *core, uint64_t now);
 /* The leases of an evaluation, from the first. */
 void steps_begin_evaluation(coord_core *core, core_job *job);
 /* Training goes on from job->step: the end, a pause, a checkpoint, or the next step. */
@@ -286,6 +289,8 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now);
 
 /* Can the coordinator compute this job's blocks, bit for bit? */
 bool audit_can_judge(const coord_core *core, const core_job *job);
+/* Is all that is left of the round to be checked by a worker that is not here? */
+bool audit_lacks_judge(const coord_core *core, const core_job *job);
 void audit_init_worker(coord_core *core, core_worker *worker);
 /* Shall the block that is given to this worker first be audited? */
 bool audit_draws(coord_core *core, const core_job *job, core_worker *worker);

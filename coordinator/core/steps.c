@@ -32,6 +32,7 @@ static void begin_step(coord_core *core, core_job *job, uint64_t now) {
                       job->plan_count);
     job->phase = PHASE_TRAINING;
     job->step_began_ns = now;
+    job->idle_ns = job->idle_since_ns = 0;
 }
 
 static bool evaluation_due(const core_job *job) {
@@ -157,8 +158,27 @@ static void step_metrics(coord_core *core, core_job *job) {
     }
 }
 
+/* Nobody computes a part of the step, and nobody who is here may. */
+static bool lacks_workers(const coord_core *core, core_job *job) {
+    if (job->phase != PHASE_TRAINING) return false;
+    if (scheduler_eligible_workers(core, job) && !audit_lacks_judge(core, job)) return false;
+    return !round_holders(&job->round, 0) && !round_is_judged(&job->round);
+}
+
+void steps_note_waits(coord_core *core, uint64_t now) {
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        core_job *job = core->resident[i];
+        if (lacks_workers(core, job)) {
+            if (!job->idle_since_ns) job->idle_since_ns = now;
+        } else if (job->idle_since_ns) {
+            job->idle_ns += now - job->idle_since_ns;
+            job->idle_since_ns = 0;
+        }
+    }
+}
+
 static void step_done(coord_core *core, core_job *job, uint64_t now) {
-    double seconds = (double)(now - job->step_began_ns) * 1e-9;
+    double seconds = (double)(now - job->step_began_ns - job->idle_ns) * 1e-9;
     job->phase = PHASE_HOLDING;
     job->step = job->round.step;
     job->seconds += seconds;

@@ -676,6 +676,38 @@ static void test_events_of_unknown_jobs_are_ignored(void **state) {
     fx_destroy(f);
 }
 
+/* ---- time ---- */
+
+/* Seconds of the job after `steps` steps of one worker, with `away_ms` without it in the last. */
+static double seconds_of(uint64_t steps, uint64_t away_ms, double *samples_per_s) {
+    fixture *f = start(1, fx_info(1));
+    fx_work_to(f, 1, 1, steps - 1);
+    fx_pull(f, 1);
+    fx_tick(f, 100);
+    if (away_ms) {
+        fx_gone(f, 1);
+        fx_tick(f, away_ms / 2);
+        assert_string_equal(fx_view(f, 1).waiting_for, "workers");
+        f->now += away_ms / 2 * FX_MS;
+        fx_join(f, 1, 1, 7);
+    }
+    fx_work_to(f, 1, 1, steps);
+    const coord_job_view view = fx_view(f, 1);
+    fx_destroy(f);
+    *samples_per_s = view.samples_per_s;
+    return view.seconds;
+}
+
+static void test_waiting_for_workers_is_no_training_time(void **state) {
+    (void)state;
+    double speed, speed_after_a_wait;
+    const double seconds = seconds_of(5, 0, &speed);
+    const double with_a_wait = seconds_of(5, 3600 * 1000, &speed_after_a_wait);
+    assert_true(seconds > 0.1); /* the time with a lease counts */
+    assert_true(with_a_wait < seconds + 0.1);
+    assert_true(speed_after_a_wait > speed / 2);
+}
+
 /* ---- limits.timeout ---- */
 
 static void test_timeout_fails_a_running_job(void **state) {
@@ -900,6 +932,7 @@ int main(void) {
         cmocka_unit_test(test_cancel_while_loading_unloads_when_the_load_is_done),
         cmocka_unit_test(test_cancel_of_a_queued_job),
         cmocka_unit_test(test_events_of_unknown_jobs_are_ignored),
+        cmocka_unit_test(test_waiting_for_workers_is_no_training_time),
         cmocka_unit_test(test_timeout_fails_a_running_job),
         cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
         cmocka_unit_test(test_stop_finishes_the_step_and_saves),
