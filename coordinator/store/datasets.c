@@ -215,7 +215,7 @@ cop_err coord_store_set(coord_datasets *d, const cop_data *data, const char *nam
     coord_pack_path(d, set.digest, path);
     const bool there = coord_has_pack(d, set.digest);
     if (!there) {
-        COP_TRY(coord_check_quota(d, set.digest, set.bytes, error));
+        COP_TRY(coord_check_quota(d, set.digest, NULL, set.bytes, error));
         COP_TRY(cop_data_save_pack(data, path, error));
     }
     const cop_err e = coord_add_set(d, &set, error);

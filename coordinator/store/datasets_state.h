@@ -10,11 +10,12 @@
 #include "coordinator/store/datasets.h"
 #include "coordinator/store/loaded.h"
 
-#define COORD_SETS_MAX    1024
-#define COORD_UPLOADS_MAX 64
-#define COORD_USES_MAX    (COP_JOBS_MAX + 1024) /* digests that unfinished jobs may have */
-#define COORD_BUILT_IN    "synthetic-digits"
-#define COORD_GONE        ".pack.gone" /* a pack that is being removed */
+#define COORD_SETS_MAX      1024
+#define COORD_UPLOADS_MAX   64
+#define COORD_UPLOAD_FOLDER 72                    /* DIGEST or DIGEST-NUMBER */
+#define COORD_USES_MAX      (COP_JOBS_MAX + 1024) /* digests that unfinished jobs may have */
+#define COORD_BUILT_IN      "synthetic-digits"
+#define COORD_GONE          ".pack.gone" /* a pack that is being removed */
 
 /* Unfinished jobs of a digest, whether or not it has a name. */
 typedef struct coord_use {
@@ -25,6 +26,7 @@ typedef struct coord_use {
 /* An upload under way: what its manifest on the disk says, and which chunks are there. */
 typedef struct coord_upload {
     char digest[65], name[COP_NAME_MAX]; /* digest "": a free place */
+    char folder[COORD_UPLOAD_FOLDER];    /* of its own, below upload/ */
     uint64_t size;                       /* of the pack */
     int64_t touched_s;                   /* when it was offered last */
     uint32_t chunks, missing;
@@ -73,8 +75,10 @@ cop_err coord_load_pack(coord_datasets *d, const char *digest, const char *name,
 cop_err coord_load_built_in(coord_datasets *d, cop_data **out, cop_error *error);
 
 /* ---- uploads.c ---- */
-/* Under `files`. Room for `more` bytes of the set `digest`? LIMIT or NO_SPACE. */
-cop_err coord_check_quota(coord_datasets *d, const char *digest, uint64_t more, cop_error *error);
+/* Under `files`. Room for `more` bytes? What the upload `own` was promised, and those of the set
+ * `stored` ("": of none), is theirs. LIMIT or NO_SPACE. */
+cop_err coord_check_quota(coord_datasets *d, const char *stored, const coord_upload *own,
+                          uint64_t more, cop_error *error);
 /* At the start: uploads that are sound and were offered within a week; the others are removed. */
 void coord_read_uploads(coord_datasets *d);
 void coord_free_uploads(coord_datasets *d);

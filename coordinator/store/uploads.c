@@ -1,6 +1,8 @@
 /* Uploads of data sets, and the room they may take. See datasets.h. An upload's folder,
  * state/data/upload/DIGEST, holds the manifest (the pack's size, the chunks' hashes of 32 bytes,
- * the name) and the chunks by number. What it says is in memory as well (coord_upload), with the
+ * the name) and the chunks by number. A set that was offered with other chunks too has an upload
+ * for each cut (DIGEST-1, ...): only the whole shows which offer was right, and a wrong one costs
+ * the others nothing. What a manifest says is in memory as well (coord_upload), with the
  * chunks that are there: a chunk costs its own bytes, however many others there are.
  *
  * The offered size is counted from the offer on, and a chunk has exactly the length that follows
@@ -23,18 +25,27 @@
 
 /* ---- paths, figures ---- */
 
-/* Of a file in the upload's folder; "" is the folder itself. */
-static void upload_path(const coord_datasets *d, const char *digest, const char *file,
-                        char out[4096]) {
-    COP_ASSERT(coord_is_digest(digest));
-    snprintf(out, 4096, "%s/upload/%s%s%s", d->folder, digest, *file ? "/" : "", file);
+/* DIGEST or DIGEST-NUMBER? */
+static bool is_upload_folder(const char *name) {
+    char digest[65];
+    snprintf(digest, sizeof digest, "%.64s", name);
+    if (!coord_is_digest(digest) || strlen(name) >= COORD_UPLOAD_FOLDER) return false;
+    const char *rest = name + 64;
+    return !*rest || (*rest == '-' && rest[1] && !rest[1 + strspn(rest + 1, "0123456789")]);
 }
 
-static void chunk_path(const coord_datasets *d, const char *digest, uint32_t index,
+/* Of a file in the upload's folder; "" is the folder itself. */
+static void upload_path(const coord_datasets *d, const char *folder, const char *file,
+                        char out[4096]) {
+    COP_ASSERT(is_upload_folder(folder));
+    snprintf(out, 4096, "%s/upload/%s%s%s", d->folder, folder, *file ? "/" : "", file);
+}
+
+static void chunk_path(const coord_datasets *d, const char *folder, uint32_t index,
                        char out[4096]) {
     char file[16];
     snprintf(file, sizeof file, "%05u", index);
-    upload_path(d, digest, file, out);
+    upload_path(d, folder, file, out);
 }
 
 /* 0: no pack has this size. */
@@ -71,10 +82,21 @@ static cop_err unknown_upload(const char *digest, cop_error *error) {
 
 /* ---- the table: under `table` ---- */
 
-static coord_upload *find_upload(coord_datasets *d, const char *digest) {
+/* "": a free place. */
+static coord_upload *find_upload(coord_datasets *d, const char *folder) {
     for (int i = 0; i < COORD_UPLOADS_MAX; i++)
-        if (strcmp(d->uploads[i].digest, digest) == 0) return &d->uploads[i];
+        if (strcmp(d->uploads[i].folder, folder) == 0) return &d->uploads[i];
     return NULL;
+}
+
+/* The upload of the set that lacks fewest chunks; NULL: there is none. */
+static coord_upload *find_fullest(coord_datasets *d, const char *digest) {
+    coord_upload *best = NULL;
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
+        coord_upload *u = &d->uploads[i];
+        if (strcmp(u->digest, digest) == 0 && (!best || u->missing < best->missing)) best = u;
+    }
+    return best;
 }
 
 static void free_upload(coord_upload *u) {
@@ -98,7 +120,7 @@ static void find_chunks(const coord_datasets *d, coord_upload *u) {
     char path[4096];
     struct stat info;
     for (uint32_t i = 0; i < u->chunks; i++) {
-        chunk_path(d, u->digest, i, path);
+        chunk_path(d, u->folder, i, path);
         u->there[i] = stat(path, &info) == 0 && S_ISREG(info.st_mode) &&
                       (uint64_t)info.st_size == chunk_size(u->size, i);
         u->missing -= u->there[i];
@@ -116,12 +138,12 @@ static bool parse_manifest(const char *bytes, size_t size, coord_upload *u) {
     return true;
 }
 
-static bool read_upload(const coord_datasets *d, const char *digest, coord_upload *u) {
+static bool read_upload(const coord_datasets *d, const char *folder, coord_upload *u) {
     char path[4096], *bytes = NULL;
     size_t size;
     struct stat info;
     *u = (coord_upload){.size = 0};
-    upload_path(d, digest, "manifest", path);
+    upload_path(d, folder, "manifest", path);
     if (stat(path, &info) || cop_file_read(path, 1 << 20, &bytes, &size, NULL)) return false;
     const bool sound = parse_manifest(bytes, size, u);
     cop_free(bytes);
@@ -129,7 +151,8 @@ static bool read_upload(const coord_datasets *d, const char *digest, coord_uploa
         free_upload(u);
         return false;
     }
-    snprintf(u->digest, sizeof u->digest, "%s", digest);
+    snprintf(u->digest, sizeof u->digest, "%.64s", folder);
+    snprintf(u->folder, sizeof u->folder, "%s", folder);
     u->touched_s = (int64_t)info.st_mtime; /* each offer writes it */
     find_chunks(d, u);
     return true;
@@ -140,37 +163,41 @@ static cop_err write_manifest(const coord_datasets *d, const coord_upload *u, co
     cop_store_u64(size, u->size);
     const cop_file_part parts[] = {
         {size, 8}, {u->hashes, 32 * (size_t)u->chunks}, {u->name, strlen(u->name)}};
-    upload_path(d, u->digest, "", path);
+    upload_path(d, u->folder, "", path);
     COP_TRY(cop_folder_create(path, error));
-    upload_path(d, u->digest, "manifest", path);
+    upload_path(d, u->folder, "manifest", path);
     return cop_file_write(path, parts, 3, 0600, error);
 }
 
-static void remove_upload(const coord_datasets *d, const char *digest) {
+static void remove_upload(const coord_datasets *d, const char *folder) {
     char path[4096];
     cop_error error = {0};
-    upload_path(d, digest, "", path);
+    upload_path(d, folder, "", path);
     if (cop_folder_remove(path, &error)) cop_log(COP_LOG_WARN, "data", "%s", error.text);
 }
 
 /* Under `files`. */
-static void drop_upload(coord_datasets *d, const char *digest) {
+static void drop_upload(coord_datasets *d, coord_upload *u) {
+    char folder[COORD_UPLOAD_FOLDER];
+    snprintf(folder, sizeof folder, "%s", u->folder);
     uv_mutex_lock(&d->table);
-    coord_upload *u = find_upload(d, digest);
-    if (u) free_upload(u);
+    free_upload(u);
     uv_mutex_unlock(&d->table);
-    remove_upload(d, digest);
+    remove_upload(d, folder);
+}
+
+/* Under `files`. Every upload of the set. */
+static void drop_uploads(coord_datasets *d, const char *digest) {
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++)
+        if (strcmp(d->uploads[i].digest, digest) == 0) drop_upload(d, &d->uploads[i]);
 }
 
 /* Under `files`. */
 static void drop_old_uploads(coord_datasets *d) {
     const int64_t now_s = cop_clock_unix_ms() / 1000;
     for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
-        char digest[65];
-        const coord_upload *u = &d->uploads[i];
-        if (!*u->digest || now_s - u->touched_s < UPLOAD_KEPT_S) continue;
-        snprintf(digest, sizeof digest, "%s", u->digest);
-        drop_upload(d, digest);
+        coord_upload *u = &d->uploads[i];
+        if (*u->digest && now_s - u->touched_s >= UPLOAD_KEPT_S) drop_upload(d, u);
     }
 }
 
@@ -180,7 +207,7 @@ void coord_read_uploads(coord_datasets *d) {
     snprintf(path, sizeof path, "%s/upload", d->folder);
     if (cop_folder_list(path, &names, &count, NULL)) return;
     for (size_t i = 0; i < count; i++) {
-        if (!coord_is_digest(names[i])) continue;
+        if (!is_upload_folder(names[i])) continue;
         if (used < COORD_UPLOADS_MAX && read_upload(d, names[i], &d->uploads[used]))
             used++;
         else
@@ -196,14 +223,15 @@ void coord_free_uploads(coord_datasets *d) {
 
 /* ---- quota ---- */
 
-/* Bytes promised to uploads under way, but for that of `except`; *count of them. */
-static uint64_t uploading_bytes(coord_datasets *d, const char *except, size_t *count) {
+/* Bytes promised to uploads under way, but for `own` and those of `stored`; *count of them. */
+static uint64_t uploading_bytes(coord_datasets *d, const char *stored, const coord_upload *own,
+                                size_t *count) {
     uint64_t sum = 0;
     *count = 0;
     uv_mutex_lock(&d->table);
     for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
         const coord_upload *u = &d->uploads[i];
-        if (!*u->digest || strcmp(u->digest, except) == 0) continue;
+        if (!*u->digest || u == own || strcmp(u->digest, stored) == 0) continue;
         sum += u->size;
         (*count)++;
     }
@@ -225,11 +253,12 @@ static uint64_t stored_bytes(coord_datasets *d) {
     return sum;
 }
 
-/* Under `files`. Room for `more` bytes of the set `digest`? */
-cop_err coord_check_quota(coord_datasets *d, const char *digest, uint64_t more, cop_error *error) {
+/* Under `files`. */
+cop_err coord_check_quota(coord_datasets *d, const char *stored, const coord_upload *own,
+                          uint64_t more, cop_error *error) {
     char a[32], b[32], c[32];
     size_t uploads;
-    uint64_t used = uploading_bytes(d, digest, &uploads) + stored_bytes(d);
+    uint64_t used = uploading_bytes(d, stored, own, &uploads) + stored_bytes(d);
     if (uploads >= COORD_UPLOADS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
                         "%d uploads are under way already: wait until one is done",
@@ -310,10 +339,24 @@ static bool has_sound_pack(coord_datasets *d, const char *digest, const char *na
 }
 
 static bool is_same_cut(const coord_upload *u, const Coppice__Api__OfferDataRequest *o) {
-    bool same = u->size == o->bytes;
+    bool same = strcmp(u->digest, o->digest) == 0 && u->size == o->bytes;
     for (size_t i = 0; i < o->n_chunks && same; i++)
         same = memcmp(u->hashes + 32 * i, o->chunks[i].data, 32) == 0;
     return same;
+}
+
+/* Under `files`. The upload that the offer goes on with; NULL: it is a new one. */
+static coord_upload *find_offered(coord_datasets *d, const Coppice__Api__OfferDataRequest *o) {
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++)
+        if (is_same_cut(&d->uploads[i], o)) return &d->uploads[i];
+    return NULL;
+}
+
+/* Under `files`. One that no upload has. */
+static void name_folder(coord_datasets *d, const char *digest, char out[COORD_UPLOAD_FOLDER]) {
+    snprintf(out, COORD_UPLOAD_FOLDER, "%s", digest);
+    for (int i = 1; find_upload(d, out); i++)
+        snprintf(out, COORD_UPLOAD_FOLDER, "%.64s-%d", digest, i);
 }
 
 /* Under `files`. A new upload, in a free place. */
@@ -325,12 +368,13 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
         return cop_no_memory(error);
     }
     snprintf(made.digest, sizeof made.digest, "%s", o->digest);
+    name_folder(d, o->digest, made.folder);
     snprintf(made.name, sizeof made.name, "%s", o->name);
     for (size_t i = 0; i < o->n_chunks; i++) memcpy(made.hashes + 32 * i, o->chunks[i].data, 32);
     const cop_err e = write_manifest(d, &made, error);
     if (e) {
+        remove_upload(d, made.folder);
         free_upload(&made);
-        remove_upload(d, o->digest);
         return e;
     }
     uv_mutex_lock(&d->table);
@@ -356,15 +400,6 @@ static cop_err resume_upload(coord_datasets *d, const Coppice__Api__OfferDataReq
     return COP_OK;
 }
 
-/* Under `files`. A new upload, or that of this digest; another cut of the same set begins anew. */
-static cop_err begin_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                            coord_upload **out, cop_error *error) {
-    *out = find_upload(d, o->digest);
-    if (*out && is_same_cut(*out, o)) return resume_upload(d, o, *out, error);
-    if (*out) drop_upload(d, o->digest);
-    return start_upload(d, o, out, error);
-}
-
 /* Under `files`. */
 static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
                           bool *complete, uint32_t **missing, size_t *count, cop_error *error) {
@@ -373,10 +408,11 @@ static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataReques
     *complete = has_sound_pack(d, o->digest, o->name);
     if (*complete) return name_again(d, o, error);
     drop_old_uploads(d);
-    COP_TRY(coord_check_quota(d, o->digest, o->bytes, error));
+    u = find_offered(d, o);
+    COP_TRY(coord_check_quota(d, "", u, o->bytes, error));
     *missing = cop_alloc_array(o->n_chunks, sizeof **missing);
     if (!*missing) return cop_no_memory(error);
-    COP_TRY(begin_upload(d, o, &u, error));
+    COP_TRY(u ? resume_upload(d, o, u, error) : start_upload(d, o, &u, error));
     uv_mutex_lock(&d->table);
     for (uint32_t i = 0; i < u->chunks; i++)
         if (!u->there[i]) (*missing)[(*count)++] = i;
@@ -398,69 +434,109 @@ cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataReq
 
 /* ---- chunks ---- */
 
-/* What chunk `index` must be. */
-static cop_err expect_chunk(coord_datasets *d, const char *digest, uint32_t index, size_t *size,
-                            unsigned char hash[32], cop_error *error) {
+/* A chunk that came: `folder` is the upload that it is for. */
+typedef struct chunk {
+    const char *digest;
+    const cop_buffer *bytes;
+    unsigned char hash[32];
+    uint32_t index;
+    int next; /* place in the table where the search goes on */
+    char folder[COORD_UPLOAD_FOLDER];
+    size_t size; /* that the upload expects */
+} chunk;
+
+static bool is_offered(const coord_upload *u, const chunk *c) {
+    return strcmp(u->digest, c->digest) == 0 && c->index < u->chunks &&
+           memcmp(u->hashes + 32 * (size_t)c->index, c->hash, 32) == 0;
+}
+
+/* The next upload of the set that was offered with this chunk. */
+static bool find_next(coord_datasets *d, chunk *c) {
+    bool found = false;
     uv_mutex_lock(&d->table);
-    const coord_upload *u = find_upload(d, digest);
-    const uint32_t chunks = u ? u->chunks : 0;
-    if (index < chunks) {
-        *size = chunk_size(u->size, index);
-        memcpy(hash, u->hashes + 32 * (size_t)index, 32);
+    for (; c->next < COORD_UPLOADS_MAX && !found; c->next++) {
+        const coord_upload *u = &d->uploads[c->next];
+        if (!(found = is_offered(u, c))) continue;
+        snprintf(c->folder, sizeof c->folder, "%s", u->folder);
+        c->size = chunk_size(u->size, c->index);
     }
     uv_mutex_unlock(&d->table);
-    if (index < chunks) return COP_OK;
-    if (!u) return unknown_upload(digest, error);
-    return cop_fail(error, COP_ERR_INPUT, "there is no chunk %u: expected 0 to %u", index,
-                    chunks - 1);
+    return found;
+}
+
+static cop_err wrong_size(const chunk *c, size_t expected, cop_error *error) {
+    return cop_fail(error, COP_ERR_INPUT, "chunk %u has %zu bytes: expected %zu", c->index,
+                    c->bytes->size, expected);
+}
+
+/* No upload of the set was offered with it. */
+static cop_err refuse(coord_datasets *d, const chunk *c, cop_error *error) {
+    uv_mutex_lock(&d->table);
+    const coord_upload *u = find_fullest(d, c->digest);
+    const uint32_t chunks = u ? u->chunks : 0;
+    const size_t size = c->index < chunks ? chunk_size(u->size, c->index) : 0;
+    uv_mutex_unlock(&d->table);
+    if (!chunks) return unknown_upload(c->digest, error);
+    if (c->index >= chunks)
+        return cop_fail(error, COP_ERR_INPUT, "there is no chunk %u: expected 0 to %u", c->index,
+                        chunks - 1);
+    if (c->bytes->size != size) return wrong_size(c, size, error);
+    return cop_fail(error, COP_ERR_CORRUPT,
+                    "chunk %u was damaged on its way: its SHA-256 is not the one offered",
+                    c->index);
 }
 
 /* It is on the disk; unless the upload was dropped, or is another one, meanwhile. */
-static cop_err note_chunk(coord_datasets *d, const char *digest, uint32_t index,
-                          const unsigned char hash[32], uint32_t *missing, cop_error *error) {
+static cop_err note_chunk(coord_datasets *d, const chunk *c, uint32_t *missing, cop_error *error) {
     uv_mutex_lock(&d->table);
-    coord_upload *u = find_upload(d, digest);
-    const bool same =
-        u && index < u->chunks && memcmp(u->hashes + 32 * (size_t)index, hash, 32) == 0;
-    if (same && !u->there[index]) {
-        u->there[index] = true;
+    coord_upload *u = find_upload(d, c->folder);
+    const bool same = u && is_offered(u, c);
+    if (same && !u->there[c->index]) {
+        u->there[c->index] = true;
         u->missing--;
     }
-    *missing = same ? u->missing : 0;
+    if (same && u->missing < *missing) *missing = u->missing;
     uv_mutex_unlock(&d->table);
-    return same ? COP_OK : unknown_upload(digest, error);
+    return same ? COP_OK : unknown_upload(c->digest, error);
 }
 
 /* Its size and its hashes do not fit together: it can never become a set. */
-static void give_up(coord_datasets *d, const char *digest) {
+static void give_up(coord_datasets *d, const chunk *c) {
     uv_mutex_lock(&d->files);
-    drop_upload(d, digest);
+    coord_upload *u = find_upload(d, c->folder);
+    if (u && is_offered(u, c) && chunk_size(u->size, c->index) != c->bytes->size) drop_upload(d, u);
     uv_mutex_unlock(&d->files);
+}
+
+static cop_err keep_chunk(coord_datasets *d, const chunk *c, uint32_t *missing, cop_error *error) {
+    const cop_file_part part = {c->bytes->data, c->bytes->size};
+    char path[4096];
+    chunk_path(d, c->folder, c->index, path);
+    COP_TRY(cop_file_write(path, &part, 1, 0600, error));
+    return note_chunk(d, c, missing, error);
 }
 
 cop_err coord_datasets_put(coord_datasets *d, const char *digest, uint32_t index,
                            const cop_buffer *bytes, uint32_t *missing, cop_error *error) {
-    unsigned char expected[32], hash[32];
-    char path[4096];
-    size_t size = 0;
+    chunk c = {.digest = digest, .bytes = bytes, .index = index};
+    bool kept = false;
     COP_TRY(check_digest(digest, error));
-    COP_TRY(expect_chunk(d, digest, index, &size, expected, error));
     if (!bytes) return cop_fail(error, COP_ERR_INPUT, "chunk %u came without its bytes", index);
-    cop_sha256_of(bytes->data, bytes->size, hash);
-    const bool as_offered = memcmp(hash, expected, 32) == 0;
-    if (bytes->size != size) {
-        if (as_offered) give_up(d, digest);
-        return cop_fail(error, COP_ERR_INPUT, "chunk %u has %zu bytes: expected %zu", index,
-                        bytes->size, size);
+    cop_sha256_of(bytes->data, bytes->size, c.hash);
+    *missing = CHUNKS_MAX;
+    cop_err e = COP_ERR_NOT_FOUND;
+    while (find_next(d, &c)) {
+        if (bytes->size != c.size) {
+            give_up(d, &c);
+            e = wrong_size(&c, c.size, error);
+            continue;
+        }
+        COP_TRY(keep_chunk(d, &c, missing, error));
+        kept = true;
     }
-    if (!as_offered)
-        return cop_fail(error, COP_ERR_CORRUPT,
-                        "chunk %u was damaged on its way: its SHA-256 is not the one offered",
-                        index);
-    const cop_file_part part = {bytes->data, bytes->size};
-    chunk_path(d, digest, index, path);
-    COP_TRY(cop_file_write(path, &part, 1, 0600, error));
-    return note_chunk(d, digest, index, expected, missing, error);
+    if (kept) return COP_OK;
+    *missing = 0;
+    return e == COP_ERR_NOT_FOUND ? refuse(d, &c, error) : e;
 }
 
 /* ---- commit: under `files`, so the upload stays; its chunks may still come ---- */
@@ -470,7 +546,7 @@ static cop_err read_chunk(const coord_datasets *d, const coord_upload *u, uint32
     char path[4096], *bytes;
     size_t size;
     const size_t expected = chunk_size(u->size, index);
-    chunk_path(d, u->digest, index, path);
+    chunk_path(d, u->folder, index, path);
     COP_TRY(cop_file_read(path, COP_CHUNK_SIZE, &bytes, &size, error));
     cop_err e = size == expected
                     ? COP_OK
@@ -519,28 +595,39 @@ static cop_err name_classes(cop_data *data, const char *const *names, size_t cou
     return cop_data_name_classes(data, names, count, error);
 }
 
-static cop_err finish_upload(coord_datasets *d, const char *digest, const char *const *names,
-                             size_t count, cop_error *error) {
+static cop_err make_set(coord_datasets *d, const coord_upload *u, const char *const *names,
+                        size_t count, cop_error *error) {
     cop_data *data = NULL;
-    if (coord_has_pack(d, digest)) { /* done before: the answer was lost */
-        drop_upload(d, digest);
-        return COP_OK;
-    }
-    uv_mutex_lock(&d->table);
-    const coord_upload *u = find_upload(d, digest);
-    const uint32_t missing = u ? u->missing : 0;
-    uv_mutex_unlock(&d->table);
-    if (!u) return unknown_upload(digest, error);
-    if (missing)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%u of %u chunks are missing: offer the data set again to learn which",
-                        missing, u->chunks);
     cop_err e = assemble(d, u, &data, error);
     if (!e) e = name_classes(data, names, count, error);
     if (!e) e = coord_store_set(d, data, u->name, error);
-    if (!may_pass(e)) drop_upload(d, digest); /* done, or worthless */
     cop_data_destroy(data);
     return e;
+}
+
+/* Of several uploads of the set, the first that is whole and sound. */
+static cop_err finish_upload(coord_datasets *d, const char *digest, const char *const *names,
+                             size_t count, cop_error *error) {
+    cop_err e = COP_ERR_NOT_FOUND;
+    bool done = coord_has_pack(d, digest); /* before: the answer was lost */
+    while (!done) {
+        uv_mutex_lock(&d->table);
+        coord_upload *u = find_fullest(d, digest);
+        const uint32_t missing = u ? u->missing : 0;
+        uv_mutex_unlock(&d->table);
+        if (e != COP_ERR_NOT_FOUND && (!u || missing)) return e;
+        if (!u) return unknown_upload(digest, error);
+        if (missing)
+            return cop_fail(error, COP_ERR_INPUT,
+                            "%u of %u chunks are missing: offer the data set again to learn which",
+                            missing, u->chunks);
+        e = make_set(d, u, names, count, error);
+        if (may_pass(e)) return e;
+        done = e == COP_OK;
+        if (!done) drop_upload(d, u); /* worthless */
+    }
+    drop_uploads(d, digest);
+    return COP_OK;
 }
 
 cop_err coord_datasets_commit(coord_datasets *d, const char *digest, const char *const *names,

@@ -539,8 +539,43 @@ static void test_quota_counts_what_is_being_uploaded(void **state) {
     open_place(p);
     assert_int_equal(make_offer(p, &o, "b", b, PACK, 1, &complete, &missing, &error),
                      COP_ERR_LIMIT);
-    assert_int_equal(make_offer(p, &o, "a", a, PACK, 1, &complete, &missing, &error), COP_OK);
-    assert_int_equal(make_offer(p, &o, "b", b, PACK, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(make_offer(p, &o, "a", a, PACK + 1, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(make_offer(p, &o, "b", b, PACK - 1, 1, &complete, &missing, &error), COP_OK);
+}
+
+/* An offer of the same set with other chunks: whoever lies, or errs, disturbs nobody's upload. */
+static void test_another_offer_of_a_set_costs_an_upload_no_chunk(void **state) {
+    place *p = *state;
+    cop_error error = {0};
+    char a[65], bytes[PACK];
+    bool complete;
+    size_t missing;
+    coord_dataset set;
+    offer mine = {0}, other = {0}, longer = {0};
+    make_pack(1, bytes, a);
+    cop_sha256_of(bytes, PACK, mine.hashes[0]);
+    cop_sha256_of("false", 5, other.hashes[0]);
+    memcpy(longer.hashes[0], mine.hashes[0], 32);
+    assert_int_equal(make_offer(p, &other, "o", a, 5, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(make_offer(p, &mine, "x", a, PACK, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(make_offer(p, &longer, "l", a, PACK + 1, 1, &complete, &missing, &error),
+                     COP_OK);
+    assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_OK);
+    assert_int_equal(put(p, a, 0, "false", 5, &error), COP_OK);
+    assert_int_equal(make_offer(p, &longer, "l", a, PACK + 1, 1, &complete, &missing, &error),
+                     COP_OK);
+    close_place(p); /* after a restart, too */
+    open_place(p);
+    assert_int_equal(make_offer(p, &mine, "x", a, PACK, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(missing, 0);
+    if (coord_datasets_commit(p->sets, a, NULL, 0, &set, &error)) fail_msg("%s", error.text);
+    assert_true(has_pack(p, a));
+    char path[256], **names;
+    size_t count;
+    snprintf(path, sizeof path, "%s/data/upload", p->state);
+    assert_int_equal(cop_folder_list(path, &names, &count, NULL), COP_OK);
+    cop_free(names);
+    assert_int_equal(count, 0); /* the set is there: nothing of its uploads is left */
 }
 
 /* Chunks of 4 MiB: what came before a restart is not sent again; the bytes are another set. */
@@ -681,6 +716,7 @@ int main(void) {
         SETS_TEST(test_the_text_index_of_older_versions_is_taken_over_once),
         SETS_TEST(test_a_damaged_pack_is_uploaded_again),
         SETS_TEST(test_a_chunk_has_the_length_that_was_offered),
+        SETS_TEST(test_another_offer_of_a_set_costs_an_upload_no_chunk),
         SETS_TEST(test_damage_on_the_way_costs_one_chunk_only),
         SETS_TEST(test_quota_counts_what_is_being_uploaded),
         SETS_TEST(test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_dropped),
