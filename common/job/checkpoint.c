@@ -275,7 +275,7 @@ static cop_err load_model(const cop_job *job, const char *path, uint64_t hash, f
     Coppice__Job *theirs = NULL;
     COP_TRY(open_hashed(path, hash, &file, error));
     cop_err e = job_message_of(file, path, &theirs, error);
-    if (!e) e = job_check_same(job, theirs, path, error);
+    if (!e) e = job_check_compatible(job, theirs, path, error);
     if (!e) e = job_read_model(job, file, path, weights, step, error);
     if (theirs) cop_proto_free(&theirs->base);
     cop_safetensors_close(file);

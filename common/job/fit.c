@@ -74,7 +74,7 @@ cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat,
                              cop_error *error) {
     cop_job *theirs = NULL;
     COP_TRY(cop_job_open_model(path, &theirs, flat, step, error));
-    cop_err e = job_check_same(job, theirs->message, path, error);
+    cop_err e = job_check_compatible(job, theirs->message, path, error);
     if (!e && *step > job->steps)
         e = cop_fail(error, COP_ERR_INPUT, "%s holds weights of step %llu: the job has %llu steps",
                      path, (unsigned long long)*step, (unsigned long long)job->steps);

@@ -58,7 +58,7 @@ cop_err job_read_state(const char *path, cop_checkpoint *c, job_state *s, cop_er
  * bits of the coming steps must be equal; name, priority, limits, evaluation, checkpoints may
  * differ, and the number of steps unless the schedule looks at it. INPUT says that it is of another
  * job. */
-cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *path,
-                       cop_error *error);
+cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,
+                             cop_error *error);
 
 #endif

@@ -138,8 +138,8 @@ static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *thei
                     length ? ": with cosine a job keeps its length" : "");
 }
 
-cop_err job_check_same(const cop_job *job, Coppice__Job *theirs, const char *path,
-                       cop_error *error) {
+cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,
+                             cop_error *error) {
     Coppice__Job *ours = NULL;
     cop_buffer *mine = NULL, *other = NULL;
     cop_err e = cop_document_resolve(theirs, error);
