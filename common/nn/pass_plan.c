@@ -7,7 +7,7 @@
  * gradient below it. */
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
-#include "common/nn/carve.h"
+#include "common/nn/arena.h"
 #include "common/nn/pass.h"
 
 /* Values of one sample in outputs[index]. */
@@ -33,14 +33,14 @@ static bool may_overwrite(const cop_model *model, int first, int index) {
     return true;
 }
 
-static void plan_training(cop_pass *pass, cop_carver *c, size_t ld) {
+static void plan_training(cop_pass *pass, cop_arena_layout *c, size_t ld) {
     const cop_model *model = pass->model;
     const int layers = cop_model_layer_count(model);
-    float *buffer = cop_carve(c, output_size(model, 0) * ld, sizeof *buffer);
+    float *buffer = cop_arena_place(c, output_size(model, 0) * ld, sizeof *buffer);
     if (c->base) pass->outputs[0] = buffer;
     for (int i = 0, first = -1; i < layers; i++) {
         if (!may_overwrite(model, first, i)) {
-            buffer = cop_carve(c, output_size(model, i + 1) * ld, sizeof *buffer);
+            buffer = cop_arena_place(c, output_size(model, i + 1) * ld, sizeof *buffer);
             first = i;
         }
         if (c->base) pass->outputs[i + 1] = buffer;
@@ -48,11 +48,11 @@ static void plan_training(cop_pass *pass, cop_carver *c, size_t ld) {
     size_t largest = 0;
     for (int i = pass->lowest; i < layers; i++)
         if (output_size(model, i + 1) > largest) largest = output_size(model, i + 1);
-    pass->gradient[0] = cop_carve(c, largest * ld, sizeof *buffer);
-    pass->gradient[1] = cop_carve(c, largest * ld, sizeof *buffer);
+    pass->gradient[0] = cop_arena_place(c, largest * ld, sizeof *buffer);
+    pass->gradient[1] = cop_arena_place(c, largest * ld, sizeof *buffer);
 }
 
-static void plan_inference(cop_pass *pass, cop_carver *c, size_t ld) {
+static void plan_inference(cop_pass *pass, cop_arena_layout *c, size_t ld) {
     const cop_model *model = pass->model;
     const int layers = cop_model_layer_count(model);
     size_t largest[2] = {output_size(model, 0), 0};
@@ -61,8 +61,8 @@ static void plan_inference(cop_pass *pass, cop_carver *c, size_t ld) {
         if (output_size(model, i + 1) > largest[turn]) largest[turn] = output_size(model, i + 1);
     }
     float *buffers[2];
-    buffers[0] = cop_carve(c, largest[0] * ld, sizeof(float));
-    buffers[1] = cop_carve(c, largest[1] * ld, sizeof(float));
+    buffers[0] = cop_arena_place(c, largest[0] * ld, sizeof(float));
+    buffers[1] = cop_arena_place(c, largest[1] * ld, sizeof(float));
     if (!c->base) return;
     pass->outputs[0] = buffers[0];
     for (int i = 0, turn = 0; i < layers; i++) {
@@ -95,44 +95,46 @@ static size_t scratch_bytes(const cop_model *model, int ld) {
 }
 
 /* Gives every array its place in the block at c->base, or measures the block if that is NULL. */
-static void plan(cop_pass *pass, cop_carver *c) {
+static void plan(cop_pass *pass, cop_arena_layout *c) {
     const cop_model *model = pass->model;
     const size_t ld = (size_t)cop_columns_padded(pass->max_columns);
     pass->lowest = 0;
     while (!cop_model_layer(model, pass->lowest)->ops->parameters) pass->lowest++;
-    pass->outputs = cop_carve(c, (size_t)cop_model_layer_count(model) + 1, sizeof *pass->outputs);
-    pass->workspace = cop_carve(c, COP_GEMM_WORKSPACE, 1);
-    pass->scratch = cop_carve(c, scratch_bytes(model, (int)ld), 1);
-    pass->keys = cop_carve(c, ld, sizeof *pass->keys);
-    pass->noise_keys = cop_carve(c, ld, sizeof *pass->noise_keys);
-    pass->samples = cop_carve(c, ld, sizeof *pass->samples);
-    pass->no_samples = cop_carve(c, ld, sizeof *pass->no_samples);
-    pass->labels = cop_carve(c, ld, sizeof *pass->labels);
-    pass->argmax = cop_carve(c, ld, sizeof *pass->argmax);
-    pass->losses = cop_carve(c, ld, sizeof *pass->losses);
+    pass->outputs =
+        cop_arena_place(c, (size_t)cop_model_layer_count(model) + 1, sizeof *pass->outputs);
+    pass->workspace = cop_arena_place(c, COP_GEMM_WORKSPACE, 1);
+    pass->scratch = cop_arena_place(c, scratch_bytes(model, (int)ld), 1);
+    pass->keys = cop_arena_place(c, ld, sizeof *pass->keys);
+    pass->noise_keys = cop_arena_place(c, ld, sizeof *pass->noise_keys);
+    pass->samples = cop_arena_place(c, ld, sizeof *pass->samples);
+    pass->no_samples = cop_arena_place(c, ld, sizeof *pass->no_samples);
+    pass->labels = cop_arena_place(c, ld, sizeof *pass->labels);
+    pass->argmax = cop_arena_place(c, ld, sizeof *pass->argmax);
+    pass->losses = cop_arena_place(c, ld, sizeof *pass->losses);
     if (!cop_model_has_classes(model))
-        pass->target = cop_carve(c, (size_t)cop_model_features(model) * ld, sizeof *pass->target);
-    if (cop_model_has_one_logit(model)) pass->truth = cop_carve(c, ld, sizeof *pass->truth);
+        pass->target =
+            cop_arena_place(c, (size_t)cop_model_features(model) * ld, sizeof *pass->target);
+    if (cop_model_has_one_logit(model)) pass->truth = cop_arena_place(c, ld, sizeof *pass->truth);
     if (pass->purpose != COP_PASS_EVAL)
-        pass->masks = cop_carve(c, mask_words(model, (int)ld), sizeof *pass->masks);
+        pass->masks = cop_arena_place(c, mask_words(model, (int)ld), sizeof *pass->masks);
     if (pass->purpose != COP_PASS_TRAIN) {
         plan_inference(pass, c, ld);
         return;
     }
     plan_training(pass, c, ld);
     if (cop_input_augments(cop_model_input(model))) {
-        pass->augment_keys = cop_carve(c, ld, sizeof *pass->augment_keys);
-        pass->augmented = cop_carve(c, (size_t)cop_model_features(model) * ld, sizeof(float));
+        pass->augment_keys = cop_arena_place(c, ld, sizeof *pass->augment_keys);
+        pass->augmented = cop_arena_place(c, (size_t)cop_model_features(model) * ld, sizeof(float));
     }
-    pass->segments = cop_carve(c, COP_SHARDS_MAX + 1, sizeof *pass->segments);
-    pass->shard_losses = cop_carve(c, COP_SHARDS_MAX, sizeof *pass->shard_losses);
-    pass->present = cop_carve(c, COP_SHARDS_MAX, sizeof *pass->present);
-    pass->ops = cop_carve(c, (size_t)2 * COP_SHARDS_MAX, sizeof *pass->ops);
+    pass->segments = cop_arena_place(c, COP_SHARDS_MAX + 1, sizeof *pass->segments);
+    pass->shard_losses = cop_arena_place(c, COP_SHARDS_MAX, sizeof *pass->shard_losses);
+    pass->present = cop_arena_place(c, COP_SHARDS_MAX, sizeof *pass->present);
+    pass->ops = cop_arena_place(c, (size_t)2 * COP_SHARDS_MAX, sizeof *pass->ops);
 }
 
 size_t cop_pass_bytes(const cop_model *model, int max_columns, cop_pass_purpose purpose) {
     cop_pass pass = {.model = model, .max_columns = max_columns, .purpose = purpose};
-    cop_carver c = {0};
+    cop_arena_layout c = {0};
     plan(&pass, &c);
     const size_t thin = purpose == COP_PASS_MEMBERS ? cop_thin_bytes(model) : 0;
     return c.used + sizeof pass + thin;
@@ -154,7 +156,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
         .max_columns = max_columns,
         .purpose = purpose,
     };
-    cop_carver c = {0};
+    cop_arena_layout c = {0};
     plan(pass, &c);
     /* Zeroed: padding columns must hold finite values from the start. */
     pass->memory = c.base = cop_alloc(c.used);

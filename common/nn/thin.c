@@ -14,7 +14,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
-#include "common/nn/carve.h"
+#include "common/nn/arena.h"
 #include "common/nn/masks.h"
 
 typedef struct thin_cut {
@@ -131,7 +131,7 @@ void cop_thin_find(const cop_model *model, cop_thin_sides *sides) {
 
 /* ---- memory ---- */
 
-static void deal(cop_thin *thin, cop_carver *c) {
+static void lay_out_memory(cop_thin *thin, cop_arena_layout *c) {
     const int layers = cop_model_layer_count(thin->model);
     int blocks = 0, most = 0;
     for (int i = 0; i < layers; i++) {
@@ -142,31 +142,32 @@ static void deal(cop_thin *thin, cop_carver *c) {
     }
     for (int i = 0; i < thin->cut_count; i++) {
         thin_cut *cut = &thin->cuts[i];
-        cut->kept = cop_carve(c, (size_t)cut->units, sizeof *cut->kept);
-        cut->take = cop_carve(c, (size_t)cut->units, sizeof *cut->take);
-        cut->alive = cop_carve(c, (size_t)cut->units, 1);
+        cut->kept = cop_arena_place(c, (size_t)cut->units, sizeof *cut->kept);
+        cut->take = cop_arena_place(c, (size_t)cut->units, sizeof *cut->take);
+        cut->alive = cop_arena_place(c, (size_t)cut->units, 1);
         if (cut->units > most) most = cut->units;
     }
-    thin->layers = cop_carve(c, (size_t)layers, sizeof *thin->layers);
-    thin->weights = cop_carve(c, (size_t)cop_model_floats(thin->model), sizeof *thin->weights);
-    thin->blocks = cop_carve(c, (size_t)blocks, sizeof *thin->blocks);
-    thin->bits = cop_carve(c, (size_t)most, sizeof *thin->bits);
-    thin->keys = cop_carve(c, COP_COLUMNS_PAD, sizeof *thin->keys);
-    thin->samples = cop_carve(c, COP_COLUMNS_PAD, sizeof *thin->samples);
+    thin->layers = cop_arena_place(c, (size_t)layers, sizeof *thin->layers);
+    thin->weights =
+        cop_arena_place(c, (size_t)cop_model_floats(thin->model), sizeof *thin->weights);
+    thin->blocks = cop_arena_place(c, (size_t)blocks, sizeof *thin->blocks);
+    thin->bits = cop_arena_place(c, (size_t)most, sizeof *thin->bits);
+    thin->keys = cop_arena_place(c, COP_COLUMNS_PAD, sizeof *thin->keys);
+    thin->samples = cop_arena_place(c, COP_COLUMNS_PAD, sizeof *thin->samples);
 }
 
 size_t cop_thin_bytes(const cop_model *model) {
     cop_thin thin;
-    cop_carver c = {0};
+    cop_arena_layout c = {0};
     find_cuts(&thin, model);
     if (thin.cut_count == 0) return 0;
-    deal(&thin, &c);
+    lay_out_memory(&thin, &c);
     return c.used + sizeof thin;
 }
 
 cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error) {
     cop_thin *thin = cop_alloc(sizeof *thin);
-    cop_carver c = {0};
+    cop_arena_layout c = {0};
     *out = NULL;
     if (!thin) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for thinned networks");
     find_cuts(thin, model);
@@ -174,7 +175,7 @@ cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error
         cop_free(thin);
         return COP_OK;
     }
-    deal(thin, &c);
+    lay_out_memory(thin, &c);
     thin->memory = c.base = cop_alloc(c.used);
     if (!thin->memory) {
         cop_free(thin);
@@ -182,7 +183,7 @@ cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error
                         "no memory for thinned networks: %zu MB are needed", (c.used >> 20) + 1);
     }
     c.used = 0;
-    deal(thin, &c);
+    lay_out_memory(thin, &c);
     *out = thin;
     return COP_OK;
 }

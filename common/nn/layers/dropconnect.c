@@ -22,6 +22,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/limits.h"
+#include "common/nn/arena.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
@@ -119,12 +120,6 @@ typedef struct workspace {
     size_t bytes;
 } workspace;
 
-static void *carve(char *base, size_t *used, size_t bytes) {
-    void *piece = base ? base + *used : NULL;
-    *used += cop_align_up(bytes, 64);
-    return piece;
-}
-
 static int square_rows(const cop_layer *layer) {
     const int rows = SQUARES / layer->in.dims[0];
     return rows < 1 ? 1 : rows < layer->spec.units ? rows : layer->spec.units;
@@ -134,22 +129,22 @@ static workspace lay_out(const cop_layer *layer, int ld, void *scratch) {
     workspace w = {0};
     const size_t in = (size_t)layer->in.dims[0], out = (size_t)layer->spec.units;
     const size_t columns = (size_t)ld, row = (size_t)words_of((int)in) * 16;
-    size_t train = 0, eval = 0;
-    w.masks = carve(scratch, &train, columns * sizeof *w.masks);
-    w.stream = carve(scratch, &train, cop_dropconnect_stream(unit_count(layer)));
-    w.x = carve(scratch, &train, columns * row * sizeof(float));
-    w.dx = carve(scratch, &train, columns * row * sizeof(float));
-    w.dz = carve(scratch, &train, columns * out * sizeof(float));
+    cop_arena_layout train = {.base = scratch}, eval = {.base = scratch};
+    w.masks = cop_arena_place(&train, columns, sizeof *w.masks);
+    w.stream = cop_arena_place(&train, cop_dropconnect_stream(unit_count(layer)), 1);
+    w.x = cop_arena_place(&train, columns * row, sizeof(float));
+    w.dx = cop_arena_place(&train, columns * row, sizeof(float));
+    w.dz = cop_arena_place(&train, columns * out, sizeof(float));
     if (layer->spec.inference == COP_INFERENCE_MOMENTS) {
         const size_t rows = (size_t)square_rows(layer);
-        w.mean = carve(scratch, &eval, columns * out * sizeof(float));
-        w.deviation = carve(scratch, &eval, columns * out * sizeof(float));
-        w.noise = carve(scratch, &eval, columns * out * sizeof(float));
-        w.x_squares = carve(scratch, &eval, columns * in * sizeof(float));
-        w.w_squares = carve(scratch, &eval, rows * in * sizeof(float));
-        w.b_squares = carve(scratch, &eval, rows * sizeof(float));
+        w.mean = cop_arena_place(&eval, columns * out, sizeof(float));
+        w.deviation = cop_arena_place(&eval, columns * out, sizeof(float));
+        w.noise = cop_arena_place(&eval, columns * out, sizeof(float));
+        w.x_squares = cop_arena_place(&eval, columns * in, sizeof(float));
+        w.w_squares = cop_arena_place(&eval, rows * in, sizeof(float));
+        w.b_squares = cop_arena_place(&eval, rows, sizeof(float));
     }
-    w.bytes = train > eval ? train : eval;
+    w.bytes = train.used > eval.used ? train.used : eval.used;
     return w;
 }
 
