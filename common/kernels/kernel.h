@@ -355,9 +355,9 @@ typedef struct cop_kernels {
     void (*dropconnect_weights)(const cop_dropconnect *product);
     /* x (rows, ld) -> out (columns, width), +0 behind a row's end; width: a multiple of 16 from
      * rows on */
-    void (*turn)(const float *x, int rows, int ld, int columns, int width, float *out);
+    void (*transpose_pad)(const float *x, int rows, int ld, int columns, int width, float *out);
     /* x (columns, width) -> out (rows, ld); padding columns +0 */
-    void (*turn_back)(const float *x, int rows, int ld, int columns, int width, float *out);
+    void (*transpose_back)(const float *x, int rows, int ld, int columns, int width, float *out);
     /* y = deviation noise + mean (FMA); y may be any of them */
     void (*spread)(const float *deviation, const float *noise, const float *mean, float *y,
                    size_t count);

@@ -342,7 +342,7 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     number_masks(layer, c, w.masks);
     draw_masks(layer, c, &w);
     cop_dropconnect product = product_of(layer, c, &w);
-    c->kernels->turn(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    c->kernels->transpose_pad(x, product.in, c->ld, c->columns, product.words * 16, w.x);
     product.y = y;
     c->kernels->dropconnect_forward(&product);
     finish(layer, c, &w, cop_masks_scale(layer), y);
@@ -372,7 +372,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);
-    c->kernels->turn(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    c->kernels->transpose_pad(x, product.in, c->ld, c->columns, product.words * 16, w.x);
     c->kernels->scale(dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
     product.dy = w.dz;
     product.segments = c->segments;
@@ -382,7 +382,7 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     if (dx) {
         product.dx = w.dx;
         c->kernels->dropconnect_down(&product);
-        c->kernels->turn_back(w.dx, product.in, c->ld, c->columns, product.words * 16, dx);
+        c->kernels->transpose_back(w.dx, product.in, c->ld, c->columns, product.words * 16, dx);
     }
     if (layer->spec.bias) bias_gradient(layer, c, &w, dy);
 }
