@@ -11,7 +11,7 @@
 #include "common/base/limits.h"
 #include "common/ensemble/ensemble.h"
 #include "common/ensemble/members.h"
-#include "common/ensemble/spread.h"
+#include "common/ensemble/moments.h"
 
 #define SLICE_CELLS (4u << 20) /* outputs of a slice */
 #define BLOCK_CELLS (16u << 20)
@@ -39,7 +39,7 @@ typedef struct worker {
     run *run;
     cop_members *members;
     cop_ensemble *ensemble; /* of class probabilities */
-    cop_spread *spread;     /* or of outputs */
+    cop_moments *moments;   /* or of outputs */
     cop_ensemble_opinion *opinions;
     float *logits; /* [outputs][slice] */
 } worker;
@@ -121,8 +121,8 @@ static void judge_classes(worker *w, uint32_t first, uint32_t count) {
 
 static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
     const run *r = w->run;
-    const double *means = cop_spread_means(w->spread);
-    const double *deviations = cop_spread_deviations(w->spread);
+    const double *means = cop_moments_means(w->moments);
+    const double *deviations = cop_moments_deviations(w->moments);
     const bool classes = cop_model_has_classes(r->model);
     for (uint32_t c = 0; c < count; c++) {
         cli_prediction *to = &r->on->of[first + c];
@@ -157,14 +157,14 @@ static void run_slice(worker *w, uint32_t number) {
     if (w->ensemble)
         cop_ensemble_begin(w->ensemble, (int)count, NULL, first);
     else
-        cop_spread_begin(w->spread, (int)count);
+        cop_moments_begin(w->moments, (int)count);
     for (uint32_t m = 0; m < members; m++) {
         if (atomic_load(&r->not_finite) < first) return; /* nobody will see this slice */
         run_network(w, first, count, m);
         if (w->ensemble)
             cop_ensemble_add(w->ensemble, w->logits, (int)r->slice);
         else
-            cop_spread_add(w->spread, w->logits, (int)r->slice);
+            cop_moments_add(w->moments, w->logits, (int)r->slice);
         show(r);
     }
     if (w->ensemble)
@@ -186,7 +186,7 @@ static void run_thread(void *argument) {
 static void close_worker(worker *w) {
     cop_members_destroy(w->members);
     cop_ensemble_destroy(w->ensemble);
-    cop_spread_destroy(w->spread);
+    cop_moments_destroy(w->moments);
     cop_free(w->opinions);
     cop_free(w->logits);
 }
@@ -202,7 +202,7 @@ static cop_err open_worker(worker *w, run *r, cop_error *error) {
         cop_members_create(r->model, r->kernels, r->on->model->job->numerics, &w->members, error));
     return r->on->classes
                ? cop_ensemble_create(COP_AVERAGE_ARITHMETIC, outputs, slice, &w->ensemble, error)
-               : cop_spread_create(outputs, sigmoid, slice, &w->spread, error);
+               : cop_moments_create(outputs, sigmoid, slice, &w->moments, error);
 }
 
 static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *error) {

@@ -1,6 +1,6 @@
 /* Predictions in this process: what a trained network, or an ensemble of its thinned networks, says
- * of each sample. Figures are those of common/ensemble/ensemble.h and spread.h, f64 in the order of
- * the members: the same for any number of threads. */
+ * of each sample. Figures are those of common/ensemble/ensemble.h and moments.h, f64 in the order
+ * of the members: the same for any number of threads. */
 #ifndef COP_CLIENT_EVALUATE_PREDICT_H
 #define COP_CLIENT_EVALUATE_PREDICT_H
 

@@ -1,5 +1,5 @@
-/* Mean and deviation of members' outputs. See spread.h. */
-#include "common/ensemble/spread.h"
+/* Mean and deviation of members' outputs. See moments.h. */
+#include "common/ensemble/moments.h"
 
 #include <math.h>
 #include <string.h>
@@ -7,18 +7,18 @@
 #include "common/base/alloc.h"
 #include "common/base/real.h"
 
-struct cop_spread {
+struct cop_moments {
     int outputs, max_columns, columns;
     bool sigmoid;
     double members;
     double *means, *squares, *deviations; /* [outputs][columns]; of distances from the mean */
 };
 
-cop_err cop_spread_create(int outputs, bool sigmoid, int max_columns, cop_spread **out,
-                          cop_error *error) {
+cop_err cop_moments_create(int outputs, bool sigmoid, int max_columns, cop_moments **out,
+                           cop_error *error) {
     COP_ASSERT(outputs > 0 && max_columns > 0);
     const size_t cells = (size_t)outputs * (size_t)max_columns;
-    cop_spread *s = cop_alloc(sizeof *s);
+    cop_moments *s = cop_alloc(sizeof *s);
     *out = NULL;
     if (!s) return cop_no_memory(error);
     s->outputs = outputs;
@@ -28,14 +28,14 @@ cop_err cop_spread_create(int outputs, bool sigmoid, int max_columns, cop_spread
     s->squares = cop_alloc_array(cells, sizeof *s->squares);
     s->deviations = cop_alloc_array(cells, sizeof *s->deviations);
     if (!s->means || !s->squares || !s->deviations) {
-        cop_spread_destroy(s);
+        cop_moments_destroy(s);
         return cop_no_memory(error);
     }
     *out = s;
     return COP_OK;
 }
 
-void cop_spread_destroy(cop_spread *s) {
+void cop_moments_destroy(cop_moments *s) {
     if (!s) return;
     cop_free(s->means);
     cop_free(s->squares);
@@ -43,11 +43,11 @@ void cop_spread_destroy(cop_spread *s) {
     cop_free(s);
 }
 
-static size_t cells_of(const cop_spread *s) {
+static size_t cells_of(const cop_moments *s) {
     return (size_t)s->outputs * (size_t)s->columns;
 }
 
-void cop_spread_begin(cop_spread *s, int columns) {
+void cop_moments_begin(cop_moments *s, int columns) {
     COP_ASSERT(columns > 0 && columns <= s->max_columns);
     s->columns = columns;
     s->members = 0;
@@ -55,7 +55,7 @@ void cop_spread_begin(cop_spread *s, int columns) {
     memset(s->squares, 0, cells_of(s) * sizeof *s->squares);
 }
 
-void cop_spread_add(cop_spread *s, const float *outputs, int ld) {
+void cop_moments_add(cop_moments *s, const float *outputs, int ld) {
     COP_ASSERT(s->columns > 0 && ld >= s->columns);
     const size_t n = (size_t)s->columns;
     s->members++;
@@ -69,12 +69,12 @@ void cop_spread_add(cop_spread *s, const float *outputs, int ld) {
         }
 }
 
-const double *cop_spread_means(const cop_spread *s) {
+const double *cop_moments_means(const cop_moments *s) {
     COP_ASSERT(s->members > 0);
     return s->means;
 }
 
-const double *cop_spread_deviations(cop_spread *s) {
+const double *cop_moments_deviations(cop_moments *s) {
     COP_ASSERT(s->members > 0);
     for (size_t i = 0; i < cells_of(s); i++)
         s->deviations[i] = s->members > 1 ? sqrt(s->squares[i] / (s->members - 1)) : 0;

@@ -8,11 +8,11 @@
 #include <math.h>
 
 #include "common/base/alloc.h"
-#include "common/ensemble/spread.h"
+#include "common/ensemble/moments.h"
 
-static cop_spread *open_spread(int outputs, bool sigmoid, int columns) {
-    cop_spread *s = NULL;
-    assert_int_equal(cop_spread_create(outputs, sigmoid, columns, &s, NULL), COP_OK);
+static cop_moments *open_spread(int outputs, bool sigmoid, int columns) {
+    cop_moments *s = NULL;
+    assert_int_equal(cop_moments_create(outputs, sigmoid, columns, &s, NULL), COP_OK);
     return s;
 }
 
@@ -22,52 +22,52 @@ static void test_mean_and_deviation_by_hand(void **state) {
         {1, 10, 9, 9, -4, 0}, {2, 10, 9, 9, -2, 0}, {6, 10, 9, 9, 0, 3}};
     const double means[4] = {3, 10, -2, 1};
     const double deviations[4] = {sqrt(14.0 / 2), 0, 2, sqrt(6.0 / 2)};
-    cop_spread *s = open_spread(2, false, 3);
-    cop_spread_begin(s, 3);
-    cop_spread_add(s, members[1], 4); /* forgotten */
-    cop_spread_begin(s, 2);
+    cop_moments *s = open_spread(2, false, 3);
+    cop_moments_begin(s, 3);
+    cop_moments_add(s, members[1], 4); /* forgotten */
+    cop_moments_begin(s, 2);
     for (int m = 0; m < 3; m++) {
-        cop_spread_add(s, members[m], 4);
-        if (m == 0) assert_true(cop_spread_deviations(s)[0] == 0);
+        cop_moments_add(s, members[m], 4);
+        if (m == 0) assert_true(cop_moments_deviations(s)[0] == 0);
     }
     for (int i = 0; i < 4; i++) {
-        assert_true(fabs(cop_spread_means(s)[i] - means[i]) < 1e-14);
-        assert_true(fabs(cop_spread_deviations(s)[i] - deviations[i]) < 1e-14);
+        assert_true(fabs(cop_moments_means(s)[i] - means[i]) < 1e-14);
+        assert_true(fabs(cop_moments_deviations(s)[i] - deviations[i]) < 1e-14);
     }
-    cop_spread_destroy(s);
+    cop_moments_destroy(s);
 }
 
 static void test_a_small_deviation_of_large_outputs_is_kept(void **state) {
     (void)state;
-    cop_spread *s = open_spread(1, false, 1);
-    cop_spread_begin(s, 1);
+    cop_moments *s = open_spread(1, false, 1);
+    cop_moments_begin(s, 1);
     for (int m = 0; m < 1000; m++) {
         const float z = 8388608.0f + (float)(m % 2); /* 2^23: squares differ in the 47th bit */
-        cop_spread_add(s, &z, 1);
+        cop_moments_add(s, &z, 1);
     }
     const double exact = sqrt(250.0 / 999);
-    assert_true(fabs(cop_spread_deviations(s)[0] / exact - 1) < 1e-9);
-    cop_spread_destroy(s);
+    assert_true(fabs(cop_moments_deviations(s)[0] / exact - 1) < 1e-9);
+    cop_moments_destroy(s);
 }
 
 static void test_sigmoid_is_taken_of_each_member(void **state) {
     (void)state;
     const float z[2] = {-800, 3};
-    cop_spread *s = open_spread(1, true, 1);
-    cop_spread_begin(s, 1);
-    for (int m = 0; m < 2; m++) cop_spread_add(s, &z[m], 1);
+    cop_moments *s = open_spread(1, true, 1);
+    cop_moments_begin(s, 1);
+    for (int m = 0; m < 2; m++) cop_moments_add(s, &z[m], 1);
     const double high = 1 / (1 + exp(-3.0));
-    assert_true(fabs(cop_spread_means(s)[0] - high / 2) < 1e-15);
-    assert_true(fabs(cop_spread_deviations(s)[0] - high / sqrt(2)) < 1e-15);
-    cop_spread_destroy(s);
+    assert_true(fabs(cop_moments_means(s)[0] - high / 2) < 1e-15);
+    assert_true(fabs(cop_moments_deviations(s)[0] - high / sqrt(2)) < 1e-15);
+    cop_moments_destroy(s);
 }
 
 static void test_no_memory_is_told(void **state) {
     (void)state;
     for (uint64_t k = 1; k <= 4; k++) {
-        cop_spread *s = NULL;
+        cop_moments *s = NULL;
         cop_alloc_fail_at(k);
-        assert_int_equal(cop_spread_create(3, false, 5, &s, NULL), COP_ERR_NO_MEMORY);
+        assert_int_equal(cop_moments_create(3, false, 5, &s, NULL), COP_ERR_NO_MEMORY);
         cop_alloc_fail_at(0);
         assert_null(s);
     }
