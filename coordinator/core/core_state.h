@@ -8,7 +8,7 @@
 
 #include "coordinator/core/core.h"
 #include "coordinator/core/round.h"
-#include "coordinator/core/speed.h"
+#include "coordinator/core/lease_times.h"
 
 /* Jobs of which a worker's reports are remembered, the newest: more than are under way at once, or
  * those that are forgotten would be given to it, and fail, again and again. */
@@ -35,7 +35,7 @@ struct core_worker {
     uint64_t served_job, served_ns; /* of its newest lease: the job, and when it began or ended */
     uint64_t shards;                /* computed so far */
     double ns_per_shard;
-    coord_speed speeds[SPEED_KINDS]; /* by core_speed_key */
+    coord_lease_times lease_times[LEASE_TIMES_KINDS]; /* by core_lease_times_key */
     uint32_t threads;
     uint32_t strikes;    /* wrong results, and values that were not finite for it alone; with those
                             of its identity before it joined */
@@ -199,7 +199,7 @@ coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *f
     __attribute__((format(printf, 4, 5)));
 void core_drop(coord_core *core, uint64_t job, uint64_t slot); /* slot 0: nothing */
 /* What a worker's measured times are kept by: a job, and whether it is an evaluation. */
-static inline uint64_t core_speed_key(const core_job *job) {
+static inline uint64_t core_lease_times_key(const core_job *job) {
     return job->info.job * 2 + job->round.evaluate;
 }
 /* Rounds of a worker that a block takes: a slice of an evaluation is one. */

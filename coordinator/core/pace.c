@@ -49,7 +49,7 @@ static double measure_pool(const coord_core *core, const core_job *job) {
     const uint32_t stride = core->worker_count / SAMPLES_MAX + 1;
     for (uint32_t i = 0; i < core->worker_count && count < SAMPLES_MAX; i += stride) {
         const core_worker *w = core->workers[i];
-        const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+        const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
         if (!s || !s->count || !scheduler_eligible(job, w)) continue;
         times[count++] = (pool_time){w->who, s->median};
         several = several || w->who != times[0].who;
@@ -80,22 +80,22 @@ double pace_usual_ns(const core_job *job, const round_block *b) {
 }
 
 double pace_expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
-    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-    if (!speed_known(s)) return 0;
+    const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
+    if (!lease_times_known(s)) return 0;
     return (double)s->median * core_rounds(&job->round, b, w->threads);
 }
 
 uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_worker *w,
                           const round_block *b, uint64_t now) {
-    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
+    const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     const uint32_t rounds = core_rounds(&job->round, b, w->threads);
     const double floor = (double)core->config.lease_floor_ns;
     const double pool = DEADLINE_FACTOR * rounds * pool_round_ns(core, job, now);
     double least = floor, patience;
-    if (speed_known(s)) {
+    if (lease_times_known(s)) {
         /* Where nobody is there to compare it with, a newcomer need not wait for long. */
         const double most = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
-        patience = speed_patience_ns(s, rounds);
+        patience = lease_times_patience_ns(s, rounds);
         if (patience > most) patience = most;
         least /= FLOOR_KNOWN;
     } else {
@@ -120,8 +120,8 @@ static double smooth(double old, double now) {
 static void note_time(core_job *job, core_worker *w, const round_block *b, const round_holder *h,
                       uint64_t now) {
     const double rounds = core_rounds(&job->round, b, w->threads);
-    const bool moved =
-        speed_note(w->speeds, core_speed_key(job), (double)(now - h->begun_ns) / rounds);
+    const bool moved = lease_times_note(w->lease_times, core_lease_times_key(job),
+                                        (double)(now - h->begun_ns) / rounds);
     if (!job->round.evaluate) job->speeds_moved = job->speeds_moved || moved;
 }
 

@@ -176,8 +176,8 @@ static uint32_t pool_of(const coord_core *core, const core_job *job, partition_w
     for (uint32_t i = 0; i < core->worker_count && count < limit; i++) {
         const core_worker *w = core->workers[i];
         if (!scheduler_eligible(job, w)) continue;
-        const coord_speed *s = speed_find(w->speeds, key);
-        rounds[count] = speed_known(s) ? s->median : 0;
+        const coord_lease_times *s = lease_times_find(w->lease_times, key);
+        rounds[count] = lease_times_known(s) ? s->median : 0;
         if (rounds[count] > 0 && (quickest <= 0 || rounds[count] < quickest))
             quickest = rounds[count];
         pool[count++] = (partition_worker){.threads = w->threads, .round = 100};
@@ -352,8 +352,8 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
 
 /* The largest block that the worker can do in the time that a step is planned to take. */
 static uint32_t largest_for(const core_job *job, const core_worker *w) {
-    const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-    if (job->round.evaluate || !speed_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
+    const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
+    if (job->round.evaluate || !lease_times_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
     double rounds = job->plan_span_ns * SPAN_SLACK / (double)s->median;
     if (rounds >= COP_SHARDS_MAX) return UINT32_MAX;
     return rounds < 1 ? 1 : (uint32_t)rounds * w->threads;
@@ -386,8 +386,8 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
     int block = -1, asked = 0;
     double quickest = 0;
     for (core_worker *w = core->wait_head; w && asked < COPIERS_MAX; w = w->wait_next, asked++) {
-        const coord_speed *s = speed_find(w->speeds, core_speed_key(job));
-        if (!scheduler_eligible(job, w) || !speed_known(s)) continue;
+        const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
+        if (!scheduler_eligible(job, w) || !lease_times_known(s)) continue;
         double per_shard = (double)s->median / (job->round.evaluate ? 1 : w->threads);
         if (best && per_shard >= quickest) continue;
         round_asker asker = {.worker = w->worker, .who = w->who};

@@ -2,45 +2,46 @@
  * unequal workers get shards in proportion; idle ones copy what a slow one holds. */
 #include "virtual_pool.h"
 
-#include "coordinator/core/speed.h"
+#include "coordinator/core/lease_times.h"
 
 /* ---- measured times ---- */
 
 static void test_one_outlier_does_not_move_what_is_expected(void **state) {
     (void)state;
-    coord_speed speeds[SPEED_KINDS] = {0};
-    for (int i = 0; i < 20; i++) speed_note(speeds, 7, 100e6 + i % 3 * 1e6);
-    double before = speed_patience_ns(speed_find(speeds, 7), 1);
-    assert_false(speed_note(speeds, 7, 60e9)); /* frozen for a minute */
-    const coord_speed *s = speed_find(speeds, 7);
+    coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
+    for (int i = 0; i < 20; i++) lease_times_note(lease_times, 7, 100e6 + i % 3 * 1e6);
+    double before = lease_times_patience_ns(lease_times_find(lease_times, 7), 1);
+    assert_false(lease_times_note(lease_times, 7, 60e9)); /* frozen for a minute */
+    const coord_lease_times *s = lease_times_find(lease_times, 7);
     assert_true(s->median >= 100e6f && s->median <= 102e6f);
-    assert_true(speed_patience_ns(s, 1) < 1.1 * before);
-    for (int i = 0; i < 6; i++) speed_note(speeds, 7, 60e9); /* seven of sixteen */
-    assert_true(speed_find(speeds, 7)->median <= 102e6f);
+    assert_true(lease_times_patience_ns(s, 1) < 1.1 * before);
+    for (int i = 0; i < 6; i++) lease_times_note(lease_times, 7, 60e9); /* seven of sixteen */
+    assert_true(lease_times_find(lease_times, 7)->median <= 102e6f);
 }
 
 static void test_lasting_change_moves_it_within_a_window(void **state) {
     (void)state;
-    coord_speed speeds[SPEED_KINDS] = {0};
+    coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
     bool moved = false;
-    for (int i = 0; i < 20; i++) speed_note(speeds, 7, 100e6);
-    for (int i = 0; i < SPEED_WINDOW; i++) moved = speed_note(speeds, 7, 300e6) || moved;
+    for (int i = 0; i < 20; i++) lease_times_note(lease_times, 7, 100e6);
+    for (int i = 0; i < LEASE_TIMES_WINDOW; i++)
+        moved = lease_times_note(lease_times, 7, 300e6) || moved;
     assert_true(moved);
-    assert_true(speed_find(speeds, 7)->median > 299e6f);
+    assert_true(lease_times_find(lease_times, 7)->median > 299e6f);
 }
 
 static void test_times_of_jobs_are_kept_apart_and_the_oldest_goes(void **state) {
     (void)state;
-    coord_speed speeds[SPEED_KINDS] = {0};
-    for (uint64_t key = 1; key <= SPEED_KINDS; key++)
-        for (int i = 0; i < 4; i++) speed_note(speeds, key, (double)key * 1e6);
-    for (uint64_t key = 1; key <= SPEED_KINDS; key++)
-        assert_true(fabsf(speed_find(speeds, key)->median - (float)key * 1e6f) < 1);
-    speed_note(speeds, 1, 1e6); /* used again: 2 is the oldest now */
-    speed_note(speeds, 99, 5e6);
-    assert_null(speed_find(speeds, 2));
-    assert_non_null(speed_find(speeds, 1));
-    assert_false(speed_known(speed_find(speeds, 99)));
+    coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
+    for (uint64_t key = 1; key <= LEASE_TIMES_KINDS; key++)
+        for (int i = 0; i < 4; i++) lease_times_note(lease_times, key, (double)key * 1e6);
+    for (uint64_t key = 1; key <= LEASE_TIMES_KINDS; key++)
+        assert_true(fabsf(lease_times_find(lease_times, key)->median - (float)key * 1e6f) < 1);
+    lease_times_note(lease_times, 1, 1e6); /* used again: 2 is the oldest now */
+    lease_times_note(lease_times, 99, 5e6);
+    assert_null(lease_times_find(lease_times, 2));
+    assert_non_null(lease_times_find(lease_times, 1));
+    assert_false(lease_times_known(lease_times_find(lease_times, 99)));
 }
 
 static void test_deadline_follows_each_workers_own_times(void **state) {
