@@ -147,8 +147,8 @@ void api_evaluations_tick(coord_api *api, uint64_t now_ns);
 void api_history(coord_api *, cop_request *, ProtobufCMessage *);
 /* api_recover.c: loads a job that is not resident: its row from the store, its data from datasets,
  * on the thread pool */
-void api_load(coord_engine *engine, uint64_t job, uint64_t most);
-void api_rollback(coord_engine *engine, uint64_t job, uint64_t most);
+void api_load(coord_engine *engine, uint64_t job, uint64_t max_step);
+void api_rollback(coord_engine *engine, uint64_t job, uint64_t max_step);
 /* api_workers.c */
 void api_list_workers(coord_api *, cop_request *, ProtobufCMessage *);
 void api_drain_worker(coord_api *, cop_request *, ProtobufCMessage *);

@@ -245,14 +245,14 @@ void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
 
 /* ---- watching ---- */
 
-typedef struct told_ensemble {
+typedef struct reported_ensemble {
     Coppice__Api__EnsembleResult result;
     Coppice__Api__EnsembleFigures rows[COP_TALLY_COUNTS_MAX], *row_table[COP_TALLY_COUNTS_MAX];
     Coppice__Api__EnsembleModel models[COORD_MODELS_MAX], *model_table[COORD_MODELS_MAX];
     char names[COORD_MODELS_MAX][24];
-} told_ensemble;
+} reported_ensemble;
 
-static void tell_models(const coord_evaluation *e, told_ensemble *t) {
+static void report_models(const coord_evaluation *e, reported_ensemble *t) {
     for (uint32_t i = 0; i < e->model_count; i++) {
         Coppice__Api__EnsembleModel *m = t->model_table[i] = &t->models[i];
         coppice__api__ensemble_model__init(m);
@@ -264,8 +264,8 @@ static void tell_models(const coord_evaluation *e, told_ensemble *t) {
     t->result.n_models = e->model_count;
 }
 
-static void tell_ensemble(const coord_evaluation *e, const api_note *n, double seconds,
-                          told_ensemble *t) {
+static void report_ensemble(const coord_evaluation *e, const api_note *n, double seconds,
+                            reported_ensemble *t) {
     Coppice__Api__EnsembleResult *r = &t->result;
     coppice__api__ensemble_result__init(r);
     for (uint32_t i = 0; i < e->figure_count; i++) {
@@ -282,13 +282,13 @@ static void tell_ensemble(const coord_evaluation *e, const api_note *n, double s
     r->leases_given = n->leases.given;
     r->leases_repeated = n->leases.repeated;
     if (e->each_model)
-        tell_models(e, t);
+        report_models(e, t);
     else
         r->digest = (char *)(uintptr_t)e->model[0].digest;
 }
 
-static void tell_plain(const coord_evaluation *e, const api_note *n, double seconds,
-                       Coppice__Api__EvalResult *r) {
+static void report_plain(const coord_evaluation *e, const api_note *n, double seconds,
+                         Coppice__Api__EvalResult *r) {
     coppice__api__eval_result__init(r);
     r->has_error = n->has_evaluation && !isnan(n->test_error);
     r->has_loss = r->has_samples = r->has_seconds = 1;
@@ -304,7 +304,7 @@ void api_answer_evaluation(coord_api *api, api_watcher *w, const api_note *n) {
     Coppice__Api__WatchEvaluationAnswer answer = COPPICE__API__WATCH_EVALUATION_ANSWER__INIT;
     coord_evaluation *e = coord_evaluation_find(api->engine, w->job);
     Coppice__Api__EvalResult plain;
-    told_ensemble ensemble;
+    reported_ensemble ensemble;
     cop_request *request = w->request;
     coord_job_view view = {0};
     const uint64_t now = cop_clock_ns();
@@ -317,9 +317,9 @@ void api_answer_evaluation(coord_api *api, api_watcher *w, const api_note *n) {
     e->heard_ns = now;
     coord_core_job(api->engine->core, e->id, now, &view);
     if (e->plain)
-        tell_plain(e, n, seconds, answer.plain = &plain);
+        report_plain(e, n, seconds, answer.plain = &plain);
     else {
-        tell_ensemble(e, n, seconds, &ensemble);
+        report_ensemble(e, n, seconds, &ensemble);
         answer.ensemble = &ensemble.result;
     }
     answer.has_evaluation = answer.has_state = answer.has_version = answer.has_workers = 1;

@@ -169,7 +169,7 @@ static void load_work(api_task *t) {
     if (!t->result)
         t->result = coord_resident_prepare(
             t->resident, job, data,
-            &(coord_start_at){.folder = t->folder, .resume = true, .most = t->value}, &t->start,
+            &(coord_start_at){.folder = t->folder, .resume = true, .max_step = t->value}, &t->start,
             &t->text, &t->error);
     else if (job)
         cop_job_destroy(job);
@@ -211,7 +211,7 @@ static void return_work(api_task *t) {
     t->result = coord_resident_return(t->resident, t->value, &t->start, &t->text, &t->error);
 }
 
-void api_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
+void api_rollback(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_create(api, NULL, NULL);
     coord_resident *resident = coord_resident_find(api->engine, job);
@@ -224,14 +224,14 @@ void api_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
         return;
     }
     t->job = job;
-    t->value = most;
+    t->value = max_step;
     t->resident = resident;
     t->work = return_work;
     t->done = load_done;
     api_task_start(t);
 }
 
-void api_load(coord_engine *engine, uint64_t job, uint64_t most) {
+void api_load(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_create(api, NULL, NULL);
     coord_resident *free_place = NULL;
@@ -247,7 +247,7 @@ void api_load(coord_engine *engine, uint64_t job, uint64_t most) {
     }
     free_place->reserved = true;
     t->job = job;
-    t->value = most;
+    t->value = max_step;
     t->resident = free_place;
     t->work = load_work;
     t->done = load_done;

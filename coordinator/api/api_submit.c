@@ -104,13 +104,13 @@ static cop_err check_room(const api_task *t, cop_error *error) {
                         COP_JOBS_MAX);
     if (api->next_job > COORD_JOB_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "there are no more numbers for jobs");
-    uint32_t most = t->api->access->config->jobs_per_client;
-    if (!most) most = COP_JOBS_PER_CLIENT_MAX;
-    if (*owner && count_owned(api, owner) >= most)
+    uint32_t limit = t->api->access->config->jobs_per_client;
+    if (!limit) limit = COP_JOBS_PER_CLIENT_MAX;
+    if (*owner && count_owned(api, owner) >= limit)
         return cop_fail(error, COP_ERR_LIMIT,
                         "the client \"%s\" has %u jobs that have not ended (--jobs-per-client): "
                         "wait for some, or cancel some",
-                        owner, most);
+                        owner, limit);
     return COP_OK;
 }
 

@@ -218,8 +218,8 @@ static uint32_t recent_workers(const coord_core *core, const core_job *job, uint
             w->served_job == job->info.job && now_ns < w->served_ns + COORD_RECENT_NS;
         count += w->lease_job == job->info.job || recent;
     }
-    const uint32_t most = job->info.workers_max; /* others may have had their turn before */
-    return most && count > most ? most : count;
+    const uint32_t limit = job->info.workers_max; /* others may have had their turn before */
+    return limit && count > limit ? limit : count;
 }
 
 static const char *what_it_waits_for(const coord_core *core, const core_job *job, uint32_t recent) {

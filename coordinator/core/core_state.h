@@ -100,7 +100,8 @@ typedef struct core_job {
     /* trust */
     core_contributor *contributors; /* (CONTRIBUTORS_MAX), by hash; kept while it is not resident */
     uint64_t others_since;          /* of those that found no room; 0: none */
-    uint64_t go_back;  /* + 1: the newest step that may be loaded, as a liar came after; 0: any */
+    uint64_t
+        rollback_to;   /* + 1: the newest step that may be loaded, as a liar came after; 0: any */
     uint32_t history;  /* how often it went back */
     bool cannot_judge; /* COMPUTE failed */
     bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
@@ -358,7 +359,7 @@ void jobs_save(coord_core *core, core_job *job, bool final);
 /* Wait for a last checkpoint, then become `after`. */
 void jobs_leave(coord_core *core, core_job *job, coord_job_state after);
 /* The job must not go on from what came after `step`: back to a checkpoint, as soon as may be. */
-void jobs_go_back(coord_core *core, core_job *job, uint64_t step);
+void jobs_roll_back(coord_core *core, core_job *job, uint64_t step);
 void jobs_on_event(coord_core *core, core_job *job, const coord_event *event, uint64_t now);
 void jobs_watch_saves(coord_core *core, uint64_t now);
 void jobs_watch_timeouts(coord_core *core, uint64_t now);

@@ -219,8 +219,8 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
                       "the checkpoint of step %llu could not be written: %s",
                       (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
-    if (job->go_back && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
-        jobs_go_back(core, job, job->go_back - 1);
+    if (job->rollback_to && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
+        jobs_roll_back(core, job, job->rollback_to - 1);
     else if (job->phase == PHASE_SAVING)
         last_save_ended(core, job, e, final, now);
     else if (job->phase == PHASE_HOLDING)
@@ -315,9 +315,9 @@ cop_err jobs_add(coord_core *core, const coord_event *e, uint64_t now) {
 
 /* ---- back to a checkpoint ---- */
 
-void jobs_go_back(coord_core *core, core_job *job, uint64_t step) {
-    bool sooner = !job->go_back || step + 1 < job->go_back;
-    if (sooner) job->go_back = step + 1;
+void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
+    bool sooner = !job->rollback_to || step + 1 < job->rollback_to;
+    if (sooner) job->rollback_to = step + 1;
     if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* seen when it loads */
     if (job->phase == PHASE_UPDATING) return;                            /* on_updated comes back */
     if (job->phase == PHASE_DIVERGED) return;                            /* on_failed comes back */
@@ -330,8 +330,8 @@ void jobs_go_back(coord_core *core, core_job *job, uint64_t step) {
     core_tell(core, job->info.job, false,
               "goes back to a checkpoint of step %llu or before: what came after it is not to be "
               "trusted",
-              (unsigned long long)(job->go_back - 1));
-    core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->go_back - 1;
+              (unsigned long long)(job->rollback_to - 1));
+    core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->rollback_to - 1;
 }
 
 /* ---- events ---- */
@@ -347,15 +347,15 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->is_best = false;
     job->save_failed_ns = job->save_again_ns = 0;
     audit_forget_after(job, job->step);
-    if (!job->go_back) return true;
-    uint64_t most = job->go_back - 1;
-    if (job->step <= most) {
-        job->go_back = 0;
+    if (!job->rollback_to) return true;
+    uint64_t max_step = job->rollback_to - 1;
+    if (job->step <= max_step) {
+        job->rollback_to = 0;
         job->history++;
         return true;
     }
     job->phase = PHASE_HOLDING; /* somebody was found out while it was loading */
-    jobs_go_back(core, job, most);
+    jobs_roll_back(core, job, max_step);
     return false;
 }
 
@@ -380,9 +380,9 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
 }
 
 static void on_failed(coord_core *core, core_job *job, const char *text) {
-    if (job->phase == PHASE_DIVERGED && job->go_back) { /* no wonder: it went on from lies */
+    if (job->phase == PHASE_DIVERGED && job->rollback_to) { /* no wonder: it went on from lies */
         steps_drop_round(core, job);
-        jobs_go_back(core, job, job->go_back - 1);
+        jobs_roll_back(core, job, job->rollback_to - 1);
         return;
     }
     if (job->phase == PHASE_LOADING) {

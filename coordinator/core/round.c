@@ -44,7 +44,7 @@ static void begin(coord_round *r, uint64_t step, uint32_t batch, uint32_t count)
     r->batch = batch;
     r->members = r->chunk = r->slices = r->base = r->total = r->handed = 0;
     r->count = r->pending = count;
-    r->done = r->urgent = r->first_pending = r->largest = r->short_of = r->audited = 0;
+    r->done = r->urgent = r->first_pending = r->largest = r->lacking_second_vote = r->audited = 0;
     r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
     r->slow_ns = 0;
@@ -159,7 +159,7 @@ void round_advance(coord_round *r) {
 void round_clear(coord_round *r) {
     r->members = r->base = r->total = r->handed = 0;
     r->count = r->done = r->pending = r->urgent = r->first_pending = 0;
-    r->short_of = r->audited = 0;
+    r->lacking_second_vote = r->audited = 0;
     r->pending_size = 0;
     r->overdue_ns = UINT64_MAX;
 }
@@ -202,7 +202,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     int h = 0;
     while (h < ROUND_HOLDERS && b->holder[h].worker) h++;
     COP_ASSERT(h < ROUND_HOLDERS);
-    r->short_of -= round_wants_auditor(b);
+    r->lacking_second_vote -= round_wants_auditor(b);
     if (b->state == ROUND_PENDING) {
         r->pending--;
         r->pending_size -= b->count;
@@ -211,7 +211,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     holder->attempt = b->lost + 1;
     b->holder[h] = *holder;
     b->state = ROUND_LEASED;
-    r->short_of += round_wants_auditor(b);
+    r->lacking_second_vote += round_wants_auditor(b);
     uint64_t after = round_double_after(b);
     if (after < r->overdue_ns) r->overdue_ns = after;
 }
@@ -260,7 +260,7 @@ static bool settle(coord_round *r, round_block *b) {
 }
 
 static void end_lease(coord_round *r, round_block *b, int holder) {
-    r->short_of -= round_wants_auditor(b);
+    r->lacking_second_vote -= round_wants_auditor(b);
     b->holder[holder] = (round_holder){0};
 }
 
@@ -269,7 +269,7 @@ static bool lose_lease(coord_round *r, round_block *b, int holder) {
     end_lease(r, b, COP_PLANT(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
     b->lost++;
     bool pending = settle(r, b);
-    r->short_of += round_wants_auditor(b);
+    r->lacking_second_vote += round_wants_auditor(b);
     return pending;
 }
 
@@ -296,7 +296,7 @@ void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns)
     end_lease(r, b, holder);
     b->lost++;
     settle(r, b);
-    r->short_of += round_wants_auditor(b);
+    r->lacking_second_vote += round_wants_auditor(b);
 }
 
 /* ---- votes ---- */
@@ -324,7 +324,7 @@ void round_settle(coord_round *r, int block, uint32_t needs) {
     COP_ASSERT(b->state == ROUND_LEASED && b->votes < needs);
     b->needs = needs;
     settle(r, b);
-    r->short_of += round_wants_auditor(b);
+    r->lacking_second_vote += round_wants_auditor(b);
 }
 
 void round_finish(coord_round *r, int block, int vote, bool confirmed) {
@@ -405,9 +405,9 @@ uint64_t round_disown(coord_round *r, int block, uint64_t who) {
     for (uint32_t v = 0; v < b->votes; v++) {
         if (b->vote[v].who != who) continue;
         uint64_t slot = b->vote[v].slot;
-        r->short_of -= round_wants_auditor(b);
+        r->lacking_second_vote -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
-        r->short_of += round_wants_auditor(b);
+        r->lacking_second_vote += round_wants_auditor(b);
         uint64_t after = round_double_after(b); /* one more is missing: perhaps sooner */
         if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
@@ -471,7 +471,8 @@ double round_loss(const coord_round *r) {
 }
 
 void round_check(const coord_round *r) {
-    uint32_t done = 0, pending = 0, urgent = 0, next = r->base, short_of = 0, audited = 0;
+    uint32_t done = 0, pending = 0, urgent = 0, next = r->base, lacking_second_vote = 0,
+             audited = 0;
     uint64_t size = 0;
     COP_ASSERT(r->handed <= r->count && r->base + r->count <= (r->members ? r->total : UINT32_MAX));
     for (uint32_t i = 0; i < r->count; i++) {
@@ -488,7 +489,7 @@ void round_check(const coord_round *r) {
         COP_ASSERT(b->state != ROUND_LEASED || round_double_after(b) >= r->overdue_ns);
         COP_ASSERT(b->state != ROUND_DONE || b->absent || !b->audited || b->confirmed);
         COP_ASSERT(b->state == ROUND_DONE || b->votes < b->needs);
-        short_of += round_wants_auditor(b);
+        lacking_second_vote += round_wants_auditor(b);
         audited += b->audited && b->state != ROUND_DONE;
         next += b->count;
         done += b->state == ROUND_DONE;
@@ -497,5 +498,6 @@ void round_check(const coord_round *r) {
         urgent += b->state == ROUND_PENDING && b->urgent;
     }
     COP_ASSERT(done == r->done && pending == r->pending && urgent == r->urgent);
-    COP_ASSERT(size == r->pending_size && short_of == r->short_of && audited == r->audited);
+    COP_ASSERT(size == r->pending_size && lacking_second_vote == r->lacking_second_vote &&
+               audited == r->audited);
 }

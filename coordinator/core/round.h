@@ -66,14 +66,15 @@ typedef struct coord_round {
     uint32_t members, chunk, slices, base, total, handed;
     uint32_t count, capacity;
     uint32_t done, pending, urgent; /* blocks in that state */
-    uint32_t short_of;      /* leased ones that could be given to one more worker, who audits */
-    uint32_t audited;       /* audited ones that are not done */
-    uint32_t largest;       /* size of the largest block */
-    uint64_t pending_size;  /* sizes of the pending blocks, together */
-    uint32_t first_pending; /* no block before this one is pending */
-    uint64_t overdue_ns;    /* no lease is overdue before then */
-    uint64_t slow_ns;       /* whether a copy is worth while is not asked before then */
-    round_block *blocks;    /* (count), ascending */
+    uint32_t
+        lacking_second_vote; /* leased ones that could be given to one more worker, who audits */
+    uint32_t audited;        /* audited ones that are not done */
+    uint32_t largest;        /* size of the largest block */
+    uint64_t pending_size;   /* sizes of the pending blocks, together */
+    uint32_t first_pending;  /* no block before this one is pending */
+    uint64_t overdue_ns;     /* no lease is overdue before then */
+    uint64_t slow_ns;        /* whether a copy is worth while is not asked before then */
+    round_block *blocks;     /* (count), ascending */
 } coord_round;
 
 /* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The rule of common/nn's

@@ -20,7 +20,7 @@ static bool concerned(const round_block *b, const round_asker *asker) {
 
 uint64_t round_short_size(const coord_round *r) {
     uint64_t size = 0;
-    for (uint32_t i = 0, left = r->short_of; left; i++) {
+    for (uint32_t i = 0, left = r->lacking_second_vote; left; i++) {
         if (!round_wants_auditor(&r->blocks[i])) continue;
         size += r->blocks[i].count;
         left--;
@@ -36,7 +36,8 @@ uint64_t round_leased_since(const round_block *b) {
 }
 
 bool round_has_work(const coord_round *r, uint64_t now_ns) {
-    return r->pending > 0 || r->short_of > 0 || (r->done < r->count && now_ns >= r->overdue_ns);
+    return r->pending > 0 || r->lacking_second_vote > 0 ||
+           (r->done < r->count && now_ns >= r->overdue_ns);
 }
 
 /* May the worker have this pending block? Not for a while if its last result of it was bad, and
@@ -92,7 +93,7 @@ static int pick_overdue(coord_round *r, const round_asker *asker, uint64_t now_n
 
 int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     int pending = r->pending ? pick_pending(r, asker, now_ns) : -1;
-    if (pending < 0 && r->short_of) pending = pick_short(r, asker);
+    if (pending < 0 && r->lacking_second_vote) pending = pick_short(r, asker);
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 

@@ -89,7 +89,7 @@ void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
         if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
-        core_act(core, COORD_ACTION_LOAD, job->info.job)->step = job->go_back - 1; /* 0: any */
+        core_act(core, COORD_ACTION_LOAD, job->info.job)->step = job->rollback_to - 1; /* 0: any */
     }
 }
 
@@ -245,8 +245,8 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
     return a;
 }
 
-static void tell_again(coord_core *core, const core_job *job, const round_block *b,
-                       const core_worker *w) {
+static void report_again(coord_core *core, const core_job *job, const round_block *b,
+                         const core_worker *w) {
     char name[96];
     core_tell(core, job->info.job, true, "%s are given again, to worker %s",
               audit_name_block(job, b, name), w->name);
@@ -273,7 +273,7 @@ static void give(coord_core *core, core_job *job, core_worker *w, int index, boo
     job->counts.given++;
     job->counts.repeated += held || b->lost;
     job->counts.doubled += held;
-    if ((held || b->lost) && !copy) tell_again(core, job, b, w);
+    if ((held || b->lost) && !copy) report_again(core, job, b, w);
     scheduler_fill_lease(core, COORD_ACTION_LEASE, job, b, &holder)->request = w->request;
     registry_stop_waiting(core, w);
     w->lease = holder.lease;

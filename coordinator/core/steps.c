@@ -276,8 +276,8 @@ void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint6
     job->phase = PHASE_DIVERGED;
 }
 
-static void tell_bad(coord_core *core, const core_job *job, const round_block *b,
-                     const char *what) {
+static void report_bad(coord_core *core, const core_job *job, const round_block *b,
+                       const char *what) {
     char name[96];
     core_tell(core, job->info.job, false, "%s: %s; computed again", audit_name_block(job, b, name),
               what);
@@ -351,7 +351,7 @@ static void refuse(coord_core *core, core_job *job, int index, int holder, const
                                 : "a worker could not compute it and gave no reason";
     round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
     core_drop(core, job->info.job, e->result.slot);
-    if (!w) tell_bad(core, job, &job->round.blocks[index], why);
+    if (!w) report_bad(core, job, &job->round.blocks[index], why);
     if (!w)
         unable_report_self(core, job, index, why, now);
     else if (form)
@@ -417,11 +417,11 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
     if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
     if (e->ok) audit_note_step(job);
-    if (job->go_back) {                      /* somebody was found out meanwhile */
+    if (job->rollback_to) {                  /* somebody was found out meanwhile */
         if (e->ok) round_clear(&job->round); /* its slots went with the update */
         job->phase = PHASE_HOLDING;
         if (!e->ok) steps_drop_round(core, job);
-        jobs_go_back(core, job, job->go_back - 1);
+        jobs_roll_back(core, job, job->rollback_to - 1);
         return;
     }
     if (COP_PLANT(DOUBLE_UPDATE, false, e->ok && e->step % 7 == 3)) {
@@ -447,6 +447,6 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         return;
     }
     core_drop(core, job->info.job, slot);
-    tell_bad(core, job, b, "a value is not finite");
+    report_bad(core, job, b, "a value is not finite");
     if (twice) audit_judge(core, job, (int)i, now);
 }

@@ -106,7 +106,7 @@ static void quarantine(coord_core *core, uint64_t who, const char *name, const c
         if (since && jobs_is_evaluation(job))
             job->spoiled = true;
         else if (COP_PLANT(NO_UNDO, since, 0))
-            jobs_go_back(core, job, since - 1);
+            jobs_roll_back(core, job, since - 1);
     }
 }
 
@@ -158,10 +158,10 @@ static core_struck *struck_of(coord_core *core, uint64_t who, uint64_t job) {
 /* One more strike. True: that is enough for quarantine. Whoever leaves and joins again keeps its
  * strikes. */
 static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
-    const uint32_t most = core->config.strikes_max;
+    const uint32_t limit = core->config.strikes_max;
     w->strikes++;
     struck_of(core, w->who, job)->count++;
-    return most && (w->strikes >= most || audit_strikes_of(core, w->who) >= most);
+    return limit && (w->strikes >= limit || audit_strikes_of(core, w->who) >= limit);
 }
 
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {

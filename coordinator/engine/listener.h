@@ -7,10 +7,10 @@
 #include "coordinator/engine/mail.h"
 
 typedef struct coord_listener {
-    /* ACTION_LOAD, ACTION_ROLLBACK: bring the job's weights into memory, those of `most` steps at
-     * most; JOB_LOADED or JOB_FAILED follows. */
-    void (*load)(coord_engine *engine, uint64_t job, uint64_t most);
-    void (*rollback)(coord_engine *engine, uint64_t job, uint64_t most);
+    /* ACTION_LOAD, ACTION_ROLLBACK: bring the job's weights into memory, those of `max_step` steps
+     * at most; JOB_LOADED or JOB_FAILED follows. */
+    void (*load)(coord_engine *engine, uint64_t job, uint64_t max_step);
+    void (*rollback)(coord_engine *engine, uint64_t job, uint64_t max_step);
     /* What METRICS, EPOCH, EVALUATED, STATE, CHECKPOINT report. Of a checkpoint: its digest (NULL:
      * none was written), and a warning ("": none). */
     void (*note)(coord_engine *engine, const coord_action *action, const char *digest,

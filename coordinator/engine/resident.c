@@ -121,12 +121,12 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
     zero_version(r, &r->current);
     zero_version(r, &r->next);
     *start = (cop_checkpoint){.best_error = -1};
-    bool all = at->most == UINT64_MAX;
+    bool all = at->max_step == UINT64_MAX;
     if (at->resume && r->folder) {
         float *states[2] = {r->current.state[0] ? r->current.state[0]->data : NULL,
                             r->current.state[1] ? r->current.state[1]->data : NULL};
-        cop_err e = cop_checkpoint_load_until(r->job, r->folder, at->most, r->current.weights->data,
-                                              states, start, notes, error);
+        cop_err e = cop_checkpoint_load_until(
+            r->job, r->folder, at->max_step, r->current.weights->data, states, start, notes, error);
         if (!all && (e == COP_OK || e == COP_ERR_NOT_FOUND))
             COP_TRY(discard_after(r, e ? 0 : start->step, start, error));
         if (e == COP_OK) {
@@ -158,9 +158,9 @@ cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data,
     return COP_OK;
 }
 
-cop_err coord_resident_return(coord_resident *r, uint64_t most, cop_checkpoint *start,
+cop_err coord_resident_return(coord_resident *r, uint64_t max_step, cop_checkpoint *start,
                               cop_str *notes, cop_error *error) {
-    coord_start_at at = {.folder = r->folder, .resume = true, .most = most};
+    coord_start_at at = {.folder = r->folder, .resume = true, .max_step = max_step};
     COP_ASSERT(!r->update_running);
     release_version(&r->current); /* who still holds its buffers keeps them */
     release_version(&r->next);

@@ -61,14 +61,14 @@ coord_resident *coord_resident_find(coord_engine *engine, uint64_t job);
 typedef struct coord_start_at {
     const char *folder; /* NULL: no checkpoints */
     bool resume;
-    uint64_t most; /* newest step to resume from; those after it are removed. UINT64_MAX: any */
+    uint64_t max_step; /* newest step to resume from; those after it are removed. UINT64_MAX: any */
 } coord_start_at;
 cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data,
                                const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
                                cop_error *error);
-/* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `most` steps (or the initial
+/* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `max_step` steps (or the initial
  * ones) instead of those that are there. Nobody leases meanwhile. Slow, as prepare. */
-cop_err coord_resident_return(coord_resident *resident, uint64_t most, cop_checkpoint *start,
+cop_err coord_resident_return(coord_resident *resident, uint64_t max_step, cop_checkpoint *start,
                               cop_str *notes, cop_error *error);
 void coord_resident_fini(coord_resident *resident);
 /* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless

@@ -55,7 +55,7 @@ static void load_work(uv_work_t *work) {
     run->data = NULL;
     run->load_error.code = coord_resident_prepare(
         run->resident, job, data,
-        &(coord_start_at){.folder = run->folder, .resume = run->resume, .most = UINT64_MAX},
+        &(coord_start_at){.folder = run->folder, .resume = run->resume, .max_step = UINT64_MAX},
         &run->start, &run->notes, &run->load_error);
 }
 
@@ -102,22 +102,22 @@ static void return_work(uv_work_t *work) {
                                                  &run->notes, &run->load_error);
 }
 
-static void run_rollback(coord_engine *engine, uint64_t job, uint64_t most) {
+static void run_rollback(coord_engine *engine, uint64_t job, uint64_t max_step) {
     struct coord_run *run = coord_server_of(engine)->run;
     (void)job;
     COP_ASSERT(run->resident != NULL);
-    run->return_to = most;
+    run->return_to = max_step;
     cop_str_fini(&run->notes);
     run->notes = (cop_str){0};
     run->load.data = run;
     uv_queue_work(&engine->loop, &run->load, return_work, load_done);
 }
 
-static void run_load(coord_engine *engine, uint64_t job, uint64_t most) {
+static void run_load(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_server *server = coord_server_of(engine);
     struct coord_run *run = server->run;
     (void)job;
-    (void)most;
+    (void)max_step;
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !run->resident; i++)
         if (!server->engine.resident[i].id) run->resident = &server->engine.resident[i];
     COP_ASSERT(run->resident != NULL);

@@ -224,7 +224,7 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
     return gradient;
 }
 
-static void end_session(coord_server *server, coord_session *s, bool tell_core) {
+static void end_session(coord_server *server, coord_session *s, bool report) {
     uint64_t worker = s->worker;
     cop_request *held = (cop_request *)(uintptr_t)s->held;
     cop_request *digesting = (cop_request *)(uintptr_t)s->digesting;
@@ -233,7 +233,7 @@ static void end_session(coord_server *server, coord_session *s, bool tell_core) 
     if (held) cop_server_drop(held);
     if (digesting) cop_server_drop(digesting);
     coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
-    if (tell_core) coord_dispatch(&server->engine, &gone);
+    if (report) coord_dispatch(&server->engine, &gone);
     coord_engine_changed(&server->engine, 0);
 }
 

@@ -197,7 +197,7 @@ static void lease_all(coord_resident *r, bool parts) {
 
 /* Takes the job over, and one use of the data. False: refused. */
 static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder) {
-    const coord_start_at at = {.folder = folder, .resume = folder != NULL, .most = UINT64_MAX};
+    const coord_start_at at = {.folder = folder, .resume = folder != NULL, .max_step = UINT64_MAX};
     cop_checkpoint start;
     cop_str notes = {0};
     cop_error error = {0};
