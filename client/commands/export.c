@@ -45,10 +45,16 @@ static cop_err write_onnx(const cli_model *m, const char *path, cop_error *error
     return e;
 }
 
-/* Writes the weights, then the file that needs them, which is the caller's to remove. */
+/* Writes the weights, then the file that needs them, which is the caller's to remove. Weights that
+ * stand there alone are no earlier export's: nobody named them, so they stay. */
 static cop_err write_both(const cli_model *m, const char *text, const char *path,
                           const char *weights, cop_error *error) {
     const bool replaced = cop_file_exists(weights);
+    if (replaced && !cop_file_exists(path))
+        return cop_fail(error, COP_ERR_INPUT,
+                        "the weights of %s would replace %s, which is there already: choose "
+                        "another name with -o",
+                        path, weights);
     cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
     if (!e) e = cop_file_write_text(path, text, error);
     if (e && !replaced) cop_file_remove(weights, NULL);

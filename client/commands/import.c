@@ -4,20 +4,21 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/load/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/interchange/import.h"
 
 /* A run folder that is being written: what is in it, and what was there before. */
-typedef struct run_folder {
+typedef struct new_folder {
     const char *path;
     char *job, *checkpoints;
-    bool was_there, had_job;
-} run_folder;
+    bool was_there;
+} new_folder;
 
 /* job.yaml and a checkpoint of step 0, where `run --resume` begins. */
-static cop_err fill_folder(const run_folder *f, const cop_job *job, const float *flat,
+static cop_err fill_folder(const new_folder *f, const cop_job *job, const float *flat,
                            cop_error *error) {
     float *zeros = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *zeros);
     const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}, .best_error = -1};
@@ -32,27 +33,24 @@ static cop_err fill_folder(const run_folder *f, const cop_job *job, const float 
 }
 
 /* What was not there before goes again. */
-static void empty_folder(const run_folder *f) {
+static void empty_folder(const new_folder *f) {
     if (!f->was_there) {
         cop_folder_remove(f->path, NULL);
         return;
     }
     cop_folder_remove(f->checkpoints, NULL);
-    if (!f->had_job) cop_file_remove(f->job, NULL);
+    cop_file_remove(f->job, NULL);
 }
 
 static cop_err write_folder(const cop_job *job, const float *flat, const char *path,
                             cop_error *error) {
-    run_folder f = {.path = path,
+    new_folder f = {.path = path,
                     .job = cop_path_join(path, "job.yaml"),
                     .checkpoints = cop_path_join(path, "checkpoints"),
                     .was_there = cop_folder_exists(path)};
-    f.had_job = f.job && cop_file_exists(f.job);
     cop_err e = f.job && f.checkpoints ? COP_OK : cop_no_memory(error);
-    if (!e && cop_folder_exists(f.checkpoints)) {
-        e = cop_fail(error, COP_ERR_INPUT,
-                     "--out: %s holds the checkpoints of a run already; choose another folder",
-                     path);
+    if (!e && cli_run_folder_check_free(path, error)) {
+        e = cop_error_prefix(error, "--out");
     } else if (!e) {
         e = cop_folder_create(path, error);
         if (!e) e = fill_folder(&f, job, flat, error);

@@ -65,6 +65,20 @@ static cop_err refuse_foreign(const char *folder, const char *name, cop_error *e
                     name);
 }
 
+cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
+    const char *name;
+    switch (look_into(path, &name)) {
+    case HOLDS_RUN:
+        return cop_fail(error, COP_ERR_INPUT, "%s holds a run already: choose another folder",
+                        path);
+    case HOLDS_FOREIGN:
+        return refuse_foreign(path, name, error);
+    case HOLDS_NOTHING:
+        break;
+    }
+    return COP_OK;
+}
+
 /* A folder that somebody named. */
 static cop_err take_named(const cli_options *options, const char *path, cli_run_folder *out,
                           cop_error *error) {

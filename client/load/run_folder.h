@@ -17,6 +17,8 @@ typedef struct cli_run_folder {
  * --overwrite is given; or it holds files that no run wrote; or another run writes to it. */
 cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_run_folder *out,
                               cop_error *error);
+/* INPUT: the folder holds a run, or a file that a run would replace. */
+cop_err cli_run_folder_check_free(const char *path, cop_error *error);
 /* Makes it ready for `job`: with --resume checks that it holds a run of this job; else removes what
  * an older run left (--overwrite). Then writes job.yaml, and where the data are. */
 cop_err cli_run_folder_prepare(const cli_run_folder *folder, const cli_options *options,

@@ -99,6 +99,18 @@ def test_no_memory_is_said(coppice, trained, tmp_path, name):
     assert number > 50
 
 
+def test_the_weights_of_an_export_replace_no_others(coppice, trained, tmp_path):
+    """The .safetensors beside a .py is a name that nobody gave."""
+    coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--set", "seed=9", "--out", tmp_path / "other", "--quiet")
+    before = (trained / "model.safetensors").read_bytes()
+    refused = coppice("export", tmp_path / "other", "-o", trained / "model.py", status=2)
+    assert f"would replace {trained}/model.safetensors" in refused.stderr
+    assert (trained / "model.safetensors").read_bytes() == before and not (trained / "model.py").exists()
+    for source in (tmp_path / "other", trained):  # an earlier export is replaced
+        coppice("export", source, "-o", "out/m.py")
+        assert (tmp_path / "out/m.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+
+
 # ---- import ----
 
 
@@ -133,8 +145,17 @@ def test_an_import_into_a_folder_that_is_there(coppice, small, weights, tmp_path
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes"]
     coppice("import", weights, "--spec", job, "--out", "run")
     again = coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)
-    assert "run holds the checkpoints of a run already" in again.stderr
+    assert "run holds a run already: choose another folder" in again.stderr
     assert not (tmp_path / "m.safetensors").exists() and (tmp_path / "run/checkpoints/latest").exists()
+
+
+def test_an_import_replaces_no_job_file(coppice, small, weights, tmp_path):
+    job = small(10)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/job.yaml").write_text("# mine\n")
+    refused = coppice("import", weights, "--spec", job, "--out", "mine", status=2)
+    assert "mine holds a job.yaml that no run wrote" in refused.stderr
+    assert (tmp_path / "mine/job.yaml").read_text() == "# mine\n" and len(list((tmp_path / "mine").iterdir())) == 1
 
 
 def test_imported_weights_make_the_same_ensemble(coppice, small, trained, tmp_path):
