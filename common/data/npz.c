@@ -126,16 +126,19 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
     return COP_OK;
 }
 
+static bool is_array(const member *m, const char *name) {
+    const size_t length = strlen(name);
+    return m->name_length == length + 4 && memcmp(m->name, name, length) == 0 &&
+           memcmp(m->name + length, ".npy", 4) == 0;
+}
+
 bool npz_has(const void *bytes, size_t size, const char *name) {
     archive a = {.path = "", .bytes = bytes, .size = size};
-    const size_t length = strlen(name);
     member m = {0};
     if (find_directory(&a, NULL)) return false;
     for (size_t at = 0; at < a.central_size;) {
         if (next_member(&a, &at, &m, NULL)) return false;
-        if (m.name_length == length + 4 && memcmp(m.name, name, length) == 0 &&
-            memcmp(m.name + length, ".npy", 4) == 0)
-            return true;
+        if (is_array(&m, name)) return true;
     }
     return false;
 }
@@ -143,27 +146,27 @@ bool npz_has(const void *bytes, size_t size, const char *name) {
 cop_err npz_member(const char *path, const void *bytes, size_t size, const char *name, char **out,
                    size_t *out_size, cop_error *error) {
     archive a = {.path = path, .bytes = bytes, .size = size};
-    const size_t length = strlen(name);
     cop_str names = {0};
-    member m = {0};
+    member m = {0}, found = {0};
     COP_TRY(find_directory(&a, error));
     cop_err e = COP_OK;
-    for (size_t at = 0; at < a.central_size;) {
+    for (size_t at = 0; at < a.central_size && !e;) {
         if ((e = next_member(&a, &at, &m, error))) break;
         const bool npy = m.name_length > 4 && memcmp(m.name + m.name_length - 4, ".npy", 4) == 0;
         if (!npy) continue;
-        if (m.name_length - 4 == length && memcmp(m.name, name, length) == 0) {
-            e = unpack(&a, &m, out, error);
-            *out_size = m.size;
-            cop_str_fini(&names);
-            return e;
-        }
+        if (is_array(&m, name) && found.name)
+            e = cop_fail(error, COP_ERR_INPUT, "%s has two arrays \"%.60s\": expected one", path,
+                         name);
+        else if (is_array(&m, name))
+            found = m;
         cop_str_printf(&names, "%s%.*s", names.length ? ", " : "", (int)(m.name_length - 4),
                        m.name);
     }
-    if (!e)
+    if (!e && !found.name)
         e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no array \"%.60s\"; it has: %.300s", path,
                      name, cop_str_text(&names));
     cop_str_fini(&names);
+    if (!e) e = unpack(&a, &found, out, error);
+    *out_size = found.size;
     return e;
 }

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -210,6 +212,18 @@ def test_archives_of_keras_are_opened(coppice, job, tmp_path):
     assert digests[0] == digests[1]
     table = [coppice("predict", "keras.npz.run", "--input", name).stdout for name in ("keras.npz", "test.npz")]
     assert table[0] == table[1]
+
+
+def test_two_arrays_of_one_name_are_refused(coppice, tmp_path):
+    x, y = np.zeros((4, 6), np.uint8), np.arange(4) % 2
+    np.savez(tmp_path / "one.npz", images=x, labels=y)
+    with zipfile.ZipFile(tmp_path / "one.npz") as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(tmp_path / "two.npz", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, content in members + members[:1]:
+            archive.writestr(name, content)
+    assert 'two.npz has two arrays "images": expected one' in coppice("inspect", "two.npz", status=2).stderr
 
 
 def test_layout_is_asked_for_where_sizes_do_not_decide(coppice, job, tmp_path):
