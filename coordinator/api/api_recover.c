@@ -28,6 +28,8 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     snprintf(n->created, sizeof n->created, "%s", row->created);
     snprintf(n->finished, sizeof n->finished, "%s", row->finished);
     if (!job) return;
+    /* What it is loaded with, whatever its row says. */
+    snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
     n->steps = job->steps;
     n->steps_per_epoch = job->steps_per_epoch;
     n->on_test = job->evaluate_on_test;

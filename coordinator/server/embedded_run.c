@@ -231,11 +231,30 @@ static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(&server->engine, &added);
 }
 
+/* A job of OpenBLAS goes on only where it began. *pinned: to which kind; 0: to none yet. */
+static cop_err check_pin(const coord_server *server, const cop_job *job,
+                         const coord_run_options *options, uint64_t *pinned, cop_error *error) {
+    coord_store_job row;
+    char own[128] = "";
+    if (!options->resume || job->numerics != COP_NUMERICS_OPENBLAS) return COP_OK;
+    const cop_err e = coord_store_get_job(server->engine.store, RUN_JOB, &row, error);
+    if (e) return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* it begins here */
+    cop_buffer_release(row.spec);
+    *pinned = row.fingerprint;
+    cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, own);
+    if (!*pinned || *pinned == cop_hash_xxh3(own, strlen(own))) return COP_OK;
+    return cop_fail(error, COP_ERR_INPUT,
+                    "the run in %s is pinned to another OpenBLAS or processor than this machine's "
+                    "(%s): resume it where it began, or begin anew in another folder (--out)",
+                    options->folder, own);
+}
+
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error) {
     COP_ASSERT(!server->run_shared && !server->api);
     struct coord_run *run = cop_alloc(sizeof *run);
     cop_buffer *spec = options->folder ? cop_job_pack(job) : NULL;
+    uint64_t pinned = 0;
     cop_err e = COP_OK;
     if (!run || (options->folder && !spec)) e = cop_no_memory(error);
     if (!e && options->folder) {
@@ -245,6 +264,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
         e = path && run->folder ? coord_store_open(path, &server->engine.store, error)
                                 : cop_no_memory(error);
         cop_free(path);
+        if (!e) e = check_pin(server, job, options, &pinned, error);
     }
     if (e) {
         cop_buffer_release(spec);
@@ -263,6 +283,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     run->timeout_ns = cop_seconds_to_ns(options->timeout_s);
     run->submitted_ns = cop_clock_ns();
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
+    if (pinned) run->info.fingerprint = pinned;
     run->progress = (coord_progress){
         .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
     if (server->engine.store)
@@ -273,6 +294,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                                       .data_digest = job->message->pinned->data_digest,
                                       .spec = spec},
             NULL, NULL);
+    if (pinned) coord_store_set_fingerprint(server->engine.store, RUN_JOB, pinned);
     cop_buffer_release(spec);
     server->run_shared = run;
     run->mail.run = submit_on_loop;

@@ -92,3 +92,16 @@ def test_temporary_files_of_the_killed_are_removed(cluster, small):
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)
     assert pool.stop() == 0
+
+
+def test_data_of_a_stored_job_are_kept_whatever_its_row_says(cluster, small):
+    job = small(60)
+    pool = cluster()
+    pool.client("submit", job, "--data", ".", "--no-wait")
+    name = pool.client("data", "list", "--json")["sets"][0]["name"]
+    assert pool.stop() == 0
+    with sqlite3.connect(pool.state / "store.sqlite") as store:
+        store.execute("UPDATE jobs SET data_digest = ?", ("0" * 64,))
+    pool.start()
+    assert "is in use by 1 unfinished job" in pool.client("data", "rm", name, status=2).stderr
+    assert pool.stop() == 0
