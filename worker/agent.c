@@ -2,6 +2,7 @@
 #include "worker/agent.h"
 
 #include "common/base/hash.h"
+#include "common/base/limits.h"
 #include "common/base/plant.h"
 
 #define BACKOFF_FIRST_MS 50
@@ -59,6 +60,12 @@ static worker_action pull(const worker_agent *agent) {
     return (worker_action){.type = WORKER_ACTION_PULL, .goodbye = agent->draining};
 }
 
+/* What a coordinator asks for is no longer than it would hold a request itself. */
+static worker_action wait_as_asked(uint32_t ms) {
+    return (worker_action){.type = WORKER_ACTION_WAIT,
+                           .wait_ms = ms < COP_HOLD_MAX_MS ? ms : COP_HOLD_MAX_MS};
+}
+
 worker_action worker_agent_step(worker_agent *agent, const worker_event *event, uint64_t now_ns) {
     COP_ASSERT(agent->state != WORKER_ENDED);
     switch (event->type) {
@@ -92,8 +99,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
             agent->draining = true;
             return pull(agent); /* goodbye */
         }
-        if (event->retry_ms)
-            return (worker_action){.type = WORKER_ACTION_WAIT, .wait_ms = event->retry_ms};
+        if (event->retry_ms) return wait_as_asked(event->retry_ms);
         return pull(agent);
     case WORKER_EVENT_WAITED:
         if (agent->state == WORKER_AWAY && agent->draining) return end(agent, COP_OK);

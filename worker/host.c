@@ -14,6 +14,7 @@
 #include "worker/compute.h"
 #include "worker/worker.h"
 
+#define HEARTBEAT_LEAST_MS 20
 #define CALL_TIMEOUT_MS                                                                            \
     (COP_HOLD_MAX_MS + 25000) /* of a PULL: held for a while, and large bodies take time */
 #define HELLO_TIMEOUT_MS 3000
@@ -67,6 +68,12 @@ static bool has_newer_token(cop_worker *w) {
     return true;
 }
 
+/* Neither a flood of heartbeats nor none for weeks, whatever the coordinator says. */
+static uint32_t heartbeat_of(const cop_welcome *welcome) {
+    const uint32_t ms = welcome->heartbeat_ms;
+    return ms < HEARTBEAT_LEAST_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
+}
+
 static cop_err say_hello(cop_worker *w, cop_error *error) {
     cop_message hello, reply;
     fill_hello(w, &hello);
@@ -88,8 +95,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
         uv_mutex_lock(&w->mutex);
         w->id = reply.welcome.worker;
         w->session = reply.welcome.session;
-        w->heartbeat_ms =
-            reply.welcome.heartbeat_ms ? reply.welcome.heartbeat_ms : COP_HEARTBEAT_MS;
+        w->heartbeat_ms = heartbeat_of(&reply.welcome);
         w->serial++;
         uv_cond_broadcast(&w->changed);
         uv_mutex_unlock(&w->mutex);

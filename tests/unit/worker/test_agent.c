@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/limits.h"
 #include "worker/agent.h"
 
 #define MS 1000000ull
@@ -193,8 +194,20 @@ static void test_drain_while_away_ends(void **state) {
     assert_int_equal(lose(&c, COP_ERR_CLOSED, 0).type, WORKER_ACTION_END);
 }
 
+static void test_wait_that_the_coordinator_asks_for_is_bounded(void **state) {
+    (void)state;
+    worker_agent a = fresh(true, 0);
+    const worker_event start = {.type = WORKER_EVENT_START},
+                       welcome = {.type = WORKER_EVENT_WELCOME};
+    worker_agent_step(&a, &start, 0);
+    worker_agent_step(&a, &welcome, 0);
+    assert_int_equal(nothing(&a, 200, false, false).wait_ms, 200);
+    assert_int_equal(nothing(&a, UINT32_MAX, false, false).wait_ms, COP_HOLD_MAX_MS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wait_that_the_coordinator_asks_for_is_bounded),
         cmocka_unit_test(test_life_of_a_lease),
         cmocka_unit_test(test_nothing_is_pulled_again),
         cmocka_unit_test(test_unknown_worker_says_hello_without_its_result),
