@@ -147,7 +147,7 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
     const char *path = options->from ? "./job.yaml" : options->positional[0];
     COP_TRY(is_from_run(options)
                 ? cli_run_folder_open_data(*job, options->from, options, data, error)
-                : cop_job_open_data(*job, path, options->data, data, error));
+                : cli_run_folder_open_job_data(*job, path, options, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
     cop_err e = cop_job_create(*job, *data, &built, error); /* knows where each field stands */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "client/cli.h"
+#include "client/load/run_folder.h"
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
@@ -50,7 +51,7 @@ cop_err cli_load_job(const char *path, const cli_options *options, cop_job **job
     Coppice__Job *message = NULL;
     cop_data *set = NULL;
     COP_TRY(cli_read_job(path, options, &message, error));
-    cop_err e = cop_job_open_data(message, path, options->data, &set, error);
+    cop_err e = cli_run_folder_open_job_data(message, path, options, &set, error);
     if (!e) e = cop_job_create(message, set, job, error);
     if (e) {
         cop_proto_free(&message->base);

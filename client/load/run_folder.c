@@ -251,42 +251,6 @@ static cop_err write_text(const char *folder, const char *name, const cop_str *t
     return e;
 }
 
-/* The folder of the job file, or that of --data, without links and dots. */
-static cop_err write_origin(const char *folder, const cli_options *options, cop_error *error) {
-    const char *job = options->positional[0], *slash = strrchr(job, '/');
-    char *beside = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
-    char buffer[PATH_MAX], *real = NULL;
-    if (beside) real = realpath(options->data ? options->data : beside, buffer);
-    cop_str text = {0};
-    cop_err e = COP_OK;
-    cop_free(beside);
-    if (real && !strchr(real, '\n')) {
-        cop_str_printf(&text, "%s %s\n", options->data ? "data" : "job", real);
-        e = write_text(folder, ORIGIN, &text, error);
-    }
-    cop_str_fini(&text);
-    return e;
-}
-
-cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *options,
-                               const cop_job *job, cop_error *error) {
-    if (options->resume)
-        COP_TRY(cop_checkpoint_check(job, f->path, error));
-    else
-        COP_TRY(remove_old(f->path, error));
-    char *checkpoints = cop_path_join(f->path, "checkpoints");
-    cop_err e = checkpoints ? cop_folder_create(checkpoints, error) : cop_no_memory(error);
-    cop_free(checkpoints);
-    COP_TRY(e);
-    cop_str yaml = {0};
-    cop_document_print_yaml(&job->message->base, &yaml);
-    e = write_text(f->path, "job.yaml", &yaml, error);
-    cop_str_fini(&yaml);
-    return e ? e : write_origin(f->path, options, error);
-}
-
-/* ---- where the data were ---- */
-
 /* The text of the nearest `data-origin` at or above `path`: the run folder holds it, `path` may be
  * a checkpoint or a model in there. NULL: there is none. */
 static char *find_origin(const char *path) {
@@ -305,6 +269,65 @@ static char *find_origin(const char *path) {
     }
     return text;
 }
+
+/* Is it the job file of a run folder? Its data are where that run found them. */
+static bool is_of_run(const char *job) {
+    const char *slash = strrchr(job, '/');
+    char *folder = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
+    const bool of_run = folder && strcmp(job, "-") != 0 && has(folder, ORIGIN);
+    cop_free(folder);
+    return of_run;
+}
+
+/* The folder of the job file, or that of --data, without links and dots. `known`: what the run
+ * folder said that the job file is of; NULL: it is of none. */
+static cop_err write_origin(const char *folder, const cli_options *options, const char *known,
+                            cop_error *error) {
+    const char *job = options->positional[0], *slash = strrchr(job, '/');
+    char *beside = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
+    char buffer[PATH_MAX], *real = NULL;
+    if (beside) real = realpath(options->data ? options->data : beside, buffer);
+    cop_str text = {0};
+    cop_err e = COP_OK;
+    cop_free(beside);
+    if (known) {
+        cop_str_append(&text, known);
+        e = write_text(folder, ORIGIN, &text, error);
+    } else if (real && !strchr(real, '\n')) {
+        cop_str_printf(&text, "%s %s\n", options->data ? "data" : "job", real);
+        e = write_text(folder, ORIGIN, &text, error);
+    }
+    cop_str_fini(&text);
+    return e;
+}
+
+static cop_err prepare(const cli_run_folder *f, const cli_options *options, const cop_job *job,
+                       const char *known, cop_error *error) {
+    if (options->resume)
+        COP_TRY(cop_checkpoint_check(job, f->path, error));
+    else
+        COP_TRY(remove_old(f->path, error));
+    char *checkpoints = cop_path_join(f->path, "checkpoints");
+    cop_err e = checkpoints ? cop_folder_create(checkpoints, error) : cop_no_memory(error);
+    cop_free(checkpoints);
+    COP_TRY(e);
+    cop_str yaml = {0};
+    cop_document_print_yaml(&job->message->base, &yaml);
+    e = write_text(f->path, "job.yaml", &yaml, error);
+    cop_str_fini(&yaml);
+    return e ? e : write_origin(f->path, options, known, error);
+}
+
+cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *options,
+                               const cop_job *job, cop_error *error) {
+    const char *path = options->positional[0];
+    char *known = !options->data && is_of_run(path) ? find_origin(path) : NULL;
+    cop_err e = prepare(f, options, job, known, error);
+    cop_free(known);
+    return e;
+}
+
+/* ---- where the data were ---- */
 
 cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
                                  const cli_options *options, cop_data **data, cop_error *error) {
@@ -326,4 +349,11 @@ cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
     cop_free(beside);
     cop_free(origin);
     return e;
+}
+
+cop_err cli_run_folder_open_job_data(const Coppice__Job *job, const char *path,
+                                     const cli_options *options, cop_data **data,
+                                     cop_error *error) {
+    return is_of_run(path) ? cli_run_folder_open_data(job, path, options, data, error)
+                           : cop_job_open_data(job, path, options->data, data, error);
 }

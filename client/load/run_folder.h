@@ -30,5 +30,9 @@ void cli_run_folder_fini(cli_run_folder *folder);
  * *data. */
 cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
                                  const cli_options *options, cop_data **data, cop_error *error);
+/* The same for a job file, which may be that of a run folder; any other's data are where it says.
+ */
+cop_err cli_run_folder_open_job_data(const Coppice__Job *job, const char *path,
+                                     const cli_options *options, cop_data **data, cop_error *error);
 
 #endif

@@ -139,3 +139,27 @@ def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp
     coppice("features", "by-job", "-o", "f.png")
     coppice("replay", "by-job", "--step", "1", "-o", "r.safetensors")
     assert coppice("eval", "by-job", "--ensemble", "1,5", "--json", "--quiet")["members"]
+
+
+def test_a_run_of_openblas_is_resumed_where_it_began_only(coppice, small, tmp_path):
+    arguments = ("run", small(20), "--set", "numerics=openblas", "--out", "run", "--resume", "auto")
+    first = coppice(*arguments, "--json", "--quiet")
+    refused = coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
+    assert "the run in run is pinned to another OpenBLAS or processor" in refused.stderr
+    assert coppice("digest", "run", "--json")["digest"] == first["digest"]
+    for _ in range(2):  # the pin stays when the run is resumed
+        assert coppice(*arguments, "--json", "--quiet")["digest"] == first["digest"]
+    coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
+
+
+def test_the_job_file_of_a_run_finds_the_data_of_the_run(coppice, small, tmp_path):
+    small(20)
+    first = coppice("run", "small.yaml", "--out", "first", "--json", "--quiet")
+    coppice("plan", "first/job.yaml")
+    resumed = coppice("run", "first/job.yaml", "--resume", "first", "--json", "--quiet")
+    again = coppice("run", "first/job.yaml", "--out", "again", "--json", "--quiet")
+    assert first["digest"] == resumed["digest"] == again["digest"]
+    for run in ("first", "again"):  # where the data are stays known
+        assert coppice("eval", run, "--json")["samples"], run
+    coppice("run", "again/job.yaml", "--out", "again", "--overwrite", "--quiet")
+    assert coppice("eval", "again", "--json")["digest"] == first["digest"]
