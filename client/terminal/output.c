@@ -259,7 +259,7 @@ static void draw_bar(double fraction, const char *text) {
 void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     if (p->quiet) return;
     uint64_t now = cop_clock_ns(), since = now - p->last_ns;
-    if (fraction < 0) fraction = 0;
+    if (!(fraction >= 0)) fraction = 0; /* NaN, too: nothing of nothing is done */
     if (fraction > 1) fraction = 1;
     p->last_fraction = fraction;
     if (p->tty) {

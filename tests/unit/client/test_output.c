@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -49,10 +50,24 @@ static void test_long_text_is_whole_and_short_text_needs_no_memory(void **state)
     assert_int_equal(cop_alloc_count(), before);
 }
 
+/* Whatever a coordinator says of how much is done. */
+static void test_progress_is_between_nothing_and_all(void **state) {
+    (void)state;
+    const double said[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};
+    cli_progress progress;
+    cli_progress_start(&progress, false);
+    for (int i = 0; i < 5; i++) {
+        cli_progress_show(&progress, said[i], "x");
+        assert_true(progress.last_fraction >= shown[i] && progress.last_fraction <= shown[i]);
+    }
+    cli_progress_end(&progress);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_do_not_steer_the_terminal),
         cmocka_unit_test(test_long_text_is_whole_and_short_text_needs_no_memory),
+        cmocka_unit_test(test_progress_is_between_nothing_and_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
