@@ -26,37 +26,39 @@ static const option_row rows[] = {
     {"set", "a.b=c", "change a field of the job file; may be repeated", 0, SET, 0, 0, 0},
     {"out", "DIR", "folder to write to (run: runs/NAME, or runs/NAME-2 ...; data get: the cache)",
      0, TEXT, AT(out), 0, 0},
-    {"resume", "auto|PATH", "go on from the newest checkpoint of --out, or of the run folder PATH",
-     0, TEXT, AT(resume), 0, 0},
-    {"overwrite", NULL, "delete the run that the folder holds", 0, FLAG, AT(overwrite), 0, 0},
+    {"resume", "auto|PATH",
+     "continue from the newest checkpoint of --out, or of the run folder PATH", 0, TEXT, AT(resume),
+     0, 0},
+    {"overwrite", NULL, "first delete the run in the folder", 0, FLAG, AT(overwrite), 0, 0},
     {"coordinator", "URL",
      "tcp:// or tls+tcp://HOST:PORT, ipc:///PATH (default COPPICE_COORDINATOR or "
      "tcp://127.0.0.1:29700)",
      0, TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT",
-     "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator here)", 0,
-     TEXT, AT(token), 0, 0},
-    {"token-file", "FILE", "... or a file that holds it", 0, TEXT, AT(token_file), 0, 0},
+     "the coordinator's token (default COPPICE_TOKEN, or the token of your own coordinator on this "
+     "machine)",
+     0, TEXT, AT(token), 0, 0},
+    {"token-file", "FILE", "... or a file that contains it", 0, TEXT, AT(token_file), 0, 0},
     {"tls-dir", "DIR", "certificates of tls+tcp://: ca.pem, client.pem, client.key in DIR", 0, TEXT,
      AT(tls.folder), 0, 0},
-    {"tls-ca", "FILE", "... or each by itself (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)", 0, TEXT,
-     AT(tls.ca), 0, 0},
-    {"tls-cert", "FILE", "our certificate", 0, TEXT, AT(tls.cert), 0, 0},
+    {"tls-ca", "FILE", "... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)", 0,
+     TEXT, AT(tls.ca), 0, 0},
+    {"tls-cert", "FILE", "the client's certificate", 0, TEXT, AT(tls.cert), 0, 0},
     {"tls-key", "FILE", "its key", 0, TEXT, AT(tls.key), 0, 0},
     {"tls-name", "HOST", "the name in the coordinator's certificate (default: that of the URL)", 0,
      TEXT, AT(tls.name), 0, 0},
     {"timeout", "S",
      "seconds to wait for an answer (default 10), and for a coordinator to start (default 0)", 0,
      REAL, AT(timeout), 0, 0},
-    {"priority", "N", "jobs of higher priority go first", 0, INTEGER, AT(priority), -1000000,
+    {"priority", "N", "jobs with a higher priority run first", 0, INTEGER, AT(priority), -1000000,
      1000000},
-    {"once", "KEY", "the same KEY again is the same job (of the coordinator's newest 256)", 0, TEXT,
-     AT(once), 0, 0},
+    {"once", "KEY", "a repeated KEY returns the earlier job (of the newest 256), not a new one", 0,
+     TEXT, AT(once), 0, 0},
     {"no-wait", NULL, "return when the job is accepted", 0, FLAG, AT(no_wait), 0, 0},
     {"dry-run", NULL, "check everything, submit nothing", 0, FLAG, AT(dry_run), 0, 0},
-    {"follow", NULL, "wait for more", 'f', FLAG, AT(follow), 0, 0},
+    {"follow", NULL, "wait for new entries", 'f', FLAG, AT(follow), 0, 0},
     {"format", "NAME",
-     "safetensors, onnx or torch (default: what FILE's ending says, else safetensors)", 0, TEXT,
+     "safetensors, onnx or torch (default: by the extension of FILE, else safetensors)", 0, TEXT,
      AT(format), 0, 0, "safetensors onnx torch"},
     {"output", "FILE", "the file to write", 'o', TEXT, AT(output), 0, 0},
     {"rows", "N", "rows of the contact sheet (default 10)", 0, INTEGER, AT(rows), 1, 100},
@@ -64,8 +66,9 @@ static const option_row rows[] = {
     {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, INTEGER,
      AT(layer), 0, 100000},
     {"spec", "JOB.yaml", "the job file of the network", 0, TEXT, AT(spec), 0, 0},
-    {"ensemble", "K[,K...]", "average so many thinned networks; several numbers: a row of each", 0,
-     TEXT, AT(ensemble), 0, 0},
+    {"ensemble", "K[,K...]",
+     "average this many thinned networks; each of several numbers gives one row", 0, TEXT,
+     AT(ensemble), 0, 0},
     {"average", "NAME", "arithmetic (default), geometric; or weight-scaling, without --ensemble", 0,
      TEXT, AT(average), 0, 0, "arithmetic geometric weight-scaling"},
     {"members-from", "JOB|MODEL...", "average these separately trained models (and JOB|MODEL)", 0,
@@ -76,30 +79,30 @@ static const option_row rows[] = {
     {"name", "NAME", "only jobs of this name", 0, TEXT, AT(name), 0, 0},
     {"state", "STATE", "only jobs in this state", 0, TEXT, AT(state), 0, 0,
      "queued running paused completed failed canceled"},
-    {"from", "JOB|RUN", "the job file of an earlier job, to change with --set", 0, TEXT, AT(from),
-     0, 0},
-    {"limit", "N", "rows of the table (predict: 20, jobs: all; 0: all)", 0, INTEGER, AT(limit), 0,
-     INT64_MAX},
-    {"top-uncertain", "N", "draw the N samples of which the model is least sure, with -o FILE.png",
-     0, INTEGER, AT(top_uncertain), 1, 1000},
+    {"from", "JOB|RUN", "start from the job file of an earlier job and change it with --set", 0,
+     TEXT, AT(from), 0, 0},
+    {"limit", "N", "maximum rows of the table (default: predict 20, jobs all; 0: all)", 0, INTEGER,
+     AT(limit), 0, INT64_MAX},
+    {"top-uncertain", "N", "draw the N most uncertain samples, with -o FILE.png", 0, INTEGER,
+     AT(top_uncertain), 1, 1000},
     {"label", "COLUMN", "csv: the label's column, by name or by number from 1 (default: the last)",
      0, TEXT, AT(label), 0, 0},
     {"drop", "COLUMN[,COLUMN...]", "csv: columns to leave out", 0, TEXT, AT(drop), 0, 0},
     {"layout", "NAME", "arrays of four dimensions: nchw or nhwc (default: decided by the sizes)", 0,
      TEXT, AT(layout), 0, 0, "nchw nhwc"},
-    {"resize", "HxW", "bring all pictures of class folders to this height and width", 0, TEXT,
+    {"resize", "HxW", "resize all images of class folders to this height and width", 0, TEXT,
      AT(resize), 0, 0},
     {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
     {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
      COP_SHARDS_MAX},
-    {"verbose", NULL, "also how leases and audits went", 'v', FLAG, AT(verbose), 0, 0},
-    {"local", NULL, "the sets on this machine, not the coordinator's", 0, FLAG, AT(local), 0, 0},
+    {"verbose", NULL, "also show counts of leases and audits", 'v', FLAG, AT(verbose), 0, 0},
+    {"local", NULL, "use the data sets on this machine, not the coordinator's", 0, FLAG, AT(local),
+     0, 0},
     {"csv", NULL, "print CSV for programs", 0, FLAG, AT(csv), 0, 0},
-    {"resolved", NULL, "with every default and what the job is pinned to", 0, FLAG, AT(resolved), 0,
-     0},
+    {"resolved", NULL, "include all defaults and the pinned section", 0, FLAG, AT(resolved), 0, 0},
     {"json", NULL, "print JSON for programs", 0, FLAG, AT(json), 0, 0},
-    {"quiet", NULL, "no progress", 'q', FLAG, AT(quiet), 0, 0},
-    {"help", NULL, "this text", 'h', FLAG, AT(help), 0, 0},
+    {"quiet", NULL, "show no progress", 'q', FLAG, AT(quiet), 0, 0},
+    {"help", NULL, "show this help", 'h', FLAG, AT(help), 0, 0},
 };
 #define ROWS (sizeof rows / sizeof *rows)
 
@@ -155,7 +158,7 @@ static cop_err store_value(const option_row *row, const char *value, cli_options
         return COP_OK;
     case LIST:
         if (out->members_from_count == CLI_POSITIONAL_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--%s names more than %d", row->name,
+            return cop_fail(error, COP_ERR_USAGE, "--%s has too many values: at most %d", row->name,
                             CLI_POSITIONAL_MAX);
         out->members_from[out->members_from_count++] = value;
         return COP_OK;
@@ -302,10 +305,10 @@ static void help_overview(cop_str *out) {
         snprintf(head, sizeof head, "%s %s", c->name, c->arguments);
         cop_str_printf(out, "  %-26s %s\n", head, c->summary);
     }
-    cop_str_append(
-        out,
-        "\nExamples:\n  coppice run examples/quickstart.yaml\n  coppice plan job.yaml\n"
-        "  coppice submit job.yaml --data ~/mnist\n\ncoppice COMMAND --help tells more of each.\n");
+    cop_str_append(out,
+                   "\nExamples:\n  coppice run examples/quickstart.yaml\n  coppice plan job.yaml\n"
+                   "  coppice submit job.yaml --data ~/mnist\n\nRun coppice COMMAND --help for its "
+                   "options and examples.\n");
 }
 
 void cli_help(const cli_command *command, cop_str *out) {

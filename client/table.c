@@ -14,16 +14,16 @@ static const cli_command table[] = {
      "workers data set out resume overwrite timeout json quiet help",
      "coppice run examples/mnist-dropout.yaml --workers 2 --data ~/mnist\n"
      "coppice run job.yaml --set train.batch=64 --set seed=7 --out runs/seed7\n"
-     "coppice run job.yaml --out runs/a --resume auto     # go on after a stop",
+     "coppice run job.yaml --out runs/a --resume auto     # continue after a stop",
      cli_run},
     {"plan", "JOB.yaml", "Check a job file; show layers, parameters, FLOP, bytes, memory", 1, 1,
      "workers data set json quiet help", "coppice plan examples/mnist-dropout.yaml --workers 4",
      cli_plan},
-    {"submit", "JOB.yaml", "Hand a job to a coordinator and follow it", 0, 1,
+    {"submit", "JOB.yaml", "Submit a job to a coordinator and follow it", 0, 1,
      "from data set priority once no-wait dry-run " REMOTE,
      "coppice submit job.yaml --data ~/mnist\ncoppice submit job.yaml --no-wait --priority 5\n"
      "coppice submit job.yaml --once nightly-2026-11-24\n"
-     "coppice submit --from 3 --set seed=2                 # job 3 again, with another seed\n"
+     "coppice submit --from 3 --set seed=2                 # repeat job 3 with another seed\n"
      "ssh gpu1 coppice submit - < job.yaml                 # a job file on standard input\n"
      "coppice submit job.yaml --coordinator tls+tcp://gpu1.example:29700 --tls-dir ~/tls",
      cli_submit},
@@ -35,16 +35,16 @@ static const cli_command table[] = {
      cli_status},
     {"watch", "JOB", "Follow a job until it ends; survives a restart of the coordinator", 1, 1,
      REMOTE, "coppice watch 3", cli_watch},
-    {"cancel", "JOB", "Stop a job for good", 1, 1, REMOTE, "coppice cancel 3", cli_cancel},
-    {"pause", "JOB", "Checkpoint a job and set it aside", 1, 1, REMOTE, "coppice pause 3",
+    {"cancel", "JOB", "Stop a job permanently", 1, 1, REMOTE, "coppice cancel 3", cli_cancel},
+    {"pause", "JOB", "Save a checkpoint of a job and pause it", 1, 1, REMOTE, "coppice pause 3",
      cli_pause},
-    {"resume", "JOB", "Let a paused job go on", 1, 1, REMOTE, "coppice resume 3", cli_resume},
+    {"resume", "JOB", "Resume a paused job", 1, 1, REMOTE, "coppice resume 3", cli_resume},
     {"rm", "JOB", "Remove an ended job with its checkpoints and metrics", 1, 1, REMOTE,
      "coppice rm 3", cli_rm},
     {"logs", "JOB", "Show a job's events", 1, 1, "follow " REMOTE,
      "coppice logs 3\ncoppice logs 3 -f", cli_logs},
     {"workers", "", "List the workers of the pool", 0, 0, REMOTE, "coppice workers", cli_workers},
-    {"drain", "WORKER", "Let a worker finish its shard and leave", 1, 1, REMOTE,
+    {"drain", "WORKER", "Ask a worker to finish its shard and leave", 1, 1, REMOTE,
      "coppice drain desktop-7", cli_drain},
     {"eval", "JOB|MODEL", "Evaluate trained weights on the test set", 0, 1,
      "data ensemble average members-from workers " REMOTE,
@@ -53,7 +53,7 @@ static const cli_command table[] = {
      "coppice eval runs/mnist-dropout --data ~/mnist --ensemble 50 --average geometric\n"
      "coppice eval --members-from 3 4 5           # separately trained networks",
      cli_eval},
-    {"predict", "JOB|MODEL", "What trained weights say of samples, and how sure they are", 1, 1,
+    {"predict", "JOB|MODEL", "Predict samples with trained weights, and show the uncertainty", 1, 1,
      "input ensemble limit top-uncertain output workers " REMOTE,
      "coppice predict runs/mnist-dropout --input digit.png\n"
      "coppice predict runs/mnist-dropout --input photographs/ --ensemble 50\n"
@@ -64,7 +64,7 @@ static const cli_command table[] = {
      cli_predict},
     {"digest", "JOB|MODEL", "Print the digest of a model's weights", 1, 1, REMOTE,
      "coppice digest runs/mnist-dropout\ncoppice digest 3", cli_digest},
-    {"inspect", "MODEL|DATA", "Show what a model file or a data set holds", 1, 1,
+    {"inspect", "MODEL|DATA", "Show the contents of a model file or a data set", 1, 1,
      "data label drop layout resize output rows columns json quiet help",
      "coppice inspect runs/mnist-dropout\ncoppice inspect mnist -o sheet.png\n"
      "coppice inspect train.csv --label label --drop id",
@@ -91,24 +91,24 @@ static const cli_command table[] = {
     {"history", "JOB|RUN", "Print the loss of each step and epoch, and each evaluation", 1, 1,
      "csv follow " REMOTE,
      "coppice history 3\ncoppice history runs/mnist-dropout --csv > history.csv\n"
-     "coppice history 3 --json -f                  # a line for each, as they come",
+     "coppice history 3 --json -f                  # one line per record, as they arrive",
      cli_history},
-    {"compare", "JOB|RUN...", "Show how job files differ, and what the jobs ended with", 2,
-     COMPARE_MAX, REMOTE, "coppice compare 3 4\ncoppice compare runs/a runs/b --json", cli_compare},
-    {"spec", "JOB|RUN", "Print the job file of a job: as short as it can be, or as resolved", 1, 1,
+    {"compare", "JOB|RUN...", "Compare the job files and the results of jobs", 2, COMPARE_MAX,
+     REMOTE, "coppice compare 3 4\ncoppice compare runs/a runs/b --json", cli_compare},
+    {"spec", "JOB|RUN", "Print the job file of a job, in its shortest or its complete form", 1, 1,
      "resolved " REMOTE, "coppice spec 3 > job.yaml\ncoppice spec runs/mnist-dropout --resolved",
      cli_spec},
-    {"features", "MODEL", "Show what a layer has learned, and how its units behave", 1, 1,
+    {"features", "MODEL", "Show what a layer has learned and how its units behave", 1, 1,
      "layer data output columns json quiet help",
      "coppice features runs/mnist-dropout\n"
      "coppice features runs/autoencoder --layer 0 -o features.png --columns 16",
      cli_features},
-    {"import", "FILE", "Take over weights that were trained elsewhere (safetensors)", 1, 1,
+    {"import", "FILE", "Import weights trained by another program (safetensors)", 1, 1,
      "spec output out data set json quiet help",
      "coppice import torch.safetensors --spec job.yaml -o model.safetensors\n"
      "coppice import torch.safetensors --spec job.yaml --data ~/mnist --out runs/tuned",
      cli_import},
-    {"replay", "JOB|RUN", "Compute a step again, and write all about one of its shards", 1, 1,
+    {"replay", "JOB|RUN", "Recompute a step and write all tensors of one of its shards", 1, 1,
      "step shard output data " REMOTE,
      "coppice replay runs/mnist-dropout --step 1 -o step1.safetensors\n"
      "coppice replay runs/mnist-dropout --step 500 --shard 3 --data ~/mnist -o s.safetensors",

@@ -246,7 +246,7 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
     if (known && spec) known = k->spec_hash == cop_hash_xxh3(spec->data, spec->size);
     if (!known && !spec)
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the lease has no spec of its job, and it is not known here");
+                        "the lease has no job spec, and this worker does not know the job");
     if (!known) {
         drop_job(c, k);
         COP_TRY(make_job(c, k, spec, error));
@@ -270,7 +270,7 @@ static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
     }
     if (!k->weights || k->version != lease->lease.version + 1)
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the lease has no weights, and version %llu is not here",
+                        "the lease has no weights, and this worker does not have version %llu",
                         (unsigned long long)lease->lease.version);
     return COP_OK;
 }
@@ -385,7 +385,7 @@ static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32
         lease->part[1]->size != (size_t)rows * k->job->sample_stride ||
         lease->part[2]->size != rows * sizeof(int32_t))
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the lease's samples do not have the size that its job says");
+                        "the size of the lease's samples does not match its job");
     cop_samples samples = {.dtype = k->job->sample_type,
                            .count = (int)rows,
                            .features = (int)k->job->features,
@@ -409,7 +409,8 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
         l->count > k->job->shards - l->first ||
         !cop_tree_is_node((int)k->job->shards, (int)l->first, (int)l->count))
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the lease's shards %u + %u are no block of the job", l->first, l->count);
+                        "the lease's shards %u + %u are not a block of the job", l->first,
+                        l->count);
     cop_data_slices(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
@@ -448,8 +449,9 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
                         cop_error *error) {
     uint32_t count = lease->lease.count;
     if (count < 1 || count > COP_EVAL_SLICE)
-        return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u",
-                        COP_EVAL_SLICE, count);
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "expected an evaluation slice of 1 to %d samples, found %u", COP_EVAL_SLICE,
+                        count);
     COP_TRY(check_samples(k, lease, count, error));
     COP_TRY(make_passes(c, k, false, error));
     c->job = k;
@@ -498,13 +500,14 @@ static void cut_members(worker_compute *c, const cop_lease *l) {
 
 static cop_err check_members(const kept_job *k, const cop_lease *l, cop_error *error) {
     if (l->count < 1 || l->count > COP_EVAL_SLICE)
-        return cop_fail(error, COP_ERR_PROTOCOL, "an evaluation slice has 1 to %d samples, not %u",
-                        COP_EVAL_SLICE, l->count);
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "expected an evaluation slice of 1 to %d samples, found %u", COP_EVAL_SLICE,
+                        l->count);
     if (l->members < 1 || l->members > COP_LEASE_MEMBERS_MAX ||
         l->member > COP_ENSEMBLE_MEMBERS_MAX || (l->whole && l->members != 1))
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "a lease has 1 to %d members of an ensemble, and one of whole networks; "
-                        "this one says %u from %u",
+                        "expected a lease of 1 to %d members of an ensemble (whole networks: 1 "
+                        "member), found %u from %u",
                         COP_LEASE_MEMBERS_MAX, l->members, l->member);
     return cop_members_check(k->job->model, !l->whole, error);
 }
@@ -543,7 +546,7 @@ static cop_err run_kind(worker_compute *c, kept_job *k, cop_message *lease, cop_
     case COP_LEASE_ENSEMBLE:
         return ensemble(c, k, lease, result, tensor, error);
     }
-    return cop_fail(error, COP_ERR_PROTOCOL, "an unknown kind of lease");
+    return cop_fail(error, COP_ERR_PROTOCOL, "unknown kind of lease");
 }
 
 void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *result,

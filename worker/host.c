@@ -89,7 +89,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     }
     COP_TRY(e);
     if (reply.type != COP_MESSAGE_WELCOME)
-        e = cop_fail(error, COP_ERR_PROTOCOL, "HELLO was answered by %s",
+        e = cop_fail(error, COP_ERR_PROTOCOL, "unexpected answer to HELLO: %s",
                      cop_message_type_name(reply.type));
     if (!e) {
         uv_mutex_lock(&w->mutex);
@@ -217,7 +217,7 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
         event.retry_ms = reply.nothing.retry_ms;
         event.drain = reply.nothing.drain;
         if (event.drain && !goodbye)
-            cop_log(COP_LOG_INFO, "worker", "asked by the coordinator to leave");
+            cop_log(COP_LOG_INFO, "worker", "the coordinator asked this worker to leave");
         event.unknown = reply.nothing.unknown;
     } else {
         event = (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_PROTOCOL};

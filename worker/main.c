@@ -22,19 +22,20 @@ static void on_signal(int number) {
 
 static const char help[] =
     "coppice-worker --join URL [options]\n\n"
-    "Joins a coordinator's pool and computes shards until SIGTERM or SIGINT: then it finishes its "
-    "shard and leaves.\n\n"
+    "Joins a coordinator's pool and computes shards. On SIGTERM or SIGINT it finishes its shard "
+    "and "
+    "leaves.\n\n"
     "Options:\n"
     "  --join URL         the coordinator: tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH "
     "(default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
-    "  --name NAME        how it is called in `coppice workers` (default: the certificate's name, "
+    "  --name NAME        the worker's name in `coppice workers` (default: the certificate's name, "
     "else host name and process id)\n"
     "  --threads N        compute threads, 1 to 256 (default: the number of cores)\n"
-    "  --token TEXT       the coordinator's token (default COPPICE_TOKEN, or, of a "
-    "coordinator of this machine and user, its own)\n"
-    "  --token-file FILE  ... or a file that holds it\n" COP_TLS_HELP(
-        "worker") "  --tls-name HOST    the name in the coordinator's certificate (default: that "
-                  "of the URL)\n"
+    "  --token TEXT       the coordinator's token (default COPPICE_TOKEN, or the "
+    "token of your own coordinator on this machine)\n"
+    "  --token-file FILE  ... or a file that contains it\n" COP_TLS_HELP(
+        "worker") "  --tls-name HOST    the name in the coordinator's certificate (default: the "
+                  "host in the URL)\n"
                   "  --timeout S        give up if the coordinator cannot be joined within S "
                   "seconds (default: "
                   "never)\n"
@@ -131,8 +132,7 @@ static void wait_for_end(cop_worker *worker) {
         int count = signals_seen;
         if (count == told) continue;
         if (told == 0) {
-            cop_log(COP_LOG_INFO, "worker",
-                    "told to stop: finishing the shard under way, then leaving");
+            cop_log(COP_LOG_INFO, "worker", "stopping: finishing the current shard, then leaving");
             worker_drain(worker);
         } else {
             worker_cancel(worker);

@@ -128,7 +128,8 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
     if (!known || !in_cache(name))
         return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "there is no downloaded set \"%s\" (coppice data list --local)", name);
+                        "no downloaded data set is called \"%s\" (coppice data list --local)",
+                        name);
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
     cop_err e = folder ? cop_folder_remove(folder, error) : cop_no_memory(error);
     cop_free(cache);
@@ -169,8 +170,8 @@ cop_err cli_data(const cli_options *options, cop_error *error) {
                         nearest ? "?)" : "");
     }
     if (!name)
-        return cop_fail(error, COP_ERR_USAGE, "expected the name of a set: coppice data %s mnist",
-                        verb);
+        return cop_fail(error, COP_ERR_USAGE,
+                        "expected the name of a data set: coppice data %s mnist", verb);
     if (strcmp(verb, "get") == 0) return get(options, name, error);
     return options->local ? remove_local(options, name, error)
                           : remove_remote(options, name, error);
@@ -303,12 +304,12 @@ static cop_err read_options(const cli_options *o, reading *out, cop_error *error
     out->input.resize[0] = height;
     out->input.resize[1] = width;
     if (o->drop && strlen(o->drop) >= sizeof out->text)
-        return cop_fail(error, COP_ERR_USAGE, "--drop: more than %zu characters",
+        return cop_fail(error, COP_ERR_USAGE, "--drop is too long: at most %zu characters",
                         sizeof out->text - 1);
     snprintf(out->text, sizeof out->text, "%s", o->drop ? o->drop : "");
     for (char *name = strtok_r(out->text, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
         if (out->input.drop_count == sizeof out->drop / sizeof *out->drop)
-            return cop_fail(error, COP_ERR_USAGE, "--drop: more than 64 columns");
+            return cop_fail(error, COP_ERR_USAGE, "--drop names too many columns: at most 64");
         out->drop[out->input.drop_count++] = name;
     }
     out->input.drop = out->drop;

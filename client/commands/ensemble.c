@@ -28,7 +28,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
                             "separated by commas",
                             text, COP_ENSEMBLE_MEMBERS_MAX);
         if (*count == COP_TALLY_COUNTS_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--ensemble names more than %d numbers",
+            return cop_fail(error, COP_ERR_USAGE, "--ensemble has too many numbers: at most %d",
                             COP_TALLY_COUNTS_MAX);
         counts[(*count)++] = (uint32_t)value;
         p += length + (p[length] == ',');
@@ -51,10 +51,10 @@ static cop_err read_members(cli_ensemble *v, cop_error *error) {
                         o->average);
     if (!v->average && o->ensemble)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--average weight-scaling is one network: it goes without --ensemble");
+                        "--average weight-scaling evaluates one network: omit --ensemble");
     if (!v->average && v->each_model)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--average weight-scaling is one network: it goes without --members-from");
+                        "--average weight-scaling evaluates one network: omit --members-from");
     if (o->ensemble) return read_counts(o->ensemble, v->counts, &v->count, error);
     if (v->average && !v->each_model)
         return cop_fail(error, COP_ERR_USAGE,
@@ -69,7 +69,7 @@ static cop_err read_names(cli_ensemble *v, cop_error *error) {
     if (o->positional_count) v->names[v->name_count++] = o->positional[0];
     for (int i = 0; i < o->members_from_count; i++) {
         if (v->name_count == CLI_POSITIONAL_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--members-from: at most %d models are averaged",
+            return cop_fail(error, COP_ERR_USAGE, "--members-from has too many models: at most %d",
                             CLI_POSITIONAL_MAX);
         v->names[v->name_count++] = o->members_from[i];
     }
@@ -82,7 +82,7 @@ static cop_err read_request(cli_ensemble *v, cop_error *error) {
     const uint32_t most = v->counts[v->count - 1];
     if (v->each_model && most > v->name_count)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--ensemble asks for %u members, --members-from names %u models", most,
+                        "--ensemble asks for %u members, but --members-from names %u models", most,
                         v->name_count);
     return COP_OK;
 }

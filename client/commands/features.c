@@ -88,7 +88,7 @@ static cop_err draw(const cop_model *model, const cop_layer *layer, const float 
     }
     COP_ASSERT(tiles.channels * tiles.height * tiles.width - tiles.missing == p->cols);
     if (p->rows > TILES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: at most %d are drawn", p->name,
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: can draw at most %d", p->name,
                         p->rows, TILES_MAX);
     tiles.columns = options->columns ? (int)options->columns : (int)ceil(sqrt(tiles.count));
     return cli_tiles_write(&tiles, options->output, error);
@@ -134,7 +134,7 @@ static void run_samples(cop_pass *pass, const cli_model *m, const cop_data *data
         const cop_eval_place place = {.seed = m->job->message->seed, .first_sample = at};
         int ld;
         cop_pass_logits(pass, m->flat, &place, &samples, &ld);
-        cli_progress_show(&progress, (double)at / part->count, "figures of the test set");
+        cli_progress_show(&progress, (double)at / part->count, "statistics of the test set");
     }
     cli_progress_end(&progress);
 }
@@ -152,8 +152,8 @@ static cop_err measure(const cli_model *m, const cop_data *data, const cop_layer
     watcher w = {.layer = layer->index};
     if (units > UNITS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "layer %d has %d units: figures over pairs are made of at most %d",
-                        layer->index, units, UNITS_MAX);
+                        "layer %d has %d units: statistics of pairs need at most %d", layer->index,
+                        units, UNITS_MAX);
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     COP_TRY(cop_features_create(units, &w.features, error));
     cop_err e = cop_pass_create(m->job->model, kernels, m->job->numerics, COLUMNS, COP_PASS_EVAL,

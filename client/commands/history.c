@@ -130,7 +130,7 @@ cop_err cli_history(const cli_options *options, cop_error *error) {
     printer p = {.options = options, .what = options->positional[0]};
     bool ended = !options->follow;
     if (options->csv && options->json)
-        return cop_fail(error, COP_ERR_USAGE, "--csv and --json exclude each other");
+        return cop_fail(error, COP_ERR_USAGE, "--csv and --json cannot be combined");
     for (;;) {
         if (options->follow) COP_TRY(has_ended(options, p.what, &ended, error));
         COP_TRY(print_new(&p, error));

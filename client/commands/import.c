@@ -68,7 +68,7 @@ static void print_result(const cli_options *options, const cop_job *job, const c
     else
         cli_print("%lld parameters  digest %s\n", (long long)cop_model_weights(job->model), digest);
     if (options->out && !options->json)
-        cli_print("go on from them: coppice run %s --resume %s\n", options->spec, options->out);
+        cli_print("continue from them: coppice run %s --resume %s\n", options->spec, options->out);
 }
 
 static cop_err write_all(const cli_options *options, const cop_job *job, const float *flat,
@@ -92,10 +92,10 @@ cop_err cli_import(const cli_options *options, cop_error *error) {
     cop_data *data;
     if (!options->spec)
         return cop_fail(error, COP_ERR_USAGE,
-                        "expected --spec JOB.yaml: the job that has these weights");
+                        "expected --spec JOB.yaml: the job file of these weights");
     if (!options->output && !options->out)
         return cop_fail(error, COP_ERR_USAGE,
-                        "expected -o FILE (a model), or --out DIR (a run to go on from)");
+                        "expected -o FILE (a model) or --out DIR (a run to continue)");
     COP_TRY(cli_load_job(options->spec, options, &job, &data, error));
     float *flat = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *flat);
     cop_err e = flat ? cop_import_weights(job->model, options->positional[0], flat, error)

@@ -110,8 +110,8 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
         const char *name = w->name ? w->name : "";
         if (w->evidence) cli_print("%s is in quarantine: %s\n", name, w->evidence);
         if (w->unable)
-            cli_print("%s cannot compute job %llu and gets nothing of it until it joins again "
-                      "(coppice logs %llu says why)\n",
+            cli_print("%s cannot compute job %llu and gets no lease of it until it joins again "
+                      "(coppice logs %llu shows the reason)\n",
                       name, (unsigned long long)w->unable, (unsigned long long)w->unable);
     }
     cop_free(cells);
@@ -227,8 +227,9 @@ cop_err cli_status(const cli_options *options, cop_error *error) {
     COP_TRY(cli_ask(options, COPPICE__API__METHOD__GET_JOB, &request.base,
                     &coppice__api__get_job_answer__descriptor, &answer, error));
     const Coppice__Api__JobStatus *status = ((const Coppice__Api__GetJobAnswer *)answer)->status;
-    cop_err e = status ? cli_print_status(options, status)
-                       : cop_fail(error, COP_ERR_PROTOCOL, "the answer has no status");
+    cop_err e = status
+                    ? cli_print_status(options, status)
+                    : cop_fail(error, COP_ERR_PROTOCOL, "the coordinator's answer has no status");
     cop_proto_free(answer);
     return e;
 }
@@ -265,7 +266,7 @@ static cop_err control(const cli_options *options, Coppice__Api__ControlJobReque
         cli_print("job %llu %s%s\n", (unsigned long long)status->job, cli_state_name(status->state),
                   action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__PAUSE &&
                           status->state == COPPICE__API__STATE__RUNNING
-                      ? ", pauses after its step"
+                      ? ", pauses after the current step"
                       : "");
     cop_proto_free(answer);
     return COP_OK;

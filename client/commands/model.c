@@ -68,8 +68,8 @@ cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *e
         cop_hex32(digest, out->digest);
         if (strcmp(told, out->digest) != 0 || step != out->step)
             e = cop_fail(error, COP_ERR_PROTOCOL,
-                         "%s is of step %llu and has the digest %.16s..., but the coordinator says "
-                         "step %llu and %.16s...",
+                         "%s is from step %llu with digest %.16s..., but the coordinator reports "
+                         "step %llu with digest %.16s...",
                          what, (unsigned long long)out->step, out->digest, (unsigned long long)step,
                          told);
     }

@@ -170,8 +170,8 @@ static const char *describe_result(const cop_job *job) {
     if (job->validation_samples && !job->evaluate_on_test)
         return "the last weights; checkpoints/best has the best on the validation samples";
     if (job->test_samples)
-        return "the last weights; no best ones are chosen, because there are no validation samples "
-               "to evaluate on";
+        return "the last weights; there is no best checkpoint, because there are no validation "
+               "samples";
     return "the last weights, without evaluation: there are neither validation nor test samples";
 }
 

@@ -141,8 +141,8 @@ cop_err cli_plot(const cli_options *options, cop_error *error) {
         return cop_fail(error, COP_ERR_USAGE, "expected -o FILE: the .svg or .png to write");
     if (results && results < count)
         return cop_fail(error, COP_ERR_USAGE,
-                        "some arguments are files, some are not: results of ensembles and learning "
-                        "curves are drawn in charts of their own");
+                        "cannot mix result files with jobs: ensemble results and learning curves "
+                        "need separate charts");
     COP_TRY(results ? cli_ensemble_plot(options, &count, error) : plot_curves(options, error));
     cop_str quoted = {0};
     if (options->json)

@@ -36,12 +36,12 @@ static cop_err check_options(const cli_options *o, uint32_t *members, cop_error 
     *members = (uint32_t)count;
     if (o->top_uncertain && !o->output)
         return cop_fail(error, COP_ERR_USAGE,
-                        "--top-uncertain draws a sheet: expected -o FILE.png too");
+                        "--top-uncertain draws a contact sheet: also specify -o FILE.png");
     if (!o->output) return COP_OK;
     if (!o->top_uncertain)
         return cop_fail(error, COP_ERR_USAGE,
-                        "-o is where --top-uncertain N draws its sheet; predictions go to standard "
-                        "output (--json > FILE)");
+                        "-o names the contact sheet of --top-uncertain N; predictions go to "
+                        "standard output (--json > FILE)");
     if (!ends_in_png(o->output))
         return cop_fail(error, COP_ERR_USAGE, "-o %s: expected a name that ends in .png",
                         o->output);
@@ -53,12 +53,12 @@ static cop_err check_model(const cli_predictions *p, const cli_options *o, cop_e
     const cop_model *model = p->model->job->model;
     if (p->members && !cop_model_draws(model))
         return cop_fail(error, COP_ERR_INPUT,
-                        "the model has no layer that draws at random (dropout, dropconnect ...): "
-                        "all members of an ensemble would be the same");
+                        "the model has no random layer (dropout, dropconnect ...): all members of "
+                        "an ensemble would be equal");
     if (o->top_uncertain && !p->classes && !p->members)
         return cop_fail(error, COP_ERR_INPUT,
-                        "the model has no class probabilities (its loss is not cross_entropy): how "
-                        "sure it is shows in an ensemble alone; expected --ensemble K too");
+                        "the model has no class probabilities (its loss is not cross_entropy): "
+                        "only an ensemble shows its uncertainty; also specify --ensemble K");
     return o->top_uncertain ? cli_uncertain_check(p, error) : COP_OK;
 }
 
@@ -278,9 +278,9 @@ static void print_summary(const cli_predictions *p, uint32_t rows, bool least_su
     for (uint32_t i = 0; part->labels && i < part->count; i++)
         wrong += part->labels[i] != p->of[i].class;
     cli_print("\n%u sample%s", part->count, part->count == 1 ? "" : "s");
-    if (least_sure) cli_print(", the %u least sure of which are shown", rows);
+    if (least_sure) cli_print(", showing the %u most uncertain", rows);
     if (!least_sure && rows < part->count)
-        cli_print(", the first %u of which are shown (--limit 0: all)", rows);
+        cli_print(", showing the first %u (--limit 0: all)", rows);
     if (p->members) cli_print("; %u members", p->members);
     if (p->classes) cli_print("; entropy%s in nats", p->members ? " and information" : "");
     if (part->labels && has_class(p))

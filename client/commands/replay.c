@@ -10,8 +10,8 @@ static cop_err check_step(const cop_job *job, uint64_t trained, int64_t step, co
     if (step >= 1 && (uint64_t)step <= trained) return COP_OK;
     if (!trained)
         return cop_fail(error, COP_ERR_INPUT,
-                        "--step is %lld, but no step of job %s is done: its weights are the "
-                        "initial ones",
+                        "--step is %lld, but job %s has not completed any step: its weights are "
+                        "the initial ones",
                         (long long)step, job->message->name);
     return cop_fail(error, COP_ERR_INPUT,
                     "--step is %lld: job %s was trained for %llu steps, expected 1 to %llu",

@@ -171,8 +171,8 @@ static void print_resume(const run_state *s, const cli_options *options, cop_str
 /* What a second SIGINT says. */
 static void prepare_interrupt(const run_state *s, const cli_options *options) {
     cop_str text = {0};
-    cop_str_append(&text, "coppice run: interrupted at once; this goes on from the checkpoint "
-                          "before: ");
+    cop_str_append(&text, "coppice run: interrupted again, stopping without a checkpoint; continue "
+                          "from the previous one with: ");
     print_resume(s, options, &text);
     cli_interrupt_sentence(cop_str_text(&text));
     cop_str_fini(&text);
@@ -182,10 +182,10 @@ static cop_err stopped(const run_state *s, const cli_options *options, uint64_t 
                        cop_error *error) {
     cop_str text = {0};
     print_resume(s, options, &text);
-    cop_err e = cop_fail(error, COP_ERR_CANCELED,
-                         "stopped by a signal; the checkpoint of step %llu is saved; go on with: "
-                         "%s",
-                         (unsigned long long)step, cop_str_text(&text));
+    cop_err e =
+        cop_fail(error, COP_ERR_CANCELED,
+                 "stopped by a signal; the checkpoint of step %llu is saved; continue with: %s",
+                 (unsigned long long)step, cop_str_text(&text));
     cop_str_fini(&text);
     return e;
 }

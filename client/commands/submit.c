@@ -35,7 +35,7 @@ static cop_err put_chunk(cli_remote *remote, const cop_buffer *pack, const char 
     size_t begin = (size_t)index * COP_CHUNK_SIZE, size = pack->size - begin;
     if (begin >= pack->size)
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the coordinator asks for chunk %u, which there is not", index);
+                        "the coordinator asks for chunk %u, which does not exist", index);
     if (size > COP_CHUNK_SIZE) size = COP_CHUNK_SIZE;
     cop_buffer *bytes = cop_buffer_create(size);
     if (!bytes) return cop_no_memory(error);
@@ -177,7 +177,7 @@ static void arm_hand_over(const cli_options *options) {
     cop_str_append(&text, "coppice submit: interrupted: the coordinator may have accepted the job; "
                           "`coppice jobs");
     cli_options_print(options, CLI_CONNECTION, &text);
-    cop_str_append(&text, "` lists it then");
+    cop_str_append(&text, "` shows whether it did");
     cli_interrupt_sentence(cop_str_text(&text));
     cop_str_fini(&text);
 }
@@ -221,7 +221,7 @@ static cop_err follow(const cli_options *options, uint64_t number, cop_error *er
 static void print_accepted(const cli_options *options, uint64_t number) {
     if (options->dry_run)
         cli_print(options->json ? "{\"dry_run\":true}\n"
-                                : "the job is fine; nothing was submitted\n");
+                                : "the job is valid; nothing was submitted\n");
     else if (options->json && options->no_wait)
         cli_print("{\"job\":%llu}\n", (unsigned long long)number);
     else if (!options
@@ -241,8 +241,8 @@ cop_err cli_submit(const cli_options *options, cop_error *error) {
                         "expected JOB.yaml or --from JOB: coppice submit JOB.yaml (coppice submit "
                         "--help)");
     COP_TRY(read_job(options, &job, digest, error));
-    cli_interrupt_arm("coppice submit: interrupted: nothing was submitted; the same command again "
-                      "uploads only what is missing");
+    cli_interrupt_arm("coppice submit: interrupted: nothing was submitted; run the same command "
+                      "again to upload only what is missing");
     cop_err e = COP_OK;
     if (data_are_here(options, job)) e = prepare_data(options, &job, &data, digest, error);
     if (!e) e = cli_remote_open(options, &remote, error);

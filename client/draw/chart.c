@@ -316,7 +316,7 @@ static void draw_legend(const frame *f) {
 static cop_err draw_chart(cairo_t *to, const cli_chart *chart, double left, cop_error *error) {
     frame f = {.to = to, .chart = chart, .left = left};
     if (!measure(chart, &f.x, &f.y))
-        return cop_fail(error, COP_ERR_INPUT, "there is nothing to plot: %s has no figures yet",
+        return cop_fail(error, COP_ERR_INPUT, "nothing to plot: %s has no metrics yet",
                         chart->title);
     draw_axes(&f);
     cairo_save(to);
@@ -376,7 +376,7 @@ cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path,
     if (!e && !svg) cairo_surface_write_to_png_stream(surface, collect, &bytes);
     cairo_surface_finish(surface);
     if (!e && (bytes.failed || cairo_surface_status(surface) != CAIRO_STATUS_SUCCESS))
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);
     cairo_surface_destroy(surface);
     const cop_file_part part = {bytes.text, bytes.length};
     if (!e) e = cop_file_write(path, &part, 1, 0644, error);

@@ -48,8 +48,8 @@ static bool is_level(const result *r) {
 static cop_err check_result(const result *r, const char *place, cop_error *error) {
     if (!r->average || !r->n_members || !r->has_samples)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s: no result of an ensemble: expected what `coppice eval --ensemble "
-                        "K,K,... --json` prints",
+                        "%s is not an ensemble result: expected the output of `coppice eval "
+                        "--ensemble K,K,... --json`",
                         place);
     for (size_t i = 0; i < r->n_members; i++) {
         const figures *f = r->members[i];
@@ -57,8 +57,8 @@ static cop_err check_result(const result *r, const char *place, cop_error *error
                           f->error >= 0 && f->error <= 1 && f->error_se >= 0 && f->error_se <= 1;
         if (!good)
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s: members[%zu] has no number of members, error from 0 to 1 and its "
-                            "error_se",
+                            "%s: members[%zu] is incomplete: expected the number of members, error "
+                            "from 0 to 1 and error_se",
                             place, i);
     }
     return COP_OK;
@@ -75,17 +75,17 @@ static cop_err read_stream(cop_json_stream *stream, sources *all, cop_error *err
         snprintf(place, sizeof place, "%.400s:%zu", stream->name, stream->line);
         cop_err e = check_result((const result *)message, place, error);
         if (!e && all->count == RESULTS_MAX)
-            e = cop_fail(error, COP_ERR_LIMIT, "%s: more than %d results", place, RESULTS_MAX);
+            e = cop_fail(error, COP_ERR_LIMIT, "%s has too many results: at most %d", place,
+                         RESULTS_MAX);
         if (e) {
             cop_proto_free(message);
             return e;
         }
         all->list[all->count++] = (source){(result *)message, stream->name};
     }
-    return all->count > before
-               ? COP_OK
-               : cop_fail(error, COP_ERR_INPUT, "%s is empty: expected a result of an ensemble",
-                          stream->name);
+    return all->count > before ? COP_OK
+                               : cop_fail(error, COP_ERR_INPUT,
+                                          "%s is empty: expected an ensemble result", stream->name);
 }
 
 static cop_err read_file(const char *path, sources *all, cop_error *error) {
@@ -108,10 +108,11 @@ static cop_err check_same_samples(const sources *all, cop_error *error) {
     for (size_t i = 1; i < all->count; i++) {
         const source *b = &all->list[i];
         if (b->message->samples == a->message->samples) continue;
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s is about %llu samples, %s about %llu: expected one test part", a->file,
-                        (unsigned long long)a->message->samples, b->file,
-                        (unsigned long long)b->message->samples);
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%s covers %llu samples, but %s covers %llu: expected results of the same test part",
+            a->file, (unsigned long long)a->message->samples, b->file,
+            (unsigned long long)b->message->samples);
     }
     return COP_OK;
 }

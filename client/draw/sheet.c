@@ -59,7 +59,7 @@ static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *er
     cop_str png = {0};
     cop_err e = COP_OK;
     if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);
     cop_file_part part = {png.text, png.length};
     if (!e) e = cop_file_write(path, &part, 1, 0644, error);
     cop_str_fini(&png);
@@ -69,7 +69,7 @@ static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *er
 static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
-                        "these samples are no pictures: expected 1 or 3 channels of bytes");
+                        "cannot draw these samples: expected images with 1 or 3 channels of bytes");
     if (part->dims[1] > CLI_SHEET_SIDE_MAX || part->dims[2] > CLI_SHEET_SIDE_MAX)
         return cop_fail(error, COP_ERR_INPUT, "samples of %d x %d are too large for a sheet",
                         part->dims[2], part->dims[1]);
@@ -120,12 +120,11 @@ static cop_err lay_out_sheet(const cli_sheet *s, layout *out, cop_error *error) 
     const int64_t width = MARGIN + (int64_t)s->columns * out->cell_width,
                   height = out->top + rows * out->cell_height;
     if (width * SHARPNESS > SIDE_MAX || height * SHARPNESS > SIDE_MAX)
-        return cop_fail(
-            error, COP_ERR_LIMIT,
-            "a sheet of %u pictures of %d x %d in %d columns has %lld x %lld pixels: at "
-            "most %d x %d are drawn",
-            s->part->count, w, h, s->columns, (long long)width * SHARPNESS,
-            (long long)height * SHARPNESS, SIDE_MAX, SIDE_MAX);
+        return cop_fail(error, COP_ERR_LIMIT,
+                        "a sheet of %u images of %d x %d in %d columns has %lld x %lld pixels: the "
+                        "limit is %d x %d",
+                        s->part->count, w, h, s->columns, (long long)width * SHARPNESS,
+                        (long long)height * SHARPNESS, SIDE_MAX, SIDE_MAX);
     out->width = (int)width;
     out->height = (int)height;
     return COP_OK;

@@ -60,7 +60,7 @@ static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *er
     cop_str png = {0};
     cop_err e = COP_OK;
     if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot make the picture %s", path);
+        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);
     cop_file_part part = {png.text, png.length};
     if (!e) e = cop_file_write(path, &part, 1, 0644, error);
     cop_str_fini(&png);
@@ -74,8 +74,8 @@ cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) 
                   height = GAP + rows * (t->height * zoom + GAP);
     if (width > SIDE_MAX || height > SIDE_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "%d tiles of %d x %d weights in %d columns are %lld x %lld pixels: at most "
-                        "%d x %d are drawn; choose another number of --columns",
+                        "%d tiles of %d x %d weights in %d columns are %lld x %lld pixels: the "
+                        "limit is %d x %d; choose another number of --columns",
                         t->count, t->width, t->height, t->columns, (long long)width,
                         (long long)height, SIDE_MAX, SIDE_MAX);
     cairo_surface_t *sheet =

@@ -109,8 +109,8 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
     v->done++;
     if (!finite)
         cop_fail(&v->failure, COP_ERR_INPUT,
-                 "an output of members %u to %u on samples from %u is not finite: the model has "
-                 "diverged",
+                 "the model has diverged: an output of members %u to %u on samples from %u is not "
+                 "finite",
                  first, first + count - 1, slice * COP_EVAL_SLICE);
     uv_cond_broadcast(&v->turn);
     if (finite) show(v);

@@ -69,8 +69,8 @@ static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAns
     if ((double)(now - r->idle_since_ns) * 1e-9 <= r->options->timeout) return COP_OK;
     r->over = true;
     return cop_fail(error, COP_ERR_TIMEOUT,
-                    "the pool has no workers (waited %.17g s); `coppice eval` with --workers N "
-                    "computes here",
+                    "the pool has no workers (waited %.17g s); to compute on this machine, use "
+                    "`coppice eval` with --workers N",
                     r->options->timeout);
 }
 
@@ -93,7 +93,8 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     uint64_t limit = cop_seconds_to_ns(r->options->timeout);
     if (e == COP_ERR_NOT_FOUND && r->started) { /* restarted: it knows nothing of us */
         r->started = false;
-        cli_progress_show(r->progress, 0, "the coordinator was restarted: beginning again");
+        cli_progress_show(r->progress, 0,
+                          "the coordinator restarted: starting the evaluation again");
         return true;
     }
     if (e == COP_ERR_BUSY && !r->started) { /* being prepared, or too many are under way */
@@ -219,7 +220,7 @@ cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
         cli_ensemble_result(ask, a->ensemble);
     else
         e = cop_fail(error, COP_ERR_PROTOCOL,
-                     "the coordinator's answer does not have the figures that were asked for");
+                     "the coordinator's answer lacks the requested figures");
     cop_proto_free(answer);
     return e;
 }

@@ -219,8 +219,8 @@ static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *er
     const uint32_t bad = atomic_load(&r->not_finite);
     if (bad != UINT32_MAX)
         return cop_fail(error, COP_ERR_INPUT,
-                        "the network's outputs for sample %u are not finite: its values are beyond "
-                        "what the model can compute with",
+                        "the network's outputs for sample %u are not finite: its values are "
+                        "outside the range that the model can compute",
                         bad);
     const cli_predicted block = {r->block_first, count, r->values, r->deviations};
     return r->how->take ? r->how->take(r->how->context, &block, error) : COP_OK;

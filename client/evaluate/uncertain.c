@@ -46,14 +46,13 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     const Coppice__Pinned *pinned = p->model->job->message->pinned;
     if (pinned->n_input != 3 || (pinned->input[0] != 1 && pinned->input[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
-                        "--top-uncertain draws pictures, and the model's samples are none: %u %s; "
-                        "expected 1 or 3 channels of pixels",
+                        "--top-uncertain draws images, but the model's samples are not images: %u "
+                        "%s; expected 1 or 3 channels of pixels",
                         pinned->input[0], pinned->n_input == 3 ? "channels" : "flat values");
     if (pinned->input[1] > CLI_SHEET_SIDE_MAX || pinned->input[2] > CLI_SHEET_SIDE_MAX)
         return cop_fail(
             error, COP_ERR_INPUT,
-            "--top-uncertain draws pictures of at most %d x %d pixels: the model's have "
-            "%u x %u",
+            "--top-uncertain draws images of at most %d x %d pixels: the model's have %u x %u",
             CLI_SHEET_SIDE_MAX, CLI_SHEET_SIDE_MAX, pinned->input[2], pinned->input[1]);
     return COP_OK;
 }
@@ -164,7 +163,8 @@ cop_err cli_uncertain_draw(const cli_predictions *p, const uint32_t *samples, ui
     const char *heading[] = {first, second, NULL};
     cop_data_part part;
     uint8_t *pixels = NULL;
-    snprintf(first, sizeof first, "Least sure: %u of %u samples", count, p->samples->part.count);
+    snprintf(first, sizeof first, "Most uncertain: %u of %u samples", count,
+             p->samples->part.count);
     if (p->members) {
         const size_t end = strlen(first);
         snprintf(first + end, sizeof first - end, ", %u members", p->members);

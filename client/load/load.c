@@ -18,10 +18,10 @@ static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {
     const size_t size = fread(text, 1, COP_JOB_FILE_MAX + 1, stdin);
     cop_err e;
     if (ferror(stdin))
-        e = cop_fail(error, COP_ERR_IO, "standard input cannot be read");
+        e = cop_fail(error, COP_ERR_IO, "cannot read standard input");
     else if (size > COP_JOB_FILE_MAX)
-        e = cop_fail(error, COP_ERR_LIMIT, "standard input: more than %u bytes are no job file",
-                     COP_JOB_FILE_MAX);
+        e = cop_fail(error, COP_ERR_LIMIT,
+                     "standard input: job file too large: the limit is %u bytes", COP_JOB_FILE_MAX);
     else
         e = cop_document_parse_job(text, size, "standard input", out, error);
     cop_free(text);

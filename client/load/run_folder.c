@@ -54,15 +54,16 @@ static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
     if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has the name */
     if (!e) e = cop_folder_lock(path, &out->lock, error);
     if (e == COP_ERR_EXISTS)
-        cop_fail(error, e, "another run writes to %s: choose another folder with --out", path);
+        cop_fail(error, e, "another run is writing to %s: choose another folder with --out", path);
     if (e) cli_run_folder_fini(out);
     return e;
 }
 
 static cop_err refuse_foreign(const char *folder, const char *name, cop_error *error) {
-    return cop_fail(error, COP_ERR_INPUT,
-                    "%s holds a %s that no run wrote: choose an empty folder with --out", folder,
-                    name);
+    return cop_fail(
+        error, COP_ERR_INPUT,
+        "%s contains a %s that was not written by a run: choose an empty folder with --out", folder,
+        name);
 }
 
 cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
@@ -90,7 +91,7 @@ static cop_err take_named(const cli_options *options, const char *path, cli_run_
         e = refuse_foreign(path, name, error);
     else if (held == HOLDS_RUN && !options->resume && !options->overwrite)
         e = cop_fail(error, COP_ERR_INPUT,
-                     "%s holds a run already; choose one: --out DIR writes to another folder, "
+                     "%s already contains a run; choose one: --out DIR writes to another folder, "
                      "--resume auto continues the run, --overwrite deletes it",
                      path);
     if (e) cli_run_folder_fini(out);
@@ -106,7 +107,7 @@ static cop_err check_name(const char *job, cop_error *error) {
     if (cop_path_name_ok(name)) return COP_OK;
     return cop_fail(
         error, COP_ERR_INPUT,
-        "a job named \"%s\" has no folder of that name in runs: choose one with --out DIR", job);
+        "the job name \"%s\" cannot be a folder name in runs: choose a folder with --out DIR", job);
 }
 
 static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24]) {
@@ -133,11 +134,12 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
             continue;
         }
         if (!e && i > 1 && !options->quiet)
-            cli_note("runs/%s holds a run already: this one is written to %s\n", job, path);
+            cli_note("runs/%s already contains a run: this one is written to %s\n", job, path);
         return e;
     }
-    return cop_fail(error, COP_ERR_INPUT, "runs holds %d runs of %s: choose a folder with --out",
-                    NUMBERS_MAX, job);
+    return cop_fail(error, COP_ERR_INPUT,
+                    "runs already contains %d runs of %s: choose a folder with --out", NUMBERS_MAX,
+                    job);
 }
 
 /* The name of the job whose run the folder holds (cop_free); NULL: it holds none. */
@@ -344,7 +346,7 @@ cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
     if (e && e != COP_ERR_NO_MEMORY && !options->data && (job->data->train || folder)) {
         const size_t length = strlen(error->text);
         snprintf(error->text + length, sizeof error->text - length,
-                 "; name the folder that holds the data with --data DIR");
+                 "; pass the folder that contains the data with --data DIR");
     }
     cop_free(beside);
     cop_free(origin);

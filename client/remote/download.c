@@ -136,7 +136,8 @@ static cop_err fetch_checked(const char *mirror, const get_file *file, const cha
         }
         if (!e)
             e = cop_fail(error, COP_ERR_CORRUPT,
-                         "%s: the content's SHA-256 is not the expected one", cop_str_text(&url));
+                         "%s: the SHA-256 of the content differs from the expected one",
+                         cop_str_text(&url));
         cop_file_remove(cop_str_text(&part), NULL);
         if (!resumed) break;
     }
@@ -173,8 +174,8 @@ cop_err cli_download(const char *source, const char *folder, cop_data_progress p
         if (strcmp(source, "synthetic-digits") == 0)
             return cop_fail(error, COP_ERR_INPUT,
                             "synthetic-digits is built in: there is nothing to download");
-        return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "there is no data set \"%s\" to download: expected mnist", source);
+        return cop_fail(error, COP_ERR_NOT_FOUND, "cannot download data set \"%s\": expected mnist",
+                        source);
     }
     COP_TRY(cop_folder_create(folder, error));
     cop_folder_sweep(folder);
@@ -194,8 +195,8 @@ cop_err cli_download(const char *source, const char *folder, cop_data_progress p
     (void)progress;
     (void)context;
     return cop_fail(error, COP_ERR_UNSUPPORTED,
-                    "this build cannot download (no libcurl): fetch the files of %s by hand and "
-                    "pass --data DIR",
+                    "this build cannot download (no libcurl): download the files of %s manually "
+                    "and pass --data DIR",
                     source);
 }
 #endif

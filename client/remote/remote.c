@@ -49,7 +49,7 @@ static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,
     if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method ||
         !reply->part[0])
         return cop_fail(error, COP_ERR_PROTOCOL,
-                        "the coordinator's answer is not one to this call");
+                        "the coordinator's answer does not match the call");
     COP_TRY(cop_proto_unpack(type, reply->part[0]->data, reply->part[0]->size, ANSWER_BUDGET,
                              answer, error));
     if (bulk) *bulk = reply->part[1] ? cop_buffer_hold(reply->part[1]) : NULL;
@@ -157,10 +157,8 @@ cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *o
     if (!e) e = find_by_name(&remote, text, out, error);
     cli_remote_close(&remote);
     if (e)
-        return cop_error_prefix(error,
-                                "\"%s\" is neither a file nor a folder here, nor can a "
-                                "coordinator look for a job of that name",
-                                text);
+        return cop_error_prefix(
+            error, "\"%s\" is not a file or folder here, and cannot be the name of a job", text);
     if (!*out)
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "there is no job named \"%s\" (coppice jobs lists them)", text);
@@ -271,9 +269,10 @@ bool cli_patience_lasts(const cli_patience *p, const char *url, cop_err *e, cop_
         return true;
     }
     if (p->answered)
-        *e = cop_fail(error, COP_ERR_TIMEOUT,
-                      "the coordinator at %s has not answered for %.0f s; the job may go on", url,
-                      (double)silent / 1e9);
+        *e = cop_fail(
+            error, COP_ERR_TIMEOUT,
+            "the coordinator at %s has not answered for %.0f s; the job may still be running", url,
+            (double)silent / 1e9);
     return false;
 }
 
@@ -342,7 +341,8 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         snprintf(wrong, sizeof wrong, "- (%s loss %.4f)", part, s->test_loss);
     snprintf(speed, sizeof speed, "%.0f samples/s", s->samples_per_s);
     snprintf(shares, sizeof shares,
-             "%llu given, %llu again (%llu as copies); results: %llu late, %llu twice, %llu stale",
+             "%llu granted, %llu repeated (%llu as copies); results: %llu late, %llu duplicate, "
+             "%llu stale",
              (unsigned long long)s->leases_given, (unsigned long long)s->leases_repeated,
              (unsigned long long)s->leases_doubled, (unsigned long long)s->results_late,
              (unsigned long long)s->results_twice, (unsigned long long)s->results_stale);

@@ -60,7 +60,7 @@ void cli_interrupt_arm_job(const cli_options *options, const char *command, uint
     cop_format_job(job, number);
     cli_options_print(options, CLI_CONNECTION, &how);
     cop_str_printf(&text,
-                   "coppice %s: interrupted: job %s goes on; `coppice watch %s%s` follows it, "
+                   "coppice %s: interrupted: job %s continues; `coppice watch %s%s` follows it, "
                    "`coppice cancel %s%s` ends it",
                    command, number, number, cop_str_text(&how), number, cop_str_text(&how));
     cli_interrupt_arm(cop_str_text(&text));

@@ -105,9 +105,9 @@ cop_err cli_output_finish(cop_error *error) {
     if ((fflush(stdout) || ferror(stdout)) && !cop_stdout_is_unread())
         return cop_fail(error, COP_ERR_IO, "cannot write to standard output");
     if (cut_short)
-        return cop_fail(error, COP_ERR_NO_MEMORY,
-                        "the command has done its work, but there is no memory to print what came "
-                        "of it");
+        return cop_fail(
+            error, COP_ERR_NO_MEMORY,
+            "the command succeeded, but there is not enough memory to print its result");
     return COP_OK;
 }
 

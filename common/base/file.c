@@ -61,7 +61,7 @@ static cop_err read_open(int fd, const char *path, size_t size, char *text, cop_
         ssize_t n = read(fd, text + at, size - at);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return cop_fail_errno(error, errno, "cannot read %s", path);
-        if (n == 0) return cop_fail(error, COP_ERR_IO, "%s became shorter while it was read", path);
+        if (n == 0) return cop_fail(error, COP_ERR_IO, "%s shrank while it was being read", path);
         at += (size_t)n;
     }
     text[size] = '\0';
@@ -80,7 +80,7 @@ cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, 
     else if (!S_ISREG(info.st_mode))
         e = cop_fail(error, COP_ERR_INPUT, "%s is not a file", path);
     else if ((uint64_t)info.st_size > limit)
-        e = cop_fail(error, COP_ERR_LIMIT, "%s has %lld bytes: at most %zu are read", path,
+        e = cop_fail(error, COP_ERR_LIMIT, "%s is too large: %lld bytes, the limit is %zu", path,
                      (long long)info.st_size, limit);
     else if (!(text = cop_alloc_raw((size_t)info.st_size + 1)))
         e = cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %lld bytes of %s",
@@ -124,7 +124,7 @@ cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, cha
         before = at;
         e = read_more(descriptor, what, &text, &at, &capacity, error);
         if (!e && at > limit)
-            e = cop_fail(error, COP_ERR_LIMIT, "%s has more than the %zu bytes that are read", what,
+            e = cop_fail(error, COP_ERR_LIMIT, "%s is too large: the limit is %zu bytes", what,
                          limit);
     } while (!e && at > before);
     if (e) {
@@ -216,8 +216,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     int fd = -1;
     /* The rename would put a file in the place of a device, or of a pipe that somebody reads. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
-        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it is there, and is not a file",
-                        path);
+        return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it exists and is not a file", path);
     COP_TRY(open_beside(path, mode, temporary, sizeof temporary, &fd, error));
     cop_err e = COP_OK;
     for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
@@ -319,7 +318,7 @@ cop_err cop_folder_create(const char *path, cop_error *error) {
     struct stat info;
     if (stat(path, &info)) return cop_fail_errno(error, errno, "cannot create folder %s", path);
     if (!S_ISDIR(info.st_mode))
-        return cop_fail(error, COP_ERR_EXISTS, "%s is there and is not a folder", path);
+        return cop_fail(error, COP_ERR_EXISTS, "%s exists and is not a folder", path);
     return COP_OK;
 }
 

@@ -53,7 +53,8 @@ static cop_err make_private(void *context, const char *path, const struct stat *
         p->changed++;
     else if (!p->first.code)
         cop_fail_errno(&p->first, errno,
-                       "%s has mode %04o, so that others may use it, and cannot be given mode %04o",
+                       "%s has mode %04o, which lets other users access it, and cannot be changed "
+                       "to mode %04o",
                        path, (unsigned)mode, (unsigned)own);
     return COP_OK;
 }

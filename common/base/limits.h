@@ -53,18 +53,19 @@
 _Static_assert(COP_FRAME_UNPACK_MAX >= COP_FRAME_PROTO_MAX,
                "unpacking needs at least the packed size");
 _Static_assert(COP_CLASS_NAMES_BYTES <= COP_FRAME_PROTO_MAX / 2,
-               "the names of classes leave room for the rest of a job");
+               "class names must leave room for the rest of a job");
 _Static_assert(COP_LEASE_SAMPLES_MAX >= COP_EVAL_SLICE, "an evaluation slice must fit a lease");
-_Static_assert(COP_JOBS_PER_CLIENT_MAX <= COP_JOBS_MAX / 4, "one client leaves room for others");
+_Static_assert(COP_JOBS_PER_CLIENT_MAX <= COP_JOBS_MAX / 4,
+               "one client must leave room for others");
 _Static_assert(COP_SESSIONS_PER_IDENTITY_MAX <= COP_WORKERS_MAX / 4 * 3 &&
                    COP_WATCHES_PER_IDENTITY_MAX <= COP_WATCHES_MAX / 4 &&
                    COP_EVALUATIONS_PER_IDENTITY_MAX < COP_EVALUATIONS_MAX,
-               "one identity leaves room for others");
+               "one identity must leave room for others");
 _Static_assert(COP_EVALUATION_PLACES >= 2 * COP_EVALUATIONS_MAX,
-               "those that ended have places beside those that are under way");
+               "ended evaluations need room in addition to the running ones");
 _Static_assert(COP_CONNECTIONS_MAX >= 3 * COP_WORKERS_MAX,
-               "a worker has two connections, and clients want some");
-_Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "whoever is connected is in the pool");
+               "a worker has two connections, and clients need some");
+_Static_assert(COP_POOL_MAX >= COP_WORKERS_MAX, "the pool must hold every connected worker");
 _Static_assert(COP_CHUNK_SIZE < COP_FRAME_BODY_MAX, "a chunk must fit a frame");
 _Static_assert(COP_SHARDS_MAX <= COP_BATCH_MAX, "a shard has at least one sample");
 

@@ -89,8 +89,8 @@ void cop_log_settle(void) {
         more = log_limit_due(&limit, cop_clock_ns(), &e);
         pthread_mutex_unlock(&limit_mutex);
         if (more)
-            cop_log(e.kind.level, e.kind.area, "%u more lines like this one were left out: %s",
-                    e.left_out, e.text);
+            cop_log(e.kind.level, e.kind.area, "%u similar lines were suppressed: %s", e.left_out,
+                    e.text);
     }
 }
 

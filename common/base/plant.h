@@ -7,37 +7,37 @@
 
 /* X(name, what is wrong) */
 #define COP_PLANT_TABLE(X)                                                                         \
-    X(STALE_RESULT, "a result of a lease or step that is past is taken for the one awaited")       \
-    X(FREE_FIRST, "a worker is free before its result was judged, and its place is not")           \
-    X(KEEP_DUPLICATE, "a result that has come before is kept once more")                           \
+    X(STALE_RESULT, "a result of an old lease or step is accepted as the awaited one")             \
+    X(FREE_FIRST, "a worker becomes free before its result is judged, but its slot does not")      \
+    X(KEEP_DUPLICATE, "a duplicate result is kept once more")                                      \
     X(EPOCH_END, "the short batch comes one step too early")                                       \
     X(BLOCK_ORDER, "gradients are summed in the wrong order")                                      \
     X(DOUBLE_UPDATE, "some steps are updated twice")                                               \
     X(NO_DEADLINE, "leases have no deadline")                                                      \
-    X(OWN_DEADLINE, "a worker's deadline follows its own times alone")                             \
-    X(BELIEVE_CLAIM, "a worker's computing time is believed whatever it is")                       \
-    X(WRONG_HOLDER, "when a worker dies, another's lease of the same block is lost, too")          \
-    X(NEVER_SILENT, "a worker that is not heard any more is not given up")                         \
-    X(WORKERS_LIMIT, "limits.workers is not kept")                                                 \
+    X(OWN_DEADLINE, "a worker's deadline depends only on its own times")                           \
+    X(BELIEVE_CLAIM, "a worker's reported computing time is believed without a check")             \
+    X(WRONG_HOLDER, "when a worker dies, another worker's lease of the same block is also lost")   \
+    X(NEVER_SILENT, "a silent worker is never removed")                                            \
+    X(WORKERS_LIMIT, "limits.workers is not enforced")                                             \
     X(FORGET_PIN, "the OpenBLAS that a job is pinned to is not stored")                            \
     X(DROP_PIN, "the OpenBLAS that a job is pinned to is dropped when too many writes wait")       \
-    X(LOSE_PAUSE, "a pause that comes during an update is lost")                                   \
-    X(LEAK_SLOT, "a gradient is left behind when a step is given up")                              \
+    X(LOSE_PAUSE, "a pause requested during an update is lost")                                    \
+    X(LEAK_SLOT, "a gradient leaks when a step is abandoned")                                      \
     X(EVALUATION_ORDER, "losses of an evaluation are summed in the wrong order")                   \
-    X(SAVE_EARLY, "a checkpoint is asked for before the update that it is of")                     \
-    X(RESUME_WRONG, "a job goes on one step after its checkpoint")                                 \
-    X(LIAR_BELIEVED, "results that differ count as equal")                                         \
-    X(NAN_BELIEVED, "workers who agree that a value is not finite are believed")                   \
-    X(BLAME_JOB, "three reports of workers that cannot compute a block fail its job")              \
-    X(NO_UNDO, "what a liar did before it was found out stays")                                    \
-    X(FORGET_JOB, "a job that was only queued is not taken up after a restart")                    \
-    X(FORGET_KEY, "keys of submissions are not known after a restart")                             \
+    X(SAVE_EARLY, "a checkpoint is requested before its update")                                   \
+    X(RESUME_WRONG, "a job continues one step after its checkpoint")                               \
+    X(LIAR_BELIEVED, "different results count as equal")                                           \
+    X(NAN_BELIEVED, "workers that agree on a non-finite value are believed")                       \
+    X(BLAME_JOB, "three workers that report they cannot compute a block fail its job")             \
+    X(NO_UNDO, "results that a liar sent before its detection are kept")                           \
+    X(FORGET_JOB, "a queued job is not recovered after a restart")                                 \
+    X(FORGET_KEY, "submission keys are lost in a restart")                                         \
     X(UNSYNCED_JOB, "a submission is acknowledged before its sync")                                \
     X(SYNC_FILE, "files are renamed into place without a sync")                                    \
     X(SYNC_FOLDER, "names in folders are not synced")                                              \
-    X(OLD_FIRST, "old checkpoints are removed before the new one is there")                        \
-    X(PRUNE_NEWEST, "the newest checkpoint is removed in place of the oldest")                     \
-    X(NO_HELLO, "a worker that its coordinator does not know does not join again")
+    X(OLD_FIRST, "old checkpoints are removed before the new one is complete")                     \
+    X(PRUNE_NEWEST, "the newest checkpoint is removed instead of the oldest")                      \
+    X(NO_HELLO, "a worker that is unknown to its coordinator does not join again")
 
 typedef enum cop_plant {
     COP_PLANT_NONE,

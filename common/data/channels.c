@@ -25,8 +25,8 @@ cop_err channels_find(const char *what, uint32_t rank, const uint64_t *dims, cop
     *order = order_of(dims[1], dims[2], dims[3]);
     if (*order != COP_DATA_ORDER_AUTO) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
-                    "%s has the shape (%llu, %llu, %llu, %llu), which may have its channels first "
-                    "or last: expected data.layout: nchw or nhwc",
+                    "%s has the ambiguous shape (%llu, %llu, %llu, %llu): the channels may be "
+                    "first or last; expected data.layout: nchw or nhwc",
                     what, (unsigned long long)dims[0], (unsigned long long)dims[1],
                     (unsigned long long)dims[2], (unsigned long long)dims[3]);
 }

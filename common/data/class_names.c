@@ -53,8 +53,8 @@ cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t c
     data->class_names = NULL;
     if (!cop_class_names_ok(names, count)) {
         cop_log(COP_LOG_WARN, "data",
-                "%s: its classes keep no names, only numbers: names need valid UTF-8 of at most %d "
-                "bytes each and %d in all",
+                "%s: class names are dropped, only their numbers remain: names need valid UTF-8 of "
+                "at most %d bytes each and %d in total",
                 data->name, COP_CLASS_NAME_MAX, COP_CLASS_NAMES_BYTES);
         return COP_OK;
     }
@@ -95,15 +95,13 @@ static bool is_trailer(const char *bytes, size_t size, size_t classes) {
 cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_error *error) {
     const size_t count = (size_t)data->classes;
     if (!is_trailer(bytes, size, count))
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: the names of its classes are damaged",
-                        data->name);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the class names are damaged", data->name);
     const char **names = cop_alloc_array(count, sizeof *names), *at = bytes + HEAD;
     if (!names) return cop_no_memory(error);
     for (size_t i = 0; i < count; i++, at += strlen(at) + 1) names[i] = at;
-    cop_err e =
-        cop_class_names_ok(names, count)
-            ? cop_data_name_classes(data, names, count, error)
-            : cop_fail(error, COP_ERR_CORRUPT, "%s: the name of a class is not UTF-8", data->name);
+    cop_err e = cop_class_names_ok(names, count)
+                    ? cop_data_name_classes(data, names, count, error)
+                    : cop_fail(error, COP_ERR_CORRUPT, "%s: a class name is not UTF-8", data->name);
     cop_free(names);
     return e;
 }

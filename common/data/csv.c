@@ -50,8 +50,8 @@ static void warn_of_label(const csv_file *f, uint32_t last) {
     for (uint32_t c = 0; c < last; c++) {
         if (f->roles[c] != CSV_VALUE || !means_label(f, c)) continue;
         cop_log(COP_LOG_WARN, "data",
-                "%s: the last column, \"%.60s\", is taken for the label, and a column is called "
-                "\"%s\": data.label: %s chooses it (coppice inspect: --label %s)",
+                "%s: the last column, \"%.60s\", is used as the label, although a column is called "
+                "\"%s\": data.label: %s selects it (coppice inspect: --label %s)",
                 f->path, f->names[last], f->names[c], f->names[c], f->names[c]);
         return;
     }
@@ -66,9 +66,10 @@ static cop_err set_roles(csv_file *f, const csv_columns *columns, cop_error *err
     }
     if (columns->unlabelled && !columns->label && f->values) return COP_OK;
     if (f->values < 2)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s: data.drop leaves %u of the %u columns: expected a label and a value",
-                        f->path, f->values, f->columns);
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%s: data.drop leaves %u of the %u columns: expected a label and at least one value",
+            f->path, f->values, f->columns);
     column = f->columns;
     if (!columns->label) {
         while (f->roles[--column] != CSV_VALUE) continue;

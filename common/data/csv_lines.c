@@ -193,10 +193,10 @@ static cop_err find_separator(csv_file *f, char *text, cop_error *error) {
     }
     if (!f->separator) f->separator = ',';
     if (other && best)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s: fields may be separated by %s or by %s: expected one of them in the "
-                        "whole file",
-                        f->path, separator_name(f->separator), separator_name(other));
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%s: the separator may be %s or %s: expected only one of them in the whole file",
+            f->path, separator_name(f->separator), separator_name(other));
     return COP_OK;
 }
 
@@ -336,7 +336,7 @@ static cop_err count_rows(csv_file *f, cop_error *error) {
         const uint32_t fields = count_fields(line, length, f->separator);
         if (ends_in_quotes(line, length))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s:%zu: a quote is not closed: expected each field within its line",
+                            "%s:%zu: a quote is not closed: expected each field to end on its line",
                             f->path, number);
         if (fields != f->columns)
             return cop_fail(error, COP_ERR_INPUT,
@@ -346,7 +346,7 @@ static cop_err count_rows(csv_file *f, cop_error *error) {
     }
     if (!rows) return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
     if (rows > COP_SAMPLES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has more lines than this program reads", f->path);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has too many lines", f->path);
     f->rows = (uint32_t)rows;
     return COP_OK;
 }
@@ -359,7 +359,7 @@ static cop_err check_text(const csv_file *f, size_t size, cop_error *error) {
     if (other || (!text && strncmp(kind, "a binary", 8) != 0 && strcmp(kind, "a text file") != 0))
         return cop_fail(error, COP_ERR_INPUT, "%s is not a CSV file: it is %s", f->path, kind);
     if (!text)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a text file: it holds a zero byte",
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not a text file: it contains a zero byte",
                         f->path);
     return COP_OK;
 }
@@ -443,9 +443,9 @@ cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *fi
                      cop_error *error) {
     if (f->roles[column] != CSV_VALUE)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s names column %u of %s, which is %s already: expected each column once",
+                        "%s names column %u of %s, which is already %s: expected each column once",
                         field, column + 1, f->path,
-                        f->roles[column] == CSV_LABEL ? "the label" : "left out");
+                        f->roles[column] == CSV_LABEL ? "the label" : "dropped");
     f->roles[column] = (uint8_t)role;
     f->values--;
     return COP_OK;

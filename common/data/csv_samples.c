@@ -44,8 +44,8 @@ static cop_err index_of(const csv_file *f, const char *field, const char *name, 
     uint64_t number;
     if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s:%zu: no header says which of the %u columns is \"%.60s\", %s: expected "
-                        "one, or the %u columns of the samples alone",
+                        "%s:%zu: there is no header to show which of the %u columns is \"%.60s\", "
+                        "%s: add a header, or pass only the %u columns of the samples",
                         f->path, f->body_line, f->columns, name, field, values);
     *index = (uint32_t)number - 1;
     return COP_OK;
@@ -59,7 +59,7 @@ static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t 
     uint32_t label = UINT32_MAX, column;
     if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
     for (size_t i = 0; i < form->drop_count; i++) {
-        COP_TRY(index_of(f, "left out", form->drop[i], values, &column, error));
+        COP_TRY(index_of(f, "a dropped column", form->drop[i], values, &column, error));
         if (!labelled) column -= column > label;
         if (column >= f->columns) return csv_fail_column(f, "data.drop", form->drop[i], error);
         COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
@@ -91,16 +91,16 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
         if (f->values == values) return COP_OK;
         if (f->columns == values && form->label && csv_find_column(f, form->label, &column))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s:%zu: column \"%.60s\" is the label, beside it are %u columns: the "
-                            "model takes %u",
+                            "%s:%zu: besides the label, column \"%.60s\", there are %u columns: "
+                            "the model takes %u",
                             f->path, f->body_line - 1, form->label, values - 1, values);
         return fail_columns(f, form, values, error);
     }
     if (f->columns == values) return COP_OK;
     if (drops == 1 && f->columns == values + 1 && may_have_label(form))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s:%zu: no header says whether one of the %u columns is the label or "
-                        "column \"%.60s\", which the job leaves out: expected a header",
+                        "%s:%zu: there is no header to show whether one of the %u columns is the "
+                        "label or column \"%.60s\", which the job drops: add a header",
                         f->path, f->body_line, f->columns, form->drop[0]);
     if (f->columns == values + drops || (f->columns == values + drops + 1 && may_have_label(form)))
         return roles_by_number(f, form, values, error);

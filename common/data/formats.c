@@ -7,10 +7,10 @@
 #include "common/data/pack.h"
 
 static const cop_data_format formats[] = {
-    {"idx", "two IDX files to a part, plain or .gz", true, false, true, pack_load_idx},
-    {"csv", "a CSV file to a part, one column the label", false, true, false, pack_load_csv},
-    {"npy", "two NPY files to a part, or an NPZ file", true, true, false, pack_load_npy},
-    {"image-folder", "a folder to a part, in it one of PNG or JPEG files for each class", false,
+    {"idx", "two IDX files per part, plain or .gz", true, false, true, pack_load_idx},
+    {"csv", "a CSV file per part, one column is the label", false, true, false, pack_load_csv},
+    {"npy", "two NPY files or one NPZ file per part", true, true, false, pack_load_npy},
+    {"image-folder", "a folder per part, with one folder of PNG or JPEG files per class", false,
      true, false, pack_load_image_folder},
 };
 
@@ -65,8 +65,8 @@ static cop_err open_image_folder(const char *path, const cop_data_input *how, co
     }
     if (!e && !holds_folder(input.train.path))
         e = cop_fail(error, COP_ERR_NOT_FOUND,
-                     "%s holds no data set: expected the files of MNIST or CIFAR, or a folder of "
-                     "PNG or JPEG files for each class",
+                     "%s contains no data set: expected the files of MNIST or CIFAR, or one folder "
+                     "of PNG or JPEG files per class",
                      path);
     else if (!e)
         e = within(pack_load_image_folder(&input, out, error), error);

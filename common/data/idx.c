@@ -33,21 +33,21 @@ static cop_err read_header(const char *path, idx_file *f, const unsigned char *h
                         path, cop_file_kind(h, got));
     if (h[2] != IDX_U8)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s: element type 0x%02x: only unsigned bytes (0x08) are read", path, h[2]);
+                        "%s: unsupported element type 0x%02x: expected unsigned bytes (0x08)", path,
+                        h[2]);
     f->rank = h[3];
     if (f->rank < 1 || f->rank > 4)
         return cop_fail(error, COP_ERR_CORRUPT, "%s: %u dimensions: expected 1 to 4", path,
                         f->rank);
     f->header_size = 4 + 4 * (size_t)f->rank;
     if (got < f->header_size)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s ends in its header", path);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is truncated: it ends inside its header", path);
     f->data_size = 1;
     for (uint32_t d = 0; d < f->rank; d++) {
         f->dims[d] = cop_load_u32_big(h + 4 + 4 * d);
         if (f->dims[d] > COP_SAMPLES_MAX || (f->dims[d] && f->data_size > FILE_MAX / f->dims[d]))
-            return cop_fail(error, COP_ERR_CORRUPT,
-                            "%s: dimension %u is %u, which is more than this program reads", path,
-                            d, f->dims[d]);
+            return cop_fail(error, COP_ERR_CORRUPT, "%s: dimension %u is too large: %u", path, d,
+                            f->dims[d]);
         f->data_size *= f->dims[d];
     }
     return COP_OK;

@@ -84,7 +84,7 @@ static cop_err walk_class(const char *folder, size_t class, visit each, void *co
         seen++;
     }
     cop_free(names);
-    if (!e && !seen) e = cop_fail(error, COP_ERR_INPUT, "%s holds no pictures", folder);
+    if (!e && !seen) e = cop_fail(error, COP_ERR_INPUT, "%s contains no images", folder);
     return e;
 }
 
@@ -103,7 +103,7 @@ static cop_err count_image(void *context, const char *path, size_t class, cop_er
     (void)class;
     if (!p->first && !(p->first = cop_strdup(path))) return cop_no_memory(error);
     if (p->images == COP_SAMPLES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s holds too many pictures", p->list.folder);
+        return cop_fail(error, COP_ERR_LIMIT, "%s contains too many images", p->list.folder);
     p->images++;
     return COP_OK;
 }
@@ -147,13 +147,13 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     const int32_t *dims = f->to->dims;
     cop_image image;
     if (f->row == f->to->count) /* appeared since it was counted */
-        return cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", path);
+        return cop_fail(error, COP_ERR_IO, "%s: the folder changed while it was being read", path);
     COP_TRY(read_image(path, f->resize, &image, error));
     cop_err e = COP_OK;
     if (image.height != dims[1] || image.width != dims[2])
         e = cop_fail(error, COP_ERR_INPUT,
                      "%s has %d x %d pixels: expected %d x %d, as in %s (data.resize: [%d, %d] "
-                     "makes all as large)",
+                     "gives all images this size)",
                      path, image.width, image.height, dims[2], dims[1], f->first, dims[1], dims[2]);
     else if (image.channels > dims[0]) {
         f->colour = true;
@@ -180,7 +180,7 @@ static cop_err number_classes(const classes *train, const classes *list, int32_t
         while (at < train->count && strcmp(train->names[at], list->names[i]) < 0) at++;
         if (at == train->count || strcmp(train->names[at], list->names[i]) != 0) {
             cop_free(numbers);
-            return cop_fail(error, COP_ERR_INPUT, "%s has a class \"%.100s\", which %s has not",
+            return cop_fail(error, COP_ERR_INPUT, "%s has a class \"%.100s\" that %s lacks",
                             list->folder, list->names[i], train->folder);
         }
         numbers[i] = (int32_t)at;
@@ -198,7 +198,8 @@ static cop_err fill_part(const part *train, const part *p, const uint32_t resize
     cop_free(numbers);
     *colour = f.colour;
     if (!e && f.row != to->count)
-        e = cop_fail(error, COP_ERR_IO, "%s: the folder changes while it is read", p->list.folder);
+        e = cop_fail(error, COP_ERR_IO, "%s: the folder changed while it was being read",
+                     p->list.folder);
     return e;
 }
 

@@ -300,9 +300,10 @@ static cop_err take_arrays(const char *what, const npy_array *x, const npy_array
     const bool last = samples_channels_are_last(form, x->rank, x->dims);
     if (!last) COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
     if (y && (y->count != x->dims[0] || y->dims[0] != x->dims[0]))
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s: its array \"labels\" is not %llu whole numbers, one for each sample",
-                        what, (unsigned long long)x->dims[0]);
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%s: the array \"labels\" is invalid: expected %llu whole numbers, one per sample",
+            what, (unsigned long long)x->dims[0]);
     COP_TRY(samples_take(what, form, x->dims[0], y != NULL, out, error));
     COP_TRY(convert_samples(what, x, form, out->rows, error));
     if (last)

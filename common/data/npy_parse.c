@@ -15,7 +15,7 @@ typedef struct header {
 } header;
 
 static cop_err damaged(const header *h, const char *why, cop_error *error) {
-    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a good NPY file: %s", h->what, why);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPY file: %s", h->what, why);
 }
 
 static void skip_blanks(header *h) {
@@ -95,7 +95,7 @@ static cop_err take_pair(header *h, cop_error *error) {
     h->has_descr = true;
     if (!take_text(h, h->descr, sizeof h->descr))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s holds records: expected an array of bytes, whole numbers or floats",
+                        "%s contains records: expected an array of bytes, whole numbers or floats",
                         h->what);
     return COP_OK;
 }
@@ -120,7 +120,7 @@ static cop_err read_type(const header *h, cop_error *error) {
 }
 
 static cop_err read_dictionary(header *h, cop_error *error) {
-    if (!take(h, '{')) return damaged(h, "its header is no dictionary", error);
+    if (!take(h, '{')) return damaged(h, "its header is not a dictionary", error);
     while (!take(h, '}')) {
         COP_TRY(take_pair(h, error));
         if (take(h, ',')) continue;
@@ -144,9 +144,9 @@ cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *o
     if (b[6] < 1 || b[6] > 3)
         return cop_fail(error, COP_ERR_INPUT, "%s: NPY version %u: expected 1 to 3", what, b[6]);
     const size_t start = b[6] == 1 ? 10 : 12;
-    if (size < start) return damaged(&h, "it ends in its header", error);
+    if (size < start) return damaged(&h, "it ends inside its header", error);
     const size_t length = b[6] == 1 ? cop_load_u16(b + 8) : cop_load_u32(b + 8);
-    if (length > size - start) return damaged(&h, "it ends in its header", error);
+    if (length > size - start) return damaged(&h, "it ends inside its header", error);
     h.at = (const char *)b + start;
     h.end = h.at + length;
     COP_TRY(read_dictionary(&h, error));

@@ -29,7 +29,7 @@ typedef struct member {
 } member;
 
 static cop_err damaged(const archive *a, const char *why, cop_error *error) {
-    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a good NPZ file: %s", a->path, why);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->path, why);
 }
 
 /* The end record stands at the end, before a comment of at most 65535 bytes. */
@@ -44,7 +44,7 @@ static cop_err find_directory(archive *a, cop_error *error) {
     a->central_size = cop_load_u32(a->bytes + at + 12);
     a->central = cop_load_u32(a->bytes + at + 16);
     if (a->central > at || a->central_size > at - a->central)
-        return damaged(a, "its directory lies outside of it", error);
+        return damaged(a, "its directory lies outside the file", error);
     return COP_OK;
 }
 
@@ -75,15 +75,15 @@ static cop_err find_bytes(const archive *a, const member *m, const unsigned char
                           cop_error *error) {
     if (m->packed == UINT32_MAX || m->size == UINT32_MAX || m->offset == UINT32_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "%s: %.*s has more than 4 GB: save it as an NPY file of its own", a->path,
+                        "%s: %.*s has more than 4 GB: save it as a separate NPY file", a->path,
                         (int)m->name_length, m->name);
     if (m->offset > a->size || a->size - m->offset < LOCAL_SIZE ||
         memcmp(a->bytes + m->offset, "PK\3\4", 4) != 0)
-        return damaged(a, "an array lies outside of it", error);
+        return damaged(a, "an array lies outside the file", error);
     const unsigned char *p = a->bytes + m->offset;
     const size_t head = (size_t)LOCAL_SIZE + cop_load_u16(p + 26) + cop_load_u16(p + 28);
     if (a->size - m->offset < head || a->size - m->offset - head < m->packed)
-        return damaged(a, "an array lies outside of it", error);
+        return damaged(a, "an array lies outside the file", error);
     *out = p + head;
     return COP_OK;
 }
@@ -104,8 +104,9 @@ static bool inflate_all(const unsigned char *in, const member *m, char *out) {
 static cop_err unpack(const archive *a, const member *m, char **out, cop_error *error) {
     const unsigned char *in = NULL;
     if (m->method != 0 && m->method != 8)
-        return cop_fail(error, COP_ERR_INPUT, "%s: %.*s is packed by method %u: expected deflate",
-                        a->path, (int)m->name_length, m->name, m->method);
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: %.*s is compressed with method %u: expected deflate", a->path,
+                        (int)m->name_length, m->name, m->method);
     COP_TRY(find_bytes(a, m, &in, error));
     COP_ASSERT(in != NULL);
     if (m->method == 0 ? m->size != m->packed : m->size > m->packed * GZIP_DEFLATE_MOST)
@@ -119,7 +120,7 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
         whole = inflate_all(in, m, bytes);
     if (!whole || crc32_z(0, (const unsigned char *)bytes, m->size) != m->crc) {
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: the bytes of %.*s are damaged", a->path,
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the content of %.*s is damaged", a->path,
                         (int)m->name_length, m->name);
     }
     *out = bytes;

@@ -188,8 +188,8 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
         return cop_fail(error, COP_ERR_INPUT, "%s: a sample has %s values: expected 1 to %u", path,
                         values ? "more" : "no", COP_UNITS_MAX);
     if (dims[0] > COP_SAMPLES_MAX || dims[0] > PACK_MAX / 4 / values)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %llu samples: more than this program reads",
-                        path, (unsigned long long)dims[0]);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has too many samples: %llu", path,
+                        (unsigned long long)dims[0]);
     *out = (pack_part){.type = type, .rank = rank == 2 ? 1 : 3, .count = (uint32_t)dims[0]};
     out->dims[0] = rank == 3 ? 1 : (int32_t)dims[1];
     if (rank > 2) {

@@ -20,7 +20,7 @@ static cop_err open_mnist(const char *folder, cop_data **out, cop_error *error) 
     cop_err e = path ? cop_data_load_mnist(path, out, error) : cop_no_memory(error);
     if (e == COP_ERR_NOT_FOUND)
         cop_fail(error, e,
-                 "MNIST is not in %s: type `coppice data get mnist`, or pass --data DIR with its "
+                 "MNIST is not in %s: run `coppice data get mnist`, or pass --data DIR with its "
                  "four files, or use data: {source: synthetic-digits}",
                  path);
     cop_free(cache);
@@ -61,7 +61,7 @@ static cop_err open_cifar100(const char *folder, cop_data **out, cop_error *erro
 static const cop_data_source sources[] = {
     {"mnist", "handwritten digits, 28 x 28, 60000 + 10000 (LeCun, Cortes, Burges)", true, false},
     {"cifar10", "small photographs, 3 x 32 x 32, 50000 + 10000 (Krizhevsky)", false, false},
-    {"cifar100", "the same of 100 classes", false, false},
+    {"cifar100", "the same photographs with 100 classes", false, false},
     {"synthetic-digits", "rendered digits, 28 x 28, 60000 + 10000: no download", false, true},
 };
 static cop_err (*const openers[])(const char *, cop_data **, cop_error *) = {

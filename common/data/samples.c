@@ -68,7 +68,7 @@ bool samples_channels_are_last(const cop_data_form *form, uint32_t rank, const u
 cop_err samples_check_type(const char *what, const cop_data_form *form, cop_data_type type,
                            const char *holds, cop_error *error) {
     if (form->type == type) return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT, "%s holds %s: the model takes %s", what, holds,
+    return cop_fail(error, COP_ERR_INPUT, "%s contains %s: the model takes %s", what, holds,
                     form->type == COP_DATA_U8 ? "bytes, 0 to 255" : "floats (NPY, NPZ or CSV)");
 }
 
@@ -77,8 +77,8 @@ cop_err samples_take(const char *what, const cop_data_form *form, uint64_t count
     const size_t stride = samples_values(form) * (form->type == COP_DATA_F32 ? sizeof(float) : 1);
     COP_ASSERT(count >= 1);
     if (count > COP_SAMPLES_MAX || count > SIZE_MAX / 2 / stride)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %llu samples: more than this program reads",
-                        what, (unsigned long long)count);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has too many samples: %llu", what,
+                        (unsigned long long)count);
     out->rows = cop_alloc_raw((size_t)count * stride);
     if (labels) out->labels = cop_alloc_array((size_t)count, sizeof *out->labels);
     if (!out->rows || (labels && !out->labels))
@@ -117,10 +117,10 @@ static cop_err check_picture(const char *what, const cop_data_form *form, const 
     describe_picture(found, sizeof found, image->width, image->height, image->channels);
     describe_picture(expected, sizeof expected, form->dims[2], form->dims[1], form->dims[0]);
     if (form->rank != 3)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s is a picture of %s: the model takes flat samples of %d values, no "
-                        "pictures",
-                        what, found, form->dims[0]);
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%s is an image of %s: the model takes flat samples of %d values, not images", what,
+            found, form->dims[0]);
     if (image->width != form->dims[2] || image->height != form->dims[1] ||
         image->channels != form->dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %s: the model takes %s", what, found,
@@ -159,7 +159,7 @@ static cop_err put_file(const char *folder, const cop_data_form *form, uint32_t 
     size_t size;
     cop_err e = path ? COP_OK : cop_no_memory(error);
     if (!e && cop_folder_exists(path))
-        e = cop_fail(error, COP_ERR_INPUT, "%s is a folder: expected a picture", path);
+        e = cop_fail(error, COP_ERR_INPUT, "%s is a folder: expected an image", path);
     if (!e) e = cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error);
     if (!e) e = put_picture(path, bytes, size, form, row, count, out, error);
     cop_free(bytes);
@@ -174,9 +174,9 @@ static cop_err read_folder(const char *folder, const cop_data_form *form,
     COP_TRY(cop_folder_list(folder, &out->names, &found, error));
     for (size_t i = 0; i < found; i++)
         if (!image_folder_skips(out->names[i])) out->names[count++] = out->names[i];
-    if (!count) return cop_fail(error, COP_ERR_INPUT, "%s holds no pictures", folder);
+    if (!count) return cop_fail(error, COP_ERR_INPUT, "%s contains no images", folder);
     if (count > COP_SAMPLES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s holds too many pictures", folder);
+        return cop_fail(error, COP_ERR_LIMIT, "%s contains too many images", folder);
     for (size_t row = 0; row < count; row++) {
         COP_TRY(put_file(folder, form, (uint32_t)row, count, out, error));
         if (progress) progress(context, "pictures", row + 1, count);

@@ -18,13 +18,14 @@ struct cop_members {
 cop_err cop_members_check(const cop_model *model, bool thinned, cop_error *error) {
     if (!cop_model_has_classes(model) || cop_model_loss(model) != COP_LOSS_CROSS_ENTROPY)
         return cop_fail(error, COP_ERR_INPUT,
-                        "an ensemble averages class probabilities, and this model has none: its "
+                        "an ensemble averages class probabilities, but this model has none: its "
                         "loss is %s, expected cross_entropy",
-                        cop_model_loss(model) == COP_LOSS_MSE ? "mse" : "bce or on its input");
+                        cop_model_loss(model) == COP_LOSS_MSE ? "mse"
+                                                              : "bce, or its target is the input");
     if (!thinned || cop_model_draws(model)) return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT,
-                    "the model has no layer that draws at random (dropout, dropconnect ...): all "
-                    "its members would be the same");
+    return cop_fail(
+        error, COP_ERR_INPUT,
+        "the model has no random layer (dropout, dropconnect ...): all its members would be equal");
 }
 
 cop_err cop_members_create(const cop_model *model, const cop_kernels *kernels,

@@ -32,7 +32,7 @@ static cop_err check_size(const cop_tally_spec *spec, cop_error *error) {
                            slices * spec->count * sizeof(cop_ensemble_sums);
     if (bytes <= COP_TALLY_BYTES_MAX) return COP_OK;
     return cop_fail(error, COP_ERR_LIMIT,
-                    "the averages over %u samples of %d classes take %llu MB, more than %u MB",
+                    "the averages over %u samples of %d classes need %llu MB: the limit is %u MB",
                     spec->samples, spec->classes, (unsigned long long)(bytes >> 20),
                     COP_TALLY_BYTES_MAX >> 20);
 }

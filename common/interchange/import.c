@@ -50,8 +50,9 @@ static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, c
     if (!same) {
         shape_text(t->dims, t->rank, found, sizeof found);
         shape_text(dims, p->rank, wanted, sizeof wanted);
-        return cop_fail(error, COP_ERR_INPUT, "%s: tensor %s has the shape %s, the job says %s",
-                        path, p->name, found, wanted);
+        return cop_fail(error, COP_ERR_INPUT,
+                        "%s: tensor %s has the shape %s, but the job expects %s", path, p->name,
+                        found, wanted);
     }
     if (strcmp(t->dtype, "F32") != 0 && strcmp(t->dtype, "F16") != 0 &&
         strcmp(t->dtype, "BF16") != 0)
@@ -143,7 +144,7 @@ cop_err cop_import_tensors(const cop_model *model, const cop_safetensors *file, 
                            float *flat, cop_error *error) {
     const size_t prefix = common_prefix(model, file);
     if (prefix)
-        cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": read without it", path,
+        cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": this prefix is ignored", path,
                 (int)prefix, cop_safetensors_at(file, 0)->name);
     memset(flat, 0, (size_t)cop_model_floats(model) * sizeof *flat);
     for (int i = 0; i < cop_model_parameter_count(model); i++) {

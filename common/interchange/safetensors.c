@@ -345,8 +345,8 @@ static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], cons
             return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
     if (offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > data_size)
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes, and the "
-                        "data have %llu",
+                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes, but the "
+                        "file has %llu bytes of data",
                         what, t->name, (unsigned long long)offsets[0],
                         (unsigned long long)offsets[1], (unsigned long long)size,
                         (unsigned long long)data_size);
@@ -373,8 +373,8 @@ static cop_err check_cover(const cop_safetensors *f, const char *data, uint64_t 
     for (size_t i = 0; i < f->count && !e; i++) {
         if ((const char *)order[i]->data != end)
             e = cop_fail(error, COP_ERR_CORRUPT,
-                         "%s: tensor %s begins at byte %lld of the data, expected %lld, where the "
-                         "one before it ends",
+                         "%s: tensor %s begins at byte %lld of the data: expected %lld, where the "
+                         "previous tensor ends",
                          what, order[i]->name, (long long)((const char *)order[i]->data - data),
                          (long long)(end - data));
         end = (const char *)order[i]->data + order[i]->size;
@@ -390,15 +390,11 @@ static cop_err check_name(const cop_safetensors *f, const cop_str *name, const c
                           cop_error *error) {
     const cop_tensor_entry *entry = NULL;
     if (name->length >= sizeof entry->name)
-        return cop_fail(error, COP_ERR_LIMIT,
-                        "%s: the name of a tensor has %zu bytes, at most %zu "
-                        "are possible",
+        return cop_fail(error, COP_ERR_LIMIT, "%s: a tensor name has %zu bytes: the limit is %zu",
                         what, name->length, sizeof entry->name - 1);
     if (f->count == TENSORS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT,
-                        "%s has more than %d tensors, the most that is "
-                        "possible",
-                        what, TENSORS_MAX);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has too many tensors: the limit is %d", what,
+                        TENSORS_MAX);
     if (cop_safetensors_find(f, cop_str_text(name)))
         return cop_fail(error, COP_ERR_CORRUPT, "%s has tensor %s twice", what, cop_str_text(name));
     return COP_OK;

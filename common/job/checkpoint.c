@@ -290,10 +290,11 @@ static cop_err load_from(const cop_job *job, const paths *p, float *weights, flo
     COP_TRY(load_model(job, p->model, s.model_hash, weights, &step, error));
     COP_TRY(load_states(job, p->optimizer, s.optimizer_hash, states, error));
     if (step != c->step)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is of step %llu, its state of step %llu",
-                        p->model, (unsigned long long)step, (unsigned long long)c->step);
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is from step %llu, but its state is from step %llu", p->model,
+                        (unsigned long long)step, (unsigned long long)c->step);
     if (step > job->steps)
-        return cop_fail(error, COP_ERR_LIMIT, "%s is of step %llu: the job ends at step %llu",
+        return cop_fail(error, COP_ERR_LIMIT, "%s is from step %llu: the job ends at step %llu",
                         p->model, (unsigned long long)step, (unsigned long long)job->steps);
     return COP_OK;
 }
@@ -343,7 +344,7 @@ static cop_err try_step(loader *l, uint64_t step) {
         return e;
     }
     if (e != COP_ERR_LIMIT)
-        add_note(l, "%s; going back to the checkpoint before it", why.text);
+        add_note(l, "%s; using the previous checkpoint", why.text);
     else if (!l->beyond.code) {
         l->beyond = why;
         l->beyond_step = step;
@@ -363,15 +364,14 @@ static cop_err try_all(loader *l, cop_error *error) {
         if (steps[i] <= l->most && (!has_latest || steps[i] != latest)) e = try_step(l, steps[i]);
     cop_free(steps);
     if (!e && l->beyond.code)
-        add_note(
-            l,
-            "the job ends at step %llu and %s has checkpoints up to step %llu: going back to the "
-            "one of step %llu and removing those after it",
-            (unsigned long long)l->job->steps, l->checkpoints, (unsigned long long)l->beyond_step,
-            (unsigned long long)l->out->step);
+        add_note(l,
+                 "the job ends at step %llu, but %s has checkpoints up to step %llu: continuing "
+                 "from step %llu and removing the later checkpoints",
+                 (unsigned long long)l->job->steps, l->checkpoints,
+                 (unsigned long long)l->beyond_step, (unsigned long long)l->out->step);
     if (e != COP_ERR_NOT_FOUND) return e;
     if (l->beyond.code) return cop_fail(error, COP_ERR_INPUT, "%s", l->beyond.text);
-    return cop_fail(error, e, "there is no whole checkpoint in %s", l->checkpoints);
+    return cop_fail(error, e, "there is no intact checkpoint in %s", l->checkpoints);
 }
 
 cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,

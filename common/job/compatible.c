@@ -108,9 +108,9 @@ static bool field_differs(const cop_proto *a, const cop_proto *b, const cop_prot
     }
     if (ours == theirs) return false;
     snprintf(out->path, sizeof out->path, "%s%s%s", path, *path ? "." : "", field->name);
-    snprintf(out->ours, sizeof out->ours, list ? "%zu long" : ours ? "given" : "not given", ours);
+    snprintf(out->ours, sizeof out->ours, list ? "%zu items" : ours ? "given" : "not given", ours);
     snprintf(out->theirs, sizeof out->theirs,
-             list     ? "%zu long"
+             list     ? "%zu items"
              : theirs ? "given"
                       : "not given",
              theirs);
@@ -135,7 +135,7 @@ static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *thei
                     "from this one's%s%s%s%s%s%s%s",
                     path, found ? ": " : "", found ? d.path : "", found ? " is " : "",
                     found ? d.ours : "", found ? ", was " : "", found ? d.theirs : "",
-                    length ? ": with cosine a job keeps its length" : "");
+                    length ? ": a cosine schedule fixes the length of its job" : "");
 }
 
 cop_err job_check_compatible(const cop_job *job, Coppice__Job *theirs, const char *path,

@@ -43,17 +43,18 @@ cop_err cop_job_check_together(const cop_job *a, const char *a_name, const cop_j
     describe_samples(b, shape_b, sizeof shape_b);
     if (strcmp(shape_a, shape_b) != 0)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s is for samples of %s, %s for samples of %s: the members of an ensemble "
-                        "see the same samples",
+                        "%s takes samples of %s, but %s takes samples of %s: all members of an "
+                        "ensemble must take the same samples",
                         b_name, shape_b, a_name, shape_a);
     if (pa->classes != pb->classes)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s has %u classes, %s has %u: the members of an ensemble have the same",
+                        "%s has %u classes, but %s has %u: all members of an ensemble must have "
+                        "the same classes",
                         b_name, pb->classes, a_name, pa->classes);
     if (same_data && strcmp(pa->data_digest, pb->data_digest) != 0)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s was trained on the data set %.12s, %s on %.12s: say with --data on "
-                        "which they are to be evaluated",
+                        "%s was trained on the data set %.12s, but %s on %.12s: specify with "
+                        "--data the data set to evaluate on",
                         b_name, pb->data_digest, a_name, pa->data_digest);
     return COP_OK;
 }

@@ -87,8 +87,8 @@ cop_data_order cop_job_order(const Coppice__Data *d) {
 static void explain_mse(cop_error *error) {
     const cop_error why = *error;
     cop_fail(error, why.code,
-             "%s; loss: mse compares with labels, as 1 for the class and 0 for the others, or with "
-             "the samples (data.target: input), not with real numbers",
+             "%s; loss: mse compares with labels (1 for the class, 0 for the others) or with the "
+             "samples (data.target: input), not with real numbers",
              why.text);
 }
 

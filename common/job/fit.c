@@ -35,12 +35,11 @@ cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *
                 part->stride == job->sample_stride && data->classes == form.classes;
     for (int32_t d = 0; fits && d < form.rank; d++) fits = part->dims[d] == form.dims[d];
     if (fits) return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT,
-                    "the model takes samples of %s and %d classes, data set %s has %s and %d "
-                    "classes",
-                    cop_data_describe(form.type, form.rank, form.dims, wanted), form.classes,
-                    data->name, cop_data_describe(part->type, part->rank, part->dims, found),
-                    data->classes);
+    return cop_fail(
+        error, COP_ERR_INPUT,
+        "the model takes samples of %s and %d classes, but data set %s has %s and %d classes",
+        cop_data_describe(form.type, form.rank, form.dims, wanted), form.classes, data->name,
+        cop_data_describe(part->type, part->rank, part->dims, found), data->classes);
 }
 
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
@@ -76,8 +75,9 @@ cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat,
     COP_TRY(cop_job_open_model(path, &theirs, flat, step, error));
     cop_err e = job_check_compatible(job, theirs->message, path, error);
     if (!e && *step > job->steps)
-        e = cop_fail(error, COP_ERR_INPUT, "%s holds weights of step %llu: the job has %llu steps",
-                     path, (unsigned long long)*step, (unsigned long long)job->steps);
+        e = cop_fail(error, COP_ERR_INPUT,
+                     "%s holds weights of step %llu, but the job has %llu steps", path,
+                     (unsigned long long)*step, (unsigned long long)job->steps);
     cop_job_destroy(theirs);
     if (!e) return COP_OK;
     cop_free(*flat);

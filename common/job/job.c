@@ -155,10 +155,10 @@ void cop_job_warnings(const cop_job *job, cop_str *out) {
     if (job->batch / job->shards < 4 && job->shards > 1)
         cop_str_printf(out,
                        "train.shards is %u: with a batch of %u, a shard has fewer than 4 samples, "
-                       "which computes slowly\n",
+                       "which is slow\n",
                        job->shards, job->batch);
     if (m->train->has_epochs && m->train->epochs != floor(m->train->epochs))
-        cop_str_printf(out, "train.epochs is %g: the last epoch is cut off after step %llu\n",
+        cop_str_printf(out, "train.epochs is %g: the last epoch ends early, after step %llu\n",
                        m->train->epochs, (unsigned long long)job->steps);
     job_warn_of_layers(job->model, out);
 }

@@ -106,7 +106,7 @@ static cop_err read_parameter(const cop_safetensors *file, const char *path, con
     for (int d = 0; same && d < p->rank; d++) same = t->dims[d] == p->dims[d];
     if (!same)
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s: tensor %s has another type or shape than the job says", path, name);
+                        "%s: the type or shape of tensor %s does not match the job", path, name);
     memcpy(flat + p->offset, t->data, t->size);
     return COP_OK;
 }
@@ -133,8 +133,8 @@ static cop_err check_metadata(const cop_safetensors *file, const char *path, cop
         metadata_check(yaml, step, digest, expected);
         if (strcmp(check, expected) == 0) return COP_OK;
     }
-    return cop_fail(error, COP_ERR_CORRUPT, "%s was altered: its metadata do not fit its check",
-                    path);
+    return cop_fail(error, COP_ERR_CORRUPT,
+                    "%s was altered: its metadata do not match their checksum", path);
 }
 
 static cop_err check_digest(const cop_job *job, const cop_safetensors *file, const char *path,
@@ -146,10 +146,10 @@ static cop_err check_digest(const cop_job *job, const cop_safetensors *file, con
         return error ? cop_error_prefix(error, "%s", path) : COP_ERR_CORRUPT;
     cop_hex32(digest, found);
     if (!expected || strcmp(expected, found) == 0) return COP_OK;
-    return cop_fail(error, COP_ERR_CORRUPT,
-                    "%s was altered: its weights have the digest %.16s..., its header says "
-                    "%.16s...",
-                    path, found, expected);
+    return cop_fail(
+        error, COP_ERR_CORRUPT,
+        "%s was altered: its weights have the digest %.16s..., but its header says %.16s...", path,
+        found, expected);
 }
 
 cop_err job_read_model(const cop_job *job, const cop_safetensors *file, const char *path,
@@ -158,7 +158,7 @@ cop_err job_read_model(const cop_job *job, const cop_safetensors *file, const ch
     COP_TRY(check_metadata(file, path, error));
     COP_TRY(job_read_tensors(job, file, path, "", flat, error));
     if (cop_safetensors_count(file) != count)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu tensors: the job has %zu", path,
+        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu tensors, but the job has %zu", path,
                         cop_safetensors_count(file), count);
     COP_TRY(check_digest(job, file, path, flat, error));
     const char *text = cop_safetensors_metadata(file, "coppice.step");
@@ -181,7 +181,7 @@ cop_err job_message_of(const cop_safetensors *file, const char *path, Coppice__J
                        cop_error *error) {
     const char *yaml = cop_safetensors_metadata(file, "coppice.job");
     if (!yaml)
-        return cop_fail(error, COP_ERR_INPUT, "%s holds no job: it was not written by coppice",
+        return cop_fail(error, COP_ERR_INPUT, "%s contains no job: it was not written by coppice",
                         path);
     COP_TRY(check_metadata(file, path, error));
     return cop_document_parse_job(yaml, strlen(yaml), path, out, error);
@@ -244,7 +244,7 @@ static cop_err model_path(const char *path, char **out, cop_error *error) {
     cop_free(latest);
     return named ? COP_OK
                  : cop_fail(error, COP_ERR_NOT_FOUND,
-                            "%s holds neither model.safetensors nor checkpoints", path);
+                            "%s contains neither model.safetensors nor checkpoints", path);
 }
 
 /* Closes the file. On failure there is nothing in *job and *flat. */

@@ -65,8 +65,8 @@ static cop_err check_loss(const Coppice__Job *m, cop_error *error) {
                                  "with labels: expected mse or bce");
     if (input && m->loss->bce && m->data->normalize != COPPICE__DATA__NORMALIZE__UNIT)
         return cop_document_fail(m, "data.normalize", error,
-                                 "data.normalize gives targets outside of 0 to 1, but loss is bce: "
-                                 "expected unit, or mse");
+                                 "data.normalize gives targets outside 0 to 1, but loss is bce: "
+                                 "expected normalize: unit, or loss: mse");
     return COP_OK;
 }
 
@@ -86,15 +86,15 @@ cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error) {
                                  "columns",
                                  source);
     if (d->has_layout && !arrays)
-        return cop_document_fail(m, "data.layout", error,
-                                 "data.layout says where arrays have their channels, but "
-                                 "data.source is %.60s: expected npy or idx",
-                                 source);
+        return cop_document_fail(
+            m, "data.layout", error,
+            "data.layout applies only to arrays, but data.source is %.60s: expected npy or idx",
+            source);
     if (d->n_resize && !folder)
-        return cop_document_fail(m, "data.resize", error,
-                                 "data.resize is the size of pictures, but data.source is %.60s: "
-                                 "expected image-folder",
-                                 source);
+        return cop_document_fail(
+            m, "data.resize", error,
+            "data.resize applies only to images, but data.source is %.60s: expected image-folder",
+            source);
     if (d->n_resize && d->n_resize != 2)
         return cop_document_fail(m, "data.resize", error,
                                  "data.resize has 1 item: expected two, [height, width]");
@@ -183,16 +183,16 @@ static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *e
     p->has_steps = p->has_steps_per_epoch = 1;
     if (t->last == COPPICE__TRAIN__LAST__DROP && t->batch > p->train_samples)
         return cop_document_fail(m, "train.last", error,
-                                 "train.last is drop: %u training samples make no whole batch of "
-                                 "%u, expected keep or a smaller train.batch",
+                                 "train.last is drop, but %u training samples do not fill a batch "
+                                 "of %u: expected keep or a smaller train.batch",
                                  p->train_samples, t->batch);
     p->steps_per_epoch = steps_per_epoch(t, p->train_samples);
     p->steps = count_steps(t, p->steps_per_epoch);
     if (!p->steps)
-        return cop_document_fail(m, "train.epochs", error,
-                                 "train.epochs is %g: expected 1 to %u steps in all, with %llu in "
-                                 "an epoch",
-                                 t->epochs, STEPS_MAX, (unsigned long long)p->steps_per_epoch);
+        return cop_document_fail(
+            m, "train.epochs", error,
+            "train.epochs is %g: expected 1 to %u steps in total, with %llu per epoch", t->epochs,
+            STEPS_MAX, (unsigned long long)p->steps_per_epoch);
     return COP_OK;
 }
 

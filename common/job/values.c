@@ -46,8 +46,8 @@ static bool warn_of_targets(const Coppice__Job *m, const double seen_values[2], 
     if (!m->loss->bce || m->data->target != COPPICE__DATA__TARGET__INPUT) return false;
     if (seen_values[0] >= 0 && seen_values[1] <= 1) return false;
     cop_str_printf(out,
-                   "loss is bce, which compares with samples from 0 to 1, but they go from %.4g to "
-                   "%.4g: expected loss: mse, or samples that were scaled before\n",
+                   "loss is bce, which needs samples from 0 to 1, but they range from %.4g to "
+                   "%.4g: expected loss: mse, or samples scaled beforehand\n",
                    seen_values[0], seen_values[1]);
     return true;
 }
@@ -60,7 +60,7 @@ void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *o
     if (r.seen[0] >= -FAR && r.seen[1] <= FAR) return;
     cop_str_printf(out,
                    "data.normalize: the network sees values from %.4g to %.4g: networks learn "
-                   "badly from values far outside of -10 to 10, %s\n",
+                   "badly from values far outside -10 to 10, %s\n",
                    r.seen[0], r.seen[1],
                    normalize == COPPICE__DATA__NORMALIZE__STANDARD
                        ? "some lie far from the mean of their column"

@@ -9,8 +9,8 @@ static void warn_of_last_layer(const cop_model *model, cop_str *out) {
     const bool bce = cop_model_loss(model) == COP_LOSS_BCE;
     if (!layer->ops->squashes || cop_model_loss(model) == COP_LOSS_MSE) return;
     cop_str_printf(out,
-                   "model[%d] %s: the loss %s takes logits and applies a %s itself, so that the "
-                   "outputs are squashed twice and learn slowly: leave this layer out\n",
+                   "model[%d] %s: the loss %s takes logits and applies a %s itself, so this layer "
+                   "squashes the outputs a second time and slows learning: remove it\n",
                    last, layer->ops->kind, bce ? "bce" : "cross_entropy",
                    bce ? "sigmoid" : "softmax");
 }
@@ -22,10 +22,11 @@ static void warn_of_maps(const cop_model *model, cop_str *out) {
         const cop_layer *layer = cop_model_layer(model, i);
         const bool by_unit = layer->ops->drops && !layer->ops->drops_maps;
         if (maps && by_unit && layer->in.rank == 3)
-            cop_str_printf(out,
-                           "model[%d] %s: on feature maps it drops single pixels, which their "
-                           "neighbours give away: spatial_dropout drops whole maps\n",
-                           i, layer->ops->kind);
+            cop_str_printf(
+                out,
+                "model[%d] %s: it drops single pixels of feature maps, but their neighbours carry "
+                "the same information: spatial_dropout drops whole maps\n",
+                i, layer->ops->kind);
         maps = maps || layer->parameter_count > 0;
     }
 }

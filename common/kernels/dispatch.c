@@ -99,11 +99,11 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
     for (size_t i = 0; i < count; i++)
         if (strcmp(known[i], wanted) == 0)
             return cop_fail(error, COP_ERR_UNSUPPORTED,
-                            "COPPICE_ISA=%s: this machine does not have it (it has %s)", wanted,
-                            available_names(names, sizeof names));
+                            "COPPICE_ISA=%s: this machine does not support it (it supports %s)",
+                            wanted, available_names(names, sizeof names));
     const char *nearest = cop_nearest_name(wanted, known, count);
     return cop_fail(error, COP_ERR_UNSUPPORTED,
-                    "COPPICE_ISA=%.64s: unknown instruction set%s%s%s (this machine has %s)",
+                    "COPPICE_ISA=%.64s: unknown instruction set%s%s%s (this machine supports %s)",
                     wanted, nearest ? ", did you mean \"" : "", nearest ? nearest : "",
                     nearest ? "\"?" : "", available_names(names, sizeof names));
 }

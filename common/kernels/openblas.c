@@ -55,8 +55,7 @@ static void load(void) {
     munmap(room, ADDRESS_SPACE);
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        snprintf(openblas.failure, sizeof openblas.failure, "OpenBLAS cannot be loaded: %s",
-                 dlerror());
+        snprintf(openblas.failure, sizeof openblas.failure, "cannot load OpenBLAS: %s", dlerror());
     if (library && find(library, "cblas_sgemm", &openblas.sgemm) &&
         find(library, "openblas_set_num_threads", &openblas.set_num_threads) &&
         find(library, "openblas_get_config", &openblas.get_config) &&

@@ -218,8 +218,8 @@ cop_err cop_self_test(const cop_kernels *kernels, unsigned char digest[32], cop_
     char text[65];
     cop_hex32(digest, text);
     if (strcmp(text, golden) == 0) return COP_OK;
-    return cop_fail(
-        error, COP_ERR_CORRUPT,
-        "self-test: this machine (%s) computes otherwise than portable-1: digest %s, expected %s",
-        kernels->name, text, golden);
+    return cop_fail(error, COP_ERR_CORRUPT,
+                    "self-test: the arithmetic of this machine (%s) differs from portable-1: "
+                    "digest %s, expected %s",
+                    kernels->name, text, golden);
 }

@@ -178,7 +178,7 @@ static void hand_over(net_dialer *d) {
     if (d->listener) return;
     close(fd);
     d->opened_ns = 0;
-    begin_again(d, "no memory or no descriptor is left", NET_LATER);
+    begin_again(d, "out of memory or file descriptors", NET_LATER);
 }
 
 /* Has nng lost the connection, or not even opened it? */
@@ -220,7 +220,7 @@ static void hear(net_dialer *d) {
     else if (first == 0x15)
         report_tls(d);
     else if (first != 0)
-        fail(d, "what listens there is not a coordinator", NET_LATER);
+        fail(d, "the program that listens there is not a coordinator", NET_LATER);
     else if (d->current->phase == WAITING)
         hand_over(d);
     else
@@ -299,7 +299,7 @@ static void on_resolved(net_dialer *d, int status, struct addrinfo *found) {
     d->resolution = NULL;
     if (status) {
         char reason[400];
-        snprintf(reason, sizeof reason, "%.150s cannot be resolved (%s)", d->host,
+        snprintf(reason, sizeof reason, "cannot resolve %.150s (%s)", d->host,
                  gai_strerror(status));
         begin_again(d, reason, status == EAI_NONAME ? NET_ABSENT : NET_LATER);
         return;
@@ -318,7 +318,7 @@ static void check_resolution(net_dialer *d) {
     } else if (d->began_ns && cop_clock_ns() - d->began_ns > (uint64_t)RESOLVE_MS * 1000000) {
         char reason[400];
         d->began_ns = 0;
-        snprintf(reason, sizeof reason, "the name server has not answered for %.150s yet", d->host);
+        snprintf(reason, sizeof reason, "the name server has not yet answered for %.150s", d->host);
         d->handler.on_failed(d->owner, reason, NET_LATER);
     }
 }
@@ -330,8 +330,8 @@ static void on_timer(uv_timer_t *timer) {
         probe(d);
     } else if (d->current) {
         fail(d,
-             d->current->phase == CONNECTING ? "no answer to connecting"
-                                             : "it was silent in the handshake",
+             d->current->phase == CONNECTING ? "no answer to the connection request"
+                                             : "it was silent during the handshake",
              NET_LATER);
     } else if (d->address) {
         const struct addrinfo *address = d->address;

@@ -174,7 +174,7 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
         return refuse(request, COP_ERR_CLOSED, "the call was canceled", error);
     if (busy)
         return refuse(request, COP_ERR_TIMEOUT,
-                      "the coordinator in this process still holds the last call", error);
+                      "the coordinator in this process still holds the previous call", error);
     if (!hand_over(link, request))
         return refuse(request, COP_ERR_CLOSED, "the coordinator in this process has stopped",
                       error);

@@ -350,7 +350,8 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
         return cop_fail(error, COP_ERR_USAGE,
                         "%s needs certificates: pass --tls-dir DIR, made by --init-tls DIR", url);
     if (nng->front_count == FRONTS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "at most %d tls+tcp:// addresses", FRONTS_MAX);
+        return cop_fail(error, COP_ERR_LIMIT, "too many tls+tcp:// addresses: at most %d",
+                        FRONTS_MAX);
     COP_TRY(net_tls_front_start(nng, nng->server->tls, url, &nng->fronts[nng->front_count], error));
     nng->front_count++;
     return COP_OK;

@@ -126,7 +126,7 @@ static void describe_verdict(int code, X509 *certificate, const char *what, char
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
         list_hosts(certificate, hosts, sizeof hosts);
-        snprintf(out, size, "%s \"%.100s\" is not for this host but for %s", what, name, hosts);
+        snprintf(out, size, "%s \"%.100s\" is for %s, not for this host", what, name, hosts);
         return;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
@@ -397,11 +397,11 @@ bool net_tls_peer(SSL *ssl, cop_peer *out, tls_verdict *verdict) {
 static const char *refusal_text(int reason) {
     switch (reason) {
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-        return "it says that our certificate has expired";
+        return "it reports that our certificate has expired";
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
-        return "it says that our certificate was issued by another CA";
+        return "it reports that our certificate was issued by another CA";
     case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
-        return "it wants a certificate";
+        return "it requires a certificate";
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
@@ -434,6 +434,7 @@ bool net_tls_explain(const tls_verdict *verdict, int number, char *out, size_t s
     else if (closed && number)
         snprintf(out, size, "%s", strerror(number));
     else
-        snprintf(out, size, "%s", closed ? "the connection was closed in the handshake" : other);
+        snprintf(out, size, "%s",
+                 closed ? "the connection was closed during the handshake" : other);
     return false;
 }

@@ -51,7 +51,8 @@ typedef struct cop_tls_options {
     "  --tls-dir DIR      certificates of tls+tcp://: DIR/ca.pem, DIR/" stem ".pem, DIR/" stem     \
     ".key\n"                                                                                       \
     "  --tls-ca FILE, --tls-cert FILE, --tls-key FILE\n"                                           \
-    "                     ... or each by itself (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)\n"
+    "                     ... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, "      \
+    "_KEY)\n"
 
 /* Loaded credentials. Never change; any thread. They must outlive the servers and links that use
  * them. */

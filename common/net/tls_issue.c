@@ -176,7 +176,7 @@ static cop_err make_ca(key_pair *out, cop_error *error) {
            add_extension(c, c, NID_key_usage, "critical,keyCertSign,cRLSign") &&
            add_extension(c, c, NID_subject_key_identifier, "hash") &&
            X509_sign(c, out->key, EVP_sha256()) > 0;
-    return good ? COP_OK : fail_openssl(error, "cannot make the CA's certificate");
+    return good ? COP_OK : fail_openssl(error, "cannot create the CA's certificate");
 }
 
 static cop_err make_pair(const key_pair *ca, const cop_tls_issue *issue, key_pair *out,
@@ -192,7 +192,7 @@ static cop_err make_pair(const key_pair *ca, const cop_tls_issue *issue, key_pai
            add_extension(c, ca->certificate, NID_subject_key_identifier, "hash") &&
            add_extension(c, ca->certificate, NID_authority_key_identifier, "keyid:always") &&
            (!coordinator || add_hosts(c, issue->hosts)) && X509_sign(c, ca->key, EVP_sha256()) > 0;
-    return good ? COP_OK : fail_openssl(error, "cannot make a certificate");
+    return good ? COP_OK : fail_openssl(error, "cannot create a certificate");
 }
 
 /* ---- files ---- */
@@ -208,9 +208,10 @@ static cop_err write_new(const char *path, const char *text, size_t size, unsign
     COP_TRY(cop_file_write(temporary, &part, 1, mode, error));
     cop_err e = COP_OK;
     if (link(temporary, path) != 0)
-        e = errno == EEXIST ? cop_fail(error, COP_ERR_EXISTS,
-                                       "%s is there already: remove it first to make it anew", path)
-                            : cop_fail_errno(error, errno, "cannot write %s", path);
+        e = errno == EEXIST
+                ? cop_fail(error, COP_ERR_EXISTS,
+                           "%s already exists: remove it first to create a new one", path)
+                : cop_fail_errno(error, errno, "cannot write %s", path);
     unlink(temporary);
     return e;
 }
@@ -267,7 +268,7 @@ cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, i
     if (cop_folder_list(folder, &names, &there, NULL) == COP_OK) cop_free(names);
     if (there || cop_file_exists(folder))
         return cop_fail(error, COP_ERR_EXISTS,
-                        "%s is there and not empty: nothing in it was changed (--add makes one "
+                        "%s exists and is not empty: nothing in it was changed (--add creates one "
                         "more certificate)",
                         folder);
     size_t length = strlen(folder);
@@ -275,7 +276,7 @@ cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, i
     if (snprintf(temporary, sizeof temporary, "%.*s.new-XXXXXX", (int)length, folder) >=
         (int)sizeof temporary - 64)
         return cop_fail(error, COP_ERR_INPUT, "%s: the path is too long", folder);
-    if (!mkdtemp(temporary)) return cop_fail_errno(error, errno, "cannot make %s", folder);
+    if (!mkdtemp(temporary)) return cop_fail_errno(error, errno, "cannot create %s", folder);
     cop_err e = fill_folder(temporary, issues, count, error);
     if (!e) e = cop_file_rename(temporary, folder, error);
     if (e) cop_folder_remove(temporary, NULL);

@@ -79,7 +79,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 /* The one that has been in the handshake for longest makes room. */
 static bool push_out(front_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
-    if (oldest) net_tls_conn_end(oldest, "it was slow, and others wait", false);
+    if (oldest) net_tls_conn_end(oldest, "it was slow, and other connections wait", false);
     return oldest != NULL;
 }
 
@@ -102,7 +102,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
         }
         bool short_of = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
         if (!short_of) return; /* none left, or it went again */
-        tell("a peer", "no descriptor is left (ulimit -n)");
+        tell("a peer", "no file descriptor is left (ulimit -n)");
         if (push_out(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
         t->accepting = false; /* until the next tick */

@@ -337,7 +337,7 @@ static void open_conn(tls_conn *conn) {
     conn->out.bytes = cop_alloc_raw(TLS_BUFFER_SIZE);
     if (!conn->in.bytes || !conn->out.bytes ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
-        net_tls_conn_end(conn, "no memory or no descriptor is left", false);
+        net_tls_conn_end(conn, "out of memory or file descriptors", false);
         return;
     }
     for (int i = 0; i < 2; i++) setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -437,7 +437,7 @@ static void expire(tls_loop *loop) {
     for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
         next = c->next;
         if (c->deadline_ns > now) continue;
-        net_tls_conn_end(c, c->state < TLS_OPEN ? "it was silent in the handshake" : "", false);
+        net_tls_conn_end(c, c->state < TLS_OPEN ? "it was silent during the handshake" : "", false);
     }
 }
 

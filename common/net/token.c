@@ -24,7 +24,7 @@ static cop_err read_file(const char *path, char out[COP_TOKEN_MAX], cop_error *e
     struct stat status;
     COP_TRY(cop_file_read(path, 4096, &text, &size, error));
     if (stat(path, &status) == 0 && (status.st_mode & 07))
-        cop_log(COP_LOG_WARN, "token", "%s has mode %04o: others can read the token", path,
+        cop_log(COP_LOG_WARN, "token", "%s has mode %04o: other users can read the token", path,
                 (unsigned)status.st_mode & 07777);
     cop_err e = take(text, path, out, error);
     cop_free(text);

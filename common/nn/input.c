@@ -43,13 +43,13 @@ cop_err cop_input_create(const cop_input_spec *spec, const cop_shape *shape, cop
     char text[64];
     if (cop_input_augments(out) && !image)
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.augment changes images, but samples are flat, of %s values",
+                        "data.augment needs images, but samples are flat, of %s values",
                         cop_shape_format(shape, text));
     if (out->shift + out->crop > 0 && (out->shift >= out->height || out->shift >= out->width ||
                                        out->crop >= out->height || out->crop >= out->width))
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.augment moves images out of sight: expected fewer pixels than the %d "
-                        "x %d that they have",
+                        "data.augment shifts images completely out of view: expected fewer pixels "
+                        "than their size, %d x %d",
                         out->height, out->width);
     if (spec->normalize == COP_NORMALIZE_STANDARD) return copy_statistics(spec, out, error);
     return COP_OK;

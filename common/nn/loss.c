@@ -24,8 +24,7 @@ cop_err cop_loss_check(cop_loss_kind kind, double smoothing, bool target_input, 
                         "loss is not known, expected cross_entropy, mse or bce");
     if (kind != COP_LOSS_CROSS_ENTROPY && smoothing != 0)
         return cop_fail(error, COP_ERR_INPUT,
-                        "loss: smoothing is %g, but labels are smoothed for cross_entropy alone, "
-                        "not for %s",
+                        "loss: smoothing is %g, but only cross_entropy smooths labels, not %s",
                         smoothing, cop_loss_name(kind));
     if (kind == COP_LOSS_CROSS_ENTROPY && target_input)
         return cop_fail(error, COP_ERR_INPUT,

@@ -31,7 +31,7 @@ static cop_err check_spec(const cop_model_spec *spec, cop_error *error) {
     if (spec->layer_count < 1)
         return cop_fail(error, COP_ERR_INPUT, "model has no layers, expected at least one linear");
     if (spec->layer_count > COP_LAYERS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "model has %d layers, at most %d are possible",
+        return cop_fail(error, COP_ERR_LIMIT, "model has %d layers: the limit is %d",
                         spec->layer_count, COP_LAYERS_MAX);
     if (spec->classes < 1 || spec->classes > COP_CLASSES_MAX)
         return cop_fail(error, COP_ERR_INPUT, "the data has %d classes, expected 1 to %d",
@@ -45,7 +45,7 @@ static cop_err check_spec(const cop_model_spec *spec, cop_error *error) {
         size *= input->dims[i];
         if (input->dims[i] < 1 || size > (int64_t)COP_UNITS_MAX) {
             char text[64];
-            return cop_fail(error, COP_ERR_INPUT, "samples of %s values, expected 1 to %d in all",
+            return cop_fail(error, COP_ERR_INPUT, "samples of %s values, expected 1 to %d in total",
                             cop_shape_format(input, text), (int)COP_UNITS_MAX);
         }
     }
@@ -60,8 +60,8 @@ static cop_err find_kind(const char *kind, const cop_layer_ops **out, cop_error 
     for (const cop_layer_ops *const *ops = cop_layer_registry(); *ops && count < 64; ops++)
         names[count++] = (*ops)->kind;
     const char *nearest = cop_nearest_name(kind, names, count);
-    return cop_fail(error, COP_ERR_INPUT, "there is no such layer%s%s%s",
-                    nearest ? ", did you mean " : "", nearest ? nearest : "", nearest ? "?" : "");
+    return cop_fail(error, COP_ERR_INPUT, "unknown layer%s%s%s", nearest ? ", did you mean " : "",
+                    nearest ? nearest : "", nearest ? "?" : "");
 }
 
 /* Copies the layer list, with its functions. */
@@ -137,8 +137,7 @@ static cop_err lay_out_parameters(cop_model *model, cop_error *error) {
             model->floats += (int64_t)cop_align_up((size_t)own[j].count, FLOATS_ALIGN);
             if (model->floats > (int64_t)COP_PARAMETERS_MAX)
                 return cop_fail(error, COP_ERR_LIMIT,
-                                "model[%d] %s: the model has more than %u parameters, the most "
-                                "that is possible",
+                                "model[%d] %s: the model has too many parameters: the limit is %u",
                                 i, layer->ops->kind, COP_PARAMETERS_MAX);
         }
         model->parameter_count += layer->parameter_count;
@@ -158,7 +157,7 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
     for (int i = weighted + 1; i < model->layer_count; i++)
         if (model->layers[i].ops->drops)
             return cop_fail(error, COP_ERR_INPUT,
-                            "model[%d] %s: it would drop outputs of the network, expected before "
+                            "model[%d] %s: it would drop outputs of the network: expected before "
                             "the last layer with weights (model[%d] %s)",
                             i, model->layers[i].ops->kind, weighted,
                             model->layers[weighted].ops->kind);
@@ -313,7 +312,7 @@ cop_err cop_model_digest(const cop_model *model, const float *flat, unsigned cha
         for (int64_t j = 0; j < p->count; j++)
             if (isnan(values[j]))
                 return cop_fail(error, COP_ERR_CORRUPT,
-                                "%s holds a value that is not a number (at %lld of %lld): such "
+                                "%s contains a value that is not a number (at %lld of %lld): such "
                                 "weights have no digest",
                                 p->name, (long long)j, (long long)p->count);
         cop_sha256_update(&hash, p->name, strlen(p->name) + 1);

@@ -24,7 +24,7 @@ static double scheduled(const cop_schedule *schedule, double rate, uint64_t t) {
                                      (1 + cop_cos(pi * (double)t / (double)schedule->total_steps)) /
                                      2;
     }
-    COP_ASSERT(!"the job file lets no other schedule pass");
+    COP_ASSERT(!"the job file allows no other schedule");
     return rate;
 }
 

@@ -94,7 +94,7 @@ static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_
     if (h->proto_size > COP_FRAME_PROTO_MAX ||
         COP_FRAME_HEADER_SIZE + (size_t)h->proto_size > frame->size ||
         h->flags >> COP_MESSAGE_PARTS)
-        return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header lies about its lengths");
+        return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header has inconsistent lengths");
     *body = cop_align_up(COP_FRAME_HEADER_SIZE + (size_t)h->proto_size, PAD);
     size_t left = frame->size >= *body ? frame->size - *body : 0;
     bool fits = frame->size >= *body;
@@ -105,7 +105,7 @@ static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_
         if (fits && there) left -= cop_align_up(h->part_size[i], PAD);
     }
     if (!fits || left)
-        return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header lies about its lengths");
+        return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header has inconsistent lengths");
     return COP_OK;
 }
 
@@ -117,7 +117,7 @@ static cop_err check_hashes(const cop_buffer *frame, const frame_header *h, size
     if (cop_hash_xxh3_pair(&zeroed, sizeof zeroed, bytes + sizeof zeroed, body - sizeof zeroed) !=
             h->head_hash ||
         cop_hash_xxh3(bytes + body, frame->size - body) != h->body_hash)
-        return cop_fail(error, COP_ERR_PROTOCOL, "the frame was damaged on its way (hash)");
+        return cop_fail(error, COP_ERR_PROTOCOL, "the frame was damaged in transit (hash)");
     return COP_OK;
 }
 
@@ -158,7 +158,7 @@ cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error) 
     size_t body = 0;
     memset(out, 0, sizeof *out);
     if (frame->size < sizeof h)
-        return cop_fail(error, COP_ERR_PROTOCOL, "a frame has at least %d bytes, this one has %zu",
+        return cop_fail(error, COP_ERR_PROTOCOL, "expected a frame of at least %d bytes, found %zu",
                         COP_FRAME_HEADER_SIZE, frame->size);
     memcpy(&h, frame->data, sizeof h);
     COP_TRY(check_frame(frame, &h, &body, error));

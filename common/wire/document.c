@@ -97,8 +97,8 @@ static cop_err parse(const char *text, size_t size, const char *name, Coppice__J
                      cop_error *error) {
     yaml_document_t document;
     if (size > COP_JOB_FILE_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: a job file has at most %u", name,
-                        size, COP_JOB_FILE_MAX);
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: the limit for a job file is %u",
+                        name, size, COP_JOB_FILE_MAX);
     COP_TRY(cop_yaml_load(text, size, name, true, &document, error));
     cop_reader r = {.source = name,
                     .lines = true,

@@ -36,8 +36,8 @@ static cop_err choose_member(const setter *s, const place *at, const cop_proto_f
         const cop_proto_field *other = &type->fields[i];
         if (other == field || !cop_reflect_is_set(at->message, other)) continue;
         if (s->rest)
-            return cop_reader_fail(&s->reader, NULL, "%s is %s, not %s", at->path.text, other->name,
-                                   field->name);
+            return cop_reader_fail(&s->reader, NULL, "%s is %s: it has no fields of %s",
+                                   at->path.text, other->name, field->name);
         cop_reflect_clear(at->message, other);
     }
     return COP_OK;
@@ -101,7 +101,8 @@ static cop_err assign(const setter *s, const place *at, const yaml_node_t *node)
         return COP_OK;
     }
     if (at->field->type != PROTOBUF_C_TYPE_MESSAGE)
-        return cop_reader_fail(&s->reader, NULL, "%s cannot be set by itself", at->path.text);
+        return cop_reader_fail(&s->reader, NULL, "cannot set %s alone: set the whole list",
+                               at->path.text);
     cop_proto *item = NULL;
     COP_TRY(cop_reader_message(&s->reader, node, at->field->descriptor, &at->path, &item));
     cop_proto **items = (cop_proto **)(uintptr_t)cop_reflect_at(at->message, at->field, at->index);
@@ -136,7 +137,7 @@ cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *e
     place at = {.message = &job->base};
     const yaml_node_t *node = yaml_document_get_root_node(&document);
     cop_err e = find_place(&s, &at);
-    if (!e && !node) e = cop_reader_fail(&s.reader, NULL, "there is no value");
+    if (!e && !node) e = cop_reader_fail(&s.reader, NULL, "the value is missing");
     if (!e) e = assign(&s, &at, node);
     yaml_document_delete(&document);
     return e;

@@ -37,7 +37,7 @@ cop_err cop_reader_fail(const cop_reader *r, const yaml_node_t *node, const char
 cop_err cop_reader_no_memory(const cop_reader *r) {
     if (cop_proto_shortage(r->root) == COP_ERR_NO_MEMORY)
         return cop_fail(r->error, COP_ERR_NO_MEMORY, "out of memory while reading %s", r->source);
-    return cop_fail(r->error, COP_ERR_LIMIT, "%s needs more memory than a job may", r->source);
+    return cop_fail(r->error, COP_ERR_LIMIT, "%s needs more memory than a job may use", r->source);
 }
 
 const char *cop_yaml_text(const yaml_node_t *node) {

@@ -81,7 +81,7 @@ bool coord_access_name(cop_request *request, const char *name) {
     bool many = cop_peer_is_many(peer, &length);
     if (*name && !cop_name_ok(name, strlen(name)))
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "a worker's name may hold no control characters");
+                            "a worker name must not contain control characters");
     else if (peer->certified && *name && !cop_peer_may_be(peer, name))
         coord_reply_failure(
             request, COP_ERR_DENIED, "the certificate is for %s called \"%.*s%s\", not \"%s\"",

@@ -35,13 +35,13 @@ static bool good_key(cop_request *request, protobuf_c_boolean has, ProtobufCBina
 
 static const char *problem_with_counts(const Coppice__Api__StartEvaluationRequest *r,
                                        bool has_members) {
-    if (!has_members && r->n_counts) return "counts need an average of members";
-    if (r->n_counts > COP_TALLY_COUNTS_MAX) return "there are too many counts";
-    if (has_members && !r->n_counts) return "an average of members needs counts";
+    if (!has_members && r->n_counts) return "counts require an average of members";
+    if (r->n_counts > COP_TALLY_COUNTS_MAX) return "too many counts";
+    if (has_members && !r->n_counts) return "an average of members requires counts";
     for (size_t i = 0; i < r->n_counts; i++) {
         if (r->counts[i] < 1 || r->counts[i] > COP_ENSEMBLE_MEMBERS_MAX)
-            return "counts are from 1 to 100000";
-        if (i && r->counts[i] <= r->counts[i - 1]) return "counts ascend";
+            return "counts must be from 1 to 100000";
+        if (i && r->counts[i] <= r->counts[i - 1]) return "counts must be strictly ascending";
     }
     if (r->models && r->n_counts && r->counts[r->n_counts - 1] > r->n_jobs)
         return "there are fewer models than members";
@@ -53,11 +53,11 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
                                 coord_evaluation *e) {
     const char *problem;
     if (!r->n_jobs || r->n_jobs > COORD_MODELS_MAX) return "expected 1 to 64 jobs";
-    if (!r->models && r->n_jobs > 1) return "several jobs need `models`";
+    if (!r->models && r->n_jobs > 1) return "several jobs require `models`";
     e->plain = !r->average || !*r->average;
     e->each_model = r->models;
-    if (!e->plain && !cop_average_read(r->average, &e->average)) return "an unknown average";
-    if (r->models && !e->average) return "models need an average of members";
+    if (!e->plain && !cop_average_read(r->average, &e->average)) return "unknown average";
+    if (r->models && !e->average) return "models require an average of members";
     if ((problem = problem_with_counts(r, e->average != COP_AVERAGE_WEIGHT_SCALING)))
         return problem;
     for (size_t i = 0; i < r->n_counts; i++) e->counts[e->count++] = r->counts[i];
@@ -124,7 +124,7 @@ coord_evaluation **api_evaluation_place(coord_api *api, const char *owner, cop_e
     }
     if (under_way >= COP_EVALUATIONS_MAX || its >= share || (!place && !last)) {
         cop_fail(error, COP_ERR_BUSY,
-                 "%u evaluations are under way, %u of them yours: try again when one has ended",
+                 "%u evaluations are running, %u of them yours: try again when one has ended",
                  under_way, its);
         return NULL;
     }
@@ -203,7 +203,7 @@ static bool admit(coord_api *api, cop_request *request,
     const char *problem = read_request(r, e);
     snprintf(e->owner, sizeof e->owner, "%s", coord_access_identity(request));
     if (problem) {
-        coord_reply_failure(request, COP_ERR_INPUT, "the evaluation makes no sense: %s", problem);
+        coord_reply_failure(request, COP_ERR_INPUT, "invalid evaluation request: %s", problem);
         return false;
     }
     if (!jobs_are_ready(api, request, e)) return false;
@@ -372,7 +372,7 @@ void api_evaluations_tick(coord_api *api, uint64_t now_ns) {
         if (now_ns <= e->heard_ns + PATIENCE_NS) continue;
         if (!e->ended) {
             coord_event gone = {.type = COORD_EVENT_JOB_CANCEL, .job = e->id};
-            gone.text = "its client has gone";
+            gone.text = "its client disconnected";
             coord_dispatch(api->engine, &gone);
         } else if (!e->batch) {
             forget(api, &api->engine->evaluations[i]);

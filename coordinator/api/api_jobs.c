@@ -176,8 +176,7 @@ static void on_removed(void *context, cop_err result, const char *text) {
     api_task *t = context;
     t->result = result;
     if (result)
-        cop_fail(&t->error, result, "job %llu could not be removed: %s", (unsigned long long)t->job,
-                 text);
+        cop_fail(&t->error, result, "cannot remove job %llu: %s", (unsigned long long)t->job, text);
     t->mail.run = removed_from_store;
     coord_post(t->api->engine, &t->mail);
 }
@@ -223,7 +222,7 @@ static void on_confirmed(void *context, cop_err result, const char *text) {
     api_task *t = context;
     t->result = result;
     if (result)
-        cop_fail(&t->error, result, "what you wish of job %llu could not be stored: %s",
+        cop_fail(&t->error, result, "the change to job %llu could not be saved: %s",
                  (unsigned long long)t->job, text);
     t->mail.run = controlled;
     coord_post(t->api->engine, &t->mail);
@@ -243,15 +242,15 @@ static void control(coord_api *api, cop_request *request, const api_note *n,
     cop_format_job(n->job, number);
     if (n->evaluation && event.type != COORD_EVENT_JOB_CANCEL) {
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %s is an evaluation and cannot be %s: only canceled", number,
-                            verbs[action]);
+                            "job %s is an evaluation and cannot be %s: it can only be canceled",
+                            number, verbs[action]);
         return;
     }
     bool done = n->state == COORD_CANCELED && event.type == COORD_EVENT_JOB_CANCEL;
     if (n->state >= COORD_COMPLETED && !done) {
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "job %s has ended (%s) and cannot be %s: only jobs that are QUEUED, "
-                            "RUNNING or PAUSED can",
+                            "job %s has ended (%s) and cannot be %s: expected a job that is "
+                            "QUEUED, RUNNING or PAUSED",
                             number, api_state_name(n->state), verbs[action]);
         return;
     }
@@ -271,8 +270,7 @@ void api_control_job(coord_api *api, cop_request *request, ProtobufCMessage *mes
         api_unknown_job(request, r.job);
     else if (!r.has_action)
         coord_reply_failure(request, COP_ERR_INPUT,
-                            "there is no action in the call: expected CANCEL, PAUSE, RESUME or "
-                            "REMOVE");
+                            "the call has no action: expected CANCEL, PAUSE, RESUME or REMOVE");
     else if (r.action == COPPICE__API__CONTROL_JOB_REQUEST__ACTION__REMOVE)
         remove_job(api, request, n);
     else

@@ -108,7 +108,7 @@ static void add_unfinished(const recovery *r) {
         COP_ASSERT(n != NULL);
         coord_datasets_use(r->api->engine->datasets, n->data_digest);
         coord_store_set_state(r->api->engine->store, n->job, n->state, n->text);
-        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) is taken up again",
+        cop_log(COP_LOG_INFO, "coordinator", "job %llu (%s) recovered after a restart",
                 (unsigned long long)n->job, n->name);
         coord_dispatch(r->api->engine, &added);
     }

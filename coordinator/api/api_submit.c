@@ -100,16 +100,15 @@ static cop_err check_room(const api_task *t, cop_error *error) {
     const char *owner = owner_of(t);
     if (api->count + api->committing_count >= COP_JOBS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "the coordinator has %d jobs already: remove some (coppice rm)",
+                        "the coordinator already has %d jobs: remove some (coppice rm)",
                         COP_JOBS_MAX);
     if (api->next_job > COORD_JOB_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "there are no more numbers for jobs");
+        return cop_fail(error, COP_ERR_LIMIT, "all job numbers are used");
     uint32_t limit = t->api->access->config->jobs_per_client;
     if (!limit) limit = COP_JOBS_PER_CLIENT_MAX;
     if (*owner && count_owned(api, owner) >= limit)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "the client \"%s\" has %u jobs that have not ended (--jobs-per-client): "
-                        "wait for some, or cancel some",
+                        "the client \"%s\" has %u unfinished jobs (--jobs-per-client): wait until one ends, or cancel one",
                         owner, limit);
     return COP_OK;
 }
@@ -172,7 +171,7 @@ static void submit_committed(coord_engine *engine, coord_mail *mail) {
 static void on_commit(void *context, cop_err result, const char *text) {
     api_task *t = context;
     t->result = result;
-    if (result) cop_fail(&t->error, result, "the job could not be stored: %s", text);
+    if (result) cop_fail(&t->error, result, "cannot store the job: %s", text);
     t->mail.run = submit_committed;
     coord_post(t->api->engine, &t->mail);
 }
@@ -213,7 +212,7 @@ static bool settled_before(coord_api *api, cop_request *request,
                            const Coppice__Api__SubmitRequest *r) {
     unsigned char digest[32];
     if (!r->job) {
-        coord_reply_failure(request, COP_ERR_INPUT, "there is no job in the call");
+        coord_reply_failure(request, COP_ERR_INPUT, "the call has no job");
     } else if (r->has_idempotency && r->idempotency.len != COORD_STORE_KEY) {
         coord_reply_failure(request, COP_ERR_INPUT,
                             "the idempotency key has %zu bytes: expected %d", r->idempotency.len,
@@ -246,8 +245,8 @@ void api_submit(coord_api *api, cop_request *request, ProtobufCMessage *message)
     recovery_key *key = NULL;
     if (r->has_idempotency && !r->dry_run) key = recovery_claim(&api->keys, r->idempotency.data);
     if (r->has_idempotency && !r->dry_run && !key) {
-        coord_reply_failure(request, COP_ERR_BUSY,
-                            "%d jobs are being submitted right now: try again", COORD_KEYS);
+        coord_reply_failure(request, COP_ERR_BUSY, "%d jobs are already being submitted: try again",
+                            COORD_KEYS);
         cop_proto_free(message);
         return;
     }

@@ -196,9 +196,8 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
 }
 
 #define NO_DECISION                                                                                \
-    "three workers computed the same shards, each with another result, and the coordinator "       \
-    "cannot "                                                                                      \
-    "decide"
+    "three workers computed the same shards with three different results, and the coordinator "    \
+    "cannot decide between them"
 
 /* No decision: one more vote is needed. */
 static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
@@ -239,9 +238,10 @@ static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t
     char block[96];
     b->vote[b->votes - 1].slot = 0;
     core_drop(core, job->info.job, slot);
-    core_tell(core, job->info.job, false,
-              "%s: a value is not finite, for more than one worker; the coordinator computes it",
-              audit_name_block(job, b, block));
+    core_tell(
+        core, job->info.job, false,
+        "%s: more than one worker computed a non-finite value; the coordinator computes the block",
+        audit_name_block(job, b, block));
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     audit_judge(core, job, index, now);
 }
@@ -341,8 +341,8 @@ static void watch_both(coord_core *core, const core_double *d) {
         if (!w) continue;
         w->watched = WATCHED_BLOCKS;
         core_tell(core, d->job, false,
-                  "worker %s: step %llu, %u + %u: its result and another's differ, too late to say "
-                  "which is wrong; its next %d results are audited",
+                  "worker %s: step %llu, %u + %u: its result differs from another worker's, too "
+                  "late to decide which is wrong; its next %d results are audited",
                   w->name, (unsigned long long)d->step, d->first, d->count, WATCHED_BLOCKS);
     }
 }

@@ -76,7 +76,7 @@ static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now
     core_worker *w = registry_find(core, e->worker);
     if (!w) return; /* gone meanwhile */
     if (e->type == COORD_EVENT_WORKER_GONE)
-        registry_leave(core, w, w->draining ? "has left" : "has gone");
+        registry_leave(core, w, w->draining ? "left" : "disconnected");
     else if (e->type == COORD_EVENT_WORKER_DRAIN)
         registry_drain(core, w);
     else
@@ -229,7 +229,7 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
     if (audit_lacks_judge(core, job)) return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) return recent ? NULL : "a free worker";
-    return job->unable ? "another worker: those that are here cannot compute it" : "workers";
+    return job->unable ? "another worker: the connected workers cannot compute it" : "workers";
 }
 
 bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_job_view *out) {

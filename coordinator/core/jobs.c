@@ -196,7 +196,7 @@ static void last_save_ended(coord_core *core, core_job *job, const coord_event *
         return;
     }
     if (!e->ok)
-        snprintf(text, sizeof text, "the %s could not be written: %s",
+        snprintf(text, sizeof text, "cannot write the %s: %s",
                  completes ? "final weights" : "last checkpoint", e->text ? e->text : "no reason");
     if (!completes)
         left(core, job, text);
@@ -215,8 +215,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
         if (job->phase == PHASE_SAVING && e->step == job->step)
             job->is_best = job->is_best || job->saving_best;
         if (!job->save_failed_ns) /* said once of one that is tried again and again */
-            core_tell(core, job->info.job, false,
-                      "the checkpoint of step %llu could not be written: %s",
+            core_tell(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
                       (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
     if (job->rollback_to && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
@@ -328,8 +327,7 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     job->returning = true;
     job->counts.rollbacks++;
     core_tell(core, job->info.job, false,
-              "goes back to a checkpoint of step %llu or before: what came after it is not to be "
-              "trusted",
+              "rolling back to a checkpoint of step %llu or earlier: results after it cannot be trusted",
               (unsigned long long)(job->rollback_to - 1));
     core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->rollback_to - 1;
 }
@@ -370,7 +368,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
     job->returning = false;
     if (!take_loaded(core, job, e)) return;
     if (returned) {
-        core_tell(core, job->info.job, true, "goes on from step %llu",
+        core_tell(core, job->info.job, true, "continuing from step %llu",
                   (unsigned long long)job->step);
         steps_begin(core, job, now);
         return;
@@ -468,7 +466,7 @@ void jobs_watch_saves(coord_core *core, uint64_t now) {
         if (now < job->save_again_ns && !core->stopping) continue;
         job->save_again_ns = 0;
         if (core->stopping)
-            final_save_failed(core, job, "the final weights could not be written", now);
+            final_save_failed(core, job, "cannot write the final weights", now);
         else
             jobs_leave(core, job, COORD_COMPLETED);
     }
@@ -482,7 +480,7 @@ void jobs_watch_timeouts(coord_core *core, uint64_t now) {
         double spent = job->seconds_loaded + (double)(now - job->run_began_ns) * 1e-9;
         double limit = (double)job->info.timeout_ns * 1e-9;
         char text[128];
-        snprintf(text, sizeof text, "limits.timeout has passed (%.17g s)", limit);
+        snprintf(text, sizeof text, "limits.timeout has expired (%.17g s)", limit);
         if (spent > limit) jobs_end(core, job, COORD_FAILED, text);
     }
 }
@@ -493,9 +491,9 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
         core_job *job = core->resident[i];
         if (jobs_is_evaluation(job)) {
             if (job->spoiled)
-                jobs_end(
-                    core, job, COORD_FAILED,
-                    "a worker that computed a part of it was found to compute wrong: ask again");
+                jobs_end(core, job, COORD_FAILED,
+                         "a worker that computed a part of it returned wrong results: repeat the "
+                         "request");
             else if (core->stopping)
                 jobs_end(core, job, COORD_CANCELED, "the coordinator is stopping");
             continue;

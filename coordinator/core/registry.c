@@ -69,7 +69,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->quarantined = q != NULL;
     core->active_workers += is_active(w);
     core_tell(core, 0, !q, "worker %s joined%s", w->name,
-              q ? "; it is in quarantine and gets nothing" : "")
+              q ? "; it is in quarantine and gets no leases" : "")
         ->who = w->who;
     if (!q) scheduler_tell_joined(core, w);
     return COP_OK;
@@ -97,7 +97,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     registry_stop_waiting(core, w);
     bool returned = lose_all_leases(core, w);
     core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
-              returned ? "; its shards are given to others" : "")
+              returned ? "; its leases return to the queue" : "")
         ->who = w->who;
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);
@@ -145,7 +145,7 @@ void registry_watch_silence(coord_core *core, uint64_t now) {
         if (now - w->heard_ns <= limit) continue;
         given_up++;
         core_act(core, COORD_ACTION_DISCONNECT, 0)->worker = w->worker;
-        registry_leave(core, w, "is silent and was given up");
+        registry_leave(core, w, "was silent for too long and was removed");
     }
 }
 

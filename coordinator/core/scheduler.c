@@ -248,7 +248,7 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
 static void report_again(coord_core *core, const core_job *job, const round_block *b,
                          const core_worker *w) {
     char name[96];
-    core_tell(core, job->info.job, true, "%s are given again, to worker %s",
+    core_tell(core, job->info.job, true, "%s are leased again, to worker %s",
               audit_name_block(job, b, name), w->name);
 }
 

@@ -335,10 +335,10 @@ static const char *wrong_form(const coord_round *round, const coord_event *e,
     const coord_result_info *r = &e->result;
     if (r->malformed) return e->text;
     if (r->failed) return NULL;
-    if (r->samples != b->samples) return "it is of another number of samples";
+    if (r->samples != b->samples) return "it covers a wrong number of samples";
     if (r->ensemble && r->members != round_member_count(round, b))
-        return "it is of another number of members";
-    if (r->correct > r->samples) return "it has more correct samples than there are";
+        return "it covers a wrong number of members";
+    if (r->correct > r->samples) return "it reports more correct samples than samples";
     return NULL;
 }
 
@@ -372,9 +372,9 @@ static void unused_result(coord_core *core, core_job *job, core_worker *w, const
     else if (wrong || !audit_take_late(core, e, now))
         core_drop(core, r->job, r->slot);
     if (wrong)
-        audit_strike(core, w->lease_job, w,
-                     "its result is not of the block (job, kind, step, shards, attempt) that its "
-                     "lease names");
+        audit_strike(
+            core, w->lease_job, w,
+            "its result does not match the block (job, kind, step, shards, attempt) of its lease");
 }
 
 void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {

@@ -99,11 +99,10 @@ void unable_report(coord_core *core, core_job *job, int index, core_worker *w, c
     round_block *b = &job->round.blocks[index];
     b->failures++;
     if (note(w, job, b))
-        core_tell(
-            core, job->info.job, false,
-            "worker %.40s cannot compute job %llu, and gets nothing more of it until it joins "
-            "again: %.120s",
-            w->name, (unsigned long long)job->info.job, why)
+        core_tell(core, job->info.job, false,
+                  "worker %.40s cannot compute job %llu, and gets no more leases of it until it "
+                  "joins again: %.120s",
+                  w->name, (unsigned long long)job->info.job, why)
             ->who = w->who;
     job->unable = true;
     core->pool_version++;

@@ -167,7 +167,7 @@ static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
     bool enough = add_strike(core, job, w);
     core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
-              enough ? ", not for the first time, and is quarantined" : "", why)
+              enough ? " again and is quarantined" : "", why)
         ->who = w->who;
     if (enough) quarantine(core, w->who, w->name, why);
 }
@@ -185,7 +185,7 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
     bool strike = !wrong->finite && right->finite;
     bool enough = strike && w && add_strike(core, job->info.job, w);
     core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
-              !strike || enough ? "computed wrong and is quarantined"
+              !strike || enough ? "computed wrong results and is quarantined"
                                 : "computed values that are not finite",
               text)
         ->who = wrong->who;

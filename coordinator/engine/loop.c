@@ -85,9 +85,9 @@ static void keep_waiting(coord_engine *engine, uint32_t from) {
     engine->queue_count = count;
     engine->starved = count > 0;
     if (engine->starved && !before)
-        cop_log(COP_LOG_ERROR, "coordinator", "out of memory: what comes in waits");
+        cop_log(COP_LOG_ERROR, "coordinator", "out of memory: incoming requests wait");
     if (!engine->starved && before)
-        cop_log(COP_LOG_INFO, "coordinator", "there is memory again: it goes on");
+        cop_log(COP_LOG_INFO, "coordinator", "memory is available again: continuing");
 }
 
 /* The next waiting event; false: it, and all behind it, must wait. */
@@ -97,7 +97,7 @@ static bool dispatch_one(coord_engine *engine, uint32_t at) {
     cop_err e = coord_core_step(engine->core, &now, cop_clock_ns(), &engine->actions);
     if (e == COP_ERR_NO_MEMORY && may_wait(&now)) return false;
     if (e)
-        cop_log_peer(COP_LOG_ERROR, "coordinator", "", "event %d not taken: %s", (int)now.type,
+        cop_log_peer(COP_LOG_ERROR, "coordinator", "", "event %d was rejected: %s", (int)now.type,
                      cop_err_text(e));
     for (uint32_t a = 0; !e && a < engine->actions.count; a++)
         engine->carry_out(engine, &engine->actions.items[a]);

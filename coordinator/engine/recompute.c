@@ -160,7 +160,7 @@ static void compute_done(uv_work_t *work, int status) {
     coord_engine *engine = r->engine;
     (void)status;
     if (r->error.code)
-        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: a block cannot be checked here: %s",
+        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: the coordinator cannot compute a block: %s",
                 (unsigned long long)r->action.job, r->error.text);
     answer(engine, &r->action, r);
     engine->recomputing--;

@@ -105,11 +105,11 @@ static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpo
         cop_err e = cop_checkpoint_discard_after(r->folder, step, start, &why);
         if (!e) return COP_OK;
         if (e == COP_ERR_NO_MEMORY || tries == DISCARD_TRIES)
-            return cop_fail(error, e,
-                            "checkpoints after step %llu are wrong and cannot be removed: %s",
+            return cop_fail(error, e, "cannot remove the wrong checkpoints after step %llu: %s",
                             (unsigned long long)step, why.text);
         if (!tries)
-            cop_log(COP_LOG_WARN, "coordinator", "checkpoints after step %llu stay: %s; trying on",
+            cop_log(COP_LOG_WARN, "coordinator",
+                    "cannot remove the checkpoints after step %llu: %s; retrying",
                     (unsigned long long)step, why.text);
         cop_clock_sleep_ms(DISCARD_PAUSE_MS);
     }

@@ -65,7 +65,7 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
      * to: another kind of worker would go on from them. */
     cop_err stored = r->store ? coord_store_flush(r->store) : COP_OK;
     if (stored && job->numerics == COP_NUMERICS_OPENBLAS)
-        return cop_fail(error, stored, "the store cannot be written");
+        return cop_fail(error, stored, "cannot write the store");
     COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
     if (!r->action.checkpoint.final) return COP_OK;
     char *path = cop_path_join(r->folder, "model.safetensors");

@@ -64,7 +64,8 @@ static void do_lease(coord_server *server, const coord_action *action) {
         coord_reply_failure(request, e, "the coordinator is out of memory; try again");
         return; /* its deadline passes and the block is given again */
     }
-    cop_log(COP_LOG_DEBUG, "coordinator", "job %llu: step %llu, shards %u + %u, attempt %u: to %s",
+    cop_log(COP_LOG_DEBUG, "coordinator",
+            "job %llu: step %llu, shards %u + %u, attempt %u: leased to %s",
             (unsigned long long)action->job, (unsigned long long)action->step, action->lease.first,
             action->lease.count, action->lease.attempt,
             coord_session_find(&server->access, action->worker)->name);
@@ -137,11 +138,11 @@ static void do_metrics(coord_server *server, const coord_action *action) {
 static void do_diverged(coord_server *server, const coord_action *action) {
     coord_resident *resident = coord_resident_find(&server->engine, action->job);
     cop_buffer *gradient = action->slot ? server->engine.slots[action->slot - 1].gradient : NULL;
-    char text[256] = "the loss is not finite: the model has diverged";
+    char text[256] = "the model has diverged: the loss is not finite";
     if (action->lease.ensemble)
         snprintf(text, sizeof text,
-                 "an output of members %u to %u on samples from %u is not finite: the model has "
-                 "diverged",
+                 "the model has diverged: an output of members %u to %u on samples from %u is not "
+                 "finite",
                  action->lease.member, action->lease.member + action->lease.members - 1,
                  action->lease.first);
     if (resident && !action->lease.ensemble)

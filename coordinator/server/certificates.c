@@ -33,13 +33,13 @@ static cop_err create(const coord_certificates *c, const char *const *hosts, int
                                     {"worker", "worker-*", NULL, days},
                                     {"client", "client", NULL, days}};
     COP_TRY(cop_tls_create_folder(c->folder, issues, 3, error));
-    printf("%s/ca.pem                         every program gets it\n"
-           "%s/ca.key                         makes more certificates: keep it off the network\n"
+    printf("%s/ca.pem                         needed by every program\n"
+           "%s/ca.key                         signs new certificates: keep it off the network\n"
            "%s/coordinator.pem, coordinator.key   for ",
            c->folder, c->folder, c->folder);
     print_hosts(hosts);
-    printf("%s/worker.pem, worker.key         for workers, called worker-...\n"
-           "%s/client.pem, client.key         for people and scripts\n\n"
+    printf("%s/worker.pem, worker.key         for workers with names worker-...\n"
+           "%s/client.pem, client.key         for users and scripts\n\n"
            "coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir %s\n"
            "coppice-worker --join tls+tcp://HOST:29700 --tls-dir DIR   # DIR: ca.pem, worker.pem, "
            "worker.key\n"

@@ -70,8 +70,7 @@ static void close_handle(uv_handle_t *handle, void *unused) {
 static void log_loop_latency(const coord_server *server) {
     const coord_times *t = &server->engine.latency.away;
     cop_log(server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
-            "%llu rounds of the loop: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest "
-            "%.2f ms",
+            "%llu loop iterations: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest %.2f ms",
             (unsigned long long)t->count, (double)coord_times_at(t, 0.99) * 1e-6,
             (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
 }
@@ -136,8 +135,8 @@ static cop_err keep_token_private(const char *path, cop_error *error) {
     COP_TRY(cop_folder_make_private(path, &changed, error));
     if (changed)
         cop_log(COP_LOG_WARN, "coordinator",
-                "%s had mode %04o: others could read it. It has 0600 now; remove it to get a new "
-                "token",
+                "%s had mode %04o: other users could read it. Its mode is now 0600; remove it to "
+                "get a new token",
                 path, (unsigned)status.st_mode & 07777);
     return COP_OK;
 }
@@ -151,7 +150,7 @@ static void keep_state_private(const coord_server *server) {
     if (e) cop_log(COP_LOG_WARN, "coordinator", "%s", error.text);
     if (changed)
         cop_log(COP_LOG_WARN, "coordinator",
-                "%s: others could use %zu files or folders there; they are private now",
+                "%s: other users could access %zu files or folders in it; they are now private",
                 server->engine.state_folder, changed);
 }
 

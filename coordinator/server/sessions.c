@@ -76,7 +76,7 @@ static void hello_control(coord_server *server, cop_request *request, const cop_
     coord_session *s = coord_access_session(&server->access, request, h->worker, h->session);
     if (!s) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND,
-                            "no such session: say HELLO on the work socket first");
+                            "unknown session: send HELLO on the work socket first");
         return;
     }
     s->connection[1] = cop_request_connection(request);
@@ -108,11 +108,11 @@ static coord_session *take_place(coord_server *server, cop_request *request) {
         coord_reply_failure(request, COP_ERR_LIMIT, "the pool is full: it has %d workers",
                             COP_WORKERS_MAX);
     else if (its >= share)
-        coord_reply_failure(request, COP_ERR_LIMIT,
-                            "%s%s%s has %u workers in the pool, and may have %u: use another "
-                            "certificate for more",
-                            *identity ? "the certificate \"" : "the token", identity,
-                            *identity ? "\"" : "", its, share);
+        coord_reply_failure(
+            request, COP_ERR_LIMIT,
+            "%s%s%s has %u workers in the pool: the limit is %u; use another certificate for more",
+            *identity ? "the certificate \"" : "the token", identity, *identity ? "\"" : "", its,
+            share);
     else
         return s;
     return NULL;
@@ -249,7 +249,7 @@ static void give_result(coord_server *server, coord_event *event, cop_buffer *gr
         coord_release_slot(&server->engine, event->result.slot);
     if (!event->result.slot)
         cop_log_peer(COP_LOG_ERROR, "coordinator", "",
-                     "too many results under way: one is dropped");
+                     "too many pending results: one is dropped");
 }
 
 /* The rest of a PULL, after its result. */
@@ -378,7 +378,7 @@ void coord_on_request(void *context, cop_request *request) {
         if (server->api)
             coord_api_on_call(server->api, request);
         else
-            coord_reply_failure(request, COP_ERR_UNSUPPORTED, "this coordinator takes no calls");
+            coord_reply_failure(request, COP_ERR_UNSUPPORTED, "this coordinator accepts no calls");
         return;
     default:
         coord_reply_failure(request, COP_ERR_PROTOCOL, "%s is not a request",

@@ -69,7 +69,7 @@ cop_err coord_add_set(coord_datasets *d, const coord_dataset *set, cop_error *er
     if (known) return COP_OK;
     if (full)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "there are %d data sets already: remove some (coppice data rm)",
+                        "there are already %d data sets: remove some (coppice data rm)",
                         COORD_SETS_MAX);
     COP_TRY(coord_store_put_set(d->store, set, error));
     uv_mutex_lock(&d->table);
@@ -141,14 +141,14 @@ static bool put_back_pack(const coord_datasets *d, const char *digest) {
 static cop_err read_row(void *context, const coord_dataset *set) {
     coord_datasets *d = context;
     if (!coord_is_digest(set->digest) || coord_is_digest(set->name)) {
-        cop_log(COP_LOG_WARN, "data", "the store's data set \"%.60s\" makes no sense: left out",
-                set->name);
+        cop_log(COP_LOG_WARN, "data",
+                "ignoring data set \"%.60s\" of the store: its record is invalid", set->name);
     } else if (!coord_has_pack(d, set->digest) && !put_back_pack(d, set->digest)) {
-        cop_log(COP_LOG_WARN, "data", "data set \"%s\" is left out: %s/%s.pack is not there",
+        cop_log(COP_LOG_WARN, "data", "ignoring data set \"%s\": %s/%s.pack does not exist",
                 set->name, d->folder, set->digest);
     } else if (d->count == COORD_SETS_MAX) {
-        cop_log(COP_LOG_WARN, "data", "data set \"%s\" is left out: there are %d already",
-                set->name, COORD_SETS_MAX);
+        cop_log(COP_LOG_WARN, "data", "ignoring data set \"%s\": there are already %d", set->name,
+                COORD_SETS_MAX);
     } else {
         d->sets[d->count++] = *set;
     }
@@ -222,8 +222,9 @@ static void name_pack(coord_datasets *d, const char *digest) {
         cop_log(COP_LOG_WARN, "data", "%s/%s.pack has no name and cannot be used: %s", d->folder,
                 digest, error.text);
     else
-        cop_log(COP_LOG_WARN, "data", "the data set of digest %.16s... had no name: it is \"%s\"",
-                digest, name);
+        cop_log(COP_LOG_WARN, "data",
+                "the data set of digest %.16s... had no name: it is now called \"%s\"", digest,
+                name);
 }
 
 /* What of a removal is left: the rows have gone. */

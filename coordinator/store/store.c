@@ -104,7 +104,7 @@ static cop_err read_version(coord_store *s, const char *path, int *version, cop_
     if (tables == 0) return COP_OK;
     if (sqlite3_prepare_v2(s->writer, "SELECT version FROM meta", -1, &q, NULL) != SQLITE_OK ||
         sqlite3_step(q) != SQLITE_ROW || sqlite3_column_int(q, 0) < 1)
-        e = cop_fail(error, COP_ERR_CORRUPT, "%s is a database, but not a store of coppice", path);
+        e = cop_fail(error, COP_ERR_CORRUPT, "%s is a database, but not a coppice store", path);
     else
         *version = sqlite3_column_int(q, 0);
     sqlite3_finalize(q);
@@ -129,8 +129,8 @@ static cop_err prepare_schema(coord_store *s, const char *path, cop_error *error
     COP_TRY(read_version(s, path, &version, error));
     if (version > COORD_STORE_VERSION)
         return cop_fail(error, COP_ERR_VERSION,
-                        "%s was written by a newer coppice (store version %d, this one knows %d): "
-                        "it is left as it is",
+                        "%s was written by a newer coppice (store version %d, this program "
+                        "supports %d): it was not changed",
                         path, version, COORD_STORE_VERSION);
     return version < COORD_STORE_VERSION ? migrate(s, path, version, error) : COP_OK;
 }

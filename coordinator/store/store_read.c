@@ -64,7 +64,7 @@ static bool row_is_sound(sqlite3_stmt *q) {
     if (job >= 1 && (uint64_t)job <= COORD_JOB_MAX && state >= COORD_QUEUED &&
         state <= COORD_CANCELED)
         return true;
-    cop_log(COP_LOG_WARN, "store", "the row of job %lld, state %lld, makes no sense: left out",
+    cop_log(COP_LOG_WARN, "store", "ignoring the row of job %lld, state %lld: it is invalid",
             (long long)job, (long long)state);
     return false;
 }
@@ -242,7 +242,7 @@ cop_err coord_store_each_set(coord_store *s, cop_err (*visit)(void *, const coor
         if (read_set(q, &set))
             e = visit(context, &set);
         else
-            cop_log(COP_LOG_WARN, "store", "row %lld of data_sets makes no sense: left out",
+            cop_log(COP_LOG_WARN, "store", "ignoring row %lld of data_sets: it is invalid",
                     (long long)sqlite3_column_int64(q, 10));
     }
     end_query(s, q);

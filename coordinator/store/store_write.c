@@ -286,12 +286,12 @@ static void put_back(coord_store *s, store_write *left) {
     uint32_t count = 0;
     store_write *last = NULL;
     for (store_write *w = left; w; w = w->next, count++) last = w;
-    if (s->failing && !count) cop_log(COP_LOG_INFO, "store", "writing again");
+    if (s->failing && !count) cop_log(COP_LOG_INFO, "store", "the store can be written again");
     s->failing = count > 0;
     if (!count) return;
     if (s->stopping) {
         cop_log(COP_LOG_WARN, "store",
-                "%u states, metrics and events are lost: the disk takes nothing", count);
+                "%u states, metrics and events are lost: the disk accepts no writes", count);
         keep_spares(s, left);
         return;
     }
@@ -339,7 +339,7 @@ static store_write *begin_write(coord_store *s, store_kind kind, uint64_t job) {
     else
         w = cop_alloc(sizeof *w);
     if (!w) {
-        cop_log(COP_LOG_WARN, "store", "no memory: something of job %llu is not stored",
+        cop_log(COP_LOG_WARN, "store", "out of memory: some records of job %llu are not stored",
                 (unsigned long long)job);
         uv_mutex_lock(&s->mutex);
         s->lost = true;
@@ -371,7 +371,7 @@ static void end_write(coord_store *s, store_write *w) {
 static void refuse(coord_store_done done, void *context) {
     if (done)
         done(context, COP_ERR_BUSY,
-             "too many writes wait for the disk, or there is no memory: try again");
+             "out of memory, or too many writes wait for the disk: try again");
 }
 
 void coord_store_add_job(coord_store *s, const coord_store_submission *j, coord_store_done done,
@@ -509,7 +509,7 @@ static cop_err write_and_wait(coord_store *s, store_write *write, cop_error *err
         keep_spares(s, write);
         uv_mutex_unlock(&s->mutex);
         return cop_fail(error, COP_ERR_NO_MEMORY,
-                        "there is no memory, or too many writes wait for the disk: try again");
+                        "out of memory, or too many writes wait for the disk: try again");
     }
     write->done = on_waited;
     write->context = &wait;
@@ -517,7 +517,7 @@ static cop_err write_and_wait(coord_store *s, store_write *write, cop_error *err
     uv_sem_wait(&wait.done);
     uv_sem_destroy(&wait.done);
     if (!wait.result) return COP_OK;
-    return cop_fail(error, wait.result, "the store cannot be written: %s", wait.text);
+    return cop_fail(error, wait.result, "cannot write the store: %s", wait.text);
 }
 
 cop_err coord_store_flush(coord_store *s) {

@@ -61,7 +61,7 @@ static size_t chunk_size(uint64_t size, uint32_t index) {
 
 static cop_err check_name(const char *name, cop_error *error) {
     if (!name || !*name || strlen(name) >= COP_NAME_MAX)
-        return cop_fail(error, COP_ERR_INPUT, "a data set's name has 1 to %d characters",
+        return cop_fail(error, COP_ERR_INPUT, "expected a data set name of 1 to %d characters",
                         COP_NAME_MAX - 1);
     if (coord_is_digest(name))
         return cop_fail(error, COP_ERR_INPUT,
@@ -72,7 +72,8 @@ static cop_err check_name(const char *name, cop_error *error) {
 static cop_err check_digest(const char *digest, cop_error *error) {
     return coord_is_digest(digest)
                ? COP_OK
-               : cop_fail(error, COP_ERR_INPUT, "a data set is named by 64 hex digits (0-9, a-f)");
+               : cop_fail(error, COP_ERR_INPUT,
+                          "a data set's digest must have 64 hex digits (0-9, a-f)");
 }
 
 static cop_err unknown_upload(const char *digest, cop_error *error) {
@@ -261,11 +262,11 @@ cop_err coord_check_quota(coord_datasets *d, const char *stored, const coord_upl
     uint64_t used = uploading_bytes(d, stored, own, &uploads) + stored_bytes(d);
     if (uploads >= COORD_UPLOADS_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "%d uploads are under way already: wait until one is done",
+                        "%d uploads are already running: wait until one is done",
                         COORD_UPLOADS_MAX);
     if (d->quota && (used > d->quota || more > d->quota - used))
         return cop_fail(error, COP_ERR_LIMIT,
-                        "the data set of %s is over the coordinator's quota of %s (%s are used): "
+                        "the data set of %s exceeds the coordinator's quota of %s (%s are used): "
                         "remove others (coppice data rm)",
                         cop_format_bytes((double)more, a), cop_format_bytes((double)d->quota, b),
                         cop_format_bytes((double)used, c));
@@ -284,13 +285,14 @@ static cop_err check_offer(const Coppice__Api__OfferDataRequest *o, cop_error *e
     COP_TRY(check_name(o->name, error));
     const uint32_t chunks = count_chunks(o->bytes);
     if (!chunks || o->n_chunks != chunks)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%llu bytes in chunks of %u: expected 1 to %d chunks, and as many hashes "
-                        "(%zu were named)",
-                        (unsigned long long)o->bytes, COP_CHUNK_SIZE, CHUNKS_MAX, o->n_chunks);
+        return cop_fail(
+            error, COP_ERR_INPUT,
+            "%llu bytes in chunks of %u: expected 1 to %d chunks and as many hashes (found %zu)",
+            (unsigned long long)o->bytes, COP_CHUNK_SIZE, CHUNKS_MAX, o->n_chunks);
     for (size_t i = 0; i < o->n_chunks; i++)
         if (o->chunks[i].len != 32)
-            return cop_fail(error, COP_ERR_INPUT, "chunk %zu is named by %zu bytes: expected 32", i,
+            return cop_fail(error, COP_ERR_INPUT,
+                            "the hash of chunk %zu has %zu bytes: expected 32", i,
                             o->chunks[i].len);
     return COP_OK;
 }
@@ -307,8 +309,8 @@ static cop_err check_built_in(coord_datasets *d, const Coppice__Api__OfferDataRe
     cop_err e = strcmp(digest, o->digest) == 0
                     ? coord_store_set(d, data, o->name, error)
                     : cop_fail(error, COP_ERR_INPUT,
-                               "\"%s\" is a built-in data set of other content (%.16s...): give "
-                               "yours another name",
+                               "\"%s\" is a built-in data set with other content (%.16s...): "
+                               "choose another name for yours",
                                COORD_BUILT_IN, digest);
     cop_data_destroy(data);
     return e;
@@ -333,7 +335,7 @@ static bool has_sound_pack(coord_datasets *d, const char *digest, const char *na
     const cop_err e = coord_load_pack(d, digest, name, &data, &error);
     cop_data_destroy(data);
     if (e != COP_ERR_CORRUPT) return true;
-    cop_log_peer(COP_LOG_WARN, "data", "", "%s: it is uploaded again", error.text);
+    cop_log_peer(COP_LOG_WARN, "data", "", "%s: it must be uploaded again", error.text);
     coord_pack_path(d, digest, path);
     return cop_file_remove(path, NULL) != COP_OK;
 }
@@ -482,7 +484,7 @@ static cop_err refuse(coord_datasets *d, const chunk *c, cop_error *error) {
                         chunks - 1);
     if (c->bytes->size != size) return wrong_size(c, size, error);
     return cop_fail(error, COP_ERR_CORRUPT,
-                    "chunk %u was damaged on its way: its SHA-256 is not the one offered",
+                    "chunk %u was damaged in transit: its SHA-256 differs from the one offered",
                     c->index);
 }
 
@@ -521,7 +523,7 @@ cop_err coord_datasets_put(coord_datasets *d, const char *digest, uint32_t index
     chunk c = {.digest = digest, .bytes = bytes, .index = index};
     bool kept = false;
     COP_TRY(check_digest(digest, error));
-    if (!bytes) return cop_fail(error, COP_ERR_INPUT, "chunk %u came without its bytes", index);
+    if (!bytes) return cop_fail(error, COP_ERR_INPUT, "chunk %u arrived without its bytes", index);
     cop_sha256_of(bytes->data, bytes->size, c.hash);
     *missing = CHUNKS_MAX;
     cop_err e = COP_ERR_NOT_FOUND;

@@ -33,9 +33,9 @@ checkpoint: {every: 1000000}
 """
 WORKERS = 4
 PATIENCE = 30  # seconds for anything
-NOTICED = re.compile(r"worker (\S+)(?:: connection lost| is silent and was given up)")
-LEFT = re.compile(r"worker (\S+) (?:has gone|is silent and was given up)(; its shards are given to others)?")
-LEASED = re.compile(r"job 1: step (\d+), shards (\d+) \+ (\d+), attempt (\d+): to (\S+)")
+NOTICED = re.compile(r"worker (\S+)(?:: connection lost| was silent for too long and was removed)")
+LEFT = re.compile(r"worker (\S+) (?:disconnected|was silent for too long and was removed)(; its leases return to the queue)?")
+LEASED = re.compile(r"job 1: step (\d+), shards (\d+) \+ (\d+), attempt (\d+): leased to (\S+)")
 JOINED = re.compile(r"worker (\S+) joined")
 
 

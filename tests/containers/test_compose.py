@@ -46,7 +46,7 @@ def test_one_digest_whatever_happens_to_containers(composition, job, digest_of):
     wait_for(lambda: pool.status()["state"] == "COMPLETED", "the job's end", 240)
     status = pool.status()
     assert status["digest"] == digest_of(text)
-    assert "is taken up again" in pool.compose("logs", "coordinator")
+    assert "recovered after a restart" in pool.compose("logs", "coordinator")
     health = docker("inspect", "-f", "{{.State.Health.Status}}", *pool.containers("coordinator"))
     assert health.stdout.strip() in ("healthy", "starting")
 

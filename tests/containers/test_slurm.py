@@ -77,7 +77,7 @@ def test_batch_job_is_requeued_and_ends_with_the_same_digest(slurm, root, job, d
         raise
     (status,) = [json.loads(line) for line in output().splitlines() if line.startswith("{") and '"digest"' in line]
     assert status["state"] == "COMPLETED" and status["job"] == 1 and status["digest"] == digest_of(text)
-    assert "is taken up again" in output()
+    assert "recovered after a restart" in output()
     joined = {word for line in output().splitlines() if " joined" in line for word in line.split() if word.startswith("worker-node")}
     assert {"worker-node1-0", "worker-node2-1"} <= joined, joined
 

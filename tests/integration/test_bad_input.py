@@ -94,7 +94,7 @@ def test_ill_typed(refused):
 def test_network_that_does_not_fit_the_data(refused):
     refused(JOB.replace("units: 10", "units: 7"), "job.yaml:7:5: model[3] linear: the last layer has 7 outputs, expected 10: the data has 10 classes\n")
     refused(JOB.replace("  - linear: {units: 10}\n", "  - linear: {units: 10}\n  - dropout\n"),
-            "job.yaml:8:5: model[4] dropout: it would drop outputs of the network, expected before the last layer with weights (model[3] linear)\n")
+            "job.yaml:8:5: model[4] dropout: it would drop outputs of the network: expected before the last layer with weights (model[3] linear)\n")
     refused(JOB.replace("  - relu\n", "  - conv2d: {channels: 3, kernel: 2}\n"), "job.yaml:5:5: model[1] conv2d: its input is 32, expected an image (channels x height x width): no flatten or linear before it, and data of images\n")
 
 
@@ -115,7 +115,7 @@ def test_unwritable_out(coppice, data, tmp_path):
     done = coppice("run", "job.yaml", "--out", "file/x", status=2)
     assert done.stderr == "coppice run: --out: cannot create folder file/x: Not a directory\n"
     done = coppice("run", "job.yaml", "--out", "file", status=2)
-    assert done.stderr == "coppice run: --out: file is there and is not a folder\n"
+    assert done.stderr == "coppice run: --out: file exists and is not a folder\n"
     done = coppice("run", "job.yaml", "--out", "/proc/run", status=2)
     assert done.stderr == "coppice run: --out: cannot create folder /proc/run: No such file or directory\n"
     assert (tmp_path / "file").read_text() == "" and done.stdout == ""
@@ -155,7 +155,7 @@ def test_good_idx_trains_as_a_control(coppice, idx):
         ("type", lambda d: (d / "a").write_bytes(struct.pack(">BBBBII", 0, 0, 13, 2, 1, 1) + bytes(4)), ["element type 0x0d"]),
         ("counts differ", lambda d: write_idx(d / "b", (29,), [0, 1] * 14 + [2]), ["30 samples", "29 labels"]),
         ("header lies", lambda d: write_idx(d / "a", (30, 4, 4), bytes(479)), ["479 elements", "480"]),
-        ("header lies hugely", lambda d: write_idx(d / "a", (2**31 - 1, 2**30, 2**30), bytes(480)), ["more than this program reads"]),
+        ("header lies hugely", lambda d: write_idx(d / "a", (2**31 - 1, 2**30, 2**30), bytes(480)), ["too large"]),
         ("labels out of range", lambda d: write_idx(d / "d", (9,), [0, 1, 2, 3, 0, 1, 2, 0, 1]), ["label 3 is 3", "0 to 2"]),
         ("shapes differ", lambda d: write_idx(d / "c", (9, 2, 8), bytes(144)), ["differ in shape"]),
         ("missing", lambda d: (d / "c").unlink(), ["c"]),
@@ -314,7 +314,7 @@ def test_resume_falls_back_to_the_previous_checkpoint(coppice, trained, victim):
     (newest / victim).write_bytes(data)
     done = coppice("run", small(), "--out", folder, "--resume", "auto", "--workers", 1)
     assert f"digest      {result['digest']}" in done.stdout
-    assert f"{newest / victim}" in done.stderr and "going back to the checkpoint before it" in done.stderr
+    assert f"{newest / victim}" in done.stderr and "using the previous checkpoint" in done.stderr
 
 
 def test_restarted_coordinator_falls_back_to_the_previous_checkpoint(cluster, coppice, small):
@@ -331,7 +331,7 @@ def test_restarted_coordinator_falls_back_to_the_previous_checkpoint(cluster, co
     status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
     assert status["state"] == "COMPLETED"
     assert status["digest"] == coppice("run", job, "--workers", 2, "--json", "--quiet")["digest"]
-    assert f"{newest} was altered or is truncated; going back to the checkpoint before it" in (pool.folder / "coordinator.log").read_text()
+    assert f"{newest} was altered or is truncated; using the previous checkpoint" in (pool.folder / "coordinator.log").read_text()
 
 
 def test_resume_of_another_job_is_refused(coppice, trained):

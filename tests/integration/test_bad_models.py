@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from integration_tools import write_idx
 
-MISFIT = "the model takes samples of u8 (1, 17, 18) and 5 classes, data set small has u8 (1, 4, 4) and 3 classes"
+MISFIT = "the model takes samples of u8 (1, 17, 18) and 5 classes, but data set small has u8 (1, 4, 4) and 3 classes"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ train: {steps: 5, batch: 4, shards: 2}
 optimizer: {sgd: {rate: 0.1}}
 """)
     coppice("run", "job.yaml", "--data", "bytes", "--out", "run", "--quiet")
-    sentence = "the model takes samples of u8 (4) and 2 classes, data set four has f32 (1) and 2 classes"
+    sentence = "the model takes samples of u8 (4) and 2 classes, but data set four has f32 (1) and 2 classes"
     refused(sentence, "eval", "run", "--data", "floats")
     refused(sentence, "eval", "run", "--data", "floats", "--average", "weight-scaling")
 
@@ -106,7 +106,7 @@ def test_a_nan_in_a_model_file(refused, run, command, tmp_path):
     tensors["1.weight"][3, 4] = np.nan
     with safe_open(run / "model.safetensors", "numpy") as file:
         save_file(tensors, tmp_path / "nan.safetensors", metadata=file.metadata())
-    refused("nan.safetensors: 1.weight holds a value that is not a number (at 922 of 11322): such weights have no digest",
+    refused("nan.safetensors: 1.weight contains a value that is not a number (at 922 of 11322): such weights have no digest",
             command[0], "nan.safetensors", *command[1:])
 
 
@@ -115,13 +115,13 @@ def test_a_model_file_that_lacks_something(refused, run, tmp_path):
         metadata = file.metadata()
     tensors = load_file(run / "model.safetensors")
     save_file(tensors, tmp_path / "alien.safetensors")
-    refused("alien.safetensors holds no job: it was not written by coppice", "digest", "alien.safetensors")
+    refused("alien.safetensors contains no job: it was not written by coppice", "digest", "alien.safetensors")
     del tensors["4.bias"]
     save_file(tensors, tmp_path / "less.safetensors", metadata=metadata)
     refused("less.safetensors has no tensor 4.bias", "eval", "less.safetensors")
     refused("cannot open nowhere.safetensors: No such file or directory", "eval", "nowhere.safetensors")
     (tmp_path / "empty").mkdir()
-    refused("empty holds neither model.safetensors nor checkpoints", "digest", "empty")
+    refused("empty contains neither model.safetensors nor checkpoints", "digest", "empty")
 
 
 @pytest.mark.parametrize("command", [("export", "run"), ("plot", "run"), ("features", "run"), ("replay", "run", "--step", 2),

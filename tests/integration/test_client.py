@@ -204,4 +204,4 @@ def test_a_job_file_may_come_on_standard_input(program, coppice, small, tmp_path
     done = piped("plan", "-", text=job.read_text().replace("batch:", "bach:"))
     assert done.returncode == 2 and re.search(r"standard input:\d+:\d+: .*bach.*batch", done.stderr), done.stderr
     done = piped("plan", "-", text="#" * (1 << 20) + "\n")
-    assert done.returncode == 2 and "standard input: more than 1048576 bytes" in done.stderr
+    assert done.returncode == 2 and "standard input: job file too large: the limit is 1048576 bytes" in done.stderr

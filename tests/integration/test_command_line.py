@@ -274,7 +274,7 @@ def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, 
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + number and time.monotonic() - began < 2
     last = errors.splitlines()[-1]
-    assert last.startswith(f"coppice {command}: interrupted: job 1 goes on; "), errors
+    assert last.startswith(f"coppice {command}: interrupted: job 1 continues; "), errors
     watch, cancel = re.findall("`(.*?)`", last)
     assert pool.status()["state"] == "RUNNING"
     assert shell(program, cancel, elsewhere).returncode == 0
@@ -327,7 +327,7 @@ def test_interrupted_run_names_the_command_that_goes_on(coppice, program, proces
     ended, last = interrupted_run(program, processes, tmp_path, "-" if piped else "a job.yaml", "--out", "my runs/it's", *options,
                                   signals=[number], stdin=open(job) if piped else None)
     assert ended == status, last
-    step = re.search("stopped by a signal; the checkpoint of step ([0-9]+) is saved; go on with: ", last)
+    step = re.search("stopped by a signal; the checkpoint of step ([0-9]+) is saved; continue with: ", last)
     assert step and (tmp_path / f"my runs/it's/checkpoints/step-{int(step[1]):08}").is_dir(), last
     command = last[step.end():]
     assert ("--data ." in command) == piped
@@ -344,7 +344,7 @@ def test_second_interrupt_ends_a_run_at_once(program, processes, small, tmp_path
                                        signals=[signal.SIGTERM, signal.SIGINT])
         if status == 130:
             break
-    assert status == 130 and last.startswith("coppice run: interrupted at once; "), last
+    assert status == 130 and last.startswith("coppice run: interrupted again, "), last
     assert f"coppice run small.yaml --out 'my runs/{attempt}' --resume auto" in last
 
 

@@ -176,7 +176,7 @@ def test_without_validation_no_weights_are_chosen_on_the_test_part(defaults, tmp
         assert result["evaluated_on"] == ("validation" if best else "test")
         assert (tmp_path / "run/checkpoints/best").exists() == best
         assert ("checkpoints/best" in defaults("plan", data % more).stdout) == best
-    assert "no best ones are chosen, because there are no validation samples" in defaults("plan", data % "").stdout
+    assert "there is no best checkpoint, because there are no validation samples" in defaults("plan", data % "").stdout
 
 
 def test_job_without_test_and_validation_samples_trains_without_evaluation(defaults, cluster, tmp_path):
@@ -240,7 +240,7 @@ def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, cop
 def test_bce_warns_of_samples_that_are_no_fractions(defaults, tmp_path):
     np.save(tmp_path / "real.npy", np.random.default_rng(1).normal(size=(60, 16)).astype("f4"))
     np.save(tmp_path / "fraction.npy", np.random.default_rng(1).random((60, 16)).astype("f4"))
-    warning = "loss is bce, which compares with samples from 0 to 1, but they go from -"
+    warning = "loss is bce, which needs samples from 0 to 1, but they range from -"
     for name, warned in (("real", True), ("fraction", False)):
         done = defaults("plan", f"{{source: npy, train: {{images: {name}.npy}}, validation: 10, target: input}}", "--set", "loss=bce", job=AUTOENCODER)
         assert (warning in done.stderr) == warned, done.stderr
@@ -249,7 +249,7 @@ def test_bce_warns_of_samples_that_are_no_fractions(defaults, tmp_path):
 def test_mse_on_real_targets_says_what_mse_compares_with(defaults, tmp_path):
     (tmp_path / "real.csv").write_text("a,y\n" + "".join(f"{i},{i / 7:.3f}\n" for i in range(1, 30)))
     error = defaults("run", "{source: csv, train: real.csv, validation: 5}", job=AUTOENCODER, status=2).stderr
-    assert "expected a label" in error and "mse compares with labels, as 1 for the class and 0 for the others, or with the samples" in error
+    assert "expected a label" in error and "mse compares with labels (1 for the class, 0 for the others) or with the samples" in error
 
 
 ONE_LOGIT = """name: logit
@@ -292,7 +292,7 @@ def test_layers_of_images_may_come_first(defaults, tmp_path, layer):
 
 
 @pytest.mark.parametrize("change, sentence", [
-    ("train.epochs=2", "train.epochs is 2, was 1: with cosine a job keeps its length"),
+    ("train.epochs=2", "train.epochs is 2, was 1: a cosine schedule fixes the length of its job"),
     ("optimizer.adam.rate=0.5", "optimizer.adam.rate is 0.5, was 0.01"),
     ("seed=7", "seed is 7, was 1"),
     ("optimizer={sgd: {rate: 0.01}}", "optimizer is sgd, was adam"),
@@ -326,8 +326,8 @@ def run_of_12_steps(defaults, tmp_path):
 def test_fewer_epochs_say_in_one_line_which_steps_are_removed(run_of_12_steps, tmp_path):
     done = run_of_12_steps("--resume", "auto", "--set", "train.epochs=2")
     assert len(done.stderr.splitlines()) == 1 and "?" not in done.stderr
-    assert (f"the job ends at step 6 and {tmp_path}/run/checkpoints has checkpoints up to step 12: "
-            "going back to the one of step 6 and removing those after it") in done.stderr
+    assert (f"the job ends at step 6, but {tmp_path}/run/checkpoints has checkpoints up to step 12: "
+            "continuing from step 6 and removing the later checkpoints") in done.stderr
     assert [p.name for p in sorted((tmp_path / "run/checkpoints").glob("step-*"))] == ["step-00000006"]
 
 

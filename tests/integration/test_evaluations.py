@@ -150,7 +150,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     told = finish(client)
     assert told["leases_repeated"] >= 1, "a lease was given again"
     assert figures(told) == local(tmp_path / "run", "--ensemble", "1,1000")
-    assert "worker victim has gone" in (pool.folder / "coordinator.log").read_text()
+    assert "worker victim disconnected" in (pool.folder / "coordinator.log").read_text()
 
 
 @pytest.mark.asan
@@ -199,7 +199,7 @@ def test_it_ends_with_its_client(cluster, processes, job):
     wait_leases(pool)
     client.kill()
     log = pool.folder / "coordinator.log"
-    pool.wait(lambda: "job eval-1: CANCELED: its client has gone" in log.read_text(), "the end", 20)
+    pool.wait(lambda: "job eval-1: CANCELED: its client disconnected" in log.read_text(), "the end", 20)
     pool.wait(lambda: [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1], "nothing to be left of it", 20)
     pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "its worker to be free", 20)
 
@@ -292,13 +292,13 @@ def test_what_makes_no_sense_is_refused(cluster, coppice, job, tmp_path):
     for arguments, words in [
         ([net, "--ensemble", 0], "expected numbers of members from 1 to 100000"),
         ([mse, "--ensemble", 5, "--average", "geometric"], "its loss is mse, expected cross_entropy"),
-        ([bare, "--ensemble", 5], "no layer that draws at random"),
+        ([bare, "--ensemble", 5], "no random layer"),
         ([4, "--ensemble", 5], "job 4 is RUNNING and has no final weights yet"),
         ([99, "--ensemble", 5], "there is no job 99"),
         ([net, "--members-from", 99], "there is no job 99"),
         ([net, "--members-from", mse], f"job {mse}: an ensemble averages class probabilities"),
         ([net, "--members-from", net, "--ensemble", 3], "--members-from names 2 models"),
-        ([net, "--members-from", bare, "--average", "weight-scaling"], "without --members-from"),
+        ([net, "--members-from", bare, "--average", "weight-scaling"], "omit --members-from"),
         ([], "expected JOB|MODEL"),
     ]:
         done = pool.client("eval", *arguments, status=2)
@@ -317,7 +317,7 @@ def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp
     pool.client("submit", digits, "--quiet")
     large(seed=12)  # other data in the same place, of the same shape
     again = train(pool, tmp_path / "net.yaml")
-    for other, words in ((2, "job 2 is for samples of 1 x 28 x 28 bytes, job 1 for samples of 1 x 17 x 18 bytes"), (again, "job 3 was trained on the data set")):
+    for other, words in ((2, "job 2 takes samples of 1 x 28 x 28 bytes, but job 1 takes samples of 1 x 17 x 18 bytes"), (again, "job 3 was trained on the data set")):
         assert words in pool.client("eval", 1, "--members-from", other, status=2).stderr
         assert words.replace("job ", "") in pool.client("eval", 1, "--members-from", other, "--workers", 1, status=2).stderr
     assert pool.client("eval", 1, "--members-from", again, "--data", tmp_path, "--json")["samples"] == 2300, "--data says on which"

@@ -295,7 +295,7 @@ BAD_CSV = {
     "a,b,label\n": "train.csv is an empty data set",
     "": "train.csv is an empty data set",
     "1,2,0\n3,4,0\n": "train.csv: all labels are 0: expected at least two classes",
-    "a,b,label\n1\0,2,0\n": "train.csv is not a text file: it holds a zero byte",
+    "a,b,label\n1\0,2,0\n": "train.csv is not a text file: it contains a zero byte",
 }
 
 
@@ -317,8 +317,8 @@ def npy(descr="|u1", shape="(4, 2)", order="False", body=b"\0" * 8):
 
 BAD_NPY = {
     b"PK": "x.npy is not an NPY file",
-    npy(body=b"\0" * 7): "x.npy is not a good NPY file: it is shorter than its shape says",
-    npy(body=b"\0" * 9): "x.npy is not a good NPY file: it is longer than its shape says",
+    npy(body=b"\0" * 7): "x.npy is not a valid NPY file: it is shorter than its shape says",
+    npy(body=b"\0" * 9): "x.npy is not a valid NPY file: it is longer than its shape says",
     npy(shape="(4611686018427387904, 4611686018427387904)"): "it is shorter than its shape says",
     npy(descr="<c8", shape="(1, 1)"): 'x.npy has elements of type "<c8"',
     npy(shape="(8,)"): "x.npy has 1 dimensions",
@@ -338,7 +338,7 @@ def test_bad_npy_is_named(train, tmp_path):
     whole = (tmp_path / "z.npz").read_bytes()
     for size in (10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "z.npz").write_bytes(whole[:size])
-        assert "z.npz is not a good NPZ file" in train("{source: npy, train: {path: z.npz, images: u, labels: v}}", status=2)
+        assert "z.npz is not a valid NPZ file" in train("{source: npy, train: {path: z.npz, images: u, labels: v}}", status=2)
 
 
 def test_bad_pictures_are_named_and_leave_nothing(train, tmp_path):
@@ -374,8 +374,8 @@ def test_what_does_not_fit_is_named(train, tmp_path):
     data = as_idx(tmp_path, pictures())
     rows_of_csv([(x.reshape(len(x), -1)[:, :3], y) for x, y in pictures()], tmp_path, ("train.csv", "test.csv"))
     csv = "{source: csv, train: train.csv, test: test.csv, label: 'the \"class\"'%s}"
-    assert "data.augment changes images, but samples are flat, of 3 values" in train(csv % ", augment: {flip: true}", status=2)
-    assert "data.augment moves images out of sight" in train(data[:-1] + ", augment: {shift: 8}}", status=2)
+    assert "data.augment needs images, but samples are flat, of 3 values" in train(csv % ", augment: {flip: true}", status=2)
+    assert "data.augment shifts images completely out of view" in train(data[:-1] + ", augment: {shift: 8}}", status=2)
     error = train("{source: csv, train: {images: a, labels: b}}", status=2)
     assert "data.train.images is given, but data.source is csv: expected a path" in error
     assert "data.source is image-folder: expected data.train" in train("{source: image-folder}", status=2)

@@ -71,7 +71,7 @@ def test_a_full_state_folder_is_suffered_and_heals(cluster, coppice, small):
     freed = time.monotonic()
     pool.wait(lambda: full.latest() != before, "a checkpoint", 20)
     saved = time.monotonic() - freed
-    pool.wait(lambda: "writing again" in full.log(), "the store", 20)
+    pool.wait(lambda: "can be written again" in full.log(), "the store", 20)
     stored = time.monotonic() - freed
     pool.wait(lambda: "warning" not in pool.status(), "the warning to end", 20)
     print(f"a checkpoint {saved:.2f} s after there was room, the store {stored:.2f} s")

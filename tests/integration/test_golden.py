@@ -128,7 +128,7 @@ def test_coordinator_killed_and_restarted(cluster, job, mnist):
     pool.start()
     status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
     assert status["digest"] == GOLDEN
-    assert "is taken up again" in (pool.folder / "coordinator.log").read_text()
+    assert "recovered after a restart" in (pool.folder / "coordinator.log").read_text()
 
 
 def test_paused_and_resumed(cluster, job, mnist):

@@ -49,8 +49,8 @@ def test_the_ending_decides_without_format(coppice, trained, tmp_path):
     (["--format", "torch", "-o", "out/.py"], '-o is "out/.py": expected a name that ends in .py'),
     (["-o", "nowhere/m.onnx"], "cannot write nowhere/m.onnx: No such file or directory"),
     (["-o", "nowhere/m.py"], "cannot write nowhere/m.safetensors: No such file or directory"),
-    (["--format", "onnx", "-o", "out"], "cannot write out: it is there, and is not a file"),
-    (["--format", "onnx", "-o", "/dev/null"], "cannot write /dev/null: it is there, and is not a file"),
+    (["--format", "onnx", "-o", "out"], "cannot write out: it exists and is not a file"),
+    (["--format", "onnx", "-o", "/dev/null"], "cannot write /dev/null: it exists and is not a file"),
 ])
 def test_what_cannot_be_is_refused(coppice, trained, tmp_path, arguments, words):
     assert words in coppice("export", trained, *arguments, status=2).stderr

@@ -108,7 +108,7 @@ def test_names_that_cannot_be_kept_leave_numbers(coppice, job, tmp_path):
             with open(folder + f"/{i}.png".encode(), "wb") as file:
                 file.write(saved(Image.new("L", (4, 4), 50 * i), "PNG"))
     done = coppice("inspect", "set")
-    assert "class 0 " in done.stdout and "its classes keep no names, only numbers" in done.stderr
+    assert "class 0 " in done.stdout and "class names are dropped, only their numbers remain" in done.stderr
 
 
 def test_names_travel_with_an_upload(cluster, coppice, job, tmp_path):
@@ -177,7 +177,7 @@ def test_pictures_are_brought_to_one_size(coppice, job, tmp_path, height, width)
         expected.append(((both + first * second // 2) // (first * second)).astype(np.uint8).transpose(2, 0, 1))
     as_folder(tmp_path / "set", files)
     error = coppice("inspect", "set", status=2).stderr
-    assert "set/a/001.img has 10 x 10 pixels: expected 11 x 9, as in set/a/000.img (data.resize: [9, 11] makes all as large)" in error
+    assert "set/a/001.img has 10 x 10 pixels: expected 11 x 9, as in set/a/000.img (data.resize: [9, 11] gives all images this size)" in error
     digest = coppice("inspect", as_npz(tmp_path / "x.npz", np.stack(expected)), "--json")["digest"]
     assert coppice("inspect", "set", "--resize", f"{height}x{width}", "--json")["digest"] == digest
     name = job("{source: image-folder, train: set, validation: 2, resize: [%d, %d]}" % (height, width), classes=2)
@@ -231,7 +231,7 @@ def test_layout_is_asked_for_where_sizes_do_not_decide(coppice, job, tmp_path):
     as_npz(tmp_path / "x.npz", x)
     as_npz(tmp_path / "moved.npz", np.concatenate([x.transpose(0, 3, 1, 2)] * 2, axis=2)[:, :, :3])
     error = coppice("inspect", "x.npz", status=2).stderr
-    assert "has the shape (8, 3, 5, 3), which may have its channels first or last: expected data.layout: nchw or nhwc" in error
+    assert "has the ambiguous shape (8, 3, 5, 3): the channels may be first or last; expected data.layout: nchw or nhwc" in error
     data = "{source: npy, train: x.npz, validation: 2%s}"
     assert "expected data.layout: nchw or nhwc" in coppice("plan", job(data % "", 2), status=2).stderr
     assert coppice("inspect", "x.npz", "--layout", "nhwc", "--json")["shape"] == [3, 3, 5]
@@ -308,7 +308,7 @@ def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path
     job("{source: csv, train: train.csv, validation: 4}", classes=2)
     for words in (("inspect", "train.csv"), ("plan", "job.yaml")):
         errors = coppice(*words).stderr
-        assert (f'train.csv: the last column, "{last}", is taken for the label, and a column is called "{name}"' in errors) == hinted, errors
+        assert (f'train.csv: the last column, "{last}", is used as the label, although a column is called "{name}"' in errors) == hinted, errors
         hint = errors.partition("inspect: ")[2].partition(")")[0]
         assert hint == (f"--label {name}" if hinted else "")
     assert coppice("inspect", "train.csv", "--label", name).stderr == ""
@@ -357,7 +357,7 @@ optimizer: {sgd: {rate: 0.1}}
         assert "the header is damaged" in imported(good, broken, status=2).stderr, broken
     for prefix in ("module.", "_orig_mod.", "model.net."):
         done = imported([prefix + name for name in good], "{}")
-        assert done.stdout == digest and f'all names begin with "{prefix}": read without it' in done.stderr
+        assert done.stdout == digest and f'all names begin with "{prefix}": this prefix is ignored' in done.stderr
     error = imported(["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"], "{}", status=2).stderr
     assert "has no tensor 0.weight, which the job needs; it has: fc1.weight, fc1.bias, fc2.weight, fc2.bias" in error
 

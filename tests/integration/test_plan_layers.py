@@ -79,7 +79,7 @@ def test_dropconnect_says_how_it_evaluates(plan):
     assert (last["train"], last["eval"]) == ("drop 0.2 of the weights, biases per sample, x 1.25", "mean of the weights")
     done = plan(["linear: {units: 30}", "dropconnect: {units: 10}"])
     assert done.returncode == 2
-    assert "model[1] dropconnect: inference moments averages an element-wise layer (relu, sigmoid ...) right behind it, found none" in done.stderr
+    assert "model[1] dropconnect: inference: moments needs an element-wise layer (relu, sigmoid ...) directly after it, found none" in done.stderr
 
 
 def test_softmax_before_cross_entropy_is_a_warning(plan):

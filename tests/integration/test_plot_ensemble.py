@@ -98,18 +98,18 @@ def result(**change):
 def test_what_is_no_result_is_named_by_line(coppice, small, tmp_path):
     coppice("run", small(steps=3), "--workers", 1, "--out", tmp_path / "r", "--quiet")
     for text, sentence in (
-        ("", "x.json is empty: expected a result of an ensemble"),
+        ("", "x.json is empty: expected an ensemble result"),
         ("error 1.2 %\n", "x.json:1: not JSON: expected an object, {...}"),
         (result() + "\n" + result()[:-9], "x.json:2: not JSON: the object has no end"),
         (result() + '\n{"loss":1,"error":2}', 'x.json:2: unknown field "loss"'),
-        ("{}", "x.json:1: no result of an ensemble: expected what `coppice eval --ensemble K,K,... --json` prints"),
-        (result(members=[]), "x.json:1: no result of an ensemble"),
-        (result(members=[row(), row(members=0)]), "x.json:1: members[1] has no number of members, error from 0 to 1 and its error_se"),
-        (result(members=[{"members": 3}]), "x.json:1: members[0] has no number of members"),
-        (result(members=[row(error=1.5)]), "x.json:1: members[0] has no number of members"),
+        ("{}", "x.json:1 is not an ensemble result: expected the output of `coppice eval --ensemble K,K,... --json`"),
+        (result(members=[]), "x.json:1 is not an ensemble result"),
+        (result(members=[row(), row(members=0)]), "x.json:1: members[1] is incomplete: expected the number of members, error from 0 to 1 and error_se"),
+        (result(members=[{"members": 3}]), "x.json:1: members[0] is incomplete"),
+        (result(members=[row(error=1.5)]), "x.json:1: members[0] is incomplete"),
         (result(members=[row(error="a")]), 'x.json:1: members[0].error is "a": expected a number'),
-        (result() + result(samples=99), "x.json is about 130 samples, x.json about 99: expected one test part"),
-        (result() * 65, "x.json:1: more than 64 results"),
+        (result() + result(samples=99), "x.json covers 130 samples, but x.json covers 99: expected results of the same test part"),
+        (result() * 65, "x.json:1 has too many results: at most 64"),
     ):
         (tmp_path / "x.json").write_text(text)
         done = coppice("plot", "x.json", "-o", "f.svg", status=2)
@@ -117,10 +117,10 @@ def test_what_is_no_result_is_named_by_line(coppice, small, tmp_path):
         assert not (tmp_path / "f.svg").exists()
     (tmp_path / "x.json").write_text(result())
     for arguments, sentence in (
-        (["x.json", "r", "-o", "f.svg"], "some arguments are files, some are not"),
+        (["x.json", "r", "-o", "f.svg"], "cannot mix result files with jobs"),
         (["x.json", "-o", "f.gif"], "expected a name that ends in .svg or .png"),
         (["x.json"], "expected -o FILE"),
-        (["y.json", "-o", "f.svg"], "y.json is no run folder"),
+        (["y.json", "-o", "f.svg"], "y.json is not a run folder"),
     ):
         assert sentence in coppice("plot", *arguments, status=2).stderr
     assert not list(tmp_path.glob("f.*"))

@@ -40,7 +40,7 @@ def test_table_shows_the_first_samples(coppice, run):
     done = coppice("predict", run, "--input", "test-images", "--limit", 3)
     rows = done.stdout.splitlines()
     assert rows[0].split() == ["SAMPLE", "CLASS", "PROBABILITIES", "ENTROPY"] and [row.split()[0] for row in rows[1:4]] == ["0", "1", "2"]
-    assert "130 samples, the first 3 of which are shown (--limit 0: all); entropy in nats" in done.stdout
+    assert "130 samples, showing the first 3 (--limit 0: all); entropy in nats" in done.stdout
     done = coppice("predict", run, "--input", "test-images", "--limit", 0, "--ensemble", 4)
     assert len(done.stdout.splitlines()) == 133 and "4 members" in done.stdout
     assert all(word in done.stdout for word in ("MUTUAL INFORMATION", "VARIATION RATIO"))
@@ -78,7 +78,7 @@ def test_sheet_shows_the_least_sure_in_order(program, coppice, run, tmp_path):
     order = sorted(range(130), key=lambda i: (-told[i]["entropy"], i))
     done = coppice("predict", run, "--input", "test-images", "--ensemble", 9, "--top-uncertain", 11, "-o", "sheet.png")
     assert [int(row.split()[0]) for row in done.stdout.splitlines()[1:12]] == order[:11]
-    assert "the 11 least sure of which are shown" in done.stdout and "sheet.png" in done.stdout
+    assert "showing the 11 most uncertain" in done.stdout and "sheet.png" in done.stdout
     sheet = np.array(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert (sheet == sheet[..., :1]).all(), "greys alone, for any eye and any printer"
     zoom, margin, cell = 8, 12, 170 + 12  # of the layout, in halves of a pixel
@@ -92,7 +92,7 @@ def test_sheet_shows_the_least_sure_in_order(program, coppice, run, tmp_path):
 def test_sheet_of_fewer_samples_than_asked(coppice, run, tmp_path):
     np.save(tmp_path / "x.npy", images(tmp_path, 2))
     done = coppice("predict", run, "--input", "x.npy", "--top-uncertain", 50, "-o", "sheet.png")
-    assert "the 2 least sure" in done.stdout
+    assert "showing the 2 most uncertain" in done.stdout
     assert Image.open(tmp_path / "sheet.png").width < 800
 
 
@@ -107,7 +107,7 @@ def test_models_without_classes_need_an_ensemble_to_be_unsure(program, coppice, 
     (tmp_path / "auto.yaml").write_text(AUTOENCODER)
     coppice("run", "auto.yaml", "--out", "r", "--quiet")
     done = coppice("predict", "r", "--input", "test-images", "--top-uncertain", 3, "-o", "sheet.png", status=2)
-    assert "expected --ensemble K too" in done.stderr and not (tmp_path / "sheet.png").exists()
+    assert "also specify --ensemble K" in done.stderr and not (tmp_path / "sheet.png").exists()
     coppice("predict", "r", "--input", "test-images", "--top-uncertain", 3, "--ensemble", 4, "-o", "sheet.png")
     assert (tmp_path / "sheet.png").exists()
     told = lines_of(predict(program, tmp_path, "r", "--input", "test-images", "--ensemble", 4, "--json"))
@@ -169,13 +169,13 @@ OPTIONS = {
     "no input": ([], "expected --input FILE"),
     "members": (["--input", "test-images", "--ensemble", "0"], '--ensemble is "0": expected a number of members from 1 to 100000'),
     "two numbers": (["--input", "test-images", "--ensemble", "5,10"], '--ensemble is "5,10": expected a number of members'),
-    "no sheet": (["--input", "test-images", "--top-uncertain", "5"], "--top-uncertain draws a sheet: expected -o FILE.png too"),
-    "no number": (["--input", "test-images", "-o", "s.png"], "-o is where --top-uncertain N draws its sheet"),
+    "no sheet": (["--input", "test-images", "--top-uncertain", "5"], "--top-uncertain draws a contact sheet: also specify -o FILE.png"),
+    "no number": (["--input", "test-images", "-o", "s.png"], "-o names the contact sheet of --top-uncertain N"),
     "no PNG": (["--input", "test-images", "-o", "s.jpg", "--top-uncertain", "5"], "-o s.jpg: expected a name that ends in .png"),
     "no folder": (["--input", "test-images", "-o", "none/s.png", "--top-uncertain", "5"], "cannot write none/s.png: none: No such file or directory"),
     "no place": (["--input", "test-images", "-o", "test-images/s.png", "--top-uncertain", "5"], "cannot write test-images/s.png: test-images: "),
     "not there": (["--input", "nothing.csv"], "cannot open nothing.csv: No such file or directory"),
-    "nothing in it": (["--input", "void"], "void holds no pictures"),
+    "nothing in it": (["--input", "void"], "void contains no images"),
 }
 
 
@@ -220,10 +220,10 @@ def test_types_and_figures_that_no_model_has(coppice, tmp_path):
     for arguments, sentence in (
         (["--input", "x.idx"], "x.idx holds bytes: the model takes floats (NPY, NPZ or CSV)"),
         (["--input", "inf.npy"], "inf.npy: element 4 is not a finite number of 32 bits"),
-        (["--input", "x.png"], "x.png is a picture of 3 x 3 pixels in grey, of 1 channel: the model takes flat samples of 3 values, no pictures"),
+        (["--input", "x.png"], "x.png is an image of 3 x 3 pixels in grey, of 1 channel: the model takes flat samples of 3 values, not images"),
         (["--input", "large.csv"], "the network's outputs for sample 2 are not finite"),
-        (["--input", "train.csv", "--ensemble", "3"], "the model has no layer that draws at random"),
-        (["--input", "train.csv", "--top-uncertain", "3", "-o", "s.png"], "the model's samples are none: 3 flat values"),
+        (["--input", "train.csv", "--ensemble", "3"], "the model has no random layer"),
+        (["--input", "train.csv", "--top-uncertain", "3", "-o", "s.png"], "the model's samples are not images: 3 flat values"),
     ):
         refuse(coppice, tmp_path, ["r", *arguments], sentence)
     assert "60 samples" in coppice("predict", "r", "--input", "train.csv").stdout

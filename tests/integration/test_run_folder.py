@@ -22,7 +22,7 @@ def test_a_second_run_gets_a_numbered_folder(coppice, small, tmp_path):
     third = coppice("run", "small.yaml")
     assert (first["out"], second["out"]) == ("runs/small", "runs/small-2")
     assert contents(tmp_path / "runs/small") == before
-    assert "runs/small holds a run already: this one is written to runs/small-3" in third.stderr
+    assert "runs/small already contains a run: this one is written to runs/small-3" in third.stderr
     assert coppice("digest", "runs/small", "--json")["digest"] == first["digest"]
     assert coppice("digest", "runs/small-2", "--json")["digest"] == second["digest"] != first["digest"]
 
@@ -32,7 +32,7 @@ def test_a_named_folder_with_a_run_is_refused_with_three_ways_out(coppice, small
     first = coppice("run", "small.yaml", "--out", "kept", "--json")
     before = contents(tmp_path / "kept")
     done = coppice("run", "small.yaml", "--set", "seed=8", "--out", "kept", status=2)
-    assert "kept holds a run already" in done.stderr
+    assert "kept already contains a run" in done.stderr
     assert all(way in done.stderr for way in ("--out DIR", "--resume auto", "--overwrite")), done.stderr
     assert contents(tmp_path / "kept") == before
     assert coppice("run", "small.yaml", "--out", "kept", "--resume", "auto", "--json")["digest"] == first["digest"]
@@ -91,7 +91,7 @@ def test_files_that_no_run_wrote_are_never_replaced(coppice, small, tmp_path, na
     (tmp_path / "mine" / name).write_text("mine")
     for options in ((), ("--overwrite",), ("--resume", "auto")):
         done = coppice("run", "small.yaml", "--out", "mine", *options, status=2)
-        assert f"mine holds a {name} that no run wrote" in done.stderr
+        assert f"mine contains a {name} that was not written by a run" in done.stderr
     assert contents(tmp_path / "mine") == {(tmp_path / "mine" / name).relative_to(tmp_path / "mine"): b"mine"}
 
 
@@ -104,7 +104,7 @@ def test_two_runs_never_write_to_one_folder(coppice, program, small, tmp_path):
     small(20)
     for options in (("--overwrite",), ("--resume", "auto")):
         done = coppice("run", "small.yaml", "--out", "busy", *options, status=2)
-        assert "another run writes to busy" in done.stderr
+        assert "another run is writing to busy" in done.stderr
     process.send_signal(signal.SIGTERM)
     process.wait(60)
 

@@ -79,7 +79,7 @@ def test_bugs_are_planted_in_the_simulator_alone(build, root):
 
 
 def test_usage(sim):
-    assert "examples:" in sim("--help") and "limits.workers is not kept" in sim("--list")
+    assert "examples:" in sim("--help") and "limits.workers is not enforced" in sim("--list")
     sim("--seed", "x", status=2)
     sim("--faults", "1,two", status=2)
     sim("--plant", "all", status=2)

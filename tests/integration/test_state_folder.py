@@ -34,7 +34,7 @@ def test_rows_of_the_store_that_make_no_sense_are_left_out(cluster, small):
     kept.mkdir()
     pool.start()
     assert [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1]
-    assert "makes no sense: left out" in (pool.folder / "coordinator.log").read_text()
+    assert "ignoring the row of job" in (pool.folder / "coordinator.log").read_text()
     assert pool.client("submit", job, "--data", ".", "--no-wait", "--json")["job"] == 7  # after the highest number that is there
     assert kept.is_dir()
     assert pool.stop() == 0
@@ -64,7 +64,7 @@ def test_state_folder_of_an_earlier_version_is_made_private(cluster, small):
         path.chmod(0o777 if path.is_dir() else 0o666)
     pool.start()
     assert not modes(pool.state)
-    assert "are private now" in (pool.folder / "coordinator.log").read_text()
+    assert "are now private" in (pool.folder / "coordinator.log").read_text()
     assert pool.stop() == 0
 
 

@@ -55,7 +55,7 @@ def test_audit_1_lets_no_lie_into_the_weights(pool, small, clean, how):
     assert seen["liar"]["state"] == "quarantined"
     assert "step" in seen["liar"]["evidence"] and "digest" in seen["liar"]["evidence"]
     assert {seen[name]["state"] for name in ("first", "second")} == {"idle"}
-    assert "worker liar computed wrong and is quarantined" in pool.client("logs", 1).stdout
+    assert "worker liar computed wrong results and is quarantined" in pool.client("logs", 1).stdout
 
 
 def test_two_workers_are_judged_by_the_coordinator(pool, small, clean):
@@ -93,7 +93,7 @@ def test_damage_is_undone_by_going_back(pool, small, clean):
         return status
 
     number, _ = until_one_goes_back(attempt)
-    assert "goes back to a checkpoint" in pool.client("logs", number).stdout
+    assert "rolling back to a checkpoint" in pool.client("logs", number).stdout
 
 
 def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
@@ -111,7 +111,7 @@ def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
 
     number, _ = until_one_goes_back(attempt)
     log = pool.client("logs", number).stdout
-    returned = int(re.search(r"goes on from step (\d+)", log).group(1))
+    returned = int(re.search(r"continuing from step (\d+)", log).group(1))
     assert returned >= 200 and returned % 50 == 0
 
 
@@ -155,7 +155,7 @@ def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, aud
     pool.client("submit", job, "--data", job.parent, "--no-wait", "--set", f"audit={audit}", "--set", "train.steps=100000")
     pool.wait(lambda: all(workers(pool)[name].get("unable") == 1 for name in small_ones), "three workers that are taken off the job")
     listed = pool.client("workers").stdout
-    assert "small2 cannot compute job 1 and gets nothing of it until it joins again" in listed
+    assert "small2 cannot compute job 1 and gets no lease of it until it joins again" in listed
     pool.client("cancel", 1)
     status = train(pool, job, "--set", f"audit={audit}")
     assert status["digest"] == clean(job)

@@ -136,7 +136,7 @@ def test_what_makes_no_sense_is_refused(digits, trained, options, words):
 
 @pytest.mark.parametrize("model, words", [
     ("  - linear: {units: 132}\nloss: mse\n", "expected cross_entropy"),
-    ("  - linear: {units: 10}\n", "no layer that draws at random"),
+    ("  - linear: {units: 10}\n", "no random layer"),
 ])
 def test_models_without_an_ensemble_are_refused(coppice, digits, model, words):
     text = f"name: none\nseed: 1\nmodel:\n{model}train: {{steps: 3, batch: 50}}\noptimizer: {{sgd: {{rate: 0.1}}}}\n"

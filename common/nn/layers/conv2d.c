@@ -95,14 +95,14 @@ static cop_err conv2d_shape(cop_layer *layer, cop_error *error) {
                              (in.full_width - spec->kernel) / spec->stride + 1}};
     const int64_t size = cop_shape_size(&layer->out);
     if (size > (int64_t)COP_UNITS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "its output is %s values, at most %d are possible",
+        return cop_fail(error, COP_ERR_LIMIT, "its output has %s values: the limit is %d",
                         cop_shape_format(&layer->out, shape), (int)COP_UNITS_MAX);
     const padded out = padded_gradient(layer);
     if (padded_size(&in) > PADDED_MAX || padded_size(&out) > PADDED_MAX)
-        return cop_fail(error, COP_ERR_LIMIT,
-                        "kernel %d and padding %d make images of more than %lld values, the most "
-                        "that is possible",
-                        spec->kernel, spec->padding, (long long)PADDED_MAX);
+        return cop_fail(
+            error, COP_ERR_LIMIT,
+            "kernel %d and padding %d make the images too large: the limit is %lld values",
+            spec->kernel, spec->padding, (long long)PADDED_MAX);
     return COP_OK;
 }
 

@@ -38,8 +38,8 @@ static cop_err check_next(const cop_layer *layer, cop_error *error) {
                         (int)layer->spec.draws);
     if (layer->next && layer->next->ops->map) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
-                    "inference moments averages an element-wise layer (relu, sigmoid ...) right "
-                    "behind it, found %s: put one there, or say inference: mean",
+                    "inference: moments needs an element-wise layer (relu, sigmoid ...) directly "
+                    "after it, found %s: add one, or use inference: mean",
                     layer->next ? layer->next->ops->kind : "none");
 }
 

@@ -8,7 +8,7 @@
 static cop_err flatten_shape(cop_layer *layer, cop_error *error) {
     const int64_t size = cop_shape_size(&layer->in);
     if (size > (int64_t)COP_UNITS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "it has %lld outputs, at most %d are possible",
+        return cop_fail(error, COP_ERR_LIMIT, "it has %lld outputs: the limit is %d",
                         (long long)size, (int)COP_UNITS_MAX);
     layer->out = (cop_shape){.rank = 1, .dims = {(int32_t)size}};
     return COP_OK;

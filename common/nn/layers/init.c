@@ -56,7 +56,7 @@ void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_
         cop_init_uniform(stream, 1 / sqrt((double)fan_in), out, count);
         return;
     }
-    COP_ASSERT(!"a layer's shape lets no other init pass");
+    COP_ASSERT(!"a layer's shape function rejects every other init");
 }
 
 void cop_init_bias(const cop_init_stream *stream, cop_init kind, int64_t fan_in, float *out,

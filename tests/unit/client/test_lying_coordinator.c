@@ -174,7 +174,7 @@ static void test_a_model_is_what_its_answer_says(void **state) {
     other[7] = other[7] == '0' ? '1' : '0';
     assert_int_equal(fetch(model, digest, 3, &error), COP_OK);
     assert_int_equal(fetch(model, other, 3, &error), COP_ERR_PROTOCOL);
-    assert_non_null(strstr(error.text, "but the coordinator says"));
+    assert_non_null(strstr(error.text, "but the coordinator reports"));
     assert_int_equal(fetch(model, digest, 4, &error), COP_ERR_PROTOCOL);
     cop_buffer_release(model);
 }

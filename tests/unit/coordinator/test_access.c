@@ -380,7 +380,7 @@ static cop_message_type hello_again(door *d, bool first, const char *token) {
     assert_true(ask(d, false, first, &m, &reply));
     if (reply.type == COP_MESSAGE_FAILURE) {
         assert_int_equal(reply.failure.code, COP_ERR_LIMIT);
-        assert_non_null(strstr(reply.failure.text, "12 workers in the pool, and may have 12"));
+        assert_non_null(strstr(reply.failure.text, "12 workers in the pool: the limit is 12"));
     }
     const cop_message_type type = reply.type;
     cop_message_fini(&reply);

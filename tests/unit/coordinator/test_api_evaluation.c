@@ -95,18 +95,18 @@ static void test_a_request_without_sense_is_refused(void **state) {
     r.n_jobs = 65;
     expect_start(f, &r, COP_ERR_INPUT, "expected 1 to 64 jobs");
     r.n_jobs = 2;
-    expect_start(f, &r, COP_ERR_INPUT, "several jobs need `models`");
+    expect_start(f, &r, COP_ERR_INPUT, "several jobs require `models`");
     r.has_models = r.models = 1;
     expect_start(f, &r, COP_ERR_INPUT, "fewer models than members");
     r.average = (char *)(uintptr_t)"weight-scaling";
-    expect_start(f, &r, COP_ERR_INPUT, "models need an average of members");
+    expect_start(f, &r, COP_ERR_INPUT, "models require an average of members");
     r = good(jobs, counts);
     r.average = (char *)(uintptr_t)"harmonic";
-    expect_start(f, &r, COP_ERR_INPUT, "an unknown average");
+    expect_start(f, &r, COP_ERR_INPUT, "unknown average");
     r.average = NULL;
-    expect_start(f, &r, COP_ERR_INPUT, "counts need an average");
+    expect_start(f, &r, COP_ERR_INPUT, "counts require an average");
     r.average = (char *)(uintptr_t)"weight-scaling";
-    expect_start(f, &r, COP_ERR_INPUT, "counts need an average");
+    expect_start(f, &r, COP_ERR_INPUT, "counts require an average");
 }
 
 static void test_counts_ascend_within_their_limits(void **state) {
@@ -115,14 +115,15 @@ static void test_counts_ascend_within_their_limits(void **state) {
     uint32_t counts[33] = {1, 5};
     start_request r = good(jobs, counts);
     r.n_counts = 0;
-    expect_start(f, &r, COP_ERR_INPUT, "needs counts");
+    expect_start(f, &r, COP_ERR_INPUT, "requires counts");
     r.n_counts = 33;
     expect_start(f, &r, COP_ERR_INPUT, "too many counts");
     r.n_counts = 2;
     static const uint32_t bad[][2] = {{5, 5}, {5, 1}, {0, 5}, {5, 100001}, {5, UINT32_MAX}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         memcpy(counts, bad[i], sizeof bad[i]);
-        expect_start(f, &r, COP_ERR_INPUT, i < 2 ? "counts ascend" : "counts are from 1 to 100000");
+        expect_start(f, &r, COP_ERR_INPUT,
+                     i < 2 ? "strictly ascending" : "counts must be from 1 to 100000");
     }
 }
 

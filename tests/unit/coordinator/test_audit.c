@@ -359,7 +359,8 @@ static void test_quarantined_worker_gets_nothing_more_even_under_a_new_session(v
     p->worker[2].lie = 1;
     vp_run(p, 5);
     assert_true(vp_quarantined(p, 2));
-    assert_non_null(strstr(p->said, "worker w2 computed wrong and is quarantined: job 1, step "));
+    assert_non_null(
+        strstr(p->said, "worker w2 computed wrong results and is quarantined: job 1, step "));
     coord_worker_view view;
     assert_true(coord_core_worker(p->core, 2, &view));
     assert_non_null(strstr(view.evidence, "digest"));
@@ -494,7 +495,7 @@ static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
         p->worker[1].lie = 0.5;
         vp_run(p, 1500);
         caught += vp_quarantined(p, 1);
-        watched += strstr(p->said, "too late to say") != NULL;
+        watched += strstr(p->said, "too late to decide") != NULL;
         assert_true(vp_view(p, 1).leases.compared > 0);
         for (uint32_t w = 2; w <= 4; w++) assert_false(vp_quarantined(p, w));
         vp_destroy(p);

@@ -274,7 +274,7 @@ static void test_dead_workers_block_is_given_first_in_line(void **state) {
     assert_int_equal(f->lease[5].lease.attempt, 1);
     assert_int_equal(fx_view(f, 1).leases.repeated, 1);
     assert_int_equal(fx_view(f, 1).leases.given, 5);
-    assert_true(fx_said(f, "given again"));
+    assert_true(fx_said(f, "leased again"));
     fx_destroy(f);
 }
 
@@ -621,7 +621,7 @@ static void test_workers_that_failed_are_asked_again_when_the_others_have_left(v
     fx_gone(f, 2);
     if (!f->request[1]) fx_pull(f, 1);
     assert_string_equal(fx_view(f, 1).waiting_for,
-                        "another worker: those that are here cannot compute it");
+                        "another worker: the connected workers cannot compute it");
     for (int i = 0; i < 20 && !f->lease[1].type; i++) {
         fx_tick(f, 1000);
         if (!f->request[1] && !f->lease[1].type) fx_pull(f, 1);
@@ -712,8 +712,8 @@ static void another_size(coord_event *e) {
 
 static void test_results_of_wrong_form_are_strikes_and_no_job_fails(void **state) {
     (void)state;
-    check_wrong_form(another_number_of_samples, "another number of samples");
-    check_wrong_form(more_correct_than_there_are, "more correct samples than there are");
+    check_wrong_form(another_number_of_samples, "a wrong number of samples");
+    check_wrong_form(more_correct_than_there_are, "more correct samples than samples");
     check_wrong_form(another_size, "the gradient has the wrong size");
 }
 

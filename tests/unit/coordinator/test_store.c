@@ -502,7 +502,7 @@ static void test_database_of_somebody_else_is_refused(void **state) {
     sqlite3_close(db);
     cop_error error = {0};
     assert_int_equal(open_error(p, &error), COP_ERR_CORRUPT);
-    assert_non_null(strstr(error.text, "not a store"));
+    assert_non_null(strstr(error.text, "not a coppice store"));
 }
 
 static void test_file_that_is_no_database_is_refused(void **state) {

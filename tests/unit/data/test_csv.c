@@ -92,7 +92,7 @@ static void test_dialects_give_the_same_set(void **state) {
 static void test_what_cannot_be_decided_is_asked_for(void **state) {
     (void)state;
     refuse("1,x;0\n2,y;1\n", NULL,
-           "a.csv: fields may be separated by a comma or by a semicolon: expected one of them");
+           "a.csv: the separator may be a comma or a semicolon: expected only one of them");
     refuse("a;b\n1,5;0\n2.5;1\n", NULL,
            "a.csv:3: column \"a\" is \"2.5\": expected a number with a decimal comma, as in the "
            "lines before");
@@ -197,7 +197,7 @@ static void test_gzip_of_several_members_is_one_file(void **state) {
 static void test_a_zero_byte_is_no_text(void **state) {
     (void)state;
     const cop_data_input input = {.train.path = file_put("a.csv", "1,0\n2\0,1\n", 9)};
-    data_refuse("csv", &input, COP_ERR_CORRUPT, "is not a text file: it holds a zero byte");
+    data_refuse("csv", &input, COP_ERR_CORRUPT, "is not a text file: it contains a zero byte");
 }
 
 static void test_both_parts_have_the_same_columns(void **state) {

@@ -117,13 +117,13 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
     file_put_text("odd/b/1.png", "\x89PNG\r\n\x1a\nrubbish");
     data_refuse("image-folder", &input, COP_ERR_CORRUPT, "odd/b/1.png is a damaged PNG file: ");
     assert_int_equal(cop_file_remove(file_path("odd/b/1.png"), NULL), COP_OK);
-    data_refuse("image-folder", &input, COP_ERR_INPUT, "odd/b holds no pictures");
+    data_refuse("image-folder", &input, COP_ERR_INPUT, "odd/b contains no images");
     put_picture("odd", "b", "1.png", 3, 1);
     put_picture("other", "a", "1.png", 3, 1);
     put_picture("other", "c", "1.png", 3, 1);
     cop_data_input both = input;
     both.test.path = file_path("other");
-    data_refuse("image-folder", &both, COP_ERR_INPUT, "other has a class \"c\", which ");
+    data_refuse("image-folder", &both, COP_ERR_INPUT, "other has a class \"c\" that ");
 }
 
 /* ---- CIFAR, paths, statistics ---- */

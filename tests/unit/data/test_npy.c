@@ -79,14 +79,14 @@ static void test_headers_are_read_strictly(void **state) {
     refuse(HEADER("|f1", "(4, 2)"), 8, COP_ERR_INPUT, "elements of type \"|f1\"");
     refuse(HEADER("|O", "(4, 2)"), 32, COP_ERR_INPUT, "elements of type \"|O\"");
     refuse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (4,)}", 8, COP_ERR_INPUT,
-           "holds records");
+           "contains records");
     refuse("{'descr': '|u1', 'shape': (4, 2)}", 8, COP_ERR_CORRUPT, "needs descr, fortran_order");
     refuse("{'descr': '|u1', 'fortran_order': No, 'shape': (4, 2)}", 8, COP_ERR_CORRUPT,
            "neither True nor False");
     refuse("{'x': 1}", 8, COP_ERR_CORRUPT, "its header has an unknown key");
     refuse("{'descr': '|u1'", 8, COP_ERR_CORRUPT, "its header does not end");
     refuse("{'shape': (4 2)}", 8, COP_ERR_CORRUPT, "its shape does not end");
-    refuse("(4, 2)", 8, COP_ERR_CORRUPT, "its header is no dictionary");
+    refuse("(4, 2)", 8, COP_ERR_CORRUPT, "its header is not a dictionary");
     npy_array array;
     cop_error error = {0};
     assert_int_equal(npy_parse("a", "\x93NUMPY\4\0\0\0\0\0", 12, &array, &error), COP_ERR_INPUT);
@@ -161,7 +161,7 @@ static void test_channels_last_come_first(void **state) {
         .train = {.images = put("x.npy", HEADER("|u1", "(2, 3, 2, 3)"), values, sizeof values),
                   .labels = put("y.npy", HEADER("|u1", "(2,)"), "\0\1", 2)}};
     data_refuse("npy", &input, COP_ERR_INPUT,
-                "x.npy has the shape (2, 3, 2, 3), which may have its channels first or last: "
+                "x.npy has the ambiguous shape (2, 3, 2, 3): the channels may be first or last; "
                 "expected data.layout: nchw or nhwc");
 }
 
@@ -223,19 +223,19 @@ static void test_damaged_archives_are_refused(void **state) {
     refuse_archive(bytes, 3, "it has no directory");
     refuse_archive(bytes, 1, "is not an NPZ file: it is a text file");
     bytes[36]++; /* of the body */
-    refuse_archive(bytes, size, "the bytes of x.npy are damaged");
+    refuse_archive(bytes, size, "the content of x.npy is damaged");
     bytes[36]--;
     cop_store_u32(bytes + central + 42, 1000);
-    refuse_archive(bytes, size, "an array lies outside of it");
+    refuse_archive(bytes, size, "an array lies outside the file");
     cop_store_u32(bytes + central + 42, 0);
     cop_store_u32(bytes + central + 20, 400), cop_store_u32(bytes + central + 24, 400);
-    refuse_archive(bytes, size, "an array lies outside of it");
+    refuse_archive(bytes, size, "an array lies outside the file");
     cop_store_u32(bytes + central + 20, 5), cop_store_u32(bytes + central + 24, 4000000000u);
     refuse_archive(bytes, size, "the sizes of an array contradict each other");
     cop_store_u16(bytes + central + 10, 8); /* deflate: at most 1032 times as much */
     refuse_archive(bytes, size, "the sizes of an array contradict each other");
     cop_store_u16(bytes + central + 10, 12);
-    refuse_archive(bytes, size, "is packed by method 12");
+    refuse_archive(bytes, size, "is compressed with method 12");
     cop_store_u16(bytes + central + 8, 1);
     refuse_archive(bytes, size, "it is encrypted");
     cop_store_u16(bytes + central + 28, 60000);

@@ -176,11 +176,11 @@ static void test_pictures_of_a_folder_come_in_byte_order(void **state) {
     assert_int_equal(cop_folder_create(file_path("in/z"), NULL), COP_OK);
     assert_int_equal(cop_data_samples_read(file_path("in"), &grey, NULL, NULL, &s, &error),
                      COP_ERR_INPUT);
-    assert_non_null(strstr(error.text, "in/z is a folder: expected a picture"));
+    assert_non_null(strstr(error.text, "in/z is a folder: expected an image"));
     cop_data_samples_fini(&s);
     assert_int_equal(cop_data_samples_read(file_path("in/z"), &grey, NULL, NULL, &s, &error),
                      COP_ERR_INPUT);
-    assert_non_null(strstr(error.text, "in/z holds no pictures"));
+    assert_non_null(strstr(error.text, "in/z contains no images"));
     cop_data_samples_fini(&s);
 }
 
@@ -225,10 +225,9 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
     refuse(&grey, file, size, COP_ERR_INPUT,
            "x has 2 x 2 pixels in grey, of 1 channel: the model takes 3 x 2 pixels in grey, of 1 "
            "channel");
-    refuse(
-        &flat, file, size, COP_ERR_INPUT,
-        "x is a picture of 2 x 2 pixels in grey, of 1 channel: the model takes flat samples of 3 "
-        "values, no pictures");
+    refuse(&flat, file, size, COP_ERR_INPUT,
+           "x is an image of 2 x 2 pixels in grey, of 1 channel: the model takes flat samples of 3 "
+           "values, not images");
     size = make_png(file, sizeof file, PNG_FORMAT_RGB, 2, 2);
     refuse(&grey, file, size, COP_ERR_INPUT,
            "x has 2 x 2 pixels in colour, of 3 channels: the model takes 3 x 2 pixels in grey, of "
@@ -256,12 +255,12 @@ static void test_lines_that_do_not_fit_are_named(void **state) {
     refuse_text(&flat, "a,b,c\n", "x is an empty data set");
     refuse_text(&flat, "", "x is empty");
     refuse_text(&named, "a,b,kind\n1,2,3\n",
-                "x:1: column \"kind\" is the label, beside it are 2 columns: the model takes 3");
+                "x:1: besides the label, column \"kind\", there are 2 columns: the model takes 3");
     refuse_text(&named, "a,b,c,kin\n1,2,3,1\n",
                 "x:1: no column is named \"kind\": did you mean \"kin\"?");
     refuse_text(&named, "1,2,3,1\n",
-                "x:1: no header says which of the 4 columns is \"kind\", the label: expected one, "
-                "or the 3 columns of the samples alone");
+                "x:1: there is no header to show which of the 4 columns is \"kind\", the label: "
+                "add a header, or pass only the 3 columns of the samples");
     refuse_text(&grey, "1,2,3,4,5,256\n",
                 "x:1: column 6 is \"256\": expected a whole number from 0 to 255");
     refuse_text(&grey, "1,2,3,4,5,.5\n",

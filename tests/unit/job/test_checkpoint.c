@@ -217,8 +217,7 @@ static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
             alter(f, name, at, at % 2);
             if (resume(f, &notes) != 100) fail_msg("%s, byte %zu", files[file], at);
             assert_non_null(strstr(cop_str_text(&notes), "step-00000200/"));
-            assert_non_null(
-                strstr(cop_str_text(&notes), "; going back to the checkpoint before it"));
+            assert_non_null(strstr(cop_str_text(&notes), "; using the previous checkpoint"));
             cop_str_fini(&notes);
         }
     }
@@ -312,7 +311,7 @@ static void test_checkpoint_beyond_the_end_is_refused(void **state) {
     cop_job *shorter = make_job("train.steps=99", f->data);
     cop_error error = {0};
     assert_int_equal(resume_as(f, shorter, NULL, &error), 0);
-    assert_non_null(strstr(error.text, " is of step 100: the job ends at step 99"));
+    assert_non_null(strstr(error.text, " is from step 100: the job ends at step 99"));
     cop_job_destroy(shorter);
 }
 
@@ -325,9 +324,9 @@ static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
     assert_int_equal(resume(f, &notes), 100);
     const char *second = strchr(cop_str_text(&notes), '\n');
     assert_non_null(
-        strstr(cop_str_text(&notes), "step-00000300/state.json is damaged; going back"));
-    assert_non_null(
-        strstr(second, "step-00000200/model.safetensors was altered or is truncated; going back"));
+        strstr(cop_str_text(&notes), "step-00000300/state.json is damaged; using the previous"));
+    assert_non_null(strstr(
+        second, "step-00000200/model.safetensors was altered or is truncated; using the previous"));
     assert_null(strchr(second + 1, '\n'));
     cop_str_fini(&notes);
 }

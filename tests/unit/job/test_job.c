@@ -181,10 +181,9 @@ static void test_relations_are_refused_where_they_stand(void **state) {
     refuse(d, "train={epochs: 1, batch: 65536, shards: 1}",
            "--set train={epochs: 1, batch: 65536, shards: 1}: train.shards is 1: a shard of 65536 "
            "samples is more than the 8192 that one lease may hold; expected at least 8 shards");
-    refuse(
-        d, "train={epochs: 1, batch: 101, last: drop}",
-        "--set train={epochs: 1, batch: 101, last: drop}: train.last is drop: 100 training samples "
-        "make no whole batch of 101, expected keep or a smaller train.batch");
+    refuse(d, "train={epochs: 1, batch: 101, last: drop}",
+           "--set train={epochs: 1, batch: 101, last: drop}: train.last is drop, but 100 training "
+           "samples do not fill a batch of 101: expected keep or a smaller train.batch");
     refuse_both(d, "optimizer.sgd.nesterov=true", "optimizer.sgd.momentum=0",
                 "--set optimizer.sgd.nesterov=true: optimizer.sgd.nesterov is true: it needs a "
                 "momentum above 0");
@@ -193,7 +192,7 @@ static void test_relations_are_refused_where_they_stand(void **state) {
            "compares with labels: expected mse or bce");
     refuse_both(d, "data={source: x, target: input, normalize: standard}", "loss=bce",
                 "--set data={source: x, target: input, normalize: standard}: data.normalize gives "
-                "targets outside of 0 to 1, but loss is bce: expected unit, or mse");
+                "targets outside 0 to 1, but loss is bce: expected normalize: unit, or loss: mse");
     refuse_both(d, "data={source: x, target: input}", "loss=mse",
                 "job.yaml:7:5: model[3] linear: the last layer has 10 outputs, expected 784: "
                 "data.target is input, and a sample has 784 features");
@@ -455,10 +454,10 @@ static void test_warnings(void **state) {
     cop_job_destroy(job);
     job = make_job("train={epochs: 1.5, batch: 30, shards: 10}", *state);
     cop_job_warnings(job, &text);
-    assert_string_equal(cop_str_text(&text),
-                        "train.shards is 10: with a batch of 30, a shard has fewer than 4 samples, "
-                        "which computes slowly\n"
-                        "train.epochs is 1.5: the last epoch is cut off after step 6\n");
+    assert_string_equal(
+        cop_str_text(&text),
+        "train.shards is 10: with a batch of 30, a shard has fewer than 4 samples, which is "
+        "slow\ntrain.epochs is 1.5: the last epoch ends early, after step 6\n");
     cop_str_fini(&text);
     cop_job_destroy(job);
 }

@@ -128,7 +128,7 @@ static void test_paths_without_model(void **state) {
     char *empty = new_folder();
     assert_int_equal(open_path("no/such/model", &error), COP_ERR_NOT_FOUND);
     assert_int_equal(open_path(empty, &error), COP_ERR_NOT_FOUND);
-    assert_non_null(strstr(error.text, " holds neither model.safetensors nor checkpoints"));
+    assert_non_null(strstr(error.text, " contains neither model.safetensors nor checkpoints"));
     drop_folder(empty);
     (void)f;
 }
@@ -174,7 +174,7 @@ static void test_model_of_another_shape_is_refused(void **state) {
     cop_error error = {0};
     assert_int_equal(cop_job_load_model(other, f->path, flat, &step, &error), COP_ERR_CORRUPT);
     assert_non_null(
-        strstr(error.text, ": tensor 1.weight has another type or shape than the job says"));
+        strstr(error.text, ": the type or shape of tensor 1.weight does not match the job"));
     cop_free(flat);
     cop_job_destroy(other);
 }
@@ -201,7 +201,7 @@ static void test_model_from_elsewhere_loads_into_a_job(void **state) {
     assert_int_equal(step, 0);
     assert_memory_equal(back, f->weights, flat_size(f));
     assert_int_equal(open_path(path, &error), COP_ERR_INPUT);
-    assert_non_null(strstr(error.text, " holds no job: it was not written by coppice"));
+    assert_non_null(strstr(error.text, " contains no job: it was not written by coppice"));
     assert_int_equal(cop_safetensors_write(path, t, 2, NULL, 0, NULL), COP_OK);
     assert_int_equal(cop_job_load_model(f->job, path, back, &step, &error), COP_ERR_CORRUPT);
     assert_non_null(strstr(error.text, " has no tensor 3.weight"));

@@ -37,17 +37,17 @@ static void assert_refused(const char *model, const char *expected) {
 
 static void test_softmax_before_cross_entropy(void **state) {
     (void)state;
-    assert_warning("{linear: {units: 10}}, softmax", "cross_entropy",
-                   "model[1] softmax: the loss cross_entropy takes logits and applies a softmax "
-                   "itself, so that the outputs are squashed twice and learn slowly: leave this "
-                   "layer out\n");
+    assert_warning(
+        "{linear: {units: 10}}, softmax", "cross_entropy",
+        "model[1] softmax: the loss cross_entropy takes logits and applies a softmax itself, so "
+        "this layer squashes the outputs a second time and slows learning: remove it\n");
 }
 
 static void test_sigmoid_before_bce(void **state) {
     (void)state;
     assert_warning("{linear: {units: 10}}, sigmoid", "bce",
                    "model[1] sigmoid: the loss bce takes logits and applies a sigmoid itself, so "
-                   "that the outputs are squashed twice and learn slowly: leave this layer out\n");
+                   "this layer squashes the outputs a second time and slows learning: remove it\n");
 }
 
 static void test_units_dropped_on_feature_maps(void **state) {
@@ -55,8 +55,8 @@ static void test_units_dropped_on_feature_maps(void **state) {
     assert_warning("{dropout: {p: 0.1}}, {conv2d: {channels: 2, kernel: 5, stride: 4}}, relu, "
                    "{dropout: {p: 0.5}}, flatten, {dropout: {p: 0.5}}, {linear: {units: 10}}",
                    "cross_entropy",
-                   "model[3] dropout: on feature maps it drops single pixels, which their "
-                   "neighbours give away: spatial_dropout drops whole maps\n");
+                   "model[3] dropout: it drops single pixels of feature maps, but their neighbours "
+                   "carry the same information: spatial_dropout drops whole maps\n");
     assert_warning("{conv2d: {channels: 2, kernel: 5, stride: 4}}, {spatial_dropout: {p: 0.5}}, "
                    "flatten, {linear: {units: 10}}",
                    "cross_entropy", "");
@@ -74,7 +74,7 @@ static void test_what_is_of_use_has_no_warning(void **state) {
 static void test_misplaced_layers_are_refused(void **state) {
     (void)state;
     assert_refused("{linear: {units: 10}}, {gaussian_dropout: {p: 0.5}}",
-                   "model[1] gaussian_dropout: it would drop outputs of the network, expected "
+                   "model[1] gaussian_dropout: it would drop outputs of the network: expected "
                    "before the last layer with weights (model[0] linear)");
     assert_refused("{linear: {units: 9}}, {spatial_dropout: {p: 0.5}}, {linear: {units: 10}}",
                    "model[1] spatial_dropout: it drops channels of images, but its input is flat "

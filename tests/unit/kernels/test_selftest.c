@@ -118,7 +118,7 @@ static void test_known_isa_of_another_machine_is_an_error(void **state) {
     cop_error error = {0};
     setenv("COPPICE_ISA", other, 1);
     assert_int_equal(cop_kernels_choose(&kernels, &error), COP_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.text, "does not have it"));
+    assert_non_null(strstr(error.text, "does not support it"));
     assert_null(cop_kernels_find(other));
     unsetenv("COPPICE_ISA");
 }

@@ -274,7 +274,7 @@ static void test_link_checks_the_coordinator(void **state) {
                        credentials("ours", "worker", "worker", COP_TLS_CLIENT),
                        "\"coordinator\" was issued by another CA");
     check_link_refused(credentials("ours", "coordinator", "coordinator", COP_TLS_SERVER),
-                       named("gpu1.example"), "is not for this host but for IP Address:127.0.0.1");
+                       named("gpu1.example"), "is for IP Address:127.0.0.1");
     /* The name is right, the address would not be. */
     host h;
     start_host_with(&h, TLS, credentials("ours", "coordinator", "coordinator", COP_TLS_SERVER),
@@ -364,7 +364,7 @@ static void test_link_is_told_why_it_is_refused(void **state) {
     cop_tls *tls = NULL;
     assert_int_equal(cop_tls_load(&o, "", COP_TLS_CLIENT, &tls, NULL), COP_OK);
     check_link_refused(credentials("ours", "coordinator", "coordinator", COP_TLS_SERVER), tls,
-                       "it says that our certificate was issued by another CA");
+                       "it reports that our certificate was issued by another CA");
     for (int i = 0; i < 2; i++) cop_free(texts[i]);
 }
 
@@ -382,7 +382,7 @@ static void test_link_to_nobody_says_so(void **state) {
     cop_link_close(link);
     assert_int_equal(cop_link_open("tls+tcp://no.such.host.invalid:1", tls, &link, &error), COP_OK);
     assert_int_equal(call_plain(link, ASK_ECHO, 3000, &error), COP_ERR_UNREACHABLE);
-    assert_non_null(strstr(error.text, "cannot be resolved"));
+    assert_non_null(strstr(error.text, "cannot resolve"));
     cop_link_close(link);
     cop_tls_destroy(tls);
 }

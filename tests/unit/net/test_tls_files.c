@@ -127,7 +127,7 @@ static void test_nothing_is_overwritten(void **state) {
     X509 *before = read_certificate(path_of("ours", "worker.pem"));
     assert_int_equal(cop_tls_create_folder(folder, &again, 1, &error), COP_ERR_EXISTS);
     assert_int_equal(cop_tls_add(folder, &again, &error), COP_ERR_EXISTS);
-    assert_non_null(strstr(error.text, "worker.key is there already"));
+    assert_non_null(strstr(error.text, "worker.key already exists"));
     X509 *after = read_certificate(path_of("ours", "worker.pem"));
     assert_int_equal(X509_cmp(before, after), 0);
     X509_free(before);

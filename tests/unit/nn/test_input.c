@@ -137,10 +137,10 @@ static void test_what_does_not_fit_the_samples_is_refused(void **state) {
     const cop_shape flat = {1, {6}};
     const double mean[2] = {0, 0}, std[2] = {1, 0};
     refuse(&(cop_input_spec){.flip = true}, &flat,
-           "data.augment changes images, but samples are flat, of 6 values");
+           "data.augment needs images, but samples are flat, of 6 values");
     refuse(&(cop_input_spec){.shift = 5}, &image_shape,
-           "data.augment moves images out of sight: expected fewer pixels than the 5 x 7 that they "
-           "have");
+           "data.augment shifts images completely out of view: expected fewer pixels than their "
+           "size, 5 x 7");
     refuse(&(cop_input_spec){.normalize = COP_NORMALIZE_STANDARD, .channels = 3}, &image_shape,
            "data.normalize has statistics of 3 channels, but samples have 2");
     refuse(

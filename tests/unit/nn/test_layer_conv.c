@@ -45,9 +45,10 @@ static void test_conv_refuses_what_it_cannot_be(void **state) {
     assert_refused(spec_conv(4, 3, 0, 0), small, input, "stride 0");
     assert_refused(spec_conv(4, 3, 1, -1), small, input, "padding -1");
     assert_refused(spec_conv(1 << 18, 3, 1, 1), small, COP_ERR_LIMIT,
-                   "its output is 262144 x 8 x 6 values, at most 1048576 are possible");
-    assert_refused(spec_conv(1, 2058, 1, 1024), image(16, 10, 10), COP_ERR_LIMIT,
-                   "kernel 2058 and padding 1024 make images of more than 67108864 values");
+                   "its output has 262144 x 8 x 6 values: the limit is 1048576");
+    assert_refused(
+        spec_conv(1, 2058, 1, 1024), image(16, 10, 10), COP_ERR_LIMIT,
+        "kernel 2058 and padding 1024 make the images too large: the limit is 67108864 values");
     cop_layer_spec spec = spec_conv(4, 3, 1, 0);
     spec.max_norm = -1;
     assert_refused(spec, small, input, "max_norm is -1");

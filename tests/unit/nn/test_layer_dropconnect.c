@@ -45,7 +45,7 @@ static void test_dropconnect_refuses_what_it_cannot_be(void **state) {
     spec.inference = 0;
     assert_refused(spec, flat, "moments or mean");
     spec.inference = COP_INFERENCE_MOMENTS;
-    assert_refused(spec, flat, "found none: put one there, or say inference: mean");
+    assert_refused(spec, flat, "found none: add one, or use inference: mean");
     spec.draws = 0;
     assert_refused(spec, flat, "draws is 0");
 }

@@ -263,7 +263,7 @@ static void test_losses_have_names_and_conditions(void **state) {
     assert_int_equal(cop_loss_check(COP_LOSS_MSE, 0, true, &error), COP_OK);
     assert_int_equal(cop_loss_check(COP_LOSS_BCE, 0, false, &error), COP_OK);
     assert_int_equal(cop_loss_check(COP_LOSS_BCE, 0.1, false, &error), COP_ERR_INPUT);
-    assert_non_null(strstr(error.text, "for cross_entropy alone, not for bce"));
+    assert_non_null(strstr(error.text, "only cross_entropy smooths labels, not bce"));
     assert_int_equal(cop_loss_check(COP_LOSS_CROSS_ENTROPY, 0, true, &error), COP_ERR_INPUT);
     assert_non_null(strstr(error.text, "expected mse or bce"));
     assert_int_equal(cop_loss_check(9, 0, false, &error), COP_ERR_UNSUPPORTED);

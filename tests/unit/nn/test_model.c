@@ -83,7 +83,7 @@ static void test_a_model_needs_weights(void **state) {
     spec.layer_count = 0;
     assert_refused(&spec, COP_ERR_INPUT, "no layers");
     spec.layer_count = 257;
-    assert_refused(&spec, COP_ERR_LIMIT, "at most 256");
+    assert_refused(&spec, COP_ERR_LIMIT, "the limit is 256");
 }
 
 static void test_dropout_after_the_last_linear_layer_is_refused(void **state) {
@@ -111,7 +111,7 @@ static void test_unknown_kind_gets_the_nearest_name(void **state) {
     cop_layer_spec layers[] = {spec_linear(10)};
     memcpy(layers[0].kind, "liner", 6);
     const cop_model_spec spec = spec_of(layers, 1);
-    assert_refused(&spec, COP_ERR_INPUT, "model[0] liner: there is no such layer");
+    assert_refused(&spec, COP_ERR_INPUT, "model[0] liner: unknown layer");
     assert_refused(&spec, COP_ERR_INPUT, "did you mean linear?");
 }
 

@@ -364,7 +364,7 @@ static void test_lengths_that_lie_are_refused(void **state) {
     (void)state;
     static const uint64_t lengths[] = {65,         64 << 10,        1ull << 31,    1ull << 32,
                                        UINT64_MAX, UINT64_MAX - 63, UINT64_MAX / 2};
-    const char *lies = "the frame's header lies about its lengths";
+    const char *lies = "the frame's header has inconsistent lengths";
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         refuse_field(AT_PARTS + 8, 8, lengths[i], COP_ERR_PROTOCOL, lies); /* of an absent part */
         refuse_field(AT_PARTS + 24, 8, lengths[i], COP_ERR_PROTOCOL, lies);

@@ -336,7 +336,7 @@ static void test_later_names_are_not_there_yet(void **state) {
 
 static void test_help(void **state) {
     (void)state;
-    assert_string_equal(cop_document_help("train.batch"), "samples of one step");
+    assert_string_equal(cop_document_help("train.batch"), "number of samples per step");
     assert_string_equal(cop_document_help("model.linear.units"), "outputs");
     assert_null(cop_document_help("train.batsh"));
     assert_null(cop_document_help("train.batch.x"));
@@ -417,7 +417,7 @@ static void test_set_errors(void **state) {
     (void)state;
     refuse("train.batch", "--set train.batch: expected FIELD=VALUE, such as train.batch=64");
     refuse("=5", "--set =5: expected FIELD=VALUE, such as train.batch=64");
-    refuse("train.batch=", "--set train.batch=: there is no value");
+    refuse("train.batch=", "--set train.batch=: the value is missing");
     refuse("train.batch=x",
            "--set train.batch=x: train.batch is x: expected a whole number from 1 to 65536");
     refuse("train.batch=[1", "--set train.batch=[1: not YAML: did not find expected ',' or ']'");
@@ -425,7 +425,8 @@ static void test_set_errors(void **state) {
            "--set train.batsh=1: train: unknown field \"batsh\": did you mean \"batch\"? "
            "(expected one of epochs, steps, batch, shards, last, precision, wire)");
     refuse("train.batch.x=1", "--set train.batch.x=1: train.batch has no fields");
-    refuse("model.0.linear.units=3", "--set model.0.linear.units=3: model[0] is relu, not linear");
+    refuse("model.0.linear.units=3",
+           "--set model.0.linear.units=3: model[0] is relu: it has no fields of linear");
     refuse("model.1=relu", "--set model.1=relu: model has no item \"1\": expected 0 to 0");
     refuse("model.x.relu=1", "--set model.x.relu=1: model has no item \"x\": expected 0 to 0");
     refuse("audit=2", "--set audit=2: audit is 2: expected a number from 0 to 1");
@@ -441,7 +442,7 @@ static void test_incomplete_set_is_found_by_the_check(void **state) {
     assert_int_equal(cop_document_check_read(j, &error), COP_ERR_INPUT);
     assert_string_equal(error.text, "--set optimizer.sgd.schedule.step.every=5: optimizer.sgd."
                                     "schedule.step.factor is missing: expected a number above 0 to "
-                                    "1000000 (factor)");
+                                    "1000000 (factor of each change)");
     set(j, "optimizer.sgd.schedule.step.factor=0.5");
     assert_int_equal(cop_document_check_read(j, &error), COP_OK);
     cop_proto_free(&j->base);

@@ -81,8 +81,7 @@ static void test_unknown_fields(void **state) {
 
 #define SOURCES                                                                                    \
     "mnist, cifar10, cifar100, idx, csv, npy, image-folder, synthetic-digits, or the name of a "   \
-    "set "                                                                                         \
-    "that the coordinator has"
+    "data set that the coordinator has"
 
 /* `sentence`, and then all kinds that the schema has. */
 static void expect_unknown_layer(const char *line, const char *sentence) {
@@ -155,7 +154,7 @@ static void test_missing_fields(void **state) {
     expect(
         5, "optimizer: {sgd: {rate: 1, schedule: {step: {every: 3}}}}",
         "job.yaml:5:45: optimizer.sgd.schedule.step.factor is missing: expected a number above 0 "
-        "to 1000000 (factor)");
+        "to 1000000 (factor of each change)");
     expect_text("name: j\n", "job.yaml:1:1: data is missing: expected a map (what to train on)");
 }
 
@@ -269,7 +268,8 @@ static void test_bounds_of_size(void **state) {
     cop_error error = {0};
     memset(big, ' ', sizeof big);
     assert_int_equal(parse(big, COP_JOB_FILE_MAX + 1, &error), COP_ERR_LIMIT);
-    assert_string_equal(error.text, "job.yaml has 1048577 bytes: a job file has at most 1048576");
+    assert_string_equal(error.text,
+                        "job.yaml has 1048577 bytes: the limit for a job file is 1048576");
     char name[1200];
     memset(name, 'a', sizeof name);
     memcpy(name, "name: ", 6);

@@ -316,13 +316,13 @@ static void test_bad_leases_are_told(void **state) {
     const fixture *f = *state;
     worker_compute *c = make_compute(2);
     cop_message m = train_lease(f, 1, 0, 3, true); /* no node of the tree */
-    expect_failure(c, m, "no block");
+    expect_failure(c, m, "not a block");
     m = train_lease(f, 1, 0, SHARDS, true);
     m.lease.first = UINT32_MAX;
-    expect_failure(c, m, "no block");
+    expect_failure(c, m, "not a block");
     m = train_lease(f, 1, 0, SHARDS, true);
     m.lease.batch = BATCH + 1;
-    expect_failure(c, m, "no block");
+    expect_failure(c, m, "not a block");
     m = train_lease(f, 1, 0, SHARDS, true);
     m.part[1]->size--;
     expect_failure(c, m, "samples");
@@ -347,7 +347,7 @@ static void test_bad_leases_are_told(void **state) {
     expect_failure(c, m, "1 to 64 members");
     m = ensemble_lease(f, 100, 0, 2);
     m.lease.whole = true;
-    expect_failure(c, m, "one of whole networks");
+    expect_failure(c, m, "whole networks: 1 member");
     m = ensemble_lease(f, 100, 0, 2);
     m.lease.count = 1001;
     expect_failure(c, m, "slice");
