@@ -35,7 +35,7 @@ static const option_row rows[] = {
      "tcp://127.0.0.1:29700)",
      0, TEXT, AT(coordinator), 0, 0},
     {"token", "TEXT",
-     "the coordinator's token (default COPPICE_TOKEN, or the token of your own coordinator on this "
+     "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator on this "
      "machine)",
      0, TEXT, AT(token), 0, 0},
     {"token-file", "FILE", "... or a file that contains it", 0, TEXT, AT(token_file), 0, 0},

@@ -367,7 +367,7 @@ def test_bad_pictures_are_named_and_leave_nothing(train, tmp_path):
     one.write_bytes(good)
     (tmp_path / "test/dog").mkdir()
     (tmp_path / "test/dog/1.png").write_bytes(good)
-    assert 'test has a class "dog", which ' in train(data, status=2)
+    assert 'test has a class "dog" that ' in train(data, status=2)
 
 
 def test_what_does_not_fit_is_named(train, tmp_path):

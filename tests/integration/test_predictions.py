@@ -218,7 +218,7 @@ def test_types_and_figures_that_no_model_has(coppice, tmp_path):
     (tmp_path / "large.csv").write_text("0,0,0\n1,2,3\n3e38,-3e38,3e38\n-3e38,3e38,-3e38\n")
     (tmp_path / "x.png").write_bytes(png(np.zeros((3, 3), np.uint8)))
     for arguments, sentence in (
-        (["--input", "x.idx"], "x.idx holds bytes: the model takes floats (NPY, NPZ or CSV)"),
+        (["--input", "x.idx"], "x.idx contains bytes: the model takes floats (NPY, NPZ or CSV)"),
         (["--input", "inf.npy"], "inf.npy: element 4 is not a finite number of 32 bits"),
         (["--input", "x.png"], "x.png is an image of 3 x 3 pixels in grey, of 1 channel: the model takes flat samples of 3 values, not images"),
         (["--input", "large.csv"], "the network's outputs for sample 2 are not finite"),
