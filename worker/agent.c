@@ -7,7 +7,7 @@
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  2000
-#define FAILURES_MOST    3 /* in a row, of a worker that does not retry for ever */
+#define FAILURES_MOST    3 /* in succession, for a worker that does not retry forever */
 
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns) {
@@ -22,8 +22,8 @@ void worker_agent_drain(worker_agent *agent) {
     agent->draining = true;
 }
 
-/* Doubling from 50 ms to 2 s, less up to a quarter, so that a thousand workers do not come back at
- * one moment. */
+/* Doubles from 50 ms to 2 s, minus a random part of up to a quarter, so that a thousand workers do
+ * not return at the same moment. */
 static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t shift = agent->failures < 7 ? agent->failures : 7;
     uint32_t full = BACKOFF_FIRST_MS << (shift ? shift - 1 : 0);
@@ -38,7 +38,7 @@ static worker_action end(worker_agent *agent, cop_err error) {
     return (worker_action){.type = WORKER_ACTION_END, .error = error};
 }
 
-/* A refusal that trying again cannot change. */
+/* A refusal that another attempt cannot change. */
 static bool is_refusal(cop_err error) {
     return error == COP_ERR_VERSION || error == COP_ERR_DENIED || error == COP_ERR_INPUT;
 }
@@ -89,7 +89,8 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
     case WORKER_EVENT_NOTHING:
         agent->failures = 0;
         if (COP_PLANT(NO_HELLO, event->unknown, false)) {
-            /* A restarted coordinator, or one that gave us up: our result means nothing to it. */
+            /* The coordinator restarted or gave this worker up: the result has no meaning for it.
+             */
             agent->state = WORKER_AWAY;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};

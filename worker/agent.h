@@ -1,6 +1,7 @@
-/* The worker's decisions, sans-I/O: (event, now) -> one action. The agent talks to one coordinator:
- * HELLO, then PULL after PULL, each carrying the last result; it backs off when calls fail and says
- * HELLO again when the coordinator does not know it. */
+/* The worker's decisions, without I/O: (event, now) -> one action. The agent talks to one
+ * coordinator. It sends HELLO, then one PULL after another; each PULL carries the last result.
+ * After a failed call it waits, longer each time. It sends HELLO again if the coordinator does not
+ * know it. The caller is the agent thread of host.c, and tests with virtual time. */
 #ifndef COP_WORKER_AGENT_H
 #define COP_WORKER_AGENT_H
 
@@ -18,9 +19,9 @@ typedef enum worker_state {
 
 typedef enum worker_event_type {
     WORKER_EVENT_START,
-    WORKER_EVENT_WELCOME, /* HELLO was answered */
-    WORKER_EVENT_LEASE,   /* a PULL was answered by a lease */
-    WORKER_EVENT_NOTHING, /* ... by nothing: retry_ms, drain, unknown */
+    WORKER_EVENT_WELCOME, /* answer to HELLO */
+    WORKER_EVENT_LEASE,   /* answer to a PULL: a lease */
+    WORKER_EVENT_NOTHING, /* answer to a PULL: no lease (retry_ms, drain, unknown) */
     WORKER_EVENT_COMPUTED,
     WORKER_EVENT_FAILED, /* a call failed: error */
     WORKER_EVENT_WAITED  /* a wait has passed */
@@ -35,10 +36,10 @@ typedef struct worker_event {
 
 typedef enum worker_action_type {
     WORKER_ACTION_HELLO = 1,
-    WORKER_ACTION_PULL, /* with the last result, if there is one; goodbye: leave after it */
+    WORKER_ACTION_PULL, /* with the last result, if any; goodbye: then leave */
     WORKER_ACTION_COMPUTE,
-    WORKER_ACTION_WAIT, /* wait_ms, then WAITED */
-    WORKER_ACTION_END   /* error: why (OK after a drain) */
+    WORKER_ACTION_WAIT, /* for wait_ms, then send the event WAITED */
+    WORKER_ACTION_END   /* error: the reason (OK after a drain) */
 } worker_action_type;
 
 typedef struct worker_action {
@@ -51,16 +52,18 @@ typedef struct worker_action {
 typedef struct worker_agent {
     worker_state state;
     bool draining, retry_forever, ever_joined;
-    uint32_t failures;         /* calls that failed in a row */
-    uint32_t join_timeout_ms;  /* 0: never gives up the first join */
-    uint64_t started_ns, salt; /* salt: for the jitter of back-off */
+    uint32_t failures;         /* failed calls in succession */
+    uint32_t join_timeout_ms;  /* 0: no limit for the first join */
+    uint64_t started_ns, salt; /* salt: for the jitter of the waits */
 } worker_agent;
 
+/* Prepares an agent that has not joined yet. join_timeout_ms limits the first join. */
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns);
+/* Takes one event and returns the next action. */
 worker_action worker_agent_step(worker_agent *agent, const worker_event *event, uint64_t now_ns);
-/* Finish what is under way and leave (SIGTERM, the coordinator's wish). Takes effect at the next
- * step. */
+/* Makes the agent finish its lease and leave, after SIGTERM or at the coordinator's request. Takes
+ * effect at the next step. */
 void worker_agent_drain(worker_agent *agent);
 
 #endif

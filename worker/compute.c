@@ -1,8 +1,8 @@
-/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards: it is cut
- * into smaller aligned blocks, one or more for each thread, and their sums are combined by D5's
- * tree; so the bits do not depend on the number of threads. An EVALUATE lease is cut into
- * sub-slices of fixed size, whose sums are added in order; an ENSEMBLE lease into members, and
- * those into columns if there are more threads than members: an output depends on nothing else. */
+/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards. It is cut
+ * into smaller aligned blocks, at least one per thread, and D5's tree combines their sums, so the
+ * bits do not depend on the number of threads. An EVALUATE lease is cut into sub-slices of fixed
+ * size; their sums are added in order. An ENSEMBLE lease is cut into members, and these into
+ * columns if there are more threads than members; an output depends on nothing else. */
 #include "worker/compute.h"
 
 #include <stdio.h>
@@ -17,24 +17,25 @@
 #include "common/nn/loss.h"
 #include "common/ensemble/members.h"
 
-#define JOBS_KEPT        2
-#define EVALUATE_COLUMNS 125  /* D10: sub-slices of a slice of 1000; part of the order of sums */
-#define COLUMNS_MAX      1024 /* of one pass: larger blocks are cut */
-#define PIECES_MAX       COP_SHARDS_MAX
+#define JOBS_KEPT 2
+#define EVALUATE_COLUMNS                                                                           \
+    125                  /* D10: sub-slices of a slice of 1000 samples; part of the order of sums */
+#define COLUMNS_MAX 1024 /* per pass: larger blocks are cut */
+#define PIECES_MAX  COP_SHARDS_MAX
 
-/* A job whose leases we compute. */
+/* A job of recent leases. */
 typedef struct kept_job {
-    uint64_t id, version, used; /* version + 1 of the weights we hold; 0: none */
+    uint64_t id, version, used; /* version of the held weights + 1; 0: none */
     uint64_t spec_hash;
     cop_job *job;
     cop_buffer *weights;
-    cop_pass **train, **evaluate; /* one per thread; made when first needed */
+    cop_pass **train, **evaluate; /* one per thread; created at first use */
     cop_members **members;
     int train_columns;
     cop_buffer_pool *gradients;
 } kept_job;
 
-/* A part of a lease: shards [first, first + count) of the step (of an ensemble: member `first` of
+/* A part of a lease: shards [first, first + count) of the step (for an ensemble: member `first` of
  * the lease), rows [row, row + rows) of the lease. */
 typedef struct piece {
     int first, count, row, rows;
@@ -47,7 +48,7 @@ struct worker_compute {
     int threads, started;
     kept_job jobs[JOBS_KEPT];
     uint64_t clock, newest;
-    /* the lease under way */
+    /* the current lease */
     kept_job *job;
     const cop_message *lease;
     int32_t *shard_sizes;
@@ -58,7 +59,7 @@ struct worker_compute {
     const float **tree_inputs;
     float *tree_out;
     double *losses;
-    float *logits; /* [members][classes][samples] of an ensemble's lease */
+    float *logits; /* [members][classes][samples] of an ensemble lease */
     /* threads */
     uv_mutex_t mutex;
     uv_cond_t work, done;
@@ -202,8 +203,8 @@ static int shard_columns(const cop_job *job) {
     return (int)((job->batch + job->shards - 1) / job->shards);
 }
 
-/* Columns that a training pass has room for: a thread's share of all shards, as long as it fits,
- * at least one shard. */
+/* The number of columns of a training pass: a thread's share of all shards if it fits, at least one
+ * shard. */
 static int columns_for(const cop_job *job, int threads) {
     int shard = shard_columns(job), share = ((int)job->shards + threads - 1) / threads;
     int fit = COLUMNS_MAX / shard;
@@ -211,7 +212,7 @@ static int columns_for(const cop_job *job, int threads) {
     return shard * (fit < 1 ? 1 : fit);
 }
 
-/* A job from its spec, in `k` (empty). */
+/* Creates a job from its spec, in the empty `k`. */
 static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, cop_error *error) {
     COP_ASSERT(!k->job);
     COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
@@ -226,7 +227,7 @@ static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, 
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
 }
 
-/* The job with this id, else the one used longest ago. */
+/* The job with this id, else the least recently used one. */
 static kept_job *choose_job(worker_compute *c, uint64_t id) {
     kept_job *oldest = &c->jobs[0];
     for (int i = 0; i < JOBS_KEPT; i++) {
@@ -236,8 +237,8 @@ static kept_job *choose_job(worker_compute *c, uint64_t id) {
     return oldest;
 }
 
-/* The job of a lease: one that we have, or a new one from the lease's spec. A spec that came again
- * changes nothing unless it says something else. */
+/* The job of a lease: a held one, or a new one from the lease's spec. A repeated spec has an effect
+ * only if it differs. */
 static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **out,
                         cop_error *error) {
     const cop_buffer *spec = lease->part[3];
@@ -257,7 +258,7 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
     return COP_OK;
 }
 
-/* The weights of a lease: those that came with it, or those that we hold. */
+/* The weights of a lease: those that it brings, or the held ones. */
 static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
     if (lease->part[0]) {
         size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
@@ -291,7 +292,7 @@ static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error
 static void cut_block(worker_compute *c, int first, int count, int limit) {
     int size = 1;
     while (size * 2 <= limit) size *= 2;
-    if (count <= limit) size = count; /* whole: it is a node */
+    if (count <= limit) size = count; /* a whole node */
     c->piece_count = 0;
     int row = 0;
     for (int at = first; at < first + count;) {
@@ -346,9 +347,9 @@ static void sum_item(worker_compute *c, int thread, int item) {
     c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
 }
 
-/* The tree over the pieces, and their losses by it. Pieces are equal powers of two of shards (the
- * last may be shorter) from the first shard of a node, so it is D5's tree below that node, cut at
- * their height. Returns how many pieces are there. */
+/* Sums the pieces and their losses by the tree. Each piece has the same power of two of shards (the
+ * last may be shorter), from the first shard of a node on. So this is D5's tree below that node,
+ * cut at the height of the pieces. Returns the number of pieces that exist. */
 static int build_tree(worker_compute *c, cop_result *result) {
     bool exists[PIECES_MAX];
     int present = 0;
@@ -363,7 +364,7 @@ static int build_tree(worker_compute *c, cop_result *result) {
     return present;
 }
 
-/* The block's sum from its pieces' sums. Absent pieces are the last ones. NULL: out of memory. */
+/* The block's sum, from the sums of its pieces. Absent pieces come last. NULL: out of memory. */
 static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     int present = build_tree(c, result);
     COP_ASSERT(present >= 1 && c->pieces[0].gradient);
@@ -371,14 +372,14 @@ static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     cop_buffer *sum = cop_buffer_pool_take(c->job->gradients);
     if (!sum) return NULL;
     c->tree_out = sum->data;
-    for (int i = 0; i < c->piece_count; i++) /* an absent one is never read */
+    for (int i = 0; i < c->piece_count; i++) /* an absent piece is never read */
         c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : sum->data;
     size_t floats = (size_t)cop_model_floats(c->job->job->model);
     run_all(c, (int)((floats + SUM_CHUNK - 1) / SUM_CHUNK), sum_item);
     return sum;
 }
 
-/* Checks what came against what the job says: the pass asserts what we check here. */
+/* Compares the lease with its job. The pass only asserts what is checked here. */
 static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows,
                              cop_error *error) {
     if (!lease->part[1] || !lease->part[2] ||
@@ -420,7 +421,7 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
     plan_pieces(c, k, l);
     c->job = k;
     c->lease = lease;
-    int work = 0; /* pieces that are there; absent shards are the last ones */
+    int work = 0; /* number of pieces that exist; absent shards come last */
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
         c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
         if (c->pieces[work].gradient) continue;
@@ -485,7 +486,7 @@ static void member_piece(worker_compute *c, int thread, int item) {
                     l->count);
 }
 
-/* Members, in as many columns each as leave no thread without work. */
+/* Divides each member into so many columns that no thread is idle. */
 static void cut_members(worker_compute *c, const cop_lease *l) {
     const int members = (int)l->members, count = (int)l->count;
     const int parts = (c->threads + members - 1) / members;

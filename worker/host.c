@@ -1,5 +1,5 @@
-/* The worker's host: carries out the agent's actions on two links (W1) and the compute threads. See
- * worker.h. */
+/* The worker's host: carries out the agent's actions on two links (W1) and on the compute threads.
+ * See worker.h. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,9 +32,9 @@ struct cop_worker {
     uv_mutex_t mutex;
     uv_cond_t changed;
     bool drain, cancel, ended;           /* and `token`, which may be found later */
-    uint64_t id, session, lease, serial; /* serial counts sessions */
-    uint64_t forgotten;                  /* the session that the coordinator does not know */
-    uint64_t canceled;                   /* a lease whose result nobody wants any more */
+    uint64_t id, session, lease, serial; /* serial counts the sessions */
+    uint64_t forgotten;                  /* a session that the coordinator does not know */
+    uint64_t canceled;                   /* a lease whose result is no longer wanted */
     uint32_t heartbeat_ms;
 };
 
@@ -56,7 +56,7 @@ static void fill_hello(cop_worker *w, cop_message *m) {
     memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
 }
 
-/* A coordinator that has just started may have written its token after we looked for it. */
+/* A coordinator that has just started may write its token after our first look. */
 static bool has_newer_token(cop_worker *w) {
     char token[COP_TOKEN_MAX];
     if (w->config.token || w->config.local || cop_token_find(NULL, NULL, w->url, token, NULL) ||
@@ -80,7 +80,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
     uv_mutex_lock(&w->mutex);
-    w->id = 0; /* no heartbeats of the session before: their answer would interrupt this call */
+    w->id = 0; /* no heartbeats of the previous session: their answer would interrupt this call */
     uv_mutex_unlock(&w->mutex);
     cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
     if (e == COP_ERR_DENIED && has_newer_token(w)) {
@@ -106,8 +106,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     return e;
 }
 
-/* ---- heartbeats: a thread and a link of their own, so that they never wait behind a gradient ----
- */
+/* ---- heartbeats: a separate thread and link, so that they never wait behind a gradient ---- */
 
 static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     cop_message hello, reply;
@@ -120,14 +119,14 @@ static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     return COP_OK;
 }
 
-/* What the coordinator says to a heartbeat. The link's calls may be held: an unknown worker must
- * not wait for an answer that will not come. */
+/* Handles the answer to a heartbeat. The coordinator may hold a call of the work link; an unknown
+ * worker must not wait for an answer that never comes. */
 static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     uv_mutex_lock(&w->mutex);
     if (r->drain) w->drain = true;
     if (r->cancel_lease) w->canceled = r->cancel_lease;
     if (r->unknown) w->forgotten = serial;
-    /* Before it is unlocked: no HELLO has begun yet that this would interrupt. */
+    /* Before the unlock: no new HELLO has begun that this would interrupt. */
     if (r->unknown && serial == w->serial && w->id) cop_link_interrupt(w->work);
     uv_mutex_unlock(&w->mutex);
 }
@@ -168,8 +167,8 @@ static void run_heart(void *argument) {
 /* ---- PULL and the lease ---- */
 
 typedef struct work_state {
-    cop_message lease; /* under way */
-    cop_result result; /* to be sent with the next PULL */
+    cop_message lease; /* running */
+    cop_result result; /* goes with the next PULL */
     cop_buffer *gradient;
 } work_state;
 
@@ -198,7 +197,8 @@ static bool is_forgotten(cop_worker *w) {
     return forgotten;
 }
 
-/* PULL as an event for the agent. A result counts as delivered once any answer came. */
+/* Sends a PULL and returns the answer as an event. A result counts as delivered after any answer.
+ */
 static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
     cop_message reply;
     worker_event event = {.type = WORKER_EVENT_NOTHING};
@@ -273,7 +273,7 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
     return (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_INTERNAL};
 }
 
-/* Did somebody ask for the end? */
+/* True: somebody asked for the end. */
 static bool check_wishes(cop_worker *w, worker_agent *agent) {
     uv_mutex_lock(&w->mutex);
     bool cancel = w->cancel;
@@ -282,7 +282,7 @@ static bool check_wishes(cop_worker *w, worker_agent *agent) {
     return cancel;
 }
 
-/* Not every failure of a long absence. */
+/* Logs only some failures of a long absence. */
 static void tell_failure(const cop_worker *w, const worker_agent *agent,
                          const worker_event *event) {
     if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
@@ -319,7 +319,7 @@ static void run_agent(void *argument) {
     w->ended = true;
     uv_cond_broadcast(&w->changed);
     uv_mutex_unlock(&w->mutex);
-    cop_link_cancel(w->control); /* a heartbeat under way */
+    cop_link_cancel(w->control); /* a running heartbeat */
 }
 
 /* ---- life ---- */
@@ -333,8 +333,8 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
     return cop_link_open(w->url, w->config.tls, &w->control, error);
 }
 
-/* The certificate's name; of one for many, and without any, host name and process id tell workers
- * apart. */
+/* The name in the certificate. If the certificate is for many workers, or missing: host name and
+ * process id, which distinguish workers. */
 static void default_name(const cop_tls *tls, char out[COP_NAME_MAX]) {
     const cop_peer *self = tls ? cop_tls_self(tls) : &(const cop_peer){0};
     char host[64] = "worker";

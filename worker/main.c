@@ -1,4 +1,4 @@
-/* coppice-worker: joins a coordinator and computes until it is told to stop. */
+/* coppice-worker: joins a coordinator's pool and computes until it is stopped. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +124,7 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     return COP_OK;
 }
 
-/* A first signal drains, a second one ends it now. */
+/* The first signal drains the worker; the second ends it at once. */
 static void wait_for_end(cop_worker *worker) {
     int told = 0;
     while (!worker_ended(worker)) {

@@ -1,14 +1,14 @@
-/* The folder of a run: which one a run takes, what must not be lost in it, and where its data were.
- * Used by `run`, and by the commands that read a run folder later. */
+/* The folder of a run: which folder a run uses, which files in it must not be lost, and where its
+ * data were. Used by `run` and by the commands that read a run folder later. */
 #ifndef COP_CLIENT_LOAD_RUN_FOLDER_H
 #define COP_CLIENT_LOAD_RUN_FOLDER_H
 
 #include "client/cli.h"
 
-/* A folder that this process writes to; no other run takes it before cli_run_folder_fini. */
+/* A folder that this process writes to. No other run can use it before cli_run_folder_fini. */
 typedef struct cli_run_folder {
     char *path;
-    int lock; /* a descriptor of the folder, locked; -1: none */
+    int lock; /* a locked descriptor of the folder; -1: none */
 } cli_run_folder;
 
 /* Chooses and creates the folder, and locks it. --out names it; else it is runs/NAME, or for a new
@@ -25,9 +25,9 @@ cop_err cli_run_folder_prepare(const cli_run_folder *folder, const cli_options *
                                const cop_job *job, cop_error *error);
 void cli_run_folder_fini(cli_run_folder *folder);
 
-/* Opens the data of a trained model: from --data, else where the run found them, else where its job
- * file says. `path` is the run folder, or a checkpoint or a model file in it. The caller owns
- * *data. */
+/* Opens the data of a trained model: from --data, else from the place where the run found them,
+ * else from the place that the job file names. `path` is the run folder, or a checkpoint or model
+ * file in it. The caller owns *data. */
 cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
                                  const cli_options *options, cop_data **data, cop_error *error);
 /* The same for a job file, which may be that of a run folder; any other's data are where it says.

@@ -4,9 +4,9 @@
 
 #include "common/data/data.h"
 
-/* Downloads a set into folder (created): mirrors in turn, SHA-256 checked against the table,
- * resumed by range requests, renamed into place when whole. UNSUPPORTED if built without libcurl.
- * COPPICE_MIRROR=URL is tried first (tests, private mirrors). */
+/* Downloads a data set into `folder`, which it creates. It tries the mirrors in turn,
+ * COPPICE_MIRROR=URL first (for tests and private mirrors), and resumes by range requests. A file
+ * that passes the SHA-256 check is renamed into place. UNSUPPORTED: built without libcurl. */
 cop_err cli_download(const char *source, const char *folder, cop_data_progress progress,
                      void *context, cop_error *error);
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Little-endian loads and stores; `p` needs no alignment. */
 static inline uint16_t cop_load_u16(const void *p) {
     uint16_t v;
     memcpy(&v, p, 2);
@@ -35,14 +36,14 @@ static inline void cop_store_u64(void *p, uint64_t v) {
 static inline uint32_t cop_load_u32_big(const void *p) {
     return __builtin_bswap32(cop_load_u32(p));
 }
-/* Round up to a multiple (a power of two). */
+/* Rounds up to a multiple of `to`, a power of two. */
 static inline size_t cop_align_up(size_t n, size_t to) {
     return (n + to - 1) & ~(to - 1);
 }
 
-/* A reference-counted block of bytes, constant once published: whoever holds a reference may read
- * it from any thread. The last release calls `on_free(buffer)`, which frees it or puts it back into
- * its pool. */
+/* A reference-counted block of bytes, constant once published: the holder of a reference may read
+ * it from any thread. The last release calls `on_free(buffer)`, which frees the buffer or returns
+ * it to its pool. */
 typedef struct cop_buffer cop_buffer;
 struct cop_buffer {
     void *data;
@@ -53,21 +54,26 @@ struct cop_buffer {
     void *owner; /* for on_free: a pool, an nng message */
 };
 
-/* A new buffer with one reference, its own 64-byte aligned memory (contents undefined). NULL: out
- * of memory. */
+/* A new buffer with one reference and its own memory, aligned to 64 bytes, content undefined. NULL:
+ * out of memory. */
 cop_buffer *cop_buffer_create(size_t size);
-/* A buffer around memory that `on_free` will release (owner is passed through); one reference. */
+/* A buffer with one reference around memory that `on_free` releases; `owner` is for on_free. NULL:
+ * out of memory, and the caller keeps the memory. */
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *));
-cop_buffer *cop_buffer_hold(cop_buffer *buffer); /* one more reference; returns its argument */
-void cop_buffer_release(cop_buffer *buffer);     /* NULL is fine */
+/* Adds a reference and returns its argument. Any thread. */
+cop_buffer *cop_buffer_hold(cop_buffer *buffer);
+/* Drops a reference. NULL has no effect. Any thread. */
+void cop_buffer_release(cop_buffer *buffer);
 
-/* A pool of equal buffers that recycles memory, so that a step allocates nothing once warm.
- * Thread-safe. take: a buffer of `size` bytes (contents undefined) with one reference; its last
- * release brings it back. Grows without bound only as far as callers hold buffers. */
+/* A pool of buffers of one size that recycles their memory, so that a step allocates nothing after
+ * the first ones. Thread-safe. It grows only as far as callers hold buffers. */
 typedef struct cop_buffer_pool cop_buffer_pool;
+/* An empty pool of buffers of `size` bytes. NULL: out of memory. */
 cop_buffer_pool *cop_buffer_pool_create(size_t size);
-cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool); /* NULL: out of memory */
-/* Drops the pool; buffers still held outlive it and are freed at their last release. */
+/* A buffer with one reference, content undefined. Its last release returns it to the pool. NULL:
+ * out of memory. */
+cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool);
+/* Drops the pool. Buffers that are still held outlive it; their last release frees them. */
 void cop_buffer_pool_destroy(cop_buffer_pool *pool);
 
 #endif

@@ -1,9 +1,9 @@
-/* Errors: one table makes codes, names and texts.
+/* Errors: one table defines codes, names and texts.
  *
- * A function that can fail returns a cop_err (0 = ok) and, where a person may read it, fills a
- * cop_error: the code and one sentence that says what was wrong, where, and what would be right.
- * Bad input and bad peers return errors; a broken invariant of our own is COP_ASSERT, which stays
- * on in release builds. */
+ * A function that can fail returns a cop_err (0 = ok). If a person may read the error, it also
+ * fills a cop_error: the code, and one sentence that names the fault, its place and the expected
+ * value. Bad input and bad peers return errors. COP_ASSERT checks our own invariants, in release
+ * builds too. */
 #ifndef COP_BASE_ERR_H
 #define COP_BASE_ERR_H
 
@@ -56,15 +56,14 @@ typedef struct cop_error {
     char text[1000];
 } cop_error;
 
-/* The name of a code ("INPUT"), its short text ("bad input"), and the exit status for programs.
- * Unknown codes give "UNKNOWN", "unknown error", 1. Static strings. */
+/* The name of a code ("INPUT"), its short text ("bad input"), and the exit status of a program that
+ * ends with it. An unknown code gives "UNKNOWN", "unknown error" and 1. Static. */
 const char *cop_err_name(cop_err code);
 const char *cop_err_text(cop_err code);
 int cop_err_exit_status(cop_err code);
 
-/* Fill `error` (may be NULL) with the code and a formatted sentence; returns the code, so that
- * `return cop_fail(error, COP_ERR_INPUT, "...")` reads well. The sentence has no trailing dot or
- * newline. */
+/* Fills `error` (may be NULL) with the code and a formatted sentence without a final dot or
+ * newline. Returns the code, for `return cop_fail(error, COP_ERR_INPUT, "...")`. */
 cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
@@ -79,16 +78,16 @@ cop_err cop_no_memory(cop_error *error);
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Put "prefix: " before the sentence of an error that is passed up (file names, field paths).
- * Returns its code; NULL gives INTERNAL, so pass an error wherever the code matters. */
+/* Puts "prefix: " (a file name, a field path) before the sentence of an error. Returns the code of
+ * the error; NULL gives INTERNAL, so pass an error wherever the code matters. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Stops the program with file, line and condition. For our own mistakes only, never for input. */
+/* Stops the program with file, line and condition. Only for our own mistakes, never for input. */
 _Noreturn void cop_panic(const char *file, int line, const char *condition);
 #define COP_ASSERT(condition) ((condition) ? (void)0 : cop_panic(__FILE__, __LINE__, #condition))
 
-/* `if (e) return e`, for the plain case without anything to clean up. */
+/* Returns from the function on an error; for code without cleanup. */
 #define COP_TRY(expression)                                                                        \
     do {                                                                                           \
         cop_err cop_try_ = (expression);                                                           \

@@ -1,8 +1,8 @@
-/* Files: whole reads with a cap, and writes that are either complete or absent.
+/* Files: reads with a size limit, and writes that are either complete or absent.
  *
- * Every system call of persistence goes through this file, so that faults can be injected at one
- * seam: COPPICE_FAIL_IO=k makes the k-th write, fsync or rename of the process fail with ENOSPC
- * (tests). */
+ * Every system call of persistence goes through this file, so faults can be injected in one place.
+ * In tests, COPPICE_FAIL_IO=k makes the k-th write, fsync or rename of the process fail with
+ * ENOSPC. All functions block. */
 #ifndef COP_BASE_FILE_H
 #define COP_BASE_FILE_H
 
@@ -12,11 +12,11 @@
 
 #include "common/base/err.h"
 
-/* Reads a whole file (at most `limit` bytes, else LIMIT) into *out (cop_free), NUL-terminated;
- * *size without the NUL. */
+/* Reads a whole file into *out, NUL-terminated; *size is without the NUL. The caller frees *out
+ * with cop_free. LIMIT: the file has more than `limit` bytes. */
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error);
-/* Reads an open descriptor (a pipe, standard input) to its end, in the same way; blocks. `what`
- * names it in errors. */
+/* As cop_file_read, for an open descriptor (a pipe, standard input), which it reads to the end.
+ * `what` names it in errors. */
 cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, char **out,
                              size_t *size, cop_error *error);
 /* What the bytes of a file are, by their beginning, for errors: "a ZIP archive (...)", "a text
@@ -26,66 +26,74 @@ typedef struct cop_file_part {
     const void *data;
     size_t size;
 } cop_file_part;
-/* Writes the parts to `path` atomically: temporary file beside it, write, fsync, rename, fsync of
- * the folder. On failure the old file (if any) is untouched and the temporary is removed; only
- * when the last step fails, the fsync of the folder, the new file is there, whole, but may not
- * survive a loss of power. INPUT if something that is not a file (a folder, a device) has the name.
- * mode e.g. 0644, less the umask. */
+/* Writes the parts to `path` atomically: temporary file in the same folder, write, fsync, rename,
+ * fsync of the folder. On failure the old file is untouched and the temporary file is removed. One
+ * exception: if only the last fsync fails, the new file is complete, but may not survive a loss of
+ * power. INPUT: something with this name is not a file (a folder, a device). `mode` is for example
+ * 0644; the umask applies. */
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error);
+/* As cop_file_write with mode 0644, for one text. */
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error);
-/* Could a file be written at `path`? Asked before long work whose result goes there; INPUT says why
- * not. Nothing is written. */
+/* Checks whether a file can be written at `path`, before long work that ends there. INPUT: no, with
+ * the reason. Writes nothing. */
 cop_err cop_file_check_place(const char *path, cop_error *error);
-bool cop_file_exists(const char *path); /* true also if the disk cannot tell */
+/* True: something has this name, or the disk cannot tell. */
+bool cop_file_exists(const char *path);
+/* True: a folder has this name. */
 bool cop_folder_exists(const char *path);
-/* mkdir -p; fine if it is there. What it makes survives a loss of power. */
+/* Creates a folder and its parents, if absent. On success they survive a loss of power. */
 cop_err cop_folder_create(const char *path, cop_error *error);
-/* What names stand in it, and which do not any more, survives a loss of power. */
+/* Makes the list of names in the folder survive a loss of power. */
 cop_err cop_folder_sync(const char *path, cop_error *error);
-/* Names in a folder in byte order without . and .. ; *names is one block: free with cop_free.
- * NOT_FOUND if absent, or no folder. */
+/* The names in a folder in byte order, without . and .. ; *names is one block for cop_free.
+ * NOT_FOUND: absent, or not a folder. */
 cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_error *error);
-/* Recursive; absent is ok. Links are removed, never followed. INPUT if it is no folder. */
+/* Removes a folder with its content. Links are removed, never followed. An absent folder is ok.
+ * INPUT: not a folder. */
 cop_err cop_folder_remove(const char *path, cop_error *error);
-cop_err cop_file_remove(const char *path, cop_error *error); /* absent is ok; EXISTS: a folder */
-/* From now on everything that this process makes is for its user alone (0700, 0600), whatever umask
- * it was started with. */
+/* Removes a file. An absent file is ok. EXISTS: it is a folder. */
+cop_err cop_file_remove(const char *path, cop_error *error);
+/* From now on this process creates all files and folders for its user alone (0600, 0700), with any
+ * umask. */
 void cop_file_make_private_only(void);
-/* Takes from others what they may do with a file, or a folder and all that is in it; *changed: how
- * many they could use before. The owner's own rights stay. DENIED when one belongs to somebody
- * else; the others are changed nevertheless. */
+/* Takes the rights of other users away from a file, or from a folder and its content. The owner's
+ * rights stay. *changed: how many others could use before. DENIED: one of them belongs to another
+ * user; the rest is changed nevertheless. */
 cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *error);
-/* Removes temporary files of cop_file_write, in all folders below, that nobody alive is writing:
- * their program was killed. Returns how many. */
+/* Removes the temporary files of cop_file_write that killed programs left, in this folder and
+ * below. Returns their number. */
 size_t cop_folder_sweep(const char *path);
-/* A number that is another one when the file was changed; or, of a folder, anything in it (deep:
- * and below): names, sizes, times. */
+/* A number that differs after a change of the file, or of a folder's direct content (deep: all
+ * content below): names, sizes, times. */
 uint64_t cop_file_stamp(const char *path, bool deep);
-cop_err cop_file_rename(const char *from, const char *to,
-                        cop_error *error); /* also fsyncs the folder of `to` */
-/* Puts folder `from` in the place of folder `to`, which may be there: it is exchanged at once, then
- * removed, so that a crash leaves the one or the other. (Where the file system cannot exchange
- * names, the old one is removed first.) */
+/* Renames a file or folder, and fsyncs the folder of `to`. */
+cop_err cop_file_rename(const char *from, const char *to, cop_error *error);
+/* Moves folder `from` to `to`. An existing `to` is exchanged in one step and then removed, so a
+ * crash leaves one of the two. If the file system cannot exchange names, the old folder is removed
+ * first. */
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error);
-/* Locks a folder for this process: *lock (a descriptor; cop_folder_unlock) holds until the process
- * ends. EXISTS: another process holds it. A file system without locks gives a lock that excludes
- * nobody. */
+/* Locks a folder for this process; *lock is a descriptor. The lock lasts until cop_folder_unlock or
+ * the end of the process. EXISTS: another process has locked it. On a file system without locks,
+ * the call succeeds and excludes nobody. */
 cop_err cop_folder_lock(const char *path, int *lock, cop_error *error);
 void cop_folder_unlock(int lock);
-/* Is a text from outside (a job's or a data set's name) the name of one entry of a folder? Not "",
- * no '/', no '.' in front, at most 200 bytes of UTF-8 without control characters. Every such text
- * is asked for before it becomes a part of a path. */
+/* True: a text from outside (the name of a job or a data set) can be the name of one entry of a
+ * folder. It is not empty, has no '/' and no leading '.', and is at most 200 bytes of UTF-8 without
+ * control characters. Check every such text before it becomes a part of a path. */
 bool cop_path_name_ok(const char *text);
-/* "a/b" + "c" -> new string "a/b/c" (cop_free); an absolute second part stands alone. */
+/* "a/b" + "c" -> new string "a/b/c" (cop_free). An absolute second part is the result itself. NULL:
+ * out of memory. */
 char *cop_path_join(const char *folder, const char *name);
-/* ~/.cache/coppice or $XDG_CACHE_HOME/coppice or $COPPICE_CACHE (cop_free). Where there is no HOME,
- * ~ is the user's in the system's list; without one, a folder in /tmp that is the user's alone. */
+/* $COPPICE_CACHE, $XDG_CACHE_HOME/coppice or ~/.cache/coppice (cop_free). Without HOME, ~ comes
+ * from the system's list of users; without an entry there, the result is a folder in /tmp for this
+ * user alone. */
 char *cop_path_cache(void);
-/* The same for $COPPICE_STATE, $XDG_STATE_HOME/coppice, ~/.local/state/coppice: store and token of
- * a coordinator of this user, where its clients and workers find the token. */
+/* As cop_path_cache, for $COPPICE_STATE, $XDG_STATE_HOME/coppice or ~/.local/state/coppice: the
+ * store and the token of this user's coordinator. Its clients and workers look there for the token.
+ */
 char *cop_path_state(void);
-/* Free bytes for us on the file system of `path`; UINT64_MAX if unknown. */
+/* The free bytes for us on the file system of `path`; UINT64_MAX: unknown. */
 uint64_t cop_file_space(const char *path);
 
 #endif

@@ -1,27 +1,33 @@
-/* Hashes: XXH3 for frames and integrity, SHA-256 where content is named or an adversary matters. */
+/* Hashes: XXH3 for frames and integrity, SHA-256 where a hash names content or an adversary
+ * matters. They never fail, and keep no reference to the data. */
 #ifndef COP_BASE_HASH_H
 #define COP_BASE_HASH_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+/* XXH3 of a range. */
 uint64_t cop_hash_xxh3(const void *data, size_t size);
-/* XXH3 of the concatenation of two ranges (frame header + body); the second may be empty. */
+/* XXH3 of two ranges, one after the other (frame header and body). The second may be empty. */
 uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t b_size);
 
-/* XXH3 of a stream; copy: copies and hashes in one pass over memory (the ranges must not overlap).
- */
+/* XXH3 of a stream. */
 typedef struct cop_xxh3 {
     _Alignas(64) unsigned char state[640];
 } cop_xxh3;
+/* Begins a hash. */
 void cop_xxh3_init(cop_xxh3 *h);
-/* Keyed: nobody who does not know the secret can choose what collides. `secret` must outlive h. */
+/* Begins a keyed hash: without the secret, nobody can construct a collision. `secret` must outlive
+ * h. */
 #define COP_XXH3_SECRET 192
 void cop_xxh3_init_secret(cop_xxh3 *h, const unsigned char secret[COP_XXH3_SECRET]);
+/* Adds a range; copy also copies it, in one pass over memory (no overlap). */
 void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size);
 void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size);
+/* The hash of all ranges so far. */
 uint64_t cop_xxh3_final(cop_xxh3 *h);
 
+/* SHA-256 of a stream: init, then updates, then final; or `of` for one range. */
 typedef struct cop_sha256 {
     _Alignas(16) unsigned char state[128];
 } cop_sha256;
@@ -29,13 +35,13 @@ void cop_sha256_init(cop_sha256 *h);
 void cop_sha256_update(cop_sha256 *h, const void *data, size_t size);
 void cop_sha256_final(cop_sha256 *h, unsigned char out[32]);
 void cop_sha256_of(const void *data, size_t size, unsigned char out[32]);
-/* 32 bytes -> 64 hex digits and NUL. */
+/* Formats 32 bytes as 64 hex digits and NUL. */
 void cop_hex32(const unsigned char in[32], char out[65]);
-/* true and fills out when text is exactly 64 hex digits. */
+/* Nonzero: `text` is exactly 64 hex digits, and `out` has their bytes. */
 int cop_unhex32(const char *text, unsigned char out[32]);
-/* Random bytes from the system (tokens, never arithmetic). */
+/* Random bytes from the system, for tokens and secrets, never for arithmetic. */
 void cop_random_bytes(void *out, size_t size);
-/* Comparison in constant time; nonzero if equal. */
+/* Compares in constant time; nonzero: equal. */
 int cop_equal_constant_time(const void *a, const void *b, size_t size);
 
 #endif

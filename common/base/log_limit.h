@@ -1,8 +1,7 @@
-/* How many lines of the log others may cause. Whoever can reach a program can make it write a line
- * (join and leave, a bad frame, a refused handshake), and could fill the disk with them. So of each
- * kind of line and each source, LOG_LINES pass in a period, of each kind LOG_LINES_ALL, whatever
- * the sources; the others are counted, and one line says how many. Pure: log.c has the one table.
- */
+/* Limits the log lines that peers cause. A peer that can reach a program can make it write lines
+ * (join and leave, bad frames, refused handshakes) and could fill the disk. So each kind of line
+ * has LOG_LINES per source and period, and LOG_LINES_ALL over all sources. Further lines are
+ * counted, and one line reports their number. No I/O here: log.c has the one table. */
 #ifndef COP_BASE_LOG_LIMIT_H
 #define COP_BASE_LOG_LIMIT_H
 
@@ -20,16 +19,16 @@ typedef struct log_limit_entry {
     cop_log_kind kind; /* level and area are those of the newest line; kind 0: free */
     uint64_t since_ns;
     uint32_t lines, left_out;
-    char text[200]; /* of the newest line that was left out */
+    char text[200]; /* the newest suppressed line */
 } log_limit_entry;
 
 typedef struct log_limit {
     log_limit_entry entries[LOG_ENTRIES];
 } log_limit;
 
-/* May this line be written? If not, it is counted. */
+/* True: this line may be written. False: it was counted. */
 bool log_limit_admit(log_limit *limit, const cop_log_kind *kind, const char *text, uint64_t now_ns);
-/* The next count that is due, since a period has ended; false: there is none. */
+/* Takes the next count whose period has ended; false: there is none. */
 bool log_limit_due(log_limit *limit, uint64_t now_ns, log_limit_entry *out);
 
 #endif

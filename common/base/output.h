@@ -1,14 +1,14 @@
-/* Standard output of a program, at its end. */
+/* The end of a program's standard output. */
 #ifndef COP_BASE_OUTPUT_H
 #define COP_BASE_OUTPUT_H
 
 #include <stdbool.h>
 
-/* Has whoever read standard output gone (`| head`)? */
+/* True: the reader of standard output is gone (`| head`). */
 bool cop_stdout_is_unread(void);
-/* The last thing that a main does: flushes and closes standard output and returns the exit status:
- * `status`, or 1 with a sentence when not all could be written. When the reader has gone, ends the
- * program by SIGPIPE, as filters do, without a word. */
+/* Flushes and closes standard output, as the last call of main. Returns the exit status: `status`,
+ * or 1 after an error text if some output could not be written. If the reader is gone, the program
+ * ends by SIGPIPE without a message, as filters do. */
 int cop_close_stdout(const char *program, int status);
 
 #endif

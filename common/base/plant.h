@@ -1,11 +1,11 @@
-/* Bugs on purpose, to show that the simulator sees them (tests/sim,
- * docs/explanation/reliability.md). Only the program sim-planted is built with COP_PLANTS; there,
- * COP_PLANT(NAME, right, wrong) is `wrong` once that bug was chosen. Everywhere else it is `right`,
- * and nothing more. */
+/* Deliberate bugs, to show that the simulator finds them (tests/sim,
+ * docs/explanation/reliability.md). Only the program sim-planted is built with COP_PLANTS. There,
+ * COP_PLANT(NAME, right, wrong) is `wrong` if that bug was chosen. Everywhere else it is `right`,
+ * at no cost. */
 #ifndef COP_BASE_PLANT_H
 #define COP_BASE_PLANT_H
 
-/* X(name, what is wrong) */
+/* X(name, the bug) */
 #define COP_PLANT_TABLE(X)                                                                         \
     X(STALE_RESULT, "a result of an old lease or step is accepted as the awaited one")             \
     X(FREE_FIRST, "a worker becomes free before its result is judged, but its slot does not")      \
@@ -51,7 +51,7 @@ typedef enum cop_plant {
 extern cop_plant cop_planted;
 #    define COP_PLANT(name, right, wrong) (cop_planted == COP_PLANT_##name ? (wrong) : (right))
 #else
-#    ifdef __clang__ /* what only the other choice would reach */
+#    ifdef __clang__ /* code that only the other choice reaches */
 #        pragma clang diagnostic ignored "-Wunreachable-code"
 #    endif
 #    define COP_PLANT(name, right, wrong) (right)

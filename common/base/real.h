@@ -1,14 +1,14 @@
-/* Elementary functions by rule D4: our own polynomials with explicit FMAs, so that the bits are the
- * same on every CPU, compiler and C library. The f32 ones are branch-free inline code in real_f32.h
- * (so that kernels vectorise them with the same bits); the f64 ones serve schedules, initial
- * weights and synthetic data. Accuracy is tested against long double: f32 within 2 ulp, f64 within
- * 4 ulp (exp, log, sin, cos on the ranges named). NaN in gives NaN out. */
+/* Elementary functions by rule D4: our own polynomials with explicit FMAs, so the bits are equal on
+ * every CPU, compiler and C library. The f32 functions are branch-free inline code in real_f32.h,
+ * which kernels vectorize with equal bits. The f64 functions serve schedules, initial weights and
+ * synthetic data. Tests compare them with long double: f32 within 2 ulp, f64 within 4 ulp (exp,
+ * log, sin, cos on the given ranges). NaN gives NaN. */
 #ifndef COP_BASE_REAL_H
 #define COP_BASE_REAL_H
 
 #include <stdint.h>
 
-double cop_exp(double x); /* overflow: +inf; underflow: 0 (gradual underflow may be flushed to 0) */
+double cop_exp(double x); /* overflow: +inf; underflow: 0 (a subnormal result may become 0) */
 double cop_ln(double x);  /* natural logarithm (cop_log writes the log); 0: -inf; negative: NaN */
 double cop_sin(double x); /* |x| <= 1e5 */
 double cop_cos(double x); /* |x| <= 1e5 */

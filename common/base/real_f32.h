@@ -1,7 +1,6 @@
-/* f32 elementary functions of rule D4: branch-free, every multiply-add an explicit FMA, so that a
- * compiler that vectorises a loop over them gives the same bits as one that does not. Within 2 ulp
- * of the true value (tests/unit/base/test_real.c). For the kernels; everyone else includes real.h.
- */
+/* f32 elementary functions of rule D4, for the kernels; all other code includes real.h. They are
+ * branch-free, and every multiply-add is an explicit FMA, so a vectorized loop gives the same bits
+ * as a scalar one. Within 2 ulp of the true value (tests/unit/base/test_real.c). */
 #ifndef COP_BASE_REAL_F32_H
 #define COP_BASE_REAL_F32_H
 
@@ -20,8 +19,8 @@ static inline float cop_f32_from_bits(uint32_t u) {
     return x;
 }
 
-/* e^x. x = n ln 2 + r with |r| <= ln 2 / 2; Taylor to r^7 (rest below 2^-27); scaled in two steps
- * so that results below 2^-126 round once. */
+/* e^x. x = n ln 2 + r with |r| <= ln 2 / 2; Taylor series to r^7 (error below 2^-27); scaled in two
+ * steps, so that results below 2^-126 are rounded once. */
 static inline float cop_exp_f32(float x) {
     const float shift = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
     x = x > 89.0f ? 89.0f : x;     /* e^89 overflows to +inf below */
@@ -44,7 +43,7 @@ static inline float cop_exp_f32(float x) {
     return p * scale * rest;
 }
 
-/* Natural logarithm. x = 2^e m, m in [sqrt(1/2), sqrt(2)); with s = (m - 1) / (m + 1) the odd
+/* Natural logarithm. x = 2^e m, m in [sqrt(1/2), sqrt(2)). With s = (m - 1) / (m + 1), the odd
  * series of log in s, arranged so that m - 1 stays exact (as in FreeBSD's msun). 0: -inf, negative:
  * NaN, inf: inf. */
 static inline float cop_log_f32(float x) {
@@ -69,8 +68,8 @@ static inline float cop_log_f32(float x) {
     return x < __builtin_inff() ? result : x; /* +inf and NaN pass */
 }
 
-/* log(1 + x) for 0 <= x <= 1: twice the area tangent of s = x / (2 + x) <= 1/3, its odd series to
- * s^17 (rest below 2^-29 of the value), so that small x lose nothing to the sum. */
+/* log(1 + x) for 0 <= x <= 1: twice the area tangent of s = x / (2 + x) <= 1/3, by its odd series
+ * to s^17 (error below 2^-29 of the value). Small x loses nothing in the sum. */
 static inline float cop_log1p_unit_f32(float x) {
     float s = x / (2.0f + x);
     float z = s * s;

@@ -1,6 +1,7 @@
-/* Random numbers by rule D3: Philox4x32-10, counter-based, no state (Salmon, Moraes, Dror, Shaw,
- * "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Who needs a number derives it from
- * (seed, purpose, shard) and a counter. Also the keyed permutation of rule D1. */
+/* Random numbers by rule D3: Philox4x32-10, counter-based, without state (Salmon, Moraes, Dror,
+ * Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A number is derived from (seed,
+ * purpose, shard) and a counter. Also the keyed permutation of rule D1. No function fails; all are
+ * thread-safe. */
 #ifndef COP_BASE_RNG_H
 #define COP_BASE_RNG_H
 
@@ -30,18 +31,19 @@ cop_rng_key cop_rng_derive(uint64_t seed, cop_rng_purpose purpose, uint32_t shar
 /* The block function, reference form: out = Philox4x32-10(counter, key). */
 void cop_philox(const uint32_t counter[4], cop_rng_key key, uint32_t out[4]);
 
-/* Permutation of [0, n) for one epoch (D1): where index i goes. A bijection evaluated point by
- * point: 8-round balanced Feistel network on 2w bits, w = ceil(bits(n-1) / 2) at least 1, round
- * function = first word of Philox on counter (right half, round, epoch, 0) masked to w bits, with
- * key = derive(seed, order, 0); cycle-walked until the value is below n. 1 <= n <= 2^32 - 1. */
+/* A permutation of [0, n) for one epoch (D1), evaluated point by point. An 8-round balanced Feistel
+ * network on 2w bits, w = ceil(bits(n-1) / 2), at least 1. Round function: first word of Philox on
+ * counter (right half, round, epoch, 0), masked to w bits, key = derive(seed, order, 0).
+ * Cycle-walked until the value is below n. 1 <= n <= 2^32 - 1. */
 typedef struct cop_permutation {
     cop_rng_key key;
     uint32_t n, half_bits, epoch;
 } cop_permutation;
 void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
-/* The same with a key for another purpose. */
+/* As cop_permutation_init, with a key for another purpose. */
 void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose purpose,
                               uint32_t epoch, uint32_t n);
+/* The image of `index`, and the index with this image. */
 uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 

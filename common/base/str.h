@@ -1,4 +1,4 @@
-/* Growing strings, and the nearest valid name for error messages. */
+/* Growing strings, the nearest valid name for error messages, and numbers from and to text. */
 #ifndef COP_BASE_STR_H
 #define COP_BASE_STR_H
 
@@ -7,54 +7,60 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A growing, always NUL-terminated string. {0} is an empty one. On out of memory `failed` is set,
- * further appends do nothing, and `text` stays valid (what fitted). */
+/* A growing string, always NUL-terminated. {0} is an empty one. Out of memory sets `failed`:
+ * further appends have no effect, and `text` keeps what fitted. */
 typedef struct cop_str {
     char *text; /* NULL while empty: use cop_str_text */
     size_t length, capacity;
     bool failed;
 } cop_str;
 
+/* Append a text, bytes, or formatted text. */
 void cop_str_append(cop_str *s, const char *text);
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length);
 void cop_str_printf(cop_str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void cop_str_vprintf(cop_str *s, const char *format, va_list arguments)
     __attribute__((format(printf, 2, 0)));
-void cop_str_clear(cop_str *s); /* keeps memory */
+/* Empties the string and keeps its memory. */
+void cop_str_clear(cop_str *s);
+/* Frees the memory; the string is empty and usable again. */
 void cop_str_fini(cop_str *s);
-const char *cop_str_text(const cop_str *s); /* "" when empty */
-/* Take the text away (caller frees with cop_free); s becomes empty. NULL when `failed`. */
+/* The text; "" if empty. Valid until the next change. */
+const char *cop_str_text(const cop_str *s);
+/* Takes the text out; the caller frees it with cop_free, and s becomes empty. NULL: `failed`. */
 char *cop_str_take(cop_str *s);
-/* Append `text` as a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. Control
- * characters are escaped, with those that turn the direction of text (U+202E ...). */
+/* Appends `text` as a JSON string with quotes and escapes. Invalid UTF-8 becomes U+FFFD. Control
+ * characters are escaped, and so are those that change the direction of text (U+202E ...). */
 void cop_str_append_json(cop_str *s, const char *text);
 
-/* Appends to the text in out[size], which stays whole: what does not fit is left out. Never add up
- * what snprintf returns: it is the length that was wanted. */
+/* Appends to the text in out[size]; what does not fit is cut off. Never add up results of snprintf:
+ * it returns the length that it wanted to write. */
 void cop_text_add(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* The next line of *rest, which then is what follows it, without its end, cut to `size` bytes.
+/* Copies the next line of *rest without its end, cut to `size` bytes, and moves *rest behind it.
  * False: there is none. */
 bool cop_take_line(const char **rest, char *out, size_t size);
-/* Append a number as JSON has it: null where it is not finite. */
+/* Appends a number as JSON; null if it is not finite. */
 void cop_str_append_json_real(cop_str *s, double value);
 
-/* Of `count` names the one nearest to `word` (Damerau-Levenshtein, case ignored), or NULL if none
- * is near (distance > 1 + length/3). */
+/* The name nearest to `word` (Damerau-Levenshtein distance, without case). NULL: none is near
+ * (distance > 1 + length/3). */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
-bool cop_utf8_valid(const char *bytes, size_t length); /* false also for embedded NUL */
-/* Fit to be shown as a name: valid UTF-8 without control characters, not empty. */
+/* True: valid UTF-8 without NUL. */
+bool cop_utf8_valid(const char *bytes, size_t length);
+/* True: fit as a visible name: valid UTF-8 without control characters, not empty. */
 bool cop_name_ok(const char *bytes, size_t length);
-/* A text that may quote others, for a terminal: control characters, and those that turn the
- * direction of text, become '?', one for each byte. */
+/* Makes a text safe for a terminal: each byte of a control character, or of a character that
+ * changes the direction of text, becomes '?'. */
 void cop_replace_controls(char *text);
-/* Human forms into a caller's buffer, returned: 11.6 MB, 1.2 k, 3 min 04 s. */
+/* Formats for people: 11.6 MB, 1.2 k, 3 min 04 s. Each writes into `out` and returns it. */
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);
 const char *cop_format_seconds(double seconds, char out[32]);
-/* A job's number for people: "12", or "eval-3" of an evaluation. */
+/* A job's number for people: "12", or "eval-3" for an evaluation. */
 const char *cop_format_job(uint64_t job, char out[32]);
-/* Locale-free: parse the whole of `text`; false unless all of it is a number in range. */
+/* Parse a whole text, independent of the locale. False: some of it is not a number, or the number
+ * is out of range. */
 bool cop_parse_u64(const char *text, uint64_t *out); /* decimal or 0x */
 bool cop_parse_i64(const char *text, int64_t *out);
 bool cop_parse_f64(const char *text, double *out); /* finite only, C locale */

@@ -1,4 +1,4 @@
-/* Ensembles as coordinator and client both tell and check them. */
+/* Names and checks of ensembles, for coordinator and client. */
 #ifndef COP_JOB_ENSEMBLE_H
 #define COP_JOB_ENSEMBLE_H
 
@@ -6,18 +6,20 @@
 #include "common/ensemble/ensemble.h"
 #include "proto/api.pb-c.h"
 
-/* How an ensemble's opinion is made: of its members, or by one pass with scaled weights. */
+/* How an ensemble decides: the average of its members, or one pass with scaled weights. */
 #define COP_AVERAGE_WEIGHT_SCALING ((cop_average)0)
-/* "arithmetic", "geometric", "weight-scaling"; false: another name. */
+/* Reads "arithmetic", "geometric" or "weight-scaling"; false: another name. */
 bool cop_average_read(const char *name, cop_average *out);
+/* The name of an average. Static. */
 const char *cop_average_name(cop_average average);
 
-/* Can both be members of one ensemble? They must see the same samples: shapes, type and classes,
- * and, with same_data, the data set. INPUT says what differs; the names are for that sentence. */
+/* Can both jobs be members of one ensemble? They must take the same samples: shape, type and
+ * classes and, with same_data, the data set. INPUT: no; the error names the difference and uses the
+ * two names. */
 cop_err cop_job_check_together(const cop_job *a, const char *a_name, const cop_job *b,
                                const char *b_name, bool same_data, cop_error *error);
 
-/* A row of the result. */
+/* Fills one row of the result from the figures of `members` members. */
 void cop_job_ensemble_row(const cop_ensemble_figures *figures, uint32_t members,
                           Coppice__Api__EnsembleFigures *out);
 

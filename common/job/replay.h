@@ -1,6 +1,6 @@
-/* A job's training in one thread, step by step, and a look at one shard of one step with everything
- * in it: how anyone audits a run with tools that are not ours. The weights are those of any pool
- * (D5, D7). */
+/* The training of a job in one thread, step by step, with a look into one shard of one step: for
+ * audits of a run with independent tools. The weights equal those of any pool (D5, D7). One thread;
+ * all calls block. */
 #ifndef COP_JOB_REPLAY_H
 #define COP_JOB_REPLAY_H
 
@@ -8,17 +8,18 @@
 
 typedef struct cop_replay cop_replay;
 
-/* Job and data are borrowed. The state is that before step 1. */
+/* Begins before step 1. Borrows job and data until cop_replay_destroy. */
 cop_err cop_replay_create(const cop_job *job, const cop_data *data, const cop_kernels *kernels,
                           cop_replay **out, cop_error *error);
 void cop_replay_destroy(cop_replay *replay);
-/* Goes to the newest whole checkpoint of the run folder that is of at most `step` completed steps;
- * without one it stays where it is. `notes` as in cop_checkpoint_load. */
+/* Continues from the newest intact checkpoint of the run folder with at most `step` completed
+ * steps; without one, nothing changes. `notes` as in cop_checkpoint_load. */
 cop_err cop_replay_load(cop_replay *replay, const char *folder, uint64_t step, cop_str *notes,
                         cop_error *error);
-uint64_t cop_replay_step(const cop_replay *replay); /* completed steps */
+/* The number of completed steps, and the weights after them (owned by the replay). */
+uint64_t cop_replay_step(const cop_replay *replay);
 const float *cop_replay_weights(const cop_replay *replay);
-/* The next step. DIVERGED-like failures are INPUT, naming step and parameter. */
+/* Computes the next step. A divergence is INPUT; the error names step and parameter. */
 cop_err cop_replay_advance(cop_replay *replay, cop_error *error);
 /* Does the next step, and writes all about its shard `shard` (from 0), f32, n its samples:
  *   input [n, ...], target [n] (labels) or as input     as the first layer and the loss see them

@@ -1,5 +1,5 @@
-/* What the files of common/net share: the server's queue, and how a request finds its way back to
- * its transport. */
+/* Shared by the files of common/net: the server's queue, and the way of a reply back to its
+ * transport. */
 #ifndef COP_NET_INTERNAL_H
 #define COP_NET_INTERNAL_H
 
@@ -9,17 +9,17 @@
 
 #include "common/net/net.h"
 
-/* Connections of in-memory links are numbered from here; an nng pipe's number is below it. */
+/* In-memory links number their connections from here on; the numbers of nng's pipes are smaller. */
 #define NET_MEMORY_CONNECTIONS ((uint64_t)1 << 40)
 
-/* Unanswered requests of one connection; a link has one, or a few when its calls timed out. Whoever
- * has more is cut off: nobody may take up all the contexts. */
+/* Unanswered requests of one connection. A link has one, or a few after timeouts. A peer with more
+ * is disconnected: it must not occupy all contexts. */
 #define NET_OPEN_MAX 16
 
 typedef enum net_item_kind { NET_ITEM_REQUEST, NET_ITEM_BORN, NET_ITEM_GONE } net_item_kind;
 
-/* One entry of the queue between transports and the loop. Requests carry their own; connections'
- * comings and goings are allocated. */
+/* One entry of the queue between transports and the loop. A request contains its entry; entries for
+ * new and lost connections are allocated. */
 typedef struct net_item net_item;
 struct net_item {
     net_item_kind kind;
@@ -28,7 +28,7 @@ struct net_item {
     cop_request *request;
 };
 
-/* How a transport is answered. reply takes over the message's parts. Loop thread. */
+/* How to answer on a transport. `reply` takes over the message's parts. Loop thread. */
 typedef struct net_transport {
     void (*reply)(cop_request *request, cop_message *message);
     void (*drop)(cop_request *request);
@@ -48,18 +48,18 @@ struct cop_request {
 typedef struct net_hub {
     uv_mutex_t mutex;
     atomic_int references;
-    cop_server *server;     /* NULL once closed */
-    struct cop_link *links; /* all in-memory links that are open */
+    cop_server *server;     /* NULL after the close */
+    struct cop_link *links; /* all open in-memory links */
     uint64_t next_connection;
 } net_hub;
 
 typedef struct net_nng net_nng;
 
-/* A connection that exists. */
+/* An open connection. */
 typedef struct net_live {
     uint64_t connection;
-    uint32_t open; /* its requests that the handler has */
-    bool spoke;    /* it sent a request */
+    uint32_t open; /* its requests that the handler holds */
+    bool spoke;    /* it has sent a request */
 } net_live;
 
 struct cop_server {
@@ -67,12 +67,12 @@ struct cop_server {
     cop_server_handler handler;
     void *context;
     uv_async_t wake;
-    uv_prepare_t round; /* of the loop: each gets `quick` anew */
+    uv_prepare_t round; /* of the loop: each resets `quick` */
     int handles_open, quick;
     uv_mutex_t mutex; /* guards the queue */
     net_item *head, *tail;
     bool closed;
-    net_live *live; /* connections that exist */
+    net_live *live; /* open connections */
     size_t live_capacity;
     atomic_size_t live_count; /* written by the loop thread only */
     net_hub *hub;
@@ -82,32 +82,34 @@ struct cop_server {
     atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames, refused;
 };
 
-/* Appends to the queue and wakes the loop; false when the server is closed (the caller keeps the
- * item). Any thread. */
+/* Appends to the queue and wakes the loop. False: the server is closed, and the caller keeps the
+ * item. Any thread. */
 bool net_server_push(cop_server *server, net_item *item);
-/* A connection came or went. Any thread. */
+/* Reports a new or lost connection to the loop. Any thread. */
 void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection);
+/* Drops a reference; the last one frees the hub. Any thread. */
 void net_hub_release(net_hub *hub);
 
-/* nng_server.c */
+/* nng_server.c: the server side over nng. Loop thread unless a comment says otherwise. */
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error);
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error);
 void net_nng_expect(net_nng *nng, int workers);
-/* After a request was taken: enough contexts must wait for more. */
+/* Call it after taking a request: keeps enough contexts waiting for more. */
 void net_nng_replenish(net_nng *nng);
 void net_nng_disconnect(net_nng *nng, uint64_t connection);
 void net_nng_close(net_nng *nng);
 void net_nng_destroy(net_nng *nng);
 nng_socket net_nng_socket(const net_nng *nng);
 void net_nng_count_refused(net_nng *nng); /* any thread */
-/* Gives `fd` (one end of a socket pair, nng's from here) to the socket as a pipe, with a listener
- * of its own, whose number is returned; 0, and the fd is still the caller's, when that fails.
- * `announce` (may be NULL) is called with the number before anything can come from it. */
+/* Gives `fd`, one end of a socket pair, to the socket as a pipe with its own listener, and returns
+ * the listener's number. nng then owns the fd. 0: it failed, and the caller keeps the fd.
+ * `announce` (may be NULL) gets the number before anything can arrive from the pipe. */
 uint32_t net_nng_adopt(nng_socket socket, int fd,
                        void (*announce)(void *context, uint32_t listener), void *context);
-void net_nng_release(uint32_t listener); /* closes it, and its pipe */
+/* Closes a listener and its pipe. */
+void net_nng_release(uint32_t listener);
 
-/* nng_peers.c: see there. Any thread. */
+/* nng_peers.c: the peer of each listener. Any thread. */
 typedef struct net_peer_row {
     uint32_t listener;
     cop_peer peer;
@@ -124,19 +126,18 @@ bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, co
 void net_peers_remove(net_peers *peers, uint32_t listener);
 bool net_peers_find(net_peers *peers, uint32_t listener, cop_peer *peer, char address[64]);
 net_peers *net_nng_peers(net_nng *nng);
-/* An nng message as a buffer (freed with it). Takes the message over; NULL (and the message freed)
- * when out of memory. */
+/* An nng message as a buffer, which owns it. NULL: out of memory, and the message is freed. */
 cop_buffer *net_wrap_message(nng_msg *message);
-/* A message as a frame in a new nng message; NULL when out of memory. */
+/* A message as a frame in a new nng message. NULL: out of memory. */
 nng_msg *net_make_frame(const cop_message *message);
 
-/* link.c: what kind of link; see there. */
+/* link.c: the operations of a kind of link. */
 typedef struct net_link_ops {
     cop_err (*call)(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                     cop_error *error);
     void (*cancel)(cop_link *link); /* after `canceled` was set */
     void (*interrupt)(cop_link *link);
-    void (*set_impatient)(cop_link *link); /* NULL: it is always there, or never */
+    void (*set_impatient)(cop_link *link); /* NULL: no effect for this kind */
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {
@@ -144,8 +145,8 @@ struct cop_link {
     char address[320];
     atomic_bool canceled;
 };
-/* link_memory.c: the server goes, or one connection; calls under way end with CLOSED. Loop thread.
- */
+/* link_memory.c: closes all links of a server, or one connection. Running calls end with CLOSED.
+ * Loop thread. */
 void net_memory_close_all(net_hub *hub);
 void net_memory_disconnect(net_hub *hub, uint64_t connection);
 
