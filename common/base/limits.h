@@ -3,19 +3,18 @@
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 
-#define COP_LAYERS_MAX        256
-#define COP_PARAMETERS_MAX    (1u << 29) /* floats in one model */
-#define COP_UNITS_MAX         (1u << 20) /* features of one layer's output */
-#define COP_BATCH_MAX         65536
-#define COP_SHARDS_MAX        1024
-#define COP_LEASE_SAMPLES_MAX 8192       /* samples in one lease */
-#define COP_EVAL_SLICE        1000       /* D10 */
-#define COP_LEASE_MEMBERS_MAX 64         /* members of an ensemble in one lease */
-#define COP_TALLY_BYTES_MAX   (1u << 30) /* sums of one ensemble evaluation */
-#define COP_CLASSES_MAX       65536
-#define COP_CLASS_NAME_MAX    200 /* bytes of the name of a class */
-#define COP_CLASS_NAMES_BYTES                                                                      \
-    32768 /* of all names of a data set: they are part of a job's message */
+#define COP_LAYERS_MAX          256
+#define COP_PARAMETERS_MAX      (1u << 29) /* floats in one model */
+#define COP_UNITS_MAX           (1u << 20) /* features of one layer's output */
+#define COP_BATCH_MAX           65536
+#define COP_SHARDS_MAX          1024
+#define COP_LEASE_SAMPLES_MAX   8192       /* samples in one lease */
+#define COP_EVAL_SLICE          1000       /* D10 */
+#define COP_LEASE_MEMBERS_MAX   64         /* members of an ensemble in one lease */
+#define COP_TALLY_BYTES_MAX     (1u << 30) /* sums of one ensemble evaluation */
+#define COP_CLASSES_MAX         65536
+#define COP_CLASS_NAME_MAX      200   /* bytes of the name of a class */
+#define COP_CLASS_NAMES_BYTES   32768 /* of all class names: they are part of a job's message */
 #define COP_STATISTICS_MAX      16384 /* pairs of mean and deviation of normalize: standard */
 #define COP_SAMPLES_MAX         0x7fffffffu
 #define COP_INPUT_FILE_MAX      (8ull << 30) /* bytes of a file of samples for predict */

@@ -144,8 +144,8 @@ cop_err cop_import_tensors(const cop_model *model, const cop_safetensors *file, 
                            float *flat, cop_error *error) {
     const size_t prefix = common_prefix(model, file);
     if (prefix)
-        cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": this prefix is ignored", path,
-                (int)prefix, cop_safetensors_at(file, 0)->name);
+        cop_log(COP_LOG_WARN, "import", "%s: all names begin with \"%.*s\": this prefix is ignored",
+                path, (int)prefix, cop_safetensors_at(file, 0)->name);
     memset(flat, 0, (size_t)cop_model_floats(model) * sizeof *flat);
     for (int i = 0; i < cop_model_parameter_count(model); i++) {
         const cop_parameter *p = cop_model_parameter(model, i);

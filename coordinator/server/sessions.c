@@ -248,8 +248,7 @@ static void give_result(coord_server *server, coord_event *event, cop_buffer *gr
     if (event->result.slot && !coord_dispatch(&server->engine, event))
         coord_release_slot(&server->engine, event->result.slot);
     if (!event->result.slot)
-        cop_log_peer(COP_LOG_ERROR, "coordinator", "",
-                     "too many pending results: one is dropped");
+        cop_log_peer(COP_LOG_ERROR, "coordinator", "", "too many pending results: one is dropped");
 }
 
 /* The rest of a PULL, after its result. */

@@ -113,7 +113,7 @@ def test_any_order_of_the_header(coppice, digits, network):
     (b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "has tensor a twice"),
     ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
      "begins at byte 0 of the data: expected 4, where the previous tensor ends"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "tensor a begins at byte 4 of the data, expected 0"),
+    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "tensor a begins at byte 4 of the data: expected 0"),
     ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, "has 8 bytes of tensors: its header says 4"),
     ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, "tensor a lies at 0 to 8: its shape needs 12 bytes"),
     ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}, "tensor a lies at 0 to 12: its shape needs 12 bytes, but the file has 8 bytes of data"),
