@@ -347,7 +347,7 @@ static cop_err check_options(const cli_options *o, const char *suits, const char
         cop_str given = {0};
         if (!strstr(suits, rows[i].name)) cli_options_print(o, rows[i].name, &given);
         if (given.length)
-            e = cop_fail(error, COP_ERR_USAGE, "--%s does not suit %s, %s: it is for %s",
+            e = cop_fail(error, COP_ERR_USAGE, "--%s does not apply to %s, %s: it is for %s",
                          rows[i].name, o->positional[0], source, rows[i].of);
         cop_str_fini(&given);
     }
@@ -362,10 +362,9 @@ static cop_err check_resized(const cop_data *data, const reading *how, const cha
     if (!wanted[0] || (rank >= 2 && (uint32_t)data->train.dims[rank - 2] == wanted[0] &&
                        (uint32_t)data->train.dims[rank - 1] == wanted[1]))
         return COP_OK;
-    return cop_fail(error, COP_ERR_USAGE,
-                    "--resize does not suit %s, a set of a fixed size: it is for a folder of "
-                    "pictures",
-                    what);
+    return cop_fail(
+        error, COP_ERR_USAGE,
+        "--resize does not apply to %s, a set of a fixed size: it is for a folder of images", what);
 }
 
 static cop_err check_data_options(const cli_options *o, bool named, cop_error *error) {
@@ -392,7 +391,8 @@ static cop_err inspect_other(const cli_options *options, const cop_error *why, c
     cop_err e = cli_inspect_model(options, &model);
     if (!e) return COP_OK;
     if (!*why->text || !there) return cop_fail(error, e, "%s", model.text);
-    return cop_fail(error, e, "%s is no model (%s), and no data (%s)", what, model.text, why->text);
+    return cop_fail(error, e, "%s is neither a model (%s) nor data (%s)", what, model.text,
+                    why->text);
 }
 
 /* A name of a known set, or a file or folder of data; anything else is a model. */

@@ -67,7 +67,8 @@ static cop_err write_torch(const cli_model *m, const char *path, cop_error *erro
     name = name ? name + 1 : path;
     if (strlen(name) < 4 || strcmp(path + length - 3, ".py") != 0)
         return cop_fail(error, COP_ERR_USAGE,
-                        "-o is \"%s\": expected a name that ends in .py; the weights are written to the same name with .safetensors",
+                        "-o is \"%s\": expected a name that ends in .py; the weights are written "
+                        "to the same name with .safetensors",
                         path);
     cop_str text = {0}, weights = {0};
     const cop_export exported = describe(m, NULL);

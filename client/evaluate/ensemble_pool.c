@@ -138,15 +138,14 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
 /* A coordinator drops an evaluation that nobody watches: the same command begins it again. */
 static void arm_interrupt(const cli_options *options) {
     cop_str text = {0};
-    cop_str_append(&text,
-                   "coppice eval: interrupted: the coordinator drops the evaluation, and the "
-                   "jobs stay as they are; `coppice eval");
+    cop_str_append(&text, "coppice eval: interrupted: the coordinator drops the evaluation; the "
+                          "jobs do not change; `coppice eval");
     for (int i = 0; i < options->positional_count; i++) {
         cop_str_append(&text, " ");
         cli_print_word(options->positional[i], &text);
     }
     cli_options_print(options, "ensemble average members-from json quiet " CLI_CONNECTION, &text);
-    cop_str_append(&text, "` begins it again");
+    cop_str_append(&text, "` starts it again");
     cli_interrupt_arm(cop_str_text(&text));
     cop_str_fini(&text);
 }

@@ -20,7 +20,7 @@ static cop_err fail_no_run(const char *what, cop_error *error) {
         inside = cop_path_join(folder, "metrics.sqlite");
     }
     if (inside && cop_file_exists(inside))
-        cop_fail(error, COP_ERR_INPUT, "%s is a file of a run: name the run folder, %s", what,
+        cop_fail(error, COP_ERR_INPUT, "%s is a file of a run: pass the run folder, %s", what,
                  folder);
     else if (file)
         cop_fail(error, COP_ERR_INPUT, "%s is a file: expected a run folder or a job", what);

@@ -234,8 +234,8 @@ static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     if (value == UINT32_MAX || f->values < 2) return;
     for (; f->roles[column] != CSV_VALUE || values++ < value; column++) continue;
     cop_log(COP_LOG_WARN, "data",
-            "%s: column %u%s%.60s%s counts the lines, and is a value like the others: data.drop: "
-            "[\"%u\"] leaves it out (coppice inspect: --drop %u)",
+            "%s: column %u%s%.60s%s counts the lines, but is used as a value: data.drop: [\"%u\"] "
+            "drops it (coppice inspect: --drop %u)",
             f->path, column + 1, f->names ? " (\"" : "", f->names ? f->names[column] : "",
             f->names ? "\")" : "", column + 1, column + 1);
 }

@@ -116,7 +116,7 @@ cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data
         if (ends_in(path, endings[i].ending))
             return within(endings[i].load(&input, out, error), error);
     return cop_fail(error, COP_ERR_NOT_FOUND,
-                    "the name of %s does not show a format of data sets: expected .csv, .tsv (or "
-                    "with .gz), .txt, .data, .npz or .pack",
+                    "cannot tell the format of %s from its name: expected .csv, .tsv (or with "
+                    ".gz), .txt, .data, .npz or .pack",
                     path);
 }

@@ -76,7 +76,7 @@ static cop_err walk_class(const char *folder, size_t class, visit each, void *co
         char *path = cop_path_join(folder, names[i]);
         if (path && cop_folder_exists(path))
             e = cop_fail(error, COP_ERR_INPUT,
-                         "%s is a folder: expected the pictures of a class directly in %s", path,
+                         "%s is a folder: expected the images of a class directly in %s", path,
                          folder);
         else
             e = path ? each(context, path, class, error) : cop_no_memory(error);

@@ -360,7 +360,7 @@ bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
     if (same_vote(&v, &other)) return false;
     if (!v.finite) { /* for it alone: no gradient to be wrong by */
         core_worker *w = registry_find(core, e->worker);
-        if (w) audit_strike(core, d.job, w, "a value is not finite, for this worker alone");
+        if (w) audit_strike(core, d.job, w, "only this worker computed a non-finite value");
         return false;
     }
     job->counts.disputed++;

@@ -108,7 +108,7 @@ bool coord_dispatch(coord_engine *engine, const coord_event *event) {
     const bool again = comes_again(event);
     if (!queue_reserve(engine, engine->queue_count + 1 + (again ? QUEUE_OWN : 0))) {
         cop_log_peer(COP_LOG_ERROR, "coordinator", "", "out of memory: an event was lost%s",
-                     again ? "; leases will run out and be given again" : "");
+                     again ? "; its leases will expire and be granted again" : "");
         return false;
     }
     coord_waiting *w = &engine->queue[engine->queue_count++];

@@ -149,7 +149,7 @@ def test_inspect_of_neither_data_nor_model_says_both(coppice, tmp_path):
     assert "it is a ZIP archive" in error and "expected .csv, .tsv" in error
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat/0.png").write_bytes(picture("PNG"))
-    assert "expected the files of MNIST or CIFAR, or a folder of PNG or JPEG files for each class" in coppice("inspect", "flat", status=2).stderr
+    assert "expected the files of MNIST or CIFAR, or one folder of PNG or JPEG files per class" in coppice("inspect", "flat", status=2).stderr
 
 
 # ---- folders of pictures ----
@@ -189,7 +189,7 @@ def test_test_part_may_have_one_class(coppice, pictures):
 
 def test_folder_inside_a_class_is_named(coppice, pictures):
     (pictures / "train/a/more").mkdir()
-    assert "set/train/a/more is a folder: expected the pictures of a class directly in set/train/a" in coppice("inspect", "set", status=2).stderr
+    assert "set/train/a/more is a folder: expected the images of a class directly in set/train/a" in coppice("inspect", "set", status=2).stderr
 
 
 # ---- tables that would be read otherwise than meant ----

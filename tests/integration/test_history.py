@@ -91,7 +91,7 @@ def test_a_file_of_a_run_is_no_run_folder(pool, coppice, tmp_path):
     coppice("run", pool.job, "--out", "run", "--quiet")
     for command in ("spec", "history", "compare"):
         others = ["run"] if command == "compare" else []
-        assert "run/job.yaml is a file of a run: name the run folder, run" in coppice(command, "run/job.yaml", *others, status=2).stderr
+        assert "run/job.yaml is a file of a run: pass the run folder, run" in coppice(command, "run/job.yaml", *others, status=2).stderr
     assert "small.yaml is a file: expected a run folder or a job" in coppice("spec", "./small.yaml", status=2).stderr
     assert "there is no run folder nowhere/at-all" in coppice("spec", "nowhere/at-all", status=2).stderr
 

@@ -290,7 +290,7 @@ def test_inspect_refuses_an_option_that_does_not_suit_its_source(coppice, small,
     if source == "run":
         coppice("run", small(3), "--out", "run", "--quiet")
     error = coppice("inspect", source, f"--{option}", value, status=2).stderr
-    assert f"--{option} does not suit {source}, " in error and error.endswith(f"it is for {wanted}\n"), error
+    assert f"--{option} does not apply to {source}, " in error and error.endswith(f"it is for {wanted}\n"), error
 
 
 def test_inspect_has_rows_for_a_sheet_alone(coppice):

@@ -205,7 +205,7 @@ static void test_paths_that_hold_nothing_are_named(void **state) {
     assert_non_null(strstr(error.text, "there is no file or folder "));
     assert_int_equal(cop_folder_create(file_path("void"), NULL), COP_OK);
     assert_int_equal(cop_data_open_path(file_path("void"), NULL, &data, &error), COP_ERR_NOT_FOUND);
-    assert_non_null(strstr(error.text, "void holds no data set"));
+    assert_non_null(strstr(error.text, "void contains no data set"));
     assert_int_equal(cop_data_open_path(file_put_text("a.bin", "x"), NULL, &data, &error),
                      COP_ERR_NOT_FOUND);
     assert_null(cop_data_format_find("tfrecord"));
