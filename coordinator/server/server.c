@@ -69,10 +69,11 @@ static void close_handle(uv_handle_t *handle, void *unused) {
 
 static void log_loop_latency(const coord_server *server) {
     const coord_times *t = &server->engine.latency.away;
-    cop_log(server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
-            "%llu loop iterations: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest %.2f ms",
-            (unsigned long long)t->count, (double)coord_times_at(t, 0.99) * 1e-6,
-            (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
+    cop_log(
+        server->api && t->count ? COP_LOG_INFO : COP_LOG_DEBUG, "coordinator",
+        "%llu loop iterations: 99 %% took at most %.2f ms, 99.9 %% %.2f ms, the longest %.2f ms",
+        (unsigned long long)t->count, (double)coord_times_at(t, 0.99) * 1e-6,
+        (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
 }
 
 /* What the other threads still do is finished, and their mail is read: nobody posts after this. */
