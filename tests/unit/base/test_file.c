@@ -93,7 +93,7 @@ static void test_streams_are_read_to_their_end_or_their_limit(void **state) {
         if (!sizes[i]) continue;
         text = NULL;
         assert_int_equal(read_pipe(sizes[i], sizes[i] - 1, &text, &size, &e), COP_ERR_LIMIT);
-        assert_non_null(strstr(e.text, "a pipe has more than the "));
+        assert_non_null(strstr(e.text, "a pipe is too large: the limit is "));
         assert_null(text);
     }
     char *text;

@@ -141,7 +141,8 @@ static void test_weights_of_another_job_are_not_taken(void **state) {
     assert_int_equal(cop_job_save_model(own, flat, 9, path, NULL), COP_OK);
     assert_int_equal(cop_job_open_weights(own, path, &read, &step, &error), COP_ERR_INPUT);
     assert_null(read);
-    assert_string_equal(error.text, "fit.safetensors holds weights of step 9: the job has 8 steps");
+    assert_string_equal(error.text,
+                        "fit.safetensors holds weights of step 9, but the job has 8 steps");
     unlink(path);
     cop_free(flat);
     cop_job_destroy(own);
