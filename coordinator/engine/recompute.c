@@ -151,7 +151,7 @@ static void answer(coord_engine *engine, const coord_action *a, const recomputat
     }
     event.result.slot = coord_take_slot(engine, failed ? NULL : r->gradient);
     event.result.failed = failed || !event.result.slot;
-    if (!failed && !event.result.slot) event.text = "too many results under way";
+    if (!failed && !event.result.slot) event.text = "too many pending results";
     coord_dispatch(engine, &event);
 }
 
@@ -160,7 +160,8 @@ static void compute_done(uv_work_t *work, int status) {
     coord_engine *engine = r->engine;
     (void)status;
     if (r->error.code)
-        cop_log(COP_LOG_ERROR, "coordinator", "job %llu: the coordinator cannot compute a block: %s",
+        cop_log(COP_LOG_ERROR, "coordinator",
+                "job %llu: the coordinator cannot compute a block: %s",
                 (unsigned long long)r->action.job, r->error.text);
     answer(engine, &r->action, r);
     engine->recomputing--;

@@ -207,7 +207,8 @@ static cop_err serve(const coordinator_options *options, cop_error *error) {
         cop_log(COP_LOG_INFO, "coordinator", "ready: %s (token in %s/token)",
                 options->listen.items[0], state);
         sigwait(&stop, &number);
-        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then exiting", number);
+        cop_log(COP_LOG_INFO, "coordinator", "signal %d: saving running jobs, then exiting",
+                number);
         coord_stop(server);
     }
     cop_tls_destroy(tls);

@@ -54,7 +54,7 @@ static void test_a_model_sees_only_samples_of_its_form(void **state) {
             cop_error error = {0};
             const cop_err e = cop_job_check_data(job, other, &error);
             snprintf(expected, sizeof expected,
-                     "the model takes samples of %s, data set made has %s", forms[a].text,
+                     "the model takes samples of %s, but data set made has %s", forms[a].text,
                      forms[b].text);
             assert_int_equal(e, a == b ? COP_OK : COP_ERR_INPUT);
             if (e) assert_string_equal(error.text, expected);
