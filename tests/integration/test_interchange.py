@@ -154,7 +154,7 @@ def test_an_import_replaces_no_job_file(coppice, small, weights, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/job.yaml").write_text("# mine\n")
     refused = coppice("import", weights, "--spec", job, "--out", "mine", status=2)
-    assert "mine holds a job.yaml that no run wrote" in refused.stderr
+    assert "mine contains a job.yaml that was not written by a run" in refused.stderr
     assert (tmp_path / "mine/job.yaml").read_text() == "# mine\n" and len(list((tmp_path / "mine").iterdir())) == 1
 
 
