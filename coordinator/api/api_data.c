@@ -2,6 +2,7 @@
  * the thread pool. See datasets.h. */
 #include <stdio.h>
 
+#include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
@@ -83,8 +84,11 @@ static void offer_work(api_task *t) {
     bool complete = false;
     uint32_t *missing = NULL;
     size_t count = 0;
-    t->result =
-        coord_datasets_offer(t->api->engine->datasets, r, &complete, &missing, &count, &t->error);
+    const coord_offerer who = {.owner = coord_access_identity(t->request),
+                               .uploads = coord_access_share(
+                                   t->api->access, COORD_UPLOADS_PER_IDENTITY, COORD_UPLOADS_MAX)};
+    t->result = coord_datasets_offer(t->api->engine->datasets, r, &who, &complete, &missing, &count,
+                                     &t->error);
     t->extra = missing;
     t->value = count;
     t->job = complete;

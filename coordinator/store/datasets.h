@@ -14,6 +14,9 @@
 #include "coordinator/store/store.h"
 #include "proto/api.pb-c.h"
 
+#define COORD_UPLOADS_MAX          64 /* under way at once */
+#define COORD_UPLOADS_PER_IDENTITY 16 /* and of one certificate */
+
 typedef struct coord_datasets coord_datasets;
 
 /* Reads the table, drops uploads that nobody went on with for a week. quota: bytes, 0: none. The
@@ -35,10 +38,16 @@ cop_err coord_datasets_keep(coord_datasets *datasets, const cop_data *data,
  * each. The digest need not be known: what a stored job names may be gone. */
 void coord_datasets_use(coord_datasets *datasets, const char *digest);
 void coord_datasets_release(coord_datasets *datasets, const char *digest);
+/* Who offers (coord_access_identity), and how many uploads it may have under way. */
+typedef struct coord_offerer {
+    const char *owner;
+    uint32_t uploads;
+} coord_offerer;
 /* An upload: which chunks are missing (indices into *missing, cop_free). complete: the set is there
  * already. LIMIT when over quota, INPUT when the name is a built-in one with other content. */
 cop_err coord_datasets_offer(coord_datasets *datasets, const Coppice__Api__OfferDataRequest *offer,
-                             bool *complete, uint32_t **missing, size_t *count, cop_error *error);
+                             const coord_offerer *who, bool *complete, uint32_t **missing,
+                             size_t *count, cop_error *error);
 /* One chunk, checked against its length and hash; *missing: how many are still to come. */
 cop_err coord_datasets_put(coord_datasets *datasets, const char *digest, uint32_t index,
                            const cop_buffer *bytes, uint32_t *missing, cop_error *error);

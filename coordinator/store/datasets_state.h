@@ -11,7 +11,6 @@
 #include "coordinator/store/loaded.h"
 
 #define COORD_SETS_MAX      1024
-#define COORD_UPLOADS_MAX   64
 #define COORD_UPLOAD_FOLDER 72                    /* DIGEST or DIGEST-NUMBER */
 #define COORD_USES_MAX      (COP_JOBS_MAX + 1024) /* digests that unfinished jobs may have */
 #define COORD_BUILT_IN      "synthetic-digits"
@@ -27,6 +26,7 @@ typedef struct coord_use {
 typedef struct coord_upload {
     char digest[65], name[COP_NAME_MAX]; /* digest "": a free place */
     char folder[COORD_UPLOAD_FOLDER];    /* of its own, below upload/ */
+    char owner[COP_NAME_MAX];            /* who offered it first */
     uint64_t size;                       /* of the pack */
     int64_t touched_s;                   /* when it was offered last */
     uint32_t chunks, missing;

@@ -1,9 +1,10 @@
 /* Uploads of data sets, and the room they may take. See datasets.h. An upload's folder,
  * state/data/upload/DIGEST, holds the manifest (the pack's size, the chunks' hashes of 32 bytes,
- * the name) and the chunks by number. A set that was offered with other chunks too has an upload
- * for each cut (DIGEST-1, ...): only the whole shows which offer was right, and a wrong one costs
- * the others nothing. What a manifest says is in memory as well (coord_upload), with the
- * chunks that are there: a chunk costs its own bytes, however many others there are.
+ * the name; after a zero byte the owner) and the chunks by number. A set that was offered with
+ * other chunks too has an upload for each cut (DIGEST-1, ...): only the whole shows which offer was
+ * right, and a wrong one costs the others nothing. What a manifest says is in memory as well
+ * (coord_upload), with the chunks that are there: a chunk costs its own bytes, however many others
+ * there are.
  *
  * The offered size is counted from the offer on, and a chunk has exactly the length that follows
  * from it: no upload takes more than it said. */
@@ -132,8 +133,13 @@ static void find_chunks(const coord_datasets *d, coord_upload *u) {
 static bool parse_manifest(const char *bytes, size_t size, coord_upload *u) {
     const uint64_t pack = size >= 8 ? cop_load_u64(bytes) : 0;
     const size_t name = 8 + 32 * (size_t)count_chunks(pack);
-    if (!count_chunks(pack) || size <= name || size - name >= sizeof u->name) return false;
-    memcpy(u->name, bytes + name, size - name);
+    if (!count_chunks(pack) || size <= name) return false;
+    const char *text = bytes + name;
+    const size_t rest = size - name, length = strnlen(text, rest);
+    const size_t owner = length < rest ? rest - length - 1 : 0;
+    if (length >= sizeof u->name || owner >= sizeof u->owner) return false;
+    memcpy(u->name, text, length);
+    if (owner) memcpy(u->owner, text + length + 1, owner);
     if (check_name(u->name, NULL) || !allocate_upload(u, pack)) return false;
     memcpy(u->hashes, bytes + 8, 32 * (size_t)u->chunks);
     return true;
@@ -162,12 +168,15 @@ static bool read_upload(const coord_datasets *d, const char *folder, coord_uploa
 static cop_err write_manifest(const coord_datasets *d, const coord_upload *u, cop_error *error) {
     char path[4096], size[8];
     cop_store_u64(size, u->size);
-    const cop_file_part parts[] = {
-        {size, 8}, {u->hashes, 32 * (size_t)u->chunks}, {u->name, strlen(u->name)}};
+    const size_t owner = strlen(u->owner); /* where certificates say who it is */
+    const cop_file_part parts[] = {{size, 8},
+                                   {u->hashes, 32 * (size_t)u->chunks},
+                                   {u->name, strlen(u->name) + (owner > 0)},
+                                   {u->owner, owner}};
     upload_path(d, u->folder, "", path);
     COP_TRY(cop_folder_create(path, error));
     upload_path(d, u->folder, "manifest", path);
-    return cop_file_write(path, parts, 3, 0600, error);
+    return cop_file_write(path, parts, 4, 0600, error);
 }
 
 static void remove_upload(const coord_datasets *d, const char *folder) {
@@ -280,6 +289,21 @@ cop_err coord_check_quota(coord_datasets *d, const char *stored, const coord_upl
 
 /* ---- offers ---- */
 
+/* Under `files`. Has its owner a place for one more? */
+static cop_err check_share(coord_datasets *d, const coord_offerer *who, cop_error *error) {
+    uint32_t its = 0;
+    uv_mutex_lock(&d->table);
+    for (int i = 0; i < COORD_UPLOADS_MAX; i++) {
+        const coord_upload *u = &d->uploads[i];
+        its += *u->digest && strcmp(u->owner, who->owner) == 0;
+    }
+    uv_mutex_unlock(&d->table);
+    if (its < who->uploads) return COP_OK;
+    return cop_fail(error, COP_ERR_LIMIT,
+                    "%u uploads of yours are under way, and you may have %u: finish one of them",
+                    its, who->uploads);
+}
+
 static cop_err check_offer(const Coppice__Api__OfferDataRequest *o, cop_error *error) {
     COP_TRY(check_digest(o->digest, error));
     COP_TRY(check_name(o->name, error));
@@ -363,7 +387,7 @@ static void name_folder(coord_datasets *d, const char *digest, char out[COORD_UP
 
 /* Under `files`. A new upload, in a free place. */
 static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                            coord_upload **out, cop_error *error) {
+                            const char *owner, coord_upload **out, cop_error *error) {
     coord_upload made = {.touched_s = cop_clock_unix_ms() / 1000};
     if (!allocate_upload(&made, o->bytes)) {
         free_upload(&made);
@@ -372,6 +396,7 @@ static cop_err start_upload(coord_datasets *d, const Coppice__Api__OfferDataRequ
     snprintf(made.digest, sizeof made.digest, "%s", o->digest);
     name_folder(d, o->digest, made.folder);
     snprintf(made.name, sizeof made.name, "%s", o->name);
+    snprintf(made.owner, sizeof made.owner, "%s", owner);
     for (size_t i = 0; i < o->n_chunks; i++) memcpy(made.hashes + 32 * i, o->chunks[i].data, 32);
     const cop_err e = write_manifest(d, &made, error);
     if (e) {
@@ -404,17 +429,19 @@ static cop_err resume_upload(coord_datasets *d, const Coppice__Api__OfferDataReq
 
 /* Under `files`. */
 static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                          bool *complete, uint32_t **missing, size_t *count, cop_error *error) {
+                          const coord_offerer *who, bool *complete, uint32_t **missing,
+                          size_t *count, cop_error *error) {
     coord_upload *u = NULL;
     COP_TRY(check_built_in(d, o, error));
     *complete = has_sound_pack(d, o->digest, o->name);
     if (*complete) return name_again(d, o, error);
     drop_old_uploads(d);
     u = find_offered(d, o);
+    if (!u) COP_TRY(check_share(d, who, error));
     COP_TRY(coord_check_quota(d, "", u, o->bytes, error));
     *missing = cop_alloc_array(o->n_chunks, sizeof **missing);
     if (!*missing) return cop_no_memory(error);
-    COP_TRY(u ? resume_upload(d, o, u, error) : start_upload(d, o, &u, error));
+    COP_TRY(u ? resume_upload(d, o, u, error) : start_upload(d, o, who->owner, &u, error));
     uv_mutex_lock(&d->table);
     for (uint32_t i = 0; i < u->chunks; i++)
         if (!u->there[i]) (*missing)[(*count)++] = i;
@@ -423,13 +450,14 @@ static cop_err take_offer(coord_datasets *d, const Coppice__Api__OfferDataReques
 }
 
 cop_err coord_datasets_offer(coord_datasets *d, const Coppice__Api__OfferDataRequest *o,
-                             bool *complete, uint32_t **missing, size_t *count, cop_error *error) {
+                             const coord_offerer *who, bool *complete, uint32_t **missing,
+                             size_t *count, cop_error *error) {
     *missing = NULL;
     *count = 0;
     *complete = false;
     COP_TRY(check_offer(o, error));
     uv_mutex_lock(&d->files);
-    cop_err e = take_offer(d, o, complete, missing, count, error);
+    cop_err e = take_offer(d, o, who, complete, missing, count, error);
     uv_mutex_unlock(&d->files);
     return e;
 }

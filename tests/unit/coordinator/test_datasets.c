@@ -139,8 +139,9 @@ typedef struct offer {
     unsigned char hashes[16][32];
 } offer;
 
-static cop_err make_offer(place *p, offer *o, const char *name, const char *digest, uint64_t size,
-                          uint32_t chunks, bool *complete, size_t *missing, cop_error *error) {
+static cop_err make_offer_of(place *p, const coord_offerer *who, offer *o, const char *name,
+                             const char *digest, uint64_t size, uint32_t chunks, bool *complete,
+                             size_t *missing, cop_error *error) {
     uint32_t *indices = NULL;
     coppice__api__offer_data_request__init(&o->request);
     o->request.name = (char *)(uintptr_t)name;
@@ -151,9 +152,16 @@ static cop_err make_offer(place *p, offer *o, const char *name, const char *dige
     o->request.chunks = o->chunks;
     o->request.n_chunks = chunks;
     const cop_err e =
-        coord_datasets_offer(p->sets, &o->request, complete, &indices, missing, error);
+        coord_datasets_offer(p->sets, &o->request, who, complete, &indices, missing, error);
     cop_free(indices);
     return e;
+}
+
+/* Where there are no certificates. */
+static cop_err make_offer(place *p, offer *o, const char *name, const char *digest, uint64_t size,
+                          uint32_t chunks, bool *complete, size_t *missing, cop_error *error) {
+    const coord_offerer all = {"", COORD_UPLOADS_MAX};
+    return make_offer_of(p, &all, o, name, digest, size, chunks, complete, missing, error);
 }
 
 static cop_buffer *buffer_of(const void *bytes, size_t size) {
@@ -520,6 +528,40 @@ static void test_damage_on_the_way_costs_one_chunk_only(void **state) {
     assert_int_equal(set.train, 4);
 }
 
+/* Offers upload `number` as `owner`, who may have four at a time. */
+static cop_err offer_as(place *p, const char *owner, unsigned char number) {
+    const coord_offerer who = {owner, 4};
+    char digest[65], bytes[PACK];
+    bool complete;
+    size_t missing;
+    cop_error error = {0};
+    offer o = {0};
+    make_pack(number, bytes, digest);
+    cop_sha256_of(bytes, PACK, o.hashes[0]);
+    return make_offer_of(p, &who, &o, "x", digest, PACK, 1, &complete, &missing, &error);
+}
+
+static void test_no_identity_takes_all_uploads(void **state) {
+    place *p = *state;
+    for (unsigned char i = 0; i < 4; i++) assert_int_equal(offer_as(p, "a", i), COP_OK);
+    assert_int_equal(offer_as(p, "a", 4), COP_ERR_LIMIT);
+    assert_int_equal(offer_as(p, "a", 3), COP_OK); /* it goes on */
+    assert_int_equal(offer_as(p, "b", 3), COP_OK); /* and stays the first owner's */
+    assert_int_equal(offer_as(p, "b", 4), COP_OK);
+    close_place(p);
+    open_place(p);
+    assert_int_equal(offer_as(p, "a", 5), COP_ERR_LIMIT);
+    assert_int_equal(offer_as(p, "b", 5), COP_OK);
+    char digest[65], bytes[PACK];
+    coord_dataset set;
+    cop_error error = {0};
+    make_pack(0, bytes, digest);
+    assert_int_equal(put(p, digest, 0, bytes, PACK, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, digest, NULL, 0, &set, &error), COP_OK);
+    assert_string_equal(set.name, "x");
+    assert_int_equal(offer_as(p, "a", 6), COP_OK);
+}
+
 static void test_quota_counts_what_is_being_uploaded(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -718,6 +760,7 @@ int main(void) {
         SETS_TEST(test_a_chunk_has_the_length_that_was_offered),
         SETS_TEST(test_another_offer_of_a_set_costs_an_upload_no_chunk),
         SETS_TEST(test_damage_on_the_way_costs_one_chunk_only),
+        SETS_TEST(test_no_identity_takes_all_uploads),
         SETS_TEST(test_quota_counts_what_is_being_uploaded),
         SETS_TEST(test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_dropped),
         SETS_TEST(test_a_chunk_does_not_look_for_all_the_others),
