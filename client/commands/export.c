@@ -96,11 +96,6 @@ static const export_format formats[] = {
 };
 #define FORMATS (sizeof formats / sizeof *formats)
 
-static bool ends_in(const char *text, const char *ending) {
-    const size_t length = strlen(text), tail = strlen(ending);
-    return length > tail && strcmp(text + length - tail, ending) == 0;
-}
-
 static cop_err choose(const cli_options *options, const export_format **out, cop_error *error) {
     const char *names[FORMATS];
     if (!options->output)
@@ -109,7 +104,7 @@ static cop_err choose(const cli_options *options, const export_format **out, cop
     for (size_t i = 0; i < FORMATS; i++) {
         names[i] = formats[i].name;
         if (options->format ? strcmp(options->format, names[i]) == 0
-                            : ends_in(options->output, formats[i].ending)) {
+                            : cop_ends_in(options->output, formats[i].ending)) {
             *out = &formats[i];
             return COP_OK;
         }

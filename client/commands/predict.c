@@ -17,11 +17,6 @@
 
 /* ---- what is asked ---- */
 
-static bool ends_in_png(const char *path) {
-    const size_t length = strlen(path);
-    return length > 4 && strcmp(path + length - 4, ".png") == 0;
-}
-
 /* All that can be told wrong before anything is read. */
 static cop_err check_options(const cli_options *o, uint32_t *members, cop_error *error) {
     int64_t count = 0;
@@ -42,7 +37,7 @@ static cop_err check_options(const cli_options *o, uint32_t *members, cop_error 
         return cop_fail(error, COP_ERR_USAGE,
                         "-o names the contact sheet of --top-uncertain N; predictions go to "
                         "standard output (--json > FILE)");
-    if (!ends_in_png(o->output))
+    if (!cop_ends_in(o->output, ".png"))
         return cop_fail(error, COP_ERR_USAGE, "-o %s: expected a name that ends in .png",
                         o->output);
     return cop_file_check_place(o->output, error);

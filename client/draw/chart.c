@@ -357,14 +357,9 @@ static cairo_status_t collect(void *context, const unsigned char *bytes, unsigne
     return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t length = strlen(text), tail = strlen(end);
-    return length > tail && strcmp(text + length - tail, end) == 0;
-}
-
 cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path, cop_error *error) {
-    const bool svg = ends_with(path, ".svg");
-    if (!svg && !ends_with(path, ".png"))
+    const bool svg = cop_ends_in(path, ".svg");
+    if (!svg && !cop_ends_in(path, ".png"))
         return cop_fail(error, COP_ERR_INPUT, "-o %s: expected a name that ends in .svg or .png",
                         path);
     cop_str bytes = {0};

@@ -76,10 +76,6 @@ static cop_err code_of_errno(int number) {
     }
 }
 
-cop_err cop_no_memory(cop_error *error) {
-    return cop_fail(error, COP_ERR_NO_MEMORY, "%s", cop_err_text(COP_ERR_NO_MEMORY));
-}
-
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...) {
     cop_err code = code_of_errno(number);
     va_list arguments;

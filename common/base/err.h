@@ -69,8 +69,12 @@ cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
     __attribute__((format(printf, 3, 0)));
 
-/* Fails with NO_MEMORY and its short text, where there is nothing to add. */
-cop_err cop_no_memory(cop_error *error);
+/* Fails with NO_MEMORY and its short text, where there is nothing to add. Inline, so that analysers
+ * see that it never returns COP_OK. */
+static inline cop_err cop_no_memory(cop_error *error) {
+    cop_fail(error, COP_ERR_NO_MEMORY, "%s", cop_err_text(COP_ERR_NO_MEMORY));
+    return COP_ERR_NO_MEMORY;
+}
 
 /* Like cop_fail for a failed system call: appends ": " and strerror(number), and maps ENOSPC and
  * EDQUOT to NO_SPACE, ENOENT and ENOTDIR to NOT_FOUND, EISDIR to EXISTS, EACCES, EPERM and EROFS

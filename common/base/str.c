@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
@@ -103,6 +104,11 @@ static size_t utf8_sequence(const unsigned char *p, size_t left) {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     if (code < least[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return 0;
     return length;
+}
+
+bool cop_ends_in(const char *text, const char *ending) {
+    const size_t length = strlen(text), tail = strlen(ending);
+    return length > tail && strcasecmp(text + length - tail, ending) == 0;
 }
 
 bool cop_utf8_valid(const char *bytes, size_t length) {

@@ -46,6 +46,9 @@ void cop_str_append_json_real(cop_str *s, double value);
 /* The name nearest to `word` (Damerau-Levenshtein distance, without case). NULL: none is near
  * (distance > 1 + length/3). */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
+/* True: `text` is longer than `ending` and ends in it, without case: cop_ends_in("a.PNG", ".png").
+ */
+bool cop_ends_in(const char *text, const char *ending);
 /* True: valid UTF-8 without NUL. */
 bool cop_utf8_valid(const char *bytes, size_t length);
 /* True: fit as a visible name: valid UTF-8 without control characters, not empty. */

@@ -1,9 +1,9 @@
 /* File formats of `data.source`: one row each. And what stands at a path. */
 #include <string.h>
-#include <strings.h>
 
 #include "common/base/alloc.h"
 #include "common/base/file.h"
+#include "common/base/str.h"
 #include "common/data/pack.h"
 
 static const cop_data_format formats[] = {
@@ -27,11 +27,6 @@ static cop_err within(cop_err e, cop_error *error) {
     if (e != COP_ERR_NOT_FOUND) return e;
     if (error) error->code = COP_ERR_INPUT;
     return COP_ERR_INPUT;
-}
-
-static bool ends_in(const char *path, const char *ending) {
-    const size_t length = strlen(path), tail = strlen(ending);
-    return length > tail && strcasecmp(path + length - tail, ending) == 0;
 }
 
 static const char *last_name(const char *path) {
@@ -113,7 +108,7 @@ cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data
     if (!cop_file_exists(path))
         return cop_fail(error, COP_ERR_NOT_FOUND, "there is no file or folder %s", path);
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (ends_in(path, endings[i].ending))
+        if (cop_ends_in(path, endings[i].ending))
             return within(endings[i].load(&input, out, error), error);
     return cop_fail(error, COP_ERR_NOT_FOUND,
                     "cannot tell the format of %s from its name: expected .csv, .tsv (or with "

@@ -169,6 +169,7 @@ static double from_half(uint64_t bits) {
 static double element(const npy_array *x, uint64_t i) {
     const unsigned char *p = x->data + place(x, i) * x->size;
     uint64_t whole = 0;
+    COP_ASSERT(x->size >= 1 && x->size <= 8);
     for (uint32_t b = 0; b < x->size; b++)
         whole |= (uint64_t)p[x->big ? x->size - 1 - b : b] << 8 * b;
     if (x->kind == 'f' && x->size == 8) {

@@ -108,7 +108,8 @@ static cop_err check_room(const api_task *t, cop_error *error) {
     if (!limit) limit = COP_JOBS_PER_CLIENT_MAX;
     if (*owner && count_owned(api, owner) >= limit)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "the client \"%s\" has %u unfinished jobs (--jobs-per-client): wait until one ends, or cancel one",
+                        "the client \"%s\" has %u unfinished jobs (--jobs-per-client): wait until "
+                        "one ends, or cancel one",
                         owner, limit);
     return COP_OK;
 }

@@ -326,9 +326,10 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     job->phase = PHASE_LOADING;
     job->returning = true;
     job->counts.rollbacks++;
-    core_tell(core, job->info.job, false,
-              "rolling back to a checkpoint of step %llu or earlier: results after it cannot be trusted",
-              (unsigned long long)(job->rollback_to - 1));
+    core_tell(
+        core, job->info.job, false,
+        "rolling back to a checkpoint of step %llu or earlier: results after it cannot be trusted",
+        (unsigned long long)(job->rollback_to - 1));
     core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->rollback_to - 1;
 }
 

@@ -182,7 +182,7 @@ bool round_wants_auditor(const round_block *b) {
 }
 
 uint64_t round_double_after(const round_block *b) {
-    uint64_t deadline[ROUND_HOLDERS];
+    uint64_t deadline[ROUND_HOLDERS] = {0};
     uint32_t count = 0, missing = b->needs > b->votes ? b->needs - b->votes : 1;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         if (!b->holder[h].worker) continue;

@@ -16,7 +16,7 @@ sim        10   the installation in virtual time: thousands of seeds, planted bu
 chaos      12   seeded faults at real processes
 soak        9   jobs without end, workers that die all the time
 containers 25   tests that start containers of their own
-fuzz       12   each fuzz target for 20 seconds
+fuzz       12   each fuzz target for 12 seconds
 lint        6   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
@@ -297,7 +297,7 @@ stage_long() { labelled long; }
 # Each target is a test. The inputs that it finds are thrown away: a stage begins with the same ones.
 stage_fuzz() {
     check "the fuzz build" build_quietly fuzz fuzz-targets
-    nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 20 --jobs 2 --cache "$RESULTS/fuzz" \
+    nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 12 --jobs 2 --cache "$RESULTS/fuzz" \
         --junit "$RESULTS/fuzz.xml" || true
 }
 

@@ -120,7 +120,7 @@ def test_what_is_no_result_is_named_by_line(coppice, small, tmp_path):
         (["x.json", "r", "-o", "f.svg"], "cannot mix result files with jobs"),
         (["x.json", "-o", "f.gif"], "expected a name that ends in .svg or .png"),
         (["x.json"], "expected -o FILE"),
-        (["y.json", "-o", "f.svg"], "y.json is not a run folder"),
+        (["y.json", "-o", "f.svg"], "there is no run folder y.json"),
     ):
         assert sentence in coppice("plot", *arguments, status=2).stderr
     assert not list(tmp_path.glob("f.*"))

@@ -125,7 +125,7 @@ def test_any_number_of_threads_gives_the_same_figures(coppice, digits, trained):
     (["--ensemble", "100001"], "expected numbers of members"),
     (["--ensemble", "5", "--average", "harmonic"], "expected arithmetic, geometric or weight-scaling"),
     (["--average", "geometric"], "needs --ensemble K"),
-    (["--ensemble", "5", "--average", "weight-scaling"], "without --ensemble"),
+    (["--ensemble", "5", "--average", "weight-scaling"], "omit --ensemble"),
 ])
 def test_what_makes_no_sense_is_refused(digits, trained, options, words):
     trained()
