@@ -135,6 +135,23 @@ class Cluster:
     def wait_step(self, step, job=1):
         self.wait(lambda: self.status(job)["step"] >= step, f"step {step}")
 
+    def stop_while_busy(self, name):
+        """Stops a worker at a moment when it holds a lease, not between two; or its lease was given to another since."""
+        worker = self.workers[name]
+
+        def repeated():
+            return sum(j.get("leases_repeated", 0) for j in self.client("jobs", "--json")["jobs"])
+
+        for _ in range(100):
+            before = repeated()
+            worker.send_signal(signal.SIGSTOP)
+            time.sleep(0.05)  # what it has sent arrives
+            if any(w["name"] == name and w["holds_lease"] for w in self.client("workers", "--json")["workers"]) or repeated() > before:
+                return
+            worker.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+        raise AssertionError(f"{name} never held a lease")
+
     def stop(self, number=signal.SIGTERM):
         self.coordinator.send_signal(number)
         return self.coordinator.wait(60)

@@ -5,7 +5,6 @@ import json
 import pathlib
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -76,23 +75,6 @@ def wait_leases(pool, least=3):
     pool.wait(lambda: any(j["job"] == EVALUATIONS + 1 and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of eval-1")
 
 
-def stop_while_busy(pool, worker, name):
-    """Stops it at a moment when it holds a lease, not between two; or its lease was given to another since."""
-
-    def repeated():
-        return sum(j["leases_repeated"] for j in pool.client("jobs", "--json")["jobs"] if j["job"] > EVALUATIONS)
-
-    for _ in range(100):
-        before = repeated()
-        worker.send_signal(signal.SIGSTOP)
-        time.sleep(0.05)  # what it has sent arrives
-        if any(w["name"] == name and w["holds_lease"] for w in pool.client("workers", "--json")["workers"]) or repeated() > before:
-            return
-        worker.send_signal(signal.SIGCONT)
-        time.sleep(0.05)
-    raise AssertionError(f"{name} never held a lease")
-
-
 def finish(client, seconds=120):
     out, err = client.communicate(timeout=seconds)
     assert client.returncode == 0, err
@@ -145,7 +127,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
     pool.worker("other")
     client = start(processes, pool, train(pool, path), "--ensemble", "1,1000", "--json", "--quiet")
     wait_leases(pool)
-    stop_while_busy(pool, victim, "victim")
+    pool.stop_while_busy("victim")
     victim.kill()
     told = finish(client)
     assert told["leases_repeated"] >= 1, "a lease was given again"

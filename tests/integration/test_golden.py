@@ -94,9 +94,7 @@ def test_worker_killed(cluster, job, mnist):
     pool.worker("other")
     pool.client("submit", job, "--no-wait")
     pool.wait_step(50)
-    # Kill it while it computes: stop it first, so that it surely holds a lease.
-    victim.send_signal(signal.SIGSTOP)
-    time.sleep(0.3)
+    pool.stop_while_busy("victim")
     victim.kill()
     status = pool.client("watch", "1", "--json", "--quiet")
     assert status["digest"] == GOLDEN

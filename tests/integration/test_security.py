@@ -9,7 +9,6 @@ import pathlib
 import random
 import re
 import resource
-import signal
 import socket
 import ssl
 import subprocess
@@ -75,8 +74,7 @@ def test_worker_killed_over_tls(cluster, small):
     expected = pool.client("run", job, "--json", "--quiet")["digest"]
     pool.client("submit", job, "--data", ".", "--no-wait")
     pool.wait_step(50)
-    victim.send_signal(signal.SIGSTOP)  # so that it surely holds a lease
-    time.sleep(0.3)
+    pool.stop_while_busy("worker-victim")
     victim.kill()
     status = pool.client("watch", "1", "--json", "--quiet")
     assert status["digest"] == expected
