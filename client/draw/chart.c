@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/draw/png.h"
 #include "common/base/file.h"
 #include "common/base/str.h"
 
@@ -351,12 +352,6 @@ static cop_err draw_all(cairo_surface_t *surface, const cli_chart *charts, size_
     return e;
 }
 
-static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length) {
-    cop_str *out = context;
-    cop_str_append_bytes(out, bytes, length);
-    return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
-}
-
 cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path, cop_error *error) {
     const bool svg = cop_ends_in(path, ".svg");
     if (!svg && !cop_ends_in(path, ".png"))
@@ -365,10 +360,10 @@ cop_err cli_chart_write(const cli_chart *charts, size_t count, const char *path,
     cop_str bytes = {0};
     const int width = (int)count * WIDTH;
     cairo_surface_t *surface =
-        svg ? cairo_svg_surface_create_for_stream(collect, &bytes, width, HEIGHT)
+        svg ? cairo_svg_surface_create_for_stream(cli_png_append, &bytes, width, HEIGHT)
             : cairo_image_surface_create(CAIRO_FORMAT_RGB24, width * SCALE, HEIGHT * SCALE);
     cop_err e = draw_all(surface, charts, count, svg ? 1 : SCALE, error);
-    if (!e && !svg) cairo_surface_write_to_png_stream(surface, collect, &bytes);
+    if (!e && !svg) cairo_surface_write_to_png_stream(surface, cli_png_append, &bytes);
     cairo_surface_finish(surface);
     if (!e && (bytes.failed || cairo_surface_status(surface) != CAIRO_STATUS_SUCCESS))
         e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);

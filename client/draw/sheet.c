@@ -2,10 +2,9 @@
 #include <cairo.h>
 #include <stdio.h>
 
+#include "client/draw/png.h"
 #include "client/draw/sheet.h"
 #include "common/base/alloc.h"
-#include "common/base/file.h"
-#include "common/base/str.h"
 
 #define CELL_GAP   4
 #define LABEL_ROOM 14
@@ -49,23 +48,6 @@ static void paint_label(cairo_t *to, int32_t label, double x, double y) {
     cairo_show_text(to, text);
 }
 
-static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length) {
-    cop_str *out = context;
-    cop_str_append_bytes(out, bytes, length);
-    return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
-}
-
-static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *error) {
-    cop_str png = {0};
-    cop_err e = COP_OK;
-    if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);
-    cop_file_part part = {png.text, png.length};
-    if (!e) e = cop_file_write(path, &part, 1, 0644, error);
-    cop_str_fini(&png);
-    return e;
-}
-
 static cop_err check_pictures(const cop_data_part *part, cop_error *error) {
     if (part->rank != 3 || part->type != COP_DATA_U8 || (part->dims[0] != 1 && part->dims[0] != 3))
         return cop_fail(error, COP_ERR_INPUT,
@@ -93,7 +75,7 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
         paint_label(to, part->labels[i], x, y + part->dims[1] * scale);
     }
     cairo_destroy(to);
-    cop_err e = write_png(sheet, path, error);
+    cop_err e = cli_png_write(sheet, path, error);
     cairo_surface_destroy(sheet);
     return e;
 }
@@ -183,7 +165,7 @@ cop_err cli_sheet_draw(const cli_sheet *s, const char *path, cop_error *error) {
     }
     for (uint32_t i = 0; i < s->part->count; i++) paint_cell(to, s, &l, i);
     cairo_destroy(to);
-    cop_err e = write_png(surface, path, error);
+    cop_err e = cli_png_write(surface, path, error);
     cairo_surface_destroy(surface);
     return e;
 }

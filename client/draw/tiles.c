@@ -4,9 +4,8 @@
 #include <cairo.h>
 #include <math.h>
 
+#include "client/draw/png.h"
 #include "common/base/bytes.h"
-#include "common/base/file.h"
-#include "common/base/str.h"
 
 #define GAP      2
 #define SIDE_MAX 16384 /* of the sheet, in pixels */
@@ -50,23 +49,6 @@ static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels
         }
 }
 
-static cairo_status_t collect(void *context, const unsigned char *bytes, unsigned length) {
-    cop_str *out = context;
-    cop_str_append_bytes(out, bytes, length);
-    return out->failed ? CAIRO_STATUS_NO_MEMORY : CAIRO_STATUS_SUCCESS;
-}
-
-static cop_err write_png(cairo_surface_t *sheet, const char *path, cop_error *error) {
-    cop_str png = {0};
-    cop_err e = COP_OK;
-    if (cairo_surface_write_to_png_stream(sheet, collect, &png) != CAIRO_STATUS_SUCCESS)
-        e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot create the image %s", path);
-    cop_file_part part = {png.text, png.length};
-    if (!e) e = cop_file_write(path, &part, 1, 0644, error);
-    cop_str_fini(&png);
-    return e;
-}
-
 cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) {
     const int zoom = t->width >= 20 ? 2 : t->width >= 8 ? 4 : 8;
     const int64_t rows = (t->count + t->columns - 1) / t->columns,
@@ -89,7 +71,7 @@ cop_err cli_tiles_write(const cli_tiles *t, const char *path, cop_error *error) 
     for (int i = 0; pixels && i < t->count; i++)
         paint(t, i, zoom, pixels, cairo_image_surface_get_stride(sheet));
     cairo_surface_mark_dirty(sheet);
-    cop_err e = write_png(sheet, path, error);
+    cop_err e = cli_png_write(sheet, path, error);
     cairo_surface_destroy(sheet);
     return e;
 }
