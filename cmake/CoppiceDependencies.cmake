@@ -16,7 +16,7 @@ pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 # Optional: without it `coppice data get` says that this build cannot download (cross builds).
 pkg_check_modules(CURL IMPORTED_TARGET libcurl)
 if(NOT CURL_FOUND)
-  message(STATUS "Not built: downloads (`coppice data get`), because libcurl is not here (Debian: libcurl4-openssl-dev)")
+  message(STATUS "Not built: downloads (`coppice data get`), because libcurl is missing (Debian package: libcurl4-openssl-dev)")
 endif()
 include(CoppiceNng)
 find_program(PROTOC_C NAMES protoc-c REQUIRED)

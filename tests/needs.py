@@ -1,9 +1,8 @@
-"""What only some tests need: modules of hundreds of megabytes, and programs that not every machine has.
+"""Optional dependencies of tests: modules of hundreds of megabytes, and programs that not every machine has.
 
 A test file imports a heavy module from here (`from needs import torch`). The module is loaded when a test first uses
-it, so that collecting tests costs nothing and needs nothing. Where the module or a program is missing, the test is
-skipped with the name of the missing thing. COPPICE_TEST_COMPLETE says that everything should be here: then the test
-fails instead."""
+it, so collecting tests is fast and needs none of them. If a module or program is missing, the test is skipped, and the
+reason names it. If COPPICE_TEST_COMPLETE is set, everything should be installed, and the test fails instead."""
 
 import functools
 import importlib.util
@@ -13,7 +12,7 @@ import subprocess
 
 import pytest
 
-# What is missing, and Debian's package of it.
+# Each dependency, and its Debian package.
 MODULES = {
     "torch": "python3-torch",
     "onnx": "python3-onnx",
@@ -38,22 +37,22 @@ PROGRAMS = {
     "valgrind": "valgrind",
 }
 
-collecting = True  # conftest.py ends it
+collecting = True  # conftest.py sets it to False after collection
 
 
 def skip_without(name, package):
-    end_test(f"{name} is not here (Debian: {package})")
+    skip_or_fail(f"{name} is missing (Debian package: {package})")
 
 
-def end_test(text):
-    """Skipped, or failed where everything should be here."""
+def skip_or_fail(text):
+    """Skips the test; fails it if COPPICE_TEST_COMPLETE is set."""
     if os.environ.get("COPPICE_TEST_COMPLETE"):
         pytest.fail(text)
     pytest.skip(text)
 
 
 def check_module(name):
-    """Skips the test where this module is missing, without importing it."""
+    """Skips the test if this module is missing, without importing it."""
     if importlib.util.find_spec(name) is None:
         skip_without(name, MODULES[name])
 
@@ -74,13 +73,13 @@ def check_program(*names):
 
 
 def check_mounts():
-    """Skips the test where a process may not mount in a namespace of its own, as in a container without privileges."""
+    """Skips the test if a process may not mount in its own namespace, as in an unprivileged container."""
     if subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode != 0:
-        end_test("the right to mount is not here")
+        skip_or_fail("permission to mount is missing")
 
 
-class Later:
-    """`module`, or `attribute` of it, which is looked up when a test uses it. While tests are collected, an attribute of it is one of these, too."""
+class LazyModule:
+    """A module, or an attribute of it, which is loaded when a test first uses it. During collection, its attributes are LazyModules, too."""
 
     def __init__(self, module, attribute=""):
         self._module, self._attribute = module, attribute
@@ -94,15 +93,15 @@ class Later:
         if name.startswith("__"):  # pytest looks for these
             raise AttributeError(name)
         if collecting:
-            return Later(self._module, f"{self._attribute}.{name}".lstrip("."))
+            return LazyModule(self._module, f"{self._attribute}.{name}".lstrip("."))
         return getattr(self._value(), name)
 
     def __call__(self, *arguments, **options):
         return self._value()(*arguments, **options)
 
 
-torch = Later("torch")
-onnxruntime = Later("onnxruntime")
-jsonschema = Later("jsonschema")
-save_torch = Later("safetensors.torch", "save_file")
-load_torch = Later("safetensors.torch", "load_file")
+torch = LazyModule("torch")
+onnxruntime = LazyModule("onnxruntime")
+jsonschema = LazyModule("jsonschema")
+save_torch = LazyModule("safetensors.torch", "save_file")
+load_torch = LazyModule("safetensors.torch", "load_file")

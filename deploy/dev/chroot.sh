@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Debian 13 in a folder, entered by chroot: for root where no container can run. Sourced by environment.sh.
+# Debian 13 in a folder, entered by chroot: for root on machines where no container can run. Sourced by environment.sh.
 #
-# Where root may mount, the command sees this machine's /proc, /dev, /tmp and this repository as they are. In a
-# container without privileges it may not: then the command runs on a copy of the repository, and what it changed
-# outside of build/ and .cache/ is copied back.
+# If root may mount, the command sees this machine's /proc, /dev, /tmp and this repository. In an unprivileged
+# container, root may not mount. The command then runs on a copy of the repository, and its changes outside build/
+# and .cache/ are copied back.
 
 CHROOT_HOME=${COPPICE_CHROOT_HOME:-/var/cache/coppice-dev}
 
-# URIs of this machine's Debian sources: "URI SUITE COMPONENTS" a line, from both formats of apt.
+# apt_sources: prints this machine's apt sources from both file formats, as lines "URI SUITE COMPONENTS".
 apt_sources() {
     local file
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
@@ -30,8 +30,8 @@ apt_sources() {
     return 0
 }
 
-# The Debian archive that this machine uses; nothing where it uses none. Third parties have a
-# "main" too: an archive whose path ends in "debian" goes first.
+# apt_mirror: prints the Debian archive that this machine uses, if any. Archives of third parties may also have a
+# component "main", so only paths that end in "debian" count.
 apt_mirror() {
     apt_sources | awk '$1 ~ /^https?:/ && $1 !~ /security/ && $2 ~ /^[a-z]+(-updates)?$/ &&
         / main( |$)/ { if ($1 ~ /\/debian\/?$/) { print $1; exit } }'
@@ -43,17 +43,18 @@ apt_proxy() {
     printf '%s' "$proxy"
 }
 
-# debootstrap_ensure: debootstrap, and the keys that it checks Debian's archive by.
+# debootstrap_ensure: installs debootstrap, and the keys of Debian's archive.
 debootstrap_ensure() {
     command -v debootstrap >/dev/null && return 0
     command -v apt-get >/dev/null || return 1
-    note "installing debootstrap: it makes a Debian 13 system"
+    note "installing debootstrap, to make a Debian 13 system"
     apt-get update -qq >/dev/null 2>&1 || true
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap \
         debian-archive-keyring ca-certificates >/dev/null 2>&1
 }
 
-# bootstrap FOLDER MIRROR: a minimal Debian 13 there. Without a mirror, as on Ubuntu, debootstrap takes its own.
+# bootstrap FOLDER MIRROR: makes a minimal Debian 13 in FOLDER. If MIRROR is empty, as on Ubuntu, debootstrap uses its
+# default mirror.
 bootstrap() {
     local folder=$1 mirror=$2 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     local options=(--variant=minbase) scripts=/usr/share/debootstrap/scripts how
@@ -68,17 +69,17 @@ chroot_folder() { printf '%s/%s' "$CHROOT_HOME" "$(image_hash)"; }
 
 chroot_can_work() { [[ $EUID == 0 ]] && { command -v debootstrap || command -v apt-get; } >/dev/null; }
 
-# in_chroot FOLDER [NAME=VALUE...] COMMAND...
+# in_chroot FOLDER [NAME=VALUE...] COMMAND...: runs COMMAND in FOLDER of the chroot, with these variables.
 in_chroot() {
     local where=$1
     shift
     chroot "$(chroot_folder)" /usr/bin/env -i -C "$where" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@"
 }
 
-# chroot_ensure GROUP...: makes the folder, and installs what is not in it yet.
+# chroot_ensure GROUP...: makes the chroot if necessary, and installs missing groups of packages in it.
 chroot_ensure() {
     local folder log mirror lock group more=() why="no container can run here"
-    [[ -z $FORCED ]] || why="--$FORCED asks for it"
+    [[ -z $FORCED ]] || why="--$FORCED was given"
     folder=$(chroot_folder)
     log=$CHROOT_HOME/log
     mkdir -p "$CHROOT_HOME"
@@ -91,7 +92,7 @@ chroot_ensure() {
         rm -rf "$folder.new"
         bootstrap "$folder.new" "$mirror" >"$log" 2>&1 || {
             tail -n 5 "$log" >&2
-            die "debootstrap failed: $log says why."
+            die "debootstrap failed: see $log."
         }
         install -D -t "$folder.new/opt/coppice-dev" "$PACKAGES" "$ROOT"/deploy/dev/dpkg.cfg
         cp "$ROOT/deploy/dev/dpkg.cfg" "$folder.new/etc/dpkg/dpkg.cfg.d/coppice-dev"
@@ -107,7 +108,7 @@ chroot_ensure() {
         note "installing packages in it, once: ${more[*]} (log: $log)"
         in_chroot / "http_proxy=$(apt_proxy)" sh /opt/coppice-dev/packages.sh install "${more[@]}" >"$log" 2>&1 || {
             tail -n 5 "$log" >&2
-            die "the packages could not be installed: $log says why."
+            die "the packages could not be installed: see $log."
         }
         in_chroot / apt-get clean
         for group in "${more[@]}"; do touch "$folder/opt/coppice-dev/has-$group"; done
@@ -152,8 +153,8 @@ chroot_enter_copy() {
     local folder copy mnist status=0 where=$PWD
     folder=$(chroot_folder)
     copy=$folder$ROOT
-    [[ $where/ == "$ROOT"/* ]] || die "in this chroot only $ROOT can be seen (root may not mount here): \
-start ./dev from there."
+    [[ $where/ == "$ROOT"/* ]] || die "commands in this chroot see only $ROOT, because root may not mount here: \
+start ./dev from that folder."
     chroot_copy_in "$copy"
     mnist=$(realpath -m "$ROOT/../shared/mnist")
     for name in "$mnist" "${COPPICE_MNIST:-$mnist}" "$(user_cache)"; do
@@ -169,13 +170,13 @@ start ./dev from there."
     exit "$status"
 }
 
-# files_of FOLDER: "PATH<tab>size and time" of the files of a repository that are not made by a build.
+# files_of FOLDER: prints "PATH<tab>size, time and mode" of each file of a repository, without build products.
 files_of() {
     (cd "$1" && find . \( -path ./build -o -path ./.cache -o -name __pycache__ \) -prune -o \( -type f -o -type l \) \
         -printf '%P\t%s %T@ %m\n' | sort)
 }
 
-# chroot_copy_in COPY: makes the files of the copy those of this repository. Runs of either side stay.
+# chroot_copy_in COPY: makes the files of COPY equal to this repository's, except the runs/ folders of both.
 chroot_copy_in() {
     local copy=$1 here there
     here=$(files_of "$ROOT")

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Containers as the build environment. Sourced by environment.sh.
 #
-# Images are named by what is in them and a hash of what makes them: PREFIX-build:HASH, PREFIX-check:HASH,
-# PREFIX-test:HASH with everything, PREFIX-test-clang-qemu:HASH with these groups of packages (deploy/packages.sh).
+# The name of an image has its groups of packages (deploy/packages.sh) and a hash of the files that make it:
+# PREFIX-build:HASH, PREFIX-check:HASH, PREFIX-test:HASH (all groups), PREFIX-test-clang-qemu:HASH (these groups).
 
 BASE_IMAGE=${COPPICE_BASE_IMAGE:-debian:trixie-slim}
 IMAGE_PREFIX=${COPPICE_IMAGE_PREFIX:-coppice-dev}
@@ -11,7 +11,7 @@ EVERYTHING="build check parity valgrind clang qemu containers"
 
 # --- the engine --------------------------------------------------------------------------------
 
-# Sets ENGINE to the engine that answers, docker, else podman, and IMAGES to its images.
+# Sets ENGINE to the engine that answers, docker or podman, and IMAGES to its images.
 engine_answers() {
     [[ -z ${IMAGES:-} ]] || return 0
     for ENGINE in docker podman; do
@@ -22,26 +22,26 @@ engine_answers() {
     return 1
 }
 
-# Can containers run here at all? They cannot in a container without privileges.
+# engine_can_work: succeeds if containers can run here; they cannot in an unprivileged container.
 engine_can_work() { [[ $EUID == 0 ]] && unshare -m true 2>/dev/null; }
 
-# There is an engine, or its daemon is here and can be started.
+# engine_is_here: succeeds if an engine answers, or if its daemon is installed and can be started.
 engine_is_here() {
     engine_answers || { command -v dockerd >/dev/null && engine_can_work && engine_start; }
 }
 
-# The daemon is started directly: the init script fails where it may not raise `ulimit`. One ./dev
-# at a time does so, the others wait for it.
+# engine_start: starts the daemon directly, because its init script fails where it may not raise `ulimit`.
+# Only one ./dev at a time does this; the others wait.
 engine_start() {
     local log=${TMPDIR:-/tmp}/coppice-dockerd.log pid_file=/var/run/docker.pid arguments lock i
-    [[ -d /sys/fs/cgroup ]] || note "this machine shows no cgroups: containers may not start"
+    [[ -d /sys/fs/cgroup ]] || note "this machine has no cgroups: containers may fail to start"
     exec {lock}>"${TMPDIR:-/tmp}/coppice-dockerd.lock"
     flock "$lock"
     for arguments in "" "--iptables=false --ip6tables=false --bridge=none"; do
         engine_answers && break
-        # After a restart of the machine the number may be that of some other process.
+        # After a restart of the machine, another process may have this number.
         if [[ -f $pid_file && $(cat "/proc/$(<"$pid_file")/comm" 2>/dev/null) != dockerd ]]; then
-            note "removing $pid_file: its process is gone"
+            note "removing $pid_file: its process has ended"
             rm -f "$pid_file"
         fi
         note "starting dockerd${arguments:+ $arguments}: no container engine answers (log: $log)"
@@ -59,17 +59,17 @@ engine_start() {
 
 engine_install() {
     local packages=(docker.io debootstrap ca-certificates)
-    note "installing ${packages[*]}: there is no container engine here"
-    apt-get update -qq >&2 || note "apt-get update failed; trying with the package lists that are here"
-    # From Debian 13 on, the client is a package of its own.
+    note "installing ${packages[*]}: no container engine is installed"
+    apt-get update -qq >&2 || note "apt-get update failed; using the existing package lists"
+    # From Debian 13 on, the client is a separate package.
     apt-cache show docker-cli >/dev/null 2>&1 && packages+=(docker-cli)
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" \
         >"${TMPDIR:-/tmp}/coppice-apt.log" 2>&1 \
-        || note "apt-get complained (${TMPDIR:-/tmp}/coppice-apt.log)"
+        || note "apt-get failed: see ${TMPDIR:-/tmp}/coppice-apt.log"
     hash -r
 }
 
-# engine_ensure: an engine that answers; it is started, and installed, where it can work.
+# engine_ensure: starts an engine, and installs it first if necessary and possible.
 engine_ensure() {
     engine_is_here && return 0
     engine_can_work && command -v apt-get >/dev/null || return 1
@@ -80,14 +80,14 @@ engine_ensure() {
 # --- images ------------------------------------------------------------------------------------
 
 base_pull() {
-    note "pulling $BASE_IMAGE: what the build image stands on"
+    note "pulling $BASE_IMAGE, the base of the build image"
     timeout 20 "$ENGINE" pull -q "$BASE_IMAGE" >/dev/null 2>&1
 }
 
 base_bootstrap() {
     local mirror=$1 folder status=0
     [[ $EUID == 0 && -n $mirror ]] || return 1
-    note "making $BASE_IMAGE with debootstrap from this machine's package mirror: it cannot be pulled"
+    note "making $BASE_IMAGE with debootstrap from this machine's package mirror, because it cannot be pulled"
     folder=$(mktemp -d /var/tmp/coppice-base.XXXXXX)
     bootstrap "$folder/root" "$mirror" >"$folder/log" 2>&1 || status=$?
     if [[ $status == 0 ]]; then
@@ -107,7 +107,7 @@ base_has_certificates() {
 
 image_hash() { cat "$ROOT"/deploy/{dev/Dockerfile,dev/dpkg.cfg,packages.sh} | sha256sum | head -c 12; }
 
-# image_name GROUP...: the image that has these groups.
+# image_name GROUP...: prints the name of the image with these groups.
 image_name() {
     local kind
     case $* in
@@ -119,7 +119,7 @@ image_name() {
     printf '%s-%s:%s' "$IMAGE_PREFIX" "$kind" "$(image_hash)"
 }
 
-# image_has KIND GROUP...: does an image of that kind have these groups?
+# image_has KIND GROUP...: succeeds if an image of this kind has these groups.
 image_has() {
     local kind=$1 group
     shift
@@ -131,8 +131,8 @@ image_has() {
     done
 }
 
-# image_find GROUP...: prints an image that is there and has these groups. The one with everything goes first: so
-# build folders are not configured to and fro.
+# image_find GROUP...: prints an existing image with these groups, if any. It prefers the image with all groups, so
+# that build folders are not configured again and again.
 image_find() {
     local hash image
     hash=$(image_hash)
@@ -146,7 +146,7 @@ image_find() {
 
 image_exists() { "$ENGINE" image inspect "$1" >/dev/null 2>&1; }
 
-# image_ensure GROUP...: makes the image if it is not there.
+# image_ensure GROUP...: makes the image if it does not exist.
 image_ensure() {
     local image mirror target=test log
     image=$(image_name "$@")
@@ -158,13 +158,13 @@ image_ensure() {
     flock "$image_lock"
     if ! image_exists "$image"; then
         mirror=$(apt_mirror)
-        base_ensure "$mirror" || die "$BASE_IMAGE can neither be pulled nor made here: load that image into $ENGINE."
-        # A pulled image may have no certificates to check that mirror by: then its own mirror.
+        base_ensure "$mirror" || die "$BASE_IMAGE can be neither pulled nor made: load this image into $ENGINE."
+        # A pulled image may lack the certificates to check an https mirror: then use its own mirror.
         [[ $mirror != https:* ]] || base_has_certificates || mirror=
         note "building image $image: compilers and libraries (log: ${log#"$ROOT/"})"
         image_build "$image" "$target" "$mirror" "$@" >"$log" 2>&1 || {
             tail -n 8 "$log" >&2
-            die "the image could not be built: $log says why."
+            die "the image could not be built: see $log."
         }
     fi
     exec {image_lock}>&-
@@ -185,8 +185,8 @@ image_build() {
     return "$status"
 }
 
-# image_enter COMMAND...: replaces this process by COMMAND in a container of $ENVIRONMENT, same folders, same
-# user, same working directory; signals and the exit status come through.
+# image_enter COMMAND...: replaces this process by COMMAND in a container of $ENVIRONMENT, with the same folders,
+# user and working directory. Signals and the exit status are passed on.
 image_enter() {
     local cache name mounts=("$ROOT" /tmp) arguments=() folder
     cache=$(user_cache)
@@ -195,7 +195,7 @@ image_enter() {
     mounts+=("$cache")
     [[ $PWD/ == "$ROOT"/* || $PWD/ == /tmp/* || $PWD/ == "$(realpath "$ROOT/..")"/shared/* ]] \
         || mounts+=("$PWD")
-    # Tests start containers of their own, beside the one they run in.
+    # Tests start other containers, next to the one in which they run.
     if [[ $1 == "$ROOT/dev" && ${2:-} == test && $ENGINE == docker && -S $ENGINE_SOCKET ]]; then
         mounts+=("$ENGINE_SOCKET")
         arguments+=(--group-add "$(stat -c %g "$ENGINE_SOCKET")")

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The build environment: this system where it has what is needed, or can get it; else a Debian 13 system in a
-# container or in a folder. Sourced by ./dev, which sets ROOT and calls environment_choose and inside.
+# Chooses the build environment: this system if it has or can get the required packages, otherwise a Debian 13
+# system in a container or in a folder. Sourced by ./dev, which sets ROOT and calls environment_choose and inside.
 #
-# Every step that changes the machine says in one line on stderr what it does and why.
-# COPPICE_BASE_IMAGE, COPPICE_IMAGE_PREFIX and COPPICE_CHROOT_HOME put other names in place of those that are used.
+# Every step that changes the machine prints one line on stderr: what it does, and why.
+# COPPICE_BASE_IMAGE, COPPICE_IMAGE_PREFIX and COPPICE_CHROOT_HOME override the default names.
 
 note() { printf 'dev: %s\n' "$*" >&2; }
 die() {
@@ -20,15 +20,17 @@ source "$ROOT/deploy/dev/chroot.sh"
 
 # --- the choice --------------------------------------------------------------------------------
 
-FORCED="" # --native, --chroot, --engine: native, chroot, engine
+FORCED="" # native, chroot or engine, after --native, --chroot or --engine
 
-# environment_choose GROUP...: sets ENVIRONMENT to "native", "chroot" or the name of an image, in which these groups
-# of packages (deploy/packages.sh) are there. In this order: this system where it has them; where root can install
-# them; an engine that answers; for the tests of containers one that can be installed; a chroot; this system where it
-# can build, without the tests that need what is missing.
+# environment_choose GROUP...: sets ENVIRONMENT to "native", "chroot" or the name of an image that has these groups
+# of packages (deploy/packages.sh). It takes the first of these that works:
+#   1. this system, if it has the packages, or if root can install them;
+#   2. a container engine that answers, or, for tests of containers, one that can be installed;
+#   3. a chroot;
+#   4. this system, if it can build; tests with missing packages are skipped.
 environment_choose() {
     if [[ -n ${COPPICE_DEV_ENVIRONMENT:-} ]]; then
-        ENVIRONMENT=$COPPICE_DEV_ENVIRONMENT # we are in it
+        ENVIRONMENT=$COPPICE_DEV_ENVIRONMENT # this process already runs inside
         return
     fi
     ENVIRONMENT=native
@@ -56,7 +58,7 @@ choose_native() {
     [[ $EUID != 0 ]] || ! native_can_have || native_has "$@" || native_install "$@"
     native_has build || die "this system lacks $(lacks build | paste -sd ,) for a build, and ./dev cannot get it. \
 Type: $(native_advice "$@")"
-    # Tests of containers use the engine and that image; without an engine they are skipped.
+    # Tests of containers use the engine and the base image; without an engine they are skipped.
     [[ " $* " != *" containers "* ]] || ! engine_ensure || base_ensure "$(apt_mirror)" || true
 }
 
@@ -78,13 +80,13 @@ choose_chroot() {
     ENVIRONMENT=chroot
 }
 
-# environment_is_here: nothing to enter, this process runs in the build environment.
+# environment_is_here: succeeds if this process already runs in the build environment.
 environment_is_here() {
     [[ -n ${COPPICE_DEV_ENVIRONMENT:-} || $ENVIRONMENT == native ]]
 }
 
-# inside COMMAND...: replaces this process by COMMAND in the chosen environment, same folders, same user, same
-# working directory; signals and the exit status come through.
+# inside COMMAND...: replaces this process by COMMAND in the chosen environment, with the same folders, user and
+# working directory. Signals and the exit status are passed on.
 inside() {
     if [[ $ENVIRONMENT == chroot ]]; then
         chroot_enter "$@"
@@ -96,9 +98,9 @@ inside() {
 # The user's cache of data sets, shared with the container.
 user_cache() { printf '%s' "${COPPICE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/coppice}"; }
 
-# The engine's client passes signals on, but SIGKILL to it would leave the command running in its
-# container. So the client holds a FIFO open (leash_tie), and when that closes, the command is
-# killed (leash_follow, in the container, before the command replaces this process).
+# The engine's client passes signals on, but SIGKILL to the client would leave the command running
+# in its container. So the client holds a FIFO open (leash_tie). When the FIFO closes, the command
+# is killed (leash_follow, started in the container before the command).
 leash_tie() {
     local leash=$ROOT/.cache/leash.$$
     rm -f "$leash"
@@ -113,19 +115,19 @@ leash_follow() {
     [[ -p $leash ]] || return 0
     (
         (
-            exec <"$leash" # returns when both sides have it open
+            exec <"$leash" # returns when both sides have opened it
             rm -f "$leash"
             read -r || kill -KILL $$
         ) >/dev/null 2>&1 &
     )
 }
 
-# build_beside_image PRESET...: while the packages of the image for tests are unpacked, which keeps one core busy,
-# programs compile in the build image, which it stands on. What fails is left to the stage that needs it.
+# build_beside_image PRESET...: makes the image for all tests. Meanwhile it compiles the presets in the build image,
+# because unpacking packages keeps only one core busy. The stage that needs a failed build reports it.
 build_beside_image() {
     local preset early
     image_ensure build
-    note "compiling beside it (log: .cache/early-build.log)"
+    note "compiling in parallel (log: .cache/early-build.log)"
     ENVIRONMENT=$(image_name build)
     for preset in "$@"; do
         (inside "$ROOT/dev" build --preset "$preset") || break
@@ -136,7 +138,7 @@ build_beside_image() {
     wait "$early" || true
 }
 
-# groups_for_command COMMAND: prints the groups of packages that have a program that `exec` starts.
+# groups_for_command COMMAND: prints the groups of packages that contain this program, for `exec`.
 groups_for_command() {
     case ${1##*/} in
         python3* | pytest* | strace | sqlite3 | ctags | openssl | ip | ps) echo build check ;;

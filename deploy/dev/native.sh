@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What this system has of what Coppice needs, and how it gets the rest. Sourced by environment.sh.
+# Checks which required programs and libraries this system has, and installs the rest. Sourced by environment.sh.
 # Groups are those of deploy/packages.sh: build, check, parity, valgrind, clang, qemu, containers.
 
 PACKAGES=$ROOT/deploy/packages.sh
 
 packages() { sh "$PACKAGES" "$@"; }
 
-# Debian and others install CMake's package of nng, but no .pc file: its version stands there.
+# Debian and others install nng's CMake package, which has the version, but no .pc file.
 native_has_nng() {
     local file version
     [[ ! -f ${COPPICE_NNG_SOURCE:-}/CMakeLists.txt ]] || return 0
@@ -28,11 +28,11 @@ lacks_programs() {
 }
 
 lacks_modules() {
-    command -v python3 >/dev/null || return 0 # which is named itself
+    command -v python3 >/dev/null || return 0 # lacks_programs names python3
     python3 -c 'import importlib.util, sys
 for name in sys.argv[1:]:
     if importlib.util.find_spec(name) is None:
-        print("Python\x27s", name)' "$@" 2>/dev/null || true # who asks may have read enough
+        print("Python\x27s", name)' "$@" 2>/dev/null || true # the reader may close the pipe early
 }
 
 lacks_libraries() {
@@ -43,7 +43,7 @@ lacks_libraries() {
     done
 }
 
-# lacks GROUP...: what is missing here of what they need, a line each.
+# lacks GROUP...: prints what is missing for these groups, one per line.
 lacks() {
     local group
     for group in "$@"; do
@@ -67,7 +67,7 @@ lacks() {
                 ;;
             qemu)
                 lacks_programs qemu-aarch64 aarch64-linux-gnu-gcc
-                [[ -e /usr/lib/aarch64-linux-gnu/libcmocka.so ]] || echo "libraries of arm64"
+                [[ -e /usr/lib/aarch64-linux-gnu/libcmocka.so ]] || echo "arm64 libraries"
                 ;;
             containers)
                 lacks_programs docker docker-compose kustomize systemd-analyze
@@ -79,19 +79,19 @@ lacks() {
 
 lacks_cmocka() { [[ -f /usr/include/cmocka.h || -f /usr/local/include/cmocka.h ]] || echo cmocka; }
 
-# Other versions lay the sources out in another way.
+# Other versions of clang-format format the sources differently.
 lacks_clang_format() {
     ! command -v clang-format >/dev/null || [[ $(clang-format --version) == *" 19."* ]] || echo "clang-format 19"
 }
 
 native_has() { [[ -z $(lacks "$@" | head -n 1) ]]; }
 
-# Debian's and Ubuntu's releases that have all libraries in versions that will do.
+# native_can_have: succeeds on releases of Debian and Ubuntu that have all libraries in recent enough versions.
 native_can_have() {
     command -v apt-get >/dev/null && packages list build | grep -qx libnng-dev
 }
 
-# native_install GROUP...: as root.
+# native_install GROUP...: installs the missing packages; needs root.
 native_install() {
     local log=${TMPDIR:-/tmp}/coppice-apt.log missing
     missing=$(packages missing "$@" | xargs)
@@ -99,13 +99,13 @@ native_install() {
         note "installing with apt-get (log: $log), because a build or test needs them: $missing"
         packages install "$@" >"$log" 2>&1 || {
             tail -n 5 "$log" >&2
-            note "apt-get failed: $log says why"
+            note "apt-get failed: see $log"
         }
         hash -r
     fi
 }
 
-# What to type, where ./dev can do nothing itself.
+# native_advice GROUP...: prints the command to type if ./dev cannot install anything itself.
 native_advice() {
     local sudo="" missing
     [[ $EUID == 0 ]] || sudo="sudo "
@@ -115,6 +115,6 @@ native_advice() {
         printf '%sapt-get install podman' "$sudo"
     else
         missing=$(lacks "$@")
-        printf 'install a container engine, or these: %s' "${missing//$'\n'/, }"
+        printf 'install a container engine, or: %s' "${missing//$'\n'/, }"
     fi
 }

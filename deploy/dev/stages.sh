@@ -1,32 +1,33 @@
 # shellcheck shell=bash
-# What ./dev test, lint and fmt do. Sourced by ./dev.
+# Implements ./dev test, lint and fmt. Sourced by ./dev.
 #
-# A stage is a function stage_NAME [PATTERN...]: it builds what it needs and runs its tests, leaves
-# JUnit files of them in $RESULTS, calls `check` for tests that are plain commands (a build, a lint).
+# A stage is a function stage_NAME [PATTERN...]. It builds what it needs, runs its tests, and writes
+# JUnit files to $RESULTS. It calls `check` for tests that are plain commands (a build, a lint).
 
-# One table: stage, minutes it may take on 2 cores, what it does. Over budget is a failure.
+# Each stage, its time limit in minutes on 2 cores, and what it does. A stage over its limit fails.
 STAGES='
-image      10   the container image, where there is none, and first builds beside that
+image      10   makes the container image if there is none, and builds in parallel
 release    12   release build, quick tests
 parity      7   tests against PyTorch and ONNX Runtime
 asan       14   build with ASan and UBSan, quick tests
-tsan        4   build with TSan, tests of threads
+tsan        4   build with TSan, threading tests
 qemu       12   build for arm64, tests under qemu
-sim        10   the installation in virtual time: thousands of seeds, planted bugs
-chaos      12   seeded faults at real processes
-soak        9   jobs without end, workers that die all the time
-containers 25   tests that start containers of their own
+sim        10   simulated installations in virtual time: thousands of seeds, injected bugs
+chaos      12   seeded faults in real processes
+soak        9   jobs for minutes, while workers die
+containers 25   tests that start containers
 fuzz       12   each fuzz target for 12 seconds
 lint        6   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 STAGE_NAMES=$(awk '$1 != "image" { print $1 }' <<<"$STAGES" | xargs)
-# Stages that wait more than they compute, those of a row one after the other: each row runs beside
-# the other one and beside those of COMPUTING, which are as nice as can be, after all others.
+# WAITING are stages that mostly wait; those in one row run in sequence. The rows run in parallel with
+# each other and with the COMPUTING stages, after all other stages. COMPUTING stages have the lowest
+# priority.
 WAITING=("containers" "chaos soak")
 COMPUTING=(qemu sim fuzz lint)
 
-# groups_of_stage STAGE: the groups of packages (deploy/packages.sh) that its tests need.
+# groups_of_stage STAGE: prints the groups of packages (deploy/packages.sh) that its tests need.
 groups_of_stage() {
     case $1 in
         parity | qemu | containers) printf 'build check %s\n' "$1" ;;
@@ -37,14 +38,14 @@ groups_of_stage() {
     esac
 }
 
-# lacks_for_stage STAGE: what is missing here without which none of its tests can run, a line each.
+# lacks_for_stage STAGE: prints what is missing if none of its tests can run, one per line.
 lacks_for_stage() {
     case $1 in
         parity) lacks_modules torch ;;
         asan) [[ -e /proc/self/maps ]] || echo /proc ;;
-        tsan) setarch -R true 2>/dev/null || echo "the right to switch off address space randomization" ;;
+        tsan) setarch -R true 2>/dev/null || echo "permission to switch off address space randomization" ;;
         qemu) lacks qemu ;;
-        containers) docker version >/dev/null 2>&1 || echo "a container engine that answers" ;;
+        containers) docker version >/dev/null 2>&1 || echo "a running container engine" ;;
         fuzz) lacks_programs clang python3 ;;
     esac
 }
@@ -55,7 +56,7 @@ LATER=() # stages that follow the release stage
 RESULTS=$ROOT/.cache/test
 SUMMARY=$RESULTS/stages.txt
 
-# matches NAME PATTERN...: does a pattern stand in the name?
+# matches NAME PATTERN...: succeeds if NAME contains one of the patterns.
 matches() {
     local name=$1 pattern
     shift
@@ -65,7 +66,7 @@ matches() {
     return 1
 }
 
-# check NAME COMMAND...: one test that is a command.
+# check NAME COMMAND...: runs COMMAND as one test.
 check() {
     local name=$1
     shift
@@ -77,14 +78,14 @@ check() {
     fi
 }
 
-# skip COUNT WHAT MISSING: tests that are not run, because something is missing.
+# skip COUNT WHAT MISSING: counts and prints tests that cannot run because something is missing.
 skip() {
     [[ $1 -gt 0 ]] || return 0
-    printf 'SKIPPED: %d %s: %s is not here\n' "$1" "$2" "$(paste -sd , <<<"$3" | sed 's/,/, /g')" | tee -a "$SUMMARY"
+    printf 'SKIPPED: %d %s: missing %s\n' "$1" "$2" "$(paste -sd , <<<"$3" | sed 's/,/, /g')" | tee -a "$SUMMARY"
     SKIPPED=$((SKIPPED + $1))
 }
 
-# c_tests_of LABEL, python_tests_of LABEL: how many there are, by their sources.
+# c_tests_of LABEL, python_tests_of LABEL: print the number of tests with this label in the sources.
 c_tests_of() {
     local label=$1 file count=0
     while read -r file; do
@@ -105,24 +106,24 @@ python_tests_of() {
         END { print count + 0 }')
 }
 
-# c_tests_named: the names of all programs of C tests.
+# c_tests_named: prints the names of all C test programs.
 c_tests_named() { find "$ROOT"/tests/{unit,conformance} -name 'test_*.c' | sed -E 's|.*/([^/]+)/([^/]+)\.c$|\1_\2|'; }
 
-# python_tests_named "PATTERN or PATTERN...": how many have one in their name or their file's.
+# python_tests_named "PATTERN or PATTERN...": prints the number of tests that match by their name or file name.
 python_tests_named() {
     (cd "$ROOT" && find tests -name 'test_*.py' -exec grep -H '^def test_' {} +) | grep -cE -- "${1// or /|}" || true
 }
 
-# run_ctest PRESET ARGUMENTS...: the C tests of a build.
+# run_ctest PRESET ARGUMENTS...: runs the C tests of a build; ARGUMENTS go to ctest.
 run_ctest() {
     local preset=$1 name wrapper=() lacking
     shift
     lacking=$(lacks_cmocka)
     if [[ -n $lacking ]]; then
         if [[ $1 == -L ]]; then
-            skip "$(c_tests_of "${2//[^a-z]/}")" "programs of C tests" "$lacking"
+            skip "$(c_tests_of "${2//[^a-z]/}")" "C test programs" "$lacking"
         else
-            skip "$(c_tests_named | grep -cE -- "$2" || true)" "programs of C tests" "$lacking"
+            skip "$(c_tests_named | grep -cE -- "$2" || true)" "C test programs" "$lacking"
         fi
         return 0
     fi
@@ -133,7 +134,7 @@ run_ctest() {
         --output-junit "$name" "$@" | sed '/^Internal ctest changing/d' || true
 }
 
-# run_pytest PRESET ARGUMENTS...: the Python tests, on the programs of a build.
+# run_pytest PRESET ARGUMENTS...: runs the Python tests with the programs of a build; ARGUMENTS go to pytest.
 run_pytest() {
     local preset=$1 status=0 wrapper=() lacking
     shift
@@ -158,12 +159,12 @@ run_pytest() {
     [[ $status == [015] ]] # 5: no test matches
 }
 
-# Two tests at a time: most of them wait, or compute on one core.
+# Run two tests at a time, because most of them wait, or use one core.
 PAIRS=(-n 2 --dist load --maxschedchunk 1)
 [[ -z $(lacks_modules xdist) ]] || PAIRS=()
 
-# build_stage PRESET TARGET...: a build that fails is one failed test; the tests of what was built run all
-# the same.
+# build_stage PRESET TARGET...: builds for a stage. A failed build counts as one failed test, and the stage continues
+# with the targets that were built.
 build_stage() {
     check "the $1 build" build_all "$@"
 }
@@ -171,14 +172,14 @@ build_all() {
     local preset=$1 lock status=0
     shift
     mkdir -p "$ROOT/build/$preset"
-    exec {lock}>"$ROOT/build/$preset/.lock" # of build_quietly: a build ahead may be at work
+    exec {lock}>"$ROOT/build/$preset/.lock" # build_ahead may be building
     flock "$lock"
     configure "$preset" && ninja -C "$ROOT/build/$preset" --quiet -k 0 "$@" || status=$?
     exec {lock}>&-
     return "$status"
 }
 
-# build_of_stage STAGE: the preset and the targets that it builds.
+# build_of_stage STAGE: prints the preset and the targets that it builds.
 build_of_stage() {
     case $1 in
         asan) echo asan ;;
@@ -188,8 +189,8 @@ build_of_stage() {
     esac
 }
 
-# build_ahead STAGE...: builds what these stages need with the time that the tests before them leave. Each
-# stage builds again, which takes no time then, and reports the errors.
+# build_ahead STAGE...: builds for later stages, at low priority, while earlier tests run. Each stage builds
+# again, which then takes no time, and reports errors.
 build_ahead() {
     local stage words
     renice -n 19 "$BASHPID" >/dev/null
@@ -215,7 +216,7 @@ stage_release() {
     fi
 }
 
-# targets_for_patterns PATTERN...: what is built for the tests with these names.
+# targets_for_patterns PATTERN...: prints the build targets for the tests with matching names.
 targets_for_patterns() {
     local source target targets=(programs test-tools)
     while read -r target; do
@@ -227,7 +228,7 @@ targets_for_patterns() {
     echo "${targets[@]}"
 }
 
-# python_files_of PATTERN...: files of Python tests with one of these names, or in which a test has one.
+# python_files_of PATTERN...: prints the Python test files that match by their name or by the name of a test.
 python_files_of() {
     local file pattern
     while read -r file; do
@@ -240,8 +241,8 @@ python_files_of() {
     done <<<"$(cd "$ROOT" && find tests -name 'test_*.py' | sort)"
 }
 
-# groups_for_patterns PATTERN...: the groups of packages that these tests need. A test of a stage of its own (qemu,
-# valgrind) counts only where its own name is asked for; else it runs where its things are, and is skipped elsewhere.
+# groups_for_patterns PATTERN...: prints the groups of packages that these tests need. A test that needs qemu or
+# valgrind counts only if a pattern matches its own name; otherwise it is skipped where these are missing.
 groups_for_patterns() {
     local file pattern
     echo build check
@@ -268,7 +269,7 @@ stage_asan() {
     run_pytest asan "${PAIRS[@]}" -m asan
 }
 
-# Without address space randomization: TSan's shadow memory has a fixed place.
+# TSan's shadow memory has a fixed address, so these tests run without address space randomization.
 stage_tsan() {
     local words
     read -ra words <<<"$(build_of_stage tsan)"
@@ -294,14 +295,14 @@ stage_soak() { labelled soak; }
 stage_containers() { labelled containers; }
 stage_long() { labelled long; }
 
-# Each target is a test. The inputs that it finds are thrown away: a stage begins with the same ones.
+# Each target is a test. New inputs are discarded, so that each run of the stage starts from the same ones.
 stage_fuzz() {
     check "the fuzz build" build_quietly fuzz fuzz-targets
     nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 12 --jobs 2 --cache "$RESULTS/fuzz" \
         --junit "$RESULTS/fuzz.xml" || true
 }
 
-# labelled LABEL ARGUMENTS...: the tests of a label, in the release build.
+# labelled LABEL ARGUMENTS...: runs the tests of a label in the release build; ARGUMENTS go to pytest.
 labelled() {
     local label=$1
     shift
@@ -312,7 +313,7 @@ labelled() {
 
 # --- lint --------------------------------------------------------------------------------------
 
-# Our own sources, tracked or new. Prints paths from the root.
+# own_sources PATTERN...: prints the paths of our own sources, tracked or new, relative to the root.
 own_sources() {
     (cd "$ROOT" && git ls-files -co --exclude-standard -- "$@" | grep -v '\.pb-c\.' | sort -u \
         | while read -r path; do [[ -f $path ]] && printf '%s\n' "$path"; done)
@@ -330,9 +331,9 @@ lint_shell() {
     (cd "$ROOT" && shellcheck -x dev .ci/run deploy/*.sh deploy/dev/*.sh deploy/slurm/* tests/containers/slurm/*.sh)
 }
 
-# clang-tidy of all sources takes longer than the stage may: files that changed come first, files
-# that passed as they are (with the headers as they are) are not looked at again, and what does not
-# fit into LINT_SECONDS is left for the next run, which says so.
+# clang-tidy of all sources takes longer than the stage allows. Changed files come first. A file that
+# passed is skipped while it and its headers do not change. Files that do not fit into LINT_SECONDS are
+# left for the next run, and reported.
 lint_tidy() {
     local seconds=${LINT_SECONDS:-40} folder=$ROOT/.cache/tidy
     build_quietly release coppice-proto || return 1 # the generated headers
@@ -342,12 +343,12 @@ lint_tidy() {
 }
 
 stage_lint() {
-    check_with clang-format "clang-format (./dev fmt mends it)" lint_format
+    check_with clang-format "clang-format (to fix: ./dev fmt)" lint_format
     check_with shellcheck "shellcheck" lint_shell
     check_with clang-tidy "clang-tidy" lint_tidy
 }
 
-# check_with PROGRAM NAME COMMAND...: as check, where that program is here.
+# check_with PROGRAM NAME COMMAND...: like check, but skips the test if PROGRAM is missing.
 check_with() {
     local lacking
     lacking=$(lacks_programs "$1")
@@ -371,7 +372,7 @@ dev_fmt() {
 
 budget_of() { awk -v stage="$1" '$1 == stage { print $2 }' <<<"$STAGES"; }
 
-# stage_done STAGE SECONDS TESTS: the line of a stage; over its budget, one failure more.
+# stage_done STAGE SECONDS TESTS: prints the summary of a stage; over its budget, it counts one more failure.
 stage_done() {
     local budget
     budget=$(budget_of "$1")
@@ -383,7 +384,7 @@ stage_done() {
     fi
 }
 
-# tests_of_stage STAGE: how many tests are not run where the stage is not, by the sources.
+# tests_of_stage STAGE: prints the number of tests in this stage, counted in the sources.
 tests_of_stage() {
     local label=$1 c=$1
     case $label in
@@ -398,17 +399,17 @@ tests_of_stage() {
     echo $(($(c_tests_of "$c") + $(python_tests_of "$label")))
 }
 
-# count_tests: "PASSED FAILED SKIPPED" of the JUnit files.
+# count_tests: prints "PASSED FAILED SKIPPED" of the JUnit files.
 count_tests() {
     if command -v python3 >/dev/null; then
         python3 "$ROOT/tests/tools/count.py" "$RESULTS"/*.xml
-    else # programs of C tests, then
+    else # without Python there are only C tests; count programs
         awk '/<testcase /{ all++ } /<testcase .*status="fail"/{ bad++ } /<testcase .*status="(notrun|disabled)"/{ not++ }
             END { print all - bad - not, bad + 0, not + 0 }' "$RESULTS"/*.xml
     fi
 }
 
-# run_stage STAGE PATTERN...
+# run_stage STAGE PATTERN...: runs a stage, and adds its tests to the counts.
 run_stage() {
     local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) passed failed skipped lacking
     shift
@@ -418,7 +419,7 @@ run_stage() {
     if [[ -n $lacking ]]; then
         skip "$(tests_of_stage "$stage")" "tests of the stage $stage" "$lacking"
     else
-        "stage_$stage" "$@" || check "stage $stage ran to its end" false
+        "stage_$stage" "$@" || check "stage $stage ran to the end" false
     fi
     if compgen -G "$RESULTS/*.xml" >/dev/null; then
         read -r passed failed skipped <<<"$(count_tests)"
@@ -427,8 +428,8 @@ run_stage() {
     stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
 }
 
-# run_beside STAGE...: stages, one after the other, in a process of their own, each with its own counts
-# and folder of results. What they print is kept until collect_beside STAGE waits for it.
+# run_beside STAGE...: runs these stages in sequence in a background process, each with its own counts and
+# folder of results. collect_beside STAGE waits for a stage, prints its output and adds its counts.
 declare -A BESIDE=()
 run_beside() {
     local stage
@@ -453,11 +454,11 @@ collect_beside() {
         read -r passed failed skipped <"$counts"
         PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
     else
-        check "stage $1 ran to its end" false
+        check "stage $1 ran to the end" false
     fi
 }
 
-# run_stages STAGE...: in this order; those that wait beside those that compute where both are named.
+# run_stages STAGE...: runs stages in this order. Stages of WAITING run in parallel with those of COMPUTING.
 run_stages() {
     local stage row waiting=() computing=()
     for stage in "$@"; do
@@ -481,7 +482,7 @@ run_stages() {
     for stage in "${waiting[@]}"; do collect_beside "$stage"; done
 }
 
-# groups_for_test ARGUMENTS...: the groups of packages for `./dev test ARGUMENTS...`, in the order of EVERYTHING.
+# groups_for_test ARGUMENTS...: prints the groups of packages for `./dev test ARGUMENTS...`, in the order of EVERYTHING.
 groups_for_test() {
     local word group groups patterns=()
     if [[ -z ${*//--all/} ]]; then
@@ -500,7 +501,7 @@ groups_for_test() {
     done | paste -sd ' '
 }
 
-# stage_named WORD: the stage, where WORD is the label of its tests.
+# stage_named WORD: prints the stage if WORD is the label of its tests, otherwise WORD.
 stage_named() {
     case $1 in
         quick) echo release ;;
@@ -509,7 +510,7 @@ stage_named() {
     esac
 }
 
-# enter_test ARGUMENTS...: as `enter`, and tells the inner run how long the environment took.
+# enter_test ARGUMENTS...: like `enter`, and passes the time for making the environment to the inner run.
 enter_test() {
     local started=$SECONDS groups
     read -ra groups <<<"$(groups_for_test "$@")"
@@ -523,7 +524,7 @@ dev_test() {
     for name in "$@"; do
         case $name in
             --all) ALL=1 ;;
-            -*) die "test takes --all and names of stages or tests." ;;
+            -*) die "test takes only --all and names of stages or tests." ;;
             *)
                 if [[ " $STAGE_NAMES " == *" $(stage_named "$name") "* ]]; then
                     stages+=("$(stage_named "$name")")
@@ -534,14 +535,14 @@ dev_test() {
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        # Fuzzing first beside those that wait: it takes the same time on a busy machine.
+        # Fuzzing takes the same time on a busy machine, so it comes first in parallel with the waiting stages.
         stages=(release parity asan tsan fuzz qemu sim chaos soak containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
     rm -rf "${RESULTS:?}"/*
     programs_on_path
-    # Where ./dev has installed everything, a test that misses something fails.
+    # In the image with all packages, a test with a missing dependency fails.
     [[ $ENVIRONMENT != *-test:* ]] || export COPPICE_TEST_COMPLETE=1
     stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
     LATER=("${stages[@]}")
@@ -550,7 +551,7 @@ dev_test() {
         run_stage release "${patterns[@]}"
     fi
     if ((PASSED + FAILED + SKIPPED == 0)); then
-        printf 'FAILED: no test has a name with: %s\n' "${patterns[*]}"
+        printf 'FAILED: no test name contains: %s\n' "${patterns[*]}"
         FAILED=1
     fi
     awk -v s=$((SECONDS + ${COPPICE_DEV_IMAGE_SECONDS:-0})) 'BEGIN { printf "== all        %.1f min\n", s / 60 }' \

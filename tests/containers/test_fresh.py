@@ -1,6 +1,6 @@
-"""`./dev` on fresh machines: containers without privileges and without an engine, each with a clone of this repository.
+"""Tests `./dev` on fresh machines: unprivileged containers without a container engine, each with a clone of this repository.
 
-Those that build do so in the background, as nice as can be, while the other tests of this folder run (conftest.py: fresh)."""
+They build in the background at low priority, while the other tests of this folder run (conftest.py: fresh)."""
 
 import re
 
@@ -14,7 +14,7 @@ DIGEST = re.compile(r"^digest +([0-9a-f]{64})$", re.MULTILINE)
 
 
 def check_quickstart(root, output):
-    """On MNIST: README's figures."""
+    """Compares the quickstart on MNIST with the figures in README."""
     (digest,) = DIGEST.findall(output)
     assert digest in (root / "README.md").read_text() and "the same as in the README" in output, output
     (error,) = re.findall(r"^ +test error +([\d.]+ %)$", (root / "README.md").read_text(), re.MULTILINE)
@@ -22,15 +22,15 @@ def check_quickstart(root, output):
 
 
 def check_no_engine(machine):
-    """Nothing tried to get one."""
+    """Checks that nothing installed a container engine."""
     assert machine.type("command -v dockerd docker podman || echo none").strip() == "none"
 
 
 def test_debian_13_installs_packages_and_builds_natively(fresh, root):
     machine, output = fresh("debian13")
     check_quickstart(root, output["quickstart"])
-    (said,) = [line for line in output["quickstart"].splitlines() if line.startswith("dev: installing with apt-get")]
-    assert "because a build or test needs them" in said and " libnng-dev" in said and "pytest" not in said
+    (line,) = [line for line in output["quickstart"].splitlines() if line.startswith("dev: installing with apt-get")]
+    assert "because a build or test needs them" in line and " libnng-dev" in line and "pytest" not in line
     assert "5 passed, 0 failed" in output["test"] and "skipped" not in output["test"], output["test"]
     check_no_engine(machine)
     assert output["sources before"] == output["sources after"]
@@ -38,16 +38,16 @@ def test_debian_13_installs_packages_and_builds_natively(fresh, root):
 
 
 def test_an_ordinary_user_runs_the_tests_that_can_run(fresh):
-    """On the machine of the test before, which has the groups build and check of deploy/packages.sh."""
+    """Uses the machine of the test above, which has the groups build and check of deploy/packages.sh."""
     machine, _ = fresh("debian13")
     output = machine.type(f"chown -R me . && su me -c './dev test lint fuzz qemu containers {ONE_TEST}'")
     assert re.search(r"^5 passed, 0 failed, \d+ skipped$", output, re.MULTILINE), output
-    told = re.findall(r"^SKIPPED: \d+ (.*?): (.*) is not here$", output, re.MULTILINE)
-    assert set(told) == {
+    reported = re.findall(r"^SKIPPED: \d+ (.*?): missing (.*)$", output, re.MULTILINE)
+    assert set(reported) == {
         ("check", "clang-format"), ("check", "shellcheck"), ("check", "clang-tidy"),
         ("tests of the stage fuzz", "clang"),
-        ("tests of the stage qemu", "qemu-aarch64, aarch64-linux-gnu-gcc, libraries of arm64"),
-        ("tests of the stage containers", "a container engine that answers"),
+        ("tests of the stage qemu", "qemu-aarch64, aarch64-linux-gnu-gcc, arm64 libraries"),
+        ("tests of the stage containers", "a running container engine"),
     }
     skipped = sum(map(int, re.findall(r"^SKIPPED: (\d+)", output.split("== image")[-1], re.MULTILINE)))
     assert f", {skipped} skipped" in output and skipped > 30
@@ -60,7 +60,7 @@ def test_debian_12_makes_a_debian_13_in_a_folder(fresh, root):
     assert "5 passed, 0 failed" in output["test"] and "with debootstrap" not in output["test"], output["test"]
     check_no_engine(machine)
     assert output["sources before"] == output["sources after"]
-    # What a command leaves in the repository is there after it, and what is deleted is gone in the chroot as well.
+    # Files that a command writes to the repository are copied back; files deleted outside are deleted in the chroot, too.
     machine.type("rm -f new gone; echo 1 >gone; ./dev exec sh -c 'test -f gone; echo 2 >new'; test $(cat new) = 2")
     machine.type("rm gone; ./dev exec test ! -e gone")
     machine.type("./dev exec sh -c 'exit 7'", status=7)
@@ -70,7 +70,7 @@ def test_debian_12_makes_a_debian_13_in_a_folder(fresh, root):
     ("debian13", r"Type: sudo apt-get install .*\bcmake .*\blibnng-dev .*\blibuv1-dev "),
     ("debian12", r"Type: sudo apt-get install podman$"),
 ])
-def test_where_nothing_can_be_done_one_line_says_what_to_type(bare, image, line):
+def test_without_any_environment_one_line_shows_the_install_command(bare, image, line):
     machine = bare(image)
     for command in ("quickstart", "test kernels_test_mask", "exec true"):
         output = machine.type(f"./dev {command}", user="me", status=1)
@@ -81,11 +81,11 @@ def test_where_nothing_can_be_done_one_line_says_what_to_type(bare, image, line)
 @pytest.mark.parametrize("word, text", [
     ("--engine", "no container engine answers, and none can be started here"), ("--native", "this system lacks "), ("--chroot", "a chroot needs root"),
 ])
-def test_what_is_forced_is_not_replaced(bare, word, text):
+def test_a_forced_environment_is_not_replaced_by_another(bare, word, text):
     assert text in bare("debian13").type(f"./dev {word} exec true", user="me", status=1)
 
 
-def test_the_machines_are_what_they_should_be(bare):
+def test_the_fresh_machines_have_the_expected_systems(bare):
     for name, version in (("debian13", "13"), ("debian12", "12")):
         assert f'VERSION_ID="{version}"' in bare(name).type("cat /etc/os-release")
         assert "not permitted" in bare(name).type("unshare -m true", status=1)

@@ -1,10 +1,10 @@
-"""CMake without ./dev: what it leaves out and why, and nng from its sources."""
+"""CMake without ./dev: it reports what it does not build and why, and can build nng from its sources."""
 
 import subprocess
 
 import pytest
 
-# What stands for nng's sources: this system's library under the name that nng's own build gives its target.
+# A stand-in for nng's sources: provides this system's library under the target name of nng's own build.
 STAND_IN = """
 if(BUILD_SHARED_LIBS OR NNG_TESTS)
   message(FATAL_ERROR "nng is built static, and without its tests")
@@ -22,7 +22,7 @@ message(STATUS "the stand-in is used")
 
 @pytest.fixture
 def configure(root, tmp_path):
-    """configure(*options): configures a build as a newcomer does; returns the finished process."""
+    """configure(*options): runs plain `cmake`, without ./dev; returns the finished process."""
 
     def call(*options):
         return subprocess.run(["cmake", "-S", root, "-B", tmp_path / "build", *options], capture_output=True, text=True, timeout=240, check=False)
@@ -32,7 +32,7 @@ def configure(root, tmp_path):
 
 @pytest.fixture
 def sources(tmp_path):
-    """sources(version): a folder that looks like nng's sources of that version."""
+    """sources(version): makes a folder that looks like nng's sources of that version; returns the CMake option for it."""
 
     def make(version):
         header = tmp_path / "nng/include/nng/nng.h"
@@ -46,9 +46,9 @@ def sources(tmp_path):
 
 
 @pytest.mark.parametrize("generator", ["Ninja", "Unix Makefiles"])
-def test_plain_cmake_says_what_is_not_built(configure, generator):
+def test_plain_cmake_reports_what_is_not_built(configure, generator):
     done = configure("-G", generator, "-DCMAKE_DISABLE_FIND_PACKAGE_cmocka=ON", "-DCMOCKA_LIBRARY=")
-    assert "Not built: unit tests, because cmocka is not here (Debian: libcmocka-dev)" in done.stdout, done.stdout + done.stderr
+    assert "Not built: unit tests, because cmocka is missing (Debian package: libcmocka-dev)" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
 
 
@@ -58,11 +58,11 @@ def test_nng_is_built_from_its_sources(configure, sources):
     assert "the stand-in is used" in done.stdout and "nng 1.10.1 is built from " in done.stdout
 
 
-def test_other_sources_than_nngs_pinned_release_are_refused(configure, sources):
+def test_nng_sources_of_another_release_are_refused(configure, sources):
     done = configure("-G", "Ninja", sources("1.5.2"))
     assert done.returncode != 0 and "has nng 1.5.2, expected 1.10.1" in " ".join(done.stderr.split()), done.stderr
 
 
-def test_a_folder_without_nngs_sources_is_named(configure, tmp_path):
+def test_a_folder_without_nng_sources_is_reported(configure, tmp_path):
     done = configure("-G", "Ninja", f"-DCOPPICE_NNG_SOURCE={tmp_path}")
     assert done.returncode != 0 and "expected" not in done.stderr and "nng/nng.h" in done.stderr

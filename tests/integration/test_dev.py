@@ -1,11 +1,11 @@
-"""Where ./dev builds (deploy/dev/environment.sh), and what a test by its name needs (deploy/dev/stages.sh)."""
+"""How ./dev chooses its environment (deploy/dev/environment.sh), and which packages a test needs (deploy/dev/stages.sh)."""
 
 import subprocess
 
 import pytest
 
 EVERYTHING = "build check parity valgrind clang qemu containers"
-# The machine, as the functions that ask it would answer; what would change it is printed.
+# Replaces the functions that examine the machine by fixed answers. Functions that would change the machine print what they do.
 STUBS = """
 native_has() {{ [[ " $* " != *" check "* ]] && {libraries} || {tools}; }}
 native_can_have() {{ {apt}; }}
@@ -26,7 +26,7 @@ native_advice() {{ echo "apt-get install cmake"; }}
 
 @pytest.fixture
 def shell(root):
-    """shell(script): what bash prints, with ./dev's functions."""
+    """shell(script): runs a bash script with ./dev's functions; returns its output lines."""
 
     def call(script, status=0):
         sources = "".join(f"source {root}/deploy/dev/{name}.sh\n" for name in ("environment", "stages"))
@@ -42,7 +42,7 @@ def machine(**answers):
     return STUBS.format(**{**{name: "false" for name in ("libraries", "tools", "apt", "engine", "containers", "chroot")}, **answers})
 
 
-@pytest.mark.parametrize("answers, groups, said", [
+@pytest.mark.parametrize("answers, groups, printed", [
     ({"libraries": "true", "tools": "true"}, "build check", ["native"]),
     ({"libraries": "true"}, "build", ["native"]),
     ({"apt": "true", "engine": "true", "chroot": "true"}, "build check", ["apt-get build check", "native"]),
@@ -54,21 +54,21 @@ def machine(**answers):
     ({"chroot": "true"}, EVERYTHING, [f"debootstrap {EVERYTHING}", "chroot"]),
     ({"libraries": "true"}, "build check", ["native"]),
 ])
-def test_the_environment_is_the_first_that_can_be_had(shell, answers, groups, said):
-    assert shell(machine(**answers) + f'environment_choose {groups}\necho "$ENVIRONMENT"') == said
+def test_dev_chooses_the_first_possible_environment(shell, answers, groups, printed):
+    assert shell(machine(**answers) + f'environment_choose {groups}\necho "$ENVIRONMENT"') == printed
 
 
-def test_where_there_is_none_the_line_to_type_is_printed(shell):
+def test_without_any_environment_dev_prints_the_install_command(shell):
     (line,) = shell(machine() + "environment_choose build check", status=1)
     assert line == "dev: this system lacks cmake for a build, and ./dev cannot get it. Type: apt-get install cmake"
 
 
-@pytest.mark.parametrize("forced, said", [
+@pytest.mark.parametrize("forced, printed", [
     ("native", ["native"]), ("engine", ["docker.io", "image build", "image"]), ("chroot", ["debootstrap build", "chroot"]),
 ])
-def test_a_forced_environment_goes_first(shell, forced, said):
+def test_a_forced_environment_has_precedence(shell, forced, printed):
     answers = machine(libraries="true", containers="true", chroot="true")
-    assert shell(f'{answers}FORCED={forced}\nenvironment_choose build\necho "$ENVIRONMENT"') == said
+    assert shell(f'{answers}FORCED={forced}\nenvironment_choose build\necho "$ENVIRONMENT"') == printed
 
 
 @pytest.mark.parametrize("arguments, groups", [
@@ -77,20 +77,20 @@ def test_a_forced_environment_goes_first(shell, forced, said):
     ("lint qemu", "build check clang qemu"), ("threads", "build check valgrind"), ("test_no_leak_under_valgrind", "build check valgrind"),
     ("containers", "build check containers"), ("test_hosts", "build check containers"),
 ])
-def test_a_test_by_its_name_needs_only_its_groups(shell, arguments, groups):
+def test_a_named_test_needs_only_its_own_package_groups(shell, arguments, groups):
     assert shell(f"groups_for_test {arguments}") == [groups]
 
 
-@pytest.mark.parametrize("kind, group, there", [
+@pytest.mark.parametrize("kind, group, included", [
     ("test", "qemu", True), ("check", "check", True), ("check", "clang", False), ("build", "check", False), ("build", "build", True),
     ("test-clang-qemu", "qemu", True), ("test-clang-qemu", "check", True), ("test-clang-qemu", "parity", False),
 ])
-def test_an_image_is_known_by_its_groups(shell, kind, group, there):
-    assert shell(f"image_has {kind} build {group} && echo yes || echo no") == ["yes" if there else "no"]
+def test_image_name_tells_its_package_groups(shell, kind, group, included):
+    assert shell(f"image_has {kind} build {group} && echo yes || echo no") == ["yes" if included else "no"]
 
 
-def test_tests_that_cannot_run_are_counted_by_their_names(shell):
-    """Where neither cmocka nor pytest is here."""
+def test_tests_that_cannot_run_are_counted_as_skipped(shell):
+    """On a machine without cmocka and pytest."""
     without = "lacks_cmocka() { echo cmocka; }\nlacks_modules() { echo pytest; }\nSUMMARY=/dev/null\n"
     lines = shell(without + """
         run_ctest release -L '^quick$'
@@ -102,7 +102,7 @@ def test_tests_that_cannot_run_are_counted_by_their_names(shell):
     """)
     counts = [int(line.split()[1]) for line in lines[:-1]]
     assert [line.split(" ", 2)[2] for line in lines[:-1]] == [
-        "programs of C tests: cmocka is not here", "Python tests: pytest is not here",
+        "C test programs: missing cmocka", "Python tests: missing pytest",
     ] * 2
     assert counts[0] > 60 and counts[1] > 150 and 1 <= counts[2] <= 4 and 20 <= counts[3] < 60, counts
     assert int(lines[-1]) == sum(counts)

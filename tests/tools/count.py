@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Counts tests in JUnit files: prints "PASSED FAILED SKIPPED" over all files named, and tells which were skipped and why on stderr.
+"""Counts the tests in JUnit files: prints "PASSED FAILED SKIPPED" in total, and each skipped test with its reason on stderr.
 
-A cmocka program is one test to ctest and many to us: its own summary lines are counted. A program that fails
-without saying which test (it crashed, it took too long) counts as one failure more."""
+ctest counts a cmocka program as one test, but it contains many, so the summary lines in its output are counted. A program
+that fails without naming a test (a crash, a timeout) counts as one failure."""
 
 import re
 import sys
