@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: programs as processes, a cluster of them, small data sets."""
+"""Fixtures of the integration tests: the programs as processes, clusters of them, and small data sets."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from integration_tools import free_port, write_patterns
 
 @pytest.fixture
 def coppice(program, tmp_path):
-    """coppice(*arguments, status=0, **environment): runs the client; returns its JSON with --json, else the finished process. Status None: any."""
+    """coppice(*arguments, status=0, **environment): runs the client; returns its JSON with --json, otherwise the finished process. Status None accepts any status."""
 
     def call(*arguments, status=0, timeout=240, **environment):
         done = subprocess.run(
@@ -46,7 +46,7 @@ checkpoint: {{every: 40, keep: 2}}
 
 @pytest.fixture
 def large(tmp_path):
-    """large(seed): the folder with such patterns, with 2300 test samples: three slices of an evaluation."""
+    """large(seed): writes patterns with 2300 test samples, which are three slices of an evaluation; returns the folder."""
 
     def make(seed=11):
         write_patterns(tmp_path, (("train", 620), ("test", 2300)), seed)
@@ -57,7 +57,7 @@ def large(tmp_path):
 
 @pytest.fixture
 def small(tmp_path):
-    """small(steps, extra): a job file on such patterns, 620 + 130 samples."""
+    """small(steps, extra): writes patterns of 620 + 130 samples, and a job file; returns its path."""
     write_patterns(tmp_path, (("train", 620), ("test", 130)))
 
     def make(steps=100, extra=""):
@@ -69,7 +69,7 @@ def small(tmp_path):
 
 
 class Cluster:
-    """A coordinator and its workers as processes of this test."""
+    """A coordinator and its workers, as processes that end with the test."""
 
     def __init__(self, program, processes, folder, url, data):
         self.program, self.processes, self.folder, self.url, self.data = program, processes, folder, url, data
@@ -104,7 +104,7 @@ class Cluster:
         return self
 
     def worker(self, name, *arguments, command=None, **environment):
-        name = f"worker-{name}" if self.tls else name  # as the certificate wants it
+        name = f"worker-{name}" if self.tls else name  # the certificate requires this prefix
         log = open(self.folder / f"{name}.log", "a")
         self.workers[name] = self.processes(
             *(command or [self.program("coppice-worker")]), "--name", name, *arguments, stderr=log,
@@ -136,7 +136,7 @@ class Cluster:
         self.wait(lambda: self.status(job)["step"] >= step, f"step {step}")
 
     def stop_while_busy(self, name):
-        """Stops a worker at a moment when it holds a lease, not between two; or its lease was given to another since."""
+        """Stops a worker while it holds a lease. Also accepts that its lease was meanwhile given to another worker."""
         worker = self.workers[name]
 
         def repeated():
@@ -145,7 +145,7 @@ class Cluster:
         for _ in range(100):
             before = repeated()
             worker.send_signal(signal.SIGSTOP)
-            time.sleep(0.05)  # what it has sent arrives
+            time.sleep(0.05)  # time for its last messages to arrive
             if any(w["name"] == name and w["holds_lease"] for w in self.client("workers", "--json")["workers"]) or repeated() > before:
                 return
             worker.send_signal(signal.SIGCONT)
@@ -159,7 +159,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(program, processes, tmp_path):
-    """cluster(kind, data): a coordinator on ipc, tcp or tls, started."""
+    """cluster(kind, data): starts a coordinator on ipc, tcp or tls; returns the Cluster."""
 
     def make(kind="ipc", data=None, start=True):
         url = f"ipc://{tmp_path}/coppice.sock" if kind == "ipc" else f"{'tls+' if kind == 'tls' else ''}tcp://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""What several integration tests use."""
+"""Helpers for several integration tests."""
 
 import random
 import socket
@@ -10,8 +10,8 @@ def write_idx(path, dims, values):
 
 
 def write_patterns(folder, parts, seed=11):
-    """Noisy patterns of five classes, 17 x 18 bytes (k of more than one block)."""
-    noise = random.Random(seed)  # the Mersenne twister: the same bytes everywhere
+    """Writes noisy patterns of five classes, 17 x 18 bytes, so that products have more than one block of k."""
+    noise = random.Random(seed)  # the Mersenne Twister gives the same bytes everywhere
     patterns = [[noise.getrandbits(8) for _ in range(306)] for _ in range(5)]
     for part, count in parts:
         labels = [i % 5 for i in range(count)]

@@ -1,5 +1,5 @@
-"""What a coordinator keeps over its own death, beyond its jobs' weights: the keys of submissions, and the OpenBLAS that a job is pinned to.
-And what the client says about all of it."""
+"""What a killed coordinator remembers besides weights: the keys of submissions, and the OpenBLAS to which a job is pinned. Also the life of a
+job as the client sees it."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-OTHER = {"OPENBLAS_CORETYPE": "Sandybridge"}  # a worker whose OpenBLAS has other kernels: other bits
+OTHER = {"OPENBLAS_CORETYPE": "Sandybridge"}  # this worker's OpenBLAS uses other kernels and gives other bits
 
 
 def restart(pool):
@@ -31,7 +31,7 @@ def test_pinned_openblas_is_kept_over_a_restart(cluster, small, tmp_path):
     job = small(3000)
     kept = pool.worker("kept")
     pool.client("submit", job, "--data", tmp_path, "--set", "numerics=openblas", "--no-wait")
-    pool.wait_step(50)  # by the first checkpoint, at step 40, the pin is on the disk
+    pool.wait_step(50)  # the pin is on the disk by the first checkpoint, at step 40
     kept.kill()
     restart(pool)
     pool.worker("other", **OTHER)
@@ -43,7 +43,7 @@ def test_pinned_openblas_is_kept_over_a_restart(cluster, small, tmp_path):
     pool.client("drain", "other")
     assert pool.workers["other"].wait(30) == 0
     whole = pool.client("submit", job, "--data", tmp_path, "--set", "numerics=openblas", "--json", "--quiet")
-    assert whole["digest"] == status["digest"]  # never interrupted: the same bits
+    assert whole["digest"] == status["digest"]  # the uninterrupted job has the same bits
 
 
 @pytest.mark.parametrize("word", ["running", "0", "77"])
@@ -57,18 +57,18 @@ def test_life_of_a_job_over_the_wire(cluster, small, tmp_path):
     pool = cluster("tcp")
     pool.client("submit", small(), "--data", tmp_path, "--no-wait")
     assert pool.status()["step"] == 0
-    assert "job 1" in pool.client("rm", 1, status=1).stderr  # it is not over yet
+    assert "job 1" in pool.client("rm", 1, status=1).stderr  # the job has not ended yet
     pool.client("cancel", 1)
     assert pool.status()["state"] == "CANCELED"
     jobs = pool.client("jobs", "--json")
     assert "CANCELED" in json.dumps(jobs)
     pool.client("rm", 1)
     assert "no job 1" in pool.client("status", 1, status=2).stderr
-    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == 2  # numbers are not given twice
+    assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == 2  # job numbers are not reused
 
 
 def test_worker_of_another_major_version_is_told_so(cluster, program):
-    """It understands the refusal, since FAILURE is the same in all versions, and does not try again."""
+    """The worker understands the refusal, because FAILURE is the same in all versions, and does not try again."""
     pool = cluster("tcp")
     old = pathlib.Path(program("coppice-worker")).parent.parent / "tests/old_worker"
     process = pool.worker("old", command=[old])
@@ -79,7 +79,7 @@ def test_worker_of_another_major_version_is_told_so(cluster, program):
 
 
 def test_watch_and_logs_outlive_a_coordinator(cluster, small, tmp_path, program, processes):
-    """Both go on with its successor; the events come once each, in order; and the job is as old as it was."""
+    """Both commands continue after a restart, each event is printed once and in order, and the job keeps its creation time."""
     pool = cluster("ipc")
     pool.worker("w")
     pool.client("submit", small(3000), "--data", tmp_path, "--no-wait")

@@ -1,4 +1,4 @@
-"""What bad input gets: a clear error, exit status 2, nothing half-written. Each line of the promise is a test."""
+"""Bad input gets a clear error and exit status 2, and leaves nothing half-written."""
 
 import gzip
 import random
@@ -33,13 +33,13 @@ def write_data(folder, classes):
 
 @pytest.fixture
 def data(tmp_path):
-    """What JOB is about."""
+    """Writes the data files that JOB names."""
     write_data(tmp_path, 10)
 
 
 @pytest.fixture
 def refused(coppice, data, tmp_path):
-    """refused(text, *parts): running the job file `text` exits 2, names all `parts`, and leaves no run folder."""
+    """refused(text, *parts): checks that running the job file `text` exits with 2, prints all `parts`, and leaves no run folder."""
 
     def check(text, *parts, arguments=()):
         (tmp_path / "job.yaml").write_text(text)
@@ -171,7 +171,7 @@ def test_bad_idx(coppice, idx, name, change, words):
 
 @pytest.mark.parametrize("test_dim", [4096, 2])
 def test_pack_whose_parts_differ(cluster, tmp_path, test_dim):
-    """A lease has room for samples of the training part: one of another size would not fit, or leave old memory in it."""
+    """A lease has room for training samples: larger test samples would not fit, and smaller ones would leave old memory in it."""
     def part(dim):
         return struct.pack("<8I", 1, 1, dim, 0, 0, 64, 0, 0)
 
@@ -252,7 +252,7 @@ def test_wrong_token(cluster, coppice, processes, program):
 
 
 def test_random_bytes_on_the_port(cluster, coppice, small):
-    """The connection is closed; everyone else is undisturbed."""
+    """The coordinator closes the connection, and serves others as before."""
     pool = cluster("tcp")
     pool.worker("w")
     job = small(steps=1500)
@@ -262,7 +262,7 @@ def test_random_bytes_on_the_port(cluster, coppice, small):
     for i in range(40):
         with socket.create_connection((host, int(port)), timeout=10) as stranger:
             size = noise.choice([5, 200, 2**62])
-            header = b"\x00SP\x00\x00\x30\x00\x00" + struct.pack(">Q", size)  # of nng's, and the length of a message
+            header = b"\x00SP\x00\x00\x30\x00\x00" + struct.pack(">Q", size)  # nng's handshake, and the length of a message
             stranger.sendall(header + noise.randbytes(2000) if i % 2 else noise.randbytes(noise.randrange(8, 2000)))
             assert closes(stranger), f"stranger {i}, {size} bytes"
     status = pool.client("watch", "1", "--json", "--quiet")
@@ -272,7 +272,7 @@ def test_random_bytes_on_the_port(cluster, coppice, small):
 
 
 def closes(stranger):
-    """Does the other side close the connection, before the time-out? What it says before that does not matter."""
+    """Returns whether the other side closes the connection before the timeout, ignoring what it sends."""
     try:
         while stranger.recv(4096):
             pass
@@ -322,10 +322,10 @@ def test_restarted_coordinator_falls_back_to_the_previous_checkpoint(cluster, co
     pool.worker("w")
     job = small(steps=2000)
     pool.client("submit", job, "--data", ".", "--no-wait")
-    pool.wait_step(200)  # a checkpoint each 40 steps
+    pool.wait_step(200)  # there is a checkpoint every 40 steps
     pool.stop(signal.SIGKILL)
     checkpoints = pool.state / "jobs/1/checkpoints"
-    newest = checkpoints / (checkpoints / "latest").read_text().strip() / "model.safetensors"  # the kill may come before a later folder is named
+    newest = checkpoints / (checkpoints / "latest").read_text().strip() / "model.safetensors"  # a later folder may not have its final name yet
     newest.write_bytes(newest.read_bytes()[:-5])
     pool.start()
     status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
@@ -335,7 +335,7 @@ def test_restarted_coordinator_falls_back_to_the_previous_checkpoint(cluster, co
 
 
 def test_resume_of_another_job_is_refused(coppice, trained):
-    """And the run folder keeps what it had, to the byte."""
+    """The run folder does not change by a byte."""
     _, folder, small = trained
 
     def content():
@@ -356,12 +356,12 @@ def test_loss_that_becomes_nan_stops_the_job(coppice, small):
 
 
 def test_full_disk_keeps_training_and_older_checkpoints(coppice, small, tmp_path):
-    """The k-th write, sync or rename fails with ENOSPC: a warning and the right digest, or the run says that it could not write."""
+    """The k-th write, sync or rename fails with ENOSPC: the run prints a warning and has the right digest, or reports that it could not write."""
     expected = coppice("run", small(), "--out", "a", "--json", "--quiet")["digest"]
     trained = 0
     for k in range(2, 30, 3):
         done = coppice("run", small(), "--out", f"b{k}", status=None, COPPICE_FAIL_IO=k)
-        assert "No space left" in done.stderr, f"{k}: {done.stderr}"  # it came
+        assert "No space left" in done.stderr, f"{k}: {done.stderr}"  # the fault was injected
         if done.returncode == 0:
             trained += 1
             assert "training goes on" in done.stderr and expected in done.stdout

@@ -1,5 +1,5 @@
-"""What commands on trained models say of a model that is for other data, of one that is not whole, and of a place that cannot be written: the
-exact sentence, exit status 2, nothing on standard output, and no file left behind."""
+"""Commands on trained models refuse a model for other data, a damaged model, and an unwritable output: with the exact message, exit status 2,
+nothing on standard output, and no file left behind."""
 
 import random
 import re
@@ -22,10 +22,10 @@ def run(coppice, small, tmp_path):
 
 @pytest.fixture
 def refused(coppice, tmp_path):
-    """refused(sentence, command, ...): it ends so, and leaves the folder as it was."""
+    """refused(message, command, ...): checks that the command fails with this message and does not change the folder."""
 
     def files():
-        """Those that SQLite makes for readers of a database aside."""
+        """All files, except those that SQLite makes for readers of a database."""
         return sorted(path for path in tmp_path.rglob("*") if not path.name.startswith("metrics.sqlite-"))
 
     def check(sentence, command, *arguments):
@@ -40,7 +40,7 @@ def refused(coppice, tmp_path):
 
 @pytest.fixture
 def other(tmp_path):
-    """A folder with a data set of the same file names and another shape."""
+    """A folder with a data set that has the same file names, but another shape."""
     folder, noise = tmp_path / "other", random.Random(1)
     folder.mkdir()
     for part, count in (("train", 30), ("test", 12)):
@@ -63,7 +63,7 @@ def test_a_model_for_other_data(coppice, refused, run, other, small):
 
 
 def test_a_model_for_samples_of_as_many_bytes(coppice, refused, tmp_path):
-    """Four bytes are not one float."""
+    """A sample of four bytes is as large as one float, but must be refused."""
     for folder, dtype, width in (("bytes", "u1", 4), ("floats", "f4", 1)):
         (tmp_path / folder).mkdir()
         for part in ("train", "test"):
@@ -82,7 +82,7 @@ optimizer: {sgd: {rate: 0.1}}
 
 
 def test_exchanged_folders_of_two_jobs(cluster, small, tmp_path):
-    """A state folder that was put together from two backups: weights are given out as a job's only if they are."""
+    """If a state folder mixes two backups, the coordinator does not return the weights of another job."""
     pool = cluster("ipc")
     pool.worker("w")
     for seed in (1, 2):

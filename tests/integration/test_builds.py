@@ -1,4 +1,4 @@
-"""The same digest from every build, and no leak: sanitizers, Debug, Clang, valgrind."""
+"""Every build gives the same digest and leaks nothing: sanitizers, Debug, Clang, valgrind."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from test_golden import GOLDEN, SMALL
 @pytest.mark.asan
 @pytest.mark.parametrize("workers", [1, 3])
 def test_small_run(coppice, small, workers):
-    """On the release build, and on the ASan/UBSan build, which must find nothing."""
+    """Runs on the release build, and on the ASan/UBSan build, which must report nothing."""
     assert coppice("run", small(), "--workers", workers, "--json", "--quiet")["digest"] == SMALL
 
 
 @pytest.mark.threads
 def test_small_run_with_threads(coppice, small):
-    """On the TSan build: workers, coordinator, store and saver in one process."""
+    """Runs on the TSan build, with workers, coordinator, store and saver in one process."""
     assert coppice("run", small(), "--workers", 3, "--json", "--quiet")["digest"] == SMALL
 
 
@@ -45,7 +45,7 @@ def test_small_cluster_with_threads(cluster, small):
 
 
 def test_no_leak_under_valgrind(program, small, tmp_path):
-    """valgrind knows no AVX-512."""
+    """Uses AVX2, because valgrind does not support AVX-512."""
     done = subprocess.run(
         ["valgrind", "--leak-check=full", "--show-leak-kinds=definite,indirect", "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9", "-q",
          program("coppice"), "run", small(steps=12), "--workers", "2", "--json", "--quiet"],

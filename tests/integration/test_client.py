@@ -1,4 +1,4 @@
-"""The client as a person meets it: help, completion, colours, downloads from a mirror that fails, resumes or lies, inspect, export, eval."""
+"""The client as users see it: help, completion, colours, downloads from faulty mirrors, inspect, export, eval."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ def run(program, *words, **environment):
 
 @pytest.fixture(scope="session")
 def commands(program):
-    """The names of all commands, from the overview."""
+    """The names of all commands, from the output of --help."""
     return re.findall(r"^  ([a-z]+) .*  ", run(program, "--help").stdout.split("Examples:")[0], re.MULTILINE)
 
 
@@ -58,7 +58,7 @@ offer coppice eval 3 --average ''
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_completion_for_other_shells_is_read_by_them(program, commands, shell):
-    """Each shell reads its script and offers commands and options; where the shell is not installed, its words are looked at."""
+    """Each shell loads its script and offers commands and options. If a shell is not installed, only the words of its script are checked."""
     script = run(program, "completion", shell).stdout
     assert all(re.search(rf"\b{command}\b", script) for command in commands)
     assert "no-wait" in script and "onnx" in script
@@ -77,7 +77,7 @@ def test_completion_of_an_unknown_shell(program):
 
 
 def test_no_colour_without_a_terminal_and_with_no_color(program):
-    """`script` gives the program a terminal; the overview is bold there unless NO_COLOR is set."""
+    """`script` gives the program a terminal, where the help is bold unless NO_COLOR is set."""
     for environment, expected in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
         done = subprocess.run(["script", "-qec", f"{program('coppice')} plan missing.yaml", "/dev/null"], capture_output=True, text=True,
                               timeout=20, check=False, stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", **environment})
@@ -87,9 +87,9 @@ def test_no_colour_without_a_terminal_and_with_no_color(program):
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; knows ranges; `lie` sends other bytes, `cut` ends the first answer of each file half way."""
+    """Serves a folder, with ranges. `lie` sends wrong bytes, `cut` ends the first answer for each file half-way, `whole` ignores ranges."""
 
-    lie = cut = whole = False  # whole: it knows no ranges
+    lie = cut = whole = False
     ranges = []
     seen = set()
 
@@ -116,7 +116,7 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(mnist):
-    """mirror(**attributes): the URL of a server of MNIST's files."""
+    """mirror(**attributes): starts a server with MNIST's files; returns its URL."""
     servers = []
 
     def start(**attributes):
@@ -145,7 +145,7 @@ def test_data_get_from_a_mirror(program, mirror, mnist, tmp_path):
 
 def test_data_get_goes_on_where_it_was_cut_off(program, mirror, mnist, tmp_path):
     url, handler = mirror(cut=True)
-    for _ in range(8):  # each run gets a little further; other mirrors cannot be reached here
+    for _ in range(8):  # each run gets a little further; no other mirror is reachable here
         if run(program, "data", "get", "mnist", "--out", tmp_path, "--quiet", COPPICE_MIRROR=url).returncode == 0:
             break
     assert digests(tmp_path) == digests(mnist) and len(digests(tmp_path)) == 4

@@ -1,5 +1,5 @@
-"""The command line meets the world: coordinators that are not there, the other scheme, time-outs, standard input and output, names, the
-token, little memory."""
+"""The command line in difficult environments: no coordinator, the wrong scheme, timeouts, standard input and output, names, the token, little
+memory, signals."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from integration_tools import free_port
 
 @pytest.fixture
 def timed(program, tmp_path):
-    """timed(*words): status, error text and seconds of a client."""
+    """timed(*words): runs the client; returns its status, error output and seconds."""
 
     def run(*words, **options):
         began = time.monotonic()
@@ -27,7 +27,7 @@ def timed(program, tmp_path):
     return run
 
 
-# ---- coordinators that are not there ----
+# ---- no coordinator ----
 
 ASKING = [("jobs",), ("status", "1"), ("watch", "1"), ("logs", "1", "-f"), ("workers",), ("eval", "1"), ("data", "list")]
 
@@ -37,7 +37,7 @@ def test_refused_connection_is_reported_at_once(timed, words):
     url = f"tcp://127.0.0.1:{free_port()}"
     status, errors, seconds = timed(*words, "--coordinator", url)
     assert status == 2 and url in errors and "Connection refused" in errors, errors
-    assert seconds < 3  # it was 10
+    assert seconds < 3  # an earlier version took 10 s
 
 
 def test_time_out_asks_for_patience(timed, program, processes, tmp_path):
@@ -49,7 +49,7 @@ def test_time_out_asks_for_patience(timed, program, processes, tmp_path):
     time.sleep(0.3)
     processes(program("coppice-coordinator"), "--listen", url, "--state", tmp_path / "state", stderr=subprocess.DEVNULL)
     _, errors = asking.communicate(timeout=40)
-    assert "token" in errors and "no coordinator" not in errors  # it was found, and has refused the token
+    assert "token" in errors and "no coordinator" not in errors  # the coordinator was found, and refused the token
 
 
 @pytest.mark.parametrize("seconds", ["1e-300", "0", "0.001"])
@@ -61,7 +61,7 @@ def test_any_time_out_ends_with_a_sentence(timed, seconds, scheme):
         assert status == 2 and "no coordinator at" in errors, (status, errors)
 
 
-# ---- the other scheme ----
+# ---- wrong scheme ----
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_the_other_scheme_is_named(cluster, timed, program, kind):
@@ -85,13 +85,13 @@ def test_watch_with_a_short_time_out_hears_a_living_coordinator(cluster, small):
     pool = cluster("tcp", data=small().parent)
     number = pool.client("submit", small(), "--data", small().parent, "--no-wait", "--json")["job"]
     for words in (("watch", number), ("logs", number, "-f")):
-        with pytest.raises(subprocess.TimeoutExpired):  # it waits for workers for as long as one likes
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for workers without a limit
             pool.client(*words, "--timeout", "1", timeout=5)
 
 
 # ---- standard input ----
 
-TAKES_STANDARD_INPUT = {  # command: the words, and what comes on standard input
+TAKES_STANDARD_INPUT = {  # command: its arguments, and the kind of its standard input
     "run": (["-", "--data", ".", "--workers", "1", "--quiet", "--out", "piped"], "job"),
     "plan": (["-", "--data", "."], "job"),
     "submit": (["-", "--no-wait"], "job"),
@@ -102,7 +102,7 @@ TAKES_STANDARD_INPUT = {  # command: the words, and what comes on standard input
 
 
 def test_every_command_that_takes_standard_input(cluster, coppice, small, tmp_path, program):
-    """Each reads it, once; a new one that its --help offers needs a row."""
+    """Each command reads standard input once. A new command whose --help mentions it needs a row in the table."""
     overview = subprocess.run([program("coppice"), "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  ([a-z]+) ", overview.split("Commands:")[1].split("Examples:")[0], re.MULTILINE)
     helps = {c: subprocess.run([program("coppice"), c, "--help"], capture_output=True, text=True, check=True).stdout for c in commands}
@@ -116,7 +116,7 @@ def test_every_command_that_takes_standard_input(cluster, coppice, small, tmp_pa
     pool = cluster("ipc")
     for command, (words, what) in TAKES_STANDARD_INPUT.items():
         variants = [words, [*words, "--data", "."], [*words, "--data", ".", "--dry-run"]] if command == "submit" else [words]
-        for variant in variants[1:] if command == "submit" else variants:  # the coordinator has no set of that name
+        for variant in variants[1:] if command == "submit" else variants:  # without --data, the coordinator lacks the data set
             done = subprocess.run([program("coppice"), command, *variant], input=given[what], cwd=tmp_path, env=pool.environment(),
                                   capture_output=True, timeout=60, check=False)
             assert done.returncode == 0, (command, variant, done.stderr)
@@ -143,7 +143,7 @@ def test_full_standard_output_is_an_error(program, words):
 
 @pytest.mark.parametrize("words", [("coppice", "plan", "-", "--json"), ("coppice", "--help"), ("coppice-worker", "--help")], ids=" ".join)
 def test_reader_that_has_enough_is_no_error(program, words):
-    """As other filters: no word, and the signal that a shell shows as 141."""
+    """Like other filters, the program prints nothing and ends by SIGPIPE, which a shell shows as 141."""
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([program(words[0]), *words[1:]], input=PLAIN, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60,
@@ -169,7 +169,7 @@ def test_job_name_never_leaves_the_folder_of_runs(coppice, small, tmp_path, name
     before = path.read_text()
     done = coppice("run", path, "--data", tmp_path, "--workers", "1", status=None)
     assert path.read_text() == before and (tmp_path / "model.safetensors").read_text() == "mine"
-    if done.returncode:  # refused by name
+    if done.returncode:  # refused because of its name
         assert done.returncode == 2 and name in done.stderr and "--out" in done.stderr
         coppice("run", path, "--data", tmp_path, "--workers", "1", "--out", "elsewhere")
     else:
@@ -178,7 +178,7 @@ def test_job_name_never_leaves_the_folder_of_runs(coppice, small, tmp_path, name
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without an entry in /etc/passwd")
 def test_cache_without_home_is_the_users_alone(program):
-    """Somebody else has made the folder that would be the user's."""
+    """Another user has already created the default folder."""
     user = 54321
     taken = f"/tmp/coppice-{user}"
     job = PLAIN.replace("synthetic-digits", "mnist")
@@ -197,7 +197,7 @@ def test_cache_without_home_is_the_users_alone(program):
 # ---- the token ----
 
 def test_token_is_found_by_the_users_own_programs(program, processes, tmp_path):
-    """Nobody names it: neither --state nor COPPICE_TOKEN is given."""
+    """Neither --state nor COPPICE_TOKEN is given."""
     url = f"tcp://127.0.0.1:{free_port()}"
     mine = {k: v for k, v in os.environ.items() if not k.startswith("COPPICE_")} | {
         "HOME": str(tmp_path / "home"), "COPPICE_COORDINATOR": url}
@@ -215,7 +215,7 @@ def test_token_is_found_by_the_users_own_programs(program, processes, tmp_path):
             break
         time.sleep(0.1)
     assert '"own"' in done.stdout and worker.poll() is None
-    assert f'"threads":{len(os.sched_getaffinity(0))}' in done.stdout  # as many as cores, as `run` has
+    assert f'"threads":{len(os.sched_getaffinity(0))}' in done.stdout  # one thread per core, as in `run`
     token = tmp_path / "home/.local/state/coppice/token"
     stranger = ask(HOME=str(tmp_path / "other"))
     assert stranger.returncode == 2 and "--token-file" in stranger.stderr, stranger.stderr
@@ -247,7 +247,7 @@ def test_openblas_without_room_ends_with_a_sentence(program, small, tmp_path):
 # ---- signals ----
 
 def shell(program, command, cwd, **environment):
-    """What a person does with the command of a message: paste it."""
+    """Runs a command from a message in a shell, as a user would paste it."""
     environment = {**os.environ, "PATH": f"{os.path.dirname(program('coppice'))}:{os.environ['PATH']}", **environment}
     return subprocess.run(["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -268,7 +268,7 @@ def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, 
     if command == "submit":
         assert process.stdout.readline() == "job 1\n"
     pool.wait_step(1)
-    time.sleep(0.5)  # it follows by now
+    time.sleep(0.5)  # time for the command to start following
     began = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
@@ -292,7 +292,7 @@ def test_interrupted_evaluation_names_the_command_that_begins_it_again(cluster, 
     elsewhere.mkdir()
     shutil.copy(pool.state / "token", elsewhere / "a token")
     pool.workers["w"].send_signal(signal.SIGTERM)
-    pool.workers["w"].wait(60)  # so the evaluation waits
+    pool.workers["w"].wait(60)  # without a worker, the evaluation waits
     process = processes(program("coppice"), "eval", "1", "--ensemble", "1,3", "--coordinator", pool.url, "--token-file", elsewhere / "a token",
                         cwd=elsewhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     pool.wait(lambda: len(pool.client("jobs", "--json")["jobs"]) == 2, "the evaluation")
@@ -307,7 +307,7 @@ def test_interrupted_evaluation_names_the_command_that_begins_it_again(cluster, 
 
 
 def interrupted_run(program, processes, folder, *words, signals=(signal.SIGINT,), **options):
-    """Status and last line of a run that got these signals after its first checkpoint."""
+    """Sends these signals to a run after its first checkpoint; returns its status and last line."""
     process = processes(program("coppice"), "run", *words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     while not list(folder.glob("my runs/*/checkpoints/step-*")):
         assert process.poll() is None, process.communicate()
@@ -339,7 +339,7 @@ def test_interrupted_run_names_the_command_that_goes_on(coppice, program, proces
 
 def test_second_interrupt_ends_a_run_at_once(program, processes, small, tmp_path):
     small(10_000_000)
-    for attempt in range(10):  # the first signal may be answered before the second is there
+    for attempt in range(10):  # the run may end by the first signal before the second arrives
         status, last = interrupted_run(program, processes, tmp_path, "small.yaml", "--out", f"my runs/{attempt}",
                                        signals=[signal.SIGTERM, signal.SIGINT])
         if status == 130:
@@ -349,7 +349,7 @@ def test_second_interrupt_ends_a_run_at_once(program, processes, small, tmp_path
 
 
 def test_ignored_interrupt_stays_ignored(cluster, program, processes, small):
-    """As of what a script starts in the background, and of nohup."""
+    """As in commands that a script starts in the background, or with nohup."""
     pool = cluster("ipc")
     pool.client("submit", small(40), "--data", ".", "--no-wait")
     process = processes(program("coppice"), "watch", "1", "--quiet", "--json", env=pool.environment(), stdout=subprocess.PIPE,

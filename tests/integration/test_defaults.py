@@ -1,4 +1,4 @@
-"""What a job does where its file does not say: the parts of the data, the scale of the values, what is evaluated."""
+"""Defaults of a job file: how the data are split, how values are scaled, and what is evaluated."""
 
 import json
 
@@ -21,7 +21,7 @@ optimizer: {{adam: {{rate: 0.01}}}}
 
 @pytest.fixture
 def defaults(coppice, tmp_path):
-    """defaults(command, data, *arguments): run or plan a job on these data."""
+    """defaults(command, data, *arguments): runs or plans a job on these data."""
 
     def do(command, data, *arguments, job=JOB, quiet=True, **options):
         path = tmp_path / "job.yaml"
@@ -32,7 +32,7 @@ def defaults(coppice, tmp_path):
 
 
 def sorted_csv(path, classes=3, each=20):
-    """A table that a linear layer separates, class after class."""
+    """Writes a table, sorted by class, that a linear layer can separate."""
     random = np.random.default_rng(3)
     lines = [f"{c + 0.1 * random.random():.4f},{(c == 1) + 0.1 * random.random():.4f},{c}" for c in range(classes) for _ in range(each)]
     path.write_text("a,b,label\n" + "\n".join(lines) + "\n")
@@ -71,7 +71,7 @@ def test_class_without_training_samples_is_named(defaults, tmp_path):
 
 
 def byte_tables(folder, largest=255, count=120, side=4):
-    """The same whole numbers as CSV, as f32 and as bytes; returns the values and labels."""
+    """Writes the same whole numbers as CSV, as f32 and as bytes; returns the values and labels."""
     random = np.random.default_rng(7)
     labels = np.arange(count) % 3
     patterns = random.integers(0, largest + 1, (3, side * side))
@@ -114,7 +114,7 @@ def test_scale_of_the_values_decides_how_they_are_normalised(defaults, tmp_path)
     for table in TABLES:
         planned = plan(table)
         assert planned["normalize"] == "unit" and planned["values"][1] > 200 and planned["inputs"][1] == planned["values"][1] / 255
-    byte_tables(tmp_path, largest=16)  # whole numbers, but no bytes: 16/255 would be next to nothing
+    byte_tables(tmp_path, largest=16)  # small whole numbers must not be scaled like bytes: 16/255 would be close to 0
     for table in TABLES:
         planned = plan(table)
         assert planned["normalize"] == "standard" and planned["values"][1] <= 16 and -6 < planned["inputs"][0] < -0.5 < 0.5 < planned["inputs"][1] < 6
@@ -134,7 +134,7 @@ def test_values_far_outside_are_warned_about(defaults, tmp_path):
 
 
 def old_pack_digest(x, labels):
-    """Of the pack that versions before made of whole numbers from a CSV file: f32."""
+    """Digest of the pack that earlier versions made from a CSV file of whole numbers: with f32 values."""
 
     def padded(data):
         return data + bytes(-len(data) % 64)
@@ -219,7 +219,7 @@ def test_autoencoder_needs_no_labels(defaults, coppice, tmp_path):
 
 
 def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, coppice, tmp_path):
-    """Their labels, whatever they are, are no more read than in training; a column too many is refused."""
+    """Labels are ignored, as in training, whatever their values. An extra column is refused."""
     x, labels = byte_tables(tmp_path)
     np.savez(tmp_path / "x.npz", images=x, labels=labels + 5)
     rows = [",".join(map(str, row)) for row in x]
@@ -312,7 +312,7 @@ def test_resume_names_the_field_that_differs(defaults, tmp_path, change, sentenc
 
 @pytest.fixture
 def run_of_12_steps(defaults, tmp_path):
-    """A run folder with checkpoints of steps 6, 9 and 12, and run(*arguments): its job again."""
+    """Makes a run folder with checkpoints of steps 6, 9 and 12; returns run(*arguments), which runs its job again."""
     sorted_csv(tmp_path / "t.csv", classes=3, each=10)
     job = JOB.replace("epochs: 20", "epochs: 4") + "checkpoint: {{every: 3}}\n"
 

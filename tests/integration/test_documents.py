@@ -1,9 +1,9 @@
-"""Documents are true: generated pages are what the programs say, and the commands of tutorials and how-tos run.
+"""Checks the documents: generated pages match the programs, and the commands in tutorials and how-tos run.
 
-In a page, a block ```sh is run; ```yaml NAME (or csv, python ...) is first saved as NAME. All blocks of a page run in order, in one
-folder, as one person types them. ```sh elsewhere is not run: CANNOT_RUN has the reason. ```text shows output.
+In a page, a block ```sh is run, and a block ```yaml NAME (or csv, python ...) is saved as NAME. All blocks of a page run in order, in one
+folder, as a user would type them. A block ```sh elsewhere is not run: CANNOT_RUN has the reason. A block ```text shows output.
 
-The commands are run on this machine, so the test puts its own addresses and folders in the place of those that a page names."""
+The commands run on this machine, so the test replaces the addresses and folders of a page by its own."""
 
 import os
 import pathlib
@@ -52,7 +52,7 @@ def test_generated_page_is_what_the_programs_say(page, program, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_block_says_what_it_is(page):
-    """So no command hides in a block that is not run."""
+    """Otherwise a command could hide in a block that is not run."""
     for language, name, text in blocks_of(page):
         assert language in ("sh", "text") or name, f"{page}: a block without a language, or a file without a name:\n{text}"
         if language == "text":
@@ -68,7 +68,7 @@ def test_what_cannot_run_has_a_reason():
     assert {name for page in PAGES for language, name, _ in blocks_of(page) if language == "sh"} <= {"", "elsewhere"}
 
 
-# A coordinator of a page listens on the test's port; where a page names no address, it is the default one.
+# Makes a page's coordinator listen on the test's port if the page gives no address.
 COORDINATOR = """#!/bin/sh
 case " $* " in *" --listen "* | *" --init-tls "* | *" --help "*) ;; *) set -- --listen "tcp://127.0.0.1:$TEST_PORT" "$@" ;; esac
 exec {program} "$@"
@@ -81,7 +81,7 @@ def until(command):
 
 @pytest.fixture
 def typed(program, tmp_path):
-    """typed(blocks): runs blocks of shell in a home of their own; returns what they print."""
+    """typed(blocks): runs shell blocks in a separate home folder; returns their output."""
     home, tools = tmp_path / "home", tmp_path / "bin"
     home.mkdir(), tools.mkdir()
     port = free_port()
@@ -108,7 +108,7 @@ def typed(program, tmp_path):
                 script.append(adapt(text))
             elif language not in ("sh", "text"):
                 script.append(f"cat > {name} <<'END_OF_FILE'\n{text}END_OF_FILE\n")
-        # What starts in the background is there for the next line, as for a person.
+        # Wait until a background program is ready before the next line, as a user would.
         listens, joined = until("(echo >/dev/tcp/127.0.0.1/$TEST_PORT)"), until(r"coppice workers --json | grep -q 'name.:.\2'")
         script = re.sub(r"^(coppice-coordinator .*)&( *#.*)?$", r"\1&\n" + listens, "".join(script), flags=re.MULTILINE)
         script = re.sub(r"^(coppice-worker --name (\S+) .*)&( *#.*)?$", r"\1&\n" + joined, script, flags=re.MULTILINE)
@@ -120,7 +120,7 @@ def typed(program, tmp_path):
             status = "still running"
         finally:
             try:
-                os.killpg(process.pid, signal.SIGKILL)  # what it left in the background
+                os.killpg(process.pid, signal.SIGKILL)  # its background processes
             except ProcessLookupError:
                 pass
             process.wait()
@@ -147,7 +147,7 @@ def test_a_command_that_fails_is_seen(typed):
         typed([("sh", "", "coppice jobss\n")])
 
 
-# ---- commands that are only shown, in every document ----
+# ---- commands in all documents that are not run ----
 
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SHOWN = re.compile(r"(?:^ *|[`(|;&$] ?)(coppice(?:-coordinator|-worker)?)(?![\w-])((?: +[^`|;&<>#\n]+)?)", re.MULTILINE)
@@ -156,7 +156,7 @@ CODE = re.compile(r"^```.*?^```|^ {4}\S.*?$|`[^`\n]+`", re.MULTILINE | re.DOTALL
 
 @pytest.fixture(scope="module")
 def options(program):
-    """options(program, command): the options that it takes, from its --help; None: there is no such command."""
+    """options(program, command): its options according to --help; None if the command does not exist."""
     known = {}
 
     def of(name, command):
@@ -192,7 +192,7 @@ def test_a_wrong_command_and_a_wrong_option_are_seen(options):
         "coppice evall", "coppice eval --ensembl", "coppice-worker  --jion"]
 
 
-# ---- messages that a document quotes ----
+# ---- messages quoted in documents ----
 
 QUOTES = ["docs/reference/data.md", "docs/reference/evaluation.md", "docs/how-to/troubleshoot.md"]
 
@@ -207,15 +207,15 @@ def literals_of_sources():
 
 
 def quoted_messages(text):
-    """Code in a cell of a table that is a sentence: five words or more, without an option or a path as its first word."""
+    """Yields code in table cells that looks like a message: five words or more, not starting with `coppice`."""
     for line in text.splitlines():
         if line.startswith("|"):
             yield from (code for code in re.findall(r"`([^`]+)`", line) if len(re.findall(r"\b[a-z]{2,}\b", code)) >= 5 and not code.startswith("coppice"))
 
 
 def is_message(quoted, literals):
-    """Three quarters of its pairs of neighbouring words are neighbours in a message of the sources. Names, numbers and paths do not count: a
-    message has %s in their place."""
+    """Returns whether three quarters of the pairs of neighbouring words also occur in a message of the sources. Names, numbers and paths are
+    ignored, because the source has %s there."""
     pieces = re.split(r'"[^"]*"|[\w./-]*[\d./_][\w./-]*|[^\w\s]|\b[A-Z]+\b', quoted)
     pairs = [" ".join(pair) for piece in pieces for words in [piece.lower().split()] for pair in zip(words, words[1:])]
     return sum(f" {pair} " in literals for pair in pairs) * 4 >= 3 * len(pairs) > 0

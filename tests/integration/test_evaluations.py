@@ -1,5 +1,5 @@
-"""Evaluations on the pool: the figures of an ensemble are those of `coppice eval` in its own process, to the last bit, whoever computes
-them; nothing is lost with a worker, a coordinator or a client."""
+"""Evaluations on a pool: the figures of an ensemble equal those of `coppice eval` in one process, to the last bit, on any workers; a killed
+worker, coordinator or client loses nothing."""
 
 import json
 import pathlib
@@ -29,13 +29,13 @@ KINDS = {
 
 
 def figures(told):
-    """What must not depend on who computed: everything but the time and the leases."""
+    """The figures that must not depend on where they are computed: all except times and leases."""
     return {k: v for k, v in told.items() if k not in ("seconds", "leases_given", "leases_repeated")}
 
 
 @pytest.fixture
 def job(large):
-    """job(name, model, seed): a job file on patterns of five classes; 2300 test samples, so three slices."""
+    """job(name, model, seed): writes a job file on patterns of five classes, with 2300 test samples in three slices."""
     folder = large()
 
     def make(name="net", model=NETWORK, seed=11, loss="cross_entropy", data=""):
@@ -48,7 +48,7 @@ def job(large):
 
 @pytest.fixture
 def local(coppice, job, tmp_path):
-    """local(run, *options): the figures of a run folder from this process alone."""
+    """local(run, *options): the figures of a run folder, computed in one process."""
 
     def call(run, *options, **environment):
         return figures(coppice("eval", run, "--data", tmp_path, *options, "--json", "--quiet", **environment))
@@ -57,21 +57,21 @@ def local(coppice, job, tmp_path):
 
 
 def train(pool, path):
-    """The job on the pool; its number."""
+    """Trains the job on the pool; returns its number."""
     return pool.client("submit", path, "--data", path.parent, "--json", "--quiet")["job"]
 
 
 def start(processes, pool, *arguments):
-    """A client that runs beside the test; its output comes as lines."""
+    """Starts a client in the background, with its output in a pipe."""
     return processes(pool.program("coppice"), "eval", *map(str, arguments), env=pool.environment(), cwd=pool.folder, stdout=subprocess.PIPE,
                      stderr=subprocess.PIPE, text=True)
 
 
-EVALUATIONS = 2**48  # numbers above are evaluations' own: eval-1 ...
+EVALUATIONS = 2**48  # numbers above are for evaluations: eval-1 ...
 
 
 def wait_leases(pool, least=3):
-    """Until the first evaluation, which is listed like a job, has come so far."""
+    """Waits until the first evaluation, which is listed like a job, has had this many leases."""
     pool.wait(lambda: any(j["job"] == EVALUATIONS + 1 and j.get("step", 0) >= least for j in pool.client("jobs", "--json")["jobs"]), f"lease {least} of eval-1")
 
 
@@ -137,7 +137,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
 
 @pytest.mark.asan
 def test_broken_workers_cost_an_ensemble_nothing(cluster, coppice, processes, program, job, local, tmp_path):
-    """Two whose outputs are all NaN agree; the coordinator computes what they were given, and they are found out."""
+    """Two workers return only NaN and so agree. The coordinator recomputes their blocks and exposes them."""
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
     pool = cluster("ipc")
@@ -225,7 +225,7 @@ def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, t
 
 
 def test_trained_models_are_averaged_anywhere(cluster, coppice, job, local, tmp_path):
-    """Three jobs on the pool, the same three as run folders, and mixed: one result."""
+    """Three jobs on the pool, the same three as run folders, and a mixture of both give one result."""
     pool = cluster("ipc")
     pool.worker("a")
     pool.worker("b", "--threads", "3")
@@ -250,7 +250,7 @@ def test_trained_models_are_averaged_anywhere(cluster, coppice, job, local, tmp_
 
 
 def test_plain_evaluation_is_of_the_test_part(cluster, job, coppice, tmp_path):
-    """A job that evaluates on validation rows: its test part is evaluated when it is asked for; others have done it at their end."""
+    """If a job evaluates on validation rows, `eval` computes its test part. Other jobs have evaluated it at their end."""
     pool = cluster("ipc")
     pool.worker("a")
     pool.worker("b")
@@ -297,7 +297,7 @@ def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp
     digits.write_text("name: digits\ndata: {source: synthetic-digits, samples: 600}\nmodel: [dropout, linear: {units: 10}]\ntrain: {steps: 3}\n"
                       "optimizer: {sgd: {rate: 0.1}}\n")
     pool.client("submit", digits, "--quiet")
-    large(seed=12)  # other data in the same place, of the same shape
+    large(seed=12)  # other data of the same shape, in the same files
     again = train(pool, tmp_path / "net.yaml")
     for other, words in ((2, "job 2 takes samples of 1 x 28 x 28 bytes, but job 1 takes samples of 1 x 17 x 18 bytes"), (again, "job 3 was trained on the data set")):
         assert words in pool.client("eval", 1, "--members-from", other, status=2).stderr

@@ -1,4 +1,4 @@
-"""One job that gives every field of docs/reference/job-file.md a value of its own: it trains, and says the same of itself when it is printed and read again."""
+"""A job that sets every field of docs/reference/job-file.md to a distinct value. It trains, and stays the same when it is printed and read again."""
 
 import re
 
@@ -51,7 +51,7 @@ OPTIMIZERS = [
     "rmsprop: {rate: 0.01, alpha: 0.9, epsilon: 1.0e-7, momentum: 0.5, schedule: {cosine: {final: 0.001}}, warmup: 3}",
     "adagrad: {rate: 0.1, epsilon: 1.0e-7, schedule: {constant: {}}, warmup: 3}",
 ]
-# Of data in files: test_formats.py and test_people_files.py have jobs with each of them. Losses besides the one above: test_targets.py.
+# Fields for data in files are tested in test_formats.py and test_people_files.py, other losses in test_targets.py.
 ELSEWHERE = r"data\.(train|test)(\..*)?|data\.(label|drop|layout|resize)|loss\.(mse|bce)|train\.steps"
 
 

@@ -1,5 +1,5 @@
-"""Each job file in examples/ is one that coppice takes as it is, and trains: a few steps of each, on the data that it names or on MNIST. Each
-kind of layer that there is stands in one of them."""
+"""coppice accepts each job file in examples/ unchanged, and trains it for a few steps, on its data or on MNIST. Each kind of layer occurs in one
+of them."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ def test_there_are_examples():
 
 
 def kinds_of(path, kinds):
-    """Those of `kinds` that the job file's model has."""
+    """Those of `kinds` that occur in the job file's model."""
     text = re.sub(r"(^|\s)#.*", "", path.read_text())
     model = re.search(r"^model:(.*?)(?=^\w|\Z)", text, re.MULTILINE | re.DOTALL).group(1)
     return set(re.findall(r"\w+", model)) & set(kinds)

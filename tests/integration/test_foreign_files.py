@@ -1,4 +1,4 @@
-"""Files that other programs leave: every layout that NumPy writes is read, and a file of another format is named for what it is."""
+"""Files of other programs: Coppice reads every array layout that NumPy writes, and recognizes files of the wrong format."""
 
 import bz2
 import gzip
@@ -32,7 +32,7 @@ TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "?"]
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_array_is_the_same_in_each_layout_of_numpy(coppice, tmp_path, kind, layout):
-    """Against the same values as f4 in C order, which NumPy converts."""
+    """Compares with the same values that NumPy converted to f4 in C order."""
     random, labels = np.random.default_rng(4), np.arange(12) % 3
     for shape in ((12, 5), (12, 4, 3), (12, 3, 4, 5)):
         x = (random.normal(size=shape) * 40).astype("f2").clip(0 if kind[0] == "u" else -100, 100).astype(kind)
@@ -42,7 +42,7 @@ def test_array_is_the_same_in_each_layout_of_numpy(coppice, tmp_path, kind, layo
 
 
 def test_halves_are_those_of_numpy(coppice, tmp_path):
-    """Every float of 16 bits that is finite."""
+    """Tests every finite 16-bit float."""
     x = np.arange(65536, dtype="u2").view("f2")
     x = x[np.isfinite(x)].reshape(-1, 4)
     for name, values in (("half", x), ("single", x.astype("f4"))):
@@ -77,7 +77,7 @@ def test_labels_that_are_none_are_shown(coppice, tmp_path, labels, sentence):
     assert "x.npz(labels)" in error and sentence in error, error
 
 
-# ---- another format than expected ----
+# ---- wrong formats ----
 
 
 def zipped(content):
@@ -157,7 +157,7 @@ def test_inspect_of_neither_data_nor_model_says_both(coppice, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """set/train and set/test with the classes a and b, four pictures each."""
+    """Makes set/train and set/test with the classes a and b and four pictures each."""
     for part in ("train", "test"):
         for name, grey in (("a", 20), ("b", 200)):
             folder = tmp_path / "set" / part / name
@@ -192,7 +192,7 @@ def test_folder_inside_a_class_is_named(coppice, pictures):
     assert "set/train/a/more is a folder: expected the images of a class directly in set/train/a" in coppice("inspect", "set", status=2).stderr
 
 
-# ---- tables that would be read otherwise than meant ----
+# ---- tables that could be misread ----
 
 ROWS = [(round(0.37 * i - 2, 2), round(7.5 - 0.21 * i, 2), i * 3 // 24) for i in range(24)]
 
@@ -218,7 +218,7 @@ def test_column_that_counts_the_lines_is_pointed_out(coppice, tmp_path, text, co
 
 
 def test_header_of_numbers_is_no_sample(coppice, tmp_path):
-    """As DataFrame(x).to_csv(index=False) writes it."""
+    """DataFrame(x).to_csv(index=False) writes such a header."""
     (tmp_path / "x.csv").write_text("0,1,2\n" + rows())
     (tmp_path / "plain.csv").write_text(rows())
     assert digest(coppice, "x.csv") == digest(coppice, "plain.csv")

@@ -1,4 +1,4 @@
-"""Data files of every format, written by NumPy and PIL: the same values give the same bits, bad files an exact error."""
+"""Data files of every format, written by NumPy and PIL: the same values give the same bits, and bad files give an exact error."""
 
 import io
 import json
@@ -28,7 +28,7 @@ IDX = "{source: idx, train: {images: train-images, labels: train-labels}, test: 
 
 
 def pictures(shape=(9, 8), counts=(70, 30)):
-    """Noisy patterns of four classes, class after class: (images, labels) of both parts."""
+    """Noisy patterns of four classes, sorted by class: (images, labels) of both parts."""
     random = np.random.RandomState(5)
     patterns = random.randint(0, 256, (4, *shape))
     parts = []
@@ -55,7 +55,7 @@ def as_folder(folder, parts, encode):
 
 
 def encoded(image, kind="PNG", **options):
-    """(height, width) or (3, height, width) bytes as a file."""
+    """Encodes (height, width) or (3, height, width) bytes as an image file."""
     out = io.BytesIO()
     Image.fromarray(image if image.ndim == 2 else image.transpose(1, 2, 0)).save(out, kind, **options)
     return out.getvalue()
@@ -63,7 +63,7 @@ def encoded(image, kind="PNG", **options):
 
 @pytest.fixture
 def train(coppice, tmp_path):
-    """train(data, *arguments): runs the small job on `data` (the YAML of its section)."""
+    """train(data, *arguments): runs the small job on `data` (the YAML of its data section)."""
 
     def call(data, *arguments, status=0):
         job = tmp_path / "job.yaml"
@@ -204,7 +204,7 @@ def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
     assert np.allclose(section["std"], seen.std(axis=(0, 2, 3)), rtol=1e-12, atol=0)
     digest = train(data)
     assert digest != train(IDX % ", validation: 14, split: last") and digest != train(IDX % ", validation: 14, split: last, normalize: none")
-    # The same by hand: f32 samples that were normalised before.
+    # The same with f32 samples that were normalised beforehand.
     mean, std = (np.float32(section[k]).reshape(3, 1, 1) for k in ("mean", "std"))
     for name, (x, y) in zip(("train", "test"), parts):
         np.save(tmp_path / f"{name}-x.npy", (x.astype(np.float32) / np.float32(255) - mean) / std)
@@ -224,7 +224,7 @@ def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
 
 @pytest.mark.parametrize("features, statistics", [(1025, 1025), (16384, 16384), (16385, 1)])
 def test_any_number_of_columns_is_normalised(coppice, cluster, train, tmp_path, features, statistics):
-    """Beyond 16384 columns, one mean and one deviation for all of them. The figures outgrow the header of a frame."""
+    """With more than 16384 columns there is one mean and one deviation for all. The statistics are larger than the header of a frame."""
     random = np.random.RandomState(2)
     images = random.rand(60, features).astype(np.float32)
     np.savez(tmp_path / "wide.npz", images=images, labels=np.arange(60) % 4)
@@ -234,7 +234,7 @@ def test_any_number_of_columns_is_normalised(coppice, cluster, train, tmp_path, 
     assert len(section["mean"]) == len(section["std"]) == statistics
     seen = images[:52].astype(np.float64).reshape(-1, statistics)
     assert np.allclose(section["mean"], seen.mean(axis=0), rtol=1e-12) and np.allclose(section["std"], seen.std(axis=0), rtol=1e-9)
-    again = coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--json", "--quiet")  # pinned figures are read again
+    again = coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--json", "--quiet")  # reads the pinned statistics again
     assert again["digest"] == digest
     pool = cluster("ipc")
     pool.worker("w")

@@ -1,4 +1,4 @@
-"""A state folder that fills: training goes on, says so, and heals when there is room; a submission that cannot be stored is refused."""
+"""A full state folder: training continues and reports it, writes succeed again when there is space, and submissions that cannot be stored are refused."""
 
 import pathlib
 import time
@@ -10,8 +10,8 @@ MOUNT = 'mount -t tmpfs -o size=16m tmpfs "$0" && cp -r "$0.before/." "$0/" && e
 
 
 class Full:
-    """The coordinator of a cluster in a mount namespace of its own, its state folder a tmpfs of 16 MiB there (too small for
-    an upload: jobs and data are those of the life before)."""
+    """Starts a cluster's coordinator in a separate mount namespace, with a tmpfs of 16 MiB as its state folder. This is too small for an
+    upload, so jobs and data must exist before."""
 
     def __init__(self, pool):
         needs.check_mounts()
@@ -21,10 +21,10 @@ class Full:
         state.rename(f"{state}.before")
         state.mkdir()
         self.pool.start(command=("unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT, state))
-        self.pool.state = pathlib.Path(f"/proc/{self.pool.coordinator.pid}/root{state}")  # as it sees it
+        self.pool.state = pathlib.Path(f"/proc/{self.pool.coordinator.pid}/root{state}")  # the folder inside its namespace
 
     def fill(self):
-        """To the last byte; returns how much there was."""
+        """Fills the state folder to the last byte; returns the number of bytes written."""
         written = 0
         with open(self.pool.state / "ballast", "wb", buffering=0) as file:
             for size in (1 << 16, 512, 1):
@@ -59,7 +59,7 @@ def test_a_full_state_folder_is_suffered_and_heals(cluster, coppice, small):
     assert full.fill() > 8 << 20
     began = pool.status()["step"]
     pool.wait(lambda: "No space left" in full.log(), "a warning in the log")
-    pool.wait_step(began + 100)  # training goes on, past checkpoints
+    pool.wait_step(began + 100)  # training continues past checkpoints
     status = pool.client("status", 1)
     assert "No space left" in status.stdout and "training goes on" in status.stdout
     assert "No space left" in pool.status()["warning"]

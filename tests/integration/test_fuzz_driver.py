@@ -1,4 +1,4 @@
-"""./dev fuzz: what it makes of a target that breaks, or takes long. The targets here are scripts that say what libFuzzer says."""
+"""./dev fuzz with failing and slow targets. The targets here are scripts that imitate libFuzzer's output."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ exit 77
 
 @pytest.fixture
 def fuzz(root, tmp_path):
-    """fuzz(name, again): the driver on a target that writes such an artifact; its exit status, result and standard output."""
+    """fuzz(name, again): runs the driver on a target that writes an artifact with this name; returns exit status, result and output."""
 
     def run(name="", again=5, *options):
         script = tmp_path / "fuzz_csv"

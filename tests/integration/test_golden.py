@@ -1,6 +1,6 @@
-"""The promise: the job and its seed decide the weights bit for bit, the pool decides only when.
+"""Tests the main promise: the job and its seed decide the weights, bit for bit; the pool decides only when.
 
-One job (examples/golden.yaml: unequal shards, a short last batch, several blocks of k, more than an epoch) in every way there is to run it."""
+Runs one job (examples/golden.yaml: unequal shards, a short last batch, several blocks of k, more than an epoch) in every possible way."""
 
 import pathlib
 import signal
@@ -51,12 +51,12 @@ def test_another_seed_gives_another_digest(coppice, job, mnist):
 
 
 def test_shards_belong_to_the_job(coppice, job, mnist):
-    """Other slices are another order of sums and other masks: another job."""
+    """Another number of shards changes the order of sums and the masks, so it is another job."""
     assert run(coppice, job, mnist, "--set", "train.shards=5")["digest"] != GOLDEN
 
 
 def test_one_flipped_mask_bit_or_two_swapped_shards_give_another_digest(program, coppice, small):
-    """The same job in one thread, without coordinator and leases: the same digest; with a fault put in: another one each."""
+    """A single-threaded program without coordinator and leases gives the same digest. With an injected fault, it gives another."""
     one_thread = pathlib.Path(program("coppice")).parent.parent / "tests/one_thread"
     job = small()
 
@@ -82,7 +82,7 @@ def test_cluster(cluster, job, mnist, kind, workers):
 
 
 def test_uploaded_data_and_threads(cluster, job, mnist):
-    """The coordinator has no data: the client uploads it. One worker with three compute threads."""
+    """The coordinator has no data, so the client uploads them. One worker computes with three threads."""
     pool = cluster("ipc")
     pool.worker("w", "--threads", "3")
     assert pool.client("submit", job, "--data", mnist, "--json", "--quiet")["digest"] == GOLDEN
@@ -121,7 +121,7 @@ def test_coordinator_killed_and_restarted(cluster, job, mnist):
     pool.worker("a")
     pool.worker("b")
     pool.client("submit", job, "--no-wait")
-    pool.wait_step(260)  # checkpoints every 200 steps
+    pool.wait_step(260)  # there is a checkpoint every 200 steps
     pool.stop(signal.SIGKILL)
     pool.start()
     status = pool.client("watch", "1", "--json", "--quiet", "--timeout", "30")
@@ -154,7 +154,7 @@ def test_run_stopped_and_resumed(program, processes, coppice, job, mnist, tmp_pa
 
 
 def test_numerics_openblas_trains(coppice, small):
-    """Other bits, the same job: pinned to this machine, and told."""
+    """The bits differ from portable-1. The job is pinned to this OpenBLAS, and this is reported."""
     result = coppice("run", small(), "--set", "numerics=openblas", "--workers", 2, "--json", "--quiet")
     assert result["numerics"].lower().startswith("openblas") and result["test_error"] < 0.1
 

@@ -1,4 +1,4 @@
-"""What the store holds can be had: history, compare, spec, submit --from; jobs by name, state and number."""
+"""Queries of the store: history, compare, spec, submit --from, and jobs by name, state and number."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def pool(cluster, small, tmp_path):
-    """A coordinator with a worker and one finished job of 100 steps, `small`, as number 1."""
+    """A coordinator with a worker, and job 1, `small`, which has finished its 100 steps."""
     pool = cluster(data=tmp_path)
     pool.worker("one")
     pool.job = small(100)
@@ -131,7 +131,7 @@ def test_submit_from_a_run_takes_its_data_along(pool, coppice, tmp_path):
 def test_names_work_where_numbers_do(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
-    assert pool.client("status", "small", "--json")["job"] == 2  # the newest of that name
+    assert pool.client("status", "small", "--json")["job"] == 2  # the newest job of this name
     assert pool.client("digest", "small").stdout == pool.client("digest", 2).stdout
     assert pool.client("history", "other", "--csv").stdout == pool.client("history", 3, "--csv").stdout
     done = pool.client("status", "nobody", status=2)
@@ -155,7 +155,7 @@ def test_the_table_of_jobs_fits_and_says_what_they_wait_for(pool, tmp_path):
     pool.workers["one"].terminate()
     pool.workers["one"].wait()
     number = pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "seed=9").stdout
-    assert number == "3\n"  # bare, for scripts
+    assert number == "3\n"  # only the number, for scripts
     pool.wait(lambda: pool.status(3).get("waiting_for"), "a job that waits")
     table = lines(pool, "jobs")
     assert max(map(len, table)) <= 80, table
@@ -171,7 +171,7 @@ def test_submit_uploads_the_files_that_plan_and_run_read(cluster, small, tmp_pat
     subprocess.run([pool.program("coppice"), "plan", job], check=True, capture_output=True)
     done = pool.client("submit", job, "--quiet", "--json")
     assert done["state"] == "COMPLETED"
-    listed = pool.client("data", "list", "--json")["sets"]  # the same coordinator as every command
+    listed = pool.client("data", "list", "--json")["sets"]  # uses the same coordinator as other commands
     assert [s["bytes"] > 620 for s in listed if "digest" in s] == [True]
 
 

@@ -1,16 +1,16 @@
-"""`coppice export` and `coppice import` as commands: jobs of a coordinator, names of formats, files that cannot be written, memory and disks that end."""
+"""The commands `coppice export` and `coppice import`: a coordinator's jobs, names of formats, unwritable files, full memory and full disks."""
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-# torch before safetensors: an export to m.py refuses to replace weights that no export to m.py wrote.
+# torch comes before safetensors: an export to m.py refuses to replace weights from another export.
 FORMATS = {"torch": ["m.py", "m.safetensors"], "safetensors": ["m.safetensors"], "onnx": ["m.onnx"]}
 
 
 @pytest.fixture
 def trained(coppice, small, tmp_path):
-    """A run folder, in which files are exported."""
+    """A trained run folder; exports are written there."""
     coppice("run", small(10), "--out", tmp_path / "run", "--quiet")
     (tmp_path / "out").mkdir()
     return tmp_path / "run"
@@ -68,7 +68,7 @@ def test_no_model(coppice, tmp_path):
 @pytest.mark.asan
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
-    """Each write, sync and rename fails in turn, until none is left to fail."""
+    """Makes each write, sync and rename fail in turn, until a run has no more to fail."""
     out, written, failed = tmp_path / "out", [], 0
     while True:
         done = coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=None, COPPICE_FAIL_IO=failed + 1)
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
         failed += 1
     assert written == sorted(FORMATS[name]) and failed >= 4
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for number in range(1, failed):  # what is there stays, whole
+    for number in range(1, failed):  # existing files stay complete
         coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=1, COPPICE_FAIL_IO=number)
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
 @pytest.mark.asan
 @pytest.mark.parametrize("name", ["onnx", "torch"])
 def test_no_memory_is_said(coppice, trained, tmp_path, name):
-    """Every 7th allocation fails in turn."""
+    """Makes every 7th allocation fail, one per run."""
     out, number = tmp_path / "out", 1
     while True:
         done = coppice("export", trained, "--format", name, "-o", out / FORMATS[name][0], status=None, COPPICE_FAIL_ALLOC=number)
@@ -101,13 +101,13 @@ def test_no_memory_is_said(coppice, trained, tmp_path, name):
 
 
 def test_the_weights_of_an_export_replace_no_others(coppice, trained, tmp_path):
-    """The .safetensors beside a .py is a name that nobody gave."""
+    """The user did not choose the name of the .safetensors file that belongs to a .py file."""
     coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--set", "seed=9", "--out", tmp_path / "other", "--quiet")
     before = (trained / "model.safetensors").read_bytes()
     refused = coppice("export", tmp_path / "other", "-o", trained / "model.py", status=2)
     assert f"would replace {trained}/model.safetensors" in refused.stderr
     assert (trained / "model.safetensors").read_bytes() == before and not (trained / "model.py").exists()
-    for source in (tmp_path / "other", trained):  # an earlier export is replaced
+    for source in (tmp_path / "other", trained):  # replaces an earlier export
         coppice("export", source, "-o", "out/m.py")
         assert (tmp_path / "out/m.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
@@ -160,7 +160,7 @@ def test_an_import_replaces_no_job_file(coppice, small, weights, tmp_path):
 
 
 def test_imported_weights_make_the_same_ensemble(coppice, small, trained, tmp_path):
-    """What came through another program's file is evaluated and ensembled as what was trained here."""
+    """Imported weights give the same evaluation and ensemble as weights trained here."""
     save_file(load_file(trained / "model.safetensors"), tmp_path / "elsewhere.safetensors")
     coppice("import", "elsewhere.safetensors", "--spec", small(10), "-o", "back.safetensors")
     for arguments in (["--ensemble", "3,7"], ["--average", "weight-scaling"], []):

@@ -1,5 +1,5 @@
-"""One job for each kind of layer, loss and optimizer: the same digest for any number of workers, on each instruction set, on arm64, and
-with a worker killed. Tiny networks on noisy patterns (17 x 18 bytes, five classes)."""
+"""A job for each kind of layer, loss and optimizer: it has the same digest for any number of workers, on each instruction set, on arm64, and
+with a killed worker. The networks are tiny, on noisy patterns (17 x 18 bytes, five classes)."""
 
 import json
 import re
@@ -95,7 +95,7 @@ def test_arm64_gives_the_same_digests(arm64, coppice, kind_job, tmp_path):
 
 
 def test_a_killed_worker_changes_no_bit(cluster, coppice, kind_job):
-    """Each kind in turn on one pool. A second worker is stopped in the middle of each job, when it mostly holds a lease, and killed."""
+    """Trains each kind in turn on one pool. In the middle of each job, a second worker is stopped, usually while it holds a lease, and killed."""
     repeated = 0
     pool = cluster("ipc")
     pool.worker("steady")

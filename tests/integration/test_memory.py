@@ -1,6 +1,6 @@
-"""Programs without memory: each allocation of their own that fails, one a run. What comes is a sentence and status 1, or all goes on as if
-nothing had been; nothing hangs, and in the sanitizers' build nothing is touched that is not there, and nothing leaks. Some of them here; each
-one with COPPICE_TEST_EACH=1."""
+"""Failing allocations: in each run, one allocation of our programs fails. The program either prints a message and ends with status 1, or continues
+with the same result. It never hangs; the sanitizers' build reports no bad access and no leak. The suite tries a sample of the allocations, and
+with COPPICE_TEST_EACH=1 all of them."""
 
 import collections
 import json
@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.quick, pytest.mark.asan]
 EACH = bool(os.environ.get("COPPICE_TEST_EACH"))
-WRONG_REASON = {"coordinator": (35, 82)}  # an address, an upload: these were once said to be what was wrong
+WRONG_REASON = {"coordinator": (35, 82)}  # allocations whose failure was once blamed on an address or an upload
 
 JOB = """
 name: small
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def run(program, folder, fails, *words):
-    """`coppice run`, its allocation number `fails` failing; 0: none does. A new run, or what `words` say."""
+    """Runs `coppice run`, or the command `words`, with allocation number `fails` failing (0: none fails)."""
     words = words or ("--overwrite",)
     return subprocess.run(
         [program("coppice"), "run", "job.yaml", "--workers", "2", "--json", "--quiet", "--out", "run", *words], cwd=folder,
@@ -45,7 +45,7 @@ def run(program, folder, fails, *words):
 
 
 def test_each_allocation_of_a_run_may_fail(program, folder):
-    """Set-up of coordinator and workers, three steps, checkpoints, each time anew; what the last one left can be gone on with."""
+    """Each run sets up coordinator and workers, and does three steps and checkpoints. The folder of the last run can be resumed."""
     first = run(program, folder, 0)
     digest = json.loads(first.stdout)["digest"]
     whole = json.loads(first.stdout)["allocations"]
@@ -64,7 +64,7 @@ def test_each_allocation_of_a_run_may_fail(program, folder):
 
 
 class Pool:
-    """A coordinator and a worker, of whom one has no memory for its allocation number `fails`."""
+    """A coordinator and a worker, one of which fails in its allocation number `fails`."""
 
     def __init__(self, program, processes, folder, who, fails):
         folder.mkdir()
@@ -82,11 +82,11 @@ class Pool:
         return (self.folder / who).read_text()
 
     def judge_ended(self, who, process):
-        """It has ended by itself: with a sentence."""
+        """Checks that a process that ended by itself printed a message."""
         assert process.returncode == 1 and "memory" in self.log(who), (self.fails, self.log(who))
 
     def start(self):
-        """False: it ended, and said why."""
+        """Starts both; returns False if one ended with a message."""
         coordinator = self.coordinator = self.spawn("coordinator", "--listen", self.url, "--state", self.folder / "state")
         while "ready:" not in self.log("coordinator"):
             time.sleep(0.01)
@@ -105,13 +105,13 @@ class Pool:
         for who, process in (("worker", self.worker), ("coordinator", self.coordinator)):
             process.terminate()
             status = process.wait(30)
-            assert status in (0, 1, -signal.SIGTERM), (self.fails, who, status, self.log(who))  # before its handlers are there: as any
+            assert status in (0, 1, -signal.SIGTERM), (self.fails, who, status, self.log(who))  # SIGTERM ends it before its handlers are installed
             assert "Sanitizer" not in self.log(who) and "runtime error" not in self.log(who), (self.fails, self.log(who))
 
 
 def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
-    """Of the coordinator's from its start to the job's end, of the worker's set-up and work: the job ends as if nothing had been, or somebody
-    is told why not, and then it is the same once more."""
+    """Fails allocations of the coordinator from its start to the job's end, and of the worker's setup and work. Either the job ends as usual, or
+    a message explains why not, and the job ends as usual when it is tried again."""
     digest = json.loads(run(program, folder, 0).stdout)["digest"]
     ends, stride = collections.Counter(), 1 if EACH else 24
     for who, most in (("coordinator", 400), ("worker", 60)):
@@ -125,7 +125,7 @@ def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
                 pool.judge_ended("worker", pool.worker)
                 pool.fails = {}
                 pool.worker = pool.spawn("worker", "--name", "again")
-            done = pool.submit(folder / "job.yaml", timeout=3)  # where nobody answers, it waits so long
+            done = pool.submit(folder / "job.yaml", timeout=3)  # the time it waits if nobody answers
             if done.returncode:
                 assert done.returncode == 1 and done.stderr.startswith("coppice submit: "), (who, fails, done.stderr)
                 ends["told"] += 1

@@ -1,4 +1,4 @@
-"""The network of examples/mnist-dropout.yaml reaches the error that docs/measurements/results.md tells: final weights, nothing selected on the test set."""
+"""The network of examples/mnist-dropout.yaml reaches the error in docs/measurements/results.md, with its final weights and no selection on the test set."""
 
 import pytest
 

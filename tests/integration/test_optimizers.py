@@ -1,4 +1,4 @@
-"""Every optimizer: the same digest from any pool and instruction set, and from a run that was stopped and resumed."""
+"""Every optimizer gives the same digest in any pool, on any instruction set, and in a run that was stopped and resumed."""
 
 import pytest
 

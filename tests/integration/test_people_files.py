@@ -1,4 +1,4 @@
-"""Files as people's programs write them (Pillow, NumPy, Keras, PyTorch, spreadsheets): read, or refused with what is there."""
+"""Files as users' programs write them (Pillow, NumPy, Keras, PyTorch, spreadsheets) are read, or refused with a message that describes them."""
 
 import gzip
 import io
@@ -45,13 +45,13 @@ def colours(folder, count=6):
 
 
 def as_npz(path, x):
-    """An archive of these samples, of two classes, one after the other."""
+    """Writes these samples as an archive, with two alternating classes."""
     np.savez(path, images=np.ascontiguousarray(x), labels=np.sort(np.arange(len(x)) % 2))
     return path.name
 
 
 def as_folder(folder, files):
-    """The same as class folders: a and b, half of the files each."""
+    """Moves half of the files into each of the class folders a and b."""
     for i, content in enumerate(files):
         place = folder / ("a" if i < (len(files) + 1) // 2 else "b")
         place.mkdir(parents=True, exist_ok=True)
@@ -148,13 +148,13 @@ def test_grey_among_colour_becomes_three_equal_channels(coppice, tmp_path):
 
 
 def resized(plane, size, axis):
-    """Sums of whole numbers along one axis, and what they are to be divided by."""
+    """Returns sums of integers along one axis, and their divisor."""
     plane = np.moveaxis(plane.astype(object), axis, 0)
     n = len(plane)
-    if size <= n:  # the area that the new pixel covers
+    if size <= n:  # shrink: the area that the new pixel covers
         fine = np.repeat(plane, size, axis=0)
         out, whole = np.stack([fine[i * n:(i + 1) * n].sum(axis=0) for i in range(size)]), n
-    else:  # between the two nearest centres
+    else:  # enlarge: between the two nearest centres
         rows = []
         for i in range(size):
             centre = min(max((2 * i + 1) * n - size, 0), (n - 1) * 2 * size)
@@ -302,7 +302,7 @@ def test_inspect_has_rows_for_a_sheet_alone(coppice):
     ("label", "pixel3", True), ("Class", "pixel3", True), ("target", "pixel3", True),
     ("label", "target", False), ("id", "pixel3", False)])
 def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path, name, last, hinted):
-    """As in Kaggle's train.csv, with inspect, plan and run."""
+    """For a file like Kaggle's train.csv, `inspect`, `plan` and `run` warn about it."""
     (tmp_path / "train.csv").write_text(f"{name},pixel0,pixel1,{last}\n" + "".join(
         f"{i % 3},{5 * i % 12},{9 * i},{i // 3 % 2}\n" for i in range(12)))
     job("{source: csv, train: train.csv, validation: 4}", classes=2)
@@ -325,7 +325,7 @@ def test_inspect_lists_no_classes_of_a_part_that_is_empty(coppice, tmp_path):
 
 
 def tensors(path, names, metadata):
-    """A safetensors file of the small network below, its header written by hand."""
+    """Writes a safetensors file for the small network below, with a hand-made header."""
     shapes, at, header = [(4, 2), (4,), (2, 4), (2,)], 0, ['"__metadata__": ' + metadata]
     for name, shape in zip(names, shapes):
         size = 4 * int(np.prod(shape))

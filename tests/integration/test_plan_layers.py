@@ -1,4 +1,4 @@
-"""`coppice plan` on layers: what each does in training and in evaluation, warnings on standard error, misplaced layers refused with file and line."""
+"""`coppice plan` on layers: it shows what each does in training and evaluation, warns on standard error, and refuses misplaced layers with file and line."""
 
 import json
 import subprocess
@@ -65,9 +65,9 @@ def test_layers_say_what_a_thinned_member_multiplies(plan):
            "sigmoid", "dropout: {p: 0.5}", "linear: {units: 10}"]
     layers = json.loads(plan(job).stdout)["layers"]
     assert {layer["index"]: layer["member"] for layer in layers if "member" in layer} == {1: "thin: 0.4 of the weights", 4: "thin: 0.5 of the weights"}
-    job[2] = "relu\n  - sigmoid"  # before the mask: nothing changes
+    job[2] = "relu\n  - sigmoid"  # before the mask, it changes nothing
     assert [layer.get("member") for layer in json.loads(plan(job).stdout)["layers"]][1] == "thin: 0.4 of the weights"
-    job[3] += "\n  - sigmoid"  # behind it, dropped units become 1/2: masked, not cut
+    job[3] += "\n  - sigmoid"  # after the mask, dropped units become 1/2: the layer is masked, not made smaller
     assert [layer.get("member") for layer in json.loads(plan(job).stdout)["layers"]][1] == "thin: 0.8 of the weights"
 
 

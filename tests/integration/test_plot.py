@@ -1,10 +1,10 @@
-"""coppice plot: learning curves of run folders and of jobs."""
+"""`coppice plot` draws learning curves of run folders and jobs."""
 
 import xml.etree.ElementTree as tree
 
 
 def strokes(path):
-    """The colours of the lines that an SVG draws, with how they are dashed."""
+    """The lines in an SVG: their colours and dash patterns."""
     found = set()
     for element in tree.parse(path).iter():
         if element.get("stroke", "none") != "none" and element.get("stroke-width") == "1.8":
@@ -24,7 +24,7 @@ def test_curves_of_runs(coppice, small, tmp_path):
     result = coppice("plot", tmp_path / "r1", "-o", "one.png", "--json")
     assert result == {"output": "one.png", "curves": 1}
     assert (tmp_path / "one.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    odd = 'a "quoted"\t\\name'  # JSON all the same
+    odd = 'a "quoted"\t\\name'  # the JSON must still be valid
     assert coppice("plot", tmp_path / "r1", "-o", odd + ".svg", "--json")["output"] == odd + ".svg"
     replayed = coppice("replay", tmp_path / "r1", "--step", 2, "--shard", 0, "-o", odd + ".safetensors", "--json")
     assert replayed["output"] == odd + ".safetensors"

@@ -1,5 +1,5 @@
-"""coppice plot of ensembles: the test error against the number of thinned networks (Srivastava et al. 2014, figure 11), from the JSON of
-`coppice eval`: what is drawn where, and what is refused."""
+"""`coppice plot` of ensembles: it draws the test error against the number of thinned networks (Srivastava et al. 2014, figure 11) from the JSON of
+`coppice eval`. Tests what is drawn where, and which input is refused."""
 
 import json
 import re
@@ -14,7 +14,7 @@ COUNTS = "1,2,5,10,40"
 
 
 def drawn(path):
-    """The lines of an SVG: (colour, dashes, points) of those in a chart's pen; bars: (colour, x, top, bottom); bands: (colour, top, bottom)."""
+    """Parses an SVG; returns curves (colour, dashes, points), bars (colour, x, top, bottom) and bands (colour, top, bottom)."""
     lines, bars, bands = [], [], []
     for element in tree.parse(path).iter():
         numbers = [float(n) for n in re.findall(r"-?[\d.]+", element.get("d", ""))]
@@ -31,7 +31,7 @@ def drawn(path):
 
 @pytest.fixture
 def results(coppice, small, tmp_path):
-    """Results in a.json, g.json and w.json, as they were printed; returns them."""
+    """Writes the results of three averages to a.json, g.json and w.json; returns them."""
     coppice("run", small(steps=25), "--workers", 1, "--out", tmp_path / "r", "--quiet")
     told = {}
     for name, options in (("a", ["--ensemble", COUNTS]), ("g", ["--ensemble", COUNTS, "--average", "geometric"]), ("w", ["--average", "weight-scaling"])):

@@ -1,5 +1,5 @@
-"""coppice predict: what people see, the sheet of the least sure, jobs of a coordinator, and exact errors that leave nothing behind. Its
-figures are judged in tests/parity/test_predict.py."""
+"""`coppice predict`: its table, the sheet of the least certain samples, a coordinator's jobs, and exact errors that leave nothing behind.
+tests/parity/test_predict.py checks the figures."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from integration_tools import write_idx
 
 @pytest.fixture
 def run(coppice, small, tmp_path):
-    """A trained run folder, `r`, on samples of 17 x 18 bytes."""
+    """A trained run folder, `r`, for samples of 17 x 18 bytes."""
     coppice("run", small(steps=40), "--workers", 1, "--out", tmp_path / "r", "--quiet")
     return "r"
 
@@ -28,12 +28,12 @@ def lines_of(done):
 
 
 def predict(program, folder, *arguments, stdin=None):
-    """Whole output, even with --json."""
+    """Returns the whole output, even with --json."""
     command = [program("coppice"), "predict", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, input=stdin, capture_output=True, timeout=120, check=False)
 
 
-# ---- what people see ----
+# ---- the table ----
 
 
 def test_table_shows_the_first_samples(coppice, run):
@@ -81,7 +81,7 @@ def test_sheet_shows_the_least_sure_in_order(program, coppice, run, tmp_path):
     assert "showing the 11 most uncertain" in done.stdout and "sheet.png" in done.stdout
     sheet = np.array(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert (sheet == sheet[..., :1]).all(), "greys alone, for any eye and any printer"
-    zoom, margin, cell = 8, 12, 170 + 12  # of the layout, in halves of a pixel
+    zoom, margin, cell = 8, 12, 170 + 12  # the layout of the sheet, in half pixels
     top = margin + 2 * 16
     for place in range(8):
         x, y = 2 * (margin + place * cell) + zoom, 2 * top + zoom
@@ -116,7 +116,7 @@ def test_models_without_classes_need_an_ensemble_to_be_unsure(program, coppice, 
     assert "+-" in table and "SPREAD" in table and "CLASS" not in table
 
 
-# ---- what it is of ----
+# ---- sources of a model ----
 
 
 def test_run_folder_checkpoint_and_file_are_the_same(program, coppice, run, tmp_path):
@@ -139,7 +139,7 @@ def test_job_of_a_coordinator(cluster, small, program):
     assert "job 7" in pool.client("predict", 7, "--input", "test-images", status=2).stderr
 
 
-# ---- what is refused ----
+# ---- errors ----
 
 
 def png(image):

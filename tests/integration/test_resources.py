@@ -1,4 +1,4 @@
-"""What training costs besides time, on the network of docs/measurements/speed.md: memory, allocations, the wait for the first step."""
+"""Costs of training besides time, with the network of docs/measurements/speed.md: memory, allocations, and the time to the first step."""
 
 import resource
 import time
@@ -15,7 +15,7 @@ def bench(root):
 
 
 def peak(process):
-    """The largest resident memory of a process so far, in bytes."""
+    """Peak resident memory of a process, in bytes."""
     for line in open(f"/proc/{process.pid}/status"):
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -31,7 +31,7 @@ def test_peak_memory(cluster, bench, mnist):
 
 
 def test_a_step_allocates_nothing(coppice, bench, mnist):
-    """Of our own code in one process: workers, coordinator, store. What is there after ten steps lasts."""
+    """Counts allocations of our own code (workers, coordinator, store) in one process. After ten steps there are no more."""
 
     def allocations(steps):
         short = ["--set", f"train.steps={steps}", "--set", "train.batch=16", "--set", "data.validation=100", "--set", "evaluate.on=validation"]
@@ -44,7 +44,7 @@ def test_a_step_allocates_nothing(coppice, bench, mnist):
 
 
 def slowdown(coppice):
-    """How many times longer than alone a thread takes while others are at work on this machine."""
+    """How many times slower a thread is because of other load on this machine."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     coppice("inspect", "synthetic-digits")
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -52,7 +52,7 @@ def slowdown(coppice):
 
 
 def test_first_step_comes_within_a_second(coppice, bench, mnist):
-    """From the start of the program, reading and hashing MNIST included. The best of a few."""
+    """Measures from the start of the program, including reading and hashing MNIST; takes the best of a few runs."""
     seen = []
     while len(seen) < 4 and min(seen, default=1000) >= 1000:
         times = slowdown(coppice)

@@ -1,4 +1,4 @@
-"""The folder of a run: no default deletes an older run, and the folder remembers where its data were."""
+"""Run folders: by default no older run is deleted, and a folder remembers the location of its data."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_resume_auto_finds_the_newest_run_beyond_a_gap(coppice, small, tmp_path)
 
 
 def test_a_numbered_folder_of_another_job_is_never_taken(coppice, small, tmp_path):
-    """runs/small-2 is the second run of `small`, or the first of `small-2`: its job file says which."""
+    """runs/small-2 may be the second run of `small` or the first run of `small-2`; its job file decides."""
     small(20)
     coppice("run", "small.yaml")
     assert coppice("run", "small.yaml", "--set", "name=small-2", "--json")["out"] == "runs/small-2"
@@ -116,7 +116,7 @@ def test_overwrite_and_resume_exclude_each_other(coppice, small):
 
 
 def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp_path):
-    """By the job file's folder, and by --data: from any directory, of the run, a checkpoint or the model file."""
+    """The data are found by the job file's folder or by --data, from any directory, for a run, a checkpoint or a model file."""
     small(40)
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     work.mkdir()
@@ -134,7 +134,7 @@ def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp
         command = [program("coppice"), "eval", path, "--json"]
         done = subprocess.run(command, cwd=tmp_path / "by-job" / inside, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and json.loads(done.stdout)["error"] == expected["error"], (inside, path, done.stderr)
-    done = coppice("eval", "by-option", status=2)  # they are gone from there
+    done = coppice("eval", "by-option", status=2)  # the data were moved
     assert str(tmp_path / "t") in done.stderr and "--data DIR" in done.stderr
     coppice("features", "by-job", "-o", "f.png")
     coppice("replay", "by-job", "--step", "1", "-o", "r.safetensors")
@@ -147,7 +147,7 @@ def test_a_run_of_openblas_is_resumed_where_it_began_only(coppice, small, tmp_pa
     refused = coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
     assert "the run in run is pinned to another OpenBLAS or processor" in refused.stderr
     assert coppice("digest", "run", "--json")["digest"] == first["digest"]
-    for _ in range(2):  # the pin stays when the run is resumed
+    for _ in range(2):  # a resumed run keeps the pin
         assert coppice(*arguments, "--json", "--quiet")["digest"] == first["digest"]
     coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
 
@@ -159,7 +159,7 @@ def test_the_job_file_of_a_run_finds_the_data_of_the_run(coppice, small, tmp_pat
     resumed = coppice("run", "first/job.yaml", "--resume", "first", "--json", "--quiet")
     again = coppice("run", "first/job.yaml", "--out", "again", "--json", "--quiet")
     assert first["digest"] == resumed["digest"] == again["digest"]
-    for run in ("first", "again"):  # where the data are stays known
+    for run in ("first", "again"):  # the location of the data stays known
         assert coppice("eval", run, "--json")["samples"], run
     coppice("run", "again/job.yaml", "--out", "again", "--overwrite", "--quiet")
     assert coppice("eval", "again", "--json")["digest"] == first["digest"]

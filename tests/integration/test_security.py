@@ -1,7 +1,7 @@
-"""Security, by real processes: TLS changes no bit and outlives what a network does; certificates that are not good end programs
-with a sentence; strangers cost little; nothing that comes over the wire is a path or a command; a worker writes nothing.
+"""Security with real processes: TLS changes no bit and survives network faults; programs refuse bad certificates with a message; peers
+without credentials do little harm; nothing from the network becomes a path or a command; a worker writes nothing.
 
-Who may ask what, on every socket, is in tests/unit/coordinator/test_access.c."""
+tests/unit/coordinator/test_access.c tests who may make which request, on every socket."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def openssl(*arguments):
 
 
 def make_expired(folder, stem):
-    """folder/expired.pem: the certificate STEM, with the same key, that ended ten days ago."""
+    """Makes folder/expired.pem: the certificate STEM with the same key, but expired ten days ago."""
     request, extensions = folder / "request", folder / "extensions"
     subject = "/OU=" + stem + "/CN=" + stem
     use = "serverAuth" if stem == "coordinator" else "clientAuth"
@@ -62,7 +62,7 @@ def test_one_digest_over_tls(cluster, small, workers):
     assert status["digest"] == GOLDEN and status["owner"] == "client"
     names = [w["name"] for w in pool.client("workers", "--json")["workers"]]
     assert sorted(names) == [f"worker-w{i}" for i in range(workers)]
-    assert pool.client("digest", "1").stdout.strip() == GOLDEN  # a model comes back, too
+    assert pool.client("digest", "1").stdout.strip() == GOLDEN  # a model is transferred, too
     assert pool.stop() == 0
 
 
@@ -82,7 +82,7 @@ def test_worker_killed_over_tls(cluster, small):
 
 
 def test_network_that_stalls_and_cuts_over_tls(cluster, small):
-    """No byte passes any more, and no end of a connection either: heartbeats notice it, and the worker is back when the network is."""
+    """When no byte passes and no connection ends, heartbeats notice it. The worker returns when the network does."""
     pool = cluster("tls")
     proxy = Proxy(int(pool.url.rsplit(":", 1)[1]))
     far = f"tls+tcp://127.0.0.1:{proxy.port}"
@@ -110,7 +110,7 @@ def test_network_that_stalls_and_cuts_over_tls(cluster, small):
 
 
 def test_init_tls_is_all_or_nothing(program, tmp_path):
-    """Each write, fsync and rename in turn fails for want of space."""
+    """Makes each write, fsync and rename in turn fail with ENOSPC."""
     whole = {f"{stem}.{end}" for stem in ("ca", "coordinator", "worker", "client") for end in ("pem", "key")}
     for k in range(1, 100):
         folder = tmp_path / f"{k}" / "tls"
@@ -189,8 +189,8 @@ def test_programs_end_with_a_sentence_about_their_certificate(program, coppice, 
 
 
 def test_both_sides_tell_what_is_wrong_with_the_other(cluster, program, tls, tmp_path):
-    """An expired coordinator tells its client nothing new: the client sees it by itself; the coordinator logs who came with what."""
-    pool = cluster("tls")  # uses the same folder
+    """The client detects an expired coordinator certificate by itself. The coordinator logs each refused peer with its certificate."""
+    pool = cluster("tls")  # uses the same folder of certificates
     make_expired(tls, "client")
     done = subprocess.run(["openssl", "s_client", "-connect", pool.url.removeprefix("tls+tcp://"), "-CAfile", tls / "ca.pem", "-cert",
                            tls / "expired.pem", "-key", tls / "client.key", "-ign_eof"], input="", capture_output=True, text=True, timeout=20, check=False)
@@ -215,7 +215,7 @@ def test_both_sides_tell_what_is_wrong_with_the_other(cluster, program, tls, tmp
 
 
 def test_roles_by_the_programs_themselves(cluster, program):
-    """Each method that the running program lists, by a worker's certificate: the client program refuses it here, the coordinator there."""
+    """With a worker's certificate, every listed method of clients is refused, by the client program or by the coordinator."""
     pool = cluster("tls")
     listed = subprocess.run([program("coppice-coordinator"), "--list-methods"], capture_output=True, text=True, check=True).stdout
     rows = [json.loads(line) for line in listed.splitlines()]
@@ -241,7 +241,7 @@ def test_jobs_per_client(cluster, small):
     done = pool.client("submit", job, "--data", ".", "--no-wait", status=2)
     assert 'the client "client" has 2 unfinished jobs' in done.stderr
     assert pool.stop() == 0
-    pool.start("--jobs-per-client", "2")  # it knows whose they are after a restart, too
+    pool.start("--jobs-per-client", "2")  # after a restart, it still knows the owners
     pool.client("submit", job, "--data", ".", "--no-wait", status=2)
     pool.client("cancel", 1)
     pool.client("submit", job, "--data", ".", "--no-wait")
@@ -249,7 +249,7 @@ def test_jobs_per_client(cluster, small):
     pool.client("cancel", 3)
     command = [pool.program("coppice"), "submit", str(job), "--data", ".", "--no-wait"]
     many = [subprocess.Popen(command, env=pool.environment(), cwd=pool.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(8)]
-    assert sorted(one.wait(60) for one in many) == [0] * 2 + [2] * 6  # those that are being written count, too
+    assert sorted(one.wait(60) for one in many) == [0] * 2 + [2] * 6  # jobs that are being stored count, too
 
 
 # ---- tokens ----
@@ -281,7 +281,7 @@ def test_tls_needs_no_insecure_and_takes_no_token(cluster, program, processes, t
 
 
 def test_names_do_not_steer_terminals(cluster, small, tmp_path):
-    """A job may be called anything; what people see has no control characters (in JSON they are escaped)."""
+    """A job may have any name, but output contains no control characters (JSON escapes them)."""
     pool = cluster("ipc")
     job = small(steps=3)
     job.write_text(job.read_text().replace("name: small", r'name: "a\e[2J\nb\x9bc"'))
@@ -314,7 +314,7 @@ def open_silent(address, count):
     for i in range(count):
         stranger = socket.create_connection(address, timeout=10)
         if i % 3 == 1:
-            stranger.sendall(b"\x16\x03\x01")  # begins a greeting
+            stranger.sendall(b"\x16\x03\x01")  # the start of a TLS handshake
         if i % 3 == 2:
             stranger.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
         silent.append(stranger)
@@ -322,7 +322,7 @@ def open_silent(address, count):
 
 
 def test_thousand_half_open_peers(cluster, small):
-    """They are bounded, cut off after ten seconds, lock nobody out, and the job goes on at its speed."""
+    """Half-open peers are limited and closed after ten seconds, they lock nobody out, and the job continues at its speed."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     pool = cluster("tls")
     pool.worker("w")
@@ -341,7 +341,7 @@ def test_thousand_half_open_peers(cluster, small):
         alone = speed()
         silent = open_silent(address, 1000)
         began = time.monotonic()
-        pool.client("jobs")  # somebody new
+        pool.client("jobs")  # a new client
         assert time.monotonic() - began < 3
         ratios.append(speed() / alone)
         descriptors = len(os.listdir(f"/proc/{pool.coordinator.pid}/fd"))
@@ -349,14 +349,14 @@ def test_thousand_half_open_peers(cluster, small):
         if len(ratios) < 3:
             for stranger in silent:
                 stranger.close()
-    # With a good certificate, and silent after the handshake.
+    # Peers with a valid certificate that are silent after the handshake.
     context = ssl.create_default_context(cafile=pool.tls / "ca.pem")
     context.load_cert_chain(pool.tls / "client.pem", pool.tls / "client.key")
     for greeting in (b"", b"\x00SP"):
         known = context.wrap_socket(socket.create_connection(address), server_hostname="localhost")
         known.sendall(greeting)
         silent.append(known)
-    # Measured by bench/half_open.py; here only that it does not stop, on a machine that does other things as well.
+    # bench/half_open.py measures the speed; on a busy machine, only check that training does not stop.
     assert max(ratios) > 0.7, ratios
     began = time.monotonic()
     for stranger in silent:
@@ -365,7 +365,7 @@ def test_thousand_half_open_peers(cluster, small):
             while stranger.recv(100):
                 pass
         except (ConnectionResetError, ssl.SSLEOFError):
-            pass  # closed as well
+            pass  # the peer closed the connection, too
         stranger.close()
     assert "silent during the handshake" in (pool.folder / "coordinator.log").read_text()
 
@@ -386,7 +386,7 @@ def test_garbage_on_the_tls_port(cluster, small):
     assert pool.coordinator.poll() is None
 
 
-# ---- nothing from the wire is a path or a command ----
+# ---- nothing from the network becomes a path or a command ----
 
 TRACE = ["strace", "-D", "-f", "-qq", "-s", "4096", "-e", "trace=%file,%process", "-e", "signal=none", "-o"]
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|\b(mkdir|mkdirat|rename|renameat|renameat2|unlink|unlinkat|rmdir|link|linkat|"
@@ -394,7 +394,7 @@ WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|\b(mkdir|mkdirat|rename|re
 
 
 def calls_of(trace):
-    """The system calls of a trace, threads' numbers cut off. The tracer may still be writing it."""
+    """The system calls of a trace, without thread numbers. strace may still be writing the file."""
     size = -1
     while size != trace.stat().st_size:
         size = trace.stat().st_size
@@ -403,7 +403,7 @@ def calls_of(trace):
 
 
 def written_paths(calls):
-    """What was opened for writing, made, moved, removed; names of threads aside."""
+    """Paths that were opened for writing, made, moved or removed, except names of threads."""
     paths = set()
     for call in calls:
         if WRITES.search(call) and " = -1 " not in call and not call.startswith(("execve", "clone")):
@@ -455,7 +455,7 @@ def test_names_from_the_wire_are_never_paths_or_commands(cluster, program, small
 
 
 def test_worker_needs_no_rights_and_writes_nothing(cluster, program, small, tmp_path):
-    """As nobody, where that can be had: it opens nothing for writing, makes no file, starts no program."""
+    """The worker runs as nobody, if possible. It opens nothing for writing, makes no file, and starts no program."""
     pool = cluster("tls")
     trace = tmp_path / "trace"
     for path in [tmp_path, *tmp_path.parents]:

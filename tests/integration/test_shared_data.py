@@ -1,4 +1,4 @@
-"""A coordinator has one copy of a data set in memory, whoever asks for it, and reads it once."""
+"""A coordinator reads a data set once, and keeps one copy of it in memory for all requests."""
 
 import concurrent.futures
 import os
@@ -17,7 +17,7 @@ optimizer: {sgd: {rate: 0.1}}
 
 
 def memory(process, what):
-    """Bytes of a process: VmHWM, its largest resident size so far; VmRSS, that of now."""
+    """Memory of a process in bytes: VmHWM is its peak resident size, VmRSS its current one."""
     with open(f"/proc/{process.pid}/status") as file:
         return int(re.search(rf"^{what}:\s+(\d+) kB", file.read(), re.MULTILINE).group(1)) << 10
 
@@ -43,5 +43,5 @@ def test_dry_runs_at_once_share_one_copy(cluster, tmp_path):
     assert [d.returncode for d in done] == [0] * 16, done[0].stderr
     grown = memory(pool.coordinator, "VmHWM") - before
     print(f"16 dry runs: {grown / 1e6:.0f} MB more at the most")
-    assert grown < 3 * samples * 784  # the file that is read, and the set: two copies for a moment
+    assert grown < 3 * samples * 784  # the file being read, and the data set: two copies for a moment
     assert pool.stop() == 0

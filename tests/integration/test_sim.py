@@ -1,4 +1,4 @@
-"""The simulator as a program (tests/sim): it replays what it prints, sees what is planted, and nothing is planted anywhere else."""
+"""The simulator as a program (tests/sim): its replay commands work, it finds injected bugs, and no other program contains these bugs."""
 
 import json
 import pathlib
@@ -38,7 +38,7 @@ def test_without_faults_nothing_is_repeated(sim):
     assert figures["failures"] == 0 and figures["faults"] == 0 and figures["jobs_completed"] > 200
 
 
-# docs/measurements/faults.md tells the bugs that the first six broke with; the others, what the simulator itself had wrong.
+# The first six failed because of bugs listed in docs/measurements/faults.md, the others because of bugs of the simulator.
 FOUND = [1005046, 1035741, 1041297, 1049687, 1063418, 2793382, 1025316, 1051121, 1063056, 1072140, 1086073, 2044871, 5116533, 5484226,
          2086578, 1120582, 1126028, 1136559, 1163201, 1175648, 1177694, 1128536, 2659376, 2755840, 2828068,
          2427248]
@@ -51,7 +51,7 @@ def test_seeds_that_broke_once_pass(sim, seed):
 
 
 def test_a_failure_is_shortened_and_its_command_replays_it(sim):
-    """A bug that needs a crash: few of the faults are left, and with these alone it breaks the same invariant."""
+    """For a bug that needs a crash, only few faults remain, and these alone break the same invariant."""
     out = sim("--plant", "FORGET_PIN", "--seeds", 1000, planted=True)
     seed, invariant = re.search(r"^seed (\d+) breaks \"([\w-]+)\"", out, re.MULTILINE).groups()
     left, before = map(int, re.search(r"(\d+) of its (\d+) faults suffice", out).groups())
@@ -59,13 +59,13 @@ def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     command = re.search(r"replay: \./dev sim (.*)", out).group(1).split()
     assert command[:2] == ["--seed", seed] and "--faults" in command
     again = sim(*command, planted=True)
-    assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= 2 * left  # each begins and ends
+    assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= 2 * left  # each fault has a beginning and an end
     spared = sim("--seed", seed, "--faults", "none", "--plant", "FORGET_PIN", status=1, planted=True)
     assert "NOT caught" in spared
 
 
 def test_bugs_are_planted_in_the_simulator_alone(build, root):
-    """The switch is a symbol of sim-planted, and of no other program; the table has a place in the code for each."""
+    """Only sim-planted has the symbol of the switch. Each bug in the table has its place in the code."""
     def symbols(path):
         return subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
 
@@ -87,6 +87,6 @@ def test_usage(sim):
 
 
 def test_ten_thousand_workers(sim):
-    """Figures of the core alone, whatever the machine: what a worker costs in memory."""
+    """Checks the core's memory per worker, which does not depend on the machine."""
     figures = json.loads(sim("--seed", 1, "--workers", 10000, "--jobs", 4, "--shards", 1024, "--no-faults", "--json"))
     assert figures["failures"] == 0 and figures["core_bytes_per_worker"] < 2048

@@ -1,4 +1,4 @@
-"""The state folder of a coordinator is its own (modes, locks, temporary files), and what is in it is input."""
+"""The state folder of a coordinator: modes, locks, temporary files, and contents that are untrusted input."""
 
 import os
 import sqlite3
@@ -9,7 +9,7 @@ import pytest
 
 
 def modes(folder):
-    """The mode of each file and folder in it that others may use, by its path."""
+    """The modes of the files and folders that other users can access, by path."""
     found = {}
     for path in [folder, *folder.rglob("*")]:
         mode = stat.S_IMODE(path.lstat().st_mode)
@@ -35,7 +35,7 @@ def test_rows_of_the_store_that_make_no_sense_are_left_out(cluster, small):
     pool.start()
     assert [j["job"] for j in pool.client("jobs", "--json")["jobs"]] == [1]
     assert "ignoring the row of job" in (pool.folder / "coordinator.log").read_text()
-    assert pool.client("submit", job, "--data", ".", "--no-wait", "--json")["job"] == 7  # after the highest number that is there
+    assert pool.client("submit", job, "--data", ".", "--no-wait", "--json")["job"] == 7  # one more than the highest existing number
     assert kept.is_dir()
     assert pool.stop() == 0
 
@@ -87,7 +87,7 @@ def test_temporary_files_of_the_killed_are_removed(cluster, small):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     with sqlite3.connect(pool.state / "store.sqlite") as store:
-        store.execute("UPDATE meta SET last_job = 0")  # nobody removes the folder of job 1
+        store.execute("UPDATE meta SET last_job = 0")  # nothing removes the folder of job 1
     pool.start()
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in others)

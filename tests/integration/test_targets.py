@@ -1,4 +1,4 @@
-"""Jobs whose outputs are compared with their input: no error of classes exists, and nothing shows one."""
+"""Jobs with `target: input` have no classification error, and no output shows one."""
 
 import json
 
@@ -7,7 +7,7 @@ TARGET_INPUT = ("--set", "data.target=input", "--set", f"model={MODEL}", "--set"
 
 
 def job_of(small):
-    """As a file, for `submit`."""
+    """The job as a file, for `submit`."""
     path = small(steps=100)
     lines = path.read_text().splitlines()
     start, end = lines.index("model:"), next(i for i, line in enumerate(lines) if line.startswith("train:"))
@@ -33,7 +33,7 @@ def test_run_reports_a_loss_and_no_error(coppice, small, tmp_path):
 
 
 def test_the_best_checkpoint_has_the_least_loss(coppice, small, tmp_path):
-    """Evaluated after each epoch of 11 steps; the loss falls, so that the last one is the best."""
+    """The job evaluates after each epoch of 11 steps. The loss falls, so the last checkpoint is the best."""
     coppice("run", small(), *TARGET_INPUT, "--set", "data.validation=100", "--workers", 2, "--quiet", "--out", tmp_path / "r")
     assert (tmp_path / "r/checkpoints/best").read_text() == "step-00000100\n"
     state = json.loads((tmp_path / "r/checkpoints/step-00000100/state.json").read_text())

@@ -1,5 +1,5 @@
-"""The source tree keeps its own rules: directions of includes, sizes, documents that name what exists, nothing generated or
-local to one workplace."""
+"""Checks the rules of the source tree: directions of includes, sizes, documents that name existing things, nothing generated or
+specific to one workplace."""
 
 import ast
 import json
@@ -13,8 +13,8 @@ import pytest
 BASE = {"base"}
 COMMON = {"base", "kernels", "nn", "ensemble", "interchange", "data", "wire", "job", "net", "proto"}
 
-# Folder -> what its files may include, besides their own folder. The programs use one another
-# only where one embeds the other: `coppice run` is a coordinator and workers in one process.
+# Folder -> folders that its files may include, besides their own. A program uses another only
+# where it embeds it: `coppice run` is a coordinator and workers in one process.
 MAY_INCLUDE = {
     "base": set(),
     "kernels": BASE,
@@ -37,7 +37,7 @@ MAY_INCLUDE = {
 }
 LONGEST_FUNCTION = 100
 
-# The same inside of client/, where each folder may include what stands at the top.
+# The same within client/. Each folder may also include the files directly in client/.
 CLIENT_MAY_INCLUDE = {
     "": set(),
     "terminal": set(),
@@ -48,7 +48,7 @@ CLIENT_MAY_INCLUDE = {
     "commands": {"terminal", "remote", "load", "draw", "evaluate"},
 }
 
-# Every document is held to the paths that it names.
+# Every document may name only existing paths.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in
                    [*ROOT.glob("*.md"), *(path for top in ("docs", "common", "client", "coordinator", "worker") for path in ROOT.glob(f"{top}/**/*.md"))])
@@ -57,7 +57,7 @@ PATH = re.compile(r"`((?:common|coordinator|worker|client|proto|tests|docs|examp
 
 @pytest.fixture(scope="module")
 def tracked(root):
-    """Paths under version control that are there."""
+    """Existing files under version control."""
     done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True)
     return [path for path in done.stdout.splitlines() if (root / path).is_file()]
 
@@ -75,7 +75,7 @@ def sources(tracked, *ends):
 
 
 def test_only_the_client_draws_and_downloads(root, tracked):
-    """So coordinator and worker are built without cairo and curl."""
+    """This keeps cairo and curl out of coordinator and worker."""
     users = {path for path in sources(tracked, ".c", ".h") if re.search(r"#\s*include <(cairo|curl)", (root / path).read_text())}
     assert {path.split("/")[0] for path in users} == {"client"}
     linked = [path for path in tracked if path.endswith("CMakeLists.txt") and re.search("CAIRO|CURL", (root / path).read_text())]
@@ -83,7 +83,7 @@ def test_only_the_client_draws_and_downloads(root, tracked):
 
 
 def test_each_folder_of_common_is_a_library_with_a_rule(root, tracked):
-    """One flat folder each: only nn has another one inside, of its layers."""
+    """The folders are flat: only nn has a subfolder, for its layers."""
     folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"common/.+\.(c|h|inc)", path)}
     assert folders == {f"common/{name}" for name in COMMON - {"proto"}} | {"common/nn/layers"}
     assert all((root / f"common/{name}/CMakeLists.txt").is_file() for name in COMMON - {"proto"})
@@ -117,7 +117,7 @@ def test_no_folder_is_in_an_include_cycle(root, tracked):
 
 
 def test_each_folder_opens_with_a_readme(root, tracked):
-    """What belongs here, what it may include, who calls it, where to start; on one screen."""
+    """The README explains what belongs here, what it may include, who calls it, and where to start, on one screen."""
     folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"(common|client|worker)/.+\.[ch]", path)} | {"common"}
     for folder in folders:
         lines = (root / folder / "README.md").read_text().splitlines()
@@ -126,7 +126,7 @@ def test_each_folder_opens_with_a_readme(root, tracked):
 
 
 def test_the_clients_folders_include_one_way(root, tracked):
-    """No command includes another: what two of them use has a folder of its own."""
+    """No command includes another; code that two commands share has its own folder."""
     files = {path: path.split("/")[1] if path.count("/") > 1 else "" for path in tracked if re.fullmatch(r"client/.+\.[ch]", path)}
     assert set(files.values()) == set(CLIENT_MAY_INCLUDE)
     wrong = [f"{path} includes {name}" for path, own in files.items()
@@ -135,7 +135,7 @@ def test_the_clients_folders_include_one_way(root, tracked):
     assert not wrong, "\n".join(wrong)
 
 
-# What decisions may use of the system and of common/base: nothing that touches a clock, a file, a thread, a socket or the log.
+# Headers that decision code may include: none that gives access to a clock, a file, a thread, a socket or the log.
 PURE = {"stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "math", "inttypes"}
 PURE_BASE = {"alloc", "bytes", "err", "hash", "limits", "plant", "whole"}
 CORES = {"coordinator/core": r"coordinator/core/\w+\.[ch]", "worker/agent": r"worker/agent\w*\.[ch]"}
@@ -144,7 +144,7 @@ CONTACT = re.compile(r"\b(fopen|fread|fwrite|fprintf|printf|puts|fputs|remove|re
 
 @pytest.mark.parametrize("core", CORES)
 def test_decision_cores_do_no_io(root, tracked, core):
-    """Every file of a core is step(state, event, now): no clock, loop, network, database, file or thread."""
+    """Decision code is step(state, event, now), and uses no clock, loop, network, database, file or thread."""
     files = [path for path in tracked if re.fullmatch(CORES[core], path)]
     assert any(path.endswith(".c") for path in files)
     wrong = []
@@ -188,13 +188,13 @@ def test_only_the_seam_allocates(root, tracked):
 
 
 def test_out_of_memory_is_put_into_words_once(root, tracked):
-    """cop_no_memory(error); a sentence of its own only where it says what for."""
+    """Code calls cop_no_memory(error), unless its message names the purpose of the memory."""
     found = [path for path in sources(tracked, ".c", ".h") if re.search(r'cop_fail\([^;]*COP_ERR_NO_MEMORY,\s*"out of memory"\)', (root / path).read_text())]
     assert not found, "\n".join(found)
 
 
 def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
-    """What snprintf returns may lie beyond the text: cop_text_add appends within its room."""
+    """snprintf returns the length that it wanted, which may exceed the buffer; cop_text_add stays within the buffer."""
     found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()
              if re.search(r"\+= (\(size_t\))?v?snprintf\(", line)]
     assert not found, "\n".join(found)
@@ -202,7 +202,7 @@ def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
 
 @pytest.mark.parametrize("folder", sorted(folder for folder in MAY_INCLUDE if folder.startswith("coordinator")))
 def test_each_folder_opens_with_a_short_readme(root, folder):
-    """It names every source file of the folder, so that a new file gets its line."""
+    """The README names every source file of the folder, so a new file needs a line."""
     text = (root / folder / "README.md").read_text()
     assert len(text.splitlines()) <= 30
     unnamed = [path.name for path in sorted((root / folder).glob("*.c")) if path.name not in text]
@@ -217,7 +217,7 @@ def test_documents_name_what_exists(root, document):
 
 
 def anchor(heading):
-    """What a heading is called in a link, by GitHub's rule."""
+    """The anchor of a heading in a link, by GitHub's rule."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -263,7 +263,7 @@ def symbols(path, *options):
 
 
 def test_the_coordinators_libraries_link_one_way(program):
-    """No folder needs a symbol of one above it, however it was declared."""
+    """No folder uses a symbol of a higher folder, however it is declared."""
     folder = pathlib.Path(program("coppice")).parents[1] / "coordinator"
     archives = [folder / f"libcoppice-coordinator{name}.a" for name in ("-core", "-store", "-engine", "-api", "")]
     defined = [symbols(archive, "-g", "--defined-only") for archive in archives]
@@ -275,7 +275,7 @@ def test_the_coordinators_libraries_link_one_way(program):
 
 @pytest.mark.parametrize("library", ["base", "kernels", "nn", "ensemble"])
 def test_no_function_of_libm_but_sqrt_and_fma(program, library):
-    """D4: no result of a library's function enters a weight. libm itself says what its functions are."""
+    """Rule D4: no result of a library function enters a weight. The list of functions comes from libm itself."""
     archive = pathlib.Path(program("coppice")).parents[1] / f"common/{library}/libcoppice-{library}.a"
     libm = next(line.split()[2] for line in subprocess.run(["ldd", program("coppice")], capture_output=True, text=True, check=True).stdout.splitlines()
                 if "libm.so" in line)
@@ -287,7 +287,7 @@ def test_no_function_of_libm_but_sqrt_and_fma(program, library):
 
 
 def test_layers_are_known_by_their_rows_alone(root, tracked, layer_kinds):
-    """A new kind needs no other code: nobody outside the registry compares a kind's name."""
+    """A new kind needs no other code, because only the registry compares names of kinds."""
     compared = re.compile(r"\w*cmp\w*\([^;{]*\"(" + "|".join(layer_kinds) + r")\"")
     found = [f"{path}: {match.group(0)}" for path in sources(tracked, ".c", ".h")
              for match in compared.finditer((root / path).read_text())]
@@ -301,7 +301,7 @@ def test_each_layer_has_its_row_and_section(root, layer_kinds):
 
 
 def test_version_has_one_source(root, tracked, program):
-    """CMakeLists.txt decides. A file that cannot read it (Kubernetes' image tag) has the same; the newest entry of the change log, too."""
+    """CMakeLists.txt has the version. The Kubernetes image tag, which cannot read it, and the newest entry of the change log must agree."""
     (version,) = re.findall(r"^project\(coppice VERSION (\S+)", (root / "CMakeLists.txt").read_text(), re.MULTILINE)
     for name in ("coppice", "coppice-coordinator", "coppice-worker"):
         done = subprocess.run([program(name), "--version"], capture_output=True, text=True, check=True)
@@ -319,7 +319,7 @@ def test_nothing_generated_is_tracked(tracked):
 
 
 def test_nothing_is_local_to_a_workplace(root, tracked):
-    """No host of packages and no absolute path of somebody's machine: a clone builds anywhere."""
+    """Files contain no package hosts and no absolute paths of a developer's machine, so a clone builds anywhere."""
     host = r"\b(deb|ftp\w*|security|archive|ports|snapshot|httpredir)\.(debian|ubuntu)\.(org|com|net)"
     local = r"(?<![\w.])/(home/\w\w+|work|Users)/"
     found = []
@@ -342,7 +342,7 @@ def test_scripts_are_executable(root, tracked):
 
 
 def test_each_command_that_dev_names_is_one(root):
-    """./dev help, ./dev's own choice among commands, and the stages that it names."""
+    """`./dev help` names exactly the commands that ./dev has, and the stages in its table."""
     text = (root / "dev").read_text()
     usage, choice = text.split("USAGE")[1], text[text.index("    case $command in"):]
     named = set(re.findall(r"^  (\w+) ", usage.split("examples:")[0], re.MULTILINE))
@@ -354,7 +354,7 @@ def test_each_command_that_dev_names_is_one(root):
 
 
 def imported_at_once(tree):
-    """Names of the modules that a file imports when it is itself imported: not those inside of functions."""
+    """Yields the modules that a file imports when it is imported, without those imported inside functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -373,7 +373,7 @@ def test_an_import_at_the_top_is_found(line, name):
 
 
 def test_no_test_file_imports_a_heavy_module_at_its_top(root, tracked):
-    """So a test runs where they are not installed, and collecting tests is quick: see tests/needs.py."""
+    """So tests run on machines without these modules, and collecting tests is fast (tests/needs.py)."""
     files = [path for path in tracked if path.startswith("tests/") and path.endswith(".py")]
     assert "tests/parity/test_training.py" in files
     wrong = [

@@ -1,4 +1,4 @@
-"""Workers that lie, as processes: what they did is found and undone, they get nothing more, and nobody else is suspected."""
+"""Lying workers as real processes: they are found and get no more work, their damage is undone, and nobody else is suspected."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def pool(cluster, program):
-    """A cluster with liars: pool.liar(name, how, probability, after)."""
+    """A cluster that can start liars: pool.liar(name, how, probability, after)."""
     pool = cluster("ipc")
     tool = pathlib.Path(program("coppice")).parent.parent / "tests/liar"
 
@@ -26,7 +26,7 @@ def pool(cluster, program):
 
 @pytest.fixture
 def clean(coppice, tmp_path):
-    """clean(job): the digest of the job where nobody lies."""
+    """clean(job): the digest of the job without liars."""
     return lambda job: coppice("run", job, "--data", tmp_path, "--workers", "1", "--quiet", "--json", "--out", tmp_path / "clean", "--overwrite")["digest"]
 
 
@@ -70,7 +70,7 @@ def test_two_workers_are_judged_by_the_coordinator(pool, small, clean):
 
 
 def until_one_goes_back(attempt):
-    """Which results are audited is secret: a liar may be found by its first one, before any harm is done. Then another one has to come."""
+    """Repeats `attempt` until a job is rolled back. The choice of audited results is secret, so a liar may be found before it does harm."""
     for number in range(1, 9):
         status = attempt(number, f"liar{number}")
         assert status["rollbacks"] <= 1
@@ -80,7 +80,7 @@ def until_one_goes_back(attempt):
 
 
 def test_damage_is_undone_by_going_back(pool, small, clean):
-    """A twentieth is audited, so lies get into the weights, and past checkpoints, before the liar is found."""
+    """Only a twentieth is audited, so lies enter the weights and checkpoints before the liar is found."""
     job = small(1500)
     pool.worker("honest")
 
@@ -144,7 +144,7 @@ def test_results_of_wrong_form_are_strikes_and_cost_the_job_nothing(pool, small,
 
 @pytest.mark.parametrize("audit", [0, 1])
 def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, audit):
-    """Three with too little memory beside two good ones: the three get nothing more of it, and are not suspected."""
+    """Three of five workers have too little memory for the job: they get no more of its work, and are not suspected."""
     job = small(400)
     small_ones = ["small1", "small2", "small3"]
     for name in small_ones:
@@ -164,7 +164,7 @@ def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, aud
 
 
 def test_two_broken_workers_who_agree_do_not_fail_a_job(pool, small, clean):
-    """All that they compute is NaN, for both: the job has not diverged."""
+    """Both workers compute only NaN, but the job has not diverged."""
     job = small(200)
     pool.liar("broken1", "nan")
     pool.liar("broken2", "nan")
@@ -185,7 +185,7 @@ def test_quarantine_outlasts_the_session(pool, small):
     train(pool, job, "--set", "audit=1")
     liar.send_signal(signal.SIGTERM)
     assert liar.wait(30) == 0
-    pool.worker("liar")  # an honest one of the same name: a name is all that is known of it
+    pool.worker("liar")  # an honest worker with this name is also quarantined, because only the name is known
     pool.wait(lambda: "liar" in workers(pool), "its return")
     assert workers(pool)["liar"]["state"] == "quarantined"
     train(pool, job, "--set", "seed=8")

@@ -1,4 +1,4 @@
-"""docs/how-to/upgrade.md and back-up.md as they are written: each in mid-job, with the digest of an undisturbed run."""
+"""Follows docs/how-to/upgrade.md and back-up.md in the middle of a job, and compares the digest with that of an undisturbed run."""
 
 import pathlib
 import re
@@ -9,12 +9,12 @@ import subprocess
 
 import pytest
 
-STEPS = 8000  # seconds long: everything happens in its middle
+STEPS = 8000  # takes seconds, so that all events happen during the job
 
 
 @pytest.fixture
 def pool(cluster, program):
-    """A coordinator of the present version, or with `earlier` of the first minor version of the protocol; not started."""
+    """A coordinator of this version, or, with `earlier`, of the first minor protocol version; not started."""
     made = cluster("tcp", start=False)
     tests = pathlib.Path(program("coppice")).resolve().parent.parent / "tests"
     made.earlier = {"coppice-coordinator": tests / "earlier_coordinator", "coppice-worker": tests / "earlier_worker"}
@@ -30,7 +30,7 @@ def status(pool):
 
 
 def wait_steps(pool, more):
-    """The job goes on: so many steps more."""
+    """Waits until the job has done `more` further steps."""
     aim = status(pool)["step"] + more
     pool.wait(lambda: status(pool)["step"] >= aim, f"step {aim}")
 
@@ -43,7 +43,7 @@ def upgrade_coordinator(pool, program):
 
 
 def upgrade_workers(pool, program):
-    """One after the other, as docs/how-to/upgrade.md has it."""
+    """Upgrades one worker after the other, as in docs/how-to/upgrade.md."""
     for name in ("a", "b"):
         pool.workers[name].terminate()
         assert pool.workers[name].wait(30) == 0
@@ -74,7 +74,7 @@ def test_rolling_upgrade(pool, program, coppice, small, order):
 
 
 def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, small):
-    """A later minor version only adds: what the other side does not know it is not asked for."""
+    """A later minor version only adds requests, and does not send them to a side that does not know them."""
     pool.start()
     pool.worker("a", command=[pool.earlier["coppice-worker"]])
     pool.client("submit", small(60), "--data", ".")
@@ -87,7 +87,7 @@ def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, smal
 
 
 def test_backup_and_restore(pool, program, coppice, small, root):
-    """The two commands of docs/how-to/back-up.md, on a coordinator that is at work; restored into an empty folder."""
+    """Runs the two commands of docs/how-to/back-up.md on a working coordinator, and restores into an empty folder."""
     job = small(STEPS)
     alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
     set_version(pool, program, earlier=False)
@@ -107,7 +107,7 @@ def test_backup_and_restore(pool, program, coppice, small, root):
         assert not gone and done.returncode in (0, 1), done.stderr
     at = status(pool)
     assert at["state"] == "RUNNING"
-    for process in (pool.workers["a"], pool.coordinator):  # without a worker no step is added to those of the backup
+    for process in (pool.workers["a"], pool.coordinator):  # without a worker, no step is added after the backup
         process.kill()
         process.wait()
     shutil.rmtree(pool.state)
@@ -121,7 +121,7 @@ def test_backup_and_restore(pool, program, coppice, small, root):
 
 
 def test_store_of_a_newer_coordinator_is_refused_undamaged(pool, program, small):
-    """Whoever goes back by mistake loses nothing: not one byte of the state folder is changed."""
+    """Starting an older coordinator by mistake loses nothing: it does not change a byte of the state folder."""
     set_version(pool, program, earlier=False)
     pool.start()
     pool.client("submit", small(10), "--data", ".", "--no-wait")

@@ -1,4 +1,4 @@
-"""coppice-worker as a process: joins, leaves, dies, and comes back; what bad use gets."""
+"""coppice-worker as a process: it joins, leaves, dies and comes back; wrong usage gives a message."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from integration_tools import write_patterns
 
-STEPS = 1500  # a second or more: long enough to be disturbed
+STEPS = 1500  # takes a second or more, so that faults can hit it
 
 JOB = """
 name: small
@@ -28,7 +28,7 @@ optimizer: {sgd: {rate: 0.1, momentum: 0.9}}
 
 
 class Cluster:
-    """A coordinator over ipc, and what one does with it."""
+    """A coordinator over ipc, with helpers for workers and clients."""
 
     def __init__(self, program, processes, folder):
         self.program, self.processes, self.folder = program, processes, folder
@@ -55,7 +55,7 @@ class Cluster:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def wait_for_step(self, step):
-        """Until the first job has done so many steps."""
+        """Waits until the first job has done this many steps."""
 
         def there():
             done = subprocess.run([self.program("coppice"), "status", "1", "--json"], env=self.env,
@@ -96,7 +96,7 @@ def cluster(program, processes, tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(program, tmp_path_factory):
-    """The digest of the job, on one worker in process."""
+    """The digest of the job, computed by one worker in process."""
     folder = tmp_path_factory.mktemp("run")
     done = subprocess.run([program("coppice"), "run", write_job(folder, STEPS), "--json", "--out",
                            folder / "out"], capture_output=True, text=True, timeout=120, check=True)
@@ -141,7 +141,7 @@ def test_sigterm_drains(cluster):
     leaving.send_signal(signal.SIGTERM)
     assert leaving.wait(timeout=20) == 0
     result = finish(job)
-    # Nothing was lost; a copy of what a slow worker holds may have been made.
+    # No lease was lost; a slow worker's block may have been copied.
     assert result["leases_repeated"] == result["leases_doubled"]
     assert staying.poll() is None
 
@@ -164,7 +164,7 @@ def test_worker_may_start_before_its_coordinator(cluster):
     cluster.coordinator.wait()
     (cluster.folder / "c.sock").unlink(missing_ok=True)
     cluster.worker("--name", "early")
-    time.sleep(0.3)  # it tries in vain
+    time.sleep(0.3)  # the worker tries to connect, without success
     cluster.start()
     wait_until(lambda: any("early" in json.dumps(line) for line in cluster.ask("workers")))
 
@@ -188,7 +188,7 @@ def test_worker_that_joins_in_mid_job_gets_shards(cluster, expected):
 
 
 def test_slowed_worker_gets_fewer_shards_and_costs_no_bit(cluster, expected):
-    """One of two workers is stopped for two thirds of the time, in bursts shorter than any deadline."""
+    """One of two workers is stopped for two thirds of the time, in pauses shorter than any deadline."""
     slow = cluster.worker("--name", "slow")
     cluster.worker("--name", "quick")
     job = cluster.submit()
