@@ -130,7 +130,7 @@ def composition(root, image):
 
 # --- fresh machines ----------------------------------------------------------------------------
 
-ONE_TEST = "test_an_import_at_the_top_is_found"
+ONE_TEST = "test_import_at_the_top_of_a_file_is_detected"
 BASES = {"debian13": "debian:trixie-slim", "debian12": "debian:bookworm-slim"}
 HOME = "/home/me"
 SOURCES = "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | md5sum"

@@ -16,7 +16,7 @@ def restart(pool):
     pool.start()
 
 
-def test_same_key_is_the_same_job_even_after_a_restart(cluster, small, tmp_path):
+def test_same_key_means_the_same_job_even_after_a_restart(cluster, small, tmp_path):
     pool = cluster("ipc")
     first = pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tonight")["job"]
     assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json", "--once", "tonight")["job"] == first
@@ -26,7 +26,7 @@ def test_same_key_is_the_same_job_even_after_a_restart(cluster, small, tmp_path)
     assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == first + 2
 
 
-def test_pinned_openblas_is_kept_over_a_restart(cluster, small, tmp_path):
+def test_pinned_openblas_survives_a_restart(cluster, small, tmp_path):
     pool = cluster("ipc")
     job = small(3000)
     kept = pool.worker("kept")
@@ -47,13 +47,13 @@ def test_pinned_openblas_is_kept_over_a_restart(cluster, small, tmp_path):
 
 
 @pytest.mark.parametrize("word", ["running", "0", "77"])
-def test_job_that_is_not_there(cluster, word):
+def test_unknown_job_is_an_error(cluster, word):
     pool = cluster("ipc")
     done = pool.client("status", word, status=2)
     assert done.stderr.startswith("coppice") and word in done.stderr
 
 
-def test_life_of_a_job_over_the_wire(cluster, small, tmp_path):
+def test_submit_cancel_and_remove_a_job(cluster, small, tmp_path):
     pool = cluster("tcp")
     pool.client("submit", small(), "--data", tmp_path, "--no-wait")
     assert pool.status()["step"] == 0
@@ -67,7 +67,7 @@ def test_life_of_a_job_over_the_wire(cluster, small, tmp_path):
     assert pool.client("submit", small(), "--data", tmp_path, "--no-wait", "--json")["job"] == 2  # job numbers are not reused
 
 
-def test_worker_of_another_major_version_is_told_so(cluster, program):
+def test_worker_of_another_major_version_is_refused_with_the_reason(cluster, program):
     """The worker understands the refusal, because FAILURE is the same in all versions, and does not try again."""
     pool = cluster("tcp")
     old = pathlib.Path(program("coppice-worker")).parent.parent / "tests/old_worker"
@@ -78,7 +78,7 @@ def test_worker_of_another_major_version_is_told_so(cluster, program):
     assert pool.client("workers", "--json")["workers"] == []
 
 
-def test_watch_and_logs_outlive_a_coordinator(cluster, small, tmp_path, program, processes):
+def test_watch_and_logs_continue_after_a_coordinator_restart(cluster, small, tmp_path, program, processes):
     """Both commands continue after a restart, each event is printed once and in order, and the job keeps its creation time."""
     pool = cluster("ipc")
     pool.worker("w")

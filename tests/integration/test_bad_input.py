@@ -53,24 +53,24 @@ def refused(coppice, data, tmp_path):
     return check
 
 
-def test_unknown_field_names_place_and_nearest(refused):
+def test_unknown_field_is_reported_with_place_and_nearest_name(refused):
     refused(JOB.replace("optimizer:", "optimiser:"), "job.yaml:9:1", 'unknown field "optimiser"', 'did you mean "optimizer"')
     refused(JOB.replace("- relu", "- rleu"), "job.yaml:5:5", 'did you mean "relu"')
     refused(JOB.replace("rate:", "rte:"), 'optimizer.sgd: unknown field "rte": did you mean "rate"')
 
 
-def test_field_of_a_later_version_says_so(refused):
+def test_field_of_a_later_version_is_reported_as_such(refused):
     refused(JOB.replace("steps: 5", "steps: 5, precision: bf16"), "train.precision: bf16 is not supported by this version")
     refused(JOB.replace("steps: 5", "steps: 5, wire: bf16"), "train.wire: bf16 is not supported by this version")
 
 
 @pytest.mark.parametrize("p", ["1.0", "-0.1", "yes", "[1]", ""])
-def test_p_out_of_range(refused, p):
+def test_dropout_probability_out_of_range_is_refused(refused, p):
     found = {"": "empty", "[1]": "a list"}.get(p, p)
     refused(JOB.replace("p: 0.5", f"p: {p}"), "job.yaml:6:", f"model[2].dropout.p is {found}: expected a number from 0 to below 1")
 
 
-def test_missing_and_double_fields(refused):
+def test_missing_and_duplicate_fields_are_refused(refused):
     refused(JOB.replace("optimizer: {sgd: {rate: 0.1}}", ""), "optimizer is missing")
     refused(JOB.replace("units: 32", ""), "model[0].linear.units is missing: expected a whole number from 1 to 1048576")
     refused(JOB + "seed: 1\nseed: 2\n", "seed is given twice")
@@ -78,38 +78,38 @@ def test_missing_and_double_fields(refused):
     refused(JOB.replace("steps: 5", ""), "train has neither epochs nor steps")
 
 
-def test_not_yaml_and_not_there(refused, coppice):
+def test_file_that_is_not_yaml_or_missing_is_refused(refused, coppice):
     refused("name: [", "job.yaml:", "not YAML")
     refused("", "is empty")
     assert "nowhere.yaml" in coppice("run", "nowhere.yaml", status=2).stderr
 
 
-def test_ill_typed(refused):
+def test_values_of_the_wrong_type_are_refused(refused):
     refused(JOB.replace("units: 32", "units: many"), "model[0].linear.units is many: expected a whole number")
     refused(JOB.replace("units: 32", "units: 3.5"), "model[0].linear.units is 3.5")
     refused(JOB.replace("steps: 5", "steps: 5, last: never"), "train.last is never: expected keep or drop")
     refused(JOB + "seed: 99999999999999999999999\n", "seed is 99999999999999999999999")
 
 
-def test_network_that_does_not_fit_the_data(refused):
+def test_network_that_does_not_match_the_data_is_refused(refused):
     refused(JOB.replace("units: 10", "units: 7"), "job.yaml:7:5: model[3] linear: the last layer has 7 outputs, expected 10: the data has 10 classes\n")
     refused(JOB.replace("  - linear: {units: 10}\n", "  - linear: {units: 10}\n  - dropout\n"),
             "job.yaml:8:5: model[4] dropout: it would drop outputs of the network: expected before the last layer with weights (model[3] linear)\n")
     refused(JOB.replace("  - relu\n", "  - conv2d: {channels: 3, kernel: 2}\n"), "job.yaml:5:5: model[1] conv2d: its input is 32, expected an image (channels x height x width): no flatten or linear before it, and data of images\n")
 
 
-def test_more_shards_than_samples_in_the_batch(refused):
+def test_more_shards_than_samples_in_a_batch_is_refused(refused):
     refused(JOB.replace("steps: 5", "steps: 5, batch: 4, shards: 5"), "train.shards is 5: a batch of 4 samples gives at most 4 shards")
 
 
-def test_set_is_checked_like_the_file(coppice, data, tmp_path):
+def test_option_set_is_checked_like_the_job_file(coppice, data, tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
     assert "did you mean \"batch\"" in coppice("run", "job.yaml", "--set", "train.btch=3", status=2).stderr
     assert "expected a whole number from 1 to 65536" in coppice("run", "job.yaml", "--set", "train.batch=0", status=2).stderr
     assert "expected FIELD=VALUE" in coppice("run", "job.yaml", "--set", "train", status=2).stderr
 
 
-def test_unwritable_out(coppice, data, tmp_path):
+def test_unwritable_output_folder_is_refused(coppice, data, tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "file").write_text("")
     done = coppice("run", "job.yaml", "--out", "file/x", status=2)
@@ -121,7 +121,7 @@ def test_unwritable_out(coppice, data, tmp_path):
     assert (tmp_path / "file").read_text() == "" and done.stdout == ""
 
 
-def test_unknown_command_and_option(coppice):
+def test_unknown_command_and_option_get_a_suggestion(coppice):
     assert 'did you mean "submit"' in coppice("sbmit", status=2).stderr
     assert "did you mean --workers" in coppice("run", "x.yaml", "--worker", "2", status=2).stderr
     assert "--workers is \"0\": expected a whole number from 1" in coppice("run", "x.yaml", "--workers", "0", status=2).stderr
@@ -161,7 +161,7 @@ def test_good_idx_trains_as_a_control(coppice, idx):
         ("missing", lambda d: (d / "c").unlink(), ["c"]),
     ],
 )
-def test_bad_idx(coppice, idx, name, change, words):
+def test_bad_idx_files_are_refused(coppice, idx, name, change, words):
     change(idx)
     done = idx_job(coppice, idx)
     for word in words:
@@ -170,7 +170,7 @@ def test_bad_idx(coppice, idx, name, change, words):
 
 
 @pytest.mark.parametrize("test_dim", [4096, 2])
-def test_pack_whose_parts_differ(cluster, tmp_path, test_dim):
+def test_pack_with_parts_of_different_shapes_is_refused(cluster, tmp_path, test_dim):
     """A lease has room for training samples: larger test samples would not fit, and smaller ones would leave old memory in it."""
     def part(dim):
         return struct.pack("<8I", 1, 1, dim, 0, 0, 64, 0, 0)
@@ -189,7 +189,7 @@ def test_pack_whose_parts_differ(cluster, tmp_path, test_dim):
     assert c.client("jobs", "--json")["jobs"] == [], "the coordinator lives, and has no job"
 
 
-def test_truncated_and_bit_flipped_gz(coppice, idx):
+def test_truncated_and_bit_flipped_gzip_is_refused(coppice, idx):
     whole = gzip.compress((idx / "a").read_bytes())
     (idx / "a").write_bytes(whole[: len(whole) // 2])
     assert "truncated" in idx_job(coppice, idx).stderr
@@ -208,7 +208,7 @@ def test_truncated_and_bit_flipped_gz(coppice, idx):
 # ---- network ----
 
 
-def test_coordinator_that_is_not_there(coppice):
+def test_missing_coordinator_is_reported_after_the_timeout(coppice):
     url = f"tcp://127.0.0.1:{free_port()}"
     began = time.time()
     done = coppice("jobs", "--coordinator", url, "--timeout", "1", status=2)
@@ -217,7 +217,7 @@ def test_coordinator_that_is_not_there(coppice):
     assert "expected tcp://HOST:PORT" in coppice("jobs", "--coordinator", "http://x", status=2).stderr
 
 
-def test_port_in_use(program, processes, tmp_path):
+def test_port_in_use_is_reported(program, processes, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -234,7 +234,7 @@ def test_listening_beyond_loopback_needs_insecure(program, processes, tmp_path):
     assert process.returncode == 2 and "--insecure" in errors
 
 
-def test_second_coordinator_on_the_same_state(cluster, program, processes, tmp_path):
+def test_second_coordinator_on_the_same_state_folder_is_refused(cluster, program, processes, tmp_path):
     pool = cluster("ipc")
     second = processes(program("coppice-coordinator"), "--listen", f"ipc://{tmp_path}/other", "--state", pool.state, stderr=-1)
     _, errors = second.communicate(timeout=20)
@@ -251,7 +251,7 @@ def test_wrong_token(cluster, coppice, processes, program):
     assert (pool.state / "token").stat().st_mode & 0o777 == 0o600
 
 
-def test_random_bytes_on_the_port(cluster, coppice, small):
+def test_random_bytes_close_only_their_connection(cluster, coppice, small):
     """The coordinator closes the connection, and serves others as before."""
     pool = cluster("tcp")
     pool.worker("w")
@@ -291,7 +291,7 @@ def trained(coppice, small, tmp_path):
     return coppice("run", small(), "--out", tmp_path / "r", "--workers", 1, "--json", "--quiet"), tmp_path / "r", small
 
 
-def test_altered_or_truncated_model(coppice, trained):
+def test_altered_or_truncated_model_is_refused(coppice, trained):
     result, folder, _ = trained
     model = folder / "model.safetensors"
     assert coppice("digest", folder).stdout.strip() == result["digest"]
@@ -348,7 +348,7 @@ def test_resume_of_another_job_is_refused(coppice, trained):
     assert content() == before
 
 
-def test_loss_that_becomes_nan_stops_the_job(coppice, small):
+def test_nan_loss_stops_the_job(coppice, small):
     done = coppice("run", small(), "--set", "optimizer.sgd.rate=1000000", "--set", "optimizer.sgd.weight_decay=10", "--set", "model.1.linear.max_norm=0", "--workers", 2, status=1)
     found = re.search(r"training diverged at step (\d+): (.*) is not finite \(shards (\d) to (\d)\)", done.stderr)
     assert found and 1 <= int(found[1]) <= 100 and 0 <= int(found[3]) <= int(found[4]) < 6

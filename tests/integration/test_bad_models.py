@@ -49,7 +49,7 @@ def other(tmp_path):
     return folder
 
 
-def test_a_model_for_other_data(coppice, refused, run, other, small):
+def test_model_for_other_data_is_refused(coppice, refused, run, other, small):
     refused(MISFIT, "eval", run, "--data", other)
     refused(MISFIT, "eval", run, "--data", other, "--ensemble", 3)
     refused(MISFIT, "features", run, "--data", other, "-o", "f.png")
@@ -62,7 +62,7 @@ def test_a_model_for_other_data(coppice, refused, run, other, small):
             "run", small(20), "--data", other, "--out", "new")
 
 
-def test_a_model_for_samples_of_as_many_bytes(coppice, refused, tmp_path):
+def test_model_for_samples_of_equal_size_but_other_type_is_refused(coppice, refused, tmp_path):
     """A sample of four bytes is as large as one float, but must be refused."""
     for folder, dtype, width in (("bytes", "u1", 4), ("floats", "f4", 1)):
         (tmp_path / folder).mkdir()
@@ -81,7 +81,7 @@ optimizer: {sgd: {rate: 0.1}}
     refused(sentence, "eval", "run", "--data", "floats", "--average", "weight-scaling")
 
 
-def test_exchanged_folders_of_two_jobs(cluster, small, tmp_path):
+def test_exchanged_folders_of_two_jobs_are_detected(cluster, small, tmp_path):
     """If a state folder mixes two backups, the coordinator does not return the weights of another job."""
     pool = cluster("ipc")
     pool.worker("w")
@@ -101,7 +101,7 @@ def test_exchanged_folders_of_two_jobs(cluster, small, tmp_path):
 
 @pytest.mark.parametrize("command", [("digest",), ("eval",), ("eval", "--ensemble", 2), ("export", "-o", "m"), ("features", "-o", "f.png"), ("inspect",),
                                      ("replay", "--step", 2, "-o", "r")])
-def test_a_nan_in_a_model_file(refused, run, command, tmp_path):
+def test_nan_in_a_model_file_is_refused(refused, run, command, tmp_path):
     tensors = load_file(run / "model.safetensors")
     tensors["1.weight"][3, 4] = np.nan
     with safe_open(run / "model.safetensors", "numpy") as file:
@@ -110,7 +110,7 @@ def test_a_nan_in_a_model_file(refused, run, command, tmp_path):
             command[0], "nan.safetensors", *command[1:])
 
 
-def test_a_model_file_that_lacks_something(refused, run, tmp_path):
+def test_incomplete_model_file_is_refused(refused, run, tmp_path):
     with safe_open(run / "model.safetensors", "numpy") as file:
         metadata = file.metadata()
     tensors = load_file(run / "model.safetensors")
@@ -126,12 +126,12 @@ def test_a_model_file_that_lacks_something(refused, run, tmp_path):
 
 @pytest.mark.parametrize("command", [("export", "run"), ("plot", "run"), ("features", "run"), ("replay", "run", "--step", 2),
                                      ("inspect", "synthetic-digits"), ("import", "run/model.safetensors", "--spec", "small.yaml")])
-def test_a_place_that_cannot_be_written(refused, run, command):
+def test_unwritable_output_is_refused(refused, run, command):
     refused("cannot write nowhere/x.png: No such file or directory", *command, "-o", "nowhere/x.png")
     refused("cannot write small.yaml/x.png: Not a directory", *command, "-o", "small.yaml/x.png")
 
 
-def test_latest_and_best_are_models(coppice, small, tmp_path):
+def test_latest_and_best_work_as_models(coppice, small, tmp_path):
     run = tmp_path / "run"
     coppice("run", small(20), "--set", "data.validation=100", "--out", run, "--quiet")
     digest = coppice("digest", run).stdout

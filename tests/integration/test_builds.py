@@ -13,20 +13,20 @@ from test_golden import GOLDEN, SMALL
 @pytest.mark.quick
 @pytest.mark.asan
 @pytest.mark.parametrize("workers", [1, 3])
-def test_small_run(coppice, small, workers):
+def test_small_run_gives_the_golden_digest(coppice, small, workers):
     """Runs on the release build, and on the ASan/UBSan build, which must report nothing."""
     assert coppice("run", small(), "--workers", workers, "--json", "--quiet")["digest"] == SMALL
 
 
 @pytest.mark.threads
-def test_small_run_with_threads(coppice, small):
+def test_small_run_has_no_data_races(coppice, small):
     """Runs on the TSan build, with workers, coordinator, store and saver in one process."""
     assert coppice("run", small(), "--workers", 3, "--json", "--quiet")["digest"] == SMALL
 
 
 @pytest.mark.quick
 @pytest.mark.asan
-def test_small_cluster(cluster, small):
+def test_small_cluster_gives_the_golden_digest(cluster, small):
     pool = cluster("ipc")
     pool.worker("a", "--threads", "2")
     pool.worker("b")
@@ -36,7 +36,7 @@ def test_small_cluster(cluster, small):
 
 
 @pytest.mark.threads
-def test_small_cluster_with_threads(cluster, small):
+def test_small_cluster_has_no_data_races(cluster, small):
     pool = cluster("tcp")
     pool.worker("a", "--threads", "2")
     pool.worker("b")

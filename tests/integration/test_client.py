@@ -57,7 +57,7 @@ offer coppice eval 3 --average ''
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_completion_for_other_shells_is_read_by_them(program, commands, shell):
+def test_completion_scripts_work_in_other_shells(program, commands, shell):
     """Each shell loads its script and offers commands and options. If a shell is not installed, only the words of its script are checked."""
     script = run(program, "completion", shell).stdout
     assert all(re.search(rf"\b{command}\b", script) for command in commands)
@@ -71,7 +71,7 @@ def test_completion_for_other_shells_is_read_by_them(program, commands, shell):
     assert "no-wait" in done.stdout and done.stderr == ""
 
 
-def test_completion_of_an_unknown_shell(program):
+def test_completion_for_an_unknown_shell_is_refused(program):
     done = subprocess.run([program("coppice"), "completion", "tcsh"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and 'no completion for "tcsh": expected bash, zsh or fish' in done.stderr
 
@@ -135,7 +135,7 @@ def digests(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pathlib.Path(folder).glob("*-ubyte.gz")}
 
 
-def test_data_get_from_a_mirror(program, mirror, mnist, tmp_path):
+def test_data_get_downloads_from_a_mirror(program, mirror, mnist, tmp_path):
     url, _ = mirror()
     done = run(program, "data", "get", "mnist", "--out", tmp_path, "--quiet", COPPICE_MIRROR=url)
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_data_get_from_a_mirror(program, mirror, mnist, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_data_get_goes_on_where_it_was_cut_off(program, mirror, mnist, tmp_path):
+def test_data_get_resumes_an_interrupted_download(program, mirror, mnist, tmp_path):
     url, handler = mirror(cut=True)
     for _ in range(8):  # each run gets a little further; no other mirror is reachable here
         if run(program, "data", "get", "mnist", "--out", tmp_path, "--quiet", COPPICE_MIRROR=url).returncode == 0:
@@ -152,7 +152,7 @@ def test_data_get_goes_on_where_it_was_cut_off(program, mirror, mnist, tmp_path)
     assert handler.ranges, "a part was gone on with, not begun anew"
 
 
-def test_data_get_begins_anew_where_a_mirror_cannot_go_on(program, mirror, mnist, tmp_path):
+def test_data_get_starts_over_if_a_mirror_has_no_ranges(program, mirror, mnist, tmp_path):
     url, _ = mirror(whole=True)
     for path in pathlib.Path(mnist).glob("*-ubyte.gz"):
         (tmp_path / f"{path.name}.part").write_bytes(path.read_bytes()[:1000])
@@ -161,7 +161,7 @@ def test_data_get_begins_anew_where_a_mirror_cannot_go_on(program, mirror, mnist
     assert digests(tmp_path) == digests(mnist) and len(digests(tmp_path)) == 4
 
 
-def test_data_get_takes_nothing_from_a_mirror_that_lies(program, mirror, tmp_path):
+def test_data_get_refuses_wrong_files_from_a_mirror(program, mirror, tmp_path):
     url, _ = mirror(lie=True)
     done = run(program, "data", "get", "mnist", "--out", tmp_path, "--quiet", COPPICE_MIRROR=url)
     assert done.returncode != 0
@@ -169,7 +169,7 @@ def test_data_get_takes_nothing_from_a_mirror_that_lies(program, mirror, tmp_pat
     assert not list(tmp_path.glob("*-ubyte.gz"))
 
 
-def test_inspect_export_eval_digest_of_a_run(coppice, small, tmp_path):
+def test_inspect_export_eval_and_digest_accept_a_run(coppice, small, tmp_path):
     result = coppice("run", small(), "--out", tmp_path / "run", "--json", "--quiet")
     assert coppice("digest", tmp_path / "run").stdout.split()[0] == result["digest"]
     told = coppice("inspect", tmp_path / "run", "--json")
@@ -185,14 +185,14 @@ def test_inspect_export_eval_digest_of_a_run(coppice, small, tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_export_to_a_format_that_there_is_not(coppice, small, tmp_path):
+def test_export_to_an_unknown_format_is_refused(coppice, small, tmp_path):
     coppice("run", small(10), "--out", tmp_path / "run", "--quiet")
     done = coppice("export", tmp_path / "run", "--format", "pickle", "-o", tmp_path / "m", status=2)
     assert "pickle" in done.stderr and "safetensors" in done.stderr
     assert not (tmp_path / "m").exists()
 
 
-def test_a_job_file_may_come_on_standard_input(program, coppice, small, tmp_path):
+def test_job_file_may_come_from_standard_input(program, coppice, small, tmp_path):
     job = small(steps=20)
 
     def piped(*words, text):

@@ -40,7 +40,7 @@ def test_refused_connection_is_reported_at_once(timed, words):
     assert seconds < 3  # an earlier version took 10 s
 
 
-def test_time_out_asks_for_patience(timed, program, processes, tmp_path):
+def test_commands_wait_until_the_timeout(timed, program, processes, tmp_path):
     url = f"tcp://127.0.0.1:{free_port()}"
     status, errors, seconds = timed("jobs", "--coordinator", url, "--timeout", "1.5")
     assert status == 2 and "waited 1.5 s" in errors and seconds >= 1.5
@@ -54,7 +54,7 @@ def test_time_out_asks_for_patience(timed, program, processes, tmp_path):
 
 @pytest.mark.parametrize("seconds", ["1e-300", "0", "0.001"])
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
-def test_any_time_out_ends_with_a_sentence(timed, seconds, scheme):
+def test_each_timeout_ends_with_a_message(timed, seconds, scheme):
     url = f"tcp://localhost:{free_port()}" if scheme == "tcp" else "ipc:///nowhere/coppice.sock"
     for _ in range(5):
         status, errors, _ = timed("jobs", "--coordinator", url, "--timeout", seconds)
@@ -64,7 +64,7 @@ def test_any_time_out_ends_with_a_sentence(timed, seconds, scheme):
 # ---- wrong scheme ----
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
-def test_the_other_scheme_is_named(cluster, timed, program, kind):
+def test_wrong_scheme_is_reported(cluster, timed, program, kind):
     pool = cluster(kind)
     other = pool.url.removeprefix("tls+") if kind == "tls" else "tls+" + pool.url
     tls = pool.folder / "tls"
@@ -81,7 +81,7 @@ def test_the_other_scheme_is_named(cluster, timed, program, kind):
 
 # ---- held requests ----
 
-def test_watch_with_a_short_time_out_hears_a_living_coordinator(cluster, small):
+def test_watch_with_a_short_timeout_does_not_report_a_live_coordinator_as_silent(cluster, small):
     pool = cluster("tcp", data=small().parent)
     number = pool.client("submit", small(), "--data", small().parent, "--no-wait", "--json")["job"]
     for words in (("watch", number), ("logs", number, "-f")):
@@ -101,7 +101,7 @@ TAKES_STANDARD_INPUT = {  # command: its arguments, and the kind of its standard
 }
 
 
-def test_every_command_that_takes_standard_input(cluster, coppice, small, tmp_path, program):
+def test_commands_read_standard_input_only_once(cluster, coppice, small, tmp_path, program):
     """Each command reads standard input once. A new command whose --help mentions it needs a row in the table."""
     overview = subprocess.run([program("coppice"), "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  ([a-z]+) ", overview.split("Commands:")[1].split("Examples:")[0], re.MULTILINE)
@@ -142,7 +142,7 @@ def test_full_standard_output_is_an_error(program, words):
 
 
 @pytest.mark.parametrize("words", [("coppice", "plan", "-", "--json"), ("coppice", "--help"), ("coppice-worker", "--help")], ids=" ".join)
-def test_reader_that_has_enough_is_no_error(program, words):
+def test_closed_pipe_is_not_reported_as_an_error(program, words):
     """Like other filters, the program prints nothing and ends by SIGPIPE, which a shell shows as 141."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -152,7 +152,7 @@ def test_reader_that_has_enough_is_no_error(program, words):
     assert done.returncode == -signal.SIGPIPE and done.stderr == ""
 
 
-def test_head_of_many_predictions_is_quiet(program, coppice, small, tmp_path):
+def test_predict_into_head_prints_no_error(program, coppice, small, tmp_path):
     coppice("run", small(steps=20), "--data", tmp_path, "--workers", "1", "--quiet", "--out", "made")
     line = f"{program('coppice')} predict made --input train-images --json --ensemble 20 | head -1 | cut -c1-1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
@@ -162,7 +162,7 @@ def test_head_of_many_predictions_is_quiet(program, coppice, small, tmp_path):
 # ---- names and folders ----
 
 @pytest.mark.parametrize("name", ["..", ".", "../..", ".hidden"])
-def test_job_name_never_leaves_the_folder_of_runs(coppice, small, tmp_path, name):
+def test_job_name_cannot_escape_the_runs_folder(coppice, small, tmp_path, name):
     path = tmp_path / "job.yaml"
     path.write_text(small(steps=3).read_text().replace("name: small", f"name: {name!r}"))
     (tmp_path / "model.safetensors").write_text("mine")
@@ -177,7 +177,7 @@ def test_job_name_never_leaves_the_folder_of_runs(coppice, small, tmp_path, name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody without an entry in /etc/passwd")
-def test_cache_without_home_is_the_users_alone(program):
+def test_cache_without_home_is_private_to_the_user(program):
     """Another user has already created the default folder."""
     user = 54321
     taken = f"/tmp/coppice-{user}"
@@ -196,7 +196,7 @@ def test_cache_without_home_is_the_users_alone(program):
 
 # ---- the token ----
 
-def test_token_is_found_by_the_users_own_programs(program, processes, tmp_path):
+def test_programs_of_the_same_user_find_the_token(program, processes, tmp_path):
     """Neither --state nor COPPICE_TOKEN is given."""
     url = f"tcp://127.0.0.1:{free_port()}"
     mine = {k: v for k, v in os.environ.items() if not k.startswith("COPPICE_")} | {
@@ -230,14 +230,14 @@ def limited(mebibytes):
 
 
 @pytest.mark.parametrize("name", ["coppice", "coppice-coordinator", "coppice-worker"])
-def test_start_needs_no_openblas(program, name):
+def test_programs_start_without_memory_for_openblas(program, name):
     done = subprocess.run([program(name), "--version"], capture_output=True, text=True, timeout=20, check=False, preexec_fn=limited(290))
     assert done.returncode == 0 and done.stdout.startswith(name)
     linked = subprocess.run(["ldd", program(name)], capture_output=True, text=True, check=True).stdout
     assert "blas" not in linked
 
 
-def test_openblas_without_room_ends_with_a_sentence(program, small, tmp_path):
+def test_openblas_without_memory_ends_with_a_message(program, small, tmp_path):
     path = small(steps=3, extra="numerics: openblas\n")
     done = subprocess.run([program("coppice"), "run", path, "--data", tmp_path, "--workers", "1", "--quiet"], cwd=tmp_path, capture_output=True,
                           text=True, timeout=60, check=False, preexec_fn=limited(450))
@@ -254,7 +254,7 @@ def shell(program, command, cwd, **environment):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["submit", "watch"])
-def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, program, processes, small, tmp_path, command, number):
+def test_interrupted_submit_and_watch_print_commands_to_watch_and_cancel(cluster, program, processes, small, tmp_path, command, number):
     pool = cluster("ipc")
     pool.worker("w")
     elsewhere = tmp_path / "another place"
@@ -284,7 +284,7 @@ def test_interrupted_follower_names_the_commands_that_watch_and_cancel(cluster, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_evaluation_names_the_command_that_begins_it_again(cluster, program, processes, small, tmp_path, number):
+def test_interrupted_evaluation_prints_the_command_to_repeat_it(cluster, program, processes, small, tmp_path, number):
     pool = cluster("ipc")
     pool.worker("w")
     pool.client("submit", small(20), "--data", tmp_path, "--quiet")
@@ -321,7 +321,7 @@ def interrupted_run(program, processes, folder, *words, signals=(signal.SIGINT,)
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 1), (signal.SIGUSR1, 1)])
 @pytest.mark.parametrize("piped", [False, True])
-def test_interrupted_run_names_the_command_that_goes_on(coppice, program, processes, small, tmp_path, number, status, piped):
+def test_interrupted_run_prints_the_command_to_resume_it(coppice, program, processes, small, tmp_path, number, status, piped):
     job = small(6000).rename(tmp_path / "a job.yaml")
     options = ["--set", "seed=7", "--workers", "1"]
     ended, last = interrupted_run(program, processes, tmp_path, "-" if piped else "a job.yaml", "--out", "my runs/it's", *options,

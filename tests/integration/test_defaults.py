@@ -38,7 +38,7 @@ def sorted_csv(path, classes=3, each=20):
     path.write_text("a,b,label\n" + "\n".join(lines) + "\n")
 
 
-def test_pictures_that_go_class_after_class_are_all_learnt(defaults, tmp_path):
+def test_pictures_sorted_by_class_are_all_learnt(defaults, tmp_path):
     from PIL import Image
 
     for name, colour in (("blue", (0, 0, 255)), ("green", (0, 255, 0)), ("red", (255, 0, 0))):
@@ -49,7 +49,7 @@ def test_pictures_that_go_class_after_class_are_all_learnt(defaults, tmp_path):
     assert result["evaluated_on"] == "validation" and result["test_error"] == 0
 
 
-def test_sorted_table_is_learnt_and_plan_shows_the_classes_of_each_part(defaults, tmp_path):
+def test_sorted_table_is_learnt_and_plan_shows_classes_of_each_part(defaults, tmp_path):
     sorted_csv(tmp_path / "sorted.csv")
     data = "{source: csv, train: sorted.csv, label: label, validation: 20, normalize: standard}"
     assert defaults("run", data, "--json")["test_error"] == 0
@@ -61,7 +61,7 @@ def test_sorted_table_is_learnt_and_plan_shows_the_classes_of_each_part(defaults
         ["CLASS", "TRAINING", "VALIDATION", "TEST"], ["0", "13", "7", "0"], ["1", "13", "7", "0"], ["2", "14", "6", "0"]]
 
 
-def test_class_without_training_samples_is_named(defaults, tmp_path):
+def test_class_without_training_samples_is_reported(defaults, tmp_path):
     sorted_csv(tmp_path / "sorted.csv")
     data = "{source: csv, train: sorted.csv, label: label, validation: %s}"
     error = defaults("run", data % "20, split: last", status=2).stderr
@@ -88,7 +88,7 @@ TABLES = ["{source: csv, train: x.csv%s}"] + [f"{{source: npy, train: {{images: 
 
 
 @pytest.mark.parametrize("more", [", validation: 30", ", validation: 30, normalize: unit", ", normalize: none", ", normalize: standard"])
-def test_same_values_in_any_format_are_the_same_data_and_weights(defaults, tmp_path, more):
+def test_same_values_in_any_format_give_the_same_data_and_weights(defaults, tmp_path, more):
     byte_tables(tmp_path)
     digests, data = set(), set()
     for table in TABLES:
@@ -106,7 +106,7 @@ def test_pictures_and_a_flat_table_of_them_give_the_same_weights(defaults, tmp_p
     assert results[0]["digest"] == results[1]["digest"] and results[0]["test_loss"] == results[1]["test_loss"]
 
 
-def test_scale_of_the_values_decides_how_they_are_normalised(defaults, tmp_path):
+def test_range_of_values_decides_the_default_normalisation(defaults, tmp_path):
     def plan(table):
         return defaults("plan", table % ", validation: 30", "--json")
 
@@ -125,7 +125,7 @@ def test_scale_of_the_values_decides_how_they_are_normalised(defaults, tmp_path)
     assert "normalize standard: the network sees -" in text.stdout and text.stderr == ""
 
 
-def test_values_far_outside_are_warned_about(defaults, tmp_path):
+def test_extreme_normalised_values_give_a_warning(defaults, tmp_path):
     byte_tables(tmp_path)
     for command in ("plan", "run"):
         error = defaults(command, TABLES[0] % ", normalize: none", *(["--workers", 1] if command == "run" else []), quiet=False).stderr
@@ -158,7 +158,7 @@ def test_job_pinned_to_whole_numbers_as_f32_keeps_its_data(defaults, coppice, tm
     assert kept["data"]["split"] == "last" and kept["data"]["normalize"] == "unit"
 
 
-def test_model_takes_the_same_values_in_either_type(defaults, coppice, tmp_path):
+def test_model_accepts_the_same_values_in_either_type(defaults, coppice, tmp_path):
     byte_tables(tmp_path)
     defaults("run", TABLES[0] % "", "--out", tmp_path / "run")
     tables = {coppice("predict", tmp_path / "run", "--input", tmp_path / name).stdout for name in ("u1.npy", "f4.npy", "f8.npy")}
@@ -218,7 +218,7 @@ def test_autoencoder_needs_no_labels(defaults, coppice, tmp_path):
     assert "data.train.labels is missing" in error
 
 
-def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, coppice, tmp_path):
+def test_autoencoder_predicts_on_its_training_files(defaults, coppice, tmp_path):
     """Labels are ignored, as in training, whatever their values. An extra column is refused."""
     x, labels = byte_tables(tmp_path)
     np.savez(tmp_path / "x.npz", images=x, labels=labels + 5)
@@ -237,7 +237,7 @@ def test_autoencoder_predicts_for_the_files_that_it_was_trained_on(defaults, cop
             assert "more.csv:1: 17 fields: the model takes 16\n" in coppice("predict", "ae", "--input", "more.csv", status=2).stderr
 
 
-def test_bce_warns_of_samples_that_are_no_fractions(defaults, tmp_path):
+def test_bce_warns_of_samples_outside_0_to_1(defaults, tmp_path):
     np.save(tmp_path / "real.npy", np.random.default_rng(1).normal(size=(60, 16)).astype("f4"))
     np.save(tmp_path / "fraction.npy", np.random.default_rng(1).random((60, 16)).astype("f4"))
     warning = "loss is bce, which needs samples from 0 to 1, but they range from -"
@@ -246,7 +246,7 @@ def test_bce_warns_of_samples_that_are_no_fractions(defaults, tmp_path):
         assert (warning in done.stderr) == warned, done.stderr
 
 
-def test_mse_on_real_targets_says_what_mse_compares_with(defaults, tmp_path):
+def test_mse_on_real_targets_explains_what_mse_compares(defaults, tmp_path):
     (tmp_path / "real.csv").write_text("a,y\n" + "".join(f"{i},{i / 7:.3f}\n" for i in range(1, 30)))
     error = defaults("run", "{source: csv, train: real.csv, validation: 5}", job=AUTOENCODER, status=2).stderr
     assert "expected a label" in error and "mse compares with labels (1 for the class, 0 for the others) or with the samples" in error
@@ -280,7 +280,7 @@ def test_one_logit_separates_two_classes(defaults, coppice, cluster, tmp_path):
 
 
 @pytest.mark.parametrize("layer", ["avg_pool2d: {kernel: 2}", "max_pool2d: {kernel: 2}", "spatial_dropout: {p: 0.2}"])
-def test_layers_of_images_may_come_first(defaults, tmp_path, layer):
+def test_image_layers_may_come_first(defaults, tmp_path, layer):
     random = np.random.default_rng(1)
     np.savez(tmp_path / "x.npz", images=random.integers(0, 256, (60, 8, 8), dtype=np.uint8), labels=np.arange(60) % 3)
     job = JOB.replace("model:\n", f"model:\n  - {layer.replace('{', '{{').replace('}', '}}')}\n  - flatten\n").replace("epochs: 20", "epochs: 1")
@@ -300,7 +300,7 @@ def test_layers_of_images_may_come_first(defaults, tmp_path, layer):
     ("data.validation=7", "data.validation is 7, was 6"),
     ("data.split=last", "data.split is last, was stratified"),
 ])
-def test_resume_names_the_field_that_differs(defaults, tmp_path, change, sentence):
+def test_refused_resume_names_the_field_that_differs(defaults, tmp_path, change, sentence):
     sorted_csv(tmp_path / "t.csv", classes=3)
     job = JOB.replace("epochs: 20", "epochs: 1").replace("{{rate: 0.01}}", "{{rate: 0.01, schedule: cosine}}").replace(
         "{{units: 3}}", "{{units: 3}}\n  - linear: {{units: 3}}")
@@ -323,7 +323,7 @@ def run_of_12_steps(defaults, tmp_path):
     return run
 
 
-def test_fewer_epochs_say_in_one_line_which_steps_are_removed(run_of_12_steps, tmp_path):
+def test_resume_with_fewer_epochs_reports_removed_checkpoints_in_one_line(run_of_12_steps, tmp_path):
     done = run_of_12_steps("--resume", "auto", "--set", "train.epochs=2")
     assert len(done.stderr.splitlines()) == 1 and "?" not in done.stderr
     assert (f"the job ends at step 6, but {tmp_path}/run/checkpoints has checkpoints up to step 12: "
@@ -331,7 +331,7 @@ def test_fewer_epochs_say_in_one_line_which_steps_are_removed(run_of_12_steps, t
     assert [p.name for p in sorted((tmp_path / "run/checkpoints").glob("step-*"))] == ["step-00000006"]
 
 
-def test_each_damaged_checkpoint_is_a_line_of_the_log(run_of_12_steps, tmp_path):
+def test_each_damaged_checkpoint_is_one_log_line(run_of_12_steps, tmp_path):
     for step in (9, 12):
         (tmp_path / f"run/checkpoints/step-{step:08}/state.json").write_text("no")
     lines = run_of_12_steps("--resume", "auto").stderr.splitlines()
@@ -340,7 +340,7 @@ def test_each_damaged_checkpoint_is_a_line_of_the_log(run_of_12_steps, tmp_path)
 
 
 @pytest.mark.parametrize("part, count", [("test: {images: x.npy, labels: y.npy}", 8), ("validation: 4", 4)])
-def test_evaluation_that_is_not_finite_names_its_samples(defaults, tmp_path, part, count):
+def test_evaluation_with_non_finite_values_names_its_samples(defaults, tmp_path, part, count):
     np.save(tmp_path / "x.npy", np.random.default_rng(1).normal(size=(8, 2)).astype("f4") * np.float32(1e30))
     np.save(tmp_path / "y.npy", np.arange(8) % 2)
     data = f"{{source: npy, train: {{images: x.npy, labels: y.npy}}, {part}, normalize: none}}"

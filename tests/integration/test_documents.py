@@ -22,14 +22,14 @@ import reference  # noqa: E402
 
 PAGES = sorted(str(path.relative_to(ROOT)) for folder in ("tutorial", "how-to") for path in (ROOT / "docs" / folder).glob("*.md"))
 
-def test_the_number_of_kinds_of_layers_is_right(layer_kinds):
+def test_readme_has_the_right_number_of_layer_kinds(layer_kinds):
     assert re.search(r"has (\d+)\s+kinds of layers", (ROOT / "README.md").read_text()).group(1) == str(len(layer_kinds))
 
 
 # Page -> why its blocks `sh elsewhere` cannot run here, and what tests them instead.
 CANNOT_RUN = {
     "docs/how-to/add-workers.md": "needs a second machine: tests/containers/test_hosts.py",
-    "docs/how-to/back-up.md": "needs a coordinator at work: test_backup_and_restore of test_upgrade.py takes the two commands from the page",
+    "docs/how-to/back-up.md": "needs a coordinator at work: test_backup_and_restore_keep_the_digest of test_upgrade.py takes the two commands from the page",
     "docs/how-to/build.md": "builds the programs: test_cmake.py, tests/containers/test_fresh.py",
     "docs/how-to/install.md": "needs root, Docker, systemd: tests/containers/test_compose.py, test_systemd.py",
     "docs/how-to/kubernetes.md": "needs a cluster: tests/containers/test_kubernetes.py checks the files that it applies",
@@ -45,13 +45,13 @@ def blocks_of(page):
 
 
 @pytest.mark.parametrize("page", sorted(reference.PAGES))
-def test_generated_page_is_what_the_programs_say(page, program, monkeypatch):
+def test_generated_page_matches_the_programs(page, program, monkeypatch):
     monkeypatch.setenv("PATH", f"{pathlib.Path(program('coppice')).parent}:{os.environ['PATH']}")
     assert (ROOT / f"docs/reference/{page}.md").read_text() == reference.PAGES[page](), "./dev exec tests/tools/reference.py writes it anew"
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_block_says_what_it_is(page):
+def test_each_block_is_marked_with_its_language(page):
     """Otherwise a command could hide in a block that is not run."""
     for language, name, text in blocks_of(page):
         assert language in ("sh", "text") or name, f"{page}: a block without a language, or a file without a name:\n{text}"
@@ -62,7 +62,7 @@ def test_each_block_says_what_it_is(page):
     assert not [line for line in indented if line not in shell], f"{page}: commands outside of a block: {indented}"
 
 
-def test_what_cannot_run_has_a_reason():
+def test_blocks_that_are_not_run_have_a_reason():
     elsewhere = {page for page in PAGES if any(language == "sh" and name for language, name, _ in blocks_of(page))}
     assert elsewhere == set(CANNOT_RUN)
     assert {name for page in PAGES for language, name, _ in blocks_of(page) if language == "sh"} <= {"", "elsewhere"}
@@ -142,7 +142,7 @@ def test_commands_of_a_page_run(page, typed):
         assert digest in output, f"{page} shows a digest that its commands do not give"
 
 
-def test_a_command_that_fails_is_seen(typed):
+def test_a_failing_command_in_a_page_is_detected(typed):
     with pytest.raises(AssertionError, match="did you mean"):
         typed([("sh", "", "coppice jobss\n")])
 
@@ -183,11 +183,11 @@ def wrong_commands(text, options):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_command_that_a_document_shows_exists_with_its_options(document, options):
+def test_commands_and_options_in_documents_exist(document, options):
     assert not list(wrong_commands((ROOT / document).read_text(), options))
 
 
-def test_a_wrong_command_and_a_wrong_option_are_seen(options):
+def test_wrong_commands_and_options_are_detected(options):
     assert list(wrong_commands("`coppice evall 1`, `coppice eval 1 --ensembl 3`\n\n    coppice-worker --jion x\n", options)) == [
         "coppice evall", "coppice eval --ensembl", "coppice-worker  --jion"]
 
@@ -222,11 +222,11 @@ def is_message(quoted, literals):
 
 
 @pytest.mark.parametrize("document", QUOTES)
-def test_messages_that_a_document_quotes_are_those_of_the_sources(document):
+def test_messages_quoted_in_documents_exist_in_the_sources(document):
     literals, quoted = literals_of_sources(), list(quoted_messages((ROOT / document).read_text()))
     unknown = [message for message in quoted if not is_message(message, literals)]
     assert not unknown, "\n".join(unknown)
 
 
-def test_a_message_that_was_changed_is_seen():
+def test_a_changed_message_is_detected():
     assert not is_message("train.csv:17: only three fields where four were expected", literals_of_sources())

@@ -96,7 +96,7 @@ def test_any_pool_gives_the_figures_of_one_process(cluster, coppice, job, local,
         assert figures(told) == local(tmp_path / "run", *options)
 
 
-def test_every_kind_of_layer_on_a_pool_of_all_instruction_sets(cluster, coppice, job, local, tmp_path):
+def test_every_layer_kind_gives_the_same_figures_on_all_instruction_sets(cluster, coppice, job, local, tmp_path):
     pool = cluster("ipc")
     sets = ["baseline", "avx2"] + ["avx512"] * ("avx512f" in open("/proc/cpuinfo").read())
     for isa in sets:
@@ -119,7 +119,7 @@ def test_another_seed_gives_other_figures(coppice, job, local, tmp_path):
 
 
 @pytest.mark.asan
-def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, tmp_path):
+def test_killed_worker_does_not_change_the_figures(cluster, coppice, processes, job, local, tmp_path):
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
     pool = cluster("tcp")
@@ -136,7 +136,7 @@ def test_a_killed_worker_costs_nothing(cluster, coppice, processes, job, local, 
 
 
 @pytest.mark.asan
-def test_broken_workers_cost_an_ensemble_nothing(cluster, coppice, processes, program, job, local, tmp_path):
+def test_broken_workers_do_not_change_the_figures(cluster, coppice, processes, program, job, local, tmp_path):
     """Two workers return only NaN and so agree. The coordinator recomputes their blocks and exposes them."""
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
@@ -160,7 +160,7 @@ def test_broken_workers_cost_an_ensemble_nothing(cluster, coppice, processes, pr
     assert figures(finish(client)) == local(tmp_path / "run", "--ensemble", "1,3,40")
 
 
-def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, local, tmp_path):
+def test_evaluation_starts_again_after_a_coordinator_restart(cluster, coppice, processes, job, local, tmp_path):
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
     pool = cluster("tcp")
@@ -174,7 +174,7 @@ def test_a_restarted_coordinator_begins_again(cluster, coppice, processes, job, 
     assert [log.count(f"job {n}: RUNNING") for n in ("1", "eval-1", "eval-2")] == [1, 1, 1], "a number is not given twice"
 
 
-def test_it_ends_with_its_client(cluster, processes, job):
+def test_evaluation_ends_with_its_client(cluster, processes, job):
     pool = cluster("ipc")
     pool.worker("w")
     client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
@@ -186,7 +186,7 @@ def test_it_ends_with_its_client(cluster, processes, job):
     pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "its worker to be free", 20)
 
 
-def test_cancel_is_told_to_its_client(cluster, processes, job):
+def test_client_is_told_of_a_canceled_evaluation(cluster, processes, job):
     pool = cluster("ipc")
     pool.worker("w")
     client = start(processes, pool, train(pool, job()), "--ensemble", "100000", "--quiet")
@@ -196,7 +196,7 @@ def test_cancel_is_told_to_its_client(cluster, processes, job):
     assert client.wait(20) == 1 and "the evaluation was canceled" in client.stderr.read()
 
 
-def test_rows_come_as_they_are_reached(cluster, processes, job):
+def test_rows_are_printed_as_soon_as_they_are_known(cluster, processes, job):
     pool = cluster("ipc")
     pool.worker("w")
     client = start(processes, pool, train(pool, job()), "--ensemble", "1,5,100000", "--quiet")
@@ -207,7 +207,7 @@ def test_rows_come_as_they_are_reached(cluster, processes, job):
     client.kill()
 
 
-def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, tmp_path):
+def test_training_continues_during_an_evaluation(cluster, coppice, processes, job, local, tmp_path):
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
     pool = cluster("ipc")
@@ -224,7 +224,7 @@ def test_a_training_goes_on_beside_it(cluster, coppice, processes, job, local, t
     assert pool.client("watch", 2, "--json", "--quiet")["digest"] == expected
 
 
-def test_trained_models_are_averaged_anywhere(cluster, coppice, job, local, tmp_path):
+def test_averaging_models_gives_the_same_result_everywhere(cluster, coppice, job, local, tmp_path):
     """Three jobs on the pool, the same three as run folders, and a mixture of both give one result."""
     pool = cluster("ipc")
     pool.worker("a")
@@ -249,7 +249,7 @@ def test_trained_models_are_averaged_anywhere(cluster, coppice, job, local, tmp_
     assert all(f"digest {digest}" in table for digest in digests)
 
 
-def test_plain_evaluation_is_of_the_test_part(cluster, job, coppice, tmp_path):
+def test_plain_evaluation_uses_the_test_part(cluster, job, coppice, tmp_path):
     """If a job evaluates on validation rows, `eval` computes its test part. Other jobs have evaluated it at their end."""
     pool = cluster("ipc")
     pool.worker("a")
@@ -289,7 +289,7 @@ def test_what_makes_no_sense_is_refused(cluster, coppice, job, tmp_path):
     pool.client("eval", 4, "--ensemble", 5, status=2)
 
 
-def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp_path):
+def test_incompatible_models_are_refused(cluster, job, large, tmp_path):
     pool = cluster("ipc")
     pool.worker("w")
     train(pool, job())
@@ -305,7 +305,7 @@ def test_models_that_do_not_belong_together_are_refused(cluster, job, large, tmp
     assert pool.client("eval", 1, "--members-from", again, "--data", tmp_path, "--json")["samples"] == 2300, "--data says on which"
 
 
-def test_a_job_of_openblas_is_evaluated_by_its_like(cluster, coppice, job, local, tmp_path):
+def test_openblas_job_is_evaluated_by_workers_with_the_same_openblas(cluster, coppice, job, local, tmp_path):
     path = job()
     coppice("run", path, "--set", "numerics=openblas", "--out", tmp_path / "run", "--quiet")
     pool = cluster("ipc")
@@ -316,7 +316,7 @@ def test_a_job_of_openblas_is_evaluated_by_its_like(cluster, coppice, job, local
     assert "worker other gets no lease of job 2" in (pool.folder / "coordinator.log").read_text()
 
 
-def test_a_pool_without_workers_is_told(cluster, job):
+def test_pool_without_workers_is_reported(cluster, job):
     pool = cluster("ipc")
     worker = pool.worker("w")
     number = train(pool, job())

@@ -19,11 +19,11 @@ def compare(coppice, root, mnist, folder, seed, epochs):
     assert thinned["correlation"] < plain["correlation"]
 
 
-def test_one_epoch_shows_it(coppice, root, mnist, tmp_path):
+def test_features_after_one_epoch(coppice, root, mnist, tmp_path):
     compare(coppice, root, mnist, tmp_path, 1, 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_ten_epochs(coppice, root, mnist, tmp_path, seed):
+def test_features_after_ten_epochs(coppice, root, mnist, tmp_path, seed):
     compare(coppice, root, mnist, tmp_path, seed, 10)

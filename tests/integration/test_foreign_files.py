@@ -31,7 +31,7 @@ TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "?"]
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_array_is_the_same_in_each_layout_of_numpy(coppice, tmp_path, kind, layout):
+def test_array_in_each_numpy_layout_gives_the_same_data(coppice, tmp_path, kind, layout):
     """Compares with the same values that NumPy converted to f4 in C order."""
     random, labels = np.random.default_rng(4), np.arange(12) % 3
     for shape in ((12, 5), (12, 4, 3), (12, 3, 4, 5)):
@@ -41,7 +41,7 @@ def test_array_is_the_same_in_each_layout_of_numpy(coppice, tmp_path, kind, layo
         assert digest(coppice, "other.npz") == digest(coppice, "plain.npz"), shape
 
 
-def test_halves_are_those_of_numpy(coppice, tmp_path):
+def test_16_bit_floats_are_converted_as_by_numpy(coppice, tmp_path):
     """Tests every finite 16-bit float."""
     x = np.arange(65536, dtype="u2").view("f2")
     x = x[np.isfinite(x)].reshape(-1, 4)
@@ -50,7 +50,7 @@ def test_halves_are_those_of_numpy(coppice, tmp_path):
     assert digest(coppice, "half.npz") == digest(coppice, "single.npz")
 
 
-def test_model_predicts_the_same_for_each_layout(coppice, tmp_path):
+def test_predictions_are_the_same_for_each_array_layout(coppice, tmp_path):
     x = np.random.default_rng(5).normal(size=(12, 5)).astype("f2")
     (tmp_path / "job.yaml").write_text("name: n\ndata: {source: npy, train: plain.npz}\nmodel: [linear: {units: 3}]\n"
                                        "train: {steps: 5, batch: 4, shards: 1}\noptimizer: {sgd: {rate: 0.1}}\n")
@@ -71,7 +71,7 @@ def test_model_predicts_the_same_for_each_layout(coppice, tmp_path):
     (np.array(list("abc") * 4), 'has elements of type "<U1": expected bytes, whole numbers or floats'),
     (np.arange(12).astype(object), 'has elements of type "|O"'),
 ], ids=["one-hot", "below", "above", "fraction", "nan", "text", "object"])
-def test_labels_that_are_none_are_shown(coppice, tmp_path, labels, sentence):
+def test_invalid_labels_are_reported(coppice, tmp_path, labels, sentence):
     np.savez(tmp_path / "x.npz", images=np.zeros((12, 2)), labels=labels)
     error = coppice("inspect", "x.npz", status=2).stderr
     assert "x.npz(labels)" in error and sentence in error, error
@@ -119,7 +119,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader, kind", [(reader, kind) for reader in READERS for kind in KINDS if kind not in READERS[reader][1]])
-def test_file_of_another_format_is_named_for_what_it_is(coppice, tmp_path, reader, kind):
+def test_file_of_another_format_is_recognized(coppice, tmp_path, reader, kind):
     content, name = KINDS[kind]
     (tmp_path / "file").write_bytes(content)
     for folder in ("a", "b"):
@@ -131,19 +131,19 @@ def test_file_of_another_format_is_named_for_what_it_is(coppice, tmp_path, reade
     assert "file is n" in error and f"it is {name}" in error or kind == "empty" and "file is empty" in error, error
 
 
-def test_text_that_begins_like_a_picture_is_text(coppice, tmp_path):
+def test_text_that_starts_like_a_picture_is_read_as_text(coppice, tmp_path):
     (tmp_path / "x.csv").write_bytes(TABLE.replace(b"a,b", b"BMI,b"))
     assert coppice("inspect", "x.csv", "--json")["shape"] == [2]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "X.CSV", "x.txt", "x.data", "x.TSV", "x.csv.GZ"])
-def test_inspect_knows_the_names_that_tables_have(coppice, tmp_path, name):
+def test_inspect_accepts_the_usual_table_file_names(coppice, tmp_path, name):
     (tmp_path / "plain.csv").write_bytes(TABLE)
     (tmp_path / name).write_bytes(gzip.compress(TABLE) if name.endswith("GZ") else TABLE)
     assert digest(coppice, name) == digest(coppice, "plain.csv")
 
 
-def test_inspect_of_neither_data_nor_model_says_both(coppice, tmp_path):
+def test_inspect_error_mentions_data_and_models(coppice, tmp_path):
     (tmp_path / "x.zip").write_bytes(zipped(TABLE))
     error = coppice("inspect", "x.zip", status=2).stderr
     assert "it is a ZIP archive" in error and "expected .csv, .tsv" in error
@@ -168,7 +168,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["train/a/Thumbs.db", "train/b/desktop.ini", "train/a/.DS_Store", "train/a/._0.png", "train/__MACOSX/a/._0.png", "train/README.txt"])
-def test_what_file_managers_leave_is_passed_over(coppice, pictures, tmp_path, left):
+def test_files_of_file_managers_are_ignored(coppice, pictures, tmp_path, left):
     (tmp_path / "job.yaml").write_text("name: n\ndata: {source: image-folder, train: set/train}\nmodel: [linear: {units: 2}]\n"
                                        "train: {steps: 5, batch: 4, shards: 1}\noptimizer: {sgd: {rate: 0.1}}\n")
     before = digest(coppice, "set")
@@ -179,7 +179,7 @@ def test_what_file_managers_leave_is_passed_over(coppice, pictures, tmp_path, le
     assert coppice("predict", "run", "--input", "set/train/a").stdout.count(".png") == 4
 
 
-def test_test_part_may_have_one_class(coppice, pictures):
+def test_test_part_may_have_only_one_class(coppice, pictures):
     for i in range(4):
         (pictures / f"test/b/{i}.png").unlink()
     (pictures / "test/b").rmdir()
@@ -187,7 +187,7 @@ def test_test_part_may_have_one_class(coppice, pictures):
     assert [part["samples"] for part in parts] == [8, 4]
 
 
-def test_folder_inside_a_class_is_named(coppice, pictures):
+def test_folder_inside_a_class_folder_is_refused(coppice, pictures):
     (pictures / "train/a/more").mkdir()
     assert "set/train/a/more is a folder: expected the images of a class directly in set/train/a" in coppice("inspect", "set", status=2).stderr
 
@@ -206,7 +206,7 @@ def rows(line="{a},{b},{c}", start=0):
     ('"","a","b","label"\n' + rows('"{i}",{a},{b},"{c}"', 1), '1 ("")'), (rows("{i},{a},{b},{c}"), "1"),
     ("a,id,b,label\n" + rows("{a},{i},{b},{c}", 1), '2 ("id")'),
 ], ids=["pandas", "pandas-twice", "r", "no-header", "middle"])
-def test_column_that_counts_the_lines_is_pointed_out(coppice, tmp_path, text, column):
+def test_index_column_gives_a_warning(coppice, tmp_path, text, column):
     (tmp_path / "x.csv").write_text(text)
     (tmp_path / "plain.csv").write_text("a,b,label\n" + rows())
     error = coppice("inspect", "x.csv").stderr
@@ -217,7 +217,7 @@ def test_column_that_counts_the_lines_is_pointed_out(coppice, tmp_path, text, co
     assert digest(coppice, "x.csv", "--drop", number) == digest(coppice, "plain.csv")
 
 
-def test_header_of_numbers_is_no_sample(coppice, tmp_path):
+def test_header_of_numbers_is_not_read_as_a_sample(coppice, tmp_path):
     """DataFrame(x).to_csv(index=False) writes such a header."""
     (tmp_path / "x.csv").write_text("0,1,2\n" + rows())
     (tmp_path / "plain.csv").write_text(rows())
@@ -229,7 +229,7 @@ def test_header_of_numbers_is_no_sample(coppice, tmp_path):
 @pytest.mark.parametrize("labels, sentence", [
     (np.arange(12) % 3 + 1, "1 of 4 classes, 0 to 3, have no training sample, the first is 0"),
     (np.arange(12) % 3 * 10, "18 of 21 classes, 0 to 20, have no training sample, the first is 1"), (np.arange(12) % 3, None)])
-def test_labels_with_gaps_are_pointed_out(coppice, tmp_path, labels, sentence):
+def test_labels_with_gaps_give_a_warning(coppice, tmp_path, labels, sentence):
     (tmp_path / "x.csv").write_text("a,b,label\n" + "".join(f"{i / 7},{-i / 3},{c}\n" for i, c in enumerate(labels)))
     np.savez(tmp_path / "x.npz", images=np.random.default_rng(1).normal(size=(12, 2)), labels=labels)
     for part in ("train", "t10k"):

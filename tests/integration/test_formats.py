@@ -75,7 +75,7 @@ def train(coppice, tmp_path):
     return call
 
 
-def test_png_folder_idx_and_npy_are_one_data_set(coppice, train, tmp_path):
+def test_png_folder_idx_and_npy_give_the_same_data_set(coppice, train, tmp_path):
     parts = pictures()
     digest = train(as_idx(tmp_path, parts))
     assert train(as_folder(tmp_path, parts, encoded)) == digest
@@ -102,7 +102,7 @@ def pinned(coppice, tmp_path, data):
     return section
 
 
-def test_npz_holds_both_parts_under_any_names(train, tmp_path):
+def test_npz_may_hold_both_parts_under_any_names(train, tmp_path):
     parts = pictures()
     digest = train(as_idx(tmp_path, parts))
     (x, y), (u, v) = parts
@@ -115,7 +115,7 @@ def test_npz_holds_both_parts_under_any_names(train, tmp_path):
     assert train("{source: npy, train: a.npz, test: b.npz}") == digest
 
 
-def test_colour_png_of_every_kind_and_jpeg(train, tmp_path):
+def test_colour_png_of_every_kind_and_jpeg_are_read(train, tmp_path):
     parts = pictures((3, 9, 8))
     digest = train(as_idx(tmp_path, parts))
     assert train(as_folder(tmp_path, parts, encoded)) == digest
@@ -131,7 +131,7 @@ def test_colour_png_of_every_kind_and_jpeg(train, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])
-def test_cifar_is_read_as_published(coppice, train, tmp_path, source):
+def test_cifar_is_read_in_its_published_format(coppice, train, tmp_path, source):
     classes = int(source[5:])
     names, last, head = ([f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", b"") if classes == 10 else (
         ["train.bin"], "test.bin", b"\x07")  # the coarse label
@@ -164,7 +164,7 @@ def rows_of_csv(parts, tmp_path, names, header=True):
         (tmp_path / name).write_text("\r\n".join(lines) + "\r\n\n")
 
 
-def test_csv_by_header_by_number_and_npy_agree(train, tmp_path):
+def test_csv_label_by_name_or_number_agrees_with_npy(train, tmp_path):
     parts = [((x.reshape(len(x), -1) / np.float64(7)).astype(np.float32) - 9, y) for x, y in pictures((3, 2))]
     for name, (x, y) in zip(("train", "test"), parts):
         np.save(tmp_path / f"{name}-x.npy", x)
@@ -195,7 +195,7 @@ def test_inspect_takes_files_and_folders(coppice, tmp_path):
     assert "a.csv:2: 1 field: expected 2" in coppice("inspect", tmp_path / "a.csv", status=2).stderr
 
 
-def test_normalize_is_pinned_and_is_that_of_numpy(coppice, train, tmp_path):
+def test_normalisation_is_pinned_and_matches_numpy(coppice, train, tmp_path):
     parts = pictures((3, 9, 8))
     data = as_idx(tmp_path, parts)[:-1] + ", validation: 14, split: last, normalize: standard}"
     section = pinned(coppice, tmp_path, data)
@@ -270,7 +270,7 @@ def test_submit_uploads_files_of_any_format(cluster, train, tmp_path):
     assert status["state"] == "COMPLETED" and status["digest"] == digest
 
 
-def test_a_coordinator_offers_what_stands_in_its_folder(cluster, train, tmp_path):
+def test_coordinator_offers_the_data_sets_in_its_folder(cluster, train, tmp_path):
     offered = tmp_path / "offered"
     offered.mkdir()
     parts = [(x.reshape(len(x), -1)[:, :3], y) for x, y in pictures()]
@@ -299,7 +299,7 @@ BAD_CSV = {
 }
 
 
-def test_bad_csv_is_named_by_file_and_line(train, tmp_path):
+def test_bad_csv_is_reported_with_file_and_line(train, tmp_path):
     for text, expected in BAD_CSV.items():
         (tmp_path / "train.csv").write_text(text)
         error = train("{source: csv, train: train.csv, validation: 1}", status=2)
@@ -327,7 +327,7 @@ BAD_NPY = {
 }
 
 
-def test_bad_npy_is_named(train, tmp_path):
+def test_bad_npy_is_reported(train, tmp_path):
     np.save(tmp_path / "y.npy", np.array([0, 1, 1, 0]))
     data = "{source: npy, train: {images: x.npy, labels: y.npy}, validation: 1}"
     for content, expected in BAD_NPY.items():
@@ -341,7 +341,7 @@ def test_bad_npy_is_named(train, tmp_path):
         assert "z.npz is not a valid NPZ file" in train("{source: npy, train: {path: z.npz, images: u, labels: v}}", status=2)
 
 
-def test_bad_pictures_are_named_and_leave_nothing(train, tmp_path):
+def test_bad_pictures_are_reported_and_leave_no_output(train, tmp_path):
     parts = pictures()
     data = as_folder(tmp_path, parts, encoded)
     one = tmp_path / "train/class-1/0020.img"

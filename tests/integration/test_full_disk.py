@@ -46,7 +46,7 @@ class Full:
 
 
 @pytest.mark.asan
-def test_a_full_state_folder_is_suffered_and_heals(cluster, coppice, small):
+def test_training_continues_on_a_full_disk_and_recovers(cluster, coppice, small):
     job = small(4000)
     job.write_text(job.read_text().replace("every: 40", "every: 20"))
     expected = coppice("run", job, "--json", "--quiet", "--workers", 1)["digest"]

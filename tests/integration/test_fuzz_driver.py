@@ -39,13 +39,13 @@ def fuzz(root, tmp_path):
     return run
 
 
-def test_a_target_that_holds_is_counted(fuzz):
+def test_a_target_without_failures_is_counted(fuzz):
     status, said = fuzz("", 5, "--json")
     result = json.loads(said)
     assert status == 0 and result["crashes"] == 0 and result["executions"] >= 1000
 
 
-def test_a_crash_is_told_with_the_command_that_repeats_it(fuzz, tmp_path):
+def test_a_crash_is_reported_with_the_command_to_replay_it(fuzz, tmp_path):
     status, said = fuzz("crash-1", 5)
     kept = tmp_path / "cache/crashes/csv/crash-1"
     assert status == 1 and kept.exists()

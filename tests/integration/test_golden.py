@@ -23,14 +23,14 @@ def run(coppice, job, mnist, *arguments, **environment):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_in_process(coppice, job, mnist, workers):
+def test_one_process_gives_the_golden_digest(coppice, job, mnist, workers):
     result = run(coppice, job, mnist, "--workers", workers)
     assert result["digest"] == GOLDEN
     assert result["steps"] == 650 and result["workers"] == workers
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512"])
-def test_forced_instruction_set(coppice, job, mnist, isa):
+def test_forced_instruction_set_gives_the_golden_digest(coppice, job, mnist, isa):
     flags = open("/proc/cpuinfo").read()
     if isa == "avx512" and "avx512f" not in flags:
         pytest.skip("this CPU has no AVX-512")
@@ -39,7 +39,7 @@ def test_forced_instruction_set(coppice, job, mnist, isa):
     assert result["digest"] == GOLDEN
 
 
-def test_small_job_on_every_instruction_set(coppice, small):
+def test_small_job_has_one_digest_on_every_instruction_set(coppice, small):
     for isa in ("baseline", "avx2"):
         result = coppice("run", small(), "--workers", 2, "--json", "--quiet", COPPICE_ISA=isa)
         assert result["isa"] == isa
@@ -50,12 +50,12 @@ def test_another_seed_gives_another_digest(coppice, job, mnist):
     assert run(coppice, job, mnist, "--set", "seed=20142")["digest"] != GOLDEN
 
 
-def test_shards_belong_to_the_job(coppice, job, mnist):
+def test_another_number_of_shards_gives_another_digest(coppice, job, mnist):
     """Another number of shards changes the order of sums and the masks, so it is another job."""
     assert run(coppice, job, mnist, "--set", "train.shards=5")["digest"] != GOLDEN
 
 
-def test_one_flipped_mask_bit_or_two_swapped_shards_give_another_digest(program, coppice, small):
+def test_a_flipped_mask_bit_or_swapped_shards_give_another_digest(program, coppice, small):
     """A single-threaded program without coordinator and leases gives the same digest. With an injected fault, it gives another."""
     one_thread = pathlib.Path(program("coppice")).parent.parent / "tests/one_thread"
     job = small()
@@ -69,7 +69,7 @@ def test_one_flipped_mask_bit_or_two_swapped_shards_give_another_digest(program,
 
 @pytest.mark.parametrize("kind", ["ipc", "tcp"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_cluster(cluster, job, mnist, kind, workers):
+def test_cluster_gives_the_golden_digest(cluster, job, mnist, kind, workers):
     pool = cluster(kind, mnist)
     for i in range(workers):
         pool.worker(f"w{i}")
@@ -81,14 +81,14 @@ def test_cluster(cluster, job, mnist, kind, workers):
     assert pool.stop() == 0
 
 
-def test_uploaded_data_and_threads(cluster, job, mnist):
+def test_uploaded_data_and_threads_give_the_golden_digest(cluster, job, mnist):
     """The coordinator has no data, so the client uploads them. One worker computes with three threads."""
     pool = cluster("ipc")
     pool.worker("w", "--threads", "3")
     assert pool.client("submit", job, "--data", mnist, "--json", "--quiet")["digest"] == GOLDEN
 
 
-def test_worker_killed(cluster, job, mnist):
+def test_killed_worker_does_not_change_the_digest(cluster, job, mnist):
     pool = cluster("tcp", mnist)
     victim = pool.worker("victim")
     pool.worker("other")
@@ -101,7 +101,7 @@ def test_worker_killed(cluster, job, mnist):
     assert status["leases_repeated"] >= 1, "a lease was given again"
 
 
-def test_workers_join_and_drain_in_mid_job(cluster, job, mnist):
+def test_joining_and_draining_workers_do_not_change_the_digest(cluster, job, mnist):
     pool = cluster("ipc", mnist)
     first = pool.worker("first")
     pool.client("submit", job, "--no-wait")
@@ -116,7 +116,7 @@ def test_workers_join_and_drain_in_mid_job(cluster, job, mnist):
     assert pool.client("watch", "1", "--json", "--quiet")["digest"] == GOLDEN
 
 
-def test_coordinator_killed_and_restarted(cluster, job, mnist):
+def test_killed_coordinator_does_not_change_the_digest(cluster, job, mnist):
     pool = cluster("tcp", mnist)
     pool.worker("a")
     pool.worker("b")
@@ -129,7 +129,7 @@ def test_coordinator_killed_and_restarted(cluster, job, mnist):
     assert "recovered after a restart" in (pool.folder / "coordinator.log").read_text()
 
 
-def test_paused_and_resumed(cluster, job, mnist):
+def test_pausing_a_job_does_not_change_the_digest(cluster, job, mnist):
     pool = cluster("ipc", mnist)
     pool.worker("a")
     pool.client("submit", job, "--no-wait")
@@ -141,7 +141,7 @@ def test_paused_and_resumed(cluster, job, mnist):
     assert pool.client("watch", "1", "--json", "--quiet")["digest"] == GOLDEN
 
 
-def test_run_stopped_and_resumed(program, processes, coppice, job, mnist, tmp_path):
+def test_resumed_run_has_the_golden_digest(program, processes, coppice, job, mnist, tmp_path):
     process = processes(program("coppice"), "run", job, "--data", mnist, "--workers", "1", "--out", tmp_path / "r", "--quiet")
     while not (tmp_path / "r/checkpoints/step-00000200").exists():
         assert process.poll() is None
@@ -153,7 +153,7 @@ def test_run_stopped_and_resumed(program, processes, coppice, job, mnist, tmp_pa
     assert result["steps"] == 650
 
 
-def test_numerics_openblas_trains(coppice, small):
+def test_openblas_job_trains_and_is_pinned(coppice, small):
     """The bits differ from portable-1. The job is pinned to this OpenBLAS, and this is reported."""
     result = coppice("run", small(), "--set", "numerics=openblas", "--workers", 2, "--json", "--quiet")
     assert result["numerics"].lower().startswith("openblas") and result["test_error"] < 0.1

@@ -25,7 +25,7 @@ def lines(pool, *words):
 
 
 @pytest.mark.parametrize("where", ["job", "run"])
-def test_history_has_each_step_epoch_and_evaluation(pool, coppice, where, tmp_path):
+def test_history_lists_each_step_epoch_and_evaluation(pool, coppice, where, tmp_path):
     if where == "run":
         coppice("run", pool.job, "--out", "run")
         source, store = tmp_path / "run", tmp_path / "run/metrics.sqlite"
@@ -68,7 +68,7 @@ def test_compare_shows_the_fields_that_differ_and_the_results(pool, coppice, tmp
     assert told["results"][0]["digest"] == told["results"][1]["digest"] and told["differences"] == []
 
 
-def test_spec_is_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path):
+def test_spec_prints_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path):
     for options in ((), ("--resolved",)):
         (tmp_path / "spec.yaml").write_text(pool.client("spec", 1, *options).stdout)
         summary = coppice("run", "spec.yaml", "--json", "--quiet", "--out", f"again{len(options)}")
@@ -78,7 +78,7 @@ def test_spec_is_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path)
     assert pool.client("spec", tmp_path / "again0").stdout == short
 
 
-def test_resolved_spec_has_the_statistics_that_the_job_is_pinned_to(pool, coppice, tmp_path):
+def test_resolved_spec_has_the_pinned_statistics(pool, coppice, tmp_path):
     standard = ("--set", "data.normalize=standard")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", *standard)
     coppice("run", pool.job, "--out", "run", "--quiet", *standard)
@@ -87,7 +87,7 @@ def test_resolved_spec_has_the_statistics_that_the_job_is_pinned_to(pool, coppic
     assert pool.client("compare", 2, tmp_path / "run", "--json")["differences"] == []
 
 
-def test_a_file_of_a_run_is_no_run_folder(pool, coppice, tmp_path):
+def test_spec_of_a_file_in_a_run_suggests_the_run_folder(pool, coppice, tmp_path):
     coppice("run", pool.job, "--out", "run", "--quiet")
     for command in ("spec", "history", "compare"):
         others = ["run"] if command == "compare" else []
@@ -96,7 +96,7 @@ def test_a_file_of_a_run_is_no_run_folder(pool, coppice, tmp_path):
     assert "there is no run folder nowhere/at-all" in coppice("spec", "nowhere/at-all", status=2).stderr
 
 
-def test_a_job_without_evaluation_names_no_part(pool, coppice, tmp_path):
+def test_job_without_evaluation_shows_no_evaluated_part(pool, coppice, tmp_path):
     (tmp_path / "a.csv").write_text("".join(f"{i},{3 * i},{i % 5}\n" for i in range(60)))
     never = ("--set", "data={source: csv, train: a.csv}")
     pool.client("submit", pool.job, "--quiet", *never)
@@ -104,7 +104,7 @@ def test_a_job_without_evaluation_names_no_part(pool, coppice, tmp_path):
     assert "evaluated_on" not in coppice("run", pool.job, "--json", "--quiet", *never)
 
 
-def test_a_set_in_use_is_not_removed(pool, tmp_path):
+def test_data_set_in_use_is_not_removed(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=10000000")
     name = pool.client("data", "list", "--json")["sets"][0]["name"]
     assert "is in use by 1 unfinished job" in pool.client("data", "rm", name, status=2).stderr
@@ -122,13 +122,13 @@ def test_submit_from_a_job_runs_it_again(pool):
     assert "expected JOB.yaml or --from JOB" in done.stderr
 
 
-def test_submit_from_a_run_takes_its_data_along(pool, coppice, tmp_path):
+def test_submit_from_a_run_uploads_its_data(pool, coppice, tmp_path):
     run = coppice("run", pool.job, "--set", "seed=5", "--out", "run", "--json", "--quiet")
     again = pool.client("submit", "--from", tmp_path / "run", "--json", "--quiet")
     assert again["digest"] == run["digest"]
 
 
-def test_names_work_where_numbers_do(pool, tmp_path):
+def test_commands_accept_job_names_and_numbers(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
     assert pool.client("status", "small", "--json")["job"] == 2  # the newest job of this name
@@ -139,7 +139,7 @@ def test_names_work_where_numbers_do(pool, tmp_path):
     assert pool.client("rm", "other").stdout == "job 3 removed\n"
 
 
-def test_jobs_are_listed_by_name_state_and_number(pool, tmp_path):
+def test_jobs_can_be_filtered_by_name_state_and_number(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=other")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "seed=3")
     numbers = lambda *words: [j["job"] for j in pool.client("jobs", *words, "--json")["jobs"]]
@@ -150,7 +150,7 @@ def test_jobs_are_listed_by_name_state_and_number(pool, tmp_path):
     assert "did you mean COMPLETED?" in done.stderr
 
 
-def test_the_table_of_jobs_fits_and_says_what_they_wait_for(pool, tmp_path):
+def test_table_of_jobs_fits_and_shows_what_they_wait_for(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", "--set", "name=" + "long" * 30)
     pool.workers["one"].terminate()
     pool.workers["one"].wait()
@@ -164,7 +164,7 @@ def test_the_table_of_jobs_fits_and_says_what_they_wait_for(pool, tmp_path):
     assert max(map(len, lines(pool, "workers") + lines(pool, "data", "list"))) <= 80
 
 
-def test_submit_uploads_the_files_that_plan_and_run_read(cluster, small, tmp_path):
+def test_submit_uploads_the_same_files_that_plan_and_run_read(cluster, small, tmp_path):
     pool = cluster()  # without --data
     pool.worker("one")
     job = small(40)
@@ -175,12 +175,12 @@ def test_submit_uploads_the_files_that_plan_and_run_read(cluster, small, tmp_pat
     assert [s["bytes"] > 620 for s in listed if "digest" in s] == [True]
 
 
-def test_leases_are_shown_when_asked_for(pool):
+def test_status_shows_leases_only_with_the_option(pool):
     assert "leases" not in pool.client("status", 1).stdout
     assert "leases" in pool.client("status", 1, "--verbose").stdout
 
 
-def test_workers_of_a_running_job_are_never_idle(pool, tmp_path):
+def test_workers_of_a_running_job_are_never_shown_as_idle(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=100000", "--set", "train.batch=8", "--set", "seed=3")
     pool.wait_step(100, 2)
     for _ in range(40):
@@ -192,7 +192,7 @@ def test_workers_of_a_running_job_are_never_idle(pool, tmp_path):
     pool.wait(lambda: pool.client("workers", "--json")["workers"][0]["state"] == "idle", "an idle worker")
 
 
-def test_evaluations_use_no_numbers_of_jobs(pool, tmp_path):
+def test_evaluations_do_not_use_up_job_numbers(pool, tmp_path):
     pool.client("eval", 1, "--ensemble", "3", "--quiet")
     table = lines(pool, "jobs")
     assert [row.split()[0] for row in table[1:]] == ["eval-1", "1"]
@@ -200,7 +200,7 @@ def test_evaluations_use_no_numbers_of_jobs(pool, tmp_path):
     assert pool.client("submit", "--from", 1, "--no-wait").stdout == "2\n"
 
 
-def test_inspect_of_a_replayed_shard(coppice, small, tmp_path):
+def test_inspect_accepts_a_replayed_shard(coppice, small, tmp_path):
     from safetensors import safe_open
 
     small(20)

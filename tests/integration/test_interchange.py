@@ -16,7 +16,7 @@ def trained(coppice, small, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_job_of_a_coordinator_is_exported_like_its_run(cluster, coppice, small, tmp_path):
+def test_coordinator_job_is_exported_like_a_run(cluster, coppice, small, tmp_path):
     pool = cluster("ipc")
     pool.worker("one")
     pool.client("submit", small(30), "--data", tmp_path, "--quiet")
@@ -35,7 +35,7 @@ def test_a_job_of_a_coordinator_is_exported_like_its_run(cluster, coppice, small
     assert not (tmp_path / "there/none.onnx").exists()
 
 
-def test_the_ending_decides_without_format(coppice, trained, tmp_path):
+def test_file_extension_decides_the_export_format(coppice, trained, tmp_path):
     assert coppice("export", trained, "-o", "out/m.onnx", "--json")["format"] == "onnx"
     assert coppice("export", trained, "-o", "out/m.py", "--json")["format"] == "torch"
     assert coppice("export", trained, "-o", "out/m.bin", "--json")["format"] == "safetensors"
@@ -53,12 +53,12 @@ def test_the_ending_decides_without_format(coppice, trained, tmp_path):
     (["--format", "onnx", "-o", "out"], "cannot write out: it exists and is not a file"),
     (["--format", "onnx", "-o", "/dev/null"], "cannot write /dev/null: it exists and is not a file"),
 ])
-def test_what_cannot_be_is_refused(coppice, trained, tmp_path, arguments, words):
+def test_impossible_exports_are_refused(coppice, trained, tmp_path, arguments, words):
     assert words in coppice("export", trained, *arguments, status=2).stderr
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_no_model(coppice, tmp_path):
+def test_export_without_a_model_is_refused(coppice, tmp_path):
     assert "nowhere" in coppice("export", "nowhere", "-o", "m.onnx", status=2).stderr
     (tmp_path / "text").write_text("no model")
     assert "text is not a safetensors file" in coppice("export", "text", "-o", "m.onnx", status=2).stderr
@@ -67,7 +67,7 @@ def test_no_model(coppice, tmp_path):
 
 @pytest.mark.asan
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
+def test_export_on_a_full_disk_leaves_no_file(coppice, trained, tmp_path, name):
     """Makes each write, sync and rename fail in turn, until a run has no more to fail."""
     out, written, failed = tmp_path / "out", [], 0
     while True:
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_nothing(coppice, trained, tmp_path, name):
 
 @pytest.mark.asan
 @pytest.mark.parametrize("name", ["onnx", "torch"])
-def test_no_memory_is_said(coppice, trained, tmp_path, name):
+def test_export_without_memory_is_reported(coppice, trained, tmp_path, name):
     """Makes every 7th allocation fail, one per run."""
     out, number = tmp_path / "out", 1
     while True:
@@ -100,7 +100,7 @@ def test_no_memory_is_said(coppice, trained, tmp_path, name):
     assert number > 50
 
 
-def test_the_weights_of_an_export_replace_no_others(coppice, trained, tmp_path):
+def test_weights_of_an_export_replace_no_other_file(coppice, trained, tmp_path):
     """The user did not choose the name of the .safetensors file that belongs to a .py file."""
     coppice("run", tmp_path / "run/job.yaml", "--data", tmp_path, "--set", "seed=9", "--out", tmp_path / "other", "--quiet")
     before = (trained / "model.safetensors").read_bytes()
@@ -124,7 +124,7 @@ def weights(tmp_path):
 
 
 @pytest.mark.asan
-def test_an_import_that_cannot_be_written_leaves_nothing(coppice, small, weights, tmp_path):
+def test_failed_import_leaves_no_file(coppice, small, weights, tmp_path):
     job, failed = small(10), 0
     before = sorted(path.name for path in tmp_path.iterdir())
     while True:
@@ -138,7 +138,7 @@ def test_an_import_that_cannot_be_written_leaves_nothing(coppice, small, weights
     assert (tmp_path / "run/job.yaml").exists() and (tmp_path / "run/checkpoints/latest").exists()
 
 
-def test_an_import_into_a_folder_that_is_there(coppice, small, weights, tmp_path):
+def test_import_into_an_existing_folder(coppice, small, weights, tmp_path):
     job = small(10)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes").write_text("mine")
@@ -150,7 +150,7 @@ def test_an_import_into_a_folder_that_is_there(coppice, small, weights, tmp_path
     assert not (tmp_path / "m.safetensors").exists() and (tmp_path / "run/checkpoints/latest").exists()
 
 
-def test_an_import_replaces_no_job_file(coppice, small, weights, tmp_path):
+def test_import_replaces_no_foreign_job_file(coppice, small, weights, tmp_path):
     job = small(10)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/job.yaml").write_text("# mine\n")
@@ -159,7 +159,7 @@ def test_an_import_replaces_no_job_file(coppice, small, weights, tmp_path):
     assert (tmp_path / "mine/job.yaml").read_text() == "# mine\n" and len(list((tmp_path / "mine").iterdir())) == 1
 
 
-def test_imported_weights_make_the_same_ensemble(coppice, small, trained, tmp_path):
+def test_imported_weights_give_the_same_ensemble(coppice, small, trained, tmp_path):
     """Imported weights give the same evaluation and ensemble as weights trained here."""
     save_file(load_file(trained / "model.safetensors"), tmp_path / "elsewhere.safetensors")
     coppice("import", "elsewhere.safetensors", "--spec", small(10), "-o", "back.safetensors")

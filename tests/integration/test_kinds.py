@@ -67,7 +67,7 @@ def test_each_kind_of_layer_has_a_job(layer_kinds):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_digest_is_the_jobs_own(coppice, kind_job, name):
+def test_each_job_has_one_digest_in_any_pool(coppice, kind_job, name):
     job = kind_job(name)
     flags = open("/proc/cpuinfo").read()
     seen = {}
@@ -94,7 +94,7 @@ def test_arm64_gives_the_same_digests(arm64, coppice, kind_job, tmp_path):
         assert there["digest"] == coppice("run", job, "--workers", 2, "--json", "--quiet")["digest"], name
 
 
-def test_a_killed_worker_changes_no_bit(cluster, coppice, kind_job):
+def test_killed_worker_changes_no_digest(cluster, coppice, kind_job):
     """Trains each kind in turn on one pool. In the middle of each job, a second worker is stopped, usually while it holds a lease, and killed."""
     repeated = 0
     pool = cluster("ipc")

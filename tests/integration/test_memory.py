@@ -44,7 +44,7 @@ def run(program, folder, fails, *words):
     )
 
 
-def test_each_allocation_of_a_run_may_fail(program, folder):
+def test_run_survives_each_failing_allocation(program, folder):
     """Each run sets up coordinator and workers, and does three steps and checkpoints. The folder of the last run can be resumed."""
     first = run(program, folder, 0)
     digest = json.loads(first.stdout)["digest"]
@@ -109,7 +109,7 @@ class Pool:
             assert "Sanitizer" not in self.log(who) and "runtime error" not in self.log(who), (self.fails, self.log(who))
 
 
-def test_a_pool_outlives_each_allocation_that_fails(program, processes, folder):
+def test_pool_survives_each_failing_allocation(program, processes, folder):
     """Fails allocations of the coordinator from its start to the job's end, and of the worker's setup and work. Either the job ends as usual, or
     a message explains why not, and the job ends as usual when it is tried again."""
     digest = json.loads(run(program, folder, 0).stdout)["digest"]

@@ -19,7 +19,7 @@ def run(coppice, job, optimizer, steps, *arguments, **environment):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_resumed_run_has_the_digest_of_one_that_never_stopped(coppice, small, tmp_path, optimizer):
+def test_resumed_run_has_the_digest_of_an_uninterrupted_run(coppice, small, tmp_path, optimizer):
     job = small()
     whole = run(coppice, job, optimizer, 100, "--workers", 1)
     assert whole["test_error"] < 0.1, "it learns"

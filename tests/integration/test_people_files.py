@@ -68,7 +68,7 @@ def saved(image, kind, **options):
 # ---- names of classes ----
 
 
-def test_names_of_classes_go_wherever_the_model_goes(coppice, job, tmp_path):
+def test_class_names_are_kept_with_the_model(coppice, job, tmp_path):
     colours(tmp_path / "set")
     name = job("{source: image-folder, train: set, validation: 3}")
     plan = coppice("plan", name)
@@ -89,7 +89,7 @@ def test_names_of_classes_go_wherever_the_model_goes(coppice, job, tmp_path):
     coppice("predict", "alone.safetensors", "--input", "set/red", "--ensemble", 3, "--top-uncertain", 2, "-o", "sheet.png")
 
 
-def test_names_are_no_part_of_the_digest(coppice, job, tmp_path):
+def test_class_names_do_not_change_the_digest(coppice, job, tmp_path):
     colours(tmp_path / "set")
     coppice("run", job("{source: image-folder, train: set, validation: 3}"), "--quiet", "--workers", 1, "--out", "run")
     for i, name in enumerate(sorted(COLOURS)):
@@ -99,7 +99,7 @@ def test_names_are_no_part_of_the_digest(coppice, job, tmp_path):
     coppice("run", "job.yaml", "--quiet", "--out", "run", "--resume", "auto", "--set", "train.steps=31")
 
 
-def test_names_that_cannot_be_kept_leave_numbers(coppice, job, tmp_path):
+def test_invalid_class_names_are_replaced_by_numbers(coppice, job, tmp_path):
     for name in (b"caf\xe9", b"tea"):
         folder = bytes(tmp_path / "set") + b"/" + name
         (tmp_path / "set").mkdir(exist_ok=True)
@@ -111,7 +111,7 @@ def test_names_that_cannot_be_kept_leave_numbers(coppice, job, tmp_path):
     assert "class 0 " in done.stdout and "class names are dropped, only their numbers remain" in done.stderr
 
 
-def test_names_travel_with_an_upload(cluster, coppice, job, tmp_path):
+def test_class_names_are_uploaded_with_the_data(cluster, coppice, job, tmp_path):
     colours(tmp_path / "set")
     c = cluster()
     c.worker("w")
@@ -125,7 +125,7 @@ def test_names_travel_with_an_upload(cluster, coppice, job, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_orientation_is_applied(coppice, tmp_path, kind):
+def test_exif_orientation_is_applied(coppice, tmp_path, kind):
     image = Image.fromarray(np.random.RandomState(1).randint(0, 256, (8, 8), dtype=np.uint8))
     files, upright = [], []
     for orientation in range(1, 9):
@@ -138,7 +138,7 @@ def test_orientation_is_applied(coppice, tmp_path, kind):
     assert coppice("inspect", as_folder(tmp_path / "set", files), "--json")["digest"] == expected
 
 
-def test_grey_among_colour_becomes_three_equal_channels(coppice, tmp_path):
+def test_grey_pictures_among_colour_ones_become_three_equal_channels(coppice, tmp_path):
     random = np.random.RandomState(2)
     pictures = [random.randint(0, 256, (5, 4, 3) if i % 2 else (5, 4), dtype=np.uint8) for i in range(6)]
     x = np.stack([p.transpose(2, 0, 1) if p.ndim == 3 else np.repeat(p[None], 3, axis=0) for p in pictures])
@@ -166,7 +166,7 @@ def resized(plane, size, axis):
 
 
 @pytest.mark.parametrize("height,width", [(5, 7), (11, 9), (20, 30), (12, 6)])
-def test_pictures_are_brought_to_one_size(coppice, job, tmp_path, height, width):
+def test_pictures_are_resized_to_one_size(coppice, job, tmp_path, height, width):
     random = np.random.RandomState(3)
     files, expected = [], []
     for i in range(6):
@@ -187,7 +187,7 @@ def test_pictures_are_brought_to_one_size(coppice, job, tmp_path, height, width)
     assert "data.resize has 1 item: expected two, [height, width]" in coppice("plan", name, status=2).stderr
 
 
-def test_file_that_is_gone_is_named_by_each_command(coppice, job, tmp_path):
+def test_each_command_names_a_missing_file(coppice, job, tmp_path):
     as_folder(tmp_path / "set", [saved(Image.new("L", (4, 4), 40 * i), "PNG") for i in range(4)])
     (tmp_path / "set/b/gone.png").symlink_to("nowhere.png")
     for command in (("inspect", "set"), ("run", job("{source: image-folder, train: set, validation: 2}", classes=2))):
@@ -199,7 +199,7 @@ def test_file_that_is_gone_is_named_by_each_command(coppice, job, tmp_path):
 # ---- arrays ----
 
 
-def test_archives_of_keras_are_opened(coppice, job, tmp_path):
+def test_keras_archives_are_read(coppice, job, tmp_path):
     random = np.random.RandomState(4)
     x, y = random.randint(0, 256, (12, 8, 8, 3), dtype=np.uint8), np.arange(12)[:, None] % 2
     np.savez(tmp_path / "keras.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
@@ -214,7 +214,7 @@ def test_archives_of_keras_are_opened(coppice, job, tmp_path):
     assert table[0] == table[1]
 
 
-def test_two_arrays_of_one_name_are_refused(coppice, tmp_path):
+def test_duplicate_array_names_are_refused(coppice, tmp_path):
     x, y = np.zeros((4, 6), np.uint8), np.arange(4) % 2
     np.savez(tmp_path / "one.npz", images=x, labels=y)
     with zipfile.ZipFile(tmp_path / "one.npz") as archive:
@@ -226,7 +226,7 @@ def test_two_arrays_of_one_name_are_refused(coppice, tmp_path):
     assert 'two.npz has two arrays "images": expected one' in coppice("inspect", "two.npz", status=2).stderr
 
 
-def test_layout_is_asked_for_where_sizes_do_not_decide(coppice, job, tmp_path):
+def test_ambiguous_array_layout_asks_for_the_option(coppice, job, tmp_path):
     x = np.random.RandomState(5).randint(0, 256, (8, 3, 5, 3), dtype=np.uint8)
     as_npz(tmp_path / "x.npz", x)
     as_npz(tmp_path / "moved.npz", np.concatenate([x.transpose(0, 3, 1, 2)] * 2, axis=2)[:, :, :3])
@@ -252,7 +252,7 @@ def table(separator, decimal, header="id,a,b,species"):
     return "\n".join(lines) + "\n"
 
 
-def test_predict_reads_the_dialects_that_training_reads(coppice, job, tmp_path):
+def test_predict_reads_the_same_csv_dialects_as_training(coppice, job, tmp_path):
     (tmp_path / "a.csv").write_text(table(",", "."))
     name = job("{source: csv, train: a.csv, test: a.csv, label: species, drop: [id], normalize: standard}")
     coppice("run", name, "--quiet", "--out", "run", "--set", "train.steps=200")
@@ -270,7 +270,7 @@ def test_predict_reads_the_dialects_that_training_reads(coppice, job, tmp_path):
         "predict", "run", "--input", "e.csv", status=2).stderr
 
 
-def test_inspect_takes_label_and_drop(coppice, tmp_path):
+def test_inspect_accepts_label_and_drop(coppice, tmp_path):
     (tmp_path / "a.csv").write_text("label,id,p0,p1\n" + "".join(f"{i % 3},x{i},{i},{2 * i}\n" for i in range(9)))
     error = coppice("inspect", "a.csv", status=2).stderr
     assert 'a.csv:2: column "id" is "x0": expected a number' in error
@@ -284,7 +284,7 @@ def test_inspect_takes_label_and_drop(coppice, tmp_path):
     ("x.npz", "label", "1", "a CSV file"), ("x.npz", "drop", "1", "a CSV file"), ("a.csv", "layout", "nhwc", "an NPZ file"),
     ("a.csv", "resize", "4x4", "a folder of pictures"), ("a.csv", "data", ".", "the name of a data set"),
     ("synthetic-digits", "label", "y", "a CSV file"), ("run", "data", ".", "the name of a data set"), ("run", "rows", "3", "data")])
-def test_inspect_refuses_an_option_that_does_not_suit_its_source(coppice, small, tmp_path, source, option, value, wanted):
+def test_inspect_refuses_options_that_do_not_apply_to_the_source(coppice, small, tmp_path, source, option, value, wanted):
     (tmp_path / "a.csv").write_text("0,1,2\n1,3,4\n")
     as_npz(tmp_path / "x.npz", np.zeros((6, 1, 4, 4), np.uint8))
     if source == "run":
@@ -293,7 +293,7 @@ def test_inspect_refuses_an_option_that_does_not_suit_its_source(coppice, small,
     assert f"--{option} does not apply to {source}, " in error and error.endswith(f"it is for {wanted}\n"), error
 
 
-def test_inspect_has_rows_for_a_sheet_alone(coppice):
+def test_inspect_takes_rows_only_with_a_sheet(coppice):
     assert "--rows is for the contact sheet: name its file with -o FILE.png" in coppice(
         "inspect", "synthetic-digits", "--rows", "3", status=2).stderr
 
@@ -301,7 +301,7 @@ def test_inspect_has_rows_for_a_sheet_alone(coppice):
 @pytest.mark.parametrize("name, last, hinted", [
     ("label", "pixel3", True), ("Class", "pixel3", True), ("target", "pixel3", True),
     ("label", "target", False), ("id", "pixel3", False)])
-def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path, name, last, hinted):
+def test_label_name_before_the_last_column_gives_a_warning(coppice, job, tmp_path, name, last, hinted):
     """For a file like Kaggle's train.csv, `inspect`, `plan` and `run` warn about it."""
     (tmp_path / "train.csv").write_text(f"{name},pixel0,pixel1,{last}\n" + "".join(
         f"{i % 3},{5 * i % 12},{9 * i},{i // 3 % 2}\n" for i in range(12)))
@@ -315,7 +315,7 @@ def test_label_that_is_not_the_last_column_is_pointed_out(coppice, job, tmp_path
     assert coppice("inspect", "train.csv", "--label", name, "--json")["classes"] == 3
 
 
-def test_inspect_lists_no_classes_of_a_part_that_is_empty(coppice, tmp_path):
+def test_inspect_lists_no_classes_of_an_empty_part(coppice, tmp_path):
     (tmp_path / "a.csv").write_text("p,label\n" + "".join(f"{i},{i % 3}\n" for i in range(9)))
     lines = coppice("inspect", "a.csv").stdout.splitlines()
     assert lines[-1] == "test   0 samples" and sum("class" in line for line in lines[1:]) == 3
@@ -335,7 +335,7 @@ def tensors(path, names, metadata):
     path.write_bytes(len(text).to_bytes(8, "little") + text + np.arange(at // 4, dtype="<f4").tobytes())
 
 
-def test_models_of_others_are_imported_or_named(coppice, tmp_path):
+def test_foreign_models_are_imported_or_refused_with_details(coppice, tmp_path):
     (tmp_path / "a.csv").write_text("1,2,0\n2,1,1\n3,1,1\n4,2,0\n")
     (tmp_path / "job.yaml").write_text("""
 name: m
@@ -372,7 +372,7 @@ MEANT = [
 
 
 @pytest.mark.parametrize("line,meant", MEANT, ids=lambda text: text)
-def test_words_of_other_programs_are_understood(coppice, tmp_path, line, meant):
+def test_field_names_of_other_programs_get_a_suggestion(coppice, tmp_path, line, meant):
     fields = {"name": "n", "data": "{source: synthetic-digits}", "model": "[{linear: {units: 10}}]", "train": "{steps: 1}", "optimizer": "{sgd: {rate: 0.1}}"}
     key, value = line.split(": ", 1)
     fields[key] = value
@@ -380,7 +380,7 @@ def test_words_of_other_programs_are_understood(coppice, tmp_path, line, meant):
     assert f'did you mean "{meant}"?' in coppice("plan", "job.yaml", status=2).stderr
 
 
-def test_truth_values_are_those_of_yaml(coppice, job, tmp_path):
+def test_booleans_are_read_as_in_yaml(coppice, job, tmp_path):
     digests = set()
     for word in ("true", "True", "TRUE"):
         text = JOB.format(data="{source: synthetic-digits, samples: 50}", classes=10).replace("rate: 0.05", f"rate: 0.05, momentum: 0.9, nesterov: {word}")

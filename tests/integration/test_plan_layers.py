@@ -31,7 +31,7 @@ def plan(program, tmp_path):
     return call
 
 
-def test_each_layer_says_what_it_does_in_either_mode(plan):
+def test_plan_shows_what_each_layer_does_in_training_and_evaluation(plan):
     done = plan(
         [
             "gaussian_dropout: {p: 0.2, scope: shard}",
@@ -60,7 +60,7 @@ def test_each_layer_says_what_it_does_in_either_mode(plan):
     assert (classic["train"], classic["eval"]) == ("drop 0.25 per sample", "x 0.75")
 
 
-def test_layers_say_what_a_thinned_member_multiplies(plan):
+def test_plan_shows_which_layers_a_thinned_member_makes_smaller(plan):
     job = ["dropout: {p: 0.2, scope: shard}", "linear: {units: 40}", "relu", "dropout: {p: 0.5, scope: shard}", "linear: {units: 30}",
            "sigmoid", "dropout: {p: 0.5}", "linear: {units: 10}"]
     layers = json.loads(plan(job).stdout)["layers"]
@@ -71,7 +71,7 @@ def test_layers_say_what_a_thinned_member_multiplies(plan):
     assert [layer.get("member") for layer in json.loads(plan(job).stdout)["layers"]][1] == "thin: 0.8 of the weights"
 
 
-def test_dropconnect_says_how_it_evaluates(plan):
+def test_plan_shows_how_dropconnect_evaluates(plan):
     done = plan(["dropconnect: {units: 30}", "relu", "dropconnect: {units: 10, p: 0.2, drop_bias: true, inference: mean, variant: inverted}"])
     assert done.returncode == 0, done.stderr
     first, _, last = json.loads(done.stdout)["layers"]
@@ -82,7 +82,7 @@ def test_dropconnect_says_how_it_evaluates(plan):
     assert "model[1] dropconnect: inference: moments needs an element-wise layer (relu, sigmoid ...) directly after it, found none" in done.stderr
 
 
-def test_softmax_before_cross_entropy_is_a_warning(plan):
+def test_softmax_before_cross_entropy_gives_a_warning(plan):
     done = plan(["linear: {units: 10}", "softmax"])
     assert done.returncode == 0
     assert done.stderr.startswith("model[1] softmax: the loss cross_entropy takes logits")

@@ -12,7 +12,7 @@ def strokes(path):
     return found
 
 
-def test_curves_of_runs(coppice, small, tmp_path):
+def test_plot_draws_curves_of_runs(coppice, small, tmp_path):
     for seed in (1, 2):
         coppice("run", small(), "--set", f"seed={seed}", "--workers", 1, "--out", tmp_path / f"r{seed}", "--quiet")
     coppice("plot", tmp_path / "r1", "-o", "one.svg")
@@ -30,7 +30,7 @@ def test_curves_of_runs(coppice, small, tmp_path):
     assert replayed["output"] == odd + ".safetensors"
 
 
-def test_curves_of_a_job_over_the_wire(cluster, small):
+def test_plot_draws_curves_of_a_coordinator_job(cluster, small):
     pool = cluster("ipc")
     pool.worker("w")
     pool.client("submit", small(), "--data", ".", "--quiet")
@@ -41,7 +41,7 @@ def test_curves_of_a_job_over_the_wire(cluster, small):
     assert pool.status()["samples_per_s"] > 0, "an ended job still tells its speed"
 
 
-def test_what_cannot_be_plotted(coppice, small, tmp_path):
+def test_unsuitable_plot_input_is_refused(coppice, small, tmp_path):
     coppice("run", small(steps=3), "--workers", 1, "--out", tmp_path / "r", "--quiet", "--set", "evaluate.every=9")
     for arguments, sentence in (
         (("r", "-o", "x.gif"), "expected a name that ends in .svg or .png"),

@@ -40,7 +40,7 @@ def results(coppice, small, tmp_path):
     return told
 
 
-def test_points_bars_and_the_level_stand_where_the_figures_say(coppice, results, tmp_path):
+def test_points_bars_and_level_are_drawn_at_the_right_places(coppice, results, tmp_path):
     assert coppice("plot", "a.json", "g.json", "w.json", "-o", "f.svg", "--json") == {"output": "f.svg", "curves": 3}
     lines, bars, bands = drawn(tmp_path / "f.svg")
     curves = [line for line in lines if len(line[2]) == 5]
@@ -79,7 +79,7 @@ def test_one_stream_of_all_results_gives_the_same_chart(program, coppice, result
     assert np.array_equal(drawn(tmp_path / "p.svg")[0][0][2], drawn(tmp_path / "a.svg")[0][0][2]), "parts of a curve go together"
 
 
-def test_results_of_two_models_are_two_curves(coppice, results, tmp_path):
+def test_results_of_two_models_give_two_curves(coppice, results, tmp_path):
     other = dict(results["a"], digest="0" * 64, members=[dict(row, error=row["error"] / 2) for row in results["a"]["members"]])
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert coppice("plot", "a.json", "other.json", "-o", "f.png", "--json")["curves"] == 2
@@ -95,7 +95,7 @@ def result(**change):
 
 
 @pytest.mark.asan
-def test_what_is_no_result_is_named_by_line(coppice, small, tmp_path):
+def test_invalid_result_is_reported_with_its_line(coppice, small, tmp_path):
     coppice("run", small(steps=3), "--workers", 1, "--out", tmp_path / "r", "--quiet")
     for text, sentence in (
         ("", "x.json is empty: expected an ensemble result"),

@@ -36,7 +36,7 @@ def predict(program, folder, *arguments, stdin=None):
 # ---- the table ----
 
 
-def test_table_shows_the_first_samples(coppice, run):
+def test_prediction_table_shows_the_first_samples(coppice, run):
     done = coppice("predict", run, "--input", "test-images", "--limit", 3)
     rows = done.stdout.splitlines()
     assert rows[0].split() == ["SAMPLE", "CLASS", "PROBABILITIES", "ENTROPY"] and [row.split()[0] for row in rows[1:4]] == ["0", "1", "2"]
@@ -46,7 +46,7 @@ def test_table_shows_the_first_samples(coppice, run):
     assert all(word in done.stdout for word in ("MUTUAL INFORMATION", "VARIATION RATIO"))
 
 
-def test_labels_beside_the_samples_give_an_error(program, coppice, run, tmp_path):
+def test_input_with_labels_gets_an_error_rate(program, coppice, run, tmp_path):
     x = images(tmp_path, 20)
     labels = [line["class"] for line in lines_of(predict(program, tmp_path, run, "--input", "test-images", "--json"))][:20]
     labels[3] = (labels[3] + 1) % 5
@@ -55,7 +55,7 @@ def test_labels_beside_the_samples_give_an_error(program, coppice, run, tmp_path
     assert "LABEL" in done.stdout and "error 5.00 %" in done.stdout
 
 
-def test_help_and_completion_name_it(coppice):
+def test_help_and_completion_include_predict(coppice):
     text = coppice("predict", "--help").stdout
     for word in ("--input", "--ensemble", "--top-uncertain", "--limit", "--json", "coppice predict runs/"):
         assert word in text
@@ -64,7 +64,7 @@ def test_help_and_completion_name_it(coppice):
     assert "--top-uncertain" in line and "--input" in line
 
 
-def test_progress_after_two_seconds(program, coppice, processes, run, tmp_path):
+def test_progress_is_shown_after_two_seconds(program, coppice, processes, run, tmp_path):
     command = [program("coppice"), "predict", run, "--input", "test-images", "--ensemble", "100000", "--workers", "1"]
     assert "% predict" in processes(*command, cwd=tmp_path, stderr=subprocess.PIPE).stderr.readline()
     assert coppice("predict", run, "--input", "test-images").stderr == "", "but not before"
@@ -73,7 +73,7 @@ def test_progress_after_two_seconds(program, coppice, processes, run, tmp_path):
 # ---- the sheet ----
 
 
-def test_sheet_shows_the_least_sure_in_order(program, coppice, run, tmp_path):
+def test_sheet_shows_the_least_certain_samples_in_order(program, coppice, run, tmp_path):
     told = lines_of(predict(program, tmp_path, run, "--input", "test-images", "--ensemble", 9, "--json"))
     order = sorted(range(130), key=lambda i: (-told[i]["entropy"], i))
     done = coppice("predict", run, "--input", "test-images", "--ensemble", 9, "--top-uncertain", 11, "-o", "sheet.png")
@@ -89,7 +89,7 @@ def test_sheet_shows_the_least_sure_in_order(program, coppice, run, tmp_path):
         assert (drawn == 255 - images(tmp_path)[order[place]]).all(), place
 
 
-def test_sheet_of_fewer_samples_than_asked(coppice, run, tmp_path):
+def test_sheet_with_fewer_samples_than_requested(coppice, run, tmp_path):
     np.save(tmp_path / "x.npy", images(tmp_path, 2))
     done = coppice("predict", run, "--input", "x.npy", "--top-uncertain", 50, "-o", "sheet.png")
     assert "showing the 2 most uncertain" in done.stdout
@@ -102,7 +102,7 @@ AUTOENCODER = "\n".join([
     "loss: bce", "train: {steps: 5}", "optimizer: {sgd: {rate: 0.1}}", ""])
 
 
-def test_models_without_classes_need_an_ensemble_to_be_unsure(program, coppice, small, tmp_path):
+def test_uncertainty_without_classes_needs_an_ensemble(program, coppice, small, tmp_path):
     small()
     (tmp_path / "auto.yaml").write_text(AUTOENCODER)
     coppice("run", "auto.yaml", "--out", "r", "--quiet")
@@ -119,7 +119,7 @@ def test_models_without_classes_need_an_ensemble_to_be_unsure(program, coppice, 
 # ---- sources of a model ----
 
 
-def test_run_folder_checkpoint_and_file_are_the_same(program, coppice, run, tmp_path):
+def test_run_folder_checkpoint_and_file_give_the_same_predictions(program, coppice, run, tmp_path):
     coppice("export", run, "-o", "m.safetensors")
     step = (tmp_path / "r/checkpoints/latest").read_text().strip()
     told = [predict(program, tmp_path, model, "--input", "test-images", "--json").stdout
@@ -127,7 +127,7 @@ def test_run_folder_checkpoint_and_file_are_the_same(program, coppice, run, tmp_
     assert told[0] and told[0] == told[1] == told[2]
 
 
-def test_job_of_a_coordinator(cluster, small, program):
+def test_coordinator_job_gives_the_same_predictions(cluster, small, program):
     pool = cluster("ipc")
     pool.worker("w")
     pool.client("submit", small(steps=40), "--data", ".", "--quiet")
@@ -187,7 +187,7 @@ def refuse(coppice, folder, arguments, sentence):
 
 
 @pytest.mark.asan
-def test_bad_input_is_named_exactly(program, coppice, run, tmp_path):
+def test_bad_input_gets_an_exact_message(program, coppice, run, tmp_path):
     (tmp_path / "void").mkdir()
     x = images(tmp_path)
     for name, make, sentence in BAD.values():
@@ -203,7 +203,7 @@ def test_bad_input_is_named_exactly(program, coppice, run, tmp_path):
     refuse(coppice, tmp_path, ["nomodel", "--input", "test-images"], "nomodel")
 
 
-def test_types_and_figures_that_no_model_has(coppice, tmp_path):
+def test_unsuitable_types_and_values_are_refused(coppice, tmp_path):
     noise = np.random.RandomState(1)
     x = noise.normal(0, 1, (60, 3)).astype(np.float32)
     np.savetxt(tmp_path / "train.csv", np.column_stack([x, np.arange(60) % 2]), fmt=["%.6g"] * 3 + ["%d"], delimiter=",")

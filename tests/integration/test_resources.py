@@ -22,7 +22,7 @@ def peak(process):
     raise AssertionError("no VmHWM")
 
 
-def test_peak_memory(cluster, bench, mnist):
+def test_peak_memory_is_limited(cluster, bench, mnist):
     pool = cluster("ipc", mnist)
     workers = [pool.worker(name) for name in "ab"]
     pool.client("submit", bench, "--set", "train.steps=30", "--json", "--quiet")
@@ -30,7 +30,7 @@ def test_peak_memory(cluster, bench, mnist):
     assert peak(pool.coordinator) <= 200 * MB + DATA_SET
 
 
-def test_a_step_allocates_nothing(coppice, bench, mnist):
+def test_training_step_allocates_no_memory(coppice, bench, mnist):
     """Counts allocations of our own code (workers, coordinator, store) in one process. After ten steps there are no more."""
 
     def allocations(steps):

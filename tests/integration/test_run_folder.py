@@ -27,7 +27,7 @@ def test_a_second_run_gets_a_numbered_folder(coppice, small, tmp_path):
     assert coppice("digest", "runs/small-2", "--json")["digest"] == second["digest"] != first["digest"]
 
 
-def test_a_named_folder_with_a_run_is_refused_with_three_ways_out(coppice, small, tmp_path):
+def test_named_folder_with_a_run_is_refused_with_three_suggestions(coppice, small, tmp_path):
     small(20)
     first = coppice("run", "small.yaml", "--out", "kept", "--json")
     before = contents(tmp_path / "kept")
@@ -41,7 +41,7 @@ def test_a_named_folder_with_a_run_is_refused_with_three_ways_out(coppice, small
     assert coppice("digest", "kept", "--json")["digest"] == other["digest"]
 
 
-def test_a_run_killed_at_once_has_deleted_nothing(coppice, program, small, tmp_path):
+def test_run_killed_at_its_start_has_deleted_nothing(coppice, program, small, tmp_path):
     small(20)
     first = coppice("run", "small.yaml", "--json")
     long = small(100000).rename(tmp_path / "long.yaml")
@@ -54,7 +54,7 @@ def test_a_run_killed_at_once_has_deleted_nothing(coppice, program, small, tmp_p
     assert coppice("digest", "runs/small", "--json")["digest"] == first["digest"]
 
 
-def test_resume_auto_continues_the_newest_of_a_name(coppice, small):
+def test_resume_auto_continues_the_newest_run_of_a_name(coppice, small):
     small(20)
     coppice("run", "small.yaml")
     second = coppice("run", "small.yaml", "--set", "seed=8", "--json")
@@ -70,7 +70,7 @@ def test_resume_auto_finds_the_newest_run_beyond_a_gap(coppice, small, tmp_path)
     assert coppice("run", "small.yaml", "--set", "seed=9", "--resume", "auto", "--json")["out"] == "runs/small-3"
 
 
-def test_a_numbered_folder_of_another_job_is_never_taken(coppice, small, tmp_path):
+def test_numbered_folder_of_another_job_is_never_used(coppice, small, tmp_path):
     """runs/small-2 may be the second run of `small` or the first run of `small-2`; its job file decides."""
     small(20)
     coppice("run", "small.yaml")
@@ -85,7 +85,7 @@ def test_a_numbered_folder_of_another_job_is_never_taken(coppice, small, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["job.yaml", "model.safetensors"])
-def test_files_that_no_run_wrote_are_never_replaced(coppice, small, tmp_path, name):
+def test_run_never_replaces_foreign_files(coppice, small, tmp_path, name):
     small(20)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("mine")
@@ -115,7 +115,7 @@ def test_overwrite_and_resume_exclude_each_other(coppice, small):
     assert "--resume continues a run, --overwrite deletes it: choose one" in done.stderr
 
 
-def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp_path):
+def test_run_folder_remembers_the_location_of_its_data(coppice, program, small, tmp_path):
     """The data are found by the job file's folder or by --data, from any directory, for a run, a checkpoint or a model file."""
     small(40)
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
@@ -141,7 +141,7 @@ def test_a_run_folder_remembers_where_its_data_were(coppice, program, small, tmp
     assert coppice("eval", "by-job", "--ensemble", "1,5", "--json", "--quiet")["members"]
 
 
-def test_a_run_of_openblas_is_resumed_where_it_began_only(coppice, small, tmp_path):
+def test_openblas_run_is_resumed_only_with_the_same_openblas(coppice, small, tmp_path):
     arguments = ("run", small(20), "--set", "numerics=openblas", "--out", "run", "--resume", "auto")
     first = coppice(*arguments, "--json", "--quiet")
     refused = coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
@@ -152,7 +152,7 @@ def test_a_run_of_openblas_is_resumed_where_it_began_only(coppice, small, tmp_pa
     coppice(*arguments, status=2, OPENBLAS_CORETYPE="Sandybridge")
 
 
-def test_the_job_file_of_a_run_finds_the_data_of_the_run(coppice, small, tmp_path):
+def test_job_file_in_a_run_folder_finds_the_data(coppice, small, tmp_path):
     small(20)
     first = coppice("run", "small.yaml", "--out", "first", "--json", "--quiet")
     coppice("plan", "first/job.yaml")

@@ -54,7 +54,7 @@ def make_expired(folder, stem):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_one_digest_over_tls(cluster, small, workers):
+def test_tls_does_not_change_the_digest(cluster, small, workers):
     pool = cluster("tls")
     for i in range(workers):
         pool.worker(f"w{i}")
@@ -66,7 +66,7 @@ def test_one_digest_over_tls(cluster, small, workers):
     assert pool.stop() == 0
 
 
-def test_worker_killed_over_tls(cluster, small):
+def test_killed_worker_over_tls_does_not_change_the_digest(cluster, small):
     pool = cluster("tls")
     victim = pool.worker("victim")
     pool.worker("other")
@@ -81,7 +81,7 @@ def test_worker_killed_over_tls(cluster, small):
     assert status["leases_repeated"] >= 1, "a lease was given again"
 
 
-def test_network_that_stalls_and_cuts_over_tls(cluster, small):
+def test_stalled_and_cut_network_over_tls_does_not_change_the_digest(cluster, small):
     """When no byte passes and no connection ends, heartbeats notice it. The worker returns when the network does."""
     pool = cluster("tls")
     proxy = Proxy(int(pool.url.rsplit(":", 1)[1]))
@@ -128,7 +128,7 @@ def test_init_tls_is_all_or_nothing(program, tmp_path):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_init_tls_into_an_empty_or_a_used_folder(program, tmp_path):
+def test_init_tls_refuses_a_used_folder(program, tmp_path):
     (tmp_path / "empty").mkdir()
     call = [program("coppice-coordinator"), "--init-tls"]
     assert subprocess.run([*call, tmp_path / "empty"], capture_output=True, check=False).returncode == 0
@@ -140,7 +140,7 @@ def test_init_tls_into_an_empty_or_a_used_folder(program, tmp_path):
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "empty").iterdir()}
 
 
-def test_made_certificates_are_what_openssl_expects(program, tls):
+def test_openssl_accepts_the_certificates(program, tls):
     call = [program("coppice-coordinator"), "--init-tls", tls, "--add", "worker:desk-7", "--add", "coordinator:second", "--tls-host",
             "gpu1.example", "--tls-host", "10.1.2.3", "--tls-days", "30"]
     subprocess.run(call, check=True, capture_output=True)
@@ -159,7 +159,7 @@ def test_made_certificates_are_what_openssl_expects(program, tls):
     assert len(serials) == 6
 
 
-def test_programs_end_with_a_sentence_about_their_certificate(program, coppice, tls, tmp_path):
+def test_programs_refuse_their_own_bad_certificate_with_a_message(program, coppice, tls, tmp_path):
     url = f"tls+tcp://127.0.0.1:{free_port()}"
     starts = {
         "coordinator": [program("coppice-coordinator"), "--listen", url, "--state", tmp_path / "s"],
@@ -188,7 +188,7 @@ def test_programs_end_with_a_sentence_about_their_certificate(program, coppice, 
     assert "is not encrypted" in coppice("jobs", "--coordinator", "tcp://127.0.0.1:1", "--tls-dir", tls, status=2).stderr
 
 
-def test_both_sides_tell_what_is_wrong_with_the_other(cluster, program, tls, tmp_path):
+def test_both_sides_report_what_is_wrong_with_the_other(cluster, program, tls, tmp_path):
     """The client detects an expired coordinator certificate by itself. The coordinator logs each refused peer with its certificate."""
     pool = cluster("tls")  # uses the same folder of certificates
     make_expired(tls, "client")
@@ -214,7 +214,7 @@ def test_both_sides_tell_what_is_wrong_with_the_other(cluster, program, tls, tmp
         server.wait()
 
 
-def test_roles_by_the_programs_themselves(cluster, program):
+def test_worker_certificate_cannot_call_client_methods(cluster, program):
     """With a worker's certificate, every listed method of clients is refused, by the client program or by the coordinator."""
     pool = cluster("tls")
     listed = subprocess.run([program("coppice-coordinator"), "--list-methods"], capture_output=True, text=True, check=True).stdout
@@ -233,7 +233,7 @@ def test_roles_by_the_programs_themselves(cluster, program):
     assert done.returncode == 2 and 'for workers called "worker-...", not "desk-7"' in done.stderr
 
 
-def test_jobs_per_client(cluster, small):
+def test_jobs_per_client_are_limited(cluster, small):
     pool = cluster("tls", start=False).start("--jobs-per-client", "2")
     job = small(steps=100000)
     for _ in range(2):
@@ -255,7 +255,7 @@ def test_jobs_per_client(cluster, small):
 # ---- tokens ----
 
 
-def test_token_that_others_can_read_is_made_private(cluster):
+def test_readable_token_is_made_private(cluster):
     pool = cluster("tcp")
     token = pool.state / "token"
     before = token.read_text()
@@ -266,7 +266,7 @@ def test_token_that_others_can_read_is_made_private(cluster):
     assert "token had mode 0644: other users could read it" in (pool.folder / "coordinator.log").read_text()
 
 
-def test_tls_needs_no_insecure_and_takes_no_token(cluster, program, processes, tls, tmp_path):
+def test_tls_needs_no_insecure_and_accepts_no_token(cluster, program, processes, tls, tmp_path):
     port = free_port()
     log = open(tmp_path / "log", "w")
     processes(program("coppice-coordinator"), "--listen", f"tls+tcp://0.0.0.0:{port}", "--tls-dir", tls, "--state", tmp_path / "s", stderr=log)
@@ -280,7 +280,7 @@ def test_tls_needs_no_insecure_and_takes_no_token(cluster, program, processes, t
     assert done.returncode == 0
 
 
-def test_names_do_not_steer_terminals(cluster, small, tmp_path):
+def test_names_cannot_control_the_terminal(cluster, small, tmp_path):
     """A job may have any name, but output contains no control characters (JSON escapes them)."""
     pool = cluster("ipc")
     job = small(steps=3)
@@ -295,7 +295,7 @@ def test_names_do_not_steer_terminals(cluster, small, tmp_path):
     assert pool.status()["name"] == "a\x1b[2J\nb\x9bc"
 
 
-def test_insecure_is_told_in_the_log(program, processes, tmp_path):
+def test_insecure_is_logged(program, processes, tmp_path):
     log = tmp_path / "log"
     url = f"tcp://0.0.0.0:{free_port()}"
     processes(program("coppice-coordinator"), "--listen", url, "--insecure", "--state", tmp_path / "s", stderr=open(log, "w"))
@@ -321,7 +321,7 @@ def open_silent(address, count):
     return silent
 
 
-def test_thousand_half_open_peers(cluster, small):
+def test_a_thousand_half_open_peers_do_not_disturb_training(cluster, small):
     """Half-open peers are limited and closed after ten seconds, they lock nobody out, and the job continues at its speed."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
     pool = cluster("tls")
@@ -370,7 +370,7 @@ def test_thousand_half_open_peers(cluster, small):
     assert "silent during the handshake" in (pool.folder / "coordinator.log").read_text()
 
 
-def test_garbage_on_the_tls_port(cluster, small):
+def test_garbage_on_the_tls_port_is_rejected(cluster, small):
     pool = cluster("tls")
     pool.worker("w")
     job = small(steps=1500)
@@ -418,7 +418,7 @@ HOSTILE = [
 ]
 
 
-def test_names_from_the_wire_are_never_paths_or_commands(cluster, program, small, tmp_path):
+def test_names_from_the_network_are_never_paths_or_commands(cluster, program, small, tmp_path):
     pool = cluster("tcp", start=False)
     trace = tmp_path / "trace"
     pool.start(command=[*TRACE, trace])

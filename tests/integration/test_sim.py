@@ -27,13 +27,13 @@ def sim(build):
     return run
 
 
-def test_a_seed_is_the_same_again(sim):
+def test_same_seed_gives_the_same_events(sim):
     one, again, other = (sim("--seed", seed, "--trace") for seed in (11, 11, 12))
     events = [text[: text.rindex("seeds, ")] for text in (one, again, other)]
     assert events[0] == events[1] != events[2] and len(events[0].splitlines()) > 500
 
 
-def test_without_faults_nothing_is_repeated(sim):
+def test_without_faults_no_lease_is_repeated(sim):
     figures = json.loads(sim("--seeds", 100, "--no-faults", "--json"))
     assert figures["failures"] == 0 and figures["faults"] == 0 and figures["jobs_completed"] > 200
 
@@ -45,7 +45,7 @@ FOUND = [1005046, 1035741, 1041297, 1049687, 1063418, 2793382, 1025316, 1051121,
 
 
 @pytest.mark.parametrize("seed", FOUND)
-def test_seeds_that_broke_once_pass(sim, seed):
+def test_seeds_that_failed_once_pass(sim, seed):
     figures = json.loads(sim("--seed", seed, "--json"))
     assert figures["failures"] == 0 and figures["faults"] > 0 and figures["leases"] > 0
 
@@ -64,7 +64,7 @@ def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     assert "NOT caught" in spared
 
 
-def test_bugs_are_planted_in_the_simulator_alone(build, root):
+def test_only_the_simulator_contains_injected_bugs(build, root):
     """Only sim-planted has the symbol of the switch. Each bug in the table has its place in the code."""
     def symbols(path):
         return subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
@@ -78,7 +78,7 @@ def test_bugs_are_planted_in_the_simulator_alone(build, root):
     assert set(re.findall(r"COP_PLANT\((\w+),", code)) == set(table)
 
 
-def test_usage(sim):
+def test_wrong_usage_of_sim_is_refused(sim):
     assert "examples:" in sim("--help") and "limits.workers is not enforced" in sim("--list")
     sim("--seed", "x", status=2)
     sim("--faults", "1,two", status=2)
@@ -86,7 +86,7 @@ def test_usage(sim):
     sim("--plant", "NO_SUCH", status=2, planted=True)
 
 
-def test_ten_thousand_workers(sim):
+def test_core_memory_with_ten_thousand_workers(sim):
     """Checks the core's memory per worker, which does not depend on the machine."""
     figures = json.loads(sim("--seed", 1, "--workers", 10000, "--jobs", 4, "--shards", 1024, "--no-faults", "--json"))
     assert figures["failures"] == 0 and figures["core_bytes_per_worker"] < 2048

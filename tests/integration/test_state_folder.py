@@ -19,7 +19,7 @@ def modes(folder):
 
 
 @pytest.mark.asan
-def test_rows_of_the_store_that_make_no_sense_are_left_out(cluster, small):
+def test_invalid_rows_of_the_store_are_skipped(cluster, small):
     job = small(60)
     pool = cluster()
     pool.worker("a")
@@ -40,7 +40,7 @@ def test_rows_of_the_store_that_make_no_sense_are_left_out(cluster, small):
     assert pool.stop() == 0
 
 
-def test_state_folder_is_private_whatever_the_umask(cluster, small):
+def test_state_folder_is_private_with_any_umask(cluster, small):
     job = small(120)
     before = os.umask(0)
     try:
@@ -68,7 +68,7 @@ def test_state_folder_of_an_earlier_version_is_made_private(cluster, small):
     assert pool.stop() == 0
 
 
-def test_a_lock_that_cannot_be_taken_says_why(program, tmp_path):
+def test_failed_lock_of_the_state_folder_reports_the_reason(program, tmp_path):
     done = subprocess.run(
         ["strace", "-f", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK", program("coppice-coordinator"),
          "--state", tmp_path / "state", "--listen", f"ipc://{tmp_path}/socket"],
@@ -78,7 +78,7 @@ def test_a_lock_that_cannot_be_taken_says_why(program, tmp_path):
     assert f"cannot lock {tmp_path}/state/lock: No locks available" in done.stderr
 
 
-def test_temporary_files_of_the_killed_are_removed(cluster, small):
+def test_temporary_files_of_a_killed_coordinator_are_removed(cluster, small):
     pool = cluster()
     assert pool.stop() == 0
     left = [pool.state / "token.4711-3.tmp", pool.state / "jobs/1/checkpoints/latest.12-0.tmp"]
@@ -94,7 +94,7 @@ def test_temporary_files_of_the_killed_are_removed(cluster, small):
     assert pool.stop() == 0
 
 
-def test_data_of_a_stored_job_are_kept_whatever_its_row_says(cluster, small):
+def test_data_of_an_unfinished_job_are_kept_even_if_its_row_is_wrong(cluster, small):
     job = small(60)
     pool = cluster()
     pool.client("submit", job, "--data", ".", "--no-wait")

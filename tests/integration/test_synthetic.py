@@ -16,7 +16,7 @@ evaluate: {every: 100}
     ("linear: {units: 10}", 10, 0.80, 0.93),  # 40 epochs are no better
     ("linear: {units: 256}, relu, linear: {units: 10}", 2, 0.97, 1),
 ])
-def test_accuracy(coppice, tmp_path, model, epochs, least, most):
+def test_accuracy_on_synthetic_digits(coppice, tmp_path, model, epochs, least, most):
     (tmp_path / "job.yaml").write_text(JOB % (model, epochs))
     result = coppice("run", "job.yaml", "--workers", 2, "--json", "--quiet")
     assert least < 1 - result["test_error"] <= most

@@ -32,7 +32,7 @@ def test_run_reports_a_loss_and_no_error(coppice, small, tmp_path):
     assert f"test loss   {result['test_loss']:.4f}" in table and "error" not in table
 
 
-def test_the_best_checkpoint_has_the_least_loss(coppice, small, tmp_path):
+def test_best_checkpoint_has_the_lowest_loss(coppice, small, tmp_path):
     """The job evaluates after each epoch of 11 steps. The loss falls, so the last checkpoint is the best."""
     coppice("run", small(), *TARGET_INPUT, "--set", "data.validation=100", "--workers", 2, "--quiet", "--out", tmp_path / "r")
     assert (tmp_path / "r/checkpoints/best").read_text() == "step-00000100\n"
@@ -40,7 +40,7 @@ def test_the_best_checkpoint_has_the_least_loss(coppice, small, tmp_path):
     assert 0 < state["best_error"] < 0.75
 
 
-def test_a_pool_shows_no_error(cluster, small):
+def test_pool_shows_no_error_without_classes(cluster, small):
     pool = cluster("ipc")
     pool.worker("a")
     job = job_of(small)

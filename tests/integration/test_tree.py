@@ -89,7 +89,7 @@ def test_each_folder_of_common_is_a_library_with_a_rule(root, tracked):
     assert all((root / f"common/{name}/CMakeLists.txt").is_file() for name in COMMON - {"proto"})
 
 
-def test_includes_go_one_way(root, tracked):
+def test_folders_include_only_allowed_folders(root, tracked):
     wrong = []
     for path in sources(tracked, ".c", ".h", ".inc"):
         own = folder_of(path)
@@ -116,7 +116,7 @@ def test_no_folder_is_in_an_include_cycle(root, tracked):
     assert [folder for folder in uses if folder in reached(folder, set())] == []
 
 
-def test_each_folder_opens_with_a_readme(root, tracked):
+def test_each_folder_has_a_readme(root, tracked):
     """The README explains what belongs here, what it may include, who calls it, and where to start, on one screen."""
     folders = {path.rsplit("/", 1)[0] for path in tracked if re.fullmatch(r"(common|client|worker)/.+\.[ch]", path)} | {"common"}
     for folder in folders:
@@ -125,7 +125,7 @@ def test_each_folder_opens_with_a_readme(root, tracked):
         assert all(any(f"**{word}" in line for line in lines) for word in ("Start", "Called by")), folder
 
 
-def test_the_clients_folders_include_one_way(root, tracked):
+def test_client_folders_include_only_allowed_folders(root, tracked):
     """No command includes another; code that two commands share has its own folder."""
     files = {path: path.split("/")[1] if path.count("/") > 1 else "" for path in tracked if re.fullmatch(r"client/.+\.[ch]", path)}
     assert set(files.values()) == set(CLIENT_MAY_INCLUDE)
@@ -171,12 +171,12 @@ def test_no_function_is_long(root, tracked):
     assert not long, "\n".join(long)
 
 
-def test_every_source_says_what_it_is_for(root, tracked):
+def test_every_source_starts_with_a_comment(root, tracked):
     silent = [path for path in sources(tracked, ".c", ".h") if not (root / path).read_text().lstrip().startswith("/*")]
     assert not silent, "no opening comment: " + ", ".join(silent)
 
 
-def test_only_the_seam_allocates(root, tracked):
+def test_only_alloc_c_allocates_memory(root, tracked):
     allocation = re.compile(r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|asprintf)\s*\(")
     found = []
     for path in sources(tracked, ".c"):
@@ -187,13 +187,13 @@ def test_only_the_seam_allocates(root, tracked):
     assert not found, "\n".join(found)
 
 
-def test_out_of_memory_is_put_into_words_once(root, tracked):
+def test_out_of_memory_message_has_one_source(root, tracked):
     """Code calls cop_no_memory(error), unless its message names the purpose of the memory."""
     found = [path for path in sources(tracked, ".c", ".h") if re.search(r'cop_fail\([^;]*COP_ERR_NO_MEMORY,\s*"out of memory"\)', (root / path).read_text())]
     assert not found, "\n".join(found)
 
 
-def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
+def test_no_text_is_appended_by_the_result_of_snprintf(root, tracked):
     """snprintf returns the length that it wanted, which may exceed the buffer; cop_text_add stays within the buffer."""
     found = [f"{path}: {line.strip()}" for path in sources(tracked, ".c", ".h") for line in (root / path).read_text().splitlines()
              if re.search(r"\+= (\(size_t\))?v?snprintf\(", line)]
@@ -201,7 +201,7 @@ def test_no_text_is_added_by_the_length_that_was_wanted(root, tracked):
 
 
 @pytest.mark.parametrize("folder", sorted(folder for folder in MAY_INCLUDE if folder.startswith("coordinator")))
-def test_each_folder_opens_with_a_short_readme(root, folder):
+def test_each_coordinator_readme_names_all_sources(root, folder):
     """The README names every source file of the folder, so a new file needs a line."""
     text = (root / folder / "README.md").read_text()
     assert len(text.splitlines()) <= 30
@@ -210,7 +210,7 @@ def test_each_folder_opens_with_a_short_readme(root, folder):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_documents_name_what_exists(root, document):
+def test_documents_name_only_existing_paths(root, document):
     named = {path.rstrip("/.") for path in PATH.findall((root / document).read_text())}
     missing = sorted(path for path in named if not (root / path).exists() and not list(root.glob(path + ".*")))
     assert not missing, f"{document} names what is not there: {missing}"
@@ -222,7 +222,7 @@ def anchor(heading):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_to_files_and_headings_that_exist(root, document):
+def test_links_lead_to_existing_files_and_headings(root, document):
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", (root / document).read_text()):
         if re.match(r"[a-z]+:", target):
@@ -236,7 +236,20 @@ def test_links_lead_to_files_and_headings_that_exist(root, document):
     assert not wrong, f"{document} links to what does not exist: {wrong}"
 
 
-def test_comments_and_messages_name_documents_that_exist(root, tracked):
+def test_tests_named_in_documents_exist(root, tracked):
+    """Each promise names its test. (In docs/reference, `test_error` is a figure.)"""
+    names = set()
+    for path in tracked:
+        if path.startswith("tests/") and path.endswith((".c", ".py")):
+            names |= {pathlib.Path(path).stem, *re.findall(r"^(?:def|static void) (test_\w+)\(", (root / path).read_text(), re.MULTILINE)}
+    assert "test_tests_named_in_documents_exist" in names
+    quoted = re.compile(r"`(?:\./dev test )?(test_\w+)(?:\.py|\.c)?`")
+    documents = [document for document in DOCUMENTS if not document.startswith("docs/reference/")]
+    missing = [f"{document}: {name}" for document in documents for name in quoted.findall((root / document).read_text()) if name not in names]
+    assert not missing, "\n".join(missing)
+
+
+def test_comments_and_messages_name_only_existing_documents(root, tracked):
     wrong = []
     for path in tracked:
         try:
@@ -248,7 +261,7 @@ def test_comments_and_messages_name_documents_that_exist(root, tracked):
     assert not wrong, "\n".join(wrong)
 
 
-def test_each_rule_of_the_arithmetic_that_is_cited_is_defined(root, tracked):
+def test_cited_rules_of_the_arithmetic_are_defined(root, tracked):
     defined = set(re.findall(r"^\| (D\d+) \|", (root / "docs/reference/portable-1.md").read_text(), re.MULTILINE))
     cited = {}
     for path in tracked:
@@ -262,7 +275,7 @@ def symbols(path, *options):
     return {line.split()[0].split("@")[0] for line in done.stdout.splitlines() if line and not line.endswith(":")}
 
 
-def test_the_coordinators_libraries_link_one_way(program):
+def test_coordinator_libraries_use_no_symbols_of_higher_ones(program):
     """No folder uses a symbol of a higher folder, however it is declared."""
     folder = pathlib.Path(program("coppice")).parents[1] / "coordinator"
     archives = [folder / f"libcoppice-coordinator{name}.a" for name in ("-core", "-store", "-engine", "-api", "")]
@@ -274,7 +287,7 @@ def test_the_coordinators_libraries_link_one_way(program):
 
 
 @pytest.mark.parametrize("library", ["base", "kernels", "nn", "ensemble"])
-def test_no_function_of_libm_but_sqrt_and_fma(program, library):
+def test_libraries_use_only_sqrt_and_fma_of_libm(program, library):
     """Rule D4: no result of a library function enters a weight. The list of functions comes from libm itself."""
     archive = pathlib.Path(program("coppice")).parents[1] / f"common/{library}/libcoppice-{library}.a"
     libm = next(line.split()[2] for line in subprocess.run(["ldd", program("coppice")], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -286,7 +299,7 @@ def test_no_function_of_libm_but_sqrt_and_fma(program, library):
     assert used & functions <= {"sqrt", "sqrtf", "fma", "fmaf"}
 
 
-def test_layers_are_known_by_their_rows_alone(root, tracked, layer_kinds):
+def test_no_code_compares_names_of_layer_kinds(root, tracked, layer_kinds):
     """A new kind needs no other code, because only the registry compares names of kinds."""
     compared = re.compile(r"\w*cmp\w*\([^;{]*\"(" + "|".join(layer_kinds) + r")\"")
     found = [f"{path}: {match.group(0)}" for path in sources(tracked, ".c", ".h")
@@ -313,12 +326,12 @@ def test_version_has_one_source(root, tracked, program):
     assert not copies, f"a copy of the version {version}: {copies}"
 
 
-def test_nothing_generated_is_tracked(tracked):
+def test_no_generated_file_is_tracked(tracked):
     generated = re.compile(r"(^|/)(build|runs|\.cache|__pycache__)/|\.pb-c\.[ch]$|\.(o|a|so|pyc|orig|rej|swp|sqlite|log)$")
     assert not [path for path in tracked if generated.search(path)]
 
 
-def test_nothing_is_local_to_a_workplace(root, tracked):
+def test_no_file_depends_on_a_workplace(root, tracked):
     """Files contain no package hosts and no absolute paths of a developer's machine, so a clone builds anywhere."""
     host = r"\b(deb|ftp\w*|security|archive|ports|snapshot|httpredir)\.(debian|ubuntu)\.(org|com|net)"
     local = r"(?<![\w.])/(home/\w\w+|work|Users)/"
@@ -341,7 +354,7 @@ def test_scripts_are_executable(root, tracked):
             assert (root / path).stat().st_mode & 0o100, f"{path} has a #! line and is not executable"
 
 
-def test_each_command_that_dev_names_is_one(root):
+def test_dev_help_matches_its_commands_and_stages(root):
     """`./dev help` names exactly the commands that ./dev has, and the stages in its table."""
     text = (root / "dev").read_text()
     usage, choice = text.split("USAGE")[1], text[text.index("    case $command in"):]
@@ -368,11 +381,11 @@ def imported_at_once(tree):
     ("import torch", "torch"), ("from safetensors.torch import load_file", "safetensors.torch.load_file"),
     ("try:\n    import onnx\nexcept ImportError:\n    pass", "onnx"), ("def f():\n    import onnx", None),
 ])
-def test_an_import_at_the_top_is_found(line, name):
+def test_import_at_the_top_of_a_file_is_detected(line, name):
     assert list(imported_at_once(ast.parse(line))) == ([name] if name else [])
 
 
-def test_no_test_file_imports_a_heavy_module_at_its_top(root, tracked):
+def test_no_test_file_imports_a_heavy_module_at_the_top(root, tracked):
     """So tests run on machines without these modules, and collecting tests is fast (tests/needs.py)."""
     files = [path for path in tracked if path.startswith("tests/") and path.endswith(".py")]
     assert "tests/parity/test_training.py" in files

@@ -42,7 +42,7 @@ def train(pool, job, *options):
 
 @pytest.mark.asan
 @pytest.mark.parametrize("how", ["gradient", "loss"])
-def test_audit_1_lets_no_lie_into_the_weights(pool, small, clean, how):
+def test_audit_1_keeps_all_lies_out_of_the_weights(pool, small, clean, how):
     job = small(300)
     pool.liar("liar", how, probability=0.2, seed=5)
     pool.worker("first")
@@ -58,7 +58,7 @@ def test_audit_1_lets_no_lie_into_the_weights(pool, small, clean, how):
     assert "worker liar computed wrong results and is quarantined" in pool.client("logs", 1).stdout
 
 
-def test_two_workers_are_judged_by_the_coordinator(pool, small, clean):
+def test_coordinator_decides_between_two_workers(pool, small, clean):
     job = small(200)
     pool.liar("liar", probability=0.5, after=20)
     pool.worker("honest")
@@ -79,7 +79,7 @@ def until_one_goes_back(attempt):
     raise AssertionError("eight liars were found before they did any harm")
 
 
-def test_damage_is_undone_by_going_back(pool, small, clean):
+def test_rollback_undoes_the_damage_of_a_liar(pool, small, clean):
     """Only a twentieth is audited, so lies enter the weights and checkpoints before the liar is found."""
     job = small(1500)
     pool.worker("honest")
@@ -96,7 +96,7 @@ def test_damage_is_undone_by_going_back(pool, small, clean):
     assert "rolling back to a checkpoint" in pool.client("logs", number).stdout
 
 
-def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
+def test_late_liar_costs_only_steps_after_it_joined(pool, small, clean):
     job = small(4000)
     pool.worker("honest")
 
@@ -115,7 +115,7 @@ def test_liar_that_came_late_costs_what_followed_its_coming(pool, small, clean):
     assert returned >= 200 and returned % 50 == 0
 
 
-def test_nan_of_one_worker_is_a_strike_and_three_are_enough(pool, small, clean):
+def test_three_nan_results_of_a_worker_cause_quarantine(pool, small, clean):
     job = small(400)
     pool.liar("liar", "nan", probability=0.1)
     pool.worker("honest")
@@ -129,7 +129,7 @@ def test_nan_of_one_worker_is_a_strike_and_three_are_enough(pool, small, clean):
 
 @pytest.mark.asan
 @pytest.mark.parametrize("how", ["lease", "form"])
-def test_results_of_wrong_form_are_strikes_and_cost_the_job_nothing(pool, small, clean, how):
+def test_malformed_results_are_strikes_and_do_not_harm_the_job(pool, small, clean, how):
     job = small(400)
     pool.liar("liar", how, probability=0.2)
     pool.worker("honest")
@@ -143,7 +143,7 @@ def test_results_of_wrong_form_are_strikes_and_cost_the_job_nothing(pool, small,
 
 
 @pytest.mark.parametrize("audit", [0, 1])
-def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, audit):
+def test_workers_that_cannot_compute_a_job_do_not_fail_it(pool, small, clean, audit):
     """Three of five workers have too little memory for the job: they get no more of its work, and are not suspected."""
     job = small(400)
     small_ones = ["small1", "small2", "small3"]
@@ -163,7 +163,7 @@ def test_workers_that_cannot_compute_a_job_do_not_end_it(pool, small, clean, aud
     assert re.search(r"worker small\d cannot compute job 2.*out of memory for the gradient", pool.client("logs", 2).stdout)
 
 
-def test_two_broken_workers_who_agree_do_not_fail_a_job(pool, small, clean):
+def test_two_broken_workers_that_agree_do_not_fail_a_job(pool, small, clean):
     """Both workers compute only NaN, but the job has not diverged."""
     job = small(200)
     pool.liar("broken1", "nan")
@@ -177,7 +177,7 @@ def test_two_broken_workers_who_agree_do_not_fail_a_job(pool, small, clean):
     assert workers(pool)["broken1"]["strikes"] == 3 and workers(pool)["honest"].get("strikes", 0) == 0
 
 
-def test_quarantine_outlasts_the_session(pool, small):
+def test_quarantine_outlives_the_session(pool, small):
     job = small(200)
     liar = pool.liar("liar")
     pool.worker("honest")
@@ -192,7 +192,7 @@ def test_quarantine_outlasts_the_session(pool, small):
     assert workers(pool)["liar"].get("shards", 0) == 0
 
 
-def test_audit_in_one_process_changes_no_bit(coppice, small, clean, tmp_path):
+def test_audit_in_one_process_does_not_change_the_digest(coppice, small, clean, tmp_path):
     job = small(100)
     for workers_there in (1, 3):
         audited = coppice("run", job, "--data", tmp_path, "--workers", workers_there, "--set", "audit=1", "--quiet", "--json", "--out", tmp_path / f"a{workers_there}")

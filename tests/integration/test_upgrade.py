@@ -53,7 +53,7 @@ def upgrade_workers(pool, program):
 
 
 @pytest.mark.parametrize("order", ["workers first", "coordinator first"])
-def test_rolling_upgrade(pool, program, coppice, small, order):
+def test_rolling_upgrade_does_not_change_the_digest(pool, program, coppice, small, order):
     job = small(STEPS)
     alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
     ensemble = coppice("eval", "alone", "--ensemble", "3", "--json")
@@ -86,7 +86,7 @@ def test_workers_of_the_first_minor_version_get_no_ensembles(pool, program, smal
     assert waiting.wait(60) == 0 and '"members"' in waiting.stdout.read()
 
 
-def test_backup_and_restore(pool, program, coppice, small, root):
+def test_backup_and_restore_keep_the_digest(pool, program, coppice, small, root):
     """Runs the two commands of docs/how-to/back-up.md on a working coordinator, and restores into an empty folder."""
     job = small(STEPS)
     alone = coppice("run", job, "--workers", "2", "--json", "--quiet", "--out", "alone")
@@ -120,7 +120,7 @@ def test_backup_and_restore(pool, program, coppice, small, root):
     assert status(pool)["digest"] == alone["digest"]
 
 
-def test_store_of_a_newer_coordinator_is_refused_undamaged(pool, program, small):
+def test_store_of_a_newer_coordinator_is_refused_and_unchanged(pool, program, small):
     """Starting an older coordinator by mistake loses nothing: it does not change a byte of the state folder."""
     set_version(pool, program, earlier=False)
     pool.start()

@@ -104,13 +104,13 @@ def expected(program, tmp_path_factory):
 
 
 @pytest.mark.parametrize("threads", [(1,), (2,), (3, 1), (1, 2, 4)])
-def test_any_pool_gives_the_digest(cluster, expected, threads):
+def test_any_pool_gives_the_same_digest(cluster, expected, threads):
     for count in threads:
         cluster.worker("--threads", str(count))
     assert finish(cluster.submit())["digest"] == expected
 
 
-def test_killed_worker_costs_no_bit(cluster, expected):
+def test_killed_worker_does_not_change_a_bit(cluster, expected):
     victim = cluster.worker()
     job = cluster.submit()
     cluster.wait_for_step(5)
@@ -133,7 +133,7 @@ def test_frozen_worker_joins_again(cluster, expected):
     assert frozen.wait(timeout=20) == 0
 
 
-def test_sigterm_drains(cluster):
+def test_sigterm_drains_a_worker(cluster):
     leaving = cluster.worker()
     staying = cluster.worker()
     job = cluster.submit()
@@ -146,7 +146,7 @@ def test_sigterm_drains(cluster):
     assert staying.poll() is None
 
 
-def test_worker_outlives_its_coordinator(cluster):
+def test_worker_survives_a_coordinator_restart(cluster):
     worker = cluster.worker("--name", "patient")
     wait_until(lambda: b"joined" in os.read(worker.stderr.fileno(), 4096))
     cluster.coordinator.kill()
@@ -169,7 +169,7 @@ def test_worker_may_start_before_its_coordinator(cluster):
     wait_until(lambda: any("early" in json.dumps(line) for line in cluster.ask("workers")))
 
 
-def test_worker_that_joins_in_mid_job_gets_shards(cluster, expected):
+def test_worker_that_joins_during_a_job_gets_shards(cluster, expected):
     cluster.worker("--name", "first")
     job = cluster.submit()
     cluster.wait_for_step(5)
@@ -187,7 +187,7 @@ def test_worker_that_joins_in_mid_job_gets_shards(cluster, expected):
     assert finish(job)["digest"] == expected
 
 
-def test_slowed_worker_gets_fewer_shards_and_costs_no_bit(cluster, expected):
+def test_slow_worker_gets_fewer_shards_and_changes_no_bit(cluster, expected):
     """One of two workers is stopped for two thirds of the time, in pauses shorter than any deadline."""
     slow = cluster.worker("--name", "slow")
     cluster.worker("--name", "quick")
@@ -220,7 +220,7 @@ def test_wrong_token_is_refused(cluster):
     (["--timeout", "-1"], "expected seconds"),
     (["--token-file", "/nowhere/token"], "/nowhere/token"),
 ])
-def test_bad_use_is_exit_status_2(program, words, part):
+def test_wrong_usage_has_exit_status_2(program, words, part):
     done = subprocess.run([program("coppice-worker"), *words], capture_output=True, text=True,
                           timeout=20, check=False)
     assert done.returncode == 2
@@ -231,14 +231,14 @@ def test_bad_use_is_exit_status_2(program, words, part):
 @pytest.mark.parametrize("name, part", [
     ("mmx", "unknown instruction set"), ("amx", "no kernels for AMX exist yet"), ("AVX2", 'did you mean "avx2"?'),
 ])
-def test_instruction_set_without_kernels_is_exit_status_2(program, name, part):
+def test_unknown_instruction_set_has_exit_status_2(program, name, part):
     done = subprocess.run([program("coppice-worker")], capture_output=True, text=True, timeout=20,
                           env={**os.environ, "COPPICE_ISA": name}, check=False)
     assert done.returncode == 2
     assert name in done.stderr and part in done.stderr
 
 
-def test_no_coordinator_is_told_with_its_address(program):
+def test_missing_coordinator_is_reported_with_its_address(program):
     began = time.monotonic()
     done = subprocess.run([program("coppice-worker"), "--join", "tcp://127.0.0.1:9", "--timeout",
                            "1"], capture_output=True, text=True, timeout=20, check=False)

@@ -247,7 +247,7 @@ static void test_trust_grows_with_confirmed_audits(void **state) {
     assert_true(wrong > 0);
 }
 
-static void test_two_workers_are_judged_by_the_coordinator(void **state) {
+static void test_coordinator_decides_between_two_workers(void **state) {
     (void)state;
     for (uint32_t liar = 1; liar <= 2; liar++) {
         virtual_pool *p = start(judging, 2, 1, 40);
@@ -518,7 +518,7 @@ int main(void) {
         cmocka_unit_test(test_damage_of_a_liar_is_undone),
         cmocka_unit_test(test_liar_that_came_late_costs_only_what_followed),
         cmocka_unit_test(test_trust_grows_with_confirmed_audits),
-        cmocka_unit_test(test_two_workers_are_judged_by_the_coordinator),
+        cmocka_unit_test(test_coordinator_decides_between_two_workers),
         cmocka_unit_test(test_third_worker_decides_where_the_coordinator_cannot),
         cmocka_unit_test(test_pinned_job_is_judged_by_its_own_kind),
         cmocka_unit_test(test_two_liars_who_differ_are_both_found),

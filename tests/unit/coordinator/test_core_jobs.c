@@ -879,7 +879,7 @@ static void test_every_failed_allocation_leaves_the_core_consistent(void **state
     }
 }
 
-static void test_a_step_allocates_nothing(void **state) {
+static void test_core_step_allocates_no_memory(void **state) {
     (void)state;
     fixture *f = start(3, with_evaluation());
     fx_work_to(f, 3, 1, 12);
@@ -943,7 +943,7 @@ int main(void) {
         cmocka_unit_test(test_stop_does_not_wait_for_ever_for_a_worker_that_hangs),
         cmocka_unit_test(test_stop_keeps_a_pause),
         cmocka_unit_test(test_every_failed_allocation_leaves_the_core_consistent),
-        cmocka_unit_test(test_a_step_allocates_nothing),
+        cmocka_unit_test(test_core_step_allocates_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -353,7 +353,7 @@ static void test_training_learns_a_circle(void **state) {
     rig_close(&r);
 }
 
-static void test_a_step_allocates_nothing(void **state) {
+static void test_training_step_allocates_no_memory(void **state) {
     (void)state;
     rig r = circle();
     float *velocity = cop_alloc(bytes_of(&r));
@@ -459,7 +459,7 @@ int main(void) {
         cmocka_unit_test(test_classic_eval_is_weight_scaling),
         cmocka_unit_test(test_bytes_are_read_as_fractions_of_255),
         cmocka_unit_test(test_training_learns_a_circle),
-        cmocka_unit_test(test_a_step_allocates_nothing),
+        cmocka_unit_test(test_training_step_allocates_no_memory),
         cmocka_unit_test(test_golden_digest_after_ten_steps),
         cmocka_unit_test(test_bytes_tell_what_a_pass_takes),
         cmocka_unit_test(test_a_pass_without_memory_says_how_much_it_needs),
