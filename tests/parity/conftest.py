@@ -1,6 +1,6 @@
 """Fixtures of the parity tests: the `coppice` program, small IDX data sets, and runs.
 
-The program is the one that COPPICE_BIN's folder or PATH has; without it these tests fail rather than pass by skipping."""
+The program comes from the folder COPPICE_BIN or from PATH. Without it these tests fail, instead of being skipped."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def write_idx(path, values):
 
 
 class Digits:
-    """Ten noisy patterns of 12 x 11 bytes: something to learn, in the shape of MNIST."""
+    """A data set of ten noisy patterns of 12 x 11 bytes, similar to MNIST."""
 
     def __init__(self, folder, train=500, test=137):
         random = np.random.default_rng(7)
@@ -60,7 +60,7 @@ class Digits:
         return self.images[part].reshape(len(self.labels[part]), -1).astype(np.float32) / np.float32(255)
 
     def job(self, text):
-        """A job file on this data; returns its path."""
+        """Writes a job file for these data; returns its path."""
         source = "data:\n  source: idx\n" + "".join(
             f"  {part}: {{images: {part}-images.gz, labels: {part}-labels.gz}}\n" for part in ("train", "test")
         )

@@ -1,4 +1,4 @@
-"""Random networks of all kinds of layers on random data, and what other programs compute from their exported files."""
+"""Random networks with all kinds of layers on random data, and the results of other programs for their exported files."""
 
 import importlib.util
 import pathlib
@@ -21,7 +21,7 @@ def write(path, text):
 
 
 class Network:
-    """Configuration `number`, in which `kind` occurs: its job file on data of a shape, type and normalisation of its own."""
+    """Random network number `number` that contains `kind`, with a job file for data of random shape, type and normalisation."""
 
     def __init__(self, number, kind, folder):
         self.random = np.random.default_rng([1789, KINDS.index(kind), number])
@@ -57,7 +57,7 @@ class Network:
             self.add(kind, units=units, bias=bias)
 
     def add_images(self, kind, size):
-        """One of the kinds that need images; returns the size of its output."""
+        """Adds a layer of a kind that needs images; returns the size of its output."""
         kernel = int(self.random.integers(1, min(4, *size) + 1))
         stride, padding = int(self.random.integers(1, 4)), 0
         if kind == "conv2d":
@@ -98,7 +98,7 @@ class Network:
         np.save(self.folder / "x.npy", samples)
         np.save(self.folder / "y.npy", np.arange(40) % CLASSES)
         self.samples = samples
-        # Two steps of Adam move every weight, so that no bias stays 0.
+        # Two steps of Adam change every weight, so no bias stays 0.
         return f"""name: exported
 seed: {self.random.integers(2**31)}
 data: {{source: npy, train: {{images: x.npy, labels: y.npy}}, test: {{images: x.npy, labels: y.npy}}, normalize: {self.normalize}}}
@@ -108,14 +108,14 @@ optimizer: {{adam: {{rate: 0.05}}}}
 """
 
     def input(self):
-        """The samples as an exported model takes them."""
+        """The samples in the form that an exported model takes."""
         if self.bytes and self.normalize != "none":
             return self.samples.astype(np.float32) / np.float32(255)
         return self.samples.astype(np.float32)
 
 
 def coppice_logits(program, model, samples):
-    """Evaluation by coppice's own pass."""
+    """Computes the logits by coppice's own forward pass."""
     done = subprocess.run([pathlib.Path(program("coppice")).parent.parent / "tests/logits", model], input=samples.tobytes(), capture_output=True,
                           timeout=60, check=True)
     return np.frombuffer(done.stdout, np.float32).reshape(len(samples), -1)
@@ -123,7 +123,7 @@ def coppice_logits(program, model, samples):
 
 def onnx_session(path):
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # not that training_mode may be overridden: it is meant to be
+    options.log_severity_level = 3  # hides the warning that training_mode may be overridden, which is intended
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -136,7 +136,7 @@ def torch_module(path):
 
 
 def close(found, expected, what):
-    """max|a - b| <= 1e-5 max|b|"""
+    """Checks max|a - b| <= 1e-5 max|b|."""
     assert found.shape == expected.shape, what
     largest = np.abs(expected).max()
     worst = np.unravel_index(np.abs(found - expected).argmax(), found.shape)

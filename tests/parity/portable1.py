@@ -1,7 +1,7 @@
-"""Parts of portable-1, written a second time in NumPy from its definition (docs/reference/portable-1.md), sharing no code with common/.
+"""A second implementation of parts of portable-1 in NumPy, written from its definition (docs/reference/portable-1.md) without code of common/.
 
-Used by the parity tests to start PyTorch from the same weights and feed it the same batches. Where the definition leaves only f64
-arithmetic without functions (uniform initialisation, order, masks) it is exact."""
+With it, the parity tests start PyTorch from the same weights and feed it the same batches. It is exact wherever the definition uses only f64
+arithmetic without functions: uniform initialisation, order, masks."""
 
 import hashlib
 
@@ -33,7 +33,7 @@ def derive(seed, purpose, shard=0):
 
 
 def order(seed, epoch, n, purpose=ORDER):
-    """Row at each place of an epoch's order (D1): a cycle-walking Feistel network."""
+    """The row at each position of an epoch's order (D1), by a cycle-walking Feistel network."""
     key = derive(seed, purpose)
     half = max(1, (int(n - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
@@ -53,7 +53,7 @@ def order(seed, epoch, n, purpose=ORDER):
 
 
 def shares(wanted, rows, least, most):
-    """How many of `wanted` rows each class gives that has `rows` of them: largest remainders within [least, most]."""
+    """Distributes `wanted` rows over classes with `rows` rows each, by largest remainders within [least, most]."""
     rows, total = [int(n) for n in rows], int(sum(rows))
     counts = [min(max(wanted * n // total, low), high) for n, low, high in zip(rows, least, most)]
 
@@ -68,12 +68,12 @@ def shares(wanted, rows, least, most):
 
 
 def split_seed(x, labels):
-    """Of samples and labels, as the pack has them."""
+    """The seed of the split, from samples and labels as stored in the pack."""
     return int.from_bytes(hashlib.sha256(x.tobytes() + labels.astype("<i4").tobytes()).digest()[:8], "little")
 
 
 def split(seed, labels, validation=0, samples=0):
-    """(training rows, validation rows) of `data.split: stratified`; labels all equal: the draw of a job without classes."""
+    """(training rows, validation rows) of `data.split: stratified`. Use equal labels for a job without classes."""
     n = len(labels)
     used = samples or n
     classes, labels = np.unique(labels, return_inverse=True)
@@ -92,7 +92,7 @@ def split(seed, labels, validation=0, samples=0):
 
 
 def batches(seed, n, batch, steps):
-    """Rows of the batches of steps 1 .. steps; the short last batch of an epoch is kept."""
+    """Rows of the batches of steps 1 .. steps, including the short last batch of an epoch."""
     per_epoch = -(-n // batch)
     for step in range(steps):
         epoch, place = divmod(step, per_epoch)
@@ -114,7 +114,7 @@ def init_uniform(seed, layer, parameter, shape, bound):
 
 
 def init_linear(seed, layer, units, inputs, kind="torch"):
-    """Weight and bias of a linear layer; `he` needs the normal numbers of D4's functions and is not here."""
+    """Weight and bias of a linear layer. `he` is not implemented, because it needs normal numbers from D4's functions."""
     if kind == "torch":
         bound = 1 / np.sqrt(np.float64(inputs))
         return init_uniform(seed, layer, 0, (units, inputs), bound), init_uniform(seed, layer, 1, (units,), bound)
@@ -125,8 +125,8 @@ def init_linear(seed, layer, units, inputs, kind="torch"):
 
 
 def kept(seed, shard, samples, layer, step, units, p, scope="sample", purpose=MASK):
-    """Keep masks (D3) of samples 0 .. samples - 1 of a shard: bool (samples, units). With purpose ENSEMBLE, shard 0, and the member's number
-    for the step: of the samples of a whole part."""
+    """Masks (D3) of samples 0 .. samples - 1 of a shard: bool (samples, units), true for kept units. For an ensemble, use purpose ENSEMBLE,
+    shard 0, and the member's number as step; the samples are then those of a whole part."""
     key = derive(seed, purpose, shard)
     per_block = 128 if p == 0.5 else 8
     blocks = -(-units // per_block)
@@ -144,7 +144,7 @@ def kept(seed, shard, samples, layer, step, units, p, scope="sample", purpose=MA
 
 
 def noise(seed, shard, samples, layer, step, units, scope="sample"):
-    """Standard normal numbers (D3) of samples 0 .. samples - 1 of a shard: f64 (samples, units), up to the last bits of NumPy's log and cos."""
+    """Standard normal numbers (D3) of samples 0 .. samples - 1 of a shard: f64 (samples, units), exact except for the last bits of NumPy's log and cos."""
     blocks = -(-units // 4)
     counters = np.zeros((samples, blocks, 4), dtype=np.int64)
     counters[..., 0] = np.arange(blocks)

@@ -1,5 +1,5 @@
-"""Two networks against PyTorch in float64, through the job file: one of every element-wise layer and every mask layer for flat tensors, one of
-convolutions with dropout of channels. The gradient of one step by all weights, with masks and noise made a second time in NumPy."""
+"""Compares two networks with PyTorch in float64, through the job file: one with every element-wise layer and every mask layer for flat tensors,
+one with convolutions and dropout of channels. Checks the gradient of one step by all weights; NumPy recomputes masks and noise."""
 
 import numpy as np
 import portable1
@@ -9,7 +9,7 @@ from test_layers import alpha_dropout
 from test_training import BATCH, SEED, SHARDS, masks_of, torch_parameters
 from needs import torch
 
-RATE, TOLERANCE = 1000, 1e-5  # so long a step that the old weights do not matter
+RATE, TOLERANCE = 1000, 1e-5  # a step so large that the old weights do not matter
 
 JOB = """name: activations
 seed: {seed}
@@ -56,7 +56,7 @@ def forward(x, tensors):
 
 
 def weights_after(coppice, digits, tmp_path, text, **fields):
-    """All weights by name after the one step of a job."""
+    """All weights by name after the only step of a job."""
     job = digits.job(text.format(seed=SEED, batch=BATCH, shards=SHARDS, rate=RATE, **fields))
     coppice("run", job, "--workers", 2, "--out", tmp_path / "run", "--json")
     return load_file(tmp_path / "run/model.safetensors")
@@ -68,10 +68,10 @@ def batch(digits):
 
 
 def check_gradients(after, names, tensors):
-    """`after` are the weights after the step, `tensors` those before, with PyTorch's gradients."""
+    """Compares the weights `after` the step with the `tensors` before it and their gradients from PyTorch."""
     for name, tensor in zip(names, tensors):
         start, gradient = tensor.detach().numpy(), tensor.grad.numpy()
-        # what rounding the new weight to f32 costs, where the step is not that long
+        # the error of rounding the new weight to f32, where the step is small
         rounding = 2.0**-24 * np.abs(after[name]).max() / RATE
         error = np.abs((start - after[name]) / RATE - gradient).max()
         print(f"{name}: {error / np.abs(gradient).max():.2g}")

@@ -1,5 +1,5 @@
-"""Every optimizer against PyTorch's, 50 steps each: same initial weights, same batches, same schedule of rates; the weights, and the
-optimizer's states in the checkpoint, agree within 1e-4 of each tensor's largest value."""
+"""Compares 50 steps of every optimizer with PyTorch's: same initial weights, same batches, same schedule of rates. The weights, and the
+optimizer's states in the checkpoint, must agree within 1e-4 of each tensor's largest value."""
 
 import numpy as np
 import portable1
@@ -9,7 +9,7 @@ from test_training import network, torch_parameters
 from needs import torch
 
 SEED, STEPS, BATCH, SHARDS = 12345678901, 50, 48, 5
-TOLERANCE = 1e-4  # f32 sums in another order, 50 steps long; measured: 4e-7 to 2e-5
+TOLERANCE = 1e-4  # f32 sums in another order over 50 steps; measured: 4e-7 to 2e-5
 
 JOB = """name: parity
 seed: {seed}
@@ -33,7 +33,7 @@ def warm_cosine(rate, final, warmup):
     return factor
 
 
-# The job's optimizer, PyTorch's, and what its LambdaLR multiplies the rate by after t steps.
+# The job's optimizer, PyTorch's, and the factor of the rate after t steps, for LambdaLR.
 CASES = {
     "sgd": ("sgd: {rate: 0.05, momentum: 0.9}", (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}), None),
     "adam": ("adam: {}", (torch.optim.Adam, {}), None),
@@ -71,7 +71,7 @@ STATES = {
 
 
 def train_torch(digits, linear, optimizer, factor):
-    """Weights, and for each parameter the optimizer's state."""
+    """Trains in PyTorch; returns the weights, and the optimizer's state of each parameter."""
     parameters = torch_parameters(linear)
     kind, options = optimizer
     optimizer = kind(parameters, foreach=False, **options)

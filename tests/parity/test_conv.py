@@ -1,5 +1,5 @@
-"""Networks of convolutions and pools against PyTorch in float64: the gradient of one step by all weights, and ten steps of training, for random
-strides, padding, sizes and windows (patches of more than one block of 256, too), and max-norm per filter. The layers alone: test_layers.py."""
+"""Compares networks of convolutions and pools with PyTorch in float64: the gradient of one step by all weights, and ten steps of training, for random
+strides, padding, sizes and windows (some patches exceed a block of 256), and max-norm per filter. test_layers.py tests single layers."""
 
 import dataclasses
 import math
@@ -12,9 +12,9 @@ from needs import torch
 
 SEED, BATCH, SHARDS, CLASSES = 12345678901, 21, 4, 10
 IMAGE = (1, 12, 11)
-GRADIENT, WEIGHTS = 1e-5, 1e-4  # relative to a tensor's largest value; f32 sums in another order
+GRADIENT, WEIGHTS = 1e-5, 1e-4  # relative to a tensor's largest value, because f32 sums have another order
 LIMIT = 0.57
-RATE = 1000  # of the single step: so long that the old weights do not matter
+RATE = 1000  # a single step so large that the old weights do not matter
 
 JOB = """name: conv
 seed: {seed}
@@ -28,7 +28,7 @@ optimizer: {{sgd: {{rate: {rate}}}}}
 
 @dataclasses.dataclass
 class Layer:
-    """One entry of the job's list; shape: of its output."""
+    """An entry of the job's list of layers; `shape` is the shape of its output."""
 
     kind: str
     fields: dict
@@ -58,7 +58,7 @@ def windows(size, kernel, stride, padding=0):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors so small are done before a second thread has woken up."""
+    """Uses one thread, because with such small tensors a second thread only costs time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -66,7 +66,7 @@ def one_thread():
 
 
 class Network:
-    """A random list of layers: pools and convolutions, at the end a linear layer."""
+    """A random list of pools and convolutions, followed by a linear layer."""
 
     def __init__(self, number):
         self.random = np.random.default_rng(number)
@@ -113,7 +113,7 @@ class Network:
         self.add("conv2d", fields, (fields["channels"], *sizes))
 
     def parameters(self):
-        """{name: tensor}, as the job's initial weights."""
+        """The job's initial weights, {name: tensor}."""
         tensors, shape = {}, IMAGE
         for index, layer in enumerate(self.layers):
             if layer.kind in ("conv2d", "linear"):

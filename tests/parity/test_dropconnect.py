@@ -1,5 +1,5 @@
-"""DropConnect's evaluation: the moments' draws against the mean of relu over a normal distribution, through whole networks. Its training is in
-test_layers.py and test_networks.py."""
+"""DropConnect's evaluation by moments: compares its draws with the mean of relu over a normal distribution, through whole networks. test_layers.py
+and test_networks.py test its training."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def normal(x):
 
 @pytest.mark.parametrize("variant", ["classic", "inverted"])
 def test_evaluation_by_moments(coppice, digits, variant):
-    """The mean of relu over a Gaussian is known; many draws come near it, and so does the loss of the whole network."""
+    """The mean of relu over a Gaussian is known. The mean of many draws approaches it, and so does the loss of the whole network."""
     result = coppice("run", digits.job(JOB.format(variant=variant)), "--out", digits.folder / "run", "--quiet", "--json")
     w = {name: value.astype(np.float64) for name, value in load_file(digits.folder / "run/model.safetensors").items()}
     x = digits.inputs("test").astype(np.float64)

@@ -1,5 +1,5 @@
-"""`coppice eval --ensemble` against NumPy in float64: the members' masks drawn again by the definition (D3), figures by their formulas; the same
-for any number of threads; and what it refuses."""
+"""Compares `coppice eval --ensemble` with NumPy in float64, which draws the members' masks by the definition (D3) and computes the figures by their
+formulas. The figures are the same for any number of threads. Also tests which input is refused."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ optimizer: {{sgd: {{rate: 0.1}}}}
 
 
 def kept(count, layer, member, units, p, scope):
-    """Which values each sample keeps in a member: the masks of D3 with the member in place of the step."""
+    """The values that each sample keeps in a member: the masks of D3, with the member's number as step."""
     return portable1.kept(SEED, 0, count, layer, member, units, p, scope, portable1.ENSEMBLE)
 
 
@@ -46,7 +46,7 @@ def members(digits, w, count, variant, scope):
 
 
 def figures(p, votes, labels):
-    """p: the average; votes: the members' classes (members, samples)."""
+    """Computes the figures from the averaged probabilities `p` and the members' classes `votes` (members, samples)."""
     rows = np.arange(len(labels))
     wrong = (p.argmax(1) != labels).astype(float)
     nll = -np.log(p[rows, labels])
@@ -86,7 +86,7 @@ def test_figures(coppice, digits, trained, variant, scope, average):
 
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
 def test_separately_trained_models(coppice, digits, average):
-    """Each model is one member, the whole network: NumPy on their exported weights."""
+    """Each model is one member, without dropout. NumPy computes the result from their exported weights."""
     x, each, runs = digits.inputs("test").astype(float), [], []
     for seed in (1, 2, 3):
         runs.append(digits.folder / f"run{seed}")

@@ -1,5 +1,5 @@
-"""`coppice export --format onnx` and `--format torch`: ONNX's checker takes the file, ONNX Runtime and PyTorch compute the logits that coppice
-computes, for each kind of layer in random networks; with dropout switched on, what they drop has the job's statistics."""
+"""`coppice export --format onnx` and `--format torch`, for each kind of layer in random networks: ONNX's checker accepts the file, and ONNX Runtime and
+PyTorch compute the same logits as coppice. With dropout switched on, their masks have the job's statistics."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ CONFIGURATIONS = 4
 
 @pytest.fixture(scope="module")
 def checked():
-    """checked(path): ONNX's checker, in a process of its own: in one with ONNX Runtime, Debian's two register their operators twice."""
+    """checked(path): runs ONNX's checker in a separate process, because Debian's ONNX and ONNX Runtime both register their operators in one."""
     check_module("onnx")
     code = """
 import sys, onnx
@@ -64,8 +64,8 @@ def test_each_kind_of_the_registry_is_here(layer_kinds):
 
 P = 0.3
 SELU_LOWEST = 1.7580993408473766
-UNITS = 72  # flat, or images of 6 x 3 x 4
-# Around the mask layer layers that change nothing: none is the first, which ONNX Runtime's optimizer would treat otherwise.
+UNITS = 72  # a flat tensor, or images of 6 x 3 x 4
+# The mask layer stands between identity layers, because ONNX Runtime's optimizer treats a first layer differently.
 FLAT = "{leaky_relu: {slope: 1}}, LAYER"
 IMAGES = "{leaky_relu: {slope: 1}}, LAYER, {conv2d: {channels: 6, kernel: 1, bias: false}}, {flatten: {}}"
 JOB = """name: bare
@@ -78,7 +78,7 @@ optimizer: {{sgd: {{rate: 0.1}}}}
 
 @pytest.fixture
 def bare(coppice, tmp_path):
-    """bare(layer, shape): its exported files, with the identity before and behind it; functions of samples, training or not."""
+    """bare(layer, shape): exports the layer between identity layers; returns functions of samples and training mode, for ONNX and PyTorch."""
 
     def make(layer, shape=(UNITS,), weights=None, count=2):
         layers = (FLAT if len(shape) == 1 else IMAGES).replace("LAYER", layer)
@@ -109,11 +109,11 @@ def bare(coppice, tmp_path):
 
 def samples(shape, count=600):
     x = np.random.default_rng(9).normal(size=(count, *shape)).astype(np.float32)
-    return np.where(np.abs(x) < 0.01, np.float32(0.01), x)  # to be divided by
+    return np.where(np.abs(x) < 0.01, np.float32(0.01), x)  # because results are divided by it
 
 
 def share_is(found, expected, draws):
-    """A share of `draws` coins, within 5 standard errors."""
+    """Checks a share of `draws` random draws, within 5 standard errors."""
     assert abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / draws)
 
 
@@ -140,7 +140,7 @@ def test_masks_drop_as_the_job_says(bare, kind, scope, variant):
                 mask = mask[:1]
             draws, kept = draws + mask.size, kept + mask.sum()
         share_is(kept / draws, 1 - P, draws)
-        if scope == "sample":  # neighbours are independent
+        if scope == "sample":  # neighbouring samples are independent
             share_is((mask[1:] & mask[:-1]).mean(), (1 - P) ** 2, mask[1:].size / 2)
 
 
@@ -180,7 +180,7 @@ def test_alpha_dropout_sets_to_the_lowest_and_rescales(bare, scope):
 
 @pytest.mark.parametrize("scope, variant, drop_bias", [("sample", "classic", "true"), ("shard", "inverted", "false"), ("sample", "inverted", "true")])
 def test_dropconnect_drops_weights_in_pytorch(bare, scope, variant, drop_bias):
-    """Each sample is one unit, so that an output is one weight of 1, and the bias of 10. The ONNX file has the mean in either mode."""
+    """Each sample has one active unit, so an output is one weight (1) plus the bias (10). The ONNX file uses the mean in both modes."""
     weights = {"1.weight": torch.ones(UNITS, UNITS), "1.bias": torch.full((UNITS,), 10.0)}
     runs = bare(f"{{dropconnect: {{units: 72, p: {P}, inference: mean, scope: {scope}, variant: {variant}, drop_bias: {drop_bias}}}}}", weights=weights)
     x = np.concatenate([np.eye(UNITS, dtype=np.float32)] * 2)
@@ -245,7 +245,7 @@ def test_onnx_file_says_what_it_is(coppice, digits, tmp_path):
 
 
 def test_state_of_the_torch_model_comes_back(coppice, digits, tmp_path):
-    """Its state_dict has the job's names: what PyTorch trains further, coppice takes."""
+    """The model's state_dict has the job's names, so coppice can import weights that PyTorch has trained further."""
     job = digits.job("""name: there-and-back
 model: [{maxout: {units: 12, pieces: 2}}, {alpha_dropout: {p: 0.1, scope: shard}}, {dropconnect: {units: 9, inference: mean}}, {linear: {units: 10}}]
 train: {steps: 3}
@@ -286,5 +286,5 @@ def test_a_name_is_never_code(coppice, digits, tmp_path, name):
 
 
 def yaml_string(text):
-    """Of a double-quoted one."""
+    """The value of a double-quoted YAML string."""
     return ast.literal_eval(f'"{text}"')

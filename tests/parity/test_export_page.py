@@ -1,4 +1,4 @@
-"""The Python of docs/how-to/export.md runs on what its commands write."""
+"""The Python code in docs/how-to/export.md runs on the files that its commands write."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture(scope="module")
 def typed(root, program, tmp_path_factory):
-    """The folder after the commands of the page."""
+    """Runs the commands of the page; returns the folder."""
     folder = tmp_path_factory.mktemp("export")
     environment = {**os.environ, "PATH": f"{pathlib.Path(program('coppice')).parent}:{os.environ['PATH']}"}
     for language, name, text in BLOCK.findall((root / "docs/how-to/export.md").read_text()):

@@ -1,4 +1,4 @@
-"""The figures of `coppice features` against NumPy's, from the exported weights; its picture, pixel by pixel; and what it refuses."""
+"""Compares the figures of `coppice features` with NumPy's from the exported weights, and its picture pixel by pixel. Also tests which input is refused."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ optimizer: {sgd: {rate: 0.1}}
 
 
 def read_png(path):
-    """(height, width, 3) of a PNG of 8 bits and three channels without interlacing: the filters of RFC 2083, section 6."""
+    """Reads a PNG with 8 bits and three channels, without interlacing (filters: RFC 2083, section 6); returns (height, width, 3)."""
     data, at, image = path.read_bytes(), 8, b""
     while at < len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
@@ -40,14 +40,14 @@ def read_png(path):
         for x in range(3 * width):
             left, corner = (int(out[y, x - 3]), int(above[x - 3])) if x >= 3 else (0, 0)
             up = int(above[x])
-            paeth = min((left, up, corner), key=lambda v: abs(left + up - corner - v))  # ties: left, above, upper left
+            paeth = min((left, up, corner), key=lambda v: abs(left + up - corner - v))  # ties in the order left, above, upper left
             out[y, x] = (int(line[1 + x]) + (0, left, up, (left + up) // 2, paeth)[line[0]]) & 255
     return out.reshape(height, width, 3)
 
 
 @pytest.fixture
 def trained(coppice, digits):
-    """The folder of a run, and its weights in f64."""
+    """Trains a run; returns its folder, and its weights in f64."""
     coppice("run", digits.job(JOB), "--out", digits.folder / "run", "--quiet")
     coppice("export", digits.folder / "run", "-o", digits.folder / "m.safetensors")
     return digits.folder / "run", {k: v.astype(float) for k, v in load_file(digits.folder / "m.safetensors").items()}
@@ -63,7 +63,7 @@ def expected(values):
 def test_figures(coppice, digits, trained, layer):
     run, w = trained
     values = np.maximum(digits.inputs("test").astype(float) @ w["0.weight"].T + w["0.bias"], 0)
-    if layer == 3:  # no activation after it
+    if layer == 3:  # no activation follows
         values = values @ w["3.weight"].T + w["3.bias"]
     told = coppice("features", run, "--layer", layer, "--data", digits.folder, "--json")
     assert (told["layer"], told["units"], told["samples"]) == (layer, values.shape[1], len(values))

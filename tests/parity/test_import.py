@@ -1,4 +1,4 @@
-"""`coppice import`: a model made in PyTorch, in f32, f16 or bf16, is evaluated here as there, and trained on; what does not fit is refused."""
+"""`coppice import`: a PyTorch model in f32, f16 or bf16 gives the same evaluation as in PyTorch, and can be trained further. Unsuitable files are refused."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
     coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
     taken = load_torch(digits.folder / "m.safetensors")
     for name, value in state.items():
-        assert torch.equal(taken[name], value.float()), name  # exact: f32 holds them all
+        assert torch.equal(taken[name], value.float()), name  # exact, because f32 contains all f16 and bf16 values
     network.load_state_dict({name: value.float() for name, value in state.items()})
     x, y = torch.from_numpy(digits.inputs("test")), torch.from_numpy(digits.labels["test"])
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
 
 def test_subnormal_halves_are_exact(coppice, digits, network):
     state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
-    halves = np.arange(30, dtype=np.uint16) * 37 + 1  # subnormals, and on into normal numbers
+    halves = np.arange(30, dtype=np.uint16) * 37 + 1  # subnormal and some normal numbers
     halves[15:] |= 0x8000
     state["0.bias"] = torch.from_numpy(halves.view(np.float16).copy())
     save_torch(state, digits.folder / "torch.safetensors")
@@ -96,7 +96,7 @@ def raw(path, header, data):
 
 
 def test_any_order_of_the_header(coppice, digits, network):
-    """The header is a JSON object: its order is nobody's promise. Others' files have another one than the data's."""
+    """The header is a JSON object, whose order is not defined. In other programs' files it may differ from the order of the data."""
     state, at, data, entries = network.state_dict(), 0, b"", {}
     for name in sorted(state, reverse=True):
         piece = state[name].numpy().tobytes()

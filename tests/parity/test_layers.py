@@ -1,6 +1,6 @@
-"""Every kind of layer against PyTorch in float64: 200 random configurations of each (sizes, strides, p, scope, shards, mode), forward and
-backward, per tensor max|a - b| <= 1e-5 max|b|. Masks and noise are those that the layer gives (as `coppice replay` writes them); they are made
-a second time in NumPy from D3."""
+"""Compares every kind of layer with PyTorch in float64: 200 random configurations of each (sizes, strides, p, scope, shards, mode), forward and
+backward, with max|a - b| <= 1e-5 max|b| for each tensor. PyTorch uses the layer's own masks and noise, in the format of `coppice replay`; NumPy
+checks them against D3."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from needs import torch
 
 SEED, CONFIGURATIONS, TOLERANCE = 20260, 200, 1e-5
 SELU_LOWEST = 1.7580993408473766
-LARGE = 256  # the block of a product; sizes beyond it are among the configurations
+LARGE = 256  # the block size of a product; some configurations are larger
 
 functional = torch.nn.functional
 FUNCTIONS = {
@@ -36,7 +36,7 @@ IMAGES = ["spatial_dropout", "conv2d", *POOLS]
 
 @dataclasses.dataclass
 class Case:
-    """One configuration; shape is that of a sample, (features,) or (channels, height, width)."""
+    """One configuration. `shape` is the shape of a sample, (features,) or (channels, height, width)."""
 
     kind: str
     shape: tuple
@@ -67,7 +67,7 @@ class Case:
         return (" ".join(map(str, fields)) + "\n").encode()
 
     def out(self):
-        """The shape of an output, by PyTorch's rules."""
+        """The shape of the output, by PyTorch's rules."""
         if self.kind in ("linear", "maxout", "dropconnect"):
             return (self.units,)
         if self.kind == "flatten":
@@ -79,7 +79,7 @@ class Case:
         return self.shape
 
     def parameters(self):
-        """Shapes of weight and bias."""
+        """The shapes of weight and bias."""
         if self.kind not in WEIGHTED:
             return []
         rows = self.units * max(1, self.pieces)
@@ -87,7 +87,7 @@ class Case:
         return [weight, (rows,)] if self.bias else [weight]
 
     def factors(self):
-        """How many factors the layer gives for a sample."""
+        """The number of mask or noise factors that the layer reports for a sample."""
         if self.kind == "dropconnect":
             return self.units * (math.prod(self.shape) + (self.drop_bias and self.bias))
         return math.prod(self.shape) if self.kind in MASKS else 0
@@ -97,7 +97,7 @@ class Case:
         return torch.from_numpy(np.concatenate(parts))
 
     def expected_factors(self):
-        """The factors by D3."""
+        """The factors according to D3."""
         units = self.shape[0] if self.kind == "spatial_dropout" else self.factors()
         if self.kind == "gaussian_dropout":
             noise = self.per_shard(lambda shard, size: portable1.noise(self.seed, shard, size, self.layer, self.step, units, self.scope))
@@ -196,7 +196,7 @@ def random_case(kind, number, random):
 
 
 def size_of(case):
-    """What D4 cuts into blocks: the products' inner sizes."""
+    """The inner sizes of the products, which D4 splits into blocks."""
     return max([math.prod(case.shape), *(math.prod(shape[1:]) for shape in case.parameters() if len(shape) > 1)])
 
 
@@ -207,7 +207,7 @@ def one_layer(program):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors so small are done before a second thread has woken up."""
+    """Uses one thread, because with such small tensors a second thread only costs time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -215,7 +215,7 @@ def one_thread():
 
 
 def random_inputs(case, random):
-    """x, dy and the parameters, as f32. Where two pieces of a maxout are nearly equal, f32 may choose the other one: no gradient there."""
+    """Random x, dy and parameters, as f32. Where two pieces of a maxout are nearly equal, f32 may choose the other one, so dy is 0 there."""
     scale = random.choice([0.1, 1, 4])
     x, dy = ((scale * random.standard_normal((case.columns, *shape))).astype(np.float32) for shape in (case.shape, case.out()))
     parameters = [(random.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))).astype(np.float32) for shape in case.parameters()]
@@ -227,7 +227,7 @@ def random_inputs(case, random):
 
 
 def run_all(one_layer, cases, inputs):
-    """{name: tensor} of each case."""
+    """Runs all cases in the test program; returns {name: tensor} for each."""
     request = b"".join(
         case.line()
         + b"".join(np.ascontiguousarray(tensor.reshape(case.columns, -1).T).tobytes() for tensor in (x, dy))
@@ -261,7 +261,7 @@ def difference(found, expected):
 
 
 def expected_of(case, x, dy, parameters, factors):
-    """{name: tensor} by PyTorch."""
+    """The expected {name: tensor}, computed by PyTorch."""
     x = torch.from_numpy(x).double().requires_grad_()
     parameters = [torch.from_numpy(tensor).double().requires_grad_() for tensor in parameters]
     y = case.forward(x, parameters, None if factors is None else torch.from_numpy(factors.copy()).double())
@@ -302,7 +302,7 @@ def test_there_is_no_other_kind(root):
 
 
 def test_the_references_are_pytorchs_own_layers():
-    """With the masks that PyTorch drew: what is dropped shows in its output."""
+    """Compares the references with PyTorch's own layers. The masks that PyTorch drew are read off its output."""
     torch.manual_seed(1)
     x = torch.randn(6, 40, 5, 5, dtype=torch.float64)
     y = torch.nn.AlphaDropout(0.3)(x)

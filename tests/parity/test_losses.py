@@ -1,5 +1,5 @@
-"""Every loss against PyTorch: its value over a batch and over the test part, its gradient by all weights (seen through one SGD step so
-long that the old weights do not matter), and twenty steps of training."""
+"""Compares every loss with PyTorch: its value over a batch and over the test part, its gradient by all weights, and twenty steps of training.
+The gradient is measured by one SGD step that is so large that the old weights do not matter."""
 
 import numpy as np
 import portable1
@@ -9,8 +9,8 @@ from test_training import masks_of, network, torch_parameters
 from needs import torch
 
 SEED, BATCH, SHARDS = 12345678901, 48, 5
-RATE = 1000  # of the one step whose movement is the gradient
-VALUE, GRADIENT, WEIGHTS = 2e-6, 1e-5, 1e-4  # relative; f32 sums in another order
+RATE = 1000  # of the single step that shows the gradient
+VALUE, GRADIENT, WEIGHTS = 2e-6, 1e-5, 1e-4  # relative, because f32 sums have another order
 
 JOB = """name: losses
 seed: {seed}
@@ -29,7 +29,7 @@ def one_hot(y):
     return torch.nn.functional.one_hot(y, 10).to(torch.float32)
 
 
-# loss of the job, is the target the input, PyTorch's loss of (outputs, inputs, labels), is there input dropout
+# the job's loss, whether the target is the input, PyTorch's loss(outputs, inputs, labels), whether there is input dropout
 CASES = {
     "cross-entropy": ("cross_entropy", False, lambda z, x, y: torch.nn.functional.cross_entropy(z, y), False),
     "smoothing": (
@@ -57,7 +57,7 @@ def forward(x, parameters, linear, drops, step):
 
 
 class Twin:
-    """A case, as a job here and in PyTorch."""
+    """A case, as a coppice job and in PyTorch."""
 
     def __init__(self, case, digits):
         self.loss, self.target_input, self.function, self.drops = CASES[case]
@@ -73,13 +73,13 @@ class Twin:
             seed=SEED, layers=self.layers, loss=self.loss, steps=steps, batch=BATCH, shards=SHARDS, rate=rate
         )
         if self.target_input:
-            text = "  target: input\n" + text  # the job file begins with its data
+            text = "  target: input\n" + text  # belongs to the data section, with which the job file begins
         summary = coppice("run", self.digits.job(text), "--workers", 2, "--out", out, "--json")
         assert summary["steps"] == steps
         return summary, load_file(out / "model.safetensors")
 
     def torch_steps(self, steps, rate):
-        """Loss of the first batch, gradients of the last, weights after all."""
+        """Trains in PyTorch; returns the loss of the first batch, the gradients of the last, and the final weights."""
         parameters = torch_parameters(self.linear)
         optimizer = torch.optim.SGD(parameters, lr=rate)
         x, y = torch.from_numpy(self.digits.inputs("train")), torch.from_numpy(self.digits.labels["train"])

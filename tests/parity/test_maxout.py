@@ -1,5 +1,5 @@
-"""Maxout networks against PyTorch in float64 (linear, then the largest of each unit's pieces): the gradient of one step by all weights, for
-random sizes (of more than one block of 256, too), and twenty steps of training with dropout (the same masks) and limited norms."""
+"""Compares maxout networks with PyTorch in float64 (linear, then the largest of each unit's pieces): the gradient of one step by all weights, for
+random sizes (some exceed a block of 256), and twenty steps of training with dropout (the same masks) and max-norm."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from needs import torch
 
 SEED, BATCH, SHARDS = 12345678901, 48, 5
 FEATURES, CLASSES = 132, 10
-GRADIENT, WEIGHTS = 1e-5, 1e-4  # relative; f32 sums in another order
+GRADIENT, WEIGHTS = 1e-5, 1e-4  # relative, because f32 sums have another order
 
 JOB = """name: maxout
 seed: {seed}
@@ -30,7 +30,7 @@ NAMES = [f"{index}.{name}" for index in (0, 2, 3) for name in ("weight", "bias")
 
 @dataclasses.dataclass
 class Network:
-    """Units and pieces of both layers."""
+    """A network with two maxout layers of random units and pieces."""
 
     first: tuple
     second: tuple
@@ -93,7 +93,7 @@ def random_network(number):
 @pytest.mark.parametrize("number", range(10))
 def test_gradients_of_one_step(coppice, digits, tmp_path, number):
     network = random_network(number) if number else Network((33, 4), (60, 5))
-    rate = 1000  # so long a step that the old weights do not matter
+    rate = 1000  # a step so large that the old weights do not matter
     after = network.run(coppice, digits, tmp_path / "run", 1, rate)
     expected = network.train(digits, 1, rate)
     assert ("2.bias" in after) == network.bias

@@ -1,4 +1,4 @@
-"""A trained model's file, read by others: safetensors' own reader, NumPy and PyTorch compute what `coppice eval` reports."""
+"""Other programs read a trained model's file: with the safetensors library, NumPy and PyTorch compute the figures of `coppice eval`."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def log_softmax(z):
 
 @pytest.mark.parametrize("variant", ["inverted", "classic"])
 def test_numpy_computes_the_same_logits(coppice, digits, tmp_path, variant):
-    """Sample by sample, class by class, up to the constant that softmax takes away."""
+    """Compares each sample and class, up to the constant that softmax removes."""
     coppice("run", digits.job(JOB.format(variant=variant, bias="true")), "--out", tmp_path / "run", "--quiet")
     coppice("export", tmp_path / "run", "-o", tmp_path / "exported.safetensors")
     np.save(tmp_path / "test.npy", digits.images["test"])

@@ -1,6 +1,6 @@
-"""Whole networks against PyTorch in float64: 200 random ones of every kind of layer, loss, scope and variant. Each is trained for two steps, and
-`coppice replay` hands over what one shard of the second step saw: input, target, parameters, masks and noise. PyTorch computes from these the
-output of every layer, the loss and the gradients; per tensor max|a - b| <= 1e-5 max|b|."""
+"""Compares 200 random networks with PyTorch in float64, with every kind of layer, loss, scope and variant. Each is trained for two steps. `coppice replay`
+then writes input, target, parameters, masks and noise of one shard of the second step. From these, PyTorch computes the output of every layer, the
+loss and the gradients; for each tensor max|a - b| <= 1e-5 max|b|."""
 
 import concurrent.futures
 import math
@@ -28,7 +28,7 @@ MASKS = ["dropout", "spatial_dropout", "gaussian_dropout", "alpha_dropout", "dro
 
 
 class Network:
-    """A random list of (kind, fields); the shape is that of what comes out of the last one."""
+    """A random list of (kind, fields); `shape` is the shape of the last layer's output."""
 
     def __init__(self, number):
         self.random = np.random.default_rng([SEED, number])
@@ -109,7 +109,7 @@ class Network:
         return path
 
     def forward(self, t, parameters):
-        """Outputs of all layers, with the masks of the replay."""
+        """The outputs of all layers, with the masks of the replay."""
         x, outputs = t["input"], []
         if self.layers[0][0] not in ("conv2d", "spatial_dropout") and not any(kind == "conv2d" for kind, _ in self.layers):
             x = x.flatten(1)
@@ -161,7 +161,7 @@ def one_thread():
 
 
 def replayed(coppice, folder, network):
-    """What the last shard of step 2 saw and did."""
+    """Replays the last shard of step 2; returns its tensors."""
     coppice("run", network.job(folder), "--workers", 1, "--out", folder / f"{network.number}", "--quiet")
     out = folder / f"{network.number}.safetensors"
     coppice("replay", folder / f"{network.number}", "--step", 2, "--shard", network.shards - 1, "--data", folder, "-o", out)
@@ -175,7 +175,7 @@ def close(found, wanted, what):
 
 
 def check_masks(network, t):
-    """What is dropped is 0, what is kept has one scale; scope shard has one mask for all samples."""
+    """Checks masks: dropped values are 0, kept ones have one scale, and scope shard has one mask for all samples."""
     for index, (kind, fields) in enumerate(network.layers):
         if kind not in MASKS:
             continue

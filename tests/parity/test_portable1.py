@@ -1,4 +1,4 @@
-"""The second implementation itself, against published vectors and its own laws."""
+"""Tests the second implementation itself, with published vectors and general properties."""
 
 import numpy as np
 import portable1

@@ -1,6 +1,6 @@
-"""`coppice predict` against NumPy in float64: probabilities, entropy, mutual information and variation ratio by their formulas, the members'
-masks drawn again by the definition (D3); the same from every format that holds the same samples; means and deviations where there are no
-classes; normalisation by the job's own statistics; and the same bytes for any number of threads."""
+"""Compares `coppice predict` with NumPy in float64, which computes probabilities, entropy, mutual information and variation ratio by their
+formulas, and draws the members' masks by the definition (D3). Every format with the same samples gives the same result; models without classes
+have means and deviations; samples are normalised by the job's own statistics; and the output has the same bytes for any number of threads."""
 
 import json
 import subprocess
@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 from test_ensemble import JOB, SEED, members
 
-NOT_THE_SAME_ORDER = 1e-5  # relative, of probabilities: sums of f32 products in another order
-FEW_BITS = 2e-6  # absolute, of entropies
+NOT_THE_SAME_ORDER = 1e-5  # relative error of probabilities, because sums of f32 products have another order
+FEW_BITS = 2e-6  # absolute error of entropies
 
 
 @pytest.fixture
 def predict(program):
-    """predict(model, input, *options): its lines of JSON."""
+    """predict(model, input, *options): runs `coppice predict`; returns its lines of JSON."""
 
     def call(model, source, *options, stdin=None):
         command = [program("coppice"), "predict", model, "--input", source, "--json", "--quiet", *options]
@@ -31,7 +31,7 @@ def predict(program):
 
 @pytest.fixture
 def trained(coppice, digits):
-    """trained(text): weights in f64 of the job `text` on the digits; its run is in `run`."""
+    """trained(text): trains the job `text` on the digits, in the folder `run`; returns its weights in f64."""
 
     def make(text, source=None):
         path = digits.job(text)
@@ -57,7 +57,7 @@ def softmax(z):
 
 
 def whole(x, w):
-    """Outputs in eval mode of the network of JOB, inverted dropout."""
+    """The outputs of JOB's network in eval mode, with inverted dropout."""
     return np.maximum(x @ w["1.weight"].T + w["1.bias"], 0) @ w["4.weight"].T + w["4.bias"]
 
 
@@ -174,7 +174,7 @@ def test_normalisation_is_by_the_jobs_own_statistics(coppice, predict, tmp_path)
     )
     coppice("run", tmp_path / "job.yaml", "--out", tmp_path / "run", "--quiet")
     w = load_file(tmp_path / "run/model.safetensors")
-    new = random.normal((100, -3), (20, 0.1), (5, 2)).astype(np.float32)  # another mean than the training set's
+    new = random.normal((100, -3), (20, 0.1), (5, 2)).astype(np.float32)  # with another mean than the training set
     np.savetxt(tmp_path / "new.csv", new, fmt="%.9g", delimiter=",")
     train = x[:50].astype(float)
     p = softmax((new - train.mean(0)) / train.std(0) @ w["0.weight"].T.astype(float) + w["0.bias"])

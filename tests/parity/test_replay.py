@@ -1,5 +1,5 @@
-"""`coppice replay`: what it writes of a shard is what PyTorch computes in float64 from the same input, parameters and masks; the shards add up to
-the step; the step leads to the next one; and a replay from a checkpoint is that from the start, bit for bit."""
+"""`coppice replay`: PyTorch computes the same tensors of a shard in float64, from the same input, parameters and masks. The shards add up to
+the step, the step leads to the next one, and a replay from a checkpoint equals a replay from the start, bit for bit."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def close(found, wanted, what, most=1e-5):
 
 
 def in_pytorch(t, activation, loss):
-    """Outputs of all layers, the mean loss and its gradients, in float64."""
+    """Computes outputs of all layers, the mean loss and its gradients, in float64."""
     p = {name[6:]: value.clone().requires_grad_() for name, value in t.items() if name.startswith("param.")}
     linear = torch.nn.functional.linear
     outputs = [t["input"] * t["mask.0"]]
@@ -95,7 +95,7 @@ def test_shards_add_up_and_steps_follow_each_other(coppice, digits):
         for t in shards[1:]:
             assert torch.equal(t[f"mean_grad.{name}"], shards[0][f"mean_grad.{name}"])
         close(after[f"param.{name}"], shards[0][f"param.{name}"] + shards[0][f"update.{name}"], name, 1e-7)
-        moved = -0.05 * first[f"mean_grad.{name}"]  # no momentum yet; a difference of f32 weights has their rounding
+        moved = -0.05 * first[f"mean_grad.{name}"]  # the first step has no momentum; a difference of f32 weights has their rounding errors
         assert (first[f"update.{name}"] - moved).abs().max() <= 1e-7 * max(1, first[f"param.{name}"].abs().max())
 
 

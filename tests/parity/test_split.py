@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are set aside (D1): what coppice takes is what the second implementation says."""
+"""Which rows are for training and which are set aside (D1): coppice and the second implementation agree."""
 
 import re
 
@@ -18,7 +18,7 @@ optimizer: {{sgd: {{rate: 0.01}}}}
 
 
 def set_of(folder, counts, shuffled=False):
-    """An NPY set whose sample i is [i / 1000, i]; labels class after class."""
+    """Writes an NPY data set whose sample i is [i / 1000, i], with labels sorted by class."""
     labels = np.repeat(np.arange(len(counts)), counts)
     if shuffled:
         labels = np.random.default_rng(2).permutation(labels)
@@ -29,7 +29,7 @@ def set_of(folder, counts, shuffled=False):
 
 
 def rows_seen(coppice, folder, data, loss="cross_entropy", units=2):
-    """Rows of the only batch, which is the whole training part, in their order."""
+    """The rows of the only batch, which is the whole training part, in order."""
     job = folder / "job.yaml"
     base = "source: npy, train: {images: x.npy, labels: y.npy}, normalize: none"
     job.write_text(JOB.format(data=f"{{{base}, {data}}}", loss=loss, units=units, batch=4096))
