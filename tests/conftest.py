@@ -1,6 +1,6 @@
-"""Labels of the Python tests, the same as ctest's: ./dev test runs each label in its stage.
+"""Labels of the Python tests, and fixtures for all of them. The labels are those of ctest; ./dev test runs each in its stage.
 
-A test that names no label is `quick`, in tests/parity `parity`. Run one by hand: ./dev test NAME."""
+A test without a label is `quick`, or `parity` in tests/parity. Run a single test with ./dev test NAME."""
 
 import os
 import pathlib
@@ -12,16 +12,16 @@ import needs
 import pytest
 
 LABELS = {
-    "quick": "seconds long; run on the release build",
-    "parity": "tests/parity: against PyTorch and ONNX Runtime; run in a stage of their own",
-    "asan": "run on the programs of the ASan/UBSan build, too",
-    "threads": "run on the programs of the TSan build",
+    "quick": "takes seconds; runs on the release build",
+    "parity": "tests/parity: compares with PyTorch and ONNX Runtime; has its own stage",
+    "asan": "also runs on the ASan/UBSan build",
+    "threads": "runs on the TSan build",
     "qemu": "needs the arm64 programs and qemu's user mode",
-    "sim": "the simulator; run in a stage of their own",
-    "chaos": "faults at real processes; run in a stage of their own",
-    "soak": "workers die for minutes; run in a stage of their own",
+    "sim": "the simulator; has its own stage",
+    "chaos": "faults in real processes; has its own stage",
+    "soak": "workers die for minutes; has its own stage",
     "containers": "needs a container engine",
-    "long": "minutes long; only with --all",
+    "long": "takes minutes; only with --all",
 }
 PRIMARY = set(LABELS) - {"asan"}
 
@@ -43,7 +43,7 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_makereport(call):
-    """A test that starts a program that is not here is skipped (tests/needs.py)."""
+    """Skips a test that tries to start a missing program (tests/needs.py)."""
     if call.excinfo and needs.is_missing_program(call.excinfo.value):
         with pytest.raises(pytest.skip.Exception) as skipped:
             needs.skip_without_program(call.excinfo.value.filename)
@@ -58,16 +58,16 @@ def root():
 
 @pytest.fixture(scope="session")
 def mnist(root):
-    """The folder of MNIST's four files; without it the test is skipped, and counted as skipped."""
+    """The folder with MNIST's four files. If there is none, the test is skipped."""
     for folder in (os.environ.get("COPPICE_MNIST"), root.parent / "shared/mnist", pathlib.Path.home() / ".cache/coppice/mnist"):
         if folder and pathlib.Path(folder, "train-images-idx3-ubyte.gz").exists():
             return str(folder)
-    pytest.skip("MNIST is not here")
+    pytest.skip("MNIST is missing")
 
 
 @pytest.fixture(scope="session")
 def layer_kinds(root):
-    """The kinds of layers that the registry has."""
+    """The kinds of layers in the registry."""
     kinds = re.findall(r"\bX\((\w+)\)", (root / "common/nn/layers/kinds.h").read_text())
     assert "linear" in kinds
     return kinds
@@ -75,7 +75,7 @@ def layer_kinds(root):
 
 @pytest.fixture(scope="session")
 def program():
-    """program(name): the path of coppice, coppice-coordinator or coppice-worker of the build under test."""
+    """program(name): the path of coppice, coppice-coordinator or coppice-worker in the build under test."""
 
     def find(name):
         path = shutil.which(name, path=os.environ.get("COPPICE_BIN"))
@@ -87,7 +87,7 @@ def program():
 
 @pytest.fixture(scope="session")
 def arm64(root):
-    """arm64(name): the command of a program of the arm64 build, under qemu. Builds it where it is not, or is out of date."""
+    """arm64(name): the command that runs a program of the arm64 build under qemu. Builds it if necessary."""
     needs.check_program("qemu-aarch64", "aarch64-linux-gnu-gcc")
     folder = pathlib.Path(os.environ.get("COPPICE_BIN_ARM64", root / "build/arm64/bin"))
     if folder == root / "build/arm64/bin":
@@ -104,7 +104,7 @@ def arm64(root):
 
 @pytest.fixture
 def processes():
-    """processes(*command, **options): starts a process that does not outlive the test."""
+    """processes(*command, **options): starts a process, and kills it at the end of the test."""
     started = []
 
     def start(*command, **options):

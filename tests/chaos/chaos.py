@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""One job, over and over, in pools that suffer: seeded faults at real processes, and one digest.
+"""Runs one job repeatedly on real processes with seeded faults, and checks that the digest is always the same.
 
   ./dev chaos --runs 100              runs with the seeds 1 to 100
-  ./dev chaos --runs 1 --seed 17      one of them again
+  ./dev chaos --runs 1 --seed 17      repeats one of them
 
-Each run is in process, over ipc or over tcp (by its seed), and ends only after its job did and at least five faults. What a run
-must show: the digest, each epoch's training loss and each step of the history are those of a run that nothing happened to, so every
-sample was counted exactly once an epoch. The faults are seeded; when exactly they strike, the machine decides."""
+The seed decides whether a run is in process, over ipc or over tcp. A run ends after its job has ended and at least five faults have
+happened. The digest, each epoch's training loss and each step of the history must equal those of an undisturbed run, so every sample was
+counted exactly once per epoch. The seed decides the faults, but their exact times depend on the machine."""
 
 import argparse
 import collections
@@ -52,23 +52,23 @@ checkpoint: {{every: 100, keep: 2}}
 
 
 def catches(process, number):
-    """Whether it has a handler for the signal."""
+    """Returns whether the process has a handler for the signal."""
     handlers = pathlib.Path(f"/proc/{process.pid}/status").read_text().split("SigCgt:")[1].split()[0]
     return bool(int(handlers, 16) >> (number - 1) & 1)
 
 
 class Broken(Exception):
-    """A promise was not kept."""
+    """A promise was broken."""
 
 
 def make_job(folder):
-    """Job and data, the same every time: noisy patterns of five classes."""
+    """Writes the job and its data, noisy patterns of five classes, which are always the same."""
     write_patterns(folder, (("train", 620), ("test", 130)))
     (folder / "job.yaml").write_text(JOB)
 
 
 def history(path, job):
-    """Epochs and steps as a store has them: exact figures."""
+    """The epochs and steps in a store, with exact figures."""
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
         epochs = store.execute("SELECT step, train_loss, train_error FROM epochs WHERE job = ? ORDER BY step", (job,)).fetchall()
         steps = store.execute("SELECT step, loss FROM steps WHERE job = ? ORDER BY step", (job,)).fetchall()
@@ -76,7 +76,7 @@ def history(path, job):
 
 
 class Reference:
-    """The run that nothing happened to."""
+    """The undisturbed run."""
 
     def __init__(self, programs, folder):
         self.folder = folder
@@ -93,12 +93,12 @@ class Reference:
 
 
 class Run:
-    """What runs of all kinds share: processes, faults, the judgement."""
+    """The common part of all kinds of runs: processes, faults, checks."""
 
     def __init__(self, programs, reference, folder, seed):
         self.programs, self.reference, self.folder = programs, reference, folder
         self.random = random.Random(seed)
-        self.most = self.random.randint(8, 16)  # faults; then the job may end in peace
+        self.most = self.random.randint(8, 16)  # number of faults; then the job may end undisturbed
         self.faults = collections.Counter()
         self.alive, self.frozen = [], {}
         for name in ("job.yaml", "train-images", "train-labels", "test-images", "test-labels"):
@@ -114,13 +114,13 @@ class Run:
         return process
 
     def slow_disk(self, chance, ms):
-        """The environment of a program whose disk may be slow, by so many milliseconds at each sync."""
+        """The environment of a program whose disk, with probability `chance`, is slower by `ms` milliseconds at each sync."""
         if not chance or self.random.random() >= chance:
             return {}
         return {"LD_PRELOAD": self.programs.parent / "tests/slow_disk.so", "COPPICE_SLOW_DISK_MS": ms}
 
     def end(self, process, number=signal.SIGKILL):
-        if process.poll() not in (None, 0, -signal.SIGKILL):  # deaths.py kills before
+        if process.poll() not in (None, 0, -signal.SIGKILL):  # deaths.py has killed it
             raise Broken(f"{' '.join(map(str, process.args))} had ended with {process.returncode}")
         self.frozen.pop(process, None)
         process.send_signal(signal.SIGCONT)
@@ -174,7 +174,7 @@ class Run:
 
 
 class InProcess(Run):
-    """`coppice run`, killed, frozen, told to stop, and resumed."""
+    """`coppice run`, which is killed, frozen, stopped and resumed."""
 
     FAULTS = {"kill": 3, "terminate": 2, "requeue": 1, "stall": 2}
 
@@ -192,7 +192,7 @@ class InProcess(Run):
             raise Broken(f"coppice run ended with {self.process.returncode}")
         if sum(self.faults.values()) >= FAULTS_LEAST:
             return True
-        shutil.rmtree(self.folder / "run")  # it was too fast for the faults: once more from the start
+        shutil.rmtree(self.folder / "run")  # it ended before all faults happened: start it again
         self.start()
         return False
 
@@ -201,7 +201,7 @@ class InProcess(Run):
         if self.process.poll() is not None:
             return False
         self.end(self.process, number)
-        if self.process.returncode == 0:  # it was done already
+        if self.process.returncode == 0:  # it had already ended
             self.alive.append(self.process)
             return False
         if self.process.returncode not in statuses:
@@ -212,7 +212,7 @@ class InProcess(Run):
     def kill(self):
         return self.interrupt(signal.SIGKILL, [-signal.SIGKILL])
 
-    # Before its handlers are there, a signal ends it as any program.
+    # Before its handlers are installed, a signal ends it like any program.
     def terminate(self):
         return self.interrupt(signal.SIGTERM, [1, -signal.SIGTERM])
 
@@ -233,14 +233,14 @@ class InProcess(Run):
 
 
 class Pool(Run):
-    """A coordinator and workers as processes."""
+    """A coordinator and workers, as processes."""
 
     FAULTS = {
         "kill_worker": 5, "freeze_worker": 3, "join": 4, "leave": 2, "drain": 1, "twin": 1, "kill_coordinator": 2,
         "restart_coordinator": 1, "freeze_coordinator": 1, "garbage": 2, "pause": 1,
     }
     WORKERS_MOST = 4
-    SLOW_DISKS = 0.3  # so many coordinators wait at each sync
+    SLOW_DISKS = 0.3  # share of coordinators with slow syncs
 
     def start(self):
         self.count = 0
@@ -277,7 +277,7 @@ class Pool(Run):
         return json.loads(self.client("status", str(self.job), "--json", "--timeout", "60"))
 
     def preloaded(self):
-        """What the coordinator runs with, by the names of variables."""
+        """Environment variables of the coordinator."""
         return self.slow_disk(self.SLOW_DISKS, 30)
 
     def start_coordinator(self):
@@ -304,7 +304,7 @@ class Pool(Run):
         if status["state"] != "COMPLETED":
             return False
         if sum(self.faults.values()) < FAULTS_LEAST:
-            self.submit()  # it was too fast for the faults: once more
+            self.submit()  # it ended before all faults happened: submit it again
             return False
         return True
 
@@ -330,7 +330,7 @@ class Pool(Run):
         names = self.living()
         return self.random.choice(names) if names else None
 
-    # ---- faults: False when there is nothing to strike ----
+    # ---- faults; they return False if there is no target ----
 
     def join(self, name=None):
         if len(self.workers) >= self.WORKERS_MOST:
@@ -345,7 +345,7 @@ class Pool(Run):
         return True
 
     def twin(self):
-        """Another one of the same name."""
+        """Starts another worker with the same name."""
         name = self.some_worker()
         return self.join(name.split("/")[0]) if name else False
 
@@ -369,7 +369,7 @@ class Pool(Run):
             return False
         process = self.workers[name]
         if not catches(process, signal.SIGTERM):
-            return False  # it has just been started: the signal would end it, as any program
+            return False  # it has just started: the signal would end it, like any program
         process.send_signal(signal.SIGTERM)
         self.leaving.add(process)  # a second signal would end it at once
         return True
@@ -414,14 +414,14 @@ class Pool(Run):
         return peer
 
     def garbage(self):
-        """Random bytes, or the handshake of SP and then random bytes."""
+        """Sends random bytes, or an SP handshake followed by random bytes."""
         with self.connect() as peer:
             peer.settimeout(1)
             greeting = b"\0SP\0\0\x30\0\0" if self.random.random() < 0.5 else b""
             try:
                 peer.sendall(greeting + self.random.randbytes(self.random.choice([1, 100, 100000])))
             except OSError:
-                pass  # it has closed the connection: its right
+                pass  # the coordinator may close the connection
         return True
 
     def pause(self):
@@ -439,7 +439,7 @@ class OverIpc(Pool):
 
 
 class OverTcp(Pool):
-    """Workers reach the coordinator through a network that is cut and partitioned."""
+    """As Pool, with workers behind a network that is cut and partitioned."""
 
     FAULTS = {**Pool.FAULTS, "cut": 3, "partition": 2}
 

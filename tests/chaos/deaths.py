@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How soon a death is noticed, and how soon its block is computed by another: real workers that are killed (-9), stopped (SIGSTOP) and cut off
-(a proxy that passes no byte), on loopback, over ipc and tcp in turn.
+"""Measures how soon a worker's death is noticed, and how soon another worker gets its block. Real workers are killed (-9), stopped (SIGSTOP) or cut
+off (by a proxy that passes no byte), on loopback, over ipc and tcp in turn.
 
   ./dev chaos deaths --kills 1000 --stops 200 --cuts 50
   ./dev chaos deaths --kills 50 --stops 0 --cuts 0 --json
 
-Two blocks, four workers, no evaluations: somebody idles always. Times are the coordinator's (clock_ns of its log) less this program's, both CLOCK_MONOTONIC."""
+There are two blocks, four workers and no evaluations, so some workers are always idle. Times are those of the coordinator's log (clock_ns) minus this
+program's; both use CLOCK_MONOTONIC."""
 
 import argparse
 import json
@@ -32,7 +33,7 @@ evaluate: {every: 1000000}
 checkpoint: {every: 1000000}
 """
 WORKERS = 4
-PATIENCE = 30  # seconds for anything
+PATIENCE = 30  # seconds to wait for any event
 NOTICED = re.compile(r"worker (\S+)(?:: connection lost| was silent for too long and was removed)")
 LEFT = re.compile(r"worker (\S+) (?:disconnected|was silent for too long and was removed)(; its leases return to the queue)?")
 LEASED = re.compile(r"job 1: step (\d+), shards (\d+) \+ (\d+), attempt (\d+): leased to (\S+)")
@@ -40,7 +41,7 @@ JOINED = re.compile(r"worker (\S+) joined")
 
 
 class Log:
-    """The coordinator's log as it grows: (clock_ns, text) of each line, and who holds which block."""
+    """Follows the coordinator's log: (clock_ns, text) of each line, and which worker holds which block."""
 
     def __init__(self, path):
         self.file = open(path, encoding="utf-8")
@@ -71,7 +72,7 @@ class Log:
             time.sleep(0.002)
 
     def find(self, start, pattern, good=lambda found: True):
-        """The first line from `start` on that matches: its place, time and match."""
+        """Finds the first matching line from `start` on; returns its index, time and match, or None."""
         for at in range(start, len(self.lines)):
             found = pattern.match(self.lines[at][1])
             if found and good(found):
@@ -121,19 +122,19 @@ class Deaths(chaos.Run):
         return name
 
     def fill(self):
-        """All workers are there, and both blocks are out."""
+        """Starts missing workers, and waits until all have joined."""
         while len(self.workers) < WORKERS:
             self.join()
         self.log.wait("workers", lambda: self.log.joined >= self.workers.keys())
 
     def victim(self):
-        """A worker that holds a block, at any moment of it."""
+        """Waits for a random time; returns a worker that holds a block."""
         time.sleep(self.random.uniform(0.02, 0.15))
         live = lambda: [name for name, _ in self.log.holders.values() if name in self.workers]  # noqa: E731
         return self.random.choice(self.log.wait("a lease", live))
 
     def strike(self, name, deed):
-        """Does it, and returns milliseconds: until it was noticed, until its block was given to another (from the notice; None: it had none then)."""
+        """Kills, stops or cuts off a worker. Returns milliseconds until this was noticed, and from then until its block was leased again (None if it held no block)."""
         self.log.read()
         start = len(self.log.lines)
         began = time.monotonic_ns()
@@ -161,7 +162,7 @@ class Deaths(chaos.Run):
         return figures
 
     def cut(self):
-        """A worker behind the proxy; it comes back by itself when bytes pass again."""
+        """Starts a worker behind the proxy, and cuts it off; it reconnects when bytes pass again."""
         name = self.join(f"tcp://127.0.0.1:{self.proxy.port}")
         self.log.wait(f"{name} joins", lambda: name in self.log.joined)
         time.sleep(self.random.uniform(0.02, 0.5))
@@ -176,7 +177,7 @@ class Deaths(chaos.Run):
         return self.client("status", "1", "--json")["step"]
 
     def finish(self):
-        """The job went on all the time."""
+        """Checks that the job still progresses, and stops the coordinator."""
         before = self.step()
         self.log.wait("steps", lambda: self.step() > before)
         self.end(self.coordinator, 15)
@@ -191,7 +192,7 @@ def summary(values):
 
 
 def run(programs, folder, seed, counts, told=lambda text: None):
-    """counts: {"kill": N, "stop": N, "cut": N}. Raises chaos.Broken; returns all times in ms, {"kill": {"noticed": [..], "leased again": [..]}, ..}."""
+    """counts: {"kill": N, "stop": N, "cut": N}. Returns all times in ms, {"kill": {"noticed": [..], "leased again": [..]}, ..}. Raises chaos.Broken."""
     deaths = Deaths(programs, folder, seed)
     times = {}
     try:
@@ -211,7 +212,7 @@ def run(programs, folder, seed, counts, told=lambda text: None):
 
 
 def histogram(values):
-    """Lines of a histogram whose bins double."""
+    """Lines of a histogram with bins that double in width."""
     edges = [0.0625 * 2**i for i in range(18)]
     bins = [0] * (len(edges) + 1)
     for value in values:

@@ -1,15 +1,15 @@
-"""A TCP proxy that can be told to cut, stall and refuse its connections: the network between a coordinator and its pool."""
+"""A TCP proxy that can cut, stall and refuse its connections. It simulates the network between a coordinator and its pool."""
 
 import socket
 import threading
 
 
 class Proxy:
-    """Listens on a port of its own and passes bytes to and from 127.0.0.1:target."""
+    """Listens on a free port and passes bytes to and from 127.0.0.1:target."""
 
     def __init__(self, target):
         self.target = target
-        self.open = threading.Event()  # clear: no byte passes
+        self.open = threading.Event()  # while it is clear, no byte passes
         self.open.set()
         self.lock = threading.Lock()
         self.sockets = set()
@@ -54,14 +54,14 @@ class Proxy:
             s.close()
 
     def cut(self):
-        """All connections end at once, most of them in the middle of a message; new ones are let in."""
+        """Ends all connections at once, most of them in the middle of a message. New ones are accepted."""
         with self.lock:
             sockets = list(self.sockets)
         self._end(*sockets)
         return len(sockets) // 2
 
     def stall(self):
-        """Connections stay, but no byte passes until `heal`: a partition."""
+        """Makes a partition: connections stay, but no byte passes until `heal`."""
         self.open.clear()
 
     def heal(self):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A coordinator killed (-9) at random moments, over and over, while jobs are submitted and trained.
+"""Kills (-9) a coordinator at random moments, again and again, while jobs are submitted and trained.
 
   ./dev chaos restarts --kills 300
 
-What must hold: each submission that was acknowledged is there after every restart, with the same number for the same key; all jobs end with the
-digest and the history of a job that nothing happened to. Printed: seconds until it answers again, and steps that were computed a second time."""
+Each acknowledged submission must exist after every restart, with the same number for the same key. All jobs must end with the digest and the history
+of an undisturbed job. Prints the seconds until the coordinator answers again, and the number of steps that were computed twice."""
 
 import argparse
 import json
@@ -19,26 +19,26 @@ import time
 
 import chaos
 
-WORKERS = 2  # that chaos.Pool starts; nothing happens to them here
+WORKERS = 2  # chaos.Pool starts them; they are not disturbed here
 STEPS_OF_SMALL = 40
-KEYS_KEPT = 256  # of the newest submissions (docs/reference/protocol.md)
+KEYS_KEPT = 256  # the coordinator keeps the keys of the newest submissions (docs/reference/protocol.md)
 
 
 class Restarts(chaos.OverIpc):
-    """Kills only; jobs are submitted by a thread of their own meanwhile."""
+    """Kills the coordinator, while another thread submits jobs."""
 
     SLOW_DISKS = 0
 
     def __init__(self, programs, reference, folder, seed, kills):
         super().__init__(programs, reference, folder, seed)
         self.kills = kills
-        self.acknowledged = {}  # key: job
+        self.acknowledged = {}  # key -> job number
         self.seconds, self.redone = [], []
         self.ending = threading.Event()
         self.error = None
 
     def submit_for_ever(self):
-        """One key again and again until it is acknowledged, then the next."""
+        """Submits a key repeatedly until it is acknowledged, then the next key."""
         number = 0
         small = ["--data", ".", "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"]
         while not self.ending.is_set():
@@ -65,7 +65,7 @@ class Restarts(chaos.OverIpc):
         before = self.status()["step"]
         time.sleep(self.random.uniform(0, 0.5))
         self.end_coordinator()
-        if self.random.random() < 0.2:  # once more, while it starts
+        if self.random.random() < 0.2:  # kill it again, while it starts
             self.coordinator = self.spawn(
                 "second.log", self.programs / "coppice-coordinator", "--listen", self.listen, "--state", "state"
             )
@@ -102,7 +102,7 @@ class Restarts(chaos.OverIpc):
             self.close()
 
     def wait_for_all(self):
-        """Until every job has ended; broken when none does for a minute."""
+        """Waits until every job has ended. Raises Broken if no job ends for a minute."""
         left, since = None, time.monotonic()
         while True:
             waiting = [job for job in self.jobs().values() if job["state"] != "COMPLETED"]
@@ -128,7 +128,7 @@ class Restarts(chaos.OverIpc):
         if len(set(self.acknowledged.values())) != len(self.acknowledged):
             raise chaos.Broken("two keys have one job")
         newest = list(self.acknowledged.items())[-KEYS_KEPT // 2:]
-        for key, job in (newest[0], newest[len(newest) // 2], newest[-1]):  # the same key: the same job, not another one
+        for key, job in (newest[0], newest[len(newest) // 2], newest[-1]):  # the same key must name the same job
             again = json.loads(self.client(
                 "submit", "job.yaml", "--data", ".", "--no-wait", "--json", "--once", key,
                 "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"))["job"]
@@ -142,7 +142,7 @@ def percentile(values, share):
 
 
 def run(programs, reference, folder, seed, kills):
-    """Raises chaos.Broken; returns the figures."""
+    """Returns the figures. Raises chaos.Broken."""
     restarts = Restarts(programs, reference, folder, seed, kills)
     restarts.go()
     return {

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""A pool whose workers die all the time, for as long as one likes: nothing is lost but the moment, and nothing grows.
+"""Runs a pool whose workers die again and again, for a given time, and checks that it loses little time and that nothing grows.
 
   ./dev soak                          3 minutes
-  ./dev soak --hours 24 --seed 2      a day, other victims
-  ./dev soak --minutes 30 --json      the figures as one JSON object
+  ./dev soak --hours 24 --seed 2      a day, with other victims
+  ./dev soak --minutes 30 --json      prints the figures as one JSON object
 
-A coordinator (tcp, loopback) trains one job after another with four workers. Every 15 seconds one of three is killed (-9), and replaced at once or some
-seconds later; the fourth stays. Workers wait after each shard, so that it takes 10 ms (tests/tools/paced.c): four of them do not compete for cores.
+A coordinator (tcp, loopback) trains one job after another with four workers. Every 15 seconds one of three workers is killed (-9), and replaced at once
+or some seconds later; the fourth stays. Workers wait after each shard until 10 ms have passed (tests/tools/paced.c), so that they do not compete for cores.
 
-What must hold: all jobs end with the digest of `coppice run`; the goodput is at least 97 %; and neither the coordinator nor the worker that stays grows
-(last third against first): what they have allocated, what they have mapped beside (tests/tools/heap_use.c) and their descriptors after three jobs, their
-resident memory when 90 seconds have passed, too: until then pages of the allocator's arenas are touched for the first time.
-Goodput is shards kept per second of live workers (from the start of their process to their end), over all the time, as a share of the same figure
-for the seconds in which all four worked undisturbed (from 2 s after a replacement to the next death). Exit status 1 if a promise is broken."""
+All jobs must end with the digest of `coppice run`, the goodput must be at least 97 %, and neither the coordinator nor the fourth worker may grow. Growth
+compares the last third of the time with the first: allocated memory, other mapped memory (tests/tools/heap_use.c) and descriptors after three jobs, and
+resident memory after 90 seconds, because until then the allocator touches new pages of its arenas.
+
+Goodput is the number of kept shards per second of workers' lives (from the start of a process to its end), divided by the same figure for the seconds
+in which all four worked undisturbed (from 2 s after a replacement to the next death). The exit status is 1 if a promise is broken."""
 
 import argparse
 import json
@@ -31,23 +32,23 @@ WORKERS = 4
 BETWEEN_DEATHS = 15  # seconds
 SETTLING = 2  # seconds after a replacement that do not count as undisturbed
 ABSENCES = (0, 0, 0, 1, 3)  # seconds until a dead worker is replaced
-PACE_MS = 10  # of a shard
+PACE_MS = 10  # minimum time of a shard
 SHARDS = 48
 STEPS = 150
-WARM_JOBS = 3  # growth is measured after so many: caches are as large as they become
-WARM_SECONDS = 90  # ... and of resident memory after so long: arenas are, too
+WARM_JOBS = 3  # growth is measured after this many jobs, when caches have reached their size
+WARM_SECONDS = 90  # growth of resident memory is measured after this time, when arenas have reached their size
 GOODPUT_LEAST = 0.97
-ALLOCATED_MOST = 300_000  # bytes more in the last third than in the first, whatever the length; of malloc, and beside it
-MEMORY_MOST = 900_000  # resident bytes, likewise: less than a copy of the weights (250 KB) for each death in between
-MEMORY_MOST_LONG = 4_000_000  # in runs of over ten minutes: SQLite's page caches (2 MB each) and the allocator's arenas fill; 250 KB a death would be 20 MB in 30 minutes
-DESCRIPTORS_MOST = 2  # more in the last third than in the first
+ALLOCATED_MOST = 300_000  # limit of growth in bytes, for any length of run; for malloc and other mapped memory
+MEMORY_MOST = 900_000  # limit of growth of resident bytes: less than a copy of the weights (250 KB) for each death
+MEMORY_MOST_LONG = 4_000_000  # in runs of over ten minutes, for SQLite's page caches (2 MB each) and arenas; 250 KB per death would be 20 MB in 30 minutes
+DESCRIPTORS_MOST = 2  # limit of growth of descriptors
 
 SET = ["--set", f"train.steps={STEPS}", "--set", f"train.shards={SHARDS}", "--set", f"train.batch={SHARDS}", "--set", "model.1.linear.units=200",
        "--set", "evaluate.every=1000", "--set", "checkpoint.every=100"]
 
 
 class Growth:
-    """What a process has allocated (of malloc, and mapped beside it), its descriptors, and its resident memory, over time."""
+    """Records the allocated memory of a process (by malloc, and otherwise mapped), its descriptors, and its resident memory over time."""
 
     def __init__(self, process, heap_use):
         self.process, self.heap_use = process, heap_use / str(process.pid)
@@ -66,9 +67,9 @@ class Growth:
             raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended in {WARM_SECONDS} s: too little to see what grows")
         return {
             "memory_mb": round(statistics.median(thirds(self.memory)[1]) / 1e6, 2),
-            "memory_more_bytes": min(more(min, self.memory), more(max, self.memory)),  # arenas come and go by megabytes: what grows has both grow
+            "memory_more_bytes": min(more(min, self.memory), more(max, self.memory)),  # arenas vary by megabytes; a leak makes both minimum and maximum grow
             "allocated_mb": round(statistics.median(thirds(self.allocated)[1]) / 1e6, 2),
-            "allocated_more_bytes": more(min, self.allocated),  # the least: what is in use for a moment is no growth
+            "allocated_more_bytes": more(min, self.allocated),  # the minimum, because memory in use for a moment is not growth
             "mapped_mb": round(statistics.median(thirds(self.mapped)[1]) / 1e6, 2),
             "mapped_more_bytes": more(min, self.mapped),
             "descriptors": max(thirds(self.descriptors)[1]),
@@ -77,7 +78,7 @@ class Growth:
 
 
 def thirds(samples):
-    """The first and the last one."""
+    """The first and the last third."""
     third = len(samples) // 3
     return samples[:third], samples[-third:]
 
@@ -88,7 +89,7 @@ def more(of, samples):
 
 
 class Goodput:
-    """Shards kept and worker-seconds lived, between two moments; `undisturbed` is a part of `all`."""
+    """Counts kept shards and worker-seconds; `undisturbed` is a part of `all`."""
 
     def __init__(self):
         self.sums = {"all": [0, 0.0], "undisturbed": [0, 0.0]}
@@ -107,7 +108,7 @@ class Goodput:
 
 
 class Soak(chaos.OverIpc):
-    """The pool, its deaths, and what is measured."""
+    """The pool, its deaths, and its measurements."""
 
     def __init__(self, programs, reference, folder, seed, seconds, tell):
         super().__init__(programs, reference, folder, seed)
@@ -115,7 +116,7 @@ class Soak(chaos.OverIpc):
         self.heap_use = folder / "heap"
         self.heap_use.mkdir()
         self.goodput, self.deaths, self.lived = Goodput(), 0, 0.0
-        self.places = [None] * WORKERS  # (process, when it started); or None and when to start one
+        self.places = [None] * WORKERS  # (process, its start time), or (None, when to start one)
         self.due = [0.0] * WORKERS
         self.digests = []
 
@@ -140,7 +141,7 @@ class Soak(chaos.OverIpc):
                 self.disturbed = time.monotonic() + SETTLING
 
     def kill(self, now):
-        i = 1 + self.random.randrange(WORKERS - 1)  # the first one stays
+        i = 1 + self.random.randrange(WORKERS - 1)  # the first worker stays
         if self.places[i] is None:
             return
         process, since = self.places[i]
@@ -157,7 +158,7 @@ class Soak(chaos.OverIpc):
     # ---- one job after another ----
 
     def progress(self):
-        """Steps of all jobs; the next is submitted when the last one is about to end."""
+        """The number of steps of all jobs. Submits the next job when the last one is about to end."""
         status = self.status()
         if status["state"] in ("FAILED", "CANCELED"):
             raise chaos.Broken(f"job {self.job} is {status['state']}: {status.get('error')}")
@@ -176,7 +177,7 @@ class Soak(chaos.OverIpc):
         if digest != self.reference.digest:
             raise chaos.Broken(f"job {len(self.digests) + 1}: digest {digest}, expected {self.reference.digest}")
         self.digests.append(digest)
-        self.client("rm", str(len(self.digests)))  # as who keeps a service for days does
+        self.client("rm", str(len(self.digests)))  # as an operator of a long-running service does
 
     def look(self):
         for place in self.places:
@@ -224,7 +225,7 @@ class Soak(chaos.OverIpc):
             time.sleep(0.2)
 
     def finish(self):
-        """Jobs that are under way end, too."""
+        """Waits until unfinished jobs have ended."""
         deadline = time.monotonic() + 120
         while len(self.digests) < self.job:
             status = json.loads(self.client("status", str(len(self.digests) + 1), "--json"))
@@ -245,7 +246,7 @@ class Soak(chaos.OverIpc):
 
 
 class Reference:
-    """The digest of the job on one process."""
+    """The digest of the job in one process."""
 
     def __init__(self, programs, folder):
         self.folder = folder
@@ -259,7 +260,7 @@ class Reference:
 
 
 def broken(figures):
-    """The promises that these figures break."""
+    """The promises broken by these figures."""
     wrong = []
     if figures["goodput"] < GOODPUT_LEAST:
         wrong.append(f"goodput is {figures['goodput']:.3f}, expected at least {GOODPUT_LEAST}")
@@ -277,7 +278,7 @@ def broken(figures):
 
 
 def run(programs, folder, seed, seconds, tell=lambda soak, passed: None):
-    """Runs in `folder` (empty); returns the figures. Raises chaos.Broken when a job goes wrong."""
+    """Runs in the empty folder `folder`; returns the figures. Raises chaos.Broken if a job goes wrong."""
     for name in ("reference", "run"):
         (folder / name).mkdir()
     soak = Soak(programs, Reference(programs, folder / "reference"), folder / "run", seed, seconds, tell)

@@ -1,4 +1,4 @@
-"""Twenty seeded runs of chaos (chaos.py): one digest. More by command: ./dev chaos --runs 100."""
+"""Twenty seeded runs of chaos.py give one digest. For more: ./dev chaos --runs 100."""
 
 import pathlib
 
@@ -21,21 +21,21 @@ def reference(programs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(1, 21))
-def test_one_digest_whatever_happens(programs, reference, tmp_path, seed):
+def test_digest_is_the_same_under_all_faults(programs, reference, tmp_path, seed):
     kind, faults = chaos.run_seed(programs, reference, tmp_path, seed)
     assert kind == chaos.KINDS[seed % 3] and sum(faults.values()) >= chaos.FAULTS_LEAST
 
 
-def test_coordinator_killed_again_and_again_forgets_nothing(programs, reference, tmp_path):
-    """15 times here; 300 by command: ./dev chaos restarts."""
+def test_repeatedly_killed_coordinator_forgets_nothing(programs, reference, tmp_path):
+    """Kills it 15 times; ./dev chaos restarts does 300."""
     figures = restarts.run(programs, reference, tmp_path, 1, 15)
     print(figures)
     assert figures["submissions"] >= 1
     assert figures["steps_redone"]["most"] <= 200, "checkpoint.every, and at most as many trained while one was written"
 
 
-def test_a_lost_sample_would_be_seen(programs, reference, tmp_path):
-    """The judgement is not blind: a run of another job (one sample less) is refused."""
+def test_a_lost_sample_is_detected(programs, reference, tmp_path):
+    """Tests the check itself: it rejects a run of a job with one sample less."""
     run = chaos.InProcess(programs, reference, tmp_path, 1)
     job = tmp_path / "job.yaml"
     text = job.read_text().replace("data: {", "data: {samples: 619, ")

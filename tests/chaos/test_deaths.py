@@ -1,5 +1,5 @@
-"""Workers that die are noticed, and their blocks computed by others (deaths.py; how soon: ./dev chaos deaths). A coordinator that stood still
-itself blames nobody."""
+"""Dead workers are noticed, and others compute their blocks (deaths.py; ./dev chaos deaths measures how soon). A coordinator that was stopped does
+not blame its workers."""
 
 import pathlib
 import signal
@@ -17,9 +17,9 @@ def programs(program):
     return pathlib.Path(program("coppice")).resolve().parent
 
 
-def test_each_death_is_noticed_and_its_block_given_again(programs, tmp_path):
-    """50 kills, 10 stops and 3 cuts; 1000, 200 and 50 by command. How soon is not judged on a busy machine, only that no heartbeat more than
-    three is waited for: a stopped worker is given up within 5 s."""
+def test_each_death_is_noticed_and_its_block_leased_again(programs, tmp_path):
+    """50 kills, 10 stops and 3 cuts; the command does 1000, 200 and 50. On a busy machine, times are not checked, except that a stopped worker
+    is given up within 5 s, after three missed heartbeats."""
     counts = {"kill": 50, "stop": 10, "cut": 3}
     times = deaths.run(programs, tmp_path, 1, counts)
     print({deed: {what: deaths.summary(values) for what, values in row.items()} for deed, row in times.items()})
@@ -29,8 +29,8 @@ def test_each_death_is_noticed_and_its_block_given_again(programs, tmp_path):
     assert len(times["kill"]["leased again"]) >= 10, "most of those that are killed hold a block"
 
 
-def test_coordinator_that_stood_still_keeps_its_workers(programs, tmp_path):
-    """For twice as long as a worker may be silent: what they said meanwhile is read before anybody is given up."""
+def test_stopped_coordinator_keeps_its_workers(programs, tmp_path):
+    """The coordinator is stopped for twice the time that a worker may be silent. It reads the workers' messages before it gives anyone up."""
     pool = deaths.Deaths(programs, tmp_path, 1)
     try:
         pool.start()

@@ -1,4 +1,4 @@
-"""Many workers and a long queue on one coordinator (bench/load.py; 500 workers and 10,000 jobs by ./dev bench load): all is served, and right."""
+"""One coordinator correctly serves many workers and a long queue (bench/load.py; ./dev bench load: 500 workers and 10,000 jobs)."""
 
 import pathlib
 import sys
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.chaos
 
 
 def test_many_workers_serve_a_long_queue(program, root, tmp_path):
-    """120 connections; more jobs than fit one page of the list. Each of them is listed once, and ends with the digest of `coppice run`."""
+    """There are 120 connections, and more jobs than fit on one page of the list. Each job is listed once, and has the digest of `coppice run`."""
     sys.path.insert(0, str(root / "bench"))
     import load
 

@@ -1,4 +1,4 @@
-"""Three minutes of a pool whose workers die (soak.py): goodput, growth, one digest. More by command: ./dev soak --hours 24."""
+"""Three minutes of a pool with dying workers (soak.py): goodput, growth, one digest. For longer: ./dev soak --hours 24."""
 
 import json
 import os
@@ -14,7 +14,7 @@ SECONDS = int(os.environ.get("COPPICE_SOAK_SECONDS", "180"))
 
 
 @pytest.mark.soak
-def test_a_pool_whose_workers_die_loses_and_gathers_nothing(program, tmp_path):
+def test_pool_with_dying_workers_loses_no_time_and_does_not_grow(program, tmp_path):
     figures = soak.run(pathlib.Path(program("coppice")).resolve().parent, tmp_path, 1, SECONDS)
     print(json.dumps(figures))
     assert figures["deaths"] >= SECONDS // soak.BETWEEN_DEATHS - 2
@@ -22,8 +22,8 @@ def test_a_pool_whose_workers_die_loses_and_gathers_nothing(program, tmp_path):
 
 
 @pytest.mark.soak
-def test_what_malloc_gave_back_is_not_counted_as_mapped(program, tmp_path):
-    """Else an arena that shrank would look like a leak, as it did once."""
+def test_memory_returned_by_malloc_is_not_counted_as_mapped(program, tmp_path):
+    """Otherwise a shrinking arena looks like a leak, as it once did."""
     tools = pathlib.Path(program("coppice")).resolve().parent.parent / "tests"
     done = subprocess.run(
         [tools / "gives_back"], capture_output=True, text=True, timeout=60, check=True,
@@ -38,7 +38,7 @@ SOUND = {"allocated_more_bytes": 0, "mapped_more_bytes": 0, "memory_more_bytes":
 
 
 def grown(allocated_each, mapped_each, resident_each, descriptors_each, seconds):
-    """The growth that is measured of a program which keeps so much of every death and every step (7 a second)."""
+    """The growth measured for a program that leaks the given amounts, at 7 steps per second."""
     growth = soak.Growth.__new__(soak.Growth)
     growth.allocated, growth.mapped, growth.descriptors, growth.memory = [], [], [], []
     for second in range(50, seconds):
@@ -72,16 +72,16 @@ def half_a_kilobyte_of_each_step(deaths, steps):
     (nothing, nothing, weights_of_each_death, 0),
     (nothing, nothing, nothing, 1),
 ])
-def test_a_leak_would_be_seen(leak, seconds):
-    """The bounds are not so wide that what three minutes of leaks make would pass."""
+def test_a_leak_is_detected(leak, seconds):
+    """The limits are tight enough to detect three minutes of leaks."""
     figures = {"seconds": seconds, "goodput": 1.0, "coordinator": grown(*leak, seconds), "worker": SOUND}
     assert len(soak.broken(figures)) == 1
     assert len(soak.broken({**figures, "coordinator": SOUND, "worker": figures["coordinator"]})) == 1
     assert soak.broken({**figures, "coordinator": grown(nothing, nothing, nothing, 0, seconds)}) == []
 
 
-def test_lost_time_would_be_seen():
-    """One of four that does nothing for a fifth of the time is 5 % of the goodput, whatever the pace."""
+def test_lost_time_is_detected():
+    """If one of four workers is idle for a fifth of the time, the goodput falls by 5 %, at any pace."""
     goodput = soak.Goodput()
     for second in range(101):
         idle = min(second, 20)
@@ -92,6 +92,6 @@ def test_lost_time_would_be_seen():
 
 
 @pytest.mark.parametrize("arguments", [["--minutes", "1"], ["--minutes", "nan"], ["--minutes", "3", "--hours", "1"], ["--hours", "x"]])
-def test_bad_lengths_are_refused(arguments):
+def test_invalid_durations_are_refused(arguments):
     done = subprocess.run([sys.executable, soak.__file__, *arguments], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2 and "error:" in done.stderr

@@ -1,4 +1,4 @@
-"""The image of deploy/Dockerfile, made once, and docker's command line."""
+"""Fixtures of the container tests: the image of deploy/Dockerfile, built once, and docker's command line."""
 
 import concurrent.futures
 import json
@@ -18,7 +18,7 @@ def docker(*words, check=True, input=None, timeout=600):
 
 @pytest.fixture(scope="session")
 def image(root):
-    """deploy/Dockerfile's image, with this environment's compiler and libraries, where they are an image's."""
+    """The image of deploy/Dockerfile. If this environment is a container, it is built with this container's compiler and libraries."""
     toolchain = os.environ.get("COPPICE_DEV_ENVIRONMENT", "native")
     arguments = [] if toolchain == "native" else ["--build-arg", f"TOOLCHAIN={toolchain}"]
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
@@ -49,13 +49,13 @@ checkpoint: {every: 200}
 
 @pytest.fixture(scope="session")
 def job():
-    """job(steps): a job file's text."""
+    """job(steps): the text of a job file."""
     return lambda steps: JOB.replace("STEPS", str(steps))
 
 
 @pytest.fixture(scope="session")
 def digest_of(program, tmp_path_factory):
-    """digest_of(text): what `coppice run` makes of a job file."""
+    """digest_of(text): the digest that `coppice run` gives for a job file."""
 
     def run(text):
         folder = tmp_path_factory.mktemp("expected")
@@ -134,7 +134,7 @@ ONE_TEST = "test_import_at_the_top_of_a_file_is_detected"
 BASES = {"debian13": "debian:trixie-slim", "debian12": "debian:bookworm-slim"}
 HOME = "/home/me"
 SOURCES = "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | md5sum"
-# For an engine that can pull no image: debootstrap, in a container of the image that ./dev itself has made or pulled.
+# If the engine cannot pull an image, run debootstrap in a container of the image that ./dev has made or pulled.
 BOOTSTRAP = """
 apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap ca-certificates
 mirror=$(sed -nE 's/^deb (\\[[^]]*\\] )?([^ ]+).*/\\2/p' /etc/apt/sources.list | head -n 1)
@@ -143,28 +143,28 @@ nice -n 19 debootstrap --variant=minbase --include=ca-certificates bookworm /boo
 
 
 def pytest_collection_modifyitems(items):
-    """Fresh machines come last: they need the longest."""
+    """Runs the tests on fresh machines last, because they take the longest."""
     own = [item for item in items if item.path.name == "test_fresh.py"]
     items[:] = [item for item in items if item not in own] + own
 
 
 class Machine:
-    """A container without privileges, of one of BASES, in which a user has cloned this repository."""
+    """An unprivileged container of one of BASES, with a user's clone of this repository."""
 
     def __init__(self, base, clone, mnist=None):
         self.name = f"coppice-fresh-{os.getpid()}-{base}{'' if mnist else '-bare'}"
         proxy = [word for name in ("http_proxy", "https_proxy") if os.environ.get(name) for word in ("-e", name)]
         docker("run", "-d", "--init", "--network", "host", *proxy, "--name", self.name, base_image(base), "sleep", "3600")
-        # As in the images that are pulled: Debian's own have it.
+        # Debian's own images have this setting.
         docker("exec", self.name, "sh", "-c", "echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/docker-apt-speedup")
         docker("exec", self.name, "useradd", "--create-home", "--home-dir", HOME, "me")
         docker("exec", self.name, "mkdir", "-p", "/root/.cache/coppice")
         docker("cp", "-q", clone, f"{self.name}:{HOME}/coppice")
-        if mnist:  # what `coppice data get mnist` does
+        if mnist:  # instead of `coppice data get mnist`
             docker("cp", "-q", mnist, f"{self.name}:/root/.cache/coppice/mnist")
 
     def type(self, command, user="root", status=0):
-        """What a command prints, stdout and stderr."""
+        """Runs a command; returns its stdout and stderr."""
         home = "/root" if user == "root" else HOME
         words = ["exec", "--user", user, "-e", f"HOME={home}", "-w", f"{HOME}/coppice", self.name, "nice", "-n", "19", "sh", "-c", f"exec 2>&1; {command}"]
         done = docker(*words, check=False, timeout=1200)
@@ -185,7 +185,7 @@ def base_image(base):
 
 
 def work(base, clone, mnist):
-    """The machine after the quickstart and a test, and what these printed."""
+    """Makes a machine and runs the quickstart and a test on it; returns the machine and the output."""
     machine, output = Machine(base, clone, mnist), {}
     output["sources before"] = machine.type(SOURCES)
     for name, command in (("quickstart", "./dev quickstart"), ("test", f"./dev test {ONE_TEST}"), ("sources after", SOURCES)):
@@ -195,7 +195,7 @@ def work(base, clone, mnist):
 
 @pytest.fixture(scope="session")
 def clone(root, tmp_path_factory):
-    """A clone of the repository, with the files as they are now."""
+    """A clone of the repository with the current files."""
     folder = tmp_path_factory.mktemp("fresh") / "coppice"
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{root}", folder], check=True, capture_output=True)
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, check=True, capture_output=True, text=True).stdout
@@ -207,9 +207,9 @@ def clone(root, tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def fresh(request):
-    """fresh(base): what work() gives; both have begun when the first test of this folder does."""
+    """fresh(base): waits for the result of work(base). Both start before the first test of this folder."""
     tests = [item.function for item in request.session.items if item.path.name == "test_fresh.py"]
-    if not any("fresh" in test.__code__.co_varnames for test in tests):  # an autouse fixture is in all fixturenames
+    if not any("fresh" in test.__code__.co_varnames for test in tests):  # fixturenames is no help, because it contains every autouse fixture
         yield None
         return
     clone, mnist = request.getfixturevalue("clone"), request.getfixturevalue("mnist")
@@ -224,7 +224,7 @@ def fresh(request):
 
 @pytest.fixture(scope="module")
 def bare(clone):
-    """bare(base): a machine on which nothing has been done yet."""
+    """bare(base): a machine on which nothing has run yet."""
     made = {}
 
     def machine(base):

@@ -1,4 +1,4 @@
-"""deploy/Dockerfile and deploy/compose.yaml on a real engine: everything that happens to containers, and the digest of `coppice run`."""
+"""deploy/Dockerfile and deploy/compose.yaml on a real engine: whatever happens to containers, the digest is that of `coppice run`."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from conftest import docker, wait_for
 pytestmark = pytest.mark.containers
 
 
-def test_image_is_small_and_runs_without_rights(image):
+def test_image_is_small_and_runs_unprivileged(image):
     (facts,) = json.loads(docker("image", "inspect", image).stdout)
     assert facts["Config"]["User"] == "coppice" and facts["Config"]["Healthcheck"]
     assert "/var/lib/coppice" in facts["Config"]["Volumes"]
@@ -20,7 +20,7 @@ def test_image_is_small_and_runs_without_rights(image):
     assert tools == ["10001"], "no compiler is left in it"
 
 
-def test_one_digest_whatever_happens_to_containers(composition, job, digest_of):
+def test_container_faults_do_not_change_the_digest(composition, job, digest_of):
     pool, text = composition, job(3000)
     network = f"{pool.name}_default"
     wait_for(lambda: len(pool.workers()) == 2, "two workers")
@@ -51,8 +51,8 @@ def test_one_digest_whatever_happens_to_containers(composition, job, digest_of):
     assert health.stdout.strip() in ("healthy", "starting")
 
 
-def test_worker_out_of_memory_costs_no_bit(composition, job, digest_of):
-    """A worker with less memory than the job needs is killed by the kernel; its shards go to others."""
+def test_worker_out_of_memory_does_not_change_the_digest(composition, job, digest_of):
+    """The kernel kills a worker that has less memory than the job needs; other workers compute its shards."""
     pool, text = composition, job(600)
     wait_for(lambda: len(pool.workers()) == 2, "two workers")
     command = "exec coppice-worker --join tls+tcp://coordinator:29700 --name worker-small --threads 8 --tls-dir /etc/coppice/worker"
@@ -72,7 +72,7 @@ def test_worker_out_of_memory_costs_no_bit(composition, job, digest_of):
 
 
 def test_worker_image_of_an_older_protocol_is_refused(composition, program):
-    """Told so in words that it understands, over TLS; the others go on."""
+    """The older worker understands the refusal, over TLS; the others continue."""
     pool = composition
     wait_for(lambda: len(pool.workers()) == 2, "two workers")
     old = pathlib.Path(program("coppice-worker")).resolve().parent.parent / "tests/old_worker"

@@ -37,7 +37,7 @@ def test_debian_13_installs_packages_and_builds_natively(fresh, root):
     assert "Packages" in machine.type("ls /var/lib/apt/lists")
 
 
-def test_an_ordinary_user_runs_the_tests_that_can_run(fresh):
+def test_ordinary_user_runs_the_tests_that_can_run(fresh):
     """Uses the machine of the test above, which has the groups build and check of deploy/packages.sh."""
     machine, _ = fresh("debian13")
     output = machine.type(f"chown -R me . && su me -c './dev test lint fuzz qemu containers {ONE_TEST}'")
@@ -53,7 +53,7 @@ def test_an_ordinary_user_runs_the_tests_that_can_run(fresh):
     assert f", {skipped} skipped" in output and skipped > 30
 
 
-def test_debian_12_makes_a_debian_13_in_a_folder(fresh, root):
+def test_debian_12_makes_a_debian_13_system_in_a_folder(fresh, root):
     machine, output = fresh("debian12")
     check_quickstart(root, output["quickstart"])
     assert output["quickstart"].count("with debootstrap, once: no container can run here") == 1

@@ -1,4 +1,4 @@
-"""README's section on one machine and on many, typed line by line on fresh hosts: two containers on a network of their own."""
+"""Types README's section on pools line by line on fresh hosts: two containers on a separate network."""
 
 import json
 import os
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.containers
 
 
 class Host:
-    """A container that somebody is logged in to, without rights; `type` is a line in a shell."""
+    """A container with an unprivileged user's shell; `type` runs a line in it."""
 
     def __init__(self, name, network, image):
         self.name = f"{network}-{name}"
@@ -23,7 +23,7 @@ class Host:
         return docker("exec", self.name, "bash", "-c", f"cd ~; {line}", check=check, timeout=timeout).stdout
 
     def type_and_leave(self, line):
-        """In a terminal of its own, where it stays."""
+        """Runs a line in a separate terminal, in the background."""
         docker("exec", "-d", self.name, "bash", "-c", f"cd ~; {line} 2>>log")
 
     def put(self, path, text):
@@ -37,7 +37,7 @@ class Host:
 
 @pytest.fixture
 def hosts(image):
-    """hosts(name...): fresh machines that reach each other by name."""
+    """hosts(name...): starts fresh machines that reach each other by name."""
     network, made = f"coppice-hosts-{os.getpid()}", []
     docker("network", "create", network)
 
@@ -59,7 +59,7 @@ def hosts(image):
 
 @pytest.fixture(scope="session")
 def readme(root):
-    """The lines of README's blocks of shell, without comments, by the program that a block begins with; and its job file, of one epoch."""
+    """README's shell lines without comments, by the program with which their block starts; and its job file, shortened to one epoch."""
     text = (root / "README.md").read_text()
     blocks = [re.sub(r" +# .*$", "", block, flags=re.MULTILINE).split("\n")[:-1] for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
     (job,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -69,20 +69,20 @@ def readme(root):
 
 @pytest.fixture(scope="session")
 def expected(readme, program, mnist, tmp_path_factory):
-    """The digest of README's job in one process, here."""
+    """The digest of README's job, computed here in one process."""
     folder = tmp_path_factory.mktemp("readme")
     command = [program("coppice"), "run", "-", "--data", mnist, "--workers", "1", "--json", "--quiet", "--out", folder / "run"]
     done = subprocess.run(command, input=readme[1], capture_output=True, text=True, timeout=300, check=True)
     return json.loads(done.stdout.splitlines()[-1])["digest"]
 
 
-def test_on_one_machine(hosts, readme, expected, mnist):
+def test_readme_pool_on_one_machine(hosts, readme, expected, mnist):
     (host,) = hosts("desk")
     (lines, _), job = readme
     host.put("job.yaml", job)
     host.put_folder(mnist, "mnist")
-    host.put_folder(mnist, ".cache/coppice/mnist")  # what `coppice data get mnist` does
-    assert lines[0].startswith("coppice data get mnist ")  # there is no network here
+    host.put_folder(mnist, ".cache/coppice/mnist")  # instead of `coppice data get mnist`
+    assert lines[0].startswith("coppice data get mnist ")  # the container has no network
     assert lines[2].startswith("coppice-coordinator ") and lines[3].startswith("coppice-worker ")
     assert expected in host.type(lines[1])
     for line in lines[2:4]:
@@ -94,13 +94,13 @@ def test_on_one_machine(hosts, readme, expected, mnist):
     assert host.type("head -c 8 model.onnx | wc -c").strip() == "8"
 
 
-def test_across_machines(hosts, readme, expected, mnist):
+def test_readme_pool_across_machines(hosts, readme, expected, mnist):
     train, desk = hosts("train", "desk")
     (_, lines), job = readme
     init, serve, work, *ask = (line.replace("HOST", "train") for line in lines)
     train.put_folder(mnist, "mnist")
     train.type(init)
-    for name in ("ca.pem", "worker.pem", "worker.key", "client.pem", "client.key"):  # as the comments say
+    for name in ("ca.pem", "worker.pem", "worker.key", "client.pem", "client.key"):  # as README's comments say
         desk.put(f"tls/{name}", train.type(f"cat tls/{name}"))
     desk.type("chmod 600 tls/*.key")
     train.type_and_leave(serve)

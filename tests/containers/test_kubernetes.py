@@ -1,4 +1,4 @@
-"""deploy/kubernetes is what Kubernetes 1.32 takes: built by kustomize, checked against the strict schemas of its API."""
+"""Kubernetes 1.32 accepts deploy/kubernetes: kustomize builds it, and it matches the strict schemas of the API."""
 
 import copy
 import json
@@ -26,20 +26,20 @@ def pods(objects):
     return {name: o["spec"]["template"]["spec"] for (_, name), o in objects.items() if "template" in o["spec"]}
 
 
-def test_every_object_fits_its_schema(objects):
+def test_every_kubernetes_object_matches_its_schema(objects):
     assert {kind for kind, _ in objects} == {"Service", "StatefulSet", "Deployment", "NetworkPolicy"}
     for thing in objects.values():
         check(thing)
 
 
-def test_the_schemas_refuse_a_field_that_is_misspelt(objects):
+def test_misspelt_kubernetes_field_is_detected(objects):
     wrong = copy.deepcopy(objects["Deployment", "coppice-worker"])
     wrong["spec"]["template"]["spec"]["containers"][0]["resource"] = {}
     with pytest.raises(jsonschema.ValidationError, match="resource"):
         check(wrong)
 
 
-def test_selectors_find_their_pods(objects):
+def test_kubernetes_selectors_match_their_pods(objects):
     for name in ("coppice-coordinator", "coppice-worker"):
         workload = next(o for (kind, n), o in objects.items() if n == name and kind != "NetworkPolicy")
         labels = workload["spec"]["template"]["metadata"]["labels"].items()
@@ -51,7 +51,7 @@ def test_selectors_find_their_pods(objects):
     assert coordinator["serviceName"] == "coppice"
 
 
-def test_pods_run_with_no_rights(objects):
+def test_pods_run_unprivileged(objects):
     for spec in pods(objects).values():
         assert spec["securityContext"]["runAsNonRoot"] and not spec["automountServiceAccountToken"]
         for container in spec["containers"]:
@@ -60,7 +60,7 @@ def test_pods_run_with_no_rights(objects):
             assert rights["capabilities"] == {"drop": ["ALL"]} and container["resources"]["limits"]["memory"]
 
 
-def test_traffic_is_encrypted(objects):
+def test_kubernetes_traffic_is_encrypted(objects):
     for spec in pods(objects).values():
         words = spec["containers"][0]["args"]
         assert not [word for word in words if word.startswith("tcp://")] and "--insecure" not in words

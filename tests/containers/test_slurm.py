@@ -11,7 +11,7 @@ pytestmark = pytest.mark.containers
 
 
 class Slurm:
-    """A cluster; /shared is the file system that its nodes share."""
+    """A Slurm cluster; its nodes share the file system /shared."""
 
     def __init__(self, image):
         self.name = f"coppice-slurm-{os.getpid()}"
@@ -35,7 +35,7 @@ class Slurm:
         self.run("sh", "-c", f"cat > /shared/{name}", input=text)
 
     def job(self, number):
-        """Fields of `scontrol show job`."""
+        """The fields of `scontrol show job`."""
         words = self.run("scontrol", "show", "job", number, "-o", check=False).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -59,7 +59,7 @@ def slurm(root, image):
         cluster.stop()
 
 
-def test_batch_job_is_requeued_and_ends_with_the_same_digest(slurm, root, job, digest_of):
+def test_requeued_slurm_job_ends_with_the_same_digest(slurm, root, job, digest_of):
     text = job(1500)
     slurm.put("job.yaml", text)
     slurm.put("coppice.sbatch", (root / "deploy/slurm/coppice.sbatch").read_text())
@@ -68,7 +68,7 @@ def test_batch_job_is_requeued_and_ends_with_the_same_digest(slurm, root, job, d
     checkpoints = f"/shared/coppice-{number}/jobs/1/checkpoints"
     try:
         wait_for(lambda: "step-" in slurm.run("ls", checkpoints, check=False), "a checkpoint")
-        # What Slurm sends before the time is up.
+        # Slurm sends this before the time limit.
         slurm.run("scancel", "--signal=USR1", "--batch", number)
         wait_for(lambda: slurm.job(number).get("Restarts") == "1", "the requeue")
         wait_for(lambda: slurm.job(number).get("JobState") == "COMPLETED", "the job's end", 400)
@@ -82,7 +82,7 @@ def test_batch_job_is_requeued_and_ends_with_the_same_digest(slurm, root, job, d
     assert {"worker-node1-0", "worker-node2-1"} <= joined, joined
 
 
-def test_script_without_a_job_says_how(slurm, root):
+def test_slurm_script_without_a_job_prints_its_usage(slurm, root):
     slurm.put("coppice.sbatch", (root / "deploy/slurm/coppice.sbatch").read_text())
     number = slurm.run("sbatch", "--parsable", "-o", "out.txt", "coppice.sbatch").strip()
     wait_for(lambda: slurm.job(number).get("JobState") == "FAILED", "the refusal")

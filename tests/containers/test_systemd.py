@@ -1,4 +1,4 @@
-"""deploy/systemd: units that systemd takes without a word, and that leave the programs few rights."""
+"""deploy/systemd: systemd accepts the units without warnings, and they give the programs few rights."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def units(root, program, tmp_path_factory):
-    """The units, with the programs of this build in place of the installed ones."""
+    """The units, with the programs of this build instead of the installed ones."""
     folder = tmp_path_factory.mktemp("units")
     for unit in (root / "deploy/systemd").glob("*.service"):
         text = unit.read_text()
@@ -22,19 +22,19 @@ def systemd_analyze(*words):
     return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
 
 
-def test_units_are_valid(units):
+def test_systemd_units_are_valid(units):
     assert [unit.name for unit in units] == ["coppice-coordinator.service", "coppice-worker@.service"]
     done = systemd_analyze("verify", "--man=no", *units)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_verify_sees_what_is_wrong(units, tmp_path):
+def test_wrong_systemd_unit_is_detected(units, tmp_path):
     broken = tmp_path / "broken.service"
     broken.write_text(units[0].read_text().replace("ProtectSystem=strict", "ProtectSystem=sometimes"))
     assert "ProtectSystem" in systemd_analyze("verify", "--man=no", broken).stderr
 
 
-def test_units_are_hardened(units):
+def test_systemd_units_are_hardened(units):
     for unit in units:
         done = systemd_analyze("security", "--offline=true", "--threshold=20", unit)
         exposure = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)

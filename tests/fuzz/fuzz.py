@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Any bytes at everything that reads bytes from outside: libFuzzer on each tests/fuzz/fuzz_<target>.c.
+"""Feeds random bytes to every parser that reads untrusted input: runs libFuzzer on each tests/fuzz/fuzz_<target>.c.
 
-  ./dev fuzz                          every target for 20 seconds
-  ./dev fuzz call session --hours 8   these two go on
-  ./dev fuzz --plain --runs 10000000  without sanitizers: many times faster, within 64 MiB of memory
-  ./dev fuzz png --input FILE         one input again, with what the sanitizers say of it
-  ./dev fuzz png --merge              keep the inputs of the cache that reach something new in tests/fuzz/corpus/png
+  ./dev fuzz                          run every target for 20 seconds
+  ./dev fuzz call session --hours 8   run these two for longer
+  ./dev fuzz --plain --runs 10000000  run without sanitizers: much faster, and limited to 64 MiB of memory
+  ./dev fuzz png --input FILE         replay one input, with the report of the sanitizers
+  ./dev fuzz png --merge              add inputs from the cache that reach new code to tests/fuzz/corpus/png
 
-A crash is a memory error, undefined behaviour, a leak, a broken check of the target, one allocation over 64 MiB (--plain: 64 MiB
-of resident memory in all), or an input that takes over a second when it is run again, three times. Its input is kept, with the
-command that runs it again; once the bug is mended it belongs into tests/fuzz/corpus/<target>, which every build replays.
-Inputs that reached something new stay in the user's cache, and the next run begins with them."""
+A crash is a memory error, undefined behaviour, a leak, a failed check of the target, an allocation over 64 MiB (--plain: over 64 MiB
+of resident memory in all), or an input that takes over a second in each of three repetitions. Its input is kept, and the command that
+replays it is printed. After fixing the bug, add the input to tests/fuzz/corpus/<target>; every build replays these files. Inputs that
+reached new code are kept in the user's cache, and the next run starts with them."""
 
 import argparse
 import collections
@@ -31,8 +31,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MEMORY_MB = 64
 SLOW_S = 1
-AT_END = ("call", "session", "state")  # keep threads and memory between inputs: leaks are looked for at the end of the process
-MERGE_BYTES = 1024  # larger inputs stay out of the repository
+AT_END = ("call", "session", "state")  # these keep threads and memory between inputs, so leaks are checked only at the end
+MERGE_BYTES = 1024  # larger inputs are not added to the repository
 MERGE_MOST = 24
 
 Result = collections.namedtuple("Result", "target executions seconds peak_mb slowest_s crashes")
@@ -43,7 +43,7 @@ def targets():
 
 
 class Runner:
-    """Runs targets: builds are there, corpora and crashes go to `cache`."""
+    """Runs targets that are already built. Corpora and crashes are kept in `cache`."""
 
     def __init__(self, programs, cache, plain, options):
         self.programs, self.cache, self.plain, self.options = programs, cache, plain, options
@@ -55,7 +55,7 @@ class Runner:
         return ["-rss_limit_mb=1024", f"-malloc_limit_mb={MEMORY_MB}"]
 
     def run(self, target, *arguments):
-        """One process; its exit status and what it said."""
+        """Runs a target; returns its exit status and output."""
         environment = {
             **os.environ, "UBSAN_OPTIONS": "print_stacktrace=1", "OPENBLAS_NUM_THREADS": "1",
             "ASAN_OPTIONS": "detect_stack_use_after_return=1",
@@ -81,7 +81,7 @@ class Runner:
                 process.kill()
 
     def is_slow(self, target, path):
-        """Whether an input takes over a second each time: the machine may have had other things to do."""
+        """Returns whether an input takes over a second each time; once may be due to other load on the machine."""
         for _ in range(3):
             status, said = self.run(target, *self.limits(), "-timeout=60", path)
             took = re.search(r"Executed .* in (\d+) ms", said)
@@ -92,7 +92,7 @@ class Runner:
         return True
 
     def hunt(self, target):
-        """A target, until its time or its number of executions is over, or it crashes."""
+        """Runs a target until its time or its number of executions is reached, or until it crashes."""
         corpus, crashes = self.cache / "corpus" / target, self.cache / "crashes" / target
         for folder in (corpus, crashes):
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class Runner:
             return Result(target, executions, time.monotonic() - began, peak, slowest, [{"input": where, "report": said[-6000:]}])
 
     def left(self, executions, began):
-        """Options of what is still to do; nothing: it is done."""
+        """libFuzzer's options for the remaining time or executions; empty if nothing remains."""
         if self.ended:
             return []
         if self.options.runs:
@@ -130,7 +130,7 @@ class Runner:
         return [f"-max_total_time={left}"] if left >= 1 else []
 
     def merge(self, target):
-        """The shortest inputs that reach something new go to the repository, a few at a time."""
+        """Adds the shortest inputs that reach new code to the repository, a few at a time."""
         kept = HERE / "corpus" / target
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="coppice-merge-") as folder:
@@ -161,7 +161,7 @@ def print_crash(result, options):
 
 
 class Bar:
-    """How far the whole is, on a terminal."""
+    """A progress bar for the whole run, on a terminal."""
 
     def __init__(self, count, options):
         self.count, self.done, self.options, self.began = count, 0, options, time.monotonic()
@@ -189,7 +189,7 @@ class Bar:
 
 
 def run_all(runner, names, options):
-    """Results in the order in which they come."""
+    """Runs all targets; returns the results in order of completion."""
     results, bar = [], Bar(len(names), options)
     if not options.json:
         print(f"{'target':<12} {'executions':>12} {'per s':>10} {'peak MB':>8} {'longest s':>9} {'crashes':>8}", flush=True)
@@ -222,27 +222,27 @@ def write_junit(path, results):
 
 def read_options():
     options = argparse.ArgumentParser(prog="./dev fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of {' '.join(targets())}")
+    options.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all; there are {' '.join(targets())}")
     how_long = options.add_mutually_exclusive_group()
-    how_long.add_argument("--seconds", type=float, default=20, help="for each target (20)")
-    how_long.add_argument("--hours", type=float, help="for each target")
-    how_long.add_argument("--runs", type=int, help="executions of each target")
-    options.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at once (the number of cores)")
-    options.add_argument("--plain", action="store_true", help="without sanitizers")
-    options.add_argument("--input", metavar="FILE", help="run this input alone, of one target")
-    options.add_argument("--merge", action="store_true", help="into the corpus of the repository")
-    options.add_argument("--cache", metavar="DIR", help="of corpora and crashes (the user's cache)")
-    options.add_argument("--json", action="store_true", help="one line of JSON at the end")
+    how_long.add_argument("--seconds", type=float, default=20, help="time for each target (default: 20)")
+    how_long.add_argument("--hours", type=float, help="time for each target")
+    how_long.add_argument("--runs", type=int, help="number of executions of each target")
+    options.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of targets to run in parallel (default: the number of cores)")
+    options.add_argument("--plain", action="store_true", help="run without sanitizers")
+    options.add_argument("--input", metavar="FILE", help="run only this input, on one target")
+    options.add_argument("--merge", action="store_true", help="add new inputs to the corpus of the repository")
+    options.add_argument("--cache", metavar="DIR", help="folder of corpora and crashes (default: the user's cache)")
+    options.add_argument("--json", action="store_true", help="print one line of JSON at the end")
     options.add_argument("--junit", metavar="FILE", help=argparse.SUPPRESS)
     options.add_argument("--programs", metavar="DIR", type=pathlib.Path, help=argparse.SUPPRESS)
     o = options.parse_args()
     unknown = [name for name in o.targets if name not in targets()]
     if unknown:
-        options.error(f"there is no target \"{unknown[0]}\": {', '.join(targets())}")
+        options.error(f"unknown target \"{unknown[0]}\": expected one of {', '.join(targets())}")
     if o.input and (len(o.targets) != 1 or not os.path.isfile(o.input)):
-        options.error("--input takes a file, and one target")
+        options.error("--input needs an existing file and exactly one target")
     if o.jobs < 1 or (o.runs is not None and o.runs < 1) or o.seconds < 1 or (o.hours is not None and o.hours <= 0):
-        options.error("--seconds, --hours, --runs and --jobs are at least 1")
+        options.error("--seconds, --runs and --jobs must be at least 1, --hours above 0")
     if o.hours:
         o.seconds = o.hours * 3600
     return o

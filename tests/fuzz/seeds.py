@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the seeds of the fuzz targets, tests/fuzz/corpus/<target>/seed-*: one good input of each kind, as small as can be.
+"""Writes the seeds of the fuzz targets, tests/fuzz/corpus/<target>/seed-*: a valid input of each kind, as small as possible.
 
   ./dev exec python3 tests/fuzz/seeds.py
 
-Data files are made by the libraries that people use (NumPy, Pillow, safetensors), messages by protoc from the schema. To add an
-input, add it here; what a crash left behind is put into the corpus as it is."""
+Data files are made by common libraries (NumPy, Pillow, safetensors), messages by protoc from the schema. Add new inputs here. The
+input of a crash is added to the corpus unchanged."""
 
 import gzip
 import hashlib
@@ -25,7 +25,7 @@ loss { cross_entropy { } } train { steps: 3 batch: 4 shards: 2 } optimizer { sgd
 
 
 def proto(kind, text):
-    """A message of proto/api.proto or proto/wire.proto, from its text form."""
+    """Encodes a message of proto/api.proto or proto/wire.proto from its text form."""
     schema = "proto/wire.proto" if kind.startswith("coppice.wire") else "proto/api.proto"
     done = subprocess.run(["protoc", f"--encode={kind}", "-I.", schema], cwd=ROOT, input=text.encode(), capture_output=True, check=True)
     return done.stdout
@@ -43,7 +43,7 @@ def hexes(data):
 
 
 def pack(kind=1, dims=(2,), count=4):
-    """COPDATA1 (common/data/data.h): `count` samples, the same for training and test."""
+    """A pack, COPDATA1 (common/data/data.h): `count` samples, the same for training and test."""
     def pad(data):
         return data + bytes(-len(data) % 64)
 
@@ -151,7 +151,7 @@ def job_seeds():
 
 
 def pairs():
-    """Of fuzz_pair.c: which pair, then the bytes that draw its sides."""
+    """Inputs of fuzz_pair.c: the number of the pair, then the bytes from which its two sides are drawn."""
     u8, f32, wide, picture = bytes([0, 0, 3]), bytes([1, 0, 0]), bytes([0, 0, 7]), bytes([0, 1, 0, 1, 1])  # type, rank, sides
     job = bytes([1, 0, 0, 1, 1, 1, 0, 1])
     for train, test in ((u8, wide), (wide, u8), (u8, f32), (picture, u8), (u8, u8)):
@@ -175,7 +175,7 @@ MESSAGES = {
 
 
 def frame(number, header):
-    """A header without hashes: the target makes them fit."""
+    """A frame header without hashes; the target computes them."""
     head = struct.pack("<IHHII4QQQ", 0x57504F43, 1, number, len(header), 0, 0, 0, 0, 0, 0, 0) + header
     return head + bytes(-len(head) % 64)
 

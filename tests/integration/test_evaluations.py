@@ -263,7 +263,7 @@ def test_plain_evaluation_uses_the_test_part(cluster, job, coppice, tmp_path):
         assert {k: there[k] for k in ("error", "loss", "digest")} == {k: here[k] for k in ("error", "loss", "digest")}
 
 
-def test_what_makes_no_sense_is_refused(cluster, coppice, job, tmp_path):
+def test_invalid_evaluations_are_refused(cluster, coppice, job, tmp_path):
     pool = cluster("ipc")
     pool.worker("w")
     net = train(pool, job())

@@ -370,7 +370,7 @@ def test_bad_pictures_are_reported_and_leave_no_output(train, tmp_path):
     assert 'test has a class "dog" that ' in train(data, status=2)
 
 
-def test_what_does_not_fit_is_named(train, tmp_path):
+def test_jobs_that_do_not_match_their_data_are_refused(train, tmp_path):
     data = as_idx(tmp_path, pictures())
     rows_of_csv([(x.reshape(len(x), -1)[:, :3], y) for x, y in pictures()], tmp_path, ("train.csv", "test.csv"))
     csv = "{source: csv, train: train.csv, test: test.csv, label: 'the \"class\"'%s}"

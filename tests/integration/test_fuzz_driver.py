@@ -52,12 +52,12 @@ def test_a_crash_is_reported_with_the_command_to_replay_it(fuzz, tmp_path):
     assert f"./dev fuzz csv --input {kept}" in said and "1 crashes" in said
 
 
-def test_an_input_is_slow_only_if_it_is_slow_again(fuzz, tmp_path):
+def test_an_input_counts_as_slow_only_if_repeatedly_slow(fuzz, tmp_path):
     status, said = fuzz("timeout-1", 400, "--json")
     assert status == 0 and json.loads(said)["executions"] >= 1500
     assert not (tmp_path / "cache/crashes/csv/timeout-1").exists()
 
 
-def test_an_input_that_is_slow_again_is_a_crash(fuzz):
+def test_a_repeatedly_slow_input_counts_as_a_crash(fuzz):
     status, said = fuzz("timeout-1", 1400, "--json")
     assert status == 1 and json.loads(said)["crashes"] == 1

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def run(program, folder, fails, *words):
-    """Runs `coppice run`, or the command `words`, with allocation number `fails` failing (0: none fails)."""
+    """Runs `coppice run` with allocation number `fails` failing (0: none fails). `words` are more options; the default is a new run."""
     words = words or ("--overwrite",)
     return subprocess.run(
         [program("coppice"), "run", "job.yaml", "--workers", "2", "--json", "--quiet", "--out", "run", *words], cwd=folder,

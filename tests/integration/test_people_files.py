@@ -45,13 +45,13 @@ def colours(folder, count=6):
 
 
 def as_npz(path, x):
-    """Writes these samples as an archive, with two alternating classes."""
+    """Writes these samples as an archive, sorted into two classes."""
     np.savez(path, images=np.ascontiguousarray(x), labels=np.sort(np.arange(len(x)) % 2))
     return path.name
 
 
 def as_folder(folder, files):
-    """Moves half of the files into each of the class folders a and b."""
+    """Writes the files into the class folders a and b, half into each."""
     for i, content in enumerate(files):
         place = folder / ("a" if i < (len(files) + 1) // 2 else "b")
         place.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_pool_shows_no_error_without_classes(cluster, small):
     assert "test_error" not in again and again["test_loss"] == status["test_loss"]
 
 
-def test_what_does_not_fit_is_named(coppice, small):
+def test_unsuitable_autoencoder_jobs_are_refused(coppice, small):
     job = small()
     done = coppice("run", job, "--set", "data.target=input", status=2)
     assert "data.target is input, but loss is cross_entropy" in done.stderr

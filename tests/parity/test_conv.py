@@ -181,14 +181,14 @@ def test_gradients_of_one_step(coppice, digits, tmp_path, number):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_ten_steps(coppice, digits, tmp_path, number):
+def test_ten_steps_equal_pytorch(coppice, digits, tmp_path, number):
     network = Network(number)
     found = network.run(coppice, digits, tmp_path / "run", 10, 0.1)
     for name, tensor in network.train(digits, 10, 0.1).items():
         check(f"{network.layers}: {name}", found[name], tensor.detach().numpy(), WEIGHTS)
 
 
-def test_configurations_reach_what_they_should():
+def test_random_configurations_cover_all_cases():
     convs = [layer for n in NUMBERS for layer in Network(n).layers if layer.kind == "conv2d"]
     pools = [layer.kind for n in NUMBERS for layer in Network(n).layers if "pool" in layer.kind]
     deep = [t for n in NUMBERS for t in Network(n).parameters().values() if t.ndim == 4 and t[0].numel() > 256]
@@ -196,7 +196,7 @@ def test_configurations_reach_what_they_should():
     assert min(pools.count("max_pool2d"), pools.count("avg_pool2d")) > 4 and len(deep) > 3
 
 
-def test_norms_of_filters_are_limited(coppice, digits, tmp_path):
+def test_max_norm_limits_filters(coppice, digits, tmp_path):
     network = Network(6)
     first = next(i for i, layer in enumerate(network.layers) if layer.kind == "conv2d")
     network.layers[first].fields["max_norm"] = LIMIT

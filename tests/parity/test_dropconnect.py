@@ -25,7 +25,7 @@ def normal(x):
 
 
 @pytest.mark.parametrize("variant", ["classic", "inverted"])
-def test_evaluation_by_moments(coppice, digits, variant):
+def test_evaluation_by_moments_matches_relu_of_a_gaussian(coppice, digits, variant):
     """The mean of relu over a Gaussian is known. The mean of many draws approaches it, and so does the loss of the whole network."""
     result = coppice("run", digits.job(JOB.format(variant=variant)), "--out", digits.folder / "run", "--quiet", "--json")
     w = {name: value.astype(np.float64) for name, value in load_file(digits.folder / "run/model.safetensors").items()}

@@ -71,7 +71,7 @@ def trained(coppice, digits):
 
 @pytest.mark.parametrize("variant, scope", [("inverted", "sample"), ("classic", "shard")])
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
-def test_figures(coppice, digits, trained, variant, scope, average):
+def test_ensemble_figures_match_numpy(coppice, digits, trained, variant, scope, average):
     w = trained(variant, scope)
     all_p = np.array(list(members(digits, w, 9, variant, scope)))
     told = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "9,1,4", "--average", average, "--json", "--quiet")
@@ -104,14 +104,14 @@ def test_separately_trained_models(coppice, digits, average):
     assert [m["digest"] for m in told["models"]] == [coppice("digest", run, "--json")["digest"] for run in runs]
 
 
-def test_weight_scaling_is_the_evaluation(coppice, digits, trained):
+def test_weight_scaling_equals_plain_evaluation(coppice, digits, trained):
     trained("classic")
     plain = coppice("eval", digits.folder / "run", "--data", digits.folder, "--json")
     scaled = coppice("eval", digits.folder / "run", "--data", digits.folder, "--average", "weight-scaling", "--json", "--quiet")["members"][0]
     assert scaled["error"] == plain["error"] and scaled["nll"] == pytest.approx(plain["loss"], rel=1e-6)
 
 
-def test_any_number_of_threads_gives_the_same_figures(coppice, digits, trained):
+def test_number_of_threads_does_not_change_the_figures(coppice, digits, trained):
     trained()
     told = [coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "3,8", "--workers", n, "--json", "--quiet") for n in (1, 2, 3)]
     for one in told:
@@ -127,7 +127,7 @@ def test_any_number_of_threads_gives_the_same_figures(coppice, digits, trained):
     (["--average", "geometric"], "needs --ensemble K"),
     (["--ensemble", "5", "--average", "weight-scaling"], "omit --ensemble"),
 ])
-def test_what_makes_no_sense_is_refused(digits, trained, options, words):
+def test_invalid_ensemble_options_are_refused(digits, trained, options, words):
     trained()
     program = shutil.which("coppice", path=os.environ.get("COPPICE_BIN"))
     done = subprocess.run([program, "eval", digits.folder / "run", "--data", digits.folder, *options], capture_output=True, text=True, timeout=60, check=False)

@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_are_coppices(coppice, program, checked, tmp_path, kind):
+def test_exported_models_compute_the_same_logits(coppice, program, checked, tmp_path, kind):
     for number in range(CONFIGURATIONS):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -56,7 +56,7 @@ def test_logits_are_coppices(coppice, program, checked, tmp_path, kind):
             close(torch_module(folder / "model.py").build()(torch.from_numpy(x)).numpy(), expected, "torch, " + what)
 
 
-def test_each_kind_of_the_registry_is_here(layer_kinds):
+def test_every_layer_kind_is_exported(layer_kinds):
     assert set(KINDS) == set(layer_kinds)
 
 
@@ -120,7 +120,7 @@ def share_is(found, expected, draws):
 @pytest.mark.parametrize("variant", ["inverted", "classic"])
 @pytest.mark.parametrize("scope", ["sample", "shard"])
 @pytest.mark.parametrize("kind", ["dropout", "spatial_dropout"])
-def test_masks_drop_as_the_job_says(bare, kind, scope, variant):
+def test_masks_have_the_drop_rate_of_the_job(bare, kind, scope, variant):
     spatial = kind == "spatial_dropout"
     shape = (6, 3, 4) if spatial else (UNITS,)
     x = samples(shape)
@@ -159,7 +159,7 @@ def test_gaussian_noise_has_its_mean_and_variance(bare, scope):
 
 
 @pytest.mark.parametrize("scope", ["sample", "shard"])
-def test_alpha_dropout_sets_to_the_lowest_and_rescales(bare, scope):
+def test_alpha_dropout_sets_the_lowest_value_and_rescales(bare, scope):
     x = samples((UNITS,))
     a = 1 / np.sqrt((1 - P) * (1 + P * SELU_LOWEST**2))
     for name, run in bare(f"{{alpha_dropout: {{p: {P}, scope: {scope}}}}}").items():
@@ -206,7 +206,7 @@ def test_dropconnect_drops_weights_in_pytorch(bare, scope, variant, drop_bias):
 # ---- the file ----
 
 
-def test_moments_are_written_as_the_mean(coppice, digits, program, tmp_path):
+def test_dropconnect_moments_are_exported_as_the_mean(coppice, digits, program, tmp_path):
     job = """model: [{{linear: {{units: 20}}}}, {{dropconnect: {{units: 30, inference: {inference}}}}}, relu, {{linear: {{units: 10}}}}]
 name: moments
 train: {{steps: 3}}
@@ -225,7 +225,7 @@ optimizer: {{sgd: {{rate: 0.1}}}}
         close(torch_module(tmp_path / "m.py").build()(torch.from_numpy(x)).numpy(), expected, "torch")
 
 
-def test_onnx_file_says_what_it_is(coppice, digits, tmp_path):
+def test_onnx_file_has_the_right_metadata(coppice, digits, tmp_path):
     job = "name: told\nmodel: [{dropout: {p: 0.2}}, {linear: {units: 10}}]\ntrain: {steps: 3}\noptimizer: {sgd: {rate: 0.1}}\n"
     summary = coppice("run", digits.job(job), "--out", tmp_path / "run", "--json", "--quiet")
     told = coppice("export", tmp_path / "run", "--format", "onnx", "-o", tmp_path / "m", "--json")
@@ -244,7 +244,7 @@ def test_onnx_file_says_what_it_is(coppice, digits, tmp_path):
     assert (tmp_path / "m").read_bytes() == first, "the same bytes again"
 
 
-def test_state_of_the_torch_model_comes_back(coppice, digits, tmp_path):
+def test_state_of_the_torch_model_can_be_imported(coppice, digits, tmp_path):
     """The model's state_dict has the job's names, so coppice can import weights that PyTorch has trained further."""
     job = digits.job("""name: there-and-back
 model: [{maxout: {units: 12, pieces: 2}}, {alpha_dropout: {p: 0.1, scope: shard}}, {dropconnect: {units: 9, inference: mean}}, {linear: {units: 10}}]
@@ -274,7 +274,7 @@ NAMES = ['\\"\\"\\"; import os; os.abort() #', "a\\\\", "\\n\\r\\timport os", "\
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_never_code(coppice, digits, tmp_path, name):
+def test_job_name_never_becomes_code(coppice, digits, tmp_path, name):
     job = f'name: "{name}"\nmodel: [{{linear: {{units: 10}}}}]\ntrain: {{steps: 1}}\noptimizer: {{sgd: {{rate: 0.1}}}}\n'
     coppice("run", digits.job(job), "--out", tmp_path / "run", "--quiet")
     coppice("export", tmp_path / "run", "-o", tmp_path / "m.py")

@@ -60,7 +60,7 @@ def expected(values):
 
 
 @pytest.mark.parametrize("layer", [0, 3])
-def test_figures(coppice, digits, trained, layer):
+def test_features_figures_match_numpy(coppice, digits, trained, layer):
     run, w = trained
     values = np.maximum(digits.inputs("test").astype(float) @ w["0.weight"].T + w["0.bias"], 0)
     if layer == 3:  # no activation follows
@@ -72,7 +72,7 @@ def test_figures(coppice, digits, trained, layer):
     assert layer == 3 or 0.05 < told["zero_share"] < 0.95
 
 
-def test_picture(coppice, digits, trained):
+def test_features_picture_is_exact_to_the_pixel(coppice, digits, trained):
     run, w = trained
     picture = digits.folder / "tiles.png"
     coppice("features", run, "--data", digits.folder, "-o", picture, "--columns", 7)

@@ -37,7 +37,7 @@ def refuse(digits, file, *options):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
+def test_imported_model_evaluates_as_in_pytorch(coppice, digits, network, dtype):
     state = {name: value.to(getattr(torch, dtype)).contiguous() for name, value in network.state_dict().items()}
     save_torch(state, digits.folder / "torch.safetensors")
     coppice("import", digits.folder / "torch.safetensors", "--spec", digits.job(JOB), "-o", digits.folder / "m.safetensors")
@@ -53,7 +53,7 @@ def test_evaluates_as_in_pytorch(coppice, digits, network, dtype):
     assert told["error"] == pytest.approx((logits.argmax(1) != y).double().mean().item(), abs=1e-9)
 
 
-def test_subnormal_halves_are_exact(coppice, digits, network):
+def test_subnormal_16_bit_floats_are_exact(coppice, digits, network):
     state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
     halves = np.arange(30, dtype=np.uint16) * 37 + 1  # subnormal and some normal numbers
     halves[15:] |= 0x8000
@@ -63,7 +63,7 @@ def test_subnormal_halves_are_exact(coppice, digits, network):
     assert torch.equal(load_torch(digits.folder / "m.safetensors")["0.bias"], state["0.bias"].float())
 
 
-def test_is_trained_on(coppice, digits, network):
+def test_imported_model_can_be_trained_further(coppice, digits, network):
     save_torch({k: v.contiguous() for k, v in network.state_dict().items()}, digits.folder / "torch.safetensors")
     job = digits.job(JOB)
     first = coppice("import", digits.folder / "torch.safetensors", "--spec", job, "--out", digits.folder / "tuned", "--json")
@@ -82,7 +82,7 @@ def test_is_trained_on(coppice, digits, network):
     (lambda s: s["0.weight"].view(-1).__setitem__(33, float("nan")), "value 33 of tensor 0.weight is NaN"),
     (lambda s: s["3.bias"].__setitem__(2, float("inf")), "value 2 of tensor 3.bias is infinite"),
 ])
-def test_what_does_not_fit_is_refused(digits, network, change, words):
+def test_unsuitable_weights_are_refused(digits, network, change, words):
     state = {name: value.clone().contiguous() for name, value in network.state_dict().items()}
     change(state)
     save_torch(state, digits.folder / "torch.safetensors")
@@ -95,7 +95,7 @@ def raw(path, header, data):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def test_any_order_of_the_header(coppice, digits, network):
+def test_header_entries_may_have_any_order(coppice, digits, network):
     """The header is a JSON object, whose order is not defined. In other programs' files it may differ from the order of the data."""
     state, at, data, entries = network.state_dict(), 0, b"", {}
     for name in sorted(state, reverse=True):
@@ -124,13 +124,13 @@ def test_any_order_of_the_header(coppice, digits, network):
     ({"a": {"dtype": "F32", "shape": [2]}}, "the header is damaged"),
     (b'{"a": ' + b"[" * 5000, "the header is damaged"),
 ])
-def test_a_header_that_lies_is_refused(digits, header, words):
+def test_wrong_header_is_refused(digits, header, words):
     raw(digits.folder / "torch.safetensors", header, bytes(8))
     assert words in refuse(digits, "torch.safetensors", "-o", "m.safetensors")
     assert not (digits.folder / "m.safetensors").exists()
 
 
-def test_no_safetensors_and_nothing_to_write(digits, network):
+def test_file_that_is_not_safetensors_is_refused(digits, network):
     (digits.folder / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     assert "torn.safetensors" in refuse(digits, "torn.safetensors", "-o", "m.safetensors")
     assert "-o FILE" in refuse(digits, "torn.safetensors")

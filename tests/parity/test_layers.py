@@ -296,12 +296,12 @@ def test_layer_equals_pytorch(one_layer, kind):
     print(f"{kind}: seed {SEED}, {CONFIGURATIONS} configurations, {large} of them larger than {LARGE}; largest relative difference {worst:.2g}")
 
 
-def test_there_is_no_other_kind(root):
+def test_every_layer_kind_has_a_reference(root):
     registered = re.findall(r"X\((\w+)\)", (root / "common/nn/layers/kinds.h").read_text().split("COP_LAYER_DECLARE")[0])
     assert sorted(registered[1:] if registered[0] == "X" else registered) == sorted(KINDS)
 
 
-def test_the_references_are_pytorchs_own_layers():
+def test_references_equal_pytorchs_own_layers():
     """Compares the references with PyTorch's own layers. The masks that PyTorch drew are read off its output."""
     torch.manual_seed(1)
     x = torch.randn(6, 40, 5, 5, dtype=torch.float64)

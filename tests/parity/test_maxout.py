@@ -105,7 +105,7 @@ def test_gradients_of_one_step(coppice, digits, tmp_path, number):
     print(f"{network}: largest relative difference of gradients {max(errors):.2g}")
 
 
-def test_twenty_steps_with_limited_norms(coppice, digits, tmp_path):
+def test_twenty_steps_with_max_norm(coppice, digits, tmp_path):
     network = Network((33, 4), (60, 5), max_norm=0.59)
     found = network.run(coppice, digits, tmp_path / "run", 20, 0.1)
     for name, tensor in zip(NAMES, network.train(digits, 20, 0.1)):

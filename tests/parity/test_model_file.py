@@ -57,7 +57,7 @@ def test_numpy_computes_the_same_logits(coppice, digits, tmp_path, variant):
     assert np.abs(found - expected).max() <= 1e-5
 
 
-def test_pytorch_loads_the_file_as_it_is(coppice, digits, tmp_path):
+def test_pytorch_loads_the_model_file(coppice, digits, tmp_path):
     out = tmp_path / "run"
     coppice("run", digits.job(JOB.format(variant="inverted", bias="true")), "--out", out, "--json")
     nn = torch.nn

@@ -202,14 +202,14 @@ def check(network, t):
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_a_shard_is_what_pytorch_computes(coppice, digits, group):
+def test_shard_matches_pytorch(coppice, digits, group):
     networks = [Network(number) for number in range(group, NETWORKS, GROUPS)]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for network, tensors in zip(networks, pool.map(lambda n: replayed(coppice, digits.folder, n), networks)):
             check(network, tensors)
 
 
-def test_networks_reach_what_they_should():
+def test_random_networks_cover_all_cases():
     layers = [layer for number in range(NETWORKS) for layer in Network(number).layers]
     kinds = [kind for kind, _ in layers]
     for kind in [*ACTIVATIONS, *MASKS, "linear", "maxout", "conv2d", "max_pool2d", "avg_pool2d", "flatten"]:

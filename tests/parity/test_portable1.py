@@ -23,7 +23,7 @@ def test_order_is_a_permutation_that_changes_with_seed_and_epoch():
     assert (portable1.order(9, 0, 500) != portable1.order(10, 0, 500)).mean() > 0.9
 
 
-def test_masks_keep_one_minus_p():
+def test_masks_keep_a_share_of_one_minus_p():
     for p in (0.2, 0.5, 0.9):
         kept = portable1.kept(1, 3, 400, 2, 7, 333, p)
         assert kept.shape == (400, 333)

@@ -64,7 +64,7 @@ def whole(x, w):
 # ---- classes ----
 
 
-def test_one_network_gives_its_softmax(digits, trained, predict):
+def test_single_network_predicts_its_softmax(digits, trained, predict):
     w = trained(JOB.format(variant="inverted", scope="sample"))
     lines = predict(digits.folder / "run", digits.folder / "test-images.gz")
     p = softmax(whole(digits.inputs("test").astype(float), w))
@@ -76,7 +76,7 @@ def test_one_network_gives_its_softmax(digits, trained, predict):
 
 
 @pytest.mark.parametrize("variant, scope", [("inverted", "sample"), ("classic", "shard")])
-def test_members_agree_or_not(digits, trained, predict, variant, scope):
+def test_uncertainty_measures_the_disagreement_of_members(digits, trained, predict, variant, scope):
     count = 11
     w = trained(JOB.format(variant=variant, scope=scope))
     lines = predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", count)
@@ -92,7 +92,7 @@ def test_members_agree_or_not(digits, trained, predict, variant, scope):
     assert (column(lines, "class") == p.argmax(1)).all()
 
 
-def test_figures_are_those_of_the_evaluation(coppice, digits, trained, predict):
+def test_prediction_figures_equal_those_of_the_evaluation(coppice, digits, trained, predict):
     trained(JOB.format(variant="inverted", scope="sample"))
     lines = predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", 7)
     told = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "7", "--json", "--quiet")["members"][0]
@@ -102,7 +102,7 @@ def test_figures_are_those_of_the_evaluation(coppice, digits, trained, predict):
     assert -np.log(own).mean() == pytest.approx(told["nll"], rel=1e-9)
 
 
-def test_any_number_of_threads_gives_the_same_lines(digits, trained, predict):
+def test_number_of_threads_does_not_change_the_output(digits, trained, predict):
     trained(JOB.format(variant="inverted", scope="shard"))
     told = [predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", 5, "--workers", n) for n in (1, 2, 7)]
     assert told[0] == told[1] == told[2]
@@ -111,7 +111,7 @@ def test_any_number_of_threads_gives_the_same_lines(digits, trained, predict):
 # ---- formats ----
 
 
-def test_all_formats_say_the_same(digits, trained, predict):
+def test_all_formats_give_the_same_predictions(digits, trained, predict):
     trained(JOB.format(variant="inverted", scope="sample"))
     x, y, folder = digits.images["test"][:9], digits.labels["test"][:9], digits.folder
     wanted = predict(folder / "run", folder / "test-images.gz", "--ensemble", 3)[:9]
@@ -137,7 +137,7 @@ def test_all_formats_say_the_same(digits, trained, predict):
     assert one == wanted[:1]
 
 
-def test_colour_comes_in_planes_and_jpeg_as_it_is_decoded(coppice, predict, tmp_path):
+def test_colour_is_read_in_planes_and_jpeg_as_decoded(coppice, predict, tmp_path):
     random = np.random.RandomState(3)
     for part, count in (("train", 40), ("test", 8)):
         for i in range(count):
@@ -163,7 +163,7 @@ def test_colour_comes_in_planes_and_jpeg_as_it_is_decoded(coppice, predict, tmp_
     assert [line["name"] for line in predict(tmp_path / "run", tmp_path / "in")] == ["a.png", "b.jpg"]
 
 
-def test_normalisation_is_by_the_jobs_own_statistics(coppice, predict, tmp_path):
+def test_input_is_normalised_by_the_job_statistics(coppice, predict, tmp_path):
     random = np.random.RandomState(8)
     x = random.normal((100, -3), (20, 0.1), (60, 2)).astype(np.float32)
     y = (x[:, 0] > 100).astype(int)
@@ -200,7 +200,7 @@ optimizer: {{adam: {{rate: 0.01}}}}
 
 
 @pytest.mark.parametrize("loss, target", [("mse", "input"), ("bce", "input"), ("mse", "label"), ("bce", "label")])
-def test_outputs_have_mean_and_deviation(digits, trained, predict, loss, target):
+def test_outputs_without_classes_have_mean_and_deviation(digits, trained, predict, loss, target):
     count, outputs = 6, 132 if target == "input" else 10
     w = trained(AUTOENCODER.format(loss=loss, outputs=outputs), f"  target: {target}\n")
     lines = predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", count)

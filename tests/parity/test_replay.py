@@ -66,7 +66,7 @@ def in_pytorch(t, activation, loss):
     ("sigmoid", "inverted", "shard", "mse"),
     ("gelu", "classic", "sample", "cross_entropy"),
 ])
-def test_a_shard_is_what_pytorch_computes(coppice, digits, activation, variant, scope, loss):
+def test_shard_matches_pytorch(coppice, digits, activation, variant, scope, loss):
     coppice("run", digits.job(JOB.format(activation=activation, variant=variant, scope=scope, loss=loss)), "--out", digits.folder / "run", "--quiet")
     for step, shard in ((1, 0), (17, 6)):
         _, t = replay(coppice, digits, step, shard)
@@ -99,7 +99,7 @@ def test_shards_add_up_and_steps_follow_each_other(coppice, digits):
         assert (first[f"update.{name}"] - moved).abs().max() <= 1e-7 * max(1, first[f"param.{name}"].abs().max())
 
 
-def test_from_a_checkpoint_as_from_the_start(coppice, digits):
+def test_replay_from_a_checkpoint_equals_replay_from_the_start(coppice, digits):
     job = digits.job(JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy"))
     coppice("run", job, "--out", digits.folder / "run", "--workers", 2, "--quiet")
     (digits.folder / "alone").mkdir()
@@ -122,7 +122,7 @@ def test_from_a_checkpoint_as_from_the_start(coppice, digits):
     ([], "expected --step T"),
     (["--step", "5", "--shard", "7"], "the job has shards 0 to 6"),
 ])
-def test_what_never_was_is_refused(coppice, digits, options, words):
+def test_replay_of_a_step_that_never_ran_is_refused(coppice, digits, options, words):
     coppice("run", digits.job(JOB.format(activation="relu", variant="inverted", scope="sample", loss="cross_entropy")), "--out", digits.folder / "run", "--quiet")
     program, out = shutil.which("coppice", path=os.environ.get("COPPICE_BIN")), digits.folder / "no.safetensors"
     done = subprocess.run([program, "replay", digits.folder / "run", *options, "-o", out, "--data", digits.folder], capture_output=True, text=True,

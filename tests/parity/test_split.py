@@ -44,7 +44,7 @@ def seed_of(folder, labels):
 
 @pytest.mark.parametrize("counts, validation, samples, shuffled",
                          [((40, 40, 40), 30, 0, False), ((90, 7, 1, 33), 40, 0, False), ((90, 7, 1, 33), 25, 60, True), ((500, 400), 0, 77, True)])
-def test_training_rows_are_those_of_the_second_implementation(coppice, tmp_path, counts, validation, samples, shuffled):
+def test_training_rows_match_the_second_implementation(coppice, tmp_path, counts, validation, samples, shuffled):
     labels = set_of(tmp_path, counts, shuffled)
     seen = rows_seen(coppice, tmp_path, f"validation: {validation}, samples: {samples}", units=len(counts))
     train, aside = portable1.split(seed_of(tmp_path, labels), labels, validation, samples)
@@ -60,13 +60,13 @@ def test_draw_of_a_job_without_classes_is_not_stratified(coppice, tmp_path):
     assert seen.tolist() == train[portable1.order(5, 0, 31)].tolist()
 
 
-def test_last_rows_are_set_aside_where_the_job_asks_for_them(coppice, tmp_path):
+def test_split_last_sets_the_last_rows_aside(coppice, tmp_path):
     set_of(tmp_path, (50, 50), True)
     seen = rows_seen(coppice, tmp_path, "validation: 20, samples: 90, split: last")
     assert sorted(seen) == list(range(70))
 
 
-def test_every_job_on_the_same_data_sets_the_same_rows_aside(coppice, tmp_path):
+def test_every_job_on_the_same_data_has_the_same_validation_rows(coppice, tmp_path):
     set_of(tmp_path, (50, 50))
     first = rows_seen(coppice, tmp_path, "validation: 20")
     job = (tmp_path / "job.yaml").read_text()

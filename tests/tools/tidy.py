@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""clang-tidy over our sources, in parallel, within a time.
+"""Runs clang-tidy over our sources, in parallel, within a time limit.
 
-A file that passed is not looked at again until it, a header of ours or .clang-tidy changes (stamps in --cache).
-Files that differ from the last commit or were touched by it come first. What does not fit into --seconds is left
-for the next run; how many were left is printed. Exit status 1 if a file has a finding."""
+A file that passed is skipped until it, one of our headers or .clang-tidy changes (stamps in --cache). Files that differ
+from the last commit, or were changed by it, come first. Files that do not fit into --seconds are left for the next run, and
+their number is printed. The exit status is 1 if a file has a finding."""
 
 import argparse
 import concurrent.futures
@@ -21,7 +21,7 @@ def git(*arguments):
 
 
 def own_files(build):
-    """Paths of the sources that the build knows, from the root, without generated ones."""
+    """The sources of the build, without generated ones, as paths relative to the root."""
     root = pathlib.Path.cwd()
     commands = json.loads((build / "compile_commands.json").read_text())
     paths = (pathlib.Path(entry["file"]) for entry in commands)
@@ -34,7 +34,7 @@ def stamp_of(path, common):
 
 
 def common_bytes():
-    """What every file depends on: the configuration and all our headers."""
+    """The contents on which every file depends: the configuration and all our headers."""
     digest = hashlib.sha256()
     for name in sorted([".clang-tidy", *git("ls-files", "-co", "--exclude-standard", "*.h", "*.inc")]):
         if pathlib.Path(name).exists():
@@ -44,7 +44,7 @@ def common_bytes():
 
 def tidy(path, build):
     command = ["clang-tidy", "-p", str(build), "--quiet", "--extra-arg=-Wno-unknown-warning-option"]
-    if path != "common/base/err.c":  # it defines what that header redefines
+    if path != "common/base/err.c":  # it defines the function that this header redefines
         command.append("--extra-arg-before=-includetests/tools/analyzer.h")
     done = subprocess.run([*command, path], capture_output=True, text=True, check=False)
     return done.returncode == 0, done.stdout
@@ -63,7 +63,7 @@ def main():
     stamps = {path: stamp_of(path, common) for path in own_files(options.build)}
     todo = [path for path, stamp in stamps.items() if not (options.cache / stamp).exists()]
     head = "".join(git("rev-parse", "HEAD")).encode()
-    # The others in another order for each commit, so that every file has its turn.
+    # The other files come in another order for each commit, so that each gets its turn.
     todo.sort(key=lambda path: (path not in changed, hashlib.sha256(head + path.encode()).digest()))
 
     def work(path):
