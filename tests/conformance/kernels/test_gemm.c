@@ -298,7 +298,7 @@ static void segments_check(const cop_kernels *kernels) {
     }
 }
 
-static void test_segments_are_products_of_their_own_added_by_the_tree(void **state) {
+static void test_segments_are_separate_products_summed_by_the_tree(void **state) {
     (void)state;
     on_each_isa(segments_check);
 }
@@ -353,7 +353,7 @@ static void negative_zero_check(const cop_kernels *kernels) {
     }
 }
 
-static void test_no_negative_zero_comes_out(void **state) {
+static void test_products_never_give_negative_zero(void **state) {
     (void)state;
     on_each_isa(negative_zero_check);
 }
@@ -457,9 +457,9 @@ int main(void) {
         cmocka_unit_test(test_small_shapes_follow_the_definition),
         cmocka_unit_test(test_large_shapes_follow_the_definition_and_may_be_cut),
         cmocka_unit_test(test_instruction_sets_agree_on_large_shapes),
-        cmocka_unit_test(test_segments_are_products_of_their_own_added_by_the_tree),
+        cmocka_unit_test(test_segments_are_separate_products_summed_by_the_tree),
         cmocka_unit_test(test_product_over_nothing_is_zero_plus_bias),
-        cmocka_unit_test(test_no_negative_zero_comes_out),
+        cmocka_unit_test(test_products_never_give_negative_zero),
         cmocka_unit_test(test_portable_is_within_the_error_bound),
         cmocka_unit_test(test_openblas_is_within_the_error_bound),
         cmocka_unit_test(test_openblas_equals_the_definition_where_sums_are_exact),

@@ -119,7 +119,7 @@ static void thin_shapes(const cop_kernels *kernels) {
         thin_check(kernels, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
 }
 
-static void test_kept_members_alone_give_the_bits_of_all(void **state) {
+static void test_kept_members_give_the_bits_of_the_full_product(void **state) {
     (void)state;
     on_each_isa(thin_shapes);
 }
@@ -177,7 +177,7 @@ static void sparse_cases(const cop_kernels *kernels) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) sparse_check(kernels, &cases[i]);
 }
 
-static void test_zeros_are_left_out_without_a_trace(void **state) {
+static void test_skipping_zeros_does_not_change_the_bits(void **state) {
     (void)state;
     on_each_isa(sparse_cases);
 }
@@ -208,7 +208,7 @@ static void infinite_check(const cop_kernels *kernels) {
     cop_free(a), cop_free(b), cop_free(c);
 }
 
-static void test_weights_that_are_not_finite_are_not_left_out(void **state) {
+static void test_non_finite_weights_are_not_skipped(void **state) {
     (void)state;
     on_each_isa(infinite_check);
 }
@@ -239,7 +239,7 @@ static void special_check(const cop_kernels *kernels) {
     cop_free(a), cop_free(b), cop_free(c), cop_free(expected);
 }
 
-static void test_special_values_take_part(void **state) {
+static void test_special_values_are_computed(void **state) {
     (void)state;
     on_each_isa(special_check);
 }
@@ -258,10 +258,10 @@ static int close_workspace(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_members_alone_give_the_bits_of_all),
-        cmocka_unit_test(test_zeros_are_left_out_without_a_trace),
-        cmocka_unit_test(test_weights_that_are_not_finite_are_not_left_out),
-        cmocka_unit_test(test_special_values_take_part),
+        cmocka_unit_test(test_kept_members_give_the_bits_of_the_full_product),
+        cmocka_unit_test(test_skipping_zeros_does_not_change_the_bits),
+        cmocka_unit_test(test_non_finite_weights_are_not_skipped),
+        cmocka_unit_test(test_special_values_are_computed),
     };
     return cmocka_run_group_tests(tests, open_workspace, close_workspace);
 }

@@ -70,7 +70,7 @@ static void test_round_trip_keeps_parts(void **state) {
     cop_link_close(link);
 }
 
-static void test_big_then_small(void **state) {
+static void test_small_message_after_a_big_one(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host);
     const size_t big[COP_MESSAGE_PARTS] = {MEGABYTES_12}, small[COP_MESSAGE_PARTS] = {1};
@@ -107,7 +107,7 @@ static void test_failure_is_returned_as_error(void **state) {
 
 /* ---- many at once, in any order ---- */
 
-static void test_many_links_at_once(void **state) {
+static void test_many_links_call_at_once(void **state) {
     fixture *f = *state;
     caller callers[LINKS];
     for (int i = 0; i < LINKS; i++)
@@ -128,7 +128,7 @@ static void test_many_links_at_once(void **state) {
     cop_link_close(link);
 }
 
-static void test_replies_in_another_order(void **state) {
+static void test_replies_may_come_in_another_order(void **state) {
     fixture *f = *state;
     caller first, second;
     start_caller(&first, open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
@@ -146,7 +146,7 @@ static void test_replies_in_another_order(void **state) {
     cop_link_close(link);
 }
 
-static void test_held_request_lets_others_go_on(void **state) {
+static void test_held_request_does_not_block_others(void **state) {
     fixture *f = *state;
     caller held;
     start_caller(&held, open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
@@ -164,7 +164,7 @@ static void test_held_request_lets_others_go_on(void **state) {
 
 /* ---- time-outs and cancels ---- */
 
-static void test_time_out_then_next_call(void **state) {
+static void test_next_call_works_after_a_timeout(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host);
     cop_error error = {0};
@@ -177,7 +177,7 @@ static void test_time_out_then_next_call(void **state) {
     cop_link_close(link);
 }
 
-static void test_late_reply_goes_nowhere(void **state) {
+static void test_late_reply_is_dropped(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host), *other = open_link(&f->host);
     assert_int_equal(call_plain(link, ASK_HOLD, 100, NULL), COP_ERR_TIMEOUT);
@@ -206,7 +206,7 @@ static void test_cancel_ends_call(void **state) {
     cop_link_close(held.link);
 }
 
-static void test_interrupt_ends_one_call(void **state) {
+static void test_interrupt_ends_only_one_call(void **state) {
     fixture *f = *state;
     caller held;
     cop_link *other = open_link(&f->host);
@@ -253,7 +253,7 @@ static cop_err call_and_compare(cop_link *link, uint32_t seed) {
 
 /* Interrupts that meet calls at any moment: each is answered with its own reply, or ends as lost.
  * (A worker whose calls were interrupted so died of a reply that was none.) */
-static void test_interrupt_at_any_moment(void **state) {
+static void test_interrupt_is_safe_at_any_moment(void **state) {
     fixture *f = *state;
     interrupter i = {.link = open_link(&f->host)};
     int answered = 0, lost = 0;
@@ -274,7 +274,7 @@ static void test_interrupt_at_any_moment(void **state) {
 }
 
 /* Cancels that meet a call at any moment of it. */
-static void test_cancel_at_any_moment(void **state) {
+static void test_cancel_is_safe_at_any_moment(void **state) {
     fixture *f = *state;
     for (int i = 0; i < 40; i++) {
         caller c;
@@ -292,7 +292,7 @@ static void test_cancel_at_any_moment(void **state) {
 
 /* ---- connections that go ---- */
 
-static void test_closed_link_is_gone_once(void **state) {
+static void test_closed_link_is_reported_once(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host), *other = open_link(&f->host);
     assert_int_equal(call_plain(other, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
@@ -308,7 +308,7 @@ static void test_closed_link_is_gone_once(void **state) {
     assert_true(wait_for(&f->host.gone, 2));
 }
 
-static void test_link_that_never_spoke_is_not_gone(void **state) {
+static void test_silent_link_is_not_reported_as_gone(void **state) {
     fixture *f = *state;
     cop_link *silent = open_link(&f->host), *link = open_link(&f->host);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
@@ -331,7 +331,7 @@ static void test_reply_to_closed_link_is_dropped(void **state) {
     cop_link_close(other);
 }
 
-static void test_disconnected_link_sees_it_and_comes_back(void **state) {
+static void test_disconnected_link_notices_and_reconnects(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
@@ -345,7 +345,7 @@ static void test_disconnected_link_sees_it_and_comes_back(void **state) {
     assert_true(wait_for(&f->host.gone, 2));
 }
 
-static void test_server_ends_with_calls_under_way(void **state) {
+static void test_server_can_end_during_calls(void **state) {
     fixture *f = *state;
     caller held[3];
     cop_error error = {0};
@@ -362,7 +362,7 @@ static void test_server_ends_with_calls_under_way(void **state) {
     }
 }
 
-static void test_server_ends_with_idle_links(void **state) {
+static void test_server_can_end_with_idle_links(void **state) {
     fixture *f = *state;
     cop_link *links[8];
     for (int i = 0; i < 8; i++) {
@@ -378,7 +378,7 @@ static void test_server_ends_with_idle_links(void **state) {
 
 /* ---- counters ---- */
 
-static void test_counters_count(void **state) {
+static void test_transport_counters(void **state) {
     fixture *f = *state;
     cop_link *link = open_link(&f->host);
     cop_server_counters before, after;
@@ -408,25 +408,25 @@ int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     const struct CMUnitTest tests[] = {
         OVER_ALL(test_round_trip_keeps_parts),
-        OVER_ALL(test_big_then_small),
+        OVER_ALL(test_small_message_after_a_big_one),
         OVER_ALL(test_parts_outlive_link_and_server),
         OVER_ALL(test_failure_is_returned_as_error),
-        OVER_ALL(test_many_links_at_once),
-        OVER_ALL(test_replies_in_another_order),
-        OVER_ALL(test_held_request_lets_others_go_on),
-        OVER_ALL(test_time_out_then_next_call),
-        OVER_ALL(test_late_reply_goes_nowhere),
+        OVER_ALL(test_many_links_call_at_once),
+        OVER_ALL(test_replies_may_come_in_another_order),
+        OVER_ALL(test_held_request_does_not_block_others),
+        OVER_ALL(test_next_call_works_after_a_timeout),
+        OVER_ALL(test_late_reply_is_dropped),
         OVER_ALL(test_cancel_ends_call),
-        OVER_ALL(test_interrupt_ends_one_call),
-        OVER_ALL(test_interrupt_at_any_moment),
-        OVER_ALL(test_cancel_at_any_moment),
-        OVER_ALL(test_closed_link_is_gone_once),
-        OVER_ALL(test_link_that_never_spoke_is_not_gone),
+        OVER_ALL(test_interrupt_ends_only_one_call),
+        OVER_ALL(test_interrupt_is_safe_at_any_moment),
+        OVER_ALL(test_cancel_is_safe_at_any_moment),
+        OVER_ALL(test_closed_link_is_reported_once),
+        OVER_ALL(test_silent_link_is_not_reported_as_gone),
         OVER_ALL(test_reply_to_closed_link_is_dropped),
-        OVER_ALL(test_disconnected_link_sees_it_and_comes_back),
-        OVER_ALL(test_server_ends_with_calls_under_way),
-        OVER_ALL(test_server_ends_with_idle_links),
-        OVER_ALL(test_counters_count),
+        OVER_ALL(test_disconnected_link_notices_and_reconnects),
+        OVER_ALL(test_server_can_end_during_calls),
+        OVER_ALL(test_server_can_end_with_idle_links),
+        OVER_ALL(test_transport_counters),
     };
     int failed = cmocka_run_group_tests_name("transport", tests, NULL, NULL);
     remove_test_tls();

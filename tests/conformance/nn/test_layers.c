@@ -268,7 +268,7 @@ static void forward_columns(const layer_case *row, int columns, int take, float 
     one_layer_close(&one);
 }
 
-static void test_a_sample_does_not_depend_on_its_neighbours(void **state) {
+static void test_sample_does_not_depend_on_its_neighbours(void **state) {
     const layer_case *row = *state;
     float alone[64], among[64];
     forward_columns(row, 1, 1, alone);
@@ -325,7 +325,7 @@ int main(void) {
     } checks[] = {
         {"gradients_match_finite_differences", test_gradients_match_finite_differences},
         {"same_bits_on_every_instruction_set", test_every_instruction_set_gives_the_same_bits},
-        {"sample_independent_of_neighbours", test_a_sample_does_not_depend_on_its_neighbours},
+        {"sample_independent_of_neighbours", test_sample_does_not_depend_on_its_neighbours},
         {"in_place_same_bits", test_in_place_gives_the_same_bits},
     };
     enum { CHECKS = sizeof checks / sizeof checks[0] };

@@ -11,7 +11,7 @@
 
 #include "common/base/alloc.h"
 
-static void test_the_kth_allocation_fails_once(void **state) {
+static void test_only_the_kth_allocation_fails(void **state) {
     (void)state;
     cop_alloc_fail_at(2);
     void *a = cop_alloc(10), *b = cop_alloc(10), *c = cop_alloc(10);
@@ -24,7 +24,7 @@ static void test_the_kth_allocation_fails_once(void **state) {
     assert_null(cop_alloc_array(SIZE_MAX / 2, 4));
 }
 
-static void test_all_after_the_kth_allocation_fail(void **state) {
+static void test_all_allocations_from_the_kth_fail(void **state) {
     (void)state;
     cop_alloc_fail_from(2);
     void *a = cop_alloc(10), *b = cop_alloc(100), *c = cop_realloc(NULL, 10);
@@ -160,8 +160,8 @@ static void test_large_blocks_stay_after_tuning(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_kth_allocation_fails_once),
-        cmocka_unit_test(test_all_after_the_kth_allocation_fail),
+        cmocka_unit_test(test_only_the_kth_allocation_fails),
+        cmocka_unit_test(test_all_allocations_from_the_kth_fail),
         cmocka_unit_test(test_large_blocks_are_aligned_and_zero),
         cmocka_unit_test(test_raw_blocks_are_aligned),
         cmocka_unit_test(test_size_zero_gives_unique_pointers),

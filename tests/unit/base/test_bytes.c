@@ -105,7 +105,7 @@ static void test_own_buffers_are_aligned_and_hold_their_size(void **state) {
     cop_buffer_release(NULL);
 }
 
-static void test_a_taken_buffer_has_the_size_of_its_pool_again(void **state) {
+static void test_reused_buffer_has_the_pool_size_again(void **state) {
     (void)state;
     cop_buffer_pool *pool = cop_buffer_pool_create(100);
     cop_buffer *b = cop_buffer_pool_take(pool);
@@ -171,7 +171,7 @@ int main(void) {
         cmocka_unit_test(test_numbers_are_stored_little_endian_and_unaligned),
         cmocka_unit_test(test_align_up),
         cmocka_unit_test(test_own_buffers_are_aligned_and_hold_their_size),
-        cmocka_unit_test(test_a_taken_buffer_has_the_size_of_its_pool_again),
+        cmocka_unit_test(test_reused_buffer_has_the_pool_size_again),
         cmocka_unit_test(test_out_of_memory_gives_null_and_leaks_nothing),
         cmocka_unit_test(test_pool_destroyed_while_threads_hold_buffers),
     };

@@ -20,7 +20,7 @@ static void test_monotonic_clock_passes_with_sleep(void **state) {
     assert_true(passed < 30ull * 1000000000u); /* units, not scheduling */
 }
 
-static void test_wall_clock_agrees_with_the_c_library(void **state) {
+static void test_wall_clock_agrees_with_the_c_library_clock(void **state) {
     (void)state;
     int64_t before = (int64_t)time(NULL), ms = cop_clock_unix_ms(), after = (int64_t)time(NULL);
     assert_true(ms / 1000 >= before - 1 && ms / 1000 <= after + 1);
@@ -44,7 +44,7 @@ static void test_times_are_formatted_in_utc(void **state) {
     }
 }
 
-static void test_the_ends_of_time_stay_in_the_buffer(void **state) {
+static void test_extreme_times_fit_the_buffer(void **state) {
     (void)state;
     struct {
         char out[32], guard[8];
@@ -58,7 +58,7 @@ static void test_the_ends_of_time_stay_in_the_buffer(void **state) {
 }
 
 /* Any number of seconds that an option or a job file may have gives sane units. */
-static void test_seconds_from_outside_stay_in_bounds(void **state) {
+static void test_seconds_from_input_convert_within_bounds(void **state) {
     (void)state;
     assert_int_equal(cop_seconds_to_ms(2.5), 2500);
     assert_int_equal(cop_seconds_to_ns(2.5), 2500000000u);
@@ -80,10 +80,10 @@ static void test_seconds_from_outside_stay_in_bounds(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_monotonic_clock_passes_with_sleep),
-        cmocka_unit_test(test_wall_clock_agrees_with_the_c_library),
+        cmocka_unit_test(test_wall_clock_agrees_with_the_c_library_clock),
         cmocka_unit_test(test_times_are_formatted_in_utc),
-        cmocka_unit_test(test_the_ends_of_time_stay_in_the_buffer),
-        cmocka_unit_test(test_seconds_from_outside_stay_in_bounds),
+        cmocka_unit_test(test_extreme_times_fit_the_buffer),
+        cmocka_unit_test(test_seconds_from_input_convert_within_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

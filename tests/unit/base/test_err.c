@@ -15,7 +15,7 @@
 
 #include "common/base/err.h"
 
-static void test_errors_have_names_texts_and_exit_status(void **state) {
+static void test_each_error_has_a_name_text_and_exit_status(void **state) {
     (void)state;
     assert_string_equal(cop_err_name(COP_ERR_INPUT), "INPUT");
     assert_string_equal(cop_err_text(COP_ERR_TIMEOUT), "timed out");
@@ -24,7 +24,7 @@ static void test_errors_have_names_texts_and_exit_status(void **state) {
     assert_int_equal(cop_err_exit_status(COP_ERR_DIVERGED), 1);
 }
 
-static void test_error_sentences(void **state) {
+static void test_error_messages(void **state) {
     (void)state;
     cop_error e;
     assert_int_equal(cop_fail(&e, COP_ERR_INPUT, "p is %g", 1.5), COP_ERR_INPUT);
@@ -61,7 +61,7 @@ static void test_system_errors_map_to_codes(void **state) {
     }
 }
 
-static void test_long_sentences_are_cut_not_overrun(void **state) {
+static void test_long_messages_are_truncated(void **state) {
     (void)state;
     struct {
         cop_error error;
@@ -136,11 +136,11 @@ static void test_a_broken_invariant_stops_the_program(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors_have_names_texts_and_exit_status),
-        cmocka_unit_test(test_error_sentences),
+        cmocka_unit_test(test_each_error_has_a_name_text_and_exit_status),
+        cmocka_unit_test(test_error_messages),
         cmocka_unit_test(test_unknown_codes_have_a_text),
         cmocka_unit_test(test_system_errors_map_to_codes),
-        cmocka_unit_test(test_long_sentences_are_cut_not_overrun),
+        cmocka_unit_test(test_long_messages_are_truncated),
         cmocka_unit_test(test_prefixes_stack_from_the_inside_out),
         cmocka_unit_test(test_try_returns_early_on_errors_only),
         cmocka_unit_test(test_a_broken_invariant_stops_the_program),

@@ -31,7 +31,7 @@ static int remove_folder(void **state) {
     return cop_folder_remove(folder, NULL) || cop_folder_exists(folder);
 }
 
-static void test_files_are_whole_or_absent(void **state) {
+static void test_written_files_are_complete_or_absent(void **state) {
     (void)state;
     char *path = cop_path_join(folder, "file"), *text;
     size_t size;
@@ -78,7 +78,7 @@ static cop_err read_pipe(size_t size, size_t limit, char **out, size_t *got, cop
     return e;
 }
 
-static void test_streams_are_read_to_their_end_or_their_limit(void **state) {
+static void test_streams_are_read_to_the_end_or_the_limit(void **state) {
     (void)state;
     static const size_t sizes[] = {0, 1, 65535, 65536, 200001};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -103,7 +103,7 @@ static void test_streams_are_read_to_their_end_or_their_limit(void **state) {
     assert_non_null(strstr(e.text, "cannot read nothing: "));
 }
 
-static void test_places_are_checked_before_work(void **state) {
+static void test_output_places_are_checked_in_advance(void **state) {
     (void)state;
     char *file = cop_path_join(folder, "a-file"), *below = cop_path_join(folder, "a-file/x"),
          *nowhere = cop_path_join(folder, "nowhere/x"), *fresh = cop_path_join(folder, "fresh");
@@ -165,7 +165,7 @@ static void test_writing_replaces_a_file(void **state) {
     cop_free(path);
 }
 
-static void test_large_files_come_back_as_written(void **state) {
+static void test_large_files_are_read_back_unchanged(void **state) {
     (void)state;
     const size_t size = 5 * 1000 * 1000 + 3;
     unsigned char *bytes = cop_alloc_raw(size);
@@ -183,7 +183,7 @@ static void test_large_files_come_back_as_written(void **state) {
     cop_free(path);
 }
 
-static void test_what_is_not_a_file_is_refused_at_once(void **state) {
+static void test_non_files_are_refused_without_waiting(void **state) {
     (void)state;
     char *fifo = inside("fifo"), *text;
     size_t size;
@@ -229,7 +229,7 @@ static void test_lists_are_in_byte_order(void **state) {
     cop_free(names);
 }
 
-static void test_lists_of_nothing(void **state) {
+static void test_listing_a_missing_or_empty_folder(void **state) {
     (void)state;
     char **names, *absent = inside("absent"), *file = inside("file");
     size_t count;
@@ -243,7 +243,7 @@ static void test_lists_of_nothing(void **state) {
     cop_free(file);
 }
 
-static void test_removal_of_the_other_kind_is_an_error(void **state) {
+static void test_removing_a_file_as_a_folder_is_an_error(void **state) {
     (void)state;
     char *file = inside("a file"), *sub = inside("a folder");
     cop_error e;
@@ -259,7 +259,7 @@ static void test_removal_of_the_other_kind_is_an_error(void **state) {
 }
 
 /* A writer holds a lock on its temporary file; the lock goes with the writer. */
-static void test_sweep_takes_temporary_files_of_the_dead_only(void **state) {
+static void test_sweep_removes_only_temporary_files_of_dead_processes(void **state) {
     (void)state;
     char *top = inside("swept"), *alive = inside("swept/x.17-1.tmp"),
          *dead = inside("swept/below/x.17-2.tmp"), *below = inside("swept/below"),
@@ -302,7 +302,7 @@ static void test_sweep_does_not_disturb_a_writer(void **state) {
     cop_free(file);
 }
 
-static void test_stamp_changes_with_content_names_and_what_is_below(void **state) {
+static void test_stamp_changes_with_content_names_and_subfolders(void **state) {
     (void)state;
     char *top = inside("stamped"), *file = inside("stamped/x"), *below = inside("stamped/below"),
          *deep = inside("stamped/below/y");
@@ -322,7 +322,7 @@ static void test_stamp_changes_with_content_names_and_what_is_below(void **state
     for (size_t i = 0; i < 4; i++) cop_free(paths[i]);
 }
 
-static void test_folder_is_made_private_with_all_in_it(void **state) {
+static void test_folder_and_its_contents_are_made_private(void **state) {
     (void)state;
     struct stat info;
     size_t changed;
@@ -396,7 +396,7 @@ static void assert_cache(const char *expected) {
     cop_free(path);
 }
 
-static void test_the_cache_is_where_the_environment_says(void **state) {
+static void test_cache_folder_follows_the_environment(void **state) {
     (void)state;
     setenv("HOME", "/home/x", 1);
     setenv("XDG_CACHE_HOME", "/xdg", 1);
@@ -408,7 +408,7 @@ static void test_the_cache_is_where_the_environment_says(void **state) {
     assert_cache("/home/x/.cache/coppice");
 }
 
-static void test_space_is_known_where_there_is_a_file_system(void **state) {
+static void test_free_space_is_known_on_a_file_system(void **state) {
     (void)state;
     assert_true(cop_file_space(folder) < UINT64_MAX);
     assert_true(cop_file_space("/nowhere/at/all") == UINT64_MAX);
@@ -445,7 +445,7 @@ static void test_out_of_memory_is_an_error_at_every_allocation(void **state) {
 }
 
 /* Of a program that was killed while it wrote, and had the number of this one. */
-static void test_temporary_files_of_the_dead_are_in_nobodys_way(void **state) {
+static void test_temporary_file_of_a_dead_process_does_not_block_writing(void **state) {
     (void)state;
     char *path = inside("f"), left[200];
     for (int i = 0; i < 64; i++) {
@@ -459,7 +459,7 @@ static void test_temporary_files_of_the_dead_are_in_nobodys_way(void **state) {
 }
 
 /* What people and peers call things becomes a part of a path only if it names one entry. */
-static void test_names_from_outside_name_one_entry(void **state) {
+static void test_names_from_input_must_name_one_entry(void **state) {
     (void)state;
     const char *const good[] = {"mnist", "a b", "caf\xc3\xa9", "x.y", "-", "job-1"};
     const char *const bad[] = {"",     ".",       "..",      "../x", "a/b",     "/etc",
@@ -472,7 +472,7 @@ static void test_names_from_outside_name_one_entry(void **state) {
 }
 
 /* Without HOME the folders are still the user's own. */
-static void test_folders_of_a_user_without_home(void **state) {
+static void test_user_without_home_has_private_folders(void **state) {
     (void)state;
     const char *const names[] = {"HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "COPPICE_CACHE",
                                  "COPPICE_STATE"};
@@ -523,7 +523,7 @@ static int ask_twice_for_the_cache(unsigned user) {
 
 /* Somebody else has made the folder that such a user would get. Only root can become that user;
  * without it, the folder of whoever runs the test is asked for. */
-static void test_the_folder_of_an_unlisted_user_stays_the_same(void **state) {
+static void test_folder_of_an_unlisted_user_stays_the_same(void **state) {
     (void)state;
     const bool root = geteuid() == 0;
     char taken[64];
@@ -541,44 +541,47 @@ static void test_the_folder_of_an_unlisted_user_stays_the_same(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_files_are_whole_or_absent, make_folder, remove_folder),
-        cmocka_unit_test(test_streams_are_read_to_their_end_or_their_limit),
-        cmocka_unit_test_setup_teardown(test_places_are_checked_before_work, make_folder,
+        cmocka_unit_test_setup_teardown(test_written_files_are_complete_or_absent, make_folder,
+                                        remove_folder),
+        cmocka_unit_test(test_streams_are_read_to_the_end_or_the_limit),
+        cmocka_unit_test_setup_teardown(test_output_places_are_checked_in_advance, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_folders, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_temporary_files_of_the_dead_are_in_nobodys_way,
-                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(
+            test_temporary_file_of_a_dead_process_does_not_block_writing, make_folder,
+            remove_folder),
         cmocka_unit_test_setup_teardown(test_writing_replaces_a_file, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_large_files_come_back_as_written, make_folder,
+        cmocka_unit_test_setup_teardown(test_large_files_are_read_back_unchanged, make_folder,
                                         remove_folder),
-        cmocka_unit_test_setup_teardown(test_what_is_not_a_file_is_refused_at_once, make_folder,
+        cmocka_unit_test_setup_teardown(test_non_files_are_refused_without_waiting, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_a_failed_write_leaves_no_temporary, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_lists_are_in_byte_order, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_lists_of_nothing, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_removal_of_the_other_kind_is_an_error, make_folder,
+        cmocka_unit_test_setup_teardown(test_listing_a_missing_or_empty_folder, make_folder,
                                         remove_folder),
-        cmocka_unit_test_setup_teardown(test_sweep_takes_temporary_files_of_the_dead_only,
+        cmocka_unit_test_setup_teardown(test_removing_a_file_as_a_folder_is_an_error, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_sweep_removes_only_temporary_files_of_dead_processes,
                                         make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_sweep_does_not_disturb_a_writer, make_folder,
                                         remove_folder),
-        cmocka_unit_test_setup_teardown(test_stamp_changes_with_content_names_and_what_is_below,
+        cmocka_unit_test_setup_teardown(test_stamp_changes_with_content_names_and_subfolders,
                                         make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_folder_is_made_private_with_all_in_it, make_folder,
+        cmocka_unit_test_setup_teardown(test_folder_and_its_contents_are_made_private, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_removal_does_not_follow_links, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_files_are_renamed_and_removed, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_paths_join, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_the_cache_is_where_the_environment_says, make_folder,
+        cmocka_unit_test_setup_teardown(test_cache_folder_follows_the_environment, make_folder,
                                         remove_folder),
-        cmocka_unit_test(test_names_from_outside_name_one_entry),
-        cmocka_unit_test(test_folders_of_a_user_without_home),
-        cmocka_unit_test(test_the_folder_of_an_unlisted_user_stays_the_same),
-        cmocka_unit_test_setup_teardown(test_space_is_known_where_there_is_a_file_system,
-                                        make_folder, remove_folder),
+        cmocka_unit_test(test_names_from_input_must_name_one_entry),
+        cmocka_unit_test(test_user_without_home_has_private_folders),
+        cmocka_unit_test(test_folder_of_an_unlisted_user_stays_the_same),
+        cmocka_unit_test_setup_teardown(test_free_space_is_known_on_a_file_system, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(test_out_of_memory_is_an_error_at_every_allocation,
                                         make_folder, remove_folder),
     };

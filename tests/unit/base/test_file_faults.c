@@ -110,7 +110,7 @@ static cop_err with_fault(int k, cop_err (*what)(void)) {
 }
 
 /* Operations: write, write, fsync, rename, fsync of the folder. */
-static void test_a_file_stays_old_until_it_is_renamed(void **state) {
+static void test_old_file_stays_until_the_new_one_is_renamed(void **state) {
     (void)state;
     for (int k = 1; k <= 4; k++) {
         assert_int_equal(with_fault(k, write_two_parts), COP_ERR_NO_SPACE);
@@ -126,14 +126,14 @@ static void test_a_folder_that_cannot_be_synced_is_an_error(void **state) {
     assert_names(1);
 }
 
-static void test_faults_beyond_the_last_operation_do_nothing(void **state) {
+static void test_fault_after_the_last_operation_has_no_effect(void **state) {
     (void)state;
     assert_int_equal(with_fault(6, write_two_parts), COP_OK);
     assert_contents(path, "brand new");
     assert_names(1);
 }
 
-static void test_a_fault_comes_once(void **state) {
+static void test_fault_is_injected_once(void **state) {
     (void)state;
     assert_int_equal(with_fault(3, write_again), COP_OK);
     assert_contents(path, "brand new");
@@ -142,7 +142,7 @@ static void test_a_fault_comes_once(void **state) {
 
 /* Operations: fsync of the folder that a is in, then of a. What is put into a folder whose name is
  * not safe would be lost with it. */
-static void test_new_folders_are_safe_or_not_there(void **state) {
+static void test_new_folders_are_synced_or_absent(void **state) {
     (void)state;
     char a[96], file[112];
     snprintf(a, sizeof a, "%s/a", folder);
@@ -159,7 +159,7 @@ static void test_new_folders_are_safe_or_not_there(void **state) {
 }
 
 /* Operations: the exchange, fsync of the folder. */
-static void test_a_folder_is_replaced_at_once(void **state) {
+static void test_folder_is_replaced_atomically(void **state) {
     (void)state;
     char old[112], fresh[112], from[96];
     snprintf(from, sizeof from, "%s/new", folder);
@@ -192,16 +192,16 @@ static void test_a_failed_rename_changes_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_file_stays_old_until_it_is_renamed, make_folder,
-                                        remove_folder),
+        cmocka_unit_test_setup_teardown(test_old_file_stays_until_the_new_one_is_renamed,
+                                        make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_a_folder_that_cannot_be_synced_is_an_error,
                                         make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_faults_beyond_the_last_operation_do_nothing,
+        cmocka_unit_test_setup_teardown(test_fault_after_the_last_operation_has_no_effect,
                                         make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_a_fault_comes_once, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_new_folders_are_safe_or_not_there, make_folder,
+        cmocka_unit_test_setup_teardown(test_fault_is_injected_once, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_new_folders_are_synced_or_absent, make_folder,
                                         remove_folder),
-        cmocka_unit_test_setup_teardown(test_a_folder_is_replaced_at_once, make_folder,
+        cmocka_unit_test_setup_teardown(test_folder_is_replaced_atomically, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(test_a_failed_rename_changes_nothing, make_folder,
                                         remove_folder),

@@ -57,7 +57,7 @@ static void fill(unsigned char *bytes, size_t size) {
     for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(i * 7);
 }
 
-static void test_sha256_of_any_split(void **state) {
+static void test_sha256_does_not_depend_on_the_split(void **state) {
     (void)state;
     unsigned char bytes[300], whole[32], split[32];
     fill(bytes, sizeof bytes);
@@ -73,7 +73,7 @@ static void test_sha256_of_any_split(void **state) {
 }
 
 /* Values of the Python package xxhash: short input, medium, and long (the vector code). */
-static void test_xxh3_values_of_another_build(void **state) {
+static void test_xxh3_matches_another_implementation(void **state) {
     (void)state;
     unsigned char bytes[5000], ramp[256];
     fill(bytes, sizeof bytes);
@@ -148,8 +148,8 @@ int main(void) {
         cmocka_unit_test(test_sha256_known_answer),
         cmocka_unit_test(test_xxh3_known_answer_and_pairs),
         cmocka_unit_test(test_sha256_standard_vectors),
-        cmocka_unit_test(test_sha256_of_any_split),
-        cmocka_unit_test(test_xxh3_values_of_another_build),
+        cmocka_unit_test(test_sha256_does_not_depend_on_the_split),
+        cmocka_unit_test(test_xxh3_matches_another_implementation),
         cmocka_unit_test(test_xxh3_streams_pairs_and_copies_agree),
         cmocka_unit_test(test_hexadecimal_digits_are_checked),
         cmocka_unit_test(test_random_bytes_differ_and_fill_all),

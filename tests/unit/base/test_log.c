@@ -45,7 +45,7 @@ static char *end_capture(capture c) {
     return text;
 }
 
-static void test_lines_for_people(void **state) {
+static void test_text_log_lines(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
     capture c = begin_capture();
@@ -58,7 +58,7 @@ static void test_lines_for_people(void **state) {
     cop_free(text);
 }
 
-static void test_lines_in_json(void **state) {
+static void test_json_log_lines(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, true);
     capture c = begin_capture();
@@ -74,7 +74,7 @@ static void test_lines_in_json(void **state) {
     cop_free(text);
 }
 
-static void test_levels_below_the_configured_are_silent(void **state) {
+static void test_levels_below_the_configured_one_are_silent(void **state) {
     (void)state;
     for (int level = COP_LOG_DEBUG; level <= COP_LOG_NONE; level++) {
         cop_log_configure((cop_log_level)level, false);
@@ -88,7 +88,7 @@ static void test_levels_below_the_configured_are_silent(void **state) {
     }
 }
 
-static void test_a_quoted_peer_cannot_start_a_line(void **state) {
+static void test_text_from_a_peer_cannot_start_a_log_line(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
     capture c = begin_capture();
@@ -112,7 +112,7 @@ static void test_long_texts_are_cut(void **state) {
     cop_free(text);
 }
 
-static void test_out_of_memory_still_says_the_text(void **state) {
+static void test_text_is_logged_even_without_memory(void **state) {
     (void)state;
     for (int json = 0; json < 2; json++) {
         cop_log_configure(COP_LOG_INFO, json);
@@ -126,7 +126,7 @@ static void test_out_of_memory_still_says_the_text(void **state) {
     }
 }
 
-static void test_the_environment_names_the_level(void **state) {
+static void test_environment_sets_the_log_level(void **state) {
     (void)state;
     setenv("COPPICE_LOG", "debug", 1);
     assert_int_equal(cop_log_level_from_environment(COP_LOG_INFO), COP_LOG_DEBUG);
@@ -148,7 +148,7 @@ static void *log_lines(void *letter) {
     return NULL;
 }
 
-static void test_lines_of_threads_do_not_mix(void **state) {
+static void test_log_lines_of_threads_do_not_mix(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
     static char letters[THREADS] = {'a', 'b', 'c', 'd'};
@@ -232,7 +232,7 @@ static void test_many_sources_of_many_kinds_cannot_fill_the_log(void **state) {
     }
 }
 
-static void test_a_peer_is_known_by_its_host(void **state) {
+static void test_peers_are_limited_by_host(void **state) {
     (void)state;
     cop_log_configure(COP_LOG_INFO, false);
     capture c = begin_capture();
@@ -253,15 +253,15 @@ int main(void) {
         cmocka_unit_test(test_one_source_cannot_fill_the_log),
         cmocka_unit_test(test_many_sources_together_cannot_fill_the_log),
         cmocka_unit_test(test_many_sources_of_many_kinds_cannot_fill_the_log),
-        cmocka_unit_test(test_a_peer_is_known_by_its_host),
-        cmocka_unit_test(test_lines_for_people),
-        cmocka_unit_test(test_lines_in_json),
-        cmocka_unit_test(test_levels_below_the_configured_are_silent),
-        cmocka_unit_test(test_a_quoted_peer_cannot_start_a_line),
+        cmocka_unit_test(test_peers_are_limited_by_host),
+        cmocka_unit_test(test_text_log_lines),
+        cmocka_unit_test(test_json_log_lines),
+        cmocka_unit_test(test_levels_below_the_configured_one_are_silent),
+        cmocka_unit_test(test_text_from_a_peer_cannot_start_a_log_line),
         cmocka_unit_test(test_long_texts_are_cut),
-        cmocka_unit_test(test_out_of_memory_still_says_the_text),
-        cmocka_unit_test(test_the_environment_names_the_level),
-        cmocka_unit_test(test_lines_of_threads_do_not_mix),
+        cmocka_unit_test(test_text_is_logged_even_without_memory),
+        cmocka_unit_test(test_environment_sets_the_log_level),
+        cmocka_unit_test(test_log_lines_of_threads_do_not_mix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,7 +214,7 @@ static void test_power_squares_repeatedly(void **state) {
     assert_true(fabs(cop_power(0.998, 20000) / (double)powl(0.998, 20000) - 1) < 1e-12);
 }
 
-static void test_normal_pair_is_box_muller(void **state) {
+static void test_normal_pair_uses_box_muller(void **state) {
     (void)state;
     const long double two_pi = 6.28318530717958647692528676655900577L;
     uint32_t random = 1;
@@ -273,7 +273,7 @@ int main(void) {
         cmocka_unit_test(test_tanh_is_within_4_ulp),
         cmocka_unit_test(test_tanh_at_the_edges),
         cmocka_unit_test(test_power_squares_repeatedly),
-        cmocka_unit_test(test_normal_pair_is_box_muller),
+        cmocka_unit_test(test_normal_pair_uses_box_muller),
         cmocka_unit_test(test_normal_pair_of_extreme_words_is_finite),
         cmocka_unit_test(test_normals_have_mean_0_and_variance_1),
     };

@@ -56,7 +56,7 @@ static void test_lanes_are_uniform(void **state) {
 
 /* Every one of the 65536 values of a lane, and every bit: 10 million lanes. Chi-square with 65535
  * degrees has mean 65535 and deviation 362. */
-static void test_every_lane_value_and_every_bit_is_as_likely(void **state) {
+static void test_every_lane_value_and_every_bit_is_equally_likely(void **state) {
     (void)state;
     cop_rng_key key = cop_rng_derive(11, COP_RNG_MASK, 0);
     uint32_t *bins = cop_alloc_array(65536, sizeof *bins);
@@ -117,7 +117,7 @@ static void test_keys_differ_by_seed_purpose_and_shard(void **state) {
 }
 
 /* Part of portable-1: values of a second implementation, in Python. */
-static void test_keys_are_those_of_portable_1(void **state) {
+static void test_keys_match_portable_1(void **state) {
     (void)state;
     static const struct {
         uint64_t seed;
@@ -132,7 +132,7 @@ static void test_keys_are_those_of_portable_1(void **state) {
     }
 }
 
-static void test_permutations_are_those_of_portable_1(void **state) {
+static void test_permutations_match_portable_1(void **state) {
     (void)state;
     static const struct {
         uint32_t n, first[6], last;
@@ -221,11 +221,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox_known_answers),
         cmocka_unit_test(test_lanes_are_uniform),
-        cmocka_unit_test(test_every_lane_value_and_every_bit_is_as_likely),
+        cmocka_unit_test(test_every_lane_value_and_every_bit_is_equally_likely),
         cmocka_unit_test(test_neighbouring_streams_are_independent),
         cmocka_unit_test(test_keys_differ_by_seed_purpose_and_shard),
-        cmocka_unit_test(test_keys_are_those_of_portable_1),
-        cmocka_unit_test(test_permutations_are_those_of_portable_1),
+        cmocka_unit_test(test_keys_match_portable_1),
+        cmocka_unit_test(test_permutations_match_portable_1),
         cmocka_unit_test(test_permutation_is_bijective),
         cmocka_unit_test(test_permutation_inverse_of_large_sets),
         cmocka_unit_test(test_permutation_differs_by_seed_and_epoch),

@@ -45,7 +45,7 @@ static bool steers(uint32_t code) {
            (code >= 0x2066 && code <= 0x2069);
 }
 
-static void test_no_code_point_steers_a_terminal(void **state) {
+static void test_no_code_point_controls_the_terminal(void **state) {
     (void)state;
     for (uint32_t code = 1; code < 0x11000; code++) {
         char text[5], expected[12], shown[5];
@@ -89,7 +89,7 @@ static void test_json_has_only_finite_numbers(void **state) {
     }
 }
 
-static void test_added_text_stays_within_its_room(void **state) {
+static void test_added_text_stays_within_its_buffer(void **state) {
     (void)state;
     char text[8] = "ab", whole[8];
     memset(whole, 'x', sizeof whole);
@@ -132,7 +132,7 @@ static void test_numbers(void **state) {
     assert_false(cop_parse_size("2X", &u) || cop_parse_size("99999999999G", &u));
 }
 
-static void test_strings_grow_and_are_taken(void **state) {
+static void test_strings_grow_and_can_be_taken_over(void **state) {
     (void)state;
     cop_str s = {0};
     assert_string_equal(cop_str_text(&s), "");
@@ -165,7 +165,7 @@ static void test_a_cleared_string_keeps_its_memory(void **state) {
     cop_str_fini(&s);
 }
 
-static void test_out_of_memory_keeps_what_fitted(void **state) {
+static void test_without_memory_the_string_keeps_its_content(void **state) {
     (void)state;
     cop_str s = {0};
     cop_str_append(&s, "kept");
@@ -184,7 +184,7 @@ static void test_out_of_memory_keeps_what_fitted(void **state) {
     cop_str_fini(&s);
 }
 
-static void test_nearest_name_ignores_words_far_or_long(void **state) {
+static void test_nearest_name_ignores_distant_and_long_words(void **state) {
     (void)state;
     const char *const names[] = {"momentum", "model"};
     assert_string_equal(cop_nearest_name("momentmu", names, 2), "momentum");
@@ -253,7 +253,7 @@ static void test_human_forms(void **state) {
     assert_string_equal(cop_format_seconds(7380, out), "2 h 03 min");
 }
 
-static void test_seconds_without_meaning_are_a_question_mark(void **state) {
+static void test_invalid_durations_print_as_a_question_mark(void **state) {
     (void)state;
     char out[32];
     const double odd[] = {-1, NAN, INFINITY, -INFINITY, 1e300};
@@ -261,7 +261,7 @@ static void test_seconds_without_meaning_are_a_question_mark(void **state) {
         assert_string_equal(cop_format_seconds(odd[i], out), "?");
 }
 
-static void test_signed_numbers_at_their_ends(void **state) {
+static void test_signed_numbers_at_their_limits(void **state) {
     (void)state;
     int64_t i;
     assert_true(cop_parse_i64("-9223372036854775808", &i) && i == INT64_MIN);
@@ -270,7 +270,7 @@ static void test_signed_numbers_at_their_ends(void **state) {
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) assert_false(cop_parse_i64(bad[n], &i));
 }
 
-static void test_reals_are_exact_and_whole(void **state) {
+static void test_reals_are_read_exactly_and_completely(void **state) {
     (void)state;
     double d;
     assert_true(cop_parse_f64("0.1", &d) && d == 0.1);
@@ -296,7 +296,7 @@ static void test_sizes_with_units(void **state) {
     for (size_t n = 0; n < sizeof bad / sizeof *bad; n++) assert_false(cop_parse_size(bad[n], &u));
 }
 
-static void test_names_hold_no_control_characters(void **state) {
+static void test_names_may_not_contain_control_characters(void **state) {
     (void)state;
     const char *const good[] = {"desk-7", "B\xc3\xbcro 2", "x\xc2\xa0y"};
     const char *const bad[] = {"",           "a\nb", "\033[2J", "a\x7f",
@@ -323,25 +323,25 @@ static void test_control_characters_are_replaced(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names_hold_no_control_characters),
+        cmocka_unit_test(test_names_may_not_contain_control_characters),
         cmocka_unit_test(test_control_characters_are_replaced),
         cmocka_unit_test(test_nearest_name),
         cmocka_unit_test(test_json_escapes),
-        cmocka_unit_test(test_no_code_point_steers_a_terminal),
+        cmocka_unit_test(test_no_code_point_controls_the_terminal),
         cmocka_unit_test(test_json_has_only_finite_numbers),
-        cmocka_unit_test(test_added_text_stays_within_its_room),
+        cmocka_unit_test(test_added_text_stays_within_its_buffer),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_strings_grow_and_are_taken),
+        cmocka_unit_test(test_strings_grow_and_can_be_taken_over),
         cmocka_unit_test(test_a_cleared_string_keeps_its_memory),
-        cmocka_unit_test(test_out_of_memory_keeps_what_fitted),
-        cmocka_unit_test(test_nearest_name_ignores_words_far_or_long),
+        cmocka_unit_test(test_without_memory_the_string_keeps_its_content),
+        cmocka_unit_test(test_nearest_name_ignores_distant_and_long_words),
         cmocka_unit_test(test_utf8_boundaries),
         cmocka_unit_test(test_json_controls_and_plain_text),
         cmocka_unit_test(test_human_forms),
-        cmocka_unit_test(test_seconds_without_meaning_are_a_question_mark),
-        cmocka_unit_test(test_signed_numbers_at_their_ends),
-        cmocka_unit_test(test_reals_are_exact_and_whole),
+        cmocka_unit_test(test_invalid_durations_print_as_a_question_mark),
+        cmocka_unit_test(test_signed_numbers_at_their_limits),
+        cmocka_unit_test(test_reals_are_read_exactly_and_completely),
         cmocka_unit_test(test_sizes_with_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@
 #include "fuzz/fuzz_pair.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 
-static void test_kept_pairs_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_pairs_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("pair", fuzz_pair) > 0);
     worker_compute_destroy(pair.compute);
@@ -24,6 +24,6 @@ static void test_kept_pairs_break_nothing(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_pairs_break_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_fuzz_inputs_of_pairs_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,7 +94,7 @@ static cli_options options_for(const liar *l) {
                          .positional_count = 1};
 }
 
-static void test_status_of_long_words_stays_in_its_line(void **state) {
+static void test_status_with_long_words_stays_in_its_line(void **state) {
     (void)state;
     static char word[6000];
     memset(word, 'x', sizeof word - 1);
@@ -165,7 +165,7 @@ static cop_err fetch(cop_buffer *model, const char *digest, uint64_t step, cop_e
     return e;
 }
 
-static void test_a_model_is_what_its_answer_says(void **state) {
+static void test_client_checks_the_claimed_digest_and_step_of_a_model(void **state) {
     (void)state;
     char digest[65], other[65];
     cop_error error = {0};
@@ -181,8 +181,8 @@ static void test_a_model_is_what_its_answer_says(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status_of_long_words_stays_in_its_line),
-        cmocka_unit_test(test_a_model_is_what_its_answer_says),
+        cmocka_unit_test(test_status_with_long_words_stays_in_its_line),
+        cmocka_unit_test(test_client_checks_the_claimed_digest_and_step_of_a_model),
     };
     cop_log_configure(COP_LOG_NONE, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

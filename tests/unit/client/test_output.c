@@ -30,7 +30,7 @@ static char *printed(const char *name) {
     return text;
 }
 
-static void test_names_do_not_steer_the_terminal(void **state) {
+static void test_printed_names_cannot_control_the_terminal(void **state) {
     (void)state;
     assert_string_equal(printed("a"), "\033[1ma\033[0m is here\nagain\n");
     assert_string_equal(printed("\033]0;title\a\r\033[2J\x7f"),
@@ -40,7 +40,7 @@ static void test_names_do_not_steer_the_terminal(void **state) {
                         "\033[1m??2J???\033[0m is here\nagain\n");
 }
 
-static void test_long_text_is_whole_and_short_text_needs_no_memory(void **state) {
+static void test_long_text_is_complete_and_short_text_needs_no_memory(void **state) {
     (void)state;
     static char name[20000];
     memset(name, 'n', sizeof name - 1);
@@ -51,7 +51,7 @@ static void test_long_text_is_whole_and_short_text_needs_no_memory(void **state)
 }
 
 /* Whatever a coordinator says of how much is done. */
-static void test_progress_is_between_nothing_and_all(void **state) {
+static void test_progress_stays_between_0_and_100_percent(void **state) {
     (void)state;
     const double said[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};
     cli_progress progress;
@@ -65,9 +65,9 @@ static void test_progress_is_between_nothing_and_all(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names_do_not_steer_the_terminal),
-        cmocka_unit_test(test_long_text_is_whole_and_short_text_needs_no_memory),
-        cmocka_unit_test(test_progress_is_between_nothing_and_all),
+        cmocka_unit_test(test_printed_names_cannot_control_the_terminal),
+        cmocka_unit_test(test_long_text_is_complete_and_short_text_needs_no_memory),
+        cmocka_unit_test(test_progress_stays_between_0_and_100_percent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -296,7 +296,7 @@ static int try_all(const char *url, const credential *rows, size_t count) {
     return tried;
 }
 
-static void test_every_request_on_every_socket(void **state) {
+static void test_every_request_on_every_socket_needs_credentials(void **state) {
     (void)state;
     make_tokens();
     int tried = try_all(w.urls[0], by_certificate, sizeof by_certificate / sizeof *by_certificate);
@@ -346,7 +346,7 @@ static void join(door *d, const char *url, const char *stem, const char *token, 
 }
 
 /* Even who learned a session's secret cannot use it with another certificate, or with none. */
-static void test_session_belongs_to_its_certificate(void **state) {
+static void test_session_works_only_with_its_certificate(void **state) {
     (void)state;
     door owner, thief;
     cop_message welcome, m, reply;
@@ -388,7 +388,7 @@ static cop_message_type hello_again(door *d, bool first, const char *token) {
 }
 
 /* Of one certificate, and of those who have only the token. */
-static void test_no_identity_takes_all_sessions(void **state) {
+static void test_no_identity_can_use_all_sessions(void **state) {
     (void)state;
     make_tokens();
     for (int plain = 0; plain < 2; plain++) {
@@ -470,7 +470,7 @@ static bool is_held(const door *d) {
 }
 
 /* Beyond its share an identity's requests are answered at once; those of others are held. */
-static void test_no_identity_takes_all_watches(void **state) {
+static void test_no_identity_can_use_all_watches(void **state) {
     (void)state;
     door hog[WATCHES], more, logs, other;
     tell_news();
@@ -544,7 +544,7 @@ static void check_name(const char *url, const char *stem, const char *name, cons
     cop_clock_sleep_ms(20); /* its session goes: the name is free again */
 }
 
-static void test_name_is_the_certificates(void **state) {
+static void test_worker_name_is_that_of_its_certificate(void **state) {
     (void)state;
     make_tokens();
     check_name(w.urls[0], "worker", "worker", NULL);
@@ -559,7 +559,7 @@ static void test_name_is_the_certificates(void **state) {
     check_name(w.urls[1], NULL, "two\nlines", "control characters");
 }
 
-static void test_token_is_private(void **state) {
+static void test_token_file_is_private(void **state) {
     (void)state;
     struct stat status;
     char path[256];
@@ -572,14 +572,14 @@ int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_request_on_every_socket),
+        cmocka_unit_test(test_every_request_on_every_socket_needs_credentials),
         cmocka_unit_test(test_no_other_socket_listens),
-        cmocka_unit_test(test_session_belongs_to_its_certificate),
-        cmocka_unit_test(test_no_identity_takes_all_sessions),
-        cmocka_unit_test(test_no_identity_takes_all_watches),
+        cmocka_unit_test(test_session_works_only_with_its_certificate),
+        cmocka_unit_test(test_no_identity_can_use_all_sessions),
+        cmocka_unit_test(test_no_identity_can_use_all_watches),
         cmocka_unit_test(test_rejoins_do_not_fill_the_log),
-        cmocka_unit_test(test_name_is_the_certificates),
-        cmocka_unit_test(test_token_is_private),
+        cmocka_unit_test(test_worker_name_is_that_of_its_certificate),
+        cmocka_unit_test(test_token_file_is_private),
     };
     return cmocka_run_group_tests_name("access", tests, start_coordinator, stop_coordinator);
 }

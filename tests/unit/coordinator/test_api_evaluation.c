@@ -84,7 +84,7 @@ static void expect_start(const fixture *f, const start_request *r, cop_err code,
     expect(f, COPPICE__API__METHOD__START_EVALUATION, &r->base, code, part);
 }
 
-static void test_a_request_without_sense_is_refused(void **state) {
+static void test_invalid_evaluation_request_is_refused(void **state) {
     const fixture *f = *state;
     uint64_t jobs[65] = {7, 8};
     uint32_t counts[33] = {1, 5};
@@ -109,7 +109,7 @@ static void test_a_request_without_sense_is_refused(void **state) {
     expect_start(f, &r, COP_ERR_INPUT, "counts require an average");
 }
 
-static void test_counts_ascend_within_their_limits(void **state) {
+static void test_member_counts_must_ascend_within_limits(void **state) {
     const fixture *f = *state;
     uint64_t jobs[1] = {7};
     uint32_t counts[33] = {1, 5};
@@ -127,7 +127,7 @@ static void test_counts_ascend_within_their_limits(void **state) {
     }
 }
 
-static void test_keys_have_sixteen_bytes(void **state) {
+static void test_evaluation_keys_must_have_16_bytes(void **state) {
     const fixture *f = *state;
     uint64_t jobs[1] = {7};
     uint32_t counts[2] = {1, 5};
@@ -144,7 +144,7 @@ static void test_keys_have_sixteen_bytes(void **state) {
 }
 
 /* As after a restart: the client begins again. */
-static void test_an_unknown_evaluation_is_told_at_once(void **state) {
+static void test_unknown_evaluation_is_reported_at_once(void **state) {
     const fixture *f = *state;
     Coppice__Api__WatchEvaluationRequest w = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
     w.has_key = w.has_version = w.has_hold_ms = 1;
@@ -196,7 +196,7 @@ static coord_evaluation *take(places *p, const char *owner) {
     return e;
 }
 
-static void test_ended_evaluations_give_way_to_new_ones(void **state) {
+static void test_ended_evaluations_make_room_for_new_ones(void **state) {
     (void)state;
     places *p = with_places();
     coord_evaluation *unheard = take(p, "a");
@@ -216,7 +216,7 @@ static void test_ended_evaluations_give_way_to_new_ones(void **state) {
     without_places(p);
 }
 
-static void test_no_identity_takes_all_evaluations(void **state) {
+static void test_no_identity_can_use_all_evaluations(void **state) {
     (void)state;
     places *p = with_places();
     for (int i = 0; i < COP_EVALUATIONS_PER_IDENTITY_MAX; i++) assert_non_null(take(p, "a"));
@@ -230,12 +230,12 @@ static void test_no_identity_takes_all_evaluations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_request_without_sense_is_refused),
-        cmocka_unit_test(test_ended_evaluations_give_way_to_new_ones),
-        cmocka_unit_test(test_no_identity_takes_all_evaluations),
-        cmocka_unit_test(test_counts_ascend_within_their_limits),
-        cmocka_unit_test(test_keys_have_sixteen_bytes),
-        cmocka_unit_test(test_an_unknown_evaluation_is_told_at_once),
+        cmocka_unit_test(test_invalid_evaluation_request_is_refused),
+        cmocka_unit_test(test_ended_evaluations_make_room_for_new_ones),
+        cmocka_unit_test(test_no_identity_can_use_all_evaluations),
+        cmocka_unit_test(test_member_counts_must_ascend_within_limits),
+        cmocka_unit_test(test_evaluation_keys_must_have_16_bytes),
+        cmocka_unit_test(test_unknown_evaluation_is_reported_at_once),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

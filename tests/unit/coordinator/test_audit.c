@@ -54,7 +54,7 @@ static void test_honest_workers_are_never_suspected(void **state) {
     }
 }
 
-static void test_audit_costs_its_share_of_the_computing(void **state) {
+static void test_audit_costs_only_its_share_of_the_computing(void **state) {
     (void)state;
     const double shares[] = {0, 0.05, 0.25, 1};
     for (int i = 0; i < 4; i++) {
@@ -79,7 +79,7 @@ static void test_audit_lease_looks_like_any_other(void **state) {
     vp_destroy(p);
 }
 
-static void test_another_secret_audits_other_blocks(void **state) {
+static void test_audited_blocks_depend_on_the_secret(void **state) {
     (void)state;
     uint64_t same = 0, all = 0;
     uint32_t audited[2][64] = {{0}};
@@ -98,7 +98,7 @@ static void test_another_secret_audits_other_blocks(void **state) {
     assert_true(same < all);
 }
 
-static void test_one_worker_alone_is_audited_by_the_coordinator(void **state) {
+static void test_single_worker_is_audited_by_the_coordinator(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 1, 1, 20);
     end_clean(p);
@@ -180,7 +180,7 @@ static void test_audit_of_a_twentieth_finds_a_liar_within_60_shards(void **state
 }
 
 /* Whoever lies, whenever, however often: the weights are those of a clean run. */
-static void test_damage_of_a_liar_is_undone(void **state) {
+static void test_damage_by_a_liar_is_undone(void **state) {
     (void)state;
     uint64_t rollbacks = 0, wrong = 0;
     for (uint64_t seed = 1; seed <= 60 / FEWER; seed++) {
@@ -203,7 +203,7 @@ static void test_damage_of_a_liar_is_undone(void **state) {
     (void)rollbacks;
 }
 
-static void test_liar_that_came_late_costs_only_what_followed(void **state) {
+static void test_late_liar_undoes_only_steps_after_it_joined(void **state) {
     (void)state;
     uint32_t went_back = 0;
     for (uint64_t seed = 1; seed <= 20 / FEWER; seed++) {
@@ -262,7 +262,7 @@ static void test_coordinator_decides_between_two_workers(void **state) {
     }
 }
 
-static void test_third_worker_decides_where_the_coordinator_cannot(void **state) {
+static void test_third_worker_decides_if_the_coordinator_cannot(void **state) {
     (void)state;
     coord_core_config config = judging;
     config.can_recompute = false;
@@ -277,7 +277,7 @@ static void test_third_worker_decides_where_the_coordinator_cannot(void **state)
     }
 }
 
-static void test_pinned_job_is_judged_by_its_own_kind(void **state) {
+static void test_pinned_job_is_judged_by_workers_of_its_kind(void **state) {
     (void)state;
     coord_core_config config = judging;
     config.fingerprint = 99; /* the workers' is 7 */
@@ -294,7 +294,7 @@ static void test_pinned_job_is_judged_by_its_own_kind(void **state) {
     vp_destroy(p);
 }
 
-static void test_two_liars_who_differ_are_both_found(void **state) {
+static void test_two_liars_with_different_results_are_both_found(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 5, 1, 60);
     p->worker[1].lie = 0.3;
@@ -338,7 +338,7 @@ static unsigned long correct_in(const char **text) {
     return strtoul(digits, NULL, 10);
 }
 
-static void test_evidence_tells_the_count_when_only_that_is_wrong(void **state) {
+static void test_evidence_shows_the_count_if_only_the_count_is_wrong(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 4, 1, 400);
     p->worker[2].lie = 1;
@@ -353,7 +353,7 @@ static void test_evidence_tells_the_count_when_only_that_is_wrong(void **state) 
     vp_destroy(p);
 }
 
-static void test_quarantined_worker_gets_nothing_more_even_under_a_new_session(void **state) {
+static void test_quarantined_worker_gets_no_work_even_in_a_new_session(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 4, 1, 400);
     p->worker[2].lie = 1;
@@ -385,7 +385,7 @@ static void test_quarantined_worker_gets_nothing_more_even_under_a_new_session(v
 
 /* ---- not finite ---- */
 
-static void test_diverging_job_is_not_a_lying_worker(void **state) {
+static void test_diverging_job_causes_no_quarantine(void **state) {
     (void)state;
     const double shares[] = {0, 1};
     for (int i = 0; i < 2; i++)
@@ -405,7 +405,7 @@ static void test_diverging_job_is_not_a_lying_worker(void **state) {
         }
 }
 
-static void test_value_that_is_not_finite_for_one_alone_is_a_strike(void **state) {
+static void test_non_finite_value_of_only_one_worker_is_a_strike(void **state) {
     (void)state;
     coord_core_config config = judging;
     config.strikes_max = 3;
@@ -427,7 +427,7 @@ static void test_value_that_is_not_finite_for_one_alone_is_a_strike(void **state
 }
 
 /* Two of five whose every value is not finite: they agree, and are both wrong. */
-static void test_broken_workers_who_agree_do_not_make_a_job_diverge(void **state) {
+static void test_broken_workers_that_agree_do_not_make_a_job_diverge(void **state) {
     (void)state;
     const double shares[] = {0, 0.3, 1};
     coord_core_config config = judging;
@@ -466,7 +466,7 @@ static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) 
 }
 
 /* Where the coordinator cannot compute the job, two who agree are believed. */
-static void test_without_a_judge_two_who_agree_are_believed(void **state) {
+static void test_without_a_judge_two_agreeing_workers_are_believed(void **state) {
     (void)state;
     coord_core_config config = judging;
     config.can_recompute = false;
@@ -508,28 +508,28 @@ static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_honest_workers_are_never_suspected),
-        cmocka_unit_test(test_audit_costs_its_share_of_the_computing),
+        cmocka_unit_test(test_audit_costs_only_its_share_of_the_computing),
         cmocka_unit_test(test_audit_lease_looks_like_any_other),
-        cmocka_unit_test(test_another_secret_audits_other_blocks),
-        cmocka_unit_test(test_one_worker_alone_is_audited_by_the_coordinator),
+        cmocka_unit_test(test_audited_blocks_depend_on_the_secret),
+        cmocka_unit_test(test_single_worker_is_audited_by_the_coordinator),
         cmocka_unit_test(test_workers_of_one_certificate_are_audited_by_the_coordinator),
         cmocka_unit_test(test_audit_1_averages_no_wrong_gradient),
         cmocka_unit_test(test_audit_of_a_twentieth_finds_a_liar_within_60_shards),
-        cmocka_unit_test(test_damage_of_a_liar_is_undone),
-        cmocka_unit_test(test_liar_that_came_late_costs_only_what_followed),
+        cmocka_unit_test(test_damage_by_a_liar_is_undone),
+        cmocka_unit_test(test_late_liar_undoes_only_steps_after_it_joined),
         cmocka_unit_test(test_trust_grows_with_confirmed_audits),
         cmocka_unit_test(test_coordinator_decides_between_two_workers),
-        cmocka_unit_test(test_third_worker_decides_where_the_coordinator_cannot),
-        cmocka_unit_test(test_pinned_job_is_judged_by_its_own_kind),
-        cmocka_unit_test(test_two_liars_who_differ_are_both_found),
+        cmocka_unit_test(test_third_worker_decides_if_the_coordinator_cannot),
+        cmocka_unit_test(test_pinned_job_is_judged_by_workers_of_its_kind),
+        cmocka_unit_test(test_two_liars_with_different_results_are_both_found),
         cmocka_unit_test(test_lies_about_an_evaluation_are_found_and_undone),
-        cmocka_unit_test(test_evidence_tells_the_count_when_only_that_is_wrong),
-        cmocka_unit_test(test_quarantined_worker_gets_nothing_more_even_under_a_new_session),
-        cmocka_unit_test(test_diverging_job_is_not_a_lying_worker),
-        cmocka_unit_test(test_value_that_is_not_finite_for_one_alone_is_a_strike),
-        cmocka_unit_test(test_broken_workers_who_agree_do_not_make_a_job_diverge),
+        cmocka_unit_test(test_evidence_shows_the_count_if_only_the_count_is_wrong),
+        cmocka_unit_test(test_quarantined_worker_gets_no_work_even_in_a_new_session),
+        cmocka_unit_test(test_diverging_job_causes_no_quarantine),
+        cmocka_unit_test(test_non_finite_value_of_only_one_worker_is_a_strike),
+        cmocka_unit_test(test_broken_workers_that_agree_do_not_make_a_job_diverge),
         cmocka_unit_test(test_job_waits_for_a_sound_worker_when_all_are_broken),
-        cmocka_unit_test(test_without_a_judge_two_who_agree_are_believed),
+        cmocka_unit_test(test_without_a_judge_two_agreeing_workers_are_believed),
         cmocka_unit_test(test_copies_are_compared_and_a_mismatch_is_evidence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,7 +50,7 @@ static void test_every_member_of_every_slice_is_absorbed_in_order(void **state) 
     }
 }
 
-static void test_a_lease_names_members_samples_and_version(void **state) {
+static void test_lease_has_members_samples_and_version(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
@@ -74,7 +74,7 @@ static void test_a_lease_names_members_samples_and_version(void **state) {
     fx_destroy(f);
 }
 
-static void test_models_come_alone_as_versions(void **state) {
+static void test_separate_models_are_leased_as_versions(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info info = ensemble_info(1);
@@ -95,7 +95,7 @@ static void test_models_come_alone_as_versions(void **state) {
 }
 
 /* Results in reverse: nothing is handed on until the first is there, then all. */
-static void test_early_results_wait_for_those_before_them(void **state) {
+static void test_early_results_wait_for_earlier_members(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 5);
@@ -112,7 +112,7 @@ static void test_early_results_wait_for_those_before_them(void **state) {
 }
 
 /* L1: what a slow worker or a slow host holds back is bounded by the window. */
-static void test_no_more_than_the_window_is_leased_ahead(void **state) {
+static void test_at_most_the_window_is_leased_ahead(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     f->hold_absorb = true;
@@ -135,7 +135,7 @@ static void test_no_more_than_the_window_is_leased_ahead(void **state) {
     fx_destroy(f);
 }
 
-static void test_a_lost_workers_block_is_given_again(void **state) {
+static void test_block_of_a_lost_worker_is_leased_again(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 2);
@@ -156,7 +156,7 @@ static void test_a_lost_workers_block_is_given_again(void **state) {
     fx_destroy(f);
 }
 
-static void test_the_first_of_two_results_counts(void **state) {
+static void test_first_of_two_results_counts(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 2);
@@ -194,7 +194,7 @@ static void test_stale_and_invented_results_are_dropped(void **state) {
     fx_destroy(f);
 }
 
-static void test_cancel_ends_it_and_drops_what_was_kept(void **state) {
+static void test_cancel_ends_an_evaluation_and_drops_kept_results(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     f->hold_absorb = true;
@@ -212,7 +212,7 @@ static void test_cancel_ends_it_and_drops_what_was_kept(void **state) {
     fx_destroy(f);
 }
 
-static void test_a_stop_cancels_it_at_once(void **state) {
+static void test_stop_cancels_an_evaluation_at_once(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
@@ -224,7 +224,7 @@ static void test_a_stop_cancels_it_at_once(void **state) {
     fx_destroy(f);
 }
 
-static void test_pause_and_resume_are_not_for_evaluations(void **state) {
+static void test_evaluations_ignore_pause_and_resume(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
@@ -238,7 +238,7 @@ static void test_pause_and_resume_are_not_for_evaluations(void **state) {
 }
 
 /* Compute time is what is shared: a lease of the ensemble takes ten times that of a shard here. */
-static void test_it_shares_the_pool_with_a_training_fairly(void **state) {
+static void test_evaluation_shares_the_pool_fairly_with_training(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info training = fx_info(1), info = ensemble_info(2);
@@ -262,7 +262,7 @@ static void test_it_shares_the_pool_with_a_training_fairly(void **state) {
     fx_destroy(f);
 }
 
-static void test_priority_goes_before_shares(void **state) {
+static void test_priority_precedes_fair_shares(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info training = fx_info(1), info = ensemble_info(2);
@@ -280,7 +280,7 @@ static void test_priority_goes_before_shares(void **state) {
 }
 
 /* Trainings that run do not keep an evaluation waiting, and it takes no training's place. */
-static void test_evaluations_have_places_of_their_own(void **state) {
+static void test_evaluations_and_training_have_separate_places(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 2, .evaluations_max = 2});
     fx_join_many(f, 1);
@@ -304,7 +304,7 @@ static void test_evaluations_have_places_of_their_own(void **state) {
     fx_destroy(f);
 }
 
-static void test_a_plain_evaluation_sums_slices_in_order(void **state) {
+static void test_plain_evaluation_sums_slices_in_order(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info info = ensemble_info(1);
@@ -323,7 +323,7 @@ static void test_a_plain_evaluation_sums_slices_in_order(void **state) {
 }
 
 /* A worker of protocol 1.0 does not know the kind of lease. */
-static void test_workers_that_cannot_compute_ensembles_get_none(void **state) {
+static void test_workers_without_ensemble_support_get_none(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_event old = {.type = COORD_EVENT_WORKER_JOINED, .worker = 1};
@@ -340,7 +340,7 @@ static void test_workers_that_cannot_compute_ensembles_get_none(void **state) {
     fx_destroy(f);
 }
 
-static void test_three_reports_of_cannot_compute_fail_it(void **state) {
+static void test_three_reports_of_cannot_compute_fail_an_evaluation(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
@@ -367,7 +367,7 @@ static void spoil(fixture *f, uint64_t worker) {
     fx_send_result(f, e);
 }
 
-static void test_one_workers_output_that_is_not_finite_costs_the_worker_only(void **state) {
+static void test_non_finite_output_of_one_worker_does_not_fail_the_evaluation(void **state) {
     (void)state;
     for (int judge = 0; judge < 2; judge++) {
         fixture *f = fx_create((coord_core_config){.can_recompute = judge});
@@ -396,7 +396,7 @@ static void test_one_workers_output_that_is_not_finite_costs_the_worker_only(voi
     }
 }
 
-static void test_outputs_that_are_not_finite_for_the_coordinator_too_have_diverged(void **state) {
+static void test_confirmed_non_finite_outputs_fail_the_evaluation(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
@@ -447,24 +447,24 @@ static void test_adding_survives_every_failed_allocation(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_member_of_every_slice_is_absorbed_in_order),
-        cmocka_unit_test(test_a_lease_names_members_samples_and_version),
-        cmocka_unit_test(test_models_come_alone_as_versions),
-        cmocka_unit_test(test_early_results_wait_for_those_before_them),
-        cmocka_unit_test(test_no_more_than_the_window_is_leased_ahead),
-        cmocka_unit_test(test_a_lost_workers_block_is_given_again),
-        cmocka_unit_test(test_the_first_of_two_results_counts),
+        cmocka_unit_test(test_lease_has_members_samples_and_version),
+        cmocka_unit_test(test_separate_models_are_leased_as_versions),
+        cmocka_unit_test(test_early_results_wait_for_earlier_members),
+        cmocka_unit_test(test_at_most_the_window_is_leased_ahead),
+        cmocka_unit_test(test_block_of_a_lost_worker_is_leased_again),
+        cmocka_unit_test(test_first_of_two_results_counts),
         cmocka_unit_test(test_stale_and_invented_results_are_dropped),
-        cmocka_unit_test(test_cancel_ends_it_and_drops_what_was_kept),
-        cmocka_unit_test(test_a_stop_cancels_it_at_once),
-        cmocka_unit_test(test_pause_and_resume_are_not_for_evaluations),
-        cmocka_unit_test(test_it_shares_the_pool_with_a_training_fairly),
-        cmocka_unit_test(test_priority_goes_before_shares),
-        cmocka_unit_test(test_evaluations_have_places_of_their_own),
-        cmocka_unit_test(test_a_plain_evaluation_sums_slices_in_order),
-        cmocka_unit_test(test_workers_that_cannot_compute_ensembles_get_none),
-        cmocka_unit_test(test_three_reports_of_cannot_compute_fail_it),
-        cmocka_unit_test(test_one_workers_output_that_is_not_finite_costs_the_worker_only),
-        cmocka_unit_test(test_outputs_that_are_not_finite_for_the_coordinator_too_have_diverged),
+        cmocka_unit_test(test_cancel_ends_an_evaluation_and_drops_kept_results),
+        cmocka_unit_test(test_stop_cancels_an_evaluation_at_once),
+        cmocka_unit_test(test_evaluations_ignore_pause_and_resume),
+        cmocka_unit_test(test_evaluation_shares_the_pool_fairly_with_training),
+        cmocka_unit_test(test_priority_precedes_fair_shares),
+        cmocka_unit_test(test_evaluations_and_training_have_separate_places),
+        cmocka_unit_test(test_plain_evaluation_sums_slices_in_order),
+        cmocka_unit_test(test_workers_without_ensemble_support_get_none),
+        cmocka_unit_test(test_three_reports_of_cannot_compute_fail_an_evaluation),
+        cmocka_unit_test(test_non_finite_output_of_one_worker_does_not_fail_the_evaluation),
+        cmocka_unit_test(test_confirmed_non_finite_outputs_fail_the_evaluation),
         cmocka_unit_test(test_adding_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

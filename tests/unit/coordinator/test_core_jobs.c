@@ -45,7 +45,7 @@ static void tick_after(fixture *f, uint64_t ns) {
     fx_send(f, (coord_event){.type = COORD_EVENT_TICK});
 }
 
-static void test_final_weights_are_written_again_until_they_are(void **state) {
+static void test_writing_final_weights_is_retried_until_it_succeeds(void **state) {
     (void)state;
     fixture *f = start(1, fx_info(1));
     f->fail_save = true;
@@ -87,7 +87,7 @@ static void test_stop_does_not_wait_for_a_full_disk(void **state) {
     fx_destroy(f);
 }
 
-static void test_failed_checkpoint_is_told_and_training_goes_on(void **state) {
+static void test_failed_checkpoint_is_reported_and_training_continues(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.checkpoint_every = 5;
@@ -162,7 +162,7 @@ static void test_epoch_counts_every_sample_once(void **state) {
     fx_destroy(f);
 }
 
-static void test_last_epoch_that_is_cut_short_is_reported(void **state) {
+static void test_incomplete_last_epoch_is_reported(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.steps = 25;
@@ -223,7 +223,7 @@ static void resume_after(uint64_t cut) {
     fx_destroy(f);
 }
 
-static void test_resume_gives_the_same_sums_wherever_it_was_cut(void **state) {
+static void test_resume_after_any_step_gives_the_same_sums(void **state) {
     (void)state;
     for (uint64_t cut = 1; cut < 29; cut++) resume_after(cut);
 }
@@ -323,7 +323,7 @@ static void test_evaluation_results_keep_no_slot(void **state) {
     fx_destroy(f);
 }
 
-static void test_evaluation_asked_for_comes_after_the_step(void **state) {
+static void test_requested_evaluation_runs_after_the_step(void **state) {
     (void)state;
     fixture *f = start(1, with_evaluation());
     fx_work_to(f, 1, 1, 3);
@@ -347,7 +347,7 @@ static void test_without_samples_nothing_is_evaluated(void **state) {
 
 /* ---- checkpoints ---- */
 
-static void test_checkpoints_come_every_so_many_steps(void **state) {
+static void test_checkpoints_are_written_at_the_given_interval(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.checkpoint_every = 7;
@@ -379,7 +379,7 @@ test_training_goes_on_while_a_checkpoint_is_written_until_the_next_is_due(void *
     fx_destroy(f);
 }
 
-static void test_final_checkpoint_waits_for_the_one_under_way(void **state) {
+static void test_final_checkpoint_waits_for_a_running_one(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.checkpoint_every = 29;
@@ -413,7 +413,7 @@ static coord_job_info with_best(void) {
 }
 
 /* Chosen on the test part, the best weights would make its error look smaller than it is. */
-static void test_evaluations_on_the_test_part_choose_no_best_weights(void **state) {
+static void test_evaluations_on_the_test_part_select_no_best_weights(void **state) {
     (void)state;
     coord_job_info info = with_best();
     info.keep_best = false;
@@ -434,7 +434,7 @@ static void test_evaluations_on_the_test_part_choose_no_best_weights(void **stat
     fx_destroy(f);
 }
 
-static void test_best_weights_are_saved_at_the_step_that_was_evaluated(void **state) {
+static void test_best_weights_are_saved_at_the_evaluated_step(void **state) {
     (void)state;
     fixture *f = start(1, with_best());
     fx_work_to(f, 1, 1, 10);
@@ -454,7 +454,7 @@ static void test_best_weights_are_saved_at_the_step_that_was_evaluated(void **st
 }
 
 /* Without classes nothing is correct: the loss decides which weights are the best. */
-static void test_a_job_without_classes_is_judged_by_its_loss(void **state) {
+static void test_best_weights_without_classes_have_the_lowest_loss(void **state) {
     (void)state;
     static const double losses[] = {500, 600, 400};
     coord_job_info info = with_best();
@@ -475,7 +475,7 @@ static void test_a_job_without_classes_is_judged_by_its_loss(void **state) {
     fx_destroy(f);
 }
 
-static void test_best_weights_wait_for_a_checkpoint_under_way(void **state) {
+static void test_best_weights_wait_for_a_running_checkpoint(void **state) {
     (void)state;
     coord_job_info info = with_best();
     info.checkpoint_every = 9;
@@ -522,7 +522,7 @@ static void test_pause_takes_effect_within_a_step(void **state) {
     fx_destroy(f);
 }
 
-static void test_paused_job_goes_on_after_resume(void **state) {
+static void test_paused_job_continues_after_resume(void **state) {
     (void)state;
     fixture *f = start(2, fx_info(1));
     fx_work_to(f, 2, 1, 3);
@@ -564,7 +564,7 @@ static void test_pause_of_a_queued_job_needs_no_load(void **state) {
     fx_destroy(f);
 }
 
-static void test_resume_takes_a_pause_back_before_it_took_effect(void **state) {
+static void test_resume_revokes_a_pause_before_it_takes_effect(void **state) {
     (void)state;
     fixture *f = start(1, fx_info(1));
     fx_pull(f, 1);
@@ -598,7 +598,7 @@ static void test_pause_in_the_last_evaluation_does_not_skip_it(void **state) {
     fx_destroy(f);
 }
 
-static void test_job_that_was_added_as_paused_waits(void **state) {
+static void test_job_added_as_paused_waits(void **state) {
     (void)state;
     coord_job_info info = fx_info(1);
     info.state = COORD_PAUSED;
@@ -627,7 +627,7 @@ static void test_cancel_drops_results(void **state) {
     fx_destroy(f);
 }
 
-static void test_cancel_while_updating_leaves_the_gradients_to_the_host(void **state) {
+static void test_cancel_during_an_update_leaves_the_gradients_to_the_host(void **state) {
     (void)state;
     fixture *f = start(1, fx_info(1));
     f->hold_update = true;
@@ -641,7 +641,7 @@ static void test_cancel_while_updating_leaves_the_gradients_to_the_host(void **s
     fx_destroy(f);
 }
 
-static void test_cancel_while_loading_unloads_when_the_load_is_done(void **state) {
+static void test_cancel_during_a_load_unloads_when_it_is_done(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
     f->hold_load = true;
@@ -698,7 +698,7 @@ static double seconds_of(uint64_t steps, uint64_t away_ms, double *samples_per_s
     return view.seconds;
 }
 
-static void test_waiting_for_workers_is_no_training_time(void **state) {
+static void test_waiting_for_workers_does_not_count_as_training_time(void **state) {
     (void)state;
     double speed, speed_after_a_wait;
     const double seconds = seconds_of(5, 0, &speed);
@@ -760,7 +760,7 @@ static void test_stop_finishes_the_step_and_saves(void **state) {
 }
 
 /* No worker is left, but the coordinator checks the last result itself: the step is not lost. */
-static void test_stop_waits_for_what_the_coordinator_computes_itself(void **state) {
+static void test_stop_waits_for_a_block_computed_by_the_coordinator(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     coord_job_info info = fx_info(1);
@@ -822,7 +822,7 @@ static void test_stop_without_workers_sets_the_step_aside(void **state) {
     fx_destroy(f);
 }
 
-static void test_stop_does_not_wait_for_ever_for_a_worker_that_hangs(void **state) {
+static void test_stop_waits_only_a_limited_time_for_a_hanging_worker(void **state) {
     (void)state;
     fixture *f = start(1, fx_info(1));
     fx_pull(f, 1);
@@ -893,54 +893,54 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_job_runs_from_queue_to_completed),
         cmocka_unit_test(test_completed_only_after_the_final_weights_are_written),
-        cmocka_unit_test(test_final_weights_are_written_again_until_they_are),
+        cmocka_unit_test(test_writing_final_weights_is_retried_until_it_succeeds),
         cmocka_unit_test(test_job_fails_when_the_final_weights_cannot_be_written_for_long),
         cmocka_unit_test(test_stop_does_not_wait_for_a_full_disk),
-        cmocka_unit_test(test_failed_checkpoint_is_told_and_training_goes_on),
+        cmocka_unit_test(test_failed_checkpoint_is_reported_and_training_continues),
         cmocka_unit_test(test_failed_load_fails_the_job_with_its_text),
         cmocka_unit_test(test_same_job_twice_is_refused),
         cmocka_unit_test(test_epoch_sums_are_equal_for_any_number_of_workers),
         cmocka_unit_test(test_epoch_counts_every_sample_once),
-        cmocka_unit_test(test_last_epoch_that_is_cut_short_is_reported),
+        cmocka_unit_test(test_incomplete_last_epoch_is_reported),
         cmocka_unit_test(test_dropped_last_batch_is_not_trained),
-        cmocka_unit_test(test_resume_gives_the_same_sums_wherever_it_was_cut),
+        cmocka_unit_test(test_resume_after_any_step_gives_the_same_sums),
         cmocka_unit_test(test_evaluation_after_every_epoch_and_at_the_end),
         cmocka_unit_test(test_evaluation_every_second_epoch),
         cmocka_unit_test(test_evaluation_sums_its_slices_in_order),
         cmocka_unit_test(test_pause_does_not_wait_for_an_evaluation),
         cmocka_unit_test(test_evaluation_leases_are_slices_of_the_new_version),
         cmocka_unit_test(test_evaluation_results_keep_no_slot),
-        cmocka_unit_test(test_evaluation_asked_for_comes_after_the_step),
+        cmocka_unit_test(test_requested_evaluation_runs_after_the_step),
         cmocka_unit_test(test_without_samples_nothing_is_evaluated),
-        cmocka_unit_test(test_checkpoints_come_every_so_many_steps),
+        cmocka_unit_test(test_checkpoints_are_written_at_the_given_interval),
         cmocka_unit_test(test_training_goes_on_while_a_checkpoint_is_written_until_the_next_is_due),
-        cmocka_unit_test(test_final_checkpoint_waits_for_the_one_under_way),
-        cmocka_unit_test(test_evaluations_on_the_test_part_choose_no_best_weights),
-        cmocka_unit_test(test_best_weights_are_saved_at_the_step_that_was_evaluated),
-        cmocka_unit_test(test_a_job_without_classes_is_judged_by_its_loss),
-        cmocka_unit_test(test_best_weights_wait_for_a_checkpoint_under_way),
+        cmocka_unit_test(test_final_checkpoint_waits_for_a_running_one),
+        cmocka_unit_test(test_evaluations_on_the_test_part_select_no_best_weights),
+        cmocka_unit_test(test_best_weights_are_saved_at_the_evaluated_step),
+        cmocka_unit_test(test_best_weights_without_classes_have_the_lowest_loss),
+        cmocka_unit_test(test_best_weights_wait_for_a_running_checkpoint),
         cmocka_unit_test(test_best_error_of_an_earlier_run_counts),
         cmocka_unit_test(test_pause_takes_effect_within_a_step),
-        cmocka_unit_test(test_paused_job_goes_on_after_resume),
+        cmocka_unit_test(test_paused_job_continues_after_resume),
         cmocka_unit_test(test_pause_without_workers_takes_effect_at_once),
         cmocka_unit_test(test_pause_of_a_queued_job_needs_no_load),
-        cmocka_unit_test(test_resume_takes_a_pause_back_before_it_took_effect),
+        cmocka_unit_test(test_resume_revokes_a_pause_before_it_takes_effect),
         cmocka_unit_test(test_pause_in_the_last_evaluation_does_not_skip_it),
-        cmocka_unit_test(test_job_that_was_added_as_paused_waits),
+        cmocka_unit_test(test_job_added_as_paused_waits),
         cmocka_unit_test(test_cancel_drops_results),
-        cmocka_unit_test(test_cancel_while_updating_leaves_the_gradients_to_the_host),
-        cmocka_unit_test(test_cancel_while_loading_unloads_when_the_load_is_done),
+        cmocka_unit_test(test_cancel_during_an_update_leaves_the_gradients_to_the_host),
+        cmocka_unit_test(test_cancel_during_a_load_unloads_when_it_is_done),
         cmocka_unit_test(test_cancel_of_a_queued_job),
         cmocka_unit_test(test_events_of_unknown_jobs_are_ignored),
-        cmocka_unit_test(test_waiting_for_workers_is_no_training_time),
+        cmocka_unit_test(test_waiting_for_workers_does_not_count_as_training_time),
         cmocka_unit_test(test_timeout_fails_a_running_job),
         cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
         cmocka_unit_test(test_stop_finishes_the_step_and_saves),
-        cmocka_unit_test(test_stop_waits_for_what_the_coordinator_computes_itself),
+        cmocka_unit_test(test_stop_waits_for_a_block_computed_by_the_coordinator),
         cmocka_unit_test(test_stop_of_an_idle_core_is_immediate),
         cmocka_unit_test(test_stop_waits_for_a_load_and_does_not_train),
         cmocka_unit_test(test_stop_without_workers_sets_the_step_aside),
-        cmocka_unit_test(test_stop_does_not_wait_for_ever_for_a_worker_that_hangs),
+        cmocka_unit_test(test_stop_waits_only_a_limited_time_for_a_hanging_worker),
         cmocka_unit_test(test_stop_keeps_a_pause),
         cmocka_unit_test(test_every_failed_allocation_leaves_the_core_consistent),
         cmocka_unit_test(test_core_step_allocates_no_memory),

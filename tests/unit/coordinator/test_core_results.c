@@ -37,7 +37,7 @@ static void test_every_lease_has_its_own_number(void **state) {
     fx_destroy(f);
 }
 
-static void test_update_names_all_shards_in_order_when_all_results_are_there(void **state) {
+static void test_update_lists_all_shards_in_order_after_the_last_result(void **state) {
     (void)state;
     fixture *f = start(2);
     f->hold_update = true;
@@ -149,7 +149,7 @@ static coord_event mangled(fixture *f, uint64_t worker, int field) {
     return e;
 }
 
-static void test_worker_with_wrong_results_does_not_keep_its_blocks(void **state) {
+static void test_worker_with_mismatched_results_does_not_keep_its_blocks(void **state) {
     (void)state;
     for (int field = 0; field < 7; field++) {
         fixture *f = start(2);
@@ -170,7 +170,7 @@ static void test_worker_with_wrong_results_does_not_keep_its_blocks(void **state
     }
 }
 
-static void test_wrong_results_are_strikes_and_the_third_is_quarantine(void **state) {
+static void test_third_mismatched_result_causes_quarantine(void **state) {
     (void)state;
     for (int field = 0; field < 7; field++) {
         fixture *f = fx_create((coord_core_config){.strikes_max = 3});
@@ -194,7 +194,7 @@ static void test_wrong_results_are_strikes_and_the_third_is_quarantine(void **st
 
 /* A worker that leaves and joins again under its name is the same to a job; to the next job it is
  * new. */
-static void test_strikes_outlast_the_connection_and_end_with_the_job(void **state) {
+static void test_strikes_outlive_the_connection_and_end_with_the_job(void **state) {
     (void)state;
     coord_worker_view view;
     for (uint32_t jobs = 1; jobs <= 2; jobs++) {
@@ -220,7 +220,7 @@ static void test_strikes_outlast_the_connection_and_end_with_the_job(void **stat
 }
 
 /* The answer to its last call was lost, and it asks again with the same result. */
-static void test_result_that_comes_twice_is_no_strike(void **state) {
+static void test_repeated_result_is_not_a_strike(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -260,7 +260,7 @@ static void test_result_of_a_worker_that_was_given_up_is_dropped(void **state) {
     fx_destroy(f);
 }
 
-static void test_dead_workers_block_is_given_first_in_line(void **state) {
+static void test_block_of_a_dead_worker_is_leased_first(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 8);
@@ -278,7 +278,7 @@ static void test_dead_workers_block_is_given_first_in_line(void **state) {
     fx_destroy(f);
 }
 
-static void test_waiting_worker_gets_a_dead_ones_block_at_once(void **state) {
+static void test_waiting_worker_gets_the_block_of_a_dead_one_at_once(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -291,7 +291,7 @@ static void test_waiting_worker_gets_a_dead_ones_block_at_once(void **state) {
     fx_destroy(f);
 }
 
-static void test_pull_without_a_result_means_that_the_lease_was_lost(void **state) {
+static void test_pull_without_a_result_means_a_lost_lease(void **state) {
     (void)state;
     fixture *f = start(1);
     uint64_t lost = fx_pull(f, 1)->lease.lease;
@@ -319,7 +319,7 @@ static void test_all_workers_die_and_return(void **state) {
     fx_destroy(f);
 }
 
-static void test_worker_that_joins_in_a_step_gets_what_is_left_of_it(void **state) {
+static void test_worker_joining_during_a_step_gets_remaining_blocks(void **state) {
     (void)state;
     fixture *f = start(2); /* two blocks of 4 */
     fx_pull(f, 1);
@@ -334,7 +334,7 @@ static void test_worker_that_joins_in_a_step_gets_what_is_left_of_it(void **stat
 
 /* ---- slow workers ---- */
 
-static void test_overdue_block_is_leased_also_to_another_and_the_first_result_wins(void **state) {
+static void test_overdue_block_is_copied_and_the_first_result_wins(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -360,7 +360,7 @@ static void test_overdue_block_is_leased_also_to_another_and_the_first_result_wi
     fx_destroy(f);
 }
 
-static void test_a_lease_is_wanted_until_its_block_is_done_or_its_job_ends(void **state) {
+static void test_lease_is_valid_until_its_block_is_done_or_its_job_ends(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -442,7 +442,7 @@ static void test_overdue_block_is_not_given_to_its_own_holder(void **state) {
     fx_destroy(f);
 }
 
-static void test_at_most_three_hold_one_block(void **state) {
+static void test_at_most_three_workers_hold_one_block(void **state) {
     (void)state;
     fixture *f = start(1);
     fx_pull(f, 1); /* all shards */
@@ -476,7 +476,7 @@ static void test_deadline_grows_with_measured_times(void **state) {
     fx_destroy(f);
 }
 
-static void test_a_lease_lost_and_doubled_is_pending_only_when_nobody_holds_it(void **state) {
+static void test_lost_block_is_pending_only_if_no_copy_exists(void **state) {
     (void)state;
     fixture *f = start(1);
     fx_pull(f, 1);
@@ -493,7 +493,7 @@ static void test_a_lease_lost_and_doubled_is_pending_only_when_nobody_holds_it(v
 
 /* ---- bad results ---- */
 
-static void test_failure_is_computed_elsewhere(void **state) {
+static void test_failed_block_is_computed_by_another_worker(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -517,7 +517,7 @@ static void cannot(fixture *f, uint64_t worker, const char *why) {
     fx_send_result(f, e);
 }
 
-static void test_job_goes_on_beside_workers_that_cannot_compute_it(void **state) {
+static void test_job_continues_although_some_workers_cannot_compute_it(void **state) {
     (void)state;
     fixture *f = start(5);
     for (uint64_t w = 1; w <= 3; w++)
@@ -556,7 +556,7 @@ static void test_worker_that_cannot_compute_one_job_computes_others(void **state
     fx_destroy(f);
 }
 
-static void test_worker_that_cannot_compute_any_of_eight_jobs_gets_none_again(void **state) {
+static void test_worker_that_cannot_compute_eight_jobs_gets_none_of_them_again(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 8});
     fx_join_many(f, 2);
@@ -579,7 +579,7 @@ static void judge(fixture *f, bool failed) {
     fx_send(f, e);
 }
 
-static void test_coordinator_computes_what_all_workers_cannot(void **state) {
+static void test_coordinator_computes_blocks_that_all_workers_cannot(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
@@ -612,7 +612,7 @@ static void test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_bl
     fx_destroy(f);
 }
 
-static void test_workers_that_failed_are_asked_again_when_the_others_have_left(void **state) {
+static void test_failed_workers_are_asked_again_after_the_others_left(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -642,7 +642,7 @@ static void test_only_worker_gets_its_failed_block_again(void **state) {
     fx_destroy(f);
 }
 
-static void test_a_failed_block_does_not_wait_for_ever_for_somebody_else(void **state) {
+static void test_failed_block_waits_only_a_limited_time_for_another_worker(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -710,14 +710,14 @@ static void another_size(coord_event *e) {
     e->text = "the gradient has the wrong size";
 }
 
-static void test_results_of_wrong_form_are_strikes_and_no_job_fails(void **state) {
+static void test_malformed_results_are_strikes_and_fail_no_job(void **state) {
     (void)state;
     check_wrong_form(another_number_of_samples, "a wrong number of samples");
     check_wrong_form(more_correct_than_there_are, "more correct samples than samples");
     check_wrong_form(another_size, "the gradient has the wrong size");
 }
 
-static void test_one_value_that_is_not_finite_is_computed_elsewhere(void **state) {
+static void test_non_finite_result_is_computed_again_by_another_worker(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -729,7 +729,7 @@ static void test_one_value_that_is_not_finite_is_computed_elsewhere(void **state
     fx_destroy(f);
 }
 
-static void test_twice_not_finite_is_divergence_and_the_host_says_why(void **state) {
+static void test_two_equal_non_finite_results_are_divergence(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -753,7 +753,7 @@ static void test_twice_not_finite_is_divergence_and_the_host_says_why(void **sta
 }
 
 /* The COMPUTE fails: the two who agree are believed, as where there is no judge. */
-static void test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence(void **state) {
+static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
@@ -768,7 +768,7 @@ static void test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence(v
     fx_destroy(f);
 }
 
-static void test_two_broken_workers_and_a_sound_coordinator(void **state) {
+static void test_coordinator_refutes_two_broken_workers(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
@@ -788,7 +788,7 @@ static void test_two_broken_workers_and_a_sound_coordinator(void **state) {
     fx_destroy(f);
 }
 
-static void test_divergence_drops_what_was_kept_of_the_step(void **state) {
+static void test_divergence_drops_kept_results_of_the_step(void **state) {
     (void)state;
     fixture *f = start(2);
     fx_pull(f, 1);
@@ -809,7 +809,7 @@ static void not_ok(fixture *f, uint32_t first) {
     fx_send(f, e);
 }
 
-static void test_gradient_found_bad_by_the_update_is_computed_again_elsewhere(void **state) {
+static void test_gradient_rejected_by_the_update_is_computed_again(void **state) {
     (void)state;
     fixture *f = start(2);
     f->hold_update = true;
@@ -829,7 +829,7 @@ static void test_gradient_found_bad_by_the_update_is_computed_again_elsewhere(vo
     fx_destroy(f);
 }
 
-static void test_gradient_found_bad_twice_is_divergence(void **state) {
+static void test_gradient_rejected_twice_is_divergence(void **state) {
     (void)state;
     fixture *f = start(1);
     f->hold_update = true;
@@ -880,7 +880,7 @@ static void test_block_of_absent_shards_is_not_leased(void **state) {
     }
 }
 
-static void test_update_of_a_short_batch_leaves_absent_blocks_out(void **state) {
+static void test_update_of_a_short_batch_omits_absent_blocks(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 8);
@@ -902,50 +902,50 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_pull_gets_the_first_block_of_step_1),
         cmocka_unit_test(test_every_lease_has_its_own_number),
-        cmocka_unit_test(test_update_names_all_shards_in_order_when_all_results_are_there),
+        cmocka_unit_test(test_update_lists_all_shards_in_order_after_the_last_result),
         cmocka_unit_test(test_no_lease_of_the_next_step_before_the_update),
         cmocka_unit_test(test_round_ignores_late_gradient),
         cmocka_unit_test(test_duplicate_result_counts_once),
         cmocka_unit_test(test_result_that_does_not_match_its_lease_is_dropped),
-        cmocka_unit_test(test_worker_with_wrong_results_does_not_keep_its_blocks),
-        cmocka_unit_test(test_wrong_results_are_strikes_and_the_third_is_quarantine),
-        cmocka_unit_test(test_strikes_outlast_the_connection_and_end_with_the_job),
-        cmocka_unit_test(test_result_that_comes_twice_is_no_strike),
+        cmocka_unit_test(test_worker_with_mismatched_results_does_not_keep_its_blocks),
+        cmocka_unit_test(test_third_mismatched_result_causes_quarantine),
+        cmocka_unit_test(test_strikes_outlive_the_connection_and_end_with_the_job),
+        cmocka_unit_test(test_repeated_result_is_not_a_strike),
         cmocka_unit_test(test_result_of_an_unknown_job_is_dropped),
         cmocka_unit_test(test_result_of_a_worker_that_was_given_up_is_dropped),
-        cmocka_unit_test(test_dead_workers_block_is_given_first_in_line),
-        cmocka_unit_test(test_waiting_worker_gets_a_dead_ones_block_at_once),
-        cmocka_unit_test(test_pull_without_a_result_means_that_the_lease_was_lost),
+        cmocka_unit_test(test_block_of_a_dead_worker_is_leased_first),
+        cmocka_unit_test(test_waiting_worker_gets_the_block_of_a_dead_one_at_once),
+        cmocka_unit_test(test_pull_without_a_result_means_a_lost_lease),
         cmocka_unit_test(test_all_workers_die_and_return),
-        cmocka_unit_test(test_worker_that_joins_in_a_step_gets_what_is_left_of_it),
-        cmocka_unit_test(test_overdue_block_is_leased_also_to_another_and_the_first_result_wins),
-        cmocka_unit_test(test_a_lease_is_wanted_until_its_block_is_done_or_its_job_ends),
+        cmocka_unit_test(test_worker_joining_during_a_step_gets_remaining_blocks),
+        cmocka_unit_test(test_overdue_block_is_copied_and_the_first_result_wins),
+        cmocka_unit_test(test_lease_is_valid_until_its_block_is_done_or_its_job_ends),
         cmocka_unit_test(test_slow_worker_may_still_win),
         cmocka_unit_test(test_late_result_of_another_kind_is_not_compared),
         cmocka_unit_test(test_overdue_block_is_not_given_to_its_own_holder),
-        cmocka_unit_test(test_at_most_three_hold_one_block),
+        cmocka_unit_test(test_at_most_three_workers_hold_one_block),
         cmocka_unit_test(test_deadline_grows_with_measured_times),
-        cmocka_unit_test(test_a_lease_lost_and_doubled_is_pending_only_when_nobody_holds_it),
-        cmocka_unit_test(test_failure_is_computed_elsewhere),
+        cmocka_unit_test(test_lost_block_is_pending_only_if_no_copy_exists),
+        cmocka_unit_test(test_failed_block_is_computed_by_another_worker),
         cmocka_unit_test(test_only_worker_gets_its_failed_block_again),
-        cmocka_unit_test(test_a_failed_block_does_not_wait_for_ever_for_somebody_else),
-        cmocka_unit_test(test_job_goes_on_beside_workers_that_cannot_compute_it),
+        cmocka_unit_test(test_failed_block_waits_only_a_limited_time_for_another_worker),
+        cmocka_unit_test(test_job_continues_although_some_workers_cannot_compute_it),
         cmocka_unit_test(test_worker_that_cannot_compute_one_job_computes_others),
-        cmocka_unit_test(test_worker_that_cannot_compute_any_of_eight_jobs_gets_none_again),
-        cmocka_unit_test(test_coordinator_computes_what_all_workers_cannot),
+        cmocka_unit_test(test_worker_that_cannot_compute_eight_jobs_gets_none_of_them_again),
+        cmocka_unit_test(test_coordinator_computes_blocks_that_all_workers_cannot),
         cmocka_unit_test(test_job_fails_when_all_workers_and_the_coordinator_have_failed_a_block),
-        cmocka_unit_test(test_workers_that_failed_are_asked_again_when_the_others_have_left),
+        cmocka_unit_test(test_failed_workers_are_asked_again_after_the_others_left),
         cmocka_unit_test(test_job_fails_when_all_workers_have_failed_a_block),
-        cmocka_unit_test(test_results_of_wrong_form_are_strikes_and_no_job_fails),
-        cmocka_unit_test(test_one_value_that_is_not_finite_is_computed_elsewhere),
-        cmocka_unit_test(test_twice_not_finite_is_divergence_and_the_host_says_why),
-        cmocka_unit_test(test_coordinator_that_cannot_compute_does_not_hold_up_a_divergence),
-        cmocka_unit_test(test_two_broken_workers_and_a_sound_coordinator),
-        cmocka_unit_test(test_divergence_drops_what_was_kept_of_the_step),
-        cmocka_unit_test(test_gradient_found_bad_by_the_update_is_computed_again_elsewhere),
-        cmocka_unit_test(test_gradient_found_bad_twice_is_divergence),
+        cmocka_unit_test(test_malformed_results_are_strikes_and_fail_no_job),
+        cmocka_unit_test(test_non_finite_result_is_computed_again_by_another_worker),
+        cmocka_unit_test(test_two_equal_non_finite_results_are_divergence),
+        cmocka_unit_test(test_divergence_is_accepted_if_the_coordinator_cannot_compute),
+        cmocka_unit_test(test_coordinator_refutes_two_broken_workers),
+        cmocka_unit_test(test_divergence_drops_kept_results_of_the_step),
+        cmocka_unit_test(test_gradient_rejected_by_the_update_is_computed_again),
+        cmocka_unit_test(test_gradient_rejected_twice_is_divergence),
         cmocka_unit_test(test_block_of_absent_shards_is_not_leased),
-        cmocka_unit_test(test_update_of_a_short_batch_leaves_absent_blocks_out),
+        cmocka_unit_test(test_update_of_a_short_batch_omits_absent_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -243,7 +243,7 @@ static void empty_disk(const struct sigaction *before) {
 
 /* ---- names and content ---- */
 
-static void test_names_are_there_after_a_reopen(void **state) {
+static void test_data_set_names_survive_a_reopen(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], b[65];
@@ -258,7 +258,7 @@ static void test_names_are_there_after_a_reopen(void **state) {
     cop_data_destroy(data);
 }
 
-static void test_a_name_goes_alone_and_the_content_with_its_last_name(void **state) {
+static void test_removing_a_name_removes_content_only_with_the_last_name(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], again[65];
@@ -281,7 +281,7 @@ static void test_a_name_goes_alone_and_the_content_with_its_last_name(void **sta
     assert_string_equal(names_of(p), "");
 }
 
-static void test_the_newest_content_of_a_name_is_meant(void **state) {
+static void test_name_means_its_newest_content(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], b[65], found[65];
@@ -301,7 +301,7 @@ static void test_the_newest_content_of_a_name_is_meant(void **state) {
     assert_true(!has_pack(p, a) && has_pack(p, b));
 }
 
-static void test_removal_on_a_full_disk_changes_nothing_and_can_be_repeated(void **state) {
+static void test_failed_removal_on_a_full_disk_can_be_repeated(void **state) {
     place *p = *state;
     cop_error error = {0};
     struct sigaction before;
@@ -321,7 +321,7 @@ static void test_removal_on_a_full_disk_changes_nothing_and_can_be_repeated(void
 }
 
 /* Whichever system call fails: the names and the pack are there, or none, also after a restart. */
-static void test_a_failed_removal_of_a_file_loses_no_name(void **state) {
+static void test_failed_removal_of_a_file_keeps_all_names(void **state) {
     place *p = *state;
     for (int k = 1; k <= 2; k++) {
         cop_error error = {0};
@@ -341,7 +341,7 @@ static void test_a_failed_removal_of_a_file_loses_no_name(void **state) {
 }
 
 /* The process ends between any two of its steps: see remove_content. */
-static void test_an_interrupted_removal_is_undone_or_done_at_the_next_start(void **state) {
+static void test_interrupted_removal_is_undone_or_completed_at_the_next_start(void **state) {
     place *p = *state;
     for (int rows_gone = 0; rows_gone < 2; rows_gone++) {
         cop_error error = {0};
@@ -359,7 +359,7 @@ static void test_an_interrupted_removal_is_undone_or_done_at_the_next_start(void
     }
 }
 
-static void test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated(void **state) {
+static void test_failed_upload_on_a_full_disk_can_be_repeated(void **state) {
     place *p = *state;
     cop_error error = {0};
     struct sigaction before;
@@ -374,7 +374,7 @@ static void test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated(void *
     assert_string_equal(names_of(p), "x");
 }
 
-static void test_an_upload_that_is_offered_again_on_a_full_disk_keeps_its_chunks(void **state) {
+static void test_upload_announced_again_on_a_full_disk_keeps_its_chunks(void **state) {
     place *p = *state;
     cop_error error = {0};
     struct sigaction before;
@@ -397,7 +397,7 @@ static void test_an_upload_that_is_offered_again_on_a_full_disk_keeps_its_chunks
 }
 
 /* A job's set whose row and pack are gone is uploaded again, then the job ends. */
-static void test_a_job_may_use_what_the_table_does_not_know(void **state) {
+static void test_job_may_use_a_data_set_without_a_row(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], path[256];
@@ -414,7 +414,7 @@ static void test_a_job_may_use_what_the_table_does_not_know(void **state) {
     assert_int_equal(remove_set(p, "x", &error), COP_OK);
 }
 
-static void test_a_pack_whose_row_is_lost_gets_a_name(void **state) {
+static void test_pack_without_a_row_gets_a_name(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], name[40];
@@ -428,7 +428,7 @@ static void test_a_pack_whose_row_is_lost_gets_a_name(void **state) {
     assert_false(has_pack(p, a));
 }
 
-static void test_rows_that_make_no_sense_are_left_out(void **state) {
+static void test_invalid_data_set_rows_are_skipped(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], sql[1000];
@@ -447,7 +447,7 @@ static void test_rows_that_make_no_sense_are_left_out(void **state) {
 }
 
 /* As store version 3 left it. */
-static void test_the_text_index_of_older_versions_is_taken_over_once(void **state) {
+static void test_text_index_of_older_versions_is_imported_once(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], path[256], text[400];
@@ -468,7 +468,7 @@ static void test_the_text_index_of_older_versions_is_taken_over_once(void **stat
     assert_string_equal(names_of(p), "old name");
 }
 
-static void test_a_damaged_pack_is_uploaded_again(void **state) {
+static void test_damaged_pack_is_replaced_by_a_new_upload(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], path[256];
@@ -487,7 +487,7 @@ static void test_a_damaged_pack_is_uploaded_again(void **state) {
 /* ---- lengths of uploads ---- */
 
 /* A small size was offered, and the hash of a large chunk. */
-static void test_a_chunk_has_the_length_that_was_offered(void **state) {
+static void test_chunk_must_have_the_announced_length(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], bytes[PACK], path[256];
@@ -506,7 +506,7 @@ static void test_a_chunk_has_the_length_that_was_offered(void **state) {
     free(large);
 }
 
-static void test_damage_on_the_way_costs_one_chunk_only(void **state) {
+static void test_damage_in_transit_costs_only_one_chunk(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], bytes[PACK];
@@ -541,7 +541,7 @@ static cop_err offer_as(place *p, const char *owner, unsigned char number) {
     return make_offer_of(p, &who, &o, "x", digest, PACK, 1, &complete, &missing, &error);
 }
 
-static void test_no_identity_takes_all_uploads(void **state) {
+static void test_no_identity_can_use_all_uploads(void **state) {
     place *p = *state;
     for (unsigned char i = 0; i < 4; i++) assert_int_equal(offer_as(p, "a", i), COP_OK);
     assert_int_equal(offer_as(p, "a", 4), COP_ERR_LIMIT);
@@ -562,7 +562,7 @@ static void test_no_identity_takes_all_uploads(void **state) {
     assert_int_equal(offer_as(p, "a", 6), COP_OK);
 }
 
-static void test_quota_counts_what_is_being_uploaded(void **state) {
+static void test_quota_includes_running_uploads(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], b[65], bytes[PACK];
@@ -586,7 +586,7 @@ static void test_quota_counts_what_is_being_uploaded(void **state) {
 }
 
 /* An offer of the same set with other chunks: whoever lies, or errs, disturbs nobody's upload. */
-static void test_another_offer_of_a_set_costs_an_upload_no_chunk(void **state) {
+static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], bytes[PACK];
@@ -621,7 +621,7 @@ static void test_another_offer_of_a_set_costs_an_upload_no_chunk(void **state) {
 }
 
 /* Chunks of 4 MiB: what came before a restart is not sent again; the bytes are another set. */
-static void test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_dropped(void **state) {
+static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], bytes[PACK], path[256];
@@ -649,7 +649,7 @@ static void test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_droppe
     free(chunk);
 }
 
-static void test_a_chunk_does_not_look_for_all_the_others(void **state) {
+static void test_chunk_does_not_search_for_all_other_chunks(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65], bytes[PACK];
@@ -669,7 +669,7 @@ static void test_a_chunk_does_not_look_for_all_the_others(void **state) {
 
 /* ---- in memory ---- */
 
-static void test_all_that_load_a_set_share_it(void **state) {
+static void test_all_users_of_a_data_set_share_one_copy(void **state) {
     place *p = *state;
     cop_error error = {0};
     char a[65];
@@ -687,7 +687,7 @@ static void test_all_that_load_a_set_share_it(void **state) {
     assert_false(coord_datasets_tidy_is_due(p->sets, later));
 }
 
-static void test_an_offered_file_is_read_again_when_it_changes(void **state) {
+static void test_offered_file_is_read_again_after_a_change(void **state) {
     place *p = *state;
     cop_error error = {0};
     char path[128];
@@ -730,7 +730,7 @@ static void get_one(void *context) {
     cop_data_destroy(data);
 }
 
-static void test_those_that_ask_at_once_wait_for_one_reading(void **state) {
+static void test_simultaneous_requests_share_one_reading(void **state) {
     uv_thread_t threads[8];
     reading r = {.loaded = coord_loaded_create()};
     (void)state;
@@ -744,29 +744,29 @@ static void test_those_that_ask_at_once_wait_for_one_reading(void **state) {
 int main(void) {
 #define SETS_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        SETS_TEST(test_names_are_there_after_a_reopen),
-        SETS_TEST(test_a_name_goes_alone_and_the_content_with_its_last_name),
-        SETS_TEST(test_the_newest_content_of_a_name_is_meant),
-        SETS_TEST(test_removal_on_a_full_disk_changes_nothing_and_can_be_repeated),
-        SETS_TEST(test_a_failed_removal_of_a_file_loses_no_name),
-        SETS_TEST(test_an_interrupted_removal_is_undone_or_done_at_the_next_start),
-        SETS_TEST(test_upload_on_a_full_disk_leaves_nothing_and_can_be_repeated),
-        SETS_TEST(test_an_upload_that_is_offered_again_on_a_full_disk_keeps_its_chunks),
-        SETS_TEST(test_a_job_may_use_what_the_table_does_not_know),
-        SETS_TEST(test_a_pack_whose_row_is_lost_gets_a_name),
-        SETS_TEST(test_rows_that_make_no_sense_are_left_out),
-        SETS_TEST(test_the_text_index_of_older_versions_is_taken_over_once),
-        SETS_TEST(test_a_damaged_pack_is_uploaded_again),
-        SETS_TEST(test_a_chunk_has_the_length_that_was_offered),
-        SETS_TEST(test_another_offer_of_a_set_costs_an_upload_no_chunk),
-        SETS_TEST(test_damage_on_the_way_costs_one_chunk_only),
-        SETS_TEST(test_no_identity_takes_all_uploads),
-        SETS_TEST(test_quota_counts_what_is_being_uploaded),
-        SETS_TEST(test_an_upload_goes_on_after_a_restart_and_a_worthless_one_is_dropped),
-        SETS_TEST(test_a_chunk_does_not_look_for_all_the_others),
-        SETS_TEST(test_all_that_load_a_set_share_it),
-        SETS_TEST(test_an_offered_file_is_read_again_when_it_changes),
-        cmocka_unit_test(test_those_that_ask_at_once_wait_for_one_reading),
+        SETS_TEST(test_data_set_names_survive_a_reopen),
+        SETS_TEST(test_removing_a_name_removes_content_only_with_the_last_name),
+        SETS_TEST(test_name_means_its_newest_content),
+        SETS_TEST(test_failed_removal_on_a_full_disk_can_be_repeated),
+        SETS_TEST(test_failed_removal_of_a_file_keeps_all_names),
+        SETS_TEST(test_interrupted_removal_is_undone_or_completed_at_the_next_start),
+        SETS_TEST(test_failed_upload_on_a_full_disk_can_be_repeated),
+        SETS_TEST(test_upload_announced_again_on_a_full_disk_keeps_its_chunks),
+        SETS_TEST(test_job_may_use_a_data_set_without_a_row),
+        SETS_TEST(test_pack_without_a_row_gets_a_name),
+        SETS_TEST(test_invalid_data_set_rows_are_skipped),
+        SETS_TEST(test_text_index_of_older_versions_is_imported_once),
+        SETS_TEST(test_damaged_pack_is_replaced_by_a_new_upload),
+        SETS_TEST(test_chunk_must_have_the_announced_length),
+        SETS_TEST(test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload),
+        SETS_TEST(test_damage_in_transit_costs_only_one_chunk),
+        SETS_TEST(test_no_identity_can_use_all_uploads),
+        SETS_TEST(test_quota_includes_running_uploads),
+        SETS_TEST(test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped),
+        SETS_TEST(test_chunk_does_not_search_for_all_other_chunks),
+        SETS_TEST(test_all_users_of_a_data_set_share_one_copy),
+        SETS_TEST(test_offered_file_is_read_again_after_a_change),
+        cmocka_unit_test(test_simultaneous_requests_share_one_reading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,21 +19,21 @@
 #include "fuzz/fuzz_state.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 
-static void test_kept_calls_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_calls_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("call", fuzz_calls) > 0);
     fuzz_world_stop(&call_world);
     assert_int_equal(cop_folder_remove(call_world.data, NULL), COP_OK);
 }
 
-static void test_kept_sessions_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_sessions_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("session", fuzz_session) > 0);
     if (session_world.server) end_world(&session_world);
     assert_int_equal(cop_folder_remove(session_world.data, NULL), COP_OK);
 }
 
-static void test_kept_state_files_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_state_files_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("state", fuzz_state) > 0);
     assert_int_equal(cop_folder_remove(state_folder.folder, NULL), COP_OK);
@@ -41,9 +41,9 @@ static void test_kept_state_files_break_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_calls_break_nothing),
-        cmocka_unit_test(test_kept_sessions_break_nothing),
-        cmocka_unit_test(test_kept_state_files_break_nothing),
+        cmocka_unit_test(test_kept_fuzz_inputs_of_calls_pass),
+        cmocka_unit_test(test_kept_fuzz_inputs_of_sessions_pass),
+        cmocka_unit_test(test_kept_fuzz_inputs_of_state_files_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

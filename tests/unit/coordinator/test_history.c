@@ -27,7 +27,7 @@ static void make_store(const char *path, int rows) {
     sqlite3_close(db);
 }
 
-static void test_figures_beyond_the_limit_are_an_error_not_left_out(void **state) {
+static void test_too_many_figures_are_an_error(void **state) {
     (void)state;
     const int most = 1 << 20;
     for (int rows = most; rows <= most + 1; rows++) {
@@ -47,7 +47,6 @@ static void test_figures_beyond_the_limit_are_an_error_not_left_out(void **state
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_figures_beyond_the_limit_are_an_error_not_left_out)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_too_many_figures_are_an_error)};
     return cmocka_run_group_tests_name("history", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 
 /* ---- measured times ---- */
 
-static void test_one_outlier_does_not_move_what_is_expected(void **state) {
+static void test_one_outlier_does_not_change_the_expected_time(void **state) {
     (void)state;
     coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
     for (int i = 0; i < 20; i++) lease_times_note(lease_times, 7, 100e6 + i % 3 * 1e6);
@@ -19,7 +19,7 @@ static void test_one_outlier_does_not_move_what_is_expected(void **state) {
     assert_true(lease_times_find(lease_times, 7)->median <= 102e6f);
 }
 
-static void test_lasting_change_moves_it_within_a_window(void **state) {
+static void test_lasting_change_is_learnt_within_a_window(void **state) {
     (void)state;
     coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
     bool moved = false;
@@ -30,7 +30,7 @@ static void test_lasting_change_moves_it_within_a_window(void **state) {
     assert_true(lease_times_find(lease_times, 7)->median > 299e6f);
 }
 
-static void test_times_of_jobs_are_kept_apart_and_the_oldest_goes(void **state) {
+static void test_times_of_jobs_are_separate_and_the_oldest_is_dropped(void **state) {
     (void)state;
     coord_lease_times lease_times[LEASE_TIMES_KINDS] = {0};
     for (uint64_t key = 1; key <= LEASE_TIMES_KINDS; key++)
@@ -108,7 +108,7 @@ static void test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds(void
 }
 
 /* A worker that is too slow to help must not hurt. */
-static void test_very_slow_worker_does_not_hold_the_step_up(void **state) {
+static void test_very_slow_worker_does_not_delay_the_step(void **state) {
     (void)state;
     const uint32_t one[2] = {1, 1};
     const uint64_t pair[2] = {2 * VP_MS, 100 * VP_MS};
@@ -119,7 +119,7 @@ static void test_very_slow_worker_does_not_hold_the_step_up(void **state) {
 
 /* So slow that its results come when others have done its blocks: a lease of one whose times are
  * not known is overdue after 8 times what is usual. */
-static void test_worker_that_is_always_late_is_known_for_it(void **state) {
+static void test_time_of_a_worker_that_is_always_late_is_learnt(void **state) {
     (void)state;
     const uint32_t one[4] = {1, 1, 1, 1};
     const uint64_t pair[2] = {200 * VP_MS, 3200 * VP_MS};
@@ -134,7 +134,7 @@ static void test_worker_that_is_always_late_is_known_for_it(void **state) {
 }
 
 /* One worker at a time: the others idle when a block is there, those who are slow longest. */
-static void test_slow_worker_is_not_preferred_because_it_idled_longest(void **state) {
+static void test_slow_worker_is_not_preferred_after_a_long_idle_time(void **state) {
     (void)state;
     virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 500 * VP_MS}, 5, 6);
     for (uint32_t w = 1; w <= 5; w++) {
@@ -188,7 +188,7 @@ static double longest_step_ms(bool speculate, uint64_t *doubled) {
     return longest;
 }
 
-static void test_idle_workers_copy_what_a_stalled_one_holds(void **state) {
+static void test_idle_workers_copy_the_block_of_a_stalled_one(void **state) {
     (void)state;
     uint64_t with = 0, without = 0;
     double quick = longest_step_ms(true, &with), slow = longest_step_ms(false, &without);
@@ -217,7 +217,7 @@ static void test_no_copies_among_steady_equals(void **state) {
     vp_destroy(p);
 }
 
-static void test_results_of_copies_that_come_second_are_late(void **state) {
+static void test_second_results_of_copies_count_as_late(void **state) {
     (void)state;
     virtual_pool *p = vp_create((coord_core_config){.speculate = true}, 3, 4);
     for (uint32_t w = 1; w <= 3; w++) vp_join(p, w, 1);
@@ -279,7 +279,7 @@ static void check_pace(const char *what, vp_worker slow) {
         }
 }
 
-static void test_late_worker_does_not_set_the_pace_at_any_audit(void **state) {
+static void test_late_worker_does_not_slow_the_pool_at_any_audit(void **state) {
     (void)state;
     check_pace("0.2 s late", (vp_worker){.late_ns = 200 * VP_MS});
 }
@@ -290,7 +290,7 @@ static void test_worker_does_not_lengthen_its_own_deadline_at_any_audit(void **s
 }
 
 /* Nobody is there to compare it with. */
-static void test_worker_alone_does_not_lengthen_its_own_deadline(void **state) {
+static void test_single_worker_does_not_lengthen_its_own_deadline(void **state) {
     (void)state;
     virtual_pool *p = vp_create(audited_config, 1, 7);
     p->worker[1].of_deadline = 0.93;
@@ -329,7 +329,7 @@ static void test_many_slow_workers_of_one_identity_count_once(void **state) {
 }
 
 /* A newcomer's deadline comes of what the pool needs, whatever others claim. */
-static void test_absurd_claim_does_not_move_a_newcomers_deadline(void **state) {
+static void test_absurd_claim_does_not_change_a_new_workers_deadline(void **state) {
     (void)state;
     const double claims[] = {1e3, 1e9, 1e12};
     for (int i = 0; i < 3; i++) {
@@ -348,23 +348,23 @@ static void test_absurd_claim_does_not_move_a_newcomers_deadline(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_outlier_does_not_move_what_is_expected),
-        cmocka_unit_test(test_lasting_change_moves_it_within_a_window),
-        cmocka_unit_test(test_times_of_jobs_are_kept_apart_and_the_oldest_goes),
+        cmocka_unit_test(test_one_outlier_does_not_change_the_expected_time),
+        cmocka_unit_test(test_lasting_change_is_learnt_within_a_window),
+        cmocka_unit_test(test_times_of_jobs_are_separate_and_the_oldest_is_dropped),
         cmocka_unit_test(test_deadline_follows_each_workers_own_times),
         cmocka_unit_test(test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds),
-        cmocka_unit_test(test_very_slow_worker_does_not_hold_the_step_up),
-        cmocka_unit_test(test_worker_that_is_always_late_is_known_for_it),
-        cmocka_unit_test(test_slow_worker_is_not_preferred_because_it_idled_longest),
+        cmocka_unit_test(test_very_slow_worker_does_not_delay_the_step),
+        cmocka_unit_test(test_time_of_a_worker_that_is_always_late_is_learnt),
+        cmocka_unit_test(test_slow_worker_is_not_preferred_after_a_long_idle_time),
         cmocka_unit_test(test_equal_workers_stay_in_step),
-        cmocka_unit_test(test_idle_workers_copy_what_a_stalled_one_holds),
+        cmocka_unit_test(test_idle_workers_copy_the_block_of_a_stalled_one),
         cmocka_unit_test(test_no_copies_among_steady_equals),
-        cmocka_unit_test(test_results_of_copies_that_come_second_are_late),
-        cmocka_unit_test(test_late_worker_does_not_set_the_pace_at_any_audit),
+        cmocka_unit_test(test_second_results_of_copies_count_as_late),
+        cmocka_unit_test(test_late_worker_does_not_slow_the_pool_at_any_audit),
         cmocka_unit_test(test_worker_does_not_lengthen_its_own_deadline_at_any_audit),
-        cmocka_unit_test(test_worker_alone_does_not_lengthen_its_own_deadline),
+        cmocka_unit_test(test_single_worker_does_not_lengthen_its_own_deadline),
         cmocka_unit_test(test_many_slow_workers_of_one_identity_count_once),
-        cmocka_unit_test(test_absurd_claim_does_not_move_a_newcomers_deadline),
+        cmocka_unit_test(test_absurd_claim_does_not_change_a_new_workers_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

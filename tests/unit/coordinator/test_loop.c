@@ -18,7 +18,7 @@ static coord_event result_of(uint64_t worker) {
 
 /* While nothing can be allocated, results of workers fill the queue; those of blocks that the
  * coordinator computed itself still have a place. */
-static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state) {
+static void test_own_events_have_reserved_places_in_a_full_queue(void **state) {
     (void)state;
     coord_engine *engine = calloc(1, sizeof *engine);
     const coord_core_config config = {.can_recompute = true};
@@ -53,7 +53,7 @@ static void test_own_events_have_a_place_when_peers_fill_the_queue(void **state)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_events_have_a_place_when_peers_fill_the_queue),
+        cmocka_unit_test(test_own_events_have_reserved_places_in_a_full_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

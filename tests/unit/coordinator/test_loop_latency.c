@@ -17,7 +17,7 @@ static int compare(const void *a, const void *b) {
 }
 
 /* Never below the true figure, at most an eighth above it. */
-static void test_shares_are_those_of_the_sorted_values(void **state) {
+static void test_latency_percentiles_match_the_sorted_values(void **state) {
     (void)state;
     enum { COUNT = 20000 };
     static uint64_t values[COUNT];
@@ -45,7 +45,7 @@ static void on_timer(uv_timer_t *timer) {
     if (--*left == 0) uv_close((uv_handle_t *)timer, NULL);
 }
 
-static void test_sleep_is_no_stall_but_work_is(void **state) {
+static void test_work_counts_as_a_stall_but_sleep_does_not(void **state) {
     (void)state;
     uv_loop_t loop;
     uv_timer_t timer;
@@ -71,8 +71,8 @@ static void test_sleep_is_no_stall_but_work_is(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares_are_those_of_the_sorted_values),
-        cmocka_unit_test(test_sleep_is_no_stall_but_work_is),
+        cmocka_unit_test(test_latency_percentiles_match_the_sorted_values),
+        cmocka_unit_test(test_work_counts_as_a_stall_but_sleep_does_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

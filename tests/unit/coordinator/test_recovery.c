@@ -30,7 +30,7 @@ static recovery_key *find(recovery_keys *keys, uint32_t number) {
 }
 
 /* On a full disk metrics fill the queue: what decides how a job goes on is never turned away. */
-static void test_what_must_survive_always_has_room(void **state) {
+static void test_durable_writes_always_have_room(void **state) {
     (void)state;
     for (int kind = 1; kind <= STORE_BARRIER; kind++) {
         const recovery_need need = recovery_need_of((store_kind)kind);
@@ -47,7 +47,7 @@ static void test_what_must_survive_always_has_room(void **state) {
         assert_int_equal(recovery_need_of(must[i]), RECOVERY_MUST_SURVIVE);
 }
 
-static void test_what_somebody_waits_for_is_durable(void **state) {
+static void test_acknowledged_writes_are_durable(void **state) {
     (void)state;
     for (int kind = STORE_ADD_JOB; kind < STORE_KINDS; kind++)
         assert_true(recovery_is_durable((store_kind)kind, true));
@@ -56,7 +56,7 @@ static void test_what_somebody_waits_for_is_durable(void **state) {
     assert_false(recovery_is_durable(STORE_ADD_STEP, false));
 }
 
-static void test_jobs_under_way_are_taken_up_and_ended_ones_are_not(void **state) {
+static void test_restart_resumes_unfinished_jobs_only(void **state) {
     (void)state;
     assert_true(recovery_takes_up(COORD_QUEUED) && recovery_takes_up(COORD_RUNNING));
     assert_true(recovery_takes_up(COORD_PAUSED));
@@ -66,7 +66,7 @@ static void test_jobs_under_way_are_taken_up_and_ended_ones_are_not(void **state
     assert_int_equal(recovery_state(COORD_PAUSED), COORD_PAUSED);
 }
 
-static void test_a_key_stands_for_its_job_once_that_is_stored(void **state) {
+static void test_key_names_its_job_once_the_job_is_stored(void **state) {
     (void)state;
     recovery_keys keys = {0};
     assert_null(find(&keys, 1));
@@ -76,7 +76,7 @@ static void test_a_key_stands_for_its_job_once_that_is_stored(void **state) {
     assert_true(find(&keys, 1) == k && !k->pending && k->job == 5);
 }
 
-static void test_a_failed_submission_may_come_again_with_its_key(void **state) {
+static void test_failed_submission_may_be_repeated_with_its_key(void **state) {
     (void)state;
     recovery_keys keys = {0};
     recovery_settle(claim(&keys, 1), 0);
@@ -84,7 +84,7 @@ static void test_a_failed_submission_may_come_again_with_its_key(void **state) {
     assert_non_null(claim(&keys, 1));
 }
 
-static void test_pending_keys_are_never_pushed_out(void **state) {
+static void test_pending_keys_are_never_evicted(void **state) {
     (void)state;
     recovery_keys keys = {0};
     recovery_key *first = claim(&keys, 1000);
@@ -96,7 +96,7 @@ static void test_pending_keys_are_never_pushed_out(void **state) {
     assert_null(claim(&keys, 9999)); /* all are pending */
 }
 
-static void test_keys_of_stored_jobs_are_known_again_the_oldest_go_first(void **state) {
+static void test_keys_of_stored_jobs_are_restored_and_the_oldest_evicted_first(void **state) {
     (void)state;
     recovery_keys keys = {0};
     const uint32_t jobs = COORD_KEYS - 2;
@@ -113,7 +113,7 @@ static void test_keys_of_stored_jobs_are_known_again_the_oldest_go_first(void **
     assert_non_null(find(&keys, 2));
 }
 
-static void test_more_stored_keys_than_places_keep_the_newest(void **state) {
+static void test_newest_keys_are_kept_if_there_are_too_many(void **state) {
     (void)state;
     recovery_keys keys = {0};
     for (uint32_t i = 2 * COORD_KEYS; i > 0; i--) {
@@ -128,14 +128,14 @@ static void test_more_stored_keys_than_places_keep_the_newest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_somebody_waits_for_is_durable),
-        cmocka_unit_test(test_what_must_survive_always_has_room),
-        cmocka_unit_test(test_jobs_under_way_are_taken_up_and_ended_ones_are_not),
-        cmocka_unit_test(test_a_key_stands_for_its_job_once_that_is_stored),
-        cmocka_unit_test(test_a_failed_submission_may_come_again_with_its_key),
-        cmocka_unit_test(test_pending_keys_are_never_pushed_out),
-        cmocka_unit_test(test_keys_of_stored_jobs_are_known_again_the_oldest_go_first),
-        cmocka_unit_test(test_more_stored_keys_than_places_keep_the_newest),
+        cmocka_unit_test(test_acknowledged_writes_are_durable),
+        cmocka_unit_test(test_durable_writes_always_have_room),
+        cmocka_unit_test(test_restart_resumes_unfinished_jobs_only),
+        cmocka_unit_test(test_key_names_its_job_once_the_job_is_stored),
+        cmocka_unit_test(test_failed_submission_may_be_repeated_with_its_key),
+        cmocka_unit_test(test_pending_keys_are_never_evicted),
+        cmocka_unit_test(test_keys_of_stored_jobs_are_restored_and_the_oldest_evicted_first),
+        cmocka_unit_test(test_newest_keys_are_kept_if_there_are_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,7 +133,7 @@ static void test_any_message_counts_as_a_heartbeat(void **state) {
 }
 
 /* The tick comes before the heartbeats that waited meanwhile. */
-static void test_coordinator_that_stood_still_listens_before_it_gives_up(void **state) {
+static void test_stopped_coordinator_reads_messages_before_it_gives_workers_up(void **state) {
     (void)state;
     fixture *f = with_heartbeats();
     fx_tick(f, 50);
@@ -148,7 +148,7 @@ static void test_coordinator_that_stood_still_listens_before_it_gives_up(void **
     fx_destroy(f);
 }
 
-static void test_in_process_nobody_is_silent(void **state) {
+static void test_in_process_workers_are_never_given_up(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.heartbeats = false});
     fx_join(f, 1, 1, 7);
@@ -158,7 +158,7 @@ static void test_in_process_nobody_is_silent(void **state) {
     fx_destroy(f);
 }
 
-static void test_worker_that_was_given_up_is_unknown_when_it_comes_back(void **state) {
+static void test_returning_worker_that_was_given_up_is_unknown(void **state) {
     (void)state;
     fixture *f = with_heartbeats();
     fx_tick(f, 10000);
@@ -172,7 +172,7 @@ static void test_worker_that_was_given_up_is_unknown_when_it_comes_back(void **s
 
 /* ---- drain ---- */
 
-static void test_drained_worker_finishes_its_lease_then_is_told(void **state) {
+static void test_drained_worker_finishes_its_lease_first(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 2);
@@ -190,7 +190,7 @@ static void test_drained_worker_finishes_its_lease_then_is_told(void **state) {
     fx_destroy(f);
 }
 
-static void test_drained_worker_that_waits_is_told_at_once(void **state) {
+static void test_waiting_worker_is_drained_at_once(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 3);
@@ -202,7 +202,7 @@ static void test_drained_worker_that_waits_is_told_at_once(void **state) {
     fx_destroy(f);
 }
 
-static void test_next_step_is_cut_without_the_drained(void **state) {
+static void test_next_step_is_partitioned_without_drained_workers(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 2);
@@ -283,12 +283,12 @@ int main(void) {
         cmocka_unit_test(test_silent_worker_is_disconnected_after_three_heartbeats),
         cmocka_unit_test(test_silent_workers_block_goes_to_another),
         cmocka_unit_test(test_any_message_counts_as_a_heartbeat),
-        cmocka_unit_test(test_coordinator_that_stood_still_listens_before_it_gives_up),
-        cmocka_unit_test(test_in_process_nobody_is_silent),
-        cmocka_unit_test(test_worker_that_was_given_up_is_unknown_when_it_comes_back),
-        cmocka_unit_test(test_drained_worker_finishes_its_lease_then_is_told),
-        cmocka_unit_test(test_drained_worker_that_waits_is_told_at_once),
-        cmocka_unit_test(test_next_step_is_cut_without_the_drained),
+        cmocka_unit_test(test_stopped_coordinator_reads_messages_before_it_gives_workers_up),
+        cmocka_unit_test(test_in_process_workers_are_never_given_up),
+        cmocka_unit_test(test_returning_worker_that_was_given_up_is_unknown),
+        cmocka_unit_test(test_drained_worker_finishes_its_lease_first),
+        cmocka_unit_test(test_waiting_worker_is_drained_at_once),
+        cmocka_unit_test(test_next_step_is_partitioned_without_drained_workers),
         cmocka_unit_test(test_view_of_a_worker),
         cmocka_unit_test(test_view_of_a_job),
         cmocka_unit_test(test_pool_is_limited),

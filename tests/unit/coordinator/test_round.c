@@ -6,7 +6,7 @@
 #include "coordinator/core/partition.h"
 #include "coordinator/core/round.h"
 
-static void test_is_node_agrees_with_the_tree_of_nn(void **state) {
+static void test_is_node_agrees_with_the_summation_tree(void **state) {
     (void)state;
     for (uint32_t leaves = 1; leaves <= 70; leaves++)
         for (uint32_t first = 0; first < leaves; first++)
@@ -53,7 +53,7 @@ static void test_partition_covers_all_shards_for_every_pool(void **state) {
             }
 }
 
-static void test_partition_keeps_blocks_within_a_leases_samples(void **state) {
+static void test_partition_keeps_blocks_within_the_samples_of_a_lease(void **state) {
     (void)state;
     uint32_t one = 1, sizes[64];
     for (uint32_t shards = 1; shards <= 64; shards++)
@@ -104,7 +104,7 @@ static void test_more_workers_than_shards_get_one_shard_each(void **state) {
     assert_int_equal(plan(8, 8, threads, 100, sizes), 8);
 }
 
-static void test_largest_pool_is_planned(void **state) {
+static void test_largest_pool_can_be_partitioned(void **state) {
     (void)state;
     static uint32_t threads[COP_SHARDS_MAX], sizes[COP_SHARDS_MAX];
     for (uint32_t i = 0; i < COP_SHARDS_MAX; i++) threads[i] = 1 + i % 3;
@@ -163,7 +163,7 @@ static void test_blocks_are_picked_in_order(void **state) {
     round_fini(&r);
 }
 
-static void test_block_that_was_given_before_is_picked_first(void **state) {
+static void test_block_that_was_leased_before_is_picked_first(void **state) {
     (void)state;
     coord_round r = begun(8, 2, 100);
     give(&r, 0, 1, 10, 100);
@@ -177,7 +177,7 @@ static void test_block_that_was_given_before_is_picked_first(void **state) {
     round_fini(&r);
 }
 
-static void test_slow_worker_gets_the_largest_block_that_suits_it(void **state) {
+static void test_slow_worker_gets_the_largest_suitable_block(void **state) {
     (void)state;
     coord_round r = {0};
     const uint32_t sizes[5] = {8, 4, 2, 1, 1};
@@ -257,7 +257,7 @@ static void test_finish_forgets_the_other_holders(void **state) {
     round_fini(&r);
 }
 
-static void test_reopened_block_is_pending_again_and_gives_its_slot_back(void **state) {
+static void test_reopened_block_is_pending_again_and_returns_its_slot(void **state) {
     (void)state;
     coord_round r = begun(8, 4, 100);
     give(&r, 0, 1, 10, 100);
@@ -293,7 +293,7 @@ static void test_evaluation_is_cut_into_slices_of_1000(void **state) {
 }
 
 /* The same bits for every cut into nodes, absent shards passed over. */
-static void test_loss_does_not_depend_on_the_cut(void **state) {
+static void test_loss_does_not_depend_on_the_partition(void **state) {
     (void)state;
     for (uint32_t shards = 1; shards <= 40; shards++)
         for (uint32_t batch = 1; batch <= 60; batch += 7) {
@@ -317,25 +317,25 @@ static void test_loss_does_not_depend_on_the_cut(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_is_node_agrees_with_the_tree_of_nn),
+        cmocka_unit_test(test_is_node_agrees_with_the_summation_tree),
         cmocka_unit_test(test_partition_covers_all_shards_for_every_pool),
-        cmocka_unit_test(test_partition_keeps_blocks_within_a_leases_samples),
+        cmocka_unit_test(test_partition_keeps_blocks_within_the_samples_of_a_lease),
         cmocka_unit_test(test_one_worker_gets_all_shards_in_one_lease),
         cmocka_unit_test(test_equal_workers_get_equal_blocks),
         cmocka_unit_test(test_three_workers_share_eight_shards_in_three_rounds),
         cmocka_unit_test(test_threads_count_as_speed),
         cmocka_unit_test(test_more_workers_than_shards_get_one_shard_each),
-        cmocka_unit_test(test_largest_pool_is_planned),
+        cmocka_unit_test(test_largest_pool_can_be_partitioned),
         cmocka_unit_test(test_blocks_are_picked_in_order),
-        cmocka_unit_test(test_block_that_was_given_before_is_picked_first),
-        cmocka_unit_test(test_slow_worker_gets_the_largest_block_that_suits_it),
+        cmocka_unit_test(test_block_that_was_leased_before_is_picked_first),
+        cmocka_unit_test(test_slow_worker_gets_the_largest_suitable_block),
         cmocka_unit_test(test_samples_of_blocks_follow_the_slices),
         cmocka_unit_test(test_overdue_follows_the_latest_deadline),
         cmocka_unit_test(test_audited_block_is_overdue_when_either_lease_is),
         cmocka_unit_test(test_finish_forgets_the_other_holders),
-        cmocka_unit_test(test_reopened_block_is_pending_again_and_gives_its_slot_back),
+        cmocka_unit_test(test_reopened_block_is_pending_again_and_returns_its_slot),
         cmocka_unit_test(test_evaluation_is_cut_into_slices_of_1000),
-        cmocka_unit_test(test_loss_does_not_depend_on_the_cut),
+        cmocka_unit_test(test_loss_does_not_depend_on_the_partition),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,7 +53,7 @@ static void test_higher_priority_gets_the_pool(void **state) {
     fx_destroy(f);
 }
 
-static void test_lower_priority_gets_what_the_higher_leaves(void **state) {
+static void test_lower_priority_gets_what_the_higher_one_leaves(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 3);
@@ -87,7 +87,7 @@ static void test_equal_jobs_get_equal_compute_time(void **state) {
 
 /* Each of two equal workers computes for one job mostly: whoever holds a job's weights is
  * preferred. One of them claims to have computed for centuries. */
-static void test_absurd_claim_does_not_move_the_shares(void **state) {
+static void test_absurd_claim_does_not_change_the_shares(void **state) {
     (void)state;
     const uint64_t claims[] = {UINT64_MAX, UINT64_MAX / 2 + 1, 10000000000000000u};
     for (int i = 0; i < 3; i++) {
@@ -106,7 +106,7 @@ static void test_absurd_claim_does_not_move_the_shares(void **state) {
     }
 }
 
-static void test_job_that_comes_later_does_not_starve_the_others(void **state) {
+static void test_later_job_does_not_starve_the_others(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     double before[4] = {0}, after[4] = {0}, cost[4] = {1, 1, 1, 1};
@@ -120,7 +120,7 @@ static void test_job_that_comes_later_does_not_starve_the_others(void **state) {
     fx_destroy(f);
 }
 
-static void test_leases_pulled_at_once_are_shared_too(void **state) {
+static void test_simultaneous_pulls_are_shared_fairly(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     double spent[4] = {0}, cost[4] = {1, 1, 1, 1};
@@ -138,7 +138,7 @@ static void test_leases_pulled_at_once_are_shared_too(void **state) {
     fx_destroy(f);
 }
 
-static void test_worker_that_holds_the_job_is_preferred_when_shares_are_near(void **state) {
+static void test_worker_with_the_weights_is_preferred_if_shares_are_close(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     double spent[4] = {0}, cost[4] = {1, 1, 1, 1};
@@ -155,7 +155,7 @@ static void test_worker_that_holds_the_job_is_preferred_when_shares_are_near(voi
 
 /* ---- residents ---- */
 
-static void test_at_most_so_many_jobs_are_resident(void **state) {
+static void test_number_of_resident_jobs_is_limited(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 3});
     fx_join(f, 1, 1, 7);
@@ -168,7 +168,7 @@ static void test_at_most_so_many_jobs_are_resident(void **state) {
     fx_destroy(f);
 }
 
-static void test_queue_is_by_priority_then_age(void **state) {
+static void test_queue_is_ordered_by_priority_then_age(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
     f->hold_load = true;
@@ -186,7 +186,7 @@ static void test_queue_is_by_priority_then_age(void **state) {
     fx_destroy(f);
 }
 
-static void test_job_of_higher_priority_takes_a_lower_ones_place(void **state) {
+static void test_job_of_higher_priority_replaces_a_lower_one(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 2});
     fx_join(f, 1, 1, 7);
@@ -206,7 +206,7 @@ static void test_job_of_higher_priority_takes_a_lower_ones_place(void **state) {
     fx_destroy(f);
 }
 
-static void test_equal_priority_takes_nobodys_place(void **state) {
+static void test_job_of_equal_priority_replaces_none(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 1});
     fx_join(f, 1, 1, 7);
@@ -256,7 +256,7 @@ static void test_frozen_worker_does_not_use_up_the_limit(void **state) {
 
 /* ---- numerics: openblas ---- */
 
-static void test_first_worker_pins_the_fingerprint_and_others_are_told_why(void **state) {
+static void test_first_worker_pins_the_fingerprint_and_others_get_the_reason(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join(f, 1, 1, 111);
@@ -287,7 +287,7 @@ static void test_first_worker_pins_the_fingerprint_and_others_are_told_why(void 
     fx_destroy(f);
 }
 
-static void test_pinned_job_tells_who_joins_later(void **state) {
+static void test_pinned_job_rejects_a_later_worker_with_a_message(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info info = fx_info(1);
@@ -303,7 +303,7 @@ static void test_pinned_job_tells_who_joins_later(void **state) {
     fx_destroy(f);
 }
 
-static void test_portable_job_takes_every_worker(void **state) {
+static void test_portable_job_accepts_every_worker(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join(f, 1, 1, 111);
@@ -373,21 +373,21 @@ static void test_queued_jobs_do_not_slow_decisions_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_higher_priority_gets_the_pool),
-        cmocka_unit_test(test_lower_priority_gets_what_the_higher_leaves),
+        cmocka_unit_test(test_lower_priority_gets_what_the_higher_one_leaves),
         cmocka_unit_test(test_equal_jobs_get_equal_compute_time),
-        cmocka_unit_test(test_absurd_claim_does_not_move_the_shares),
-        cmocka_unit_test(test_job_that_comes_later_does_not_starve_the_others),
-        cmocka_unit_test(test_leases_pulled_at_once_are_shared_too),
-        cmocka_unit_test(test_worker_that_holds_the_job_is_preferred_when_shares_are_near),
-        cmocka_unit_test(test_at_most_so_many_jobs_are_resident),
-        cmocka_unit_test(test_queue_is_by_priority_then_age),
-        cmocka_unit_test(test_job_of_higher_priority_takes_a_lower_ones_place),
-        cmocka_unit_test(test_equal_priority_takes_nobodys_place),
+        cmocka_unit_test(test_absurd_claim_does_not_change_the_shares),
+        cmocka_unit_test(test_later_job_does_not_starve_the_others),
+        cmocka_unit_test(test_simultaneous_pulls_are_shared_fairly),
+        cmocka_unit_test(test_worker_with_the_weights_is_preferred_if_shares_are_close),
+        cmocka_unit_test(test_number_of_resident_jobs_is_limited),
+        cmocka_unit_test(test_queue_is_ordered_by_priority_then_age),
+        cmocka_unit_test(test_job_of_higher_priority_replaces_a_lower_one),
+        cmocka_unit_test(test_job_of_equal_priority_replaces_none),
         cmocka_unit_test(test_limit_of_workers_is_kept),
         cmocka_unit_test(test_frozen_worker_does_not_use_up_the_limit),
-        cmocka_unit_test(test_first_worker_pins_the_fingerprint_and_others_are_told_why),
-        cmocka_unit_test(test_pinned_job_tells_who_joins_later),
-        cmocka_unit_test(test_portable_job_takes_every_worker),
+        cmocka_unit_test(test_first_worker_pins_the_fingerprint_and_others_get_the_reason),
+        cmocka_unit_test(test_pinned_job_rejects_a_later_worker_with_a_message),
+        cmocka_unit_test(test_portable_job_accepts_every_worker),
         cmocka_unit_test(test_queued_jobs_do_not_slow_decisions_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,7 +103,7 @@ static void execute(const place *p, const char *sql) {
 
 /* ---- jobs ---- */
 
-static void test_job_is_there_after_a_reopen(void **state) {
+static void test_job_survives_a_reopen(void **state) {
     coord_store *s = open_store(*state);
     answer a = {0};
     add_job(s, 7, "mnist", &a);
@@ -129,7 +129,7 @@ static void test_job_is_there_after_a_reopen(void **state) {
     coord_store_close(s);
 }
 
-static void test_key_and_fingerprint_of_a_job_are_there_after_a_reopen(void **state) {
+static void test_key_and_fingerprint_of_a_job_survive_a_reopen(void **state) {
     static const unsigned char key[COORD_STORE_KEY] = "0123456789abcde";
     coord_store *s = open_store(*state);
     cop_buffer *spec = spec_of("the specification");
@@ -260,7 +260,7 @@ static cop_err note_number(void *context, const coord_store_job *job) {
     return COP_OK;
 }
 
-static void test_rows_of_jobs_that_make_no_sense_are_left_out(void **state) {
+static void test_invalid_job_rows_are_skipped(void **state) {
     coord_store *s = open_store(*state);
     numbers x = {.count = 0};
     cop_error error = {0};
@@ -292,7 +292,7 @@ static void test_rows_of_jobs_that_make_no_sense_are_left_out(void **state) {
     cop_log_configure(COP_LOG_INFO, false);
 }
 
-static void test_job_that_is_not_there_is_not_found(void **state) {
+static void test_missing_job_is_not_found(void **state) {
     coord_store *s = open_store(*state);
     coord_store_job job;
     cop_error error = {0};
@@ -319,7 +319,7 @@ static cop_err refuse(void *context, const coord_store_job *job) {
     return COP_ERR_LIMIT;
 }
 
-static void test_jobs_come_newest_first_within_the_limit(void **state) {
+static void test_jobs_are_listed_newest_first_within_the_limit(void **state) {
     coord_store *s = open_store(*state);
     for (uint64_t job = 1; job <= 5; job++) add_job(s, job, "x", NULL);
     coord_store_flush(s);
@@ -335,7 +335,7 @@ static void test_jobs_come_newest_first_within_the_limit(void **state) {
     coord_store_close(s);
 }
 
-static void test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again(void **state) {
+static void test_removed_job_loses_its_rows_and_its_number_is_not_reused(void **state) {
     coord_store *s = open_store(*state);
     answer a = {0};
     add_job(s, 1, "x", NULL);
@@ -368,7 +368,7 @@ static void test_removed_job_takes_its_rows_along_and_its_number_is_not_given_ag
 
 /* ---- metrics ---- */
 
-static void test_ten_thousand_metric_rows(void **state) {
+static void test_ten_thousand_metric_rows_are_stored(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "x", NULL);
     for (uint64_t step = 1; step <= 10000; step++)
@@ -404,7 +404,7 @@ static void test_metrics_computed_again_replace_the_old(void **state) {
     assert_int_equal(number(*state, "SELECT count(*) FROM steps"), 1);
 }
 
-static void test_an_evaluation_may_have_no_error(void **state) {
+static void test_evaluation_may_have_no_error_rate(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "autoencoder", NULL);
     coord_store_add_epoch(s, 1, 5, 1, 0.5, NAN);
@@ -419,7 +419,7 @@ static void test_an_evaluation_may_have_no_error(void **state) {
     assert_int_equal(number(*state, "SELECT count(*) FROM evaluations WHERE error IS NULL"), 1);
 }
 
-static void test_loss_that_is_not_a_number_is_stored_as_nothing(void **state) {
+static void test_nan_loss_is_stored_as_null(void **state) {
     coord_store *s = open_store(*state);
     coord_store_add_step(s, 1, 1, NAN, 1);
     coord_store_close(s);
@@ -440,7 +440,7 @@ static cop_err take(void *context, const coord_store_event *event) {
     return COP_OK;
 }
 
-static void test_events_are_read_on_from_where_one_was(void **state) {
+static void test_events_are_read_from_a_position(void **state) {
     coord_store *s = open_store(*state);
     char text[32];
     for (int i = 1; i <= 10; i++) {
@@ -460,7 +460,7 @@ static void test_events_are_read_on_from_where_one_was(void **state) {
     coord_store_close(s);
 }
 
-static void test_text_of_people_is_text_not_sql(void **state) {
+static void test_text_from_users_is_never_sql(void **state) {
     coord_store *s = open_store(*state);
     const char *nasty = "'); DROP TABLE jobs; -- \"\xc3\xa9";
     add_job(s, 1, nasty, NULL);
@@ -484,7 +484,7 @@ static cop_err open_error(const place *p, cop_error *error) {
     return e;
 }
 
-static void test_newer_store_is_refused_and_left_as_it_is(void **state) {
+static void test_newer_store_is_refused_and_unchanged(void **state) {
     coord_store_close(open_store(*state));
     execute(*state, "UPDATE meta SET version = 99");
     cop_error error = {0};
@@ -494,7 +494,7 @@ static void test_newer_store_is_refused_and_left_as_it_is(void **state) {
     assert_int_equal(number(*state, "SELECT version FROM meta"), 99);
 }
 
-static void test_database_of_somebody_else_is_refused(void **state) {
+static void test_foreign_database_is_refused(void **state) {
     const place *p = *state;
     sqlite3 *db;
     assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
@@ -505,7 +505,7 @@ static void test_database_of_somebody_else_is_refused(void **state) {
     assert_non_null(strstr(error.text, "not a coppice store"));
 }
 
-static void test_file_that_is_no_database_is_refused(void **state) {
+static void test_file_that_is_not_a_database_is_refused(void **state) {
     const place *p = *state;
     FILE *f = fopen(p->path, "wb");
     if (!f) fail_msg("cannot write %s", p->path);
@@ -557,7 +557,7 @@ static void test_damaged_pages_are_errors(void **state) {
     assert_true(refused >= 1);
 }
 
-static void test_refused_row_is_told_and_stops_no_other(void **state) {
+static void test_refused_row_is_reported_and_does_not_block_others(void **state) {
     coord_store *s = open_store(*state);
     answer a = {0};
     cop_log_configure(COP_LOG_NONE, false);
@@ -643,7 +643,7 @@ static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
 }
 
 /* A lost pin lets a job go on with another kind of worker. */
-static void test_what_must_survive_is_stored_without_memory(void **state) {
+static void test_durable_writes_are_stored_without_memory(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "x", NULL);
     assert_int_equal(coord_store_flush(s), COP_OK);
@@ -663,7 +663,7 @@ static void test_what_must_survive_is_stored_without_memory(void **state) {
     assert_int_equal(number(*state, "SELECT state FROM jobs"), COORD_PAUSED);
 }
 
-static void test_confirmed_state_is_on_the_disk_when_it_is_told(void **state) {
+static void test_confirmed_state_is_on_the_disk_when_acknowledged(void **state) {
     coord_store *s = open_store(*state);
     cop_err confirmed = COP_ERR_INTERNAL;
     add_job(s, 1, "x", NULL);
@@ -674,7 +674,7 @@ static void test_confirmed_state_is_on_the_disk_when_it_is_told(void **state) {
     coord_store_close(s);
 }
 
-static void test_row_that_is_never_taken_does_not_stop_the_others(void **state) {
+static void test_row_that_always_fails_does_not_block_others(void **state) {
     coord_store *s = open_store(*state);
     cop_log_configure(COP_LOG_NONE, false);
     execute(*state, "CREATE TRIGGER never BEFORE INSERT ON steps WHEN NEW.step = 7 BEGIN "
@@ -744,7 +744,7 @@ static void test_acknowledged_jobs_survive_kill_9(void **state) {
 }
 
 /* The loop's side never waits: queueing is fast even while the writer is held up. */
-static void test_writes_do_not_wait_for_the_disk_and_are_bounded(void **state) {
+static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     const place *p = *state;
     coord_store *s = open_store(p);
     sqlite3 *db;
@@ -771,34 +771,34 @@ static void test_writes_do_not_wait_for_the_disk_and_are_bounded(void **state) {
 int main(void) {
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        STORE_TEST(test_job_is_there_after_a_reopen),
-        STORE_TEST(test_key_and_fingerprint_of_a_job_are_there_after_a_reopen),
+        STORE_TEST(test_job_survives_a_reopen),
+        STORE_TEST(test_key_and_fingerprint_of_a_job_survive_a_reopen),
         STORE_TEST(test_store_of_version_1_is_migrated),
         STORE_TEST(test_store_of_version_2_is_migrated),
         STORE_TEST(test_store_of_version_3_is_migrated),
-        STORE_TEST(test_rows_of_jobs_that_make_no_sense_are_left_out),
-        STORE_TEST(test_job_that_is_not_there_is_not_found),
-        STORE_TEST(test_jobs_come_newest_first_within_the_limit),
-        STORE_TEST(test_removed_job_takes_its_rows_along_and_its_number_is_not_given_again),
-        STORE_TEST(test_ten_thousand_metric_rows),
+        STORE_TEST(test_invalid_job_rows_are_skipped),
+        STORE_TEST(test_missing_job_is_not_found),
+        STORE_TEST(test_jobs_are_listed_newest_first_within_the_limit),
+        STORE_TEST(test_removed_job_loses_its_rows_and_its_number_is_not_reused),
+        STORE_TEST(test_ten_thousand_metric_rows_are_stored),
         STORE_TEST(test_metrics_computed_again_replace_the_old),
-        STORE_TEST(test_an_evaluation_may_have_no_error),
-        STORE_TEST(test_loss_that_is_not_a_number_is_stored_as_nothing),
-        STORE_TEST(test_events_are_read_on_from_where_one_was),
-        STORE_TEST(test_text_of_people_is_text_not_sql),
-        STORE_TEST(test_newer_store_is_refused_and_left_as_it_is),
-        STORE_TEST(test_database_of_somebody_else_is_refused),
-        STORE_TEST(test_file_that_is_no_database_is_refused),
+        STORE_TEST(test_evaluation_may_have_no_error_rate),
+        STORE_TEST(test_nan_loss_is_stored_as_null),
+        STORE_TEST(test_events_are_read_from_a_position),
+        STORE_TEST(test_text_from_users_is_never_sql),
+        STORE_TEST(test_newer_store_is_refused_and_unchanged),
+        STORE_TEST(test_foreign_database_is_refused),
+        STORE_TEST(test_file_that_is_not_a_database_is_refused),
         STORE_TEST(test_missing_folder_is_an_error_with_the_path),
         STORE_TEST(test_damaged_pages_are_errors),
-        STORE_TEST(test_refused_row_is_told_and_stops_no_other),
+        STORE_TEST(test_refused_row_is_reported_and_does_not_block_others),
         STORE_TEST(test_metrics_wait_while_the_disk_is_full),
         STORE_TEST(test_states_wait_in_order_while_the_disk_is_full),
-        STORE_TEST(test_what_must_survive_is_stored_without_memory),
-        STORE_TEST(test_confirmed_state_is_on_the_disk_when_it_is_told),
-        STORE_TEST(test_row_that_is_never_taken_does_not_stop_the_others),
+        STORE_TEST(test_durable_writes_are_stored_without_memory),
+        STORE_TEST(test_confirmed_state_is_on_the_disk_when_acknowledged),
+        STORE_TEST(test_row_that_always_fails_does_not_block_others),
         STORE_TEST(test_acknowledged_jobs_survive_kill_9),
-        STORE_TEST(test_writes_do_not_wait_for_the_disk_and_are_bounded),
+        STORE_TEST(test_writes_do_not_wait_for_the_disk_and_are_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -234,7 +234,7 @@ static void arm_full(uint32_t n) {
     vfs_fail(n, SQLITE_FULL);
 }
 
-static void test_every_call_to_a_file_may_fail(void **state) {
+static void test_store_survives_every_failing_file_call(void **state) {
     (void)state;
     static void (*const arms[])(uint32_t) = {arm_io, arm_full};
     cop_log_configure(COP_LOG_NONE, false);
@@ -279,7 +279,7 @@ static void arm_own(uint32_t n) {
     cop_alloc_fail_at(n);
 }
 
-static void test_every_allocation_may_fail(void **state) {
+static void test_store_survives_every_failed_allocation(void **state) {
     (void)state;
     uint32_t own = 0, theirs = 0, stride = dice_count > 4 ? 1 : 7;
     cop_log_configure(COP_LOG_NONE, false);
@@ -296,8 +296,8 @@ static void test_every_allocation_may_fail(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_acknowledged_row_survives_a_crash_at_any_point),
-        cmocka_unit_test(test_every_call_to_a_file_may_fail),
-        cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_store_survives_every_failing_file_call),
+        cmocka_unit_test(test_store_survives_every_failed_allocation),
     };
     if (argc > 1) dice_count = strtoull(argv[1], NULL, 10);
     sqlite3_config(SQLITE_CONFIG_GETMALLOC, &real_memory);

@@ -27,7 +27,7 @@ static void expect(const char *text, const char *label, const float *values,
     cop_data_destroy(data);
 }
 
-static void test_header_is_a_first_line_with_a_word(void **state) {
+static void test_first_line_with_a_word_is_the_header(void **state) {
     (void)state;
     const float values[6] = {1, -2.5f, 3e4f, 0, 0.125f, 6};
     const int32_t labels[3] = {0, 2, 1};
@@ -48,7 +48,7 @@ static void test_quotes_blanks_and_line_ends(void **state) {
            labels);
 }
 
-static void test_mistakes_are_told_by_file_and_line(void **state) {
+static void test_errors_name_file_and_line(void **state) {
     (void)state;
     refuse("a,b\n1,0\n2\n", NULL, "a.csv:3: 1 field: expected 2, as in the first line");
     refuse("a,b\n   \n", NULL, "a.csv is an empty data set"); /* no second line */
@@ -72,7 +72,7 @@ static void test_mistakes_are_told_by_file_and_line(void **state) {
 }
 
 /* What spreadsheets, R and pandas write: one content, one digest. */
-static void test_dialects_give_the_same_set(void **state) {
+static void test_csv_dialects_give_the_same_data_set(void **state) {
     (void)state;
     static const char *const files[] = {
         "a,b,c\n1.5,-2,0\n3e4,0,2\n.125,6,1\n",
@@ -89,7 +89,7 @@ static void test_dialects_give_the_same_set(void **state) {
         expect(files[i], NULL, values, labels);
 }
 
-static void test_what_cannot_be_decided_is_asked_for(void **state) {
+static void test_ambiguous_csv_asks_for_an_option(void **state) {
     (void)state;
     refuse("1,x;0\n2,y;1\n", NULL,
            "a.csv: the separator may be a comma or a semicolon: expected only one of them");
@@ -120,7 +120,7 @@ static void expect_classes(const char *text, const char *label, const char *name
 }
 
 /* A word among numbers is a label, and no header, where the second line has words there, too. */
-static void test_labels_may_be_names_of_classes(void **state) {
+static void test_labels_may_be_class_names(void **state) {
     (void)state;
     const int32_t labels[4] = {2, 0, 1, 2};
     const char *classes = "Iris,lily,rose";
@@ -144,7 +144,7 @@ static void test_labels_may_be_names_of_classes(void **state) {
     data_survives_no_memory("csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
 }
 
-static void test_columns_can_be_left_out(void **state) {
+static void test_columns_can_be_dropped(void **state) {
     (void)state;
     const char *const by_name[] = {"id", "note"}, *const by_number[] = {"1", "4"},
                       *const label[] = {"c"};
@@ -176,7 +176,7 @@ static size_t compress_text(const char *text, char *out, size_t room) {
     return z.total_out;
 }
 
-static void test_gzip_of_several_members_is_one_file(void **state) {
+static void test_gzip_with_several_members_is_one_file(void **state) {
     (void)state;
     char bytes[512] = {0};
     size_t size = compress_text("a,b\n1,0\n2", bytes, 200);
@@ -194,13 +194,13 @@ static void test_gzip_of_several_members_is_one_file(void **state) {
     data_refuse("csv", &input, COP_ERR_CORRUPT, "1 bytes follow the end of the gzip data");
 }
 
-static void test_a_zero_byte_is_no_text(void **state) {
+static void test_zero_byte_in_csv_is_refused(void **state) {
     (void)state;
     const cop_data_input input = {.train.path = file_put("a.csv", "1,0\n2\0,1\n", 9)};
     data_refuse("csv", &input, COP_ERR_CORRUPT, "is not a text file: it contains a zero byte");
 }
 
-static void test_both_parts_have_the_same_columns(void **state) {
+static void test_both_csv_files_must_have_the_same_columns(void **state) {
     (void)state;
     cop_data_input input = {.name = "csv",
                             .train.path = file_put_text("a.csv", "a,b\n1,0\n2,1\n"),
@@ -221,16 +221,16 @@ static void test_both_parts_have_the_same_columns(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_header_is_a_first_line_with_a_word),
+        cmocka_unit_test(test_first_line_with_a_word_is_the_header),
         cmocka_unit_test(test_quotes_blanks_and_line_ends),
-        cmocka_unit_test(test_mistakes_are_told_by_file_and_line),
-        cmocka_unit_test(test_dialects_give_the_same_set),
-        cmocka_unit_test(test_what_cannot_be_decided_is_asked_for),
-        cmocka_unit_test(test_labels_may_be_names_of_classes),
-        cmocka_unit_test(test_columns_can_be_left_out),
-        cmocka_unit_test(test_gzip_of_several_members_is_one_file),
-        cmocka_unit_test(test_a_zero_byte_is_no_text),
-        cmocka_unit_test(test_both_parts_have_the_same_columns),
+        cmocka_unit_test(test_errors_name_file_and_line),
+        cmocka_unit_test(test_csv_dialects_give_the_same_data_set),
+        cmocka_unit_test(test_ambiguous_csv_asks_for_an_option),
+        cmocka_unit_test(test_labels_may_be_class_names),
+        cmocka_unit_test(test_columns_can_be_dropped),
+        cmocka_unit_test(test_gzip_with_several_members_is_one_file),
+        cmocka_unit_test(test_zero_byte_in_csv_is_refused),
+        cmocka_unit_test(test_both_csv_files_must_have_the_same_columns),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);
 }

@@ -32,7 +32,7 @@ static void check_epoch(uint32_t n, uint32_t batch, bool keep, uint64_t first_st
     cop_free(seen);
 }
 
-static void test_every_sample_exactly_once_an_epoch(void **state) {
+static void test_each_epoch_contains_every_sample_once(void **state) {
     (void)state;
     check_epoch(1000, 128, true, 1);
     check_epoch(1000, 128, true, 9); /* the second epoch */
@@ -41,7 +41,7 @@ static void test_every_sample_exactly_once_an_epoch(void **state) {
     check_epoch(7, 7, true, 3);
 }
 
-static void test_epochs_are_ordered_differently(void **state) {
+static void test_epochs_have_different_orders(void **state) {
     (void)state;
     uint32_t a[100], b[100], count, epoch;
     cop_data_batch_rows(5, 100, 100, true, 1, a, &count, &epoch);
@@ -52,7 +52,7 @@ static void test_epochs_are_ordered_differently(void **state) {
     assert_memory_not_equal(a, b, sizeof a);
 }
 
-static void test_batch_larger_than_the_data_is_one_short_batch(void **state) {
+static void test_batch_larger_than_the_data_gives_one_short_batch(void **state) {
     (void)state;
     uint32_t rows[50], count, epoch;
     assert_int_equal(cop_data_steps_per_epoch(30, 50, true), 1);
@@ -60,7 +60,7 @@ static void test_batch_larger_than_the_data_is_one_short_batch(void **state) {
     assert_int_equal(count, 30);
 }
 
-static void test_first_slices_are_one_longer(void **state) {
+static void test_first_slices_may_be_one_longer(void **state) {
     (void)state;
     int32_t sizes[8];
     cop_data_slices(100, 6, sizes);
@@ -97,7 +97,7 @@ static cop_err from_bytes(const void *bytes, size_t size, cop_data **out) {
     return e;
 }
 
-static void test_pack_round_trip_and_lies(void **state) {
+static void test_pack_round_trip_and_damage(void **state) {
     (void)state;
     cop_data *a, *b;
     assert_int_equal(cop_data_make_synthetic(1, 20, 5, &a, NULL), COP_OK);
@@ -126,12 +126,12 @@ static void test_pack_round_trip_and_lies(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_sample_exactly_once_an_epoch),
-        cmocka_unit_test(test_epochs_are_ordered_differently),
-        cmocka_unit_test(test_batch_larger_than_the_data_is_one_short_batch),
-        cmocka_unit_test(test_first_slices_are_one_longer),
+        cmocka_unit_test(test_each_epoch_contains_every_sample_once),
+        cmocka_unit_test(test_epochs_have_different_orders),
+        cmocka_unit_test(test_batch_larger_than_the_data_gives_one_short_batch),
+        cmocka_unit_test(test_first_slices_may_be_one_longer),
         cmocka_unit_test(test_synthetic_digits_are_the_same_everywhere),
-        cmocka_unit_test(test_pack_round_trip_and_lies),
+        cmocka_unit_test(test_pack_round_trip_and_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

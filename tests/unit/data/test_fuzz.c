@@ -82,7 +82,7 @@ static void drive(int (*target)(const uint8_t *, size_t), const void *seed, size
     cop_free(work);
 }
 
-static void test_kept_inputs_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("csv", fuzz_csv) > 0);
     assert_true(fuzz_replay("npy", fuzz_npy) > 0);
@@ -202,7 +202,7 @@ static void test_mutated_idx_files_never_crash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_inputs_break_nothing),
+        cmocka_unit_test(test_kept_fuzz_inputs_pass),
         cmocka_unit_test(test_mutated_csv_files_never_crash),
         cmocka_unit_test(test_mutated_npy_files_never_crash),
         cmocka_unit_test(test_mutated_npz_files_never_crash),

@@ -14,7 +14,7 @@ static size_t make_png(char *out, size_t room, png_uint_32 format, int height, c
     return size;
 }
 
-static void test_grey_and_colour_come_out_in_planes(void **state) {
+static void test_grey_and_colour_are_decoded_into_planes(void **state) {
     (void)state;
     char file[4096];
     const uint8_t grey[8] = {0, 1, 2, 3, 250, 251, 252, 253};
@@ -36,7 +36,7 @@ static void test_grey_and_colour_come_out_in_planes(void **state) {
     cop_free(image.pixels);
 }
 
-static void test_every_cut_and_flipped_byte_of_a_png_is_refused(void **state) {
+static void test_every_truncated_or_altered_png_is_refused(void **state) {
     (void)state;
     char file[4096], work[4096];
     uint8_t grey[32];
@@ -55,7 +55,7 @@ static void test_every_cut_and_flipped_byte_of_a_png_is_refused(void **state) {
     }
 }
 
-static void test_what_is_no_picture_is_named(void **state) {
+static void test_non_pictures_are_refused_by_name(void **state) {
     (void)state;
     cop_image image;
     cop_error error = {0};
@@ -77,7 +77,7 @@ static void put_picture(const char *part, const char *class, const char *name, i
     file_put(path, file, make_png(file, sizeof file, PNG_FORMAT_GRAY, height, grey));
 }
 
-static void test_classes_and_samples_come_in_byte_order(void **state) {
+static void test_classes_and_samples_are_in_byte_order(void **state) {
     (void)state;
     put_picture("set/train", "b", "2.png", 3, 20);
     put_picture("set/train", "b", "10.png", 3, 10);
@@ -104,7 +104,7 @@ static void test_classes_and_samples_come_in_byte_order(void **state) {
     data_survives_no_memory("image-folder", &input);
 }
 
-static void test_pictures_that_do_not_fit_are_named(void **state) {
+static void test_unsuitable_pictures_are_refused_by_name(void **state) {
     (void)state;
     const cop_data_input input = {.name = "odd", .train.path = file_path("odd")};
     data_refuse("image-folder", &input, COP_ERR_NOT_FOUND, "odd");
@@ -129,7 +129,7 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
 /* ---- CIFAR, paths, statistics ---- */
 
 /* Names stand behind the pack: the digest is that of the tensors alone, any damage is noticed. */
-static void test_names_of_classes_follow_the_pack(void **state) {
+static void test_class_names_are_stored_after_the_pack(void **state) {
     (void)state;
     put_picture("named", "cat", "1.png", 3, 10);
     put_picture("named", "dog", "1.png", 3, 20);
@@ -197,7 +197,7 @@ static void test_cifar_records_are_checked(void **state) {
     assert_non_null(strstr(error.text, "expected records of 3073 bytes"));
 }
 
-static void test_paths_that_hold_nothing_are_named(void **state) {
+static void test_paths_without_data_are_refused_by_name(void **state) {
     (void)state;
     cop_data *data = NULL;
     cop_error error = {0};
@@ -211,7 +211,7 @@ static void test_paths_that_hold_nothing_are_named(void **state) {
     assert_null(cop_data_format_find("tfrecord"));
 }
 
-static void test_statistics_are_those_of_the_training_rows(void **state) {
+static void test_statistics_use_only_the_training_rows(void **state) {
     (void)state;
     const cop_data_input input = {
         .name = "csv", .train.path = file_put_text("s.csv", "1,5,0\n3,5,1\n5,5,0\n900,5,1\n")};
@@ -232,15 +232,15 @@ static void test_statistics_are_those_of_the_training_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grey_and_colour_come_out_in_planes),
-        cmocka_unit_test(test_every_cut_and_flipped_byte_of_a_png_is_refused),
-        cmocka_unit_test(test_what_is_no_picture_is_named),
-        cmocka_unit_test(test_classes_and_samples_come_in_byte_order),
-        cmocka_unit_test(test_pictures_that_do_not_fit_are_named),
-        cmocka_unit_test(test_names_of_classes_follow_the_pack),
+        cmocka_unit_test(test_grey_and_colour_are_decoded_into_planes),
+        cmocka_unit_test(test_every_truncated_or_altered_png_is_refused),
+        cmocka_unit_test(test_non_pictures_are_refused_by_name),
+        cmocka_unit_test(test_classes_and_samples_are_in_byte_order),
+        cmocka_unit_test(test_unsuitable_pictures_are_refused_by_name),
+        cmocka_unit_test(test_class_names_are_stored_after_the_pack),
         cmocka_unit_test(test_cifar_records_are_checked),
-        cmocka_unit_test(test_paths_that_hold_nothing_are_named),
-        cmocka_unit_test(test_statistics_are_those_of_the_training_rows),
+        cmocka_unit_test(test_paths_without_data_are_refused_by_name),
+        cmocka_unit_test(test_statistics_use_only_the_training_rows),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);
 }

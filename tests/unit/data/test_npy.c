@@ -58,7 +58,7 @@ static void test_types_become_bytes_or_f32(void **state) {
     data_survives_no_memory("npy", &input);
 }
 
-static void test_lengths_are_those_of_the_shape(void **state) {
+static void test_npy_length_must_match_its_shape(void **state) {
     (void)state;
     refuse(BYTES_4x2, 7, COP_ERR_CORRUPT, "it is shorter than its shape says");
     refuse(BYTES_4x2, 9, COP_ERR_CORRUPT, "it is longer than its shape says");
@@ -148,7 +148,7 @@ static void expect_shape(const char *shape, cop_data_order order, const int32_t 
     cop_data_destroy(data);
 }
 
-static void test_channels_last_come_first(void **state) {
+static void test_channels_last_are_moved_to_the_front(void **state) {
     (void)state;
     const int32_t first[3] = {3, 4, 4}, tall[3] = {1, 16, 3}, many[3] = {12, 2, 2};
     expect_shape("(2, 3, 4, 4)", COP_DATA_ORDER_AUTO, first);
@@ -203,7 +203,7 @@ static void refuse_archive(const char *bytes, size_t size, const char *text) {
     assert_null(out);
 }
 
-static void test_archives_give_their_arrays(void **state) {
+static void test_npz_arrays_are_found_by_name(void **state) {
     (void)state;
     char bytes[512], *out = NULL;
     size_t out_size = 0, size = archive(bytes, "x.npy", "hello", 5);
@@ -245,12 +245,12 @@ static void test_damaged_archives_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_become_bytes_or_f32),
-        cmocka_unit_test(test_lengths_are_those_of_the_shape),
+        cmocka_unit_test(test_npy_length_must_match_its_shape),
         cmocka_unit_test(test_headers_are_read_strictly),
         cmocka_unit_test(test_values_are_checked),
         cmocka_unit_test(test_other_numbers_are_converted),
-        cmocka_unit_test(test_channels_last_come_first),
-        cmocka_unit_test(test_archives_give_their_arrays),
+        cmocka_unit_test(test_channels_last_are_moved_to_the_front),
+        cmocka_unit_test(test_npz_arrays_are_found_by_name),
         cmocka_unit_test(test_damaged_archives_are_refused),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);

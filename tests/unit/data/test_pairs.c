@@ -73,7 +73,7 @@ static void check_pair(const pack_part *train, const pack_part *test, bool fits)
     cop_data_destroy(data);
 }
 
-static void test_parts_of_two_forms_make_no_data_set(void **state) {
+static void test_parts_of_different_forms_are_refused(void **state) {
     (void)state;
     for (size_t a = 0; a < FORMS; a++)
         for (size_t b = 0; b < FORMS; b++)
@@ -85,7 +85,7 @@ static void test_parts_of_two_forms_make_no_data_set(void **state) {
             }
 }
 
-static void test_refusal_names_both_forms(void **state) {
+static void test_refusal_of_a_data_set_names_both_forms(void **state) {
     (void)state;
     pack_part parts[2] = {forms[4], forms[1]};
     cop_data *data = NULL;
@@ -140,7 +140,7 @@ static bool dies(const copy *c, bool gather) {
     return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 }
 
-static void test_copies_end_where_the_room_or_the_rows_end(void **state) {
+static void test_copies_stay_within_the_buffer_and_the_rows(void **state) {
     (void)state;
     const pack_part form = {.type = COP_DATA_U8, .rank = 1, .dims = {4}, .count = 6};
     cop_data *data;
@@ -162,10 +162,10 @@ static void test_copies_end_where_the_room_or_the_rows_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parts_of_two_forms_make_no_data_set),
-        cmocka_unit_test(test_refusal_names_both_forms),
+        cmocka_unit_test(test_parts_of_different_forms_are_refused),
+        cmocka_unit_test(test_refusal_of_a_data_set_names_both_forms),
         cmocka_unit_test(test_samples_of_two_dimensions_are_refused),
-        cmocka_unit_test(test_copies_end_where_the_room_or_the_rows_end),
+        cmocka_unit_test(test_copies_stay_within_the_buffer_and_the_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

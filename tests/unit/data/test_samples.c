@@ -78,7 +78,7 @@ static size_t make_png(char *out, size_t room, png_uint_32 format, int width, in
 
 /* ---- the same from each format ---- */
 
-static void test_npy_and_idx_and_csv_and_png_give_the_same(void **state) {
+static void test_npy_idx_csv_and_png_give_the_same_samples(void **state) {
     (void)state;
     char file[1024];
     expect_values(&grey, file, make_npy(file, "|u1", "(2, 2, 3)", values, 12), 2, values, NULL);
@@ -104,7 +104,7 @@ static void test_npy_and_idx_and_csv_and_png_give_the_same(void **state) {
 }
 
 /* Channels last, as the job says or as only that fits: the same from both formats of arrays. */
-static void test_channels_that_are_last_come_first(void **state) {
+static void test_samples_with_channels_last_are_reordered(void **state) {
     (void)state;
     const cop_data_form thin = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 1, 2}, .classes = 10},
                         square = {.type = COP_DATA_U8,
@@ -147,7 +147,7 @@ static void test_one_feature_needs_no_label(void **state) {
     expect_values(&one, "5\n6\n", 4, 2, x, NULL);
 }
 
-static void test_pictures_of_a_folder_come_in_byte_order(void **state) {
+static void test_pictures_of_a_folder_are_in_byte_order(void **state) {
     (void)state;
     char file[1024];
     const size_t size = make_png(file, sizeof file, PNG_FORMAT_GRAY, 3, 2);
@@ -186,7 +186,7 @@ static void test_pictures_of_a_folder_come_in_byte_order(void **state) {
 
 /* ---- what does not fit ---- */
 
-static void test_shapes_that_do_not_fit_are_named(void **state) {
+static void test_unsuitable_shapes_are_refused_by_name(void **state) {
     (void)state;
     char file[1024];
     refuse(&grey, file, make_npy(file, "|u1", "(2, 6)", values, 12), COP_ERR_INPUT,
@@ -204,7 +204,7 @@ static void test_shapes_that_do_not_fit_are_named(void **state) {
            "x has the shape (2, 2): the model takes (n, 2, 3) or (n, 1, 2, 3)");
 }
 
-static void test_types_that_do_not_fit_are_named(void **state) {
+static void test_unsuitable_types_are_refused_by_name(void **state) {
     (void)state;
     char file[1024];
     const double wide[3] = {0, 1, 255.5};
@@ -218,7 +218,7 @@ static void test_types_that_do_not_fit_are_named(void **state) {
            "x: element 1 is not a finite number of 32 bits (sample 0: inf)");
 }
 
-static void test_pictures_that_do_not_fit_are_named(void **state) {
+static void test_unsuitable_pictures_are_refused_by_name(void **state) {
     (void)state;
     char file[1024];
     size_t size = make_png(file, sizeof file, PNG_FORMAT_GRAY, 2, 2);
@@ -240,7 +240,7 @@ static void test_pictures_that_do_not_fit_are_named(void **state) {
     cop_data_samples_fini(&s);
 }
 
-static void test_lines_that_do_not_fit_are_named(void **state) {
+static void test_unsuitable_csv_lines_are_refused_by_name(void **state) {
     (void)state;
     cop_data_form named = flat;
     named.label = "kind";
@@ -267,7 +267,7 @@ static void test_lines_that_do_not_fit_are_named(void **state) {
                 "x:1: column 6 is \".5\": expected a whole number from 0 to 255");
 }
 
-static void test_what_is_no_format_is_named(void **state) {
+static void test_unknown_formats_are_refused_by_name(void **state) {
     (void)state;
     refuse(&grey, "\7\0\1\2", 4, COP_ERR_INPUT,
            "x is a binary file of another format: expected one of PNG, JPEG, NPY, NPZ, IDX, CSV");
@@ -280,16 +280,16 @@ static void test_what_is_no_format_is_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_npy_and_idx_and_csv_and_png_give_the_same),
-        cmocka_unit_test(test_channels_that_are_last_come_first),
+        cmocka_unit_test(test_npy_idx_csv_and_png_give_the_same_samples),
+        cmocka_unit_test(test_samples_with_channels_last_are_reordered),
         cmocka_unit_test(test_floats_are_kept_in_32_bits),
         cmocka_unit_test(test_one_feature_needs_no_label),
-        cmocka_unit_test(test_pictures_of_a_folder_come_in_byte_order),
-        cmocka_unit_test(test_shapes_that_do_not_fit_are_named),
-        cmocka_unit_test(test_types_that_do_not_fit_are_named),
-        cmocka_unit_test(test_pictures_that_do_not_fit_are_named),
-        cmocka_unit_test(test_lines_that_do_not_fit_are_named),
-        cmocka_unit_test(test_what_is_no_format_is_named),
+        cmocka_unit_test(test_pictures_of_a_folder_are_in_byte_order),
+        cmocka_unit_test(test_unsuitable_shapes_are_refused_by_name),
+        cmocka_unit_test(test_unsuitable_types_are_refused_by_name),
+        cmocka_unit_test(test_unsuitable_pictures_are_refused_by_name),
+        cmocka_unit_test(test_unsuitable_csv_lines_are_refused_by_name),
+        cmocka_unit_test(test_unknown_formats_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, files_begin, files_end);
 }

@@ -68,7 +68,7 @@ static void test_sorted_data_keep_every_class_in_both_parts(void **state) {
     cop_data_destroy(data);
 }
 
-static void test_shares_follow_the_classes_and_leave_one_to_train_on(void **state) {
+static void test_shares_are_proportional_and_leave_a_training_sample(void **state) {
     (void)state;
     static const struct {
         uint32_t counts[4], validation, samples, in_train[4], in_validation[4];
@@ -108,7 +108,7 @@ static void test_whole_training_part_keeps_its_order(void **state) {
     cop_data_destroy(data);
 }
 
-static void test_draw_without_labels_takes_any_rows(void **state) {
+static void test_draw_without_labels_ignores_classes(void **state) {
     (void)state;
     uint32_t train[2], validation[2];
     cop_data *data = make_sorted((uint32_t[]){200, 1}, 2);
@@ -122,7 +122,7 @@ static void test_draw_without_labels_takes_any_rows(void **state) {
     cop_data_destroy(data);
 }
 
-static void test_last_takes_the_rows_at_the_end(void **state) {
+static void test_split_last_takes_the_last_rows(void **state) {
     (void)state;
     uint32_t train[3], validation[3];
     cop_data *data = make_sorted((uint32_t[]){8, 8, 8}, 3);
@@ -146,7 +146,7 @@ static void refuse(const cop_data *data, cop_data_cut cut, const char *expected)
     assert_string_equal(error.text, expected);
 }
 
-static void test_what_leaves_a_class_without_training_samples_is_refused(void **state) {
+static void test_split_without_training_samples_of_a_class_is_refused(void **state) {
     (void)state;
     cop_data *data = make_sorted((uint32_t[]){97, 1, 2}, 3);
     refuse(data, stratified(0, 101), "data.samples is 101: data set set has 100 training samples");
@@ -161,7 +161,7 @@ static void test_what_leaves_a_class_without_training_samples_is_refused(void **
     cop_data_destroy(data);
 }
 
-static void test_rows_come_from_the_data_alone(void **state) {
+static void test_split_depends_only_on_the_data(void **state) {
     (void)state;
     cop_data *data = make_sorted((uint32_t[]){50, 50}, 2), *other;
     cop_data_view a, b, c;
@@ -181,7 +181,7 @@ static void test_rows_come_from_the_data_alone(void **state) {
     cop_data_destroy(other);
 }
 
-static void test_every_reader_of_rows_follows_the_view(void **state) {
+static void test_all_readers_of_rows_use_the_view(void **state) {
     (void)state;
     cop_data *data = make_sorted((uint32_t[]){60, 60}, 2);
     cop_data_view view;
@@ -210,13 +210,13 @@ static void test_every_reader_of_rows_follows_the_view(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sorted_data_keep_every_class_in_both_parts),
-        cmocka_unit_test(test_shares_follow_the_classes_and_leave_one_to_train_on),
+        cmocka_unit_test(test_shares_are_proportional_and_leave_a_training_sample),
         cmocka_unit_test(test_whole_training_part_keeps_its_order),
-        cmocka_unit_test(test_draw_without_labels_takes_any_rows),
-        cmocka_unit_test(test_last_takes_the_rows_at_the_end),
-        cmocka_unit_test(test_what_leaves_a_class_without_training_samples_is_refused),
-        cmocka_unit_test(test_rows_come_from_the_data_alone),
-        cmocka_unit_test(test_every_reader_of_rows_follows_the_view),
+        cmocka_unit_test(test_draw_without_labels_ignores_classes),
+        cmocka_unit_test(test_split_last_takes_the_last_rows),
+        cmocka_unit_test(test_split_without_training_samples_of_a_class_is_refused),
+        cmocka_unit_test(test_split_depends_only_on_the_data),
+        cmocka_unit_test(test_all_readers_of_rows_use_the_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

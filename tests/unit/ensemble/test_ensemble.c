@@ -62,7 +62,7 @@ static void test_geometric_mean_by_hand(void **state) {
     cop_ensemble_destroy(e);
 }
 
-static void test_sums_add_up(void **state) {
+static void test_sums_of_slices_give_the_whole(void **state) {
     (void)state;
     float logits[CLASSES * 16];
     int32_t labels[16];
@@ -125,7 +125,7 @@ static void expect_opinion(const cop_ensemble_opinion *o, int class, double entr
 
 /* Three samples, three members: all say the same, unsure (information 0); each is sure of another
  * (all of the entropy is information); two against one. */
-static void test_opinions_by_hand(void **state) {
+static void test_uncertainty_figures_by_hand(void **state) {
     (void)state;
     const float sure = 1000, two = (float)log(2), eight = (float)log(8);
     float z[3][3 * 16] = {{0}};
@@ -151,7 +151,7 @@ static void test_opinions_by_hand(void **state) {
 
 /* The class is that of the mean, which the most frequent one need not be; one member alone leaves
  * nothing to disagree on. */
-static void test_class_is_of_the_mean_probability(void **state) {
+static void test_class_is_that_of_the_mean_probability(void **state) {
     (void)state;
     const float slightly[2 * 16] = {[0] = 0.1f}, much[2 * 16] = {[16] = 5};
     cop_ensemble *e = open_ensemble(COP_AVERAGE_ARITHMETIC, 2, 1);
@@ -255,7 +255,7 @@ static void enumerate(small *s, double *arithmetic, double *geometric) {
     }
 }
 
-static void test_geometric_mean_of_all_masks_is_weight_scaling(void **state) {
+static void test_geometric_mean_over_all_masks_equals_weight_scaling(void **state) {
     (void)state;
     for (int trial = 0; trial < 4; trial++) {
         small s = small_open(trial & 1 ? 0.5 : 0.2,
@@ -301,7 +301,7 @@ static double distance(small *s, uint32_t first, uint32_t count, const double *e
 }
 
 /* Mean over 64 ensembles of each size: four times the members, half the distance. */
-static void test_arithmetic_mean_converges_as_one_over_root_k(void **state) {
+static void test_arithmetic_mean_converges_as_1_over_sqrt_k(void **state) {
     (void)state;
     for (int trial = 0; trial < 4; trial++) {
         small s = small_open(trial & 1 ? 0.5 : 0.2,
@@ -324,12 +324,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures_by_hand),
         cmocka_unit_test(test_geometric_mean_by_hand),
-        cmocka_unit_test(test_sums_add_up),
+        cmocka_unit_test(test_sums_of_slices_give_the_whole),
         cmocka_unit_test(test_probability_of_zero_has_a_finite_loss),
-        cmocka_unit_test(test_opinions_by_hand),
-        cmocka_unit_test(test_class_is_of_the_mean_probability),
-        cmocka_unit_test(test_geometric_mean_of_all_masks_is_weight_scaling),
-        cmocka_unit_test(test_arithmetic_mean_converges_as_one_over_root_k),
+        cmocka_unit_test(test_uncertainty_figures_by_hand),
+        cmocka_unit_test(test_class_is_that_of_the_mean_probability),
+        cmocka_unit_test(test_geometric_mean_over_all_masks_equals_weight_scaling),
+        cmocka_unit_test(test_arithmetic_mean_converges_as_1_over_sqrt_k),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,7 @@ static void test_mean_and_deviation_by_hand(void **state) {
     cop_moments_destroy(s);
 }
 
-static void test_a_small_deviation_of_large_outputs_is_kept(void **state) {
+static void test_small_deviation_of_large_outputs_is_exact(void **state) {
     (void)state;
     cop_moments *s = open_spread(1, false, 1);
     cop_moments_begin(s, 1);
@@ -50,7 +50,7 @@ static void test_a_small_deviation_of_large_outputs_is_kept(void **state) {
     cop_moments_destroy(s);
 }
 
-static void test_sigmoid_is_taken_of_each_member(void **state) {
+static void test_sigmoid_is_applied_to_each_member(void **state) {
     (void)state;
     const float z[2] = {-800, 3};
     cop_moments *s = open_spread(1, true, 1);
@@ -62,7 +62,7 @@ static void test_sigmoid_is_taken_of_each_member(void **state) {
     cop_moments_destroy(s);
 }
 
-static void test_no_memory_is_told(void **state) {
+static void test_failed_allocation_is_reported(void **state) {
     (void)state;
     for (uint64_t k = 1; k <= 4; k++) {
         cop_moments *s = NULL;
@@ -76,9 +76,9 @@ static void test_no_memory_is_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mean_and_deviation_by_hand),
-        cmocka_unit_test(test_a_small_deviation_of_large_outputs_is_kept),
-        cmocka_unit_test(test_sigmoid_is_taken_of_each_member),
-        cmocka_unit_test(test_no_memory_is_told),
+        cmocka_unit_test(test_small_deviation_of_large_outputs_is_exact),
+        cmocka_unit_test(test_sigmoid_is_applied_to_each_member),
+        cmocka_unit_test(test_failed_allocation_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,7 +84,7 @@ static cop_ensemble_figures by_definition(cop_average average, uint32_t members)
     return f;
 }
 
-static void test_figures_are_those_of_the_definition(void **state) {
+static void test_tally_figures_match_the_definition(void **state) {
     (void)state;
     static const uint32_t counts[] = {1, 4, MEMBERS};
     for (cop_average average = COP_AVERAGE_ARITHMETIC; average <= COP_AVERAGE_GEOMETRIC;
@@ -106,7 +106,7 @@ static void test_figures_are_those_of_the_definition(void **state) {
 }
 
 /* Blocks of any size, slices in any order: to the last bit. */
-static void test_blocks_and_their_order_change_no_bit(void **state) {
+static void test_tally_does_not_depend_on_blocks_and_their_order(void **state) {
     (void)state;
     cop_tally *whole = open_tally(COP_AVERAGE_ARITHMETIC),
               *parts = open_tally(COP_AVERAGE_ARITHMETIC);
@@ -124,7 +124,7 @@ static void test_blocks_and_their_order_change_no_bit(void **state) {
     cop_tally_destroy(parts);
 }
 
-static void test_another_order_of_members_can_be_told(void **state) {
+static void test_other_order_of_members_changes_the_bits(void **state) {
     (void)state;
     cop_tally *a = open_tally(COP_AVERAGE_ARITHMETIC), *b = open_tally(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) {
@@ -137,7 +137,7 @@ static void test_another_order_of_members_can_be_told(void **state) {
     cop_tally_destroy(b);
 }
 
-static void test_figures_come_when_the_last_slice_has_so_many(void **state) {
+static void test_figures_are_ready_when_every_slice_has_enough_members(void **state) {
     (void)state;
     cop_tally *t = open_tally(COP_AVERAGE_ARITHMETIC);
     cop_ensemble_figures f;
@@ -153,7 +153,7 @@ static void test_figures_come_when_the_last_slice_has_so_many(void **state) {
     cop_tally_destroy(t);
 }
 
-static void test_what_is_not_finite_is_refused(void **state) {
+static void test_non_finite_outputs_are_refused(void **state) {
     (void)state;
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
@@ -185,7 +185,7 @@ static void test_a_tally_beyond_its_limit_is_refused(void **state) {
     assert_null(t);
 }
 
-static void test_any_allocation_may_fail(void **state) {
+static void test_tally_survives_every_failed_allocation(void **state) {
     (void)state;
     const cop_tally_spec spec = spec_of(COP_AVERAGE_GEOMETRIC);
     for (uint64_t k = 1;; k++) {
@@ -221,7 +221,7 @@ static cop_samples samples_from(const float *rows, int first, int count) {
 }
 
 /* The outputs of one sample at a time, straight from the pass. */
-static void test_members_are_those_of_the_pass(void **state) {
+static void test_member_outputs_match_single_sample_passes(void **state) {
     (void)state;
     enum { COUNT = 133, FIRST = 1000, LD = 140 };
     for (cop_scope scope = COP_SCOPE_SAMPLE; scope <= COP_SCOPE_SHARD; scope++) {
@@ -263,7 +263,7 @@ static void test_members_are_those_of_the_pass(void **state) {
     }
 }
 
-static void test_what_can_be_a_member(void **state) {
+static void test_which_models_can_be_members(void **state) {
     (void)state;
     cop_error error = {0};
     const cop_layer_spec plain = spec_linear(CLASSES);
@@ -278,15 +278,15 @@ static void test_what_can_be_a_member(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_figures_are_those_of_the_definition),
-        cmocka_unit_test(test_blocks_and_their_order_change_no_bit),
-        cmocka_unit_test(test_another_order_of_members_can_be_told),
-        cmocka_unit_test(test_figures_come_when_the_last_slice_has_so_many),
-        cmocka_unit_test(test_what_is_not_finite_is_refused),
+        cmocka_unit_test(test_tally_figures_match_the_definition),
+        cmocka_unit_test(test_tally_does_not_depend_on_blocks_and_their_order),
+        cmocka_unit_test(test_other_order_of_members_changes_the_bits),
+        cmocka_unit_test(test_figures_are_ready_when_every_slice_has_enough_members),
+        cmocka_unit_test(test_non_finite_outputs_are_refused),
         cmocka_unit_test(test_a_tally_beyond_its_limit_is_refused),
-        cmocka_unit_test(test_any_allocation_may_fail),
-        cmocka_unit_test(test_members_are_those_of_the_pass),
-        cmocka_unit_test(test_what_can_be_a_member),
+        cmocka_unit_test(test_tally_survives_every_failed_allocation),
+        cmocka_unit_test(test_member_outputs_match_single_sample_passes),
+        cmocka_unit_test(test_which_models_can_be_members),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -95,7 +95,7 @@ static void must_be_whole(job_fixture *f, const char *name, size_t byte, int bit
     cop_str_fini(&notes);
 }
 
-static void test_every_bit_counts(void **state) {
+static void test_every_flipped_bit_of_a_checkpoint_is_detected(void **state) {
     job_fixture *f = *state;
     cop_str notes = {0};
     uint64_t bits = 0;
@@ -116,7 +116,8 @@ static void test_every_bit_counts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_every_bit_counts, begin, job_fixture_close),
+        cmocka_unit_test_setup_teardown(test_every_flipped_bit_of_a_checkpoint_is_detected, begin,
+                                        job_fixture_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,7 +58,7 @@ static bool exists(const job_fixture *f, const char *name) {
     return there;
 }
 
-static void test_everything_comes_back_exactly(void **state) {
+static void test_checkpoint_is_restored_exactly(void **state) {
     job_fixture *f = *state;
     save(f, 500, true);
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
@@ -77,7 +77,7 @@ static void test_everything_comes_back_exactly(void **state) {
     cop_free(weights), cop_free(states[0]);
 }
 
-static void test_state_is_json_whatever_the_figures(void **state) {
+static void test_state_is_valid_json_for_any_figures(void **state) {
     job_fixture *f = *state;
     cop_checkpoint c = checkpoint_at(f, 5), back;
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
@@ -99,7 +99,7 @@ static void test_state_is_json_whatever_the_figures(void **state) {
 }
 
 /* Sealed, and not what a coordinator could have written. */
-static void test_more_correct_samples_than_samples_are_damage(void **state) {
+static void test_impossible_count_of_correct_samples_counts_as_damage(void **state) {
     job_fixture *f = *state;
     cop_checkpoint c = checkpoint_at(f, 5);
     c.train_correct = c.train_samples + 1;
@@ -107,7 +107,7 @@ static void test_more_correct_samples_than_samples_are_damage(void **state) {
     assert_int_equal(resume(f, NULL), 0);
 }
 
-static void test_files_are_where_the_manual_says(void **state) {
+static void test_checkpoint_files_are_at_the_documented_paths(void **state) {
     job_fixture *f = *state;
     save(f, 500, false);
     assert_true(exists(f, "checkpoints/step-00000500/model.safetensors"));
@@ -128,7 +128,7 @@ static void test_no_checkpoint_is_not_found(void **state) {
     assert_int_equal(error.code, COP_ERR_NOT_FOUND);
 }
 
-static void test_keeps_the_newest_and_the_best(void **state) {
+static void test_newest_and_best_checkpoints_are_kept(void **state) {
     job_fixture *f = *state;
     for (uint64_t step = 100; step <= 600; step += 100) save(f, step, step == 200);
     assert_false(exists(f, "checkpoints/step-00000100") || exists(f, "checkpoints/step-00000300"));
@@ -137,7 +137,7 @@ static void test_keeps_the_newest_and_the_best(void **state) {
     assert_int_equal(resume(f, NULL), 600);
 }
 
-static void test_earlier_life_of_a_folder_is_left_behind(void **state) {
+static void test_restart_ignores_checkpoints_of_an_earlier_run(void **state) {
     job_fixture *f = *state;
     for (uint64_t step = 500; step <= 900; step += 100) save(f, step, false);
     save(f, 100, false); /* started again from the beginning */
@@ -158,7 +158,7 @@ static void discard(const job_fixture *f, uint64_t after, cop_checkpoint *c) {
     if (cop_checkpoint_discard_after(f->folder, after, c, &error)) fail_msg("%s", error.text);
 }
 
-static void test_what_is_not_to_be_trusted_is_removed(void **state) {
+static void test_rollback_removes_untrusted_checkpoints(void **state) {
     job_fixture *f = *state;
     cop_checkpoint c = {.best_error = 0.25};
     save(f, 200, true), save(f, 300, false);
@@ -177,7 +177,7 @@ static void test_what_is_not_to_be_trusted_is_removed(void **state) {
     assert_int_equal(resume(f, NULL), 0);
 }
 
-static void test_steps_beyond_eight_digits_sort_as_numbers(void **state) {
+static void test_steps_above_eight_digits_sort_as_numbers(void **state) {
     job_fixture *f = *state;
     cop_job *job = make_job("train.steps=4000000000", f->data);
     cop_checkpoint c = checkpoint_at(f, 99999999);
@@ -204,7 +204,7 @@ static void alter(const job_fixture *f, const char *name, size_t at, bool cut) {
     cop_free(path), cop_free(bytes);
 }
 
-static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
+static void test_damaged_checkpoint_falls_back_to_the_previous_one(void **state) {
     job_fixture *f = *state;
     static const char *const files[] = {"model.safetensors", "optimizer.safetensors", "state.json"};
     for (int file = 0; file < 3; file++) {
@@ -223,7 +223,7 @@ static void test_damaged_checkpoint_falls_back_to_the_one_before(void **state) {
     }
 }
 
-static void test_every_byte_of_the_state_counts(void **state) {
+static void test_every_altered_byte_of_the_state_is_detected(void **state) {
     job_fixture *f = *state;
     save(f, 100, false);
     char *path = cop_path_join(f->folder, "checkpoints/step-00000100/state.json"), *bytes;
@@ -239,7 +239,7 @@ static void test_every_byte_of_the_state_counts(void **state) {
     cop_free(path), cop_free(bytes);
 }
 
-static void test_missing_files_fall_back(void **state) {
+static void test_missing_checkpoint_files_fall_back_to_the_previous_one(void **state) {
     job_fixture *f = *state;
     cop_str notes = {0};
     save(f, 100, false);
@@ -251,7 +251,7 @@ static void test_missing_files_fall_back(void **state) {
     cop_str_fini(&notes);
 }
 
-static void test_half_written_checkpoint_is_not_seen(void **state) {
+static void test_half_written_checkpoint_is_ignored(void **state) {
     job_fixture *f = *state;
     save(f, 100, false);
     char *writing = cop_path_join(f->folder, "checkpoints/writing");
@@ -285,7 +285,7 @@ static void test_checkpoint_of_another_job_is_refused(void **state) {
     }
 }
 
-static void test_what_decides_no_bit_may_change(void **state) {
+static void test_fields_that_do_not_affect_weights_may_change_on_resume(void **state) {
     job_fixture *f = *state;
     static const char *const changes[] = {"name=other",
                                           "priority=5",
@@ -315,7 +315,7 @@ static void test_checkpoint_beyond_the_end_is_refused(void **state) {
     cop_job_destroy(shorter);
 }
 
-static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
+static void test_each_damaged_checkpoint_is_one_line_of_the_notes(void **state) {
     job_fixture *f = *state;
     cop_str notes = {0};
     for (uint64_t step = 100; step <= 300; step += 100) save(f, step, false);
@@ -331,7 +331,7 @@ static void test_each_damaged_checkpoint_is_a_line_of_the_notes(void **state) {
     cop_str_fini(&notes);
 }
 
-static void test_optimizer_without_state(void **state) {
+static void test_checkpoint_of_an_optimizer_without_state(void **state) {
     job_fixture *f = *state;
     cop_job *plain = make_job("optimizer.sgd.momentum=0", f->data);
     cop_checkpoint c = {.step = 3, .weights = f->weights, .best_error = -1}, back;
@@ -381,7 +381,7 @@ static int discard_and_exit(const char *folder, uint64_t after) {
 
 /* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also go; then
  * the fsync of the folder that no name of those removed survives. */
-static void test_removed_ones_are_gone_for_good_or_it_fails(void **state) {
+static void test_removal_of_checkpoints_is_durable_or_fails(void **state) {
     job_fixture *f = *state;
     for (int k = 1; k <= 6; k++) {
         save(f, 100, false), save(f, 200, false);
@@ -396,7 +396,7 @@ static void test_removed_ones_are_gone_for_good_or_it_fails(void **state) {
     assert_int_equal(resume(f, NULL), 0);
 }
 
-static void test_full_disk_leaves_the_older_ones(void **state) {
+static void test_full_disk_keeps_older_checkpoints(void **state) {
     job_fixture *f = *state;
     int k = 1, status;
     save(f, 100, false);
@@ -421,26 +421,26 @@ int main(int argc, char **argv) {
     if (argc == 3 && strncmp(argv[1], "--discard-", 10) == 0)
         return discard_and_exit(argv[2], strtoull(argv[1] + 10, NULL, 10));
     const struct CMUnitTest tests[] = {
-        EACH(test_everything_comes_back_exactly),
-        EACH(test_state_is_json_whatever_the_figures),
-        EACH(test_more_correct_samples_than_samples_are_damage),
-        EACH(test_files_are_where_the_manual_says),
+        EACH(test_checkpoint_is_restored_exactly),
+        EACH(test_state_is_valid_json_for_any_figures),
+        EACH(test_impossible_count_of_correct_samples_counts_as_damage),
+        EACH(test_checkpoint_files_are_at_the_documented_paths),
         EACH(test_no_checkpoint_is_not_found),
-        EACH(test_keeps_the_newest_and_the_best),
-        EACH(test_earlier_life_of_a_folder_is_left_behind),
-        EACH(test_what_is_not_to_be_trusted_is_removed),
-        EACH(test_removed_ones_are_gone_for_good_or_it_fails),
-        EACH(test_steps_beyond_eight_digits_sort_as_numbers),
-        EACH(test_damaged_checkpoint_falls_back_to_the_one_before),
-        EACH(test_every_byte_of_the_state_counts),
-        EACH(test_missing_files_fall_back),
-        EACH(test_half_written_checkpoint_is_not_seen),
+        EACH(test_newest_and_best_checkpoints_are_kept),
+        EACH(test_restart_ignores_checkpoints_of_an_earlier_run),
+        EACH(test_rollback_removes_untrusted_checkpoints),
+        EACH(test_removal_of_checkpoints_is_durable_or_fails),
+        EACH(test_steps_above_eight_digits_sort_as_numbers),
+        EACH(test_damaged_checkpoint_falls_back_to_the_previous_one),
+        EACH(test_every_altered_byte_of_the_state_is_detected),
+        EACH(test_missing_checkpoint_files_fall_back_to_the_previous_one),
+        EACH(test_half_written_checkpoint_is_ignored),
         EACH(test_checkpoint_of_another_job_is_refused),
-        EACH(test_what_decides_no_bit_may_change),
+        EACH(test_fields_that_do_not_affect_weights_may_change_on_resume),
         EACH(test_checkpoint_beyond_the_end_is_refused),
-        EACH(test_each_damaged_checkpoint_is_a_line_of_the_notes),
-        EACH(test_optimizer_without_state),
-        EACH(test_full_disk_leaves_the_older_ones),
+        EACH(test_each_damaged_checkpoint_is_one_line_of_the_notes),
+        EACH(test_checkpoint_of_an_optimizer_without_state),
+        EACH(test_full_disk_keeps_older_checkpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

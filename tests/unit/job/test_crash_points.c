@@ -100,7 +100,7 @@ static void play_all(const story *t) {
     points += changes + 1;
 }
 
-static void test_a_crash_leaves_the_old_checkpoint_or_the_new(void **state) {
+static void test_each_crash_leaves_the_old_or_the_new_checkpoint(void **state) {
     (void)state;
     static const story stories[] = {{"the first", {100}},
                                     {"the second", {100, 200}},
@@ -115,7 +115,7 @@ static void test_a_crash_leaves_the_old_checkpoint_or_the_new(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_crash_leaves_the_old_checkpoint_or_the_new),
+        cmocka_unit_test(test_each_crash_leaves_the_old_or_the_new_checkpoint),
     };
     if (argc > 1) dice = strtoull(argv[1], NULL, 10);
     sim_memory_permanent(true);

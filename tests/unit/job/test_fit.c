@@ -28,7 +28,7 @@ static cop_job *job_on(const char *text, const cop_data *data) {
     return job;
 }
 
-static void test_a_model_sees_only_samples_of_its_form(void **state) {
+static void test_model_accepts_only_samples_of_its_form(void **state) {
     (void)state;
     static const struct {
         cop_data_type type;
@@ -107,7 +107,7 @@ static void check_stored(const cop_data *data, change *apply, bool fits, const c
     cop_job_destroy(job);
 }
 
-static void test_a_stored_job_is_compared_with_its_data(void **state) {
+static void test_stored_job_is_checked_against_its_data(void **state) {
     (void)state;
     cop_data *data = small_data();
     check_stored(data, NULL, true, NULL);
@@ -122,7 +122,7 @@ static void test_a_stored_job_is_compared_with_its_data(void **state) {
 
 /* ---- weights ---- */
 
-static void test_weights_of_another_job_are_not_taken(void **state) {
+static void test_weights_of_another_job_are_refused(void **state) {
     (void)state;
     static const char path[] = "fit.safetensors";
     cop_data *data = small_data();
@@ -154,9 +154,9 @@ int main(void) {
     char folder[] = "/tmp/coppice-fit-XXXXXX";
     if (!mkdtemp(folder) || chdir(folder)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_model_sees_only_samples_of_its_form),
-        cmocka_unit_test(test_a_stored_job_is_compared_with_its_data),
-        cmocka_unit_test(test_weights_of_another_job_are_not_taken),
+        cmocka_unit_test(test_model_accepts_only_samples_of_its_form),
+        cmocka_unit_test(test_stored_job_is_checked_against_its_data),
+        cmocka_unit_test(test_weights_of_another_job_are_refused),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     rmdir(folder);

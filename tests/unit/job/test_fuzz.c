@@ -132,7 +132,7 @@ static void test_mutated_results_never_crash(void **state) {
     }
 }
 
-static void test_kept_inputs_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("job", fuzz_job) > 0);
     assert_true(fuzz_replay("model", fuzz_model) > 0);
@@ -142,7 +142,7 @@ static void test_kept_inputs_break_nothing(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_inputs_break_nothing),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_fuzz_inputs_pass),
                                        cmocka_unit_test(test_mutated_examples_never_crash),
                                        cmocka_unit_test(test_mutated_results_never_crash),
                                        cmocka_unit_test(test_mutated_model_files_never_crash)};

@@ -121,7 +121,7 @@ static void test_epochs_become_steps(void **state) {
     }
 }
 
-static void test_validation_comes_off_the_training_part(void **state) {
+static void test_validation_samples_are_taken_from_the_training_part(void **state) {
     cop_job *job = make_job("data={source: x, validation: 30, samples: 90}", *state);
     cop_data_view view;
     assert_int_equal(job->train_samples, 60);
@@ -136,7 +136,7 @@ static void test_validation_comes_off_the_training_part(void **state) {
 }
 
 /* Stored jobs of versions without `split` go on with the rows that they began with. */
-static void test_job_pinned_before_there_was_a_split_keeps_its_rows(void **state) {
+static void test_job_pinned_by_a_version_without_split_keeps_its_rows(void **state) {
     cop_job *job = make_job("data={source: x, validation: 30, samples: 90}", *state), *old;
     cop_data_view view;
     job->message->data->has_split = 0;
@@ -168,7 +168,7 @@ static void test_losses_and_targets_reach_the_model(void **state) {
 
 /* ---- relations ---- */
 
-static void test_relations_are_refused_where_they_stand(void **state) {
+static void test_invalid_relations_between_fields_are_refused(void **state) {
     const cop_data *d = *state;
     refuse(
         d, "train.shards=31",
@@ -214,7 +214,7 @@ static void test_relations_are_refused_where_they_stand(void **state) {
     assert_non_null(strstr(error.text, "limits.memory is 1.0 kB: a compute thread needs about "));
 }
 
-static void test_relations_name_file_line_and_column(void **state) {
+static void test_errors_of_relations_name_file_line_and_column(void **state) {
     cop_job *job;
     cop_error error = {0};
     assert_int_equal(
@@ -224,7 +224,7 @@ static void test_relations_name_file_line_and_column(void **state) {
                         "job.yaml:10:16: evaluate.on is validation, but data.validation is 0");
 }
 
-static void test_data_that_do_not_suffice(void **state) {
+static void test_too_few_data_are_refused(void **state) {
     const cop_data *d = *state;
     refuse(d, "data.validation=100",
            "--set data.validation=100: data.validation is 100: at least one of the 100 samples "
@@ -234,7 +234,7 @@ static void test_data_that_do_not_suffice(void **state) {
            "training samples");
 }
 
-static void test_shapes_that_do_not_fit(void **state) {
+static void test_mismatched_shapes_are_refused(void **state) {
     cop_job *job;
     cop_error error = {0};
     assert_int_equal(try_job(SMALL_JOB, "model.3.linear.units=9", NULL, *state, &job, &error),
@@ -243,7 +243,7 @@ static void test_shapes_that_do_not_fit(void **state) {
                                     "expected 10: the data has 10 classes");
 }
 
-static void test_set_without_test_part_is_trained_on_without_evaluation(void **state) {
+static void test_data_set_without_test_part_trains_without_evaluation(void **state) {
     (void)state;
     cop_data *whole = small_data(), none = *whole;
     none.test.count = 0;
@@ -293,7 +293,7 @@ static void test_job_is_pinned_to_its_data(void **state) {
 }
 
 /* The job.yaml of a run folder is a job file: the same job on the same data, refused on others. */
-static void test_resolved_job_file_runs_again(void **state) {
+static void test_resolved_job_file_gives_the_same_job(void **state) {
     cop_job *job = make_job(NULL, *state), *again = NULL;
     cop_str yaml = {0};
     cop_data *other = NULL;
@@ -316,7 +316,7 @@ static void test_resolved_job_file_runs_again(void **state) {
 
 /* ---- the wire ---- */
 
-static void test_bytes_make_the_same_job(void **state) {
+static void test_packed_job_gives_the_same_job(void **state) {
     cop_job *job = make_job(NULL, *state), *back = NULL;
     cop_buffer *bytes = cop_job_pack(job);
     cop_error error = {0};
@@ -386,7 +386,7 @@ static void test_damaged_pinned_sections_are_refused(void **state) {
     }
 }
 
-static void test_other_arithmetic_is_refused_by_name(void **state) {
+static void test_unknown_arithmetic_is_refused_by_name(void **state) {
     cop_job *job = make_job(NULL, *state), *back = NULL;
     cop_error error = {0};
     job->message->pinned->arithmetic[9] = '2';
@@ -446,7 +446,7 @@ static void test_plan_counts_bytes(void **state) {
     cop_job_destroy(job);
 }
 
-static void test_warnings(void **state) {
+static void test_job_warnings(void **state) {
     cop_str text = {0};
     cop_job *job = make_job(NULL, *state);
     cop_job_warnings(job, &text);
@@ -462,7 +462,7 @@ static void test_warnings(void **state) {
     cop_job_destroy(job);
 }
 
-static void test_open_data_names_what_is_missing(void **state) {
+static void test_missing_data_files_are_named(void **state) {
     (void)state;
     Coppice__Job *m = parse_job(SMALL_JOB);
     cop_data *data = NULL;
@@ -490,24 +490,24 @@ int main(void) {
         cmocka_unit_test(test_losses_and_targets_reach_the_model),
         cmocka_unit_test(test_every_optimizer_has_its_fields_and_defaults),
         cmocka_unit_test(test_epochs_become_steps),
-        cmocka_unit_test(test_validation_comes_off_the_training_part),
-        cmocka_unit_test(test_relations_are_refused_where_they_stand),
-        cmocka_unit_test(test_relations_name_file_line_and_column),
-        cmocka_unit_test(test_data_that_do_not_suffice),
-        cmocka_unit_test(test_shapes_that_do_not_fit),
-        cmocka_unit_test(test_set_without_test_part_is_trained_on_without_evaluation),
+        cmocka_unit_test(test_validation_samples_are_taken_from_the_training_part),
+        cmocka_unit_test(test_invalid_relations_between_fields_are_refused),
+        cmocka_unit_test(test_errors_of_relations_name_file_line_and_column),
+        cmocka_unit_test(test_too_few_data_are_refused),
+        cmocka_unit_test(test_mismatched_shapes_are_refused),
+        cmocka_unit_test(test_data_set_without_test_part_trains_without_evaluation),
         cmocka_unit_test(test_split_that_loses_a_class_is_refused),
-        cmocka_unit_test(test_job_pinned_before_there_was_a_split_keeps_its_rows),
+        cmocka_unit_test(test_job_pinned_by_a_version_without_split_keeps_its_rows),
         cmocka_unit_test(test_job_is_pinned_to_its_data),
-        cmocka_unit_test(test_resolved_job_file_runs_again),
-        cmocka_unit_test(test_bytes_make_the_same_job),
+        cmocka_unit_test(test_resolved_job_file_gives_the_same_job),
+        cmocka_unit_test(test_packed_job_gives_the_same_job),
         cmocka_unit_test(test_damaged_pinned_sections_are_refused),
-        cmocka_unit_test(test_other_arithmetic_is_refused_by_name),
+        cmocka_unit_test(test_unknown_arithmetic_is_refused_by_name),
         cmocka_unit_test(test_mutated_bytes_never_crash),
         cmocka_unit_test(test_failed_allocations_leave_the_message_to_the_caller),
         cmocka_unit_test(test_plan_counts_bytes),
-        cmocka_unit_test(test_warnings),
-        cmocka_unit_test(test_open_data_names_what_is_missing),
+        cmocka_unit_test(test_job_warnings),
+        cmocka_unit_test(test_missing_data_files_are_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -159,7 +159,7 @@ static void check(void *context, cop_err result) {
     cop_free(weights);
 }
 
-static void test_every_allocation_of_a_job_may_fail(void **state) {
+static void test_job_survives_every_failed_allocation(void **state) {
     (void)state;
     life l = {.folder = new_folder()};
     cop_data *data = small_data();
@@ -188,7 +188,7 @@ static void test_every_allocation_of_a_job_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_allocation_of_a_job_may_fail),
+        cmocka_unit_test(test_job_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

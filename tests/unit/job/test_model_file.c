@@ -47,7 +47,7 @@ static void test_saved_model_loads(void **state) {
     cop_free(back);
 }
 
-static void test_file_is_named_and_shaped_as_in_pytorch(void **state) {
+static void test_tensors_have_the_names_and_shapes_of_pytorch(void **state) {
     fixture *f = *state;
     cop_safetensors *file;
     assert_int_equal(cop_safetensors_open(f->path, &file, NULL), COP_OK);
@@ -63,7 +63,7 @@ static void test_file_is_named_and_shaped_as_in_pytorch(void **state) {
     cop_safetensors_close(file);
 }
 
-static void test_encoded_model_is_the_file(void **state) {
+static void test_encoded_model_equals_the_file(void **state) {
     fixture *f = *state;
     char *bytes, *text;
     size_t size, file_size;
@@ -87,13 +87,13 @@ static void expect_opens(const fixture *f, const char *path) {
     cop_free(flat);
 }
 
-static void test_model_file_opens_by_itself(void **state) {
+static void test_model_file_opens_without_a_job(void **state) {
     fixture *f = *state;
     expect_opens(f, f->path);
     expect_opens(f, f->folder); /* a run folder with model.safetensors */
 }
 
-static void test_run_folder_means_its_newest_checkpoint(void **state) {
+static void test_run_folder_opens_its_newest_checkpoint(void **state) {
     fixture *f = *state;
     cop_checkpoint c = {
         .step = 77, .weights = f->weights, .states = {f->weights}, .best_error = -1};
@@ -122,7 +122,7 @@ static cop_err open_path(const char *path, cop_error *error) {
     return e;
 }
 
-static void test_paths_without_model(void **state) {
+static void test_paths_without_a_model_are_refused(void **state) {
     fixture *f = *state;
     cop_error error = {0};
     char *empty = new_folder();
@@ -134,7 +134,7 @@ static void test_paths_without_model(void **state) {
 }
 
 /* All but the blanks that pad the header, which may become other blanks. */
-static void test_every_altered_byte_is_noticed(void **state) {
+static void test_every_altered_byte_of_a_model_file_is_detected(void **state) {
     fixture *f = *state;
     char *bytes, *path = cop_path_join(f->folder, "altered");
     size_t size;
@@ -152,7 +152,7 @@ static void test_every_altered_byte_is_noticed(void **state) {
     cop_free(bytes), cop_free(path);
 }
 
-static void test_every_truncation_is_noticed(void **state) {
+static void test_every_truncation_of_a_model_file_is_detected(void **state) {
     fixture *f = *state;
     char *bytes, *path = cop_path_join(f->folder, "cut");
     size_t size;
@@ -180,7 +180,7 @@ static void test_model_of_another_shape_is_refused(void **state) {
 }
 
 /* As PyTorch's save_file writes it: tensors, no metadata. */
-static void test_model_from_elsewhere_loads_into_a_job(void **state) {
+static void test_foreign_model_file_loads_into_a_job(void **state) {
     fixture *f = *state;
     char *path = cop_path_join(f->folder, "torch.safetensors");
     cop_tensor_entry t[3];
@@ -208,7 +208,7 @@ static void test_model_from_elsewhere_loads_into_a_job(void **state) {
     cop_free(back), cop_free(path);
 }
 
-static void test_nan_is_not_saved(void **state) {
+static void test_weights_with_nan_are_not_saved(void **state) {
     fixture *f = *state;
     char *path = cop_path_join(f->folder, "nan");
     float kept = f->weights[3];
@@ -223,16 +223,16 @@ static void test_nan_is_not_saved(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_saved_model_loads),
-        cmocka_unit_test(test_file_is_named_and_shaped_as_in_pytorch),
-        cmocka_unit_test(test_encoded_model_is_the_file),
-        cmocka_unit_test(test_model_file_opens_by_itself),
-        cmocka_unit_test(test_run_folder_means_its_newest_checkpoint),
-        cmocka_unit_test(test_paths_without_model),
-        cmocka_unit_test(test_every_altered_byte_is_noticed),
-        cmocka_unit_test(test_every_truncation_is_noticed),
+        cmocka_unit_test(test_tensors_have_the_names_and_shapes_of_pytorch),
+        cmocka_unit_test(test_encoded_model_equals_the_file),
+        cmocka_unit_test(test_model_file_opens_without_a_job),
+        cmocka_unit_test(test_run_folder_opens_its_newest_checkpoint),
+        cmocka_unit_test(test_paths_without_a_model_are_refused),
+        cmocka_unit_test(test_every_altered_byte_of_a_model_file_is_detected),
+        cmocka_unit_test(test_every_truncation_of_a_model_file_is_detected),
         cmocka_unit_test(test_model_of_another_shape_is_refused),
-        cmocka_unit_test(test_model_from_elsewhere_loads_into_a_job),
-        cmocka_unit_test(test_nan_is_not_saved),
+        cmocka_unit_test(test_foreign_model_file_loads_into_a_job),
+        cmocka_unit_test(test_weights_with_nan_are_not_saved),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

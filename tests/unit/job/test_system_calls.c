@@ -221,7 +221,7 @@ static void check_nothing(cop_err result) {
     (void)result;
 }
 
-static void test_checkpoints(void **state) {
+static void test_checkpoints_survive_failing_system_calls(void **state) {
     (void)state;
     saving = 200;
     try_all(&(subject){"a checkpoint", old_one, save_new, check_saved, false});
@@ -318,7 +318,7 @@ static void check_pack(cop_err result) {
     cop_data_destroy(back);
 }
 
-static void test_files_and_folders(void **state) {
+static void test_files_and_folders_survive_failing_system_calls(void **state) {
     (void)state;
     try_all(&(subject){"a state file", old_text, write_text, check_text, false});
     try_all(&(subject){"new folders", no_folders, make_folders, check_folders, false});
@@ -441,7 +441,7 @@ static void put_readers_files(void) {
     put_picture("pictures/two/x");
 }
 
-static void test_readers(void **state) {
+static void test_readers_survive_failing_system_calls(void **state) {
     (void)state;
     static const subject subjects[] = {
         {"a job file", NULL, read_job_file, check_nothing, true},
@@ -482,9 +482,9 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_checkpoints),
-        cmocka_unit_test(test_files_and_folders),
-        cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_checkpoints_survive_failing_system_calls),
+        cmocka_unit_test(test_files_and_folders_survive_failing_system_calls),
+        cmocka_unit_test(test_readers_survive_failing_system_calls),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

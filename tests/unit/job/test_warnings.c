@@ -35,7 +35,7 @@ static void assert_refused(const char *model, const char *expected) {
     cop_data_destroy(data);
 }
 
-static void test_softmax_before_cross_entropy(void **state) {
+static void test_softmax_before_cross_entropy_is_warned_about(void **state) {
     (void)state;
     assert_warning(
         "{linear: {units: 10}}, softmax", "cross_entropy",
@@ -43,14 +43,14 @@ static void test_softmax_before_cross_entropy(void **state) {
         "this layer squashes the outputs a second time and slows learning: remove it\n");
 }
 
-static void test_sigmoid_before_bce(void **state) {
+static void test_sigmoid_before_bce_is_warned_about(void **state) {
     (void)state;
     assert_warning("{linear: {units: 10}}, sigmoid", "bce",
                    "model[1] sigmoid: the loss bce takes logits and applies a sigmoid itself, so "
                    "this layer squashes the outputs a second time and slows learning: remove it\n");
 }
 
-static void test_units_dropped_on_feature_maps(void **state) {
+static void test_unit_dropout_on_feature_maps_is_warned_about(void **state) {
     (void)state;
     assert_warning("{dropout: {p: 0.1}}, {conv2d: {channels: 2, kernel: 5, stride: 4}}, relu, "
                    "{dropout: {p: 0.5}}, flatten, {dropout: {p: 0.5}}, {linear: {units: 10}}",
@@ -62,7 +62,7 @@ static void test_units_dropped_on_feature_maps(void **state) {
                    "cross_entropy", "");
 }
 
-static void test_what_is_of_use_has_no_warning(void **state) {
+static void test_useful_layers_give_no_warning(void **state) {
     (void)state;
     assert_warning("{linear: {units: 10}}, sigmoid", "mse", "");
     assert_warning("{linear: {units: 10}}, softmax", "mse", "");
@@ -84,10 +84,10 @@ static void test_misplaced_layers_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_softmax_before_cross_entropy),
-        cmocka_unit_test(test_sigmoid_before_bce),
-        cmocka_unit_test(test_units_dropped_on_feature_maps),
-        cmocka_unit_test(test_what_is_of_use_has_no_warning),
+        cmocka_unit_test(test_softmax_before_cross_entropy_is_warned_about),
+        cmocka_unit_test(test_sigmoid_before_bce_is_warned_about),
+        cmocka_unit_test(test_unit_dropout_on_feature_maps_is_warned_about),
+        cmocka_unit_test(test_useful_layers_give_no_warning),
         cmocka_unit_test(test_misplaced_layers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,7 +59,7 @@ static void test_load_u8_divides_by_255_and_pads_with_zero(void **state) {
     }
 }
 
-static void test_load_f32_turns_rows_and_pads_with_zero(void **state) {
+static void test_load_f32_transposes_rows_and_pads_with_zero(void **state) {
     (void)state;
     enum { STRIDE = 85 };
     static float rows[40 * STRIDE], x[80 * 48];
@@ -98,7 +98,7 @@ static void test_relu_passes_nan_and_makes_zeros_positive(void **state) {
     }
 }
 
-static void test_relu_backward_lets_gradients_of_positive_outputs_pass(void **state) {
+static void test_relu_backward_passes_gradients_of_positive_outputs(void **state) {
     (void)state;
     float y[MOST], dy[MOST], dx[MOST + 1], expected[MOST];
     fill(y, MOST, 3);
@@ -160,7 +160,7 @@ static bool naive_node_sum(const float *x, const int *segments, int from, int to
     return has_l || has_r;
 }
 
-static void test_row_sums_follow_lanes_and_tree(void **state) {
+static void test_row_sums_use_16_lanes_and_a_tree(void **state) {
     (void)state;
     enum { ROWS = 5, LD = 208 };
     static float x[ROWS * LD];
@@ -184,7 +184,7 @@ static void test_row_sums_follow_lanes_and_tree(void **state) {
     }
 }
 
-static void test_all_finite_finds_every_place(void **state) {
+static void test_all_finite_checks_every_position(void **state) {
     (void)state;
     static float x[2100];
     fill(x, 2100, 7);
@@ -283,7 +283,7 @@ static void test_cross_entropy_follows_its_definition(void **state) {
     }
 }
 
-static void test_cross_entropy_is_close_to_the_exact_one(void **state) {
+static void test_cross_entropy_is_close_to_the_exact_value(void **state) {
     (void)state;
     static float z[CLASSES * LOSS_LD], dz[CLASSES * LOSS_LD], loss[LOSS_LD];
     int32_t labels[LOSS_LD], argmax[LOSS_LD];
@@ -406,7 +406,7 @@ static void test_sgd_follows_its_definition(void **state) {
     }
 }
 
-static void test_max_norm_bounds_rows_and_leaves_short_ones_alone(void **state) {
+static void test_max_norm_limits_long_rows_only(void **state) {
     (void)state;
     float gradient[2 * 20] = {0}, w[2 * 20], out[2 * 20];
     const float *inputs[1] = {gradient};
@@ -431,17 +431,17 @@ static void test_max_norm_bounds_rows_and_leaves_short_ones_alone(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_u8_divides_by_255_and_pads_with_zero),
-        cmocka_unit_test(test_load_f32_turns_rows_and_pads_with_zero),
+        cmocka_unit_test(test_load_f32_transposes_rows_and_pads_with_zero),
         cmocka_unit_test(test_relu_passes_nan_and_makes_zeros_positive),
-        cmocka_unit_test(test_relu_backward_lets_gradients_of_positive_outputs_pass),
+        cmocka_unit_test(test_relu_backward_passes_gradients_of_positive_outputs),
         cmocka_unit_test(test_scale_multiplies),
-        cmocka_unit_test(test_row_sums_follow_lanes_and_tree),
-        cmocka_unit_test(test_all_finite_finds_every_place),
+        cmocka_unit_test(test_row_sums_use_16_lanes_and_a_tree),
+        cmocka_unit_test(test_all_finite_checks_every_position),
         cmocka_unit_test(test_sum_squares_in_16_lanes_of_f64),
         cmocka_unit_test(test_cross_entropy_follows_its_definition),
-        cmocka_unit_test(test_cross_entropy_is_close_to_the_exact_one),
+        cmocka_unit_test(test_cross_entropy_is_close_to_the_exact_value),
         cmocka_unit_test(test_sgd_follows_its_definition),
-        cmocka_unit_test(test_max_norm_bounds_rows_and_leaves_short_ones_alone),
+        cmocka_unit_test(test_max_norm_limits_long_rows_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

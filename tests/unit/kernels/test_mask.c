@@ -80,7 +80,7 @@ static void test_lane_mask_equals_the_scalar_definition(void **state) {
     }
 }
 
-static void test_threshold_0_keeps_all_and_65536_drops_all(void **state) {
+static void test_threshold_0_keeps_all_and_threshold_65536_drops_all(void **state) {
     (void)state;
     FOR_EACH_ISA(kernels) {
         uint16_t bits[40];
@@ -170,7 +170,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_half_mask_equals_the_scalar_definition),
         cmocka_unit_test(test_lane_mask_equals_the_scalar_definition),
-        cmocka_unit_test(test_threshold_0_keeps_all_and_65536_drops_all),
+        cmocka_unit_test(test_threshold_0_keeps_all_and_threshold_65536_drops_all),
         cmocka_unit_test(test_share_of_dropped_units_is_p),
         cmocka_unit_test(test_steps_and_columns_have_different_masks),
         cmocka_unit_test(test_mask_apply_scales_kept_values_and_zeroes_the_rest),

@@ -77,7 +77,7 @@ static void test_coppice_isa_forces_kernels(void **state) {
     unsetenv("COPPICE_ISA");
 }
 
-static void test_default_is_the_best_available(void **state) {
+static void test_default_kernels_are_the_best_available(void **state) {
     (void)state;
     const cop_kernels *kernels, *best = NULL;
     for (const char *const *name = cop_kernels_names(); *name && !best; name++)
@@ -124,7 +124,7 @@ static void test_known_isa_of_another_machine_is_an_error(void **state) {
 }
 
 /* It is loaded while other threads run, which may read the environment. First in this program. */
-static void test_loading_openblas_changes_no_environment(void **state) {
+static void test_loading_openblas_does_not_change_the_environment(void **state) {
     (void)state;
     char *before[1024] = {NULL};
     size_t count = 0;
@@ -136,7 +136,7 @@ static void test_loading_openblas_changes_no_environment(void **state) {
     for (size_t i = 0; i <= count; i++) assert_ptr_equal(environ[i], before[i]);
 }
 
-static void test_fingerprints_name_the_numerics(void **state) {
+static void test_fingerprints_include_the_numerics(void **state) {
     (void)state;
     char out[128];
     assert_string_equal(cop_numerics_fingerprint(COP_NUMERICS_PORTABLE, out), "portable-1");
@@ -161,15 +161,15 @@ static void test_compute_thread_init_clears_flush_to_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loading_openblas_changes_no_environment),
+        cmocka_unit_test(test_loading_openblas_does_not_change_the_environment),
         cmocka_unit_test(test_every_instruction_set_gives_the_golden_digest),
         cmocka_unit_test(test_one_wrong_bit_fails_the_self_test),
         cmocka_unit_test(test_self_test_reports_lack_of_memory),
         cmocka_unit_test(test_coppice_isa_forces_kernels),
-        cmocka_unit_test(test_default_is_the_best_available),
+        cmocka_unit_test(test_default_kernels_are_the_best_available),
         cmocka_unit_test(test_unknown_isa_is_an_error_that_suggests_the_nearest),
         cmocka_unit_test(test_known_isa_of_another_machine_is_an_error),
-        cmocka_unit_test(test_fingerprints_name_the_numerics),
+        cmocka_unit_test(test_fingerprints_include_the_numerics),
 #if defined(__x86_64__)
         cmocka_unit_test(test_compute_thread_init_clears_flush_to_zero),
 #endif

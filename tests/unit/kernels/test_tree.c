@@ -60,7 +60,7 @@ static void describe_program(const int16_t *ops, int count, char (*names)[2048],
     strcpy(out, depth ? stack[0] : "");
 }
 
-static void test_program_is_the_tree_of_the_definition(void **state) {
+static void test_program_matches_the_tree_of_the_definition(void **state) {
     (void)state;
     for (int count = 1; count <= MOST; count++) {
         int16_t ops[2 * MOST];
@@ -73,7 +73,7 @@ static void test_program_is_the_tree_of_the_definition(void **state) {
     }
 }
 
-static void test_absent_leaves_are_passed_over(void **state) {
+static void test_absent_leaves_are_skipped(void **state) {
     (void)state;
     uint32_t random = 3;
     for (int round = 0; round < 400; round++) {
@@ -199,8 +199,8 @@ static void test_tree_sum_of_one_input_copies_it(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_program_is_the_tree_of_the_definition),
-        cmocka_unit_test(test_absent_leaves_are_passed_over),
+        cmocka_unit_test(test_program_matches_the_tree_of_the_definition),
+        cmocka_unit_test(test_absent_leaves_are_skipped),
         cmocka_unit_test(test_blocks_that_are_nodes_give_the_same_tree),
         cmocka_unit_test(test_is_node_knows_exactly_the_nodes),
         cmocka_unit_test(test_tree_sum_runs_the_program_on_every_instruction_set),

@@ -116,7 +116,7 @@ static void test_server_listens_on_every_address(void **state) {
 
 /* ---- nobody there ---- */
 
-static void test_dead_name_server_costs_no_more_than_the_time_out(void **state) {
+static void test_dead_name_server_costs_at_most_the_timeout(void **state) {
     (void)state;
     cop_tls *tls = test_tls(COP_TLS_CLIENT);
     const char *const urls[] = {"tcp://dead.test:29700", "tls+tcp://dead.test:29700"};
@@ -159,7 +159,7 @@ static void test_impatient_call_ends_when_nobody_listens(void **state) {
 }
 
 /* nng would abort when a socket is closed while it resolves a name (nanomsg/nng#2110). */
-static void test_link_may_close_at_any_moment(void **state) {
+static void test_link_can_close_at_any_moment(void **state) {
     (void)state;
     for (int i = 0; i < 300; i++) {
         cop_link *link = NULL;
@@ -195,7 +195,7 @@ static void check_scheme(transport served, const char *scheme, const char *words
     cop_tls_destroy(tls);
 }
 
-static void test_other_scheme_is_named(void **state) {
+static void test_wrong_scheme_is_reported_with_the_right_one(void **state) {
     (void)state;
     check_scheme(TCP, "tls+tcp", "speaks tcp://, without TLS: use tcp://127.0.0.1:");
     check_scheme(TLS, "tcp", "speaks tls+tcp://: use tls+tcp://127.0.0.1:");
@@ -214,7 +214,7 @@ static int listen_here(char url[64]) {
 }
 
 /* A greeting that comes late has been taken for none: the next attempt finds the coordinator. */
-static void test_slow_greeting_is_no_other_scheme(void **state) {
+static void test_slow_greeting_is_not_taken_for_a_wrong_scheme(void **state) {
     (void)state;
     char url[64];
     host h = {0};
@@ -249,7 +249,7 @@ static bool is_waited_for(int listener) {
     return waited && taken;
 }
 
-static void test_coordinator_that_is_always_slow_is_met(void **state) {
+static void test_coordinator_with_slow_greetings_is_reached(void **state) {
     (void)state;
     char url[64];
     cop_link *link = NULL;
@@ -264,7 +264,7 @@ static void test_coordinator_that_is_always_slow_is_met(void **state) {
 /* ---- the end ---- */
 
 /* More than the buffers on the way hold: a server that closes sends all that it answered. */
-static void test_close_sends_what_was_answered(void **state) {
+static void test_close_sends_pending_answers(void **state) {
     (void)state;
     host h;
     caller callers[8];
@@ -346,7 +346,7 @@ static void close_way(narrow_way *w) {
 
 /* ... but not for ever: peers that have stopped reading cost some seconds, and on several addresses
  * no more than on one. */
-static void test_close_waits_for_nobody_for_ever(void **state) {
+static void test_close_waits_only_a_limited_time(void **state) {
     (void)state;
     const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
     host h;
@@ -378,7 +378,7 @@ static void test_close_waits_for_nobody_for_ever(void **state) {
 }
 
 /* A request that nobody takes costs the caller its time out, and closing the link nothing more. */
-static void test_close_after_a_time_out_is_quick(void **state) {
+static void test_close_after_a_timeout_is_fast(void **state) {
     (void)state;
     host h;
     narrow_way way;
@@ -409,14 +409,14 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_link_tries_every_address),
         cmocka_unit_test(test_server_listens_on_every_address),
-        cmocka_unit_test(test_dead_name_server_costs_no_more_than_the_time_out),
+        cmocka_unit_test(test_dead_name_server_costs_at_most_the_timeout),
         cmocka_unit_test(test_impatient_call_ends_when_nobody_listens),
-        cmocka_unit_test(test_link_may_close_at_any_moment),
-        cmocka_unit_test(test_other_scheme_is_named),
-        cmocka_unit_test(test_slow_greeting_is_no_other_scheme),
-        cmocka_unit_test(test_coordinator_that_is_always_slow_is_met),
-        cmocka_unit_test(test_close_sends_what_was_answered),
-        cmocka_unit_test(test_close_waits_for_nobody_for_ever),
-        cmocka_unit_test(test_close_after_a_time_out_is_quick)};
+        cmocka_unit_test(test_link_can_close_at_any_moment),
+        cmocka_unit_test(test_wrong_scheme_is_reported_with_the_right_one),
+        cmocka_unit_test(test_slow_greeting_is_not_taken_for_a_wrong_scheme),
+        cmocka_unit_test(test_coordinator_with_slow_greetings_is_reached),
+        cmocka_unit_test(test_close_sends_pending_answers),
+        cmocka_unit_test(test_close_waits_only_a_limited_time),
+        cmocka_unit_test(test_close_after_a_timeout_is_fast)};
     return cmocka_run_group_tests(tests, NULL, teardown);
 }

@@ -102,7 +102,7 @@ static cop_buffer *make_frame(size_t part_size) {
 
 /* ---- below the frame ---- */
 
-static void test_random_bytes_are_closed(void **state) {
+static void test_random_bytes_close_the_connection(void **state) {
     fixture *f = *state;
     uint64_t x = 88172645463325252ull;
     for (int round = 0; round < 20; round++) {
@@ -119,7 +119,7 @@ static void test_random_bytes_are_closed(void **state) {
     assert_int_equal(bad_frames(f), 0); /* none came as far as a frame */
 }
 
-static void test_http_request_is_closed(void **state) {
+static void test_http_request_closes_the_connection(void **state) {
     fixture *f = *state;
     const char text[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     int fd = connect_raw(&f->host);
@@ -128,7 +128,7 @@ static void test_http_request_is_closed(void **state) {
     close(fd);
 }
 
-static void test_wrong_protocol_is_closed(void **state) {
+static void test_wrong_protocol_closes_the_connection(void **state) {
     fixture *f = *state;
     const unsigned char protocols[] = {PROTOCOL_REP, PROTOCOL_PUB, 0xff};
     for (size_t i = 0; i < sizeof protocols; i++) {
@@ -139,7 +139,7 @@ static void test_wrong_protocol_is_closed(void **state) {
     }
 }
 
-static void test_absurd_lengths_are_closed(void **state) {
+static void test_absurd_lengths_close_the_connection(void **state) {
     fixture *f = *state;
     const uint64_t lengths[] = {UINT64_MAX, (uint64_t)1 << 60, COP_FRAME_SIZE_MAX + 5};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
@@ -151,7 +151,7 @@ static void test_absurd_lengths_are_closed(void **state) {
     }
 }
 
-static void test_silent_and_slow_peers_disturb_nobody(void **state) {
+static void test_silent_and_slow_peers_do_not_disturb_others(void **state) {
     fixture *f = *state;
     int fds[16];
     for (int i = 0; i < 16; i++) {
@@ -171,7 +171,7 @@ static void test_silent_and_slow_peers_disturb_nobody(void **state) {
 
 /* ---- frames ---- */
 
-static void test_garbage_frame_costs_the_connection(void **state) {
+static void test_garbage_frame_closes_the_connection(void **state) {
     fixture *f = *state;
     char garbage[5000];
     memset(garbage, 0x5a, sizeof garbage);
@@ -186,7 +186,7 @@ static void test_garbage_frame_costs_the_connection(void **state) {
     }
 }
 
-static void test_each_flipped_bit_is_found(void **state) {
+static void test_each_flipped_bit_closes_the_connection(void **state) {
     fixture *f = *state;
     cop_buffer *frame = make_frame(100);
     unsigned char *bytes = frame->data;
@@ -204,7 +204,7 @@ static void test_each_flipped_bit_is_found(void **state) {
     cop_buffer_release(frame);
 }
 
-static void test_cut_frame_is_no_request(void **state) {
+static void test_truncated_frame_is_not_a_request(void **state) {
     fixture *f = *state;
     cop_buffer *frame = make_frame(5000);
     const unsigned char id[4] = {0x80, 0, 0, 1};
@@ -226,7 +226,7 @@ static void test_cut_frame_is_no_request(void **state) {
 }
 
 /* One connection may not take up all the contexts with requests that wait. */
-static void test_flood_of_requests_is_cut_off(void **state) {
+static void test_flood_of_requests_closes_the_connection(void **state) {
     fixture *f = *state;
     cop_message m = {.type = COP_MESSAGE_CALL, .call = {.method = ASK_HOLD}};
     cop_buffer *frame = cop_buffer_create(cop_codec_size(&m));
@@ -249,7 +249,7 @@ static void test_flood_of_requests_is_cut_off(void **state) {
 }
 
 /* The raw peer itself is right: a whole frame gets its answer. */
-static void test_whole_frame_is_answered(void **state) {
+static void test_complete_frame_is_answered(void **state) {
     fixture *f = *state;
     cop_buffer *frame = make_frame(100);
     unsigned char bytes[1024];
@@ -278,16 +278,16 @@ int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        TEST(test_random_bytes_are_closed),
-        TEST(test_http_request_is_closed),
-        TEST(test_wrong_protocol_is_closed),
-        TEST(test_absurd_lengths_are_closed),
-        TEST(test_silent_and_slow_peers_disturb_nobody),
-        TEST(test_garbage_frame_costs_the_connection),
-        TEST(test_each_flipped_bit_is_found),
-        TEST(test_cut_frame_is_no_request),
-        TEST(test_flood_of_requests_is_cut_off),
-        TEST(test_whole_frame_is_answered),
+        TEST(test_random_bytes_close_the_connection),
+        TEST(test_http_request_closes_the_connection),
+        TEST(test_wrong_protocol_closes_the_connection),
+        TEST(test_absurd_lengths_close_the_connection),
+        TEST(test_silent_and_slow_peers_do_not_disturb_others),
+        TEST(test_garbage_frame_closes_the_connection),
+        TEST(test_each_flipped_bit_closes_the_connection),
+        TEST(test_truncated_frame_is_not_a_request),
+        TEST(test_flood_of_requests_closes_the_connection),
+        TEST(test_complete_frame_is_answered),
     };
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);
 }

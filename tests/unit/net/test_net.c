@@ -41,7 +41,7 @@ static void test_bad_url_opens_no_link(void **state) {
     assert_null(link);
 }
 
-static void test_nobody_there_names_the_address(void **state) {
+static void test_missing_server_is_reported_with_its_address(void **state) {
     (void)state;
     const char *const urls[] = {"tcp://127.0.0.1:9", "ipc:///nowhere/coppice.sock"};
     for (int i = 0; i < 2; i++) {
@@ -56,7 +56,7 @@ static void test_nobody_there_names_the_address(void **state) {
 }
 
 /* A link that was opened before its server listens connects when it does. */
-static void test_link_finds_a_server_that_comes_later(void **state) {
+static void test_link_finds_a_server_that_starts_later(void **state) {
     (void)state;
     host first;
     start_host(&first, TCP);
@@ -115,7 +115,7 @@ static void test_ipc_socket_is_private(void **state) {
     stop_host(&h);
 }
 
-static void test_peer_addresses_are_told(void **state) {
+static void test_peer_addresses_are_reported(void **state) {
     (void)state;
     const char *const begins[] = {"memory", "ipc", "127.0.0.1:"};
     const transport kinds[] = {MEMORY, IPC, TCP};
@@ -135,7 +135,7 @@ static void test_peer_addresses_are_told(void **state) {
 }
 
 /* L2: in process nothing is allocated per call, and parts pass by reference. */
-static void test_memory_link_allocates_nothing(void **state) {
+static void test_memory_link_allocates_no_memory(void **state) {
     (void)state;
     host h;
     start_host(&h, MEMORY);
@@ -158,7 +158,7 @@ static void test_memory_link_allocates_nothing(void **state) {
     stop_host(&h);
 }
 
-static void test_expected_workers_before_listening(void **state) {
+static void test_expected_workers_are_prepared_before_listening(void **state) {
     (void)state;
     host h;
     start_host(&h, MEMORY); /* no socket: nothing to expect on */
@@ -209,7 +209,7 @@ static void on_round(uv_prepare_t *prepare) {
 
 /* Many who ask at once are read over some rounds, so that timers and mail have their turn between
  * them; each is answered once. */
-static void test_crowd_does_not_hold_up_the_loop(void **state) {
+static void test_crowd_does_not_delay_the_loop(void **state) {
     (void)state;
     crowded c = {.host = {.kind = MEMORY}};
     caller callers[CROWD];
@@ -242,14 +242,14 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_url_is_checked),
         cmocka_unit_test(test_bad_url_opens_no_link),
-        cmocka_unit_test(test_nobody_there_names_the_address),
-        cmocka_unit_test(test_link_finds_a_server_that_comes_later),
+        cmocka_unit_test(test_missing_server_is_reported_with_its_address),
+        cmocka_unit_test(test_link_finds_a_server_that_starts_later),
         cmocka_unit_test(test_port_in_use_is_busy),
         cmocka_unit_test(test_ipc_socket_is_private),
-        cmocka_unit_test(test_peer_addresses_are_told),
-        cmocka_unit_test(test_memory_link_allocates_nothing),
-        cmocka_unit_test(test_expected_workers_before_listening),
-        cmocka_unit_test(test_crowd_does_not_hold_up_the_loop),
+        cmocka_unit_test(test_peer_addresses_are_reported),
+        cmocka_unit_test(test_memory_link_allocates_no_memory),
+        cmocka_unit_test(test_expected_workers_are_prepared_before_listening),
+        cmocka_unit_test(test_crowd_does_not_delay_the_loop),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }

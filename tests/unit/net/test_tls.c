@@ -60,7 +60,7 @@ static void check_peer(const char *stem, const char *name, unsigned roles) {
     end(&h, link);
 }
 
-static void test_peer_is_known_by_its_certificate(void **state) {
+static void test_peer_is_identified_by_its_certificate(void **state) {
     (void)state;
     check_peer("worker", "worker", COP_ROLE_WORKER);
     check_peer("client", "client", COP_ROLE_CLIENT);
@@ -146,7 +146,7 @@ static uint64_t refused(const host *h) {
     return counters.refused;
 }
 
-static void test_strangers_are_not_let_in(void **state) {
+static void test_peers_with_bad_certificates_are_refused(void **state) {
     (void)state;
     const struct {
         const char *folder, *certificate, *key;
@@ -180,7 +180,7 @@ static void test_strangers_are_not_let_in(void **state) {
 }
 
 /* The stranger itself is right: with a good certificate it gets its answer. */
-static void test_known_peer_is_let_in(void **state) {
+static void test_peer_with_a_good_certificate_is_accepted(void **state) {
     (void)state;
     const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
     for (int i = 0; i < 2; i++) {
@@ -193,7 +193,7 @@ static void test_known_peer_is_let_in(void **state) {
     }
 }
 
-static void test_what_is_not_tls_is_closed(void **state) {
+static void test_non_tls_bytes_close_the_connection(void **state) {
     (void)state;
     const char texts[3][32] = {"GET / HTTP/1.1\r\n\r\n", "\0SP\0\0\x30\0\0",
                                "\x16\x03\x01\xff\xff no greeting"};
@@ -212,7 +212,7 @@ static void test_what_is_not_tls_is_closed(void **state) {
 }
 
 /* More than may be in the handshake: the oldest are pushed out, and whoever talks gets through. */
-static void test_silent_peers_lock_nobody_out(void **state) {
+static void test_silent_peers_do_not_lock_others_out(void **state) {
     (void)state;
     enum { SILENT = 600 };
     static int fds[SILENT];
@@ -347,7 +347,7 @@ static void test_link_refuses_a_false_coordinator(void **state) {
                        "issued by another CA");
 }
 
-static void test_link_is_told_why_it_is_refused(void **state) {
+static void test_link_reports_why_it_is_refused(void **state) {
     (void)state;
     /* Both trust the other's CA, but only one side knows it. */
     char both[256], *texts[2];
@@ -368,7 +368,7 @@ static void test_link_is_told_why_it_is_refused(void **state) {
     for (int i = 0; i < 2; i++) cop_free(texts[i]);
 }
 
-static void test_link_to_nobody_says_so(void **state) {
+static void test_link_reports_a_missing_coordinator(void **state) {
     (void)state;
     char url[64];
     close(listen_raw(url, true)); /* a port that nobody listens on */
@@ -388,7 +388,7 @@ static void test_link_to_nobody_says_so(void **state) {
 }
 
 /* A listener that accepts and says nothing, then goes; a coordinator comes in its place. */
-static void test_link_outlives_a_silent_coordinator(void **state) {
+static void test_link_survives_a_silent_coordinator(void **state) {
     (void)state;
     char url[64];
     cop_error error = {0};
@@ -411,7 +411,7 @@ static void test_link_outlives_a_silent_coordinator(void **state) {
 }
 
 /* A connection on which two calls in a row were not answered is taken for dead (W2). */
-static void test_silent_connection_is_left(void **state) {
+static void test_silent_connection_is_abandoned(void **state) {
     (void)state;
     const transport kinds[] = {TCP, TLS};
     for (int i = 0; i < 2; i++) {
@@ -458,7 +458,7 @@ static nng_tls_config *nng_credentials(nng_tls_mode mode, const char *stem) {
     return config;
 }
 
-static void test_nng_with_its_own_tls_is_understood(void **state) {
+static void test_nng_with_its_own_tls_is_compatible(void **state) {
     (void)state;
     host h;
     nng_socket socket;
@@ -493,19 +493,19 @@ int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_peer_is_known_by_its_certificate),
+        cmocka_unit_test(test_peer_is_identified_by_its_certificate),
         cmocka_unit_test(test_peer_without_tls_is_not_certified),
-        cmocka_unit_test(test_strangers_are_not_let_in),
-        cmocka_unit_test(test_known_peer_is_let_in),
-        cmocka_unit_test(test_what_is_not_tls_is_closed),
-        cmocka_unit_test(test_silent_peers_lock_nobody_out),
+        cmocka_unit_test(test_peers_with_bad_certificates_are_refused),
+        cmocka_unit_test(test_peer_with_a_good_certificate_is_accepted),
+        cmocka_unit_test(test_non_tls_bytes_close_the_connection),
+        cmocka_unit_test(test_silent_peers_do_not_lock_others_out),
         cmocka_unit_test(test_link_checks_the_coordinator),
         cmocka_unit_test(test_link_refuses_a_false_coordinator),
-        cmocka_unit_test(test_link_is_told_why_it_is_refused),
-        cmocka_unit_test(test_link_to_nobody_says_so),
-        cmocka_unit_test(test_link_outlives_a_silent_coordinator),
-        cmocka_unit_test(test_silent_connection_is_left),
-        cmocka_unit_test(test_nng_with_its_own_tls_is_understood),
+        cmocka_unit_test(test_link_reports_why_it_is_refused),
+        cmocka_unit_test(test_link_reports_a_missing_coordinator),
+        cmocka_unit_test(test_link_survives_a_silent_coordinator),
+        cmocka_unit_test(test_silent_connection_is_abandoned),
+        cmocka_unit_test(test_nng_with_its_own_tls_is_compatible),
     };
     return cmocka_run_group_tests_name("tls", tests, make_root, remove_root);
 }

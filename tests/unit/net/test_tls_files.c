@@ -55,7 +55,7 @@ static void test_own_certificate_is_checked(void **state) {
     }
 }
 
-static void test_key_that_others_can_read_is_refused(void **state) {
+static void test_key_readable_by_others_is_refused(void **state) {
     (void)state;
     const char *key = path_of("ours", "worker.key");
     const mode_t bad[] = {0644, 0604, 0660, 0601}, good[] = {0600, 0400, 0640, 0440};
@@ -84,7 +84,7 @@ static void test_missing_files_are_named(void **state) {
     assert_non_null(strstr(error.text, "--tls-dir"));
 }
 
-static void test_options_must_fit_the_address(void **state) {
+static void test_tls_options_must_match_the_address(void **state) {
     (void)state;
     char folder[256];
     snprintf(folder, sizeof folder, "%s/ours", root);
@@ -106,7 +106,7 @@ static void test_options_must_fit_the_address(void **state) {
 
 /* ---- making ---- */
 
-static void test_made_folder_is_private(void **state) {
+static void test_certificate_folder_is_private(void **state) {
     (void)state;
     const char *const keys[] = {"ca.key", "coordinator.key", "worker.key", "client.key"};
     struct stat status;
@@ -118,7 +118,7 @@ static void test_made_folder_is_private(void **state) {
     }
 }
 
-static void test_nothing_is_overwritten(void **state) {
+static void test_existing_certificates_are_not_overwritten(void **state) {
     (void)state;
     char folder[128];
     snprintf(folder, sizeof folder, "%s/ours", root);
@@ -140,7 +140,7 @@ static void test_nothing_is_overwritten(void **state) {
     assert_int_equal(rename(path_of("ours", "kept"), path_of("ours", "client.key")), 0);
 }
 
-static void test_names_are_checked(void **state) {
+static void test_certificate_names_are_checked(void **state) {
     (void)state;
     char folder[128];
     snprintf(folder, sizeof folder, "%s/ours", root);
@@ -170,7 +170,7 @@ static void test_names_are_checked(void **state) {
     assert_non_null(strstr(error.text, "bad,DNS:evil"));
 }
 
-static void test_names_of_one_and_of_many(void **state) {
+static void test_certificates_for_one_name_and_for_many(void **state) {
     (void)state;
     const cop_peer one = {true, COP_ROLE_WORKER, "desk-7"}, many = {true, COP_ROLE_WORKER, "lab-*"};
     const cop_peer star = {true, COP_ROLE_WORKER, "-*"}, nobody = {0};
@@ -200,13 +200,13 @@ int main(void) {
     signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_certificate_is_checked),
-        cmocka_unit_test(test_key_that_others_can_read_is_refused),
+        cmocka_unit_test(test_key_readable_by_others_is_refused),
         cmocka_unit_test(test_missing_files_are_named),
-        cmocka_unit_test(test_options_must_fit_the_address),
-        cmocka_unit_test(test_made_folder_is_private),
-        cmocka_unit_test(test_nothing_is_overwritten),
-        cmocka_unit_test(test_names_are_checked),
-        cmocka_unit_test(test_names_of_one_and_of_many),
+        cmocka_unit_test(test_tls_options_must_match_the_address),
+        cmocka_unit_test(test_certificate_folder_is_private),
+        cmocka_unit_test(test_existing_certificates_are_not_overwritten),
+        cmocka_unit_test(test_certificate_names_are_checked),
+        cmocka_unit_test(test_certificates_for_one_name_and_for_many),
     };
     return cmocka_run_group_tests_name("tls files", tests, make_root, remove_root);
 }

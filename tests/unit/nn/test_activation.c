@@ -77,7 +77,7 @@ static long double ulps(float found, long double exact) {
     return fabsl(found - exact) / ldexpl(1, exponent > -125 ? exponent - 24 : -149);
 }
 
-static void test_values_are_near_the_exact_ones(void **state) {
+static void test_activations_are_close_to_exact_values(void **state) {
     const function *f = *state;
     float *x = grid(), *y = cop_alloc(GRID * sizeof *y);
     best_kernels()->activate(f->kernel, 0.01f, x, y, GRID);
@@ -95,7 +95,7 @@ static void test_values_are_near_the_exact_ones(void **state) {
 }
 
 /* Derivatives within 1e-6 of the largest. */
-static void test_derivatives_are_near_the_exact_ones(void **state) {
+static void test_derivatives_are_close_to_exact_values(void **state) {
     const function *f = *state;
     const bool from_x = f->kernel == COP_ACTIVATION_GELU;
     float *x = grid(), *y = cop_alloc(GRID * sizeof *y), *dx = cop_alloc(GRID * sizeof *dx);
@@ -111,7 +111,7 @@ static void test_derivatives_are_near_the_exact_ones(void **state) {
     cop_free(x), cop_free(y), cop_free(dx), cop_free(dy);
 }
 
-static void test_every_instruction_set_has_the_same_bits(void **state) {
+static void test_activations_have_the_same_bits_on_every_instruction_set(void **state) {
     const function *f = *state;
     enum { ODD = GRID / 8 - 5 }; /* not whole vectors; baseline takes its time */
     float *all = grid(), *x = cop_alloc(ODD * sizeof *x), *y[2], *dx[2];
@@ -140,7 +140,7 @@ static float value_of(cop_activation f, float x) {
     return out[0];
 }
 
-static void test_edges(void **state) {
+static void test_activations_at_special_values(void **state) {
     (void)state;
     for (int f = 0; f < FUNCTIONS; f++) assert_true(isnan(value_of(functions[f].kernel, NAN)));
     assert_true(value_of(COP_ACTIVATION_SIGMOID, 0) == 0.5f);
@@ -188,9 +188,9 @@ int main(void) {
         const char *name;
         CMUnitTestFunction run;
     } checks[] = {
-        {"value", test_values_are_near_the_exact_ones},
-        {"derivative", test_derivatives_are_near_the_exact_ones},
-        {"same_bits", test_every_instruction_set_has_the_same_bits},
+        {"value", test_activations_are_close_to_exact_values},
+        {"derivative", test_derivatives_are_close_to_exact_values},
+        {"same_bits", test_activations_have_the_same_bits_on_every_instruction_set},
     };
     enum { CHECKS = sizeof checks / sizeof checks[0] };
     static struct CMUnitTest tests[FUNCTIONS * CHECKS + 2];
@@ -203,7 +203,8 @@ int main(void) {
         tests[i] =
             (struct CMUnitTest){names[i], checks[i % CHECKS].run, NULL, NULL, &rows[i / CHECKS]};
     }
-    tests[FUNCTIONS * CHECKS] = (struct CMUnitTest)cmocka_unit_test(test_edges);
+    tests[FUNCTIONS * CHECKS] =
+        (struct CMUnitTest)cmocka_unit_test(test_activations_at_special_values);
     tests[FUNCTIONS * CHECKS + 1] =
         (struct CMUnitTest)cmocka_unit_test(test_softmax_and_its_gradient);
     return cmocka_run_group_tests(tests, NULL, NULL);

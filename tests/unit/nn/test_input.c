@@ -59,7 +59,7 @@ static void check_one(const cop_input *input, cop_rng_key key, uint32_t sample, 
     for (int i = 0; i < PIXELS; i++) assert_int_equal(found_bytes[i], a[i]);
 }
 
-static void test_augmentation_is_shift_then_flip_then_crop(void **state) {
+static void test_augmentation_does_shift_then_flip_then_crop(void **state) {
     (void)state;
     const int most[][3] = {{0, 0, 0}, {3, 0, 0}, {0, 0, 4}, {2, 1, 3}, {4, 1, 4}, {0, 1, 0}};
     for (size_t k = 0; k < sizeof most / sizeof *most; k++) {
@@ -75,7 +75,7 @@ static void test_augmentation_is_shift_then_flip_then_crop(void **state) {
     }
 }
 
-static void test_draws_are_spread_evenly(void **state) {
+static void test_augmentation_draws_are_uniform(void **state) {
     (void)state;
     const cop_input_spec spec = {.shift = 1};
     cop_input input;
@@ -92,7 +92,7 @@ static void test_draws_are_spread_evenly(void **state) {
     assert_int_equal(seen[0] + seen[1] + seen[2], 3000);
 }
 
-static void test_standard_takes_mean_and_deviation_of_each_channel(void **state) {
+static void test_standard_uses_mean_and_deviation_of_each_channel(void **state) {
     (void)state;
     const double mean[CHANNELS] = {0.1, 0.7}, std[CHANNELS] = {0.3, 2};
     const cop_input_spec spec = {
@@ -110,7 +110,7 @@ static void test_standard_takes_mean_and_deviation_of_each_channel(void **state)
     cop_input_destroy(&input);
 }
 
-static void test_none_gives_every_byte_back(void **state) {
+static void test_normalize_none_keeps_every_byte(void **state) {
     (void)state;
     const cop_input_spec spec = {.normalize = COP_NORMALIZE_NONE};
     const cop_shape shape = {1, {16}};
@@ -132,7 +132,7 @@ static void refuse(const cop_input_spec *spec, const cop_shape *shape, const cha
     assert_null(input.mean);
 }
 
-static void test_what_does_not_fit_the_samples_is_refused(void **state) {
+static void test_unsuitable_input_fields_are_refused(void **state) {
     (void)state;
     const cop_shape flat = {1, {6}};
     const double mean[2] = {0, 0}, std[2] = {1, 0};
@@ -151,11 +151,11 @@ static void test_what_does_not_fit_the_samples_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_augmentation_is_shift_then_flip_then_crop),
-        cmocka_unit_test(test_draws_are_spread_evenly),
-        cmocka_unit_test(test_standard_takes_mean_and_deviation_of_each_channel),
-        cmocka_unit_test(test_none_gives_every_byte_back),
-        cmocka_unit_test(test_what_does_not_fit_the_samples_is_refused),
+        cmocka_unit_test(test_augmentation_does_shift_then_flip_then_crop),
+        cmocka_unit_test(test_augmentation_draws_are_uniform),
+        cmocka_unit_test(test_standard_uses_mean_and_deviation_of_each_channel),
+        cmocka_unit_test(test_normalize_none_keeps_every_byte),
+        cmocka_unit_test(test_unsuitable_input_fields_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,7 @@ static void assert_refused(cop_layer_spec spec, cop_shape in, cop_err code, cons
     if (!strstr(error.text, part)) fail_msg("\"%s\" does not say \"%s\"", error.text, part);
 }
 
-static void test_conv_refuses_what_it_cannot_be(void **state) {
+static void test_conv_refuses_invalid_fields(void **state) {
     (void)state;
     const cop_shape flat = {.rank = 1, .dims = {784}}, small = image(3, 8, 6);
     const cop_err input = COP_ERR_INPUT;
@@ -57,7 +57,7 @@ static void test_conv_refuses_what_it_cannot_be(void **state) {
     assert_refused(spec, small, input, "he, glorot or torch");
 }
 
-static void test_pools_refuse_what_they_cannot_be(void **state) {
+static void test_pools_refuse_invalid_fields(void **state) {
     (void)state;
     const cop_shape flat = {.rank = 1, .dims = {784}}, small = image(3, 8, 6);
     static const char *const kinds[] = {"max_pool2d", "avg_pool2d"};
@@ -81,7 +81,7 @@ static void assert_output(cop_layer_spec spec, cop_shape in, cop_shape out, doub
     assert_true(one.layer.ops->flop(&one.layer) == flop);
 }
 
-static void test_shapes_and_flop(void **state) {
+static void test_shapes_and_flop_of_convolutions_and_pools(void **state) {
     (void)state;
     const cop_shape in = image(3, 9, 12);
     assert_output(spec_conv(8, 3, 1, 0), in, image(8, 7, 10), 8 * 70 * (2 * 27 + 1));
@@ -91,7 +91,7 @@ static void test_shapes_and_flop(void **state) {
     assert_output(spec_pool("avg_pool2d", 3, 2), in, image(3, 4, 5), 3 * 20 * 10);
 }
 
-static void test_a_filter_is_a_row_and_may_be_constrained(void **state) {
+static void test_max_norm_limits_a_filter_as_a_row(void **state) {
     (void)state;
     one_layer one;
     cop_error error = {0};
@@ -192,7 +192,7 @@ static void check_conv(const cop_kernels *kernels, cop_layer_spec spec, cop_shap
     one_layer_close(&one);
 }
 
-static void test_conv_is_the_plain_loop(void **state) {
+static void test_conv_matches_plain_loops(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {
         const cop_kernels *kernels = cop_kernels_find(*name);
@@ -204,7 +204,7 @@ static void test_conv_is_the_plain_loop(void **state) {
 }
 
 /* Ties go to the first, the first NaN wins; rows and columns left over are not read. */
-static void test_largest_of_a_window(void **state) {
+static void test_max_pool_takes_the_largest_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };
     static const float pixels[6][3][3] = {
@@ -237,7 +237,7 @@ static void test_largest_of_a_window(void **state) {
     }
 }
 
-static void test_mean_of_a_window(void **state) {
+static void test_avg_pool_takes_the_mean_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };
     float x[4 * LD], y[LD], dy[LD], dx[4 * LD];
@@ -253,7 +253,7 @@ static void test_mean_of_a_window(void **state) {
 }
 
 /* Shards' gradients are what each gives alone, added by the tree: here 3 shards, one absent. */
-static void test_gradients_of_shards_meet_in_the_tree(void **state) {
+static void test_gradients_of_shards_are_summed_by_the_tree(void **state) {
     (void)state;
     enum { LD = 32, M = 3, K = 4, H = 3, W = 2, X = 4 * 3 };
     float x[X * LD], dy[M * H * W * LD], dw[3][M * K], db[3][M], all[M * K], all_db[M];
@@ -285,14 +285,14 @@ static void test_gradients_of_shards_meet_in_the_tree(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv_refuses_what_it_cannot_be),
-        cmocka_unit_test(test_pools_refuse_what_they_cannot_be),
-        cmocka_unit_test(test_shapes_and_flop),
-        cmocka_unit_test(test_a_filter_is_a_row_and_may_be_constrained),
-        cmocka_unit_test(test_conv_is_the_plain_loop),
-        cmocka_unit_test(test_largest_of_a_window),
-        cmocka_unit_test(test_mean_of_a_window),
-        cmocka_unit_test(test_gradients_of_shards_meet_in_the_tree),
+        cmocka_unit_test(test_conv_refuses_invalid_fields),
+        cmocka_unit_test(test_pools_refuse_invalid_fields),
+        cmocka_unit_test(test_shapes_and_flop_of_convolutions_and_pools),
+        cmocka_unit_test(test_max_norm_limits_a_filter_as_a_row),
+        cmocka_unit_test(test_conv_matches_plain_loops),
+        cmocka_unit_test(test_max_pool_takes_the_largest_of_a_window),
+        cmocka_unit_test(test_avg_pool_takes_the_mean_of_a_window),
+        cmocka_unit_test(test_gradients_of_shards_are_summed_by_the_tree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

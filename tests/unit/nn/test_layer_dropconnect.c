@@ -28,7 +28,7 @@ static void assert_refused(cop_layer_spec spec, cop_shape in, const char *part) 
     if (!strstr(error.text, part)) fail_msg("\"%s\" does not say \"%s\"", error.text, part);
 }
 
-static void test_dropconnect_refuses_what_it_cannot_be(void **state) {
+static void test_dropconnect_refuses_invalid_fields(void **state) {
     (void)state;
     const cop_shape flat = {.rank = 1, .dims = {3}}, image = {.rank = 3, .dims = {3, 8, 8}};
     cop_layer_spec spec = spec_dropconnect(2, 0.5);
@@ -50,7 +50,7 @@ static void test_dropconnect_refuses_what_it_cannot_be(void **state) {
     assert_refused(spec, flat, "draws is 0");
 }
 
-static void test_moments_need_an_element_wise_layer_behind(void **state) {
+static void test_moments_need_a_following_element_wise_layer(void **state) {
     (void)state;
     cop_layer_spec layers[] = {spec_dropconnect(4, 0.5), spec_linear(2), spec_linear(2)};
     layers[0].inference = COP_INFERENCE_MOMENTS;
@@ -151,7 +151,7 @@ static void check_plain(const cop_layer_spec *spec, const cop_kernels *kernels) 
 
 /* p = 0.5 has a bit for each weight, other p a lane; `inverted` with p = 0.5 scales by 2, so that
  * sums stay exact. What lies in padding columns is nobody's. */
-static void test_dropconnect_is_the_plain_loop(void **state) {
+static void test_dropconnect_matches_plain_loops(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {
         const cop_kernels *kernels = cop_kernels_find(*name);
@@ -168,7 +168,7 @@ static void test_dropconnect_is_the_plain_loop(void **state) {
     }
 }
 
-static void test_factors_are_the_masks(void **state) {
+static void test_dropconnect_factors_equal_the_masks(void **state) {
     (void)state;
     one_layer one;
     cop_error error = {0};
@@ -313,7 +313,7 @@ static void check_moments(double p, cop_variant variant, bool drop_bias) {
     one_layer_close(&one);
 }
 
-static void test_moments_are_those_of_the_masks(void **state) {
+static void test_moments_match_averages_over_masks(void **state) {
     (void)state;
     check_moments(0.5, COP_VARIANT_CLASSIC, true);
     check_moments(0.5, COP_VARIANT_INVERTED, false);
@@ -322,11 +322,11 @@ static void test_moments_are_those_of_the_masks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dropconnect_refuses_what_it_cannot_be),
-        cmocka_unit_test(test_moments_need_an_element_wise_layer_behind),
-        cmocka_unit_test(test_dropconnect_is_the_plain_loop),
-        cmocka_unit_test(test_factors_are_the_masks),
-        cmocka_unit_test(test_moments_are_those_of_the_masks),
+        cmocka_unit_test(test_dropconnect_refuses_invalid_fields),
+        cmocka_unit_test(test_moments_need_a_following_element_wise_layer),
+        cmocka_unit_test(test_dropconnect_matches_plain_loops),
+        cmocka_unit_test(test_dropconnect_factors_equal_the_masks),
+        cmocka_unit_test(test_moments_match_averages_over_masks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

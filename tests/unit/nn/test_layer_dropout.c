@@ -78,7 +78,7 @@ static int differing_units(const outcome *out, int a, int b) {
     return count;
 }
 
-static void test_shard_scope_thins_all_samples_of_a_shard_alike(void **state) {
+static void test_shard_scope_uses_one_mask_for_all_samples_of_a_shard(void **state) {
     (void)state;
     const cop_layer_spec spec = spec_dropout(0.5, COP_SCOPE_SHARD, COP_VARIANT_INVERTED);
     outcome *out = cop_alloc(sizeof *out);
@@ -88,7 +88,7 @@ static void test_shard_scope_thins_all_samples_of_a_shard_alike(void **state) {
     cop_free(out);
 }
 
-static void test_sample_scope_thins_every_sample_otherwise(void **state) {
+static void test_sample_scope_uses_another_mask_for_each_sample(void **state) {
     (void)state;
     const cop_layer_spec spec = spec_dropout(0.5, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED);
     outcome *out = cop_alloc(sizeof *out);
@@ -144,7 +144,7 @@ static void test_eval_drops_nothing_and_scales_only_classic(void **state) {
     cop_free(out);
 }
 
-static void test_mc_drops_as_training_does(void **state) {
+static void test_mc_mode_drops_as_in_training(void **state) {
     (void)state;
     outcome *out = cop_alloc(2 * sizeof *out);
     for (int variant = COP_VARIANT_INVERTED; variant <= COP_VARIANT_CLASSIC; variant++) {
@@ -192,12 +192,12 @@ int main(void) {
         cmocka_unit_test(test_masks_follow_the_rule_for_half),
         cmocka_unit_test(test_masks_follow_the_rule_for_any_p),
         cmocka_unit_test(test_shard_scope_follows_the_rule),
-        cmocka_unit_test(test_shard_scope_thins_all_samples_of_a_shard_alike),
-        cmocka_unit_test(test_sample_scope_thins_every_sample_otherwise),
+        cmocka_unit_test(test_shard_scope_uses_one_mask_for_all_samples_of_a_shard),
+        cmocka_unit_test(test_sample_scope_uses_another_mask_for_each_sample),
         cmocka_unit_test(test_every_step_draws_another_mask),
         cmocka_unit_test(test_kept_fraction_is_one_minus_p),
         cmocka_unit_test(test_eval_drops_nothing_and_scales_only_classic),
-        cmocka_unit_test(test_mc_drops_as_training_does),
+        cmocka_unit_test(test_mc_mode_drops_as_in_training),
         cmocka_unit_test(test_p_zero_is_the_identity_in_every_mode),
         cmocka_unit_test(test_dropout_refuses_p_outside_its_range),
     };

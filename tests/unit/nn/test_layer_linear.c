@@ -62,7 +62,7 @@ static void test_linear_parameters_are_shaped_as_in_pytorch(void **state) {
     one_layer_close(&one);
 }
 
-static void test_he_is_the_written_normal(void **state) {
+static void test_he_initialisation_matches_its_definition(void **state) {
     (void)state;
     one_layer one;
     open_layer(&one, spec_linear(300), 5, 77);
@@ -101,7 +101,7 @@ static void check_uniform(const float *w, int n, double bound) {
     assert_true(fabs(sum / n) < 5 * bound / sqrt(3.0 * n));
 }
 
-static void test_glorot_is_uniform_in_its_bound(void **state) {
+static void test_glorot_initialisation_is_uniform_within_its_bound(void **state) {
     (void)state;
     cop_layer_spec spec = spec_linear(300);
     spec.init = COP_INIT_GLOROT;
@@ -117,7 +117,7 @@ static void test_glorot_is_uniform_in_its_bound(void **state) {
     one_layer_close(&one);
 }
 
-static void test_torch_init_is_uniform_for_weight_and_bias(void **state) {
+static void test_torch_initialisation_is_uniform_for_weight_and_bias(void **state) {
     (void)state;
     cop_layer_spec spec = spec_linear(300);
     spec.init = COP_INIT_TORCH;
@@ -128,7 +128,7 @@ static void test_torch_init_is_uniform_for_weight_and_bias(void **state) {
     one_layer_close(&one);
 }
 
-static void test_layers_and_seeds_start_from_other_weights(void **state) {
+static void test_layers_and_seeds_have_different_initial_weights(void **state) {
     (void)state;
     one_layer a, b, c, again;
     open_layer(&a, spec_linear(30), 0, 1);
@@ -158,10 +158,10 @@ int main(void) {
         cmocka_unit_test(test_linear_refuses_an_image_and_suggests_flatten),
         cmocka_unit_test(test_linear_refuses_bad_numbers),
         cmocka_unit_test(test_linear_parameters_are_shaped_as_in_pytorch),
-        cmocka_unit_test(test_he_is_the_written_normal),
-        cmocka_unit_test(test_glorot_is_uniform_in_its_bound),
-        cmocka_unit_test(test_torch_init_is_uniform_for_weight_and_bias),
-        cmocka_unit_test(test_layers_and_seeds_start_from_other_weights),
+        cmocka_unit_test(test_he_initialisation_matches_its_definition),
+        cmocka_unit_test(test_glorot_initialisation_is_uniform_within_its_bound),
+        cmocka_unit_test(test_torch_initialisation_is_uniform_for_weight_and_bias),
+        cmocka_unit_test(test_layers_and_seeds_have_different_initial_weights),
         cmocka_unit_test(test_linear_counts_its_operations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

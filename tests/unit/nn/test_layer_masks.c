@@ -103,7 +103,7 @@ static void test_gaussian_dropout_multiplies_by_its_noise(void **state) {
     one_layer_close(&one);
 }
 
-static void test_noise_of_scope_shard_is_one_for_all_samples(void **state) {
+static void test_noise_of_scope_shard_is_the_same_for_all_samples(void **state) {
     (void)state;
     const cop_layer_spec spec =
         spec_mask("gaussian_dropout", 0.5, COP_SCOPE_SHARD, COP_VARIANT_INVERTED);
@@ -150,7 +150,7 @@ static void assert_all(const float *y, int count, float value) {
     for (int i = 0; i < count; i++) assert_true(y[i] == value);
 }
 
-static void test_evaluation_scales_classic_spatial_dropout_alone(void **state) {
+static void test_evaluation_scales_only_classic_spatial_dropout(void **state) {
     (void)state;
     static const char *const kinds[] = {"spatial_dropout", "gaussian_dropout", "alpha_dropout"};
     for (int k = 0; k < 3; k++)
@@ -204,7 +204,7 @@ static void fill_lecture_mask(const cop_mask_request *request) {
 }
 
 /* 3 samples of 5 ones, p = 0.75; l = sum over samples of the output's 2-norm. */
-static void test_the_lectures_worked_example(void **state) {
+static void test_worked_example_of_the_lecture(void **state) {
     (void)state;
     static const float values[3][5] = {{0, 0, 4, 0, 4}, {0, 4, 4, 4, 0}, {0, 0, 4, 0, 0}};
     static const double gradients[3][5] = {
@@ -242,7 +242,7 @@ static void fill_channel_mask(const cop_mask_request *request) {
 }
 
 /* Dropout2d(0.5) on ones of (2, 3, 2, 4): whole channels are 0, the others 2, gradients alike. */
-static void test_dropout_of_channels_of_the_lecture(void **state) {
+static void test_channel_dropout_example_of_the_lecture(void **state) {
     (void)state;
     static const float channels[2][3] = {{2, 0, 2}, {2, 0, 0}};
     const cop_layer_spec spec =
@@ -336,12 +336,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_noise_follows_the_rule_on_every_instruction_set),
         cmocka_unit_test(test_gaussian_dropout_multiplies_by_its_noise),
-        cmocka_unit_test(test_noise_of_scope_shard_is_one_for_all_samples),
+        cmocka_unit_test(test_noise_of_scope_shard_is_the_same_for_all_samples),
         cmocka_unit_test(test_spatial_dropout_drops_whole_channels),
-        cmocka_unit_test(test_evaluation_scales_classic_spatial_dropout_alone),
+        cmocka_unit_test(test_evaluation_scales_only_classic_spatial_dropout),
         cmocka_unit_test(test_alpha_dropout_has_pytorchs_constants),
-        cmocka_unit_test(test_the_lectures_worked_example),
-        cmocka_unit_test(test_dropout_of_channels_of_the_lecture),
+        cmocka_unit_test(test_worked_example_of_the_lecture),
+        cmocka_unit_test(test_channel_dropout_example_of_the_lecture),
         cmocka_unit_test(test_spatial_dropout_refuses_flat_input),
         cmocka_unit_test(test_no_mask_layer_may_end_a_network),
         cmocka_unit_test(test_fields_out_of_range_are_refused),

@@ -17,7 +17,7 @@ static void assert_refused(cop_layer_spec spec, cop_shape in, const char *part) 
     if (!strstr(error.text, part)) fail_msg("\"%s\" does not say \"%s\"", error.text, part);
 }
 
-static void test_maxout_refuses_what_it_cannot_be(void **state) {
+static void test_maxout_refuses_invalid_fields(void **state) {
     (void)state;
     const cop_shape image = {.rank = 3, .dims = {3, 8, 8}};
     assert_refused(spec_maxout(2, 2), image, "flatten");
@@ -33,7 +33,7 @@ static void test_maxout_refuses_what_it_cannot_be(void **state) {
     assert_refused(spec, flat_3, "he, glorot or torch");
 }
 
-static void test_a_row_is_a_piece_and_may_be_constrained(void **state) {
+static void test_max_norm_limits_a_maxout_piece_as_a_row(void **state) {
     (void)state;
     one_layer one;
     cop_error error = {0};
@@ -93,7 +93,7 @@ static void plain_run(const float *w, const float *bias, const float *x, const f
 
 /* 185 rows: dX runs over less than one block of k; see the conformance suite and the parity tests
  * for more. */
-static void test_maxout_is_the_plain_loop(void **state) {
+static void test_maxout_matches_plain_loops(void **state) {
     (void)state;
     one_layer one;
     cop_error error = {0};
@@ -125,7 +125,7 @@ static void test_maxout_is_the_plain_loop(void **state) {
     one_layer_close(&one);
 }
 
-static void test_evaluation_gives_the_same_and_keeps_nothing(void **state) {
+static void test_maxout_evaluation_gives_the_same_without_buffers(void **state) {
     (void)state;
     one_layer one;
     cop_error error = {0};
@@ -178,18 +178,18 @@ static void check_select(const cop_kernels *kernels) {
         assert_true(dz[i] == (i / CASES == winners[i % CASES] ? (float)(i % CASES + 1) : 0));
 }
 
-static void test_selection_on_every_instruction_set(void **state) {
+static void test_maxout_selection_on_every_instruction_set(void **state) {
     (void)state;
     each_kernels(check_select);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_maxout_refuses_what_it_cannot_be),
-        cmocka_unit_test(test_a_row_is_a_piece_and_may_be_constrained),
-        cmocka_unit_test(test_maxout_is_the_plain_loop),
-        cmocka_unit_test(test_evaluation_gives_the_same_and_keeps_nothing),
-        cmocka_unit_test(test_selection_on_every_instruction_set),
+        cmocka_unit_test(test_maxout_refuses_invalid_fields),
+        cmocka_unit_test(test_max_norm_limits_a_maxout_piece_as_a_row),
+        cmocka_unit_test(test_maxout_matches_plain_loops),
+        cmocka_unit_test(test_maxout_evaluation_gives_the_same_without_buffers),
+        cmocka_unit_test(test_maxout_selection_on_every_instruction_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

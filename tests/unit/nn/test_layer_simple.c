@@ -23,7 +23,7 @@ static void test_relu_keeps_nan_and_makes_minus_zero_plus(void **state) {
     one_layer_close(&one);
 }
 
-static void test_relu_passes_gradients_where_it_is_open(void **state) {
+static void test_relu_passes_gradients_of_positive_outputs(void **state) {
     (void)state;
     one_layer one;
     open_layer(&one, spec_relu(), (cop_shape){.rank = 1, .dims = {1}}, 16);
@@ -58,7 +58,7 @@ static void test_flatten_refuses_more_outputs_than_a_layer_may_have(void **state
     assert_non_null(strstr(error.text, "2097152"));
 }
 
-static void test_shapes_have_sizes_and_names(void **state) {
+static void test_layer_shapes_have_sizes_and_names(void **state) {
     (void)state;
     char text[64];
     const cop_shape flat = {.rank = 1, .dims = {784}}, image = {.rank = 3, .dims = {3, 32, 32}};
@@ -71,10 +71,10 @@ static void test_shapes_have_sizes_and_names(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_relu_keeps_nan_and_makes_minus_zero_plus),
-        cmocka_unit_test(test_relu_passes_gradients_where_it_is_open),
+        cmocka_unit_test(test_relu_passes_gradients_of_positive_outputs),
         cmocka_unit_test(test_flatten_keeps_values_in_channel_row_column_order),
         cmocka_unit_test(test_flatten_refuses_more_outputs_than_a_layer_may_have),
-        cmocka_unit_test(test_shapes_have_sizes_and_names),
+        cmocka_unit_test(test_layer_shapes_have_sizes_and_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,12 +177,12 @@ static void check_masks(double p) {
     cop_free(s), cop_free(t), cop_free(masks);
 }
 
-static void test_masks_of_one_half(void **state) {
+static void test_masks_with_p_one_half_are_random(void **state) {
     (void)state;
     check_masks(0.5);
 }
 
-static void test_masks_of_one_fifth(void **state) {
+static void test_masks_with_p_one_fifth_are_random(void **state) {
     (void)state;
     check_masks(0.2);
 }
@@ -322,8 +322,8 @@ static void test_alpha_dropout_keeps_mean_and_variance(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_masks_of_one_half),
-        cmocka_unit_test(test_masks_of_one_fifth),
+        cmocka_unit_test(test_masks_with_p_one_half_are_random),
+        cmocka_unit_test(test_masks_with_p_one_fifth_are_random),
         cmocka_unit_test(test_noise_is_normal_and_independent),
         cmocka_unit_test(test_inverted_dropout_keeps_the_mean),
         cmocka_unit_test(test_alpha_dropout_keeps_mean_and_variance),

@@ -74,7 +74,7 @@ static void check_exact(const cop_kernels *kernels, bool bce, bool labels) {
     cop_free(t);
 }
 
-static void test_both_are_their_definitions(void **state) {
+static void test_mse_and_bce_match_their_definitions(void **state) {
     (void)state;
     for (int k = 0; k < 4; k++) check_exact(best_kernels(), k & 1, k & 2);
 }
@@ -97,7 +97,7 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
 
 /* The vectors' functions against the scalar ones that base/real_f32.h defines: all kinds of floats.
  */
-static void test_bce_is_made_of_the_functions_of_real_h(void **state) {
+static void test_bce_uses_the_functions_of_real_f32_h(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {
         const cop_kernels *kernels = cop_kernels_find(*name);
@@ -156,7 +156,7 @@ static void test_bce_is_stable_for_large_logits(void **state) {
     assert_true(fabs((double)loss_of(true, -20, 0, &dz) / 2.0611536e-9 - 1) < 1e-6);
 }
 
-static void test_what_is_not_a_number_passes(void **state) {
+static void test_losses_propagate_nan(void **state) {
     (void)state;
     float dz;
     assert_true(isnan(loss_of(true, NAN, 0, &dz)) && isnan(dz));
@@ -183,7 +183,7 @@ static cop_model *autoencoder(cop_loss_kind loss) {
 
 /* With weights 0 the outputs are 0: the loss is the mean square of the inputs, and their mask does
  * not show. */
-static void test_the_target_is_the_input_before_any_layer(void **state) {
+static void test_autoencoder_target_is_the_input_before_any_layer(void **state) {
     (void)state;
     enum { SAMPLES = 30 };
     rig r = rig_open(autoencoder(COP_LOSS_MSE), best_kernels(), SAMPLES, 1);
@@ -210,7 +210,7 @@ static void test_the_target_is_the_input_before_any_layer(void **state) {
     rig_close(&r);
 }
 
-static void test_an_autoencoder_learns(void **state) {
+static void test_autoencoder_learns(void **state) {
     (void)state;
     rig r = rig_open(autoencoder(COP_LOSS_BCE), best_kernels(), 24, 1);
     for (int i = 0; i < 24 * 20; i++) r.rows[i] = (i / 20 + i % 20) % 3 == 0 ? 1 : 0;
@@ -254,7 +254,7 @@ static void test_labels_are_compared_one_against_all(void **state) {
     rig_close(&r);
 }
 
-static void test_losses_have_names_and_conditions(void **state) {
+static void test_losses_have_names_and_requirements(void **state) {
     (void)state;
     cop_error error = {0};
     assert_string_equal(cop_loss_name(COP_LOSS_MSE), "mse");
@@ -271,15 +271,15 @@ static void test_losses_have_names_and_conditions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_are_their_definitions),
+        cmocka_unit_test(test_mse_and_bce_match_their_definitions),
         cmocka_unit_test(test_every_instruction_set_gives_the_same_bits),
-        cmocka_unit_test(test_bce_is_made_of_the_functions_of_real_h),
+        cmocka_unit_test(test_bce_uses_the_functions_of_real_f32_h),
         cmocka_unit_test(test_bce_is_stable_for_large_logits),
-        cmocka_unit_test(test_what_is_not_a_number_passes),
-        cmocka_unit_test(test_the_target_is_the_input_before_any_layer),
-        cmocka_unit_test(test_an_autoencoder_learns),
+        cmocka_unit_test(test_losses_propagate_nan),
+        cmocka_unit_test(test_autoencoder_target_is_the_input_before_any_layer),
+        cmocka_unit_test(test_autoencoder_learns),
         cmocka_unit_test(test_labels_are_compared_one_against_all),
-        cmocka_unit_test(test_losses_have_names_and_conditions),
+        cmocka_unit_test(test_losses_have_names_and_requirements),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

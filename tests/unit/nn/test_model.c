@@ -26,7 +26,7 @@ static void assert_refused(const cop_model_spec *spec, cop_err code, const char 
     assert_int_equal(cop_model_create(spec, &model, NULL), code);
 }
 
-static void test_parameters_are_named_and_placed_as_in_sequential(void **state) {
+static void test_parameters_are_named_and_ordered_as_in_sequential(void **state) {
     (void)state;
     cop_layer_spec layers[] = {spec_dropout(0.2, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED),
                                spec_linear(5), spec_relu(), spec_linear(10)};
@@ -75,7 +75,7 @@ static void test_outputs_must_match_the_classes(void **state) {
                    "model[2] linear: the last layer has 12 outputs, expected 10");
 }
 
-static void test_a_model_needs_weights(void **state) {
+static void test_model_without_weights_is_refused(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_relu(), spec_flatten()};
     cop_model_spec spec = spec_of(layers, 2);
@@ -134,7 +134,7 @@ static void test_loss_and_data_are_checked(void **state) {
     assert_refused(&spec, COP_ERR_INPUT, "0 classes");
 }
 
-static void test_an_autoencoder_has_an_output_for_each_feature(void **state) {
+static void test_autoencoder_needs_an_output_for_each_feature(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(12), spec_relu(), spec_linear(784)};
     cop_model_spec spec = spec_of(layers, 3);
@@ -155,14 +155,14 @@ static void test_an_autoencoder_has_an_output_for_each_feature(void **state) {
     assert_refused(&spec, COP_ERR_INPUT, "784 outputs, expected 10: the data has 10 classes");
 }
 
-static void test_a_model_too_large_is_refused(void **state) {
+static void test_too_large_model_is_refused(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(1 << 20), spec_linear(10)};
     const cop_model_spec spec = spec_of(layers, 2);
     assert_refused(&spec, COP_ERR_LIMIT, "model[0] linear");
 }
 
-static void test_running_out_of_memory_leaves_nothing(void **state) {
+static void test_failed_allocation_of_a_model_leaks_nothing(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(10)};
     const cop_model_spec spec = spec_of(layers, 1);
@@ -180,7 +180,7 @@ static cop_model *small(void) {
     return model_of(layers, 3, 7, 3);
 }
 
-static void test_init_zeroes_the_gaps(void **state) {
+static void test_init_zeroes_the_padding(void **state) {
     (void)state;
     cop_model *model = small();
     float flat[256];
@@ -224,7 +224,7 @@ static void test_digest_is_sha256_of_names_shapes_and_values(void **state) {
     cop_model_destroy(model);
 }
 
-static void test_digest_sees_one_bit_but_not_the_gaps(void **state) {
+static void test_digest_depends_on_every_bit_but_not_on_padding(void **state) {
     (void)state;
     cop_model *model = small();
     float flat[256];
@@ -253,7 +253,7 @@ static void test_digest_refuses_nan_by_name(void **state) {
     cop_model_destroy(model);
 }
 
-static void test_not_finite_names_the_first_layer(void **state) {
+static void test_non_finite_weights_are_reported_with_the_first_layer(void **state) {
     (void)state;
     cop_model *model = small();
     float flat[256];
@@ -269,7 +269,7 @@ static void test_not_finite_names_the_first_layer(void **state) {
     cop_model_destroy(model);
 }
 
-static void test_samples_from_outside_are_checked(void **state) {
+static void test_samples_from_input_are_checked(void **state) {
     (void)state;
     cop_model *model = small();
     const unsigned char rows[14] = {0};
@@ -293,23 +293,23 @@ static void test_samples_from_outside_are_checked(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parameters_are_named_and_placed_as_in_sequential),
+        cmocka_unit_test(test_parameters_are_named_and_ordered_as_in_sequential),
         cmocka_unit_test(test_input_is_flattened_for_a_linear_first_layer),
         cmocka_unit_test(test_outputs_must_match_the_classes),
-        cmocka_unit_test(test_a_model_needs_weights),
+        cmocka_unit_test(test_model_without_weights_is_refused),
         cmocka_unit_test(test_dropout_after_the_last_linear_layer_is_refused),
         cmocka_unit_test(test_errors_of_layers_name_the_layer),
         cmocka_unit_test(test_unknown_kind_gets_the_nearest_name),
         cmocka_unit_test(test_loss_and_data_are_checked),
-        cmocka_unit_test(test_an_autoencoder_has_an_output_for_each_feature),
-        cmocka_unit_test(test_a_model_too_large_is_refused),
-        cmocka_unit_test(test_running_out_of_memory_leaves_nothing),
-        cmocka_unit_test(test_init_zeroes_the_gaps),
+        cmocka_unit_test(test_autoencoder_needs_an_output_for_each_feature),
+        cmocka_unit_test(test_too_large_model_is_refused),
+        cmocka_unit_test(test_failed_allocation_of_a_model_leaks_nothing),
+        cmocka_unit_test(test_init_zeroes_the_padding),
         cmocka_unit_test(test_digest_is_sha256_of_names_shapes_and_values),
-        cmocka_unit_test(test_digest_sees_one_bit_but_not_the_gaps),
+        cmocka_unit_test(test_digest_depends_on_every_bit_but_not_on_padding),
         cmocka_unit_test(test_digest_refuses_nan_by_name),
-        cmocka_unit_test(test_not_finite_names_the_first_layer),
-        cmocka_unit_test(test_samples_from_outside_are_checked),
+        cmocka_unit_test(test_non_finite_weights_are_reported_with_the_first_layer),
+        cmocka_unit_test(test_samples_from_input_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,13 +100,13 @@ static cop_optimizer_spec sgd(void) {
                                 .schedule = {.kind = COP_SCHEDULE_INVERSE, .decay = 0.01}};
 }
 
-static void test_plain_sgd_is_its_formula(void **state) {
+static void test_plain_sgd_follows_its_formula(void **state) {
     (void)state;
     const cop_optimizer_spec spec = sgd();
     check_against_naive(&spec);
 }
 
-static void test_momentum_is_its_formula(void **state) {
+static void test_momentum_follows_its_formula(void **state) {
     (void)state;
     cop_optimizer_spec spec = sgd();
     spec.momentum = 0.95;
@@ -115,7 +115,7 @@ static void test_momentum_is_its_formula(void **state) {
     check_against_naive(&spec);
 }
 
-static void test_decay_and_l1_are_their_formulas(void **state) {
+static void test_decay_and_l1_follow_their_formulas(void **state) {
     (void)state;
     cop_optimizer_spec spec = sgd();
     spec.momentum = 0.9;
@@ -177,7 +177,7 @@ static void test_max_norm_shrinks_only_long_rows_of_its_layer(void **state) {
     bench_close(expected);
 }
 
-static void test_any_number_of_parts_gives_the_same_bits(void **state) {
+static void test_update_in_any_number_of_parts_gives_the_same_bits(void **state) {
     (void)state;
     cop_optimizer_spec spec = sgd();
     spec.momentum = 0.9;
@@ -201,7 +201,7 @@ static void test_any_number_of_parts_gives_the_same_bits(void **state) {
     bench_close(expected);
 }
 
-static void test_every_instruction_set_updates_alike(void **state) {
+static void test_updates_have_the_same_bits_on_every_instruction_set(void **state) {
     (void)state;
     static const int16_t ops[] = {0};
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = ops};
@@ -235,13 +235,13 @@ static void test_every_instruction_set_updates_alike(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain_sgd_is_its_formula),
-        cmocka_unit_test(test_momentum_is_its_formula),
-        cmocka_unit_test(test_decay_and_l1_are_their_formulas),
+        cmocka_unit_test(test_plain_sgd_follows_its_formula),
+        cmocka_unit_test(test_momentum_follows_its_formula),
+        cmocka_unit_test(test_decay_and_l1_follow_their_formulas),
         cmocka_unit_test(test_momentum_ramp_may_start_at_zero),
         cmocka_unit_test(test_max_norm_shrinks_only_long_rows_of_its_layer),
-        cmocka_unit_test(test_any_number_of_parts_gives_the_same_bits),
-        cmocka_unit_test(test_every_instruction_set_updates_alike),
+        cmocka_unit_test(test_update_in_any_number_of_parts_gives_the_same_bits),
+        cmocka_unit_test(test_updates_have_the_same_bits_on_every_instruction_set),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

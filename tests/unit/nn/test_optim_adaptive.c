@@ -137,7 +137,7 @@ static void assert_near(const char *what, int at, float found, long double exact
         fail_msg("%s[%d]: %.9g, the formula gives %.9Lg", what, at, (double)found, exact);
 }
 
-static void test_each_follows_its_formula(void **state) {
+static void test_each_adaptive_optimizer_follows_its_formula(void **state) {
     (void)state;
     for (int k = 0; k < CASES; k++) {
         const cop_optimizer_spec spec = spec_of(k);
@@ -176,7 +176,7 @@ static void assert_same(const bench *found, const bench *expected, const char *w
         fail_msg("%s: other bits", what);
 }
 
-static void test_instruction_sets_and_parts_do_not_matter(void **state) {
+static void test_adaptive_updates_are_the_same_on_instruction_sets_and_parts(void **state) {
     (void)state;
     static const int parts[] = {2, 3, 7, 64, 500};
     for (int k = 0; k < CASES; k++) {
@@ -198,7 +198,7 @@ static void test_instruction_sets_and_parts_do_not_matter(void **state) {
 }
 
 /* Two versions: the old one stays as it was, the new one is what an update in place gives. */
-static void test_versions_of_weights_and_states(void **state) {
+static void test_update_to_a_new_version_keeps_the_old_one(void **state) {
     (void)state;
     static const int16_t ops[] = {0};
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = ops};
@@ -263,7 +263,7 @@ static void test_max_norm_comes_after_the_update(void **state) {
     bench_close(bound);
 }
 
-static void test_a_gradient_that_is_not_finite_is_noticed(void **state) {
+static void test_non_finite_gradient_is_detected(void **state) {
     (void)state;
     static const int16_t ops[] = {0};
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = ops};
@@ -294,7 +294,7 @@ static void test_a_gradient_that_is_not_finite_is_noticed(void **state) {
     }
 }
 
-static void test_kinds_have_names_and_states(void **state) {
+static void test_optimizers_have_names_and_states(void **state) {
     (void)state;
     static const struct {
         const char *kind, *states;
@@ -323,12 +323,12 @@ static void test_kinds_have_names_and_states(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_follows_its_formula),
-        cmocka_unit_test(test_instruction_sets_and_parts_do_not_matter),
-        cmocka_unit_test(test_versions_of_weights_and_states),
+        cmocka_unit_test(test_each_adaptive_optimizer_follows_its_formula),
+        cmocka_unit_test(test_adaptive_updates_are_the_same_on_instruction_sets_and_parts),
+        cmocka_unit_test(test_update_to_a_new_version_keeps_the_old_one),
         cmocka_unit_test(test_max_norm_comes_after_the_update),
-        cmocka_unit_test(test_a_gradient_that_is_not_finite_is_noticed),
-        cmocka_unit_test(test_kinds_have_names_and_states),
+        cmocka_unit_test(test_non_finite_gradient_is_detected),
+        cmocka_unit_test(test_optimizers_have_names_and_states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

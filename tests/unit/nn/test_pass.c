@@ -157,7 +157,7 @@ static void test_any_split_into_blocks_gives_the_same_bits(void **state) {
     }
 }
 
-static void test_absent_shards_change_nothing_but_their_place(void **state) {
+static void test_absent_shards_do_not_change_the_sum(void **state) {
     (void)state;
     static const int32_t with_absent[SHARDS] = {9, 9, 9, 8, 8, 0, 0, 0};
     static const int32_t without[5] = {9, 9, 9, 8, 8};
@@ -172,7 +172,7 @@ static void test_absent_shards_change_nothing_but_their_place(void **state) {
     rig_close(&r);
 }
 
-static void test_a_block_without_samples_sums_to_zero(void **state) {
+static void test_block_without_samples_sums_to_zero(void **state) {
     (void)state;
     static const int32_t none[2] = {0, 0};
     rig r = rig_of(dropout_model(COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED));
@@ -183,7 +183,7 @@ static void test_a_block_without_samples_sums_to_zero(void **state) {
     rig_close(&r);
 }
 
-static void test_gradients_zero_the_gaps(void **state) {
+static void test_gradients_zero_the_padding(void **state) {
     (void)state;
     rig r = rig_of(dropout_model(COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED));
     memset(r.gradients, 0xff, bytes_of(&r));
@@ -194,7 +194,7 @@ static void test_gradients_zero_the_gaps(void **state) {
     rig_close(&r);
 }
 
-static void test_results_do_not_depend_on_the_number_of_columns(void **state) {
+static void test_pass_results_do_not_depend_on_the_number_of_columns(void **state) {
     (void)state;
     rig r = rig_of(dropout_model(COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC));
     static float all[CLASSES][COUNT];
@@ -218,7 +218,7 @@ static void test_results_do_not_depend_on_the_number_of_columns(void **state) {
     rig_close(&r);
 }
 
-static void test_a_pass_does_not_remember_the_last_work(void **state) {
+static void test_pass_results_do_not_depend_on_earlier_passes(void **state) {
     (void)state;
     rig r = rig_of(dropout_model(COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED));
     float *other = cop_alloc(bytes_of(&r));
@@ -263,7 +263,7 @@ static void test_seed_step_and_shard_order_change_the_gradient(void **state) {
     rig_close(&r);
 }
 
-static void test_classic_eval_is_weight_scaling(void **state) {
+static void test_classic_evaluation_equals_weight_scaling(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {
         spec_dropout(0.5, COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC), spec_linear(HIDDEN), spec_relu(),
@@ -386,7 +386,7 @@ static void test_golden_digest_after_ten_steps(void **state) {
     rig_close(&r);
 }
 
-static void test_bytes_tell_what_a_pass_takes(void **state) {
+static void test_pass_size_is_computed_exactly(void **state) {
     (void)state;
     cop_layer_spec layers[] = {spec_dropout(0.2, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED),
                                spec_linear(1024),
@@ -409,7 +409,7 @@ static void test_bytes_tell_what_a_pass_takes(void **state) {
     cop_model_destroy(model);
 }
 
-static void test_a_pass_without_memory_says_how_much_it_needs(void **state) {
+static void test_failed_pass_reports_how_much_memory_it_needs(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(CLASSES)};
     cop_model *model = model_of(layers, 1, FEATURES, CLASSES);
@@ -449,20 +449,20 @@ int main(void) {
         cmocka_unit_test(test_eval_matches_plain_loops),
         cmocka_unit_test(test_whole_gradient_matches_finite_differences),
         cmocka_unit_test(test_any_split_into_blocks_gives_the_same_bits),
-        cmocka_unit_test(test_absent_shards_change_nothing_but_their_place),
-        cmocka_unit_test(test_a_block_without_samples_sums_to_zero),
-        cmocka_unit_test(test_gradients_zero_the_gaps),
-        cmocka_unit_test(test_results_do_not_depend_on_the_number_of_columns),
-        cmocka_unit_test(test_a_pass_does_not_remember_the_last_work),
+        cmocka_unit_test(test_absent_shards_do_not_change_the_sum),
+        cmocka_unit_test(test_block_without_samples_sums_to_zero),
+        cmocka_unit_test(test_gradients_zero_the_padding),
+        cmocka_unit_test(test_pass_results_do_not_depend_on_the_number_of_columns),
+        cmocka_unit_test(test_pass_results_do_not_depend_on_earlier_passes),
         cmocka_unit_test(test_every_instruction_set_gives_the_same_bits),
         cmocka_unit_test(test_seed_step_and_shard_order_change_the_gradient),
-        cmocka_unit_test(test_classic_eval_is_weight_scaling),
+        cmocka_unit_test(test_classic_evaluation_equals_weight_scaling),
         cmocka_unit_test(test_bytes_are_read_as_fractions_of_255),
         cmocka_unit_test(test_training_learns_a_circle),
         cmocka_unit_test(test_training_step_allocates_no_memory),
         cmocka_unit_test(test_golden_digest_after_ten_steps),
-        cmocka_unit_test(test_bytes_tell_what_a_pass_takes),
-        cmocka_unit_test(test_a_pass_without_memory_says_how_much_it_needs),
+        cmocka_unit_test(test_pass_size_is_computed_exactly),
+        cmocka_unit_test(test_failed_pass_reports_how_much_memory_it_needs),
         cmocka_unit_test(test_openblas_gives_nearly_the_same_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

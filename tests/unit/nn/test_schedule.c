@@ -33,7 +33,7 @@ static void test_step_schedule_drops_after_every_full_period(void **state) {
     assert_rate(&spec, 21, 0.025);
 }
 
-static void test_inverse_schedule_halves_where_decay_times_t_is_one(void **state) {
+static void test_inverse_schedule_halves_the_rate_when_decay_times_t_is_one(void **state) {
     (void)state;
     const cop_optimizer_spec spec =
         with((cop_schedule){.kind = COP_SCHEDULE_INVERSE, .decay = 1e-4});
@@ -98,7 +98,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_constant_rate_never_changes),
         cmocka_unit_test(test_step_schedule_drops_after_every_full_period),
-        cmocka_unit_test(test_inverse_schedule_halves_where_decay_times_t_is_one),
+        cmocka_unit_test(test_inverse_schedule_halves_the_rate_when_decay_times_t_is_one),
         cmocka_unit_test(test_exponential_schedule_is_a_power),
         cmocka_unit_test(test_cosine_schedule_goes_from_rate_to_final),
         cmocka_unit_test(test_warmup_rises_in_equal_steps_to_the_schedule),

@@ -146,7 +146,7 @@ static const cop_shape image = {.rank = 3, .dims = {3, 12, 10}};
 
 /* ---- the tests ---- */
 
-static void test_a_member_is_a_smaller_network(void **state) {
+static void test_member_runs_as_a_smaller_network(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {SHARD(0.2),  spec_linear(400),    spec_relu(),
                                      SHARD(0.5),  spec_linear(300),    spec_relu(),
@@ -161,7 +161,7 @@ static void test_a_member_is_a_smaller_network(void **state) {
     members_close(&m);
 }
 
-static void test_only_where_zero_stays_zero(void **state) {
+static void test_layers_are_thinned_only_where_zero_stays_zero(void **state) {
     (void)state;
     const struct {
         cop_layer_spec layers[5];
@@ -211,7 +211,7 @@ static void test_only_where_zero_stays_zero(void **state) {
     }
 }
 
-static void test_channels_and_maxout_groups(void **state) {
+static void test_channels_and_maxout_groups_are_thinned(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {
         spec_conv(20, 3, 1),
@@ -242,7 +242,7 @@ static void test_channels_and_maxout_groups(void **state) {
 }
 
 /* Masked, 0 times infinity makes NaN; and a layer of which nothing is left has only its bias. */
-static void test_what_cannot_be_thinned_runs_masked(void **state) {
+static void test_layers_that_cannot_be_thinned_run_masked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(9), spec_relu(), SHARD(0.9), spec_linear(CLASSES)};
     members m = members_open(layers, COUNT(layers), flat, best_kernels());
@@ -320,7 +320,7 @@ static int draw_network(bool convolutions, cop_layer_spec *layers) {
     return count;
 }
 
-static void test_random_networks_have_the_bits_of_masked_ones(void **state) {
+static void test_thinned_random_networks_equal_masked_ones(void **state) {
     (void)state;
     int thinned = 0, all = 0;
     for (int network = 0; network < NETWORKS; network++) {
@@ -345,7 +345,7 @@ static void test_random_networks_have_the_bits_of_masked_ones(void **state) {
     assert_true(thinned * 5 > all * 2 && thinned < all);
 }
 
-static void test_without_memory_no_pass(void **state) {
+static void test_thin_pass_without_memory_fails_cleanly(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {SHARD(0.2), spec_linear(CLASSES)};
     cop_model *model = model_of(layers, COUNT(layers), 20, CLASSES);
@@ -366,12 +366,12 @@ static void test_without_memory_no_pass(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_member_is_a_smaller_network),
-        cmocka_unit_test(test_only_where_zero_stays_zero),
-        cmocka_unit_test(test_channels_and_maxout_groups),
-        cmocka_unit_test(test_what_cannot_be_thinned_runs_masked),
-        cmocka_unit_test(test_random_networks_have_the_bits_of_masked_ones),
-        cmocka_unit_test(test_without_memory_no_pass),
+        cmocka_unit_test(test_member_runs_as_a_smaller_network),
+        cmocka_unit_test(test_layers_are_thinned_only_where_zero_stays_zero),
+        cmocka_unit_test(test_channels_and_maxout_groups_are_thinned),
+        cmocka_unit_test(test_layers_that_cannot_be_thinned_run_masked),
+        cmocka_unit_test(test_thinned_random_networks_equal_masked_ones),
+        cmocka_unit_test(test_thin_pass_without_memory_fails_cleanly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,7 +185,7 @@ static void test_lease_of_an_ensemble_round_trips(void **state) {
     assert_false(back.lease.whole);
 }
 
-static void test_lease_round_trip_keeps_parts_in_place(void **state) {
+static void test_lease_round_trip_keeps_its_parts(void **state) {
     (void)state;
     cop_message m = lease_message(), back = travel(&m);
     assert_memory_equal(&back.lease, &m.lease, sizeof m.lease);
@@ -223,7 +223,7 @@ static void test_small_types_round_trip(void **state) {
     cop_message_fini(&m);
 }
 
-static void test_every_code_of_a_failure_travels(void **state) {
+static void test_every_failure_code_survives_the_round_trip(void **state) {
     (void)state;
     const cop_err codes[] = {
 #define X(name, number, text, status) COP_ERR_##name,
@@ -250,7 +250,7 @@ static void test_parts_outlive_the_frame(void **state) {
     cop_message_fini(&m);
 }
 
-static void test_sentence_that_is_not_utf8_still_travels(void **state) {
+static void test_message_text_that_is_not_utf8_is_still_sent(void **state) {
     (void)state;
     cop_message m = {.type = COP_MESSAGE_FAILURE, .failure = {COP_ERR_IO, "no file b\xe4r\xff"}};
     cop_message back = travel(&m);
@@ -360,7 +360,7 @@ static void refuse_field(size_t at, int size, uint64_t value, cop_err code, cons
     cop_message_fini(&m);
 }
 
-static void test_lengths_that_lie_are_refused(void **state) {
+static void test_wrong_lengths_are_refused(void **state) {
     (void)state;
     static const uint64_t lengths[] = {65,         64 << 10,        1ull << 31,    1ull << 32,
                                        UINT64_MAX, UINT64_MAX - 63, UINT64_MAX / 2};
@@ -399,7 +399,7 @@ static cop_err decode_proto(cop_message_type type, const void *proto, size_t siz
     return e;
 }
 
-static void test_fields_that_must_be_there(void **state) {
+static void test_missing_required_fields_are_refused(void **state) {
     (void)state;
     cop_error error = {0};
     assert_int_equal(decode_proto(COP_MESSAGE_LEASE, NULL, 0, &error), COP_ERR_PROTOCOL);
@@ -413,7 +413,7 @@ static void test_fields_that_must_be_there(void **state) {
     assert_int_equal(decode_proto(COP_MESSAGE_NOTHING, NULL, 0, &error), COP_OK);
 }
 
-static void test_texts_longer_than_their_place_are_refused(void **state) {
+static void test_texts_longer_than_their_field_are_refused(void **state) {
     (void)state;
     char proto[300] = {0x12, (char)0x80, 1}; /* token: 128 bytes; 127 fit */
     cop_error error = {0};
@@ -424,7 +424,7 @@ static void test_texts_longer_than_their_place_are_refused(void **state) {
     assert_int_equal(decode_proto(COP_MESSAGE_CALL, proto, 129, &error), COP_OK);
 }
 
-static void test_long_failure_is_cut_between_characters(void **state) {
+static void test_long_failure_is_truncated_between_characters(void **state) {
     (void)state;
     Coppice__Wire__Failure f;
     char text[1200] = "", packed[1400];
@@ -477,33 +477,33 @@ static void test_mutated_frames_never_crash(void **state) {
     cop_message_fini(&m);
 }
 
-static void test_kept_frames_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_frames_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("frame", LLVMFuzzerTestOneInput) > 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_frames_break_nothing),
+        cmocka_unit_test(test_kept_fuzz_inputs_of_frames_pass),
         cmocka_unit_test(test_hello_round_trip),
         cmocka_unit_test(test_welcome_and_heartbeats_round_trip),
         cmocka_unit_test(test_pull_round_trip_with_and_without_result),
-        cmocka_unit_test(test_lease_round_trip_keeps_parts_in_place),
+        cmocka_unit_test(test_lease_round_trip_keeps_its_parts),
         cmocka_unit_test(test_lease_of_an_ensemble_round_trips),
         cmocka_unit_test(test_small_types_round_trip),
-        cmocka_unit_test(test_every_code_of_a_failure_travels),
+        cmocka_unit_test(test_every_failure_code_survives_the_round_trip),
         cmocka_unit_test(test_parts_outlive_the_frame),
-        cmocka_unit_test(test_sentence_that_is_not_utf8_still_travels),
+        cmocka_unit_test(test_message_text_that_is_not_utf8_is_still_sent),
         cmocka_unit_test(test_same_message_gives_same_bytes),
         cmocka_unit_test(test_golden_frame),
         cmocka_unit_test(test_every_flipped_bit_is_refused),
         cmocka_unit_test(test_a_million_damaged_frames_are_all_refused),
         cmocka_unit_test(test_every_truncation_and_extension_is_refused),
-        cmocka_unit_test(test_lengths_that_lie_are_refused),
+        cmocka_unit_test(test_wrong_lengths_are_refused),
         cmocka_unit_test(test_other_versions_types_and_magics_are_refused),
-        cmocka_unit_test(test_fields_that_must_be_there),
-        cmocka_unit_test(test_texts_longer_than_their_place_are_refused),
-        cmocka_unit_test(test_long_failure_is_cut_between_characters),
+        cmocka_unit_test(test_missing_required_fields_are_refused),
+        cmocka_unit_test(test_texts_longer_than_their_field_are_refused),
+        cmocka_unit_test(test_long_failure_is_truncated_between_characters),
         cmocka_unit_test(test_mutated_frames_never_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,7 +99,7 @@ static void test_reads_every_field(void **state) {
     cop_proto_free(&j->base);
 }
 
-static void test_bare_names_and_empty_maps_are_the_same(void **state) {
+static void test_bare_name_means_an_empty_map(void **state) {
     (void)state;
     Coppice__Job *a = parse(SMALL "loss: cross_entropy\n");
     Coppice__Job *b = parse("name: j\ndata: {source: mnist}\nmodel:\n  - relu: {}\n"
@@ -113,7 +113,7 @@ static void test_bare_names_and_empty_maps_are_the_same(void **state) {
     cop_proto_free(&a->base), cop_proto_free(&b->base), cop_proto_free(&c->base);
 }
 
-static void test_json_is_read_as_yaml(void **state) {
+static void test_job_file_may_be_json(void **state) {
     (void)state;
     Coppice__Job *a = parse(full), *b;
     cop_str json = {0};
@@ -252,7 +252,7 @@ static void test_resolve_fills_in_defaults(void **state) {
     cop_proto_free(&j->base);
 }
 
-static void test_resolve_twice_is_once(void **state) {
+static void test_resolving_twice_changes_nothing(void **state) {
     (void)state;
     Coppice__Job *a = parse(SMALL), *b = parse(SMALL);
     cop_document_resolve(a, NULL), cop_document_resolve(b, NULL), cop_document_resolve(b, NULL);
@@ -288,7 +288,7 @@ static void cover(const ProtobufCMessageDescriptor *type, size_t *seen) {
 }
 
 /* What `coppice spec` prints is the same job again, also of one that an older program pinned. */
-static void test_without_defaults_it_is_the_same_job(void **state) {
+static void test_job_without_its_defaults_is_the_same_job(void **state) {
     (void)state;
     static const char *const texts[] = {
         full, SMALL,
@@ -323,7 +323,7 @@ static void test_every_field_has_a_row_and_every_row_a_field(void **state) {
         if (!seen[r - cop_fields_all()]) fail_msg("%s is no field", r->name);
 }
 
-static void test_later_names_are_not_there_yet(void **state) {
+static void test_names_of_later_versions_are_reserved(void **state) {
     (void)state;
     for (const char *const *name = cop_fields_later_names(); *name; name++) {
         char message[64];
@@ -334,7 +334,7 @@ static void test_later_names_are_not_there_yet(void **state) {
     }
 }
 
-static void test_help(void **state) {
+static void test_help_of_job_fields(void **state) {
     (void)state;
     assert_string_equal(cop_document_help("train.batch"), "number of samples per step");
     assert_string_equal(cop_document_help("model.linear.units"), "outputs");
@@ -342,7 +342,7 @@ static void test_help(void **state) {
     assert_null(cop_document_help("train.batch.x"));
 }
 
-static void test_reference_is_the_document(void **state) {
+static void test_reference_page_is_up_to_date(void **state) {
     (void)state;
     cop_str reference = {0};
     char *text;
@@ -384,7 +384,7 @@ static void test_set_changes_fields(void **state) {
     cop_proto_free(&j->base);
 }
 
-static void test_set_makes_what_is_not_there(void **state) {
+static void test_set_creates_missing_sections(void **state) {
     (void)state;
     Coppice__Job *j = parse(SMALL);
     set(j, "checkpoint.every=50");
@@ -434,7 +434,7 @@ static void test_set_errors(void **state) {
     refuse("name=&a b", "--set name=&a b: anchors (&name) are not supported");
 }
 
-static void test_incomplete_set_is_found_by_the_check(void **state) {
+static void test_incomplete_set_is_detected_by_the_check(void **state) {
     (void)state;
     Coppice__Job *j = parse(SMALL);
     cop_error error = {0};
@@ -456,7 +456,7 @@ static void check_fails(Coppice__Job *j, const char *sentence) {
     assert_string_equal(error.text, sentence);
 }
 
-static void test_check_of_hostile_messages(void **state) {
+static void test_hostile_job_messages_are_refused(void **state) {
     (void)state;
     Coppice__Job *j = parse(SMALL);
     assert_int_equal(cop_document_check(j, NULL), COP_OK);
@@ -502,7 +502,7 @@ static void expect_where(const Coppice__Job *j, const char *field, const char *w
     assert_string_equal(out, where);
 }
 
-static void test_fields_know_where_they_were_read(void **state) {
+static void test_fields_remember_file_line_and_column(void **state) {
     (void)state;
     Coppice__Job *j = parse(full);
     expect_where(j, "name", "job.yaml:1:7");
@@ -523,7 +523,7 @@ static void test_fields_know_where_they_were_read(void **state) {
     cop_proto_free(&j->base);
 }
 
-static void test_examples_are_good(void **state) {
+static void test_example_job_files_are_valid(void **state) {
     (void)state;
     char **names;
     size_t count;
@@ -551,30 +551,30 @@ int main(int argc, char **argv) {
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_every_field),
-        cmocka_unit_test(test_bare_names_and_empty_maps_are_the_same),
-        cmocka_unit_test(test_json_is_read_as_yaml),
+        cmocka_unit_test(test_bare_name_means_an_empty_map),
+        cmocka_unit_test(test_job_file_may_be_json),
         cmocka_unit_test(test_yaml_round_trip),
         cmocka_unit_test(test_pinned_section_round_trips),
         cmocka_unit_test(test_reals_are_short_and_exact),
         cmocka_unit_test(test_json_of_odd_values),
         cmocka_unit_test(test_seeds_are_strings_in_json_only),
         cmocka_unit_test(test_resolve_fills_in_defaults),
-        cmocka_unit_test(test_resolve_twice_is_once),
+        cmocka_unit_test(test_resolving_twice_changes_nothing),
         cmocka_unit_test(test_default_shards_are_at_most_the_batch),
-        cmocka_unit_test(test_without_defaults_it_is_the_same_job),
+        cmocka_unit_test(test_job_without_its_defaults_is_the_same_job),
         cmocka_unit_test(test_every_field_has_a_row_and_every_row_a_field),
-        cmocka_unit_test(test_later_names_are_not_there_yet),
-        cmocka_unit_test(test_help),
-        cmocka_unit_test(test_reference_is_the_document),
+        cmocka_unit_test(test_names_of_later_versions_are_reserved),
+        cmocka_unit_test(test_help_of_job_fields),
+        cmocka_unit_test(test_reference_page_is_up_to_date),
         cmocka_unit_test(test_set_changes_fields),
-        cmocka_unit_test(test_set_makes_what_is_not_there),
+        cmocka_unit_test(test_set_creates_missing_sections),
         cmocka_unit_test(test_set_steps_replaces_epochs),
         cmocka_unit_test(test_set_errors),
-        cmocka_unit_test(test_incomplete_set_is_found_by_the_check),
-        cmocka_unit_test(test_check_of_hostile_messages),
+        cmocka_unit_test(test_incomplete_set_is_detected_by_the_check),
+        cmocka_unit_test(test_hostile_job_messages_are_refused),
         cmocka_unit_test(test_fields_of_newer_programs_are_refused),
-        cmocka_unit_test(test_fields_know_where_they_were_read),
-        cmocka_unit_test(test_examples_are_good),
+        cmocka_unit_test(test_fields_remember_file_line_and_column),
+        cmocka_unit_test(test_example_job_files_are_valid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -52,12 +52,12 @@ static void expect(int line, const char *replacement, const char *sentence) {
     expect_text(text, sentence);
 }
 
-static void test_good_job_is_taken(void **state) {
+static void test_valid_job_is_accepted(void **state) {
     (void)state;
     expect(0, "", NULL);
 }
 
-static void test_unknown_fields(void **state) {
+static void test_unknown_fields_are_refused(void **state) {
     (void)state;
     expect(
         5, "optimiser: {sgd: {rate: 0.1}}",
@@ -95,7 +95,7 @@ static void expect_unknown_layer(const char *line, const char *sentence) {
     expect(3, line, text);
 }
 
-static void test_unknown_layers_losses_optimizers(void **state) {
+static void test_unknown_layers_losses_and_optimizers_are_refused(void **state) {
     (void)state;
     expect_unknown_layer("model: [{dropuot: {p: 0.5}}]",
                          "job.yaml:3:10: model[0]: unknown layer \"dropuot\": did you mean "
@@ -114,7 +114,7 @@ static void test_unknown_layers_losses_optimizers(void **state) {
 }
 
 /* A name that is suggested for another program's word is one of the job file. */
-static void test_meanings_are_fields(void **state) {
+static void test_suggested_fields_exist(void **state) {
     (void)state;
     const char *meant = NULL;
     const size_t rows = cop_fields_synonyms(&meant, 0);
@@ -128,13 +128,13 @@ static void test_meanings_are_fields(void **state) {
     }
 }
 
-static void test_names_of_later_versions(void **state) {
+static void test_names_of_later_versions_are_refused(void **state) {
     (void)state;
     expect(4, "train: {epochs: 1, precision: bf16}",
            "job.yaml:4:31: train.precision: bf16 is not supported by this version");
 }
 
-static void test_missing_fields(void **state) {
+static void test_missing_fields_are_refused(void **state) {
     (void)state;
     expect(1, "seed: 3",
            "job.yaml:1:1: name is missing: expected a text (name of the job, for "
@@ -158,7 +158,7 @@ static void test_missing_fields(void **state) {
     expect_text("name: j\n", "job.yaml:1:1: data is missing: expected a map (what to train on)");
 }
 
-static void test_values_out_of_range(void **state) {
+static void test_values_out_of_range_are_refused(void **state) {
     (void)state;
     expect(3, "model: [{dropout: {p: 1.0}}]",
            "job.yaml:3:23: model[0].dropout.p is 1.0: expected a number from 0 to below 1");
@@ -183,7 +183,7 @@ static void test_values_out_of_range(void **state) {
            "job.yaml:2:11: priority is 1000001: expected a whole number from -1000000 to 1000000");
 }
 
-static void test_ill_typed_values(void **state) {
+static void test_job_values_of_the_wrong_type_are_refused(void **state) {
     (void)state;
     static const char *const bad[] = {"abc", "0x1p3", "1.5", "1e3", "nan",
                                       "inf", "1,000", "''",  "+-1", "1 2"};
@@ -209,7 +209,7 @@ static void test_ill_typed_values(void **state) {
     expect(1, "name: {a: b}", "job.yaml:1:7: name is a map: expected a text");
 }
 
-static void test_null_is_no_value(void **state) {
+static void test_null_is_refused_as_a_value(void **state) {
     (void)state;
     expect(1, "name:", "job.yaml:1:6: name is empty: expected a text");
     expect(1, "name: null", "job.yaml:1:7: name is empty: expected a text");
@@ -219,7 +219,7 @@ static void test_null_is_no_value(void **state) {
     expect(3, "model:", "job.yaml:3:7: model is empty: expected a list");
 }
 
-static void test_wrong_kinds(void **state) {
+static void test_wrong_kinds_of_yaml_nodes_are_refused(void **state) {
     (void)state;
     expect(4, "train: 5", "job.yaml:4:8: train is 5: expected a map");
     expect(4, "train: [5]", "job.yaml:4:8: train is a list: expected a map");
@@ -235,14 +235,14 @@ static void test_wrong_kinds(void **state) {
     expect_text("hello\n", "job.yaml:1:1: the job is hello: expected a map");
 }
 
-static void test_fields_given_twice(void **state) {
+static void test_duplicate_fields_are_refused(void **state) {
     (void)state;
     expect(6, "train: {epochs: 2}", "job.yaml:6:1: train is given twice");
     expect(4, "train: {epochs: 2, batch: 5, epochs: 3}",
            "job.yaml:4:30: train.epochs is given twice");
 }
 
-static void test_yaml_that_a_job_has_no_use_for(void **state) {
+static void test_unsupported_yaml_features_are_refused(void **state) {
     (void)state;
     expect(1, "name: &a j", "job.yaml:1:7: anchors (&name) are not supported");
     expect(1, "name: *a", "job.yaml:1:7: aliases (*name) are not supported");
@@ -253,7 +253,7 @@ static void test_yaml_that_a_job_has_no_use_for(void **state) {
     expect_text("# nothing\n", "job.yaml is empty: expected a job (see examples/)");
 }
 
-static void test_text_that_is_not_yaml(void **state) {
+static void test_invalid_yaml_is_refused(void **state) {
     (void)state;
     expect_text("name: [a\n", "job.yaml:2:1: not YAML: did not find expected ',' or ']'");
     expect_text("name: a\n\tb: c\n",
@@ -262,7 +262,7 @@ static void test_text_that_is_not_yaml(void **state) {
     expect_text("name: \"a\\0b\"\ndata: 1\n", "job.yaml:1:7: name is \"a\": expected a text");
 }
 
-static void test_bounds_of_size(void **state) {
+static void test_too_large_job_files_are_refused(void **state) {
     (void)state;
     static char big[COP_JOB_FILE_MAX + 2];
     cop_error error = {0};
@@ -283,7 +283,7 @@ static void test_bounds_of_size(void **state) {
     expect(3, big, "job.yaml:3:8: model has 257 items: expected 1 to 256");
 }
 
-static void test_file_that_is_not_there(void **state) {
+static void test_missing_job_file_is_reported(void **state) {
     (void)state;
     Coppice__Job *job;
     cop_error error = {0};
@@ -313,21 +313,21 @@ static void test_mutated_job_files_never_crash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_job_is_taken),
-        cmocka_unit_test(test_unknown_fields),
-        cmocka_unit_test(test_unknown_layers_losses_optimizers),
-        cmocka_unit_test(test_meanings_are_fields),
-        cmocka_unit_test(test_names_of_later_versions),
-        cmocka_unit_test(test_missing_fields),
-        cmocka_unit_test(test_values_out_of_range),
-        cmocka_unit_test(test_ill_typed_values),
-        cmocka_unit_test(test_null_is_no_value),
-        cmocka_unit_test(test_wrong_kinds),
-        cmocka_unit_test(test_fields_given_twice),
-        cmocka_unit_test(test_yaml_that_a_job_has_no_use_for),
-        cmocka_unit_test(test_text_that_is_not_yaml),
-        cmocka_unit_test(test_bounds_of_size),
-        cmocka_unit_test(test_file_that_is_not_there),
+        cmocka_unit_test(test_valid_job_is_accepted),
+        cmocka_unit_test(test_unknown_fields_are_refused),
+        cmocka_unit_test(test_unknown_layers_losses_and_optimizers_are_refused),
+        cmocka_unit_test(test_suggested_fields_exist),
+        cmocka_unit_test(test_names_of_later_versions_are_refused),
+        cmocka_unit_test(test_missing_fields_are_refused),
+        cmocka_unit_test(test_values_out_of_range_are_refused),
+        cmocka_unit_test(test_job_values_of_the_wrong_type_are_refused),
+        cmocka_unit_test(test_null_is_refused_as_a_value),
+        cmocka_unit_test(test_wrong_kinds_of_yaml_nodes_are_refused),
+        cmocka_unit_test(test_duplicate_fields_are_refused),
+        cmocka_unit_test(test_unsupported_yaml_features_are_refused),
+        cmocka_unit_test(test_invalid_yaml_is_refused),
+        cmocka_unit_test(test_too_large_job_files_are_refused),
+        cmocka_unit_test(test_missing_job_file_is_reported),
         cmocka_unit_test(test_mutated_job_files_never_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@ static cop_json_stream stream_of(const char *text) {
     return (cop_json_stream){.name = "a.json", .at = text, .end = text + strlen(text)};
 }
 
-static void test_what_was_printed_comes_back(void **state) {
+static void test_printed_json_is_read_back(void **state) {
     (void)state;
     Coppice__Api__EnsembleFigures row = COPPICE__API__ENSEMBLE_FIGURES__INIT, *rows[1] = {&row};
     Coppice__Api__EnsembleResult r = COPPICE__API__ENSEMBLE_RESULT__INIT;
@@ -70,7 +70,7 @@ static void refuse(const char *text, const char *sentence) {
         fail_msg("\"%s\" does not begin \"%s\"", error.text, sentence);
 }
 
-static void test_what_is_no_such_json_is_named_by_line(void **state) {
+static void test_invalid_json_is_reported_with_its_line(void **state) {
     (void)state;
     refuse("\n\nnot at all", "a.json:3: not JSON: expected an object, {...}");
     refuse("{}\n{\"samples\":1", "a.json:2: not JSON: the object has no end");
@@ -86,8 +86,8 @@ static void test_what_is_no_such_json_is_named_by_line(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_was_printed_comes_back),
-        cmocka_unit_test(test_what_is_no_such_json_is_named_by_line),
+        cmocka_unit_test(test_printed_json_is_read_back),
+        cmocka_unit_test(test_invalid_json_is_reported_with_its_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

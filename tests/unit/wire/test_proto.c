@@ -22,7 +22,7 @@ static cop_err unpack(const ProtobufCMessageDescriptor *type, const void *bytes,
     return e;
 }
 
-static void test_packs_and_unpacks(void **state) {
+static void test_message_is_packed_and_unpacked(void **state) {
     (void)state;
     Coppice__Job *job = (Coppice__Job *)cop_proto_create(&coppice__job__descriptor, 1 << 16);
     ProtobufCMessage *back = NULL;
@@ -52,7 +52,7 @@ static void test_bomb_of_empty_messages_is_refused(void **state) {
     cop_free(bomb);
 }
 
-static void test_budget_bounds_what_is_allocated(void **state) {
+static void test_budget_limits_allocated_memory(void **state) {
     (void)state;
     char many[4096];
     for (size_t i = 0; i < sizeof many; i += 2) many[i] = 0x3a, many[i + 1] = 0;
@@ -145,7 +145,7 @@ static int depth_of(const ProtobufCMessageDescriptor *type, int depth) {
     return deepest;
 }
 
-static void test_no_type_is_recursive(void **state) {
+static void test_no_message_type_is_recursive(void **state) {
     (void)state;
     assert_int_equal(depth_of(&coppice__job__descriptor, 0), 4);
     assert_int_equal(depth_of(&coppice__wire__pull__descriptor, 0), 1);
@@ -153,7 +153,7 @@ static void test_no_type_is_recursive(void **state) {
     assert_int_equal(depth_of(&coppice__api__submit_answer__descriptor, 0), 5);
 }
 
-static void test_attachment_travels_with_the_root(void **state) {
+static void test_attachment_is_kept_with_the_root_message(void **state) {
     (void)state;
     ProtobufCMessage *m = cop_proto_create(&coppice__job__descriptor, 4096);
     int thing;
@@ -178,7 +178,7 @@ static void test_failed_allocations_are_reported(void **state) {
     }
 }
 
-static void test_reflect_sets_and_clears(void **state) {
+static void test_reflection_sets_and_clears_fields(void **state) {
     (void)state;
     cop_proto *m = cop_proto_create(&coppice__job__descriptor, 1 << 16);
     const cop_proto_field *seed = cop_reflect_find(m->descriptor, "seed"),
@@ -205,17 +205,17 @@ static void test_reflect_sets_and_clears(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packs_and_unpacks),
+        cmocka_unit_test(test_message_is_packed_and_unpacked),
         cmocka_unit_test(test_bomb_of_empty_messages_is_refused),
-        cmocka_unit_test(test_budget_bounds_what_is_allocated),
+        cmocka_unit_test(test_budget_limits_allocated_memory),
         cmocka_unit_test(test_nul_in_a_text_is_refused),
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_unknown_enum_values_are_refused),
         cmocka_unit_test(test_malformed_bytes_are_refused),
-        cmocka_unit_test(test_no_type_is_recursive),
-        cmocka_unit_test(test_attachment_travels_with_the_root),
+        cmocka_unit_test(test_no_message_type_is_recursive),
+        cmocka_unit_test(test_attachment_is_kept_with_the_root_message),
         cmocka_unit_test(test_failed_allocations_are_reported),
-        cmocka_unit_test(test_reflect_sets_and_clears),
+        cmocka_unit_test(test_reflection_sets_and_clears_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,7 +53,7 @@ static void test_life_of_a_lease(void **state) {
     }
 }
 
-static void test_nothing_is_pulled_again(void **state) {
+static void test_worker_pulls_again_after_nothing(void **state) {
     (void)state;
     worker_agent a = joined();
     assert_int_equal(nothing(&a, 0, false, false).type, WORKER_ACTION_PULL);
@@ -115,7 +115,7 @@ static void test_backoff_differs_between_workers(void **state) {
     assert_in_range(equal, 0, 2);
 }
 
-static void test_refused_worker_ends(void **state) {
+static void test_agent_of_a_refused_worker_ends(void **state) {
     (void)state;
     const cop_err refusals[] = {COP_ERR_VERSION, COP_ERR_DENIED, COP_ERR_INPUT};
     for (int i = 0; i < 3; i++) {
@@ -169,7 +169,7 @@ static void test_drain_finishes_the_lease_and_says_goodbye(void **state) {
     assert_int_equal(end.error, COP_OK);
 }
 
-static void test_coordinator_wishes_a_drain(void **state) {
+static void test_agent_drains_on_request_of_the_coordinator(void **state) {
     (void)state;
     worker_agent a = joined();
     const worker_action bye = nothing(&a, 0, true, false);
@@ -178,7 +178,7 @@ static void test_coordinator_wishes_a_drain(void **state) {
     assert_int_equal(nothing(&a, 0, true, false).type, WORKER_ACTION_END);
 }
 
-static void test_drain_while_away_ends(void **state) {
+static void test_drain_without_a_connection_ends_the_agent(void **state) {
     (void)state;
     worker_agent a = fresh(true, 0);
     lose(&a, COP_ERR_UNREACHABLE, 0);
@@ -194,7 +194,7 @@ static void test_drain_while_away_ends(void **state) {
     assert_int_equal(lose(&c, COP_ERR_CLOSED, 0).type, WORKER_ACTION_END);
 }
 
-static void test_wait_that_the_coordinator_asks_for_is_bounded(void **state) {
+static void test_wait_requested_by_the_coordinator_is_limited(void **state) {
     (void)state;
     worker_agent a = fresh(true, 0);
     const worker_event start = {.type = WORKER_EVENT_START},
@@ -207,19 +207,19 @@ static void test_wait_that_the_coordinator_asks_for_is_bounded(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wait_that_the_coordinator_asks_for_is_bounded),
+        cmocka_unit_test(test_wait_requested_by_the_coordinator_is_limited),
         cmocka_unit_test(test_life_of_a_lease),
-        cmocka_unit_test(test_nothing_is_pulled_again),
+        cmocka_unit_test(test_worker_pulls_again_after_nothing),
         cmocka_unit_test(test_unknown_worker_says_hello_without_its_result),
         cmocka_unit_test(test_lost_pull_is_sent_again_with_its_result),
         cmocka_unit_test(test_backoff_doubles_to_two_seconds),
         cmocka_unit_test(test_backoff_differs_between_workers),
-        cmocka_unit_test(test_refused_worker_ends),
+        cmocka_unit_test(test_agent_of_a_refused_worker_ends),
         cmocka_unit_test(test_join_times_out_only_the_first_time),
         cmocka_unit_test(test_embedded_worker_gives_up_when_coordinator_is_gone),
         cmocka_unit_test(test_drain_finishes_the_lease_and_says_goodbye),
-        cmocka_unit_test(test_coordinator_wishes_a_drain),
-        cmocka_unit_test(test_drain_while_away_ends),
+        cmocka_unit_test(test_agent_drains_on_request_of_the_coordinator),
+        cmocka_unit_test(test_drain_without_a_connection_ends_the_agent),
     };
     return cmocka_run_group_tests_name("agent", tests, NULL, NULL);
 }

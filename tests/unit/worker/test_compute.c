@@ -178,7 +178,7 @@ static void test_weights_and_job_are_kept(void **state) {
     worker_compute_destroy(c);
 }
 
-static void test_two_jobs_take_turns_a_third_takes_a_place(void **state) {
+static void test_two_jobs_stay_cached_and_a_third_replaces_one(void **state) {
     const fixture *f = *state;
     worker_compute *c = make_compute(1);
     cop_result r;
@@ -198,7 +198,7 @@ static void test_two_jobs_take_turns_a_third_takes_a_place(void **state) {
     worker_compute_destroy(c);
 }
 
-static void test_another_spec_under_the_same_number_is_taken(void **state) {
+static void test_new_spec_under_the_same_job_number_is_used(void **state) {
     const fixture *f = *state;
     fixture other;
     make_fixture(&other, 2);
@@ -217,7 +217,7 @@ static void test_another_spec_under_the_same_number_is_taken(void **state) {
 }
 
 /* L2: warm, a step allocates nothing, nor does a spec that comes again. */
-static void test_warm_lease_allocates_nothing(void **state) {
+static void test_warm_lease_allocates_no_memory(void **state) {
     const fixture *f = *state;
     for (int threads = 1; threads <= 3; threads++) {
         worker_compute *c = make_compute(threads);
@@ -271,7 +271,7 @@ static void test_members_on_any_number_of_threads(void **state) {
     worker_compute_destroy(one);
 }
 
-static void test_whole_network_is_a_member(void **state) {
+static void test_whole_network_can_be_a_member(void **state) {
     const fixture *f = *state;
     cop_result r;
     worker_compute *c = make_compute(3);
@@ -312,7 +312,7 @@ static void expect_failure(worker_compute *c, cop_message m, const char *part) {
     assert_non_null(strstr(r.failure, part));
 }
 
-static void test_bad_leases_are_told(void **state) {
+static void test_bad_leases_are_reported(void **state) {
     const fixture *f = *state;
     worker_compute *c = make_compute(2);
     cop_message m = train_lease(f, 1, 0, 3, true); /* no node of the tree */
@@ -375,12 +375,12 @@ int main(void) {
         TEST(test_result_names_its_lease),
         TEST(test_evaluation_on_any_number_of_threads),
         TEST(test_weights_and_job_are_kept),
-        TEST(test_two_jobs_take_turns_a_third_takes_a_place),
-        TEST(test_another_spec_under_the_same_number_is_taken),
-        TEST(test_warm_lease_allocates_nothing),
+        TEST(test_two_jobs_stay_cached_and_a_third_replaces_one),
+        TEST(test_new_spec_under_the_same_job_number_is_used),
+        TEST(test_warm_lease_allocates_no_memory),
         TEST(test_members_on_any_number_of_threads),
-        TEST(test_whole_network_is_a_member),
-        TEST(test_bad_leases_are_told),
+        TEST(test_whole_network_can_be_a_member),
+        TEST(test_bad_leases_are_reported),
     };
     return cmocka_run_group_tests_name("compute", tests, NULL, NULL);
 }

@@ -14,12 +14,12 @@
 #include "fuzz/fuzz_answer.c" // NOLINT(bugprone-suspicious-include)
 #undef LLVMFuzzerTestOneInput
 
-static void test_kept_answers_break_nothing(void **state) {
+static void test_kept_fuzz_inputs_of_answers_pass(void **state) {
     (void)state;
     assert_true(fuzz_replay("answer", fuzz_answer) > 0);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_answers_break_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept_fuzz_inputs_of_answers_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -281,7 +281,7 @@ static void test_worker_computes_leases(void **state) {
     assert_true(sum > 0 && sum < 1e9);
 }
 
-static void test_refused_worker_says_why(void **state) {
+static void test_refused_worker_reports_the_reason(void **state) {
     world *w = *state;
     cop_error error = {0};
     w->coordinator.token = "secret";
@@ -293,7 +293,7 @@ static void test_refused_worker_says_why(void **state) {
     end_worker(w);
 }
 
-static void test_heartbeats_go_on_while_pull_is_held(void **state) {
+static void test_heartbeats_continue_while_a_pull_is_held(void **state) {
     world *w = *state;
     start_worker(w, NULL, true);
     assert_true(reaches(&w->coordinator.pulls, 1));
@@ -334,7 +334,7 @@ static void test_coordinator_drains_by_heartbeat(void **state) {
     assert_int_equal(worker_join(w->worker, &error), COP_OK);
 }
 
-static void test_unknown_worker_joins_again(void **state) {
+static void test_worker_unknown_to_the_coordinator_joins_again(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
     atomic_store(&c->next_pull, SAY_UNKNOWN);
@@ -346,7 +346,7 @@ static void test_unknown_worker_joins_again(void **state) {
 }
 
 /* The coordinator gave the worker up and dropped its PULL: the heartbeat tells it. */
-static void test_forgotten_worker_does_not_wait_for_its_pull(void **state) {
+static void test_forgotten_worker_stops_waiting_for_its_pull(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
     atomic_store(&c->next_pull, DROP_AND_FORGET);
@@ -362,7 +362,7 @@ static void test_forgotten_worker_does_not_wait_for_its_pull(void **state) {
 
 /* Heartbeats of the lost session do not disturb the HELLO of the next: else it would be a second
  * worker of the same name for a while. */
-static void test_forgotten_worker_joins_once(void **state) {
+static void test_forgotten_worker_joins_only_once(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
     c->late_ms = 20 * BEAT_MS;
@@ -375,7 +375,7 @@ static void test_forgotten_worker_joins_once(void **state) {
     end_worker(w);
 }
 
-static void test_cut_pull_is_sent_again(void **state) {
+static void test_interrupted_pull_is_sent_again(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
     start_worker(w, NULL, true);
@@ -398,7 +398,7 @@ static void test_embedded_worker_ends_with_its_coordinator(void **state) {
     assert_non_null(strstr(error.text, "stopped"));
 }
 
-static void test_cancel_ends_at_once(void **state) {
+static void test_cancel_ends_the_worker_at_once(void **state) {
     world *w = *state;
     start_worker(w, NULL, true);
     assert_true(reaches(&w->coordinator.pulls, 1));
@@ -410,7 +410,7 @@ static void test_cancel_ends_at_once(void **state) {
 }
 
 /* L2: over the memory transport a warm step allocates nothing, on either side. */
-static void test_warm_step_allocates_nothing(void **state) {
+static void test_warm_step_allocates_no_memory(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
     atomic_store(&c->leases, 10);
@@ -432,18 +432,18 @@ int main(void) {
     cop_log_configure(COP_LOG_NONE, false);
     const struct CMUnitTest tests[] = {
         BOTH(test_worker_computes_leases),
-        BOTH(test_refused_worker_says_why),
-        BOTH(test_heartbeats_go_on_while_pull_is_held),
+        BOTH(test_refused_worker_reports_the_reason),
+        BOTH(test_heartbeats_continue_while_a_pull_is_held),
         BOTH(test_drain_ends_a_held_pull),
         BOTH(test_drain_delivers_the_last_result),
         BOTH(test_coordinator_drains_by_heartbeat),
-        BOTH(test_unknown_worker_joins_again),
-        BOTH(test_forgotten_worker_does_not_wait_for_its_pull),
-        BOTH(test_forgotten_worker_joins_once),
-        BOTH(test_cut_pull_is_sent_again),
+        BOTH(test_worker_unknown_to_the_coordinator_joins_again),
+        BOTH(test_forgotten_worker_stops_waiting_for_its_pull),
+        BOTH(test_forgotten_worker_joins_only_once),
+        BOTH(test_interrupted_pull_is_sent_again),
         IN_MEMORY(test_embedded_worker_ends_with_its_coordinator),
-        BOTH(test_cancel_ends_at_once),
-        IN_MEMORY(test_warm_step_allocates_nothing),
+        BOTH(test_cancel_ends_the_worker_at_once),
+        IN_MEMORY(test_warm_step_allocates_no_memory),
     };
     return cmocka_run_group_tests_name("worker", tests, NULL, NULL);
 }
