@@ -16,16 +16,14 @@ sim        10   simulated installations in virtual time: thousands of seeds, inj
 chaos      12   seeded faults in real processes
 soak        9   jobs for minutes, while workers die
 containers 25   tests that start containers
-fuzz       12   each fuzz target for 12 seconds
+fuzz       12   each fuzz target for 8 seconds
 lint        6   clang-format, clang-tidy, shellcheck
 long       40   long tests (only with --all)
 '
 STAGE_NAMES=$(awk '$1 != "image" { print $1 }' <<<"$STAGES" | xargs)
-# WAITING are stages that mostly wait; those in one row run in sequence. The rows run in parallel with
-# each other and with the COMPUTING stages, after all other stages. COMPUTING stages have the lowest
-# priority.
+# WAITING are stages that mostly wait; those in one row run in sequence. The rows run in parallel with each other and
+# with the other stages, which then have the lowest priority, as soon as the release stage is done.
 WAITING=("containers" "chaos soak")
-COMPUTING=(qemu sim fuzz lint)
 
 # groups_of_stage STAGE: prints the groups of packages (deploy/packages.sh) that its tests need.
 groups_of_stage() {
@@ -50,7 +48,7 @@ lacks_for_stage() {
     esac
 }
 
-PASSED=0 FAILED=0 SKIPPED=0
+PASSED=0 FAILED=0 SKIPPED=0 CPU=0
 ALL=0 # --all was given
 LATER=() # stages that follow the release stage
 RESULTS=$ROOT/.cache/test
@@ -298,7 +296,7 @@ stage_long() { labelled long; }
 # Each target is a test. New inputs are discarded, so that each run of the stage starts from the same ones.
 stage_fuzz() {
     check "the fuzz build" build_quietly fuzz fuzz-targets
-    nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 12 --jobs 2 --cache "$RESULTS/fuzz" \
+    nice python3 "$ROOT/tests/fuzz/fuzz.py" --seconds 8 --jobs 2 --cache "$RESULTS/fuzz" \
         --junit "$RESULTS/fuzz.xml" || true
 }
 
@@ -372,12 +370,22 @@ dev_fmt() {
 
 budget_of() { awk -v stage="$1" '$1 == stage { print $2 }' <<<"$STAGES"; }
 
-# stage_done STAGE SECONDS TESTS: prints the summary of a stage; over its budget, it counts one more failure.
+# minutes SECONDS: prints minutes with one decimal.
+minutes() { awk -v s="$1" 'BEGIN { printf "%.1f", s / 60 }'; }
+
+# measure_cpu: sets CPU to the seconds of CPU time that ended children of this shell used. The engine's containers are
+# not its children. (In a pipe, `times` would print the times of a subshell.)
+measure_cpu() {
+    times >"$RESULTS/times"
+    CPU=$(awk -F '[ms ]+' 'NR == 2 { printf "%d\n", 60 * $1 + $2 + 60 * $3 + $4 }' "$RESULTS/times")
+}
+
+# stage_done STAGE SECONDS TESTS CPU_SECONDS: prints the summary of a stage; over its budget, it counts one more failure.
 stage_done() {
     local budget
     budget=$(budget_of "$1")
-    printf '== %-10s %s of %d min, %d tests\n' "$1" "$(awk -v s="$2" 'BEGIN { printf "%.1f", s / 60 }')" \
-        "$budget" "$3" | tee -a "$SUMMARY"
+    printf '== %-10s %s of %d min, %d tests, %s min of CPU time\n' "$1" "$(minutes "$2")" "$budget" "$3" \
+        "$(minutes "$4")" | tee -a "$SUMMARY"
     if (($2 > budget * 60)); then
         printf 'FAILED: %s took longer than its budget\n' "$1" | tee -a "$SUMMARY"
         FAILED=$((FAILED + 1))
@@ -411,7 +419,9 @@ count_tests() {
 
 # run_stage STAGE PATTERN...: runs a stage, and adds its tests to the counts.
 run_stage() {
-    local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) passed failed skipped lacking
+    local stage=$1 started=$SECONDS before=$((PASSED + FAILED)) computed passed failed skipped lacking
+    measure_cpu
+    computed=$CPU
     shift
     printf '== %s\n' "$stage"
     rm -f "$RESULTS"/*.xml
@@ -425,7 +435,8 @@ run_stage() {
         read -r passed failed skipped <<<"$(count_tests)"
         PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
     fi
-    stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before))
+    measure_cpu
+    stage_done "$stage" $((SECONDS - started)) $((PASSED + FAILED - before)) $((CPU - computed))
 }
 
 # run_beside STAGE...: runs these stages in sequence in a background process, each with its own counts and
@@ -458,19 +469,20 @@ collect_beside() {
     fi
 }
 
-# run_stages STAGE...: runs stages in this order. Stages of WAITING run in parallel with those of COMPUTING.
+# run_stages STAGE...: runs stages in this order. After the release stage, those of WAITING run in parallel with the
+# others.
 run_stages() {
-    local stage row waiting=() computing=()
-    for stage in "$@"; do
-        if [[ " ${COMPUTING[*]} " == *" $stage "* ]]; then
-            computing+=("$stage")
-        elif [[ $# == 1 || " ${WAITING[*]} " != *" $stage "* ]]; then
-            run_stage "$stage"
-        fi
-    done
+    local stage row named waiting=() computing=()
     [[ $# -gt 1 ]] || WAITING=()
+    for stage in "$@"; do
+        [[ " ${WAITING[*]} " == *" $stage "* ]] || computing+=("$stage")
+    done
+    if [[ ${computing[0]:-} == release ]]; then
+        run_stage release
+        computing=("${computing[@]:1}")
+    fi
     for row in "${WAITING[@]}"; do
-        local named=()
+        named=()
         for stage in $row; do
             [[ " $* " != *" $stage "* ]] || named+=("$stage")
         done
@@ -535,8 +547,7 @@ dev_test() {
         esac
     done
     if [[ ${#stages[@]} == 0 && ${#patterns[@]} == 0 ]]; then
-        # Fuzzing takes the same time on a busy machine, so it comes first in parallel with the waiting stages.
-        stages=(release parity asan tsan fuzz qemu sim chaos soak containers lint)
+        stages=(release asan qemu tsan fuzz parity sim chaos soak containers lint)
         [[ $ALL == 0 ]] || stages+=(long)
     fi
     mkdir -p "$RESULTS"
@@ -544,7 +555,7 @@ dev_test() {
     programs_on_path
     # In the image with all packages, a test with a missing dependency fails.
     [[ $ENVIRONMENT != *-test:* ]] || export COPPICE_TEST_COMPLETE=1
-    stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0
+    stage_done image "${COPPICE_DEV_IMAGE_SECONDS:-0}" 0 0
     LATER=("${stages[@]}")
     run_stages "${stages[@]}"
     if [[ ${#patterns[@]} -gt 0 ]]; then

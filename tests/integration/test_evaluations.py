@@ -118,7 +118,6 @@ def test_another_seed_gives_other_figures(coppice, job, local, tmp_path):
     assert local(tmp_path / "a", "--ensemble", 3)["members"] != local(tmp_path / "b", "--ensemble", 3)["members"]
 
 
-@pytest.mark.asan
 def test_killed_worker_does_not_change_the_figures(cluster, coppice, processes, job, local, tmp_path):
     path = job()
     coppice("run", path, "--out", tmp_path / "run", "--quiet")
