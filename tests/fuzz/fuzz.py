@@ -69,10 +69,12 @@ class Runner:
                 self.running.add(process)
                 if self.ended:
                     process.kill()
-            said, _ = process.communicate()
+            said = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
             with self.lock:
+                process.returncode = os.waitstatus_to_exitcode(status)
                 self.running.discard(process)
-        return process.returncode, said
+        return process.returncode, said, used.ru_utime + used.ru_stime
 
     def close(self):
         with self.lock:
@@ -81,15 +83,14 @@ class Runner:
                 process.kill()
 
     def is_slow(self, target, path):
-        """Returns whether an input takes over a second each time; once may be due to other load on the machine."""
-        for _ in range(3):
-            status, said = self.run(target, *self.limits(), "-timeout=60", path)
-            took = re.search(r"Executed .* in (\d+) ms", said)
-            if status != 0 or not took:
-                return True
-            if int(took[1]) < 1000 * SLOW_S:
-                return False
-        return True
+        """Returns whether an input hangs, or takes over a second of CPU time: elapsed time depends on other load."""
+        status, said, computed = self.run(target, *self.limits(), "-timeout=60", path)
+        return status != 0 or "Executed " not in said or computed >= SLOW_S + self.start_s(target)
+
+    def start_s(self, target):
+        """Returns the CPU time that the target takes for an empty input."""
+        with tempfile.NamedTemporaryFile() as empty:
+            return self.run(target, *self.limits(), "-timeout=60", empty.name)[2]
 
     def hunt(self, target):
         """Runs a target until its time or its number of executions is reached, or until it crashes."""
@@ -102,7 +103,7 @@ class Runner:
             left = self.left(executions, began)
             if not left:
                 return Result(target, executions, time.monotonic() - began, peak, slowest, [])
-            status, said = self.run(
+            status, said, _ = self.run(
                 target, *self.limits(), f"-timeout={SLOW_S}", f"-detect_leaks={int(target not in AT_END)}", f"-artifact_prefix={crashes}/", "-print_final_stats=1",
                 "-verbosity=0", *left, corpus, *[seeds for seeds in [HERE / "corpus" / target] if seeds.is_dir()],
             )
@@ -255,7 +256,7 @@ def main():
     runner = Runner(programs.resolve(), cache.resolve(), o.plain, o)
     names = o.targets or targets()
     if o.input:
-        status, said = runner.run(o.targets[0], *runner.limits(), "-timeout=60", pathlib.Path(o.input).resolve())
+        status, said, _ = runner.run(o.targets[0], *runner.limits(), "-timeout=60", pathlib.Path(o.input).resolve())
         print(said, end="")
         sys.exit(1 if status else 0)
     if o.merge:
