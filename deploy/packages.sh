@@ -60,10 +60,14 @@ names() {
             ;;
         check)
             echo libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-numpy \
-                python3-safetensors python3-pil python3-yaml strace sqlite3 procps openssl \
-                iproute2 universal-ctags bash-completion
+                python3-pil python3-yaml strace sqlite3 procps openssl iproute2 universal-ctags \
+                bash-completion
+            if since 13 24.10; then echo python3-safetensors; fi
             ;;
-        parity) echo python3-torch python3-onnx python3-onnxruntime ;;
+        parity)
+            echo python3-torch python3-onnx
+            if since 13 25.04; then echo python3-onnxruntime; fi
+            ;;
         valgrind) echo valgrind gdb ;;
         clang) echo clang clang-format clang-tidy libclang-rt-dev llvm shellcheck ;;
         qemu)
@@ -73,7 +77,11 @@ names() {
             ;;
         containers)
             echo systemd python3-jsonschema
-            by_system "docker-cli docker-compose kustomize" "docker.io docker-compose-v2"
+            if [ "$ID" != ubuntu ] && ! since 13 0; then
+                echo docker.io docker-compose
+            else
+                by_system "docker-cli docker-compose kustomize" "docker.io docker-compose-v2"
+            fi
             ;;
         *)
             echo "packages.sh: no group \"$1\"" >&2

@@ -83,6 +83,16 @@ def test_packages_have_the_names_of_each_system(packages, system, version, nng, 
     assert f"{jpeg}-dev" in build and jpeg in run and ssl in run
 
 
+@pytest.mark.parametrize("system, version, absent", [
+    ("debian", "12", {"python3-safetensors", "python3-onnxruntime", "docker-cli", "kustomize"}),
+    ("debian", "13", set()),
+    ("ubuntu", "24.04", {"python3-safetensors", "python3-onnxruntime", "docker-cli", "kustomize"}),
+])
+def test_packages_that_a_system_does_not_have_are_left_out(packages, system, version, absent):
+    names = {"python3-safetensors", "python3-onnxruntime", "docker-cli", "kustomize"}
+    assert names - set(packages(system, version, "list", "check", "parity", "containers")) == absent
+
+
 def test_dev_and_packages_sh_know_the_same_groups(packages, root):
     groups = re.search(r'^EVERYTHING="(.*)"$', (root / "deploy/dev/engine.sh").read_text(), re.MULTILINE)[1].split()
     lists = [packages("debian", "13", "list", group) for group in groups]
