@@ -40,7 +40,7 @@ typedef struct asker {
 static void on_request(void *context, cop_request *request) {
     bench *b = context;
     cop_message reply = {.type = COP_MESSAGE_ANSWER};
-    reply.part[0] = cop_buffer_hold(b->weights);
+    reply.part[COP_PART_BODY] = cop_buffer_hold(b->weights);
     cop_server_reply(request, &reply);
 }
 
@@ -81,7 +81,7 @@ static void run_server(void *argument) {
 static void ask(cop_link *link, cop_buffer *gradient) {
     cop_message m = {.type = COP_MESSAGE_CALL}, reply;
     cop_error error = {0};
-    m.part[0] = cop_buffer_hold(gradient);
+    m.part[COP_PART_BODY] = cop_buffer_hold(gradient);
     if (cop_link_call(link, &m, &reply, 30000, &error)) die("call", &error);
     cop_message_fini(&reply);
 }

@@ -241,7 +241,7 @@ static kept_job *choose_job(worker_compute *c, uint64_t id) {
  * only if it differs. */
 static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **out,
                         cop_error *error) {
-    const cop_buffer *spec = lease->part[3];
+    const cop_buffer *spec = lease->part[COP_PART_JOB];
     kept_job *k = choose_job(c, lease->lease.job);
     bool known = k->job && k->id == lease->lease.job;
     if (known && spec) known = k->spec_hash == cop_hash_xxh3(spec->data, spec->size);
@@ -260,13 +260,13 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
 
 /* The weights of a lease: those that it brings, or the held ones. */
 static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
-    if (lease->part[0]) {
+    if (lease->part[COP_PART_WEIGHTS]) {
         size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
-        if (lease->part[0]->size != expected)
+        if (lease->part[COP_PART_WEIGHTS]->size != expected)
             return cop_fail(error, COP_ERR_PROTOCOL, "the weights have %zu bytes: expected %zu",
-                            lease->part[0]->size, expected);
+                            lease->part[COP_PART_WEIGHTS]->size, expected);
         cop_buffer_release(k->weights);
-        k->weights = cop_buffer_hold(lease->part[0]);
+        k->weights = cop_buffer_hold(lease->part[COP_PART_WEIGHTS]);
         k->version = lease->lease.version + 1;
     }
     if (!k->weights || k->version != lease->lease.version + 1)
@@ -314,13 +314,14 @@ static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l
 /* The samples of a piece. */
 static cop_samples piece_samples(const worker_compute *c, const piece *p) {
     const cop_job *job = c->job->job;
-    size_t stride = job->sample_stride;
+    const char *rows = c->lease->part[COP_PART_SAMPLES]->data;
+    const int32_t *labels = c->lease->part[COP_PART_LABELS]->data;
     return (cop_samples){.dtype = job->sample_type,
                          .count = p->rows,
                          .features = (int)job->features,
-                         .stride = stride,
-                         .rows = (const char *)c->lease->part[1]->data + (size_t)p->row * stride,
-                         .labels = (const int32_t *)c->lease->part[2]->data + p->row};
+                         .stride = job->sample_stride,
+                         .rows = rows + (size_t)p->row * job->sample_stride,
+                         .labels = labels + p->row};
 }
 
 static void train_piece(worker_compute *c, int thread, int item) {
@@ -382,17 +383,17 @@ static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
 /* Compares the lease with its job. The pass only asserts what is checked here. */
 static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows,
                              cop_error *error) {
-    if (!lease->part[1] || !lease->part[2] ||
-        lease->part[1]->size != (size_t)rows * k->job->sample_stride ||
-        lease->part[2]->size != rows * sizeof(int32_t))
+    if (!lease->part[COP_PART_SAMPLES] || !lease->part[COP_PART_LABELS] ||
+        lease->part[COP_PART_SAMPLES]->size != (size_t)rows * k->job->sample_stride ||
+        lease->part[COP_PART_LABELS]->size != rows * sizeof(int32_t))
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the size of the lease's samples does not match its job");
     cop_samples samples = {.dtype = k->job->sample_type,
                            .count = (int)rows,
                            .features = (int)k->job->features,
                            .stride = k->job->sample_stride,
-                           .rows = lease->part[1]->data,
-                           .labels = lease->part[2]->data};
+                           .rows = lease->part[COP_PART_SAMPLES]->data,
+                           .labels = lease->part[COP_PART_LABELS]->data};
     return cop_samples_check(&samples, k->job->model, error);
 }
 

@@ -186,7 +186,7 @@ static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *
     m.pull.goodbye = goodbye;
     worker_compute_have(w->compute, &m.pull.have_job, &m.pull.have_version);
     m.pull.result = s->result;
-    if (s->gradient) m.part[0] = cop_buffer_hold(s->gradient);
+    if (s->gradient) m.part[COP_PART_RESULT] = cop_buffer_hold(s->gradient);
     return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
 }
 

@@ -46,13 +46,13 @@ void cli_remote_close(cli_remote *remote) {
 static cop_err read_answer(cop_message *reply, Coppice__Api__Method method,
                            const ProtobufCMessageDescriptor *type, ProtobufCMessage **answer,
                            cop_buffer **bulk, cop_error *error) {
-    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method ||
-        !reply->part[0])
+    const cop_buffer *body = reply->part[COP_PART_BODY];
+    if (reply->type != COP_MESSAGE_ANSWER || reply->answer.method != (uint32_t)method || !body)
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the coordinator's answer does not match the call");
-    COP_TRY(cop_proto_unpack(type, reply->part[0]->data, reply->part[0]->size, ANSWER_BUDGET,
-                             answer, error));
-    if (bulk) *bulk = reply->part[1] ? cop_buffer_hold(reply->part[1]) : NULL;
+    COP_TRY(cop_proto_unpack(type, body->data, body->size, ANSWER_BUDGET, answer, error));
+    cop_buffer *bytes = reply->part[COP_PART_BULK];
+    if (bulk) *bulk = bytes ? cop_buffer_hold(bytes) : NULL;
     return COP_OK;
 }
 
@@ -65,9 +65,9 @@ static cop_err call_once(cli_remote *remote, Coppice__Api__Method method,
     call.call.major = COP_PROTOCOL_MAJOR;
     call.call.minor = COP_PROTOCOL_MINOR;
     snprintf(call.call.token, sizeof call.call.token, "%s", remote->token);
-    call.part[0] = cop_proto_pack(request);
-    call.part[1] = bulk_in;
-    if (!call.part[0]) {
+    call.part[COP_PART_BODY] = cop_proto_pack(request);
+    call.part[COP_PART_BULK] = bulk_in;
+    if (!call.part[COP_PART_BODY]) {
         cop_message_fini(&call);
         return cop_no_memory(error);
     }

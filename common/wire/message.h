@@ -32,7 +32,19 @@ typedef enum cop_message_type {
     COP_MESSAGE_ANSWER = 10
 } cop_message_type;
 
-#define COP_MESSAGE_PARTS 4
+/* What the parts of a message hold, by its type. A part that is not sent is NULL; all other types
+ * have no parts. The numbers are part of the protocol. */
+enum {
+    COP_PART_WEIGHTS = 0, /* LEASE: f32, flat; NULL if the worker has this version */
+    COP_PART_SAMPLES = 1, /* LEASE: one row per sample, in the type of the data set */
+    COP_PART_LABELS = 2,  /* LEASE: i32, one per sample */
+    COP_PART_JOB = 3,     /* LEASE: a packed coppice.Job; NULL if the worker has it */
+    COP_PART_RESULT = 0,  /* PULL, of TRAIN: f32, the sum of the block's gradients; of ENSEMBLE:
+                             f32 [members][classes][samples], the outputs; of EVALUATE: NULL */
+    COP_PART_BODY = 0,    /* CALL, ANSWER: a packed request or answer of api.proto */
+    COP_PART_BULK = 1,    /* CALL, ANSWER: bytes that do not fit into the body; NULL if none */
+    COP_MESSAGE_PARTS = 4
+};
 
 typedef struct cop_hello {
     uint32_t major, minor, threads;
@@ -59,8 +71,7 @@ typedef enum cop_lease_kind {
     COP_LEASE_EVALUATE = 2,
     COP_LEASE_ENSEMBLE = 3 /* since 1.1 */
 } cop_lease_kind;
-/* part[0]: the gradient sum of the block (flat, COP f32) for TRAIN; none for EVALUATE; the members'
- * outputs f32 [members][classes][samples] for ENSEMBLE. */
+/* What a worker computed for a lease. The tensor itself is COP_PART_RESULT of the PULL. */
 typedef struct cop_result {
     bool present;
     cop_lease_kind kind;
@@ -75,9 +86,6 @@ typedef struct cop_pull {
     bool goodbye;
     cop_result result;
 } cop_pull;
-/* part[0]: weights (flat f32) when the worker lacks this version, else absent (NULL); part[1]:
- * sample rows in their stored type; part[2]: labels i32; part[3]: the job's spec (packed
- * coppice.Job) when the worker lacks it. */
 typedef struct cop_lease {
     cop_lease_kind kind;
     uint64_t lease, job, step, version, deadline_ms;
@@ -93,8 +101,6 @@ typedef struct cop_failure {
     cop_err code;
     char text[1000];
 } cop_failure;
-/* part[0]: the packed request or answer of api.proto; part[1]: bulk bytes, if the method has them.
- */
 typedef struct cop_call {
     uint32_t method, major, minor;
     char token[128];

@@ -19,9 +19,9 @@
 void api_answer(cop_request *request, uint32_t method, const ProtobufCMessage *answer,
                 cop_buffer *bulk) {
     cop_message reply = {.type = COP_MESSAGE_ANSWER, .answer = {.method = method}};
-    reply.part[0] = cop_proto_pack(answer);
-    reply.part[1] = bulk;
-    if (!reply.part[0]) {
+    reply.part[COP_PART_BODY] = cop_proto_pack(answer);
+    reply.part[COP_PART_BULK] = bulk;
+    if (!reply.part[COP_PART_BODY]) {
         cop_message_fini(&reply);
         coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
         return;
@@ -406,6 +406,7 @@ bool coord_api_right_at(size_t at, coord_right *out) {
 
 void coord_api_on_call(coord_api *api, cop_request *request) {
     const cop_message *m = cop_request_message(request);
+    const cop_buffer *body = m->part[COP_PART_BODY];
     cop_error error = {0};
     ProtobufCMessage *message = NULL;
     uint32_t method = m->call.method;
@@ -421,8 +422,8 @@ void coord_api_on_call(coord_api *api, cop_request *request) {
             "this coordinator does not know method %u: it is older than your client", method);
     } else if (api->engine->stopping) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
-    } else if (!m->part[0] || cop_proto_unpack(methods[method].request, m->part[0]->data,
-                                               m->part[0]->size, API_BUDGET, &message, &error)) {
+    } else if (!body || cop_proto_unpack(methods[method].request, body->data, body->size, API_BUDGET,
+                                         &message, &error)) {
         if (error.code == COP_ERR_NO_MEMORY)
             coord_reply_failure(request, error.code, "%s", error.text);
         else

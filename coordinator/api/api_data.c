@@ -10,7 +10,7 @@
 
 static void start(coord_api *api, cop_request *request, ProtobufCMessage *message,
                   void (*work)(api_task *), void (*done)(api_task *)) {
-    cop_buffer *bulk = cop_request_message(request)->part[1];
+    cop_buffer *bulk = cop_request_message(request)->part[COP_PART_BULK];
     api_task *t = api_task_create(api, request, message);
     if (!t) return;
     t->bulk = bulk ? cop_buffer_hold(bulk) : NULL;

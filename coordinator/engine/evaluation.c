@@ -193,8 +193,8 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *act
     const coord_evaluation_model *m = &e->model[e->each_model ? action->lease.version : 0];
     const cop_data_part *part = &e->data->test;
     const uint32_t count = action->lease.count;
-    cop_buffer *rows = message->part[1] = cop_buffer_pool_take(e->rows_pool);
-    cop_buffer *labels = message->part[2] = cop_buffer_pool_take(e->labels_pool);
+    cop_buffer *rows = message->part[COP_PART_SAMPLES] = cop_buffer_pool_take(e->rows_pool);
+    cop_buffer *labels = message->part[COP_PART_LABELS] = cop_buffer_pool_take(e->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     message->lease.whole = action->lease.ensemble && (e->each_model || !e->average);
     const cop_data_room room = cop_data_room_of(rows, labels);
@@ -203,8 +203,8 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *act
     labels->size = count * sizeof(int32_t);
     /* Each version has a spec of its own. */
     if (pull->have_job == e->id && pull->have_version == action->lease.version + 1) return COP_OK;
-    message->part[0] = cop_buffer_hold(m->weights);
-    message->part[3] = cop_buffer_hold(m->spec);
+    message->part[COP_PART_WEIGHTS] = cop_buffer_hold(m->weights);
+    message->part[COP_PART_JOB] = cop_buffer_hold(m->spec);
     return COP_OK;
 }
 

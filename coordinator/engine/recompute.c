@@ -33,13 +33,13 @@ static cop_samples samples_of(const recomputation *r, const cop_job *job, int ro
                          .count = rows,
                          .features = (int)job->features,
                          .stride = job->sample_stride,
-                         .rows = (const char *)r->lease.part[1]->data +
+                         .rows = (const char *)r->lease.part[COP_PART_SAMPLES]->data +
                                  (size_t)row * job->sample_stride,
-                         .labels = (const int32_t *)r->lease.part[2]->data + row};
+                         .labels = (const int32_t *)r->lease.part[COP_PART_LABELS]->data + row};
 }
 
 static int row_count(const recomputation *r) {
-    return (int)(r->lease.part[2]->size / sizeof(int32_t));
+    return (int)(r->lease.part[COP_PART_LABELS]->size / sizeof(int32_t));
 }
 
 static cop_err train_block(recomputation *r, const cop_job *job) {
@@ -57,7 +57,8 @@ static cop_err train_block(recomputation *r, const cop_job *job) {
                            .shard_count = (int)a->lease.count,
                            .shard_sizes = sizes + a->lease.first};
     cop_samples samples = samples_of(r, job, 0, row_count(r));
-    cop_pass_train(pass, r->lease.part[0]->data, &work, &samples, r->gradient->data, &r->sums);
+    cop_pass_train(pass, r->lease.part[COP_PART_WEIGHTS]->data, &work, &samples, r->gradient->data,
+                   &r->sums);
     cop_pass_destroy(pass);
     r->digest = coord_digest(r->engine, r->gradient, &r->finite);
     return COP_OK;
@@ -76,7 +77,7 @@ static cop_err evaluate_block(recomputation *r, const cop_job *job) {
                                       .first_sample = r->action.lease.first + (uint32_t)row};
         cop_samples samples = samples_of(r, job, row, rows);
         cop_pass_result part;
-        cop_pass_eval(pass, r->lease.part[0]->data, &place, &samples, &part);
+        cop_pass_eval(pass, r->lease.part[COP_PART_WEIGHTS]->data, &place, &samples, &part);
         r->sums.loss += part.loss;
         r->sums.correct += part.correct;
     }
@@ -92,7 +93,7 @@ static cop_err ensemble_block(recomputation *r, const cop_job *job) {
     if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for outputs");
     COP_TRY(cop_members_create(job->model, r->engine->kernels, job->numerics, &members, &r->error));
     for (uint32_t m = 0; m < a->lease.members; m++) {
-        const cop_member_work work = {.weights = r->lease.part[0]->data,
+        const cop_member_work work = {.weights = r->lease.part[COP_PART_WEIGHTS]->data,
                                       .place = {.seed = job->seed, .first_sample = a->lease.first},
                                       .member = r->lease.lease.whole ? COP_MEMBER_WHOLE
                                                                      : a->lease.member + m,
@@ -111,7 +112,7 @@ static cop_err any_block(recomputation *r, const cop_job *job) {
 
 static void compute_work(uv_work_t *work) {
     recomputation *r = (recomputation *)work;
-    const cop_buffer *spec = r->lease.part[3];
+    const cop_buffer *spec = r->lease.part[COP_PART_JOB];
     cop_job *job = NULL;
     uint64_t began = cop_clock_ns();
     cop_compute_thread_init();

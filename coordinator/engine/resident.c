@@ -208,8 +208,8 @@ static void prepare_step(coord_resident *r, uint64_t step) {
 }
 
 static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_message *message) {
-    cop_buffer *rows = message->part[1] = cop_buffer_pool_take(r->rows_pool);
-    cop_buffer *labels = message->part[2] = cop_buffer_pool_take(r->labels_pool);
+    cop_buffer *rows = message->part[COP_PART_SAMPLES] = cop_buffer_pool_take(r->rows_pool);
+    cop_buffer *labels = message->part[COP_PART_LABELS] = cop_buffer_pool_take(r->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     uint32_t first = action->lease.first, count = action->lease.count, samples = count;
     const cop_data_room room = cop_data_room_of(rows, labels);
@@ -229,8 +229,8 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
 cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action, bool have_weights,
                                   bool have_spec, cop_message *message) {
     COP_ASSERT(r->current.step == action->lease.version);
-    if (!have_weights) message->part[0] = cop_buffer_hold(r->current.weights);
-    if (!have_spec) message->part[3] = cop_buffer_hold(r->lease_spec);
+    if (!have_weights) message->part[COP_PART_WEIGHTS] = cop_buffer_hold(r->current.weights);
+    if (!have_spec) message->part[COP_PART_JOB] = cop_buffer_hold(r->lease_spec);
     return fill_samples(r, action, message);
 }
 

@@ -190,7 +190,7 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
     coord_evaluation *evaluation = coord_evaluation_find(&server->engine, r->job);
     bool train = r->kind == COP_LEASE_TRAIN, ensemble = r->kind == COP_LEASE_ENSEMBLE;
     uint32_t members = 0;
-    cop_buffer *gradient = train || ensemble ? message->part[0] : NULL;
+    cop_buffer *gradient = train || ensemble ? message->part[COP_PART_RESULT] : NULL;
     const char *failure = r->failure[0] ? r->failure : NULL, *form = NULL;
     if (evaluation && ensemble && !failure &&
         !coord_evaluation_members(evaluation, r, gradient, &members))

@@ -51,10 +51,11 @@ static const good_lease *make_good(void) {
 
 /* Is the job of this lease a small one, or none? What a large one takes is its owner's matter. */
 static bool is_small(const cop_message *lease) {
+    const cop_buffer *packed = lease->part[COP_PART_JOB];
     cop_job *job = NULL;
     cop_plan_figures figures;
-    if (!lease->part[3]) return true;
-    if (cop_job_from_bytes(lease->part[3]->data, lease->part[3]->size, &job, NULL)) return true;
+    if (!packed) return true;
+    if (cop_job_from_bytes(packed->data, packed->size, &job, NULL)) return true;
     cop_job_plan(job, 1, &figures);
     const bool small = figures.worker_bytes <= WORK_BYTES &&
                        figures.flop_per_sample * (1 + lease->lease.count + job->batch) <= WORK_FLOP;
@@ -70,7 +71,7 @@ static void compute(worker_compute *c, cop_message *lease) {
     if (result.failure[0]) FUZZ_CHECK(!tensor);
     if (!result.failure[0] && result.kind != COP_LEASE_EVALUATE) FUZZ_CHECK(tensor);
     cop_message pull = {.type = COP_MESSAGE_PULL, .pull = {.result = result}};
-    pull.part[0] = tensor;
+    pull.part[COP_PART_RESULT] = tensor;
     fuzz_judge_message(&pull); /* it can be sent */
     cop_message_fini(&pull);
 }
@@ -80,10 +81,10 @@ static void take_lease(const good_lease *good, fuzz_bytes *input) {
     const uint8_t flags = fuzz_byte(input), rows = fuzz_byte(input);
     const fuzz_bytes proto = fuzz_piece(input);
     const fuzz_bytes good_parts[COP_MESSAGE_PARTS] = {
-        {good->weights->data, good->weights->size},
-        {good->samples, 2 * (size_t)rows},
-        {(const uint8_t *)good->labels, sizeof(int32_t) * rows},
-        {good->spec->data, good->spec->size}};
+        [COP_PART_WEIGHTS] = {good->weights->data, good->weights->size},
+        [COP_PART_SAMPLES] = {good->samples, 2 * (size_t)rows},
+        [COP_PART_LABELS] = {(const uint8_t *)good->labels, sizeof(int32_t) * rows},
+        [COP_PART_JOB] = {good->spec->data, good->spec->size}};
     fuzz_bytes parts[COP_MESSAGE_PARTS] = {0};
     cop_message lease;
     for (int i = 0; i < COP_MESSAGE_PARTS; i++)

@@ -157,12 +157,12 @@ static void compute(cop_message *lease) {
 
 /* What goes out is what the job's worker expects, and all of it was copied from the data. */
 static void judge_lease(const coord_resident *r, bool test, const cop_message *lease) {
-    const size_t rows = lease->part[2]->size / sizeof(int32_t);
+    const size_t rows = lease->part[COP_PART_LABELS]->size / sizeof(int32_t);
     const cop_data_part *part = test ? &r->data->test : &r->data->train;
-    FUZZ_CHECK(lease->part[1]->size == rows * r->job->sample_stride);
+    FUZZ_CHECK(lease->part[COP_PART_SAMPLES]->size == rows * r->job->sample_stride);
     FUZZ_CHECK(part->stride == r->job->sample_stride && rows <= part->count);
     for (size_t i = 0; i < rows; i++)
-        FUZZ_CHECK(((const int32_t *)lease->part[2]->data)[i] < r->data->classes);
+        FUZZ_CHECK(((const int32_t *)lease->part[COP_PART_LABELS]->data)[i] < r->data->classes);
 }
 
 /* `parts`: with weights and spec, or what the worker has. */
@@ -421,7 +421,8 @@ static void evaluate(coord_engine *engine, bool plain) {
                               .count = a.lease.count,
                               .members = 1};
         FUZZ_CHECK(!coord_evaluation_fill_lease(&e, &a, &pull, &m));
-        FUZZ_CHECK(m.part[1]->size == a.lease.count * e.model[0].built->sample_stride);
+        FUZZ_CHECK(m.part[COP_PART_SAMPLES]->size ==
+                   a.lease.count * e.model[0].built->sample_stride);
         compute(&m);
         cop_message_fini(&m);
     }

@@ -73,7 +73,7 @@ static void fill_in(const fuzz_world *w, const fuzz_self *self, cop_message *m) 
 /* After other results blocks rest for a while, or the worker's name gets nothing more. */
 static bool is_harmless(const cop_message *m) {
     const cop_result *r = &m->pull.result;
-    const cop_buffer *tensor = m->part[0];
+    const cop_buffer *tensor = m->part[COP_PART_RESULT];
     if (m->type != COP_MESSAGE_PULL || !r->present) return true;
     if (r->failure[0] || r->kind != COP_LEASE_TRAIN || !isfinite(r->loss) || !tensor) return false;
     for (size_t i = 0; i < tensor->size / sizeof(float); i++)

@@ -60,7 +60,8 @@ static void fuzz_reply(cop_request *request, cop_message *message) {
         for (int i = 0; i < 2; i++)
             if (w->self[i].worker == request->message.pull.worker)
                 w->self[i].lease = message->lease;
-        if (message->part[0]) w->weights_size = message->part[0]->size;
+        const cop_buffer *weights = message->part[COP_PART_WEIGHTS];
+        if (weights) w->weights_size = weights->size;
     } else if (message->type == COP_MESSAGE_ANSWER) {
         const uint32_t method = message->answer.method;
         w->changed = w->changed || w->server->api->count ||

@@ -75,7 +75,7 @@ static cop_err submit_once(submitter *s, cop_link *link) {
     call.call.major = COP_PROTOCOL_MAJOR;
     call.call.minor = COP_PROTOCOL_MINOR;
     snprintf(call.call.token, sizeof call.call.token, "%s", s->token);
-    call.part[0] = cop_buffer_hold(s->call);
+    call.part[COP_PART_BODY] = cop_buffer_hold(s->call);
     const uint64_t began = cop_clock_ns();
     cop_err e = cop_link_call(link, &call, &reply, 60000, &s->error);
     const uint64_t took = cop_clock_ns() - began;

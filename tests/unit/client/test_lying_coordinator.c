@@ -43,8 +43,8 @@ static void on_request(void *context, cop_request *request) {
     cop_message reply = {.type = COP_MESSAGE_ANSWER};
     const int turn = l->asked < l->count ? l->asked++ : l->count - 1;
     reply.answer.method = cop_request_message(request)->call.method;
-    reply.part[0] = cop_proto_pack(l->answers[turn]);
-    reply.part[1] = l->bulk ? cop_buffer_hold(l->bulk) : NULL;
+    reply.part[COP_PART_BODY] = cop_proto_pack(l->answers[turn]);
+    reply.part[COP_PART_BULK] = l->bulk ? cop_buffer_hold(l->bulk) : NULL;
     cop_server_reply(request, &reply);
 }
 

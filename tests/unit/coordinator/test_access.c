@@ -209,7 +209,7 @@ static void make_request(const coord_right *right, const char *token, uint64_t w
         *m = (cop_message){.type = COP_MESSAGE_CALL,
                            .call = {.method = right->method, .major = COP_PROTOCOL_MAJOR}};
         snprintf(m->call.token, sizeof m->call.token, "%s", token);
-        m->part[0] = cop_buffer_create(0); /* a request without fields */
+        m->part[COP_PART_BODY] = cop_buffer_create(0); /* a request without fields */
     }
 }
 
@@ -437,7 +437,7 @@ static void say_watch(door *d, const char *stem, bool logs) {
     cop_message m = {.type = COP_MESSAGE_CALL};
     m.call.method = logs ? COPPICE__API__METHOD__LOGS : COPPICE__API__METHOD__WATCH_JOB;
     m.call.major = COP_PROTOCOL_MAJOR;
-    m.part[0] = cop_proto_pack(logs ? &log.base : &watch.base);
+    m.part[COP_PART_BODY] = cop_proto_pack(logs ? &log.base : &watch.base);
     open_door(d, w.urls[0], "ours", stem, strcmp(stem, "client") ? "worker" : "client");
     assert_true(say(d, false, true, &m));
 }
@@ -451,8 +451,8 @@ static uint32_t hear_watch(door *d, bool logs) {
     assert_int_equal(reply.type, COP_MESSAGE_ANSWER);
     assert_int_equal(cop_proto_unpack(logs ? &coppice__api__logs_answer__descriptor
                                            : &coppice__api__watch_job_answer__descriptor,
-                                      reply.part[0]->data, reply.part[0]->size, 1u << 20, &answer,
-                                      NULL),
+                                      reply.part[COP_PART_BODY]->data,
+                                      reply.part[COP_PART_BODY]->size, 1u << 20, &answer, NULL),
                      COP_OK);
     if (logs)
         pause = ((const Coppice__Api__LogsAnswer *)answer)->retry_ms;

@@ -58,7 +58,7 @@ static void expect(const fixture *f, Coppice__Api__Method method, const Protobuf
     call.call.major = COP_PROTOCOL_MAJOR;
     call.call.minor = COP_PROTOCOL_MINOR;
     snprintf(call.call.token, sizeof call.call.token, "%s", coord_token(f->server));
-    call.part[0] = cop_proto_pack(request);
+    call.part[COP_PART_BODY] = cop_proto_pack(request);
     assert_int_equal(cop_link_call(f->link, &call, &reply, 5000, &error), code);
     if (!strstr(error.text, part)) fail_msg("\"%s\" does not say \"%s\"", error.text, part);
 }

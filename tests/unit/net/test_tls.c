@@ -52,7 +52,7 @@ static void check_peer(const char *stem, const char *name, unsigned roles) {
     start_ours(&h, stem, strcmp(stem, "client") == 0 ? "client" : "worker");
     cop_link *link = open_link(&h);
     assert_int_equal(call(link, ASK_WHO, NULL, &reply, TIMEOUT_MS, NULL), COP_OK);
-    memcpy(&peer, reply.part[0]->data, sizeof peer);
+    memcpy(&peer, reply.part[COP_PART_BODY]->data, sizeof peer);
     cop_message_fini(&reply);
     assert_true(peer.certified);
     assert_string_equal(peer.name, name);
@@ -79,7 +79,7 @@ static void test_peer_without_tls_is_not_certified(void **state) {
         start_host(&h, kinds[i]);
         cop_link *link = open_link(&h);
         assert_int_equal(call(link, ASK_WHO, NULL, &reply, TIMEOUT_MS, NULL), COP_OK);
-        memcpy(&peer, reply.part[0]->data, sizeof peer);
+        memcpy(&peer, reply.part[COP_PART_BODY]->data, sizeof peer);
         cop_message_fini(&reply);
         assert_memory_equal(&peer, &nobody, sizeof peer);
         end(&h, link);
@@ -479,7 +479,7 @@ static void test_nng_with_its_own_tls_is_compatible(void **state) {
     cop_buffer *frame = cop_buffer_create(nng_msg_len(message));
     memcpy(frame->data, nng_msg_body(message), nng_msg_len(message));
     assert_int_equal(cop_codec_decode(frame, &reply, NULL), COP_OK);
-    assert_string_equal(((const cop_peer *)reply.part[0]->data)->name, "client");
+    assert_string_equal(((const cop_peer *)reply.part[COP_PART_BODY]->data)->name, "client");
     cop_message_fini(&reply);
     cop_buffer_release(frame);
     nng_msg_free(message);

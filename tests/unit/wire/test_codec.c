@@ -82,9 +82,9 @@ static cop_message lease_message(void) {
                           .first = 4,
                           .count = 2,
                           .batch = 100};
-    m.part[0] = text_buffer("weights");
-    m.part[2] = text_buffer("");
-    m.part[3] = text_buffer("job");
+    m.part[COP_PART_WEIGHTS] = text_buffer("weights");
+    m.part[COP_PART_LABELS] = text_buffer("");
+    m.part[COP_PART_JOB] = text_buffer("job");
     return m;
 }
 
@@ -189,10 +189,10 @@ static void test_lease_round_trip_keeps_its_parts(void **state) {
     (void)state;
     cop_message m = lease_message(), back = travel(&m);
     assert_memory_equal(&back.lease, &m.lease, sizeof m.lease);
-    assert_null(back.part[1]);
-    assert_int_equal(back.part[2]->size, 0); /* empty is not absent */
-    assert_memory_equal(back.part[0]->data, "weights", 7);
-    assert_memory_equal(back.part[3]->data, "job", 3);
+    assert_null(back.part[COP_PART_SAMPLES]);
+    assert_int_equal(back.part[COP_PART_LABELS]->size, 0); /* empty is not absent */
+    assert_memory_equal(back.part[COP_PART_WEIGHTS]->data, "weights", 7);
+    assert_memory_equal(back.part[COP_PART_JOB]->data, "job", 3);
     for (int i = 0; i < COP_MESSAGE_PARTS; i++)
         if (back.part[i]) assert_int_equal((uintptr_t)back.part[i]->data % 64, 0);
     cop_message_fini(&back);
@@ -215,10 +215,10 @@ static void test_small_types_round_trip(void **state) {
     assert_int_equal(back.call.method, 16);
     assert_string_equal(back.call.token, "token");
     m = (cop_message){.type = COP_MESSAGE_ANSWER, .answer = {3}};
-    m.part[0] = text_buffer("packed");
+    m.part[COP_PART_BODY] = text_buffer("packed");
     back = travel(&m);
     assert_int_equal(back.answer.method, 3);
-    assert_int_equal(back.part[0]->size, 6);
+    assert_int_equal(back.part[COP_PART_BODY]->size, 6);
     cop_message_fini(&back);
     cop_message_fini(&m);
 }
@@ -243,7 +243,7 @@ static void test_every_failure_code_survives_the_round_trip(void **state) {
 static void test_parts_outlive_the_frame(void **state) {
     (void)state;
     cop_message m = lease_message(), back = travel(&m);
-    cop_buffer *weights = cop_buffer_hold(back.part[0]);
+    cop_buffer *weights = cop_buffer_hold(back.part[COP_PART_WEIGHTS]);
     cop_message_fini(&back);
     assert_memory_equal(weights->data, "weights", 7);
     cop_buffer_release(weights);

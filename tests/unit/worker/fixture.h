@@ -79,13 +79,13 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
                           .first = first,
                           .count = count,
                           .batch = batch};
-    m.part[1] = cop_buffer_create(taken * part->stride);
-    m.part[2] = cop_buffer_create(taken * sizeof(int32_t));
-    const cop_data_room room = cop_data_room_of(m.part[1], m.part[2]);
+    m.part[COP_PART_SAMPLES] = cop_buffer_create(taken * part->stride);
+    m.part[COP_PART_LABELS] = cop_buffer_create(taken * sizeof(int32_t));
+    const cop_data_room room = cop_data_room_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
     cop_data_gather(part, rows + skipped, taken, &room);
     if (!whole) return m;
-    m.part[0] = cop_buffer_hold(f->weights);
-    m.part[3] = cop_buffer_hold(f->spec);
+    m.part[COP_PART_WEIGHTS] = cop_buffer_hold(f->weights);
+    m.part[COP_PART_JOB] = cop_buffer_hold(f->spec);
     return m;
 }
 
@@ -94,13 +94,13 @@ static inline cop_message evaluate_lease(const fixture *f, uint32_t count, bool 
     cop_message m = {.type = COP_MESSAGE_LEASE};
     m.lease =
         (cop_lease){.kind = COP_LEASE_EVALUATE, .lease = 9999, .job = 5, .step = 3, .count = count};
-    m.part[1] = cop_buffer_create(count * part->stride);
-    m.part[2] = cop_buffer_create(count * sizeof(int32_t));
-    const cop_data_room room = cop_data_room_of(m.part[1], m.part[2]);
+    m.part[COP_PART_SAMPLES] = cop_buffer_create(count * part->stride);
+    m.part[COP_PART_LABELS] = cop_buffer_create(count * sizeof(int32_t));
+    const cop_data_room room = cop_data_room_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
     cop_data_copy(part, 0, count, &room);
     if (!whole) return m;
-    m.part[0] = cop_buffer_hold(f->weights);
-    m.part[3] = cop_buffer_hold(f->spec);
+    m.part[COP_PART_WEIGHTS] = cop_buffer_hold(f->weights);
+    m.part[COP_PART_JOB] = cop_buffer_hold(f->spec);
     return m;
 }
 

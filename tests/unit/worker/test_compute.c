@@ -52,8 +52,8 @@ static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *r
                            .count = (int)m.lease.batch,
                            .features = (int)f->job->features,
                            .stride = f->job->sample_stride,
-                           .rows = m.part[1]->data,
-                           .labels = m.part[2]->data};
+                           .rows = m.part[COP_PART_SAMPLES]->data,
+                           .labels = m.part[COP_PART_LABELS]->data};
     cop_pass_train(pass, f->weights->data, &work, &samples, gradient->data, result);
     cop_pass_destroy(pass);
     cop_message_fini(&m);
@@ -324,14 +324,14 @@ static void test_bad_leases_are_reported(void **state) {
     m.lease.batch = BATCH + 1;
     expect_failure(c, m, "not a block");
     m = train_lease(f, 1, 0, SHARDS, true);
-    m.part[1]->size--;
+    m.part[COP_PART_SAMPLES]->size--;
     expect_failure(c, m, "samples");
     m = train_lease(f, 1, 0, SHARDS, true);
-    ((int32_t *)m.part[2]->data)[49] = 10;
+    ((int32_t *)m.part[COP_PART_LABELS]->data)[49] = 10;
     expect_failure(c, m, "label");
     m = train_lease(f, 1, 0, SHARDS, true);
-    cop_buffer_release(m.part[0]);
-    m.part[0] = cop_buffer_create(64);
+    cop_buffer_release(m.part[COP_PART_WEIGHTS]);
+    m.part[COP_PART_WEIGHTS] = cop_buffer_create(64);
     expect_failure(c, m, "weights");
     m = train_lease(f, 1, 0, SHARDS, false);
     m.lease.version = 77;
@@ -352,11 +352,11 @@ static void test_bad_leases_are_reported(void **state) {
     m.lease.count = 1001;
     expect_failure(c, m, "slice");
     m = ensemble_lease(f, 100, 0, 2);
-    m.part[2]->size--;
+    m.part[COP_PART_LABELS]->size--;
     expect_failure(c, m, "samples");
     m = train_lease(f, 1, 0, SHARDS, true);
-    m.part[3] = cop_buffer_create(100);
-    memset(m.part[3]->data, 0xff, 100);
+    m.part[COP_PART_JOB] = cop_buffer_create(100);
+    memset(m.part[COP_PART_JOB]->data, 0xff, 100);
     cop_buffer_release(f->spec); /* the lease's own reference */
     expect_failure(c, m, "");
     cop_result r; /* and after all that a good one still works */

@@ -95,7 +95,8 @@ static void give(coordinator *c, cop_request *request) {
 static void note_result(coordinator *c, const cop_message *m) {
     if (atomic_load(&c->last_result) == m->pull.result.lease) atomic_fetch_add(&c->resent, 1);
     atomic_store(&c->last_result, m->pull.result.lease);
-    if (!c->gradient && m->part[0]) c->gradient = cop_buffer_hold(m->part[0]);
+    if (!c->gradient && m->part[COP_PART_RESULT])
+        c->gradient = cop_buffer_hold(m->part[COP_PART_RESULT]);
     atomic_fetch_add(&c->results, 1);
 }
 
