@@ -57,7 +57,7 @@ static cop_err check_model(const cli_predictions *p, const cli_options *o, cop_e
     return o->top_uncertain ? cli_uncertain_check(p, error) : COP_OK;
 }
 
-static void show_pictures(void *context, const char *what, uint64_t done, uint64_t total) {
+static void show_images(void *context, const char *what, uint64_t done, uint64_t total) {
     char text[80];
     snprintf(text, sizeof text, "reading %s  %llu of %llu", what, (unsigned long long)done,
              (unsigned long long)total);
@@ -75,12 +75,14 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
     if (strcmp(o->input, "-") == 0) {
         COP_TRY(cop_file_read_stream(STDIN_FILENO, "standard input", COP_INPUT_STREAM_MAX, &bytes,
                                      &size, error));
-        cop_err e = cop_data_samples_decode("standard input", bytes, size, &form, out, error);
+        const cop_data_content content = {"standard input", bytes, size};
+        cop_err e = cop_data_samples_decode(&content, &form, out, error);
         cop_free(bytes);
         return e;
     }
     cli_progress_start(&progress, o->quiet);
-    cop_err e = cop_data_samples_read(o->input, &form, show_pictures, &progress, out, error);
+    const cop_data_watcher watcher = {show_images, &progress};
+    cop_err e = cop_data_samples_read(o->input, &form, &watcher, out, error);
     cli_progress_end(&progress);
     return e;
 }

@@ -70,16 +70,17 @@ static cop_err copy_file(const cifar_kind *k, const cifar_file *f, const cop_dat
 static cop_err assemble(const cifar_kind *k, const cifar_file *files, cop_data **out,
                         cop_error *error) {
     const int test = k->file_count - 1;
-    pack_part train = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 32, 32}};
-    pack_part last = train;
-    for (int i = 0; i < test; i++) train.count += files[i].records;
-    last.count = files[test].records;
-    COP_TRY(pack_create(k->name, k->classes, &train, &last, out, error));
+    const pack_part record = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 32, 32}};
+    pack_part parts[2] = {record, record};
+    for (int i = 0; i < test; i++) parts[0].count += files[i].records;
+    parts[1].count = files[test].records;
+    COP_TRY(pack_create(k->name, k->classes, parts, out, error));
     uint32_t first = 0;
     for (int i = 0; i < test; i++) {
         COP_TRY(copy_file(k, &files[i], &(*out)->train, first, error));
         first += files[i].records;
     }
+    COP_ASSERT(first == parts[0].count);
     COP_TRY(copy_file(k, &files[test], &(*out)->test, 0, error));
     pack_finish(*out, k->classes);
     return COP_OK;

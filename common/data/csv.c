@@ -16,10 +16,18 @@
  * names. The names lie in the text of the training file. */
 typedef struct class_list {
     bool decided, text; /* by the first label */
+    bool complete;      /* a new name is an error, not a new class */
     char **names;
     uint32_t *order;
     uint32_t count, capacity;
 } class_list;
+
+/* Both files, as far as they are read. */
+typedef struct csv_set {
+    csv_file file[2]; /* training and test part */
+    bool has_test;
+    class_list classes;
+} csv_set;
 
 /* ---- columns ---- */
 
@@ -118,21 +126,20 @@ static cop_err grow_classes(class_list *list, cop_error *error) {
     return COP_OK;
 }
 
-/* `learn`: a name that is new is a new class. */
-static cop_err class_of_name(csv_file *f, size_t line, uint32_t column, char *name, bool learn,
-                             class_list *list, int32_t *class, cop_error *error) {
+static cop_err class_of_name(csv_file *f, const csv_field *field, class_list *list, int32_t *class,
+                             cop_error *error) {
     uint32_t at;
     double number;
+    char *name = field->text;
     if (!*name || csv_parse(f, name, &number))
-        return csv_fail_value(f, line, column, name,
-                              "the name of a class, as in the first line of data", error);
+        return csv_fail_value(f, field, "the name of a class, as in the first line of data", error);
     if (!find_class(list, name, &at)) {
-        if (!learn)
-            return csv_fail_value(f, line, column, name, "a label that the training part has",
-                                  error);
+        if (list->complete)
+            return csv_fail_value(f, field, "a label that the training part has", error);
         if (list->count == COP_CLASSES_MAX)
-            return csv_fail_value(f, line, column, name, "at most 65536 different labels", error);
+            return csv_fail_value(f, field, "at most 65536 different labels", error);
         COP_TRY(grow_classes(list, error));
+        COP_ASSERT(at <= list->count && list->count < list->capacity);
         memmove(list->order + at + 1, list->order + at, (list->count - at) * sizeof *list->order);
         list->order[at] = list->count;
         list->names[list->count++] = name;
@@ -142,18 +149,18 @@ static cop_err class_of_name(csv_file *f, size_t line, uint32_t column, char *na
     return COP_OK;
 }
 
-static cop_err class_of_number(csv_file *f, size_t line, uint32_t column, char *text,
-                               int32_t *class, cop_error *error) {
+static cop_err class_of_number(csv_file *f, const csv_field *field, int32_t *class,
+                               cop_error *error) {
     double value;
     char expected[64];
-    if (csv_parse(f, text, &value) && value >= 0 && value < COP_CLASSES_MAX &&
+    if (csv_parse(f, field->text, &value) && value >= 0 && value < COP_CLASSES_MAX &&
         value == floor(value)) {
         *class = (int32_t)value;
         return COP_OK;
     }
     snprintf(expected, sizeof expected, "a label, a whole number from 0 to %d",
              COP_CLASSES_MAX - 1);
-    return csv_fail_value(f, line, column, text, expected, error);
+    return csv_fail_value(f, field, expected, error);
 }
 
 /* Classes get their numbers by the byte order of their names, as those of pictures do. */
@@ -177,38 +184,46 @@ static cop_err number_classes(const class_list *list, cop_data *data, cop_error 
 
 /* ---- values ---- */
 
+static cop_err read_label(csv_file *f, const csv_field *field, class_list *classes, int32_t *class,
+                          cop_error *error) {
+    double value;
+    if (!classes->decided) classes->text = *field->text && !csv_parse(f, field->text, &value);
+    classes->decided = true;
+    return classes->text ? class_of_name(f, field, classes, class, error)
+                         : class_of_number(f, field, class, error);
+}
+
 /* One line into its sample and label. */
-static cop_err read_row(csv_file *f, char *line, size_t length, size_t number, bool learn,
-                        class_list *classes, float *sample, int32_t *class, cop_error *error) {
-    char *at = line, *end = line + length;
+static cop_err read_row(csv_file *f, const csv_line *line, class_list *classes, const csv_row *to,
+                        cop_error *error) {
+    char *at = line->text, *end = at + line->length;
+    float *sample = to->values;
     for (uint32_t c = 0; c < f->columns; c++) {
         double value;
-        char *text = csv_take_field(f, &at, end);
+        const csv_field field = {line->number, c, csv_take_field(f, &at, end)};
         if (f->roles[c] == CSV_DROPPED) continue;
         if (f->roles[c] == CSV_LABEL) {
-            if (!classes->decided) classes->text = *text && !csv_parse(f, text, &value);
-            classes->decided = true;
-            COP_TRY(classes->text ? class_of_name(f, number, c, text, learn, classes, class, error)
-                                  : class_of_number(f, number, c, text, class, error));
+            COP_TRY(read_label(f, &field, classes, to->label, error));
             continue;
         }
-        if (!csv_parse(f, text, &value) || !isfinite((float)value))
-            return csv_fail_number(f, number, c, text, error);
+        if (!csv_parse(f, field.text, &value) || !isfinite((float)value))
+            return csv_fail_number(f, &field, error);
         *sample++ = (float)value + 0.0f; /* no -0 */
     }
+    COP_ASSERT(sample == (float *)to->values + f->values);
     return COP_OK;
 }
 
-static cop_err fill_part(csv_file *f, bool learn, class_list *classes, const cop_data_part *part,
+static cop_err fill_part(csv_file *f, class_list *classes, const cop_data_part *part,
                          cop_error *error) {
-    char *at = f->body, *line;
-    size_t length;
+    char *at = f->body;
+    csv_line line = csv_before_body(f);
     uint32_t row = 0;
-    for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number); row++) {
+    for (; csv_next_line(&at, &line); row++) {
         COP_ASSERT(row < part->count);
-        COP_TRY(read_row(f, line, length, number, learn, classes,
-                         (float *)pack_samples(part) + (size_t)row * f->values,
-                         pack_labels(part) + row, error));
+        const csv_row to = {(float *)pack_samples(part) + (size_t)row * f->values,
+                            pack_labels(part) + row};
+        COP_TRY(read_row(f, &line, classes, &to, error));
     }
     COP_ASSERT(row == part->count);
     return COP_OK;
@@ -245,25 +260,28 @@ static pack_part part_of(const csv_file *f, uint32_t rows) {
         .type = COP_DATA_F32, .rank = 1, .dims = {(int32_t)f->values}, .count = rows};
 }
 
-static cop_err load(csv_file f[2], bool test, const cop_data_input *input,
-                    const csv_columns *columns, class_list *classes, cop_data **out,
-                    cop_error *error) {
-    if (test) COP_TRY(check_same_columns(&f[0], &f[1], error));
-    COP_TRY(set_roles(&f[0], columns, error));
-    if (test) {
-        memcpy(f[1].roles, f[0].roles, f[0].columns * sizeof *f[0].roles);
-        f[1].values = f[0].values;
+static cop_err load(csv_set *s, const cop_data_input *input, const csv_columns *columns,
+                    cop_data **out, cop_error *error) {
+    csv_file *train = &s->file[0], *test = &s->file[1];
+    class_list *classes = &s->classes;
+    if (s->has_test) COP_TRY(check_same_columns(train, test, error));
+    COP_TRY(set_roles(train, columns, error));
+    if (s->has_test) {
+        memcpy(test->roles, train->roles, train->columns * sizeof *train->roles);
+        test->values = train->values;
     }
-    const pack_part parts[2] = {part_of(&f[0], f[0].rows), part_of(&f[0], test ? f[1].rows : 0)};
-    COP_TRY(pack_create(input->name, 1, &parts[0], &parts[1], out, error));
-    COP_TRY(fill_part(&f[0], true, classes, &(*out)->train, error));
-    warn_of_line_numbers(&f[0], &(*out)->train);
-    if (test) COP_TRY(fill_part(&f[1], false, classes, &(*out)->test, error));
+    const pack_part parts[2] = {part_of(train, train->rows),
+                                part_of(train, s->has_test ? test->rows : 0)};
+    COP_TRY(pack_create(input->name, 1, parts, out, error));
+    COP_TRY(fill_part(train, classes, &(*out)->train, error));
+    warn_of_line_numbers(train, &(*out)->train);
+    classes->complete = true;
+    if (s->has_test) COP_TRY(fill_part(test, classes, &(*out)->test, error));
     if (input->unlabelled) return pack_finish_unlabelled(*out, error);
     if (!classes->text) return pack_finish_labels(*out, input->train.path, input->test.path, error);
     if (classes->count < 2)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s: all labels are \"%.60s\": expected at least two classes", f[0].path,
+                        "%s: all labels are \"%.60s\": expected at least two classes", train->path,
                         classes->names[0]);
     COP_TRY(number_classes(classes, *out, error));
     COP_TRY(pack_narrow(*out, error));
@@ -272,19 +290,17 @@ static cop_err load(csv_file f[2], bool test, const cop_data_input *input,
 }
 
 cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *error) {
-    csv_file f[2];
+    csv_set s = {.has_test = input->test.path != NULL};
     const csv_columns columns = {input->label, input->drop, input->drop_count, input->unlabelled};
-    const bool test = input->test.path != NULL;
     cop_data *data = NULL;
-    class_list classes = {0};
-    COP_TRY(csv_open(input->train.path, &columns, &f[0], error));
-    cop_err e = test ? csv_open(input->test.path, &columns, &f[1], error) : COP_OK;
+    COP_TRY(csv_open(input->train.path, &columns, &s.file[0], error));
+    cop_err e = s.has_test ? csv_open(input->test.path, &columns, &s.file[1], error) : COP_OK;
     if (!e) {
-        e = load(f, test, input, &columns, &classes, &data, error);
-        if (test) csv_close(&f[1]);
+        e = load(&s, input, &columns, &data, error);
+        if (s.has_test) csv_close(&s.file[1]);
     }
-    csv_close(&f[0]);
-    free_classes(&classes);
+    csv_close(&s.file[0]);
+    free_classes(&s.classes);
     if (e)
         cop_data_destroy(data);
     else

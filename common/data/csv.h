@@ -22,7 +22,7 @@ typedef struct csv_file {
     uint32_t columns, rows, values; /* values: columns with that role */
     char separator;                 /* , ; or a tab */
     char decimal;                   /* . or , once a number has shown which; before: 0 */
-    bool bare;                      /* a label is not required */
+    bool label_optional;            /* a line may consist of one value */
 } csv_file;
 
 /* Which columns are no values; `label` NULL: the last of the others. Each is named by the header,
@@ -49,19 +49,39 @@ cop_err csv_fail_column(const csv_file *f, const char *field, const char *name, 
 cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *field,
                      cop_error *error);
 
-/* The next line with something in it, without its end; *number is counted on from the number of the
- * line at *at. false: no more, and the line is empty. */
-bool csv_next_line(char **at, char **line, size_t *length, size_t *number);
+/* One line of the text, without its end. */
+typedef struct csv_line {
+    char *text;
+    size_t length;
+    size_t number; /* in the file, from 1 */
+} csv_line;
+/* One field of a line. */
+typedef struct csv_field {
+    size_t line; /* its number */
+    uint32_t column;
+    char *text;
+} csv_field;
+
+/* Where the values and the label of a line go. */
+typedef struct csv_row {
+    void *values;
+    int32_t *label; /* NULL: the file has no labels */
+} csv_row;
+
+/* The next line with something in it; line->number is counted on from its value before. *at moves
+ * behind it. false: there is none, and the line is empty. */
+bool csv_next_line(char **at, csv_line *line);
+/* The line before the first one of data: where to start csv_next_line at f->body. */
+csv_line csv_before_body(const csv_file *f);
 /* The field at *at, cleaned in place of quotes and blanks; *at moves on. `end` is the line's end.
  */
 char *csv_take_field(const csv_file *f, char **at, char *end);
 /* A number with the file's decimal mark. A file has one: the first number that needs it decides. */
 bool csv_parse(csv_file *f, char *text, double *out);
 /* INPUT: file, line, column and text, and what was expected. */
-cop_err csv_fail_value(const csv_file *f, size_t line, uint32_t column, const char *text,
-                       const char *expected, cop_error *error);
+cop_err csv_fail_value(const csv_file *f, const csv_field *field, const char *expected,
+                       cop_error *error);
 /* The same where f32 values are expected: says why `text` is none. */
-cop_err csv_fail_number(const csv_file *f, size_t line, uint32_t column, const char *text,
-                        cop_error *error);
+cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *error);
 
 #endif

@@ -12,30 +12,35 @@
 #include "common/data/csv.h"
 #include "common/data/gzip.h"
 
-#define CSV_MAX    ((size_t)8 << 30)
-#define LOOK_LINES 50 /* that decide about separator and header */
+#define CSV_MAX         ((size_t)8 << 30)
+#define LINES_INSPECTED 50 /* to decide about the separator */
 
 /* ---- lines and fields ---- */
 
-static bool is_blank(const char *line, size_t length) {
+static bool is_blank(const csv_line *line) {
     size_t at = 0;
-    while (at < length && line[at] == ' ') at++;
-    return at == length;
+    while (at < line->length && line->text[at] == ' ') at++;
+    return at == line->length;
 }
 
 /* Lines end in \n, \r\n or \r. */
-bool csv_next_line(char **at, char **line, size_t *length, size_t *number) {
+bool csv_next_line(char **at, csv_line *line) {
     while (**at) {
-        *line = *at;
-        *length = strcspn(*at, "\r\n");
-        *at += *length;
+        line->text = *at;
+        line->length = strcspn(*at, "\r\n");
+        line->number++;
+        *at += line->length;
         *at += **at == '\r' && (*at)[1] == '\n' ? 2 : **at != '\0';
-        ++*number;
-        if (!is_blank(*line, *length)) return true;
+        if (!is_blank(line)) return true;
     }
-    *line = *at; /* not the blank line before the end */
-    *length = 0;
+    line->text = *at; /* not the blank line before the end */
+    line->length = 0;
     return false;
+}
+
+csv_line csv_before_body(const csv_file *f) {
+    COP_ASSERT(f->body_line >= 1);
+    return (csv_line){.number = f->body_line - 1};
 }
 
 /* The end of the field that begins at `at`: a separator outside of quotes, or `end`. */
@@ -46,8 +51,8 @@ static const char *field_end(const char *at, const char *end, char separator) {
     return at;
 }
 
-static uint32_t count_fields(const char *line, size_t length, char separator) {
-    const char *at = line, *end = line + length;
+static uint32_t count_fields(const csv_line *line, char separator) {
+    const char *at = line->text, *end = at + line->length;
     for (uint32_t fields = 1;; fields++) {
         at = field_end(at, end, separator);
         if (at == end) return fields;
@@ -55,9 +60,9 @@ static uint32_t count_fields(const char *line, size_t length, char separator) {
     }
 }
 
-static bool ends_in_quotes(const char *line, size_t length) {
+static bool ends_in_quotes(const csv_line *line) {
     size_t quotes = 0;
-    for (size_t i = 0; i < length; i++) quotes += line[i] == '"';
+    for (size_t i = 0; i < line->length; i++) quotes += line->text[i] == '"';
     return quotes % 2 == 1;
 }
 
@@ -77,6 +82,7 @@ static char *clean_field(char *field, char *end) {
 }
 
 char *csv_take_field(const csv_file *f, char **at, char *end) {
+    COP_ASSERT(f->separator && *at <= end);
     char *field = *at, *stop = field + (field_end(field, end, f->separator) - field);
     *at = stop < end ? stop + 1 : end;
     *stop = '\0';
@@ -108,24 +114,25 @@ bool csv_parse(csv_file *f, char *text, double *out) {
     return true;
 }
 
-cop_err csv_fail_value(const csv_file *f, size_t line, uint32_t column, const char *text,
-                       const char *expected, cop_error *error) {
+cop_err csv_fail_value(const csv_file *f, const csv_field *field, const char *expected,
+                       cop_error *error) {
     char name[80];
-    if (f->names && *f->names[column])
-        snprintf(name, sizeof name, "\"%.60s\"", f->names[column]);
+    COP_ASSERT(field->column < f->columns);
+    if (f->names && *f->names[field->column])
+        snprintf(name, sizeof name, "\"%.60s\"", f->names[field->column]);
     else
-        snprintf(name, sizeof name, "%u", column + 1);
+        snprintf(name, sizeof name, "%u", field->column + 1);
     return cop_fail(error, COP_ERR_INPUT, "%s:%zu: column %s is \"%.40s\": expected %s", f->path,
-                    line, name, text, expected);
+                    field->line, name, field->text, expected);
 }
 
-cop_err csv_fail_number(const csv_file *f, size_t line, uint32_t column, const char *text,
-                        cop_error *error) {
+cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *error) {
+    const char *text = field->text;
     const bool number = *text && !text[strspn(text, "0123456789+-.,eE")];
     const bool large = number && fabs(strtod(text, NULL)) > 1e38;
     const bool other_mark = number && f->decimal && decimal_of(text) &&
                             decimal_of(text) != f->decimal && f->separator != ',';
-    return csv_fail_value(f, line, column, text,
+    return csv_fail_value(f, field,
                           large               ? "a number of 32 bits (below 3.4e38 in size)"
                           : !other_mark       ? "a number"
                           : f->decimal == ',' ? "a number with a decimal comma, as in the lines "
@@ -139,13 +146,13 @@ cop_err csv_fail_number(const csv_file *f, size_t line, uint32_t column, const c
 
 /* How many fields of the first lines would be numbers; *fields of the first line. */
 static uint32_t count_numbers(char *text, char separator, uint32_t *fields) {
-    char *at = text, *line;
-    size_t length, number = 0;
+    char *at = text;
+    csv_line line = {0};
     uint32_t numbers = 0;
     *fields = 0;
-    for (int i = 0; i < LOOK_LINES && csv_next_line(&at, &line, &length, &number); i++) {
-        if (i == 0) *fields = count_fields(line, length, separator);
-        for (const char *field = line, *end = line + length; field <= end;) {
+    for (int i = 0; i < LINES_INSPECTED && csv_next_line(&at, &line); i++) {
+        if (i == 0) *fields = count_fields(&line, separator);
+        for (const char *field = line.text, *end = field + line.length; field <= end;) {
             const char *stop = field_end(field, end, separator);
             char word[40];
             double value;
@@ -168,10 +175,11 @@ static const char *separator_name(char separator) {
 static bool take_separator_line(csv_file *f, char **at) {
     if (strncmp(*at, "sep=", 4) != 0 || !(*at)[4] || !strchr(",;\t", (*at)[4])) return false;
     if ((*at)[5] && !strchr("\r\n", (*at)[5])) return false;
-    char *line;
-    size_t length;
+    csv_line line = {.number = f->body_line};
     f->separator = (*at)[4];
-    return csv_next_line(at, &line, &length, &f->body_line);
+    csv_next_line(at, &line);
+    f->body_line = line.number;
+    return true;
 }
 
 /* The one that makes two or more fields of the first line, and most numbers of all. */
@@ -214,7 +222,7 @@ static bool names_column(const csv_file *f, const csv_columns *known) {
 }
 
 /* The names of columns may be numbers: 0, 1, 2 ... or 1, 2, 3 ... */
-static bool counts_up(csv_file *f) {
+static bool counts_up(const csv_file *f) {
     double expected = -1, value;
     uint32_t numbers = 0;
     for (uint32_t c = 0; c < f->columns; c++) {
@@ -226,19 +234,20 @@ static bool counts_up(csv_file *f) {
 }
 
 /* As pandas names columns without names: 0, 1, 2 ... in all columns, above fractions. */
-static bool numbers_columns(csv_file *f, char *second, size_t length) {
+static bool numbers_columns(const csv_file *f, const csv_line *second) {
     bool fraction = false;
     double value;
     for (uint32_t c = 0; c < f->columns; c++)
         if (!parse(f->names[c], f->separator, &value) || value != c) return false;
-    for (size_t i = 0; i < length && !fraction; i++)
-        fraction = second[i] == '.' || (second[i] == ',' && f->separator != ',');
+    for (size_t i = 0; i < second->length && !fraction; i++)
+        fraction = second->text[i] == '.' || (second->text[i] == ',' && f->separator != ',');
     return fraction && f->columns > 2;
 }
 
 /* Does the line have the first line's word in its column? Then that word is a class, not a name. */
-static bool has_word(const csv_file *f, const char *line, size_t length, uint32_t column) {
-    const char *field = line, *end = line + length, *stop = field_end(field, end, f->separator);
+static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
+    const char *field = line->text, *end = field + line->length,
+               *stop = field_end(field, end, f->separator);
     char word[COP_CLASS_NAME_MAX + 8];
     for (uint32_t c = 0; c < column && stop < end; c++) {
         field = stop + 1;
@@ -252,35 +261,35 @@ static bool has_word(const csv_file *f, const char *line, size_t length, uint32_
 }
 
 /* Does a word of the first line come again in the same column of a later line? */
-static bool comes_again(const csv_file *f, char *rest) {
-    char *line;
-    size_t length, ignored = 0;
+static bool word_recurs(const csv_file *f, char *rest) {
+    csv_line line = {0};
     double value;
-    while (csv_next_line(&rest, &line, &length, &ignored))
+    while (csv_next_line(&rest, &line))
         for (uint32_t c = 0; c < f->columns; c++)
-            if (!parse(f->names[c], f->separator, &value) && has_word(f, line, length, c))
-                return true;
+            if (!parse(f->names[c], f->separator, &value) && has_word(f, &line, c)) return true;
     return false;
 }
 
 /* Is the first line, in f->names, a header? A word in it makes it one, unless it has numbers, too,
  * and the second line has words in the same columns: a label that is text. Then its numbers make it
  * one if they count up, and its words are not among the labels. */
-static cop_err is_header(csv_file *f, char *second, size_t length, bool *header, cop_error *error) {
+static cop_err is_header(const csv_file *f, const csv_line *second, bool *header,
+                         cop_error *error) {
     uint32_t words = 0, matched = 0;
     double value;
-    char *copy = cop_strndup(second, length), *at = copy;
+    char *copy = cop_strndup(second->text, second->length), *at = copy;
     if (!copy) return cop_no_memory(error);
+    const char *end = copy + second->length;
     for (uint32_t c = 0; c < f->columns; c++) {
-        char *below = at < copy + length ? csv_take_field(f, &at, copy + length) : NULL;
+        char *below = at < end ? csv_take_field(f, &at, copy + second->length) : NULL;
         if (parse(f->names[c], f->separator, &value)) continue;
         words++;
         matched += below && !parse(below, f->separator, &value);
     }
     cop_free(copy);
-    *header = words &&
-              (words == f->columns || matched < words || (counts_up(f) && !comes_again(f, second)));
-    if (!words) *header = numbers_columns(f, second, length);
+    *header = words && (words == f->columns || matched < words ||
+                        (counts_up(f) && !word_recurs(f, second->text)));
+    if (!words) *header = numbers_columns(f, second);
     return COP_OK;
 }
 
@@ -309,19 +318,19 @@ static cop_err check_names(const csv_file *f, cop_error *error) {
 
 /* ---- the whole file ---- */
 
-static cop_err split_first_line(csv_file *f, const char *line, size_t length, cop_error *error) {
-    f->columns = count_fields(line, length, f->separator);
-    if (f->columns < (f->bare ? 1 : 2) || f->columns > COP_UNITS_MAX + 1)
+static cop_err split_first_line(csv_file *f, const csv_line *line, cop_error *error) {
+    f->columns = count_fields(line, f->separator);
+    if (f->columns < (f->label_optional ? 1 : 2) || f->columns > COP_UNITS_MAX + 1)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s:%zu: %u field%s: expected 2 to %u, one the label, separated by commas, "
                         "semicolons or tabs",
                         f->path, f->body_line, f->columns, f->columns == 1 ? "" : "s",
                         COP_UNITS_MAX + 1);
-    f->first = cop_strndup(line, length);
+    f->first = cop_strndup(line->text, line->length);
     f->names = cop_alloc_array(f->columns, sizeof *f->names);
     f->roles = cop_alloc_array(f->columns, sizeof *f->roles);
     if (!f->first || !f->names || !f->roles) return cop_no_memory(error);
-    char *at = f->first, *end = f->first + length;
+    char *at = f->first, *end = f->first + line->length;
     for (uint32_t c = 0; c < f->columns; c++) f->names[c] = csv_take_field(f, &at, end);
     f->values = f->columns;
     return COP_OK;
@@ -330,18 +339,19 @@ static cop_err split_first_line(csv_file *f, const char *line, size_t length, co
 /* Every line of data has as many fields as the first line, so that the set is no larger than the
  * file gives reason for. Blank lines do not count. */
 static cop_err count_rows(csv_file *f, cop_error *error) {
-    char *at = f->body, *line;
-    size_t length, rows = 0;
-    for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number);) {
-        const uint32_t fields = count_fields(line, length, f->separator);
-        if (ends_in_quotes(line, length))
+    char *at = f->body;
+    csv_line line = csv_before_body(f);
+    size_t rows = 0;
+    while (csv_next_line(&at, &line)) {
+        const uint32_t fields = count_fields(&line, f->separator);
+        if (ends_in_quotes(&line))
             return cop_fail(error, COP_ERR_INPUT,
                             "%s:%zu: a quote is not closed: expected each field to end on its line",
-                            f->path, number);
+                            f->path, line.number);
         if (fields != f->columns)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s:%zu: %u field%s: expected %u, as in the first line", f->path,
-                            number, fields, fields == 1 ? "" : "s", f->columns);
+                            line.number, fields, fields == 1 ? "" : "s", f->columns);
         rows++;
     }
     if (!rows) return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
@@ -365,26 +375,29 @@ static cop_err check_text(const csv_file *f, size_t size, cop_error *error) {
 }
 
 cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *error) {
-    char *at = f->text, *line = NULL, *second = NULL;
-    size_t length = 0, second_length = 0, ignored = 0;
+    char *at = f->text;
+    csv_line first = {0}, second = {0};
     bool header = false;
+    COP_ASSERT(f->text[size] == '\0');
     COP_TRY(check_text(f, size, error));
     if (strncmp(at, "\xef\xbb\xbf", 3) == 0) at += 3; /* UTF-8's byte order mark */
     f->body_line = 0;
     if (!take_separator_line(f, &at)) COP_TRY(find_separator(f, at, error));
     f->body = at;
-    if (!csv_next_line(&at, &line, &length, &f->body_line))
+    first.number = f->body_line;
+    if (!csv_next_line(&at, &first))
         return cop_fail(error, COP_ERR_INPUT, "%s is an empty data set", f->path);
-    COP_TRY(split_first_line(f, line, length, error));
+    f->body_line = first.number;
+    COP_TRY(split_first_line(f, &first, error));
     char *after = at;
-    csv_next_line(&after, &second, &second_length, &ignored); /* empty where there is none */
-    COP_TRY(is_header(f, second, second_length, &header, error));
+    csv_next_line(&after, &second); /* empty where there is none */
+    COP_TRY(is_header(f, &second, &header, error));
     if (header || names_column(f, known)) {
         COP_TRY(check_names(f, error));
         f->body = at;
         f->body_line++;
     } else {
-        f->body = line;
+        f->body = first.text;
         cop_free(f->names);
         f->names = NULL;
     }
@@ -392,10 +405,11 @@ cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *
 }
 
 cop_err csv_open(const char *path, const csv_columns *known, csv_file *f, cop_error *error) {
-    size_t size;
+    cop_data_content content;
     *f = (csv_file){.path = path};
-    COP_TRY(gzip_read_file(path, CSV_MAX, &f->text, &size, error));
-    cop_err e = csv_scan(f, size, known, error);
+    COP_TRY(gzip_read_file(path, CSV_MAX, &content, error));
+    f->text = content.bytes;
+    cop_err e = csv_scan(f, content.size, known, error);
     if (e) csv_close(f);
     return e;
 }
@@ -441,12 +455,14 @@ cop_err csv_fail_column(const csv_file *f, const char *field, const char *name, 
 
 cop_err csv_set_role(csv_file *f, uint32_t column, csv_role role, const char *field,
                      cop_error *error) {
+    COP_ASSERT(column < f->columns && role != CSV_VALUE);
     if (f->roles[column] != CSV_VALUE)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s names column %u of %s, which is already %s: expected each column once",
                         field, column + 1, f->path,
                         f->roles[column] == CSV_LABEL ? "the label" : "dropped");
     f->roles[column] = (uint8_t)role;
+    COP_ASSERT(f->values >= 1);
     f->values--;
     return COP_OK;
 }

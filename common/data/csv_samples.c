@@ -38,17 +38,21 @@ static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t va
     return set_label(f, column, form, error);
 }
 
-/* The number of a column in the training file, as an index. */
-static cop_err index_of(const csv_file *f, const char *field, const char *name, uint32_t values,
-                        uint32_t *index, cop_error *error) {
+/* The number of a column in the training file, as an index; false: `name` is not a number. */
+static bool index_of(const char *name, uint32_t *index) {
     uint64_t number;
-    if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX)
-        return cop_fail(error, COP_ERR_INPUT,
-                        "%s:%zu: there is no header to show which of the %u columns is \"%.60s\", "
-                        "%s: add a header, or pass only the %u columns of the samples",
-                        f->path, f->body_line, f->columns, name, field, values);
+    if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX) return false;
     *index = (uint32_t)number - 1;
-    return COP_OK;
+    return true;
+}
+
+/* `what` the job names by its header: the label, a dropped column. */
+static cop_err fail_no_header(const csv_file *f, const char *what, const char *name,
+                              uint32_t values, cop_error *error) {
+    return cop_fail(error, COP_ERR_INPUT,
+                    "%s:%zu: there is no header to show which of the %u columns is \"%.60s\", "
+                    "%s: add a header, or pass only the %u columns of the samples",
+                    f->path, f->body_line, f->columns, name, what, values);
 }
 
 /* Without a header columns are told by their numbers, as in training: all of them are there, or all
@@ -57,9 +61,11 @@ static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t 
                                cop_error *error) {
     const bool labelled = f->columns == values + 1 + form->drop_count;
     uint32_t label = UINT32_MAX, column;
-    if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
+    if (form->label && !index_of(form->label, &label))
+        return fail_no_header(f, "the label", form->label, values, error);
     for (size_t i = 0; i < form->drop_count; i++) {
-        COP_TRY(index_of(f, "a dropped column", form->drop[i], values, &column, error));
+        if (!index_of(form->drop[i], &column))
+            return fail_no_header(f, "a dropped column", form->drop[i], values, error);
         if (!labelled) column -= column > label;
         if (column >= f->columns) return csv_fail_column(f, "data.drop", form->drop[i], error);
         COP_TRY(csv_set_role(f, column, CSV_DROPPED, "data.drop", error));
@@ -107,7 +113,8 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
     if (f->columns != values + 1 || !may_have_label(form))
         return fail_columns(f, form, values, error);
     uint32_t label = f->columns - 1; /* the label alone beside the values */
-    if (form->label) COP_TRY(index_of(f, "the label", form->label, values, &label, error));
+    if (form->label && !index_of(form->label, &label))
+        return fail_no_header(f, "the label", form->label, values, error);
     if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
     return set_label(f, label, form, error);
 }
@@ -126,17 +133,18 @@ static bool store_value(double value, cop_data_type type, void *to) {
     return isfinite(stored);
 }
 
-static cop_err read_label(csv_file *f, size_t number, uint32_t column, char *text,
-                          const cop_data_form *form, int32_t *class, cop_error *error) {
+static cop_err read_label(csv_file *f, const csv_field *field, const cop_data_form *form,
+                          int32_t *class, cop_error *error) {
     char expected[200];
     double value;
+    COP_ASSERT(class != NULL && form->classes >= 1);
     for (int32_t c = 0; c < form->classes && form->class_names; c++)
-        if (strcmp(form->class_names[c], text) == 0) {
+        if (strcmp(form->class_names[c], field->text) == 0) {
             *class = c;
             return COP_OK;
         }
-    if (!form->class_names && csv_parse(f, text, &value) && value >= 0 && value < form->classes &&
-        value == floor(value)) {
+    if (!form->class_names && csv_parse(f, field->text, &value) && value >= 0 &&
+        value < form->classes && value == floor(value)) {
         *class = (int32_t)value;
         return COP_OK;
     }
@@ -145,52 +153,55 @@ static cop_err read_label(csv_file *f, size_t number, uint32_t column, char *tex
     for (int32_t c = 0; c < form->classes && c < 4 && form->class_names; c++)
         cop_text_add(expected, sizeof expected, ", %.30s%s", form->class_names[c],
                      c == 3 && form->classes > 4 ? ", ..." : "");
-    return csv_fail_value(f, number, column, text, expected, error);
+    return csv_fail_value(f, field, expected, error);
 }
 
-/* `to`: the sample's row. */
-static cop_err store_row(csv_file *f, char *line, size_t length, size_t number,
-                         const cop_data_form *form, char *to, int32_t *class, cop_error *error) {
-    char *at = line, *end = line + length;
+static cop_err store_row(csv_file *f, const csv_line *line, const cop_data_form *form,
+                         const csv_row *to, cop_error *error) {
+    char *at = line->text, *end = at + line->length, *sample = to->values;
     const bool bytes = form->type == COP_DATA_U8;
     for (uint32_t c = 0; c < f->columns; c++) {
         double value;
-        char *text = csv_take_field(f, &at, end);
+        const csv_field field = {line->number, c, csv_take_field(f, &at, end)};
         if (f->roles[c] == CSV_DROPPED) continue;
         if (f->roles[c] == CSV_LABEL) {
-            COP_ASSERT(class); /* it is there where a label is */
-            COP_TRY(read_label(f, number, c, text, form, class, error));
+            COP_TRY(read_label(f, &field, form, to->label, error));
             continue;
         }
-        if (!csv_parse(f, text, &value) || !store_value(value, form->type, to))
-            return bytes ? csv_fail_value(f, number, c, text, "a whole number from 0 to 255", error)
-                         : csv_fail_number(f, number, c, text, error);
-        to += bytes ? 1 : sizeof(float);
+        if (!csv_parse(f, field.text, &value) || !store_value(value, form->type, sample))
+            return bytes ? csv_fail_value(f, &field, "a whole number from 0 to 255", error)
+                         : csv_fail_number(f, &field, error);
+        sample += bytes ? 1 : sizeof(float);
     }
     return COP_OK;
 }
 
 static cop_err store_rows(csv_file *f, const cop_data_form *form, cop_data_samples *out,
                           cop_error *error) {
-    char *at = f->body, *line;
-    size_t length, row = 0;
+    char *at = f->body;
+    csv_line line = csv_before_body(f);
+    size_t row = 0;
     bool labels = false;
     COP_TRY(set_roles(f, form, error));
     COP_ASSERT(f->values == samples_values(form));
     for (uint32_t c = 0; c < f->columns; c++) labels = labels || f->roles[c] == CSV_LABEL;
-    COP_TRY(samples_take(f->path, form, f->rows, labels, out, error));
-    for (size_t number = f->body_line - 1; csv_next_line(&at, &line, &length, &number); row++)
-        COP_TRY(store_row(f, line, length, number, form, (char *)out->rows + row * out->part.stride,
-                          out->labels ? &out->labels[row] : NULL, error));
+    COP_TRY(samples_reserve(f->path, form, f->rows, out, error));
+    if (labels) COP_TRY(samples_reserve_labels(f->path, out, error));
+    for (; csv_next_line(&at, &line); row++) {
+        COP_ASSERT(row < f->rows);
+        const csv_row to = {(char *)out->rows + row * out->part.stride,
+                            labels ? &out->labels[row] : NULL};
+        COP_TRY(store_row(f, &line, form, &to, error));
+    }
     COP_ASSERT(row == f->rows);
     return COP_OK;
 }
 
-cop_err samples_decode_csv(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_csv(const cop_data_content *csv, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
-    csv_file f = {.path = what, .text = bytes, .bare = true};
-    const csv_columns known = {form->label, form->drop, form->drop_count};
-    cop_err e = csv_scan(&f, size, &known, error);
+    csv_file f = {.path = csv->name, .text = csv->bytes, .label_optional = true};
+    const csv_columns known = {form->label, form->drop, form->drop_count, form->unlabelled};
+    cop_err e = csv_scan(&f, csv->size, &known, error);
     if (!e) e = store_rows(&f, form, out, error);
     f.text = NULL; /* the caller's */
     csv_close(&f);

@@ -202,17 +202,25 @@ cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32
 int cop_data_channels(int32_t rank, int32_t first_dim);
 void cop_data_statistics(const cop_data_view *view, double *mean, double *std);
 /* The least and the largest value of each channel, as they are stored. */
-void cop_data_ranges(const cop_data_view *view, double *least, double *most);
+void cop_data_ranges(const cop_data_view *view, double *min, double *max);
 
-/* D1: steps of an epoch, and which places of the view step `step` (from 1) uses. `last_keep`: keep
- * the short last batch. */
-uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep);
-/* Fills rows[0 .. *count) with the places of the step's batch, in order; *epoch (from 0). */
-void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step,
-                         uint32_t *rows, uint32_t *count, uint32_t *epoch);
+/* How the training rows are cut into batches (D1). */
+typedef struct cop_data_batches {
+    uint64_t seed;    /* of the job: decides the order of each epoch */
+    uint32_t samples; /* training rows of the view */
+    uint32_t batch;
+    bool keep_last; /* the last batch of an epoch, if it is short */
+} cop_data_batches;
+
+/* The number of steps in an epoch, at least 1. */
+uint64_t cop_data_steps_per_epoch(uint32_t samples, uint32_t batch, bool keep_last);
+/* Which places of the view step `step` (from 1) uses: fills rows[0 .. *count) in order; rows has
+ * space for batches->batch. *epoch counts from 0. */
+void cop_data_batch_rows(const cop_data_batches *batches, uint64_t step, uint32_t *rows,
+                         uint32_t *count, uint32_t *epoch);
 /* D2: sizes of `shards` slices of a batch of b samples; the first (b mod shards) one longer; may be
  * 0 when b < shards. */
-void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes);
+void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes);
 /* Copies the rows of `part` one after another, and their labels. The room must suffice, and each
  * row must exist: asserted. */
 void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,

@@ -8,33 +8,32 @@
 #include <zlib.h>
 
 #include "common/base/err.h"
+#include "common/data/content.h"
 
-#define GZIP_DEFLATE_MOST 1032 /* no deflate stream gives more bytes for one */
+#define GZIP_RATIO_MAX 1032 /* no deflate stream gives more bytes for one */
 
 bool gzip_is(const void *bytes, size_t size);
 
 /* Decompression under way; zlib checks CRC and length at the end of each member. */
 typedef struct gzip_reader {
     z_stream z;
-    size_t in_left;
-    bool ended; /* the last member is complete, nothing follows */
-    const char *path;
+    size_t input_size; /* bytes that zlib has not seen yet */
+    bool ended;        /* the last member is complete, nothing follows */
+    const char *name;
 } gzip_reader;
 
-cop_err gzip_begin(gzip_reader *g, const char *path, const void *in, size_t size, cop_error *error);
+cop_err gzip_begin(gzip_reader *g, const cop_data_content *in, cop_error *error);
 /* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the data
  * (g->ended) or of the input (truncated). */
 cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error *error);
 void gzip_end(gzip_reader *g);
 
-/* All of gzip data into memory of its own (cop_free), NUL-terminated. LIMIT: more than `limit`
- * bytes. */
-cop_err gzip_unpack(const char *path, size_t limit, const char *bytes, size_t size, char **out,
-                    size_t *out_size, cop_error *error);
-/* Replaces *bytes (cop_free), if they are gzip data, by what they contain; other bytes stay. */
-cop_err gzip_expand(const char *path, size_t limit, char **bytes, size_t *size, cop_error *error);
-/* cop_file_read, then gzip_expand. */
-cop_err gzip_read_file(const char *path, size_t limit, char **bytes, size_t *size,
-                       cop_error *error);
+/* Decompresses all of `in` into new memory (out->bytes: cop_free), with a zero byte behind it.
+ * LIMIT: more than `limit` bytes. */
+cop_err gzip_unpack(const cop_data_content *in, size_t limit, cop_data_content *out,
+                    cop_error *error);
+/* Reads a whole file of up to `limit` bytes, and decompresses it if it is gzip data. out->bytes
+ * (cop_free) have a zero byte behind them. After an error there is nothing to free. */
+cop_err gzip_read_file(const char *path, size_t limit, cop_data_content *out, cop_error *error);
 
 #endif

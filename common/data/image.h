@@ -17,39 +17,49 @@ typedef struct cop_image {
     uint8_t *pixels; /* (channels, height, width); cop_free */
 } cop_image;
 
-/* A picture in memory; its first bytes say which format it is. Palettes become RGB, fewer bits than
- * 8 are widened, 16 are rounded to 8, transparency is left out, EXIF's orientation is applied.
- * CORRUPT, with the library's words,
- * for a file that is damaged or truncated anywhere; INPUT for what is no PNG or JPEG, and for more
- * than COP_UNITS_MAX values. `what` begins the sentence. */
-cop_err cop_image_decode(const char *what, const void *bytes, size_t size, cop_image *out,
+/* Decodes an image of up to COP_UNITS_MAX values; the first bytes tell the format. Palettes become
+ * RGB, fewer bits than 8 are widened, 16 are rounded to 8, transparency is dropped, and EXIF's
+ * orientation is applied. `name` begins errors. CORRUPT, with the library's words: the file is
+ * damaged or truncated anywhere. INPUT: neither PNG nor JPEG. LIMIT: too many values. After an error
+ * out->pixels is NULL. */
+cop_err cop_image_decode(const char *name, const void *bytes, size_t size, cop_image *out,
                          cop_error *error);
 
-/* The same of up to `most` values, COP_UNITS_MAX to IMAGE_VALUES_MAX. */
-cop_err cop_image_decode_large(const char *what, const void *bytes, size_t size, uint64_t most,
-                               cop_image *out, cop_error *error);
+/* An image file in memory, and how many values its image may have: COP_UNITS_MAX, or up to
+ * IMAGE_VALUES_MAX if the image is to be made smaller. */
+typedef struct image_file {
+    const char *name; /* for errors */
+    const void *bytes;
+    size_t size;
+    uint64_t values_max;
+} image_file;
 
-/* Height and width as asked (0: as they are), and grey as three equal channels where 3 are asked; a
- * colour picture stays one. Smaller is the mean of the area that a pixel covers, larger is
- * bilinear. On an error the image stays as it was. */
-cop_err cop_image_fit(const char *what, cop_image *image, int32_t channels, uint32_t height,
-                      uint32_t width, cop_error *error);
-
+/* As cop_image_decode, up to file->values_max values. */
+cop_err image_decode(const image_file *file, cop_image *out, cop_error *error);
 /* The two formats (png.c, jpeg.c). */
-cop_err image_decode_png(const char *what, const void *bytes, size_t size, uint64_t most,
-                         cop_image *out, cop_error *error);
-cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, uint64_t most,
-                          cop_image *out, cop_error *error);
-/* Is it a file or folder that file managers leave behind, or one with a dot in front? */
+cop_err image_decode_png(const image_file *file, cop_image *out, cop_error *error);
+cop_err image_decode_jpeg(const image_file *file, cop_image *out, cop_error *error);
+
+/* What an image is to become; 0: as it is. */
+typedef struct image_form {
+    int32_t channels, height, width;
+} image_form;
+
+/* Resizes the image to form->height and form->width, and makes a grey one into three equal channels
+ * if form->channels is 3. A colour image keeps its channels. Smaller is the mean of the area that a
+ * pixel covers, larger is bilinear. On an error the image stays as it was. */
+cop_err image_fit(const char *name, const image_form *form, cop_image *image, cop_error *error);
+
+/* Does a file manager leave behind a file or folder of this name, or does it begin with a dot? */
 bool image_folder_skips(const char *name);
-/* Takes memory for the pixels; LIMIT (more than `most` values) or NO_MEMORY. */
-cop_err image_create(const char *what, uint32_t channels, uint32_t height, uint32_t width,
-                     uint64_t most, cop_image *out, cop_error *error);
-/* EXIF's orientation, 1 to 8; 1, upright, also where there is none. */
+/* Allocates the pixels of an image whose channels, height and width are set. LIMIT: it has no pixel,
+ * or more than `values_max` values. NO_MEMORY. */
+cop_err image_create(const char *name, uint64_t values_max, cop_image *image, cop_error *error);
+/* The orientation in EXIF data, 1 to 8; 1, upright, also where there is none. */
 int image_orientation(const void *exif, size_t size);
-/* Turns the picture upright. */
-cop_err image_turn(const char *what, cop_image *image, int orientation, cop_error *error);
-/* One row of interleaved pixels into the planes. */
-void image_put_row(cop_image *image, uint32_t row, const uint8_t *interleaved);
+/* Turns the image upright. */
+cop_err image_turn(const char *name, cop_image *image, int orientation, cop_error *error);
+/* Stores one row of interleaved pixels in the planes. */
+void image_put_row(cop_image *image, int32_t row, const uint8_t *interleaved);
 
 #endif

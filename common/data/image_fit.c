@@ -12,14 +12,14 @@
 typedef struct tiff {
     const unsigned char *bytes;
     size_t size;
-    bool big;
+    bool big_endian;
 } tiff;
 
 static uint32_t take(const tiff *t, size_t at, size_t width) {
     uint32_t value = 0;
     if (at > t->size || t->size - at < width) return 0;
     for (size_t i = 0; i < width; i++)
-        value |= (uint32_t)t->bytes[at + i] << 8 * (t->big ? width - 1 - i : i);
+        value |= (uint32_t)t->bytes[at + i] << 8 * (t->big_endian ? width - 1 - i : i);
     return value;
 }
 
@@ -39,7 +39,7 @@ int image_orientation(const void *exif, size_t size) {
     return 1;
 }
 
-cop_err image_turn(const char *what, cop_image *image, int orientation, cop_error *error) {
+cop_err image_turn(const char *name, cop_image *image, int orientation, cop_error *error) {
     const bool swap = orientation >= 5;
     const bool flip_y =
         orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
@@ -47,10 +47,11 @@ cop_err image_turn(const char *what, cop_image *image, int orientation, cop_erro
         orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
     const size_t height = (size_t)image->height, width = (size_t)image->width,
                  plane = height * width;
-    cop_image out;
-    if (orientation <= 1) return COP_OK;
-    COP_TRY(image_create(what, (uint32_t)image->channels, (uint32_t)(swap ? width : height),
-                         (uint32_t)(swap ? height : width), IMAGE_VALUES_MAX, &out, error));
+    COP_ASSERT(orientation >= 1 && orientation <= 8);
+    if (orientation == 1) return COP_OK;
+    cop_image out = *image;
+    if (swap) out.height = image->width, out.width = image->height;
+    COP_TRY(image_create(name, IMAGE_VALUES_MAX, &out, error));
     for (size_t y = 0; y < height; y++) /* of the source */
         for (size_t x = 0; x < width; x++) {
             const size_t v = flip_y ? height - 1 - y : y, u = flip_x ? width - 1 - x : x;
@@ -70,6 +71,11 @@ cop_err image_turn(const char *what, cop_image *image, int orientation, cop_erro
 typedef struct axis {
     uint32_t in, out;
 } axis;
+
+/* Memory for resizing: sums (y.in, x.out), and the weights of one output value. */
+typedef struct scratch {
+    uint32_t *sums, *weights;
+} scratch;
 
 static uint32_t weight_sum(const axis *a) {
     return a->out <= a->in ? a->in : 2 * a->out;
@@ -103,11 +109,12 @@ static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t 
 
 /* The rows of one plane, each `y->in` to `y->out` values apart: rows first into sums, then
  * columns of sums. 255 * weight_sum of both axes is below 2^53. */
-static void resize_plane(const uint8_t *in, const axis *y, const axis *x, uint32_t *sums,
-                         uint32_t *weights, uint8_t *out) {
-    uint32_t first;
+static void resize_plane(const uint8_t *in, const axis *y, const axis *x, const scratch *work,
+                         uint8_t *out) {
+    uint32_t first, *sums = work->sums, *weights = work->weights;
     for (uint32_t j = 0; j < x->out; j++) {
         const uint32_t count = weights_of(x, j, &first, weights);
+        COP_ASSERT(count >= 1 && first + count <= x->in);
         for (uint32_t r = 0; r < y->in; r++) {
             uint32_t sum = 0; /* at most 255 * 2^21 */
             for (uint32_t k = 0; k < count; k++)
@@ -118,6 +125,7 @@ static void resize_plane(const uint8_t *in, const axis *y, const axis *x, uint32
     const uint64_t whole = (uint64_t)weight_sum(x) * weight_sum(y);
     for (uint32_t i = 0; i < y->out; i++) {
         const uint32_t count = weights_of(y, i, &first, weights);
+        COP_ASSERT(count >= 1 && first + count <= y->in);
         for (uint32_t j = 0; j < x->out; j++) {
             uint64_t sum = whole / 2;
             for (uint32_t k = 0; k < count; k++)
@@ -127,21 +135,21 @@ static void resize_plane(const uint8_t *in, const axis *y, const axis *x, uint32
     }
 }
 
-static cop_err resize(const char *what, cop_image *image, uint32_t height, uint32_t width,
+static cop_err resize(const char *name, const image_form *form, cop_image *image,
                       cop_error *error) {
-    const axis y = {(uint32_t)image->height, height}, x = {(uint32_t)image->width, width};
+    cop_image out = {.channels = image->channels, .height = form->height, .width = form->width};
+    COP_TRY(image_create(name, COP_UNITS_MAX, &out, error));
+    const axis y = {(uint32_t)image->height, (uint32_t)out.height},
+               x = {(uint32_t)image->width, (uint32_t)out.width};
     const size_t longest = y.in > x.in ? y.in : x.in;
-    cop_image out;
-    COP_TRY(
-        image_create(what, (uint32_t)image->channels, height, width, COP_UNITS_MAX, &out, error));
-    uint32_t *sums = cop_alloc_array((size_t)y.in * width, sizeof *sums),
-             *weights = cop_alloc_array(longest + 2, sizeof *weights);
-    for (int c = 0; c < image->channels && sums && weights; c++)
-        resize_plane(image->pixels + (size_t)c * y.in * x.in, &y, &x, sums, weights,
-                     out.pixels + (size_t)c * height * width);
-    const bool done = sums && weights;
-    cop_free(sums);
-    cop_free(weights);
+    const scratch work = {cop_alloc_array((size_t)y.in * x.out, sizeof *work.sums),
+                          cop_alloc_array(longest + 2, sizeof *work.weights)};
+    const bool done = work.sums && work.weights;
+    for (size_t c = 0; c < (size_t)image->channels && done; c++)
+        resize_plane(image->pixels + c * y.in * x.in, &y, &x, &work,
+                     out.pixels + c * y.out * x.out);
+    cop_free(work.sums);
+    cop_free(work.weights);
     if (!done) {
         cop_free(out.pixels);
         return cop_no_memory(error);
@@ -153,21 +161,21 @@ static cop_err resize(const char *what, cop_image *image, uint32_t height, uint3
 
 /* ---- both ---- */
 
-static cop_err to_colour(const char *what, cop_image *image, cop_error *error) {
-    cop_image out;
+static cop_err to_colour(const char *name, cop_image *image, cop_error *error) {
+    cop_image out = {.channels = 3, .height = image->height, .width = image->width};
     const size_t plane = (size_t)image->height * (size_t)image->width;
-    COP_TRY(image_create(what, 3, (uint32_t)image->height, (uint32_t)image->width, COP_UNITS_MAX,
-                         &out, error));
+    COP_ASSERT(image->channels == 1);
+    COP_TRY(image_create(name, COP_UNITS_MAX, &out, error));
     for (size_t c = 0; c < 3; c++) memcpy(out.pixels + c * plane, image->pixels, plane);
     cop_free(image->pixels);
     *image = out;
     return COP_OK;
 }
 
-cop_err cop_image_fit(const char *what, cop_image *image, int32_t channels, uint32_t height,
-                      uint32_t width, cop_error *error) {
-    if (height && width && ((uint32_t)image->height != height || (uint32_t)image->width != width))
-        COP_TRY(resize(what, image, height, width, error));
-    if (channels == 3 && image->channels == 1) COP_TRY(to_colour(what, image, error));
+cop_err image_fit(const char *name, const image_form *form, cop_image *image, cop_error *error) {
+    const bool sized = form->height && form->width;
+    if (sized && (image->height != form->height || image->width != form->width))
+        COP_TRY(resize(name, form, image, error));
+    if (form->channels == 3 && image->channels == 1) COP_TRY(to_colour(name, image, error));
     return COP_OK;
 }

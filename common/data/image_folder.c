@@ -24,8 +24,16 @@ typedef struct classes {
 typedef struct part {
     classes list;
     uint32_t images;
-    char *first; /* path of the first picture: what the others are compared with */
+    char *first; /* path of the first image, whose size the others must have */
 } part;
+
+/* Both parts, and the set that they become. */
+typedef struct folder_set {
+    part part[2]; /* training and test part */
+    bool has_test;
+    const cop_data_input *input;
+    bool colour; /* the set has three channels */
+} folder_set;
 
 static void close_part(part *p) {
     cop_free(p->list.names);
@@ -61,7 +69,7 @@ static cop_err list_classes(const char *folder, size_t least, classes *out, cop_
     return COP_OK;
 }
 
-/* ---- walking over all pictures ---- */
+/* ---- walking over all images ---- */
 
 typedef cop_err (*visit)(void *context, const char *path, size_t class, cop_error *error);
 
@@ -124,11 +132,12 @@ static cop_err read_image(const char *path, const uint32_t resize[2], cop_image 
     char *bytes;
     size_t size;
     COP_TRY(cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error));
-    cop_err e = cop_image_decode_large(path, bytes, size,
-                                       resize[0] ? IMAGE_VALUES_MAX : COP_UNITS_MAX, out, error);
+    const image_file file = {path, bytes, size, resize[0] ? IMAGE_VALUES_MAX : COP_UNITS_MAX};
+    const image_form form = {.height = (int32_t)resize[0], .width = (int32_t)resize[1]};
+    cop_err e = image_decode(&file, out, error);
     cop_free(bytes);
     if (e) return e;
-    e = cop_image_fit(path, out, 1, resize[0], resize[1], error);
+    e = image_fit(path, &form, out, error);
     if (e) cop_free(out->pixels);
     return e;
 }
@@ -139,7 +148,7 @@ typedef struct filling {
     const char *first;
     const uint32_t *resize;
     uint32_t row;
-    bool colour; /* a picture is in colour, but the set is in grey: it has to be made anew */
+    bool colour; /* found a colour image, but the set is grey: it must be made again */
 } filling;
 
 static cop_err fill_image(void *context, const char *path, size_t class, cop_error *error) {
@@ -159,7 +168,8 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
         f->colour = true;
         e = cop_fail(error, COP_ERR_INPUT, "%s is in colour", path);
     } else {
-        e = cop_image_fit(path, &image, dims[0], 0, 0, error);
+        const image_form form = {.channels = dims[0]};
+        e = image_fit(path, &form, &image, error);
     }
     if (!e) {
         memcpy((char *)pack_samples(f->to) + (size_t)f->row * f->to->stride, image.pixels,
@@ -189,63 +199,63 @@ static cop_err number_classes(const classes *train, const classes *list, int32_t
     return COP_OK;
 }
 
-static cop_err fill_part(const part *train, const part *p, const uint32_t resize[2],
-                         const cop_data_part *to, bool *colour, cop_error *error) {
+static cop_err fill_part(folder_set *s, int which, const cop_data_part *to, cop_error *error) {
+    const part *train = &s->part[0], *from = &s->part[which];
     int32_t *numbers = NULL;
-    COP_TRY(number_classes(&train->list, &p->list, &numbers, error));
-    filling f = {.to = to, .numbers = numbers, .first = train->first, .resize = resize};
-    cop_err e = walk(&p->list, fill_image, &f, error);
+    COP_TRY(number_classes(&train->list, &from->list, &numbers, error));
+    filling f = {
+        .to = to, .numbers = numbers, .first = train->first, .resize = s->input->resize};
+    cop_err e = walk(&from->list, fill_image, &f, error);
     cop_free(numbers);
-    *colour = f.colour;
+    s->colour = s->colour || f.colour;
     if (!e && f.row != to->count)
         e = cop_fail(error, COP_ERR_IO, "%s: the folder changed while it was being read",
-                     p->list.folder);
+                     from->list.folder);
     return e;
 }
 
-/* *colour: in, whether all have three channels; out, whether they need them. */
-static cop_err make(const part p[2], bool test, const cop_data_input *input, bool *colour,
-                    cop_data **out, cop_error *error) {
+static cop_err make(folder_set *s, cop_data **out, cop_error *error) {
+    const part *train = &s->part[0];
+    const classes *list = &train->list;
     cop_image image;
     pack_part parts[2];
-    COP_TRY(read_image(p[0].first, input->resize, &image, error));
+    COP_TRY(read_image(train->first, s->input->resize, &image, error));
     cop_free(image.pixels);
-    const uint64_t dims[4] = {p[0].images, *colour ? 3 : (uint64_t)image.channels,
-                              (uint64_t)image.height, (uint64_t)image.width};
-    COP_TRY(pack_part_of(p[0].list.folder, COP_DATA_U8, 4, dims, &parts[0], error));
+    const cop_data_shape shape = {4,
+                                  {train->images, s->colour ? 3 : (uint64_t)image.channels,
+                                   (uint64_t)image.height, (uint64_t)image.width}};
+    COP_TRY(pack_part_of(list->folder, COP_DATA_U8, &shape, &parts[0], error));
     parts[1] = parts[0];
-    parts[1].count = test ? p[1].images : 0;
-    COP_TRY(pack_create(input->name, (int32_t)p[0].list.count, &parts[0], &parts[1], out, error));
-    COP_TRY(fill_part(&p[0], &p[0], input->resize, &(*out)->train, colour, error));
-    if (test) COP_TRY(fill_part(&p[0], &p[1], input->resize, &(*out)->test, colour, error));
+    parts[1].count = s->has_test ? s->part[1].images : 0;
+    COP_TRY(pack_create(s->input->name, (int32_t)list->count, parts, out, error));
+    COP_TRY(fill_part(s, 0, &(*out)->train, error));
+    if (s->has_test) COP_TRY(fill_part(s, 1, &(*out)->test, error));
     COP_TRY(
-        cop_data_name_classes(*out, (const char *const *)p[0].list.names, p[0].list.count, error));
-    pack_finish(*out, (int32_t)p[0].list.count);
+        cop_data_name_classes(*out, (const char *const *)list->names, list->count, error));
+    pack_finish(*out, (int32_t)list->count);
     return COP_OK;
 }
 
-/* One picture in colour makes a set of three channels: found on the way, the set is made again. */
-static cop_err load(const part p[2], bool test, const cop_data_input *input, cop_data **out,
-                    cop_error *error) {
-    bool colour = false;
-    cop_err e = make(p, test, input, &colour, out, error);
-    if (!e || !colour) return e;
+/* One colour image makes a set of three channels. If it is found on the way, the set is made
+ * again. */
+static cop_err load(folder_set *s, cop_data **out, cop_error *error) {
+    cop_err e = make(s, out, error);
+    if (!e || !s->colour) return e;
     cop_data_destroy(*out);
     *out = NULL;
-    return make(p, test, input, &colour, out, error);
+    return make(s, out, error);
 }
 
 cop_err pack_load_image_folder(const cop_data_input *input, cop_data **out, cop_error *error) {
-    part p[2];
-    const bool test = input->test.path != NULL;
+    folder_set s = {.input = input, .has_test = input->test.path != NULL};
     cop_data *data = NULL;
-    COP_TRY(open_part(input->train.path, 2, &p[0], error));
-    cop_err e = test ? open_part(input->test.path, 1, &p[1], error) : COP_OK;
+    COP_TRY(open_part(input->train.path, 2, &s.part[0], error));
+    cop_err e = s.has_test ? open_part(input->test.path, 1, &s.part[1], error) : COP_OK;
     if (!e) {
-        e = load(p, test, input, &data, error);
-        if (test) close_part(&p[1]);
+        e = load(&s, &data, error);
+        if (s.has_test) close_part(&s.part[1]);
     }
-    close_part(&p[0]);
+    close_part(&s.part[0]);
     if (e)
         cop_data_destroy(data);
     else

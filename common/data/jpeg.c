@@ -17,9 +17,8 @@ typedef struct reader {
     struct jpeg_decompress_struct jpeg;
     struct jpeg_progress_mgr progress;
     jmp_buf out;
-    const char *what;
+    const image_file *file;
     uint8_t *row;
-    uint64_t most; /* values */
     char message[JMSG_LENGTH_MAX];
 } reader;
 
@@ -49,53 +48,50 @@ static int find_orientation(const struct jpeg_decompress_struct *j) {
 }
 
 /* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
-static cop_err decode(reader *r, const void *bytes, size_t size, cop_image *out, cop_error *error) {
+static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     struct jpeg_decompress_struct *j = &r->jpeg;
     jpeg_create_decompress(j);
     j->progress = &r->progress;
-    jpeg_mem_src(j, bytes, (unsigned long)size);
+    jpeg_mem_src(j, r->file->bytes, (unsigned long)r->file->size);
     jpeg_save_markers(j, JPEG_APP0 + 1, 0xffff); /* EXIF */
     jpeg_read_header(j, TRUE);
     if (j->num_components != 1 && j->num_components != 3)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s is a JPEG file of %d colours: expected grey or RGB", r->what,
+                        "%s is a JPEG file of %d colours: expected grey or RGB", r->file->name,
                         j->num_components);
     j->out_color_space = j->num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
     j->dct_method = JDCT_ISLOW;
-    COP_TRY(image_create(r->what, (uint32_t)j->num_components, j->image_height, j->image_width,
-                         r->most, out, error));
+    *out = (cop_image){j->num_components, (int32_t)j->image_height, (int32_t)j->image_width, NULL};
+    COP_TRY(image_create(r->file->name, r->file->values_max, out, error));
     jpeg_start_decompress(j);
     COP_ASSERT(j->output_width == j->image_width && j->output_components == out->channels);
     r->row = cop_alloc((size_t)j->output_width * (size_t)j->output_components);
     if (!r->row) return cop_no_memory(error);
     while (j->output_scanline < j->output_height) {
-        const uint32_t y = j->output_scanline;
+        const int32_t y = (int32_t)j->output_scanline;
         if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
     }
     const int orientation = find_orientation(j);
     jpeg_finish_decompress(j); /* forgets the markers */
-    return image_turn(r->what, out, orientation, error);
+    return image_turn(r->file->name, out, orientation, error);
 }
 
-static cop_err guarded(reader *r, const void *bytes, size_t size, cop_image *out,
-                       cop_error *error) {
+static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
     if (setjmp(r->out))
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged JPEG file: %s", r->what,
-                        r->message);
-    return decode(r, bytes, size, out, error);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged JPEG file: %s",
+                        r->file->name, r->message);
+    return decode(r, out, error);
 }
 
-cop_err image_decode_jpeg(const char *what, const void *bytes, size_t size, uint64_t most,
-                          cop_image *out, cop_error *error) {
+cop_err image_decode_jpeg(const image_file *file, cop_image *out, cop_error *error) {
     reader *r = cop_alloc(sizeof *r);
     if (!r) return cop_no_memory(error);
-    r->what = what;
-    r->most = most;
+    r->file = file;
     r->jpeg.err = jpeg_std_error(&r->errors);
     r->errors.error_exit = on_error;
     r->errors.emit_message = on_message;
     r->progress.progress_monitor = on_progress;
-    cop_err e = guarded(r, bytes, size, out, error);
+    cop_err e = guarded(r, out, error);
     jpeg_destroy_decompress(&r->jpeg);
     cop_free(r->row);
     cop_free(r);

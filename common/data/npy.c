@@ -14,10 +14,10 @@
 
 #define NPY_MAX ((size_t)64 << 30)
 
-/* One array and the bytes it lies in. */
+/* One array and the bytes that it lies in. */
 typedef struct source {
-    char what[600]; /* file, or file and array */
-    char *bytes;
+    char name[600]; /* path, or path(array) */
+    cop_data_content content;
     npy_array array;
 } source;
 
@@ -28,23 +28,23 @@ typedef struct part {
 } part;
 
 static void close_part(part *p) {
-    cop_free(p->samples.bytes);
-    cop_free(p->labels.bytes);
+    cop_free(p->samples.content.bytes);
+    cop_free(p->labels.content.bytes);
 }
 
 static cop_err open_file(const char *path, source *s, cop_error *error) {
-    size_t size;
-    snprintf(s->what, sizeof s->what, "%.500s", path);
-    COP_TRY(gzip_read_file(path, NPY_MAX, &s->bytes, &size, error));
-    return npy_parse(s->what, s->bytes, size, &s->array, error);
+    snprintf(s->name, sizeof s->name, "%.500s", path);
+    COP_TRY(gzip_read_file(path, NPY_MAX, &s->content, error));
+    s->content.name = s->name;
+    return npy_parse(&s->content, &s->array, error);
 }
 
-static cop_err open_member(const char *path, const char *bytes, size_t size, const char *name,
-                           source *s, cop_error *error) {
-    size_t member_size;
-    snprintf(s->what, sizeof s->what, "%.500s(%.60s)", path, name);
-    COP_TRY(npz_member(path, bytes, size, name, &s->bytes, &member_size, error));
-    return npy_parse(s->what, s->bytes, member_size, &s->array, error);
+static cop_err open_member(const cop_data_content *npz, const char *name, source *s,
+                           cop_error *error) {
+    snprintf(s->name, sizeof s->name, "%.500s(%.60s)", npz->name, name);
+    COP_TRY(npz_member(npz, name, &s->content, error));
+    s->content.name = s->name;
+    return npy_parse(&s->content, &s->array, error);
 }
 
 /* What the arrays of a part are called by people: training and test part, samples and labels. */
@@ -61,14 +61,14 @@ static const char *const known_names[][2][2] = {
 enum { KNOWN_NAMES = sizeof known_names / sizeof *known_names };
 
 /* Which arrays: as the job says, or the first known names that are there. */
-static void choose_names(const cop_data_files *f, const char *bytes, size_t size, bool test,
+static void choose_names(const cop_data_files *f, const cop_data_content *npz, bool test,
                          const char *names[2]) {
     names[0] = f->images ? f->images : "images";
     names[1] = f->labels ? f->labels : "labels";
     for (size_t i = 0; i < KNOWN_NAMES; i++) {
         const char *const *pair = known_names[i][test];
-        if (f->images ? strcmp(f->images, pair[0]) != 0 : !npz_has(bytes, size, pair[0])) continue;
-        if (f->labels ? strcmp(f->labels, pair[1]) != 0 : !npz_has(bytes, size, pair[1])) continue;
+        if (f->images ? strcmp(f->images, pair[0]) != 0 : !npz_has(npz, pair[0])) continue;
+        if (f->labels ? strcmp(f->labels, pair[1]) != 0 : !npz_has(npz, pair[1])) continue;
         names[0] = pair[0];
         names[1] = pair[1];
         return;
@@ -76,18 +76,18 @@ static void choose_names(const cop_data_files *f, const char *bytes, size_t size
 }
 
 bool pack_npz_has_test(const char *path) {
-    char *bytes;
-    size_t size;
+    cop_data_content content;
+    const cop_data_content *npz = &content;
     bool found = false;
-    if (gzip_read_file(path, NPY_MAX, &bytes, &size, NULL)) return false;
+    if (gzip_read_file(path, NPY_MAX, &content, NULL)) return false;
     for (size_t i = 0; i < KNOWN_NAMES && !found; i++) {
         const char *const *train = known_names[i][0], *const *test = known_names[i][1];
-        if (!npz_has(bytes, size, train[0]) || !npz_has(bytes, size, train[1])) continue;
-        found = strcmp(train[0], test[0]) != 0 && npz_has(bytes, size, test[0]) &&
-                npz_has(bytes, size, test[1]);
+        if (!npz_has(npz, train[0]) || !npz_has(npz, train[1])) continue;
+        found = strcmp(train[0], test[0]) != 0 && npz_has(npz, test[0]) &&
+                npz_has(npz, test[1]);
         break;
     }
-    cop_free(bytes);
+    cop_free(content.bytes);
     return found;
 }
 
@@ -97,14 +97,13 @@ static cop_err open_sources(const cop_data_files *f, bool test, bool labels, par
         COP_TRY(open_file(f->images, &p->samples, error));
         return labels ? open_file(f->labels, &p->labels, error) : COP_OK;
     }
-    char *bytes;
+    cop_data_content npz;
     const char *names[2];
-    size_t size;
-    COP_TRY(gzip_read_file(f->path, NPY_MAX, &bytes, &size, error));
-    choose_names(f, bytes, size, test, names);
-    cop_err e = open_member(f->path, bytes, size, names[0], &p->samples, error);
-    if (!e && labels) e = open_member(f->path, bytes, size, names[1], &p->labels, error);
-    cop_free(bytes);
+    COP_TRY(gzip_read_file(f->path, NPY_MAX, &npz, error));
+    choose_names(f, &npz, test, names);
+    cop_err e = open_member(&npz, names[0], &p->samples, error);
+    if (!e && labels) e = open_member(&npz, names[1], &p->labels, error);
+    cop_free(npz.bytes);
     return e;
 }
 
@@ -114,22 +113,21 @@ static bool is_bytes(const npy_array *x) {
 
 static cop_err check_part(part *p, cop_error *error) {
     const npy_array *x = &p->samples.array, *y = &p->labels.array;
-    uint64_t dims[4];
-    memcpy(dims, x->dims, sizeof dims);
-    COP_TRY(channels_find(p->samples.what, x->rank, dims, &p->order, error));
-    channels_reorder(x->rank, p->order, dims);
-    COP_TRY(pack_part_of(p->samples.what, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, x->rank, dims,
-                         &p->header, error));
-    if (!p->labels.bytes) return COP_OK; /* nobody reads them */
-    if (y->rank != 1 && (y->rank != 2 || y->dims[1] != 1))
+    cop_data_shape shape = x->shape; /* with the channels first */
+    COP_TRY(channels_find(x->name, &shape, &p->order, error));
+    channels_reorder(&shape, p->order);
+    COP_TRY(pack_part_of(x->name, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, &shape, &p->header,
+                         error));
+    if (!p->labels.content.bytes) return COP_OK; /* nobody reads them */
+    const uint32_t rank = y->shape.rank;
+    if (rank != 1 && (rank != 2 || y->shape.dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s has %u dimensions: expected 1 (labels), whole numbers%s",
-                        p->labels.what, y->rank,
-                        y->rank == 2 ? " (numpy.argmax(y, axis=1) of one column a class)" : "");
-    if (y->dims[0] != x->dims[0])
+                        "%s has %u dimensions: expected 1 (labels), whole numbers%s", y->name, rank,
+                        rank == 2 ? " (numpy.argmax(y, axis=1) of one column a class)" : "");
+    if (y->shape.dims[0] != x->shape.dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %llu samples, but %s has %llu labels",
-                        p->samples.what, (unsigned long long)x->dims[0], p->labels.what,
-                        (unsigned long long)y->dims[0]);
+                        x->name, (unsigned long long)x->shape.dims[0], y->name,
+                        (unsigned long long)y->shape.dims[0]);
     return COP_OK;
 }
 
@@ -145,12 +143,12 @@ static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_er
 /* ---- values ---- */
 
 /* Where element i, counted in C order, lies in the file. */
-static uint64_t place(const npy_array *x, uint64_t i) {
+static uint64_t index_in_file(const npy_array *x, uint64_t i) {
     uint64_t at = 0, stride = x->count;
     if (!x->fortran) return i;
-    for (uint32_t d = x->rank; d-- > 0; i /= x->dims[d]) {
-        stride /= x->dims[d];
-        at += i % x->dims[d] * stride;
+    for (uint32_t d = x->shape.rank; d-- > 0; i /= x->shape.dims[d]) {
+        stride /= x->shape.dims[d];
+        at += i % x->shape.dims[d] * stride;
     }
     return at;
 }
@@ -167,11 +165,11 @@ static double from_half(uint64_t bits) {
 
 /* Element i in C order. */
 static double element(const npy_array *x, uint64_t i) {
-    const unsigned char *p = x->data + place(x, i) * x->size;
+    const unsigned char *p = x->data + index_in_file(x, i) * x->size;
     uint64_t whole = 0;
     COP_ASSERT(x->size >= 1 && x->size <= 8);
     for (uint32_t b = 0; b < x->size; b++)
-        whole |= (uint64_t)p[x->big ? x->size - 1 - b : b] << 8 * b;
+        whole |= (uint64_t)p[x->big_endian ? x->size - 1 - b : b] << 8 * b;
     if (x->kind == 'f' && x->size == 8) {
         double wide;
         memcpy(&wide, &whole, sizeof wide);
@@ -189,21 +187,21 @@ static double element(const npy_array *x, uint64_t i) {
     return (double)((int64_t)(whole << unused) >> unused); /* the sign */
 }
 
-static cop_err copy_samples(const char *what, const npy_array *x, void *out, cop_error *error) {
+static cop_err copy_samples(const npy_array *x, void *out, cop_error *error) {
     float *to = out;
     if (is_bytes(x) && !x->fortran) {
         memcpy(out, x->data, x->count);
         return COP_OK;
     }
     for (uint64_t i = 0; is_bytes(x) && i < x->count; i++)
-        ((unsigned char *)out)[i] = x->data[place(x, i)];
+        ((unsigned char *)out)[i] = x->data[index_in_file(x, i)];
     for (uint64_t i = 0; !is_bytes(x) && i < x->count; i++) {
         to[i] = (float)element(x, i);
         if (!isfinite(to[i]))
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: element %llu is not a finite number of 32 bits (sample %llu: %g)",
-                            what, (unsigned long long)i,
-                            (unsigned long long)(i / (x->count / x->dims[0])), element(x, i));
+                            x->name, (unsigned long long)i,
+                            (unsigned long long)(i / (x->count / x->shape.dims[0])), element(x, i));
         to[i] += 0.0f; /* no -0 */
     }
     return COP_OK;
@@ -215,26 +213,27 @@ static int32_t label_at(const npy_array *y, uint64_t i) {
     return value >= 0 && value < COP_CLASSES_MAX && value == floor(value) ? (int32_t)value : -1;
 }
 
-static cop_err copy_labels(const source *s, int32_t *out, cop_error *error) {
-    for (uint64_t i = 0; i < s->array.count; i++) {
-        out[i] = label_at(&s->array, i);
+static cop_err copy_labels(const npy_array *y, int32_t *out, cop_error *error) {
+    for (uint64_t i = 0; i < y->count; i++) {
+        out[i] = label_at(y, i);
         if (out[i] < 0)
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: label %llu is %g: expected labels, whole numbers from 0 to %d",
-                            s->what, (unsigned long long)i, element(&s->array, i),
-                            COP_CLASSES_MAX - 1);
+                            y->name, (unsigned long long)i, element(y, i), COP_CLASSES_MAX - 1);
     }
     return COP_OK;
 }
 
 static cop_err fill(const part *p, const cop_data_part *to, cop_error *error) {
-    COP_ASSERT(p->samples.array.count * (to->type == COP_DATA_F32 ? 4 : 1) ==
-               (uint64_t)to->count * to->stride);
-    COP_TRY(copy_samples(p->samples.what, &p->samples.array, pack_samples(to), error));
-    if (p->samples.array.rank == 4 && p->order == COP_DATA_CHANNELS_LAST)
-        COP_TRY(channels_to_front(to->dims, to->count, to->type == COP_DATA_F32 ? 4 : 1,
-                                  pack_samples(to), error));
-    return p->labels.bytes ? copy_labels(&p->labels, pack_labels(to), error) : COP_OK;
+    const npy_array *x = &p->samples.array, *y = &p->labels.array;
+    const size_t element_size = to->type == COP_DATA_F32 ? 4 : 1;
+    COP_ASSERT(x->count * element_size == (uint64_t)to->count * to->stride);
+    COP_TRY(copy_samples(x, pack_samples(to), error));
+    if (x->shape.rank == 4 && p->order == COP_DATA_CHANNELS_LAST)
+        COP_TRY(channels_to_front(to->dims, to->count, element_size, pack_samples(to), error));
+    if (!p->labels.content.bytes) return COP_OK;
+    COP_ASSERT(y->count == to->count);
+    return copy_labels(y, pack_labels(to), error);
 }
 
 static cop_err load(part p[2], bool test, const char *name, cop_data **out, cop_error *error) {
@@ -242,13 +241,14 @@ static cop_err load(part p[2], bool test, const char *name, cop_data **out, cop_
         p[1].header = p[0].header;
         p[1].header.count = 0;
     }
-    COP_TRY(
-        pack_check_parts(&p[0].header, p[0].samples.what, &p[1].header, p[1].samples.what, error));
-    COP_TRY(pack_create(name, 1, &p[0].header, &p[1].header, out, error));
+    const pack_part headers[2] = {p[0].header, p[1].header};
+    const char *const names[2] = {p[0].samples.name, p[1].samples.name};
+    COP_TRY(pack_check_parts(headers, names, error));
+    COP_TRY(pack_create(name, 1, headers, out, error));
     COP_TRY(fill(&p[0], &(*out)->train, error));
     if (test) COP_TRY(fill(&p[1], &(*out)->test, error));
-    if (!p[0].labels.bytes) return pack_finish_unlabelled(*out, error);
-    return pack_finish_labels(*out, p[0].labels.what, p[1].labels.what, error);
+    if (!p[0].labels.content.bytes) return pack_finish_unlabelled(*out, error);
+    return pack_finish_labels(*out, p[0].labels.name, p[1].labels.name, error);
 }
 
 cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *error) {
@@ -276,11 +276,11 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 /* ---- samples for a trained model ---- */
 
 /* The values as the model takes them, whichever of the two types they have in the file. */
-static cop_err convert_samples(const char *what, const npy_array *x, const cop_data_form *form,
-                               void *out, cop_error *error) {
-    if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(what, x, out, error);
+static cop_err convert_samples(const npy_array *x, const cop_data_form *form, void *out,
+                               cop_error *error) {
+    if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(x, out, error);
     for (uint64_t i = 0; i < x->count; i++) {
-        const float value = is_bytes(x) ? (float)x->data[place(x, i)] : (float)element(x, i);
+        const float value = is_bytes(x) ? (float)x->data[index_in_file(x, i)] : (float)element(x, i);
         if (form->type == COP_DATA_F32) {
             ((float *)out)[i] = value;
             continue;
@@ -289,70 +289,71 @@ static cop_err convert_samples(const char *what, const npy_array *x, const cop_d
             return cop_fail(error, COP_ERR_INPUT,
                             "%s: element %llu is %g: the model takes bytes, whole numbers from 0 "
                             "to 255",
-                            what, (unsigned long long)i, (double)value);
+                            x->name, (unsigned long long)i, (double)value);
         ((uint8_t *)out)[i] = (uint8_t)value;
     }
     return COP_OK;
 }
 
 /* `y`: labels beside them, or NULL. */
-static cop_err take_arrays(const char *what, const npy_array *x, const npy_array *y,
-                           const cop_data_form *form, cop_data_samples *out, cop_error *error) {
-    const bool last = samples_channels_are_last(form, x->rank, x->dims);
-    if (!last) COP_TRY(samples_check_shape(what, form, x->rank, x->dims, error));
-    if (y && (y->count != x->dims[0] || y->dims[0] != x->dims[0]))
+static cop_err take_arrays(const npy_array *x, const npy_array *y, const cop_data_form *form,
+                           cop_data_samples *out, cop_error *error) {
+    const bool last = samples_channels_are_last(form, &x->shape);
+    const uint64_t count = x->shape.dims[0];
+    if (!last) COP_TRY(samples_check_shape(x->name, form, &x->shape, error));
+    if (y && (y->count != count || y->shape.dims[0] != count))
         return cop_fail(
             error, COP_ERR_INPUT,
             "%s: the array \"labels\" is invalid: expected %llu whole numbers, one per sample",
-            what, (unsigned long long)x->dims[0]);
-    COP_TRY(samples_take(what, form, x->dims[0], y != NULL, out, error));
-    COP_TRY(convert_samples(what, x, form, out->rows, error));
+            x->name, (unsigned long long)count);
+    COP_TRY(samples_reserve(x->name, form, count, out, error));
+    COP_TRY(convert_samples(x, form, out->rows, error));
     if (last)
-        COP_TRY(channels_to_front(form->dims, x->dims[0], form->type == COP_DATA_F32 ? 4 : 1,
-                                  out->rows, error));
+        COP_TRY(channels_to_front(form->dims, count, form->type == COP_DATA_F32 ? 4 : 1, out->rows,
+                                  error));
+    if (y) COP_TRY(samples_reserve_labels(x->name, out, error));
     for (uint64_t i = 0; y && i < y->count; i++) {
         out->labels[i] = label_at(y, i);
         if (out->labels[i] < 0 || out->labels[i] >= form->classes)
-            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is %g: expected 0 to %d", what,
+            return cop_fail(error, COP_ERR_INPUT, "%s: label %llu is %g: expected 0 to %d", x->name,
                             (unsigned long long)i, element(y, i), form->classes - 1);
     }
     return COP_OK;
 }
 
-cop_err samples_decode_npy(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
     npy_array x;
-    COP_TRY(npy_parse(what, bytes, size, &x, error));
-    return take_arrays(what, &x, NULL, form, out, error);
+    COP_TRY(npy_parse(npy, &x, error));
+    return take_arrays(&x, NULL, form, out, error);
 }
 
 /* Labels are optional here; of a file with both parts the test part is taken. */
-static void choose_samples(const char *bytes, size_t size, const char *names[2]) {
+static void choose_samples(const cop_data_content *npz, const char *names[2]) {
     const cop_data_files none = {0};
     names[0] = "images";
     for (size_t i = 0; i < KNOWN_NAMES; i++)
-        if (npz_has(bytes, size, known_names[i][1][0])) {
+        if (npz_has(npz, known_names[i][1][0])) {
             names[0] = known_names[i][1][0];
             names[1] = known_names[i][1][1];
             return;
         }
-    choose_names(&none, bytes, size, false, names);
+    choose_names(&none, npz, false, names);
 }
 
-cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_npz(const cop_data_content *npz, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
-    char *images = NULL, *labels = NULL;
-    size_t images_size = 0, labels_size = 0;
+    cop_data_content images = {0}, labels = {0};
     npy_array x, y;
     const char *names[2];
-    choose_samples(bytes, size, names);
-    cop_err e = npz_member(what, bytes, size, names[0], &images, &images_size, error);
-    if (!e) e = npy_parse(what, images, images_size, &x, error);
-    if (!e && !form->unlabelled && npz_has(bytes, size, names[1]))
-        e = npz_member(what, bytes, size, names[1], &labels, &labels_size, error);
-    if (!e && labels) e = npy_parse(what, labels, labels_size, &y, error);
-    if (!e) e = take_arrays(what, &x, labels ? &y : NULL, form, out, error);
-    cop_free(images);
-    cop_free(labels);
+    choose_samples(npz, names);
+    cop_err e = npz_member(npz, names[0], &images, error);
+    if (!e) e = npy_parse(&images, &x, error);
+    if (!e && !form->unlabelled && npz_has(npz, names[1]))
+        e = npz_member(npz, names[1], &labels, error);
+    if (!e && labels.bytes) e = npy_parse(&labels, &y, error);
+    if (!e) e = take_arrays(&x, labels.bytes ? &y : NULL, form, out, error);
+    cop_free(images.bytes);
+    cop_free(labels.bytes);
     return e;
 }

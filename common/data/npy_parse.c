@@ -8,14 +8,14 @@
 #include "common/data/npy.h"
 
 typedef struct header {
-    const char *what, *at, *end;
+    const char *at, *end;
     char descr[16];
     bool fortran, has_descr, has_order, has_shape;
     npy_array *array;
 } header;
 
 static cop_err damaged(const header *h, const char *why, cop_error *error) {
-    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPY file: %s", h->what, why);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPY file: %s", h->array->name, why);
 }
 
 static void skip_blanks(header *h) {
@@ -61,16 +61,16 @@ static bool take_number(header *h, uint64_t *out) {
 }
 
 static cop_err take_shape(header *h, cop_error *error) {
-    npy_array *a = h->array;
+    cop_data_shape *s = &h->array->shape;
     if (!take(h, '(')) return damaged(h, "its shape is not a tuple", error);
-    for (a->rank = 0; !take(h, ')'); a->rank++) {
-        if (a->rank == 4)
-            return cop_fail(error, COP_ERR_INPUT, "%s has more than 4 dimensions", h->what);
-        if (!take_number(h, &a->dims[a->rank]))
+    for (s->rank = 0; !take(h, ')'); s->rank++) {
+        if (s->rank == 4)
+            return cop_fail(error, COP_ERR_INPUT, "%s has more than 4 dimensions", h->array->name);
+        if (!take_number(h, &s->dims[s->rank]))
             return damaged(h, "its shape holds no whole numbers", error);
         if (take(h, ',')) continue;
         if (take(h, ')')) {
-            a->rank++;
+            s->rank++;
             break;
         }
         return damaged(h, "its shape does not end", error);
@@ -96,7 +96,7 @@ static cop_err take_pair(header *h, cop_error *error) {
     if (!take_text(h, h->descr, sizeof h->descr))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s contains records: expected an array of bytes, whole numbers or floats",
-                        h->what);
+                        h->array->name);
     return COP_OK;
 }
 
@@ -111,9 +111,9 @@ static cop_err read_type(const header *h, cop_error *error) {
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has elements of type \"%s\": expected bytes, whole numbers or floats, "
                         "such as \"|u1\" or \"<f4\"",
-                        h->what, d);
-    h->array->big = d[0] == '>';
-    h->array->fortran = h->fortran && h->array->rank > 1;
+                        h->array->name, d);
+    h->array->big_endian = d[0] == '>';
+    h->array->fortran = h->fortran && h->array->shape.rank > 1;
     h->array->kind = d[1];
     h->array->size = size;
     return COP_OK;
@@ -133,16 +133,35 @@ static cop_err read_dictionary(header *h, cop_error *error) {
     return read_type(h, error);
 }
 
-cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *out,
-                  cop_error *error) {
-    const unsigned char *b = bytes;
-    *out = (npy_array){0};
-    header h = {.what = what, .array = out};
+/* Sets out->count, and compares it with the bytes that follow the header. */
+static cop_err check_size(const header *h, uint64_t data_size, npy_array *out, cop_error *error) {
+    const cop_data_shape *s = &out->shape;
+    out->count = 1;
+    for (uint32_t d = 0; d < s->rank; d++)
+        if (!s->dims[d]) out->count = 0; /* then the others may be anything */
+    for (uint32_t d = 0; d < s->rank && out->count; d++) {
+        if (out->count > data_size / s->dims[d])
+            return damaged(h, "it is shorter than its shape says", error);
+        out->count *= s->dims[d];
+    }
+    if (out->count > data_size / out->size)
+        return damaged(h, "it is shorter than its shape says", error);
+    if (out->count * out->size != data_size)
+        return damaged(h, "it is longer than its shape says", error);
+    return COP_OK;
+}
+
+cop_err npy_parse(const cop_data_content *npy, npy_array *out, cop_error *error) {
+    const unsigned char *b = (const unsigned char *)npy->bytes;
+    const size_t size = npy->size;
+    *out = (npy_array){.name = npy->name};
+    header h = {.array = out};
     if (size < 10 || memcmp(b, "\x93NUMPY", 6) != 0)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPY file: it is %s", what,
-                        cop_file_kind(bytes, size));
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPY file: it is %s", npy->name,
+                        cop_file_kind(b, size));
     if (b[6] < 1 || b[6] > 3)
-        return cop_fail(error, COP_ERR_INPUT, "%s: NPY version %u: expected 1 to 3", what, b[6]);
+        return cop_fail(error, COP_ERR_INPUT, "%s: NPY version %u: expected 1 to 3", npy->name,
+                        b[6]);
     const size_t start = b[6] == 1 ? 10 : 12;
     if (size < start) return damaged(&h, "it ends inside its header", error);
     const size_t length = b[6] == 1 ? cop_load_u16(b + 8) : cop_load_u32(b + 8);
@@ -150,20 +169,7 @@ cop_err npy_parse(const char *what, const void *bytes, size_t size, npy_array *o
     h.at = (const char *)b + start;
     h.end = h.at + length;
     COP_TRY(read_dictionary(&h, error));
-    COP_ASSERT(out->size >= 1);
-    const uint64_t room = size - start - length;
+    COP_ASSERT(out->size >= 1 && out->size <= 8 && out->shape.rank <= 4);
     out->data = b + start + length;
-    out->count = 1;
-    for (uint32_t d = 0; d < out->rank; d++)
-        if (!out->dims[d]) out->count = 0; /* then the others may be anything */
-    for (uint32_t d = 0; d < out->rank && out->count; d++) {
-        if (out->count > room / out->dims[d])
-            return damaged(&h, "it is shorter than its shape says", error);
-        out->count *= out->dims[d];
-    }
-    if (out->count > room / out->size)
-        return damaged(&h, "it is shorter than its shape says", error);
-    if (out->count * out->size != room)
-        return damaged(&h, "it is longer than its shape says", error);
-    return COP_OK;
+    return check_size(&h, size - start - length, out, error);
 }

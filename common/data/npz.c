@@ -16,7 +16,7 @@
 #define LOCAL_SIZE   30
 
 typedef struct archive {
-    const char *path;
+    const char *name;
     const unsigned char *bytes;
     size_t size, central, central_size;
 } archive;
@@ -25,17 +25,22 @@ typedef struct member {
     const char *name;
     size_t name_length;
     uint32_t method, crc, offset;
-    uint64_t packed, size;
+    uint64_t packed, size; /* bytes in the file, and after decompression */
 } member;
 
+static archive archive_of(const cop_data_content *npz) {
+    return (archive){
+        .name = npz->name, .bytes = (const unsigned char *)npz->bytes, .size = npz->size};
+}
+
 static cop_err damaged(const archive *a, const char *why, cop_error *error) {
-    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->path, why);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->name, why);
 }
 
 /* The end record stands at the end, before a comment of at most 65535 bytes. */
 static cop_err find_directory(archive *a, cop_error *error) {
     if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->path,
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->name,
                         cop_file_kind(a->bytes, a->size));
     if (a->size < END_SIZE) return damaged(a, "it has no directory (is it truncated?)", error);
     size_t at = a->size - END_SIZE, lowest = at > 65535 ? at - 65535 : 0;
@@ -50,13 +55,14 @@ static cop_err find_directory(archive *a, cop_error *error) {
 
 /* The entry at *at of the directory, which moves on. */
 static cop_err next_member(const archive *a, size_t *at, member *out, cop_error *error) {
+    COP_ASSERT(*at < a->central_size);
     const unsigned char *p = a->bytes + a->central + *at;
-    const size_t left = a->central_size - *at;
-    if (left < CENTRAL_SIZE || memcmp(p, "PK\1\2", 4) != 0)
+    const size_t rest = a->central_size - *at;
+    if (rest < CENTRAL_SIZE || memcmp(p, "PK\1\2", 4) != 0)
         return damaged(a, "its directory is damaged", error);
-    const size_t name = cop_load_u16(p + 28), more = cop_load_u16(p + 30),
-                 note = cop_load_u16(p + 32);
-    if (left - CENTRAL_SIZE < name + more + note)
+    const size_t name = cop_load_u16(p + 28), extra = cop_load_u16(p + 30),
+                 comment = cop_load_u16(p + 32);
+    if (rest - CENTRAL_SIZE < name + extra + comment)
         return damaged(a, "its directory is damaged", error);
     *out = (member){.name = (const char *)p + CENTRAL_SIZE,
                     .name_length = name,
@@ -66,7 +72,7 @@ static cop_err next_member(const archive *a, size_t *at, member *out, cop_error 
                     .size = cop_load_u32(p + 24),
                     .offset = cop_load_u32(p + 42)};
     if (cop_load_u16(p + 8) & 1) return damaged(a, "it is encrypted", error);
-    *at += CENTRAL_SIZE + name + more + note;
+    *at += CENTRAL_SIZE + name + extra + comment;
     return COP_OK;
 }
 
@@ -75,7 +81,7 @@ static cop_err find_bytes(const archive *a, const member *m, const unsigned char
                           cop_error *error) {
     if (m->packed == UINT32_MAX || m->size == UINT32_MAX || m->offset == UINT32_MAX)
         return cop_fail(error, COP_ERR_LIMIT,
-                        "%s: %.*s has more than 4 GB: save it as a separate NPY file", a->path,
+                        "%s: %.*s has more than 4 GB: save it as a separate NPY file", a->name,
                         (int)m->name_length, m->name);
     if (m->offset > a->size || a->size - m->offset < LOCAL_SIZE ||
         memcmp(a->bytes + m->offset, "PK\3\4", 4) != 0)
@@ -90,9 +96,10 @@ static cop_err find_bytes(const archive *a, const member *m, const unsigned char
 
 static bool inflate_all(const unsigned char *in, const member *m, char *out) {
     z_stream z = {0};
+    COP_ASSERT(m->packed <= UINT32_MAX && m->size <= UINT32_MAX);
     if (inflateInit2(&z, -15) != Z_OK) return false;
     z.next_in = (unsigned char *)(uintptr_t)in;
-    z.avail_in = (uInt)m->packed; /* both below 2^32 */
+    z.avail_in = (uInt)m->packed;
     z.next_out = (unsigned char *)out;
     z.avail_out = (uInt)m->size;
     const int state = inflate(&z, Z_FINISH);
@@ -101,15 +108,15 @@ static bool inflate_all(const unsigned char *in, const member *m, char *out) {
     return whole;
 }
 
-static cop_err unpack(const archive *a, const member *m, char **out, cop_error *error) {
+static cop_err unpack(const archive *a, const member *m, cop_data_content *out, cop_error *error) {
     const unsigned char *in = NULL;
     if (m->method != 0 && m->method != 8)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s: %.*s is compressed with method %u: expected deflate", a->path,
+                        "%s: %.*s is compressed with method %u: expected deflate", a->name,
                         (int)m->name_length, m->name, m->method);
     COP_TRY(find_bytes(a, m, &in, error));
     COP_ASSERT(in != NULL);
-    if (m->method == 0 ? m->size != m->packed : m->size > m->packed * GZIP_DEFLATE_MOST)
+    if (m->method == 0 ? m->size != m->packed : m->size > m->packed * GZIP_RATIO_MAX)
         return damaged(a, "the sizes of an array contradict each other", error);
     char *bytes = cop_alloc_raw(m->size + 1);
     if (!bytes) return cop_no_memory(error);
@@ -120,10 +127,10 @@ static cop_err unpack(const archive *a, const member *m, char **out, cop_error *
         whole = inflate_all(in, m, bytes);
     if (!whole || crc32_z(0, (const unsigned char *)bytes, m->size) != m->crc) {
         cop_free(bytes);
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: the content of %.*s is damaged", a->path,
+        return cop_fail(error, COP_ERR_CORRUPT, "%s: the content of %.*s is damaged", a->name,
                         (int)m->name_length, m->name);
     }
-    *out = bytes;
+    *out = (cop_data_content){a->name, bytes, m->size};
     return COP_OK;
 }
 
@@ -133,8 +140,8 @@ static bool is_array(const member *m, const char *name) {
            memcmp(m->name + length, ".npy", 4) == 0;
 }
 
-bool npz_has(const void *bytes, size_t size, const char *name) {
-    archive a = {.path = "", .bytes = bytes, .size = size};
+bool npz_has(const cop_data_content *npz, const char *name) {
+    archive a = archive_of(npz);
     member m = {0};
     if (find_directory(&a, NULL)) return false;
     for (size_t at = 0; at < a.central_size;) {
@@ -144,9 +151,9 @@ bool npz_has(const void *bytes, size_t size, const char *name) {
     return false;
 }
 
-cop_err npz_member(const char *path, const void *bytes, size_t size, const char *name, char **out,
-                   size_t *out_size, cop_error *error) {
-    archive a = {.path = path, .bytes = bytes, .size = size};
+cop_err npz_member(const cop_data_content *npz, const char *name, cop_data_content *out,
+                   cop_error *error) {
+    archive a = archive_of(npz);
     cop_str names = {0};
     member m = {0}, found = {0};
     COP_TRY(find_directory(&a, error));
@@ -156,7 +163,7 @@ cop_err npz_member(const char *path, const void *bytes, size_t size, const char 
         const bool npy = m.name_length > 4 && memcmp(m.name + m.name_length - 4, ".npy", 4) == 0;
         if (!npy) continue;
         if (is_array(&m, name) && found.name)
-            e = cop_fail(error, COP_ERR_INPUT, "%s has two arrays \"%.60s\": expected one", path,
+            e = cop_fail(error, COP_ERR_INPUT, "%s has two arrays \"%.60s\": expected one", a.name,
                          name);
         else if (is_array(&m, name))
             found = m;
@@ -164,10 +171,8 @@ cop_err npz_member(const char *path, const void *bytes, size_t size, const char 
                        m.name);
     }
     if (!e && !found.name)
-        e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no array \"%.60s\"; it has: %.300s", path,
+        e = cop_fail(error, COP_ERR_NOT_FOUND, "%s has no array \"%.60s\"; it has: %.300s", a.name,
                      name, cop_str_text(&names));
     cop_str_fini(&names);
-    if (!e) e = unpack(&a, &found, out, error);
-    *out_size = found.size;
-    return e;
+    return e ? e : unpack(&a, &found, out, error);
 }

@@ -5,28 +5,29 @@
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-uint64_t cop_data_steps_per_epoch(uint32_t n, uint32_t batch, bool last_keep) {
-    COP_ASSERT(n >= 1 && batch >= 1);
-    uint64_t steps = last_keep ? ((uint64_t)n + batch - 1) / batch : n / batch;
+uint64_t cop_data_steps_per_epoch(uint32_t samples, uint32_t batch, bool keep_last) {
+    COP_ASSERT(samples >= 1 && batch >= 1);
+    uint64_t steps = keep_last ? ((uint64_t)samples + batch - 1) / batch : samples / batch;
     return steps ? steps : 1; /* a batch larger than the data is one short batch */
 }
 
-void cop_data_batch_rows(uint64_t seed, uint32_t n, uint32_t batch, bool last_keep, uint64_t step,
-                         uint32_t *rows, uint32_t *count, uint32_t *epoch) {
+void cop_data_batch_rows(const cop_data_batches *b, uint64_t step, uint32_t *rows, uint32_t *count,
+                         uint32_t *epoch) {
     COP_ASSERT(step >= 1);
-    uint64_t per_epoch = cop_data_steps_per_epoch(n, batch, last_keep);
-    uint64_t begin = (step - 1) % per_epoch * batch;
+    const uint64_t per_epoch = cop_data_steps_per_epoch(b->samples, b->batch, b->keep_last);
+    const uint64_t begin = (step - 1) % per_epoch * b->batch;
+    COP_ASSERT(begin < b->samples && (step - 1) / per_epoch <= UINT32_MAX);
     cop_permutation permutation;
     *epoch = (uint32_t)((step - 1) / per_epoch);
-    *count = n - begin < batch ? (uint32_t)(n - begin) : batch;
-    cop_permutation_init(&permutation, seed, *epoch, n);
+    *count = b->samples - begin < b->batch ? (uint32_t)(b->samples - begin) : b->batch;
+    cop_permutation_init(&permutation, b->seed, *epoch, b->samples);
     for (uint32_t i = 0; i < *count; i++)
         rows[i] = cop_permutation_at(&permutation, (uint32_t)begin + i);
 }
 
-void cop_data_slices(uint32_t b, uint32_t shards, int32_t *sizes) {
-    COP_ASSERT(shards >= 1);
-    for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(b / shards + (s < b % shards));
+void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes) {
+    COP_ASSERT(shards >= 1 && batch <= INT32_MAX);
+    for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
 }
 
 cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels) {
@@ -37,6 +38,7 @@ cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels) {
 }
 
 static void check_room(const cop_data_part *part, uint32_t count, const cop_data_room *out) {
+    COP_ASSERT(part->stride >= 1);
     COP_ASSERT(count <= out->count && count <= out->bytes / part->stride);
 }
 

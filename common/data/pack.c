@@ -12,6 +12,9 @@
 #include "common/base/str.h"
 
 #define HEADER_SIZE 80 /* magic, classes, reserved, two parts of 32 bytes */
+#define CLASSES_AT  8
+#define PARTS_AT    16
+#define PART_SIZE   32
 #define ALIGN       64
 #define PACK_MAX    ((uint64_t)64 << 30)
 
@@ -20,6 +23,7 @@ static uint64_t element_size(cop_data_type type) {
 }
 
 static uint64_t stride_of(const pack_part *p) {
+    COP_ASSERT(p->rank >= 1 && p->rank <= 3);
     uint64_t stride = element_size(p->type);
     for (int i = 0; i < p->rank; i++) stride *= (uint64_t)p->dims[i];
     return stride;
@@ -57,16 +61,16 @@ static void point_into(cop_data *data, const pack_part parts[2]) {
 }
 
 /* The only way to a cop_data: its two parts are of one shape and type. Holds `pack` on success. */
-static cop_err make_data(cop_buffer *pack, const char *name, int32_t classes,
-                         const pack_part parts[2], cop_data **out, cop_error *error) {
-    char train[160], test[160];
+static cop_err make_data(cop_buffer *pack, const char *name, const pack_part parts[2],
+                         cop_data **out, cop_error *error) {
+    char train[160];
+    const char *const names[2] = {train, "its test part"};
     snprintf(train, sizeof train, "the training part of %.120s", name);
-    snprintf(test, sizeof test, "its test part");
-    COP_TRY(pack_check_parts(&parts[0], train, &parts[1], test, error));
+    COP_TRY(pack_check_parts(parts, names, error));
     cop_data *data = cop_alloc(sizeof *data);
     if (!data) return cop_no_memory(error);
     snprintf(data->name, sizeof data->name, "%s", name);
-    data->classes = classes;
+    data->classes = (int32_t)cop_load_u32((const char *)pack->data + CLASSES_AT);
     data->pack = cop_buffer_hold(pack);
     point_into(data, parts);
     *out = data;
@@ -76,9 +80,9 @@ static cop_err make_data(cop_buffer *pack, const char *name, int32_t classes,
 static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     memset(out, 0, HEADER_SIZE);
     memcpy(out, "COPDATA1", 8);
-    cop_store_u32(out + 8, (uint32_t)classes);
+    cop_store_u32(out + CLASSES_AT, (uint32_t)classes);
     for (int i = 0; i < 2; i++) {
-        char *p = out + 16 + 32 * i;
+        char *p = out + PARTS_AT + PART_SIZE * i;
         cop_store_u32(p, (uint32_t)parts[i].type);
         cop_store_u32(p + 4, (uint32_t)parts[i].rank);
         for (int d = 0; d < 3; d++)
@@ -93,14 +97,16 @@ static void zero_gaps(char *base, const pack_part parts[2], const pack_layout *l
     for (int i = 0; i < 2; i++) {
         uint64_t next = i == 0 ? layout->samples[1] : layout->size,
                  end = layout->samples[i] + stride_of(&parts[i]) * parts[i].count;
+        COP_ASSERT(end <= layout->labels[i]);
         memset(base + end, 0, next - end);
     }
 }
 
-cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
-                    const pack_part *test, cop_data **out, cop_error *error) {
-    pack_part parts[2] = {*train, *test};
+cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2], cop_data **out,
+                    cop_error *error) {
     pack_layout layout;
+    COP_ASSERT(classes >= 1 && classes <= COP_CLASSES_MAX);
+    COP_ASSERT(parts[0].rank >= 1 && parts[0].rank <= 3 && parts[0].count >= 1);
     lay_out(parts, &layout);
     cop_buffer *pack = cop_buffer_create(layout.size);
     if (!pack)
@@ -108,29 +114,34 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
                         (unsigned long long)layout.size, name);
     zero_gaps(pack->data, parts, &layout);
     write_header(pack->data, classes, parts);
-    cop_err e = make_data(pack, name, classes, parts, out, error);
+    cop_err e = make_data(pack, name, parts, out, error);
     cop_buffer_release(pack);
     return e;
 }
 
 void pack_finish(cop_data *data, int32_t classes) {
+    COP_ASSERT(classes >= 1 && classes <= COP_CLASSES_MAX);
+    COP_ASSERT(atomic_load(&data->others) == 0); /* shared sets are constant */
     data->classes = classes;
-    cop_store_u32((char *)data->pack->data + 8, (uint32_t)classes);
+    cop_store_u32((char *)data->pack->data + CLASSES_AT, (uint32_t)classes);
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
 }
 
 /* ---- what readers of files share ---- */
 
 void pack_warn_of_gaps(const cop_data_part *part, const char *path, int32_t largest) {
-    bool *there = cop_alloc_array((size_t)largest + 1, sizeof *there);
+    bool *seen = cop_alloc_array((size_t)largest + 1, sizeof *seen);
     int32_t missing = 0, first = -1;
-    for (uint32_t r = 0; there && r < part->count; r++) there[part->labels[r]] = true;
-    for (int32_t c = largest; there && c >= 0; c--)
-        if (!there[c]) {
+    for (uint32_t r = 0; seen && r < part->count; r++) {
+        COP_ASSERT(part->labels[r] >= 0 && part->labels[r] <= largest);
+        seen[part->labels[r]] = true;
+    }
+    for (int32_t c = largest; seen && c >= 0; c--)
+        if (!seen[c]) {
             missing++;
             first = c;
         }
-    cop_free(there);
+    cop_free(seen);
     if (missing)
         cop_log(COP_LOG_WARN, "data",
                 "%s: %d of %d classes, 0 to %d, have no training sample, the first is %d: labels "
@@ -169,8 +180,10 @@ cop_err pack_finish_unlabelled(cop_data *data, cop_error *error) {
     return COP_OK;
 }
 
-cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,
+cop_err pack_part_of(const char *path, cop_data_type type, const cop_data_shape *shape,
                      pack_part *out, cop_error *error) {
+    const uint64_t *dims = shape->dims;
+    const uint32_t rank = shape->rank;
     uint64_t values = 1;
     if (rank < 2 || rank > 4)
         return cop_fail(error, COP_ERR_INPUT,
@@ -200,20 +213,22 @@ cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const 
 }
 
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]) {
+    COP_ASSERT(rank >= 1 && rank <= 3);
     snprintf(out, 64, "%s (%d", type == COP_DATA_F32 ? "f32" : "u8", dims[0]);
     for (int d = 1; d < rank; d++) cop_text_add(out, 64, ", %d", dims[d]);
     cop_text_add(out, 64, ")");
     return out;
 }
 
-cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
-                         const char *test_path, cop_error *error) {
-    bool shape = train->rank == test->rank;
-    for (int d = 0; shape && d < train->rank; d++) shape = train->dims[d] == test->dims[d];
+cop_err pack_check_parts(const pack_part parts[2], const char *const paths[2], cop_error *error) {
+    const pack_part *train = &parts[0], *test = &parts[1];
+    bool same_shape = train->rank == test->rank;
+    for (int d = 0; same_shape && d < train->rank; d++)
+        same_shape = train->dims[d] == test->dims[d];
     char a[64], b[64];
-    if (!shape || train->type != test->type)
+    if (!same_shape || train->type != test->type)
         return cop_fail(error, COP_ERR_INPUT, "the samples of %s and %s differ in %s: %s and %s",
-                        train_path, test_path, shape ? "type" : "shape",
+                        paths[0], paths[1], same_shape ? "type" : "shape",
                         cop_data_describe(train->type, train->rank, train->dims, a),
                         cop_data_describe(test->type, test->rank, test->dims, b));
     return COP_OK;
@@ -260,11 +275,11 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     const char *base = pack->data;
     if (pack->size < HEADER_SIZE || memcmp(base, "COPDATA1", 8) != 0)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is not a data set", name);
-    uint32_t classes = cop_load_u32(base + 8);
+    uint32_t classes = cop_load_u32(base + CLASSES_AT);
     if (classes < 1 || classes > COP_CLASSES_MAX)
         return cop_fail(error, COP_ERR_CORRUPT, "%s: %u classes", name, classes);
-    COP_TRY(read_part(base + 16, &parts[0], "training", error));
-    COP_TRY(read_part(base + 48, &parts[1], "test", error));
+    COP_TRY(read_part(base + PARTS_AT, &parts[0], "training", error));
+    COP_TRY(read_part(base + PARTS_AT + PART_SIZE, &parts[1], "test", error));
     lay_out(parts, &layout);
     if (layout.size != pack->size || layout.size > PACK_MAX)
         return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu bytes: its header says %llu", name,
@@ -272,7 +287,7 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     if (!parts[0].count)
         return cop_fail(error, COP_ERR_CORRUPT, "%s has no training samples", name);
     cop_data *data;
-    COP_TRY(make_data(pack, name, (int32_t)classes, parts, &data, error));
+    COP_TRY(make_data(pack, name, parts, &data, error));
     cop_err e = check_labels(data, error);
     if (e) {
         cop_data_destroy(data);
@@ -288,15 +303,15 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
 static size_t pack_size_of(const char *bytes, size_t size) {
     pack_part parts[2];
     pack_layout layout;
-    if (size < HEADER_SIZE || read_part(bytes + 16, &parts[0], "", NULL) ||
-        read_part(bytes + 48, &parts[1], "", NULL))
+    if (size < HEADER_SIZE || read_part(bytes + PARTS_AT, &parts[0], "", NULL) ||
+        read_part(bytes + PARTS_AT + PART_SIZE, &parts[1], "", NULL))
         return size;
     lay_out(parts, &layout);
     if (layout.size > size || size - layout.size < 4) return size;
     return memcmp(bytes + layout.size, "COPN", 4) == 0 ? layout.size : size;
 }
 
-static void free_text(cop_buffer *buffer) {
+static void free_file(cop_buffer *buffer) {
     cop_free(buffer->data);
     cop_free(buffer);
 }
@@ -306,7 +321,7 @@ cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error) {
     size_t size;
     COP_TRY(cop_file_read(path, PACK_MAX, &bytes, &size, error));
     const size_t packed = pack_size_of(bytes, size);
-    cop_buffer *pack = cop_buffer_wrap(bytes, packed, NULL, free_text);
+    cop_buffer *pack = cop_buffer_wrap(bytes, packed, NULL, free_file);
     cop_data *data = NULL;
     if (!pack) {
         cop_free(bytes);
@@ -335,6 +350,7 @@ cop_err cop_data_save_pack(const cop_data *data, const char *path, cop_error *er
 }
 
 cop_data *cop_data_hold(cop_data *data) {
+    COP_ASSERT(data != NULL);
     atomic_fetch_add(&data->others, 1);
     return data;
 }

@@ -2,6 +2,7 @@
 #ifndef COP_DATA_PACK_H
 #define COP_DATA_PACK_H
 
+#include "common/data/content.h"
 #include "common/data/data.h"
 
 /* What a pack's header says of one part. */
@@ -13,8 +14,8 @@ typedef struct pack_part {
 
 /* A pack with room for both parts; *out points into it and has no digest yet. The caller fills it
  * through the (const) pointers and calls pack_finish. INPUT: the parts differ in shape or type. */
-cop_err pack_create(const char *name, int32_t classes, const pack_part *train,
-                    const pack_part *test, cop_data **out, cop_error *error);
+cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2], cop_data **out,
+                    cop_error *error);
 /* Write the header's number of classes and compute the digest. */
 void pack_finish(cop_data *data, int32_t classes);
 /* The same with classes = largest training label + 1; f32 samples that are all whole numbers from 0
@@ -33,12 +34,11 @@ cop_err pack_finish_unlabelled(cop_data *data, cop_error *error);
 cop_err pack_narrow(cop_data *data, cop_error *error);
 /* Header of a part from the dimensions of an array (n, ...): (n, f) is flat, (n, h, w) one channel,
  * (n, c, h, w) as it is. INPUT names the file if it is none of these, empty or too large. */
-cop_err pack_part_of(const char *path, cop_data_type type, uint32_t rank, const uint64_t *dims,
+cop_err pack_part_of(const char *path, cop_data_type type, const cop_data_shape *shape,
                      pack_part *out, cop_error *error);
 /* Both parts' samples must have one shape and one type. Whatever makes a cop_data ends here; a
  * reader may call it earlier, with the names of its files. */
-cop_err pack_check_parts(const pack_part *train, const char *train_path, const pack_part *test,
-                         const char *test_path, cop_error *error);
+cop_err pack_check_parts(const pack_part parts[2], const char *const paths[2], cop_error *error);
 /* The bytes that hold names behind a pack (cop_free), and the names of `data` from these. CORRUPT:
  * they are damaged, or not of as many classes. */
 cop_err pack_write_names(const char *const *names, size_t count, char **out, size_t *size,
@@ -46,10 +46,10 @@ cop_err pack_write_names(const char *const *names, size_t count, char **out, siz
 cop_err pack_read_names(cop_data *data, const char *bytes, size_t size, cop_error *error);
 /* Where the channels of an array (n, a, b, c) are; with *order AUTO the sizes decide, or INPUT asks
  * for data.layout. Other ranks have no order. */
-cop_err channels_find(const char *what, uint32_t rank, const uint64_t *dims, cop_data_order *order,
+cop_err channels_find(const char *path, const cop_data_shape *shape, cop_data_order *order,
                       cop_error *error);
 /* The dimensions with the channels in front. */
-void channels_reorder(uint32_t rank, cop_data_order order, uint64_t *dims);
+void channels_reorder(cop_data_shape *shape, cop_data_order order);
 /* Samples (height, width, channels) in place to `dims` = (channels, height, width); `element`:
  * bytes of a value. */
 cop_err channels_to_front(const int32_t dims[3], uint64_t count, size_t element, void *samples,

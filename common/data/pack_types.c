@@ -26,6 +26,7 @@ static bool all_bytes(const cop_data_part *part) {
 
 static void convert(const cop_data_part *from, const cop_data_part *to) {
     const size_t values = values_of(from);
+    COP_ASSERT(from->type != to->type && from->count == to->count);
     if (to->type == COP_DATA_U8)
         for (size_t i = 0; i < values; i++)
             ((uint8_t *)pack_samples(to))[i] = (uint8_t)((const float *)from->samples)[i];
@@ -44,8 +45,8 @@ static pack_part header_of(const cop_data_part *part, cop_data_type type) {
 /* The same values as another type, in a set of its own. */
 static cop_err convert_set(const cop_data *data, cop_data_type type, cop_data **out,
                            cop_error *error) {
-    const pack_part train = header_of(&data->train, type), test = header_of(&data->test, type);
-    COP_TRY(pack_create(data->name, data->classes, &train, &test, out, error));
+    const pack_part parts[2] = {header_of(&data->train, type), header_of(&data->test, type)};
+    COP_TRY(pack_create(data->name, data->classes, parts, out, error));
     convert(&data->train, &(*out)->train);
     convert(&data->test, &(*out)->test);
     return COP_OK;
@@ -57,6 +58,7 @@ cop_err pack_narrow(cop_data *data, cop_error *error) {
         return COP_OK;
     COP_TRY(convert_set(data, COP_DATA_U8, &bytes, error));
     cop_buffer *floats = data->pack;
+    COP_ASSERT(atomic_load(&data->others) == 0); /* shared sets are constant */
     data->pack = bytes->pack;
     data->train = bytes->train;
     data->test = bytes->test;

@@ -13,14 +13,13 @@
 #include "common/data/image.h"
 
 typedef struct reader {
-    const char *what;
+    const image_file *file;
     const unsigned char *at;
-    size_t left, size;
+    size_t rest; /* bytes from `at` on */
     png_structp png;
     png_infop info;
     png_bytep rows; /* the whole picture, interleaved: interlaced ones come in several passes */
     bool no_memory;
-    uint64_t most; /* values */
     char message[120];
 } reader;
 
@@ -36,10 +35,10 @@ static void on_warning(png_structp png, png_const_charp message) {
 
 static void on_read(png_structp png, png_bytep out, size_t size) {
     reader *r = png_get_io_ptr(png);
-    if (size > r->left) png_error(png, "it ends early");
+    if (size > r->rest) png_error(png, "it ends early");
     memcpy(out, r->at, size);
     r->at += size;
-    r->left -= size;
+    r->rest -= size;
 }
 
 static png_voidp on_alloc(png_structp png, png_alloc_size_t size) {
@@ -81,40 +80,40 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     const uint32_t width = png_get_image_width(r->png, r->info),
                    height = png_get_image_height(r->png, r->info);
     if ((uint64_t)png_get_rowbytes(r->png, r->info) * height >
-        (uint64_t)r->size * GZIP_DEFLATE_MOST)
+        (uint64_t)r->file->size * GZIP_RATIO_MAX)
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s is a damaged PNG file: %zu bytes cannot hold %u x %u pixels", r->what,
-                        r->size, width, height);
+                        "%s is a damaged PNG file: %zu bytes cannot hold %u x %u pixels",
+                        r->file->name, r->file->size, width, height);
     ask_for_bytes(r);
     const int passes = png_set_interlace_handling(r->png);
     png_read_update_info(r->png, r->info);
-    const uint32_t channels = png_get_channels(r->png, r->info);
     const size_t stride = png_get_rowbytes(r->png, r->info);
-    COP_TRY(image_create(r->what, channels, height, width, r->most, out, error));
-    COP_ASSERT(stride == (size_t)width * channels);
+    *out = (cop_image){png_get_channels(r->png, r->info), (int32_t)height, (int32_t)width, NULL};
+    COP_TRY(image_create(r->file->name, r->file->values_max, out, error));
+    COP_ASSERT(stride == (size_t)width * (size_t)out->channels);
     r->rows = cop_alloc(stride * height);
     if (!r->rows) return cop_no_memory(error);
     for (int pass = 0; pass < passes; pass++)
         for (uint32_t y = 0; y < height; y++) png_read_row(r->png, r->rows + y * stride, NULL);
     png_read_end(r->png, r->info);
-    for (uint32_t y = 0; y < height; y++) image_put_row(out, y, r->rows + y * stride);
-    return image_turn(r->what, out, find_orientation(r), error);
+    for (uint32_t y = 0; y < height; y++) image_put_row(out, (int32_t)y, r->rows + y * stride);
+    return image_turn(r->file->name, out, find_orientation(r), error);
 }
 
 static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
     if (!setjmp(png_jmpbuf(r->png))) return decode(r, out, error);
-    if (r->no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", r->what);
-    return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged PNG file: %s", r->what, r->message);
+    const char *name = r->file->name;
+    if (r->no_memory) return cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", name);
+    return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged PNG file: %s", name, r->message);
 }
 
-cop_err image_decode_png(const char *what, const void *bytes, size_t size, uint64_t most,
-                         cop_image *out, cop_error *error) {
-    reader r = {.what = what, .at = bytes, .left = size, .size = size, .most = most};
+cop_err image_decode_png(const image_file *file, cop_image *out, cop_error *error) {
+    reader r = {.file = file, .at = file->bytes, .rest = file->size};
     r.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning, &r, on_alloc,
                                      on_free);
     if (r.png) r.info = png_create_info_struct(r.png);
     cop_err e = r.info ? guarded(&r, out, error)
-                       : cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", what);
+                       : cop_fail(error, COP_ERR_NO_MEMORY, "no memory to read %s", file->name);
     png_destroy_read_struct(&r.png, &r.info, NULL);
     cop_free(r.rows);
     if (e) {

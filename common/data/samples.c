@@ -32,65 +32,76 @@ static void describe_shapes(const cop_data_form *form, char *out, size_t size) {
         snprintf(out, size, "(n, %d, %d, %d)", d[0], d[1], d[2]);
 }
 
-cop_err samples_check_shape(const char *what, const cop_data_form *form, uint32_t rank,
-                            const uint64_t *dims, cop_error *error) {
+static cop_err fail_shape(const char *name, const cop_data_form *form,
+                          const cop_data_shape *shape, cop_error *error) {
     char expected[96];
-    const uint32_t least = (uint32_t)form->rank + 1;
-    const uint32_t skipped = form->rank == 3 && form->dims[0] == 1 && rank == 3; /* the channel */
-    bool fits = rank + skipped == least;
-    for (uint32_t d = 1; fits && d < rank; d++)
-        fits = dims[d] == (uint64_t)form->dims[d - 1 + skipped];
+    cop_str found = {0};
     describe_shapes(form, expected, sizeof expected);
-    if (!fits) {
-        cop_str found = {0};
-        for (uint32_t d = 0; d < rank; d++)
-            cop_str_printf(&found, "%s%llu", d ? ", " : "", (unsigned long long)dims[d]);
-        cop_fail(error, COP_ERR_INPUT, "%s has the shape (%s%s): the model takes %s", what,
-                 cop_str_text(&found), rank == 1 ? "," : "", expected);
-        cop_str_fini(&found);
-        return COP_ERR_INPUT;
-    }
-    if (!dims[0])
-        return cop_fail(error, COP_ERR_INPUT, "%s is empty: expected at least one sample", what);
+    for (uint32_t d = 0; d < shape->rank; d++)
+        cop_str_printf(&found, "%s%llu", d ? ", " : "", (unsigned long long)shape->dims[d]);
+    cop_fail(error, COP_ERR_INPUT, "%s has the shape (%s%s): the model takes %s", name,
+             cop_str_text(&found), shape->rank == 1 ? "," : "", expected);
+    cop_str_fini(&found);
+    return COP_ERR_INPUT;
+}
+
+cop_err samples_check_shape(const char *name, const cop_data_form *form,
+                            const cop_data_shape *shape, cop_error *error) {
+    /* (n, height, width) will do for one channel. */
+    const uint32_t skipped = form->rank == 3 && form->dims[0] == 1 && shape->rank == 3;
+    bool fits = shape->rank + skipped == (uint32_t)form->rank + 1;
+    for (uint32_t d = 1; fits && d < shape->rank; d++)
+        fits = shape->dims[d] == (uint64_t)form->dims[d - 1 + skipped];
+    if (!fits) return fail_shape(name, form, shape, error);
+    if (!shape->dims[0])
+        return cop_fail(error, COP_ERR_INPUT, "%s is empty: expected at least one sample", name);
     return COP_OK;
 }
 
-bool samples_channels_are_last(const cop_data_form *form, uint32_t rank, const uint64_t *dims) {
-    uint64_t moved[4];
-    if (rank != 4 || form->order == COP_DATA_CHANNELS_FIRST) return false;
-    const bool first = !samples_check_shape("", form, 4, dims, NULL);
-    memcpy(moved, dims, sizeof moved);
-    channels_reorder(4, COP_DATA_CHANNELS_LAST, moved);
+bool samples_channels_are_last(const cop_data_form *form, const cop_data_shape *shape) {
+    if (shape->rank != 4 || form->order == COP_DATA_CHANNELS_FIRST) return false;
+    const bool first = !samples_check_shape("", form, shape, NULL);
+    cop_data_shape moved = *shape;
+    channels_reorder(&moved, COP_DATA_CHANNELS_LAST);
     return (!first || form->order == COP_DATA_CHANNELS_LAST) &&
-           !samples_check_shape("", form, 4, moved, NULL);
+           !samples_check_shape("", form, &moved, NULL);
 }
 
-cop_err samples_check_type(const char *what, const cop_data_form *form, cop_data_type type,
-                           const char *holds, cop_error *error) {
+cop_err samples_check_type(const char *name, const cop_data_form *form, cop_data_type type,
+                           const char *found, cop_error *error) {
     if (form->type == type) return COP_OK;
-    return cop_fail(error, COP_ERR_INPUT, "%s contains %s: the model takes %s", what, holds,
+    return cop_fail(error, COP_ERR_INPUT, "%s contains %s: the model takes %s", name, found,
                     form->type == COP_DATA_U8 ? "bytes, 0 to 255" : "floats (NPY, NPZ or CSV)");
 }
 
-cop_err samples_take(const char *what, const cop_data_form *form, uint64_t count, bool labels,
-                     cop_data_samples *out, cop_error *error) {
+static cop_err no_memory_for(const char *name, uint64_t count, cop_error *error) {
+    return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu samples of %s",
+                    (unsigned long long)count, name);
+}
+
+cop_err samples_reserve(const char *name, const cop_data_form *form, uint64_t count,
+                        cop_data_samples *out, cop_error *error) {
     const size_t stride = samples_values(form) * (form->type == COP_DATA_F32 ? sizeof(float) : 1);
-    COP_ASSERT(count >= 1);
+    COP_ASSERT(count >= 1 && !out->rows);
     if (count > COP_SAMPLES_MAX || count > SIZE_MAX / 2 / stride)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has too many samples: %llu", what,
+        return cop_fail(error, COP_ERR_LIMIT, "%s has too many samples: %llu", name,
                         (unsigned long long)count);
     out->rows = cop_alloc_raw((size_t)count * stride);
-    if (labels) out->labels = cop_alloc_array((size_t)count, sizeof *out->labels);
-    if (!out->rows || (labels && !out->labels))
-        return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %llu samples of %s",
-                        (unsigned long long)count, what);
+    if (!out->rows) return no_memory_for(name, count, error);
     out->part = (cop_data_part){.type = form->type,
                                 .rank = form->rank,
                                 .count = (uint32_t)count,
                                 .stride = stride,
-                                .samples = out->rows,
-                                .labels = out->labels};
+                                .samples = out->rows};
     memcpy(out->part.dims, form->dims, sizeof form->dims);
+    return COP_OK;
+}
+
+cop_err samples_reserve_labels(const char *name, cop_data_samples *out, cop_error *error) {
+    COP_ASSERT(out->rows && !out->labels);
+    out->labels = cop_alloc_array(out->part.count, sizeof *out->labels);
+    if (!out->labels) return no_memory_for(name, out->part.count, error);
+    out->part.labels = out->labels;
     return COP_OK;
 }
 
@@ -101,9 +112,9 @@ void cop_data_samples_fini(cop_data_samples *s) {
     *s = (cop_data_samples){0};
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
-static void describe_picture(char *out, size_t size, int width, int height, int channels) {
+static void describe_image(char *out, size_t size, int width, int height, int channels) {
     snprintf(out, size, "%d x %d pixels%s of %d channel%s", width, height,
              channels == 1   ? " in grey,"
              : channels == 3 ? " in colour,"
@@ -111,64 +122,77 @@ static void describe_picture(char *out, size_t size, int width, int height, int 
              channels, channels == 1 ? "" : "s");
 }
 
-static cop_err check_picture(const char *what, const cop_data_form *form, const cop_image *image,
-                             cop_error *error) {
+static cop_err check_image(const char *name, const cop_data_form *form, const cop_image *image,
+                           cop_error *error) {
     char found[96], expected[96];
-    describe_picture(found, sizeof found, image->width, image->height, image->channels);
-    describe_picture(expected, sizeof expected, form->dims[2], form->dims[1], form->dims[0]);
+    describe_image(found, sizeof found, image->width, image->height, image->channels);
     if (form->rank != 3)
         return cop_fail(
             error, COP_ERR_INPUT,
-            "%s is an image of %s: the model takes flat samples of %d values, not images", what,
+            "%s is an image of %s: the model takes flat samples of %d values, not images", name,
             found, form->dims[0]);
+    describe_image(expected, sizeof expected, form->dims[2], form->dims[1], form->dims[0]);
     if (image->width != form->dims[2] || image->height != form->dims[1] ||
         image->channels != form->dims[0])
-        return cop_fail(error, COP_ERR_INPUT, "%s has %s: the model takes %s", what, found,
+        return cop_fail(error, COP_ERR_INPUT, "%s has %s: the model takes %s", name, found,
                         expected);
-    return samples_check_type(what, form, COP_DATA_U8, "bytes", error);
+    return samples_check_type(name, form, COP_DATA_U8, "bytes", error);
 }
 
-/* One picture, checked, as sample `row`; the first makes room for `count`. */
-static cop_err put_picture(const char *what, const char *bytes, size_t size,
-                           const cop_data_form *form, uint32_t row, size_t count,
-                           cop_data_samples *out, cop_error *error) {
+/* Images on their way into samples. */
+typedef struct image_samples {
+    const cop_data_form *form;
+    uint32_t count; /* of all images */
+    uint32_t row;   /* of the next one */
+    cop_data_samples *out;
+} image_samples;
+
+/* Decodes and checks one image, and stores it as the next sample. The first one reserves the memory
+ * for all. */
+static cop_err add_image(image_samples *s, const cop_data_content *content, cop_error *error) {
+    const cop_data_form *form = s->form;
+    const char *name = content->name;
+    const bool resized = form->resize && form->rank == 3;
+    const image_file file = {name, content->bytes, content->size,
+                             form->resize ? IMAGE_VALUES_MAX : COP_UNITS_MAX};
+    const image_form fit = {.channels = form->rank == 3 ? form->dims[0] : 0,
+                            .height = resized ? form->dims[1] : 0,
+                            .width = resized ? form->dims[2] : 0};
     cop_image image;
-    const bool fit = form->rank == 3;
-    COP_TRY(cop_image_decode_large(what, bytes, size,
-                                   form->resize ? IMAGE_VALUES_MAX : COP_UNITS_MAX, &image, error));
-    cop_err e = COP_OK;
-    if (fit)
-        e = cop_image_fit(what, &image, form->dims[0], form->resize ? (uint32_t)form->dims[1] : 0,
-                          form->resize ? (uint32_t)form->dims[2] : 0, error);
-    if (!e) e = check_picture(what, form, &image, error);
-    if (!e && row == 0) e = samples_take(what, form, count, false, out, error);
-    if (!e)
-        memcpy((char *)out->rows + (size_t)row * out->part.stride, image.pixels, out->part.stride);
+    COP_ASSERT(s->row < s->count);
+    COP_TRY(image_decode(&file, &image, error));
+    cop_err e = image_fit(name, &fit, &image, error);
+    if (!e) e = check_image(name, form, &image, error);
+    if (!e && s->row == 0) e = samples_reserve(name, form, s->count, s->out, error);
+    if (!e) {
+        const size_t stride = s->out->part.stride;
+        memcpy((char *)s->out->rows + s->row++ * stride, image.pixels, stride);
+    }
     cop_free(image.pixels);
     return e;
 }
 
-static cop_err decode_picture(const char *what, char *bytes, size_t size, const cop_data_form *form,
-                              cop_data_samples *out, cop_error *error) {
-    return put_picture(what, bytes, size, form, 0, 1, out, error);
+static cop_err decode_image(const cop_data_content *content, const cop_data_form *form,
+                            cop_data_samples *out, cop_error *error) {
+    image_samples s = {.form = form, .count = 1, .out = out};
+    return add_image(&s, content, error);
 }
 
-static cop_err put_file(const char *folder, const cop_data_form *form, uint32_t row, size_t count,
-                        cop_data_samples *out, cop_error *error) {
-    char *path = cop_path_join(folder, out->names[row]), *bytes = NULL;
-    size_t size;
+static cop_err add_file(image_samples *s, const char *folder, cop_error *error) {
+    char *path = cop_path_join(folder, s->out->names[s->row]);
+    cop_data_content content = {.name = path};
     cop_err e = path ? COP_OK : cop_no_memory(error);
     if (!e && cop_folder_exists(path))
         e = cop_fail(error, COP_ERR_INPUT, "%s is a folder: expected an image", path);
-    if (!e) e = cop_file_read(path, IMAGE_FILE_MAX, &bytes, &size, error);
-    if (!e) e = put_picture(path, bytes, size, form, row, count, out, error);
-    cop_free(bytes);
+    if (!e) e = cop_file_read(path, IMAGE_FILE_MAX, &content.bytes, &content.size, error);
+    if (!e) e = add_image(s, &content, error);
+    cop_free(content.bytes);
     cop_free(path);
     return e;
 }
 
 static cop_err read_folder(const char *folder, const cop_data_form *form,
-                           cop_data_progress progress, void *context, cop_data_samples *out,
+                           const cop_data_watcher *watcher, cop_data_samples *out,
                            cop_error *error) {
     size_t found, count = 0;
     COP_TRY(cop_folder_list(folder, &out->names, &found, error));
@@ -177,93 +201,92 @@ static cop_err read_folder(const char *folder, const cop_data_form *form,
     if (!count) return cop_fail(error, COP_ERR_INPUT, "%s contains no images", folder);
     if (count > COP_SAMPLES_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s contains too many images", folder);
-    for (size_t row = 0; row < count; row++) {
-        COP_TRY(put_file(folder, form, (uint32_t)row, count, out, error));
-        if (progress) progress(context, "pictures", row + 1, count);
+    image_samples s = {.form = form, .count = (uint32_t)count, .out = out};
+    while (s.row < s.count) {
+        COP_TRY(add_file(&s, folder, error));
+        if (watcher) watcher->report(watcher->context, "images", s.row, s.count);
     }
     return COP_OK;
 }
 
 /* ---- which format ---- */
 
-static bool begins(const unsigned char *bytes, size_t size, const char *with, size_t length) {
-    return size >= length && memcmp(bytes, with, length) == 0;
+static bool begins(const cop_data_content *c, const char *with, size_t length) {
+    return c->size >= length && memcmp(c->bytes, with, length) == 0;
 }
 
-static bool is_picture(const unsigned char *bytes, size_t size) {
-    return begins(bytes, size, "\x89PNG", 4) || begins(bytes, size, "\xff\xd8\xff", 3);
+static bool is_image(const cop_data_content *c) {
+    return begins(c, "\x89PNG", 4) || begins(c, "\xff\xd8\xff", 3);
 }
 
-static bool is_npy(const unsigned char *bytes, size_t size) {
-    return begins(bytes, size, "\x93NUMPY", 6);
+static bool is_npy(const cop_data_content *c) {
+    return begins(c, "\x93NUMPY", 6);
 }
 
-static bool is_npz(const unsigned char *bytes, size_t size) {
-    return begins(bytes, size, "PK\3\4", 4) || begins(bytes, size, "PK\5\6", 4);
+static bool is_npz(const cop_data_content *c) {
+    return begins(c, "PK\3\4", 4) || begins(c, "PK\5\6", 4);
 }
 
-/* Of gzip data only these are read without being unpacked first. */
-static bool is_idx(const unsigned char *bytes, size_t size) {
+/* The only format that is read from gzip data without unpacking all of it first. */
+static bool is_idx(const cop_data_content *c) {
     unsigned char head[4] = {1};
     size_t got = 0;
     gzip_reader g;
-    if (!gzip_is(bytes, size)) return begins(bytes, size, "\0\0", 2);
-    if (gzip_begin(&g, "", bytes, size, NULL)) return false;
+    if (!gzip_is(c->bytes, c->size)) return begins(c, "\0\0", 2);
+    if (gzip_begin(&g, c, NULL)) return false;
     cop_err e = gzip_read(&g, head, sizeof head, &got, NULL);
     gzip_end(&g);
     return e || got < 4 || (!head[0] && !head[1]);
 }
 
-static bool is_text(const unsigned char *bytes, size_t size) {
-    return !memchr(bytes, 0, size < 4096 ? size : 4096);
+static bool is_text(const cop_data_content *c) {
+    return !memchr(c->bytes, 0, c->size < 4096 ? c->size : 4096);
 }
 
 static const samples_format formats[] = {
-    {"PNG, JPEG", is_picture, decode_picture}, {"NPY", is_npy, samples_decode_npy},
-    {"NPZ", is_npz, samples_decode_npz},       {"IDX", is_idx, samples_decode_idx},
+    {"PNG, JPEG", is_image, decode_image}, {"NPY", is_npy, samples_decode_npy},
+    {"NPZ", is_npz, samples_decode_npz},   {"IDX", is_idx, samples_decode_idx},
     {"CSV", is_text, samples_decode_csv},
 };
 
-static cop_err decode(const char *what, char *bytes, size_t size, const cop_data_form *form,
+static cop_err decode(const cop_data_content *content, const cop_data_form *form,
                       cop_data_samples *out, cop_error *error) {
-    if (!size) return cop_fail(error, COP_ERR_INPUT, "%s is empty", what);
+    if (!content->size) return cop_fail(error, COP_ERR_INPUT, "%s is empty", content->name);
     cop_str known = {0};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        if (formats[i].is((const unsigned char *)bytes, size)) {
+        if (formats[i].is(content)) {
             cop_str_fini(&known);
-            return formats[i].decode(what, bytes, size, form, out, error);
+            return formats[i].decode(content, form, out, error);
         }
         cop_str_printf(&known, "%s%s", i ? ", " : "", formats[i].name);
     }
-    cop_fail(error, COP_ERR_INPUT, "%s is %s: expected one of %s", what, cop_file_kind(bytes, size),
-             cop_str_text(&known));
+    cop_fail(error, COP_ERR_INPUT, "%s is %s: expected one of %s", content->name,
+             cop_file_kind(content->bytes, content->size), cop_str_text(&known));
     cop_str_fini(&known);
     return COP_ERR_INPUT;
 }
 
-cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
-                                const cop_data_form *form, cop_data_samples *out,
-                                cop_error *error) {
+cop_err cop_data_samples_decode(const cop_data_content *content, const cop_data_form *form,
+                                cop_data_samples *out, cop_error *error) {
+    COP_ASSERT(form->rank >= 1 && form->rank <= 3);
     *out = (cop_data_samples){0};
-    if (!gzip_is(bytes, size) || is_idx((const unsigned char *)bytes, size))
-        return decode(what, bytes, size, form, out, error);
-    char *all = NULL;
-    size_t all_size = 0;
-    COP_TRY(gzip_unpack(what, COP_INPUT_FILE_MAX, bytes, size, &all, &all_size, error));
-    cop_err e = decode(what, all, all_size, form, out, error);
-    cop_free(all);
+    if (!gzip_is(content->bytes, content->size) || is_idx(content))
+        return decode(content, form, out, error);
+    cop_data_content unpacked;
+    COP_TRY(gzip_unpack(content, COP_INPUT_FILE_MAX, &unpacked, error));
+    cop_err e = decode(&unpacked, form, out, error);
+    cop_free(unpacked.bytes);
     return e;
 }
 
 cop_err cop_data_samples_read(const char *path, const cop_data_form *form,
-                              cop_data_progress progress, void *context, cop_data_samples *out,
+                              const cop_data_watcher *watcher, cop_data_samples *out,
                               cop_error *error) {
-    char *bytes;
-    size_t size;
+    cop_data_content content = {.name = path};
     *out = (cop_data_samples){0};
-    if (cop_folder_exists(path)) return read_folder(path, form, progress, context, out, error);
-    COP_TRY(cop_file_read(path, COP_INPUT_FILE_MAX, &bytes, &size, error));
-    cop_err e = cop_data_samples_decode(path, bytes, size, form, out, error);
-    cop_free(bytes);
+    if (cop_folder_exists(path)) return read_folder(path, form, watcher, out, error);
+    COP_TRY(cop_file_read(path, COP_INPUT_FILE_MAX, &content.bytes, &content.size, error));
+    cop_err e = cop_data_samples_decode(&content, form, out, error);
+    cop_free(content.bytes);
     return e;
 }

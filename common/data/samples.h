@@ -4,6 +4,7 @@
 #ifndef COP_DATA_SAMPLES_H
 #define COP_DATA_SAMPLES_H
 
+#include "common/data/content.h"
 #include "common/data/data.h"
 
 /* What the model takes. */
@@ -27,21 +28,27 @@ typedef struct cop_data_samples {
     int32_t *labels;
 } cop_data_samples;
 
-/* PNG and JPEG: one picture. A folder: all of its pictures in byte order, names with a dot in front
- * passed over. NPY: (n, ...). NPZ: its array `images` (or `arr_0`), with labels if it has `labels`.
- * IDX, plain or gzipped. CSV: of as many columns as a sample has values, or one more, the label; of
- * a model for bytes the values are whole numbers up to 255.
+/* Where a long operation reports its progress. */
+typedef struct cop_data_watcher {
+    cop_data_progress report;
+    void *context;
+} cop_data_watcher;
+
+/* Reads samples from a file or folder. PNG and JPEG: one image. A folder: all of its images in byte
+ * order, without what image_folder_skips names. NPY: (n, ...). NPZ: its array `images` (or `arr_0`),
+ * with labels if it has `labels`. IDX, plain or gzipped. CSV: as many columns as a sample has
+ * values, or one more, the label; for a model of bytes the values are whole numbers up to 255.
  *
- * Errors (INPUT, CORRUPT, NOT_FOUND, LIMIT) name file, line, what was found and what is taken.
- * `progress` counts the pictures of a folder; may be NULL. Free with cop_data_samples_fini, also
- * after an error. */
+ * Errors (INPUT, CORRUPT, NOT_FOUND, LIMIT) name the file, the line, what was found and what is
+ * expected. `watcher` (may be NULL) counts the images of a folder. Free *out with
+ * cop_data_samples_fini, also after an error. */
 cop_err cop_data_samples_read(const char *path, const cop_data_form *form,
-                              cop_data_progress progress, void *context, cop_data_samples *out,
+                              const cop_data_watcher *watcher, cop_data_samples *out,
                               cop_error *error);
-/* The same from memory: `what` names it in errors; bytes[size] must be 0, and a CSV is taken apart
- * in place. */
-cop_err cop_data_samples_decode(const char *what, char *bytes, size_t size,
-                                const cop_data_form *form, cop_data_samples *out, cop_error *error);
+/* As cop_data_samples_read, from memory. A zero byte must follow the content; CSV is split in
+ * place. */
+cop_err cop_data_samples_decode(const cop_data_content *content, const cop_data_form *form,
+                                cop_data_samples *out, cop_error *error);
 void cop_data_samples_fini(cop_data_samples *samples);
 
 #endif

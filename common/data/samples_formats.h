@@ -8,35 +8,39 @@
  * it put into `out`, also after an error. */
 typedef struct samples_format {
     const char *name;
-    bool (*is)(const unsigned char *bytes, size_t size);
-    cop_err (*decode)(const char *what, char *bytes, size_t size, const cop_data_form *form,
+    bool (*is)(const cop_data_content *content);
+    cop_err (*decode)(const cop_data_content *content, const cop_data_form *form,
                       cop_data_samples *out, cop_error *error);
 } samples_format;
 
-cop_err samples_decode_npy(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error);
-cop_err samples_decode_npz(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_npz(const cop_data_content *npz, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error);
-cop_err samples_decode_idx(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_idx(const cop_data_content *idx, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error);
-cop_err samples_decode_csv(const char *what, char *bytes, size_t size, const cop_data_form *form,
+cop_err samples_decode_csv(const cop_data_content *csv, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error);
 
-/* What decoders share. An array (n, ...) must be n >= 1 samples of the form; INPUT says which
- * shapes would be. */
-cop_err samples_check_shape(const char *what, const cop_data_form *form, uint32_t rank,
-                            const uint64_t *dims, cop_error *error);
-/* Are the channels of the array last, and does it fit the form only, or as the job says, that way?
- */
-bool samples_channels_are_last(const cop_data_form *form, uint32_t rank, const uint64_t *dims);
-/* INPUT: the source holds bytes, or floats, and the model takes the other. `holds` says what the
+/* What decoders share. */
+
+/* Checks that an array (n, ...) is at least one sample of the form. INPUT lists the shapes that
+ * fit. */
+cop_err samples_check_shape(const char *name, const cop_data_form *form,
+                            const cop_data_shape *shape, cop_error *error);
+/* Are the channels of the array last? True if only that fits the form, or if both fit and the job
+ * says so. */
+bool samples_channels_are_last(const cop_data_form *form, const cop_data_shape *shape);
+/* INPUT: the source holds bytes, or floats, and the model takes the other. `found` says what the
  * source holds. */
-cop_err samples_check_type(const char *what, const cop_data_form *form, cop_data_type type,
-                           const char *holds, cop_error *error);
-/* Memory for `count` samples, and for their labels if there are any; part and pointers are set, the
- * contents undefined. LIMIT, NO_MEMORY. */
-cop_err samples_take(const char *what, const cop_data_form *form, uint64_t count, bool labels,
-                     cop_data_samples *out, cop_error *error);
-size_t samples_values(const cop_data_form *form); /* of one sample */
+cop_err samples_check_type(const char *name, const cop_data_form *form, cop_data_type type,
+                           const char *found, cop_error *error);
+/* Allocates memory for `count` samples, without labels; sets out->part and out->rows, whose contents
+ * are undefined. LIMIT, NO_MEMORY. */
+cop_err samples_reserve(const char *name, const cop_data_form *form, uint64_t count,
+                        cop_data_samples *out, cop_error *error);
+/* Then allocates memory for their labels. NO_MEMORY. */
+cop_err samples_reserve_labels(const char *name, cop_data_samples *out, cop_error *error);
+size_t samples_values(const cop_data_form *form); /* values of one sample */
 
 #endif

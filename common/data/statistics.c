@@ -15,6 +15,7 @@ static int channels_of(const cop_data_part *part) {
 
 /* Values of a sample that share mean and deviation. */
 static size_t plane_size(const cop_data_part *part) {
+    COP_ASSERT(part->rank == 1 || part->rank == 3);
     const size_t first = (size_t)(part->dims[0] / channels_of(part));
     return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : first;
 }
@@ -32,9 +33,11 @@ static void of_bytes(const cop_data_view *view, size_t channel, double *mean, do
             squares += (uint32_t)p[i] * p[i];
         }
     }
-    const unsigned __int128 spread = (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
+    COP_ASSERT(n >= 1);
+    const unsigned __int128 variance = /* times n^2 */
+         (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
     *mean = (double)sum / (double)n / 255;
-    *std = spread ? sqrt((double)spread) / (double)n / 255 : 1;
+    *std = variance ? sqrt((double)variance) / (double)n / 255 : 1;
 }
 
 static void of_floats(const cop_data_view *view, size_t channel, double *mean, double *std) {
@@ -71,23 +74,24 @@ void cop_data_statistics(const cop_data_view *view, double *mean, double *std) {
     }
 }
 
-static void note(double value, double *least, double *most) {
-    if (value < *least) *least = value;
-    if (value > *most) *most = value;
+static void widen(double value, double *min, double *max) {
+    if (value < *min) *min = value;
+    if (value > *max) *max = value;
 }
 
-void cop_data_ranges(const cop_data_view *view, double *least, double *most) {
+void cop_data_ranges(const cop_data_view *view, double *min, double *max) {
     const cop_data_part *part = &view->data->train;
     const size_t plane = plane_size(part);
     const int channels = channels_of(part);
-    for (int c = 0; c < channels; c++) least[c] = INFINITY, most[c] = -INFINITY;
+    COP_ASSERT(plane * (size_t)channels * (part->type == COP_DATA_U8 ? 1 : 4) == part->stride);
+    for (int c = 0; c < channels; c++) min[c] = INFINITY, max[c] = -INFINITY;
     for (uint32_t r = 0; r < view->train; r++) {
         const char *row = (const char *)part->samples + cop_data_view_row(view, r) * part->stride;
         for (size_t i = 0; i < plane * (size_t)channels; i++) {
             const double value = part->type == COP_DATA_U8
                                      ? (double)((const uint8_t *)row)[i]
                                      : (double)((const float *)(const void *)row)[i];
-            note(value, &least[i / plane], &most[i / plane]);
+            widen(value, &min[i / plane], &max[i / plane]);
         }
     }
 }

@@ -101,6 +101,7 @@ typedef struct stream {
 } stream;
 
 static uint32_t next_word(stream *s) {
+    COP_ASSERT(s->used >= 0 && s->used <= 4);
     if (s->used == 4) {
         cop_philox(s->counter, s->key, s->words);
         s->counter[0]++;
@@ -139,7 +140,7 @@ static void draw_pose(stream *s, pose *p) {
 }
 
 /* Bends, jitters and places one point; the result is in units of 1/256 pixel. */
-static void place(const pose *p, double x, double y, int32_t out[2]) {
+static void place_point(const pose *p, double x, double y, int32_t out[2]) {
     double bx = x, by = y;
     for (int w = 0; w < 4; w++) {
         double v = p->wave[w][0] * cop_sin(p->wave[w][1] * x + p->wave[w][2] * y + p->wave[w][3]);
@@ -169,10 +170,15 @@ static int32_t clamp(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-/* Ink of the pen at a squared distance: full inside `core`, falling linearly in the square up to
- * `edge`. */
-static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2], int64_t core,
-                         int64_t edge, int32_t reach) {
+/* Ink at a squared distance from the stroke: full up to `core`, none from `edge` on, linear in the
+ * squared distance between. */
+typedef struct pen_profile {
+    int64_t core, edge; /* units squared */
+    int32_t reach;      /* the root of `edge` */
+} pen_profile;
+
+static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2], const pen_profile *pen) {
+    const int32_t reach = pen->reach;
     int32_t x0 = clamp(((a[0] < b[0] ? a[0] : b[0]) - reach) / UNIT, 0, SIDE - 1),
             x1 = clamp(((a[0] > b[0] ? a[0] : b[0]) + reach) / UNIT + 1, 0, SIDE - 1);
     int32_t y0 = clamp(((a[1] < b[1] ? a[1] : b[1]) - reach) / UNIT, 0, SIDE - 1),
@@ -180,8 +186,8 @@ static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2],
     for (int32_t y = y0; y <= y1; y++)
         for (int32_t x = x0; x <= x1; x++) {
             int64_t d = distance2(x * UNIT, y * UNIT, a, b);
-            if (d >= edge) continue;
-            int64_t ink = d <= core ? 255 : 255 * (edge - d) / (edge - core);
+            if (d >= pen->edge) continue;
+            int64_t ink = d <= pen->core ? 255 : 255 * (pen->edge - d) / (pen->edge - pen->core);
             uint8_t *at = &image[y * SIDE + x];
             if (ink > *at) *at = (uint8_t)ink;
         }
@@ -202,14 +208,15 @@ static void add_noise(stream *s, uint8_t *image) {
 }
 
 /* A stray stroke, as of a pen that slipped, on one sample of four. */
-static void add_stray(stream *s, uint8_t *image, int64_t core, int64_t edge, int32_t reach) {
+static void add_stray(stream *s, uint8_t *image, const pen_profile *pen) {
     if (next_word(s) >> 30) return;
     int32_t a[2], b[2];
     for (int i = 0; i < 2; i++) {
         a[i] = (int32_t)(next_word(s) % (SIDE * UNIT));
         b[i] = a[i] + (int32_t)(next_word(s) % (8 * UNIT)) - 4 * UNIT;
     }
-    draw_segment(image, a, b, core / 2, edge / 2, reach);
+    const pen_profile thin = {pen->core / 2, pen->edge / 2, pen->reach};
+    draw_segment(image, a, b, &thin);
 }
 
 static void draw_sample(cop_rng_key key, uint32_t sample, uint8_t *image, int32_t *label) {
@@ -217,37 +224,39 @@ static void draw_sample(cop_rng_key key, uint32_t sample, uint8_t *image, int32_
     pose p;
     *label = (int32_t)(next_word(&s) % 10);
     const glyph *g = &glyphs[*label].glyph[next_word(&s) % (uint32_t)glyphs[*label].variants];
+    COP_ASSERT(g->count >= 2 && g->count <= POINTS);
     draw_pose(&s, &p);
-    double pen = 230 + 110 * uniform(&s); /* radius, units */
-    int32_t inner = (int32_t)pen, outer = inner + 230;
-    int64_t core = (int64_t)inner * inner, edge = (int64_t)outer * outer;
+    const double radius = 230 + 110 * uniform(&s); /* of the pen, in units */
+    const int32_t inner = (int32_t)radius, outer = inner + 230;
+    const pen_profile pen = {(int64_t)inner * inner, (int64_t)outer * outer, outer};
     int32_t last[2] = {0}, now[2];
     memset(image, 0, SIDE * SIDE);
     for (int i = 0; i < g->count; i++) {
         double x = g->x[i] / 100.0 + 0.09 * uniform(&s), y = g->y[i] / 100.0 + 0.09 * uniform(&s);
-        place(&p, x, y, now);
+        place_point(&p, x, y, now);
         bool up = i == 0 || (g->pen_up >> (i - 1) & 1);
-        if (!up) draw_segment(image, last, now, core, edge, outer);
+        if (!up) draw_segment(image, last, now, &pen);
         memcpy(last, now, sizeof last);
     }
-    add_stray(&s, image, core, edge, outer);
+    add_stray(&s, image, &pen);
     add_noise(&s, image);
 }
 
 cop_err cop_data_make_synthetic(uint64_t seed, uint32_t train, uint32_t test, cop_data **out,
                                 cop_error *error) {
-    pack_part parts[2] = {{.type = COP_DATA_U8, .rank = 3, .dims = {1, SIDE, SIDE}, .count = train},
-                          {.type = COP_DATA_U8, .rank = 3, .dims = {1, SIDE, SIDE}, .count = test}};
+    const pack_part parts[2] = {
+        {.type = COP_DATA_U8, .rank = 3, .dims = {1, SIDE, SIDE}, .count = train},
+        {.type = COP_DATA_U8, .rank = 3, .dims = {1, SIDE, SIDE}, .count = test}};
     if (train < 1)
         return cop_fail(error, COP_ERR_INPUT, "a data set has at least one training sample");
     cop_data *data;
-    COP_TRY(pack_create("synthetic-digits", 10, &parts[0], &parts[1], &data, error));
+    COP_TRY(pack_create("synthetic-digits", 10, parts, &data, error));
     const cop_data_part *to[2] = {&data->train, &data->test};
     for (uint32_t part = 0; part < 2; part++) {
         cop_rng_key key = cop_rng_derive(seed, COP_RNG_SYNTHETIC, part);
+        uint8_t *samples = pack_samples(to[part]);
         for (uint32_t i = 0; i < to[part]->count; i++)
-            draw_sample(key, i, (uint8_t *)(uintptr_t)to[part]->samples + (size_t)i * SIDE * SIDE,
-                        (int32_t *)(uintptr_t)&to[part]->labels[i]);
+            draw_sample(key, i, samples + (size_t)i * SIDE * SIDE, pack_labels(to[part]) + i);
     }
     pack_finish(data, 10);
     *out = data;

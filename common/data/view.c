@@ -9,11 +9,24 @@
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-/* One class of the training part. `count` of its `rows` rows are chosen. */
+/* One class of the training part. Of its `rows` rows `count` are chosen, `min` to `max`. */
 typedef struct class_share {
     int32_t class;
-    uint32_t rows, least, most, count;
+    uint32_t rows, min, max, count;
 } class_share;
+
+enum { UNUSED, TRAIN, VALIDATION };
+
+/* A stratified draw under way. */
+typedef struct draw {
+    const cop_data *data;
+    const cop_data_cut *cut;
+    uint32_t used;         /* rows that are trained on or set aside */
+    class_share *shares;   /* of the classes that have rows */
+    uint32_t share_count;
+    uint32_t *share_of;    /* [classes]: where the share of a class is */
+    unsigned char *marks;  /* [rows]: UNUSED, TRAIN or VALIDATION */
+} draw;
 
 /* ---- how many rows of each class ---- */
 
@@ -28,7 +41,7 @@ static class_share *next_share(class_share *shares, uint32_t count, uint64_t wan
     class_share *found = NULL;
     for (uint32_t i = 0; i < count; i++) {
         class_share *s = &shares[i];
-        if (up ? s->count >= s->most : s->count <= s->least) continue;
+        if (up ? s->count >= s->max : s->count <= s->min) continue;
         const int64_t own = deficit(s, wanted, all);
         const int64_t other = found ? deficit(found, wanted, all) : 0;
         if (!found || (up ? own > other : own < other)) found = s;
@@ -40,58 +53,70 @@ static class_share *next_share(class_share *shares, uint32_t count, uint64_t wan
 static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
     uint64_t all = 0, sum = 0;
     for (uint32_t i = 0; i < count; i++) all += shares[i].rows;
+    COP_ASSERT(wanted <= all && all > 0);
     for (uint32_t i = 0; i < count; i++) {
         class_share *s = &shares[i];
         s->count = (uint32_t)(wanted * s->rows / all);
-        if (s->count < s->least) s->count = s->least;
-        if (s->count > s->most) s->count = s->most;
+        if (s->count < s->min) s->count = s->min;
+        if (s->count > s->max) s->count = s->max;
         sum += s->count;
     }
-    for (; sum < wanted; sum++) next_share(shares, count, wanted, all, true)->count++;
-    for (; sum > wanted; sum--) next_share(shares, count, wanted, all, false)->count--;
+    for (; sum < wanted; sum++) {
+        class_share *s = next_share(shares, count, wanted, all, true);
+        COP_ASSERT(s != NULL); /* the maxima allow `wanted` */
+        s->count++;
+    }
+    for (; sum > wanted; sum--) {
+        class_share *s = next_share(shares, count, wanted, all, false);
+        COP_ASSERT(s != NULL); /* and so do the minima */
+        s->count--;
+    }
 }
 
 /* ---- the draw ---- */
 
-/* `of`: for each class the place of its share. Classes without rows have none. */
-static uint32_t find_shares(const cop_data_part *part, bool by_class, class_share *shares,
-                            uint32_t *of, int32_t classes) {
-    uint32_t count = 0;
-    if (!by_class) {
-        shares[0] = (class_share){.rows = part->count};
-        return 1;
+/* Makes a share for each class that has rows, or one for all rows. */
+static void find_shares(draw *d) {
+    const cop_data_part *part = &d->data->train;
+    if (!d->cut->by_class) {
+        d->shares[0] = (class_share){.rows = part->count};
+        d->share_count = 1;
+        return;
     }
-    for (uint32_t r = 0; r < part->count; r++) of[part->labels[r]]++;
-    for (int32_t c = 0; c < classes; c++) {
-        if (!of[c]) continue;
-        shares[count] = (class_share){.class = c, .rows = of[c]};
-        of[c] = count++;
+    for (uint32_t r = 0; r < part->count; r++) d->share_of[part->labels[r]]++;
+    for (int32_t c = 0; c < d->data->classes; c++) {
+        if (!d->share_of[c]) continue;
+        d->shares[d->share_count] = (class_share){.class = c, .rows = d->share_of[c]};
+        d->share_of[c] = d->share_count++;
     }
-    return count;
+    COP_ASSERT(d->share_count >= 1);
 }
 
-static const class_share *rarest(const class_share *shares, uint32_t count) {
-    const class_share *found = shares;
-    for (uint32_t i = 1; i < count; i++)
-        if (shares[i].rows < found->rows) found = &shares[i];
+static const class_share *rarest(const draw *d) {
+    const class_share *found = d->shares;
+    for (uint32_t i = 1; i < d->share_count; i++)
+        if (d->shares[i].rows < found->rows) found = &d->shares[i];
     return found;
 }
 
-static cop_err check_room(const cop_data *data, const cop_data_cut *cut, uint32_t used,
-                          const class_share *shares, uint32_t count, cop_error *error) {
-    const class_share *rare = rarest(shares, count);
+/* INPUT: a class would have no row to train on. */
+static cop_err check_shares(const draw *d, cop_error *error) {
+    const class_share *rare = rarest(d);
+    const uint32_t count = d->share_count;
     char number[16];
-    if (used < count)
+    if (d->used < count)
         return cop_fail(error, COP_ERR_INPUT,
                         "data.samples is %u: the data have %u classes, so class %s (%u of the "
                         "training samples) would have no training sample; expected at least %u",
-                        used, count, cop_data_class(data, rare->class, number), rare->rows, count);
-    if (cut->validation > used - count)
+                        d->used, count, cop_data_class(d->data, rare->class, number), rare->rows,
+                        count);
+    if (d->cut->validation > d->used - count)
         return cop_fail(error, COP_ERR_INPUT,
                         "data.validation is %u of %u samples: class %s (%u of the training "
                         "samples) would have no training sample; expected at most %u",
-                        cut->validation, used, cop_data_class(data, rare->class, number),
-                        rare->rows, used - count);
+                        d->cut->validation, d->used,
+                        cop_data_class(d->data, rare->class, number), rare->rows,
+                        d->used - count);
     return COP_OK;
 }
 
@@ -108,63 +133,67 @@ static uint64_t hash_values(const cop_data_part *part) {
     return seed;
 }
 
-enum { UNUSED, TRAIN, VALIDATION };
-
-/* The first rows of each class, in the order of the permutation, are set aside, the next are
- * trained on. marks: what becomes of each row. */
-static cop_err draw(const cop_data *data, const cop_data_cut *cut, uint32_t used,
-                    class_share *shares, uint32_t *of, unsigned char *marks, cop_error *error) {
-    const cop_data_part *part = &data->train;
-    const uint32_t count = find_shares(part, cut->by_class, shares, of, data->classes);
-    COP_TRY(check_room(data, cut, used, shares, count, error));
-    for (uint32_t i = 0; i < count; i++) shares[i].least = 1, shares[i].most = shares[i].rows;
-    share_out(shares, count, used);
-    for (uint32_t i = 0; i < count; i++) { /* `rows` are now those that are used */
-        shares[i].rows = shares[i].count;
-        shares[i].least = 0;
-        shares[i].most = shares[i].count - 1;
-    }
-    share_out(shares, count, cut->validation);
-    /* Not of the digest, which the shape enters: a table and pictures of the same values, such as
-     * CSV and NPY have, are cut alike. */
+/* Marks the rows: of each class the first ones, in the order of a permutation, are set aside, the
+ * next ones are trained on. */
+static void mark_rows(draw *d) {
+    const cop_data_part *part = &d->data->train;
     cop_permutation permutation;
+    /* Not of the digest, which covers the shape: the same values are cut alike as a table (CSV) and
+     * as images (NPY). */
     cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
-        class_share *s = &shares[cut->by_class ? of[part->labels[row]] : 0];
+        class_share *s = &d->shares[d->cut->by_class ? d->share_of[part->labels[row]] : 0];
         if (!s->rows) continue;
         s->rows--;
-        marks[row] = s->count ? VALIDATION : TRAIN;
+        d->marks[row] = s->count ? VALIDATION : TRAIN;
         if (s->count) s->count--;
     }
+}
+
+static cop_err draw_rows(draw *d, cop_error *error) {
+    find_shares(d);
+    COP_TRY(check_shares(d, error));
+    for (uint32_t i = 0; i < d->share_count; i++) {
+        d->shares[i].min = 1;
+        d->shares[i].max = d->shares[i].rows;
+    }
+    share_out(d->shares, d->share_count, d->used);
+    for (uint32_t i = 0; i < d->share_count; i++) { /* now `rows` are the ones in use */
+        class_share *s = &d->shares[i];
+        s->rows = s->count;
+        s->min = 0;
+        s->max = s->count - 1;
+    }
+    share_out(d->shares, d->share_count, d->cut->validation);
+    mark_rows(d);
     return COP_OK;
 }
 
 /* Training rows, then validation rows, each in the order of the data. */
-static void list_rows(const unsigned char *marks, uint32_t count, const cop_data_view *view) {
+static void list_rows(const draw *d, const cop_data_view *view) {
     uint32_t train = 0, validation = view->train;
-    for (uint32_t r = 0; r < count; r++) {
-        if (marks[r] == TRAIN) view->rows[train++] = r;
-        if (marks[r] == VALIDATION) view->rows[validation++] = r;
+    for (uint32_t r = 0; r < d->data->train.count; r++) {
+        if (d->marks[r] == TRAIN) view->rows[train++] = r;
+        if (d->marks[r] == VALIDATION) view->rows[validation++] = r;
     }
     COP_ASSERT(train == view->train && validation == view->train + view->validation);
 }
 
-static cop_err make_rows(const cop_data *data, const cop_data_cut *cut, cop_data_view *view,
-                         cop_error *error) {
-    const uint32_t used = view->train + view->validation;
+static cop_err make_rows(const cop_data_cut *cut, cop_data_view *view, cop_error *error) {
+    const cop_data *data = view->data;
     const size_t classes = (size_t)data->classes;
-    class_share *shares = cop_alloc_array(classes, sizeof *shares);
-    uint32_t *of = cop_alloc_array(classes, sizeof *of);
-    unsigned char *marks = cop_alloc_array(data->train.count, sizeof *marks);
-    view->rows = cop_alloc_array(used, sizeof *view->rows);
-    cop_err e = shares && of && marks && view->rows
-                    ? draw(data, cut, used, shares, of, marks, error)
-                    : cop_no_memory(error);
-    if (!e) list_rows(marks, data->train.count, view);
-    cop_free(shares);
-    cop_free(of);
-    cop_free(marks);
+    draw d = {.data = data, .cut = cut, .used = view->train + view->validation};
+    d.shares = cop_alloc_array(classes, sizeof *d.shares);
+    d.share_of = cop_alloc_array(classes, sizeof *d.share_of);
+    d.marks = cop_alloc_array(data->train.count, sizeof *d.marks);
+    view->rows = cop_alloc_array(d.used, sizeof *view->rows);
+    cop_err e = d.shares && d.share_of && d.marks && view->rows ? draw_rows(&d, error)
+                                                                : cop_no_memory(error);
+    if (!e) list_rows(&d, view);
+    cop_free(d.shares);
+    cop_free(d.share_of);
+    cop_free(d.marks);
     return e;
 }
 
@@ -172,7 +201,8 @@ static cop_err make_rows(const cop_data *data, const cop_data_cut *cut, cop_data
 
 cop_err cop_data_view_make(const cop_data *data, const cop_data_cut *cut, cop_data_view *out,
                            cop_error *error) {
-    uint32_t all = data->train.count;
+    const uint32_t all = data->train.count;
+    COP_ASSERT(cut->split == COP_SPLIT_STRATIFIED || cut->split == COP_SPLIT_LAST);
     *out = (cop_data_view){0};
     if (cut->samples > all)
         return cop_fail(error, COP_ERR_INPUT,
@@ -190,7 +220,7 @@ cop_err cop_data_view_make(const cop_data *data, const cop_data_cut *cut, cop_da
                           .test = data->test.count};
     const bool whole = used == all && !cut->validation;
     cop_err e = COP_OK;
-    if (cut->split == COP_SPLIT_STRATIFIED && !whole) e = make_rows(data, cut, &view, error);
+    if (cut->split == COP_SPLIT_STRATIFIED && !whole) e = make_rows(cut, &view, error);
     if (e)
         cop_data_view_fini(&view);
     else
@@ -209,7 +239,7 @@ uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place) {
 }
 
 /* The row as sample `at` of the room. */
-static void put(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_room *room) {
+static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_room *room) {
     COP_ASSERT(at < room->count && (at + (size_t)1) * part->stride <= room->bytes);
     const cop_data_room rest = {.samples = (char *)room->samples + at * part->stride,
                                 .bytes = room->bytes - at * part->stride,
@@ -221,7 +251,7 @@ static void put(const cop_data_part *part, uint32_t row, uint32_t at, const cop_
 void cop_data_view_gather(const cop_data_view *view, const uint32_t *places, uint32_t count,
                           const cop_data_room *out) {
     for (uint32_t i = 0; i < count; i++)
-        put(&view->data->train, cop_data_view_row(view, places[i]), i, out);
+        copy_row(&view->data->train, cop_data_view_row(view, places[i]), i, out);
 }
 
 void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t first, uint32_t count,
@@ -232,7 +262,7 @@ void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t firs
     }
     COP_ASSERT(first <= view->validation && count <= view->validation - first);
     for (uint32_t i = 0; i < count; i++)
-        put(&view->data->train, cop_data_view_row(view, view->train + first + i), i, out);
+        copy_row(&view->data->train, cop_data_view_row(view, view->train + first + i), i, out);
 }
 
 cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32_t *validation,

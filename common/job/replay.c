@@ -109,8 +109,8 @@ const float *cop_replay_weights(const cop_replay *r) {
 static void gather(cop_replay *r) {
     const cop_job *job = r->job;
     uint32_t epoch;
-    cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, r->step + 1, r->rows,
-                        &r->count, &epoch);
+    const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
+    cop_data_batch_rows(&batches, r->step + 1, r->rows, &r->count, &epoch);
     const cop_data_room room = {.samples = r->samples,
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,

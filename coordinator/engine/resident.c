@@ -199,8 +199,8 @@ static void prepare_step(coord_resident *r, uint64_t step) {
     if (r->rows_step == step) return;
     const cop_job *job = r->job;
     uint32_t epoch;
-    cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, step, r->rows,
-                        &r->row_count, &epoch);
+    const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
+    cop_data_batch_rows(&batches, step, r->rows, &r->row_count, &epoch);
     cop_data_slices(r->row_count, job->shards, r->slice_first + 1);
     r->slice_first[0] = 0;
     for (uint32_t i = 1; i <= job->shards; i++) r->slice_first[i] += r->slice_first[i - 1];

@@ -15,7 +15,8 @@ static void judge_form(const cop_data_form *form, const uint8_t *data, size_t si
     cop_error error = {0};
     if (!bytes) __builtin_trap();
     memcpy(bytes, data, size);
-    if (cop_data_samples_decode("input", bytes, size, form, &s, &error)) {
+    const cop_data_content content = {"input", bytes, size};
+    if (cop_data_samples_decode(&content, form, &s, &error)) {
         if (!error.code || !error.text[0]) __builtin_trap();
     } else {
         uint64_t sum = 0;

@@ -30,8 +30,9 @@ static void fill_leaves(sim_spec *spec, uint64_t step) {
     int32_t *sizes = cop_alloc_array(info->shards, sizeof *sizes);
     uint64_t *leaf = spec->leaf + (step - 1) * info->shards;
     COP_ASSERT(sizes != NULL);
-    cop_data_batch_rows(spec->seed, info->train_samples, info->batch, info->last_keep, step, rows,
-                        &count, &epoch);
+    const cop_data_batches batches = {spec->seed, info->train_samples, info->batch,
+                                      info->last_keep};
+    cop_data_batch_rows(&batches, step, rows, &count, &epoch);
     cop_data_slices(count, info->shards, sizes);
     for (uint32_t shard = 0; shard < info->shards; shard++) {
         leaf[shard] = 1;

@@ -61,8 +61,8 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
     int16_t ops[2 * COP_SHARDS_MAX];
     bool present[COP_SHARDS_MAX];
     const int shards = (int)job->shards;
-    cop_data_batch_rows(job->seed, r->view.train, job->batch, job->last_keep, step, r->rows, &count,
-                        &epoch);
+    const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
+    cop_data_batch_rows(&batches, step, r->rows, &count, &epoch);
     const cop_data_room room = {.samples = r->samples,
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,

@@ -19,8 +19,9 @@ static void check_epoch(uint32_t n, uint32_t batch, bool keep, uint64_t first_st
         wanted = (uint32_t)((first_step - 1) / cop_data_steps_per_epoch(n, batch, keep));
     uint8_t *seen = cop_alloc(n);
     uint32_t used = 0;
+    const cop_data_batches batches = {5, n, batch, keep};
     for (uint64_t s = 0; s < cop_data_steps_per_epoch(n, batch, keep); s++) {
-        cop_data_batch_rows(5, n, batch, keep, first_step + s, rows, &count, &epoch);
+        cop_data_batch_rows(&batches, first_step + s, rows, &count, &epoch);
         assert_int_equal(epoch, wanted);
         for (uint32_t i = 0; i < count; i++) {
             assert_true(rows[i] < n);
@@ -44,11 +45,12 @@ static void test_each_epoch_contains_every_sample_once(void **state) {
 static void test_epochs_have_different_orders(void **state) {
     (void)state;
     uint32_t a[100], b[100], count, epoch;
-    cop_data_batch_rows(5, 100, 100, true, 1, a, &count, &epoch);
-    cop_data_batch_rows(5, 100, 100, true, 2, b, &count, &epoch);
+    const cop_data_batches batches = {5, 100, 100, true}, other_seed = {6, 100, 100, true};
+    cop_data_batch_rows(&batches, 1, a, &count, &epoch);
+    cop_data_batch_rows(&batches, 2, b, &count, &epoch);
     assert_int_equal(epoch, 1);
     assert_memory_not_equal(a, b, sizeof a);
-    cop_data_batch_rows(6, 100, 100, true, 1, b, &count, &epoch);
+    cop_data_batch_rows(&other_seed, 1, b, &count, &epoch);
     assert_memory_not_equal(a, b, sizeof a);
 }
 
@@ -56,7 +58,8 @@ static void test_batch_larger_than_the_data_gives_one_short_batch(void **state) 
     (void)state;
     uint32_t rows[50], count, epoch;
     assert_int_equal(cop_data_steps_per_epoch(30, 50, true), 1);
-    cop_data_batch_rows(1, 30, 50, true, 1, rows, &count, &epoch);
+    const cop_data_batches batches = {1, 30, 50, true};
+    cop_data_batch_rows(&batches, 1, rows, &count, &epoch);
     assert_int_equal(count, 30);
 }
 

@@ -89,11 +89,13 @@ static void test_headers_are_read_strictly(void **state) {
     refuse("(4, 2)", 8, COP_ERR_CORRUPT, "its header is not a dictionary");
     npy_array array;
     cop_error error = {0};
-    assert_int_equal(npy_parse("a", "\x93NUMPY\4\0\0\0\0\0", 12, &array, &error), COP_ERR_INPUT);
+    char version_4[] = "\x93NUMPY\4\0\0\0\0\0", huge_header[] = "\x93NUMPY\2\0\xff\xff\xff\xff",
+         no_length[] = "\x93NUMPY\1\0\1";
+    const cop_data_content files[3] = {{"a", version_4, 12}, {"a", huge_header, 12}, {"a", no_length, 9}};
+    assert_int_equal(npy_parse(&files[0], &array, &error), COP_ERR_INPUT);
     assert_string_equal(error.text, "a: NPY version 4: expected 1 to 3");
-    assert_int_equal(npy_parse("a", "\x93NUMPY\2\0\xff\xff\xff\xff", 12, &array, &error),
-                     COP_ERR_CORRUPT);
-    assert_int_equal(npy_parse("a", "\x93NUMPY\1\0\1", 9, &array, &error), COP_ERR_CORRUPT);
+    assert_int_equal(npy_parse(&files[1], &array, &error), COP_ERR_CORRUPT);
+    assert_int_equal(npy_parse(&files[2], &array, &error), COP_ERR_CORRUPT);
 }
 
 static void test_values_are_checked(void **state) {
@@ -194,25 +196,25 @@ static size_t archive(char *out, const char *name, const char *body, uint32_t si
     return (size_t)(end - out) + 22;
 }
 
-static void refuse_archive(const char *bytes, size_t size, const char *text) {
-    char *out = NULL;
-    size_t out_size;
+static void refuse_archive(char *bytes, size_t size, const char *text) {
+    const cop_data_content npz = {"a.npz", bytes, size};
+    cop_data_content out = {0};
     cop_error error = {0};
-    assert_int_not_equal(npz_member("a.npz", bytes, size, "x", &out, &out_size, &error), COP_OK);
+    assert_int_not_equal(npz_member(&npz, "x", &out, &error), COP_OK);
     if (!strstr(error.text, text)) fail_msg("\"%s\" has no \"%s\"", error.text, text);
-    assert_null(out);
+    assert_null(out.bytes);
 }
 
 static void test_npz_arrays_are_found_by_name(void **state) {
     (void)state;
-    char bytes[512], *out = NULL;
-    size_t out_size = 0, size = archive(bytes, "x.npy", "hello", 5);
-    assert_int_equal(npz_member("a.npz", bytes, size, "x", &out, &out_size, NULL), COP_OK);
-    assert_int_equal(out_size, 5);
-    assert_memory_equal(out, "hello", 5);
-    cop_free(out);
-    size = archive(bytes, "y.npy", "hello", 5);
-    refuse_archive(bytes, size, "a.npz has no array \"x\"; it has: y");
+    char bytes[512];
+    const cop_data_content npz = {"a.npz", bytes, archive(bytes, "x.npy", "hello", 5)};
+    cop_data_content out = {0};
+    assert_int_equal(npz_member(&npz, "x", &out, NULL), COP_OK);
+    assert_int_equal(out.size, 5);
+    assert_memory_equal(out.bytes, "hello", 5);
+    cop_free(out.bytes);
+    refuse_archive(bytes, archive(bytes, "y.npy", "hello", 5), "a.npz has no array \"x\"; it has: y");
 }
 
 static void test_damaged_archives_are_refused(void **state) {

@@ -68,7 +68,7 @@ static void check_pair(const pack_part *train, const pack_part *test, bool fits)
             strstr(error.text, train->type == test->type ? "differ in shape" : "differ in"));
     }
     data = NULL;
-    assert_int_equal(pack_create("two", 2, train, test, &data, &error),
+    assert_int_equal(pack_create("two", 2, parts, &data, &error),
                      fits ? COP_OK : COP_ERR_INPUT);
     cop_data_destroy(data);
 }
@@ -143,8 +143,9 @@ static bool dies(const copy *c, bool gather) {
 static void test_copies_stay_within_the_buffer_and_the_rows(void **state) {
     (void)state;
     const pack_part form = {.type = COP_DATA_U8, .rank = 1, .dims = {4}, .count = 6};
+    const pack_part parts[2] = {form, form};
     cop_data *data;
-    assert_int_equal(pack_create("six", 2, &form, &form, &data, NULL), COP_OK);
+    assert_int_equal(pack_create("six", 2, parts, &data, NULL), COP_OK);
     const struct {
         copy copy;
         bool dies;

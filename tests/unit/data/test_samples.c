@@ -18,7 +18,8 @@ static cop_err decode(const cop_data_form *form, const void *bytes, size_t size,
                       cop_data_samples *out, cop_error *error) {
     char *copy = cop_alloc(size + 1);
     memcpy(copy, bytes, size);
-    const cop_err e = cop_data_samples_decode("x", copy, size, form, out, error);
+    const cop_data_content content = {"x", copy, size};
+    const cop_err e = cop_data_samples_decode(&content, form, out, error);
     cop_free(copy);
     return e;
 }
@@ -156,7 +157,7 @@ static void test_pictures_of_a_folder_are_in_byte_order(void **state) {
     file_put_text("in/.hidden", "x");
     cop_data_samples s;
     cop_error error = {0};
-    assert_int_equal(cop_data_samples_read(file_path("in"), &grey, NULL, NULL, &s, &error), COP_OK);
+    assert_int_equal(cop_data_samples_read(file_path("in"), &grey, NULL, &s, &error), COP_OK);
     assert_int_equal(s.part.count, 2);
     assert_string_equal(s.names[0], "10");
     assert_string_equal(s.names[1], "b.png");
@@ -164,7 +165,7 @@ static void test_pictures_of_a_folder_are_in_byte_order(void **state) {
     cop_data_samples_fini(&s);
     for (uint64_t k = 1; k < 100; k++) {
         cop_alloc_fail_at(k);
-        cop_err e = cop_data_samples_read(file_path("in"), &grey, NULL, NULL, &s, &error);
+        cop_err e = cop_data_samples_read(file_path("in"), &grey, NULL, &s, &error);
         cop_alloc_fail_at(0);
         cop_data_samples_fini(&s);
         if (!e) {
@@ -174,11 +175,11 @@ static void test_pictures_of_a_folder_are_in_byte_order(void **state) {
         if (e != COP_ERR_NO_MEMORY) fail_msg("allocation %d: %s", (int)k, error.text);
     }
     assert_int_equal(cop_folder_create(file_path("in/z"), NULL), COP_OK);
-    assert_int_equal(cop_data_samples_read(file_path("in"), &grey, NULL, NULL, &s, &error),
+    assert_int_equal(cop_data_samples_read(file_path("in"), &grey, NULL, &s, &error),
                      COP_ERR_INPUT);
     assert_non_null(strstr(error.text, "in/z is a folder: expected an image"));
     cop_data_samples_fini(&s);
-    assert_int_equal(cop_data_samples_read(file_path("in/z"), &grey, NULL, NULL, &s, &error),
+    assert_int_equal(cop_data_samples_read(file_path("in/z"), &grey, NULL, &s, &error),
                      COP_ERR_INPUT);
     assert_non_null(strstr(error.text, "in/z contains no images"));
     cop_data_samples_fini(&s);
@@ -273,7 +274,7 @@ static void test_unknown_formats_are_refused_by_name(void **state) {
            "x is a binary file of another format: expected one of PNG, JPEG, NPY, NPZ, IDX, CSV");
     cop_data_samples s;
     cop_error error = {0};
-    assert_int_equal(cop_data_samples_read(file_path("none"), &grey, NULL, NULL, &s, &error),
+    assert_int_equal(cop_data_samples_read(file_path("none"), &grey, NULL, &s, &error),
                      COP_ERR_NOT_FOUND);
     cop_data_samples_fini(&s);
 }

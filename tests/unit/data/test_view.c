@@ -15,10 +15,10 @@
 
 /* A set of flat samples of one byte each, with these labels. */
 static cop_data *make_set(const int32_t *labels, uint32_t count, int32_t classes) {
-    const pack_part train = {.type = COP_DATA_U8, .rank = 1, .dims = {1}, .count = count};
-    const pack_part test = {.type = COP_DATA_U8, .rank = 1, .dims = {1}};
+    const pack_part parts[2] = {{.type = COP_DATA_U8, .rank = 1, .dims = {1}, .count = count},
+                                {.type = COP_DATA_U8, .rank = 1, .dims = {1}}};
     cop_data *data;
-    assert_int_equal(pack_create("set", classes, &train, &test, &data, NULL), COP_OK);
+    assert_int_equal(pack_create("set", classes, parts, &data, NULL), COP_OK);
     for (uint32_t r = 0; r < count; r++) {
         ((unsigned char *)pack_samples(&data->train))[r] = (unsigned char)r;
         pack_labels(&data->train)[r] = labels[r];

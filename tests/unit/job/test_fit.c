@@ -7,10 +7,11 @@
 
 static cop_data *make_data(cop_data_type type, int32_t rank, const int32_t dims[3],
                            int32_t classes) {
-    pack_part part = {.type = type, .rank = rank, .count = 20};
+    const pack_part part = {
+        .type = type, .rank = rank, .dims = {dims[0], dims[1], dims[2]}, .count = 20};
+    const pack_part parts[2] = {part, part};
     cop_data *data = NULL;
-    memcpy(part.dims, dims, sizeof part.dims);
-    assert_int_equal(pack_create("made", classes, &part, &part, &data, NULL), COP_OK);
+    assert_int_equal(pack_create("made", classes, parts, &data, NULL), COP_OK);
     memset(pack_samples(&data->train), 0, 20 * data->train.stride);
     memset(pack_samples(&data->test), 0, 20 * data->test.stride);
     pack_finish(data, classes);

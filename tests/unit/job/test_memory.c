@@ -55,7 +55,8 @@ static void train_step(life *l, uint32_t step) {
     int16_t ops[2 * SHARDS];
     bool present[SHARDS];
     const cop_data_part *part = &l->data->train;
-    cop_data_batch_rows(l->job->seed, part->count, BATCH, true, step, rows, &count, &epoch);
+    const cop_data_batches batches = {l->job->seed, part->count, BATCH, true};
+    cop_data_batch_rows(&batches, step, rows, &count, &epoch);
     const cop_data_room room = {
         .samples = l->samples, .bytes = BATCH * part->stride, .labels = labels, .count = BATCH};
     cop_data_gather(part, rows, count, &room);

@@ -391,7 +391,7 @@ static cop_err read_samples(cop_error *error) {
     static const cop_data_form form = {
         .type = COP_DATA_U8, .rank = 1, .dims = {3}, .classes = 2, .label = NULL};
     cop_data_samples s;
-    const cop_err e = cop_data_samples_read(in_folder("images"), &form, NULL, NULL, &s, error);
+    const cop_err e = cop_data_samples_read(in_folder("images"), &form, NULL, &s, error);
     cop_data_samples_fini(&s);
     return e;
 }

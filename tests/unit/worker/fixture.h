@@ -65,7 +65,8 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
     uint32_t rows[BATCH], batch, epoch, skipped = 0, taken = 0;
     int32_t sizes[SHARDS];
     const cop_data_part *part = &f->data->train;
-    cop_data_batch_rows(f->job->seed, f->view.train, BATCH, true, step, rows, &batch, &epoch);
+    const cop_data_batches batches = {f->job->seed, f->view.train, BATCH, true};
+    cop_data_batch_rows(&batches, step, rows, &batch, &epoch);
     cop_data_slices(batch, SHARDS, sizes);
     for (uint32_t i = 0; i < first; i++) skipped += (uint32_t)sizes[i];
     for (uint32_t i = 0; i < count; i++) taken += (uint32_t)sizes[first + i];
