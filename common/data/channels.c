@@ -1,5 +1,5 @@
-/* Where the channels of pictures are: (n, channels, height, width), as PyTorch has them and as they
- * are kept, or (n, height, width, channels), as TensorFlow, Pillow and OpenCV have them. */
+/* The order of dimensions in arrays of images: (n, channels, height, width), as in PyTorch and in
+ * packs, or (n, height, width, channels), as in TensorFlow, Pillow and OpenCV. */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -9,7 +9,8 @@ static bool is_image(uint64_t channels) {
     return channels == 1 || channels == 3;
 }
 
-/* Do the sizes (a, b, c) of a sample say it? A picture has few channels and often equal sides. */
+/* Guesses the order from the sizes (a, b, c) of a sample: images have few channels, and often equal
+ * sides. AUTO: ambiguous. */
 static cop_data_order order_of(uint64_t a, uint64_t b, uint64_t c) {
     if (a == 1 || (b == c && a != b)) return COP_DATA_CHANNELS_FIRST;
     if (a == b && b != c && c <= 4) return COP_DATA_CHANNELS_LAST;
@@ -49,7 +50,7 @@ cop_err channels_to_front(const int32_t dims[3], uint64_t count, size_t element,
     COP_ASSERT(dims[0] >= 1 && dims[1] >= 1 && dims[2] >= 1);
     COP_ASSERT(element == 1 || element == sizeof(float));
     char *one = channels > 1 ? cop_alloc_raw(stride) : NULL, *at = samples;
-    if (channels == 1) return COP_OK; /* the same bytes */
+    if (channels == 1) return COP_OK; /* nothing moves */
     if (!one) return cop_no_memory(error);
     for (uint64_t i = 0; i < count; i++, at += stride) {
         memcpy(one, at, stride);

@@ -1,5 +1,5 @@
-/* CIFAR-10 and CIFAR-100 as their binary files: records of one label (CIFAR-100: a coarse one, then
- * a fine one, which is used) and 3 x 32 x 32 bytes. */
+/* The binary files of CIFAR-10 and CIFAR-100. A record is one label (CIFAR-100: a coarse and a fine
+ * label, of which the fine one counts), then 3 x 32 x 32 bytes. */
 #include <stdio.h>
 #include <string.h>
 
@@ -12,10 +12,10 @@
 #define FILE_MAX ((size_t)1 << 30)
 
 typedef struct cifar_kind {
-    const char *name, *folder; /* the usual name of the folder */
-    const char *files[6];      /* of the training part, then the test part's */
+    const char *name, *folder; /* `folder`: its usual name */
+    const char *files[6];      /* training files, then the test file */
     int file_count;
-    size_t label_bytes; /* before the pixels; the last one counts */
+    size_t label_bytes; /* in a record, before the pixels; the last one counts */
     int32_t classes;
 } cifar_kind;
 static const cifar_kind cifar10 = {"cifar10",

@@ -1,8 +1,8 @@
-/* Names of classes: where they may be kept, and how they stand behind a pack. See data.h: the
- * digest of a set is of its tensors alone, so names travel beside them, with a hash of their own.
+/* Names of classes. The digest of a set covers its tensors only (data.h), so in a file the names
+ * follow the pack, in a trailer with its own hash:
  *
- * The trailer: "COPNAMES", u32 count, u32 bytes of the names, u64 XXH3 of the names, then the
- * names, each with a zero at its end. */
+ *     "COPNAMES", u32 count, u32 bytes of all names, u64 XXH3 of them, then the names, each with a
+ *     zero byte at its end */
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +33,7 @@ const char *cop_data_class(const cop_data *data, int32_t number, char out[16]) {
     return out;
 }
 
-/* Pointers and texts are one block. */
+/* Copies the names into one block of memory: pointers, then texts. */
 static char **copy_names(const char *const *names, size_t count) {
     size_t bytes = 0;
     for (size_t i = 0; i < count; i++) bytes += strlen(names[i]) + 1;

@@ -1,5 +1,4 @@
-/* Inside common/data and for its callers: what every reader is given, and the shape of what it
- * finds. */
+/* What readers take, a file in memory, and what they find in it, an array of some shape. */
 #ifndef COP_DATA_CONTENT_H
 #define COP_DATA_CONTENT_H
 

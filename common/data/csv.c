@@ -1,5 +1,5 @@
-/* Data sets from CSV files: one sample a line, one column of which is the label, a whole number or
- * the name of a class. Whatever is wrong is reported with file and line. Values are kept as f32. */
+/* Data sets from CSV files: one sample per line. One column is the label, a whole number or the name
+ * of a class; the others are values, f32. Errors name file and line. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,17 +12,17 @@
 #include "common/data/csv.h"
 #include "common/data/pack.h"
 
-/* Labels that are text, numbered as they come; `order` has the numbers in the byte order of the
- * names. The names lie in the text of the training file. */
+/* Labels that are text, numbered in the order of their first use. `order` lists the numbers in the
+ * byte order of the names. The names lie in the text of the training file. */
 typedef struct class_list {
-    bool decided, text; /* by the first label */
+    bool decided, text; /* the first label decides whether labels are text */
     bool complete;      /* a new name is an error, not a new class */
     char **names;
     uint32_t *order;
     uint32_t count, capacity;
 } class_list;
 
-/* Both files, as far as they are read. */
+/* The files of a data set. */
 typedef struct csv_set {
     csv_file file[2]; /* training and test part */
     bool has_test;
@@ -31,7 +31,7 @@ typedef struct csv_set {
 
 /* ---- columns ---- */
 
-/* Both files must have the same columns. */
+/* INPUT: the files differ in their columns. */
 static cop_err check_same_columns(const csv_file *a, const csv_file *b, cop_error *error) {
     if (a->columns != b->columns)
         return cop_fail(error, COP_ERR_INPUT, "%s has %u columns, but %s has %u", b->path,
@@ -52,7 +52,7 @@ static bool means_label(const csv_file *f, uint32_t column) {
     return found;
 }
 
-/* No column was chosen, and the header says that another one than the last is the label. */
+/* Warns if the last column is the label by default, but the header gives another one a label's name. */
 static void warn_of_label(const csv_file *f, uint32_t last) {
     if (!f->names || means_label(f, last)) return;
     for (uint32_t c = 0; c < last; c++) {
@@ -95,7 +95,7 @@ static void free_classes(class_list *list) {
     cop_free(list->order);
 }
 
-/* Where the name stands in the order, or would. */
+/* Finds a name's place in list->order; false: where to insert it. */
 static bool find_class(const class_list *list, const char *name, uint32_t *at) {
     uint32_t low = 0, high = list->count;
     while (low < high) {
@@ -144,7 +144,7 @@ static cop_err class_of_name(csv_file *f, const csv_field *field, class_list *li
         list->order[at] = list->count;
         list->names[list->count++] = name;
     }
-    COP_ASSERT(list->order != NULL); /* a name was found, or put there */
+    COP_ASSERT(list->order != NULL); /* the list holds at least this name */
     *class = (int32_t)list->order[at];
     return COP_OK;
 }
@@ -163,7 +163,7 @@ static cop_err class_of_number(csv_file *f, const csv_field *field, int32_t *cla
     return csv_fail_value(f, field, expected, error);
 }
 
-/* Classes get their numbers by the byte order of their names, as those of pictures do. */
+/* Renumbers the classes in the byte order of their names, as in folders of images. */
 static cop_err number_classes(const class_list *list, cop_data *data, cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
     const char **names = cop_alloc_array(list->count, sizeof *names);
@@ -193,7 +193,7 @@ static cop_err read_label(csv_file *f, const csv_field *field, class_list *class
                          : class_of_number(f, field, class, error);
 }
 
-/* One line into its sample and label. */
+/* Splits one line into the values and the label of a sample. */
 static cop_err read_row(csv_file *f, const csv_line *line, class_list *classes, const csv_row *to,
                         cop_error *error) {
     char *at = line->text, *end = at + line->length;
@@ -229,8 +229,7 @@ static cop_err fill_part(csv_file *f, class_list *classes, const cop_data_part *
     return COP_OK;
 }
 
-/* The first column of values that counts the lines: 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none.
- */
+/* The first column of values that counts the lines, 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none. */
 static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) {
     const float *x = (const float *)pack_samples(part);
     for (uint32_t v = 0; v < f->values && part->count > 9; v++) {
@@ -242,7 +241,7 @@ static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) 
     return UINT32_MAX;
 }
 
-/* Such a column is an index that pandas or R wrote: with sorted lines it tells the class. */
+/* Such a column is an index that pandas or R wrote. If the lines are sorted, it reveals the class. */
 static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     const uint32_t value = find_line_numbers(f, part);
     uint32_t column = 0, values = 0;

@@ -1,5 +1,5 @@
-/* CSV files as spreadsheets, R, pandas and Kaggle write them: separators, line ends, decimal marks,
- * headers. What cannot be decided is an error, never a guess. See csv.h. */
+/* The dialects of CSV that spreadsheets, R, pandas and Kaggle write: separators, line ends, decimal
+ * marks, headers. An ambiguous file is an error, never a guess. See csv.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ bool csv_next_line(char **at, csv_line *line) {
         *at += **at == '\r' && (*at)[1] == '\n' ? 2 : **at != '\0';
         if (!is_blank(line)) return true;
     }
-    line->text = *at; /* not the blank line before the end */
+    line->text = *at; /* not the last, blank line */
     line->length = 0;
     return false;
 }
@@ -66,7 +66,7 @@ static bool ends_in_quotes(const csv_line *line) {
     return quotes % 2 == 1;
 }
 
-/* Takes quotes and surrounding blanks away, in place. */
+/* Removes quotes and surrounding blanks, in place. */
 static char *clean_field(char *field, char *end) {
     while (*field == ' ' || *field == '\t') field++;
     while (end > field && (end[-1] == ' ' || end[-1] == '\t')) *--end = '\0';
@@ -95,7 +95,7 @@ static char decimal_of(const char *text) {
     return text[strcspn(text, ".,")];
 }
 
-/* "0,5" is a number where commas do not separate fields. */
+/* Parses a number. "0,5" is one unless commas separate fields. */
 static bool parse(char *text, char separator, double *out) {
     char *comma = separator == ',' ? NULL : strchr(text, ',');
     if (!comma) return cop_parse_f64(text, out);
@@ -144,7 +144,8 @@ cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *er
 
 /* ---- which separator ---- */
 
-/* How many fields of the first lines would be numbers; *fields of the first line. */
+/* Counts the fields of the first lines that would be numbers with this separator. *fields: the number
+ * of fields of the first line. */
 static uint32_t count_numbers(char *text, char separator, uint32_t *fields) {
     char *at = text;
     csv_line line = {0};
@@ -171,7 +172,7 @@ static const char *separator_name(char separator) {
     return separator == ',' ? "a comma" : separator == ';' ? "a semicolon" : "a tab";
 }
 
-/* A first line "sep=;" is for spreadsheets; true: it is one, *at moves behind it. */
+/* Takes a first line such as "sep=;", which spreadsheets understand; false: there is none. */
 static bool take_separator_line(csv_file *f, char **at) {
     if (strncmp(*at, "sep=", 4) != 0 || !(*at)[4] || !strchr(",;\t", (*at)[4])) return false;
     if ((*at)[5] && !strchr("\r\n", (*at)[5])) return false;
@@ -182,7 +183,8 @@ static bool take_separator_line(csv_file *f, char **at) {
     return true;
 }
 
-/* The one that makes two or more fields of the first line, and most numbers of all. */
+/* Chooses the separator that splits the first line and makes the most fields numbers. INPUT: two
+ * separators do equally well. */
 static cop_err find_separator(csv_file *f, char *text, cop_error *error) {
     static const char known[] = {',', ';', '\t'};
     uint32_t best = 0, fields;
@@ -221,7 +223,7 @@ static bool names_column(const csv_file *f, const csv_columns *known) {
     return false;
 }
 
-/* The names of columns may be numbers: 0, 1, 2 ... or 1, 2, 3 ... */
+/* Are the numbers among the names 0, 1, 2 ... or 1, 2, 3 ..., so that they may be names of columns? */
 static bool counts_up(const csv_file *f) {
     double expected = -1, value;
     uint32_t numbers = 0;
@@ -233,7 +235,8 @@ static bool counts_up(const csv_file *f) {
     return numbers > 1;
 }
 
-/* As pandas names columns without names: 0, 1, 2 ... in all columns, above fractions. */
+/* Is this the header that pandas writes for columns without names: 0, 1, 2 ... in all columns, above
+ * fractions? */
 static bool numbers_columns(const csv_file *f, const csv_line *second) {
     bool fraction = false;
     double value;
@@ -244,7 +247,8 @@ static bool numbers_columns(const csv_file *f, const csv_line *second) {
     return fraction && f->columns > 2;
 }
 
-/* Does the line have the first line's word in its column? Then that word is a class, not a name. */
+/* Does the line have the same word in this column as the first line? Then the word is a class, not a
+ * name. */
 static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
     const char *field = line->text, *end = field + line->length,
                *stop = field_end(field, end, f->separator);
@@ -260,7 +264,7 @@ static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
     return strcmp(clean_field(word, word + size), f->names[column]) == 0;
 }
 
-/* Does a word of the first line come again in the same column of a later line? */
+/* Does a word of the first line recur in the same column of a later line? */
 static bool word_recurs(const csv_file *f, char *rest) {
     csv_line line = {0};
     double value;
@@ -270,9 +274,9 @@ static bool word_recurs(const csv_file *f, char *rest) {
     return false;
 }
 
-/* Is the first line, in f->names, a header? A word in it makes it one, unless it has numbers, too,
- * and the second line has words in the same columns: a label that is text. Then its numbers make it
- * one if they count up, and its words are not among the labels. */
+/* Is the first line, in f->names, a header? It is if it has a word in a column where the second line
+ * has a number, or if it has words only. Otherwise the words may be labels: then it is a header if its
+ * numbers count up and its words do not recur. */
 static cop_err is_header(const csv_file *f, const csv_line *second, bool *header,
                          cop_error *error) {
     uint32_t words = 0, matched = 0;
@@ -297,7 +301,8 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Two columns of one name: `data.label` would mean either. Columns without a name are no danger. */
+/* INPUT: two columns have the same name, so `data.label` would be ambiguous. Columns without a name do
+ * no harm. */
 static cop_err check_names(const csv_file *f, cop_error *error) {
     char **sorted = cop_alloc_array(f->columns, sizeof *sorted);
     if (!sorted) return cop_no_memory(error);
@@ -336,8 +341,8 @@ static cop_err split_first_line(csv_file *f, const csv_line *line, cop_error *er
     return COP_OK;
 }
 
-/* Every line of data has as many fields as the first line, so that the set is no larger than the
- * file gives reason for. Blank lines do not count. */
+/* Counts the lines of data, without blank ones. INPUT: a line has more or fewer fields than the first
+ * one. So no data set is larger than its file justifies. */
 static cop_err count_rows(csv_file *f, cop_error *error) {
     char *at = f->body;
     csv_line line = csv_before_body(f);

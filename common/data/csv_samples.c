@@ -1,5 +1,5 @@
-/* Samples for a trained model from CSV: of the same dialects as data sets, with or without the
- * label and the columns that the job leaves out. */
+/* Samples for a trained model from CSV files, in the same dialects as data sets, with or without the
+ * label and the columns that the job drops. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,18 +11,19 @@
 
 /* ---- which column is what ---- */
 
-/* The label's column; one that training did not read is left out. */
+/* Marks the label's column; it is dropped if training did not read labels. */
 static cop_err set_label(csv_file *f, uint32_t column, const cop_data_form *form,
                          cop_error *error) {
     return csv_set_role(f, column, form->unlabelled ? CSV_DROPPED : CSV_LABEL, "data.label", error);
 }
 
-/* Was one of the columns the label in training? */
+/* Did the training file have a label's column? */
 static bool may_have_label(const cop_data_form *form) {
     return form->label || !form->unlabelled;
 }
 
-/* By the header: whatever the job names is recognised, the others are values. */
+/* Sets the roles by the header: columns that the job names are dropped or the label, the others are
+ * values. */
 static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t values,
                              cop_error *error) {
     uint32_t column;
@@ -38,7 +39,7 @@ static cop_err roles_by_name(csv_file *f, const cop_data_form *form, uint32_t va
     return set_label(f, column, form, error);
 }
 
-/* The number of a column in the training file, as an index; false: `name` is not a number. */
+/* The index of the training file's column number `name`; false: that is not a number. */
 static bool index_of(const char *name, uint32_t *index) {
     uint64_t number;
     if (!cop_parse_u64(name, &number) || number < 1 || number > UINT32_MAX) return false;
@@ -46,7 +47,7 @@ static bool index_of(const char *name, uint32_t *index) {
     return true;
 }
 
-/* `what` the job names by its header: the label, a dropped column. */
+/* INPUT: the job identifies a column (`what`: the label, a dropped one) by a name. */
 static cop_err fail_no_header(const csv_file *f, const char *what, const char *name,
                               uint32_t values, cop_error *error) {
     return cop_fail(error, COP_ERR_INPUT,
@@ -55,8 +56,8 @@ static cop_err fail_no_header(const csv_file *f, const char *what, const char *n
                     f->path, f->body_line, f->columns, name, what, values);
 }
 
-/* Without a header columns are told by their numbers, as in training: all of them are there, or all
- * but the label. */
+/* Sets the roles by the columns' numbers, as in training: the file has all columns, or all but the
+ * label. */
 static cop_err roles_by_number(csv_file *f, const cop_data_form *form, uint32_t values,
                                cop_error *error) {
     const bool labelled = f->columns == values + 1 + form->drop_count;
@@ -112,7 +113,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
         return roles_by_number(f, form, values, error);
     if (f->columns != values + 1 || !may_have_label(form))
         return fail_columns(f, form, values, error);
-    uint32_t label = f->columns - 1; /* the label alone beside the values */
+    uint32_t label = f->columns - 1; /* the values and the label */
     if (form->label && !index_of(form->label, &label))
         return fail_no_header(f, "the label", form->label, values, error);
     if (label >= f->columns) return csv_fail_column(f, "data.label", form->label, error);
@@ -121,7 +122,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
 
 /* ---- values ---- */
 
-/* A value of a sample as the model stores it. */
+/* Stores a value in the model's type; false: it does not fit. */
 static bool store_value(double value, cop_data_type type, void *to) {
     if (type == COP_DATA_U8) {
         if (value < 0 || value > 255 || value != floor(value)) return false;
@@ -203,7 +204,7 @@ cop_err samples_decode_csv(const cop_data_content *csv, const cop_data_form *for
     const csv_columns known = {form->label, form->drop, form->drop_count, form->unlabelled};
     cop_err e = csv_scan(&f, csv->size, &known, error);
     if (!e) e = store_rows(&f, form, out, error);
-    f.text = NULL; /* the caller's */
+    f.text = NULL; /* belongs to the caller */
     csv_close(&f);
     return e;
 }

@@ -1,4 +1,4 @@
-/* File formats of `data.source`: one row each. And what stands at a path. */
+/* The table of file formats of `data.source`, and how to find the format of a path. */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -20,9 +20,9 @@ const cop_data_format *cop_data_format_find(const char *name) {
     return NULL;
 }
 
-/* ---- what stands at a path ---- */
+/* ---- what is at a path ---- */
 
-/* Something is missing inside of a set: that is wrong with the set, which is there. */
+/* A file that is missing inside a set is a fault of the set, which exists: INPUT, not NOT_FOUND. */
 static cop_err within(cop_err e, cop_error *error) {
     if (e != COP_ERR_NOT_FOUND) return e;
     if (error) error->code = COP_ERR_INPUT;
@@ -48,7 +48,7 @@ static bool holds_folder(const char *folder) {
     return found;
 }
 
-/* Class folders, or folders `train` and perhaps `test` of such. */
+/* Loads a folder of class folders, or one that holds `train`, and perhaps `test`, with class folders. */
 static cop_err open_image_folder(const char *path, const cop_data_input *how, cop_data **out,
                                  cop_error *error) {
     char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");

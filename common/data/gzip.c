@@ -21,7 +21,7 @@ void gzip_end(gzip_reader *g) {
     inflateEnd(&g->z);
 }
 
-/* A member has ended: another one begins, only zeros follow, or the file is damaged. */
+/* After the end of a member: starts the next one, or finds that only zeros follow. CORRUPT: neither. */
 static cop_err next_member(gzip_reader *g, cop_error *error) {
     const unsigned char *in = g->z.next_in;
     size_t zeros = 0;
@@ -57,13 +57,13 @@ cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error
             return cop_fail(error, COP_ERR_CORRUPT, "%s: the gzip data are damaged (%s)", g->name,
                             g->z.msg ? g->z.msg : "dictionary");
         if (state == Z_STREAM_END) COP_TRY(next_member(g, error));
-        if (state == Z_BUF_ERROR || (state == Z_OK && stuck)) break; /* the input has ended */
+        if (state == Z_BUF_ERROR || (state == Z_OK && stuck)) break; /* end of the input */
     }
     *got = size - room;
     return COP_OK;
 }
 
-/* Doubles the memory as bytes come: a header that promises much reserves nothing. */
+/* Doubles the memory as bytes arrive, so a header that promises much reserves nothing. */
 static cop_err expand(gzip_reader *g, size_t limit, size_t guess, cop_data_content *out,
                       cop_error *error) {
     size_t capacity = guess < limit ? guess : limit, used = 0, got = 0;

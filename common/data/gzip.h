@@ -1,5 +1,5 @@
-/* Inside common/data: gzip data. A file may have several members, one after another (cat a.gz b.gz,
- * bgzip, pigz), and zeros after the last (tapes, tar). */
+/* Inside common/data: gzip data. A file may have several members, one after another (from cat, bgzip
+ * or pigz), and zeros after the last one (from tar or tapes). */
 #ifndef COP_DATA_GZIP_H
 #define COP_DATA_GZIP_H
 
@@ -10,11 +10,11 @@
 #include "common/base/err.h"
 #include "common/data/content.h"
 
-#define GZIP_RATIO_MAX 1032 /* no deflate stream gives more bytes for one */
+#define GZIP_RATIO_MAX 1032 /* deflate's largest ratio of decompressed to compressed bytes */
 
 bool gzip_is(const void *bytes, size_t size);
 
-/* Decompression under way; zlib checks CRC and length at the end of each member. */
+/* Decompression in progress. zlib checks CRC and length at the end of each member. */
 typedef struct gzip_reader {
     z_stream z;
     size_t input_size; /* bytes that zlib has not seen yet */
@@ -23,8 +23,8 @@ typedef struct gzip_reader {
 } gzip_reader;
 
 cop_err gzip_begin(gzip_reader *g, const cop_data_content *in, cop_error *error);
-/* Up to `size` more bytes into `out`; *got of them came. Fewer only at the end of the data
- * (g->ended) or of the input (truncated). */
+/* Reads up to `size` bytes into `out`; *got: how many. It is less than `size` only at the end of the
+ * data (g->ended), or if the input is truncated. */
 cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error *error);
 void gzip_end(gzip_reader *g);
 

@@ -1,5 +1,5 @@
-/* IDX files, plain or gzipped (the format of MNIST): every number of the header is checked against
- * the others and against the file. */
+/* IDX files (MNIST's format), plain or gzipped. Every number of a header is checked against the others
+ * and against the file. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +18,7 @@
 typedef struct idx_file {
     cop_data_content content;
     bool gzipped;
-    cop_data_shape shape; /* as the samples are kept: channels first */
+    cop_data_shape shape; /* after order_dims with the channels first */
     cop_data_order order; /* of the channels in the file */
     uint64_t data_size;   /* elements, of one byte each */
     size_t header_size;
@@ -52,7 +52,8 @@ static cop_err read_header(idx_file *f, const unsigned char *h, size_t got, cop_
     return COP_OK;
 }
 
-/* Can the file hold as many elements as its header says? Asked before memory is taken for them. */
+/* CORRUPT: the file cannot hold as many elements as its header says. Runs before memory is allocated
+ * for them. */
 static cop_err check_size(const idx_file *f, cop_error *error) {
     const size_t size = f->content.size;
     if (f->gzipped && f->data_size / GZIP_RATIO_MAX > size)
@@ -95,8 +96,8 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     return e;
 }
 
-/* Header skipped, elements into `out`; one byte more than the header says shows a file that is
- * longer. */
+/* Skips the header and decompresses the elements into `out`. Reads one byte more, to detect a file that
+ * is longer than its header says. */
 static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_error *error) {
     unsigned char header[24], extra;
     size_t got, more = 0;
@@ -116,7 +117,7 @@ static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_e
     return COP_OK;
 }
 
-/* The elements into `out` (data_size bytes); of gzip data, exactly as many as the header says. */
+/* Copies the elements, f->data_size bytes, into `out`. CORRUPT: gzip data hold more or fewer. */
 static cop_err copy_elements(const idx_file *f, void *out, cop_error *error) {
     COP_ASSERT(f->header_size >= 8 && f->header_size <= 20); /* the header was read */
     if (!f->gzipped) {
@@ -138,7 +139,7 @@ static cop_err read_elements(const idx_file *f, void *out, cop_error *error) {
     return channels_to_front(dims, d[0], 1, out, error);
 }
 
-/* Where the channels are, if the file has four dimensions: then they come first. */
+/* Moves the channels to the front of f->shape, if the file has four dimensions. */
 static cop_err order_dims(cop_data_order order, idx_file *f, cop_error *error) {
     f->order = order;
     COP_TRY(channels_find(f->content.name, &f->shape, &f->order, error));
@@ -168,7 +169,8 @@ static cop_err check_pair(const idx_file *images, const idx_file *labels, cop_er
     return COP_OK;
 }
 
-/* Label bytes to i32; *largest over this file. `limit`: labels lie below it; 0: any. */
+/* Widens label bytes to i32; *largest: the largest one. INPUT: one is not below `limit` (0: no
+ * limit). */
 static cop_err read_labels(const idx_file *f, int32_t limit, int32_t *out, int32_t *largest,
                            cop_error *error) {
     unsigned char *bytes = cop_alloc_raw(f->data_size + 1);
@@ -262,7 +264,7 @@ cop_err samples_decode_idx(const cop_data_content *idx, const cop_data_form *for
 
 /* ---- MNIST ---- */
 
-/* The file in the folder: plain or .gz, with - or . before idx. */
+/* The path of a file of MNIST, plain or .gz, with - or . before "idx" (cop_free); NULL: none. */
 static char *find_file(const char *folder, const char *stem, const char *kind) {
     for (size_t i = 0; i < 4; i++) {
         char name[96];

@@ -1,4 +1,4 @@
-/* What PNG and JPEG have in common. See image.h. */
+/* What the readers of PNG and JPEG share. See image.h. */
 #include "common/data/image.h"
 
 #include <string.h>

@@ -1,5 +1,4 @@
-/* Pictures of PNG and JPEG files as bytes: grey (1 channel) or RGB (3), as training data want them.
- */
+/* PNG and JPEG images, decoded to bytes for training: grey (1 channel) or RGB (3 channels). */
 #ifndef COP_DATA_IMAGE_H
 #define COP_DATA_IMAGE_H
 
@@ -9,8 +8,8 @@
 
 #include "common/base/err.h"
 
-#define IMAGE_FILE_MAX   ((size_t)256 << 20)   /* bytes of one that is read */
-#define IMAGE_VALUES_MAX ((uint64_t)256 << 20) /* of one that is read to be made smaller */
+#define IMAGE_FILE_MAX   ((size_t)256 << 20)   /* bytes of an image file */
+#define IMAGE_VALUES_MAX ((uint64_t)256 << 20) /* values of an image that is resized */
 
 typedef struct cop_image {
     int32_t channels, height, width;
@@ -50,7 +49,8 @@ typedef struct image_form {
  * pixel covers, larger is bilinear. On an error the image stays as it was. */
 cop_err image_fit(const char *name, const image_form *form, cop_image *image, cop_error *error);
 
-/* Does a file manager leave behind a file or folder of this name, or does it begin with a dot? */
+/* Should folders of images ignore a file or folder of this name? True for names that begin with a dot,
+ * and for what file managers leave behind. */
 bool image_folder_skips(const char *name);
 /* Allocates the pixels of an image whose channels, height and width are set. LIMIT: it has no pixel,
  * or more than `values_max` values. NO_MEMORY. */

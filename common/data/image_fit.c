@@ -1,5 +1,5 @@
-/* Pictures brought to one kind and size, and turned as the camera was held. Integers only, each
- * output value computed in one fixed way: the same bytes on every machine (D4, D11). */
+/* Brings images to one size and number of channels, and turns them as EXIF says. All arithmetic is in
+ * integers, in one fixed order, so every machine gets the same bytes (D4, D11). */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -52,7 +52,7 @@ cop_err image_turn(const char *name, cop_image *image, int orientation, cop_erro
     cop_image out = *image;
     if (swap) out.height = image->width, out.width = image->height;
     COP_TRY(image_create(name, IMAGE_VALUES_MAX, &out, error));
-    for (size_t y = 0; y < height; y++) /* of the source */
+    for (size_t y = 0; y < height; y++) /* x, y: in the source */
         for (size_t x = 0; x < width; x++) {
             const size_t v = flip_y ? height - 1 - y : y, u = flip_x ? width - 1 - x : x;
             const size_t to = swap ? u * height + v : v * width + u;
@@ -66,8 +66,8 @@ cop_err image_turn(const char *name, cop_image *image, int orientation, cop_erro
 
 /* ---- size ---- */
 
-/* Which source values make one output value along an axis: `count` from `first` on, with whole
- * weights, whose sum is the same for all output values of the axis. */
+/* The sizes of the source and of the output along one axis. An output value is a weighted mean of
+ * neighbouring source values. Weights are integers, and have the same sum for all output values. */
 typedef struct axis {
     uint32_t in, out;
 } axis;
@@ -81,8 +81,9 @@ static uint32_t weight_sum(const axis *a) {
     return a->out <= a->in ? a->in : 2 * a->out;
 }
 
-/* Smaller: the mean of the area that the value covers; weights in units of 1/out of a source value.
- * Larger: between the two nearest centres, in units of 1/(2 out). */
+/* The weights of output value `i`, for source values from *first on; returns how many there are. An
+ * output value of a smaller image is the mean of the area that it covers (weights in units of 1/out);
+ * that of a larger one lies between the two nearest centres (in units of 1/(2 out)). */
 static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t *weights) {
     if (a->out <= a->in) {
         const uint64_t begin = (uint64_t)i * a->in, end = begin + a->in;
@@ -107,8 +108,8 @@ static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t 
     return 2;
 }
 
-/* The rows of one plane, each `y->in` to `y->out` values apart: rows first into sums, then
- * columns of sums. 255 * weight_sum of both axes is below 2^53. */
+/* Resizes one plane from (y->in, x->in) to (y->out, x->out): first along the rows, into work->sums,
+ * then along the columns. 255 * weight_sum(x) * weight_sum(y) is below 2^53. */
 static void resize_plane(const uint8_t *in, const axis *y, const axis *x, const scratch *work,
                          uint8_t *out) {
     uint32_t first, *sums = work->sums, *weights = work->weights;

@@ -1,7 +1,7 @@
-/* Data sets of pictures: a folder with one folder for each class, PNG or JPEG files in it. Classes
- * are numbered in the byte order of their names, samples come class after class in the byte order
- * of theirs (D11). All pictures must have one size, or are brought to one; where some are in
- * colour, grey ones become three equal channels. */
+/* Data sets of images: one folder per class, with PNG or JPEG files. Classes are numbered in the byte
+ * order of their names. Samples are sorted by class, then by the byte order of their names (D11). All
+ * images must have one size, or are resized to it. If any is in colour, grey ones become three equal
+ * channels. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -13,21 +13,21 @@
 #include "common/data/image.h"
 #include "common/data/pack.h"
 
-/* The names of one folder of classes. */
+/* The class folders of one part. */
 typedef struct classes {
     const char *folder;
     char **names;
     size_t count;
 } classes;
 
-/* One part, class after class. */
+/* One part of the set. */
 typedef struct part {
     classes list;
     uint32_t images;
     char *first; /* path of the first image, whose size the others must have */
 } part;
 
-/* Both parts, and the set that they become. */
+/* Both parts, and how to make a set of them. */
 typedef struct folder_set {
     part part[2]; /* training and test part */
     bool has_test;
@@ -48,8 +48,8 @@ bool image_folder_skips(const char *name) {
     return found;
 }
 
-/* Folders are classes; files beside them (a licence, a read-me) are not looked at. `least`: classes
- * that there must be. */
+/* Lists the class folders, and ignores files next to them (a licence, a read-me). INPUT: there are
+ * fewer than `least`. */
 static cop_err list_classes(const char *folder, size_t least, classes *out, cop_error *error) {
     size_t count, kept = 0;
     COP_TRY(cop_folder_list(folder, &out->names, &count, error));
@@ -126,7 +126,7 @@ static cop_err open_part(const char *folder, size_t least, part *p, cop_error *e
 
 /* ---- reading ---- */
 
-/* `resize`: height and width, or zeros. */
+/* Reads an image and resizes it to `resize`, height and width (0: not). */
 static cop_err read_image(const char *path, const uint32_t resize[2], cop_image *out,
                           cop_error *error) {
     char *bytes;
@@ -144,7 +144,7 @@ static cop_err read_image(const char *path, const uint32_t resize[2], cop_image 
 
 typedef struct filling {
     const cop_data_part *to;
-    const int32_t *numbers; /* of the folder's classes among the training part's */
+    const int32_t *numbers; /* of the folder's classes, in the training part */
     const char *first;
     const uint32_t *resize;
     uint32_t row;
@@ -155,7 +155,7 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     filling *f = context;
     const int32_t *dims = f->to->dims;
     cop_image image;
-    if (f->row == f->to->count) /* appeared since it was counted */
+    if (f->row == f->to->count) /* a file appeared since they were counted */
         return cop_fail(error, COP_ERR_IO, "%s: the folder changed while it was being read", path);
     COP_TRY(read_image(path, f->resize, &image, error));
     cop_err e = COP_OK;
@@ -180,7 +180,8 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     return e;
 }
 
-/* The training part's number of each of the folder's classes (cop_free). */
+/* Looks up the number of each class of `list` in the training part; *out: cop_free. INPUT: the training
+ * part lacks one. */
 static cop_err number_classes(const classes *train, const classes *list, int32_t **out,
                               cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
@@ -236,8 +237,7 @@ static cop_err make(folder_set *s, cop_data **out, cop_error *error) {
     return COP_OK;
 }
 
-/* One colour image makes a set of three channels. If it is found on the way, the set is made
- * again. */
+/* One colour image gives the whole set three channels. If it is found late, the set is made again. */
 static cop_err load(folder_set *s, cop_data **out, cop_error *error) {
     cop_err e = make(s, out, error);
     if (!e || !s->colour) return e;

@@ -1,6 +1,6 @@
-/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes.
- * A warning (damaged or missing data, which the library would fill with grey) is an error here.
- * Errors leave the library by longjmp, so that all that must outlive one is in the state. */
+/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes. A
+ * warning of the library (damaged or missing data, which it fills with grey) is an error here. Errors
+ * leave the library by longjmp, so whatever must survive one is in `reader`. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,10 +10,10 @@
 #include "common/base/alloc.h"
 #include "common/data/image.h"
 
-#define SCANS_MAX 1000 /* of a progressive picture; each costs time for all of its pixels */
+#define SCANS_MAX 1000 /* of a progressive image; each one takes time for all pixels */
 
 typedef struct reader {
-    struct jpeg_error_mgr errors; /* first: the library gives its address back */
+    struct jpeg_error_mgr errors; /* must come first: callbacks get its address */
     struct jpeg_decompress_struct jpeg;
     struct jpeg_progress_mgr progress;
     jmp_buf out;
@@ -39,7 +39,7 @@ static void on_progress(j_common_ptr jpeg) {
     longjmp(r->out, 1);
 }
 
-/* Of the first EXIF segment; other programs put other things into APP1, too. */
+/* The orientation of the first EXIF segment; APP1 segments may hold other data, too. */
 static int find_orientation(const struct jpeg_decompress_struct *j) {
     for (jpeg_saved_marker_ptr m = j->marker_list; m; m = m->next)
         if (m->data_length > 6 && memcmp(m->data, "Exif\0\0", 6) == 0)
@@ -47,7 +47,7 @@ static int find_orientation(const struct jpeg_decompress_struct *j) {
     return 1;
 }
 
-/* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
+/* Runs after setjmp: only `r` and `out` may own memory. */
 static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     struct jpeg_decompress_struct *j = &r->jpeg;
     jpeg_create_decompress(j);
@@ -72,7 +72,7 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
         if (jpeg_read_scanlines(j, &r->row, 1) == 1) image_put_row(out, y, r->row);
     }
     const int orientation = find_orientation(j);
-    jpeg_finish_decompress(j); /* forgets the markers */
+    jpeg_finish_decompress(j); /* frees the markers */
     return image_turn(r->file->name, out, orientation, error);
 }
 

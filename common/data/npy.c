@@ -1,5 +1,5 @@
-/* Data sets from NumPy's files: two .npy files to a part, or two arrays of an .npz. Samples are
- * bytes (kept) or other numbers (kept as f32); labels are whole numbers of any type. */
+/* Data sets from NumPy's files: two .npy files per part, or two arrays of an .npz file. Samples are u8,
+ * or other numbers, which become f32. Labels are whole numbers of any type. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,7 +47,7 @@ static cop_err open_member(const cop_data_content *npz, const char *name, source
     return npy_parse(&s->content, &s->array, error);
 }
 
-/* What the arrays of a part are called by people: training and test part, samples and labels. */
+/* Usual names of arrays: {samples, labels} of the training part, then of the test part. */
 static const char *const known_names[][2][2] = {
     {{"images", "labels"}, {"images", "labels"}},
     {{"x_train", "y_train"}, {"x_test", "y_test"}},                     /* Keras */
@@ -60,7 +60,7 @@ static const char *const known_names[][2][2] = {
 };
 enum { KNOWN_NAMES = sizeof known_names / sizeof *known_names };
 
-/* Which arrays: as the job says, or the first known names that are there. */
+/* Chooses the arrays of a part: those that the job names, else the first known pair in the file. */
 static void choose_names(const cop_data_files *f, const cop_data_content *npz, bool test,
                          const char *names[2]) {
     names[0] = f->images ? f->images : "images";
@@ -118,7 +118,7 @@ static cop_err check_part(part *p, cop_error *error) {
     channels_reorder(&shape, p->order);
     COP_TRY(pack_part_of(x->name, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, &shape, &p->header,
                          error));
-    if (!p->labels.content.bytes) return COP_OK; /* nobody reads them */
+    if (!p->labels.content.bytes) return COP_OK; /* the set has no labels */
     const uint32_t rank = y->shape.rank;
     if (rank != 1 && (rank != 2 || y->shape.dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
@@ -142,7 +142,7 @@ static cop_err open_part(const cop_data_input *input, bool test, part *p, cop_er
 
 /* ---- values ---- */
 
-/* Where element i, counted in C order, lies in the file. */
+/* The place in the file of element i, counted in C order. */
 static uint64_t index_in_file(const npy_array *x, uint64_t i) {
     uint64_t at = 0, stride = x->count;
     if (!x->fortran) return i;
@@ -207,7 +207,7 @@ static cop_err copy_samples(const npy_array *x, void *out, cop_error *error) {
     return COP_OK;
 }
 
-/* The label at i; -1 if it is none. */
+/* Label i; -1: it is not a valid one. */
 static int32_t label_at(const npy_array *y, uint64_t i) {
     const double value = element(y, i);
     return value >= 0 && value < COP_CLASSES_MAX && value == floor(value) ? (int32_t)value : -1;
@@ -275,7 +275,7 @@ cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *er
 
 /* ---- samples for a trained model ---- */
 
-/* The values as the model takes them, whichever of the two types they have in the file. */
+/* Converts the values to the type that the model takes. INPUT: one does not fit. */
 static cop_err convert_samples(const npy_array *x, const cop_data_form *form, void *out,
                                cop_error *error) {
     if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(x, out, error);
@@ -295,7 +295,7 @@ static cop_err convert_samples(const npy_array *x, const cop_data_form *form, vo
     return COP_OK;
 }
 
-/* `y`: labels beside them, or NULL. */
+/* Makes samples of an array. `y`: their labels, or NULL. */
 static cop_err take_arrays(const npy_array *x, const npy_array *y, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error) {
     const bool last = samples_channels_are_last(form, &x->shape);
@@ -328,7 +328,8 @@ cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *for
     return take_arrays(&x, NULL, form, out, error);
 }
 
-/* Labels are optional here; of a file with both parts the test part is taken. */
+/* Chooses the array of samples, and that of their labels, which may be missing. If the file has both
+ * parts, these are the test part's. */
 static void choose_samples(const cop_data_content *npz, const char *names[2]) {
     const cop_data_files none = {0};
     names[0] = "images";

@@ -1,4 +1,4 @@
-/* Inside common/data: arrays of NumPy's files. */
+/* Inside common/data: arrays in NumPy's files. */
 #ifndef COP_DATA_NPY_H
 #define COP_DATA_NPY_H
 
@@ -9,7 +9,7 @@
 #include "common/base/err.h"
 #include "common/data/content.h"
 
-/* One array; `data` points into the bytes it was parsed from. */
+/* One array. `data` points into the file in memory. */
 typedef struct npy_array {
     const char *name; /* of the file, for errors */
     char kind;        /* 'u', 'i', 'f', 'b' */
@@ -24,10 +24,10 @@ typedef struct npy_array {
 /* Parses an .npy file (format versions 1 to 3) of up to four dimensions. Its length must be the one
  * that its shape asks for. *out points into npy->bytes. */
 cop_err npy_parse(const cop_data_content *npy, npy_array *out, cop_error *error);
-/* Has an .npz file in memory the array `name`? */
+/* Does the .npz file hold an array with this name? */
 bool npz_has(const cop_data_content *npz, const char *name);
-/* The array `name` of an .npz file in memory (stored or deflated; its CRC is checked), as the bytes
- * of an .npy file (cop_free). NOT_FOUND says which arrays there are. */
+/* Unpacks the array `name` (stored or deflated) of an .npz file, and checks its CRC. *out is an .npy
+ * file; the caller frees out->bytes with cop_free. NOT_FOUND lists the arrays that there are. */
 cop_err npz_member(const cop_data_content *npz, const char *name, cop_data_content *out,
                    cop_error *error);
 

@@ -1,5 +1,5 @@
-/* The header of NumPy's .npy files, a Python dictionary: {'descr': '<f4', 'fortran_order': False,
- * 'shape': (60000, 28, 28), }. Its three keys in any order, nothing else. */
+/* The header of NumPy's .npy files. It is a Python dictionary, {'descr': '<f4', 'fortran_order': False,
+ * 'shape': (60000, 28, 28), }, with exactly these three keys in any order. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ static bool take(header *h, char c) {
     return true;
 }
 
-/* A text in quotes, shorter than `size`. */
+/* Takes a quoted text of fewer than `size` bytes. */
 static bool take_text(header *h, char *out, size_t size) {
     skip_blanks(h);
     if (h->at == h->end || (*h->at != '\'' && *h->at != '"')) return false;
@@ -100,7 +100,7 @@ static cop_err take_pair(header *h, cop_error *error) {
     return COP_OK;
 }
 
-/* "<f4": byte order, kind, size. */
+/* Reads an element's type, such as "<f4": byte order, kind, size. */
 static cop_err read_type(const header *h, cop_error *error) {
     const char *d = h->descr;
     const unsigned size = d[0] && d[1] ? (unsigned)(d[2] - '0') : 0;
@@ -133,12 +133,12 @@ static cop_err read_dictionary(header *h, cop_error *error) {
     return read_type(h, error);
 }
 
-/* Sets out->count, and compares it with the bytes that follow the header. */
+/* Computes out->count from the shape. CORRUPT: it does not fit the bytes behind the header. */
 static cop_err check_size(const header *h, uint64_t data_size, npy_array *out, cop_error *error) {
     const cop_data_shape *s = &out->shape;
     out->count = 1;
     for (uint32_t d = 0; d < s->rank; d++)
-        if (!s->dims[d]) out->count = 0; /* then the others may be anything */
+        if (!s->dims[d]) out->count = 0; /* whatever the other dimensions are */
     for (uint32_t d = 0; d < s->rank && out->count; d++) {
         if (out->count > data_size / s->dims[d])
             return damaged(h, "it is shorter than its shape says", error);

@@ -1,5 +1,5 @@
-/* .npz files: ZIP archives of .npy files, stored or deflated. Read by the central directory; every
- * number is checked against the file before it is used. */
+/* .npz files: ZIP archives of .npy files, stored or deflated. Members are found by the central
+ * directory. Every number is checked against the file before it is used. */
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -37,7 +37,7 @@ static cop_err damaged(const archive *a, const char *why, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->name, why);
 }
 
-/* The end record stands at the end, before a comment of at most 65535 bytes. */
+/* Finds the central directory by the end record, which only a comment of up to 65535 bytes follows. */
 static cop_err find_directory(archive *a, cop_error *error) {
     if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->name,
@@ -53,7 +53,7 @@ static cop_err find_directory(archive *a, cop_error *error) {
     return COP_OK;
 }
 
-/* The entry at *at of the directory, which moves on. */
+/* Reads the directory's entry at *at, and moves *at to the next one. */
 static cop_err next_member(const archive *a, size_t *at, member *out, cop_error *error) {
     COP_ASSERT(*at < a->central_size);
     const unsigned char *p = a->bytes + a->central + *at;
@@ -76,7 +76,7 @@ static cop_err next_member(const archive *a, size_t *at, member *out, cop_error 
     return COP_OK;
 }
 
-/* Where the member's bytes begin. */
+/* Finds the member's bytes, behind its local header. */
 static cop_err find_bytes(const archive *a, const member *m, const unsigned char **out,
                           cop_error *error) {
     if (m->packed == UINT32_MAX || m->size == UINT32_MAX || m->offset == UINT32_MAX)

@@ -60,7 +60,8 @@ static void point_into(cop_data *data, const pack_part parts[2]) {
     }
 }
 
-/* The only way to a cop_data: its two parts are of one shape and type. Holds `pack` on success. */
+/* Makes the cop_data of a pack, of which it takes a reference. INPUT: the parts differ in shape or type.
+ * Every cop_data is made here. */
 static cop_err make_data(cop_buffer *pack, const char *name, const pack_part parts[2],
                          cop_data **out, cop_error *error) {
     char train[160];
@@ -91,7 +92,7 @@ static void write_header(char *out, int32_t classes, const pack_part parts[2]) {
     }
 }
 
-/* Only gaps must be zero; samples are about to be written. */
+/* Zeroes the padding. The caller writes everything else. */
 static void zero_gaps(char *base, const pack_part parts[2], const pack_layout *layout) {
     memset(base, 0, layout->samples[0]);
     for (int i = 0; i < 2; i++) {
@@ -121,7 +122,7 @@ cop_err pack_create(const char *name, int32_t classes, const pack_part parts[2],
 
 void pack_finish(cop_data *data, int32_t classes) {
     COP_ASSERT(classes >= 1 && classes <= COP_CLASSES_MAX);
-    COP_ASSERT(atomic_load(&data->others) == 0); /* shared sets are constant */
+    COP_ASSERT(atomic_load(&data->others) == 0); /* it is not shared yet */
     data->classes = classes;
     cop_store_u32((char *)data->pack->data + CLASSES_AT, (uint32_t)classes);
     cop_sha256_of(data->pack->data, data->pack->size, data->digest);
@@ -298,8 +299,8 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     return COP_OK;
 }
 
-/* Bytes of the pack at the beginning of a file; names of classes may follow. `size` where there is
- * no good header: then the reader says what is wrong. */
+/* The size of the pack in a file, where names of classes may follow it. `size` if the header is damaged:
+ * then the reader reports what is wrong. */
 static size_t pack_size_of(const char *bytes, size_t size) {
     pack_part parts[2];
     pack_layout layout;

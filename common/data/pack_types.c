@@ -1,5 +1,4 @@
-/* The type of a set's samples: the values decide it, not the format of the file that they came in.
- * See data.h. */
+/* The type of a set's samples: the values decide it, not the format of their file. See data.h. */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -42,7 +41,7 @@ static pack_part header_of(const cop_data_part *part, cop_data_type type) {
     return header;
 }
 
-/* The same values as another type, in a set of its own. */
+/* Makes a new set with the same values in another type. */
 static cop_err convert_set(const cop_data *data, cop_data_type type, cop_data **out,
                            cop_error *error) {
     const pack_part parts[2] = {header_of(&data->train, type), header_of(&data->test, type)};
@@ -58,7 +57,7 @@ cop_err pack_narrow(cop_data *data, cop_error *error) {
         return COP_OK;
     COP_TRY(convert_set(data, COP_DATA_U8, &bytes, error));
     cop_buffer *floats = data->pack;
-    COP_ASSERT(atomic_load(&data->others) == 0); /* shared sets are constant */
+    COP_ASSERT(atomic_load(&data->others) == 0); /* it is not shared yet */
     data->pack = bytes->pack;
     data->train = bytes->train;
     data->test = bytes->test;
@@ -85,7 +84,7 @@ bool cop_data_looks_like_bytes(const cop_data *data) {
     const cop_data_part *part = &data->train;
     const uint8_t *samples = part->samples;
     if (part->type != COP_DATA_U8) return false;
-    if (part->rank == 3) return true; /* pictures */
+    if (part->rank == 3) return true; /* images */
     const size_t values = values_of(part);
     for (size_t i = 0; i < values; i++)
         if (samples[i] > 127) return true;

@@ -1,5 +1,5 @@
-/* PNG by libpng, without its colour management: the bytes that were stored are the bytes that come
- * out. Errors leave libpng by longjmp, so that all that must outlive one is in the state. */
+/* PNG by libpng, without its colour management: stored bytes come out unchanged. Errors leave libpng by
+ * longjmp, so whatever must survive one is in `reader`. */
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ typedef struct reader {
     size_t rest; /* bytes from `at` on */
     png_structp png;
     png_infop info;
-    png_bytep rows; /* the whole picture, interleaved: interlaced ones come in several passes */
+    png_bytep rows; /* the whole image, interleaved: an interlaced one takes several passes */
     bool no_memory;
     char message[120];
 } reader;
@@ -53,7 +53,7 @@ static void on_free(png_structp png, png_voidp pointer) {
     cop_free(pointer);
 }
 
-/* Whatever the file holds, ask for 8 bits of grey or RGB. */
+/* Has libpng convert any kind of pixels to 8 bits of grey or RGB. */
 static void ask_for_bytes(const reader *r) {
     const png_byte type = png_get_color_type(r->png, r->info);
     if (type == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(r->png);
@@ -70,7 +70,7 @@ static int find_orientation(const reader *r) {
     return image_orientation(exif, size);
 }
 
-/* Between setjmp and its end: nothing here owns anything but through `r` and `out`. */
+/* Runs after setjmp: only `r` and `out` may own memory. */
 static cop_err decode(reader *r, cop_image *out, cop_error *error) {
     png_set_read_fn(r->png, r, on_read);
     png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);

@@ -1,4 +1,4 @@
-/* Named data sets: one row each. */
+/* The table of named data sets. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *err
     return cop_data_make_synthetic(SYNTHETIC_SEED, SYNTHETIC_TRAIN, SYNTHETIC_TEST, out, error);
 }
 
-/* CIFAR is not downloaded: its archive is unpacked by hand, into --data or the cache. */
+/* CIFAR is not downloaded: people unpack its archive into the folder of --data or into the cache. */
 static cop_err open_cifar(const char *name, const char *folder, cop_data **out, cop_error *error) {
     cop_err (*const load)(const char *, cop_data **, cop_error *) =
         strcmp(name, "cifar10") == 0 ? cop_data_load_cifar10 : cop_data_load_cifar100;

@@ -1,4 +1,4 @@
-/* Samples for a trained model: which format it is, and whether it fits. See samples.h. */
+/* Samples for a trained model: finds the format of a file, and checks that it fits. See samples.h. */
 #include "common/data/samples.h"
 
 #include <stdio.h>
@@ -21,7 +21,7 @@ size_t samples_values(const cop_data_form *form) {
     return values;
 }
 
-/* "(n, 28, 28) or (n, 1, 28, 28)" */
+/* Writes the shapes that fit, such as "(n, 28, 28) or (n, 1, 28, 28)". */
 static void describe_shapes(const cop_data_form *form, char *out, size_t size) {
     const int32_t *d = form->dims;
     if (form->rank == 1)
@@ -47,7 +47,7 @@ static cop_err fail_shape(const char *name, const cop_data_form *form,
 
 cop_err samples_check_shape(const char *name, const cop_data_form *form,
                             const cop_data_shape *shape, cop_error *error) {
-    /* (n, height, width) will do for one channel. */
+    /* one channel may be left out: (n, height, width) */
     const uint32_t skipped = form->rank == 3 && form->dims[0] == 1 && shape->rank == 3;
     bool fits = shape->rank + skipped == (uint32_t)form->rank + 1;
     for (uint32_t d = 1; fits && d < shape->rank; d++)
@@ -139,10 +139,10 @@ static cop_err check_image(const char *name, const cop_data_form *form, const co
     return samples_check_type(name, form, COP_DATA_U8, "bytes", error);
 }
 
-/* Images on their way into samples. */
+/* Images that become samples, one after another. */
 typedef struct image_samples {
     const cop_data_form *form;
-    uint32_t count; /* of all images */
+    uint32_t count; /* of images */
     uint32_t row;   /* of the next one */
     cop_data_samples *out;
 } image_samples;

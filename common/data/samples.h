@@ -1,6 +1,6 @@
-/* Samples by themselves, for a trained model to judge: from one file (or a folder of pictures) and
- * of the shape and type that the model was trained on, or an error that says what was found and
- * what the model takes. What a file holds is told by its content, never by its name. */
+/* Samples for a trained model to judge, read from one file or from a folder of images. They must have
+ * the shape and type that the model was trained on; errors give what was found and what the model
+ * takes. The content of a file decides what it is, never its name. */
 #ifndef COP_DATA_SAMPLES_H
 #define COP_DATA_SAMPLES_H
 
@@ -11,20 +11,20 @@
 typedef struct cop_data_form {
     cop_data_type type;
     int32_t rank, dims[3];   /* of a sample, as in cop_data_part */
-    int32_t classes;         /* labels beside the samples lie below */
-    bool unlabelled;         /* labels are not read; what `label` names is left out */
-    const char *label;       /* CSV: the label's column in the job, or NULL: the last */
-    const char *const *drop; /* CSV: columns that the job leaves out */
+    int32_t classes;         /* labels, if there are any, lie below */
+    bool unlabelled;         /* do not read labels; drop the column that `label` names */
+    const char *label;       /* CSV: the label's column in the job; NULL: the last */
+    const char *const *drop; /* CSV: columns that the job drops */
     size_t drop_count;
-    const char *const *class_names; /* [classes] for labels that are names, or NULL */
-    cop_data_order order;           /* of arrays in four dimensions, where both would fit */
-    bool resize;                    /* pictures of any size are brought to the form's */
+    const char *const *class_names; /* [classes], if labels are names; else NULL */
+    cop_data_order order;           /* of arrays in four dimensions, if both orders fit */
+    bool resize;                    /* resize images of any size to `dims` */
 } cop_data_form;
 
 typedef struct cop_data_samples {
-    cop_data_part part; /* at least one sample; labels NULL: there are none beside them */
-    char **names;       /* of the files of a folder; else NULL */
-    void *rows;         /* what the part points into */
+    cop_data_part part; /* at least one sample; labels are NULL if the file has none */
+    char **names;       /* of the files, if a folder was read; else NULL */
+    void *rows;         /* what part.samples points to */
     int32_t *labels;
 } cop_data_samples;
 

@@ -1,4 +1,4 @@
-/* Mean and standard deviation of the training rows (D11). See data.h. */
+/* Mean, standard deviation and range of the training rows (D11). See data.h. */
 #include <math.h>
 #include <string.h>
 
@@ -13,14 +13,14 @@ static int channels_of(const cop_data_part *part) {
     return cop_data_channels(part->rank, part->dims[0]);
 }
 
-/* Values of a sample that share mean and deviation. */
+/* How many values of a sample share one mean. */
 static size_t plane_size(const cop_data_part *part) {
     COP_ASSERT(part->rank == 1 || part->rank == 3);
     const size_t first = (size_t)(part->dims[0] / channels_of(part));
     return part->rank == 3 ? (size_t)part->dims[1] * (size_t)part->dims[2] : first;
 }
 
-/* n * squares - sum^2 is exact in 128 bits: n < 2^36 values of at most 255. */
+/* n * squares - sum^2 is exact in 128 bits, for n < 2^36 values up to 255. */
 static void of_bytes(const cop_data_view *view, size_t channel, double *mean, double *std) {
     const cop_data_part *part = &view->data->train;
     const size_t plane = plane_size(part);

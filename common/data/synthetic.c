@@ -1,8 +1,8 @@
-/* Rendered digits: data that needs no download. Each sample is a glyph made of strokes (lines
- * between points on a 28 x 28 plane), bent by an elastic field, placed by a random affine map,
- * drawn with a random pen and noise. All random numbers are Philox' (D3, purpose synthetic;
- * counter: block, sample, part, 0); positions are rounded to integers of 1/256 pixel before
- * drawing, and drawing is integer arithmetic, so the bytes are the same on every CPU. */
+/* Rendered digits: data that need no download. A sample is a glyph of strokes (lines between points on
+ * a 28 x 28 plane). An elastic field bends it, a random affine map places it, a random pen draws it,
+ * and noise is added. Random numbers come from Philox (D3, purpose synthetic; counter: block, sample,
+ * part, 0). Positions are rounded to 1/256 pixel, and drawing is integer arithmetic, so the bytes are
+ * the same on every CPU. */
 #include <string.h>
 
 #include "common/base/err.h"
@@ -12,14 +12,14 @@
 
 #define SIDE   28
 #define POINTS 24
-#define UNIT   256 /* of the integer raster, per pixel */
+#define UNIT   256 /* the raster's units per pixel */
 
-/* A glyph: points in [-1, 1]^2 (x right, y down); pen up where a stroke ends. */
+/* A glyph: points in [-1, 1]^2 (x right, y down), in hundredths. */
 typedef struct glyph {
     int count;
     signed char x[POINTS], y[POINTS];
-    unsigned pen_up;
-} glyph; /* coordinates in hundredths */
+    unsigned pen_up; /* bit i: a stroke ends at point i */
+} glyph;
 
 /* Two or three ways to write each digit. */
 static const struct {
@@ -93,7 +93,7 @@ static const struct {
       {9, {40, 0, -38, -35, 0, 40, 42, 38, 30}, {-70, -88, -60, -20, -5, -35, -75, 20, 90}, 0}}},
 };
 
-/* Uniform numbers of one sample: words of successive blocks. */
+/* The random numbers of one sample: words of successive blocks of Philox. */
 typedef struct stream {
     cop_rng_key key;
     uint32_t counter[4], words[4];
@@ -110,7 +110,7 @@ static uint32_t next_word(stream *s) {
     return s->words[s->used++];
 }
 
-/* In [-1, 1), a multiple of 2^-23: exact in f64. */
+/* Uniform in [-1, 1), a multiple of 2^-31: exact in f64. */
 static double uniform(stream *s) {
     return (double)(int32_t)next_word(s) / 2147483648.0;
 }
@@ -139,7 +139,7 @@ static void draw_pose(stream *s, pose *p) {
     }
 }
 
-/* Bends, jitters and places one point; the result is in units of 1/256 pixel. */
+/* Bends and places one point; the result is in raster units. */
 static void place_point(const pose *p, double x, double y, int32_t out[2]) {
     double bx = x, by = y;
     for (int w = 0; w < 4; w++) {
@@ -155,7 +155,7 @@ static void place_point(const pose *p, double x, double y, int32_t out[2]) {
 
 /* ---- the raster: integers ---- */
 
-/* Squared distance of (px, py) to the segment, in units squared / 256. */
+/* Squared distance of (px, py) from the segment a b, in raster units squared. */
 static int64_t distance2(int32_t px, int32_t py, const int32_t a[2], const int32_t b[2]) {
     int64_t vx = b[0] - a[0], vy = b[1] - a[1], wx = px - a[0], wy = py - a[1];
     int64_t length = vx * vx + vy * vy, along = wx * vx + wy * vy;
@@ -170,10 +170,10 @@ static int32_t clamp(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-/* Ink at a squared distance from the stroke: full up to `core`, none from `edge` on, linear in the
- * squared distance between. */
+/* The ink of a pen, by the squared distance from its stroke: full up to `core`, none from `edge` on,
+ * and linear between. */
 typedef struct pen_profile {
-    int64_t core, edge; /* units squared */
+    int64_t core, edge; /* raster units squared */
     int32_t reach;      /* the root of `edge` */
 } pen_profile;
 
@@ -193,7 +193,7 @@ static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2],
         }
 }
 
-/* Darkens strokes unevenly and sprinkles the ground. */
+/* Makes strokes uneven, and sprinkles the background. */
 static void add_noise(stream *s, uint8_t *image) {
     uint32_t strength = 16 + next_word(s) % 40;
     for (int i = 0; i < SIDE * SIDE; i += 4) {
@@ -207,7 +207,7 @@ static void add_noise(stream *s, uint8_t *image) {
     }
 }
 
-/* A stray stroke, as of a pen that slipped, on one sample of four. */
+/* Adds a stray stroke, as if the pen had slipped, to one sample of four. */
 static void add_stray(stream *s, uint8_t *image, const pen_profile *pen) {
     if (next_word(s) >> 30) return;
     int32_t a[2], b[2];
@@ -226,7 +226,7 @@ static void draw_sample(cop_rng_key key, uint32_t sample, uint8_t *image, int32_
     const glyph *g = &glyphs[*label].glyph[next_word(&s) % (uint32_t)glyphs[*label].variants];
     COP_ASSERT(g->count >= 2 && g->count <= POINTS);
     draw_pose(&s, &p);
-    const double radius = 230 + 110 * uniform(&s); /* of the pen, in units */
+    const double radius = 230 + 110 * uniform(&s); /* of the pen, in raster units */
     const int32_t inner = (int32_t)radius, outer = inner + 230;
     const pen_profile pen = {(int64_t)inner * inner, (int64_t)outer * outer, outer};
     int32_t last[2] = {0}, now[2];

@@ -1,6 +1,6 @@
-/* What a job sees of its data: which rows of the training part it trains on and which it sets
- * aside (D1). See data.h. Everything that takes rows for a job takes them through a view, so that
- * the coordinator, replay and the statistics cannot disagree. */
+/* Views: which rows of the training part a job trains on, and which it sets aside (D1). See data.h. All
+ * code that needs a job's rows takes them from a view, so the coordinator, replay and the statistics
+ * cannot disagree. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-/* One class of the training part. Of its `rows` rows `count` are chosen, `min` to `max`. */
+/* One class of the training part: `count` of its `rows` rows are chosen, between `min` and `max`. */
 typedef struct class_share {
     int32_t class;
     uint32_t rows, min, max, count;
@@ -17,25 +17,25 @@ typedef struct class_share {
 
 enum { UNUSED, TRAIN, VALIDATION };
 
-/* A stratified draw under way. */
+/* A stratified draw in progress. */
 typedef struct draw {
     const cop_data *data;
     const cop_data_cut *cut;
-    uint32_t used;         /* rows that are trained on or set aside */
+    uint32_t used;         /* rows to train on or to set aside */
     class_share *shares;   /* of the classes that have rows */
     uint32_t share_count;
-    uint32_t *share_of;    /* [classes]: where the share of a class is */
+    uint32_t *share_of;    /* [classes]: index of a class in `shares` */
     unsigned char *marks;  /* [rows]: UNUSED, TRAIN or VALIDATION */
 } draw;
 
 /* ---- how many rows of each class ---- */
 
-/* How far the class is below its exact share of `wanted` rows among `all`, times `all`. */
+/* How far a class is below its exact share of `wanted` rows out of `all`, times `all`. */
 static int64_t deficit(const class_share *s, uint64_t wanted, uint64_t all) {
     return (int64_t)(wanted * s->rows) - (int64_t)(all * s->count);
 }
 
-/* The class that takes the next row (`up`), or gives one back. Ties go to the lowest class. */
+/* The class that gets the next row (`up`), or gives one back. Of equals it is the lowest class. */
 static class_share *next_share(class_share *shares, uint32_t count, uint64_t wanted, uint64_t all,
                                bool up) {
     class_share *found = NULL;
@@ -49,7 +49,8 @@ static class_share *next_share(class_share *shares, uint32_t count, uint64_t wan
     return found;
 }
 
-/* Largest remainders within [least, most]: sets the counts of all classes to `wanted` in all. */
+/* Distributes `wanted` rows over the classes by the method of largest remainders, within their minima
+ * and maxima. */
 static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
     uint64_t all = 0, sum = 0;
     for (uint32_t i = 0; i < count; i++) all += shares[i].rows;
@@ -63,12 +64,12 @@ static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
     }
     for (; sum < wanted; sum++) {
         class_share *s = next_share(shares, count, wanted, all, true);
-        COP_ASSERT(s != NULL); /* the maxima allow `wanted` */
+        COP_ASSERT(s != NULL); /* the sum of the maxima is at least `wanted` */
         s->count++;
     }
     for (; sum > wanted; sum--) {
         class_share *s = next_share(shares, count, wanted, all, false);
-        COP_ASSERT(s != NULL); /* and so do the minima */
+        COP_ASSERT(s != NULL); /* the sum of the minima is at most `wanted` */
         s->count--;
     }
 }
@@ -120,7 +121,7 @@ static cop_err check_shares(const draw *d, cop_error *error) {
     return COP_OK;
 }
 
-/* The first 8 bytes of the SHA-256 of the samples and then the labels. */
+/* The first 8 bytes of the SHA-256 of samples and labels, as a little-endian number. */
 static uint64_t hash_values(const cop_data_part *part) {
     cop_sha256 hash;
     unsigned char bytes[32];
@@ -129,17 +130,17 @@ static uint64_t hash_values(const cop_data_part *part) {
     cop_sha256_update(&hash, part->samples, part->count * part->stride);
     cop_sha256_update(&hash, part->labels, part->count * sizeof *part->labels);
     cop_sha256_final(&hash, bytes);
-    memcpy(&seed, bytes, sizeof seed); /* little-endian, as all of it */
+    memcpy(&seed, bytes, sizeof seed);
     return seed;
 }
 
-/* Marks the rows: of each class the first ones, in the order of a permutation, are set aside, the
+/* Marks the rows in the order of a random permutation: of each class the first ones are set aside, the
  * next ones are trained on. */
 static void mark_rows(draw *d) {
     const cop_data_part *part = &d->data->train;
     cop_permutation permutation;
-    /* Not of the digest, which covers the shape: the same values are cut alike as a table (CSV) and
-     * as images (NPY). */
+    /* The seed is not the digest, which covers the shape: a table (CSV) and images (NPY) of the same
+     * values get the same split. */
     cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
@@ -159,7 +160,7 @@ static cop_err draw_rows(draw *d, cop_error *error) {
         d->shares[i].max = d->shares[i].rows;
     }
     share_out(d->shares, d->share_count, d->used);
-    for (uint32_t i = 0; i < d->share_count; i++) { /* now `rows` are the ones in use */
+    for (uint32_t i = 0; i < d->share_count; i++) { /* from here on `rows` counts the rows in use */
         class_share *s = &d->shares[i];
         s->rows = s->count;
         s->min = 0;
@@ -170,7 +171,7 @@ static cop_err draw_rows(draw *d, cop_error *error) {
     return COP_OK;
 }
 
-/* Training rows, then validation rows, each in the order of the data. */
+/* Lists the training rows, then the validation rows, each in the order of the data. */
 static void list_rows(const draw *d, const cop_data_view *view) {
     uint32_t train = 0, validation = view->train;
     for (uint32_t r = 0; r < d->data->train.count; r++) {
@@ -238,7 +239,7 @@ uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place) {
     return view->rows ? view->rows[place] : place;
 }
 
-/* The row as sample `at` of the room. */
+/* Copies a row to sample `at` of the memory. */
 static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_room *room) {
     COP_ASSERT(at < room->count && (at + (size_t)1) * part->stride <= room->bytes);
     const cop_data_room rest = {.samples = (char *)room->samples + at * part->stride,
