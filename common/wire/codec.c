@@ -6,7 +6,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
-#include "common/wire/form.h"
+#include "common/wire/message_proto.h"
 
 #define MAGIC 0x57504f43u /* "COPW" */
 #define PAD   64
@@ -30,10 +30,10 @@ static size_t parts_size(const cop_message *message) {
 }
 
 size_t cop_codec_size(const cop_message *message) {
-    cop_packed_form form;
-    cop_form_message(message, &form);
-    size_t proto = protobuf_c_message_get_packed_size(&form.base);
-    return cop_align_up(COP_FRAME_HEADER_SIZE + proto, PAD) + parts_size(message);
+    cop_message_proto proto;
+    cop_message_to_proto(message, &proto);
+    size_t packed = protobuf_c_message_get_packed_size(&proto.base);
+    return cop_align_up(COP_FRAME_HEADER_SIZE + packed, PAD) + parts_size(message);
 }
 
 /* One pass over memory copies and hashes. */
@@ -43,6 +43,7 @@ static void copy_parts(const cop_message *message, char *to, frame_header *heade
     for (int i = 0; i < COP_MESSAGE_PARTS; i++) {
         const cop_buffer *part = message->part[i];
         if (!part) continue;
+        COP_ASSERT(part->size <= part->capacity);
         size_t padded = cop_align_up(part->size, PAD);
         cop_xxh3_copy(&hash, to, part->data, part->size);
         memset(to + part->size, 0, padded - part->size);
@@ -59,12 +60,13 @@ void cop_codec_encode(const cop_message *message, void *out) {
 }
 
 void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out) {
-    cop_packed_form form;
+    COP_ASSERT(version == COP_PROTOCOL_MAJOR || message->type == COP_MESSAGE_FAILURE);
+    cop_message_proto proto;
     frame_header header = {.magic = MAGIC, .version = version, .type = (uint16_t)message->type};
     char *bytes = out;
-    cop_form_message(message, &form);
+    cop_message_to_proto(message, &proto);
     header.proto_size =
-        (uint32_t)protobuf_c_message_pack(&form.base, (uint8_t *)bytes + COP_FRAME_HEADER_SIZE);
+        (uint32_t)protobuf_c_message_pack(&proto.base, (uint8_t *)bytes + COP_FRAME_HEADER_SIZE);
     COP_ASSERT(header.proto_size <= COP_FRAME_PROTO_MAX);
     size_t head = COP_FRAME_HEADER_SIZE + header.proto_size, body = cop_align_up(head, PAD);
     memset(bytes + head, 0, body - head);
@@ -96,21 +98,22 @@ static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_
         h->flags >> COP_MESSAGE_PARTS)
         return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header has inconsistent lengths");
     *body = cop_align_up(COP_FRAME_HEADER_SIZE + (size_t)h->proto_size, PAD);
-    size_t left = frame->size >= *body ? frame->size - *body : 0;
+    size_t rest = frame->size >= *body ? frame->size - *body : 0;
     bool fits = frame->size >= *body;
     for (int i = 0; i < COP_MESSAGE_PARTS && fits; i++) {
-        bool there = h->flags >> i & 1;
-        fits = there ? h->part_size[i] <= left && cop_align_up(h->part_size[i], PAD) <= left
-                     : h->part_size[i] == 0;
-        if (fits && there) left -= cop_align_up(h->part_size[i], PAD);
+        const bool present = h->flags >> i & 1;
+        fits = present ? h->part_size[i] <= rest && cop_align_up(h->part_size[i], PAD) <= rest
+                       : h->part_size[i] == 0;
+        if (fits && present) rest -= cop_align_up(h->part_size[i], PAD);
     }
-    if (!fits || left)
+    if (!fits || rest)
         return cop_fail(error, COP_ERR_PROTOCOL, "the frame's header has inconsistent lengths");
     return COP_OK;
 }
 
 static cop_err check_hashes(const cop_buffer *frame, const frame_header *h, size_t body,
                             cop_error *error) {
+    COP_ASSERT(body >= sizeof *h && body <= frame->size);
     const char *bytes = frame->data;
     frame_header zeroed = *h;
     zeroed.head_hash = 0;
@@ -135,18 +138,19 @@ static cop_err make_parts(cop_buffer *frame, const frame_header *h, size_t body,
         cop_buffer_hold(frame);
         body += cop_align_up(h->part_size[i], PAD);
     }
+    COP_ASSERT(body == frame->size); /* check_frame */
     return COP_OK;
 }
 
 static cop_err decode_proto(const cop_buffer *frame, const frame_header *h, cop_message *out,
                             cop_error *error) {
-    const ProtobufCMessageDescriptor *descriptor = cop_form_type(h->type);
+    const ProtobufCMessageDescriptor *descriptor = cop_message_descriptor(h->type);
     ProtobufCMessage *message = NULL;
     if (!descriptor) return cop_fail(error, COP_ERR_PROTOCOL, "unknown message type %u", h->type);
     COP_TRY(cop_proto_unpack(descriptor, (const char *)frame->data + COP_FRAME_HEADER_SIZE,
                              h->proto_size, COP_FRAME_UNPACK_MAX, &message, error));
     out->type = (cop_message_type)h->type;
-    bool good = cop_form_read(message, out);
+    bool good = cop_message_from_proto(message, out);
     cop_proto_free(message);
     return good ? COP_OK
                 : cop_fail(error, COP_ERR_PROTOCOL, "a field of %s is missing or malformed",

@@ -46,7 +46,7 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
 /* Why one of these gave NULL: NO_MEMORY or LIMIT (the budget). */
-cop_err cop_proto_shortage(const ProtobufCMessage *root);
+cop_err cop_proto_alloc_error(const ProtobufCMessage *root);
 /* One pointer that travels with `root`, for what its memory holds beside the message (document.c
  * keeps where each field was read). NULL until attached. */
 void cop_proto_attach(ProtobufCMessage *root, void *attachment);

@@ -28,7 +28,8 @@ static const char *keep_source(const cop_reader *r, const mark *newest) {
     return cop_proto_strdup(r->root, r->source);
 }
 
-void cop_marks_add(const cop_reader *r, const cop_path *p, const yaml_node_t *node) {
+void cop_marks_add(const cop_reader *r, const cop_field_path *p, const yaml_node_t *node) {
+    COP_ASSERT(node != NULL || !r->lines);
     const mark *newest = cop_proto_attachment(r->root);
     mark *m = cop_proto_alloc(r->root, sizeof *m);
     const char *path = cop_proto_strdup(r->root, p->text);
@@ -50,6 +51,7 @@ static bool encloses(const char *outer, const char *inner) {
  * what it names as a whole: so the newest mark that encloses the field is its origin. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
     const mark *m = cop_proto_attachment(&job->base);
+    COP_ASSERT(size >= 1);
     while (m && !encloses(m->path, field)) m = m->older;
     if (!m)
         snprintf(out, size, "%s", "");
@@ -71,7 +73,7 @@ cop_err cop_document_fail(const Coppice__Job *job, const char *field, cop_error 
     return COP_ERR_INPUT;
 }
 
-void cop_document_keep_split(Coppice__Job *job) {
+void cop_document_set_legacy_split(Coppice__Job *job) {
     if (!job->pinned || !job->data || job->data->has_split) return;
     job->data->has_split = 1;
     job->data->split = COPPICE__DATA__SPLIT__LAST;
@@ -80,7 +82,7 @@ void cop_document_keep_split(Coppice__Job *job) {
 /* ---- reading ---- */
 
 static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
-    const cop_path top = {""};
+    const cop_field_path top = {""};
     const yaml_node_t *root = yaml_document_get_root_node(r->document);
     cop_proto *job = r->root;
     if (!root)
@@ -89,7 +91,7 @@ static cop_err read_job(const cop_reader *r, Coppice__Job **out) {
     cop_marks_add(r, &top, root);
     COP_TRY(cop_reader_message(r, root, &coppice__job__descriptor, &top, &job));
     *out = (Coppice__Job *)job;
-    cop_document_keep_split(*out);
+    cop_document_set_legacy_split(*out);
     return COP_OK;
 }
 
@@ -99,7 +101,8 @@ static cop_err parse(const char *text, size_t size, const char *name, Coppice__J
     if (size > COP_JOB_FILE_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "%s has %zu bytes: the limit for a job file is %u",
                         name, size, COP_JOB_FILE_MAX);
-    COP_TRY(cop_yaml_load(text, size, name, true, &document, error));
+    const cop_yaml_source from = {name, text, size, true};
+    COP_TRY(cop_yaml_load(&from, &document, error));
     cop_reader r = {.source = name,
                     .lines = true,
                     .document = &document,
@@ -145,10 +148,10 @@ static cop_err default_message(cop_proto *root, cop_proto *message, const cop_pr
 static cop_err default_field(cop_proto *root, cop_proto *message, const cop_proto_field *field,
                              cop_error *error) {
     const cop_field_row *row = cop_fields_find(message->descriptor, field);
-    if (!row || !row->otherwise || cop_reflect_is_set(message, field)) return COP_OK;
+    if (!row || !row->default_text || cop_reflect_is_set(message, field)) return COP_OK;
     if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-        return default_message(root, message, field, row->otherwise, error);
-    bool good = cop_reader_value(field, row, row->otherwise, cop_reflect_put(message, field));
+        return default_message(root, message, field, row->default_text, error);
+    bool good = cop_reader_value(field, row, row->default_text, cop_reflect_put(message, field));
     COP_ASSERT(good);
     return COP_OK;
 }
@@ -168,6 +171,7 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
 static void inherit_field(cop_proto *message, const char *name, int value) {
     const cop_proto_field *field = cop_reflect_find(message->descriptor, name);
     if (!field || cop_reflect_is_set(message, field)) return;
+    COP_ASSERT(field->type == PROTOBUF_C_TYPE_ENUM);
     memcpy(cop_reflect_put(message, field), &value, sizeof value);
 }
 
@@ -184,9 +188,9 @@ static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defau
 
 cop_err cop_document_resolve(Coppice__Job *job, cop_error *error) {
     bool own_shards = job->train && job->train->has_shards;
-    cop_document_keep_split(job);
+    cop_document_set_legacy_split(job);
     COP_TRY(resolve(&job->base, &job->base, error));
-    COP_ASSERT(job->train != NULL);
+    COP_ASSERT(job->train != NULL && job->dropout != NULL);
     if (!own_shards && job->train->shards > job->train->batch)
         job->train->shards = job->train->batch;
     for (size_t i = 0; i < job->n_model; i++) inherit(job->model[i], job->dropout);

@@ -70,7 +70,7 @@ void cop_document_fields_fini(cop_document_fields *fields);
 /* The value at a path; NULL: not set. */
 const char *cop_document_fields_find(const cop_document_fields *fields, const char *path);
 /* A job that was pinned before `data.split` existed gets `last`: the rows that it began with. */
-void cop_document_keep_split(Coppice__Job *job);
+void cop_document_set_legacy_split(Coppice__Job *job);
 /* Takes `pinned` and every field that has its default out of a job, so that it reads as a short job
  * file that resolves to the same job. */
 void cop_document_strip_defaults(Coppice__Job *job);

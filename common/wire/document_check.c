@@ -14,9 +14,9 @@ typedef struct checker {
     cop_error *error;
 } checker;
 
-static cop_err fail(const checker *c, const cop_path *p, const char *format, ...)
+static cop_err fail(const checker *c, const cop_field_path *p, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-static cop_err fail(const checker *c, const cop_path *p, const char *format, ...) {
+static cop_err fail(const checker *c, const cop_field_path *p, const char *format, ...) {
     char where[400] = "";
     va_list arguments;
     va_start(arguments, format);
@@ -59,11 +59,11 @@ static bool is_good(const cop_proto_field *field, const cop_field_row *row, cons
 }
 
 static cop_err check_scalar(const checker *c, const cop_proto_field *field,
-                            const cop_field_row *row, const cop_path *p, const void *at) {
+                            const cop_field_row *row, const cop_field_path *p, const void *at) {
     if (is_good(field, row, at)) return COP_OK;
     cop_str value = {0}, words = {0};
     cop_print_scalar(field, at, false, &value);
-    cop_words_expected(field, row, &words);
+    cop_describe_expected(field, row, &words);
     cop_err e =
         fail(c, p, "%s is %.60s: expected %s", p->text, cop_str_text(&value), cop_str_text(&words));
     cop_str_fini(&value);
@@ -71,13 +71,13 @@ static cop_err check_scalar(const checker *c, const cop_proto_field *field,
     return e;
 }
 
-static cop_err check_message(const checker *c, const cop_proto *message, const cop_path *p);
+static cop_err check_message(const checker *c, const cop_proto *message, const cop_field_path *p);
 
 static cop_err check_missing(const checker *c, const cop_proto_field *field,
-                             const cop_field_row *row, const cop_path *p) {
+                             const cop_field_row *row, const cop_field_path *p) {
     if (!row->required) return COP_OK;
     cop_str words = {0};
-    cop_words_expected(field, row, &words);
+    cop_describe_expected(field, row, &words);
     cop_err e =
         fail(c, p, "%s is missing: expected %s (%s)", p->text, cop_str_text(&words), row->help);
     cop_str_fini(&words);
@@ -85,16 +85,16 @@ static cop_err check_missing(const checker *c, const cop_proto_field *field,
 }
 
 static cop_err check_field(const checker *c, const cop_proto *message, const cop_proto_field *field,
-                           const cop_path *p) {
+                           const cop_field_path *p) {
     const cop_field_row *row = cop_fields_find(message->descriptor, field);
     size_t count = cop_reflect_count(message, field);
     COP_ASSERT(row != NULL);
     if (!count) return check_missing(c, field, row, p);
-    const size_t most = cop_fields_most(field);
-    if (count > most)
-        return fail(c, p, "%s has %zu items: expected 1 to %zu", p->text, count, most);
+    const size_t max = cop_fields_max_items(field);
+    if (count > max)
+        return fail(c, p, "%s has %zu items: expected 1 to %zu", p->text, count, max);
     for (size_t i = 0; i < count; i++) {
-        cop_path at = field->label == PROTOBUF_C_LABEL_REPEATED ? cop_path_item(p, i) : *p;
+        cop_field_path at = field->label == PROTOBUF_C_LABEL_REPEATED ? cop_field_path_item(p, i) : *p;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE)
             COP_TRY(check_message(c, cop_reflect_message(message, field, i), &at));
         else
@@ -103,7 +103,7 @@ static cop_err check_field(const checker *c, const cop_proto *message, const cop
     return COP_OK;
 }
 
-static cop_err check_one_of(const checker *c, const cop_proto *message, const cop_path *p) {
+static cop_err check_one_of(const checker *c, const cop_proto *message, const cop_field_path *p) {
     const cop_proto_type *type = message->descriptor;
     unsigned set = 0;
     for (unsigned i = 0; i < type->n_fields; i++)
@@ -115,22 +115,23 @@ static cop_err check_one_of(const checker *c, const cop_proto *message, const co
 
 /* A field that this program does not know may change what the job means: it must not be passed
  * over. */
-static cop_err check_message(const checker *c, const cop_proto *message, const cop_path *p) {
+static cop_err check_message(const checker *c, const cop_proto *message, const cop_field_path *p) {
     const cop_proto_type *type = message->descriptor;
     if (message->n_unknown_fields)
         return fail(c, p, "%s has a field that this version does not know (number %u)",
                     p->text[0] ? p->text : "the job", message->unknown_fields[0].tag);
     if (cop_fields_one_of(type)) COP_TRY(check_one_of(c, message, p));
     for (unsigned i = 0; i < type->n_fields; i++) {
-        cop_path at = cop_path_field(p, type->fields[i].name);
+        cop_field_path at = cop_field_path_member(p, type->fields[i].name);
         COP_TRY(check_field(c, message, &type->fields[i], &at));
     }
     return COP_OK;
 }
 
 static cop_err check_job(const Coppice__Job *job, bool located, cop_error *error) {
+    COP_ASSERT(job->base.descriptor == &coppice__job__descriptor);
     const checker c = {job, located, error};
-    const cop_path top = {""};
+    const cop_field_path top = {""};
     return check_message(&c, &job->base, &top);
 }
 

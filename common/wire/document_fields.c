@@ -79,6 +79,7 @@ cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_f
         out->items[i].value = at += strlen(at) + 1;
         at += strlen(at) + 1;
     }
+    COP_ASSERT(at == cop_str_text(&out->text) + out->text.length);
     return COP_OK;
 }
 
@@ -98,10 +99,10 @@ const char *cop_document_fields_find(const cop_document_fields *fields, const ch
 
 static bool is_default(const cop_proto *m, const cop_proto_field *field) {
     const cop_field_row *row = cop_fields_find(m->descriptor, field);
-    if (!row || !row->otherwise) return false;
+    if (!row || !row->default_text) return false;
     cop_str value = {0};
     cop_print_scalar(field, cop_reflect_at(m, field, 0), false, &value);
-    const bool same = !value.failed && strcmp(cop_str_text(&value), row->otherwise) == 0;
+    const bool same = !value.failed && strcmp(cop_str_text(&value), row->default_text) == 0;
     cop_str_fini(&value);
     return same;
 }
@@ -110,9 +111,10 @@ static bool is_default(const cop_proto *m, const cop_proto_field *field) {
 static bool is_default_message(const cop_proto *m, const cop_proto_field *field) {
     const cop_field_row *row = cop_fields_find(m->descriptor, field);
     const cop_proto *inner = cop_reflect_message(m, field, 0);
+    COP_ASSERT(inner != NULL);
     for (unsigned i = 0; i < inner->descriptor->n_fields; i++)
         if (cop_reflect_is_set(inner, &inner->descriptor->fields[i])) return false;
-    return row && row->otherwise;
+    return row && row->default_text;
 }
 
 static void strip(cop_proto *m) {
@@ -132,7 +134,7 @@ static void strip(cop_proto *m) {
 }
 
 void cop_document_strip_defaults(Coppice__Job *job) {
-    cop_document_keep_split(job);
+    cop_document_set_legacy_split(job);
     job->pinned = NULL; /* belongs to the arena of the job */
     strip(&job->base);
 }

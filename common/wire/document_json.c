@@ -18,6 +18,7 @@ static void skip_blanks(cop_json_stream *s) {
 static const char *find_end(const cop_json_stream *s) {
     size_t depth = 0;
     bool quoted = false;
+    COP_ASSERT(s->at < s->end && *s->at == '{');
     for (const char *p = s->at; p < s->end; p++) {
         if (quoted && *p == '\\' && p + 1 < s->end)
             p++;
@@ -38,7 +39,7 @@ static void place_of(const cop_json_stream *s, char *out, size_t size) {
 
 static cop_err read_object(const char *place, yaml_document_t *document, const cop_proto_type *type,
                            ProtobufCMessage **out, cop_error *error) {
-    const cop_path top = {""};
+    const cop_field_path top = {""};
     cop_reader r = {.source = place,
                     .document = document,
                     .root = cop_proto_create(type, OBJECT_BUDGET),
@@ -67,6 +68,7 @@ cop_err cop_document_next_json(cop_json_stream *s, const ProtobufCMessageDescrip
     char place[440];
     yaml_document_t document;
     cop_error syntax = {0};
+    COP_ASSERT(s->at <= s->end);
     *out = NULL;
     if (!s->line) s->line = 1;
     skip_blanks(s);
@@ -76,7 +78,8 @@ cop_err cop_document_next_json(cop_json_stream *s, const ProtobufCMessageDescrip
         return cop_fail(error, COP_ERR_INPUT, "%s: not JSON: expected an object, {...}", place);
     const char *end = find_end(s);
     if (!end) return cop_fail(error, COP_ERR_INPUT, "%s: not JSON: the object has no end", place);
-    cop_err e = cop_yaml_load(s->at, (size_t)(end - s->at), place, false, &document, &syntax);
+    const cop_yaml_source from = {place, s->at, (size_t)(end - s->at), false};
+    cop_err e = cop_yaml_load(&from, &document, &syntax);
     if (e) return e == COP_ERR_INPUT ? fail_syntax(place, syntax.text, error) : e;
     e = read_object(place, &document, type, out, error);
     yaml_document_delete(&document);

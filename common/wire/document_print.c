@@ -7,6 +7,8 @@
 #include "common/wire/document.h"
 #include "common/wire/reader.h"
 
+#define DEPTH_MAX 32 /* twice what the schemas nest: lists count as levels */
+
 /* ---- scalars ---- */
 
 /* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-05 for a text: it
@@ -109,47 +111,52 @@ void cop_print_scalar(const cop_proto_field *field, const void *at, bool json, c
 
 typedef struct flow {
     bool json;
-    int indent; /* of each level; 0: all on one line */
+    int indent; /* spaces per level; 0: all on one line */
+    int depth;  /* the level */
 } flow;
 
-static void print_flow(const cop_proto *m, flow how, int depth, cop_str *out);
+static flow inside(flow how) {
+    COP_ASSERT(how.depth >= 0 && how.depth < DEPTH_MAX && how.indent >= 0);
+    how.depth++;
+    return how;
+}
+
+static void print_flow(const cop_proto *m, flow how, cop_str *out);
 
 static void print_value(const cop_proto *m, const cop_proto_field *field, size_t index, flow how,
-                        int depth, cop_str *out) {
+                        cop_str *out) {
     if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-        print_flow(cop_reflect_message(m, field, index), how, depth, out);
+        print_flow(cop_reflect_message(m, field, index), how, out);
     else
         cop_print_scalar(field, cop_reflect_at(m, field, index), how.json, out);
 }
 
-static void new_line(flow how, int depth, cop_str *out) {
-    if (how.indent) cop_str_printf(out, "\n%*s", how.indent * depth, "");
+static void new_line(flow how, cop_str *out) {
+    if (how.indent) cop_str_printf(out, "\n%*s", how.indent * how.depth, "");
 }
 
-static void print_list(const cop_proto *m, const cop_proto_field *field, flow how, int depth,
-                       cop_str *out) {
+static void print_list(const cop_proto *m, const cop_proto_field *field, flow how, cop_str *out) {
     size_t count = cop_reflect_count(m, field);
     cop_str_append(out, "[");
     for (size_t i = 0; i < count; i++) {
         if (i) cop_str_append(out, how.json ? "," : ", ");
-        new_line(how, depth + 1, out);
-        print_value(m, field, i, how, depth + 1, out);
+        new_line(inside(how), out);
+        print_value(m, field, i, inside(how), out);
     }
-    if (count) new_line(how, depth, out);
+    if (count) new_line(how, out);
     cop_str_append(out, "]");
 }
 
-static void print_field(const cop_proto *m, const cop_proto_field *field, flow how, int depth,
-                        cop_str *out) {
-    new_line(how, depth, out);
+static void print_field(const cop_proto *m, const cop_proto_field *field, flow how, cop_str *out) {
+    new_line(how, out);
     if (how.json)
         cop_str_printf(out, "\"%s\":%s", field->name, how.indent ? " " : "");
     else
         cop_str_printf(out, "%s: ", field->name);
     if (field->label == PROTOBUF_C_LABEL_REPEATED)
-        print_list(m, field, how, depth, out);
+        print_list(m, field, how, out);
     else
-        print_value(m, field, 0, how, depth, out);
+        print_value(m, field, 0, how, out);
 }
 
 /* In JSON answers lists are always there, empty or not. */
@@ -157,7 +164,7 @@ static bool shows(const cop_proto *m, const cop_proto_field *field, flow how) {
     return cop_reflect_is_set(m, field) || (how.json && field->label == PROTOBUF_C_LABEL_REPEATED);
 }
 
-static void print_flow(const cop_proto *m, flow how, int depth, cop_str *out) {
+static void print_flow(const cop_proto *m, flow how, cop_str *out) {
     bool first = true;
     cop_str_append(out, "{");
     for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
@@ -165,14 +172,14 @@ static void print_flow(const cop_proto *m, flow how, int depth, cop_str *out) {
         if (!shows(m, field, how)) continue;
         if (!first) cop_str_append(out, how.json ? "," : ", ");
         first = false;
-        print_field(m, field, how, depth + 1, out);
+        print_field(m, field, inside(how), out);
     }
-    if (!first) new_line(how, depth, out);
+    if (!first) new_line(how, out);
     cop_str_append(out, "}");
 }
 
 void cop_document_print_json(const ProtobufCMessage *message, int indent, cop_str *out) {
-    print_flow(message, (flow){.json = true, .indent = indent}, 0, out);
+    print_flow(message, (flow){.json = true, .indent = indent}, out);
 }
 
 /* ---- block style YAML ---- */
@@ -192,7 +199,7 @@ static void print_items(const cop_proto *m, const cop_proto_field *field, int de
             const cop_proto_field *inner = &item->descriptor->fields[i];
             if (!cop_reflect_is_set(item, inner)) continue;
             cop_str_append(out, " ");
-            print_field(item, inner, (flow){0}, 0, out);
+            print_field(item, inner, (flow){0}, out);
         }
     }
 }
@@ -214,9 +221,9 @@ static void print_block(const cop_proto *m, int depth, cop_str *out) {
         } else {
             cop_str_append(out, " ");
             if (is_list)
-                print_list(m, field, yaml, 0, out);
+                print_list(m, field, yaml, out);
             else
-                print_value(m, field, 0, yaml, 0, out);
+                print_value(m, field, 0, yaml, out);
         }
         cop_str_append(out, "\n");
     }

@@ -22,9 +22,9 @@ const char *cop_document_help(const char *path) {
 
 static void print_range(const cop_field_row *row, cop_str *out) {
     if (!cop_field_is_ranged(row)) return;
-    cop_str_printf(out, row->above ? ", above %.15g" : ", from %.15g", row->least);
-    if (row->most >= 4294967295.0) return;
-    cop_str_printf(out, row->below ? " to below %.15g" : " to %.15g", row->most);
+    cop_str_printf(out, row->above_min ? ", above %.15g" : ", from %.15g", row->min);
+    if (row->max >= 4294967295.0) return;
+    cop_str_printf(out, row->below_max ? " to below %.15g" : " to %.15g", row->max);
 }
 
 static void print_type(const cop_proto_field *field, const cop_field_row *row, cop_str *out) {
@@ -40,7 +40,7 @@ static void print_type(const cop_proto_field *field, const cop_field_row *row, c
         cop_str_append(out, "text");
         break;
     case PROTOBUF_C_TYPE_ENUM:
-        cop_words_enum(field->descriptor, " or ", out);
+        cop_describe_enum(field->descriptor, " or ", out);
         break;
     case PROTOBUF_C_TYPE_MESSAGE:
         if (list)
@@ -58,11 +58,11 @@ static void print_type(const cop_proto_field *field, const cop_field_row *row, c
 
 static void print_row(const cop_proto_field *field, const cop_field_row *row, const char *path,
                       cop_str *out) {
-    const char *otherwise = row->otherwise ? row->otherwise : "";
-    if (field->type == PROTOBUF_C_TYPE_MESSAGE && strcmp(otherwise, "{}") == 0) otherwise = "";
+    const char *text = row->default_text ? row->default_text : "";
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE && strcmp(text, "{}") == 0) text = "";
     cop_str_printf(out, "| `%s` | ", path);
     print_type(field, row, out);
-    cop_str_printf(out, " | %s | %s |\n", row->required ? "required" : otherwise, row->help);
+    cop_str_printf(out, " | %s | %s |\n", row->required ? "required" : text, row->help);
 }
 
 static void print_rows(const cop_proto_type *type, const char *prefix, cop_str *out) {
@@ -74,6 +74,7 @@ static void print_rows(const cop_proto_type *type, const char *prefix, cop_str *
         snprintf(path, sizeof path, "%.120s%s", prefix, field->name);
         print_row(field, row, path, out);
         if (field->type != PROTOBUF_C_TYPE_MESSAGE) continue;
+        COP_ASSERT(strlen(path) + 1 < sizeof path);
         strcat(path, ".");
         print_rows(field->descriptor, path, out);
     }
@@ -91,9 +92,9 @@ static void print_section(const cop_proto_field *field, cop_str *out) {
     print_rows(field->descriptor, prefix, out);
 }
 
-static void print_later(cop_str *out) {
+static void print_reserved(cop_str *out) {
     cop_str_append(out, "\n## Not yet\n\nThese names are reserved. This version refuses them:\n");
-    const char *const *names = cop_fields_later_names();
+    const char *const *names = cop_fields_reserved_names();
     for (size_t i = 0; names[i]; i++)
         cop_str_printf(out, "%s`%s`", i ? ", " : "", strchr(names[i], '.') + 1);
     cop_str_append(out, ".\n");
@@ -147,5 +148,5 @@ void cop_document_reference(cop_str *out) {
         if (job->fields[i].type == PROTOBUF_C_TYPE_MESSAGE &&
             strcmp(job->fields[i].name, "pinned") != 0)
             print_section(&job->fields[i], out);
-    print_later(out);
+    print_reserved(out);
 }

@@ -12,7 +12,7 @@ typedef struct place {
     const cop_proto_field *field;
     size_t index; /* of a list's item */
     bool is_item;
-    cop_path path;
+    cop_field_path path;
 } place;
 
 typedef struct setter {
@@ -48,10 +48,10 @@ static cop_err step_to_field(setter *s, place *at) {
     const cop_proto_type *type = at->message->descriptor;
     const cop_proto_field *field = cop_reflect_find(type, name);
     if (!field || strcmp(name, "pinned") == 0)
-        return cop_reader_unknown(&s->reader, NULL, &at->path, type, name);
+        return cop_reader_fail_unknown(&s->reader, NULL, &at->path, type, name);
     COP_TRY(choose_member(s, at, field));
     at->field = field;
-    at->path = cop_path_field(&at->path, name);
+    at->path = cop_field_path_member(&at->path, name);
     return COP_OK;
 }
 
@@ -65,7 +65,7 @@ static cop_err step_to_item(setter *s, place *at) {
                                at->path.text, name, count - 1);
     at->index = (size_t)index;
     at->is_item = true;
-    at->path = cop_path_item(&at->path, at->index);
+    at->path = cop_field_path_item(&at->path, at->index);
     return COP_OK;
 }
 
@@ -80,6 +80,7 @@ static cop_err step_inside(setter *s, place *at) {
         *(cop_proto **)cop_reflect_put(at->message, at->field) = inner;
         cop_marks_add(&s->reader, &at->path, NULL);
     }
+    COP_ASSERT(inner->descriptor == at->field->descriptor);
     *at = (place){.message = inner, .path = at->path};
     return COP_OK;
 }
@@ -94,6 +95,7 @@ static cop_err find_place(setter *s, place *at) {
 }
 
 static cop_err assign(const setter *s, const place *at, const yaml_node_t *node) {
+    COP_ASSERT(at->field != NULL && !s->rest);
     const cop_proto_field *other = cop_fields_excluded(at->message->descriptor, at->field);
     if (other) cop_reflect_clear(at->message, other);
     if (!at->is_item) {
@@ -130,7 +132,8 @@ cop_err cop_document_set(Coppice__Job *job, const char *assignment, cop_error *e
                         "--set %.60s: expected FIELD=VALUE, such as train.batch=64", assignment);
     snprintf(source, sizeof source, "--set %.100s", assignment);
     const char *value = strchr(assignment, '=') + 1;
-    COP_TRY(cop_yaml_load(value, strlen(value), source, false, &document, error));
+    const cop_yaml_source from = {source, value, strlen(value), false};
+    COP_TRY(cop_yaml_load(&from, &document, error));
     setter s = {
         .reader = {.source = source, .document = &document, .root = &job->base, .error = error},
         .rest = path};

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/base/err.h"
 #include "common/base/limits.h"
 
 #define U32 4294967295.0
@@ -256,7 +257,8 @@ const cop_field_row *cop_fields_all(void) {
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field) {
     char name[128];
-    snprintf(name, sizeof name, "%s.%s", message->short_name, field->name);
+    const int length = snprintf(name, sizeof name, "%s.%s", message->short_name, field->name);
+    COP_ASSERT(length > 0 && (size_t)length < sizeof name);
     for (const cop_field_row *r = rows; r->name; r++)
         if (strcmp(r->name, name) == 0) return r;
     return NULL;
@@ -269,15 +271,18 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message) {
     return false;
 }
 
-size_t cop_fields_most(const ProtobufCFieldDescriptor *field) {
+size_t cop_fields_max_items(const ProtobufCFieldDescriptor *field) {
     if (strcmp(field->name, "class_names") == 0) return COP_CLASSES_MAX;
     if (strcmp(field->name, "resize") == 0) return 2;
     return field->type == PROTOBUF_C_TYPE_DOUBLE ? COP_STATISTICS_MAX : COP_LAYERS_MAX;
 }
 
-const ProtobufCFieldDescriptor *cop_fields_bare(const ProtobufCMessageDescriptor *message) {
+const ProtobufCFieldDescriptor *cop_fields_shorthand(const ProtobufCMessageDescriptor *message) {
     if (strcmp(message->short_name, "DataFiles") != 0) return NULL;
-    return protobuf_c_message_descriptor_get_field_by_name(message, "path");
+    const ProtobufCFieldDescriptor *path =
+        protobuf_c_message_descriptor_get_field_by_name(message, "path");
+    COP_ASSERT(path != NULL);
+    return path;
 }
 
 const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,
@@ -290,16 +295,16 @@ const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescri
     return NULL;
 }
 
-static const char *const later[] = {"Train.precision.bf16", "Train.wire.bf16", NULL};
+static const char *const reserved[] = {"Train.precision.bf16", "Train.wire.bf16", NULL};
 
-const char *const *cop_fields_later_names(void) {
-    return later;
+const char *const *cop_fields_reserved_names(void) {
+    return reserved;
 }
 
-bool cop_fields_later(const char *message, const char *name) {
+bool cop_fields_is_reserved(const char *message, const char *name) {
     char whole[128];
     snprintf(whole, sizeof whole, "%s.%s", message, name);
-    for (size_t i = 0; later[i]; i++)
-        if (strcmp(later[i], whole) == 0) return true;
+    for (size_t i = 0; reserved[i]; i++)
+        if (strcmp(reserved[i], whole) == 0) return true;
     return false;
 }

@@ -48,6 +48,7 @@ static void *arena_alloc(void *data, size_t size) {
         b->next = a->blocks;
         a->blocks = b;
     }
+    COP_ASSERT(b->size - b->used >= size && a->left >= size);
     void *at = (char *)(b + 1) + b->used;
     b->used += size;
     a->left -= size;
@@ -83,6 +84,7 @@ static arena *arena_create(size_t budget) {
 }
 
 static arena *arena_of(const cop_proto *root) {
+    COP_ASSERT(root != NULL);
     return *(arena *const *)(const void *)((const char *)root - ARENA_ALIGN);
 }
 
@@ -169,6 +171,7 @@ static cop_err scan_field(const cop_proto_type *type, packed *p, int depth, cop_
 }
 
 static cop_err scan_message(const cop_proto_type *type, packed bytes, int depth, cop_error *error) {
+    COP_ASSERT(bytes.at <= bytes.end && depth >= 0);
     if (depth > DEPTH_MAX) return malformed(type, error);
     while (bytes.at < bytes.end) COP_TRY(scan_field(type, &bytes, depth, error));
     return COP_OK;
@@ -178,6 +181,7 @@ static cop_err scan_message(const cop_proto_type *type, packed bytes, int depth,
 
 cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                          size_t size, size_t budget, ProtobufCMessage **out, cop_error *error) {
+    COP_ASSERT(bytes != NULL || !size);
     packed all = {bytes, (const uint8_t *)bytes + size};
     if (size) COP_TRY(scan_message(descriptor, all, 0, error));
     arena *a = arena_create(budget);
@@ -213,7 +217,7 @@ ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor,
     return message;
 }
 
-cop_err cop_proto_shortage(const ProtobufCMessage *root) {
+cop_err cop_proto_alloc_error(const ProtobufCMessage *root) {
     return arena_of(root)->no_memory ? COP_ERR_NO_MEMORY : COP_ERR_LIMIT;
 }
 
@@ -241,6 +245,8 @@ void *cop_proto_attachment(const ProtobufCMessage *root) {
 cop_buffer *cop_proto_pack(const ProtobufCMessage *message) {
     size_t size = protobuf_c_message_get_packed_size(message);
     cop_buffer *buffer = cop_buffer_create(size);
-    if (buffer) protobuf_c_message_pack(message, buffer->data);
+    if (!buffer) return NULL;
+    const size_t written = protobuf_c_message_pack(message, buffer->data);
+    COP_ASSERT(written == size);
     return buffer;
 }

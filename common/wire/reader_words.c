@@ -9,14 +9,14 @@
 
 #define NAMES_MAX 64
 
-cop_path cop_path_field(const cop_path *p, const char *name) {
-    cop_path out;
+cop_field_path cop_field_path_member(const cop_field_path *p, const char *name) {
+    cop_field_path out;
     snprintf(out.text, sizeof out.text, "%s%s%s", p->text, p->text[0] ? "." : "", name);
     return out;
 }
 
-cop_path cop_path_item(const cop_path *p, size_t index) {
-    cop_path out;
+cop_field_path cop_field_path_item(const cop_field_path *p, size_t index) {
+    cop_field_path out;
     snprintf(out.text, sizeof out.text, "%s[%zu]", p->text, index);
     return out;
 }
@@ -35,7 +35,7 @@ cop_err cop_reader_fail(const cop_reader *r, const yaml_node_t *node, const char
 }
 
 cop_err cop_reader_no_memory(const cop_reader *r) {
-    if (cop_proto_shortage(r->root) == COP_ERR_NO_MEMORY)
+    if (cop_proto_alloc_error(r->root) == COP_ERR_NO_MEMORY)
         return cop_fail(r->error, COP_ERR_NO_MEMORY, "out of memory while reading %s", r->source);
     return cop_fail(r->error, COP_ERR_LIMIT, "%s needs more memory than a job may use", r->source);
 }
@@ -73,7 +73,7 @@ static void lower_name(const char *in, char out[64]) {
     out[i] = '\0';
 }
 
-void cop_words_enum(const ProtobufCEnumDescriptor *e, const char *last, cop_str *out) {
+void cop_describe_enum(const ProtobufCEnumDescriptor *e, const char *last, cop_str *out) {
     for (unsigned i = 0; i < e->n_values; i++) {
         char name[64];
         lower_name(e->values[i].name, name);
@@ -84,12 +84,12 @@ void cop_words_enum(const ProtobufCEnumDescriptor *e, const char *last, cop_str 
 static void number_range(const cop_field_row *row, bool whole, cop_str *out) {
     cop_str_append(out, whole ? "a whole number" : "a number");
     if (!cop_field_is_ranged(row)) return;
-    cop_str_printf(out, row->above ? " above %.15g" : " from %.15g", row->least);
-    if (row->most < 1.8e19)
-        cop_str_printf(out, row->below ? " to below %.15g" : " to %.15g", row->most);
+    cop_str_printf(out, row->above_min ? " above %.15g" : " from %.15g", row->min);
+    if (row->max < 1.8e19)
+        cop_str_printf(out, row->below_max ? " to below %.15g" : " to %.15g", row->max);
 }
 
-void cop_words_expected(const cop_proto_field *field, const cop_field_row *row, cop_str *out) {
+void cop_describe_expected(const cop_proto_field *field, const cop_field_row *row, cop_str *out) {
     switch (field->type) {
     case PROTOBUF_C_TYPE_DOUBLE:
         number_range(row, false, out);
@@ -101,7 +101,7 @@ void cop_words_expected(const cop_proto_field *field, const cop_field_row *row, 
         cop_str_append(out, "a text");
         break;
     case PROTOBUF_C_TYPE_ENUM:
-        cop_words_enum(field->descriptor, " or ", out);
+        cop_describe_enum(field->descriptor, " or ", out);
         break;
     case PROTOBUF_C_TYPE_MESSAGE:
         cop_str_append(out, field->label == PROTOBUF_C_LABEL_REPEATED ? "a list" : "a map");
@@ -111,25 +111,25 @@ void cop_words_expected(const cop_proto_field *field, const cop_field_row *row, 
     }
 }
 
-cop_err cop_reader_wrong(const cop_reader *r, const yaml_node_t *node, const cop_path *p,
+cop_err cop_reader_fail_value(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
                          const cop_proto_field *field, const cop_field_row *row) {
     cop_str words = {0};
     char what[80];
-    cop_words_expected(field, row, &words);
+    cop_describe_expected(field, row, &words);
     cop_err e = cop_reader_fail(r, node, "%s is %s: expected %s", p->text, found(node, what),
                                 cop_str_text(&words));
     cop_str_fini(&words);
     return e;
 }
 
-void cop_words_unknown(const cop_path *p, const cop_proto_type *type, const char *name,
+void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, const char *name,
                        cop_str *out) {
     const char *names[NAMES_MAX];
     size_t count = 0;
     char kind[64] = "field";
     if (cop_fields_one_of(type)) lower_name(type->short_name, kind);
     if (p->text[0]) cop_str_printf(out, "%s: ", p->text);
-    if (cop_fields_later(type->short_name, name)) {
+    if (cop_fields_is_reserved(type->short_name, name)) {
         cop_str_printf(out, "%s \"%s\" is not supported by this version", kind, name);
         return;
     }
@@ -139,7 +139,7 @@ void cop_words_unknown(const cop_path *p, const cop_proto_type *type, const char
     }
     for (unsigned i = 0; i < type->n_fields && count < NAMES_MAX; i++)
         if (strcmp(type->fields[i].name, "pinned") != 0) names[count++] = type->fields[i].name;
-    const char *nearest = cop_fields_meant(name, names, count);
+    const char *nearest = cop_fields_find_synonym(name, names, count);
     if (!nearest) nearest = cop_nearest_name(name, names, count);
     cop_str_printf(out, "unknown %s \"%.60s\"", kind, name);
     if (nearest) cop_str_printf(out, ": did you mean \"%s\"?", nearest);
@@ -148,10 +148,10 @@ void cop_words_unknown(const cop_path *p, const cop_proto_type *type, const char
     cop_str_append(out, ")");
 }
 
-cop_err cop_reader_unknown(const cop_reader *r, const yaml_node_t *node, const cop_path *p,
+cop_err cop_reader_fail_unknown(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
                            const cop_proto_type *type, const char *name) {
     cop_str words = {0};
-    cop_words_unknown(p, type, name, &words);
+    cop_describe_unknown(p, type, name, &words);
     cop_err e = cop_reader_fail(r, node, "%s", cop_str_text(&words));
     cop_str_fini(&words);
     return e;

@@ -16,6 +16,7 @@ static bool is_pointer(const cop_proto_field *field) {
 }
 
 static const void *value_of(const cop_proto *message, const cop_proto_field *field) {
+    COP_ASSERT(field->offset < message->descriptor->sizeof_message); /* a field of this message */
     return (const char *)message + field->offset;
 }
 
@@ -55,8 +56,8 @@ bool cop_reflect_is_set(const cop_proto *message, const cop_proto_field *field) 
 
 const void *cop_reflect_at(const cop_proto *message, const cop_proto_field *field, size_t index) {
     const void *value = value_of(message, field);
+    COP_ASSERT(index < (is_repeated(field) ? cop_reflect_count(message, field) : 1));
     if (!is_repeated(field)) return value;
-    COP_ASSERT(index < cop_reflect_count(message, field));
     return *(const char *const *)value + index * cop_reflect_size(field);
 }
 
@@ -67,7 +68,7 @@ cop_proto *cop_reflect_message(const cop_proto *message, const cop_proto_field *
 }
 
 void *cop_reflect_put(cop_proto *message, const cop_proto_field *field) {
-    COP_ASSERT(!is_repeated(field));
+    COP_ASSERT(!is_repeated(field) && field->offset < message->descriptor->sizeof_message);
     char *base = (char *)message;
     if (!is_pointer(field)) *(protobuf_c_boolean *)(void *)(base + field->quantifier_offset) = 1;
     return base + field->offset;
@@ -75,7 +76,8 @@ void *cop_reflect_put(cop_proto *message, const cop_proto_field *field) {
 
 void cop_reflect_put_list(cop_proto *message, const cop_proto_field *field, void *items,
                           size_t count) {
-    COP_ASSERT(is_repeated(field));
+    COP_ASSERT(is_repeated(field) && (items || !count));
+    COP_ASSERT(field->offset < message->descriptor->sizeof_message);
     char *base = (char *)message;
     *(size_t *)(void *)(base + field->quantifier_offset) = count;
     *(void **)(void *)(base + field->offset) = items;
@@ -94,6 +96,7 @@ void cop_reflect_clear(cop_proto *message, const cop_proto_field *field) {
 }
 
 cop_proto *cop_reflect_new(cop_proto *root, const cop_proto_type *type) {
+    COP_ASSERT(root != NULL && type != NULL);
     cop_proto *message = cop_proto_alloc(root, type->sizeof_message);
     if (message) protobuf_c_message_init(type, message);
     return message;

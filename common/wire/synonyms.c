@@ -7,7 +7,7 @@
 
 /* The first name that the place has is meant: "rate" in an optimizer, "p" in a dropout layer. */
 static const struct {
-    const char *meant, *words;
+    const char *name, *words;
 } rows[] = {
     {"rate", " lr learning_rate learningrate eta step_size alpha lr0 base_lr "},
     {"p",
@@ -80,7 +80,7 @@ static const struct {
     {"crop", " random_crop "},
 };
 
-const char *cop_fields_meant(const char *word, const char *const *names, size_t count) {
+const char *cop_fields_find_synonym(const char *word, const char *const *names, size_t count) {
     char lower[64], key[68];
     size_t length = strlen(word);
     if (length >= sizeof lower || strchr(word, ' ')) return NULL;
@@ -91,12 +91,12 @@ const char *cop_fields_meant(const char *word, const char *const *names, size_t 
     snprintf(key, sizeof key, " %s ", lower);
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t i = 0; i < count && strstr(rows[r].words, key); i++)
-            if (strcmp(names[i], rows[r].meant) == 0) return names[i];
+            if (strcmp(names[i], rows[r].name) == 0) return names[i];
     return NULL;
 }
 
-size_t cop_fields_synonyms(const char **meant, size_t index) {
+size_t cop_fields_synonyms(const char **name, size_t index) {
     const size_t count = sizeof rows / sizeof *rows;
-    if (index < count) *meant = rows[index].meant;
+    if (index < count) *name = rows[index].name;
     return count;
 }

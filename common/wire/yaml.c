@@ -5,19 +5,14 @@
 #include "common/base/limits.h"
 #include "common/wire/reader.h"
 
-typedef struct source {
-    const char *name;
-    bool lines;
-} source;
-
-static cop_err fail_at(const source *from, const yaml_mark_t *mark, const char *what,
+static cop_err fail_at(const cop_yaml_source *from, const yaml_mark_t *mark, const char *what,
                        cop_error *error) {
     if (!from->lines) return cop_fail(error, COP_ERR_INPUT, "%s: %s", from->name, what);
     return cop_fail(error, COP_ERR_INPUT, "%s:%zu:%zu: %s", from->name, mark->line + 1,
                     mark->column + 1, what);
 }
 
-static cop_err not_yaml(const yaml_parser_t *parser, const source *from, cop_error *error) {
+static cop_err not_yaml(const yaml_parser_t *parser, const cop_yaml_source *from, cop_error *error) {
     if (parser->error == YAML_MEMORY_ERROR)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory while reading %s", from->name);
     const char *problem = parser->problem ? parser->problem : "out of memory";
@@ -30,7 +25,7 @@ static cop_err not_yaml(const yaml_parser_t *parser, const source *from, cop_err
 }
 
 /* What is wrong with an event; NULL: nothing. */
-static const char *refusal(const yaml_event_t *event, int *depth, int *documents) {
+static const char *unsupported(const yaml_event_t *event, int *depth, int *documents) {
     const yaml_char_t *anchor = NULL, *tag = NULL;
     switch (event->type) {
     case YAML_ALIAS_EVENT:
@@ -54,6 +49,7 @@ static const char *refusal(const yaml_event_t *event, int *depth, int *documents
         break;
     case YAML_SEQUENCE_END_EVENT:
     case YAML_MAPPING_END_EVENT:
+        COP_ASSERT(*depth > 0); /* libyaml balances them */
         --*depth;
         break;
     default:
@@ -64,12 +60,12 @@ static const char *refusal(const yaml_event_t *event, int *depth, int *documents
     return *depth > COP_JOB_YAML_DEPTH_MAX ? "nested too deeply" : NULL;
 }
 
-static cop_err look_at_events(yaml_parser_t *parser, const source *from, cop_error *error) {
+static cop_err check_events(yaml_parser_t *parser, const cop_yaml_source *from, cop_error *error) {
     int depth = 0, documents = 0;
     for (bool ended = false; !ended;) {
         yaml_event_t event;
         if (!yaml_parser_parse(parser, &event)) return not_yaml(parser, from, error);
-        const char *what = refusal(&event, &depth, &documents);
+        const char *what = unsupported(&event, &depth, &documents);
         cop_err e = what ? fail_at(from, &event.start_mark, what, error) : COP_OK;
         ended = event.type == YAML_STREAM_END_EVENT;
         yaml_event_delete(&event);
@@ -78,18 +74,17 @@ static cop_err look_at_events(yaml_parser_t *parser, const source *from, cop_err
     return COP_OK;
 }
 
-cop_err cop_yaml_load(const char *text, size_t size, const char *name, bool lines,
-                      yaml_document_t *out, cop_error *error) {
-    const source from = {name, lines};
+cop_err cop_yaml_load(const cop_yaml_source *from, yaml_document_t *out, cop_error *error) {
+    COP_ASSERT(from->text != NULL || !from->size);
     for (int pass = 0; pass < 2; pass++) {
         yaml_parser_t parser;
         if (!yaml_parser_initialize(&parser)) return cop_no_memory(error);
-        yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+        yaml_parser_set_input_string(&parser, (const unsigned char *)from->text, from->size);
         cop_err e = COP_OK;
         if (pass == 0)
-            e = look_at_events(&parser, &from, error);
+            e = check_events(&parser, from, error);
         else if (!yaml_parser_load(&parser, out))
-            e = not_yaml(&parser, &from, error);
+            e = not_yaml(&parser, from, error);
         yaml_parser_delete(&parser);
         if (e) return e;
     }

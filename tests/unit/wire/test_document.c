@@ -281,7 +281,7 @@ static void cover(const ProtobufCMessageDescriptor *type, size_t *seen) {
                       field->type == PROTOBUF_C_TYPE_UINT32 ||
                       field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_INT32;
         if (number != cop_field_is_ranged(row)) fail_msg("%s: a number has a range", row->name);
-        if (row->required && row->otherwise) fail_msg("%s: required, yet a default", row->name);
+        if (row->required && row->default_text) fail_msg("%s: required, yet a default", row->name);
         seen[row - cop_fields_all()]++;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE) cover(field->descriptor, seen);
     }
@@ -325,10 +325,10 @@ static void test_every_field_has_a_row_and_every_row_a_field(void **state) {
 
 static void test_names_of_later_versions_are_reserved(void **state) {
     (void)state;
-    for (const char *const *name = cop_fields_later_names(); *name; name++) {
+    for (const char *const *name = cop_fields_reserved_names(); *name; name++) {
         char message[64];
         snprintf(message, sizeof message, "%.*s", (int)strcspn(*name, "."), *name);
-        assert_true(cop_fields_later(message, *name + strlen(message) + 1));
+        assert_true(cop_fields_is_reserved(message, *name + strlen(message) + 1));
         for (const cop_field_row *r = cop_fields_all(); r->name; r++)
             if (strcmp(r->name, *name) == 0) fail_msg("%s is there", *name);
     }

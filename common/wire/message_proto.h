@@ -1,13 +1,13 @@
 /* Inside common/wire: messages as protobuf-c knows them, between the plain structs of message.h and
  * the frames of codec.c. */
-#ifndef COP_WIRE_FORM_H
-#define COP_WIRE_FORM_H
+#ifndef COP_WIRE_MESSAGE_PROTO_H
+#define COP_WIRE_MESSAGE_PROTO_H
 
 #include "common/wire/message.h"
 #include "proto/wire.pb-c.h"
 
 /* Room for one message while it is packed; strings are borrowed from the plain struct. */
-typedef struct cop_packed_form {
+typedef struct cop_message_proto {
     Coppice__Wire__Result result; /* inside pull */
     char text[sizeof(((cop_failure *)0)->text)];
     union {
@@ -23,13 +23,13 @@ typedef struct cop_packed_form {
         Coppice__Wire__Call call;
         Coppice__Wire__Answer answer;
     };
-} cop_packed_form;
+} cop_message_proto;
 
 /* The protobuf form of a message; the parts do not belong to it. */
-void cop_form_message(const cop_message *message, cop_packed_form *form);
+void cop_message_to_proto(const cop_message *message, cop_message_proto *proto);
 /* The descriptor of a message type; NULL: there is no such type. */
-const ProtobufCMessageDescriptor *cop_form_type(unsigned type);
+const ProtobufCMessageDescriptor *cop_message_descriptor(unsigned type);
 /* Fills the struct that out->type names; false when a field is missing or does not fit. */
-bool cop_form_read(const ProtobufCMessage *base, cop_message *out);
+bool cop_message_from_proto(const ProtobufCMessage *base, cop_message *out);
 
 #endif

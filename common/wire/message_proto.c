@@ -1,6 +1,6 @@
 /* Plain structs to protobuf messages and back: one function for each message and direction. See
  * form.h. */
-#include "common/wire/form.h"
+#include "common/wire/message_proto.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,15 +15,15 @@
 
 /* A sentence may hold a file's name, and that any byte, or be cut inside a character; the peer
  * takes only UTF-8, and would drop the connection. */
-static char *clean_text(const char *text, cop_packed_form *form) {
+static char *clean_text(const char *text, cop_message_proto *proto) {
     if (cop_utf8_valid(text, strlen(text))) return TEXT(text);
-    snprintf(form->text, sizeof form->text, "%s", text);
-    for (char *c = form->text; *c; c++)
+    snprintf(proto->text, sizeof proto->text, "%s", text);
+    for (char *c = proto->text; *c; c++)
         if ((unsigned char)*c >= 0x80) *c = '?';
-    return form->text;
+    return proto->text;
 }
 
-static void form_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
+static void to_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
     coppice__wire__hello__init(m);
     SET(m, major, h->major);
     SET(m, minor, h->minor);
@@ -45,7 +45,7 @@ static void form_hello(const cop_hello *h, Coppice__Wire__Hello *m) {
     m->fingerprint = TEXT(h->fingerprint);
 }
 
-static void form_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
+static void to_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
     coppice__wire__welcome__init(m);
     SET(m, major, w->major);
     SET(m, minor, w->minor);
@@ -57,7 +57,7 @@ static void form_welcome(const cop_welcome *w, Coppice__Wire__Welcome *m) {
     m->name = TEXT(w->name);
 }
 
-static void form_heartbeat(const cop_heartbeat *h, Coppice__Wire__Heartbeat *m) {
+static void to_heartbeat(const cop_heartbeat *h, Coppice__Wire__Heartbeat *m) {
     coppice__wire__heartbeat__init(m);
     SET(m, worker, h->worker);
     SET(m, session, h->session);
@@ -65,15 +65,15 @@ static void form_heartbeat(const cop_heartbeat *h, Coppice__Wire__Heartbeat *m) 
     SET(m, draining, h->draining);
 }
 
-static void form_heartbeat_reply(const cop_heartbeat_reply *h, Coppice__Wire__HeartbeatReply *m) {
+static void to_heartbeat_reply(const cop_heartbeat_reply *h, Coppice__Wire__HeartbeatReply *m) {
     coppice__wire__heartbeat_reply__init(m);
     SET(m, drain, h->drain);
     SET(m, unknown, h->unknown);
     SET(m, cancel_lease, h->cancel_lease);
 }
 
-static void form_result(const cop_result *r, cop_packed_form *form) {
-    Coppice__Wire__Result *m = &form->result;
+static void to_result(const cop_result *r, cop_message_proto *proto) {
+    Coppice__Wire__Result *m = &proto->result;
     coppice__wire__result__init(m);
     SET(m, lease, r->lease);
     SET(m, job, r->job);
@@ -86,11 +86,11 @@ static void form_result(const cop_result *r, cop_packed_form *form) {
     SET(m, samples, r->samples);
     SET(m, compute_ns, r->compute_ns);
     SET(m, kind, (Coppice__Wire__Result__Kind)r->kind);
-    m->failure = clean_text(r->failure, form);
+    m->failure = clean_text(r->failure, proto);
 }
 
-static void form_pull(const cop_pull *p, cop_packed_form *form) {
-    Coppice__Wire__Pull *m = &form->pull;
+static void to_pull(const cop_pull *p, cop_message_proto *proto) {
+    Coppice__Wire__Pull *m = &proto->pull;
     coppice__wire__pull__init(m);
     SET(m, worker, p->worker);
     SET(m, session, p->session);
@@ -98,11 +98,11 @@ static void form_pull(const cop_pull *p, cop_packed_form *form) {
     SET(m, have_version, p->have_version);
     SET(m, goodbye, p->goodbye);
     if (!p->result.present) return;
-    form_result(&p->result, form);
-    m->result = &form->result;
+    to_result(&p->result, proto);
+    m->result = &proto->result;
 }
 
-static void form_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
+static void to_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
     coppice__wire__lease__init(m);
     SET(m, lease, l->lease);
     SET(m, job, l->job);
@@ -121,21 +121,21 @@ static void form_lease(const cop_lease *l, Coppice__Wire__Lease *m) {
     SET(m, kind, (Coppice__Wire__Result__Kind)l->kind);
 }
 
-static void form_nothing(const cop_nothing *n, Coppice__Wire__Nothing *m) {
+static void to_nothing(const cop_nothing *n, Coppice__Wire__Nothing *m) {
     coppice__wire__nothing__init(m);
     SET(m, retry_ms, n->retry_ms);
     SET(m, drain, n->drain);
     SET(m, unknown, n->unknown);
 }
 
-static void form_failure(const cop_failure *f, cop_packed_form *form) {
-    Coppice__Wire__Failure *m = &form->failure;
+static void to_failure(const cop_failure *f, cop_message_proto *proto) {
+    Coppice__Wire__Failure *m = &proto->failure;
     coppice__wire__failure__init(m);
     SET(m, code, (uint32_t)f->code);
-    m->text = clean_text(f->text, form);
+    m->text = clean_text(f->text, proto);
 }
 
-static void form_call(const cop_call *c, Coppice__Wire__Call *m) {
+static void to_call(const cop_call *c, Coppice__Wire__Call *m) {
     coppice__wire__call__init(m);
     SET(m, method, c->method);
     SET(m, major, c->major);
@@ -143,38 +143,38 @@ static void form_call(const cop_call *c, Coppice__Wire__Call *m) {
     m->token = TEXT(c->token);
 }
 
-void cop_form_message(const cop_message *message, cop_packed_form *form) {
+void cop_message_to_proto(const cop_message *message, cop_message_proto *proto) {
     switch (message->type) {
     case COP_MESSAGE_HELLO:
-        form_hello(&message->hello, &form->hello);
+        to_hello(&message->hello, &proto->hello);
         return;
     case COP_MESSAGE_WELCOME:
-        form_welcome(&message->welcome, &form->welcome);
+        to_welcome(&message->welcome, &proto->welcome);
         return;
     case COP_MESSAGE_HEARTBEAT:
-        form_heartbeat(&message->heartbeat, &form->heartbeat);
+        to_heartbeat(&message->heartbeat, &proto->heartbeat);
         return;
     case COP_MESSAGE_HEARTBEAT_REPLY:
-        form_heartbeat_reply(&message->heartbeat_reply, &form->heartbeat_reply);
+        to_heartbeat_reply(&message->heartbeat_reply, &proto->heartbeat_reply);
         return;
     case COP_MESSAGE_PULL:
-        form_pull(&message->pull, form);
+        to_pull(&message->pull, proto);
         return;
     case COP_MESSAGE_LEASE:
-        form_lease(&message->lease, &form->lease);
+        to_lease(&message->lease, &proto->lease);
         return;
     case COP_MESSAGE_NOTHING:
-        form_nothing(&message->nothing, &form->nothing);
+        to_nothing(&message->nothing, &proto->nothing);
         return;
     case COP_MESSAGE_FAILURE:
-        form_failure(&message->failure, form);
+        to_failure(&message->failure, proto);
         return;
     case COP_MESSAGE_CALL:
-        form_call(&message->call, &form->call);
+        to_call(&message->call, &proto->call);
         return;
     case COP_MESSAGE_ANSWER:
-        coppice__wire__answer__init(&form->answer);
-        SET(&form->answer, method, message->answer.method);
+        coppice__wire__answer__init(&proto->answer);
+        SET(&proto->answer, method, message->answer.method);
         return;
     }
     COP_ASSERT(!"a message has one of the types");
@@ -184,6 +184,7 @@ void cop_form_message(const cop_message *message, cop_packed_form *form) {
 
 /* false: longer than the struct holds. */
 static bool take_text(char *to, size_t size, const char *from) {
+    COP_ASSERT(size >= 1);
     return (size_t)snprintf(to, size, "%s", from ? from : "") < size;
 }
 #define TAKE_TEXT(to, from) take_text(to, sizeof(to), from)
@@ -197,7 +198,7 @@ static void cut_text(char *to, size_t size, const char *from) {
     to[length] = '\0';
 }
 
-static bool read_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
+static bool from_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
     *h = (cop_hello){.major = m->major,
                      .minor = m->minor,
                      .threads = m->threads,
@@ -213,7 +214,7 @@ static bool read_hello(const Coppice__Wire__Hello *m, cop_hello *h) {
            TAKE_TEXT(h->arithmetic, m->arithmetic) && TAKE_TEXT(h->fingerprint, m->fingerprint);
 }
 
-static bool read_welcome(const Coppice__Wire__Welcome *m, cop_welcome *w) {
+static bool from_welcome(const Coppice__Wire__Welcome *m, cop_welcome *w) {
     *w = (cop_welcome){.major = m->major,
                        .minor = m->minor,
                        .heartbeat_ms = m->heartbeat_ms,
@@ -223,7 +224,7 @@ static bool read_welcome(const Coppice__Wire__Welcome *m, cop_welcome *w) {
     return TAKE_TEXT(w->build, m->build) && TAKE_TEXT(w->name, m->name);
 }
 
-static bool read_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
+static bool from_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
     *p = (cop_pull){.worker = m->worker,
                     .session = m->session,
                     .have_job = m->have_job,
@@ -248,7 +249,7 @@ static bool read_pull(const Coppice__Wire__Pull *m, cop_pull *p) {
     return true;
 }
 
-static bool read_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
+static bool from_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
     *l = (cop_lease){.kind = (cop_lease_kind)m->kind,
                      .lease = m->lease,
                      .job = m->job,
@@ -265,18 +266,19 @@ static bool read_lease(const Coppice__Wire__Lease *m, cop_lease *l) {
     return m->has_kind;
 }
 
-static void read_failure(const Coppice__Wire__Failure *m, cop_failure *f) {
+static void from_failure(const Coppice__Wire__Failure *m, cop_failure *f) {
     const bool known = m->code != 0 && m->code < COP_ERR_COUNT;
     *f = (cop_failure){.code = known ? (cop_err)m->code : COP_ERR_INTERNAL};
     cut_text(f->text, sizeof f->text, m->text);
 }
 
-bool cop_form_read(const ProtobufCMessage *base, cop_message *out) {
+bool cop_message_from_proto(const ProtobufCMessage *base, cop_message *out) {
+    COP_ASSERT(base->descriptor == cop_message_descriptor(out->type));
     switch (out->type) {
     case COP_MESSAGE_HELLO:
-        return read_hello((const Coppice__Wire__Hello *)base, &out->hello);
+        return from_hello((const Coppice__Wire__Hello *)base, &out->hello);
     case COP_MESSAGE_WELCOME:
-        return read_welcome((const Coppice__Wire__Welcome *)base, &out->welcome);
+        return from_welcome((const Coppice__Wire__Welcome *)base, &out->welcome);
     case COP_MESSAGE_HEARTBEAT: {
         const Coppice__Wire__Heartbeat *m = (const Coppice__Wire__Heartbeat *)base;
         out->heartbeat = (cop_heartbeat){
@@ -290,9 +292,9 @@ bool cop_form_read(const ProtobufCMessage *base, cop_message *out) {
         return true;
     }
     case COP_MESSAGE_PULL:
-        return read_pull((const Coppice__Wire__Pull *)base, &out->pull);
+        return from_pull((const Coppice__Wire__Pull *)base, &out->pull);
     case COP_MESSAGE_LEASE:
-        return read_lease((const Coppice__Wire__Lease *)base, &out->lease);
+        return from_lease((const Coppice__Wire__Lease *)base, &out->lease);
     case COP_MESSAGE_NOTHING: {
         const Coppice__Wire__Nothing *m = (const Coppice__Wire__Nothing *)base;
         out->nothing =
@@ -300,7 +302,7 @@ bool cop_form_read(const ProtobufCMessage *base, cop_message *out) {
         return true;
     }
     case COP_MESSAGE_FAILURE:
-        read_failure((const Coppice__Wire__Failure *)base, &out->failure);
+        from_failure((const Coppice__Wire__Failure *)base, &out->failure);
         return true;
     case COP_MESSAGE_CALL: {
         const Coppice__Wire__Call *m = (const Coppice__Wire__Call *)base;
@@ -314,7 +316,7 @@ bool cop_form_read(const ProtobufCMessage *base, cop_message *out) {
     return false;
 }
 
-const ProtobufCMessageDescriptor *cop_form_type(unsigned type) {
+const ProtobufCMessageDescriptor *cop_message_descriptor(unsigned type) {
     switch (type) {
     case COP_MESSAGE_HELLO:
         return &coppice__wire__hello__descriptor;
