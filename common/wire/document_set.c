@@ -60,6 +60,8 @@ static cop_err step_to_item(setter *s, place *at) {
     uint64_t index;
     size_t count = cop_reflect_count(at->message, at->field);
     const char *name = next_name(s);
+    if (!count)
+        return cop_reader_fail(&s->reader, NULL, "%s is empty: set the whole list", at->path.text);
     if (!cop_parse_u64(name, &index) || index >= count)
         return cop_reader_fail(&s->reader, NULL, "%s has no item \"%s\": expected 0 to %zu",
                                at->path.text, name, count - 1);

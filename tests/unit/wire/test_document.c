@@ -429,6 +429,7 @@ static void test_set_errors(void **state) {
            "--set model.0.linear.units=3: model[0] is relu: it has no fields of linear");
     refuse("model.1=relu", "--set model.1=relu: model has no item \"1\": expected 0 to 0");
     refuse("model.x.relu=1", "--set model.x.relu=1: model has no item \"x\": expected 0 to 0");
+    refuse("data.drop.0=id", "--set data.drop.0=id: data.drop is empty: set the whole list");
     refuse("audit=2", "--set audit=2: audit is 2: expected a number from 0 to 1");
     refuse("train=5", "--set train=5: train is 5: expected a map");
     refuse("name=&a b", "--set name=&a b: anchors (&name) are not supported");
