@@ -1,4 +1,4 @@
-/* Frames: the one place where messages become bytes and bytes become messages. See codec.h and
+/* Frames: the only place that turns messages into bytes, and bytes into messages. See codec.h and
  * docs/reference/protocol.md. */
 #include "common/wire/codec.h"
 
@@ -36,7 +36,7 @@ size_t cop_codec_size(const cop_message *message) {
     return cop_align_up(COP_FRAME_HEADER_SIZE + packed, PAD) + parts_size(message);
 }
 
-/* One pass over memory copies and hashes. */
+/* Copies and hashes the parts in one pass over memory. */
 static void copy_parts(const cop_message *message, char *to, frame_header *header) {
     cop_xxh3 hash;
     cop_xxh3_init(&hash);
@@ -71,7 +71,7 @@ void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out
     size_t head = COP_FRAME_HEADER_SIZE + header.proto_size, body = cop_align_up(head, PAD);
     memset(bytes + head, 0, body - head);
     copy_parts(message, bytes + body, &header);
-    /* The head's hash covers the body's hash too, with its own field zero. */
+    /* head_hash covers body_hash, too; it is zero while it is computed. */
     memcpy(bytes, &header, sizeof header);
     header.head_hash = cop_hash_xxh3(bytes, body);
     memcpy(bytes, &header, sizeof header);
@@ -86,7 +86,7 @@ int cop_codec_version(const cop_buffer *frame) {
     return h.magic == MAGIC ? h.version : -1;
 }
 
-/* Checks every length against every other; *body is where the parts begin. */
+/* Checks the lengths of the header against each other and the frame; *body: where the parts begin. */
 static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_t *body,
                            cop_error *error) {
     if (h->magic != MAGIC) return cop_fail(error, COP_ERR_PROTOCOL, "not a Coppice frame");

@@ -1,4 +1,4 @@
-/* Job files as a whole: reading, filling in defaults, and where each field was read. See
+/* Whole job files: reads them, fills in defaults, and records where each field was read. See
  * document.h. */
 #include "common/wire/document.h"
 
@@ -14,7 +14,7 @@
 
 #define JOB_BUDGET (16u << 20)
 
-/* ---- where fields were read: a list in the job's own memory, newest first ---- */
+/* ---- where fields were read: a list in the job's arena, newest first ---- */
 
 typedef struct mark {
     const struct mark *older;
@@ -22,7 +22,7 @@ typedef struct mark {
     size_t line, column; /* from 1; 0: the source has no lines */
 } mark;
 
-/* Readers of one file share the name's copy: the mark before usually has it. */
+/* Copies the name of the source, or shares the copy of the previous mark. */
 static const char *keep_source(const cop_reader *r, const mark *newest) {
     if (newest && strcmp(newest->source, r->source) == 0) return newest->source;
     return cop_proto_strdup(r->root, r->source);
@@ -40,15 +40,15 @@ void cop_marks_add(const cop_reader *r, const cop_field_path *p, const yaml_node
     cop_proto_attach(r->root, m);
 }
 
-/* Is it `inner` itself, or around it? "model[1]" is around "model[1].linear". */
+/* Does a path enclose another one, or equal it? "model[1]" encloses "model[1].linear". */
 static bool encloses(const char *outer, const char *inner) {
     size_t length = strlen(outer);
     if (strncmp(outer, inner, length) != 0) return false;
     return length == 0 || !inner[length] || inner[length] == '.' || inner[length] == '[';
 }
 
-/* Within one source a field is marked after what encloses it, and a later source (--set) replaces
- * what it names as a whole: so the newest mark that encloses the field is its origin. */
+/* The newest mark that encloses the field is its origin: within one source a field is marked after what
+ * encloses it, and a later source (--set) replaces a field as a whole. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
     const mark *m = cop_proto_attachment(&job->base);
     COP_ASSERT(size >= 1);
@@ -130,7 +130,7 @@ cop_err cop_document_read_job(const char *path, Coppice__Job **out, cop_error *e
 
 /* ---- defaults ---- */
 
-/* The default of a message: "{}", or the name of the one that is chosen. */
+/* Sets a message to its default, "{}" or, of a one-of, the name of a member. */
 static cop_err default_message(cop_proto *root, cop_proto *message, const cop_proto_field *field,
                                const char *text, cop_error *error) {
     cop_proto *inner = cop_reflect_new(root, field->descriptor);
@@ -167,7 +167,7 @@ static cop_err resolve(cop_proto *root, cop_proto *message, cop_error *error) {
     return COP_OK;
 }
 
-/* Sets the field of that name, an enum, if the message has it and it is not set. */
+/* Sets the enum field with this name, if the message has it and it is not set. */
 static void inherit_field(cop_proto *message, const char *name, int value) {
     const cop_proto_field *field = cop_reflect_find(message->descriptor, name);
     if (!field || cop_reflect_is_set(message, field)) return;
@@ -175,7 +175,7 @@ static void inherit_field(cop_proto *message, const char *name, int value) {
     memcpy(cop_reflect_put(message, field), &value, sizeof value);
 }
 
-/* A mask layer follows the job's defaults where it does not say otherwise. */
+/* Gives a mask layer the job's defaults for fields that it does not set. */
 static void inherit(Coppice__Layer *layer, const Coppice__DropoutDefaults *defaults) {
     for (unsigned i = 0; i < layer->base.descriptor->n_fields; i++) {
         const cop_proto_field *field = &layer->base.descriptor->fields[i];

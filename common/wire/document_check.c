@@ -1,5 +1,5 @@
-/* The job file's rules for a message that did not come out of a file: one from the wire, or one
- * that --set has changed. The same sentences as the reader's. See document.h. */
+/* Checks a job that does not come from a file, but from the wire or from --set, by the rules of job
+ * files, and with the reader's error messages. See document.h. */
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 typedef struct checker {
     const Coppice__Job *job;
-    bool located; /* the job is a root, and knows where its fields were read */
+    bool located; /* errors give the place of a field: the job is a root message */
     cop_error *error;
 } checker;
 
@@ -113,8 +113,7 @@ static cop_err check_one_of(const checker *c, const cop_proto *message, const co
                 type->fields[0].name);
 }
 
-/* A field that this program does not know may change what the job means: it must not be passed
- * over. */
+/* An unknown field is an error: ignoring it could change the meaning of the job. */
 static cop_err check_message(const checker *c, const cop_proto *message, const cop_field_path *p) {
     const cop_proto_type *type = message->descriptor;
     if (message->n_unknown_fields)

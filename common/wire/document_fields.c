@@ -1,5 +1,4 @@
-/* A document copied; as a list of its fields, to compare documents; and without what the defaults
- * say. See document.h. */
+/* Copies a document, lists its fields, for comparisons, and removes its defaults. See document.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -107,7 +106,7 @@ static bool is_default(const cop_proto *m, const cop_proto_field *field) {
     return same;
 }
 
-/* An empty message, where one is the default: `augment: {}` is not the same as no augment. */
+/* Is this an empty message, and is that its default? `augment: {}` differs from no augment. */
 static bool is_default_message(const cop_proto *m, const cop_proto_field *field) {
     const cop_field_row *row = cop_fields_find(m->descriptor, field);
     const cop_proto *inner = cop_reflect_message(m, field, 0);
@@ -118,7 +117,7 @@ static bool is_default_message(const cop_proto *m, const cop_proto_field *field)
 }
 
 static void strip(cop_proto *m) {
-    const bool one_of = cop_fields_one_of(m->descriptor); /* its one key says which kind it is */
+    const bool one_of = cop_fields_one_of(m->descriptor); /* its key must stay: it names the kind */
     for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
         const cop_proto_field *field = &m->descriptor->fields[i];
         const bool is_list = field->label == PROTOBUF_C_LABEL_REPEATED;
@@ -135,6 +134,6 @@ static void strip(cop_proto *m) {
 
 void cop_document_strip_defaults(Coppice__Job *job) {
     cop_document_set_legacy_split(job);
-    job->pinned = NULL; /* belongs to the arena of the job */
+    job->pinned = NULL; /* the job's arena owns it */
     strip(&job->base);
 }

@@ -1,5 +1,5 @@
-/* JSON that this program printed, read again: objects of a stream, by the walker that reads job
- * files (JSON is a part of YAML). See document.h. */
+/* Reads JSON objects that this program printed. The YAML reader of job files does the work: JSON is a
+ * subset of YAML. See document.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@ static void skip_blanks(cop_json_stream *s) {
         s->line += *s->at == '\n';
 }
 
-/* The end of the object that begins at s->at; NULL: it has none. Braces in texts do not count. */
+/* The end of the object at s->at; NULL: it has none. Ignores braces in strings. */
 static const char *find_end(const cop_json_stream *s) {
     size_t depth = 0;
     bool quoted = false;
@@ -32,7 +32,7 @@ static const char *find_end(const cop_json_stream *s) {
     return NULL;
 }
 
-/* "ensemble.json:3" */
+/* Writes the place, such as "ensemble.json:3". */
 static void place_of(const cop_json_stream *s, char *out, size_t size) {
     snprintf(out, size, "%.400s:%zu", s->name, s->line);
 }
@@ -54,7 +54,7 @@ static cop_err read_object(const char *place, yaml_document_t *document, const c
     return e;
 }
 
-/* The YAML reader's sentence, in JSON's words. */
+/* Turns an error of the YAML reader into one about JSON. */
 static cop_err fail_syntax(const char *place, const char *sentence, cop_error *error) {
     const size_t length = strlen(place);
     const char *what = strncmp(sentence, place, length) == 0 ? sentence + length : sentence;

@@ -1,4 +1,4 @@
-/* Messages as YAML and JSON. See document.h. */
+/* Prints messages as YAML and JSON. See document.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,19 +7,19 @@
 #include "common/wire/document.h"
 #include "common/wire/reader.h"
 
-#define DEPTH_MAX 32 /* twice what the schemas nest: lists count as levels */
+#define DEPTH_MAX 32 /* far more than the schemas nest; a list counts as a level */
 
 /* ---- scalars ---- */
 
-/* The shortest decimal that reads back as the same double. YAML 1.1 takes 1e-05 for a text: it
- * wants 1.0e-05. */
+/* Prints the shortest decimal that reads back as the same double. YAML 1.1 reads 1e-05 as a string, so
+ * it becomes 1.0e-05. */
 static void print_real(double value, cop_str *out) {
     char text[40] = "null";
     if (value == trunc(value) && fabs(value) < 1e15) {
         cop_str_printf(out, "%.0f", value);
         return;
     }
-    /* Most reals need 16 or 17 digits: fewer are tried only where 15 do. */
+    /* Most reals need 16 or 17 digits: try fewer only if 15 suffice. */
     snprintf(text, sizeof text, "%.15g", value);
     const int least = strtod(text, NULL) == value ? 1 : 16;
     for (int digits = least; digits <= 17 && isfinite(value); digits++) {
@@ -34,7 +34,7 @@ static void print_real(double value, cop_str *out) {
         cop_str_append(out, text);
 }
 
-/* Lower case, as in job files; the states of a job are written in capitals everywhere. */
+/* Prints an enum in lower case, as in job files, but the state of a job in capitals. */
 static void print_enum(const ProtobufCEnumDescriptor *d, int value, cop_str *out) {
     const ProtobufCEnumValue *v = protobuf_c_enum_descriptor_get_value(d, value);
     bool keep_case = strcmp(d->short_name, "State") == 0;
@@ -44,7 +44,7 @@ static void print_enum(const ProtobufCEnumDescriptor *d, int value, cop_str *out
     }
 }
 
-/* Needs no quotes in YAML, whoever reads it. */
+/* Does this text need no quotes, in any version of YAML? */
 static bool is_plain(const char *text) {
     static const char *const words[] = {"true", "false", "null", "yes", "no",
                                         "on",   "off",   "y",    "n"};
@@ -63,7 +63,7 @@ static void print_bytes(const ProtobufCBinaryData *bytes, cop_str *out) {
     cop_str_append(out, "\"");
 }
 
-/* JSON's numbers are doubles to many readers: a seed must not lose bits. */
+/* Many programs read JSON's numbers as doubles: quotes keep all bits of a seed. */
 static void print_u64(const cop_proto_field *field, uint64_t value, bool json, cop_str *out) {
     bool quoted = json && strcmp(field->name, "seed") == 0;
     cop_str_printf(out, quoted ? "\"%llu\"" : "%llu", (unsigned long long)value);
@@ -159,7 +159,7 @@ static void print_field(const cop_proto *m, const cop_proto_field *field, flow h
         print_value(m, field, 0, how, out);
 }
 
-/* In JSON answers lists are always there, empty or not. */
+/* JSON shows lists even if they are empty. */
 static bool shows(const cop_proto *m, const cop_proto_field *field, flow how) {
     return cop_reflect_is_set(m, field) || (how.json && field->label == PROTOBUF_C_LABEL_REPEATED);
 }
@@ -190,7 +190,7 @@ static bool is_empty(const cop_proto *m) {
     return true;
 }
 
-/* One key each: "- linear: {units: 10}" */
+/* Prints a list of one-key maps, such as "- linear: {units: 10}". */
 static void print_items(const cop_proto *m, const cop_proto_field *field, int depth, cop_str *out) {
     for (size_t n = 0; n < cop_reflect_count(m, field); n++) {
         const cop_proto *item = cop_reflect_message(m, field, n);

@@ -1,5 +1,5 @@
-/* The reference of the job file, out of the table that job files are checked with:
- * docs/reference/job-file.md is what this writes, and a test compares. */
+/* Prints the reference of the job file, docs/reference/job-file.md, from the table with which job files
+ * are checked. A test compares the two. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* --set a.b=c: one field of a job, named by its path, changed in place. See document.h. */
+/* --set a.b=c: changes one field of a job, named by its path, in place. See document.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,7 +6,7 @@
 #include "common/wire/document.h"
 #include "common/wire/reader.h"
 
-/* Where a walk along the path has come to: a field of a message, or one item of a list. */
+/* How far a walk along the path has come: to a field of a message, or to one item of a list. */
 typedef struct place {
     cop_proto *message;
     const cop_proto_field *field;
@@ -27,8 +27,8 @@ static char *next_name(setter *s) {
     return name;
 }
 
-/* Another member of a one-of than the one that is set: only a whole value may replace it, a path
- * into it is a mistake ("model.0.linear.units" where model[0] is a dropout). */
+/* Clears the other member of a one-of. INPUT: the path leads into a member that is not set
+ * ("model.0.linear.units" where model[0] is a dropout); only a whole value may replace the other. */
 static cop_err choose_member(const setter *s, const place *at, const cop_proto_field *field) {
     const cop_proto_type *type = at->message->descriptor;
     if (!cop_fields_one_of(type)) return COP_OK;
@@ -55,7 +55,7 @@ static cop_err step_to_field(setter *s, place *at) {
     return COP_OK;
 }
 
-/* "model.1": one item of a list. */
+/* Steps to one item of a list, such as "model.1". */
 static cop_err step_to_item(setter *s, place *at) {
     uint64_t index;
     size_t count = cop_reflect_count(at->message, at->field);
@@ -71,7 +71,7 @@ static cop_err step_to_item(setter *s, place *at) {
     return COP_OK;
 }
 
-/* Into the message that the place holds, which is made if it is not there yet. */
+/* Steps into the message at the place; makes it if it is not set. */
 static cop_err step_inside(setter *s, place *at) {
     if (at->field->type != PROTOBUF_C_TYPE_MESSAGE)
         return cop_reader_fail(&s->reader, NULL, "%s has no fields", at->path.text);
@@ -115,7 +115,7 @@ static cop_err assign(const setter *s, const place *at, const yaml_node_t *node)
     return COP_OK;
 }
 
-/* "model[1].linear" as "model.1.linear" */
+/* Copies the path before "=", with "model[1].linear" as "model.1.linear"; false: there is none. */
 static bool split(const char *assignment, char *path, size_t size) {
     const char *equals = strchr(assignment, '=');
     size_t length = equals ? (size_t)(equals - assignment) : 0, to = 0;

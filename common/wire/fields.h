@@ -1,4 +1,4 @@
-/* Inside common/wire: what the job file's fields may hold. One row per field of proto/job.proto. */
+/* Inside common/wire: what the fields of a job file may hold. One row per field of proto/job.proto. */
 #ifndef COP_WIRE_FIELDS_H
 #define COP_WIRE_FIELDS_H
 
@@ -16,30 +16,31 @@ typedef struct cop_field_row {
     const char *help;
 } cop_field_row;
 
+/* The row of a field; NULL: it has none, as fields of api.proto. */
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field);
-const cop_field_row *cop_fields_all(void); /* ends with name NULL */
-/* Has the row (may be NULL) a range? */
+/* The whole table; the last row has the name NULL. */
+const cop_field_row *cop_fields_all(void);
+/* Does the row (may be NULL) have a range? */
 static inline bool cop_field_is_ranged(const cop_field_row *row) {
     return row && (row->min < 0 || row->max > 0);
 }
-/* Exactly one field of this message is set (a one-key map in YAML). */
+/* Must exactly one field of this message be set? In YAML it is a map with one key. */
 bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
-/* Most items of a list: layers, figures of channels, classes, sides. */
+/* The maximum number of items of a list. */
 size_t cop_fields_max_items(const ProtobufCFieldDescriptor *field);
-/* The field that a bare text stands for (train: iris.csv), NULL: this message is always a map. */
+/* The field that a plain text sets (train: iris.csv); NULL: this message must be a map. */
 const ProtobufCFieldDescriptor *cop_fields_shorthand(const ProtobufCMessageDescriptor *message);
-/* Of two fields that exclude each other (train.epochs and train.steps) the other one; NULL: the
- * field excludes none. */
+/* The field that this one excludes (train.epochs and train.steps exclude each other); NULL: none. */
 const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,
                                                     const ProtobufCFieldDescriptor *field);
-/* Is this a field, layer or value ("Train.precision", "bf16") of the job file's language that this
- * version does not have yet? */
+/* Is this name of a field, layer or value ("Train.precision", "bf16") reserved for a later version? */
 bool cop_fields_is_reserved(const char *message, const char *name);
-/* Of `count` names the one that other programs call `word` ("lr" is "rate"); NULL: none. */
+/* The one of `count` names that other programs call `word` ("lr" is "rate"); NULL: none. */
 const char *cop_fields_find_synonym(const char *word, const char *const *names, size_t count);
-/* Row `index` of the table of such names, for tests; returns how many rows there are. */
+/* For tests: the name in row `index` of the table of synonyms; returns the number of rows. */
 size_t cop_fields_synonyms(const char **name, size_t index);
-const char *const *cop_fields_reserved_names(void); /* "Layer.conv2d"; ends with NULL */
+/* All reserved names, such as "Train.wire.bf16"; the last one is NULL. */
+const char *const *cop_fields_reserved_names(void);
 
 #endif

@@ -1,6 +1,6 @@
-/* Messages as plain structs: what worker and coordinator say to each other. Packed and unpacked at
- * one seam (codec.h); the in-memory transport hands the structs over as they are, with references
- * to the same buffers, and copies no tensor. */
+/* Messages between coordinator, workers and clients, as plain structs. codec.h encodes and decodes them.
+ * The in-memory transport passes the structs themselves, with references to the same buffers, and
+ * copies no tensor. docs/reference/protocol.md defines the fields. */
 #ifndef COP_WIRE_MESSAGE_H
 #define COP_WIRE_MESSAGE_H
 
@@ -11,7 +11,7 @@
 #include "common/base/err.h"
 #include "common/base/limits.h"
 
-#ifndef COP_PROTOCOL_MAJOR /* tests make a worker of another one */
+#ifndef COP_PROTOCOL_MAJOR /* tests build a worker of another version */
 #    define COP_PROTOCOL_MAJOR 1
 #endif
 #ifndef COP_PROTOCOL_MINOR /* likewise */
@@ -24,7 +24,7 @@ typedef enum cop_message_type {
     COP_MESSAGE_WELCOME = 2,
     COP_MESSAGE_HEARTBEAT = 3, /* -> HEARTBEAT_REPLY */
     COP_MESSAGE_HEARTBEAT_REPLY = 4,
-    COP_MESSAGE_PULL = 5, /* -> LEASE or NOTHING (held for at most COP_HOLD_MAX_MS) */
+    COP_MESSAGE_PULL = 5, /* -> LEASE or NOTHING (held for up to COP_HOLD_MAX_MS) */
     COP_MESSAGE_LEASE = 6,
     COP_MESSAGE_NOTHING = 7,
     COP_MESSAGE_FAILURE = 8,
@@ -126,8 +126,9 @@ typedef struct cop_message {
     cop_buffer *part[COP_MESSAGE_PARTS]; /* each held by the message, or NULL */
 } cop_message;
 
-/* Release the parts and zero the message. */
+/* Releases the parts and zeroes the message. */
 void cop_message_fini(cop_message *message);
+/* The name of a type, such as "HELLO"; "?" for an unknown one. Static. */
 const char *cop_message_type_name(cop_message_type type);
 
 #endif

@@ -1,5 +1,5 @@
-/* Plain structs to protobuf messages and back: one function for each message and direction. See
- * form.h. */
+/* Converts messages from plain structs to protobuf and back: one function per message and direction.
+ * See message_proto.h. */
 #include "common/wire/message_proto.h"
 
 #include <stdio.h>
@@ -9,12 +9,12 @@
 
 /* ---- structs to protobuf ---- */
 
-/* Field = value, marked as present. Strings are borrowed. */
+/* Sets a field and marks it as present. Strings are borrowed. */
 #define SET(m, field, value) ((m)->has_##field = 1, (m)->field = (value))
 #define TEXT(text)           ((char *)(uintptr_t)(text))
 
-/* A sentence may hold a file's name, and that any byte, or be cut inside a character; the peer
- * takes only UTF-8, and would drop the connection. */
+/* Replaces bytes that are not ASCII if the text is not UTF-8: it may hold a file's name, or be cut inside
+ * a character. The peer would drop the connection. */
 static char *clean_text(const char *text, cop_message_proto *proto) {
     if (cop_utf8_valid(text, strlen(text))) return TEXT(text);
     snprintf(proto->text, sizeof proto->text, "%s", text);
@@ -182,14 +182,14 @@ void cop_message_to_proto(const cop_message *message, cop_message_proto *proto) 
 
 /* ---- protobuf to structs ---- */
 
-/* false: longer than the struct holds. */
+/* Copies a text; false: it is too long. */
 static bool take_text(char *to, size_t size, const char *from) {
     COP_ASSERT(size >= 1);
     return (size_t)snprintf(to, size, "%s", from ? from : "") < size;
 }
 #define TAKE_TEXT(to, from) take_text(to, sizeof(to), from)
 
-/* A sentence for people may be cut, but between characters. */
+/* Copies a sentence for people, cut between characters if it is too long. */
 static void cut_text(char *to, size_t size, const char *from) {
     size_t length = strlen(from ? from : "");
     if (length >= size) length = size - 1;

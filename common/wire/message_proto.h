@@ -1,12 +1,12 @@
-/* Inside common/wire: messages as protobuf-c knows them, between the plain structs of message.h and
- * the frames of codec.c. */
+/* Inside common/wire: messages in protobuf-c's form, between the plain structs of message.h and the
+ * frames of codec.c. */
 #ifndef COP_WIRE_MESSAGE_PROTO_H
 #define COP_WIRE_MESSAGE_PROTO_H
 
 #include "common/wire/message.h"
 #include "proto/wire.pb-c.h"
 
-/* Room for one message while it is packed; strings are borrowed from the plain struct. */
+/* One message while it is packed. Strings are borrowed from the plain struct. */
 typedef struct cop_message_proto {
     Coppice__Wire__Result result; /* inside pull */
     char text[sizeof(((cop_failure *)0)->text)];
@@ -25,11 +25,11 @@ typedef struct cop_message_proto {
     };
 } cop_message_proto;
 
-/* The protobuf form of a message; the parts do not belong to it. */
+/* Converts a message; its parts are not included. */
 void cop_message_to_proto(const cop_message *message, cop_message_proto *proto);
-/* The descriptor of a message type; NULL: there is no such type. */
+/* The descriptor of a message type; NULL: unknown type. */
 const ProtobufCMessageDescriptor *cop_message_descriptor(unsigned type);
-/* Fills the struct that out->type names; false when a field is missing or does not fit. */
+/* Fills the struct that out->type selects; false: a field is missing or too long. */
 bool cop_message_from_proto(const ProtobufCMessage *base, cop_message *out);
 
 #endif

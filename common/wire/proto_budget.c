@@ -1,10 +1,9 @@
-/* protobuf-c with a budget: unpacking outside input takes memory from one arena whose size is
- * capped, so that a small message cannot expand without bound (W5). The bytes are looked at before
- * (strings, enums, nesting), because protobuf-c cuts strings at a NUL and keeps unknown enum
- * values without a word. Whoever builds a message does so in such an arena too.
+/* protobuf-c with a budget. A message from outside is unpacked into an arena of limited size, so a
+ * small one cannot expand without bound (W5). Its bytes are scanned first: protobuf-c silently cuts
+ * strings at a zero byte and accepts unknown enum values. Messages that are built here live in such an
+ * arena, too.
  *
- * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root
- * message:
+ * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root message:
  *
  *     first block: [arena *, padded to 16][root message][...]
  */
@@ -17,7 +16,7 @@
 
 #define ARENA_ALIGN 16
 #define ARENA_BLOCK 4096
-#define DEPTH_MAX   16 /* the schema has no recursive types: no message nests deeper */
+#define DEPTH_MAX   16 /* the schemas have no recursive types, and nest less */
 
 typedef struct arena_block arena_block;
 struct arena_block {
@@ -26,8 +25,8 @@ struct arena_block {
 };
 typedef struct arena {
     arena_block *blocks;
-    size_t left;    /* of the budget */
-    bool no_memory; /* the heap had none, though the budget did */
+    size_t left;    /* bytes of the budget */
+    bool no_memory; /* the heap was exhausted before the budget */
     void *attachment;
 } arena;
 
@@ -57,7 +56,7 @@ static void *arena_alloc(void *data, size_t size) {
 
 static void arena_free(void *data, void *pointer) {
     (void)data;
-    (void)pointer; /* with the arena */
+    (void)pointer; /* arena_destroy frees it */
 }
 
 static void arena_destroy(arena *a) {
@@ -88,7 +87,7 @@ static arena *arena_of(const cop_proto *root) {
     return *(arena *const *)(const void *)((const char *)root - ARENA_ALIGN);
 }
 
-/* ---- looking at packed bytes ---- */
+/* ---- scanning packed bytes ---- */
 
 typedef struct packed {
     const uint8_t *at, *end;
@@ -125,7 +124,7 @@ static cop_err scan_enum(const cop_proto_field *field, uint64_t value, cop_error
                     (long long)value);
 }
 
-/* A value of wire type 2: string, bytes, message, or packed numbers. */
+/* Scans a value of wire type 2: string, bytes, message, or packed numbers. */
 static cop_err scan_bytes(const cop_proto_field *field, packed bytes, int depth, cop_error *error) {
     uint64_t value;
     switch (field->type) {

@@ -1,5 +1,5 @@
-/* The walk: YAML nodes to a protobuf message, by its descriptors. See reader.h. Called by
- * document.c for whole job files and by document_set.c for one field. */
+/* Walks over YAML nodes and fills a protobuf message, by its descriptors. See reader.h. document.c reads
+ * whole job files this way, document_set.c one field. */
 #include "common/wire/reader.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ bool cop_field_in_range(const cop_field_row *row, double value) {
     return row->below_max ? value < row->max : value <= row->max;
 }
 
-/* YAML's core schema has three spellings of each. */
+/* YAML's core schema allows three spellings of each. */
 static bool read_bool(const char *text, protobuf_c_boolean *out) {
     static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -77,7 +77,7 @@ bool cop_reader_value(const cop_proto_field *field, const cop_field_row *row, co
     }
 }
 
-/* A value of the schema that a node is read into. */
+/* Where to store the value of a node. */
 typedef struct slot {
     const cop_proto_field *field;
     const cop_field_row *row; /* NULL: the field has no range */
@@ -103,7 +103,7 @@ static cop_err read_text(const cop_reader *r, const yaml_node_t *node, const slo
     return COP_OK;
 }
 
-/* Numbers and bools stand without quotes; a 64-bit number (a seed) may have them, as in JSON. */
+/* Numbers and bools must not be quoted, but enums and 64-bit numbers (a seed) may be, as in JSON. */
 static bool may_be_quoted(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_ENUM;
 }
@@ -193,7 +193,7 @@ static cop_err check_required(const cop_reader *r, const yaml_node_t *node, cons
     return COP_OK;
 }
 
-/* "loss: cross_entropy", "- relu": the name alone. */
+/* Reads a member of a one-of that is only a name, as in "loss: cross_entropy" and "- relu". */
 static cop_err read_bare_name(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
                               cop_proto *message) {
     const char *name = cop_yaml_text(node);

@@ -1,5 +1,5 @@
-/* The words of the job file's errors: what was found, what is expected, and the nearest valid
- * name. See reader.h. */
+/* The texts of the job file's errors: what was found, what is expected, the nearest valid name. See
+ * reader.h. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

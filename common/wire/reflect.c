@@ -1,4 +1,4 @@
-/* Fields of protobuf-c messages by their descriptors. See reflect.h. */
+/* Reads and writes fields of protobuf-c messages by their descriptors. See reflect.h. */
 #include "common/wire/reflect.h"
 
 #include <string.h>
@@ -10,7 +10,7 @@ static bool is_repeated(const cop_proto_field *field) {
     return field->label == PROTOBUF_C_LABEL_REPEATED;
 }
 
-/* Present when not NULL; everything else has a has_ flag at the quantifier's offset. */
+/* A pointer is set if it is not NULL. Everything else has a has_ flag at the quantifier's offset. */
 static bool is_pointer(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING;
 }

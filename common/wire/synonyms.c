@@ -1,11 +1,12 @@
-/* What fields, layers and losses of the job file are called elsewhere: PyTorch, Keras,
- * scikit-learn, and people. For "did you mean" only: the words themselves stay errors. */
+/* Names that PyTorch, Keras, scikit-learn and people use for fields, layers and losses of a job file.
+ * They are for "did you mean" only: the words themselves stay errors. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/wire/fields.h"
 
-/* The first name that the place has is meant: "rate" in an optimizer, "p" in a dropout layer. */
+/* A word may stand in several rows: the first row counts whose name is valid in that place, such as
+ * "rate" in an optimizer, "p" in a dropout layer. */
 static const struct {
     const char *name, *words;
 } rows[] = {

@@ -1,5 +1,5 @@
-/* YAML text to a document of libyaml, after a look at its events: what a job file has no use for
- * (aliases, anchors, tags, many documents, deep nesting) is refused before anything is built. */
+/* Loads YAML text by libyaml. A first pass over its events refuses what a job file does not need (aliases,
+ * anchors, tags, several documents, deep nesting) before anything is built. */
 #include <stdio.h>
 
 #include "common/base/limits.h"
@@ -24,7 +24,7 @@ static cop_err not_yaml(const yaml_parser_t *parser, const cop_yaml_source *from
     return fail_at(from, &parser->problem_mark, what, error);
 }
 
-/* What is wrong with an event; NULL: nothing. */
+/* Why an event is refused; NULL: it is fine. */
 static const char *unsupported(const yaml_event_t *event, int *depth, int *documents) {
     const yaml_char_t *anchor = NULL, *tag = NULL;
     switch (event->type) {
