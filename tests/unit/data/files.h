@@ -1,4 +1,4 @@
-/* What the tests of data formats share: files in a folder of their own. */
+/* What the tests of data formats share: each program has a folder of files. */
 #ifndef TESTS_UNIT_DATA_FILES_H
 #define TESTS_UNIT_DATA_FILES_H
 
@@ -30,7 +30,7 @@ static int files_end(void **state) {
     return cop_folder_remove(files_folder, NULL) ? -1 : 0;
 }
 
-/* A path in the folder, in one of 64 turns. */
+/* A path in the folder. The text stays valid for 64 calls. */
 static inline const char *file_path(const char *name) {
     static char paths[64][256];
     static int turn;
@@ -61,7 +61,7 @@ static inline cop_data *data_load(const char *format, const cop_data_input *inpu
     return data;
 }
 
-/* The sentence ends with `text` (what comes before is the folder). */
+/* The error must end with `text`, which follows the folder. */
 static inline void data_refuse(const char *format, const cop_data_input *input, cop_err code,
                                const char *text) {
     cop_data *data = NULL;
@@ -73,12 +73,12 @@ static inline void data_refuse(const char *format, const cop_data_input *input, 
     assert_null(data);
 }
 
-/* The k-th allocation fails, for every k: NO_MEMORY, nothing left behind, and in the end success.
- */
+/* Makes the k-th allocation fail, for every k: the load gives NO_MEMORY and leaves nothing behind, and
+ * succeeds once k is large enough. */
 static inline void data_survives_no_memory(const char *format, const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);
     for (uint64_t n = 2; n < 2000; n++) {
-        const uint64_t k = n / 2; /* alone, then with all after it */
+        const uint64_t k = n / 2; /* only this one, then this one and all later ones */
         cop_data *data = NULL;
         cop_error error = {0};
         (n % 2 ? cop_alloc_fail_from : cop_alloc_fail_at)(k);
