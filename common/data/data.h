@@ -153,47 +153,47 @@ cop_err cop_data_widen(cop_data **data, cop_error *error);
 bool cop_data_looks_like_bytes(const cop_data *data);
 
 /* The memory that samples and labels are copied to. */
-typedef struct cop_data_room {
+typedef struct cop_data_destination {
     void *samples;
     size_t bytes; /* size of `samples` */
     int32_t *labels;
     uint32_t count; /* number of `labels` */
-} cop_data_room;
+} cop_data_destination;
 
 /* How to choose the rows of a job (D1). The numbers are those of job.proto. */
 typedef enum cop_data_split {
     COP_SPLIT_STRATIFIED = 1, /* at random from all rows, with the same share of each class */
     COP_SPLIT_LAST = 2        /* use the first `samples` rows, set the last `validation` aside */
 } cop_data_split;
-typedef struct cop_data_cut {
+typedef struct cop_data_selection {
     uint32_t validation; /* rows to set aside */
     uint32_t samples;    /* rows to use, including those; 0: all */
     cop_data_split split;
     bool by_class; /* stratify by class; else all rows count as one class */
-} cop_data_cut;
+} cop_data_selection;
 
 /* The rows of a set that a job uses. Places [0, train) of a view are training rows, places [train,
  * train + validation) are validation rows; both belong to the training part of the set.
- * docs/reference/portable-1.md defines the draw. It depends only on the data and the cut, so all jobs
- * with the same cut set the same rows aside. */
+ * docs/reference/portable-1.md defines the draw. It depends only on the data and the selection, so all jobs
+ * with the same selection set the same rows aside. */
 typedef struct cop_data_view {
     const cop_data *data; /* must outlive the view */
     uint32_t train, validation, test;
     uint32_t *rows; /* [train + validation]: the row at each place; NULL: row i is at place i */
 } cop_data_view;
-/* INPUT: a field of the cut is too large for the data, or leaves a class without a training sample.
+/* INPUT: a field of the selection is too large for the data, or leaves a class without a training sample.
  * Free with cop_data_view_fini; after an error there is nothing to free. */
-cop_err cop_data_view_make(const cop_data *data, const cop_data_cut *cut, cop_data_view *out,
+cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection, cop_data_view *out,
                            cop_error *error);
 void cop_data_view_fini(cop_data_view *view);
 /* The row at a place below train + validation. */
 uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place);
 /* Copies the rows at `places` and their labels, in this order. */
 void cop_data_view_gather(const cop_data_view *view, const uint32_t *places, uint32_t count,
-                          const cop_data_room *out);
+                          const cop_data_destination *out);
 /* Copies rows [first, first + count) of the test part (`test`), or of the validation rows. */
 void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t first, uint32_t count,
-                             const cop_data_room *out);
+                             const cop_data_destination *out);
 /* Counts the samples of each class into train and validation, each [classes]; `validation` may be
  * NULL. INPUT: a class has samples in the training part, but none to train on; the counts are filled
  * nevertheless. */
@@ -231,12 +231,12 @@ void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes);
 /* Copies rows of `part` and their labels, in this order. The rows must exist, and the memory must
  * suffice. */
 void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,
-                     const cop_data_room *out);
+                     const cop_data_destination *out);
 /* Copies rows [first, first + count) of `part`. */
 void cop_data_copy(const cop_data_part *part, uint32_t first, uint32_t count,
-                   const cop_data_room *out);
+                   const cop_data_destination *out);
 /* The memory of two buffers. */
-cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels);
+cop_data_destination cop_data_destination_of(cop_buffer *samples, cop_buffer *labels);
 
 /* Called as a long operation goes on: `done` of `total` units of `what` ("images"). */
 typedef void (*cop_data_progress)(void *context, const char *what, uint64_t done, uint64_t total);

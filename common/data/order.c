@@ -29,20 +29,20 @@ void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes) {
     for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
 }
 
-cop_data_room cop_data_room_of(cop_buffer *samples, cop_buffer *labels) {
-    return (cop_data_room){.samples = samples->data,
+cop_data_destination cop_data_destination_of(cop_buffer *samples, cop_buffer *labels) {
+    return (cop_data_destination){.samples = samples->data,
                            .bytes = samples->capacity,
                            .labels = labels->data,
                            .count = (uint32_t)(labels->capacity / sizeof(int32_t))};
 }
 
-static void check_room(const cop_data_part *part, uint32_t count, const cop_data_room *out) {
+static void check_room(const cop_data_part *part, uint32_t count, const cop_data_destination *out) {
     COP_ASSERT(part->stride >= 1);
     COP_ASSERT(count <= out->count && count <= out->bytes / part->stride);
 }
 
 void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,
-                     const cop_data_room *out) {
+                     const cop_data_destination *out) {
     check_room(part, count, out);
     for (uint32_t i = 0; i < count; i++) {
         COP_ASSERT(rows[i] < part->count);
@@ -53,7 +53,7 @@ void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t c
 }
 
 void cop_data_copy(const cop_data_part *part, uint32_t first, uint32_t count,
-                   const cop_data_room *out) {
+                   const cop_data_destination *out) {
     check_room(part, count, out);
     COP_ASSERT(first <= part->count && count <= part->count - first);
     memcpy(out->samples, (const char *)part->samples + (size_t)first * part->stride,

@@ -20,7 +20,7 @@ enum { UNUSED, TRAIN, VALIDATION };
 /* A stratified draw in progress. */
 typedef struct draw {
     const cop_data *data;
-    const cop_data_cut *cut;
+    const cop_data_selection *selection;
     uint32_t used;         /* rows to train on or to set aside */
     class_share *shares;   /* of the classes that have rows */
     uint32_t share_count;
@@ -79,7 +79,7 @@ static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
 /* Makes a share for each class that has rows, or one for all rows. */
 static void find_shares(draw *d) {
     const cop_data_part *part = &d->data->train;
-    if (!d->cut->by_class) {
+    if (!d->selection->by_class) {
         d->shares[0] = (class_share){.rows = part->count};
         d->share_count = 1;
         return;
@@ -111,11 +111,11 @@ static cop_err check_shares(const draw *d, cop_error *error) {
                         "training samples) would have no training sample; expected at least %u",
                         d->used, count, cop_data_class(d->data, rare->class, number), rare->rows,
                         count);
-    if (d->cut->validation > d->used - count)
+    if (d->selection->validation > d->used - count)
         return cop_fail(error, COP_ERR_INPUT,
                         "data.validation is %u of %u samples: class %s (%u of the training "
                         "samples) would have no training sample; expected at most %u",
-                        d->cut->validation, d->used,
+                        d->selection->validation, d->used,
                         cop_data_class(d->data, rare->class, number), rare->rows,
                         d->used - count);
     return COP_OK;
@@ -144,7 +144,7 @@ static void mark_rows(draw *d) {
     cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
-        class_share *s = &d->shares[d->cut->by_class ? d->share_of[part->labels[row]] : 0];
+        class_share *s = &d->shares[d->selection->by_class ? d->share_of[part->labels[row]] : 0];
         if (!s->rows) continue;
         s->rows--;
         d->marks[row] = s->count ? VALIDATION : TRAIN;
@@ -166,7 +166,7 @@ static cop_err draw_rows(draw *d, cop_error *error) {
         s->min = 0;
         s->max = s->count - 1;
     }
-    share_out(d->shares, d->share_count, d->cut->validation);
+    share_out(d->shares, d->share_count, d->selection->validation);
     mark_rows(d);
     return COP_OK;
 }
@@ -181,10 +181,10 @@ static void list_rows(const draw *d, const cop_data_view *view) {
     COP_ASSERT(train == view->train && validation == view->train + view->validation);
 }
 
-static cop_err make_rows(const cop_data_cut *cut, cop_data_view *view, cop_error *error) {
+static cop_err make_rows(const cop_data_selection *selection, cop_data_view *view, cop_error *error) {
     const cop_data *data = view->data;
     const size_t classes = (size_t)data->classes;
-    draw d = {.data = data, .cut = cut, .used = view->train + view->validation};
+    draw d = {.data = data, .selection = selection, .used = view->train + view->validation};
     d.shares = cop_alloc_array(classes, sizeof *d.shares);
     d.share_of = cop_alloc_array(classes, sizeof *d.share_of);
     d.marks = cop_alloc_array(data->train.count, sizeof *d.marks);
@@ -200,28 +200,28 @@ static cop_err make_rows(const cop_data_cut *cut, cop_data_view *view, cop_error
 
 /* ---- views ---- */
 
-cop_err cop_data_view_make(const cop_data *data, const cop_data_cut *cut, cop_data_view *out,
+cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection, cop_data_view *out,
                            cop_error *error) {
     const uint32_t all = data->train.count;
-    COP_ASSERT(cut->split == COP_SPLIT_STRATIFIED || cut->split == COP_SPLIT_LAST);
+    COP_ASSERT(selection->split == COP_SPLIT_STRATIFIED || selection->split == COP_SPLIT_LAST);
     *out = (cop_data_view){0};
-    if (cut->samples > all)
+    if (selection->samples > all)
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.samples is %u: data set %s has %u training samples", cut->samples,
+                        "data.samples is %u: data set %s has %u training samples", selection->samples,
                         data->name, all);
-    const uint32_t used = cut->samples ? cut->samples : all;
-    if (cut->validation >= used)
+    const uint32_t used = selection->samples ? selection->samples : all;
+    if (selection->validation >= used)
         return cop_fail(
             error, COP_ERR_INPUT,
             "data.validation is %u: at least one of the %u samples must be left for training",
-            cut->validation, used);
+            selection->validation, used);
     cop_data_view view = {.data = data,
-                          .train = used - cut->validation,
-                          .validation = cut->validation,
+                          .train = used - selection->validation,
+                          .validation = selection->validation,
                           .test = data->test.count};
-    const bool whole = used == all && !cut->validation;
+    const bool whole = used == all && !selection->validation;
     cop_err e = COP_OK;
-    if (cut->split == COP_SPLIT_STRATIFIED && !whole) e = make_rows(cut, &view, error);
+    if (selection->split == COP_SPLIT_STRATIFIED && !whole) e = make_rows(selection, &view, error);
     if (e)
         cop_data_view_fini(&view);
     else
@@ -240,23 +240,23 @@ uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place) {
 }
 
 /* Copies a row to sample `at` of the memory. */
-static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_room *room) {
-    COP_ASSERT(at < room->count && (at + (size_t)1) * part->stride <= room->bytes);
-    const cop_data_room rest = {.samples = (char *)room->samples + at * part->stride,
-                                .bytes = room->bytes - at * part->stride,
-                                .labels = room->labels + at,
-                                .count = room->count - at};
+static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_destination *to) {
+    COP_ASSERT(at < to->count && (at + (size_t)1) * part->stride <= to->bytes);
+    const cop_data_destination rest = {.samples = (char *)to->samples + at * part->stride,
+                                .bytes = to->bytes - at * part->stride,
+                                .labels = to->labels + at,
+                                .count = to->count - at};
     cop_data_gather(part, &row, 1, &rest);
 }
 
 void cop_data_view_gather(const cop_data_view *view, const uint32_t *places, uint32_t count,
-                          const cop_data_room *out) {
+                          const cop_data_destination *out) {
     for (uint32_t i = 0; i < count; i++)
         copy_row(&view->data->train, cop_data_view_row(view, places[i]), i, out);
 }
 
 void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t first, uint32_t count,
-                             const cop_data_room *out) {
+                             const cop_data_destination *out) {
     if (test) {
         cop_data_copy(&view->data->test, first, count, out);
         return;

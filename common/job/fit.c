@@ -45,7 +45,7 @@ cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *
 cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *out,
                      cop_error *error) {
     const Coppice__Job *m = job->message;
-    const cop_data_cut cut = job_cut(m);
+    const cop_data_selection selection = job_selection(m);
     char digest[65];
     *out = (cop_data_view){0};
     cop_hex32(data->digest, digest);
@@ -54,7 +54,7 @@ cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *ou
                         "the job is pinned to the data %.16s..., but these are %.16s...",
                         m->pinned->data_digest, digest);
     COP_TRY(cop_job_check_data(job, data, error));
-    COP_TRY(cop_data_view_make(data, &cut, out, error));
+    COP_TRY(cop_data_view_make(data, &selection, out, error));
     if (out->train == job->train_samples && out->validation == job->validation_samples &&
         out->test == job->test_samples)
         return COP_OK;

@@ -20,7 +20,7 @@ cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error);
 cop_err job_check_pinned(const Coppice__Job *m, cop_error *error);
 
 /* How the job divides its data. `m` is resolved. */
-cop_data_cut job_cut(const Coppice__Job *m);
+cop_data_selection job_selection(const Coppice__Job *m);
 
 /* Build the specs of common/nn (spec.c). `m` is resolved, checked and pinned. The caller owns *out.
  */

@@ -143,8 +143,8 @@ static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, cons
     return COP_OK;
 }
 
-cop_data_cut job_cut(const Coppice__Job *m) {
-    return (cop_data_cut){.validation = m->data->validation,
+cop_data_selection job_selection(const Coppice__Job *m) {
+    return (cop_data_selection){.validation = m->data->validation,
                           .samples = m->data->samples,
                           .split = (cop_data_split)m->data->split, /* the numbers agree */
                           .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
@@ -257,10 +257,10 @@ static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const cha
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     cop_data_view view;
     char digest[65];
-    const cop_data_cut cut = job_cut(m);
+    const cop_data_selection selection = job_selection(m);
     cop_hex32(data->digest, digest);
     COP_TRY(check_earlier_pin(m, digest, data, error));
-    COP_TRY(cop_data_view_make(data, &cut, &view, error));
+    COP_TRY(cop_data_view_make(data, &selection, &view, error));
     cop_err e = COP_OK;
     if (!has_samples_for_evaluation(m, &view))
         e = cop_document_fail(m, "evaluate.on", error,

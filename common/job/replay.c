@@ -111,7 +111,7 @@ static void gather(cop_replay *r) {
     uint32_t epoch;
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, r->step + 1, r->rows, &r->count, &epoch);
-    const cop_data_room room = {.samples = r->samples,
+    const cop_data_destination room = {.samples = r->samples,
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,
                                 .count = job->batch};

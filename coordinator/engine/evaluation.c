@@ -197,7 +197,7 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *act
     cop_buffer *labels = message->part[COP_PART_LABELS] = cop_buffer_pool_take(e->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     message->lease.whole = action->lease.ensemble && (e->each_model || !e->average);
-    const cop_data_room room = cop_data_room_of(rows, labels);
+    const cop_data_destination room = cop_data_destination_of(rows, labels);
     cop_data_copy(part, action->lease.first, count, &room);
     rows->size = count * part->stride;
     labels->size = count * sizeof(int32_t);

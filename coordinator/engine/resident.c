@@ -212,7 +212,7 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
     cop_buffer *labels = message->part[COP_PART_LABELS] = cop_buffer_pool_take(r->labels_pool);
     if (!rows || !labels) return COP_ERR_NO_MEMORY;
     uint32_t first = action->lease.first, count = action->lease.count, samples = count;
-    const cop_data_room room = cop_data_room_of(rows, labels);
+    const cop_data_destination room = cop_data_destination_of(rows, labels);
     if (action->lease.evaluate) {
         cop_data_view_evaluated(&r->view, r->job->evaluate_on_test, first, count, &room);
     } else {

@@ -63,7 +63,7 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
     const int shards = (int)job->shards;
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, step, r->rows, &count, &epoch);
-    const cop_data_room room = {.samples = r->samples,
+    const cop_data_destination room = {.samples = r->samples,
                                 .bytes = job->batch * r->part->stride,
                                 .labels = r->labels,
                                 .count = job->batch};

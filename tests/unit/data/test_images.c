@@ -219,7 +219,7 @@ static void test_statistics_use_only_the_training_rows(void **state) {
     cop_data_view view;
     double mean[2], std[2];
     assert_int_equal(cop_data_view_make(data,
-                                        &(cop_data_cut){.validation = 1, .split = COP_SPLIT_LAST},
+                                        &(cop_data_selection){.validation = 1, .split = COP_SPLIT_LAST},
                                         &view, NULL),
                      COP_OK);
     assert_int_equal(cop_data_channels(data->train.rank, data->train.dims[0]), 2);

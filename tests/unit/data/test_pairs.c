@@ -125,7 +125,7 @@ static bool dies(const copy *c, bool gather) {
         char samples[64];
         int32_t labels[8];
         uint32_t rows[8];
-        const cop_data_room room = {samples, c->room_bytes, labels, c->room_count};
+        const cop_data_destination room = {samples, c->room_bytes, labels, c->room_count};
         signal(SIGABRT, SIG_DFL);
         close(STDERR_FILENO);
         for (uint32_t i = 0; i < 8; i++) rows[i] = c->first + i;

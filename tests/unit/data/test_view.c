@@ -36,8 +36,8 @@ static cop_data *make_sorted(const uint32_t *counts, int32_t classes) {
     return make_set(labels, n, classes);
 }
 
-static cop_data_cut stratified(uint32_t validation, uint32_t samples) {
-    return (cop_data_cut){validation, samples, COP_SPLIT_STRATIFIED, true};
+static cop_data_selection stratified(uint32_t validation, uint32_t samples) {
+    return (cop_data_selection){validation, samples, COP_SPLIT_STRATIFIED, true};
 }
 
 /* Counts per class of both parts; checks that no row is there twice, and that both are sorted. */
@@ -57,8 +57,8 @@ static void test_sorted_data_keep_every_class_in_both_parts(void **state) {
     uint32_t train[3], validation[3];
     cop_data *data = make_sorted((uint32_t[]){8, 8, 8}, 3);
     cop_data_view view;
-    const cop_data_cut cut = stratified(8, 0);
-    assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+    const cop_data_selection selection = stratified(8, 0);
+    assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
     assert_int_equal(view.train, 16);
     assert_int_equal(view.validation, 8);
     count(&view, train, validation);
@@ -84,8 +84,8 @@ static void test_shares_are_proportional_and_leave_a_training_sample(void **stat
         uint32_t train[4], validation[4];
         cop_data *data = make_sorted(cases[i].counts, 4);
         cop_data_view view;
-        const cop_data_cut cut = stratified(cases[i].validation, cases[i].samples);
-        assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+        const cop_data_selection selection = stratified(cases[i].validation, cases[i].samples);
+        assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
         count(&view, train, validation);
         assert_memory_equal(train, cases[i].in_train, sizeof train);
         assert_memory_equal(validation, cases[i].in_validation, sizeof validation);
@@ -99,8 +99,8 @@ static void test_whole_training_part_keeps_its_order(void **state) {
     cop_data *data = make_sorted((uint32_t[]){8, 8}, 2);
     cop_data_view view;
     for (uint32_t samples = 0; samples <= 16; samples += 16) {
-        const cop_data_cut cut = stratified(0, samples);
-        assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+        const cop_data_selection selection = stratified(0, samples);
+        assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
         assert_null(view.rows);
         assert_int_equal(view.train, 16);
         cop_data_view_fini(&view);
@@ -113,8 +113,8 @@ static void test_draw_without_labels_ignores_classes(void **state) {
     uint32_t train[2], validation[2];
     cop_data *data = make_sorted((uint32_t[]){200, 1}, 2);
     cop_data_view view;
-    const cop_data_cut cut = {.validation = 200, .split = COP_SPLIT_STRATIFIED};
-    assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+    const cop_data_selection selection = {.validation = 200, .split = COP_SPLIT_STRATIFIED};
+    assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
     assert_int_equal(view.train, 1);
     cop_data_view_classes(&view, train, validation, NULL);
     assert_int_equal(train[0] + train[1], 1);
@@ -128,8 +128,8 @@ static void test_split_last_takes_the_last_rows(void **state) {
     cop_data *data = make_sorted((uint32_t[]){8, 8, 8}, 3);
     cop_data_view view;
     cop_error error;
-    const cop_data_cut cut = {.validation = 10, .samples = 20, .split = COP_SPLIT_LAST};
-    assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+    const cop_data_selection selection = {.validation = 10, .samples = 20, .split = COP_SPLIT_LAST};
+    assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
     assert_int_equal(cop_data_view_row(&view, 0), 0);
     assert_int_equal(cop_data_view_row(&view, view.train), 10);
     assert_int_equal(cop_data_view_classes(&view, train, validation, &error), COP_ERR_INPUT);
@@ -139,10 +139,10 @@ static void test_split_last_takes_the_last_rows(void **state) {
     cop_data_destroy(data);
 }
 
-static void refuse(const cop_data *data, cop_data_cut cut, const char *expected) {
+static void refuse(const cop_data *data, cop_data_selection selection, const char *expected) {
     cop_data_view view;
     cop_error error = {0};
-    assert_int_equal(cop_data_view_make(data, &cut, &view, &error), COP_ERR_INPUT);
+    assert_int_equal(cop_data_view_make(data, &selection, &view, &error), COP_ERR_INPUT);
     assert_string_equal(error.text, expected);
 }
 
@@ -166,12 +166,12 @@ static void test_split_depends_only_on_the_data(void **state) {
     cop_data *data = make_sorted((uint32_t[]){50, 50}, 2), *other;
     cop_data_view a, b, c;
     int32_t labels[100];
-    const cop_data_cut cut = stratified(20, 0);
+    const cop_data_selection selection = stratified(20, 0);
     for (int i = 0; i < 100; i++) labels[i] = i >= 51; /* other data, other rows */
     other = make_set(labels, 100, 2);
-    assert_int_equal(cop_data_view_make(data, &cut, &a, NULL), COP_OK);
-    assert_int_equal(cop_data_view_make(data, &cut, &b, NULL), COP_OK);
-    assert_int_equal(cop_data_view_make(other, &cut, &c, NULL), COP_OK);
+    assert_int_equal(cop_data_view_make(data, &selection, &a, NULL), COP_OK);
+    assert_int_equal(cop_data_view_make(data, &selection, &b, NULL), COP_OK);
+    assert_int_equal(cop_data_view_make(other, &selection, &c, NULL), COP_OK);
     assert_memory_equal(a.rows, b.rows, 100 * sizeof *a.rows);
     assert_memory_not_equal(a.rows, c.rows, 100 * sizeof *a.rows);
     cop_data_view_fini(&a);
@@ -185,14 +185,14 @@ static void test_all_readers_of_rows_use_the_view(void **state) {
     (void)state;
     cop_data *data = make_sorted((uint32_t[]){60, 60}, 2);
     cop_data_view view;
-    const cop_data_cut cut = stratified(40, 0);
+    const cop_data_selection selection = stratified(40, 0);
     uint32_t places[80];
     unsigned char bytes[80];
     int32_t labels[80];
     double sum = 0, mean, std;
-    assert_int_equal(cop_data_view_make(data, &cut, &view, NULL), COP_OK);
+    assert_int_equal(cop_data_view_make(data, &selection, &view, NULL), COP_OK);
     for (uint32_t i = 0; i < 80; i++) places[i] = 79 - i;
-    const cop_data_room room = {bytes, sizeof bytes, labels, 80};
+    const cop_data_destination room = {bytes, sizeof bytes, labels, 80};
     cop_data_view_gather(&view, places, 80, &room);
     for (uint32_t i = 0; i < 80; i++) {
         assert_int_equal(bytes[i], view.rows[79 - i]);

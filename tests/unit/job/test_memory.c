@@ -57,7 +57,7 @@ static void train_step(life *l, uint32_t step) {
     const cop_data_part *part = &l->data->train;
     const cop_data_batches batches = {l->job->seed, part->count, BATCH, true};
     cop_data_batch_rows(&batches, step, rows, &count, &epoch);
-    const cop_data_room room = {
+    const cop_data_destination room = {
         .samples = l->samples, .bytes = BATCH * part->stride, .labels = labels, .count = BATCH};
     cop_data_gather(part, rows, count, &room);
     cop_data_slices(count, SHARDS, sizes);
