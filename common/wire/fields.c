@@ -1,4 +1,4 @@
-/* The table of the job file's fields: ranges, defaults, help. A test checks that it covers every
+/* The table of the fields of a job file: range, default, help. A test checks that it covers every
  * field of proto/job.proto. */
 #include "common/wire/fields.h"
 
@@ -138,8 +138,11 @@ static const cop_field_row rows[] = {
     {"Dropconnect.units", true, 1, COP_UNITS_MAX, false, false, NULL, "outputs"},
     {"Dropconnect.p", false, 0, 1, true, false, "0.5", "probability to drop a weight"},
     {"Dropconnect.drop_bias", false, ANY, "false", "drop biases too"},
-    {"Dropconnect.inference", false, ANY, "moments", "number of draws per unit, for moments"},
-    {"Dropconnect.draws", false, 1, 1e6, false, false, "1000", "draws of a unit, for moments"},
+    {"Dropconnect.inference", false, ANY, "moments",
+     "moments: the mean over draws from a normal distribution with each unit's mean and variance; "
+     "mean: no draws, the mean alone"},
+    {"Dropconnect.draws", false, 1, 1e6, false, false, "1000",
+     "number of draws per unit, for inference: moments"},
     {"Dropconnect.scope", false, ANY, NULL,
      "sample: a separate mask per sample; shard: one mask per shard and step (default: "
      "dropout.scope)"},
@@ -253,7 +256,7 @@ const cop_field_row *cop_fields_all(void) {
     return rows;
 }
 
-/* Rows are few and this is no hot path. */
+/* A linear search will do: there are few rows, and no step looks here. */
 const cop_field_row *cop_fields_find(const ProtobufCMessageDescriptor *message,
                                      const ProtobufCFieldDescriptor *field) {
     char name[128];
