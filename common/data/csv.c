@@ -1,5 +1,5 @@
-/* Data sets from CSV files: one sample per line. One column is the label, a whole number or the name
- * of a class; the others are values, f32. Errors name file and line. */
+/* Data sets from CSV files: one sample per line. One column is the label, a whole number or the
+ * name of a class; the others are values, f32. Errors name file and line. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,7 +52,8 @@ static bool means_label(const csv_file *f, uint32_t column) {
     return found;
 }
 
-/* Warns if the last column is the label by default, but the header gives another one a label's name. */
+/* Warns if the last column is the label by default, but the header gives another one a label's
+ * name. */
 static void warn_of_label(const csv_file *f, uint32_t last) {
     if (!f->names || means_label(f, last)) return;
     for (uint32_t c = 0; c < last; c++) {
@@ -229,7 +230,8 @@ static cop_err fill_part(csv_file *f, class_list *classes, const cop_data_part *
     return COP_OK;
 }
 
-/* The first column of values that counts the lines, 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none. */
+/* The first column of values that counts the lines, 0, 1, 2 ... or 1, 2, 3 ...; UINT32_MAX: none.
+ */
 static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) {
     const float *x = (const float *)pack_samples(part);
     for (uint32_t v = 0; v < f->values && part->count > 9; v++) {
@@ -241,7 +243,8 @@ static uint32_t find_line_numbers(const csv_file *f, const cop_data_part *part) 
     return UINT32_MAX;
 }
 
-/* Such a column is an index that pandas or R wrote. If the lines are sorted, it reveals the class. */
+/* Such a column is an index that pandas or R wrote. If the lines are sorted, it reveals the class.
+ */
 static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     const uint32_t value = find_line_numbers(f, part);
     uint32_t column = 0, values = 0;

@@ -25,8 +25,8 @@ typedef struct csv_file {
     bool label_optional;            /* a line may consist of one value */
 } csv_file;
 
-/* Columns that are not values, each by its name in the header or its number from 1. `label` NULL: the
- * last column that is not dropped. */
+/* Columns that are not values, each by its name in the header or its number from 1. `label` NULL:
+ * the last column that is not dropped. */
 typedef struct csv_columns {
     const char *label;
     const char *const *drop;
@@ -34,9 +34,9 @@ typedef struct csv_columns {
     bool unlabelled; /* there is no label; a column that `label` names is dropped */
 } csv_columns;
 
-/* Finds separator, header, columns and rows of f->text, which has `size` bytes and a zero byte behind
- * them. Sets all roles to CSV_VALUE. `known`: names that a header would have. Call csv_close also
- * after an error. */
+/* Finds separator, header, columns and rows of f->text, which has `size` bytes and a zero byte
+ * behind them. Sets all roles to CSV_VALUE. `known`: names that a header would have. Call csv_close
+ * also after an error. */
 cop_err csv_scan(csv_file *f, size_t size, const csv_columns *known, cop_error *error);
 /* Reads a file, plain or gzipped, and scans it. After an error there is nothing to close. */
 cop_err csv_open(const char *path, const csv_columns *known, csv_file *f, cop_error *error);
@@ -69,15 +69,16 @@ typedef struct csv_row {
     int32_t *label; /* NULL: the file has no labels */
 } csv_row;
 
-/* Finds the next line that is not blank, from *at on; moves *at behind it, and increases line->number
- * by the lines passed. false: there is none; the line is empty then. */
+/* Finds the next line that is not blank, from *at on; moves *at behind it, and increases
+ * line->number by the lines passed. false: there is none; the line is empty then. */
 bool csv_next_line(char **at, csv_line *line);
 /* What to give csv_next_line with f->body: the line before the first line of data. */
 csv_line csv_before_body(const csv_file *f);
-/* Takes the field at *at, without quotes and surrounding blanks (removed in place), and moves *at to
- * the next one. `end` is the line's end. */
+/* Takes the field at *at, without quotes and surrounding blanks (removed in place), and moves *at
+ * to the next one. `end` is the line's end. */
 char *csv_take_field(const csv_file *f, char **at, char *end);
-/* Parses a number with the file's decimal mark. The first number with a mark decides which it is. */
+/* Parses a number with the file's decimal mark. The first number with a mark decides which it is.
+ */
 bool csv_parse(csv_file *f, char *text, double *out);
 /* INPUT, with file, line, column, text, and what was expected. */
 cop_err csv_fail_value(const csv_file *f, const csv_field *field, const char *expected,

@@ -144,8 +144,8 @@ cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *er
 
 /* ---- which separator ---- */
 
-/* Counts the fields of the first lines that would be numbers with this separator. *fields: the number
- * of fields of the first line. */
+/* Counts the fields of the first lines that would be numbers with this separator. *fields: the
+ * number of fields of the first line. */
 static uint32_t count_numbers(char *text, char separator, uint32_t *fields) {
     char *at = text;
     csv_line line = {0};
@@ -223,7 +223,8 @@ static bool names_column(const csv_file *f, const csv_columns *known) {
     return false;
 }
 
-/* Are the numbers among the names 0, 1, 2 ... or 1, 2, 3 ..., so that they may be names of columns? */
+/* Are the numbers among the names 0, 1, 2 ... or 1, 2, 3 ..., so that they may be names of columns?
+ */
 static bool counts_up(const csv_file *f) {
     double expected = -1, value;
     uint32_t numbers = 0;
@@ -235,8 +236,8 @@ static bool counts_up(const csv_file *f) {
     return numbers > 1;
 }
 
-/* Is this the header that pandas writes for columns without names: 0, 1, 2 ... in all columns, above
- * fractions? */
+/* Is this the header that pandas writes for columns without names: 0, 1, 2 ... in all columns,
+ * above fractions? */
 static bool numbers_columns(const csv_file *f, const csv_line *second) {
     bool fraction = false;
     double value;
@@ -247,8 +248,8 @@ static bool numbers_columns(const csv_file *f, const csv_line *second) {
     return fraction && f->columns > 2;
 }
 
-/* Does the line have the same word in this column as the first line? Then the word is a class, not a
- * name. */
+/* Does the line have the same word in this column as the first line? Then the word is a class, not
+ * a name. */
 static bool has_word(const csv_file *f, const csv_line *line, uint32_t column) {
     const char *field = line->text, *end = field + line->length,
                *stop = field_end(field, end, f->separator);
@@ -274,9 +275,9 @@ static bool word_recurs(const csv_file *f, char *rest) {
     return false;
 }
 
-/* Is the first line, in f->names, a header? It is if it has a word in a column where the second line
- * has a number, or if it has words only. Otherwise the words may be labels: then it is a header if its
- * numbers count up and its words do not recur. */
+/* Is the first line, in f->names, a header? It is if it has a word in a column where the second
+ * line has a number, or if it has words only. Otherwise the words may be labels: then it is a
+ * header if its numbers count up and its words do not recur. */
 static cop_err is_header(const csv_file *f, const csv_line *second, bool *header,
                          cop_error *error) {
     uint32_t words = 0, matched = 0;
@@ -301,8 +302,8 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* INPUT: two columns have the same name, so `data.label` would be ambiguous. Columns without a name do
- * no harm. */
+/* INPUT: two columns have the same name, so `data.label` would be ambiguous. Columns without a name
+ * do no harm. */
 static cop_err check_names(const csv_file *f, cop_error *error) {
     char **sorted = cop_alloc_array(f->columns, sizeof *sorted);
     if (!sorted) return cop_no_memory(error);
@@ -341,8 +342,8 @@ static cop_err split_first_line(csv_file *f, const csv_line *line, cop_error *er
     return COP_OK;
 }
 
-/* Counts the lines of data, without blank ones. INPUT: a line has more or fewer fields than the first
- * one. So no data set is larger than its file justifies. */
+/* Counts the lines of data, without blank ones. INPUT: a line has more or fewer fields than the
+ * first one. So no data set is larger than its file justifies. */
 static cop_err count_rows(csv_file *f, cop_error *error) {
     char *at = f->body;
     csv_line line = csv_before_body(f);

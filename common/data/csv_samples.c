@@ -1,5 +1,5 @@
-/* Samples for a trained model from CSV files, in the same dialects as data sets, with or without the
- * label and the columns that the job drops. */
+/* Samples for a trained model from CSV files, in the same dialects as data sets, with or without
+ * the label and the columns that the job drops. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

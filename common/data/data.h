@@ -32,8 +32,8 @@ typedef struct cop_data_part {
     const int32_t *labels; /* count, each in [0, classes) */
 } cop_data_part;
 
-/* A data set. It is constant once it is made, so threads may share it. The samples of both parts have
- * the same type and shape, and so the same stride (pack_check_parts). */
+/* A data set. It is constant once it is made, so threads may share it. The samples of both parts
+ * have the same type and shape, and so the same stride (pack_check_parts). */
 typedef struct cop_data {
     char name[128];
     int32_t classes;
@@ -46,8 +46,8 @@ typedef struct cop_data {
 
 /* Writes "u8 (1, 28, 28)" into `out`, and returns it. */
 const char *cop_data_describe(cop_data_type type, int32_t rank, const int32_t *dims, char out[64]);
-/* Are these valid names of classes? UTF-8 without control characters, up to COP_CLASS_NAME_MAX bytes
- * each and COP_CLASS_NAMES_BYTES in total. */
+/* Are these valid names of classes? UTF-8 without control characters, up to COP_CLASS_NAME_MAX
+ * bytes each and COP_CLASS_NAMES_BYTES in total. */
 bool cop_class_names_ok(const char *const *names, size_t count);
 /* Names the classes; the names are copied. Invalid names are dropped, with a warning in the log. */
 cop_err cop_data_name_classes(cop_data *data, const char *const *names, size_t count,
@@ -58,9 +58,9 @@ const char *cop_data_class(const cop_data *data, int32_t number, char out[16]);
 /* Loaders. Each returns a whole data set (one reference; cop_data_destroy), or an error that names
  * the file and what is wrong with it.
  *
- * IDX: four files, plain or gzipped (by content). Type, dimensions and length of each file must agree.
- * The number of classes is the largest training label + 1; a larger test label is an error, and so
- * is an empty part. */
+ * IDX: four files, plain or gzipped (by content). Type, dimensions and length of each file must
+ * agree. The number of classes is the largest training label + 1; a larger test label is an error,
+ * and so is an empty part. */
 typedef struct cop_idx_files {
     const char *train_images, *train_labels, *test_images, *test_labels;
 } cop_idx_files;
@@ -75,12 +75,12 @@ cop_err cop_data_load_mnist(const char *folder, cop_data **out, cop_error *error
 cop_err cop_data_load_cifar10(const char *folder, cop_data **out, cop_error *error);
 cop_err cop_data_load_cifar100(const char *folder, cop_data **out, cop_error *error);
 /* Renders digits, u8 (1, 28, 28): glyphs of strokes, with affine and elastic distortion, and noise.
- * It uses only D3 (purpose synthetic), D4's functions and an integer rasteriser, so its digest is the
- * same on every CPU. INPUT: `train` is 0. */
+ * It uses only D3 (purpose synthetic), D4's functions and an integer rasteriser, so its digest is
+ * the same on every CPU. INPUT: `train` is 0. */
 cop_err cop_data_make_synthetic(uint64_t seed, uint32_t train, uint32_t test, cop_data **out,
                                 cop_error *error);
-/* A pack, from a file or from bytes in memory (*out holds `pack`). CORRUPT: header, size or labels are
- * inconsistent. INPUT: the parts differ in shape or type. */
+/* A pack, from a file or from bytes in memory (*out holds `pack`). CORRUPT: header, size or labels
+ * are inconsistent. INPUT: the parts differ in shape or type. */
 cop_err cop_data_load_pack(const char *path, cop_data **out, cop_error *error);
 cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, cop_error *error);
 /* Writes the pack, and the names of the classes behind it, to a file. */
@@ -112,7 +112,8 @@ typedef enum cop_data_order {
 
 /* The files of one part. NULL: not given. */
 typedef struct cop_data_files {
-    const char *images, *labels; /* two files; with `path` to an NPZ file, the names of two arrays */
+    const char *images,
+        *labels; /* two files; with `path` to an NPZ file, the names of two arrays */
     const char *path;
 } cop_data_files;
 /* What to load, and how. */
@@ -137,16 +138,16 @@ typedef struct cop_data_format {
 const cop_data_format *cop_data_format_find(const char *name); /* NULL: unknown name */
 /* Loads whatever set is at a path: a folder with the files of MNIST or CIFAR, a folder of class
  * folders (or of train and test with class folders), a .csv or .tsv file (plain or .gz), an .npz or
- * .pack file. `how` (may be NULL) gives label, drop, order and resize. NOT_FOUND: there is nothing, or
- * nothing of a known kind. A fault inside a set of a known kind is never NOT_FOUND. */
+ * .pack file. `how` (may be NULL) gives label, drop, order and resize. NOT_FOUND: there is nothing,
+ * or nothing of a known kind. A fault inside a set of a known kind is never NOT_FOUND. */
 cop_err cop_data_open_path(const char *path, const cop_data_input *how, cop_data **out,
                            cop_error *error);
 
-/* The values decide the type of samples: u8 if all of them are whole numbers from 0 to 255, else f32.
- * Is this such a number? */
+/* The values decide the type of samples: u8 if all of them are whole numbers from 0 to 255, else
+ * f32. Is this such a number? */
 bool cop_data_is_byte(float value);
-/* Converts bytes to f32 samples, which older versions kept for files of numbers. The digest changes.
- * *data is replaced; on failure it stays as it is. */
+/* Converts bytes to f32 samples, which older versions kept for files of numbers. The digest
+ * changes. *data is replaced; on failure it stays as it is. */
 cop_err cop_data_widen(cop_data **data, cop_error *error);
 /* Are the training samples images of bytes, or flat bytes of which some exceed 127? Smaller whole
  * numbers are counts, ranks or truth values: divided by 255 they would nearly vanish. */
@@ -174,17 +175,17 @@ typedef struct cop_data_selection {
 
 /* The rows of a set that a job uses. Places [0, train) of a view are training rows, places [train,
  * train + validation) are validation rows; both belong to the training part of the set.
- * docs/reference/portable-1.md defines the draw. It depends only on the data and the selection, so all jobs
- * with the same selection set the same rows aside. */
+ * docs/reference/portable-1.md defines the draw. It depends only on the data and the selection, so
+ * all jobs with the same selection set the same rows aside. */
 typedef struct cop_data_view {
     const cop_data *data; /* must outlive the view */
     uint32_t train, validation, test;
     uint32_t *rows; /* [train + validation]: the row at each place; NULL: row i is at place i */
 } cop_data_view;
-/* INPUT: a field of the selection is too large for the data, or leaves a class without a training sample.
- * Free with cop_data_view_fini; after an error there is nothing to free. */
-cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection, cop_data_view *out,
-                           cop_error *error);
+/* INPUT: a field of the selection is too large for the data, or leaves a class without a training
+ * sample. Free with cop_data_view_fini; after an error there is nothing to free. */
+cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection,
+                           cop_data_view *out, cop_error *error);
 void cop_data_view_fini(cop_data_view *view);
 /* The row at a place below train + validation. */
 uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place);
@@ -195,8 +196,8 @@ void cop_data_view_gather(const cop_data_view *view, const uint32_t *places, uin
 void cop_data_view_evaluated(const cop_data_view *view, bool test, uint32_t first, uint32_t count,
                              const cop_data_destination *out);
 /* Counts the samples of each class into train and validation, each [classes]; `validation` may be
- * NULL. INPUT: a class has samples in the training part, but none to train on; the counts are filled
- * nevertheless. */
+ * NULL. INPUT: a class has samples in the training part, but none to train on; the counts are
+ * filled nevertheless. */
 cop_err cop_data_view_classes(const cop_data_view *view, uint32_t *train, uint32_t *validation,
                               cop_error *error);
 
@@ -225,8 +226,8 @@ uint64_t cop_data_steps_per_epoch(uint32_t samples, uint32_t batch, bool keep_la
  * space for batches->batch. *epoch counts from 0. */
 void cop_data_batch_rows(const cop_data_batches *batches, uint64_t step, uint32_t *rows,
                          uint32_t *count, uint32_t *epoch);
-/* The sizes of the slices of a batch, one per shard (D2). The first (batch mod shards) are one sample
- * longer. A size is 0 where batch < shards. */
+/* The sizes of the slices of a batch, one per shard (D2). The first (batch mod shards) are one
+ * sample longer. A size is 0 where batch < shards. */
 void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes);
 /* Copies rows of `part` and their labels, in this order. The rows must exist, and the memory must
  * suffice. */

@@ -48,7 +48,8 @@ static bool holds_folder(const char *folder) {
     return found;
 }
 
-/* Loads a folder of class folders, or one that holds `train`, and perhaps `test`, with class folders. */
+/* Loads a folder of class folders, or one that holds `train`, and perhaps `test`, with class
+ * folders. */
 static cop_err open_image_folder(const char *path, const cop_data_input *how, cop_data **out,
                                  cop_error *error) {
     char *train = cop_path_join(path, "train"), *test = cop_path_join(path, "test");

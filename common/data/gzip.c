@@ -21,7 +21,8 @@ void gzip_end(gzip_reader *g) {
     inflateEnd(&g->z);
 }
 
-/* After the end of a member: starts the next one, or finds that only zeros follow. CORRUPT: neither. */
+/* After the end of a member: starts the next one, or finds that only zeros follow. CORRUPT:
+ * neither. */
 static cop_err next_member(gzip_reader *g, cop_error *error) {
     const unsigned char *in = g->z.next_in;
     size_t zeros = 0;

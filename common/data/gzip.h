@@ -1,5 +1,5 @@
-/* Inside common/data: gzip data. A file may have several members, one after another (from cat, bgzip
- * or pigz), and zeros after the last one (from tar or tapes). */
+/* Inside common/data: gzip data. A file may have several members, one after another (from cat,
+ * bgzip or pigz), and zeros after the last one (from tar or tapes). */
 #ifndef COP_DATA_GZIP_H
 #define COP_DATA_GZIP_H
 
@@ -23,8 +23,8 @@ typedef struct gzip_reader {
 } gzip_reader;
 
 cop_err gzip_begin(gzip_reader *g, const cop_data_content *in, cop_error *error);
-/* Reads up to `size` bytes into `out`; *got: how many. It is less than `size` only at the end of the
- * data (g->ended), or if the input is truncated. */
+/* Reads up to `size` bytes into `out`; *got: how many. It is less than `size` only at the end of
+ * the data (g->ended), or if the input is truncated. */
 cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error *error);
 void gzip_end(gzip_reader *g);
 

@@ -1,5 +1,5 @@
-/* IDX files (MNIST's format), plain or gzipped. Every number of a header is checked against the others
- * and against the file. */
+/* IDX files (MNIST's format), plain or gzipped. Every number of a header is checked against the
+ * others and against the file. */
 #include <stdio.h>
 #include <string.h>
 
@@ -52,8 +52,8 @@ static cop_err read_header(idx_file *f, const unsigned char *h, size_t got, cop_
     return COP_OK;
 }
 
-/* CORRUPT: the file cannot hold as many elements as its header says. Runs before memory is allocated
- * for them. */
+/* CORRUPT: the file cannot hold as many elements as its header says. Runs before memory is
+ * allocated for them. */
 static cop_err check_size(const idx_file *f, cop_error *error) {
     const size_t size = f->content.size;
     if (f->gzipped && f->data_size / GZIP_RATIO_MAX > size)
@@ -96,8 +96,8 @@ static cop_err open_idx(const char *path, idx_file *f, cop_error *error) {
     return e;
 }
 
-/* Skips the header and decompresses the elements into `out`. Reads one byte more, to detect a file that
- * is longer than its header says. */
+/* Skips the header and decompresses the elements into `out`. Reads one byte more, to detect a file
+ * that is longer than its header says. */
 static cop_err gzip_elements(gzip_reader *g, const idx_file *f, void *out, cop_error *error) {
     unsigned char header[24], extra;
     size_t got, more = 0;

@@ -13,12 +13,10 @@ cop_err image_create(const char *name, uint64_t values_max, cop_image *image, co
     COP_ASSERT(image->height >= 0 && image->width >= 0);
     image->pixels = NULL;
     if (!pixels || pixels > values_max / (uint64_t)image->channels)
-        return cop_fail(error, COP_ERR_LIMIT,
-                        "%s has %d x %d pixels: expected at most %llu values%s", name, image->width,
-                        image->height, (unsigned long long)values_max,
-                        values_max <= COP_UNITS_MAX
-                            ? " in a sample (data.resize makes them smaller)"
-                            : "");
+        return cop_fail(
+            error, COP_ERR_LIMIT, "%s has %d x %d pixels: expected at most %llu values%s", name,
+            image->width, image->height, (unsigned long long)values_max,
+            values_max <= COP_UNITS_MAX ? " in a sample (data.resize makes them smaller)" : "");
     image->pixels = cop_alloc_raw((size_t)image->channels * pixels);
     return image->pixels ? COP_OK : cop_no_memory(error);
 }

@@ -19,8 +19,8 @@ typedef struct cop_image {
 /* Decodes an image of up to COP_UNITS_MAX values; the first bytes tell the format. Palettes become
  * RGB, fewer bits than 8 are widened, 16 are rounded to 8, transparency is dropped, and EXIF's
  * orientation is applied. `name` begins errors. CORRUPT, with the library's words: the file is
- * damaged or truncated anywhere. INPUT: neither PNG nor JPEG. LIMIT: too many values. After an error
- * out->pixels is NULL. */
+ * damaged or truncated anywhere. INPUT: neither PNG nor JPEG. LIMIT: too many values. After an
+ * error out->pixels is NULL. */
 cop_err cop_image_decode(const char *name, const void *bytes, size_t size, cop_image *out,
                          cop_error *error);
 
@@ -49,11 +49,11 @@ typedef struct image_form {
  * pixel covers, larger is bilinear. On an error the image stays as it was. */
 cop_err image_fit(const char *name, const image_form *form, cop_image *image, cop_error *error);
 
-/* Should folders of images ignore a file or folder of this name? True for names that begin with a dot,
- * and for what file managers leave behind. */
+/* Should folders of images ignore a file or folder of this name? True for names that begin with a
+ * dot, and for what file managers leave behind. */
 bool image_folder_skips(const char *name);
-/* Allocates the pixels of an image whose channels, height and width are set. LIMIT: it has no pixel,
- * or more than `values_max` values. NO_MEMORY. */
+/* Allocates the pixels of an image whose channels, height and width are set. LIMIT: it has no
+ * pixel, or more than `values_max` values. NO_MEMORY. */
 cop_err image_create(const char *name, uint64_t values_max, cop_image *image, cop_error *error);
 /* The orientation in EXIF data, 1 to 8; 1, upright, also where there is none. */
 int image_orientation(const void *exif, size_t size);

@@ -1,5 +1,5 @@
-/* Brings images to one size and number of channels, and turns them as EXIF says. All arithmetic is in
- * integers, in one fixed order, so every machine gets the same bytes (D4, D11). */
+/* Brings images to one size and number of channels, and turns them as EXIF says. All arithmetic is
+ * in integers, in one fixed order, so every machine gets the same bytes (D4, D11). */
 #include <string.h>
 
 #include "common/base/alloc.h"
@@ -82,8 +82,8 @@ static uint32_t weight_sum(const axis *a) {
 }
 
 /* The weights of output value `i`, for source values from *first on; returns how many there are. An
- * output value of a smaller image is the mean of the area that it covers (weights in units of 1/out);
- * that of a larger one lies between the two nearest centres (in units of 1/(2 out)). */
+ * output value of a smaller image is the mean of the area that it covers (weights in units of
+ * 1/out); that of a larger one lies between the two nearest centres (in units of 1/(2 out)). */
 static uint32_t weights_of(const axis *a, uint32_t i, uint32_t *first, uint32_t *weights) {
     if (a->out <= a->in) {
         const uint64_t begin = (uint64_t)i * a->in, end = begin + a->in;

@@ -1,7 +1,7 @@
-/* Data sets of images: one folder per class, with PNG or JPEG files. Classes are numbered in the byte
- * order of their names. Samples are sorted by class, then by the byte order of their names (D11). All
- * images must have one size, or are resized to it. If any is in colour, grey ones become three equal
- * channels. */
+/* Data sets of images: one folder per class, with PNG or JPEG files. Classes are numbered in the
+ * byte order of their names. Samples are sorted by class, then by the byte order of their names
+ * (D11). All images must have one size, or are resized to it. If any is in colour, grey ones become
+ * three equal channels. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -180,8 +180,8 @@ static cop_err fill_image(void *context, const char *path, size_t class, cop_err
     return e;
 }
 
-/* Looks up the number of each class of `list` in the training part; *out: cop_free. INPUT: the training
- * part lacks one. */
+/* Looks up the number of each class of `list` in the training part; *out: cop_free. INPUT: the
+ * training part lacks one. */
 static cop_err number_classes(const classes *train, const classes *list, int32_t **out,
                               cop_error *error) {
     int32_t *numbers = cop_alloc_array(list->count, sizeof *numbers);
@@ -204,8 +204,7 @@ static cop_err fill_part(folder_set *s, int which, const cop_data_part *to, cop_
     const part *train = &s->part[0], *from = &s->part[which];
     int32_t *numbers = NULL;
     COP_TRY(number_classes(&train->list, &from->list, &numbers, error));
-    filling f = {
-        .to = to, .numbers = numbers, .first = train->first, .resize = s->input->resize};
+    filling f = {.to = to, .numbers = numbers, .first = train->first, .resize = s->input->resize};
     cop_err e = walk(&from->list, fill_image, &f, error);
     cop_free(numbers);
     s->colour = s->colour || f.colour;
@@ -231,13 +230,13 @@ static cop_err make(folder_set *s, cop_data **out, cop_error *error) {
     COP_TRY(pack_create(s->input->name, (int32_t)list->count, parts, out, error));
     COP_TRY(fill_part(s, 0, &(*out)->train, error));
     if (s->has_test) COP_TRY(fill_part(s, 1, &(*out)->test, error));
-    COP_TRY(
-        cop_data_name_classes(*out, (const char *const *)list->names, list->count, error));
+    COP_TRY(cop_data_name_classes(*out, (const char *const *)list->names, list->count, error));
     pack_finish(*out, (int32_t)list->count);
     return COP_OK;
 }
 
-/* One colour image gives the whole set three channels. If it is found late, the set is made again. */
+/* One colour image gives the whole set three channels. If it is found late, the set is made again.
+ */
 static cop_err load(folder_set *s, cop_data **out, cop_error *error) {
     cop_err e = make(s, out, error);
     if (!e || !s->colour) return e;

@@ -1,6 +1,6 @@
-/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes. A
- * warning of the library (damaged or missing data, which it fills with grey) is an error here. Errors
- * leave the library by longjmp, so whatever must survive one is in `reader`. */
+/* JPEG by libjpeg-turbo, with the exact integer transform, so that all machines get the same bytes.
+ * A warning of the library (damaged or missing data, which it fills with grey) is an error here.
+ * Errors leave the library by longjmp, so whatever must survive one is in `reader`. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,8 +78,8 @@ static cop_err decode(reader *r, cop_image *out, cop_error *error) {
 
 static cop_err guarded(reader *r, cop_image *out, cop_error *error) {
     if (setjmp(r->out))
-        return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged JPEG file: %s",
-                        r->file->name, r->message);
+        return cop_fail(error, COP_ERR_CORRUPT, "%s is a damaged JPEG file: %s", r->file->name,
+                        r->message);
     return decode(r, out, error);
 }
 

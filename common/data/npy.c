@@ -1,5 +1,5 @@
-/* Data sets from NumPy's files: two .npy files per part, or two arrays of an .npz file. Samples are u8,
- * or other numbers, which become f32. Labels are whole numbers of any type. */
+/* Data sets from NumPy's files: two .npy files per part, or two arrays of an .npz file. Samples are
+ * u8, or other numbers, which become f32. Labels are whole numbers of any type. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -83,8 +83,7 @@ bool pack_npz_has_test(const char *path) {
     for (size_t i = 0; i < KNOWN_NAMES && !found; i++) {
         const char *const *train = known_names[i][0], *const *test = known_names[i][1];
         if (!npz_has(npz, train[0]) || !npz_has(npz, train[1])) continue;
-        found = strcmp(train[0], test[0]) != 0 && npz_has(npz, test[0]) &&
-                npz_has(npz, test[1]);
+        found = strcmp(train[0], test[0]) != 0 && npz_has(npz, test[0]) && npz_has(npz, test[1]);
         break;
     }
     cop_free(content.bytes);
@@ -116,8 +115,8 @@ static cop_err check_part(part *p, cop_error *error) {
     cop_data_shape shape = x->shape; /* with the channels first */
     COP_TRY(channels_find(x->name, &shape, &p->order, error));
     channels_reorder(&shape, p->order);
-    COP_TRY(pack_part_of(x->name, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, &shape, &p->header,
-                         error));
+    COP_TRY(
+        pack_part_of(x->name, is_bytes(x) ? COP_DATA_U8 : COP_DATA_F32, &shape, &p->header, error));
     if (!p->labels.content.bytes) return COP_OK; /* the set has no labels */
     const uint32_t rank = y->shape.rank;
     if (rank != 1 && (rank != 2 || y->shape.dims[1] != 1))
@@ -280,7 +279,8 @@ static cop_err convert_samples(const npy_array *x, const cop_data_form *form, vo
                                cop_error *error) {
     if (is_bytes(x) == (form->type == COP_DATA_U8)) return copy_samples(x, out, error);
     for (uint64_t i = 0; i < x->count; i++) {
-        const float value = is_bytes(x) ? (float)x->data[index_in_file(x, i)] : (float)element(x, i);
+        const float value =
+            is_bytes(x) ? (float)x->data[index_in_file(x, i)] : (float)element(x, i);
         if (form->type == COP_DATA_F32) {
             ((float *)out)[i] = value;
             continue;
@@ -328,8 +328,8 @@ cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *for
     return take_arrays(&x, NULL, form, out, error);
 }
 
-/* Chooses the array of samples, and that of their labels, which may be missing. If the file has both
- * parts, these are the test part's. */
+/* Chooses the array of samples, and that of their labels, which may be missing. If the file has
+ * both parts, these are the test part's. */
 static void choose_samples(const cop_data_content *npz, const char *names[2]) {
     const cop_data_files none = {0};
     names[0] = "images";

@@ -26,8 +26,9 @@ typedef struct npy_array {
 cop_err npy_parse(const cop_data_content *npy, npy_array *out, cop_error *error);
 /* Does the .npz file hold an array with this name? */
 bool npz_has(const cop_data_content *npz, const char *name);
-/* Unpacks the array `name` (stored or deflated) of an .npz file, and checks its CRC. *out is an .npy
- * file; the caller frees out->bytes with cop_free. NOT_FOUND lists the arrays that there are. */
+/* Unpacks the array `name` (stored or deflated) of an .npz file, and checks its CRC. *out is an
+ * .npy file; the caller frees out->bytes with cop_free. NOT_FOUND lists the arrays that there are.
+ */
 cop_err npz_member(const cop_data_content *npz, const char *name, cop_data_content *out,
                    cop_error *error);
 

@@ -1,5 +1,5 @@
-/* The header of NumPy's .npy files. It is a Python dictionary, {'descr': '<f4', 'fortran_order': False,
- * 'shape': (60000, 28, 28), }, with exactly these three keys in any order. */
+/* The header of NumPy's .npy files. It is a Python dictionary, {'descr': '<f4', 'fortran_order':
+ * False, 'shape': (60000, 28, 28), }, with exactly these three keys in any order. */
 #include <stdbool.h>
 #include <string.h>
 

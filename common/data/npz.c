@@ -37,7 +37,8 @@ static cop_err damaged(const archive *a, const char *why, cop_error *error) {
     return cop_fail(error, COP_ERR_CORRUPT, "%s is not a valid NPZ file: %s", a->name, why);
 }
 
-/* Finds the central directory by the end record, which only a comment of up to 65535 bytes follows. */
+/* Finds the central directory by the end record, which only a comment of up to 65535 bytes follows.
+ */
 static cop_err find_directory(archive *a, cop_error *error) {
     if (a->size < 2 || memcmp(a->bytes, "PK", 2) != 0)
         return cop_fail(error, COP_ERR_CORRUPT, "%s is not an NPZ file: it is %s", a->name,

@@ -1,4 +1,5 @@
-/* Which rows a step uses, in which order (D1), and how a batch is cut into shards (D2). See data.h. */
+/* Which rows a step uses, in which order (D1), and how a batch is cut into shards (D2). See data.h.
+ */
 #include <string.h>
 
 #include "common/base/rng.h"
@@ -26,14 +27,15 @@ void cop_data_batch_rows(const cop_data_batches *b, uint64_t step, uint32_t *row
 
 void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes) {
     COP_ASSERT(shards >= 1 && batch <= INT32_MAX);
-    for (uint32_t s = 0; s < shards; s++) sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
+    for (uint32_t s = 0; s < shards; s++)
+        sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
 }
 
 cop_data_destination cop_data_destination_of(cop_buffer *samples, cop_buffer *labels) {
     return (cop_data_destination){.samples = samples->data,
-                           .bytes = samples->capacity,
-                           .labels = labels->data,
-                           .count = (uint32_t)(labels->capacity / sizeof(int32_t))};
+                                  .bytes = samples->capacity,
+                                  .labels = labels->data,
+                                  .count = (uint32_t)(labels->capacity / sizeof(int32_t))};
 }
 
 static void check_room(const cop_data_part *part, uint32_t count, const cop_data_destination *out) {

@@ -60,8 +60,8 @@ static void point_into(cop_data *data, const pack_part parts[2]) {
     }
 }
 
-/* Makes the cop_data of a pack, of which it takes a reference. INPUT: the parts differ in shape or type.
- * Every cop_data is made here. */
+/* Makes the cop_data of a pack, of which it takes a reference. INPUT: the parts differ in shape or
+ * type. Every cop_data is made here. */
 static cop_err make_data(cop_buffer *pack, const char *name, const pack_part parts[2],
                          cop_data **out, cop_error *error) {
     char train[160];
@@ -299,8 +299,8 @@ cop_err cop_data_from_pack(cop_buffer *pack, const char *name, cop_data **out, c
     return COP_OK;
 }
 
-/* The size of the pack in a file, where names of classes may follow it. `size` if the header is damaged:
- * then the reader reports what is wrong. */
+/* The size of the pack in a file, where names of classes may follow it. `size` if the header is
+ * damaged: then the reader reports what is wrong. */
 static size_t pack_size_of(const char *bytes, size_t size) {
     pack_part parts[2];
     pack_layout layout;

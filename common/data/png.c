@@ -1,5 +1,5 @@
-/* PNG by libpng, without its colour management: stored bytes come out unchanged. Errors leave libpng by
- * longjmp, so whatever must survive one is in `reader`. */
+/* PNG by libpng, without its colour management: stored bytes come out unchanged. Errors leave
+ * libpng by longjmp, so whatever must survive one is in `reader`. */
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdio.h>

@@ -33,7 +33,8 @@ static cop_err open_synthetic(const char *folder, cop_data **out, cop_error *err
     return cop_data_make_synthetic(SYNTHETIC_SEED, SYNTHETIC_TRAIN, SYNTHETIC_TEST, out, error);
 }
 
-/* CIFAR is not downloaded: people unpack its archive into the folder of --data or into the cache. */
+/* CIFAR is not downloaded: people unpack its archive into the folder of --data or into the cache.
+ */
 static cop_err open_cifar(const char *name, const char *folder, cop_data **out, cop_error *error) {
     cop_err (*const load)(const char *, cop_data **, cop_error *) =
         strcmp(name, "cifar10") == 0 ? cop_data_load_cifar10 : cop_data_load_cifar100;

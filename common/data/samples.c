@@ -1,4 +1,5 @@
-/* Samples for a trained model: finds the format of a file, and checks that it fits. See samples.h. */
+/* Samples for a trained model: finds the format of a file, and checks that it fits. See samples.h.
+ */
 #include "common/data/samples.h"
 
 #include <stdio.h>
@@ -32,8 +33,8 @@ static void describe_shapes(const cop_data_form *form, char *out, size_t size) {
         snprintf(out, size, "(n, %d, %d, %d)", d[0], d[1], d[2]);
 }
 
-static cop_err fail_shape(const char *name, const cop_data_form *form,
-                          const cop_data_shape *shape, cop_error *error) {
+static cop_err fail_shape(const char *name, const cop_data_form *form, const cop_data_shape *shape,
+                          cop_error *error) {
     char expected[96];
     cop_str found = {0};
     describe_shapes(form, expected, sizeof expected);

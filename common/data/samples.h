@@ -1,6 +1,6 @@
-/* Samples for a trained model to judge, read from one file or from a folder of images. They must have
- * the shape and type that the model was trained on; errors give what was found and what the model
- * takes. The content of a file decides what it is, never its name. */
+/* Samples for a trained model to judge, read from one file or from a folder of images. They must
+ * have the shape and type that the model was trained on; errors give what was found and what the
+ * model takes. The content of a file decides what it is, never its name. */
 #ifndef COP_DATA_SAMPLES_H
 #define COP_DATA_SAMPLES_H
 
@@ -35,9 +35,9 @@ typedef struct cop_data_watcher {
 } cop_data_watcher;
 
 /* Reads samples from a file or folder. PNG and JPEG: one image. A folder: all of its images in byte
- * order, without what image_folder_skips names. NPY: (n, ...). NPZ: its array `images` (or `arr_0`),
- * with labels if it has `labels`. IDX, plain or gzipped. CSV: as many columns as a sample has
- * values, or one more, the label; for a model of bytes the values are whole numbers up to 255.
+ * order, without what image_folder_skips names. NPY: (n, ...). NPZ: its array `images` (or
+ * `arr_0`), with labels if it has `labels`. IDX, plain or gzipped. CSV: as many columns as a sample
+ * has values, or one more, the label; for a model of bytes the values are whole numbers up to 255.
  *
  * Errors (INPUT, CORRUPT, NOT_FOUND, LIMIT) name the file, the line, what was found and what is
  * expected. `watcher` (may be NULL) counts the images of a folder. Free *out with

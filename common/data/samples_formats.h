@@ -24,7 +24,8 @@ cop_err samples_decode_csv(const cop_data_content *csv, const cop_data_form *for
 
 /* ---- what decoders share ---- */
 
-/* INPUT: an array (n, ...) does not hold samples of the form, or n is 0. Lists the shapes that fit. */
+/* INPUT: an array (n, ...) does not hold samples of the form, or n is 0. Lists the shapes that fit.
+ */
 cop_err samples_check_shape(const char *name, const cop_data_form *form,
                             const cop_data_shape *shape, cop_error *error);
 /* Are the channels of the array last? True if only that order fits the form, or if both fit and the
@@ -33,8 +34,8 @@ bool samples_channels_are_last(const cop_data_form *form, const cop_data_shape *
 /* INPUT: the model takes another type. `found` describes what the source holds. */
 cop_err samples_check_type(const char *name, const cop_data_form *form, cop_data_type type,
                            const char *found, cop_error *error);
-/* Allocates memory for `count` samples (at least 1) without labels, and sets out->part. The content is
- * undefined. LIMIT, NO_MEMORY. */
+/* Allocates memory for `count` samples (at least 1) without labels, and sets out->part. The content
+ * is undefined. LIMIT, NO_MEMORY. */
 cop_err samples_reserve(const char *name, const cop_data_form *form, uint64_t count,
                         cop_data_samples *out, cop_error *error);
 /* Then allocates memory for their labels, which are 0. NO_MEMORY. */

@@ -35,7 +35,7 @@ static void of_bytes(const cop_data_view *view, size_t channel, double *mean, do
     }
     COP_ASSERT(n >= 1);
     const unsigned __int128 variance = /* times n^2 */
-         (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
+        (unsigned __int128)n * squares - (unsigned __int128)sum * sum;
     *mean = (double)sum / (double)n / 255;
     *std = variance ? sqrt((double)variance) / (double)n / 255 : 1;
 }

@@ -1,8 +1,8 @@
-/* Rendered digits: data that need no download. A sample is a glyph of strokes (lines between points on
- * a 28 x 28 plane). An elastic field bends it, a random affine map places it, a random pen draws it,
- * and noise is added. Random numbers come from Philox (D3, purpose synthetic; counter: block, sample,
- * part, 0). Positions are rounded to 1/256 pixel, and drawing is integer arithmetic, so the bytes are
- * the same on every CPU. */
+/* Rendered digits: data that need no download. A sample is a glyph of strokes (lines between points
+ * on a 28 x 28 plane). An elastic field bends it, a random affine map places it, a random pen draws
+ * it, and noise is added. Random numbers come from Philox (D3, purpose synthetic; counter: block,
+ * sample, part, 0). Positions are rounded to 1/256 pixel, and drawing is integer arithmetic, so the
+ * bytes are the same on every CPU. */
 #include <string.h>
 
 #include "common/base/err.h"
@@ -170,14 +170,15 @@ static int32_t clamp(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-/* The ink of a pen, by the squared distance from its stroke: full up to `core`, none from `edge` on,
- * and linear between. */
+/* The ink of a pen, by the squared distance from its stroke: full up to `core`, none from `edge`
+ * on, and linear between. */
 typedef struct pen_profile {
     int64_t core, edge; /* raster units squared */
     int32_t reach;      /* the root of `edge` */
 } pen_profile;
 
-static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2], const pen_profile *pen) {
+static void draw_segment(uint8_t *image, const int32_t a[2], const int32_t b[2],
+                         const pen_profile *pen) {
     const int32_t reach = pen->reach;
     int32_t x0 = clamp(((a[0] < b[0] ? a[0] : b[0]) - reach) / UNIT, 0, SIDE - 1),
             x1 = clamp(((a[0] > b[0] ? a[0] : b[0]) + reach) / UNIT + 1, 0, SIDE - 1);

@@ -1,6 +1,6 @@
-/* Views: which rows of the training part a job trains on, and which it sets aside (D1). See data.h. All
- * code that needs a job's rows takes them from a view, so the coordinator, replay and the statistics
- * cannot disagree. */
+/* Views: which rows of the training part a job trains on, and which it sets aside (D1). See data.h.
+ * All code that needs a job's rows takes them from a view, so the coordinator, replay and the
+ * statistics cannot disagree. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@
 #include "common/base/rng.h"
 #include "common/data/data.h"
 
-/* One class of the training part: `count` of its `rows` rows are chosen, between `min` and `max`. */
+/* One class of the training part: `count` of its `rows` rows are chosen, between `min` and `max`.
+ */
 typedef struct class_share {
     int32_t class;
     uint32_t rows, min, max, count;
@@ -21,11 +22,11 @@ enum { UNUSED, TRAIN, VALIDATION };
 typedef struct draw {
     const cop_data *data;
     const cop_data_selection *selection;
-    uint32_t used;         /* rows to train on or to set aside */
-    class_share *shares;   /* of the classes that have rows */
+    uint32_t used;       /* rows to train on or to set aside */
+    class_share *shares; /* of the classes that have rows */
     uint32_t share_count;
-    uint32_t *share_of;    /* [classes]: index of a class in `shares` */
-    unsigned char *marks;  /* [rows]: UNUSED, TRAIN or VALIDATION */
+    uint32_t *share_of;   /* [classes]: index of a class in `shares` */
+    unsigned char *marks; /* [rows]: UNUSED, TRAIN or VALIDATION */
 } draw;
 
 /* ---- how many rows of each class ---- */
@@ -49,8 +50,8 @@ static class_share *next_share(class_share *shares, uint32_t count, uint64_t wan
     return found;
 }
 
-/* Distributes `wanted` rows over the classes by the method of largest remainders, within their minima
- * and maxima. */
+/* Distributes `wanted` rows over the classes by the method of largest remainders, within their
+ * minima and maxima. */
 static void share_out(class_share *shares, uint32_t count, uint64_t wanted) {
     uint64_t all = 0, sum = 0;
     for (uint32_t i = 0; i < count; i++) all += shares[i].rows;
@@ -116,8 +117,7 @@ static cop_err check_shares(const draw *d, cop_error *error) {
                         "data.validation is %u of %u samples: class %s (%u of the training "
                         "samples) would have no training sample; expected at most %u",
                         d->selection->validation, d->used,
-                        cop_data_class(d->data, rare->class, number), rare->rows,
-                        d->used - count);
+                        cop_data_class(d->data, rare->class, number), rare->rows, d->used - count);
     return COP_OK;
 }
 
@@ -134,13 +134,13 @@ static uint64_t hash_values(const cop_data_part *part) {
     return seed;
 }
 
-/* Marks the rows in the order of a random permutation: of each class the first ones are set aside, the
- * next ones are trained on. */
+/* Marks the rows in the order of a random permutation: of each class the first ones are set aside,
+ * the next ones are trained on. */
 static void mark_rows(draw *d) {
     const cop_data_part *part = &d->data->train;
     cop_permutation permutation;
-    /* The seed is not the digest, which covers the shape: a table (CSV) and images (NPY) of the same
-     * values get the same split. */
+    /* The seed is not the digest, which covers the shape: a table (CSV) and images (NPY) of the
+     * same values get the same split. */
     cop_permutation_init_for(&permutation, hash_values(part), COP_RNG_SPLIT, 0, part->count);
     for (uint32_t i = 0; i < part->count; i++) {
         const uint32_t row = cop_permutation_at(&permutation, i);
@@ -181,7 +181,8 @@ static void list_rows(const draw *d, const cop_data_view *view) {
     COP_ASSERT(train == view->train && validation == view->train + view->validation);
 }
 
-static cop_err make_rows(const cop_data_selection *selection, cop_data_view *view, cop_error *error) {
+static cop_err make_rows(const cop_data_selection *selection, cop_data_view *view,
+                         cop_error *error) {
     const cop_data *data = view->data;
     const size_t classes = (size_t)data->classes;
     draw d = {.data = data, .selection = selection, .used = view->train + view->validation};
@@ -200,15 +201,15 @@ static cop_err make_rows(const cop_data_selection *selection, cop_data_view *vie
 
 /* ---- views ---- */
 
-cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection, cop_data_view *out,
-                           cop_error *error) {
+cop_err cop_data_view_make(const cop_data *data, const cop_data_selection *selection,
+                           cop_data_view *out, cop_error *error) {
     const uint32_t all = data->train.count;
     COP_ASSERT(selection->split == COP_SPLIT_STRATIFIED || selection->split == COP_SPLIT_LAST);
     *out = (cop_data_view){0};
     if (selection->samples > all)
         return cop_fail(error, COP_ERR_INPUT,
-                        "data.samples is %u: data set %s has %u training samples", selection->samples,
-                        data->name, all);
+                        "data.samples is %u: data set %s has %u training samples",
+                        selection->samples, data->name, all);
     const uint32_t used = selection->samples ? selection->samples : all;
     if (selection->validation >= used)
         return cop_fail(
@@ -240,12 +241,13 @@ uint32_t cop_data_view_row(const cop_data_view *view, uint32_t place) {
 }
 
 /* Copies a row to sample `at` of the memory. */
-static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at, const cop_data_destination *to) {
+static void copy_row(const cop_data_part *part, uint32_t row, uint32_t at,
+                     const cop_data_destination *to) {
     COP_ASSERT(at < to->count && (at + (size_t)1) * part->stride <= to->bytes);
     const cop_data_destination rest = {.samples = (char *)to->samples + at * part->stride,
-                                .bytes = to->bytes - at * part->stride,
-                                .labels = to->labels + at,
-                                .count = to->count - at};
+                                       .bytes = to->bytes - at * part->stride,
+                                       .labels = to->labels + at,
+                                       .count = to->count - at};
     cop_data_gather(part, &row, 1, &rest);
 }
 

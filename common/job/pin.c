@@ -145,9 +145,9 @@ static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, cons
 
 cop_data_selection job_selection(const Coppice__Job *m) {
     return (cop_data_selection){.validation = m->data->validation,
-                          .samples = m->data->samples,
-                          .split = (cop_data_split)m->data->split, /* the numbers agree */
-                          .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
+                                .samples = m->data->samples,
+                                .split = (cop_data_split)m->data->split, /* the numbers agree */
+                                .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
 }
 
 /* A new job must train on every class of its data. A job that was pinned before stays as it is. */

@@ -112,9 +112,9 @@ static void gather(cop_replay *r) {
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, r->step + 1, r->rows, &r->count, &epoch);
     const cop_data_destination room = {.samples = r->samples,
-                                .bytes = job->batch * r->part->stride,
-                                .labels = r->labels,
-                                .count = job->batch};
+                                       .bytes = job->batch * r->part->stride,
+                                       .labels = r->labels,
+                                       .count = job->batch};
     cop_data_view_gather(&r->view, r->rows, r->count, &room);
     cop_data_slices(r->count, job->shards, r->sizes);
 }

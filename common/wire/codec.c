@@ -86,7 +86,8 @@ int cop_codec_version(const cop_buffer *frame) {
     return h.magic == MAGIC ? h.version : -1;
 }
 
-/* Checks the lengths of the header against each other and the frame; *body: where the parts begin. */
+/* Checks the lengths of the header against each other and the frame; *body: where the parts begin.
+ */
 static cop_err check_frame(const cop_buffer *frame, const frame_header *h, size_t *body,
                            cop_error *error) {
     if (h->magic != MAGIC) return cop_fail(error, COP_ERR_PROTOCOL, "not a Coppice frame");

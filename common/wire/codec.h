@@ -1,5 +1,5 @@
-/* Frames (docs/reference/protocol.md): a header of 64 bytes, a protobuf header (up to 64 KiB), padding
- * to 64, then raw parts, each padded to 64 bytes. Tensors are never inside protobuf.
+/* Frames (docs/reference/protocol.md): a header of 64 bytes, a protobuf header (up to 64 KiB),
+ * padding to 64, then raw parts, each padded to 64 bytes. Tensors are never inside protobuf.
  *
  * The 64 bytes, little-endian:
  *
@@ -23,24 +23,24 @@
 
 /* The size of the encoded frame in bytes. */
 size_t cop_codec_size(const cop_message *message);
-/* Encodes a message into exactly cop_codec_size bytes. This is the only copy of the parts on their way
- * out. */
+/* Encodes a message into exactly cop_codec_size bytes. This is the only copy of the parts on their
+ * way out. */
 void cop_codec_encode(const cop_message *message, void *out);
-/* As cop_codec_encode, in a frame of another major version, for a FAILURE that its peer can read. The
- * header and FAILURE are the same in all versions. */
+/* As cop_codec_encode, in a frame of another major version, for a FAILURE that its peer can read.
+ * The header and FAILURE are the same in all versions. */
 void cop_codec_encode_as(const cop_message *message, uint16_t version, void *out);
 /* The major version of a frame; -1: it is not a frame. */
 int cop_codec_version(const cop_buffer *frame);
-/* Decodes a frame. Parts point into it, and each takes a reference to it; nothing is copied. Release
- * *out with cop_message_fini. PROTOCOL, VERSION: not a valid frame. After an error *out is zeroed and
- * holds nothing. */
+/* Decodes a frame. Parts point into it, and each takes a reference to it; nothing is copied.
+ * Release *out with cop_message_fini. PROTOCOL, VERSION: not a valid frame. After an error *out is
+ * zeroed and holds nothing. */
 cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
 /* ---- protobuf-c with a budget in bytes: each message lives in an arena of its own ---- */
 
-/* Unpacks a message into a new arena; free it with cop_proto_free. PROTOCOL: the bytes are malformed,
- * need more than the budget, or hold a string that is not UTF-8 or has a zero byte, or an unknown enum
- * value. NO_MEMORY: the heap is exhausted. */
+/* Unpacks a message into a new arena; free it with cop_proto_free. PROTOCOL: the bytes are
+ * malformed, need more than the budget, or hold a string that is not UTF-8 or has a zero byte, or
+ * an unknown enum value. NO_MEMORY: the heap is exhausted. */
 cop_err cop_proto_unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes,
                          size_t size, size_t budget, ProtobufCMessage **out, cop_error *error);
 /* Frees the arena of a root message; NULL is fine. */
@@ -48,14 +48,14 @@ void cop_proto_free(ProtobufCMessage *message);
 /* Makes an empty message with a new arena, to be filled in. NULL: out of memory. Free it with
  * cop_proto_free. */
 ProtobufCMessage *cop_proto_create(const ProtobufCMessageDescriptor *descriptor, size_t budget);
-/* Allocates zeroed memory, or a copy of a text, in the arena of `root`, a message from cop_proto_unpack
- * or cop_proto_create. NULL: out of memory or over budget. */
+/* Allocates zeroed memory, or a copy of a text, in the arena of `root`, a message from
+ * cop_proto_unpack or cop_proto_create. NULL: out of memory or over budget. */
 void *cop_proto_alloc(ProtobufCMessage *root, size_t size);
 char *cop_proto_strdup(ProtobufCMessage *root, const char *text);
 /* Why one of these returned NULL: NO_MEMORY, or LIMIT, the budget. */
 cop_err cop_proto_alloc_error(const ProtobufCMessage *root);
-/* Attaches one pointer to `root`, to memory of its arena (document.c keeps there where each field was
- * read). NULL until attached. */
+/* Attaches one pointer to `root`, to memory of its arena (document.c keeps there where each field
+ * was read). NULL until attached. */
 void cop_proto_attach(ProtobufCMessage *root, void *attachment);
 void *cop_proto_attachment(const ProtobufCMessage *root);
 /* Packs a message into a new buffer with one reference. NULL: out of memory. */

@@ -47,8 +47,8 @@ static bool encloses(const char *outer, const char *inner) {
     return length == 0 || !inner[length] || inner[length] == '.' || inner[length] == '[';
 }
 
-/* The newest mark that encloses the field is its origin: within one source a field is marked after what
- * encloses it, and a later source (--set) replaces a field as a whole. */
+/* The newest mark that encloses the field is its origin: within one source a field is marked after
+ * what encloses it, and a later source (--set) replaces a field as a whole. */
 void cop_document_where(const Coppice__Job *job, const char *field, char *out, size_t size) {
     const mark *m = cop_proto_attachment(&job->base);
     COP_ASSERT(size >= 1);

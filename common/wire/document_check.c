@@ -91,10 +91,10 @@ static cop_err check_field(const checker *c, const cop_proto *message, const cop
     COP_ASSERT(row != NULL);
     if (!count) return check_missing(c, field, row, p);
     const size_t max = cop_fields_max_items(field);
-    if (count > max)
-        return fail(c, p, "%s has %zu items: expected 1 to %zu", p->text, count, max);
+    if (count > max) return fail(c, p, "%s has %zu items: expected 1 to %zu", p->text, count, max);
     for (size_t i = 0; i < count; i++) {
-        cop_field_path at = field->label == PROTOBUF_C_LABEL_REPEATED ? cop_field_path_item(p, i) : *p;
+        cop_field_path at =
+            field->label == PROTOBUF_C_LABEL_REPEATED ? cop_field_path_item(p, i) : *p;
         if (field->type == PROTOBUF_C_TYPE_MESSAGE)
             COP_TRY(check_message(c, cop_reflect_message(message, field, i), &at));
         else

@@ -1,4 +1,5 @@
-/* Copies a document, lists its fields, for comparisons, and removes its defaults. See document.h. */
+/* Copies a document, lists its fields, for comparisons, and removes its defaults. See document.h.
+ */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* Reads JSON objects that this program printed. The YAML reader of job files does the work: JSON is a
- * subset of YAML. See document.h. */
+/* Reads JSON objects that this program printed. The YAML reader of job files does the work: JSON is
+ * a subset of YAML. See document.h. */
 #include <stdio.h>
 #include <string.h>
 

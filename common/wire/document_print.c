@@ -11,8 +11,8 @@
 
 /* ---- scalars ---- */
 
-/* Prints the shortest decimal that reads back as the same double. YAML 1.1 reads 1e-05 as a string, so
- * it becomes 1.0e-05. */
+/* Prints the shortest decimal that reads back as the same double. YAML 1.1 reads 1e-05 as a string,
+ * so it becomes 1.0e-05. */
 static void print_real(double value, cop_str *out) {
     char text[40] = "null";
     if (value == trunc(value) && fabs(value) < 1e15) {

@@ -1,5 +1,5 @@
-/* Prints the reference of the job file, docs/reference/job-file.md, from the table with which job files
- * are checked. A test compares the two. */
+/* Prints the reference of the job file, docs/reference/job-file.md, from the table with which job
+ * files are checked. A test compares the two. */
 #include <stdio.h>
 #include <string.h>
 

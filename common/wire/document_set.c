@@ -28,7 +28,8 @@ static char *next_name(setter *s) {
 }
 
 /* Clears the other member of a one-of. INPUT: the path leads into a member that is not set
- * ("model.0.linear.units" where model[0] is a dropout); only a whole value may replace the other. */
+ * ("model.0.linear.units" where model[0] is a dropout); only a whole value may replace the other.
+ */
 static cop_err choose_member(const setter *s, const place *at, const cop_proto_field *field) {
     const cop_proto_type *type = at->message->descriptor;
     if (!cop_fields_one_of(type)) return COP_OK;

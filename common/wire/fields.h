@@ -1,4 +1,5 @@
-/* Inside common/wire: what the fields of a job file may hold. One row per field of proto/job.proto. */
+/* Inside common/wire: what the fields of a job file may hold. One row per field of proto/job.proto.
+ */
 #ifndef COP_WIRE_FIELDS_H
 #define COP_WIRE_FIELDS_H
 
@@ -31,10 +32,12 @@ bool cop_fields_one_of(const ProtobufCMessageDescriptor *message);
 size_t cop_fields_max_items(const ProtobufCFieldDescriptor *field);
 /* The field that a plain text sets (train: iris.csv); NULL: this message must be a map. */
 const ProtobufCFieldDescriptor *cop_fields_shorthand(const ProtobufCMessageDescriptor *message);
-/* The field that this one excludes (train.epochs and train.steps exclude each other); NULL: none. */
+/* The field that this one excludes (train.epochs and train.steps exclude each other); NULL: none.
+ */
 const ProtobufCFieldDescriptor *cop_fields_excluded(const ProtobufCMessageDescriptor *message,
                                                     const ProtobufCFieldDescriptor *field);
-/* Is this name of a field, layer or value ("Train.precision", "bf16") reserved for a later version? */
+/* Is this name of a field, layer or value ("Train.precision", "bf16") reserved for a later version?
+ */
 bool cop_fields_is_reserved(const char *message, const char *name);
 /* The one of `count` names that other programs call `word` ("lr" is "rate"); NULL: none. */
 const char *cop_fields_find_synonym(const char *word, const char *const *names, size_t count);

@@ -1,6 +1,6 @@
-/* Messages between coordinator, workers and clients, as plain structs. codec.h encodes and decodes them.
- * The in-memory transport passes the structs themselves, with references to the same buffers, and
- * copies no tensor. docs/reference/protocol.md defines the fields. */
+/* Messages between coordinator, workers and clients, as plain structs. codec.h encodes and decodes
+ * them. The in-memory transport passes the structs themselves, with references to the same buffers,
+ * and copies no tensor. docs/reference/protocol.md defines the fields. */
 #ifndef COP_WIRE_MESSAGE_H
 #define COP_WIRE_MESSAGE_H
 

@@ -1,5 +1,5 @@
-/* Converts messages from plain structs to protobuf and back: one function per message and direction.
- * See message_proto.h. */
+/* Converts messages from plain structs to protobuf and back: one function per message and
+ * direction. See message_proto.h. */
 #include "common/wire/message_proto.h"
 
 #include <stdio.h>
@@ -13,8 +13,8 @@
 #define SET(m, field, value) ((m)->has_##field = 1, (m)->field = (value))
 #define TEXT(text)           ((char *)(uintptr_t)(text))
 
-/* Replaces bytes that are not ASCII if the text is not UTF-8: it may hold a file's name, or be cut inside
- * a character. The peer would drop the connection. */
+/* Replaces bytes that are not ASCII if the text is not UTF-8: it may hold a file's name, or be cut
+ * inside a character. The peer would drop the connection. */
 static char *clean_text(const char *text, cop_message_proto *proto) {
     if (cop_utf8_valid(text, strlen(text))) return TEXT(text);
     snprintf(proto->text, sizeof proto->text, "%s", text);

@@ -1,9 +1,10 @@
 /* protobuf-c with a budget. A message from outside is unpacked into an arena of limited size, so a
  * small one cannot expand without bound (W5). Its bytes are scanned first: protobuf-c silently cuts
- * strings at a zero byte and accepts unknown enum values. Messages that are built here live in such an
- * arena, too.
+ * strings at a zero byte and accepts unknown enum values. Messages that are built here live in such
+ * an arena, too.
  *
- * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root message:
+ * An arena is a list of blocks, freed as a whole. A pointer to it lies right before the root
+ * message:
  *
  *     first block: [arena *, padded to 16][root message][...]
  */

@@ -1,5 +1,5 @@
-/* Walks over YAML nodes and fills a protobuf message, by its descriptors. See reader.h. document.c reads
- * whole job files this way, document_set.c one field. */
+/* Walks over YAML nodes and fills a protobuf message, by its descriptors. See reader.h. document.c
+ * reads whole job files this way, document_set.c one field. */
 #include "common/wire/reader.h"
 
 #include <stdio.h>
@@ -103,7 +103,8 @@ static cop_err read_text(const cop_reader *r, const yaml_node_t *node, const slo
     return COP_OK;
 }
 
-/* Numbers and bools must not be quoted, but enums and 64-bit numbers (a seed) may be, as in JSON. */
+/* Numbers and bools must not be quoted, but enums and 64-bit numbers (a seed) may be, as in JSON.
+ */
 static bool may_be_quoted(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_UINT64 || field->type == PROTOBUF_C_TYPE_ENUM;
 }

@@ -1,5 +1,5 @@
-/* Inside common/wire: how to fill a message from a YAML document (reader.c), the texts of its errors
- * (reader_words.c), and the record of where each field was read (document.c). */
+/* Inside common/wire: how to fill a message from a YAML document (reader.c), the texts of its
+ * errors (reader_words.c), and the record of where each field was read (document.c). */
 #ifndef COP_WIRE_READER_H
 #define COP_WIRE_READER_H
 
@@ -33,19 +33,20 @@ typedef struct cop_yaml_source {
     bool lines;
 } cop_yaml_source;
 
-/* Loads one YAML document of plain maps, lists and scalars. INPUT: not YAML, an alias, anchor or tag, a
- * second document, or nesting beyond COP_JOB_YAML_DEPTH_MAX. On success the caller deletes *out. */
+/* Loads one YAML document of plain maps, lists and scalars. INPUT: not YAML, an alias, anchor or
+ * tag, a second document, or nesting beyond COP_JOB_YAML_DEPTH_MAX. On success the caller deletes
+ * *out. */
 cop_err cop_yaml_load(const cop_yaml_source *from, yaml_document_t *out, cop_error *error);
 
-/* Fills a message from a map, or from a plain name or text if the type allows it. *out: the message, or
- * NULL, to make a new one. */
+/* Fills a message from a map, or from a plain name or text if the type allows it. *out: the
+ * message, or NULL, to make a new one. */
 cop_err cop_reader_message(const cop_reader *r, const yaml_node_t *node, const cop_proto_type *type,
                            const cop_field_path *p, cop_proto **out);
 /* Fills one field of `message` from a node. */
 cop_err cop_reader_field(const cop_reader *r, const yaml_node_t *node, const cop_proto_field *field,
                          const cop_field_path *p, cop_proto *message);
-/* Parses a number, bool or enum into `at`; false: wrong type, or out of the row's range (row NULL: no
- * range). */
+/* Parses a number, bool or enum into `at`; false: wrong type, or out of the row's range (row NULL:
+ * no range). */
 bool cop_reader_value(const cop_proto_field *field, const cop_field_row *row, const char *text,
                       void *at);
 bool cop_field_in_range(const cop_field_row *row, double value);
@@ -57,17 +58,19 @@ cop_err cop_reader_fail(const cop_reader *r, const yaml_node_t *node, const char
     __attribute__((format(printf, 3, 4)));
 /* Fails with, for example, "train.batch is x: expected a whole number from 1 to 65536". */
 cop_err cop_reader_fail_value(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
-                         const cop_proto_field *field, const cop_field_row *row);
+                              const cop_proto_field *field, const cop_field_row *row);
 /* Fails with the text of cop_describe_unknown. */
-cop_err cop_reader_fail_unknown(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
-                           const cop_proto_type *type, const char *name);
+cop_err cop_reader_fail_unknown(const cop_reader *r, const yaml_node_t *node,
+                                const cop_field_path *p, const cop_proto_type *type,
+                                const char *name);
 /* NO_MEMORY, or LIMIT if the arena's budget is used up. */
 cop_err cop_reader_no_memory(const cop_reader *r);
 /* Describes what a field takes, such as "a number from 0 to below 1". */
 void cop_describe_expected(const cop_proto_field *field, const cop_field_row *row, cop_str *out);
-/* Describes a wrong name: `train: unknown field "batsh": did you mean "batch"? (expected one of ...)` */
+/* Describes a wrong name: `train: unknown field "batsh": did you mean "batch"? (expected one of
+ * ...)` */
 void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, const char *name,
-                       cop_str *out);
+                          cop_str *out);
 /* Lists the values of an enum, with `last` before the last one: "keep or drop". */
 void cop_describe_enum(const ProtobufCEnumDescriptor *e, const char *last, cop_str *out);
 /* The scalar of a node; NULL for maps and lists. */

@@ -112,7 +112,7 @@ void cop_describe_expected(const cop_proto_field *field, const cop_field_row *ro
 }
 
 cop_err cop_reader_fail_value(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
-                         const cop_proto_field *field, const cop_field_row *row) {
+                              const cop_proto_field *field, const cop_field_row *row) {
     cop_str words = {0};
     char what[80];
     cop_describe_expected(field, row, &words);
@@ -123,7 +123,7 @@ cop_err cop_reader_fail_value(const cop_reader *r, const yaml_node_t *node, cons
 }
 
 void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, const char *name,
-                       cop_str *out) {
+                          cop_str *out) {
     const char *names[NAMES_MAX];
     size_t count = 0;
     char kind[64] = "field";
@@ -148,8 +148,9 @@ void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, c
     cop_str_append(out, ")");
 }
 
-cop_err cop_reader_fail_unknown(const cop_reader *r, const yaml_node_t *node, const cop_field_path *p,
-                           const cop_proto_type *type, const char *name) {
+cop_err cop_reader_fail_unknown(const cop_reader *r, const yaml_node_t *node,
+                                const cop_field_path *p, const cop_proto_type *type,
+                                const char *name) {
     cop_str words = {0};
     cop_describe_unknown(p, type, name, &words);
     cop_err e = cop_reader_fail(r, node, "%s", cop_str_text(&words));

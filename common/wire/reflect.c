@@ -10,7 +10,8 @@ static bool is_repeated(const cop_proto_field *field) {
     return field->label == PROTOBUF_C_LABEL_REPEATED;
 }
 
-/* A pointer is set if it is not NULL. Everything else has a has_ flag at the quantifier's offset. */
+/* A pointer is set if it is not NULL. Everything else has a has_ flag at the quantifier's offset.
+ */
 static bool is_pointer(const cop_proto_field *field) {
     return field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING;
 }

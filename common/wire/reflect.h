@@ -1,5 +1,6 @@
-/* Inside common/wire and common/job: access to fields of protobuf-c messages by their descriptors. Only
- * reflect.c knows how protobuf-c lays out a message: offsets, quantifiers, arrays of repeated fields. */
+/* Inside common/wire and common/job: access to fields of protobuf-c messages by their descriptors.
+ * Only reflect.c knows how protobuf-c lays out a message: offsets, quantifiers, arrays of repeated
+ * fields. */
 #ifndef COP_WIRE_REFLECT_H
 #define COP_WIRE_REFLECT_H
 
@@ -19,8 +20,8 @@ size_t cop_reflect_size(const cop_proto_field *field);
 bool cop_reflect_is_set(const cop_proto *message, const cop_proto_field *field);
 /* The number of values: the length of a repeated field, else 0 or 1. */
 size_t cop_reflect_count(const cop_proto *message, const cop_proto_field *field);
-/* A pointer to the value with this index (0 if the field is not repeated): to a number, a char *, or a
- * message *. */
+/* A pointer to the value with this index (0 if the field is not repeated): to a number, a char *,
+ * or a message *. */
 const void *cop_reflect_at(const cop_proto *message, const cop_proto_field *field, size_t index);
 /* The message with this index, of a field of messages. NULL: not set. */
 cop_proto *cop_reflect_message(const cop_proto *message, const cop_proto_field *field,

@@ -1,5 +1,5 @@
-/* Names that PyTorch, Keras, scikit-learn and people use for fields, layers and losses of a job file.
- * They are for "did you mean" only: the words themselves stay errors. */
+/* Names that PyTorch, Keras, scikit-learn and people use for fields, layers and losses of a job
+ * file. They are for "did you mean" only: the words themselves stay errors. */
 #include <stdio.h>
 #include <string.h>
 

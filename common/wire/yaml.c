@@ -1,5 +1,5 @@
-/* Loads YAML text by libyaml. A first pass over its events refuses what a job file does not need (aliases,
- * anchors, tags, several documents, deep nesting) before anything is built. */
+/* Loads YAML text by libyaml. A first pass over its events refuses what a job file does not need
+ * (aliases, anchors, tags, several documents, deep nesting) before anything is built. */
 #include <stdio.h>
 
 #include "common/base/limits.h"
@@ -12,7 +12,8 @@ static cop_err fail_at(const cop_yaml_source *from, const yaml_mark_t *mark, con
                     mark->column + 1, what);
 }
 
-static cop_err not_yaml(const yaml_parser_t *parser, const cop_yaml_source *from, cop_error *error) {
+static cop_err not_yaml(const yaml_parser_t *parser, const cop_yaml_source *from,
+                        cop_error *error) {
     if (parser->error == YAML_MEMORY_ERROR)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory while reading %s", from->name);
     const char *problem = parser->problem ? parser->problem : "out of memory";

@@ -422,8 +422,8 @@ void coord_api_on_call(coord_api *api, cop_request *request) {
             "this coordinator does not know method %u: it is older than your client", method);
     } else if (api->engine->stopping) {
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
-    } else if (!body || cop_proto_unpack(methods[method].request, body->data, body->size, API_BUDGET,
-                                         &message, &error)) {
+    } else if (!body || cop_proto_unpack(methods[method].request, body->data, body->size,
+                                         API_BUDGET, &message, &error)) {
         if (error.code == COP_ERR_NO_MEMORY)
             coord_reply_failure(request, error.code, "%s", error.text);
         else

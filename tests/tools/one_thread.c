@@ -64,9 +64,9 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, step, r->rows, &count, &epoch);
     const cop_data_destination room = {.samples = r->samples,
-                                .bytes = job->batch * r->part->stride,
-                                .labels = r->labels,
-                                .count = job->batch};
+                                       .bytes = job->batch * r->part->stride,
+                                       .labels = r->labels,
+                                       .count = job->batch};
     cop_data_view_gather(&r->view, r->rows, count, &room);
     cop_data_slices(count, job->shards, r->sizes);
     int starts[COP_SHARDS_MAX] = {0};

@@ -73,8 +73,8 @@ static inline void data_refuse(const char *format, const cop_data_input *input, 
     assert_null(data);
 }
 
-/* Makes the k-th allocation fail, for every k: the load gives NO_MEMORY and leaves nothing behind, and
- * succeeds once k is large enough. */
+/* Makes the k-th allocation fail, for every k: the load gives NO_MEMORY and leaves nothing behind,
+ * and succeeds once k is large enough. */
 static inline void data_survives_no_memory(const char *format, const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);
     for (uint64_t n = 2; n < 2000; n++) {

@@ -218,10 +218,10 @@ static void test_statistics_use_only_the_training_rows(void **state) {
     cop_data *data = data_load("csv", &input);
     cop_data_view view;
     double mean[2], std[2];
-    assert_int_equal(cop_data_view_make(data,
-                                        &(cop_data_selection){.validation = 1, .split = COP_SPLIT_LAST},
-                                        &view, NULL),
-                     COP_OK);
+    assert_int_equal(
+        cop_data_view_make(data, &(cop_data_selection){.validation = 1, .split = COP_SPLIT_LAST},
+                           &view, NULL),
+        COP_OK);
     assert_int_equal(cop_data_channels(data->train.rank, data->train.dims[0]), 2);
     cop_data_statistics(&view, mean, std);
     assert_true(mean[0] == 3 && mean[1] == 5);

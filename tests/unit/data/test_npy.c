@@ -91,7 +91,8 @@ static void test_headers_are_read_strictly(void **state) {
     cop_error error = {0};
     char version_4[] = "\x93NUMPY\4\0\0\0\0\0", huge_header[] = "\x93NUMPY\2\0\xff\xff\xff\xff",
          no_length[] = "\x93NUMPY\1\0\1";
-    const cop_data_content files[3] = {{"a", version_4, 12}, {"a", huge_header, 12}, {"a", no_length, 9}};
+    const cop_data_content files[3] = {
+        {"a", version_4, 12}, {"a", huge_header, 12}, {"a", no_length, 9}};
     assert_int_equal(npy_parse(&files[0], &array, &error), COP_ERR_INPUT);
     assert_string_equal(error.text, "a: NPY version 4: expected 1 to 3");
     assert_int_equal(npy_parse(&files[1], &array, &error), COP_ERR_CORRUPT);
@@ -214,7 +215,8 @@ static void test_npz_arrays_are_found_by_name(void **state) {
     assert_int_equal(out.size, 5);
     assert_memory_equal(out.bytes, "hello", 5);
     cop_free(out.bytes);
-    refuse_archive(bytes, archive(bytes, "y.npy", "hello", 5), "a.npz has no array \"x\"; it has: y");
+    refuse_archive(bytes, archive(bytes, "y.npy", "hello", 5),
+                   "a.npz has no array \"x\"; it has: y");
 }
 
 static void test_damaged_archives_are_refused(void **state) {

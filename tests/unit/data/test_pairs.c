@@ -68,8 +68,7 @@ static void check_pair(const pack_part *train, const pack_part *test, bool fits)
             strstr(error.text, train->type == test->type ? "differ in shape" : "differ in"));
     }
     data = NULL;
-    assert_int_equal(pack_create("two", 2, parts, &data, &error),
-                     fits ? COP_OK : COP_ERR_INPUT);
+    assert_int_equal(pack_create("two", 2, parts, &data, &error), fits ? COP_OK : COP_ERR_INPUT);
     cop_data_destroy(data);
 }
 

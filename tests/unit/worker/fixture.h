@@ -82,7 +82,8 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
                           .batch = batch};
     m.part[COP_PART_SAMPLES] = cop_buffer_create(taken * part->stride);
     m.part[COP_PART_LABELS] = cop_buffer_create(taken * sizeof(int32_t));
-    const cop_data_destination room = cop_data_destination_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
+    const cop_data_destination room =
+        cop_data_destination_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
     cop_data_gather(part, rows + skipped, taken, &room);
     if (!whole) return m;
     m.part[COP_PART_WEIGHTS] = cop_buffer_hold(f->weights);
@@ -97,7 +98,8 @@ static inline cop_message evaluate_lease(const fixture *f, uint32_t count, bool 
         (cop_lease){.kind = COP_LEASE_EVALUATE, .lease = 9999, .job = 5, .step = 3, .count = count};
     m.part[COP_PART_SAMPLES] = cop_buffer_create(count * part->stride);
     m.part[COP_PART_LABELS] = cop_buffer_create(count * sizeof(int32_t));
-    const cop_data_destination room = cop_data_destination_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
+    const cop_data_destination room =
+        cop_data_destination_of(m.part[COP_PART_SAMPLES], m.part[COP_PART_LABELS]);
     cop_data_copy(part, 0, count, &room);
     if (!whole) return m;
     m.part[COP_PART_WEIGHTS] = cop_buffer_hold(f->weights);
