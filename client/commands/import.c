@@ -21,7 +21,7 @@ typedef struct new_folder {
 static cop_err fill_folder(const new_folder *f, const cop_job *job, const float *flat,
                            cop_error *error) {
     float *zeros = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *zeros);
-    const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}, .best_error = -1};
+    const cop_checkpoint start = {.weights = flat, .states = {zeros, zeros}};
     cop_str yaml = {0};
     cop_document_print_yaml(&job->message->base, &yaml);
     cop_err e = zeros && !yaml.failed ? COP_OK : cop_no_memory(error);

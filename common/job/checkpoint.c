@@ -226,7 +226,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     cop_free(target);
     if (!e) e = write_name(checkpoints, "latest", name, error);
     if (!e && c->is_best) e = write_name(checkpoints, "best", name, error);
-    if (!e && !c->is_best && c->best_error < 0) e = forget_best(checkpoints, error);
+    if (!e && !c->is_best && !c->has_best) e = forget_best(checkpoints, error);
     return e;
 }
 
@@ -332,7 +332,7 @@ static cop_err try_step(loader *l, uint64_t step) {
     if (!folder) return cop_no_memory(l->error);
     cop_err e = paths_init(folder, &p, &why);
     cop_free(folder);
-    *l->out = (cop_checkpoint){.best_error = -1};
+    *l->out = (cop_checkpoint){0};
     if (!e) {
         e = load_from(l->job, &p, l->weights, l->states, l->out, &why);
         paths_fini(&p);
@@ -423,7 +423,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
     if (!checkpoints) return cop_no_memory(error);
     cop_err e = COP_OK;
     if (read_name(checkpoints, "best", &best) && best > step) {
-        c->best_error = -1;
+        c->has_best = false;
         e = unlink_in(checkpoints, "best", error);
     }
     if (!e) e = remove_after(checkpoints, step, error);

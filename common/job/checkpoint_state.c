@@ -34,6 +34,15 @@ static void put_real(cop_str *out, const char *key, double value) {
     cop_str_append(out, ",\n");
 }
 
+/* Without a best, best_error is -1. A line of its own marks a best that is below 0: earlier versions
+ * take such a best for none, and files without one are the same in all versions. */
+static const char negative_best[] = "  \"best_is_negative\": true,\n";
+
+static void put_best(cop_str *out, const cop_checkpoint *c) {
+    put_real(out, "best_error", c->has_best ? c->best_error : -1);
+    if (c->has_best && c->best_error < 0) cop_str_append(out, negative_best);
+}
+
 void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out) {
     cop_str_append(out, "{\n");
     put_number(out, "step", c->step);
@@ -44,10 +53,10 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
     put_number(out, "train_samples", c->train_samples);
     put_number(out, "train_correct", c->train_correct);
     put_bits(out, "seconds_bits", bits_of(c->seconds));
-    put_bits(out, "best_error_bits", bits_of(c->best_error));
+    put_bits(out, "best_error_bits", bits_of(c->has_best ? c->best_error : -1));
     put_real(out, "train_loss_sum", c->train_loss_sum);
     put_real(out, "seconds", c->seconds);
-    put_real(out, "best_error", c->best_error);
+    put_best(out, c);
     cop_str_printf(out, "  \"best\": %s,\n", c->is_best ? "true" : "false");
     uint64_t seal = cop_hash_xxh3(cop_str_text(out), out->length);
     cop_str_printf(out, SEAL "%016llx\"\n}\n", (unsigned long long)seal);
@@ -101,6 +110,7 @@ cop_err job_read_state(const char *path, cop_checkpoint *c, job_state *s, cop_er
     COP_TRY(cop_file_read(path, STATE_MAX, &text, &size, error));
     bool good = parse_state(text, size, c, s);
     c->is_best = good && strstr(text, "\"best\": true") != NULL;
+    c->has_best = good && (c->best_error >= 0 || strstr(text, negative_best));
     cop_free(text);
     return good ? COP_OK : cop_fail(error, COP_ERR_CORRUPT, "%s is damaged", path);
 }

@@ -110,7 +110,7 @@ cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, c
  * state.json}, and the file `latest` with the name of the newest. state.json has step, digest, the
  * XXH3 of both files, and the metrics so far. A checkpoint is written to a temporary folder,
  * fsynced and renamed. The last `keep` and the best remain (the file `best` names it; there is none
- * while best_error is -1). Checkpoints newer than the one just written belong to an earlier life of
+ * unless has_best). Checkpoints newer than the one just written belong to an earlier life of
  * the folder, and are removed. */
 typedef struct cop_checkpoint {
     uint64_t step;
@@ -119,8 +119,8 @@ typedef struct cop_checkpoint {
     double train_loss_sum;  /* running sums of the current epoch, f64 exact */
     uint64_t train_samples, train_correct;
     double seconds;    /* spent so far */
-    double best_error; /* -1: none yet */
-    bool is_best;
+    double best_error; /* or loss, which may be negative; unused without has_best */
+    bool has_best, is_best;
 } cop_checkpoint;
 /* Writes a checkpoint, completely or not at all, and removes those that are no longer kept. */
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
@@ -140,7 +140,7 @@ cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64
 
 /* Removes the checkpoints after `step` (0: all), because they cannot be trusted. `latest` then
  * names the newest remaining one. If the best was removed, there is no best, and
- * checkpoint->best_error is -1. On success the removed ones never return, even after a loss of
+ * checkpoint->has_best is false. On success the removed ones never return, even after a loss of
  * power. On failure some may remain; training must not continue before another attempt succeeds. A
  * full disk does not make it fail. */
 cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_checkpoint *checkpoint,

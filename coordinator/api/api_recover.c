@@ -198,6 +198,7 @@ static void load_done(api_task *t) {
         event.loaded.correct = t->start.train_correct;
         event.loaded.seconds = t->start.seconds;
         event.loaded.best_error = t->start.best_error;
+        event.loaded.has_best = t->start.has_best;
         api_note *n = api_note_find(api, t->job);
         if (n) {
             n->step = t->start.step;

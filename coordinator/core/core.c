@@ -247,7 +247,6 @@ bool coord_core_job(const coord_core *core, uint64_t id, uint64_t now_ns, coord_
                             .seconds = job->seconds,
                             .loss = job->last_loss,
                             .error = job->last_error,
-                            .best_error = job->best_error,
                             .has_loss = job->has_loss,
                             .has_error = job->has_error,
                             .waiting_for = what_it_waits_for(core, job, recent)};

@@ -157,7 +157,7 @@ typedef struct coord_event {
     coord_result_info result;
     coord_job_info info;
     /* JOB_LOADED: completed steps, and the running sums of the epoch under way (exact f64), seconds
-     * spent, best error (-1: none) */
+     * spent, the best error (or loss) so far */
     struct {
         uint64_t step;
         double loss_sum;
@@ -167,6 +167,7 @@ typedef struct coord_event {
 } coord_event;
 
 typedef enum coord_action_type {
+        bool has_best;
     COORD_ACTION_LEASE = 1, /* answer `request` with `lease` */
     COORD_ACTION_NOTHING,   /* answer `request`: retry_ms, drain, unknown */
     COORD_ACTION_KEEP,      /* slot: the result is part of the round */
@@ -244,6 +245,7 @@ typedef struct coord_action {
     } checkpoint;
 } coord_action;
 
+        bool has_best; /* best_error is set: a loss may be negative */
 /* What a lease's weights are called towards a worker, which says it again when it has them: after a
  * return to a checkpoint, the same step has other weights. Steps have 32 bits. */
 static inline uint64_t coord_weights_name(const coord_action *lease) {
@@ -308,7 +310,7 @@ typedef struct coord_job_view {
     uint32_t workers; /* that hold one, or did within COORD_RECENT_NS */
     coord_lease_counts leases;
     uint64_t blocks_done, blocks; /* of an evaluation */
-    double seconds, samples_per_s, eta_seconds, loss, error, best_error;
+    double seconds, samples_per_s, eta_seconds, loss, error;
     bool has_loss, has_error;
     const char *waiting_for;
 } coord_job_view;

@@ -115,7 +115,8 @@ typedef struct core_job {
     uint64_t save_failed_ns, save_again_ns; /* of the final weights: the first failure, the next
                                                attempt; 0: none */
     uint64_t saved_step;                    /* UINT64_MAX: none */
-    double best_error;                      /* or loss, if the job is judged by it; -1: none */
+    double best_error;                      /* or loss, if the job is judged by it */
+    bool has_best;
 
     /* time */
     double seconds, seconds_loaded, timed_seconds;

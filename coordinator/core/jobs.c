@@ -143,6 +143,7 @@ void jobs_save(coord_core *core, core_job *job, bool final) {
     a->checkpoint.correct = job->correct;
     a->checkpoint.seconds = job->seconds;
     a->checkpoint.best_error = job->best_error;
+    a->checkpoint.has_best = job->has_best;
     a->checkpoint.best = job->is_best;
     a->checkpoint.final = final;
     job->saving = true;
@@ -276,7 +277,6 @@ static cop_err create(coord_core *core, const coord_job_info *info, core_job **o
     if (!job) return COP_ERR_NO_MEMORY;
     job->info = *info;
     job->phase = PHASE_IDLE;
-    job->best_error = -1;
     job->fingerprint = info->fingerprint;
     if (jobs_is_evaluation(job)) { /* of a training there is nothing to say */
         job->info.batch = job->info.shards = job->info.train_samples = 1;
@@ -342,7 +342,8 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->samples = e->loaded.samples;
     job->correct = e->loaded.correct;
     job->seconds = e->loaded.seconds;
-    job->best_error = job->info.keep_best ? e->loaded.best_error : -1;
+    job->best_error = e->loaded.best_error;
+    job->has_best = job->info.keep_best && e->loaded.has_best;
     job->is_best = false;
     job->save_failed_ns = job->save_again_ns = 0;
     audit_forget_after(job, job->step);

@@ -204,8 +204,9 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
     job->last_error = error_of(job, samples, correct);
     job->has_error = !job->info.by_loss;
     double figure = job->info.by_loss ? loss / (double)samples : job->last_error;
-    if (job->info.keep_best && (job->best_error < 0 || figure < job->best_error)) {
+    if (job->info.keep_best && (!job->has_best || figure < job->best_error)) {
         job->best_error = figure;
+        job->has_best = true;
         job->is_best = true;
     }
     round_clear(&job->round);

@@ -120,7 +120,7 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
                             cop_str *notes, cop_error *error) {
     zero_version(r, &r->current);
     zero_version(r, &r->next);
-    *start = (cop_checkpoint){.best_error = -1};
+    *start = (cop_checkpoint){0};
     bool all = at->max_step == UINT64_MAX;
     if (at->resume && r->folder) {
         float *states[2] = {r->current.state[0] ? r->current.state[0]->data : NULL,
@@ -134,7 +134,7 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
             return COP_OK;
         }
         if (e != COP_ERR_NOT_FOUND) return e;
-        *start = (cop_checkpoint){.best_error = -1};
+        *start = (cop_checkpoint){0};
         zero_version(r, &r->current);
     }
     cop_model_init(r->job->model, r->job->seed, r->current.weights->data);

@@ -54,6 +54,7 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
                         .train_correct = r->action.checkpoint.correct,
                         .seconds = r->action.checkpoint.seconds,
                         .best_error = r->action.checkpoint.best_error,
+                        .has_best = r->action.checkpoint.has_best,
                         .is_best = r->action.checkpoint.best};
     for (int i = 0; i < 2; i++)
         c.states[i] = r->version.state[i] ? r->version.state[i]->data : NULL;

@@ -81,6 +81,7 @@ static void load_done(uv_work_t *work, int status) {
     loaded.loaded.correct = run->start.train_correct;
     loaded.loaded.seconds = run->start.seconds;
     loaded.loaded.best_error = run->start.best_error;
+    loaded.loaded.has_best = run->start.has_best;
     uv_mutex_lock(&run->mutex);
     run->progress.step = run->start.step;
     run->progress.epoch = (double)run->start.step / (double)run->info.steps_per_epoch;

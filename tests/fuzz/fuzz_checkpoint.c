@@ -41,7 +41,8 @@ static void make_checkpoint(good_checkpoint *g) {
                               .weights = g->weights,
                               .states = {g->states[0], g->states[1]},
                               .train_samples = 28,
-                              .best_error = 0.25};
+                              .best_error = 0.25,
+                              .has_best = true};
     fuzz_folder(g->folder);
     FUZZ_CHECK(!cop_checkpoint_save(g->job, g->folder, &c, NULL));
     for (int i = 0; i < FILES; i++)

@@ -316,8 +316,7 @@ static void write_folder(const cop_job *job, const char *folder, uint64_t step) 
     const cop_checkpoint c = {
         .step = 2,
         .weights = flat,
-        .states = {count > 0 ? states[0] : NULL, count > 1 ? states[1] : NULL},
-        .best_error = -1};
+        .states = {count > 0 ? states[0] : NULL, count > 1 ? states[1] : NULL}};
     FUZZ_CHECK(!cop_checkpoint_save(job, folder, &c, NULL));
     FUZZ_CHECK(path && !cop_job_save_model(job, flat, step, path, NULL));
     cop_free(path);

@@ -106,6 +106,7 @@ typedef struct sim_worker {
 typedef struct sim_saved {
     uint64_t step, weights, samples, correct;
     double loss_sum, seconds, best_error;
+    bool has_best;
 } sim_saved;
 
 typedef struct sim_job {
@@ -247,6 +248,7 @@ static inline void sim_load(sim *s, uint64_t job) {
     e.loaded.samples = j->saved.samples;
     e.loaded.correct = j->saved.correct;
     e.loaded.best_error = j->saved.best_error;
+    e.loaded.has_best = j->saved.has_best;
     sim_answer(s, 1 + sim_below(s, 50 * SIM_MS), e);
 }
 
@@ -259,7 +261,8 @@ static inline void sim_save(sim *s, const coord_action *a) {
                             .samples = a->checkpoint.samples,
                             .correct = a->checkpoint.correct,
                             .loss_sum = a->checkpoint.loss_sum,
-                            .best_error = a->checkpoint.best_error};
+                            .best_error = a->checkpoint.best_error,
+                            .has_best = a->checkpoint.has_best};
     e.ok = a->checkpoint.final || !sim_faulty(s, 20);
     sim_answer(s, 1 + sim_below(s, 100 * SIM_MS), e);
 }
@@ -643,7 +646,6 @@ static inline void sim_make_job(sim *s, uint64_t job) {
         j->info.window = 1 + (uint32_t)sim_below(s, 8);
     }
     j->saved.weights = sim_mix(job, 1);
-    j->saved.best_error = -1;
     for (uint32_t i = 0; i <= SIM_STEPS; i++) j->step_loss[i] = j->evaluated[i] = j->epoch[i] = -1;
 }
 

@@ -133,6 +133,7 @@ static cop_err write_files(sim *s, const sim_save *save, cop_error *error) {
                         .train_correct = a->checkpoint.correct,
                         .seconds = a->checkpoint.seconds,
                         .best_error = a->checkpoint.best_error,
+                        .has_best = a->checkpoint.has_best,
                         .is_best = a->checkpoint.best};
     put_word(&job, save->version.weights, weights);
     put_word(&job, save->version.momentum, momentum);
@@ -229,16 +230,16 @@ static void undo(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
     char folder[32];
     cop_error error = {0};
-    cop_checkpoint c = {.best_error = 0};
+    cop_checkpoint c = {0};
     cop_err e = sim_read(s, id, r->most, r, &c);
-    c.best_error = 0;
+    c.has_best = true;
     folder_of(id, folder);
     /* From now on: a crash may leave all, some, or none of them. */
     sim_check_discarded(s, id, e ? 0 : c.step);
     sim_disk_begin(s->disk, s->now);
     r->undone = !cop_checkpoint_discard_after(folder, e ? 0 : c.step, &c, &error);
     uint64_t end = sim_disk_end(s->disk);
-    r->best_lost = r->best_lost || c.best_error < 0;
+    r->best_lost = r->best_lost || !c.has_best;
     if (!r->undone) sim_trace(s, "job %llu: %s", (unsigned long long)id, error.text);
     sim_post(s, end - s->now + (r->undone ? 0 : SIM_SECOND),
              (sim_event){.kind = SIM_LOADED, .life = s->host.life, .value = id});
@@ -248,17 +249,17 @@ void sim_load(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
     sim_spec *spec = &s->specs[r->spec];
     coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = id};
-    cop_checkpoint c = {.best_error = -1};
+    cop_checkpoint c = {0};
     if (r->most != UINT64_MAX && !r->undone) {
         undo(s, id);
         return;
     }
     cop_err e = sim_read(s, id, r->most, r, &c);
-    if (r->best_lost) c.best_error = -1;
+    if (r->best_lost) c.has_best = false;
     SIM_CHECK(s, "checkpoints-load", !e || e == COP_ERR_NOT_FOUND, "job %llu: %s",
               (unsigned long long)id, cop_err_text(e));
     if (e) {
-        c = (cop_checkpoint){.best_error = -1};
+        c = (cop_checkpoint){0};
         r->step = r->momentum = 0;
         r->weights = sim_initial(spec);
     }
@@ -271,5 +272,6 @@ void sim_load(sim *s, uint64_t id) {
     event.loaded.correct = c.train_correct;
     event.loaded.seconds = c.seconds;
     event.loaded.best_error = c.best_error;
+    event.loaded.has_best = c.has_best;
     sim_dispatch(s, &event);
 }

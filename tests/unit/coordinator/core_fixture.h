@@ -39,7 +39,7 @@ typedef struct fixture {
     coord_job_state state[FX_JOBS];
     uint64_t version[FX_JOBS]; /* completed steps, as the host knows them */
     uint64_t loaded_step;      /* answers to LOAD */
-    double loaded_best;
+    double loaded_best;        /* NaN: none */
     coord_action checkpoint[FX_JOBS]; /* the newest one asked for */
     uint8_t slots[FX_SLOTS];
     coord_event queue[256];
@@ -52,7 +52,7 @@ static inline fixture *fx_create(coord_core_config config) {
     fixture *f = calloc(1, sizeof *f);
     assert_non_null(f);
     f->now = FX_SECOND;
-    f->loaded_best = -1;
+    f->loaded_best = NAN;
     assert_int_equal(coord_core_create(&config, &f->core), COP_OK);
     return f;
 }
@@ -120,6 +120,7 @@ static inline void fx_answer(fixture *f, const coord_action *a) {
         e.type = COORD_EVENT_JOB_LOADED;
         e.loaded.step = f->loaded_step;
         e.loaded.best_error = f->loaded_best;
+        e.loaded.has_best = !isnan(f->loaded_best);
     } else if (a->type == COORD_ACTION_UPDATE && !f->hold_update) {
         e.type = COORD_EVENT_UPDATED;
     } else if (a->type == COORD_ACTION_CHECKPOINT && !f->hold_save) {

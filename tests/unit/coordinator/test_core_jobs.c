@@ -212,6 +212,7 @@ static void resume_after(uint64_t cut) {
     e.loaded.correct = saved.checkpoint.correct;
     e.loaded.seconds = saved.checkpoint.seconds;
     e.loaded.best_error = saved.checkpoint.best_error;
+    e.loaded.has_best = saved.checkpoint.has_best;
     fx_send(f, e);
     fx_work_all(f, 5);
     assert_int_equal(f->state[1], COORD_COMPLETED);
@@ -430,7 +431,7 @@ static void test_evaluations_on_the_test_part_select_no_best_weights(void **stat
     fx_work_to(f, 1, 1, 30);
     finish_evaluation(f, 990);
     assert_true(f->checkpoint[1].checkpoint.final && !f->checkpoint[1].checkpoint.best);
-    assert_true(f->checkpoint[1].checkpoint.best_error == -1);
+    assert_false(f->checkpoint[1].checkpoint.has_best);
     fx_destroy(f);
 }
 
@@ -472,6 +473,27 @@ static void test_best_weights_without_classes_have_the_lowest_loss(void **state)
         assert_true(f->checkpoint[1].checkpoint.best);
         if (i < 2) assert_false(fx_view(f, 1).has_error);
     }
+    fx_destroy(f);
+}
+
+/* A loss may be below zero: that is not "none yet". */
+static void test_loss_below_zero_can_be_the_best(void **state) {
+    (void)state;
+    static const double losses[] = {-600, -500, -400};
+    coord_job_info info = with_best();
+    info.by_loss = true;
+    fixture *f = start(1, info);
+    for (uint64_t i = 0; i < 3; i++) {
+        fx_work_to(f, 1, 1, 10 * (i + 1));
+        if (!f->lease[1].type) fx_pull(f, 1);
+        coord_event e = fx_result_of(f, &f->lease[1]);
+        e.result.correct = 0;
+        e.result.loss = losses[i];
+        fx_send_result(f, e);
+        assert_true(f->checkpoint[1].checkpoint.has_best);
+        assert_true(f->checkpoint[1].checkpoint.best_error == -0.6);
+    }
+    assert_false(f->checkpoint[1].checkpoint.best); /* the last is the worst */
     fx_destroy(f);
 }
 
@@ -735,7 +757,6 @@ static void test_timeout_counts_the_time_before_a_resume(void **state) {
     coord_event e = {.type = COORD_EVENT_JOB_LOADED, .job = 1};
     e.loaded.step = 5;
     e.loaded.seconds = 9;
-    e.loaded.best_error = -1;
     fx_send(f, e);
     fx_tick(f, 1100);
     assert_int_equal(f->state[1], COORD_FAILED);
@@ -918,6 +939,7 @@ int main(void) {
         cmocka_unit_test(test_evaluations_on_the_test_part_select_no_best_weights),
         cmocka_unit_test(test_best_weights_are_saved_at_the_evaluated_step),
         cmocka_unit_test(test_best_weights_without_classes_have_the_lowest_loss),
+        cmocka_unit_test(test_loss_below_zero_can_be_the_best),
         cmocka_unit_test(test_best_weights_wait_for_a_running_checkpoint),
         cmocka_unit_test(test_best_error_of_an_earlier_run_counts),
         cmocka_unit_test(test_pause_takes_effect_within_a_step),

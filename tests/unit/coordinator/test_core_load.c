@@ -52,7 +52,6 @@ static void send(load *l, const coord_event *event) {
             if (a->type == COORD_ACTION_LOAD) answer.type = COORD_EVENT_JOB_LOADED;
             if (a->type == COORD_ACTION_UPDATE) answer.type = COORD_EVENT_UPDATED, l->updates++;
             if (a->type == COORD_ACTION_CHECKPOINT) answer.type = COORD_EVENT_CHECKPOINTED;
-            answer.loaded.best_error = -1;
             answer.loaded.step = 0;
             if (answer.type) l->queue[l->queued++] = answer;
         }

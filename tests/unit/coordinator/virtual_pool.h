@@ -227,7 +227,7 @@ static inline void vp_load(virtual_pool *p, const coord_action *a) {
     j->rolled_to = j->step;
     vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_LOADED,
                              .job = a->job,
-                             .loaded = {.step = j->step, .best_error = -1}});
+                             .loaded = {.step = j->step}});
 }
 
 static inline void vp_save(virtual_pool *p, const coord_action *a) {

@@ -36,6 +36,7 @@ static void save(job_fixture *f, uint64_t step) {
                               .train_correct = 5,
                               .seconds = 0.3,
                               .best_error = 0.25,
+                              .has_best = true,
                               .is_best = true};
     assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
 }
@@ -52,7 +53,7 @@ static uint64_t load(job_fixture *f, cop_str *notes) {
         f->weights[0] = (float)c.step;
         assert_memory_equal(weights, f->weights, f->size);
         assert_memory_equal(states[0], f->momentum, f->size);
-        assert_true(c.train_loss_sum == 0.1 && c.seconds == 0.3 && c.best_error == 0.25);
+        assert_true(c.train_loss_sum == 0.1 && c.seconds == 0.3 && c.best_error == 0.25 && c.has_best);
         assert_true(c.train_samples == 7 && c.train_correct == 5 && c.is_best);
     }
     cop_free(weights), cop_free(states[0]);

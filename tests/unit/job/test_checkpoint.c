@@ -22,7 +22,8 @@ static cop_checkpoint checkpoint_at(job_fixture *f, uint64_t step) {
                             .train_samples = 10 * step,
                             .train_correct = 9 * step,
                             .seconds = 0.1 * (double)step,
-                            .best_error = 1.0 / 3};
+                            .best_error = 1.0 / 3,
+                            .has_best = true};
 }
 
 static void save(job_fixture *f, uint64_t step, bool best) {
@@ -71,6 +72,7 @@ static void test_checkpoint_is_restored_exactly(void **state) {
     assert_memory_equal(&c.train_loss_sum, &saved.train_loss_sum, 8);
     assert_memory_equal(&c.seconds, &saved.seconds, 8);
     assert_memory_equal(&c.best_error, &saved.best_error, 8);
+    assert_true(c.has_best);
     assert_int_equal(c.train_samples, 5000);
     assert_int_equal(c.train_correct, 4500);
     assert_true(c.is_best);
@@ -160,17 +162,17 @@ static void discard(const job_fixture *f, uint64_t after, cop_checkpoint *c) {
 
 static void test_rollback_removes_untrusted_checkpoints(void **state) {
     job_fixture *f = *state;
-    cop_checkpoint c = {.best_error = 0.25};
+    cop_checkpoint c = {.best_error = 0.25, .has_best = true};
     save(f, 200, true), save(f, 300, false);
     discard(f, 200, &c);
     assert_true(latest_is(f, "step-00000200\n") && exists(f, "checkpoints/best"));
-    assert_true(c.best_error == 0.25); /* it is the best */
+    assert_true(c.has_best); /* it is the best */
     assert_int_equal(resume(f, NULL), 200);
     save(f, 100, false), save(f, 200, true);
     discard(f, 100, &c);
     assert_true(latest_is(f, "step-00000100\n"));
     assert_false(exists(f, "checkpoints/best") || exists(f, "checkpoints/step-00000200"));
-    assert_true(c.best_error == -1); /* the best was one of those */
+    assert_false(c.has_best); /* the best was one of those */
     assert_int_equal(resume(f, NULL), 100);
     discard(f, 0, &c);
     assert_false(exists(f, "checkpoints/latest") || exists(f, "checkpoints/step-00000100"));
@@ -331,17 +333,35 @@ static void test_each_damaged_checkpoint_is_one_line_of_the_notes(void **state) 
     cop_str_fini(&notes);
 }
 
+/* A loss may be negative, and -1. It is not the mark of "no best". */
+static void test_a_best_below_zero_is_a_best(void **state) {
+    job_fixture *f = *state;
+    const double best[] = {-1, -0.25, -1e300};
+    float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
+    for (uint64_t i = 0; i < 3; i++) {
+        cop_checkpoint c = checkpoint_at(f, 10 + i), back;
+        c.best_error = best[i];
+        c.is_best = i == 0;
+        assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
+        assert_int_equal(cop_checkpoint_load(f->job, f->folder, weights, states, &back, NULL, NULL),
+                         COP_OK);
+        assert_true(back.has_best && back.best_error == best[i]);
+        assert_true(exists(f, "checkpoints/best"));
+    }
+    cop_free(weights), cop_free(states[0]);
+}
+
 static void test_checkpoint_of_an_optimizer_without_state(void **state) {
     job_fixture *f = *state;
     cop_job *plain = make_job("optimizer.sgd.momentum=0", f->data);
-    cop_checkpoint c = {.step = 3, .weights = f->weights, .best_error = -1}, back;
+    cop_checkpoint c = {.step = 3, .weights = f->weights}, back;
     float *weights = new_floats(plain), *states[2] = {NULL, NULL};
     cop_error error = {0};
     if (cop_checkpoint_save(plain, f->folder, &c, &error)) fail_msg("%s", error.text);
     if (cop_checkpoint_load(plain, f->folder, weights, states, &back, NULL, &error))
         fail_msg("%s", error.text);
     assert_int_equal(back.step, 3);
-    assert_true(back.best_error == -1);
+    assert_false(back.has_best);
     cop_free(weights);
     cop_job_destroy(plain);
 }
@@ -374,7 +394,7 @@ static int save_and_exit(const char *folder) {
 }
 
 static int discard_and_exit(const char *folder, uint64_t after) {
-    cop_checkpoint c = {.best_error = -1};
+    cop_checkpoint c = {0};
     cop_err e = cop_checkpoint_discard_after(folder, after, &c, NULL);
     return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
 }
@@ -427,6 +447,7 @@ int main(int argc, char **argv) {
         EACH(test_checkpoint_files_are_at_the_documented_paths),
         EACH(test_no_checkpoint_is_not_found),
         EACH(test_newest_and_best_checkpoints_are_kept),
+        EACH(test_a_best_below_zero_is_a_best),
         EACH(test_restart_ignores_checkpoints_of_an_earlier_run),
         EACH(test_rollback_removes_untrusted_checkpoints),
         EACH(test_removal_of_checkpoints_is_durable_or_fails),

@@ -32,6 +32,7 @@ static cop_err save(uint64_t step) {
                               .weights = weights,
                               .states = {momentum},
                               .best_error = 0.5,
+                              .has_best = true,
                               .is_best = step == 200};
     return cop_checkpoint_save(job, FOLDER, &c, NULL);
 }

@@ -112,7 +112,6 @@ static cop_err live(void *context, cop_error *error) {
     const cop_checkpoint c = {.step = BEGIN + STEPS,
                               .weights = l->weights,
                               .states = {l->states[0]},
-                              .best_error = -1,
                               .is_best = true};
     if (!e) e = cop_checkpoint_save(l->job, l->folder, &c, error);
     end(l);
@@ -134,7 +133,7 @@ static uint64_t found(const life *l, const cop_job *job, float *weights) {
 }
 
 static void remove_newer(const life *l) {
-    cop_checkpoint c = {.best_error = -1};
+    cop_checkpoint c = {0};
     assert_int_equal(cop_checkpoint_discard_after(l->folder, BEGIN, &c, NULL), COP_OK);
 }
 
@@ -170,7 +169,7 @@ static void test_job_survives_every_failed_allocation(void **state) {
     l.before = first_weights(checker);
     assert_int_equal(cop_kernels_choose(&l.kernels, NULL), COP_OK);
     const cop_checkpoint old = {
-        .step = BEGIN, .weights = l.before, .states = {l.before}, .best_error = -1};
+        .step = BEGIN, .weights = l.before, .states = {l.before}};
     assert_int_equal(cop_checkpoint_save(checker, l.folder, &old, NULL), COP_OK);
     if (live(&l, &error)) fail_msg("%s", error.text);
     float *weights = new_floats(checker);
