@@ -20,6 +20,8 @@
 #define SAMPLES_MAX 256
 /* The pool's times are taken anew after this. */
 #define MEASURE_PAUSE_NS 100000000
+/* Of the time from a lease to its result: less than this share cannot have been computing. */
+#define COMPUTING_SHARE 4 /* a quarter */
 /* Weight of the newest measurement. */
 #define NEWEST 0.1
 
@@ -106,11 +108,13 @@ uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_work
 
 /* ---- what is learned of a result ---- */
 
-/* The computing time that is believed of a result: what the worker claims, and at most the time
- * from its lease to its result. */
+/* The computing time that is believed of a result: the worker's claim, within bounds that the
+ * coordinator measured. At most the time from the lease to the result; at least a quarter of it: a
+ * worker that claims to need no time would get its job a larger share of the pool. */
 static uint64_t believed_ns(const round_holder *h, uint64_t claimed_ns, uint64_t now) {
-    const uint64_t measured = now - h->begun_ns;
-    return COP_PLANT(BELIEVE_CLAIM, claimed_ns < measured ? claimed_ns : measured, claimed_ns);
+    const uint64_t measured = now - h->begun_ns, least = measured / COMPUTING_SHARE;
+    if (COP_PLANT(BELIEVE_CLAIM, claimed_ns > measured, false)) return measured;
+    return claimed_ns < least ? least : claimed_ns;
 }
 
 static double smooth(double old, double now) {

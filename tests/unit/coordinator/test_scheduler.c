@@ -106,6 +106,26 @@ static void test_absurd_claim_does_not_change_the_shares(void **state) {
     }
 }
 
+/* A worker that claims no computing time for one job would give that job all of itself. */
+static void test_claim_of_no_time_does_not_take_the_pool(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){0});
+    double spent[4] = {0};
+    fx_join(f, 1, 1, 7);
+    for (uint64_t job = 1; job <= 3; job++) fx_add(f, long_info(job, 0));
+    for (int i = 0; i < 3000; i++) {
+        if (!f->lease[1].type) assert_non_null(fx_pull(f, 1));
+        coord_event e = fx_result_of(f, &f->lease[1]);
+        spent[e.job] += e.result.count;
+        f->now += e.result.count * FX_MS;
+        e.result.compute_ns = e.job == 1 ? 0 : e.result.count * FX_MS;
+        fx_send_result(f, e);
+    }
+    double all = spent[1] + spent[2] + spent[3];
+    for (int job = 2; job <= 3; job++) assert_true(spent[job] > 0.15 * all);
+    fx_destroy(f);
+}
+
 static void test_later_job_does_not_starve_the_others(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -376,6 +396,7 @@ int main(void) {
         cmocka_unit_test(test_lower_priority_gets_what_the_higher_one_leaves),
         cmocka_unit_test(test_equal_jobs_get_equal_compute_time),
         cmocka_unit_test(test_absurd_claim_does_not_change_the_shares),
+        cmocka_unit_test(test_claim_of_no_time_does_not_take_the_pool),
         cmocka_unit_test(test_later_job_does_not_starve_the_others),
         cmocka_unit_test(test_simultaneous_pulls_are_shared_fairly),
         cmocka_unit_test(test_worker_with_the_weights_is_preferred_if_shares_are_close),
