@@ -28,6 +28,7 @@
     X(RESUME_WRONG, "a job continues one step after its checkpoint")                               \
     X(LIAR_BELIEVED, "different results count as equal")                                           \
     X(NAN_BELIEVED, "workers that agree on a non-finite value are believed")                       \
+    X(DIVERGE_AT_ONCE, "a job fails as diverged on results that were never audited")               \
     X(BLAME_JOB, "three workers that report they cannot compute a block fail its job")             \
     X(NO_UNDO, "results that a liar sent before its detection are kept")                           \
     X(FORGET_JOB, "a queued job is not recovered after a restart")                                 \

@@ -52,6 +52,7 @@ bool audit_draws(coord_core *core, const core_job *job, core_worker *w) {
         return true;
     }
     if (job->info.audit >= 1) return true;
+    if (job->audit_until && job->round.step <= job->audit_until) return true;
     bool hit = before <= w->audit_point && w->audit_point < after;
     if (after >= 1) {
         after -= 1;
@@ -91,9 +92,16 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
 
 /* ---- the coordinator as judge ---- */
 
+void audit_judge_later(coord_core *core, core_job *job, int index, uint64_t now) {
+    job->judge_again_ns = now + core->config.lease_floor_ns;
+    job->round.blocks[index].awaits_judge = true;
+}
+
 void audit_judge(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
     bool room = false;
+    b->awaits_judge = now < job->judge_again_ns;
+    if (b->awaits_judge) return;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         if (b->holder[h].worker == COORD_SELF) return; /* it does */
         room = room || !b->holder[h].worker;
@@ -126,11 +134,21 @@ bool audit_lacks_judge(const coord_core *core, const core_job *job) {
     return true;
 }
 
+/* Blocks for which the coordinator had no room. */
+static void judge_waiting(coord_core *core, core_job *job, uint64_t now) {
+    if (!job->judge_again_ns || now < job->judge_again_ns) return;
+    job->judge_again_ns = 0;
+    for (uint32_t k = 0; k < job->round.count; k++)
+        if (job->round.blocks[k].awaits_judge && job->round.blocks[k].state != ROUND_DONE)
+            audit_judge(core, job, (int)k, now);
+}
+
 void audit_watch(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];
-        if (!steps_has_leases(job) || !job->round.audited || !audit_can_judge(core, job)) continue;
-        for (uint32_t k = 0; k < job->round.count; k++) {
+        if (!steps_has_leases(job) || !audit_can_judge(core, job)) continue;
+        judge_waiting(core, job, now);
+        for (uint32_t k = 0; job->round.audited && k < job->round.count; k++) {
             const round_block *b = &job->round.blocks[k];
             bool waits = b->audited && b->state == ROUND_PENDING && b->votes;
             if (waits && (now - b->voted_ns > core->config.lease_floor_ns ||

@@ -114,8 +114,9 @@ typedef enum coord_event_type {
     COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights
                                  (RUNNING: after this step; else ignored) */
     COORD_EVENT_UPDATED, /* job, step, ok: the new weights are version `step`. Not ok: nothing was
-                            changed, a gradient was not finite; result.first = the first shard of
-                            the block at fault */
+                            changed. result.first and result.digest are of the block whose gradient
+                            is not finite; if result.finite is set, all gradients are finite and
+                            their sum is not, and `digests` has the digest of each block */
     COORD_EVENT_CHECKPOINTED, /* job, step, ok */
     COORD_EVENT_ABSORBED,     /* job: the oldest ABSORB that was not answered yet is done */
     COORD_EVENT_STOP /* graceful stop: finish steps under way, checkpoint all running jobs, then
@@ -129,6 +130,7 @@ typedef struct coord_result_info {
     bool evaluate, ensemble; /* kind: neither: training; an ensemble's result is both */
     bool finite;             /* the loss; and the gradient, where the digest was asked for */
     bool failed;             /* the worker could not compute it: text says why */
+    bool busy;               /* failed for lack of memory or of free slots: ask again later */
     bool malformed;          /* its tensor has not the size that it must have: text says so */
     double loss;
     uint64_t correct, samples;
@@ -142,7 +144,9 @@ typedef struct coord_event {
     coord_event_type type;
     uint64_t worker, job, step;
     bool ok;
-    const char *text; /* borrowed for the call */
+    const char *text;        /* borrowed for the call */
+    const uint64_t *digests; /* UPDATED, not ok, of a job with `audit` above 0: one digest for each
+                                block of the UPDATE, in its order; borrowed for the call */
     struct {
         const char *name;
         const char *identity; /* what a quarantine goes by: the certificate's name, or the name that
@@ -163,11 +167,11 @@ typedef struct coord_event {
         double loss_sum;
         uint64_t samples, correct;
         double seconds, best_error;
+        bool has_best;
     } loaded;
 } coord_event;
 
 typedef enum coord_action_type {
-        bool has_best;
     COORD_ACTION_LEASE = 1, /* answer `request` with `lease` */
     COORD_ACTION_NOTHING,   /* answer `request`: retry_ms, drain, unknown */
     COORD_ACTION_KEEP,      /* slot: the result is part of the round */
@@ -241,11 +245,11 @@ typedef struct coord_action {
         double loss_sum;
         uint64_t samples, correct;
         double seconds, best_error;
+        bool has_best; /* best_error is set: a loss may be negative */
         bool best, final;
     } checkpoint;
 } coord_action;
 
-        bool has_best; /* best_error is set: a loss may be negative */
 /* What a lease's weights are called towards a worker, which says it again when it has them: after a
  * return to a checkpoint, the same step has other weights. Steps have 32 bits. */
 static inline uint64_t coord_weights_name(const coord_action *lease) {

@@ -102,8 +102,10 @@ typedef struct core_job {
     uint64_t others_since;          /* of those that found no room; 0: none */
     uint64_t
         rollback_to;   /* + 1: the newest step that may be loaded, as a liar came after; 0: any */
-    uint32_t history;  /* how often it went back */
-    bool cannot_judge; /* COMPUTE failed */
+    uint32_t history;        /* how often it went back */
+    uint64_t audit_until;    /* all blocks of steps up to this one are audited; 0: none */
+    uint64_t judge_again_ns; /* COMPUTE found no memory or slot: the next one not before; 0: now */
+    bool cannot_judge;       /* COMPUTE failed for another reason */
     bool spoiled;      /* an ensemble with a liar's outputs in it: it fails */
 
     /* workers that cannot compute it */
@@ -282,7 +284,8 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *event,
 /* The round will not be finished: what was kept of it is dropped. */
 void steps_drop_round(coord_core *core, core_job *job);
 
-/* The job is at fault: the host looks at the gradient and answers JOB_FAILED with a sentence. */
+/* A value is not finite, whoever computes it. The host looks at the gradient and answers JOB_FAILED
+ * with a sentence; unless the weights may be a liar's work: then the job goes back. */
 void steps_diverged(coord_core *core, core_job *job, const round_block *block, uint64_t slot);
 /* A block was done: what follows if it was the last. */
 void steps_block_done(coord_core *core, core_job *job, uint64_t now);
@@ -322,14 +325,20 @@ void audit_note_step(core_job *job);
 const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who);
 /* Blocks that nobody else can check are computed here. */
 void audit_watch(coord_core *core, uint64_t now);
+/* May the weights be the work of a liar that no audit has found? Then the job goes back to its last
+ * checkpoint, everything since is audited, and this returns true. */
+bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *block);
 /* After a return to a checkpoint: what came after it is forgotten. */
 void audit_forget_after(core_job *job, uint64_t step);
 
 /* The coordinator could not compute the block: what waited for it alone is decided without it. The
  * job may be gone after this. */
 void audit_cannot_judge(coord_core *core, core_job *job, int block);
-/* The coordinator computes the block, if there is room for one more lease of it. */
+/* The coordinator computes the block, if there is room for one more lease of it; after a failed
+ * attempt not before job->judge_again_ns. */
 void audit_judge(coord_core *core, core_job *job, int block, uint64_t now);
+/* The coordinator had no memory or slot to compute the block: it tries again in a while. */
+void audit_judge_later(coord_core *core, core_job *job, int block, uint64_t now);
 
 /* ---- unable.c: who cannot compute a job ---- */
 

@@ -341,6 +341,7 @@ void round_finish(coord_round *r, int block, int vote, bool confirmed) {
     b->who = v.who;
     b->confirmed = confirmed;
     b->votes = 0;
+    b->awaits_judge = false;
     memset(b->holder, 0, sizeof b->holder);
     r->done++;
     r->audited -= b->audited;
@@ -378,6 +379,19 @@ void round_dispute(coord_round *r, int block, const round_vote *other) {
     r->audited += !b->audited;
     b->audited = true;
     b->needs = 3;
+}
+
+void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns) {
+    round_block *b = &r->blocks[block];
+    COP_ASSERT(b->state == ROUND_DONE && !b->confirmed && digest);
+    b->vote[0] = vote_of(b);
+    b->vote[0].digest = digest;
+    b->votes = 1;
+    b->voted_ns = now_ns;
+    undo(r, b);
+    r->audited += !b->audited;
+    b->audited = true;
+    b->needs = 2;
 }
 
 uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns) {

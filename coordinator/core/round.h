@@ -50,6 +50,7 @@ typedef struct round_block {
     uint32_t needs, votes;
     round_vote vote[ROUND_VOTES];
     uint64_t voted_ns; /* when the newest came */
+    bool awaits_judge; /* the coordinator is to compute it, as soon as it has room */
     /* the result */
     uint64_t lease; /* that brought it */
     uint64_t slot, correct, digest, who;
@@ -154,6 +155,9 @@ void round_settle(coord_round *r, int block, uint32_t needs);
 void round_finish(coord_round *r, int block, int vote, bool confirmed);
 /* A block that is done, unconfirmed, turns out to be disputed by another vote: it needs a third. */
 void round_dispute(coord_round *r, int block, const round_vote *other);
+/* A finished, unconfirmed block needs a second, equal result after all: what it has is its first
+ * vote, which keeps its slot. */
+void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns);
 /* A finished block's gradient turned out not to be finite: that is a vote, and it needs another.
  * Returns the slot to drop. */
 uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns);

@@ -261,6 +261,10 @@ static void ask_for_update(coord_core *core, core_job *job) {
 /* ---- results ---- */
 
 void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
+    if (COP_PLANT(DIVERGE_AT_ONCE, audit_suspect_weights(core, job, b), false)) {
+        core_drop(core, job->info.job, slot);
+        return;
+    }
     coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
     a->step = job->round.step;
     a->slot = slot;
@@ -353,7 +357,9 @@ static void refuse(coord_core *core, core_job *job, int index, int holder, const
     round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
     core_drop(core, job->info.job, e->result.slot);
     if (!w) report_bad(core, job, &job->round.blocks[index], why);
-    if (!w)
+    if (!w && e->result.busy)
+        audit_judge_later(core, job, index, now);
+    else if (!w)
         unable_report_self(core, job, index, why, now);
     else if (form)
         audit_strike(core, job->info.job, w, form);
@@ -415,6 +421,38 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
         ask_for_update(core, job);
 }
 
+/* Results that nobody has confirmed need a second one each. False: all are confirmed. */
+static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
+    bool any = false;
+    uint32_t at = 0;
+    COP_ASSERT(digests);
+    for (uint32_t i = 0; i < job->round.count; i++) {
+        const round_block *b = &job->round.blocks[i];
+        if (b->absent) continue;
+        const uint64_t digest = digests[at++];
+        if (b->confirmed) continue;
+        round_recheck(&job->round, (int)i, digest, now);
+        any = true;
+    }
+    return any;
+}
+
+/* Each gradient is finite, their sum is not: any of them may be a lie. */
+static void sum_not_finite(coord_core *core, core_job *job, int index, const coord_event *e,
+                           uint64_t now) {
+    round_block *b = &job->round.blocks[index];
+    job->phase = PHASE_TRAINING;
+    if (recheck_step(job, e->digests, now)) {
+        core_tell(core, job->info.job, false,
+                  "step %llu: the sum of the gradients is not finite; each is computed again",
+                  (unsigned long long)job->round.step);
+        return;
+    }
+    const uint64_t slot = b->slot;
+    b->slot = 0;
+    steps_diverged(core, job, b, slot);
+}
+
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
     if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
     if (e->ok) audit_note_step(job);
@@ -433,12 +471,16 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         step_done(core, job, now);
         return;
     }
-    /* A gradient was not finite although its loss was: the block that the host names is computed
-     * once more; a second time by the coordinator, and then the job has diverged. */
     uint32_t i = 0;
     while (i < job->round.count && job->round.blocks[i].first != e->result.first) i++;
     COP_ASSERT(i < job->round.count);
     round_block *b = &job->round.blocks[i];
+    if (e->result.finite && job->info.audit > 0) {
+        sum_not_finite(core, job, (int)i, e, now);
+        return;
+    }
+    /* A gradient was not finite although its loss was: the block that the host names is computed
+     * once more; a second time by the coordinator, and then the job has diverged. */
     job->phase = PHASE_TRAINING;
     uint64_t slot =
         round_doubt(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);

@@ -110,6 +110,22 @@ static void quarantine(coord_core *core, uint64_t who, const char *name, const c
     }
 }
 
+bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b) {
+    const uint64_t step = job->round.step;
+    const bool partly_audited = job->info.audit > 0 && job->info.audit < 1;
+    if (!partly_audited || jobs_is_evaluation(job) || job->step == 0) return false;
+    if (step <= job->audit_until) return false; /* that was done, and it came to the same */
+    char block[96];
+    job->audit_until = step;
+    core_tell(core, job->info.job, false,
+              "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
+              "audited, because a wrong result may be the cause",
+              audit_name_block(job, b, block));
+    /* The weights of this step are in doubt, and so is a checkpoint of them. */
+    jobs_roll_back(core, job, job->step - 1);
+    return true;
+}
+
 /* A block as people know it. */
 const char *audit_name_block(const core_job *job, const round_block *b, char out[96]) {
     const coord_round *r = &job->round;

@@ -141,7 +141,8 @@ static void answer(coord_engine *engine, const coord_action *a, const recomputat
                                        .members = a->lease.members,
                                        .evaluate = a->lease.evaluate,
                                        .ensemble = a->lease.ensemble,
-                                       .failed = failed};
+                                       .failed = failed,
+                                       .busy = !r || r->error.code == COP_ERR_NO_MEMORY};
     if (r) {
         event.result.compute_ns = r->compute_ns;
         event.result.finite = r->finite && isfinite(r->sums.loss);
@@ -151,8 +152,10 @@ static void answer(coord_engine *engine, const coord_action *a, const recomputat
         event.result.digest = r->digest;
     }
     event.result.slot = coord_take_slot(engine, failed ? NULL : r->gradient);
-    event.result.failed = failed || !event.result.slot;
-    if (!failed && !event.result.slot) event.text = "too many pending results";
+    if (!event.result.slot) {
+        event.result.failed = event.result.busy = true;
+        event.text = "too many pending results";
+    }
     coord_dispatch(engine, &event);
 }
 

@@ -47,12 +47,13 @@ static cop_err allocate(coord_resident *r, cop_error *error) {
     r->gradients = cop_alloc_array(job->shards, sizeof *r->gradients);
     r->update_slots = cop_alloc_array(job->shards, sizeof *r->update_slots);
     r->update_first = cop_alloc_array(job->shards, sizeof *r->update_first);
+    r->update_digests = cop_alloc_array(job->shards, sizeof *r->update_digests);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
     r->spec = cop_job_pack(job);
     r->lease_spec = cop_job_pack_for_workers(job);
     if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
-        !r->gradients || !r->update_slots || !r->update_first || !r->tree_ops || !r->spec ||
-        !r->lease_spec)
+        !r->gradients || !r->update_slots || !r->update_first || !r->update_digests ||
+        !r->tree_ops || !r->spec || !r->lease_spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;
@@ -184,6 +185,7 @@ void coord_resident_fini(coord_resident *r) {
     cop_free(r->gradients);
     cop_free(r->update_slots);
     cop_free(r->update_first);
+    cop_free(r->update_digests);
     cop_free(r->tree_ops);
     cop_free(r->folder);
     cop_data_view_fini(&r->view);
@@ -252,17 +254,27 @@ static void release_update_slots(coord_engine *engine, const coord_resident *r) 
     }
 }
 
-/* The first block whose gradient is not finite; the first of all when only their sum is not. With
- * its digest, to compare what comes in its place. */
-static void find_bad_block(const coord_engine *engine, const coord_resident *r,
-                           coord_result_info *out) {
-    size_t count = flat_bytes(r) / sizeof(float);
-    uint32_t bad = 0;
+static uint64_t digest_of_slot(const coord_engine *engine, uint64_t slot) {
     bool finite;
+    return coord_digest(engine, engine->slots[slot - 1].gradient, &finite);
+}
+
+/* The first block whose gradient is not finite; the first of all when only their sum is not. With
+ * its digest, to compare it with a second result; of an audited job, and when only the sum is not
+ * finite, with the digests of all blocks. */
+static void find_bad_block(const coord_engine *engine, coord_resident *r, coord_event *event) {
+    size_t count = flat_bytes(r) / sizeof(float);
+    uint32_t bad = UINT32_MAX;
     for (uint32_t i = r->update_count; i-- > 0;)
         if (!engine->kernels->all_finite(r->gradients[i], count)) bad = i;
-    out->first = r->update_first[bad];
-    out->digest = coord_digest(engine, engine->slots[r->update_slots[bad] - 1].gradient, &finite);
+    event->result.finite = bad == UINT32_MAX;
+    if (event->result.finite) bad = 0;
+    event->result.first = r->update_first[bad];
+    event->result.digest = digest_of_slot(engine, r->update_slots[bad]);
+    if (!event->result.finite || r->job->message->audit <= 0) return;
+    for (uint32_t i = 0; i < r->update_count; i++)
+        r->update_digests[i] = digest_of_slot(engine, r->update_slots[i]);
+    event->digests = r->update_digests;
 }
 
 static void take_over(coord_engine *engine, coord_resident *r) {
@@ -293,7 +305,7 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
         release_update_slots(engine, r);
         take_over(engine, r);
     } else {
-        find_bad_block(engine, r, &event.result);
+        find_bad_block(engine, r, &event);
     }
     coord_dispatch(engine, &event);
 }

@@ -45,7 +45,8 @@ typedef struct coord_resident {
     coord_version next;
     const float **gradients;
     uint64_t *update_slots;
-    uint32_t *update_first; /* first shards of its blocks */
+    uint32_t *update_first;   /* first shards of its blocks */
+    uint64_t *update_digests; /* of its blocks' gradients, when only their sum is not finite */
     int16_t *tree_ops;
     cop_tree tree;
     uint32_t update_count;

@@ -167,26 +167,47 @@ static uint64_t sum_of(sim *s, const coord_action *a, uint32_t from, uint32_t to
     return sim_mix(left, sum_of(s, a, middle, to, at));
 }
 
+static const sim_gradient *gradient_of(const sim *s, const coord_action *a, uint32_t block) {
+    return &s->host.slots[a->update.blocks[block].slot].gradient;
+}
+
+/* The first block that is not finite, or all if only their sum is not. */
+static void find_bad_block(sim *s, const coord_action *a, coord_event *e) {
+    sim_resident *r = &s->host.resident[a->job];
+    for (uint32_t i = 0; i < a->update.count; i++)
+        r->digests[i] = sim_digest(s, gradient_of(s, a, i));
+    for (uint32_t i = a->update.count; i-- > 0;) {
+        const sim_gradient *gradient = gradient_of(s, a, i);
+        if (!gradient->nan && (!gradient->huge || !e->ok)) continue;
+        e->ok = false;
+        e->result.finite = !gradient->nan;
+        e->result.first = a->update.blocks[gradient->nan ? i : 0].first;
+        e->result.digest = r->digests[gradient->nan ? i : 0];
+    }
+    e->digests = e->result.finite ? r->digests : NULL;
+}
+
+static void apply(sim *s, const coord_action *a) {
+    sim_resident *r = &s->host.resident[a->job];
+    uint32_t at = 0;
+    sim_note_applied(s, a);
+    uint64_t sum = sum_of(s, a, 0, s->specs[r->spec].info.shards, &at);
+    r->next_weights = r->weights;
+    r->next_momentum = r->momentum;
+    sim_apply(sum, a->update.batch, &r->next_weights, &r->next_momentum);
+    for (uint32_t i = 0; i < a->update.count; i++)
+        if (gradient_of(s, a, i)->poison) r->next_weights = SIM_POISONED;
+}
+
 static void update(sim *s, const coord_action *a) {
     sim_resident *r = &s->host.resident[a->job];
     coord_event e = {.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step, .ok = true};
-    uint32_t at = 0;
     sim_check_update(s, a, r);
-    for (uint32_t i = a->update.count; i-- > 0;) {
-        if (!s->host.slots[a->update.blocks[i].slot].gradient.nan) continue;
-        e.ok = false;
-        e.result.first = a->update.blocks[i].first;
-        e.result.digest = sim_digest(s, &s->host.slots[a->update.blocks[i].slot].gradient);
-    }
     if (!r->slots) r->slots = cop_alloc_array(COP_SHARDS_MAX, sizeof *r->slots);
-    COP_ASSERT(r->slots != NULL);
-    if (e.ok) {
-        sim_note_applied(s, a);
-        uint64_t sum = sum_of(s, a, 0, s->specs[r->spec].info.shards, &at);
-        r->next_weights = r->weights;
-        r->next_momentum = r->momentum;
-        sim_apply(sum, a->update.batch, &r->next_weights, &r->next_momentum);
-    }
+    if (!r->digests) r->digests = cop_alloc_array(COP_SHARDS_MAX, sizeof *r->digests);
+    COP_ASSERT(r->slots && r->digests);
+    find_bad_block(s, a, &e);
+    if (e.ok) apply(s, a);
     r->updating = true;
     r->update_count = a->update.count;
     for (uint32_t i = 0; i < a->update.count; i++) r->slots[i] = a->update.blocks[i].slot;
@@ -244,7 +265,7 @@ static void compute(sim *s, const coord_action *a) {
         m.result.samples = sim_samples(spec, a->lease.batch, a->lease.first, a->lease.count);
         m.gradient.sum = sim_block(spec, r->weights, a->step, a->lease.first, a->lease.count,
                                    s->core_config.fingerprint, &m.result.loss, &m.result.correct);
-        m.gradient.nan = spec->diverges_at == a->step && a->lease.first == 0;
+        m.gradient.nan = sim_diverges(spec, a->step, a->lease.first, r->weights);
         m.result.finite = !m.gradient.nan;
         m.result.digest = sim_digest(s, &m.gradient);
     }

@@ -302,7 +302,10 @@ static bool may_fail(const sim *s, uint64_t id, const char *text) {
     /* The coordinator, which never fails, judges all but what is pinned to another OpenBLAS. */
     bool judged = !job->fingerprint || job->fingerprint == s->core_config.fingerprint;
     if (strstr(text, "cannot decide")) return !judged && (s->lies || s->nan_faults >= 2);
-    if (strstr(text, "diverged")) return spec->diverges_at || (!judged && s->nan_faults >= 2);
+    /* Without an audit a worker is believed. */
+    if (strstr(text, "diverged"))
+        return spec->diverges_at || (!judged && s->nan_faults >= 2) ||
+               (spec->info.audit <= 0 && s->huge_lies);
     if (strstr(text, "cannot")) return !judged && s->cannot_faults >= 3;
     if (strstr(text, "timeout"))
         return spec->info.timeout_ns && sim_host_now(s) - job->first_run >= spec->info.timeout_ns;
@@ -333,7 +336,10 @@ static void check_state(sim *s, const coord_action *a) {
 
 static void job_rolls_back(sim *s, const coord_action *a) {
     sim_job *job = &s->jobs[a->job];
-    SIM_CHECK(s, "honest-is-believed", s->lies || s->nan_faults || s->mangled_faults,
+    const sim_spec *spec = spec_of(s, a->job);
+    bool doubted = spec->diverges_at && spec->info.audit > 0 && spec->info.audit < 1;
+    SIM_CHECK(s, "honest-is-believed",
+              s->lies || s->nan_faults || s->mangled_faults || doubted,
               "job %llu goes back, and nobody lied", n(a->job));
     memset(job->kept, 0, sizeof job->kept);
 }

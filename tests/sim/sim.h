@@ -106,6 +106,8 @@ typedef enum sim_message_type {
 typedef struct sim_gradient {
     uint64_t sum;
     bool nan;     /* some value in it is not finite */
+    bool huge;    /* finite, but no sum with it is */
+    bool poison;  /* finite; the weights that it leads to give gradients that are not */
     uint32_t lie; /* wrong on purpose, by this worker + 1; 0: it is not */
 } sim_gradient;
 
@@ -165,6 +167,9 @@ sim_message *sim_message_new(const sim_message *m);
 
 /* ---- jobs as they were meant, and a loop without a pool (truth.c) ---- */
 
+/* Weights after an update with a poisoned gradient. */
+#define SIM_POISONED 0x1e38
+
 /* What a step, done alone, leaves behind. */
 typedef struct sim_reference {
     uint64_t weights, momentum;
@@ -193,6 +198,8 @@ const uint32_t *sim_rows(sim_spec *spec, uint64_t step);
 /* Gradient and figures of shards [first, first + count) of a step from these weights. */
 uint64_t sim_block(sim_spec *spec, uint64_t weights, uint64_t step, uint32_t first, uint32_t count,
                    uint64_t fingerprint, double *loss, uint64_t *correct);
+/* Is the gradient of the block that starts at this shard not finite, whoever computes it? */
+bool sim_diverges(const sim_spec *spec, uint64_t step, uint32_t first, uint64_t weights);
 uint32_t sim_samples(const sim_spec *spec, uint32_t batch, uint32_t first, uint32_t count);
 void sim_slice(uint64_t weights, uint32_t first, uint32_t count, double *loss, uint64_t *correct);
 void sim_apply(uint64_t sum, uint32_t batch, uint64_t *weights, uint64_t *momentum);
@@ -290,6 +297,7 @@ typedef struct sim_resident {
     bool undone, best_lost; /* ... and those are gone, among them the best */
     uint64_t pause_from;    /* a pause was asked for: no step beyond this one; UINT64_MAX: none */
     uint64_t *slots;        /* of the update under way */
+    uint64_t *digests;      /* of its gradients, if only their sum is not finite */
 } sim_resident;
 
 typedef struct sim_save {
@@ -518,6 +526,7 @@ struct sim {
     sim_fault *faults;
     bool lasting[SIM_FAULT_KINDS];
     uint32_t nan_faults, cannot_faults, mangled_faults, lies; /* so many results were spoilt */
+    uint32_t huge_lies; /* of the lies: finite, and the sum or what follows is not */
     bool liars, nans, mixed; /* some worker may lie; they have not all the same fingerprint */
     sim_host host;
     sim_disk *disk;

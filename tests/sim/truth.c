@@ -85,6 +85,10 @@ static uint64_t node(block *b, uint32_t first, uint32_t end, double *loss) {
     return sim_mix(left, right);
 }
 
+bool sim_diverges(const sim_spec *spec, uint64_t step, uint32_t first, uint64_t weights) {
+    return (spec->diverges_at == step && first == 0) || weights == SIM_POISONED;
+}
+
 uint32_t sim_samples(const sim_spec *spec, uint32_t batch, uint32_t first, uint32_t count) {
     uint32_t shards = spec->info.shards, longer = batch % shards, end = first + count;
     return count * (batch / shards) + (end < longer ? end : longer) -

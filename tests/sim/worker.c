@@ -125,7 +125,8 @@ static void compute_gradient(sim *s, sim_worker *x, coord_result_info *r) {
     x->gradient.sum = sim_block(spec, x->weights, l->step, l->first, l->count, x->fingerprint,
                                 &r->loss, &r->correct);
     x->gradient.lie = 0;
-    x->gradient.nan = spec->diverges_at == l->step && l->first == 0;
+    x->gradient.huge = x->gradient.poison = false;
+    x->gradient.nan = sim_diverges(spec, l->step, l->first, x->weights);
     if (x->nan_gradients) {
         x->nan_gradients--;
         x->nans++;
@@ -134,12 +135,22 @@ static void compute_gradient(sim *s, sim_worker *x, coord_result_info *r) {
     }
 }
 
+/* A gradient of large finite values: with it the sum overflows, or the next step. */
+static void lie_huge(sim *s, sim_worker *x) {
+    x->gradient.sum ^= sim_next(&x->compute) | 1;
+    x->gradient.huge = sim_chance(&x->compute, 500);
+    x->gradient.poison = !x->gradient.huge;
+    s->huge_lies++;
+}
+
 /* A liar's result is wrong in its gradient, its loss or its count; no two liars tell the same. */
 static void lie(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     if (!sim_chance(&x->compute, sim_fault_on(s, SIM_LIE, w, s->now))) return;
-    uint64_t kind = sim_below(&x->compute, 3);
-    if (kind == 0 && !r->evaluate)
+    uint64_t kind = sim_below(&x->compute, 4);
+    if (kind == 3 && !r->evaluate)
+        lie_huge(s, x);
+    else if (kind == 0 && !r->evaluate)
         x->gradient.sum ^= sim_next(&x->compute) | 1;
     else if (kind < 2 || r->samples <= w)
         r->loss += 0.25 * (1 + w);

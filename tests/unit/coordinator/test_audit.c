@@ -480,6 +480,69 @@ static void test_without_a_judge_two_agreeing_workers_are_believed(void **state)
     vp_destroy(p);
 }
 
+/* ---- finite, but huge ---- */
+
+/* A gradient of finite values whose sum with the others, or the next step from it, is not finite. It
+ * need not be in an audited block. */
+static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
+    (void)state;
+    const uint64_t kinds[] = {VP_HUGE, VP_POISON};
+    uint64_t poisoned = 0;
+    for (uint64_t seed = 1; seed <= 40 / FEWER; seed++)
+        for (int kind = 0; kind < 2; kind++) {
+            coord_core_config config = judging;
+            config.secret[0] = seed;
+            virtual_pool *p = start(config, 5, 0.05, 100);
+            vp_run(p, 8 + seed % 20); /* some checkpoints are from just before, or just after */
+            p->worker[3].lie = 0.05;
+            p->worker[3].lies_huge = kinds[kind];
+            end_clean(p);
+            for (uint32_t w = 1; w <= 5; w++) assert_true(w == 3 || !vp_quarantined(p, w));
+            /* A sum that is not finite is decided at once. */
+            if (kind == 0) assert_int_equal(vp_quarantined(p, 3), p->worker[3].wrong > 0);
+            if (kind == 0) assert_int_equal(p->job[1].wrong_averaged, 0);
+            if (kind == 1) poisoned += p->job[1].wrong_averaged;
+            vp_destroy(p);
+        }
+    assert_true(poisoned > 0);
+}
+
+/* Without an audit, a worker is believed. */
+static void test_without_an_audit_a_huge_gradient_is_believed(void **state) {
+    (void)state;
+    virtual_pool *p = start(judging, 5, 0, 100);
+    vp_run(p, 8);
+    p->worker[3].lie = 0.2;
+    p->worker[3].lies_huge = VP_POISON;
+    vp_run_all(p);
+    assert_int_equal(p->job[1].state, COORD_FAILED);
+    vp_destroy(p);
+}
+
+/* It ends at its step, with or without an audit; where not all is audited, after the steps since the
+ * last checkpoint were repeated once. */
+static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state) {
+    (void)state;
+    const double shares[] = {0, 0.1, 1};
+    for (int sum = 0; sum < 2; sum++)
+        for (int i = 0; i < 3; i++)
+            for (uint32_t workers = 1; workers <= 3; workers++) {
+                virtual_pool *p = start(judging, workers, shares[i], 60);
+                if (sum)
+                    p->overflows_at = 36;
+                else
+                    p->diverges_at = 36;
+                vp_run_all(p);
+                assert_int_equal(p->job[1].state, COORD_FAILED);
+                assert_int_equal(p->job[1].state_step, 35);
+                assert_true(p->job[1].weights == vp_truth(&p->job[1].info, 35));
+                assert_int_equal(p->job[1].rolled_to, i == 1 ? 30 : 0);
+                assert_int_equal(p->job[1].updates, i == 1 ? 40 : 35);
+                for (uint32_t w = 1; w <= workers; w++) assert_false(vp_quarantined(p, w));
+                vp_destroy(p);
+            }
+}
+
 /* ---- copies ---- */
 
 /* A slow liar, whose blocks others copy; no audit at all. */
@@ -530,6 +593,9 @@ int main(void) {
         cmocka_unit_test(test_broken_workers_that_agree_do_not_make_a_job_diverge),
         cmocka_unit_test(test_job_waits_for_a_sound_worker_when_all_are_broken),
         cmocka_unit_test(test_without_a_judge_two_agreeing_workers_are_believed),
+        cmocka_unit_test(test_huge_gradient_of_a_liar_does_not_end_the_job),
+        cmocka_unit_test(test_without_an_audit_a_huge_gradient_is_believed),
+        cmocka_unit_test(test_diverging_job_ends_at_its_step_whatever_is_audited),
         cmocka_unit_test(test_copies_are_compared_and_a_mismatch_is_evidence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

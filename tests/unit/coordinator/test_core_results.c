@@ -768,6 +768,44 @@ static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void *
     fx_destroy(f);
 }
 
+/* All slots were taken, or there was no memory: the coordinator tries again, and decides later
+ * questions, too. */
+static void test_coordinator_without_room_computes_the_block_later(void **state) {
+    (void)state;
+    fixture *f = fx_create((coord_core_config){.can_recompute = true});
+    fx_join_many(f, 2);
+    fx_add(f, fx_info(1));
+    for (uint64_t w = 1; w <= 2; w++) {
+        fx_pull(f, w);
+        fx_spoil(f, w);
+    }
+    for (int i = 0; i < 3; i++) {
+        const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
+        assert_non_null(a);
+        coord_event e = fx_result_of(f, a);
+        e.worker = COORD_SELF;
+        e.result.failed = e.result.busy = true;
+        e.text = "too many pending results";
+        fx_forget(f);
+        fx_send(f, e);
+        assert_int_equal(fx_count(f, COORD_ACTION_DIVERGED), 0);
+        assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 0); /* not at once */
+        fx_tick(f, 1000);
+        assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 0);
+        fx_tick(f, 5000);
+        assert_int_equal(fx_count(f, COORD_ACTION_COMPUTE), 1);
+    }
+    judge(f, false); /* a finite value: both workers are broken, the job is not */
+    coord_worker_view view;
+    for (uint64_t w = 1; w <= 2; w++) {
+        assert_true(coord_core_worker(f->core, w, &view));
+        assert_int_equal(view.strikes, 1);
+    }
+    fx_work_all(f, 2);
+    assert_int_equal(f->state[1], COORD_COMPLETED);
+    fx_destroy(f);
+}
+
 static void test_coordinator_refutes_two_broken_workers(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -940,6 +978,7 @@ int main(void) {
         cmocka_unit_test(test_non_finite_result_is_computed_again_by_another_worker),
         cmocka_unit_test(test_two_equal_non_finite_results_are_divergence),
         cmocka_unit_test(test_divergence_is_accepted_if_the_coordinator_cannot_compute),
+        cmocka_unit_test(test_coordinator_without_room_computes_the_block_later),
         cmocka_unit_test(test_coordinator_refutes_two_broken_workers),
         cmocka_unit_test(test_divergence_drops_kept_results_of_the_step),
         cmocka_unit_test(test_gradient_rejected_by_the_update_is_computed_again),

@@ -44,8 +44,15 @@ typedef struct vp_worker {
     double lie;                    /* probability that a result is wrong */
     bool lies_in_loss, not_finite; /* how */
     bool lies_in_count;            /* only the number of correct samples is wrong */
+    uint64_t lies_huge;            /* VP_HUGE or VP_POISON: the gradient is that, and finite */
     uint64_t wrong_since;          /* shards computed since the first wrong result */
 } vp_worker;
+
+/* Gradients: finite, but no sum with it is; finite, but it leads to weights whose gradients are not.
+ */
+#define VP_HUGE     0xfffffffffffffff0u
+#define VP_POISON   0xfffffffffffffff2u
+#define VP_POISONED 0xfffffffffffffff4u /* such weights */
 
 #define VP_SAVED 64
 
@@ -60,6 +67,7 @@ typedef struct vp_job {
     vp_saved saved[VP_SAVED]; /* checkpoints */
     uint32_t saves;
     bool ended;
+    uint64_t state_step;
     coord_job_state state;
 } vp_job;
 
@@ -86,6 +94,8 @@ typedef struct virtual_pool {
     vp_named named[VP_NAMES]; /* the newest of each hash */
     uint64_t core_steps, judged;
     bool diverges;    /* every gradient is not finite, for everybody */
+    uint64_t diverges_at, overflows_at; /* in this step: no gradient is finite, or not their sum */
+    uint64_t digests[COP_SHARDS_MAX];   /* of the update whose sum is not finite */
     char said[16384]; /* warnings */
 } virtual_pool;
 
@@ -193,10 +203,36 @@ static inline void vp_lease(virtual_pool *p, const coord_action *a) {
     vp_post(p, 2 * p->network_ns + time, (uint32_t)a->worker, a->lease.lease);
 }
 
+/* Is the sum of the gradients finite? Else the core is told so. */
+static inline bool vp_sum_is_finite(virtual_pool *p, const coord_action *a) {
+    coord_event e = {.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step};
+    bool finite = a->step != p->overflows_at;
+    for (uint32_t i = 0; i < a->update.count; i++) {
+        const uint64_t value = p->slot[a->update.blocks[i].slot];
+        p->digests[i] = value | 1;
+        finite = finite && value != VP_HUGE;
+    }
+    if (finite) return true;
+    e.result.finite = true;
+    e.result.first = a->update.blocks[0].first;
+    e.result.digest = p->digests[0];
+    e.digests = p->digests;
+    vp_feed(p, e);
+    return false;
+}
+
+static inline bool vp_is_poisoned(const virtual_pool *p, const coord_action *a) {
+    bool poisoned = false;
+    for (uint32_t i = 0; i < a->update.count; i++)
+        poisoned = poisoned || p->slot[a->update.blocks[i].slot] == VP_POISON;
+    return poisoned;
+}
+
 static inline void vp_update(virtual_pool *p, const coord_action *a) {
     vp_job *j = &p->job[a->job];
     uint64_t sum = 0;
     assert_int_equal(a->step, j->step + 1);
+    if (!vp_sum_is_finite(p, a)) return;
     for (uint32_t i = 0; i < a->update.count; i++) {
         const coord_block *b = &a->update.blocks[i];
         uint64_t truth = vp_node(j->weights, a->step, b->first, b->first + b->count);
@@ -211,7 +247,7 @@ static inline void vp_update(virtual_pool *p, const coord_action *a) {
                 p->slot[b->slot] == vp_node(j->weights, a->step, b->first, b->first + b->count);
     }
     if (clean) sum = vp_node(j->weights, a->step, 0, j->info.shards);
-    j->weights = vp_mix(j->weights, sum);
+    j->weights = vp_is_poisoned(p, a) ? VP_POISONED : vp_mix(j->weights, sum);
     j->step = a->step;
     j->updates++;
     vp_feed(p,
@@ -279,6 +315,7 @@ static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
         break;
     case COORD_ACTION_STATE:
         p->job[a->job].state = a->state;
+        p->job[a->job].state_step = a->step;
         p->job[a->job].ended = a->state >= COORD_COMPLETED;
         break;
     default:
@@ -329,7 +366,8 @@ static inline coord_event vp_result(virtual_pool *p, const coord_action *a, uint
                                    .first = first,
                                    .count = count,
                                    .evaluate = a->lease.evaluate,
-                                   .finite = !p->diverges,
+                                   .finite = !p->diverges && weights != VP_POISONED &&
+                                             (a->step != p->diverges_at || a->lease.evaluate),
                                    .loss = (double)(*value >> 40)};
     e.result.samples = a->lease.evaluate ? count : (uint64_t)count * (a->lease.batch / shards);
     e.result.correct = e.result.samples / 2;
@@ -349,6 +387,11 @@ static inline void vp_compute(virtual_pool *p, const coord_action *a) {
 static inline void vp_lie(vp_worker *w, coord_event *e, uint64_t *value) {
     if (w->lies_in_count) {
         e->result.correct++;
+        w->wrong++;
+        return;
+    }
+    if (w->lies_huge) {
+        *value = w->lies_huge;
         w->wrong++;
         return;
     }
