@@ -11,23 +11,41 @@
 
 /* ---- actions ---- */
 
-/* Most actions that one event can cause, whatever the number of workers: so many can be given up
- * (2 each) or answered; of each block of a resident job the slots can be dropped (4), it can be
- * computed here, and it can be given three times (2 each). */
-static uint32_t actions_bound(const coord_core *core) {
-    uint32_t bound = 64 + 2 * CORE_GIVEN_UP_MAX + CORE_ANSWERS_MAX;
-    for (uint32_t i = 0; i < core->resident_count; i++)
-        bound += 24 + 11 * core->resident[i]->round.capacity;
-    return bound + 8 * core->config.jobs_running_max; /* those that are loaded now */
+/* Upper bounds of what one event can cause, whatever the number of workers. */
+typedef struct bounds {
+    uint32_t actions, texts;
+} bounds;
+
+/* Some workers are removed (2 actions each, one with a text) or answered. For each block of a
+ * resident job: its slots are dropped (4), the coordinator computes it, and it is leased three times
+ * (2 each, one with a text). */
+static bounds bounds_of(const coord_core *core) {
+    bounds b = {.actions = 64 + 2 * CORE_GIVEN_UP_MAX + CORE_ANSWERS_MAX,
+                .texts = 64 + CORE_GIVEN_UP_MAX};
+    for (uint32_t i = 0; i < core->resident_count; i++) {
+        const uint32_t blocks = core->resident[i]->round.capacity;
+        b.actions += 24 + 11 * blocks;
+        b.texts += 24 + 3 * blocks;
+    }
+    b.actions += 8 * core->config.jobs_running_max; /* jobs that are loaded now */
+    b.texts += 8 * core->config.jobs_running_max;
+    return b;
 }
 
 static cop_err reserve_actions(coord_core *core, coord_actions *out) {
-    uint32_t bound = actions_bound(core);
-    if (bound <= out->capacity) return COP_OK;
-    coord_action *items = cop_realloc(out->items, (size_t)bound * 2 * sizeof *items);
-    if (!items) return COP_ERR_NO_MEMORY;
-    out->items = items;
-    out->capacity = bound * 2;
+    const bounds b = bounds_of(core);
+    if (b.actions > out->capacity) {
+        coord_action *items = cop_realloc(out->items, (size_t)b.actions * 2 * sizeof *items);
+        if (!items) return COP_ERR_NO_MEMORY;
+        out->items = items;
+        out->capacity = b.actions * 2;
+    }
+    if (b.texts > out->text_capacity) {
+        char(*texts)[COORD_TEXT_MAX] = cop_realloc(out->texts, (size_t)b.texts * sizeof *texts);
+        if (!texts) return COP_ERR_NO_MEMORY;
+        out->texts = texts;
+        out->text_capacity = b.texts;
+    }
     return COP_OK;
 }
 
@@ -41,11 +59,20 @@ coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job) {
     return a;
 }
 
+char *core_text(coord_core *core, coord_action *a) {
+    coord_actions *out = core->out;
+    COP_ASSERT(out->text_count < out->text_capacity);
+    char *text = out->texts[out->text_count++];
+    *text = '\0';
+    a->text = text;
+    return text;
+}
+
 coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *format, ...) {
     coord_action *a = core_act(core, COORD_ACTION_EVENT, job);
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(a->text, sizeof a->text, format, arguments);
+    vsnprintf(core_text(core, a), COORD_TEXT_MAX, format, arguments);
     va_end(arguments);
     a->kind = (uint64_t)(uintptr_t)format;
     a->ok = fine;
@@ -153,7 +180,7 @@ void coord_core_check(const coord_core *core) {
 
 cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now_ns,
                         coord_actions *out) {
-    out->count = 0;
+    out->count = out->text_count = 0;
     COP_TRY(reserve_actions(core, out));
     core->out = out;
     COP_TRY(take_event(core, event, now_ns));
@@ -171,6 +198,7 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
 
 void coord_actions_fini(coord_actions *actions) {
     cop_free(actions->items);
+    cop_free(actions->texts);
     *actions = (coord_actions){0};
 }
 

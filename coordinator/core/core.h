@@ -43,6 +43,7 @@
 #ifndef COP_COORDINATOR_CORE_H
 #define COP_COORDINATOR_CORE_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -209,46 +210,68 @@ typedef struct coord_block {
     uint64_t slot;
 } coord_block;
 
+#define COORD_TEXT_MAX 256
+
+/* What the host is to do. `type` says which member of each union is set, and which of job, step and
+ * worker are: see coord_action_type. */
 typedef struct coord_action {
     coord_action_type type;
-    uint64_t job, step, worker, request, slot, fingerprint;
-    uint64_t kind, who; /* EVENT: the same for all texts of this kind; the identity of the worker
-                           that it is of, 0: of none. They limit what others can have written */
-    bool ok;
-    coord_job_state state;
-    char text[256];
-    struct {
-        uint64_t lease, version, deadline_ns;
-        uint32_t attempt, first, count, batch;
-        uint32_t history; /* of the version: how often what came after a checkpoint was undone */
-        bool evaluate, ensemble;
-        uint32_t member, members; /* ensemble: members [member, member + members) on samples
-                                     [first, first + count); `step` is the block's number from 1 */
-    } lease;
-    struct {
-        uint32_t retry_ms;
-        bool drain, unknown;
-    } nothing;
-    /* blocks ascending, together all shards that have samples: a block whose shards are all absent
-     * (short last batch) is left out. Borrowed until the next coord_core_step. */
-    struct {
-        const coord_block *blocks;
-        uint32_t count, batch;
-    } update;
-    struct {
-        double loss_sum;
-        uint64_t samples, correct;
-        double seconds, error;
-    } metrics; /* seconds: training time of the job so far; error: share of the samples that is not
-                  correct, NaN where there are no classes */
-    struct {
-        double loss_sum;
-        uint64_t samples, correct;
-        double seconds, best_error;
-        bool has_best; /* best_error is set: a loss may be negative */
-        bool best, final;
-    } checkpoint;
+    uint64_t job, step, worker;
+    union {
+        uint64_t request; /* LEASE, NOTHING */
+        uint64_t slot;    /* KEEP, DROP, ABSORB, DIVERGED (0: none) */
+    };
+    union {
+        /* LEASE, COMPUTE. ABSORB and DIVERGED: first, count, evaluate, ensemble, member, members */
+        struct {
+            uint64_t lease, version, deadline_ns;
+            uint32_t attempt, first, count, batch;
+            uint32_t history; /* of the version: how often the job has returned to a checkpoint */
+            uint32_t member, members; /* ensemble: members [member, member + members) on samples
+                                         [first, first + count); `step` is the block's number from 1
+                                       */
+            bool evaluate, ensemble;
+            bool sum; /* DIVERGED: all gradients are finite, their sum is not */
+        } lease;
+        struct {
+            uint32_t retry_ms;
+            bool drain, unknown;
+        } nothing; /* NOTHING */
+        /* UPDATE: blocks ascending, together all shards that have samples: a block whose shards are
+         * all absent (short last batch) is left out. Borrowed until the next coord_core_step. */
+        struct {
+            const coord_block *blocks;
+            uint32_t count, batch;
+        } update;
+        /* METRICS, EPOCH, EVALUATED. seconds: training time of the job so far; error: share of the
+         * samples that is not correct, NaN where there are no classes */
+        struct {
+            double loss_sum;
+            uint64_t samples, correct;
+            double seconds, error;
+        } metrics;
+        struct {
+            double loss_sum;
+            uint64_t samples, correct;
+            double seconds, best_error;
+            bool has_best; /* best_error is set: a loss may be negative */
+            bool best, final;
+        } checkpoint; /* CHECKPOINT */
+        /* STATE: text, state. EVENT: text, ok, kind, identity, fingerprint. The text is borrowed
+         * until the next coord_core_step; never NULL. */
+        struct {
+            const char *text;
+            uint64_t kind;     /* the same for all texts of one kind ... */
+            uint64_t identity; /* ... and of the worker that it is about, 0: of none. They limit what
+                                  peers can have written to the log */
+            uint64_t fingerprint;
+            coord_job_state state;
+            bool ok;
+        };
+    };
 } coord_action;
+
+static_assert(sizeof(coord_action) <= 96, "a step of 1024 shards needs many actions");
 
 /* What a lease's weights are called towards a worker, which says it again when it has them: after a
  * return to a checkpoint, the same step has other weights. Steps have 32 bits. */
@@ -256,10 +279,11 @@ static inline uint64_t coord_weights_name(const coord_action *lease) {
     return (uint64_t)lease->lease.history << 32 | lease->lease.version;
 }
 
-/* Actions of one step, in order; grows as needed and is reused. */
+/* Actions of one step, in order, and their texts; grows as needed and is reused. */
 typedef struct coord_actions {
     coord_action *items;
-    uint32_t count, capacity;
+    char (*texts)[COORD_TEXT_MAX];
+    uint32_t count, capacity, text_count, text_capacity;
 } coord_actions;
 
 typedef struct coord_core coord_core;

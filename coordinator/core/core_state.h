@@ -198,6 +198,8 @@ struct coord_core {
 
 /* One more action, zeroed. Room was made before the event was taken. */
 coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job);
+/* The text of a STATE or EVENT, COORD_TEXT_MAX bytes to be filled; empty so far. */
+char *core_text(coord_core *core, coord_action *action);
 /* COORD_ACTION_EVENT: a sentence for the log; not fine: a warning. */
 coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -285,8 +287,8 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *event,
 void steps_drop_round(coord_core *core, core_job *job);
 
 /* A value is not finite, whoever computes it. The host looks at the gradient and answers JOB_FAILED
- * with a sentence; unless the weights may be a liar's work: then the job goes back. */
-void steps_diverged(coord_core *core, core_job *job, const round_block *block, uint64_t slot);
+ * with a sentence. NULL: the weights may be a liar's work, and the job goes back to a checkpoint. */
+coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *block, uint64_t slot);
 /* A block was done: what follows if it was the last. */
 void steps_block_done(coord_core *core, core_job *job, uint64_t now);
 

@@ -115,7 +115,7 @@ static void set_state(coord_core *core, core_job *job, coord_job_state state, co
     coord_action *a = core_act(core, COORD_ACTION_STATE, job->info.job);
     a->state = state;
     a->step = job->step;
-    snprintf(a->text, sizeof a->text, "%s", text ? text : "");
+    snprintf(core_text(core, a), COORD_TEXT_MAX, "%s", text ? text : "");
 }
 
 void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text) {

@@ -70,7 +70,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     core->active_workers += is_active(w);
     core_tell(core, 0, !q, "worker %s joined%s", w->name,
               q ? "; it is in quarantine and gets no leases" : "")
-        ->who = w->who;
+        ->identity = w->who;
     if (!q) scheduler_tell_joined(core, w);
     return COP_OK;
 }
@@ -98,7 +98,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     bool returned = lose_all_leases(core, w);
     core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
               returned ? "; its leases return to the queue" : "")
-        ->who = w->who;
+        ->identity = w->who;
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);
     core->worker_count--;

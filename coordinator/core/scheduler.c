@@ -141,7 +141,7 @@ void scheduler_tell_joined(coord_core *core, const core_worker *w) {
         if (!job->fingerprint || job->fingerprint == w->fingerprint) continue;
         core_tell(core, job->info.job, false, "worker %s " NOT_ELIGIBLE, w->name,
                   (unsigned long long)job->info.job)
-            ->who = w->who;
+            ->identity = w->who;
     }
 }
 

@@ -260,10 +260,10 @@ static void ask_for_update(coord_core *core, core_job *job) {
 
 /* ---- results ---- */
 
-void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
+coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
     if (COP_PLANT(DIVERGE_AT_ONCE, audit_suspect_weights(core, job, b), false)) {
         core_drop(core, job->info.job, slot);
-        return;
+        return NULL;
     }
     coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
     a->step = job->round.step;
@@ -279,6 +279,7 @@ void steps_diverged(coord_core *core, core_job *job, const round_block *b, uint6
         a->lease.members = round_member_count(&job->round, b);
     }
     job->phase = PHASE_DIVERGED;
+    return a;
 }
 
 static void report_bad(coord_core *core, const core_job *job, const round_block *b,
@@ -450,7 +451,8 @@ static void sum_not_finite(coord_core *core, core_job *job, int index, const coo
     }
     const uint64_t slot = b->slot;
     b->slot = 0;
-    steps_diverged(core, job, b, slot);
+    coord_action *a = steps_diverged(core, job, b, slot);
+    if (a) a->lease.sum = true;
 }
 
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {

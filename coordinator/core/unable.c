@@ -103,7 +103,7 @@ void unable_report(coord_core *core, core_job *job, int index, core_worker *w, c
                   "worker %.40s cannot compute job %llu, and gets no more leases of it until it "
                   "joins again: %.120s",
                   w->name, (unsigned long long)job->info.job, why)
-            ->who = w->who;
+            ->identity = w->who;
     job->unable = true;
     core->pool_version++;
     settle(core, job, index, why, now);

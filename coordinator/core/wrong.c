@@ -184,7 +184,7 @@ void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *wh
     bool enough = add_strike(core, job, w);
     core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
               enough ? " again and is quarantined" : "", why)
-        ->who = w->who;
+        ->identity = w->who;
     if (enough) quarantine(core, w->who, w->name, why);
 }
 
@@ -204,6 +204,6 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
               !strike || enough ? "computed wrong results and is quarantined"
                                 : "computed values that are not finite",
               text)
-        ->who = wrong->who;
+        ->identity = wrong->who;
     if (!strike || enough) quarantine(core, wrong->who, name, text);
 }

@@ -362,7 +362,9 @@ void coord_resident_describe(const coord_resident *r, const coord_action *action
     if (evaluate)
         snprintf(where, sizeof where, "the loss of the %s part",
                  r->job->evaluate_on_test ? "test" : "validation");
-    if (gradient) {
+    if (action->lease.sum) {
+        snprintf(where, sizeof where, "the sum of the gradients");
+    } else if (gradient) {
         char layer[120];
         if (cop_model_find_not_finite(r->job->model, gradient->data, layer, sizeof layer))
             snprintf(where, sizeof where, "the gradient of %s", layer);

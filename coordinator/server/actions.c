@@ -90,7 +90,7 @@ static void do_state(coord_server *server, const coord_action *action) {
     cop_log_level level = !server->engine.store || !server->api ? COP_LOG_DEBUG
                           : action->state == COORD_FAILED       ? COP_LOG_ERROR
                                                                 : COP_LOG_INFO;
-    char text[sizeof action->text + 64], number[32];
+    char text[COORD_TEXT_MAX + 64], number[32];
     snprintf(text, sizeof text, "job %s: %s%s%s", cop_format_job(action->job, number),
              names[action->state], action->text[0] ? ": " : "", action->text);
     const cop_log_kind kind = {.level = level,
@@ -106,7 +106,7 @@ static void do_event(coord_server *server, const coord_action *action) {
     const cop_log_kind kind = {.level = action->ok ? COP_LOG_INFO : COP_LOG_WARN,
                                .area = "coordinator",
                                .kind = action->kind,
-                               .source = action->who ? action->who : action->job};
+                               .source = action->identity ? action->identity : action->job};
     const bool written = cop_log_one_of(&kind, action->text);
     if (written && server->engine.store && !coord_evaluation_find(&server->engine, action->job))
         coord_store_add_event(server->engine.store, action->job, action->ok ? "info" : "warn",

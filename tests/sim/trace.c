@@ -75,6 +75,18 @@ void sim_trace_event(sim *s, const sim_event *e) {
         sim_trace(s, "coordinator: %s", event_name(e->kind));
 }
 
+static uint64_t slot_of(const coord_action *a) {
+    const bool has_slot = a->type == COORD_ACTION_KEEP || a->type == COORD_ACTION_DROP ||
+                          a->type == COORD_ACTION_ABSORB || a->type == COORD_ACTION_DIVERGED;
+    return has_slot ? a->slot : 0;
+}
+
+static uint64_t lease_of(const coord_action *a) {
+    const bool has_lease = a->type == COORD_ACTION_LEASE || a->type == COORD_ACTION_COMPUTE ||
+                           a->type == COORD_ACTION_ABSORB || a->type == COORD_ACTION_DIVERGED;
+    return has_lease ? a->lease.lease + a->lease.first : 0;
+}
+
 void sim_trace_action(sim *s, const coord_action *a) {
     static const char *const names[] = {
         "?",       "LEASE",  "NOTHING",    "KEEP",    "DROP",     "LOAD",      "ROLLBACK",
@@ -83,7 +95,7 @@ void sim_trace_action(sim *s, const coord_action *a) {
     static const char *const states[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
                                          "COMPLETED", "FAILED", "CANCELED"};
     sim_note_hash(s, sim_mix(((uint64_t)a->type << 40) + a->job, a->step));
-    sim_note_hash(s, sim_mix(a->worker + a->slot, a->lease.lease + a->lease.first));
+    sim_note_hash(s, sim_mix(a->worker + slot_of(a), lease_of(a)));
     if (!s->options.trace) return;
     char more[320] = "";
     if (a->type == COORD_ACTION_LEASE)
@@ -95,7 +107,7 @@ void sim_trace_action(sim *s, const coord_action *a) {
         snprintf(more, sizeof more, " %s %s", states[a->state], a->text);
     else if (a->type == COORD_ACTION_EVENT)
         snprintf(more, sizeof more, " %s", a->text);
-    else if (a->slot)
+    else if (slot_of(a))
         snprintf(more, sizeof more, " slot %llu", (unsigned long long)a->slot);
     sim_trace(s, "    %s job %llu step %llu%s", names[a->type], (unsigned long long)a->job,
               (unsigned long long)a->step, more);

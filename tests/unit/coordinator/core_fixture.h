@@ -33,6 +33,8 @@ typedef struct fixture {
     bool timed;            /* how long events take is measured: invariants are not checked */
     coord_action *history; /* since fx_forget */
     uint32_t count, capacity;
+    char **texts; /* of all actions */
+    uint32_t text_count;
     coord_action lease[FX_WORKERS]; /* what each worker computes; type 0: nothing */
     uint64_t request[FX_WORKERS];   /* its held PULL; 0: none */
     coord_job_info info[FX_JOBS];
@@ -63,6 +65,8 @@ static inline void fx_destroy(fixture *f) {
             fail_msg("slot %llu was never answered", (unsigned long long)i);
     coord_core_destroy(f->core);
     coord_actions_fini(&f->actions);
+    for (uint32_t i = 0; i < f->text_count; i++) free(f->texts[i]);
+    free(f->texts);
     free(f->history);
     free(f);
 }
@@ -143,6 +147,13 @@ static inline void fx_slot_move(fixture *f, uint64_t slot, fx_slot from, fx_slot
     f->slots[slot] = (uint8_t)to;
 }
 
+/* The core reuses the memory of its texts. */
+static inline const char *fx_copy_text(fixture *f, const char *text) {
+    f->texts = realloc(f->texts, (f->text_count + 1) * sizeof *f->texts);
+    assert_non_null(f->texts);
+    return f->texts[f->text_count++] = strdup(text);
+}
+
 static inline void fx_note(fixture *f, const coord_action *a) {
     if (f->count == f->capacity) {
         f->capacity = f->capacity ? f->capacity * 2 : 1024;
@@ -150,13 +161,14 @@ static inline void fx_note(fixture *f, const coord_action *a) {
         assert_non_null(f->history);
     }
     f->history[f->count++] = *a;
-    if (a->type == COORD_ACTION_LEASE || a->type == COORD_ACTION_NOTHING) {
-        if (!a->nothing.unknown) {
-            assert_int_equal(f->request[a->worker], a->request);
-            f->request[a->worker] = 0;
-        }
-        if (a->type == COORD_ACTION_LEASE) f->lease[a->worker] = *a;
+    if (a->type == COORD_ACTION_STATE || a->type == COORD_ACTION_EVENT)
+        f->history[f->count - 1].text = fx_copy_text(f, a->text);
+    if (a->type == COORD_ACTION_LEASE ||
+        (a->type == COORD_ACTION_NOTHING && !a->nothing.unknown)) {
+        assert_int_equal(f->request[a->worker], a->request);
+        f->request[a->worker] = 0;
     }
+    if (a->type == COORD_ACTION_LEASE) f->lease[a->worker] = *a;
     if (a->type == COORD_ACTION_KEEP) fx_slot_move(f, a->slot, FX_OFFERED, FX_KEPT);
     if (a->type == COORD_ACTION_DROP)
         fx_slot_move(f, a->slot, f->slots[a->slot] == FX_KEPT ? FX_KEPT : FX_OFFERED, FX_RELEASED);

@@ -329,10 +329,14 @@ static inline void vp_feed(virtual_pool *p, coord_event e) {
     /* Actions are carried out after the step: feeding the core again reuses their memory. */
     uint32_t count = p->actions.count;
     coord_action *copy = malloc((count + 1) * sizeof *copy);
+    char(*texts)[COORD_TEXT_MAX] = malloc((p->actions.text_count + 1) * sizeof *texts);
     coord_block blocks[COP_SHARDS_MAX];
-    assert_non_null(copy);
+    assert_true(copy && texts);
     memcpy(copy, p->actions.items, count * sizeof *copy);
-    for (uint32_t i = 0; i < count; i++) {
+    memcpy(texts, p->actions.texts, p->actions.text_count * sizeof *texts);
+    for (uint32_t i = 0, text = 0; i < count; i++) {
+        if (copy[i].type == COORD_ACTION_STATE || copy[i].type == COORD_ACTION_EVENT)
+            copy[i].text = texts[text++];
         if (copy[i].type == COORD_ACTION_UPDATE) {
             memcpy(blocks, copy[i].update.blocks, copy[i].update.count * sizeof *blocks);
             copy[i].update.blocks = blocks;
@@ -340,6 +344,7 @@ static inline void vp_feed(virtual_pool *p, coord_event e) {
         vp_carry_out(p, &copy[i]);
     }
     free(copy);
+    free(texts);
 }
 
 /* ---- workers ---- */
