@@ -23,10 +23,10 @@
 
 #define WATCHED_BLOCKS                                                                             \
     20 /* audited of each of two workers of whom one lied, one cannot say which */
-#define JUDGE_NS 60000000000u /* for a COMPUTE; then others may decide too */
+#define RECOMPUTE_NS 60000000000u /* for a COMPUTE; then others may decide too */
 
-bool audit_can_judge(const coord_core *core, const core_job *job) {
-    if (!core->config.can_recompute || job->cannot_judge) return false;
+bool audit_can_recompute(const coord_core *core, const core_job *job) {
+    if (!core->config.can_recompute || job->cannot_recompute) return false;
     return !job->fingerprint || job->fingerprint == core->config.fingerprint;
 }
 
@@ -45,9 +45,9 @@ void audit_init_worker(coord_core *core, core_worker *w) {
 
 /* One of each 1 / audit blocks of a worker, at a place drawn anew each time: as often as
  * independent draws on average, but never much later. */
-bool audit_draws(coord_core *core, const core_job *job, core_worker *w) {
+bool audit_selects(coord_core *core, const core_job *job, core_worker *w) {
     double before = w->audit_credit, after = before + job->info.audit;
-    if (w->watched && audit_can_judge(core, job)) {
+    if (w->watched && audit_can_recompute(core, job)) {
         w->watched--;
         return true;
     }
@@ -79,7 +79,7 @@ static bool same_vote(const round_vote *a, const round_vote *b) {
 static round_vote vote_of(const coord_event *e, const core_worker *w) {
     const coord_result_info *r = &e->result;
     return (round_vote){.worker = e->worker,
-                        .who = w                         ? w->who
+                        .identity = w                         ? w->identity
                                : e->worker == COORD_SELF ? COORD_SELF
                                                          : 0,
                         .lease = r->lease,
@@ -92,68 +92,68 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
 
 /* ---- the coordinator as judge ---- */
 
-void audit_judge_later(coord_core *core, core_job *job, int index, uint64_t now) {
-    job->judge_again_ns = now + core->config.lease_floor_ns;
-    job->round.blocks[index].awaits_judge = true;
+void audit_recompute_later(coord_core *core, core_job *job, int index, uint64_t now) {
+    job->recompute_again_ns = now + core->config.lease_floor_ns;
+    job->round.blocks[index].awaits_recompute = true;
 }
 
-void audit_judge(coord_core *core, core_job *job, int index, uint64_t now) {
+void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
     bool room = false;
-    b->awaits_judge = now < job->judge_again_ns;
-    if (b->awaits_judge) return;
+    b->awaits_recompute = now < job->recompute_again_ns;
+    if (b->awaits_recompute) return;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         if (b->holder[h].worker == COORD_SELF) return; /* it does */
         room = room || !b->holder[h].worker;
     }
     if (!room) return;
     round_holder holder = {.worker = COORD_SELF,
-                           .who = COORD_SELF,
+                           .identity = COORD_SELF,
                            .lease = ++core->next_lease,
-                           .deadline_ns = now + JUDGE_NS,
+                           .deadline_ns = now + RECOMPUTE_NS,
                            .begun_ns = now};
     round_give(&job->round, index, &holder);
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 
 /* Is there no worker of another identity to check what this one said? */
-static bool alone(const coord_core *core, const core_job *job, uint64_t who) {
+static bool is_only_identity(const coord_core *core, const core_job *job, uint64_t identity) {
     for (uint32_t i = 0; i < core->worker_count; i++)
-        if (core->workers[i]->who != who && scheduler_eligible(job, core->workers[i])) return false;
+        if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i])) return false;
     return true;
 }
 
-bool audit_lacks_judge(const coord_core *core, const core_job *job) {
+bool audit_lacks_second_worker(const coord_core *core, const core_job *job) {
     const coord_round *r = &job->round;
-    if (!r->audited || r->audited != r->pending || audit_can_judge(core, job)) return false;
+    if (!r->audited || r->audited != r->pending || audit_can_recompute(core, job)) return false;
     for (uint32_t k = 0; k < r->count; k++) {
         const round_block *b = &r->blocks[k];
         if (b->state != ROUND_PENDING) continue;
-        if (!b->votes || !alone(core, job, b->vote[0].who)) return false;
+        if (!b->votes || !is_only_identity(core, job, b->vote[0].identity)) return false;
     }
     return true;
 }
 
 /* Blocks for which the coordinator had no room. */
-static void judge_waiting(coord_core *core, core_job *job, uint64_t now) {
-    if (!job->judge_again_ns || now < job->judge_again_ns) return;
-    job->judge_again_ns = 0;
+static void recompute_waiting(coord_core *core, core_job *job, uint64_t now) {
+    if (!job->recompute_again_ns || now < job->recompute_again_ns) return;
+    job->recompute_again_ns = 0;
     for (uint32_t k = 0; k < job->round.count; k++)
-        if (job->round.blocks[k].awaits_judge && job->round.blocks[k].state != ROUND_DONE)
-            audit_judge(core, job, (int)k, now);
+        if (job->round.blocks[k].awaits_recompute && job->round.blocks[k].state != ROUND_DONE)
+            audit_recompute(core, job, (int)k, now);
 }
 
-void audit_watch(coord_core *core, uint64_t now) {
+void audit_on_tick(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];
-        if (!steps_has_leases(job) || !audit_can_judge(core, job)) continue;
-        judge_waiting(core, job, now);
+        if (!steps_has_leases(job) || !audit_can_recompute(core, job)) continue;
+        recompute_waiting(core, job, now);
         for (uint32_t k = 0; job->round.audited && k < job->round.count; k++) {
             const round_block *b = &job->round.blocks[k];
             bool waits = b->audited && b->state == ROUND_PENDING && b->votes;
             if (waits && (now - b->voted_ns > core->config.lease_floor_ns ||
-                          alone(core, job, b->vote[0].who)))
-                audit_judge(core, job, (int)k, now);
+                          is_only_identity(core, job, b->vote[0].identity)))
+                audit_recompute(core, job, (int)k, now);
         }
     }
 }
@@ -167,24 +167,24 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     const round_vote *v = &b->vote[last];
     *confirmed = true;
     for (uint32_t i = 0; i < last; i++) {
-        bool itself = b->audited && b->vote[i].who == v->who; /* nobody confirms itself */
+        bool itself = b->audited && b->vote[i].identity == v->identity; /* nobody confirms itself */
         if (!itself && COP_PLANT(LIAR_BELIEVED, same_vote(&b->vote[i], v), true)) return (int)i;
     }
     if (v->worker == COORD_SELF) return (int)last;
     *confirmed = false;
     if (b->needs == 1 && v->finite) return (int)last;
-    if (b->audited || last != 1 || audit_can_judge(core, job) || v->finite == b->vote[0].finite)
+    if (b->audited || last != 1 || audit_can_recompute(core, job) || v->finite == b->vote[0].finite)
         return -1;
     return v->finite ? 1 : 0; /* nobody can judge: what is finite is believed */
 }
 
-static void remember_doubles(coord_core *core, const core_job *job, const round_block *b,
+static void remember_late_copies(coord_core *core, const core_job *job, const round_block *b,
                              const round_vote *v) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         const round_holder *holder = &b->holder[h];
         if (!holder->worker || holder->worker == COORD_SELF) continue;
-        core->doubles[core->next_double++ % DOUBLES_MAX] =
-            (core_double){.lease = holder->lease,
+        core->late_copies[core->next_late_copy++ % LATE_COPIES_MAX] =
+            (core_late_copy){.lease = holder->lease,
                           .job = job->info.job,
                           .step = job->round.step,
                           .other_lease = v->lease,
@@ -205,11 +205,11 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     const round_vote v = b->vote[vote];
     for (uint32_t i = 0; i < b->votes; i++) {
         if ((int)i != vote) core_drop(core, job->info.job, b->vote[i].slot);
-        if (confirmed && same_vote(&b->vote[i], &v)) audit_note_confirmed(job, b->vote[i].who);
+        if (confirmed && same_vote(&b->vote[i], &v)) audit_note_confirmed(job, b->vote[i].identity);
     }
     job->counts.audited += b->audited;
     if (!job->round.members && (v.digest || job->round.evaluate))
-        remember_doubles(core, job, b, &v);
+        remember_late_copies(core, job, b, &v);
     round_finish(&job->round, index, vote, confirmed);
 }
 
@@ -218,9 +218,9 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     "cannot decide between them"
 
 /* No decision: one more vote is needed. */
-static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
+static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
-    if (b->votes >= ROUND_WORKER_VOTES && !audit_can_judge(core, job)) {
+    if (b->votes >= ROUND_WORKER_VOTES && !audit_can_recompute(core, job)) {
         jobs_end(core, job, COORD_FAILED, NO_DECISION);
         return;
     }
@@ -228,12 +228,12 @@ static void go_on(coord_core *core, core_job *job, int index, uint64_t now) {
     bool dispute = b->votes > 1, doubt = !b->vote[b->votes - 1].finite;
     job->counts.disputed += dispute;
     if (dispute || doubt)
-        core_tell(core, job->info.job, false, "%s: %s; computed again",
+        core_report(core, job->info.job, false, "%s: %s; computed again",
                   audit_name_block(job, b, block),
                   dispute ? "two results differ" : "a value is not finite");
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
-    bool nobody = b->state == ROUND_PENDING && alone(core, job, b->vote[0].who);
-    if ((dispute || nobody) && audit_can_judge(core, job)) audit_judge(core, job, index, now);
+    bool nobody = b->state == ROUND_PENDING && is_only_identity(core, job, b->vote[0].identity);
+    if ((dispute || nobody) && audit_can_recompute(core, job)) audit_recompute(core, job, index, now);
 }
 
 /* The votes are told apart: `vote` is right. */
@@ -256,15 +256,15 @@ static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t
     char block[96];
     b->vote[b->votes - 1].slot = 0;
     core_drop(core, job->info.job, slot);
-    core_tell(
+    core_report(
         core, job->info.job, false,
         "%s: more than one worker computed a non-finite value; the coordinator computes the block",
         audit_name_block(job, b, block));
     round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
-    audit_judge(core, job, index, now);
+    audit_recompute(core, job, index, now);
 }
 
-static bool is_judged(const round_block *b) {
+static bool has_own_vote(const round_block *b) {
     for (uint32_t i = 0; i < b->votes; i++)
         if (b->vote[i].worker == COORD_SELF) return true;
     return false;
@@ -287,9 +287,16 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
         core_drop(core, job->info.job, slot);
 }
 
-void audit_cannot_judge(coord_core *core, core_job *job, int index) {
+/* Of equal votes, one may have been found not to be finite by its update. */
+static bool all_equal_are_finite(const round_block *b, const round_vote *v) {
+    for (uint32_t i = 0; i < b->votes; i++)
+        if (same_vote(&b->vote[i], v) && !b->vote[i].finite) return false;
+    return true;
+}
+
+void audit_recompute_failed(coord_core *core, core_job *job, int index) {
     round_block *b = &job->round.blocks[index];
-    job->cannot_judge = true;
+    job->cannot_recompute = true;
     for (uint32_t i = 1; i < b->votes; i++)
         for (uint32_t k = 0; k < i; k++) {
             bool finite = b->vote[i].finite && b->vote[k].finite;
@@ -300,38 +307,38 @@ void audit_cannot_judge(coord_core *core, core_job *job, int index) {
     if (b->votes >= ROUND_WORKER_VOTES) jobs_end(core, job, COORD_FAILED, NO_DECISION);
 }
 
-void audit_take(coord_core *core, core_job *job, int index, int holder, const coord_event *e,
-                uint64_t now) {
+void audit_take_result(coord_core *core, const core_arrival *arrival) {
+    core_job *job = arrival->job;
+    const coord_event *e = arrival->event;
+    const int index = arrival->block;
+    const uint64_t now = arrival->now_ns;
     round_block *b = &job->round.blocks[index];
     if (b->votes >= ROUND_WORKER_VOTES && e->worker != COORD_SELF) {
         /* The coordinator computes it: one more opinion changes nothing. */
-        round_return(&job->round, index, holder, now);
+        round_return(&job->round, index, arrival->holder, now);
         core_drop(core, job->info.job, e->result.slot);
         return;
     }
-    round_vote v = vote_of(e, registry_find(core, e->worker));
+    round_vote v = vote_of(e, arrival->worker);
     uint64_t slot = v.slot;
     bool tensor = !job->round.evaluate || job->round.members; /* else figures alone */
     bool keep = v.finite && tensor, confirmed = false;
     if (!keep) v.slot = 0;
-    round_vote_add(&job->round, index, holder, &v, now);
+    round_vote_add(&job->round, index, arrival->holder, &v, now);
     int vote = decide(core, job, b, &confirmed);
-    bool finite = v.finite;
-    for (uint32_t i = 0; vote >= 0 && i < b->votes; i++) /* of equals one was found not to be */
-        if (same_vote(&b->vote[i], &b->vote[vote])) finite = finite && b->vote[i].finite;
-    if (vote >= 0 && !finite && same_vote(&v, &b->vote[vote])) {
-        if (COP_PLANT(NAN_BELIEVED, audit_can_judge(core, job) && !is_judged(b), false))
+    if (vote >= 0 && same_vote(&v, &b->vote[vote]) && !all_equal_are_finite(b, &v)) {
+        if (COP_PLANT(NAN_BELIEVED, audit_can_recompute(core, job) && !has_own_vote(b), false))
             ask_coordinator(core, job, index, slot, now);
         else
             all_not_finite(core, job, index, slot);
         return;
     }
     if (keep)
-        core_act(core, COORD_ACTION_KEEP, job->info.job)->slot = slot;
+        core_add_action(core, COORD_ACTION_KEEP, job->info.job)->slot = slot;
     else
         core_drop(core, job->info.job, slot);
     if (vote < 0) {
-        go_on(core, job, index, now);
+        need_more_votes(core, job, index, now);
         return;
     }
     conclude(core, job, index, vote, confirmed);
@@ -340,38 +347,38 @@ void audit_take(coord_core *core, core_job *job, int index, int holder, const co
 
 /* ---- copies that come second ---- */
 
-static core_double *double_of(const coord_core *core, uint64_t worker, const coord_result_info *r) {
-    for (uint32_t i = 0; r->lease && i < DOUBLES_MAX; i++) {
-        const core_double *d = &core->doubles[i];
+static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker, const coord_result_info *r) {
+    for (uint32_t i = 0; r->lease && i < LATE_COPIES_MAX; i++) {
+        const core_late_copy *d = &core->late_copies[i];
         bool fits = d->lease == r->lease && d->worker == worker && d->job == r->job &&
                     d->evaluate == r->evaluate && !r->ensemble;
         if (fits && d->first == r->first && d->count == r->count && d->step == r->step)
-            return (core_double *)(uintptr_t)d;
+            return (core_late_copy *)(uintptr_t)d;
     }
     return NULL;
 }
 
 /* They differ, and the weights of their step are gone: one of the two lied. */
-static void watch_both(coord_core *core, const core_double *d) {
+static void watch_both(coord_core *core, const core_late_copy *d) {
     const uint64_t ids[2] = {d->worker, d->other_worker};
     for (int i = 0; i < 2; i++) {
         core_worker *w = registry_find(core, ids[i]);
         if (!w) continue;
         w->watched = WATCHED_BLOCKS;
-        core_tell(core, d->job, false,
+        core_report(core, d->job, false,
                   "worker %s: step %llu, %u + %u: its result differs from another worker's, too "
                   "late to decide which is wrong; its next %d results are audited",
                   w->name, (unsigned long long)d->step, d->first, d->count, WATCHED_BLOCKS);
     }
 }
 
-bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
-    core_double *place = double_of(core, e->worker, &e->result);
+bool audit_take_late_result(coord_core *core, const coord_event *e, uint64_t now) {
+    core_late_copy *place = late_copy_of(core, e->worker, &e->result);
     core_job *job = place ? jobs_find(core, place->job) : NULL;
     if (!place) return false;
     if (!job || e->result.failed || e->result.malformed) return false;
-    core_double d = *place;
-    *place = (core_double){0};
+    core_late_copy d = *place;
+    *place = (core_late_copy){0};
     round_vote v = vote_of(e, registry_find(core, e->worker));
     round_vote other = {.digest = d.digest, .correct = d.correct, .loss = d.loss, .finite = true};
     job->counts.compared++;
@@ -386,18 +393,18 @@ bool audit_take_late(coord_core *core, const coord_event *e, uint64_t now) {
     if (steps_has_leases(job) && job->round.step == d.step && job->round.evaluate == d.evaluate)
         b = round_block_at(&job->round, d.first);
     bool open = b && b->state == ROUND_DONE && !b->confirmed && b->lease == d.other_lease;
-    if (!open || !audit_can_judge(core, job)) {
+    if (!open || !audit_can_recompute(core, job)) {
         watch_both(core, &d);
         return false;
     }
     bool keep = !d.evaluate;
     if (keep)
-        core_act(core, COORD_ACTION_KEEP, d.job)->slot = v.slot;
+        core_add_action(core, COORD_ACTION_KEEP, d.job)->slot = v.slot;
     else
         v.slot = 0;
     int index = (int)(b - job->round.blocks);
     round_dispute(&job->round, index, &v);
-    audit_judge(core, job, index, now);
+    audit_recompute(core, job, index, now);
     return keep;
 }
 
@@ -405,7 +412,7 @@ bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_res
     const core_job *job = jobs_find(core, r->job);
     int holder;
     if ((r->evaluate && !r->ensemble) || r->failed || r->malformed || !job) return false;
-    if (double_of(core, worker, r)) return true;
+    if (late_copy_of(core, worker, r)) return true;
     int index = steps_find(job, r, &holder);
     if (index < 0) return false;
     if (r->ensemble) return true; /* what is handed on must be finite */

@@ -49,7 +49,7 @@ static cop_err reserve_actions(coord_core *core, coord_actions *out) {
     return COP_OK;
 }
 
-coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job) {
+coord_action *core_add_action(coord_core *core, coord_action_type type, uint64_t job) {
     coord_actions *out = core->out;
     COP_ASSERT(out->count < out->capacity);
     coord_action *a = &out->items[out->count++];
@@ -59,7 +59,7 @@ coord_action *core_act(coord_core *core, coord_action_type type, uint64_t job) {
     return a;
 }
 
-char *core_text(coord_core *core, coord_action *a) {
+char *core_action_text(coord_core *core, coord_action *a) {
     coord_actions *out = core->out;
     COP_ASSERT(out->text_count < out->text_capacity);
     char *text = out->texts[out->text_count++];
@@ -68,11 +68,11 @@ char *core_text(coord_core *core, coord_action *a) {
     return text;
 }
 
-coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *format, ...) {
-    coord_action *a = core_act(core, COORD_ACTION_EVENT, job);
+coord_action *core_report(coord_core *core, uint64_t job, bool fine, const char *format, ...) {
+    coord_action *a = core_add_action(core, COORD_ACTION_EVENT, job);
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(core_text(core, a), COORD_TEXT_MAX, format, arguments);
+    vsnprintf(core_action_text(core, a), COORD_TEXT_MAX, format, arguments);
     va_end(arguments);
     a->kind = (uint64_t)(uintptr_t)format;
     a->ok = fine;
@@ -80,7 +80,7 @@ coord_action *core_tell(coord_core *core, uint64_t job, bool fine, const char *f
 }
 
 void core_drop(coord_core *core, uint64_t job, uint64_t slot) {
-    if (slot) core_act(core, COORD_ACTION_DROP, job)->slot = slot;
+    if (slot) core_add_action(core, COORD_ACTION_DROP, job)->slot = slot;
 }
 
 /* ---- entry ---- */
@@ -92,11 +92,11 @@ static void on_stop(coord_core *core, uint64_t now) {
 }
 
 static void on_tick(coord_core *core, uint64_t now) {
-    registry_watch_silence(core, now);
-    jobs_watch_timeouts(core, now);
-    audit_watch(core, now);
-    unable_watch(core, now);
-    jobs_watch_saves(core, now);
+    registry_remove_silent(core, now);
+    jobs_end_expired(core, now);
+    audit_on_tick(core, now);
+    unable_on_tick(core, now);
+    jobs_retry_saves(core, now);
 }
 
 static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now) {
@@ -144,7 +144,7 @@ static cop_err take_event(coord_core *core, const coord_event *e, uint64_t now) 
 static void check_stopped(coord_core *core) {
     if (!core->stopping || core->stopped || core->resident_count) return;
     core->stopped = true;
-    core_act(core, COORD_ACTION_STOPPED, 0);
+    core_add_action(core, COORD_ACTION_STOPPED, 0);
 }
 
 /* Whoever holds a block is there, and computes that lease. */
@@ -155,7 +155,7 @@ static void check_holders(const coord_core *core, const core_job *job) {
             const round_holder *holder = &b->holder[h];
             if (!holder->worker || holder->worker == COORD_SELF) continue;
             const core_worker *w = registry_find(core, holder->worker);
-            COP_ASSERT(w && !w->quarantined && w->who == holder->who);
+            COP_ASSERT(w && !w->quarantined && w->identity == holder->identity);
             COP_ASSERT(w->lease == holder->lease && w->lease_job == job->info.job &&
                        w->lease_first == b->first);
         }
@@ -187,7 +187,7 @@ cop_err coord_core_step(coord_core *core, const coord_event *event, uint64_t now
     jobs_set_aside_stranded(core, now_ns);
     scheduler_load_jobs(core);
     scheduler_serve(core, now_ns);
-    steps_note_waits(core, now_ns);
+    steps_note_idle_time(core, now_ns);
     check_stopped(core);
 #ifdef COP_DEBUG
     if (core->worker_count <= 256 || now_ns / 1000 % 1000 == 0) /* of large pools now and then */
@@ -254,7 +254,7 @@ static const char *what_it_waits_for(const coord_core *core, const core_job *job
     if (job->phase == PHASE_IDLE) return job->info.state == COORD_QUEUED ? "its turn" : NULL;
     if (job->phase == PHASE_LOADING) return "its data";
     if (!steps_has_leases(job) || round_holders(&job->round, 0)) return NULL;
-    if (audit_lacks_judge(core, job)) return "another worker, to check results";
+    if (audit_lacks_second_worker(core, job)) return "another worker, to check results";
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (scheduler_eligible(job, core->workers[i])) return recent ? NULL : "a free worker";
     return job->unable ? "another worker: the connected workers cannot compute it" : "workers";
@@ -291,7 +291,7 @@ uint32_t coord_core_worker_count(const coord_core *core) {
 }
 
 static void view_worker(const coord_core *core, const core_worker *w, coord_worker_view *out) {
-    const core_quarantine *q = w->quarantined ? audit_quarantine_of(core, w->who) : NULL;
+    const core_quarantine *q = w->quarantined ? audit_quarantine_of(core, w->identity) : NULL;
     *out = (coord_worker_view){.worker = w->worker,
                                .job = w->lease_job,
                                .lease = w->lease,

@@ -105,17 +105,17 @@ static void leave_residents(coord_core *core, core_job *job, bool loaded) {
             (core->resident_count - at) * sizeof *core->resident);
     release(job);
     job->phase = PHASE_IDLE;
-    if (loaded) core_act(core, COORD_ACTION_UNLOAD, job->info.job);
+    if (loaded) core_add_action(core, COORD_ACTION_UNLOAD, job->info.job);
 }
 
 /* ---- states ---- */
 
 static void set_state(coord_core *core, core_job *job, coord_job_state state, const char *text) {
     job->info.state = state;
-    coord_action *a = core_act(core, COORD_ACTION_STATE, job->info.job);
+    coord_action *a = core_add_action(core, COORD_ACTION_STATE, job->info.job);
     a->state = state;
     a->step = job->step;
-    snprintf(core_text(core, a), COORD_TEXT_MAX, "%s", text ? text : "");
+    snprintf(core_action_text(core, a), COORD_TEXT_MAX, "%s", text ? text : "");
 }
 
 void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text) {
@@ -136,7 +136,7 @@ void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char
 
 void jobs_save(coord_core *core, core_job *job, bool final) {
     COP_ASSERT(!job->saving);
-    coord_action *a = core_act(core, COORD_ACTION_CHECKPOINT, job->info.job);
+    coord_action *a = core_add_action(core, COORD_ACTION_CHECKPOINT, job->info.job);
     a->step = job->step;
     a->checkpoint.loss_sum = job->loss_sum;
     a->checkpoint.samples = job->samples;
@@ -153,7 +153,7 @@ void jobs_save(coord_core *core, core_job *job, bool final) {
     job->is_best = false;
 }
 
-static void left(coord_core *core, core_job *job, const char *text) {
+static void finish_leaving(coord_core *core, core_job *job, const char *text) {
     COP_ASSERT(job->phase == PHASE_SAVING && job->after_save != COORD_COMPLETED);
     set_state(core, job, job->after_save, text);
     leave_residents(core, job, true);
@@ -161,14 +161,14 @@ static void left(coord_core *core, core_job *job, const char *text) {
     if (job->info.state == COORD_QUEUED) scheduler_note_queued(core, job);
 }
 
-void jobs_leave(coord_core *core, core_job *job, coord_job_state after) {
+void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after) {
     COP_ASSERT(job->phase != PHASE_IDLE && job->phase != PHASE_UPDATING);
     job->phase = PHASE_SAVING;
     job->after_save = after;
     if (job->saving) return; /* when that one is written, on_checkpointed decides */
     bool saved = job->saved_step == job->step && !job->is_best;
     if (after != COORD_COMPLETED && saved)
-        left(core, job, NULL);
+        finish_leaving(core, job, NULL);
     else
         jobs_save(core, job, after == COORD_COMPLETED);
 }
@@ -178,7 +178,7 @@ static void final_save_failed(coord_core *core, core_job *job, const char *text,
     if (!job->save_failed_ns) job->save_failed_ns = now;
     if (core->stopping) { /* the next run of the program tries again */
         job->after_save = job->pause ? COORD_PAUSED : COORD_QUEUED;
-        left(core, job, text);
+        finish_leaving(core, job, text);
     } else if (now - job->save_failed_ns >= core->config.save_patience_ns) {
         jobs_end(core, job, COORD_FAILED, text);
     } else {
@@ -193,14 +193,14 @@ static void last_save_ended(coord_core *core, core_job *job, const coord_event *
     bool completes = job->after_save == COORD_COMPLETED;
     if (e->step != job->step || (completes && !final)) { /* an older one was under way */
         job->saved_step = e->step == job->step && e->ok ? e->step : UINT64_MAX;
-        jobs_leave(core, job, job->after_save);
+        jobs_save_and_leave(core, job, job->after_save);
         return;
     }
     if (!e->ok)
         snprintf(text, sizeof text, "cannot write the %s: %s",
                  completes ? "final weights" : "last checkpoint", e->text ? e->text : "no reason");
     if (!completes)
-        left(core, job, text);
+        finish_leaving(core, job, text);
     else if (e->ok)
         jobs_end(core, job, COORD_COMPLETED, text);
     else
@@ -216,7 +216,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
         if (job->phase == PHASE_SAVING && e->step == job->step)
             job->is_best = job->is_best || job->saving_best;
         if (!job->save_failed_ns) /* said once of one that is tried again and again */
-            core_tell(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
+            core_report(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
                       (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
     if (job->rollback_to && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
@@ -224,7 +224,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
     else if (job->phase == PHASE_SAVING)
         last_save_ended(core, job, e, final, now);
     else if (job->phase == PHASE_HOLDING)
-        steps_go_on(core, job, now);
+        steps_continue(core, job, now);
 }
 
 /* ---- added ---- */
@@ -243,7 +243,7 @@ static void start(coord_core *core, core_job *job, uint64_t now) {
     }
     job->share = least == UINT64_MAX ? 0 : least;
     if (!job->pause) set_state(core, job, COORD_RUNNING, NULL); /* else it is PAUSED in a moment */
-    scheduler_tell_pinned(core, job);
+    scheduler_report_pinned(core, job);
     if (jobs_is_evaluation(job))
         steps_begin_evaluation(core, job);
     else
@@ -326,11 +326,11 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     job->phase = PHASE_LOADING;
     job->returning = true;
     job->counts.rollbacks++;
-    core_tell(
+    core_report(
         core, job->info.job, false,
         "rolling back to a checkpoint of step %llu or earlier: results after it cannot be trusted",
         (unsigned long long)(job->rollback_to - 1));
-    core_act(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->rollback_to - 1;
+    core_add_action(core, COORD_ACTION_ROLLBACK, job->info.job)->step = job->rollback_to - 1;
 }
 
 /* ---- events ---- */
@@ -370,7 +370,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
     job->returning = false;
     if (!take_loaded(core, job, e)) return;
     if (returned) {
-        core_tell(core, job->info.job, true, "continuing from step %llu",
+        core_report(core, job->info.job, true, "continuing from step %llu",
                   (unsigned long long)job->step);
         steps_begin(core, job, now);
         return;
@@ -406,7 +406,7 @@ static void on_pause(coord_core *core, core_job *job) {
     job->pause = true;                    /* within a step: steps_go_on sees it */
     if (job->phase == PHASE_EVALUATING) { /* it is made up for when the job goes on */
         steps_drop_round(core, job);
-        jobs_leave(core, job, COORD_PAUSED);
+        jobs_save_and_leave(core, job, COORD_PAUSED);
     }
     if (job->phase == PHASE_SAVING && job->after_save == COORD_QUEUED)
         job->after_save = COORD_PAUSED;
@@ -461,7 +461,7 @@ void jobs_on_event(coord_core *core, core_job *job, const coord_event *e, uint64
 
 /* ---- time ---- */
 
-void jobs_watch_saves(coord_core *core, uint64_t now) {
+void jobs_retry_saves(coord_core *core, uint64_t now) {
     for (uint32_t i = core->resident_count; i-- > 0;) {
         core_job *job = core->resident[i];
         if (!job->save_again_ns || job->phase != PHASE_SAVING) continue;
@@ -470,11 +470,11 @@ void jobs_watch_saves(coord_core *core, uint64_t now) {
         if (core->stopping)
             final_save_failed(core, job, "cannot write the final weights", now);
         else
-            jobs_leave(core, job, COORD_COMPLETED);
+            jobs_save_and_leave(core, job, COORD_COMPLETED);
     }
 }
 
-void jobs_watch_timeouts(coord_core *core, uint64_t now) {
+void jobs_end_expired(coord_core *core, uint64_t now) {
     for (uint32_t i = core->resident_count; i-- > 0;) {
         core_job *job = core->resident[i];
         if (!job->info.timeout_ns || job->info.state != COORD_RUNNING) continue;
@@ -503,10 +503,10 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
         if (!steps_has_leases(job)) continue;
         if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
         /* What the coordinator computes itself comes, whoever is left. */
-        bool nobody = round_holders(&job->round, 0) == 0 && !round_is_judged(&job->round) &&
+        bool nobody = round_holders(&job->round, 0) == 0 && !round_is_recomputed(&job->round) &&
                       scheduler_eligible_workers(core, job) == 0;
         if (!nobody && !out_of_patience) continue;
         steps_drop_round(core, job);
-        jobs_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
+        jobs_save_and_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
     }
 }

@@ -43,15 +43,19 @@ static uint32_t cut(uint32_t shards, uint32_t size, uint32_t tail, uint32_t dept
 
 #define TRIALS_MAX 8192 /* blocks times workers of one trial of an unequal pool */
 
-typedef struct pool {
-    const partition_worker *worker;
-    uint32_t count, overhead;
-    bool equal; /* all alike */
-} pool;
+typedef partition_pool pool;
 
 static uint64_t block_time(const pool *p, uint32_t worker, uint32_t size) {
     const partition_worker *w = &p->worker[worker];
-    return (uint64_t)((size + w->threads - 1) / w->threads) * w->round + p->overhead;
+    return (uint64_t)((size + w->threads - 1) / w->threads) * w->round + p->overhead_percent;
+}
+
+static bool all_alike(const pool *p) {
+    for (uint32_t w = 1; w < p->count; w++)
+        if (p->worker[w].threads != p->worker[0].threads ||
+            p->worker[w].round != p->worker[0].round)
+            return false;
+    return true;
 }
 
 /* Equal workers take turns: whoever is free first would also finish first. */
@@ -78,14 +82,14 @@ static uint64_t makespan_unequal(const pool *p, const uint32_t *sizes, uint32_t 
     memset(free_at, 0, p->count * sizeof *free_at);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t best = UINT64_MAX;
-        uint32_t who = 0;
+        uint32_t chosen = 0;
         for (uint32_t w = 0; w < p->count; w++) {
             uint64_t end = free_at[w] + block_time(p, w, sizes[i]);
             if (end >= best) continue;
             best = end;
-            who = w;
+            chosen = w;
         }
-        free_at[who] = best;
+        free_at[chosen] = best;
         if (best > worst) worst = best;
     }
     return worst;
@@ -94,7 +98,7 @@ static uint64_t makespan_unequal(const pool *p, const uint32_t *sizes, uint32_t 
 /* When the last block is done, if each goes to whoever would finish it first. A very large unequal
  * pool is taken for an equal one: there the blocks are single shards anyway. */
 static uint64_t makespan(const pool *p, const uint32_t *sizes, uint32_t count) {
-    bool quick = p->equal || (uint64_t)count * p->count > TRIALS_MAX;
+    bool quick = (uint64_t)count * p->count > TRIALS_MAX || all_alike(p);
     return quick ? makespan_equal(p, sizes, count) : makespan_unequal(p, sizes, count);
 }
 
@@ -122,13 +126,6 @@ static void consider(choice *best, choice candidate) {
     *best = candidate;
 }
 
-static bool all_alike(const partition_worker *worker, uint32_t count) {
-    for (uint32_t w = 1; w < count; w++)
-        if (worker[w].threads != worker[0].threads || worker[w].round != worker[0].round)
-            return false;
-    return true;
-}
-
 /* All cuts into blocks of `size` with tails of each kind. */
 static void try_size(const pool *p, uint32_t shards, uint32_t size, uint32_t *sizes, choice *best) {
     uint32_t whole = (shards + size - 1) / size;
@@ -140,21 +137,20 @@ static void try_size(const pool *p, uint32_t shards, uint32_t size, uint32_t *si
         }
 }
 
-uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_worker *workers,
-                        uint32_t worker_count, uint32_t overhead_percent, uint32_t *sizes,
-                        uint64_t *span) {
+uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool *workers,
+                        uint32_t *sizes, uint64_t *span) {
     COP_ASSERT(shards >= 1 && shards <= COP_SHARDS_MAX && largest >= 1);
-    uint32_t used = worker_count < shards ? worker_count : shards; /* more find nothing to do */
+    pool p = *workers;
+    if (p.count > shards) p.count = shards; /* more find nothing to do */
     uint32_t top = 1;
     while (top < shards && (top * 2 <= largest || shards <= largest)) top *= 2;
     if (span) *span = 0;
-    if (used == 0) return cut(shards, top, 0, 0, sizes);
-    pool p = {workers, used, overhead_percent, all_alike(workers, used)};
+    if (p.count == 0) return cut(shards, top, 0, 0, sizes);
     choice best = {.cost = UINT64_MAX};
     /* From small to large, so that large sizes that cannot be quicker need no trial. Far more
      * blocks than workers only cost leases. */
     uint32_t size = 1;
-    while (size < top && (shards + size - 1) / size > 8 * used) size *= 2;
+    while (size < top && (shards + size - 1) / size > 8 * p.count) size *= 2;
     for (; size <= top; size *= 2) {
         uint32_t whole = (shards + size - 1) / size;
         uint32_t uncut = whole > TAIL_MAX ? size : size > 4 ? size / 4 : 1;

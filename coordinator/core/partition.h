@@ -11,15 +11,20 @@ typedef struct partition_worker {
     uint32_t round; /* time of a round (threads shards), in hundredths of the usual worker's */
 } partition_worker;
 
+typedef struct partition_pool {
+    const partition_worker *worker;
+    uint32_t count;
+    uint32_t overhead_percent; /* what a lease costs besides computing, of a usual shard's time */
+} partition_pool;
+
 /* Sizes of the blocks (nodes of D5's tree over `shards` leaves, in order, together all of them)
  * that make a step shortest: candidates are equal powers of two with a tail cut smaller; each is
  * tried by giving its blocks in order to whoever would finish them first. A block of n shards keeps
  * a worker of t threads busy for ceil(n / t) rounds and overhead_percent / 100 usual shard times.
- * 0 workers: one block per `largest`. No block is larger than `largest` shards. sizes has room for
- * `shards` entries; returns how many there are; *span (may be NULL) is the step's time then, in
+ * An empty pool: one block per `largest`. No block is larger than `largest` shards. sizes has room
+ * for `shards` entries; returns how many there are; *span (may be NULL) is the step's time then, in
  * hundredths of the usual worker's round, 0 without workers. */
-uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_worker *pool,
-                        uint32_t workers, uint32_t overhead_percent, uint32_t *sizes,
-                        uint64_t *span);
+uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool *pool,
+                        uint32_t *sizes, uint64_t *span);
 
 #endif

@@ -57,21 +57,21 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->heard_ns = w->joined_ns = now;
     snprintf(w->name, sizeof w->name, "%s", e->joined.name ? e->joined.name : "");
     const char *identity = e->joined.identity ? e->joined.identity : w->name;
-    w->who = cop_hash_xxh3(identity, strlen(identity)) | 1; /* never 0 */
-    w->strikes = audit_strikes_of(core, w->who);
+    w->identity = cop_hash_xxh3(identity, strlen(identity)) | 1; /* never 0 */
+    w->strikes = audit_strikes_of(core, w->identity);
     audit_init_worker(core, w);
     memmove(&core->workers[at + 1], &core->workers[at],
             (core->worker_count - at) * sizeof *core->workers);
     core->workers[at] = w;
     core->worker_count++;
     core->pool_version++;
-    const core_quarantine *q = audit_quarantine_of(core, w->who);
+    const core_quarantine *q = audit_quarantine_of(core, w->identity);
     w->quarantined = q != NULL;
     core->active_workers += is_active(w);
-    core_tell(core, 0, !q, "worker %s joined%s", w->name,
+    core_report(core, 0, !q, "worker %s joined%s", w->name,
               q ? "; it is in quarantine and gets no leases" : "")
-        ->identity = w->who;
-    if (!q) scheduler_tell_joined(core, w);
+        ->identity = w->identity;
+    if (!q) scheduler_report_joined(core, w);
     return COP_OK;
 }
 
@@ -96,9 +96,9 @@ static bool lose_all_leases(coord_core *core, core_worker *w) {
 void registry_leave(coord_core *core, core_worker *w, const char *why) {
     registry_stop_waiting(core, w);
     bool returned = lose_all_leases(core, w);
-    core_tell(core, 0, !returned, "worker %s %s%s", w->name, why,
+    core_report(core, 0, !returned, "worker %s %s%s", w->name, why,
               returned ? "; its leases return to the queue" : "")
-        ->identity = w->who;
+        ->identity = w->identity;
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);
     core->worker_count--;
@@ -135,7 +135,7 @@ static bool has_listened(coord_core *core, uint64_t now) {
     return now - core->listens_ns >= period;
 }
 
-void registry_watch_silence(coord_core *core, uint64_t now) {
+void registry_remove_silent(coord_core *core, uint64_t now) {
     uint64_t limit =
         core->config.heartbeat_ns * COP_PLANT(NEVER_SILENT, COP_HEARTBEATS_MISSED, 1000);
     if (!core->config.heartbeats || !has_listened(core, now)) return;
@@ -144,7 +144,7 @@ void registry_watch_silence(coord_core *core, uint64_t now) {
         core_worker *w = core->workers[i];
         if (now - w->heard_ns <= limit) continue;
         given_up++;
-        core_act(core, COORD_ACTION_DISCONNECT, 0)->worker = w->worker;
+        core_add_action(core, COORD_ACTION_DISCONNECT, 0)->worker = w->worker;
         registry_leave(core, w, "was silent for too long and was removed");
     }
 }
@@ -188,7 +188,7 @@ void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
     core_worker *w = registry_find(core, e->worker);
     COP_ASSERT(e->pull.request != 0);
     if (!w) {
-        coord_action *a = core_act(core, COORD_ACTION_NOTHING, 0);
+        coord_action *a = core_add_action(core, COORD_ACTION_NOTHING, 0);
         a->worker = e->worker;
         a->request = e->pull.request;
         a->nothing.unknown = true;

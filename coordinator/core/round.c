@@ -135,7 +135,7 @@ uint32_t round_member_count(const coord_round *r, const round_block *b) {
     return left < r->chunk ? left : r->chunk;
 }
 
-int round_hand_on(coord_round *r) {
+int round_take_ready(coord_round *r) {
     COP_ASSERT(r->members);
     if (r->handed == r->count || r->blocks[r->handed].state != ROUND_DONE) return -1;
     return (int)r->handed++;
@@ -338,10 +338,10 @@ void round_finish(coord_round *r, int block, int vote, bool confirmed) {
     b->loss = v.loss;
     b->correct = v.correct;
     b->digest = v.digest;
-    b->who = v.who;
+    b->identity = v.identity;
     b->confirmed = confirmed;
     b->votes = 0;
-    b->awaits_judge = false;
+    b->awaits_recompute = false;
     memset(b->holder, 0, sizeof b->holder);
     r->done++;
     r->audited -= b->audited;
@@ -360,7 +360,7 @@ static void undo(coord_round *r, round_block *b) {
 
 static round_vote vote_of(const round_block *b) {
     return (round_vote){.worker = b->last_worker,
-                        .who = b->who,
+                        .identity = b->identity,
                         .lease = b->lease,
                         .slot = b->slot,
                         .digest = b->digest,
@@ -394,7 +394,7 @@ void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns) 
     b->needs = 2;
 }
 
-uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns) {
+uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns) {
     round_block *b = &r->blocks[block];
     uint64_t slot = b->slot;
     b->vote[0] = vote_of(b);
@@ -408,16 +408,16 @@ uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_u
     return slot;
 }
 
-uint64_t round_disown(coord_round *r, int block, uint64_t who) {
+uint64_t round_void_votes(coord_round *r, int block, uint64_t identity) {
     round_block *b = &r->blocks[block];
     if (b->state == ROUND_DONE) {
-        if (b->absent || b->confirmed || b->who != who) return 0;
+        if (b->absent || b->confirmed || b->identity != identity) return 0;
         uint64_t slot = b->slot;
         undo(r, b);
         return slot;
     }
     for (uint32_t v = 0; v < b->votes; v++) {
-        if (b->vote[v].who != who) continue;
+        if (b->vote[v].identity != identity) continue;
         uint64_t slot = b->vote[v].slot;
         r->lacking_second_vote -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
@@ -445,7 +445,7 @@ uint32_t round_holders(const coord_round *r, uint64_t now_ns) {
     return count;
 }
 
-bool round_is_judged(const coord_round *r) {
+bool round_is_recomputed(const coord_round *r) {
     for (uint32_t i = 0; i < r->count; i++)
         for (int h = 0; h < ROUND_HOLDERS; h++)
             if (r->blocks[i].holder[h].worker == COORD_SELF) return true;

@@ -17,7 +17,7 @@ typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_s
 
 typedef struct round_holder {
     uint64_t worker; /* 0: free */
-    uint64_t who;    /* its identity beyond a session */
+    uint64_t identity;    /* its identity beyond a session */
     uint64_t lease, deadline_ns;
     uint64_t begun_ns, expected_ns; /* when it was given, how long it should take; 0: not known */
     uint64_t charged_ns; /* compute time put on the job's account when the lease was given */
@@ -27,7 +27,7 @@ typedef struct round_holder {
 /* What one worker says of a block. */
 typedef struct round_vote {
     uint64_t worker; /* 0: none; COORD_SELF */
-    uint64_t who;    /* its identity beyond a session */
+    uint64_t identity;    /* its identity beyond a session */
     uint64_t lease, slot, digest, correct;
     double loss;
     bool finite;
@@ -50,10 +50,10 @@ typedef struct round_block {
     uint32_t needs, votes;
     round_vote vote[ROUND_VOTES];
     uint64_t voted_ns; /* when the newest came */
-    bool awaits_judge; /* the coordinator is to compute it, as soon as it has room */
+    bool awaits_recompute; /* the coordinator is to compute it, as soon as it has room */
     /* the result */
     uint64_t lease; /* that brought it */
-    uint64_t slot, correct, digest, who;
+    uint64_t slot, correct, digest, identity;
     double loss;
 } round_block;
 
@@ -107,7 +107,7 @@ bool round_has_work(const coord_round *r, uint64_t now_ns);
 /* Who asks for a block: a worker, the largest size that suits it, and whether nobody else could
  * compute what it may not get (again). */
 typedef struct round_asker {
-    uint64_t worker, who;
+    uint64_t worker, identity;
     uint32_t largest;
     bool only_worker;
 } round_asker;
@@ -122,9 +122,9 @@ int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t thr
                     double round_ns, uint64_t now_ns);
 /* Does this worker compute the block; or has it, or does it, under any name of its identity, where
  * nobody may check himself? */
-bool round_is_concerned(const round_block *block, uint64_t worker, uint64_t who);
+bool round_takes_part(const round_block *block, uint64_t worker, uint64_t identity);
 /* Sizes of the leased blocks that one more worker could compute as an audit, together. */
-uint64_t round_short_size(const coord_round *r);
+uint64_t round_lacking_size(const coord_round *r);
 /* Of a leased block: when its oldest lease was given. */
 uint64_t round_leased_since(const round_block *block);
 
@@ -160,14 +160,14 @@ void round_dispute(coord_round *r, int block, const round_vote *other);
 void round_recheck(coord_round *r, int block, uint64_t digest, uint64_t now_ns);
 /* A finished block's gradient turned out not to be finite: that is a vote, and it needs another.
  * Returns the slot to drop. */
-uint64_t round_doubt(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns);
+uint64_t round_reject(coord_round *r, int block, uint64_t digest, uint64_t shun_until_ns);
 /* All that this identity said of the block is void. Returns the slot to drop; 0: none. */
-uint64_t round_disown(coord_round *r, int block, uint64_t who);
+uint64_t round_void_votes(coord_round *r, int block, uint64_t identity);
 /* The result was bad: the block is pending again, for somebody else until `shun_until_ns`. */
 void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns);
 /* Of an ensemble: the next block, in order, whose result has come and was not handed on yet; -1:
  * none. It counts as handed on then. */
-int round_hand_on(coord_round *r);
+int round_take_ready(coord_round *r);
 /* The first block that was handed on is dealt with: the window moves. */
 void round_advance(coord_round *r);
 /* An ensemble's: the first sample of the block's slice; its members, from the first. */
@@ -177,7 +177,7 @@ uint32_t round_member_count(const coord_round *r, const round_block *b);
 bool round_complete(const coord_round *r); /* an ensemble's: all blocks are dealt with */
 /* Leases of blocks that are not done; only those still within their deadline if now_ns is not 0. */
 uint32_t round_holders(const coord_round *r, uint64_t now_ns);
-bool round_is_judged(const coord_round *r); /* the coordinator computes a block itself */
+bool round_is_recomputed(const coord_round *r); /* the coordinator computes a block itself */
 /* Sum of the blocks' losses: D5's tree for a step, in order for an evaluation (D7, D10). */
 double round_loss(const coord_round *r);
 void round_check(const coord_round *r); /* asserts the invariants */

@@ -4,21 +4,21 @@
 #include "common/base/err.h"
 #include "common/base/whole.h"
 
-bool round_is_concerned(const round_block *b, uint64_t worker, uint64_t who) {
+bool round_takes_part(const round_block *b, uint64_t worker, uint64_t identity) {
     for (int h = 0; h < ROUND_HOLDERS; h++)
         if (b->holder[h].worker == worker ||
-            (b->audited && b->holder[h].worker && b->holder[h].who == who))
+            (b->audited && b->holder[h].worker && b->holder[h].identity == identity))
             return true;
     for (uint32_t v = 0; b->audited && v < b->votes; v++)
-        if (b->vote[v].worker == worker || b->vote[v].who == who) return true;
+        if (b->vote[v].worker == worker || b->vote[v].identity == identity) return true;
     return false;
 }
 
-static bool concerned(const round_block *b, const round_asker *asker) {
-    return round_is_concerned(b, asker->worker, asker->who);
+static bool takes_part(const round_block *b, const round_asker *asker) {
+    return round_takes_part(b, asker->worker, asker->identity);
 }
 
-uint64_t round_short_size(const coord_round *r) {
+uint64_t round_lacking_size(const coord_round *r) {
     uint64_t size = 0;
     for (uint32_t i = 0, left = r->lacking_second_vote; left; i++) {
         if (!round_wants_auditor(&r->blocks[i])) continue;
@@ -43,7 +43,7 @@ bool round_has_work(const coord_round *r, uint64_t now_ns) {
 /* May the worker have this pending block? Not for a while if its last result of it was bad, and
  * never to check itself. */
 static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
-    if (b->state != ROUND_PENDING || concerned(b, asker)) return false;
+    if (b->state != ROUND_PENDING || takes_part(b, asker)) return false;
     return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
 }
 
@@ -71,9 +71,9 @@ static int pick_pending(coord_round *r, const round_asker *asker, uint64_t now_n
     return plain;
 }
 
-static int pick_short(const coord_round *r, const round_asker *asker) {
+static int pick_lacking_vote(const coord_round *r, const round_asker *asker) {
     for (uint32_t i = 0; i < r->count; i++)
-        if (round_wants_auditor(&r->blocks[i]) && !concerned(&r->blocks[i], asker)) return (int)i;
+        if (round_wants_auditor(&r->blocks[i]) && !takes_part(&r->blocks[i], asker)) return (int)i;
     return -1;
 }
 
@@ -86,14 +86,14 @@ static int pick_overdue(coord_round *r, const round_asker *asker, uint64_t now_n
         if (b->state != ROUND_LEASED) continue;
         uint64_t after = round_double_after(b);
         if (after < r->overdue_ns) r->overdue_ns = after;
-        if (found < 0 && now_ns >= after && !concerned(b, asker)) found = (int)i;
+        if (found < 0 && now_ns >= after && !takes_part(b, asker)) found = (int)i;
     }
     return found;
 }
 
 int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     int pending = r->pending ? pick_pending(r, asker, now_ns) : -1;
-    if (pending < 0 && r->lacking_second_vote) pending = pick_short(r, asker);
+    if (pending < 0 && r->lacking_second_vote) pending = pick_lacking_vote(r, asker);
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
@@ -134,17 +134,17 @@ static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint6
 int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
                     double round_ns, uint64_t now_ns) {
     int found = -1;
-    uint64_t most = 0;
+    uint64_t best_gain = 0;
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
         uint64_t theirs, others, rounds = r->evaluate ? 1 : (b->count + threads - 1) / threads;
-        if (!ends_in(b, now_ns, &theirs, &others) || concerned(b, asker)) continue;
+        if (!ends_in(b, now_ns, &theirs, &others) || takes_part(b, asker)) continue;
         const uint64_t mine = cop_whole(round_ns * (double)rounds);
         if (theirs < mine / 100 * COPY_PERCENT + COPY_GAIN_NS || theirs < others + COPY_GAIN_NS)
             continue;
         const uint64_t gain = theirs - (mine > others ? mine : others);
-        if (gain <= most) continue;
-        most = gain;
+        if (gain <= best_gain) continue;
+        best_gain = gain;
         found = (int)i;
     }
     return found;

@@ -89,7 +89,7 @@ void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
         if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
-        core_act(core, COORD_ACTION_LOAD, job->info.job)->step = job->rollback_to - 1; /* 0: any */
+        core_add_action(core, COORD_ACTION_LOAD, job->info.job)->step = job->rollback_to - 1; /* 0: any */
     }
 }
 
@@ -135,17 +135,17 @@ uint32_t scheduler_eligible_workers(const coord_core *core, core_job *job) {
     "gets no lease of job %llu: numerics is openblas, and its OpenBLAS or CPU differs from the "   \
     "one that the job is pinned to"
 
-void scheduler_tell_joined(coord_core *core, const core_worker *w) {
+void scheduler_report_joined(coord_core *core, const core_worker *w) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         const core_job *job = core->resident[i];
         if (!job->fingerprint || job->fingerprint == w->fingerprint) continue;
-        core_tell(core, job->info.job, false, "worker %s " NOT_ELIGIBLE, w->name,
+        core_report(core, job->info.job, false, "worker %s " NOT_ELIGIBLE, w->name,
                   (unsigned long long)job->info.job)
-            ->identity = w->who;
+            ->identity = w->identity;
     }
 }
 
-void scheduler_tell_pinned(coord_core *core, const core_job *job) {
+void scheduler_report_pinned(coord_core *core, const core_job *job) {
     uint32_t count = 0;
     const core_worker *other = NULL;
     for (uint32_t i = 0; job->fingerprint && i < core->worker_count; i++) {
@@ -154,7 +154,7 @@ void scheduler_tell_pinned(coord_core *core, const core_job *job) {
         count++;
     }
     if (!other) return;
-    core_tell(core, job->info.job, false, "worker %s%s " NOT_ELIGIBLE, other->name,
+    core_report(core, job->info.job, false, "worker %s%s " NOT_ELIGIBLE, other->name,
               count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
 }
 
@@ -193,36 +193,37 @@ static uint32_t pool_of(const coord_core *core, const core_job *job, partition_w
 
 void scheduler_plan(coord_core *core, core_job *job) {
     partition_worker pool[COP_SHARDS_MAX];
-    bool moved = job->speeds_moved && job->step >= job->plan_step + PLAN_STEPS;
+    bool moved = job->times_changed && job->step >= job->plan_step + PLAN_STEPS;
     if (job->plan_count && job->plan_pool == core->pool_version && !moved) return;
     float quickest = 0;
     uint64_t span = 0;
     uint32_t count = pool_of(core, job, pool, &quickest);
-    job->plan_count = partition_plan(job->info.shards, largest_block(&job->info), pool, count,
-                                     core->config.lease_overhead_percent, job->plan, &span);
+    const partition_pool workers = {pool, count, core->config.lease_overhead_percent};
+    job->plan_count =
+        partition_plan(job->info.shards, largest_block(&job->info), &workers, job->plan, &span);
     job->plan_span_ns = (double)span * (double)quickest / 100;
     job->plan_pool = core->pool_version;
     job->plan_step = job->step;
-    job->speeds_moved = false;
+    job->times_changed = false;
 }
 
 /* ---- leases ---- */
 
-static void pin(coord_core *core, core_job *job, const core_worker *w) {
+static void pin_to_openblas_of(coord_core *core, core_job *job, const core_worker *w) {
     if (!job->info.pin_first || job->fingerprint) return;
     job->fingerprint = w->fingerprint;
     core->pool_version++; /* fewer workers may be eligible now */
     coord_action *a =
-        core_tell(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
+        core_report(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
                   (unsigned long long)job->info.job, w->name);
     a->worker = w->worker;
     a->fingerprint = COP_PLANT(FORGET_PIN, w->fingerprint, 0);
-    scheduler_tell_pinned(core, job);
+    scheduler_report_pinned(core, job);
 }
 
 coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, const core_job *job,
                                    const round_block *b, const round_holder *holder) {
-    coord_action *a = core_act(core, type, job->info.job);
+    coord_action *a = core_add_action(core, type, job->info.job);
     a->step = job->round.step;
     a->worker = holder->worker;
     a->lease.lease = holder->lease;
@@ -248,32 +249,40 @@ coord_action *scheduler_fill_lease(coord_core *core, coord_action_type type, con
 static void report_again(coord_core *core, const core_job *job, const round_block *b,
                          const core_worker *w) {
     char name[96];
-    core_tell(core, job->info.job, true, "%s are leased again, to worker %s",
+    core_report(core, job->info.job, true, "%s are leased again, to worker %s",
               audit_name_block(job, b, name), w->name);
 }
 
-/* copy: its holder is only likely to be slower; not worth a line in the log. */
-static void give(coord_core *core, core_job *job, core_worker *w, int index, bool copy,
-                 uint64_t now) {
+/* What a worker gets. copy: the block's holder is only likely to be slower, which is not worth a line
+ * in the log. */
+typedef struct choice {
+    core_job *job;
+    int block;
+    bool copy;
+} choice;
+
+static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) {
+    core_job *job = chosen.job;
+    const int index = chosen.block;
     round_block *b = &job->round.blocks[index];
     bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
-    pin(core, job, w);
+    pin_to_openblas_of(core, job, w);
     /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
     round_holder holder = {.worker = w->worker,
-                           .who = w->who,
+                           .identity = w->identity,
                            .lease = ++core->next_lease,
-                           .deadline_ns = pace_deadline_ns(core, job, w, b, now),
+                           .deadline_ns = timing_deadline_ns(core, job, w, b, now),
                            .begun_ns = now,
-                           .expected_ns = cop_whole(pace_expected_ns(job, w, b)),
-                           .charged_ns = cop_whole(pace_usual_ns(job, b)) * w->threads};
-    if (!held && !b->votes && !b->audited && audit_draws(core, job, w))
+                           .expected_ns = cop_whole(timing_expected_ns(job, w, b)),
+                           .charged_ns = cop_whole(timing_usual_ns(job, b)) * w->threads};
+    if (!held && !b->votes && !b->audited && audit_selects(core, job, w))
         round_audit(&job->round, index);
     round_give(&job->round, index, &holder);
     job->share += holder.charged_ns;
     job->counts.given++;
     job->counts.repeated += held || b->lost;
     job->counts.doubled += held;
-    if ((held || b->lost) && !copy) report_again(core, job, b, w);
+    if ((held || b->lost) && !chosen.copy) report_again(core, job, b, w);
     scheduler_fill_lease(core, COORD_ACTION_LEASE, job, b, &holder)->request = w->request;
     registry_stop_waiting(core, w);
     w->lease = holder.lease;
@@ -301,8 +310,8 @@ static bool goes_before(const core_job *a, const core_job *b, const core_worker 
 }
 
 static bool may_have_more(const core_job *job, uint64_t now) {
-    uint32_t most = COP_PLANT(WORKERS_LIMIT, job->info.workers_max, 0);
-    return !most || round_holders(&job->round, now) < most;
+    uint32_t limit = COP_PLANT(WORKERS_LIMIT, job->info.workers_max, 0);
+    return !limit || round_holders(&job->round, now) < limit;
 }
 
 static bool has_work(const core_job *job, uint64_t now) {
@@ -310,7 +319,7 @@ static bool has_work(const core_job *job, uint64_t now) {
 }
 
 /* Since when the block may be asked for: nobody who idles could have had it before. */
-static uint64_t there_since(const core_job *job, const round_block *b) {
+static uint64_t available_since(const core_job *job, const round_block *b) {
     if (b->state == ROUND_LEASED) return round_leased_since(b);
     return b->votes ? b->voted_ns : job->step_began_ns;
 }
@@ -331,17 +340,17 @@ static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
  * second result of an audited block, too; whoever has a part in the block is no help there. */
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
-    double mine = pace_expected_ns(job, w, b);
-    uint64_t shards = 0, since = there_since(job, b);
+    double mine = timing_expected_ns(job, w, b);
+    uint64_t shards = 0, since = available_since(job, b);
     if ((b->state != ROUND_PENDING && !round_wants_auditor(b)) || mine <= 0) return false;
-    const uint64_t size = job->round.pending_size + round_short_size(&job->round);
+    const uint64_t size = job->round.pending_size + round_lacking_size(&job->round);
     if (job->round.base + job->round.count < job->round.total) return false; /* more is to come */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
         bool rival = other != w && scheduler_eligible(job, other) &&
-                     !round_is_concerned(b, other->worker, other->who);
+                     !round_takes_part(b, other->worker, other->identity);
         uint64_t from = rival ? free_at(other, since, now) : 0;
-        double theirs = from ? pace_expected_ns(job, other, b) : 0;
+        double theirs = from ? timing_expected_ns(job, other, b) : 0;
         if (theirs <= 0 || theirs * RIVAL_QUICKER > mine) continue;
         double left = mine - (double)(from - now);
         if (left >= theirs) shards += cop_whole(left / theirs) * b->count;
@@ -368,7 +377,7 @@ static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *blo
         if (!scheduler_eligible(job, w) || (best && !goes_before(job, best, w))) continue;
         if (!may_have_more(job, now)) continue;
         bool only = scheduler_eligible_workers(core, job) <= 1;
-        round_asker asker = {w->worker, w->who, largest_for(job, w), only};
+        round_asker asker = {w->worker, w->identity, largest_for(job, w), only};
         int index = round_pick(&job->round, &asker, now);
         if (index < 0) continue;
         if (others_are_quicker(core, job, w, &job->round.blocks[index], now)) continue;
@@ -390,14 +399,14 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
         if (!scheduler_eligible(job, w) || !lease_times_known(s)) continue;
         double per_shard = (double)s->median / (job->round.evaluate ? 1 : w->threads);
         if (best && per_shard >= quickest) continue;
-        round_asker asker = {.worker = w->worker, .who = w->who};
+        round_asker asker = {.worker = w->worker, .identity = w->identity};
         int index = round_pick_slow(&job->round, &asker, w->threads, (double)s->median, now);
         if (index < 0) continue;
         best = w;
         block = index;
         quickest = per_shard;
     }
-    if (best) give(core, job, best, block, true, now);
+    if (best) give(core, best, (choice){job, block, .copy = true}, now);
     return best != NULL;
 }
 
@@ -415,7 +424,7 @@ static void give_copies(coord_core *core, uint64_t now) {
 }
 
 static void answer_nothing(coord_core *core, core_worker *w) {
-    coord_action *a = core_act(core, COORD_ACTION_NOTHING, 0);
+    coord_action *a = core_add_action(core, COORD_ACTION_NOTHING, 0);
     a->worker = w->worker;
     a->request = w->request;
     a->nothing.drain = w->draining;
@@ -440,7 +449,7 @@ static void give_to_waiting(coord_core *core, uint64_t now) {
         int block = -1;
         core_job *job = w->draining ? NULL : choose(core, w, now, &block);
         if (job)
-            give(core, job, w, block, false, now);
+            give(core, w, (choice){job, block, .copy = false}, now);
         else if (++in_vain == IN_VAIN_MAX) {
             core->serve_next = next;
             return;

@@ -79,13 +79,13 @@ static bool checkpoint_due(const core_job *job) {
     return job->is_best || (job->step % every == 0 && job->saved_step != job->step);
 }
 
-void steps_go_on(coord_core *core, core_job *job, uint64_t now) {
+void steps_continue(coord_core *core, core_job *job, uint64_t now) {
     if (job->step >= job->info.steps) {
-        jobs_leave(core, job, COORD_COMPLETED);
+        jobs_save_and_leave(core, job, COORD_COMPLETED);
     } else if (job->pause) {
-        jobs_leave(core, job, COORD_PAUSED);
+        jobs_save_and_leave(core, job, COORD_PAUSED);
     } else if (core->stopping || scheduler_should_yield(core, job)) {
-        jobs_leave(core, job, COORD_QUEUED);
+        jobs_save_and_leave(core, job, COORD_QUEUED);
     } else if (job->saving && checkpoint_due(job)) {
         /* None is missed: a crash costs the steps between two checkpoints, and at most as many more
          * that were trained while the second was being written. */
@@ -99,11 +99,11 @@ void steps_go_on(coord_core *core, core_job *job, uint64_t now) {
 void steps_begin(coord_core *core, core_job *job, uint64_t now) {
     job->phase = PHASE_HOLDING;
     if (job->pause || core->stopping) /* even at the end: an evaluation may be due */
-        jobs_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
+        jobs_save_and_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
     else if (evaluation_due(job)) /* one that was cut off by a pause or a crash is made up for */
         begin_evaluation(job);
     else
-        steps_go_on(core, job, now);
+        steps_continue(core, job, now);
 }
 
 void steps_drop_round(coord_core *core, core_job *job) {
@@ -144,13 +144,13 @@ static void step_metrics(coord_core *core, core_job *job) {
     job->loss_sum += loss;
     job->samples += samples;
     job->correct += correct;
-    coord_action *a = core_act(core, COORD_ACTION_METRICS, job->info.job);
+    coord_action *a = core_add_action(core, COORD_ACTION_METRICS, job->info.job);
     fill_metrics(a, job, loss, samples, correct);
     job->has_loss = true;
     job->last_loss = job->loss_sum / (double)job->samples;
     bool epoch_ended = job->step % job->info.steps_per_epoch == 0;
     if (!epoch_ended && job->step < job->info.steps) return;
-    fill_metrics(core_act(core, COORD_ACTION_EPOCH, job->info.job), job, job->loss_sum,
+    fill_metrics(core_add_action(core, COORD_ACTION_EPOCH, job->info.job), job, job->loss_sum,
                  job->samples, job->correct);
     if (epoch_ended) {
         job->loss_sum = 0;
@@ -161,11 +161,11 @@ static void step_metrics(coord_core *core, core_job *job) {
 /* Nobody computes a part of the step, and nobody who is here may. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
     if (job->phase != PHASE_TRAINING) return false;
-    if (scheduler_eligible_workers(core, job) && !audit_lacks_judge(core, job)) return false;
-    return !round_holders(&job->round, 0) && !round_is_judged(&job->round);
+    if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job)) return false;
+    return !round_holders(&job->round, 0) && !round_is_recomputed(&job->round);
 }
 
-void steps_note_waits(coord_core *core, uint64_t now) {
+void steps_note_idle_time(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         if (lacks_workers(core, job)) {
@@ -190,7 +190,7 @@ static void step_done(coord_core *core, core_job *job, uint64_t now) {
     if (evaluation_due(job))
         begin_evaluation(job);
     else
-        steps_go_on(core, job, now);
+        steps_continue(core, job, now);
 }
 
 static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
@@ -198,7 +198,7 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
     for (uint32_t i = 0; i < job->round.count; i++) correct += job->round.blocks[i].correct;
     double loss = round_loss(&job->round);
     audit_note_step(job);
-    fill_metrics(core_act(core, COORD_ACTION_EVALUATED, job->info.job), job, loss, samples,
+    fill_metrics(core_add_action(core, COORD_ACTION_EVALUATED, job->info.job), job, loss, samples,
                  correct);
     job->phase = PHASE_HOLDING;
     job->last_error = error_of(job, samples, correct);
@@ -213,14 +213,14 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
     if (jobs_is_evaluation(job))
         jobs_end(core, job, COORD_COMPLETED, NULL);
     else
-        steps_go_on(core, job, now);
+        steps_continue(core, job, now);
 }
 
 /* Results of an ensemble go on in the order of blocks, whenever they came. */
-static void hand_on(coord_core *core, core_job *job) {
-    for (int i; (i = round_hand_on(&job->round)) >= 0;) {
+static void hand_over(coord_core *core, core_job *job) {
+    for (int i; (i = round_take_ready(&job->round)) >= 0;) {
         round_block *b = &job->round.blocks[i];
-        coord_action *a = core_act(core, COORD_ACTION_ABSORB, job->info.job);
+        coord_action *a = core_add_action(core, COORD_ACTION_ABSORB, job->info.job);
         a->slot = b->slot;
         a->lease.first = round_slice_first(&job->round, b);
         a->lease.count = b->samples;
@@ -251,7 +251,7 @@ static void ask_for_update(coord_core *core, core_job *job) {
         job->step--;
     }
     job->phase = PHASE_UPDATING;
-    coord_action *a = core_act(core, COORD_ACTION_UPDATE, job->info.job);
+    coord_action *a = core_add_action(core, COORD_ACTION_UPDATE, job->info.job);
     a->step = job->round.step;
     a->update.blocks = job->blocks;
     a->update.count = count;
@@ -265,7 +265,7 @@ coord_action *steps_diverged(coord_core *core, core_job *job, const round_block 
         core_drop(core, job->info.job, slot);
         return NULL;
     }
-    coord_action *a = core_act(core, COORD_ACTION_DIVERGED, job->info.job);
+    coord_action *a = core_add_action(core, COORD_ACTION_DIVERGED, job->info.job);
     a->step = job->round.step;
     a->slot = slot;
     a->lease.first = b->first;
@@ -285,7 +285,7 @@ coord_action *steps_diverged(coord_core *core, core_job *job, const round_block 
 static void report_bad(coord_core *core, const core_job *job, const round_block *b,
                        const char *what) {
     char name[96];
-    core_tell(core, job->info.job, false, "%s: %s; computed again", audit_name_block(job, b, name),
+    core_report(core, job->info.job, false, "%s: %s; computed again", audit_name_block(job, b, name),
               what);
 }
 
@@ -349,23 +349,27 @@ static const char *wrong_form(const coord_round *round, const coord_event *e,
 }
 
 /* The block is computed again. */
-static void refuse(coord_core *core, core_job *job, int index, int holder, const coord_event *e,
-                   const char *form, uint64_t now) {
-    core_worker *w = registry_find(core, e->worker);
+static void refuse(coord_core *core, const core_arrival *arrival, const char *form) {
+    core_job *job = arrival->job;
+    const coord_event *e = arrival->event;
+    const uint64_t now = arrival->now_ns;
+    const int index = arrival->block;
     const char *why = form      ? form
                       : e->text ? e->text
                                 : "a worker could not compute it and gave no reason";
-    round_return(&job->round, index, holder, now + core->config.lease_floor_ns);
+    round_return(&job->round, index, arrival->holder, now + core->config.lease_floor_ns);
     core_drop(core, job->info.job, e->result.slot);
-    if (!w) report_bad(core, job, &job->round.blocks[index], why);
-    if (!w && e->result.busy)
-        audit_judge_later(core, job, index, now);
-    else if (!w)
-        unable_report_self(core, job, index, why, now);
-    else if (form)
-        audit_strike(core, job->info.job, w, form);
-    else
-        unable_report(core, job, index, w, why, now);
+    if (!arrival->worker) {
+        report_bad(core, job, &job->round.blocks[index], why);
+        if (e->result.busy)
+            audit_recompute_later(core, job, index, now);
+        else
+            unable_report_self(core, job, index, why, now);
+    } else if (form) {
+        audit_strike(core, job->info.job, arrival->worker, form);
+    } else {
+        unable_report(core, arrival, why);
+    }
 }
 
 /* A result that fits no lease that is out. The worker's own lease goes on until it asks again, or
@@ -376,8 +380,8 @@ static void unused_result(coord_core *core, core_job *job, core_worker *w, const
     bool wrong = w && r->lease && coord_core_wants(core, e->worker, r->lease);
     if (job) count_unused(job, r);
     if (COP_PLANT(KEEP_DUPLICATE, false, job && !r->evaluate))
-        core_act(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
-    else if (wrong || !audit_take_late(core, e, now))
+        core_add_action(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
+    else if (wrong || !audit_take_late_result(core, e, now))
         core_drop(core, r->job, r->slot);
     if (wrong)
         audit_strike(
@@ -398,21 +402,21 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     }
     if (w) w->served_ns = now;
     if (w) w->lease = w->lease_job = 0; /* its place as holder ends below, whatever it says */
-    round_block *b = &job->round.blocks[index];
-    const char *form = wrong_form(&job->round, e, b);
+    const core_arrival arrival = {job, w, index, holder, e, now};
+    const char *form = wrong_form(&job->round, e, &job->round.blocks[index]);
     if (form || r->failed) {
-        refuse(core, job, index, holder, e, form, now);
+        refuse(core, &arrival, form);
         return;
     }
-    pace_learn(core, job, w, b, holder, r->compute_ns, now);
+    timing_learn(core, &arrival);
     if (!w) unable_note_computed(core, job); /* the coordinator itself */
-    audit_take(core, job, index, holder, e, now);
+    audit_take_result(core, &arrival);
 }
 
 void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
     if (!steps_has_leases(job)) return;
     if (job->round.members) {
-        hand_on(core, job);
+        hand_over(core, job);
         return;
     }
     if (!round_complete(&job->round)) return;
@@ -444,7 +448,7 @@ static void sum_not_finite(coord_core *core, core_job *job, int index, const coo
     round_block *b = &job->round.blocks[index];
     job->phase = PHASE_TRAINING;
     if (recheck_step(job, e->digests, now)) {
-        core_tell(core, job->info.job, false,
+        core_report(core, job->info.job, false,
                   "step %llu: the sum of the gradients is not finite; each is computed again",
                   (unsigned long long)job->round.step);
         return;
@@ -485,13 +489,13 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
      * once more; a second time by the coordinator, and then the job has diverged. */
     job->phase = PHASE_TRAINING;
     uint64_t slot =
-        round_doubt(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);
+        round_reject(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);
     bool twice = ++b->not_finite >= 2;
-    if (twice && (!audit_can_judge(core, job) || b->vote[0].worker == COORD_SELF)) {
+    if (twice && (!audit_can_recompute(core, job) || b->vote[0].worker == COORD_SELF)) {
         steps_diverged(core, job, b, slot);
         return;
     }
     core_drop(core, job->info.job, slot);
     report_bad(core, job, b, "a value is not finite");
-    if (twice) audit_judge(core, job, (int)i, now);
+    if (twice) audit_recompute(core, job, (int)i, now);
 }

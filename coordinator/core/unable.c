@@ -86,33 +86,35 @@ static void settle(coord_core *core, core_job *job, int index, const char *why, 
         return;
     }
     if (b->state != ROUND_PENDING || scheduler_eligible_workers(core, job)) return;
-    if (audit_can_judge(core, job))
-        audit_judge(core, job, index, now);
+    if (audit_can_recompute(core, job))
+        audit_recompute(core, job, index, now);
     else if (b->failures >= FAILURES_MAX && all_failed(core, job, b))
         jobs_end(core, job, COORD_FAILED, why);
     else
         forget(core, job);
 }
 
-void unable_report(coord_core *core, core_job *job, int index, core_worker *w, const char *why,
-                   uint64_t now) {
-    round_block *b = &job->round.blocks[index];
+void unable_report(coord_core *core, const core_arrival *arrival, const char *why) {
+    core_job *job = arrival->job;
+    core_worker *w = arrival->worker;
+    round_block *b = &job->round.blocks[arrival->block];
+    COP_ASSERT(w != NULL);
     b->failures++;
     if (note(w, job, b))
-        core_tell(core, job->info.job, false,
+        core_report(core, job->info.job, false,
                   "worker %.40s cannot compute job %llu, and gets no more leases of it until it "
                   "joins again: %.120s",
                   w->name, (unsigned long long)job->info.job, why)
-            ->identity = w->who;
+            ->identity = w->identity;
     job->unable = true;
     core->pool_version++;
-    settle(core, job, index, why, now);
+    settle(core, job, arrival->block, why, arrival->now_ns);
 }
 
 void unable_report_self(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
     const uint64_t id = job->info.job;
     job->round.blocks[index].failures++;
-    audit_cannot_judge(core, job, index);
+    audit_recompute_failed(core, job, index);
     if (jobs_find(core, id) && steps_has_leases(job)) settle(core, job, index, why, now);
 }
 
@@ -120,7 +122,7 @@ void unable_note_computed(coord_core *core, core_job *job) {
     if (!scheduler_eligible_workers(core, job)) forget(core, job);
 }
 
-void unable_watch(coord_core *core, uint64_t now) {
+void unable_on_tick(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         bool waits = job->unable && steps_has_leases(job) && job->round.pending > 0;

@@ -10,32 +10,32 @@
 
 /* ---- what a worker has done for a job ---- */
 
-static core_contributor *contributor(core_job *job, uint64_t who, bool add) {
+static core_contributor *contributor(core_job *job, uint64_t identity, bool add) {
     if (!job->contributors) return NULL;
     for (uint32_t i = 0; i < CONTRIBUTORS_MAX; i++) {
-        core_contributor *c = &job->contributors[(who + i) % CONTRIBUTORS_MAX];
-        if (c->who == who) return c;
-        if (c->who) continue;
-        if (add) c->who = who;
+        core_contributor *c = &job->contributors[(identity + i) % CONTRIBUTORS_MAX];
+        if (c->identity == identity) return c;
+        if (c->identity) continue;
+        if (add) c->identity = identity;
         return add ? c : NULL;
     }
     return NULL; /* full, and it is not there */
 }
 
-static void earlier(uint64_t *since, uint64_t step) {
+static void lower_to(uint64_t *since, uint64_t step) {
     if (!*since || step < *since) *since = step;
 }
 
-static void note_unconfirmed(core_job *job, uint64_t who) {
-    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, true);
+static void note_unconfirmed(core_job *job, uint64_t identity) {
+    core_contributor *c = identity == COORD_SELF ? NULL : contributor(job, identity, true);
     if (c)
-        earlier(&c->since, job->round.step);
-    else if (who != COORD_SELF)
-        earlier(&job->others_since, job->round.step);
+        lower_to(&c->since, job->round.step);
+    else if (identity != COORD_SELF)
+        lower_to(&job->unlisted_since, job->round.step);
 }
 
-void audit_note_confirmed(core_job *job, uint64_t who) {
-    core_contributor *c = who == COORD_SELF ? NULL : contributor(job, who, false);
+void audit_note_confirmed(core_job *job, uint64_t identity) {
+    core_contributor *c = identity == COORD_SELF ? NULL : contributor(job, identity, false);
     if (!c || ++c->confirmed < AUDITS_TRUSTED) return;
     if (c->mark && c->since && c->since < c->mark) c->since = c->mark;
     c->mark = job->round.step;
@@ -43,25 +43,25 @@ void audit_note_confirmed(core_job *job, uint64_t who) {
 }
 
 void audit_note_member(core_job *job, const round_block *b) {
-    core_contributor *c = contributor(job, b->who, true);
-    earlier(c ? &c->since : &job->others_since, 1);
+    core_contributor *c = contributor(job, b->identity, true);
+    lower_to(c ? &c->since : &job->unlisted_since, 1);
 }
 
 void audit_note_step(core_job *job) {
     for (uint32_t i = 0; i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
-        if (!b->absent && !b->confirmed) note_unconfirmed(job, b->who);
+        if (!b->absent && !b->confirmed) note_unconfirmed(job, b->identity);
     }
 }
 
 /* The first step whose result may be this liar's; 0: none. */
-static uint64_t tainted_since(core_job *job, uint64_t who) {
-    const core_contributor *c = contributor(job, who, false);
-    return c ? c->since : job->others_since;
+static uint64_t tainted_since(core_job *job, uint64_t identity) {
+    const core_contributor *c = contributor(job, identity, false);
+    return c ? c->since : job->unlisted_since;
 }
 
 void audit_forget_after(core_job *job, uint64_t step) {
-    if (job->others_since > step) job->others_since = 0;
+    if (job->unlisted_since > step) job->unlisted_since = 0;
     for (uint32_t i = 0; job->contributors && i < CONTRIBUTORS_MAX; i++) {
         core_contributor *c = &job->contributors[i];
         if (c->since > step) c->since = 0;
@@ -71,37 +71,37 @@ void audit_forget_after(core_job *job, uint64_t step) {
 
 /* ---- the wrong ---- */
 
-const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t who) {
+const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t identity) {
     for (uint32_t i = 0; i < QUARANTINES_MAX; i++)
-        if (core->quarantine[i].who == who) return &core->quarantine[i];
+        if (core->quarantine[i].identity == identity) return &core->quarantine[i];
     return NULL;
 }
 
 /* Its unconfirmed results of the round under way go; those of an ensemble that were handed on
  * cannot.
  */
-static void disown(coord_core *core, core_job *job, uint64_t who) {
+static void void_results(coord_core *core, core_job *job, uint64_t identity) {
     if (!steps_has_leases(job)) return;
     for (uint32_t i = job->round.handed; i < job->round.count; i++)
-        core_drop(core, job->info.job, round_disown(&job->round, (int)i, who));
+        core_drop(core, job->info.job, round_void_votes(&job->round, (int)i, identity));
 }
 
-static void quarantine(coord_core *core, uint64_t who, const char *name, const char *evidence) {
-    if (audit_quarantine_of(core, who)) return;
+static void quarantine(coord_core *core, uint64_t identity, const char *name, const char *evidence) {
+    if (audit_quarantine_of(core, identity)) return;
     core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
-    q->who = who;
+    q->identity = identity;
     snprintf(q->name, sizeof q->name, "%s", name);
     snprintf(q->evidence, sizeof q->evidence, "%s", evidence);
     for (uint32_t i = 0; i < core->worker_count; i++)
-        if (core->workers[i]->who == who) registry_quarantine(core, core->workers[i]);
-    for (uint32_t i = 0; i < core->resident_count; i++) disown(core, core->resident[i], who);
+        if (core->workers[i]->identity == identity) registry_quarantine(core, core->workers[i]);
+    for (uint32_t i = 0; i < core->resident_count; i++) void_results(core, core->resident[i], identity);
     for (uint32_t i = 0; i < core->job_count; i++) {
         core_job *job = core->jobs[i];
-        uint64_t since = tainted_since(job, who);
+        uint64_t since = tainted_since(job, identity);
         bool updating = job->phase == PHASE_UPDATING;
         for (uint32_t b = 0; updating && b < job->round.count; b++) {
             const round_block *block = &job->round.blocks[b];
-            if (block->who == who && !block->confirmed) earlier(&since, job->round.step);
+            if (block->identity == identity && !block->confirmed) lower_to(&since, job->round.step);
         }
         if (since && jobs_is_evaluation(job))
             job->spoiled = true;
@@ -117,7 +117,7 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
     if (step <= job->audit_until) return false; /* that was done, and it came to the same */
     char block[96];
     job->audit_until = step;
-    core_tell(core, job->info.job, false,
+    core_report(core, job->info.job, false,
               "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
               "audited, because a wrong result may be the cause",
               audit_name_block(job, b, block));
@@ -149,25 +149,25 @@ static void describe(const round_vote *v, char out[96]) {
         snprintf(out, 96, "loss %.17g, %llu correct", v->loss, (unsigned long long)v->correct);
 }
 
-uint32_t audit_strikes_of(const coord_core *core, uint64_t who) {
+uint32_t audit_strikes_of(const coord_core *core, uint64_t identity) {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < STRUCK_MAX; i++) {
-        const core_struck *s = &core->struck[i];
-        if (s->who == who && jobs_find(core, s->job)) sum += s->count;
+    for (uint32_t i = 0; i < JOB_STRIKES_MAX; i++) {
+        const core_strikes *s = &core->job_strikes[i];
+        if (s->identity == identity && jobs_find(core, s->job)) sum += s->count;
     }
     return sum;
 }
 
 /* The place of an identity's strikes in a job: its own, else a free one, else the oldest. */
-static core_struck *struck_of(coord_core *core, uint64_t who, uint64_t job) {
-    core_struck *place = NULL;
-    for (uint32_t i = 0; i < STRUCK_MAX; i++) {
-        core_struck *s = &core->struck[i];
-        if (s->who == who && s->job == job) return s;
-        if (!place && (!s->who || !jobs_find(core, s->job))) place = s;
+static core_strikes *strikes_in_job(coord_core *core, uint64_t identity, uint64_t job) {
+    core_strikes *place = NULL;
+    for (uint32_t i = 0; i < JOB_STRIKES_MAX; i++) {
+        core_strikes *s = &core->job_strikes[i];
+        if (s->identity == identity && s->job == job) return s;
+        if (!place && (!s->identity || !jobs_find(core, s->job))) place = s;
     }
-    if (!place) place = &core->struck[core->next_struck++ % STRUCK_MAX];
-    *place = (core_struck){.who = who, .job = job};
+    if (!place) place = &core->job_strikes[core->next_job_strikes++ % JOB_STRIKES_MAX];
+    *place = (core_strikes){.identity = identity, .job = job};
     return place;
 }
 
@@ -176,16 +176,16 @@ static core_struck *struck_of(coord_core *core, uint64_t who, uint64_t job) {
 static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
     const uint32_t limit = core->config.strikes_max;
     w->strikes++;
-    struck_of(core, w->who, job)->count++;
-    return limit && (w->strikes >= limit || audit_strikes_of(core, w->who) >= limit);
+    strikes_in_job(core, w->identity, job)->count++;
+    return limit && (w->strikes >= limit || audit_strikes_of(core, w->identity) >= limit);
 }
 
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
     bool enough = add_strike(core, job, w);
-    core_tell(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
+    core_report(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
               enough ? " again and is quarantined" : "", why)
-        ->identity = w->who;
-    if (enough) quarantine(core, w->who, w->name, why);
+        ->identity = w->identity;
+    if (enough) quarantine(core, w->identity, w->name, why);
 }
 
 void audit_punish(coord_core *core, const core_job *job, const round_block *b,
@@ -200,10 +200,10 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
              right->worker == COORD_SELF ? "the coordinator" : "another", ours);
     bool strike = !wrong->finite && right->finite;
     bool enough = strike && w && add_strike(core, job->info.job, w);
-    core_tell(core, job->info.job, false, "worker %.40s %s: %s", name,
+    core_report(core, job->info.job, false, "worker %.40s %s: %s", name,
               !strike || enough ? "computed wrong results and is quarantined"
                                 : "computed values that are not finite",
               text)
-        ->identity = wrong->who;
-    if (!strike || enough) quarantine(core, wrong->who, name, text);
+        ->identity = wrong->identity;
+    if (!strike || enough) quarantine(core, wrong->identity, name, text);
 }

@@ -71,8 +71,8 @@ static cop_err open_models(coord_engine *engine, coord_evaluation *e, cop_error 
     return COP_OK;
 }
 
-static uint32_t between(uint64_t least, uint64_t value, uint64_t most) {
-    return (uint32_t)(value < least ? least : value > most ? most : value);
+static uint32_t clamp(uint64_t low, uint64_t value, uint64_t high) {
+    return (uint32_t)(value < low ? low : value > high ? high : value);
 }
 
 /* What the core is told: how much goes into a lease, and how many results are held. */
@@ -93,9 +93,9 @@ static cop_err plan(coord_evaluation *e, cop_error *error) {
     if (e->plain) return COP_OK;
     e->info.members = e->counts[e->count - 1];
     e->info.each_version = e->each_model || !e->average;
-    e->info.lease_members = e->info.each_version ? 1 : between(1, fit, COP_LEASE_MEMBERS_MAX);
+    e->info.lease_members = e->info.each_version ? 1 : clamp(1, fit, COP_LEASE_MEMBERS_MAX);
     e->info.window =
-        between(WINDOW_LEAST, WINDOW_BYTES / (bytes * e->info.lease_members), WINDOW_MOST);
+        clamp(WINDOW_LEAST, WINDOW_BYTES / (bytes * e->info.lease_members), WINDOW_MOST);
     if ((uint64_t)e->info.members * slices <= UINT32_MAX) return COP_OK;
     return cop_fail(error, COP_ERR_LIMIT,
                     "%u members on %u samples are too many for one evaluation", e->info.members,

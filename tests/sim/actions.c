@@ -102,12 +102,12 @@ static void lease(sim *s, const coord_action *a) {
 static void disconnect(sim *s, const coord_action *a) {
     sim_session *session = sim_session_of(s, a->worker);
     if (!session) return;
-    uint32_t who = session->who;
+    uint32_t peer = session->peer;
     uint64_t connection[SIM_LINKS] = {session->connection[0], session->connection[1]};
     sim_end_session(s, a->worker, false);
     for (int kind = 0; kind < SIM_LINKS; kind++)
-        if (sim_party_of(s, who)->link[kind].connection == connection[kind])
-            sim_cut(s, who, (sim_link_kind)kind, false);
+        if (sim_party_of(s, peer)->link[kind].connection == connection[kind])
+            sim_cut(s, peer, (sim_link_kind)kind, false);
 }
 
 /* ---- loading ---- */
@@ -118,7 +118,7 @@ static void load(sim *s, const coord_action *a) {
               (unsigned long long)a->job);
     r->loading = true;
     r->undone = r->best_lost = false;
-    r->most = a->step;
+    r->max_step = a->step;
     sim_post(s, SIM_MS + sim_heavy(&s->dice, SIM_MS, 2000 * SIM_MS),
              (sim_event){.kind = SIM_LOADED, .life = s->host.life, .value = a->job});
 }
@@ -271,10 +271,10 @@ static void compute(sim *s, const coord_action *a) {
     }
     uint64_t late = sim_chance(&s->dice, 3) ? 90 * SIM_SECOND : 0;
     sim_post(s, m.result.compute_ns + late,
-             (sim_event){.kind = SIM_JUDGED, .life = s->host.life, .message = sim_message_new(&m)});
+             (sim_event){.kind = SIM_RECOMPUTED, .life = s->host.life, .message = sim_message_new(&m)});
 }
 
-void sim_judged(sim *s, const sim_message *m) {
+void sim_recomputed(sim *s, const sim_message *m) {
     coord_event event = {.type = COORD_EVENT_RESULT,
                          .worker = COORD_SELF,
                          .job = m->result.job,
@@ -287,12 +287,12 @@ void sim_judged(sim *s, const sim_message *m) {
 
 /* ---- the rest ---- */
 
-static void tell_state(sim *s, const coord_action *a) {
+static void store_state(sim *s, const coord_action *a) {
     sim_write write = {.kind = SIM_SET_STATE, .job = a->job, .value = a->state};
     sim_store_write(s, &write);
 }
 
-static void tell_metrics(sim *s, const coord_action *a) {
+static void store_metrics(sim *s, const coord_action *a) {
     sim_write write = {.kind = SIM_ADD_STEP, .job = a->job, .value = a->step};
     if (a->type == COORD_ACTION_METRICS) sim_store_write(s, &write);
 }
@@ -341,7 +341,7 @@ void sim_carry_out(sim *s, const coord_action *a) {
     case COORD_ACTION_METRICS:
     case COORD_ACTION_EPOCH:
     case COORD_ACTION_EVALUATED:
-        tell_metrics(s, a);
+        store_metrics(s, a);
         break;
     case COORD_ACTION_CHECKPOINT:
         sim_saver_submit(s, a);
@@ -349,7 +349,7 @@ void sim_carry_out(sim *s, const coord_action *a) {
     case COORD_ACTION_ABSORB:
         break; /* no ensembles yet */
     case COORD_ACTION_STATE:
-        tell_state(s, a);
+        store_state(s, a);
         break;
     case COORD_ACTION_EVENT:
         pinned(s, a);

@@ -68,15 +68,15 @@ static uint32_t leases_out(const sim *s, uint64_t job) {
 static void check_lease_limits(sim *s, const coord_action *a, const sim_session *session) {
     const sim_spec *spec = spec_of(s, a->job);
     sim_job *job = &s->jobs[a->job];
-    uint64_t fingerprint = s->workers[session->who].fingerprint, now = sim_host_now(s);
+    uint64_t fingerprint = s->workers[session->peer].fingerprint, now = sim_host_now(s);
     if (spec->info.pin_first) {
         if (!job->fingerprint) job->fingerprint = fingerprint;
         SIM_CHECK(s, "pinned", job->fingerprint == fingerprint,
                   "job %llu is pinned, and its lease goes to another kind of worker", n(a->job));
     }
-    uint32_t most = spec->info.workers_max;
-    SIM_CHECK(s, "limits", !most || leases_out(s, a->job) < most,
-              "job %llu has leases at more than %u workers", n(a->job), most);
+    uint32_t limit = spec->info.workers_max;
+    SIM_CHECK(s, "limits", !limit || leases_out(s, a->job) < limit,
+              "job %llu has leases at more than %u workers", n(a->job), limit);
     bool in_time =
         !spec->info.timeout_ns || now - job->running_since <= spec->info.timeout_ns + 100 * SIM_MS;
     SIM_CHECK(s, "limits", in_time, "job %llu goes on after its timeout", n(a->job));
@@ -130,7 +130,7 @@ static void check_lease(sim *s, const coord_action *a) {
     s->host.last_lease = a->lease.lease;
     check_lease_work(s, a);
     check_lease_limits(s, a, session);
-    sim_check_pace(s, session, a);
+    sim_check_deadline(s, session, a);
     session->deadline_ns = a->lease.deadline_ns;
     session->lease = (sim_lease){.lease = a->lease.lease,
                                  .job = a->job,
@@ -212,7 +212,7 @@ static bool may_be_given_up(const sim *s, const coord_result_info *r) {
     uint32_t batch = sim_batch_of(spec, r->step), shards = spec->info.shards;
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         const sim_session *x = &s->host.sessions[i];
-        bool fits = !job->fingerprint || s->workers[x->who].fingerprint == job->fingerprint;
+        bool fits = !job->fingerprint || s->workers[x->peer].fingerprint == job->fingerprint;
         if (x->live && !x->drain && fits) return false;
     }
     for (uint32_t i = 0; i < (batch < shards ? batch : shards); i++)
@@ -365,7 +365,7 @@ void sim_check_action(sim *s, const coord_action *a) {
     case COORD_ACTION_KEEP:
         check_keep(s, a);
         if (sim_session_of(s, s->host.result_of))
-            sim_pace_kept(sim_session_of(s, s->host.result_of), a->job);
+            sim_timing_kept(sim_session_of(s, s->host.result_of), a->job);
         break;
     case COORD_ACTION_DROP:
         check_drop(s, a);

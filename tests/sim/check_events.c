@@ -37,14 +37,14 @@ void sim_check_before(sim *s, const coord_event *e) {
         break;
     case COORD_EVENT_RESULT:
         if (session && session->lease.lease == e->result.lease) {
-            sim_pace_ended(s, session);
+            sim_timing_ended(s, session);
             if (!e->result.evaluate) s->host.result_of = e->worker;
         }
         if (session && session->lease.lease == e->result.lease) session->lease.lease = 0;
         break;
     case COORD_EVENT_PULL:
         if (session) session->lease.lease = 0;
-        if (session) sim_pace_ended(s, session);
+        if (session) sim_timing_ended(s, session);
         break;
     case COORD_EVENT_JOB_PAUSE:
         note_pause(s, e->job);
@@ -80,7 +80,7 @@ static void check_suspicion(sim *s) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         coord_worker_view view;
         if (!s->host.sessions[i].live || !coord_core_worker(s->host.core, i + 1, &view)) continue;
-        const sim_worker *x = &s->workers[s->host.sessions[i].who];
+        const sim_worker *x = &s->workers[s->host.sessions[i].peer];
         uint32_t wrong = x->nans + x->mangles;
         bool strikes = s->core_config.strikes_max && wrong >= s->core_config.strikes_max;
         /* Where the job itself diverges, a loss that is not finite is a wrong number. */
@@ -122,10 +122,10 @@ void sim_check_slots(sim *s, uint64_t job) {
 
 /* ---- lies ---- */
 
-static bool is_quarantined(const sim *s, uint32_t who) {
+static bool is_quarantined(const sim *s, uint32_t peer) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         coord_worker_view view;
-        if (!s->host.sessions[i].live || s->host.sessions[i].who != who) continue;
+        if (!s->host.sessions[i].live || s->host.sessions[i].peer != peer) continue;
         if (coord_core_worker(s->host.core, i + 1, &view) && view.quarantined) return true;
     }
     return false;

@@ -21,7 +21,7 @@ static uint32_t who_of(const sim *s, uint32_t client) {
 static void ask_again(sim *s, uint32_t client, uint64_t delay) {
     sim_post(s, delay,
              (sim_event){.kind = SIM_CLIENT,
-                         .who = who_of(s, client),
+                         .peer = who_of(s, client),
                          .life = s->clients[client].party.life});
 }
 
@@ -76,11 +76,11 @@ static void on_answer(sim *s, uint32_t client, const sim_message *m) {
 }
 
 void sim_client_on(sim *s, sim_event *e) {
-    uint32_t client = e->who - s->worker_count;
+    uint32_t client = e->peer - s->worker_count;
     sim_client *c = &s->clients[client];
     switch (e->kind) {
     case SIM_SEND:
-        sim_send(s, e->who, e->link);
+        sim_send(s, e->peer, e->link);
         break;
     case SIM_REPLY:
         if (sim_call_ends(s, e)) on_answer(s, client, e->message);

@@ -11,11 +11,11 @@ static bool covers(const sim_fault *f, sim_fault_kind kind, uint32_t target, uin
 
 uint32_t sim_fault_on(const sim *s, sim_fault_kind kind, uint32_t target, uint64_t when) {
     if (!s->lasting[kind]) return 0;
-    uint32_t most = 0;
+    uint32_t amount_now = 0;
     for (uint32_t i = 0; i < s->fault_count; i++)
-        if (covers(&s->faults[i], kind, target, when) && s->faults[i].amount > most)
-            most = s->faults[i].amount;
-    return most;
+        if (covers(&s->faults[i], kind, target, when) && s->faults[i].amount > amount_now)
+            amount_now = s->faults[i].amount;
+    return amount_now;
 }
 
 uint64_t sim_fault_ends(const sim *s, sim_fault_kind kind, uint32_t target) {
@@ -28,10 +28,10 @@ uint64_t sim_fault_ends(const sim *s, sim_fault_kind kind, uint32_t target) {
 }
 
 static void cut(sim *s, const sim_fault *f) {
-    for (uint32_t who = 0; who < s->worker_count + s->client_count; who++) {
-        if (f->target != SIM_NOBODY && f->target != who) continue;
-        sim_cut(s, who, SIM_WORK, f->amount);
-        sim_cut(s, who, SIM_CONTROL, f->amount);
+    for (uint32_t peer = 0; peer < s->worker_count + s->client_count; peer++) {
+        if (f->target != SIM_NOBODY && f->target != peer) continue;
+        sim_cut(s, peer, SIM_WORK, f->amount);
+        sim_cut(s, peer, SIM_CONTROL, f->amount);
     }
 }
 

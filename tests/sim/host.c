@@ -65,19 +65,19 @@ static void answer_nothing(sim *s, const sim_message *m, bool drain, bool unknow
     sim_reply(s, m, &(sim_message){.type = SIM_NOTHING, .drain = drain, .unknown = unknown});
 }
 
-void sim_end_session(sim *s, uint64_t worker, bool tell_core) {
+void sim_end_session(sim *s, uint64_t worker, bool notify_core) {
     sim_session *session = sim_session_of(s, worker);
     cop_free(session->held);
     session->held = NULL;
     session->digesting = 0;
     session->live = false;
     coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
-    if (tell_core) sim_dispatch(s, &gone);
+    if (notify_core) sim_dispatch(s, &gone);
 }
 
 static void on_hello(sim *s, const sim_message *m) {
     sim_host *h = &s->host;
-    const sim_worker *x = &s->workers[m->who];
+    const sim_worker *x = &s->workers[m->peer];
     char name[32];
     if (h->stopping) {
         sim_reply(s, m, &(sim_message){.type = SIM_FAILURE, .error = COP_ERR_LIMIT});
@@ -86,10 +86,10 @@ static void on_hello(sim *s, const sim_message *m) {
     grow((void **)&h->sessions, &h->session_capacity, h->session_count + 1, sizeof *h->sessions);
     uint64_t worker = ++h->session_count;
     sim_session *session = &h->sessions[worker - 1];
-    *session = (sim_session){.secret = sim_next(&s->dice), .live = true, .who = m->who};
+    *session = (sim_session){.secret = sim_next(&s->dice), .live = true, .peer = m->peer};
     session->connection[SIM_WORK] = m->connection;
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = worker};
-    snprintf(name, sizeof name, "w%u", m->who);
+    snprintf(name, sizeof name, "w%u", m->peer);
     joined.joined.name = name;
     joined.joined.threads = x->threads;
     joined.joined.fingerprint = x->fingerprint;
@@ -343,8 +343,8 @@ void sim_host_on(sim *s, sim_event *e) {
     case SIM_DIGESTED:
         on_digested(s, e->message);
         break;
-    case SIM_JUDGED:
-        sim_judged(s, e->message);
+    case SIM_RECOMPUTED:
+        sim_recomputed(s, e->message);
         break;
     case SIM_SAVED:
         sim_saved(s, e->event);

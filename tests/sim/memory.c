@@ -18,7 +18,7 @@ struct header {
 static struct {
     header *head;
     bool permanent, core;
-    uint64_t count, now, most; /* bytes of the core */
+    uint64_t count, now, peak; /* bytes of the core */
 } memory;
 
 /* Small blocks are used again, by size: a tenth of all time. Not where AddressSanitizer watches. */
@@ -58,7 +58,7 @@ static header *header_of(void *pointer) {
 static void count(const header *h, bool more) {
     if (!h->core) return;
     memory.now += more ? h->size : -h->size;
-    if (memory.now > memory.most) memory.most = memory.now;
+    if (memory.now > memory.peak) memory.peak = memory.now;
 }
 
 void *cop_alloc_raw(size_t size) {
@@ -136,7 +136,7 @@ void sim_memory_reset(void) {
         give_back(memory.head);
         memory.head = next;
     }
-    memory.now = memory.most = 0;
+    memory.now = memory.peak = 0;
     memory.core = false;
 }
 
@@ -148,6 +148,6 @@ void sim_memory_count(bool on) {
     memory.core = on;
 }
 
-uint64_t sim_memory_most(void) {
-    return memory.most;
+uint64_t sim_memory_peak(void) {
+    return memory.peak;
 }

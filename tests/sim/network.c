@@ -9,29 +9,29 @@
 #define RECONNECT_FIRST_MS 50
 #define RECONNECT_MOST_MS  1000
 
-sim_party *sim_party_of(sim *s, uint32_t who) {
-    return who < s->worker_count ? &s->workers[who].party
-                                 : &s->clients[who - s->worker_count].party;
+sim_party *sim_party_of(sim *s, uint32_t peer) {
+    return peer < s->worker_count ? &s->workers[peer].party
+                                 : &s->clients[peer - s->worker_count].party;
 }
 
 /* How long a message takes: mostly a moment. */
-static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t who) {
+static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t peer) {
     uint64_t delay = 50000 + sim_below(dice, 2 * SIM_MS);
-    uint32_t longest_ms = sim_fault_on(s, SIM_DELAY, who, s->now);
+    uint32_t longest_ms = sim_fault_on(s, SIM_DELAY, peer, s->now);
     if (longest_ms) delay += sim_heavy(dice, SIM_MS, longest_ms * SIM_MS);
     return delay;
 }
 
 /* Puts a message on its way; it may be lost. A cut network holds back what TCP sends again. */
 static void transmit(sim *s, sim_event event, sim_fault_kind partition) {
-    uint32_t who = event.message->who;
-    sim_party *party = sim_party_of(s, who);
-    uint64_t delay = delay_of(s, &party->network, who);
-    uint32_t keep = sim_fault_on(s, partition, who, s->now);
-    bool lost = sim_chance(&party->network, sim_fault_on(s, SIM_LOSS, who, s->now));
+    uint32_t peer = event.message->peer;
+    sim_party *party = sim_party_of(s, peer);
+    uint64_t delay = delay_of(s, &party->network, peer);
+    uint32_t keep = sim_fault_on(s, partition, peer, s->now);
+    bool lost = sim_chance(&party->network, sim_fault_on(s, SIM_LOSS, peer, s->now));
     if (keep) {
         lost = lost || !sim_chance(&party->network, keep);
-        delay += sim_fault_ends(s, partition, who) - s->now;
+        delay += sim_fault_ends(s, partition, peer) - s->now;
     }
     if (lost) {
         sim_trace(s, "lost on its way");
@@ -43,22 +43,22 @@ static void transmit(sim *s, sim_event event, sim_fault_kind partition) {
 
 /* ---- the asking side ---- */
 
-static bool reaches(const sim *s, uint32_t who) {
-    return s->host.up && !sim_fault_on(s, SIM_PARTITION_TO, who, s->now) &&
-           !sim_fault_on(s, SIM_PARTITION_FROM, who, s->now);
+static bool reaches(const sim *s, uint32_t peer) {
+    return s->host.up && !sim_fault_on(s, SIM_PARTITION_TO, peer, s->now) &&
+           !sim_fault_on(s, SIM_PARTITION_FROM, peer, s->now);
 }
 
-void sim_send(sim *s, uint32_t who, sim_link_kind kind) {
-    sim_party *party = sim_party_of(s, who);
+void sim_send(sim *s, uint32_t peer, sim_link_kind kind) {
+    sim_party *party = sim_party_of(s, peer);
     sim_link *link = &party->link[kind];
     if (!link->calling || link->sent) return;
     if (link->host_life != s->host.life || !s->host.up) {
-        if (!reaches(s, who)) {
+        if (!reaches(s, peer)) {
             uint64_t wait =
                 sim_heavy(&party->network, RECONNECT_FIRST_MS * SIM_MS, RECONNECT_MOST_MS * SIM_MS);
             sim_post(s, wait,
                      (sim_event){.kind = SIM_SEND,
-                                 .who = who,
+                                 .peer = peer,
                                  .life = party->life,
                                  .call = link->call,
                                  .link = kind});
@@ -71,34 +71,34 @@ void sim_send(sim *s, uint32_t who, sim_link_kind kind) {
     link->request.connection = link->connection;
     link->request.host_life = link->host_life;
     sim_event event = {.kind = SIM_REQUEST, .life = link->host_life};
-    bool twice = sim_chance(&party->network, sim_fault_on(s, SIM_DUPLICATE, who, s->now));
+    bool twice = sim_chance(&party->network, sim_fault_on(s, SIM_DUPLICATE, peer, s->now));
     for (int copy = 0; copy < (twice ? 2 : 1); copy++) {
         event.message = sim_message_new(&link->request);
         transmit(s, event, SIM_PARTITION_TO);
     }
 }
 
-void sim_call(sim *s, uint32_t who, const sim_message *request, uint64_t timeout) {
-    sim_party *party = sim_party_of(s, who);
+void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeout) {
+    sim_party *party = sim_party_of(s, peer);
     sim_link *link = &party->link[request->link];
     COP_ASSERT(!link->calling);
     link->calling = true;
     link->sent = false;
     link->request = *request;
-    link->request.who = who;
+    link->request.peer = peer;
     link->request.life = party->life;
     link->request.call = ++link->call;
     sim_post(s, timeout,
              (sim_event){.kind = SIM_TIMEOUT,
-                         .who = who,
+                         .peer = peer,
                          .life = party->life,
                          .call = link->call,
                          .link = request->link});
-    sim_send(s, who, request->link);
+    sim_send(s, peer, request->link);
 }
 
 bool sim_call_ends(sim *s, const sim_event *event) {
-    sim_link *link = &sim_party_of(s, event->who)->link[event->link];
+    sim_link *link = &sim_party_of(s, event->peer)->link[event->link];
     if (!link->calling || link->call != event->call) return false; /* given up meanwhile */
     const sim_message *m = event->message;
     if (m && (link->host_life != m->host_life || link->connection != m->connection)) return false;
@@ -109,14 +109,14 @@ bool sim_call_ends(sim *s, const sim_event *event) {
 /* ---- the answering side ---- */
 
 void sim_reply(sim *s, const sim_message *request, sim_message *answer) {
-    answer->who = request->who;
+    answer->peer = request->peer;
     answer->life = request->life;
     answer->call = request->call;
     answer->link = request->link;
     answer->connection = request->connection;
     answer->host_life = request->host_life;
     sim_event event = {.kind = SIM_REPLY,
-                       .who = request->who,
+                       .peer = request->peer,
                        .life = request->life,
                        .call = request->call,
                        .link = request->link,
@@ -127,32 +127,32 @@ void sim_reply(sim *s, const sim_message *request, sim_message *answer) {
 /* ---- connections that end ---- */
 
 /* The asking side learns it, unless nothing gets through. */
-static void lose(sim *s, uint32_t who, sim_link_kind kind) {
-    sim_party *party = sim_party_of(s, who);
+static void lose(sim *s, uint32_t peer, sim_link_kind kind) {
+    sim_party *party = sim_party_of(s, peer);
     sim_link *link = &party->link[kind];
     link->host_life = 0;
-    if (!link->calling || !link->sent || sim_fault_on(s, SIM_PARTITION_FROM, who, s->now)) return;
+    if (!link->calling || !link->sent || sim_fault_on(s, SIM_PARTITION_FROM, peer, s->now)) return;
     sim_post(
         s, 50000 + sim_below(&party->network, 20 * SIM_MS),
         (sim_event){
-            .kind = SIM_LOST, .who = who, .life = party->life, .call = link->call, .link = kind});
+            .kind = SIM_LOST, .peer = peer, .life = party->life, .call = link->call, .link = kind});
 }
 
-void sim_cut(sim *s, uint32_t who, sim_link_kind kind, bool noticed) {
-    sim_party *party = sim_party_of(s, who);
+void sim_cut(sim *s, uint32_t peer, sim_link_kind kind, bool noticed) {
+    sim_party *party = sim_party_of(s, peer);
     sim_link *link = &party->link[kind];
     if (!link->host_life) return;
     uint64_t connection = link->connection;
     uint32_t life = link->host_life;
-    lose(s, who, kind);
-    if (!noticed || sim_fault_on(s, SIM_PARTITION_TO, who, s->now)) return;
+    lose(s, peer, kind);
+    if (!noticed || sim_fault_on(s, SIM_PARTITION_TO, peer, s->now)) return;
     sim_post(s, 50000 + sim_below(&party->network, 20 * SIM_MS),
              (sim_event){.kind = SIM_GONE, .life = life, .value = connection});
 }
 
 void sim_host_gone(sim *s) {
-    for (uint32_t who = 0; who < s->worker_count + s->client_count; who++)
+    for (uint32_t peer = 0; peer < s->worker_count + s->client_count; peer++)
         for (int kind = 0; kind < SIM_LINKS; kind++)
-            if (sim_party_of(s, who)->link[kind].host_life == s->host.life)
-                lose(s, who, (sim_link_kind)kind);
+            if (sim_party_of(s, peer)->link[kind].host_life == s->host.life)
+                lose(s, peer, (sim_link_kind)kind);
 }

@@ -24,11 +24,11 @@ bool sim_chance(sim_stream *stream, uint32_t per_mille) {
     return per_mille && sim_below(stream, 1000) < per_mille;
 }
 
-uint64_t sim_heavy(sim_stream *stream, uint64_t low, uint64_t most) {
+uint64_t sim_heavy(sim_stream *stream, uint64_t low, uint64_t high) {
     uint64_t dice = sim_next(stream), value = low;
-    for (; dice & 1 && value < most; dice >>= 1) value *= 2;
+    for (; dice & 1 && value < high; dice >>= 1) value *= 2;
     value += sim_below(stream, value + 1);
-    return value < most ? value : most;
+    return value < high ? value : high;
 }
 
 /* ---- the heap ---- */

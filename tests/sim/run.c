@@ -42,7 +42,7 @@ static bool postponed(sim *s, const sim_event *e) {
         if (needs_loop(e->kind) && e->life == s->host.life) until = s->host.stalled_until;
         if (e->kind != SIM_TICK) until += until > s->now;
     } else if (e->kind != SIM_FAULT && e->kind != SIM_BOOT) {
-        until = sim_party_of(s, e->who)->frozen_until;
+        until = sim_party_of(s, e->peer)->frozen_until;
     }
     if (until <= s->now) return false;
     sim_post(s, until - s->now, *e);
@@ -55,7 +55,7 @@ static void deliver(sim *s, sim_event *e) {
         sim_fault_do(s, &s->faults[e->value]);
     else if (concerns_host(e->kind))
         sim_host_on(s, e);
-    else if (e->who < s->worker_count)
+    else if (e->peer < s->worker_count)
         sim_worker_on(s, e);
     else
         sim_client_on(s, e);
@@ -125,6 +125,6 @@ void sim_run(const sim_options *options, sim_result *result) {
     }
     sim_panics_stop(NULL);
     result->hash = s->hash;
-    result->core_bytes = sim_memory_most();
+    result->core_bytes = sim_memory_peak();
     sim_memory_reset();
 }

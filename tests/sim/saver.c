@@ -193,7 +193,7 @@ void sim_saver_finish(sim *s) {
 
 /* ---- reading ---- */
 
-cop_err sim_read(sim *s, uint64_t id, uint64_t most, sim_resident *r, cop_checkpoint *c) {
+cop_err sim_read(sim *s, uint64_t id, uint64_t max_step, sim_resident *r, cop_checkpoint *c) {
     cop_job job = job_of(&s->specs[r->spec]);
     char folder[32];
     float *weights = new_flat(&job), *momentum = new_flat(&job), *states[2] = {momentum, NULL};
@@ -201,7 +201,7 @@ cop_err sim_read(sim *s, uint64_t id, uint64_t most, sim_resident *r, cop_checkp
     cop_str notes = {0};
     folder_of(id, folder);
     sim_disk_begin(s->disk, s->now);
-    cop_err e = cop_checkpoint_load_until(&job, folder, most, weights, states, c, &notes, &error);
+    cop_err e = cop_checkpoint_load_until(&job, folder, max_step, weights, states, c, &notes, &error);
     sim_disk_end(s->disk);
     if (notes.length) sim_trace(s, "job %llu: %s", (unsigned long long)id, cop_str_text(&notes));
     if (!e) {
@@ -231,7 +231,7 @@ static void undo(sim *s, uint64_t id) {
     char folder[32];
     cop_error error = {0};
     cop_checkpoint c = {0};
-    cop_err e = sim_read(s, id, r->most, r, &c);
+    cop_err e = sim_read(s, id, r->max_step, r, &c);
     c.has_best = true;
     folder_of(id, folder);
     /* From now on: a crash may leave all, some, or none of them. */
@@ -250,11 +250,11 @@ void sim_load(sim *s, uint64_t id) {
     sim_spec *spec = &s->specs[r->spec];
     coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = id};
     cop_checkpoint c = {0};
-    if (r->most != UINT64_MAX && !r->undone) {
+    if (r->max_step != UINT64_MAX && !r->undone) {
         undo(s, id);
         return;
     }
-    cop_err e = sim_read(s, id, r->most, r, &c);
+    cop_err e = sim_read(s, id, r->max_step, r, &c);
     if (r->best_lost) c.has_best = false;
     SIM_CHECK(s, "checkpoints-load", !e || e == COP_ERR_NOT_FOUND, "job %llu: %s",
               (unsigned long long)id, cop_err_text(e));

@@ -96,7 +96,7 @@ static void make_jobs(sim *s, sim_stream *dice) {
 }
 
 /* The first lines of a trace. */
-static void tell(sim *s) {
+static void trace_setup(sim *s) {
     for (uint32_t w = 0; w < s->worker_count; w++) {
         const sim_worker *x = &s->workers[w];
         sim_trace(s, "worker %u: %u threads, %u x slower, kind %u", w, x->threads, x->slowness,
@@ -129,11 +129,11 @@ void sim_setup(sim *s) {
     if (sim_chance(&dice, 600)) s->core_config.lease_floor_ns = 500 * SIM_MS;
     for (uint32_t w = 0; w < s->worker_count; w++)
         sim_post(s, sim_below(&dice, 2 * SIM_SECOND),
-                 (sim_event){.kind = SIM_BOOT, .who = w, .life = 0});
+                 (sim_event){.kind = SIM_BOOT, .peer = w, .life = 0});
     for (uint32_t i = 0; i < s->client_count; i++)
         sim_post(s, sim_below(&dice, (i ? 8 : 1) * SIM_SECOND),
-                 (sim_event){.kind = SIM_CLIENT, .who = s->worker_count + i, .life = 1});
-    tell(s);
+                 (sim_event){.kind = SIM_CLIENT, .peer = s->worker_count + i, .life = 1});
+    trace_setup(s);
 }
 
 /* ---- the schedule of faults ---- */
@@ -141,7 +141,7 @@ void sim_setup(sim *s) {
 typedef struct shape {
     uint32_t weight;            /* how often, beside the others */
     uint64_t shortest, longest; /* it lasts */
-    uint32_t least, most;       /* amount */
+    uint32_t min_amount, max_amount;       /* amount */
     enum { ONE, MOSTLY_ONE, NO_TARGET, A_JOB } target;
     uint32_t at_most; /* in a run; 0: any number */
 } shape;
@@ -197,8 +197,8 @@ static sim_fault make_fault(const sim *s, sim_fault_kind kind, sim_stream *dice)
     sim_fault fault = {.kind = kind, .target = target_of(s, its, dice)};
     fault.at = s->now + sim_below(dice, FAULTS_UNTIL);
     if (its->longest) fault.lasts = sim_heavy(dice, its->shortest * SIM_MS, its->longest * SIM_MS);
-    fault.amount = (uint32_t)sim_heavy(dice, its->least, its->most);
-    if (its->least == 0) fault.amount = (uint32_t)sim_below(dice, 2);
+    fault.amount = (uint32_t)sim_heavy(dice, its->min_amount, its->max_amount);
+    if (its->min_amount == 0) fault.amount = (uint32_t)sim_below(dice, 2);
     return fault;
 }
 

@@ -48,7 +48,7 @@ uint64_t sim_next(sim_stream *stream);
 uint64_t sim_below(sim_stream *stream, uint64_t n); /* 0 .. n - 1 */
 bool sim_chance(sim_stream *stream, uint32_t per_mille);
 /* From `low` on, each doubling half as likely: most are short, a few are very long. */
-uint64_t sim_heavy(sim_stream *stream, uint64_t low, uint64_t most);
+uint64_t sim_heavy(sim_stream *stream, uint64_t low, uint64_t high);
 
 /* ---- virtual time (queue.c) ---- */
 
@@ -62,7 +62,7 @@ typedef enum sim_kind {
     SIM_LOADED,   /* value: job */
     SIM_UPDATED,  /* event: UPDATED */
     SIM_DIGESTED, /* message: a PULL whose result was hashed */
-    SIM_JUDGED,   /* message: a RESULT of the coordinator's own */
+    SIM_RECOMPUTED,   /* message: a RESULT of the coordinator's own */
     SIM_SAVED,    /* event: CHECKPOINTED */
     SIM_TASK,     /* something of a client's call is done: `message` */
     /* at its disk */
@@ -120,7 +120,7 @@ typedef struct sim_lease {
 /* A request or an answer, as it travels. */
 typedef struct sim_message {
     sim_message_type type;
-    uint32_t who, life, call, host_life; /* the asking side, and which life of the coordinator */
+    uint32_t peer, life, call, host_life; /* the asking side, and which life of the coordinator */
     sim_link_kind link;
     uint64_t connection, request; /* request: the host's handle */
     uint64_t worker, session;
@@ -148,7 +148,7 @@ typedef struct sim_message {
 typedef struct sim_event {
     uint64_t time, order;
     sim_kind kind;
-    uint32_t who, life, call;
+    uint32_t peer, life, call;
     sim_link_kind link;
     uint64_t value;
     sim_message *message; /* owned */
@@ -274,7 +274,7 @@ typedef struct sim_session {
     uint64_t timed_job, timed_ns; /* of a training's lease, from when it was given; 0: none */
     uint64_t kept_job;            /* of the last result that was kept ... */
     uint32_t kept_count;          /* ... and so many in a row */
-    uint32_t who;
+    uint32_t peer;
     bool live, drain;
 } sim_session;
 
@@ -293,7 +293,7 @@ typedef struct sim_resident {
     bool loaded, loading, updating, unload_wanted, paused_wish;
     uint32_t spec, update_count;
     uint64_t step, weights, momentum, next_weights, next_momentum;
-    uint64_t most;          /* of a load under way: no checkpoint beyond this step */
+    uint64_t max_step;      /* of a load under way: no checkpoint beyond this step */
     bool undone, best_lost; /* ... and those are gone, among them the best */
     uint64_t pause_from;    /* a pause was asked for: no step beyond this one; UINT64_MAX: none */
     uint64_t *slots;        /* of the update under way */
@@ -354,12 +354,12 @@ void sim_host_on(sim *s, sim_event *event);
 void sim_dispatch(sim *s, const coord_event *event);
 void sim_carry_out(sim *s, const coord_action *action);
 sim_session *sim_session_of(sim *s, uint64_t worker);
-void sim_end_session(sim *s, uint64_t worker, bool tell_core);
+void sim_end_session(sim *s, uint64_t worker, bool notify_core);
 uint64_t sim_slot_offer(sim *s, const sim_message *m);
 void sim_slot_release(sim *s, uint64_t slot);
 void sim_updated(sim *s, const coord_event *event); /* SIM_UPDATED */
 uint64_t sim_digest(const sim *s, const sim_gradient *gradient);
-void sim_judged(sim *s, const sim_message *m); /* SIM_JUDGED */
+void sim_recomputed(sim *s, const sim_message *m); /* SIM_JUDGED */
 uint64_t sim_host_now(const sim *s);           /* the coordinator's own clock */
 void sim_saver_submit(sim *s, const coord_action *action);
 void sim_saver_wake(sim *s);
@@ -368,7 +368,7 @@ void sim_saver_run(sim *s, bool behind); /* SIM_SAVE; behind: the store could no
 void sim_saved(sim *s, const coord_event *event); /* SIM_SAVED */
 void sim_saver_finish(sim *s);
 /* The newest checkpoint of a job on the disk. */
-cop_err sim_read(sim *s, uint64_t job, uint64_t most, sim_resident *out, cop_checkpoint *c);
+cop_err sim_read(sim *s, uint64_t job, uint64_t max_step, sim_resident *out, cop_checkpoint *c);
 bool sim_has_model(sim *s, uint64_t job);
 void sim_load(sim *s, uint64_t job); /* SIM_LOADED */
 void sim_client_call(sim *s, sim_message *m);
@@ -426,14 +426,14 @@ void sim_worker_drain(sim *s, uint32_t w);
 void sim_worker_kill(sim *s, uint32_t w, bool noticed, uint64_t comes_back);
 void sim_client_on(sim *s, sim_event *event);
 void sim_client_wish(sim *s, uint32_t client, coord_event_type what);
-sim_party *sim_party_of(sim *s, uint32_t who); /* workers first, then clients */
+sim_party *sim_party_of(sim *s, uint32_t peer); /* workers first, then clients */
 
-void sim_call(sim *s, uint32_t who, const sim_message *request, uint64_t timeout);
-void sim_send(sim *s, uint32_t who, sim_link_kind link); /* SIM_SEND */
+void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeout);
+void sim_send(sim *s, uint32_t peer, sim_link_kind link); /* SIM_SEND */
 void sim_reply(sim *s, const sim_message *request, sim_message *answer);
 /* The answer that a party waits for? Ends the call. */
 bool sim_call_ends(sim *s, const sim_event *event);
-void sim_cut(sim *s, uint32_t who, sim_link_kind link, bool noticed);
+void sim_cut(sim *s, uint32_t peer, sim_link_kind link, bool noticed);
 void sim_host_gone(sim *s); /* its connections are lost */
 
 /* ---- faults (faults.c) ---- */
@@ -562,10 +562,10 @@ void sim_check_action(sim *s, const coord_action *action); /* before it is carri
 void sim_check_update(sim *s, const coord_action *action, const sim_resident *resident);
 void sim_check_before(sim *s, const coord_event *event); /* the core takes it */
 void sim_check_after(sim *s, const coord_event *event);
-/* check_pace.c: a lease is given; the session's lease has ended; a result of it was kept. */
-void sim_check_pace(sim *s, sim_session *session, const coord_action *action);
-void sim_pace_ended(sim *s, sim_session *session);
-void sim_pace_kept(sim_session *session, uint64_t job);
+/* check_deadlines.c: a lease is given; the session's lease has ended; a result of it was kept. */
+void sim_check_deadline(sim *s, sim_session *session, const coord_action *action);
+void sim_timing_ended(sim *s, sim_session *session);
+void sim_timing_kept(sim_session *session, uint64_t job);
 /* Has the coordinator listened for a heartbeat without standing still? */
 bool sim_has_listened(const sim *s);
 void sim_check_answered(sim *s, uint64_t slot);
@@ -611,7 +611,7 @@ void sim_memo_set(const ProtobufCMessage *message);
 void sim_memory_reset(void); /* frees all that was allocated since the last permanent allocation */
 void sim_memory_permanent(bool permanent);
 void sim_memory_count(bool on); /* what is allocated now counts as the core's */
-uint64_t sim_memory_most(void);
+uint64_t sim_memory_peak(void);
 /* A broken invariant of our own code (COP_ASSERT) stops the run that `s` is. */
 void sim_panics_stop(sim *s);
 

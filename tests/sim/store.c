@@ -29,7 +29,7 @@ static void wake(sim *s, uint64_t delay) {
              (sim_event){.kind = SIM_COMMIT, .life = s->host.life, .value = s->store.wakes});
 }
 
-static void tell(sim *s, sim_write *w, bool failed);
+static void answer_waiting(sim *s, sim_write *w, bool failed);
 
 /* The real queue holds 16384, more than these jobs have steps. In some installations it is full as
  * soon as one waits. */
@@ -40,7 +40,7 @@ bool sim_store_is_tight(const sim *s) {
 /* So many wait that this one is dropped, or refused. */
 static void turn_away(sim *s, const sim_write *write) {
     sim_write w = *write;
-    tell(s, &w, true);
+    answer_waiting(s, &w, true);
 }
 
 void sim_store_write(sim *s, const sim_write *write) {
@@ -102,7 +102,7 @@ static void begin(sim *s) {
     wake(s, takes);
 }
 
-static void tell(sim *s, sim_write *w, bool failed) {
+static void answer_waiting(sim *s, sim_write *w, bool failed) {
     if (w->kind == SIM_BARRIER) sim_saver_flushed(s, failed);
     if (!w->done) return;
     w->done->error = failed ? COP_ERR_NO_SPACE : COP_OK;
@@ -119,7 +119,7 @@ static void drop_batch(sim *s) {
         if (i >= store->committing || (!w->done && w->kind != SIM_BARRIER))
             store->queue[kept++] = *w;
         else
-            tell(s, w, true);
+            answer_waiting(s, w, true);
     }
     store->count = kept;
 }
@@ -137,7 +137,7 @@ static void end(sim *s) {
     } else {
         apply_batch(store);
         if (anybody_waits(store)) sim_host_die_within(s, &s->host.crash_commit, 3 * SIM_MS);
-        for (uint32_t i = 0; i < store->committing; i++) tell(s, &store->queue[i], false);
+        for (uint32_t i = 0; i < store->committing; i++) answer_waiting(s, &store->queue[i], false);
         store->count -= store->committing;
         if (store->count)
             memmove(store->queue, store->queue + store->committing,

@@ -55,21 +55,21 @@ static const char *event_name(sim_kind kind) {
 }
 
 void sim_trace_event(sim *s, const sim_event *e) {
-    sim_note_hash(s, sim_mix(s->now, ((uint64_t)e->kind << 32) + e->who));
+    sim_note_hash(s, sim_mix(s->now, ((uint64_t)e->kind << 32) + e->peer));
     sim_note_hash(s, e->value + e->call);
     if (!s->options.trace || e->kind == SIM_TICK || e->kind == SIM_FAULT) return;
-    if (e->kind == SIM_TIMEOUT && !sim_party_of(s, e->who)->link[e->link].calling) return;
+    if (e->kind == SIM_TIMEOUT && !sim_party_of(s, e->peer)->link[e->link].calling) return;
     const sim_message *m = e->message;
     bool of_worker = e->kind >= SIM_SEND && e->kind <= SIM_BOOT;
-    uint32_t who = m ? m->who : e->who;
+    uint32_t peer = m ? m->peer : e->peer;
     char result[96] = "";
     if (m && m->has_result)
         snprintf(result, sizeof result, " with step %llu, %u to %u (lease %llu)",
                  (unsigned long long)m->result.step, m->result.first,
                  m->result.first + m->result.count - 1, (unsigned long long)m->result.lease);
     if (m || of_worker)
-        sim_trace(s, "%s %u: %s %s%s", who < s->worker_count ? "worker" : "client",
-                  who < s->worker_count ? who : who - s->worker_count, event_name(e->kind),
+        sim_trace(s, "%s %u: %s %s%s", peer < s->worker_count ? "worker" : "client",
+                  peer < s->worker_count ? peer : peer - s->worker_count, event_name(e->kind),
                   message_name(m), result);
     else
         sim_trace(s, "coordinator: %s", event_name(e->kind));

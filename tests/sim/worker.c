@@ -9,7 +9,7 @@
 #define HELLO_TIMEOUT_MS 3000
 
 static sim_event of(const sim *s, uint32_t w, sim_kind kind) {
-    return (sim_event){.kind = kind, .who = w, .life = s->workers[w].party.life};
+    return (sim_event){.kind = kind, .peer = w, .life = s->workers[w].party.life};
 }
 
 static void drop_result(sim_worker *x) {
@@ -320,7 +320,7 @@ static void signal_drain(sim *s, uint32_t w) {
     if (!x->party.link[SIM_CONTROL].calling) sim_post(s, 0, of(s, w, SIM_BEAT));
 }
 
-static void heed(sim *s, uint32_t w, const sim_message *m) {
+static void apply_heartbeat_reply(sim *s, uint32_t w, const sim_message *m) {
     sim_worker *x = &s->workers[w];
     sim_link *work = &x->party.link[SIM_WORK];
     if (m->cancel_lease) x->canceled = m->cancel_lease;
@@ -342,7 +342,7 @@ static void on_control_answer(sim *s, uint32_t w, const sim_message *m) {
         return;
     }
     sim_post(s, COP_HEARTBEAT_MS * SIM_MS, of(s, w, SIM_BEAT));
-    if (m && m->type == SIM_HEARTBEAT_REPLY) heed(s, w, m);
+    if (m && m->type == SIM_HEARTBEAT_REPLY) apply_heartbeat_reply(s, w, m);
 }
 
 /* ---- life ---- */
@@ -382,42 +382,42 @@ void sim_worker_drain(sim *s, uint32_t w) {
 }
 
 void sim_worker_on(sim *s, sim_event *e) {
-    sim_worker *x = &s->workers[e->who];
+    sim_worker *x = &s->workers[e->peer];
     if (x->party.life != e->life) return;
     if (e->kind == SIM_BOOT) {
-        sim_worker_boot(s, e->who);
+        sim_worker_boot(s, e->peer);
         return;
     }
     if (!x->party.alive) return;
     switch (e->kind) {
     case SIM_SEND:
-        sim_send(s, e->who, e->link);
+        sim_send(s, e->peer, e->link);
         break;
     case SIM_REPLY:
         if (!sim_call_ends(s, e)) break;
         if (e->link == SIM_WORK)
-            on_work_answer(s, e->who, e->message);
+            on_work_answer(s, e->peer, e->message);
         else
-            on_control_answer(s, e->who, e->message);
+            on_control_answer(s, e->peer, e->message);
         break;
     case SIM_LOST:
     case SIM_TIMEOUT:
         if (!sim_call_ends(s, e)) break;
         if (e->link == SIM_WORK)
-            feed_failed(s, e->who, e->kind == SIM_LOST ? COP_ERR_CLOSED : COP_ERR_TIMEOUT);
+            feed_failed(s, e->peer, e->kind == SIM_LOST ? COP_ERR_CLOSED : COP_ERR_TIMEOUT);
         else
-            on_control_answer(s, e->who, NULL);
+            on_control_answer(s, e->peer, NULL);
         break;
     case SIM_COMPUTED:
-        if (e->value == x->lease_now) on_computed(s, e->who);
+        if (e->value == x->lease_now) on_computed(s, e->peer);
         break;
     case SIM_WAITED:
         if (e->value != x->waits || !x->waiting) break;
         x->waiting = false;
-        feed(s, e->who, (worker_event){.type = WORKER_EVENT_WAITED});
+        feed(s, e->peer, (worker_event){.type = WORKER_EVENT_WAITED});
         break;
     case SIM_BEAT:
-        on_beat(s, e->who);
+        on_beat(s, e->peer);
         break;
     default:
         COP_ASSERT(!"an event of a worker");

@@ -48,7 +48,7 @@ static void test_honest_workers_are_never_suspected(void **state) {
         virtual_pool *p = start(judging, 5, shares[i], 100);
         end_clean(p);
         for (uint32_t w = 1; w <= 5; w++) assert_false(vp_quarantined(p, w));
-        assert_int_equal(p->judged, 0);
+        assert_int_equal(p->recomputed, 0);
         assert_string_equal(p->said, "");
         vp_destroy(p);
     }
@@ -102,7 +102,7 @@ static void test_single_worker_is_audited_by_the_coordinator(void **state) {
     (void)state;
     virtual_pool *p = start(judging, 1, 1, 20);
     end_clean(p);
-    assert_true(p->judged >= 20);
+    assert_true(p->recomputed >= 20);
     vp_destroy(p);
 }
 
@@ -116,7 +116,7 @@ static void test_workers_of_one_certificate_are_audited_by_the_coordinator(void 
     vp_add(p, info);
     uint64_t began = p->now;
     end_clean(p);
-    assert_true(p->judged >= 150);
+    assert_true(p->recomputed >= 150);
     assert_string_equal(p->said, "");
     assert_true(p->now - began < VP_SECOND); /* nothing waited for somebody else */
     vp_destroy(p);
@@ -256,7 +256,7 @@ static void test_coordinator_decides_between_two_workers(void **state) {
         end_clean(p);
         assert_true(vp_quarantined(p, liar));
         assert_false(vp_quarantined(p, 3 - liar));
-        assert_true(p->judged > 0);
+        assert_true(p->recomputed > 0);
         assert_int_equal(p->job[1].wrong_averaged, 0);
         vp_destroy(p);
     }
@@ -289,7 +289,7 @@ static void test_pinned_job_is_judged_by_workers_of_its_kind(void **state) {
     p->worker[1].lie = 1;
     vp_add(p, info);
     end_clean(p);
-    assert_int_equal(p->judged, 0);
+    assert_int_equal(p->recomputed, 0);
     assert_true(vp_quarantined(p, 1));
     vp_destroy(p);
 }
@@ -458,7 +458,7 @@ static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) 
     vp_add(p, vp_info(1, 4, 40));
     for (int i = 0; i < 10000; i++) vp_advance(p);
     assert_int_equal(p->job[1].state, COORD_RUNNING);
-    assert_true(p->judged > 0);
+    assert_true(p->recomputed > 0);
     vp_join(p, 3, 1);
     end_clean(p);
     assert_true(vp_quarantined(p, 1) && vp_quarantined(p, 2) && !vp_quarantined(p, 3));

@@ -26,7 +26,8 @@ static uint32_t plan(uint32_t shards, uint32_t largest, const uint32_t *threads,
     static partition_worker pool[COP_SHARDS_MAX];
     for (uint32_t w = 0; w < workers; w++)
         pool[w] = (partition_worker){.threads = threads[w], .round = 100};
-    return partition_plan(shards, largest, pool, workers, 25, sizes, NULL);
+    const partition_pool all = {pool, workers, 25};
+    return partition_plan(shards, largest, &all, sizes, NULL);
 }
 
 static void check_plan(uint32_t shards, uint32_t largest, const uint32_t *sizes, uint32_t count) {
@@ -262,7 +263,7 @@ static void test_reopened_block_is_pending_again_and_returns_its_slot(void **sta
     coord_round r = begun(8, 4, 100);
     give(&r, 0, 1, 10, 100);
     finish_with(&r, 0, 0, &(round_vote){.worker = 1, .lease = 10, .slot = 77});
-    assert_int_equal(round_doubt(&r, 0, 0, 50), 77);
+    assert_int_equal(round_reject(&r, 0, 0, 50), 77);
     round_check(&r);
     assert_int_equal(pick(&r, 1, 49, false), 1); /* not the same worker, for a while */
     give(&r, 1, 2, 11, 100);

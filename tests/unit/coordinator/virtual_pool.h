@@ -92,7 +92,7 @@ typedef struct virtual_pool {
     uint32_t slots;
     vp_job job[VP_JOBS + 1];
     vp_named named[VP_NAMES]; /* the newest of each hash */
-    uint64_t core_steps, judged;
+    uint64_t core_steps, recomputed;
     bool diverges;    /* every gradient is not finite, for everybody */
     uint64_t diverges_at, overflows_at; /* in this step: no gradient is finite, or not their sum */
     uint64_t digests[COP_SHARDS_MAX];   /* of the update whose sum is not finite */
@@ -385,7 +385,7 @@ static inline void vp_compute(virtual_pool *p, const coord_action *a) {
     e.worker = COORD_SELF;
     e.result.digest = a->lease.evaluate ? 0 : value | 1;
     e.result.slot = vp_keep(p, value);
-    p->judged++;
+    p->recomputed++;
     vp_feed(p, e);
 }
 

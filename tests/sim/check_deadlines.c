@@ -16,45 +16,45 @@ static uint64_t *longest_of(sim *s, uint64_t job) {
 }
 
 /* Most that anybody but this worker may have been measured to need for a round of this job. */
-static uint64_t others_need(sim *s, uint64_t job, uint32_t who) {
+static uint64_t others_need(sim *s, uint64_t job, uint32_t peer) {
     const uint64_t *longest = longest_of(s, job), now = sim_host_now(s);
-    uint64_t most = 0;
+    uint64_t longest_ns = 0;
     for (uint32_t w = 0; w < s->worker_count; w++)
-        if (w != who && longest[w] > most) most = longest[w];
+        if (w != peer && longest[w] > longest_ns) longest_ns = longest[w];
     for (uint32_t i = 0; i < s->host.session_count; i++) { /* of leases that are out: so far */
         const sim_session *x = &s->host.sessions[i];
-        if (x->who != who && x->timed_job == job && now - x->timed_ns > most)
-            most = now - x->timed_ns;
+        if (x->peer != peer && x->timed_job == job && now - x->timed_ns > longest_ns)
+            longest_ns = now - x->timed_ns;
     }
-    return most;
+    return longest_ns;
 }
 
-void sim_check_pace(sim *s, sim_session *session, const coord_action *a) {
+void sim_check_deadline(sim *s, sim_session *session, const coord_action *a) {
     const uint64_t now = sim_host_now(s);
-    sim_pace_ended(s, session);
+    sim_timing_ended(s, session);
     if (a->lease.evaluate) return;
     session->timed_job = a->job;
     session->timed_ns = now;
     if (session->kept_job != a->job || session->kept_count < KNOWN) return;
     const uint64_t floor =
         s->core_config.lease_floor_ns ? s->core_config.lease_floor_ns : 5 * SIM_SECOND;
-    const uint64_t most = FACTOR * a->lease.count * others_need(s, a->job, session->who);
+    const uint64_t longest_ns = FACTOR * a->lease.count * others_need(s, a->job, session->peer);
     /* Others may not have been measured yet; measured times are floats. */
-    const uint64_t limit = most > floor ? most + most / 1000 : floor;
+    const uint64_t limit = longest_ns > floor ? longest_ns + longest_ns / 1000 : floor;
     SIM_CHECK(s, "deadline-of-the-pool", a->lease.deadline_ns - now <= limit,
-              "worker %u has %.3f s for %u shards, others would have %.3f s", session->who,
+              "worker %u has %.3f s for %u shards, others would have %.3f s", session->peer,
               (double)(a->lease.deadline_ns - now) * 1e-9, a->lease.count, (double)limit * 1e-9);
 }
 
-void sim_pace_ended(sim *s, sim_session *session) {
+void sim_timing_ended(sim *s, sim_session *session) {
     if (!session->timed_job) return;
-    uint64_t *longest = &longest_of(s, session->timed_job)[session->who];
+    uint64_t *longest = &longest_of(s, session->timed_job)[session->peer];
     const uint64_t time = sim_host_now(s) - session->timed_ns;
     if (time > *longest) *longest = time;
     session->timed_job = 0;
 }
 
-void sim_pace_kept(sim_session *session, uint64_t job) {
+void sim_timing_kept(sim_session *session, uint64_t job) {
     if (session->kept_job != job) session->kept_count = 0;
     session->kept_job = job;
     session->kept_count++;

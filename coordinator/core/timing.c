@@ -28,13 +28,13 @@
 /* ---- what the pool needs ---- */
 
 typedef struct pool_time {
-    uint64_t who;
+    uint64_t identity;
     float ns;
 } pool_time;
 
 static int by_identity(const void *a, const void *b) {
     const pool_time *x = a, *y = b;
-    if (x->who != y->who) return x->who < y->who ? -1 : 1;
+    if (x->identity != y->identity) return x->identity < y->identity ? -1 : 1;
     return x->ns < y->ns ? -1 : x->ns > y->ns;
 }
 
@@ -53,20 +53,20 @@ static double measure_pool(const coord_core *core, const core_job *job) {
         const core_worker *w = core->workers[i];
         const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
         if (!s || !s->count || !scheduler_eligible(job, w)) continue;
-        times[count++] = (pool_time){w->who, s->median};
-        several = several || w->who != times[0].who;
+        times[count++] = (pool_time){w->identity, s->median};
+        several = several || w->identity != times[0].identity;
     }
     if (!several) return 0;
     qsort(times, count, sizeof *times, by_identity);
     for (uint32_t i = 0; i < count; i++) /* an identity counts once, by its quickest worker */
-        if (i == 0 || times[i].who != times[i - 1].who) times[identities++] = times[i];
+        if (i == 0 || times[i].identity != times[i - 1].identity) times[identities++] = times[i];
     qsort(times, identities, sizeof *times, by_time);
     return (double)times[(identities - 1) / 2].ns;
 }
 
 /* Time of one round of this work in the pool; 0: not known. */
 static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now) {
-    core_pace *p = &job->pace[job->round.evaluate];
+    core_pool_time *p = &job->pool_time[job->round.evaluate];
     if (p->round_ns <= 0 || now >= p->next_ns || p->pool != core->pool_version) {
         p->round_ns = measure_pool(core, job);
         p->pool = core->pool_version;
@@ -77,17 +77,17 @@ static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now)
 
 /* ---- expectations ---- */
 
-double pace_usual_ns(const core_job *job, const round_block *b) {
+double timing_usual_ns(const core_job *job, const round_block *b) {
     return job->round.evaluate ? job->slice_ns : job->shard_ns * b->count;
 }
 
-double pace_expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
+double timing_expected_ns(const core_job *job, const core_worker *w, const round_block *b) {
     const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     if (!lease_times_known(s)) return 0;
     return (double)s->median * core_rounds(&job->round, b, w->threads);
 }
 
-uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_worker *w,
+uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_worker *w,
                           const round_block *b, uint64_t now) {
     const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     const uint32_t rounds = core_rounds(&job->round, b, w->threads);
@@ -96,12 +96,12 @@ uint64_t pace_deadline_ns(const coord_core *core, core_job *job, const core_work
     double least = floor, patience;
     if (lease_times_known(s)) {
         /* Where nobody is there to compare it with, a newcomer need not wait for long. */
-        const double most = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
+        const double cap = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
         patience = lease_times_patience_ns(s, rounds);
-        if (patience > most) patience = most;
+        if (patience > cap) patience = cap;
         least /= FLOOR_KNOWN;
     } else {
-        patience = pool > 0 ? pool : pace_usual_ns(job, b) * DEADLINE_FACTOR;
+        patience = pool > 0 ? pool : timing_usual_ns(job, b) * DEADLINE_FACTOR;
     }
     return COP_PLANT(NO_DEADLINE, now + cop_whole(patience > least ? patience : least), UINT64_MAX);
 }
@@ -126,7 +126,7 @@ static void note_time(core_job *job, core_worker *w, const round_block *b, const
     const double rounds = core_rounds(&job->round, b, w->threads);
     const bool moved = lease_times_note(w->lease_times, core_lease_times_key(job),
                                         (double)(now - h->begun_ns) / rounds);
-    if (!job->round.evaluate) job->speeds_moved = job->speeds_moved || moved;
+    if (!job->round.evaluate) job->times_changed = job->times_changed || moved;
 }
 
 /* Others who hold the block and are overdue are at least so slow. Their own results come when
@@ -142,14 +142,17 @@ static void learn_overdue(coord_core *core, core_job *job, const round_block *b,
     }
 }
 
-void pace_learn(coord_core *core, core_job *job, core_worker *w, const round_block *b, int holder,
-                uint64_t claimed_ns, uint64_t now) {
-    const round_holder *h = &b->holder[holder];
-    const uint64_t computed = believed_ns(h, claimed_ns, now);
+void timing_learn(coord_core *core, const core_arrival *arrival) {
+    core_job *job = arrival->job;
+    core_worker *w = arrival->worker;
+    const round_block *b = &job->round.blocks[arrival->block];
+    const round_holder *h = &b->holder[arrival->holder];
+    const uint64_t now = arrival->now_ns;
+    const uint64_t computed = believed_ns(h, arrival->event->result.compute_ns, now);
     const uint64_t spent = computed * (w ? w->threads : 1);
     job->share = job->share > h->charged_ns ? job->share - h->charged_ns + spent : spent;
     if (w) note_time(job, w, b, h, now);
-    learn_overdue(core, job, b, holder, now);
+    learn_overdue(core, job, b, arrival->holder, now);
     if (job->round.evaluate) {
         job->slice_ns = smooth(job->slice_ns, (double)computed);
         return;
