@@ -169,10 +169,13 @@ static void load_work(api_task *t) {
         t->result = coord_datasets_load(t->api->engine->datasets, job->message->pinned->data_digest,
                                         &data, &t->error);
     if (!t->result)
-        t->result = coord_resident_prepare(
-            t->resident, job, data,
-            &(coord_start_at){.folder = t->folder, .resume = true, .max_step = t->value}, &t->start,
-            &t->text, &t->error);
+        t->result = coord_resident_prepare(t->resident,
+                                           &(coord_start_at){.job = job,
+                                                             .data = data,
+                                                             .folder = t->folder,
+                                                             .resume = true,
+                                                             .max_step = t->value},
+                                           &t->start, &t->text, &t->error);
     else if (job)
         cop_job_destroy(job);
 }

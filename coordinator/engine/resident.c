@@ -143,13 +143,12 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
     return COP_OK;
 }
 
-cop_err coord_resident_prepare(coord_resident *r, cop_job *job, cop_data *data,
-                               const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
-                               cop_error *error) {
-    r->job = job;
-    r->data = data;
+cop_err coord_resident_prepare(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
+                               cop_str *notes, cop_error *error) {
+    cop_job *job = r->job = at->job;
+    r->data = at->data;
     if (at->folder && !(r->folder = cop_strdup(at->folder))) return cop_no_memory(error);
-    COP_TRY(cop_job_view(job, data, &r->view, error));
+    COP_TRY(cop_job_view(job, r->data, &r->view, error));
     COP_TRY(allocate(r, error));
     if (!take_version(r, &r->current) || !take_version(r, &r->next))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",

@@ -57,16 +57,20 @@ typedef struct coord_resident {
 } coord_resident;
 
 coord_resident *coord_resident_find(coord_engine *engine, uint64_t job);
-/* Takes over job and data. Allocates everything that steps need, fills the weights (from the newest
- * checkpoint in `folder`, if `resume`, else initial). Slow: runs on libuv's thread pool. */
+/* What a job starts from. */
 typedef struct coord_start_at {
-    const char *folder; /* NULL: no checkpoints */
+    cop_job *job;       /* owned by the resident from now on, also on failure */
+    cop_data *data;     /* likewise */
+    const char *folder; /* copied; NULL: no checkpoints */
     bool resume;
-    uint64_t max_step; /* newest step to resume from; those after it are removed. UINT64_MAX: any */
+    uint64_t max_step; /* newest step to resume from; later checkpoints are removed. UINT64_MAX: any
+                        */
 } coord_start_at;
-cop_err coord_resident_prepare(coord_resident *resident, cop_job *job, cop_data *data,
-                               const coord_start_at *at, cop_checkpoint *start, cop_str *notes,
-                               cop_error *error);
+/* Allocates everything that steps need and fills the weights: from the newest checkpoint in
+ * `folder` if `resume` is set, else with initial ones. *start is the checkpoint, `notes` gets a line
+ * for each damaged one. Slow: runs on libuv's thread pool. */
+cop_err coord_resident_prepare(coord_resident *resident, const coord_start_at *at,
+                               cop_checkpoint *start, cop_str *notes, cop_error *error);
 /* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `max_step` steps (or the initial
  * ones) instead of those that are there. Nobody leases meanwhile. Slow, as prepare. */
 cop_err coord_resident_return(coord_resident *resident, uint64_t max_step, cop_checkpoint *start,

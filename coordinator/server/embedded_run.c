@@ -53,10 +53,13 @@ static void load_work(uv_work_t *work) {
     cop_data *data = run->data;
     run->job = NULL;
     run->data = NULL;
-    run->load_error.code = coord_resident_prepare(
-        run->resident, job, data,
-        &(coord_start_at){.folder = run->folder, .resume = run->resume, .max_step = UINT64_MAX},
-        &run->start, &run->notes, &run->load_error);
+    run->load_error.code = coord_resident_prepare(run->resident,
+                                                  &(coord_start_at){.job = job,
+                                                                    .data = data,
+                                                                    .folder = run->folder,
+                                                                    .resume = run->resume,
+                                                                    .max_step = UINT64_MAX},
+                                                  &run->start, &run->notes, &run->load_error);
 }
 
 static void load_done(uv_work_t *work, int status) {

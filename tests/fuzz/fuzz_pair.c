@@ -197,11 +197,15 @@ static void lease_all(coord_resident *r, bool parts) {
 
 /* Takes the job over, and one use of the data. False: refused. */
 static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder) {
-    const coord_start_at at = {.folder = folder, .resume = folder != NULL, .max_step = UINT64_MAX};
+    const coord_start_at at = {.job = job,
+                               .data = data,
+                               .folder = folder,
+                               .resume = folder != NULL,
+                               .max_step = UINT64_MAX};
     cop_checkpoint start;
     cop_str notes = {0};
     cop_error error = {0};
-    const cop_err e = coord_resident_prepare(r, job, data, &at, &start, &notes, &error);
+    const cop_err e = coord_resident_prepare(r, &at, &start, &notes, &error);
     cop_str_fini(&notes);
     if (!e) return true;
     fuzz_refused(&error);
