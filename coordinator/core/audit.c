@@ -1,19 +1,19 @@
-/* Who is believed. Part of the core (core_state.h); core.h tells the contract.
+/* Which results are believed. Part of the core (core_state.h); core.h has the contract.
  *
  * A result is a vote on its block. One vote decides, unless the block is audited, a value is not
- * finite, or votes differ; then two equal ones of different identities decide, or the coordinator's
- * own. Workers who agree that a value is not finite may all be broken: only the coordinator's own
- * result makes that the job's fault (two are believed where the coordinator cannot judge).
- * Arithmetic gives equal bits everywhere (D4), so a vote against the decision is proof: a wrong
- * number ends in quarantine, a value that should be finite is a strike.
+ * finite, or votes differ. Then two equal votes of different identities decide, or the
+ * coordinator's own vote. Workers that agree on a value that is not finite may all be broken: only
+ * the coordinator's own result makes that the job's fault (two workers are believed where the
+ * coordinator cannot compute the job). Arithmetic gives equal bits everywhere (D4), so a vote
+ * against the decision is proof: a wrong number ends in quarantine, a value that should be finite
+ * is a strike.
  *
- * What a liar did before it was found out: of the rounds under way its unconfirmed results are
- * dropped. For averaged ones each job remembers, for each identity, the first step whose result was
- * not confirmed; the job goes back to a checkpoint before that step (recomputing the liar's shards
- * alone would need the weights of their steps, which only a run from there has). That step moves on
- * with confirmed audits: between AUDITS_TRUSTED (wrong.c) and twice as many of an identity must all
- * have been right since, or else a worker that was honest for a week and then broke would cost the
- * week. */
+ * What a liar did before it was found: its unconfirmed results are dropped from the current rounds.
+ * For averaged results, each job remembers the first unconfirmed step of each identity, and returns
+ * to a checkpoint from before that step. (Recomputing only the liar's shards would need the weights
+ * of their steps, which only a run from there has.) Confirmed audits move that step forward: after
+ * AUDITS_TRUSTED (wrong.c) to twice as many of an identity, all of them right, earlier results are
+ * trusted. Otherwise a worker that was honest for a week and then broke would cost the week. */
 #include <stdio.h>
 #include <string.h>
 
@@ -22,17 +22,17 @@
 #include "coordinator/core/core_state.h"
 
 #define WATCHED_BLOCKS                                                                             \
-    20 /* audited of each of two workers of whom one lied, one cannot say which */
-#define RECOMPUTE_NS 60000000000u /* for a COMPUTE; then others may decide too */
+    20 /* when two results differ and the liar cannot be told, this many blocks of both workers are audited */
+#define RECOMPUTE_NS 60000000000u /* deadline of a COMPUTE; after it, other workers may decide too */
 
 bool audit_can_recompute(const coord_core *core, const core_job *job) {
     if (!core->config.can_recompute || job->cannot_recompute) return false;
     return !job->fingerprint || job->fingerprint == core->config.fingerprint;
 }
 
-/* ---- which blocks ---- */
+/* ---- selection ---- */
 
-/* Uniform in [0, 1), known to nobody. */
+/* Uniform in [0, 1), and unpredictable. */
 static double draw(coord_core *core) {
     uint64_t words[3] = {core->config.secret[0], core->config.secret[1], ++core->draws};
     return (double)(cop_hash_xxh3(words, sizeof words) >> 11) * 0x1p-53;
@@ -43,8 +43,8 @@ void audit_init_worker(coord_core *core, core_worker *w) {
     w->audit_point = draw(core);
 }
 
-/* One of each 1 / audit blocks of a worker, at a place drawn anew each time: as often as
- * independent draws on average, but never much later. */
+/* Selects one of each 1 / audit blocks of a worker, at a random place in each such window: as often
+ * as independent draws on average, but never much later. */
 bool audit_selects(coord_core *core, const core_job *job, core_worker *w) {
     double before = w->audit_credit, after = before + job->info.audit;
     if (w->watched && audit_can_recompute(core, job)) {
@@ -72,7 +72,7 @@ static bool same_real(double a, double b) {
 static bool same_vote(const round_vote *a, const round_vote *b) {
     if (a->digest != b->digest || a->correct != b->correct) return false;
     if (!a->digest && a->finite != b->finite) return false;
-    /* A block that was found not finite by its update had a finite loss. */
+    /* A block that its update found not finite had a finite loss. */
     return same_real(a->loss, b->loss);
 }
 
@@ -90,7 +90,7 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
                         .finite = r->finite};
 }
 
-/* ---- the coordinator as judge ---- */
+/* ---- the coordinator's own results ---- */
 
 void audit_recompute_later(coord_core *core, core_job *job, int index, uint64_t now) {
     job->recompute_again_ns = now + core->config.lease_floor_ns;
@@ -103,7 +103,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     b->awaits_recompute = now < job->recompute_again_ns;
     if (b->awaits_recompute) return;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
-        if (b->holder[h].worker == COORD_SELF) return; /* it does */
+        if (b->holder[h].worker == COORD_SELF) return; /* it is computing it */
         room = room || !b->holder[h].worker;
     }
     if (!room) return;
@@ -116,7 +116,7 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
     scheduler_fill_lease(core, COORD_ACTION_COMPUTE, job, b, &holder);
 }
 
-/* Is there no worker of another identity to check what this one said? */
+/* Are there no workers of another identity that could check this one? */
 static bool is_only_identity(const coord_core *core, const core_job *job, uint64_t identity) {
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i])) return false;
@@ -134,7 +134,7 @@ bool audit_lacks_second_worker(const coord_core *core, const core_job *job) {
     return true;
 }
 
-/* Blocks for which the coordinator had no room. */
+/* Blocks for which the coordinator had no room before. */
 static void recompute_waiting(coord_core *core, core_job *job, uint64_t now) {
     if (!job->recompute_again_ns || now < job->recompute_again_ns) return;
     job->recompute_again_ns = 0;
@@ -160,7 +160,7 @@ void audit_on_tick(coord_core *core, uint64_t now) {
 
 /* ---- votes ---- */
 
-/* Which vote decides; -1: none yet. */
+/* The deciding vote; -1: none yet. */
 static int decide(const coord_core *core, const core_job *job, const round_block *b,
                   bool *confirmed) {
     uint32_t last = b->votes - 1;
@@ -175,7 +175,7 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     if (b->needs == 1 && v->finite) return (int)last;
     if (b->audited || last != 1 || audit_can_recompute(core, job) || v->finite == b->vote[0].finite)
         return -1;
-    return v->finite ? 1 : 0; /* nobody can judge: what is finite is believed */
+    return v->finite ? 1 : 0; /* nobody else can decide: the finite value is believed */
 }
 
 static void remember_late_copies(coord_core *core, const core_job *job, const round_block *b,
@@ -199,7 +199,7 @@ static void remember_late_copies(coord_core *core, const core_job *job, const ro
     }
 }
 
-/* The block is done: the votes against it have been told apart. */
+/* Makes the vote the block's result and drops the slots of the others. */
 static void finish(coord_core *core, core_job *job, int index, int vote, bool confirmed) {
     round_block *b = &job->round.blocks[index];
     const round_vote v = b->vote[vote];
@@ -217,7 +217,7 @@ static void finish(coord_core *core, core_job *job, int index, int vote, bool co
     "three workers computed the same shards with three different results, and the coordinator "    \
     "cannot decide between them"
 
-/* No decision: one more vote is needed. */
+/* The votes did not decide: asks for one more. */
 static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t now) {
     round_block *b = &job->round.blocks[index];
     if (b->votes >= ROUND_WORKER_VOTES && !audit_can_recompute(core, job)) {
@@ -231,12 +231,12 @@ static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t
         core_report(core, job->info.job, false, "%s: %s; computed again",
                   audit_name_block(job, b, block),
                   dispute ? "two results differ" : "a value is not finite");
-    round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
+    round_await_votes(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     bool nobody = b->state == ROUND_PENDING && is_only_identity(core, job, b->vote[0].identity);
     if ((dispute || nobody) && audit_can_recompute(core, job)) audit_recompute(core, job, index, now);
 }
 
-/* The votes are told apart: `vote` is right. */
+/* The vote is right: finishes the block and punishes the votes against it. */
 static void conclude(coord_core *core, core_job *job, int index, int vote, bool confirmed) {
     round_block *b = &job->round.blocks[index];
     round_vote right = b->vote[vote], wrong[ROUND_VOTES];
@@ -248,8 +248,7 @@ static void conclude(coord_core *core, core_job *job, int index, int vote, bool 
         if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
 }
 
-/* Workers agree that it is not finite, but they may all be broken: the coordinator has the last
- * word. */
+/* Workers agree that a value is not finite, but they may all be broken: the coordinator decides. */
 static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t slot,
                             uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -260,7 +259,7 @@ static void ask_coordinator(coord_core *core, core_job *job, int index, uint64_t
         core, job->info.job, false,
         "%s: more than one worker computed a non-finite value; the coordinator computes the block",
         audit_name_block(job, b, block));
-    round_settle(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
+    round_await_votes(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     audit_recompute(core, job, index, now);
 }
 
@@ -270,15 +269,16 @@ static bool has_own_vote(const round_block *b) {
     return false;
 }
 
-/* Those who agree agree that it is not finite: the job's own fault, unless it went on from lies. */
+/* The deciding votes agree that a value is not finite: the job's own fault, unless it has averaged
+ * lies. */
 static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t slot) {
     round_block *b = &job->round.blocks[index];
     round_vote right = b->vote[b->votes - 1], wrong[ROUND_VOTES];
     uint32_t wrongs = 0;
     for (uint32_t i = 0; i < b->votes; i++)
         if (!same_vote(&b->vote[i], &right)) wrong[wrongs++] = b->vote[i];
-    b->vote[b->votes - 1].slot = 0; /* goes its own way */
-    round_settle(&job->round, index, b->votes + 1);
+    b->vote[b->votes - 1].slot = 0; /* the caller's from here on */
+    round_await_votes(&job->round, index, b->votes + 1);
     for (uint32_t i = 0; i < wrongs; i++)
         if (wrong[i].worker != COORD_SELF) audit_punish(core, job, b, &wrong[i], &right);
     if (steps_has_leases(job))
@@ -287,7 +287,7 @@ static void all_not_finite(coord_core *core, core_job *job, int index, uint64_t 
         core_drop(core, job->info.job, slot);
 }
 
-/* Of equal votes, one may have been found not to be finite by its update. */
+/* Equal votes can differ in this: the update found one of them not finite. */
 static bool all_equal_are_finite(const round_block *b, const round_vote *v) {
     for (uint32_t i = 0; i < b->votes; i++)
         if (same_vote(&b->vote[i], v) && !b->vote[i].finite) return false;
@@ -301,7 +301,7 @@ void audit_recompute_failed(coord_core *core, core_job *job, int index) {
         for (uint32_t k = 0; k < i; k++) {
             bool finite = b->vote[i].finite && b->vote[k].finite;
             if (finite || !same_vote(&b->vote[i], &b->vote[k])) continue;
-            steps_diverged(core, job, b, 0); /* they waited for the coordinator alone */
+            steps_diverged(core, job, b, 0); /* they waited only for the coordinator */
             return;
         }
     if (b->votes >= ROUND_WORKER_VOTES) jobs_end(core, job, COORD_FAILED, NO_DECISION);
@@ -314,14 +314,14 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     const uint64_t now = arrival->now_ns;
     round_block *b = &job->round.blocks[index];
     if (b->votes >= ROUND_WORKER_VOTES && e->worker != COORD_SELF) {
-        /* The coordinator computes it: one more opinion changes nothing. */
-        round_return(&job->round, index, arrival->holder, now);
+        /* The coordinator is computing it: a further vote changes nothing. */
+        round_retry(&job->round, index, arrival->holder, now);
         core_drop(core, job->info.job, e->result.slot);
         return;
     }
     round_vote v = vote_of(e, arrival->worker);
     uint64_t slot = v.slot;
-    bool tensor = !job->round.evaluate || job->round.members; /* else figures alone */
+    bool tensor = !job->round.evaluate || job->round.members; /* else there are only figures */
     bool keep = v.finite && tensor, confirmed = false;
     if (!keep) v.slot = 0;
     round_vote_add(&job->round, index, arrival->holder, &v, now);
@@ -358,7 +358,8 @@ static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker, con
     return NULL;
 }
 
-/* They differ, and the weights of their step are gone: one of the two lied. */
+/* The results differ, but the weights of their step are gone: one of the two workers lied, and it
+ * is unknown which. Both are audited more. */
 static void watch_both(coord_core *core, const core_late_copy *d) {
     const uint64_t ids[2] = {d->worker, d->other_worker};
     for (int i = 0; i < 2; i++) {
@@ -383,7 +384,7 @@ bool audit_take_late_result(coord_core *core, const coord_event *e, uint64_t now
     round_vote other = {.digest = d.digest, .correct = d.correct, .loss = d.loss, .finite = true};
     job->counts.compared++;
     if (same_vote(&v, &other)) return false;
-    if (!v.finite) { /* for it alone: no gradient to be wrong by */
+    if (!v.finite) { /* for this worker alone: there is no gradient to compare */
         core_worker *w = registry_find(core, e->worker);
         if (w) audit_strike(core, d.job, w, "only this worker computed a non-finite value");
         return false;
@@ -415,10 +416,10 @@ bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_res
     if (late_copy_of(core, worker, r)) return true;
     int index = steps_find(job, r, &holder);
     if (index < 0) return false;
-    if (r->ensemble) return true; /* what is handed on must be finite */
+    if (r->ensemble) return true; /* only finite outputs may be passed on */
     const round_block *b = &job->round.blocks[index];
     if (b->needs > 1 || b->votes || !r->finite) return true;
     for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (h != holder && b->holder[h].worker) return true; /* the other's is compared with it */
+        if (h != holder && b->holder[h].worker) return true; /* the other holder's result will be compared with it */
     return false;
 }

@@ -1,5 +1,5 @@
-/* The core's entry: an event comes in, its part takes it, then the scheduler gives out what there
- * is. See core.h for the contract and core_state.h for the parts. */
+/* The core's entry: an event goes to the part it concerns, then the scheduler gives out leases. See
+ * core.h for the contract and core_state.h for the parts. */
 #include "coordinator/core/core.h"
 
 #include <stdarg.h>
@@ -17,8 +17,8 @@ typedef struct bounds {
 } bounds;
 
 /* Some workers are removed (2 actions each, one with a text) or answered. For each block of a
- * resident job: its slots are dropped (4), the coordinator computes it, and it is leased three times
- * (2 each, one with a text). */
+ * resident job, its slots are dropped (4), the coordinator computes it, and it is leased three
+ * times (2 each, one with a text). */
 static bounds bounds_of(const coord_core *core) {
     bounds b = {.actions = 64 + 2 * CORE_GIVEN_UP_MAX + CORE_ANSWERS_MAX,
                 .texts = 64 + CORE_GIVEN_UP_MAX};
@@ -101,7 +101,7 @@ static void on_tick(coord_core *core, uint64_t now) {
 
 static void on_worker_event(coord_core *core, const coord_event *e, uint64_t now) {
     core_worker *w = registry_find(core, e->worker);
-    if (!w) return; /* gone meanwhile */
+    if (!w) return; /* it has left already */
     if (e->type == COORD_EVENT_WORKER_GONE)
         registry_leave(core, w, w->draining ? "left" : "disconnected");
     else if (e->type == COORD_EVENT_WORKER_DRAIN)
@@ -147,7 +147,7 @@ static void check_stopped(coord_core *core) {
     core_add_action(core, COORD_ACTION_STOPPED, 0);
 }
 
-/* Whoever holds a block is there, and computes that lease. */
+/* Each holder of a block must be connected and compute that lease. */
 static void check_holders(const coord_core *core, const core_job *job) {
     for (uint32_t i = 0; i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
@@ -237,7 +237,7 @@ void coord_core_destroy(coord_core *core) {
 /* ---- views ---- */
 
 /* Workers that hold a lease of the job, or did a moment ago: between two leases a worker waits for
- * milliseconds, and to people it works on the job all the time. */
+ * milliseconds, and people see it work on the job all the time. */
 static uint32_t recent_workers(const coord_core *core, const core_job *job, uint64_t now_ns) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->worker_count; i++) {

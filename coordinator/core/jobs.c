@@ -1,6 +1,6 @@
-/* Life of a job: added, loaded, paused, canceled, checkpointed, ended. Every LOAD is answered by
- * JOB_LOADED or JOB_FAILED, and a job whose weights were loaded is unloaded exactly once; at most
- * one checkpoint of a job is under way. */
+/* The life of a job: added, loaded, paused, canceled, saved, ended. Every LOAD is answered by
+ * JOB_LOADED or JOB_FAILED, and a job whose weights were loaded is unloaded exactly once. At most
+ * one checkpoint of a job is in progress. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "common/base/plant.h"
 #include "coordinator/core/core_state.h"
 
-/* After STOP, a step that nobody finishes is given up after this. */
+/* after STOP, how long to wait for a step that nobody may finish */
 #define STOP_PATIENCE_NS 10000000000u
 #define SAVE_AGAIN_NS    1000000000u
 
@@ -67,7 +67,7 @@ void jobs_destroy(coord_core *core) {
 
 /* ---- residents ---- */
 
-/* Blocks that a round of the job may have. */
+/* Largest number of blocks in a round of the job. */
 static uint32_t blocks_of(const coord_job_info *info) {
     uint32_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
     if (info->kind == COORD_ENSEMBLE) return info->window;
@@ -94,7 +94,7 @@ cop_err jobs_make_resident(coord_core *core, core_job *job) {
     return COP_OK;
 }
 
-/* Its place is free for another job. `loaded`: the host has something to release. */
+/* Frees the job's place for another one. `loaded`: the host has something to release. */
 static void leave_residents(coord_core *core, core_job *job, bool loaded) {
     uint32_t at = 0;
     while (at < core->resident_count && core->resident[at] != job) at++;
@@ -120,12 +120,12 @@ static void set_state(coord_core *core, core_job *job, coord_job_state state, co
 
 void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char *text) {
     if (steps_has_leases(job) || job->phase == PHASE_DIVERGED) steps_drop_round(core, job);
-    /* While UPDATING the gradients are the host's, which frees them with the update. */
+    /* During an update the host owns the gradients, and frees them with it. */
     scheduler_note_unqueued(core, job);
     set_state(core, job, state, text);
     if (job->phase == PHASE_LOADING) {
         job->ended =
-            true; /* the host is reading its data: when it is done, jobs_on_event removes it */
+            true; /* the host is still loading it; jobs_on_event removes it afterwards */
         return;
     }
     if (job->phase != PHASE_IDLE) leave_residents(core, job, true);
@@ -165,7 +165,7 @@ void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after)
     COP_ASSERT(job->phase != PHASE_IDLE && job->phase != PHASE_UPDATING);
     job->phase = PHASE_SAVING;
     job->after_save = after;
-    if (job->saving) return; /* when that one is written, on_checkpointed decides */
+    if (job->saving) return; /* on_checkpointed continues */
     bool saved = job->saved_step == job->step && !job->is_best;
     if (after != COORD_COMPLETED && saved)
         finish_leaving(core, job, NULL);
@@ -173,7 +173,7 @@ void jobs_save_and_leave(coord_core *core, core_job *job, coord_job_state after)
         jobs_save(core, job, after == COORD_COMPLETED);
 }
 
-/* A full disk at the very end must not cost what was trained: it may have space again. */
+/* A full disk at the very end must not cost the training: it may get space again. */
 static void final_save_failed(coord_core *core, core_job *job, const char *text, uint64_t now) {
     if (!job->save_failed_ns) job->save_failed_ns = now;
     if (core->stopping) { /* the next run of the program tries again */
@@ -186,12 +186,12 @@ static void final_save_failed(coord_core *core, core_job *job, const char *text,
     }
 }
 
-/* The last checkpoint before leaving was tried. */
+/* The last checkpoint before leaving has ended, successfully or not. */
 static void last_save_ended(coord_core *core, core_job *job, const coord_event *e, bool final,
                             uint64_t now) {
     char text[256] = "";
     bool completes = job->after_save == COORD_COMPLETED;
-    if (e->step != job->step || (completes && !final)) { /* an older one was under way */
+    if (e->step != job->step || (completes && !final)) { /* that was an earlier one */
         job->saved_step = e->step == job->step && e->ok ? e->step : UINT64_MAX;
         jobs_save_and_leave(core, job, job->after_save);
         return;
@@ -215,7 +215,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
         job->saved_step = UINT64_MAX;
         if (job->phase == PHASE_SAVING && e->step == job->step)
             job->is_best = job->is_best || job->saving_best;
-        if (!job->save_failed_ns) /* said once of one that is tried again and again */
+        if (!job->save_failed_ns) /* one line for all attempts */
             core_report(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
                       (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
@@ -229,12 +229,12 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
 
 /* ---- added ---- */
 
-/* Its data and weights are there: it takes its part of the pool. */
+/* Data and weights are loaded: the job takes its part of the pool. */
 static void start(coord_core *core, core_job *job, uint64_t now) {
     job->run_began_ns = now;
     job->timed_seconds = 0;
     job->timed_samples = 0;
-    /* It starts with the share of the one that has had least: it starves nobody. */
+    /* It starts with the smallest share of all jobs, so that it starves nobody. */
     uint64_t least = UINT64_MAX;
     for (uint32_t i = 0; i < core->resident_count; i++) {
         const core_job *other = core->resident[i];
@@ -278,7 +278,7 @@ static cop_err create(coord_core *core, const coord_job_info *info, core_job **o
     job->info = *info;
     job->phase = PHASE_IDLE;
     job->fingerprint = info->fingerprint;
-    if (jobs_is_evaluation(job)) { /* of a training there is nothing to say */
+    if (jobs_is_evaluation(job)) { /* these describe training */
         job->info.batch = job->info.shards = job->info.train_samples = 1;
         job->info.steps = job->info.steps_per_epoch = 1;
     }
@@ -317,12 +317,12 @@ cop_err jobs_add(coord_core *core, const coord_event *e, uint64_t now) {
 void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     bool sooner = !job->rollback_to || step + 1 < job->rollback_to;
     if (sooner) job->rollback_to = step + 1;
-    if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* seen when it loads */
-    if (job->phase == PHASE_UPDATING) return;                            /* on_updated comes back */
-    if (job->phase == PHASE_DIVERGED) return;                            /* on_failed comes back */
+    if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* take_loaded continues */
+    if (job->phase == PHASE_UPDATING) return;                            /* steps_on_updated continues */
+    if (job->phase == PHASE_DIVERGED) return;                            /* on_failed continues */
     if (steps_has_leases(job)) steps_drop_round(core, job);
     job->phase = PHASE_HOLDING;
-    if (job->saving) return; /* on_checkpointed comes back */
+    if (job->saving) return; /* on_checkpointed continues */
     job->phase = PHASE_LOADING;
     job->returning = true;
     job->counts.rollbacks++;
@@ -335,7 +335,7 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
 
 /* ---- events ---- */
 
-/* Sums and steps as of the checkpoint. True: the job goes on from there. */
+/* Takes the checkpoint's step and sums. True: the job continues from there. */
 static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
     job->step = job->saved_step = COP_PLANT(RESUME_WRONG, 0, e->loaded.step > 0) + e->loaded.step;
     job->loss_sum = e->loaded.loss_sum;
@@ -354,7 +354,7 @@ static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
         job->history++;
         return true;
     }
-    job->phase = PHASE_HOLDING; /* somebody was found out while it was loading */
+    job->phase = PHASE_HOLDING; /* another liar was found while it was loading */
     jobs_roll_back(core, job, max_step);
     return false;
 }
@@ -380,7 +380,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
 }
 
 static void on_failed(coord_core *core, core_job *job, const char *text) {
-    if (job->phase == PHASE_DIVERGED && job->rollback_to) { /* no wonder: it went on from lies */
+    if (job->phase == PHASE_DIVERGED && job->rollback_to) { /* its weights came from lies */
         steps_drop_round(core, job);
         jobs_roll_back(core, job, job->rollback_to - 1);
         return;
@@ -403,8 +403,8 @@ static void on_pause(coord_core *core, core_job *job) {
         return;
     }
     if (COP_PLANT(LOSE_PAUSE, false, job->phase == PHASE_UPDATING)) return;
-    job->pause = true;                    /* within a step: steps_go_on sees it */
-    if (job->phase == PHASE_EVALUATING) { /* it is made up for when the job goes on */
+    job->pause = true;                    /* in a step: steps_continue acts on it */
+    if (job->phase == PHASE_EVALUATING) { /* it is repeated when the job continues */
         steps_drop_round(core, job);
         jobs_save_and_leave(core, job, COORD_PAUSED);
     }
@@ -502,7 +502,7 @@ void jobs_set_aside_stranded(coord_core *core, uint64_t now) {
         }
         if (!steps_has_leases(job)) continue;
         if (!job->pause && !core->stopping && !scheduler_should_yield(core, job)) continue;
-        /* What the coordinator computes itself comes, whoever is left. */
+        /* What the coordinator computes itself arrives even without workers. */
         bool nobody = round_holders(&job->round, 0) == 0 && !round_is_recomputed(&job->round) &&
                       scheduler_eligible_workers(core, job) == 0;
         if (!nobody && !out_of_patience) continue;

@@ -1,4 +1,4 @@
-/* Measured times. See lease_times.h. */
+/* Measured times of leases. See lease_times.h. */
 #include "coordinator/core/lease_times.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ const coord_lease_times *lease_times_find(const coord_lease_times *lease_times, 
     return NULL;
 }
 
-/* Median of `count` numbers, which are sorted. */
+/* Sorts `values` and returns their median. */
 static float median_of(float *values, int count) {
     for (int i = 1; i < count; i++) {
         float v = values[i];
@@ -37,7 +37,7 @@ static void measure(coord_lease_times *s) {
     s->spread = median_of(values, s->count);
 }
 
-/* The entry of `key`, moved to the front. */
+/* Moves the entry of `key` to the front and returns it. */
 static coord_lease_times *use(coord_lease_times *lease_times, uint64_t key) {
     int at = 0;
     while (at < LEASE_TIMES_KINDS - 1 && lease_times[at].key != key) at++;

@@ -11,7 +11,7 @@
 
 /* ---- candidates ---- */
 
-/* Left half of a node of `size` leaves: the largest power of two below. */
+/* Size of the left half of a node of `size` leaves: the largest power of two below. */
 static uint32_t left_of(uint32_t size) {
     uint32_t left = 1;
     while (left * 2 < size) left *= 2;
@@ -27,7 +27,7 @@ static uint32_t append_cut(uint32_t *sizes, uint32_t count, uint32_t size, uint3
     return append_cut(sizes, count, size - left_of(size), depth - 1);
 }
 
-/* Blocks of `size`, the last `tail` of them cut `depth` times. */
+/* Blocks of `size`, of which the last `tail` are cut `depth` times. */
 static uint32_t cut(uint32_t shards, uint32_t size, uint32_t tail, uint32_t depth,
                     uint32_t *sizes) {
     uint32_t whole = (shards + size - 1) / size, count = 0;
@@ -41,7 +41,7 @@ static uint32_t cut(uint32_t shards, uint32_t size, uint32_t tail, uint32_t dept
 
 /* ---- simulation ---- */
 
-#define TRIALS_MAX 8192 /* blocks times workers of one trial of an unequal pool */
+#define TRIALS_MAX 8192 /* blocks times workers in one trial of an unequal pool */
 
 typedef partition_pool pool;
 
@@ -58,7 +58,7 @@ static bool all_alike(const pool *p) {
     return true;
 }
 
-/* Equal workers take turns: whoever is free first would also finish first. */
+/* Equal workers take turns: the first to be free is also the first to finish. */
 static uint64_t makespan_equal(const pool *p, const uint32_t *sizes, uint32_t count) {
     uint64_t free_at[COP_SHARDS_MAX], worst = 0;
     memset(free_at, 0, p->count * sizeof *free_at);
@@ -95,14 +95,14 @@ static uint64_t makespan_unequal(const pool *p, const uint32_t *sizes, uint32_t 
     return worst;
 }
 
-/* When the last block is done, if each goes to whoever would finish it first. A very large unequal
- * pool is taken for an equal one: there the blocks are single shards anyway. */
+/* When the last block is done, if each goes to the worker that would finish it first. A very large
+ * unequal pool counts as equal: its blocks are single shards anyway. */
 static uint64_t makespan(const pool *p, const uint32_t *sizes, uint32_t count) {
     bool quick = (uint64_t)count * p->count > TRIALS_MAX || all_alike(p);
     return quick ? makespan_equal(p, sizes, count) : makespan_unequal(p, sizes, count);
 }
 
-/* No cut with a block of `size` can be quicker. */
+/* A lower bound for any cut that contains a block of `size`. */
 static uint64_t least_time(const pool *p, uint32_t size) {
     uint64_t least = UINT64_MAX;
     for (uint32_t w = 0; w < p->count; w++) {
@@ -120,13 +120,13 @@ typedef struct choice {
 } choice;
 
 static void consider(choice *best, choice candidate) {
-    /* Of equals the one with fewer blocks: fewer messages. */
+    /* At equal cost, fewer blocks: fewer messages. */
     if (candidate.cost > best->cost) return;
     if (candidate.cost == best->cost && candidate.count >= best->count) return;
     *best = candidate;
 }
 
-/* All cuts into blocks of `size` with tails of each kind. */
+/* Tries all cuts into blocks of `size`, with tails of each kind. */
 static void try_size(const pool *p, uint32_t shards, uint32_t size, uint32_t *sizes, choice *best) {
     uint32_t whole = (shards + size - 1) / size;
     uint32_t tails = whole < TAIL_MAX ? whole : TAIL_MAX;
@@ -141,13 +141,13 @@ uint32_t partition_plan(uint32_t shards, uint32_t largest, const partition_pool 
                         uint32_t *sizes, uint64_t *span) {
     COP_ASSERT(shards >= 1 && shards <= COP_SHARDS_MAX && largest >= 1);
     pool p = *workers;
-    if (p.count > shards) p.count = shards; /* more find nothing to do */
+    if (p.count > shards) p.count = shards; /* further workers would find nothing to do */
     uint32_t top = 1;
     while (top < shards && (top * 2 <= largest || shards <= largest)) top *= 2;
     if (span) *span = 0;
     if (p.count == 0) return cut(shards, top, 0, 0, sizes);
     choice best = {.cost = UINT64_MAX};
-    /* From small to large, so that large sizes that cannot be quicker need no trial. Far more
+    /* From small to large, so that sizes that are too large to be quicker need no trial. Far more
      * blocks than workers only cost leases. */
     uint32_t size = 1;
     while (size < top && (shards + size - 1) / size > 8 * p.count) size *= 2;

@@ -1,4 +1,4 @@
-/* What survives. See recovery.h. */
+/* What survives a restart. See recovery.h. */
 #include "coordinator/core/recovery.h"
 
 #include <string.h>

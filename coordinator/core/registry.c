@@ -1,5 +1,5 @@
-/* The pool: workers, heartbeats, drain, and the list of those who wait for work. Every held PULL
- * belongs to a live worker: whoever leaves is taken off the list. */
+/* The pool: workers, heartbeats, drain, and the list of workers that wait for work. Every held PULL
+ * belongs to a connected worker: one that leaves is taken off the list. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "common/base/plant.h"
 #include "coordinator/core/core_state.h"
 
-/* Index of the first worker whose id is not below. */
+/* Index of the first worker whose number is not below `worker`. */
 static uint32_t position(const coord_core *core, uint64_t worker) {
     uint32_t low = 0, high = core->worker_count;
     while (low < high) {
@@ -31,7 +31,7 @@ static bool is_active(const core_worker *w) {
     return !w->draining && !w->quarantined;
 }
 
-/* ---- come and go ---- */
+/* ---- joining and leaving ---- */
 
 static cop_err reserve(coord_core *core) {
     if (core->worker_count < core->worker_capacity) return COP_OK;
@@ -75,20 +75,20 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     return COP_OK;
 }
 
-/* The lease that it computes is lost; true if its block is pending again. */
+/* The worker's lease is lost. True: its block is pending again. */
 static bool lose_lease(coord_core *core, core_worker *w) {
     core_job *job = w->lease ? jobs_find(core, w->lease_job) : NULL;
     bool returned =
-        job && steps_has_leases(job) && round_forget(&job->round, w->lease_first, w->lease);
+        job && steps_has_leases(job) && round_lose_lease(&job->round, w->lease_first, w->lease);
     w->lease = w->lease_job = 0;
     return returned;
 }
 
-/* It holds nothing any more, in no job: whatever its own record says. */
+/* The worker loses all leases in all jobs, whatever its own record contains. */
 static bool lose_all_leases(coord_core *core, core_worker *w) {
     bool returned = false;
     for (uint32_t i = 0; i < core->resident_count; i++)
-        if (round_forget_worker(&core->resident[i]->round, w->worker)) returned = true;
+        if (round_lose_leases_of(&core->resident[i]->round, w->worker)) returned = true;
     w->lease = w->lease_job = 0;
     return returned;
 }
@@ -125,9 +125,9 @@ void registry_drain(coord_core *core, core_worker *w) {
     core->pool_version++;
 }
 
-/* Has the coordinator listened for a heartbeat's time? After it stood still itself (no tick came
- * for longer), what its workers said meanwhile is still to be read: they are silent only if they
- * are for one more heartbeat. */
+/* Has the coordinator been listening for one heartbeat period? If it stalled (a tick came late),
+ * messages from that time are still unread: a worker counts as silent only after one more period.
+ */
 static bool has_listened(coord_core *core, uint64_t now) {
     const uint64_t period = core->config.heartbeat_ns;
     if (core->ticked_ns && now - core->ticked_ns > period) core->listens_ns = now;
@@ -194,7 +194,7 @@ void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
         a->nothing.unknown = true;
         return;
     }
-    registry_stop_waiting(core, w); /* an older call has no listener any more */
+    registry_stop_waiting(core, w); /* nobody listens to an older request */
     w->heard_ns = now;
     w->request = e->pull.request;
     w->held_since_ns = now;
@@ -202,7 +202,7 @@ void registry_on_pull(coord_core *core, const coord_event *e, uint64_t now) {
     w->have_version = e->pull.have_version;
     start_waiting(core, w);
     if (w->draining) core->drained_wait = true;
-    /* A worker asks only when it computes nothing: a lease that it still had was lost on its way.
+    /* A worker that asks is not computing: if it still has a lease, the lease was lost on its way.
      */
     lose_lease(core, w);
 }

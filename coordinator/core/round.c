@@ -56,7 +56,7 @@ static void note_size(coord_round *r, round_block *b) {
     if (b->state == ROUND_PENDING) r->pending_size += b->count;
 }
 
-/* First sample of a slice of D2. */
+/* First sample of a slice (D2). */
 static uint32_t slice_begin(uint32_t batch, uint32_t shards, uint32_t slice) {
     uint32_t longer = batch % shards;
     return slice * (batch / shards) + (slice < longer ? slice : longer);
@@ -181,12 +181,12 @@ bool round_wants_auditor(const round_block *b) {
     return b->state == ROUND_LEASED && b->votes + holder_count(b) < b->needs;
 }
 
-uint64_t round_double_after(const round_block *b) {
+uint64_t round_next_copy_ns(const round_block *b) {
     uint64_t deadline[ROUND_HOLDERS] = {0};
     uint32_t count = 0, missing = b->needs > b->votes ? b->needs - b->votes : 1;
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         if (!b->holder[h].worker) continue;
-        uint32_t at = count++; /* the latest first */
+        uint32_t at = count++; /* sorted, the latest first */
         for (; at && deadline[at - 1] < b->holder[h].deadline_ns; at--)
             deadline[at] = deadline[at - 1];
         deadline[at] = b->holder[h].deadline_ns;
@@ -212,7 +212,7 @@ void round_give(coord_round *r, int block, round_holder *holder) {
     b->holder[h] = *holder;
     b->state = ROUND_LEASED;
     r->lacking_second_vote += round_wants_auditor(b);
-    uint64_t after = round_double_after(b);
+    uint64_t after = round_next_copy_ns(b);
     if (after < r->overdue_ns) r->overdue_ns = after;
 }
 
@@ -248,9 +248,9 @@ static void make_pending(coord_round *r, round_block *b) {
     if (index < r->first_pending) r->first_pending = index;
 }
 
-/* After a lease of the block ended: pending again when nobody holds it any more. */
+/* After a lease of the block ended: it is pending again if nobody holds it. */
 static bool settle(coord_round *r, round_block *b) {
-    uint64_t after = round_double_after(b);
+    uint64_t after = round_next_copy_ns(b);
     if (after == 0) { /* no holder */
         make_pending(r, b);
         return true;
@@ -264,7 +264,7 @@ static void end_lease(coord_round *r, round_block *b, int holder) {
     b->holder[holder] = (round_holder){0};
 }
 
-/* A lease came to nothing. True: its block is pending again. */
+/* A lease ended without a result. True: its block is pending again. */
 static bool lose_lease(coord_round *r, round_block *b, int holder) {
     end_lease(r, b, COP_PLANT(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
     b->lost++;
@@ -273,12 +273,12 @@ static bool lose_lease(coord_round *r, round_block *b, int holder) {
     return pending;
 }
 
-bool round_forget(coord_round *r, uint32_t first, uint64_t lease) {
+bool round_lose_lease(coord_round *r, uint32_t first, uint64_t lease) {
     int holder = 0, index = round_find(r, first, lease, &holder);
     return index >= 0 && lose_lease(r, &r->blocks[index], holder);
 }
 
-bool round_forget_worker(coord_round *r, uint64_t worker) {
+bool round_lose_leases_of(coord_round *r, uint64_t worker) {
     bool pending = false;
     for (uint32_t i = 0; i < r->count; i++) {
         round_block *b = &r->blocks[i];
@@ -288,7 +288,7 @@ bool round_forget_worker(coord_round *r, uint64_t worker) {
     return pending;
 }
 
-void round_return(coord_round *r, int block, int holder, uint64_t shun_until_ns) {
+void round_retry(coord_round *r, int block, int holder, uint64_t shun_until_ns) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_LEASED);
     b->last_worker = b->holder[holder].worker;
@@ -319,7 +319,7 @@ void round_vote_add(coord_round *r, int block, int holder, const round_vote *vot
     b->voted_ns = now_ns;
 }
 
-void round_settle(coord_round *r, int block, uint32_t needs) {
+void round_await_votes(coord_round *r, int block, uint32_t needs) {
     round_block *b = &r->blocks[block];
     COP_ASSERT(b->state == ROUND_LEASED && b->votes < needs);
     b->needs = needs;
@@ -347,7 +347,7 @@ void round_finish(coord_round *r, int block, int vote, bool confirmed) {
     r->audited -= b->audited;
 }
 
-/* A block that was done is not: nobody holds it. */
+/* A done block is pending again. */
 static void undo(coord_round *r, round_block *b) {
     COP_ASSERT(b->state == ROUND_DONE && !b->absent);
     b->slot = b->lease = 0;
@@ -422,7 +422,7 @@ uint64_t round_void_votes(coord_round *r, int block, uint64_t identity) {
         r->lacking_second_vote -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
         r->lacking_second_vote += round_wants_auditor(b);
-        uint64_t after = round_double_after(b); /* one more is missing: perhaps sooner */
+        uint64_t after = round_next_copy_ns(b); /* it lacks one more vote: it may be overdue sooner */
         if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
     }
@@ -454,7 +454,7 @@ bool round_is_recomputed(const coord_round *r) {
 
 /* ---- sums ---- */
 
-/* Loss of node [a, b) of the tree; false when all its shards are absent. *at: the next block. */
+/* Loss of node [a, b) of the tree; false if all its shards are absent. *at: the next block. */
 static bool node_loss(const coord_round *r, uint32_t a, uint32_t b, uint32_t *at, double *sum) {
     const round_block *block = &r->blocks[*at];
     COP_ASSERT(*at < r->count && block->first == a);
@@ -500,7 +500,7 @@ void round_check(const coord_round *r) {
         COP_ASSERT(b->first == next);
         COP_ASSERT(i >= r->handed || (b->state == ROUND_DONE && b->slot == 0));
         COP_ASSERT(b->state != ROUND_PENDING || (i >= r->first_pending && b->slot == 0));
-        COP_ASSERT(b->state != ROUND_LEASED || round_double_after(b) >= r->overdue_ns);
+        COP_ASSERT(b->state != ROUND_LEASED || round_next_copy_ns(b) >= r->overdue_ns);
         COP_ASSERT(b->state != ROUND_DONE || b->absent || !b->audited || b->confirmed);
         COP_ASSERT(b->state == ROUND_DONE || b->votes < b->needs);
         lacking_second_vote += round_wants_auditor(b);

@@ -40,8 +40,8 @@ bool round_has_work(const coord_round *r, uint64_t now_ns) {
            (r->done < r->count && now_ns >= r->overdue_ns);
 }
 
-/* May the worker have this pending block? Not for a while if its last result of it was bad, and
- * never to check itself. */
+/* May the worker have this pending block? Never to check itself, and not soon after a bad result.
+ */
 static bool may_have(const round_block *b, const round_asker *asker, uint64_t now_ns) {
     if (b->state != ROUND_PENDING || takes_part(b, asker)) return false;
     return asker->only_worker || b->last_worker != asker->worker || now_ns >= b->shun_until_ns;
@@ -84,7 +84,7 @@ static int pick_overdue(coord_round *r, const round_asker *asker, uint64_t now_n
     for (uint32_t i = 0; i < r->count; i++) {
         const round_block *b = &r->blocks[i];
         if (b->state != ROUND_LEASED) continue;
-        uint64_t after = round_double_after(b);
+        uint64_t after = round_next_copy_ns(b);
         if (after < r->overdue_ns) r->overdue_ns = after;
         if (found < 0 && now_ns >= after && !takes_part(b, asker)) found = (int)i;
     }
@@ -97,7 +97,7 @@ int round_pick(coord_round *r, const round_asker *asker, uint64_t now_ns) {
     return pending >= 0 ? pending : pick_overdue(r, asker, now_ns);
 }
 
-/* When a lease will likely end, seen from now; 0: not known. One that is late by x is expected to
+/* How long a lease will probably still take; 0: unknown. A lease that is late by x is expected to
  * take x more. */
 static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
     uint64_t spent = now_ns - h->begun_ns;
@@ -105,9 +105,8 @@ static uint64_t remaining_ns(const round_holder *h, uint64_t now_ns) {
     return spent < h->expected_ns ? h->expected_ns - spent : spent - h->expected_ns;
 }
 
-/* How long it likely takes until the block has the results that it needs, and how long it would if
- * one more worker had it too, which takes no time at all. False: it has such a copy already, or is
- * not one to be copied. */
+/* When the block will probably have all results that it needs: *last with its holders alone,
+ * *but_last with one more worker that needs no time. False: it cannot be copied, or is already. */
 static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint64_t *but_last) {
     uint32_t holders = 0;
     *last = *but_last = 0;
@@ -129,7 +128,7 @@ static bool ends_in(const round_block *b, uint64_t now_ns, uint64_t *last, uint6
 }
 
 #define COPY_PERCENT 125     /* a copy must be quicker by a quarter of its own time ... */
-#define COPY_GAIN_NS 2000000 /* ... and by this: it costs a message */
+#define COPY_GAIN_NS 2000000 /* ... and by this, because it costs a message */
 
 int round_pick_slow(const coord_round *r, const round_asker *asker, uint32_t threads,
                     double round_ns, uint64_t now_ns) {

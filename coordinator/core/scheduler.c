@@ -1,7 +1,7 @@
-/* Which job becomes resident, and which block goes to whom. Jobs share the pool by priority (higher
- * first), then by compute time received. A worker gets one lease per PULL; who has waited longest
- * is served first. Ten thousand queued jobs cost nothing here: only the resident ones are looked
- * at. */
+/* Which job becomes resident, and which worker gets which block. Jobs share the pool by priority
+ * (higher first), then by compute time received. A worker gets one lease per PULL; the worker that
+ * has waited longest is served first. Only resident jobs are examined, so ten thousand queued ones
+ * cost nothing here. */
 #include <string.h>
 
 #include "common/base/plant.h"
@@ -9,21 +9,21 @@
 #include "coordinator/core/core_state.h"
 #include "coordinator/core/partition.h"
 
-/* Steps before a plan is made anew because speeds have changed. */
+/* steps between two plans if workers' times change */
 #define PLAN_STEPS 8
-/* Workers that wait and are asked whether they would be quicker. */
+/* waiting workers that are considered for a copy */
 #define COPIERS_MAX 16
-/* Workers that are looked at to see whether somebody quicker will be free soon. */
+/* workers that are examined for a quicker one that will soon be free */
 #define RIVALS_MAX 64
-/* So much quicker must they be. */
+/* how much quicker that one must be */
 #define RIVAL_QUICKER 1.25
-/* Who has waited longer than this for a block was not given it for another reason. */
+/* a worker that has been idle for longer was skipped for another reason: not a rival */
 #define RIVAL_IDLE_NS 50000000
-/* A block may take so much longer than the whole step is planned to: times vary. */
+/* a block may take this many times the planned length of the step, because times vary */
 #define SPAN_SLACK 1.1
-/* Workers that are asked in vain, at one event, whether there is work for them. */
+/* workers that one event may examine without finding work for them */
 #define IN_VAIN_MAX 64
-/* Least time between two questions whether a copy is worth while. */
+/* shortest time between two searches for blocks to copy */
 #define COPY_PAUSE_NS 1000000
 
 /* ---- the queue of jobs ---- */
@@ -80,7 +80,7 @@ static core_job *queue_head(const coord_core *core) {
     return core->queue_count ? core->queue[0] : NULL;
 }
 
-/* No place for one more training? Evaluations have places of their own. */
+/* Evaluations have places of their own. */
 static bool trainings_full(const coord_core *core) {
     return core->resident_count - core->evaluation_count >= core->config.jobs_running_max;
 }
@@ -88,7 +88,7 @@ static bool trainings_full(const coord_core *core) {
 void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
-        if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again */
+        if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again later */
         core_add_action(core, COORD_ACTION_LOAD, job->info.job)->step = job->rollback_to - 1; /* 0: any */
     }
 }
@@ -101,7 +101,7 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
         const core_job *other = core->resident[i];
         if (jobs_is_evaluation(other)) continue;
         if (other->phase == PHASE_SAVING || other->phase == PHASE_DIVERGED) return false;
-        if (other != job && queued_before(job, other)) return false; /* a lesser one goes */
+        if (other != job && queued_before(job, other)) return false; /* a job of lower priority yields */
     }
     return true;
 }
@@ -158,15 +158,15 @@ void scheduler_report_pinned(coord_core *core, const core_job *job) {
               count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
 }
 
-/* A block's samples must fit one lease. */
+/* A block's samples must fit into one lease. */
 static uint32_t largest_block(const coord_job_info *info) {
     uint32_t samples = (info->batch + info->shards - 1) / info->shards;
     uint32_t largest = COP_LEASE_SAMPLES_MAX / samples;
     return largest ? largest : 1;
 }
 
-/* Times of the pool's rounds as hundredths of the quickest one's; who is nearly as quick, or not
- * known yet, counts as equal. */
+/* Fills `pool` with the times of a round, in hundredths of the quickest worker's. Workers that are
+ * nearly as quick, or whose times are unknown, count as equal. */
 static uint32_t pool_of(const coord_core *core, const core_job *job, partition_worker *pool,
                         float *quickest_ns) {
     float rounds[COP_SHARDS_MAX], quickest = 0;
@@ -253,8 +253,8 @@ static void report_again(coord_core *core, const core_job *job, const round_bloc
               audit_name_block(job, b, name), w->name);
 }
 
-/* What a worker gets. copy: the block's holder is only likely to be slower, which is not worth a line
- * in the log. */
+/* What a worker is given. copy: its holder is only probably slower, which needs no line in the log.
+ */
 typedef struct choice {
     core_job *job;
     int block;
@@ -267,7 +267,8 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
     round_block *b = &job->round.blocks[index];
     bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
     pin_to_openblas_of(core, job, w);
-    /* Charged now, corrected by the result: or else all that is pulled at once goes to one job. */
+    /* Charged now and corrected by the result. Otherwise one job would get all leases of a moment.
+     */
     round_holder holder = {.worker = w->worker,
                            .identity = w->identity,
                            .lease = ++core->next_lease,
@@ -294,9 +295,9 @@ static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) 
 
 /* ---- choice ---- */
 
-/* What counts of a job's share for this worker: one that already holds the job's weights or
- * description is worth a step's compute time, a constant that does not move the shares in the long
- * run. */
+/* The job's share, as it counts for this worker. A worker that already has the job's weights or
+ * description gets a bonus of one step's compute time: a constant, which does not move the shares
+ * in the long run. */
 static double weighed_share(const core_job *job, const core_worker *w) {
     double step = jobs_is_evaluation(job) ? job->slice_ns : job->shard_ns * job->info.shards;
     return (double)job->share - (w->have_job == job->info.job ? step : 0);
@@ -318,14 +319,14 @@ static bool has_work(const core_job *job, uint64_t now) {
     return steps_has_leases(job) && round_has_work(&job->round, now);
 }
 
-/* Since when the block may be asked for: nobody who idles could have had it before. */
+/* Since when the block can be given. */
 static uint64_t available_since(const core_job *job, const round_block *b) {
     if (b->state == ROUND_LEASED) return round_leased_since(b);
     return b->votes ? b->voted_ns : job->step_began_ns;
 }
 
-/* When a worker should be free for a block that is there since then; one that is late by x is
- * expected to take x more. 0: not known. */
+/* When a worker should be free for a block that is available since then; 0: unknown. A lease that
+ * is late by x is expected to take x more. */
 static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     if (!w->lease) {
         uint64_t idle = w->held_since_ns > since ? w->held_since_ns : since;
@@ -335,16 +336,16 @@ static uint64_t free_at(const core_worker *w, uint64_t since, uint64_t now) {
     return now + (now - w->lease_end_ns);
 }
 
-/* Would others, who are quicker, have done all that may be given before this slow worker had done
- * one block? Then it does better to stay idle: the step waits for its last block. This goes for the
- * second result of an audited block, too; whoever has a part in the block is no help there. */
+/* Would quicker workers finish all available blocks before this slow worker had finished one? Then
+ * it should stay idle, because a step waits for its last block. The same applies to the second
+ * result of an audited block; workers that take part in the block are no help there. */
 static bool others_are_quicker(const coord_core *core, const core_job *job, const core_worker *w,
                                const round_block *b, uint64_t now) {
     double mine = timing_expected_ns(job, w, b);
     uint64_t shards = 0, since = available_since(job, b);
     if ((b->state != ROUND_PENDING && !round_wants_auditor(b)) || mine <= 0) return false;
     const uint64_t size = job->round.pending_size + round_lacking_size(&job->round);
-    if (job->round.base + job->round.count < job->round.total) return false; /* more is to come */
+    if (job->round.base + job->round.count < job->round.total) return false; /* more blocks follow */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
         bool rival = other != w && scheduler_eligible(job, other) &&
@@ -359,7 +360,7 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
     return false;
 }
 
-/* The largest block that the worker can do in the time that a step is planned to take. */
+/* The largest block that the worker can finish in the planned time of a step. */
 static uint32_t largest_for(const core_job *job, const core_worker *w) {
     const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     if (job->round.evaluate || !lease_times_known(s) || job->plan_span_ns <= 0) return UINT32_MAX;
@@ -368,7 +369,7 @@ static uint32_t largest_for(const core_job *job, const core_worker *w) {
     return rounds < 1 ? 1 : (uint32_t)rounds * w->threads;
 }
 
-/* The best job for a worker that waits, and the block to give. */
+/* The best job for a waiting worker, and in *block its block; NULL: none. */
 static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *block) {
     core_job *best = NULL;
     for (uint32_t i = 0; i < core->resident_count; i++) {
@@ -387,9 +388,9 @@ static core_job *choose(coord_core *core, core_worker *w, uint64_t now, int *blo
     return best;
 }
 
-/* ---- copies for those who idle ---- */
+/* ---- copies for idle workers ---- */
 
-/* The one of those who wait that gains most by a copy of a block of this job gets it. */
+/* Gives a copy of one of the job's blocks to the waiting worker that gains most. False: to none. */
 static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
     core_worker *best = NULL;
     int block = -1, asked = 0;
@@ -410,12 +411,12 @@ static bool give_copy(coord_core *core, core_job *job, uint64_t now) {
     return best != NULL;
 }
 
-/* Idle workers compute what others are slow at. Asked at most every few milliseconds for a job. */
+/* Lets idle workers copy slow blocks. Searches each job only every few milliseconds. */
 static void give_copies(coord_core *core, uint64_t now) {
     for (uint32_t i = 0; core->wait_head && i < core->resident_count; i++) {
         core_job *job = core->resident[i];
         if (!steps_has_leases(job) || now < job->round.slow_ns) continue;
-        /* Those who idle may be the very ones who must not check themselves. */
+        /* The idle workers may be the very ones that must not check themselves. */
         if (job->round.pending && !job->round.audited) continue;
         while (core->wait_head && may_have_more(job, now) && give_copy(core, job, now)) continue;
         uint64_t pause = cop_whole(job->shard_ns / 8);
@@ -437,9 +438,9 @@ static bool any_work(const coord_core *core, uint64_t now) {
     return false;
 }
 
-/* Workers that wait get what there is, the longest waiting first. Who gets nothing although there
- * is something (it suits others better) costs a look; after so many the next event goes on from
- * there. */
+/* Serves waiting workers, the longest waiting first. Examining a worker without finding work (which
+ * suits others better) costs time; after IN_VAIN_MAX of them, the next event continues from there.
+ */
 static void give_to_waiting(coord_core *core, uint64_t now) {
     core_worker *w = core->serve_next ? core->serve_next : core->wait_head;
     uint32_t in_vain = 0;
@@ -458,8 +459,8 @@ static void give_to_waiting(coord_core *core, uint64_t now) {
     }
 }
 
-/* Those who waited too long stand in front; drained ones may stand anywhere. The rest has time
- * until the next event. */
+/* Answers workers that have waited too long, which are at the front, and draining ones, which may
+ * be anywhere. The rest waits for the next event. */
 static void answer_waiting(coord_core *core, uint64_t now) {
     uint32_t answered = 0;
     bool left = false;

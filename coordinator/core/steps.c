@@ -1,6 +1,6 @@
-/* Rounds of one job: a step is leased, its results are taken or refused, the update is asked for,
- * what belongs to the step's end is done, and the next begins. Sums of an epoch are exact across a
- * resume: they travel with the checkpoint. */
+/* The steps of one job: leases are given, results taken or refused, the update requested; then
+ * comes what the end of a step or epoch requires, and the next step. The sums of an epoch are exact
+ * across a restart, because checkpoints store them. */
 #include <math.h>
 #include <stdio.h>
 
@@ -8,8 +8,8 @@
 #include "coordinator/core/core_state.h"
 
 #define NEWEST   0.1 /* weight of the newest measurement */
-#define TURNS    4   /* leases of an ensemble that each worker should get at least */
-#define ADVANCES 8   /* in which its figures should grow at least */
+#define TURNS    4   /* leases of an ensemble that each worker should get, at least */
+#define ADVANCES 8   /* leases after which an ensemble's figures should have grown, at least */
 
 bool steps_has_leases(const core_job *job) {
     return job->phase == PHASE_TRAINING || job->phase == PHASE_EVALUATING;
@@ -48,8 +48,8 @@ static void begin_evaluation(core_job *job) {
     job->evaluate_asked = false;
 }
 
-/* Members in a lease: as many as fit, but so few that all workers have some turns each, and that
- * whoever looks on sees the ensemble grow. Any number gives the same bits. */
+/* Members in a lease: as many as fit, but few enough that every worker gets several leases and that
+ * viewers see the ensemble grow. Any number gives the same bits. */
 static uint32_t members_of_lease(const coord_core *core, const core_job *job) {
     const coord_job_info *info = &job->info;
     uint64_t slices = (info->evaluate_samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE, threads = 0;
@@ -72,7 +72,7 @@ void steps_begin_evaluation(coord_core *core, core_job *job) {
     job->phase = PHASE_EVALUATING;
 }
 
-/* Every so many steps, and whenever the weights are the best so far. */
+/* True every checkpoint_every steps, and when the weights are the best so far. */
 static bool checkpoint_due(const core_job *job) {
     uint64_t every = job->info.checkpoint_every;
     if (!every || job->step == 0) return false;
@@ -87,8 +87,8 @@ void steps_continue(coord_core *core, core_job *job, uint64_t now) {
     } else if (core->stopping || scheduler_should_yield(core, job)) {
         jobs_save_and_leave(core, job, COORD_QUEUED);
     } else if (job->saving && checkpoint_due(job)) {
-        /* None is missed: a crash costs the steps between two checkpoints, and at most as many more
-         * that were trained while the second was being written. */
+        /* Never skip one: a crash then costs the steps between two checkpoints, and at most as many
+         * again that were trained while the second was being written. */
         job->phase = PHASE_HOLDING;
     } else {
         if (checkpoint_due(job)) jobs_save(core, job, false);
@@ -100,7 +100,7 @@ void steps_begin(coord_core *core, core_job *job, uint64_t now) {
     job->phase = PHASE_HOLDING;
     if (job->pause || core->stopping) /* even at the end: an evaluation may be due */
         jobs_save_and_leave(core, job, job->pause ? COORD_PAUSED : COORD_QUEUED);
-    else if (evaluation_due(job)) /* one that was cut off by a pause or a crash is made up for */
+    else if (evaluation_due(job)) /* also one that a pause or a crash interrupted */
         begin_evaluation(job);
     else
         steps_continue(core, job, now);
@@ -117,7 +117,7 @@ void steps_drop_round(coord_core *core, core_job *job) {
 
 /* ---- a round is complete ---- */
 
-/* Share of wrong classes; NaN: there are none, or no samples. */
+/* Share of wrong classes; NaN if there are no classes or no samples. */
 static double error_of(const core_job *job, uint64_t samples, uint64_t correct) {
     if (job->info.by_loss || samples == 0) return NAN;
     return (double)(samples - correct) / (double)samples;
@@ -158,7 +158,7 @@ static void step_metrics(coord_core *core, core_job *job) {
     }
 }
 
-/* Nobody computes a part of the step, and nobody who is here may. */
+/* Nobody is computing a part of the step, and no connected worker may. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
     if (job->phase != PHASE_TRAINING) return false;
     if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job)) return false;
@@ -182,7 +182,7 @@ static void step_done(coord_core *core, core_job *job, uint64_t now) {
     job->phase = PHASE_HOLDING;
     job->step = job->round.step;
     job->seconds += seconds;
-    /* Speed over the last steps: old ones fade. */
+    /* Speed over the last steps: earlier ones fade. */
     job->timed_seconds = job->timed_seconds * (1 - NEWEST) + seconds;
     job->timed_samples = (uint64_t)((double)job->timed_samples * (1 - NEWEST)) + job->round.batch;
     step_metrics(core, job);
@@ -216,7 +216,7 @@ static void evaluation_done(coord_core *core, core_job *job, uint64_t now) {
         steps_continue(core, job, now);
 }
 
-/* Results of an ensemble go on in the order of blocks, whenever they came. */
+/* Passes results of an ensemble on in the order of blocks. */
 static void hand_over(coord_core *core, core_job *job) {
     for (int i; (i = round_take_ready(&job->round)) >= 0;) {
         round_block *b = &job->round.blocks[i];
@@ -226,7 +226,7 @@ static void hand_over(coord_core *core, core_job *job) {
         a->lease.count = b->samples;
         a->lease.member = round_member_first(&job->round, b);
         a->lease.members = round_member_count(&job->round, b);
-        b->slot = 0; /* the host's from now on */
+        b->slot = 0; /* it belongs to the host now */
         audit_note_member(job, b);
     }
 }
@@ -296,7 +296,7 @@ static bool is_of_round(const coord_round *round, const coord_result_info *r) {
     return COP_PLANT(STALE_RESULT, r->step == round->step, true);
 }
 
-/* Where the block starts that such a result is for. */
+/* Where the block of such a result starts. */
 static uint32_t block_of(const coord_result_info *r) {
     return r->ensemble ? (uint32_t)(r->step - 1) : r->first;
 }
@@ -306,7 +306,8 @@ int steps_find(const core_job *job, const coord_result_info *r, int *holder) {
     return round_find(&job->round, block_of(r), r->lease, holder);
 }
 
-/* Which block and which of its leases the result is for; -1: late, double, stale or not ours. */
+/* The block that the result is for, and in *holder which of its leases; -1: it is late, a
+ * duplicate, stale or from another worker. */
 static int match(const core_job *job, const coord_event *e, int *holder) {
     const coord_result_info *r = &e->result;
     int index = steps_find(job, r, holder);
@@ -320,12 +321,12 @@ static int match(const core_job *job, const coord_event *e, int *holder) {
     return fits && COP_PLANT(STALE_RESULT, its, true) ? index : -1;
 }
 
-/* A result that cannot be used is counted for what it is. */
+/* Counts a result that cannot be used by its reason. */
 static void count_unused(core_job *job, const coord_result_info *r) {
     const round_block *b = NULL;
     const bool ours = steps_has_leases(job) && is_of_round(&job->round, r);
     if (ours) b = round_block_at(&job->round, block_of(r));
-    if (ours && block_of(r) < job->round.base) /* the window of an ensemble has passed it */
+    if (ours && block_of(r) < job->round.base) /* the ensemble's window has passed it */
         job->counts.late++;
     else if (!b || b->state != ROUND_DONE)
         job->counts.stale++;
@@ -335,7 +336,7 @@ static void count_unused(core_job *job, const coord_result_info *r) {
         job->counts.late++;
 }
 
-/* What no honest worker sends; NULL: it has the form of its block's result. */
+/* What no honest worker sends; NULL: the result is well formed. */
 static const char *wrong_form(const coord_round *round, const coord_event *e,
                               const round_block *b) {
     const coord_result_info *r = &e->result;
@@ -348,7 +349,7 @@ static const char *wrong_form(const coord_round *round, const coord_event *e,
     return NULL;
 }
 
-/* The block is computed again. */
+/* Refuses a result: the block is computed again. */
 static void refuse(coord_core *core, const core_arrival *arrival, const char *form) {
     core_job *job = arrival->job;
     const coord_event *e = arrival->event;
@@ -357,7 +358,7 @@ static void refuse(coord_core *core, const core_arrival *arrival, const char *fo
     const char *why = form      ? form
                       : e->text ? e->text
                                 : "a worker could not compute it and gave no reason";
-    round_return(&job->round, index, arrival->holder, now + core->config.lease_floor_ns);
+    round_retry(&job->round, index, arrival->holder, now + core->config.lease_floor_ns);
     core_drop(core, job->info.job, e->result.slot);
     if (!arrival->worker) {
         report_bad(core, job, &job->round.blocks[index], why);
@@ -372,8 +373,8 @@ static void refuse(coord_core *core, const core_arrival *arrival, const char *fo
     }
 }
 
-/* A result that fits no lease that is out. The worker's own lease goes on until it asks again, or
- * leaves: what does not fit it says nothing about it. */
+/* A result that fits no current lease. The worker's own lease continues until it asks again or
+ * leaves, because this result tells nothing about it. */
 static void unused_result(coord_core *core, core_job *job, core_worker *w, const coord_event *e,
                           uint64_t now) {
     const coord_result_info *r = &e->result;
@@ -401,7 +402,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
         return;
     }
     if (w) w->served_ns = now;
-    if (w) w->lease = w->lease_job = 0; /* its place as holder ends below, whatever it says */
+    if (w) w->lease = w->lease_job = 0; /* it stops being a holder below, whatever the result */
     const core_arrival arrival = {job, w, index, holder, e, now};
     const char *form = wrong_form(&job->round, e, &job->round.blocks[index]);
     if (form || r->failed) {
@@ -426,7 +427,7 @@ void steps_block_done(coord_core *core, core_job *job, uint64_t now) {
         ask_for_update(core, job);
 }
 
-/* Results that nobody has confirmed need a second one each. False: all are confirmed. */
+/* Asks for a second result of each unconfirmed block. False: all are confirmed. */
 static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
     bool any = false;
     uint32_t at = 0;
@@ -442,7 +443,7 @@ static bool recheck_step(core_job *job, const uint64_t *digests, uint64_t now) {
     return any;
 }
 
-/* Each gradient is finite, their sum is not: any of them may be a lie. */
+/* Each gradient is finite, but their sum is not: any of them may be a lie. */
 static void sum_not_finite(coord_core *core, core_job *job, int index, const coord_event *e,
                            uint64_t now) {
     round_block *b = &job->round.blocks[index];
@@ -462,8 +463,8 @@ static void sum_not_finite(coord_core *core, core_job *job, int index, const coo
 void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uint64_t now) {
     if (job->phase != PHASE_UPDATING || e->step != job->round.step) return;
     if (e->ok) audit_note_step(job);
-    if (job->rollback_to) {                  /* somebody was found out meanwhile */
-        if (e->ok) round_clear(&job->round); /* its slots went with the update */
+    if (job->rollback_to) {                  /* a liar was found during the update */
+        if (e->ok) round_clear(&job->round); /* its slots ended with the update */
         job->phase = PHASE_HOLDING;
         if (!e->ok) steps_drop_round(core, job);
         jobs_roll_back(core, job, job->rollback_to - 1);
@@ -485,8 +486,9 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         sum_not_finite(core, job, (int)i, e, now);
         return;
     }
-    /* A gradient was not finite although its loss was: the block that the host names is computed
-     * once more; a second time by the coordinator, and then the job has diverged. */
+    /* The gradient was not finite although the loss was: another worker computes the block that the
+     * host names, and if the gradient is not finite again, the coordinator. Then the job has
+     * diverged. */
     job->phase = PHASE_TRAINING;
     uint64_t slot =
         round_reject(&job->round, (int)i, e->result.digest, now + core->config.lease_floor_ns);

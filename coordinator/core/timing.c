@@ -1,28 +1,28 @@
-/* How long leases take: what is believed of a worker's claim, what is usual in the pool, and by
- * when a lease must be done. Part of the core (core_state.h).
+/* How long leases take: which computing time is believed, what is usual in the pool, and lease
+ * deadlines. Part of the core (core_state.h).
  *
- * Two rules. A claim is never believed beyond what the coordinator measured. And a limit is never
- * derived from the one whom it limits alone: a worker that answers just before its deadline would
- * double it each time. So a deadline is at most DEADLINE_FACTOR times what the pool needs for the
- * same work, by the lower median of its identities: that one stays near an honest time as long as
- * at least half of the identities are honest. */
+ * Two rules. A worker's claim is never believed beyond what the coordinator measured. And a
+ * worker's limit never depends on that worker alone: otherwise one that answers just before its
+ * deadline would double it each time. So a deadline is at most DEADLINE_FACTOR times what the pool
+ * needs for the same work, by the lower median of its identities, which stays near an honest time
+ * while at least half of the identities are honest. */
 #include <stdlib.h>
 
 #include "common/base/whole.h"
 #include "common/base/plant.h"
 #include "coordinator/core/core_state.h"
 
-/* A lease may take up to this many times what is usual. */
+/* a lease may take this many times the usual time */
 #define DEADLINE_FACTOR 8
-/* Of lease_floor_ns, for a worker whose times are known. */
+/* divides lease_floor_ns for a worker whose times are known */
 #define FLOOR_KNOWN 20
-/* Workers whose times are looked at for the pool's. */
+/* workers that are sampled for the pool's time */
 #define SAMPLES_MAX 256
-/* The pool's times are taken anew after this. */
+/* how long the pool's time is valid */
 #define MEASURE_PAUSE_NS 100000000
-/* Of the time from a lease to its result: less than this share cannot have been computing. */
-#define COMPUTING_SHARE 4 /* a quarter */
-/* Weight of the newest measurement. */
+/* at least one part in this many of the time from lease to result counts as computing */
+#define COMPUTING_SHARE 4
+/* weight of the newest measurement */
 #define NEWEST 0.1
 
 /* ---- what the pool needs ---- */
@@ -43,7 +43,7 @@ static int by_time(const void *a, const void *b) {
     return x->ns < y->ns ? -1 : x->ns > y->ns;
 }
 
-/* The lower median of the identities' times of one round; 0: there are not two to compare. */
+/* The lower median of the identities' times for one round; 0: fewer than two identities. */
 static double measure_pool(const coord_core *core, const core_job *job) {
     pool_time times[SAMPLES_MAX];
     uint32_t count = 0, identities = 0;
@@ -64,7 +64,7 @@ static double measure_pool(const coord_core *core, const core_job *job) {
     return (double)times[(identities - 1) / 2].ns;
 }
 
-/* Time of one round of this work in the pool; 0: not known. */
+/* The pool's time for one round of this work; 0: unknown. */
 static double pool_round_ns(const coord_core *core, core_job *job, uint64_t now) {
     core_pool_time *p = &job->pool_time[job->round.evaluate];
     if (p->round_ns <= 0 || now >= p->next_ns || p->pool != core->pool_version) {
@@ -95,7 +95,7 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
     const double pool = DEADLINE_FACTOR * rounds * pool_round_ns(core, job, now);
     double least = floor, patience;
     if (lease_times_known(s)) {
-        /* Where nobody is there to compare it with, a newcomer need not wait for long. */
+        /* Without others to compare it with, do not wait long for a newcomer. */
         const double cap = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
         patience = lease_times_patience_ns(s, rounds);
         if (patience > cap) patience = cap;
@@ -108,9 +108,9 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
 
 /* ---- what is learned of a result ---- */
 
-/* The computing time that is believed of a result: the worker's claim, within bounds that the
- * coordinator measured. At most the time from the lease to the result; at least a quarter of it: a
- * worker that claims to need no time would get its job a larger share of the pool. */
+/* The computing time that is believed: the worker's claim, but at most the measured time from the
+ * lease to its result, and at least a quarter of it. Without the lower bound, a worker that claims
+ * to need no time would get its job a larger share of the pool. */
 static uint64_t believed_ns(const round_holder *h, uint64_t claimed_ns, uint64_t now) {
     const uint64_t measured = now - h->begun_ns, least = measured / COMPUTING_SHARE;
     if (COP_PLANT(BELIEVE_CLAIM, claimed_ns > measured, false)) return measured;
@@ -129,9 +129,8 @@ static void note_time(core_job *job, core_worker *w, const round_block *b, const
     if (!job->round.evaluate) job->times_changed = job->times_changed || moved;
 }
 
-/* Others who hold the block and are overdue are at least so slow. Their own results come when
- * nobody waits for them any more, and would never show it: each step would wait for such a worker
- * again. */
+/* Other holders that are overdue need at least this long. Their own results come when nobody waits
+ * for them any more and would never show it: each step would wait for such a worker again. */
 static void learn_overdue(coord_core *core, core_job *job, const round_block *b, int but,
                           uint64_t now) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {

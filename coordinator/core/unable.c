@@ -1,26 +1,25 @@
-/* Workers that cannot compute a job: they have too little memory for it, or a library is not there.
- * Part of the core (core_state.h).
+/* Workers that cannot compute a job, for example because they lack memory or a library. Part of the
+ * core (core_state.h).
  *
- * Such a report says something about its worker, not about the job: the worker gets nothing more of
- * the job until it joins again. The job fails when all workers that could compute the block, and
- * the coordinator where it can judge, have failed it; as long as one of them has not, the job goes
- * on:
+ * Such a report tells something about the worker, not about the job: the worker gets no more leases
+ * of the job until it joins again. The job fails only if every worker that could compute the block
+ * has failed it, and the coordinator too, unless it cannot compute the job at all:
  *
- * - While others are there, they compute it.
- * - When nobody is left, the coordinator computes the block. If it can, all get another try at what
- *   follows. Where it cannot judge, those get another try that have not failed this block, and all
- *   of them until FAILURES_MAX reports of it have come: memory may be there again.
- * - When blocks wait and none of the job was given for a while (the good workers have left, or
- *   hang), all get another try, too. */
+ * - While other workers are there, they compute the block.
+ * - When none is left, the coordinator computes it. If it can, all workers get another try at the
+ * next blocks. If it cannot compute the job, workers that have not failed this block get another
+ * try, and all of them until FAILURES_MAX reports of it have come: memory may be free again.
+ * - When blocks wait and no lease of the job was given for a while (the good workers have left, or
+ * hang), all workers get another try as well. */
 #include <string.h>
 
 #include "common/base/plant.h"
 #include "common/base/alloc.h"
 #include "coordinator/core/core_state.h"
 
-#define FAILURES_MAX 3 /* reports of one block, at least, before its job fails */
+#define FAILURES_MAX 3 /* reports of one block before its job may fail */
 
-/* Which of its notes is of the job; -1: none. */
+/* The index of the worker's report on this job; -1: none. */
 static int find(const core_worker *w, uint64_t job) {
     for (int i = 0; w->unable && i < UNABLE_MAX; i++)
         if (w->unable[i].job == job) return i;
@@ -38,8 +37,8 @@ uint64_t unable_newest(const coord_core *core, const core_worker *w) {
     return 0;
 }
 
-/* The newest stands first, the oldest is forgotten. True: it is the worker's first for this job.
- * Without memory it is not remembered: the worker is asked again. */
+/* Remembers a report, the newest first; the oldest is forgotten. True: it is the worker's first for
+ * this job. Without memory nothing is remembered, and the worker may be asked again. */
 static bool note(core_worker *w, const core_job *job, const round_block *b) {
     int at = find(w, job->info.job);
     bool first = at < 0;
@@ -54,19 +53,19 @@ static bool note(core_worker *w, const core_job *job, const round_block *b) {
     return first;
 }
 
-/* All who were taken off the job may be asked again. */
+/* Lets all workers try the job again. */
 static void forget(coord_core *core, core_job *job) {
     if (!job->unable) return;
     job->unable = false;
     core->pool_version++;
     for (uint32_t i = 0; i < core->worker_count; i++) {
         int at = find(core->workers[i], job->info.job);
-        /* The note stays: its worker is not told of again. */
+        /* The report stays, so that it is not logged again. */
         if (at >= 0) core->workers[i]->unable[at].now = false;
     }
 }
 
-/* Has everybody who could compute the block said that they cannot? */
+/* Has every worker that could compute the block failed it? */
 static bool all_failed(const coord_core *core, const core_job *job, const round_block *b) {
     for (uint32_t i = 0; i < core->worker_count; i++) {
         const core_worker *w = core->workers[i];
@@ -78,7 +77,7 @@ static bool all_failed(const coord_core *core, const core_job *job, const round_
     return true;
 }
 
-/* Somebody else computes the block, or the job fails. */
+/* Finds somebody else for the block, or fails the job. */
 static void settle(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
     const round_block *b = &job->round.blocks[index];
     if (COP_PLANT(BLAME_JOB, false, b->failures >= FAILURES_MAX)) {

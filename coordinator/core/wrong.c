@@ -1,5 +1,5 @@
-/* Who was wrong, and what becomes of what they did: the other half of audit.c, which tells the
- * right from the wrong and explains the rules. */
+/* What follows from wrong results: strikes, quarantine, returns to a checkpoint. The other half of
+ * audit.c, which finds them and explains the rules. */
 #include <stdio.h>
 #include <string.h>
 
@@ -19,7 +19,7 @@ static core_contributor *contributor(core_job *job, uint64_t identity, bool add)
         if (add) c->identity = identity;
         return add ? c : NULL;
     }
-    return NULL; /* full, and it is not there */
+    return NULL; /* the table is full */
 }
 
 static void lower_to(uint64_t *since, uint64_t step) {
@@ -54,7 +54,7 @@ void audit_note_step(core_job *job) {
     }
 }
 
-/* The first step whose result may be this liar's; 0: none. */
+/* The first step that may contain a wrong result of this identity; 0: none. */
 static uint64_t tainted_since(core_job *job, uint64_t identity) {
     const core_contributor *c = contributor(job, identity, false);
     return c ? c->since : job->unlisted_since;
@@ -69,7 +69,7 @@ void audit_forget_after(core_job *job, uint64_t step) {
     }
 }
 
-/* ---- the wrong ---- */
+/* ---- punishment ---- */
 
 const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t identity) {
     for (uint32_t i = 0; i < QUARANTINES_MAX; i++)
@@ -77,9 +77,8 @@ const core_quarantine *audit_quarantine_of(const coord_core *core, uint64_t iden
     return NULL;
 }
 
-/* Its unconfirmed results of the round under way go; those of an ensemble that were handed on
- * cannot.
- */
+/* Drops the identity's unconfirmed results of the current round. Those of an ensemble that were
+ * passed on stay. */
 static void void_results(coord_core *core, core_job *job, uint64_t identity) {
     if (!steps_has_leases(job)) return;
     for (uint32_t i = job->round.handed; i < job->round.count; i++)
@@ -114,14 +113,14 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
     const uint64_t step = job->round.step;
     const bool partly_audited = job->info.audit > 0 && job->info.audit < 1;
     if (!partly_audited || jobs_is_evaluation(job) || job->step == 0) return false;
-    if (step <= job->audit_until) return false; /* that was done, and it came to the same */
+    if (step <= job->audit_until) return false; /* audited up to here already, with the same outcome */
     char block[96];
     job->audit_until = step;
     core_report(core, job->info.job, false,
               "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
               "audited, because a wrong result may be the cause",
               audit_name_block(job, b, block));
-    /* The weights of this step are in doubt, and so is a checkpoint of them. */
+    /* The current weights are in doubt, and with them a checkpoint of this step. */
     jobs_roll_back(core, job, job->step - 1);
     return true;
 }
@@ -140,7 +139,7 @@ const char *audit_name_block(const core_job *job, const round_block *b, char out
     return out;
 }
 
-/* A vote, as evidence: the same for gradients and for figures alone. */
+/* Describes a vote as evidence. */
 static void describe(const round_vote *v, char out[96]) {
     if (v->digest)
         snprintf(out, 96, "digest %016llx, loss %.9g, %llu correct", (unsigned long long)v->digest,
@@ -158,7 +157,7 @@ uint32_t audit_strikes_of(const coord_core *core, uint64_t identity) {
     return sum;
 }
 
-/* The place of an identity's strikes in a job: its own, else a free one, else the oldest. */
+/* The entry for an identity's strikes in a job: its own, else a free one, else the oldest. */
 static core_strikes *strikes_in_job(coord_core *core, uint64_t identity, uint64_t job) {
     core_strikes *place = NULL;
     for (uint32_t i = 0; i < JOB_STRIKES_MAX; i++) {
@@ -171,8 +170,8 @@ static core_strikes *strikes_in_job(coord_core *core, uint64_t identity, uint64_
     return place;
 }
 
-/* One more strike. True: that is enough for quarantine. Whoever leaves and joins again keeps its
- * strikes. */
+/* Adds a strike; a worker that leaves and joins again keeps its strikes. True: it is enough for
+ * quarantine. */
 static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
     const uint32_t limit = core->config.strikes_max;
     w->strikes++;

@@ -169,12 +169,12 @@ static void test_block_that_was_leased_before_is_picked_first(void **state) {
     coord_round r = begun(8, 2, 100);
     give(&r, 0, 1, 10, 100);
     give(&r, 1, 2, 11, 100);
-    assert_true(round_forget(&r, 2, 11));
+    assert_true(round_lose_lease(&r, 2, 11));
     round_check(&r);
     assert_int_equal(pick(&r, 3, 1, false), 1);
-    assert_true(round_forget(&r, 0, 10));
+    assert_true(round_lose_lease(&r, 0, 10));
     assert_int_equal(pick(&r, 3, 1, false), 0);
-    assert_false(round_forget(&r, 0, 10)); /* only once */
+    assert_false(round_lose_lease(&r, 0, 10)); /* only once */
     round_fini(&r);
 }
 
