@@ -1,4 +1,5 @@
-/* Digests of results. They are made on the compute threads, not on the loop. */
+/* Digests of results. Computed on the compute threads, not on the loop; the exception is a step
+ * whose update failed. */
 #include "coordinator/engine/digest.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@
 
 static const uint32_t ONE_NAN = 0x7fc00000;
 
-/* All NaNs count as one value: which one an instruction makes says nothing. */
+/* All NaNs count as one value: which NaN an instruction produces means nothing. */
 static void update_with_nans(cop_xxh3 *h, const float *values, size_t count) {
     float chunk[1024];
     for (size_t at = 0; at < count; at += 1024) {

@@ -1,11 +1,11 @@
-/* Digests of results, by which equal ones are known: see digest.c. */
+/* Digests of results, by which equal results are recognised: see digest.c. */
 #ifndef COP_COORDINATOR_DIGEST_H
 #define COP_COORDINATOR_DIGEST_H
 
 #include "coordinator/engine/engine.h"
 
-/* Hash of a gradient by this run's secret, never 0, all NaNs as one value; and is it finite? Any
- * thread. */
+/* The hash of a gradient with this run's secret: never 0, all NaNs as one value. *finite: all
+ * values are finite. Any thread. */
 uint64_t coord_digest(const coord_engine *engine, const cop_buffer *gradient, bool *finite);
 
 #endif

@@ -1,7 +1,7 @@
-/* The engine: the state that tensors, threads and the event queue share, without sockets, sessions
+/* The engine: the state shared by tensors, threads and the event queue, without sockets, sessions
  * or clients. The server owns it; the API works with it. Loop thread unless a comment says
- * otherwise. Files: loop.c (mailbox, and the one place where events meet the core), results.c
- * (tensors that came in), resident.c (jobs under way), evaluation.c, models.c, saver.c,
+ * otherwise. Files: loop.c (mailbox, and the only place where events meet the core), results.c
+ * (tensors that arrived), resident.c (jobs in progress), evaluation.c, models.c, saver.c,
  * recompute.c, pool.c. */
 #ifndef COP_COORDINATOR_ENGINE_H
 #define COP_COORDINATOR_ENGINE_H
@@ -17,7 +17,7 @@
 
 #define COORD_SLOTS_MAX (8 * COP_SHARDS_MAX)
 
-/* A result that came in: the core knows it by slot number. */
+/* A result that arrived: the core knows it by slot number. */
 typedef struct coord_slot {
     cop_buffer *gradient; /* held: a gradient, or the outputs of an ensemble's members; or NULL */
     bool used;
@@ -26,17 +26,17 @@ typedef struct coord_slot {
 /* An evaluation of finished weights: see evaluation.h. */
 typedef struct coord_evaluation coord_evaluation;
 
-/* An event that waits, with a text of its own. */
+/* An event in the queue, with a copy of its text. */
 typedef struct coord_waiting {
     coord_event event; /* its text: not NULL if it has one */
-    char text[256];    /* as much as the core takes */
+    char text[256];    /* the core uses no more than this */
 } coord_waiting;
 
 struct coord_engine {
     void *owner;
     void (*carry_out)(coord_engine *engine, const coord_action *action);
-    const coord_listener *listener; /* NULL: nobody listens */
-    void *listener_state;           /* the listener's own */
+    const coord_listener *listener; /* NULL: none */
+    void *listener_state;           /* the listener's own state */
     const cop_kernels *kernels;
     char *state_folder; /* NULL: none */
     uv_loop_t loop;
@@ -51,45 +51,47 @@ struct coord_engine {
     coord_store *store;
     struct coord_saver *saver;
     struct coord_datasets *datasets;
-    coord_slot *slots; /* COORD_SLOTS_MAX; slot numbers start at 1 */
+    coord_slot *slots; /* (COORD_SLOTS_MAX); slot numbers start at 1 */
     uint32_t slot_hint;
     coord_resident resident[COORD_RESIDENT_MAX];
     coord_evaluation *evaluations[COP_EVALUATION_PLACES];
-    /* events raised while actions are carried out wait here */
+    /* events that are raised while actions are carried out */
     coord_waiting *queue;
     uint32_t queue_count, queue_capacity;
     bool dispatching, starved;                    /* starved: events wait for memory */
-    unsigned char digest_secret[COP_XXH3_SECRET]; /* made at start */
+    unsigned char digest_secret[COP_XXH3_SECRET]; /* random, new at each start */
     uint32_t recomputing;                         /* blocks that are being computed here */
 };
 
 /* ---- loop.c ---- */
-/* The loop and its mailbox; then nothing else is there yet. */
+/* Creates the loop and its mailbox, nothing else. */
 void coord_engine_init(coord_engine *engine);
-/* Places for results and events. */
+/* Allocates the slots of results and the queue of events. Errors: NO_MEMORY */
 cop_err coord_engine_reserve(coord_engine *engine, cop_error *error);
-/* Reads what was posted. At the end, when no other thread posts any more. */
+/* Runs the posted mail. Also called at the end, when no other thread posts any more. */
 void coord_engine_read_mail(coord_engine *engine);
-/* Frees what the engine holds; the loop's handles are closed. */
+/* Frees what the engine holds. The loop's handles must be closed. */
 void coord_engine_fini(coord_engine *engine);
-/* Hand a piece of work to the loop thread. Any thread. */
+/* Runs the mail on the loop thread. The mail's memory is the caller's, and must stay valid until it
+ * has run. Any thread. */
 void coord_post(coord_engine *engine, coord_mail *mail);
-/* Feed the core and carry out what it wants. The event's text is copied: it is the caller's.
- * Re-entrant: an event raised by an action is taken after the others. Where the core has no memory
- * for it, it waits, with those that come after it, for a later one (a tick at the latest). False:
- * no memory even to wait. An event that comes only once (of the coordinator's own parts) has places
- * that events of peers do not take. */
+/* Passes an event to the core and carries out the actions that follow. Copies the event's text.
+ * Re-entrant: an event that an action raises is taken after the others. If the core has no memory
+ * for an event, it waits, with those behind it, for a later call (a tick at the latest). False:
+ * there was no memory even to queue it, and it is lost. Events that come only once (from the
+ * coordinator's own parts) have places in the queue that events of peers cannot take. */
 bool coord_dispatch(coord_engine *engine, const coord_event *event);
-/* Tells the listener, if there is one. */
+/* Notifies the listener, if there is one: see listener.h. */
 void coord_engine_changed(coord_engine *engine, uint64_t job);
 void coord_engine_note(coord_engine *engine, const coord_action *action, const char *digest,
                        const char *warning);
 
 /* ---- results.c ---- */
-/* A slot for a gradient (held; NULL: none); 0 when all are taken. */
+/* Takes a slot for a gradient, of which it holds a reference (NULL: none). 0: all slots are taken.
+ */
 uint64_t coord_take_slot(coord_engine *engine, cop_buffer *gradient);
 
-/* Slot 0: nothing. */
+/* Releases a slot and its gradient; slot 0: does nothing. */
 void coord_release_slot(coord_engine *engine, uint64_t slot);
 
 #endif

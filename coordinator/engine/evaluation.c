@@ -1,7 +1,7 @@
 /* Evaluations on the pool. See evaluation.h. An ensemble's outputs are added to its tally on the
- * compute threads, in batches: whatever came while the last batch was added makes the next. A part
- * of the task takes its own slices, so no two threads touch one, and within a slice the order is
- * the order of blocks, which is that of members. */
+ * compute threads, in batches: what arrives while one batch is added makes the next. Each part of
+ * the task handles its own slices, so no two threads touch the same one. Within a slice, outputs
+ * are added in the order of blocks, which is that of members. */
 #include "coordinator/engine/evaluation.h"
 
 #include <stdio.h>
@@ -12,9 +12,9 @@
 #include "coordinator/engine/models.h"
 #include "coordinator/store/datasets.h"
 
-#define LEASE_FLOP   5e10                  /* of a lease, about: a second of an older core */
+#define LEASE_FLOP   5e10                  /* of a lease: about a second of an older core */
 #define LEASE_BYTES  ((uint64_t)4 << 20)   /* of a lease's outputs */
-#define WINDOW_BYTES ((uint64_t)256 << 20) /* of outputs held at a time */
+#define WINDOW_BYTES ((uint64_t)256 << 20) /* of all outputs that are held */
 #define WINDOW_MOST  COP_SHARDS_MAX
 #define WINDOW_LEAST 4
 
@@ -75,7 +75,7 @@ static uint32_t clamp(uint64_t low, uint64_t value, uint64_t high) {
     return (uint32_t)(value < low ? low : value > high ? high : value);
 }
 
-/* What the core is told: how much goes into a lease, and how many results are held. */
+/* What the core must know: how much goes into a lease, and how many results are held. */
 static cop_err plan(coord_evaluation *e, cop_error *error) {
     const cop_model *model = e->model[0].built->model;
     const uint32_t slices = (e->samples - 1) / COP_EVAL_SLICE + 1,
@@ -232,7 +232,7 @@ static void add_part(coord_task *task, int part, int parts) {
         const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
         if (b->slice % (uint32_t)parts != (uint32_t)part) continue;
         bool finite = cop_tally_add(e->tally, b->slice, b->members, b->logits->data);
-        COP_ASSERT(finite); /* else the core would not have handed it on */
+        COP_ASSERT(finite); /* else the core would not have passed it on */
     }
 }
 

@@ -1,5 +1,5 @@
 /* Evaluations of finished weights on the pool: tensors of their models, samples of their leases,
- * and the tally of an ensemble. Nothing of it is stored: a client asks again after a restart. Loop
+ * and the tally of an ensemble. Nothing is stored: after a restart a client must ask again. Loop
  * thread unless a comment says otherwise. */
 #ifndef COP_COORDINATOR_EVALUATION_H
 #define COP_COORDINATOR_EVALUATION_H
@@ -19,16 +19,16 @@ typedef struct coord_evaluation_model {
     char digest[65];
 } coord_evaluation_model;
 
-/* Outputs that came in, waiting to be added in order. */
+/* Outputs that arrived and wait to be added in order. */
 typedef struct coord_evaluation_block {
     cop_buffer *logits;
     uint32_t slice, member, members;
 } coord_evaluation_block;
 
 struct coord_evaluation {
-    uint64_t id; /* its number among the jobs; 0: being prepared */
+    uint64_t id; /* its job number; 0: being prepared */
     unsigned char key[COORD_EVALUATION_KEY];
-    /* what is asked */
+    /* the request */
     bool plain, each_model; /* plain: losses of one model; each_model: every model is a member */
     cop_average average;
     uint32_t counts[COP_TALLY_COUNTS_MAX], count;
@@ -39,41 +39,41 @@ struct coord_evaluation {
     cop_buffer_pool *rows_pool, *labels_pool;
     cop_tally *tally;
     coord_job_info info;
-    /* outputs that are added on the compute threads: a ring of info.window blocks, of which the
-     * first `batch` are being added now */
+    /* outputs that the compute threads add: a ring of info.window blocks, of which the first
+     * `batch` are being added now */
     coord_evaluation_block *blocks;
     uint32_t first, waiting, batch;
     coord_task task;
     coord_mail mail;
     coord_engine *engine;
     bool ended;               /* nothing is computed any more */
-    bool reported;            /* ... and its client has been sent the result */
+    bool reported;            /* its client has been sent the result */
     char owner[COP_NAME_MAX]; /* coord_access_identity */
-    /* what has come out */
+    /* the outcome */
     cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
     uint32_t figure_count, samples;
-    uint64_t started_ns, ended_ns, heard_ns; /* heard: of its client */
+    uint64_t started_ns, ended_ns, heard_ns; /* heard_ns: when its client last asked */
 };
 
-/* Takes over models (of jobs model[i].job, from their folders) and data; what is needed to run it.
- * Errors are sentences for the client. On libuv's thread pool. */
+/* Opens the models (of jobs model[i].job, from their folders) and the data, and allocates what the
+ * evaluation needs. `evaluation` owns them, also on failure. Errors are sentences for the client.
+ * Slow: runs on libuv's thread pool. */
 cop_err coord_evaluation_prepare(coord_engine *engine, coord_evaluation *evaluation,
                                  cop_error *error);
-/* Gives it its number and hands it to the core. NO_MEMORY. */
+/* Assigns its job number and passes it to the core. NO_MEMORY: it was not started. */
 cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *evaluation, uint64_t id);
 
 coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t job);
-/* Fills the parts of a lease message, and what it says of the member. NO_MEMORY possible. */
+/* Fills the parts of a lease message, and its fields about the member. Errors: NO_MEMORY */
 cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_action *action,
                                     const cop_pull *pull, cop_message *message);
-/* How many members' outputs these are, by their size; false: they have a wrong size. */
+/* In *members: how many members' outputs these are, by their size. False: the size is wrong. */
 bool coord_evaluation_members(const coord_evaluation *evaluation, const cop_result *result,
                               const cop_buffer *logits, uint32_t *members);
-/* Adds the outputs of the action's slot to the tally on the compute threads; ABSORBED, or
- * JOB_FAILED if one is not finite, follows. */
+/* Adds the outputs of the action's slot to the tally, on the compute threads. ABSORBED follows. */
 void coord_evaluation_absorb(coord_engine *engine, const coord_action *action);
-/* It has ended: figures stay for its client. */
+/* Call when it has ended: releases tensors, keeps the figures for its client. */
 void coord_evaluation_unload(coord_evaluation *evaluation);
-void coord_evaluation_free(coord_evaluation *evaluation); /* NULL is fine */
+void coord_evaluation_free(coord_evaluation *evaluation); /* Frees it; NULL: does nothing. */
 
 #endif

@@ -1,4 +1,4 @@
-/* The mailbox of the loop thread, and the one place where events meet the core. See engine.h. */
+/* The mailbox of the loop thread, and the only place where events meet the core. See engine.h. */
 #include <stdio.h>
 
 #include "coordinator/engine/engine.h"
@@ -9,7 +9,7 @@
 #include "coordinator/engine/evaluation.h"
 
 #define QUEUE_FIRST 2048
-#define QUEUE_OWN   1024 /* of these: places that events of peers do not take */
+#define QUEUE_OWN   1024 /* of QUEUE_FIRST: places that events of peers cannot take */
 
 /* ---- mailbox ---- */
 
@@ -21,7 +21,7 @@ void coord_post(coord_engine *engine, coord_mail *mail) {
     else
         engine->mail_head = mail;
     engine->mail_tail = mail;
-    uv_async_send(&engine->wake); /* under the mutex: the handle cannot be closed before */
+    uv_async_send(&engine->wake); /* under the mutex, so that the handle cannot be closed before */
     uv_mutex_unlock(&engine->mail_mutex);
 }
 
@@ -39,7 +39,7 @@ void coord_engine_read_mail(coord_engine *engine) {
 
 /* ---- events ---- */
 
-/* Room for so many waiting events; at set-up, for all that can come in a moment without memory. */
+/* Makes room for `count` events; at start, for all that can arrive while memory is short. */
 static bool queue_reserve(coord_engine *engine, uint32_t count) {
     if (count <= engine->queue_capacity) return true;
     const uint32_t capacity = engine->queue_capacity ? engine->queue_capacity * 2 : QUEUE_FIRST;
@@ -50,8 +50,8 @@ static bool queue_reserve(coord_engine *engine, uint32_t count) {
     return true;
 }
 
-/* The core had no memory for it: is it told again? Not what comes again by itself (a worker that
- * the core does not know says HELLO once more), nor an evaluation, whose client is told. */
+/* The core had no memory for this event: shall it wait? Not if it is repeated anyway (an unknown
+ * worker says HELLO again), nor an evaluation, whose client gets the error. */
 static bool may_wait(const coord_event *e) {
     switch (e->type) {
     case COORD_EVENT_TICK:
@@ -65,15 +65,15 @@ static bool may_wait(const coord_event *e) {
     }
 }
 
-/* Is it repeated when it is lost? A worker asks again, its lease runs out and is given again. What
- * the coordinator's own parts report (a block was computed, weights were updated) comes once. */
+/* Is it repeated when it is lost? A worker asks again, and its lease expires and is given again.
+ * Reports of the coordinator's own parts (a block was computed, weights were updated) come once. */
 static bool comes_again(const coord_event *e) {
     return e->type == COORD_EVENT_TICK || e->type == COORD_EVENT_HEARTBEAT ||
            e->type == COORD_EVENT_WORKER_JOINED || e->type == COORD_EVENT_PULL ||
            (e->type == COORD_EVENT_RESULT && e->worker != COORD_SELF);
 }
 
-/* Those from `from` on stay in the queue, in their order. */
+/* Keeps the events from `from` on, in their order. */
 static void keep_waiting(coord_engine *engine, uint32_t from) {
     const bool before = engine->starved;
     uint32_t count = 0;
@@ -90,10 +90,10 @@ static void keep_waiting(coord_engine *engine, uint32_t from) {
         cop_log(COP_LOG_INFO, "coordinator", "memory is available again: continuing");
 }
 
-/* The next waiting event; false: it, and all behind it, must wait. */
+/* Takes the next event; false: it must wait, with all behind it. */
 static bool dispatch_one(coord_engine *engine, uint32_t at) {
     coord_event now = engine->queue[at].event;
-    if (now.text) now.text = engine->queue[at].text; /* the queue does not move while it decides */
+    if (now.text) now.text = engine->queue[at].text; /* the queue does not move during this call */
     cop_err e = coord_core_step(engine->core, &now, cop_clock_ns(), &engine->actions);
     if (e == COP_ERR_NO_MEMORY && may_wait(&now)) return false;
     if (e)
@@ -123,7 +123,7 @@ bool coord_dispatch(coord_engine *engine, const coord_event *event) {
     return true;
 }
 
-/* ---- news ---- */
+/* ---- notifications ---- */
 
 void coord_engine_changed(coord_engine *engine, uint64_t job) {
     if (engine->listener) engine->listener->changed(engine, job);

@@ -1,20 +1,19 @@
-/* The histogram of the loop's rounds. See loop_latency.h. libuv counts what it sleeps in the
- * system's poll; a round is from one poll to the next, and its callbacks come from within the poll.
- */
+/* A histogram of the loop's rounds. See loop_latency.h. A round lasts from one poll of the system
+ * to the next; libuv counts the time that it sleeps in the poll, which is subtracted. */
 #include "coordinator/engine/loop_latency.h"
 
 #include <math.h>
 
 #include "common/base/clock.h"
 
-/* 0 to 15 ns each have a bin; from there on 3 bits below the highest choose one of eight. */
+/* 0 to 15 ns have a bin each; beyond, the 3 bits below the highest select one of eight. */
 static uint32_t bin_of(uint64_t ns) {
     if (ns < 16) return (uint32_t)ns;
     const uint32_t doubling = 63 - (uint32_t)__builtin_clzll(ns);
     return 8 * (doubling - 2) + (uint32_t)(ns >> (doubling - 3) & 7);
 }
 
-/* The largest that is counted there. */
+/* The largest time that this bin counts. */
 static uint64_t end_of(uint32_t bin) {
     if (bin < 16) return bin;
     const uint32_t doubling = bin / 8 + 2;

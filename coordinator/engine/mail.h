@@ -1,10 +1,10 @@
-/* Work for the loop thread, posted by any other. */
+/* Work that any thread can post to the loop thread. */
 #ifndef COP_COORDINATOR_MAIL_H
 #define COP_COORDINATOR_MAIL_H
 
 typedef struct coord_engine coord_engine;
 
-/* Storage is the poster's. */
+/* Its memory belongs to the poster. */
 typedef struct coord_mail coord_mail;
 struct coord_mail {
     void (*run)(coord_engine *engine, coord_mail *mail);

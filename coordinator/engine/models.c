@@ -1,5 +1,5 @@
-/* Weights of a stored job, from its folder. The store's row and the folder are both input, and may
- * come from two backups: what the folder holds is compared with what the row says. See models.h. */
+/* Weights of a stored job, from its folder. The store's row and the folder are both untrusted
+ * input, and may come from two backups: they are compared. See models.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@ const char *coord_job_folder(const coord_engine *engine, uint64_t job, char *out
     return out;
 }
 
-/* Before the end a checkpoint may be newer than the row. */
+/* Until the end a checkpoint may be newer than the row. */
 static cop_err check_final(const coord_store_job *row, const coord_model *m, cop_error *error) {
     if (row->state != COORD_COMPLETED || row->digest_step != m->step ||
         strcmp(row->digest, m->digest) == 0)

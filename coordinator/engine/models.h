@@ -1,4 +1,4 @@
-/* Weights of stored jobs that are not under way. Thread pool. */
+/* Weights of stored jobs that are not in progress. Runs on libuv's thread pool. */
 #ifndef COP_COORDINATOR_MODELS_H
 #define COP_COORDINATOR_MODELS_H
 
@@ -6,16 +6,17 @@
 
 /* The weights of a stored job: its final ones, or those of its newest checkpoint. */
 typedef struct coord_model {
-    cop_job *job; /* as the store has it, never as the folder says */
+    cop_job *job; /* from the store, never from the folder */
     float *flat;
     uint64_t step, fingerprint; /* of the OpenBLAS that the job is pinned to; 0: none */
     char digest[65];
 } coord_model;
-/* NOT_FOUND: no checkpoint yet. INPUT, CORRUPT: what the job's folder holds is not this job's. */
+/* Opens the weights; the caller closes them. NOT_FOUND: no checkpoint yet. INPUT, CORRUPT: the
+ * folder's content does not belong to this job. */
 cop_err coord_model_open(coord_engine *engine, uint64_t job, coord_model *out, cop_error *error);
-void coord_model_close(coord_model *model); /* what was taken out is NULL */
+void coord_model_close(coord_model *model); /* Frees the model; members that the caller took over must be NULL. */
 
-/* The folder of a stored job's checkpoints and model; returns `out`. */
+/* The folder of a stored job's checkpoints and model, in `out`; returns `out`. */
 const char *coord_job_folder(const coord_engine *engine, uint64_t job, char *out, size_t size);
 
 #endif

@@ -1,6 +1,6 @@
-/* Compute threads of the coordinator: see pool.h. A plain queue under one mutex; parts of the task
- * at its head are handed out one by one, so that a thread that is late (the machine is busy with
- * workers) does not hold up the others. */
+/* Compute threads of the coordinator: see pool.h. A queue under one mutex. The parts of the task at
+ * its head are handed out one by one, so that a late thread (the machine is busy with workers) does
+ * not hold up the others. */
 #include "coordinator/engine/pool.h"
 
 #include <uv.h>
@@ -17,7 +17,7 @@ struct coord_pool {
     uv_thread_t *thread;
 };
 
-/* The next part of the task at the head of the queue, or -1 when the pool ends. Mutex held. */
+/* The next part of the task at the head of the queue; -1: the pool ends. The mutex is held. */
 static int take_part(coord_pool *pool, coord_task **task) {
     while (!pool->head && !pool->stopping) uv_cond_wait(&pool->work, &pool->mutex);
     if (!pool->head) return -1;

@@ -1,5 +1,5 @@
-/* The coordinator's own computation of a block about which workers differ, or that nobody else can
- * check. Not on the loop: on libuv's thread pool, from its own copy of the job. */
+/* The coordinator's own computation of a block on which workers disagree, or that nobody else can
+ * check. Runs on libuv's thread pool, with its own copy of the job. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,10 +17,10 @@
 #include "common/nn/model.h"
 
 typedef struct recomputation {
-    uv_work_t work; /* first */
+    uv_work_t work; /* must be first */
     coord_engine *engine;
     coord_action action;
-    cop_message lease; /* what a worker would get: weights, rows, labels, spec */
+    cop_message lease; /* as a worker would get it: weights, rows, labels, spec */
     cop_buffer *gradient;
     cop_pass_result sums;
     uint64_t digest, compute_ns;
@@ -124,7 +124,7 @@ static void compute_work(uv_work_t *work) {
     if (job) cop_job_destroy(job);
 }
 
-/* The answer to a COMPUTE; without `r` none was begun. */
+/* Answers a COMPUTE; r NULL: nothing was computed. */
 static void answer(coord_engine *engine, const coord_action *a, const recomputation *r) {
     const bool failed = !r || r->error.code != COP_OK;
     coord_event event = {.type = COORD_EVENT_RESULT,
@@ -177,7 +177,7 @@ static void compute_done(uv_work_t *work, int status) {
 static cop_err fill_lease(coord_engine *engine, const coord_action *action, cop_message *lease) {
     coord_resident *resident = coord_resident_find(engine, action->job);
     coord_evaluation *evaluation = coord_evaluation_find(engine, action->job);
-    const cop_pull nothing = {0}; /* that the asker has already */
+    const cop_pull nothing = {0}; /* what the asker already has: nothing */
     COP_ASSERT(resident || evaluation);
     if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, lease);
     return coord_resident_fill_lease(resident, action, false, false, lease);

@@ -4,7 +4,7 @@
 
 #include "coordinator/engine/engine.h"
 
-/* ACTION_COMPUTE. */
+/* Carries out ACTION_COMPUTE; a RESULT of COORD_SELF follows. */
 void coord_recompute(coord_engine *engine, const coord_action *action);
 
 #endif

@@ -1,8 +1,8 @@
-/* Tensors of the jobs under way: weights in immutable versions, optimizer state beside them, and
- * the rows of the current step. An update reads version t and writes version t + 1 into fresh
- * buffers of a pool, so leases, evaluations and checkpoints of version t go on undisturbed, and a
- * gradient that is not finite leaves version t as it was. Buffers recycle: a step allocates nothing
- * once warm. */
+/* Tensors of the jobs in progress: immutable versions of weights and optimizer state, and the rows
+ * of the current step. An update reads version t and writes version t + 1 into other buffers. So
+ * leases, evaluations and checkpoints of version t are not disturbed, and a gradient that is not
+ * finite leaves version t unchanged. Buffers are recycled: after the first steps, a step allocates
+ * nothing. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 
-/* A disk with errors: for a minute, then the job fails. Runs on libuv's thread pool. */
+/* On a disk with errors: retry for a minute, then the job fails. On libuv's thread pool. */
 #define DISCARD_TRIES    60
 #define DISCARD_PAUSE_MS 1000
 
@@ -97,8 +97,8 @@ static void zero_version(const coord_resident *r, coord_version *v) {
     for (int i = 0; i < r->states; i++) memset(v->state[i]->data, 0, flat_bytes(r));
 }
 
-/* What is not to be trusted must be gone for good before the job goes on: if it came back with a
- * loss of power, nobody would know any more that it is wrong. */
+/* Removes checkpoints that cannot be trusted, for good, before the job goes on: if one came back
+ * after a loss of power, nobody would know any more that it is wrong. */
 static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpoint *start,
                              cop_error *error) {
     for (int tries = 0;; tries++) {
@@ -116,7 +116,7 @@ static cop_err discard_after(const coord_resident *r, uint64_t step, cop_checkpo
     }
 }
 
-/* From the newest checkpoint that may be used, or the initial ones. */
+/* Loads the newest checkpoint that may be used, else makes initial weights. */
 static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_checkpoint *start,
                             cop_str *notes, cop_error *error) {
     zero_version(r, &r->current);
@@ -162,7 +162,7 @@ cop_err coord_resident_return(coord_resident *r, uint64_t max_step, cop_checkpoi
                               cop_str *notes, cop_error *error) {
     coord_start_at at = {.folder = r->folder, .resume = true, .max_step = max_step};
     COP_ASSERT(!r->update_running);
-    release_version(&r->current); /* who still holds its buffers keeps them */
+    release_version(&r->current); /* leases and checkpoints that hold its buffers keep them */
     release_version(&r->next);
     if (!take_version(r, &r->current) || !take_version(r, &r->next))
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the weights of job %s",
@@ -258,9 +258,9 @@ static uint64_t digest_of_slot(const coord_engine *engine, uint64_t slot) {
     return coord_digest(engine, engine->slots[slot - 1].gradient, &finite);
 }
 
-/* The first block whose gradient is not finite; the first of all when only their sum is not. With
- * its digest, to compare it with a second result; of an audited job, and when only the sum is not
- * finite, with the digests of all blocks. */
+/* Finds the first block whose gradient is not finite, and its digest, to compare it with a second
+ * result. If all are finite and only their sum is not, names the first block, and gives the digests
+ * of all if the job is audited. */
 static void find_bad_block(const coord_engine *engine, coord_resident *r, coord_event *event) {
     size_t count = flat_bytes(r) / sizeof(float);
     uint32_t bad = UINT32_MAX;
@@ -288,7 +288,7 @@ static void take_over(coord_engine *engine, coord_resident *r) {
     coord_dispatch(engine, &failed);
 }
 
-/* On the loop: the new version takes over, unless a gradient was not finite. */
+/* On the loop: the new version becomes the current one, unless a gradient was not finite. */
 static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_resident *r =
         (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
@@ -327,7 +327,7 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         r->update_first[i] = block->first;
         r->gradients[i] = engine->slots[block->slot - 1].gradient->data;
     }
-    /* Absent shards are the last ones: the tree over the shards that are there is the same. */
+    /* Absent shards are the last ones, so the tree over the others is the same. */
     int op_count =
         cop_tree_build_blocks(first[count - 1] + size[count - 1], count, first, size, r->tree_ops);
     r->update_count = (uint32_t)count;

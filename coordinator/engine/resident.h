@@ -1,4 +1,4 @@
-/* Tensors of the jobs under way: see resident.c. Loop thread unless a comment says otherwise. */
+/* Tensors of the jobs in progress: see resident.c. Loop thread unless a comment says otherwise. */
 #ifndef COP_COORDINATOR_RESIDENT_H
 #define COP_COORDINATOR_RESIDENT_H
 
@@ -12,24 +12,24 @@
 
 #define COORD_RESIDENT_MAX 16
 
-/* One immutable version of a job's weights and optimizer state. Two per job: the update reads one
+/* One immutable version of a job's weights and optimizer state. A job has two: an update reads one
  * and writes the other. */
 typedef struct coord_version {
     uint64_t step;
-    cop_buffer *weights; /* published: leases hold it */
+    cop_buffer *weights; /* published: leases hold references */
     cop_buffer *state[2];
 } coord_version;
 
 /* A job whose data and tensors are in memory. */
 typedef struct coord_resident {
     uint64_t id;   /* 0: free */
-    bool reserved; /* is being loaded: not free */
+    bool reserved; /* being loaded: not free */
     cop_job *job;
     cop_data *data;
     cop_data_view view;
-    cop_buffer *spec;       /* packed job */
-    cop_buffer *lease_spec; /* what workers need of it, part[3] of leases */
-    char *folder;           /* checkpoints and model go there; NULL: nowhere */
+    cop_buffer *spec;       /* the packed job */
+    cop_buffer *lease_spec; /* the part of it that workers need: part[3] of leases */
+    char *folder;           /* of checkpoints and the model; NULL: none are written */
     int states;
     coord_version current;
     cop_buffer_pool *weight_pool, *rows_pool, *labels_pool;
@@ -37,7 +37,7 @@ typedef struct coord_resident {
     uint64_t rows_step;
     uint32_t *rows, row_count; /* D1 */
     int32_t *slice_first;      /* shards + 1 offsets, D2 */
-    /* the update under way */
+    /* the current update */
     coord_task task;
     coord_mail task_mail;
     coord_engine *engine;
@@ -71,23 +71,25 @@ typedef struct coord_start_at {
  * for each damaged one. Slow: runs on libuv's thread pool. */
 cop_err coord_resident_prepare(coord_resident *resident, const coord_start_at *at,
                                cop_checkpoint *start, cop_str *notes, cop_error *error);
-/* ACTION_ROLLBACK: the weights of the newest checkpoint of at most `max_step` steps (or the initial
- * ones) instead of those that are there. Nobody leases meanwhile. Slow, as prepare. */
+/* ACTION_ROLLBACK: replaces the weights by those of the newest checkpoint of up to `max_step`
+ * steps, or by initial ones, and removes later checkpoints. No lease may be given meanwhile. Slow,
+ * like prepare. */
 cop_err coord_resident_return(coord_resident *resident, uint64_t max_step, cop_checkpoint *start,
                               cop_str *notes, cop_error *error);
 void coord_resident_fini(coord_resident *resident);
-/* Fills the parts of a lease message (weights unless `have_weights`, rows, labels, spec unless
- * `have_spec`). NO_MEMORY possible. */
+/* Fills the parts of a lease message: weights unless `have_weights`, rows, labels, spec unless
+ * `have_spec`. Errors: NO_MEMORY */
 cop_err coord_resident_fill_lease(coord_resident *resident, const coord_action *action,
                                   bool have_weights, bool have_spec, cop_message *message);
-/* Start averaging and updating on the compute threads; UPDATED or JOB_FAILED follows. */
+/* Starts averaging and updating on the compute threads; UPDATED or JOB_FAILED follows. */
 void coord_resident_update(coord_engine *engine, coord_resident *resident,
                            const coord_action *action);
-/* A sentence about a gradient that is not finite: step, shards, layer. */
+/* Writes a sentence about a value that is not finite: step, shards, layer. `gradient` may be NULL.
+ */
 void coord_resident_describe(const coord_resident *resident, const coord_action *action,
                              const cop_buffer *gradient, char *out, size_t size);
 
-/* What the core needs to know of a job. */
+/* Fills in what the core must know of a job. */
 void coord_job_info_make(const cop_job *job, uint64_t id, coord_job_state state,
                          coord_job_info *out);
 

@@ -1,4 +1,4 @@
-/* Tensors that came in: results of workers and of the coordinator, known to the core by slot
+/* Tensors that arrived: results of workers and of the coordinator. The core knows them by slot
  * number. See engine.h. */
 #include "coordinator/engine/engine.h"
 

@@ -1,6 +1,6 @@
-/* Checkpoints and final models, on a thread of their own: no fsync on the loop. A request holds the
- * immutable version that it writes, so training goes on meanwhile. A failed write (full disk) is
- * reported; the job goes on and the next checkpoint tries again. */
+/* Checkpoints and final models, written by a thread of their own, so that the loop never waits for
+ * fsync. A request holds the immutable version that it writes, so training goes on meanwhile. A
+ * failed write (full disk) is reported; the job goes on, and the next checkpoint tries again. */
 #include <stdio.h>
 #include <uv.h>
 
@@ -13,7 +13,7 @@
 
 typedef struct save_request save_request;
 struct save_request {
-    coord_mail mail; /* first: posted when done */
+    coord_mail mail; /* must be first; posted when done */
     save_request *next;
     coord_store *store; /* NULL: none */
     uint64_t job;
@@ -61,9 +61,9 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     COP_TRY(cop_model_digest(job->model, c.weights, digest, error));
     cop_hex32(digest, r->digest);
     if (!r->folder) return COP_OK;
-    /* A run that goes on from here will not write the metrics before it again. If they cannot be
-     * written, the weights are worth more; unless the store does not yet know what they are pinned
-     * to: another kind of worker would go on from them. */
+    /* A run that continues from here will not write the earlier metrics again. If they cannot be
+     * written now, the weights matter more. The exception: the store does not know yet which
+     * OpenBLAS the job is pinned to, and another kind of worker might continue it. */
     cop_err stored = r->store ? coord_store_flush(r->store) : COP_OK;
     if (stored && job->numerics == COP_NUMERICS_OPENBLAS)
         return cop_fail(error, stored, "cannot write the store");
@@ -86,7 +86,7 @@ static void save(save_request *r) {
     snprintf(r->text, sizeof r->text, "%s", error.text);
 }
 
-/* On the loop: tell the core, the store and the watchers. */
+/* On the loop: reports to the core, the store and the watchers. */
 static void saved(coord_engine *engine, coord_mail *mail) {
     save_request *r = (save_request *)mail;
     char text[600] = "";

@@ -5,10 +5,10 @@
 #include "coordinator/engine/engine.h"
 
 cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_error *error);
-/* Writes the current version of `resident` (holds what it needs); CHECKPOINTED follows. final: also
- * model.safetensors. */
+/* Writes the current version of `resident`, of which it holds all that it needs; CHECKPOINTED
+ * follows. If the action is final, also writes model.safetensors. */
 void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
                         const coord_action *action);
-void coord_saver_destroy(struct coord_saver *saver); /* finishes what was submitted */
+void coord_saver_destroy(struct coord_saver *saver); /* Finishes what was submitted, then ends the thread. */
 
 #endif
