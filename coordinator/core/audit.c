@@ -98,6 +98,7 @@ void audit_recompute_later(coord_core *core, core_job *job, int index, uint64_t 
 }
 
 void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
+    COP_ASSERT(index >= 0 && (uint32_t)index < job->round.count && audit_can_recompute(core, job));
     round_block *b = &job->round.blocks[index];
     bool room = false;
     b->awaits_recompute = now < job->recompute_again_ns;
@@ -163,6 +164,7 @@ void audit_on_tick(coord_core *core, uint64_t now) {
 /* The deciding vote; -1: none yet. */
 static int decide(const coord_core *core, const core_job *job, const round_block *b,
                   bool *confirmed) {
+    COP_ASSERT(b->votes >= 1 && b->votes <= ROUND_VOTES);
     uint32_t last = b->votes - 1;
     const round_vote *v = &b->vote[last];
     *confirmed = true;

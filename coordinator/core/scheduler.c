@@ -264,6 +264,7 @@ typedef struct choice {
 static void give(coord_core *core, core_worker *w, choice chosen, uint64_t now) {
     core_job *job = chosen.job;
     const int index = chosen.block;
+    COP_ASSERT(index >= 0 && (uint32_t)index < job->round.count && !w->lease && w->request);
     round_block *b = &job->round.blocks[index];
     bool held = b->state == ROUND_LEASED && !round_wants_auditor(b);
     pin_to_openblas_of(core, job, w);

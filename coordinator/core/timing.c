@@ -146,6 +146,7 @@ void timing_learn(coord_core *core, const core_arrival *arrival) {
     core_worker *w = arrival->worker;
     const round_block *b = &job->round.blocks[arrival->block];
     const round_holder *h = &b->holder[arrival->holder];
+    COP_ASSERT(h->worker && h->worker == arrival->event->worker);
     const uint64_t now = arrival->now_ns;
     const uint64_t computed = believed_ns(h, arrival->event->result.compute_ns, now);
     const uint64_t spent = computed * (w ? w->threads : 1);

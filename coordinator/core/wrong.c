@@ -86,6 +86,7 @@ static void void_results(coord_core *core, core_job *job, uint64_t identity) {
 }
 
 static void quarantine(coord_core *core, uint64_t identity, const char *name, const char *evidence) {
+    COP_ASSERT(identity && identity != COORD_SELF);
     if (audit_quarantine_of(core, identity)) return;
     core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
     q->identity = identity;
@@ -189,6 +190,7 @@ void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *wh
 
 void audit_punish(coord_core *core, const core_job *job, const round_block *b,
                   const round_vote *wrong, const round_vote *right) {
+    COP_ASSERT(wrong->worker != COORD_SELF);
     char text[400], block[96], theirs[96], ours[96];
     core_worker *w = registry_find(core, wrong->worker);
     const char *name = w ? w->name : "(gone)";

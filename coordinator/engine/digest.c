@@ -24,6 +24,7 @@ static void update_with_nans(cop_xxh3 *h, const float *values, size_t count) {
 }
 
 uint64_t coord_digest(const coord_engine *engine, const cop_buffer *gradient, bool *finite) {
+    COP_ASSERT(gradient && gradient->size % sizeof(float) == 0);
     const float *values = gradient->data;
     size_t count = gradient->size / sizeof *values;
     cop_xxh3 h;

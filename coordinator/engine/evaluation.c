@@ -190,6 +190,7 @@ void coord_evaluation_unload(coord_evaluation *e) {
 
 cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *action,
                                     const cop_pull *pull, cop_message *message) {
+    COP_ASSERT(!e->ended && action->lease.version < (e->each_model ? e->model_count : UINT32_MAX));
     const coord_evaluation_model *m = &e->model[e->each_model ? action->lease.version : 0];
     const cop_data_part *part = &e->data->test;
     const uint32_t count = action->lease.count;
@@ -256,6 +257,7 @@ static void batch_arrived(coord_engine *engine, coord_mail *mail) {
         (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));
     const uint64_t id = e->id;
     const uint32_t done = e->batch;
+    COP_ASSERT(done && done <= e->waiting);
     for (uint32_t i = 0; i < done; i++, e->first++)
         cop_buffer_release(e->blocks[e->first % e->info.window].logits);
     e->waiting -= done;
@@ -277,6 +279,8 @@ void coord_evaluation_absorb(coord_engine *engine, const coord_action *action) {
     coord_evaluation *e = coord_evaluation_find(engine, action->job);
     coord_slot *slot = &engine->slots[action->slot - 1];
     COP_ASSERT(e && e->blocks && slot->used && e->waiting < e->info.window);
+    COP_ASSERT(action->lease.members &&
+               action->lease.member + action->lease.members <= e->info.members);
     e->blocks[(e->first + e->waiting++) % e->info.window] =
         (coord_evaluation_block){.logits = slot->gradient,
                                  .slice = action->lease.first / COP_EVAL_SLICE,

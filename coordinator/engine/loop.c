@@ -14,6 +14,7 @@
 /* ---- mailbox ---- */
 
 void coord_post(coord_engine *engine, coord_mail *mail) {
+    COP_ASSERT(mail->run);
     mail->next = NULL;
     uv_mutex_lock(&engine->mail_mutex);
     if (engine->mail_tail)

@@ -21,12 +21,15 @@ static uint64_t end_of(uint32_t bin) {
 }
 
 void coord_times_add(coord_times *s, uint64_t ns) {
-    s->bins[bin_of(ns)]++;
+    const uint32_t bin = bin_of(ns);
+    COP_ASSERT(bin < COORD_TIME_BINS && ns <= end_of(bin));
+    s->bins[bin]++;
     s->count++;
     if (ns > s->most_ns) s->most_ns = ns;
 }
 
 uint64_t coord_times_at(const coord_times *s, double share) {
+    COP_ASSERT(share >= 0 && share <= 1);
     const double wanted = ceil(share * (double)s->count);
     uint64_t seen = 0;
     for (uint32_t bin = 0; bin < COORD_TIME_BINS; bin++) {

@@ -80,6 +80,7 @@ int coord_pool_threads(const coord_pool *pool) {
 }
 
 void coord_pool_submit(coord_pool *pool, coord_task *task) {
+    COP_ASSERT(task->run && task->done);
     task->next = NULL;
     task->parts = task->parts_left = pool->threads;
     task->parts_taken = 0;

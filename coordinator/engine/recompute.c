@@ -168,6 +168,7 @@ static void compute_done(uv_work_t *work, int status) {
                 "job %llu: the coordinator cannot compute a block: %s",
                 (unsigned long long)r->action.job, r->error.text);
     answer(engine, &r->action, r);
+    COP_ASSERT(engine->recomputing > 0);
     engine->recomputing--;
     cop_buffer_release(r->gradient);
     cop_message_fini(&r->lease);
@@ -184,6 +185,7 @@ static cop_err fill_lease(coord_engine *engine, const coord_action *action, cop_
 }
 
 void coord_recompute(coord_engine *engine, const coord_action *action) {
+    COP_ASSERT(action->type == COORD_ACTION_COMPUTE && action->worker == COORD_SELF);
     recomputation *r = cop_alloc(sizeof *r);
     if (!r) {
         answer(engine, action, NULL);

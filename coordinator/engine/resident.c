@@ -217,6 +217,7 @@ static cop_err fill_samples(coord_resident *r, const coord_action *action, cop_m
     if (action->lease.evaluate) {
         cop_data_view_evaluated(&r->view, r->job->evaluate_on_test, first, count, &room);
     } else {
+        COP_ASSERT(count >= 1 && first + count <= r->job->shards);
         prepare_step(r, action->step);
         uint32_t begin = (uint32_t)r->slice_first[first];
         samples = (uint32_t)r->slice_first[first + count] - begin;
@@ -294,6 +295,7 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
         (coord_resident *)(void *)((char *)mail - offsetof(coord_resident, task_mail));
     coord_event event = {.type = COORD_EVENT_UPDATED, .job = r->id, .step = r->update.step};
     event.ok = atomic_load(&r->finite) != 0;
+    COP_ASSERT(r->update_running);
     r->update_running = false;
     if (r->unload_wanted) {
         release_update_slots(engine, r);
@@ -319,13 +321,16 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
     int first[COP_SHARDS_MAX], size[COP_SHARDS_MAX];
     int count = (int)action->update.count;
     COP_ASSERT(count >= 1 && (uint32_t)count <= r->job->shards);
+    COP_ASSERT(action->step == r->current.step + 1);
     for (int i = 0; i < count; i++) {
         const coord_block *block = &action->update.blocks[i];
+        const coord_slot *slot = &engine->slots[block->slot - 1];
+        COP_ASSERT(slot->used && slot->gradient && slot->gradient->size == flat_bytes(r));
         first[i] = (int)block->first;
         size[i] = (int)block->count;
         r->update_slots[i] = block->slot;
         r->update_first[i] = block->first;
-        r->gradients[i] = engine->slots[block->slot - 1].gradient->data;
+        r->gradients[i] = slot->gradient->data;
     }
     /* Absent shards are the last ones, so the tree over the others is the same. */
     int op_count =

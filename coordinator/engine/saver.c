@@ -152,6 +152,8 @@ static void report_no_memory(coord_engine *engine, uint64_t job, uint64_t step) 
 
 void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
                         const coord_action *action) {
+    COP_ASSERT(action->type == COORD_ACTION_CHECKPOINT && resident->id == action->job);
+    COP_ASSERT(resident->current.step == action->step && resident->current.weights);
     save_request *r = cop_alloc(sizeof *r);
     char *folder = r && resident->folder ? cop_strdup(resident->folder) : NULL;
     if (!r || (resident->folder && !folder)) {
@@ -169,6 +171,7 @@ void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
         if (r->version.state[i]) cop_buffer_hold(r->version.state[i]);
     r->action = *action;
     uv_mutex_lock(&saver->mutex);
+    COP_ASSERT(!saver->stopping);
     if (saver->tail)
         saver->tail->next = r;
     else
