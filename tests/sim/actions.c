@@ -1,6 +1,6 @@
-/* What the core wants, done: leases are sent, gradients kept or dropped, updates and checkpoints
- * started; as coordinator/server/actions.c and coordinator/engine/resident.c do it, with hashes for
- * tensors. */
+/* Carries out the core's actions: sends leases, keeps or drops gradients, starts updates and
+ * checkpoints. Does what coordinator/server/actions.c and coordinator/engine/resident.c do, with
+ * hashes for tensors. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -13,7 +13,7 @@ uint64_t sim_slot_offer(sim *s, const sim_message *m) {
     if (slot) {
         h->slot_free = h->slots[slot].next_free;
     } else {
-        slot = h->slot_count ? h->slot_count : 1; /* 0 is none */
+        slot = h->slot_count ? h->slot_count : 1; /* 0 means none */
         h->slot_count = slot + 1;
         if (h->slot_count > h->slot_capacity) {
             h->slot_capacity = h->slot_capacity ? h->slot_capacity * 2 : 64;
@@ -55,7 +55,7 @@ static void keep(sim *s, const coord_action *a) {
 
 /* ---- answers ---- */
 
-/* The held request of an answer; NULL when its worker has gone meanwhile. */
+/* The held request that the action answers; NULL: its worker has gone. */
 static sim_message *take_request(sim *s, const coord_action *a) {
     sim_session *session = sim_session_of(s, a->worker);
     if (!session || !session->held || session->held->request != a->request) return NULL;
@@ -138,7 +138,7 @@ static void unload(sim *s, const coord_action *a) {
     SIM_CHECK(s, "host-contract", r->loaded, "job %llu is unloaded, but not loaded",
               (unsigned long long)a->job);
     r->loaded = false;
-    r->unload_wanted = r->updating; /* its slots go when the update is done */
+    r->unload_wanted = r->updating; /* its slots are released after the update */
     if (!r->updating) sim_check_slots(s, a->job);
 }
 
@@ -150,7 +150,7 @@ static uint32_t left_of(uint32_t size) {
     return left;
 }
 
-/* The tree over the update's blocks. *at: the next block. */
+/* Sums the update's blocks by the tree. *at: the next block. */
 static uint64_t sum_of(sim *s, const coord_action *a, uint32_t from, uint32_t to, uint32_t *at) {
     const coord_block *b = &a->update.blocks[*at];
     SIM_CHECK(s, "blocks-tile", *at < a->update.count && b->first == from,
@@ -171,7 +171,7 @@ static const sim_gradient *gradient_of(const sim *s, const coord_action *a, uint
     return &s->host.slots[a->update.blocks[block].slot].gradient;
 }
 
-/* The first block that is not finite, or all if only their sum is not. */
+/* Names the first block that is not finite, or the first of all if only their sum is not. */
 static void find_bad_block(sim *s, const coord_action *a, coord_event *e) {
     sim_resident *r = &s->host.resident[a->job];
     for (uint32_t i = 0; i < a->update.count; i++)
@@ -243,7 +243,7 @@ uint64_t sim_digest(const sim *s, const sim_gradient *gradient) {
     return sim_mix(sim_mix(s->options.seed, s->host.life), gradient->sum + gradient->nan) | 1;
 }
 
-/* A block that the coordinator computes itself: in time, or so late that its lease has run out. */
+/* The coordinator computes a block: in time, or so late that its lease has expired. */
 static void compute(sim *s, const coord_action *a) {
     const sim_resident *r = &s->host.resident[a->job];
     sim_spec *spec = &s->specs[r->spec];

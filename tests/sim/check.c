@@ -1,5 +1,5 @@
-/* Invariants about what the coordinator decides: each action is checked before it is carried out.
- * Names are those of docs/explanation/reliability.md. */
+/* Invariants of the coordinator's decisions: each action is checked before it is carried out.
+ * docs/explanation/reliability.md lists the names. */
 #include "sim/sim.h"
 
 #include <math.h>
@@ -31,7 +31,7 @@ static const sim_reference *expected(sim *s, uint64_t job, uint64_t step) {
 
 /* ---- trust ---- */
 
-/* One result a block is enough: nothing is audited, and nobody says anything that others deny. */
+/* No two results of a block can differ. */
 static bool nobody_differs(const sim *s, uint64_t job) {
     return !s->liars && !s->nans && !s->specs[s->host.resident[job].spec].diverges_at;
 }
@@ -51,14 +51,14 @@ bool sim_is_trusted(const sim *s, uint64_t id) {
 
 /* ---- leases ---- */
 
-/* Leases of the job's round that are out and within their deadlines. */
+/* Current leases of the job that are within their deadlines. */
 static uint32_t leases_out(const sim *s, uint64_t job) {
     uint32_t count = 0;
     uint64_t now = sim_host_now(s), step = s->host.resident[job].step;
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         const sim_session *x = &s->host.sessions[i];
         if (!x->live || !x->lease.lease || x->lease.job != job) continue;
-        coord_worker_view view; /* what was leased to a liar is not counted */
+        coord_worker_view view; /* a liar's lease does not count */
         bool trusted = coord_core_worker(s->host.core, i + 1, &view) && !view.quarantined;
         count += x->lease.version == step && now < x->deadline_ns && trusted;
     }
@@ -113,8 +113,8 @@ static void check_lease_work(sim *s, const coord_action *a) {
 static void check_lease(sim *s, const coord_action *a) {
     sim_session *session = sim_session_of(s, a->worker);
     uint64_t now = sim_host_now(s);
-    /* A worker that asks again with a result may be given a lease for its older call: nobody hears
-     * it, and the new call gives it back. */
+    /* A worker that asks again with a result may be given a lease for its older request. Nobody
+     * listens to that reply, and the newer request returns the lease. */
     SIM_CHECK(s, "answers-once", session && a->request > session->answered,
               "a lease for a request that was answered");
     session->answered = a->request;
@@ -142,7 +142,7 @@ static void check_lease(sim *s, const coord_action *a) {
 
 /* ---- gradients ---- */
 
-/* What others still compute of these shards or samples is not wanted any more. */
+/* These shards or samples are done: results of others are not wanted any more. */
 static void forget_leases(sim *s, uint64_t job, bool evaluate, uint32_t first, uint32_t end) {
     if (!spec_of(s, job)->info.workers_max) return;
     for (uint32_t i = 0; i < s->host.session_count; i++) {
@@ -169,7 +169,7 @@ static void check_keep(sim *s, const coord_action *a) {
 }
 
 static void check_drop(sim *s, const coord_action *a) {
-    if (!a->slot || a->slot >= s->host.slot_count) return; /* the host says so */
+    if (!a->slot || a->slot >= s->host.slot_count) return; /* reported elsewhere */
     const sim_slot *slot = &s->host.slots[a->slot];
     if (slot->evaluate && slot->job == a->job)
         forget_leases(s, a->job, true, slot->first, slot->first + slot->count);
@@ -204,8 +204,8 @@ void sim_check_update(sim *s, const coord_action *a, const sim_resident *r) {
               "step %llu averages %u of %u shards", n(a->step), next, present);
 }
 
-/* All workers of the job leave, and they have not done all other shards: if the job is to leave,
- * too, its step is given up with this result, and rightly so. */
+/* All workers of the job are leaving, and some other shard is not done. If the job is to leave as
+ * well, its step is rightly abandoned together with this result. */
 static bool may_be_given_up(const sim *s, const coord_result_info *r) {
     const sim_job *job = &s->jobs[r->job];
     const sim_spec *spec = &s->specs[s->host.resident[r->job].spec];
@@ -238,11 +238,11 @@ void sim_check_kept(sim *s, const sim_message *m) {
     const coord_result_info *r = &m->result;
     bool done = s->host.resident[r->job].updating || s->jobs[r->job].kept[r->first];
     SIM_CHECK(s, "good-results-are-kept", done,
-              "job %llu, step %llu: the result of lease %llu, shards %u to %u, is thrown away",
+              "job %llu, step %llu: the result of lease %llu, shards %u to %u, is discarded",
               n(r->job), n(r->step), n(r->lease), r->first, r->first + r->count - 1);
 }
 
-/* The step is given up, or over: nobody waits for its leases. */
+/* The step is abandoned or over: its leases are void. */
 static void forget_all_leases(sim *s, uint64_t job) {
     for (uint32_t i = 0; i < s->host.session_count; i++)
         if (s->host.sessions[i].lease.job == job) s->host.sessions[i].lease.lease = 0;
@@ -299,10 +299,10 @@ static void check_checkpoint(sim *s, const coord_action *a) {
 static bool may_fail(const sim *s, uint64_t id, const char *text) {
     const sim_job *job = &s->jobs[id];
     const sim_spec *spec = &s->specs[s->host.resident[id].spec];
-    /* The coordinator, which never fails, judges all but what is pinned to another OpenBLAS. */
+    /* The coordinator never fails to compute a job, unless it is pinned to another OpenBLAS. */
     bool judged = !job->fingerprint || job->fingerprint == s->core_config.fingerprint;
     if (strstr(text, "cannot decide")) return !judged && (s->lies || s->nan_faults >= 2);
-    /* Without an audit a worker is believed. */
+    /* Without an audit, workers are believed. */
     if (strstr(text, "diverged"))
         return spec->diverges_at || (!judged && s->nan_faults >= 2) ||
                (spec->info.audit <= 0 && s->huge_lies);
@@ -349,10 +349,10 @@ static void check_disconnect(sim *s, const coord_action *a) {
     uint64_t limit = (uint64_t)COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED * SIM_MS;
     if (!session) return;
     SIM_CHECK(s, "heard-is-alive", sim_host_now(s) - session->heard_ns > limit,
-              "worker %llu was heard %llu ms ago and is given up", n(a->worker),
+              "worker %llu was heard %llu ms ago and is removed", n(a->worker),
               n((sim_host_now(s) - session->heard_ns) / SIM_MS));
     SIM_CHECK(s, "heard-is-alive", sim_has_listened(s),
-              "worker %llu is given up by a coordinator that stood still itself, %llu ms ago",
+              "worker %llu is removed by a coordinator that stalled itself, %llu ms ago",
               n(a->worker), n((sim_host_now(s) - s->host.listens_ns) / SIM_MS));
 }
 

@@ -1,12 +1,10 @@
-/* How long leases take, seen from outside: the deadline of a worker whose times are known follows
- * what others need, not its own times alone. Leases of trainings only. */
+/* Lease deadlines, checked from outside: the deadline of a worker whose times are known follows
+ * from what others need, not from its own times alone. Only leases of trainings. */
 #include "common/base/alloc.h"
 #include "sim/sim.h"
 
 #define FACTOR 8 /* times what others need */
-#define KNOWN                                                                                      \
-    4 /* results of one job, one after the other, until its times are known for certain            \
-       */
+#define KNOWN  4 /* results of one job in a row after which a worker's times are surely known */
 
 static uint64_t *longest_of(sim *s, uint64_t job) {
     sim_job *j = &s->jobs[job];
@@ -15,13 +13,13 @@ static uint64_t *longest_of(sim *s, uint64_t job) {
     return j->longest;
 }
 
-/* Most that anybody but this worker may have been measured to need for a round of this job. */
+/* The longest time for a round of this job that may have been measured for any other worker. */
 static uint64_t others_need(sim *s, uint64_t job, uint32_t peer) {
     const uint64_t *longest = longest_of(s, job), now = sim_host_now(s);
     uint64_t longest_ns = 0;
     for (uint32_t w = 0; w < s->worker_count; w++)
         if (w != peer && longest[w] > longest_ns) longest_ns = longest[w];
-    for (uint32_t i = 0; i < s->host.session_count; i++) { /* of leases that are out: so far */
+    for (uint32_t i = 0; i < s->host.session_count; i++) { /* current leases: the time so far */
         const sim_session *x = &s->host.sessions[i];
         if (x->peer != peer && x->timed_job == job && now - x->timed_ns > longest_ns)
             longest_ns = now - x->timed_ns;
@@ -39,7 +37,7 @@ void sim_check_deadline(sim *s, sim_session *session, const coord_action *a) {
     const uint64_t floor =
         s->core_config.lease_floor_ns ? s->core_config.lease_floor_ns : 5 * SIM_SECOND;
     const uint64_t longest_ns = FACTOR * a->lease.count * others_need(s, a->job, session->peer);
-    /* Others may not have been measured yet; measured times are floats. */
+    /* Others may not have been measured yet. Measured times are floats. */
     const uint64_t limit = longest_ns > floor ? longest_ns + longest_ns / 1000 : floor;
     SIM_CHECK(s, "deadline-of-the-pool", a->lease.deadline_ns - now <= limit,
               "worker %u has %.3f s for %u shards, others would have %.3f s", session->peer,

@@ -1,4 +1,5 @@
-/* Invariants about what happens: events of the core, versions, what is on the disk, and the end. */
+/* Invariants of what happens: events of the core, versions of weights, the content of the disk, and
+ * the end of the run. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -15,7 +16,8 @@ static void note_pause(sim *s, uint64_t job) {
     if (r->loaded) r->pause_from = r->step + 1;
 }
 
-/* It stood still, or its clock jumped, when a tick comes late by a heartbeat. */
+/* A tick that is late by a heartbeat period means that the coordinator stalled, or that its clock
+ * jumped. */
 static void note_tick(sim *s) {
     sim_host *h = &s->host;
     const uint64_t now = sim_host_now(s);
@@ -74,8 +76,8 @@ void sim_check_before(sim *s, const coord_event *e) {
     if (session && heard) session->heard_ns = sim_host_now(s);
 }
 
-/* Only who lied is quarantined, or who said again and again what nobody else did, or what no lease
- * had asked for. */
+/* A worker may be quarantined only if it lied, or repeatedly sent results that nobody else had or
+ * that no lease had asked for. */
 static void check_suspicion(sim *s) {
     for (uint32_t i = 0; i < s->host.session_count; i++) {
         coord_worker_view view;
@@ -83,7 +85,7 @@ static void check_suspicion(sim *s) {
         const sim_worker *x = &s->workers[s->host.sessions[i].peer];
         uint32_t wrong = x->nans + x->mangles;
         bool strikes = s->core_config.strikes_max && wrong >= s->core_config.strikes_max;
-        /* Where the job itself diverges, a loss that is not finite is a wrong number. */
+        /* If the job itself diverges, a loss that is not finite is a wrong number. */
         for (uint32_t j = 0; x->nans && j < s->spec_count; j++)
             strikes = strikes || s->specs[j].diverges_at;
         SIM_CHECK(s, "honest-is-believed", !view.quarantined || x->lies || strikes,
@@ -131,7 +133,7 @@ static bool is_quarantined(const sim *s, uint32_t peer) {
     return false;
 }
 
-/* When so many audited results of a worker were all right, what it said before is believed. */
+/* After this many correct audited results of a worker, its earlier results are trusted. */
 #define BELIEVED_AFTER 50
 
 static bool may_be_believed(const sim *s, uint64_t id, uint32_t w) {
@@ -159,8 +161,8 @@ static void note_lie(sim *s, const coord_action *a, uint32_t lie) {
     if (!job->lied[lie - 1]) job->lied[lie - 1] = a->step;
 }
 
-/* What was averaged after `step` is undone. A coordinator that restarted does not know any more
- * whom it should suspect of the rest. */
+/* Everything averaged after `step` is undone. A restarted coordinator does not know whom to suspect
+ * of the rest. */
 static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
     sim_job *job = &s->jobs[id];
     for (uint32_t w = 0; job->lied && w < s->worker_count; w++) {
@@ -172,7 +174,7 @@ static void forget_lies_after(sim *s, uint64_t id, uint64_t step) {
 
 /* ---- versions ---- */
 
-/* The samples of the epoch that ends with this version: each exactly once. */
+/* Each sample of the epoch that ends with this version must be used exactly once. */
 static void check_ledger(sim *s, uint64_t id, sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint64_t first = (step - 1) / info->steps_per_epoch * info->steps_per_epoch + 1;
@@ -338,8 +340,8 @@ bool sim_nobody_is_left(const sim *s) {
     return any && (s->nans || s->mangled_faults);
 }
 
-/* Of the workers that can do it the quickest; of an audited job the second, who must do it all,
- * too. */
+/* The slowness of the quickest worker that can do the job; if the job is audited, of the second
+ * quickest, because both must do all of it. */
 static uint32_t slowness_of(const sim *s, const sim_spec *spec, const sim_job *job) {
     uint32_t first = 0, second = 0;
     for (uint32_t w = 0; w < s->worker_count; w++) {

@@ -1,7 +1,7 @@
-/* Clients: each submits one job under a key of its own, again until it is acknowledged, then asks
- * for pauses, resumes and cancels, each until it is answered. And the coordinator's side of these
- * calls, as coordinator/api/api_submit.c and coordinator/api/api_jobs.c do it, around the real
- * table of keys (coordinator/core/recovery.h). */
+/* Clients: each submits one job with a key of its own, repeats that until it is acknowledged, then
+ * requests pauses, resumes and cancels, and repeats each until it is answered. Also the
+ * coordinator's side of these calls, as coordinator/api/api_submit.c and coordinator/api/api_jobs.c
+ * do it, with the real table of keys (coordinator/core/recovery.h). */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -43,7 +43,7 @@ static void ask(sim *s, uint32_t client) {
 
 void sim_client_wish(sim *s, uint32_t client, coord_event_type what) {
     sim_client *c = &s->clients[client];
-    COP_ASSERT(c->wish_count < sizeof c->wishes / sizeof *c->wishes); /* more than faults */
+    COP_ASSERT(c->wish_count < sizeof c->wishes / sizeof *c->wishes); /* more than there can be faults */
     c->wishes[c->wish_count++] = what;
     ask(s, client);
 }
@@ -123,7 +123,7 @@ static void submit(sim *s, sim_message *m) {
         return;
     }
     if (k) {
-        cop_free((void *)(uintptr_t)k->repeat); /* its sender has given it up */
+        cop_free((void *)(uintptr_t)k->repeat); /* its sender has stopped waiting */
         k->repeat = (uint64_t)(uintptr_t)sim_message_new(m);
         return;
     }
@@ -135,7 +135,7 @@ static void submit(sim *s, sim_message *m) {
     later(s, SIM_MS + sim_heavy(&s->dice, SIM_MS, 200 * SIM_MS), m);
 }
 
-/* The end of a submission: its request and the one that repeated it get the same answer. */
+/* Ends a submission: its request and a repeated one get the same answer. */
 static void settle(sim *s, const sim_message *m) {
     unsigned char key[COORD_KEY_SIZE];
     sim_key_of(s->specs[m->spec].key, key);
@@ -195,7 +195,7 @@ static void control(sim *s, sim_message *m) {
     }
     coord_event event = {.type = m->control, .job = m->job};
     if (!done) sim_dispatch(s, &event);
-    if (m->control == COORD_EVENT_JOB_EVALUATE) { /* nothing to remember */
+    if (m->control == COORD_EVENT_JOB_EVALUATE) { /* nothing to store */
         answer(s, m, m->job);
         return;
     }

@@ -1,14 +1,13 @@
-/* A disk with a cache that loses power. The real code of common/base/file.c runs on it: its system
- * calls on paths below /sim come here (the linker wraps them) and take virtual time.
+/* A disk with a cache that can lose power. The real code of common/base/file.c runs on it: its
+ * system calls on paths below /sim are redirected here by the linker, and take virtual time.
  *
- * The rules are POSIX's, taken strictly. What a file holds is safe after fsync of the file; that a
- * name stands in a folder, after fsync of the folder. After a loss of power, every folder has
- * either the names of its last fsync or those of the moment, and what was not synced of a file is
- * there in part, in zeros, or not at all. kill -9 loses nothing but the calls that were not yet
- * made.
+ * The rules are those of POSIX, taken strictly. A file's content is safe after fsync of the file; a
+ * name is safe after fsync of its folder. After a loss of power, each folder has either the names
+ * of its last fsync or the current ones. Content that was not synced is there in part, as zeros, or
+ * not at all. kill -9 loses only the calls that were not made yet.
  *
- * A writer's calls are carried out at once but belong to moments of virtual time: they go to `live`
- * and into a journal. A crash replays the journal up to its moment onto `past`. */
+ * A writer's calls are carried out at once, but belong to moments of virtual time: they change
+ * `live` and are journaled. A crash replays the journal up to its moment onto `past`. */
 #include "sim/sim.h"
 
 #include <dirent.h>
@@ -62,7 +61,7 @@ static void drop_folder(disk_names *names, uint32_t folder) {
         if (names->items[i].folder == folder) drop_name(names, &names->items[i]);
 }
 
-/* Makes `to` hold what `from` holds of one folder. */
+/* Copies the content of one folder from `from` to `to`. */
 static void copy_folder(disk_names *to, const disk_names *from, uint32_t folder) {
     drop_folder(to, folder);
     for (uint32_t i = 0; i < from->count; i++)
@@ -71,7 +70,7 @@ static void copy_folder(disk_names *to, const disk_names *from, uint32_t folder)
 }
 
 static void append(disk_inode *inode, const char *bytes, uint32_t size) {
-    /* Never in place: `live` and `past` share contents. */
+    /* Never in place, because `live` and `past` share contents. */
     char *data = cop_alloc(inode->size + size + 1);
     COP_ASSERT(data != NULL);
     if (inode->size) memcpy(data, inode->data, inode->size);
@@ -133,7 +132,7 @@ static void copy_tree(disk_tree *to, const disk_tree *from) {
 
 /* ---- time ---- */
 
-/* The system calls have no other way to find their disk. */
+/* The wrapped system calls find their disk here. */
 static sim_disk *current;
 
 sim_disk *sim_disk_create(sim *s) {
@@ -156,7 +155,7 @@ uint64_t sim_disk_end(sim_disk *d) {
     return d->clock;
 }
 
-/* What was done by `now` is done for good. */
+/* Makes final what was done by `now`. */
 static void settle(sim_disk *d, uint64_t now) {
     uint32_t done = 0;
     while (done < d->op_count && d->ops[done].time <= now) apply(&d->past, &d->ops[done++]);
@@ -177,7 +176,7 @@ static bool differs(const disk_tree *t, uint32_t folder) {
     return names != synced;
 }
 
-/* What was not synced of a file: a part of it, that part and zeros, or nothing. */
+/* Content that was not synced: keep a part, a part and zeros, or nothing. */
 static void tear(sim_disk *d, disk_inode *inode) {
     uint32_t lost = inode->size - inode->synced, kept = (uint32_t)sim_below(&d->dice, lost + 1);
     if (sim_chance(&d->dice, 300)) kept = 0;
@@ -227,7 +226,7 @@ static bool fails(int number) {
     return true;
 }
 
-/* Takes its time; true: fails (errno). */
+/* Takes its time. True: it fails (errno). */
 static bool passes_time(sim_disk *d, disk_op_kind kind) {
     bool grows = kind == DISK_CREATE || kind == DISK_MKDIR || kind == DISK_WRITE;
     d->clock += kind == DISK_SYNC ? sync_time(d) : 5000 + sim_below(&d->dice, 60000);
@@ -246,8 +245,8 @@ static void record(sim_disk *d, disk_op op) {
     if (d->op_count > 512) settle(d, d->s->now);
 }
 
-/* The folder in which a path's last name stands, and that name; -1: a folder on the way is not
- * there. The root itself has an empty name. */
+/* The folder that contains a path's last name, and in `name` that name, which is empty for the
+ * root; -1: a folder of the path does not exist. */
 static int walk(sim_disk *d, const char *path, char name[DISK_NAME]) {
     uint32_t folder = 0;
     const char *at = path + strlen("/sim");
@@ -265,7 +264,7 @@ static int walk(sim_disk *d, const char *path, char name[DISK_NAME]) {
     return (int)folder;
 }
 
-/* The inode that a path names; -1: there is none (errno). */
+/* The inode of a path; -1: there is none (errno). */
 static int look_up(sim_disk *d, const char *path) {
     char name[DISK_NAME];
     int folder = walk(d, path, name);

@@ -1,4 +1,4 @@
-/* Inside the disk: its trees and journal (disk.c), and the system calls (syscalls.c). */
+/* The disk's internals: trees and journal (disk.c), and system calls (syscalls.c). */
 #ifndef TESTS_SIM_DISK_H
 #define TESTS_SIM_DISK_H
 
@@ -8,11 +8,11 @@ struct stat;
 
 #define DISK_NAME  80
 #define DISK_FILES 16
-#define DISK_FD    1000000 /* file descriptors from here on are the model's */
+#define DISK_FD    1000000 /* the model's file descriptors start here */
 
 typedef struct disk_inode {
     bool folder;
-    char *data; /* what is written; `synced` bytes of it are safe */
+    char *data; /* what was written; its first `synced` bytes are safe */
     uint32_t size, synced;
 } disk_inode;
 
@@ -29,7 +29,7 @@ typedef struct disk_names {
 typedef struct disk_tree {
     disk_inode *inodes;
     uint32_t inode_count, inode_capacity;
-    disk_names names, synced; /* as they are; as they were at each folder's last fsync */
+    disk_names names, synced; /* the current names; the names at the folder's last fsync */
 } disk_tree;
 
 typedef enum disk_op_kind {
@@ -58,16 +58,16 @@ typedef struct disk_file {
 struct sim_disk {
     sim *s;
     sim_stream dice;
-    uint64_t clock; /* of whoever makes system calls */
+    uint64_t clock; /* time of the current caller */
     disk_tree live, past;
     disk_op *ops;
     uint32_t op_count, op_capacity;
     disk_file files[DISK_FILES];
 };
 
-/* Does a path belong to the model, now? */
+/* Does a path belong to the model while its system calls are redirected? */
 bool disk_is_on(const char *path);
-/* As the system calls of these names: -1 and errno when they fail. */
+/* Like the system calls of these names: -1 and errno on failure. */
 int disk_open(const char *path, int flags);
 void disk_close(int fd);
 long disk_read(int fd, void *to, size_t size);

@@ -1,5 +1,5 @@
-/* Faults as they happen: those that last are asked for by whoever they concern (sim_fault_on), the
- * others are done at their moment. */
+/* Faults as they happen. Those that last are looked up by the part that they affect (sim_fault_on);
+ * the others happen at their moment. */
 #include "sim/sim.h"
 
 #include <stdio.h>

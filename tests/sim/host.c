@@ -1,7 +1,6 @@
-/* The coordinator's process around the real core: sessions as coordinator/server/sessions.c keeps
- * them, events in turn as coordinator/engine/loop.c does, recovery as
- * coordinator/api/api_recover.c. Messages become events here; actions.c makes deeds of the core's
- * actions. */
+/* The coordinator's process around the real core: sessions as in coordinator/server/sessions.c,
+ * events in turn as in coordinator/engine/loop.c, recovery as in coordinator/api/api_recover.c.
+ * Messages become events here; actions.c carries out the core's actions. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -151,7 +150,7 @@ static void take_pull(sim *s, const sim_message *m) {
         answer_nothing(s, m, true, false);
         return;
     }
-    if (!session) { /* the core gave it up meanwhile */
+    if (!session) { /* the core has removed it meanwhile */
         answer_nothing(s, m, false, true);
         return;
     }
@@ -172,7 +171,7 @@ static void on_pull(sim *s, sim_message *m) {
         return;
     }
     session->connection[SIM_WORK] = m->connection;
-    cop_free(session->held); /* older calls have no listener any more */
+    cop_free(session->held); /* nobody listens to older requests */
     session->held = NULL;
     session->digesting = 0;
     bool tensor = m->has_result && !m->result.evaluate && !m->result.failed;
@@ -189,7 +188,7 @@ static void on_pull(sim *s, sim_message *m) {
 
 static void on_digested(sim *s, sim_message *m) {
     sim_session *session = sim_session_of(s, m->worker);
-    if (!session || session->digesting != m->request) return; /* gone, or asked again */
+    if (!session || session->digesting != m->request) return; /* it has left, or asked again */
     session->digesting = 0;
     m->result.digest = sim_digest(s, &m->gradient);
     m->result.finite = m->result.finite && !m->gradient.nan;
@@ -302,7 +301,7 @@ void sim_host_die_within(sim *s, uint64_t *armed, uint64_t span) {
     *armed = 0;
 }
 
-/* A graceful stop: the core has said STOPPED. What other threads do is finished. */
+/* A graceful stop: the core has sent STOPPED. Other threads finish their work. */
 static void leave(sim *s) {
     sim_saver_finish(s);
     sim_store_flush(s);
@@ -359,7 +358,7 @@ void sim_host_on(sim *s, sim_event *e) {
         sim_saver_run(s, e->value);
         break;
     case SIM_DIE:
-        /* A fault that waited for a checkpoint or a commit is one of now. */
+        /* A fault that waited for a checkpoint or commit counts as happening now. */
         if (s->now > s->quiet_ns) s->quiet_ns = s->now;
         sim_host_die(s, e->value & 1);
         sim_post(s, e->value / 2 * SIM_MS, (sim_event){.kind = SIM_RESTART});

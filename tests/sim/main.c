@@ -1,4 +1,4 @@
-/* The program: runs seeds, says what it saw, replays and shortens what failed. */
+/* The program: runs seeds, reports, and replays and shrinks failures. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,31 +12,30 @@
 static const char usage[] =
     "usage: sim [--seed N [--faults LIST] [--trace]] [--seeds N [--from N]] [--hours H] ...\n"
     "\n"
-    "Runs the coordinator's and the worker's decisions in virtual time, under faults that a seed\n"
-    "decides, and checks invariants after every event (docs/explanation/reliability.md lists "
-    "them).\n"
+    "Runs the decisions of coordinator and workers in virtual time, with faults that follow from a\n"
+    "seed, and checks invariants after every event (docs/explanation/reliability.md lists them).\n"
     "\n"
-    "  --seeds N        so many seeds [1000], from --from N [1] on\n"
-    "  --hours H        seeds one after another for so long\n"
-    "  --progress       a line on stderr every 10,000 seeds (at a terminal: always)\n"
-    "  --seed N         one seed\n"
-    "  --faults LIST    only these of its faults: numbers with commas, or none\n"
+    "  --seeds N        run N seeds [1000], starting at --from N [1]\n"
+    "  --hours H        run seeds for H hours\n"
+    "  --progress       print a line on stderr every 10,000 seeds (default at a terminal)\n"
+    "  --seed N         run one seed\n"
+    "  --faults LIST    only these of its faults: numbers separated by commas, or none\n"
     "  --trace          print everything that happens\n"
-    "  --workers N      so many workers, whatever the seed says; also --jobs N, --shards N\n"
-    "  --no-faults      nothing goes wrong\n"
-    "  --plant N        plant a bug (by number or name), and find a seed that shows it\n"
-    "  --plant all      each of them in turn\n"
-    "  --list           the bugs that can be planted, and the kinds of faults\n"
+    "  --workers N      N workers, whatever the seed decides; also --jobs N, --shards N\n"
+    "  --no-faults      run without faults\n"
+    "  --plant N        plant a bug (by number or name), and find a seed that reveals it\n"
+    "  --plant all      each bug in turn\n"
+    "  --list           list the bugs that can be planted, and the kinds of faults\n"
     "  --json           print figures as one line of JSON\n"
     "\n"
-    "exit status: 0 nothing was found (with --plant: every bug was), 1 something was, 2 bad usage\n"
+    "exit status: 0 no invariant broke (with --plant: every bug was found), 1 otherwise, 2 bad usage\n"
     "\n"
     "examples:\n"
     "  sim --seeds 10000\n"
     "  sim --seed 4711 --trace\n"
     "  sim --plant all --seeds 10000\n";
 
-#define FAILURES_MAX 10 /* then it is enough */
+#define FAILURES_MAX 10 /* stop after this many */
 
 typedef struct totals {
     uint64_t seeds, twice, events, decisions, leases, repeated, steps, completed, virtual_ns;
@@ -103,7 +102,7 @@ static void report(const sim_options *options, const sim_result *first) {
     fflush(stdout);
 }
 
-/* Twice the same: all of those that failed, and one in a hundred of the others. */
+/* Runs failing seeds twice, and one in a hundred of the others: both runs must be the same. */
 static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     sim_result r, again;
     sim_run(options, &r);
@@ -127,7 +126,7 @@ static bool run_seed(const sim_options *options, totals *t, bool quiet) {
     return false;
 }
 
-/* So many seeds, or so many seconds: what comes first. */
+/* Runs `seeds` seeds, or for some seconds, whichever ends first. */
 static void run_many(const sim_options *options, uint64_t seeds, double seconds, bool progress,
                      totals *t) {
     sim_options o = *options;
@@ -168,7 +167,7 @@ static void choose_plant(uint32_t plant) {
 #endif
 }
 
-/* Seeds until one shows the bug; true if one did. */
+/* Runs seeds until one reveals the bug. True: one did. */
 static bool find_plant(const sim_options *options, uint32_t plant, uint64_t seeds, bool details) {
     sim_options o = *options;
     sim_result r = {0};

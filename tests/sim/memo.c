@@ -1,6 +1,6 @@
-/* The job file inside each checkpoint is always the same one, that of the simulator's small job
- * (saver.c), and writing and reading it took a fifth of all time. So the linker brings these two
- * calls here (--wrap): the text is made and read once. Any other text is read as it is. */
+/* Each checkpoint contains the same job file, that of the simulator's small job (saver.c). Writing
+ * and parsing it took a fifth of the time, so the linker redirects these two calls here (--wrap),
+ * which do it once. Any other text is parsed as usual. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -17,7 +17,7 @@ cop_err __wrap_cop_document_parse_job(const char *text, size_t size, const char 
 static struct {
     const ProtobufCMessage *message;
     cop_str text;
-    cop_buffer *packed; /* what the text is read as */
+    cop_buffer *packed; /* the parsed text */
 } memo;
 
 void sim_memo_set(const ProtobufCMessage *message) {

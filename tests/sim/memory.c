@@ -1,5 +1,5 @@
-/* alloc.h for one run after another: what a run has taken is freed at its end, whether it came to
- * it or was stopped in the middle of a decision. Counts what the core holds. */
+/* alloc.h for one run after another. What a run allocated is freed at its end, even if it was
+ * stopped in the middle of a decision. Counts what the core holds. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ static struct {
     uint64_t count, now, peak; /* bytes of the core */
 } memory;
 
-/* Small blocks are used again, by size: a tenth of all time. Not where AddressSanitizer watches. */
+/* Small blocks are reused by size, which saves a tenth of the time. Not with AddressSanitizer. */
 #ifdef __SANITIZE_ADDRESS__
 #    define SPARE_MAX 0
 #else
@@ -123,7 +123,7 @@ uint64_t cop_alloc_count(void) {
 }
 
 void cop_alloc_fail_at(uint64_t k) {
-    (void)k; /* not here */
+    (void)k; /* not supported here */
 }
 
 void cop_alloc_keep_large_blocks(void) {}

@@ -1,7 +1,7 @@
 /* The network: calls of workers and clients to the coordinator, as common/net/link_nng.c makes
- * them. One call at a time on each link; a link connects by itself, again and again, and a call
- * waits for that up to its deadline. A call whose connection is lost ends with CLOSED; whether its
- * request was seen is not known then. What was sent may arrive late, twice, or never. */
+ * them. Each link makes one call at a time. It connects by itself, again and again, and a call
+ * waits for the connection until its deadline. A call whose connection is lost ends with CLOSED;
+ * nobody knows then whether its request arrived. Messages can be late, duplicated or lost. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -14,7 +14,7 @@ sim_party *sim_party_of(sim *s, uint32_t peer) {
                                  : &s->clients[peer - s->worker_count].party;
 }
 
-/* How long a message takes: mostly a moment. */
+/* How long a message takes: usually a moment. */
 static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t peer) {
     uint64_t delay = 50000 + sim_below(dice, 2 * SIM_MS);
     uint32_t longest_ms = sim_fault_on(s, SIM_DELAY, peer, s->now);
@@ -22,7 +22,7 @@ static uint64_t delay_of(sim *s, sim_stream *dice, uint32_t peer) {
     return delay;
 }
 
-/* Puts a message on its way; it may be lost. A cut network holds back what TCP sends again. */
+/* Sends a message, which may be lost. A partitioned network delays what TCP sends again. */
 static void transmit(sim *s, sim_event event, sim_fault_kind partition) {
     uint32_t peer = event.message->peer;
     sim_party *party = sim_party_of(s, peer);
@@ -99,7 +99,7 @@ void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeou
 
 bool sim_call_ends(sim *s, const sim_event *event) {
     sim_link *link = &sim_party_of(s, event->peer)->link[event->link];
-    if (!link->calling || link->call != event->call) return false; /* given up meanwhile */
+    if (!link->calling || link->call != event->call) return false; /* it is not waited for any more */
     const sim_message *m = event->message;
     if (m && (link->host_life != m->host_life || link->connection != m->connection)) return false;
     link->calling = false;

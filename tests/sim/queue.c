@@ -1,4 +1,4 @@
-/* Virtual time: a heap of events, in order of time and then of posting; and dice. */
+/* Virtual time: a heap of events, ordered by time, then by order of posting. And random draws. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"

@@ -1,9 +1,9 @@
-/* One seed from beginning to end. */
+/* One seed from start to end. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
 
-#define PATIENCE    (600 * SIM_SECOND) /* after the last fault, everything is done by then ... */
+#define PATIENCE    (600 * SIM_SECOND) /* everything must be done this long after the last fault ... */
 #define MOST_EVENTS 3000000
 
 /* ---- assertions of our own code stop a run, not the program ---- */
@@ -24,18 +24,18 @@ _Noreturn void __wrap_cop_panic(const char *file, int line, const char *conditio
     sim_fail(s, "assertions", "%s:%d: %s", name ? name + 1 : file, line, condition);
 }
 
-/* ---- events find whom they concern ---- */
+/* ---- delivery of events ---- */
 
 static bool concerns_host(sim_kind kind) {
     return kind > SIM_NONE && kind <= SIM_RESTART;
 }
 
-/* What only the loop of the coordinator does; its other threads and the disk go on. */
+/* Done only by the coordinator's loop. Its other threads and the disk go on during a stall. */
 static bool needs_loop(sim_kind kind) {
     return kind <= SIM_TASK;
 }
 
-/* Who stands still gets it later; a tick comes before all that waited. */
+/* Postpones an event of a process that stalls. A tick comes before all other postponed events. */
 static bool postponed(sim *s, const sim_event *e) {
     uint64_t until = 0;
     if (concerns_host(e->kind)) {
@@ -63,12 +63,12 @@ static void deliver(sim *s, sim_event *e) {
     cop_free(e->event);
 }
 
-/* Nobody stays paused for ever. */
+/* No job may stay paused for ever. */
 static void resume_all(sim *s) {
     for (uint32_t i = 0; i < s->client_count; i++) sim_client_wish(s, i, COORD_EVENT_JOB_RESUME);
 }
 
-/* ... or when it can be, if that takes longer. */
+/* ... or as soon as it can be, if that takes longer. */
 static bool is_too_late(const sim *s) {
     return s->now >= s->quiet_ns + PATIENCE && s->now >= s->quiet_ns + sim_longest(s);
 }

@@ -1,6 +1,6 @@
-/* Checkpoints: the thread of coordinator/engine/saver.c in virtual time, around the real
- * cop_checkpoint_save and cop_checkpoint_load on the model of a disk. The weights of the simulator
- * (two words of 64 bits) travel as the small whole numbers of a small model, four floats each. */
+/* Checkpoints: the thread of coordinator/engine/saver.c in virtual time, with the real
+ * cop_checkpoint_save and cop_checkpoint_load on the model of a disk. The simulator's weights (two
+ * words of 64 bits) are stored as small whole numbers in a small model, four floats per word. */
 #include "sim/sim.h"
 
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 #define FLOATS 4
 
-/* ---- a small job, made once ---- */
+/* ---- a small job, created once ---- */
 
 static const char job_text[] = "name: sim\n"
                                "data: {source: synthetic-digits}\n"
@@ -62,7 +62,7 @@ static cop_job job_of(const sim_spec *spec) {
 
 /* ---- words as floats ---- */
 
-/* The floats of all parameters, in order: the flat layout has gaps. */
+/* The floats of all parameters in order; the flat layout has gaps. */
 static float *float_at(const cop_model *model, float *flat, int index) {
     for (int i = 0; i < cop_model_parameter_count(model); i++) {
         const cop_parameter *p = cop_model_parameter(model, i);
@@ -108,7 +108,8 @@ void sim_saver_submit(sim *s, const coord_action *action) {
     sim_saver_wake(s);
 }
 
-/* The thread takes the next request: first the store must hold all that was said before it. */
+/* The thread takes the next request. First the store must contain everything that was reported
+ * before it. */
 void sim_saver_wake(sim *s) {
     sim_host *h = &s->host;
     if (h->saver_busy || !h->save_count) return;
@@ -171,7 +172,7 @@ void sim_saver_run(sim *s, bool behind) {
     sim_post(s, end - s->now, (sim_event){.kind = SIM_SAVED, .life = h->life, .event = event});
 }
 
-/* On the loop. The thread went on meanwhile. */
+/* On the loop. The thread continues meanwhile. */
 void sim_saved(sim *s, const coord_event *event) {
     if (event->ok) sim_check_saved(s, event->job, event->step);
     s->host.saver_busy = false;
@@ -224,7 +225,7 @@ bool sim_has_model(sim *s, uint64_t id) {
     return there;
 }
 
-/* What came after is removed, and the job is loaded when that has been done; or tried again, as
+/* Removes later checkpoints and then loads the job; repeats that on failure, as
  * coordinator/engine/resident.c does. */
 static void undo(sim *s, uint64_t id) {
     sim_resident *r = &s->host.resident[id];
@@ -234,7 +235,7 @@ static void undo(sim *s, uint64_t id) {
     cop_err e = sim_read(s, id, r->max_step, r, &c);
     c.has_best = true;
     folder_of(id, folder);
-    /* From now on: a crash may leave all, some, or none of them. */
+    /* From here on, a crash may leave all, some or none of them. */
     sim_check_discarded(s, id, e ? 0 : c.step);
     sim_disk_begin(s->disk, s->now);
     r->undone = !cop_checkpoint_discard_after(folder, e ? 0 : c.step, &c, &error);

@@ -1,5 +1,5 @@
-/* What a seed stands for: the pool, the jobs and the schedule of faults. Each seed takes only some
- * kinds of faults and jobs, so that a few of them meet often. */
+/* What a seed stands for: the pool, the jobs and the schedule of faults. Each seed uses only some
+ * kinds of faults and jobs, so that these often coincide. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -53,7 +53,7 @@ static void make_rules(coord_job_info *info, bool liars, sim_stream *dice) {
     if (sim_chance(dice, 150)) info->workers_max = 1 + (uint32_t)sim_below(dice, 3);
     if (sim_chance(dice, 30)) info->timeout_ns = (1 + sim_below(dice, 60)) * SIM_SECOND;
     info->pin_first = sim_chance(dice, 150);
-    /* Of the jobs in a pool with a liar most are audited, some all over. */
+    /* In a pool with liars, most jobs are audited, some of them completely. */
     if (sim_chance(dice, liars ? 850 : 200))
         info->audit = sim_chance(dice, 450) ? 1 : 0.05 * (double)(1 + sim_below(dice, 12));
 }
@@ -116,7 +116,7 @@ void sim_setup(sim *s) {
     s->dice.key = sim_mix(s->options.seed, 0x4057);
     s->now = 1000 * SIM_SECOND + sim_below(&dice, SIM_SECOND);
     make_workers(s, &dice);
-    /* Honest workers must be left that can compute every job. */
+    /* Honest workers that can compute every job must be left. */
     s->liars = s->worker_count >= 4 && !s->mixed && !s->options.no_faults && sim_chance(&dice, 150);
     make_jobs(s, &dice);
     s->core_config = (coord_core_config){.heartbeats = true,
@@ -139,17 +139,17 @@ void sim_setup(sim *s) {
 /* ---- the schedule of faults ---- */
 
 typedef struct shape {
-    uint32_t weight;            /* how often, beside the others */
-    uint64_t shortest, longest; /* it lasts */
-    uint32_t min_amount, max_amount;       /* amount */
+    uint32_t weight;            /* how often, relative to the others */
+    uint64_t shortest, longest; /* duration, in ms */
+    uint32_t min_amount, max_amount;       /* bounds of the amount */
     enum { ONE, MOSTLY_ONE, NO_TARGET, A_JOB } target;
-    uint32_t at_most; /* in a run; 0: any number */
+    uint32_t at_most; /* in one run; 0: any number */
 } shape;
 
-/* Amounts: LOSS, DUPLICATE, DISK_ERRORS and PARTITION (what is not lost but late) per mille; DELAY,
- * CLOCK, DISK_SLOW, STOP, CRASH, POWER (until it starts again) and KILL in ms; SLOW times; CUT and
- * others 0 or 1: whether the coordinator notices; NAN_RESULT, NAN_GRADIENT and CANNOT so many
- * results. */
+/* Amounts: LOSS, DUPLICATE, DISK_ERRORS and PARTITION (messages that are late instead of lost) per
+ * mille; DELAY, CLOCK, DISK_SLOW, STOP, CRASH, POWER (until the next start) and KILL in ms; SLOW as
+ * a factor; CUT and others 0 or 1: whether the coordinator notices; NAN_RESULT, NAN_GRADIENT and
+ * CANNOT as a number of results. */
 static const shape shapes[SIM_FAULT_KINDS] = {
     [SIM_KILL] = {8, 0, 0, 1, 8000, ONE, 0},
     [SIM_FREEZE] = {4, 100, 8000, 1, 1, ONE, 0},
@@ -188,7 +188,7 @@ static uint32_t target_of(const sim *s, const shape *its, sim_stream *dice) {
     if (its->target == NO_TARGET) return SIM_NOBODY;
     if (its->target == A_JOB) return (uint32_t)sim_below(dice, s->client_count);
     if (its->target == MOSTLY_ONE && sim_chance(dice, 250)) return SIM_NOBODY;
-    /* The first clients are hit as workers are. */
+    /* The first client is hit like a worker. */
     return (uint32_t)sim_below(dice, s->worker_count + (its->target == MOSTLY_ONE));
 }
 
@@ -222,7 +222,7 @@ static int by_time(const void *a, const void *b) {
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-/* Is this one among those that were asked for? */
+/* Is this fault among the requested ones? */
 static bool is_wanted(const sim_options *options, uint32_t number) {
     if (!options->only) return true;
     for (uint32_t i = 0; i < options->only_count; i++)

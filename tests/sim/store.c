@@ -1,13 +1,13 @@
-/* The store, as coordinator/store/store_write.c keeps it in SQLite: writes wait in a queue, are
- * committed in batches, all of a batch or nothing. Which writes must be on the disk by then is
- * decided by the real code (coordinator/core/recovery.h). SQLite itself is trusted to do what it
- * promises: a commit that returned survives kill -9, and a loss of power if it was synced. */
+/* The store, as coordinator/store/store_write.c keeps it in SQLite: writes are queued and committed
+ * in batches, each completely or not at all. The real code decides which writes must be on the disk
+ * (coordinator/core/recovery.h). SQLite is trusted: a commit that returned survives kill -9, and if
+ * it was synced also a loss of power. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
 #include "coordinator/core/recovery.h"
 
-#define BATCH_MS 100 /* metrics wait so long for company */
+#define BATCH_MS 100 /* how long metrics wait for a larger batch */
 #define RETRY_MS 500
 
 static store_kind kind_of(const sim_write *w) {
@@ -31,13 +31,13 @@ static void wake(sim *s, uint64_t delay) {
 
 static void answer_waiting(sim *s, sim_write *w, bool failed);
 
-/* The real queue holds 16384, more than these jobs have steps. In some installations it is full as
- * soon as one waits. */
+/* The real queue holds 16384 writes, more than these jobs have steps. In some runs it is full as
+ * soon as one write waits. */
 bool sim_store_is_tight(const sim *s) {
     return sim_mix(s->options.seed, 0x71d7) % 8 == 0;
 }
 
-/* So many wait that this one is dropped, or refused. */
+/* The queue is full: this write is dropped or refused. */
 static void turn_away(sim *s, const sim_write *write) {
     sim_write w = *write;
     answer_waiting(s, &w, true);
@@ -110,7 +110,7 @@ static void answer_waiting(sim *s, sim_write *w, bool failed) {
     w->done = NULL;
 }
 
-/* Of a batch that failed, what nobody waits for stays. */
+/* After a failed batch, keeps the writes that nobody waits for. */
 static void drop_batch(sim *s) {
     sim_store *store = &s->store;
     uint32_t kept = 0;
@@ -153,7 +153,7 @@ static void end(sim *s) {
 
 void sim_store_commit(sim *s, uint64_t wake_number) {
     sim_store *store = &s->store;
-    if (wake_number != store->wakes) return; /* woken earlier */
+    if (wake_number != store->wakes) return; /* it was woken earlier */
     store->retrying = false;
     if (store->committing)
         end(s);
@@ -171,7 +171,7 @@ void sim_store_flush(sim *s) {
 
 void sim_store_crash(sim *s, bool power) {
     sim_store *store = &s->store;
-    /* A commit under way may have come through, although nobody was told. */
+    /* A commit in progress may have succeeded without being reported. */
     if (!store->batch_fails && store->committing && sim_chance(&s->dice, 500)) apply_batch(store);
     if (power && sim_chance(&s->dice, 500)) memcpy(store->rows, store->synced, sizeof store->rows);
     memcpy(store->synced, store->rows, sizeof store->rows);

@@ -1,5 +1,5 @@
-/* The system calls of common/base/file.c, wrapped by the linker (--wrap): on paths below /sim they
- * go to the model of a disk, else to the system. */
+/* The system calls of common/base/file.c, wrapped by the linker (--wrap). On paths below /sim they
+ * use the model of a disk, elsewhere the system. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -72,12 +72,12 @@ int __wrap_rmdir(const char *path) {
     return disk_is_on(path) ? disk_remove(path, true) : __real_rmdir(path);
 }
 
-/* Names in temporary files must not depend on the process. */
+/* Names of temporary files must not depend on the process. */
 pid_t __wrap_getpid(void) {
     return 1;
 }
 
-/* ---- folders: a DIR of the model is a struct of ours ---- */
+/* ---- folders: a DIR of the model is our own struct ---- */
 
 typedef struct model_folder {
     uint64_t mark;

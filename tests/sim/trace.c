@@ -1,5 +1,4 @@
-/* What happened, as a hash (two runs of a seed have the same) and, when asked for, as text: all of
- * it, or the last lines before a failure. */
+/* The trace of a run: a hash (two runs of a seed have the same) and, on request, text. */
 #include "sim/sim.h"
 
 #include <stdarg.h>

@@ -1,9 +1,10 @@
-/* What must come out: hashes in place of tensors, and a loop over the steps without any pool.
+/* The expected results: hashes in place of tensors, computed by a loop over the steps without a
+ * pool.
  *
- * A gradient is a pure function of (weights, step, shard, the samples' rows, and the fingerprint if
- * the job is pinned to one). The sum of two nodes of the tree neither commutes nor associates, and
- * an update mixes momentum and weights: a result that is lost, used twice, too late, for another
- * step or in another order shows in all weights from then on. */
+ * A gradient is a pure function of weights, step, shard, the samples, and the fingerprint if the
+ * job is pinned to one. The sum of two nodes of the tree neither commutes nor associates, and an
+ * update mixes momentum and weights. So a result that is lost, used twice, late, of another step or
+ * in another order changes all later weights. */
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
@@ -23,7 +24,7 @@ uint32_t sim_batch_of(const sim_spec *spec, uint64_t step) {
     return left < info->batch ? (uint32_t)left : info->batch;
 }
 
-/* The rows of all shards of a step, by the code that the coordinator uses (D1, D2). */
+/* Hashes the samples of all shards of a step, which the coordinator's code selects (D1, D2). */
 static void fill_leaves(sim_spec *spec, uint64_t step) {
     const coord_job_info *info = &spec->info;
     uint32_t *rows = spec->rows + (step - 1) * info->batch, count, epoch, at = 0;

@@ -1,6 +1,6 @@
 /* A worker's process around the real agent: what worker/host.c does with two links (work and
- * control), a heart of its own, and computing. Dies, freezes, is slow; comes back as a supervisor
- * would make it. */
+ * control), heartbeats and computing. It dies, freezes or is slow; after its death it is started
+ * again, as by a supervisor. */
 #include "sim/sim.h"
 
 #include <math.h>
@@ -18,7 +18,7 @@ static void drop_result(sim_worker *x) {
 
 /* ---- the agent's actions ---- */
 
-/* How long this much work takes: a fault makes the worker slow as long as it lasts. */
+/* How long this much work takes; a fault makes the worker slow while it lasts. */
 static uint64_t slowed(const sim *s, uint32_t w, uint64_t cost) {
     uint32_t usual = s->workers[w].slowness, slow = sim_fault_on(s, SIM_SLOW, w, s->now);
     if (slow <= usual) return cost;
@@ -62,7 +62,7 @@ static void pull(sim *s, uint32_t w, bool goodbye) {
     sim_call(s, w, &m, CALL_TIMEOUT_MS * SIM_MS);
 }
 
-/* The process ends by itself; whoever supervises it starts it again. */
+/* The process exits, and its supervisor starts it again. */
 static void end(sim *s, uint32_t w) {
     sim_trace(s, "worker %u ends", w);
     sim_worker_kill(s, w, true, SIM_SECOND + sim_below(&s->workers[w].compute, 4 * SIM_SECOND));
@@ -135,7 +135,7 @@ static void compute_gradient(sim *s, sim_worker *x, coord_result_info *r) {
     }
 }
 
-/* A gradient of large finite values: with it the sum overflows, or the next step. */
+/* A gradient of large finite values: the sum overflows, or the next step does. */
 static void lie_huge(sim *s, sim_worker *x) {
     x->gradient.sum ^= sim_next(&x->compute) | 1;
     x->gradient.huge = sim_chance(&x->compute, 500);
@@ -143,7 +143,7 @@ static void lie_huge(sim *s, sim_worker *x) {
     s->huge_lies++;
 }
 
-/* A liar's result is wrong in its gradient, its loss or its count; no two liars tell the same. */
+/* A liar's result is wrong in its gradient, loss or count; no two liars send the same one. */
 static void lie(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     if (!sim_chance(&x->compute, sim_fault_on(s, SIM_LIE, w, s->now))) return;
@@ -161,7 +161,7 @@ static void lie(sim *s, uint32_t w, coord_result_info *r) {
     s->lies++;
 }
 
-/* One field that tells which lease the result is of is wrong: each of them in turn. */
+/* Spoils one of the fields that name the result's lease: each of them in turn. */
 static void mangle(sim *s, uint32_t w, coord_result_info *r) {
     sim_worker *x = &s->workers[w];
     x->mangled = x->mangled_results > 0;
@@ -237,7 +237,7 @@ static void on_lease(sim *s, uint32_t w, const sim_message *m) {
     x->lease = m->lease;
     if (m->lease.has_weights) x->weights = m->lease.weights;
     x->have_job = m->lease.job;
-    x->have_version = m->lease.version + 1; /* + 1: 0 says "none" */
+    x->have_version = m->lease.version + 1; /* + 1: 0 means none */
     feed(s, w, (worker_event){.type = WORKER_EVENT_LEASE});
 }
 
@@ -257,7 +257,7 @@ static void on_welcome(sim *s, uint32_t w, const sim_message *m) {
     x->session = m->session;
     x->serial++;
     if (!x->party.link[SIM_CONTROL].calling)
-        sim_post(s, 0, of(s, w, SIM_BEAT)); /* the heart wakes */
+        sim_post(s, 0, of(s, w, SIM_BEAT)); /* the heartbeats start */
     feed(s, w, (worker_event){.type = WORKER_EVENT_WELCOME});
 }
 
@@ -271,7 +271,7 @@ static void on_work_answer(sim *s, uint32_t w, const sim_message *m) {
         on_welcome(s, w, m);
         return;
     }
-    drop_result(x); /* any answer to a PULL: it was delivered */
+    drop_result(x); /* any reply to a PULL means that it arrived */
     if (m->type == SIM_LEASE) {
         on_lease(s, w, m);
         return;
@@ -284,7 +284,7 @@ static void on_work_answer(sim *s, uint32_t w, const sim_message *m) {
                         .unknown = m->unknown});
 }
 
-/* ---- the heart ---- */
+/* ---- heartbeats ---- */
 
 static void beat(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
@@ -314,7 +314,7 @@ static void signal_drain(sim *s, uint32_t w) {
     sim_worker *x = &s->workers[w];
     if (x->drain) return;
     x->drain = true;
-    sim_event waited = of(s, w, SIM_WAITED); /* a wait ends early */
+    sim_event waited = of(s, w, SIM_WAITED); /* ends a wait early */
     waited.value = x->waits;
     sim_post(s, 0, waited);
     if (!x->party.link[SIM_CONTROL].calling) sim_post(s, 0, of(s, w, SIM_BEAT));
@@ -328,11 +328,11 @@ static void apply_heartbeat_reply(sim *s, uint32_t w, const sim_message *m) {
     if (!m->unknown) return;
     x->forgotten = x->beating;
     if (x->beating != x->serial || !work->calling) return;
-    work->calling = false; /* a held call will not be answered: interrupted */
+    work->calling = false; /* a held call will not be answered: interrupt it */
     feed_failed(s, w, COP_ERR_CLOSED);
 }
 
-/* A call of the heart ended; m NULL: it failed. */
+/* A heartbeat's call has ended; m NULL: it failed. */
 static void on_control_answer(sim *s, uint32_t w, const sim_message *m) {
     sim_worker *x = &s->workers[w];
     bool greeting = x->party.link[SIM_CONTROL].request.type == SIM_HELLO_CONTROL;
