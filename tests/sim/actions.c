@@ -89,7 +89,10 @@ static void lease(sim *s, const coord_action *a) {
                               .count = a->lease.count,
                               .batch = a->lease.batch,
                               .spec = r->spec,
-                              .evaluate = a->lease.evaluate};
+                              .member = a->lease.member,
+                              .members = a->lease.members,
+                              .evaluate = a->lease.evaluate,
+                              .ensemble = a->lease.ensemble};
     bool has_it = request->have_job == a->job && request->have_version == coord_weights_name(a) + 1;
     reply.lease.has_weights = !has_it;
     reply.lease.weights = has_it ? 0 : r->weights;
@@ -211,11 +214,9 @@ static void update(sim *s, const coord_action *a) {
     r->updating = true;
     r->update_count = a->update.count;
     for (uint32_t i = 0; i < a->update.count; i++) r->slots[i] = a->update.blocks[i].slot;
-    coord_event *event = cop_alloc(sizeof *event);
-    COP_ASSERT(event != NULL);
-    *event = e;
     sim_post(s, sim_heavy(&s->dice, SIM_MS, 300 * SIM_MS),
-             (sim_event){.kind = SIM_UPDATED, .life = s->host.life, .event = event});
+             (sim_event){
+                 .kind = SIM_UPDATED, .life = s->host.life, .event = sim_event_new(&e)});
 }
 
 void sim_updated(sim *s, const coord_event *e) {
@@ -255,9 +256,16 @@ static void compute(sim *s, const coord_action *a) {
                                    .attempt = a->lease.attempt,
                                    .first = a->lease.first,
                                    .count = a->lease.count,
+                                   .members = a->lease.members,
                                    .evaluate = a->lease.evaluate,
+                                   .ensemble = a->lease.ensemble,
                                    .finite = true};
-    if (a->lease.evaluate) {
+    if (a->lease.ensemble) {
+        m.result.samples = a->lease.count;
+        m.gradient.sum =
+            sim_outputs(spec, a->lease.first, a->lease.member, a->lease.members);
+        m.result.digest = sim_digest(s, &m.gradient);
+    } else if (a->lease.evaluate) {
         m.result.samples = a->lease.count;
         sim_slice(r->weights, a->lease.first, a->lease.count, &m.result.loss, &m.result.correct);
     } else {
@@ -288,6 +296,10 @@ void sim_recomputed(sim *s, const sim_message *m) {
 /* ---- the rest ---- */
 
 static void store_state(sim *s, const coord_action *a) {
+    if (sim_is_ensemble(s, a->job)) {
+        sim_ensemble_ended(s, a);
+        return;
+    }
     sim_write write = {.kind = SIM_SET_STATE, .job = a->job, .value = a->state};
     sim_store_write(s, &write);
 }
@@ -347,7 +359,8 @@ void sim_carry_out(sim *s, const coord_action *a) {
         sim_saver_submit(s, a);
         break;
     case COORD_ACTION_ABSORB:
-        break; /* no ensembles yet */
+        sim_absorb(s, a);
+        break;
     case COORD_ACTION_STATE:
         store_state(s, a);
         break;

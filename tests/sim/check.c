@@ -85,6 +85,11 @@ static void check_lease_limits(sim *s, const coord_action *a, const sim_session 
 static void check_lease_work(sim *s, const coord_action *a) {
     const sim_resident *r = &s->host.resident[a->job];
     const sim_spec *spec = spec_of(s, a->job);
+    if (sim_is_ensemble(s, a->job)) {
+        SIM_CHECK(s, "lease-of-this-step", a->lease.ensemble && r->loaded,
+                  "a lease of ensemble %llu, which does not run", n(a->job));
+        return;
+    }
     uint64_t step = a->lease.evaluate ? r->step : r->step + 1;
     SIM_CHECK(s, "lease-of-this-step", r->loaded && !r->updating && a->step == step,
               "job %llu is at step %llu and leases step %llu", n(a->job), n(r->step), n(a->step));
@@ -157,6 +162,7 @@ static void check_keep(sim *s, const coord_action *a) {
     const sim_resident *r = &s->host.resident[a->job];
     SIM_CHECK(s, "slots", a->slot && a->slot < s->host.slot_count, "slot %llu", n(a->slot));
     const sim_slot *slot = &s->host.slots[a->slot];
+    if (sim_is_ensemble(s, a->job)) return;
     SIM_CHECK(s, "no-stale-result", slot->job == a->job && slot->step == r->step + 1,
               "job %llu is at step %llu and keeps a gradient of job %llu, step %llu", n(a->job),
               n(r->step), n(slot->job), n(slot->step));
@@ -173,7 +179,7 @@ static void check_drop(sim *s, const coord_action *a) {
     const sim_slot *slot = &s->host.slots[a->slot];
     if (slot->evaluate && slot->job == a->job)
         forget_leases(s, a->job, true, slot->first, slot->first + slot->count);
-    if (slot->state != SIM_KEPT) return;
+    if (slot->state != SIM_KEPT || sim_is_ensemble(s, slot->job)) return;
     for (uint32_t i = slot->first; i < slot->first + slot->count; i++) s->jobs[slot->job].kept[i]--;
 }
 
@@ -320,6 +326,13 @@ static void check_state(sim *s, const coord_action *a) {
     if (a->state == COORD_RUNNING) {
         job->running_since = sim_host_now(s);
         if (!job->first_run) job->first_run = job->running_since;
+    }
+    if (sim_is_ensemble(s, a->job)) {
+        SIM_CHECK(s, "no-job-fails",
+                  a->state != COORD_FAILED || s->lies || s->nan_faults || s->mangled_faults,
+                  "ensemble %llu failed: %s", n(a->job), a->text);
+        job->state = a->state;
+        return;
     }
     if (a->state == COORD_COMPLETED)
         SIM_CHECK(s, "complete-is-complete",

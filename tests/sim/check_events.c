@@ -376,7 +376,7 @@ bool sim_all_done(const sim *s) {
         if (s->jobs[c->job].state < COORD_COMPLETED) return false;
         if (s->store.rows[c->job].state < COORD_COMPLETED) return false;
     }
-    return s->now > s->quiet_ns && s->host.up;
+    return s->now > s->quiet_ns && s->host.up && sim_ensembles_done(s);
 }
 
 static void check_result(sim *s, uint64_t id) {

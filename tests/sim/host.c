@@ -92,6 +92,7 @@ static void on_hello(sim *s, const sim_message *m) {
     joined.joined.name = name;
     joined.joined.threads = x->threads;
     joined.joined.fingerprint = x->fingerprint;
+    joined.joined.ensembles = true;
     sim_dispatch(s, &joined);
     sim_message welcome = {
         .type = SIM_WELCOME, .worker = worker, .session = h->sessions[worker - 1].secret};
@@ -174,7 +175,7 @@ static void on_pull(sim *s, sim_message *m) {
     cop_free(session->held); /* nobody listens to older requests */
     session->held = NULL;
     session->digesting = 0;
-    bool tensor = m->has_result && !m->result.evaluate && !m->result.failed;
+    bool tensor = m->has_result && (!m->result.evaluate || m->result.ensemble) && !m->result.failed;
     if (tensor && coord_core_wants_digest(s->host.core, m->worker, &m->result)) {
         session->digesting = m->request = ++s->host.next_request;
         sim_post(
@@ -266,6 +267,7 @@ void sim_host_start(sim *s) {
     }
     recovery_recalled(h->keys);
     for (uint64_t job = 1; job <= SIM_IDS_MAX; job++) take_up(s, job);
+    sim_ensembles_start(s);
     sim_post(s, TICK_MS * SIM_MS, (sim_event){.kind = SIM_TICK, .life = life});
 }
 
@@ -350,6 +352,9 @@ void sim_host_on(sim *s, sim_event *e) {
         break;
     case SIM_TASK:
         sim_client_task(s, e->message);
+        break;
+    case SIM_ENSEMBLE:
+        sim_ensemble_submit(s, (uint32_t)e->value);
         break;
     case SIM_COMMIT:
         sim_store_commit(s, e->value);

@@ -23,6 +23,7 @@ static const char usage[] =
     "  --trace          print everything that happens\n"
     "  --workers N      N workers, whatever the seed decides; also --jobs N, --shards N\n"
     "  --no-faults      run without faults\n"
+    "  --ensembles      evaluate ensembles alongside the jobs\n"
     "  --plant N        plant a bug (by number or name), and find a seed that reveals it\n"
     "  --plant all      each bug in turn\n"
     "  --list           list the bugs that can be planted, and the kinds of faults\n"
@@ -96,6 +97,7 @@ static void report(const sim_options *options, const sim_result *first) {
     if (o.workers) printf(" --workers %u", o.workers);
     if (o.jobs) printf(" --jobs %u", o.jobs);
     if (o.shards) printf(" --shards %u", o.shards);
+    if (o.ensembles) printf(" --ensembles");
     printf(" --faults ");
     print_faults(only, count);
     printf(" --trace\n");
@@ -289,6 +291,7 @@ enum {
     JOBS,
     SHARDS,
     CALM,
+    ENSEMBLES,
     PLANT,
     LIST,
     PROGRESS,
@@ -332,6 +335,9 @@ static int take(arguments *a, int option, const char *text) {
     case CALM:
         a->options.no_faults = true;
         return 0;
+    case ENSEMBLES:
+        a->options.ensembles = true;
+        return 0;
     case PLANT:
         a->plant = text;
         return 0;
@@ -356,7 +362,8 @@ static int parse(int argc, char **argv, arguments *a) {
         {"shards", 1, NULL, SHARDS},     {"no-faults", 0, NULL, CALM},
         {"plant", 1, NULL, PLANT},       {"list", 0, NULL, LIST},
         {"json", 0, NULL, JSON},         {"help", 0, NULL, HELP},
-        {"progress", 0, NULL, PROGRESS}, {NULL, 0, NULL, 0}};
+        {"progress", 0, NULL, PROGRESS}, {"ensembles", 0, NULL, ENSEMBLES},
+        {NULL, 0, NULL, 0}};
     int option, index = 0;
     while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
         if (option == HELP) {

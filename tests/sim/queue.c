@@ -69,6 +69,13 @@ sim_event sim_take(sim *s) {
     return first;
 }
 
+coord_event *sim_event_new(const coord_event *event) {
+    coord_event *copy = cop_alloc(sizeof *copy);
+    COP_ASSERT(copy != NULL);
+    *copy = *event;
+    return copy;
+}
+
 sim_message *sim_message_new(const sim_message *m) {
     sim_message *copy = cop_alloc(sizeof *copy);
     COP_ASSERT(copy != NULL);

@@ -27,12 +27,12 @@ _Noreturn void __wrap_cop_panic(const char *file, int line, const char *conditio
 /* ---- delivery of events ---- */
 
 static bool concerns_host(sim_kind kind) {
-    return kind > SIM_NONE && kind <= SIM_RESTART;
+    return (kind > SIM_NONE && kind <= SIM_RESTART) || kind == SIM_ENSEMBLE;
 }
 
 /* Done only by the coordinator's loop. Its other threads and the disk go on during a stall. */
 static bool needs_loop(sim_kind kind) {
-    return kind <= SIM_TASK;
+    return kind <= SIM_TASK || kind == SIM_ENSEMBLE;
 }
 
 /* Postpones an event of a process that stalls. A tick comes before all other postponed events. */

@@ -119,6 +119,7 @@ void sim_setup(sim *s) {
     /* Honest workers that can compute every job must be left. */
     s->liars = s->worker_count >= 4 && !s->mixed && !s->options.no_faults && sim_chance(&dice, 150);
     make_jobs(s, &dice);
+    sim_setup_ensembles(s);
     s->core_config = (coord_core_config){.heartbeats = true,
                                          .can_recompute = true,
                                          .fingerprint = 1,

@@ -32,6 +32,9 @@
 #define SIM_JOBS_MAX 8   /* submissions of one run */
 #define SIM_IDS_MAX  128 /* job numbers: a submission that fails has used one up */
 #define SIM_NOBODY   UINT32_MAX
+#define SIM_ENSEMBLES_MAX 3
+#define SIM_SPECS_MAX (SIM_JOBS_MAX + SIM_ENSEMBLES_MAX)
+#define SIM_SLICES   4 /* of an ensemble's samples, at most */
 
 typedef struct sim sim;
 
@@ -79,7 +82,8 @@ typedef enum sim_kind {
     SIM_BOOT,
     SIM_CLIENT,
     /* elsewhere */
-    SIM_FAULT
+    SIM_FAULT,
+    SIM_ENSEMBLE /* at the coordinator. value: index of the ensemble to submit */
 } sim_kind;
 
 typedef enum sim_link_kind { SIM_WORK, SIM_CONTROL, SIM_LINKS } sim_link_kind;
@@ -112,7 +116,8 @@ typedef struct sim_gradient {
 typedef struct sim_lease {
     uint64_t lease, job, step, version, weights;
     uint32_t attempt, first, count, batch, spec;
-    bool evaluate, has_weights;
+    uint32_t member, members; /* of an ensemble */
+    bool evaluate, ensemble, has_weights;
 } sim_lease;
 
 /* A request or a reply on its way. */
@@ -162,6 +167,7 @@ typedef struct sim_queue {
 void sim_post(sim *s, uint64_t delay, sim_event event);
 sim_event sim_take(sim *s);
 sim_message *sim_message_new(const sim_message *m);
+coord_event *sim_event_new(const coord_event *event);
 
 /* ---- jobs as submitted, and a loop without a pool (truth.c) ---- */
 
@@ -374,6 +380,26 @@ void sim_client_call(sim *s, sim_message *m);
 void sim_client_task(sim *s, sim_message *m);
 void sim_key_of(uint64_t key, unsigned char out[16]);
 
+/* ---- evaluations of ensembles (ensemble.c) ---- */
+
+typedef struct sim_ensemble {
+    uint64_t job; /* its number; 0: it is not running */
+    uint64_t begins_ns;
+    uint32_t absorbed[SIM_SLICES]; /* members of each slice */
+    bool done;
+} sim_ensemble;
+
+void sim_setup_ensembles(sim *s);
+void sim_ensembles_start(sim *s); /* the coordinator has started */
+void sim_ensemble_submit(sim *s, uint32_t index);
+sim_ensemble *sim_ensemble_of(sim *s, uint64_t job); /* NULL: it is not running */
+bool sim_is_ensemble(const sim *s, uint64_t job);
+/* Outputs of these members on the slice that starts at sample `first`. */
+uint64_t sim_outputs(const sim_spec *spec, uint32_t first, uint32_t member, uint32_t members);
+void sim_absorb(sim *s, const coord_action *action);
+void sim_ensemble_ended(sim *s, const coord_action *action); /* STATE */
+bool sim_ensembles_done(const sim *s);
+
 /* ---- workers (worker.c), clients (client.c), the network between (network.c) ---- */
 
 typedef struct sim_link {
@@ -495,7 +521,7 @@ void sim_fault_print(const sim_fault *fault, char *out, size_t size);
 
 typedef struct sim_options {
     uint64_t seed;
-    bool no_faults, trace;
+    bool no_faults, trace, ensembles;
     const uint32_t *only; /* numbers of the faults that happen; NULL: all */
     uint32_t only_count;
     uint32_t workers, jobs, shards; /* 0: as the seed decides */
@@ -520,7 +546,9 @@ struct sim {
     uint32_t worker_count, client_count, spec_count, fault_count;
     sim_worker *workers;
     sim_client *clients;
-    sim_spec specs[SIM_JOBS_MAX];
+    sim_spec specs[SIM_SPECS_MAX]; /* submissions, then ensembles */
+    sim_ensemble ensembles[SIM_ENSEMBLES_MAX];
+    uint32_t ensemble_count, ensemble_ids; /* ids: job numbers that were used for them */
     sim_job jobs[SIM_IDS_MAX + 1];
     sim_fault *faults;
     bool lasting[SIM_FAULT_KINDS];

@@ -49,7 +49,8 @@ static const char *event_name(sim_kind kind) {
                                         "beat",
                                         "boot",
                                         "client",
-                                        "fault"};
+                                        "fault",
+                                        "ensemble"};
     return names[kind];
 }
 

@@ -206,9 +206,15 @@ static void fill_result(sim *s, uint32_t w) {
                            .attempt = l->attempt,
                            .first = l->first,
                            .count = l->count,
+                           .members = l->members,
                            .evaluate = l->evaluate,
+                           .ensemble = l->ensemble,
                            .finite = true};
-    if (l->evaluate) {
+    if (l->ensemble) {
+        r.samples = l->count;
+        x->gradient = (sim_gradient){
+            .sum = sim_outputs(&s->specs[l->spec], l->first, l->member, l->members)};
+    } else if (l->evaluate) {
         r.samples = l->count;
         sim_slice(x->weights, l->first, l->count, &r.loss, &r.correct);
     } else {
