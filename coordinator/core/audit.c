@@ -21,8 +21,8 @@
 #include "common/base/plant.h"
 #include "coordinator/core/core_state.h"
 
-#define WATCHED_BLOCKS                                                                             \
-    20 /* when two results differ and the liar cannot be told, this many blocks of both workers are audited */
+/* When two results differ and the liar is unknown, this many blocks of both workers are audited. */
+#define WATCHED_BLOCKS 20
 #define RECOMPUTE_NS 60000000000u /* deadline of a COMPUTE; after it, other workers may decide too */
 
 bool audit_can_recompute(const coord_core *core, const core_job *job) {
