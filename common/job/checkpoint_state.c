@@ -34,8 +34,8 @@ static void put_real(cop_str *out, const char *key, double value) {
     cop_str_append(out, ",\n");
 }
 
-/* Without a best, best_error is -1. A line of its own marks a best that is below 0: earlier versions
- * take such a best for none, and files without one are the same in all versions. */
+/* Without a best, best_error is -1. A line of its own marks a best that is below 0: earlier
+ * versions take such a best for none, and files without one are the same in all versions. */
 static const char negative_best[] = "  \"best_is_negative\": true,\n";
 
 static void put_best(cop_str *out, const cop_checkpoint *c) {

@@ -23,7 +23,8 @@
 
 /* When two results differ and the liar is unknown, this many blocks of both workers are audited. */
 #define WATCHED_BLOCKS 20
-#define RECOMPUTE_NS 60000000000u /* deadline of a COMPUTE; after it, other workers may decide too */
+#define RECOMPUTE_NS                                                                               \
+    60000000000u /* deadline of a COMPUTE; after it, other workers may decide too */
 
 bool audit_can_recompute(const coord_core *core, const core_job *job) {
     if (!core->config.can_recompute || job->cannot_recompute) return false;
@@ -80,8 +81,8 @@ static round_vote vote_of(const coord_event *e, const core_worker *w) {
     const coord_result_info *r = &e->result;
     return (round_vote){.worker = e->worker,
                         .identity = w                         ? w->identity
-                               : e->worker == COORD_SELF ? COORD_SELF
-                                                         : 0,
+                                    : e->worker == COORD_SELF ? COORD_SELF
+                                                              : 0,
                         .lease = r->lease,
                         .slot = r->slot,
                         .digest = r->evaluate && !r->ensemble ? 0 : r->digest,
@@ -120,7 +121,8 @@ void audit_recompute(coord_core *core, core_job *job, int index, uint64_t now) {
 /* Are there no workers of another identity that could check this one? */
 static bool is_only_identity(const coord_core *core, const core_job *job, uint64_t identity) {
     for (uint32_t i = 0; i < core->worker_count; i++)
-        if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i])) return false;
+        if (core->workers[i]->identity != identity && scheduler_eligible(job, core->workers[i]))
+            return false;
     return true;
 }
 
@@ -181,23 +183,23 @@ static int decide(const coord_core *core, const core_job *job, const round_block
 }
 
 static void remember_late_copies(coord_core *core, const core_job *job, const round_block *b,
-                             const round_vote *v) {
+                                 const round_vote *v) {
     for (int h = 0; h < ROUND_HOLDERS; h++) {
         const round_holder *holder = &b->holder[h];
         if (!holder->worker || holder->worker == COORD_SELF) continue;
         core->late_copies[core->next_late_copy++ % LATE_COPIES_MAX] =
             (core_late_copy){.lease = holder->lease,
-                          .job = job->info.job,
-                          .step = job->round.step,
-                          .other_lease = v->lease,
-                          .digest = v->digest,
-                          .correct = v->correct,
-                          .worker = holder->worker,
-                          .other_worker = v->worker,
-                          .loss = v->loss,
-                          .first = b->first,
-                          .count = b->count,
-                          .evaluate = job->round.evaluate};
+                             .job = job->info.job,
+                             .step = job->round.step,
+                             .other_lease = v->lease,
+                             .digest = v->digest,
+                             .correct = v->correct,
+                             .worker = holder->worker,
+                             .other_worker = v->worker,
+                             .loss = v->loss,
+                             .first = b->first,
+                             .count = b->count,
+                             .evaluate = job->round.evaluate};
     }
 }
 
@@ -231,11 +233,12 @@ static void need_more_votes(coord_core *core, core_job *job, int index, uint64_t
     job->counts.disputed += dispute;
     if (dispute || doubt)
         core_report(core, job->info.job, false, "%s: %s; computed again",
-                  audit_name_block(job, b, block),
-                  dispute ? "two results differ" : "a value is not finite");
+                    audit_name_block(job, b, block),
+                    dispute ? "two results differ" : "a value is not finite");
     round_await_votes(&job->round, index, b->votes + 1 > b->needs ? b->votes + 1 : b->needs);
     bool nobody = b->state == ROUND_PENDING && is_only_identity(core, job, b->vote[0].identity);
-    if ((dispute || nobody) && audit_can_recompute(core, job)) audit_recompute(core, job, index, now);
+    if ((dispute || nobody) && audit_can_recompute(core, job))
+        audit_recompute(core, job, index, now);
 }
 
 /* The vote is right: finishes the block and punishes the votes against it. */
@@ -349,7 +352,8 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
 
 /* ---- copies that come second ---- */
 
-static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker, const coord_result_info *r) {
+static core_late_copy *late_copy_of(const coord_core *core, uint64_t worker,
+                                    const coord_result_info *r) {
     for (uint32_t i = 0; r->lease && i < LATE_COPIES_MAX; i++) {
         const core_late_copy *d = &core->late_copies[i];
         bool fits = d->lease == r->lease && d->worker == worker && d->job == r->job &&
@@ -369,9 +373,9 @@ static void watch_both(coord_core *core, const core_late_copy *d) {
         if (!w) continue;
         w->watched = WATCHED_BLOCKS;
         core_report(core, d->job, false,
-                  "worker %s: step %llu, %u + %u: its result differs from another worker's, too "
-                  "late to decide which is wrong; its next %d results are audited",
-                  w->name, (unsigned long long)d->step, d->first, d->count, WATCHED_BLOCKS);
+                    "worker %s: step %llu, %u + %u: its result differs from another worker's, too "
+                    "late to decide which is wrong; its next %d results are audited",
+                    w->name, (unsigned long long)d->step, d->first, d->count, WATCHED_BLOCKS);
     }
 }
 
@@ -422,6 +426,7 @@ bool audit_wants_digest(const coord_core *core, uint64_t worker, const coord_res
     const round_block *b = &job->round.blocks[index];
     if (b->needs > 1 || b->votes || !r->finite) return true;
     for (int h = 0; h < ROUND_HOLDERS; h++)
-        if (h != holder && b->holder[h].worker) return true; /* the other holder's result will be compared with it */
+        if (h != holder && b->holder[h].worker)
+            return true; /* the other holder's result will be compared with it */
     return false;
 }

@@ -78,12 +78,15 @@ typedef struct coord_job_info {
     bool last_keep;
     uint32_t evaluate_samples; /* of the part that is evaluated; 0: no evaluation */
     uint32_t evaluate_every;   /* epochs */
-    bool by_loss; /* there are no classes: the weights with the smallest loss are the best */
-    bool keep_best; /* evaluations choose the best weights. Not set if they use the test part, whose error would then be too optimistic */
+    bool by_loss;   /* there are no classes: the weights with the smallest loss are the best */
+    bool keep_best; /* evaluations choose the best weights. Not set if they use the test part, whose
+                       error would then be too optimistic */
     uint64_t checkpoint_every; /* steps */
     uint32_t workers_max;      /* limits.workers; 0: any */
     uint64_t timeout_ns;       /* limits.timeout; 0: none */
-    uint64_t fingerprint; /* hash of the pinned fingerprint (numerics: openblas); 0: any worker will do. With pin_first set and fingerprint 0, the first worker that gets a lease decides it */
+    uint64_t fingerprint; /* hash of the pinned fingerprint (numerics: openblas); 0: any worker will
+                             do. With pin_first set and fingerprint 0, the first worker that gets a
+                             lease decides it */
     bool pin_first;
     double audit;          /* share of the blocks that a second worker computes too; 0..1 */
     coord_job_state state; /* QUEUED or PAUSED when added; ended jobs are not added */
@@ -98,24 +101,29 @@ typedef enum coord_event_type {
     COORD_EVENT_TICK = 1,      /* at least every 50 ms while anything is active */
     COORD_EVENT_WORKER_JOINED, /* worker */
     COORD_EVENT_WORKER_GONE,   /* worker: its connection is lost, or it said goodbye */
-    COORD_EVENT_WORKER_DRAIN,  /* worker: give it no more leases and tell it to leave (a client asked) */
+    COORD_EVENT_WORKER_DRAIN,  /* worker: give it no more leases and tell it to leave (a client
+                                  asked) */
     COORD_EVENT_HEARTBEAT,     /* worker */
-    COORD_EVENT_PULL,   /* worker, pull: it asks for work. The host holds the request until an action names it */
-    COORD_EVENT_RESULT, /* worker, result. Comes before the PULL that carried it. After COMPUTE: worker is COORD_SELF */
+    COORD_EVENT_PULL, /* worker, pull: it asks for work. The host holds the request until an action
+                         names it */
+    COORD_EVENT_RESULT,     /* worker, result. Comes before the PULL that carried it. After COMPUTE:
+                               worker is COORD_SELF */
     COORD_EVENT_JOB_ADDED,  /* info */
     COORD_EVENT_JOB_LOADED, /* loaded: data and weights are in memory */
     COORD_EVENT_JOB_FAILED, /* job, text: the host could not load it, or reports how it diverged */
     COORD_EVENT_JOB_PAUSE,
     COORD_EVENT_JOB_RESUME,
     COORD_EVENT_JOB_CANCEL,   /* job; text: the reason, or NULL */
-    COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights: after the current step if RUNNING, else ignored */
+    COORD_EVENT_JOB_EVALUATE, /* job: a client asks for an evaluation of the newest weights: after
+                                 the current step if RUNNING, else ignored */
     COORD_EVENT_UPDATED, /* job, step, ok: the new weights are version `step`. Not ok: nothing was
                             changed. result.first and result.digest are of the block whose gradient
                             is not finite; if result.finite is set, all gradients are finite and
                             their sum is not, and `digests` has the digest of each block */
     COORD_EVENT_CHECKPOINTED, /* job, step, ok */
     COORD_EVENT_ABSORBED,     /* job: the oldest unanswered ABSORB is done */
-    COORD_EVENT_STOP /* graceful stop: finish the current steps, write checkpoints of all running jobs, then ACTION_STOPPED */
+    COORD_EVENT_STOP /* graceful stop: finish the current steps, write checkpoints of all running
+                        jobs, then ACTION_STOPPED */
 } coord_event_type;
 
 typedef struct coord_result_info {
@@ -123,14 +131,16 @@ typedef struct coord_result_info {
     uint32_t attempt, first, count;
     uint32_t members;        /* members whose outputs an ensemble's result holds */
     bool evaluate, ensemble; /* the kind: neither is set for training, both are for an ensemble */
-    bool finite;             /* the loss is finite; and so is the gradient, if a digest was requested */
-    bool failed;             /* it could not be computed: text has the reason */
-    bool busy;               /* failed for lack of memory or free slots: worth another try later */
-    bool malformed;          /* its tensor has the wrong size: text has the reason */
+    bool finite;    /* the loss is finite; and so is the gradient, if a digest was requested */
+    bool failed;    /* it could not be computed: text has the reason */
+    bool busy;      /* failed for lack of memory or free slots: worth another try later */
+    bool malformed; /* its tensor has the wrong size: text has the reason */
     double loss;
     uint64_t correct, samples;
     uint64_t slot;   /* the host's handle of the gradient; the core answers with KEEP or DROP */
-    uint64_t digest; /* of the gradient as received, keyed with a secret of the host; all NaNs count as one value. 0: none, or coord_core_wants_digest returned false. UPDATED, not ok: of the block at fault */
+    uint64_t digest; /* of the gradient as received, keyed with a secret of the host; all NaNs count
+                        as one value. 0: none, or coord_core_wants_digest returned false. UPDATED,
+                        not ok: of the block at fault */
 } coord_result_info;
 
 typedef struct coord_event {
@@ -142,7 +152,8 @@ typedef struct coord_event {
                                 block of the UPDATE, in its order; borrowed for the call */
     struct {
         const char *name;
-        const char *identity; /* what a quarantine applies to: the certificate's name, or the name that the worker asked for; NULL: name */
+        const char *identity; /* what a quarantine applies to: the certificate's name, or the name
+                                 that the worker asked for; NULL: name */
         uint32_t threads;
         uint64_t fingerprint;
         bool ensembles; /* it can compute leases of ensembles */
@@ -164,12 +175,14 @@ typedef struct coord_event {
 } coord_event;
 
 typedef enum coord_action_type {
-    COORD_ACTION_LEASE = 1, /* answer `request` with `lease` */
-    COORD_ACTION_NOTHING,   /* answer `request`: retry_ms, drain, unknown */
-    COORD_ACTION_KEEP,      /* slot: the result belongs to the round */
-    COORD_ACTION_DROP,      /* slot: late, duplicate, stale or unwanted */
-    COORD_ACTION_LOAD, /* job, step: load data, optimizer state and weights: of the newest checkpoint up to this step, or initial ones. Remove newer checkpoints */
-    COORD_ACTION_ROLLBACK,   /* job, step: like LOAD, for a resident job without an update or checkpoint in progress */
+    COORD_ACTION_LEASE = 1,  /* answer `request` with `lease` */
+    COORD_ACTION_NOTHING,    /* answer `request`: retry_ms, drain, unknown */
+    COORD_ACTION_KEEP,       /* slot: the result belongs to the round */
+    COORD_ACTION_DROP,       /* slot: late, duplicate, stale or unwanted */
+    COORD_ACTION_LOAD,       /* job, step: load data, optimizer state and weights: of the newest
+                                checkpoint up to this step, or initial ones. Remove newer checkpoints */
+    COORD_ACTION_ROLLBACK,   /* job, step: like LOAD, for a resident job without an update or
+                                checkpoint in progress */
     COORD_ACTION_COMPUTE,    /* job, step, lease: compute this block here and answer with RESULT of
                                 worker COORD_SELF */
     COORD_ACTION_UNLOAD,     /* job: release it (checkpoints in progress still complete) */
@@ -178,11 +191,17 @@ typedef enum coord_action_type {
     COORD_ACTION_EPOCH,      /* job, step, metrics: sums over the epoch that ended */
     COORD_ACTION_EVALUATED,  /* job, step, metrics: an evaluation ended */
     COORD_ACTION_CHECKPOINT, /* job, step, checkpoint: answer CHECKPOINTED */
-    COORD_ACTION_ABSORB,     /* job, slot, lease (first, count: samples; member, members): add these outputs, members in order; answer ABSORBED, in order */
+    COORD_ACTION_ABSORB,     /* job, slot, lease (first, count: samples; member, members): add these
+                                outputs, members in order; answer ABSORBED, in order */
     COORD_ACTION_STATE,      /* job, state, text: store it and notify watchers */
-    COORD_ACTION_DISCONNECT, /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its connections (no WORKER_GONE event is needed) */
-    COORD_ACTION_EVENT,    /* job (0: none), text: for the event log and `logs`; a warning if ok is false. fingerprint: the job has just been pinned to it, by `worker`: store it, so that JOB_ADDED carries it after a restart; else 0 */
-    COORD_ACTION_DIVERGED, /* job, step, slot, lease (first, count, evaluate, ensemble, member, members, sum): not finite for two workers, and for the coordinator if it can compute the job. Answer JOB_FAILED with the full sentence */
+    COORD_ACTION_DISCONNECT, /* worker: silent for COP_HEARTBEATS_MISSED heartbeats; close its
+                                connections (no WORKER_GONE event is needed) */
+    COORD_ACTION_EVENT,    /* job (0: none), text: for the event log and `logs`; a warning if ok is
+                              false. fingerprint: the job has just been pinned to it, by `worker`:
+                              store it, so that JOB_ADDED carries it after a restart; else 0 */
+    COORD_ACTION_DIVERGED, /* job, step, slot, lease (first, count, evaluate, ensemble, member,
+                              members, sum): not finite for two workers, and for the coordinator if
+                              it can compute the job. Answer JOB_FAILED with the full sentence */
     COORD_ACTION_STOPPED
 } coord_action_type;
 
@@ -244,7 +263,8 @@ typedef struct coord_action {
         struct {
             const char *text;
             uint64_t kind;     /* equal for all texts of one kind ... */
-            uint64_t identity; /* ... and the worker that it is about, 0: none. They limit how much a peer can write to the log */
+            uint64_t identity; /* ... and the worker that it is about, 0: none. They limit how much
+                                  a peer can write to the log */
             uint64_t fingerprint;
             coord_job_state state;
             bool ok;
@@ -269,18 +289,22 @@ typedef struct coord_actions {
 
 typedef struct coord_core coord_core;
 typedef struct coord_core_config {
-    uint32_t jobs_running_max;       /* trainings resident at once (default 4) */
-    uint32_t evaluations_max;        /* evaluations at once (default 4); more are refused with LIMIT */
-    uint64_t lease_floor_ns;         /* shortest lease deadline (default 5 s) */
-    uint32_t lease_overhead_percent; /* what a lease costs besides computing, of one shard's time: steers block sizes (default 25) */
+    uint32_t jobs_running_max; /* trainings resident at once (default 4) */
+    uint32_t evaluations_max;  /* evaluations at once (default 4); more are refused with LIMIT */
+    uint64_t lease_floor_ns;   /* shortest lease deadline (default 5 s) */
+    uint32_t lease_overhead_percent; /* what a lease costs besides computing, of one shard's time:
+                                        steers block sizes (default 25) */
     uint64_t heartbeat_ns;           /* default COP_HEARTBEAT_MS */
-    uint64_t save_patience_ns;       /* how long to retry, once a second, final weights that cannot be written (full disk) (default 1 h) */
-    uint64_t secret[2];              /* decides what is audited: random, known to nobody else */
-    uint64_t fingerprint;            /* of the coordinator's own OpenBLAS; 0: none */
-    bool can_recompute;              /* the host can carry out COMPUTE */
-    uint32_t strikes_max; /* values that are not finite, though others found them finite, before a worker is quarantined; 0: no limit */
+    uint64_t save_patience_ns; /* how long to retry, once a second, final weights that cannot be
+                                  written (full disk) (default 1 h) */
+    uint64_t secret[2];        /* decides what is audited: random, known to nobody else */
+    uint64_t fingerprint;      /* of the coordinator's own OpenBLAS; 0: none */
+    bool can_recompute;        /* the host can carry out COMPUTE */
+    uint32_t strikes_max; /* values that are not finite, though others found them finite, before a
+                             worker is quarantined; 0: no limit */
     bool heartbeats;      /* false in process, where workers cannot fall silent */
-    bool speculate; /* lease a block a second time when an idle worker would probably finish it sooner than its holder; false in process, where workers share their cores */
+    bool speculate; /* lease a block a second time when an idle worker would probably finish it
+                       sooner than its holder; false in process, where workers share their cores */
 } coord_core_config;
 
 cop_err coord_core_create(const coord_core_config *config, coord_core **out); /* NO_MEMORY */
@@ -319,7 +343,8 @@ typedef struct coord_job_view {
     bool has_loss, has_error;
     const char *waiting_for;
 } coord_job_view;
-#define COORD_RECENT_NS 1000000000 /* for this long after its lease a worker still counts for the job */
+#define COORD_RECENT_NS                                                                            \
+    1000000000 /* for this long after its lease a worker still counts for the job */
 bool coord_core_job(const coord_core *core, uint64_t job, uint64_t now_ns, coord_job_view *out);
 typedef struct coord_worker_view {
     uint64_t worker, job, lease, shards, joined_ns;
@@ -327,7 +352,7 @@ typedef struct coord_worker_view {
     uint32_t threads, strikes;
     bool draining, computing, quarantined;
     uint64_t served_job, served_ns; /* of its newest lease: the job, and when it began or ended */
-    uint64_t unable; /* the newest job that it cannot compute and gets no leases of; 0: none */
+    uint64_t unable;      /* the newest job that it cannot compute and gets no leases of; 0: none */
     const char *evidence; /* of a quarantine; NULL: none */
     double ms_per_shard;
 } coord_worker_view;

@@ -36,7 +36,8 @@ struct core_worker {
     double ns_per_shard;
     coord_lease_times lease_times[LEASE_TIMES_KINDS]; /* found by core_lease_times_key */
     uint32_t threads;
-    uint32_t strikes;    /* wrong results, and values that were not finite for this worker alone; includes those of its identity from before it joined */
+    uint32_t strikes;    /* wrong results, and values that were not finite for this worker alone;
+                            includes those of its identity from before it joined */
     uint32_t watched;    /* the next so many of its blocks are audited, whatever the job asks for */
     double audit_credit; /* position in a window of 1 / audit blocks, of which one is audited */
     double audit_point;  /* position of the audited block in the window */
@@ -51,15 +52,17 @@ typedef enum core_phase {
     PHASE_TRAINING, /* leases of a step are given out */
     PHASE_UPDATING,
     PHASE_EVALUATING, /* leases of an evaluation are given out */
-    PHASE_HOLDING,    /* between rounds; lasts while the weights are the best so far and an older checkpoint is being written */
+    PHASE_HOLDING,    /* between rounds; lasts while the weights are the best so far and an older
+                         checkpoint is being written */
     PHASE_DIVERGED,   /* waits for the host's explanation */
     PHASE_SAVING      /* waits for the last checkpoint before the end, a pause or a stop */
 } core_phase;
 
 /* Since which step an identity's results are unconfirmed: see audit.c. */
 typedef struct core_contributor {
-    uint64_t identity;         /* 0: free */
-    uint64_t since, mark; /* steps; 0: none. results before `since` are trusted; `mark` is the next value of it */
+    uint64_t identity;    /* 0: free */
+    uint64_t since, mark; /* steps; 0: none. results before `since` are trusted; `mark` is the next
+                             value of it */
     uint32_t confirmed;   /* confirmed audits since the mark */
 } core_contributor;
 
@@ -90,39 +93,45 @@ typedef struct core_job {
     double plan_span_ns; /* how long a step should take; 0: unknown */
     uint64_t plan_pool;  /* pool version that the plan was made for */
     uint64_t plan_step;  /* step when it was made */
-    bool times_changed;   /* workers' times have changed since */
+    bool times_changed;  /* workers' times have changed since */
     double loss_sum;     /* of the current epoch */
     uint64_t samples, correct;
 
     /* trust */
-    core_contributor *contributors; /* (CONTRIBUTORS_MAX), a hash table; kept while the job is not resident */
-    uint64_t unlisted_since;          /* the earliest unconfirmed step of identities without an entry; 0: none */
+    core_contributor
+        *contributors; /* (CONTRIBUTORS_MAX), a hash table; kept while the job is not resident */
     uint64_t
-        rollback_to;   /* 1 + the newest step that may be loaded, because a wrong result may follow it; 0: any */
-    uint32_t history;        /* number of returns to a checkpoint */
-    uint64_t audit_until;    /* all blocks of steps up to this one are audited; 0: none */
-    uint64_t recompute_again_ns; /* a COMPUTE failed for lack of memory or slots: when to try again; 0: at once */
+        unlisted_since; /* the earliest unconfirmed step of identities without an entry; 0: none */
+    uint64_t rollback_to; /* 1 + the newest step that may be loaded, because a wrong result may
+                             follow it; 0: any */
+    uint32_t history;     /* number of returns to a checkpoint */
+    uint64_t audit_until; /* all blocks of steps up to this one are audited; 0: none */
+    uint64_t recompute_again_ns; /* a COMPUTE failed for lack of memory or slots: when to try again;
+                                    0: at once */
     bool cannot_recompute;       /* a COMPUTE failed for another reason */
-    bool spoiled;      /* an ensemble that contains outputs of a liar: it will fail */
+    bool spoiled;                /* an ensemble that contains outputs of a liar: it will fail */
 
     /* workers that cannot compute it */
-    bool unable;                            /* some workers get no leases of it */
-    uint64_t unable_given, unable_since_ns; /* number of leases when it last changed, and when that was */
+    bool unable; /* some workers get no leases of it */
+    uint64_t unable_given,
+        unable_since_ns; /* number of leases when it last changed, and when that was */
 
     /* checkpoints */
     bool saving, saving_final, saving_best, is_best; /* is_best: and not saved yet */
-    uint64_t save_failed_ns, save_again_ns; /* of the final weights: the first failure, and the next attempt; 0: none */
-    uint64_t saved_step;                    /* UINT64_MAX: none */
-    double best_error;                      /* or loss, for a job without classes */
+    uint64_t save_failed_ns,
+        save_again_ns; /* of the final weights: the first failure, and the next attempt; 0: none */
+    uint64_t saved_step; /* UINT64_MAX: none */
+    double best_error;   /* or loss, for a job without classes */
     bool has_best;
 
     /* time */
     double seconds, seconds_loaded, timed_seconds;
     uint64_t timed_samples, step_began_ns, run_began_ns;
-    uint64_t idle_ns, idle_since_ns; /* time of this step without workers, and the start of the current such time; 0: none */
-    double shard_ns, slice_ns; /* usual time of a shard, and of an evaluation slice; 0: unknown */
-    uint64_t share;            /* compute time received: the basis of fair share */
-    core_pool_time pool_time[2];         /* [0] of training, [1] of evaluations */
+    uint64_t idle_ns, idle_since_ns; /* time of this step without workers, and the start of the
+                                        current such time; 0: none */
+    double shard_ns, slice_ns;   /* usual time of a shard, and of an evaluation slice; 0: unknown */
+    uint64_t share;              /* compute time received: the basis of fair share */
+    core_pool_time pool_time[2]; /* [0] of training, [1] of evaluations */
 
     uint64_t fingerprint;   /* that its workers must have; 0: any */
     uint64_t eligible_pool; /* pool version for which `eligible` was counted */
@@ -151,7 +160,7 @@ typedef struct core_late_copy {
     bool evaluate;
 } core_late_copy;
 
-#define LATE_COPIES_MAX       64
+#define LATE_COPIES_MAX   64
 #define CORE_GIVEN_UP_MAX 256 /* workers that one tick may remove; others follow at the next */
 #define CORE_ANSWERS_MAX  256 /* pulls that one event may answer without a lease */
 #define QUARANTINES_MAX   64
@@ -175,12 +184,13 @@ struct coord_core {
     uint32_t worker_count, worker_capacity;
     uint32_t active_workers; /* neither draining nor quarantined */
     core_worker *wait_head, *wait_tail;
-    core_worker *serve_next; /* the next waiting worker to serve, because too many before it got nothing */
-    bool drained_wait;       /* a draining worker waits for an answer */
-    uint64_t ticked_ns;      /* the last tick; 0: none yet */
-    uint64_t listens_ns;     /* since when no tick was missed */
-    uint64_t pool_version;   /* changes when a worker joins, leaves or drains */
-    core_job **jobs;         /* unfinished ones, by number */
+    core_worker
+        *serve_next; /* the next waiting worker to serve, because too many before it got nothing */
+    bool drained_wait;     /* a draining worker waits for an answer */
+    uint64_t ticked_ns;    /* the last tick; 0: none yet */
+    uint64_t listens_ns;   /* since when no tick was missed */
+    uint64_t pool_version; /* changes when a worker joins, leaves or drains */
+    core_job **jobs;       /* unfinished ones, by number */
     uint32_t job_count, job_capacity;
     core_job **resident; /* those whose phase is not IDLE (jobs_running_max + evaluations_max) */
     uint32_t resident_count, evaluation_count; /* evaluation_count: evaluations among them */
@@ -210,7 +220,8 @@ char *core_action_text(coord_core *core, coord_action *action);
  * caller can set `identity` or `fingerprint`. */
 coord_action *core_report(coord_core *core, uint64_t job, bool fine, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void core_drop(coord_core *core, uint64_t job, uint64_t slot); /* Appends a DROP action; nothing for slot 0. */
+void core_drop(coord_core *core, uint64_t job,
+               uint64_t slot); /* Appends a DROP action; nothing for slot 0. */
 /* The key of a worker's measured times: the job, and whether it is an evaluation. */
 static inline uint64_t core_lease_times_key(const core_job *job) {
     return job->info.job * 2 + job->round.evaluate;
@@ -223,7 +234,8 @@ static inline uint32_t core_rounds(const coord_round *r, const round_block *b, u
 /* ---- registry.c: workers ---- */
 
 core_worker *registry_find(const coord_core *core, uint64_t worker);
-cop_err registry_join(coord_core *core, const coord_event *event, uint64_t now); /* Errors: NO_MEMORY, LIMIT */
+cop_err registry_join(coord_core *core, const coord_event *event,
+                      uint64_t now); /* Errors: NO_MEMORY, LIMIT */
 /* Removes the worker and frees it. Its lease returns to the queue, first in line. `why` completes
  * "worker NAME ...". */
 void registry_leave(coord_core *core, core_worker *worker, const char *why);
@@ -269,7 +281,7 @@ double timing_usual_ns(const core_job *job, const round_block *block);
 double timing_expected_ns(const core_job *job, const core_worker *worker, const round_block *block);
 /* The deadline for a block that the worker gets now. */
 uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_worker *worker,
-                          const round_block *block, uint64_t now);
+                            const round_block *block, uint64_t now);
 /* Learns from a result: the job's fair share, and the worker's times. The lease must still be held.
  */
 void timing_learn(coord_core *core, const core_arrival *arrival);
@@ -297,7 +309,8 @@ void steps_drop_round(coord_core *core, core_job *job);
 /* Call when a value of the block is not finite, whoever computes it. Appends DIVERGED, with `slot`
  * for the host to examine, and returns it. NULL: the weights may be the work of a liar, so the job
  * returns to a checkpoint instead; `slot` is dropped. */
-coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *block, uint64_t slot);
+coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *block,
+                             uint64_t slot);
 /* Call when a block is done: begins what follows if it was the last. */
 void steps_block_done(coord_core *core, core_job *job, uint64_t now);
 

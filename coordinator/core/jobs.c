@@ -124,8 +124,7 @@ void jobs_end(coord_core *core, core_job *job, coord_job_state state, const char
     scheduler_note_unqueued(core, job);
     set_state(core, job, state, text);
     if (job->phase == PHASE_LOADING) {
-        job->ended =
-            true; /* the host is still loading it; jobs_on_event removes it afterwards */
+        job->ended = true; /* the host is still loading it; jobs_on_event removes it afterwards */
         return;
     }
     if (job->phase != PHASE_IDLE) leave_residents(core, job, true);
@@ -217,7 +216,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
             job->is_best = job->is_best || job->saving_best;
         if (!job->save_failed_ns) /* one line for all attempts */
             core_report(core, job->info.job, false, "cannot write the checkpoint of step %llu: %s",
-                      (unsigned long long)e->step, e->text ? e->text : "no reason given");
+                        (unsigned long long)e->step, e->text ? e->text : "no reason given");
     }
     if (job->rollback_to && job->phase != PHASE_UPDATING && job->phase != PHASE_LOADING)
         jobs_roll_back(core, job, job->rollback_to - 1);
@@ -318,8 +317,8 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
     bool sooner = !job->rollback_to || step + 1 < job->rollback_to;
     if (sooner) job->rollback_to = step + 1;
     if (job->phase == PHASE_IDLE || job->phase == PHASE_LOADING) return; /* take_loaded continues */
-    if (job->phase == PHASE_UPDATING) return;                            /* steps_on_updated continues */
-    if (job->phase == PHASE_DIVERGED) return;                            /* on_failed continues */
+    if (job->phase == PHASE_UPDATING) return; /* steps_on_updated continues */
+    if (job->phase == PHASE_DIVERGED) return; /* on_failed continues */
     if (steps_has_leases(job)) steps_drop_round(core, job);
     job->phase = PHASE_HOLDING;
     if (job->saving) return; /* on_checkpointed continues */
@@ -371,7 +370,7 @@ static void on_loaded(coord_core *core, core_job *job, const coord_event *e, uin
     if (!take_loaded(core, job, e)) return;
     if (returned) {
         core_report(core, job->info.job, true, "continuing from step %llu",
-                  (unsigned long long)job->step);
+                    (unsigned long long)job->step);
         steps_begin(core, job, now);
         return;
     }

@@ -40,7 +40,8 @@ typedef enum store_kind {
     STORE_KIND_TABLE(X)
 #undef X
         STORE_KINDS,
-    STORE_BARRIER = STORE_KINDS /* not a record: somebody waits until all before it is on the disk */
+    STORE_BARRIER =
+        STORE_KINDS /* not a record: somebody waits until all before it is on the disk */
 } store_kind;
 
 recovery_need recovery_need_of(store_kind kind);

@@ -69,7 +69,7 @@ cop_err registry_join(coord_core *core, const coord_event *e, uint64_t now) {
     w->quarantined = q != NULL;
     core->active_workers += is_active(w);
     core_report(core, 0, !q, "worker %s joined%s", w->name,
-              q ? "; it is in quarantine and gets no leases" : "")
+                q ? "; it is in quarantine and gets no leases" : "")
         ->identity = w->identity;
     if (!q) scheduler_report_joined(core, w);
     return COP_OK;
@@ -97,7 +97,7 @@ void registry_leave(coord_core *core, core_worker *w, const char *why) {
     registry_stop_waiting(core, w);
     bool returned = lose_all_leases(core, w);
     core_report(core, 0, !returned, "worker %s %s%s", w->name, why,
-              returned ? "; its leases return to the queue" : "")
+                returned ? "; its leases return to the queue" : "")
         ->identity = w->identity;
     uint32_t at = position(core, w->worker);
     COP_ASSERT(core->workers[at] == w);

@@ -422,7 +422,8 @@ uint64_t round_void_votes(coord_round *r, int block, uint64_t identity) {
         r->lacking_second_vote -= round_wants_auditor(b);
         b->vote[v] = b->vote[--b->votes];
         r->lacking_second_vote += round_wants_auditor(b);
-        uint64_t after = round_next_copy_ns(b); /* it lacks one more vote: it may be overdue sooner */
+        uint64_t after =
+            round_next_copy_ns(b); /* it lacks one more vote: it may be overdue sooner */
         if (b->state == ROUND_LEASED && after < r->overdue_ns) r->overdue_ns = after;
         return slot; /* an identity has one vote */
     }

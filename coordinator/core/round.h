@@ -16,18 +16,19 @@
 typedef enum round_state { ROUND_PENDING = 1, ROUND_LEASED, ROUND_DONE } round_state;
 
 typedef struct round_holder {
-    uint64_t worker; /* 0: free */
-    uint64_t identity;    /* outlasts its session */
+    uint64_t worker;   /* 0: free */
+    uint64_t identity; /* outlasts its session */
     uint64_t lease, deadline_ns;
-    uint64_t begun_ns, expected_ns; /* when the lease was given, and how long it should take; 0: unknown */
+    uint64_t begun_ns,
+        expected_ns;     /* when the lease was given, and how long it should take; 0: unknown */
     uint64_t charged_ns; /* compute time added to the job's share when the lease was given */
     uint32_t attempt;
 } round_holder;
 
 /* The result of one worker for a block. */
 typedef struct round_vote {
-    uint64_t worker; /* 0: none; COORD_SELF */
-    uint64_t identity;    /* outlasts its session */
+    uint64_t worker;   /* 0: none; COORD_SELF */
+    uint64_t identity; /* outlasts its session */
     uint64_t lease, slot, digest, correct;
     double loss;
     bool finite;
@@ -42,14 +43,15 @@ typedef struct round_block {
     bool urgent;   /* it was leased before: first in line */
     uint32_t lost; /* leases that ended without a result */
     uint32_t failures, not_finite;
-    uint64_t last_worker;   /* the worker that computed it last: not given it again after a bad result ... */
+    uint64_t last_worker; /* the worker that computed it last: not given it again after a bad result
+                             ... */
     uint64_t shun_until_ns; /* ... until then, if others are there */
     round_holder holder[ROUND_HOLDERS];
     bool audited;   /* it needs two equal results from different identities */
     bool confirmed; /* it has them */
     uint32_t needs, votes;
     round_vote vote[ROUND_VOTES];
-    uint64_t voted_ns; /* when the newest vote came */
+    uint64_t voted_ns;     /* when the newest vote came */
     bool awaits_recompute; /* the coordinator will compute it as soon as it has room */
     /* the result */
     uint64_t lease; /* the lease that brought it */
@@ -67,15 +69,14 @@ typedef struct coord_round {
     uint32_t members, chunk, slices, base, total, handed;
     uint32_t count, capacity;
     uint32_t done, pending, urgent; /* blocks in that state */
-    uint32_t
-        lacking_second_vote; /* leased blocks that one more worker could compute as an audit */
-    uint32_t audited;        /* audited blocks that are not done */
-    uint32_t largest;        /* size of the largest block */
-    uint64_t pending_size;   /* total size of the pending blocks */
-    uint32_t first_pending;  /* no block before this one is pending */
-    uint64_t overdue_ns;     /* no lease is overdue before this */
-    uint64_t slow_ns;        /* do not look for slow leases before this */
-    round_block *blocks;     /* (count), ascending */
+    uint32_t lacking_second_vote; /* leased blocks that one more worker could compute as an audit */
+    uint32_t audited;             /* audited blocks that are not done */
+    uint32_t largest;             /* size of the largest block */
+    uint64_t pending_size;        /* total size of the pending blocks */
+    uint32_t first_pending;       /* no block before this one is pending */
+    uint64_t overdue_ns;          /* no lease is overdue before this */
+    uint64_t slow_ns;             /* do not look for slow leases before this */
+    round_block *blocks;          /* (count), ascending */
 } coord_round;
 
 /* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The same as cop_tree_is_node

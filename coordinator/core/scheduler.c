@@ -89,7 +89,8 @@ void scheduler_load_jobs(coord_core *core) {
     while (!core->stopping && !trainings_full(core)) {
         core_job *job = queue_head(core);
         if (!job || jobs_make_resident(core, job)) return; /* no memory: tried again later */
-        core_add_action(core, COORD_ACTION_LOAD, job->info.job)->step = job->rollback_to - 1; /* 0: any */
+        core_add_action(core, COORD_ACTION_LOAD, job->info.job)->step =
+            job->rollback_to - 1; /* 0: any */
     }
 }
 
@@ -101,7 +102,8 @@ bool scheduler_should_yield(coord_core *core, const core_job *job) {
         const core_job *other = core->resident[i];
         if (jobs_is_evaluation(other)) continue;
         if (other->phase == PHASE_SAVING || other->phase == PHASE_DIVERGED) return false;
-        if (other != job && queued_before(job, other)) return false; /* a job of lower priority yields */
+        if (other != job && queued_before(job, other))
+            return false; /* a job of lower priority yields */
     }
     return true;
 }
@@ -140,7 +142,7 @@ void scheduler_report_joined(coord_core *core, const core_worker *w) {
         const core_job *job = core->resident[i];
         if (!job->fingerprint || job->fingerprint == w->fingerprint) continue;
         core_report(core, job->info.job, false, "worker %s " NOT_ELIGIBLE, w->name,
-                  (unsigned long long)job->info.job)
+                    (unsigned long long)job->info.job)
             ->identity = w->identity;
     }
 }
@@ -155,7 +157,7 @@ void scheduler_report_pinned(coord_core *core, const core_job *job) {
     }
     if (!other) return;
     core_report(core, job->info.job, false, "worker %s%s " NOT_ELIGIBLE, other->name,
-              count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
+                count > 1 ? " (and others like it)" : "", (unsigned long long)job->info.job);
 }
 
 /* A block's samples must fit into one lease. */
@@ -215,7 +217,7 @@ static void pin_to_openblas_of(coord_core *core, core_job *job, const core_worke
     core->pool_version++; /* fewer workers may be eligible now */
     coord_action *a =
         core_report(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
-                  (unsigned long long)job->info.job, w->name);
+                    (unsigned long long)job->info.job, w->name);
     a->worker = w->worker;
     a->fingerprint = COP_PLANT(FORGET_PIN, w->fingerprint, 0);
     scheduler_report_pinned(core, job);
@@ -250,7 +252,7 @@ static void report_again(coord_core *core, const core_job *job, const round_bloc
                          const core_worker *w) {
     char name[96];
     core_report(core, job->info.job, true, "%s are leased again, to worker %s",
-              audit_name_block(job, b, name), w->name);
+                audit_name_block(job, b, name), w->name);
 }
 
 /* What a worker is given. copy: its holder is only probably slower, which needs no line in the log.
@@ -346,7 +348,8 @@ static bool others_are_quicker(const coord_core *core, const core_job *job, cons
     uint64_t shards = 0, since = available_since(job, b);
     if ((b->state != ROUND_PENDING && !round_wants_auditor(b)) || mine <= 0) return false;
     const uint64_t size = job->round.pending_size + round_lacking_size(&job->round);
-    if (job->round.base + job->round.count < job->round.total) return false; /* more blocks follow */
+    if (job->round.base + job->round.count < job->round.total)
+        return false; /* more blocks follow */
     for (uint32_t i = 0; i < core->worker_count && i < RIVALS_MAX; i++) {
         const core_worker *other = core->workers[i];
         bool rival = other != w && scheduler_eligible(job, other) &&

@@ -161,7 +161,8 @@ static void step_metrics(coord_core *core, core_job *job) {
 /* Nobody is computing a part of the step, and no connected worker may. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
     if (job->phase != PHASE_TRAINING) return false;
-    if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job)) return false;
+    if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job))
+        return false;
     return !round_holders(&job->round, 0) && !round_is_recomputed(&job->round);
 }
 
@@ -285,8 +286,8 @@ coord_action *steps_diverged(coord_core *core, core_job *job, const round_block 
 static void report_bad(coord_core *core, const core_job *job, const round_block *b,
                        const char *what) {
     char name[96];
-    core_report(core, job->info.job, false, "%s: %s; computed again", audit_name_block(job, b, name),
-              what);
+    core_report(core, job->info.job, false, "%s: %s; computed again",
+                audit_name_block(job, b, name), what);
 }
 
 /* Is it a result of this round? */
@@ -450,8 +451,8 @@ static void sum_not_finite(coord_core *core, core_job *job, int index, const coo
     job->phase = PHASE_TRAINING;
     if (recheck_step(job, e->digests, now)) {
         core_report(core, job->info.job, false,
-                  "step %llu: the sum of the gradients is not finite; each is computed again",
-                  (unsigned long long)job->round.step);
+                    "step %llu: the sum of the gradients is not finite; each is computed again",
+                    (unsigned long long)job->round.step);
         return;
     }
     const uint64_t slot = b->slot;

@@ -88,7 +88,7 @@ double timing_expected_ns(const core_job *job, const core_worker *w, const round
 }
 
 uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_worker *w,
-                          const round_block *b, uint64_t now) {
+                            const round_block *b, uint64_t now) {
     const coord_lease_times *s = lease_times_find(w->lease_times, core_lease_times_key(job));
     const uint32_t rounds = core_rounds(&job->round, b, w->threads);
     const double floor = (double)core->config.lease_floor_ns;

@@ -101,9 +101,9 @@ void unable_report(coord_core *core, const core_arrival *arrival, const char *wh
     b->failures++;
     if (note(w, job, b))
         core_report(core, job->info.job, false,
-                  "worker %.40s cannot compute job %llu, and gets no more leases of it until it "
-                  "joins again: %.120s",
-                  w->name, (unsigned long long)job->info.job, why)
+                    "worker %.40s cannot compute job %llu, and gets no more leases of it until it "
+                    "joins again: %.120s",
+                    w->name, (unsigned long long)job->info.job, why)
             ->identity = w->identity;
     job->unable = true;
     core->pool_version++;

@@ -85,7 +85,8 @@ static void void_results(coord_core *core, core_job *job, uint64_t identity) {
         core_drop(core, job->info.job, round_void_votes(&job->round, (int)i, identity));
 }
 
-static void quarantine(coord_core *core, uint64_t identity, const char *name, const char *evidence) {
+static void quarantine(coord_core *core, uint64_t identity, const char *name,
+                       const char *evidence) {
     COP_ASSERT(identity && identity != COORD_SELF);
     if (audit_quarantine_of(core, identity)) return;
     core_quarantine *q = &core->quarantine[core->quarantined++ % QUARANTINES_MAX];
@@ -94,7 +95,8 @@ static void quarantine(coord_core *core, uint64_t identity, const char *name, co
     snprintf(q->evidence, sizeof q->evidence, "%s", evidence);
     for (uint32_t i = 0; i < core->worker_count; i++)
         if (core->workers[i]->identity == identity) registry_quarantine(core, core->workers[i]);
-    for (uint32_t i = 0; i < core->resident_count; i++) void_results(core, core->resident[i], identity);
+    for (uint32_t i = 0; i < core->resident_count; i++)
+        void_results(core, core->resident[i], identity);
     for (uint32_t i = 0; i < core->job_count; i++) {
         core_job *job = core->jobs[i];
         uint64_t since = tainted_since(job, identity);
@@ -114,13 +116,15 @@ bool audit_suspect_weights(coord_core *core, core_job *job, const round_block *b
     const uint64_t step = job->round.step;
     const bool partly_audited = job->info.audit > 0 && job->info.audit < 1;
     if (!partly_audited || jobs_is_evaluation(job) || job->step == 0) return false;
-    if (step <= job->audit_until) return false; /* audited up to here already, with the same outcome */
+    if (step <= job->audit_until)
+        return false; /* audited up to here already, with the same outcome */
     char block[96];
     job->audit_until = step;
-    core_report(core, job->info.job, false,
-              "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
-              "audited, because a wrong result may be the cause",
-              audit_name_block(job, b, block));
+    core_report(
+        core, job->info.job, false,
+        "%s: a value is not finite; the steps since a checkpoint are repeated with all blocks "
+        "audited, because a wrong result may be the cause",
+        audit_name_block(job, b, block));
     /* The current weights are in doubt, and with them a checkpoint of this step. */
     jobs_roll_back(core, job, job->step - 1);
     return true;
@@ -183,7 +187,7 @@ static bool add_strike(coord_core *core, uint64_t job, core_worker *w) {
 void audit_strike(coord_core *core, uint64_t job, core_worker *w, const char *why) {
     bool enough = add_strike(core, job, w);
     core_report(core, job, false, "worker %.40s sent a wrong result%s: %s", w->name,
-              enough ? " again and is quarantined" : "", why)
+                enough ? " again and is quarantined" : "", why)
         ->identity = w->identity;
     if (enough) quarantine(core, w->identity, w->name, why);
 }
@@ -202,9 +206,9 @@ void audit_punish(coord_core *core, const core_job *job, const round_block *b,
     bool strike = !wrong->finite && right->finite;
     bool enough = strike && w && add_strike(core, job->info.job, w);
     core_report(core, job->info.job, false, "worker %.40s %s: %s", name,
-              !strike || enough ? "computed wrong results and is quarantined"
-                                : "computed values that are not finite",
-              text)
+                !strike || enough ? "computed wrong results and is quarantined"
+                                  : "computed values that are not finite",
+                text)
         ->identity = wrong->identity;
     if (!strike || enough) quarantine(core, wrong->identity, name, text);
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "common/base/clock.h"
+#include "common/base/err.h"
 
 /* 0 to 15 ns have a bin each; beyond, the 3 bits below the highest select one of eight. */
 static uint32_t bin_of(uint64_t ns) {

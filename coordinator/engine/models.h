@@ -14,7 +14,8 @@ typedef struct coord_model {
 /* Opens the weights; the caller closes them. NOT_FOUND: no checkpoint yet. INPUT, CORRUPT: the
  * folder's content does not belong to this job. */
 cop_err coord_model_open(coord_engine *engine, uint64_t job, coord_model *out, cop_error *error);
-void coord_model_close(coord_model *model); /* Frees the model; members that the caller took over must be NULL. */
+void coord_model_close(
+    coord_model *model); /* Frees the model; members that the caller took over must be NULL. */
 
 /* The folder of a stored job's checkpoints and model, in `out`; returns `out`. */
 const char *coord_job_folder(const coord_engine *engine, uint64_t job, char *out, size_t size);

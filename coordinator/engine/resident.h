@@ -67,8 +67,8 @@ typedef struct coord_start_at {
                         */
 } coord_start_at;
 /* Allocates everything that steps need and fills the weights: from the newest checkpoint in
- * `folder` if `resume` is set, else with initial ones. *start is the checkpoint, `notes` gets a line
- * for each damaged one. Slow: runs on libuv's thread pool. */
+ * `folder` if `resume` is set, else with initial ones. *start is the checkpoint, `notes` gets a
+ * line for each damaged one. Slow: runs on libuv's thread pool. */
 cop_err coord_resident_prepare(coord_resident *resident, const coord_start_at *at,
                                cop_checkpoint *start, cop_str *notes, cop_error *error);
 /* ACTION_ROLLBACK: replaces the weights by those of the newest checkpoint of up to `max_step`

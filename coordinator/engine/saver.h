@@ -9,6 +9,7 @@ cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_e
  * follows. If the action is final, also writes model.safetensors. */
 void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
                         const coord_action *action);
-void coord_saver_destroy(struct coord_saver *saver); /* Finishes what was submitted, then ends the thread. */
+void coord_saver_destroy(
+    struct coord_saver *saver); /* Finishes what was submitted, then ends the thread. */
 
 #endif

@@ -215,8 +215,7 @@ static void update(sim *s, const coord_action *a) {
     r->update_count = a->update.count;
     for (uint32_t i = 0; i < a->update.count; i++) r->slots[i] = a->update.blocks[i].slot;
     sim_post(s, sim_heavy(&s->dice, SIM_MS, 300 * SIM_MS),
-             (sim_event){
-                 .kind = SIM_UPDATED, .life = s->host.life, .event = sim_event_new(&e)});
+             (sim_event){.kind = SIM_UPDATED, .life = s->host.life, .event = sim_event_new(&e)});
 }
 
 void sim_updated(sim *s, const coord_event *e) {
@@ -262,8 +261,7 @@ static void compute(sim *s, const coord_action *a) {
                                    .finite = true};
     if (a->lease.ensemble) {
         m.result.samples = a->lease.count;
-        m.gradient.sum =
-            sim_outputs(spec, a->lease.first, a->lease.member, a->lease.members);
+        m.gradient.sum = sim_outputs(spec, a->lease.first, a->lease.member, a->lease.members);
         m.result.digest = sim_digest(s, &m.gradient);
     } else if (a->lease.evaluate) {
         m.result.samples = a->lease.count;
@@ -278,8 +276,9 @@ static void compute(sim *s, const coord_action *a) {
         m.result.digest = sim_digest(s, &m.gradient);
     }
     uint64_t late = sim_chance(&s->dice, 3) ? 90 * SIM_SECOND : 0;
-    sim_post(s, m.result.compute_ns + late,
-             (sim_event){.kind = SIM_RECOMPUTED, .life = s->host.life, .message = sim_message_new(&m)});
+    sim_post(
+        s, m.result.compute_ns + late,
+        (sim_event){.kind = SIM_RECOMPUTED, .life = s->host.life, .message = sim_message_new(&m)});
 }
 
 void sim_recomputed(sim *s, const sim_message *m) {

@@ -351,8 +351,7 @@ static void job_rolls_back(sim *s, const coord_action *a) {
     sim_job *job = &s->jobs[a->job];
     const sim_spec *spec = spec_of(s, a->job);
     bool doubted = spec->diverges_at && spec->info.audit > 0 && spec->info.audit < 1;
-    SIM_CHECK(s, "honest-is-believed",
-              s->lies || s->nan_faults || s->mangled_faults || doubted,
+    SIM_CHECK(s, "honest-is-believed", s->lies || s->nan_faults || s->mangled_faults || doubted,
               "job %llu goes back, and nobody lied", n(a->job));
     memset(job->kept, 0, sizeof job->kept);
 }

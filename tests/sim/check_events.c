@@ -41,6 +41,8 @@ void sim_check_before(sim *s, const coord_event *e) {
         if (session && session->lease.lease == e->result.lease) {
             sim_timing_ended(s, session);
             if (!e->result.evaluate) s->host.result_of = e->worker;
+            /* The core keeps a worker's times for a few kinds of work only. */
+            if (e->result.ensemble) session->kept_count = 0;
         }
         if (session && session->lease.lease == e->result.lease) session->lease.lease = 0;
         break;

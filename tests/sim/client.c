@@ -43,7 +43,8 @@ static void ask(sim *s, uint32_t client) {
 
 void sim_client_wish(sim *s, uint32_t client, coord_event_type what) {
     sim_client *c = &s->clients[client];
-    COP_ASSERT(c->wish_count < sizeof c->wishes / sizeof *c->wishes); /* more than there can be faults */
+    COP_ASSERT(c->wish_count <
+               sizeof c->wishes / sizeof *c->wishes); /* more than there can be faults */
     c->wishes[c->wish_count++] = what;
     ask(s, client);
 }

@@ -1,7 +1,7 @@
 /* Evaluations of ensembles alongside trainings (`sim --ensembles`). They are never stored: after a
- * restart of the coordinator, or a failure, they are submitted again, as a client does. The members'
- * outputs on a slice are a hash of all of them in order, so a member that is lost, absorbed twice or
- * out of order changes it. */
+ * restart of the coordinator, or a failure, they are submitted again, as a client does. The
+ * members' outputs on a slice are a hash of all of them in order, so a member that is lost,
+ * absorbed twice or out of order changes it. */
 #include "sim/sim.h"
 
 #define AGAIN_NS SIM_SECOND
@@ -47,8 +47,8 @@ void sim_ensemble_submit(sim *s, uint32_t index) {
     COP_ASSERT(s->ensemble_ids < SIM_IDS_MAX - s->host.next_job);
     e->job = SIM_IDS_MAX - s->ensemble_ids++; /* never one of a training */
     memset(e->absorbed, 0, sizeof e->absorbed);
-    s->host.resident[e->job] = (sim_resident){
-        .loaded = true, .spec = s->spec_count + index, .pause_from = UINT64_MAX};
+    s->host.resident[e->job] =
+        (sim_resident){.loaded = true, .spec = s->spec_count + index, .pause_from = UINT64_MAX};
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = e->job};
     added.info = s->specs[s->spec_count + index].info;
     added.info.job = e->job;
@@ -82,12 +82,11 @@ void sim_absorb(sim *s, const coord_action *a) {
     SIM_CHECK(s, "members-in-order",
               outputs->sum == sim_outputs(spec, a->lease.first, a->lease.member, a->lease.members),
               "job %llu absorbs other outputs than those of members %u to %u",
-              (unsigned long long)a->job, a->lease.member,
-              a->lease.member + a->lease.members - 1);
+              (unsigned long long)a->job, a->lease.member, a->lease.member + a->lease.members - 1);
     e->absorbed[slice] += a->lease.members;
     sim_slot_release(s, a->slot);
-    coord_event *absorbed = sim_event_new(
-        &(coord_event){.type = COORD_EVENT_ABSORBED, .job = a->job, .step = a->step});
+    coord_event *absorbed =
+        sim_event_new(&(coord_event){.type = COORD_EVENT_ABSORBED, .job = a->job, .step = a->step});
     sim_post(s, 1 + sim_below(&s->dice, 3 * SIM_MS),
              (sim_event){.kind = SIM_TO_CORE, .life = s->host.life, .event = absorbed});
 }

@@ -12,7 +12,8 @@
 static const char usage[] =
     "usage: sim [--seed N [--faults LIST] [--trace]] [--seeds N [--from N]] [--hours H] ...\n"
     "\n"
-    "Runs the decisions of coordinator and workers in virtual time, with faults that follow from a\n"
+    "Runs the decisions of coordinator and workers in virtual time, with faults that follow from "
+    "a\n"
     "seed, and checks invariants after every event (docs/explanation/reliability.md lists them).\n"
     "\n"
     "  --seeds N        run N seeds [1000], starting at --from N [1]\n"
@@ -29,7 +30,8 @@ static const char usage[] =
     "  --list           list the bugs that can be planted, and the kinds of faults\n"
     "  --json           print figures as one line of JSON\n"
     "\n"
-    "exit status: 0 no invariant broke (with --plant: every bug was found), 1 otherwise, 2 bad usage\n"
+    "exit status: 0 no invariant broke (with --plant: every bug was found), 1 otherwise, 2 bad "
+    "usage\n"
     "\n"
     "examples:\n"
     "  sim --seeds 10000\n"
@@ -42,6 +44,7 @@ typedef struct totals {
     uint64_t seeds, twice, events, decisions, leases, repeated, steps, completed, virtual_ns;
     uint64_t failures, faults;
     uint64_t core_bytes, workers;
+    uint64_t trace; /* digest of all traces, in order of seeds */
 } totals;
 
 static double seconds_now(clockid_t clock) {
@@ -59,6 +62,7 @@ static void add(totals *t, const sim_result *r) {
     t->steps += r->steps;
     t->completed += r->completed;
     t->virtual_ns += r->virtual_ns;
+    t->trace = sim_mix(t->trace, r->hash);
     t->faults += r->faults;
     if (r->core_bytes > t->core_bytes) {
         t->core_bytes = r->core_bytes;
@@ -232,22 +236,22 @@ static void print_totals(const totals *t, double wall, double cpu, bool json) {
         printf("{\"seeds\":%llu,\"failures\":%llu,\"twice\":%llu,\"faults\":%llu,\"steps\":%llu,"
                "\"jobs_completed\":%llu,\"leases\":%llu,\"leases_repeated\":%llu,\"events\":%llu,"
                "\"decisions\":%llu,\"seconds\":%.2f,\"virtual_per_real\":%.0f,"
-               "\"decisions_per_s\":%.0f,\"core_bytes_per_worker\":%llu}\n",
+               "\"decisions_per_s\":%.0f,\"core_bytes_per_worker\":%llu,\"trace\":\"%016llx\"}\n",
                (unsigned long long)t->seeds, (unsigned long long)t->failures,
                (unsigned long long)t->twice, (unsigned long long)t->faults,
                (unsigned long long)t->steps, (unsigned long long)t->completed,
                (unsigned long long)t->leases, (unsigned long long)t->repeated,
                (unsigned long long)t->events, (unsigned long long)t->decisions, wall, ratio, rate,
-               (unsigned long long)each);
+               (unsigned long long)each, (unsigned long long)t->trace);
     else
         printf("%llu seeds, %llu failures, %llu run twice; %llu faults, %llu steps, %llu jobs "
                "completed, %llu leases (%llu again)\n%.1f s, %.0f x real time, %.0f decisions/s, "
-               "%llu bytes of the core a worker\n",
+               "%llu bytes of the core a worker\ndigest of all traces: %016llx\n",
                (unsigned long long)t->seeds, (unsigned long long)t->failures,
                (unsigned long long)t->twice, (unsigned long long)t->faults,
                (unsigned long long)t->steps, (unsigned long long)t->completed,
                (unsigned long long)t->leases, (unsigned long long)t->repeated, wall, ratio, rate,
-               (unsigned long long)each);
+               (unsigned long long)each, (unsigned long long)t->trace);
 }
 
 /* ---- options ---- */
@@ -354,16 +358,23 @@ static int take(arguments *a, int option, const char *text) {
 }
 
 static int parse(int argc, char **argv, arguments *a) {
-    static const struct option options[] = {
-        {"seed", 1, NULL, SEED},         {"seeds", 1, NULL, SEEDS},
-        {"from", 1, NULL, FROM},         {"hours", 1, NULL, HOURS},
-        {"faults", 1, NULL, FAULTS},     {"trace", 0, NULL, TRACE},
-        {"workers", 1, NULL, WORKERS},   {"jobs", 1, NULL, JOBS},
-        {"shards", 1, NULL, SHARDS},     {"no-faults", 0, NULL, CALM},
-        {"plant", 1, NULL, PLANT},       {"list", 0, NULL, LIST},
-        {"json", 0, NULL, JSON},         {"help", 0, NULL, HELP},
-        {"progress", 0, NULL, PROGRESS}, {"ensembles", 0, NULL, ENSEMBLES},
-        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"seed", 1, NULL, SEED},
+                                            {"seeds", 1, NULL, SEEDS},
+                                            {"from", 1, NULL, FROM},
+                                            {"hours", 1, NULL, HOURS},
+                                            {"faults", 1, NULL, FAULTS},
+                                            {"trace", 0, NULL, TRACE},
+                                            {"workers", 1, NULL, WORKERS},
+                                            {"jobs", 1, NULL, JOBS},
+                                            {"shards", 1, NULL, SHARDS},
+                                            {"no-faults", 0, NULL, CALM},
+                                            {"plant", 1, NULL, PLANT},
+                                            {"list", 0, NULL, LIST},
+                                            {"json", 0, NULL, JSON},
+                                            {"help", 0, NULL, HELP},
+                                            {"progress", 0, NULL, PROGRESS},
+                                            {"ensembles", 0, NULL, ENSEMBLES},
+                                            {NULL, 0, NULL, 0}};
     int option, index = 0;
     while ((option = getopt_long(argc, argv, "", options, &index)) != -1) {
         if (option == HELP) {

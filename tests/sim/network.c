@@ -11,7 +11,7 @@
 
 sim_party *sim_party_of(sim *s, uint32_t peer) {
     return peer < s->worker_count ? &s->workers[peer].party
-                                 : &s->clients[peer - s->worker_count].party;
+                                  : &s->clients[peer - s->worker_count].party;
 }
 
 /* How long a message takes: usually a moment. */
@@ -99,7 +99,8 @@ void sim_call(sim *s, uint32_t peer, const sim_message *request, uint64_t timeou
 
 bool sim_call_ends(sim *s, const sim_event *event) {
     sim_link *link = &sim_party_of(s, event->peer)->link[event->link];
-    if (!link->calling || link->call != event->call) return false; /* it is not waited for any more */
+    if (!link->calling || link->call != event->call)
+        return false; /* it is not waited for any more */
     const sim_message *m = event->message;
     if (m && (link->host_life != m->host_life || link->connection != m->connection)) return false;
     link->calling = false;

@@ -202,7 +202,8 @@ cop_err sim_read(sim *s, uint64_t id, uint64_t max_step, sim_resident *r, cop_ch
     cop_str notes = {0};
     folder_of(id, folder);
     sim_disk_begin(s->disk, s->now);
-    cop_err e = cop_checkpoint_load_until(&job, folder, max_step, weights, states, c, &notes, &error);
+    cop_err e =
+        cop_checkpoint_load_until(&job, folder, max_step, weights, states, c, &notes, &error);
     sim_disk_end(s->disk);
     if (notes.length) sim_trace(s, "job %llu: %s", (unsigned long long)id, cop_str_text(&notes));
     if (!e) {

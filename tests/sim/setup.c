@@ -140,9 +140,9 @@ void sim_setup(sim *s) {
 /* ---- the schedule of faults ---- */
 
 typedef struct shape {
-    uint32_t weight;            /* how often, relative to the others */
-    uint64_t shortest, longest; /* duration, in ms */
-    uint32_t min_amount, max_amount;       /* bounds of the amount */
+    uint32_t weight;                 /* how often, relative to the others */
+    uint64_t shortest, longest;      /* duration, in ms */
+    uint32_t min_amount, max_amount; /* bounds of the amount */
     enum { ONE, MOSTLY_ONE, NO_TARGET, A_JOB } target;
     uint32_t at_most; /* in one run; 0: any number */
 } shape;

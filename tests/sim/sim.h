@@ -27,14 +27,14 @@
 #include "coordinator/core/core.h"
 #include "worker/agent.h"
 
-#define SIM_MS       1000000ull
-#define SIM_SECOND   (1000 * SIM_MS)
-#define SIM_JOBS_MAX 8   /* submissions of one run */
-#define SIM_IDS_MAX  128 /* job numbers: a submission that fails has used one up */
-#define SIM_NOBODY   UINT32_MAX
+#define SIM_MS            1000000ull
+#define SIM_SECOND        (1000 * SIM_MS)
+#define SIM_JOBS_MAX      8   /* submissions of one run */
+#define SIM_IDS_MAX       128 /* job numbers: a submission that fails has used one up */
+#define SIM_NOBODY        UINT32_MAX
 #define SIM_ENSEMBLES_MAX 3
-#define SIM_SPECS_MAX (SIM_JOBS_MAX + SIM_ENSEMBLES_MAX)
-#define SIM_SLICES   4 /* of an ensemble's samples, at most */
+#define SIM_SPECS_MAX     (SIM_JOBS_MAX + SIM_ENSEMBLES_MAX)
+#define SIM_SLICES        4 /* of an ensemble's samples, at most */
 
 typedef struct sim sim;
 
@@ -57,15 +57,15 @@ typedef enum sim_kind {
     SIM_NONE,
     /* at the coordinator */
     SIM_TICK,
-    SIM_TO_CORE,  /* `event` */
-    SIM_REQUEST,  /* `message` arrives */
-    SIM_GONE,     /* value: a connection that is lost */
-    SIM_LOADED,   /* value: job */
-    SIM_UPDATED,  /* event: UPDATED */
-    SIM_DIGESTED, /* message: a PULL whose result has been digested */
-    SIM_RECOMPUTED,   /* message: a RESULT that the coordinator computed */
-    SIM_SAVED,    /* event: CHECKPOINTED */
-    SIM_TASK,     /* message: a part of a client's call is done */
+    SIM_TO_CORE,    /* `event` */
+    SIM_REQUEST,    /* `message` arrives */
+    SIM_GONE,       /* value: a connection that is lost */
+    SIM_LOADED,     /* value: job */
+    SIM_UPDATED,    /* event: UPDATED */
+    SIM_DIGESTED,   /* message: a PULL whose result has been digested */
+    SIM_RECOMPUTED, /* message: a RESULT that the coordinator computed */
+    SIM_SAVED,      /* event: CHECKPOINTED */
+    SIM_TASK,       /* message: a part of a client's call is done */
     /* at its disk */
     SIM_COMMIT, /* value: number of the commit */
     SIM_SAVE,
@@ -262,7 +262,7 @@ typedef struct sim_store {
 } sim_store;
 
 void sim_store_write(sim *s, const sim_write *write);
-bool sim_store_is_tight(const sim *s);               /* its queue is always full, so it drops metrics */
+bool sim_store_is_tight(const sim *s); /* its queue is always full, so it drops metrics */
 void sim_store_commit(sim *s, uint64_t wake_number); /* SIM_COMMIT */
 void sim_store_flush(sim *s);                        /* at a graceful stop */
 void sim_store_crash(sim *s, bool power);
@@ -276,9 +276,10 @@ typedef struct sim_session {
     uint64_t digesting; /* number of the PULL whose result is being digested; 0: none */
     sim_lease lease;    /* the lease given last, and its deadline; 0: it has ended */
     uint64_t deadline_ns;
-    uint64_t timed_job, timed_ns; /* job of the training lease that is being timed, and its start; 0: none */
-    uint64_t kept_job;            /* the job of the last result that was kept ... */
-    uint32_t kept_count;          /* ... and how many in a row were */
+    uint64_t timed_job,
+        timed_ns;        /* job of the training lease that is being timed, and its start; 0: none */
+    uint64_t kept_job;   /* the job of the last result that was kept ... */
+    uint32_t kept_count; /* ... and how many in a row were */
     uint32_t peer;
     bool live, drain;
 } sim_session;
@@ -300,9 +301,9 @@ typedef struct sim_resident {
     uint64_t step, weights, momentum, next_weights, next_momentum;
     uint64_t max_step;      /* while loading: no checkpoint beyond this step */
     bool undone, best_lost; /* later checkpoints are removed, and the best was one of them */
-    uint64_t pause_from;    /* a pause was requested: no step after this one; UINT64_MAX: none was */
-    uint64_t *slots;        /* of the current update */
-    uint64_t *digests;      /* of the current update's gradients */
+    uint64_t pause_from; /* a pause was requested: no step after this one; UINT64_MAX: none was */
+    uint64_t *slots;     /* of the current update */
+    uint64_t *digests;   /* of the current update's gradients */
 } sim_resident;
 
 typedef struct sim_save {
@@ -314,17 +315,18 @@ typedef struct sim_save {
 /* What is known about a job from outside, even if the coordinator forgets it. */
 typedef struct sim_job {
     bool acknowledged, cancel_asked, cancel_acknowledged, pause_acknowledged;
-    coord_job_state state;           /* as last reported */
-    uint64_t fingerprint;            /* of the workers that trained its current weights; 0: none yet */
-    uint64_t saved;                  /* the newest step whose checkpoint was reported as written */
-    uint64_t evaluated, recorded[4]; /* the last step that was; a bit per step: its metrics were reported */
+    coord_job_state state; /* as last reported */
+    uint64_t fingerprint;  /* of the workers that trained its current weights; 0: none yet */
+    uint64_t saved;        /* the newest step whose checkpoint was reported as written */
+    uint64_t evaluated,
+        recorded[4]; /* the last step that was; a bit per step: its metrics were reported */
     uint64_t first_run, running_since;
-    uint8_t *applied;             /* (steps + 1, shards): how often each shard is part of that version */
+    uint8_t *applied; /* (steps + 1, shards): how often each shard is part of that version */
     uint8_t kept[COP_SHARDS_MAX]; /* kept gradients of each shard, in the current step */
-    uint64_t *lied;               /* (workers): the first step that averaged a lie of each; 0: none */
-    uint64_t *longest;            /* (workers): the longest lease of each */
-    uint32_t life;                /* of the coordinator that trained it last */
-    bool spoilt;                  /* its checkpoints contain lies, and a restarted coordinator does not know */
+    uint64_t *lied;    /* (workers): the first step that averaged a lie of each; 0: none */
+    uint64_t *longest; /* (workers): the longest lease of each */
+    uint32_t life;     /* of the coordinator that trained it last */
+    bool spoilt;       /* its checkpoints contain lies, and a restarted coordinator does not know */
 } sim_job;
 
 typedef struct sim_host {
@@ -365,11 +367,12 @@ void sim_slot_release(sim *s, uint64_t slot);
 void sim_updated(sim *s, const coord_event *event); /* SIM_UPDATED */
 uint64_t sim_digest(const sim *s, const sim_gradient *gradient);
 void sim_recomputed(sim *s, const sim_message *m); /* SIM_RECOMPUTED */
-uint64_t sim_host_now(const sim *s);           /* the coordinator's own clock */
+uint64_t sim_host_now(const sim *s);               /* the coordinator's own clock */
 void sim_saver_submit(sim *s, const coord_action *action);
 void sim_saver_wake(sim *s);
 void sim_saver_flushed(sim *s, bool failed);
-void sim_saver_run(sim *s, bool behind); /* SIM_SAVE; behind: the store could not be written before */
+void sim_saver_run(sim *s,
+                   bool behind); /* SIM_SAVE; behind: the store could not be written before */
 void sim_saved(sim *s, const coord_event *event); /* SIM_SAVED */
 void sim_saver_finish(sim *s);
 /* The newest checkpoint of a job on the disk. */
@@ -427,13 +430,15 @@ typedef struct sim_worker {
     uint32_t threads, slowness;
     uint32_t serial, greeted, forgotten, beating; /* numbers of sessions */
     bool drain, waiting;
-    uint64_t lease_now, canceled; /* the lease that it computes; the lease that it was told to cancel */
+    uint64_t lease_now,
+        canceled; /* the lease that it computes; the lease that it was told to cancel */
     uint64_t have_job, have_version, weights;
     sim_lease lease;
     bool has_result, mangled; /* has_result: the next PULL carries it */
     coord_result_info result;
     sim_gradient gradient;
-    uint32_t nan_results, nan_gradients, failed_results, mangled_results; /* results to spoil, set by faults */
+    uint32_t nan_results, nan_gradients, failed_results,
+        mangled_results;                   /* results to spoil, set by faults */
     uint32_t lies, nans, results, mangles; /* in all its lives */
 } sim_worker;
 
@@ -465,31 +470,31 @@ void sim_host_gone(sim *s); /* all its connections are lost */
 
 #define SIM_FAULT_TABLE(X)                                                                         \
     X(KILL, "kill -9 of a worker")                                                                 \
-    X(FREEZE, "a worker freezes")                                                             \
+    X(FREEZE, "a worker freezes")                                                                  \
     X(SLOW, "a worker is slow")                                                                    \
     X(CUT, "a worker's connections break")                                                         \
     X(DRAIN, "a worker is asked to leave")                                                         \
     X(LOSS, "messages are lost")                                                                   \
     X(DUPLICATE, "requests arrive twice")                                                          \
-    X(DELAY, "messages are late, some very late")                                                 \
+    X(DELAY, "messages are late, some very late")                                                  \
     X(PARTITION_TO, "nothing reaches the coordinator")                                             \
-    X(PARTITION_FROM, "nothing arrives from the coordinator")                                        \
+    X(PARTITION_FROM, "nothing arrives from the coordinator")                                      \
     X(CRASH, "kill -9 of the coordinator")                                                         \
     X(POWER, "the coordinator's machine loses power")                                              \
     X(CRASH_SAVE, "the coordinator dies in the middle of a checkpoint")                            \
     X(CRASH_COMMIT, "the coordinator dies just after a commit that a client waits for")            \
     X(STOP, "graceful stop of the coordinator")                                                    \
-    X(STALL, "the coordinator's loop stalls")                                                \
+    X(STALL, "the coordinator's loop stalls")                                                      \
     X(CLOCK, "the coordinator's clock jumps ahead")                                                \
     X(DISK_FULL, "the disk is full")                                                               \
-    X(DISK_ERRORS, "system calls fail or complete partly")                                           \
+    X(DISK_ERRORS, "system calls fail or complete partly")                                         \
     X(DISK_SLOW, "syncing takes seconds")                                                          \
-    X(LIE, "a worker lies")                                                   \
+    X(LIE, "a worker lies")                                                                        \
     X(NAN_RESULT, "a worker's loss is not finite")                                                 \
     X(NAN_GRADIENT, "a worker's gradient is not finite")                                           \
     X(CANNOT, "a worker cannot compute a lease")                                                   \
     X(MANGLED, "a worker's result names another lease, job, step, block or attempt")               \
-    X(CLAIM, "a worker claims centuries of computing time")                                     \
+    X(CLAIM, "a worker claims centuries of computing time")                                        \
     X(LAG, "a worker answers just before its deadline")                                            \
     X(PAUSE, "a client pauses a job")                                                              \
     X(RESUME, "a client resumes a job")                                                            \

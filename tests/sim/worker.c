@@ -212,8 +212,8 @@ static void fill_result(sim *s, uint32_t w) {
                            .finite = true};
     if (l->ensemble) {
         r.samples = l->count;
-        x->gradient = (sim_gradient){
-            .sum = sim_outputs(&s->specs[l->spec], l->first, l->member, l->members)};
+        x->gradient =
+            (sim_gradient){.sum = sim_outputs(&s->specs[l->spec], l->first, l->member, l->members)};
     } else if (l->evaluate) {
         r.samples = l->count;
         sim_slice(x->weights, l->first, l->count, &r.loss, &r.correct);

@@ -39,9 +39,9 @@ typedef struct fixture {
     uint64_t request[FX_WORKERS];   /* its held PULL; 0: none */
     coord_job_info info[FX_JOBS];
     coord_job_state state[FX_JOBS];
-    uint64_t version[FX_JOBS]; /* completed steps, as the host knows them */
-    uint64_t loaded_step;      /* answers to LOAD */
-    double loaded_best;        /* NaN: none */
+    uint64_t version[FX_JOBS];        /* completed steps, as the host knows them */
+    uint64_t loaded_step;             /* answers to LOAD */
+    double loaded_best;               /* NaN: none */
     coord_action checkpoint[FX_JOBS]; /* the newest one asked for */
     uint8_t slots[FX_SLOTS];
     coord_event queue[256];
@@ -163,8 +163,7 @@ static inline void fx_note(fixture *f, const coord_action *a) {
     f->history[f->count++] = *a;
     if (a->type == COORD_ACTION_STATE || a->type == COORD_ACTION_EVENT)
         f->history[f->count - 1].text = fx_copy_text(f, a->text);
-    if (a->type == COORD_ACTION_LEASE ||
-        (a->type == COORD_ACTION_NOTHING && !a->nothing.unknown)) {
+    if (a->type == COORD_ACTION_LEASE || (a->type == COORD_ACTION_NOTHING && !a->nothing.unknown)) {
         assert_int_equal(f->request[a->worker], a->request);
         f->request[a->worker] = 0;
     }

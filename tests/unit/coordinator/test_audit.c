@@ -482,8 +482,8 @@ static void test_without_a_judge_two_agreeing_workers_are_believed(void **state)
 
 /* ---- finite, but huge ---- */
 
-/* A gradient of finite values whose sum with the others, or the next step from it, is not finite. It
- * need not be in an audited block. */
+/* A gradient of finite values whose sum with the others, or the next step from it, is not finite.
+ * It need not be in an audited block. */
 static void test_huge_gradient_of_a_liar_does_not_end_the_job(void **state) {
     (void)state;
     const uint64_t kinds[] = {VP_HUGE, VP_POISON};
@@ -521,8 +521,8 @@ static void test_without_an_audit_a_huge_gradient_is_believed(void **state) {
     vp_destroy(p);
 }
 
-/* It ends at its step, with or without an audit; where not all is audited, after the steps since the
- * last checkpoint were repeated once. */
+/* It ends at its step, with or without an audit; where not all is audited, after the steps since
+ * the last checkpoint were repeated once. */
 static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state) {
     (void)state;
     const double shares[] = {0, 0.1, 1};

@@ -48,7 +48,8 @@ typedef struct vp_worker {
     uint64_t wrong_since;          /* shards computed since the first wrong result */
 } vp_worker;
 
-/* Gradients: finite, but no sum with it is; finite, but it leads to weights whose gradients are not.
+/* Gradients: finite, but no sum with it is; finite, but it leads to weights whose gradients are
+ * not.
  */
 #define VP_HUGE     0xfffffffffffffff0u
 #define VP_POISON   0xfffffffffffffff2u
@@ -93,10 +94,10 @@ typedef struct virtual_pool {
     vp_job job[VP_JOBS + 1];
     vp_named named[VP_NAMES]; /* the newest of each hash */
     uint64_t core_steps, recomputed;
-    bool diverges;    /* every gradient is not finite, for everybody */
+    bool diverges;                      /* every gradient is not finite, for everybody */
     uint64_t diverges_at, overflows_at; /* in this step: no gradient is finite, or not their sum */
     uint64_t digests[COP_SHARDS_MAX];   /* of the update whose sum is not finite */
-    char said[16384]; /* warnings */
+    char said[16384];                   /* warnings */
 } virtual_pool;
 
 /* ---- arithmetic ---- */
@@ -261,9 +262,8 @@ static inline void vp_load(virtual_pool *p, const coord_action *a) {
     j->step = j->saves ? j->saved[j->saves - 1].step : 0;
     j->weights = j->saves ? j->saved[j->saves - 1].weights : vp_mix(a->job, 1);
     j->rolled_to = j->step;
-    vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_LOADED,
-                             .job = a->job,
-                             .loaded = {.step = j->step}});
+    vp_feed(p, (coord_event){
+                   .type = COORD_EVENT_JOB_LOADED, .job = a->job, .loaded = {.step = j->step}});
 }
 
 static inline void vp_save(virtual_pool *p, const coord_action *a) {

@@ -53,7 +53,8 @@ static uint64_t load(job_fixture *f, cop_str *notes) {
         f->weights[0] = (float)c.step;
         assert_memory_equal(weights, f->weights, f->size);
         assert_memory_equal(states[0], f->momentum, f->size);
-        assert_true(c.train_loss_sum == 0.1 && c.seconds == 0.3 && c.best_error == 0.25 && c.has_best);
+        assert_true(c.train_loss_sum == 0.1 && c.seconds == 0.3 && c.best_error == 0.25 &&
+                    c.has_best);
         assert_true(c.train_samples == 7 && c.train_correct == 5 && c.is_best);
     }
     cop_free(weights), cop_free(states[0]);

@@ -109,10 +109,8 @@ static cop_err live(void *context, cop_error *error) {
     life *l = context;
     cop_err e = begin(l, error);
     for (uint32_t step = BEGIN + 1; !e && step <= BEGIN + STEPS; step++) train_step(l, step);
-    const cop_checkpoint c = {.step = BEGIN + STEPS,
-                              .weights = l->weights,
-                              .states = {l->states[0]},
-                              .is_best = true};
+    const cop_checkpoint c = {
+        .step = BEGIN + STEPS, .weights = l->weights, .states = {l->states[0]}, .is_best = true};
     if (!e) e = cop_checkpoint_save(l->job, l->folder, &c, error);
     end(l);
     return e;
@@ -168,8 +166,7 @@ static void test_job_survives_every_failed_allocation(void **state) {
     l.floats = (size_t)cop_model_floats(checker->model);
     l.before = first_weights(checker);
     assert_int_equal(cop_kernels_choose(&l.kernels, NULL), COP_OK);
-    const cop_checkpoint old = {
-        .step = BEGIN, .weights = l.before, .states = {l.before}};
+    const cop_checkpoint old = {.step = BEGIN, .weights = l.before, .states = {l.before}};
     assert_int_equal(cop_checkpoint_save(checker, l.folder, &old, NULL), COP_OK);
     if (live(&l, &error)) fail_msg("%s", error.text);
     float *weights = new_floats(checker);

@@ -95,8 +95,7 @@ static void test_model_file_opens_without_a_job(void **state) {
 
 static void test_run_folder_opens_its_newest_checkpoint(void **state) {
     fixture *f = *state;
-    cop_checkpoint c = {
-        .step = 77, .weights = f->weights, .states = {f->weights}};
+    cop_checkpoint c = {.step = 77, .weights = f->weights, .states = {f->weights}};
     assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
     assert_int_equal(cop_file_remove(f->path, NULL), COP_OK);
     expect_opens(f, f->folder);

@@ -173,8 +173,12 @@ static uint64_t saving;
 static cop_err save_step(uint64_t step, cop_error *error) {
     weights[0] = (float)step;
     momentum[0] = -(float)step;
-    const cop_checkpoint c = {
-        .step = step, .weights = weights, .states = {momentum}, .best_error = 0.5, .has_best = true, .is_best = true};
+    const cop_checkpoint c = {.step = step,
+                              .weights = weights,
+                              .states = {momentum},
+                              .best_error = 0.5,
+                              .has_best = true,
+                              .is_best = true};
     return cop_checkpoint_save(job, folder, &c, error);
 }
 
