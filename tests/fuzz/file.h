@@ -1,5 +1,5 @@
-/* What the fuzz targets of data files share: bytes as a file (in memory, so that a disk does not
- * slow them down), and what must hold of whatever a reader makes of it. */
+/* Shared by the fuzz targets of data files: bytes as a file (in memory, so that no disk slows them
+ * down), and checks of a reader's result. */
 #ifndef TESTS_FUZZ_FILE_H
 #define TESTS_FUZZ_FILE_H
 
@@ -12,7 +12,7 @@
 #include "common/data/data.h"
 #include "fuzz/fuzz.h"
 
-/* The path of a file with these bytes; `turn` tells several apart. */
+/* The path of a file with these bytes; `turn` distinguishes several files. */
 static inline const char *fuzz_file(int turn, const uint8_t *data, size_t size) {
     static char paths[4][32];
     static int files[4];
@@ -26,7 +26,7 @@ static inline const char *fuzz_file(int turn, const uint8_t *data, size_t size) 
     return paths[turn];
 }
 
-/* What was taken is a pack that is taken again and says the same. */
+/* An accepted pack must be accepted again after encoding, with the same contents. */
 static inline void fuzz_load(const char *format, const cop_data_input *input) {
     cop_data *data = NULL, *again = NULL;
     cop_error error = {0};

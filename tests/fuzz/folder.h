@@ -1,4 +1,4 @@
-/* Folders and a small data set for the fuzz targets that need a state folder. */
+/* Folders and a small data set, for fuzz targets that need a state folder. */
 #ifndef TESTS_FUZZ_FOLDER_H
 #define TESTS_FUZZ_FOLDER_H
 
@@ -14,14 +14,14 @@
 #include "common/wire/codec.h"
 #include "fuzz/fuzz.h"
 
-/* A new folder in TMPDIR; ./dev fuzz removes it with that. */
+/* Makes a new folder in TMPDIR, which ./dev fuzz removes. */
 static inline void fuzz_folder(char out[128]) {
     const char *top = getenv("TMPDIR");
     snprintf(out, 128, "%.90s/coppice-fuzz-XXXXXX", top ? top : "/tmp");
     FUZZ_CHECK(mkdtemp(out));
 }
 
-/* In place: a file that is cut to nothing first is written to the disk at once by some systems. */
+/* Overwrites in place, because some systems write a file to disk at once if it was truncated first. */
 static inline void fuzz_write(const char *folder, const char *name, const void *bytes,
                               size_t size) {
     char *path = cop_path_join(folder, name);

@@ -1,7 +1,7 @@
-/* What all fuzz targets share. A target is LLVMFuzzerTestOneInput of fuzz_<target>.c: it gives its
- * bytes to what reads such bytes, and stops the process when that does not hold what it promises.
- * `./dev fuzz` builds each with clang's libFuzzer; test_fuzz.c beside the tests of a library
- * includes it and drives it in every build. */
+/* Shared by all fuzz targets. A target is LLVMFuzzerTestOneInput in fuzz_<target>.c: it passes the
+ * input to a parser, and stops the process if the parser breaks its contract. `./dev fuzz` builds
+ * each target with clang's libFuzzer; test_fuzz.c, next to the tests of a library, includes the
+ * target and runs it in every build. */
 #ifndef TESTS_FUZZ_FUZZ_H
 #define TESTS_FUZZ_FUZZ_H
 
@@ -10,31 +10,31 @@
 
 #include "common/base/err.h"
 
-/* What holds whatever the input is. */
+/* Checks a condition that must hold for any input. */
 #define FUZZ_CHECK(condition)                                                                      \
     do                                                                                             \
         if (!(condition)) __builtin_trap();                                                        \
     while (0)
 
-/* Who refuses something says why. */
+/* A refusal must have a reason. */
 static inline void fuzz_refused(const cop_error *error) {
     FUZZ_CHECK(error->code && error->text[0]);
 }
 
-/* An input that is read from its front. */
+/* An input that is read from the front. */
 typedef struct fuzz_bytes {
     const uint8_t *at;
     size_t size;
 } fuzz_bytes;
 
-/* Past its end there are zeros. */
+/* After its end it gives zeros. */
 static inline uint8_t fuzz_byte(fuzz_bytes *from) {
     if (!from->size) return 0;
     from->size--;
     return *from->at++;
 }
 
-/* A length of two bytes, and so many bytes, or as many as there are. */
+/* Reads a length of two bytes, then this many bytes, or as many as remain. */
 static inline fuzz_bytes fuzz_piece(fuzz_bytes *from) {
     size_t size = fuzz_byte(from);
     size |= (size_t)fuzz_byte(from) << 8;

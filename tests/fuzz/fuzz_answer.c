@@ -1,6 +1,6 @@
-/* Fuzz target: what a coordinator says. The input is a row of messages: an even number begins a
- * lease, which a worker computes (flags, how many samples, its protobuf header, its parts); an odd
- * one the answer to a call, which a client prints (the method's number, its body). */
+/* Fuzz target: messages of a coordinator. The input is a sequence of messages. An even number begins
+ * a lease, which a worker computes (flags, number of samples, protobuf header, parts); an odd one an
+ * answer to a call, which a client prints (number of the method, body). */
 #include "common/job/job.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
@@ -10,7 +10,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MESSAGES_MOST 4
-#define WORK_BYTES    (8u << 20) /* of a job that is computed: a coordinator may give larger ones */
+#define WORK_BYTES    (8u << 20) /* limit for jobs that are computed; a coordinator may give larger ones */
 #define WORK_FLOP     1e7
 
 #define ANSWER_JOB                                                                                 \
@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
     "train: {steps: 100, batch: 4, shards: 3}\n"                                                   \
     "optimizer: {sgd: {rate: 0.1}}\n"
 
-/* The parts of a good lease. */
+/* The parts of a valid lease. */
 typedef struct good_lease {
     worker_compute *compute;
     cop_job *job;
@@ -49,7 +49,7 @@ static const good_lease *make_good(void) {
 
 /* ---- leases ---- */
 
-/* Is the job of this lease a small one, or none? What a large one takes is its owner's matter. */
+/* Is the job of this lease small, or missing? The time of a large job is its owner's problem. */
 static bool is_small(const cop_message *lease) {
     const cop_buffer *packed = lease->part[COP_PART_JOB];
     cop_job *job = NULL;
@@ -76,7 +76,7 @@ static void compute(worker_compute *c, cop_message *lease) {
     cop_message_fini(&pull);
 }
 
-/* Bits 0 to 3 of `flags`: the part is there; bits 4 to 7: it is the good one. */
+/* Bits 0 to 3 of `flags`: the part exists; bits 4 to 7: it is the valid one. */
 static void take_lease(const good_lease *good, fuzz_bytes *input) {
     const uint8_t flags = fuzz_byte(input), rows = fuzz_byte(input);
     const fuzz_bytes proto = fuzz_piece(input);
@@ -124,7 +124,7 @@ static const ProtobufCMessageDescriptor *const answers[] = {
     [COPPICE__API__METHOD__WATCH_EVALUATION] = &coppice__api__watch_evaluation_answer__descriptor,
 };
 
-/* An answer as its JSON, which is read again and prints the same. */
+/* Prints an answer as JSON, which must print the same after it is read back. */
 static void take_answer(fuzz_bytes *input) {
     const size_t method = fuzz_byte(input);
     const fuzz_bytes body = fuzz_piece(input);

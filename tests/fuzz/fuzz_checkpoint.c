@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as one of the files of a checkpoint. The first byte chooses the file, and
- * whether the hashes that guard it are made to fit, so that what lies behind them is reached. */
+/* Fuzz target: random bytes as one of the files of a checkpoint. The first byte chooses the file, and
+ * whether its hashes are corrected, so that the code behind them is reached. */
 #include "common/base/hash.h"
 #include "fuzz/folder.h"
 
@@ -17,7 +17,7 @@ static const char *const checkpoint_files[FILES] = {
     "train: {steps: 100, batch: 4, shards: 1}\n"                                                   \
     "optimizer: {adam: {rate: 0.1}}\n"
 
-/* A folder with one good checkpoint, and the bytes of its files. */
+/* A folder with a valid checkpoint, and the bytes of its files. */
 typedef struct good_checkpoint {
     cop_job *job;
     char folder[128], *bytes[FILES];
@@ -50,7 +50,7 @@ static void make_checkpoint(good_checkpoint *g) {
     cop_data_destroy(data);
 }
 
-/* ---- hashes that fit ---- */
+/* ---- corrected hashes ---- */
 
 static void put_hash(char *text, const char *key, uint64_t hash) {
     char digits[17];
@@ -60,7 +60,7 @@ static void put_hash(char *text, const char *key, uint64_t hash) {
     memcpy(at + strlen(key), digits, 16);
 }
 
-/* state.json, ended by the hash of what stands before that. */
+/* state.json, which ends with the hash of everything before. */
 static void write_sealed(const good_checkpoint *g, const char *state, size_t size) {
     static const char seal[] = "  \"state_xxh3\": \"";
     char *text = cop_alloc(size + 64), *at;

@@ -1,4 +1,4 @@
-/* Fuzz target: any bytes as a CSV file. */
+/* Fuzz target: random bytes as a CSV file. */
 #include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

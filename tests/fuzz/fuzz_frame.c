@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a frame; as they are, and with hashes that fit. A frame that is taken
- * must encode to one that is taken again and says the same. */
+/* Fuzz target: random bytes as a frame, unchanged and with corrected hashes. An accepted frame must
+ * be accepted again after encoding, with the same contents. */
 #include "fuzz/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

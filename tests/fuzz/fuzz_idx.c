@@ -1,4 +1,4 @@
-/* Fuzz target: any bytes as an IDX file of samples, and as one of labels. */
+/* Fuzz target: random bytes as an IDX file of samples, and as one of labels. */
 #include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a job file, and as a packed job. A job file that
- * is taken must print as YAML that is taken again and says the same. */
+/* Fuzz target: random bytes as a job file, and as a packed job. An accepted job file must print as
+ * YAML that is accepted again, with the same contents. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Fuzz target: any bytes that begin as a JPEG file does. */
+/* Fuzz target: random bytes that begin like a JPEG file. */
 #include "fuzz/picture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

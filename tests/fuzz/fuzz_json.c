@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a stream of JSON results. What is taken
- * must print as JSON that is taken again and says the same. */
+/* Fuzz target: random bytes as a stream of JSON results. Accepted input must print as JSON that is
+ * accepted again, with the same contents. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes as a model file, and as a file of weights to import. A refusal has a
- * sentence; what is taken is finite, and is taken again from what it is saved as. */
+/* Fuzz target: random bytes as a model file, and as a file of weights to import. A refusal must have a
+ * message; accepted weights are finite, and are accepted again after saving. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,7 +33,7 @@ static void as_model(const uint8_t *data, size_t size) {
     cop_job_destroy(again);
 }
 
-/* As weights of this job. */
+/* Loads them as weights of this job. */
 static void as_weights(const cop_job *job, const uint8_t *data, size_t size) {
     cop_safetensors *file = NULL;
     cop_error error = {0};
@@ -51,7 +51,7 @@ static void as_weights(const cop_job *job, const uint8_t *data, size_t size) {
     cop_safetensors_close(file);
 }
 
-/* A network of few weights. */
+/* A network with few weights. */
 #define FUZZ_JOB                                                                                   \
     "name: fuzz\n"                                                                                 \
     "data: {source: synthetic-digits}\n"                                                           \

@@ -1,4 +1,4 @@
-/* Fuzz target: any bytes as an NPY file of samples, and as an NPZ archive. */
+/* Fuzz target: random bytes as an NPY file of samples, and as an NPZ archive. */
 #include "fuzz/file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

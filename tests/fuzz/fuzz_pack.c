@@ -1,6 +1,6 @@
-/* Fuzz target: any bytes as a data pack, as it is uploaded and lies in a coordinator's folder,
- * there perhaps with names of classes behind it. What is taken holds what its header says, labels
- * within its classes, and a name for each class or none. */
+/* Fuzz target: random bytes as a data pack, as it is uploaded and stored in a coordinator's folder,
+ * possibly followed by class names. An accepted pack must match its header, and have labels within
+ * its classes, and a name for each class or none. */
 #include <string.h>
 
 #include "common/data/data.h"

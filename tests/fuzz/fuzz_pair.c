@@ -1,7 +1,6 @@
-/* Fuzz target: pairs that are each valid and need not fit together. The first byte chooses the
- * pair; each side is made valid, and small, from the bytes that follow. The two are then used
- * together, as a coordinator, a worker and a client use them: refused by a sentence, or used within
- * their bounds. */
+/* Fuzz target: pairs of valid inputs that may contradict each other. The first byte chooses the pair;
+ * each side is made from the following bytes, valid and small. A coordinator, a worker and a client
+ * then use both together: they must refuse them with a message, or stay within their bounds. */
 #include "common/interchange/import.h"
 #include "common/base/hash.h"
 #include "common/job/replay.h"
@@ -15,7 +14,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { PARTS, JOB_DATA, LEASE_WORKER, MODEL_SPEC, JOB_CHECKPOINT, STORE_FOLDER };
-/* The last two write to the disk, and are drawn more rarely. */
+/* The last two write to the disk, and are chosen less often. */
 static const uint8_t pair_kinds[16] = {PARTS,          JOB_DATA,     LEASE_WORKER, MODEL_SPEC,
                                        JOB_CHECKPOINT, STORE_FOLDER, PARTS,        PARTS,
                                        PARTS,          JOB_DATA,     JOB_DATA,     JOB_DATA,
@@ -30,11 +29,11 @@ static const char *const pair_files[PAIR_FILES] = {
 typedef struct pair_world {
     const cop_kernels *kernels;
     worker_compute *compute;
-    char folder[2][128]; /* run folders; [0] is also folder 1 of the jobs of a state folder */
+    char folder[2][128]; /* run folders; [0] is also the folder of job 1 in a state folder */
     char state[128];
     coord_store *store;
     coord_datasets *sets;
-    bool computes; /* this input's leases are computed: a pass is large, and made anew each time */
+    bool computes; /* compute this input's leases; costly, because each needs a new pass */
 } pair_world;
 static pair_world pair;
 
@@ -44,7 +43,7 @@ static uint32_t pick(fuzz_bytes *in, uint32_t least, uint32_t most) {
     return least + fuzz_byte(in) % (most - least + 1);
 }
 
-/* The header of a part without its number of samples; returns the bytes of one. */
+/* The header of a part without its number of samples; returns the size of a sample. */
 static size_t put_header(fuzz_bytes *in, char *p) {
     const uint32_t sides[] = {1, 2, 3, 4, 7, 16, 64, 250};
     const bool f32 = fuzz_byte(in) % 2;
@@ -60,7 +59,7 @@ static size_t put_header(fuzz_bytes *in, char *p) {
     return stride;
 }
 
-/* A pack whose parts are each valid; `alike`: of one form. */
+/* A pack with valid parts; if `alike`, they have the same form. */
 static cop_buffer *make_pack(fuzz_bytes *in, bool alike) {
     char header[128] = "COPDATA1";
     uint32_t count[2];
@@ -71,7 +70,7 @@ static cop_buffer *make_pack(fuzz_bytes *in, bool alike) {
     stride[1] = put_header(in, header + 48);
     if (alike) memcpy(header + 48, header + 16, 32);
     if (alike) stride[1] = stride[0];
-    /* Most sets of an input have as many samples: figures that agree hide what does not. */
+    /* Most sets of an input have equally many samples, because equal figures hide other differences. */
     const bool usual = fuzz_byte(in) % 4;
     count[0] = usual ? 11 : pick(in, 1, 20);
     count[1] = usual ? 9 : pick(in, 0, 20);
@@ -105,7 +104,7 @@ static cop_data *make_data(fuzz_bytes *in, bool alike) {
     return data;
 }
 
-/* A job on these data; NULL: what was drawn is no job on them. */
+/* A random job on these data, or NULL if it does not match them. */
 static cop_job *make_job(fuzz_bytes *in, const cop_data *data) {
     static const char *const layers[] = {"", "dropout: {p: 0.5}, ", "linear: {units: 3}, relu, "};
     static const char *const optimizers[] = {"sgd: {rate: 0.1}", "sgd: {rate: 0.1, momentum: 0.9}",
@@ -130,7 +129,7 @@ static cop_job *make_job(fuzz_bytes *in, const cop_data *data) {
     return NULL;
 }
 
-/* The job as another's, or as an earlier version left it: pinned to these data, whatever they are.
+/* The job as if from elsewhere or from an earlier version: pinned to these data, even if they differ.
  */
 static cop_job *pin_again(const cop_job *job, const cop_data *data) {
     char digest[65], *own = job->message->pinned->data_digest;
@@ -155,7 +154,7 @@ static void compute(cop_message *lease) {
     cop_buffer_release(tensor);
 }
 
-/* What goes out is what the job's worker expects, and all of it was copied from the data. */
+/* Checks that the lease has what the worker expects, all copied from the data. */
 static void judge_lease(const coord_resident *r, bool test, const cop_message *lease) {
     const size_t rows = lease->part[COP_PART_LABELS]->size / sizeof(int32_t);
     const cop_data_part *part = test ? &r->data->test : &r->data->train;
@@ -165,7 +164,7 @@ static void judge_lease(const coord_resident *r, bool test, const cop_message *l
         FUZZ_CHECK(((const int32_t *)lease->part[COP_PART_LABELS]->data)[i] < r->data->classes);
 }
 
-/* `parts`: with weights and spec, or what the worker has. */
+/* If `parts`, with weights and spec; otherwise the worker has them. */
 static void lease(coord_resident *r, bool evaluate, uint32_t first, uint32_t count, bool parts) {
     coord_action a = {.type = COORD_ACTION_LEASE, .job = 1, .step = 1};
     cop_message m = {.type = COP_MESSAGE_LEASE};
@@ -185,7 +184,7 @@ static void lease(coord_resident *r, bool evaluate, uint32_t first, uint32_t cou
     cop_message_fini(&m);
 }
 
-/* All leases of a step and of an evaluation. */
+/* Makes all leases of a step and of an evaluation. */
 static void lease_all(coord_resident *r, bool parts) {
     const uint32_t evaluated =
         r->job->evaluate_on_test ? r->job->test_samples : r->job->validation_samples;
@@ -195,7 +194,7 @@ static void lease_all(coord_resident *r, bool parts) {
               parts);
 }
 
-/* Takes the job over, and one use of the data. False: refused. */
+/* Takes ownership of the job and of one reference to the data. False: refused. */
 static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char *folder) {
     const coord_start_at at = {.job = job,
                                .data = data,
@@ -212,14 +211,14 @@ static bool prepare(coord_resident *r, cop_job *job, cop_data *data, const char 
     return false;
 }
 
-/* As a coordinator trains it. Takes both over. */
+/* Uses them like a coordinator in training. Takes ownership of both. */
 static void train(cop_job *job, cop_data *data) {
     coord_resident r = {0};
     if (prepare(&r, job, data, NULL)) lease_all(&r, true);
     coord_resident_fini(&r);
 }
 
-/* As a client evaluates and replays it. */
+/* Uses them like a client that evaluates and replays. */
 static void look(const cop_job *job, const cop_data *data) {
     cop_error error = {0};
     cop_replay *replay = NULL;
@@ -266,7 +265,7 @@ static void use_job_and_data(fuzz_bytes *in) {
     }
 }
 
-/* A worker that has one job's spec and weights gets the leases of another by the same number. */
+/* A worker with one job's spec and weights gets leases of another job with the same number. */
 static void use_lease_and_worker(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = make_data(in, true);
     cop_job *first = make_job(in, a), *second = make_job(in, b);
@@ -284,7 +283,7 @@ static void use_lease_and_worker(fuzz_bytes *in) {
 
 /* ---- a job and files ---- */
 
-/* A state.json whose hashes are those of the files that lie beside it now. */
+/* Writes a state.json with the hashes of the current files. */
 static void seal(const char *folder) {
     static const char *const keys[] = {"\"model_xxh3\": \"", "\"optimizer_xxh3\": \""};
     static const char end[] = "  \"state_xxh3\": \"";
@@ -329,7 +328,7 @@ static void write_folder(const cop_job *job, const char *folder, uint64_t step) 
     cop_free(states[1]);
 }
 
-/* Files of the second folder into the first: bit i of `which` is file i. */
+/* Copies files of the second folder to the first; bit i of `which` selects file i. */
 static void mix(uint8_t which) {
     for (int i = 0; i < PAIR_FILES; i++) {
         size_t size;
@@ -360,7 +359,7 @@ static void use_job_and_checkpoint(fuzz_bytes *in) {
     cop_data_destroy(b);
 }
 
-/* One job's weights, in a file, for another. */
+/* Uses one job's weights, in a file, for another job. */
 static void use_model_and_spec(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = fuzz_byte(in) % 2 ? make_data(in, true) : NULL;
     cop_job *own = make_job(in, a), *other = make_job(in, b ? b : a);
@@ -432,7 +431,7 @@ static void evaluate(coord_engine *engine, bool plain) {
     coord_evaluation_unload(&e);
 }
 
-/* The row of one job; the folder and the data of another. */
+/* The row of one job, with the folder and the data of another. */
 static void use_store_and_folder(fuzz_bytes *in) {
     cop_data *a = make_data(in, true), *b = make_data(in, true);
     cop_job *own = make_job(in, a), *other = make_job(in, b);
@@ -455,7 +454,7 @@ static void use_store_and_folder(fuzz_bytes *in) {
         FUZZ_CHECK(spec && !coord_store_flush(pair.store));
         write_folder(own, pair.folder[0], own->steps);
         write_folder(other, pair.folder[1], other->steps);
-        if (row) /* what an exchange of whole folders leaves: weights that say the same */
+        if (row) /* as after an exchange of folders: weights that claim to belong to the job */
             write_folder(row, pair.folder[0], row->steps);
         mix(fuzz_byte(in));
         write_pack(digest, row ? b : a);
@@ -492,7 +491,7 @@ static void make_world(void) {
     FUZZ_CHECK(!coord_datasets_open(pair.store, pair.state, NULL, 0, &pair.sets, NULL));
 }
 
-/* A short input goes on at random, the same each time. */
+/* A short input is continued by pseudo-random bytes. */
 static fuzz_bytes stretch(const uint8_t *data, size_t size) {
     static uint8_t bytes[512];
     uint64_t state = cop_hash_xxh3(data, size) | 1;

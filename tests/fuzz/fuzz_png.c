@@ -1,5 +1,5 @@
-/* Fuzz target: any bytes that begin as a PNG file does; as they are, and with checksums of its
- * chunks that fit, so that what lies behind them is reached. */
+/* Fuzz target: random bytes that begin like a PNG file, unchanged and with corrected checksums of
+ * chunks, so that the code behind them is reached. */
 #include <string.h>
 #include <zlib.h>
 
@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define SIGNATURE "\x89PNG\r\n\x1a\n"
 
-/* A chunk is its length, four letters, so many bytes, their CRC. */
+/* A chunk is a length, four letters, this many bytes, and their CRC. */
 static void seal_chunks(uint8_t *png, size_t size) {
     for (size_t at = 8; size - at >= 12;) {
         const uint32_t length = cop_load_u32_big(png + at);

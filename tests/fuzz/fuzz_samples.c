@@ -1,4 +1,4 @@
-/* Fuzz target: any bytes as samples for a trained model, of every format that is told by its
+/* Fuzz target: random bytes as samples for a trained model, in every format that is recognized by its
  * content. */
 #include <stdint.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* A refusal has a sentence; what was taken is of the form. */
+/* A refusal must have a message; accepted samples must have the model's form. */
 static void judge_form(const cop_data_form *form, const uint8_t *data, size_t size) {
     char *bytes = cop_alloc(size + 1);
     cop_data_samples s;

@@ -1,7 +1,7 @@
-/* Fuzz target: what workers say to a coordinator that has a job under way. The input is a
- * conversation: a message's type, flags, its protobuf header (length and bytes), and a tensor's
- * bytes. 0 stands for what the coordinator told: the worker's number and session, the lease; of the
- * worker that was welcomed last, or of the one before it. */
+/* Fuzz target: messages of workers to a coordinator with a running job. The input is a conversation:
+ * the type of a message, flags, its protobuf header (length and bytes), and the bytes of a tensor. A 0
+ * stands for values from the coordinator (the worker's number and session, the lease), for the
+ * worker that was welcomed last or the one before. */
 #include <math.h>
 
 #include "fuzz/world.h"
@@ -34,7 +34,7 @@ static void submit_job(fuzz_world *w) {
     cop_proto_free(&r.job->base);
 }
 
-/* Without its job: else the stop waits for a step that nobody finishes. */
+/* Ends the job first: otherwise the stop waits for a step that nobody finishes. */
 static void end_world(fuzz_world *w) {
     static const uint8_t cancel[] = {0x08, 1, 0x10,
                                      COPPICE__API__CONTROL_JOB_REQUEST__ACTION__CANCEL};
@@ -56,7 +56,7 @@ static void fill_pull(const fuzz_self *self, cop_pull *p) {
     p->result.attempt = self->lease.attempt;
     p->result.first = self->lease.first;
     p->result.count = self->lease.count;
-    if (!p->result.samples) p->result.samples = self->lease.count; /* a shard has one */
+    if (!p->result.samples) p->result.samples = self->lease.count; /* a shard has one sample */
 }
 
 static void fill_in(const fuzz_world *w, const fuzz_self *self, cop_message *m) {
@@ -70,7 +70,7 @@ static void fill_in(const fuzz_world *w, const fuzz_self *self, cop_message *m) 
     }
 }
 
-/* After other results blocks rest for a while, or the worker's name gets nothing more. */
+/* After other results, blocks are delayed, or the worker's name gets no more work. */
 static bool is_harmless(const cop_message *m) {
     const cop_result *r = &m->pull.result;
     const cop_buffer *tensor = m->part[COP_PART_RESULT];
@@ -99,7 +99,7 @@ static void say(fuzz_world *w, uint16_t type, uint8_t flags, fuzz_bytes proto, f
     cop_buffer_release(frame);
 }
 
-/* A peer may do harm to this job: its results are believed unless another's differ. */
+/* A peer may harm this job, because its results are believed unless another's differ. */
 static bool is_spent(const fuzz_world *w, uint32_t inputs) {
     return inputs >= 200 || w->changed || w->disputed || w->server->api->count != 1 ||
            w->server->api->notes[0].state > COORD_RUNNING;

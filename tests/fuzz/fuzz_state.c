@@ -1,6 +1,6 @@
-/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses: the index
- * of the data sets, the manifest of an upload (any bytes), or the store (changes of a good one,
- * each its place and bytes: SQLite's file is large and most of it empty). */
+/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses: the index of
+ * the data sets, the manifest of an upload (random bytes), or the store (changes of a valid one, each
+ * with position and bytes, because SQLite's file is large and mostly empty). */
 #include "common/base/hash.h"
 #include "coordinator/store/datasets.h"
 #include "coordinator/store/store.h"
@@ -10,14 +10,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { INDEX, MANIFEST, STORE, KINDS };
 
-/* The digest of a set whose pack is there. */
+/* The digest of a data set whose pack exists. */
 #define HALF_DIGEST  "22222222222222222222222222222222"
 #define STATE_DIGEST HALF_DIGEST HALF_DIGEST
 
 typedef struct good_state {
     char folder[128], *store;
     size_t store_size;
-    cop_data *upload; /* under way: its only chunk is there */
+    cop_data *upload; /* an unfinished upload with its only chunk */
     char upload_digest[65];
 } good_state;
 static good_state state_folder;
@@ -82,7 +82,7 @@ static void remove_from(const char *folder, const char *name) {
 
 /* ---- data sets ---- */
 
-/* With a store that holds no names of sets. */
+/* With a store without names of data sets. */
 static coord_datasets *open_sets(const good_state *g, coord_store **store) {
     coord_datasets *sets = NULL;
     cop_error error = {0};
@@ -112,7 +112,7 @@ static void take_index(const good_state *g, fuzz_bytes index) {
     coord_store_close(store);
 }
 
-/* An upload is committed: it becomes the set of its digest, or none. */
+/* Commits an upload, which becomes the data set of its digest, or none. */
 static void take_manifest(const good_state *g, fuzz_bytes manifest) {
     char folder[96], name[128];
     coord_dataset found;

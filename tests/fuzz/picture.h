@@ -1,4 +1,4 @@
-/* What the fuzz targets of PNG and JPEG share. */
+/* Shared by the fuzz targets of PNG and JPEG. */
 #ifndef TESTS_FUZZ_PICTURE_H
 #define TESTS_FUZZ_PICTURE_H
 
@@ -18,7 +18,7 @@ static inline void fuzz_picture(const uint8_t *data, size_t size) {
     FUZZ_CHECK(image.channels == 1 || image.channels == 3);
     FUZZ_CHECK(image.height >= 1 && image.width >= 1);
     const size_t values = (size_t)image.channels * (size_t)image.height * (size_t)image.width;
-    for (size_t i = 0; i < values; i++) sum += image.pixels[i]; /* all of it is there */
+    for (size_t i = 0; i < values; i++) sum += image.pixels[i]; /* all pixels can be read */
     FUZZ_CHECK(sum <= 255 * (uint64_t)values);
     cop_free(image.pixels);
 }

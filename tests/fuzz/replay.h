@@ -1,5 +1,5 @@
-/* Replays the kept inputs of a fuzz target, tests/fuzz/corpus/<target>/: seeds, and whatever broke
- * it once. Tests run in the root of the repository. */
+/* Replays the kept inputs of a fuzz target, tests/fuzz/corpus/<target>/: seeds, and inputs that once
+ * failed. Tests run in the root of the repository. */
 #ifndef TESTS_FUZZ_REPLAY_H
 #define TESTS_FUZZ_REPLAY_H
 
@@ -9,7 +9,7 @@
 #include "common/base/file.h"
 #include "fuzz/fuzz.h"
 
-/* How many there are. The name is told before an input that stops the process. */
+/* Returns the number of inputs. Prints the name of each first, in case it stops the process. */
 static inline size_t fuzz_replay(const char *target, int (*run)(const uint8_t *, size_t)) {
     char folder[128], **names, *bytes;
     size_t count, size;

@@ -1,5 +1,5 @@
-/* What the fuzz targets of the wire share: frames whose hashes fit, so that what lies behind them
- * is reached, and what must hold of a message that was taken. */
+/* Shared by the fuzz targets of the wire: frames with corrected hashes, so that the code behind them
+ * is reached, and checks of accepted messages. */
 #ifndef TESTS_FUZZ_WIRE_H
 #define TESTS_FUZZ_WIRE_H
 
@@ -9,7 +9,7 @@
 #include "common/wire/codec.h"
 #include "fuzz/fuzz.h"
 
-/* Magic, version and both hashes (codec.h says where they stand), if the lengths let us. */
+/* Corrects magic, version and both hashes (for their places see codec.h), if the lengths allow it. */
 static inline void fuzz_seal(cop_buffer *frame) {
     char *bytes = frame->data;
     if (frame->size < COP_FRAME_HEADER_SIZE) return;
@@ -23,7 +23,7 @@ static inline void fuzz_seal(cop_buffer *frame) {
     cop_store_u64(bytes + 48, cop_hash_xxh3(bytes, body));
 }
 
-/* A frame with these bytes as its protobuf header, and as its parts (at NULL: there is none). */
+/* A frame with these bytes as protobuf header and as parts (NULL: no part). */
 static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
                                      const fuzz_bytes parts[COP_MESSAGE_PARTS]) {
     size_t body = cop_align_up(COP_FRAME_HEADER_SIZE + proto.size, 64), size = body;
@@ -48,7 +48,7 @@ static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
     return frame;
 }
 
-/* A message that was taken, or that one of us says, is taken by its receiver and says the same. */
+/* An accepted message, or one of our own, must be accepted by its receiver with the same contents. */
 static inline void fuzz_judge_message(const cop_message *message) {
     cop_message again;
     cop_buffer *frame = cop_buffer_create(cop_codec_size(message));
@@ -63,7 +63,7 @@ static inline void fuzz_judge_message(const cop_message *message) {
     cop_buffer_release(frame);
 }
 
-/* False: refused, with a sentence, and nothing of the frame is held. Else *out is the caller's. */
+/* False: refused with a message, without keeping the frame. Otherwise the caller owns *out. */
 static inline bool fuzz_decode(cop_buffer *frame, cop_message *out) {
     cop_error error = {0};
     if (!cop_codec_decode(frame, out, &error)) return true;

@@ -1,6 +1,6 @@
-/* A coordinator for the fuzz targets of what it is asked. It is the real one, with its threads and
- * a state folder; what differs is where requests come from: a conversation of one peer, each
- * message carried out before the next. When the peer has gone, nothing of it may be left waiting.
+/* A coordinator for the fuzz targets of requests. It is the real one, with its threads and a state
+ * folder, but requests come from a conversation of one peer, and each message is handled before the
+ * next. After the peer has disconnected, none of its requests may be waiting.
  */
 #ifndef TESTS_FUZZ_WORLD_H
 #define TESTS_FUZZ_WORLD_H
@@ -13,9 +13,9 @@
 #include "fuzz/wire.h"
 
 #define FUZZ_CONNECTION (NET_MEMORY_CONNECTIONS + 4711)
-#define FUZZ_TALK_MOST  12 /* messages of a conversation; a connection may have 16 open */
+#define FUZZ_TALK_MOST  12 /* messages per conversation; a connection may have 16 open requests */
 
-/* A worker that the peer is, as it was told. */
+/* A worker that the peer plays, with the values from the coordinator. */
 typedef struct fuzz_self {
     uint64_t worker, session;
     cop_lease lease;
@@ -25,13 +25,13 @@ typedef struct fuzz_world {
     coord_server *server;
     char state[128], data[128];
     uv_sem_t done;
-    /* changed on the loop only, which the target's thread waits for */
+    /* changed only on the loop, for which the target's thread waits */
     coord_mail mail;
     cop_message *message; /* to be delivered */
     bool leaving, left;
-    uint32_t open;     /* requests without an answer */
-    bool changed;      /* something stays when the peer has gone */
-    bool disputed;     /* a result of job 1 differed from another: somebody may be in quarantine */
+    uint32_t open;     /* unanswered requests */
+    bool changed;      /* something stays after the peer has disconnected */
+    bool disputed;     /* results of job 1 differed, so a worker may be in quarantine */
     fuzz_self self[2]; /* the two workers that were welcomed last */
     int newest;
     size_t weights_size;
@@ -85,7 +85,7 @@ static bool fuzz_busy(const fuzz_world *w) {
     return busy;
 }
 
-/* On the loop: what is to be done, then again and again until nothing is under way. */
+/* On the loop: handles the task, then repeats until nothing is running. */
 static void fuzz_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     fuzz_world *w = (fuzz_world *)(void *)((char *)mail - offsetof(fuzz_world, mail));
@@ -119,7 +119,7 @@ static void fuzz_run_loop(fuzz_world *w) {
     uv_sem_wait(&w->done);
 }
 
-/* Takes the message over. */
+/* Takes ownership of the message. */
 static inline void fuzz_tell(fuzz_world *w, cop_message *message) {
     w->left = false;
     w->message = message;

@@ -1,10 +1,10 @@
-/* A crowd for a coordinator, for bench/load.py: many workers in one process (the real ones, each
- * with its two connections), or many submissions.
+/* A load generator for bench/load.py: many workers in one process (real ones, each with its two
+ * connections), or many submissions.
  *
  *   crowd workers N            joins and computes until standard input ends
  *   crowd submit N JOB DIGEST  submits a job N times, over 8 links; prints a line of JSON
  *
- * The coordinator is that of COPPICE_COORDINATOR and COPPICE_TOKEN.
+ * COPPICE_COORDINATOR and COPPICE_TOKEN give the coordinator.
  */
 #include <signal.h>
 #include <stdatomic.h>

@@ -1,5 +1,5 @@
-/* Has heap_use.c preloaded and prints by how many bytes the memory "beside malloc's" grew, twice:
- * after a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
+/* Runs with heap_use.c preloaded, and prints by how many bytes the memory outside malloc grew: after
+ * a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,14 +18,14 @@ static void *allocate_and_free(void *blocks) {
     return NULL;
 }
 
-/* What is beside malloc's after a thread did that: its stack and its arena are there each time. */
+/* The memory outside malloc after a thread did this; its stack and arena are included each time. */
 static long long beside_after(int blocks) {
     char path[4096];
     long long beside;
     pthread_t thread;
     if (pthread_create(&thread, NULL, allocate_and_free, &blocks)) abort();
     pthread_join(thread, NULL);
-    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL); /* two of its lines */
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL); /* the time of two lines of heap_use.c */
     snprintf(path, sizeof path, "%s/%ld", getenv("COPPICE_HEAP_USE"), (long)getpid());
     FILE *from = fopen(path, "r");
     if (!from || fscanf(from, "%*s %lld", &beside) != 1) abort();

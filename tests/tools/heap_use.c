@@ -1,9 +1,8 @@
-/* How much memory a program uses, preloaded into it (LD_PRELOAD): every half second a thread writes
- * three decimal numbers, in one line, over what stood in COPPICE_HEAP_USE/PID: the bytes that
- * malloc has given out and not got back; the bytes of private writable memory that are not malloc's
- * (stacks, what mmap gave, data of libraries); and the resident bytes. The allocator gives freed
- * memory back at once, here: else the resident bytes would go up and down by megabytes that nobody
- * uses. */
+/* Measures the memory of a program into which it is preloaded (LD_PRELOAD). Every half second a thread
+ * overwrites the file COPPICE_HEAP_USE/PID with a line of three decimal numbers: the bytes allocated
+ * by malloc; the bytes of other private writable memory (stacks, mmap, data of libraries); and the
+ * resident bytes. It makes the allocator return freed memory at once; otherwise the resident bytes
+ * would vary by megabytes of unused memory. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -13,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WIDTH 63 /* of a line: 20 digits hold every size_t */
+#define WIDTH 63 /* width of a line; every size_t fits in 20 digits */
 
-/* The program's resident bytes, and its private writable bytes, stacks among them (`resident` and
+/* The program's resident bytes, and its private writable bytes including stacks (`resident` and
  * `data` of statm). */
 struct statm {
     size_t resident, writable;
@@ -31,8 +30,8 @@ static struct statm statm(void) {
     return (struct statm){page * resident, page * data};
 }
 
-/* The writable bytes of malloc's arenas: malloc_info's last figure of them is the sum. mallinfo2
- * tells less: what an arena gave back stays mapped and writable. */
+/* The writable bytes of malloc's arenas, which is the last such figure of malloc_info. mallinfo2
+ * counts less, because memory that an arena gave back stays mapped and writable. */
 static size_t arenas(void) {
     static char report[1 << 20];
     static const char figure[] = "<aspace type=\"mprotect\" size=\"";
@@ -41,7 +40,7 @@ static size_t arenas(void) {
     if (!to || malloc_info(0, to) || fclose(to)) abort();
     for (const char *at = report; (at = strstr(at, figure)); at++) last = at;
     if (!last || !strstr(last, "</malloc>"))
-        abort(); /* it was cut off: no figure at all is better */
+        abort(); /* truncated: no figure is better than a wrong one */
     return strtoull(last + sizeof figure - 1, NULL, 10);
 }
 
@@ -67,7 +66,7 @@ __attribute__((constructor)) static void begin(void) {
     char path[4096];
     pthread_t thread;
     if (!folder) return;
-    /* Fixed thresholds: glibc raises both to the largest block that was ever freed. */
+    /* Fixes both thresholds, which glibc would raise to the largest freed block. */
     mallopt(M_MMAP_THRESHOLD, 128 << 10);
     mallopt(M_TRIM_THRESHOLD, 128 << 10);
     snprintf(path, sizeof path, "%s/%ld", folder, (long)getpid());

@@ -1,12 +1,12 @@
-/* A worker that lies: an ordinary one, whose results are changed before they are sent.
+/* A lying worker: a normal worker whose results are changed before they are sent.
  *
  *     liar URL NAME (gradient | loss | nan | lease | form | cannot) PROBABILITY AFTER SEED
  *
- * The first AFTER results are true; then each is wrong with PROBABILITY (from SEED): one bit of one
+ * The first AFTER results are correct; then each is wrong with PROBABILITY (from SEED): one bit of a
  * gradient value is flipped, 0.001 is added to the loss, a gradient value becomes NaN, the result
- * names one shard more than was leased, more samples are correct than there are, or it is said that
- * there is no memory. Token from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused; prints how
- * many results were wrong. */
+ * names one shard more than was leased, it counts more correct samples than there are, or it reports
+ * a lack of memory. The token is in COPPICE_TOKEN. Ends on SIGTERM or when refused, and prints the
+ * number of wrong results. */
 #include "tampering.h"
 
 #include <math.h>
@@ -26,7 +26,7 @@ static uint64_t next_random(liar *l) {
     return x ^ (x >> 31);
 }
 
-/* What is wrong beside the numbers. */
+/* Errors other than wrong numbers. */
 static bool tamper_with_form(liar *l, cop_result *result) {
     if (strcmp(l->how, "lease") == 0)
         result->count++;
@@ -56,7 +56,7 @@ static void tamper(void *context, cop_result *result, cop_buffer *gradient) {
     uint32_t bits;
     float *victim = &values[next_random(l) % (gradient->size / sizeof *values)];
     memcpy(&bits, victim, sizeof bits);
-    bits ^= 1u << next_random(l) % 23; /* of the fraction: never a NaN */
+    bits ^= 1u << next_random(l) % 23; /* a bit of the fraction, so never a NaN */
     memcpy(victim, &bits, sizeof bits);
     if (strcmp(l->how, "nan") == 0) *victim = NAN;
 }

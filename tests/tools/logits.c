@@ -1,10 +1,9 @@
-/* What a model's last layer gives in evaluation, for tests that compare it with other programs
+/* Computes the output of a model's last layer in evaluation, for comparison with other programs
  * (tests/parity/test_export.py).
  *
  *   logits MODEL <ROWS >OUTPUTS
  *
- * Standard input: samples in the data's own type, one after the other; standard output: f32, a row
- * for each. */
+ * Standard input: samples in the type of the data; standard output: f32, a row for each sample. */
 #include <stdio.h>
 
 #include "common/base/alloc.h"

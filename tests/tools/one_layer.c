@@ -1,13 +1,13 @@
-/* One layer alone, for tests that compare it with other programs' layers
- * (tests/parity/test_layers.py). Standard input is a list of requests, each a line
+/* Computes a single layer, for comparison with other programs (tests/parity/test_layers.py). Standard
+ * input is a list of requests, each a line
  *
  *   KIND CHANNELS HEIGHT WIDTH UNITS PIECES KERNEL STRIDE PADDING BIAS DROP_BIAS P SLOPE
  *   SCOPE VARIANT MODE SEED LAYER STEP COLUMNS SHARDS
  *
- * (HEIGHT 0: flat input; SCOPE, VARIANT, MODE: the numbers of common/nn/layer.h) and after its line
- * feed raw floats: x and dy, [values][COLUMNS] each, and the layer's parameters. The columns are
- * cut into shards by D2. Standard output: y; in training also dx, the gradients of the parameters,
- * and of a layer that drops its factors, [values][COLUMNS], as `coppice replay` writes them. */
+ * (HEIGHT 0: flat input; SCOPE, VARIANT, MODE: the numbers in common/nn/layer.h), followed by raw
+ * floats: x and dy, [values][COLUMNS] each, and the layer's parameters. The columns are split into
+ * shards by D2. Standard output: y; in training also dx and the gradients of the parameters; for mask
+ * layers also the factors, [values][COLUMNS], as `coppice replay` writes them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +21,7 @@ typedef struct request {
     cop_layer layer;
     cop_layer_context context;
     cop_parameter parameters[PARAMETERS_MAX];
-    int64_t floats; /* of all parameters */
+    int64_t floats; /* number of floats in all parameters */
     uint64_t seed;
     int shards, segments[SHARDS_MAX + 1];
     cop_rng_key mask_keys[COLUMNS_MAX], noise_keys[COLUMNS_MAX];

@@ -1,10 +1,10 @@
-/* A whole job in one thread, by the libraries alone: no coordinator, no leases, each shard a pass
- * of its own, its sums combined by D5's tree. Prints the digest of the final weights. With a fault
- * put in, the digest must be another one: tests/integration/test_golden.py compares.
+/* Trains a whole job in one thread with only the libraries: without coordinator and leases, with a
+ * separate pass for each shard, and sums combined by D5's tree. Prints the digest of the final
+ * weights. With an injected fault the digest must differ (tests/integration/test_golden.py).
  *
  *   one_thread JOB.yaml [flip|swap]
- *   flip  one bit of one mask, in step 3
- *   swap  the first two shards of step 3 change places: each sees the other's samples */
+ *   flip  flips one bit of a mask, in step 3
+ *   swap  exchanges the samples of the first two shards of step 3 */
 #include <stdio.h>
 #include <string.h>
 
@@ -38,7 +38,7 @@ static int report(const cop_error *error) {
     return 1;
 }
 
-/* One shard's gradient sum, from its rows of the step's batch. */
+/* The gradient sum of one shard, from its rows of the step's batch. */
 static void train_shard(run *r, uint32_t step, int shard, int first_row, float *gradients) {
     const cop_shard_work work = {.seed = r->job->seed,
                                  .step = step,

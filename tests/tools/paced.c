@@ -1,10 +1,10 @@
-/* A worker of a given pace: an ordinary one with one thread, which computes its shards and then
- * waits, so that each takes MS milliseconds. Several of them on few cores are as fast as each would
- * be on a machine of its own, and what a pool of them loses is not hidden by cores that are shared.
+/* A worker with a fixed pace: a normal worker with one thread, which waits after each shard, so that
+ * it takes MS milliseconds. Several of them on few cores are as fast as on separate machines, so
+ * that shared cores do not hide the losses of a pool.
  *
  *     paced URL NAME MS
  *
- * Token from COPPICE_TOKEN. Ends when told to (SIGTERM), or refused.
+ * The token is in COPPICE_TOKEN. Ends on SIGTERM, or when refused.
  */
 #include "tampering.h"
 

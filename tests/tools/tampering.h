@@ -1,5 +1,5 @@
-/* What the tools that are workers share: an ordinary worker of one thread, whose results somebody
- * sees before they are sent. */
+/* Shared by the tools that are workers: a normal worker with one thread, with a hook that sees its
+ * results before they are sent. */
 #ifndef TESTS_TOOLS_TAMPERING_H
 #define TESTS_TOOLS_TAMPERING_H
 
@@ -17,7 +17,7 @@ static inline void tampering_on_signal(int number) {
     tampering_told = 1;
 }
 
-/* Runs a worker until it is told to end (SIGTERM), or refused. Token from COPPICE_TOKEN. */
+/* Runs a worker until SIGTERM, or until it is refused. The token is in COPPICE_TOKEN. */
 static inline cop_err tampering_run(const char *url, const char *name,
                                     void (*tamper)(void *, cop_result *, cop_buffer *),
                                     void *context, cop_error *error) {

@@ -1,5 +1,5 @@
-/* Whatever a program does, done again with each of its allocations failing: one, then that one and
- * all after it. */
+/* Repeats an operation with each of its allocations failing: first alone, then with all later ones.
+ */
 #ifndef COP_TESTS_UNIT_FAULTS_H
 #define COP_TESTS_UNIT_FAULTS_H
 
@@ -16,14 +16,14 @@
 
 typedef struct fault_subject {
     const char *name;
-    /* Does it once. `error` must be filled when it fails. Frees what it made, in either case. */
+    /* Does the operation once, and frees everything it made. On failure it must fill `error`. */
     cop_err (*run)(void *context, cop_error *error);
-    void (*check)(void *context, cop_err result); /* after each, undisturbed; or NULL */
+    void (*check)(void *context, cop_err result); /* called after each run, without faults; or NULL */
     void *context;
-    uint64_t stride; /* 1: every one */
+    uint64_t stride; /* 1: every allocation */
 } fault_subject;
 
-/* One run in which allocation k fails (or from k on); false: there are fewer than k. */
+/* One run in which allocation k fails (or all from k on); false: there are fewer than k. */
 static inline bool fault_try(const fault_subject *s, uint64_t k, bool onwards) {
     cop_error error = {0};
     const uint64_t before = cop_alloc_count();

@@ -1,7 +1,7 @@
-/* Conformance of every product that the build has (portable on each instruction set, OpenBLAS) with
- * the contract of cop_gemm: bit-equal to a naive scalar definition of D4 and D5 written here,
- * whatever the shape, transposition, alignment, split or instruction set; OpenBLAS within the error
- * bound of any order of summation. LABELS: quick */
+/* Conformance of every product in the build (portable on each instruction set, OpenBLAS) with the
+ * contract of cop_gemm: bit-equal to a naive scalar definition of D4 and D5 written here, for any
+ * shape, transposition, alignment, split and instruction set; OpenBLAS within the error bound for any
+ * order of summation. LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,7 @@ enum { SIDE = 43 }; /* leading dimension of small matrices: odd, so that rows ar
 
 static void *workspace;
 
-/* Values of mixed magnitude, with zeros of both signs and some so small that products round to -0.
+/* Values of mixed magnitude, with zeros of both signs, some so small that products round to -0.
  */
 static float value(uint32_t *state) {
     *state = *state * 1664525u + 1013904223u;
@@ -45,7 +45,7 @@ static float *values(size_t count, uint32_t seed) {
     return x;
 }
 
-/* D4: one element over k in [from, to). */
+/* D4: one element, summed over k in [from, to). */
 static float element_of_range(const cop_gemm *g, int i, int j, int from, int to) {
     float total = 0.0f;
     for (int block = from; block < to; block += 256) {
@@ -59,8 +59,8 @@ static float element_of_range(const cop_gemm *g, int i, int j, int from, int to)
     return total;
 }
 
-/* D5, from its definition: node [from, to) splits at from plus the largest power of two below its
- * size. */
+/* D5 by its definition: node [from, to) splits at from plus the largest power of two below its size.
+ */
 static bool element_of_node(const cop_gemm *g, int i, int j, int from, int to, float *out) {
     if (to - from == 1) {
         *out = element_of_range(g, i, j, g->segments[from], g->segments[to]);
@@ -107,7 +107,7 @@ static cop_gemm transposed(int t, const float *a, int lda, const float *b, int l
                       .b_col = t & 2 ? ldb : 1};
 }
 
-/* True: checked with one transposition of each shape, because more would take long. */
+/* True: only one transposition of each shape is checked, because more would take too long. */
 static bool is_slow(const cop_kernels *kernels) {
 #ifdef __SANITIZE_ADDRESS__
     (void)kernels;
@@ -126,8 +126,8 @@ static void on_each_isa(kernels_test test) {
     }
 }
 
-/* Every m, n, k from 1 to 40. An element depends on k alone, so the definition is evaluated once
- * per k. Nothing around the result may be touched. Slow instruction sets see one transposition per
+/* Every m, n, k from 1 to 40. An element depends only on k, so the definition is evaluated once per
+ * k. Memory around the result may not change. Slow instruction sets run one transposition per
  * shape. */
 static void small_shapes(const cop_kernels *kernels) {
     enum { MOST = 40, AREA = SIDE * (MOST + 1) };
@@ -179,8 +179,8 @@ static const struct large_shape {
 };
 enum { LARGE = sizeof large_shapes / sizeof large_shapes[0] };
 
-/* Large odd shapes: elements on the borders of tiles and at random follow the definition; and every
- * instruction set, and every cut into rows and columns, gives the same bits as the whole. */
+/* Large odd shapes: elements at the borders of tiles and at random places follow the definition.
+ * Every instruction set, and every split into rows and columns, gives the same bits as the whole. */
 static void large_shape_check(const cop_kernels *kernels, const struct large_shape *s, int t) {
     const int lda = (t & 1 ? s->m : s->k) + 3, ldb = (t & 2 ? s->k : s->n) + (s->n % 16 ? 1 : 0);
     float *a = values((size_t)lda * (size_t)(t & 1 ? s->k : s->m), 5),
@@ -335,7 +335,7 @@ static void test_product_over_nothing_is_zero_plus_bias(void **state) {
     on_each_isa(nothing_check);
 }
 
-/* Products that underflow to -0: every chain ends in + 0.0f, so no -0 comes out, whatever the bias.
+/* Products underflow to -0, but every chain ends in + 0.0f, so no result is -0, for any bias.
  */
 static void negative_zero_check(const cop_kernels *kernels) {
     enum { M = 15, N = 37, K = 5 };
@@ -358,7 +358,7 @@ static void test_products_never_give_negative_zero(void **state) {
     on_each_isa(negative_zero_check);
 }
 
-/* Against long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound of any order of summation.
+/* Compared with long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound for any order of summation.
  * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; + 2 for tree and bias.)
  * Underflow adds at most 2^-149 per operation. */
 static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const char *who) {
@@ -411,8 +411,8 @@ static void test_openblas_is_within_the_error_bound(void **state) {
     accuracy_check(cop_gemm_for(COP_NUMERICS_OPENBLAS), NULL, "openblas");
 }
 
-/* Values for which every sum is exact: then OpenBLAS must give the same as the definition, empty
- * segments, bias and all. */
+/* With values for which every sum is exact, OpenBLAS must equal the definition, also with empty
+ * segments and bias. */
 static void test_openblas_equals_the_definition_where_sums_are_exact(void **state) {
     (void)state;
     assert_int_equal(cop_numerics_load(COP_NUMERICS_OPENBLAS, NULL), COP_OK);

@@ -1,6 +1,6 @@
-/* What thinned networks need of products, on every instruction set: `blocks` (k cut where a full
- * layer would cut it, so that leaving out members that are 0 leaves the bits), and gemm_sparse (bit
- * for bit gemm, where many elements of B are 0). LABELS: quick */
+/* Products for thinned networks, on every instruction set: `blocks` (k is split as in the full layer,
+ * so that removing members that are 0 keeps the bits), and gemm_sparse (bit for bit equal to gemm,
+ * for B with many zeros). LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,8 +29,8 @@ static uint32_t next(uint32_t *state) {
     return *state >> 8;
 }
 
-/* `count` values, of which `percent` are not 0; among the zeros are -0, among the others some so
- * small that products underflow. */
+/* `count` values, `percent` % of them not 0. Some zeros are -0, and some values are so small that
+ * products underflow. */
 static float *values(size_t count, int percent, uint32_t seed) {
     float *x = cop_alloc_array(count + 16, sizeof *x);
     assert_non_null(x);
@@ -45,8 +45,8 @@ static float *values(size_t count, int percent, uint32_t seed) {
     return x;
 }
 
-/* The numbers below `k` that are kept, `percent` of them, and the ends of their blocks of 256 full
- * members; returns how many. */
+/* Chooses `percent` % of the numbers below `k` to keep, and the ends of their blocks of 256 full
+ * members; returns their number. */
 static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, int *block_count) {
     int count = 0;
     *block_count = 0;
@@ -60,7 +60,7 @@ static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, in
 
 /* ---- blocks ---- */
 
-/* A product with the kept members alone is that with zeros in place of the others. */
+/* A product of only the kept members equals the product with zeros for the others. */
 static void thin_check(const cop_kernels *kernels, int m, int n, int k, int percent) {
     enum { K_MOST = 2100 };
     static int kept[K_MOST], blocks[K_MOST];
@@ -101,7 +101,7 @@ static void thin_check(const cop_kernels *kernels, int m, int n, int k, int perc
     memset(c, 0xff, (size_t)m * (size_t)n * sizeof *c);
     if (kernels->gemm_sparse(&g, workspace))
         assert_memory_equal(c, full, (size_t)m * (size_t)n * sizeof *c);
-    if (count > 256) { /* blocks of 256 of what is kept would be another product */
+    if (count > 256) { /* blocks of 256 kept members would be another product */
         g.blocks = NULL;
         kernels->gemm(&g, workspace);
         assert_memory_not_equal(c, full, (size_t)m * (size_t)n * sizeof *c);
@@ -124,7 +124,7 @@ static void test_kept_members_give_the_bits_of_the_full_product(void **state) {
     on_each_isa(thin_shapes);
 }
 
-/* ---- zeros left out ---- */
+/* ---- skipped zeros ---- */
 
 typedef struct sparse_case {
     int m, n, k, percent, block; /* block: 0, or the length of odd blocks */
@@ -182,7 +182,7 @@ static void test_skipping_zeros_does_not_change_the_bits(void **state) {
     on_each_isa(sparse_cases);
 }
 
-/* 0 times infinity is no 0: such a product is left to gemm. */
+/* 0 times infinity is not 0, so gemm computes such a product. */
 static void infinite_check(const cop_kernels *kernels) {
     enum { M = 200, N = 64, K = 300 };
     float *a = values(M * K, 100, 21), *b = values(K * N, 20, 22), *c = values(M * N, 50, 23);
@@ -213,7 +213,7 @@ static void test_non_finite_weights_are_not_skipped(void **state) {
     on_each_isa(infinite_check);
 }
 
-/* NaN and infinity in B are elements like others. */
+/* NaN and infinity in B are computed like other elements. */
 static void special_check(const cop_kernels *kernels) {
     enum { M = 200, N = 64, K = 300 };
     float *a = values(M * K, 100, 31), *b = values(K * N, 20, 32), *c = values(M * N, 50, 33);

@@ -1,5 +1,5 @@
-/* A scripted server on a loop thread of its own, and links to it, over any transport. The method of
- * a CALL says what the server does with it. Shared by the tests of common/net. */
+/* A scripted server on a separate loop thread, and links to it, over any transport. The method of a
+ * CALL tells the server what to do. Shared by the tests of common/net. */
 #ifndef COP_TESTS_NET_HARNESS_H
 #define COP_TESTS_NET_HARNESS_H
 
@@ -32,11 +32,11 @@ const char *__lsan_default_suppressions(void) {
 enum {
     ASK_ECHO = 1,   /* ANSWER with the same parts */
     ASK_HOLD,       /* kept until ASK_RELEASE */
-    ASK_RELEASE,    /* answers what is held, newest first, then itself */
+    ASK_RELEASE,    /* answers held requests, newest first, then this one */
     ASK_DISCONNECT, /* the server closes the asker's connection */
     ASK_FAIL,       /* FAILURE */
     ASK_DROP,       /* never answered */
-    ASK_FILL,       /* ANSWER with a part of as many bytes as part 0 says */
+    ASK_FILL,       /* ANSWER with a part whose size is given in part 0 */
     ASK_WHO         /* ANSWER with the asker's cop_peer */
 };
 
@@ -44,7 +44,7 @@ enum {
 
 typedef enum transport { MEMORY, IPC, TCP, TLS } transport;
 
-/* Certificates of a CA of the tests' own, made when they are first wanted. */
+/* Certificates of a test CA, made at their first use. */
 static inline cop_tls *test_tls(cop_tls_side side) {
     static char folder[64];
     static const char *const hosts[] = {"127.0.0.1", "localhost", NULL};
@@ -81,9 +81,9 @@ typedef struct host {
     uv_async_t stop;
     uv_sem_t ready;
     cop_server *server;
-    cop_tls *tls, *peer_tls; /* of TLS: ours, and what links have */
-    bool started, hold_back; /* hold_back: held requests are answered only after close */
-    size_t hold_size;        /* of a held request's answer; 0: the place alone */
+    cop_tls *tls, *peer_tls; /* TLS: of the server, and of links */
+    bool started, hold_back; /* hold_back: answer held requests only after close */
+    size_t hold_size;        /* size of a held request's answer; 0: only its position */
     cop_error error;
     cop_request *held[HELD_MAX];
     int held_count;
@@ -106,7 +106,7 @@ static void answer_echo(cop_request *request) {
     cop_server_reply(request, &reply);
 }
 
-/* Answers what is held, newest first; part 0 says which place in the order the answer had. */
+/* Answers held requests, newest first; part 0 is the position of the answer. */
 static void release_held(host *h) {
     while (h->held_count) {
         cop_buffer *place = cop_buffer_create(h->hold_size ? h->hold_size : sizeof(int));
@@ -182,7 +182,7 @@ static void on_stop(uv_async_t *handle) {
     uv_stop(handle->loop);
 }
 
-/* A port that is free now: tests may run side by side. */
+/* A free port, because tests may run in parallel. */
 static cop_err listen_somewhere(host *h) {
     static int next_port;
     if (h->kind == MEMORY) return COP_OK;
@@ -222,7 +222,7 @@ static void run_host(void *argument) {
     COP_ASSERT(uv_loop_close(&h->loop) == 0);
 }
 
-/* `tls`, and `peer_tls` for its links, are the host's from here; NULL but for TLS. */
+/* The host takes ownership of `tls`, and of `peer_tls` for its links; both are NULL without TLS. */
 static inline void start_host_with(host *h, transport kind, cop_tls *tls, cop_tls *peer_tls) {
     *h = (host){.kind = kind, .tls = tls, .peer_tls = peer_tls};
     uv_sem_init(&h->ready, 0);
@@ -245,7 +245,7 @@ static inline void stop_host(host *h) {
     h->tls = NULL;
 }
 
-/* After the last link. */
+/* Call it after closing the last link. */
 static inline void free_host(host *h) {
     cop_tls_destroy(h->peer_tls);
     h->peer_tls = NULL;
@@ -261,7 +261,7 @@ static inline cop_link *open_link(host *h) {
     return link;
 }
 
-/* One call by method; parts are moved into it. */
+/* Makes one call; takes ownership of the parts. */
 static cop_err call(cop_link *link, uint32_t method, cop_buffer *part, cop_message *reply,
                     uint32_t timeout_ms, cop_error *error) {
     cop_message m = {.type = COP_MESSAGE_CALL, .call = {.method = method}};
@@ -278,7 +278,7 @@ static inline cop_err call_plain(cop_link *link, uint32_t method, uint32_t timeo
     return e;
 }
 
-/* Bytes that tell position and seed. */
+/* Bytes that depend on position and seed. */
 static inline cop_buffer *make_bytes(size_t size, uint32_t seed) {
     cop_buffer *b = cop_buffer_create(size);
     for (size_t i = 0; i < size; i++)
@@ -296,13 +296,13 @@ static inline bool wait_for(atomic_int *value, int least) {
     return atomic_load(value) >= least;
 }
 
-/* A call on a thread of its own. */
+/* A call on a separate thread. */
 typedef struct caller {
     uv_thread_t thread;
     cop_link *link;
     uint32_t method, timeout_ms;
     cop_err result;
-    int order; /* of a ASK_HOLD's answer; -1: none */
+    int order; /* position of an ASK_HOLD's answer; -1: none */
     cop_error error;
 } caller;
 

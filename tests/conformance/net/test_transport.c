@@ -1,10 +1,10 @@
-/* What every transport keeps: one suite over in-memory, ipc, tcp and tls+tcp. LABELS: quick threads
+/* The contract of every transport: one suite over in-memory, ipc, tcp and tls+tcp. LABELS: quick threads
  *
  * A transport is one row of TRANSPORTS; each test below runs over each of them. */
 #include "conformance/net/harness.h"
 
 #define MEGABYTES_12 (12u << 20)
-#define LINKS        48 /* more than the loop answers by itself in a round */
+#define LINKS        48 /* more than the loop thread answers itself in an iteration */
 #define TIMEOUT_MS   10000
 
 typedef struct fixture {
@@ -112,7 +112,7 @@ static void test_many_links_call_at_once(void **state) {
     caller callers[LINKS];
     for (int i = 0; i < LINKS; i++)
         start_caller(&callers[i], open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
-    assert_true(wait_for(&f->host.holding, LINKS)); /* all held at once: none waits for another */
+    assert_true(wait_for(&f->host.holding, LINKS)); /* all are held at once, so none waits for another */
     cop_link *link = open_link(&f->host);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
@@ -229,7 +229,7 @@ typedef struct interrupter {
     atomic_bool enough;
 } interrupter;
 
-/* Again and again, 0 to 63 us apart, with a rest now and then in which calls are answered. */
+/* Repeatedly, 0 to 63 us apart, with pauses in which calls are answered. */
 static void run_interrupter(void *argument) {
     interrupter *i = argument;
     for (uint64_t n = 0; !atomic_load(&i->enough); n++) {
@@ -240,7 +240,7 @@ static void run_interrupter(void *argument) {
     }
 }
 
-/* One call's result; PROTOCOL when the reply is another's. */
+/* The result of one call; PROTOCOL if the reply belongs to another call. */
 static cop_err call_and_compare(cop_link *link, uint32_t seed) {
     cop_buffer *sent = make_bytes(64, seed);
     cop_message reply;
@@ -251,8 +251,8 @@ static cop_err call_and_compare(cop_link *link, uint32_t seed) {
     return e;
 }
 
-/* Interrupts that meet calls at any moment: each is answered with its own reply, or ends as lost.
- * (A worker whose calls were interrupted so died of a reply that was none.) */
+/* Interrupts hit calls at any moment: each call gets its own reply, or ends as lost. (A worker once
+ * crashed because an interrupted call returned no reply.) */
 static void test_interrupt_is_safe_at_any_moment(void **state) {
     fixture *f = *state;
     interrupter i = {.link = open_link(&f->host)};
@@ -273,7 +273,7 @@ static void test_interrupt_is_safe_at_any_moment(void **state) {
     cop_link_close(i.link);
 }
 
-/* Cancels that meet a call at any moment of it. */
+/* Cancels hit a call at any moment. */
 static void test_cancel_is_safe_at_any_moment(void **state) {
     fixture *f = *state;
     for (int i = 0; i < 40; i++) {
@@ -290,7 +290,7 @@ static void test_cancel_is_safe_at_any_moment(void **state) {
     }
 }
 
-/* ---- connections that go ---- */
+/* ---- lost connections ---- */
 
 static void test_closed_link_is_reported_once(void **state) {
     fixture *f = *state;
@@ -349,7 +349,7 @@ static void test_server_can_end_during_calls(void **state) {
     fixture *f = *state;
     caller held[3];
     cop_error error = {0};
-    f->host.hold_back = true; /* answered only after close: too late */
+    f->host.hold_back = true; /* answered only after close, which is too late */
     for (int i = 0; i < 3; i++) start_caller(&held[i], open_link(&f->host), ASK_HOLD, 60000);
     assert_true(wait_for(&f->host.holding, 3));
     stop(f);

@@ -1,6 +1,6 @@
-/* Every layer kind of the registry through one set of checks: gradients against finite differences,
- * equal bits on every instruction set, for any number of columns, in place or not. A new kind is
- * one row (or a few) in `cases`. LABELS: quick */
+/* One set of checks for every layer kind in the registry: gradients compared with finite differences,
+ * and equal bits on every instruction set, for any number of columns, in place or not. A new kind
+ * needs one or a few rows in `cases`. LABELS: quick */
 #include <math.h>
 #include <stdio.h>
 
@@ -121,7 +121,7 @@ static const layer_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof cases[0], COLUMNS = 9 };
 
-/* Central differences in f32 tensors with the objective summed in f64: the quotient's error is
+/* Central differences in f32 tensors, with the objective summed in f64: the error of the quotient is
  * about 2^-24 |y| terms / step. */
 static const double difference_step = 1.0 / 64, difference_step_least = 1.0 / 1024;
 static const double difference_tolerance = 2e-3;
@@ -133,14 +133,14 @@ static void open_case(one_layer *one, const layer_case *row, const cop_kernels *
     one_layer_open(one, kernels, columns);
 }
 
-/* Inputs keep away from 0, where relu and its kin have no derivative. */
+/* Inputs stay away from 0, where relu and similar functions have no derivative. */
 static void fill_input(const one_layer *one, float *x) {
     const size_t count = (size_t)cop_shape_size(&one->layer.in) * (size_t)one->context.ld;
     fill_random(x, count, 5);
     for (size_t i = 0; i < count; i++) x[i] += x[i] < 0 ? -0.25f : 0.25f;
 }
 
-/* Direction of the objective J = sum of r y over the real columns. */
+/* The coefficients r of the objective J = sum of r y over the real columns. */
 static void fill_direction(const one_layer *one, float *r) {
     const int64_t units = cop_shape_size(&one->layer.out);
     const int ld = one->context.ld;
@@ -167,8 +167,8 @@ static bool is_near(double numeric, float analytic) {
     return fabs(numeric - (double)analytic) <= difference_tolerance * fmax(1, fabs(numeric));
 }
 
-/* The central difference, or where it misses the two one-sided ones: a largest value (maxout,
- * pooling) may change hands on one side. Closer points where it does on both. */
+/* The central difference; where it fails, the two one-sided ones, because the largest value (maxout,
+ * pooling) may switch on one side; where it switches on both, closer points. */
 static void check_value(const probe *p, float *value, float analytic, const char *what) {
     const float at = *value;
     const double here = objective(p->one, p->x, p->r, p->y);
@@ -210,8 +210,8 @@ static void test_gradients_match_finite_differences(void **state) {
     one_layer_close(&one);
 }
 
-/* Everything a layer computes for one input: y, dx, gradients, one after the other. Returns the
- * number of floats. */
+/* All results of a layer for one input: y, dx, gradients, in sequence. Returns the number of floats.
+ */
 static size_t run_all(const layer_case *row, const cop_kernels *kernels, int columns, float **out) {
     one_layer one;
     open_case(&one, row, kernels, columns);
@@ -251,7 +251,7 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
 static void forward_columns(const layer_case *row, int columns, int take, float *out) {
     one_layer one;
     open_case(&one, row, best_kernels(), columns);
-    for (int i = 0; i < columns; i++) { /* one shard: a sample's word is then its column */
+    for (int i = 0; i < columns; i++) { /* with one shard, a sample's word is its column */
         one.keys[i] = cop_rng_derive(1, COP_RNG_MASK, 0);
         one.samples[i] = (uint32_t)i;
     }

@@ -1,4 +1,4 @@
-/* The allocation seam: counting, failing, alignment. LABELS: quick threads */
+/* The allocation functions: counting, injected failures, alignment. LABELS: quick threads */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,7 +32,7 @@ static void test_all_allocations_from_the_kth_fail(void **state) {
     assert_null(b);
     assert_null(c);
     assert_null(cop_strdup("x"));
-    cop_alloc_fail_at(3); /* and the other way again */
+    cop_alloc_fail_at(3); /* and only the third again */
     void *d = cop_alloc(10);
     assert_non_null(d);
     cop_alloc_fail_at(0);
@@ -140,8 +140,8 @@ static void test_threads_are_counted_exactly(void **state) {
     assert_int_equal(cop_alloc_count(), before + 20000);
 }
 
-/* Blocks of many megabytes come from the heap, not from mmap, and stay there when freed. (Under a
- * sanitizer the numbers stand still.) */
+/* Blocks of many megabytes come from the heap, not from mmap, and stay there after free. (Under a
+ * sanitizer the numbers do not change.) */
 static void test_large_blocks_stay_after_tuning(void **state) {
     (void)state;
 #ifdef __GLIBC__

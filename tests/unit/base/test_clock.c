@@ -1,4 +1,4 @@
-/* Clocks and the form of a time of day. */
+/* Clocks, and the format of a time of day. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@ static void test_monotonic_clock_passes_with_sleep(void **state) {
     cop_clock_sleep_ms(20);
     uint64_t passed = cop_clock_ns() - before;
     assert_true(passed >= 20u * 1000000u);
-    assert_true(passed < 30ull * 1000000000u); /* units, not scheduling */
+    assert_true(passed < 30ull * 1000000000u); /* checks the unit, not the scheduling */
 }
 
 static void test_wall_clock_agrees_with_the_c_library_clock(void **state) {
@@ -57,7 +57,7 @@ static void test_extreme_times_fit_the_buffer(void **state) {
     for (size_t i = 0; i < sizeof b.guard; i++) assert_int_equal(b.guard[i], 0x5a);
 }
 
-/* Any number of seconds that an option or a job file may have gives sane units. */
+/* Any number of seconds in an option or a job file converts to valid units. */
 static void test_seconds_from_input_convert_within_bounds(void **state) {
     (void)state;
     assert_int_equal(cop_seconds_to_ms(2.5), 2500);

@@ -1,4 +1,4 @@
-/* Errors: names, sentences, system errors, broken invariants. */
+/* Errors: names, messages, system errors, broken invariants. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -102,7 +102,7 @@ static void test_try_returns_early_on_errors_only(void **state) {
     assert_int_equal(reached, 1);
 }
 
-/* What a child with a broken invariant prints and how it ends. */
+/* Runs a child with a broken invariant; returns its output and how it ends. */
 static int run_broken_invariant(char *said, size_t size) {
     int ends[2], status = 0;
     assert_int_equal(pipe(ends), 0);

@@ -1,4 +1,4 @@
-/* Files are whole or absent; folders, names, paths. */
+/* Files, which are complete or absent; folders, names, paths. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,12 +52,12 @@ static void test_written_files_are_complete_or_absent(void **state) {
     char **names;
     size_t count;
     assert_int_equal(cop_folder_list(folder, &names, &count, NULL), COP_OK);
-    assert_int_equal(count, 1); /* no temporary is left */
+    assert_int_equal(count, 1); /* no temporary file is left */
     cop_free(names);
     cop_free(path);
 }
 
-/* `size` bytes through a pipe. */
+/* Writes `size` bytes to a pipe. */
 static cop_err read_pipe(size_t size, size_t limit, char **out, size_t *got, cop_error *error) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
@@ -200,7 +200,7 @@ static void test_a_failed_write_leaves_no_temporary(void **state) {
     (void)state;
     char *path = inside("target"), *child = inside("target/child");
     assert_int_equal(cop_folder_create(child, NULL), COP_OK);
-    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* a folder is there */
+    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* there is a folder with this name */
     assert_int_equal(cop_file_write_text("/dev/null", "x", NULL), COP_ERR_INPUT);
     char **names;
     size_t count;
@@ -258,7 +258,7 @@ static void test_removing_a_file_as_a_folder_is_an_error(void **state) {
     cop_free(sub);
 }
 
-/* A writer holds a lock on its temporary file; the lock goes with the writer. */
+/* A writer locks its temporary file; the lock disappears with the writer. */
 static void test_sweep_removes_only_temporary_files_of_dead_processes(void **state) {
     (void)state;
     char *top = inside("swept"), *alive = inside("swept/x.17-1.tmp"),
@@ -280,7 +280,7 @@ static void test_sweep_removes_only_temporary_files_of_dead_processes(void **sta
     for (size_t i = 0; i < 6; i++) cop_free(paths[i]);
 }
 
-/* While another thread writes, the sweep finds nothing. */
+/* The sweep finds nothing while another thread writes. */
 static void *write_files(void *path) {
     for (int i = 0; i < 200; i++)
         if (cop_file_write_text(path, "x", NULL)) return path;
@@ -444,7 +444,7 @@ static void test_out_of_memory_is_an_error_at_every_allocation(void **state) {
     cop_free(path);
 }
 
-/* Of a program that was killed while it wrote, and had the number of this one. */
+/* A program with this process number was killed while it wrote. */
 static void test_temporary_file_of_a_dead_process_does_not_block_writing(void **state) {
     (void)state;
     char *path = inside("f"), left[200];
@@ -458,7 +458,7 @@ static void test_temporary_file_of_a_dead_process_does_not_block_writing(void **
     cop_free(path);
 }
 
-/* What people and peers call things becomes a part of a path only if it names one entry. */
+/* A name from a user or a peer becomes part of a path only if it names a single entry. */
 static void test_names_from_input_must_name_one_entry(void **state) {
     (void)state;
     const char *const good[] = {"mnist", "a b", "caf\xc3\xa9", "x.y", "-", "job-1"};
@@ -471,7 +471,7 @@ static void test_names_from_input_must_name_one_entry(void **state) {
     assert_false(cop_path_name_ok(lengthy));
 }
 
-/* Without HOME the folders are still the user's own. */
+/* Without HOME, the folders still belong to the user alone. */
 static void test_user_without_home_has_private_folders(void **state) {
     (void)state;
     const char *const names[] = {"HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "COPPICE_CACHE",
@@ -500,8 +500,8 @@ static void test_user_without_home_has_private_folders(void **state) {
     }
 }
 
-/* In a process of its own, as a user whom the system does not list. 0: the cache stays where it is,
- * in a folder of this user. */
+/* Runs in a child process, as a user without an entry in /etc/passwd. Returns 0 if the cache stays
+ * in the same folder of this user. */
 static int ask_twice_for_the_cache(unsigned user) {
     struct stat info;
     for (int i = 0; i < 3; i++)
@@ -521,8 +521,8 @@ static int ask_twice_for_the_cache(unsigned user) {
     return same ? 0 : 5;
 }
 
-/* Somebody else has made the folder that such a user would get. Only root can become that user;
- * without it, the folder of whoever runs the test is asked for. */
+/* Another user has already created the default folder. Only root can become such a user; without
+ * root, the test uses the folder of the user who runs it. */
 static void test_folder_of_an_unlisted_user_stays_the_same(void **state) {
     (void)state;
     const bool root = geteuid() == 0;

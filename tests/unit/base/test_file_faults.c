@@ -1,6 +1,6 @@
-/* The fault seam of files: whichever write, fsync or rename fails, a file is the old one or the new
- * one, whole, and no temporary stays. COPPICE_FAIL_IO is read once a process, so each case runs in
- * a child; this process itself never writes through the seam. */
+/* Injected file faults: whichever write, fsync or rename fails, the old or the new file is there and
+ * complete, and no temporary file is left. A process reads COPPICE_FAIL_IO only once, so each case
+ * runs in a child, and this process never writes files itself. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +22,7 @@ static char folder[64], path[80], other[80];
 static void put(const char *where, const char *text) {
     FILE *f = fopen(where, "w");
     assert_non_null(f);
-    if (!f) return; /* never: tells the analyser */
+    if (!f) return; /* impossible; for the static analyser */
     assert_true(fputs(text, f) >= 0);
     assert_int_equal(fclose(f), 0);
 }
@@ -86,13 +86,13 @@ static cop_err rename_it(void) {
     return cop_file_rename(path, other, NULL);
 }
 
-/* A second write in the same process: the fault comes once. */
+/* Writes twice in the same process; only one write fails. */
 static cop_err write_again(void) {
     cop_err first = write_two_parts();
     return first == COP_ERR_NO_SPACE ? write_two_parts() : COP_ERR_INTERNAL;
 }
 
-/* Runs `what` in a child whose k-th operation fails; returns what it returned. */
+/* Runs `what` in a child whose k-th operation fails; returns its result. */
 static cop_err with_fault(int k, cop_err (*what)(void)) {
     int status = 0;
     fflush(NULL);
@@ -140,8 +140,8 @@ static void test_fault_is_injected_once(void **state) {
     assert_names(1);
 }
 
-/* Operations: fsync of the folder that a is in, then of a. What is put into a folder whose name is
- * not safe would be lost with it. */
+/* Operations: fsync of the parent of a, then of a. If the name of a folder is not synced, its
+ * contents may be lost with it. */
 static void test_new_folders_are_synced_or_absent(void **state) {
     (void)state;
     char a[96], file[112];
@@ -151,7 +151,7 @@ static void test_new_folders_are_synced_or_absent(void **state) {
     assert_false(cop_folder_exists(a));
     assert_int_equal(with_fault(2, create_two_folders), COP_ERR_NO_SPACE);
     assert_true(cop_folder_exists(a));
-    /* Empty, it may be of a program that was killed before its fsync: made safe again. */
+    /* An empty folder may be left by a program that was killed before its fsync: sync it again. */
     assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE);
     put(file, "x");
     assert_int_equal(with_fault(1, create_two_folders), COP_ERR_NO_SPACE); /* of b */

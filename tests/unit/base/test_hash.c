@@ -40,7 +40,7 @@ static void assert_sha256(const void *data, size_t size, const char *expected) {
     assert_string_equal(hex, expected);
 }
 
-/* FIPS 180-2, appendix B, and the empty message. */
+/* From FIPS 180-2, appendix B, and the empty message. */
 static void test_sha256_standard_vectors(void **state) {
     (void)state;
     assert_sha256("", 0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -72,7 +72,7 @@ static void test_sha256_does_not_depend_on_the_split(void **state) {
     }
 }
 
-/* Values of the Python package xxhash: short input, medium, and long (the vector code). */
+/* Values from the Python package xxhash, for short, medium and long input (vector code). */
 static void test_xxh3_matches_another_implementation(void **state) {
     (void)state;
     unsigned char bytes[5000], ramp[256];

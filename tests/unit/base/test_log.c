@@ -1,4 +1,4 @@
-/* Log lines: levels, both forms, one write a line. LABELS: quick threads */
+/* Log lines: levels, both formats, one write per line. LABELS: quick threads */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@
 #include "common/base/log.h"
 #include "common/base/log_limit.h"
 
-/* Standard error goes into a file between begin and end, so that nothing waits for a reader. */
+/* Standard error goes to a file between begin and end, so that no write waits for a reader. */
 typedef struct capture {
     int saved, file;
 } capture;
@@ -33,7 +33,7 @@ static capture begin_capture(void) {
     return c;
 }
 
-/* What was written since begin_capture, as a string (cop_free). */
+/* The output since begin_capture, as a string (release it with cop_free). */
 static char *end_capture(capture c) {
     dup2(c.saved, STDERR_FILENO);
     close(c.saved);
@@ -83,7 +83,7 @@ static void test_levels_below_the_configured_one_are_silent(void **state) {
         char *text = end_capture(c);
         int lines = 0;
         for (const char *p = text; *p; p++) lines += *p == '\n';
-        assert_int_equal(lines, COP_LOG_NONE - level); /* NONE is no level to write at */
+        assert_int_equal(lines, COP_LOG_NONE - level); /* NONE is not a level for messages */
         cop_free(text);
     }
 }
@@ -169,7 +169,7 @@ static void test_log_lines_of_threads_do_not_mix(void **state) {
     cop_free(text);
 }
 
-/* ---- lines that others can cause ---- */
+/* ---- lines that peers can cause ---- */
 
 static uint32_t count_lines(const char *text) {
     uint32_t lines = 0;
@@ -208,7 +208,7 @@ static void test_many_sources_together_cannot_fill_the_log(void **state) {
         passed += log_limit_admit(&limit, &k, "x", 5);
     }
     assert_int_equal(passed, LOG_LINES_ALL);
-    /* A line of another kind is not held back by them, and one of a period later neither. */
+    /* Lines of another kind, or of a later period, are not suppressed. */
     const cop_log_kind other = {.level = COP_LOG_INFO, .area = "a", .kind = 2, .source = 1};
     assert_true(log_limit_admit(&limit, &other, "x", 5));
     log_limit_entry due;
@@ -217,7 +217,7 @@ static void test_many_sources_together_cannot_fill_the_log(void **state) {
     assert_true(log_limit_admit(&limit, &later, "x", 5 + LOG_PERIOD_NS));
 }
 
-/* Sources of some kinds take every place of the table: the others are limited nevertheless. */
+/* Sources of some kinds fill the table, but the others are still limited. */
 static void test_many_sources_of_many_kinds_cannot_fill_the_log(void **state) {
     (void)state;
     static log_limit limit;

@@ -12,8 +12,8 @@
 #include "common/base/real.h"
 #include "common/base/real_f32.h"
 
-/* |got - exact| in ulps of a type with `digits` bits and least exponent `least` (of its smallest
- * subnormal). */
+/* |got - exact| in ulps of a type with `digits` bits; `least` is the exponent of its smallest
+ * subnormal. */
 static long double ulps(long double got, long double exact, int digits, int least) {
     if (got == exact) return 0;
     int exponent;
@@ -30,7 +30,7 @@ static long double ulps_f64(double got, long double exact) {
     return ulps(got, exact, 53, -1074);
 }
 
-/* A sweep in steps that are not round, over [from, to]. */
+/* Sweeps [from, to] in steps that are not round numbers. */
 static double sweep_at(double from, double to, int i, int count) {
     return from + (to - from) * ((double)i + 0.381966) / count;
 }

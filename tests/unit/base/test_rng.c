@@ -116,7 +116,7 @@ static void test_keys_differ_by_seed_purpose_and_shard(void **state) {
     assert_memory_equal(&a, &again, sizeof a);
 }
 
-/* Part of portable-1: values of a second implementation, in Python. */
+/* Part of portable-1: values from a second implementation, in Python. */
 static void test_keys_match_portable_1(void **state) {
     (void)state;
     static const struct {
@@ -202,7 +202,7 @@ static void test_permutation_differs_by_seed_and_epoch(void **state) {
         same_epoch += cop_permutation_at(&a, i) == cop_permutation_at(&c, i);
         fixed += cop_permutation_at(&a, i) == i;
     }
-    assert_true(same_seed < 10 && same_epoch < 10 && fixed < 10); /* one expected of each */
+    assert_true(same_seed < 10 && same_epoch < 10 && fixed < 10); /* one is expected for each */
 }
 
 static void test_drop_threshold(void **state) {

@@ -38,7 +38,7 @@ static size_t encode(uint32_t code, char out[5]) {
     return length;
 }
 
-/* Unicode's Cc, and its characters that turn the direction of text or break a line. */
+/* Unicode's class Cc, and characters that change the direction of text or break a line. */
 static bool steers(uint32_t code) {
     return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x61c || code == 0x200e ||
            code == 0x200f || (code >= 0x2028 && code <= 0x202e) ||
@@ -99,7 +99,7 @@ static void test_added_text_stays_within_its_buffer(void **state) {
     assert_string_equal(text, "abcda n");
     cop_text_add(text, sizeof text, "%s", "more");
     assert_string_equal(text, "abcda n");
-    cop_text_add(whole, sizeof whole, "more"); /* it does not end: nothing is written */
+    cop_text_add(whole, sizeof whole, "more"); /* the text has no terminator, so nothing is written */
     assert_int_equal(whole[7], 'x');
 }
 
@@ -179,7 +179,7 @@ static void test_without_memory_the_string_keeps_its_content(void **state) {
     assert_string_equal(cop_str_text(&s), "kept");
     assert_null(cop_str_take(&s));
     assert_false(s.failed);
-    cop_str_append_bytes(&s, big, SIZE_MAX - 10); /* no such memory: refused, not wrapped */
+    cop_str_append_bytes(&s, big, SIZE_MAX - 10); /* too large: refused, without overflow */
     assert_true(s.failed);
     cop_str_fini(&s);
 }

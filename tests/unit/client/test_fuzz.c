@@ -1,5 +1,4 @@
-/* Replays the kept inputs of the fuzz target of pairs that do not fit together: it needs both a
- * coordinator and a worker. */
+/* Replays the kept inputs of the fuzz target `pair`, which needs both a coordinator and a worker. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* A client that asks a coordinator of bad will: its answers are longer than expected, or do not fit
- * together. Each gets a sentence, and writes nowhere else. LABELS: quick */
+/* A client of a malicious coordinator, whose answers are too long or inconsistent. The client prints
+ * a message for each, and writes no memory out of bounds. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,8 +18,8 @@
 #include "common/base/log.h"
 #include "common/wire/codec.h"
 
-/* nng frees a pipe that was closed while it connected on a thread of its own, sometimes not before
- * the program ends. */
+/* If a pipe is closed while it connects, nng frees it on another thread, sometimes only after the
+ * program ends. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libnng.so";
@@ -32,7 +32,7 @@ typedef struct liar {
     uv_async_t stop;
     uv_sem_t ready;
     cop_server *server;
-    /* what it answers, in turn; the last one again */
+    /* its answers in turn; the last one is repeated */
     ProtobufCMessage *answers[4];
     cop_buffer *bulk;
     int count, asked;

@@ -1,4 +1,4 @@
-/* Text for people: what others have chosen in it does not steer the terminal. LABELS: quick */
+/* Text output: texts chosen by others cannot control the terminal. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,7 +50,7 @@ static void test_long_text_is_complete_and_short_text_needs_no_memory(void **sta
     assert_int_equal(cop_alloc_count(), before);
 }
 
-/* Whatever a coordinator says of how much is done. */
+/* For any progress that a coordinator reports. */
 static void test_progress_stays_between_0_and_100_percent(void **state) {
     (void)state;
     const double said[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};

@@ -1,7 +1,7 @@
-/* Drives the decision core by hand with virtual time: a host that answers LOAD, UPDATE and
- * CHECKPOINT by itself (unless told to hold), workers by number, and a history of all actions. It
- * checks what every host relies on: each result's slot is answered exactly once, kept ones end in
- * an update or a DROP. */
+/* Drives the decision core manually in virtual time: a host that answers LOAD, UPDATE and CHECKPOINT
+ * automatically (unless held), workers by number, and a history of all actions. It checks what every
+ * host relies on: each result's slot is answered exactly once, and kept ones end in an update or a
+ * DROP. */
 #ifndef TESTS_CORE_FIXTURE_H
 #define TESTS_CORE_FIXTURE_H
 
@@ -30,7 +30,7 @@ typedef struct fixture {
     coord_actions actions;
     uint64_t now, next_slot, next_request;
     bool hold_load, hold_update, hold_save, fail_save, hold_absorb;
-    bool timed;            /* how long events take is measured: invariants are not checked */
+    bool timed;            /* events are timed, so invariants are not checked */
     coord_action *history; /* since fx_forget */
     uint32_t count, capacity;
     char **texts; /* of all actions */
@@ -83,7 +83,7 @@ static inline uint32_t fx_count(const fixture *f, coord_action_type type) {
     return count;
 }
 
-/* The newest action of a type; NULL: none since fx_forget. */
+/* The newest action of a type since fx_forget, or NULL. */
 static inline const coord_action *fx_last(const fixture *f, coord_action_type type) {
     for (uint32_t i = f->count; i-- > 0;)
         if (f->history[i].type == type) return &f->history[i];
@@ -97,13 +97,13 @@ static inline bool fx_said(const fixture *f, const char *part) {
     return false;
 }
 
-/* ---- losses: a leaf's is a fixed number, a block's is the tree sum ---- */
+/* ---- losses: fixed for a leaf, the tree sum for a block ---- */
 
 static inline double fx_leaf_loss(uint64_t step, uint32_t shard) {
     return 0.1 * (double)(shard + 1) + 0.37 * (double)step;
 }
 
-/* Shards from `present` on are absent. */
+/* Shards with numbers of `present` and above are absent. */
 static inline double fx_tree_loss(uint64_t step, uint32_t a, uint32_t b, uint32_t present) {
     if (b - a == 1) return fx_leaf_loss(step, a);
     uint32_t left = 1;
@@ -193,7 +193,7 @@ static inline void fx_send_one(fixture *f, const coord_event *event) {
     }
 }
 
-/* The event, and all that the host answers to what follows from it. */
+/* Feeds an event, and all answers of the host that follow from it. */
 static inline void fx_send(fixture *f, coord_event event) {
     fx_send_one(f, &event);
     while (f->queued) {
@@ -210,8 +210,8 @@ static inline void fx_tick(fixture *f, uint64_t ms) {
 
 /* ---- jobs ---- */
 
-/* 1000 samples, batch 100, 8 shards, 30 steps of 10 an epoch; no evaluation, no checkpoints but the
- * last. */
+/* 1000 samples, batch 100, 8 shards, 30 steps, 10 per epoch; no evaluation, only the last checkpoint.
+ */
 static inline coord_job_info fx_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .batch = 100,
@@ -267,7 +267,7 @@ static inline void fx_gone(fixture *f, uint64_t worker) {
     fx_send(f, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = worker});
 }
 
-/* The lease that it got at once; NULL: it waits. */
+/* Returns the lease that it gets at once, or NULL if it waits. */
 static inline const coord_action *fx_pull_with(fixture *f, uint64_t worker, uint64_t have_job) {
     coord_event e = {.type = COORD_EVENT_PULL, .worker = worker};
     e.pull.request = f->request[worker] = ++f->next_request;
@@ -281,7 +281,7 @@ static inline const coord_action *fx_pull(fixture *f, uint64_t worker) {
     return fx_pull_with(f, worker, 0);
 }
 
-/* A good result of a lease, with a slot of its own. */
+/* A correct result of a lease, in a new slot. */
 static inline coord_event fx_result_of(fixture *f, const coord_action *lease) {
     const coord_job_info *info = &f->info[lease->job];
     uint32_t first = lease->lease.first, end = first + lease->lease.count;
@@ -319,7 +319,7 @@ static inline void fx_send_result(fixture *f, coord_event e) {
     fx_send(f, e);
 }
 
-/* The worker is done with its lease. */
+/* The worker finishes its lease. */
 static inline void fx_finish(fixture *f, uint64_t worker) {
     assert_int_equal(f->lease[worker].type, COORD_ACTION_LEASE);
     f->now += FX_MS / 10;
@@ -332,7 +332,7 @@ static inline void fx_spoil(fixture *f, uint64_t worker) {
     fx_send_result(f, e);
 }
 
-/* All `workers` pull and compute until nobody gets anything any more (jobs ended, paused, held). */
+/* All `workers` pull and compute until none gets work (jobs have ended, are paused or held). */
 static inline void fx_work(fixture *f, uint32_t workers, uint32_t leases_max) {
     for (bool moved = true; moved && leases_max;) {
         moved = false;
@@ -350,7 +350,7 @@ static inline void fx_work_all(fixture *f, uint32_t workers) {
     fx_work(f, workers, UINT32_MAX);
 }
 
-/* Until the host's version of the job is `step`. */
+/* ... until the host's version of the job is `step`. */
 static inline void fx_work_to(fixture *f, uint32_t workers, uint64_t job, uint64_t step) {
     for (int guard = 0; guard < 100000; guard++) {
         coord_job_view view;

@@ -13,7 +13,7 @@ static const char *const suffixes[NAMES] = {"", "-wal", "-journal"};
 
 typedef struct op {
     op_kind kind;
-    int name; /* of the database's files, by its suffix; -1: another */
+    int name; /* which file of the database, by its suffix; -1: another file */
     int64_t offset, size;
     char *bytes;
 } op;
@@ -21,7 +21,7 @@ typedef struct op {
 typedef struct shim_file {
     sqlite3_file base;
     int name;
-    sqlite3_file *real; /* behind this struct */
+    sqlite3_file *real; /* stored after this struct */
 } shim_file;
 
 static struct {
@@ -40,7 +40,7 @@ static void require(bool condition) {
 
 /* ---- faults and records ---- */
 
-/* Counts a call; the code that it must fail with, or 0. */
+/* Counts a call; returns the code with which it must fail, or 0. */
 static int due(const char *name, int code) {
     pthread_mutex_lock(&shim.mutex);
     const bool now = ++shim.calls == shim.fail;
@@ -110,7 +110,7 @@ static int shim_truncate(sqlite3_file *file, sqlite3_int64 size) {
     return real_of(file)->pMethods->xTruncate(real_of(file), size);
 }
 
-/* Never done for real: who looks after it is the model. */
+/* Not really synced; the model decides what survives. */
 static int shim_sync(sqlite3_file *file, int flags) {
     const int code = due("sync", SQLITE_IOERR_FSYNC);
     (void)flags;
@@ -229,23 +229,23 @@ const char *vfs_failed(void) {
     return name;
 }
 
-/* ---- what a crash leaves ---- */
+/* ---- files after a crash ---- */
 
 typedef struct content {
     char *bytes;
     int64_t size;
 } content;
 
-/* A file: as it is, as it was at its last sync, and the changes since. */
+/* A file: its content now, at its last sync, and the changes since. */
 typedef struct inode {
     content now, synced;
     uint32_t pending[4096], pending_count;
-    bool folder_due; /* its first sync syncs the folder, too */
+    bool folder_due; /* its first sync also syncs the folder */
 } inode;
 
 typedef struct disk {
     inode *inodes;
-    int count, now[NAMES], safe[NAMES]; /* inodes by name, -1: none; after a sync of the folder */
+    int count, now[NAMES], safe[NAMES]; /* inodes by name (-1: none), now and after the last sync of the folder */
 } disk;
 
 static void apply(content *c, const op *o, int64_t size) {
@@ -299,7 +299,7 @@ static uint64_t roll(uint64_t *dice) {
     return *dice >> 16;
 }
 
-/* Each change since the last sync is there, in part (by sectors of 512 bytes), or not. */
+/* Each change since the last sync is there, partly (in sectors of 512 bytes), or not at all. */
 static void tear(inode *i, uint64_t *dice) {
     require(i != NULL);
     for (uint32_t p = 0; p < i->pending_count; p++) {

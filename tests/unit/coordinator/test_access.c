@@ -1,6 +1,6 @@
-/* Nothing without credentials: every socket of a running coordinator, and every request that it
- * takes (both asked of the program itself), tried with none, wrong, expired and wrong-role
- * credentials: none is let in. With the right ones each is. LABELS: quick */
+/* No access without credentials: tries every request on every socket of a running coordinator (both
+ * lists come from the program itself) with missing, wrong, expired and wrong-role credentials, which
+ * are all refused, and with the right ones, which are all accepted. LABELS: quick */
 #include "unit/net/tls_fixture.h"
 
 #include <arpa/inet.h>
@@ -72,7 +72,7 @@ static int stop_coordinator(void **state) {
     return remove_root(state);
 }
 
-/* ---- a peer that has whatever credentials it likes ---- */
+/* ---- a peer with arbitrary credentials ---- */
 
 typedef struct door {
     int fd;
@@ -119,7 +119,7 @@ static void open_door(door *d, const char *url, const char *folder, const char *
     }
     d->ssl = SSL_new(d->context);
     SSL_set_fd(d->ssl, d->fd);
-    SSL_connect(d->ssl); /* whatever comes of it: what follows is tried anyway */
+    SSL_connect(d->ssl); /* ignore the result, and try the request anyway */
 }
 
 static void close_door(door *d) {
@@ -143,7 +143,7 @@ static bool get(door *d, void *bytes, size_t size) {
     return true;
 }
 
-/* nng's header: ipc has a byte before the length. */
+/* nng's header; ipc has a byte before the length. */
 static bool put_length(door *d, bool ipc, uint64_t length) {
     uint64_t big_endian = __builtin_bswap64(length);
     return (!ipc || put(d, "\1", 1)) && put(d, &big_endian, 8);
@@ -163,7 +163,7 @@ static bool say(door *d, bool ipc, bool first, cop_message *m) {
     return sent;
 }
 
-/* Its answer; false when there is none. */
+/* Receives its answer; false if there is none. */
 static bool hear(door *d, bool ipc, cop_message *reply) {
     unsigned char head[9], back[4];
     uint64_t length;
@@ -182,7 +182,7 @@ static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *repl
     return say(d, ipc, first, m) && hear(d, ipc, reply);
 }
 
-/* ---- requests, each as the program lists it ---- */
+/* ---- requests, as listed by the program ---- */
 
 static void make_hello(cop_message *m, const char *token) {
     *m = (cop_message){.type = COP_MESSAGE_HELLO};
@@ -201,7 +201,7 @@ static void make_request(const coord_right *right, const char *token, uint64_t w
         *m = (cop_message){.type = COP_MESSAGE_HEARTBEAT,
                            .heartbeat = {.worker = worker, .session = session}};
         break;
-    case COP_MESSAGE_PULL: /* a goodbye is answered at once */
+    case COP_MESSAGE_PULL: /* a goodbye, because it is answered at once */
         *m = (cop_message){.type = COP_MESSAGE_PULL,
                            .pull = {.worker = worker, .session = session, .goodbye = true}};
         break;
@@ -213,7 +213,7 @@ static void make_request(const coord_right *right, const char *token, uint64_t w
     }
 }
 
-/* Is this answer more than a refusal? */
+/* Is this answer not a refusal? */
 static bool lets_in(const cop_message *reply) {
     if (reply->type == COP_MESSAGE_FAILURE) return reply->failure.code != COP_ERR_DENIED;
     if (reply->type == COP_MESSAGE_NOTHING) return !reply->nothing.unknown;
@@ -225,7 +225,7 @@ typedef struct credential {
     const char *what;
     const char *folder, *stem, *key; /* tls+tcp:// */
     const char *token;
-    unsigned roles; /* that it rightly has */
+    unsigned roles; /* roles that these credentials give */
 } credential;
 
 static bool is_let_in(const char *url, const credential *c, const coord_right *right) {
@@ -252,7 +252,7 @@ static void make_tokens(void) {
     other_token[40] = other_token[40] == '0' ? '1' : '0';
 }
 
-/* A token is worth nothing on tls+tcp://: all of these know it. */
+/* The token is useless on tls+tcp://; all of these peers know it. */
 static const credential by_certificate[] = {
     {"no certificate", NULL, NULL, NULL, good_token, 0},
     {"an expired certificate", "ours", "expired", "worker", good_token, 0},
@@ -275,7 +275,7 @@ static const credential by_token[] = {
     {"the token", NULL, NULL, NULL, good_token, COP_ROLE_WORKER | COP_ROLE_CLIENT},
 };
 
-/* HEARTBEAT and PULL go by their session, which nobody here has. */
+/* HEARTBEAT and PULL need a session, which no peer has here. */
 static bool needs_session(const coord_right *right) {
     return right->type == COP_MESSAGE_HEARTBEAT || right->type == COP_MESSAGE_PULL;
 }
@@ -305,9 +305,9 @@ static void test_every_request_on_every_socket_needs_credentials(void **state) {
     assert_true(tried > 400);
 }
 
-/* ---- the sockets are all that there are ---- */
+/* ---- no other sockets ---- */
 
-/* Inodes of this process's listening TCP sockets are found by asking each of its descriptors. */
+/* Finds the listening TCP sockets of this process by checking each of its descriptors. */
 static int count_listening(int family) {
     DIR *folder = opendir("/proc/self/fd");
     int count = 0;
@@ -336,7 +336,7 @@ static void test_no_other_socket_listens(void **state) {
 
 /* ---- sessions ---- */
 
-/* Says HELLO; the session is the door's. */
+/* Sends HELLO, and stores the session. */
 static void join(door *d, const char *url, const char *stem, const char *token, cop_message *m) {
     cop_message hello;
     open_door(d, url, "ours", stem, "worker");
@@ -345,7 +345,7 @@ static void join(door *d, const char *url, const char *stem, const char *token, 
     assert_int_equal(m->type, COP_MESSAGE_WELCOME);
 }
 
-/* Even who learned a session's secret cannot use it with another certificate, or with none. */
+/* A peer that knows a session's secret cannot use it with another certificate, or without one. */
 static void test_session_works_only_with_its_certificate(void **state) {
     (void)state;
     door owner, thief;
@@ -360,7 +360,7 @@ static void test_session_works_only_with_its_certificate(void **state) {
                   i == 1 ? "client" : "worker");
         make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
         assert_true(ask(&thief, false, true, &m, &reply));
-        assert_int_equal(lets_in(&reply), i == 2); /* `both` is of the same name */
+        assert_int_equal(lets_in(&reply), i == 2); /* `both` has the same name */
         cop_message_fini(&reply);
         close_door(&thief);
     }
@@ -371,9 +371,9 @@ static void test_session_works_only_with_its_certificate(void **state) {
     close_door(&owner);
 }
 
-/* ---- shares of one identity ---- */
+/* ---- limits for one identity ---- */
 
-/* The answer to one more HELLO on this door. */
+/* Sends another HELLO on this connection; returns the answer. */
 static cop_message_type hello_again(door *d, bool first, const char *token) {
     cop_message m, reply = {0};
     make_hello(&m, token);
@@ -387,7 +387,7 @@ static cop_message_type hello_again(door *d, bool first, const char *token) {
     return type;
 }
 
-/* Of one certificate, and of those who have only the token. */
+/* For one certificate, and for all holders of the token. */
 static void test_no_identity_can_use_all_sessions(void **state) {
     (void)state;
     make_tokens();
@@ -425,7 +425,7 @@ static void tell_news(void) {
     cop_clock_sleep_ms(20);
 }
 
-/* A request that is held as long as there is no news. */
+/* A request that is held until there is news. */
 static void say_watch(door *d, const char *stem, bool logs) {
     Coppice__Api__WatchJobRequest watch = COPPICE__API__WATCH_JOB_REQUEST__INIT;
     Coppice__Api__LogsRequest log = COPPICE__API__LOGS_REQUEST__INIT;
@@ -442,7 +442,7 @@ static void say_watch(door *d, const char *stem, bool logs) {
     assert_true(say(d, false, true, &m));
 }
 
-/* The pause until the client should ask again; 0: the request was held. */
+/* The pause after which the client should ask again; 0: the request was held. */
 static uint32_t hear_watch(door *d, bool logs) {
     cop_message reply;
     ProtobufCMessage *answer = NULL;
@@ -469,7 +469,7 @@ static bool is_held(const door *d) {
     return poll(&at, 1, 300) == 0;
 }
 
-/* Beyond its share an identity's requests are answered at once; those of others are held. */
+/* Requests beyond an identity's share are answered at once; those of others are held. */
 static void test_no_identity_can_use_all_watches(void **state) {
     (void)state;
     door hog[WATCHES], more, logs, other;
@@ -492,7 +492,7 @@ static void test_no_identity_can_use_all_watches(void **state) {
     close_door(&other);
 }
 
-/* Joins and leaves `times` times, by one certificate. */
+/* Joins and leaves `times` times with one certificate. */
 static void rejoin(int times) {
     for (int i = 0; i < times; i++) {
         door d;
@@ -503,7 +503,7 @@ static void rejoin(int times) {
     cop_clock_sleep_ms(50);
 }
 
-/* Each has three lines of the log: joined, connection lost, gone. */
+/* Each rejoin causes three log lines: joined, connection lost, gone. */
 static void test_rejoins_do_not_fill_the_log(void **state) {
     (void)state;
     char name[] = "/tmp/coppice-log-XXXXXX", c;
@@ -519,8 +519,8 @@ static void test_rejoins_do_not_fill_the_log(void **state) {
     int lines = 0;
     for (off_t at = 0; pread(file, &c, 1, at) == 1; at++) lines += c == '\n';
     close(file);
-    /* Ten of each kind in ten seconds, and a line for each that says how many more; should the
-     * machine be so slow that a second period begins, as many again. */
+    /* Ten of each kind in ten seconds, and a line for each kind that counts the rest; twice as many
+     * if the machine is so slow that a second period begins. */
     assert_in_range(lines, 3, 2 * 3 * 11);
 }
 
@@ -541,7 +541,7 @@ static void check_name(const char *url, const char *stem, const char *name, cons
     }
     cop_message_fini(&reply);
     close_door(&d);
-    cop_clock_sleep_ms(20); /* its session goes: the name is free again */
+    cop_clock_sleep_ms(20); /* its session ends, so the name is free again */
 }
 
 static void test_worker_name_is_that_of_its_certificate(void **state) {

@@ -1,5 +1,5 @@
-/* What a coordinator says to calls about evaluations that no client of ours makes: each is answered
- * by a sentence, none is taken for something else. */
+/* A coordinator's answers to invalid calls about evaluations, which our client never makes: each gets
+ * a message, and none is misread. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -67,7 +67,7 @@ static uint8_t key[17] = "0123456789abcdef";
 
 typedef Coppice__Api__StartEvaluationRequest start_request;
 
-/* A good request about a job that is not there. */
+/* A valid request about a missing job. */
 static start_request good(uint64_t *jobs, uint32_t *counts) {
     start_request r = COPPICE__API__START_EVALUATION_REQUEST__INIT;
     r.has_key = 1;
@@ -143,7 +143,7 @@ static void test_evaluation_keys_must_have_16_bytes(void **state) {
            "the key has 0 bytes: expected 16");
 }
 
-/* As after a restart: the client begins again. */
+/* As after a restart, when the client starts again. */
 static void test_unknown_evaluation_is_reported_at_once(void **state) {
     const fixture *f = *state;
     Coppice__Api__WatchEvaluationRequest w = COPPICE__API__WATCH_EVALUATION_REQUEST__INIT;
@@ -157,7 +157,7 @@ static void test_unknown_evaluation_is_reported_at_once(void **state) {
 
 /* ---- places ---- */
 
-/* An API with places for evaluations only, where several identities are possible. */
+/* An API that has only places for evaluations, with several identities. */
 typedef struct places {
     coord_config config;
     coord_access access;
@@ -208,7 +208,7 @@ static void test_ended_evaluations_make_room_for_new_ones(void **state) {
         e->ended = e->reported = true;
         e->ended_ns = i;
     }
-    /* The one whose client has no result yet is the last to go. */
+    /* An evaluation whose client has not fetched the result is removed last. */
     bool there = false;
     for (int i = 0; i < COP_EVALUATION_PLACES; i++)
         there = there || p->engine.evaluations[i] == unheard;

@@ -1,6 +1,6 @@
-/* Who is believed, in virtual time: audited blocks need two equal results; who was wrong is found,
- * gets nothing more, and what it did is undone; nobody honest is suspected, and a job that diverges
- * is not a lying worker. */
+/* Audits in virtual time: audited blocks need two equal results; a worker with wrong results is
+ * found, gets no more work, and its damage is undone; no honest worker is suspected, and a diverging
+ * job is not mistaken for a lying worker. */
 #include "virtual_pool.h"
 
 #ifdef COP_DEBUG
@@ -12,7 +12,7 @@
 static const coord_core_config judging = {
     .can_recompute = true, .secret = {0x1234567, 0x89abcdef}, .lease_floor_ns = VP_SECOND};
 
-/* `workers` of a shard a millisecond; one block is one shard. */
+/* `workers` that compute a shard per millisecond; one block is one shard. */
 static virtual_pool *start(coord_core_config config, uint32_t workers, double audit,
                            uint64_t steps) {
     virtual_pool *p = vp_create(config, workers, 11);
@@ -118,7 +118,7 @@ static void test_workers_of_one_certificate_are_audited_by_the_coordinator(void 
     end_clean(p);
     assert_true(p->recomputed >= 150);
     assert_string_equal(p->said, "");
-    assert_true(p->now - began < VP_SECOND); /* nothing waited for somebody else */
+    assert_true(p->now - began < VP_SECOND); /* nothing waited for another worker */
     vp_destroy(p);
 }
 
@@ -179,7 +179,7 @@ static void test_audit_of_a_twentieth_finds_a_liar_within_60_shards(void **state
     assert_true(cost <= 0.06);
 }
 
-/* Whoever lies, whenever, however often: the weights are those of a clean run. */
+/* Whoever lies, at any time and rate: the weights equal those of a clean run. */
 static void test_damage_by_a_liar_is_undone(void **state) {
     (void)state;
     uint64_t rollbacks = 0, wrong = 0;
@@ -188,7 +188,7 @@ static void test_damage_by_a_liar_is_undone(void **state) {
         config.secret[0] = seed;
         config.speculate = seed % 2;
         virtual_pool *p = start(config, 6, 0.1, 300);
-        vp_run(p, seed * 2); /* honest so far: often past several checkpoints */
+        vp_run(p, seed * 2); /* honest at first, often past several checkpoints */
         p->worker[4].lie = seed % 3 ? 1 : 0.5;
         p->worker[5].stall_ns = 30 * VP_MS;
         end_clean(p);
@@ -218,7 +218,7 @@ static void test_late_liar_undoes_only_steps_after_it_joined(void **state) {
         while (!vp_quarantined(p, 5)) vp_advance(p);
         if (p->job[1].wrong_averaged) {
             went_back++;
-            assert_int_equal(p->job[1].rolled_to, 100); /* before it came */
+            assert_int_equal(p->job[1].rolled_to, 100); /* before it joined */
             assert_int_equal(vp_view(p, 1).leases.rollbacks, 1);
         }
         end_clean(p);
@@ -227,7 +227,7 @@ static void test_late_liar_undoes_only_steps_after_it_joined(void **state) {
     assert_true(went_back >= 10 / FEWER);
 }
 
-/* A hundred confirmed audits later, what came before them is believed. */
+/* After a hundred confirmed audits, earlier results are believed. */
 static void test_trust_grows_with_confirmed_audits(void **state) {
     (void)state;
     uint64_t wrong = 0;
@@ -328,7 +328,7 @@ static void test_lies_about_an_evaluation_are_found_and_undone(void **state) {
 
 /* ---- quarantine ---- */
 
-/* The number before the first " correct" in *text; moves *text behind it. */
+/* The number before the first " correct" in *text; moves *text after it. */
 static unsigned long correct_in(const char **text) {
     const char *found = strstr(*text, " correct");
     assert_non_null(found);
@@ -369,7 +369,7 @@ static void test_quarantined_worker_gets_no_work_even_in_a_new_session(void **st
     assert_int_equal(p->worker[2].leases, leases);
     vp_feed(p, (coord_event){.type = COORD_EVENT_WORKER_GONE, .worker = 2});
     coord_event again = {.type = COORD_EVENT_WORKER_JOINED, .worker = 77};
-    again.joined.name = "w2-2"; /* its old session lives, as far as the host knows */
+    again.joined.name = "w2-2"; /* its old session still exists for the host */
     again.joined.identity = "w2";
     again.joined.threads = 1;
     again.joined.fingerprint = 7;
@@ -426,7 +426,7 @@ static void test_non_finite_value_of_only_one_worker_is_a_strike(void **state) {
     vp_destroy(p);
 }
 
-/* Two of five whose every value is not finite: they agree, and are both wrong. */
+/* Two of five workers return only non-finite values: they agree, but both are wrong. */
 static void test_broken_workers_that_agree_do_not_make_a_job_diverge(void **state) {
     (void)state;
     const double shares[] = {0, 0.3, 1};
@@ -465,7 +465,7 @@ static void test_job_waits_for_a_sound_worker_when_all_are_broken(void **state) 
     vp_destroy(p);
 }
 
-/* Where the coordinator cannot compute the job, two who agree are believed. */
+/* If the coordinator cannot compute the job, two workers that agree are believed. */
 static void test_without_a_judge_two_agreeing_workers_are_believed(void **state) {
     (void)state;
     coord_core_config config = judging;
@@ -547,7 +547,7 @@ static void test_diverging_job_ends_at_its_step_whatever_is_audited(void **state
 
 /* ---- copies ---- */
 
-/* A slow liar, whose blocks others copy; no audit at all. */
+/* A slow liar, whose blocks are copied by others, without audits. */
 static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
     (void)state;
     coord_core_config config = judging;

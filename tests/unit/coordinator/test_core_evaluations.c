@@ -1,5 +1,5 @@
-/* Evaluations in the core: members of an ensemble leased slice by slice, handed on in order
- * whatever the order of results, a bounded window, re-leases, fair shares, cancel and stop. LABELS:
+/* Evaluations in the core: members of an ensemble are leased slice by slice, and passed on in order
+ * for any order of results; a limited window, repeated leases, fair shares, cancel and stop. LABELS:
  * quick */
 #include "core_fixture.h"
 
@@ -7,7 +7,7 @@
 
 #define MEMBERS 40
 
-/* On 2300 samples: 3 slices. */
+/* On 2300 samples, which are 3 slices. */
 static coord_job_info ensemble_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .kind = COORD_ENSEMBLE,
@@ -18,7 +18,7 @@ static coord_job_info ensemble_info(uint64_t job) {
                             .state = COORD_QUEUED};
 }
 
-/* Every ABSORB since fx_forget: each member of each slice once, members of a slice in order. */
+/* Checks every ABSORB since fx_forget: each member of each slice once, in order within a slice. */
 static void check_absorbed(const fixture *f, uint32_t members, uint32_t samples) {
     uint32_t next[64] = {0}, slices = (samples + COP_EVAL_SLICE - 1) / COP_EVAL_SLICE;
     for (uint32_t i = 0; i < f->count; i++) {
@@ -54,7 +54,7 @@ static void test_lease_has_members_samples_and_version(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, 1);
-    fx_add(f, ensemble_info(1)); /* 120 pairs, one worker: 4 a lease */
+    fx_add(f, ensemble_info(1)); /* 120 pairs for one worker: 4 per lease */
     const coord_action *a = fx_pull(f, 1);
     assert_non_null(a);
     assert_true(a->lease.ensemble && a->lease.evaluate);
@@ -94,7 +94,7 @@ static void test_separate_models_are_leased_as_versions(void **state) {
     fx_destroy(f);
 }
 
-/* Results in reverse: nothing is handed on until the first is there, then all. */
+/* Results in reverse order: nothing is passed on until the first arrives, then all are. */
 static void test_early_results_wait_for_earlier_members(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -111,7 +111,7 @@ static void test_early_results_wait_for_earlier_members(void **state) {
     fx_destroy(f);
 }
 
-/* L1: what a slow worker or a slow host holds back is bounded by the window. */
+/* L1: the window limits the results that wait for a slow worker or a slow host. */
 static void test_at_most_the_window_is_leased_ahead(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -164,7 +164,7 @@ static void test_first_of_two_results_counts(void **state) {
     fx_pull(f, 1);
     const coord_event late = fx_result_of(f, &f->lease[1]);
     fx_tick(f, 6000);             /* its deadline has passed */
-    for (int i = 0; i < 5; i++) { /* four other blocks, then the double */
+    for (int i = 0; i < 5; i++) { /* four other blocks, then the copy */
         fx_pull(f, 2);
         fx_finish(f, 2);
     }
@@ -176,7 +176,7 @@ static void test_first_of_two_results_counts(void **state) {
     fx_destroy(f);
 }
 
-/* A result for a block that is not in the window any more, or never was. */
+/* A result for a block that is no longer in the window, or never was. */
 static void test_stale_and_invented_results_are_dropped(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -201,13 +201,13 @@ static void test_cancel_ends_an_evaluation_and_drops_kept_results(void **state) 
     fx_join_many(f, 3);
     fx_add(f, ensemble_info(1));
     for (uint32_t w = 1; w <= 3; w++) fx_pull(f, w);
-    fx_finish(f, 1); /* handed on: the host's */
-    fx_finish(f, 3); /* kept, behind the one that is missing */
+    fx_finish(f, 1); /* passed on to the host */
+    fx_finish(f, 3); /* kept, because an earlier one is missing */
     fx_job_event(f, COORD_EVENT_JOB_CANCEL, 1);
     assert_int_equal(f->state[1], COORD_CANCELED);
     assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
     for (uint64_t s = 1; s <= f->next_slot; s++) assert_int_equal(f->slots[s], FX_RELEASED);
-    fx_job_event(f, COORD_EVENT_ABSORBED, 1); /* late: nobody waits for it */
+    fx_job_event(f, COORD_EVENT_ABSORBED, 1); /* late, so nobody waits for it */
     fx_finish(f, 2);
     fx_destroy(f);
 }
@@ -237,7 +237,7 @@ static void test_evaluations_ignore_pause_and_resume(void **state) {
     fx_destroy(f);
 }
 
-/* Compute time is what is shared: a lease of the ensemble takes ten times that of a shard here. */
+/* Compute time is shared: here a lease of the ensemble takes ten times the time of a shard. */
 static void test_evaluation_shares_the_pool_fairly_with_training(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -279,7 +279,7 @@ static void test_priority_precedes_fair_shares(void **state) {
     fx_destroy(f);
 }
 
-/* Trainings that run do not keep an evaluation waiting, and it takes no training's place. */
+/* Running jobs do not delay an evaluation, and an evaluation replaces no job. */
 static void test_evaluations_and_training_have_separate_places(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.jobs_running_max = 2, .evaluations_max = 2});
@@ -322,7 +322,7 @@ static void test_plain_evaluation_sums_slices_in_order(void **state) {
     fx_destroy(f);
 }
 
-/* A worker of protocol 1.0 does not know the kind of lease. */
+/* A worker of protocol 1.0 does not know this kind of lease. */
 static void test_workers_without_ensemble_support_get_none(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){0});
@@ -358,7 +358,7 @@ static void test_three_reports_of_cannot_compute_fail_an_evaluation(void **state
     fx_destroy(f);
 }
 
-/* A result of which some value is not finite: a host sees that by its digest. */
+/* A result with a non-finite value; the host recognizes it by its digest. */
 static void spoil(fixture *f, uint64_t worker) {
     coord_event e = fx_result_of(f, &f->lease[worker]);
     assert_true(coord_core_wants_digest(f->core, worker, &e.result));
@@ -423,7 +423,7 @@ static void test_confirmed_non_finite_outputs_fail_the_evaluation(void **state) 
     fx_destroy(f);
 }
 
-/* Any allocation may fail: the evaluation is added, or it did not happen. */
+/* If an allocation fails, the evaluation is either added or not, without side effects. */
 static void test_adding_survives_every_failed_allocation(void **state) {
     (void)state;
     for (uint64_t k = 1;; k++) {

@@ -25,7 +25,7 @@ static void test_job_runs_from_queue_to_completed(void **state) {
     assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
     coord_job_view view;
     assert_false(
-        coord_core_job(f->core, 1, f->now, &view)); /* the store remembers it, not the core */
+        coord_core_job(f->core, 1, f->now, &view)); /* only the store remembers it */
     fx_destroy(f);
 }
 
@@ -124,7 +124,7 @@ static void test_same_job_twice_is_refused(void **state) {
 
 /* ---- sums ---- */
 
-/* All epochs' sums, to be compared bit by bit. */
+/* The sums of all epochs, for a bitwise comparison. */
 static uint32_t epoch_sums(uint32_t workers, coord_job_info info, double sums[16]) {
     fixture *f = start(workers, info);
     uint32_t count = 0;
@@ -185,8 +185,8 @@ static void test_dropped_last_batch_is_not_trained(void **state) {
     fx_destroy(f);
 }
 
-/* Interrupt after `cut` steps by a pause, load its checkpoint into a new core, go on: the same
- * sums. */
+/* Pauses after `cut` steps, loads the checkpoint into a new core, and continues; the sums must be the
+ * same. */
 static void resume_after(uint64_t cut) {
     coord_job_info info = fx_info(1);
     double whole[16], parts[16];
@@ -287,12 +287,12 @@ static void test_pause_does_not_wait_for_an_evaluation(void **state) {
     fx_work_to(f, 1, 1, 10);
     while (!f->lease[1].type || !f->lease[1].lease.evaluate) fx_work(f, 1, 1), fx_pull(f, 1);
     fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1);
-    assert_int_equal(f->state[1], COORD_PAUSED); /* at once: 59 slices are left */
+    assert_int_equal(f->state[1], COORD_PAUSED); /* at once, although 59 slices are left */
     f->loaded_step = f->checkpoint[1].step;
     fx_forget(f);
     fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
-    fx_work(f, 1, 61);                                        /* the first is the stale one */
-    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1); /* it is made up for */
+    fx_work(f, 1, 61);                                        /* the first result is stale */
+    assert_int_equal(fx_count(f, COORD_ACTION_EVALUATED), 1); /* it is done later */
     assert_int_equal(fx_last(f, COORD_ACTION_EVALUATED)->step, 10);
     fx_destroy(f);
 }
@@ -396,7 +396,7 @@ static void test_final_checkpoint_waits_for_a_running_one(void **state) {
     fx_destroy(f);
 }
 
-/* A result of an evaluation with so many correct. */
+/* Finishes an evaluation with this many correct samples. */
 static void finish_evaluation(fixture *f, uint64_t correct) {
     if (!f->lease[1].type) fx_pull(f, 1);
     assert_true(f->lease[1].lease.evaluate);
@@ -413,7 +413,7 @@ static coord_job_info with_best(void) {
     return info;
 }
 
-/* Chosen on the test part, the best weights would make its error look smaller than it is. */
+/* If the test part selected the best weights, its error would look smaller than it is. */
 static void test_evaluations_on_the_test_part_select_no_best_weights(void **state) {
     (void)state;
     coord_job_info info = with_best();
@@ -454,7 +454,7 @@ static void test_best_weights_are_saved_at_the_evaluated_step(void **state) {
     fx_destroy(f);
 }
 
-/* Without classes nothing is correct: the loss decides which weights are the best. */
+/* Without classes there are no correct samples, so the loss decides which weights are best. */
 static void test_best_weights_without_classes_have_the_lowest_loss(void **state) {
     (void)state;
     static const double losses[] = {500, 600, 400};
@@ -608,7 +608,7 @@ static void test_pause_in_the_last_evaluation_does_not_skip_it(void **state) {
     f->loaded_step = 30;
     f->hold_load = true;
     fx_job_event(f, COORD_EVENT_JOB_RESUME, 1);
-    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1); /* while it is loaded */
+    fx_job_event(f, COORD_EVENT_JOB_PAUSE, 1); /* while it is being loaded */
     f->hold_load = false;
     fx_send(f, (coord_event){.type = COORD_EVENT_JOB_LOADED, .job = 1, .loaded = {.step = 30}});
     assert_int_equal(f->state[1], COORD_PAUSED);
@@ -700,7 +700,7 @@ static void test_events_of_unknown_jobs_are_ignored(void **state) {
 
 /* ---- time ---- */
 
-/* Seconds of the job after `steps` steps of one worker, with `away_ms` without it in the last. */
+/* Seconds of the job after `steps` steps of one worker, which is away for `away_ms` in the last. */
 static double seconds_of(uint64_t steps, uint64_t away_ms, double *samples_per_s) {
     fixture *f = start(1, fx_info(1));
     fx_work_to(f, 1, 1, steps - 1);
@@ -774,13 +774,13 @@ static void test_stop_finishes_the_step_and_saves(void **state) {
     assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 0);
     fx_work_all(f, 2);
     assert_int_equal(f->checkpoint[1].step, 4);
-    assert_int_equal(f->state[1], COORD_QUEUED); /* taken up again at the next start */
+    assert_int_equal(f->state[1], COORD_QUEUED); /* continues at the next start */
     assert_int_equal(fx_count(f, COORD_ACTION_STOPPED), 1);
     assert_int_equal(fx_count(f, COORD_ACTION_LOAD), 1);
     fx_destroy(f);
 }
 
-/* No worker is left, but the coordinator checks the last result itself: the step is not lost. */
+/* All workers have left, but the coordinator is checking the last result: the step is not lost. */
 static void test_stop_waits_for_a_block_computed_by_the_coordinator(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
@@ -869,7 +869,7 @@ static void test_stop_keeps_a_pause(void **state) {
 
 /* ---- memory ---- */
 
-/* Whichever allocation fails: the event is refused or postponed, and after it all goes on. */
+/* Whichever allocation fails, the event is refused or postponed, and the core then continues. */
 static void test_every_failed_allocation_leaves_the_core_consistent(void **state) {
     (void)state;
     for (uint64_t k = 1; k < 40; k++) {
@@ -885,7 +885,7 @@ static void test_every_failed_allocation_leaves_the_core_consistent(void **state
             while (coord_core_step(core, &added, 1, &actions)) continue;
             for (uint32_t a = 0; a < actions.count; a++)
                 loaded = loaded || (actions.items[a].type == COORD_ACTION_LOAD && i == 1);
-            if (i == 1 && !loaded) { /* postponed: the next event makes up for it */
+            if (i == 1 && !loaded) { /* postponed until the next event */
                 coord_event tick = {.type = COORD_EVENT_TICK};
                 assert_int_equal(coord_core_step(core, &tick, 1, &actions), COP_OK);
                 assert_int_equal(actions.items[0].type, COORD_ACTION_LOAD);

@@ -1,11 +1,11 @@
-/* What a large pool and a long queue cost: 10,000 workers and 10,000 queued jobs on one core, in
- * CPU time (the machine may be busy), and the memory that the decisions take for them. */
+/* Costs of a large pool and a long queue: CPU time (not wall time, because the machine may be busy)
+ * and memory for 10,000 workers and 10,000 queued jobs on one core. */
 #include "core_fixture.h"
 
 #include <malloc.h>
 #include <time.h>
 
-/* Elsewhere each event checks all invariants: a smaller pool, and nothing is timed. */
+/* Debug builds check all invariants after each event, so they use a smaller pool without timing. */
 #if !defined(COP_DEBUG) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #    define FULL_SPEED 1
 #    define SHARDS     1024u
@@ -30,7 +30,7 @@ static size_t heap_bytes(void) {
     return mallinfo2().uordblks;
 }
 
-/* A host that does nothing but answer. */
+/* A host that only answers. */
 typedef struct load {
     coord_core *core;
     coord_actions actions;
@@ -127,7 +127,7 @@ static void finish(load *l, uint64_t worker) {
     send(l, &e);
 }
 
-/* Every worker computes, sends, and pulls again; all send heartbeats; a worker comes and goes. */
+/* Every worker computes, sends and pulls again; all send heartbeats; a worker joins and leaves. */
 static void turn(load *l, uint64_t *newcomer) {
     for (uint64_t w = 1; w <= WORKERS; w++) {
         l->now += 1000;
@@ -177,7 +177,7 @@ static int32_t priority_of(uint64_t job) {
     return (int32_t)(job * 7919 % 10);
 }
 
-/* Higher priority first, then the older. */
+/* Higher priority first, then age. */
 static int in_turn(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     if (priority_of(x) != priority_of(y)) return priority_of(x) > priority_of(y) ? -1 : 1;

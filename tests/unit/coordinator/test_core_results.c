@@ -1,8 +1,8 @@
-/* Results and leases: what is kept, what is refused, and what happens to blocks whose worker dies,
- * is slow, cannot compute, or computes something that is not finite. */
+/* Results and leases: which results are kept or refused, and what happens to blocks whose worker
+ * dies, is slow, cannot compute, or returns a non-finite value. */
 #include "core_fixture.h"
 
-/* One job, `workers` workers that have not pulled yet. */
+/* A job, and `workers` workers that have not pulled yet. */
 static fixture *start(uint32_t workers) {
     fixture *f = fx_create((coord_core_config){0});
     fx_join_many(f, workers);
@@ -66,7 +66,7 @@ static void test_no_lease_of_the_next_step_before_the_update(void **state) {
     fx_pull(f, 1);
     fx_finish(f, 1);
     assert_null(fx_pull(f, 1));
-    fx_job_event(f, COORD_EVENT_UPDATED, 1); /* without a step number: not the one asked for */
+    fx_job_event(f, COORD_EVENT_UPDATED, 1); /* without a step number, so not the requested one */
     assert_false(f->lease[1].type);
     fx_send(f, (coord_event){.type = COORD_EVENT_UPDATED, .job = 1, .step = 1, .ok = true});
     assert_int_equal(f->lease[1].type, COORD_ACTION_LEASE);
@@ -81,7 +81,7 @@ static void test_round_ignores_late_gradient(void **state) {
     fx_pull(f, 1);
     coord_event late = fx_result_of(f, &f->lease[1]);
     fx_finish(f, 1);
-    fx_pull(f, 1); /* step 2 is under way */
+    fx_pull(f, 1); /* step 2 has begun */
     fx_forget(f);
     fx_send(f, late);
     assert_int_equal(fx_count(f, COORD_ACTION_DROP), 1);
@@ -107,7 +107,7 @@ static void test_duplicate_result_counts_once(void **state) {
     fx_destroy(f);
 }
 
-/* Each field of a result must be the lease's. */
+/* Each field of a result must match the lease. */
 static void test_result_that_does_not_match_its_lease_is_dropped(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -136,7 +136,7 @@ static void test_result_that_does_not_match_its_lease_is_dropped(void **state) {
     fx_destroy(f);
 }
 
-/* One field of seven that tells which lease a result is of is wrong. */
+/* One of the seven fields that identify the lease of a result is wrong. */
 static coord_event mangled(fixture *f, uint64_t worker, int field) {
     coord_event e = fx_result_of(f, &f->lease[worker]);
     if (field == 0) e.result.count--;
@@ -192,8 +192,8 @@ static void test_third_mismatched_result_causes_quarantine(void **state) {
     }
 }
 
-/* A worker that leaves and joins again under its name is the same to a job; to the next job it is
- * new. */
+/* A job treats a worker that leaves and joins again under its name as the same worker; the next job
+ * treats it as new. */
 static void test_strikes_outlive_the_connection_and_end_with_the_job(void **state) {
     (void)state;
     coord_worker_view view;
@@ -219,7 +219,7 @@ static void test_strikes_outlive_the_connection_and_end_with_the_job(void **stat
     }
 }
 
-/* The answer to its last call was lost, and it asks again with the same result. */
+/* The answer to its last call was lost, so it sends the same result again. */
 static void test_repeated_result_is_not_a_strike(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -328,7 +328,7 @@ static void test_worker_joining_during_a_step_gets_remaining_blocks(void **state
     assert_non_null(a);
     assert_int_equal(a->step, 1);
     assert_int_equal(a->lease.first, 4);
-    assert_int_equal(a->lease.count, 4); /* the cut is fixed for the step */
+    assert_int_equal(a->lease.count, 4); /* the partition is fixed for the step */
     fx_destroy(f);
 }
 
@@ -376,7 +376,7 @@ static void test_lease_is_valid_until_its_block_is_done_or_its_job_ends(void **s
     fx_pull(f, 2);
     f->now = f->lease[1].lease.deadline_ns;
     fx_tick(f, 1);
-    assert_int_equal(f->lease[2].lease.first, f->lease[1].lease.first); /* doubled */
+    assert_int_equal(f->lease[2].lease.first, f->lease[1].lease.first); /* copied */
     assert_true(coord_core_wants(f->core, 1, slow));
     fx_finish(f, 2);
     assert_false(coord_core_wants(f->core, 1, slow));
@@ -393,7 +393,7 @@ static void test_slow_worker_may_still_win(void **state) {
     fx_pull(f, 2);
     fx_finish(f, 2);
     fx_pull(f, 2);
-    fx_tick(f, 6000); /* held too long: NOTHING */
+    fx_tick(f, 6000); /* held too long, so answered with NOTHING */
     fx_pull(f, 2);
     assert_int_equal(f->lease[2].lease.first, 0);
     coord_event twin = fx_result_of(f, &f->lease[2]);
@@ -405,7 +405,7 @@ static void test_slow_worker_may_still_win(void **state) {
     fx_destroy(f);
 }
 
-/* A copy comes second, as another kind of result than was leased: nothing can be compared. */
+/* The second result, of a copy, has another kind than the lease, so it cannot be compared. */
 static void test_late_result_of_another_kind_is_not_compared(void **state) {
     (void)state;
     fixture *f = start(2);
@@ -454,7 +454,7 @@ static void test_at_most_three_workers_hold_one_block(void **state) {
     assert_true(f->lease[2].type && f->lease[3].type);
     assert_false(f->lease[4].type || f->lease[5].type || f->lease[6].type);
     assert_int_not_equal(f->request[6], 0);
-    fx_gone(f, 2); /* room again */
+    fx_gone(f, 2); /* now there is room again */
     fx_tick(f, 100000);
     assert_true(f->lease[6].type);
     fx_destroy(f);
@@ -482,7 +482,7 @@ static void test_lost_block_is_pending_only_if_no_copy_exists(void **state) {
     fx_pull(f, 1);
     fx_join(f, 2, 1, 7);
     fx_tick(f, 100000);
-    fx_pull(f, 2); /* the double */
+    fx_pull(f, 2); /* the copy */
     fx_join(f, 3, 1, 7);
     fx_gone(f, 1);
     assert_null(fx_pull(f, 3)); /* worker 2 still computes it */
@@ -502,7 +502,7 @@ static void test_failed_block_is_computed_by_another_worker(void **state) {
     e.text = "out of memory";
     fx_send_result(f, e);
     assert_true(fx_said(f, "out of memory"));
-    assert_null(fx_pull(f, 1)); /* nothing more of this job */
+    assert_null(fx_pull(f, 1)); /* no more work of this job */
     assert_int_equal(fx_pull(f, 2)->lease.first, 0);
     fx_work_all(f, 2);
     assert_int_equal(f->state[1], COORD_COMPLETED);
@@ -567,7 +567,7 @@ static void test_worker_that_cannot_compute_eight_jobs_gets_none_of_them_again(v
     fx_destroy(f);
 }
 
-/* The COMPUTE that was asked for last, done. */
+/* Completes the last requested COMPUTE. */
 static void judge(fixture *f, bool failed) {
     const coord_action *a = fx_last(f, COORD_ACTION_COMPUTE);
     assert_non_null(a);
@@ -584,14 +584,14 @@ static void test_coordinator_computes_blocks_that_all_workers_cannot(void **stat
     fixture *f = fx_create((coord_core_config){.can_recompute = true});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
-    for (int block = 0; block < 6; block++) { /* three steps: far more reports than three */
+    for (int block = 0; block < 6; block++) { /* three steps, with far more than three reports */
         for (uint64_t w = 1; w <= 2; w++)
             if (fx_pull(f, w)) cannot(f, w, "out of memory");
         judge(f, false);
         assert_int_equal(f->state[1], COORD_RUNNING);
     }
     assert_int_equal(fx_view(f, 1).step, 3);
-    fx_work_all(f, 2); /* memory is there again */
+    fx_work_all(f, 2); /* there is memory again */
     assert_int_equal(f->state[1], COORD_COMPLETED);
     fx_destroy(f);
 }
@@ -650,7 +650,7 @@ static void test_failed_block_waits_only_a_limited_time_for_another_worker(void 
     coord_event e = fx_result_of(f, &f->lease[1]);
     e.result.failed = true;
     fx_send_result(f, e);
-    assert_null(fx_pull(f, 1)); /* worker 2 is busy, or hangs */
+    assert_null(fx_pull(f, 1)); /* worker 2 is busy or hangs */
     for (int i = 0; i < 20 && !f->lease[1].type; i++) {
         fx_tick(f, 1000);
         if (!f->request[1]) fx_pull(f, 1);
@@ -674,20 +674,20 @@ static void test_job_fails_when_all_workers_have_failed_a_block(void **state) {
     fx_destroy(f);
 }
 
-/* Why a result has not the form of its block's. */
+/* Reasons why a result is malformed. */
 static void check_wrong_form(void (*spoil)(coord_event *), const char *reason) {
     fixture *f = fx_create((coord_core_config){.strikes_max = 3});
     fx_join_many(f, 2);
     fx_add(f, fx_info(1));
     coord_worker_view view;
-    for (uint32_t i = 1; i <= 3; i++) { /* as many as would have failed the job */
+    for (uint32_t i = 1; i <= 3; i++) { /* three reports would have failed the job */
         assert_non_null(fx_pull(f, 1));
         coord_event e = fx_result_of(f, &f->lease[1]);
         spoil(&e);
         fx_send_result(f, e);
         assert_true(coord_core_worker(f->core, 1, &view));
         assert_int_equal(view.strikes, i);
-        f->now += 6 * FX_SECOND; /* until then somebody else is preferred */
+        f->now += 6 * FX_SECOND; /* until then another worker is preferred */
     }
     assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
     assert_true(fx_said(f, reason));
@@ -740,10 +740,10 @@ static void test_two_equal_non_finite_results_are_divergence(void **state) {
     const coord_action *a = fx_last(f, COORD_ACTION_DIVERGED);
     assert_non_null(a);
     assert_int_equal(a->step, 1);
-    assert_int_equal(a->slot, slot); /* kept for the host to look at */
+    assert_int_equal(a->slot, slot); /* kept, so that the host can examine it */
     assert_int_equal(a->lease.first, 0);
     assert_int_equal(a->lease.count, 4);
-    assert_null(fx_pull(f, 1)); /* no more work of it */
+    assert_null(fx_pull(f, 1)); /* no more work of this job */
     fx_send(f,
             (coord_event){.type = COORD_EVENT_JOB_FAILED, .job = 1, .text = "diverged at step 1"});
     assert_int_equal(f->state[1], COORD_FAILED);
@@ -752,7 +752,7 @@ static void test_two_equal_non_finite_results_are_divergence(void **state) {
     fx_destroy(f);
 }
 
-/* The COMPUTE fails: the two who agree are believed, as where there is no judge. */
+/* COMPUTE fails, so the two workers that agree are believed, as without a judge. */
 static void test_divergence_is_accepted_if_the_coordinator_cannot_compute(void **state) {
     (void)state;
     fixture *f = fx_create((coord_core_config){.can_recompute = true});

@@ -1,6 +1,6 @@
 /* LABELS: quick threads
- * Data sets of a coordinator: names, content, uploads and what is in memory, each also when the
- * disk is full, a row is lost, or a client lies about lengths.
+ * Data sets of a coordinator: names, content, uploads and copies in memory, also with a full disk,
+ * lost rows, and clients that announce wrong lengths.
  * WRAPS: stat rename unlink */
 #include <errno.h>
 #include <setjmp.h>
@@ -36,7 +36,7 @@ int __wrap_stat(const char *path, struct stat *info) {
     return __real_stat(path, info);
 }
 
-/* The next so many-th rename or unlink fails; 0: none. */
+/* The number of the rename or unlink call that fails; 0: none. */
 static int fail_at;
 
 static bool is_due(void) {
@@ -157,7 +157,7 @@ static cop_err make_offer_of(place *p, const coord_offerer *who, offer *o, const
     return e;
 }
 
-/* Where there are no certificates. */
+/* The identity without certificates. */
 static cop_err make_offer(place *p, offer *o, const char *name, const char *digest, uint64_t size,
                           uint32_t chunks, bool *complete, size_t *missing, cop_error *error) {
     const coord_offerer all = {"", COORD_UPLOADS_MAX};
@@ -180,7 +180,7 @@ static cop_err put(place *p, const char *digest, uint32_t index, const void *byt
     return e;
 }
 
-/* All of an upload, as `submit --data` does it. */
+/* A complete upload, as `submit --data` does it. */
 static cop_err upload(place *p, unsigned char seed, const char *name, char digest[65],
                       cop_error *error) {
     char bytes[PACK];
@@ -222,7 +222,7 @@ static cop_err remove_set(place *p, const char *name, cop_error *error) {
     return coord_datasets_remove(p->sets, name, &removed, error);
 }
 
-/* Files of the process may have so many bytes: a full disk. */
+/* Limits the size of files of this process, to simulate a full disk. */
 static void limit_files(rlim_t bytes) {
     struct rlimit limit;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -264,7 +264,7 @@ static void test_removing_a_name_removes_content_only_with_the_last_name(void **
     char a[65], again[65];
     if (upload(p, 1, "mine", a, &error)) fail_msg("%s", error.text);
     if (upload(p, 1, "theirs", again, &error)) fail_msg("%s", error.text);
-    coord_datasets_use(p->sets, a); /* a job of theirs */
+    coord_datasets_use(p->sets, a); /* a job that uses it */
     assert_int_equal(remove_set(p, "mine", &error), COP_OK);
     assert_string_equal(names_of(p), "theirs");
     assert_true(has_pack(p, a));
@@ -320,7 +320,7 @@ static void test_failed_removal_on_a_full_disk_can_be_repeated(void **state) {
     assert_false(has_pack(p, a));
 }
 
-/* Whichever system call fails: the names and the pack are there, or none, also after a restart. */
+/* Whichever system call fails, the names and the pack are all there or all gone, even after a restart. */
 static void test_failed_removal_of_a_file_keeps_all_names(void **state) {
     place *p = *state;
     for (int k = 1; k <= 2; k++) {
@@ -340,7 +340,7 @@ static void test_failed_removal_of_a_file_keeps_all_names(void **state) {
     }
 }
 
-/* The process ends between any two of its steps: see remove_content. */
+/* The process ends between any two steps of remove_content. */
 static void test_interrupted_removal_is_undone_or_completed_at_the_next_start(void **state) {
     place *p = *state;
     for (int rows_gone = 0; rows_gone < 2; rows_gone++) {
@@ -396,7 +396,7 @@ static void test_upload_announced_again_on_a_full_disk_keeps_its_chunks(void **s
     assert_string_equal(names_of(p), "x");
 }
 
-/* A job's set whose row and pack are gone is uploaded again, then the job ends. */
+/* A job's data set without row and pack is uploaded again, then the job ends. */
 static void test_job_may_use_a_data_set_without_a_row(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -446,7 +446,7 @@ static void test_invalid_data_set_rows_are_skipped(void **state) {
     assert_string_equal(names_of(p), "x");
 }
 
-/* As store version 3 left it. */
+/* As written by store version 3. */
 static void test_text_index_of_older_versions_is_imported_once(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -486,7 +486,7 @@ static void test_damaged_pack_is_replaced_by_a_new_upload(void **state) {
 
 /* ---- lengths of uploads ---- */
 
-/* A small size was offered, and the hash of a large chunk. */
+/* The client announces a small size, but the hash of a large chunk. */
 static void test_chunk_must_have_the_announced_length(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -501,7 +501,7 @@ static void test_chunk_must_have_the_announced_length(void **state) {
     assert_int_equal(put(p, a, 0, large, 1 << 20, &error), COP_ERR_INPUT);
     assert_non_null(strstr(error.text, "1048576 bytes: expected 10"));
     snprintf(path, sizeof path, "%s/data/upload/%s", p->state, a);
-    assert_false(cop_folder_exists(path)); /* it can never become a set */
+    assert_false(cop_folder_exists(path)); /* it can never become a data set */
     assert_int_equal(put(p, a, 0, large, 1 << 20, &error), COP_ERR_NOT_FOUND);
     free(large);
 }
@@ -528,7 +528,7 @@ static void test_damage_in_transit_costs_only_one_chunk(void **state) {
     assert_int_equal(set.train, 4);
 }
 
-/* Offers upload `number` as `owner`, who may have four at a time. */
+/* Announces upload `number` as `owner`, who may have four at a time. */
 static cop_err offer_as(place *p, const char *owner, unsigned char number) {
     const coord_offerer who = {owner, 4};
     char digest[65], bytes[PACK];
@@ -545,8 +545,8 @@ static void test_no_identity_can_use_all_uploads(void **state) {
     place *p = *state;
     for (unsigned char i = 0; i < 4; i++) assert_int_equal(offer_as(p, "a", i), COP_OK);
     assert_int_equal(offer_as(p, "a", 4), COP_ERR_LIMIT);
-    assert_int_equal(offer_as(p, "a", 3), COP_OK); /* it goes on */
-    assert_int_equal(offer_as(p, "b", 3), COP_OK); /* and stays the first owner's */
+    assert_int_equal(offer_as(p, "a", 3), COP_OK); /* it continues */
+    assert_int_equal(offer_as(p, "b", 3), COP_OK); /* and still belongs to the first owner */
     assert_int_equal(offer_as(p, "b", 4), COP_OK);
     close_place(p);
     open_place(p);
@@ -585,7 +585,7 @@ static void test_quota_includes_running_uploads(void **state) {
     assert_int_equal(make_offer(p, &o, "b", b, PACK - 1, 1, &complete, &missing, &error), COP_OK);
 }
 
-/* An offer of the same set with other chunks: whoever lies, or errs, disturbs nobody's upload. */
+/* Another client announces the same set with other chunks; this does not disturb the upload. */
 static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -617,10 +617,10 @@ static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void 
     snprintf(path, sizeof path, "%s/data/upload", p->state);
     assert_int_equal(cop_folder_list(path, &names, &count, NULL), COP_OK);
     cop_free(names);
-    assert_int_equal(count, 0); /* the set is there: nothing of its uploads is left */
+    assert_int_equal(count, 0); /* the set is complete, so no upload is left */
 }
 
-/* Chunks of 4 MiB: what came before a restart is not sent again; the bytes are another set. */
+/* Chunks of 4 MiB: chunks from before a restart are not sent again. The bytes are not the announced set. */
 static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(void **state) {
     place *p = *state;
     cop_error error = {0};
@@ -737,7 +737,7 @@ static void test_simultaneous_requests_share_one_reading(void **state) {
     assert_non_null(r.loaded);
     for (int i = 0; i < 8; i++) assert_int_equal(uv_thread_create(&threads[i], get_one, &r), 0);
     for (int i = 0; i < 8; i++) uv_thread_join(&threads[i]);
-    assert_int_equal(atomic_load(&r.count), 2); /* one failed */
+    assert_int_equal(atomic_load(&r.count), 2); /* one of them failed */
     coord_loaded_destroy(r.loaded);
 }
 

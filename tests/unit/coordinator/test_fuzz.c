@@ -1,5 +1,5 @@
-/* Replays the kept inputs of the fuzz targets of a coordinator: what clients ask, what workers say,
- * its state folder. */
+/* Replays the kept inputs of the fuzz targets of a coordinator: requests of clients, messages of
+ * workers, its state folder. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

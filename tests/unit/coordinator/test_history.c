@@ -1,4 +1,4 @@
-/* The figures of a job, read from a store's file. LABELS: quick */
+/* The figures of a job, read from a store file. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@
 
 #include "coordinator/coordinator.h"
 
-/* A store's tables with `rows` epochs of job 1, at `path`. */
+/* Makes a store at `path` with `rows` epochs of job 1. */
 static void make_store(const char *path, int rows) {
     char sql[600];
     sqlite3 *db;

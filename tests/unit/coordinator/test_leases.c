@@ -1,5 +1,5 @@
-/* Leases in virtual time: what is expected of a worker follows its measured times, outliers or not;
- * unequal workers get shards in proportion; idle ones copy what a slow one holds. */
+/* Leases in virtual time: a worker's expected time follows its measured times, despite outliers;
+ * unequal workers get shards in proportion to their speed; idle ones copy blocks of a slow one. */
 #include "virtual_pool.h"
 
 #include "coordinator/core/lease_times.h"
@@ -37,7 +37,7 @@ static void test_times_of_jobs_are_separate_and_the_oldest_is_dropped(void **sta
         for (int i = 0; i < 4; i++) lease_times_note(lease_times, key, (double)key * 1e6);
     for (uint64_t key = 1; key <= LEASE_TIMES_KINDS; key++)
         assert_true(fabsf(lease_times_find(lease_times, key)->median - (float)key * 1e6f) < 1);
-    lease_times_note(lease_times, 1, 1e6); /* used again: 2 is the oldest now */
+    lease_times_note(lease_times, 1, 1e6); /* used again, so 2 is the oldest now */
     lease_times_note(lease_times, 99, 5e6);
     assert_null(lease_times_find(lease_times, 2));
     assert_non_null(lease_times_find(lease_times, 1));
@@ -56,7 +56,7 @@ static void test_deadline_follows_each_workers_own_times(void **state) {
     double patience[3];
     for (int w = 1; w <= 2; w++) {
         const coord_action *a = &p->worker[w].lease;
-        /* The lease's start is not known here: it is at most one block ago. */
+        /* The start of the lease is not known here, but it is at most one block ago. */
         patience[w] = (double)(a->lease.deadline_ns - p->now) / a->lease.count;
     }
     assert_true(patience[1] > 10e6 * 0.9 && patience[1] < 10e6 * 4);
@@ -66,7 +66,7 @@ static void test_deadline_follows_each_workers_own_times(void **state) {
 
 /* ---- shards in proportion ---- */
 
-/* Shards a second of all, over the sum of what each does alone. */
+/* Shards per second of the pool, divided by the sum over single workers. */
 static double efficiency(const uint64_t *shard_ns, const uint32_t *threads, uint32_t workers,
                          uint32_t shards, double jitter) {
     virtual_pool *p = vp_create((coord_core_config){.speculate = true}, workers, 5);
@@ -107,7 +107,7 @@ static void test_fast_and_slow_worker_reach_most_of_the_sum_of_their_speeds(void
     assert_true(mixed >= 0.85);
 }
 
-/* A worker that is too slow to help must not hurt. */
+/* A worker that is too slow to help must not slow the pool. */
 static void test_very_slow_worker_does_not_delay_the_step(void **state) {
     (void)state;
     const uint32_t one[2] = {1, 1};
@@ -117,8 +117,8 @@ static void test_very_slow_worker_does_not_delay_the_step(void **state) {
     assert_true(efficiency(turned, one, 2, 8, 0) >= 0.85);
 }
 
-/* So slow that its results come when others have done its blocks: a lease of one whose times are
- * not known is overdue after 8 times what is usual. */
+/* It is so slow that its results come after others have done its blocks: without known times, a
+ * lease is overdue after 8 times the usual time. */
 static void test_time_of_a_worker_that_is_always_late_is_learnt(void **state) {
     (void)state;
     const uint32_t one[4] = {1, 1, 1, 1};
@@ -133,7 +133,7 @@ static void test_time_of_a_worker_that_is_always_late_is_learnt(void **state) {
     assert_true(few >= 0.85);
 }
 
-/* One worker at a time: the others idle when a block is there, those who are slow longest. */
+/* One worker at a time: the others idle when a block appears, the slow ones the longest. */
 static void test_slow_worker_is_not_preferred_after_a_long_idle_time(void **state) {
     (void)state;
     virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 500 * VP_MS}, 5, 6);
@@ -150,7 +150,7 @@ static void test_slow_worker_is_not_preferred_after_a_long_idle_time(void **stat
     vp_run(p, 140);
     double seconds = (double)(p->now - began) * 1e-9 / 100;
     print_message("a step that is audited whole: %.3f s\n", seconds);
-    assert_true(seconds <= 0.3); /* two quick ones, one after the other */
+    assert_true(seconds <= 0.3); /* two fast workers in sequence */
     assert_int_equal(vp_view(p, 1).leases.disputed, 0);
     vp_destroy(p);
 }
@@ -165,7 +165,7 @@ static void test_equal_workers_stay_in_step(void **state) {
 
 /* ---- copies ---- */
 
-/* The longest step of a pool in which one worker now and then takes a second longer. */
+/* The longest step of a pool in which one worker sometimes takes a second longer. */
 static double longest_step_ms(bool speculate, uint64_t *doubled) {
     virtual_pool *p = vp_create((coord_core_config){.speculate = speculate}, 4, 9);
     double longest = 0;
@@ -196,7 +196,7 @@ static void test_idle_workers_copy_the_block_of_a_stalled_one(void **state) {
                   quick, (unsigned long long)with, slow, (unsigned long long)without);
     assert_true(with > 0 && without > 0);
     assert_true(slow >= 250);  /* the shortest deadline */
-    assert_true(quick <= 120); /* usual 20, late by 25, up to 50 to the next tick, the copy 20 */
+    assert_true(quick <= 120); /* 20 as usual, 25 until late, up to 50 until the next tick, 20 for the copy */
 }
 
 static void test_no_copies_among_steady_equals(void **state) {
@@ -232,7 +232,7 @@ static void test_second_results_of_copies_count_as_late(void **state) {
     vp_destroy(p);
 }
 
-/* ---- one worker that is slow, at each share of audits ---- */
+/* ---- one slow worker, at each share of audits ---- */
 
 static const double audits[] = {0, 0.05, 1};
 #define AUDITS ((int)(sizeof audits / sizeof *audits))
@@ -240,8 +240,8 @@ static const double audits[] = {0, 0.05, 1};
 static const coord_core_config audited_config = {
     .speculate = true, .can_recompute = true, .secret = {0x1234567, 0x89abcdef}};
 
-/* Steps a second of `workers` of a shard a millisecond, of which the last is as `slow` says; and
- * the longest time until a deadline that it had once its speed was known. */
+/* Steps per second of `workers` that compute a shard per millisecond, the last one as slow as `slow`
+ * says; and its longest time until a deadline after its speed was known. */
 static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t steps,
                    uint64_t *longest_ns) {
     virtual_pool *p = vp_create(audited_config, workers, 7);
@@ -263,7 +263,7 @@ static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t step
     return (double)steps / seconds;
 }
 
-/* What the pool does without it, less what it costs to find out. */
+/* The speed of the pool without it, minus the cost of measuring it. */
 static void check_pace(const char *what, vp_worker slow) {
     for (uint32_t workers = 4; workers <= 8; workers += 4)
         for (int i = 0; i < AUDITS; i++) {
@@ -274,7 +274,7 @@ static void check_pace(const char *what, vp_worker slow) {
                           "deadline at most %.0f ms\n",
                           audits[i], workers, whole, with, what, (double)longest * 1e-6);
             assert_true(with >= 0.75 * whole);
-            /* 16 shards of 1 ms at most in a lease; 8 times that is less than the floor */
+            /* a lease has at most 16 shards of 1 ms; 8 times that is below the minimum */
             assert_true(longest <= 250 * VP_MS);
         }
 }
@@ -289,7 +289,7 @@ static void test_worker_does_not_lengthen_its_own_deadline_at_any_audit(void **s
     check_pace("at 93 % of its deadline", (vp_worker){.of_deadline = 0.93});
 }
 
-/* Nobody is there to compare it with. */
+/* There is no other worker to compare it with. */
 static void test_single_worker_does_not_lengthen_its_own_deadline(void **state) {
     (void)state;
     virtual_pool *p = vp_create(audited_config, 1, 7);
@@ -303,7 +303,7 @@ static void test_single_worker_does_not_lengthen_its_own_deadline(void **state) 
     vp_destroy(p);
 }
 
-/* One identity cannot raise the median by many sessions. */
+/* One identity cannot raise the median with many sessions. */
 static void test_many_slow_workers_of_one_identity_count_once(void **state) {
     (void)state;
     virtual_pool *p = vp_create((coord_core_config){.lease_floor_ns = 20 * VP_MS}, 8, 7);
@@ -328,7 +328,7 @@ static void test_many_slow_workers_of_one_identity_count_once(void **state) {
     vp_destroy(p);
 }
 
-/* A newcomer's deadline comes of what the pool needs, whatever others claim. */
+/* A new worker's deadline depends on the measured times of the pool, not on claims. */
 static void test_absurd_claim_does_not_change_a_new_workers_deadline(void **state) {
     (void)state;
     const double claims[] = {1e3, 1e9, 1e12};

@@ -1,4 +1,4 @@
-/* Events on their way to the core when there is no memory: what comes only once is never lost. */
+/* Events for the core without memory: events that happen only once are never lost. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,13 +11,13 @@
 #include "common/base/log.h"
 #include "coordinator/engine/engine.h"
 
-/* Of a job that is not there: the core takes it and has nothing to do. */
+/* For a missing job: the core accepts it and has nothing to do. */
 static coord_event result_of(uint64_t worker) {
     return (coord_event){.type = COORD_EVENT_RESULT, .worker = worker, .job = 1};
 }
 
-/* While nothing can be allocated, results of workers fill the queue; those of blocks that the
- * coordinator computed itself still have a place. */
+/* While no memory can be allocated, results of workers fill the queue; results that the coordinator
+ * computed itself still have a place. */
 static void test_own_events_have_reserved_places_in_a_full_queue(void **state) {
     (void)state;
     coord_engine *engine = calloc(1, sizeof *engine);
@@ -25,7 +25,7 @@ static void test_own_events_have_reserved_places_in_a_full_queue(void **state) {
     const coord_event peers = result_of(7), own = result_of(COORD_SELF);
     cop_log_configure(COP_LOG_NONE, false);
     assert_int_equal(coord_core_create(&config, &engine->core), COP_OK);
-    coord_dispatch(engine, &peers); /* the queue gets its first places */
+    coord_dispatch(engine, &peers); /* allocates the queue */
     coord_actions_fini(&engine->actions);
 
     cop_alloc_fail_from(1);
@@ -42,7 +42,7 @@ static void test_own_events_have_reserved_places_in_a_full_queue(void **state) {
     assert_int_equal(engine->queue_count, before + 500);
     cop_alloc_fail_at(0);
 
-    coord_dispatch(engine, &peers); /* there is memory again: all are taken */
+    coord_dispatch(engine, &peers); /* with memory again, all are handled */
     assert_int_equal(engine->queue_count, 0);
     cop_log_configure(COP_LOG_INFO, false);
     coord_core_destroy(engine->core);

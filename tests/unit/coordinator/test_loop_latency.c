@@ -1,5 +1,5 @@
-/* How long the loop did not look for messages: the histogram against the sorted values, and a loop
- * that sleeps and stalls. */
+/* How long the loop did not check for messages: the histogram compared with the sorted values, and a
+ * loop that sleeps and stalls. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +16,7 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Never below the true figure, at most an eighth above it. */
+/* Never below the true value, and at most an eighth above it. */
 static void test_latency_percentiles_match_the_sorted_values(void **state) {
     (void)state;
     enum { COUNT = 20000 };
@@ -41,7 +41,7 @@ static void test_latency_percentiles_match_the_sorted_values(void **state) {
 
 static void on_timer(uv_timer_t *timer) {
     int *left = timer->data;
-    if (*left == 5) cop_clock_sleep_ms(60); /* does not look for messages */
+    if (*left == 5) cop_clock_sleep_ms(60); /* does not check for messages */
     if (--*left == 0) uv_close((uv_handle_t *)timer, NULL);
 }
 
@@ -62,8 +62,8 @@ static void test_work_counts_as_a_stall_but_sleep_does_not(void **state) {
     const uint64_t took = cop_clock_ns() - began;
     assert_true(latency.away.count >= 10);
     assert_true(latency.away.most_ns >= 60000000u);            /* the one that worked */
-    assert_true(latency.computing.most_ns < 30000000u);        /* it slept in its work */
-    assert_true(latency.away.most_ns <= took - 4 * 30000000u); /* not those that slept as well */
+    assert_true(latency.computing.most_ns < 30000000u);        /* it slept during its work */
+    assert_true(latency.away.most_ns <= took - 4 * 30000000u); /* without the iterations that also slept */
     uv_close((uv_handle_t *)&latency.prepare, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);

@@ -1,4 +1,4 @@
-/* What survives: durable writes, jobs after a restart, keys of submissions. */
+/* Recovery: durable writes, jobs after a restart, keys of submissions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ static recovery_key *find(recovery_keys *keys, uint32_t number) {
     return recovery_find(keys, k.bytes);
 }
 
-/* On a full disk metrics fill the queue: what decides how a job goes on is never turned away. */
+/* On a full disk, metrics fill the queue; writes that decide how a job continues are never refused. */
 static void test_durable_writes_always_have_room(void **state) {
     (void)state;
     for (int kind = 1; kind <= STORE_BARRIER; kind++) {

@@ -1,4 +1,4 @@
-/* The pool: who joins, falls silent, drains, leaves; and how long a PULL is held. */
+/* The pool: workers join, fall silent, drain and leave; and how long a PULL is held. */
 #include "core_fixture.h"
 
 static void test_unknown_worker_gets_unknown(void **state) {
@@ -23,7 +23,7 @@ static void test_pull_is_held_while_there_is_no_work(void **state) {
     fx_tick(f, 1000);
     assert_int_equal(fx_count(f, COORD_ACTION_NOTHING), 0);
     fx_add(f, fx_info(1));
-    assert_int_equal(f->lease[1].type, COORD_ACTION_LEASE); /* answered when work comes */
+    assert_int_equal(f->lease[1].type, COORD_ACTION_LEASE); /* answered when there is work */
     fx_destroy(f);
 }
 
@@ -132,7 +132,7 @@ static void test_any_message_counts_as_a_heartbeat(void **state) {
     fx_destroy(f);
 }
 
-/* The tick comes before the heartbeats that waited meanwhile. */
+/* The tick comes before the heartbeats that arrived meanwhile. */
 static void test_stopped_coordinator_reads_messages_before_it_gives_workers_up(void **state) {
     (void)state;
     fixture *f = with_heartbeats();
@@ -142,7 +142,7 @@ static void test_stopped_coordinator_reads_messages_before_it_gives_workers_up(v
     beat(f, 2);
     fx_tick(f, 950);
     assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 0);
-    fx_tick(f, 50); /* a heartbeat's time: now the other one is silent indeed */
+    fx_tick(f, 50); /* one heartbeat later, the other one is really silent */
     assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 1);
     assert_int_equal(fx_last(f, COORD_ACTION_DISCONNECT)->worker, 1);
     fx_destroy(f);
@@ -166,7 +166,7 @@ static void test_returning_worker_that_was_given_up_is_unknown(void **state) {
     fx_pull(f, 1);
     assert_true(fx_last(f, COORD_ACTION_NOTHING)->nothing.unknown);
     f->request[1] = 0;
-    fx_gone(f, 1); /* the host's late notice does no harm */
+    fx_gone(f, 1); /* the host's late notice is harmless */
     fx_destroy(f);
 }
 

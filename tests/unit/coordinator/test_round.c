@@ -1,5 +1,5 @@
-/* Rounds and partitions: blocks are nodes of D5's tree and cover all shards, whatever the pool; who
- * gets which; sums that do not depend on the cut. */
+/* Rounds and partitions: blocks are nodes of D5's tree and cover all shards, for any pool; the choice
+ * of blocks for workers; sums that do not depend on the partition. */
 #include "core_fixture.h"
 
 #include "common/kernels/kernel.h"
@@ -20,7 +20,7 @@ static void test_is_node_agrees_with_the_summation_tree(void **state) {
 
 /* ---- partitions ---- */
 
-/* Workers as quick as one another. */
+/* Workers of equal speed. */
 static uint32_t plan(uint32_t shards, uint32_t largest, const uint32_t *threads, uint32_t workers,
                      uint32_t *sizes) {
     static partition_worker pool[COP_SHARDS_MAX];
@@ -133,7 +133,7 @@ static void give(coord_round *r, int block, uint64_t worker, uint64_t lease, uin
     round_check(r);
 }
 
-/* A result of this lease that decides its block. */
+/* A result of this lease that completes its block. */
 static void finish_with(coord_round *r, int block, int holder, const round_vote *vote) {
     round_vote_add(r, block, holder, vote, 1);
     round_finish(r, block, 0, false);
@@ -192,7 +192,7 @@ static void test_slow_worker_gets_the_largest_suitable_block(void **state) {
     assert_int_equal(round_pick(&r, &asker, 1), 0);
     give(&r, 3, 2, 10, 100);
     give(&r, 4, 3, 11, 100);
-    asker.largest = 1; /* none suits: the smallest */
+    asker.largest = 1; /* none is suitable, so the smallest */
     assert_int_equal(round_pick(&r, &asker, 1), 2);
     round_fini(&r);
 }
@@ -227,17 +227,17 @@ static void test_overdue_follows_the_latest_deadline(void **state) {
     assert_false(round_has_work(&r, 299));
     assert_int_equal(pick(&r, 3, 300, false), 0);
     give(&r, 0, 3, 12, 500);
-    assert_int_equal(pick(&r, 4, 10000, false), -1); /* no room */
+    assert_int_equal(pick(&r, 4, 10000, false), -1); /* its limit is reached */
     round_fini(&r);
 }
 
-/* Two results are needed: one of two leases that is overdue holds the block up. */
+/* Two results are needed, so one overdue lease delays the block. */
 static void test_audited_block_is_overdue_when_either_lease_is(void **state) {
     (void)state;
     coord_round r = begun(8, 8, 100);
     round_audit(&r, 0);
     give(&r, 0, 1, 10, 100);
-    assert_int_equal(pick(&r, 2, 1, false), 0); /* it wants an auditor */
+    assert_int_equal(pick(&r, 2, 1, false), 0); /* it needs a second result */
     give(&r, 0, 2, 11, 300);
     assert_int_equal(pick(&r, 3, 99, false), -1);
     assert_int_equal(pick(&r, 3, 100, false), 0);
@@ -265,7 +265,7 @@ static void test_reopened_block_is_pending_again_and_returns_its_slot(void **sta
     finish_with(&r, 0, 0, &(round_vote){.worker = 1, .lease = 10, .slot = 77});
     assert_int_equal(round_reject(&r, 0, 0, 50), 77);
     round_check(&r);
-    assert_int_equal(pick(&r, 1, 49, false), 1); /* not the same worker, for a while */
+    assert_int_equal(pick(&r, 1, 49, false), 1); /* not to the same worker, for a while */
     give(&r, 1, 2, 11, 100);
     assert_int_equal(pick(&r, 1, 49, false), -1);
     assert_int_equal(pick(&r, 1, 49, true), 0); /* unless it is the only one */
@@ -293,7 +293,7 @@ static void test_evaluation_is_cut_into_slices_of_1000(void **state) {
     round_fini(&r);
 }
 
-/* The same bits for every cut into nodes, absent shards passed over. */
+/* The same bits for every partition into nodes; absent shards are skipped. */
 static void test_loss_does_not_depend_on_the_partition(void **state) {
     (void)state;
     for (uint32_t shards = 1; shards <= 40; shards++)

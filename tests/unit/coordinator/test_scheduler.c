@@ -12,8 +12,8 @@ static coord_job_info long_info(uint64_t job, int priority) {
     return info;
 }
 
-/* `leases` leases by `workers` workers in turn; job j's lease costs cost[j] ms a shard. Fills the
- * compute time that each job got. Worker w claims claims[w] ns for each lease (NULL: the truth). */
+/* Gives `leases` leases to `workers` workers in turn; a shard of job j costs cost[j] ms. Returns the
+ * compute time of each job. Worker w claims claims[w] ns for each lease (NULL: the true time). */
 static void share_out_claimed(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
                               const uint64_t *claims, double *spent) {
     for (uint32_t i = 0; i < leases;) {
@@ -85,7 +85,7 @@ static void test_equal_jobs_get_equal_compute_time(void **state) {
     }
 }
 
-/* Each of two equal workers computes for one job mostly: whoever holds a job's weights is
+/* Each of two equal workers mostly computes for one job, because a worker with the weights is
  * preferred. One of them claims to have computed for centuries. */
 static void test_absurd_claim_does_not_change_the_shares(void **state) {
     (void)state;
@@ -148,7 +148,7 @@ static void test_simultaneous_pulls_are_shared_fairly(void **state) {
     fx_add(f, long_info(1, 0));
     fx_add(f, long_info(2, 0));
     share_out(f, 8, 200, cost, spent);  /* speeds are known now */
-    for (uint64_t w = 1; w <= 8; w++) { /* nobody computes */
+    for (uint64_t w = 1; w <= 8; w++) { /* no worker computes */
         if (f->lease[w].type) fx_finish(f, w);
     }
     uint32_t count[3] = {0};
@@ -217,9 +217,9 @@ static void test_job_of_higher_priority_replaces_a_lower_one(void **state) {
     info.priority = 1;
     fx_add(f, info);
     fx_work_to(f, 1, 3, 1);
-    assert_int_equal(f->state[2], COORD_QUEUED); /* the youngest of the lower ones */
+    assert_int_equal(f->state[2], COORD_QUEUED); /* the youngest with lower priority */
     assert_int_equal(f->state[1], COORD_RUNNING);
-    assert_int_equal(f->checkpoint[2].job, 2); /* what it had is saved */
+    assert_int_equal(f->checkpoint[2].job, 2); /* its state is saved */
     f->loaded_step = f->checkpoint[2].step;
     fx_work_all(f, 1);
     for (uint64_t job = 1; job <= 3; job++) assert_int_equal(f->state[job], COORD_COMPLETED);
@@ -250,11 +250,11 @@ static void test_limit_of_workers_is_kept(void **state) {
     uint32_t busy = 0;
     for (uint64_t w = 1; w <= 6; w++) busy += fx_pull(f, w) != NULL;
     assert_int_equal(busy, 2);
-    assert_int_equal(f->lease[1].lease.count, 4); /* cut for two */
+    assert_int_equal(f->lease[1].lease.count, 4); /* partitioned for two */
     fx_finish(f, 1);
     fx_finish(f, 2);
     assert_int_equal(fx_view(f, 1).step, 1);
-    assert_int_equal(fx_view(f, 1).holders, 2); /* two of those that waited */
+    assert_int_equal(fx_view(f, 1).holders, 2); /* two of the waiting ones */
     fx_destroy(f);
 }
 
@@ -312,7 +312,7 @@ static void test_pinned_job_rejects_a_later_worker_with_a_message(void **state) 
     fixture *f = fx_create((coord_core_config){0});
     coord_job_info info = fx_info(1);
     info.pin_first = true;
-    info.fingerprint = 5; /* of an earlier run */
+    info.fingerprint = 5; /* from an earlier run */
     fx_add(f, info);
     fx_join(f, 1, 1, 6);
     assert_true(fx_said(f, "gets no lease of job 1"));
@@ -343,7 +343,7 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds of an event (a request, a result) with so many queued jobs: the best of five rounds. */
+/* Seconds for an event (a request, a result) with this many queued jobs: the best of five rounds. */
 static double seconds_per_event(uint64_t jobs) {
     enum { WORKERS = 500, ROUNDS = 5, EVENTS = 10000 };
     fixture *f = fx_create((coord_core_config){0});
@@ -381,8 +381,8 @@ static double seconds_per_event(uint64_t jobs) {
     return best;
 }
 
-/* Two times of one run are compared, so that the machine does not matter: a decision that walked
- * the queue would take hundreds of times as long. */
+/* Compares two times of the same run, so that the machine does not matter. A decision that walks
+ * through the queue would take hundreds of times longer. */
 static void test_queued_jobs_do_not_slow_decisions_down(void **state) {
     (void)state;
     const double few = seconds_per_event(10), many = seconds_per_event(10000);

@@ -1,6 +1,6 @@
 /* LABELS: quick threads
- * The store: what was acknowledged is there after a reopen and after kill -9; newer and damaged
- * files are refused; metrics of a step that is computed again are replaced. */
+ * The store: acknowledged data are there after a reopen and after kill -9; newer and damaged files
+ * are refused; metrics of a repeated step are replaced. */
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
@@ -112,7 +112,7 @@ static void test_job_survives_a_reopen(void **state) {
     coord_store_set_state(s, 7, COORD_RUNNING, "");
     coord_store_set_digest(s, 7, 500, "0123");
     coord_store_set_state(s, 7, COORD_COMPLETED, "well done");
-    coord_store_close(s); /* writes out what is queued */
+    coord_store_close(s); /* writes all queued rows */
     s = open_store(*state);
     coord_store_job job;
     cop_error error = {0};
@@ -155,7 +155,7 @@ static void test_key_and_fingerprint_of_a_job_survive_a_reopen(void **state) {
     coord_store_close(s);
 }
 
-/* As version 1 left it: without the columns that came later. */
+/* As written by version 1, without later columns. */
 static void test_store_of_version_1_is_migrated(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 7, "old", NULL);
@@ -178,8 +178,8 @@ static void test_store_of_version_1_is_migrated(void **state) {
     assert_int_equal(number(*state, "SELECT version FROM meta"), COORD_STORE_VERSION);
 }
 
-/* Version 2 as it was, table by table, with a job in its middle: kept here, since later code cannot
- * be asked to write it. */
+/* The tables of version 2, with an unfinished job. They are kept here because later code cannot write
+ * them. */
 static const char *const version_2 =
     "CREATE TABLE meta(version INTEGER NOT NULL, last_job INTEGER NOT NULL DEFAULT 0);"
     "INSERT INTO meta VALUES(2, 41);"
@@ -224,7 +224,7 @@ static cop_err count_set(void *context, const coord_dataset *set) {
     return COP_OK;
 }
 
-/* Version 3 had an owner for each job, and no data sets. */
+/* Version 3 had an owner for each job, but no data sets. */
 static void test_store_of_version_3_is_migrated(void **state) {
     execute(*state, version_2);
     execute(*state, "ALTER TABLE jobs ADD COLUMN owner TEXT NOT NULL DEFAULT '';"
@@ -240,7 +240,7 @@ static void test_store_of_version_3_is_migrated(void **state) {
     cop_buffer_release(job.spec);
     memset(sound.digest, 'a', 64);
     assert_int_equal(coord_store_put_set(s, &sound, &error), COP_OK);
-    assert_int_equal(coord_store_put_set(s, &set, &error), COP_OK); /* left out: no digest */
+    assert_int_equal(coord_store_put_set(s, &set, &error), COP_OK); /* skipped, because it has no valid digest */
     assert_int_equal(coord_store_each_set(s, count_set, &sum, &error), COP_OK);
     assert_int_equal(sum, 7);
     assert_int_equal(coord_store_remove_set(s, "x", sound.digest, &error), COP_OK);
@@ -329,7 +329,7 @@ static void test_jobs_are_listed_newest_first_within_the_limit(void **state) {
     assert_int_equal(x.count, 3);
     assert_int_equal(x.jobs[0], 5);
     assert_int_equal(x.jobs[2], 3);
-    int calls = 0; /* a visitor can end it */
+    int calls = 0; /* the visitor can stop the listing */
     assert_int_equal(coord_store_each_job(s, 5, refuse, &calls, &error), COP_ERR_LIMIT);
     assert_int_equal(calls, 1);
     coord_store_close(s);
@@ -475,7 +475,7 @@ static void test_text_from_users_is_never_sql(void **state) {
     coord_store_close(s);
 }
 
-/* ---- files that are not ours, or not whole ---- */
+/* ---- foreign or damaged files ---- */
 
 static cop_err open_error(const place *p, cop_error *error) {
     coord_store *s = NULL;
@@ -524,7 +524,7 @@ static void test_missing_folder_is_an_error_with_the_path(void **state) {
     assert_non_null(strstr(error.text, "nowhere"));
 }
 
-/* Damage anywhere: an error or the rows, never a crash. */
+/* Damage at any place gives an error or the rows, but no crash. */
 static void test_damaged_pages_are_errors(void **state) {
     const place *p = *state;
     coord_store *s = open_store(p);
@@ -564,7 +564,7 @@ static void test_refused_row_is_reported_and_does_not_block_others(void **state)
     coord_store_close(s);
     execute(*state, "PRAGMA user_version = 1");
     s = open_store(*state);
-    /* Refused by a trigger, as by a constraint. */
+    /* A trigger refuses the row, like a constraint. */
     execute(*state, "CREATE TRIGGER full BEFORE INSERT ON jobs WHEN NEW.job = 13 BEGIN "
                     "SELECT RAISE(ABORT, 'full'); END");
     add_job(s, 12, "before", &a);
@@ -579,7 +579,7 @@ static void test_refused_row_is_reported_and_does_not_block_others(void **state)
     cop_log_configure(COP_LOG_INFO, false);
 }
 
-/* No file of this process may grow beyond `bytes`. */
+/* Limits the files of this process to `bytes`. */
 static void limit_files(rlim_t bytes) {
     struct rlimit limit;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -614,7 +614,7 @@ static void note_result(void *context, cop_err result, const char *text) {
     *(cop_err *)context = result;
 }
 
-/* Lost states would start ended jobs anew; out of order, they would undo a cancel. */
+/* A lost state would restart an ended job; states in the wrong order would undo a cancel. */
 static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
     coord_store *s = open_store(*state);
     const struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -636,13 +636,13 @@ static void test_states_wait_in_order_while_the_disk_is_full(void **state) {
     sigaction(SIGXFSZ, &before, NULL);
     cop_log_configure(COP_LOG_INFO, false);
     assert_int_equal(full, COP_ERR_IO);
-    assert_int_equal(confirmed, COP_ERR_IO); /* somebody waits: told that it did not come through */
+    assert_int_equal(confirmed, COP_ERR_IO); /* the waiting caller gets an error */
     assert_int_equal(again, COP_OK);
     assert_int_equal(number(*state, "SELECT count(*) FROM jobs WHERE state = 4"), 60);
     assert_int_equal(number(*state, "SELECT fingerprint FROM jobs WHERE job = 60"), 77);
 }
 
-/* A lost pin lets a job go on with another kind of worker. */
+/* A lost pin would let a job continue with another kind of worker. */
 static void test_durable_writes_are_stored_without_memory(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "x", NULL);
@@ -653,7 +653,7 @@ static void test_durable_writes_are_stored_without_memory(void **state) {
     coord_store_set_fingerprint(s, 1, 77);
     coord_store_set_state(s, 1, COORD_PAUSED, "");
     cop_alloc_fail_at(0);
-    const cop_err flushed = coord_store_flush(s); /* metrics are lost, and that is told once */
+    const cop_err flushed = coord_store_flush(s); /* metrics are lost, and this is reported once */
     const cop_err again = coord_store_flush(s);
     coord_store_close(s);
     cop_log_configure(COP_LOG_INFO, false);
@@ -696,7 +696,7 @@ static void tell_parent(void *context, cop_err result, const char *text) {
     if (result == COP_OK && write(3, &job, sizeof job) != sizeof job) _exit(1);
 }
 
-/* Writes jobs and metrics for ever; each acknowledged job's number goes to file 3. */
+/* Writes jobs and metrics forever; writes the number of each acknowledged job to descriptor 3. */
 static _Noreturn void write_until_killed(const place *p, int pipe_end) {
     coord_store *s = NULL;
     if (dup2(pipe_end, 3) != 3) _exit(1);
@@ -724,7 +724,7 @@ static void test_acknowledged_jobs_survive_kill_9(void **state) {
         for (int i = 0; i < 20 + 7 * round; i++)
             assert_int_equal(read(ends[0], &job, sizeof job), sizeof job);
         kill(child, SIGKILL);
-        while (read(ends[0], &job, sizeof job) == sizeof job) continue; /* said before it died */
+        while (read(ends[0], &job, sizeof job) == sizeof job) continue; /* sent before it died */
         close(ends[0]);
         assert_int_equal(waitpid(child, NULL, 0), child);
         assert_true(job > last);
@@ -743,7 +743,7 @@ static void test_acknowledged_jobs_survive_kill_9(void **state) {
     }
 }
 
-/* The loop's side never waits: queueing is fast even while the writer is held up. */
+/* The loop never waits: queueing is fast even while the writer is blocked. */
 static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     const place *p = *state;
     coord_store *s = open_store(p);
@@ -752,7 +752,7 @@ static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     add_job(s, 1, "x", NULL);
     coord_store_flush(s);
     assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK); /* stuck */
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK); /* blocks the writer */
     uint64_t began = cop_clock_ns();
     for (uint64_t step = 1; step <= 100000; step++) coord_store_add_step(s, 1, step, 1, 1);
     double seconds = (double)(cop_clock_ns() - began) * 1e-9;
@@ -764,7 +764,7 @@ static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     assert_true(seconds < 3);
     int64_t rows = number(p, "SELECT count(*) FROM steps");
     assert_true(rows > 1000 && rows < 100000);                              /* some were dropped */
-    assert_int_equal(number(p, "SELECT state FROM jobs"), COORD_COMPLETED); /* this never is */
+    assert_int_equal(number(p, "SELECT state FROM jobs"), COORD_COMPLETED); /* states are never dropped */
     cop_log_configure(COP_LOG_INFO, false);
 }
 

@@ -1,7 +1,7 @@
-/* No crash point loses the store: SQLite writes through disk_vfs.h, which stops after every single
- * change of a file, by kill -9 and by losing its power. What was acknowledged is there. And every
- * call of SQLite to its files, and every allocation, SQLite's own too, fails once: no crash, no
- * leak, a sentence, and what was acknowledged is there.
+/* No crash loses the store: SQLite writes through disk_vfs.h, which crashes after every single change
+ * of a file, by kill -9 and by a loss of power. Acknowledged data must be there. Also, every file
+ * call of SQLite and every allocation, including SQLite's own, fails once: no crash, no leak, a
+ * message, and all acknowledged data are there.
  *
  * WITH: unit/coordinator/disk_vfs.c */
 #include <setjmp.h>
@@ -27,16 +27,16 @@
 #define PART(folder) (access("/dev/shm", W_OK) ? "/tmp/" folder : "/dev/shm/" folder)
 
 static uint64_t dice_count =
-    4; /* of losses of power with torn writes at each point; or the argument */
+    4; /* losses of power with torn writes at each point; or the argument */
 
-/* ---- a story: what a coordinator writes, and when it was told that it is safe ---- */
+/* ---- the writes of a coordinator, and when they were acknowledged ---- */
 
 typedef enum fact { JOB_1, STEPS_OF_1, JOB_2, PAUSE_OF_2, REMOVAL_OF_1, JOB_3, FACTS } fact;
 
-/* For each: how many changes of files had been made when it was acknowledged; UINT32_MAX: it was
- * not (yet, or it was refused). */
+/* For each fact: the number of file changes when it was acknowledged; UINT32_MAX: not acknowledged,
+ * or refused. */
 typedef struct told {
-    _Atomic uint32_t at[FACTS], removing; /* removing: when job 1's removal began */
+    _Atomic uint32_t at[FACTS], removing; /* removing: when the removal of job 1 began */
     atomic_int answers;
 } told;
 typedef struct told_one {
@@ -58,7 +58,7 @@ static void await(const told *t, int count) {
 
 static void add(coord_store *s, told_one *t, uint64_t job) {
     cop_buffer *spec = cop_buffer_create(3000);
-    if (!spec) { /* as the coordinator does it: refused */
+    if (!spec) { /* refused, as by the coordinator */
         on_done(t, COP_ERR_NO_MEMORY, "no memory");
         return;
     }
@@ -107,7 +107,7 @@ static void forget(told *t) {
     atomic_store(&t->answers, 0);
 }
 
-/* ---- what must hold ---- */
+/* ---- checks ---- */
 
 static int64_t number(const char *path, const char *sql) {
     sqlite3 *db;
@@ -121,7 +121,7 @@ static int64_t number(const char *path, const char *sql) {
     return value;
 }
 
-/* All that was acknowledged after at most `changes` is there, in a store that opens and is sound.
+/* Checks that the store opens, is sound, and has all that was acknowledged after up to `changes`.
  */
 static void check(const char *path, const told *t, uint32_t changes, const char *where) {
     coord_store *s = NULL;
@@ -206,7 +206,7 @@ static void test_every_acknowledged_row_survives_a_crash_at_any_point(void **sta
 
 /* ---- failing calls ---- */
 
-/* Both lives, in the second of which everything is well again. */
+/* Two runs; in the second one nothing fails. */
 static void live_with_a_fault(void (*arm)(uint32_t n), uint32_t n, const char *what) {
     told t;
     place p;
@@ -265,7 +265,7 @@ static void *failing_realloc(void *block, int size) {
     return sqlite_due() ? NULL : real_memory.xRealloc(block, size);
 }
 
-static uint64_t own_before, made; /* made: between arming and disarming */
+static uint64_t own_before, made; /* made: calls between arming and disarming */
 
 static void arm_sqlite(uint32_t n) {
     if (!n) made = atomic_load(&sqlite_count);

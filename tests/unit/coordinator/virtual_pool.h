@@ -1,7 +1,8 @@
-/* A pool in virtual time around the decision core, without faults of the network: workers of any
- * speed, steady or not, honest or not, and a host that answers at once. It measures: steps done,
- * shards computed by whom, wrong results averaged. A gradient is a hash of (weights, step, shard),
- * sums are a hash that neither commutes nor associates. For faults of every kind see tests/sim. */
+/* A pool in virtual time around the decision core, without network faults: workers of any speed,
+ * steady or not, honest or not, and a host that answers at once. It measures the steps done, the
+ * shards computed by each worker, and the wrong results averaged. A gradient is a hash of (weights,
+ * step, shard); sums are a hash that neither commutes nor associates. tests/sim has all other
+ * faults. */
 #ifndef TESTS_VIRTUAL_POOL_H
 #define TESTS_VIRTUAL_POOL_H
 
@@ -24,21 +25,21 @@
 typedef struct vp_event {
     uint64_t time, order;
     uint32_t worker; /* 0: the tick */
-    uint64_t lease;  /* that is done; 0: the worker pulls */
+    uint64_t lease;  /* finished lease; 0: the worker pulls */
 } vp_event;
 
 typedef struct vp_worker {
     uint64_t id, shard_ns; /* time of one shard on one thread */
     double jitter;         /* relative, uniform */
-    uint64_t stall_ns;     /* once in a hundred leases it takes so much longer */
-    uint64_t late_ns;      /* each lease takes so much longer */
+    uint64_t stall_ns;     /* added to one in a hundred leases */
+    uint64_t late_ns;      /* added to each lease */
     double of_deadline;    /* > 0: each lease takes this share of the time until its deadline */
-    double claim;          /* > 0: it claims so many times the computing time of a lease */
-    uint64_t longest_ns;   /* the longest time that a lease gave it */
+    double claim;          /* > 0: factor of the computing time that it claims */
+    uint64_t longest_ns;   /* the longest deadline of its leases */
     bool alive, idle;
     coord_action lease;
-    uint64_t weights;              /* of the lease's version */
-    uint64_t has_job, has_weights; /* what these are called; they are sent when it has others */
+    uint64_t weights;              /* weights of the lease's version */
+    uint64_t has_job, has_weights; /* names of its job and weights; others are sent to it */
     uint64_t shards, leases, wrong;
     uint64_t idle_since_ns, idle_ns;
     double lie;                    /* probability that a result is wrong */
@@ -74,7 +75,7 @@ typedef struct vp_job {
 
 #define VP_NAMES 1024
 
-/* Weights as they were leased, by what they are called. */
+/* Leased weights, by name. */
 typedef struct vp_named {
     uint64_t job, name, weights;
 } vp_named;
@@ -83,8 +84,8 @@ typedef struct virtual_pool {
     coord_core *core;
     coord_actions actions;
     uint64_t now, order, random, requests;
-    uint64_t network_ns;  /* each way */
-    const char *identity; /* of those who join; NULL: each its own */
+    uint64_t network_ns;  /* in each direction */
+    const char *identity; /* identity of joining workers; NULL: each has its own */
     vp_worker *worker;    /* 1 .. workers */
     uint32_t workers;
     vp_event *queue;
@@ -164,7 +165,7 @@ static inline vp_event vp_take(virtual_pool *p) {
 static inline void vp_feed(virtual_pool *p, coord_event e);
 
 static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
-    if ((p->slots & (p->slots + 1)) == 0) { /* 2^n - 1 are taken */
+    if ((p->slots & (p->slots + 1)) == 0) { /* 2^n - 1 are in use */
         p->slot = realloc(p->slot, (size_t)(p->slots + 1) * 2 * sizeof *p->slot);
         assert_non_null(p->slot);
     }
@@ -172,8 +173,7 @@ static inline uint64_t vp_keep(virtual_pool *p, uint64_t value) {
     return p->slots;
 }
 
-/* A worker that says that it has them is not sent them again: a name stands for the same weights
- * for ever. */
+/* Weights are not sent again to a worker that has them: a name always means the same weights. */
 static inline void vp_check_name(virtual_pool *p, const coord_action *a, uint64_t weights) {
     uint64_t name = coord_weights_name(a);
     vp_named *n = &p->named[(name + a->job) % VP_NAMES];
@@ -240,7 +240,7 @@ static inline void vp_update(virtual_pool *p, const coord_action *a) {
         j->wrong_averaged += p->slot[b->slot] != truth;
         sum = vp_mix(sum, p->slot[b->slot]);
     }
-    /* The weights of a run in which nobody lied do not depend on the cut. */
+    /* Without lies, the weights do not depend on the partition. */
     bool clean = true;
     for (uint32_t i = 0; i < a->update.count; i++) {
         const coord_block *b = &a->update.blocks[i];
@@ -326,7 +326,7 @@ static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
 static inline void vp_feed(virtual_pool *p, coord_event e) {
     p->core_steps++;
     assert_int_equal(coord_core_step(p->core, &e, p->now, &p->actions), COP_OK);
-    /* Actions are carried out after the step: feeding the core again reuses their memory. */
+    /* Copies the actions before carrying them out, because the next event reuses their memory. */
     uint32_t count = p->actions.count;
     coord_action *copy = malloc((count + 1) * sizeof *copy);
     char(*texts)[COORD_TEXT_MAX] = malloc((p->actions.text_count + 1) * sizeof *texts);
@@ -358,7 +358,7 @@ static inline void vp_pull(virtual_pool *p, uint32_t worker) {
     vp_feed(p, e);
 }
 
-/* The honest result of a lease; the gradient as *value. */
+/* The correct result of a lease; *value is the gradient. */
 static inline coord_event vp_result(virtual_pool *p, const coord_action *a, uint64_t weights,
                                     uint64_t *value) {
     uint32_t first = a->lease.first, count = a->lease.count, shards = p->job[a->job].info.shards;
@@ -406,7 +406,7 @@ static inline void vp_lie(vp_worker *w, coord_event *e, uint64_t *value) {
         e->result.loss += 1;
     else if (e->result.evaluate)
         e->result.correct++;
-    *value += 2; /* a bit of the digest, too */
+    *value += 2; /* also changes a bit of the digest */
     w->wrong++;
 }
 
@@ -484,7 +484,7 @@ static inline void vp_add(virtual_pool *p, coord_job_info info) {
     vp_feed(p, (coord_event){.type = COORD_EVENT_JOB_ADDED, .job = info.job, .info = info});
 }
 
-/* The weights that the job must have after `steps` steps. */
+/* The expected weights of the job after `steps` steps. */
 static inline uint64_t vp_truth(const coord_job_info *info, uint64_t steps) {
     uint64_t weights = vp_mix(info->job, 1);
     for (uint64_t step = 1; step <= steps; step++)
@@ -492,7 +492,7 @@ static inline uint64_t vp_truth(const coord_job_info *info, uint64_t steps) {
     return weights;
 }
 
-/* The next event. */
+/* Runs the next event. */
 static inline void vp_advance(virtual_pool *p) {
     vp_event e = vp_take(p);
     p->now = e.time;
@@ -508,7 +508,7 @@ static inline void vp_advance(virtual_pool *p) {
     }
 }
 
-/* Until job 1 has ended, or its weights are those of `step`. */
+/* Runs until job 1 has ended, or has the weights of `step`. */
 static inline void vp_run(virtual_pool *p, uint64_t step) {
     for (uint64_t guard = 0; !p->job[1].ended && p->job[1].step < step; guard++) {
         if (guard > 50000000) fail_msg("job 1 does not reach step %llu", (unsigned long long)step);
@@ -516,7 +516,7 @@ static inline void vp_run(virtual_pool *p, uint64_t step) {
     }
 }
 
-/* Until job 1 has ended. */
+/* Runs until job 1 has ended. */
 static inline void vp_run_all(virtual_pool *p) {
     for (uint64_t guard = 0; !p->job[1].ended; guard++) {
         if (guard > 20000000) fail_msg("job 1 does not end");

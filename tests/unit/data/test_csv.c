@@ -1,4 +1,4 @@
-/* CSV files: header or not, quotes, line ends, and every mistake by file and line. */
+/* CSV files: headers, quotes, line ends, and errors with file and line. */
 #include <zlib.h>
 
 #include "unit/data/files.h"
@@ -71,7 +71,7 @@ static void test_errors_name_file_and_line(void **state) {
     refuse("1,0\n1,1\n", "3", "expected the number of a column, 1 to 2");
 }
 
-/* What spreadsheets, R and pandas write: one content, one digest. */
+/* Formats of spreadsheets, R and pandas: the same content gives the same digest. */
 static void test_csv_dialects_give_the_same_data_set(void **state) {
     (void)state;
     static const char *const files[] = {
@@ -119,7 +119,7 @@ static void expect_classes(const char *text, const char *label, const char *name
     cop_data_destroy(data);
 }
 
-/* A word among numbers is a label, and no header, where the second line has words there, too. */
+/* A word among numbers is a label, not a header, if the second line has a word there, too. */
 static void test_labels_may_be_class_names(void **state) {
     (void)state;
     const int32_t labels[4] = {2, 0, 1, 2};
@@ -185,7 +185,7 @@ static void test_gzip_with_several_members_is_one_file(void **state) {
     cop_data *data = data_load("csv", &input);
     assert_int_equal(data->train.count, 2);
     cop_data_destroy(data);
-    file_put("a.csv.gz", bytes, size + 40); /* zeros at the end, as on tapes */
+    file_put("a.csv.gz", bytes, size + 40); /* with zeros at the end, as on tapes */
     cop_data_destroy(data_load("csv", &input));
     file_put("a.csv.gz", bytes, size - 3);
     data_refuse("csv", &input, COP_ERR_CORRUPT, "a.csv.gz is truncated: the gzip data end early");

@@ -1,5 +1,5 @@
-/* Drives the fuzz targets of data files: kept inputs, and good files, cut, copied and mixed, the
- * same in every run. */
+/* Runs the fuzz targets of data files on kept inputs, and on valid files that are truncated, copied
+ * and mixed, in the same way in every run. */
 #include <stddef.h>
 #include <stdio.h>
 
@@ -39,7 +39,7 @@ static uint64_t next(uint64_t *s) {
     return *s * 2685821657736338717ull >> 8;
 }
 
-/* One change: a byte, a number of four bytes, a piece copied elsewhere, a piece cut out. */
+/* Makes one change: a byte, a number of four bytes, a copied piece, or a removed piece. */
 static size_t mutate(uint8_t *bytes, size_t size, const char *words, uint64_t *random) {
     if (size < 8) return size;
     size_t from = next(random) % (size - 4), to = next(random) % size, span = 1 + next(random) % 24;
@@ -71,7 +71,7 @@ static void drive(int (*target)(const uint8_t *, size_t), const void *seed, size
     uint8_t *work = cop_alloc(size);
     const uint64_t before = cop_alloc_count();
     target(seed, size);
-    assert_true(cop_alloc_count() > before); /* the good one is looked at */
+    assert_true(cop_alloc_count() > before); /* the valid input is processed */
     for (int i = 0; i < ROUNDS; i++) {
         size_t n = size;
         memcpy(work, seed, size);
@@ -116,7 +116,7 @@ static void test_mutated_npy_files_never_crash(void **state) {
     drive(fuzz_samples, samples_npy, sizeof samples_npy - 1, "0123456789(),'<>|=fiub ");
 }
 
-/* Two stored members, as numpy.savez writes them. */
+/* Two uncompressed members, as numpy.savez writes them. */
 static void test_mutated_npz_files_never_crash(void **state) {
     (void)state;
     const char *bodies[2] = {samples_npy, labels_npy}, *names[2] = {"images.npy", "labels.npy"};

@@ -1,10 +1,10 @@
-/* Pictures, folders of them, and what stands at a path. */
+/* Pictures, folders of pictures, and detection of what a path contains. */
 #include <png.h>
 
 #include "common/data/image.h"
 #include "unit/data/files.h"
 
-/* A PNG of this many rows of 4 pixels; returns its size. */
+/* Writes a PNG with this many rows of 4 pixels; returns its size. */
 static size_t make_png(char *out, size_t room, png_uint_32 format, int height, const void *pixels) {
     png_image image = {.version = PNG_IMAGE_VERSION, .width = 4, .format = format};
     png_alloc_size_t size = room;
@@ -31,7 +31,7 @@ static void test_grey_and_colour_are_decoded_into_planes(void **state) {
     const uint8_t planes[12] = {1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12};
     size = make_png(file, sizeof file, PNG_FORMAT_RGBA, 1, colour);
     assert_int_equal(cop_image_decode("a", file, size, &image, &error), COP_OK);
-    assert_int_equal(image.channels, 3); /* alpha is left out */
+    assert_int_equal(image.channels, 3); /* without alpha */
     assert_memory_equal(image.pixels, planes, 12);
     cop_free(image.pixels);
 }
@@ -128,7 +128,7 @@ static void test_unsuitable_pictures_are_refused_by_name(void **state) {
 
 /* ---- CIFAR, paths, statistics ---- */
 
-/* Names stand behind the pack: the digest is that of the tensors alone, any damage is noticed. */
+/* Names are stored after the pack: the digest covers only the tensors, and damage is detected. */
 static void test_class_names_are_stored_after_the_pack(void **state) {
     (void)state;
     put_picture("named", "cat", "1.png", 3, 10);
@@ -146,7 +146,7 @@ static void test_class_names_are_stored_after_the_pack(void **state) {
     char *bytes = NULL;
     size_t size = 0;
     assert_int_equal(cop_file_read(path, 1 << 20, &bytes, &size, NULL), COP_OK);
-    for (size_t more = 1; more < 24; more++) { /* no whole trailer */
+    for (size_t more = 1; more < 24; more++) { /* not a complete trailer */
         const cop_file_part part = {bytes, data->pack->size + more};
         assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
         assert_int_equal(cop_data_load_pack(path, &again, &error), COP_ERR_CORRUPT);

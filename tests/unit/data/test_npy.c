@@ -1,11 +1,11 @@
-/* NPY and NPZ files: types, shapes, the header's spellings, and what is damaged. */
+/* NPY and NPZ files: types, shapes, variants of the header, and damage. */
 #include <zlib.h>
 
 #include "common/base/bytes.h"
 #include "common/data/npy.h"
 #include "unit/data/files.h"
 
-/* An .npy file with this header; returns its size. */
+/* Writes an .npy file with this header; returns its size. */
 static size_t make(char *out, const char *header, const void *body, size_t size) {
     const size_t length = strlen(header);
     memcpy(out, "\x93NUMPY\1\0", 8);
@@ -115,7 +115,7 @@ static void test_values_are_checked(void **state) {
                 "y.npy: label 1 is inf: expected labels, whole numbers");
 }
 
-/* Samples of any numbers become f32, labels may be floats, truth values or a column. */
+/* Samples of any number type become f32; labels may be floats, booleans or a column. */
 static void test_other_numbers_are_converted(void **state) {
     (void)state;
     const int16_t values[4] = {-3, 300, 0, 7};
@@ -131,7 +131,7 @@ static void test_other_numbers_are_converted(void **state) {
     cop_data_destroy(data);
 }
 
-/* ---- where the channels are ---- */
+/* ---- position of the channels ---- */
 
 static void expect_shape(const char *shape, cop_data_order order, const int32_t dims[3]) {
     char values[96], header[200];
@@ -170,7 +170,7 @@ static void test_channels_last_are_moved_to_the_front(void **state) {
 
 /* ---- archives ---- */
 
-/* A ZIP archive of one stored member. */
+/* Makes a ZIP archive with one uncompressed member. */
 static size_t archive(char *out, const char *name, const char *body, uint32_t size) {
     const uint16_t length = (uint16_t)strlen(name);
     char head[46] = {0};
@@ -236,7 +236,7 @@ static void test_damaged_archives_are_refused(void **state) {
     refuse_archive(bytes, size, "an array lies outside the file");
     cop_store_u32(bytes + central + 20, 5), cop_store_u32(bytes + central + 24, 4000000000u);
     refuse_archive(bytes, size, "the sizes of an array contradict each other");
-    cop_store_u16(bytes + central + 10, 8); /* deflate: at most 1032 times as much */
+    cop_store_u16(bytes + central + 10, 8); /* deflate expands at most 1032 times */
     refuse_archive(bytes, size, "the sizes of an array contradict each other");
     cop_store_u16(bytes + central + 10, 12);
     refuse_archive(bytes, size, "is compressed with method 12");

@@ -1,5 +1,5 @@
-/* Two parts that are each valid and do not fit together make no data set, whoever makes it; what
- * copies samples knows how much room there is. LABELS: quick */
+/* Two valid parts that do not match are never accepted as a data set, and code that copies samples
+ * respects the size of its buffer. LABELS: quick */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ static const pack_part forms[] = {
     {.type = COP_DATA_U8, .rank = 1, .dims = {4}},
     {.type = COP_DATA_U8, .rank = 1, .dims = {4096}},
     {.type = COP_DATA_F32, .rank = 1, .dims = {4}},
-    {.type = COP_DATA_F32, .rank = 1, .dims = {1}}, /* as many bytes as the first */
+    {.type = COP_DATA_F32, .rank = 1, .dims = {1}}, /* the same size in bytes as the first */
     {.type = COP_DATA_U8, .rank = 3, .dims = {1, 2, 2}},
     {.type = COP_DATA_U8, .rank = 3, .dims = {1, 4, 1}},
     {.type = COP_DATA_U8, .rank = 3, .dims = {4, 1, 1}},
@@ -32,7 +32,7 @@ static size_t bytes_of(const pack_part *p) {
     return bytes;
 }
 
-/* A pack as a peer sends it: each part is what its header says. */
+/* A pack as a peer sends it: each part matches its header. */
 static cop_buffer *make_pack(const pack_part parts[2]) {
     size_t size = 128;
     for (int i = 0; i < 2; i++)
@@ -98,7 +98,7 @@ static void test_refusal_of_a_data_set_names_both_forms(void **state) {
     cop_buffer_release(pack);
 }
 
-/* A job's samples have one dimension or three: no reader makes two. */
+/* A job's samples have one or three dimensions; no reader makes two. */
 static void test_samples_of_two_dimensions_are_refused(void **state) {
     (void)state;
     const pack_part two = {.type = COP_DATA_U8, .rank = 2, .dims = {2, 2}, .count = 2};

@@ -1,4 +1,4 @@
-/* Samples for a trained model: from each format the same values; and what does not fit it. */
+/* Samples for a trained model: each format gives the same values, and unsuitable input is refused. */
 #include <math.h>
 #include <png.h>
 #include <zlib.h>
@@ -52,7 +52,7 @@ static void refuse_text(const cop_data_form *form, const char *text, const char 
     refuse(form, text, strlen(text), COP_ERR_INPUT, sentence);
 }
 
-/* An NPY file of these bytes; returns its size. */
+/* Writes an NPY file with these bytes; returns its size. */
 static size_t make_npy(char *out, const char *type, const char *shape, const void *data,
                        size_t size) {
     char header[118];
@@ -77,7 +77,7 @@ static size_t make_png(char *out, size_t room, png_uint_32 format, int width, in
     return size;
 }
 
-/* ---- the same from each format ---- */
+/* ---- the same samples in each format ---- */
 
 static void test_npy_idx_csv_and_png_give_the_same_samples(void **state) {
     (void)state;
@@ -104,7 +104,7 @@ static void test_npy_idx_csv_and_png_give_the_same_samples(void **state) {
     expect_values(&grey, file, make_png(file, sizeof file, PNG_FORMAT_GRAY, 3, 2), 1, values, NULL);
 }
 
-/* Channels last, as the job says or as only that fits: the same from both formats of arrays. */
+/* Channels last, by the job's option or because only that is possible, in both array formats. */
 static void test_samples_with_channels_last_are_reordered(void **state) {
     (void)state;
     const cop_data_form thin = {.type = COP_DATA_U8, .rank = 3, .dims = {3, 1, 2}, .classes = 10},
@@ -185,7 +185,7 @@ static void test_pictures_of_a_folder_are_in_byte_order(void **state) {
     cop_data_samples_fini(&s);
 }
 
-/* ---- what does not fit ---- */
+/* ---- unsuitable input ---- */
 
 static void test_unsuitable_shapes_are_refused_by_name(void **state) {
     (void)state;

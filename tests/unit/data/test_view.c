@@ -1,4 +1,4 @@
-/* Views: which rows a job trains on and which it sets aside (D1). The rule is in
+/* Views: the rows on which a job trains, and those it sets aside (D1). The rule is in
  * docs/reference/portable-1.md; tests/parity compares the rows with a second implementation.
  *
  * LABELS: quick */
@@ -13,7 +13,7 @@
 #include "common/base/alloc.h"
 #include "common/data/pack.h"
 
-/* A set of flat samples of one byte each, with these labels. */
+/* A data set of flat samples of one byte each, with these labels. */
 static cop_data *make_set(const int32_t *labels, uint32_t count, int32_t classes) {
     const pack_part parts[2] = {{.type = COP_DATA_U8, .rank = 1, .dims = {1}, .count = count},
                                 {.type = COP_DATA_U8, .rank = 1, .dims = {1}}};
@@ -27,7 +27,7 @@ static cop_data *make_set(const int32_t *labels, uint32_t count, int32_t classes
     return data;
 }
 
-/* `counts` samples of each class, class after class. */
+/* `counts` samples of each class, sorted by class. */
 static cop_data *make_sorted(const uint32_t *counts, int32_t classes) {
     int32_t labels[512];
     uint32_t n = 0;
@@ -40,7 +40,7 @@ static cop_data_selection stratified(uint32_t validation, uint32_t samples) {
     return (cop_data_selection){validation, samples, COP_SPLIT_STRATIFIED, true};
 }
 
-/* Counts per class of both parts; checks that no row is there twice, and that both are sorted. */
+/* Counts both parts per class; checks that no row occurs twice and that both are sorted. */
 static void count(const cop_data_view *view, uint32_t *train, uint32_t *validation) {
     bool seen[512] = {false};
     assert_int_equal(cop_data_view_classes(view, train, validation, NULL), COP_OK);

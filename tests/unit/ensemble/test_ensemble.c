@@ -1,7 +1,6 @@
-/* Ensembles of thinned networks: figures by hand; and what theory says of small networks, all of
- * whose 2^N masks are tried: the geometric mean is weight scaling (Baldi and Sadowski 2013, section
- * 3.1; Srivastava et al. 2014, section 6), the arithmetic mean of K members comes nearer as
- * 1/sqrt(K). */
+/* Ensembles of thinned networks: figures computed by hand, and theory on small networks with all
+ * their 2^N masks. The geometric mean equals weight scaling (Baldi and Sadowski 2013, section 3.1;
+ * Srivastava et al. 2014, section 6), and the arithmetic mean of K members converges as 1/sqrt(K). */
 #include <math.h>
 
 #include "common/base/real.h"
@@ -41,7 +40,7 @@ static void test_figures_by_hand(void **state) {
     assert_true(f.wrong.value == 0.5); /* the first sample's label is 1, its class 0 */
     assert_true(fabs(f.nll.value + (log(0.35) + log(0.55)) / 2) < 1e-7);
     assert_true(fabs(f.brier.value - (2 * 0.65 * 0.65 + 2 * 0.45 * 0.45) / 2) < 1e-7);
-    assert_true(f.disagreement.value == 0.5);       /* both say 0; one says 0, one 1 */
+    assert_true(f.disagreement.value == 0.5);       /* both choose 0; one chooses 0, one 1 */
     assert_true(fabs(f.wrong.error - 0.5) < 1e-12); /* sqrt(.25 / (2 - 1)) */
     assert_true(fabs(f.ece.value - (0.65 + 0.45) / 2) < 1e-7);
     cop_ensemble_destroy(e);
@@ -107,7 +106,7 @@ static void test_probability_of_zero_has_a_finite_loss(void **state) {
     cop_ensemble_destroy(e);
 }
 
-/* ---- how sure they are ---- */
+/* ---- uncertainty ---- */
 
 static double entropy_of(const double *p, int count) {
     double sum = 0;
@@ -123,8 +122,8 @@ static void expect_opinion(const cop_ensemble_opinion *o, int class, double entr
     assert_true(fabs(o->variation - variation) < 1e-15);
 }
 
-/* Three samples, three members: all say the same, unsure (information 0); each is sure of another
- * (all of the entropy is information); two against one. */
+/* Three samples, three members: all agree and are uncertain (information 0); each is certain of
+ * another class (all entropy is information); two against one. */
 static void test_uncertainty_figures_by_hand(void **state) {
     (void)state;
     const float sure = 1000, two = (float)log(2), eight = (float)log(8);
@@ -149,8 +148,8 @@ static void test_uncertainty_figures_by_hand(void **state) {
     cop_ensemble_destroy(e);
 }
 
-/* The class is that of the mean, which the most frequent one need not be; one member alone leaves
- * nothing to disagree on. */
+/* The class is that of the mean, not necessarily the most frequent one. A single member has no
+ * disagreement. */
 static void test_class_is_that_of_the_mean_probability(void **state) {
     (void)state;
     const float slightly[2 * 16] = {[0] = 0.1f}, much[2 * 16] = {[16] = 5};
@@ -201,7 +200,7 @@ static small small_open(double p, cop_variant variant) {
     s.weights = cop_alloc((size_t)cop_model_floats(s.plain) * sizeof(float));
     s.rows = cop_alloc(SAMPLES * INPUTS * sizeof(float));
     fill_random(s.rows, SAMPLES * INPUTS, 3);
-    for (int i = 0; i < cop_model_parameter_count(s.plain); i++) { /* the gaps stay zero */
+    for (int i = 0; i < cop_model_parameter_count(s.plain); i++) { /* the padding stays zero */
         const cop_parameter *w = cop_model_parameter(s.plain, i);
         fill_random(s.weights + w->offset, (size_t)w->count, 4 + (uint32_t)i);
     }
@@ -277,12 +276,12 @@ static void test_geometric_mean_over_all_masks_equals_weight_scaling(void **stat
                 apart = fmax(apart, fabs(arithmetic[k * SAMPLES + c] - p));
             }
         }
-        assert_true(apart > 1e-3); /* the arithmetic mean is another */
+        assert_true(apart > 1e-3); /* the arithmetic mean differs */
         small_close(&s);
     }
 }
 
-/* Root mean square distance of the mean of `count` members, from member `first`, to `exact`. */
+/* Root mean square distance from `exact` to the mean of `count` members from `first` on. */
 static double distance(small *s, uint32_t first, uint32_t count, const double *exact) {
     const cop_eval_place place = {.seed = 77};
     const cop_samples samples = samples_of(s, s->rows);
@@ -300,7 +299,7 @@ static double distance(small *s, uint32_t first, uint32_t count, const double *e
     return sum;
 }
 
-/* Mean over 64 ensembles of each size: four times the members, half the distance. */
+/* Mean over 64 ensembles of each size: four times the members give half the distance. */
 static void test_arithmetic_mean_converges_as_1_over_sqrt_k(void **state) {
     (void)state;
     for (int trial = 0; trial < 4; trial++) {

@@ -1,4 +1,4 @@
-/* Mean and deviation of members' outputs: by hand, and where a sum of squares would lose them. */
+/* Mean and deviation of members' outputs: by hand, and where a sum of squares is too inexact. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +24,7 @@ static void test_mean_and_deviation_by_hand(void **state) {
     const double deviations[4] = {sqrt(14.0 / 2), 0, 2, sqrt(6.0 / 2)};
     cop_moments *s = open_spread(2, false, 3);
     cop_moments_begin(s, 3);
-    cop_moments_add(s, members[1], 4); /* forgotten */
+    cop_moments_add(s, members[1], 4); /* this sum is discarded */
     cop_moments_begin(s, 2);
     for (int m = 0; m < 3; m++) {
         cop_moments_add(s, members[m], 4);

@@ -1,5 +1,5 @@
-/* The tally of an ensemble, and the members that are put into it: the figures of the definition
- * (each sample by itself, members in order), whatever the blocks and their order among slices. */
+/* The tally of an ensemble, and its members: the figures follow the definition (each sample
+ * separately, members in order), for any blocks and any order of slices. */
 #include <math.h>
 
 #include "common/base/limits.h"
@@ -49,7 +49,7 @@ static cop_tally *open_tally(cop_average average) {
     return t;
 }
 
-/* Members [first, first + count) of a slice, as a worker sends them. */
+/* Adds members [first, first + count) of a slice, as a worker sends them. */
 static bool add(cop_tally *t, uint32_t slice, uint32_t first, uint32_t count) {
     const size_t columns = columns_of(slice);
     float *block = cop_alloc_array(count * CLASSES * columns, sizeof *block);
@@ -105,7 +105,7 @@ static void test_tally_figures_match_the_definition(void **state) {
     }
 }
 
-/* Blocks of any size, slices in any order: to the last bit. */
+/* Blocks of any size and slices in any order give the same bits. */
 static void test_tally_does_not_depend_on_blocks_and_their_order(void **state) {
     (void)state;
     cop_tally *whole = open_tally(COP_AVERAGE_ARITHMETIC),
@@ -160,7 +160,7 @@ static void test_non_finite_outputs_are_refused(void **state) {
         cop_tally *t = open_tally(COP_AVERAGE_ARITHMETIC);
         float *at = &logits[(size_t)2 * CLASSES * SAMPLES + 2 * SAMPLES + 2150], kept = *at;
         *at = bad[i];
-        assert_true(add(t, 2, 0, 2)); /* the members before */
+        assert_true(add(t, 2, 0, 2)); /* the earlier members */
         assert_false(add(t, 2, 2, 1));
         *at = kept;
         assert_true(add(t, 2, 2, 5)); /* nothing was added */
@@ -220,7 +220,7 @@ static cop_samples samples_from(const float *rows, int first, int count) {
                          .labels = labels + first};
 }
 
-/* The outputs of one sample at a time, straight from the pass. */
+/* The outputs of single samples, directly from the pass. */
 static void test_member_outputs_match_single_sample_passes(void **state) {
     (void)state;
     enum { COUNT = 133, FIRST = 1000, LD = 140 };

@@ -1,4 +1,4 @@
-/* Tensor files: what is written is read back, and no damaged file is accepted. LABELS: quick qemu
+/* Tensor files: written files are read back, and damaged ones are refused. LABELS: quick qemu
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -48,7 +48,7 @@ static void test_damaged_safetensors_are_refused(void **state) {
     cop_error e;
     for (size_t cut = 0; cut < size; cut++)
         assert_int_equal(cop_safetensors_decode(bytes, cut, "x", &file, &e), COP_ERR_CORRUPT);
-    /* Any byte of length and header changed: refused, or a file of the same size; never a crash. */
+    /* With each byte of length and header changed: refused, or a file of the same size; no crash. */
     size_t header = 8 + (size_t)cop_load_u64(bytes);
     for (size_t i = 0; i < header; i++)
         for (int bit = 0; bit < 8; bit++) {

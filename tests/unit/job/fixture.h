@@ -44,7 +44,7 @@ static inline Coppice__Job *parse_job(const char *text) {
     return message;
 }
 
-/* The job of `text`, with up to two assignments of --set (NULL: none). */
+/* The job in `text`, with up to two assignments as for --set (NULL: none). */
 static inline cop_err try_job(const char *text, const char *set, const char *also,
                               const cop_data *data, cop_job **out, cop_error *error) {
     Coppice__Job *message = parse_job(text);
@@ -62,7 +62,7 @@ static inline cop_job *make_job(const char *set, const cop_data *data) {
     return job;
 }
 
-/* A new folder of this process, removed by the caller. */
+/* Makes a new folder for this process; the caller removes it. */
 static inline char *new_folder(void) {
     char name[] = "/tmp/coppice-test-XXXXXX";
     assert_non_null(mkdtemp(name));
@@ -85,7 +85,7 @@ static inline float *first_weights(const cop_job *job) {
     return flat;
 }
 
-/* A job, weights and momentum of it, and a folder for what is saved. */
+/* A job, its weights and momentum, and a folder for saved files. */
 typedef struct job_fixture {
     cop_data *data;
     cop_job *job;
@@ -94,7 +94,7 @@ typedef struct job_fixture {
     size_t size; /* of the weights, in bytes */
 } job_fixture;
 
-/* Takes all three over. */
+/* Takes ownership of all three. */
 static inline job_fixture *job_fixture_open(cop_data *data, cop_job *job, char *folder) {
     job_fixture *f = cop_alloc(sizeof *f);
     *f = (job_fixture){.data = data,

@@ -1,5 +1,5 @@
-/* Every single bit of a small checkpoint, flipped: of its three files each is noticed; of the names
- * `latest` and `best` none does more than choose another whole checkpoint. */
+/* Flips every single bit of a small checkpoint. In its three files each flip is detected; in `latest`
+ * and `best` it can only select another complete checkpoint. */
 #include "unit/job/fixture.h"
 
 #include <fcntl.h>
@@ -41,7 +41,7 @@ static void save(job_fixture *f, uint64_t step) {
     assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
 }
 
-/* The step that is loaded, which must be as it was saved; 0: none, and the notes say why. */
+/* Loads a checkpoint, which must equal the saved one; returns its step, or 0 with a reason in notes. */
 static uint64_t load(job_fixture *f, cop_str *notes) {
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c;
@@ -61,7 +61,7 @@ static uint64_t load(job_fixture *f, cop_str *notes) {
     return e ? 0 : c.step;
 }
 
-/* Calls `visit` with each bit of the file flipped in turn; returns how many there are. */
+/* Calls `visit` with each bit of the file flipped in turn; returns the number of bits. */
 static uint64_t flip_all(job_fixture *f, const char *name,
                          void (*visit)(job_fixture *f, const char *name, size_t byte, int bit)) {
     char *path = cop_path_join(f->folder, name), *bytes;

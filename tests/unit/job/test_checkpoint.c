@@ -1,4 +1,4 @@
-/* Checkpoints: exact resuming, falling back from damaged ones, keeping and dropping, a full disk.
+/* Checkpoints: exact resuming, fallback from damaged ones, keeping and dropping, a full disk.
  */
 #include "unit/job/fixture.h"
 
@@ -11,7 +11,7 @@ static int setup(void **state) {
     return 0;
 }
 
-/* The weights of a step are made up: the first one is the step's number. */
+/* The weights of a step are artificial: the first one is the step's number. */
 static cop_checkpoint checkpoint_at(job_fixture *f, uint64_t step) {
     f->weights[0] = (float)step;
     f->momentum[0] = (float)step * -2.0f;
@@ -33,13 +33,13 @@ static void save(job_fixture *f, uint64_t step, bool best) {
     if (cop_checkpoint_save(f->job, f->folder, &c, &error)) fail_msg("%s", error.text);
 }
 
-/* The step that a resume of `job` would start from; 0: none. `notes` may be NULL. */
+/* The step from which a resume of `job` would start; 0: none. `notes` may be NULL. */
 static uint64_t resume_as(job_fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
     float *weights = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c;
     cop_err e = cop_checkpoint_load(job, f->folder, weights, states, &c, notes, error);
     if (!e) {
-        checkpoint_at(f, c.step); /* what must have come back */
+        checkpoint_at(f, c.step); /* the expected contents */
         assert_memory_equal(weights, f->weights, f->size);
         assert_memory_equal(states[0], f->momentum, f->size);
     }
@@ -100,7 +100,7 @@ static void test_state_is_valid_json_for_any_figures(void **state) {
     cop_free(text), cop_free(path), cop_free(weights), cop_free(states[0]);
 }
 
-/* Sealed, and not what a coordinator could have written. */
+/* With a valid hash, but with values that no coordinator writes. */
 static void test_impossible_count_of_correct_samples_counts_as_damage(void **state) {
     job_fixture *f = *state;
     cop_checkpoint c = checkpoint_at(f, 5);
@@ -142,7 +142,7 @@ static void test_newest_and_best_checkpoints_are_kept(void **state) {
 static void test_restart_ignores_checkpoints_of_an_earlier_run(void **state) {
     job_fixture *f = *state;
     for (uint64_t step = 500; step <= 900; step += 100) save(f, step, false);
-    save(f, 100, false); /* started again from the beginning */
+    save(f, 100, false); /* a new start from the beginning */
     assert_int_equal(resume(f, NULL), 100);
     assert_false(exists(f, "checkpoints/step-00000900"));
 }
@@ -366,8 +366,8 @@ static void test_checkpoint_of_an_optimizer_without_state(void **state) {
     cop_job_destroy(plain);
 }
 
-/* In a process of its own, where the k-th write, fsync or rename finds the disk full. Returns its
- * exit status: 0 done, 1 NO_SPACE. */
+/* Runs in a child process whose k-th write, fsync or rename finds the disk full. Returns its exit
+ * status: 0 done, 1 NO_SPACE. */
 static int with_fault(const job_fixture *f, const char *what, int k) {
     pid_t child = fork();
     if (child == 0) {
@@ -399,19 +399,19 @@ static int discard_and_exit(const char *folder, uint64_t after) {
     return e == COP_OK ? 0 : e == COP_ERR_NO_SPACE ? 1 : 2;
 }
 
-/* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also go; then
- * the fsync of the folder that no name of those removed survives. */
+/* Operations: write, fsync, rename and fsync of the folder for `latest`, which may also be removed;
+ * then the fsync of the folder that makes the removal durable. */
 static void test_removal_of_checkpoints_is_durable_or_fails(void **state) {
     job_fixture *f = *state;
     for (int k = 1; k <= 6; k++) {
         save(f, 100, false), save(f, 200, false);
         assert_int_equal(with_fault(f, "--discard-100", k), k == 5);
-        if (k == 5) assert_int_equal(with_fault(f, "--discard-100", 1), 1); /* not before */
+        if (k == 5) assert_int_equal(with_fault(f, "--discard-100", 1), 1); /* not earlier */
         assert_int_equal(with_fault(f, "--discard-100", 9), 0);
         assert_false(exists(f, "checkpoints/step-00000200"));
         assert_int_equal(resume(f, NULL), 100);
     }
-    assert_int_equal(with_fault(f, "--discard-0", 1), 1); /* the fsync alone */
+    assert_int_equal(with_fault(f, "--discard-0", 1), 1); /* only the fsync */
     assert_int_equal(with_fault(f, "--discard-0", 2), 0);
     assert_int_equal(resume(f, NULL), 0);
 }

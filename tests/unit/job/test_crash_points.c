@@ -1,7 +1,7 @@
-/* No crash point loses a checkpoint: the real code writes to the simulator's disk
- * (tests/sim/disk.c: POSIX taken strictly), which stops after every single change that it makes, by
- * kill -9 and by losing its power, when what was not synced is gone, torn or zero. Whatever is left
- * holds the old checkpoint or the new one, to the last bit, and takes the next.
+/* No crash loses a checkpoint: the real code writes to the simulator's disk (tests/sim/disk.c, a
+ * strict reading of POSIX), which crashes after every single change, by kill -9 or by a loss of
+ * power, when unsynced data are missing, torn or zero. The rest must contain the old or the new
+ * checkpoint, to the last bit, and accept the next one.
  *
  * WITH: sim/disk.c sim/syscalls.c sim/queue.c sim/memory.c
  * WRAPS: open close read write fsync fstat stat lstat rename renameat2 unlink mkdir
@@ -13,9 +13,9 @@
 #define FOLDER "/sim/run"
 
 static uint64_t dice =
-    6; /* losses of power at each point, each with dice of its own; or the argument */
+    6; /* losses of power at each point, with different random numbers; or the argument */
 
-/* No fault but the crash. */
+/* No fault except the crash. */
 uint32_t sim_fault_on(const sim *s, sim_fault_kind kind, uint32_t who, uint64_t time) {
     (void)s, (void)kind, (void)who, (void)time;
     return 0;
@@ -37,7 +37,7 @@ static cop_err save(uint64_t step) {
     return cop_checkpoint_save(job, FOLDER, &c, NULL);
 }
 
-/* The step that a resume goes on from; 0: there is no checkpoint. Anything else is a failure. */
+/* The step from which a resume starts; 0: there is no checkpoint. Fails the test on errors. */
 static uint64_t resume(void) {
     float *w = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c = {0};
@@ -54,13 +54,13 @@ static uint64_t resume(void) {
     return e ? 0 : c.step;
 }
 
-/* What is saved one after another; the crash comes in the last. */
+/* The saves in order; the crash comes in the last one. */
 typedef struct story {
     const char *name;
     uint64_t steps[6]; /* up to a 0 */
 } story;
 
-/* Plays the story and stops after change `point` of its last save; returns how many that has. */
+/* Does the saves, and crashes after change `point` of the last one; returns its number of changes. */
 static uint32_t play(const story *t, uint64_t seed, uint32_t point, bool power) {
     sim s = {.options.seed = seed};
     sim_memory_permanent(false);

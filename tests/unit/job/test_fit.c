@@ -1,4 +1,4 @@
-/* A job, data and weights that are each whole and do not fit together are refused by name. LABELS:
+/* A job, data and weights that are each valid but do not match are refused, with a reason. LABELS:
  * quick */
 #include "unit/job/fixture.h"
 
@@ -66,7 +66,7 @@ static void test_model_accepts_only_samples_of_its_form(void **state) {
     }
 }
 
-/* ---- a stored job whose pinned section is another's ---- */
+/* ---- a stored job with the pinned section of another ---- */
 
 typedef void change(Coppice__Job *m);
 
@@ -86,7 +86,7 @@ static void other_shape(Coppice__Job *m) {
 static void smaller_samples(Coppice__Job *m) {
     m->pinned->input[2] = 7;
 }
-static void wider_type(Coppice__Job *m) { /* of as many bytes */
+static void wider_type(Coppice__Job *m) { /* with the same size in bytes */
     m->pinned->sample_type = (char *)(uintptr_t)"f32";
     m->pinned->input[2] = 7;
 }

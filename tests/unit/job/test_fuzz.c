@@ -1,5 +1,5 @@
-/* Drives the fuzz targets of job files, model files and checkpoints: kept inputs, and pieces of
- * good ones, cut, copied and mixed, the same in every run. */
+/* Runs the fuzz targets of job files, model files and checkpoints on kept inputs, and on pieces of
+ * valid ones that are truncated, copied and mixed, in the same way in every run. */
 #include "unit/job/fixture.h"
 
 #include "common/interchange/import.h"
@@ -26,7 +26,7 @@ static uint64_t next(uint64_t *s) {
     return *s * 2685821657736338717ull >> 8;
 }
 
-/* One change: a byte, a piece copied elsewhere, a piece cut out. */
+/* Makes one change: a byte, a copied piece, or a removed piece. */
 static size_t mutate(char *text, size_t size, uint64_t *random) {
     size_t from = next(random) % size, to = next(random) % size, span = 1 + next(random) % 24;
     if (from + span > size) span = size - from;
@@ -69,7 +69,7 @@ static void test_mutated_examples_never_crash(void **state) {
     mutate_file("examples/mnist-dropout.yaml", 3);
 }
 
-/* The whole file, and its header with a length that fits, so that the header is read. */
+/* The whole file, and its header with a matching length, so that the header is parsed. */
 static void drive_model(const char *bytes, size_t size, uint64_t random) {
     char *work = cop_alloc(size);
     for (int i = 0; i < ROUNDS / 8; i++) {
@@ -97,7 +97,7 @@ static void test_mutated_model_files_never_crash(void **state) {
     fuzz_model((const uint8_t *)bytes, size);
     drive_model(bytes, size, 1);
     cop_free(bytes);
-    /* As another program writes it: no metadata, halves. */
+    /* As another program writes it: without metadata, with 16-bit floats. */
     static const char header[] =
         "{\"1.weight\":{\"dtype\":\"F16\",\"shape\":[2,1,2,2],\"data_offsets\":[0,16]},"
         "\"1.bias\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[16,20]},"

@@ -1,4 +1,4 @@
-/* Jobs: what is pinned, which relations between fields are refused, what the wire may carry. */
+/* Jobs: pinning, relations between fields, and packed jobs from the network. */
 #include "unit/job/fixture.h"
 
 #include "common/base/hash.h"
@@ -135,7 +135,7 @@ static void test_validation_samples_are_taken_from_the_training_part(void **stat
     cop_job_destroy(job);
 }
 
-/* Stored jobs of versions without `split` go on with the rows that they began with. */
+/* Jobs stored by versions without `split` continue with the same rows. */
 static void test_job_pinned_by_a_version_without_split_keeps_its_rows(void **state) {
     cop_job *job = make_job("data={source: x, validation: 30, samples: 90}", *state), *old;
     cop_data_view view;
@@ -260,7 +260,7 @@ static void test_data_set_without_test_part_trains_without_evaluation(void **sta
     cop_data_destroy(whole);
 }
 
-/* The last rows may be all that there is of a class. */
+/* A class may occur only in the last rows. */
 static void test_split_that_loses_a_class_is_refused(void **state) {
     (void)state;
     cop_data *data = small_data();
@@ -292,7 +292,7 @@ static void test_job_is_pinned_to_its_data(void **state) {
     cop_job_destroy(job);
 }
 
-/* The job.yaml of a run folder is a job file: the same job on the same data, refused on others. */
+/* The job.yaml of a run folder gives the same job on the same data, and is refused on other data. */
 static void test_resolved_job_file_gives_the_same_job(void **state) {
     cop_job *job = make_job(NULL, *state), *again = NULL;
     cop_str yaml = {0};

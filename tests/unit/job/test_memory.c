@@ -1,7 +1,7 @@
-/* No failed allocation breaks anything: each one of a small job's whole life (data, job file,
- * model, resuming from a checkpoint, three steps, the next checkpoint) fails, alone and with all
- * after it. What comes is NO_MEMORY with a sentence, or the very same result; nothing leaks (the
- * sanitizers' build looks), and the checkpoint that was there is there. */
+/* Each allocation in a small job's life (data, job file, model, resuming from a checkpoint, three
+ * steps, the next checkpoint) fails, alone and with all later ones. The result is NO_MEMORY with a
+ * message, or unchanged; nothing leaks (the sanitizers' build checks this), and the old checkpoint
+ * is still there. */
 #include "unit/faults.h"
 #include "unit/job/fixture.h"
 
@@ -12,7 +12,7 @@ enum { STEPS = 3, BEGIN = 2, SHARDS = 4, BATCH = 30 };
 typedef struct life {
     const cop_kernels *kernels;
     char *folder;
-    unsigned char digest[32]; /* of the undisturbed life's end */
+    unsigned char digest[32]; /* at the end of an undisturbed run */
     float *before;            /* the weights of step BEGIN */
     size_t floats;
     /* of one life */
@@ -116,7 +116,7 @@ static cop_err live(void *context, cop_error *error) {
     return e;
 }
 
-/* What a resume finds now: the step; its weights into `weights`. */
+/* Loads the newest checkpoint; returns its step, and its weights in `weights`. */
 static uint64_t found(const life *l, const cop_job *job, float *weights) {
     float *states[2] = {new_floats(job), NULL};
     cop_checkpoint c;
@@ -124,7 +124,7 @@ static uint64_t found(const life *l, const cop_job *job, float *weights) {
     cop_str notes = {0};
     if (cop_checkpoint_load(job, l->folder, weights, states, &c, &notes, &error))
         fail_msg("%s", error.text);
-    if (notes.length) fail_msg("%s", cop_str_text(&notes)); /* none that is there is damaged */
+    if (notes.length) fail_msg("%s", cop_str_text(&notes)); /* no existing checkpoint is damaged */
     cop_str_fini(&notes);
     cop_free(states[0]);
     return c.step;
@@ -135,9 +135,9 @@ static void remove_newer(const life *l) {
     assert_int_equal(cop_checkpoint_discard_after(l->folder, BEGIN, &c, NULL), COP_OK);
 }
 
-static cop_job *checker; /* the same job, for loading between lives */
+static cop_job *checker; /* the same job, for loading between runs */
 
-/* The old checkpoint, to the last bit, or after success (or a failure that came later) the new one.
+/* Expects the old checkpoint, to the last bit, or the new one after success or a later failure.
  */
 static void check(void *context, cop_err result) {
     life *l = context;

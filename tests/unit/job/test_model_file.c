@@ -1,4 +1,4 @@
-/* Model files: saved and loaded whole, and every altered or missing byte is noticed. */
+/* Model files: saving and loading, and detection of every altered or missing byte. */
 #include "unit/job/fixture.h"
 
 #include "common/interchange/safetensors.h"
@@ -132,7 +132,7 @@ static void test_paths_without_a_model_are_refused(void **state) {
     (void)f;
 }
 
-/* All but the blanks that pad the header, which may become other blanks. */
+/* All bytes except the blanks that pad the header, which may become other whitespace. */
 static void test_every_altered_byte_of_a_model_file_is_detected(void **state) {
     fixture *f = *state;
     char *bytes, *path = cop_path_join(f->folder, "altered");
@@ -178,7 +178,7 @@ static void test_model_of_another_shape_is_refused(void **state) {
     cop_job_destroy(other);
 }
 
-/* As PyTorch's save_file writes it: tensors, no metadata. */
+/* As PyTorch's save_file writes it: tensors without metadata. */
 static void test_foreign_model_file_loads_into_a_job(void **state) {
     fixture *f = *state;
     char *path = cop_path_join(f->folder, "torch.safetensors");

@@ -1,6 +1,6 @@
 /* Every system call of persistence and of the readers fails once: EIO, ENOSPC, EINTR, and a read or
- * write that does only half. A save leaves the old or the new, whole, and the next one works; a
- * reader says what is wrong, or has what is there. No descriptor stays open.
+ * write of only half the bytes. A save leaves the old or the new file complete, and the next save
+ * works. A reader reports the error or succeeds. No descriptor stays open.
  *
  * WRAPS: open close read write fsync fstat stat lstat rename renameat2 unlink mkdir
  * WRAPS: rmdir opendir readdir closedir */
@@ -25,8 +25,8 @@ static const char *const fault_names[FAULTS] = {"EIO", "ENOSPC", "EINTR", "half"
 static struct {
     bool armed, was_half;
     fault fault;
-    uint64_t count, fail; /* calls so far; the one that fails, from 1 */
-    const char *name;     /* of the call that failed; NULL: none did */
+    uint64_t count, fail; /* calls so far; number of the failing call, from 1 */
+    const char *name;     /* of the failed call; NULL: none */
     int open;             /* descriptors and folders */
 } calls;
 
@@ -38,7 +38,7 @@ static bool may_find_no_space(const char *name) {
     return growing[i] != NULL;
 }
 
-/* Counts a call; true: it must fail (errno). */
+/* Counts a call; returns true if it must fail, with errno set. */
 static bool due(const char *name) {
     if (!calls.armed || ++calls.count != calls.fail || calls.fault == FAULT_HALF) return false;
     if (calls.fault == FAULT_ENOSPC && !may_find_no_space(name)) return false;
@@ -79,7 +79,7 @@ int __wrap_open(const char *path, int flags, ...) {
     return fd;
 }
 
-/* As Linux does it: closed, whatever it says. */
+/* As in Linux, the descriptor is closed in any case. */
 int __wrap_close(int fd) {
     const bool fails = due("close");
     const int number = errno, result = __real_close(fd);
@@ -119,13 +119,13 @@ typedef struct subject {
     void (*prepare)(void); /* before each try; or NULL */
     cop_err (*run)(cop_error *error);
     void (*check)(cop_err result); /* after each */
-    bool reads;                    /* ENOSPC does not come */
+    bool reads;                    /* ENOSPC cannot happen */
 } subject;
 
 static uint64_t tried;
 
-/* One run in which call n fails; false: there are fewer. A call that cannot be done by half is left
- * as it is. */
+/* One run in which call n fails; returns false if there are fewer calls. Calls that cannot be done
+ * by half are not changed. */
 static bool try_one(const subject *s, fault f, uint64_t n) {
     cop_error error = {0};
     if (s->prepare) s->prepare();

@@ -1,6 +1,6 @@
-/* The kernels other than products, masks and trees: each against a naive scalar definition written
- * here, bit for bit, on every instruction set; sizes around vector and chunk boundaries, NaN,
- * infinities and zeros of both signs. */
+/* The kernels except products, masks and trees: each is compared with a naive scalar definition
+ * written here, bit for bit, on every instruction set, with sizes around vector and chunk
+ * boundaries, NaN, infinities and zeros of both signs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +28,7 @@ static void fill(float *x, size_t count, uint32_t seed) {
     }
 }
 
-/* Bit for bit, any NaN equal to any NaN. */
+/* Compares bit for bit; all NaNs are equal. */
 static void assert_same(const float *got, const float *expected, size_t count, const char *who) {
     for (size_t i = 0; i < count; i++) {
         if (got[i] != got[i] && expected[i] != expected[i]) continue;
@@ -366,9 +366,9 @@ static void sgd_check(const cop_kernels *kernels, const sgd_case *t, bool in_pla
     cop_tree tree = {3, cop_tree_build(3, NULL, ops), ops};
     for (uint32_t i = 0; i < 3; i++) fill(gradients[i], count, 20 + i);
     fill(in, count, 30);
-    for (size_t i = 0; i < (size_t)t->cols; i++) in[i] *= 0.01f; /* a row within the norm */
+    for (size_t i = 0; i < (size_t)t->cols; i++) in[i] *= 0.01f; /* a row below the norm */
     fill(velocity, count, 31);
-    if (t->first) memset(velocity, 0xff, sizeof velocity); /* NaN: must not be read */
+    if (t->first) memset(velocity, 0xff, sizeof velocity); /* NaN, because it must not be read */
     memcpy(expected_v, velocity, sizeof velocity);
     memcpy(out, in, sizeof in);
     memcpy(expected, in, sizeof in);
@@ -390,7 +390,7 @@ static void sgd_check(const cop_kernels *kernels, const sgd_case *t, bool in_pla
     u.w_out = out;
     if (in_place) u.w_in = out;
     if (u.velocity) u.velocity = velocity;
-    kernels->sgd(&u, 1, 3); /* in two parts; the first and last row stay as they are */
+    kernels->sgd(&u, 1, 3); /* only rows 1 and 2; the first and last row stay unchanged */
     kernels->sgd(&u, 3, ROWS - 1);
     assert_same(out, expected, count, kernels->name);
     assert_same(velocity, expected_v, count, kernels->name);

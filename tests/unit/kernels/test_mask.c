@@ -1,5 +1,5 @@
-/* Dropout masks (D3): the vectorised generator equals the scalar definition over cop_philox bit by
- * bit, on every instruction set; masks are applied exactly. */
+/* Dropout masks (D3): the vectorised generator equals the scalar definition over cop_philox, bit by
+ * bit, on every instruction set, and masks are applied exactly. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,7 +23,7 @@ static void set_columns(void) {
     }
 }
 
-/* D3 word for word: is unit u of column c kept? */
+/* D3 literally: is unit u of column c kept? */
 static bool kept(const cop_mask_request *q, int u, int c) {
     uint32_t out[4];
     const int per_block = q->threshold == 32768 ? 128 : 8;

@@ -1,5 +1,5 @@
-/* The trees of D5 as programs: against the recursive definition, for every count up to 70, with
- * absent leaves, and cut into aligned blocks; and their evaluation by the kernels. */
+/* The trees of D5 as programs: compared with the recursive definition, for every count up to 70,
+ * with absent leaves, and split into aligned blocks; and their evaluation by the kernels. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -36,8 +36,7 @@ static void describe_node(int from, int to, const bool *present, char *out) {
         strcpy(out, *left ? left : right);
 }
 
-/* A postfix program as the same kind of text; `names` gives the inputs' texts or NULL for their
- * numbers. */
+/* A postfix program as such a text; `names` has the texts of the inputs (NULL: their numbers). */
 static void describe_program(const int16_t *ops, int count, char (*names)[2048], char *out) {
     static char stack[16][2048];
     int depth = 0;
@@ -95,8 +94,8 @@ static void test_absent_leaves_are_skipped(void **state) {
     }
 }
 
-/* Cut the tree at random into nodes: their texts in the block program give the text of the whole
- * tree. */
+/* Splits the tree at random into nodes; their texts, combined by the block program, give the text of
+ * the whole tree. */
 static int cut(int from, int to, uint32_t *random, int *first, int *size, int blocks) {
     *random = *random * 1664525u + 1013904223u;
     if (to - from == 1 || *random >> 30 == 0) {

@@ -1,5 +1,7 @@
-/* Finding a coordinator: all addresses of a name, dead name servers, nobody there, the other
- * scheme. getaddrinfo knows some names of its own here. LABELS: quick threads WRAPS: getaddrinfo */
+/* Finding a coordinator: all addresses of a name, dead name servers, no coordinator, the wrong
+ * scheme. getaddrinfo is replaced, and knows some test names.
+ *
+ * LABELS: quick threads WRAPS: getaddrinfo */
 #include "conformance/net/harness.h"
 
 #include <arpa/inet.h>
@@ -25,7 +27,7 @@ int __wrap_getaddrinfo(const char *node, const char *port, const struct addrinfo
     } names[] = {{"two.test", {"127.0.0.1", "127.0.0.2"}},
                  {"lame.test", {"255.255.255.255", "127.0.0.1"}}, /* connecting fails at once */
                  {"deaf.test", {"127.0.0.3", "127.0.0.1"}},       /* ... or a moment later */
-                 {"lost.test", {"127.0.0.1", "2001:db8::1"}}};    /* not this machine's */
+                 {"lost.test", {"127.0.0.1", "2001:db8::1"}}};    /* not an address of this machine */
     const bool by_name = node && !(hints->ai_flags & AI_NUMERICHOST);
     if (by_name && strcmp(node, "dead.test") == 0) {
         cop_clock_sleep_ms(3000);
@@ -47,7 +49,7 @@ static const char *port_of(const host *h) {
     return strrchr(h->url, ':') + 1;
 }
 
-/* "tcp://NAME:PORT" of the host's own port. */
+/* "tcp://NAME:PORT" with the host's port. */
 static const char *url_for(const host *h, const char *name, char out[128]) {
     snprintf(out, 128, "%s://%s:%s", h->kind == TLS ? "tls+tcp" : "tcp", name, port_of(h));
     return out;
@@ -93,14 +95,14 @@ static void test_server_listens_on_every_address(void **state) {
         host h, free_port;
         char url[128], third[128];
         cop_error error = {0};
-        start_host(&free_port, kinds[i]); /* a port that is free once it has stopped */
+        start_host(&free_port, kinds[i]); /* gives a port that is free after it stops */
         stop_host(&free_port);
         start_host_with(&h, MEMORY, test_tls(COP_TLS_SERVER), NULL);
         cop_err e = cop_server_listen(h.server, url_for(&free_port, "two.test", url), &error);
         assert_int_equal(e, COP_OK);
         assert_true(is_open("127.0.0.1", port_of(&free_port)));
         assert_true(is_open("127.0.0.2", port_of(&free_port)));
-        /* One of two in use: the whole is refused. One that this machine lacks: left out. */
+        /* If one of two addresses is in use, listening fails. Addresses that this machine lacks are skipped. */
         e = cop_server_listen(h.server, url_for(&free_port, "deaf.test", third), &error);
         assert_int_equal(e, COP_ERR_IN_USE);
         stop_host(&h);
@@ -114,7 +116,7 @@ static void test_server_listens_on_every_address(void **state) {
     }
 }
 
-/* ---- nobody there ---- */
+/* ---- no coordinator ---- */
 
 static void test_dead_name_server_costs_at_most_the_timeout(void **state) {
     (void)state;
@@ -130,7 +132,7 @@ static void test_dead_name_server_costs_at_most_the_timeout(void **state) {
         cop_link_close(link);
         assert_true(cop_clock_ns() - began < 5 * SECOND_NS / 2);
     }
-    cop_clock_sleep_ms(3000); /* what was abandoned ends */
+    cop_clock_sleep_ms(3000); /* the abandoned look-up ends */
     cop_tls_destroy(tls);
 }
 
@@ -158,7 +160,7 @@ static void test_impatient_call_ends_when_nobody_listens(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* nng would abort when a socket is closed while it resolves a name (nanomsg/nng#2110). */
+/* nng would abort if a socket is closed while it resolves a name (nanomsg/nng#2110). */
 static void test_link_can_close_at_any_moment(void **state) {
     (void)state;
     for (int i = 0; i < 300; i++) {
@@ -170,7 +172,7 @@ static void test_link_can_close_at_any_moment(void **state) {
     }
 }
 
-/* ---- the other scheme ---- */
+/* ---- wrong scheme ---- */
 
 static void check_scheme(transport served, const char *scheme, const char *words) {
     host h;
@@ -188,7 +190,7 @@ static void check_scheme(transport served, const char *scheme, const char *words
     assert_true(cop_clock_ns() - began < 4 * SECOND_NS);
     if (!strstr(error.text, words)) fprintf(stderr, "%s\n", error.text);
     assert_non_null(strstr(error.text, words));
-    assert_non_null(strstr(error.text, h.url)); /* what to use instead */
+    assert_non_null(strstr(error.text, h.url)); /* suggests the right scheme */
     cop_link_close(link);
     stop_host(&h);
     free_host(&h);
@@ -213,7 +215,7 @@ static int listen_here(char url[64]) {
     return listener;
 }
 
-/* A greeting that comes late has been taken for none: the next attempt finds the coordinator. */
+/* If a late greeting is taken for none, the next attempt still finds the coordinator. */
 static void test_slow_greeting_is_not_taken_for_a_wrong_scheme(void **state) {
     (void)state;
     char url[64];
@@ -234,8 +236,8 @@ static void test_slow_greeting_is_not_taken_for_a_wrong_scheme(void **state) {
     stop_host(&h);
 }
 
-/* A coordinator under load sends each greeting after 1.5 s. True: the link waited for this one, and
- * took the connection. */
+/* A coordinator under load sends each greeting after 1.5 s. Returns true if the link waited for it
+ * and used the connection. */
 static bool is_waited_for(int listener) {
     char bytes[16];
     const struct timeval patience = {.tv_sec = 5};
@@ -255,7 +257,7 @@ static void test_coordinator_with_slow_greetings_is_reached(void **state) {
     cop_link *link = NULL;
     const int listener = listen_here(url);
     assert_int_equal(cop_link_open(url, NULL, &link, NULL), COP_OK);
-    assert_false(is_waited_for(listener)); /* it was asked whether it speaks TLS */
+    assert_false(is_waited_for(listener)); /* this connection only tried TLS */
     assert_true(is_waited_for(listener));
     close(listener);
     cop_link_close(link);
@@ -263,7 +265,7 @@ static void test_coordinator_with_slow_greetings_is_reached(void **state) {
 
 /* ---- the end ---- */
 
-/* More than the buffers on the way hold: a server that closes sends all that it answered. */
+/* The answers exceed all buffers on the way: a closing server still sends all of them. */
 static void test_close_sends_pending_answers(void **state) {
     (void)state;
     host h;
@@ -276,7 +278,7 @@ static void test_close_sends_pending_answers(void **state) {
         start_caller(&callers[i], links[i], ASK_HOLD, TIMEOUT_MS);
     }
     assert_true(wait_for(&h.holding, 8));
-    stop_host(&h); /* answers what is held, and closes at once */
+    stop_host(&h); /* answers held requests and closes at once */
     for (int i = 0; i < 8; i++) {
         uv_thread_join(&callers[i].thread);
         if (callers[i].result) fprintf(stderr, "%s\n", callers[i].error.text);
@@ -286,17 +288,17 @@ static void test_close_sends_pending_answers(void **state) {
     free_host(&h);
 }
 
-/* A way between a link and a host on which only so many bytes come through in each direction. */
+/* A connection between a link and a host that passes only a given number of bytes in each direction. */
 typedef struct narrow_way {
     int listener, port;
     const char *address;
-    size_t left[2]; /* bytes that still come through: from the link, from the host */
+    size_t left[2]; /* bytes that may still pass: from the link, from the host */
     atomic_bool over;
     char url[64]; /* for the link */
     uv_thread_t thread;
 } narrow_way;
 
-/* What has come on `from`, as far as it may pass; false: one side has closed. */
+/* Passes on bytes from `from`, as far as allowed; false: one side has closed. */
 static bool pass_on(int from, int to, size_t *left) {
     char bytes[4096];
     const ssize_t n = recv(from, bytes, *left < sizeof bytes ? *left : sizeof bytes, 0);
@@ -310,7 +312,7 @@ static void run_narrow_way(void *argument) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)w->port)};
     inet_pton(AF_INET, w->address, &to.sin_addr);
     const int fd[2] = {accept(w->listener, NULL, NULL), socket(AF_INET, SOCK_STREAM, 0)};
-    const int small = 65536; /* what the kernel takes in our place */
+    const int small = 65536; /* small buffers in the kernel */
     setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     bool open = connect(fd[1], (struct sockaddr *)&to, sizeof to) == 0;
     while (!atomic_load(&w->over)) {
@@ -344,8 +346,8 @@ static void close_way(narrow_way *w) {
     close(w->listener);
 }
 
-/* ... but not for ever: peers that have stopped reading cost some seconds, and on several addresses
- * no more than on one. */
+/* ... but not forever: peers that stopped reading cost a few seconds, and no more on several
+ * addresses than on one. */
 static void test_close_waits_only_a_limited_time(void **state) {
     (void)state;
     const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
@@ -366,7 +368,7 @@ static void test_close_waits_only_a_limited_time(void **state) {
     }
     assert_true(wait_for(&h.holding, 3));
     const uint64_t began = cop_clock_ns();
-    stop_host(&h); /* it answers what is held */
+    stop_host(&h); /* answers held requests */
     assert_true(cop_clock_ns() - began < 9 * SECOND_NS);
     for (int i = 0; i < 3; i++) {
         cop_link_cancel(links[i]);
@@ -377,7 +379,7 @@ static void test_close_waits_only_a_limited_time(void **state) {
     free_host(&h);
 }
 
-/* A request that nobody takes costs the caller its time out, and closing the link nothing more. */
+/* A request that nobody reads costs the caller its timeout; closing the link costs no more. */
 static void test_close_after_a_timeout_is_fast(void **state) {
     (void)state;
     host h;

@@ -1,5 +1,5 @@
-/* Bytes on the TCP port that no worker would send: each costs its sender the connection and nobody
- * else anything (W5). LABELS: quick threads */
+/* Bytes on the TCP port that no worker would send: they close the sender's connection, and do not
+ * affect others (W5). LABELS: quick threads */
 #include "conformance/net/harness.h"
 
 #include <arpa/inet.h>
@@ -17,7 +17,7 @@
 
 typedef struct fixture {
     host host;
-    cop_link *link; /* somebody else, whom nothing must disturb */
+    cop_link *link; /* another peer, which must not be disturbed */
 } fixture;
 
 static int setup(void **state) {
@@ -32,7 +32,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     fixture *f = *state;
     assert_int_equal(call_plain(f->link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
-    assert_int_equal(atomic_load(&f->host.gone), 0); /* not on the connection of before */
+    assert_int_equal(atomic_load(&f->host.gone), 0); /* the connection was never lost */
     cop_link_close(f->link);
     stop_host(&f->host);
     cop_free(f);
@@ -116,7 +116,7 @@ static void test_random_bytes_close_the_connection(void **state) {
         assert_true(is_closed(fd));
         close(fd);
     }
-    assert_int_equal(bad_frames(f), 0); /* none came as far as a frame */
+    assert_int_equal(bad_frames(f), 0); /* none was parsed as a frame */
 }
 
 static void test_http_request_closes_the_connection(void **state) {
@@ -225,7 +225,7 @@ static void test_truncated_frame_is_not_a_request(void **state) {
     cop_buffer_release(frame);
 }
 
-/* One connection may not take up all the contexts with requests that wait. */
+/* One connection may not occupy all contexts with waiting requests. */
 static void test_flood_of_requests_closes_the_connection(void **state) {
     fixture *f = *state;
     cop_message m = {.type = COP_MESSAGE_CALL, .call = {.method = ASK_HOLD}};
@@ -248,7 +248,7 @@ static void test_flood_of_requests_closes_the_connection(void **state) {
     cop_buffer_release(frame);
 }
 
-/* The raw peer itself is right: a whole frame gets its answer. */
+/* The raw peer works correctly: a complete frame gets its answer. */
 static void test_complete_frame_is_answered(void **state) {
     fixture *f = *state;
     cop_buffer *frame = make_frame(100);

@@ -1,4 +1,4 @@
-/* What is particular to one transport: addresses, listening, memory's economy. LABELS: quick
+/* Features of single transports: addresses, listening, memory use in process. LABELS: quick
  * threads */
 #include "conformance/net/harness.h"
 
@@ -55,7 +55,7 @@ static void test_missing_server_is_reported_with_its_address(void **state) {
     }
 }
 
-/* A link that was opened before its server listens connects when it does. */
+/* A link that is opened before its server listens connects as soon as it does. */
 static void test_link_finds_a_server_that_starts_later(void **state) {
     (void)state;
     host first;
@@ -63,7 +63,7 @@ static void test_link_finds_a_server_that_starts_later(void **state) {
     cop_link *link = open_link(&first);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     stop_host(&first);
-    /* The first call may be what finds out that the connection is lost. */
+    /* The first call may be the one that detects the lost connection. */
     cop_err away = call_plain(link, ASK_ECHO, 100, NULL);
     if (away == COP_ERR_CLOSED) away = call_plain(link, ASK_ECHO, 100, NULL);
     assert_int_equal(away, COP_ERR_UNREACHABLE);
@@ -125,7 +125,7 @@ static void test_peer_addresses_are_reported(void **state) {
         cop_link *link = open_link(&h), *other = open_link(&h);
         assert_int_equal(call_plain(link, ASK_HOLD, 50, NULL), COP_ERR_TIMEOUT);
         assert_true(wait_for(&h.holding, 1));
-        /* the loop thread leaves it alone until it is told to release */
+        /* the loop thread does not touch it until the release */
         assert_int_equal(strncmp(cop_request_address(h.held[0]), begins[i], strlen(begins[i])), 0);
         assert_int_equal(call_plain(other, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);
         cop_link_close(link);
@@ -134,7 +134,7 @@ static void test_peer_addresses_are_reported(void **state) {
     }
 }
 
-/* L2: in process nothing is allocated per call, and parts pass by reference. */
+/* L2: in process, a call allocates no memory, and parts are passed by reference. */
 static void test_memory_link_allocates_no_memory(void **state) {
     (void)state;
     host h;
@@ -161,7 +161,7 @@ static void test_memory_link_allocates_no_memory(void **state) {
 static void test_expected_workers_are_prepared_before_listening(void **state) {
     (void)state;
     host h;
-    start_host(&h, MEMORY); /* no socket: nothing to expect on */
+    start_host(&h, MEMORY); /* has no socket, so nothing to prepare */
     cop_link *link = open_link(&h);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     cop_link_close(link);
@@ -185,7 +185,7 @@ static void test_expected_workers_are_prepared_before_listening(void **state) {
 
 #define CROWD 48
 
-/* A server on this thread's loop, whose handler takes a while; what its rounds took on. */
+/* A server on this thread's loop with a slow handler; records the requests of each iteration. */
 typedef struct crowded {
     host host; /* first */
     uv_prepare_t prepare;
@@ -207,8 +207,8 @@ static void on_round(uv_prepare_t *prepare) {
     c->in_round = 0;
 }
 
-/* Many who ask at once are read over some rounds, so that timers and mail have their turn between
- * them; each is answered once. */
+/* Many simultaneous requests are read over several iterations, so that timers and messages are
+ * handled in between; each request is answered once. */
 static void test_crowd_does_not_delay_the_loop(void **state) {
     (void)state;
     crowded c = {.host = {.kind = MEMORY}};

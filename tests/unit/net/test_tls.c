@@ -1,5 +1,5 @@
-/* tls+tcp://: who is let in and who is not, and what both sides are told. Peers that are not ours
- * are OpenSSL's own and nng's own TLS. LABELS: quick threads */
+/* tls+tcp://: which peers are accepted or refused, and what both sides report. Foreign peers use
+ * OpenSSL directly and nng's own TLS. LABELS: quick threads */
 #include "unit/net/tls_fixture.h"
 
 #include <arpa/inet.h>
@@ -15,7 +15,7 @@
 
 #define TIMEOUT_MS 10000
 
-/* ---- who is let in ---- */
+/* ---- accepted peers ---- */
 
 /* Credentials of `folder`: STEM.pem with the key of `key`. */
 static cop_tls *credentials(const char *folder, const char *stem, const char *key,
@@ -111,8 +111,8 @@ static bool is_closed(int fd, int ms) {
     }
 }
 
-/* Makes a handshake with OpenSSL, as someone who checks nothing, and sends an SP greeting. Is there
- * an answer to it? */
+/* Makes a handshake with OpenSSL, without checking anything, and sends an SP greeting. Returns
+ * whether it is answered. */
 static bool stranger_gets_in(const host *h, const char *certificate, const char *key,
                              int highest_version) {
     const unsigned char greeting[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
@@ -179,7 +179,7 @@ static void test_peers_with_bad_certificates_are_refused(void **state) {
     }
 }
 
-/* The stranger itself is right: with a good certificate it gets its answer. */
+/* The same peer works correctly: with a good certificate it gets its answer. */
 static void test_peer_with_a_good_certificate_is_accepted(void **state) {
     (void)state;
     const int versions[] = {TLS1_3_VERSION, TLS1_2_VERSION};
@@ -211,7 +211,7 @@ static void test_non_tls_bytes_close_the_connection(void **state) {
     end(&h, link);
 }
 
-/* More than may be in the handshake: the oldest are pushed out, and whoever talks gets through. */
+/* More peers than may be in the handshake: the oldest are closed, and active peers get through. */
 static void test_silent_peers_do_not_lock_others_out(void **state) {
     (void)state;
     enum { SILENT = 600 };
@@ -240,7 +240,7 @@ static void test_silent_peers_do_not_lock_others_out(void **state) {
     end(&h, before);
 }
 
-/* ---- what links are told ---- */
+/* ---- errors of links ---- */
 
 static void check_link_refused(cop_tls *server, cop_tls *peer, const char *words) {
     host h;
@@ -253,7 +253,7 @@ static void check_link_refused(cop_tls *server, cop_tls *peer, const char *words
         fprintf(stderr, "expected \"%s\", got %d %s\n", words, e, error.text);
     assert_int_equal(e, COP_ERR_DENIED);
     assert_non_null(strstr(error.text, words));
-    assert_true(cop_clock_ns() - began < 5000000000u); /* it does not wait for better times */
+    assert_true(cop_clock_ns() - began < 5000000000u); /* it does not retry until the timeout */
     end(&h, link);
 }
 
@@ -275,7 +275,7 @@ static void test_link_checks_the_coordinator(void **state) {
                        "\"coordinator\" was issued by another CA");
     check_link_refused(credentials("ours", "coordinator", "coordinator", COP_TLS_SERVER),
                        named("gpu1.example"), "is for IP Address:127.0.0.1");
-    /* The name is right, the address would not be. */
+    /* The certificate has the name, but not the address. */
     host h;
     start_host_with(&h, TLS, credentials("ours", "coordinator", "coordinator", COP_TLS_SERVER),
                     named("localhost"));
@@ -284,8 +284,8 @@ static void test_link_checks_the_coordinator(void **state) {
     end(&h, link);
 }
 
-/* A coordinator that a link should not trust: OpenSSL's own, with any certificate. It takes one
- * after the other, as a link tries, until the listener is shut down. */
+/* A coordinator that a link must not trust: OpenSSL with any certificate. It accepts one connection
+ * after the other, as a link retries, until the listener is shut down. */
 typedef struct false_server {
     int listener;
     const char *certificate, *key;
@@ -349,7 +349,7 @@ static void test_link_refuses_a_false_coordinator(void **state) {
 
 static void test_link_reports_why_it_is_refused(void **state) {
     (void)state;
-    /* Both trust the other's CA, but only one side knows it. */
+    /* Only one side trusts the other's CA. */
     char both[256], *texts[2];
     size_t size;
     snprintf(both, sizeof both, "%s/both-cas.pem", root);
@@ -387,7 +387,7 @@ static void test_link_reports_a_missing_coordinator(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* A listener that accepts and says nothing, then goes; a coordinator comes in its place. */
+/* A silent listener accepts, then closes; a coordinator takes its place. */
 static void test_link_survives_a_silent_coordinator(void **state) {
     (void)state;
     char url[64];
@@ -410,7 +410,7 @@ static void test_link_survives_a_silent_coordinator(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* A connection on which two calls in a row were not answered is taken for dead (W2). */
+/* A connection with two unanswered calls in a row counts as dead (W2). */
 static void test_silent_connection_is_abandoned(void **state) {
     (void)state;
     const transport kinds[] = {TCP, TLS};
@@ -432,7 +432,7 @@ static void test_silent_connection_is_abandoned(void **state) {
     }
 }
 
-/* ---- others' implementations ---- */
+/* ---- other implementations ---- */
 
 static char *text_of(const char *folder, const char *name) {
     char *text;

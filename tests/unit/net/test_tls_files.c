@@ -1,11 +1,11 @@
-/* Certificates for tls+tcp:// are made, read and checked before anyone else sees them. LABELS:
+/* Certificates for tls+tcp:// are made, read and checked before a peer sees them. LABELS:
  * quick
  */
 #include "unit/net/tls_fixture.h"
 
 /* ---- loading ---- */
 
-/* ours/ca.pem with a certificate and a key of `ours` or `other`. */
+/* Loads ours/ca.pem with a certificate and a key from `ours` or `other`. */
 static cop_err load(const char *certificate, const char *key, cop_tls_side side, cop_tls **out,
                     cop_error *error) {
     const cop_tls_options o = {.ca = path_of("ours", "ca.pem"), .cert = certificate, .key = key};
@@ -132,7 +132,7 @@ static void test_existing_certificates_are_not_overwritten(void **state) {
     assert_int_equal(X509_cmp(before, after), 0);
     X509_free(before);
     X509_free(after);
-    /* A certificate whose key was removed: no new key is left behind either. */
+    /* If a certificate exists without its key, no new key is left behind. */
     assert_int_equal(rename(path_of("ours", "client.key"), path_of("ours", "kept")), 0);
     const cop_tls_issue client = {"client", "client", NULL, 1};
     assert_int_equal(cop_tls_add(folder, &client, &error), COP_ERR_EXISTS);
@@ -180,7 +180,7 @@ static void test_certificates_for_one_name_and_for_many(void **state) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert_false(cop_peer_may_be(&one, wrong[i]));
         assert_false(cop_peer_may_be(&many, wrong[i]));
-        assert_false(cop_peer_may_be(&star, wrong[i])); /* not for everybody */
+        assert_false(cop_peer_may_be(&star, wrong[i])); /* not for all names */
         assert_int_equal(cop_peer_may_be(&nobody, wrong[i]), *wrong[i] == '\0');
     }
     const char *const names[][3] = {{"worker", "worker-*", "worker"},

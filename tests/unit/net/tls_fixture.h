@@ -1,5 +1,5 @@
-/* Certificates for the tests of TLS, good and bad, in a folder that they make and remove. `ours`
- * and `other` are folders of two CAs. */
+/* Good and bad certificates for the TLS tests, in a temporary folder. `ours` and `other` are the
+ * folders of two CAs. */
 #ifndef COP_TESTS_TLS_FIXTURE_H
 #define COP_TESTS_TLS_FIXTURE_H
 
@@ -11,10 +11,10 @@
 #include <signal.h>
 #include <sys/stat.h>
 
-static char root[64]; /* a folder of this test's own */
+static char root[64]; /* the temporary folder */
 
 static inline const char *path_of(const char *folder, const char *name) {
-    static char paths[64][256]; /* more than one test asks for */
+    static char paths[64][256]; /* more than a test needs */
     static int next;
     char *out = paths[next++ % 64];
     snprintf(out, sizeof paths[0], "%s/%s/%s", root, folder, name);
@@ -58,8 +58,8 @@ static inline void write_certificate(const char *path, X509 *certificate) {
     fclose(file);
 }
 
-/* FOLDER/NAME.pem from FOLDER/worker.pem or another, changed by `change` and signed again by the
- * folder's CA; the key stays. */
+/* Makes FOLDER/NAME.pem from FOLDER/worker.pem or another certificate: changes it with `change`, and
+ * signs it again by the folder's CA; the key is the same. */
 static inline void make_changed(const char *folder, const char *from, const char *name,
                                 void (*change)(X509 *certificate)) {
     char file[64];

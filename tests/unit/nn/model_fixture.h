@@ -1,5 +1,5 @@
-/* What the tests of layers, models and passes share: layer specs in one line, data from Philox, one
- * layer alone, a model with its buffers, and training steps over any split of a batch's shards. */
+/* Helpers for tests of layers, models and passes: layer specs in one line, data from Philox, a single
+ * layer, a model with its buffers, and training steps over any split of a batch's shards. */
 #ifndef TESTS_UNIT_NN_MODEL_FIXTURE_H
 #define TESTS_UNIT_NN_MODEL_FIXTURE_H
 
@@ -50,7 +50,7 @@ static inline const cop_kernels *best_kernels(void) {
     return kernels;
 }
 
-/* One layer outside any model: its parameters from seed 1, and a training context of `columns`
+/* A single layer without a model: parameters from seed 1, and a training context of `columns`
  * samples in two shards. */
 typedef struct one_layer {
     cop_layer layer;
@@ -189,7 +189,7 @@ static inline void rig_close(rig *r) {
     cop_model_destroy(r->model);
 }
 
-/* Gradient sum of shards [first, first + count) of r's samples, which `sizes` cuts into shards. */
+/* Gradient sum of shards [first, first + count) of r's samples; `sizes` are the sizes of the shards. */
 static inline cop_pass_result rig_train(rig *r, uint64_t seed, uint32_t step, const int32_t *sizes,
                                         int first, int count, float *gradients) {
     int skipped = 0, taken = 0;

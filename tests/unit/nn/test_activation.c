@@ -1,6 +1,6 @@
-/* The element-wise functions of the kernels against the C library's long double ones, in units in
- * the last place, over a dense grid; their edges; the same bits on every instruction set; their
- * derivatives; and softmax both ways.
+/* The element-wise functions of the kernels, compared with the C library's long double functions in
+ * units in the last place, over a dense grid; special values; equal bits on every instruction set;
+ * derivatives; and softmax forward and backward.
  * LABELS: quick */
 #include <math.h>
 #include <stdio.h>
@@ -70,7 +70,7 @@ static float *grid(void) {
     return x;
 }
 
-/* |found - exact| in units in the last place of an f32 near `exact`, of the least normal below. */
+/* |found - exact| in units in the last place of an f32 near `exact`, at least of the smallest normal. */
 static long double ulps(float found, long double exact) {
     int exponent;
     frexpl(exact, &exponent);
@@ -85,7 +85,7 @@ static void test_activations_are_close_to_exact_values(void **state) {
     float where = 0;
     for (int i = 0; i < GRID; i++) {
         const long double exact = f->value(x[i]), error = ulps(y[i], exact);
-        /* products of numbers below the least normal lose their digits */
+        /* products of subnormal numbers lose digits */
         if (fabsl(exact) < 0x1p-120L && fabsl(y[i] - exact) <= 0x1p-144L) continue;
         if (!(error <= worst)) worst = error, where = x[i];
     }
@@ -113,7 +113,7 @@ static void test_derivatives_are_close_to_exact_values(void **state) {
 
 static void test_activations_have_the_same_bits_on_every_instruction_set(void **state) {
     const function *f = *state;
-    enum { ODD = GRID / 8 - 5 }; /* not whole vectors; baseline takes its time */
+    enum { ODD = GRID / 8 - 5 }; /* not a whole number of vectors; short, because baseline is slow */
     float *all = grid(), *x = cop_alloc(ODD * sizeof *x), *y[2], *dx[2];
     for (int i = 0; i < ODD; i++) x[i] = all[8 * i + i % 2];
     for (int i = 0; i < 2; i++) y[i] = cop_alloc(2 * ODD * sizeof *x), dx[i] = y[i] + ODD;
@@ -131,7 +131,7 @@ static void test_activations_have_the_same_bits_on_every_instruction_set(void **
     cop_free(all), cop_free(x), cop_free(y[0]), cop_free(y[1]);
 }
 
-/* f(x) of one value, in every place of a vector and its rest. */
+/* f(x) for one value, at every position of a vector and its rest. */
 static float value_of(cop_activation f, float x) {
     float in[19], out[19];
     for (int i = 0; i < 19; i++) in[i] = x;

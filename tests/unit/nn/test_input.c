@@ -1,4 +1,4 @@
-/* Augmentation and normalisation of samples, against the definition written out. LABELS: quick qemu
+/* Augmentation and normalisation of samples, compared with their written definition. LABELS: quick qemu
  */
 #include <setjmp.h>
 #include <stdarg.h>

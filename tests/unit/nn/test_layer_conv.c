@@ -1,5 +1,5 @@
-/* conv2d, max_pool2d, avg_pool2d: their errors, shapes, parameters and FLOP, and both passes
- * against plain loops in long double. LABELS: quick qemu */
+/* conv2d, max_pool2d, avg_pool2d: errors, shapes, parameters and FLOP, and both passes compared with
+ * plain loops in long double. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -116,7 +116,7 @@ static void test_max_norm_limits_a_filter_as_a_row(void **state) {
     one_layer_close(&one);
 }
 
-/* What a plain loop computes for one layer. */
+/* The result of plain loops for one layer. */
 typedef struct plain {
     long double *y, *dx, *dw, *db;
 } plain;
@@ -160,7 +160,7 @@ static long double *zeros(size_t count) {
     return cop_alloc(count * sizeof(long double));
 }
 
-/* More columns of filters than one block, more rows than one level of sums, on every instruction
+/* With more filter columns than a block and more rows than one level of sums, on every instruction
  * set. */
 static void check_conv(const cop_kernels *kernels, cop_layer_spec spec, cop_shape in, int columns) {
     one_layer one;
@@ -203,7 +203,7 @@ static void test_conv_matches_plain_loops(void **state) {
     }
 }
 
-/* Ties go to the first, the first NaN wins; rows and columns left over are not read. */
+/* Of equal values the first wins, and so does the first NaN; remaining rows and columns are not read. */
 static void test_max_pool_takes_the_largest_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };
@@ -252,7 +252,7 @@ static void test_avg_pool_takes_the_mean_of_a_window(void **state) {
     }
 }
 
-/* Shards' gradients are what each gives alone, added by the tree: here 3 shards, one absent. */
+/* The gradient is the tree sum of the single shards' gradients: here 3 shards, one absent. */
 static void test_gradients_of_shards_are_summed_by_the_tree(void **state) {
     (void)state;
     enum { LD = 32, M = 3, K = 4, H = 3, W = 2, X = 4 * 3 };

@@ -1,5 +1,5 @@
-/* dropconnect: its errors, its masks against Philox, both passes against plain loops, and inference
- * by moments against the averages over many thinned networks. LABELS: quick qemu */
+/* dropconnect: errors; masks compared with Philox, both passes with plain loops, and inference by
+ * moments with averages over many thinned networks. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -73,7 +73,7 @@ static void test_moments_need_a_following_element_wise_layer(void **state) {
     cop_model_destroy(model);
 }
 
-/* Is unit `unit` of sample `sample` kept? D3 by the reference form of Philox. */
+/* Is unit `unit` of sample `sample` kept? By D3, with the reference form of Philox. */
 static bool kept(cop_rng_key key, uint32_t sample, int unit, double p) {
     const uint32_t threshold = cop_rng_drop_threshold(p);
     const uint32_t each = threshold == 32768 ? 128 : 8;
@@ -85,7 +85,7 @@ static bool kept(cop_rng_key key, uint32_t sample, int unit, double p) {
     return (words[at / 2] >> (16 * (at & 1)) & 0xffff) >= threshold;
 }
 
-/* Inputs that are small multiples of a power of two: every sum is exact in any order. */
+/* Inputs are small multiples of a power of two, so every sum is exact in any order. */
 static float exact_value(uint32_t stream, int index) {
     return floorf(random_value(stream, (uint32_t)index) * 8) / 4;
 }
@@ -149,8 +149,8 @@ static void check_plain(const cop_layer_spec *spec, const cop_kernels *kernels) 
     one_layer_close(&one);
 }
 
-/* p = 0.5 has a bit for each weight, other p a lane; `inverted` with p = 0.5 scales by 2, so that
- * sums stay exact. What lies in padding columns is nobody's. */
+/* p = 0.5 uses a bit for each weight, other p a lane. `inverted` with p = 0.5 scales by 2, so sums
+ * stay exact. Padding columns may have any value. */
 static void test_dropconnect_matches_plain_loops(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {
@@ -205,7 +205,7 @@ static void identity_map(const cop_layer *layer, const cop_kernels *kernels, con
 
 enum { FAN_IN = 200, FEW = 3, MASKS = 100000 };
 
-/* What the layer's evaluation gives with another layer of function `map` behind it. */
+/* The result of the layer's evaluation, followed by a layer with the function `map`. */
 static void evaluate(one_layer *one, const float *x, const cop_layer_ops *next_ops, int draws,
                      float *y) {
     const cop_layer next = {.ops = next_ops};
@@ -224,7 +224,7 @@ typedef struct brute {
     double sum[FEW], square[FEW], fourth[FEW], relu[FEW], relu_square[FEW];
 } brute;
 
-/* A sample per column, each another member: MASKS masks of one input. */
+/* Each column is a sample of another member: MASKS masks for one input. */
 static void run_masks(one_layer *one, const float *x, const double *center, brute *out) {
     float *y = one_layer_tensor(one, &one->layer.out);
     memset(out, 0, sizeof *out);
@@ -245,10 +245,10 @@ static void run_masks(one_layer *one, const float *x, const double *center, brut
     cop_free(y);
 }
 
-/* Mean and variance within 3 standard errors, the averaged relu within 2 % of its value. With p
- * other than 0.5 the sum of 200 terms is skewed, by (1 - 2 p) / sqrt(p (1 - p) 200) and more, and
- * far below 0 no Gaussian tells its tail to 2 %: there it is 2 % of a Gaussian's around 0. The
- * expected moments are written out in f64 here; the layer's own come by draws. */
+/* Mean and variance agree within 3 standard errors, the averaged relu within 2 % of its value. With
+ * p other than 0.5 the sum of 200 terms is skewed, by (1 - 2 p) / sqrt(p (1 - p) 200) or more, and
+ * far below 0 a Gaussian does not describe its tail to 2 %; there the bound is 2 % of a Gaussian
+ * around 0. The expected moments are computed in f64 here; the layer's own come from draws. */
 static void check_moments(double p, cop_variant variant, bool drop_bias) {
     one_layer one;
     cop_error error = {0};

@@ -1,4 +1,4 @@
-/* dropout: masks bit for bit against rule D3, scopes, variants and modes.
+/* dropout: masks compared with rule D3 bit for bit; scopes, variants and modes.
  * LABELS: quick */
 #include <math.h>
 
@@ -10,7 +10,7 @@ typedef struct outcome {
     float y[UNITS][48];
 } outcome;
 
-/* Forward of ones, so that y shows mask and scale. */
+/* Forward pass on ones, so that y shows mask and scale. */
 static void forward_ones(const cop_layer_spec *spec, cop_mode mode, uint32_t step, outcome *out) {
     one_layer one;
     cop_error error = {0};
@@ -26,8 +26,8 @@ static void forward_ones(const cop_layer_spec *spec, cop_mode mode, uint32_t ste
     one_layer_close(&one);
 }
 
-/* D3, written down once more: is unit u of column c dropped? One Philox block per unit: slow and
- * plain. */
+/* A second implementation of D3: is unit u of column c dropped? Slow and simple, with one Philox
+ * block per unit. */
 static int dropped_by_rule(double p, int c, int u, cop_scope scope, uint32_t step) {
     const int shard = c >= COLUMNS / 2;
     const uint32_t sample = scope == COP_SCOPE_SHARD ? 0 : (uint32_t)(c - shard * (COLUMNS / 2));

@@ -1,4 +1,4 @@
-/* linear: its errors, its parameters, and initial weights against their written definition.
+/* linear: errors, parameters, and initial weights compared with their written definition.
  * LABELS: quick */
 #include <math.h>
 

@@ -1,6 +1,6 @@
-/* The mask layers beside dropout: noise bit for bit against D3 on every instruction set, masks of
- * whole channels, alpha dropout's constants, modes; the lecture's worked examples (F. Fleuret, Deep
- * learning, 6.3) exactly; what is refused.
+/* The mask layers other than dropout: noise compared with D3 bit for bit on every instruction set,
+ * masks of whole channels, constants of alpha dropout, modes; the exact worked examples of a lecture
+ * (F. Fleuret, Deep learning, 6.3); errors.
  * LABELS: quick */
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@ static void open_layer(one_layer *one, const cop_layer_spec *spec, cop_shape in,
     one_layer_open(one, best_kernels(), columns);
 }
 
-/* Ones in, so that y shows the factor. */
+/* The input is all ones, so that y shows the factor. */
 static float *forward_of_ones(one_layer *one, cop_mode mode) {
     float *x = one_layer_tensor(one, &one->layer.in), *y = one_layer_tensor(one, &one->layer.out);
     const int64_t count = cop_shape_size(&one->layer.in) * one->context.ld;
@@ -31,7 +31,7 @@ static float *forward_of_ones(one_layer *one, cop_mode mode) {
     return y;
 }
 
-/* D3 word for word. */
+/* D3 literally. */
 static float noise_by_rule(const cop_noise_request *q, int unit, int column) {
     const uint32_t counter[4] = {(uint32_t)unit / 4, q->samples[column], q->layer, q->step};
     uint32_t words[4];
@@ -118,7 +118,7 @@ static void test_noise_of_scope_shard_is_the_same_for_all_samples(void **state) 
     one_layer_close(&one);
 }
 
-/* Every pixel of a map has the mask that dropout would give to unit `channel`. */
+/* Every pixel of a channel has the mask that dropout would give to unit `channel`. */
 static void check_channels(double p, cop_scope scope) {
     enum { CHANNELS = 130, PIXELS = 6, COLUMNS = 20, LD = 32 };
     const cop_layer_spec spec = spec_mask("spatial_dropout", p, scope, COP_VARIANT_INVERTED);
@@ -163,7 +163,7 @@ static void test_evaluation_scales_only_classic_spatial_dropout(void **state) {
             assert_all(y, 8 * 16, k == 0 && variant == COP_VARIANT_CLASSIC ? 0.75f : 1.0f);
             cop_free(y);
             float *trained = forward_of_ones(&one, COP_MODE_TRAIN);
-            float *drawn = forward_of_ones(&one, COP_MODE_MC); /* same keys: the same draw */
+            float *drawn = forward_of_ones(&one, COP_MODE_MC); /* the same keys give the same draw */
             assert_memory_equal(trained, drawn, 8 * 16 * sizeof *drawn);
             cop_free(trained), cop_free(drawn);
             one_layer_close(&one);
@@ -188,12 +188,12 @@ static void test_alpha_dropout_has_pytorchs_constants(void **state) {
         assert_true(fabs((double)factors[i] - (on ? a : 0)) < 1e-7);
         assert_true(fabs((double)y[i] - (on ? a + shift : -shift)) < 2e-7);
     }
-    assert_true(kept > 432 && kept < 592); /* 512 and five deviations */
+    assert_true(kept > 432 && kept < 592); /* 512, and five standard deviations */
     cop_free(y), cop_free(factors);
     one_layer_close(&one);
 }
 
-/* ---- the lecture's examples: masks are handed to the layer in place of its own ---- */
+/* ---- the lecture's examples: the layer uses given masks instead of its own ---- */
 
 /* Bit c of word u: unit u of sample c is kept. */
 static const uint16_t lecture_mask[5] = {0x0, 0x2, 0x7, 0x2, 0x1};
@@ -265,7 +265,7 @@ static void test_channel_dropout_example_of_the_lecture(void **state) {
     one_layer_close(&one);
 }
 
-/* ---- what is refused ---- */
+/* ---- errors ---- */
 
 static void test_spatial_dropout_refuses_flat_input(void **state) {
     (void)state;

@@ -1,4 +1,4 @@
-/* maxout: its errors, its parameters, and both passes against plain loops. LABELS: quick qemu */
+/* maxout: errors, parameters, and both passes compared with plain loops. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -58,7 +58,7 @@ static void test_max_norm_limits_a_maxout_piece_as_a_row(void **state) {
 
 enum { UNITS = 37, PIECES = 5, IN = 300, COLUMNS = 11, LD = 16, ROWS = UNITS * PIECES };
 
-/* Inputs that are small integers times powers of two: every sum is exact in any order. */
+/* Inputs are small integers times powers of two, so every sum is exact in any order. */
 static float exact_value(uint32_t stream, int index) {
     return floorf(random_value(stream, (uint32_t)index) * 8) / 4;
 }
@@ -91,8 +91,8 @@ static void plain_run(const float *w, const float *bias, const float *x, const f
         }
 }
 
-/* 185 rows: dX runs over less than one block of k; see the conformance suite and the parity tests
- * for more. */
+/* With 185 rows, dX needs less than one block of k; the conformance suite and the parity tests have
+ * larger cases. */
 static void test_maxout_matches_plain_loops(void **state) {
     (void)state;
     one_layer one;
@@ -152,7 +152,7 @@ static void each_kernels(void (*check)(const cop_kernels *kernels)) {
         if (cop_kernels_find(*name)) check(cop_kernels_find(*name));
 }
 
-/* Ties go to the lowest piece, the first NaN wins, -0 becomes +0. */
+/* Of equal pieces the lowest wins, and so does the first NaN; -0 becomes +0. */
 static void check_select(const cop_kernels *kernels) {
     enum { CASES = 16, MANY = 4 };
     static const float cases[MANY][CASES] = {

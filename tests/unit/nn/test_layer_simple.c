@@ -1,4 +1,4 @@
-/* relu and flatten, and the shapes that layers speak of.
+/* relu and flatten, and the shapes of layers.
  * LABELS: quick */
 #include <math.h>
 

@@ -1,13 +1,13 @@
-/* Are masks and noise random enough? Over 10^8 draws for each p: the kept fraction, chi-square over
- * units, samples and patterns of four neighbours, correlation between units, samples, shards, steps
- * and layers; noise likewise; and what mask layers do to the mean and the variance of a tensor. All
- * of it is seeded: a result is the same for ever, and the bounds are those of a fair source.
+/* Are masks and noise random enough? Checks over 10^8 draws for each p: the kept fraction, chi-square
+ * over units, samples and patterns of four neighbours, correlation between units, samples, shards,
+ * steps and layers; the same for noise; and the effect of mask layers on the mean and the variance of
+ * a tensor. Everything is seeded, so results never change; the bounds are those of a fair source.
  * LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
 
-/* A draw: UNITS x LD bits, the second half of the columns being another shard. */
+/* A draw: UNITS x LD bits; the second half of the columns is another shard. */
 enum { UNITS = 4096, LD = 1024, WORDS = LD / 64, STEPS = 24, LAYER = 2 };
 static const double draws_in_all = (double)STEPS * UNITS * LD;
 
@@ -49,10 +49,10 @@ static int ones(uint64_t x) {
     return __builtin_popcountll(x);
 }
 
-/* Pairs of draws that ought to be independent. */
+/* Pairs of draws that must be independent. */
 typedef struct pairs {
     const char *between;
-    double count, first, second, both; /* how many; kept in each; in both */
+    double count, first, second, both; /* number of pairs; kept in each; kept in both */
 } pairs;
 
 static void count_pairs(pairs *p, uint64_t a, uint64_t b, uint64_t valid) {
@@ -62,7 +62,7 @@ static void count_pairs(pairs *p, uint64_t a, uint64_t b, uint64_t valid) {
     p->both += ones(a & b & valid);
 }
 
-/* The correlation in deviations of an independent source's. */
+/* The correlation, in standard deviations of an independent source. */
 static void check_pairs(const pairs *p, double kept) {
     const double covariance = p->both - kept * (p->first + p->second) + p->count * kept * kept;
     const double z = covariance / (kept * (1 - kept)) / sqrt(p->count);
@@ -72,7 +72,7 @@ static void check_pairs(const pairs *p, double kept) {
     if (!(fabs(z) < 4.5)) fail_msg("correlation between %s: %.2f deviations", p->between, z);
 }
 
-/* Chi-square is near normal for this many cells. */
+/* Chi-square is nearly normal for this many cells. */
 static void check_chi_square(const char *what, double chi_square, double freedom) {
     const double z = (chi_square - freedom) / sqrt(2 * freedom);
     print_message("  chi-square over %s: %.1f of %g, %.2f deviations\n", what, chi_square, freedom,
@@ -80,7 +80,7 @@ static void check_chi_square(const char *what, double chi_square, double freedom
     if (!(fabs(z) < 4.5)) fail_msg("chi-square over %s: %.2f deviations", what, z);
 }
 
-/* Squared deviations of counts from what is expected of `each` draws, in variances. */
+/* Squared deviations of counts from their expectation for `each` draws, in variances. */
 static double chi_square_of(const int64_t *counts, int cells, double each, double kept) {
     double sum = 0;
     for (int i = 0; i < cells; i++) {
@@ -106,7 +106,7 @@ static void tally_counts(tally *t, const mask_bits *m) {
         }
 }
 
-/* Which of four units in a row are kept. */
+/* The pattern of kept units among four neighbours. */
 static void tally_patterns(tally *t, const mask_bits *m) {
     for (int u = 0; u < UNITS; u += 4)
         for (int w = 0; w < WORDS; w++)
@@ -234,7 +234,7 @@ static void check_moments(const char *what, const float *x, double mean, double 
         fail_msg("variance of %s: %g", what, m.variance);
 }
 
-/* Covariance of x[i] and x[i + lag], in deviations; x has mean 0 and variance 1. */
+/* Covariance of x[i] and x[i + lag], in standard deviations; x has mean 0 and variance 1. */
 static void check_noise_lag(const char *between, const float *x, const float *y, int count) {
     double sum = 0;
     for (int i = 0; i < count; i++) sum += (double)x[i] * (double)y[i];
@@ -271,8 +271,8 @@ static void test_noise_is_normal_and_independent(void **state) {
 }
 
 /* A tensor of mean 0.7 and variance 1.69. Inverted dropout and Gaussian dropout keep the mean of
- * every unit, so of the tensor, and both add p / (1 - p) E[x^2] to the variance: their noise has
- * one mean and one variance. In evaluation inverted dropout is the identity. */
+ * every unit, and so of the tensor. Both add p / (1 - p) E[x^2] to the variance, because their noise
+ * has the same mean and variance. In evaluation, inverted dropout is the identity. */
 static void test_inverted_dropout_keeps_the_mean(void **state) {
     (void)state;
     float *x = cop_alloc(2 * (size_t)VALUES * sizeof *x), *y = x + VALUES;
@@ -294,7 +294,7 @@ static void test_inverted_dropout_keeps_the_mean(void **state) {
     cop_free(x), cop_free(bits);
 }
 
-/* What alpha dropout is for: mean 0 and variance 1 come out again. */
+/* The purpose of alpha dropout: the output has mean 0 and variance 1, like the input. */
 static void test_alpha_dropout_keeps_mean_and_variance(void **state) {
     (void)state;
     float *x = cop_alloc((size_t)VALUES * sizeof *x);

@@ -1,6 +1,6 @@
-/* Squared error and binary cross-entropy: against their definitions in long double, at the ends of
- * the number range, and the same bits on every instruction set; passes that compare outputs with
- * their input. LABELS: quick qemu */
+/* Squared error and binary cross-entropy: compared with their definitions in long double, at the
+ * limits of the number range, with the same bits on every instruction set; passes that compare
+ * outputs with their input. LABELS: quick qemu */
 #include <math.h>
 
 #include "common/base/real_f32.h"
@@ -95,7 +95,7 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
     }
 }
 
-/* The vectors' functions against the scalar ones that base/real_f32.h defines: all kinds of floats.
+/* The vector functions equal the scalar ones in base/real_f32.h, for all kinds of floats.
  */
 static void test_bce_uses_the_functions_of_real_f32_h(void **state) {
     (void)state;
@@ -181,14 +181,14 @@ static cop_model *autoencoder(cop_loss_kind loss) {
     return model;
 }
 
-/* With weights 0 the outputs are 0: the loss is the mean square of the inputs, and their mask does
- * not show. */
+/* With weights 0 the outputs are 0, so the loss is the mean square of the inputs, whatever their
+ * mask. */
 static void test_autoencoder_target_is_the_input_before_any_layer(void **state) {
     (void)state;
     enum { SAMPLES = 30 };
     rig r = rig_open(autoencoder(COP_LOSS_MSE), best_kernels(), SAMPLES, 1);
     memset(r.weights, 0, (size_t)cop_model_floats(r.model) * sizeof *r.weights);
-    for (int i = 0; i < SAMPLES; i++) r.labels[i] = 999; /* nobody looks */
+    for (int i = 0; i < SAMPLES; i++) r.labels[i] = 999; /* labels are ignored */
     assert_int_equal(cop_samples_check(&r.samples, r.model, NULL), COP_OK);
     double expected = 0;
     for (int i = 0; i < SAMPLES * 20; i++) expected += (double)r.rows[i] * (double)r.rows[i] / 20;
@@ -197,7 +197,7 @@ static void test_autoencoder_target_is_the_input_before_any_layer(void **state) 
     assert_true(fabs(trained.loss - expected) < 1e-5);
     assert_int_equal(trained.correct, 0);
     assert_int_equal(trained.samples, SAMPLES);
-    /* Only the last bias moves: by the mean of -2 x / 20 in each output. */
+    /* Only the last bias changes: by the mean of -2 x / 20 in each output. */
     const cop_parameter *bias = cop_model_parameter(r.model, 3);
     for (int j = 0; j < 20; j++) {
         double sum = 0;

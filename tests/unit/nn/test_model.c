@@ -1,4 +1,4 @@
-/* Models: layout of parameters, errors that say what would be right, initial weights, digests.
+/* Models: layout of parameters, errors with suggestions, initial weights, digests.
  * LABELS: quick */
 #include <math.h>
 

@@ -1,5 +1,5 @@
-/* The update: against a plain transcription of its formula, and equal bits however rows are dealt
- * out. LABELS: quick */
+/* The update: compared with a plain version of its formula, with equal bits for any division of the
+ * rows. LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -19,7 +19,7 @@ static bench *bench_open(double max_norm) {
     b->model = model_of(layers, 3, 53, 5);
     assert_true(cop_model_floats(b->model) <= FLOATS_MAX);
     cop_model_init(b->model, 3, b->w);
-    for (int i = 0; i < FLOATS_MAX; i++) b->velocity[i] = 3; /* the first step must not read it */
+    for (int i = 0; i < FLOATS_MAX; i++) b->velocity[i] = 3; /* must not be read by the first step */
     return b;
 }
 
@@ -28,7 +28,7 @@ static void bench_close(bench *b) {
     cop_free(b);
 }
 
-/* Other gradients every step; the gaps stay 0. */
+/* Other gradients in every step; the padding stays 0. */
 static void fill_gradients(bench *b, uint64_t step) {
     for (int k = 0; k < BLOCKS; k++)
         for (int i = 0; i < cop_model_parameter_count(b->model); i++) {
@@ -66,7 +66,7 @@ static float naive_element(const bench *b, const cop_optimizer_spec *spec, uint6
     if (spec->l1 != 0) g += (float)spec->l1 * (float)((w > 0) - (w < 0));
     const float rate = (float)cop_schedule_rate(spec, step);
     const float momentum = (float)cop_optimizer_momentum(spec, step);
-    if (momentum == 0) return fmaf(-rate, g, w); /* as PyTorch: the state is left alone */
+    if (momentum == 0) return fmaf(-rate, g, w); /* as in PyTorch, the state is not used */
     *velocity = step == 1 ? g : fmaf(momentum, *velocity, g);
     return fmaf(-rate, spec->nesterov ? fmaf(momentum, *velocity, g) : *velocity, w);
 }
@@ -147,7 +147,7 @@ static double row_norm(const bench *b, const cop_parameter *p, int row) {
 
 static void test_max_norm_shrinks_only_long_rows_of_its_layer(void **state) {
     (void)state;
-    const double limit = 1.45; /* rows of he weights have norms around sqrt(2) */
+    const double limit = 1.45; /* rows of He-initialised weights have norms around sqrt(2) */
     const cop_optimizer_spec spec = sgd();
     bench *found = bench_open(limit), *expected = bench_open(0);
     fill_gradients(found, 1);

@@ -1,5 +1,5 @@
-/* adam, adamw, rmsprop and adagrad: against PyTorch's formulas in long double, and the same bits on
- * every instruction set and however rows are dealt out. LABELS: quick qemu */
+/* adam, adamw, rmsprop and adagrad: compared with PyTorch's formulas in long double, with the same
+ * bits on every instruction set and for any division of the rows. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -47,7 +47,7 @@ enum { CASES = sizeof cases / sizeof cases[0] };
 static cop_optimizer_spec spec_of(int index) {
     cop_optimizer_spec spec = cases[index].spec;
     if (!spec.schedule.kind) spec.schedule.kind = COP_SCHEDULE_CONSTANT;
-    spec.epsilon = 1e-3; /* large, so that its place in the formula shows */
+    spec.epsilon = 1e-3; /* large, so that its place in the formula matters */
     return spec;
 }
 
@@ -70,7 +70,7 @@ static void bench_close(bench *b) {
     cop_free(b);
 }
 
-/* Gradients that drift, of sizes that differ from weight to weight. */
+/* Gradients that drift, with sizes that differ between weights. */
 static void fill_gradients(bench *b, uint64_t step) {
     for (int k = 0; k < BLOCKS; k++)
         for (int i = 0; i < cop_model_parameter_count(b->model); i++) {
@@ -101,7 +101,7 @@ static void run_step(bench *b, const cop_kernels *kernels, const cop_optimizer_s
     for (int part = parts - 1; part >= 0; part--) cop_update_run(&update, part, parts);
 }
 
-/* One element as torch.optim has it. */
+/* One element, as in torch.optim. */
 static long double exact_element(const cop_optimizer_spec *spec, uint64_t step, long double g,
                                  long double w, long double *a, long double *b) {
     const long double rate = (long double)cop_schedule_rate(spec, step);
@@ -202,7 +202,7 @@ static void test_adaptive_updates_are_the_same_on_instruction_sets_and_parts(voi
     }
 }
 
-/* Two versions: the old one stays as it was, the new one is what an update in place gives. */
+/* With two versions, the old one does not change, and the new one equals an update in place. */
 static void test_update_to_a_new_version_keeps_the_old_one(void **state) {
     (void)state;
     static const int16_t ops[] = {0};
@@ -291,7 +291,7 @@ static void test_non_finite_gradient_is_detected(void **state) {
         cop_update_run(&update, 0, 1);
         assert_int_equal(atomic_load(&finite), 1);
         for (int i = 0; i < cop_model_parameter(b->model, 0)->count; i++)
-            assert_true(isfinite(b->w[i])); /* no gradient, no root of nothing */
+            assert_true(isfinite(b->w[i])); /* a zero gradient must not give 0/0 */
         b->gradients[0][77] = INFINITY;
         cop_update_run(&update, 0, 1);
         assert_int_equal(atomic_load(&finite), 0);

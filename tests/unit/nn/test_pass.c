@@ -1,5 +1,5 @@
-/* The pass: right (against plain loops and finite differences), and the same bits for every way of
- * cutting the work. LABELS: quick */
+/* The pass: correct (compared with plain loops and finite differences), and with the same bits for
+ * every division of the work. LABELS: quick */
 #include <math.h>
 
 #include "common/base/hash.h"
@@ -11,7 +11,7 @@ static const int32_t sizes[SHARDS] = {6, 6, 6, 5, 5, 5, 5, 5};
 enum { COUNT = 43 };
 
 /* Every kind, in every order that shares buffers: dropout first, relu before and after dropout, two
- * masks in a row. */
+ * masks in sequence. */
 static cop_model *dropout_model(cop_scope scope, cop_variant variant) {
     const cop_layer_spec layers[] = {spec_dropout(0.2, scope, variant),
                                      spec_linear(HIDDEN),
@@ -87,9 +87,9 @@ static quotients differences(rig *r, int64_t at, double here, float *scratch) {
     return (quotients){(here - below) * 1024, (above - here) * 1024};
 }
 
-/* Every 7th weight of each tensor: moves the loss as its gradient says, masks held fixed by the
- * step. Where a relu opens or closes within the step (both sides disagree) there is nothing to
- * compare: that may happen to one in twenty. */
+/* For every 7th weight of each tensor: its change moves the loss according to the gradient, with
+ * masks fixed by the step. Where a relu switches within the difference (both sides disagree), nothing
+ * is compared; this may happen to one weight in twenty. */
 static void check_whole_gradient(cop_model *model) {
     rig r = rig_of(model);
     float *scratch = cop_alloc(bytes_of(&r));
@@ -121,7 +121,7 @@ static void test_whole_gradient_matches_finite_differences(void **state) {
     check_whole_gradient(dropout_model(COP_SCOPE_SHARD, COP_VARIANT_CLASSIC));
 }
 
-/* Shards [0, 8) as one block against blocks of `block` shards combined by the tree. */
+/* Shards [0, 8) as one block, compared with blocks of `block` shards combined by the tree. */
 static void check_split(rig *r, const int32_t *shard_sizes, int block) {
     const int blocks = SHARDS / block;
     float *parts[SHARDS], *sum = cop_alloc(bytes_of(r));
@@ -274,7 +274,7 @@ static void test_classic_evaluation_equals_weight_scaling(void **state) {
     rig scaled = rig_of(model_of(bare, 5, FEATURES, CLASSES));
     for (int i = 0; i < COUNT * FEATURES; i++) {
         r.rows[i] =
-            fabsf(r.rows[i]); /* the bare network starts with a relu to keep layer numbers */
+            fabsf(r.rows[i]); /* the network without dropout starts with a relu, to keep the layer numbers */
         scaled.rows[i] = r.rows[i];
     }
     memcpy(scaled.weights, r.weights, bytes_of(&r));
@@ -288,7 +288,7 @@ static void test_classic_evaluation_equals_weight_scaling(void **state) {
            sizeof found);
     const float *expected =
         cop_pass_logits(scaled.pass, scaled.weights, &(cop_eval_place){0}, &scaled.samples, &ld);
-    for (int i = 0; i < CLASSES; i++) /* halving is exact: even the bits agree */
+    for (int i = 0; i < CLASSES; i++) /* halving is exact, so even the bits agree */
         for (int n = 0; n < COUNT; n++) assert_true(found[i * ld + n] == expected[i * ld + n]);
     rig_close(&r);
     rig_close(&scaled);
@@ -313,7 +313,7 @@ static void test_bytes_are_read_as_fractions_of_255(void **state) {
     rig_close(&r);
 }
 
-/* Two classes that no line separates: inside and outside of a circle. */
+/* Two classes that no line can separate: inside and outside a circle. */
 static rig circle(void) {
     const cop_layer_spec layers[] = {spec_linear(32), spec_relu(),
                                      spec_dropout(0.1, COP_SCOPE_SAMPLE, COP_VARIANT_INVERTED),

@@ -1,4 +1,4 @@
-/* Learning rates and momenta over the steps, against their formulas with values worked out by hand
+/* Learning rates and momenta over the steps, compared with values of their formulas computed by hand
  * or by libm. LABELS: quick */
 #include <math.h>
 

@@ -1,6 +1,6 @@
-/* Thin execution: a member of an ensemble whose masks are the same for all samples runs as the
- * smaller network that they leave, with the bits of the masked one. Judge: the same pass with
- * somebody looking inside (a tap), which runs all units, masked. LABELS: quick qemu */
+/* Thin execution: if the masks of an ensemble's member are the same for all samples, the member runs
+ * as a smaller network, with the bits of the masked one. The reference is the same pass with a tap,
+ * which forces it to run all units, masked. LABELS: quick qemu */
 #include <math.h>
 #include <stdio.h>
 
@@ -95,7 +95,7 @@ static void members_close(members *m) {
     cop_free(m->kept);
 }
 
-/* Bit for bit, any NaN equal to any. */
+/* Compares bit for bit; all NaNs are equal. */
 static bool same(const float *a, const float *b, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (!(isnan(a[i]) && isnan(b[i])) && memcmp(&a[i], &b[i], sizeof *a) != 0) return false;
@@ -112,7 +112,7 @@ static void check_member(members *m, uint32_t member, int samples, const char *w
     memcpy(m->kept, z, (size_t)ld * CLASSES * sizeof *z);
     cop_pass_set_tap(m->pass, (cop_pass_tap){0});
     cop_pass_member_begin(m->pass, m->weights, SEED, member);
-    for (int i = 0; i < 2; i++) { /* begun once, run twice */
+    for (int i = 0; i < 2; i++) { /* begin once, run twice */
         z = cop_pass_member_logits(m->pass, 5, &m->samples, &ld);
         for (int k = 0; k < CLASSES; k++)
             if (!same(z + k * ld, m->kept + k * ld, (size_t)samples))
@@ -121,7 +121,7 @@ static void check_member(members *m, uint32_t member, int samples, const char *w
     }
 }
 
-/* Parameters of the layers with weights of a drawn member, 0 if it is not thinned. */
+/* Number of parameters of a random member's layers, 0 if it is not thinned. */
 static int64_t size_of_member(const members *m, uint32_t member) {
     cop_thin *thin = NULL;
     cop_thinned network;
@@ -165,7 +165,7 @@ static void test_layers_are_thinned_only_where_zero_stays_zero(void **state) {
     (void)state;
     const struct {
         cop_layer_spec layers[5];
-        bool first, second; /* is the first linear layer cut, and the second? */
+        bool first, second; /* is the first linear layer made smaller, and the second? */
     } cases[] = {
         {{spec_linear(50), spec_relu(), SHARD(0.5), spec_kind("tanh"), spec_linear(CLASSES)},
          true,
@@ -241,7 +241,7 @@ static void test_channels_and_maxout_groups_are_thinned(void **state) {
     members_close(&m);
 }
 
-/* Masked, 0 times infinity makes NaN; and a layer of which nothing is left has only its bias. */
+/* In a masked run, 0 times infinity gives NaN; a layer without remaining inputs has only its bias. */
 static void test_layers_that_cannot_be_thinned_run_masked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(9), spec_relu(), SHARD(0.9), spec_linear(CLASSES)};

@@ -1,4 +1,4 @@
-/* Frames: round trips of every type, and what hostile bytes get (W5). */
+/* Frames: round trips of every type, and refusal of hostile bytes (W5). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,7 +33,7 @@ static cop_buffer *encode(const cop_message *m) {
     return frame;
 }
 
-/* What comes back of a message; the caller releases it. */
+/* Encodes and decodes a message; the caller releases the result. */
 static cop_message travel(const cop_message *m) {
     cop_message back;
     cop_error error = {0};
@@ -57,10 +57,10 @@ static cop_err decode_bytes(const void *bytes, size_t size, cop_error *error) {
     return e;
 }
 
-/* Header fields where docs/reference/protocol.md has them. */
+/* Header fields at the offsets in docs/reference/protocol.md. */
 enum { AT_VERSION = 4, AT_TYPE = 6, AT_PROTO = 8, AT_FLAGS = 12, AT_PARTS = 16, AT_HASH = 48 };
 
-/* Makes a changed header's hash right again, as an adversary would. */
+/* Corrects the hash of a changed header, as an attacker would. */
 static void seal(cop_buffer *frame) {
     char *b = frame->data;
     size_t head = cop_align_up(64 + (size_t)cop_load_u32(b + AT_PROTO), 64);
@@ -164,7 +164,7 @@ static void test_pull_round_trip_with_and_without_result(void **state) {
     assert_string_equal(back.pull.result.failure, "out of memory");
 }
 
-/* What an ensemble's lease says besides; other kinds do not say it at all. */
+/* Fields that only an ensemble's lease has. */
 static void test_lease_of_an_ensemble_round_trips(void **state) {
     (void)state;
     cop_message m = {.type = COP_MESSAGE_LEASE};
@@ -272,7 +272,7 @@ static void test_same_message_gives_same_bytes(void **state) {
     cop_message_fini(&m);
 }
 
-/* The bytes that docs/reference/protocol.md spells out: whoever changes them makes a new protocol.
+/* The bytes given in docs/reference/protocol.md. To change them is to change the protocol.
  */
 static void test_golden_frame(void **state) {
     (void)state;
@@ -303,7 +303,7 @@ static void test_every_flipped_bit_is_refused(void **state) {
     cop_message_fini(&m);
 }
 
-/* Damage of every extent, from one bit to a few hundred, in bursts or anywhere. */
+/* Damage of one to a few hundred bits, in bursts or scattered. */
 static void test_a_million_damaged_frames_are_all_refused(void **state) {
     (void)state;
     enum { FRAMES = 1000000 };
@@ -347,7 +347,7 @@ static void test_every_truncation_and_extension_is_refused(void **state) {
     cop_message_fini(&m);
 }
 
-/* Changes a header field, seals the frame, and expects a refusal with this sentence. */
+/* Changes a header field, corrects the hash, and expects a refusal with this message. */
 static void refuse_field(size_t at, int size, uint64_t value, cop_err code, const char *sentence) {
     cop_message m = lease_message();
     cop_buffer *frame = encode(&m);
@@ -382,7 +382,7 @@ static void test_other_versions_types_and_magics_are_refused(void **state) {
     refuse_field(AT_TYPE, 2, 0, COP_ERR_PROTOCOL, "unknown message type 0");
 }
 
-/* A frame with this protobuf header, hashes right. */
+/* A frame with this protobuf header and correct hashes. */
 static cop_err decode_proto(cop_message_type type, const void *proto, size_t size,
                             cop_error *error) {
     size_t body = cop_align_up(64 + size, 64);
@@ -431,7 +431,7 @@ static void test_long_failure_is_truncated_between_characters(void **state) {
     for (int i = 0; i < 550; i++) strcat(text, "ä");
     coppice__wire__failure__init(&f);
     f.has_code = 1;
-    f.code = 999; /* of a newer program */
+    f.code = 999; /* from a newer program */
     f.text = text;
     size_t size = coppice__wire__failure__pack(&f, (uint8_t *)packed),
            body = cop_align_up(64 + size, 64);

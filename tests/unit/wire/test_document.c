@@ -1,4 +1,4 @@
-/* Job files that are good: what is read, printed, filled in, and where fields say they come from.
+/* Valid job files: reading, printing, defaults, and the recorded places of fields.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,7 +66,7 @@ static void set(Coppice__Job *job, const char *assignment) {
     if (cop_document_set(job, assignment, &error)) fail_msg("%s", error.text);
 }
 
-/* Equal messages have equal bytes: protobuf-c writes fields in the order of their tags. */
+/* Equal messages have equal bytes, because protobuf-c writes fields in the order of their tags. */
 static void assert_equal(const Coppice__Job *a, const Coppice__Job *b) {
     cop_buffer *x = cop_proto_pack(&a->base), *y = cop_proto_pack(&b->base);
     assert_int_equal(x->size, y->size);
@@ -287,7 +287,7 @@ static void cover(const ProtobufCMessageDescriptor *type, size_t *seen) {
     }
 }
 
-/* What `coppice spec` prints is the same job again, also of one that an older program pinned. */
+/* The output of `coppice spec` is the same job, even if an older program pinned it. */
 static void test_job_without_its_defaults_is_the_same_job(void **state) {
     (void)state;
     static const char *const texts[] = {
@@ -449,7 +449,7 @@ static void test_incomplete_set_is_detected_by_the_check(void **state) {
     cop_proto_free(&j->base);
 }
 
-/* ---- checks of messages from the wire ---- */
+/* ---- checks of messages from the network ---- */
 
 static void check_fails(Coppice__Job *j, const char *sentence) {
     cop_error error = {0};
@@ -495,7 +495,7 @@ static void test_fields_of_newer_programs_are_refused(void **state) {
     cop_proto_free(&j->base);
 }
 
-/* ---- where ---- */
+/* ---- places of fields ---- */
 
 static void expect_where(const Coppice__Job *j, const char *field, const char *where) {
     char out[200];
@@ -510,7 +510,7 @@ static void test_fields_remember_file_line_and_column(void **state) {
     expect_where(j, "data.test.labels", "job.yaml:6:81");
     expect_where(j, "model[2].linear.units", "job.yaml:11:21");
     expect_where(j, "model[2]", "job.yaml:11:5");
-    expect_where(j, "train.steps", "job.yaml:15:8"); /* is not there: train is */
+    expect_where(j, "train.steps", "job.yaml:15:8"); /* absent, so the place of train */
     expect_where(j, "nowhere", "job.yaml:1:1");
     set(j, "train.steps=9");
     set(j, "model.2={linear: {units: 5}}");

@@ -1,5 +1,5 @@
-/* Every kind of error in a job file, with its exact sentence: file, line, column, what was found,
- * what is expected, the nearest name. */
+/* Every kind of error in a job file, with its exact message: file, line, column, what was found, what
+ * is expected, the nearest name. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,7 +14,7 @@
 #include "common/wire/document.h"
 #include "common/wire/fields.h"
 
-/* Line 1 to 6; a test puts its own text where a line stands. */
+/* Lines 1 to 6; a test replaces one of them. */
 static const char *const good[] = {
     "name: j",
     "data: {source: mnist}",
@@ -42,7 +42,7 @@ static void expect_text(const char *text, const char *sentence) {
     assert_int_equal(e, COP_ERR_INPUT);
 }
 
-/* The good job with line `line` (from 1) replaced. NULL: it is good. */
+/* Reads the valid job with line `line` (from 1) replaced; `expected` NULL: it is still valid. */
 static void expect(int line, const char *replacement, const char *sentence) {
     char text[4096] = "";
     for (int i = 0; i < 6; i++) {
@@ -83,7 +83,7 @@ static void test_unknown_fields_are_refused(void **state) {
     "mnist, cifar10, cifar100, idx, csv, npy, image-folder, synthetic-digits, or the name of a "   \
     "data set that the coordinator has"
 
-/* `sentence`, and then all kinds that the schema has. */
+/* `sentence`, followed by all kinds in the schema. */
 static void expect_unknown_layer(const char *line, const char *sentence) {
     const ProtobufCMessageDescriptor *layer = &coppice__layer__descriptor;
     char text[2048];
@@ -113,7 +113,7 @@ static void test_unknown_layers_losses_and_optimizers_are_refused(void **state) 
            "\"cosine\"? (expected one of constant, step, inverse, exponential, cosine)");
 }
 
-/* A name that is suggested for another program's word is one of the job file. */
+/* A name that is suggested for another program's word exists in the job file. */
 static void test_suggested_fields_exist(void **state) {
     (void)state;
     const char *meant = NULL;
@@ -308,7 +308,7 @@ static void test_mutated_job_files_never_crash(void **state) {
             text[next(&random) % size] = pieces[next(&random) % (sizeof pieces - 1)];
         taken += parse(text, size - next(&random) % 8, NULL) == COP_OK;
     }
-    assert_in_range(taken, 20, 15000); /* both ways are walked */
+    assert_in_range(taken, 20, 15000); /* both outcomes occur */
 }
 
 int main(void) {

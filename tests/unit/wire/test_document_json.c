@@ -1,4 +1,4 @@
-/* JSON read again as the messages that it was printed from. */
+/* JSON is read back into the messages from which it was printed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

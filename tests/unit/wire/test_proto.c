@@ -1,4 +1,4 @@
-/* Unpacking with a budget, and the arena that holds a message. */
+/* Unpacking with a memory budget, and the arena of a message. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -75,7 +75,7 @@ static void test_nul_in_a_text_is_refused(void **state) {
                             5, 1 << 16, &error),
                      COP_ERR_PROTOCOL);
     assert_string_equal(error.text, "field name is not UTF-8 text without NUL");
-    /* and beside an unknown field */
+    /* and next to an unknown field */
     assert_int_equal(unpack(&coppice__job__descriptor,
                             "\x0a\x03"
                             "a\0b\xf8\x7f\x01",
@@ -133,7 +133,7 @@ static void test_malformed_bytes_are_refused(void **state) {
             fail_msg("bytes %zu were taken", i);
 }
 
-/* No message type contains itself, however indirectly: unpacking cannot nest without bound. */
+/* No message type contains itself, even indirectly, so the nesting depth is limited. */
 static int depth_of(const ProtobufCMessageDescriptor *type, int depth) {
     int deepest = depth;
     assert_true(depth < 10);

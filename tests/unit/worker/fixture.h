@@ -1,4 +1,4 @@
-/* A small job on synthetic digits, and leases of it as a coordinator gives them. */
+/* A small job on synthetic digits, and its leases as a coordinator gives them. */
 #ifndef COP_TESTS_WORKER_FIXTURE_H
 #define COP_TESTS_WORKER_FIXTURE_H
 
@@ -59,7 +59,7 @@ static size_t gradient_size(const fixture *f) {
     return (size_t)cop_model_floats(f->job->model) * sizeof(float);
 }
 
-/* A lease of shards [first, first + count) of a step; `whole`: with weights and spec. */
+/* A lease of shards [first, first + count) of a step; if `whole`, with weights and spec. */
 static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t first,
                                       uint32_t count, bool whole) {
     uint32_t rows[BATCH], batch, epoch, skipped = 0, taken = 0;

@@ -146,7 +146,7 @@ static void test_embedded_worker_gives_up_when_coordinator_is_gone(void **state)
     (void)state;
     worker_agent a = fresh(false, 0);
     step(&a, WORKER_EVENT_WELCOME);
-    for (int i = 0; i < 2; i++) { /* once or twice may be a connection that was cut */
+    for (int i = 0; i < 2; i++) { /* once or twice may be a lost connection */
         assert_int_equal(lose(&a, COP_ERR_CLOSED, 0).type, WORKER_ACTION_WAIT);
         step(&a, WORKER_EVENT_WAITED);
     }

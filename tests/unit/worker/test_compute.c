@@ -1,5 +1,5 @@
-/* Leases give the same bits on any number of threads, cut in any way; bad leases are told, not
- * obeyed. LABELS: quick threads */
+/* Leases give the same bits on any number of threads and for any partition; bad leases are reported,
+ * not computed. LABELS: quick threads */
 #include "unit/worker/fixture.h"
 
 #include "common/nn/loss.h"
@@ -26,7 +26,7 @@ static worker_compute *make_compute(int threads) {
     return c;
 }
 
-/* Runs a lease and lets go of it. */
+/* Runs a lease and releases it. */
 static cop_buffer *run(worker_compute *c, cop_message lease, cop_result *result) {
     cop_buffer *gradient;
     worker_compute_run(c, &lease, result, &gradient);
@@ -34,7 +34,7 @@ static cop_buffer *run(worker_compute *c, cop_message lease, cop_result *result)
     return gradient;
 }
 
-/* The whole step in one pass of common/nn: what every way of leasing must equal. */
+/* The whole step in one pass of common/nn; every way of leasing must equal it. */
 static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *result) {
     cop_message m = train_lease(f, step, 0, SHARDS, false);
     cop_buffer *gradient = cop_buffer_create(gradient_size(f));
@@ -83,7 +83,7 @@ static void test_whole_step_on_any_number_of_threads(void **state) {
     }
 }
 
-/* Blocks of the tree, given to several workers, sum to the whole. */
+/* Blocks of the tree, computed by several workers, sum to the whole. */
 static void test_blocks_sum_to_the_whole(void **state) {
     const fixture *f = *state;
     const int first[] = {0, 4, 6}, size[] = {4, 2, 1};
@@ -153,7 +153,7 @@ static void test_evaluation_on_any_number_of_threads(void **state) {
     }
 }
 
-/* ---- what is kept between leases ---- */
+/* ---- caches between leases ---- */
 
 static void test_weights_and_job_are_kept(void **state) {
     const fixture *f = *state;
@@ -216,7 +216,7 @@ static void test_new_spec_under_the_same_job_number_is_used(void **state) {
     drop_fixture(&other);
 }
 
-/* L2: warm, a step allocates nothing, nor does a spec that comes again. */
+/* L2: a warm step allocates no memory, nor does a repeated spec. */
 static void test_warm_lease_allocates_no_memory(void **state) {
     const fixture *f = *state;
     for (int threads = 1; threads <= 3; threads++) {
@@ -243,7 +243,7 @@ static void test_warm_lease_allocates_no_memory(void **state) {
 
 /* ---- ensembles ---- */
 
-/* Members of a lease by any number of threads, and each in a lease of its own. */
+/* Computes the members of a lease with any number of threads, and each in a separate lease. */
 static void test_members_on_any_number_of_threads(void **state) {
     const fixture *f = *state;
     enum { COUNT = 237, MEMBERS = 5, CELLS = 10 * COUNT };
@@ -303,7 +303,7 @@ static void test_whole_network_can_be_a_member(void **state) {
     worker_compute_destroy(c);
 }
 
-/* ---- leases that lie ---- */
+/* ---- invalid leases ---- */
 
 static void expect_failure(worker_compute *c, cop_message m, const char *part) {
     cop_result r;
@@ -359,7 +359,7 @@ static void test_bad_leases_are_reported(void **state) {
     memset(m.part[COP_PART_JOB]->data, 0xff, 100);
     cop_buffer_release(f->spec); /* the lease's own reference */
     expect_failure(c, m, "");
-    cop_result r; /* and after all that a good one still works */
+    cop_result r; /* after all these, a good lease still works */
     cop_buffer *gradient = run(c, train_lease(f, 1, 0, SHARDS, true), &r);
     assert_string_equal(r.failure, "");
     cop_buffer_release(gradient);

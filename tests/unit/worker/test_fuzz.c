@@ -1,4 +1,4 @@
-/* Replays the kept inputs of the fuzz target of what a coordinator says: leases, and answers to
+/* Replays the kept inputs of the fuzz target of a coordinator's messages: leases, and answers to
  * calls.
  */
 #include <setjmp.h>

@@ -11,7 +11,7 @@
 
 #define BEAT_MS 40
 
-/* What the coordinator does with the next PULL; each is one shot and falls back to GIVE. */
+/* How the coordinator handles the next PULL; each applies once, then GIVE again. */
 typedef enum script { GIVE, SAY_UNKNOWN, CUT, DROP_AND_FORGET } script;
 
 typedef struct coordinator {
@@ -22,12 +22,12 @@ typedef struct coordinator {
     cop_server *server;
     char url[128];
     bool listens;
-    cop_message lease; /* given again and again, while `leases` is not used up */
+    cop_message lease; /* given repeatedly, until `leases` is used up */
     const char *token;
-    uint32_t late_ms; /* of the answer to the HELLO of a worker that was forgotten */
+    uint32_t late_ms; /* delay of the answer to the HELLO of a forgotten worker */
     cop_request *late;
     uv_timer_t timer;
-    /* the script; set by the test's thread */
+    /* the script, set by the test's thread */
     atomic_int leases, next_pull;
     atomic_bool drain, forgotten;
     /* what was seen */
@@ -81,7 +81,7 @@ static void on_hello(coordinator *c, cop_request *request, const cop_hello *h) {
 
 static void give(coordinator *c, cop_request *request) {
     if (atomic_load(&c->leases) <= 0) {
-        c->held = request; /* until there is more, or the end */
+        c->held = request; /* until there is work, or the end */
         return;
     }
     int left = atomic_fetch_sub(&c->leases, 1);
@@ -139,7 +139,7 @@ static void on_request(void *context, cop_request *request) {
         reply.heartbeat_reply.unknown = atomic_load(&c->forgotten);
         reply.heartbeat_reply.drain = atomic_load(&c->drain);
         atomic_fetch_add(&c->beats, 1);
-        if (c->held && m->heartbeat.draining) { /* it leaves: nothing more for it */
+        if (c->held && m->heartbeat.draining) { /* a leaving worker gets no more work */
             say_nothing(c->held, true, false);
             c->held = NULL;
         }
@@ -186,7 +186,7 @@ static void run_coordinator(void *argument) {
     COP_ASSERT(uv_loop_close(&c->loop) == 0);
 }
 
-/* ---- one test's world ---- */
+/* ---- setup of a test ---- */
 
 typedef struct world {
     fixture fixture;
@@ -257,7 +257,7 @@ static void give_leases(world *w, int count) {
     uv_async_send(&w->coordinator.poke);
 }
 
-/* Drains the worker and expects a good end. */
+/* Drains the worker, and expects it to end without an error. */
 static void end_worker(world *w) {
     cop_error error = {0};
     worker_drain(w->worker);
@@ -346,7 +346,7 @@ static void test_worker_unknown_to_the_coordinator_joins_again(void **state) {
     end_worker(w);
 }
 
-/* The coordinator gave the worker up and dropped its PULL: the heartbeat tells it. */
+/* The coordinator gave the worker up and dropped its PULL; the heartbeat's reply reports this. */
 static void test_forgotten_worker_stops_waiting_for_its_pull(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
@@ -361,8 +361,8 @@ static void test_forgotten_worker_stops_waiting_for_its_pull(void **state) {
     end_worker(w);
 }
 
-/* Heartbeats of the lost session do not disturb the HELLO of the next: else it would be a second
- * worker of the same name for a while. */
+/* Heartbeats of the lost session do not interrupt the HELLO of the next. Otherwise there would be a
+ * second worker of the same name for a while. */
 static void test_forgotten_worker_joins_only_once(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
@@ -385,7 +385,7 @@ static void test_interrupted_pull_is_sent_again(void **state) {
     give_leases(w, 1);
     assert_true(reaches(&c->results, 2));
     assert_int_equal(atomic_load(&c->resent), 1);
-    assert_int_equal(atomic_load(&c->hellos), 1); /* the session stands */
+    assert_int_equal(atomic_load(&c->hellos), 1); /* the session is the same */
     end_worker(w);
 }
 
@@ -410,7 +410,7 @@ static void test_cancel_ends_the_worker_at_once(void **state) {
     assert_in_range((cop_clock_ns() - began) / 1000000, 0, 3000);
 }
 
-/* L2: over the memory transport a warm step allocates nothing, on either side. */
+/* L2: over the memory transport a warm step allocates no memory on either side. */
 static void test_warm_step_allocates_no_memory(void **state) {
     world *w = *state;
     coordinator *c = &w->coordinator;
