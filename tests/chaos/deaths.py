@@ -191,7 +191,7 @@ def summary(values):
     return {"count": len(values), "p50": at(0.5), "p99": at(0.99), "most": round(values[-1], 2)} if values else {"count": 0}
 
 
-def run(programs, folder, seed, counts, told=lambda text: None):
+def run(programs, folder, seed, counts, report_progress=lambda text: None):
     """counts: {"kill": N, "stop": N, "cut": N}. Returns all times in ms, {"kill": {"noticed": [..], "leased again": [..]}, ..}. Raises chaos.Broken."""
     deaths = Deaths(programs, folder, seed)
     times = {}
@@ -200,7 +200,7 @@ def run(programs, folder, seed, counts, told=lambda text: None):
         for deed, count in counts.items():
             noticed, again = [], []
             for i in range(count):
-                told(f"{deed} {i + 1} of {count}")
+                report_progress(f"{deed} {i + 1} of {count}")
                 figures = getattr(deaths, deed)()
                 noticed.append(figures[0])
                 again += [figures[1]] if figures[1] is not None else []
@@ -231,10 +231,10 @@ def main():
     options.add_argument("--json", action="store_true", help="one line instead of histograms")
     o = options.parse_args()
     bar = sys.stderr.isatty()
-    told = lambda text: print(f"\r{text}   ", end="", file=sys.stderr) if bar else None  # noqa: E731
+    report_progress = lambda text: print(f"\r{text}   ", end="", file=sys.stderr) if bar else None  # noqa: E731
     with tempfile.TemporaryDirectory(prefix="deaths-") as top:
         try:
-            times = run(chaos.find_programs(), pathlib.Path(top), o.seed, {"kill": o.kills, "stop": o.stops, "cut": o.cuts}, told)
+            times = run(chaos.find_programs(), pathlib.Path(top), o.seed, {"kill": o.kills, "stop": o.stops, "cut": o.cuts}, report_progress)
         except chaos.Broken as broken:
             sys.exit(f"deaths: FAILED: {broken}")
     if bar:

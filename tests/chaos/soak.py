@@ -110,9 +110,9 @@ class Goodput:
 class Soak(chaos.OverIpc):
     """The pool, its deaths, and its measurements."""
 
-    def __init__(self, programs, reference, folder, seed, seconds, tell):
+    def __init__(self, programs, reference, folder, seed, seconds, report):
         super().__init__(programs, reference, folder, seed)
-        self.seconds, self.tell = seconds, tell
+        self.seconds, self.report = seconds, report
         self.heap_use = folder / "heap"
         self.heap_use.mkdir()
         self.goodput, self.deaths, self.lived = Goodput(), 0, 0.0
@@ -204,7 +204,7 @@ class Soak(chaos.OverIpc):
                     death += BETWEEN_DEATHS
                 self.fill(now)
                 self.look()
-                self.tell(self, now - self.began)
+                self.report(self, now - self.began)
                 time.sleep(0.5)
             self.look()
             self.finish()
@@ -277,11 +277,11 @@ def broken(figures):
     return wrong
 
 
-def run(programs, folder, seed, seconds, tell=lambda soak, passed: None):
+def run(programs, folder, seed, seconds, report=lambda soak, passed: None):
     """Runs in the empty folder `folder`; returns the figures. Raises chaos.Broken if a job goes wrong."""
     for name in ("reference", "run"):
         (folder / name).mkdir()
-    soak = Soak(programs, Reference(programs, folder / "reference"), folder / "run", seed, seconds, tell)
+    soak = Soak(programs, Reference(programs, folder / "reference"), folder / "run", seed, seconds, report)
     soak.go()
     return soak.figures()
 
@@ -291,8 +291,8 @@ def tell_people(soak, passed):
             f"busy {100 * soak.goodput.rate('all') * PACE_MS / 1000:.1f} %")
     if sys.stderr.isatty():
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
-    elif int(passed) // 60 > getattr(soak, "told", -1):
-        soak.told = int(passed) // 60
+    elif int(passed) // 60 > getattr(soak, "reported", -1):
+        soak.reported = int(passed) // 60
         print(line, file=sys.stderr, flush=True)
 
 
@@ -306,7 +306,7 @@ def main():
     o = options.parse_args()
     seconds = o.minutes * 60 if o.hours is None else o.hours * 3600
     if not seconds >= 120:
-        options.error("expected at least two minutes: less has too few deaths to tell anything")
+        options.error("expected at least two minutes: less has too few deaths for a result")
     with tempfile.TemporaryDirectory(prefix="soak-") as top:
         try:
             figures = run(chaos.find_programs(), pathlib.Path(top), o.seed, seconds, tell_people)

@@ -69,12 +69,12 @@ class Runner:
                 self.running.add(process)
                 if self.ended:
                     process.kill()
-            said = process.stdout.read()
+            output = process.stdout.read()
             _, status, used = os.wait4(process.pid, 0)
             with self.lock:
                 process.returncode = os.waitstatus_to_exitcode(status)
                 self.running.discard(process)
-        return process.returncode, said, used.ru_utime + used.ru_stime
+        return process.returncode, output, used.ru_utime + used.ru_stime
 
     def close(self):
         with self.lock:
@@ -84,8 +84,8 @@ class Runner:
 
     def is_slow(self, target, path):
         """Returns whether an input hangs, or takes over a second of CPU time: elapsed time depends on other load."""
-        status, said, computed = self.run(target, *self.limits(), "-timeout=60", path)
-        return status != 0 or "Executed " not in said or computed >= SLOW_S + self.start_s(target)
+        status, output, computed = self.run(target, *self.limits(), "-timeout=60", path)
+        return status != 0 or "Executed " not in output or computed >= SLOW_S + self.start_s(target)
 
     def start_s(self, target):
         """Returns the CPU time that the target takes for an empty input."""
@@ -103,22 +103,22 @@ class Runner:
             left = self.left(executions, began)
             if not left:
                 return Result(target, executions, time.monotonic() - began, peak, slowest, [])
-            status, said, _ = self.run(
+            status, output, _ = self.run(
                 target, *self.limits(), f"-timeout={SLOW_S}", f"-detect_leaks={int(target not in AT_END)}", f"-artifact_prefix={crashes}/", "-print_final_stats=1",
                 "-verbosity=0", *left, corpus, *[seeds for seeds in [HERE / "corpus" / target] if seeds.is_dir()],
             )
-            figures = {name: int(value) for name, value in re.findall(r"stat::(\w+):\s+(\d+)", said)}
+            figures = {name: int(value) for name, value in re.findall(r"stat::(\w+):\s+(\d+)", output)}
             executions += figures.get("number_of_executed_units", 0)
             peak = max(peak, figures.get("peak_rss_mb", 0))
             slowest = max(slowest, figures.get("slowest_unit_time_sec", 0))
-            written = re.search(r"Test unit written to (\S+)", said)
+            written = re.search(r"Test unit written to (\S+)", output)
             if status == 0 or self.ended:
                 continue
             if written and "/timeout-" in written[1] and not self.is_slow(target, written[1]):
                 os.remove(written[1])
                 continue
             where = written[1] if written else "no input was kept"
-            return Result(target, executions, time.monotonic() - began, peak, slowest, [{"input": where, "report": said[-6000:]}])
+            return Result(target, executions, time.monotonic() - began, peak, slowest, [{"input": where, "report": output[-6000:]}])
 
     def left(self, executions, began):
         """libFuzzer's options for the remaining time or executions; empty if nothing remains."""
@@ -256,8 +256,8 @@ def main():
     runner = Runner(programs.resolve(), cache.resolve(), o.plain, o)
     names = o.targets or targets()
     if o.input:
-        status, said, _ = runner.run(o.targets[0], *runner.limits(), "-timeout=60", pathlib.Path(o.input).resolve())
-        print(said, end="")
+        status, output, _ = runner.run(o.targets[0], *runner.limits(), "-timeout=60", pathlib.Path(o.input).resolve())
+        print(output, end="")
         sys.exit(1 if status else 0)
     if o.merge:
         for name in names:

@@ -184,27 +184,27 @@ def wire(name, text=None):
     return proto(f"coppice.wire.{name}", MESSAGES[name][1] if text is None else text)
 
 
-def said(name, text=None, tensor=None, right_size=False, other=False):
+def worker_message(name, text=None, tensor=None, right_size=False, other=False):
     flags = (1 if tensor is not None else 0) | (2 if right_size else 0) | (4 if other else 0)
     return bytes([MESSAGES[name][0], flags]) + piece(wire(name, text)) + (piece(tensor) if tensor is not None else b"")
 
 
 def sessions():
-    hello, pull = said("Hello"), said("Pull", "")
+    hello, pull = worker_message("Hello"), worker_message("Pull", "")
     result = "result { kind: TRAIN loss: 0.5 correct: 1 compute_ns: 5 }"
-    good, too, lie = (said("Pull", result, bytes(4), True), said("Pull", result, bytes(4), True, True), said("Pull", result, b"\0\0\x80\x3f", True, True))
-    two = hello + pull + said("Hello", HELLO.replace('"w"', '"v"')) + pull
+    good, too, lie = (worker_message("Pull", result, bytes(4), True), worker_message("Pull", result, bytes(4), True, True), worker_message("Pull", result, b"\0\0\x80\x3f", True, True))
+    two = hello + pull + worker_message("Hello", HELLO.replace('"w"', '"v"')) + pull
     yield hello + pull + 10 * good
     yield two + 4 * (good + too)
     yield two + 4 * (good + lie)
     yield hello + pull
     yield hello + pull + good + good
-    yield hello + pull + said("Pull", "result { kind: TRAIN loss: 0.5 }", b"\0\0\xc0\x7f", True)
-    yield hello + pull + said("Pull", "result { kind: TRAIN loss: 0.5 samples: 3 }", b"\1\2\3")
-    yield hello + pull + said("Pull", 'result { kind: ENSEMBLE failure: "no memory" }')
-    yield hello + said("Hello", HELLO + " control: true") + said("Heartbeat", "lease: 1 draining: true") + pull
-    yield hello + said("Hello", HELLO.replace('"w"', '"v"')) + pull + good + said("Pull", "goodbye: true")
-    yield said("Hello", HELLO.replace("WORKER", "CLIENT")) + said("Nothing")
+    yield hello + pull + worker_message("Pull", "result { kind: TRAIN loss: 0.5 }", b"\0\0\xc0\x7f", True)
+    yield hello + pull + worker_message("Pull", "result { kind: TRAIN loss: 0.5 samples: 3 }", b"\1\2\3")
+    yield hello + pull + worker_message("Pull", 'result { kind: ENSEMBLE failure: "no memory" }')
+    yield hello + worker_message("Hello", HELLO + " control: true") + worker_message("Heartbeat", "lease: 1 draining: true") + pull
+    yield hello + worker_message("Hello", HELLO.replace('"w"', '"v"')) + pull + good + worker_message("Pull", "goodbye: true")
+    yield worker_message("Hello", HELLO.replace("WORKER", "CLIENT")) + worker_message("Nothing")
 
 
 REQUESTS = {

@@ -88,10 +88,10 @@ def test_watch_and_logs_continue_after_a_coordinator_restart(cluster, small, tmp
     pool.wait_step(100)
     restart(pool)
     assert pool.status()["created"] == created
-    told = {word: process.communicate(timeout=60)[0].splitlines() for word, process in following.items()}
+    printed = {word: process.communicate(timeout=60)[0].splitlines() for word, process in following.items()}
     assert [process.returncode for process in following.values()] == [0, 0]
-    assert json.loads(told["watch"][-1])["state"] == "COMPLETED"
-    events = [json.loads(line) for line in told["logs -f"]]
+    assert json.loads(printed["watch"][-1])["state"] == "COMPLETED"
+    events = [json.loads(line) for line in printed["logs -f"]]
     texts = [event["text"] for event in events]
     assert texts[0] == "submitted" and texts[-1] == "COMPLETED" and texts.count("submitted") == 1
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)

@@ -172,8 +172,8 @@ def test_data_get_refuses_wrong_files_from_a_mirror(program, mirror, tmp_path):
 def test_inspect_export_eval_and_digest_accept_a_run(coppice, small, tmp_path):
     result = coppice("run", small(), "--out", tmp_path / "run", "--json", "--quiet")
     assert coppice("digest", tmp_path / "run").stdout.split()[0] == result["digest"]
-    told = coppice("inspect", tmp_path / "run", "--json")
-    assert result["digest"] in json.dumps(told)
+    printed = coppice("inspect", tmp_path / "run", "--json")
+    assert result["digest"] in json.dumps(printed)
     coppice("export", tmp_path / "run", "-o", tmp_path / "m.safetensors")
     tensors = load_file(tmp_path / "m.safetensors")
     assert {name: t.shape for name, t in tensors.items()} == {

@@ -28,9 +28,9 @@ KINDS = {
 }
 
 
-def figures(told):
+def figures(printed):
     """The figures that must not depend on where they are computed: all except times and leases."""
-    return {k: v for k, v in told.items() if k not in ("seconds", "leases_given", "leases_repeated")}
+    return {k: v for k, v in printed.items() if k not in ("seconds", "leases_given", "leases_repeated")}
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_any_pool_gives_the_figures_of_one_process(cluster, coppice, job, local,
         pool.worker(f"w{i}", "--threads", str(1 + i % 2))
     number = train(pool, path)
     for options in (["--ensemble", "1,3,40"], ["--ensemble", "7", "--average", "geometric"], ["--average", "weight-scaling"]):
-        told = pool.client("eval", number, *options, "--json", "--quiet")
-        assert told["leases_given"] >= 3
-        assert figures(told) == local(tmp_path / "run", *options)
+        printed = pool.client("eval", number, *options, "--json", "--quiet")
+        assert printed["leases_given"] >= 3
+        assert figures(printed) == local(tmp_path / "run", *options)
 
 
 def test_every_layer_kind_gives_the_same_figures_on_all_instruction_sets(cluster, coppice, job, local, tmp_path):
@@ -105,10 +105,10 @@ def test_every_layer_kind_gives_the_same_figures_on_all_instruction_sets(cluster
     for i, (name, model) in enumerate(KINDS.items()):
         path = job(name, model)
         coppice("run", path, "--out", tmp_path / name, "--quiet")
-        told = figures(pool.client("eval", train(pool, path), "--ensemble", "1,12", "--json", "--quiet"))
+        printed = figures(pool.client("eval", train(pool, path), "--ensemble", "1,12", "--json", "--quiet"))
         isa = sets[i % len(sets)]
-        assert told == local(tmp_path / name, "--ensemble", "1,12", "--workers", 1 + i % 3, COPPICE_ISA=isa), (name, isa)
-        seen.append(json.dumps(told["members"]))
+        assert printed == local(tmp_path / name, "--ensemble", "1,12", "--workers", 1 + i % 3, COPPICE_ISA=isa), (name, isa)
+        seen.append(json.dumps(printed["members"]))
     assert len(set(seen)) == len(KINDS), "another network has other figures"
 
 
@@ -128,9 +128,9 @@ def test_killed_worker_does_not_change_the_figures(cluster, coppice, processes, 
     wait_leases(pool)
     pool.stop_while_busy("victim")
     victim.kill()
-    told = finish(client)
-    assert told["leases_repeated"] >= 1, "a lease was given again"
-    assert figures(told) == local(tmp_path / "run", "--ensemble", "1,1000")
+    printed = finish(client)
+    assert printed["leases_repeated"] >= 1, "a lease was given again"
+    assert figures(printed) == local(tmp_path / "run", "--ensemble", "1,1000")
     assert "worker victim disconnected" in (pool.folder / "coordinator.log").read_text()
 
 
@@ -216,9 +216,9 @@ def test_training_continues_during_an_evaluation(cluster, coppice, processes, jo
     long = job("long", seed=5)
     pool.client("submit", long, "--set", "train.steps=5000", "--data", tmp_path, "--no-wait")
     pool.wait_step(5, job=2)
-    told = pool.client("eval", number, "--ensemble", "200", "--json", "--quiet")
+    printed = pool.client("eval", number, "--ensemble", "200", "--json", "--quiet")
     assert pool.status(2)["state"] == "RUNNING", "the evaluation did not wait for it"
-    assert figures(told) == local(tmp_path / "run", "--ensemble", "200")
+    assert figures(printed) == local(tmp_path / "run", "--ensemble", "200")
     expected = coppice("run", long, "--set", "train.steps=5000", "--json", "--quiet")["digest"]
     assert pool.client("watch", 2, "--json", "--quiet")["digest"] == expected
 
@@ -336,5 +336,5 @@ def test_arm64_gives_the_same_figures(arm64, cluster, coppice, job, tmp_path):
     first.terminate()
     assert first.wait(30) == 0
     pool.worker("arm", command=arm64("coppice-worker"))
-    told = pool.client("eval", number, "--ensemble", "1,6", "--json", "--quiet", timeout=170)
-    assert figures(told) == figures(expected)
+    printed = pool.client("eval", number, "--ensemble", "1,6", "--json", "--quiet", timeout=170)
+    assert figures(printed) == figures(expected)

@@ -40,24 +40,24 @@ def fuzz(root, tmp_path):
 
 
 def test_a_target_without_failures_is_counted(fuzz):
-    status, said = fuzz("", 5, "--json")
-    result = json.loads(said)
+    status, output = fuzz("", 5, "--json")
+    result = json.loads(output)
     assert status == 0 and result["crashes"] == 0 and result["executions"] >= 1000
 
 
 def test_a_crash_is_reported_with_the_command_to_replay_it(fuzz, tmp_path):
-    status, said = fuzz("crash-1", 5)
+    status, output = fuzz("crash-1", 5)
     kept = tmp_path / "cache/crashes/csv/crash-1"
     assert status == 1 and kept.exists()
-    assert f"./dev fuzz csv --input {kept}" in said and "1 crashes" in said
+    assert f"./dev fuzz csv --input {kept}" in output and "1 crashes" in output
 
 
 def test_an_input_counts_as_slow_only_if_repeatedly_slow(fuzz, tmp_path):
-    status, said = fuzz("timeout-1", 400, "--json")
-    assert status == 0 and json.loads(said)["executions"] >= 1500
+    status, output = fuzz("timeout-1", 400, "--json")
+    assert status == 0 and json.loads(output)["executions"] >= 1500
     assert not (tmp_path / "cache/crashes/csv/timeout-1").exists()
 
 
 def test_a_repeatedly_slow_input_counts_as_a_crash(fuzz):
-    status, said = fuzz("timeout-1", 1400, "--json")
-    assert status == 1 and json.loads(said)["crashes"] == 1
+    status, output = fuzz("timeout-1", 1400, "--json")
+    assert status == 1 and json.loads(output)["crashes"] == 1

@@ -41,31 +41,31 @@ def test_history_lists_each_step_epoch_and_evaluation(pool, coppice, where, tmp_
     assert [(int(r["step"]), float(r["loss"]), float(r["error"])) for r in rows if r["kind"] == "test"] == seen
     assert [(int(r["step"]), float(r["loss"])) for r in rows if r["kind"] == "epoch"] == epochs
     assert [int(r["step"]) for r in rows] == sorted(int(r["step"]) for r in rows)
-    told = [json.loads(line) for line in lines(pool, "history", source, "--json")]
-    assert [(t["kind"], t["step"], t["loss"]) for t in told] == [(r["kind"], int(r["step"]), float(r["loss"])) for r in rows]
+    printed = [json.loads(line) for line in lines(pool, "history", source, "--json")]
+    assert [(t["kind"], t["step"], t["loss"]) for t in printed] == [(r["kind"], int(r["step"]), float(r["loss"])) for r in rows]
     people = lines(pool, "history", source)
     assert people[0].split() == ["STEP", "WHAT", "LOSS", "ERROR", "TIME"] and len(people) == 1 + len(seen) + len(epochs)
 
 
 def test_history_follows_a_job_to_its_end(pool, tmp_path):
     pool.client("submit", pool.job, "--data", tmp_path, "--no-wait", "--set", "train.steps=3000", "--set", "seed=3")
-    told = [json.loads(line) for line in lines(pool, "history", 2, "--json", "-f")]
-    assert [t["step"] for t in told if t["kind"] == "step"] == list(range(1, 3001))
+    printed = [json.loads(line) for line in lines(pool, "history", 2, "--json", "-f")]
+    assert [t["step"] for t in printed if t["kind"] == "step"] == list(range(1, 3001))
     assert pool.status(2)["state"] == "COMPLETED"
 
 
 def test_compare_shows_the_fields_that_differ_and_the_results(pool, coppice, tmp_path):
     pool.client("submit", "--from", 1, "--set", "seed=2", "--set", "model.1.linear.units=21", "--quiet")
-    told = pool.client("compare", 1, 2, "--json")
-    assert {d["field"]: d["values"] for d in told["differences"]} == {"seed": ["7", "2"], "model.1.linear.units": ["37", "21"]}
-    assert [r["digest"] for r in told["results"]] == [pool.status(n)["digest"] for n in (1, 2)]
-    assert [r["error"] for r in told["results"]] == [pool.status(n)["test_error"] for n in (1, 2)]
+    printed = pool.client("compare", 1, 2, "--json")
+    assert {d["field"]: d["values"] for d in printed["differences"]} == {"seed": ["7", "2"], "model.1.linear.units": ["37", "21"]}
+    assert [r["digest"] for r in printed["results"]] == [pool.status(n)["digest"] for n in (1, 2)]
+    assert [r["error"] for r in printed["results"]] == [pool.status(n)["test_error"] for n in (1, 2)]
     table = pool.client("compare", 1, 2).stdout
     assert "model.1.linear.units  37" in table and pool.status(2)["digest"][:16] in table
     assert max(map(len, table.splitlines())) <= 80
     coppice("run", pool.job, "--out", "run")
-    told = pool.client("compare", 1, tmp_path / "run", "--json")
-    assert told["results"][0]["digest"] == told["results"][1]["digest"] and told["differences"] == []
+    printed = pool.client("compare", 1, tmp_path / "run", "--json")
+    assert printed["results"][0]["digest"] == printed["results"][1]["digest"] and printed["differences"] == []
 
 
 def test_spec_prints_a_job_file_that_gives_the_same_weights(pool, coppice, tmp_path):
@@ -82,8 +82,8 @@ def test_resolved_spec_has_the_pinned_statistics(pool, coppice, tmp_path):
     standard = ("--set", "data.normalize=standard")
     pool.client("submit", pool.job, "--data", tmp_path, "--quiet", *standard)
     coppice("run", pool.job, "--out", "run", "--quiet", *standard)
-    told = pool.client("spec", 2, "--resolved", "--json")
-    assert told["pinned"]["mean"] and told["pinned"] == coppice("spec", "run", "--resolved", "--json")["pinned"]
+    printed = pool.client("spec", 2, "--resolved", "--json")
+    assert printed["pinned"]["mean"] and printed["pinned"] == coppice("spec", "run", "--resolved", "--json")["pinned"]
     assert pool.client("compare", 2, tmp_path / "run", "--json")["differences"] == []
 
 
@@ -206,10 +206,10 @@ def test_inspect_accepts_a_replayed_shard(coppice, small, tmp_path):
     small(20)
     coppice("run", "small.yaml", "--out", "run")
     coppice("replay", "run", "--step", 3, "--shard", 2, "-o", "r.safetensors")
-    told = coppice("inspect", "r.safetensors", "--json")
+    printed = coppice("inspect", "r.safetensors", "--json")
     with safe_open(tmp_path / "r.safetensors", "np") as file:
-        assert {t["name"]: t["shape"] for t in told["tensors"]} == {name: list(file.get_tensor(name).shape) for name in file.keys()}
-        for t in told["tensors"]:
+        assert {t["name"]: t["shape"] for t in printed["tensors"]} == {name: list(file.get_tensor(name).shape) for name in file.keys()}
+        for t in printed["tensors"]:
             values = file.get_tensor(t["name"]).astype(float)
             if "mean" in t:
                 assert abs(t["mean"] - values.mean()) < 1e-9 and (t["min"], t["max"]) == (values.min(), values.max())

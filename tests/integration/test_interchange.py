@@ -24,9 +24,9 @@ def test_coordinator_job_is_exported_like_a_run(cluster, coppice, small, tmp_pat
     (tmp_path / "there").mkdir()
     (tmp_path / "here").mkdir()
     for name, files in FORMATS.items():
-        told = pool.client("export", 1, "--format", name, "-o", tmp_path / "there" / files[0], "--json")
-        assert told == coppice("export", tmp_path / "run", "--format", name, "-o", tmp_path / "here" / files[0], "--json") | {"output": str(tmp_path / "there" / files[0])}
-        assert told["format"] == name and told["step"] == 30
+        printed = pool.client("export", 1, "--format", name, "-o", tmp_path / "there" / files[0], "--json")
+        assert printed == coppice("export", tmp_path / "run", "--format", name, "-o", tmp_path / "here" / files[0], "--json") | {"output": str(tmp_path / "there" / files[0])}
+        assert printed["format"] == name and printed["step"] == 30
     for file in ("m.onnx", "m.py"):
         assert (tmp_path / "there" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
     for name, tensor in load_file(tmp_path / "here/m.safetensors").items():
@@ -164,7 +164,7 @@ def test_imported_weights_give_the_same_ensemble(coppice, small, trained, tmp_pa
     save_file(load_file(trained / "model.safetensors"), tmp_path / "elsewhere.safetensors")
     coppice("import", "elsewhere.safetensors", "--spec", small(10), "-o", "back.safetensors")
     for arguments in (["--ensemble", "3,7"], ["--average", "weight-scaling"], []):
-        told = [coppice("eval", model, "--data", tmp_path, *arguments, "--json") for model in (trained, "back.safetensors")]
-        for one in told:
+        printed = [coppice("eval", model, "--data", tmp_path, *arguments, "--json") for model in (trained, "back.safetensors")]
+        for one in printed:
             one.pop("seconds")
-        assert told[0] == told[1] and told[0]["digest"]
+        assert printed[0] == printed[1] and printed[0]["digest"]

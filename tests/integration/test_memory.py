@@ -128,9 +128,9 @@ def test_pool_survives_each_failing_allocation(program, processes, folder):
             done = pool.submit(folder / "job.yaml", timeout=3)  # the time it waits if nobody answers
             if done.returncode:
                 assert done.returncode == 1 and done.stderr.startswith("coppice submit: "), (who, fails, done.stderr)
-                ends["told"] += 1
+                ends["reported"] += 1
                 done = pool.submit(folder / "job.yaml")
             assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["digest"] == digest, (who, fails, done)
             ends["done"] += 1
             pool.stop()
-    assert ends["done"] > 240 // stride and ends["told"] and ends["not started"], ends
+    assert ends["done"] > 240 // stride and ends["reported"] and ends["not started"], ends

@@ -33,11 +33,11 @@ def drawn(path):
 def results(coppice, small, tmp_path):
     """Writes the results of three averages to a.json, g.json and w.json; returns them."""
     coppice("run", small(steps=25), "--workers", 1, "--out", tmp_path / "r", "--quiet")
-    told = {}
+    printed = {}
     for name, options in (("a", ["--ensemble", COUNTS]), ("g", ["--ensemble", COUNTS, "--average", "geometric"]), ("w", ["--average", "weight-scaling"])):
-        told[name] = coppice("eval", "r", "--data", ".", *options, "--json", "--quiet")
-        (tmp_path / f"{name}.json").write_text(json.dumps(told[name]) + "\n")
-    return told
+        printed[name] = coppice("eval", "r", "--data", ".", *options, "--json", "--quiet")
+        (tmp_path / f"{name}.json").write_text(json.dumps(printed[name]) + "\n")
+    return printed
 
 
 def test_points_bars_and_level_are_drawn_at_the_right_places(coppice, results, tmp_path):

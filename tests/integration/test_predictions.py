@@ -74,8 +74,8 @@ def test_progress_is_shown_after_two_seconds(program, coppice, processes, run, t
 
 
 def test_sheet_shows_the_least_certain_samples_in_order(program, coppice, run, tmp_path):
-    told = lines_of(predict(program, tmp_path, run, "--input", "test-images", "--ensemble", 9, "--json"))
-    order = sorted(range(130), key=lambda i: (-told[i]["entropy"], i))
+    printed = lines_of(predict(program, tmp_path, run, "--input", "test-images", "--ensemble", 9, "--json"))
+    order = sorted(range(130), key=lambda i: (-printed[i]["entropy"], i))
     done = coppice("predict", run, "--input", "test-images", "--ensemble", 9, "--top-uncertain", 11, "-o", "sheet.png")
     assert [int(row.split()[0]) for row in done.stdout.splitlines()[1:12]] == order[:11]
     assert "showing the 11 most uncertain" in done.stdout and "sheet.png" in done.stdout
@@ -110,9 +110,9 @@ def test_uncertainty_without_classes_needs_an_ensemble(program, coppice, small, 
     assert "also specify --ensemble K" in done.stderr and not (tmp_path / "sheet.png").exists()
     coppice("predict", "r", "--input", "test-images", "--top-uncertain", 3, "--ensemble", 4, "-o", "sheet.png")
     assert (tmp_path / "sheet.png").exists()
-    told = lines_of(predict(program, tmp_path, "r", "--input", "test-images", "--ensemble", 4, "--json"))
+    printed = lines_of(predict(program, tmp_path, "r", "--input", "test-images", "--ensemble", 4, "--json"))
     table = coppice("predict", "r", "--input", "test-images", "--top-uncertain", 3, "--ensemble", 4, "-o", "sheet.png").stdout
-    assert [int(row.split()[0]) for row in table.splitlines()[1:4]] == sorted(range(130), key=lambda i: -told[i]["spread"])[:3]
+    assert [int(row.split()[0]) for row in table.splitlines()[1:4]] == sorted(range(130), key=lambda i: -printed[i]["spread"])[:3]
     assert "+-" in table and "SPREAD" in table and "CLASS" not in table
 
 
@@ -122,9 +122,9 @@ def test_uncertainty_without_classes_needs_an_ensemble(program, coppice, small, 
 def test_run_folder_checkpoint_and_file_give_the_same_predictions(program, coppice, run, tmp_path):
     coppice("export", run, "-o", "m.safetensors")
     step = (tmp_path / "r/checkpoints/latest").read_text().strip()
-    told = [predict(program, tmp_path, model, "--input", "test-images", "--json").stdout
+    printed = [predict(program, tmp_path, model, "--input", "test-images", "--json").stdout
             for model in ("r", f"r/checkpoints/{step}", "m.safetensors")]
-    assert told[0] and told[0] == told[1] == told[2]
+    assert printed[0] and printed[0] == printed[1] == printed[2]
 
 
 def test_coordinator_job_gives_the_same_predictions(cluster, small, program):

@@ -27,8 +27,8 @@ def coppice():
         assert done.returncode == 0, f"coppice {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}"
         if "--json" not in arguments:
             return done.stdout
-        told = [json.loads(line) for line in done.stdout.splitlines()]
-        return told if lines else told[-1]
+        printed = [json.loads(line) for line in done.stdout.splitlines()]
+        return printed if lines else printed[-1]
 
     return call
 

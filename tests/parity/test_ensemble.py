@@ -55,8 +55,8 @@ def figures(p, votes, labels):
     disagreement = np.mean(pairs, axis=0) if pairs else np.zeros(len(labels))
     bins = np.minimum((p.max(1) * 15).astype(int), 14)
     ece = sum(abs((1 - wrong[bins == b]).sum() - p.max(1)[bins == b].sum()) for b in range(15)) / len(labels)
-    told = {"error": wrong, "nll": nll, "brier": brier, "disagreement": disagreement}
-    return {**{k: v.mean() for k, v in told.items()}, **{f"{k}_se": v.std(ddof=1) / np.sqrt(len(v)) for k, v in told.items()}, "ece": ece}
+    printed = {"error": wrong, "nll": nll, "brier": brier, "disagreement": disagreement}
+    return {**{k: v.mean() for k, v in printed.items()}, **{f"{k}_se": v.std(ddof=1) / np.sqrt(len(v)) for k, v in printed.items()}, "ece": ece}
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def trained(coppice, digits):
 def test_ensemble_figures_match_numpy(coppice, digits, trained, variant, scope, average):
     w = trained(variant, scope)
     all_p = np.array(list(members(digits, w, 9, variant, scope)))
-    told = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "9,1,4", "--average", average, "--json", "--quiet")
-    assert [row["members"] for row in told["members"]] == [1, 4, 9] and told["samples"] == all_p.shape[1]
-    for row in told["members"]:
+    printed = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "9,1,4", "--average", average, "--json", "--quiet")
+    assert [row["members"] for row in printed["members"]] == [1, 4, 9] and printed["samples"] == all_p.shape[1]
+    for row in printed["members"]:
         p = all_p[: row["members"]]
         joint = p.mean(0) if average == "arithmetic" else softmax(np.log(p).mean(0))
         for name, value in figures(joint, p.argmax(2), digits.labels["test"]).items():
@@ -95,13 +95,13 @@ def test_separately_trained_models(coppice, digits, average):
         w = {k: v.astype(float) for k, v in load_file(digits.folder / "m.safetensors").items()}
         h = np.maximum(x * 0.8 @ w["1.weight"].T + w["1.bias"], 0)
         each.append(softmax(h * 0.5 @ w["4.weight"].T + w["4.bias"]))
-    told = coppice("eval", runs[0], "--members-from", *runs[1:], "--ensemble", "1,3", "--data", digits.folder, "--average", average, "--json", "--quiet")
-    for row in told["members"]:
+    printed = coppice("eval", runs[0], "--members-from", *runs[1:], "--ensemble", "1,3", "--data", digits.folder, "--average", average, "--json", "--quiet")
+    for row in printed["members"]:
         p = np.array(each[: row["members"]])
         joint = p.mean(0) if average == "arithmetic" else softmax(np.log(p).mean(0))
         for name, value in figures(joint, p.argmax(2), digits.labels["test"]).items():
             assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (row["members"], name)
-    assert [m["digest"] for m in told["models"]] == [coppice("digest", run, "--json")["digest"] for run in runs]
+    assert [m["digest"] for m in printed["models"]] == [coppice("digest", run, "--json")["digest"] for run in runs]
 
 
 def test_weight_scaling_equals_plain_evaluation(coppice, digits, trained):
@@ -113,10 +113,10 @@ def test_weight_scaling_equals_plain_evaluation(coppice, digits, trained):
 
 def test_number_of_threads_does_not_change_the_figures(coppice, digits, trained):
     trained()
-    told = [coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "3,8", "--workers", n, "--json", "--quiet") for n in (1, 2, 3)]
-    for one in told:
+    printed = [coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "3,8", "--workers", n, "--json", "--quiet") for n in (1, 2, 3)]
+    for one in printed:
         one.pop("seconds")
-    assert told[0] == told[1] == told[2]
+    assert printed[0] == printed[1] == printed[2]
 
 
 @pytest.mark.parametrize("options, words", [

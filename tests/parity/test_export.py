@@ -226,15 +226,15 @@ optimizer: {{sgd: {{rate: 0.1}}}}
 
 
 def test_onnx_file_has_the_right_metadata(coppice, digits, tmp_path):
-    job = "name: told\nmodel: [{dropout: {p: 0.2}}, {linear: {units: 10}}]\ntrain: {steps: 3}\noptimizer: {sgd: {rate: 0.1}}\n"
+    job = "name: printed\nmodel: [{dropout: {p: 0.2}}, {linear: {units: 10}}]\ntrain: {steps: 3}\noptimizer: {sgd: {rate: 0.1}}\n"
     summary = coppice("run", digits.job(job), "--out", tmp_path / "run", "--json", "--quiet")
-    told = coppice("export", tmp_path / "run", "--format", "onnx", "-o", tmp_path / "m", "--json")
-    assert told == {"output": str(tmp_path / "m"), "format": "onnx", "digest": summary["digest"], "step": 3}
+    printed = coppice("export", tmp_path / "run", "--format", "onnx", "-o", tmp_path / "m", "--json")
+    assert printed == {"output": str(tmp_path / "m"), "format": "onnx", "digest": summary["digest"], "step": 3}
     session = onnx_session(tmp_path / "m")
     about = session.get_modelmeta()
-    assert about.producer_name == "coppice" and about.graph_name == "told"
+    assert about.producer_name == "coppice" and about.graph_name == "printed"
     assert {key: about.custom_metadata_map[f"coppice.{key}"] for key in ("name", "digest", "step")} == {
-        "name": "told", "digest": summary["digest"], "step": "3"}
+        "name": "printed", "digest": summary["digest"], "step": "3"}
     assert "- dropout: {p: 0.2" in about.custom_metadata_map["coppice.job"]
     assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [("input", ["N", 1, 12, 11], "tensor(float)")]
     assert [(i.name, i.shape, i.type) for i in session.get_outputs()] == [("logits", ["N", 10], "tensor(float)")]

@@ -65,11 +65,11 @@ def test_features_figures_match_numpy(coppice, digits, trained, layer):
     values = np.maximum(digits.inputs("test").astype(float) @ w["0.weight"].T + w["0.bias"], 0)
     if layer == 3:  # no activation follows
         values = values @ w["3.weight"].T + w["3.bias"]
-    told = coppice("features", run, "--layer", layer, "--data", digits.folder, "--json")
-    assert (told["layer"], told["units"], told["samples"]) == (layer, values.shape[1], len(values))
+    printed = coppice("features", run, "--layer", layer, "--data", digits.folder, "--json")
+    assert (printed["layer"], printed["units"], printed["samples"]) == (layer, values.shape[1], len(values))
     for name, value in expected(values).items():
-        assert told[name] == pytest.approx(value, rel=1e-4, abs=2e-4), name
-    assert layer == 3 or 0.05 < told["zero_share"] < 0.95
+        assert printed[name] == pytest.approx(value, rel=1e-4, abs=2e-4), name
+    assert layer == 3 or 0.05 < printed["zero_share"] < 0.95
 
 
 def test_features_picture_is_exact_to_the_pixel(coppice, digits, trained):

@@ -48,9 +48,9 @@ def test_imported_model_evaluates_as_in_pytorch(coppice, digits, network, dtype)
     x, y = torch.from_numpy(digits.inputs("test")), torch.from_numpy(digits.labels["test"])
     with torch.no_grad():
         logits = network(x)
-    told = coppice("eval", digits.folder / "m.safetensors", "--data", digits.folder, "--json")
-    assert told["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
-    assert told["error"] == pytest.approx((logits.argmax(1) != y).double().mean().item(), abs=1e-9)
+    printed = coppice("eval", digits.folder / "m.safetensors", "--data", digits.folder, "--json")
+    assert printed["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+    assert printed["error"] == pytest.approx((logits.argmax(1) != y).double().mean().item(), abs=1e-9)
 
 
 def test_subnormal_16_bit_floats_are_exact(coppice, digits, network):

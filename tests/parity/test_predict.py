@@ -95,17 +95,17 @@ def test_uncertainty_measures_the_disagreement_of_members(digits, trained, predi
 def test_prediction_figures_equal_those_of_the_evaluation(coppice, digits, trained, predict):
     trained(JOB.format(variant="inverted", scope="sample"))
     lines = predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", 7)
-    told = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "7", "--json", "--quiet")["members"][0]
+    printed = coppice("eval", digits.folder / "run", "--data", digits.folder, "--ensemble", "7", "--json", "--quiet")["members"][0]
     labels = digits.labels["test"]
-    assert np.mean(column(lines, "class") != labels) == pytest.approx(told["error"], abs=1e-12)
+    assert np.mean(column(lines, "class") != labels) == pytest.approx(printed["error"], abs=1e-12)
     own = column(lines, "probabilities")[np.arange(len(labels)), labels]
-    assert -np.log(own).mean() == pytest.approx(told["nll"], rel=1e-9)
+    assert -np.log(own).mean() == pytest.approx(printed["nll"], rel=1e-9)
 
 
 def test_number_of_threads_does_not_change_the_output(digits, trained, predict):
     trained(JOB.format(variant="inverted", scope="shard"))
-    told = [predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", 5, "--workers", n) for n in (1, 2, 7)]
-    assert told[0] == told[1] == told[2]
+    printed = [predict(digits.folder / "run", digits.folder / "test-images.gz", "--ensemble", 5, "--workers", n) for n in (1, 2, 7)]
+    assert printed[0] == printed[1] == printed[2]
 
 
 # ---- formats ----

@@ -30,10 +30,10 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
 
 def replay(coppice, digits, step, shard=0, run="run"):
     out = digits.folder / "replay.safetensors"
-    told = coppice("replay", digits.folder / run, "--step", step, "--shard", shard, "-o", out, "--data", digits.folder, "--json")
+    printed = coppice("replay", digits.folder / run, "--step", step, "--shard", shard, "-o", out, "--data", digits.folder, "--json")
     tensors = {name: torch.from_numpy(value.astype(np.float64)) for name, value in load_file(out).items()}
     out.rename(digits.folder / f"{run.replace('/', '-')}-{step}-{shard}.safetensors")
-    return told, tensors
+    return printed, tensors
 
 
 def close(found, wanted, what, most=1e-5):

@@ -90,7 +90,7 @@ static inline const coord_action *fx_last(const fixture *f, coord_action_type ty
     return NULL;
 }
 
-static inline bool fx_said(const fixture *f, const char *part) {
+static inline bool fx_reported(const fixture *f, const char *part) {
     for (uint32_t i = 0; i < f->count; i++)
         if (f->history[i].type == COORD_ACTION_EVENT && strstr(f->history[i].text, part))
             return true;

@@ -74,11 +74,11 @@ static int stop_coordinator(void **state) {
 
 /* ---- a peer with arbitrary credentials ---- */
 
-typedef struct door {
+typedef struct connection {
     int fd;
     SSL_CTX *context;
     SSL *ssl; /* NULL: plain */
-} door;
+} connection;
 
 static int connect_to(const char *url) {
     struct sockaddr_un local = {.sun_family = AF_UNIX};
@@ -101,9 +101,9 @@ static int connect_to(const char *url) {
 }
 
 /* stem NULL: no certificate. */
-static void open_door(door *d, const char *url, const char *folder, const char *stem,
+static void open_connection(connection *d, const char *url, const char *folder, const char *stem,
                       const char *key) {
-    *d = (door){.fd = connect_to(url)};
+    *d = (connection){.fd = connect_to(url)};
     if (!cop_url_is_tls(url)) return;
     d->context = SSL_CTX_new(TLS_client_method());
     if (stem) {
@@ -122,18 +122,18 @@ static void open_door(door *d, const char *url, const char *folder, const char *
     SSL_connect(d->ssl); /* ignore the result, and try the request anyway */
 }
 
-static void close_door(door *d) {
+static void close_connection(connection *d) {
     SSL_free(d->ssl);
     SSL_CTX_free(d->context);
     close(d->fd);
 }
 
-static bool put(door *d, const void *bytes, size_t size) {
+static bool put(connection *d, const void *bytes, size_t size) {
     return d->ssl ? SSL_write(d->ssl, bytes, (int)size) == (int)size
                   : send(d->fd, bytes, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
-static bool get(door *d, void *bytes, size_t size) {
+static bool get(connection *d, void *bytes, size_t size) {
     for (size_t at = 0; at < size;) {
         char *to = (char *)bytes + at;
         ssize_t n = d->ssl ? SSL_read(d->ssl, to, (int)(size - at)) : recv(d->fd, to, size - at, 0);
@@ -144,13 +144,13 @@ static bool get(door *d, void *bytes, size_t size) {
 }
 
 /* nng's header; ipc has a byte before the length. */
-static bool put_length(door *d, bool ipc, uint64_t length) {
+static bool put_length(connection *d, bool ipc, uint64_t length) {
     uint64_t big_endian = __builtin_bswap64(length);
     return (!ipc || put(d, "\1", 1)) && put(d, &big_endian, 8);
 }
 
 /* Sends a request over SP's REQ. */
-static bool say(door *d, bool ipc, bool first, cop_message *m) {
+static bool say(connection *d, bool ipc, bool first, cop_message *m) {
     const unsigned char greeting[8] = {0, 'S', 'P', 0, 0, 0x30, 0, 0}, id[4] = {0x80, 0, 0, 1};
     unsigned char head[8];
     size_t size = cop_codec_size(m);
@@ -164,7 +164,7 @@ static bool say(door *d, bool ipc, bool first, cop_message *m) {
 }
 
 /* Receives its answer; false if there is none. */
-static bool hear(door *d, bool ipc, cop_message *reply) {
+static bool hear(connection *d, bool ipc, cop_message *reply) {
     unsigned char head[9], back[4];
     uint64_t length;
     if (!get(d, head, ipc ? 9 : 8)) return false;
@@ -178,7 +178,7 @@ static bool hear(door *d, bool ipc, cop_message *reply) {
     return whole;
 }
 
-static bool ask(door *d, bool ipc, bool first, cop_message *m, cop_message *reply) {
+static bool ask(connection *d, bool ipc, bool first, cop_message *m, cop_message *reply) {
     return say(d, ipc, first, m) && hear(d, ipc, reply);
 }
 
@@ -229,16 +229,16 @@ typedef struct credential {
 } credential;
 
 static bool is_let_in(const char *url, const credential *c, const coord_right *right) {
-    door d;
+    connection d;
     cop_message m, reply;
-    open_door(&d, url, c->folder, c->stem, c->key);
+    open_connection(&d, url, c->folder, c->stem, c->key);
     make_request(right, c->token, 1, 12345, &m);
     bool in = ask(&d, strncmp(url, "ipc", 3) == 0, true, &m, &reply);
     if (in) {
         in = lets_in(&reply);
         cop_message_fini(&reply);
     }
-    close_door(&d);
+    close_connection(&d);
     return in;
 }
 
@@ -337,9 +337,9 @@ static void test_no_other_socket_listens(void **state) {
 /* ---- sessions ---- */
 
 /* Sends HELLO, and stores the session. */
-static void join(door *d, const char *url, const char *stem, const char *token, cop_message *m) {
+static void join(connection *d, const char *url, const char *stem, const char *token, cop_message *m) {
     cop_message hello;
-    open_door(d, url, "ours", stem, "worker");
+    open_connection(d, url, "ours", stem, "worker");
     make_hello(&hello, token);
     assert_true(ask(d, false, true, &hello, m));
     assert_int_equal(m->type, COP_MESSAGE_WELCOME);
@@ -348,7 +348,7 @@ static void join(door *d, const char *url, const char *stem, const char *token, 
 /* A peer that knows a session's secret cannot use it with another certificate, or without one. */
 static void test_session_works_only_with_its_certificate(void **state) {
     (void)state;
-    door owner, thief;
+    connection owner, thief;
     cop_message welcome, m, reply;
     make_tokens();
     join(&owner, w.urls[0], "worker", "", &welcome);
@@ -356,25 +356,25 @@ static void test_session_works_only_with_its_certificate(void **state) {
     const char *const stems[] = {"no-role", "client", "both"};
     for (int i = 0; i < 4; i++) {
         bool plain = i == 3;
-        open_door(&thief, w.urls[plain ? 1 : 0], "ours", plain ? NULL : stems[i],
+        open_connection(&thief, w.urls[plain ? 1 : 0], "ours", plain ? NULL : stems[i],
                   i == 1 ? "client" : "worker");
         make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
         assert_true(ask(&thief, false, true, &m, &reply));
         assert_int_equal(lets_in(&reply), i == 2); /* `both` has the same name */
         cop_message_fini(&reply);
-        close_door(&thief);
+        close_connection(&thief);
     }
     make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
     assert_true(ask(&owner, false, false, &m, &reply));
     assert_true(lets_in(&reply));
     cop_message_fini(&reply);
-    close_door(&owner);
+    close_connection(&owner);
 }
 
 /* ---- limits for one identity ---- */
 
 /* Sends another HELLO on this connection; returns the answer. */
-static cop_message_type hello_again(door *d, bool first, const char *token) {
+static cop_message_type hello_again(connection *d, bool first, const char *token) {
     cop_message m, reply = {0};
     make_hello(&m, token);
     assert_true(ask(d, false, first, &m, &reply));
@@ -392,16 +392,16 @@ static void test_no_identity_can_use_all_sessions(void **state) {
     (void)state;
     make_tokens();
     for (int plain = 0; plain < 2; plain++) {
-        door hog, other;
+        connection hog, other;
         int in = 0;
-        open_door(&hog, w.urls[plain], "ours", plain ? NULL : "many", "worker");
+        open_connection(&hog, w.urls[plain], "ours", plain ? NULL : "many", "worker");
         for (int i = 0; i < SESSIONS + 4; i++)
             in += hello_again(&hog, i == 0, plain ? good_token : "") == COP_MESSAGE_WELCOME;
         assert_int_equal(in, SESSIONS);
-        open_door(&other, w.urls[0], "ours", "worker", "worker");
+        open_connection(&other, w.urls[0], "ours", "worker", "worker");
         assert_int_equal(hello_again(&other, true, ""), COP_MESSAGE_WELCOME);
-        close_door(&other);
-        close_door(&hog);
+        close_connection(&other);
+        close_connection(&hog);
         cop_clock_sleep_ms(20);
     }
 }
@@ -426,7 +426,7 @@ static void tell_news(void) {
 }
 
 /* A request that is held until there is news. */
-static void say_watch(door *d, const char *stem, bool logs) {
+static void say_watch(connection *d, const char *stem, bool logs) {
     Coppice__Api__WatchJobRequest watch = COPPICE__API__WATCH_JOB_REQUEST__INIT;
     Coppice__Api__LogsRequest log = COPPICE__API__LOGS_REQUEST__INIT;
     watch.has_job = watch.has_version = watch.has_hold_ms = 1;
@@ -443,7 +443,7 @@ static void say_watch(door *d, const char *stem, bool logs) {
 }
 
 /* The pause after which the client should ask again; 0: the request was held. */
-static uint32_t hear_watch(door *d, bool logs) {
+static uint32_t hear_watch(connection *d, bool logs) {
     cop_message reply;
     ProtobufCMessage *answer = NULL;
     uint32_t pause;
@@ -464,7 +464,7 @@ static uint32_t hear_watch(door *d, bool logs) {
     return pause;
 }
 
-static bool is_held(const door *d) {
+static bool is_held(const connection *d) {
     struct pollfd at = {.fd = d->fd, .events = POLLIN};
     return poll(&at, 1, 300) == 0;
 }
@@ -472,7 +472,7 @@ static bool is_held(const door *d) {
 /* Requests beyond an identity's share are answered at once; those of others are held. */
 static void test_no_identity_can_use_all_watches(void **state) {
     (void)state;
-    door hog[WATCHES], more, logs, other;
+    connection hog[WATCHES], more, logs, other;
     tell_news();
     for (int i = 0; i < WATCHES; i++) say_watch(&hog[i], "client", i & 1);
     assert_true(is_held(&hog[0]));
@@ -486,19 +486,19 @@ static void test_no_identity_can_use_all_watches(void **state) {
     tell_news();
     assert_int_equal(hear_watch(&other, false), 0);
     assert_int_equal(hear_watch(&hog[0], false), 0);
-    for (int i = 0; i < WATCHES; i++) close_door(&hog[i]);
-    close_door(&more);
-    close_door(&logs);
-    close_door(&other);
+    for (int i = 0; i < WATCHES; i++) close_connection(&hog[i]);
+    close_connection(&more);
+    close_connection(&logs);
+    close_connection(&other);
 }
 
 /* Joins and leaves `times` times with one certificate. */
 static void rejoin(int times) {
     for (int i = 0; i < times; i++) {
-        door d;
-        open_door(&d, w.urls[0], "ours", "worker", "worker");
+        connection d;
+        open_connection(&d, w.urls[0], "ours", "worker", "worker");
         hello_again(&d, true, "");
-        close_door(&d);
+        close_connection(&d);
     }
     cop_clock_sleep_ms(50);
 }
@@ -525,9 +525,9 @@ static void test_rejoins_do_not_fill_the_log(void **state) {
 }
 
 static void check_name(const char *url, const char *stem, const char *name, const char *words) {
-    door d;
+    connection d;
     cop_message m, reply = {0};
-    open_door(&d, url, "ours", stem, "worker");
+    open_connection(&d, url, "ours", stem, "worker");
     make_hello(&m, good_token);
     snprintf(m.hello.name, sizeof m.hello.name, "%s", name);
     assert_true(ask(&d, false, true, &m, &reply));
@@ -540,7 +540,7 @@ static void check_name(const char *url, const char *stem, const char *name, cons
         assert_string_equal(reply.welcome.name, *name ? name : "worker");
     }
     cop_message_fini(&reply);
-    close_door(&d);
+    close_connection(&d);
     cop_clock_sleep_ms(20); /* its session ends, so the name is free again */
 }
 

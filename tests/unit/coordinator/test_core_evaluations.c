@@ -149,7 +149,7 @@ static void test_block_of_a_lost_worker_is_leased_again(void **state) {
     assert_int_equal(a->lease.member, member);
     assert_int_equal(a->lease.first, first);
     assert_int_equal(a->lease.attempt, 2);
-    assert_true(fx_said(f, "are leased again, to worker w2"));
+    assert_true(fx_reported(f, "are leased again, to worker w2"));
     assert_int_equal(fx_view(f, 1).leases.repeated, 1);
     fx_work_all(f, 2);
     check_absorbed(f, MEMBERS, 2300);

@@ -51,11 +51,11 @@ static void test_writing_final_weights_is_retried_until_it_succeeds(void **state
     f->fail_save = true;
     fx_work_all(f, 1);
     assert_int_equal(f->state[1], COORD_RUNNING);
-    assert_true(fx_said(f, "disk full"));
+    assert_true(fx_reported(f, "disk full"));
     fx_forget(f);
     for (int second = 0; second < 10; second++) tick_after(f, FX_SECOND);
     assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 10);
-    assert_false(fx_said(f, "disk full")); /* said once */
+    assert_false(fx_reported(f, "disk full")); /* said once */
     f->fail_save = false;
     tick_after(f, FX_SECOND);
     assert_int_equal(f->state[1], COORD_COMPLETED);
@@ -94,7 +94,7 @@ static void test_failed_checkpoint_is_reported_and_training_continues(void **sta
     fixture *f = start(1, info);
     f->fail_save = true;
     fx_work_to(f, 1, 1, 6);
-    assert_true(fx_said(f, "disk full"));
+    assert_true(fx_reported(f, "disk full"));
     assert_int_equal(f->state[1], COORD_RUNNING);
     f->fail_save = false;
     fx_work_all(f, 1);

@@ -184,7 +184,7 @@ static void test_third_mismatched_result_causes_quarantine(void **state) {
             assert_int_equal(view.strikes, i);
             assert_int_equal(view.quarantined, i == 3);
         }
-        assert_true(fx_said(f, "worker w1 sent a wrong result"));
+        assert_true(fx_reported(f, "worker w1 sent a wrong result"));
         assert_null(fx_pull(f, 1));
         fx_work(f, 2, 1000);
         assert_int_equal(f->state[1], COORD_COMPLETED);
@@ -274,7 +274,7 @@ static void test_block_of_a_dead_worker_is_leased_first(void **state) {
     assert_int_equal(f->lease[5].lease.attempt, 1);
     assert_int_equal(fx_view(f, 1).leases.repeated, 1);
     assert_int_equal(fx_view(f, 1).leases.given, 5);
-    assert_true(fx_said(f, "leased again"));
+    assert_true(fx_reported(f, "leased again"));
     fx_destroy(f);
 }
 
@@ -501,7 +501,7 @@ static void test_failed_block_is_computed_by_another_worker(void **state) {
     e.result.failed = true;
     e.text = "out of memory";
     fx_send_result(f, e);
-    assert_true(fx_said(f, "out of memory"));
+    assert_true(fx_reported(f, "out of memory"));
     assert_null(fx_pull(f, 1)); /* no more work of this job */
     assert_int_equal(fx_pull(f, 2)->lease.first, 0);
     fx_work_all(f, 2);
@@ -529,7 +529,7 @@ static void test_job_continues_although_some_workers_cannot_compute_it(void **st
         assert_int_equal(view.unable, 1);
         assert_int_equal(view.strikes, 0);
     }
-    assert_true(fx_said(f, "worker w3 cannot compute job 1"));
+    assert_true(fx_reported(f, "worker w3 cannot compute job 1"));
     fx_work_to(f, 5, 1, 10);
     assert_int_equal(f->state[1], COORD_RUNNING);
     for (uint64_t w = 1; w <= 3; w++) assert_int_equal(f->lease[w].type, 0);
@@ -690,7 +690,7 @@ static void check_wrong_form(void (*spoil)(coord_event *), const char *reason) {
         f->now += 6 * FX_SECOND; /* until then another worker is preferred */
     }
     assert_int_equal(fx_count(f, COORD_ACTION_KEEP), 0);
-    assert_true(fx_said(f, reason));
+    assert_true(fx_reported(f, reason));
     assert_true(view.quarantined);
     fx_work(f, 2, 1000);
     assert_int_equal(f->state[1], COORD_COMPLETED);

@@ -97,7 +97,7 @@ static void test_silent_worker_is_disconnected_after_three_heartbeats(void **sta
     assert_int_equal(fx_count(f, COORD_ACTION_DISCONNECT), 1);
     assert_int_equal(fx_last(f, COORD_ACTION_DISCONNECT)->worker, 1);
     assert_int_equal(coord_core_worker_count(f->core), 1);
-    assert_true(fx_said(f, "silent"));
+    assert_true(fx_reported(f, "silent"));
     fx_destroy(f);
 }
 

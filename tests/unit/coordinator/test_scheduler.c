@@ -303,7 +303,7 @@ static void test_first_worker_pins_the_fingerprint_and_others_get_the_reason(voi
     fx_forget(f);
     fx_work_all(f, 3);
     assert_int_equal(f->state[1], COORD_COMPLETED);
-    assert_false(fx_said(f, "gets no lease")); /* once */
+    assert_false(fx_reported(f, "gets no lease")); /* once */
     fx_destroy(f);
 }
 
@@ -315,7 +315,7 @@ static void test_pinned_job_rejects_a_later_worker_with_a_message(void **state) 
     info.fingerprint = 5; /* from an earlier run */
     fx_add(f, info);
     fx_join(f, 1, 1, 6);
-    assert_true(fx_said(f, "gets no lease of job 1"));
+    assert_true(fx_reported(f, "gets no lease of job 1"));
     assert_null(fx_pull(f, 1));
     assert_string_equal(fx_view(f, 1).waiting_for, "workers");
     fx_join(f, 2, 1, 5);
@@ -331,7 +331,7 @@ static void test_portable_job_accepts_every_worker(void **state) {
     fx_add(f, fx_info(1));
     assert_non_null(fx_pull(f, 1));
     assert_non_null(fx_pull(f, 2));
-    assert_false(fx_said(f, "gets no lease"));
+    assert_false(fx_reported(f, "gets no lease"));
     fx_destroy(f);
 }
 

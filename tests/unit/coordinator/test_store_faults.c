@@ -35,12 +35,12 @@ typedef enum fact { JOB_1, STEPS_OF_1, JOB_2, PAUSE_OF_2, REMOVAL_OF_1, JOB_3, F
 
 /* For each fact: the number of file changes when it was acknowledged; UINT32_MAX: not acknowledged,
  * or refused. */
-typedef struct told {
+typedef struct acknowledged {
     _Atomic uint32_t at[FACTS], removing; /* removing: when the removal of job 1 began */
     atomic_int answers;
-} told;
+} acknowledged;
 typedef struct told_one {
-    told *all;
+    acknowledged *all;
     fact fact;
 } told_one;
 
@@ -51,7 +51,7 @@ static void on_done(void *context, cop_err result, const char *text) {
     atomic_fetch_add(&t->all->answers, 1);
 }
 
-static void await(const told *t, int count) {
+static void await(const acknowledged *t, int count) {
     for (int i = 0; i < 20000 && atomic_load(&t->answers) < count; i++) cop_clock_sleep_ms(1);
     if (atomic_load(&t->answers) != count) fail_msg("no answer %d", count);
 }
@@ -68,7 +68,7 @@ static void add(coord_store *s, told_one *t, uint64_t job) {
     cop_buffer_release(spec);
 }
 
-static cop_err first_life(const char *path, told *t, cop_error *error) {
+static cop_err run_first(const char *path, acknowledged *t, cop_error *error) {
     coord_store *s = NULL;
     told_one each[FACTS];
     for (int i = 0; i < FACTS; i++) each[i] = (told_one){t, (fact)i};
@@ -87,7 +87,7 @@ static cop_err first_life(const char *path, told *t, cop_error *error) {
     return COP_OK;
 }
 
-static cop_err second_life(const char *path, told *t, cop_error *error) {
+static cop_err run_second(const char *path, acknowledged *t, cop_error *error) {
     coord_store *s = NULL;
     told_one removal = {t, REMOVAL_OF_1}, third = {t, JOB_3};
     const int before = atomic_load(&t->answers);
@@ -101,7 +101,7 @@ static cop_err second_life(const char *path, told *t, cop_error *error) {
     return COP_OK;
 }
 
-static void forget(told *t) {
+static void forget(acknowledged *t) {
     for (int i = 0; i < FACTS; i++) atomic_store(&t->at[i], UINT32_MAX);
     atomic_store(&t->removing, UINT32_MAX);
     atomic_store(&t->answers, 0);
@@ -123,7 +123,7 @@ static int64_t number(const char *path, const char *sql) {
 
 /* Checks that the store opens, is sound, and has all that was acknowledged after up to `changes`.
  */
-static void check(const char *path, const told *t, uint32_t changes, const char *where) {
+static void check(const char *path, const acknowledged *t, uint32_t changes, const char *where) {
     coord_store *s = NULL;
     coord_store_job job;
     cop_error error = {0};
@@ -167,7 +167,7 @@ static void drop_place(const place *p) {
 
 /* ---- crashes ---- */
 
-static void crash_at(const told *t, uint32_t changes, vfs_loss loss, uint64_t dice) {
+static void crash_at(const acknowledged *t, uint32_t changes, vfs_loss loss, uint64_t dice) {
     static const char *const names[] = {"kill -9", "unsynced writes dropped",
                                         "unsynced writes torn"};
     char where[100];
@@ -182,13 +182,13 @@ static void crash_at(const told *t, uint32_t changes, vfs_loss loss, uint64_t di
 
 static void test_every_acknowledged_row_survives_a_crash_at_any_point(void **state) {
     (void)state;
-    told t;
+    acknowledged t;
     place p;
     cop_error error = {0};
     new_place(&p);
     forget(&t);
     vfs_record();
-    if (first_life(p.path, &t, &error) || second_life(p.path, &t, &error))
+    if (run_first(p.path, &t, &error) || run_second(p.path, &t, &error))
         fail_msg("%s", error.text);
     vfs_stop();
     for (int i = 0; i < FACTS; i++) assert_true(atomic_load(&t.at[i]) <= vfs_changes());
@@ -207,8 +207,8 @@ static void test_every_acknowledged_row_survives_a_crash_at_any_point(void **sta
 /* ---- failing calls ---- */
 
 /* Two runs; in the second one nothing fails. */
-static void live_with_a_fault(void (*arm)(uint32_t n), uint32_t n, const char *what) {
-    told t;
+static void run_with_a_fault(void (*arm)(uint32_t n), uint32_t n, const char *what) {
+    acknowledged t;
     place p;
     cop_error error = {0};
     char where[100];
@@ -216,12 +216,12 @@ static void live_with_a_fault(void (*arm)(uint32_t n), uint32_t n, const char *w
     forget(&t);
     snprintf(where, sizeof where, "%s %u", what, n);
     arm(n);
-    const cop_err e = first_life(p.path, &t, &error);
+    const cop_err e = run_first(p.path, &t, &error);
     arm(0);
     if (e && (error.code != e || !error.text[0])) fail_msg("%s: no sentence", where);
     check(p.path, &t, UINT32_MAX - 1, where);
     forget(&t);
-    if (second_life(p.path, &t, &error)) fail_msg("%s: %s", where, error.text);
+    if (run_second(p.path, &t, &error)) fail_msg("%s: %s", where, error.text);
     assert_true(atomic_load(&t.at[JOB_3]) != UINT32_MAX);
     drop_place(&p);
 }
@@ -240,7 +240,7 @@ static void test_store_survives_every_failing_file_call(void **state) {
     cop_log_configure(COP_LOG_NONE, false);
     for (int a = 0; a < 2; a++) {
         uint32_t n = 0;
-        do live_with_a_fault(arms[a], ++n, a ? "no space at call" : "EIO at call");
+        do run_with_a_fault(arms[a], ++n, a ? "no space at call" : "EIO at call");
         while (vfs_failed());
         print_message("%u calls, each failed with %s\n", n - 1, a ? "ENOSPC" : "EIO");
         assert_true(n > 60);
@@ -283,9 +283,9 @@ static void test_store_survives_every_failed_allocation(void **state) {
     (void)state;
     uint32_t own = 0, theirs = 0, stride = dice_count > 4 ? 1 : 7;
     cop_log_configure(COP_LOG_NONE, false);
-    do live_with_a_fault(arm_own, ++own, "allocation");
+    do run_with_a_fault(arm_own, ++own, "allocation");
     while (made >= own);
-    do live_with_a_fault(arm_sqlite, theirs += stride, "allocation of SQLite");
+    do run_with_a_fault(arm_sqlite, theirs += stride, "allocation of SQLite");
     while (made >= theirs);
     print_message("%u allocations of SQLite, every %u. failed; %u of our own, each\n", theirs,
                   stride, own);

@@ -141,7 +141,7 @@ static void test_labels_may_be_class_names(void **state) {
     input.test.path = file_put_text("b.csv", "a,b\n1,y\n2,z\n");
     data_refuse("csv", &input, COP_ERR_INPUT,
                 "b.csv:3: column \"b\" is \"z\": expected a label that the training part has");
-    data_survives_no_memory("csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
+    data_survives_failed_allocations("csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
 }
 
 static void test_columns_can_be_dropped(void **state) {
@@ -216,7 +216,7 @@ static void test_both_csv_files_must_have_the_same_columns(void **state) {
     assert_int_equal(data->test.labels[0], 1);
     assert_int_equal(data->classes, 2);
     cop_data_destroy(data);
-    data_survives_no_memory("csv", &input);
+    data_survives_failed_allocations("csv", &input);
 }
 
 int main(void) {

@@ -55,7 +55,7 @@ static void test_types_become_bytes_or_f32(void **state) {
     assert_int_equal(data->train.dims[0], 3);
     assert_memory_equal(data->train.samples, "abcdef", 6);
     cop_data_destroy(data);
-    data_survives_no_memory("npy", &input);
+    data_survives_failed_allocations("npy", &input);
 }
 
 static void test_npy_length_must_match_its_shape(void **state) {

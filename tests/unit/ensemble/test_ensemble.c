@@ -114,7 +114,7 @@ static double entropy_of(const double *p, int count) {
     return sum;
 }
 
-static void expect_opinion(const cop_ensemble_opinion *o, int class, double entropy,
+static void expect_uncertainty(const cop_ensemble_opinion *o, int class, double entropy,
                            double information, double variation) {
     assert_int_equal(o->class, class);
     assert_true(fabs(o->entropy - entropy) < 1e-7);
@@ -140,10 +140,10 @@ static void test_uncertainty_figures_by_hand(void **state) {
     cop_ensemble_judge(e, o);
     const double even[3] = {0.5, 0.25, 0.25}, one[3] = {0.8, 0.1, 0.1},
                  joint[3] = {0.1, 1.7 / 3, 1.0 / 3};
-    expect_opinion(&o[0], 0, entropy_of(even, 3), 0, 0);
+    expect_uncertainty(&o[0], 0, entropy_of(even, 3), 0, 0);
     assert_true(o[0].information >= 0);
-    expect_opinion(&o[1], 0, log(3), log(3), 2.0 / 3);
-    expect_opinion(&o[2], 1, entropy_of(joint, 3), entropy_of(joint, 3) - entropy_of(one, 3),
+    expect_uncertainty(&o[1], 0, log(3), log(3), 2.0 / 3);
+    expect_uncertainty(&o[2], 1, entropy_of(joint, 3), entropy_of(joint, 3) - entropy_of(one, 3),
                    1.0 / 3);
     cop_ensemble_destroy(e);
 }
@@ -159,7 +159,7 @@ static void test_class_is_that_of_the_mean_probability(void **state) {
     cop_ensemble_add(e, slightly, 16);
     cop_ensemble_judge(e, &o);
     const double p = 1 / (1 + exp(-(double)0.1f)), one[2] = {p, 1 - p};
-    expect_opinion(&o, 0, entropy_of(one, 2), 0, 0);
+    expect_uncertainty(&o, 0, entropy_of(one, 2), 0, 0);
     assert_true(o.information == 0);
     cop_ensemble_add(e, slightly, 16);
     cop_ensemble_add(e, much, 16);

@@ -81,7 +81,7 @@ static uint64_t flip_all(job_fixture *f, const char *name,
     return size * 8;
 }
 
-static void must_be_noticed(job_fixture *f, const char *name, size_t byte, int bit) {
+static void expect_detected(job_fixture *f, const char *name, size_t byte, int bit) {
     cop_str notes = {0};
     if (load(f, &notes)) fail_msg("%s: bit %d of byte %zu is not noticed", name, bit, byte);
     if (!strstr(cop_str_text(&notes), strrchr(name, '/')))
@@ -89,7 +89,7 @@ static void must_be_noticed(job_fixture *f, const char *name, size_t byte, int b
     cop_str_fini(&notes);
 }
 
-static void must_be_whole(job_fixture *f, const char *name, size_t byte, int bit) {
+static void expect_complete(job_fixture *f, const char *name, size_t byte, int bit) {
     cop_str notes = {0};
     const uint64_t step = load(f, &notes);
     if (step != 100 && step != 200)
@@ -103,15 +103,15 @@ static void test_every_flipped_bit_of_a_checkpoint_is_detected(void **state) {
     uint64_t bits = 0;
     save(f, 100);
     assert_int_equal(load(f, &notes), 100);
-    bits += flip_all(f, "checkpoints/step-00000100/model.safetensors", must_be_noticed);
-    bits += flip_all(f, "checkpoints/step-00000100/optimizer.safetensors", must_be_noticed);
-    bits += flip_all(f, "checkpoints/step-00000100/state.json", must_be_noticed);
+    bits += flip_all(f, "checkpoints/step-00000100/model.safetensors", expect_detected);
+    bits += flip_all(f, "checkpoints/step-00000100/optimizer.safetensors", expect_detected);
+    bits += flip_all(f, "checkpoints/step-00000100/state.json", expect_detected);
     assert_int_equal(load(f, &notes), 100);
     print_message("%llu bits of a checkpoint, each noticed\n", (unsigned long long)bits);
     assert_true(bits > 8 * 1500);
     save(f, 200);
-    bits = flip_all(f, "checkpoints/latest", must_be_whole);
-    bits += flip_all(f, "checkpoints/best", must_be_whole);
+    bits = flip_all(f, "checkpoints/latest", expect_complete);
+    bits += flip_all(f, "checkpoints/best", expect_complete);
     assert_int_equal(bits, 2 * 8 * strlen("step-00000100\n"));
     cop_str_fini(&notes);
 }

@@ -105,7 +105,7 @@ static void end(life *l) {
     memset(l->gradients, 0, sizeof l->gradients);
 }
 
-static cop_err live(void *context, cop_error *error) {
+static cop_err run_job(void *context, cop_error *error) {
     life *l = context;
     cop_err e = begin(l, error);
     for (uint32_t step = BEGIN + 1; !e && step <= BEGIN + STEPS; step++) train_step(l, step);
@@ -168,14 +168,14 @@ static void test_job_survives_every_failed_allocation(void **state) {
     assert_int_equal(cop_kernels_choose(&l.kernels, NULL), COP_OK);
     const cop_checkpoint old = {.step = BEGIN, .weights = l.before, .states = {l.before}};
     assert_int_equal(cop_checkpoint_save(checker, l.folder, &old, NULL), COP_OK);
-    if (live(&l, &error)) fail_msg("%s", error.text);
+    if (run_job(&l, &error)) fail_msg("%s", error.text);
     float *weights = new_floats(checker);
     assert_int_equal(found(&l, checker, weights), BEGIN + STEPS);
     assert_int_equal(cop_model_digest(checker->model, weights, l.digest, NULL), COP_OK);
     assert_memory_not_equal(weights, l.before, l.floats * sizeof(float));
     cop_free(weights);
     remove_newer(&l);
-    const fault_subject subject = {"a job", live, check, &l, 1};
+    const fault_subject subject = {"a job", run_job, check, &l, 1};
     assert_true(fault_each_allocation(&subject) > 100);
     cop_free(l.before);
     cop_job_destroy(checker);

@@ -265,7 +265,7 @@ static void test_coordinator_with_slow_greetings_is_reached(void **state) {
 
 /* ---- the end ---- */
 
-/* The answers exceed all buffers on the way: a closing server still sends all of them. */
+/* The answers exceed all buffers on the path: a closing server still sends all of them. */
 static void test_close_sends_pending_answers(void **state) {
     (void)state;
     host h;
@@ -289,14 +289,14 @@ static void test_close_sends_pending_answers(void **state) {
 }
 
 /* A connection between a link and a host that passes only a given number of bytes in each direction. */
-typedef struct narrow_way {
+typedef struct throttle {
     int listener, port;
     const char *address;
     size_t left[2]; /* bytes that may still pass: from the link, from the host */
     atomic_bool over;
     char url[64]; /* for the link */
     uv_thread_t thread;
-} narrow_way;
+} throttle;
 
 /* Passes on bytes from `from`, as far as allowed; false: one side has closed. */
 static bool pass_on(int from, int to, size_t *left) {
@@ -307,8 +307,8 @@ static bool pass_on(int from, int to, size_t *left) {
     return true;
 }
 
-static void run_narrow_way(void *argument) {
-    narrow_way *w = argument;
+static void run_throttle(void *argument) {
+    throttle *w = argument;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)w->port)};
     inet_pton(AF_INET, w->address, &to.sin_addr);
     const int fd[2] = {accept(w->listener, NULL, NULL), socket(AF_INET, SOCK_STREAM, 0)};
@@ -327,20 +327,20 @@ static void run_narrow_way(void *argument) {
     for (int i = 0; i < 2; i++) close(fd[i]);
 }
 
-static void open_way(narrow_way *w, const host *h, const char *address, size_t from_link,
+static void open_throttle(throttle *w, const host *h, const char *address, size_t from_link,
                      size_t from_host) {
     const int small = 65536;
     char url[64];
-    *w = (narrow_way){.listener = listen_here(url),
+    *w = (throttle){.listener = listen_here(url),
                       .port = atoi(port_of(h)),
                       .address = address,
                       .left = {from_link, from_host}};
     setsockopt(w->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     snprintf(w->url, sizeof w->url, "tls+%s", url);
-    assert_int_equal(uv_thread_create(&w->thread, run_narrow_way, w), 0);
+    assert_int_equal(uv_thread_create(&w->thread, run_throttle, w), 0);
 }
 
-static void close_way(narrow_way *w) {
+static void close_throttle(throttle *w) {
     atomic_store(&w->over, true);
     uv_thread_join(&w->thread);
     close(w->listener);
@@ -352,7 +352,7 @@ static void test_close_waits_only_a_limited_time(void **state) {
     (void)state;
     const char *const addresses[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
     host h;
-    narrow_way ways[3];
+    throttle throttles[3];
     caller callers[3];
     cop_link *links[3];
     start_host(&h, TLS);
@@ -362,8 +362,8 @@ static void test_close_waits_only_a_limited_time(void **state) {
         if (i)
             assert_int_equal(cop_server_listen(h.server, url_for(&h, addresses[i], url), NULL),
                              COP_OK);
-        open_way(&ways[i], &h, addresses[i], SIZE_MAX, 100000);
-        assert_int_equal(cop_link_open(ways[i].url, h.peer_tls, &links[i], NULL), COP_OK);
+        open_throttle(&throttles[i], &h, addresses[i], SIZE_MAX, 100000);
+        assert_int_equal(cop_link_open(throttles[i].url, h.peer_tls, &links[i], NULL), COP_OK);
         start_caller(&callers[i], links[i], ASK_HOLD, TIMEOUT_MS);
     }
     assert_true(wait_for(&h.holding, 3));
@@ -374,7 +374,7 @@ static void test_close_waits_only_a_limited_time(void **state) {
         cop_link_cancel(links[i]);
         uv_thread_join(&callers[i].thread);
         cop_link_close(links[i]);
-        close_way(&ways[i]);
+        close_throttle(&throttles[i]);
     }
     free_host(&h);
 }
@@ -383,18 +383,18 @@ static void test_close_waits_only_a_limited_time(void **state) {
 static void test_close_after_a_timeout_is_fast(void **state) {
     (void)state;
     host h;
-    narrow_way way;
+    throttle limited;
     cop_message reply;
     cop_link *link = NULL;
     start_host(&h, TLS);
-    open_way(&way, &h, "127.0.0.1", 100000, SIZE_MAX);
-    assert_int_equal(cop_link_open(way.url, h.peer_tls, &link, NULL), COP_OK);
+    open_throttle(&limited, &h, "127.0.0.1", 100000, SIZE_MAX);
+    assert_int_equal(cop_link_open(limited.url, h.peer_tls, &link, NULL), COP_OK);
     assert_int_equal(call(link, ASK_ECHO, make_bytes(12u << 20, 1), &reply, 1000, NULL),
                      COP_ERR_TIMEOUT);
     const uint64_t began = cop_clock_ns();
     cop_link_close(link);
     assert_true(cop_clock_ns() - began < 2 * SECOND_NS);
-    close_way(&way);
+    close_throttle(&limited);
     stop_host(&h);
     free_host(&h);
 }
