@@ -21,7 +21,8 @@ static inline void fuzz_folder(char out[128]) {
     FUZZ_CHECK(mkdtemp(out));
 }
 
-/* Overwrites in place, because some systems write a file to disk at once if it was truncated first. */
+/* Overwrites in place, because some systems write a file to disk at once if it was truncated first.
+ */
 static inline void fuzz_write(const char *folder, const char *name, const void *bytes,
                               size_t size) {
     char *path = cop_path_join(folder, name);

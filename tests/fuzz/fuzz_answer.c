@@ -1,6 +1,6 @@
-/* Fuzz target: messages of a coordinator. The input is a sequence of messages. An even number begins
- * a lease, which a worker computes (flags, number of samples, protobuf header, parts); an odd one an
- * answer to a call, which a client prints (number of the method, body). */
+/* Fuzz target: messages of a coordinator. The input is a sequence of messages. An even number
+ * begins a lease, which a worker computes (flags, number of samples, protobuf header, parts); an
+ * odd one an answer to a call, which a client prints (number of the method, body). */
 #include "common/job/job.h"
 #include "fuzz/folder.h"
 #include "fuzz/wire.h"
@@ -10,8 +10,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MESSAGES_MOST 4
-#define WORK_BYTES    (8u << 20) /* limit for jobs that are computed; a coordinator may give larger ones */
-#define WORK_FLOP     1e7
+#define WORK_BYTES                                                                                 \
+    (8u << 20) /* limit for jobs that are computed; a coordinator may give larger ones */
+#define WORK_FLOP 1e7
 
 #define ANSWER_JOB                                                                                 \
     "name: fuzz\n"                                                                                 \

@@ -1,6 +1,6 @@
 /* Fuzz target: requests of clients to a coordinator. The input is a conversation: the number of a
- * method, its request as protobuf (length and bytes), and for PUT_CHUNK the chunk. Each request must
- * get an answer that a client accepts, at the latest when the peer disconnects. */
+ * method, its request as protobuf (length and bytes), and for PUT_CHUNK the chunk. Each request
+ * must get an answer that a client accepts, at the latest when the peer disconnects. */
 #include "coordinator/store/datasets_state.h"
 #include "fuzz/world.h"
 

@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as one of the files of a checkpoint. The first byte chooses the file, and
- * whether its hashes are corrected, so that the code behind them is reached. */
+/* Fuzz target: random bytes as one of the files of a checkpoint. The first byte chooses the file,
+ * and whether its hashes are corrected, so that the code behind them is reached. */
 #include "common/base/hash.h"
 #include "fuzz/folder.h"
 

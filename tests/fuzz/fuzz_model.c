@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as a model file, and as a file of weights to import. A refusal must have a
- * message; accepted weights are finite, and are accepted again after saving. */
+/* Fuzz target: random bytes as a model file, and as a file of weights to import. A refusal must
+ * have a message; accepted weights are finite, and are accepted again after saving. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

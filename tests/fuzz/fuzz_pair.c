@@ -1,6 +1,7 @@
-/* Fuzz target: pairs of valid inputs that may contradict each other. The first byte chooses the pair;
- * each side is made from the following bytes, valid and small. A coordinator, a worker and a client
- * then use both together: they must refuse them with a message, or stay within their bounds. */
+/* Fuzz target: pairs of valid inputs that may contradict each other. The first byte chooses the
+ * pair; each side is made from the following bytes, valid and small. A coordinator, a worker and a
+ * client then use both together: they must refuse them with a message, or stay within their bounds.
+ */
 #include "common/interchange/import.h"
 #include "common/base/hash.h"
 #include "common/job/replay.h"
@@ -70,7 +71,8 @@ static cop_buffer *make_pack(fuzz_bytes *in, bool alike) {
     stride[1] = put_header(in, header + 48);
     if (alike) memcpy(header + 48, header + 16, 32);
     if (alike) stride[1] = stride[0];
-    /* Most sets of an input have equally many samples, because equal figures hide other differences. */
+    /* Most sets of an input have equally many samples, because equal figures hide other
+     * differences. */
     const bool usual = fuzz_byte(in) % 4;
     count[0] = usual ? 11 : pick(in, 1, 20);
     count[1] = usual ? 9 : pick(in, 0, 20);
@@ -129,8 +131,8 @@ static cop_job *make_job(fuzz_bytes *in, const cop_data *data) {
     return NULL;
 }
 
-/* The job as if from elsewhere or from an earlier version: pinned to these data, even if they differ.
- */
+/* The job as if from elsewhere or from an earlier version: pinned to these data, even if they
+ * differ. */
 static cop_job *pin_again(const cop_job *job, const cop_data *data) {
     char digest[65], *own = job->message->pinned->data_digest;
     cop_job *stored = NULL;

@@ -1,5 +1,5 @@
-/* Fuzz target: random bytes as samples for a trained model, in every format that is recognized by its
- * content. */
+/* Fuzz target: random bytes as samples for a trained model, in every format that is recognized by
+ * its content. */
 #include <stdint.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
-/* Fuzz target: messages of workers to a coordinator with a running job. The input is a conversation:
- * the type of a message, flags, its protobuf header (length and bytes), and the bytes of a tensor. A 0
- * stands for values from the coordinator (the worker's number and session, the lease), for the
- * worker that was welcomed last or the one before. */
+/* Fuzz target: messages of workers to a coordinator with a running job. The input is a
+ * conversation: the type of a message, flags, its protobuf header (length and bytes), and the bytes
+ * of a tensor. A 0 stands for values from the coordinator (the worker's number and session, the
+ * lease), for the worker that was welcomed last or the one before. */
 #include <math.h>
 
 #include "fuzz/world.h"

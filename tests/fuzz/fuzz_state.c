@@ -1,6 +1,6 @@
-/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses: the index of
- * the data sets, the manifest of an upload (random bytes), or the store (changes of a valid one, each
- * with position and bytes, because SQLite's file is large and mostly empty). */
+/* Fuzz target: the small files of a coordinator's state folder. The first byte chooses: the index
+ * of the data sets, the manifest of an upload (random bytes), or the store (changes of a valid one,
+ * each with position and bytes, because SQLite's file is large and mostly empty). */
 #include "common/base/hash.h"
 #include "coordinator/store/datasets.h"
 #include "coordinator/store/store.h"

@@ -1,5 +1,5 @@
-/* Replays the kept inputs of a fuzz target, tests/fuzz/corpus/<target>/: seeds, and inputs that once
- * failed. Tests run in the root of the repository. */
+/* Replays the kept inputs of a fuzz target, tests/fuzz/corpus/<target>/: seeds, and inputs that
+ * once failed. Tests run in the root of the repository. */
 #ifndef TESTS_FUZZ_REPLAY_H
 #define TESTS_FUZZ_REPLAY_H
 

@@ -1,5 +1,5 @@
-/* Shared by the fuzz targets of the wire: frames with corrected hashes, so that the code behind them
- * is reached, and checks of accepted messages. */
+/* Shared by the fuzz targets of the wire: frames with corrected hashes, so that the code behind
+ * them is reached, and checks of accepted messages. */
 #ifndef TESTS_FUZZ_WIRE_H
 #define TESTS_FUZZ_WIRE_H
 
@@ -9,7 +9,8 @@
 #include "common/wire/codec.h"
 #include "fuzz/fuzz.h"
 
-/* Corrects magic, version and both hashes (for their places see codec.h), if the lengths allow it. */
+/* Corrects magic, version and both hashes (for their places see codec.h), if the lengths allow it.
+ */
 static inline void fuzz_seal(cop_buffer *frame) {
     char *bytes = frame->data;
     if (frame->size < COP_FRAME_HEADER_SIZE) return;
@@ -48,7 +49,8 @@ static inline cop_buffer *fuzz_frame(uint16_t type, fuzz_bytes proto,
     return frame;
 }
 
-/* An accepted message, or one of our own, must be accepted by its receiver with the same contents. */
+/* An accepted message, or one of our own, must be accepted by its receiver with the same contents.
+ */
 static inline void fuzz_judge_message(const cop_message *message) {
     cop_message again;
     cop_buffer *frame = cop_buffer_create(cop_codec_size(message));

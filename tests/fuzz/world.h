@@ -1,7 +1,6 @@
 /* A coordinator for the fuzz targets of requests. It is the real one, with its threads and a state
  * folder, but requests come from a conversation of one peer, and each message is handled before the
- * next. After the peer has disconnected, none of its requests may be waiting.
- */
+ * next. After the peer has disconnected, none of its requests may be waiting. */
 #ifndef TESTS_FUZZ_WORLD_H
 #define TESTS_FUZZ_WORLD_H
 

@@ -4,8 +4,7 @@
  *   crowd workers N            joins and computes until standard input ends
  *   crowd submit N JOB DIGEST  submits a job N times, over 8 links; prints a line of JSON
  *
- * COPPICE_COORDINATOR and COPPICE_TOKEN give the coordinator.
- */
+ * COPPICE_COORDINATOR and COPPICE_TOKEN give the coordinator. */
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Runs with heap_use.c preloaded, and prints by how many bytes the memory outside malloc grew: after
- * a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
+/* Runs with heap_use.c preloaded, and prints by how many bytes the memory outside malloc grew:
+ * after a thread allocated and freed 8 MB, and after 4,000,000 bytes were mapped and kept. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +25,8 @@ static long long beside_after(int blocks) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, allocate_and_free, &blocks)) abort();
     pthread_join(thread, NULL);
-    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL); /* the time of two lines of heap_use.c */
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000},
+              NULL); /* the time of two lines of heap_use.c */
     snprintf(path, sizeof path, "%s/%ld", getenv("COPPICE_HEAP_USE"), (long)getpid());
     FILE *from = fopen(path, "r");
     if (!from || fscanf(from, "%*s %lld", &beside) != 1) abort();

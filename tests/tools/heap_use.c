@@ -1,8 +1,8 @@
-/* Measures the memory of a program into which it is preloaded (LD_PRELOAD). Every half second a thread
- * overwrites the file COPPICE_HEAP_USE/PID with a line of three decimal numbers: the bytes allocated
- * by malloc; the bytes of other private writable memory (stacks, mmap, data of libraries); and the
- * resident bytes. It makes the allocator return freed memory at once; otherwise the resident bytes
- * would vary by megabytes of unused memory. */
+/* Measures the memory of a program into which it is preloaded (LD_PRELOAD). Every half second a
+ * thread overwrites the file COPPICE_HEAP_USE/PID with a line of three decimal numbers: the bytes
+ * allocated by malloc; the bytes of other private writable memory (stacks, mmap, data of
+ * libraries); and the resident bytes. It makes the allocator return freed memory at once; otherwise
+ * the resident bytes would vary by megabytes of unused memory. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>

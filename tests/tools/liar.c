@@ -2,11 +2,11 @@
  *
  *     liar URL NAME (gradient | loss | nan | lease | form | cannot) PROBABILITY AFTER SEED
  *
- * The first AFTER results are correct; then each is wrong with PROBABILITY (from SEED): one bit of a
- * gradient value is flipped, 0.001 is added to the loss, a gradient value becomes NaN, the result
- * names one shard more than was leased, it counts more correct samples than there are, or it reports
- * a lack of memory. The token is in COPPICE_TOKEN. Ends on SIGTERM or when refused, and prints the
- * number of wrong results. */
+ * The first AFTER results are correct; then each is wrong with PROBABILITY (from SEED): one bit of
+ * a gradient value is flipped, 0.001 is added to the loss, a gradient value becomes NaN, the result
+ * names one shard more than was leased, it counts more correct samples than there are, or it
+ * reports a lack of memory. The token is in COPPICE_TOKEN. Ends on SIGTERM or when refused, and
+ * prints the number of wrong results. */
 #include "tampering.h"
 
 #include <math.h>

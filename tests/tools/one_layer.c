@@ -1,13 +1,13 @@
-/* Computes a single layer, for comparison with other programs (tests/parity/test_layers.py). Standard
- * input is a list of requests, each a line
+/* Computes a single layer, for comparison with other programs (tests/parity/test_layers.py).
+ * Standard input is a list of requests, each a line
  *
  *   KIND CHANNELS HEIGHT WIDTH UNITS PIECES KERNEL STRIDE PADDING BIAS DROP_BIAS P SLOPE
  *   SCOPE VARIANT MODE SEED LAYER STEP COLUMNS SHARDS
  *
  * (HEIGHT 0: flat input; SCOPE, VARIANT, MODE: the numbers in common/nn/layer.h), followed by raw
  * floats: x and dy, [values][COLUMNS] each, and the layer's parameters. The columns are split into
- * shards by D2. Standard output: y; in training also dx and the gradients of the parameters; for mask
- * layers also the factors, [values][COLUMNS], as `coppice replay` writes them. */
+ * shards by D2. Standard output: y; in training also dx and the gradients of the parameters; for
+ * mask layers also the factors, [values][COLUMNS], as `coppice replay` writes them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,11 +1,10 @@
-/* A worker with a fixed pace: a normal worker with one thread, which waits after each shard, so that
- * it takes MS milliseconds. Several of them on few cores are as fast as on separate machines, so
- * that shared cores do not hide the losses of a pool.
+/* A worker with a fixed pace: a normal worker with one thread, which waits after each shard, so
+ * that it takes MS milliseconds. Several of them on few cores are as fast as on separate machines,
+ * so that shared cores do not hide the losses of a pool.
  *
  *     paced URL NAME MS
  *
- * The token is in COPPICE_TOKEN. Ends on SIGTERM, or when refused.
- */
+ * The token is in COPPICE_TOKEN. Ends on SIGTERM, or when refused. */
 #include "tampering.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Simulates a slow disk in a program into which it is preloaded (LD_PRELOAD): every fsync, fdatasync
- * and rename takes up to COPPICE_SLOW_DISK_MS milliseconds longer. */
+/* Simulates a slow disk in a program into which it is preloaded (LD_PRELOAD): every fsync,
+ * fdatasync and rename takes up to COPPICE_SLOW_DISK_MS milliseconds longer. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>

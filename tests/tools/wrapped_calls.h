@@ -1,5 +1,5 @@
-/* The system calls of common/base/file.c with the linker's --wrap: __real_ is the system's function,
- * and the program calls __wrap_ instead. */
+/* The system calls of common/base/file.c with the linker's --wrap: __real_ is the system's
+ * function, and the program calls __wrap_ instead. */
 #ifndef TESTS_TOOLS_WRAPPED_CALLS_H
 #define TESTS_TOOLS_WRAPPED_CALLS_H
 

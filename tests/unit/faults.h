@@ -18,7 +18,8 @@ typedef struct fault_subject {
     const char *name;
     /* Does the operation once, and frees everything it made. On failure it must fill `error`. */
     cop_err (*run)(void *context, cop_error *error);
-    void (*check)(void *context, cop_err result); /* called after each run, without faults; or NULL */
+    void (*check)(void *context,
+                  cop_err result); /* called after each run, without faults; or NULL */
     void *context;
     uint64_t stride; /* 1: every allocation */
 } fault_subject;

@@ -1,7 +1,7 @@
 /* Conformance of every product in the build (portable on each instruction set, OpenBLAS) with the
  * contract of cop_gemm: bit-equal to a naive scalar definition of D4 and D5 written here, for any
- * shape, transposition, alignment, split and instruction set; OpenBLAS within the error bound for any
- * order of summation. LABELS: quick */
+ * shape, transposition, alignment, split and instruction set; OpenBLAS within the error bound for
+ * any order of summation. LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,8 +18,7 @@ enum { SIDE = 43 }; /* leading dimension of small matrices: odd, so that rows ar
 
 static void *workspace;
 
-/* Values of mixed magnitude, with zeros of both signs, some so small that products round to -0.
- */
+/* Values of mixed magnitude, with zeros of both signs, some so small that products round to -0. */
 static float value(uint32_t *state) {
     *state = *state * 1664525u + 1013904223u;
     const uint32_t r = *state >> 8;
@@ -59,8 +58,8 @@ static float element_of_range(const cop_gemm *g, int i, int j, int from, int to)
     return total;
 }
 
-/* D5 by its definition: node [from, to) splits at from plus the largest power of two below its size.
- */
+/* D5 by its definition: node [from, to) splits at from plus the largest power of two below its
+ * size. */
 static bool element_of_node(const cop_gemm *g, int i, int j, int from, int to, float *out) {
     if (to - from == 1) {
         *out = element_of_range(g, i, j, g->segments[from], g->segments[to]);
@@ -180,7 +179,8 @@ static const struct large_shape {
 enum { LARGE = sizeof large_shapes / sizeof large_shapes[0] };
 
 /* Large odd shapes: elements at the borders of tiles and at random places follow the definition.
- * Every instruction set, and every split into rows and columns, gives the same bits as the whole. */
+ * Every instruction set, and every split into rows and columns, gives the same bits as the whole.
+ */
 static void large_shape_check(const cop_kernels *kernels, const struct large_shape *s, int t) {
     const int lda = (t & 1 ? s->m : s->k) + 3, ldb = (t & 2 ? s->k : s->n) + (s->n % 16 ? 1 : 0);
     float *a = values((size_t)lda * (size_t)(t & 1 ? s->k : s->m), 5),
@@ -335,8 +335,7 @@ static void test_product_over_nothing_is_zero_plus_bias(void **state) {
     on_each_isa(nothing_check);
 }
 
-/* Products underflow to -0, but every chain ends in + 0.0f, so no result is -0, for any bias.
- */
+/* Products underflow to -0, but every chain ends in + 0.0f, so no result is -0, for any bias. */
 static void negative_zero_check(const cop_kernels *kernels) {
     enum { M = 15, N = 37, K = 5 };
     float a[M * K], b[K * N], c[M * N], bias[M];
@@ -358,9 +357,9 @@ static void test_products_never_give_negative_zero(void **state) {
     on_each_isa(negative_zero_check);
 }
 
-/* Compared with long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound for any order of summation.
- * (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; + 2 for tree and bias.)
- * Underflow adds at most 2^-149 per operation. */
+/* Compared with long double: |error| <= (k + 2) 2^-24 sum |a b|, the bound for any order of
+ * summation. (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; + 2 for tree and
+ * bias.) Underflow adds at most 2^-149 per operation. */
 static void accuracy_check(cop_gemm_fn gemm, const cop_kernels *kernels, const char *who) {
     static const struct large_shape shapes[] = {
         {33, 47, 300}, {7, 5, 1000}, {64, 10, 37}, {130, 64, 512}};

@@ -1,6 +1,6 @@
-/* Products for thinned networks, on every instruction set: `blocks` (k is split as in the full layer,
- * so that removing members that are 0 keeps the bits), and gemm_sparse (bit for bit equal to gemm,
- * for B with many zeros). LABELS: quick */
+/* Products for thinned networks, on every instruction set: `blocks` (k is split as in the full
+ * layer, so that removing members that are 0 keeps the bits), and gemm_sparse (bit for bit equal to
+ * gemm, for B with many zeros). LABELS: quick */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

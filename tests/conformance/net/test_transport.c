@@ -1,6 +1,7 @@
-/* The contract of every transport: one suite over in-memory, ipc, tcp and tls+tcp. LABELS: quick threads
+/* The contract of every transport: one suite over in-memory, ipc, tcp and tls+tcp. A transport is
+ * one row of TRANSPORTS; each test below runs over each of them.
  *
- * A transport is one row of TRANSPORTS; each test below runs over each of them. */
+ * LABELS: quick threads */
 #include "conformance/net/harness.h"
 
 #define MEGABYTES_12 (12u << 20)
@@ -112,7 +113,7 @@ static void test_many_links_call_at_once(void **state) {
     caller callers[LINKS];
     for (int i = 0; i < LINKS; i++)
         start_caller(&callers[i], open_link(&f->host), ASK_HOLD, TIMEOUT_MS);
-    assert_true(wait_for(&f->host.holding, LINKS)); /* all are held at once, so none waits for another */
+    assert_true(wait_for(&f->host.holding, LINKS)); /* all are held, so none waits for another */
     cop_link *link = open_link(&f->host);
     assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     assert_int_equal(call_plain(link, ASK_RELEASE, TIMEOUT_MS, NULL), COP_OK);

@@ -1,6 +1,6 @@
-/* One set of checks for every layer kind in the registry: gradients compared with finite differences,
- * and equal bits on every instruction set, for any number of columns, in place or not. A new kind
- * needs one or a few rows in `cases`. LABELS: quick */
+/* One set of checks for every layer kind in the registry: gradients compared with finite
+ * differences, and equal bits on every instruction set, for any number of columns, in place or not.
+ * A new kind needs one or a few rows in `cases`. LABELS: quick */
 #include <math.h>
 #include <stdio.h>
 
@@ -121,8 +121,8 @@ static const layer_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof cases[0], COLUMNS = 9 };
 
-/* Central differences in f32 tensors, with the objective summed in f64: the error of the quotient is
- * about 2^-24 |y| terms / step. */
+/* Central differences in f32 tensors, with the objective summed in f64: the error of the quotient
+ * is about 2^-24 |y| terms / step. */
 static const double difference_step = 1.0 / 64, difference_step_least = 1.0 / 1024;
 static const double difference_tolerance = 2e-3;
 
@@ -167,8 +167,8 @@ static bool is_near(double numeric, float analytic) {
     return fabs(numeric - (double)analytic) <= difference_tolerance * fmax(1, fabs(numeric));
 }
 
-/* The central difference; where it fails, the two one-sided ones, because the largest value (maxout,
- * pooling) may switch on one side; where it switches on both, closer points. */
+/* The central difference; where it fails, the two one-sided ones, because the largest value
+ * (maxout, pooling) may switch on one side; where it switches on both, closer points. */
 static void check_value(const probe *p, float *value, float analytic, const char *what) {
     const float at = *value;
     const double here = objective(p->one, p->x, p->r, p->y);
@@ -210,8 +210,8 @@ static void test_gradients_match_finite_differences(void **state) {
     one_layer_close(&one);
 }
 
-/* All results of a layer for one input: y, dx, gradients, in sequence. Returns the number of floats.
- */
+/* All results of a layer for one input: y, dx, gradients, in sequence. Returns the number of
+ * floats. */
 static size_t run_all(const layer_case *row, const cop_kernels *kernels, int columns, float **out) {
     one_layer one;
     open_case(&one, row, kernels, columns);

@@ -200,7 +200,7 @@ static void test_a_failed_write_leaves_no_temporary(void **state) {
     (void)state;
     char *path = inside("target"), *child = inside("target/child");
     assert_int_equal(cop_folder_create(child, NULL), COP_OK);
-    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* there is a folder with this name */
+    assert_int_equal(cop_file_write_text(path, "x", NULL), COP_ERR_INPUT); /* it is a folder */
     assert_int_equal(cop_file_write_text("/dev/null", "x", NULL), COP_ERR_INPUT);
     char **names;
     size_t count;

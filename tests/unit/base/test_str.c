@@ -99,7 +99,8 @@ static void test_added_text_stays_within_its_buffer(void **state) {
     assert_string_equal(text, "abcda n");
     cop_text_add(text, sizeof text, "%s", "more");
     assert_string_equal(text, "abcda n");
-    cop_text_add(whole, sizeof whole, "more"); /* the text has no terminator, so nothing is written */
+    cop_text_add(whole, sizeof whole,
+                 "more"); /* the text has no terminator, so nothing is written */
     assert_int_equal(whole[7], 'x');
 }
 

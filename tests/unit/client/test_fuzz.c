@@ -1,4 +1,5 @@
-/* Replays the kept inputs of the fuzz target `pair`, which needs both a coordinator and a worker. */
+/* Replays the kept inputs of the fuzz target `pair`, which needs both a coordinator and a worker.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
-/* Drives the decision core manually in virtual time: a host that answers LOAD, UPDATE and CHECKPOINT
- * automatically (unless held), workers by number, and a history of all actions. It checks what every
- * host relies on: each result's slot is answered exactly once, and kept ones end in an update or a
- * DROP. */
+/* Drives the decision core manually in virtual time: a host that answers LOAD, UPDATE and
+ * CHECKPOINT automatically (unless held), workers by number, and a history of all actions. It
+ * checks what every host relies on: each result's slot is answered exactly once, and kept ones end
+ * in an update or a DROP. */
 #ifndef TESTS_CORE_FIXTURE_H
 #define TESTS_CORE_FIXTURE_H
 
@@ -210,8 +210,8 @@ static inline void fx_tick(fixture *f, uint64_t ms) {
 
 /* ---- jobs ---- */
 
-/* 1000 samples, batch 100, 8 shards, 30 steps, 10 per epoch; no evaluation, only the last checkpoint.
- */
+/* 1000 samples, batch 100, 8 shards, 30 steps, 10 per epoch; no evaluation, only the last
+ * checkpoint. */
 static inline coord_job_info fx_info(uint64_t job) {
     return (coord_job_info){.job = job,
                             .batch = 100,

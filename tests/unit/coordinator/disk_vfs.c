@@ -245,7 +245,8 @@ typedef struct inode {
 
 typedef struct disk {
     inode *inodes;
-    int count, now[NAMES], safe[NAMES]; /* inodes by name (-1: none), now and after the last sync of the folder */
+    int count, now[NAMES],
+        safe[NAMES]; /* inodes by name (-1: none), now and after the last sync of the folder */
 } disk;
 
 static void apply(content *c, const op *o, int64_t size) {

@@ -1,6 +1,6 @@
 /* SQLite on a disk that fails or loses its power, for tests of the store: a VFS in front of the
- * system's, which records all changes of files. vfs_fail makes one of its calls fail; vfs_crash makes
- * a folder look as after a crash after a given number of changes.
+ * system's, which records all changes of files. vfs_fail makes one of its calls fail; vfs_crash
+ * makes a folder look as after a crash after a given number of changes.
  *
  * The rules are a strict reading of POSIX: the content of a file is safe after its sync, and a name
  * in a folder after a sync of the folder, which SQLite does with the first sync of a new journal or

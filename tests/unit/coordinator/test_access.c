@@ -1,6 +1,6 @@
 /* No access without credentials: tries every request on every socket of a running coordinator (both
- * lists come from the program itself) with missing, wrong, expired and wrong-role credentials, which
- * are all refused, and with the right ones, which are all accepted. LABELS: quick */
+ * lists come from the program itself) with missing, wrong, expired and wrong-role credentials,
+ * which are all refused, and with the right ones, which are all accepted. LABELS: quick */
 #include "unit/net/tls_fixture.h"
 
 #include <arpa/inet.h>
@@ -102,7 +102,7 @@ static int connect_to(const char *url) {
 
 /* stem NULL: no certificate. */
 static void open_connection(connection *d, const char *url, const char *folder, const char *stem,
-                      const char *key) {
+                            const char *key) {
     *d = (connection){.fd = connect_to(url)};
     if (!cop_url_is_tls(url)) return;
     d->context = SSL_CTX_new(TLS_client_method());
@@ -337,7 +337,8 @@ static void test_no_other_socket_listens(void **state) {
 /* ---- sessions ---- */
 
 /* Sends HELLO, and stores the session. */
-static void join(connection *d, const char *url, const char *stem, const char *token, cop_message *m) {
+static void join(connection *d, const char *url, const char *stem, const char *token,
+                 cop_message *m) {
     cop_message hello;
     open_connection(d, url, "ours", stem, "worker");
     make_hello(&hello, token);
@@ -357,7 +358,7 @@ static void test_session_works_only_with_its_certificate(void **state) {
     for (int i = 0; i < 4; i++) {
         bool plain = i == 3;
         open_connection(&thief, w.urls[plain ? 1 : 0], "ours", plain ? NULL : stems[i],
-                  i == 1 ? "client" : "worker");
+                        i == 1 ? "client" : "worker");
         make_request(&heartbeat, "", welcome.welcome.worker, welcome.welcome.session, &m);
         assert_true(ask(&thief, false, true, &m, &reply));
         assert_int_equal(lets_in(&reply), i == 2); /* `both` has the same name */

@@ -1,5 +1,5 @@
-/* A coordinator's answers to invalid calls about evaluations, which our client never makes: each gets
- * a message, and none is misread. */
+/* A coordinator's answers to invalid calls about evaluations, which our client never makes: each
+ * gets a message, and none is misread. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

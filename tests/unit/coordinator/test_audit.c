@@ -1,6 +1,6 @@
 /* Audits in virtual time: audited blocks need two equal results; a worker with wrong results is
- * found, gets no more work, and its damage is undone; no honest worker is suspected, and a diverging
- * job is not mistaken for a lying worker. */
+ * found, gets no more work, and its damage is undone; no honest worker is suspected, and a
+ * diverging job is not mistaken for a lying worker. */
 #include "virtual_pool.h"
 
 #ifdef COP_DEBUG

@@ -1,6 +1,6 @@
 /* Evaluations in the core: members of an ensemble are leased slice by slice, and passed on in order
- * for any order of results; a limited window, repeated leases, fair shares, cancel and stop. LABELS:
- * quick */
+ * for any order of results; a limited window, repeated leases, fair shares, cancel and stop.
+ * LABELS: quick */
 #include "core_fixture.h"
 
 #include "common/base/alloc.h"

@@ -24,8 +24,7 @@ static void test_job_runs_from_queue_to_completed(void **state) {
     assert_int_equal(f->checkpoint[1].step, 30);
     assert_int_equal(fx_count(f, COORD_ACTION_UNLOAD), 1);
     coord_job_view view;
-    assert_false(
-        coord_core_job(f->core, 1, f->now, &view)); /* only the store remembers it */
+    assert_false(coord_core_job(f->core, 1, f->now, &view)); /* only the store remembers it */
     fx_destroy(f);
 }
 
@@ -185,8 +184,8 @@ static void test_dropped_last_batch_is_not_trained(void **state) {
     fx_destroy(f);
 }
 
-/* Pauses after `cut` steps, loads the checkpoint into a new core, and continues; the sums must be the
- * same. */
+/* Pauses after `cut` steps, loads the checkpoint into a new core, and continues; the sums must be
+ * the same. */
 static void resume_after(uint64_t cut) {
     coord_job_info info = fx_info(1);
     double whole[16], parts[16];

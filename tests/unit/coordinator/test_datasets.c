@@ -320,7 +320,8 @@ static void test_failed_removal_on_a_full_disk_can_be_repeated(void **state) {
     assert_false(has_pack(p, a));
 }
 
-/* Whichever system call fails, the names and the pack are all there or all gone, even after a restart. */
+/* Whichever system call fails, the names and the pack are all there or all gone, even after a
+ * restart. */
 static void test_failed_removal_of_a_file_keeps_all_names(void **state) {
     place *p = *state;
     for (int k = 1; k <= 2; k++) {
@@ -620,7 +621,8 @@ static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void 
     assert_int_equal(count, 0); /* the set is complete, so no upload is left */
 }
 
-/* Chunks of 4 MiB: chunks from before a restart are not sent again. The bytes are not the announced set. */
+/* Chunks of 4 MiB: chunks from before a restart are not sent again. The bytes are not the announced
+ * set. */
 static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(void **state) {
     place *p = *state;
     cop_error error = {0};

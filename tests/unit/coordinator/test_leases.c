@@ -196,7 +196,7 @@ static void test_idle_workers_copy_the_block_of_a_stalled_one(void **state) {
                   quick, (unsigned long long)with, slow, (unsigned long long)without);
     assert_true(with > 0 && without > 0);
     assert_true(slow >= 250);  /* the shortest deadline */
-    assert_true(quick <= 120); /* 20 as usual, 25 until late, up to 50 until the next tick, 20 for the copy */
+    assert_true(quick <= 120); /* 20 as usual, late after 25, next tick within 50, copy 20 */
 }
 
 static void test_no_copies_among_steady_equals(void **state) {
@@ -240,8 +240,8 @@ static const double audits[] = {0, 0.05, 1};
 static const coord_core_config audited_config = {
     .speculate = true, .can_recompute = true, .secret = {0x1234567, 0x89abcdef}};
 
-/* Steps per second of `workers` that compute a shard per millisecond, the last one as slow as `slow`
- * says; and its longest time until a deadline after its speed was known. */
+/* Steps per second of `workers` that compute a shard per millisecond, the last one as slow as
+ * `slow` says; and its longest time until a deadline after its speed was known. */
 static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t steps,
                    uint64_t *longest_ns) {
     virtual_pool *p = vp_create(audited_config, workers, 7);

@@ -1,5 +1,5 @@
-/* How long the loop did not check for messages: the histogram compared with the sorted values, and a
- * loop that sleeps and stalls. */
+/* How long the loop did not check for messages: the histogram compared with the sorted values, and
+ * a loop that sleeps and stalls. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,7 +63,7 @@ static void test_work_counts_as_a_stall_but_sleep_does_not(void **state) {
     assert_true(latency.away.count >= 10);
     assert_true(latency.away.most_ns >= 60000000u);            /* the one that worked */
     assert_true(latency.computing.most_ns < 30000000u);        /* it slept during its work */
-    assert_true(latency.away.most_ns <= took - 4 * 30000000u); /* without the iterations that also slept */
+    assert_true(latency.away.most_ns <= took - 4 * 30000000u); /* without those that also slept */
     uv_close((uv_handle_t *)&latency.prepare, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);

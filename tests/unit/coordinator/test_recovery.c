@@ -29,7 +29,8 @@ static recovery_key *find(recovery_keys *keys, uint32_t number) {
     return recovery_find(keys, k.bytes);
 }
 
-/* On a full disk, metrics fill the queue; writes that decide how a job continues are never refused. */
+/* On a full disk, metrics fill the queue; writes that decide how a job continues are never refused.
+ */
 static void test_durable_writes_always_have_room(void **state) {
     (void)state;
     for (int kind = 1; kind <= STORE_BARRIER; kind++) {

@@ -1,5 +1,5 @@
-/* Rounds and partitions: blocks are nodes of D5's tree and cover all shards, for any pool; the choice
- * of blocks for workers; sums that do not depend on the partition. */
+/* Rounds and partitions: blocks are nodes of D5's tree and cover all shards, for any pool; the
+ * choice of blocks for workers; sums that do not depend on the partition. */
 #include "core_fixture.h"
 
 #include "common/kernels/kernel.h"

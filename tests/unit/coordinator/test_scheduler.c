@@ -12,8 +12,9 @@ static coord_job_info long_info(uint64_t job, int priority) {
     return info;
 }
 
-/* Gives `leases` leases to `workers` workers in turn; a shard of job j costs cost[j] ms. Returns the
- * compute time of each job. Worker w claims claims[w] ns for each lease (NULL: the true time). */
+/* Gives `leases` leases to `workers` workers in turn; a shard of job j costs cost[j] ms. Returns
+ * the compute time of each job. Worker w claims claims[w] ns for each lease (NULL: the true time).
+ */
 static void share_out_claimed(fixture *f, uint32_t workers, uint32_t leases, const double *cost,
                               const uint64_t *claims, double *spent) {
     for (uint32_t i = 0; i < leases;) {
@@ -343,7 +344,8 @@ static double seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Seconds for an event (a request, a result) with this many queued jobs: the best of five rounds. */
+/* Seconds for an event (a request, a result) with this many queued jobs: the best of five rounds.
+ */
 static double seconds_per_event(uint64_t jobs) {
     enum { WORKERS = 500, ROUNDS = 5, EVENTS = 10000 };
     fixture *f = fx_create((coord_core_config){0});

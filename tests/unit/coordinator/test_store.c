@@ -178,8 +178,8 @@ static void test_store_of_version_1_is_migrated(void **state) {
     assert_int_equal(number(*state, "SELECT version FROM meta"), COORD_STORE_VERSION);
 }
 
-/* The tables of version 2, with an unfinished job. They are kept here because later code cannot write
- * them. */
+/* The tables of version 2, with an unfinished job. They are kept here because later code cannot
+ * write them. */
 static const char *const version_2 =
     "CREATE TABLE meta(version INTEGER NOT NULL, last_job INTEGER NOT NULL DEFAULT 0);"
     "INSERT INTO meta VALUES(2, 41);"
@@ -240,7 +240,7 @@ static void test_store_of_version_3_is_migrated(void **state) {
     cop_buffer_release(job.spec);
     memset(sound.digest, 'a', 64);
     assert_int_equal(coord_store_put_set(s, &sound, &error), COP_OK);
-    assert_int_equal(coord_store_put_set(s, &set, &error), COP_OK); /* skipped, because it has no valid digest */
+    assert_int_equal(coord_store_put_set(s, &set, &error), COP_OK); /* skipped: invalid digest */
     assert_int_equal(coord_store_each_set(s, count_set, &sum, &error), COP_OK);
     assert_int_equal(sum, 7);
     assert_int_equal(coord_store_remove_set(s, "x", sound.digest, &error), COP_OK);
@@ -752,7 +752,8 @@ static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     add_job(s, 1, "x", NULL);
     coord_store_flush(s);
     assert_int_equal(sqlite3_open(p->path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK); /* blocks the writer */
+    /* Blocks the writer. */
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
     uint64_t began = cop_clock_ns();
     for (uint64_t step = 1; step <= 100000; step++) coord_store_add_step(s, 1, step, 1, 1);
     double seconds = (double)(cop_clock_ns() - began) * 1e-9;
@@ -764,7 +765,7 @@ static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     assert_true(seconds < 3);
     int64_t rows = number(p, "SELECT count(*) FROM steps");
     assert_true(rows > 1000 && rows < 100000);                              /* some were dropped */
-    assert_int_equal(number(p, "SELECT state FROM jobs"), COORD_COMPLETED); /* states are never dropped */
+    assert_int_equal(number(p, "SELECT state FROM jobs"), COORD_COMPLETED); /* never dropped */
     cop_log_configure(COP_LOG_INFO, false);
 }
 

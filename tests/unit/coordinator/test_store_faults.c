@@ -1,7 +1,7 @@
-/* No crash loses the store: SQLite writes through disk_vfs.h, which crashes after every single change
- * of a file, by kill -9 and by a loss of power. Acknowledged data must be there. Also, every file
- * call of SQLite and every allocation, including SQLite's own, fails once: no crash, no leak, a
- * message, and all acknowledged data are there.
+/* No crash loses the store: SQLite writes through disk_vfs.h, which crashes after every single
+ * change of a file, by kill -9 and by a loss of power. Acknowledged data must be there. Also, every
+ * file call of SQLite and every allocation, including SQLite's own, fails once: no crash, no leak,
+ * a message, and all acknowledged data are there.
  *
  * WITH: unit/coordinator/disk_vfs.c */
 #include <setjmp.h>
@@ -188,8 +188,7 @@ static void test_every_acknowledged_row_survives_a_crash_at_any_point(void **sta
     new_place(&p);
     forget(&t);
     vfs_record();
-    if (run_first(p.path, &t, &error) || run_second(p.path, &t, &error))
-        fail_msg("%s", error.text);
+    if (run_first(p.path, &t, &error) || run_second(p.path, &t, &error)) fail_msg("%s", error.text);
     vfs_stop();
     for (int i = 0; i < FACTS; i++) assert_true(atomic_load(&t.at[i]) <= vfs_changes());
     drop_place(&p);

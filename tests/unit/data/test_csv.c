@@ -141,7 +141,8 @@ static void test_labels_may_be_class_names(void **state) {
     input.test.path = file_put_text("b.csv", "a,b\n1,y\n2,z\n");
     data_refuse("csv", &input, COP_ERR_INPUT,
                 "b.csv:3: column \"b\" is \"z\": expected a label that the training part has");
-    data_survives_failed_allocations("csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
+    data_survives_failed_allocations(
+        "csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
 }
 
 static void test_columns_can_be_dropped(void **state) {

@@ -1,6 +1,7 @@
 /* Ensembles of thinned networks: figures computed by hand, and theory on small networks with all
  * their 2^N masks. The geometric mean equals weight scaling (Baldi and Sadowski 2013, section 3.1;
- * Srivastava et al. 2014, section 6), and the arithmetic mean of K members converges as 1/sqrt(K). */
+ * Srivastava et al. 2014, section 6), and the arithmetic mean of K members converges as 1/sqrt(K).
+ */
 #include <math.h>
 
 #include "common/base/real.h"
@@ -115,7 +116,7 @@ static double entropy_of(const double *p, int count) {
 }
 
 static void expect_uncertainty(const cop_ensemble_opinion *o, int class, double entropy,
-                           double information, double variation) {
+                               double information, double variation) {
     assert_int_equal(o->class, class);
     assert_true(fabs(o->entropy - entropy) < 1e-7);
     assert_true(fabs(o->information - information) < 1e-7);
@@ -144,7 +145,7 @@ static void test_uncertainty_figures_by_hand(void **state) {
     assert_true(o[0].information >= 0);
     expect_uncertainty(&o[1], 0, log(3), log(3), 2.0 / 3);
     expect_uncertainty(&o[2], 1, entropy_of(joint, 3), entropy_of(joint, 3) - entropy_of(one, 3),
-                   1.0 / 3);
+                       1.0 / 3);
     cop_ensemble_destroy(e);
 }
 

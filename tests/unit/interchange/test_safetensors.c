@@ -1,5 +1,4 @@
-/* Tensor files: written files are read back, and damaged ones are refused. LABELS: quick qemu
- */
+/* Tensor files: written files are read back, and damaged ones are refused. LABELS: quick qemu */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,7 +47,8 @@ static void test_damaged_safetensors_are_refused(void **state) {
     cop_error e;
     for (size_t cut = 0; cut < size; cut++)
         assert_int_equal(cop_safetensors_decode(bytes, cut, "x", &file, &e), COP_ERR_CORRUPT);
-    /* With each byte of length and header changed: refused, or a file of the same size; no crash. */
+    /* With each byte of length and header changed: refused, or a file of the same size; no crash.
+     */
     size_t header = 8 + (size_t)cop_load_u64(bytes);
     for (size_t i = 0; i < header; i++)
         for (int bit = 0; bit < 8; bit++) {

@@ -1,5 +1,5 @@
-/* Flips every single bit of a small checkpoint. In its three files each flip is detected; in `latest`
- * and `best` it can only select another complete checkpoint. */
+/* Flips every single bit of a small checkpoint. In its three files each flip is detected; in
+ * `latest` and `best` it can only select another complete checkpoint. */
 #include "unit/job/fixture.h"
 
 #include <fcntl.h>
@@ -41,7 +41,8 @@ static void save(job_fixture *f, uint64_t step) {
     assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
 }
 
-/* Loads a checkpoint, which must equal the saved one; returns its step, or 0 with a reason in notes. */
+/* Loads a checkpoint, which must equal the saved one; returns its step, or 0 with a reason in
+ * notes. */
 static uint64_t load(job_fixture *f, cop_str *notes) {
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c;

@@ -1,5 +1,4 @@
-/* Checkpoints: exact resuming, fallback from damaged ones, keeping and dropping, a full disk.
- */
+/* Checkpoints: exact resuming, fallback from damaged ones, keeping and dropping, a full disk. */
 #include "unit/job/fixture.h"
 
 #include <math.h>

@@ -60,7 +60,8 @@ typedef struct story {
     uint64_t steps[6]; /* up to a 0 */
 } story;
 
-/* Does the saves, and crashes after change `point` of the last one; returns its number of changes. */
+/* Does the saves, and crashes after change `point` of the last one; returns its number of changes.
+ */
 static uint32_t play(const story *t, uint64_t seed, uint32_t point, bool power) {
     sim s = {.options.seed = seed};
     sim_memory_permanent(false);

@@ -292,7 +292,8 @@ static void test_job_is_pinned_to_its_data(void **state) {
     cop_job_destroy(job);
 }
 
-/* The job.yaml of a run folder gives the same job on the same data, and is refused on other data. */
+/* The job.yaml of a run folder gives the same job on the same data, and is refused on other data.
+ */
 static void test_resolved_job_file_gives_the_same_job(void **state) {
     cop_job *job = make_job(NULL, *state), *again = NULL;
     cop_str yaml = {0};

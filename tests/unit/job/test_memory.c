@@ -137,8 +137,7 @@ static void remove_newer(const life *l) {
 
 static cop_job *checker; /* the same job, for loading between runs */
 
-/* Expects the old checkpoint, to the last bit, or the new one after success or a later failure.
- */
+/* Expects the old checkpoint, to the last bit, or the new one after success or a later failure. */
 static void check(void *context, cop_err result) {
     life *l = context;
     unsigned char digest[32];

@@ -94,8 +94,8 @@ static void test_absent_leaves_are_skipped(void **state) {
     }
 }
 
-/* Splits the tree at random into nodes; their texts, combined by the block program, give the text of
- * the whole tree. */
+/* Splits the tree at random into nodes; their texts, combined by the block program, give the text
+ * of the whole tree. */
 static int cut(int from, int to, uint32_t *random, int *first, int *size, int blocks) {
     *random = *random * 1664525u + 1013904223u;
     if (to - from == 1 || *random >> 30 == 0) {

@@ -27,7 +27,7 @@ int __wrap_getaddrinfo(const char *node, const char *port, const struct addrinfo
     } names[] = {{"two.test", {"127.0.0.1", "127.0.0.2"}},
                  {"lame.test", {"255.255.255.255", "127.0.0.1"}}, /* connecting fails at once */
                  {"deaf.test", {"127.0.0.3", "127.0.0.1"}},       /* ... or a moment later */
-                 {"lost.test", {"127.0.0.1", "2001:db8::1"}}};    /* not an address of this machine */
+                 {"lost.test", {"127.0.0.1", "2001:db8::1"}}}; /* not an address of this machine */
     const bool by_name = node && !(hints->ai_flags & AI_NUMERICHOST);
     if (by_name && strcmp(node, "dead.test") == 0) {
         cop_clock_sleep_ms(3000);
@@ -102,7 +102,8 @@ static void test_server_listens_on_every_address(void **state) {
         assert_int_equal(e, COP_OK);
         assert_true(is_open("127.0.0.1", port_of(&free_port)));
         assert_true(is_open("127.0.0.2", port_of(&free_port)));
-        /* If one of two addresses is in use, listening fails. Addresses that this machine lacks are skipped. */
+        /* If one of two addresses is in use, listening fails. Addresses that this machine lacks are
+         * skipped. */
         e = cop_server_listen(h.server, url_for(&free_port, "deaf.test", third), &error);
         assert_int_equal(e, COP_ERR_IN_USE);
         stop_host(&h);
@@ -288,7 +289,8 @@ static void test_close_sends_pending_answers(void **state) {
     free_host(&h);
 }
 
-/* A connection between a link and a host that passes only a given number of bytes in each direction. */
+/* A connection between a link and a host that passes only a given number of bytes in each
+ * direction. */
 typedef struct throttle {
     int listener, port;
     const char *address;
@@ -328,13 +330,13 @@ static void run_throttle(void *argument) {
 }
 
 static void open_throttle(throttle *w, const host *h, const char *address, size_t from_link,
-                     size_t from_host) {
+                          size_t from_host) {
     const int small = 65536;
     char url[64];
     *w = (throttle){.listener = listen_here(url),
-                      .port = atoi(port_of(h)),
-                      .address = address,
-                      .left = {from_link, from_host}};
+                    .port = atoi(port_of(h)),
+                    .address = address,
+                    .left = {from_link, from_host}};
     setsockopt(w->listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     snprintf(w->url, sizeof w->url, "tls+%s", url);
     assert_int_equal(uv_thread_create(&w->thread, run_throttle, w), 0);

@@ -58,8 +58,8 @@ static inline void write_certificate(const char *path, X509 *certificate) {
     fclose(file);
 }
 
-/* Makes FOLDER/NAME.pem from FOLDER/worker.pem or another certificate: changes it with `change`, and
- * signs it again by the folder's CA; the key is the same. */
+/* Makes FOLDER/NAME.pem from FOLDER/worker.pem or another certificate: changes it with `change`,
+ * and signs it again by the folder's CA; the key is the same. */
 static inline void make_changed(const char *folder, const char *from, const char *name,
                                 void (*change)(X509 *certificate)) {
     char file[64];

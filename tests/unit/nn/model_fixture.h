@@ -1,5 +1,5 @@
-/* Helpers for tests of layers, models and passes: layer specs in one line, data from Philox, a single
- * layer, a model with its buffers, and training steps over any split of a batch's shards. */
+/* Helpers for tests of layers, models and passes: layer specs in one line, data from Philox, a
+ * single layer, a model with its buffers, and training steps over any split of a batch's shards. */
 #ifndef TESTS_UNIT_NN_MODEL_FIXTURE_H
 #define TESTS_UNIT_NN_MODEL_FIXTURE_H
 
@@ -189,7 +189,8 @@ static inline void rig_close(rig *r) {
     cop_model_destroy(r->model);
 }
 
-/* Gradient sum of shards [first, first + count) of r's samples; `sizes` are the sizes of the shards. */
+/* Gradient sum of shards [first, first + count) of r's samples; `sizes` are the sizes of the
+ * shards. */
 static inline cop_pass_result rig_train(rig *r, uint64_t seed, uint32_t step, const int32_t *sizes,
                                         int first, int count, float *gradients) {
     int skipped = 0, taken = 0;

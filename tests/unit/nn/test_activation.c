@@ -70,7 +70,8 @@ static float *grid(void) {
     return x;
 }
 
-/* |found - exact| in units in the last place of an f32 near `exact`, at least of the smallest normal. */
+/* |found - exact| in units in the last place of an f32 near `exact`, at least of the smallest
+ * normal. */
 static long double ulps(float found, long double exact) {
     int exponent;
     frexpl(exact, &exponent);
@@ -113,7 +114,7 @@ static void test_derivatives_are_close_to_exact_values(void **state) {
 
 static void test_activations_have_the_same_bits_on_every_instruction_set(void **state) {
     const function *f = *state;
-    enum { ODD = GRID / 8 - 5 }; /* not a whole number of vectors; short, because baseline is slow */
+    enum { ODD = GRID / 8 - 5 }; /* not whole vectors; short, because baseline is slow */
     float *all = grid(), *x = cop_alloc(ODD * sizeof *x), *y[2], *dx[2];
     for (int i = 0; i < ODD; i++) x[i] = all[8 * i + i % 2];
     for (int i = 0; i < 2; i++) y[i] = cop_alloc(2 * ODD * sizeof *x), dx[i] = y[i] + ODD;

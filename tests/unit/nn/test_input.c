@@ -1,5 +1,6 @@
-/* Augmentation and normalisation of samples, compared with their written definition. LABELS: quick qemu
- */
+/* Augmentation and normalisation of samples, compared with their written definition.
+ *
+ * LABELS: quick qemu */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

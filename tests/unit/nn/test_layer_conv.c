@@ -1,5 +1,5 @@
-/* conv2d, max_pool2d, avg_pool2d: errors, shapes, parameters and FLOP, and both passes compared with
- * plain loops in long double. LABELS: quick qemu */
+/* conv2d, max_pool2d, avg_pool2d: errors, shapes, parameters and FLOP, and both passes compared
+ * with plain loops in long double. LABELS: quick qemu */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -203,7 +203,8 @@ static void test_conv_matches_plain_loops(void **state) {
     }
 }
 
-/* Of equal values the first wins, and so does the first NaN; remaining rows and columns are not read. */
+/* Of equal values the first wins, and so does the first NaN; remaining rows and columns are not
+ * read. */
 static void test_max_pool_takes_the_largest_of_a_window(void **state) {
     (void)state;
     enum { LD = 16 };

@@ -1,7 +1,6 @@
 /* The mask layers other than dropout: noise compared with D3 bit for bit on every instruction set,
- * masks of whole channels, constants of alpha dropout, modes; the exact worked examples of a lecture
- * (F. Fleuret, Deep learning, 6.3); errors.
- * LABELS: quick */
+ * masks of whole channels, constants of alpha dropout, modes; the exact worked examples of a
+ * lecture (F. Fleuret, Deep learning, 6.3); errors. LABELS: quick */
 #include <math.h>
 #include <stdio.h>
 
@@ -163,7 +162,8 @@ static void test_evaluation_scales_only_classic_spatial_dropout(void **state) {
             assert_all(y, 8 * 16, k == 0 && variant == COP_VARIANT_CLASSIC ? 0.75f : 1.0f);
             cop_free(y);
             float *trained = forward_of_ones(&one, COP_MODE_TRAIN);
-            float *drawn = forward_of_ones(&one, COP_MODE_MC); /* the same keys give the same draw */
+            float *drawn =
+                forward_of_ones(&one, COP_MODE_MC); /* the same keys give the same draw */
             assert_memory_equal(trained, drawn, 8 * 16 * sizeof *drawn);
             cop_free(trained), cop_free(drawn);
             one_layer_close(&one);

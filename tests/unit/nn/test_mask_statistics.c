@@ -1,8 +1,8 @@
-/* Are masks and noise random enough? Checks over 10^8 draws for each p: the kept fraction, chi-square
- * over units, samples and patterns of four neighbours, correlation between units, samples, shards,
- * steps and layers; the same for noise; and the effect of mask layers on the mean and the variance of
- * a tensor. Everything is seeded, so results never change; the bounds are those of a fair source.
- * LABELS: quick */
+/* Are masks and noise random enough? Checks over 10^8 draws for each p: the kept fraction,
+ * chi-square over units, samples and patterns of four neighbours, correlation between units,
+ * samples, shards, steps and layers; the same for noise; and the effect of mask layers on the mean
+ * and the variance of a tensor. Everything is seeded, so results never change; the bounds are those
+ * of a fair source. LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"
@@ -271,8 +271,8 @@ static void test_noise_is_normal_and_independent(void **state) {
 }
 
 /* A tensor of mean 0.7 and variance 1.69. Inverted dropout and Gaussian dropout keep the mean of
- * every unit, and so of the tensor. Both add p / (1 - p) E[x^2] to the variance, because their noise
- * has the same mean and variance. In evaluation, inverted dropout is the identity. */
+ * every unit, and so of the tensor. Both add p / (1 - p) E[x^2] to the variance, because their
+ * noise has the same mean and variance. In evaluation, inverted dropout is the identity. */
 static void test_inverted_dropout_keeps_the_mean(void **state) {
     (void)state;
     float *x = cop_alloc(2 * (size_t)VALUES * sizeof *x), *y = x + VALUES;

@@ -95,8 +95,7 @@ static void test_every_instruction_set_gives_the_same_bits(void **state) {
     }
 }
 
-/* The vector functions equal the scalar ones in base/real_f32.h, for all kinds of floats.
- */
+/* The vector functions equal the scalar ones in base/real_f32.h, for all kinds of floats. */
 static void test_bce_uses_the_functions_of_real_f32_h(void **state) {
     (void)state;
     for (const char *const *name = cop_kernels_names(); *name; name++) {

@@ -88,8 +88,8 @@ static quotients differences(rig *r, int64_t at, double here, float *scratch) {
 }
 
 /* For every 7th weight of each tensor: its change moves the loss according to the gradient, with
- * masks fixed by the step. Where a relu switches within the difference (both sides disagree), nothing
- * is compared; this may happen to one weight in twenty. */
+ * masks fixed by the step. Where a relu switches within the difference (both sides disagree),
+ * nothing is compared; this may happen to one weight in twenty. */
 static void check_whole_gradient(cop_model *model) {
     rig r = rig_of(model);
     float *scratch = cop_alloc(bytes_of(&r));
@@ -273,8 +273,8 @@ static void test_classic_evaluation_equals_weight_scaling(void **state) {
     rig r = rig_of(model_of(layers, 5, FEATURES, CLASSES));
     rig scaled = rig_of(model_of(bare, 5, FEATURES, CLASSES));
     for (int i = 0; i < COUNT * FEATURES; i++) {
-        r.rows[i] =
-            fabsf(r.rows[i]); /* the network without dropout starts with a relu, to keep the layer numbers */
+        r.rows[i] = fabsf(r.rows[i]); /* the network without dropout starts with a relu, to keep the
+                                         layer numbers */
         scaled.rows[i] = r.rows[i];
     }
     memcpy(scaled.weights, r.weights, bytes_of(&r));

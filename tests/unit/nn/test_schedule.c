@@ -1,5 +1,5 @@
-/* Learning rates and momenta over the steps, compared with values of their formulas computed by hand
- * or by libm. LABELS: quick */
+/* Learning rates and momenta over the steps, compared with values of their formulas computed by
+ * hand or by libm. LABELS: quick */
 #include <math.h>
 
 #include "unit/nn/model_fixture.h"

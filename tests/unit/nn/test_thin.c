@@ -1,6 +1,6 @@
-/* Thin execution: if the masks of an ensemble's member are the same for all samples, the member runs
- * as a smaller network, with the bits of the masked one. The reference is the same pass with a tap,
- * which forces it to run all units, masked. LABELS: quick qemu */
+/* Thin execution: if the masks of an ensemble's member are the same for all samples, the member
+ * runs as a smaller network, with the bits of the masked one. The reference is the same pass with a
+ * tap, which forces it to run all units, masked. LABELS: quick qemu */
 #include <math.h>
 #include <stdio.h>
 
@@ -241,7 +241,8 @@ static void test_channels_and_maxout_groups_are_thinned(void **state) {
     members_close(&m);
 }
 
-/* In a masked run, 0 times infinity gives NaN; a layer without remaining inputs has only its bias. */
+/* In a masked run, 0 times infinity gives NaN; a layer without remaining inputs has only its bias.
+ */
 static void test_layers_that_cannot_be_thinned_run_masked(void **state) {
     (void)state;
     const cop_layer_spec layers[] = {spec_linear(9), spec_relu(), SHARD(0.9), spec_linear(CLASSES)};

@@ -272,8 +272,7 @@ static void test_same_message_gives_same_bytes(void **state) {
     cop_message_fini(&m);
 }
 
-/* The bytes given in docs/reference/protocol.md. To change them is to change the protocol.
- */
+/* The bytes given in docs/reference/protocol.md. To change them is to change the protocol. */
 static void test_golden_frame(void **state) {
     (void)state;
     static const unsigned char golden[128] = {

@@ -1,5 +1,4 @@
-/* Valid job files: reading, printing, defaults, and the recorded places of fields.
- */
+/* Valid job files: reading, printing, defaults, and the recorded places of fields. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

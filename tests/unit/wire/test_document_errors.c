@@ -1,5 +1,5 @@
-/* Every kind of error in a job file, with its exact message: file, line, column, what was found, what
- * is expected, the nearest name. */
+/* Every kind of error in a job file, with its exact message: file, line, column, what was found,
+ * what is expected, the nearest name. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

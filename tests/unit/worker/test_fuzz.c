@@ -1,6 +1,5 @@
 /* Replays the kept inputs of the fuzz target of a coordinator's messages: leases, and answers to
- * calls.
- */
+ * calls. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
