@@ -10,9 +10,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MESSAGES_MOST 4
-#define WORK_BYTES                                                                                 \
-    (8u << 20) /* limit for jobs that are computed; a coordinator may give larger ones */
-#define WORK_FLOP 1e7
+#define WORK_BYTES    (8u << 20) /* limit for jobs that are computed */
+#define WORK_FLOP     1e7
 
 #define ANSWER_JOB                                                                                 \
     "name: fuzz\n"                                                                                 \
