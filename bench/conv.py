@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""One training step of a convolutional network for MNIST (32 and 64 filters of 5 x 5, 1024 hidden units with dropout, batch 128, f32) in
-process by two workers, in turn with PyTorch's on two threads where a Python with torch is named. JSON lines; medians over the repeats.
+"""Measures a training step of a convolutional network for MNIST (32 and 64 filters of 5 x 5, 1024 hidden units with dropout, batch 128, f32) with
+two workers in one process. With --torch, alternates with PyTorch on two threads. Prints JSON lines with medians over the repeats.
 
 usage: bench/conv.py [--data DIR] [--repeat N] [--torch PYTHON]   (program: PATH or COPPICE_BIN)
 """

@@ -1,11 +1,11 @@
-/* A dropconnect layer beside a plain linear layer of its size: forward, and backward with both
+/* Compares a dropconnect layer with a linear layer of the same size: forward, and backward with both
  * gradients, on one thread.
  *
  *   bench-dropconnect [--p P] [--repeats N]
  *
- * One JSON line: 800 inputs, 800 units, batch 128 in 8 shards, medians in ms. The two alternate;
- * "ratio" is the median over the pairs of (dropconnect's time / linear's), so that a noisy
- * neighbour disturbs both sides of a pair alike. */
+ * Prints a JSON line: 800 inputs, 800 units, batch 128 in 8 shards, medians in ms. The two
+ * alternate; "ratio" is the median over the pairs of (dropconnect's time / linear's), so that other
+ * load affects both sides of a pair equally. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""One training step of 784-800-[dropconnect 800]-10 (a mask for each weight and sample, batch 128, f32) in process by two workers, beside the same
-network with a plain linear layer, and PyTorch's where one is named. JSON lines; medians over the repeats.
+"""Measures a training step of 784-800-[dropconnect 800]-10 (a mask for each weight and sample, batch 128, f32) with two workers in one process,
+compared with the same network with a linear layer, and, with --torch, with PyTorch. Prints JSON lines with medians over the repeats.
 
 usage: bench/dropconnect.py [--data DIR] [--repeat N] [--torch PYTHON --peer FILE]   (program: PATH or COPPICE_BIN)
 

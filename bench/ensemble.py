@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The ensemble of thinned networks of 784-1024-1024-1024-10 (dropout .2/.5, 20 members, 10000 samples, f32, two threads): member-samples per
-second with masks of scope sample and shard, in turn with PyTorch's (`torch_ensemble.py`) where a Python with torch is named. JSON lines; medians
-over the repeats. The samples are random bytes, as PyTorch's are random numbers: no pixel of theirs is 0 more often than chance has it.
+"""Measures ensembles of thinned networks of 784-1024-1024-1024-10 (dropout .2/.5, 20 members, 10000 samples, f32, two threads): member-samples per
+second with masks of scope sample and shard. With --torch, alternates with PyTorch (`torch_ensemble.py`). Prints JSON lines with medians over the
+repeats. The samples are random bytes, like PyTorch's random numbers, so pixels are not often 0.
 
 usage: bench/ensemble.py [--repeat N] [--members K] [--samples N] [--torch PYTHON --peers DIR]   (program: PATH or COPPICE_BIN)
 """

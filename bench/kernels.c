@@ -1,11 +1,11 @@
-/* Speed of the f32 products against OpenBLAS on one thread, of the update against a plain
- * copy, and of the self-test of every start.
+/* Measures the f32 products compared with OpenBLAS on one thread, the update compared with a plain
+ * copy, and the self-test at program start.
  *
  *   kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]
  *
- * Prints one JSON object a line. Ours and OpenBLAS' runs alternate; "ratio" is the median over the
- * pairs of (OpenBLAS' time / ours), so that a noisy neighbour disturbs both sides of a pair alike.
- * OPENBLAS_CORETYPE chooses OpenBLAS' kernels; "core" says which ran. */
+ * Prints one JSON object per line. Our runs and OpenBLAS' alternate; "ratio" is the median over the
+ * pairs of (OpenBLAS' time / ours), so that other load affects both sides of a pair equally.
+ * OPENBLAS_CORETYPE chooses OpenBLAS' kernels; "core" names those that ran. */
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>

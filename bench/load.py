@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Many workers and a long queue on one coordinator, over tcp on loopback: real workers (all in one process, two connections each) train a job
-of as many shards, while thousands of jobs are submitted over the wire; then the queue is listed and served. Told: how long the coordinator's
-loop did not look for messages, what a submission and the list take, its memory; that every digest is right. A line of JSON.
+"""Loads one coordinator with many workers and a long queue, over tcp on loopback. Real workers (all in one process, two connections each) train a
+job with one shard per worker, while thousands of jobs are submitted over the network; then the queue is listed and served. Prints a line of JSON: how
+long the coordinator's loop did not check for messages, the time of a submission and of the list, its memory, and whether every digest is right.
 
   ./dev bench load                                 500 workers, 10,000 jobs, served for 30 s
   ./dev exec bench/load.py --workers 100 --jobs 500 --seconds 600      (at most; it ends with the queue)"""

@@ -1,6 +1,6 @@
-/* Round trips of large messages between a server and 1 or 2 links, as a step's exchange: gradient
- * up, weights down. One JSON line per transport, number of links and arrangement: "process" (links
- * are threads of this process) or "forked" (each link is a process, as workers are).
+/* Measures round trips of large messages between a server and 1 or 2 links, as in a step: gradient
+ * up, weights down. Prints a JSON line per transport, number of links and arrangement: "process"
+ * (links are threads of this process) or "forked" (each link is a process, like a worker).
  *
  *   bench-net [--megabytes N] [--rounds N] [--only memory|ipc|tcp|tls+tcp]
  */

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The speed figures of docs/measurements/speed.md: one training step of examples/bench.yaml, in process and as a cluster, in turn with
-PyTorch's where a Python with torch is named. JSON lines; medians over the repeats.
+"""Measures the speed figures of docs/measurements/speed.md: a training step of examples/bench.yaml, in one process and in a cluster. With --torch,
+alternates with PyTorch. Prints JSON lines with medians over the repeats.
 
 usage: bench/run.py [--data DIR] [--repeat N] [--torch PYTHON --peers DIR]   (programs: PATH or COPPICE_BIN)
 """

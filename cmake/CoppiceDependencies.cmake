@@ -1,4 +1,4 @@
-# Third-party libraries, each with the oldest version that is known to work.
+# Third-party libraries, each with the oldest version known to work.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv>=1.44)
@@ -13,7 +13,7 @@ pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
 pkg_check_modules(CAIRO REQUIRED IMPORTED_TARGET cairo)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng>=1.6)
 pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
-# Optional: without it `coppice data get` says that this build cannot download (cross builds).
+# Optional: without it, `coppice data get` reports that this build cannot download (cross builds).
 pkg_check_modules(CURL IMPORTED_TARGET libcurl)
 if(NOT CURL_FOUND)
   message(STATUS "Not built: downloads (`coppice data get`), because libcurl is missing (Debian package: libcurl4-openssl-dev)")

@@ -28,8 +28,8 @@ if(COPPICE_SANITIZE)
   add_compile_options(-fsanitize=${COPPICE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${COPPICE_SANITIZE})
 endif()
-# The presets fuzz and fuzz-plain: the libraries report to libFuzzer what is reached, and the core checks its own
-# invariants. Only fuzz-targets link with it (tests/fuzz).
+# The presets fuzz and fuzz-plain: the libraries report coverage to libFuzzer, and the core checks its own invariants.
+# Only fuzz-targets link with libFuzzer (tests/fuzz).
 option(COPPICE_FUZZ "build the fuzz targets instead of the programs (clang)" OFF)
 if(COPPICE_FUZZ)
   set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O1 -g1") # what libFuzzer's manual uses: a fifth less to compile

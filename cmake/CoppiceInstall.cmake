@@ -1,5 +1,5 @@
 # `cmake --install build/release [--prefix DIR]`: documents, examples, bash completion; CoppiceLibrary.cmake adds the
-# programs. The completion is what the program itself prints, so a cross build has none.
+# programs. The built program prints the completion, so a cross build has none.
 install(DIRECTORY docs examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 if(NOT CMAKE_CROSSCOMPILING)

@@ -1,5 +1,5 @@
-# coppice_library(NAME SOURCES... LINK libs...): one static library per folder. Only what is linked can be included in
-# practice: a wrong dependency does not link.
+# coppice_library(NAME SOURCES... LINK libs...): one static library per folder. A folder with a wrong dependency does
+# not link.
 function(coppice_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
   if(ARG_SOURCES)
@@ -11,10 +11,10 @@ function(coppice_library name)
   endif()
 endfunction()
 
-# What ./dev exec keeps up to date: the programs alone, without tests and benchmarks.
+# The target for ./dev exec: only the programs, without tests and benchmarks.
 add_custom_target(programs)
 
-# coppice_program(NAME MAIN LIBRARY): a thin main on top of one library.
+# coppice_program(NAME MAIN LIBRARY): a program with a small main and one library.
 function(coppice_program name main library)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${main})
     add_executable(${name}-program ${main})

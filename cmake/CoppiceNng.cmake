@@ -1,5 +1,5 @@
-# nng::nng, at least 1.10: before that, a peer that dies during a large send wedges nng's reaper thread. Systems with an
-# older one (Debian 12, Ubuntu 24.04) build it here, from the sources of the release in NNG_PINNED.
+# nng::nng, at least 1.10: in older versions, a peer that dies during a large send blocks nng's reaper thread. Systems
+# with an older version (Debian 12, Ubuntu 24.04) build nng here, from the sources of the release in NNG_PINNED.
 set(NNG_PINNED 1.10.1)
 set(COPPICE_NNG_SOURCE "$ENV{COPPICE_NNG_SOURCE}" CACHE PATH "folder with the sources of nng ${NNG_PINNED}, where the system has none of 1.10 or later")
 
@@ -14,7 +14,7 @@ if(COPPICE_NNG_SOURCE)
   if(NOT version VERSION_EQUAL NNG_PINNED)
     message(FATAL_ERROR "COPPICE_NNG_SOURCE: ${COPPICE_NNG_SOURCE} has nng ${version}, expected ${NNG_PINNED}")
   endif()
-  # A function, so that these settings and the flags of its build are its own.
+  # A function, so that its settings and build flags stay local.
   function(build_nng)
     set(BUILD_SHARED_LIBS OFF)
     set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)

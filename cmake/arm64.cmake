@@ -1,5 +1,5 @@
 # Cross build for arm64 with Debian's compiler and multiarch libraries; tests run under qemu's user
-# mode. protoc-c is the build machine's; libcurl is not needed: this build downloads nothing.
+# mode. protoc-c runs on the build machine. libcurl is not needed, because this build downloads nothing.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

@@ -22,8 +22,8 @@
 #include "common/base/log.h"
 #include "common/net/net.h"
 
-/* nng frees a pipe that was closed while it connected on a thread of its own, sometimes not before
- * the program ends. Our own leaks are still found: their stacks begin elsewhere. */
+/* If a pipe is closed while it connects, nng frees it on another thread, sometimes only after the
+ * program ends. Our own leaks are still found: their stacks begin elsewhere. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void) {
     return "leak:libnng.so";

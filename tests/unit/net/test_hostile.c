@@ -55,7 +55,7 @@ static void send_raw(int fd, const void *bytes, size_t size) {
     (void)!send(fd, bytes, size, MSG_NOSIGNAL); /* the server may have closed already */
 }
 
-/* Is the connection closed by the server within 5 s? What it says before is read over. */
+/* Returns whether the server closes the connection within 5 s, ignoring what it sends. */
 static bool is_closed(int fd) {
     char bytes[256];
     for (int i = 0; i < 64; i++) {
