@@ -55,7 +55,7 @@ class Runner:
         return ["-rss_limit_mb=1024", f"-malloc_limit_mb={MEMORY_MB}"]
 
     def run(self, target, *arguments):
-        """Runs a target; returns its exit status and output."""
+        """Runs a target; returns its exit status, its output, and its CPU time in seconds."""
         environment = {
             **os.environ, "UBSAN_OPTIONS": "print_stacktrace=1", "OPENBLAS_NUM_THREADS": "1",
             "ASAN_OPTIONS": "detect_stack_use_after_return=1",
