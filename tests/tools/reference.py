@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "COPPICE_LOG": "lowest level of log lines: `debug`, `info`, `warn`, `error`",
     "COPPICE_FAIL_ALLOC": "for tests: the allocation that fails",
     "COPPICE_FAIL_IO": "for tests: the system call that fails",
-    "NO_COLOR": "if set, no colours",
+    "NO_COLOR": "switches colours off, if set",
 }
 
 
@@ -70,12 +70,12 @@ def command_line():
     common = [row for row in commands["cancel"][2] if row[0].split()[-1] not in ("--json", "--quiet", "--help")]
     assert set(ENVIRONMENT) == environment_in_sources(), f"environment variables: {set(ENVIRONMENT) ^ environment_in_sources()}"
     page = ["# The command line\n\n", NOTE, "\n",
-            "Three programs: `coppice` is for people and scripts, `coppice-coordinator` owns the jobs, `coppice-worker` computes.\n"
+            "There are three programs: `coppice` is for people and scripts, `coppice-coordinator` owns the jobs, and `coppice-worker` computes.\n"
             "Every command has `--help`. Results go to standard output, progress and errors to standard error.\n"
             "The exit status is 0 on success, 1 on failure, 2 for bad usage or input, 130 after Ctrl-C ([errors.md](errors.md)).\n\n",
-            "## `coppice`\n\n| command | does |\n|---|---|\n"]
+            "## `coppice`\n\n| command | purpose |\n|---|---|\n"]
     page += [f"| [`{name}`](#coppice-{name}) | {cell(commands[name][1].rstrip('.'))} |\n" for name in names]
-    page += ["\n### Options of a connection\n\nCommands that ask a coordinator take all of these:\n\n", option_table(common)]
+    page += ["\n### Options of a connection\n\nCommands that use a coordinator accept all of these:\n\n", option_table(common)]
     for name, (usage, summary, rows, examples) in commands.items():
         asks = all(row in rows for row in common)
         own = [row for row in rows if not asks or row not in common]
@@ -84,7 +84,7 @@ def command_line():
         page += ["\n```text\n", *(line[2:] + "\n" for line in examples.splitlines()), "```\n"]
     for program in ("coppice-coordinator", "coppice-worker"):
         page += [f"\n## `{program}`\n\n```text\n", help_of(program), "```\n"]
-    page += ["\n## Environment\n\nAn option on the command line wins over the environment.\n\n| variable | meaning |\n|---|---|\n"]
+    page += ["\n## Environment\n\nAn option on the command line overrides the environment.\n\n| variable | meaning |\n|---|---|\n"]
     page += [f"| `{name}` | {meaning} |\n" for name, meaning in ENVIRONMENT.items()]
     return "".join(page)
 
@@ -92,26 +92,26 @@ def command_line():
 # ---- errors: from COP_ERR_TABLE ----
 
 ADVICE = {
-    "USAGE": "Correct the command line; the sentence names the option and the nearest valid one.",
-    "INPUT": "Correct the file; the sentence names file, line, column or field.",
+    "USAGE": "Correct the command line; the message names the option and the nearest valid one.",
+    "INPUT": "Correct the file; the message names file, line, column or field.",
     "NOT_FOUND": "Check the path, the job's number or the name.",
-    "EXISTS": "Choose another name, or remove what is there.",
+    "EXISTS": "Choose another name, or remove the existing one.",
     "CORRUPT": "A file is damaged. Restore it, or let the job continue from an older checkpoint.",
-    "UNSUPPORTED": "This build or this machine cannot do it; the sentence says what is missing.",
-    "IO": "A system call failed; the sentence has the reason of the system.",
+    "UNSUPPORTED": "This build or this machine cannot do it; the message names what is missing.",
+    "IO": "A system call failed; the message has the system's reason.",
     "NO_SPACE": "Make room on the disk. A running job continues and tries again.",
     "NO_MEMORY": "Give the program more memory, or use fewer threads or a smaller batch (`coppice plan` shows the need).",
     "TIMEOUT": "The other side did not answer in time. Try again, or give a larger `--timeout`.",
-    "UNREACHABLE": "Nobody listens at this address, or the scheme is wrong (`tcp://` or `tls+tcp://`).",
-    "CLOSED": "The connection ended. The job goes on; ask again.",
+    "UNREACHABLE": "Nothing listens at this address, or the scheme is wrong (`tcp://` or `tls+tcp://`).",
+    "CLOSED": "The connection ended. The job continues; try again.",
     "DENIED": "Check token, certificate, role, or the mode of the file.",
-    "PROTOCOL": "The other side sent a frame that breaks the protocol. Report it.",
+    "PROTOCOL": "The other side sent a frame that violates the protocol. Report it.",
     "VERSION": "The programs have different major versions of the protocol. Upgrade the older one.",
-    "LIMIT": "A limit is reached ([limits.md](limits.md)); the sentence names it.",
+    "LIMIT": "A limit is reached ([limits.md](limits.md)); the message names it.",
     "DIVERGED": "The loss or a weight is no longer finite. Use a lower rate, warm-up or max-norm.",
     "CANCELED": "The job was canceled, or the command was interrupted.",
-    "BUSY": "The coordinator is busy with the same thing. Try again.",
-    "INTERNAL": "A mistake in Coppice. Report it.",
+    "BUSY": "The coordinator is already doing the same thing. Try again.",
+    "INTERNAL": "A bug in Coppice. Report it.",
     "IN_USE": "Another process holds the folder or the address.",
 }
 
@@ -120,14 +120,14 @@ def errors():
     rows = re.findall(r'X\((\w+), (\d+), "([^"]+)", (\d)\)', (ROOT / "common/base/err.h").read_text())
     assert {row[0] for row in rows} - {"OK"} == set(ADVICE), "COP_ERR_TABLE and ADVICE differ"
     page = ["# Errors and exit codes\n\n", NOTE, "\n",
-            "An error is one sentence on standard error. It starts with the program and the command: `coppice run: job.yaml:7:3: ...`.\n"
+            "An error is one message on standard error. It starts with the program and the command: `coppice run: job.yaml:7:3: ...`.\n"
             "Programs and the protocol use the same codes; the number is the one in a FAILURE message ([protocol.md](protocol.md)).\n\n"
             "| exit status | meaning |\n|---|---|\n"
-            "| 0 | done |\n"
-            "| 1 | it failed although the request was valid: disk, memory, connection, a job that diverged |\n"
+            "| 0 | success |\n"
+            "| 1 | a valid request failed: disk, memory, connection, a job that diverged |\n"
             "| 2 | the request was refused: usage, input, credentials, an unreachable coordinator, a limit. Nothing was changed |\n"
-            "| 130 | interrupted by Ctrl-C; the last line says how to go on |\n\n"
-            "What to do when a running pool reports something: [troubleshoot.md](../how-to/troubleshoot.md).\n\n"
+            "| 130 | interrupted by Ctrl-C; the last line says how to continue |\n\n"
+            "[troubleshoot.md](../how-to/troubleshoot.md) explains messages of a running pool.\n\n"
             "| code | number | exit status | meaning | what to do |\n|---|---|---|---|---|\n"]
     page += [f"| {name} | {number} | {status} | {text} | {ADVICE[name]} |\n" for name, number, text, status in rows if name != "OK"]
     return "".join(page)
@@ -144,7 +144,7 @@ LIMITS = {
         "COP_PARAMETERS_MAX": "parameters of a model",
         "COP_UNITS_MAX": "features of one layer's output",
         "COP_BATCH_MAX": "samples of a batch",
-        "COP_SHARDS_MAX": "shards of a job, and at most its batch",
+        "COP_SHARDS_MAX": "shards of a job, which may not exceed its batch",
         "COP_CHECKPOINTS_KEPT_MAX": "checkpoints that a job keeps",
     },
     "Data": {
@@ -152,7 +152,7 @@ LIMITS = {
         "COP_CLASSES_MAX": "classes",
         "COP_CLASS_NAME_MAX": "bytes of the name of a class",
         "COP_CLASS_NAMES_BYTES": "bytes of all names of classes of a data set",
-        "COP_STATISTICS_MAX": "features with a mean and a deviation of their own (`normalize: standard`)",
+        "COP_STATISTICS_MAX": "features that have a separate mean and deviation (`normalize: standard`)",
         "COP_INPUT_FILE_MAX": "bytes of a file for `predict`",
         "COP_INPUT_STREAM_MAX": "bytes on standard input for `predict`",
         "COP_CHUNK_SIZE": "bytes of a chunk of an upload",
@@ -166,7 +166,7 @@ LIMITS = {
     },
     "A coordinator": {
         "COP_CONNECTIONS_MAX": "connections",
-        "COP_HALF_OPEN_MAX": "connections in the TLS handshake; more push the oldest out",
+        "COP_HALF_OPEN_MAX": "connections in the TLS handshake; beyond that, the oldest is closed",
         "COP_WORKERS_MAX": "workers",
         "COP_SESSIONS_PER_IDENTITY_MAX": "workers of one identity",
         "COP_POOL_MAX": "workers that the decision code can handle (tests)",
@@ -174,21 +174,21 @@ LIMITS = {
         "COP_JOBS_PER_CLIENT_MAX": "unfinished jobs of one certificate (`--jobs-per-client`)",
         "COP_WATCHES_MAX": "held requests (`watch`, `logs -f`)",
         "COP_WATCHES_PER_IDENTITY_MAX": "held requests of one identity",
-        "COP_EVALUATIONS_MAX": "evaluations at once",
-        "COP_EVALUATIONS_PER_IDENTITY_MAX": "evaluations of one identity at once",
-        "COP_EVALUATION_PLACES": "evaluations at once and recently ended",
+        "COP_EVALUATIONS_MAX": "running evaluations",
+        "COP_EVALUATIONS_PER_IDENTITY_MAX": "running evaluations of one identity",
+        "COP_EVALUATION_PLACES": "running and recently ended evaluations",
         "COP_EVALUATION_NUMBERS": "numbers of jobs; higher ones are used for evaluations",
     },
     "Time, in milliseconds": {
-        "COP_HEARTBEAT_MS": "from heartbeat to heartbeat of a worker",
-        "COP_HEARTBEATS_MISSED": "heartbeats in a row that a worker may miss (a count)",
-        "COP_HOLD_MAX_MS": "that a request is held until there is news",
-        "COP_CLIENT_TIMEOUT_MS": "that a client waits for an answer (`--timeout`)",
+        "COP_HEARTBEAT_MS": "time between heartbeats of a worker",
+        "COP_HEARTBEATS_MISSED": "consecutive heartbeats that a worker may miss (a count)",
+        "COP_HOLD_MAX_MS": "longest time that a request is held until there is news",
+        "COP_CLIENT_TIMEOUT_MS": "time that a client waits for an answer (`--timeout`)",
     },
     "Frames": {
         "COP_FRAME_HEADER_SIZE": "bytes of the header",
         "COP_FRAME_PROTO_MAX": "bytes of the protobuf header",
-        "COP_FRAME_UNPACK_MAX": "bytes of memory that unpacking it may take",
+        "COP_FRAME_UNPACK_MAX": "bytes of memory for unpacking it",
         "COP_FRAME_BODY_MAX": "bytes of all parts",
         "COP_FRAME_SIZE_MAX": "bytes of a frame",
     },
@@ -210,10 +210,10 @@ def limits():
     named = {name for rows in LIMITS.values() for name in rows}
     assert named == set(values), f"limits.h and LIMITS differ: {named ^ set(values)}"
     page = ["# Limits\n\n", NOTE, "\n",
-            "What the programs accept at most. They are constants of the build (`common/base/limits.h`). A request beyond a limit is refused with a\n"
-            "sentence that names it. An *identity* is a certificate; without TLS, all who have the token are one identity.\n"]
+            "The largest sizes and counts that the programs accept. They are constants of the build (`common/base/limits.h`). A request beyond a limit is\n"
+            "refused, and the message names the limit. An *identity* is a certificate; without TLS, all holders of the token are one identity.\n"]
     for title, rows in LIMITS.items():
-        page += [f"\n## {title}\n\n| limit | of |\n|---|---|\n", *(f"| {values[name]:,} | {meaning} |\n" for name, meaning in rows.items())]
+        page += [f"\n## {title}\n\n| limit | quantity |\n|---|---|\n", *(f"| {values[name]:,} | {meaning} |\n" for name, meaning in rows.items())]
     return "".join(page)
 
 
@@ -232,20 +232,20 @@ FIGURES = [
 # For fields whose comment in the schema is missing, or not enough for readers of JSON.
 MEANINGS = {
     "job": "number of the job", "name": "name", "state": "`QUEUED`, `RUNNING`, `PAUSED`, `COMPLETED`, `FAILED` or `CANCELED`", "steps": "steps of the whole job", "epoch": "completed epochs", "error": "fraction of samples classified wrongly",
-    "JobStatus.error": "why the job failed", "warning": "newest warning", "priority": "priority of the job", "created": "when it was submitted, UTC", "finished": "when it ended, UTC",
-    "leases_given": "leases given", "leases_repeated": "leases given again: the holder was lost, late or slow", "eta_seconds": "estimated seconds to the end", "samples_per_s": "samples per second",
+    "JobStatus.error": "reason of the failure", "warning": "newest warning", "priority": "priority of the job", "created": "time of submission, UTC", "finished": "time of the end, UTC",
+    "leases_given": "number of leases", "leases_repeated": "repeated leases, because the holder was lost, late or slow", "eta_seconds": "estimated seconds to the end", "samples_per_s": "samples per second",
     "test_loss": "loss of the newest evaluation", "worker": "number of the session", "isa": "instruction set", "threads": "compute threads", "address": "address of the peer",
     "build": "version of the program", "ms_per_shard": "measured milliseconds per shard", "version": "version of the program", "workers": "workers connected",
-    "InfoAnswer.jobs": "jobs known", "uptime": "seconds since the start", "rss": "bytes of resident memory", "stalls": "lengths of the loop's rounds", "rounds": "rounds of the loop",
-    "p50_ms": "median length of a round, in milliseconds", "p99_ms": "99th percentile", "p999_ms": "99.9th percentile", "most_ms": "longest round",
-    "computed_p999_ms": "99.9th percentile of the time computed in a round", "computed_most_ms": "longest time computed in a round", "loss": "mean loss", "samples": "number of samples",
+    "InfoAnswer.jobs": "jobs known", "uptime": "seconds since the start", "rss": "bytes of resident memory", "stalls": "durations of the loop's iterations", "rounds": "iterations of the loop",
+    "p50_ms": "median duration of an iteration, in milliseconds", "p99_ms": "99th percentile", "p999_ms": "99.9th percentile", "most_ms": "longest iteration",
+    "computed_p999_ms": "99.9th percentile of the CPU time of an iteration", "computed_most_ms": "longest CPU time of an iteration", "loss": "mean loss", "samples": "number of samples",
     "on": "part of the data: `test` or `validation`", "digest": "SHA-256 of the weights", "seconds": "seconds", "step": "completed steps", "members": "members averaged",
     "nll": "mean negative log likelihood", "brier": "mean Brier score", "ece": "expected calibration error", "disagreement": "share of pairs of members that disagree",
     "error_se": "standard error", "nll_se": "standard error", "brier_se": "standard error", "ece_se": "standard error", "disagreement_se": "standard error", "epochs": "completed epochs",
     "train_loss": "training loss of the last epoch", "test_error": "fraction of samples classified wrongly", "RunSummary.job": "name of the job", "RunSummary.allocations": "allocations of Coppice's own code, from start to end",
     "RunSummary.first_step_ms": "milliseconds from the start, data included, to the end of the first step", "RunSummary.workers": "worker threads", "RunSummary.steps": "completed steps",
-    "evaluated_on": "part of the data: `test` or `validation`; absent before the first evaluation", "best_validation_error": "least validation error", "out": "run folder", "first_step_ms": "milliseconds from the start to the end of the first step",
-    "numerics": "arithmetic", "ms_per_step": "mean milliseconds per step", "peak_rss": "most resident memory, in bytes", "allocations": "allocations of Coppice's own code",
+    "evaluated_on": "part of the data: `test` or `validation`; absent before the first evaluation", "best_validation_error": "lowest validation error", "out": "run folder", "first_step_ms": "milliseconds from the start to the end of the first step",
+    "numerics": "arithmetic", "ms_per_step": "mean milliseconds per step", "peak_rss": "peak resident memory, in bytes", "allocations": "allocations of Coppice's own code",
     "digest": "SHA-256 of the weights", "output": "path of the result",
 }
 
@@ -253,8 +253,8 @@ MEANINGS = {
 def metrics():
     text = (ROOT / "proto/api.proto").read_text()
     page = ["# Figures\n\n", NOTE, "\n",
-            "What `--json` prints. A figure that is not known is left out. More fields may be added in any version; the meaning of a field does not change.\n"
-            "Seeds are strings, because JSON numbers lose digits beyond 2^53. Which figures of a pool deserve a look: [watch.md](../how-to/watch.md).\n"]
+            "The output of `--json`. Unknown figures are omitted. Any version may add fields, but the meaning of a field does not change.\n"
+            "Seeds are strings, because JSON numbers lose digits beyond 2^53. [watch.md](../how-to/watch.md) explains which figures are signs of trouble.\n"]
     for message, title, where in FIGURES:
         body = re.search(rf"^message {message} {{(.*?)}}$", text, re.MULTILINE | re.DOTALL).group(1)
         page += [f"\n## {title}\n\n{where}\n\n| field | type | meaning |\n|---|---|---|\n"]
