@@ -58,7 +58,7 @@ def test_a_crash_is_reported_with_the_command_to_replay_it(fuzz, tmp_path):
 
 
 def test_an_input_counts_as_slow_only_if_repeatedly_slow(fuzz, tmp_path):
-    status, output = fuzz("timeout-1", 400, "--json")
+    status, output = fuzz("timeout-1", 100, "--json", "--seconds", "4")
     assert status == 0 and json.loads(output)["executions"] >= 1500
     assert not (tmp_path / "cache/crashes/csv/timeout-1").exists()
 

@@ -439,7 +439,7 @@ static void say_watch(connection *d, const char *stem, bool logs) {
     m.call.method = logs ? COPPICE__API__METHOD__LOGS : COPPICE__API__METHOD__WATCH_JOB;
     m.call.major = COP_PROTOCOL_MAJOR;
     m.part[COP_PART_BODY] = cop_proto_pack(logs ? &log.base : &watch.base);
-    open_door(d, w.urls[0], "ours", stem, strcmp(stem, "client") ? "worker" : "client");
+    open_connection(d, w.urls[0], "ours", stem, strcmp(stem, "client") ? "worker" : "client");
     assert_true(say(d, false, true, &m));
 }
 
