@@ -75,7 +75,8 @@ static inline void data_refuse(const char *format, const cop_data_input *input, 
 
 /* Makes the k-th allocation fail, for every k: the load gives NO_MEMORY and leaves nothing behind,
  * and succeeds once k is large enough. */
-static inline void data_survives_failed_allocations(const char *format, const cop_data_input *input) {
+static inline void data_survives_failed_allocations(const char *format,
+                                                    const cop_data_input *input) {
     const cop_data_format *f = cop_data_format_find(format);
     for (uint64_t n = 2; n < 2000; n++) {
         const uint64_t k = n / 2; /* only this one, then this one and all later ones */
