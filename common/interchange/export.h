@@ -1,27 +1,30 @@
-/* Models in the words of other programs: what `coppice export` writes besides safetensors. */
+/* Exports models to the formats of other programs besides safetensors: ONNX and PyTorch. */
 #ifndef COP_INTERCHANGE_EXPORT_H
 #define COP_INTERCHANGE_EXPORT_H
 
 #include "common/base/str.h"
 #include "common/nn/model.h"
 
-/* A trained model, and what its file says of it. All is borrowed. */
+/* A trained model and the description that its file carries. Everything is borrowed. */
 typedef struct cop_export {
     const cop_model *model;
     const float *weights;
-    cop_shape sample;  /* as the data set has it, before the job's own preparation */
-    const char *input; /* what a caller must do to a sample before the model sees it, for people */
+    cop_shape sample;  /* a sample's shape in the data set, before the job's own preparation */
+    const char *input; /* for people: how to prepare a sample before the model sees it */
     const char *name, *digest;
     uint64_t step;
     const char *yaml; /* the job file */
     const char *const *class_names;
-    size_t class_count; /* 0: classes have only their numbers */
+    size_t class_count; /* 0: classes have no names, only numbers */
 } cop_export;
 
-/* An ONNX file, written atomically. LIMIT: the model is larger than such a file can be. */
+/* Writes an ONNX file atomically (cop_file_write). Fails with LIMIT if the model is larger than
+ * such a file can be, with NO_MEMORY, or with an error of the file system; then `path` is
+ * unchanged. */
 cop_err cop_export_onnx(const cop_export *model, const char *path, cop_error *error);
-/* The text of a Python file that builds the model in PyTorch and loads the weights from the file
- * beside it: the same name with .safetensors for .py. */
+/* Appends the text of a Python file that builds the model in PyTorch. It loads the weights from the
+ * file next to it with the same name, ending in .safetensors instead of .py. Sets out->failed if
+ * there is no memory. */
 void cop_export_torch(const cop_export *model, cop_str *out);
 
 #endif

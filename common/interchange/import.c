@@ -1,5 +1,5 @@
-/* Weights that others trained: tensors by name from any safetensors file, converted to f32. See
- * import.h. */
+/* Imports weights that another program trained: finds tensors by name in a safetensors file and
+ * converts them to f32. See import.h. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. Exact in f32. */
+/* IEEE 754 binary16 (1 sign, 5 exponent, 10 fraction bits) to f32; exact. */
 static float from_f16(uint16_t h) {
     const uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023;
     uint32_t bits = sign;
@@ -80,8 +80,9 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
     return COP_OK;
 }
 
-/* Wrappers put a word in front of all names: "module." (DataParallel), "_orig_mod." (compile),
- * "model.", "net.". Its length, if without it one tensor is the job's first parameter; else 0. */
+/* Wrappers put a prefix before all names: "module." (DataParallel), "_orig_mod." (compile),
+ * "model.", "net.". Returns the prefix's length if, without it, one tensor is the job's first
+ * parameter; otherwise 0. */
 static size_t common_prefix(const cop_model *model, const cop_safetensors *file) {
     const size_t count = cop_safetensors_count(file);
     if (!count || !cop_model_parameter_count(model)) return 0;
@@ -109,7 +110,7 @@ static const cop_tensor_entry *find_tensor(const cop_safetensors *file, const ch
     return NULL;
 }
 
-/* What the file has instead. */
+/* Fails and lists the names that the file has. */
 static cop_err fail_missing(const char *name, const cop_safetensors *file, const char *path,
                             cop_error *error) {
     const size_t count = cop_safetensors_count(file);

@@ -1,5 +1,6 @@
-/* A model as an ONNX file: the graph of common/nn/graph.h in the messages of proto/onnx.proto. They
- * live in one arena and point into the graph and the weights; packing makes the only copy. */
+/* Writes a model as an ONNX file: the graph of common/nn/graph.h in the messages of
+ * proto/onnx.proto. All messages live in one arena and point into the graph and the weights.
+ * Packing makes the only copy. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@
 #include "common/wire/codec.h"
 #include "proto/onnx.pb-c.h"
 
-enum { IR_VERSION = 8, ARENA_BYTES = 64 << 20 /* 256 layers of ten nodes need 3 MB */ };
+enum { IR_VERSION = 8, ARENA_BYTES = 64 << 20 /* 256 layers of ten nodes take 3 MB */ };
 #define FILE_MAX 0x7fffffffu /* protobuf's own limit */
 
 typedef struct writer {
@@ -19,7 +20,7 @@ typedef struct writer {
     bool failed;
 } writer;
 
-/* Protobuf-c's strings are not const; they are only read here. */
+/* Casts const away, because protobuf-c's strings lack it; nothing here writes to them. */
 static char *borrow(const char *text) {
     return (char *)(uintptr_t)text;
 }
@@ -58,7 +59,7 @@ static Coppice__Onnx__Tensor *tensor(writer *w, const cop_graph_value *value) {
     return t;
 }
 
-/* Of an input or output: (N, shape...), or without a shape one value of its own. */
+/* Describes an input or output: (N, shape...), or, without a shape, a scalar. */
 static Coppice__Onnx__ValueInfo *
 info(writer *w, cop_value number, Coppice__Onnx__Tensor__DataType type, const cop_shape *shape) {
     Coppice__Onnx__ValueInfo *v = MAKE(w, value_info);
@@ -147,7 +148,7 @@ static Coppice__Onnx__Node *node(writer *w, const cop_graph_node *n) {
     return out;
 }
 
-/* ---- the whole ---- */
+/* ---- the model ---- */
 
 static void fill_initializers(writer *w, Coppice__Onnx__Graph *out) {
     const cop_graph *g = w->graph;
@@ -172,7 +173,7 @@ static void fill_ends(writer *w, Coppice__Onnx__Graph *out, const cop_export *m)
     out->input[out->n_input++] =
         info(w, g->input, COPPICE__ONNX__TENSOR__DATA_TYPE__FLOAT, &g->sample);
     if (!w->failed) out->input[0]->doc_string = borrow(m->input);
-    /* An input that has an initializer may be left out: dropout is off. */
+    /* Callers may omit an input that has an initializer: then dropout is off. */
     if (g->training != COP_VALUE_NONE) {
         Coppice__Onnx__ValueInfo *flag =
             info(w, g->training, COPPICE__ONNX__TENSOR__DATA_TYPE__BOOL, NULL);

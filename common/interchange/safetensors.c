@@ -1,5 +1,5 @@
-/* safetensors files. See safetensors.h. The header's JSON is read by a small strict parser: objects
- * of objects, strings, arrays of numbers; nothing else occurs. */
+/* safetensors files. See safetensors.h. A small strict parser reads the header's JSON. It accepts
+ * only what the format contains: objects of objects, strings, arrays of numbers. */
 #include "common/interchange/safetensors.h"
 
 #include <stdio.h>
@@ -46,7 +46,7 @@ static void append_header(const cop_tensor_entry *tensors, size_t count,
     while (!out->failed && (out->length + 8) % 64) cop_str_append(out, " ");
 }
 
-/* Parts of the file: length, header, then the tensors. parts has count + 2 entries. */
+/* Lists the parts of the file: length, header, then the tensors. `parts` has count + 2 entries. */
 static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header,
                           unsigned char length[8], cop_file_part *parts, cop_error *error) {
     if (header->failed) return cop_no_memory(error);
@@ -112,7 +112,7 @@ struct cop_safetensors {
 
 typedef struct json {
     const char *at, *end;
-    bool no_memory; /* why something could not be taken */
+    bool no_memory; /* parsing failed for lack of memory */
 } json;
 
 static void skip_blanks(json *j) {
@@ -186,7 +186,7 @@ static bool take_escape(json *j, cop_str *out) {
     }
     unsigned code, low;
     if (c != 'u' || !take_hex(j, &code)) return false;
-    if (code >= 0xd800 && code < 0xdc00) { /* the first half of a pair: the other one follows */
+    if (code >= 0xd800 && code < 0xdc00) { /* the first half of a pair; the second one follows */
         if (j->end - j->at < 2 || j->at[0] != '\\' || j->at[1] != 'u') return false;
         j->at += 2;
         if (!take_hex(j, &low) || low < 0xdc00 || low >= 0xe000) return false;
@@ -198,7 +198,7 @@ static bool take_escape(json *j, cop_str *out) {
     return true;
 }
 
-/* A string into `out` (cleared first). */
+/* Parses a string into `out`, which it clears first. */
 static bool take_string(json *j, cop_str *out) {
     cop_str_clear(out);
     if (!take(j, '"')) return false;
@@ -227,7 +227,7 @@ static bool take_number(json *j, uint64_t *out) {
     return digits > 0;
 }
 
-/* [n, n, ...] with at most `most` numbers. */
+/* Parses [n, n, ...] with up to `most` numbers. */
 static bool take_numbers(json *j, uint64_t *out, int most, int *count) {
     *count = 0;
     if (!take(j, '[')) return false;
@@ -333,7 +333,8 @@ static bool add_tensor(json *j, cop_safetensors *f, const cop_tensor_entry *t) {
     return true;
 }
 
-/* Size and place of a tensor against its shape, its dtype and the data. */
+/* Checks a tensor's size and offsets against its shape, its dtype and the size of the data. Sets
+ * its data and size. */
 static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], const char *data,
                             uint64_t data_size, const char *what, cop_error *error) {
     uint64_t size = dtype_size(t->dtype);
@@ -362,7 +363,8 @@ static int by_place(const void *a, const void *b) {
     return x->size < y->size ? -1 : x->size > y->size;
 }
 
-/* All of the data belongs to tensors, each byte to one: in whatever order the header has them. */
+/* Checks that each byte of the data belongs to exactly one tensor, in whatever order the header
+ * lists them. */
 static cop_err check_cover(const cop_safetensors *f, const char *data, uint64_t data_size,
                            const char *what, cop_error *error) {
     const cop_tensor_entry **order = cop_alloc_array(f->count + 1, sizeof *order);

@@ -1,7 +1,6 @@
-/* safetensors files: the format in which models and optimizer states are kept and exchanged: u64
- * length, JSON header, raw little-endian tensors. Reading checks everything against everything
- * (header length, JSON depth and size, dtypes, shapes, offsets without gaps or overlap, file size).
- */
+/* Reads and writes safetensors files, the format of models and optimizer states: u64 length, JSON
+ * header, raw little-endian tensors. Reading checks everything: the header's length, the depth and
+ * size of its JSON, dtypes, shapes, offsets (without gaps or overlap) and the size of the file. */
 #ifndef COP_INTERCHANGE_SAFETENSORS_H
 #define COP_INTERCHANGE_SAFETENSORS_H
 
@@ -10,9 +9,10 @@
 
 #include "common/base/err.h"
 
+/* One tensor. When writing, the caller owns `data`; when reading, it points into the open file. */
 typedef struct cop_tensor_entry {
     char name[128];
-    char dtype[8]; /* "F32", "U8", "I64", ... as in the format */
+    char dtype[8]; /* "F32", "U8", "I64", ..., as in the format */
     int32_t rank;
     int64_t dims[8];
     const void *data;
@@ -23,28 +23,35 @@ typedef struct cop_metadata {
     const char *key, *value;
 } cop_metadata;
 
-/* Writes atomically (cop_file_write); tensors in the order given; metadata under "__metadata__".
- * The header is padded with spaces to a multiple of 64 bytes. The same input gives the same bytes.
- */
+/* Writes a file atomically (cop_file_write): tensors in the given order, metadata under
+ * "__metadata__". Spaces pad the header to a multiple of 64 bytes. Equal input gives equal bytes.
+ * Fails with NO_MEMORY or an error of the file system; then `path` is unchanged. */
 cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count,
                               const cop_metadata *metadata, size_t metadata_count,
                               cop_error *error);
-/* The same into memory (cop_free). */
+/* The same into memory. The caller frees *out (cop_free). */
 cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count,
                                const cop_metadata *metadata, size_t metadata_count, char **out,
                                size_t *size, cop_error *error);
 
+/* An open file. It owns its tensors, names and metadata; pointers to them are valid until it is
+ * closed. Any number of threads may read it. */
 typedef struct cop_safetensors cop_safetensors;
+/* Reads and checks a whole file. Fails with CORRUPT if it is damaged or is not a safetensors file,
+ * with LIMIT if it has too many tensors or too long names, with NO_MEMORY, or with an error of the
+ * file system; then *out is unchanged. */
 cop_err cop_safetensors_open(const char *path, cop_safetensors **out, cop_error *error);
-/* Takes a copy of the bytes. `what` names them in errors. */
+/* The same from memory. Copies the bytes; `what` names them in errors. */
 cop_err cop_safetensors_decode(const void *bytes, size_t size, const char *what,
                                cop_safetensors **out, cop_error *error);
+/* NULL is allowed. */
 void cop_safetensors_close(cop_safetensors *file);
+/* Tensors in the order of the header. cop_safetensors_at gives NULL from the count on. */
 size_t cop_safetensors_count(const cop_safetensors *file);
 const cop_tensor_entry *cop_safetensors_at(const cop_safetensors *file, size_t index);
 const cop_tensor_entry *cop_safetensors_find(const cop_safetensors *file,
-                                             const char *name); /* NULL: absent */
+                                             const char *name); /* NULL if absent */
 const char *cop_safetensors_metadata(const cop_safetensors *file,
-                                     const char *key); /* NULL: absent */
+                                     const char *key); /* NULL if absent */
 
 #endif

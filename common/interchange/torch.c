@@ -1,6 +1,6 @@
-/* A model as a Python file for PyTorch: an nn.Sequential with the layers' numbers for names, so
- * that its state_dict is what `coppice import` takes. All that came from outside (the job's name)
- * goes through python_string. */
+/* Writes a model as a Python file for PyTorch: an nn.Sequential whose entries are named by the
+ * layers' numbers, so that `coppice import` accepts its state_dict. Text from outside (the job's
+ * name, names of classes) goes through python_string. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,9 +8,9 @@
 #include "common/nn/torch.h"
 #include "common/version.h"
 
-/* ---- words of Python ---- */
+/* ---- Python literals ---- */
 
-/* The code point that begins at p (valid UTF-8), and its bytes. */
+/* Decodes the code point at p (valid UTF-8) and counts its bytes. */
 static unsigned code_point(const unsigned char *p, int *bytes) {
     const int more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : *p >= 0xc0 ? 1 : 0;
     unsigned code = more == 3 ? *p & 7u : more == 2 ? *p & 15u : more == 1 ? *p & 31u : *p;
@@ -19,7 +19,7 @@ static unsigned code_point(const unsigned char *p, int *bytes) {
     return code;
 }
 
-/* A string of printable ASCII that Python reads as `text`. */
+/* Appends a string literal of printable ASCII that Python reads as `text`. */
 static void python_string(cop_str *out, const char *text) {
     const unsigned char *p = (const unsigned char *)text;
     const bool valid = cop_utf8_valid(text, strlen(text));
@@ -43,7 +43,7 @@ static void python_reals(cop_str *out, const float *values, int32_t count) {
     cop_str_append(out, "]");
 }
 
-/* ---- what stands before the layers ---- */
+/* ---- preparation of the input ---- */
 
 static const char standardize[] =
     "class Standardize(nn.Module):\n"
@@ -55,7 +55,7 @@ static const char standardize[] =
     "    def forward(self, x):\n"
     "        return (x - self.mean) / self.std\n";
 
-/* Its classes into t, its entries into `entries`. */
+/* Prints the preparation of the input: its classes into t, its entries into `entries`. */
 static void print_preparation(const cop_export *m, cop_torch *t, cop_str *entries) {
     const cop_input *input = cop_model_input(m->model);
     const bool image = m->sample.rank > 1;

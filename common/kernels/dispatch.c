@@ -1,5 +1,5 @@
-/* Chooses the kernels for this CPU and sets up compute threads. The only file that looks at CPUID;
- * the choice changes speed, never results (rule D4). */
+/* Chooses the kernels for this CPU and sets up compute threads. No other file looks at CPUID. The
+ * choice changes the speed, never the results (rule D4). */
 #include "common/kernels/kernel.h"
 
 #include <stdlib.h>
@@ -42,7 +42,7 @@ static const struct kernel_row {
 };
 enum { row_count = sizeof rows / sizeof rows[0] };
 
-/* What COPPICE_ISA may say, on any CPU. */
+/* Values that COPPICE_ISA may have, on any CPU. */
 static const char *const known[] = {"baseline", "avx2", "avx512", "neon"};
 
 const char *const *cop_kernels_names(void) {
@@ -62,7 +62,7 @@ const cop_kernels *cop_kernels_find(const char *name) {
     return NULL;
 }
 
-/* "avx512, avx2, baseline": what this machine can run. */
+/* Lists the instruction sets that this machine can run, as "avx512, avx2, baseline". */
 static const char *available_names(char *out, size_t size) {
     size_t length = 0;
     out[0] = '\0';
@@ -85,7 +85,7 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
     const char *wanted = getenv("COPPICE_ISA");
     if (!wanted || !*wanted) {
         int i = 0;
-        while (!rows[i].available()) i++; /* baseline, the last, always is */
+        while (!rows[i].available()) i++; /* the last one, baseline, always is available */
         *out = rows[i].kernels;
         return COP_OK;
     }

@@ -1,4 +1,4 @@
-/* The tables that the kernel files export; dispatch.c chooses among those that this build has. */
+/* The kernel tables of this build, one per instruction set. dispatch.c chooses among them. */
 #ifndef COP_KERNELS_EXPORT_H
 #define COP_KERNELS_EXPORT_H
 

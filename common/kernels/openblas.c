@@ -1,10 +1,11 @@
-/* numerics: openblas. The contract of cop_gemm by OpenBLAS on one thread: segments one by one, then
- * the tree of D5, then the bias. Its bits depend on CPU and version, so a job pins the fingerprint
- * given here (D4). Also the switch between the two numerics.
+/* numerics: openblas. Fulfils the contract of cop_gemm by OpenBLAS on one thread: segment by
+ * segment, then the tree of D5, then the bias. The bits depend on the CPU and the version of
+ * OpenBLAS, so a job pins the fingerprint that this file reports (D4). Also selects between the two
+ * numerics.
  *
- * The library is loaded when it is first needed. Its initialisation takes a stack and a buffer for
- * each thread and never gives up where there is no memory for them: so it gets one thread, and is
- * not loaded where the address space is limited to less than it takes. */
+ * The library is loaded when a job first needs it. Its initialisation allocates a stack and a
+ * buffer for each thread and retries for ever if there is no memory. So it gets one thread, and is
+ * not loaded if the limit of the address space is too small for it. */
 #include "common/kernels/kernel.h"
 
 #include <cblas.h>
@@ -18,19 +19,19 @@
 #include "common/kernels/tree_counter.h"
 
 #define LIBRARY       "libopenblas.so.0"
-#define ADDRESS_SPACE ((size_t)512 << 20) /* the library, and its buffer for one thread */
+#define ADDRESS_SPACE ((size_t)512 << 20) /* the library and its buffer for one thread */
 
 static struct {
     pthread_once_t once;
-    char failure[400]; /* why it cannot be used; "": it is loaded */
+    char failure[400]; /* why it cannot be used; "" if it is loaded */
     __typeof__(cblas_sgemm) *sgemm;
     __typeof__(openblas_set_num_threads) *set_num_threads;
     __typeof__(openblas_get_config) *get_config;
     __typeof__(openblas_get_corename) *get_corename;
 } openblas = {.once = PTHREAD_ONCE_INIT};
 
-/* The library reads it when it is loaded. Other threads may read the environment by then, so it is
- * set before main, when there are none. */
+/* The library reads this variable while it is loaded. Other threads may read the environment by
+ * then, so set the variable before main, when no threads exist. */
 __attribute__((constructor)) static void limit_threads(void) {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
 }
@@ -70,15 +71,15 @@ cop_err cop_numerics_load(cop_numerics numerics, cop_error *error) {
     return cop_fail(error, COP_ERR_UNSUPPORTED, "numerics: openblas: %s", openblas.failure);
 }
 
-/* One product over k in [from, to) of rows [row, row + rows) into out. */
+/* C[row .. row + rows) over k in [from, to), into `out` with leading dimension ldout. */
 static void product(const cop_gemm *g, int row, int rows, int from, int to, float *out,
                     ptrdiff_t ldout) {
-    const bool a_plain = g->a_col == 1 || g->k == 1; /* rows of A contiguous */
+    const bool a_plain = g->a_col == 1 || g->k == 1; /* rows of A are contiguous */
     const bool b_plain = g->b_col == 1 || g->n == 1;
     const float *a = g->a + row * g->a_row + from * g->a_col;
     const float *b = g->b + from * g->b_row;
-    /* A stride that is never used (one row or column) may be anything: OpenBLAS wants a large
-     * enough one. */
+    /* The stride of a single row or column is never used and may have any value, but OpenBLAS
+     * insists on a minimum. */
     const ptrdiff_t lda = a_plain ? g->a_row : g->a_col, ldb = b_plain ? g->b_row : g->b_col;
     const ptrdiff_t lda_min = a_plain ? to - from : rows, ldb_min = b_plain ? g->n : to - from;
     openblas.sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
@@ -93,7 +94,7 @@ static void add_top(float *stack, size_t size, int depth) {
     for (size_t i = 0; i < size; i++) left[i] += right[i];
 }
 
-/* Rows [row, row + rows) of a product with segments; the stack of D5 stands in the workspace. */
+/* Rows [row, row + rows) of a product with segments. The workspace holds the stack of D5. */
 static void segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
     const size_t size = (size_t)rows * (size_t)g->n;
     cop_tree_counter counter = {0};
@@ -110,7 +111,7 @@ static void segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
                (size_t)g->n * sizeof(float));
 }
 
-/* As many rows at a time as the workspace holds; of rows longer than that, columns. */
+/* Computes as many rows at a time as the workspace holds; splits longer rows by columns. */
 static void segmented(const cop_gemm *g, void *workspace) {
     const size_t room = COP_GEMM_WORKSPACE / sizeof(float) / (COP_TREE_DEPTH + 1);
     if ((size_t)g->n > room) {

@@ -1,6 +1,6 @@
-/* D9: runs the kernels, the functions of base/real.h and Philox on fixed input and compares one
- * digest with the golden one of portable-1. Called at the start of every program, and by the tests
- * for every instruction set. Invariant: the digest depends on the arithmetic alone. */
+/* The self-test of D9: runs the kernels, the functions of base/real.h and Philox on fixed input and
+ * compares one digest with the golden one of portable-1. Every program calls it when it starts, and
+ * the tests call it for each instruction set. The digest depends on the arithmetic alone. */
 #include "common/kernels/kernel.h"
 
 #include <string.h>
@@ -27,7 +27,7 @@ typedef struct arena {
     void *workspace;
 } arena;
 
-/* Values in (-2, 2) of all magnitudes down to 2^-12 from Philox; some are 0 or -0. */
+/* Values in (-2, 2) from Philox, with magnitudes down to 2^-12; some are 0 or -0. */
 static void fill(float *x, size_t count, uint32_t stream) {
     for (size_t i = 0; i < count; i += 4) {
         uint32_t out[4], counter[4] = {(uint32_t)i, stream, 0, 0};

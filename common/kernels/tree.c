@@ -1,6 +1,6 @@
-/* The trees of D5 as postfix programs: in which order gradient buffers are added, whatever arrived
- * first. The coordinator builds one per step; kernels (tree_sum, sgd) run it. Invariant: the
- * program depends on the leaves alone. */
+/* The trees of D5 as postfix programs. A program fixes the order in which gradient buffers are
+ * added, whatever arrived first: it depends on the leaves alone. The coordinator builds one program
+ * per step; the kernels tree_sum and sgd run it. */
 #include "common/kernels/kernel.h"
 #include "common/kernels/tree_counter.h"
 
@@ -21,7 +21,7 @@ int cop_tree_build(int count, const bool *present, int16_t *ops) {
     return length;
 }
 
-/* Where node [from, to) splits: from plus the largest power of two below its size. */
+/* Split point of node [from, to): from plus the largest power of two below its size. */
 static int split_of(int from, int to) {
     COP_ASSERT(to - from >= 2);
     return from + (1 << (31 - __builtin_clz((unsigned)(to - from - 1))));
@@ -29,7 +29,7 @@ static int split_of(int from, int to) {
 
 typedef struct block_builder {
     const int *first, *size;
-    int next, length; /* next block to place, ops so far */
+    int next, length; /* next: the next block; length: ops so far */
     int16_t *ops;
 } block_builder;
 
@@ -40,7 +40,7 @@ static void build_node(block_builder *builder, int from, int to) {
         return;
     }
     const int middle = split_of(from, to);
-    COP_ASSERT(builder->size[builder->next] <= middle - from); /* else the block is no node */
+    COP_ASSERT(builder->size[builder->next] <= middle - from); /* otherwise it is no node */
     build_node(builder, from, middle);
     build_node(builder, middle, to);
     builder->ops[builder->length++] = -1;

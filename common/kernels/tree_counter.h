@@ -1,5 +1,5 @@
-/* The tree of D5 as a binary counter: leaves come one by one, values wait on a stack, and each push
- * says how many times the top two values are to be added. Shared by the kernels (segments of a
+/* The tree of D5 as a binary counter. Leaves come one by one, and their values wait on a stack.
+ * Each push returns how many times to add the top two values. Shared by the kernels (segments of a
  * product) and tree.c (programs over whole buffers). */
 #ifndef COP_KERNELS_TREE_COUNTER_H
 #define COP_KERNELS_TREE_COUNTER_H
@@ -9,14 +9,14 @@
 
 typedef struct cop_tree_counter {
     uint32_t leaf;    /* number of the next leaf */
-    uint32_t waiting; /* bit l: a node of 2^l leaves waits on the stack for its right neighbour */
+    uint32_t waiting; /* bit l: a node of 2^l leaves on the stack waits for its right neighbour */
     int depth;        /* values on the stack */
 } cop_tree_counter;
 
-/* The next leaf, on top of the stack if present. Returns the number of additions of the top two
- * (left below right) to do now; an absent node passes the other side through. `depth` counts the
- * pushed leaf; the caller lowers it by one per addition. When all leaves are in, the values left
- * are added from the top down. */
+/* Counts the next leaf; if it is present, its value is on top of the stack. Returns how many
+ * additions of the top two values (the left one below the right one) to do now. An absent node
+ * passes the other side through. `depth` counts the pushed leaf; the caller lowers it by one per
+ * addition. After the last leaf, add the remaining values from the top down. */
 static inline int cop_tree_counter_push(cop_tree_counter *counter, bool present) {
     int merges = 0;
     uint32_t level = 0;

@@ -1,6 +1,6 @@
 /* Vectors of COP_VL floats for the kernels: GCC vector extensions, an explicit FMA, partial loads
- * and stores. Included once per instruction set by kernels.inc. Nothing here may round otherwise
- * than one IEEE operation. */
+ * and stores. kernels.inc includes it once per instruction set. No function here rounds more than
+ * once. */
 #ifndef COP_KERNELS_VECTOR_H
 #define COP_KERNELS_VECTOR_H
 
@@ -37,7 +37,8 @@ COP_INLINE __m256i vf_first_lanes(size_t count) {
 }
 #endif
 
-/* The first `count` lanes, at most COP_VL; the others are +0, and their memory is not touched. */
+/* Loads the first `count` lanes, up to COP_VL. The others become +0, and their memory is not
+ * touched. */
 COP_INLINE vf vf_load_part(const float *p, size_t count) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
@@ -64,8 +65,8 @@ COP_INLINE vf vf_splat(float x) {
     return x - (vf){0};
 }
 
-/* a * b + c, one rounding per lane. The intrinsics are what `__builtin_fmaf` per lane compiles to,
- * also where a sanitizer or -O0 would keep the loop. */
+/* a * b + c with one rounding per lane. Compilers turn `__builtin_fmaf` per lane into the same
+ * instructions, but sanitizers and -O0 keep the loop. */
 COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #if COP_VL == 16 && defined(__AVX512F__)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -79,7 +80,7 @@ COP_INLINE vf vf_fma(vf a, vf b, vf c) {
 #endif
 }
 
-/* All lanes, or the first `count` of them. */
+/* All lanes, or only the first `count` of them. Whole vectors take the plain instruction. */
 COP_INLINE vf vf_load_part_of(const float *p, size_t count) {
     return count == COP_VL ? vf_load(p) : vf_load_part(p, count);
 }
@@ -105,7 +106,7 @@ COP_INLINE vf vf_sqrt(vf x) {
 #endif
 }
 
-/* mask ? a : b per lane; mask lanes are 0 or -1 (what a comparison gives). */
+/* mask ? a : b per lane. The lanes of mask are 0 or -1, as a comparison gives them. */
 COP_INLINE vf vf_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));
 }

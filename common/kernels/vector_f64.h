@@ -1,5 +1,6 @@
-/* Elementary functions of base/real.h on vectors of COP_VL / 2 doubles, bit by bit the same
- * (tested): what Box-Muller needs, for arguments that it has. For the kernels, after vector.h. */
+/* Elementary functions of base/real.h on vectors of COP_VL / 2 doubles, with the same bits
+ * (tested). They cover what Box-Muller needs, for its range of arguments. Included after vector.h.
+ */
 #ifndef COP_KERNELS_VECTOR_F64_H
 #define COP_KERNELS_VECTOR_F64_H
 
@@ -38,25 +39,25 @@ COP_INLINE vd vd_sqrt(vd x) {
 #endif
 }
 
-/* Lanes of `bit` that are not 0 choose a. */
+/* bit ? a : b per lane. */
 COP_INLINE vd vd_select(vq bit, vd a, vd b) {
     const vq mask = (vq)(bit != 0);
     return (vd)(((vq)a & mask) | ((vq)b & ~mask));
 }
 
-/* Integers below 2^52, exactly. */
+/* Converts integers below 2^52; exact. */
 COP_INLINE vd vd_of(vq x) {
     return (vd)(x | 0x4330000000000000u) - 0x1p52;
 }
 
-/* c[0] + x (c[1] + x (c[2] + ...)), Horner with FMAs. */
+/* c[0] + x (c[1] + x (c[2] + ...)): Horner's scheme with FMAs. */
 COP_INLINE vd vd_horner(vd x, const double *c, int count) {
     vd p = vd_splat(c[count - 1]);
     for (int i = count - 2; i >= 0; i--) p = vd_fma(p, x, vd_splat(c[i]));
     return p;
 }
 
-/* cop_ln of normal positive numbers. */
+/* cop_ln for normal positive numbers. */
 COP_INLINE vd vd_ln(vd x) {
     static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
                                2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
@@ -70,7 +71,7 @@ COP_INLINE vd vd_ln(vd x) {
     return vd_fma(e, vd_splat(0x1.62e42fee00000p-1), f - (square - tail));
 }
 
-/* cop_sin and cop_cos of numbers below 2^30. */
+/* cop_sin and cop_cos for numbers below 2^30. */
 COP_INLINE void vd_sin_cos(vd x, vd *sine, vd *cosine) {
     static const double sines[] = {
         -1.0 / 6,        1.0 / 120,        -1.0 / 5040,          1.0 / 362880,
@@ -94,7 +95,7 @@ COP_INLINE void vd_sin_cos(vd x, vd *sine, vd *cosine) {
     *cosine = vd_select((quadrant + 1) & 2, -right, right);
 }
 
-/* cop_normal_pair. */
+/* cop_normal_pair on each pair of lanes. */
 COP_INLINE void vd_normal_pair(vu_half a, vu_half b, vd *first, vd *second) {
     const vd u1 = (vd_of(__builtin_convertvector(a, vq)) + 1.0) * 0x1p-32;
     const vd angle = vd_of(__builtin_convertvector(b, vq)) * 0x1p-32 * 0x1.921fb54442d18p+2;

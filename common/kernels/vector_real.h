@@ -1,12 +1,12 @@
-/* Elementary functions of D4 on vectors, for the kernels, after vector.h. exp and log1p are those
- * of base/real_f32.h bit by bit (tested): compilers do not make vectors of the scalar ones'
- * comparisons. The others are here alone. */
+/* Elementary functions of D4 on vectors of floats. Included after vector.h. exp and log1p have the
+ * bits of those in base/real_f32.h (tested); the others exist only here. */
 #ifndef COP_KERNELS_VECTOR_REAL_H
 #define COP_KERNELS_VECTOR_REAL_H
 
 #include "common/kernels/vector.h"
 
-/* cop_exp_f32 of each lane, bit by bit (a compiler does not make vectors of its comparisons). */
+/* cop_exp_f32 of each lane, with the same bits. (Compilers do not vectorise the scalar function's
+ * comparisons.) */
 COP_INLINE vf vf_exp(vf x) {
     const vf shift = vf_splat(0x1.8p23f);
     x = vf_select(x > 89.0f, vf_splat(89.0f), x);
@@ -40,8 +40,9 @@ COP_INLINE vf vf_log1p_unit(vf x) {
     return vf_fma(twice * z, q, twice);
 }
 
-/* exp(x) - 1 for x <= 0 (above: exp(x) - 1 as well, but less exactly): Taylor to x^8 from -1/2 on
- * (rest below 2^-26 of the value), the difference itself below. Within 3 ulp. */
+/* exp(x) - 1 for x <= 0, within 3 ulp; larger x give a less exact exp(x) - 1. From -1/2 on it is a
+ * Taylor polynomial to x^8 (the rest is below 2^-26 of the value), below -1/2 the plain difference.
+ */
 COP_INLINE vf vf_expm1_below(vf x) {
     vf q = vf_fma(x, vf_splat(1.0f / 40320), vf_splat(1.0f / 5040));
     q = vf_fma(q, x, vf_splat(1.0f / 720));
@@ -53,15 +54,15 @@ COP_INLINE vf vf_expm1_below(vf x) {
     return vf_select(x > -0.5f, near, vf_exp(x) - 1.0f);
 }
 
-/* 1 / (1 + exp(-x)), of a magnitude's exponential, so that both tails keep their digits. Within 4
- * ulp. */
+/* 1 / (1 + exp(-x)) within 4 ulp. It takes the exponential of -|x|, so that both tails keep their
+ * digits. */
 COP_INLINE vf vf_sigmoid(vf x) {
     const vf e = vf_exp((vf)((vi)x | INT32_MIN)); /* -|x| */
     return vf_select(x < 0.0f, e, vf_splat(1.0f)) / (1.0f + e);
 }
 
-/* tanh: below 0.625 an odd polynomial (fitted, relative error below 2^-29), above 1 - 2 / (exp(2
- * |x|) + 1). Within 3 ulp; odd bit by bit. */
+/* tanh within 3 ulp; tanh(-x) = -tanh(x) bit for bit. Below 0.625 an odd polynomial (fitted,
+ * relative error below 2^-29), above it 1 - 2 / (exp(2 |x|) + 1). */
 COP_INLINE vf vf_tanh(vf x) {
     const vi sign = (vi)x & INT32_MIN;
     const vf a = (vf)((vi)x ^ sign), z = a * a;
@@ -74,14 +75,18 @@ COP_INLINE vf vf_tanh(vf x) {
     return (vf)((vi)vf_select(a < 0.625f, near, far) | sign);
 }
 
-/* The distribution function of the standard normal, 1/2 erfc(-x / sqrt 2), and its density. With a
- * = |x| the upper tail is exp(-a^2 / 2) r / (1 + a), r a polynomial in (a - 7/2) / (a + 7/2) fitted
- * on 0 <= a <= 15 (relative error below 2^-25; the form is that of Shepherd, Laframboise,
- * "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x < infinity", Math. Comp. 36,
- * 1981). What a^2 rounds off is put back, so that the tail keeps its digits. Within 8 ulp. */
+/* The distribution function of the standard normal, 1/2 erfc(-x / sqrt 2), within 8 ulp, and its
+ * density. With a = |x|, the upper tail is exp(-a^2 / 2) r / (1 + a), where r is a polynomial in (a
+ * - 7/2) / (a + 7/2) fitted on 0 <= a <= 15 (relative error below 2^-25). The form is that of
+ * Shepherd, Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x <
+ * infinity", Math. Comp. 36, 1981. The rounding error of a^2 is added back, so that the tail keeps
+ * its digits. */
 COP_INLINE vf vf_normal(vf x, vf *density) {
     vf a = (vf)((vi)x & INT32_MAX);
-    a = vf_select(a > 15.0f, vf_splat(15.0f), a); /* there both are below the least float */
+    a = vf_select(a > 15.0f, vf_splat(15.0f), a); /* beyond 15, the tail and the density are below
+                                                   * the
+                                                   * smallest
+                                                   * float */
     const vf square = a * a, lost = vf_fma(a, a, -square);
     const vf rough = vf_exp(-0.5f * square), e = vf_fma(rough, -0.5f * lost, rough);
     const vf u = (a - 3.5f) / (a + 3.5f);
