@@ -157,7 +157,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workers", type=int, default=500)
     options.add_argument("--jobs", type=int, default=10000)
-    options.add_argument("--seconds", type=int, default=30, help="that the queue is served, at most")
+    options.add_argument("--seconds", type=int, default=30, help="longest time to serve the queue (default: 30)")
     o = options.parse_args()
     programs = pathlib.Path(shutil.which("coppice", path=os.environ.get("COPPICE_BIN", os.environ["PATH"]))).resolve().parent
     with tempfile.TemporaryDirectory(prefix="load-") as folder:

@@ -288,7 +288,7 @@ class Pool(Run):
         deadline = time.monotonic() + 30
         while (self.folder / "coordinator.log").read_text().count("ready:") <= self.ready:
             if self.coordinator.poll() is not None or time.monotonic() > deadline:
-                raise Broken("the coordinator does not start")
+                raise Broken("the coordinator has not started")
             time.sleep(0.02)
         self.ready += 1
 
@@ -505,7 +505,7 @@ def find_programs():
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=20)
-    options.add_argument("--seed", type=int, default=1, help="of the first run")
+    options.add_argument("--seed", type=int, default=1, help="seed of the first run (default: 1)")
     options.add_argument("--keep", action="store_true", help="keep the folder of a run that fails")
     o = options.parse_args()
     programs = find_programs()
@@ -526,7 +526,7 @@ def main():
                 shutil.rmtree(folder)
             except Broken as broken:
                 failures += 1
-                print(f"seed {seed}: FAILED: {broken}\n  again: ./dev chaos --runs 1 --seed {seed} --keep", flush=True)
+                print(f"seed {seed}: FAILED: {broken}\n  repeat: ./dev chaos --runs 1 --seed {seed} --keep", flush=True)
                 if o.keep:
                     keep(folder, f"chaos-{seed}")
     print(f"{o.runs - failures} of {o.runs} runs with one digest; {sum(total.values())} faults: "

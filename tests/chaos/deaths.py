@@ -228,7 +228,7 @@ def main():
     options.add_argument("--stops", type=int, default=200)
     options.add_argument("--cuts", type=int, default=50)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--json", action="store_true", help="one line instead of histograms")
+    options.add_argument("--json", action="store_true", help="print one line of JSON instead of histograms")
     o = options.parse_args()
     bar = sys.stderr.isatty()
     report_progress = lambda text: print(f"\r{text}   ", end="", file=sys.stderr) if bar else None  # noqa: E731

@@ -77,7 +77,7 @@ class Restarts(chaos.OverIpc):
         self.seconds.append(time.monotonic() - began)
         for key, job in known.items():
             if job not in there:
-                raise chaos.Broken(f"job {job} ({key}) was acknowledged and is forgotten")
+                raise chaos.Broken(f"job {job} ({key}) was acknowledged but is missing")
         self.redone.append(max(0, before - there[self.job].get("step", 0)))
 
     def go(self):
@@ -112,7 +112,7 @@ class Restarts(chaos.OverIpc):
             if now != left:
                 left, since = now, time.monotonic()
             if time.monotonic() > since + 60:
-                raise chaos.Broken(f"{len(waiting)} jobs do not end: {json.dumps(waiting[:3])}; {self.client('workers', '--json')}")
+                raise chaos.Broken(f"{len(waiting)} jobs have not ended: {json.dumps(waiting[:3])}; {self.client('workers', '--json')}")
             time.sleep(0.2)
 
     def check(self, job):
@@ -126,14 +126,14 @@ class Restarts(chaos.OverIpc):
         if len(digests) > 1:
             raise chaos.Broken(f"the small jobs have {len(digests)} digests")
         if len(set(self.acknowledged.values())) != len(self.acknowledged):
-            raise chaos.Broken("two keys have one job")
+            raise chaos.Broken("two keys name the same job")
         newest = list(self.acknowledged.items())[-KEYS_KEPT // 2:]
         for key, job in (newest[0], newest[len(newest) // 2], newest[-1]):  # the same key must name the same job
             again = json.loads(self.client(
                 "submit", "job.yaml", "--data", ".", "--no-wait", "--json", "--once", key,
                 "--set", f"train.steps={STEPS_OF_SMALL}", "--set", "checkpoint.every=10"))["job"]
             if again != job:
-                raise chaos.Broken(f"{key} was job {job} and is job {again} now")
+                raise chaos.Broken(f"{key} was job {job}, but is now job {again}")
         super().judge()
 
 

@@ -64,7 +64,7 @@ class Growth:
 
     def figures(self):
         if len(self.memory) < 3:
-            raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended in {WARM_SECONDS} s: too little to see what grows")
+            raise chaos.Broken(f"fewer than {WARM_JOBS} jobs ended in {WARM_SECONDS} s: too few to measure growth")
         return {
             "memory_mb": round(statistics.median(thirds(self.memory)[1]) / 1e6, 2),
             "memory_more_bytes": min(more(min, self.memory), more(max, self.memory)),  # arenas vary by megabytes; a leak makes both minimum and maximum grow
@@ -182,7 +182,7 @@ class Soak(chaos.OverIpc):
     def look(self):
         for place in self.places:
             if place and place[0].poll() is not None:
-                raise chaos.Broken(f"a worker ended with {place[0].returncode}, by itself")
+                raise chaos.Broken(f"a worker ended unexpectedly with {place[0].returncode}")
         now = time.monotonic()
         calm = all(self.places) and now >= self.disturbed
         shards = self.progress() * SHARDS
@@ -221,7 +221,7 @@ class Soak(chaos.OverIpc):
         deadline = time.monotonic() + 30
         while self.status().get("step", 0) < 20:
             if time.monotonic() > deadline:
-                raise chaos.Broken("training does not begin")
+                raise chaos.Broken("training has not begun")
             time.sleep(0.2)
 
     def finish(self):
@@ -232,7 +232,7 @@ class Soak(chaos.OverIpc):
             if status["state"] == "COMPLETED":
                 self.check(status["digest"])
             elif time.monotonic() > deadline:
-                raise chaos.Broken("the last job does not end")
+                raise chaos.Broken("the last job has not ended")
             time.sleep(0.2)
 
     def figures(self):
@@ -286,7 +286,7 @@ def run(programs, folder, seed, seconds, report=lambda soak, passed: None):
     return soak.figures()
 
 
-def tell_people(soak, passed):
+def show_progress(soak, passed):
     line = (f"{passed:5.0f} of {soak.seconds:.0f} s  {soak.deaths} deaths  {len(soak.digests)} jobs  "
             f"busy {100 * soak.goodput.rate('all') * PACE_MS / 1000:.1f} %")
     if sys.stderr.isatty():
@@ -301,15 +301,15 @@ def main():
     length = options.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, default=3)
     length.add_argument("--hours", type=float)
-    options.add_argument("--seed", type=int, default=1, help="who dies, and for how long it is away")
-    options.add_argument("--json", action="store_true", help="the figures as one JSON object")
+    options.add_argument("--seed", type=int, default=1, help="seed for the victims and the times of their absence (default: 1)")
+    options.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     o = options.parse_args()
     seconds = o.minutes * 60 if o.hours is None else o.hours * 3600
     if not seconds >= 120:
         options.error("expected at least two minutes: less has too few deaths for a result")
     with tempfile.TemporaryDirectory(prefix="soak-") as top:
         try:
-            figures = run(chaos.find_programs(), pathlib.Path(top), o.seed, seconds, tell_people)
+            figures = run(chaos.find_programs(), pathlib.Path(top), o.seed, seconds, show_progress)
         except chaos.Broken as error:
             sys.exit(f"soak: FAILED: {error}")
     wrong = broken(figures)

@@ -26,7 +26,7 @@ def test_each_death_is_noticed_and_its_block_leased_again(programs, tmp_path):
     for deed, count in counts.items():
         assert len(times[deed]["noticed"]) == count
         assert max(times[deed]["noticed"]) < 5000, deed
-    assert len(times["kill"]["leased again"]) >= 10, "most of those that are killed hold a block"
+    assert len(times["kill"]["leased again"]) >= 10, "most of the killed workers hold a block"
 
 
 def test_stopped_coordinator_keeps_its_workers(programs, tmp_path):

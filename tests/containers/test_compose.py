@@ -17,7 +17,7 @@ def test_image_is_small_and_runs_unprivileged(image):
     assert facts["Config"]["User"] == "coppice" and facts["Config"]["Healthcheck"]
     assert "/var/lib/coppice" in facts["Config"]["Volumes"]
     tools = docker("run", "--rm", image, "sh", "-c", "id -u; command -v gcc cmake apt-listchanges git || true").stdout.split()
-    assert tools == ["10001"], "no compiler is left in it"
+    assert tools == ["10001"], "the image must not contain a compiler"
 
 
 def test_container_faults_do_not_change_the_digest(composition, job, digest_of):
@@ -38,7 +38,7 @@ def test_container_faults_do_not_change_the_digest(composition, job, digest_of):
     docker("network", "connect", network, cut)
     wait_for(lambda: len(pool.workers()) >= 3, "both to join again")
     pool.scale(2)
-    assert pool.status()["state"] == "RUNNING", "the job was too short for what was to happen in it"
+    assert pool.status()["state"] == "RUNNING", "the job was too short for all faults"
     (coordinator,) = pool.containers("coordinator")
     docker("rm", "-f", coordinator)
     pool.compose("up", "-d", "--no-recreate", "--scale", "worker=2")

@@ -80,7 +80,7 @@ def main():
             else:
                 print(result[1])
     bad = len(todo) - clean - left
-    print(f"clang-tidy: {clean} files clean, {bad} with findings, {len(stamps) - len(todo)} clean before, {left} left")
+    print(f"clang-tidy: {clean} files clean, {bad} with findings, {len(stamps) - len(todo)} unchanged, {left} left for the next run")
     return 1 if bad else 0
 
 
