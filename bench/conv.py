@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Measures a training step of a convolutional network for MNIST (32 and 64 filters of 5 x 5, 1024 hidden units with dropout, batch 128, f32) with
-two workers in one process. With --torch, alternates with PyTorch on two threads. Prints JSON lines with medians over the repeats.
+"""Times one training step of a convolutional network for MNIST: 32 and 64 filters of 5 x 5, 1024 hidden units with dropout, batch 128, f32.
+Two workers in one process alternate with PyTorch on two threads, if --torch names a Python that has it. Prints JSON lines with medians over
+the repeats.
 
-usage: bench/conv.py [--data DIR] [--repeat N] [--torch PYTHON]   (program: PATH or COPPICE_BIN)
+usage: bench/conv.py [--data DIR] [--repeat N] [--torch PYTHON]   (finds the program by COPPICE_BIN or PATH)
 """
 import argparse
 import json
@@ -60,25 +61,25 @@ def torch(python):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder with the files of MNIST (default: COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     o = parser.parse_args()
     if not o.data:
-        parser.error("where is MNIST? --data DIR")
-    ways = {"coppice": lambda: coppice(o.data)}
+        parser.error("MNIST not found: give its folder with --data DIR or in COPPICE_MNIST")
+    subjects = {"coppice": lambda: coppice(o.data)}
     if o.torch:
-        ways["torch"] = lambda: torch(o.torch)
-    seen = {name: [] for name in ways}
-    for _ in range(o.repeat):  # in turn, so that a drift of the machine meets all
-        for name, way in ways.items():
-            seen[name].append(way())
-    for name, figures in seen.items():
+        subjects["torch"] = lambda: torch(o.torch)
+    results = {name: [] for name in subjects}
+    for _ in range(o.repeat):  # alternate, so that drift of the machine affects all of them
+        for name, subject in subjects.items():
+            results[name].append(subject())
+    for name, figures in results.items():
         times = [f["ms_per_step"] for f in figures]
-        print(json.dumps({"what": name, **figures[-1], "ms_per_step": round(statistics.median(times), 2), "least": round(min(times), 2),
-                          "most": round(max(times), 2)}), flush=True)
+        print(json.dumps({"what": name, **figures[-1], "ms_per_step": round(statistics.median(times), 2), "min": round(min(times), 2),
+                          "max": round(max(times), 2)}), flush=True)
     if o.torch:
-        median = {name: statistics.median(f["ms_per_step"] for f in figures) for name, figures in seen.items()}
+        median = {name: statistics.median(f["ms_per_step"] for f in figures) for name, figures in results.items()}
         print(json.dumps({"coppice / torch": round(median["coppice"] / median["torch"], 2)}))
 
 

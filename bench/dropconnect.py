@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Measures a training step of 784-800-[dropconnect 800]-10 (a mask for each weight and sample, batch 128, f32) with two workers in one process,
-compared with the same network with a linear layer, and, with --torch, with PyTorch. Prints JSON lines with medians over the repeats.
+"""Times one training step of 784-800-[dropconnect 800]-10 (one mask per weight and sample, batch 128, f32) with two workers in one process,
+against the same network with a plain linear layer and, if --torch names a Python that has it, against PyTorch. Prints JSON lines with medians
+over the repeats.
 
-usage: bench/dropconnect.py [--data DIR] [--repeat N] [--torch PYTHON --peer FILE]   (program: PATH or COPPICE_BIN)
+usage: bench/dropconnect.py [--data DIR] [--repeat N] [--torch PYTHON --peer FILE]   (finds the program by COPPICE_BIN or PATH)
 
-FILE computes the step in PyTorch and prints a JSON line with samples_per_s. `bench-dropconnect` compares the layer alone with a linear one.
+FILE is a Python program that computes the step in PyTorch and prints a JSON line with samples_per_s. The program `bench-dropconnect` compares
+the layer alone with a linear layer.
 """
 import argparse
 import json
@@ -38,27 +40,27 @@ def peer(python, script):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder with the files of MNIST (default: COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     parser.add_argument("--peer")
     o = parser.parse_args()
     if not o.data:
-        parser.error("where is MNIST? --data DIR")
+        parser.error("MNIST not found: give its folder with --data DIR or in COPPICE_MNIST")
     job = JOB.read_text()
     plain = job.replace("dropconnect: {units: 800, p: 0.5, init: torch, draws: 1}", "linear: {units: 800, init: torch}")
     assert plain != job
-    ways = {"dropconnect": lambda: coppice(job, o.data), "linear": lambda: coppice(plain, o.data)}
+    subjects = {"dropconnect": lambda: coppice(job, o.data), "linear": lambda: coppice(plain, o.data)}
     if o.torch:
-        ways["torch"] = lambda: peer(o.torch, o.peer)
-    seen = {name: [] for name in ways}
-    for _ in range(o.repeat):  # in turn, so that a drift of the machine meets all
-        for name, way in ways.items():
-            seen[name].append(way())
-    median = {name: statistics.median(f["samples_per_s"] for f in figures) for name, figures in seen.items()}
-    for name, figures in seen.items():
+        subjects["torch"] = lambda: peer(o.torch, o.peer)
+    results = {name: [] for name in subjects}
+    for _ in range(o.repeat):  # alternate, so that drift of the machine affects all of them
+        for name, subject in subjects.items():
+            results[name].append(subject())
+    median = {name: statistics.median(f["samples_per_s"] for f in figures) for name, figures in results.items()}
+    for name, figures in results.items():
         print(json.dumps({"what": name, **figures[-1], "samples_per_s": round(median[name])}), flush=True)
-    for other in list(ways)[1:]:
+    for other in list(subjects)[1:]:
         print(json.dumps({f"dropconnect / {other}, samples per second": round(median["dropconnect"] / median[other], 2)}))
 
 

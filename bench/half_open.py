@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the effect on a job of 1000 peers that begin a TLS handshake and fall silent: steps per second with them divided by those
-without, in alternating rounds of one run. Prints a line of JSON."""
+"""Measures what 1000 peers that begin a TLS handshake and then fall silent cost a job: the ratio of steps per second with and without them,
+in alternating rounds of one run. Prints one JSON line."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def main():
             for peer in peers:
                 peer.close()
         print(json.dumps({"bench": "half_open", "peers": PEERS, "rounds": ROUNDS, "steps_per_s": round(statistics.median(speeds), 1),
-                          "ratio": round(statistics.median(ratios), 3), "least": round(min(ratios), 3), "most": round(max(ratios), 3)}))
+                          "ratio": round(statistics.median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)}))
     finally:
         for process in reversed(started):
             process.terminate()

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Loads one coordinator with many workers and a long queue, over tcp on loopback. Real workers (all in one process, two connections each) train a
-job with one shard per worker, while thousands of jobs are submitted over the network; then the queue is listed and served. Prints a line of JSON: how
-long the coordinator's loop did not check for messages, the time of a submission and of the list, its memory, and whether every digest is right.
+"""Loads one coordinator with many workers and a long queue, over tcp on loopback. Real workers (all in one process, two connections each)
+train a job with twice as many shards, up to 1024, while thousands of jobs are submitted over the wire; then the queue is listed and served.
+Prints one JSON line: how long the coordinator's loop did not look for messages, how long a submission and the list take, the coordinator's
+memory. Checks every digest.
 
   ./dev bench load                                 500 workers, 10,000 jobs, served for 30 s
-  ./dev exec bench/load.py --workers 100 --jobs 500 --seconds 600      (at most; it ends with the queue)"""
+  ./dev exec bench/load.py --workers 100 --jobs 500 --seconds 600      (ends earlier when the queue is empty)"""
 
 import argparse
 import json
@@ -33,7 +34,7 @@ train: {{steps: 100000000, batch: {shards}, shards: {shards}}}
 optimizer: {{sgd: {{rate: 0.01}}}}
 checkpoint: {{every: 1000000}}
 """
-PATIENCE = 120  # seconds for anything
+TIMEOUT = 120  # seconds, of each call and wait
 
 
 def make_data(folder, count):
@@ -57,7 +58,7 @@ class Load:
 
     def client(self, *words):
         done = subprocess.run([self.programs / "coppice", *words], env=self.environment, cwd=self.folder, capture_output=True, text=True,
-                              check=False, timeout=PATIENCE)
+                              check=False, timeout=TIMEOUT)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if "--json" in words else done.stdout
 
@@ -65,7 +66,7 @@ class Load:
         self.started.append(subprocess.Popen(command, env=self.environment, cwd=self.folder, **options))
         return self.started[-1]
 
-    def wait(self, what, condition, seconds=PATIENCE):
+    def wait(self, what, condition, seconds=TIMEOUT):
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < deadline, what
@@ -86,15 +87,15 @@ class Load:
         self.environment = {**os.environ, "COPPICE_COORDINATOR": url}
         log = open(self.folder / "log", "w")
         self.spawn(self.programs / "coppice-coordinator", "--listen", url, "--state", "state", stderr=log)
-        self.wait("it starts", lambda: "ready:" in (self.folder / "log").read_text())
+        self.wait("the coordinator did not start", lambda: "ready:" in (self.folder / "log").read_text())
         self.environment["COPPICE_TOKEN"] = (self.folder / "state/token").read_text().strip()
-        self.spawn(self.crowd, "workers", str(self.workers), stdin=subprocess.PIPE, preexec_fn=lambda: os.nice(19))  # elsewhere they would have cores of their own
-        self.wait("all workers join", lambda: self.coordinator()["workers"] == self.workers)
+        self.spawn(self.crowd, "workers", str(self.workers), stdin=subprocess.PIPE, preexec_fn=lambda: os.nice(19))  # on a real pool they have their own cores
+        self.wait("not all workers joined", lambda: self.coordinator()["workers"] == self.workers)
 
     def submit(self):
-        """The long job, which keeps all workers busy, then the queue behind it. Returns what the submissions took."""
+        """Submits the long job, which keeps all workers busy, then the queue. Returns the timings of the submissions."""
         self.client("submit", "long.yaml", "--data", ".", "--no-wait")
-        self.wait("it trains", lambda: self.client("status", "1", "--json")["step"] > 10)
+        self.wait("the long job does not train", lambda: self.client("status", "1", "--json")["step"] > 10)
         url = self.environment["COPPICE_COORDINATOR"]
         digest = self.client("data", "list", "--coordinator", url, "--json")["sets"][0]["digest"]
         done = subprocess.run([self.crowd, "submit", str(self.jobs), "quick.yaml", digest], env=self.environment, cwd=self.folder,
@@ -108,13 +109,13 @@ class Load:
             began = time.monotonic()
             jobs = self.client("jobs", "--json")["jobs"]
             seconds.append(time.monotonic() - began)
-            assert [job["job"] for job in jobs] == list(range(self.jobs + 1, 0, -1)), "each job once, newest first"
+            assert [job["job"] for job in jobs] == list(range(self.jobs + 1, 0, -1)), "expected each job once, newest first"
         return percentile(seconds, 0.5)
 
     def serve(self, seconds):
-        """Without the long job. Returns how many were served, and in what time."""
+        """Cancels the long job and serves the queue. Returns how many jobs were served, and in what time."""
         before = self.client("status", "1", "--json")["step"]
-        self.wait("steps", lambda: self.client("status", "1", "--json")["step"] > before)
+        self.wait("the long job does not step", lambda: self.client("status", "1", "--json")["step"] > before)
         self.client("cancel", "1")
         began, count = time.monotonic(), 0
         while time.monotonic() < began + seconds and count < self.jobs:
@@ -123,7 +124,7 @@ class Load:
             count = states.count("COMPLETED")
         took = time.monotonic() - began
         done = [job for job in self.client("jobs", "--json")["jobs"] if job["state"] == "COMPLETED"]
-        assert done and {job["digest"] for job in done} == {self.digest}, "the digest of coppice run"
+        assert done and {job["digest"] for job in done} == {self.digest}, "expected the digest of coppice run"
         return count, took
 
     def close(self):
@@ -132,7 +133,7 @@ class Load:
                 process.stdin.close()
             else:
                 process.terminate()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
 
 
 def run(programs, folder, workers, jobs, seconds):
@@ -147,7 +148,7 @@ def run(programs, folder, workers, jobs, seconds):
         count, took = load.serve(seconds)
         now = load.coordinator()
         figures |= {"served": count, "served_per_s": round(count / took, 1), "mb": round(now["rss"] / 1e6), "stalls": now["stalls"]}
-        assert now["workers"] == workers, "nobody was lost"
+        assert now["workers"] == workers, "a worker was lost"
         return figures
     finally:
         load.close()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the speed figures of docs/measurements/speed.md: a training step of examples/bench.yaml, in one process and in a cluster. With --torch,
-alternates with PyTorch. Prints JSON lines with medians over the repeats.
+"""Measures the speed figures of docs/measurements/speed.md: one training step of examples/bench.yaml, in one process and as a cluster. They
+alternate with PyTorch, if --torch names a Python that has it. Prints JSON lines with medians over the repeats.
 
-usage: bench/run.py [--data DIR] [--repeat N] [--torch PYTHON --peers DIR]   (programs: PATH or COPPICE_BIN)
+usage: bench/run.py [--data DIR] [--repeat N] [--torch PYTHON --peers DIR]   (finds the programs by COPPICE_BIN or PATH)
 """
 import argparse
 import json
@@ -70,26 +70,26 @@ def torch(python, peers, *arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder of MNIST's files (COPPICE_MNIST)")
+    parser.add_argument("--data", default=os.environ.get("COPPICE_MNIST"), help="folder with the files of MNIST (default: COPPICE_MNIST)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--torch")
     parser.add_argument("--peers", default=str(ROOT.parent / "shared/peers"))
     o = parser.parse_args()
     if not o.data:
-        parser.error("where is MNIST? --data DIR")
-    ways = {"run --workers 2": lambda: in_process(o.data), "cluster ipc": lambda: cluster("ipc", o.data), "cluster tcp": lambda: cluster("tcp", o.data)}
+        parser.error("MNIST not found: give its folder with --data DIR or in COPPICE_MNIST")
+    subjects = {"run --workers 2": lambda: in_process(o.data), "cluster ipc": lambda: cluster("ipc", o.data), "cluster tcp": lambda: cluster("tcp", o.data)}
     if o.torch:
-        ways["torch one process"] = lambda: torch(o.torch, o.peers, "--world", "1", "--threads", "2", "--fused")
-        ways["torch ddp"] = lambda: torch(o.torch, o.peers, "--world", "2", "--threads", "1", "--fused")
-    seen = {name: [] for name in ways}
-    for _ in range(o.repeat):  # in turn, so that a drift of the machine meets all
-        for name, way in ways.items():
-            seen[name].append(way())
-    for name, figures in seen.items():
+        subjects["torch one process"] = lambda: torch(o.torch, o.peers, "--world", "1", "--threads", "2", "--fused")
+        subjects["torch ddp"] = lambda: torch(o.torch, o.peers, "--world", "2", "--threads", "1", "--fused")
+    results = {name: [] for name in subjects}
+    for _ in range(o.repeat):  # alternate, so that drift of the machine affects all of them
+        for name, subject in subjects.items():
+            results[name].append(subject())
+    for name, figures in results.items():
         times = [f["ms_per_step"] for f in figures]
-        print(json.dumps({"what": name, "ms_per_step": round(statistics.median(times), 2), "least": round(min(times), 2), "most": round(max(times), 2),
+        print(json.dumps({"what": name, "ms_per_step": round(statistics.median(times), 2), "min": round(min(times), 2), "max": round(max(times), 2),
                           **{k: v for k, v in figures[-1].items() if "peak" in k or k in ("first_step_ms", "digest", "version")}}), flush=True)
-    median = {name: statistics.median(f["ms_per_step"] for f in figures) for name, figures in seen.items()}
+    median = {name: statistics.median(f["ms_per_step"] for f in figures) for name, figures in results.items()}
     if o.torch:
         pairs = [("run --workers 2", "torch one process"), ("cluster ipc", "torch ddp"), ("cluster tcp", "torch ddp")]
         print(json.dumps({"ratios": {f"{a} / {b}": round(median[a] / median[b], 2) for a, b in pairs}}))
