@@ -1,11 +1,11 @@
-/* Compares a dropconnect layer with a linear layer of the same size: forward, and backward with both
- * gradients, on one thread.
+/* Times a dropconnect layer against a plain linear layer of the same size: forward, and backward
+ * with both gradients, on one thread.
  *
  *   bench-dropconnect [--p P] [--repeats N]
  *
- * Prints a JSON line: 800 inputs, 800 units, batch 128 in 8 shards, medians in ms. The two
- * alternate; "ratio" is the median over the pairs of (dropconnect's time / linear's), so that other
- * load affects both sides of a pair equally. */
+ * Prints one JSON line: 800 inputs, 800 units, batch 128 in 8 shards, medians in ms. The two layers
+ * alternate. "ratio" is the median over the pairs of (dropconnect's time / linear's), so that other
+ * load on the machine disturbs both sides of a pair alike. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 
 enum { IN = 800, UNITS = 800, BATCH = 128, SHARDS = 8, REPEATS_MAX = 1000 };
 
-/* A layer with all that it needs to run. */
+/* A layer with everything that it needs to run. */
 typedef struct subject {
     cop_layer layer;
     cop_parameter parameters[4];
@@ -127,7 +127,7 @@ int main(int argc, char **argv) {
         run(&dropconnect, i);
         ratios[i] = dropconnect.ms[i] / linear.ms[i];
     }
-    printf("{\"what\": \"dropconnect beside linear\", \"isa\": \"%s\", \"p\": %g, \"linear_ms\": "
+    printf("{\"what\": \"dropconnect against linear\", \"isa\": \"%s\", \"p\": %g, \"linear_ms\": "
            "%.3f, \"dropconnect_ms\": %.3f, \"ratio\": %.2f}\n",
            kernels->name, p, median(linear.ms, repeats), median(dropconnect.ms, repeats),
            median(ratios, repeats));

@@ -1,11 +1,11 @@
-/* Measures the f32 products compared with OpenBLAS on one thread, the update compared with a plain
- * copy, and the self-test at program start.
+/* Times the f32 products against OpenBLAS on one thread, the update against a plain copy, and the
+ * self-test that runs at every start.
  *
- *   kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]
+ *   bench-kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]
  *
- * Prints one JSON object per line. Our runs and OpenBLAS' alternate; "ratio" is the median over the
- * pairs of (OpenBLAS' time / ours), so that other load affects both sides of a pair equally.
- * OPENBLAS_CORETYPE chooses OpenBLAS' kernels; "core" names those that ran. */
+ * Prints one JSON object per line. Our runs and those of OpenBLAS alternate. "ratio" is the median
+ * over the pairs of (OpenBLAS' time / ours), so that other load on the machine disturbs both sides
+ * of a pair alike. OPENBLAS_CORETYPE chooses OpenBLAS' kernels; "core" names those that ran. */
 #include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,12 +23,12 @@ typedef struct options {
     const char *only;
 } options;
 
-/* C (m x n) of a product in one of four transpositions: N = as stored, T = stored transposed;
+/* The shape of a product and one of four transpositions: N = as stored, T = stored transposed;
  * row-major. */
 typedef struct shape {
     int m, n, k;
     char trans[3];
-    int segments; /* equal ones; 0: none */
+    int segments; /* number of equal segments; 0: none */
 } shape;
 
 static double seconds(void) {
@@ -57,35 +57,35 @@ static float *random_floats(size_t count) {
 }
 
 static void bench_shape(const options *o, const shape *s) {
-    const bool a_turned = s->trans[0] == 'T', b_turned = s->trans[1] == 'T';
+    const bool a_transposed = s->trans[0] == 'T', b_transposed = s->trans[1] == 'T';
     float *a = random_floats((size_t)s->m * (size_t)s->k),
           *b = random_floats((size_t)s->k * (size_t)s->n);
     float *c = random_floats((size_t)s->m * (size_t)s->n),
           *workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
     if (!workspace) abort();
-    const int lda = a_turned ? s->m : s->k, ldb = b_turned ? s->k : s->n;
+    const int lda = a_transposed ? s->m : s->k, ldb = b_transposed ? s->k : s->n;
     int segments[65] = {0};
     for (int i = 1; i <= s->segments; i++) segments[i] = (int)((int64_t)s->k * i / s->segments);
     const cop_gemm g = {.m = s->m,
                         .n = s->n,
                         .k = s->k,
                         .a = a,
-                        .a_row = a_turned ? 1 : lda,
-                        .a_col = a_turned ? lda : 1,
+                        .a_row = a_transposed ? 1 : lda,
+                        .a_col = a_transposed ? lda : 1,
                         .b = b,
-                        .b_row = b_turned ? 1 : ldb,
-                        .b_col = b_turned ? ldb : 1,
+                        .b_row = b_transposed ? 1 : ldb,
+                        .b_col = b_transposed ? ldb : 1,
                         .c = c,
                         .ldc = s->n,
                         .segments = s->segments ? segments : NULL,
                         .segment_count = s->segments};
     static double ours[REPEATS_MAX], theirs[REPEATS_MAX], ratios[REPEATS_MAX];
-    for (int r = -1; r < o->repeats; r++) { /* the first pair warms up */
+    for (int r = -1; r < o->repeats; r++) { /* the first pair only warms up */
         const double t0 = seconds();
         o->kernels->gemm(&g, workspace);
         const double t1 = seconds();
-        cblas_sgemm(CblasRowMajor, a_turned ? CblasTrans : CblasNoTrans,
-                    b_turned ? CblasTrans : CblasNoTrans, s->m, s->n, s->k, 1.0f, a, lda, b, ldb,
+        cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
+                    b_transposed ? CblasTrans : CblasNoTrans, s->m, s->n, s->k, 1.0f, a, lda, b, ldb,
                     0.0f, c, s->n);
         const double t2 = seconds();
         if (r < 0) continue;
@@ -107,8 +107,8 @@ static void bench_shape(const options *o, const shape *s) {
     cop_free(workspace);
 }
 
-/* What one step of 784-1024-1024-1024-10 on 16 to 128 columns needs. OpenBLAS runs the segmented
- * ones unsegmented. */
+/* The products of one step of 784-1024-1024-1024-10 on 16 to 128 columns. OpenBLAS runs the
+ * segmented ones without segments. */
 static void bench_training(const options *o) {
     static const int columns[] = {16, 32, 64, 128};
     for (int i = 0; i < 4; i++) {
@@ -135,8 +135,8 @@ static void bench_generic(const options *o) {
             }
 }
 
-/* SGD with momentum over 2.9 M weights: reads 3 buffers, writes 2; its speed in bytes against
- * memcpy's. */
+/* SGD with momentum over 2.9 M weights: reads 3 buffers, writes 2. Compares its bytes per second
+ * with those of memcpy. */
 static void bench_update(const options *o) {
     enum { ROWS = 2832, COLS = 1024 };
     const size_t count = (size_t)ROWS * COLS;
@@ -184,11 +184,11 @@ static void bench_update(const options *o) {
 static int usage(void) {
     fprintf(
         stderr,
-        "usage: kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]\n");
+        "usage: bench-kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]\n");
     return 2;
 }
 
-/* D9 asks for less than 20 ms. */
+/* D9 requires less than 20 ms. */
 static void bench_self_test(const options *o) {
     unsigned char digest[32];
     double ms[REPEATS_MAX];
@@ -205,7 +205,7 @@ int main(int argc, char **argv) {
     options o = {.repeats = 21, .only = ""};
     cop_error error = {0};
     if (cop_kernels_choose(&o.kernels, &error) != COP_OK) {
-        fprintf(stderr, "kernels: %s\n", error.text);
+        fprintf(stderr, "bench-kernels: %s\n", error.text);
         return cop_err_exit_status(error.code);
     }
     for (int i = 1; i < argc; i += 2) {

@@ -1,9 +1,9 @@
-/* Measures round trips of large messages between a server and 1 or 2 links, as in a step: gradient
- * up, weights down. Prints a JSON line per transport, number of links and arrangement: "process"
- * (links are threads of this process) or "forked" (each link is a process, like a worker).
+/* Times round trips of large messages between a server and 1 or 2 links, as in a training step: the
+ * gradient up, the weights down. Prints one JSON line per transport, number of links and
+ * arrangement: "threads" (links are threads of this process) or "processes" (each link is a
+ * process, as workers are).
  *
- *   bench-net [--megabytes N] [--rounds N] [--only memory|ipc|tcp|tls+tcp]
- */
+ *   bench-net [--megabytes N] [--rounds N] [--only memory|ipc|tcp|tls+tcp] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ typedef struct bench {
     size_t size;
     int rounds;
     const char *url; /* NULL: memory */
-    cop_tls *tls[2]; /* of tls+tcp: the server's, the links' */
+    cop_tls *tls[2]; /* for tls+tcp: of the server, of the links */
     uv_loop_t loop;
     uv_async_t stop;
     cop_server *server;
@@ -34,7 +34,7 @@ typedef struct bench {
 typedef struct asker {
     bench *bench;
     uv_thread_t thread;
-    double milliseconds; /* of one round trip */
+    double milliseconds; /* per round trip */
 } asker;
 
 static void on_request(void *context, cop_request *request) {
@@ -146,7 +146,7 @@ static void run_threads(bench *b, const char *transport, int links) {
     print_line(b, transport, links, false, sum / links);
 }
 
-/* Children are started before this process has threads. */
+/* Starts the child processes before this process has threads. */
 static void run_forked(bench *b, const char *transport, int links) {
     int pipes[2];
     double sum = 0, one;
@@ -169,7 +169,7 @@ static void run_forked(bench *b, const char *transport, int links) {
     print_line(b, transport, links, true, sum / links);
 }
 
-/* Certificates in a folder that is gone again when they are loaded. */
+/* Creates certificates in a folder, loads them, and removes the folder. */
 static void make_certificates(bench *b) {
     static const char *const hosts[] = {"127.0.0.1", NULL};
     const cop_tls_issue issues[] = {{"coordinator", "coordinator", hosts, 60},
@@ -185,7 +185,7 @@ static void make_certificates(bench *b) {
     cop_folder_remove(folder, NULL);
 }
 
-/* Each arrangement in a process of its own, so that none warms another's memory. */
+/* Runs each arrangement in its own process, so that none warms the memory of another. */
 static void run_case(bench *b, const char *transport, int links, bool forked) {
     fflush(stdout);
     pid_t child = fork();
