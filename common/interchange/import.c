@@ -42,6 +42,7 @@ static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, c
                             cop_error *error) {
     char found[160], wanted[80];
     int64_t dims[4];
+    COP_ASSERT(p->rank >= 0 && p->rank <= 4 && t->rank <= COP_TENSOR_RANK_MAX);
     bool same = t->rank == p->rank;
     for (int d = 0; d < p->rank; d++) {
         dims[d] = p->dims[d];
@@ -57,7 +58,7 @@ static cop_err check_tensor(const cop_parameter *p, const cop_tensor_entry *t, c
     if (strcmp(t->dtype, "F32") != 0 && strcmp(t->dtype, "F16") != 0 &&
         strcmp(t->dtype, "BF16") != 0)
         return cop_fail(error, COP_ERR_INPUT,
-                        "%s: tensor %s is of type %s: expected F32, F16 or BF16", path, p->name,
+                        "%s: tensor %s has the dtype %s: expected F32, F16 or BF16", path, p->name,
                         t->dtype);
     return COP_OK;
 }
@@ -66,6 +67,7 @@ static cop_err convert(const cop_parameter *p, const cop_tensor_entry *t, const 
                        float *out, cop_error *error) {
     const unsigned char *bytes = t->data;
     const bool wide = strcmp(t->dtype, "F32") == 0, brain = strcmp(t->dtype, "BF16") == 0;
+    COP_ASSERT(t->size == (size_t)p->count * (wide ? sizeof(float) : sizeof(uint16_t)));
     for (int64_t i = 0; i < p->count; i++) {
         uint16_t half = 0;
         if (wide)
@@ -118,8 +120,8 @@ static cop_err fail_missing(const char *name, const cop_safetensors *file, const
     for (size_t i = 0; i < count && i < 8; i++)
         cop_str_printf(&names, "%s%.60s", i ? ", " : "", cop_safetensors_at(file, i)->name);
     cop_fail(error, COP_ERR_INPUT,
-             "%s has no tensor %s, which the job needs; it has: %s%s (a layer's parameters are "
-             "named by its number in the job file's list)",
+             "%s has no tensor %s, which the job needs; it has: %s%s (the names of parameters "
+             "start with the number of their layer in the job file)",
              path, name, count ? cop_str_text(&names) : "none", count > 8 ? ", ..." : "");
     cop_str_fini(&names);
     return COP_ERR_INPUT;
@@ -134,8 +136,8 @@ static cop_err find_extra(const cop_model *model, const cop_safetensors *file, s
             known = strcmp(cop_model_parameter(model, k)->name, name + prefix) == 0;
         if (!known)
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s: the job has no parameter for tensor %s (a layer's parameters are "
-                            "named by its number in the job file's list)",
+                            "%s: the job has no parameter for tensor %s (the names of parameters "
+                            "start with the number of their layer in the job file)",
                             path, name);
     }
     return COP_OK;
@@ -152,6 +154,7 @@ cop_err cop_import_tensors(const cop_model *model, const cop_safetensors *file, 
         const cop_parameter *p = cop_model_parameter(model, i);
         const cop_tensor_entry *t = find_tensor(file, p->name, prefix);
         if (!t) return fail_missing(p->name, file, path, error);
+        COP_ASSERT(p->offset >= 0 && p->offset + p->count <= cop_model_floats(model));
         COP_TRY(check_tensor(p, t, path, error));
         COP_TRY(convert(p, t, path, flat + p->offset, error));
     }

@@ -1,6 +1,6 @@
-/* safetensors files. See safetensors.h. A small strict parser reads the header's JSON. It accepts
- * only what the format contains: objects of objects, strings, arrays of numbers. */
-#include "common/interchange/safetensors.h"
+/* Reads safetensors files. See safetensors.h. A small strict parser reads the header's JSON. It
+ * accepts only what the format contains: objects of objects, strings, arrays of numbers. */
+#include "common/interchange/safetensors_tensor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,91 +16,25 @@
 #define METADATA_MAX 256
 #define FILE_MAX     ((size_t)8 << 30)
 
-/* ---- writing ---- */
-
-static void append_header(const cop_tensor_entry *tensors, size_t count,
-                          const cop_metadata *metadata, size_t metadata_count, cop_str *out) {
-    uint64_t at = 0;
-    cop_str_append(out, "{");
-    if (metadata_count) {
-        cop_str_append(out, "\"__metadata__\":{");
-        for (size_t i = 0; i < metadata_count; i++) {
-            if (i) cop_str_append(out, ",");
-            cop_str_append_json(out, metadata[i].key);
-            cop_str_append(out, ":");
-            cop_str_append_json(out, metadata[i].value);
-        }
-        cop_str_append(out, count ? "}," : "}");
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (i) cop_str_append(out, ",");
-        cop_str_append_json(out, tensors[i].name);
-        cop_str_printf(out, ":{\"dtype\":\"%s\",\"shape\":[", tensors[i].dtype);
-        for (int d = 0; d < tensors[i].rank; d++)
-            cop_str_printf(out, "%s%lld", d ? "," : "", (long long)tensors[i].dims[d]);
-        cop_str_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-                       (unsigned long long)(at + tensors[i].size));
-        at += tensors[i].size;
-    }
-    cop_str_append(out, "}");
-    while (!out->failed && (out->length + 8) % 64) cop_str_append(out, " ");
+size_t safetensors_dtype_size(const char *dtype) {
+    static const struct {
+        const char *name;
+        size_t size;
+    } types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
+                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
+                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(types[i].name, dtype) == 0) return types[i].size;
+    return 0;
 }
 
-/* Lists the parts of the file: length, header, then the tensors. `parts` has count + 2 entries. */
-static cop_err make_parts(const cop_tensor_entry *tensors, size_t count, const cop_str *header,
-                          unsigned char length[8], cop_file_part *parts, cop_error *error) {
-    if (header->failed) return cop_no_memory(error);
-    cop_store_u64(length, header->length);
-    parts[0] = (cop_file_part){length, 8};
-    parts[1] = (cop_file_part){header->text, header->length};
-    for (size_t i = 0; i < count; i++)
-        parts[i + 2] = (cop_file_part){tensors[i].data, tensors[i].size};
-    return COP_OK;
+bool safetensors_tensor_bytes(const cop_tensor_entry *t, uint64_t *out) {
+    uint64_t size = safetensors_dtype_size(t->dtype);
+    for (int d = 0; d < t->rank; d++)
+        if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size)) return false;
+    *out = size;
+    return true;
 }
-
-cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count,
-                              const cop_metadata *metadata, size_t metadata_count,
-                              cop_error *error) {
-    cop_str header = {0};
-    unsigned char length[8];
-    cop_file_part *parts = cop_alloc_array(count + 2, sizeof *parts);
-    append_header(tensors, count, metadata, metadata_count, &header);
-    cop_err e =
-        parts ? make_parts(tensors, count, &header, length, parts, error) : cop_no_memory(error);
-    if (!e) e = cop_file_write(path, parts, count + 2, 0644, error);
-    cop_str_fini(&header);
-    cop_free(parts);
-    return e;
-}
-
-cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count,
-                               const cop_metadata *metadata, size_t metadata_count, char **out,
-                               size_t *size, cop_error *error) {
-    cop_str header = {0};
-    unsigned char length[8];
-    append_header(tensors, count, metadata, metadata_count, &header);
-    size_t total = 8 + header.length;
-    for (size_t i = 0; i < count; i++) total += tensors[i].size;
-    char *bytes = header.failed ? NULL : cop_alloc_raw(total);
-    if (!bytes) {
-        cop_str_fini(&header);
-        return cop_no_memory(error);
-    }
-    cop_store_u64(length, header.length);
-    memcpy(bytes, length, 8);
-    memcpy(bytes + 8, header.text, header.length);
-    char *at = bytes + 8 + header.length;
-    for (size_t i = 0; i < count; i++) {
-        memcpy(at, tensors[i].data, tensors[i].size);
-        at += tensors[i].size;
-    }
-    cop_str_fini(&header);
-    *out = bytes;
-    *size = total;
-    return COP_OK;
-}
-
-/* ---- reading ---- */
 
 struct cop_safetensors {
     char *bytes;
@@ -227,32 +161,20 @@ static bool take_number(json *j, uint64_t *out) {
     return digits > 0;
 }
 
-/* Parses [n, n, ...] with up to `most` numbers. */
-static bool take_numbers(json *j, uint64_t *out, int most, int *count) {
+/* Parses [n, n, ...] with up to `limit` numbers. */
+static bool take_numbers(json *j, uint64_t *out, int limit, int *count) {
     *count = 0;
     if (!take(j, '[')) return false;
     if (take(j, ']')) return true;
     do {
-        if (*count == most || !take_number(j, &out[(*count)++])) return false;
+        if (*count == limit || !take_number(j, &out[(*count)++])) return false;
     } while (take(j, ','));
     return take(j, ']');
 }
 
-static size_t dtype_size(const char *dtype) {
-    static const struct {
-        const char *name;
-        size_t size;
-    } types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
-                 {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U64", 8},  {"U32", 4},
-                 {"U16", 2}, {"U8", 1},  {"BOOL", 1}};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (strcmp(types[i].name, dtype) == 0) return types[i].size;
-    return 0;
-}
-
 static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2]) {
     cop_str word = {0};
-    uint64_t numbers[8];
+    uint64_t numbers[COP_TENSOR_RANK_MAX];
     int count, seen = 0;
     bool good = take(j, '{');
     while (good) {
@@ -263,7 +185,7 @@ static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2]) {
             if (good) snprintf(t->dtype, sizeof t->dtype, "%s", cop_str_text(&word));
             seen |= 1;
         } else if (strcmp(cop_str_text(&word), "shape") == 0) {
-            good = take_numbers(j, numbers, 8, &count);
+            good = take_numbers(j, numbers, COP_TENSOR_RANK_MAX, &count);
             t->rank = count;
             for (int i = 0; good && i < count; i++) t->dims[i] = (int64_t)numbers[i];
             seen |= 2;
@@ -281,6 +203,7 @@ static bool take_tensor(json *j, cop_tensor_entry *t, uint64_t offsets[2]) {
 }
 
 static bool add_metadata(cop_safetensors *f, const char *key, const char *value) {
+    COP_ASSERT(f->metadata_count <= f->metadata_capacity && f->metadata_count < METADATA_MAX);
     if (f->metadata_count == f->metadata_capacity) {
         size_t capacity = f->metadata_capacity ? f->metadata_capacity * 2 : 8;
         char **keys = cop_realloc(f->keys, capacity * sizeof *keys);
@@ -321,6 +244,7 @@ static bool take_metadata(json *j, cop_safetensors *f) {
 }
 
 static bool add_tensor(json *j, cop_safetensors *f, const cop_tensor_entry *t) {
+    COP_ASSERT(f->count <= f->capacity && f->count < TENSORS_MAX);
     if (f->count == f->capacity) {
         size_t capacity = f->capacity ? f->capacity * 2 : 16;
         cop_tensor_entry *tensors = cop_realloc(f->tensors, capacity * sizeof *tensors);
@@ -333,30 +257,38 @@ static bool add_tensor(json *j, cop_safetensors *f, const cop_tensor_entry *t) {
     return true;
 }
 
+/* A file that is being decoded. */
+typedef struct reader {
+    cop_safetensors *file;
+    json json;        /* the rest of the header */
+    const char *data; /* the tensors */
+    uint64_t data_size;
+    const char *what; /* names the file in errors */
+    cop_error *error;
+} reader;
+
 /* Checks a tensor's size and offsets against its shape, its dtype and the size of the data. Sets
  * its data and size. */
-static cop_err check_tensor(cop_tensor_entry *t, const uint64_t offsets[2], const char *data,
-                            uint64_t data_size, const char *what, cop_error *error) {
-    uint64_t size = dtype_size(t->dtype);
-    if (!size)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"", what,
-                        t->name, t->dtype);
-    for (int d = 0; d < t->rank; d++)
-        if (__builtin_mul_overflow(size, (uint64_t)t->dims[d], &size))
-            return cop_fail(error, COP_ERR_CORRUPT, "%s: tensor %s is too large", what, t->name);
-    if (offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > data_size)
-        return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s: tensor %s lies at %llu to %llu: its shape needs %llu bytes, but the "
-                        "file has %llu bytes of data",
-                        what, t->name, (unsigned long long)offsets[0],
+static cop_err check_tensor(const reader *r, cop_tensor_entry *t, const uint64_t offsets[2]) {
+    uint64_t size;
+    if (!safetensors_dtype_size(t->dtype))
+        return cop_fail(r->error, COP_ERR_CORRUPT, "%s: tensor %s has the unknown dtype \"%s\"",
+                        r->what, t->name, t->dtype);
+    if (!safetensors_tensor_bytes(t, &size))
+        return cop_fail(r->error, COP_ERR_CORRUPT, "%s: tensor %s is too large", r->what, t->name);
+    if (offsets[1] < offsets[0] || offsets[1] - offsets[0] != size || offsets[1] > r->data_size)
+        return cop_fail(r->error, COP_ERR_CORRUPT,
+                        "%s: tensor %s has the data_offsets %llu to %llu: expected %llu bytes "
+                        "within the %llu bytes of data",
+                        r->what, t->name, (unsigned long long)offsets[0],
                         (unsigned long long)offsets[1], (unsigned long long)size,
-                        (unsigned long long)data_size);
-    t->data = data + offsets[0];
+                        (unsigned long long)r->data_size);
+    t->data = r->data + offsets[0];
     t->size = size;
     return COP_OK;
 }
 
-static int by_place(const void *a, const void *b) {
+static int compare_offsets(const void *a, const void *b) {
     const cop_tensor_entry *x = *(const cop_tensor_entry *const *)a;
     const cop_tensor_entry *y = *(const cop_tensor_entry *const *)b;
     if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
@@ -365,45 +297,50 @@ static int by_place(const void *a, const void *b) {
 
 /* Checks that each byte of the data belongs to exactly one tensor, in whatever order the header
  * lists them. */
-static cop_err check_cover(const cop_safetensors *f, const char *data, uint64_t data_size,
-                           const char *what, cop_error *error) {
+static cop_err check_cover(const reader *r) {
+    const cop_safetensors *f = r->file;
     const cop_tensor_entry **order = cop_alloc_array(f->count + 1, sizeof *order);
-    const char *end = data;
-    cop_err e = order ? COP_OK : cop_no_memory(error);
+    const char *end = r->data;
+    cop_err e = order ? COP_OK : cop_no_memory(r->error);
     for (size_t i = 0; i < f->count && !e; i++) order[i] = &f->tensors[i];
-    if (!e) qsort(order, f->count, sizeof *order, by_place);
+    if (!e) qsort(order, f->count, sizeof *order, compare_offsets);
     for (size_t i = 0; i < f->count && !e; i++) {
         if ((const char *)order[i]->data != end)
-            e = cop_fail(error, COP_ERR_CORRUPT,
+            e = cop_fail(r->error, COP_ERR_CORRUPT,
                          "%s: tensor %s begins at byte %lld of the data: expected %lld, where the "
                          "previous tensor ends",
-                         what, order[i]->name, (long long)((const char *)order[i]->data - data),
-                         (long long)(end - data));
+                         r->what, order[i]->name,
+                         (long long)((const char *)order[i]->data - r->data),
+                         (long long)(end - r->data));
         end = (const char *)order[i]->data + order[i]->size;
     }
-    if (!e && end != data + data_size)
-        e = cop_fail(error, COP_ERR_CORRUPT, "%s has %llu bytes of tensors: its header says %lld",
-                     what, (unsigned long long)data_size, (long long)(end - data));
+    if (!e && end != r->data + r->data_size)
+        e = cop_fail(r->error, COP_ERR_CORRUPT,
+                     "%s has %llu bytes of data: its header describes %lld", r->what,
+                     (unsigned long long)r->data_size, (long long)(end - r->data));
     cop_free(order);
     return e;
 }
 
-static cop_err check_name(const cop_safetensors *f, const cop_str *name, const char *what,
-                          cop_error *error) {
+static cop_err check_name(const reader *r, const cop_str *name) {
+    const cop_safetensors *f = r->file;
     const cop_tensor_entry *entry = NULL;
     if (name->length >= sizeof entry->name)
-        return cop_fail(error, COP_ERR_LIMIT, "%s: a tensor name has %zu bytes: the limit is %zu",
-                        what, name->length, sizeof entry->name - 1);
+        return cop_fail(r->error, COP_ERR_LIMIT,
+                        "%s: a tensor name has %zu bytes: the limit is %zu", r->what, name->length,
+                        sizeof entry->name - 1);
     if (f->count == TENSORS_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has too many tensors: the limit is %d", what,
-                        TENSORS_MAX);
+        return cop_fail(r->error, COP_ERR_LIMIT, "%s has too many tensors: the limit is %d",
+                        r->what, TENSORS_MAX);
     if (cop_safetensors_find(f, cop_str_text(name)))
-        return cop_fail(error, COP_ERR_CORRUPT, "%s has tensor %s twice", what, cop_str_text(name));
+        return cop_fail(r->error, COP_ERR_CORRUPT, "%s has tensor %s twice", r->what,
+                        cop_str_text(name));
     return COP_OK;
 }
 
-static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64_t data_size,
-                           const char *what, cop_error *error) {
+/* Parses the header into r->file and checks it. */
+static cop_err read_header(reader *r) {
+    json *j = &r->json;
     cop_str name = {0};
     cop_err e = take(j, '{') ? COP_OK : COP_ERR_CORRUPT;
     bool more = !e && !take(j, '}');
@@ -412,13 +349,13 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
         uint64_t offsets[2] = {0};
         bool good = take_string(j, &name) && take(j, ':');
         if (good && strcmp(cop_str_text(&name), "__metadata__") == 0) {
-            good = take_metadata(j, f);
+            good = take_metadata(j, r->file);
         } else if (good) {
-            e = check_name(f, &name, what, error);
+            e = check_name(r, &name);
             snprintf(t.name, sizeof t.name, "%s", cop_str_text(&name));
             good = !e && take_tensor(j, &t, offsets);
-            if (good) e = check_tensor(&t, offsets, data, data_size, what, error);
-            if (good && !e) good = add_tensor(j, f, &t);
+            if (good) e = check_tensor(r, &t, offsets);
+            if (good && !e) good = add_tensor(j, r->file, &t);
         }
         if (!good && !e) e = COP_ERR_CORRUPT;
         more = !e && take(j, ',');
@@ -426,12 +363,14 @@ static cop_err read_header(cop_safetensors *f, json *j, const char *data, uint64
     }
     skip_blanks(j);
     cop_str_fini(&name);
+    COP_ASSERT(j->at <= j->end);
     if (!e && j->at != j->end) e = COP_ERR_CORRUPT;
-    if (j->no_memory) return cop_no_memory(error);
-    if (e && !(error && error->code == e)) cop_fail(error, e, "%s: the header is damaged", what);
-    return e ? e : check_cover(f, data, data_size, what, error);
+    if (j->no_memory) return cop_no_memory(r->error);
+    if (e && r->error->code != e) cop_fail(r->error, e, "%s: the header is damaged", r->what);
+    return e ? e : check_cover(r);
 }
 
+/* Takes ownership of `bytes`, on failure, too. */
 static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensors **out,
                       cop_error *error) {
     cop_error local = {0};
@@ -448,8 +387,13 @@ static cop_err decode(char *bytes, size_t size, const char *what, cop_safetensor
         return cop_no_memory(error);
     }
     f->bytes = bytes;
-    json j = {bytes + 8, bytes + 8 + header, false};
-    cop_err e = read_header(f, &j, bytes + 8 + header, size - 8 - header, what, &local);
+    reader r = {.file = f,
+                .json = {bytes + 8, bytes + 8 + header, false},
+                .data = bytes + 8 + header,
+                .data_size = size - 8 - header,
+                .what = what,
+                .error = &local};
+    cop_err e = read_header(&r);
     if (e) {
         if (error) *error = local;
         cop_safetensors_close(f);

@@ -9,12 +9,14 @@
 
 #include "common/base/err.h"
 
+enum { COP_TENSOR_RANK_MAX = 8 };
+
 /* One tensor. When writing, the caller owns `data`; when reading, it points into the open file. */
 typedef struct cop_tensor_entry {
     char name[128];
     char dtype[8]; /* "F32", "U8", "I64", ..., as in the format */
     int32_t rank;
-    int64_t dims[8];
+    int64_t dims[COP_TENSOR_RANK_MAX];
     const void *data;
     size_t size; /* bytes */
 } cop_tensor_entry;
@@ -23,16 +25,22 @@ typedef struct cop_metadata {
     const char *key, *value;
 } cop_metadata;
 
-/* Writes a file atomically (cop_file_write): tensors in the given order, metadata under
- * "__metadata__". Spaces pad the header to a multiple of 64 bytes. Equal input gives equal bytes.
- * Fails with NO_MEMORY or an error of the file system; then `path` is unchanged. */
-cop_err cop_safetensors_write(const char *path, const cop_tensor_entry *tensors, size_t count,
-                              const cop_metadata *metadata, size_t metadata_count,
+/* What a file holds, in this order; the metadata goes under "__metadata__". All is borrowed. */
+typedef struct cop_safetensors_content {
+    const cop_tensor_entry *tensors;
+    size_t count;
+    const cop_metadata *metadata;
+    size_t metadata_count;
+} cop_safetensors_content;
+
+/* Writes a file atomically (cop_file_write). Spaces pad the header to a multiple of 64 bytes. Equal
+ * input gives equal bytes. Each tensor's size must match its dtype and shape. Fails with NO_MEMORY
+ * or an error of the file system; then `path` is unchanged. */
+cop_err cop_safetensors_write(const char *path, const cop_safetensors_content *content,
                               cop_error *error);
 /* The same into memory. The caller frees *out (cop_free). */
-cop_err cop_safetensors_encode(const cop_tensor_entry *tensors, size_t count,
-                               const cop_metadata *metadata, size_t metadata_count, char **out,
-                               size_t *size, cop_error *error);
+cop_err cop_safetensors_encode(const cop_safetensors_content *content, char **out, size_t *size,
+                               cop_error *error);
 
 /* An open file. It owns its tensors, names and metadata; pointers to them are valid until it is
  * closed. Any number of threads may read it. */

@@ -74,6 +74,7 @@ static void print_preparation(const cop_export *m, cop_torch *t, cop_str *entrie
 static void print_layers(const cop_model *model, cop_torch *t, cop_str *entries) {
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
+        COP_ASSERT(layer->ops->torch);
         cop_str_clear(&t->text);
         layer->ops->torch(layer, t);
         cop_str_printf(entries, "        (\"%d\", %s),\n", i, cop_str_text(&t->text));
@@ -84,13 +85,15 @@ static void print_layers(const cop_model *model, cop_torch *t, cop_str *entries)
 
 static void print_head(const cop_export *m, const cop_torch *t, cop_str *out) {
     bool functional = false;
+    COP_ASSERT(t->class_count <= COP_TORCH_CLASSES && (m->class_names || m->class_count == 0));
     for (int i = 0; i < t->class_count; i++) functional = functional || strstr(t->classes[i], "F.");
-    cop_str_printf(out,
-                   "\"\"\"A model trained by coppice, for PyTorch (coppice %s export --format "
-                   "torch).\n\nbuild() gives an nn.Sequential in evaluation mode, with the weights "
-                   "of the file beside this one\n(the same name, .safetensors); its train() "
-                   "switches dropout on. Input: (N",
-                   COP_VERSION);
+    cop_str_printf(
+        out,
+        "\"\"\"A model trained by coppice, for PyTorch (coppice %s export --format "
+        "torch).\n\nbuild() returns an nn.Sequential in evaluation mode. It loads the weights "
+        "from the .safetensors file of\nthe same name. Its train() switches dropout on. "
+        "Input: (N",
+        COP_VERSION);
     for (int d = 0; d < m->sample.rank; d++) cop_str_printf(out, ", %d", (int)m->sample.dims[d]);
     cop_str_printf(out,
                    "), %s.\n\"\"\"\n\nimport collections\nimport pathlib\n\nimport torch\n%s"

@@ -79,7 +79,8 @@ static cop_err encode_states(const cop_job *job, const cop_checkpoint *c, char *
         snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
         job_fill_entries(job, c->states[s], prefix, entries + (size_t)s * count);
     }
-    cop_err e = cop_safetensors_encode(entries, all, metadata, 1, bytes, size, error);
+    const cop_safetensors_content content = {entries, all, metadata, 1};
+    cop_err e = cop_safetensors_encode(&content, bytes, size, error);
     cop_free(entries);
     return e;
 }

@@ -69,9 +69,9 @@ static cop_err put_model(const cop_job *job, const float *flat, const model_text
     cop_tensor_entry *entries = cop_alloc_array(count, sizeof *entries);
     if (!entries) return cop_no_memory(error);
     job_fill_entries(job, flat, "", entries);
-    cop_err e =
-        path ? cop_safetensors_write(path, entries, count, text->metadata, METADATA, error)
-             : cop_safetensors_encode(entries, count, text->metadata, METADATA, out, size, error);
+    const cop_safetensors_content content = {entries, count, text->metadata, METADATA};
+    cop_err e = path ? cop_safetensors_write(path, &content, error)
+                     : cop_safetensors_encode(&content, out, size, error);
     cop_free(entries);
     return e;
 }

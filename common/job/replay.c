@@ -321,9 +321,9 @@ static cop_err write_record(const cop_replay *r, const record *d, uint32_t shard
                                      {"coppice.step", step},
                                      {"coppice.shard", number},
                                      {"coppice.digest", hex}};
-    cop_err e = yaml.failed ? cop_no_memory(error)
-                            : cop_safetensors_write(path, d->entries, d->count, metadata,
-                                                    sizeof metadata / sizeof *metadata, error);
+    const cop_safetensors_content content = {d->entries, d->count, metadata,
+                                             sizeof metadata / sizeof *metadata};
+    cop_err e = yaml.failed ? cop_no_memory(error) : cop_safetensors_write(path, &content, error);
     cop_str_fini(&yaml);
     return e;
 }

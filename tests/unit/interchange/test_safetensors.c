@@ -17,7 +17,8 @@ static char *encode(size_t *size) {
                                          {"count \"x\"", "I64", 0, {0}, n, sizeof n}};
     const cop_metadata metadata[1] = {{"job", "name: \"a\"\nseed: 1\n"}};
     char *bytes;
-    assert_int_equal(cop_safetensors_encode(tensors, 2, metadata, 1, &bytes, size, NULL), COP_OK);
+    const cop_safetensors_content content = {tensors, 2, metadata, 1};
+    assert_int_equal(cop_safetensors_encode(&content, &bytes, size, NULL), COP_OK);
     return bytes;
 }
 

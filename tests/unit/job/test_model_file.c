@@ -195,13 +195,15 @@ static void test_foreign_model_file_loads_into_a_job(void **state) {
         snprintf(t[i].name, sizeof t[i].name, "%s", p->name);
         for (int d = 0; d < p->rank; d++) t[i].dims[d] = p->dims[d];
     }
-    assert_int_equal(cop_safetensors_write(path, t, 3, NULL, 0, NULL), COP_OK);
+    assert_int_equal(cop_safetensors_write(path, &(cop_safetensors_content){t, 3, NULL, 0}, NULL),
+                     COP_OK);
     if (cop_job_load_model(f->job, path, back, &step, &error)) fail_msg("%s", error.text);
     assert_int_equal(step, 0);
     assert_memory_equal(back, f->weights, flat_size(f));
     assert_int_equal(open_path(path, &error), COP_ERR_INPUT);
     assert_non_null(strstr(error.text, " contains no job: it was not written by coppice"));
-    assert_int_equal(cop_safetensors_write(path, t, 2, NULL, 0, NULL), COP_OK);
+    assert_int_equal(cop_safetensors_write(path, &(cop_safetensors_content){t, 2, NULL, 0}, NULL),
+                     COP_OK);
     assert_int_equal(cop_job_load_model(f->job, path, back, &step, &error), COP_ERR_CORRUPT);
     assert_non_null(strstr(error.text, " has no tensor 3.weight"));
     cop_free(back), cop_free(path);
