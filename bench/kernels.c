@@ -85,8 +85,8 @@ static void bench_shape(const options *o, const shape *s) {
         o->kernels->gemm(&g, workspace);
         const double t1 = seconds();
         cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans,
-                    b_transposed ? CblasTrans : CblasNoTrans, s->m, s->n, s->k, 1.0f, a, lda, b, ldb,
-                    0.0f, c, s->n);
+                    b_transposed ? CblasTrans : CblasNoTrans, s->m, s->n, s->k, 1.0f, a, lda, b,
+                    ldb, 0.0f, c, s->n);
         const double t2 = seconds();
         if (r < 0) continue;
         ours[r] = t1 - t0;
@@ -182,9 +182,8 @@ static void bench_update(const options *o) {
 }
 
 static int usage(void) {
-    fprintf(
-        stderr,
-        "usage: bench-kernels [--isa NAME] [--repeats N] [--only training|generic|update|selftest]\n");
+    fprintf(stderr, "usage: bench-kernels [--isa NAME] [--repeats N] [--only "
+                    "training|generic|update|selftest]\n");
     return 2;
 }
 

@@ -41,9 +41,10 @@ static const struct kernel_row {
     {"baseline", &cop_kernels_baseline, always},
 };
 enum { row_count = sizeof rows / sizeof rows[0] };
+_Static_assert(row_count >= 1, "baseline, the last row, runs on any CPU");
 
 /* Values that COPPICE_ISA may have, on any CPU. */
-static const char *const known[] = {"baseline", "avx2", "avx512", "neon"};
+static const char *const instruction_sets[] = {"baseline", "avx2", "avx512", "neon"};
 
 const char *const *cop_kernels_names(void) {
 #if defined(__x86_64__)
@@ -86,6 +87,7 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
     if (!wanted || !*wanted) {
         int i = 0;
         while (!rows[i].available()) i++; /* the last one, baseline, always is available */
+        COP_ASSERT(i < row_count);
         *out = rows[i].kernels;
         return COP_OK;
     }
@@ -95,13 +97,13 @@ cop_err cop_kernels_choose(const cop_kernels **out, cop_error *error) {
         return cop_fail(error, COP_ERR_UNSUPPORTED,
                         "COPPICE_ISA=amx: no kernels for AMX exist yet (this machine has %s)",
                         available_names(names, sizeof names));
-    const size_t count = sizeof known / sizeof known[0];
+    const size_t count = sizeof instruction_sets / sizeof instruction_sets[0];
     for (size_t i = 0; i < count; i++)
-        if (strcmp(known[i], wanted) == 0)
+        if (strcmp(instruction_sets[i], wanted) == 0)
             return cop_fail(error, COP_ERR_UNSUPPORTED,
                             "COPPICE_ISA=%s: this machine does not support it (it supports %s)",
                             wanted, available_names(names, sizeof names));
-    const char *nearest = cop_nearest_name(wanted, known, count);
+    const char *nearest = cop_nearest_name(wanted, instruction_sets, count);
     return cop_fail(error, COP_ERR_UNSUPPORTED,
                     "COPPICE_ISA=%.64s: unknown instruction set%s%s%s (this machine supports %s)",
                     wanted, nearest ? ", did you mean \"" : "", nearest ? nearest : "",

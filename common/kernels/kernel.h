@@ -118,10 +118,10 @@ static inline size_t cop_dropconnect_stream(int64_t units) {
  * term whose m is 0 leaves the sum unchanged.
  *   forward: y[o][c] = sum over i of m w[o][i] x[c][i]. Lane l of 16 is one chain of FMAs from +0
  *     over i = l, l + 16, ...; the lanes are added pairwise (8, 4, 2, 1), then + 0.0f.
- *   down: dx[c][i] = sum over o of m w[o][i] dy[o][c]. o in blocks of 256, each one chain of FMAs;
- *     the blocks are added in order, then + 0.0f.
- *   weights: dw[o][i] = sum over c of m dy[o][c] x[c][i]. Each segment (see cop_gemm) in blocks of
- *     256 samples; the tree of D5 combines the segments' values, then + 0.0f. */
+ *   backward_input: dx[c][i] = sum over o of m w[o][i] dy[o][c]. o in blocks of 256, each one chain
+ *     of FMAs; the blocks are added in order, then + 0.0f.
+ *   backward_weights: dw[o][i] = sum over c of m dy[o][c] x[c][i]. Each segment (see cop_gemm) in
+ *     blocks of 256 samples; the tree of D5 combines the segments' values, then + 0.0f. */
 typedef struct cop_dropconnect {
     int out, in, words;   /* words: (in + 15) / 16 */
     int columns, ld;      /* samples; distance between rows of y and dy */
@@ -136,6 +136,20 @@ typedef struct cop_dropconnect {
     int segment_count;
     float *dw; /* (out, in) */
 } cop_dropconnect;
+
+/* Softmax cross-entropy over `classes` rows, for each column c < columns: m = max_j z, e_j =
+ * exp(z_j - m), s = sum_j e_j in ascending j, loss[c] = log(s) - (z_y - m), dz = e_j / s - [j = y].
+ * With `smoothing`, the target is [j = y] (1 - smoothing) + smoothing / classes, and the loss
+ * follows it. argmax[c] is the first index of the largest logit. */
+typedef struct cop_cross_entropy {
+    int classes, columns, ld;
+    float smoothing;
+    const float *z;        /* (classes, ld) */
+    const int32_t *labels; /* columns */
+    float *dz;             /* (classes, ld) or NULL; padding columns become +0 */
+    float *loss;           /* columns */
+    int32_t *argmax;       /* columns */
+} cop_cross_entropy;
 
 /* A loss that is a mean over outputs, for `columns` samples. With labels, the target is t_j = [j =
  * label], and argmax (or NULL) gets the first index of the largest z. Without labels, t =
@@ -186,15 +200,13 @@ typedef struct cop_tree {
  * If max_norm > 0 and the row's norm exceeds it, then w = w * (max_norm / norm). The norm is the
  * square root of 16 lanes' sums of squares (FMA), added by the fixed tree. */
 typedef struct cop_sgd {
-    const float *const
-        *gradients; /* tree->count pointers to this parameter's (rows x cols) sums */
+    const float *const *gradients; /* tree->count pointers to this parameter's (rows x cols) sums */
     const cop_tree *tree;
     const float *w_in;   /* master weights before the update */
     float *w_out;        /* weights after the update; may be w_in */
     float *velocity;     /* NULL if momentum is 0 */
     float *velocity_out; /* the new velocity; NULL: in place */
-    atomic_int
-        *finite; /* set to 0 if a summed gradient is NaN or infinite; NULL: not checked */
+    atomic_int *finite;  /* set to 0 if a summed gradient is NaN or infinite; NULL: not checked */
     int cols;
     float batch, rate, momentum, weight_decay, l1, max_norm;
     bool nesterov, first;
@@ -295,6 +307,25 @@ typedef struct cop_pool {
     int planes, height, width, out_height, out_width, kernel, stride, ld;
 } cop_pool;
 
+/* Samples as the data set stores them: `count` rows of `features` values, `stride` bytes apart. */
+typedef struct cop_sample_rows {
+    const void *rows;
+    size_t stride;
+    int count, features;
+} cop_sample_rows;
+
+/* The largest of `pieces` values, 1 to 256, for each of `units` units: z is (units * pieces, ld), y
+ * and winners are (units, ld). */
+typedef struct cop_maxout {
+    int units, pieces, ld;
+} cop_maxout;
+
+/* A tensor in both orders: features by samples, (rows, ld) with `columns` samples, and samples by
+ * features, (columns, width). width is a multiple of 16, at least rows. */
+typedef struct cop_transpose {
+    int rows, ld, columns, width;
+} cop_transpose;
+
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
@@ -302,30 +333,24 @@ typedef struct cop_kernels {
      * if that would not pay or if A is not finite; then C is undefined, and the caller runs
      * gemm. */
     bool (*gemm_sparse)(const cop_gemm *g, void *workspace);
-    /* Converts u8 rows (count x features, `stride` bytes apart) to f32: x[features][ld] = value /
-     * 255.0f. Padding columns become 0. */
-    void (*load_u8)(const uint8_t *rows, size_t stride, int count, int features, float *x, int ld);
-    void (*load_f32)(const float *rows, size_t stride, int count, int features, float *x, int ld);
+    /* Converts u8 rows to f32: x[features][ld] = value / 255.0f. Padding columns become 0. */
+    void (*load_u8)(const cop_sample_rows *samples, float *x, int ld);
+    /* The same for f32 rows, which it copies; stride is a multiple of 4. */
+    void (*load_f32)(const cop_sample_rows *samples, float *x, int ld);
     void (*relu)(const float *x, float *y, size_t count); /* y = x > 0 ? x : (NaN passes) +0 */
     void (*relu_backward)(const float *y, const float *dy, float *dx,
                           size_t count); /* dx = y > 0 ? dy : +0 */
     void (*mask_fill)(const cop_mask_request *request);
-    /* y = kept ? x * scale : +0, element-wise over units x ld values; used forward and backward. */
-    void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, int units,
-                       int ld);
+    /* y = kept ? x * scale : +0 for `count` values, a multiple of 16. Bit i % 16 of word i / 16
+     * keeps value i. Used forward and backward. */
+    void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, size_t count);
     void (*scale)(const float *x, float factor, float *y, size_t count);
     /* out[r] = the tree of D5 over the 16-lane sums of x[r][segment]; see cop_gemm for segments.
      * Lane l of a segment adds columns l, l + 16, ... in order, starting from +0; then the
      * lanes are added pairwise (8, 4, 2, 1). */
     void (*row_sums)(const float *x, int rows, int ld, const int *segments, int segment_count,
                      float *out);
-    /* Softmax cross-entropy over `classes` rows, for each column c < columns: m = max_j z, e_j =
-     * exp(z_j - m), s = sum_j e_j in ascending j, loss[c] = log(s) - (z_y - m), dz (or NULL) =
-     * e_j / s - [j = y]. With `smoothing`, the target is [j = y] (1 - smoothing) + smoothing /
-     * classes, and the loss follows it. argmax[c] = first index of the largest logit. */
-    void (*softmax_cross_entropy)(const float *z, int classes, int columns, int ld,
-                                  const int32_t *labels, float smoothing, float *dz, float *loss,
-                                  int32_t *argmax);
+    void (*softmax_cross_entropy)(const cop_cross_entropy *loss);
     void (*mean_loss)(const cop_mean_loss *loss);
     /* Turns each column's logits into probabilities; p may be z. */
     void (*softmax)(const float *z, int classes, int ld, float *p);
@@ -336,12 +361,12 @@ typedef struct cop_kernels {
     /* false if any value is NaN or infinite */
     bool (*all_finite)(const float *x, size_t count);
     double (*sum_squares)(const float *x, size_t count); /* for diagnostics; fixed order */
-    /* y[u][c] = largest of z[u * pieces + p][c] over pieces p, 1 to 256 of them. The first of equal
+    /* y[u][c] = largest of z[u * pieces + p][c] over pieces p. The first of equal
      * values wins, the first NaN wins, -0 becomes +0. winners[u][c] (or NULL) gets the winning
      * p. z is (units * pieces, ld). */
-    void (*maxout)(const float *z, int units, int pieces, int ld, float *y, uint8_t *winners);
+    void (*maxout)(const cop_maxout *shape, const float *z, float *y, uint8_t *winners);
     /* dz[u * pieces + p][c] = p == winners[u][c] ? dy[u][c] : +0 */
-    void (*maxout_scatter)(const float *dy, const uint8_t *winners, int units, int pieces, int ld,
+    void (*maxout_scatter)(const cop_maxout *shape, const float *dy, const uint8_t *winners,
                            float *dz);
     /* y = f(x); `slope` is that of leaky_relu. x may be y. */
     void (*activate)(cop_activation f, float slope, const float *x, float *y, size_t count);
@@ -369,17 +394,16 @@ typedef struct cop_kernels {
     void (*avg_pool_backward)(const cop_pool *pool, const float *dy, float *dx);
     void (*dropconnect_fill)(const cop_dropconnect_fill *fill);
     void (*dropconnect_forward)(const cop_dropconnect *product);
-    void (*dropconnect_down)(const cop_dropconnect *product);
-    void (*dropconnect_weights)(const cop_dropconnect *product);
-    /* x (rows, ld) -> out (columns, width), +0 past the end of a row; width is a multiple of 16, at
-     * least rows */
-    void (*transpose_pad)(const float *x, int rows, int ld, int columns, int width, float *out);
+    void (*dropconnect_backward_input)(const cop_dropconnect *product);
+    void (*dropconnect_backward_weights)(const cop_dropconnect *product);
+    /* x (rows, ld) -> out (columns, width), +0 past the end of a row */
+    void (*transpose_pad)(const cop_transpose *shape, const float *x, float *out);
     /* x (columns, width) -> out (rows, ld); padding columns become +0 */
-    void (*transpose_back)(const float *x, int rows, int ld, int columns, int width, float *out);
-    /* y = deviation * noise + mean (FMA); y may be any of them */
-    void (*spread)(const float *deviation, const float *noise, const float *mean, float *y,
-                   size_t count);
-    void (*root)(const float *x, float factor, float *y, size_t count); /* sqrt(x * factor) */
+    void (*transpose_back)(const cop_transpose *shape, const float *x, float *out);
+    /* y = a * b + c (FMA); y may be any of them */
+    void (*multiply_add)(const float *a, const float *b, const float *c, float *y, size_t count);
+    /* y = sqrt(x * factor) */
+    void (*scaled_sqrt)(const float *x, float factor, float *y, size_t count);
 } cop_kernels;
 
 /* Chooses the kernels for this machine: the best that CPUID allows, or those that COPPICE_ISA names

@@ -36,7 +36,8 @@ __attribute__((constructor)) static void limit_threads(void) {
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
 }
 
-static bool find(void *library, const char *name, void *out) {
+/* Stores the address of a function in *out; sets `failure` if the library lacks it. */
+static bool find_symbol(void *library, const char *name, void *out) {
     void *symbol = dlsym(library, name);
     if (symbol)
         memcpy(out, &symbol, sizeof symbol);
@@ -45,7 +46,7 @@ static bool find(void *library, const char *name, void *out) {
     return symbol != NULL;
 }
 
-static void load(void) {
+static void load_openblas(void) {
     void *room = mmap(NULL, ADDRESS_SPACE, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
@@ -57,51 +58,60 @@ static void load(void) {
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         snprintf(openblas.failure, sizeof openblas.failure, "cannot load OpenBLAS: %s", dlerror());
-    if (library && find(library, "cblas_sgemm", &openblas.sgemm) &&
-        find(library, "openblas_set_num_threads", &openblas.set_num_threads) &&
-        find(library, "openblas_get_config", &openblas.get_config) &&
-        find(library, "openblas_get_corename", &openblas.get_corename))
+    if (library && find_symbol(library, "cblas_sgemm", &openblas.sgemm) &&
+        find_symbol(library, "openblas_set_num_threads", &openblas.set_num_threads) &&
+        find_symbol(library, "openblas_get_config", &openblas.get_config) &&
+        find_symbol(library, "openblas_get_corename", &openblas.get_corename))
         openblas.set_num_threads(1);
 }
 
 cop_err cop_numerics_load(cop_numerics numerics, cop_error *error) {
     if (numerics != COP_NUMERICS_OPENBLAS) return COP_OK;
-    pthread_once(&openblas.once, load);
+    pthread_once(&openblas.once, load_openblas);
     if (!openblas.failure[0]) return COP_OK;
     return cop_fail(error, COP_ERR_UNSUPPORTED, "numerics: openblas: %s", openblas.failure);
 }
 
-/* C[row .. row + rows) over k in [from, to), into `out` with leading dimension ldout. */
-static void product(const cop_gemm *g, int row, int rows, int from, int to, float *out,
-                    ptrdiff_t ldout) {
+/* A part of a product: rows [row, row + rows) of C, k in [from, to). */
+typedef struct gemm_part {
+    int row, rows, from, to;
+} gemm_part;
+
+/* One part of the product without the bias, into `out` with leading dimension ldout. */
+static void multiply_part(const cop_gemm *g, const gemm_part *part, float *out, ptrdiff_t ldout) {
+    const int rows = part->rows, depth = part->to - part->from;
     const bool a_plain = g->a_col == 1 || g->k == 1; /* rows of A are contiguous */
     const bool b_plain = g->b_col == 1 || g->n == 1;
-    const float *a = g->a + row * g->a_row + from * g->a_col;
-    const float *b = g->b + from * g->b_row;
-    /* The stride of a single row or column is never used and may have any value, but OpenBLAS
-     * insists on a minimum. */
+    const float *a = g->a + part->row * g->a_row + part->from * g->a_col;
+    const float *b = g->b + part->from * g->b_row;
+    /* The stride of a single row or column is unused and may have any value, but OpenBLAS insists
+     * on a minimum. */
     const ptrdiff_t lda = a_plain ? g->a_row : g->a_col, ldb = b_plain ? g->b_row : g->b_col;
-    const ptrdiff_t lda_min = a_plain ? to - from : rows, ldb_min = b_plain ? g->n : to - from;
+    const ptrdiff_t lda_min = a_plain ? depth : rows, ldb_min = b_plain ? g->n : depth;
     openblas.sgemm(CblasRowMajor, a_plain ? CblasNoTrans : CblasTrans,
-                   b_plain ? CblasNoTrans : CblasTrans, rows, g->n, to - from, 1.0f, a,
+                   b_plain ? CblasNoTrans : CblasTrans, rows, g->n, depth, 1.0f, a,
                    (int)(lda > lda_min ? lda : lda_min), b, (int)(ldb > ldb_min ? ldb : ldb_min),
                    0.0f, out, (int)ldout);
 }
 
+/* Adds the top two of `depth` values of `size` floats on the stack. */
 static void add_top(float *stack, size_t size, int depth) {
+    COP_ASSERT(depth >= 2);
     float *left = stack + (size_t)(depth - 2) * size;
     const float *right = left + size;
     for (size_t i = 0; i < size; i++) left[i] += right[i];
 }
 
 /* Rows [row, row + rows) of a product with segments. The workspace holds the stack of D5. */
-static void segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
+static void multiply_segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
     const size_t size = (size_t)rows * (size_t)g->n;
     cop_tree_counter counter = {0};
     for (int s = 0; s < g->segment_count; s++) {
-        const int from = g->segments[s], to = g->segments[s + 1];
-        if (from < to) product(g, row, rows, from, to, stack + (size_t)counter.depth * size, g->n);
-        for (int merges = cop_tree_counter_push(&counter, from < to); merges > 0; merges--)
+        const gemm_part part = {row, rows, g->segments[s], g->segments[s + 1]};
+        const bool present = part.from < part.to;
+        COP_ASSERT(part.from <= part.to && counter.depth <= COP_TREE_DEPTH);
+        if (present) multiply_part(g, &part, stack + (size_t)counter.depth * size, g->n);
+        for (int merges = cop_tree_counter_push(&counter, present); merges > 0; merges--)
             add_top(stack, size, counter.depth--);
     }
     while (counter.depth > 1) add_top(stack, size, counter.depth--);
@@ -112,7 +122,7 @@ static void segmented_rows(const cop_gemm *g, int row, int rows, float *stack) {
 }
 
 /* Computes as many rows at a time as the workspace holds; splits longer rows by columns. */
-static void segmented(const cop_gemm *g, void *workspace) {
+static void multiply_segmented(const cop_gemm *g, void *workspace) {
     const size_t room = COP_GEMM_WORKSPACE / sizeof(float) / (COP_TREE_DEPTH + 1);
     if ((size_t)g->n > room) {
         cop_gemm part = *g;
@@ -121,21 +131,25 @@ static void segmented(const cop_gemm *g, void *workspace) {
             part.n = g->n - j < (int)room ? g->n - j : (int)room;
             part.b = g->b + j * g->b_col;
             part.c = g->c + j;
-            segmented(&part, workspace);
+            multiply_segmented(&part, workspace);
         }
         return;
     }
     const int step = (int)(room / (size_t)g->n);
     for (int row = 0; row < g->m; row += step)
-        segmented_rows(g, row, g->m - row < step ? g->m - row : step, workspace);
+        multiply_segmented_rows(g, row, g->m - row < step ? g->m - row : step, workspace);
 }
 
 static void gemm_openblas(const cop_kernels *kernels, const cop_gemm *g, void *workspace) {
     (void)kernels;
+    COP_ASSERT(openblas.sgemm && g->m >= 1 && g->n >= 1 && g->k >= 0 && g->ldc >= g->n);
+    COP_ASSERT(!(g->segments && g->blocks) && g->c != g->a && g->c != g->b);
+    COP_ASSERT(!g->segments || (g->segment_count >= 1 && g->segments[0] == 0 &&
+                                g->segments[g->segment_count] == g->k));
     if (g->segments) {
-        segmented(g, workspace);
+        multiply_segmented(g, workspace);
     } else if (g->k > 0) {
-        product(g, 0, g->m, 0, g->k, g->c, g->ldc);
+        multiply_part(g, &(gemm_part){0, g->m, 0, g->k}, g->c, g->ldc);
     } else {
         for (int i = 0; i < g->m; i++) memset(g->c + i * g->ldc, 0, (size_t)g->n * sizeof(float));
     }

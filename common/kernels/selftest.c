@@ -13,9 +13,11 @@
 static const char golden[] = "68bbf6c65b2b9c4d08f1fe9c609139ab2383c5b687d9919d9934a6c643de8299";
 
 enum { ROWS = 37, DEPTH = 300, COLUMNS = 48, SAMPLES = 45, FLOATS = DEPTH * COLUMNS };
-static const int segments[] = {0, 16, 16, 29, 45};
+static const int segments[] = {0, 16, 16, 29, 45}; /* one of them is empty */
+_Static_assert(COLUMNS % COP_COLUMNS_PAD == 0 && SAMPLES <= COLUMNS, "columns are padded");
+_Static_assert(ROWS *COLUMNS <= FLOATS && ROWS * DEPTH <= FLOATS, "each product fits an array");
 
-typedef struct arena {
+typedef struct test_state {
     float a[FLOATS], b[FLOATS], c[FLOATS], d[FLOATS];
     uint8_t bytes[SAMPLES * ROWS];
     uint16_t bits[DEPTH * COLUMNS / 16];
@@ -25,7 +27,7 @@ typedef struct arena {
     float loss[COLUMNS], bias[DEPTH];
     cop_sha256 hash;
     void *workspace;
-} arena;
+} test_state;
 
 /* Values in (-2, 2) from Philox, with magnitudes down to 2^-12; some are 0 or -0. */
 static void fill(float *x, size_t count, uint32_t stream) {
@@ -40,16 +42,21 @@ static void fill(float *x, size_t count, uint32_t stream) {
     }
 }
 
-static void absorb(arena *t, const void *data, size_t size) {
+static void hash_bytes(test_state *t, const void *data, size_t size) {
     cop_sha256_update(&t->hash, data, size);
 }
 
-static void absorb_rows(arena *t, const float *x, int rows, int columns, int ld) {
-    for (int r = 0; r < rows; r++)
-        absorb(t, x + (size_t)r * (size_t)ld, (size_t)columns * sizeof(float));
+static void hash_floats(test_state *t, const float *x, size_t count) {
+    hash_bytes(t, x, count * sizeof *x);
 }
 
-static void run_functions(arena *t) {
+/* Runs one product and hashes C, without its padding columns. */
+static void run_product(test_state *t, const cop_kernels *kernels, const cop_gemm *g) {
+    kernels->gemm(g, t->workspace);
+    for (int i = 0; i < g->m; i++) hash_floats(t, g->c + i * g->ldc, (size_t)g->n);
+}
+
+static void run_functions(test_state *t) {
     for (int i = 0; i < 64; i++) {
         const double x = (i - 31.5) * 0.83;
         double values[8] = {cop_exp(x),
@@ -61,61 +68,58 @@ static void run_functions(arena *t) {
                             0.0,
                             0.0};
         cop_normal_pair((uint32_t)i * 0x9e3779b9u, (uint32_t)i * 0x85ebca6bu, values + 6);
-        absorb(t, values, sizeof values);
+        hash_bytes(t, values, sizeof values);
     }
 }
 
-static void run_products(arena *t, const cop_kernels *kernels) {
+static void run_products(test_state *t, const cop_kernels *kernels) {
     fill(t->a, FLOATS, 1);
     fill(t->b, FLOATS, 2);
     fill(t->bias, DEPTH, 3);
-    cop_gemm forward = {.m = ROWS,
-                        .n = SAMPLES,
-                        .k = DEPTH,
-                        .a = t->a,
-                        .a_row = DEPTH,
-                        .a_col = 1,
-                        .b = t->b,
-                        .b_row = COLUMNS,
-                        .b_col = 1,
-                        .c = t->c,
-                        .ldc = COLUMNS,
-                        .bias = t->bias};
-    kernels->gemm(&forward, t->workspace);
-    absorb_rows(t, t->c, ROWS, SAMPLES, COLUMNS);
-    cop_gemm input = {.m = DEPTH,
-                      .n = SAMPLES,
-                      .k = ROWS,
-                      .a = t->a,
-                      .a_row = 1,
-                      .a_col = DEPTH,
-                      .b = t->c,
-                      .b_row = COLUMNS,
-                      .b_col = 1,
-                      .c = t->d,
-                      .ldc = COLUMNS};
-    kernels->gemm(&input, t->workspace);
-    absorb_rows(t, t->d, DEPTH, SAMPLES, COLUMNS);
-    cop_gemm weight = {.m = ROWS,
-                       .n = DEPTH,
-                       .k = SAMPLES,
-                       .a = t->c,
-                       .a_row = COLUMNS,
-                       .a_col = 1,
-                       .b = t->b,
-                       .b_row = 1,
-                       .b_col = COLUMNS,
-                       .c = t->d,
-                       .ldc = DEPTH,
-                       .segments = segments,
-                       .segment_count = 4};
-    kernels->gemm(&weight, t->workspace);
-    absorb_rows(t, t->d, ROWS, DEPTH, DEPTH);
+    const cop_gemm forward = {.m = ROWS,
+                              .n = SAMPLES,
+                              .k = DEPTH,
+                              .a = t->a,
+                              .a_row = DEPTH,
+                              .a_col = 1,
+                              .b = t->b,
+                              .b_row = COLUMNS,
+                              .b_col = 1,
+                              .c = t->c,
+                              .ldc = COLUMNS,
+                              .bias = t->bias};
+    run_product(t, kernels, &forward);
+    const cop_gemm input = {.m = DEPTH,
+                            .n = SAMPLES,
+                            .k = ROWS,
+                            .a = t->a,
+                            .a_row = 1,
+                            .a_col = DEPTH,
+                            .b = t->c,
+                            .b_row = COLUMNS,
+                            .b_col = 1,
+                            .c = t->d,
+                            .ldc = COLUMNS};
+    run_product(t, kernels, &input);
+    const cop_gemm weight = {.m = ROWS,
+                             .n = DEPTH,
+                             .k = SAMPLES,
+                             .a = t->c,
+                             .a_row = COLUMNS,
+                             .a_col = 1,
+                             .b = t->b,
+                             .b_row = 1,
+                             .b_col = COLUMNS,
+                             .c = t->d,
+                             .ldc = DEPTH,
+                             .segments = segments,
+                             .segment_count = 4};
+    run_product(t, kernels, &weight);
     kernels->row_sums(t->c, ROWS, COLUMNS, segments, 4, t->bias);
-    absorb(t, t->bias, ROWS * sizeof(float));
+    hash_floats(t, t->bias, ROWS);
 }
 
-static void run_masks(arena *t, const cop_kernels *kernels) {
+static void run_masks(test_state *t, const cop_kernels *kernels) {
     for (int c = 0; c < COLUMNS; c++) {
         t->keys[c] = cop_rng_derive(7, COP_RNG_MASK, (uint32_t)c / 16);
         t->samples[c] = (uint32_t)c % 16;
@@ -131,51 +135,61 @@ static void run_masks(arena *t, const cop_kernels *kernels) {
     for (int i = 0; i < 2; i++) {
         request.threshold = thresholds[i];
         kernels->mask_fill(&request);
-        absorb(t, t->bits, sizeof t->bits);
-        kernels->mask_apply(t->bits, t->b, 1.25f, t->d, DEPTH, COLUMNS);
-        absorb(t, t->d, sizeof t->d);
+        hash_bytes(t, t->bits, sizeof t->bits);
+        kernels->mask_apply(t->bits, t->b, 1.25f, t->d, FLOATS);
+        hash_floats(t, t->d, FLOATS);
     }
 }
 
-static void run_elementwise(arena *t, const cop_kernels *kernels) {
+static void run_elementwise(test_state *t, const cop_kernels *kernels) {
     for (int i = 0; i < SAMPLES * ROWS; i++) t->bytes[i] = (uint8_t)(i * 37 % 251);
-    kernels->load_u8(t->bytes, ROWS, SAMPLES, ROWS, t->d, COLUMNS);
-    absorb(t, t->d, (size_t)ROWS * COLUMNS * sizeof(float));
-    kernels->load_f32(t->a, DEPTH * sizeof(float), ROWS, DEPTH, t->d, COLUMNS);
-    absorb(t, t->d, sizeof t->d);
+    const cop_sample_rows bytes = {t->bytes, ROWS, SAMPLES, ROWS};
+    kernels->load_u8(&bytes, t->d, COLUMNS);
+    hash_floats(t, t->d, (size_t)ROWS * COLUMNS);
+    const cop_sample_rows floats = {t->a, DEPTH * sizeof(float), ROWS, DEPTH};
+    kernels->load_f32(&floats, t->d, COLUMNS);
+    hash_floats(t, t->d, FLOATS);
     kernels->relu(t->b, t->c, FLOATS);
     kernels->relu_backward(t->c, t->a, t->d, FLOATS);
-    absorb(t, t->c, sizeof t->c);
-    absorb(t, t->d, sizeof t->d);
+    hash_floats(t, t->c, FLOATS);
+    hash_floats(t, t->d, FLOATS);
     kernels->scale(t->a, 0.3f, t->d, FLOATS - 5);
-    absorb(t, t->d, (FLOATS - 5) * sizeof(float));
+    hash_floats(t, t->d, FLOATS - 5);
     const double norm = kernels->sum_squares(t->a, FLOATS - 3);
-    absorb(t, &norm, sizeof norm);
+    hash_bytes(t, &norm, sizeof norm);
     const unsigned char finite = kernels->all_finite(t->a, FLOATS);
-    absorb(t, &finite, 1);
+    hash_bytes(t, &finite, 1);
 }
 
-static void run_loss(arena *t, const cop_kernels *kernels) {
+static void run_loss(test_state *t, const cop_kernels *kernels) {
     for (int c = 0; c < COLUMNS; c++) t->labels[c] = c % 10;
+    cop_cross_entropy loss = {.classes = 10,
+                              .columns = SAMPLES,
+                              .ld = COLUMNS,
+                              .z = t->b,
+                              .labels = t->labels,
+                              .dz = t->d,
+                              .loss = t->loss,
+                              .argmax = t->argmax};
     for (int i = 0; i < 2; i++) {
-        kernels->softmax_cross_entropy(t->b, 10, SAMPLES, COLUMNS, t->labels, i ? 0.1f : 0.0f, t->d,
-                                       t->loss, t->argmax);
-        absorb(t, t->d, 10 * COLUMNS * sizeof(float));
-        absorb(t, t->loss, SAMPLES * sizeof(float));
-        absorb(t, t->argmax, SAMPLES * sizeof(int32_t));
+        loss.smoothing = i ? 0.1f : 0.0f;
+        kernels->softmax_cross_entropy(&loss);
+        hash_floats(t, t->d, 10 * COLUMNS);
+        hash_floats(t, t->loss, SAMPLES);
+        hash_bytes(t, t->argmax, SAMPLES * sizeof(int32_t));
     }
     kernels->softmax(t->b, 10, COLUMNS, t->d);
-    absorb(t, t->d, 10 * COLUMNS * sizeof(float));
+    hash_floats(t, t->d, 10 * COLUMNS);
 }
 
-static void run_update(arena *t, const cop_kernels *kernels) {
+static void run_update(test_state *t, const cop_kernels *kernels) {
     const float *inputs[3] = {t->a, t->b, t->a + 1000};
     int16_t ops[5];
     const int length = cop_tree_build(3, NULL, ops);
     cop_tree tree = {3, length, ops};
     enum { UPDATE_ROWS = 20, UPDATE_COLS = 333, COUNT = UPDATE_ROWS * UPDATE_COLS };
     kernels->tree_sum(inputs, &tree, t->d, COUNT);
-    absorb(t, t->d, COUNT * sizeof(float));
+    hash_floats(t, t->d, COUNT);
     memcpy(t->c, t->b + 5000, COUNT * sizeof(float));
     cop_sgd update = {.gradients = inputs,
                       .tree = &tree,
@@ -190,8 +204,8 @@ static void run_update(arena *t, const cop_kernels *kernels) {
                       .first = true};
     for (int i = 0; i < 3; i++) {
         kernels->sgd(&update, 0, UPDATE_ROWS);
-        absorb(t, t->c, COUNT * sizeof(float));
-        absorb(t, t->d, COUNT * sizeof(float));
+        hash_floats(t, t->c, COUNT);
+        hash_floats(t, t->d, COUNT);
         update.first = false;
         if (i == 1) update.weight_decay = 1e-3f, update.l1 = 1e-4f, update.nesterov = true;
     }
@@ -199,7 +213,7 @@ static void run_update(arena *t, const cop_kernels *kernels) {
 
 cop_err cop_self_test(const cop_kernels *kernels, unsigned char digest[32], cop_error *error) {
     cop_compute_thread_init();
-    arena *t = cop_alloc(sizeof *t);
+    test_state *t = cop_alloc(sizeof *t);
     if (t) t->workspace = cop_alloc_raw(COP_GEMM_WORKSPACE);
     if (!t || !t->workspace) {
         cop_free(t);

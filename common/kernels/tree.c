@@ -29,11 +29,13 @@ static int split_of(int from, int to) {
 
 typedef struct block_builder {
     const int *first, *size;
-    int next, length; /* next: the next block; length: ops so far */
+    int count, next; /* blocks; the next one to place */
+    int length;      /* ops so far */
     int16_t *ops;
 } block_builder;
 
 static void build_node(block_builder *builder, int from, int to) {
+    COP_ASSERT(builder->next < builder->count);
     COP_ASSERT(builder->first[builder->next] == from); /* ascending, without gaps */
     if (builder->size[builder->next] == to - from) {
         builder->ops[builder->length++] = (int16_t)builder->next++;
@@ -48,9 +50,9 @@ static void build_node(block_builder *builder, int from, int to) {
 
 int cop_tree_build_blocks(int leaves, int blocks, const int *first, const int *size, int16_t *ops) {
     COP_ASSERT(leaves >= 1 && blocks >= 1 && blocks <= INT16_MAX);
-    block_builder builder = {.first = first, .size = size, .ops = ops};
+    block_builder builder = {.first = first, .size = size, .count = blocks, .ops = ops};
     build_node(&builder, 0, leaves);
-    COP_ASSERT(builder.next == blocks);
+    COP_ASSERT(builder.next == blocks && builder.length == 2 * blocks - 1);
     return builder.length;
 }
 

@@ -106,6 +106,11 @@ COP_INLINE vf vf_sqrt(vf x) {
 #endif
 }
 
+/* -1 where x replaces `best`, the largest value so far: where it is larger, or is the first NaN. */
+COP_INLINE vi vf_replaces_max(vf x, vf best) {
+    return (x > best) | ((x != x) & (best == best));
+}
+
 /* mask ? a : b per lane. The lanes of mask are 0 or -1, as a comparison gives them. */
 COP_INLINE vf vf_select(vi mask, vf a, vf b) {
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));

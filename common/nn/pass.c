@@ -99,12 +99,12 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
 static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer_context *c,
                         const cop_samples *samples) {
     float *input = pass->outputs[0];
+    const cop_sample_rows rows = {samples->rows, samples->stride, samples->count,
+                                  samples->features};
     if (samples->dtype == COP_DTYPE_U8)
-        pass->kernels->load_u8(samples->rows, samples->stride, samples->count, samples->features,
-                               input, c->ld);
+        pass->kernels->load_u8(&rows, input, c->ld);
     else
-        pass->kernels->load_f32(samples->rows, samples->stride, samples->count, samples->features,
-                                input, c->ld);
+        pass->kernels->load_f32(&rows, input, c->ld);
     cop_input_normalize(cop_model_input(pass->model), samples->dtype == COP_DTYPE_U8, input, c->ld);
     if (pass->target)
         memcpy(pass->target, input,
@@ -131,9 +131,18 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
     const float *z = pass->outputs[cop_model_layer_count(model)];
     const int outputs = cop_model_outputs(model);
     if (cop_model_loss(model) == COP_LOSS_CROSS_ENTROPY) {
-        pass->kernels->softmax_cross_entropy(z, outputs, c->columns, c->ld, pass->labels,
-                                             (float)cop_model_smoothing(model), dz, pass->losses,
-                                             pass->argmax);
+        const cop_cross_entropy loss = {
+            .classes = outputs,
+            .columns = c->columns,
+            .ld = c->ld,
+            .smoothing = (float)cop_model_smoothing(model),
+            .z = z,
+            .labels = pass->labels,
+            .dz = dz,
+            .loss = pass->losses,
+            .argmax = pass->argmax,
+        };
+        pass->kernels->softmax_cross_entropy(&loss);
         return;
     }
     const bool compared = pass->target || pass->truth; /* with values, not with one-hot labels */

@@ -46,7 +46,7 @@ static void alpha_forward(const cop_layer *layer, const cop_layer_context *c, co
 static void alpha_apply(const cop_layer *layer, const cop_layer_context *c, const float *x,
                         float *y) {
     c->kernels->mask_apply(cop_layer_masks(layer, c), x, (float)gain(layer), y,
-                           cop_masks_units(layer), c->ld);
+                           (size_t)cop_masks_units(layer) * (size_t)c->ld);
 }
 
 static void alpha_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,

@@ -288,7 +288,8 @@ static void find_deviation(const cop_layer *layer, const cop_layer_context *c, c
         };
         c->gemm(c->kernels, &product, c->workspace);
     }
-    c->kernels->root(w->deviation, (float)factor, w->deviation, (size_t)units * (size_t)c->ld);
+    c->kernels->scaled_sqrt(w->deviation, (float)factor, w->deviation,
+                            (size_t)units * (size_t)c->ld);
 }
 
 static void forward_moments(const cop_layer *layer, const cop_layer_context *c, const float *x,
@@ -313,7 +314,7 @@ static void forward_moments(const cop_layer *layer, const cop_layer_context *c, 
             .noise = w.noise,
         };
         c->kernels->noise_fill(&request);
-        c->kernels->spread(w.deviation, w.noise, w.mean, w.noise, count);
+        c->kernels->multiply_add(w.deviation, w.noise, w.mean, w.noise, count);
         layer->next->ops->map(layer->next, c->kernels, w.noise, w.noise, count);
         const float *const both[] = {y, w.noise};
         if (d == 0)
@@ -342,7 +343,8 @@ static void dropconnect_forward(const cop_layer *layer, const cop_layer_context 
     number_masks(layer, c, w.masks);
     draw_masks(layer, c, &w);
     cop_dropconnect product = product_of(layer, c, &w);
-    c->kernels->transpose_pad(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
+    c->kernels->transpose_pad(&shape, x, w.x);
     product.y = y;
     c->kernels->dropconnect_forward(&product);
     finish(layer, c, &w, cop_masks_scale(layer), y);
@@ -372,17 +374,18 @@ static void dropconnect_backward(const cop_layer *layer, const cop_layer_context
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);
-    c->kernels->transpose_pad(x, product.in, c->ld, c->columns, product.words * 16, w.x);
+    const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
+    c->kernels->transpose_pad(&shape, x, w.x);
     c->kernels->scale(dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
     product.dy = w.dz;
     product.segments = c->segments;
     product.segment_count = c->segment_count;
     product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
-    c->kernels->dropconnect_weights(&product);
+    c->kernels->dropconnect_backward_weights(&product);
     if (dx) {
         product.dx = w.dx;
-        c->kernels->dropconnect_down(&product);
-        c->kernels->transpose_back(w.dx, product.in, c->ld, c->columns, product.words * 16, dx);
+        c->kernels->dropconnect_backward_input(&product);
+        c->kernels->transpose_back(&shape, w.dx, dx);
     }
     if (layer->spec.bias) bias_gradient(layer, c, &w, dy);
 }

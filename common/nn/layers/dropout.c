@@ -19,7 +19,7 @@ static int64_t dropout_mask_words(const cop_layer *layer, int ld) {
 
 static void apply(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y) {
     c->kernels->mask_apply(cop_layer_masks(layer, c), x, cop_masks_scale(layer), y,
-                           cop_masks_units(layer), c->ld);
+                           (size_t)cop_masks_units(layer) * (size_t)c->ld);
 }
 
 static void dropout_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,

@@ -112,7 +112,8 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
             .block_count = layer->block_count,
         };
         c->gemm(c->kernels, &product, c->workspace);
-        c->kernels->maxout(c->scratch, count, pieces, c->ld, y + at, winners ? winners + at : NULL);
+        const cop_maxout shape = {count, pieces, c->ld};
+        c->kernels->maxout(&shape, c->scratch, y + at, winners ? winners + at : NULL);
     }
 }
 
@@ -122,8 +123,8 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, 
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], rows = rows_of(layer);
     float *dz = c->scratch; /* (rows, ld) */
-    c->kernels->maxout_scatter(dy, winners_of(layer, c), layer->spec.units, layer->spec.pieces,
-                               c->ld, dz);
+    const cop_maxout shape = {layer->spec.units, layer->spec.pieces, c->ld};
+    c->kernels->maxout_scatter(&shape, dy, winners_of(layer, c), dz);
     const cop_gemm weight = {
         .m = rows,
         .n = in,

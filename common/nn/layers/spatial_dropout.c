@@ -38,7 +38,7 @@ static void apply(const cop_layer *layer, const cop_layer_context *c, const floa
     size_t at = 0;
     for (int map = 0; map < channels(layer); map++, bits += c->ld / COP_COLUMNS_PAD)
         for (int i = 0; i < pixels; i++, at += (size_t)c->ld)
-            c->kernels->mask_apply(bits, x + at, scale, y + at, 1, c->ld);
+            c->kernels->mask_apply(bits, x + at, scale, y + at, (size_t)c->ld);
 }
 
 static void spatial_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,

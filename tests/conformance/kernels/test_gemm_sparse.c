@@ -45,6 +45,20 @@ static float *values(size_t count, int percent, uint32_t seed) {
     return x;
 }
 
+/* C (m x n) = A (m x k) B (k x n), all stored by rows without gaps. */
+static cop_gemm product_of(int m, int n, int k, const float *a, const float *b) {
+    return (cop_gemm){.m = m,
+                      .n = n,
+                      .k = k,
+                      .a = a,
+                      .a_row = k,
+                      .a_col = 1,
+                      .b = b,
+                      .b_row = n,
+                      .b_col = 1,
+                      .ldc = n};
+}
+
 /* Chooses `percent` % of the numbers below `k` to keep, and the ends of their blocks of 256 full
  * members; returns their number. */
 static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, int *block_count) {
@@ -62,8 +76,8 @@ static int keep(int k, int percent, uint32_t *random, int *kept, int *blocks, in
 
 /* A product of only the kept members equals the product with zeros for the others. */
 static void thin_check(const cop_kernels *kernels, int m, int n, int k, int percent) {
-    enum { K_MOST = 2100 };
-    static int kept[K_MOST], blocks[K_MOST];
+    enum { K_MAX = 2100 };
+    static int kept[K_MAX], blocks[K_MAX];
     uint32_t random = (uint32_t)(m + n * 3 + k * 7 + percent);
     float *a = values((size_t)m * (size_t)k, 95, 1), *bias = values((size_t)m, 90, 2);
     float *b = values((size_t)k * (size_t)n, 60, 3), *c = values((size_t)m * (size_t)n, 50, 4);
@@ -72,18 +86,8 @@ static void thin_check(const cop_kernels *kernels, int m, int n, int k, int perc
     float *thin_b = values((size_t)k * (size_t)n, 50, 7);
     int block_count;
     const int count = keep(k, percent, &random, kept, blocks, &block_count);
-    cop_gemm g = {.m = m,
-                  .n = n,
-                  .k = k,
-                  .a = a,
-                  .a_row = k,
-                  .a_col = 1,
-                  .b = b,
-                  .b_row = n,
-                  .b_col = 1,
-                  .c = full,
-                  .ldc = n,
-                  .bias = bias};
+    cop_gemm g = product_of(m, n, k, a, b);
+    g.c = full, g.bias = bias;
     for (int p = 0, q = 0; p < k; p++) {
         if (q < count && kept[q] == p) {
             memcpy(thin_b + q * n, b + p * n, (size_t)n * sizeof *b);
@@ -128,7 +132,7 @@ static void test_kept_members_give_the_bits_of_the_full_product(void **state) {
 
 typedef struct sparse_case {
     int m, n, k, percent, block; /* block: 0, or the length of odd blocks */
-    bool turned, runs;
+    bool transposed, runs;
 } sparse_case;
 
 static void sparse_check(const cop_kernels *kernels, const sparse_case *s) {
@@ -141,20 +145,10 @@ static void sparse_check(const cop_kernels *kernels, const sparse_case *s) {
         to = s->k - to < s->block ? s->k : to + s->block - block_count % 5;
         blocks[block_count++] = to;
     }
-    cop_gemm g = {.m = s->m,
-                  .n = s->n,
-                  .k = s->k,
-                  .a = a,
-                  .a_row = s->turned ? 1 : s->k,
-                  .a_col = s->turned ? s->m : 1,
-                  .b = b,
-                  .b_row = s->n,
-                  .b_col = 1,
-                  .c = expected,
-                  .ldc = s->n,
-                  .bias = s->n % 3 ? bias : NULL,
-                  .blocks = s->block ? blocks : NULL,
-                  .block_count = block_count};
+    cop_gemm g = product_of(s->m, s->n, s->k, a, b);
+    if (s->transposed) g.a_row = 1, g.a_col = s->m;
+    if (s->block) g.blocks = blocks, g.block_count = block_count;
+    g.c = expected, g.bias = s->n % 3 ? bias : NULL;
     kernels->gemm(&g, workspace);
     g.c = c;
     c[count] = 42.0f;
@@ -186,17 +180,8 @@ static void test_skipping_zeros_does_not_change_the_bits(void **state) {
 static void infinite_check(const cop_kernels *kernels) {
     enum { M = 200, N = 64, K = 300 };
     float *a = values(M * K, 100, 21), *b = values(K * N, 20, 22), *c = values(M * N, 50, 23);
-    const cop_gemm g = {.m = M,
-                        .n = N,
-                        .k = K,
-                        .a = a,
-                        .a_row = K,
-                        .a_col = 1,
-                        .b = b,
-                        .b_row = N,
-                        .b_col = 1,
-                        .c = c,
-                        .ldc = N};
+    cop_gemm g = product_of(M, N, K, a, b);
+    g.c = c;
     static const float wrong[] = {INFINITY, -INFINITY, NAN};
     for (int i = 0; i < M * K; i += 7919) {
         const float old = a[i];
@@ -219,17 +204,8 @@ static void special_check(const cop_kernels *kernels) {
     float *a = values(M * K, 100, 31), *b = values(K * N, 20, 32), *c = values(M * N, 50, 33);
     float *expected = values(M * N, 50, 34);
     b[5 * N + 3] = NAN, b[7 * N + 9] = INFINITY, b[70 * N + 9] = -INFINITY, b[9 * N] = 0x1p-149f;
-    cop_gemm g = {.m = M,
-                  .n = N,
-                  .k = K,
-                  .a = a,
-                  .a_row = K,
-                  .a_col = 1,
-                  .b = b,
-                  .b_row = N,
-                  .b_col = 1,
-                  .c = expected,
-                  .ldc = N};
+    cop_gemm g = product_of(M, N, K, a, b);
+    g.c = expected;
     kernels->gemm(&g, workspace);
     g.c = c;
     assert_true(kernels->gemm_sparse(&g, workspace));

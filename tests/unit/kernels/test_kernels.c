@@ -19,7 +19,7 @@
         for (const cop_kernels *kernels = cop_kernels_find(*name); kernels; kernels = NULL)
 
 static const int sizes[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 511, 512, 513, 1000};
-enum { SIZES = sizeof sizes / sizeof sizes[0], MOST = 1100 };
+enum { SIZES = sizeof sizes / sizeof sizes[0], LONGEST = 1100 };
 
 static void fill(float *x, size_t count, uint32_t seed) {
     for (size_t i = 0; i < count; i++) {
@@ -50,7 +50,7 @@ static void test_load_u8_divides_by_255_and_pads_with_zero(void **state) {
         for (int s = 0; s < 6; s++) {
             const int count = shapes[s][0], features = shapes[s][1], ld = shapes[s][2];
             memset(x, 0xff, sizeof x);
-            kernels->load_u8(rows, STRIDE, count, features, x, ld);
+            kernels->load_u8(&(cop_sample_rows){rows, STRIDE, count, features}, x, ld);
             for (int f = 0; f < features; f++)
                 for (int c = 0; c < ld; c++)
                     assert_true(x[f * ld + c] ==
@@ -70,7 +70,8 @@ static void test_load_f32_transposes_rows_and_pads_with_zero(void **state) {
         for (int s = 0; s < 5; s++) {
             const int count = shapes[s][0], features = shapes[s][1], ld = shapes[s][2];
             memset(x, 0xff, sizeof x);
-            kernels->load_f32(rows, STRIDE * sizeof(float), count, features, x, ld);
+            const cop_sample_rows in = {rows, STRIDE * sizeof(float), count, features};
+            kernels->load_f32(&in, x, ld);
             for (int f = 0; f < features; f++)
                 for (int c = 0; c < ld; c++) {
                     const float expected = c < count ? rows[c * STRIDE + f] : 0.0f;
@@ -80,56 +81,69 @@ static void test_load_f32_transposes_rows_and_pads_with_zero(void **state) {
     }
 }
 
-static void test_relu_passes_nan_and_makes_zeros_positive(void **state) {
-    (void)state;
-    float x[MOST], y[MOST + 1], expected[MOST];
-    fill(x, MOST, 2);
-    x[0] = NAN, x[2] = INFINITY, x[5] = -INFINITY, x[6] = -0.0f, x[14] = -NAN;
-    for (int i = 0; i < MOST; i++) expected[i] = x[i] > 0 ? x[i] : x[i] != x[i] ? x[i] : 0.0f;
+/* Operands of an element-wise kernel, and a call of it on the first `count` of them. */
+static float left[LONGEST], right[LONGEST];
+typedef void (*elementwise_call)(const cop_kernels *kernels, float *out, size_t count);
+
+/* On each instruction set and for each size, the call gives `expected` and writes nothing past its
+ * end. */
+static void assert_each_size(elementwise_call call, const float *expected) {
+    float out[LONGEST + 1];
     FOR_EACH_ISA(kernels) {
         for (int s = 0; s < SIZES; s++) {
-            y[sizes[s]] = 42.0f;
-            kernels->relu(x, y, (size_t)sizes[s]);
-            assert_same(y, expected, (size_t)sizes[s], kernels->name);
-            assert_true(y[sizes[s]] == 42.0f);
+            out[sizes[s]] = 42.0f;
+            call(kernels, out, (size_t)sizes[s]);
+            assert_same(out, expected, (size_t)sizes[s], kernels->name);
+            assert_true(out[sizes[s]] == 42.0f);
         }
-        kernels->relu(x + 1, y + 1, MOST - 1); /* unaligned */
-        assert_same(y + 1, expected + 1, MOST - 1, kernels->name);
     }
+}
+
+static void call_relu(const cop_kernels *kernels, float *out, size_t count) {
+    kernels->relu(left, out, count);
+}
+
+static void test_relu_passes_nan_and_makes_zeros_positive(void **state) {
+    (void)state;
+    float *x = left, y[LONGEST], expected[LONGEST];
+    fill(x, LONGEST, 2);
+    x[0] = NAN, x[2] = INFINITY, x[5] = -INFINITY, x[6] = -0.0f, x[14] = -NAN;
+    for (int i = 0; i < LONGEST; i++) expected[i] = x[i] > 0 ? x[i] : x[i] != x[i] ? x[i] : 0.0f;
+    assert_each_size(call_relu, expected);
+    FOR_EACH_ISA(kernels) {
+        kernels->relu(x + 1, y + 1, LONGEST - 1); /* unaligned */
+        assert_same(y + 1, expected + 1, LONGEST - 1, kernels->name);
+    }
+}
+
+static void call_relu_backward(const cop_kernels *kernels, float *out, size_t count) {
+    kernels->relu_backward(left, right, out, count);
 }
 
 static void test_relu_backward_passes_gradients_of_positive_outputs(void **state) {
     (void)state;
-    float y[MOST], dy[MOST], dx[MOST + 1], expected[MOST];
-    fill(y, MOST, 3);
-    fill(dy, MOST, 4);
+    float *y = left, *dy = right, expected[LONGEST];
+    fill(y, LONGEST, 3);
+    fill(dy, LONGEST, 4);
     y[0] = NAN, y[1] = INFINITY, dy[1] = NAN, dy[9] = -INFINITY;
-    for (int i = 0; i < MOST; i++) expected[i] = y[i] > 0 ? dy[i] : 0.0f;
-    FOR_EACH_ISA(kernels) {
-        for (int s = 0; s < SIZES; s++) {
-            dx[sizes[s]] = 42.0f;
-            kernels->relu_backward(y, dy, dx, (size_t)sizes[s]);
-            assert_same(dx, expected, (size_t)sizes[s], kernels->name);
-            assert_true(dx[sizes[s]] == 42.0f);
-        }
-    }
+    for (int i = 0; i < LONGEST; i++) expected[i] = y[i] > 0 ? dy[i] : 0.0f;
+    assert_each_size(call_relu_backward, expected);
+}
+
+static void call_scale(const cop_kernels *kernels, float *out, size_t count) {
+    kernels->scale(left, 0.3f, out, count);
 }
 
 static void test_scale_multiplies(void **state) {
     (void)state;
-    float x[MOST], y[MOST + 1], expected[MOST];
-    fill(x, MOST, 5);
-    for (int i = 0; i < MOST; i++) expected[i] = x[i] * 0.3f;
+    float *x = left, y[LONGEST], expected[LONGEST];
+    fill(x, LONGEST, 5);
+    for (int i = 0; i < LONGEST; i++) expected[i] = x[i] * 0.3f;
+    assert_each_size(call_scale, expected);
     FOR_EACH_ISA(kernels) {
-        for (int s = 0; s < SIZES; s++) {
-            y[sizes[s]] = 42.0f;
-            kernels->scale(x, 0.3f, y, (size_t)sizes[s]);
-            assert_same(y, expected, (size_t)sizes[s], kernels->name);
-            assert_true(y[sizes[s]] == 42.0f);
-        }
-        memcpy(y, x, sizeof x);
-        kernels->scale(y, 0.3f, y, MOST);
-        assert_same(y, expected, MOST, kernels->name);
+        memcpy(y, x, sizeof y);
+        kernels->scale(y, 0.3f, y, LONGEST);
+        assert_same(y, expected, LONGEST, kernels->name);
     }
 }
 
@@ -204,8 +218,8 @@ static void test_all_finite_checks_every_position(void **state) {
 
 static void test_sum_squares_in_16_lanes_of_f64(void **state) {
     (void)state;
-    float x[MOST];
-    fill(x, MOST, 8);
+    float x[LONGEST];
+    fill(x, LONGEST, 8);
     FOR_EACH_ISA(kernels) {
         for (int s = 0; s < SIZES; s++) {
             double lanes[16] = {0};
@@ -260,19 +274,27 @@ static void test_cross_entropy_follows_its_definition(void **state) {
     for (int c = 0; c < LOSS_COLUMNS; c++) labels[c] = c * 7 % CLASSES;
     for (int smooth = 0; smooth < 2; smooth++) {
         const float smoothing = smooth ? 0.1f : 0.0f;
+        cop_cross_entropy loss = {.classes = CLASSES,
+                                  .columns = LOSS_COLUMNS,
+                                  .ld = LOSS_LD,
+                                  .smoothing = smoothing,
+                                  .z = z,
+                                  .labels = labels,
+                                  .loss = got.loss,
+                                  .argmax = got.argmax};
         for (int c = 0; c < LOSS_LD; c++) naive_column(z, c, labels[c], smoothing, &expected);
         FOR_EACH_ISA(kernels) {
             for (int i = 0; i < LOSS_LD; i++) got.loss[i] = 42.0f, got.argmax[i] = 42;
-            kernels->softmax_cross_entropy(z, CLASSES, LOSS_COLUMNS, LOSS_LD, labels, smoothing,
-                                           got.dz, got.loss, got.argmax);
+            loss.dz = got.dz;
+            kernels->softmax_cross_entropy(&loss);
             assert_same(got.dz, expected.dz, CLASSES * LOSS_LD, kernels->name);
             assert_same(got.loss, expected.loss, LOSS_COLUMNS, kernels->name);
             assert_memory_equal(got.argmax, expected.argmax, LOSS_COLUMNS * sizeof(int32_t));
             assert_true(got.loss[LOSS_COLUMNS] == 42.0f && got.argmax[LOSS_COLUMNS] == 42);
             assert_int_equal(got.argmax[5], 3);
             memset(got.loss, 0, sizeof got.loss);
-            kernels->softmax_cross_entropy(z, CLASSES, LOSS_COLUMNS, LOSS_LD, labels, smoothing,
-                                           NULL, got.loss, got.argmax);
+            loss.dz = NULL;
+            kernels->softmax_cross_entropy(&loss);
             assert_same(got.loss, expected.loss, LOSS_COLUMNS, kernels->name);
             kernels->softmax(z, CLASSES, LOSS_LD, got.p);
             assert_same(got.p, expected.p, CLASSES * LOSS_LD, kernels->name);
@@ -289,8 +311,16 @@ static void test_cross_entropy_is_close_to_the_exact_value(void **state) {
     int32_t labels[LOSS_LD], argmax[LOSS_LD];
     fill(z, CLASSES * LOSS_LD, 10);
     for (int c = 0; c < LOSS_LD; c++) labels[c] = c % CLASSES;
-    cop_kernels_find("baseline")
-        ->softmax_cross_entropy(z, CLASSES, LOSS_LD, LOSS_LD, labels, 0.2f, dz, loss, argmax);
+    const cop_cross_entropy q = {.classes = CLASSES,
+                                 .columns = LOSS_LD,
+                                 .ld = LOSS_LD,
+                                 .smoothing = 0.2f,
+                                 .z = z,
+                                 .labels = labels,
+                                 .dz = dz,
+                                 .loss = loss,
+                                 .argmax = argmax};
+    cop_kernels_find("baseline")->softmax_cross_entropy(&q);
     for (int c = 0; c < LOSS_LD; c++) {
         long double sum = 0, exact = 0;
         for (int j = 0; j < CLASSES; j++) sum += expl(z[j * LOSS_LD + c]);
@@ -304,7 +334,7 @@ static void test_cross_entropy_is_close_to_the_exact_value(void **state) {
     }
 }
 
-enum { ROWS = 7, COLS_MOST = 1037 };
+enum { ROWS = 7, COLS_MAX = 1037 };
 
 typedef struct sgd_case {
     int cols;
@@ -358,8 +388,8 @@ static const sgd_case sgd_cases[] = {
 };
 
 static void sgd_check(const cop_kernels *kernels, const sgd_case *t, bool in_place) {
-    static float gradients[3][ROWS * COLS_MOST], in[ROWS * COLS_MOST], velocity[ROWS * COLS_MOST];
-    static float out[ROWS * COLS_MOST], expected_v[ROWS * COLS_MOST], expected[ROWS * COLS_MOST];
+    static float gradients[3][ROWS * COLS_MAX], in[ROWS * COLS_MAX], velocity[ROWS * COLS_MAX];
+    static float out[ROWS * COLS_MAX], expected_v[ROWS * COLS_MAX], expected[ROWS * COLS_MAX];
     const float *inputs[3] = {gradients[0], gradients[1], gradients[2]};
     int16_t ops[5];
     const size_t count = (size_t)ROWS * (size_t)t->cols;

@@ -23,6 +23,19 @@ static void set_columns(void) {
     }
 }
 
+/* A request for layer 5 with the keys and samples of set_columns. */
+static cop_mask_request request_of(int units, int ld, uint32_t threshold, uint32_t step,
+                                   uint16_t *bits) {
+    return (cop_mask_request){.units = units,
+                              .ld = ld,
+                              .threshold = threshold,
+                              .keys = keys,
+                              .samples = samples,
+                              .layer = 5,
+                              .step = step,
+                              .bits = bits};
+}
+
 /* D3 literally: is unit u of column c kept? */
 static bool kept(const cop_mask_request *q, int u, int c) {
     uint32_t out[4];
@@ -36,14 +49,7 @@ static bool kept(const cop_mask_request *q, int u, int c) {
 static void assert_mask(const cop_kernels *kernels, int units, int ld, uint32_t threshold,
                         uint32_t step) {
     static uint16_t bits[UNITS_MAX * LD_MAX / 16 + 1];
-    cop_mask_request request = {.units = units,
-                                .ld = ld,
-                                .threshold = threshold,
-                                .keys = keys,
-                                .samples = samples,
-                                .layer = 5,
-                                .step = step,
-                                .bits = bits};
+    const cop_mask_request request = request_of(units, ld, threshold, step, bits);
     memset(bits, 0xa5, sizeof bits);
     kernels->mask_fill(&request);
     for (int u = 0; u < units; u++)
@@ -84,8 +90,7 @@ static void test_threshold_0_keeps_all_and_threshold_65536_drops_all(void **stat
     (void)state;
     FOR_EACH_ISA(kernels) {
         uint16_t bits[40];
-        cop_mask_request request = {
-            .units = 40, .ld = 16, .keys = keys, .samples = samples, .bits = bits};
+        cop_mask_request request = request_of(40, 16, 0, 0, bits);
         kernels->mask_fill(&request);
         for (int u = 0; u < 40; u++) assert_int_equal(bits[u], 0xffff);
         request.threshold = 65536;
@@ -96,13 +101,7 @@ static void test_threshold_0_keeps_all_and_threshold_65536_drops_all(void **stat
 
 static int kept_count(const cop_kernels *kernels, uint32_t threshold, uint32_t step,
                       uint16_t bits[UNITS_MAX * 3]) {
-    cop_mask_request request = {.units = UNITS_MAX,
-                                .ld = LD_MAX,
-                                .threshold = threshold,
-                                .keys = keys,
-                                .samples = samples,
-                                .step = step,
-                                .bits = bits};
+    const cop_mask_request request = request_of(UNITS_MAX, LD_MAX, threshold, step, bits);
     kernels->mask_fill(&request);
     int count = 0;
     for (int i = 0; i < UNITS_MAX * LD_MAX / 16; i++) count += __builtin_popcount(bits[i]);
@@ -147,14 +146,14 @@ static void test_mask_apply_scales_kept_values_and_zeroes_the_rest(void **state)
     x[3] = -0.0f, x[40] = INFINITY, x[41] = -INFINITY, x[42] = NAN;
     bits[2] = 0xfaff; /* columns 8 and 10 of unit 1 dropped: an infinity and a NaN */
     FOR_EACH_ISA(kernels) {
-        kernels->mask_apply(bits, x, 1.25f, y, UNITS, LD);
+        kernels->mask_apply(bits, x, 1.25f, y, COUNT);
         for (int i = 0; i < COUNT; i++) {
             const float expected = bits[i / 16] >> (i % 16) & 1 ? x[i] * 1.25f : 0.0f;
             if (i != 42) assert_memory_equal(&y[i], &expected, 4);
         }
         assert_true(y[40] == 0.0f && y[41] == -INFINITY && y[42] == 0.0f);
         memcpy(y, x, sizeof y); /* in place */
-        kernels->mask_apply(bits, y, 1.0f, y, UNITS, LD);
+        kernels->mask_apply(bits, y, 1.0f, y, COUNT);
         for (int i = 0; i < COUNT; i++)
             assert_true(y[i] == (bits[i / 16] >> (i % 16) & 1 ? x[i] : 0.0f));
     }

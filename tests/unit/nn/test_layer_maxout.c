@@ -164,8 +164,9 @@ static void check_select(const cop_kernels *kernels) {
     static const uint8_t expected[CASES] = {2, 0, 3, 0, 0, 0, 0, 1, 2, 0, 2, 0, 2, 0, 1, 3};
     float y[CASES], again[CASES], dy[CASES], dz[MANY * CASES];
     uint8_t winners[CASES];
-    kernels->maxout(&cases[0][0], 1, MANY, CASES, y, winners);
-    kernels->maxout(&cases[0][0], 1, MANY, CASES, again, NULL);
+    const cop_maxout shape = {1, MANY, CASES};
+    kernels->maxout(&shape, &cases[0][0], y, winners);
+    kernels->maxout(&shape, &cases[0][0], again, NULL);
     assert_memory_equal(y, again, sizeof y);
     assert_memory_equal(winners, expected, sizeof winners);
     for (int c = 0; c < CASES; c++) {
@@ -173,7 +174,7 @@ static void check_select(const cop_kernels *kernels) {
         assert_false(y[c] == 0 && signbit(y[c]));
         dy[c] = (float)c + 1;
     }
-    kernels->maxout_scatter(dy, winners, 1, MANY, CASES, dz);
+    kernels->maxout_scatter(&shape, dy, winners, dz);
     for (int i = 0; i < MANY * CASES; i++)
         assert_true(dz[i] == (i / CASES == winners[i % CASES] ? (float)(i % CASES + 1) : 0));
 }

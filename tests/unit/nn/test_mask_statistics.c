@@ -284,7 +284,7 @@ static void test_inverted_dropout_keeps_the_mean(void **state) {
         const double added = p / (1 - p) * (in.variance + in.mean * in.mean);
         draw(s, LAYER, 1, bits);
         best_kernels()->mask_apply((const uint16_t *)(const void *)bits, x, (float)(1 / (1 - p)), y,
-                                   UNITS, LD);
+                                   (size_t)UNITS * LD);
         check_moments("inverted dropout", y, in.mean, in.variance + added);
         draw_noise(s, 1, sqrt(p / (1 - p)), 2, y);
         best_kernels()->multiply(x, y, y, VALUES);
