@@ -8,7 +8,7 @@ endif()
 set(CMAKE_C_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_C_FLAGS_DEBUG "-O0 -g")
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1")
-add_compile_options(-ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes
+add_compile_options(-ffp-contract=off -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes
   -Wmissing-prototypes -Wold-style-definition -Wvla -Wpointer-arith -Wcast-qual -Wcast-align -Wwrite-strings -Wundef
   -Wformat=2 -Wfloat-conversion -Wimplicit-fallthrough -Wunused-macros -Wdate-time -Wno-missing-field-initializers)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")

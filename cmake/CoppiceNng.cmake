@@ -1,6 +1,6 @@
 # nng::nng, at least 1.10: in older versions, a peer that dies during a large send blocks nng's reaper thread. Systems
 # with an older version (Debian 12, Ubuntu 24.04) build nng here, from the sources of the release in NNG_PINNED.
-set(NNG_PINNED 1.10.1)
+set(NNG_PINNED 1.11.0)
 set(COPPICE_NNG_SOURCE "$ENV{COPPICE_NNG_SOURCE}" CACHE PATH "folder with the sources of nng ${NNG_PINNED}, where the system has none of 1.10 or later")
 
 if(COPPICE_NNG_SOURCE)
