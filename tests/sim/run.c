@@ -3,8 +3,9 @@
 
 #include "common/base/alloc.h"
 
-#define PATIENCE (600 * SIM_SECOND) /* everything must be done this long after the last fault ...  \
-                                     */
+#define PATIENCE                                                                                   \
+    (600 * SIM_SECOND) /* everything must be done this long after the last fault ...               \
+                        */
 #define MOST_EVENTS 3000000
 
 /* ---- assertions of our own code stop a run, not the program ---- */

@@ -103,7 +103,7 @@ static void test_try_returns_early_on_errors_only(void **state) {
 }
 
 /* Runs a child with a broken invariant; returns its output and how it ends. */
-static int run_broken_invariant(char *said, size_t size) {
+static int run_broken_invariant(char *output, size_t size) {
     int ends[2], status = 0;
     assert_int_equal(pipe(ends), 0);
     fflush(NULL);
@@ -118,8 +118,8 @@ static int run_broken_invariant(char *said, size_t size) {
         _exit(0);
     }
     close(ends[1]);
-    ssize_t n = read(ends[0], said, size - 1);
-    said[n > 0 ? n : 0] = '\0';
+    ssize_t n = read(ends[0], output, size - 1);
+    output[n > 0 ? n : 0] = '\0';
     close(ends[0]);
     waitpid(child, &status, 0);
     return status;
@@ -127,11 +127,11 @@ static int run_broken_invariant(char *said, size_t size) {
 
 static void test_a_broken_invariant_stops_the_program(void **state) {
     (void)state;
-    char said[300];
-    int status = run_broken_invariant(said, sizeof said);
+    char output[300];
+    int status = run_broken_invariant(output, sizeof output);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
-    assert_non_null(strstr(said, "test_err.c"));
-    assert_non_null(strstr(said, "two + two == 5"));
+    assert_non_null(strstr(output, "test_err.c"));
+    assert_non_null(strstr(output, "two + two == 5"));
 }
 
 int main(void) {

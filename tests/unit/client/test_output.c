@@ -53,11 +53,11 @@ static void test_long_text_is_complete_and_short_text_needs_no_memory(void **sta
 /* For any progress that a coordinator reports. */
 static void test_progress_stays_between_0_and_100_percent(void **state) {
     (void)state;
-    const double said[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};
+    const double reported[] = {NAN, -1, 0.5, 2, INFINITY}, shown[] = {0, 0, 0.5, 1, 1};
     cli_progress progress;
     cli_progress_start(&progress, false);
     for (int i = 0; i < 5; i++) {
-        cli_progress_show(&progress, said[i], "x");
+        cli_progress_show(&progress, reported[i], "x");
         assert_true(progress.last_fraction >= shown[i] && progress.last_fraction <= shown[i]);
     }
     cli_progress_end(&progress);

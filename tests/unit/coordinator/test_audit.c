@@ -49,7 +49,7 @@ static void test_honest_workers_are_never_suspected(void **state) {
         end_clean(p);
         for (uint32_t w = 1; w <= 5; w++) assert_false(vp_quarantined(p, w));
         assert_int_equal(p->recomputed, 0);
-        assert_string_equal(p->said, "");
+        assert_string_equal(p->warnings, "");
         vp_destroy(p);
     }
 }
@@ -117,7 +117,7 @@ static void test_workers_of_one_certificate_are_audited_by_the_coordinator(void 
     uint64_t began = p->now;
     end_clean(p);
     assert_true(p->recomputed >= 150);
-    assert_string_equal(p->said, "");
+    assert_string_equal(p->warnings, "");
     assert_true(p->now - began < VP_SECOND); /* nothing waited for another worker */
     vp_destroy(p);
 }
@@ -360,7 +360,7 @@ static void test_quarantined_worker_gets_no_work_even_in_a_new_session(void **st
     vp_run(p, 5);
     assert_true(vp_quarantined(p, 2));
     assert_non_null(
-        strstr(p->said, "worker w2 computed wrong results and is quarantined: job 1, step "));
+        strstr(p->warnings, "worker w2 computed wrong results and is quarantined: job 1, step "));
     coord_worker_view view;
     assert_true(coord_core_worker(p->core, 2, &view));
     assert_non_null(strstr(view.evidence, "digest"));
@@ -560,7 +560,7 @@ static void test_copies_are_compared_and_a_mismatch_is_evidence(void **state) {
         p->worker[1].lie = 0.5;
         vp_run(p, 1500);
         caught += vp_quarantined(p, 1);
-        watched += strstr(p->said, "too late to decide") != NULL;
+        watched += strstr(p->warnings, "too late to decide") != NULL;
         assert_true(vp_view(p, 1).leases.compared > 0);
         for (uint32_t w = 2; w <= 4; w++) assert_false(vp_quarantined(p, w));
         vp_destroy(p);

@@ -54,7 +54,7 @@ static void test_writing_final_weights_is_retried_until_it_succeeds(void **state
     fx_forget(f);
     for (int second = 0; second < 10; second++) tick_after(f, FX_SECOND);
     assert_int_equal(fx_count(f, COORD_ACTION_CHECKPOINT), 10);
-    assert_false(fx_reported(f, "disk full")); /* said once */
+    assert_false(fx_reported(f, "disk full")); /* reported once */
     f->fail_save = false;
     tick_after(f, FX_SECOND);
     assert_int_equal(f->state[1], COORD_COMPLETED);

@@ -257,7 +257,7 @@ static double pace(uint32_t workers, double audit, vp_worker slow, uint64_t step
     vp_run(p, 100 + steps);
     const double seconds = (double)(p->now - began) * 1e-9;
     assert_int_equal(p->job[1].wrong_averaged, 0);
-    assert_string_equal(p->said, "");
+    assert_string_equal(p->warnings, "");
     *longest_ns = p->worker[workers].longest_ns;
     vp_destroy(p);
     return (double)steps / seconds;

@@ -45,16 +45,15 @@ typedef struct vp_worker {
     double lie;                    /* probability that a result is wrong */
     bool lies_in_loss, not_finite; /* how */
     bool lies_in_count;            /* only the number of correct samples is wrong */
-    uint64_t lies_huge;            /* VP_HUGE or VP_POISON: the gradient is that, and finite */
+    uint64_t lies_huge;            /* VP_HUGE or VP_POISON: the gradient that it sends */
     uint64_t wrong_since;          /* shards computed since the first wrong result */
 } vp_worker;
 
-/* Gradients: finite, but no sum with it is; finite, but it leads to weights whose gradients are
- * not.
- */
+/* Finite gradients that do damage: every sum with VP_HUGE is not finite; VP_POISON gives weights
+ * (VP_POISONED) whose gradients are not finite. */
 #define VP_HUGE     0xfffffffffffffff0u
 #define VP_POISON   0xfffffffffffffff2u
-#define VP_POISONED 0xfffffffffffffff4u /* such weights */
+#define VP_POISONED 0xfffffffffffffff4u /* these weights */
 
 #define VP_SAVED 64
 
@@ -95,10 +94,10 @@ typedef struct virtual_pool {
     vp_job job[VP_JOBS + 1];
     vp_named named[VP_NAMES]; /* the newest of each hash */
     uint64_t core_steps, recomputed;
-    bool diverges;                      /* every gradient is not finite, for everybody */
-    uint64_t diverges_at, overflows_at; /* in this step: no gradient is finite, or not their sum */
-    uint64_t digests[COP_SHARDS_MAX];   /* of the update whose sum is not finite */
-    char said[16384];                   /* warnings */
+    bool diverges;                      /* no gradient is finite, for all workers */
+    uint64_t diverges_at, overflows_at; /* steps: no gradient is finite; their sum is not */
+    uint64_t digests[COP_SHARDS_MAX];   /* of an update with a non-finite sum */
+    char warnings[16384];               /* all, one per line */
 } virtual_pool;
 
 /* ---- arithmetic ---- */
@@ -204,7 +203,7 @@ static inline void vp_lease(virtual_pool *p, const coord_action *a) {
     vp_post(p, 2 * p->network_ns + time, (uint32_t)a->worker, a->lease.lease);
 }
 
-/* Is the sum of the gradients finite? Else the core is told so. */
+/* Returns whether the sum of the gradients is finite; if not, reports it to the core. */
 static inline bool vp_sum_is_finite(virtual_pool *p, const coord_action *a) {
     coord_event e = {.type = COORD_EVENT_UPDATED, .job = a->job, .step = a->step};
     bool finite = a->step != p->overflows_at;
@@ -293,9 +292,9 @@ static inline void vp_carry_out(virtual_pool *p, const coord_action *a) {
         p->job[a->job].evaluated = a->metrics.loss_sum;
         break;
     case COORD_ACTION_EVENT:
-        if (!a->ok && strlen(p->said) + 300 < sizeof p->said) {
-            strcat(p->said, a->text);
-            strcat(p->said, "\n");
+        if (!a->ok && strlen(p->warnings) + 300 < sizeof p->warnings) {
+            strcat(p->warnings, a->text);
+            strcat(p->warnings, "\n");
         }
         break;
     case COORD_ACTION_LEASE:

@@ -175,14 +175,14 @@ static void test_p_zero_is_the_identity_in_every_mode(void **state) {
 static void test_dropout_refuses_p_outside_its_range(void **state) {
     (void)state;
     static const double bad[] = {-0.1, 1.0, 1.5, NAN};
-    static const char *const said[] = {"p is -0.1", "p is 1,", "p is 1.5", "p is "};
+    static const char *const expected[] = {"p is -0.1", "p is 1,", "p is 1.5", "p is "};
     const cop_shape in = {.rank = 1, .dims = {UNITS}};
     for (int i = 0; i < 4; i++) {
         one_layer one;
         cop_error error = {0};
         const cop_layer_spec spec = spec_dropout(bad[i], COP_SCOPE_SAMPLE, COP_VARIANT_CLASSIC);
         assert_int_equal(one_layer_bind(&one, &spec, in, 0, &error), COP_ERR_INPUT);
-        assert_non_null(strstr(error.text, said[i]));
+        assert_non_null(strstr(error.text, expected[i]));
         assert_non_null(strstr(error.text, "at least 0 and below 1"));
     }
 }
