@@ -12,6 +12,7 @@
 
 #define GZIP_RATIO_MAX 1032 /* deflate's largest ratio of decompressed to compressed bytes */
 
+/* Do the bytes begin with gzip's magic number? */
 bool gzip_is(const void *bytes, size_t size);
 
 /* Decompression in progress. zlib checks CRC and length at the end of each member. */
@@ -22,10 +23,13 @@ typedef struct gzip_reader {
     const char *name;
 } gzip_reader;
 
+/* Starts to decompress `in`, whose bytes and name must outlive the reader. Call gzip_end
+ * afterwards, also after an error. NO_MEMORY. */
 cop_err gzip_begin(gzip_reader *g, const cop_data_content *in, cop_error *error);
 /* Reads up to `size` bytes into `out`; *got: how many. It is less than `size` only at the end of
  * the data (g->ended), or if the input is truncated. */
 cop_err gzip_read(gzip_reader *g, void *out, size_t size, size_t *got, cop_error *error);
+/* Frees the memory of the reader. */
 void gzip_end(gzip_reader *g);
 
 /* Decompresses all of `in` into new memory (out->bytes: cop_free), with a zero byte behind it.

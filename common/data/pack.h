@@ -65,7 +65,12 @@ static inline int32_t *pack_labels(const cop_data_part *part) {
     return (int32_t *)(uintptr_t)part->labels;
 }
 
-/* Loaders of the formats in the table of formats.c. */
+/* Loaders of the formats in the table of formats.c. Each reads input->train, and input->test if
+ * that is given, and returns a set with one reference in *out. Errors name the file; *out is
+ * unchanged then.
+ *
+ * IDX: four files of bytes. CSV: values are f32, labels numbers or names. NPY: u8, or other types,
+ * which become f32. Image folders: u8. */
 cop_err pack_load_idx(const cop_data_input *input, cop_data **out, cop_error *error);
 cop_err pack_load_csv(const cop_data_input *input, cop_data **out, cop_error *error);
 cop_err pack_load_npy(const cop_data_input *input, cop_data **out, cop_error *error);

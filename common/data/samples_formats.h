@@ -13,6 +13,13 @@ typedef struct samples_format {
                       cop_data_samples *out, cop_error *error);
 } samples_format;
 
+/* The decoders, rows of the table in samples.c. Each allocates out->rows, and out->labels if the
+ * file has labels that the form asks for. The content must hold at least one sample. INPUT, with
+ * what the model takes: the shape, the type, a value or a label does not fit the form. CORRUPT: the
+ * file is damaged.
+ *
+ * An NPY file holds samples only. Of an NPZ archive with both parts the test part counts. IDX holds
+ * bytes. CSV is split in place. */
 cop_err samples_decode_npy(const cop_data_content *npy, const cop_data_form *form,
                            cop_data_samples *out, cop_error *error);
 cop_err samples_decode_npz(const cop_data_content *npz, const cop_data_form *form,

@@ -38,6 +38,10 @@ cop_err cop_codec_decode(cop_buffer *frame, cop_message *out, cop_error *error);
 
 /* ---- protobuf-c with a budget in bytes: each message lives in an arena of its own ---- */
 
+/* An arena holds one root message, the messages inside it, and whatever cop_proto_alloc gives for
+ * it. It only grows, up to its budget, and is freed as a whole: pointers into it are good until
+ * cop_proto_free of the root. Only one thread at a time may use it. */
+
 /* Unpacks a message into a new arena; free it with cop_proto_free. PROTOCOL: the bytes are
  * malformed, need more than the budget, or hold a string that is not UTF-8 or has a zero byte, or
  * an unknown enum value. NO_MEMORY: the heap is exhausted. */

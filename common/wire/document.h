@@ -1,6 +1,12 @@
 /* Job files and JSON, read and printed by one walk over protobuf-c descriptors. Ranges, defaults
  * and help texts are in one table (fields.c). Errors give file:line:column, what was found, what is
- * expected, and the nearest valid name. */
+ * expected, and the nearest valid name.
+ *
+ * The steps of a job file: cop_document_read_job, then cop_document_set for each --set, then
+ * cop_document_check_read, then cop_document_resolve. A job from the wire begins with
+ * cop_proto_unpack and cop_document_check. A *root message* is one that owns an arena: it was read,
+ * unpacked or copied on its own, and is not part of another message. Only root jobs know where
+ * their fields were read. */
 #ifndef COP_WIRE_DOCUMENT_H
 #define COP_WIRE_DOCUMENT_H
 
@@ -67,6 +73,8 @@ typedef struct cop_document_fields {
     size_t count;
     cop_str text; /* what the items point to */
 } cop_document_fields;
+/* Lists the fields of a message. Free the list with cop_document_fields_fini; after an error there
+ * is nothing to free. NO_MEMORY. */
 cop_err cop_document_list_fields(const ProtobufCMessage *message, cop_document_fields *out,
                                  cop_error *error);
 void cop_document_fields_fini(cop_document_fields *fields);

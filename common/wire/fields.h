@@ -1,5 +1,9 @@
 /* Inside common/wire: what the fields of a job file may hold. One row per field of proto/job.proto.
- */
+ *
+ * A row is found by the short name of the message and the name of the field, so it holds wherever
+ * that message occurs. reader.c checks YAML against the rows, document_check.c messages from the
+ * wire; document.c fills in the defaults, document_reference.c prints the reference. Checks that
+ * concern more than one field are in common/job. All names and texts are static. */
 #ifndef COP_WIRE_FIELDS_H
 #define COP_WIRE_FIELDS_H
 

@@ -25,7 +25,8 @@ typedef struct cop_message_proto {
     };
 } cop_message_proto;
 
-/* Converts a message; its parts are not included. */
+/* Converts a message to its protobuf form; its parts are not included. proto->base is the result,
+ * for protobuf_c_message_pack. It points into `message`, which must live as long. */
 void cop_message_to_proto(const cop_message *message, cop_message_proto *proto);
 /* The descriptor of a message type; NULL: unknown type. */
 const ProtobufCMessageDescriptor *cop_message_descriptor(unsigned type);
