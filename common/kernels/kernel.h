@@ -326,6 +326,9 @@ typedef struct cop_transpose {
     int rows, ld, columns, width;
 } cop_transpose;
 
+/* The functions of one instruction set. A function that takes a request struct is defined by the
+ * comment of that struct. Every `workspace` has COP_GEMM_WORKSPACE bytes, is 64-byte aligned, and
+ * serves one thread. Outputs must not overlap inputs unless a comment allows it. */
 typedef struct cop_kernels {
     const char *name; /* "baseline", "avx2", "avx512", "neon" */
     void (*gemm)(const cop_gemm *g, void *workspace);
@@ -337,13 +340,15 @@ typedef struct cop_kernels {
     void (*load_u8)(const cop_sample_rows *samples, float *x, int ld);
     /* The same for f32 rows, which it copies; stride is a multiple of 4. */
     void (*load_f32)(const cop_sample_rows *samples, float *x, int ld);
-    void (*relu)(const float *x, float *y, size_t count); /* y = x > 0 ? x : (NaN passes) +0 */
-    void (*relu_backward)(const float *y, const float *dy, float *dx,
-                          size_t count); /* dx = y > 0 ? dy : +0 */
+    /* y = x > 0 ? x : +0; NaN passes through. y may be x. */
+    void (*relu)(const float *x, float *y, size_t count);
+    /* dx = y > 0 ? dy : +0. dx may be dy. */
+    void (*relu_backward)(const float *y, const float *dy, float *dx, size_t count);
     void (*mask_fill)(const cop_mask_request *request);
     /* y = kept ? x * scale : +0 for `count` values, a multiple of 16. Bit i % 16 of word i / 16
-     * keeps value i. Used forward and backward. */
+     * keeps value i. Used forward and backward. y may be x. */
     void (*mask_apply)(const uint16_t *bits, const float *x, float scale, float *y, size_t count);
+    /* y = x * factor; y may be x */
     void (*scale)(const float *x, float factor, float *y, size_t count);
     /* out[r] = the tree of D5 over the 16-lane sums of x[r][segment]; see cop_gemm for segments.
      * Lane l of a segment adds columns l, l + 16, ... in order, starting from +0; then the
@@ -361,9 +366,8 @@ typedef struct cop_kernels {
     /* false if any value is NaN or infinite */
     bool (*all_finite)(const float *x, size_t count);
     double (*sum_squares)(const float *x, size_t count); /* for diagnostics; fixed order */
-    /* y[u][c] = largest of z[u * pieces + p][c] over pieces p. The first of equal
-     * values wins, the first NaN wins, -0 becomes +0. winners[u][c] (or NULL) gets the winning
-     * p. z is (units * pieces, ld). */
+    /* y[u][c] = largest of z[u * pieces + p][c] over pieces p. The first of equal values wins, the
+     * first NaN wins, -0 becomes +0. winners[u][c] (or NULL) gets the winning p. */
     void (*maxout)(const cop_maxout *shape, const float *z, float *y, uint8_t *winners);
     /* dz[u * pieces + p][c] = p == winners[u][c] ? dy[u][c] : +0 */
     void (*maxout_scatter)(const cop_maxout *shape, const float *dy, const uint8_t *winners,
