@@ -180,7 +180,7 @@ typedef enum coord_action_type {
     COORD_ACTION_KEEP,       /* slot: the result belongs to the round */
     COORD_ACTION_DROP,       /* slot: late, duplicate, stale or unwanted */
     COORD_ACTION_LOAD,       /* job, step: load data, optimizer state and weights: of the newest
-                                checkpoint up to this step, or initial ones. Remove newer checkpoints */
+                                checkpoint up to this step (newer ones are removed), or initial */
     COORD_ACTION_ROLLBACK,   /* job, step: like LOAD, for a resident job without an update or
                                 checkpoint in progress */
     COORD_ACTION_COMPUTE,    /* job, step, lease: compute this block here and answer with RESULT of
