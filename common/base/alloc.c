@@ -1,4 +1,4 @@
-/* The one allocation seam. See alloc.h. */
+/* Allocation, with injected failures. See alloc.h. */
 #include "common/base/alloc.h"
 
 #include <malloc.h>
@@ -16,7 +16,7 @@ __attribute__((constructor)) static void arm_from_environment(void) {
     if (k && *k) cop_alloc_fail_at(strtoull(k, NULL, 10));
 }
 
-/* Counts one allocation; 0 when this is one that must fail. */
+/* Counts an allocation. Returns 0 if this one must fail. */
 static int permitted(void) {
     uint64_t number = atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed) + 1;
     uint64_t fail = atomic_load_explicit(&fail_number, memory_order_relaxed);
@@ -81,9 +81,10 @@ void cop_alloc_fail_from(uint64_t k) {
 
 void cop_alloc_keep_large_blocks(void) {
 #ifdef __GLIBC__
-    mallopt(M_ARENA_MAX, 1); /* blocks freed by one thread serve the next */
-    if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20); /* before 2.35 */
+    mallopt(M_ARENA_MAX, 1); /* one arena: a thread can reuse the blocks that another one freed */
+    /* glibc before 2.35 accepts at most 32 MiB. */
+    if (!mallopt(M_MMAP_THRESHOLD, 1 << 30)) mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 512 << 20);
-    mallopt(M_TOP_PAD, 16 << 20); /* untouched pages cost nothing; fewer calls of brk */
+    mallopt(M_TOP_PAD, 16 << 20); /* fewer calls of brk; untouched pages cost nothing */
 #endif
 }

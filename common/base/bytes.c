@@ -51,17 +51,16 @@ void cop_buffer_release(cop_buffer *buffer) {
 
 /* ---- pool ---- */
 
-/* A buffer at rest is linked through `next`, kept behind the buffer itself. */
 typedef struct pool_entry {
-    cop_buffer buffer; /* first: the entry is found from its buffer */
-    struct pool_entry *next;
+    cop_buffer buffer;       /* must be first: the code casts between buffer and entry */
+    struct pool_entry *next; /* in the list of idle buffers */
 } pool_entry;
 
 struct cop_buffer_pool {
     pthread_mutex_t mutex;
     size_t size;
     pool_entry *idle;
-    size_t live; /* buffers in existence */
+    size_t live; /* existing buffers, idle or held */
     int destroyed;
 };
 

@@ -41,9 +41,9 @@ static inline size_t cop_align_up(size_t n, size_t to) {
     return (n + to - 1) & ~(to - 1);
 }
 
-/* A reference-counted block of bytes, constant once published: the holder of a reference may read
- * it from any thread. The last release calls `on_free(buffer)`, which frees the buffer or returns
- * it to its pool. */
+/* A reference-counted block of bytes. After it has been shared, its content never changes, and
+ * every holder of a reference may read it from any thread. The last release calls
+ * `on_free(buffer)`, which frees the buffer or returns it to its pool. */
 typedef struct cop_buffer cop_buffer;
 struct cop_buffer {
     void *data;
@@ -54,26 +54,27 @@ struct cop_buffer {
     void *owner; /* for on_free: a pool, an nng message */
 };
 
-/* A new buffer with one reference and its own memory, aligned to 64 bytes, content undefined. NULL:
- * out of memory. */
+/* Creates a buffer with one reference and its own memory, aligned to 64 bytes, content undefined.
+ * NULL: out of memory. */
 cop_buffer *cop_buffer_create(size_t size);
-/* A buffer with one reference around memory that `on_free` releases; `owner` is for on_free. NULL:
- * out of memory, and the caller keeps the memory. */
+/* Creates a buffer with one reference for existing memory, which `on_free` will release; `owner` is
+ * for on_free. NULL: out of memory, and the caller keeps the memory. */
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *));
 /* Adds a reference and returns its argument. Any thread. */
 cop_buffer *cop_buffer_hold(cop_buffer *buffer);
 /* Drops a reference. NULL has no effect. Any thread. */
 void cop_buffer_release(cop_buffer *buffer);
 
-/* A pool of buffers of one size that recycles their memory, so that a step allocates nothing after
- * the first ones. Thread-safe. It grows only as far as callers hold buffers. */
+/* A pool of buffers of one size. It recycles their memory, so only the first steps allocate. It
+ * contains no more buffers than callers ever held at the same time. Thread-safe. */
 typedef struct cop_buffer_pool cop_buffer_pool;
-/* An empty pool of buffers of `size` bytes. NULL: out of memory. */
+/* Creates an empty pool of buffers of `size` bytes. NULL: out of memory. */
 cop_buffer_pool *cop_buffer_pool_create(size_t size);
-/* A buffer with one reference, content undefined. Its last release returns it to the pool. NULL:
- * out of memory. */
+/* Takes a buffer with one reference, content undefined. Its last release returns it to the pool.
+ * NULL: out of memory. */
 cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool);
-/* Drops the pool. Buffers that are still held outlive it; their last release frees them. */
+/* Destroys the pool. Buffers that are still held remain valid; their last release frees them. NULL
+ * has no effect. */
 void cop_buffer_pool_destroy(cop_buffer_pool *pool);
 
 #endif

@@ -28,7 +28,7 @@ void cop_clock_sleep_ms(unsigned ms) {
     while (nanosleep(&t, &t) && errno == EINTR) {}
 }
 
-/* In units of 1/`scale` seconds. */
+/* Converts seconds to units of 1/`scale` seconds. */
 static double to_units(double seconds, double scale, double most) {
     if (!(seconds > 0)) return 0;
     const double units = seconds * scale;

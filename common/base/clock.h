@@ -9,12 +9,12 @@
 uint64_t cop_clock_ns(void);
 /* CPU time of this thread. */
 uint64_t cop_clock_thread_ns(void);
-/* Wall clock, since 1970. */
+/* Wall clock: milliseconds since 1970. */
 int64_t cop_clock_unix_ms(void);
 /* Blocks this thread for `ms`. */
 void cop_clock_sleep_ms(unsigned ms);
-/* Converts seconds from outside (an option, a job field) so that later arithmetic cannot overflow.
- * Zero, negative values and NaN give 0. Anything above 0 gives at least one unit, at most
+/* Convert seconds from outside (an option, a job field) so that later arithmetic cannot overflow.
+ * Zero, negative values and NaN give 0. Positive values give at least one unit, and at most
  * COP_MS_MAX or COP_SECONDS_MAX seconds in ns. Milliseconds fit the 31 bits of nng. */
 #define COP_MS_MAX      2000000000u /* 23 days */
 #define COP_SECONDS_MAX 1e9         /* 31 years; now + this fits 64 bits of ns */

@@ -42,7 +42,7 @@ typedef enum cop_err {
 } cop_err;
 #define COP_OK COP_ERR_OK
 
-/* How many codes there are, numbered from 0: what a peer sends must be below. */
+/* The number of codes. They are 0 to COP_ERR_COUNT - 1; a code from a peer must be one of them. */
 enum {
     COP_ERR_COUNT = 0
 #define X(name, number, text, status) +1
@@ -50,7 +50,7 @@ enum {
 #undef X
 };
 
-/* An error with its sentence. Plain storage: no init needed beyond zeroing, nothing to free. */
+/* An error code with its sentence. Initialize it with {0}; there is nothing to free. */
 typedef struct cop_error {
     cop_err code;
     char text[1000];
@@ -69,8 +69,8 @@ cop_err cop_fail(cop_error *error, cop_err code, const char *format, ...)
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments)
     __attribute__((format(printf, 3, 0)));
 
-/* Fails with NO_MEMORY and its short text, where there is nothing to add. Inline, so that analysers
- * see that it never returns COP_OK. */
+/* Fails with NO_MEMORY and its short text. Inline, so that static analysers see that it never
+ * returns COP_OK. */
 static inline cop_err cop_no_memory(cop_error *error) {
     cop_fail(error, COP_ERR_NO_MEMORY, "%s", cop_err_text(COP_ERR_NO_MEMORY));
     return COP_ERR_NO_MEMORY;
@@ -82,12 +82,13 @@ static inline cop_err cop_no_memory(cop_error *error) {
 cop_err cop_fail_errno(cop_error *error, int number, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "prefix: " (a file name, a field path) before the sentence of an error. Returns the code of
- * the error; NULL gives INTERNAL, so pass an error wherever the code matters. */
+/* Inserts "prefix: " (a file name, a field path) before the sentence of an error. Returns the code
+ * of the error. If `error` is NULL it returns INTERNAL, so pass an error where the code matters. */
 cop_err cop_error_prefix(cop_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Stops the program with file, line and condition. Only for our own mistakes, never for input. */
+/* Prints file, line and condition, and aborts the program. Use COP_ASSERT for our own mistakes
+ * only, never for input. */
 _Noreturn void cop_panic(const char *file, int line, const char *condition);
 #define COP_ASSERT(condition) ((condition) ? (void)0 : cop_panic(__FILE__, __LINE__, #condition))
 

@@ -19,7 +19,7 @@
 #include "common/base/str.h"
 #include "common/base/plant.h"
 
-/* ---- the fault seam: writes, fsyncs and renames are counted, the k-th fails ---- */
+/* ---- fault injection: writes, fsyncs and renames are counted, and the k-th one fails ---- */
 
 static atomic_ullong operations;
 
@@ -70,7 +70,7 @@ static cop_err read_open(int fd, const char *path, size_t size, char *text, cop_
 
 cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, cop_error *error) {
     struct stat info;
-    /* Without O_NONBLOCK a FIFO would be waited for; on files it has no effect. */
+    /* O_NONBLOCK: if it is a FIFO, do not wait for its writer. No effect on files. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open %s", path);
     cop_err e = COP_OK;
@@ -97,7 +97,8 @@ cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, 
     return COP_OK;
 }
 
-/* One more block of a stream behind the `size` bytes that are there; *size stays at the end. */
+/* Appends the next bytes of a stream to the *size bytes of *text, which grows as needed. At the end
+ * of the stream, *size stays the same. */
 static cop_err read_more(int fd, const char *what, char **text, size_t *size, size_t *capacity,
                          cop_error *error) {
     if (*size + 1 >= *capacity) {
@@ -152,7 +153,7 @@ static cop_err write_all(int fd, const char *path, const cop_file_part *part, co
     return COP_OK;
 }
 
-/* The folder of a path, into a caller's buffer. */
+/* Writes the folder part of `path` to out[size]. */
 static void folder_of(const char *path, char *out, size_t size) {
     const char *slash = strrchr(path, '/');
     if (!slash)
@@ -174,23 +175,24 @@ cop_err cop_folder_sync(const char *path, cop_error *error) {
     return COP_OK;
 }
 
-/* The folder that a path's name stands in. */
+/* Syncs the folder that contains `path`. */
 static cop_err sync_folder(const char *path, cop_error *error) {
     char folder[4096];
     folder_of(path, folder, sizeof folder);
     return cop_folder_sync(folder, error);
 }
 
-/* Locked while it is written, so that cop_folder_sweep lets it be. False: it was swept between its
- * making and its lock. */
+/* Locks a temporary file while it is written, so that cop_folder_sweep leaves it alone. False:
+ * another process swept it before it was locked. */
 static bool lock_temporary(int fd) {
     struct stat info;
     if (flock(fd, LOCK_EX | LOCK_NB)) return errno != EWOULDBLOCK;
     return fstat(fd, &info) || info.st_nlink > 0;
 }
 
-/* A new file beside `path`, whose name goes into temporary[size]. A name that is taken was left by
- * a program that was killed, and had our number: in containers many have. */
+/* Creates a temporary file next to `path` and writes its name to temporary[size]. If the name is
+ * taken, a killed program with our process id left that file, which is common in containers; the
+ * next number is tried. */
 static cop_err open_beside(const char *path, unsigned mode, char *temporary, size_t size, int *fd,
                            cop_error *error) {
     static atomic_uint serial;
@@ -214,7 +216,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     char temporary[4096];
     struct stat info;
     int fd = -1;
-    /* The rename would put a file in the place of a device, or of a pipe that somebody reads. */
+    /* The rename would replace a device or a pipe with a file. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it exists and is not a file", path);
     COP_TRY(open_beside(path, mode, temporary, sizeof temporary, &fd, error));
@@ -225,7 +227,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     if (!e && seam_rename(temporary, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);
     if (e) unlink(temporary);
-    close(fd); /* and the lock goes: the name is not a temporary one any more. Its sync said all */
+    close(fd); /* also releases the lock. It cannot report a new error after the fsync */
     COP_TRY(e);
     return sync_folder(path, error);
 }
@@ -264,8 +266,8 @@ cop_err cop_file_check_place(const char *path, cop_error *error) {
 
 /* ---- folders and paths ---- */
 
-/* A disk that fails does not make a file absent, or another would be taken in its place: whoever
- * opens it hears why. */
+/* If the disk fails, the answer is true: the caller then opens the file and gets the error, instead
+ * of using another file in its place. */
 bool cop_file_exists(const char *path) {
     struct stat info;
     if (stat(path, &info) == 0) return S_ISREG(info.st_mode);
@@ -288,16 +290,16 @@ static bool is_empty(const char *path) {
     return !entry;
 }
 
-/* One folder, whose name is safe before anything is put into it: else all that is written there,
- * however carefully, is lost with the name. One that is there and empty may have been made by a
- * program that was killed before it came to the sync. */
+/* Creates one folder and syncs its parent, so that a power failure cannot lose the folder with all
+ * that is later written to it. An existing empty folder is synced too: its creator may have been
+ * killed before the sync. */
 static cop_err create_one(const char *path, cop_error *error) {
     bool there = mkdir(path, 0777) != 0;
     if (there && errno != EEXIST)
         return cop_fail_errno(error, errno, "cannot create folder %s", path);
     if (there && !is_empty(path)) return COP_OK;
     cop_err e = sync_folder(path, error);
-    if (e == COP_ERR_DENIED && there) return COP_OK; /* a mount point: its parent is not ours */
+    if (e == COP_ERR_DENIED && there) return COP_OK; /* a mount point in a foreign folder */
     if (e && !there) rmdir(path);
     return e;
 }
@@ -326,7 +328,7 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Reads all names into one growing block of text; returns their number, -1 on failure (errno). */
+/* Appends all names, each with its NUL, to *text. Returns their number, or -1 and errno. */
 static long gather_names(DIR *folder, char **text, size_t *size) {
     long count = 0;
     size_t capacity = 0;
@@ -415,7 +417,7 @@ cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
     if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
     if (seam_exchange(from, to) == 0) {
         COP_TRY(sync_folder(to, error));
-        cop_folder_remove(from, NULL); /* the old one; if that fails, its name is in nobody's way */
+        cop_folder_remove(from, NULL); /* now the old one; if this fails, it is only a leftover */
         return COP_OK;
     }
     if (errno != EINVAL && errno != ENOSYS)
@@ -456,8 +458,8 @@ bool cop_path_name_ok(const char *text) {
 
 /* ---- the user's folders ---- */
 
-/* A folder in /tmp that is this user's alone, whoever made what there; "": there is none. It stays
- * the same while the program runs: what is written there is found there. */
+/* A folder in /tmp that only this user can access; "" if there is none. It is chosen once, so that
+ * the process finds again what it wrote there. */
 static char own_folder[64];
 
 static void find_own_folder(void) {

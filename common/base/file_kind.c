@@ -1,5 +1,5 @@
-/* What a file is, by its first bytes: for errors about files that are of another format than
- * expected. See file.h. */
+/* Names the format of a file by its first bytes, for errors about an unexpected format. See file.h.
+ */
 #include <string.h>
 
 #include "common/base/file.h"
@@ -47,7 +47,8 @@ static const kind kinds[] = {
     MARK(0, "\x80\5", "a Python pickle"),
 };
 
-/* Text in a Western language as UTF-16 has a zero in each pair of bytes. */
+/* In UTF-16, most characters of Western languages have one zero byte: the byte `zero` of each pair.
+ */
 static bool is_utf16(const unsigned char *b, size_t size, size_t zero) {
     const size_t look = size < 64 ? size & ~(size_t)1 : 64;
     for (size_t i = 0; i < look; i++)
@@ -69,7 +70,7 @@ const char *cop_file_kind(const void *bytes, size_t size) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         const kind *k = &kinds[i];
         if (size < k->at + k->length || memcmp(b + k->at, k->bytes, k->length) != 0) continue;
-        /* Text may begin with BM, too. */
+        /* A text file may begin with "BM" as well. */
         if (!text || k->length > 3 || (unsigned char)k->bytes[0] > 127) return k->name;
     }
     if (is_utf16(b, size, 0) || is_utf16(b, size, 1)) return "text in UTF-16 (save it as UTF-8)";

@@ -1,5 +1,5 @@
-/* Folders as a whole: private ones, temporary files that were left behind, and whether anything has
- * changed. See file.h. */
+/* Walks over a folder and all below it: removes permissions, removes leftover temporary files, or
+ * detects changes. See file.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 #define DEPTH_MAX 16
 
-/* Called for the path itself, then for all in it; links are not followed. */
+/* Called for the path itself, then for everything in it. Links are not followed. */
 typedef cop_err (*visitor)(void *context, const char *path, const struct stat *info,
                            cop_error *error);
 
@@ -40,13 +40,13 @@ static cop_err walk(const char *path, int depth, visitor visit, void *context, c
 
 typedef struct privacy {
     size_t changed;
-    cop_error first; /* that could not be changed: the others are all the same */
+    cop_error first; /* the first failure; the walk goes on */
 } privacy;
 
 static cop_err make_private(void *context, const char *path, const struct stat *info,
                             cop_error *error) {
     privacy *p = context;
-    const mode_t mode = info->st_mode & 07777, own = mode & 0700; /* a script stays one */
+    const mode_t mode = info->st_mode & 07777, own = mode & 0700; /* may include execute */
     (void)error;
     if (S_ISLNK(info->st_mode) || (mode & 077) == 0) return COP_OK;
     if (chmod(path, own) == 0)
@@ -72,7 +72,7 @@ cop_err cop_folder_make_private(const char *path, size_t *changed, cop_error *er
 
 /* ---- temporary files ---- */
 
-/* "NAME.PID-SERIAL.tmp", as cop_file_write names them? */
+/* True: the name is "NAME.PID-SERIAL.tmp", as cop_file_write makes it. */
 static bool is_temporary(const char *path) {
     const size_t length = strlen(path), end = strlen(".tmp");
     if (length <= end || strcmp(path + length - end, ".tmp") != 0) return false;
@@ -84,7 +84,8 @@ static bool is_temporary(const char *path) {
     return at != digits && at > 1 && path[at - 1] == '.' && path[at - 2] != '/';
 }
 
-/* Whoever writes one has it locked. Where files cannot be locked, nobody can tell: it stays. */
+/* A program that still writes the file holds its lock. If the file system has no locks, the file
+ * stays. */
 static cop_err sweep_one(void *context, const char *path, const struct stat *info,
                          cop_error *error) {
     size_t *removed = context;

@@ -1,14 +1,15 @@
-/* Hashes: XXH3 for frames and integrity, SHA-256 where a hash names content or an adversary
- * matters. They never fail, and keep no reference to the data. */
+/* Hashes: XXH3 for frames and integrity; SHA-256 for names of content, and against adversaries.
+ * They never fail, and keep no reference to the data. */
 #ifndef COP_BASE_HASH_H
 #define COP_BASE_HASH_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* XXH3 of a range. */
+/* Returns XXH3 of a range. */
 uint64_t cop_hash_xxh3(const void *data, size_t size);
-/* XXH3 of two ranges, one after the other (frame header and body). The second may be empty. */
+/* Returns XXH3 of two ranges, one after the other (frame header and body). The second may be empty.
+ */
 uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t b_size);
 
 /* XXH3 of a stream. */
@@ -17,17 +18,18 @@ typedef struct cop_xxh3 {
 } cop_xxh3;
 /* Begins a hash. */
 void cop_xxh3_init(cop_xxh3 *h);
-/* Begins a keyed hash: without the secret, nobody can construct a collision. `secret` must outlive
- * h. */
+/* Begins a keyed hash: without the secret, nobody can construct a collision. `secret` is borrowed
+ * until cop_xxh3_final. */
 #define COP_XXH3_SECRET 192
 void cop_xxh3_init_secret(cop_xxh3 *h, const unsigned char secret[COP_XXH3_SECRET]);
-/* Adds a range; copy also copies it, in one pass over memory (no overlap). */
+/* Add a range. cop_xxh3_copy also copies it, in the same pass over memory; `to` and `from` must not
+ * overlap. */
 void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size);
 void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size);
-/* The hash of all ranges so far. */
+/* Returns the hash of all ranges so far. */
 uint64_t cop_xxh3_final(cop_xxh3 *h);
 
-/* SHA-256 of a stream: init, then updates, then final; or `of` for one range. */
+/* SHA-256 of a stream: init, then updates, then final. cop_sha256_of hashes one range. */
 typedef struct cop_sha256 {
     _Alignas(16) unsigned char state[128];
 } cop_sha256;
@@ -37,11 +39,11 @@ void cop_sha256_final(cop_sha256 *h, unsigned char out[32]);
 void cop_sha256_of(const void *data, size_t size, unsigned char out[32]);
 /* Formats 32 bytes as 64 hex digits and NUL. */
 void cop_hex32(const unsigned char in[32], char out[65]);
-/* Nonzero: `text` is exactly 64 hex digits, and `out` has their bytes. */
+/* Parses exactly 64 hex digits. Returns 0 if `text` is anything else. */
 int cop_unhex32(const char *text, unsigned char out[32]);
 /* Random bytes from the system, for tokens and secrets, never for arithmetic. */
 void cop_random_bytes(void *out, size_t size);
-/* Compares in constant time; nonzero: equal. */
+/* Compares in constant time. Nonzero: equal. */
 int cop_equal_constant_time(const void *a, const void *b, size_t size);
 
 #endif

@@ -1,5 +1,4 @@
-/* Every limit of the system in one place (section 13 of the design), with the relations between
- * them. */
+/* Every limit of the system, with the relations between them, checked at compile time. */
 #ifndef COP_BASE_LIMITS_H
 #define COP_BASE_LIMITS_H
 

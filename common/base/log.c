@@ -57,12 +57,12 @@ static void write_line(cop_log_level level, const char *area, char *text) {
     if (!atomic_load(&as_json)) cop_replace_controls(text);
     cop_str line = {0};
     format_line(&line, level, area, text);
-    if (line.failed) { /* out of memory: the bare text is better than half a line */
+    if (line.failed) { /* out of memory: write the bare text instead of half a line */
         cop_replace_controls(text);
         dprintf(STDERR_FILENO, "%s %s: %s\n", level_names[level], area, text);
     } else {
         ssize_t written = write(STDERR_FILENO, cop_str_text(&line), line.length);
-        (void)written; /* nowhere to complain to */
+        (void)written; /* there is nowhere to report an error of the log */
     }
     cop_str_fini(&line);
 }
@@ -77,7 +77,7 @@ void cop_log(cop_log_level level, const char *area, const char *format, ...) {
     write_line(level, area, text);
 }
 
-/* ---- lines that others can cause ---- */
+/* ---- lines that peers can cause ---- */
 
 static pthread_mutex_t limit_mutex = PTHREAD_MUTEX_INITIALIZER;
 static log_limit limit;
@@ -106,7 +106,7 @@ bool cop_log_one_of(const cop_log_kind *kind, const char *text) {
     return true;
 }
 
-/* Its length without a port at its end. */
+/* The length of an address without its port. */
 static size_t host_length(const char *peer) {
     const char *colon = strrchr(peer, ':');
     const bool port = colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1);

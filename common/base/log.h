@@ -21,7 +21,7 @@ typedef enum cop_log_level {
 
 /* Sets the lowest level that is written, and the format. Any thread. */
 void cop_log_configure(cop_log_level level, bool json);
-/* The level that COPPICE_LOG names, else `otherwise`. */
+/* Returns the level that COPPICE_LOG names, or `otherwise` if it names none. */
 cop_log_level cop_log_level_from_environment(cop_log_level otherwise);
 /* Writes one line. `area` is the part of the program, such as "store". */
 void cop_log(cop_log_level level, const char *area, const char *format, ...)
@@ -32,16 +32,17 @@ void cop_log(cop_log_level level, const char *area, const char *format, ...)
 typedef struct cop_log_kind {
     cop_log_level level;
     const char *area;
-    uint64_t kind;   /* equal for all lines of this kind, not 0: the address of their format */
-    uint64_t source; /* the cause: a hash of an identity, or a number */
+    uint64_t kind;   /* the same for all lines of this kind, not 0: the address of their format */
+    uint64_t source; /* who caused the line: a hash of an identity, or a number */
 } cop_log_kind;
-/* True: the line is within the limit (and was written, if its level is). False: it was suppressed
- * and counted. */
+/* Writes one line, unless the limit for its kind and source is reached. True: it was within the
+ * limit (and was written, if its level is). False: it was suppressed and counted. */
 bool cop_log_one_of(const cop_log_kind *kind, const char *text);
-/* As cop_log, within the limit for this peer: an identity, or an address without its port. */
+/* Like cop_log, with a limit for this peer. `peer` is an identity or an address, whose port is
+ * ignored. */
 void cop_log_peer(cop_log_level level, const char *area, const char *peer, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-/* Writes the counts of suppressed lines whose period has ended. Call it every tick. */
+/* Writes the counts of suppressed lines whose period has ended. Call it on every tick. */
 void cop_log_settle(void);
 
 #endif

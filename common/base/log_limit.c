@@ -1,17 +1,17 @@
-/* Limits of the log. See log_limit.h. */
+/* The table of kinds and sources of log lines. See log_limit.h. */
 #include "common/base/log_limit.h"
 
 #include <stdio.h>
 
-#define EVERYBODY UINT64_MAX /* as a source: all together */
+#define EVERYBODY UINT64_MAX /* a source: all sources together */
 
 static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
     return now_ns - e->since_ns >= LOG_PERIOD_NS;
 }
 
-/* The entry of this kind and source, begun anew if its period is over and nothing is to be said.
- * Where all entries are in use, that of a whole kind takes the place of one of a single source,
- * which then counts with its kind alone; NULL: there is no room for one more source. */
+/* Finds or creates the entry of this kind and source. Entries whose period ended without suppressed
+ * lines are freed. If the table is full, an entry for all sources replaces one for a single source,
+ * which then has only the limit of all sources. NULL: the table is full. */
 static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_t source,
                                  uint64_t now_ns) {
     log_limit_entry *place = NULL;

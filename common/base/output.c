@@ -18,12 +18,12 @@ int cop_close_stdout(const char *program, int status) {
     errno = 0;
     const bool failed = fflush(stdout) != 0 || failed_before;
     if (failed && cop_stdout_is_unread()) {
-        signal(SIGPIPE, SIG_DFL); /* ignored so far, for sockets' sake */
+        signal(SIGPIPE, SIG_DFL); /* it was ignored because of sockets */
         raise(SIGPIPE);
     }
     const int number = errno;
     if (fclose(stdout) == 0 && !failed) return status;
-    if (status) return status; /* there was an error already */
+    if (status) return status; /* the program has already reported an error */
     fprintf(stderr, "%s: cannot write to standard output%s%s\n", program, number ? ": " : "",
             number ? strerror(number) : "");
     return 1;

@@ -6,9 +6,9 @@
 
 /* True: the reader of standard output is gone (`| head`). */
 bool cop_stdout_is_unread(void);
-/* Flushes and closes standard output, as the last call of main. Returns the exit status: `status`,
- * or 1 after an error text if some output could not be written. If the reader is gone, the program
- * ends by SIGPIPE without a message, as filters do. */
+/* Flushes and closes standard output; call it last in main. Returns the exit status: `status`, or 1
+ * after an error message if some output could not be written. If the reader is gone, SIGPIPE ends
+ * the program without a message, as with other filters. */
 int cop_close_stdout(const char *program, int status);
 
 #endif

@@ -1,7 +1,7 @@
 /* Deliberate bugs, to show that the simulator finds them (tests/sim,
  * docs/explanation/reliability.md). Only the program sim-planted is built with COP_PLANTS. There,
- * COP_PLANT(NAME, right, wrong) is `wrong` if that bug was chosen. Everywhere else it is `right`,
- * at no cost. */
+ * COP_PLANT(NAME, right, wrong) is `wrong` if that bug was chosen. In all other builds it is
+ * `right`, at no cost. */
 #ifndef COP_BASE_PLANT_H
 #define COP_BASE_PLANT_H
 
@@ -52,7 +52,7 @@ typedef enum cop_plant {
 extern cop_plant cop_planted;
 #    define COP_PLANT(name, right, wrong) (cop_planted == COP_PLANT_##name ? (wrong) : (right))
 #else
-#    ifdef __clang__ /* code that only the other choice reaches */
+#    ifdef __clang__ /* some code is reached only with the bug */
 #        pragma clang diagnostic ignored "-Wunreachable-code"
 #    endif
 #    define COP_PLANT(name, right, wrong) (right)

@@ -46,7 +46,7 @@ static int64_t reduce_ln2(double x, double *r) {
     return (int64_t)(bits_of(t) - bits_of(SHIFT));
 }
 
-/* 2^n for normal results. */
+/* 2^n, if it is a normal number. */
 static double power_of_two(int64_t n) {
     return from_bits((uint64_t)(n + 1023) << 52);
 }
@@ -107,9 +107,9 @@ static double cos_reduced(double r, double low) {
     return w + (((1.0 - w) - half) + tail);
 }
 
-/* sin (quadrant 0) or cos (quadrant 1) of x: x = n pi/2 + r + low, pi/2 in three parts. The first
- * step is exact in its FMA; `low` gathers what the second loses, which counts where x is next to a
- * zero. */
+/* sin (quadrant 0) or cos (quadrant 1) of x: x = n pi/2 + r + low, with pi/2 in three parts. The
+ * FMA makes the first step exact. `low` is the rounding error of the second step, which matters
+ * where the result is near 0. */
 static double sin_shifted(double x, uint64_t quadrant) {
     if (!(x >= -0x1p30 && x <= 0x1p30)) return __builtin_nan("");
     const double half_pi[3] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54,
@@ -119,7 +119,7 @@ static double sin_shifted(double x, uint64_t quadrant) {
     double a = __builtin_fma(n, -half_pi[0], x);
     double w = n * half_pi[1];
     double r = a - w, moved = r - a;
-    double low = (a - (r - moved)) - (w + moved); /* Knuth's two-sum: what a - w lost */
+    double low = (a - (r - moved)) - (w + moved); /* Knuth's two-sum: the rounding error of a - w */
     low -= __builtin_fma(n, half_pi[1], -w);
     low = __builtin_fma(n, -half_pi[2], low);
     quadrant += bits_of(t) - bits_of(SHIFT);

@@ -40,14 +40,15 @@ typedef struct cop_permutation {
     uint32_t n, half_bits, epoch;
 } cop_permutation;
 void cop_permutation_init(cop_permutation *p, uint64_t seed, uint32_t epoch, uint32_t n);
-/* As cop_permutation_init, with a key for another purpose. */
+/* Like cop_permutation_init, with a key for another purpose. */
 void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose purpose,
                               uint32_t epoch, uint32_t n);
-/* The image of `index`, and the index with this image. */
+/* Return the image of `index`, and the index whose image is `index`. index < n. */
 uint32_t cop_permutation_at(const cop_permutation *p, uint32_t index);
 uint32_t cop_permutation_inverse(const cop_permutation *p, uint32_t index);
 
-/* round(p * 65536) of D3, half away from zero: lane16 < threshold drops the unit. */
+/* Returns round(p * 65536), half away from zero (D3), for 0 <= p < 1. A unit is dropped if its 16
+ * random bits are below this threshold. */
 uint32_t cop_rng_drop_threshold(double p);
 
 #endif

@@ -91,7 +91,7 @@ char *cop_str_take(cop_str *s) {
 
 /* ---- UTF-8 and JSON ---- */
 
-/* Length of the valid sequence at p (at most `left` bytes), 0 if there is none. */
+/* The length of the valid UTF-8 sequence at p, of at most `left` bytes; 0: invalid, or NUL. */
 static size_t utf8_sequence(const unsigned char *p, size_t left) {
     if (p[0] < 0x80) return p[0] ? 1 : 0;
     size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
@@ -121,7 +121,7 @@ bool cop_utf8_valid(const char *bytes, size_t length) {
     return true;
 }
 
-/* Bytes of the control character that begins here; 0: none does. */
+/* The length in bytes of the control character at p; 0 if it is another character. */
 static size_t control_length(const unsigned char *p, size_t left) {
     if (p[0] < 0x20 || p[0] == 0x7f) return 1;
     return p[0] == 0xc2 && left > 1 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0; /* U+0080 to U+009F */
@@ -133,9 +133,9 @@ bool cop_name_ok(const char *bytes, size_t length) {
     return length > 0 && cop_utf8_valid(bytes, length);
 }
 
-/* The same, and of characters that turn the direction of text or break its line: names may hold
- * them, but what is shown must not be able to look like something else. U+061C, U+200E, U+200F,
- * U+2028 to U+202E, U+2066 to U+2069. */
+/* The same, also for characters that change the direction of text or break its line: U+061C,
+ * U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. Names may contain them, but printed they
+ * could make a text look like another one. */
 static size_t steering_length(const unsigned char *p, size_t left) {
     if (left > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
     if (left < 3 || p[0] != 0xe2) return control_length(p, left);
@@ -183,7 +183,7 @@ static void append_json_character(cop_str *s, unsigned char c) {
     }
 }
 
-/* A valid sequence of two or three bytes. */
+/* Decodes a valid UTF-8 sequence of two or three bytes. */
 static uint32_t code_of(const unsigned char *p, size_t length) {
     const uint32_t low = p[length - 1] & 0x3fu;
     return length == 2 ? (p[0] & 0x1fu) << 6 | low
@@ -230,7 +230,7 @@ static size_t least3(size_t a, size_t b, size_t c) {
     return m < c ? m : c;
 }
 
-/* Optimal string alignment distance (insert, delete, replace, swap neighbours). */
+/* Optimal string alignment distance (insert, delete, replace, swap neighbours), ignoring case. */
 static size_t distance(const char *a, const char *b) {
     size_t n = strlen(a), m = strlen(b);
     if (n > NEAREST_MAX || m > NEAREST_MAX) return SIZE_MAX;
@@ -337,8 +337,8 @@ bool cop_parse_i64(const char *text, int64_t *out) {
 }
 
 bool cop_parse_f64(const char *text, double *out) {
-    /* Only what a decimal number is made of: no hex, no inf, no white space. Programs never call
-     * setlocale, so strtod uses the C locale. */
+    /* Allow only the characters of decimal numbers: no hex, no inf, no white space. Programs never
+     * call setlocale, so strtod uses the C locale. */
     if (!*text || text[strspn(text, "0123456789+-.eE")]) return false;
     char *end;
     double value = strtod(text, &end);

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A growing string, always NUL-terminated. {0} is an empty one. Out of memory sets `failed`:
- * further appends have no effect, and `text` keeps what fitted. */
+/* A growing string, always NUL-terminated. {0} is an empty one. If memory runs out, `failed` is
+ * set: the text stays as it was, and further appends have no effect. */
 typedef struct cop_str {
     char *text; /* NULL while empty: use cop_str_text */
     size_t length, capacity;
@@ -25,49 +25,50 @@ void cop_str_vprintf(cop_str *s, const char *format, va_list arguments)
 void cop_str_clear(cop_str *s);
 /* Frees the memory; the string is empty and usable again. */
 void cop_str_fini(cop_str *s);
-/* The text; "" if empty. Valid until the next change. */
+/* Returns the text; "" if empty. Valid until the next change. */
 const char *cop_str_text(const cop_str *s);
-/* Takes the text out; the caller frees it with cop_free, and s becomes empty. NULL: `failed`. */
+/* Moves the text out of the string, which becomes empty. The caller frees it with cop_free. NULL:
+ * out of memory, now or earlier (`failed`). */
 char *cop_str_take(cop_str *s);
 /* Appends `text` as a JSON string with quotes and escapes. Invalid UTF-8 becomes U+FFFD. Control
  * characters are escaped, and so are those that change the direction of text (U+202E ...). */
 void cop_str_append_json(cop_str *s, const char *text);
 
-/* Appends to the text in out[size]; what does not fit is cut off. Never add up results of snprintf:
- * it returns the length that it wanted to write. */
+/* Appends to the text in out[size], and truncates it if it does not fit. Use this instead of adding
+ * up results of snprintf, which returns the untruncated length. */
 void cop_text_add(char *out, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Copies the next line of *rest without its end, cut to `size` bytes, and moves *rest behind it.
- * False: there is none. */
+/* Copies the next line of *rest to out[size], without its newline and truncated if it does not fit.
+ * Moves *rest past the line. False: no line is left. */
 bool cop_take_line(const char **rest, char *out, size_t size);
-/* Appends a number as JSON; null if it is not finite. */
+/* Appends a number as JSON with 17 significant digits; null if it is not finite. */
 void cop_str_append_json_real(cop_str *s, double value);
 
-/* The name nearest to `word` (Damerau-Levenshtein distance, without case). NULL: none is near
- * (distance > 1 + length/3). */
+/* Returns the name nearest to `word` (Damerau-Levenshtein distance, ignoring case). NULL: none is
+ * near, because every distance is greater than 1 + length/3. */
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count);
-/* True: `text` is longer than `ending` and ends in it, without case: cop_ends_in("a.PNG", ".png").
- */
+/* True: `text` is longer than `ending` and ends with it, ignoring case: cop_ends_in("a.PNG",
+ * ".png"). */
 bool cop_ends_in(const char *text, const char *ending);
 /* True: valid UTF-8 without NUL. */
 bool cop_utf8_valid(const char *bytes, size_t length);
-/* True: fit as a visible name: valid UTF-8 without control characters, not empty. */
+/* True: usable as a visible name, which is valid UTF-8 without control characters, not empty. */
 bool cop_name_ok(const char *bytes, size_t length);
-/* Makes a text safe for a terminal: each byte of a control character, or of a character that
- * changes the direction of text, becomes '?'. */
+/* Makes a text safe for a terminal: replaces each byte of a control character, or of a character
+ * that changes the direction of text, with '?'. */
 void cop_replace_controls(char *text);
-/* Formats for people: 11.6 MB, 1.2 k, 3 min 04 s. Each writes into `out` and returns it. */
+/* Format a number for people: 11.6 MB, 1.2 k, 3 min 04 s. Each writes to `out` and returns it. */
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);
 const char *cop_format_seconds(double seconds, char out[32]);
-/* A job's number for people: "12", or "eval-3" for an evaluation. */
+/* Formats the number of a job for people: "12", or "eval-3" for an evaluation. */
 const char *cop_format_job(uint64_t job, char out[32]);
-/* Parse a whole text, independent of the locale. False: some of it is not a number, or the number
- * is out of range. */
+/* Parse a whole text, independent of the locale. False: it is not entirely a number, or the number
+ * is out of range; *out is unchanged. */
 bool cop_parse_u64(const char *text, uint64_t *out); /* decimal or 0x */
 bool cop_parse_i64(const char *text, int64_t *out);
 bool cop_parse_f64(const char *text, double *out); /* finite only, C locale */
-/* Size with unit: 64, 64k, 16MiB, 2G (powers of 1024). */
+/* Parses a size with a unit: 64, 64k, 16MiB, 2G (powers of 1024). */
 bool cop_parse_size(const char *text, uint64_t *out);
 
 #endif
