@@ -1,12 +1,13 @@
-/* The asking side of tcp:// and tls+tcp://: one connection to the coordinator, made again whenever
- * it is lost. An attempt resolves the name (resolve.c) and tries its addresses in turn, until a
- * connection stands. Each phase of an attempt has a deadline, so a coordinator or a name server
- * that freezes in between costs seconds, not the worker.
+/* The client side of tcp:// and tls+tcp://: keeps one connection to the coordinator, and connects
+ * again whenever it is lost. An attempt resolves the name (resolve.c) and tries the addresses in
+ * turn. Each phase has a deadline, so if the coordinator or the name server hangs, the next attempt
+ * follows within seconds.
  *
- * nng dials neither: it aborts when a socket is closed while it resolves a name (nanomsg/nng#2110),
- * it does not report why there is no connection, and it does not see a peer of the other scheme.
- * With TLS the connection goes to tls_pump.c; without, nng gets the socket itself, after its peer
- * has sent the first byte of SP's greeting, which every coordinator sends at once. */
+ * nng does not connect itself, because it aborts when a socket is closed while it resolves a name
+ * (nanomsg/nng#2110), does not report why there is no connection, and does not notice a peer that
+ * uses the other scheme. With TLS, tls_pump.c takes over the connection. Without TLS, nng gets the
+ * socket after the peer has sent the first byte of SP's greeting. Every coordinator sends it at
+ * once. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -22,23 +23,23 @@
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  1000
-#define SETTLED_MS       1000  /* a connection that held so long was a good one */
-#define CONNECT_FIRST_MS 1000  /* of an address that is not the last one; doubled each round */
-#define CONNECT_MOST_MS  10000 /* of the last one */
-#define GREETING_MS                                                                                \
-    1000                /* then a silent peer is asked whether it speaks TLS; doubled, at          \
-                           most to CONNECT_MOST_MS, when it was only slow */
-#define PIPE_MS    3000 /* for nng to open what it was given */
-#define RESOLVE_MS 1000 /* then a slow name server is reported */
+#define SETTLED_MS       1000  /* a connection that lasted longer was good: reset the back-off */
+#define CONNECT_FIRST_MS 1000  /* deadline per address, except the last; doubled each round */
+#define CONNECT_MOST_MS  10000 /* deadline for the last address */
+/* A peer that has sent no greeting by then is probed for TLS. Doubled, up to CONNECT_MOST_MS, if it
+ * turns out to be slow. */
+#define GREETING_MS 1000
+#define PIPE_MS     3000 /* for nng to open the socket that it was given */
+#define RESOLVE_MS  1000 /* then a slow name server is reported */
 
-/* CONNECTING, then (without TLS) WAITING for the greeting, and, if it does not come, PROBING. */
+/* CONNECTING, then (without TLS) WAITING for the greeting and, if none arrives, PROBING for TLS. */
 typedef enum attempt_phase { CONNECTING, WAITING, PROBING } attempt_phase;
 
-/* A socket that is not yet a connection. */
+/* An attempt to connect to one address. */
 typedef struct attempt {
     uv_poll_t poll;
     net_dialer *dialer;
-    int fd; /* -1: given away */
+    int fd;
     attempt_phase phase;
 } attempt;
 
@@ -48,20 +49,20 @@ struct net_dialer {
     net_dial_handler handler;
     void *owner;
     char url[320], host[256], port[8];
-    uv_timer_t timer; /* the next attempt, or the deadline of this one */
-    bool ready;       /* the timer is initialised */
-    net_resolution *resolution;
-    struct addrinfo *found, *address; /* of the host; the one to be tried next */
-    attempt *current;                 /* NULL: none is under way */
-    bool all_absent;                  /* so far, no address of this round was connected to */
+    uv_timer_t timer; /* starts the next attempt, or ends a phase of this one */
+    bool ready;       /* the timer is initialized */
+    net_resolution *resolution;       /* NULL: none is running */
+    struct addrinfo *found, *address; /* addresses of the host; the next one to try */
+    attempt *current;                 /* NULL: none is running */
+    bool all_absent;                  /* in this round, no program listened at any address so far */
     uint32_t backoff_ms, connect_ms, greeting_ms;
-    uint64_t began_ns;  /* of resolution; 0: its slowness is reported */
-    uint64_t opened_ns; /* 0: no connection stands */
-    uint32_t listener;  /* nng's, of a connection without TLS; 0: none */
-    uint32_t ending;    /* nng's, of one with TLS that has ended; 0: none */
+    uint64_t began_ns;  /* when resolution began; 0: it was already reported as slow */
+    uint64_t opened_ns; /* when the connection opened; 0: none is open */
+    uint32_t listener;  /* nng's listener of a connection without TLS; 0: none */
+    uint32_t ending;    /* nng's listener of a connection with TLS that has ended; 0: none */
     uint64_t ended_ns;
-    atomic_uint adds, removes; /* of nng's pipes */
-    unsigned adds_before, removes_before;
+    atomic_uint adds, removes;            /* how many pipes nng has opened and lost */
+    unsigned adds_before, removes_before; /* the same, when the connection opened */
 };
 
 static bool is_stopping(net_dialer *d) {
@@ -76,7 +77,7 @@ static void on_poll_closed(uv_handle_t *handle) {
     cop_free(handle->data);
 }
 
-/* The attempt is over; its socket is closed, or the caller's if `keep`. */
+/* Ends the current attempt. Closes its socket and returns -1 or, if `keep`, returns the socket. */
 static int drop_attempt(net_dialer *d, bool keep) {
     attempt *a = d->current;
     if (!a) return -1;
@@ -92,7 +93,7 @@ static uint32_t doubled(uint32_t ms, uint32_t most) {
     return 2 * ms < most ? 2 * ms : most;
 }
 
-/* Reports why, waits, longer each time, and tries again. */
+/* Reports the reason, and starts a new round after a back-off that doubles each time. */
 static void begin_again(net_dialer *d, const char *reason, net_failure how) {
     if (is_stopping(d)) return;
     if (*reason) d->handler.on_failed(d->owner, reason, how);
@@ -103,7 +104,7 @@ static void begin_again(net_dialer *d, const char *reason, net_failure how) {
     d->connect_ms = doubled(d->connect_ms, CONNECT_MOST_MS);
 }
 
-/* This address gave no connection: the next one of the host is tried at once. */
+/* The attempt failed: tries the next address of the host at once, or begins again. */
 static void fail(net_dialer *d, const char *reason, net_failure how) {
     drop_attempt(d, false);
     if (is_stopping(d)) return;
@@ -114,7 +115,7 @@ static void fail(net_dialer *d, const char *reason, net_failure how) {
         begin_again(d, reason, how == NET_ABSENT && !d->all_absent ? NET_LATER : how);
 }
 
-/* A connection that stood has gone. */
+/* The open connection was lost. */
 static void lose(net_dialer *d, const char *reason, net_failure how) {
     bool settled = cop_clock_ns() - d->opened_ns > (uint64_t)SETTLED_MS * 1000000;
     d->opened_ns = 0;
@@ -124,8 +125,8 @@ static void lose(net_dialer *d, const char *reason, net_failure how) {
 
 /* ---- connections with TLS ---- */
 
-/* nng may still read what came last: its listener, and with it the pipe, is released when the pipe
- * has ended, or after a while. */
+/* Releases nng's listener of the last TLS connection, and with it the pipe. nng may still be
+ * reading the last bytes, so this waits until nng has lost the pipe, or for PIPE_MS. */
 static void release_ended(net_dialer *d, bool at_once) {
     if (!d->ending) return;
     if (!at_once && atomic_load(&d->removes) == d->removes_before &&
@@ -168,7 +169,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* ---- connections without TLS ---- */
 
-/* The peer speaks SP: the connection is nng's from here. */
+/* The peer speaks SP: gives the connection to nng. */
 static void hand_over(net_dialer *d) {
     int fd = drop_attempt(d, true);
     d->adds_before = atomic_load(&d->adds);
@@ -181,7 +182,7 @@ static void hand_over(net_dialer *d) {
     begin_again(d, "out of memory or file descriptors", NET_LATER);
 }
 
-/* Has nng lost the connection, or not even opened it? */
+/* Begins again if nng has lost the connection, or did not open it in time. */
 static void check_pipe(net_dialer *d) {
     if (!d->listener) return;
     bool gone = atomic_load(&d->removes) != d->removes_before;
@@ -202,15 +203,15 @@ static void report_tls(net_dialer *d) {
     fail(d, text, NET_OTHER_SCHEME);
 }
 
-/* The greeting came after the question for TLS, which has used up ours: the connection is of no
- * use. The next attempt waits longer for the greeting, or a peer that is always slow is never met.
- */
+/* The greeting arrived after the probe, which has already sent our own greeting, so the connection
+ * is useless. The next attempt waits longer for the greeting, because the peer may always be this
+ * slow. */
 static void meet_slow_peer(net_dialer *d) {
     d->greeting_ms = doubled(d->greeting_ms, CONNECT_MOST_MS);
     fail(d, "the coordinator was slow to answer", NET_LATER);
 }
 
-/* The peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
+/* Reads the peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
 static void hear(net_dialer *d) {
     unsigned char first = 0;
     ssize_t n = recv(d->current->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -227,7 +228,8 @@ static void hear(net_dialer *d) {
         meet_slow_peer(d);
 }
 
-/* A server of TLS waits for its client to begin: SP's greeting makes it complain. */
+/* Finds out whether the silent peer speaks TLS. A TLS server waits for its client to begin, and
+ * answers SP's greeting with an alert. */
 static void probe(net_dialer *d) {
     static const unsigned char greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
     d->current->phase = PROBING;
@@ -323,7 +325,7 @@ static void check_resolution(net_dialer *d) {
     }
 }
 
-/* The next attempt begins, or the phase of this one has lasted too long. */
+/* Starts the next attempt, or ends a phase of the current one that took too long. */
 static void on_timer(uv_timer_t *timer) {
     net_dialer *d = timer->data;
     if (d->current && d->current->phase == WAITING) {
@@ -384,7 +386,7 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
     d->greeting_ms = GREETING_MS;
     snprintf(d->url, sizeof d->url, "%s", url);
     net_split_url(url, d->host, d->port);
-    *out = d; /* nng's pipes are noted from the first one on */
+    *out = d; /* set before the first pipe, so that net_dial_note counts it */
     cop_err e = net_tls_loop_start(&d->loop, &loop_handler, d, error);
     if (e) {
         *out = NULL;

@@ -1,5 +1,4 @@
-/* Shared by the files of common/net: the server's queue, and the way of a reply back to its
- * transport. */
+/* Shared by the files of common/net: the server and its queue, its transports, and links. */
 #ifndef COP_NET_INTERNAL_H
 #define COP_NET_INTERNAL_H
 
@@ -9,16 +8,16 @@
 
 #include "common/net/net.h"
 
-/* In-memory links number their connections from here on; the numbers of nng's pipes are smaller. */
+/* Connections of in-memory links have larger numbers than this; those of nng are smaller. */
 #define NET_MEMORY_CONNECTIONS ((uint64_t)1 << 40)
 
-/* Unanswered requests of one connection. A link has one, or a few after timeouts. A peer with more
- * is disconnected: it must not occupy all contexts. */
+/* Maximum unanswered requests of one connection. A link has one, or a few after timeouts. A peer
+ * with more is disconnected, because it could occupy all contexts. */
 #define NET_OPEN_MAX 16
 
 typedef enum net_item_kind { NET_ITEM_REQUEST, NET_ITEM_BORN, NET_ITEM_GONE } net_item_kind;
 
-/* One entry of the queue between transports and the loop. A request contains its entry; entries for
+/* An entry of the queue from the transports to the loop. A request contains its entry; entries for
  * new and lost connections are allocated. */
 typedef struct net_item net_item;
 struct net_item {
@@ -28,7 +27,8 @@ struct net_item {
     cop_request *request;
 };
 
-/* How to answer on a transport. `reply` takes over the message's parts. Loop thread. */
+/* The functions that answer a request on its transport. `reply` takes over the message's parts.
+ * Loop thread. */
 typedef struct net_transport {
     void (*reply)(cop_request *request, cop_message *message);
     void (*drop)(cop_request *request);
@@ -44,11 +44,11 @@ struct cop_request {
     char address[64];
 };
 
-/* Shared with in-memory links, which may outlive the server. */
+/* What a server shares with its in-memory links, which may outlive it. */
 typedef struct net_hub {
     uv_mutex_t mutex;
     atomic_int references;
-    cop_server *server;     /* NULL after the close */
+    cop_server *server;     /* NULL after cop_server_close */
     struct cop_link *links; /* all open in-memory links */
     uint64_t next_connection;
 } net_hub;
@@ -58,7 +58,7 @@ typedef struct net_nng net_nng;
 /* An open connection. */
 typedef struct net_live {
     uint64_t connection;
-    uint32_t open; /* its requests that the handler holds */
+    uint32_t open; /* requests that the handler holds */
     bool spoke;    /* it has sent a request */
 } net_live;
 
@@ -67,7 +67,7 @@ struct cop_server {
     cop_server_handler handler;
     void *context;
     uv_async_t wake;
-    uv_prepare_t round; /* of the loop: each resets `quick` */
+    uv_prepare_t round; /* resets `quick` in each round of the loop */
     int handles_open, quick;
     uv_mutex_t mutex; /* guards the queue */
     net_item *head, *tail;
@@ -78,7 +78,7 @@ struct cop_server {
     net_hub *hub;
     net_nng *nng;
     const cop_tls *tls; /* NULL: no tls+tcp:// */
-    int expected;       /* workers, for sockets that open later */
+    int expected;       /* workers; for sockets that open later */
     atomic_ullong requests, replies, bytes_in, bytes_out, bad_frames, refused;
 };
 
@@ -94,26 +94,26 @@ void net_hub_release(net_hub *hub);
 cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error);
 cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error);
 void net_nng_expect(net_nng *nng, int workers);
-/* Call it after taking a request: keeps enough contexts waiting for more. */
+/* Call it after each request: it keeps enough contexts waiting for more requests. */
 void net_nng_replenish(net_nng *nng);
 void net_nng_disconnect(net_nng *nng, uint64_t connection);
 void net_nng_close(net_nng *nng);
 void net_nng_destroy(net_nng *nng);
 nng_socket net_nng_socket(const net_nng *nng);
 void net_nng_count_refused(net_nng *nng); /* any thread */
-/* Gives `fd`, one end of a socket pair, to the socket as a pipe with its own listener, and returns
- * the listener's number. nng then owns the fd. 0: it failed, and the caller keeps the fd.
- * `announce` (may be NULL) gets the number before anything can arrive from the pipe. */
+/* Gives a connected `fd` to the nng socket as a pipe with its own listener. Returns the listener's
+ * number, and nng owns the fd. 0: it failed, and the caller keeps the fd. `announce` (may be NULL)
+ * is called with the number before any message can arrive from the pipe. */
 uint32_t net_nng_adopt(nng_socket socket, int fd,
                        void (*announce)(void *context, uint32_t listener), void *context);
 /* Closes a listener and its pipe. */
 void net_nng_release(uint32_t listener);
 
-/* nng_peers.c: the peer of each listener. Any thread. */
+/* nng_peers.c: a table of the peer of each listener. Any thread. */
 typedef struct net_peer_row {
     uint32_t listener;
     cop_peer peer;
-    char address[64]; /* "": ask the pipe */
+    char address[64]; /* "": several peers; ask the pipe for the address */
 } net_peer_row;
 typedef struct net_peers {
     uv_mutex_t mutex;
@@ -126,18 +126,19 @@ bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, co
 void net_peers_remove(net_peers *peers, uint32_t listener);
 bool net_peers_find(net_peers *peers, uint32_t listener, cop_peer *peer, char address[64]);
 net_peers *net_nng_peers(net_nng *nng);
-/* An nng message as a buffer, which owns it. NULL: out of memory, and the message is freed. */
+/* Makes a buffer of an nng message, which the buffer owns. NULL: out of memory, and the message is
+ * freed. */
 cop_buffer *net_wrap_message(nng_msg *message);
-/* A message as a frame in a new nng message. NULL: out of memory. */
+/* Encodes a message as a frame in a new nng message. NULL: out of memory. */
 nng_msg *net_make_frame(const cop_message *message);
 
-/* link.c: the operations of a kind of link. */
+/* link.c: the operations of one kind of link. */
 typedef struct net_link_ops {
     cop_err (*call)(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                     cop_error *error);
-    void (*cancel)(cop_link *link); /* after `canceled` was set */
+    void (*cancel)(cop_link *link); /* wakes the running call; `canceled` is already set */
     void (*interrupt)(cop_link *link);
-    void (*set_impatient)(cop_link *link); /* NULL: no effect for this kind */
+    void (*set_impatient)(cop_link *link); /* NULL: this kind does not wait anyway */
     void (*close)(cop_link *link);
 } net_link_ops;
 struct cop_link {
@@ -145,8 +146,8 @@ struct cop_link {
     char address[320];
     atomic_bool canceled;
 };
-/* link_memory.c: closes all links of a server, or one connection. Running calls end with CLOSED.
- * Loop thread. */
+/* link_memory.c: disconnects all links of a server, or one connection. Running calls end with
+ * CLOSED. Loop thread. */
 void net_memory_close_all(net_hub *hub);
 void net_memory_disconnect(net_hub *hub, uint64_t connection);
 

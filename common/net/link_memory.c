@@ -1,8 +1,9 @@
 /* In-memory links: a call puts the link's own request into the server's queue and waits on a
- * condition variable. Structs are copied, buffers go by reference, nothing is allocated per call.
+ * condition variable. A call copies the message struct, passes buffers by reference, and allocates
+ * nothing.
  *
- * A request that timed out stays with the server until it is answered or dropped; the next call
- * waits for that. Lock order: hub, then link, then the server's queue. */
+ * After a timeout, the request stays with the server until the server replies or drops it; the next
+ * call waits for that. Lock order: hub, then link, then the server's queue. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -13,20 +14,20 @@
 
 typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, LOST } call_state;
 
-/* `at_server` says that the server has the request: then it alone touches it. A closed link is
- * freed by whoever lets go last. */
+/* While `at_server` is true, only the server may touch the request. A closed link is freed by the
+ * server if the request is there, else by memory_close. */
 typedef struct memory_link memory_link;
 struct memory_link {
     cop_link base;
     cop_request request;
     net_hub *hub;
-    uv_mutex_t mutex; /* guards the rest, but for `next` */
+    uv_mutex_t mutex; /* guards the rest, except `next` */
     uv_cond_t answered;
     call_state state;
     bool at_server, closed;
-    bool cut; /* the server disconnected it: the next call is a new connection */
+    bool cut; /* the server disconnected it: the next call opens a new connection */
     cop_message reply;
-    memory_link *next; /* in the hub's list */
+    memory_link *next; /* in the hub's list; guarded by the hub's mutex */
 };
 
 static void free_link(memory_link *link) {
@@ -38,7 +39,7 @@ static void free_link(memory_link *link) {
 
 /* ---- server side: loop thread ---- */
 
-/* The server lets go of the request, with or without an answer. */
+/* The server returns the request, with a reply or (message NULL) without one. */
 static void let_go(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);
@@ -102,16 +103,16 @@ void net_memory_disconnect(net_hub *hub, uint64_t connection) {
     uv_mutex_unlock(&hub->mutex);
 }
 
-/* ---- asking side ---- */
+/* ---- client side ---- */
 
-/* Hub and link are locked. */
+/* Opens a new connection. The caller holds the locks of hub and link. */
 static void connect_link(memory_link *link) {
     link->request.connection = NET_MEMORY_CONNECTIONS + ++link->hub->next_connection;
     link->cut = false;
     net_server_note(link->hub->server, NET_ITEM_BORN, link->request.connection);
 }
 
-/* Hands the request to the server; false if there is none any more. */
+/* Hands the request to the server. False: the server is closed; the caller keeps the request. */
 static bool hand_over(memory_link *link, cop_message *request) {
     net_hub *hub = link->hub;
     bool sent = false;
@@ -138,8 +139,8 @@ static bool hand_over(memory_link *link, cop_message *request) {
     return sent;
 }
 
-/* Waits while `waiting` holds, until the deadline or a cancel. The
- * link is locked. */
+/* Waits while `waiting(link)` is true, until the deadline or a cancel. The caller holds the link's
+ * lock. */
 static void wait_change(memory_link *link, bool (*waiting)(const memory_link *),
                         uint64_t deadline) {
     while (waiting(link) && !atomic_load(&link->base.canceled)) {
@@ -212,7 +213,7 @@ static void memory_interrupt(cop_link *base) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* Takes the link off the hub's list. The hub is locked. */
+/* Removes the link from the hub's list. The caller holds the hub's lock. */
 static void delist(memory_link *link) {
     memory_link *first = (memory_link *)(void *)link->hub->links;
     if (first == link) {
@@ -225,7 +226,7 @@ static void delist(memory_link *link) {
 
 static void memory_close(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
-    net_hub *hub = link->hub; /* the server may free the link as soon as it is unlocked */
+    net_hub *hub = link->hub; /* kept: the server may free the link as soon as it is unlocked */
     atomic_fetch_add(&hub->references, 1);
     uv_mutex_lock(&hub->mutex);
     delist(link);
@@ -236,7 +237,7 @@ static void memory_close(cop_link *base) {
         net_server_note(hub->server, NET_ITEM_GONE, link->request.connection);
     uv_mutex_unlock(&link->mutex);
     uv_mutex_unlock(&hub->mutex);
-    if (!at_server) free_link(link); /* else the server does when it lets go */
+    if (!at_server) free_link(link); /* else the server frees it when it returns the request */
     net_hub_release(hub);
 }
 

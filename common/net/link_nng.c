@@ -1,5 +1,5 @@
-/* nng REQ side: one socket, one connection, one call at a time. Our own retry, never nng's (W3).
- * ipc:// is dialled by nng, tcp:// and tls+tcp:// by dial.c. */
+/* Links over nng's REQ protocol: one socket, one connection, one call at a time. Callers retry; nng
+ * never resends (W3). nng connects ipc://; dial.c connects tcp:// and tls+tcp://. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -23,21 +23,21 @@ typedef struct nng_link {
     nng_socket socket;
     nng_ctx ctx;
     nng_aio *aio;
-    net_dialer *dialer;  /* not of ipc://; NULL again when the link closes */
-    atomic_int pipes;    /* connections that stand */
-    atomic_uint pipe;    /* the newest one's number */
+    net_dialer *dialer;  /* NULL: ipc://, or the link is being closed */
+    atomic_int pipes;    /* open connections */
+    atomic_uint pipe;    /* number of the newest one */
     uint64_t deadline;   /* of the last call */
-    int silences;        /* calls in a row that were not answered */
+    int silences;        /* calls without a reply since the last reply */
     uv_mutex_t mutex;    /* guards the rest */
-    uv_cond_t changed;   /* the operation ended, or the call is not wanted any more */
-    bool ended;          /* the operation under way: its callback was called */
-    bool interrupted;    /* the call under way */
-    bool impatient;      /* a coordinator that is not there ends the call at once */
-    net_failure absence; /* the last attempt's, since the call began */
-    char reason[700];    /* why there is no connection; "": not known */
+    uv_cond_t changed;   /* the operation ended, or the call must end */
+    bool ended;          /* the callback of the running operation was called */
+    bool interrupted;    /* the running call must end */
+    bool impatient;      /* an absent coordinator ends the call at once */
+    net_failure absence; /* result of the last attempt to connect since the call began */
+    char reason[700];    /* why there is no connection; "": unknown */
 } nng_link;
 
-#define SILENCES_MOST 2 /* then the connection is taken for dead (W2) */
+#define SILENCES_MOST 2 /* after this many, the connection counts as dead (W2) */
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
@@ -49,7 +49,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* Will waiting for a connection not help? With the mutex. */
+/* True: waiting for a connection does not help. The caller holds the mutex. */
 static bool is_hopeless(const nng_link *link) {
     return link->absence > NET_ABSENT || (link->absence == NET_ABSENT && link->impatient);
 }
@@ -61,7 +61,7 @@ static bool gave_up(nng_link *link) {
     return hopeless;
 }
 
-/* No connection: why, if dial.c knows. */
+/* Fails because there is no connection, with the reason if it is known. */
 static cop_err explain_absence(nng_link *link, uint32_t timeout_ms, cop_error *error) {
     uv_mutex_lock(&link->mutex);
     const net_failure absence = link->absence;
@@ -91,7 +91,7 @@ static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_erro
     switch (failed) {
     case NNG_ETIMEDOUT:
         if (atomic_load(&link->pipes) <= 0) return explain_absence(link, timeout_ms, error);
-        /* Its machine may be gone without a word: a new connection will tell. */
+        /* Its machine may have vanished. A new connection shows whether it has. */
         if (++link->silences >= SILENCES_MOST) nng_pipe_close((nng_pipe){atomic_load(&link->pipe)});
         return cop_fail(error, COP_ERR_TIMEOUT,
                         "the coordinator at %s did not answer within %.3g s", address,
@@ -112,8 +112,8 @@ static void on_ended(void *argument) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* Waits until the operation under way has ended; with `unless_unwanted`, or until nobody wants it
- * any more. True when it ended. */
+/* Waits until the running operation has ended or, if `unless_unwanted`, until the call must end.
+ * True: the operation has ended. */
 static bool wait_for_end(nng_link *link, bool unless_unwanted) {
     uv_mutex_lock(&link->mutex);
     while (!link->ended && !(unless_unwanted && (link->interrupted || is_hopeless(link) ||
@@ -124,15 +124,15 @@ static bool wait_for_end(nng_link *link, bool unless_unwanted) {
     return ended;
 }
 
-/* Runs one operation of the aio until `deadline`; 0 or an nng error. It is canceled here and by
- * nobody else: when another thread cancels an aio whose operation is just beginning or ending, nng
- * (1.10, 1.11) lets nng_aio_wait return 0 while it goes on (nanomsg/nng#2208). So its callback
- * tells, too, not nng_aio_wait. */
+/* Runs one operation of the aio until `deadline`. Returns 0 or an nng error. Only this function
+ * cancels the aio, and only its callback shows that it has ended. The reason is nanomsg/nng#2208
+ * (1.10, 1.11): if another thread cancels an operation that is just beginning or ending,
+ * nng_aio_wait returns 0 while the operation continues. */
 static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64_t deadline) {
     uint64_t now = cop_clock_ns();
     nng_aio_set_timeout(link->aio,
                         now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
-    link->ended = false; /* no operation is under way */
+    link->ended = false; /* no lock needed: no operation is running */
     operation(link->ctx, link->aio);
     if (!wait_for_end(link, true)) {
         nng_aio_cancel(link->aio);
@@ -141,7 +141,8 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     return nng_aio_result(link->aio);
 }
 
-/* nng does not report why its dialer has no connection: one of our own tells. Local, so at once. */
+/* nng does not report why an ipc:// connection fails, so this tries to connect and records the
+ * reason. Does not block. The caller holds the mutex. */
 static void probe_ipc(nng_link *link) {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     if (strncmp(link->base.address, "ipc://", 6) != 0 || atomic_load(&link->pipes) > 0) return;
@@ -163,7 +164,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     link->deadline = deadline;
     uv_mutex_lock(&link->mutex);
     link->interrupted = false;
-    link->absence = NET_LATER; /* an attempt of before: the next one tells */
+    link->absence = NET_LATER; /* forget attempts from before the call */
     probe_ipc(link);
     uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
@@ -201,7 +202,7 @@ static void nng_interrupt(cop_link *base) {
     uv_mutex_unlock(&link->mutex);
 }
 
-/* How long closing may take: no call takes longer than its time out, its last bytes included. */
+/* How long closing may take to send the last bytes: until the deadline of the last call. */
 static uint64_t linger_ms(const nng_link *link) {
     const uint64_t now = cop_clock_ns();
     const uint64_t left = now < link->deadline ? (link->deadline - now) / 1000000 : 0;
@@ -212,7 +213,7 @@ static void nng_link_close(cop_link *base) {
     nng_link *link = (nng_link *)(void *)base;
     uv_mutex_lock(&link->mutex);
     net_dialer *dialer = link->dialer;
-    link->dialer = NULL; /* nng's events come until its socket is closed */
+    link->dialer = NULL; /* on_pipe may still be called until the socket is closed */
     uv_mutex_unlock(&link->mutex);
     if (dialer) net_dial_stop(dialer, linger_ms(link));
     nng_close(link->socket);
@@ -247,7 +248,7 @@ static uint32_t on_dialed(void *owner, int fd) {
     return net_nng_adopt(link->socket, fd, NULL, NULL);
 }
 
-/* A reason that waiting does not change ends the call under way. */
+/* Ends the running call if waiting does not help. */
 static void on_dial_failed(void *owner, const char *reason, net_failure how) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
@@ -261,7 +262,7 @@ static void on_dial_failed(void *owner, const char *reason, net_failure how) {
 
 /* ---- life ---- */
 
-/* nng's dialer of ipc://, which connects in the background. */
+/* Starts nng's dialer for ipc://, which connects in the background. */
 static int dial(nng_link *link, const char *url) {
     nng_dialer dialer;
     int failed = nng_dialer_create(&dialer, link->socket, url);

@@ -1,6 +1,6 @@
-/* Who sends what: a row for each nng listener of the server, those of single TLS connections with
- * the peer that the certificate names. A message from a listener without a row is nobody's. Rows
- * are in ascending order of numbers. */
+/* The peer of each nng listener of the server. A TLS connection has its own listener, whose row
+ * names the peer by its certificate. Messages from a listener without a row are ignored. Rows are
+ * sorted by the listener's number. */
 #include "common/net/internal.h"
 
 #include <stdio.h>
@@ -18,7 +18,7 @@ void net_peers_fini(net_peers *peers) {
     cop_free(peers->rows);
 }
 
-/* Where the listener's row is or would be. */
+/* The index of the listener's row, or of the place where it belongs. */
 static size_t place_of(const net_peers *peers, uint32_t listener) {
     size_t low = 0, high = peers->count;
     while (low < high) {

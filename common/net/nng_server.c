@@ -1,7 +1,7 @@
-/* nng REP side: a pool of contexts that receive, answer late, and receive again. Rules W2 to W5 of
- * the design. nng's callbacks decode and append to the server's queue; replies with large bodies,
- * and those of a crowd, are encoded on two threads of their own, so that no copy of megabytes holds
- * up the loop. */
+/* The server over nng's REP protocol: a pool of contexts that each receive a request, reply later,
+ * and receive again (rules W2 to W5). nng's callbacks decode requests and append them to the
+ * server's queue. Two encoder threads send large replies, and all replies beyond a limit per round
+ * of the loop, so that copies of megabytes do not delay the loop. */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -20,7 +20,7 @@
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
 #define FRONTS_MAX     16
-/* Replies up to this size are sent by the loop, but for those of a crowd. */
+/* The loop itself sends replies up to this size, up to QUICK_REPLIES in a round. */
 #define INLINE_BYTES 65536
 
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
@@ -28,11 +28,11 @@ typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
 /* A REP context with the request that it holds. */
 typedef struct rep_context rep_context;
 struct rep_context {
-    cop_request request; /* first: found from its request */
+    cop_request request; /* must be first: the code casts a request to its context */
     net_nng *nng;
     nng_ctx ctx;
     nng_aio *aio;
-    context_state state; /* of the aio's operation; changed by who starts one */
+    context_state state; /* changed only by the thread that starts an operation of the aio */
     cop_message reply;
     rep_context *next; /* in the encoders' queue */
 };
@@ -44,11 +44,11 @@ struct net_nng {
     int count, wanted;
     atomic_int receiving; /* contexts that wait for a request (W3) */
     atomic_bool closing;
-    atomic_int pipes; /* connections, those included that are turned away now */
+    atomic_int pipes; /* connections, including those that are being refused */
     net_peers peers;
     tls_front *fronts[FRONTS_MAX]; /* of tls+tcp:// addresses */
     int front_count;
-    /* encoders */
+    /* the encoder threads and their queue */
     uv_mutex_t mutex;
     uv_cond_t work;
     rep_context *head, *tail;
@@ -86,7 +86,7 @@ static void receive(rep_context *c) {
     nng_ctx_recv(c->ctx, c->aio);
 }
 
-/* Unless the server ends. */
+/* Receives again, unless the server is closing. */
 static void receive_again(rep_context *c) {
     if (atomic_load(&c->nng->closing))
         c->state = ENDED;
@@ -111,8 +111,8 @@ static void describe_peer(nng_pipe pipe, char out[64]) {
 
 typedef enum acceptance { ACCEPTED, ANSWERED, REFUSED } acceptance;
 
-/* A peer of another major version cannot be understood, but it can be told so: in its own version,
- * whose FAILURE is as ours. REFUSED: no memory, or it named no version. */
+/* Answers a peer of another major version with a FAILURE in its own version; FAILURE is the same in
+ * all versions. REFUSED: out of memory. */
 static acceptance answer_other_version(rep_context *c, uint16_t version) {
     cop_message failure = {.type = COP_MESSAGE_FAILURE};
     nng_msg *frame;
@@ -131,8 +131,7 @@ static acceptance answer_other_version(rep_context *c, uint16_t version) {
     return ANSWERED;
 }
 
-/* A message came: decode it; a bad frame costs its sender the connection and nobody else anything.
- */
+/* Decodes a message. A bad frame closes its sender's connection and affects nobody else. */
 static acceptance accept_message(rep_context *c, nng_msg *message) {
     cop_server *server = c->nng->server;
     nng_pipe pipe = nng_msg_get_pipe(message);
@@ -140,7 +139,7 @@ static acceptance accept_message(rep_context *c, nng_msg *message) {
     atomic_fetch_add(&server->bytes_in, nng_msg_len(message));
     uint32_t listener = (uint32_t)nng_listener_id(nng_pipe_listener(pipe));
     if (!net_peers_find(&c->nng->peers, listener, &c->request.peer, c->request.address)) {
-        nng_msg_free(message); /* the connection has gone meanwhile */
+        nng_msg_free(message); /* the connection has ended */
         return REFUSED;
     }
     if (!c->request.address[0]) describe_peer(pipe, c->request.address);
@@ -181,7 +180,7 @@ static void on_received(rep_context *c) {
 
 static void on_sent(rep_context *c) {
     int failed = nng_aio_result(c->aio);
-    if (failed) nng_msg_free(nng_aio_get_msg(c->aio)); /* the peer has gone: nothing to do */
+    if (failed) nng_msg_free(nng_aio_get_msg(c->aio)); /* the connection has ended */
     if (failed == NNG_ECLOSED || atomic_load(&c->nng->closing))
         c->state = ENDED;
     else
@@ -197,12 +196,12 @@ static void on_aio(void *argument) {
         on_sent(c);
 }
 
-/* ---- replying: loop thread, and the thread pool for large bodies ---- */
+/* ---- replying: loop thread and encoder threads ---- */
 
 static void send_reply(rep_context *c) {
     nng_msg *frame = atomic_load(&c->nng->closing) ? NULL : net_make_frame(&c->reply);
     cop_message_fini(&c->reply);
-    if (!frame) { /* no memory: the peer's call times out and it asks again */
+    if (!frame) { /* out of memory: the peer's call times out, and it asks again */
         receive_again(c);
         return;
     }
@@ -287,8 +286,8 @@ static rep_context *create_context(net_nng *nng) {
     return c;
 }
 
-/* Requests that are held must not use up the contexts: an unread request hides its sender's death
- * (W3). */
+/* Keeps `wanted` contexts receiving, however many the handler holds. With none, an unread request
+ * would hide that its sender has died (W3). */
 static void ensure_contexts(net_nng *nng) {
     while (nng->count < CONTEXTS_MAX && atomic_load(&nng->receiving) < nng->wanted) {
         rep_context *c = create_context(nng);
@@ -310,7 +309,7 @@ void net_nng_expect(net_nng *nng, int workers) {
 
 /* ---- sockets ---- */
 
-/* A connection comes (before it can say anything) or has gone. */
+/* A connection is new (before its first message) or has ended. */
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     net_nng *nng = argument;
     bool gone = event == NNG_PIPE_EV_REM_POST;
@@ -335,7 +334,7 @@ cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
     uv_mutex_init(&nng->mutex);
     uv_cond_init(&nng->work);
     net_peers_init(&nng->peers);
-    *out = nng; /* from here the server's destroy cleans up */
+    *out = nng; /* from here on, cop_server_destroy cleans up */
     for (; nng->encoders < ENCODERS; nng->encoders++)
         if (uv_thread_create(&nng->encoder[nng->encoders], run_encoder, nng))
             return cop_fail(error, COP_ERR_INTERNAL, "cannot start a thread for replies");
@@ -357,7 +356,7 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
     return COP_OK;
 }
 
-/* nng's errors in words of ours. */
+/* Turns an nng error into ours. */
 static cop_err explain_listen(int failed, const char *url, cop_error *error) {
     cop_err code = failed == NNG_EADDRINUSE ? COP_ERR_IN_USE
                    : failed == NNG_EPERM    ? COP_ERR_DENIED
@@ -368,7 +367,7 @@ static cop_err explain_listen(int failed, const char *url, cop_error *error) {
                                              : nng_strerror(failed));
 }
 
-/* Starts an nng listener; an nng error. */
+/* Starts an nng listener. Returns 0 or an nng error. */
 static int start_listener(net_nng *nng, const char *url) {
     nng_listener listener;
     int failed = nng_listener_create(&listener, nng->socket, url);
@@ -388,8 +387,9 @@ static int start_listener(net_nng *nng, const char *url) {
     return failed;
 }
 
-/* nng binds the first address of a name: it gets each of them. One that this machine lacks
- * (localhost's ::1 where there is no IPv6) is left out, if another can be bound. */
+/* Listens at every address of the host, because nng itself would bind only the first one. Skips
+ * addresses that this machine lacks (::1 of localhost on a machine without IPv6), if it can bind
+ * another. */
 static cop_err listen_tcp(net_nng *nng, const char *url, cop_error *error) {
     net_addresses addresses;
     int bound = 0, absent = NNG_EADDRINVAL;

@@ -1,6 +1,6 @@
-/* Names to addresses without waiting for the name server: getaddrinfo blocks for as long as the
- * resolver's own time-outs last, so it runs on a thread that may be abandoned. Whoever lets go of a
- * resolution last, its thread or its owner, frees it. */
+/* Resolves host names in the background: getaddrinfo blocks for as long as the resolver's own
+ * timeouts, so it runs on a thread that the owner may abandon. The thread or the owner, whichever
+ * finishes last, frees the resolution. */
 #include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 struct net_resolution {
     uv_mutex_t mutex; /* guards the rest */
-    tls_loop *loop;   /* to be woken; NULL once abandoned */
+    tls_loop *loop;   /* woken at the end; NULL: abandoned */
     bool done;
     int status; /* of getaddrinfo */
     struct addrinfo *found;
@@ -42,7 +42,7 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* An address that needs no name server. */
+/* True: the host is a numeric address, and the result is ready. */
 static bool resolve_number(net_resolution *r) {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     r->done = getaddrinfo(r->host, r->port, &hints, &r->found) == 0;
@@ -92,7 +92,7 @@ void net_resolve_abandon(net_resolution *r) {
 
 /* ---- addresses to listen on ---- */
 
-/* The same address may stand more than once in /etc/hosts. */
+/* /etc/hosts may list an address more than once. */
 static bool is_known(const net_addresses *a, const struct addrinfo *found) {
     for (int i = 0; i < a->count; i++)
         if (a->size[i] == found->ai_addrlen &&

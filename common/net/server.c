@@ -1,5 +1,4 @@
-/* The server's loop side: one queue that all transports append to, read on the loop thread (W4).
- * See net.h. */
+/* The server: all transports append to one queue, which the loop thread reads (W4). See net.h. */
 #include "common/net/internal.h"
 
 #include <string.h>
@@ -9,10 +8,10 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* A round of the loop reads for so long, and sends so many replies by itself: a crowd that asks, or
- * is answered, all at once must not keep timers and other threads' mail waiting. */
-#define READING_NS    1000000
-#define QUICK_REPLIES 32
+/* Limits of one round of the loop, so that timers and other events do not wait when many peers ask
+ * or are answered at the same time. */
+#define READING_NS    1000000 /* time for reading the queue */
+#define QUICK_REPLIES 32      /* replies that the loop encodes itself */
 
 /* ---- the queue ---- */
 
@@ -35,7 +34,7 @@ bool net_server_push(cop_server *server, net_item *item) {
 
 void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection) {
     net_item *item = cop_alloc(sizeof *item);
-    if (!item) return; /* heartbeats notice it (W2) */
+    if (!item) return; /* out of memory: missing heartbeats will show it (W2) */
     item->kind = kind;
     item->connection = connection;
     if (!net_server_push(server, item)) cop_free(item);
@@ -66,12 +65,12 @@ static bool grow_live(cop_server *server) {
 static void add_live(cop_server *server, uint64_t connection) {
     size_t count = live_count(server);
     if (count == server->live_capacity && !grow_live(server))
-        return; /* its requests are dropped; it tries again */
+        return; /* out of memory: its requests will be dropped, and it tries again */
     server->live[count] = (net_live){.connection = connection};
     atomic_store_explicit(&server->live_count, count + 1, memory_order_relaxed);
 }
 
-/* Forgets a connection; true if it had sent a request. */
+/* Removes a connection. True: it had sent a request. */
 static bool remove_live(cop_server *server, uint64_t connection) {
     net_live *live = find_live(server, connection);
     if (!live) return false;
@@ -86,7 +85,7 @@ static bool remove_live(cop_server *server, uint64_t connection) {
 
 static void take_request(cop_server *server, cop_request *request) {
     net_live *live = find_live(server, request->connection);
-    if (!live) { /* its connection went meanwhile */
+    if (!live) { /* the connection has ended */
         request->transport->drop(request);
         return;
     }
@@ -105,7 +104,7 @@ static void take_request(cop_server *server, cop_request *request) {
     server->handler.on_request(server->context, request);
 }
 
-/* What is left over comes first in the next round. */
+/* Puts unread items back to the front of the queue, for the next round. */
 static void put_back(cop_server *server, net_item *first, net_item *last) {
     uv_mutex_lock(&server->mutex);
     last->next = server->head;
@@ -119,7 +118,7 @@ static void take_item(cop_server *server, net_item *item) {
     uint64_t connection = item->connection;
     bool born = item->kind == NET_ITEM_BORN;
     if (item->kind == NET_ITEM_REQUEST) {
-        take_request(server, item->request); /* the item is part of it */
+        take_request(server, item->request); /* which contains the item */
         return;
     }
     cop_free(item);
@@ -208,7 +207,7 @@ void cop_server_disconnect(cop_server *server, uint64_t connection) {
 
 /* ---- the end ---- */
 
-/* What is still in the queue is dropped. */
+/* Closes the queue and drops its items. */
 static void drain_queue(cop_server *server) {
     uv_mutex_lock(&server->mutex);
     server->closed = true;
@@ -278,7 +277,7 @@ const cop_peer *cop_request_peer(const cop_request *request) {
     return &request->peer;
 }
 
-/* The handler lets go of it. */
+/* The handler has answered or dropped the request. */
 static void close_request(const cop_request *request) {
     net_live *live = find_live(request->server, request->connection);
     if (!live) return;

@@ -1,5 +1,5 @@
-/* Credentials: reading certificates and keys, checking them before anyone else does, and saying who
- * a peer is and what is wrong with it. See tls.h. */
+/* Credentials: reads and checks our certificate and key, identifies peers, and explains faults of
+ * certificates. See tls.h. */
 #include "common/net/tls_internal.h"
 
 #include <openssl/err.h>
@@ -48,7 +48,7 @@ static const char *date_text(const ASN1_TIME *time, char out[40]) {
     return out;
 }
 
-/* The last OpenSSL error in words; "" if there is none. Clears the queue. */
+/* Returns the text of the last OpenSSL error, or "". Clears the error queue. */
 static const char *openssl_text(void) {
     unsigned long code = ERR_peek_last_error();
     const char *text = code ? ERR_reason_error_string(code) : NULL;
@@ -56,7 +56,7 @@ static const char *openssl_text(void) {
     return text ? text : "";
 }
 
-/* One text of the subject; false unless it fits, is plain, and is not empty. */
+/* Copies one entry of the subject. False: it is empty, too long, or has control characters. */
 static bool subject_text(X509_NAME *subject, int place, char out[COP_NAME_MAX]) {
     unsigned char *utf8 = NULL;
     X509_NAME_ENTRY *entry = X509_NAME_get_entry(subject, place);
@@ -67,7 +67,7 @@ static bool subject_text(X509_NAME *subject, int place, char out[COP_NAME_MAX]) 
     return good;
 }
 
-/* CN and OUs of the subject; false unless there is exactly one usable CN. */
+/* Reads the CN and the OUs of the subject. False: there is not exactly one usable CN. */
 static bool read_identity(X509 *certificate, cop_peer *out) {
     X509_NAME *subject = X509_get_subject_name(certificate);
     char unit[COP_NAME_MAX];
@@ -84,7 +84,7 @@ static bool read_identity(X509 *certificate, cop_peer *out) {
     return good;
 }
 
-/* The names that a certificate is for, as "localhost, 10.0.0.1"; at most a few. */
+/* Lists the first hosts that a certificate is for, such as "localhost, 10.0.0.1". */
 static void list_hosts(X509 *certificate, char *out, size_t size) {
     GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
     int listed = 0;
@@ -101,7 +101,7 @@ static void list_hosts(X509 *certificate, char *out, size_t size) {
     GENERAL_NAMES_free(names);
 }
 
-/* What OpenSSL's verifier found, as a sentence about `certificate`. */
+/* Writes a sentence about `certificate` for an error code of OpenSSL's verifier. */
 static void describe_verdict(int code, X509 *certificate, const char *what, char *out,
                              size_t size) {
     char name[COP_NAME_MAX], date[40], hosts[200];
@@ -140,17 +140,18 @@ static void describe_verdict(int code, X509 *certificate, const char *what, char
     }
 }
 
-/* ---- reading and checking our own ---- */
+/* ---- reading and checking our own files ---- */
 
 static int no_password(char *buffer, int size, int writing, void *unused) {
     (void)buffer, (void)size, (void)writing, (void)unused;
     return -1; /* never ask at the terminal */
 }
 
-/* Keys that everyone can read protect nobody; those of a group are for services and secrets. */
+/* Others must not be able to read the key. A group may read it, because services and container
+ * secrets need this. */
 static cop_err check_key_mode(const char *path, cop_error *error) {
     struct stat status;
-    if (stat(path, &status) != 0) return COP_OK; /* it was just read: the next step will tell */
+    if (stat(path, &status) != 0) return COP_OK; /* gone since check_file: OpenSSL reports it */
     if ((status.st_mode & 027) == 0) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
                     "%s: this private key has mode %04o: expected 0600 (at most 0640), so that "
@@ -158,7 +159,7 @@ static cop_err check_key_mode(const char *path, cop_error *error) {
                     path, (unsigned)status.st_mode & 07777, path);
 }
 
-/* There and readable: OpenSSL's own words for that are poor. */
+/* Checks that a file exists and is readable, because OpenSSL's own messages about this are poor. */
 static cop_err check_file(const char *path, cop_error *error) {
     char *text;
     size_t size;
@@ -197,7 +198,7 @@ static cop_err load_files(SSL_CTX *context, const cop_tls_options *o, cop_error 
                     o->key, openssl_text());
 }
 
-/* Would a peer accept our certificate? It has the same CA. */
+/* Checks that a peer with the same CA would accept our certificate. */
 static cop_err check_own(const cop_tls *tls, const cop_tls_options *o, cop_error *error) {
     X509 *certificate = SSL_CTX_get0_certificate(tls->context);
     STACK_OF(X509) *chain = NULL;
@@ -232,7 +233,8 @@ static int on_verified(int good, X509_STORE_CTX *check) {
     tls_verdict *verdict = ssl ? SSL_get_app_data(ssl) : NULL;
     if (good || !verdict || verdict->text[0]) return good;
     int code = X509_STORE_CTX_get_error(check);
-    /* Dates are those of the certificate that is wrong; else the peer's own is what people know. */
+    /* An invalid date is reported for the certificate that has it; all other faults are reported
+     * for the peer's own certificate, the one that people know. */
     bool dated = code == X509_V_ERR_CERT_HAS_EXPIRED || code == X509_V_ERR_CERT_NOT_YET_VALID;
     bool ca = dated && X509_STORE_CTX_get_error_depth(check) > 0;
     describe_verdict(
@@ -241,8 +243,8 @@ static int on_verified(int good, X509_STORE_CTX *check) {
     return good;
 }
 
-/* Both sides must prove themselves; no renegotiation, and no tickets: each connection is checked.
- */
+/* Both sides must present certificates. No renegotiation and no tickets, so that each connection is
+ * checked. */
 static bool configure_context(SSL_CTX *context) {
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_verified);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
@@ -282,7 +284,8 @@ static const char *from_environment(const char *given, const char *name) {
     return given ? given : value && *value ? value : NULL;
 }
 
-/* Options, environment, and what the folder stands for. `paths`: storage for the latter. */
+/* Fills in what the options leave out, from the environment and then from the folder. paths[] gets
+ * the allocated paths, which the caller frees. */
 static cop_err resolve(const cop_tls_options *given, const char *stem, char *paths[3],
                        cop_tls_options *out, cop_error *error) {
     static const char *const flags[] = {"--tls-ca", "--tls-cert", "--tls-key"};
@@ -356,10 +359,10 @@ cop_err cop_tls_for_url(const char *url, const cop_tls_options *o, const char *s
 
 /* ---- connections ---- */
 
-/* The coordinator's certificate must be for this name: an address by an IP entry, else by DNS. */
+/* Makes the handshake fail unless the certificate is for `host`, an IP address or a DNS name. */
 static bool expect_host(SSL *ssl, const char *host) {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    char name[TLSEXT_MAXLEN_host_name + 1]; /* OpenSSL's macro takes it as not const */
+    char name[TLSEXT_MAXLEN_host_name + 1]; /* a copy, because OpenSSL's macro wants no const */
     if (X509_VERIFY_PARAM_set1_ip_asc(param, host) == 1) return true;
     ERR_clear_error();
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
@@ -393,7 +396,7 @@ bool net_tls_peer(SSL *ssl, cop_peer *out, tls_verdict *verdict) {
     return false;
 }
 
-/* Alerts that a peer sends when it does not like our certificate. */
+/* Alerts that a peer sends when it refuses our certificate. NULL: another alert. */
 static const char *refusal_text(int reason) {
     switch (reason) {
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:

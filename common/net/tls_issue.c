@@ -1,6 +1,6 @@
-/* Making certificates: a CA of one's own, and certificates for coordinators (serverAuth, with the
- * hosts that they are reached by), workers and clients (clientAuth; the role is the OU, the name
- * the CN). Keys are ECDSA P-256. The folder appears whole or not at all. */
+/* Creates certificates: a CA, and certificates for coordinators (serverAuth, with their hosts),
+ * workers and clients (clientAuth). The OU is the role, the CN the name. Keys are ECDSA P-256. The
+ * folder is created completely or not at all. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
@@ -18,7 +18,7 @@
 #include "common/net/tls.h"
 
 #define CA_DAYS     3650
-#define BACKDATED_S 3600 /* clocks differ */
+#define BACKDATED_S 3600 /* valid this long before now, because clocks differ */
 #define SERIAL_BITS 127
 #define PEM_MOST    65536
 
@@ -39,9 +39,9 @@ static cop_err fail_openssl(cop_error *error, const char *what) {
     return cop_fail(error, COP_ERR_INTERNAL, "%s: %s", what, text ? text : "out of memory");
 }
 
-/* ---- what is asked for ---- */
+/* ---- checking the request ---- */
 
-/* The name without "-*". */
+/* The length of the name without "-*". */
 static int bare_length(const char *name) {
     size_t length = strlen(name);
     bool many = length > 2 && strcmp(name + length - 2, "-*") == 0;
@@ -107,7 +107,7 @@ static bool add_text(X509_NAME *name, const char *field, const char *text) {
                                       -1, 0) == 1;
 }
 
-/* An extension in OpenSSL's own notation (constants of ours only). */
+/* Adds an extension in OpenSSL's own notation. `value` is trusted; never pass input. */
 static bool add_extension(X509 *certificate, X509 *issuer, int id, const char *value) {
     X509V3_CTX context;
     X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
@@ -117,7 +117,7 @@ static bool add_extension(X509 *certificate, X509 *issuer, int id, const char *v
     return good;
 }
 
-/* One DNS name or address; NULL when out of memory. */
+/* Makes one DNS name or IP address. NULL: out of memory. */
 static GENERAL_NAME *make_host(const char *host) {
     GENERAL_NAME *name = GENERAL_NAME_new();
     if (!name) return NULL;
@@ -150,7 +150,7 @@ static bool add_hosts(X509 *certificate, const char *const *hosts) {
     return good;
 }
 
-/* Key, serial number, dates and subject; not signed yet. */
+/* Creates a key and a certificate with serial number, dates and subject, not signed yet. */
 static bool begin_pair(key_pair *pair, const char *unit, const char *name, int days) {
     pair->key = EVP_EC_gen("P-256");
     pair->certificate = X509_new();
@@ -197,7 +197,7 @@ static cop_err make_pair(const key_pair *ca, const cop_tls_issue *issue, key_pai
 
 /* ---- files ---- */
 
-/* A new file: what is there stays. */
+/* Writes a new file. EXISTS: there is one already; it is unchanged. */
 static cop_err write_new(const char *path, const char *text, size_t size, unsigned mode,
                          cop_error *error) {
     char temporary[4096];
@@ -216,7 +216,7 @@ static cop_err write_new(const char *path, const char *text, size_t size, unsign
     return e;
 }
 
-/* FOLDER/STEM.pem and .key; or neither. */
+/* Writes FOLDER/STEM.key and FOLDER/STEM.pem, or neither. */
 static cop_err write_pair(const char *folder, const char *stem, const key_pair *pair,
                           cop_error *error) {
     char paths[2][4096];
@@ -235,7 +235,7 @@ static cop_err write_pair(const char *folder, const char *stem, const key_pair *
         e = write_new(paths[written], text, (size_t)size, written == 0 ? 0600 : 0644, error);
     }
     if (e && written == 1) unlink(paths[0]);
-    for (int i = 0; i < 2; i++) BIO_free(texts[i]); /* wipes what it held */
+    for (int i = 0; i < 2; i++) BIO_free(texts[i]); /* which also wipes the key */
     return e;
 }
 

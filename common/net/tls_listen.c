@@ -1,9 +1,9 @@
-/* The server's front: accepts TLS connections and gives those that prove themselves to nng.
+/* The listener for tls+tcp://: accepts connections, and gives them to nng after the handshake.
  *
- * Strangers can cost little: at most COP_HALF_OPEN_MAX are in the handshake at one time, each for
- * ten seconds at most, and when one more comes, the oldest goes; so however many fall silent, a
- * peer that talks gets through. An nng listener of its own belongs to each connection: by its
- * number a message's sender is known (nng_peers.c). */
+ * The cost of strangers is limited: at most COP_HALF_OPEN_MAX connections are in the handshake at
+ * the same time, each for at most ten seconds. One more closes the oldest. So a peer that completes
+ * its handshake gets through, however many others are silent. Each connection has its own nng
+ * listener, whose number identifies the sender of a message (nng_peers.c). */
 #include "common/net/internal.h"
 #include "common/net/tls_internal.h"
 
@@ -19,25 +19,25 @@
 
 #define THREADS      2
 #define BACKLOG      1024
-#define ACCEPTS_MOST 32 /* at one time, before the others get their turn */
+#define ACCEPTS_MOST 32 /* in a row, before other events get their turn */
 
 typedef struct front_thread {
     tls_loop loop;
     tls_front *front;
-    uv_poll_t accept[NET_ADDRESSES_MAX]; /* for each address */
-    int accept_count;                    /* that are initialised */
-    bool accepting;
+    uv_poll_t accept[NET_ADDRESSES_MAX]; /* one for each listening socket */
+    int accept_count;                    /* how many are initialized */
+    bool accepting;                      /* they are polled */
 } front_thread;
 
 struct tls_front {
     net_nng *nng;
     const cop_tls *tls;
-    int fds[NET_ADDRESSES_MAX], fd_count; /* every address of the name is bound */
+    int fds[NET_ADDRESSES_MAX], fd_count; /* listening sockets: one for each address of the host */
     front_thread thread[THREADS];
     int threads;
 };
 
-/* ---- telling of refused peers ---- */
+/* ---- refused peers ---- */
 
 static void tell(const char *address, const char *reason) {
     cop_log_peer(COP_LOG_WARN, "tls", address, "%s: connection refused: %s", address, reason);
@@ -45,7 +45,8 @@ static void tell(const char *address, const char *reason) {
 
 /* ---- connections ---- */
 
-/* Before anything can come from it. Without memory it has no row, and is not heard. */
+/* Adds the peer's row before its first message can arrive. Without a row (out of memory), its
+ * messages are ignored. */
 static void introduce(void *context, uint32_t listener) {
     tls_conn *conn = context;
     front_thread *t = conn->loop->owner;
@@ -76,7 +77,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* ---- accepting ---- */
 
-/* The one that has been in the handshake for longest makes room. */
+/* Closes the connection that has been in the handshake for longest. False: there is none. */
 static bool push_out(front_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
     if (oldest) net_tls_conn_end(oldest, "it was slow, and other connections wait", false);
@@ -101,7 +102,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
             continue;
         }
         bool short_of = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
-        if (!short_of) return; /* none left, or it went again */
+        if (!short_of) return; /* no connection is waiting, or it was closed again */
         tell("a peer", "no file descriptor is left (ulimit -n)");
         if (push_out(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
@@ -140,13 +141,13 @@ void net_split_url(const char *url, char host[256], char port[8]) {
     snprintf(port, 8, "%.7s", colon + 1);
 }
 
-/* A socket that listens on the address; -1 and errno. */
+/* Opens a socket that listens on the address. Returns -1 and errno on failure. */
 static int bind_to(const struct sockaddr_storage *at, socklen_t size) {
     const int on = 1;
     int fd = socket(at->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    /* "*" is both 0.0.0.0 and [::], each for its own. */
+    /* "*" is both 0.0.0.0 and [::], each with its own socket. */
     if (at->ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
     if (bind(fd, (const struct sockaddr *)at, size) == 0 && listen(fd, BACKLOG) == 0) return fd;
     const int number = errno;
@@ -163,8 +164,8 @@ static cop_err explain_bind(int number, const char *url, cop_error *error) {
     return number == EACCES ? COP_ERR_DENIED : COP_ERR_INPUT;
 }
 
-/* Binds every address of the name; those of a kind that this machine lacks (localhost's ::1 where
- * there is no IPv6) are left out, if another can be bound. */
+/* Binds every address of the host. Skips addresses that this machine lacks (::1 of localhost on a
+ * machine without IPv6), if it can bind another. */
 static cop_err bind_all(tls_front *front, const char *url, cop_error *error) {
     net_addresses addresses;
     int absent = EADDRNOTAVAIL;

@@ -1,7 +1,7 @@
-/* Connections on a loop thread: the handshake, then bytes both ways between the peer (through
- * OpenSSL) and nng (through a socket pair). Whatever blocks waits for its socket; what is read is
- * at most one buffer ahead in each direction, so a slow reader slows the writer down and nothing
- * else. Every connection that is not open has a deadline. See tls_internal.h. */
+/* Connections on a loop thread: the handshake, then bytes in both directions between the peer
+ * (through OpenSSL) and nng (through a socket pair). Nothing blocks: a connection that cannot go on
+ * is polled. It reads at most one buffer ahead in each direction, so a slow reader slows down only
+ * its own writer. Each connection that is not open has a deadline. See tls_internal.h. */
 #include "common/net/tls_internal.h"
 
 #include <arpa/inet.h>
@@ -21,13 +21,13 @@
 #include "common/base/clock.h"
 
 #define TLS_BUFFER_SIZE 65536
-#define PAIR_BYTES      (1 << 20) /* that nng and we may be ahead of one another */
-#define ROUNDS_MOST     8         /* buffers in one direction before the others get their turn */
+#define PAIR_BYTES      (1 << 20) /* size of the socket pair's buffers */
+#define ROUNDS_MOST     8 /* buffers moved in one direction before other connections get a turn */
 #define TICK_MS         100
 #define STOP_TICK_MS    5 /* while the loop stops */
 #define GREETING        8 /* bytes that open an SP connection */
 #define KEEPALIVE_S     15
-#define UNACKED_MS      30000 /* bytes that the peer's machine does not acknowledge */
+#define UNACKED_MS      30000 /* then a connection with unacknowledged bytes is lost */
 
 /* ---- lists ---- */
 
@@ -80,7 +80,7 @@ void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
     list_remove(list_of(conn), conn);
     conn->state = TLS_ENDED;
     if (!told) conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
-    if (!told) SSL_shutdown(conn->ssl); /* once, without waiting for the peer's */
+    if (!told) SSL_shutdown(conn->ssl); /* once, without waiting for the peer's reply */
     SSL_free(conn->ssl);
     ERR_clear_error();
     uv_close((uv_handle_t *)&conn->fd_poll, on_handle_closed);
@@ -89,7 +89,7 @@ void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
     if (conn->local >= 0) close(conn->local);
 }
 
-/* Ends it after what OpenSSL reported. */
+/* Ends the connection with the reason that OpenSSL has reported. */
 static void end_with_error(tls_conn *conn) {
     char reason[400];
     bool refused = net_tls_explain(&conn->verdict, conn->error_number, reason, sizeof reason);
@@ -98,11 +98,12 @@ static void end_with_error(tls_conn *conn) {
 
 /* ---- bytes ---- */
 
-/* ENDED: the peer has closed the connection. LEFT: nng has closed its end, and all that it wrote
- * has been read. */
+/* The result of moving bytes. BLOCKED: wait for a poll. ENDED: the peer has closed the connection.
+ * LEFT: nng has closed its end, and everything that it wrote has been read. */
 typedef enum moved { MOVED, BLOCKED, ENDED, LEFT, FAILED } moved;
 
-/* What an operation of OpenSSL wants before it can go on; *events gets what to poll for. */
+/* Interprets the failed result of an OpenSSL operation. If it is blocked, adds the event to poll
+ * for to *events. */
 static moved check_ssl(tls_conn *conn, int result, int *events) {
     int number = errno;
     switch (SSL_get_error(conn->ssl, result)) {
@@ -114,7 +115,7 @@ static moved check_ssl(tls_conn *conn, int result, int *events) {
         return BLOCKED;
     case SSL_ERROR_ZERO_RETURN:
         return ENDED;
-    case SSL_ERROR_SYSCALL: /* without a goodbye: frames have lengths and hashes of their own */
+    case SSL_ERROR_SYSCALL: /* no close_notify needed: frames have lengths and hashes */
         conn->error_number = number;
         return ENDED;
     default:
@@ -127,7 +128,7 @@ static bool is_empty(const tls_stream *s) {
     return s->begin == s->end;
 }
 
-/* Fills the buffer from the peer. */
+/* Reads from the peer until the buffer is full or nothing is left. */
 static moved fill_in(tls_conn *conn, int *fd_events) {
     tls_stream *s = &conn->in;
     s->begin = s->end = 0;
@@ -164,7 +165,7 @@ static moved flush_in(tls_conn *conn, int *local_events) {
     return MOVED;
 }
 
-/* Follows SP's frames through `size` bytes. */
+/* Advances the position in SP's frames by `size` bytes. */
 static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size) {
     while (size) {
         if (f->left) {
@@ -203,7 +204,7 @@ static moved flush_out(tls_conn *conn, int *fd_events) {
     return MOVED;
 }
 
-/* From the peer to nng until something blocks. */
+/* Moves bytes from the peer to nng until something blocks. */
 static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
     for (int round = 0; round < ROUNDS_MOST; round++) {
         moved filled = MOVED, how;
@@ -212,12 +213,12 @@ static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
         if (how != MOVED) return how;
         if (filled != MOVED) return filled;
     }
-    conn->again = true; /* OpenSSL may hold bytes that no poll tells of */
+    conn->again = true; /* OpenSSL may hold more bytes, which a poll of the socket does not show */
     return MOVED;
 }
 
-/* Reads what the peer still sends, for nobody: a socket that is closed with unread bytes resets the
- * connection, and what was sent last may be lost. */
+/* Reads and discards what the peer still sends. Closing a socket with unread bytes would reset the
+ * connection, and the last bytes that we sent could be lost. */
 static moved discard_in(tls_conn *conn, int *fd_events) {
     for (int round = 0; round < ROUNDS_MOST; round++) {
         moved how = fill_in(conn, fd_events);
@@ -227,7 +228,7 @@ static moved discard_in(tls_conn *conn, int *fd_events) {
     return MOVED;
 }
 
-/* From nng to the peer until something blocks. */
+/* Moves bytes from nng to the peer until something blocks. */
 static moved move_out(tls_conn *conn, int *fd_events, int *local_events) {
     for (int round = 0; round < ROUNDS_MOST; round++) {
         moved how = MOVED;
@@ -254,7 +255,8 @@ static void poll_for(uv_poll_t *poll, int *now, int wanted) {
 
 static void resume(uv_idle_t *idle);
 
-/* All is sent: tells owner and peer. The socket stays open until the peer's machine has all. */
+/* Everything is sent: calls on_end and closes our direction. The socket stays open until the peer's
+ * machine has acknowledged all bytes. */
 static void leave(tls_conn *conn) {
     conn->loop->handler.on_end(conn->loop->owner, conn, "", false);
     move_to(conn, TLS_LEAVING, TLS_LINGER_MS);
@@ -268,12 +270,12 @@ static bool is_acknowledged(const tls_conn *conn) {
     return ioctl(conn->fd, SIOCOUTQ, &unacknowledged) != 0 || unacknowledged == 0;
 }
 
-/* Has nng written whole messages only, and all of them are sent? */
+/* True: all bytes from nng are sent, and they end with a whole message. */
 static bool is_flushed(const tls_conn *conn) {
     return is_empty(&conn->out) && !conn->sent.left && !conn->sent.head_size;
 }
 
-/* Moves what can be moved; what ends the connection, or MOVED. */
+/* Moves what can be moved. Returns the reason to end the connection, or MOVED. */
 static moved move_both(tls_conn *conn, int *fd_events, int *local_events) {
     moved in = MOVED, out = MOVED;
     if (conn->state < TLS_CLOSING) in = move_in(conn, fd_events, local_events);
@@ -310,7 +312,7 @@ static void pump(tls_conn *conn) {
     if (conn->again) uv_idle_start(&conn->loop->resume, resume);
 }
 
-/* Goes on with connections that were interrupted for others' sake. */
+/* Continues the connections that were interrupted to give others a turn. */
 static void resume(uv_idle_t *idle) {
     tls_loop *loop = idle->data;
     uv_idle_stop(idle);
@@ -325,7 +327,7 @@ static void resume(uv_idle_t *idle) {
 
 /* ---- the handshake ---- */
 
-/* The peer is who it says: give nng the other end of a socket pair. */
+/* The handshake is done: gives nng one end of a socket pair. */
 static void open_conn(tls_conn *conn) {
     int pair[2];
     const int size = PAIR_BYTES;
@@ -354,8 +356,9 @@ static void open_conn(tls_conn *conn) {
     pump(conn);
 }
 
-/* A fatal alert, protocol_version (RFC 5246, 7.2): by its first byte dial.c knows TLS. The greeting
- * is read, so that closing does not reset the connection before the alert has come. */
+/* Sends a fatal alert, protocol_version (RFC 5246, 7.2); its first byte shows dial.c that we speak
+ * TLS. Reads the greeting first, because closing a socket with unread bytes resets the connection,
+ * and the alert could be lost. */
 static void answer_plain(int fd) {
     static const unsigned char alert[] = {0x15, 3, 1, 0, 2, 2, 70};
     unsigned char greeting[64];
@@ -363,7 +366,7 @@ static void answer_plain(int fd) {
         (void)!send(fd, alert, sizeof alert, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* SP's greeting where a record of TLS should be: the peer does without TLS. */
+/* True: the peer sent SP's greeting instead of a TLS record, so it does not use TLS. */
 static bool speaks_plainly(tls_conn *conn) {
     unsigned char first[3];
     if (conn->heard || recv(conn->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT) < 3)
@@ -397,7 +400,7 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     tls_conn *conn = poll->data;
     bool local = poll == &conn->local_poll;
     if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* libuv stopped it */
-    /* nng has closed the pipe: what it wrote before has a moment to reach the peer. */
+    /* nng has closed the pipe: there is time to send what it wrote before. */
     if (local && (events & UV_DISCONNECT) && conn->state < TLS_CLOSING)
         move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
     if (conn->state == TLS_HANDSHAKE)
@@ -426,7 +429,7 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
     conn->state = TLS_HANDSHAKE;
     set_deadline(conn, cop_clock_ns() + (uint64_t)TLS_HANDSHAKE_MS * 1000000);
     list_add(&loop->waiting, conn);
-    shake_hands(conn); /* may end it: the loop frees it later */
+    shake_hands(conn); /* this may end it, but the loop frees it later */
     return conn;
 }
 
@@ -443,7 +446,8 @@ static void expire(tls_loop *loop) {
 
 static void on_tick(uv_timer_t *timer);
 
-/* The loop ends with its last connection. Each has a moment to send what nng wrote. */
+/* Closes the loop's handles after the last connection has ended. Open connections first send what
+ * nng wrote. */
 static void stop_loop(tls_loop *loop) {
     if (!loop->stop_begun) {
         loop->stop_begun = true;

@@ -1,4 +1,4 @@
-/* The token of tcp:// and ipc://, for clients and workers alike. */
+/* Finds the token for tcp:// and ipc://, for clients and workers. See net.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +39,7 @@ cop_err cop_token_find(const char *token, const char *file, const char *url,
     if (token) return take(token, "--token", out, error);
     if (file) return read_file(file, out, error);
     if (environment && *environment) return take(environment, "COPPICE_TOKEN", out, error);
-    /* Only for a coordinator of this machine: another one would learn this one's token. */
+    /* Only for a coordinator on this machine: others must not learn its token. */
     if (cop_url_check(url, &here, NULL) || !here || cop_url_is_tls(url)) return COP_OK;
     char *state = cop_path_state(), *path = state ? cop_path_join(state, "token") : NULL;
     if (path) read_file(path, out, NULL); /* there may be none */
