@@ -8,30 +8,30 @@
 #include <string.h>
 
 static atomic_uint_fast64_t allocations;
-static atomic_uint_fast64_t fail_number; /* 0: none */
-static atomic_bool fail_all_after;
+static atomic_uint_fast64_t first_failure; /* 0: none */
+static atomic_bool fail_later_ones; /* also fail all allocations after the first failure */
 
 __attribute__((constructor)) static void arm_from_environment(void) {
     const char *k = getenv("COPPICE_FAIL_ALLOC");
     if (k && *k) cop_alloc_fail_at(strtoull(k, NULL, 10));
 }
 
-/* Counts an allocation. Returns 0 if this one must fail. */
-static int permitted(void) {
+/* Counts an allocation. False: it must fail. */
+static bool count_allocation(void) {
     uint64_t number = atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed) + 1;
-    uint64_t fail = atomic_load_explicit(&fail_number, memory_order_relaxed);
-    if (fail == 0 || number < fail) return 1;
-    return number > fail && !atomic_load_explicit(&fail_all_after, memory_order_relaxed);
+    uint64_t first = atomic_load_explicit(&first_failure, memory_order_relaxed);
+    if (first == 0 || number < first) return true;
+    return number > first && !atomic_load_explicit(&fail_later_ones, memory_order_relaxed);
 }
 
 void *cop_alloc_raw(size_t size) {
-    if (!permitted() || size > SIZE_MAX - 128) return NULL;
+    if (!count_allocation() || size > SIZE_MAX - 128) return NULL;
     size_t rounded = (size + 63) & ~(size_t)63;
     return aligned_alloc(64, rounded ? rounded : 64);
 }
 
 void *cop_alloc(size_t size) {
-    if (size < 64) return permitted() ? calloc(1, size ? size : 1) : NULL;
+    if (size < 64) return count_allocation() ? calloc(1, size ? size : 1) : NULL;
     void *block = cop_alloc_raw(size);
     if (block) memset(block, 0, size);
     return block;
@@ -44,7 +44,7 @@ void *cop_alloc_array(size_t count, size_t size) {
 }
 
 void *cop_realloc(void *pointer, size_t size) {
-    return permitted() ? realloc(pointer, size ? size : 1) : NULL;
+    return count_allocation() ? realloc(pointer, size ? size : 1) : NULL;
 }
 
 void cop_free(void *pointer) {
@@ -53,7 +53,7 @@ void cop_free(void *pointer) {
 
 char *cop_strndup(const char *text, size_t length) {
     length = strnlen(text, length);
-    if (!permitted()) return NULL;
+    if (!count_allocation()) return NULL;
     char *copy = malloc(length + 1);
     if (!copy) return NULL;
     memcpy(copy, text, length);
@@ -70,13 +70,13 @@ uint64_t cop_alloc_count(void) {
 }
 
 void cop_alloc_fail_at(uint64_t k) {
-    atomic_store(&fail_all_after, false);
-    atomic_store(&fail_number, k ? cop_alloc_count() + k : 0);
+    atomic_store(&fail_later_ones, false);
+    atomic_store(&first_failure, k ? cop_alloc_count() + k : 0);
 }
 
 void cop_alloc_fail_from(uint64_t k) {
     cop_alloc_fail_at(k);
-    atomic_store(&fail_all_after, true);
+    atomic_store(&fail_later_ones, true);
 }
 
 void cop_alloc_keep_large_blocks(void) {

@@ -6,7 +6,7 @@
 #include "common/base/alloc.h"
 #include "common/base/err.h"
 
-static void free_own(cop_buffer *buffer) {
+static void free_with_data(cop_buffer *buffer) {
     cop_free(buffer->data);
     cop_free(buffer);
 }
@@ -21,7 +21,7 @@ cop_buffer *cop_buffer_create(size_t size) {
     }
     buffer->size = buffer->capacity = size;
     atomic_init(&buffer->references, 1);
-    buffer->on_free = free_own;
+    buffer->on_free = free_with_data;
     return buffer;
 }
 
@@ -74,7 +74,7 @@ static void free_entry(pool_entry *entry) {
     cop_free(entry);
 }
 
-static void come_back(cop_buffer *buffer) {
+static void return_to_pool(cop_buffer *buffer) {
     cop_buffer_pool *pool = buffer->owner;
     pool_entry *entry = (pool_entry *)buffer;
     pthread_mutex_lock(&pool->mutex);
@@ -109,7 +109,7 @@ static pool_entry *make_entry(cop_buffer_pool *pool) {
     }
     entry->buffer.capacity = pool->size;
     entry->buffer.owner = pool;
-    entry->buffer.on_free = come_back;
+    entry->buffer.on_free = return_to_pool;
     return entry;
 }
 

@@ -28,11 +28,11 @@ void cop_clock_sleep_ms(unsigned ms) {
     while (nanosleep(&t, &t) && errno == EINTR) {}
 }
 
-/* Converts seconds to units of 1/`scale` seconds. */
-static double to_units(double seconds, double scale, double most) {
+/* Converts seconds to units of 1/`scale` seconds, at most `limit`. */
+static double to_units(double seconds, double scale, double limit) {
     if (!(seconds > 0)) return 0;
     const double units = seconds * scale;
-    return units < 1 ? 1 : units < most ? units : most;
+    return units < 1 ? 1 : units < limit ? units : limit;
 }
 
 uint32_t cop_seconds_to_ms(double seconds) {

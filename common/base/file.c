@@ -37,19 +37,19 @@ static bool fault_due(void) {
     return true;
 }
 
-static ssize_t seam_write(int fd, const void *data, size_t size) {
+static ssize_t write_or_fail(int fd, const void *data, size_t size) {
     return fault_due() ? -1 : write(fd, data, size);
 }
 
-static int seam_fsync(int fd) {
+static int fsync_or_fail(int fd) {
     return fault_due() ? -1 : fsync(fd);
 }
 
-static int seam_rename(const char *from, const char *to) {
+static int rename_or_fail(const char *from, const char *to) {
     return fault_due() ? -1 : rename(from, to);
 }
 
-static int seam_exchange(const char *from, const char *to) {
+static int exchange_or_fail(const char *from, const char *to) {
     return fault_due() ? -1 : renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE);
 }
 
@@ -97,44 +97,48 @@ cop_err cop_file_read(const char *path, size_t limit, char **out, size_t *size, 
     return COP_OK;
 }
 
-/* Appends the next bytes of a stream to the *size bytes of *text, which grows as needed. At the end
- * of the stream, *size stays the same. */
-static cop_err read_more(int fd, const char *what, char **text, size_t *size, size_t *capacity,
-                         cop_error *error) {
-    if (*size + 1 >= *capacity) {
-        *capacity = *capacity ? *capacity * 2 : 1u << 16;
-        char *more = cop_realloc(*text, *capacity);
+typedef struct stream_text {
+    char *text;
+    size_t size, capacity;
+} stream_text;
+
+/* Appends the next bytes of a stream. At the end of the stream, s->size stays the same. */
+static cop_err read_more(int fd, const char *what, stream_text *s, cop_error *error) {
+    if (s->size + 1 >= s->capacity) {
+        s->capacity = s->capacity ? s->capacity * 2 : 1u << 16;
+        char *more = cop_realloc(s->text, s->capacity);
         if (!more)
             return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for the %zu bytes of %s",
-                            *capacity, what);
-        *text = more;
+                            s->capacity, what);
+        s->text = more;
     }
     ssize_t n;
-    while ((n = read(fd, *text + *size, *capacity - 1 - *size)) < 0 && errno == EINTR) continue;
+    while ((n = read(fd, s->text + s->size, s->capacity - 1 - s->size)) < 0 && errno == EINTR)
+        continue;
     if (n < 0) return cop_fail_errno(error, errno, "cannot read %s", what);
-    *size += (size_t)n;
+    s->size += (size_t)n;
     return COP_OK;
 }
 
 cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, char **out,
                              size_t *size, cop_error *error) {
-    char *text = NULL;
-    size_t capacity = 0, at = 0, before;
+    stream_text s = {0};
+    size_t before;
     cop_err e;
     do {
-        before = at;
-        e = read_more(descriptor, what, &text, &at, &capacity, error);
-        if (!e && at > limit)
+        before = s.size;
+        e = read_more(descriptor, what, &s, error);
+        if (!e && s.size > limit)
             e = cop_fail(error, COP_ERR_LIMIT, "%s is too large: the limit is %zu bytes", what,
                          limit);
-    } while (!e && at > before);
+    } while (!e && s.size > before);
     if (e) {
-        cop_free(text);
+        cop_free(s.text);
         return e;
     }
-    text[at] = '\0';
-    *out = text;
-    *size = at;
+    s.text[s.size] = '\0';
+    *out = s.text;
+    *size = s.size;
     return COP_OK;
 }
 
@@ -142,13 +146,13 @@ cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, cha
 
 static cop_err write_all(int fd, const char *path, const cop_file_part *part, cop_error *error) {
     const char *p = part->data;
-    size_t left = part->size;
-    while (left) {
-        ssize_t n = seam_write(fd, p, left);
+    size_t remaining = part->size;
+    while (remaining) {
+        ssize_t n = write_or_fail(fd, p, remaining);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return cop_fail_errno(error, n ? errno : ENOSPC, "cannot write %s", path);
         p += n;
-        left -= (size_t)n;
+        remaining -= (size_t)n;
     }
     return COP_OK;
 }
@@ -167,7 +171,7 @@ static void folder_of(const char *path, char *out, size_t size) {
 cop_err cop_folder_sync(const char *path, cop_error *error) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", path);
-    int failed = COP_PLANT(SYNC_FOLDER, seam_fsync(fd), 0) ? errno : 0;
+    int failed = COP_PLANT(SYNC_FOLDER, fsync_or_fail(fd), 0) ? errno : 0;
     close(fd);
     /* Some file systems cannot sync folders. */
     if (failed && failed != EINVAL)
@@ -176,7 +180,7 @@ cop_err cop_folder_sync(const char *path, cop_error *error) {
 }
 
 /* Syncs the folder that contains `path`. */
-static cop_err sync_folder(const char *path, cop_error *error) {
+static cop_err sync_parent(const char *path, cop_error *error) {
     char folder[4096];
     folder_of(path, folder, sizeof folder);
     return cop_folder_sync(folder, error);
@@ -190,46 +194,49 @@ static bool lock_temporary(int fd) {
     return fstat(fd, &info) || info.st_nlink > 0;
 }
 
-/* Creates a temporary file next to `path` and writes its name to temporary[size]. If the name is
- * taken, a killed program with our process id left that file, which is common in containers; the
- * next number is tried. */
-static cop_err open_beside(const char *path, unsigned mode, char *temporary, size_t size, int *fd,
-                           cop_error *error) {
+typedef struct temporary_file {
+    char path[4096];
+    int fd;
+} temporary_file;
+
+/* Creates a temporary file next to `path`. If its name is taken, a killed program with our process
+ * id left that file, which is common in containers; the next number is tried. */
+static cop_err open_temporary(const char *path, unsigned mode, temporary_file *out,
+                              cop_error *error) {
     static atomic_uint serial;
     do {
-        int length = snprintf(temporary, size, "%s.%ld-%u.tmp", path, (long)getpid(),
+        int length = snprintf(out->path, sizeof out->path, "%s.%ld-%u.tmp", path, (long)getpid(),
                               atomic_fetch_add(&serial, 1));
-        if (length < 0 || (size_t)length >= size)
+        if (length < 0 || (size_t)length >= sizeof out->path)
             return cop_fail(error, COP_ERR_INPUT, "the path is too long: %s", path);
-        *fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
-        if (*fd >= 0 && !lock_temporary(*fd)) {
-            close(*fd);
-            *fd = -1;
+        out->fd = open(out->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
+        if (out->fd >= 0 && !lock_temporary(out->fd)) {
+            close(out->fd);
+            out->fd = -1;
             errno = EINTR;
         }
-    } while (*fd < 0 && (errno == EEXIST || errno == EINTR));
-    return *fd < 0 ? cop_fail_errno(error, errno, "cannot write %s", path) : COP_OK;
+    } while (out->fd < 0 && (errno == EEXIST || errno == EINTR));
+    return out->fd < 0 ? cop_fail_errno(error, errno, "cannot write %s", path) : COP_OK;
 }
 
 cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t count, unsigned mode,
                        cop_error *error) {
-    char temporary[4096];
+    temporary_file temporary;
     struct stat info;
-    int fd = -1;
     /* The rename would replace a device or a pipe with a file. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it exists and is not a file", path);
-    COP_TRY(open_beside(path, mode, temporary, sizeof temporary, &fd, error));
+    COP_TRY(open_temporary(path, mode, &temporary, error));
     cop_err e = COP_OK;
-    for (size_t i = 0; i < count && !e; i++) e = write_all(fd, path, &parts[i], error);
-    if (!e && COP_PLANT(SYNC_FILE, seam_fsync(fd), 0))
+    for (size_t i = 0; i < count && !e; i++) e = write_all(temporary.fd, path, &parts[i], error);
+    if (!e && COP_PLANT(SYNC_FILE, fsync_or_fail(temporary.fd), 0))
         e = cop_fail_errno(error, errno, "cannot sync %s", path);
-    if (!e && seam_rename(temporary, path))
+    if (!e && rename_or_fail(temporary.path, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);
-    if (e) unlink(temporary);
-    close(fd); /* also releases the lock. It cannot report a new error after the fsync */
+    if (e) unlink(temporary.path);
+    close(temporary.fd); /* also releases the lock; it has no new errors after the fsync */
     COP_TRY(e);
-    return sync_folder(path, error);
+    return sync_parent(path, error);
 }
 
 cop_err cop_file_write_text(const char *path, const char *text, cop_error *error) {
@@ -238,9 +245,9 @@ cop_err cop_file_write_text(const char *path, const char *text, cop_error *error
 }
 
 cop_err cop_file_rename(const char *from, const char *to, cop_error *error) {
-    if (seam_rename(from, to))
+    if (rename_or_fail(from, to))
         return cop_fail_errno(error, errno, "cannot rename %s to %s", from, to);
-    return sync_folder(to, error);
+    return sync_parent(to, error);
 }
 
 cop_err cop_file_remove(const char *path, cop_error *error) {
@@ -293,14 +300,14 @@ static bool is_empty(const char *path) {
 /* Creates one folder and syncs its parent, so that a power failure cannot lose the folder with all
  * that is later written to it. An existing empty folder is synced too: its creator may have been
  * killed before the sync. */
-static cop_err create_one(const char *path, cop_error *error) {
-    bool there = mkdir(path, 0777) != 0;
-    if (there && errno != EEXIST)
+static cop_err create_one_folder(const char *path, cop_error *error) {
+    bool existed = mkdir(path, 0777) != 0;
+    if (existed && errno != EEXIST)
         return cop_fail_errno(error, errno, "cannot create folder %s", path);
-    if (there && !is_empty(path)) return COP_OK;
-    cop_err e = sync_folder(path, error);
-    if (e == COP_ERR_DENIED && there) return COP_OK; /* a mount point in a foreign folder */
-    if (e && !there) rmdir(path);
+    if (existed && !is_empty(path)) return COP_OK;
+    cop_err e = sync_parent(path, error);
+    if (e == COP_ERR_DENIED && existed) return COP_OK; /* a mount point in a foreign folder */
+    if (e && !existed) rmdir(path);
     return e;
 }
 
@@ -314,7 +321,7 @@ cop_err cop_folder_create(const char *path, cop_error *error) {
         if (part[i] != '/' && part[i] != '\0') continue;
         char kept = part[i];
         part[i] = '\0';
-        COP_TRY(create_one(part, error));
+        COP_TRY(create_one_folder(part, error));
         part[i] = kept;
     }
     struct stat info;
@@ -329,7 +336,7 @@ static int compare_names(const void *a, const void *b) {
 }
 
 /* Appends all names, each with its NUL, to *text. Returns their number, or -1 and errno. */
-static long gather_names(DIR *folder, char **text, size_t *size) {
+static long read_names(DIR *folder, char **text, size_t *size) {
     long count = 0;
     size_t capacity = 0;
     struct dirent *entry;
@@ -357,7 +364,7 @@ cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_erro
     if (!folder) return cop_fail_errno(error, errno, "cannot open folder %s", path);
     char *text = NULL;
     size_t size = 0;
-    long found = gather_names(folder, &text, &size);
+    long found = read_names(folder, &text, &size);
     int number = errno;
     closedir(folder);
     if (found < 0) {
@@ -392,9 +399,9 @@ static cop_err remove_entry(const char *path, cop_error *error) {
 
 cop_err cop_folder_remove(const char *path, cop_error *error) {
     struct stat info;
-    const bool there = lstat(path, &info) == 0;
-    if (there && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
-    if (there && !S_ISDIR(info.st_mode))
+    const bool exists = lstat(path, &info) == 0;
+    if (exists && S_ISLNK(info.st_mode)) return cop_file_remove(path, error);
+    if (exists && !S_ISDIR(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot remove %s: it is not a folder", path);
     char **names = NULL;
     size_t count = 0;
@@ -415,8 +422,8 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
 
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
     if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
-    if (seam_exchange(from, to) == 0) {
-        COP_TRY(sync_folder(to, error));
+    if (exchange_or_fail(from, to) == 0) {
+        COP_TRY(sync_parent(to, error));
         cop_folder_remove(from, NULL); /* now the old one; if this fails, it is only a leftover */
         return COP_OK;
     }
@@ -460,26 +467,26 @@ bool cop_path_name_ok(const char *text) {
 
 /* A folder in /tmp that only this user can access; "" if there is none. It is chosen once, so that
  * the process finds again what it wrote there. */
-static char own_folder[64];
+static char tmp_home[64];
 
-static void find_own_folder(void) {
+static void create_tmp_home(void) {
     struct stat status;
-    snprintf(own_folder, sizeof own_folder, "/tmp/coppice-%lu", (unsigned long)geteuid());
-    (void)!mkdir(own_folder, 0700);
-    bool ours = lstat(own_folder, &status) == 0 && S_ISDIR(status.st_mode) &&
+    snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu", (unsigned long)geteuid());
+    (void)!mkdir(tmp_home, 0700);
+    bool ours = lstat(tmp_home, &status) == 0 && S_ISDIR(status.st_mode) &&
                 status.st_uid == geteuid() && (status.st_mode & 077) == 0;
     if (!ours) {
-        snprintf(own_folder, sizeof own_folder, "/tmp/coppice-%lu-XXXXXX",
+        snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu-XXXXXX",
                  (unsigned long)geteuid());
-        ours = mkdtemp(own_folder) != NULL;
+        ours = mkdtemp(tmp_home) != NULL;
     }
-    if (!ours) own_folder[0] = '\0';
+    if (!ours) tmp_home[0] = '\0';
 }
 
-static char *private_home(void) {
+static char *copy_tmp_home(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, find_own_folder);
-    return *own_folder ? cop_strdup(own_folder) : NULL;
+    pthread_once(&once, create_tmp_home);
+    return *tmp_home ? cop_strdup(tmp_home) : NULL;
 }
 
 static char *home_folder(void) {
@@ -492,13 +499,14 @@ static char *home_folder(void) {
         stat(found->pw_dir, &status) == 0 && S_ISDIR(status.st_mode) &&
         status.st_uid == geteuid() && strcmp(found->pw_dir, "/") != 0)
         return cop_strdup(found->pw_dir);
-    return private_home();
+    return copy_tmp_home();
 }
 
-static char *user_folder(const char *own, const char *xdg, const char *below_home) {
-    const char *whole = getenv(own), *base = getenv(xdg);
-    if (whole && *whole) return cop_strdup(whole);
-    if (base && *base) return cop_path_join(base, "coppice");
+/* `override` and `xdg` are names of environment variables. */
+static char *user_folder(const char *override, const char *xdg, const char *below_home) {
+    const char *path_given = getenv(override), *xdg_folder = getenv(xdg);
+    if (path_given && *path_given) return cop_strdup(path_given);
+    if (xdg_folder && *xdg_folder) return cop_path_join(xdg_folder, "coppice");
     char *home = home_folder(), *path = home ? cop_path_join(home, below_home) : NULL;
     cop_free(home);
     return path;

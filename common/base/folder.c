@@ -109,7 +109,7 @@ size_t cop_folder_sweep(const char *path) {
 static cop_err add_to_stamp(void *context, const char *path, const struct stat *info,
                             cop_error *error) {
     cop_xxh3 *hash = context;
-    const int64_t figures[] = {(int64_t)info->st_ino,
+    const int64_t fields[] = {(int64_t)info->st_ino,
                                info->st_size,
                                info->st_mtim.tv_sec,
                                info->st_mtim.tv_nsec,
@@ -118,7 +118,7 @@ static cop_err add_to_stamp(void *context, const char *path, const struct stat *
                                (int64_t)(info->st_mode & S_IFMT)};
     (void)error;
     cop_xxh3_update(hash, path, strlen(path) + 1);
-    cop_xxh3_update(hash, figures, sizeof figures);
+    cop_xxh3_update(hash, fields, sizeof fields);
     return COP_OK;
 }
 

@@ -17,21 +17,21 @@
 
 #define TEXT_MAX 2000
 
-static atomic_int level_now = COP_LOG_INFO;
+static atomic_int lowest_level = COP_LOG_INFO;
 static atomic_bool as_json;
 
 static const char *const level_names[] = {"debug", "info", "warn", "error", "none"};
 
 void cop_log_configure(cop_log_level level, bool json) {
-    atomic_store(&level_now, (int)level);
+    atomic_store(&lowest_level, (int)level);
     atomic_store(&as_json, json);
 }
 
-cop_log_level cop_log_level_from_environment(cop_log_level otherwise) {
+cop_log_level cop_log_level_from_environment(cop_log_level fallback) {
     const char *name = getenv("COPPICE_LOG");
     for (int i = 0; name && i <= COP_LOG_NONE; i++)
         if (strcmp(name, level_names[i]) == 0) return (cop_log_level)i;
-    return otherwise;
+    return fallback;
 }
 
 static void format_line(cop_str *line, cop_log_level level, const char *area, const char *text) {
@@ -50,7 +50,7 @@ static void format_line(cop_str *line, cop_log_level level, const char *area, co
 }
 
 static bool is_written(cop_log_level level) {
-    return (int)level >= atomic_load(&level_now) && level < COP_LOG_NONE;
+    return (int)level >= atomic_load(&lowest_level) && level < COP_LOG_NONE;
 }
 
 static void write_line(cop_log_level level, const char *area, char *text) {
@@ -86,10 +86,10 @@ void cop_log_settle(void) {
     log_limit_entry e;
     for (bool more = true; more;) {
         pthread_mutex_lock(&limit_mutex);
-        more = log_limit_due(&limit, cop_clock_ns(), &e);
+        more = log_limit_take(&limit, cop_clock_ns(), &e);
         pthread_mutex_unlock(&limit_mutex);
         if (more)
-            cop_log(e.kind.level, e.kind.area, "%u similar lines were suppressed: %s", e.left_out,
+            cop_log(e.kind.level, e.kind.area, "%u similar lines were suppressed: %s", e.suppressed,
                     e.text);
     }
 }

@@ -21,8 +21,8 @@ typedef enum cop_log_level {
 
 /* Sets the lowest level that is written, and the format. Any thread. */
 void cop_log_configure(cop_log_level level, bool json);
-/* Returns the level that COPPICE_LOG names, or `otherwise` if it names none. */
-cop_log_level cop_log_level_from_environment(cop_log_level otherwise);
+/* Returns the level that COPPICE_LOG names, or `fallback` if it names none. */
+cop_log_level cop_log_level_from_environment(cop_log_level fallback);
 /* Writes one line. `area` is the part of the program, such as "store". */
 void cop_log(cop_log_level level, const char *area, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

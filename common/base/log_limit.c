@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-#define EVERYBODY UINT64_MAX /* a source: all sources together */
+#define ALL_SOURCES UINT64_MAX /* a source: all sources together */
 
 static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
     return now_ns - e->since_ns >= LOG_PERIOD_NS;
@@ -17,11 +17,12 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
     log_limit_entry *place = NULL;
     for (int i = 0; i < LOG_ENTRIES; i++) {
         log_limit_entry *e = &l->entries[i];
-        if (e->kind.kind && is_over(e, now_ns) && !e->left_out) *e = (log_limit_entry){0};
+        if (e->kind.kind && is_over(e, now_ns) && !e->suppressed) *e = (log_limit_entry){0};
         if (e->kind.kind == kind->kind && e->kind.source == source) return e;
-        const bool is_free = !e->kind.kind,
-                   gives_way = source == EVERYBODY && !e->left_out && e->kind.source != EVERYBODY;
-        if (is_free ? !place || place->kind.kind : gives_way && !place) place = e;
+        const bool is_free = !e->kind.kind;
+        const bool replaceable =
+            source == ALL_SOURCES && !e->suppressed && e->kind.source != ALL_SOURCES;
+        if (is_free ? !place || place->kind.kind : replaceable && !place) place = e;
     }
     if (!place) return NULL;
     *place = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
@@ -29,29 +30,30 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
     return place;
 }
 
-static bool is_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,
+/* True: the entry has already had `lines` lines, and counts this one as suppressed. */
+static bool suppress_if_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,
                     const char *text) {
     if (!e || e->lines < lines) return false;
-    e->left_out++;
+    e->suppressed++;
     e->kind.level = kind->level;
     snprintf(e->text, sizeof e->text, "%s", text);
     return true;
 }
 
 bool log_limit_admit(log_limit *l, const cop_log_kind *kind, const char *text, uint64_t now_ns) {
-    log_limit_entry *all = entry_of(l, kind, EVERYBODY, now_ns);
-    if (is_full(all, LOG_LINES_ALL, kind, text)) return false;
-    log_limit_entry *its = entry_of(l, kind, kind->source, now_ns);
-    if (is_full(its, LOG_LINES, kind, text)) return false;
+    log_limit_entry *all = entry_of(l, kind, ALL_SOURCES, now_ns);
+    if (suppress_if_full(all, LOG_LINES_ALL, kind, text)) return false;
+    log_limit_entry *own = entry_of(l, kind, kind->source, now_ns);
+    if (suppress_if_full(own, LOG_LINES, kind, text)) return false;
     if (all) all->lines++;
-    if (its) its->lines++;
+    if (own) own->lines++;
     return true;
 }
 
-bool log_limit_due(log_limit *l, uint64_t now_ns, log_limit_entry *out) {
+bool log_limit_take(log_limit *l, uint64_t now_ns, log_limit_entry *out) {
     for (int i = 0; i < LOG_ENTRIES; i++) {
         log_limit_entry *e = &l->entries[i];
-        if (!e->kind.kind || !e->left_out || !is_over(e, now_ns)) continue;
+        if (!e->kind.kind || !e->suppressed || !is_over(e, now_ns)) continue;
         *out = *e;
         *e = (log_limit_entry){0};
         return true;

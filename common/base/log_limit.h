@@ -19,7 +19,7 @@
 typedef struct log_limit_entry {
     cop_log_kind kind; /* level and area of the newest line; kind 0: the entry is free */
     uint64_t since_ns;
-    uint32_t lines, left_out;
+    uint32_t lines, suppressed;
     char text[200]; /* the newest suppressed line */
 } log_limit_entry;
 
@@ -31,6 +31,6 @@ typedef struct log_limit {
 bool log_limit_admit(log_limit *limit, const cop_log_kind *kind, const char *text, uint64_t now_ns);
 /* Removes the next entry whose period has ended with suppressed lines, and copies it to *out.
  * False: there is none. */
-bool log_limit_due(log_limit *limit, uint64_t now_ns, log_limit_entry *out);
+bool log_limit_take(log_limit *limit, uint64_t now_ns, log_limit_entry *out);
 
 #endif

@@ -101,8 +101,8 @@ static size_t utf8_sequence(const unsigned char *p, size_t left) {
         if ((p[i] & 0xc0) != 0x80) return 0;
         code = code << 6 | (p[i] & 0x3fu);
     }
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (code < least[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return 0;
+    static const uint32_t minimum[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (code < minimum[length] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return 0;
     return length;
 }
 
@@ -136,13 +136,13 @@ bool cop_name_ok(const char *bytes, size_t length) {
 /* The same, also for characters that change the direction of text or break its line: U+061C,
  * U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. Names may contain them, but printed they
  * could make a text look like another one. */
-static size_t steering_length(const unsigned char *p, size_t left) {
+static size_t unsafe_length(const unsigned char *p, size_t left) {
     if (left > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
     if (left < 3 || p[0] != 0xe2) return control_length(p, left);
-    const bool steers = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f)) ||
+    const bool is_unsafe = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f)) ||
                         (p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
                         (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
-    return steers ? 3 : 0;
+    return is_unsafe ? 3 : 0;
 }
 
 bool cop_take_line(const char **rest, char *out, size_t size) {
@@ -155,7 +155,7 @@ bool cop_take_line(const char **rest, char *out, size_t size) {
 
 void cop_replace_controls(char *text) {
     for (size_t left = strlen(text); left; left--, text++)
-        memset(text, '?', steering_length((const unsigned char *)text, left));
+        memset(text, '?', unsafe_length((const unsigned char *)text, left));
 }
 
 static void append_json_character(cop_str *s, unsigned char c) {
@@ -184,7 +184,7 @@ static void append_json_character(cop_str *s, unsigned char c) {
 }
 
 /* Decodes a valid UTF-8 sequence of two or three bytes. */
-static uint32_t code_of(const unsigned char *p, size_t length) {
+static uint32_t decode_utf8(const unsigned char *p, size_t length) {
     const uint32_t low = p[length - 1] & 0x3fu;
     return length == 2 ? (p[0] & 0x1fu) << 6 | low
                        : (p[0] & 0xfu) << 12 | (p[1] & 0x3fu) << 6 | low;
@@ -198,8 +198,8 @@ void cop_str_append_json(cop_str *s, const char *text) {
         size_t n = utf8_sequence(p, left);
         if (n == 1)
             append_json_character(s, *p);
-        else if (n && steering_length(p, left))
-            cop_str_printf(s, "\\u%04x", code_of(p, n));
+        else if (n && unsafe_length(p, left))
+            cop_str_printf(s, "\\u%04x", decode_utf8(p, n));
         else if (n)
             cop_str_append_bytes(s, p, n);
         else
@@ -225,7 +225,7 @@ static char lower(char c) {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-static size_t least3(size_t a, size_t b, size_t c) {
+static size_t min3(size_t a, size_t b, size_t c) {
     size_t m = a < b ? a : b;
     return m < c ? m : c;
 }
@@ -241,7 +241,7 @@ static size_t distance(const char *a, const char *b) {
         now[0] = i;
         for (size_t j = 1; j <= m; j++) {
             char ca = lower(a[i - 1]), cb = lower(b[j - 1]);
-            now[j] = least3(last[j] + 1, now[j - 1] + 1, last[j - 1] + (ca != cb));
+            now[j] = min3(last[j] + 1, now[j - 1] + 1, last[j - 1] + (ca != cb));
             bool swapped = i > 1 && j > 1 && ca == lower(b[j - 2]) && lower(a[i - 2]) == cb;
             if (swapped && before[j - 2] + 1 < now[j]) now[j] = before[j - 2] + 1;
         }

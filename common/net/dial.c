@@ -22,11 +22,11 @@
 #include "common/base/clock.h"
 
 #define BACKOFF_FIRST_MS 50
-#define BACKOFF_MOST_MS  1000
+#define BACKOFF_MAX_MS  1000
 #define SETTLED_MS       1000  /* a connection that lasted longer was good: reset the back-off */
 #define CONNECT_FIRST_MS 1000  /* deadline per address, except the last; doubled each round */
-#define CONNECT_MOST_MS  10000 /* deadline for the last address */
-/* A peer that has sent no greeting by then is probed for TLS. Doubled, up to CONNECT_MOST_MS, if it
+#define CONNECT_MAX_MS  10000 /* deadline for the last address */
+/* A peer that has sent no greeting by then is probed for TLS. Doubled, up to CONNECT_MAX_MS, if it
  * turns out to be slow. */
 #define GREETING_MS 1000
 #define PIPE_MS     3000 /* for nng to open the socket that it was given */
@@ -52,14 +52,14 @@ struct net_dialer {
     uv_timer_t timer; /* starts the next attempt, or ends a phase of this one */
     bool ready;       /* the timer is initialized */
     net_resolution *resolution;       /* NULL: none is running */
-    struct addrinfo *found, *address; /* addresses of the host; the next one to try */
+    struct addrinfo *addresses, *next_address; /* addresses of the host; the next one to try */
     attempt *current;                 /* NULL: none is running */
     bool all_absent;                  /* in this round, no program listened at any address so far */
     uint32_t backoff_ms, connect_ms, greeting_ms;
-    uint64_t began_ns;  /* when resolution began; 0: it was already reported as slow */
-    uint64_t opened_ns; /* when the connection opened; 0: none is open */
-    uint32_t listener;  /* nng's listener of a connection without TLS; 0: none */
-    uint32_t ending;    /* nng's listener of a connection with TLS that has ended; 0: none */
+    uint64_t resolve_began_ns; /* 0: it was already reported as slow */
+    uint64_t opened_ns;        /* when the connection opened; 0: none is open */
+    uint32_t listener;         /* nng's listener of a connection without TLS; 0: none */
+    uint32_t ended_listener;   /* nng's listener of an ended connection with TLS; 0: none */
     uint64_t ended_ns;
     atomic_uint adds, removes;            /* how many pipes nng has opened and lost */
     unsigned adds_before, removes_before; /* the same, when the connection opened */
@@ -89,38 +89,38 @@ static int drop_attempt(net_dialer *d, bool keep) {
     return keep ? fd : -1;
 }
 
-static uint32_t doubled(uint32_t ms, uint32_t most) {
-    return 2 * ms < most ? 2 * ms : most;
+static uint32_t doubled(uint32_t ms, uint32_t limit) {
+    return 2 * ms < limit ? 2 * ms : limit;
 }
 
 /* Reports the reason, and starts a new round after a back-off that doubles each time. */
-static void begin_again(net_dialer *d, const char *reason, net_failure how) {
+static void retry_later(net_dialer *d, const char *reason, net_failure how) {
     if (is_stopping(d)) return;
     if (*reason) d->handler.on_failed(d->owner, reason, how);
-    if (d->found) freeaddrinfo(d->found);
-    d->found = d->address = NULL;
+    if (d->addresses) freeaddrinfo(d->addresses);
+    d->addresses = d->next_address = NULL;
     uv_timer_start(&d->timer, on_timer, d->backoff_ms, 0);
-    d->backoff_ms = doubled(d->backoff_ms, BACKOFF_MOST_MS);
-    d->connect_ms = doubled(d->connect_ms, CONNECT_MOST_MS);
+    d->backoff_ms = doubled(d->backoff_ms, BACKOFF_MAX_MS);
+    d->connect_ms = doubled(d->connect_ms, CONNECT_MAX_MS);
 }
 
 /* The attempt failed: tries the next address of the host at once, or begins again. */
-static void fail(net_dialer *d, const char *reason, net_failure how) {
+static void attempt_failed(net_dialer *d, const char *reason, net_failure how) {
     drop_attempt(d, false);
     if (is_stopping(d)) return;
     d->all_absent = d->all_absent && how == NET_ABSENT;
-    if (d->address && how <= NET_ABSENT)
+    if (d->next_address && how <= NET_ABSENT)
         uv_timer_start(&d->timer, on_timer, 0, 0);
     else
-        begin_again(d, reason, how == NET_ABSENT && !d->all_absent ? NET_LATER : how);
+        retry_later(d, reason, how == NET_ABSENT && !d->all_absent ? NET_LATER : how);
 }
 
 /* The open connection was lost. */
-static void lose(net_dialer *d, const char *reason, net_failure how) {
+static void connection_lost(net_dialer *d, const char *reason, net_failure how) {
     bool settled = cop_clock_ns() - d->opened_ns > (uint64_t)SETTLED_MS * 1000000;
     d->opened_ns = 0;
     if (settled) d->backoff_ms = BACKOFF_FIRST_MS, d->connect_ms = CONNECT_FIRST_MS;
-    begin_again(d, reason, how);
+    retry_later(d, reason, how);
 }
 
 /* ---- connections with TLS ---- */
@@ -128,12 +128,12 @@ static void lose(net_dialer *d, const char *reason, net_failure how) {
 /* Releases nng's listener of the last TLS connection, and with it the pipe. nng may still be
  * reading the last bytes, so this waits until nng has lost the pipe, or for PIPE_MS. */
 static void release_ended(net_dialer *d, bool at_once) {
-    if (!d->ending) return;
+    if (!d->ended_listener) return;
     if (!at_once && atomic_load(&d->removes) == d->removes_before &&
         cop_clock_ns() - d->ended_ns < (uint64_t)PIPE_MS * 1000000)
         return;
-    net_nng_release(d->ending);
-    d->ending = 0;
+    net_nng_release(d->ended_listener);
+    d->ended_listener = 0;
 }
 
 static bool on_open(void *owner, tls_conn *conn, int fd) {
@@ -151,7 +151,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
     net_failure how = refused ? NET_REFUSED : NET_LATER;
     if (conn->listener) {
         release_ended(d, true);
-        d->ending = conn->listener;
+        d->ended_listener = conn->listener;
         d->ended_ns = cop_clock_ns();
     }
     if (conn->other_scheme) {
@@ -162,9 +162,9 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
         reason = text;
     }
     if (d->opened_ns)
-        lose(d, reason, how);
+        connection_lost(d, reason, how);
     else
-        fail(d, reason, how);
+        attempt_failed(d, reason, how);
 }
 
 /* ---- connections without TLS ---- */
@@ -179,7 +179,7 @@ static void hand_over(net_dialer *d) {
     if (d->listener) return;
     close(fd);
     d->opened_ns = 0;
-    begin_again(d, "out of memory or file descriptors", NET_LATER);
+    retry_later(d, "out of memory or file descriptors", NET_LATER);
 }
 
 /* Begins again if nng has lost the connection, or did not open it in time. */
@@ -191,41 +191,41 @@ static void check_pipe(net_dialer *d) {
     if (!gone && !never) return;
     net_nng_release(d->listener);
     d->listener = 0;
-    lose(d, never ? "the coordinator closed the connection at once" : "", NET_LATER);
+    connection_lost(d, never ? "the coordinator closed the connection at once" : "", NET_LATER);
 }
 
-static void report_tls(net_dialer *d) {
+static void reject_tls_peer(net_dialer *d) {
     char text[700];
     snprintf(text, sizeof text,
              "the coordinator at %s:%s speaks tls+tcp://: use tls+%s, with certificates (--tls-dir "
              "DIR), instead of %s",
              d->host, d->port, d->url, d->url);
-    fail(d, text, NET_OTHER_SCHEME);
+    attempt_failed(d, text, NET_OTHER_SCHEME);
 }
 
 /* The greeting arrived after the probe, which has already sent our own greeting, so the connection
  * is useless. The next attempt waits longer for the greeting, because the peer may always be this
  * slow. */
-static void meet_slow_peer(net_dialer *d) {
-    d->greeting_ms = doubled(d->greeting_ms, CONNECT_MOST_MS);
-    fail(d, "the coordinator was slow to answer", NET_LATER);
+static void reject_slow_peer(net_dialer *d) {
+    d->greeting_ms = doubled(d->greeting_ms, CONNECT_MAX_MS);
+    attempt_failed(d, "the coordinator was slow to answer", NET_LATER);
 }
 
 /* Reads the peer's first byte: 0 begins SP's greeting, 0x15 an alert of TLS. */
-static void hear(net_dialer *d) {
+static void read_first_byte(net_dialer *d) {
     unsigned char first = 0;
     ssize_t n = recv(d->current->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (n <= 0)
-        fail(d, "the coordinator closed the connection at once", NET_LATER);
+        attempt_failed(d, "the coordinator closed the connection at once", NET_LATER);
     else if (first == 0x15)
-        report_tls(d);
+        reject_tls_peer(d);
     else if (first != 0)
-        fail(d, "the program that listens there is not a coordinator", NET_LATER);
+        attempt_failed(d, "the program that listens there is not a coordinator", NET_LATER);
     else if (d->current->phase == WAITING)
         hand_over(d);
     else
-        meet_slow_peer(d);
+        reject_slow_peer(d);
 }
 
 /* Finds out whether the silent peer speaks TLS. A TLS server waits for its client to begin, and
@@ -234,7 +234,7 @@ static void probe(net_dialer *d) {
     static const unsigned char greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
     d->current->phase = PROBING;
     if (send(d->current->fd, greeting, sizeof greeting, MSG_NOSIGNAL | MSG_DONTWAIT) <= 0)
-        fail(d, "the coordinator closed the connection at once", NET_LATER);
+        attempt_failed(d, "the coordinator closed the connection at once", NET_LATER);
     else
         uv_timer_start(&d->timer, on_timer, TLS_HANDSHAKE_MS - GREETING_MS, 0);
 }
@@ -249,10 +249,10 @@ static void on_connected(net_dialer *d) {
     attempt *a = d->current;
     if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &number, &size)) number = errno;
     if (number) {
-        fail(d, strerror(number), number == ETIMEDOUT ? NET_LATER : NET_ABSENT);
+        attempt_failed(d, strerror(number), number == ETIMEDOUT ? NET_LATER : NET_ABSENT);
     } else if (d->tls) {
         if (!net_tls_conn_create(&d->loop, d->tls, drop_attempt(d, true), d->host, d->url))
-            fail(d, "out of memory", NET_LATER);
+            attempt_failed(d, "out of memory", NET_LATER);
     } else {
         a->phase = WAITING;
         uv_timer_start(&d->timer, on_timer, d->greeting_ms, 0);
@@ -268,9 +268,9 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     if (a->phase == CONNECTING)
         on_connected(d);
     else if (status < 0)
-        fail(d, "the coordinator closed the connection at once", NET_LATER);
+        attempt_failed(d, "the coordinator closed the connection at once", NET_LATER);
     else
-        hear(d);
+        read_first_byte(d);
 }
 
 static void connect_to(net_dialer *d, const struct addrinfo *address) {
@@ -284,42 +284,43 @@ static void connect_to(net_dialer *d, const struct addrinfo *address) {
         int number = a ? errno : ENOMEM;
         if (fd >= 0) close(fd);
         cop_free(a);
-        fail(d, strerror(number), fd < 0 || number == ENOMEM ? NET_LATER : NET_ABSENT);
+        attempt_failed(d, strerror(number), fd < 0 || number == ENOMEM ? NET_LATER : NET_ABSENT);
         return;
     }
     *a = (attempt){.dialer = d, .fd = fd};
     uv_poll_init(&d->loop.loop, &a->poll, fd);
     a->poll.data = a;
     d->current = a;
-    uv_timer_start(&d->timer, on_timer, d->address ? d->connect_ms : CONNECT_MOST_MS, 0);
+    uv_timer_start(&d->timer, on_timer, d->next_address ? d->connect_ms : CONNECT_MAX_MS, 0);
     uv_poll_start(&a->poll, UV_WRITABLE, on_event);
 }
 
 /* ---- addresses ---- */
 
-static void on_resolved(net_dialer *d, int status, struct addrinfo *found) {
+static void on_resolved(net_dialer *d, int status, struct addrinfo *addresses) {
     d->resolution = NULL;
     if (status) {
         char reason[400];
         snprintf(reason, sizeof reason, "cannot resolve %.150s (%s)", d->host,
                  gai_strerror(status));
-        begin_again(d, reason, status == EAI_NONAME ? NET_ABSENT : NET_LATER);
+        retry_later(d, reason, status == EAI_NONAME ? NET_ABSENT : NET_LATER);
         return;
     }
-    d->found = d->address = found;
+    d->addresses = d->next_address = addresses;
     d->all_absent = true;
     on_timer(&d->timer);
 }
 
 static void check_resolution(net_dialer *d) {
     int status;
-    struct addrinfo *found;
+    struct addrinfo *addresses;
     if (!d->resolution) return;
-    if (net_resolve_take(d->resolution, &status, &found)) {
-        on_resolved(d, status, found);
-    } else if (d->began_ns && cop_clock_ns() - d->began_ns > (uint64_t)RESOLVE_MS * 1000000) {
+    if (net_resolve_take(d->resolution, &status, &addresses)) {
+        on_resolved(d, status, addresses);
+    } else if (d->resolve_began_ns &&
+               cop_clock_ns() - d->resolve_began_ns > (uint64_t)RESOLVE_MS * 1000000) {
         char reason[400];
-        d->began_ns = 0;
+        d->resolve_began_ns = 0;
         snprintf(reason, sizeof reason, "the name server has not yet answered for %.150s", d->host);
         d->handler.on_failed(d->owner, reason, NET_LATER);
     }
@@ -331,21 +332,21 @@ static void on_timer(uv_timer_t *timer) {
     if (d->current && d->current->phase == WAITING) {
         probe(d);
     } else if (d->current) {
-        fail(d,
+        attempt_failed(d,
              d->current->phase == CONNECTING ? "no answer to the connection request"
                                              : "it was silent during the handshake",
              NET_LATER);
-    } else if (d->address) {
-        const struct addrinfo *address = d->address;
-        d->address = address->ai_next;
+    } else if (d->next_address) {
+        const struct addrinfo *address = d->next_address;
+        d->next_address = address->ai_next;
         connect_to(d, address);
     } else {
-        d->began_ns = cop_clock_ns();
+        d->resolve_began_ns = cop_clock_ns();
         d->resolution = net_resolve_begin(&d->loop, d->host, d->port);
         if (d->resolution)
             check_resolution(d);
         else
-            begin_again(d, "out of memory", NET_LATER);
+            retry_later(d, "out of memory", NET_LATER);
     }
 }
 
@@ -403,6 +404,6 @@ void net_dial_note(net_dialer *d, bool gone) {
 void net_dial_stop(net_dialer *d, uint64_t linger_ms) {
     net_tls_loop_begin_stop(&d->loop, linger_ms);
     net_tls_loop_stop(&d->loop);
-    if (d->found) freeaddrinfo(d->found);
+    if (d->addresses) freeaddrinfo(d->addresses);
     cop_free(d);
 }

@@ -15,7 +15,11 @@
  * with more is disconnected, because it could occupy all contexts. */
 #define NET_OPEN_MAX 16
 
-typedef enum net_item_kind { NET_ITEM_REQUEST, NET_ITEM_BORN, NET_ITEM_GONE } net_item_kind;
+typedef enum net_item_kind {
+    NET_ITEM_REQUEST,
+    NET_ITEM_CONNECTED,
+    NET_ITEM_DISCONNECTED
+} net_item_kind;
 
 /* An entry of the queue from the transports to the loop. A request contains its entry; entries for
  * new and lost connections are allocated. */
@@ -59,7 +63,7 @@ typedef struct net_nng net_nng;
 typedef struct net_live {
     uint64_t connection;
     uint32_t open; /* requests that the handler holds */
-    bool spoke;    /* it has sent a request */
+    bool has_sent_request;
 } net_live;
 
 struct cop_server {
@@ -67,8 +71,9 @@ struct cop_server {
     cop_server_handler handler;
     void *context;
     uv_async_t wake;
-    uv_prepare_t round; /* resets `quick` in each round of the loop */
-    int handles_open, quick;
+    uv_prepare_t round;      /* runs in each round of the loop */
+    int handles_open;        /* of the loop, not closed yet */
+    int inline_replies_left; /* in this round */
     uv_mutex_t mutex; /* guards the queue */
     net_item *head, *tail;
     bool closed;
@@ -86,7 +91,7 @@ struct cop_server {
  * item. Any thread. */
 bool net_server_push(cop_server *server, net_item *item);
 /* Reports a new or lost connection to the loop. Any thread. */
-void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection);
+void net_server_report(cop_server *server, net_item_kind kind, uint64_t connection);
 /* Drops a reference; the last one frees the hub. Any thread. */
 void net_hub_release(net_hub *hub);
 

@@ -12,7 +12,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 
-typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, LOST } call_state;
+typedef enum call_state { IDLE, WAITING, ANSWERED, ABANDONED, DISCONNECTED } call_state;
 
 /* While `at_server` is true, only the server may touch the request. A closed link is freed by the
  * server if the request is there, else by memory_close. */
@@ -25,7 +25,7 @@ struct memory_link {
     uv_cond_t answered;
     call_state state;
     bool at_server, closed;
-    bool cut; /* the server disconnected it: the next call opens a new connection */
+    bool disconnected; /* the server disconnected it: the next call opens a new connection */
     cop_message reply;
     memory_link *next; /* in the hub's list; guarded by the hub's mutex */
 };
@@ -40,7 +40,7 @@ static void free_link(memory_link *link) {
 /* ---- server side: loop thread ---- */
 
 /* The server returns the request, with a reply or (message NULL) without one. */
-static void let_go(memory_link *link, cop_message *message) {
+static void finish_request(memory_link *link, cop_message *message) {
     cop_message_fini(&link->request.message);
     uv_mutex_lock(&link->mutex);
     COP_ASSERT(link->at_server);
@@ -65,17 +65,17 @@ static memory_link *link_of(cop_request *request) {
 }
 
 static void memory_reply(cop_request *request, cop_message *message) {
-    let_go(link_of(request), message);
+    finish_request(link_of(request), message);
 }
 
 static void memory_drop(cop_request *request) {
-    let_go(link_of(request), NULL);
+    finish_request(link_of(request), NULL);
 }
 
 static const net_transport memory_transport = {.reply = memory_reply, .drop = memory_drop};
 
-static void lose_call(memory_link *link) {
-    if (link->state == WAITING) link->state = LOST;
+static void fail_call(memory_link *link) {
+    if (link->state == WAITING) link->state = DISCONNECTED;
     uv_cond_signal(&link->answered);
 }
 
@@ -83,7 +83,7 @@ void net_memory_close_all(net_hub *hub) {
     uv_mutex_lock(&hub->mutex);
     for (memory_link *l = (memory_link *)(void *)hub->links; l; l = l->next) {
         uv_mutex_lock(&l->mutex);
-        lose_call(l);
+        fail_call(l);
         uv_mutex_unlock(&l->mutex);
     }
     uv_mutex_unlock(&hub->mutex);
@@ -93,10 +93,10 @@ void net_memory_disconnect(net_hub *hub, uint64_t connection) {
     uv_mutex_lock(&hub->mutex);
     for (memory_link *l = (memory_link *)(void *)hub->links; l; l = l->next) {
         uv_mutex_lock(&l->mutex);
-        if (l->request.connection == connection && !l->cut) {
-            l->cut = true;
-            lose_call(l);
-            if (hub->server) net_server_note(hub->server, NET_ITEM_GONE, connection);
+        if (l->request.connection == connection && !l->disconnected) {
+            l->disconnected = true;
+            fail_call(l);
+            if (hub->server) net_server_report(hub->server, NET_ITEM_DISCONNECTED, connection);
         }
         uv_mutex_unlock(&l->mutex);
     }
@@ -108,19 +108,19 @@ void net_memory_disconnect(net_hub *hub, uint64_t connection) {
 /* Opens a new connection. The caller holds the locks of hub and link. */
 static void connect_link(memory_link *link) {
     link->request.connection = NET_MEMORY_CONNECTIONS + ++link->hub->next_connection;
-    link->cut = false;
-    net_server_note(link->hub->server, NET_ITEM_BORN, link->request.connection);
+    link->disconnected = false;
+    net_server_report(link->hub->server, NET_ITEM_CONNECTED, link->request.connection);
 }
 
 /* Hands the request to the server. False: the server is closed; the caller keeps the request. */
-static bool hand_over(memory_link *link, cop_message *request) {
+static bool submit_request(memory_link *link, cop_message *request) {
     net_hub *hub = link->hub;
     bool sent = false;
     uv_mutex_lock(&hub->mutex);
     uv_mutex_lock(&link->mutex);
     COP_ASSERT(!link->at_server && link->state != WAITING);
     if (hub->server) {
-        if (link->cut) connect_link(link);
+        if (link->disconnected) connect_link(link);
         link->request.message = *request;
         link->request.item = (net_item){.kind = NET_ITEM_REQUEST, .request = &link->request};
         link->state = WAITING;
@@ -141,7 +141,7 @@ static bool hand_over(memory_link *link, cop_message *request) {
 
 /* Waits while `waiting(link)` is true, until the deadline or a cancel. The caller holds the link's
  * lock. */
-static void wait_change(memory_link *link, bool (*waiting)(const memory_link *),
+static void wait_while(memory_link *link, bool (*waiting)(const memory_link *),
                         uint64_t deadline) {
     while (waiting(link) && !atomic_load(&link->base.canceled)) {
         uint64_t now = cop_clock_ns();
@@ -150,11 +150,11 @@ static void wait_change(memory_link *link, bool (*waiting)(const memory_link *),
     }
 }
 
-static bool last_call_open(const memory_link *link) {
+static bool is_at_server(const memory_link *link) {
     return link->at_server;
 }
 
-static bool unanswered(const memory_link *link) {
+static bool is_waiting(const memory_link *link) {
     return link->state == WAITING;
 }
 
@@ -168,7 +168,7 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
     memory_link *link = (memory_link *)(void *)base;
     uint64_t deadline = cop_clock_ns() + (uint64_t)timeout_ms * 1000000;
     uv_mutex_lock(&link->mutex);
-    wait_change(link, last_call_open, deadline);
+    wait_while(link, is_at_server, deadline);
     bool busy = link->at_server;
     uv_mutex_unlock(&link->mutex);
     if (atomic_load(&base->canceled))
@@ -176,11 +176,11 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
     if (busy)
         return refuse(request, COP_ERR_TIMEOUT,
                       "the coordinator in this process still holds the previous call", error);
-    if (!hand_over(link, request))
+    if (!submit_request(link, request))
         return refuse(request, COP_ERR_CLOSED, "the coordinator in this process has stopped",
                       error);
     uv_mutex_lock(&link->mutex);
-    wait_change(link, unanswered, deadline);
+    wait_while(link, is_waiting, deadline);
     call_state state = link->state;
     if (state == ANSWERED) {
         *reply = link->reply;
@@ -189,7 +189,7 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
     link->state = state == WAITING ? ABANDONED : IDLE;
     uv_mutex_unlock(&link->mutex);
     if (state == ANSWERED) return COP_OK;
-    if (state == LOST)
+    if (state == DISCONNECTED)
         return cop_fail(error, COP_ERR_CLOSED,
                         "the connection to the coordinator in this process was closed");
     if (atomic_load(&base->canceled))
@@ -209,12 +209,12 @@ static void memory_cancel(cop_link *base) {
 static void memory_interrupt(cop_link *base) {
     memory_link *link = (memory_link *)(void *)base;
     uv_mutex_lock(&link->mutex);
-    lose_call(link);
+    fail_call(link);
     uv_mutex_unlock(&link->mutex);
 }
 
 /* Removes the link from the hub's list. The caller holds the hub's lock. */
-static void delist(memory_link *link) {
+static void remove_from_hub(memory_link *link) {
     memory_link *first = (memory_link *)(void *)link->hub->links;
     if (first == link) {
         link->hub->links = (cop_link *)(void *)link->next;
@@ -229,12 +229,12 @@ static void memory_close(cop_link *base) {
     net_hub *hub = link->hub; /* kept: the server may free the link as soon as it is unlocked */
     atomic_fetch_add(&hub->references, 1);
     uv_mutex_lock(&hub->mutex);
-    delist(link);
+    remove_from_hub(link);
     uv_mutex_lock(&link->mutex);
     link->closed = true;
     bool at_server = link->at_server;
-    if (hub->server && !link->cut)
-        net_server_note(hub->server, NET_ITEM_GONE, link->request.connection);
+    if (hub->server && !link->disconnected)
+        net_server_report(hub->server, NET_ITEM_DISCONNECTED, link->request.connection);
     uv_mutex_unlock(&link->mutex);
     uv_mutex_unlock(&hub->mutex);
     if (!at_server) free_link(link); /* else the server frees it when it returns the request */

@@ -16,7 +16,7 @@
 #include "common/wire/codec.h"
 
 #define RECONNECT_FIRST_MS 50
-#define RECONNECT_MOST_MS  1000
+#define RECONNECT_MAX_MS  1000
 
 typedef struct nng_link {
     cop_link base;
@@ -27,17 +27,17 @@ typedef struct nng_link {
     atomic_int pipes;    /* open connections */
     atomic_uint pipe;    /* number of the newest one */
     uint64_t deadline;   /* of the last call */
-    int silences;        /* calls without a reply since the last reply */
+    int timeouts;        /* calls without a reply since the last reply */
     uv_mutex_t mutex;    /* guards the rest */
-    uv_cond_t changed;   /* the operation ended, or the call must end */
-    bool ended;          /* the callback of the running operation was called */
+    uv_cond_t changed;   /* the operation has ended, or the call must end */
+    bool aio_done;       /* the callback of the running operation was called */
     bool interrupted;    /* the running call must end */
     bool impatient;      /* an absent coordinator ends the call at once */
-    net_failure absence; /* result of the last attempt to connect since the call began */
+    net_failure failure; /* result of the last attempt to connect since the call began */
     char reason[700];    /* why there is no connection; "": unknown */
 } nng_link;
 
-#define SILENCES_MOST 2 /* after this many, the connection counts as dead (W2) */
+#define TIMEOUTS_MAX 2 /* after this many, the connection counts as dead (W2) */
 
 static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     nng_link *link = argument;
@@ -51,10 +51,10 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
 
 /* True: waiting for a connection does not help. The caller holds the mutex. */
 static bool is_hopeless(const nng_link *link) {
-    return link->absence > NET_ABSENT || (link->absence == NET_ABSENT && link->impatient);
+    return link->failure > NET_ABSENT || (link->failure == NET_ABSENT && link->impatient);
 }
 
-static bool gave_up(nng_link *link) {
+static bool must_give_up(nng_link *link) {
     uv_mutex_lock(&link->mutex);
     bool hopeless = is_hopeless(link);
     uv_mutex_unlock(&link->mutex);
@@ -62,15 +62,15 @@ static bool gave_up(nng_link *link) {
 }
 
 /* Fails because there is no connection, with the reason if it is known. */
-static cop_err explain_absence(nng_link *link, uint32_t timeout_ms, cop_error *error) {
+static cop_err fail_unreachable(nng_link *link, uint32_t timeout_ms, cop_error *error) {
     uv_mutex_lock(&link->mutex);
-    const net_failure absence = link->absence;
+    const net_failure failure = link->failure;
     const bool known = link->reason[0] != '\0', at_once = is_hopeless(link);
     char reason[700];
     snprintf(reason, sizeof reason, "%s", link->reason);
     uv_mutex_unlock(&link->mutex);
-    if (absence == NET_OTHER_SCHEME) return cop_fail(error, COP_ERR_INPUT, "%s", reason);
-    if (absence == NET_REFUSED)
+    if (failure == NET_OTHER_SCHEME) return cop_fail(error, COP_ERR_INPUT, "%s", reason);
+    if (failure == NET_REFUSED)
         return cop_fail(error, COP_ERR_DENIED, "no connection to %s: %s", link->base.address,
                         reason);
     if (at_once)
@@ -83,16 +83,16 @@ static cop_err explain_absence(nng_link *link, uint32_t timeout_ms, cop_error *e
                     link->base.address, timeout_ms / 1000.0, known ? "; " : "", reason);
 }
 
-static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
+static cop_err fail_call(nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
     const char *address = link->base.address;
     if (atomic_load(&link->base.canceled))
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
-    if (gave_up(link)) return explain_absence(link, timeout_ms, error);
+    if (must_give_up(link)) return fail_unreachable(link, timeout_ms, error);
     switch (failed) {
     case NNG_ETIMEDOUT:
-        if (atomic_load(&link->pipes) <= 0) return explain_absence(link, timeout_ms, error);
+        if (atomic_load(&link->pipes) <= 0) return fail_unreachable(link, timeout_ms, error);
         /* Its machine may have vanished. A new connection shows whether it has. */
-        if (++link->silences >= SILENCES_MOST) nng_pipe_close((nng_pipe){atomic_load(&link->pipe)});
+        if (++link->timeouts >= TIMEOUTS_MAX) nng_pipe_close((nng_pipe){atomic_load(&link->pipe)});
         return cop_fail(error, COP_ERR_TIMEOUT,
                         "the coordinator at %s did not answer within %.3g s", address,
                         timeout_ms / 1000.0);
@@ -104,24 +104,28 @@ static cop_err explain(nng_link *link, int failed, uint32_t timeout_ms, cop_erro
     }
 }
 
-static void on_ended(void *argument) {
+static void on_aio_done(void *argument) {
     nng_link *link = argument;
     uv_mutex_lock(&link->mutex);
-    link->ended = true;
+    link->aio_done = true;
     uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
 }
 
-/* Waits until the running operation has ended or, if `unless_unwanted`, until the call must end.
- * True: the operation has ended. */
-static bool wait_for_end(nng_link *link, bool unless_unwanted) {
+/* True: the call must end before its operation does. The caller holds the mutex. */
+static bool must_stop(const nng_link *link) {
+    return link->interrupted || is_hopeless(link) || atomic_load(&link->base.canceled);
+}
+
+/* Waits until the running operation has ended or, if `may_stop`, until the call must end. True: the
+ * operation has ended. */
+static bool wait_for_aio(nng_link *link, bool may_stop) {
     uv_mutex_lock(&link->mutex);
-    while (!link->ended && !(unless_unwanted && (link->interrupted || is_hopeless(link) ||
-                                                 atomic_load(&link->base.canceled))))
+    while (!link->aio_done && !(may_stop && must_stop(link)))
         uv_cond_wait(&link->changed, &link->mutex);
-    bool ended = link->ended;
+    bool done = link->aio_done;
     uv_mutex_unlock(&link->mutex);
-    return ended;
+    return done;
 }
 
 /* Runs one operation of the aio until `deadline`. Returns 0 or an nng error. Only this function
@@ -132,11 +136,11 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     uint64_t now = cop_clock_ns();
     nng_aio_set_timeout(link->aio,
                         now < deadline ? (nng_duration)((deadline - now) / 1000000 + 1) : 1);
-    link->ended = false; /* no lock needed: no operation is running */
+    link->aio_done = false; /* no lock needed: no operation is running */
     operation(link->ctx, link->aio);
-    if (!wait_for_end(link, true)) {
+    if (!wait_for_aio(link, true)) {
         nng_aio_cancel(link->aio);
-        wait_for_end(link, false);
+        wait_for_aio(link, false);
     }
     return nng_aio_result(link->aio);
 }
@@ -153,7 +157,7 @@ static void probe_ipc(nng_link *link) {
         connect(fd, (const struct sockaddr *)&at, sizeof at) == 0 || errno == EAGAIN ? 0 : errno;
     close(fd);
     if (!number) return;
-    link->absence = NET_ABSENT;
+    link->failure = NET_ABSENT;
     snprintf(link->reason, sizeof link->reason, "%s", strerror(number));
 }
 
@@ -164,7 +168,7 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     link->deadline = deadline;
     uv_mutex_lock(&link->mutex);
     link->interrupted = false;
-    link->absence = NET_LATER; /* forget attempts from before the call */
+    link->failure = NET_LATER; /* forget attempts from before the call */
     probe_ipc(link);
     uv_mutex_unlock(&link->mutex);
     nng_msg *frame = net_make_frame(request);
@@ -174,11 +178,11 @@ static cop_err nng_call(cop_link *base, cop_message *request, cop_message *reply
     int failed = run_aio(link, nng_ctx_send, deadline);
     if (failed) {
         nng_msg_free(frame);
-        return explain(link, failed, timeout_ms, error);
+        return fail_call(link, failed, timeout_ms, error);
     }
     failed = run_aio(link, nng_ctx_recv, deadline);
-    if (failed) return explain(link, failed, timeout_ms, error);
-    link->silences = 0;
+    if (failed) return fail_call(link, failed, timeout_ms, error);
+    link->timeouts = 0;
     cop_buffer *answer = net_wrap_message(nng_aio_get_msg(link->aio));
     if (!answer) return cop_no_memory(error);
     cop_err e = cop_codec_decode(answer, reply, error);
@@ -242,7 +246,7 @@ static const net_link_ops nng_ops = {.call = nng_call,
 static uint32_t on_dialed(void *owner, int fd) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
-    link->absence = NET_LATER;
+    link->failure = NET_LATER;
     link->reason[0] = '\0';
     uv_mutex_unlock(&link->mutex);
     return net_nng_adopt(link->socket, fd, NULL, NULL);
@@ -254,7 +258,7 @@ static void on_dial_failed(void *owner, const char *reason, net_failure how) {
     uv_mutex_lock(&link->mutex);
     if (!is_hopeless(link)) {
         snprintf(link->reason, sizeof link->reason, "%s", reason);
-        link->absence = how;
+        link->failure = how;
     }
     uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
@@ -276,7 +280,7 @@ static int open_socket(nng_link *link) {
     if (failed) return failed;
     nng_socket_set_ms(link->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
     nng_socket_set_ms(link->socket, NNG_OPT_RECONNMINT, RECONNECT_FIRST_MS);
-    nng_socket_set_ms(link->socket, NNG_OPT_RECONNMAXT, RECONNECT_MOST_MS);
+    nng_socket_set_ms(link->socket, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS);
     nng_pipe_notify(link->socket, NNG_PIPE_EV_ADD_POST, on_pipe, link);
     nng_pipe_notify(link->socket, NNG_PIPE_EV_REM_POST, on_pipe, link);
     failed = nng_ctx_open(&link->ctx, link->socket);
@@ -304,7 +308,7 @@ cop_err cop_link_open(const char *url, const cop_tls *tls, cop_link **out, cop_e
     if (!link) return cop_no_memory(error);
     link->base.ops = &nng_ops;
     snprintf(link->base.address, sizeof link->base.address, "%s", url);
-    if (nng_aio_alloc(&link->aio, on_ended, link)) {
+    if (nng_aio_alloc(&link->aio, on_aio_done, link)) {
         cop_free(link);
         return cop_no_memory(error);
     }

@@ -19,7 +19,7 @@ void net_peers_fini(net_peers *peers) {
 }
 
 /* The index of the listener's row, or of the place where it belongs. */
-static size_t place_of(const net_peers *peers, uint32_t listener) {
+static size_t find_position(const net_peers *peers, uint32_t listener) {
     size_t low = 0, high = peers->count;
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -44,7 +44,7 @@ bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, co
     uv_mutex_lock(&peers->mutex);
     bool room = peers->count < peers->capacity || grow(peers);
     if (room) {
-        size_t at = place_of(peers, listener);
+        size_t at = find_position(peers, listener);
         memmove(&peers->rows[at + 1], &peers->rows[at], (peers->count - at) * sizeof *peers->rows);
         peers->rows[at] = (net_peer_row){.listener = listener, .peer = *peer};
         snprintf(peers->rows[at].address, sizeof peers->rows[at].address, "%s", address);
@@ -56,7 +56,7 @@ bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, co
 
 void net_peers_remove(net_peers *peers, uint32_t listener) {
     uv_mutex_lock(&peers->mutex);
-    size_t at = place_of(peers, listener);
+    size_t at = find_position(peers, listener);
     if (at < peers->count && peers->rows[at].listener == listener) {
         peers->count--;
         memmove(&peers->rows[at], &peers->rows[at + 1], (peers->count - at) * sizeof *peers->rows);
@@ -66,7 +66,7 @@ void net_peers_remove(net_peers *peers, uint32_t listener) {
 
 bool net_peers_find(net_peers *peers, uint32_t listener, cop_peer *peer, char address[64]) {
     uv_mutex_lock(&peers->mutex);
-    size_t at = place_of(peers, listener);
+    size_t at = find_position(peers, listener);
     bool found = at < peers->count && peers->rows[at].listener == listener;
     if (found) {
         *peer = peers->rows[at].peer;

@@ -20,7 +20,7 @@
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
 #define FRONTS_MAX     16
-/* The loop itself sends replies up to this size, up to QUICK_REPLIES in a round. */
+/* The loop itself sends replies up to this size, up to INLINE_REPLIES in a round. */
 #define INLINE_BYTES 65536
 
 typedef enum context_state { RECEIVING, HELD, SENDING, ENDED } context_state;
@@ -227,7 +227,7 @@ static void run_encoder(void *argument) {
     uv_mutex_unlock(&nng->mutex);
 }
 
-static void encode_later(rep_context *c) {
+static void queue_for_encoder(rep_context *c) {
     net_nng *nng = c->nng;
     COP_ASSERT(!nng->ending);
     c->next = NULL;
@@ -250,11 +250,11 @@ static void nng_reply(cop_request *request, cop_message *message) {
     size_t size = 0;
     for (int i = 0; i < COP_MESSAGE_PARTS; i++)
         size += c->reply.part[i] ? c->reply.part[i]->size : 0;
-    bool quick = size <= INLINE_BYTES && c->nng->server->quick-- > 0;
-    if (quick || atomic_load(&c->nng->closing))
+    bool send_now = size <= INLINE_BYTES && c->nng->server->inline_replies_left-- > 0;
+    if (send_now || atomic_load(&c->nng->closing))
         send_reply(c);
     else
-        encode_later(c);
+        queue_for_encoder(c);
 }
 
 static void nng_drop(cop_request *request) {
@@ -314,7 +314,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     net_nng *nng = argument;
     bool gone = event == NNG_PIPE_EV_REM_POST;
     int before = atomic_fetch_add(&nng->pipes, gone ? -1 : 1);
-    net_server_note(nng->server, gone ? NET_ITEM_GONE : NET_ITEM_BORN,
+    net_server_report(nng->server, gone ? NET_ITEM_DISCONNECTED : NET_ITEM_CONNECTED,
                     (uint64_t)(uint32_t)nng_pipe_id(pipe));
     if (gone || before < COP_CONNECTIONS_MAX) return;
     net_nng_count_refused(nng);

@@ -26,7 +26,7 @@ static void destroy(net_resolution *r) {
     cop_free(r);
 }
 
-static void *run(void *argument) {
+static void *run_resolution(void *argument) {
     net_resolution *r = argument;
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
@@ -62,7 +62,7 @@ net_resolution *net_resolve_begin(tls_loop *loop, const char *host, const char *
     if (resolve_number(r)) return r;
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    const int failed = pthread_create(&thread, &detached, run, r);
+    const int failed = pthread_create(&thread, &detached, run_resolution, r);
     pthread_attr_destroy(&detached);
     if (!failed) return r;
     destroy(r);

@@ -10,8 +10,8 @@
 
 /* Limits of one round of the loop, so that timers and other events do not wait when many peers ask
  * or are answered at the same time. */
-#define READING_NS    1000000 /* time for reading the queue */
-#define QUICK_REPLIES 32      /* replies that the loop encodes itself */
+#define READ_BUDGET_NS 1000000 /* time for reading the queue */
+#define INLINE_REPLIES 32      /* replies that the loop encodes itself */
 
 /* ---- the queue ---- */
 
@@ -32,7 +32,7 @@ bool net_server_push(cop_server *server, net_item *item) {
     return open;
 }
 
-void net_server_note(cop_server *server, net_item_kind kind, uint64_t connection) {
+void net_server_report(cop_server *server, net_item_kind kind, uint64_t connection) {
     net_item *item = cop_alloc(sizeof *item);
     if (!item) return; /* out of memory: missing heartbeats will show it (W2) */
     item->kind = kind;
@@ -74,11 +74,11 @@ static void add_live(cop_server *server, uint64_t connection) {
 static bool remove_live(cop_server *server, uint64_t connection) {
     net_live *live = find_live(server, connection);
     if (!live) return false;
-    bool spoke = live->spoke;
+    bool has_sent_request = live->has_sent_request;
     size_t last = live_count(server) - 1;
     *live = server->live[last];
     atomic_store_explicit(&server->live_count, last, memory_order_relaxed);
-    return spoke;
+    return has_sent_request;
 }
 
 /* ---- loop thread ---- */
@@ -97,7 +97,7 @@ static void take_request(cop_server *server, cop_request *request) {
         request->transport->drop(request);
         return;
     }
-    live->spoke = true;
+    live->has_sent_request = true;
     live->open++;
     atomic_fetch_add(&server->requests, 1);
     if (server->nng) net_nng_replenish(server->nng);
@@ -116,13 +116,13 @@ static void put_back(cop_server *server, net_item *first, net_item *last) {
 
 static void take_item(cop_server *server, net_item *item) {
     uint64_t connection = item->connection;
-    bool born = item->kind == NET_ITEM_BORN;
+    bool connected = item->kind == NET_ITEM_CONNECTED;
     if (item->kind == NET_ITEM_REQUEST) {
         take_request(server, item->request); /* which contains the item */
         return;
     }
     cop_free(item);
-    if (born)
+    if (connected)
         add_live(server, connection);
     else if (remove_live(server, connection))
         server->handler.on_gone(server->context, connection);
@@ -134,7 +134,7 @@ static void read_queue(uv_async_t *wake) {
     net_item *item = server->head, *last = server->tail;
     server->head = server->tail = NULL;
     uv_mutex_unlock(&server->mutex);
-    const uint64_t until = cop_clock_ns() + READING_NS;
+    const uint64_t until = cop_clock_ns() + READ_BUDGET_NS;
     while (item) {
         net_item *next = item->next;
         take_item(server, item);
@@ -148,7 +148,7 @@ static void read_queue(uv_async_t *wake) {
 
 static void begin_round(uv_prepare_t *round) {
     cop_server *server = round->data;
-    server->quick = QUICK_REPLIES;
+    server->inline_replies_left = INLINE_REPLIES;
 }
 
 cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context,

@@ -16,7 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-#define FILE_MOST     (1u << 20) /* bytes of certificates in one file */
+#define PEM_FILE_MAX     (1u << 20) /* bytes of certificates in one file */
 #define WARN_DAYS     30
 #define CIPHERS_TLS12 "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -163,7 +163,7 @@ static cop_err check_key_mode(const char *path, cop_error *error) {
 static cop_err check_file(const char *path, cop_error *error) {
     char *text;
     size_t size;
-    COP_TRY(cop_file_read(path, FILE_MOST, &text, &size, error));
+    COP_TRY(cop_file_read(path, PEM_FILE_MAX, &text, &size, error));
     OPENSSL_cleanse(text, size);
     cop_free(text);
     return COP_OK;
@@ -258,7 +258,7 @@ static bool configure_context(SSL_CTX *context) {
            SSL_CTX_set_num_tickets(context, 0) == 1;
 }
 
-static cop_err load(cop_tls *tls, const cop_tls_options *o, cop_error *error) {
+static cop_err load_credentials(cop_tls *tls, const cop_tls_options *o, cop_error *error) {
     tls->context =
         SSL_CTX_new(tls->side == COP_TLS_SERVER ? TLS_server_method() : TLS_client_method());
     if (!tls->context || !configure_context(tls->context))
@@ -279,21 +279,21 @@ static cop_err load(cop_tls *tls, const cop_tls_options *o, cop_error *error) {
 
 /* ---- options ---- */
 
-static const char *from_environment(const char *given, const char *name) {
+static const char *or_environment(const char *given, const char *name) {
     const char *value = given ? NULL : getenv(name);
     return given ? given : value && *value ? value : NULL;
 }
 
 /* Fills in what the options leave out, from the environment and then from the folder. paths[] gets
  * the allocated paths, which the caller frees. */
-static cop_err resolve(const cop_tls_options *given, const char *stem, char *paths[3],
+static cop_err complete_options(const cop_tls_options *given, const char *stem, char *paths[3],
                        cop_tls_options *out, cop_error *error) {
     static const char *const flags[] = {"--tls-ca", "--tls-cert", "--tls-key"};
-    const char *folder = from_environment(given->folder, "COPPICE_TLS_DIR");
-    *out = (cop_tls_options){.ca = from_environment(given->ca, "COPPICE_TLS_CA"),
-                             .cert = from_environment(given->cert, "COPPICE_TLS_CERT"),
-                             .key = from_environment(given->key, "COPPICE_TLS_KEY"),
-                             .name = from_environment(given->name, "COPPICE_TLS_NAME")};
+    const char *folder = or_environment(given->folder, "COPPICE_TLS_DIR");
+    *out = (cop_tls_options){.ca = or_environment(given->ca, "COPPICE_TLS_CA"),
+                             .cert = or_environment(given->cert, "COPPICE_TLS_CERT"),
+                             .key = or_environment(given->key, "COPPICE_TLS_KEY"),
+                             .name = or_environment(given->name, "COPPICE_TLS_NAME")};
     const char **const files[] = {&out->ca, &out->cert, &out->key};
     const char *const stems[] = {"ca", stem, stem}, *const ends[] = {".pem", ".pem", ".key"};
     for (int i = 0; i < 3; i++) {
@@ -317,8 +317,8 @@ cop_err cop_tls_load(const cop_tls_options *options, const char *stem, cop_tls_s
     cop_tls *tls = cop_alloc(sizeof *tls);
     if (!tls) return cop_no_memory(error);
     tls->side = side;
-    cop_err e = resolve(options, stem, paths, &resolved, error);
-    if (!e) e = load(tls, &resolved, error);
+    cop_err e = complete_options(options, stem, paths, &resolved, error);
+    if (!e) e = load_credentials(tls, &resolved, error);
     for (int i = 0; i < 3; i++) cop_free(paths[i]);
     if (e)
         cop_tls_destroy(tls);

@@ -51,14 +51,14 @@ typedef struct tls_stream {
 
 /* GREETING: the handshake is done, but SP's first bytes have not arrived (nng has no deadline for
  * them). CLOSING: nng has closed its end, or the loop stops; bytes that nng wrote before are still
- * sent. LEAVING: everything is sent and on_end was called; the peer's machine has not acknowledged
- * all bytes yet. */
+ * sent. LINGERING: everything is sent and on_end was called; the peer's machine has not
+ * acknowledged all bytes yet. */
 typedef enum tls_state {
     TLS_HANDSHAKE,
     TLS_GREETING,
     TLS_OPEN,
     TLS_CLOSING,
-    TLS_LEAVING,
+    TLS_LINGERING,
     TLS_ENDED
 } tls_state;
 
@@ -67,7 +67,7 @@ typedef struct tls_frames {
     unsigned char head[8];
     unsigned head_size;
     bool greeted;
-    uint64_t left; /* bytes of the body still to come */
+    uint64_t body_left; /* bytes of the body still to come */
 } tls_frames;
 
 /* A connection: `fd` is the TCP socket, `local` our end of the socket pair; nng has the other end.

@@ -20,7 +20,7 @@
 #define CA_DAYS     3650
 #define BACKDATED_S 3600 /* valid this long before now, because clocks differ */
 #define SERIAL_BITS 127
-#define PEM_MOST    65536
+#define PEM_FILE_MAX    65536
 
 typedef struct key_pair {
     X509 *certificate;
@@ -56,9 +56,9 @@ void cop_tls_issue_stem(const cop_tls_issue *issue, char out[COP_NAME_MAX]) {
              issue->name);
 }
 
-static bool only(const char *text, const char *extra, size_t most) {
+static bool is_plain_name(const char *text, const char *extra, size_t limit) {
     size_t length = strlen(text);
-    bool good = length > 0 && length <= most && *text != '.' && *text != '-';
+    bool good = length > 0 && length <= limit && *text != '.' && *text != '-';
     for (const char *p = text; good && *p; p++)
         good = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
                strchr(extra, *p);
@@ -78,7 +78,7 @@ static cop_err check_issue(const cop_tls_issue *issue, cop_error *error) {
     char bare[COP_NAME_MAX];
     snprintf(bare, sizeof bare, "%.*s", bare_length(issue->name), issue->name);
     bool many = strlen(bare) < strlen(issue->name);
-    if (!only(bare, "._-", 60) || (many && strcmp(issue->role, "worker") != 0))
+    if (!is_plain_name(bare, "._-", 60) || (many && strcmp(issue->role, "worker") != 0))
         return cop_fail(error, COP_ERR_USAGE,
                         "name \"%.80s\": expected at most 60 letters, digits, '.', '_' and '-', "
                         "beginning with a letter or digit; a worker's may end in \"-*\"",
@@ -86,7 +86,7 @@ static cop_err check_issue(const cop_tls_issue *issue, cop_error *error) {
     if (issue->days < 1 || issue->days > CA_DAYS)
         return cop_fail(error, COP_ERR_USAGE, "%d days: expected 1 to %d", issue->days, CA_DAYS);
     for (const char *const *host = issue->hosts; coordinator && *host; host++)
-        if (!is_address(*host) && !only(*host, ".-_", 253))
+        if (!is_address(*host) && !is_plain_name(*host, ".-_", 253))
             return cop_fail(error, COP_ERR_USAGE,
                             "host \"%.80s\": expected a DNS name or an IP address", *host);
     return COP_OK;
@@ -263,10 +263,10 @@ static cop_err fill_folder(const char *folder, const cop_tls_issue *issues, int 
 cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, int count,
                               cop_error *error) {
     char temporary[4096], **names = NULL;
-    size_t there = 0;
+    size_t existing = 0;
     for (int i = 0; i < count; i++) COP_TRY(check_issue(&issues[i], error));
-    if (cop_folder_list(folder, &names, &there, NULL) == COP_OK) cop_free(names);
-    if (there || cop_file_exists(folder))
+    if (cop_folder_list(folder, &names, &existing, NULL) == COP_OK) cop_free(names);
+    if (existing || cop_file_exists(folder))
         return cop_fail(error, COP_ERR_EXISTS,
                         "%s exists and is not empty: nothing in it was changed (--add creates one "
                         "more certificate)",
@@ -289,7 +289,7 @@ static cop_err read_ca(const char *folder, key_pair *out, cop_error *error) {
         char *path = cop_path_join(folder, names[i]), *text = NULL;
         size_t size = 0;
         cop_err e =
-            path ? cop_file_read(path, PEM_MOST, &text, &size, error) : cop_no_memory(error);
+            path ? cop_file_read(path, PEM_FILE_MAX, &text, &size, error) : cop_no_memory(error);
         BIO *bio = e ? NULL : BIO_new_mem_buf(text, (int)size);
         if (!e && i == 0) out->certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL);
         if (!e && i == 1) out->key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);

@@ -19,7 +19,7 @@
 
 #define THREADS      2
 #define BACKLOG      1024
-#define ACCEPTS_MOST 32 /* in a row, before other events get their turn */
+#define ACCEPTS_MAX 32 /* in a row, before other events get their turn */
 
 typedef struct front_thread {
     tls_loop loop;
@@ -39,7 +39,7 @@ struct tls_front {
 
 /* ---- refused peers ---- */
 
-static void tell(const char *address, const char *reason) {
+static void report_refusal(const char *address, const char *reason) {
     cop_log_peer(COP_LOG_WARN, "tls", address, "%s: connection refused: %s", address, reason);
 }
 
@@ -47,7 +47,7 @@ static void tell(const char *address, const char *reason) {
 
 /* Adds the peer's row before its first message can arrive. Without a row (out of memory), its
  * messages are ignored. */
-static void introduce(void *context, uint32_t listener) {
+static void add_peer(void *context, uint32_t listener) {
     tls_conn *conn = context;
     front_thread *t = conn->loop->owner;
     conn->listener = listener;
@@ -56,7 +56,7 @@ static void introduce(void *context, uint32_t listener) {
 
 static bool on_open(void *owner, tls_conn *conn, int fd) {
     front_thread *t = owner;
-    if (net_nng_adopt(net_nng_socket(t->front->nng), fd, introduce, conn)) return true;
+    if (net_nng_adopt(net_nng_socket(t->front->nng), fd, add_peer, conn)) return true;
     if (conn->listener) net_peers_remove(net_nng_peers(t->front->nng), conn->listener);
     conn->listener = 0;
     return false;
@@ -71,22 +71,22 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
     }
     if (*reason) {
         net_nng_count_refused(t->front->nng);
-        tell(conn->address, reason);
+        report_refusal(conn->address, reason);
     }
 }
 
 /* ---- accepting ---- */
 
 /* Closes the connection that has been in the handshake for longest. False: there is none. */
-static bool push_out(front_thread *t) {
+static bool close_oldest(front_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
     if (oldest) net_tls_conn_end(oldest, "it was slow, and other connections wait", false);
     return oldest != NULL;
 }
 
-static void take(front_thread *t, int fd) {
+static void accept_connection(front_thread *t, int fd) {
     char address[64];
-    if (t->loop.waiting.count >= COP_HALF_OPEN_MAX / THREADS) push_out(t);
+    if (t->loop.waiting.count >= COP_HALF_OPEN_MAX / THREADS) close_oldest(t);
     net_describe_socket(fd, address);
     net_set_tcp_options(fd);
     net_tls_conn_create(&t->loop, t->front->tls, fd, "", address);
@@ -95,16 +95,16 @@ static void take(front_thread *t, int fd) {
 static void on_acceptable(uv_poll_t *poll, int status, int events) {
     front_thread *t = poll->data;
     (void)status, (void)events;
-    for (int i = 0; i < ACCEPTS_MOST; i++) {
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
         int fd = accept4(t->front->fds[poll - t->accept], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            take(t, fd);
+            accept_connection(t, fd);
             continue;
         }
-        bool short_of = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
-        if (!short_of) return; /* no connection is waiting, or it was closed again */
-        tell("a peer", "no file descriptor is left (ulimit -n)");
-        if (push_out(t)) continue;
+        if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
+            return; /* no connection is waiting, or it was closed again */
+        report_refusal("a peer", "no file descriptor is left (ulimit -n)");
+        if (close_oldest(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
         t->accepting = false; /* until the next tick */
         return;

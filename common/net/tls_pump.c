@@ -22,7 +22,7 @@
 
 #define TLS_BUFFER_SIZE 65536
 #define PAIR_BYTES      (1 << 20) /* size of the socket pair's buffers */
-#define ROUNDS_MOST     8 /* buffers moved in one direction before other connections get a turn */
+#define ROUNDS_MAX     8 /* buffers moved in one direction before other connections get a turn */
 #define TICK_MS         100
 #define STOP_TICK_MS    5 /* while the loop stops */
 #define GREETING        8 /* bytes that open an SP connection */
@@ -76,11 +76,11 @@ static void on_handle_closed(uv_handle_t *handle) {
 
 void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused) {
     if (conn->state == TLS_ENDED) return;
-    const bool told = conn->state == TLS_LEAVING;
+    const bool reported = conn->state == TLS_LINGERING;
     list_remove(list_of(conn), conn);
     conn->state = TLS_ENDED;
-    if (!told) conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
-    if (!told) SSL_shutdown(conn->ssl); /* once, without waiting for the peer's reply */
+    if (!reported) conn->loop->handler.on_end(conn->loop->owner, conn, reason, refused);
+    if (!reported) SSL_shutdown(conn->ssl); /* once, without waiting for the peer's reply */
     SSL_free(conn->ssl);
     ERR_clear_error();
     uv_close((uv_handle_t *)&conn->fd_poll, on_handle_closed);
@@ -98,13 +98,13 @@ static void end_with_error(tls_conn *conn) {
 
 /* ---- bytes ---- */
 
-/* The result of moving bytes. BLOCKED: wait for a poll. ENDED: the peer has closed the connection.
- * LEFT: nng has closed its end, and everything that it wrote has been read. */
-typedef enum moved { MOVED, BLOCKED, ENDED, LEFT, FAILED } moved;
+/* The result of moving bytes. BLOCKED: wait for a poll. PEER_CLOSED: the peer has closed the
+ * connection. NNG_CLOSED: nng has closed its end, and everything that it wrote has been read. */
+typedef enum progress { MOVED, BLOCKED, PEER_CLOSED, NNG_CLOSED, FAILED } progress;
 
 /* Interprets the failed result of an OpenSSL operation. If it is blocked, adds the event to poll
  * for to *events. */
-static moved check_ssl(tls_conn *conn, int result, int *events) {
+static progress check_ssl(tls_conn *conn, int result, int *events) {
     int number = errno;
     switch (SSL_get_error(conn->ssl, result)) {
     case SSL_ERROR_WANT_READ:
@@ -114,12 +114,12 @@ static moved check_ssl(tls_conn *conn, int result, int *events) {
         *events |= UV_WRITABLE;
         return BLOCKED;
     case SSL_ERROR_ZERO_RETURN:
-        return ENDED;
+        return PEER_CLOSED;
     case SSL_ERROR_SYSCALL: /* no close_notify needed: frames have lengths and hashes */
         conn->error_number = number;
-        return ENDED;
+        return PEER_CLOSED;
     default:
-        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? ENDED
+        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? PEER_CLOSED
                                                                                       : FAILED;
     }
 }
@@ -129,10 +129,10 @@ static bool is_empty(const tls_stream *s) {
 }
 
 /* Reads from the peer until the buffer is full or nothing is left. */
-static moved fill_in(tls_conn *conn, int *fd_events) {
+static progress fill_in(tls_conn *conn, int *fd_events) {
     tls_stream *s = &conn->in;
     s->begin = s->end = 0;
-    moved how = MOVED;
+    progress how = MOVED;
     while (how == MOVED && s->end < TLS_BUFFER_SIZE) {
         ERR_clear_error();
         errno = 0;
@@ -146,19 +146,19 @@ static moved fill_in(tls_conn *conn, int *fd_events) {
     return how;
 }
 
-static moved check_local(ssize_t n, int event, int *events) {
+static progress check_local(ssize_t n, int event, int *events) {
     if (n > 0) return MOVED;
     bool again = n < 0 && (errno == EAGAIN || errno == EINTR);
     if (again) *events |= event;
-    return again ? BLOCKED : LEFT;
+    return again ? BLOCKED : NNG_CLOSED;
 }
 
-static moved flush_in(tls_conn *conn, int *local_events) {
+static progress flush_in(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->in;
     while (!is_empty(s)) {
         ssize_t n =
             send(conn->local, s->bytes + s->begin, s->end - s->begin, MSG_NOSIGNAL | MSG_DONTWAIT);
-        moved how = check_local(n, UV_WRITABLE, local_events);
+        progress how = check_local(n, UV_WRITABLE, local_events);
         if (how != MOVED) return how;
         s->begin += (size_t)n;
     }
@@ -168,9 +168,9 @@ static moved flush_in(tls_conn *conn, int *local_events) {
 /* Advances the position in SP's frames by `size` bytes. */
 static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size) {
     while (size) {
-        if (f->left) {
-            const size_t part = f->left < size ? (size_t)f->left : size;
-            f->left -= part;
+        if (f->body_left) {
+            const size_t part = f->body_left < size ? (size_t)f->body_left : size;
+            f->body_left -= part;
             bytes += part;
             size -= part;
             continue;
@@ -178,13 +178,13 @@ static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size
         f->head[f->head_size++] = *bytes++;
         size--;
         if (f->head_size < sizeof f->head) continue;
-        for (int i = 0; f->greeted && i < 8; i++) f->left = f->left << 8 | f->head[i];
+        for (int i = 0; f->greeted && i < 8; i++) f->body_left = f->body_left << 8 | f->head[i];
         f->greeted = true;
         f->head_size = 0;
     }
 }
 
-static moved fill_out(tls_conn *conn, int *local_events) {
+static progress fill_out(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->out;
     ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
     s->begin = 0;
@@ -193,7 +193,7 @@ static moved fill_out(tls_conn *conn, int *local_events) {
     return check_local(n, UV_READABLE, local_events);
 }
 
-static moved flush_out(tls_conn *conn, int *fd_events) {
+static progress flush_out(tls_conn *conn, int *fd_events) {
     tls_stream *s = &conn->out;
     while (!is_empty(s)) {
         ERR_clear_error();
@@ -205,9 +205,9 @@ static moved flush_out(tls_conn *conn, int *fd_events) {
 }
 
 /* Moves bytes from the peer to nng until something blocks. */
-static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
-    for (int round = 0; round < ROUNDS_MOST; round++) {
-        moved filled = MOVED, how;
+static progress move_in(tls_conn *conn, int *fd_events, int *local_events) {
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        progress filled = MOVED, how;
         if (is_empty(&conn->in)) filled = fill_in(conn, fd_events);
         how = flush_in(conn, local_events);
         if (how != MOVED) return how;
@@ -219,9 +219,9 @@ static moved move_in(tls_conn *conn, int *fd_events, int *local_events) {
 
 /* Reads and discards what the peer still sends. Closing a socket with unread bytes would reset the
  * connection, and the last bytes that we sent could be lost. */
-static moved discard_in(tls_conn *conn, int *fd_events) {
-    for (int round = 0; round < ROUNDS_MOST; round++) {
-        moved how = fill_in(conn, fd_events);
+static progress discard_in(tls_conn *conn, int *fd_events) {
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        progress how = fill_in(conn, fd_events);
         if (how != MOVED) return how;
     }
     conn->again = true;
@@ -229,9 +229,9 @@ static moved discard_in(tls_conn *conn, int *fd_events) {
 }
 
 /* Moves bytes from nng to the peer until something blocks. */
-static moved move_out(tls_conn *conn, int *fd_events, int *local_events) {
-    for (int round = 0; round < ROUNDS_MOST; round++) {
-        moved how = MOVED;
+static progress move_out(tls_conn *conn, int *fd_events, int *local_events) {
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        progress how = MOVED;
         if (is_empty(&conn->out)) how = fill_out(conn, local_events);
         if (how == MOVED) how = flush_out(conn, fd_events);
         if (how != MOVED) return how;
@@ -257,9 +257,9 @@ static void resume(uv_idle_t *idle);
 
 /* Everything is sent: calls on_end and closes our direction. The socket stays open until the peer's
  * machine has acknowledged all bytes. */
-static void leave(tls_conn *conn) {
+static void linger(tls_conn *conn) {
     conn->loop->handler.on_end(conn->loop->owner, conn, "", false);
-    move_to(conn, TLS_LEAVING, TLS_LINGER_MS);
+    move_to(conn, TLS_LINGERING, TLS_LINGER_MS);
     SSL_shutdown(conn->ssl);
     ERR_clear_error();
     shutdown(conn->fd, SHUT_WR);
@@ -272,36 +272,36 @@ static bool is_acknowledged(const tls_conn *conn) {
 
 /* True: all bytes from nng are sent, and they end with a whole message. */
 static bool is_flushed(const tls_conn *conn) {
-    return is_empty(&conn->out) && !conn->sent.left && !conn->sent.head_size;
+    return is_empty(&conn->out) && !conn->sent.body_left && !conn->sent.head_size;
 }
 
 /* Moves what can be moved. Returns the reason to end the connection, or MOVED. */
-static moved move_both(tls_conn *conn, int *fd_events, int *local_events) {
-    moved in = MOVED, out = MOVED;
+static progress move_both(tls_conn *conn, int *fd_events, int *local_events) {
+    progress in = MOVED, out = MOVED;
     if (conn->state < TLS_CLOSING) in = move_in(conn, fd_events, local_events);
-    if (in == LEFT) move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
+    if (in == NNG_CLOSED) move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
     if (conn->state >= TLS_CLOSING) in = discard_in(conn, fd_events);
-    if (in == ENDED || in == FAILED) return in;
-    if (conn->state < TLS_LEAVING) out = move_out(conn, fd_events, local_events);
+    if (in == PEER_CLOSED || in == FAILED) return in;
+    if (conn->state < TLS_LINGERING) out = move_out(conn, fd_events, local_events);
     const bool stopped = conn->state == TLS_CLOSING && atomic_load(&conn->loop->stopping);
-    if (out == BLOCKED && stopped && is_flushed(conn)) return LEFT;
+    if (out == BLOCKED && stopped && is_flushed(conn)) return NNG_CLOSED;
     return out == BLOCKED ? MOVED : out;
 }
 
 static void pump(tls_conn *conn) {
     int fd_events = 0, local_events = 0;
     conn->again = false;
-    const moved how = move_both(conn, &fd_events, &local_events);
+    const progress how = move_both(conn, &fd_events, &local_events);
     if (how == FAILED) {
         end_with_error(conn);
         return;
     }
-    if (how == LEFT) {
-        leave(conn);
+    if (how == NNG_CLOSED) {
+        linger(conn);
         fd_events = UV_READABLE;
         local_events = 0;
     }
-    if (how == ENDED || (conn->state == TLS_LEAVING && is_acknowledged(conn))) {
+    if (how == PEER_CLOSED || (conn->state == TLS_LINGERING && is_acknowledged(conn))) {
         net_tls_conn_end(conn, "", false);
         return;
     }
@@ -359,7 +359,7 @@ static void open_conn(tls_conn *conn) {
 /* Sends a fatal alert, protocol_version (RFC 5246, 7.2); its first byte shows dial.c that we speak
  * TLS. Reads the greeting first, because closing a socket with unread bytes resets the connection,
  * and the alert could be lost. */
-static void answer_plain(int fd) {
+static void send_tls_alert(int fd) {
     static const unsigned char alert[] = {0x15, 3, 1, 0, 2, 2, 70};
     unsigned char greeting[64];
     if (recv(fd, greeting, sizeof greeting, MSG_DONTWAIT) > 0)
@@ -367,19 +367,19 @@ static void answer_plain(int fd) {
 }
 
 /* True: the peer sent SP's greeting instead of a TLS record, so it does not use TLS. */
-static bool speaks_plainly(tls_conn *conn) {
+static bool speaks_without_tls(tls_conn *conn) {
     unsigned char first[3];
     if (conn->heard || recv(conn->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT) < 3)
         return false;
     conn->heard = true;
     conn->other_scheme = memcmp(first, "\0SP", 3) == 0;
-    if (conn->other_scheme && SSL_is_server(conn->ssl)) answer_plain(conn->fd);
+    if (conn->other_scheme && SSL_is_server(conn->ssl)) send_tls_alert(conn->fd);
     return conn->other_scheme;
 }
 
 static void shake_hands(tls_conn *conn) {
     int events = 0;
-    if (speaks_plainly(conn)) {
+    if (speaks_without_tls(conn)) {
         net_tls_conn_end(conn, "it speaks tcp://, without TLS", false);
         return;
     }
@@ -478,7 +478,7 @@ static void on_tick(uv_timer_t *timer) {
     }
     for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
         next = c->next;
-        if (c->state == TLS_LEAVING) pump(c);
+        if (c->state == TLS_LINGERING) pump(c);
     }
     loop->handler.on_tick(loop->owner);
 }

@@ -9,7 +9,8 @@
 #include "common/base/log.h"
 #include "common/net/net.h"
 
-static cop_err take(const char *text, const char *what, char out[COP_TOKEN_MAX], cop_error *error) {
+static cop_err copy_token(const char *text, const char *what, char out[COP_TOKEN_MAX],
+                          cop_error *error) {
     const size_t length = strcspn(text, "\r\n");
     if (length >= COP_TOKEN_MAX)
         return cop_fail(error, COP_ERR_USAGE, "%s: the token is longer than %d characters", what,
@@ -26,7 +27,7 @@ static cop_err read_file(const char *path, char out[COP_TOKEN_MAX], cop_error *e
     if (stat(path, &status) == 0 && (status.st_mode & 07))
         cop_log(COP_LOG_WARN, "token", "%s has mode %04o: other users can read the token", path,
                 (unsigned)status.st_mode & 07777);
-    cop_err e = take(text, path, out, error);
+    cop_err e = copy_token(text, path, out, error);
     cop_free(text);
     return e;
 }
@@ -34,13 +35,13 @@ static cop_err read_file(const char *path, char out[COP_TOKEN_MAX], cop_error *e
 cop_err cop_token_find(const char *token, const char *file, const char *url,
                        char out[COP_TOKEN_MAX], cop_error *error) {
     const char *environment = getenv("COPPICE_TOKEN");
-    bool here;
+    bool loopback;
     out[0] = '\0';
-    if (token) return take(token, "--token", out, error);
+    if (token) return copy_token(token, "--token", out, error);
     if (file) return read_file(file, out, error);
-    if (environment && *environment) return take(environment, "COPPICE_TOKEN", out, error);
+    if (environment && *environment) return copy_token(environment, "COPPICE_TOKEN", out, error);
     /* Only for a coordinator on this machine: others must not learn its token. */
-    if (cop_url_check(url, &here, NULL) || !here || cop_url_is_tls(url)) return COP_OK;
+    if (cop_url_check(url, &loopback, NULL) || !loopback || cop_url_is_tls(url)) return COP_OK;
     char *state = cop_path_state(), *path = state ? cop_path_join(state, "token") : NULL;
     if (path) read_file(path, out, NULL); /* there may be none */
     cop_free(path);

@@ -181,22 +181,22 @@ static void test_one_source_cannot_fill_the_log(void **state) {
     (void)state;
     static log_limit limit; /* large */
     log_limit_entry due;
-    uint64_t now = 5, passed = 0, told = 0, left_out = 0;
+    uint64_t now = 5, passed = 0, reported = 0, suppressed = 0;
     for (int i = 0; i < 3000; i++, now += 20000000) { /* a minute */
         for (uint64_t kind = 1; kind <= 3; kind++) {
             const cop_log_kind k = {.level = COP_LOG_INFO, .area = "a", .kind = kind, .source = 7};
             passed += log_limit_admit(&limit, &k, "worker w joined", now);
         }
-        for (; log_limit_due(&limit, now, &due); told++) {
-            left_out += due.left_out;
+        for (; log_limit_take(&limit, now, &due); reported++) {
+            suppressed += due.suppressed;
             assert_string_equal(due.text, "worker w joined");
         }
     }
     now += LOG_PERIOD_NS;
-    for (; log_limit_due(&limit, now, &due); told++) left_out += due.left_out;
+    for (; log_limit_take(&limit, now, &due); reported++) suppressed += due.suppressed;
     assert_true(passed >= 3 * LOG_LINES && passed <= 3 * LOG_LINES * 6);
-    assert_true(told <= 3 * 6);
-    assert_int_equal(passed + left_out, 9000);
+    assert_true(reported <= 3 * 6);
+    assert_int_equal(passed + suppressed, 9000);
 }
 
 static void test_many_sources_together_cannot_fill_the_log(void **state) {
@@ -212,7 +212,7 @@ static void test_many_sources_together_cannot_fill_the_log(void **state) {
     const cop_log_kind other = {.level = COP_LOG_INFO, .area = "a", .kind = 2, .source = 1};
     assert_true(log_limit_admit(&limit, &other, "x", 5));
     log_limit_entry due;
-    while (log_limit_due(&limit, 5 + LOG_PERIOD_NS, &due)) assert_true(due.left_out > 0);
+    while (log_limit_take(&limit, 5 + LOG_PERIOD_NS, &due)) assert_true(due.suppressed > 0);
     const cop_log_kind later = {.level = COP_LOG_INFO, .area = "a", .kind = 1, .source = 1};
     assert_true(log_limit_admit(&limit, &later, "x", 5 + LOG_PERIOD_NS));
 }
