@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/err.h"
+
 static atomic_uint_fast64_t allocations;
 static atomic_uint_fast64_t first_failure; /* 0: none */
 static atomic_bool fail_later_ones; /* also fail all allocations after the first failure */
@@ -52,6 +54,7 @@ void cop_free(void *pointer) {
 }
 
 char *cop_strndup(const char *text, size_t length) {
+    COP_ASSERT(text);
     length = strnlen(text, length);
     if (!count_allocation()) return NULL;
     char *copy = malloc(length + 1);
@@ -62,6 +65,7 @@ char *cop_strndup(const char *text, size_t length) {
 }
 
 char *cop_strdup(const char *text) {
+    COP_ASSERT(text);
     return cop_strndup(text, strlen(text));
 }
 

@@ -26,6 +26,7 @@ cop_buffer *cop_buffer_create(size_t size) {
 }
 
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *)) {
+    COP_ASSERT(on_free && (data || !size));
     cop_buffer *buffer = cop_alloc(sizeof *buffer);
     if (!buffer) return NULL;
     buffer->data = data;
@@ -45,7 +46,7 @@ cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
 void cop_buffer_release(cop_buffer *buffer) {
     if (!buffer) return;
     int before = atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel);
-    COP_ASSERT(before >= 1);
+    COP_ASSERT(before >= 1 && buffer->size <= buffer->capacity);
     if (before == 1) buffer->on_free(buffer);
 }
 
@@ -78,6 +79,7 @@ static void return_to_pool(cop_buffer *buffer) {
     cop_buffer_pool *pool = buffer->owner;
     pool_entry *entry = (pool_entry *)buffer;
     pthread_mutex_lock(&pool->mutex);
+    COP_ASSERT(pool->live > 0);
     int destroyed = pool->destroyed;
     int last = 0;
     if (destroyed)
@@ -115,6 +117,7 @@ static pool_entry *make_entry(cop_buffer_pool *pool) {
 
 cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
+    COP_ASSERT(!pool->destroyed);
     pool_entry *entry = pool->idle;
     if (entry)
         pool->idle = entry->next;
@@ -130,10 +133,14 @@ cop_buffer *cop_buffer_pool_take(cop_buffer_pool *pool) {
 void cop_buffer_pool_destroy(cop_buffer_pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->mutex);
+    COP_ASSERT(!pool->destroyed);
     pool_entry *idle = pool->idle;
     pool->idle = NULL;
     pool->destroyed = 1;
-    for (pool_entry *e = idle; e; e = e->next) pool->live--;
+    size_t idle_count = 0;
+    for (pool_entry *e = idle; e; e = e->next) idle_count++;
+    COP_ASSERT(idle_count <= pool->live);
+    pool->live -= idle_count;
     int empty = pool->live == 0;
     pthread_mutex_unlock(&pool->mutex);
     while (idle) {

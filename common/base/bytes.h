@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "common/base/err.h"
+
 /* Little-endian loads and stores; `p` needs no alignment. */
 static inline uint16_t cop_load_u16(const void *p) {
     uint16_t v;
@@ -38,6 +40,7 @@ static inline uint32_t cop_load_u32_big(const void *p) {
 }
 /* Rounds up to a multiple of `to`, a power of two. */
 static inline size_t cop_align_up(size_t n, size_t to) {
+    COP_ASSERT(to && !(to & (to - 1)));
     return (n + to - 1) & ~(to - 1);
 }
 

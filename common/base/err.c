@@ -40,6 +40,7 @@ int cop_err_exit_status(cop_err code) {
 }
 
 cop_err cop_vfail(cop_error *error, cop_err code, const char *format, va_list arguments) {
+    COP_ASSERT(code != COP_OK);
     if (error) {
         error->code = code;
         vsnprintf(error->text, sizeof error->text, format, arguments);

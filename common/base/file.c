@@ -125,6 +125,7 @@ cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, cha
     stream_text s = {0};
     size_t before;
     cop_err e;
+    COP_ASSERT(descriptor >= 0);
     do {
         before = s.size;
         e = read_more(descriptor, what, &s, error);
@@ -223,6 +224,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
                        cop_error *error) {
     temporary_file temporary;
     struct stat info;
+    COP_ASSERT((parts || !count) && mode <= 0777);
     /* The rename would replace a device or a pipe with a file. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
         return cop_fail(error, COP_ERR_INPUT, "cannot write %s: it exists and is not a file", path);
@@ -384,6 +386,7 @@ cop_err cop_folder_list(const char *path, char ***names, size_t *count, cop_erro
         list[i] = copy;
         copy += strlen(copy) + 1;
     }
+    COP_ASSERT(copy == (char *)list + table + size);
     qsort(list, (size_t)found, sizeof *list, compare_names);
     *names = list;
     *count = (size_t)found;
@@ -421,6 +424,7 @@ cop_err cop_folder_remove(const char *path, cop_error *error) {
 }
 
 cop_err cop_folder_replace(const char *from, const char *to, cop_error *error) {
+    COP_ASSERT(strcmp(from, to) != 0); /* else the folder would be removed as its own old version */
     if (!cop_folder_exists(to)) return cop_file_rename(from, to, error);
     if (exchange_or_fail(from, to) == 0) {
         COP_TRY(sync_parent(to, error));
@@ -443,10 +447,12 @@ cop_err cop_folder_lock(const char *path, int *lock, cop_error *error) {
 }
 
 void cop_folder_unlock(int lock) {
+    COP_ASSERT(lock >= 0);
     close(lock);
 }
 
 char *cop_path_join(const char *folder, const char *name) {
+    COP_ASSERT(folder && name);
     if (name[0] == '/' || !*folder) return cop_strdup(name);
     size_t a = strlen(folder), b = strlen(name);
     bool slash = folder[a - 1] != '/';

@@ -22,6 +22,7 @@ static cop_err walk(const char *path, int depth, visitor visit, void *context, c
     struct stat info;
     char **names = NULL;
     size_t count = 0;
+    COP_ASSERT(depth >= 0 && depth <= DEPTH_MAX);
     if (lstat(path, &info))
         return errno == ENOENT ? COP_OK : cop_fail_errno(error, errno, "cannot open %s", path);
     COP_TRY(visit(context, path, &info, error));

@@ -15,10 +15,12 @@
 #include "common/base/err.h"
 
 uint64_t cop_hash_xxh3(const void *data, size_t size) {
+    COP_ASSERT(data || !size);
     return XXH3_64bits(data, size);
 }
 
 uint64_t cop_hash_xxh3_pair(const void *a, size_t a_size, const void *b, size_t b_size) {
+    COP_ASSERT(a && (b || !b_size));
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
     XXH3_64bits_update(&state, a, a_size);
@@ -41,11 +43,14 @@ void cop_xxh3_init_secret(cop_xxh3 *h, const unsigned char secret[COP_XXH3_SECRE
 }
 
 void cop_xxh3_update(cop_xxh3 *h, const void *data, size_t size) {
+    COP_ASSERT(data || !size);
     if (size) XXH3_64bits_update(xxh3_of(h), data, size);
 }
 
 void cop_xxh3_copy(cop_xxh3 *h, void *to, const void *from, size_t size) {
     const size_t block = 64 << 10;
+    const uintptr_t a = (uintptr_t)to, b = (uintptr_t)from;
+    COP_ASSERT(a + size <= b || b + size <= a);
     for (size_t at = 0; at < size; at += block) {
         size_t n = size - at < block ? size - at : block;
         memcpy((char *)to + at, (const char *)from + at, n);
@@ -65,6 +70,7 @@ void cop_sha256_init(cop_sha256 *h) {
 }
 
 void cop_sha256_update(cop_sha256 *h, const void *data, size_t size) {
+    COP_ASSERT(data || !size);
     crypto_hash_sha256_update((crypto_hash_sha256_state *)(void *)h, data, size);
 }
 

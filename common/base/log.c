@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/base/log_limit.h"
 #include "common/base/str.h"
@@ -23,6 +24,7 @@ static atomic_bool as_json;
 static const char *const level_names[] = {"debug", "info", "warn", "error", "none"};
 
 void cop_log_configure(cop_log_level level, bool json) {
+    COP_ASSERT(level <= COP_LOG_NONE);
     atomic_store(&lowest_level, (int)level);
     atomic_store(&as_json, json);
 }
@@ -36,6 +38,7 @@ cop_log_level cop_log_level_from_environment(cop_log_level fallback) {
 
 static void format_line(cop_str *line, cop_log_level level, const char *area, const char *text) {
     char time[32];
+    COP_ASSERT(level < COP_LOG_NONE && area && *area);
     cop_clock_format_utc(cop_clock_unix_ms(), time);
     if (!atomic_load(&as_json)) {
         cop_str_printf(line, "%s %-5s %s: %s\n", time, level_names[level], area, text);
@@ -117,6 +120,7 @@ void cop_log_peer(cop_log_level level, const char *area, const char *peer, const
                   ...) {
     char text[TEXT_MAX];
     va_list arguments;
+    COP_ASSERT(peer);
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "common/base/err.h"
+
 #define ALL_SOURCES UINT64_MAX /* a source: all sources together */
 
 static bool is_over(const log_limit_entry *e, uint64_t now_ns) {
@@ -25,6 +27,7 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
         if (is_free ? !place || place->kind.kind : replaceable && !place) place = e;
     }
     if (!place) return NULL;
+    COP_ASSERT(!place->suppressed); /* their number is not reported yet */
     *place = (log_limit_entry){.kind = *kind, .since_ns = now_ns};
     place->kind.source = source;
     return place;
@@ -41,6 +44,7 @@ static bool suppress_if_full(log_limit_entry *e, uint32_t lines, const cop_log_k
 }
 
 bool log_limit_admit(log_limit *l, const cop_log_kind *kind, const char *text, uint64_t now_ns) {
+    COP_ASSERT(kind->kind); /* 0 marks a free entry */
     log_limit_entry *all = entry_of(l, kind, ALL_SOURCES, now_ns);
     if (suppress_if_full(all, LOG_LINES_ALL, kind, text)) return false;
     log_limit_entry *own = entry_of(l, kind, kind->source, now_ns);

@@ -47,6 +47,7 @@ void cop_permutation_init_for(cop_permutation *p, uint64_t seed, cop_rng_purpose
     p->n = n;
     p->epoch = epoch;
     p->half_bits = bits <= 2 ? 1 : (bits + 1) / 2;
+    COP_ASSERT(n <= (uint64_t)1 << (2 * p->half_bits));
 }
 
 static uint32_t feistel_round(const cop_permutation *p, uint32_t right, uint32_t round) {

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "common/base/alloc.h"
+#include "common/base/err.h"
 #include "common/base/limits.h"
 
 static bool reserve(cop_str *s, size_t more) {
@@ -27,10 +28,14 @@ static bool reserve(cop_str *s, size_t more) {
     }
     s->text = text;
     s->capacity = capacity;
+    COP_ASSERT(s->length + more < capacity); /* room for the NUL, too */
     return true;
 }
 
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length) {
+    const uintptr_t from = (uintptr_t)bytes, own = (uintptr_t)s->text;
+    COP_ASSERT(bytes || !length);
+    COP_ASSERT(!s->text || from < own || from > own + s->length); /* the string may move */
     if (!reserve(s, length)) return;
     if (length) memcpy(s->text + s->length, bytes, length);
     s->length += length;
@@ -62,7 +67,7 @@ void cop_str_printf(cop_str *s, const char *format, ...) {
 void cop_text_add(char *out, size_t size, const char *format, ...) {
     const size_t length = strnlen(out, size);
     va_list arguments;
-    if (length >= size) return;
+    if (length >= size) return; /* not NUL-terminated */
     va_start(arguments, format);
     vsnprintf(out + length, size - length, format, arguments);
     va_end(arguments);
@@ -147,6 +152,7 @@ static size_t unsafe_length(const unsigned char *p, size_t left) {
 
 bool cop_take_line(const char **rest, char *out, size_t size) {
     const size_t length = strcspn(*rest, "\n");
+    COP_ASSERT(size > 0);
     if (!**rest) return false;
     snprintf(out, size, "%.*s", (int)length, *rest);
     *rest += length + ((*rest)[length] == '\n');
@@ -250,6 +256,7 @@ static size_t distance(const char *a, const char *b) {
 }
 
 const char *cop_nearest_name(const char *word, const char *const *names, size_t count) {
+    COP_ASSERT(names || !count);
     const char *nearest = NULL;
     size_t best = 2 + strlen(word) / 3;
     for (size_t i = 0; i < count; i++) {

@@ -95,6 +95,7 @@ static uint32_t doubled(uint32_t ms, uint32_t limit) {
 
 /* Reports the reason, and starts a new round after a back-off that doubles each time. */
 static void retry_later(net_dialer *d, const char *reason, net_failure how) {
+    COP_ASSERT(!d->current && !d->opened_ns);
     if (is_stopping(d)) return;
     if (*reason) d->handler.on_failed(d->owner, reason, how);
     if (d->addresses) freeaddrinfo(d->addresses);
@@ -117,6 +118,7 @@ static void attempt_failed(net_dialer *d, const char *reason, net_failure how) {
 
 /* The open connection was lost. */
 static void connection_lost(net_dialer *d, const char *reason, net_failure how) {
+    COP_ASSERT(d->opened_ns && !d->listener);
     bool settled = cop_clock_ns() - d->opened_ns > (uint64_t)SETTLED_MS * 1000000;
     d->opened_ns = 0;
     if (settled) d->backoff_ms = BACKOFF_FIRST_MS, d->connect_ms = CONNECT_FIRST_MS;
@@ -138,6 +140,7 @@ static void release_ended(net_dialer *d, bool at_once) {
 
 static bool on_open(void *owner, tls_conn *conn, int fd) {
     net_dialer *d = owner;
+    COP_ASSERT(!d->opened_ns && !d->listener);
     release_ended(d, true);
     d->opened_ns = cop_clock_ns();
     d->removes_before = atomic_load(&d->removes);
@@ -171,6 +174,7 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 
 /* The peer speaks SP: gives the connection to nng. */
 static void hand_over(net_dialer *d) {
+    COP_ASSERT(!d->tls && d->current->phase == WAITING);
     int fd = drop_attempt(d, true);
     d->adds_before = atomic_load(&d->adds);
     d->removes_before = atomic_load(&d->removes);
@@ -232,6 +236,7 @@ static void read_first_byte(net_dialer *d) {
  * answers SP's greeting with an alert. */
 static void probe(net_dialer *d) {
     static const unsigned char greeting[] = {0, 'S', 'P', 0, 0, 0x30, 0, 0};
+    COP_ASSERT(d->current->phase == WAITING);
     d->current->phase = PROBING;
     if (send(d->current->fd, greeting, sizeof greeting, MSG_NOSIGNAL | MSG_DONTWAIT) <= 0)
         attempt_failed(d, "the coordinator closed the connection at once", NET_LATER);
@@ -274,6 +279,7 @@ static void on_event(uv_poll_t *poll, int status, int events) {
 }
 
 static void connect_to(net_dialer *d, const struct addrinfo *address) {
+    COP_ASSERT(!d->current && !d->opened_ns);
     attempt *a = cop_alloc(sizeof *a);
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0) net_set_tcp_options(fd);
@@ -298,6 +304,7 @@ static void connect_to(net_dialer *d, const struct addrinfo *address) {
 /* ---- addresses ---- */
 
 static void on_resolved(net_dialer *d, int status, struct addrinfo *addresses) {
+    COP_ASSERT(!d->addresses && (status || addresses));
     d->resolution = NULL;
     if (status) {
         char reason[400];
@@ -377,6 +384,7 @@ cop_err net_dial_start(const cop_tls *tls, const char *url, const net_dial_handl
                        void *owner, net_dialer **out, cop_error *error) {
     static const tls_handler loop_handler = {
         .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
+    COP_ASSERT(handler->on_open && handler->on_failed && (tls || !cop_url_is_tls(url)));
     net_dialer *d = cop_alloc(sizeof *d);
     if (!d) return cop_no_memory(error);
     d->tls = cop_url_is_tls(url) ? tls : NULL;

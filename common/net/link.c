@@ -4,11 +4,13 @@
 cop_err cop_link_call(cop_link *link, cop_message *request, cop_message *reply, uint32_t timeout_ms,
                       cop_error *error) {
     COP_ASSERT(request->type >= COP_MESSAGE_HELLO && request->type <= COP_MESSAGE_ANSWER);
+    COP_ASSERT(reply && reply != request);
     if (atomic_load(&link->canceled)) {
         cop_message_fini(request);
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", link->address);
     }
     COP_TRY(link->ops->call(link, request, reply, timeout_ms, error));
+    COP_ASSERT(reply->type >= COP_MESSAGE_HELLO && reply->type <= COP_MESSAGE_ANSWER);
     if (reply->type != COP_MESSAGE_FAILURE) return COP_OK;
     cop_err code = reply->failure.code;
     cop_fail(error, code, "%s", reply->failure.text);

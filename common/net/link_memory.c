@@ -107,6 +107,7 @@ void net_memory_disconnect(net_hub *hub, uint64_t connection) {
 
 /* Opens a new connection. The caller holds the locks of hub and link. */
 static void connect_link(memory_link *link) {
+    COP_ASSERT(link->hub->server && !link->at_server);
     link->request.connection = NET_MEMORY_CONNECTIONS + ++link->hub->next_connection;
     link->disconnected = false;
     net_server_report(link->hub->server, NET_ITEM_CONNECTED, link->request.connection);
@@ -182,6 +183,8 @@ static cop_err memory_call(cop_link *base, cop_message *request, cop_message *re
     uv_mutex_lock(&link->mutex);
     wait_while(link, is_waiting, deadline);
     call_state state = link->state;
+    COP_ASSERT(state == WAITING || state == ANSWERED || state == DISCONNECTED);
+    COP_ASSERT(state != ANSWERED || !link->at_server);
     if (state == ANSWERED) {
         *reply = link->reply;
         memset(&link->reply, 0, sizeof link->reply);
@@ -220,7 +223,8 @@ static void remove_from_hub(memory_link *link) {
         link->hub->links = (cop_link *)(void *)link->next;
         return;
     }
-    while (first->next != link) first = first->next;
+    while (first && first->next != link) first = first->next;
+    COP_ASSERT(first); /* an open link is in the list */
     first->next = link->next;
 }
 
@@ -231,6 +235,7 @@ static void memory_close(cop_link *base) {
     uv_mutex_lock(&hub->mutex);
     remove_from_hub(link);
     uv_mutex_lock(&link->mutex);
+    COP_ASSERT(!link->closed && link->state != WAITING); /* no call may be running */
     link->closed = true;
     bool at_server = link->at_server;
     if (hub->server && !link->disconnected)

@@ -84,6 +84,7 @@ static cop_err fail_unreachable(nng_link *link, uint32_t timeout_ms, cop_error *
 }
 
 static cop_err fail_call(nng_link *link, int failed, uint32_t timeout_ms, cop_error *error) {
+    COP_ASSERT(failed);
     const char *address = link->base.address;
     if (atomic_load(&link->base.canceled))
         return cop_fail(error, COP_ERR_CLOSED, "the call to %s was canceled", address);
@@ -107,6 +108,7 @@ static cop_err fail_call(nng_link *link, int failed, uint32_t timeout_ms, cop_er
 static void on_aio_done(void *argument) {
     nng_link *link = argument;
     uv_mutex_lock(&link->mutex);
+    COP_ASSERT(!link->aio_done); /* one operation at a time */
     link->aio_done = true;
     uv_cond_signal(&link->changed);
     uv_mutex_unlock(&link->mutex);
@@ -140,7 +142,8 @@ static int run_aio(nng_link *link, void (*operation)(nng_ctx, nng_aio *), uint64
     operation(link->ctx, link->aio);
     if (!wait_for_aio(link, true)) {
         nng_aio_cancel(link->aio);
-        wait_for_aio(link, false);
+        const bool done = wait_for_aio(link, false);
+        COP_ASSERT(done);
     }
     return nng_aio_result(link->aio);
 }
@@ -256,6 +259,7 @@ static uint32_t on_dialed(void *owner, int fd) {
 static void on_dial_failed(void *owner, const char *reason, net_failure how) {
     nng_link *link = owner;
     uv_mutex_lock(&link->mutex);
+    COP_ASSERT(*reason);
     if (!is_hopeless(link)) {
         snprintf(link->reason, sizeof link->reason, "%s", reason);
         link->failure = how;

@@ -41,10 +41,12 @@ static bool grow(net_peers *peers) {
 }
 
 bool net_peers_add(net_peers *peers, uint32_t listener, const cop_peer *peer, const char *address) {
+    COP_ASSERT(listener); /* nng counts from 1; 0 means none */
     uv_mutex_lock(&peers->mutex);
     bool room = peers->count < peers->capacity || grow(peers);
     if (room) {
         size_t at = find_position(peers, listener);
+        COP_ASSERT(at == peers->count || peers->rows[at].listener != listener);
         memmove(&peers->rows[at + 1], &peers->rows[at], (peers->count - at) * sizeof *peers->rows);
         peers->rows[at] = (net_peer_row){.listener = listener, .peer = *peer};
         snprintf(peers->rows[at].address, sizeof peers->rows[at].address, "%s", address);

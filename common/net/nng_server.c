@@ -302,6 +302,7 @@ void net_nng_replenish(net_nng *nng) {
 }
 
 void net_nng_expect(net_nng *nng, int workers) {
+    COP_ASSERT(workers >= 0 && workers <= CONTEXTS_MAX);
     int wanted = 2 * workers + 4;
     if (wanted > nng->wanted) nng->wanted = wanted;
     ensure_contexts(nng);
@@ -421,6 +422,7 @@ cop_err net_nng_listen(net_nng *nng, const char *url, cop_error *error) {
 uint32_t net_nng_adopt(nng_socket socket, int fd,
                        void (*announce)(void *context, uint32_t listener), void *context) {
     nng_listener listener;
+    COP_ASSERT(fd >= 0);
     if (nng_listener_create(&listener, socket, "socket://")) return 0;
     uint32_t number = (uint32_t)nng_listener_id(listener);
     if (announce) announce(context, number);
@@ -433,6 +435,7 @@ uint32_t net_nng_adopt(nng_socket socket, int fd,
 }
 
 void net_nng_release(uint32_t listener) {
+    COP_ASSERT(listener);
     nng_listener_close((nng_listener){.id = listener});
 }
 
@@ -450,12 +453,14 @@ void net_nng_count_refused(net_nng *nng) {
 
 void net_nng_disconnect(net_nng *nng, uint64_t connection) {
     (void)nng;
+    COP_ASSERT(connection < NET_MEMORY_CONNECTIONS);
     nng_pipe pipe = {.id = (uint32_t)connection};
     nng_pipe_close(pipe);
 }
 
 void net_nng_close(net_nng *nng) {
     uv_mutex_lock(&nng->mutex);
+    COP_ASSERT(!nng->ending);
     nng->ending = true;
     uv_cond_broadcast(&nng->work);
     uv_mutex_unlock(&nng->mutex);
@@ -469,6 +474,7 @@ void net_nng_close(net_nng *nng) {
 }
 
 void net_nng_destroy(net_nng *nng) {
+    COP_ASSERT(nng->ending && !nng->head && !nng->front_count);
     for (int i = 0; i < nng->count; i++) {
         rep_context *c = nng->contexts[i];
         nng_aio_stop(c->aio); /* waits for its callback */

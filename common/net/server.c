@@ -73,6 +73,7 @@ static void add_live(cop_server *server, uint64_t connection) {
 /* Removes a connection. True: it had sent a request. */
 static bool remove_live(cop_server *server, uint64_t connection) {
     net_live *live = find_live(server, connection);
+    COP_ASSERT(live_count(server) <= server->live_capacity);
     if (!live) return false;
     bool has_sent_request = live->has_sent_request;
     size_t last = live_count(server) - 1;
@@ -106,6 +107,7 @@ static void take_request(cop_server *server, cop_request *request) {
 
 /* Puts unread items back to the front of the queue, for the next round. */
 static void put_back(cop_server *server, net_item *first, net_item *last) {
+    COP_ASSERT(first && !last->next);
     uv_mutex_lock(&server->mutex);
     last->next = server->head;
     server->head = first;
@@ -153,6 +155,7 @@ static void begin_round(uv_prepare_t *round) {
 
 cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, void *context,
                           cop_server **out, cop_error *error) {
+    COP_ASSERT(handler->on_request && handler->on_gone);
     cop_server *server = cop_alloc(sizeof *server);
     net_hub *hub = cop_alloc(sizeof *hub);
     if (!server || !hub) {
@@ -180,6 +183,7 @@ cop_err cop_server_create(uv_loop_t *loop, const cop_server_handler *handler, vo
 
 cop_err cop_server_listen(cop_server *server, const char *url, cop_error *error) {
     bool loopback;
+    COP_ASSERT(!server->closed);
     COP_TRY(cop_url_check(url, &loopback, error));
     if (!server->nng) {
         COP_TRY(net_nng_create(server, &server->nng, error));
@@ -236,11 +240,14 @@ void cop_server_close(cop_server *server) {
 
 static void on_handle_closed(uv_handle_t *handle) {
     cop_server *server = handle->data;
+    COP_ASSERT(server->handles_open > 0);
     server->handles_open--;
 }
 
 void cop_server_destroy(cop_server *server) {
     cop_server_close(server);
+    for (size_t i = 0; i < live_count(server); i++)
+        COP_ASSERT(server->live[i].open == 0); /* the handler holds no request */
     if (server->nng) net_nng_destroy(server->nng);
     uv_close((uv_handle_t *)&server->wake, on_handle_closed);
     uv_close((uv_handle_t *)&server->round, on_handle_closed);
@@ -286,6 +293,7 @@ static void close_request(const cop_request *request) {
 }
 
 void cop_server_reply(cop_request *request, cop_message *message) {
+    COP_ASSERT(message->type >= COP_MESSAGE_HELLO && message->type <= COP_MESSAGE_ANSWER);
     close_request(request);
     atomic_fetch_add(&request->server->replies, 1);
     request->transport->reply(request, message);

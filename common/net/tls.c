@@ -372,6 +372,7 @@ static bool expect_host(SSL *ssl, const char *host) {
 }
 
 SSL *net_tls_create(const cop_tls *tls, int fd, const char *host, tls_verdict *verdict) {
+    COP_ASSERT(fd >= 0 && verdict && (tls->side == COP_TLS_SERVER || *host));
     SSL *ssl = SSL_new(tls->context);
     if (!ssl) return NULL;
     bool good = SSL_set_fd(ssl, fd) == 1 && SSL_set_app_data(ssl, verdict) == 1;

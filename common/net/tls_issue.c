@@ -72,6 +72,7 @@ static bool is_address(const char *host) {
 
 static cop_err check_issue(const cop_tls_issue *issue, cop_error *error) {
     bool coordinator = strcmp(issue->role, "coordinator") == 0;
+    COP_ASSERT(!coordinator || issue->hosts);
     if (!coordinator && strcmp(issue->role, "worker") != 0 && strcmp(issue->role, "client") != 0)
         return cop_fail(error, COP_ERR_USAGE, "role \"%s\": expected coordinator, worker or client",
                         issue->role);
@@ -181,6 +182,7 @@ static cop_err make_ca(key_pair *out, cop_error *error) {
 
 static cop_err make_pair(const key_pair *ca, const cop_tls_issue *issue, key_pair *out,
                          cop_error *error) {
+    COP_ASSERT(ca->certificate && ca->key && !out->certificate && !out->key);
     bool coordinator = strcmp(issue->role, "coordinator") == 0;
     bool good = begin_pair(out, issue->role, issue->name, issue->days);
     X509 *c = out->certificate;
@@ -264,6 +266,7 @@ cop_err cop_tls_create_folder(const char *folder, const cop_tls_issue *issues, i
                               cop_error *error) {
     char temporary[4096], **names = NULL;
     size_t existing = 0;
+    COP_ASSERT(count >= 0 && (issues || !count));
     for (int i = 0; i < count; i++) COP_TRY(check_issue(&issues[i], error));
     if (cop_folder_list(folder, &names, &existing, NULL) == COP_OK) cop_free(names);
     if (existing || cop_file_exists(folder))

@@ -50,6 +50,7 @@ static void report_refusal(const char *address, const char *reason) {
 static void add_peer(void *context, uint32_t listener) {
     tls_conn *conn = context;
     front_thread *t = conn->loop->owner;
+    COP_ASSERT(listener && !conn->listener);
     conn->listener = listener;
     net_peers_add(net_nng_peers(t->front->nng), listener, &conn->peer, conn->address);
 }
@@ -95,6 +96,7 @@ static void accept_connection(front_thread *t, int fd) {
 static void on_acceptable(uv_poll_t *poll, int status, int events) {
     front_thread *t = poll->data;
     (void)status, (void)events;
+    COP_ASSERT(poll >= t->accept && poll < t->accept + t->accept_count);
     for (int i = 0; i < ACCEPTS_MAX; i++) {
         int fd = accept4(t->front->fds[poll - t->accept], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
@@ -134,7 +136,10 @@ static void on_stop(void *owner) {
 /* ---- life ---- */
 
 void net_split_url(const char *url, char host[256], char port[8]) {
-    const char *begin = strstr(url, "://") + 3, *colon = strrchr(begin, ':');
+    const char *scheme_end = strstr(url, "://");
+    COP_ASSERT(scheme_end);
+    const char *begin = scheme_end + 3, *colon = strrchr(begin, ':');
+    COP_ASSERT(colon && colon - begin < 256);
     size_t length = (size_t)(colon - begin);
     if (*begin == '[' && length > 1 && begin[length - 1] == ']') begin++, length -= 2;
     snprintf(host, 256, "%.*s", (int)length, begin);
@@ -170,6 +175,7 @@ static cop_err bind_all(tls_front *front, const char *url, cop_error *error) {
     net_addresses addresses;
     int absent = EADDRNOTAVAIL;
     COP_TRY(net_listen_addresses(url, &addresses, error));
+    COP_ASSERT(addresses.count <= NET_ADDRESSES_MAX && !front->fd_count);
     for (int i = 0; i < addresses.count; i++) {
         int fd = bind_to(&addresses.at[i], addresses.size[i]);
         if (fd >= 0)

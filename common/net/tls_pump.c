@@ -43,6 +43,7 @@ static void list_add(tls_list *list, tls_conn *conn) {
 }
 
 static void list_remove(tls_list *list, tls_conn *conn) {
+    COP_ASSERT(list->count > 0 && (conn->previous || list->first == conn));
     *(conn->previous ? &conn->previous->next : &list->first) = conn->next;
     *(conn->next ? &conn->next->previous : &list->last) = conn->previous;
     list->count--;
@@ -58,6 +59,7 @@ static void set_deadline(tls_conn *conn, uint64_t deadline_ns) {
 }
 
 static void move_to(tls_conn *conn, tls_state state, uint64_t ms) {
+    COP_ASSERT(conn->state < state && state < TLS_ENDED);
     list_remove(list_of(conn), conn);
     conn->state = state;
     set_deadline(conn, cop_clock_ns() + ms * 1000000);
@@ -68,6 +70,7 @@ static void move_to(tls_conn *conn, tls_state state, uint64_t ms) {
 
 static void on_handle_closed(uv_handle_t *handle) {
     tls_conn *conn = handle->data;
+    COP_ASSERT(conn->state == TLS_ENDED && conn->handles > 0);
     if (--conn->handles) return;
     cop_free(conn->in.bytes);
     cop_free(conn->out.bytes);
@@ -167,6 +170,7 @@ static progress flush_in(tls_conn *conn, int *local_events) {
 
 /* Advances the position in SP's frames by `size` bytes. */
 static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size) {
+    COP_ASSERT(f->head_size < sizeof f->head);
     while (size) {
         if (f->body_left) {
             const size_t part = f->body_left < size ? (size_t)f->body_left : size;
@@ -186,6 +190,7 @@ static void follow_frames(tls_frames *f, const unsigned char *bytes, size_t size
 
 static progress fill_out(tls_conn *conn, int *local_events) {
     tls_stream *s = &conn->out;
+    COP_ASSERT(is_empty(s)); /* else unsent bytes would be lost */
     ssize_t n = recv(conn->local, s->bytes, TLS_BUFFER_SIZE, MSG_DONTWAIT);
     s->begin = 0;
     s->end = n > 0 ? (size_t)n : 0;
@@ -258,6 +263,7 @@ static void resume(uv_idle_t *idle);
 /* Everything is sent: calls on_end and closes our direction. The socket stays open until the peer's
  * machine has acknowledged all bytes. */
 static void linger(tls_conn *conn) {
+    COP_ASSERT(conn->state < TLS_LINGERING); /* on_end is called once */
     conn->loop->handler.on_end(conn->loop->owner, conn, "", false);
     move_to(conn, TLS_LINGERING, TLS_LINGER_MS);
     SSL_shutdown(conn->ssl);
@@ -290,6 +296,7 @@ static progress move_both(tls_conn *conn, int *fd_events, int *local_events) {
 
 static void pump(tls_conn *conn) {
     int fd_events = 0, local_events = 0;
+    COP_ASSERT(conn->state > TLS_HANDSHAKE && conn->state < TLS_ENDED);
     conn->again = false;
     const progress how = move_both(conn, &fd_events, &local_events);
     if (how == FAILED) {
@@ -331,6 +338,7 @@ static void resume(uv_idle_t *idle) {
 static void open_conn(tls_conn *conn) {
     int pair[2];
     const int size = PAIR_BYTES;
+    COP_ASSERT(conn->state == TLS_HANDSHAKE && conn->local < 0);
     if (!net_tls_peer(conn->ssl, &conn->peer, &conn->verdict)) {
         net_tls_conn_end(conn, conn->verdict.text, true);
         return;
@@ -411,6 +419,7 @@ static void on_event(uv_poll_t *poll, int status, int events) {
 
 tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
                               const char *address) {
+    COP_ASSERT(fd >= 0);
     tls_conn *conn = cop_alloc(sizeof *conn);
     if (conn) conn->ssl = net_tls_create(tls, fd, host, &conn->verdict);
     if (!conn || !conn->ssl) {
@@ -463,6 +472,7 @@ static void stop_loop(tls_loop *loop) {
         else
             pump(c);
     }
+    COP_ASSERT(!loop->open.first);
     if (loop->waiting.first || uv_is_closing((uv_handle_t *)&loop->tick)) return;
     uv_close((uv_handle_t *)&loop->tick, NULL);
     uv_close((uv_handle_t *)&loop->resume, NULL);
@@ -502,6 +512,7 @@ static void run_loop(void *argument) {
 
 cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
                            cop_error *error) {
+    COP_ASSERT(handler->on_open && handler->on_end && handler->on_tick && handler->on_stop);
     *loop = (tls_loop){.handler = *handler, .owner = owner, .end_ns = UINT64_MAX};
     uv_loop_init(&loop->loop);
     uv_async_init(&loop->loop, &loop->wake, on_wake);
@@ -528,8 +539,10 @@ void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms) {
 }
 
 void net_tls_loop_stop(tls_loop *loop) {
+    COP_ASSERT(atomic_load(&loop->stopping));
     uv_thread_join(&loop->thread);
-    COP_ASSERT(uv_loop_close(&loop->loop) == 0);
+    const int busy = uv_loop_close(&loop->loop);
+    COP_ASSERT(!busy);
 }
 
 void net_set_tcp_options(int fd) {
