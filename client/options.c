@@ -1,233 +1,108 @@
-/* The table of options, their parser, and --help: all from the same two tables. */
+/* The table of options, and --help. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/cli.h"
 #include "common/base/limits.h"
-
-typedef enum option_kind { FLAG, TEXT, INTEGER, REAL, SET, LIST } option_kind;
-
-typedef struct option_row {
-    const char *name, *argument, *help;
-    char letter;
-    option_kind kind;
-    size_t offset;
-    int64_t least, most; /* INTEGER */
-    const char *values;  /* all that there are, for the completion; NULL: any */
-} option_row;
+#include "common/base/options.h"
 
 #define AT(field) offsetof(cli_options, field)
 
-static const option_row rows[] = {
-    {"workers", "N", "worker threads in this process (default: the number of cores)", 0, INTEGER,
-     AT(workers), 1, COP_WORKERS_MAX},
-    {"data", "DIR", "folder with the data files", 0, TEXT, AT(data), 0, 0},
-    {"set", "a.b=c", "change a field of the job file; may be repeated", 0, SET, 0, 0, 0},
+static const cop_option rows[] = {
+    {"workers", "N", "worker threads in this process (default: the number of cores)", 0, COP_OPTION_INTEGER, AT(workers), 1, COP_WORKERS_MAX},
+    {"data", "DIR", "folder with the data files", 0, COP_OPTION_TEXT, AT(data)},
+    {"set", "a.b=c", "change a field of the job file; may be repeated", 0, COP_OPTION_REPEAT, AT(sets), 0, CLI_SETS_MAX, NULL, AT(set_count)},
     {"out", "DIR", "folder to write to (run: runs/NAME, or runs/NAME-2 ...; data get: the cache)",
-     0, TEXT, AT(out), 0, 0},
+     0, COP_OPTION_TEXT, AT(out)},
     {"resume", "auto|PATH",
-     "continue from the newest checkpoint of --out, or of the run folder PATH", 0, TEXT, AT(resume),
-     0, 0},
-    {"overwrite", NULL, "first delete the run in the folder", 0, FLAG, AT(overwrite), 0, 0},
+     "continue from the newest checkpoint of --out, or of the run folder PATH", 0, COP_OPTION_TEXT, AT(resume)},
+    {"overwrite", NULL, "first delete the run in the folder", 0, COP_OPTION_FLAG, AT(overwrite)},
     {"coordinator", "URL",
      "tcp:// or tls+tcp://HOST:PORT, ipc:///PATH (default COPPICE_COORDINATOR or "
      "tcp://127.0.0.1:29700)",
-     0, TEXT, AT(coordinator), 0, 0},
+     0, COP_OPTION_TEXT, AT(coordinator)},
     {"token", "TEXT",
      "the coordinator's token (default COPPICE_TOKEN, or that of your own coordinator on this "
      "machine)",
-     0, TEXT, AT(token), 0, 0},
-    {"token-file", "FILE", "... or a file that contains it", 0, TEXT, AT(token_file), 0, 0},
-    {"tls-dir", "DIR", "certificates of tls+tcp://: ca.pem, client.pem, client.key in DIR", 0, TEXT,
-     AT(tls.folder), 0, 0},
-    {"tls-ca", "FILE", "... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)", 0,
-     TEXT, AT(tls.ca), 0, 0},
-    {"tls-cert", "FILE", "the client's certificate", 0, TEXT, AT(tls.cert), 0, 0},
-    {"tls-key", "FILE", "its key", 0, TEXT, AT(tls.key), 0, 0},
+     0, COP_OPTION_TEXT, AT(token)},
+    {"token-file", "FILE", "... or a file that contains it", 0, COP_OPTION_TEXT, AT(token_file)},
+    COP_TLS_OPTIONS(cli_options, "client"),
     {"tls-name", "HOST", "the name in the coordinator's certificate (default: that of the URL)", 0,
-     TEXT, AT(tls.name), 0, 0},
+     COP_OPTION_TEXT, AT(tls.name)},
     {"timeout", "S",
      "seconds to wait for an answer (default 10), and for a coordinator to start (default 0)", 0,
-     REAL, AT(timeout), 0, 0},
-    {"priority", "N", "jobs with a higher priority run first", 0, INTEGER, AT(priority), -1000000,
-     1000000},
+     COP_OPTION_SECONDS, AT(timeout), .given = AT(has_timeout)},
+    {"priority", "N", "jobs with a higher priority run first", 0, COP_OPTION_INTEGER, AT(priority), -1000000,
+     1000000, NULL, AT(has_priority)},
     {"once", "KEY", "a repeated KEY returns the earlier job (of the newest 256), not a new one", 0,
-     TEXT, AT(once), 0, 0},
-    {"no-wait", NULL, "return when the job is accepted", 0, FLAG, AT(no_wait), 0, 0},
-    {"dry-run", NULL, "check everything, submit nothing", 0, FLAG, AT(dry_run), 0, 0},
-    {"follow", NULL, "wait for new entries", 'f', FLAG, AT(follow), 0, 0},
+     COP_OPTION_TEXT, AT(once)},
+    {"no-wait", NULL, "return when the job is accepted", 0, COP_OPTION_FLAG, AT(no_wait)},
+    {"dry-run", NULL, "check everything, submit nothing", 0, COP_OPTION_FLAG, AT(dry_run)},
+    {"follow", NULL, "wait for new entries", 'f', COP_OPTION_FLAG, AT(follow)},
     {"format", "NAME",
-     "safetensors, onnx or torch (default: by the extension of FILE, else safetensors)", 0, TEXT,
-     AT(format), 0, 0, "safetensors onnx torch"},
-    {"output", "FILE", "the file to write", 'o', TEXT, AT(output), 0, 0},
-    {"rows", "N", "rows of the contact sheet (default 10)", 0, INTEGER, AT(rows), 1, 100},
-    {"columns", "N", "columns of the sheet", 0, INTEGER, AT(columns), 1, 100},
-    {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, INTEGER,
-     AT(layer), 0, 100000},
-    {"spec", "JOB.yaml", "the job file of the network", 0, TEXT, AT(spec), 0, 0},
+     "safetensors, onnx or torch (default: by the extension of FILE, else safetensors)", 0, COP_OPTION_TEXT, AT(format), .values = "safetensors onnx torch"},
+    {"output", "FILE", "the file to write", 'o', COP_OPTION_TEXT, AT(output)},
+    {"rows", "N", "rows of the contact sheet (default 10)", 0, COP_OPTION_INTEGER, AT(rows), 1, 100},
+    {"columns", "N", "columns of the sheet", 0, COP_OPTION_INTEGER, AT(columns), 1, 100},
+    {"layer", "N", "the layer, by its number from 0 (default: the first with weights)", 0, COP_OPTION_INTEGER, AT(layer), 0, 100000, NULL, AT(has_layer)},
+    {"spec", "JOB.yaml", "the job file of the network", 0, COP_OPTION_TEXT, AT(spec)},
     {"ensemble", "K[,K...]",
-     "average this many thinned networks; each of several numbers gives one row", 0, TEXT,
-     AT(ensemble), 0, 0},
+     "average this many thinned networks; each of several numbers gives one row", 0, COP_OPTION_TEXT, AT(ensemble)},
     {"average", "NAME", "arithmetic (default), geometric; or weight-scaling, without --ensemble", 0,
-     TEXT, AT(average), 0, 0, "arithmetic geometric weight-scaling"},
+     COP_OPTION_TEXT, AT(average), .values = "arithmetic geometric weight-scaling"},
     {"members-from", "JOB|MODEL...", "average these separately trained models (and JOB|MODEL)", 0,
-     LIST, 0, 0, 0},
+     COP_OPTION_WORDS, AT(members_from), 0, CLI_POSITIONAL_MAX, NULL,
+     AT(members_from_count)},
     {"input", "FILE|FOLDER|-",
-     "samples: PNG or JPEG (or a folder of them), NPY, NPZ, IDX or CSV; -: standard input", 0, TEXT,
-     AT(input), 0, 0},
-    {"name", "NAME", "only jobs of this name", 0, TEXT, AT(name), 0, 0},
-    {"state", "STATE", "only jobs in this state", 0, TEXT, AT(state), 0, 0,
-     "queued running paused completed failed canceled"},
+     "samples: PNG or JPEG (or a folder of them), NPY, NPZ, IDX or CSV; -: standard input", 0, COP_OPTION_TEXT, AT(input)},
+    {"name", "NAME", "only jobs of this name", 0, COP_OPTION_TEXT, AT(name)},
+    {"state", "STATE", "only jobs in this state", 0, COP_OPTION_TEXT, AT(state),
+     .values = "queued running paused completed failed canceled"},
     {"from", "JOB|RUN", "start from the job file of an earlier job and change it with --set", 0,
-     TEXT, AT(from), 0, 0},
-    {"limit", "N", "maximum rows of the table (default: predict 20, jobs all; 0: all)", 0, INTEGER,
-     AT(limit), 0, INT64_MAX},
-    {"top-uncertain", "N", "draw the N most uncertain samples, with -o FILE.png", 0, INTEGER,
-     AT(top_uncertain), 1, 1000},
+     COP_OPTION_TEXT, AT(from)},
+    {"limit", "N", "maximum rows of the table (default: predict 20, jobs all; 0: all)", 0, COP_OPTION_INTEGER, AT(limit), 0, INT64_MAX, NULL, AT(has_limit)},
+    {"top-uncertain", "N", "draw the N most uncertain samples, with -o FILE.png", 0, COP_OPTION_INTEGER, AT(top_uncertain), 1, 1000},
     {"label", "COLUMN", "csv: the label's column, by name or by number from 1 (default: the last)",
-     0, TEXT, AT(label), 0, 0},
-    {"drop", "COLUMN[,COLUMN...]", "csv: columns to leave out", 0, TEXT, AT(drop), 0, 0},
+     0, COP_OPTION_TEXT, AT(label)},
+    {"drop", "COLUMN[,COLUMN...]", "csv: columns to leave out", 0, COP_OPTION_TEXT, AT(drop)},
     {"layout", "NAME", "arrays of four dimensions: nchw or nhwc (default: decided by the sizes)", 0,
-     TEXT, AT(layout), 0, 0, "nchw nhwc"},
-    {"resize", "HxW", "resize all images of class folders to this height and width", 0, TEXT,
-     AT(resize), 0, 0},
-    {"step", "T", "the step, from 1", 0, INTEGER, AT(step), 0, INT64_MAX},
-    {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, INTEGER, AT(shard), 0,
+     COP_OPTION_TEXT, AT(layout), .values = "nchw nhwc"},
+    {"resize", "HxW", "resize all images of class folders to this height and width", 0, COP_OPTION_TEXT, AT(resize)},
+    {"step", "T", "the step, from 1", 0, COP_OPTION_INTEGER, AT(step), 0, INT64_MAX, NULL, AT(has_step)},
+    {"shard", "S", "the shard of the step's batch, from 0 (default 0)", 0, COP_OPTION_INTEGER, AT(shard), 0,
      COP_SHARDS_MAX},
-    {"verbose", NULL, "also show counts of leases and audits", 'v', FLAG, AT(verbose), 0, 0},
-    {"local", NULL, "use the data sets on this machine, not the coordinator's", 0, FLAG, AT(local),
-     0, 0},
-    {"csv", NULL, "print CSV for programs", 0, FLAG, AT(csv), 0, 0},
-    {"resolved", NULL, "include all defaults and the pinned section", 0, FLAG, AT(resolved), 0, 0},
-    {"json", NULL, "print JSON for programs", 0, FLAG, AT(json), 0, 0},
-    {"quiet", NULL, "show no progress", 'q', FLAG, AT(quiet), 0, 0},
-    {"help", NULL, "show this help", 'h', FLAG, AT(help), 0, 0},
+    {"verbose", NULL, "also show counts of leases and audits", 'v', COP_OPTION_FLAG, AT(verbose)},
+    {"local", NULL, "use the data sets on this machine, not the coordinator's", 0, COP_OPTION_FLAG, AT(local)},
+    {"csv", NULL, "print CSV for programs", 0, COP_OPTION_FLAG, AT(csv)},
+    {"resolved", NULL, "include all defaults and the pinned section", 0, COP_OPTION_FLAG, AT(resolved)},
+    {"json", NULL, "print JSON for programs", 0, COP_OPTION_FLAG, AT(json)},
+    {"quiet", NULL, "show no progress", 'q', COP_OPTION_FLAG, AT(quiet)},
+    {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
 };
 #define ROWS (sizeof rows / sizeof *rows)
 
-static bool takes(const cli_command *command, const char *name) {
-    size_t length = strlen(name);
-    for (const char *p = command->options; (p = strstr(p, name)); p += length) {
-        bool begins = p == command->options || p[-1] == ' ';
-        if (begins && (p[length] == ' ' || p[length] == '\0')) return true;
-    }
-    return false;
-}
+static const cop_option positional = {.name = "",
+                                      .kind = COP_OPTION_REPEAT,
+                                      .offset = AT(positional),
+                                      .maximum = CLI_POSITIONAL_MAX,
+                                      .given = AT(positional_count)};
 
-static cop_err unknown_option(const cli_command *command, const char *text, cop_error *error) {
-    const char *names[ROWS];
-    size_t count = 0;
-    for (size_t i = 0; i < ROWS; i++)
-        if (takes(command, rows[i].name)) names[count++] = rows[i].name;
-    const char *nearest = cop_nearest_name(text + strspn(text, "-"), names, count);
-    if (nearest)
-        return cop_fail(error, COP_ERR_USAGE,
-                        "unknown option %s: did you mean --%s? (coppice %s --help)", text, nearest,
-                        command->name);
-    return cop_fail(error, COP_ERR_USAGE, "unknown option %s (coppice %s --help lists its options)",
-                    text, command->name);
-}
-
-static const option_row *find_row(const cli_command *command, const char *text, size_t length) {
-    for (size_t i = 0; i < ROWS; i++) {
-        const option_row *r = &rows[i];
-        bool by_letter = length == 2 && text[0] == '-' && r->letter && text[1] == r->letter;
-        bool by_name = length > 2 && strlen(r->name) == length - 2 && strncmp(text, "--", 2) == 0 &&
-                       strncmp(text + 2, r->name, length - 2) == 0;
-        if ((by_letter || by_name) && takes(command, r->name)) return r;
-    }
-    return NULL;
-}
-
-static cop_err store_value(const option_row *row, const char *value, cli_options *out,
-                           cop_error *error) {
-    char *at = (char *)out + row->offset;
-    switch (row->kind) {
-    case FLAG:
-        *(bool *)at = true;
-        return COP_OK;
-    case TEXT:
-        *(const char **)(void *)at = value;
-        return COP_OK;
-    case SET:
-        if (out->set_count == CLI_SETS_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--set is given more than %d times",
-                            CLI_SETS_MAX);
-        out->sets[out->set_count++] = value;
-        return COP_OK;
-    case LIST:
-        if (out->members_from_count == CLI_POSITIONAL_MAX)
-            return cop_fail(error, COP_ERR_USAGE, "--%s has too many values: at most %d", row->name,
-                            CLI_POSITIONAL_MAX);
-        out->members_from[out->members_from_count++] = value;
-        return COP_OK;
-    case INTEGER: {
-        int64_t number;
-        if (!cop_parse_i64(value, &number) || number < row->least || number > row->most)
-            return cop_fail(error, COP_ERR_USAGE,
-                            "--%s is \"%s\": expected a whole number from %lld to %lld", row->name,
-                            value, (long long)row->least, (long long)row->most);
-        *(int64_t *)(void *)at = number;
-        out->has_priority = out->has_priority || row->offset == AT(priority);
-        out->has_limit = out->has_limit || row->offset == AT(limit);
-        out->has_step = out->has_step || row->offset == AT(step);
-        out->has_layer = out->has_layer || row->offset == AT(layer);
-        return COP_OK;
-    }
-    case REAL: {
-        double number;
-        if (!cop_parse_f64(value, &number) || number < 0 || number > 1e7)
-            return cop_fail(error, COP_ERR_USAGE,
-                            "--%s is \"%s\": expected seconds from 0 to 10000000", row->name,
-                            value);
-        *(double *)(void *)at = number;
-        out->has_timeout = true;
-        return COP_OK;
-    }
-    }
-    return COP_OK;
-}
-
-static cop_err parse_one(const cli_command *command, int argc, char **argv, int *i,
-                         cli_options *out, cop_error *error) {
-    const char *text = argv[*i], *equals = strchr(text, '=');
-    bool joined = equals && text[1] == '-';
-    size_t length = joined ? (size_t)(equals - text) : strlen(text);
-    const option_row *row = find_row(command, text, length);
-    if (!row) return unknown_option(command, text, error);
-    const char *value = NULL;
-    if (row->kind == FLAG) {
-        if (joined) return cop_fail(error, COP_ERR_USAGE, "--%s takes no value", row->name);
-    } else if (joined) {
-        value = equals + 1;
-    } else {
-        if (*i + 1 >= argc)
-            return cop_fail(error, COP_ERR_USAGE, "--%s needs a value: --%s %s", row->name,
-                            row->name, row->argument);
-        value = argv[++*i];
-    }
-    COP_TRY(store_value(row, value, out, error));
-    while (row->kind == LIST && !joined && *i + 1 < argc && argv[*i + 1][0] != '-')
-        COP_TRY(store_value(row, argv[++*i], out, error));
-    return COP_OK;
+static cop_options options_of(const char *program, const char *names) {
+    return (cop_options){.program = program,
+                         .rows = rows,
+                         .count = ROWS,
+                         .names = names,
+                         .positional = &positional};
 }
 
 cop_err cli_options_parse(const cli_command *command, int argc, char **argv, cli_options *out,
                           cop_error *error) {
+    char program[64];
+    snprintf(program, sizeof program, "coppice %s", command->name);
+    const cop_options options = options_of(program, command->options);
     *out = (cli_options){.timeout = COP_CLIENT_TIMEOUT_MS / 1000.0, .limit = 20};
-    bool only_positional = false;
-    for (int i = 2; i < argc; i++) {
-        if (!only_positional && strcmp(argv[i], "--") == 0) {
-            only_positional = true;
-        } else if (!only_positional && argv[i][0] == '-' && argv[i][1]) {
-            COP_TRY(parse_one(command, argc, argv, &i, out, error));
-        } else if (out->positional_count == CLI_POSITIONAL_MAX) {
-            return cop_fail(error, COP_ERR_USAGE, "too many arguments");
-        } else {
-            out->positional[out->positional_count++] = argv[i];
-        }
-    }
+    COP_TRY(cop_options_parse(&options, argc - 2, argv + 2, out, error));
     if (out->help) return COP_OK;
     if (out->positional_count < command->least)
         return cop_fail(error, COP_ERR_USAGE, "expected %s: coppice %s %s (coppice %s --help)",
@@ -257,40 +132,42 @@ static void print_option(const char *name, const char *value, cop_str *out) {
     cli_print_word(value, out);
 }
 
-static void print_row(const option_row *row, const cli_options *options, cop_str *out) {
+static void print_row(const cop_option *row, const cli_options *options, cop_str *out) {
     const char *at = (const char *)options + row->offset;
     char number[40];
     switch (row->kind) {
-    case FLAG:
+    case COP_OPTION_FLAG:
         if (*(const bool *)at) cop_str_printf(out, " --%s", row->name);
         return;
-    case TEXT: {
+    case COP_OPTION_TEXT: {
         const char *text = *(const char *const *)(const void *)at;
         if (text) print_option(row->name, text, out);
         return;
     }
-    case SET:
-        for (int i = 0; i < options->set_count; i++) print_option(row->name, options->sets[i], out);
+    case COP_OPTION_REPEAT:
+    case COP_OPTION_WORDS: {
+        const int count = *(const int *)(const void *)((const char *)options + row->given);
+        const char *const *texts = (const char *const *)(const void *)at;
+        for (int i = 0; i < count; i++) print_option(row->name, texts[i], out);
         return;
-    case LIST:
-        for (int i = 0; i < options->members_from_count; i++)
-            print_option(row->name, options->members_from[i], out);
-        return;
-    case INTEGER:
+    }
+    case COP_OPTION_INTEGER:
         snprintf(number, sizeof number, "%lld", (long long)*(const int64_t *)(const void *)at);
         if (*(const int64_t *)(const void *)at) print_option(row->name, number, out);
         return;
-    case REAL:
+    case COP_OPTION_SECONDS:
         snprintf(number, sizeof number, "%.17g", *(const double *)(const void *)at);
         if (options->has_timeout) print_option(row->name, number, out);
+        return;
+    case COP_OPTION_SIZE:
         return;
     }
 }
 
 void cli_options_print(const cli_options *options, const char *names, cop_str *out) {
-    const cli_command wanted = {.options = names};
+    const cop_options wanted = options_of("coppice", names);
     for (size_t i = 0; i < ROWS; i++)
-        if (takes(&wanted, rows[i].name)) print_row(&rows[i], options, out);
+        if (cop_options_accept(&wanted, rows[i].name)) print_row(&rows[i], options, out);
 }
 
 /* ---- help ---- */
@@ -318,14 +195,8 @@ void cli_help(const cli_command *command, cop_str *out) {
     }
     cop_str_printf(out, "coppice %s%s%s\n\n%s.\n\nOptions:\n", command->name,
                    *command->arguments ? " " : "", command->arguments, command->summary);
-    for (size_t i = 0; i < ROWS; i++) {
-        if (!takes(command, rows[i].name)) continue;
-        char head[64];
-        snprintf(head, sizeof head, "%s--%s%s%s",
-                 rows[i].letter ? (char[]){'-', rows[i].letter, ',', ' ', 0} : "    ", rows[i].name,
-                 rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-        cop_str_printf(out, "  %-28s %s\n", head, rows[i].help);
-    }
+    const cop_options options = options_of("coppice", command->options);
+    cop_options_help(&options, out);
     cop_str_append(out, "\nExamples:\n");
     for (const char *line = command->examples; *line;) {
         size_t length = strcspn(line, "\n");
@@ -341,8 +212,9 @@ size_t cli_option_count(void) {
 }
 
 bool cli_option_at(const cli_command *command, size_t index, cli_option *out) {
-    const option_row *r = &rows[index];
+    const cop_options accepted = options_of("coppice", command ? command->options : NULL);
+    const cop_option *r = &rows[index];
     *out = (cli_option){
         .name = r->name, .help = r->help, .values = r->values, .takes_value = r->argument != NULL};
-    return !command || takes(command, r->name);
+    return cop_options_accept(&accepted, r->name);
 }

@@ -320,6 +320,7 @@ static void run_agent(void *argument) {
     uv_cond_broadcast(&w->changed);
     uv_mutex_unlock(&w->mutex);
     cop_link_cancel(w->control); /* a running heartbeat */
+    if (w->config.on_ended) w->config.on_ended(w->config.on_ended_context);
 }
 
 /* ---- life ---- */

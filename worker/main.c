@@ -1,115 +1,79 @@
 /* coppice-worker: joins a coordinator's pool and computes until it is stopped. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/options.h"
 #include "common/base/output.h"
 #include "common/base/str.h"
 #include "common/version.h"
 #include "worker/worker.h"
 
-static volatile sig_atomic_t signals_seen;
-
-static void on_signal(int number) {
-    (void)number;
-    signals_seen = signals_seen + 1;
-}
-
-static const char help[] =
-    "coppice-worker --join URL [options]\n\n"
-    "Joins a coordinator's pool and computes shards. On SIGTERM or SIGINT it finishes its shard "
-    "and "
-    "leaves.\n\n"
-    "Options:\n"
-    "  --join URL         the coordinator: tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH "
-    "(default COPPICE_COORDINATOR or tcp://127.0.0.1:29700)\n"
-    "  --name NAME        the worker's name in `coppice workers` (default: the certificate's name, "
-    "else host name and process id)\n"
-    "  --threads N        compute threads, 1 to 256 (default: the number of cores)\n"
-    "  --token TEXT       the coordinator's token (default COPPICE_TOKEN, or the "
-    "token of your own coordinator on this machine)\n"
-    "  --token-file FILE  ... or a file that contains it\n" COP_TLS_HELP(
-        "worker") "  --tls-name HOST    the name in the coordinator's certificate (default: the "
-                  "host in the URL)\n"
-                  "  --timeout S        give up if the coordinator cannot be joined within S "
-                  "seconds (default: "
-                  "never)\n"
-                  "  --log-json         log lines as JSON\n"
-                  "  --help, --version\n\n"
-                  "Examples:\n"
-                  "  coppice-worker --join tls+tcp://gpu1.example:29700 --threads 8 --tls-dir "
-                  "~/coppice-tls\n"
-                  "  coppice-worker --join tcp://127.0.0.1:29700 --token-file ~/coppice/token\n"
-                  "  COPPICE_ISA=avx2 coppice-worker --join ipc:///run/coppice.sock\n";
-
 typedef struct worker_options {
-    const char *join, *name, *token, *token_file, *threads, *timeout;
+    const char *join, *name, *token, *token_file;
+    int64_t threads;
+    double timeout;
     cop_tls_options tls;
-    bool log_json;
+    bool has_threads, log_json, help, version;
 } worker_options;
 
-static int fail(const cop_error *error) {
-    fprintf(stderr, "coppice-worker: %s\n",
-            error->text[0] ? error->text : cop_err_text(error->code));
-    return cop_err_exit_status(error->code);
-}
+#define AT(field) offsetof(worker_options, field)
 
-static cop_err parse(int argc, char **argv, worker_options *o, cop_error *error) {
-    const struct {
-        const char *name;
-        const char **value;
-    } rows[] = {{"--join", &o->join},
-                {"--name", &o->name},
-                {"--token", &o->token},
-                {"--token-file", &o->token_file},
-                {"--threads", &o->threads},
-                {"--timeout", &o->timeout},
-                {"--tls-dir", &o->tls.folder},
-                {"--tls-ca", &o->tls.ca},
-                {"--tls-cert", &o->tls.cert},
-                {"--tls-key", &o->tls.key},
-                {"--tls-name", &o->tls.name},
-                {"--log-json", NULL},
-                {"--help", NULL},
-                {"--version", NULL}};
-    const char *names[sizeof rows / sizeof *rows];
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) names[i] = rows[i].name;
-    for (int a = 1; a < argc; a++) {
-        size_t i = 0;
-        while (i < sizeof rows / sizeof *rows && strcmp(argv[a], rows[i].name) != 0) i++;
-        if (i == sizeof rows / sizeof *rows) {
-            const char *nearest = cop_nearest_name(argv[a], names, i);
-            return cop_fail(error, COP_ERR_USAGE, "unknown option %s%s%s%s (--help lists them)",
-                            argv[a], nearest ? ": did you mean " : "", nearest ? nearest : "",
-                            nearest ? "?" : "");
-        }
-        if (!rows[i].value)
-            o->log_json = true;
-        else if (a + 1 >= argc)
-            return cop_fail(error, COP_ERR_USAGE, "%s needs a value", argv[a]);
-        else
-            *rows[i].value = argv[++a];
-    }
-    return COP_OK;
+static const cop_option rows[] = {
+    {"join", "URL",
+     "the coordinator: tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH (default "
+     "COPPICE_COORDINATOR or tcp://127.0.0.1:29700)",
+     0, COP_OPTION_TEXT, AT(join)},
+    {"name", "NAME",
+     "the worker's name in `coppice workers` (default: the certificate's name, else host name and "
+     "process id)",
+     0, COP_OPTION_TEXT, AT(name)},
+    {"threads", "N", "compute threads, 1 to 256 (default: the number of cores)", 0,
+     COP_OPTION_INTEGER, AT(threads), 1, COP_WORKER_THREADS_MAX, NULL, AT(has_threads)},
+    {"token", "TEXT",
+     "the coordinator's token (default COPPICE_TOKEN, or the token of your own coordinator on this "
+     "machine)",
+     0, COP_OPTION_TEXT, AT(token)},
+    {"token-file", "FILE", "... or a file that contains it", 0, COP_OPTION_TEXT, AT(token_file)},
+    COP_TLS_OPTIONS(worker_options, "worker"),
+    {"tls-name", "HOST", "the name in the coordinator's certificate (default: the host in the URL)",
+     0, COP_OPTION_TEXT, AT(tls.name)},
+    {"timeout", "S",
+     "give up if the coordinator cannot be joined within S seconds (default: never)", 0,
+     COP_OPTION_SECONDS, AT(timeout)},
+    {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
+    {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
+    {"version", NULL, "show the version", 0, COP_OPTION_FLAG, AT(version)},
+};
+
+static const cop_options all_options = {
+    .program = "coppice-worker", .rows = rows, .count = sizeof rows / sizeof *rows};
+
+static void print_help(void) {
+    cop_str text = {0};
+    cop_str_append(&text, "coppice-worker --join URL [options]\n\n"
+                          "Joins a coordinator's pool and computes shards. On SIGTERM or SIGINT it "
+                          "finishes its shard and leaves.\n\nOptions:\n");
+    cop_options_help(&all_options, &text);
+    cop_str_append(&text,
+                   "\nExamples:\n"
+                   "  coppice-worker --join tls+tcp://gpu1.example:29700 --threads 8 --tls-dir "
+                   "~/coppice-tls\n"
+                   "  coppice-worker --join tcp://127.0.0.1:29700 --token-file ~/coppice/token\n"
+                   "  COPPICE_ISA=avx2 coppice-worker --join ipc:///run/coppice.sock\n");
+    fputs(cop_str_text(&text), stdout);
+    cop_str_fini(&text);
 }
 
 static cop_err configure(const worker_options *o, cop_worker_config *c, char token[COP_TOKEN_MAX],
                          cop_tls **tls, cop_error *error) {
     const char *environment = getenv("COPPICE_COORDINATOR");
-    int64_t threads = uv_available_parallelism();
+    int64_t threads = o->has_threads ? o->threads : uv_available_parallelism();
     if (threads > COP_WORKER_THREADS_MAX) threads = COP_WORKER_THREADS_MAX;
-    double timeout = 0;
-    if (o->threads &&
-        (!cop_parse_i64(o->threads, &threads) || threads < 1 || threads > COP_WORKER_THREADS_MAX))
-        return cop_fail(error, COP_ERR_USAGE, "--threads is \"%s\": expected 1 to %d", o->threads,
-                        COP_WORKER_THREADS_MAX);
-    if (o->timeout && (!cop_parse_f64(o->timeout, &timeout) || timeout < 0 || timeout > 4e6))
-        return cop_fail(error, COP_ERR_USAGE, "--timeout is \"%s\": expected seconds", o->timeout);
     COP_TRY(cop_kernels_choose(&c->kernels, error));
     COP_TRY(cop_self_test(c->kernels, c->self_test, error));
     c->url = o->join ? o->join : environment && *environment ? environment : COP_DEFAULT_URL;
@@ -120,62 +84,72 @@ static cop_err configure(const worker_options *o, cop_worker_config *c, char tok
     c->token = *token ? token : NULL;
     c->threads = (int)threads;
     c->retry_forever = true;
-    c->join_timeout_ms = cop_seconds_to_ms(timeout);
+    c->join_timeout_ms = cop_seconds_to_ms(o->timeout);
     return COP_OK;
 }
 
+/* Sent to the main thread when the worker has ended by itself. */
+#define SIGNAL_ENDED SIGUSR1
+
+static void wake_main_thread(void *thread) {
+    pthread_kill(*(pthread_t *)thread, SIGNAL_ENDED);
+}
+
 /* The first signal drains the worker; the second ends it at once. */
-static void wait_for_end(cop_worker *worker) {
-    int told = 0;
-    while (!worker_ended(worker)) {
-        cop_clock_sleep_ms(50);
-        int count = signals_seen;
-        if (count == told) continue;
-        if (told == 0) {
+static void wait_for_end(cop_worker *worker, const sigset_t *signals) {
+    for (int stops = 0; !worker_ended(worker);) {
+        int number = 0;
+        sigwait(signals, &number);
+        if (number == SIGNAL_ENDED) continue;
+        if (stops++) {
+            worker_cancel(worker);
+        } else {
             cop_log(COP_LOG_INFO, "worker", "stopping: finishing the current shard, then leaving");
             worker_drain(worker);
-        } else {
-            worker_cancel(worker);
         }
-        told = count;
     }
 }
 
-static int run(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (strcmp(argv[i], "--version") == 0) {
-            printf("coppice-worker %s (portable-1)\n", COP_VERSION);
-            return 0;
-        }
-    }
-    cop_alloc_keep_large_blocks();
-    signal(SIGPIPE, SIG_IGN);
-    worker_options options = {0};
-    cop_worker_config config = {0};
-    cop_worker *worker;
-    cop_error error = {0};
-    char token[COP_TOKEN_MAX];
+static cop_err serve(const worker_options *options, cop_error *error) {
+    pthread_t main_thread = pthread_self();
+    cop_worker_config config = {.on_ended = wake_main_thread, .on_ended_context = &main_thread};
+    cop_worker *worker = NULL;
     cop_tls *tls = NULL;
-    cop_err e = parse(argc, argv, &options, &error);
-    cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
-    if (!e) e = configure(&options, &config, token, &tls, &error);
+    char token[COP_TOKEN_MAX];
+    sigset_t signals;
+    cop_err e = configure(options, &config, token, &tls, error);
     if (!e) {
-        struct sigaction action = {.sa_handler = on_signal};
-        sigaction(SIGTERM, &action, NULL);
-        sigaction(SIGINT, &action, NULL);
-        e = worker_start(&config, &worker, &error);
+        /* Blocked before there are threads, which inherit this: only sigwait receives them. */
+        sigemptyset(&signals);
+        sigaddset(&signals, SIGTERM);
+        sigaddset(&signals, SIGINT);
+        sigaddset(&signals, SIGNAL_ENDED);
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
+        e = worker_start(&config, &worker, error);
     }
     if (!e) {
-        wait_for_end(worker);
-        e = worker_join(worker, &error);
+        wait_for_end(worker, &signals);
+        e = worker_join(worker, error);
     }
     cop_tls_destroy(tls);
+    return e;
+}
+
+static int run(int argc, char **argv) {
+    worker_options options = {0};
+    cop_error error = {0};
+    cop_alloc_keep_large_blocks();
+    signal(SIGPIPE, SIG_IGN);
+    cop_err e = cop_options_parse(&all_options, argc - 1, argv + 1, &options, &error);
+    cop_log_configure(cop_log_level_from_environment(COP_LOG_INFO), options.log_json);
+    if (!e && options.help)
+        print_help();
+    else if (!e && options.version)
+        printf("coppice-worker %s (portable-1)\n", COP_VERSION);
+    else if (!e)
+        e = serve(&options, &error);
     error.code = e;
-    return e ? fail(&error) : 0;
+    return e ? cop_print_error("coppice-worker", &error) : 0;
 }
 
 int main(int argc, char **argv) {

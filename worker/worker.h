@@ -30,6 +30,9 @@ typedef struct cop_worker_config {
     bool retry_forever; /* join again after a loss, with increasing waits (programs), or end when
                            the coordinator is gone (in one process) */
     uint32_t join_timeout_ms; /* limit for the first join; 0: none */
+    /* Called once, on the agent's thread, when worker_ended has become true; NULL: not wanted. */
+    void (*on_ended)(void *context);
+    void *on_ended_context;
     /* For tests that need a worker with wrong results: called with each result, and its gradient or
      * NULL, before it is sent. Programs leave it NULL. */
     void (*tamper)(void *context, cop_result *result, cop_buffer *gradient);

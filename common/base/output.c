@@ -13,6 +13,13 @@ bool cop_stdout_is_unread(void) {
     return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
 }
 
+int cop_print_error(const char *program, const cop_error *error) {
+    COP_ASSERT(error->code != COP_OK);
+    fprintf(stderr, "%s: %s\n", program,
+            error->text[0] ? error->text : cop_err_text(error->code));
+    return cop_err_exit_status(error->code);
+}
+
 int cop_close_stdout(const char *program, int status) {
     const bool failed_before = ferror(stdout) != 0;
     errno = 0;

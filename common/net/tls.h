@@ -47,13 +47,28 @@ typedef struct cop_tls_options {
     const char *ca, *cert, *key;
     const char *name; /* expected in the coordinator's certificate; NULL: the host of the URL */
 } cop_tls_options;
-/* The lines of --help about these options. */
-#define COP_TLS_HELP(stem)                                                                         \
-    "  --tls-dir DIR      certificates of tls+tcp://: DIR/ca.pem, DIR/" stem ".pem, DIR/" stem     \
-    ".key\n"                                                                                       \
-    "  --tls-ca FILE, --tls-cert FILE, --tls-key FILE\n"                                           \
-    "                     ... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, "      \
-    "_KEY)\n"
+/* Rows of cop_option for these options, but for --tls-name, in a table for a `type` with a field
+ * `cop_tls_options tls`. */
+#define COP_TLS_OPTIONS(type, stem)                                                                \
+    {.name = "tls-dir",                                                                            \
+     .argument = "DIR",                                                                            \
+     .help = "certificates of tls+tcp://: ca.pem, " stem ".pem, " stem ".key in DIR",              \
+     .kind = COP_OPTION_TEXT,                                                                      \
+     .offset = offsetof(type, tls.folder)},                                                        \
+        {.name = "tls-ca",                                                                         \
+         .argument = "FILE",                                                                       \
+         .help = "... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)",        \
+         .kind = COP_OPTION_TEXT,                                                                  \
+         .offset = offsetof(type, tls.ca)},                                                        \
+        {.name = "tls-cert",                                                                       \
+         .argument = "FILE",                                                                       \
+         .help = "the " stem "'s certificate",                                                     \
+         .kind = COP_OPTION_TEXT,                                                                  \
+         .offset = offsetof(type, tls.cert)},                                                      \
+    {                                                                                              \
+        .name = "tls-key", .argument = "FILE", .help = "its key", .kind = COP_OPTION_TEXT,         \
+        .offset = offsetof(type, tls.key)                                                          \
+    }
 
 /* Loaded credentials. They never change, so any thread may use them. They must outlive the servers
  * and links that use them. */

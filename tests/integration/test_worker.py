@@ -215,8 +215,8 @@ def test_wrong_token_is_refused(cluster):
     (["--jion", "x"], "did you mean --join"),
     (["--join", "udp://h:1"], "expected tcp://HOST:PORT, tls+tcp://HOST:PORT or ipc:///PATH"),
     (["--join"], "needs a value"),
-    (["--threads", "0"], "expected 1 to 256"),
-    (["--threads", "many"], "expected 1 to 256"),
+    (["--threads", "0"], "expected a whole number from 1 to 256"),
+    (["--threads", "many"], "expected a whole number from 1 to 256"),
     (["--timeout", "-1"], "expected seconds"),
     (["--token-file", "/nowhere/token"], "/nowhere/token"),
 ])
