@@ -5,13 +5,14 @@
  * columns if there are more threads than members; an output depends on nothing else. */
 #include "worker/compute.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <uv.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/thread_pool.h"
 #include "common/job/job.h"
 #include "common/ensemble/ensemble.h"
 #include "common/nn/loss.h"
@@ -45,7 +46,7 @@ typedef struct piece {
 
 struct worker_compute {
     const cop_kernels *kernels;
-    int threads, started;
+    int threads;
     kept_job jobs[JOBS_KEPT];
     uint64_t clock, newest;
     /* the current lease */
@@ -60,59 +61,22 @@ struct worker_compute {
     float *tree_out;
     double *losses;
     float *logits; /* [members][classes][samples] of an ensemble lease */
-    /* threads */
-    uv_mutex_t mutex;
-    uv_cond_t work, done;
-    void (*task)(worker_compute *compute, int thread, int item);
-    int items, next_item, items_left;
-    bool ending;
-    struct compute_thread {
-        uv_thread_t id;
-        worker_compute *compute;
-        int index;
-    } *thread;
+    cop_thread_pool *pool; /* the other threads; NULL: there are none */
+    cop_task work;
+    void (*item)(worker_compute *compute, int thread, int item);
 };
 
-/* ---- threads: run `task` on items 0..n-1 ---- */
-
-static void run_items(worker_compute *c, int thread) {
-    while (c->next_item < c->items) {
-        int item = c->next_item++;
-        uv_mutex_unlock(&c->mutex);
-        c->task(c, thread, item);
-        uv_mutex_lock(&c->mutex);
-        if (--c->items_left == 0) uv_cond_signal(&c->done);
-    }
+static void run_item(cop_task *task, int thread, int item) {
+    worker_compute *c = (worker_compute *)(void *)((char *)task - offsetof(worker_compute, work));
+    c->item(c, thread, item);
 }
 
-static void run_thread(void *argument) {
-    struct compute_thread *self = argument;
-    worker_compute *c = self->compute;
-    cop_compute_thread_init();
-    uv_mutex_lock(&c->mutex);
-    while (!c->ending) {
-        run_items(c, self->index);
-        if (!c->ending) uv_cond_wait(&c->work, &c->mutex);
-    }
-    uv_mutex_unlock(&c->mutex);
-}
-
-/* The caller's thread is thread 0 and works too. */
-static void run_all(worker_compute *c, int items, void (*task)(worker_compute *, int, int)) {
-    if (items == 1 || c->threads == 1) {
-        for (int i = 0; i < items; i++) task(c, 0, i);
-        return;
-    }
-    uv_mutex_lock(&c->mutex);
-    COP_ASSERT(items >= 1 && c->items == 0);
-    c->task = task;
-    c->items = c->items_left = items;
-    c->next_item = 0;
-    uv_cond_broadcast(&c->work);
-    run_items(c, 0);
-    while (c->items_left) uv_cond_wait(&c->done, &c->mutex);
-    c->items = 0;
-    uv_mutex_unlock(&c->mutex);
+/* Runs item(c, thread, i) for i = 0 .. items - 1. The caller's thread is number 0. */
+static void run_all(worker_compute *c, int items, void (*item)(worker_compute *, int, int)) {
+    COP_ASSERT(items >= 1);
+    c->item = item;
+    c->work = (cop_task){.run = run_item, .parts = items};
+    cop_parallel_for(c->pool, &c->work);
 }
 
 cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_compute **out,
@@ -120,26 +84,16 @@ cop_err worker_compute_create(int threads, const cop_kernels *kernels, worker_co
     COP_ASSERT(threads >= 1 && threads <= COP_WORKER_THREADS_MAX);
     worker_compute *c = cop_alloc(sizeof *c);
     if (!c) return cop_no_memory(error);
-    uv_mutex_init(&c->mutex);
-    uv_cond_init(&c->work);
-    uv_cond_init(&c->done);
     c->threads = threads;
     c->kernels = kernels;
-    c->thread = cop_alloc_array((size_t)threads, sizeof *c->thread);
     c->shard_sizes = cop_alloc_array(COP_SHARDS_MAX, sizeof *c->shard_sizes);
     c->pieces = cop_alloc_array(PIECES_MAX, sizeof *c->pieces);
     c->tree_ops = cop_alloc_array(2 * PIECES_MAX, sizeof *c->tree_ops);
     c->tree_inputs = cop_alloc_array(PIECES_MAX, sizeof *c->tree_inputs);
     c->losses = cop_alloc_array(PIECES_MAX, sizeof *c->losses);
-    bool ok =
-        c->thread && c->shard_sizes && c->pieces && c->tree_ops && c->tree_inputs && c->losses;
-    c->started = 1;
-    for (int i = 1; ok && i < threads; i++) {
-        c->thread[i].compute = c;
-        c->thread[i].index = i;
-        ok = uv_thread_create(&c->thread[i].id, run_thread, &c->thread[i]) == 0;
-        if (ok) c->started++;
-    }
+    bool ok = c->shard_sizes && c->pieces && c->tree_ops && c->tree_inputs && c->losses;
+    if (ok && threads > 1)
+        ok = !cop_thread_pool_create(threads - 1, cop_compute_thread_init, &c->pool, NULL);
     if (!ok) {
         worker_compute_destroy(c);
         return cop_fail(error, COP_ERR_NO_MEMORY, "no memory for %d compute threads", threads);
@@ -172,16 +126,8 @@ void worker_compute_forget(worker_compute *c) {
 
 void worker_compute_destroy(worker_compute *c) {
     if (!c) return;
-    uv_mutex_lock(&c->mutex);
-    c->ending = true;
-    uv_cond_broadcast(&c->work);
-    uv_mutex_unlock(&c->mutex);
-    for (int i = 1; i < c->started; i++) uv_thread_join(&c->thread[i].id);
+    cop_thread_pool_destroy(c->pool);
     worker_compute_forget(c);
-    uv_mutex_destroy(&c->mutex);
-    uv_cond_destroy(&c->work);
-    uv_cond_destroy(&c->done);
-    cop_free(c->thread);
     cop_free(c->shard_sizes);
     cop_free(c->pieces);
     cop_free(c->tree_ops);

@@ -3,11 +3,13 @@
  * in their order. The figures are those of a pool, bit for bit. */
 #include "client/evaluate/ensemble.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <uv.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
+#include "common/base/thread_pool.h"
 #include "common/ensemble/members.h"
 
 #define THREADS_MAX 256
@@ -27,10 +29,12 @@ typedef struct evaluation {
     /* under the mutex */
     uv_mutex_t mutex;
     uv_cond_t turn;
-    uint32_t next, done; /* next block to take; blocks added */
+    uint32_t done;     /* blocks added */
     uint32_t *reached;   /* (slices) members added */
     cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
     cop_error failure;
+    cop_task task;         /* its parts are the blocks */
+    struct runner *runner; /* [threads] */
 } evaluation;
 
 /* ---- one block ---- */
@@ -116,36 +120,45 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
     if (finite) show(v);
 }
 
-static void run_thread(void *argument) {
-    evaluation *v = argument;
+static void run_block(cop_task *task, int thread, int part) {
+    evaluation *v = (evaluation *)(void *)((char *)task - offsetof(evaluation, task));
     const size_t outputs = (size_t)cop_model_outputs(v->model[0].job->model);
-    runner r = {.outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float))};
+    const uint32_t block = (uint32_t)part;
+    runner *r = &v->runner[thread];
     cop_error error = {0};
-    cop_err e = r.outputs ? COP_OK : cop_no_memory(&error);
-    cop_compute_thread_init();
     uv_mutex_lock(&v->mutex);
-    while (!e && !v->failure.code && v->next < v->blocks) {
-        const uint32_t block = v->next++;
-        uv_mutex_unlock(&v->mutex);
-        e = compute(v, &r, block, &error);
-        uv_mutex_lock(&v->mutex);
-        if (!e) add(v, &r, block);
-    }
-    if (e && !v->failure.code) v->failure = error;
-    uv_cond_broadcast(&v->turn);
+    const bool failed = v->failure.code != COP_OK;
     uv_mutex_unlock(&v->mutex);
-    cop_members_destroy(r.members);
-    cop_free(r.outputs);
+    if (failed) return;
+    if (!r->outputs) r->outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float));
+    const cop_err e = r->outputs ? compute(v, r, block, &error) : cop_no_memory(&error);
+    uv_mutex_lock(&v->mutex);
+    if (!e)
+        add(v, r, block);
+    else if (!v->failure.code)
+        v->failure = error;
+    if (e) uv_cond_broadcast(&v->turn);
+    uv_mutex_unlock(&v->mutex);
 }
 
 static cop_err run_threads(evaluation *v, cop_error *error) {
-    uv_thread_t id[THREADS_MAX];
-    uint32_t started = 0;
+    cop_thread_pool *pool = NULL;
+    v->runner = cop_alloc_array(v->threads, sizeof *v->runner);
+    if (!v->runner) return cop_no_memory(error);
     uv_mutex_init(&v->mutex);
     uv_cond_init(&v->turn);
-    while (started < v->threads && uv_thread_create(&id[started], run_thread, v) == 0) started++;
-    if (!started) run_thread(v);
-    for (uint32_t i = 0; i < started; i++) uv_thread_join(&id[i]);
+    /* If the threads cannot be started, this one computes everything. */
+    if (v->threads > 1)
+        (void)cop_thread_pool_create((int)v->threads - 1, cop_compute_thread_init, &pool, NULL);
+    cop_compute_thread_init();
+    v->task = (cop_task){.run = run_block, .parts = (int)v->blocks};
+    cop_parallel_for(pool, &v->task);
+    cop_thread_pool_destroy(pool);
+    for (uint32_t i = 0; i < v->threads; i++) {
+        cop_members_destroy(v->runner[i].members);
+        cop_free(v->runner[i].outputs);
+    }
+    cop_free(v->runner);
     uv_cond_destroy(&v->turn);
     uv_mutex_destroy(&v->mutex);
     if (v->failure.code && error) *error = v->failure;

@@ -4,11 +4,13 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <uv.h>
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
+#include "common/base/thread_pool.h"
 #include "common/ensemble/ensemble.h"
 #include "common/ensemble/members.h"
 #include "common/ensemble/moments.h"
@@ -27,11 +29,12 @@ typedef struct run {
     uint32_t block, block_first;         /* samples of one; the first of the present one */
     uint32_t block_slices, total_slices; /* of the present block; of all */
     double *values, *deviations;         /* [block][outputs]; NULL: not wanted */
-    atomic_uint next;
     atomic_uint not_finite; /* the lowest such sample; UINT32_MAX: none */
     atomic_ullong done;
     uv_mutex_t progress_mutex;
     cli_progress progress;
+    cop_task task; /* its parts are the slices of the present block */
+    struct worker *workers;
 } run;
 
 /* One thread's state. */
@@ -175,12 +178,9 @@ static void run_slice(worker *w, uint32_t number) {
 
 /* ---- threads ---- */
 
-static void run_thread(void *argument) {
-    worker *w = argument;
-    run *r = w->run;
-    cop_compute_thread_init();
-    for (uint32_t slice; (slice = atomic_fetch_add(&r->next, 1)) < r->block_slices;)
-        run_slice(w, slice);
+static void run_part(cop_task *task, int thread, int part) {
+    run *r = (run *)(void *)((char *)task - offsetof(run, task));
+    run_slice(&r->workers[thread], (uint32_t)part);
 }
 
 static void close_worker(worker *w) {
@@ -205,17 +205,12 @@ static cop_err open_worker(worker *w, run *r, cop_error *error) {
                : cop_moments_create(outputs, sigmoid, slice, &w->moments, error);
 }
 
-static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *error) {
-    uv_thread_t id[THREADS_MAX];
-    int64_t started = 0;
+static cop_err run_block(run *r, cop_thread_pool *pool, cop_error *error) {
     const uint32_t left = r->on->samples->part.count - r->block_first;
     const uint32_t count = left < r->block ? left : r->block;
     r->block_slices = (count + r->slice - 1) / r->slice;
-    atomic_store(&r->next, 0);
-    while (started < threads && uv_thread_create(&id[started], run_thread, &workers[started]) == 0)
-        started++;
-    if (!started) run_thread(&workers[0]);
-    for (int64_t i = 0; i < started; i++) uv_thread_join(&id[i]);
+    r->task = (cop_task){.run = run_part, .parts = (int)r->block_slices};
+    cop_parallel_for(pool, &r->task);
     const uint32_t bad = atomic_load(&r->not_finite);
     if (bad != UINT32_MAX)
         return cop_fail(error, COP_ERR_INPUT,
@@ -227,18 +222,24 @@ static cop_err run_block(run *r, worker *workers, int64_t threads, cop_error *er
 }
 
 static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
-    worker *workers = cop_alloc_array((size_t)threads, sizeof *workers);
-    if (!workers) return cop_no_memory(error);
+    cop_thread_pool *pool = NULL;
     cop_err e = COP_OK;
-    for (int64_t i = 0; i < threads && !e; i++) e = open_worker(&workers[i], r, error);
+    r->workers = cop_alloc_array((size_t)threads, sizeof *r->workers);
+    if (!r->workers) return cop_no_memory(error);
+    for (int64_t i = 0; i < threads && !e; i++) e = open_worker(&r->workers[i], r, error);
+    /* If the threads cannot be started, this one computes everything. */
+    if (threads > 1)
+        (void)cop_thread_pool_create((int)threads - 1, cop_compute_thread_init, &pool, NULL);
+    cop_compute_thread_init();
     cli_progress_start(&r->progress, r->how->quiet);
     for (uint64_t at = 0; at < r->on->samples->part.count && !e; at += r->block) {
         r->block_first = (uint32_t)at;
-        e = run_block(r, workers, threads, error);
+        e = run_block(r, pool, error);
     }
     cli_progress_end(&r->progress);
-    for (int64_t i = 0; i < threads; i++) close_worker(&workers[i]);
-    cop_free(workers);
+    cop_thread_pool_destroy(pool);
+    for (int64_t i = 0; i < threads; i++) close_worker(&r->workers[i]);
+    cop_free(r->workers);
     return e;
 }
 

@@ -13,6 +13,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/log.h"
+#include "common/base/thread_pool.h"
 #include "common/version.h"
 #include "common/wire/codec.h"
 
@@ -34,7 +35,7 @@ struct rep_context {
     nng_aio *aio;
     context_state state; /* changed only by the thread that starts an operation of the aio */
     cop_message reply;
-    rep_context *next; /* in the encoders' queue */
+    cop_task task; /* sends a large reply on an encoder thread */
 };
 
 struct net_nng {
@@ -48,13 +49,8 @@ struct net_nng {
     net_peers peers;
     tls_front *fronts[FRONTS_MAX]; /* of tls+tcp:// addresses */
     int front_count;
-    /* the encoder threads and their queue */
-    uv_mutex_t mutex;
-    uv_cond_t work;
-    rep_context *head, *tail;
+    cop_thread_pool *encoders;
     bool ending;
-    uv_thread_t encoder[ENCODERS];
-    int encoders;
 };
 
 /* ---- frames ---- */
@@ -211,34 +207,8 @@ static void send_reply(rep_context *c) {
     nng_ctx_send(c->ctx, c->aio);
 }
 
-static void run_encoder(void *argument) {
-    net_nng *nng = argument;
-    uv_mutex_lock(&nng->mutex);
-    for (;;) {
-        while (!nng->head && !nng->ending) uv_cond_wait(&nng->work, &nng->mutex);
-        rep_context *c = nng->head;
-        if (!c) break;
-        nng->head = c->next;
-        if (!nng->head) nng->tail = NULL;
-        uv_mutex_unlock(&nng->mutex);
-        send_reply(c);
-        uv_mutex_lock(&nng->mutex);
-    }
-    uv_mutex_unlock(&nng->mutex);
-}
-
-static void queue_for_encoder(rep_context *c) {
-    net_nng *nng = c->nng;
-    COP_ASSERT(!nng->ending);
-    c->next = NULL;
-    uv_mutex_lock(&nng->mutex);
-    if (nng->tail)
-        nng->tail->next = c;
-    else
-        nng->head = c;
-    nng->tail = c;
-    uv_cond_signal(&nng->work);
-    uv_mutex_unlock(&nng->mutex);
+static void encode_and_send(cop_task *task) {
+    send_reply((rep_context *)(void *)((char *)task - offsetof(rep_context, task)));
 }
 
 static void nng_reply(cop_request *request, cop_message *message) {
@@ -254,7 +224,7 @@ static void nng_reply(cop_request *request, cop_message *message) {
     if (send_now || atomic_load(&c->nng->closing))
         send_reply(c);
     else
-        queue_for_encoder(c);
+        cop_thread_pool_submit(c->nng->encoders, &c->task);
 }
 
 static void nng_drop(cop_request *request) {
@@ -274,6 +244,7 @@ static rep_context *create_context(net_nng *nng) {
     c->nng = nng;
     c->request.transport = &nng_transport;
     c->request.server = nng->server;
+    c->task = (cop_task){.done = encode_and_send};
     if (nng_aio_alloc(&c->aio, on_aio, c)) {
         cop_free(c);
         return NULL;
@@ -332,13 +303,9 @@ cop_err net_nng_create(cop_server *server, net_nng **out, cop_error *error) {
     }
     nng->server = server;
     nng->wanted = CONTEXTS_FIRST;
-    uv_mutex_init(&nng->mutex);
-    uv_cond_init(&nng->work);
     net_peers_init(&nng->peers);
     *out = nng; /* from here on, cop_server_destroy cleans up */
-    for (; nng->encoders < ENCODERS; nng->encoders++)
-        if (uv_thread_create(&nng->encoder[nng->encoders], run_encoder, nng))
-            return cop_fail(error, COP_ERR_INTERNAL, "cannot start a thread for replies");
+    COP_TRY(cop_thread_pool_create(ENCODERS, NULL, &nng->encoders, error));
     nng_pipe_notify(nng->socket, NNG_PIPE_EV_ADD_PRE, on_pipe, nng);
     nng_pipe_notify(nng->socket, NNG_PIPE_EV_REM_POST, on_pipe, nng);
     ensure_contexts(nng);
@@ -459,13 +426,10 @@ void net_nng_disconnect(net_nng *nng, uint64_t connection) {
 }
 
 void net_nng_close(net_nng *nng) {
-    uv_mutex_lock(&nng->mutex);
     COP_ASSERT(!nng->ending);
     nng->ending = true;
-    uv_cond_broadcast(&nng->work);
-    uv_mutex_unlock(&nng->mutex);
-    for (int i = 0; i < nng->encoders; i++)
-        uv_thread_join(&nng->encoder[i]); /* they send their queue */
+    cop_thread_pool_destroy(nng->encoders); /* after it has sent all queued replies */
+    nng->encoders = NULL;
     atomic_store(&nng->closing, true);
     for (int i = 0; i < nng->front_count; i++) net_tls_front_begin_stop(nng->fronts[i]);
     for (int i = 0; i < nng->front_count; i++) net_tls_front_stop(nng->fronts[i]);
@@ -474,7 +438,7 @@ void net_nng_close(net_nng *nng) {
 }
 
 void net_nng_destroy(net_nng *nng) {
-    COP_ASSERT(nng->ending && !nng->head && !nng->front_count);
+    COP_ASSERT(nng->ending && !nng->front_count);
     for (int i = 0; i < nng->count; i++) {
         rep_context *c = nng->contexts[i];
         nng_aio_stop(c->aio); /* waits for its callback */
@@ -482,8 +446,6 @@ void net_nng_destroy(net_nng *nng) {
         nng_aio_free(c->aio);
         cop_free(c);
     }
-    uv_mutex_destroy(&nng->mutex);
-    uv_cond_destroy(&nng->work);
     net_peers_fini(&nng->peers);
     cop_free(nng->contexts);
     cop_free(nng);

@@ -2,7 +2,7 @@
  * or clients. The server owns it; the API works with it. Loop thread unless a comment says
  * otherwise. Files: loop.c (mailbox, and the only place where events meet the core), results.c
  * (tensors that arrived), resident.c (jobs in progress), evaluation.c, models.c, saver.c,
- * recompute.c, pool.c. */
+ * recompute.c. */
 #ifndef COP_COORDINATOR_ENGINE_H
 #define COP_COORDINATOR_ENGINE_H
 
@@ -47,9 +47,9 @@ struct coord_engine {
     bool stopping;
     coord_core *core;
     coord_actions actions;
-    coord_pool *pool;
+    cop_thread_pool *pool;  /* average and update */
     coord_store *store;
-    struct coord_saver *saver;
+    cop_thread_pool *saver; /* one thread for checkpoints */
     struct coord_datasets *datasets;
     coord_slot *slots; /* (COORD_SLOTS_MAX); slot numbers start at 1 */
     uint32_t slot_hint;

@@ -222,22 +222,23 @@ bool coord_evaluation_members(const coord_evaluation *e, const cop_result *resul
 
 /* ---- the tally ---- */
 
-static coord_evaluation *evaluation_of_task(coord_task *task) {
+static coord_evaluation *evaluation_of_task(cop_task *task) {
     return (coord_evaluation *)(void *)((char *)task - offsetof(coord_evaluation, task));
 }
 
 /* On a compute thread. */
-static void add_part(coord_task *task, int part, int parts) {
+static void add_part(cop_task *task, int thread, int part) {
     coord_evaluation *e = evaluation_of_task(task);
+    (void)thread;
     for (uint32_t i = 0; i < e->batch; i++) {
         const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
-        if (b->slice % (uint32_t)parts != (uint32_t)part) continue;
+        if (b->slice % (uint32_t)task->parts != (uint32_t)part) continue;
         bool finite = cop_tally_add(e->tally, b->slice, b->members, b->logits->data);
         COP_ASSERT(finite); /* else the core would not have passed it on */
     }
 }
 
-static void batch_done(coord_task *task) {
+static void batch_done(cop_task *task) {
     coord_evaluation *e = evaluation_of_task(task);
     coord_post(e->engine, &e->mail);
 }
@@ -246,9 +247,11 @@ static void batch_arrived(coord_engine *engine, coord_mail *mail);
 
 static void start_batch(coord_evaluation *e) {
     e->batch = e->waiting;
-    e->task = (coord_task){.run = add_part, .done = batch_done};
+    e->task = (cop_task){.run = add_part,
+                         .done = batch_done,
+                         .parts = cop_thread_pool_threads(e->engine->pool)};
     e->mail.run = batch_arrived;
-    coord_pool_submit(e->engine->pool, &e->task);
+    cop_thread_pool_submit(e->engine->pool, &e->task);
 }
 
 /* On the loop: the batch is in the tally. */

@@ -43,7 +43,7 @@ struct coord_evaluation {
      * `batch` are being added now */
     coord_evaluation_block *blocks;
     uint32_t first, waiting, batch;
-    coord_task task;
+    cop_task task;
     coord_mail mail;
     coord_engine *engine;
     bool ended;               /* nothing is computed any more */

@@ -238,12 +238,13 @@ cop_err coord_resident_fill_lease(coord_resident *r, const coord_action *action,
 
 /* ---- update ---- */
 
-static coord_resident *resident_of_task(coord_task *task) {
+static coord_resident *resident_of_task(cop_task *task) {
     return (coord_resident *)(void *)((char *)task - offsetof(coord_resident, task));
 }
 
-static void update_part(coord_task *task, int part, int parts) {
-    cop_update_run(&resident_of_task(task)->update, part, parts);
+static void update_part(cop_task *task, int thread, int part) {
+    (void)thread;
+    cop_update_run(&resident_of_task(task)->update, part, task->parts);
 }
 
 static void release_update_slots(coord_engine *engine, const coord_resident *r) {
@@ -311,7 +312,7 @@ static void update_arrived(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(engine, &event);
 }
 
-static void update_done(coord_task *task) {
+static void update_done(cop_task *task) {
     coord_resident *r = resident_of_task(task);
     coord_post(r->engine, &r->task_mail);
 }
@@ -353,10 +354,12 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         r->update.states_out[i] = r->next.state[i]->data;
     }
     r->engine = engine;
-    r->task = (coord_task){.run = update_part, .done = update_done};
+    r->task = (cop_task){.run = update_part,
+                         .done = update_done,
+                         .parts = cop_thread_pool_threads(engine->pool)};
     r->task_mail.run = update_arrived;
     r->update_running = true;
-    coord_pool_submit(engine->pool, &r->task);
+    cop_thread_pool_submit(engine->pool, &r->task);
 }
 
 void coord_resident_describe(const coord_resident *r, const coord_action *action,

@@ -8,7 +8,7 @@
 #include "common/net/net.h"
 #include "coordinator/core/core.h"
 #include "coordinator/engine/mail.h"
-#include "coordinator/engine/pool.h"
+#include "common/base/thread_pool.h"
 
 #define COORD_RESIDENT_MAX 16
 
@@ -38,7 +38,7 @@ typedef struct coord_resident {
     uint32_t *rows, row_count; /* D1 */
     int32_t *slice_first;      /* shards + 1 offsets, D2 */
     /* the current update */
-    coord_task task;
+    cop_task task;
     coord_mail task_mail;
     coord_engine *engine;
     cop_update update;

@@ -1,8 +1,8 @@
 /* Checkpoints and final models, written by a thread of their own, so that the loop never waits for
  * fsync. A request holds the immutable version that it writes, so training goes on meanwhile. A
  * failed write (full disk) is reported; the job goes on, and the next checkpoint tries again. */
+#include <stddef.h>
 #include <stdio.h>
-#include <uv.h>
 
 #include "coordinator/engine/saver.h"
 
@@ -11,11 +11,10 @@
 #include "common/base/hash.h"
 #include "common/base/log.h"
 
-typedef struct save_request save_request;
-struct save_request {
-    coord_mail mail; /* must be first; posted when done */
-    save_request *next;
-    coord_store *store; /* NULL: none */
+typedef struct save_request {
+    cop_task task;
+    coord_mail mail; /* posted when done */
+    coord_engine *engine;
     uint64_t job;
     cop_buffer *spec;
     char *folder;
@@ -23,16 +22,7 @@ struct save_request {
     coord_action action;
     bool ok;
     char digest[65], text[512];
-};
-
-struct coord_saver {
-    coord_engine *engine;
-    uv_thread_t thread;
-    uv_mutex_t mutex;
-    uv_cond_t work;
-    save_request *head, *tail;
-    bool stopping;
-};
+} save_request;
 
 static void free_request(save_request *r) {
     cop_buffer_release(r->spec);
@@ -64,7 +54,7 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     /* A run that continues from here will not write the earlier metrics again. If they cannot be
      * written now, the weights matter more. The exception: the store does not know yet which
      * OpenBLAS the job is pinned to, and another kind of worker might continue it. */
-    cop_err stored = r->store ? coord_store_flush(r->store) : COP_OK;
+    cop_err stored = r->engine->store ? coord_store_flush(r->engine->store) : COP_OK;
     if (stored && job->numerics == COP_NUMERICS_OPENBLAS)
         return cop_fail(error, stored, "cannot write the store");
     COP_TRY(cop_checkpoint_save(job, r->folder, &c, error));
@@ -76,19 +66,9 @@ static cop_err write_files(save_request *r, const cop_job *job, cop_error *error
     return e;
 }
 
-static void save(save_request *r) {
-    cop_error error = {0};
-    cop_job *job = NULL;
-    cop_err e = cop_job_from_bytes(r->spec->data, r->spec->size, &job, &error);
-    if (!e) e = write_files(r, job, &error);
-    if (job) cop_job_destroy(job);
-    r->ok = e == COP_OK;
-    snprintf(r->text, sizeof r->text, "%s", error.text);
-}
-
 /* On the loop: reports to the core, the store and the watchers. */
 static void saved(coord_engine *engine, coord_mail *mail) {
-    save_request *r = (save_request *)mail;
+    save_request *r = (save_request *)(void *)((char *)mail - offsetof(save_request, mail));
     char text[600] = "";
     if (!r->ok) {
         snprintf(text, sizeof text, "checkpoint of step %llu failed: %s; training goes on",
@@ -106,41 +86,21 @@ static void saved(coord_engine *engine, coord_mail *mail) {
     free_request(r);
 }
 
-static void run_saver(void *argument) {
-    struct coord_saver *saver = argument;
-    uv_mutex_lock(&saver->mutex);
-    for (;;) {
-        while (!saver->head && !saver->stopping) uv_cond_wait(&saver->work, &saver->mutex);
-        save_request *r = saver->head;
-        if (!r) break;
-        saver->head = r->next;
-        if (!saver->head) saver->tail = NULL;
-        uv_mutex_unlock(&saver->mutex);
-        save(r);
-        r->mail.run = saved;
-        coord_post(saver->engine, &r->mail);
-        uv_mutex_lock(&saver->mutex);
-    }
-    uv_mutex_unlock(&saver->mutex);
+/* On the saver's thread. */
+static void save(cop_task *task) {
+    save_request *r = (save_request *)(void *)((char *)task - offsetof(save_request, task));
+    cop_error error = {0};
+    cop_job *job = NULL;
+    cop_err e = cop_job_from_bytes(r->spec->data, r->spec->size, &job, &error);
+    if (!e) e = write_files(r, job, &error);
+    if (job) cop_job_destroy(job);
+    r->ok = e == COP_OK;
+    snprintf(r->text, sizeof r->text, "%s", error.text);
+    r->mail.run = saved;
+    coord_post(r->engine, &r->mail);
 }
 
 /* ---- loop thread ---- */
-
-cop_err coord_saver_create(coord_engine *engine, struct coord_saver **out, cop_error *error) {
-    struct coord_saver *saver = cop_alloc(sizeof *saver);
-    if (!saver) return cop_no_memory(error);
-    saver->engine = engine;
-    uv_mutex_init(&saver->mutex);
-    uv_cond_init(&saver->work);
-    if (uv_thread_create(&saver->thread, run_saver, saver)) {
-        uv_mutex_destroy(&saver->mutex);
-        uv_cond_destroy(&saver->work);
-        cop_free(saver);
-        return cop_fail(error, COP_ERR_INTERNAL, "cannot start the checkpoint thread");
-    }
-    *out = saver;
-    return COP_OK;
-}
 
 static void report_no_memory(coord_engine *engine, uint64_t job, uint64_t step) {
     coord_event failed = {
@@ -150,7 +110,7 @@ static void report_no_memory(coord_engine *engine, uint64_t job, uint64_t step) 
     coord_dispatch(engine, &failed);
 }
 
-void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
+void coord_saver_submit(coord_engine *engine, coord_resident *resident,
                         const coord_action *action) {
     COP_ASSERT(action->type == COORD_ACTION_CHECKPOINT && resident->id == action->job);
     COP_ASSERT(resident->current.step == action->step && resident->current.weights);
@@ -158,11 +118,11 @@ void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
     char *folder = r && resident->folder ? cop_strdup(resident->folder) : NULL;
     if (!r || (resident->folder && !folder)) {
         cop_free(r);
-        report_no_memory(saver->engine, resident->id, action->step);
+        report_no_memory(engine, resident->id, action->step);
         return;
     }
+    r->engine = engine;
     r->job = resident->id;
-    r->store = saver->engine->store;
     r->folder = folder;
     r->spec = cop_buffer_hold(resident->spec);
     r->version = resident->current;
@@ -170,24 +130,6 @@ void coord_saver_submit(struct coord_saver *saver, coord_resident *resident,
     for (int i = 0; i < 2; i++)
         if (r->version.state[i]) cop_buffer_hold(r->version.state[i]);
     r->action = *action;
-    uv_mutex_lock(&saver->mutex);
-    COP_ASSERT(!saver->stopping);
-    if (saver->tail)
-        saver->tail->next = r;
-    else
-        saver->head = r;
-    saver->tail = r;
-    uv_cond_signal(&saver->work);
-    uv_mutex_unlock(&saver->mutex);
-}
-
-void coord_saver_destroy(struct coord_saver *saver) {
-    uv_mutex_lock(&saver->mutex);
-    saver->stopping = true;
-    uv_cond_signal(&saver->work);
-    uv_mutex_unlock(&saver->mutex);
-    uv_thread_join(&saver->thread);
-    uv_mutex_destroy(&saver->mutex);
-    uv_cond_destroy(&saver->work);
-    cop_free(saver);
+    r->task = (cop_task){.done = save};
+    cop_thread_pool_submit(engine->saver, &r->task);
 }

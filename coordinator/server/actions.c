@@ -208,7 +208,7 @@ void coord_carry_out(coord_engine *engine, const coord_action *action) {
     case COORD_ACTION_CHECKPOINT: {
         coord_resident *resident = coord_resident_find(&server->engine, action->job);
         COP_ASSERT(resident != NULL);
-        coord_saver_submit(server->engine.saver, resident, action);
+        coord_saver_submit(&server->engine, resident, action);
         break;
     }
     case COORD_ACTION_ABSORB:

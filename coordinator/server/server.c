@@ -78,8 +78,8 @@ static void log_loop_latency(const coord_server *server) {
 
 /* What the other threads still do is finished, and their mail is read: nobody posts after this. */
 static void finish_work(coord_server *server) {
-    if (server->engine.pool) coord_pool_destroy(server->engine.pool);
-    if (server->engine.saver) coord_saver_destroy(server->engine.saver);
+    cop_thread_pool_destroy(server->engine.pool);
+    cop_thread_pool_destroy(server->engine.saver);
     server->engine.pool = NULL;
     server->engine.saver = NULL;
     while (server->engine.recomputing) uv_run(&server->engine.loop, UV_RUN_ONCE);
@@ -254,16 +254,16 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     cop_random_bytes(server->engine.digest_secret, sizeof server->engine.digest_secret);
     COP_TRY(coord_core_create(&core, &server->engine.core));
     int threads = server->config.update_threads;
-    COP_TRY(coord_pool_create(threads > 0 ? threads : default_update_threads(),
-                              &server->engine.pool, error));
-    COP_TRY(coord_saver_create(&server->engine, &server->engine.saver, error));
+    COP_TRY(cop_thread_pool_create(threads > 0 ? threads : default_update_threads(),
+                                   cop_compute_thread_init, &server->engine.pool, error));
+    COP_TRY(cop_thread_pool_create(1, NULL, &server->engine.saver, error));
     if (server->engine.state_folder) COP_TRY(open_state(server, error));
     return COP_OK;
 }
 
 static void destroy(coord_server *server) {
-    if (server->engine.saver) coord_saver_destroy(server->engine.saver);
-    if (server->engine.pool) coord_pool_destroy(server->engine.pool);
+    cop_thread_pool_destroy(server->engine.saver);
+    cop_thread_pool_destroy(server->engine.pool);
     if (server->run_shared) coord_run_destroy(server->run_shared);
     if (server->api) coord_api_destroy(server->api);
     if (server->engine.datasets) coord_datasets_close(server->engine.datasets);

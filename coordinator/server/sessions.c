@@ -278,7 +278,7 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
 /* ---- results that are compared: hashed by the compute threads first ---- */
 
 typedef struct digest_task {
-    coord_task task; /* first */
+    cop_task task; /* first */
     coord_mail mail;
     coord_server *server;
     uint64_t request;
@@ -286,13 +286,6 @@ typedef struct digest_task {
     cop_buffer *gradient;
     bool finite;
 } digest_task;
-
-static void digest_part(coord_task *task, int part, int parts) {
-    digest_task *d = (digest_task *)task;
-    (void)parts;
-    if (part == 0)
-        d->event.result.digest = coord_digest(&d->server->engine, d->gradient, &d->finite);
-}
 
 static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
@@ -308,8 +301,10 @@ static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     cop_free(d);
 }
 
-static void digest_done(coord_task *task) {
+/* On a compute thread. */
+static void compute_digest(cop_task *task) {
     digest_task *d = (digest_task *)task;
+    d->event.result.digest = coord_digest(&d->server->engine, d->gradient, &d->finite);
     coord_post(&d->server->engine, &d->mail);
 }
 
@@ -318,14 +313,14 @@ static bool start_digest(coord_server *server, coord_session *s, cop_request *re
                          const coord_event *event, cop_buffer *gradient) {
     digest_task *d = cop_alloc(sizeof *d);
     if (!d) return false;
-    *d = (digest_task){.task = {.run = digest_part, .done = digest_done},
+    *d = (digest_task){.task = {.done = compute_digest},
                        .mail = {.run = digest_arrived},
                        .server = server,
                        .request = (uint64_t)(uintptr_t)request,
                        .event = *event,
                        .gradient = cop_buffer_hold(gradient)};
     s->digesting = d->request;
-    coord_pool_submit(server->engine.pool, &d->task);
+    cop_thread_pool_submit(server->engine.pool, &d->task);
     return true;
 }
 
