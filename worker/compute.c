@@ -12,6 +12,7 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/shards.h"
 #include "common/base/thread_pool.h"
 #include "common/job/job.h"
 #include "common/ensemble/ensemble.h"
@@ -355,11 +356,11 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
     const cop_lease *l = &lease->lease;
     if (l->batch < 1 || l->batch > k->job->batch || l->count < 1 || l->first >= k->job->shards ||
         l->count > k->job->shards - l->first ||
-        !cop_tree_is_node((int)k->job->shards, (int)l->first, (int)l->count))
+        !cop_tree_is_node(k->job->shards, l->first, l->count))
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the lease's shards %u + %u are not a block of the job", l->first,
                         l->count);
-    cop_data_slices(l->batch, k->job->shards, c->shard_sizes);
+    cop_shard_sizes(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
     if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards are all absent");

@@ -226,9 +226,6 @@ uint64_t cop_data_steps_per_epoch(uint32_t samples, uint32_t batch, bool keep_la
  * space for batches->batch. *epoch counts from 0. */
 void cop_data_batch_rows(const cop_data_batches *batches, uint64_t step, uint32_t *rows,
                          uint32_t *count, uint32_t *epoch);
-/* The sizes of the slices of a batch, one per shard (D2). The first (batch mod shards) are one
- * sample longer. A size is 0 where batch < shards. */
-void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes);
 /* Copies rows of `part` and their labels, in this order. The rows must exist, and the memory must
  * suffice. */
 void cop_data_gather(const cop_data_part *part, const uint32_t *rows, uint32_t count,

@@ -25,12 +25,6 @@ void cop_data_batch_rows(const cop_data_batches *b, uint64_t step, uint32_t *row
         rows[i] = cop_permutation_at(&permutation, (uint32_t)begin + i);
 }
 
-void cop_data_slices(uint32_t batch, uint32_t shards, int32_t *sizes) {
-    COP_ASSERT(shards >= 1 && batch <= INT32_MAX);
-    for (uint32_t s = 0; s < shards; s++)
-        sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
-}
-
 cop_data_destination cop_data_destination_of(cop_buffer *samples, cop_buffer *labels) {
     return (cop_data_destination){.samples = samples->data,
                                   .bytes = samples->capacity,

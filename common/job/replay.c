@@ -8,6 +8,7 @@
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/limits.h"
+#include "common/base/shards.h"
 #include "common/job/internal.h"
 
 struct cop_replay {
@@ -116,7 +117,7 @@ static void gather(cop_replay *r) {
                                        .labels = r->labels,
                                        .count = job->batch};
     cop_data_view_gather(&r->view, r->rows, r->count, &room);
-    cop_data_slices(r->count, job->shards, r->sizes);
+    cop_shard_sizes(r->count, job->shards, r->sizes);
 }
 
 /* Gradient sum of shards [first, first + count), whose samples begin at row `row`. */

@@ -20,6 +20,7 @@
 
 #include "common/base/err.h"
 #include "common/base/rng.h"
+#include "common/base/shards.h"
 
 #define COP_COLUMNS_PAD 16
 #define COP_GEMM_BLOCK  256 /* length of a block of k (D4) */
@@ -432,17 +433,6 @@ cop_err cop_numerics_load(cop_numerics numerics, cop_error *error);
 /* Writes D4's fingerprint to `out` and returns it: "openblas 0.3.29 SkylakeX threads 1",
  * "portable-1", or "" if OpenBLAS cannot be loaded. Loads it first. */
 const char *cop_numerics_fingerprint(cop_numerics numerics, char out[128]);
-
-/* Writes the order of D5 for leaves 0 .. count - 1 as a postfix program over leaf numbers (see
- * cop_tree) and returns the number of ops. `ops` needs room for 2 * count - 1. `present` (or NULL)
- * tells which leaves exist; the program skips the others. */
-int cop_tree_build(int count, const bool *present, int16_t *ops);
-/* The same for inputs that are aligned blocks of leaves. Block i covers leaves [first[i], first[i]
- * + size[i]). The blocks ascend, cover all of [0, leaves), and each must be a node of the tree
- * (checked by COP_ASSERT). `ops` needs room for 2 * blocks - 1. */
-int cop_tree_build_blocks(int leaves, int blocks, const int *first, const int *size, int16_t *ops);
-/* Returns whether [first, first + size) is a node of the tree over `leaves` leaves. */
-bool cop_tree_is_node(int leaves, int first, int size);
 
 /* The self-test of D9: runs all kernels of `kernels`, the functions of base/real.h and Philox on
  * fixed input and compares the result with the golden digest of portable-1. Takes less than 20 ms.

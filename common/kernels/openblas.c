@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "common/kernels/tree_counter.h"
+#include "common/base/tree_counter.h"
 
 #define LIBRARY       "libopenblas.so.0"
 #define ADDRESS_SPACE ((size_t)512 << 20) /* the library and its buffer for one thread */

@@ -6,25 +6,19 @@
 
 #include "common/base/err.h"
 #include "common/base/limits.h"
+#include "common/base/shards.h"
 
 #define TAIL_MAX 16 /* blocks at the end that may be cut smaller */
 
 /* ---- candidates ---- */
-
-/* Size of the left half of a node of `size` leaves: the largest power of two below. */
-static uint32_t left_of(uint32_t size) {
-    uint32_t left = 1;
-    while (left * 2 < size) left *= 2;
-    return left;
-}
 
 static uint32_t append_cut(uint32_t *sizes, uint32_t count, uint32_t size, uint32_t depth) {
     if (depth == 0 || size < 2) {
         sizes[count] = size;
         return count + 1;
     }
-    count = append_cut(sizes, count, left_of(size), depth - 1);
-    return append_cut(sizes, count, size - left_of(size), depth - 1);
+    count = append_cut(sizes, count, cop_tree_left(size), depth - 1);
+    return append_cut(sizes, count, size - cop_tree_left(size), depth - 1);
 }
 
 /* Blocks of `size`, of which the last `tail` are cut `depth` times. */

@@ -5,24 +5,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/plant.h"
-
-bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size) {
-    uint32_t a = 0, b = leaves;
-    if (size == 0 || first >= leaves || size > leaves - first) return false;
-    while (a != first || b != first + size) {
-        uint32_t n = b - a, left = 1;
-        if (n < 2) return false;
-        while (left * 2 < n) left *= 2;
-        uint32_t middle = a + left;
-        if (first + size <= middle)
-            b = middle;
-        else if (first >= middle)
-            a = middle;
-        else
-            return false;
-    }
-    return true;
-}
+#include "common/base/shards.h"
 
 /* ---- begin, end ---- */
 
@@ -56,12 +39,6 @@ static void note_size(coord_round *r, round_block *b) {
     if (b->state == ROUND_PENDING) r->pending_size += b->count;
 }
 
-/* First sample of a slice (D2). */
-static uint32_t slice_begin(uint32_t batch, uint32_t shards, uint32_t slice) {
-    uint32_t longer = batch % shards;
-    return slice * (batch / shards) + (slice < longer ? slice : longer);
-}
-
 void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint32_t *sizes,
                        uint32_t count) {
     uint32_t shards = 0;
@@ -71,11 +48,11 @@ void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint
     r->shards = shards;
     for (uint32_t i = 0, first = 0; i < count; first += sizes[i++]) {
         round_block *b = &r->blocks[i];
-        COP_ASSERT(round_is_node(shards, first, sizes[i]));
+        COP_ASSERT(cop_tree_is_node(shards, first, sizes[i]));
         b->first = first;
         b->count = sizes[i];
         b->samples =
-            slice_begin(batch, shards, first + sizes[i]) - slice_begin(batch, shards, first);
+            cop_shard_begin(batch, shards, first + sizes[i]) - cop_shard_begin(batch, shards, first);
         b->absent = b->samples == 0;
         b->state = b->absent ? ROUND_DONE : ROUND_PENDING;
         r->done += b->absent;

@@ -79,10 +79,6 @@ typedef struct coord_round {
     round_block *blocks;          /* (count), ascending */
 } coord_round;
 
-/* Is [first, first + size) a node of D5's tree over `leaves` leaves? (The same as cop_tree_is_node
- * of common/nn, which the core must not include; a test compares the two.) */
-bool round_is_node(uint32_t leaves, uint32_t first, uint32_t size);
-
 /* Makes room for `capacity` blocks, so that later begins allocate nothing. NO_MEMORY: the round is
  * unchanged. */
 cop_err round_reserve(coord_round *r, uint32_t capacity);

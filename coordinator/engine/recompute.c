@@ -13,6 +13,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/base/shards.h"
 #include "common/ensemble/members.h"
 #include "common/nn/model.h"
 
@@ -50,7 +51,7 @@ static cop_err train_block(recomputation *r, const cop_job *job) {
     if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
     COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, row_count(r),
                             COP_PASS_TRAIN, &pass, &r->error));
-    cop_data_slices(a->lease.batch, job->shards, sizes);
+    cop_shard_sizes(a->lease.batch, job->shards, sizes);
     cop_shard_work work = {.seed = job->seed,
                            .step = (uint32_t)a->step,
                            .shard_first = (int)a->lease.first,

@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/base/shards.h"
 
 /* On a disk with errors: retry for a minute, then the job fails. On libuv's thread pool. */
 #define DISCARD_TRIES    60
@@ -202,7 +203,7 @@ static void prepare_step(coord_resident *r, uint64_t step) {
     uint32_t epoch;
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, step, r->rows, &r->row_count, &epoch);
-    cop_data_slices(r->row_count, job->shards, r->slice_first + 1);
+    cop_shard_sizes(r->row_count, job->shards, r->slice_first + 1);
     r->slice_first[0] = 0;
     for (uint32_t i = 1; i <= job->shards; i++) r->slice_first[i] += r->slice_first[i - 1];
     r->rows_step = step;

@@ -3,6 +3,7 @@
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
+#include "common/base/shards.h"
 
 static unsigned long long n(uint64_t value) {
     return (unsigned long long)value;
@@ -188,7 +189,7 @@ static void check_ledger(sim *s, uint64_t id, sim_spec *spec, uint64_t step) {
         const uint8_t *shards = s->jobs[id].applied + t * info->shards;
         const uint32_t *rows = sim_rows(spec, t);
         uint32_t at = 0;
-        cop_data_slices(sim_batch_of(spec, t), info->shards, sizes);
+        cop_shard_sizes(sim_batch_of(spec, t), info->shards, sizes);
         for (uint32_t shard = 0; shard < info->shards; shard++)
             for (int32_t i = 0; i < sizes[shard]; i++, at++) {
                 seen[rows[at]] = (uint8_t)(seen[rows[at]] + shards[shard]);

@@ -8,6 +8,7 @@
 #include "sim/sim.h"
 
 #include "common/base/alloc.h"
+#include "common/base/shards.h"
 
 static double real_of(uint64_t x) {
     return (double)(x >> 11) * 0x1p-53 + 0.1;
@@ -34,7 +35,7 @@ static void fill_leaves(sim_spec *spec, uint64_t step) {
     const cop_data_batches batches = {spec->seed, info->train_samples, info->batch,
                                       info->last_keep};
     cop_data_batch_rows(&batches, step, rows, &count, &epoch);
-    cop_data_slices(count, info->shards, sizes);
+    cop_shard_sizes(count, info->shards, sizes);
     for (uint32_t shard = 0; shard < info->shards; shard++) {
         leaf[shard] = 1;
         for (int32_t i = 0; i < sizes[shard]; i++) leaf[shard] = sim_mix(leaf[shard], rows[at++]);

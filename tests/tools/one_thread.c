@@ -10,6 +10,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
+#include "common/base/shards.h"
 #include "common/job/job.h"
 
 enum { FAULTY_STEP = 3 };
@@ -68,7 +69,7 @@ static void train_step(run *r, const cop_kernels *kernels, uint32_t step) {
                                        .labels = r->labels,
                                        .count = job->batch};
     cop_data_view_gather(&r->view, r->rows, count, &room);
-    cop_data_slices(count, job->shards, r->sizes);
+    cop_shard_sizes(count, job->shards, r->sizes);
     int starts[COP_SHARDS_MAX] = {0};
     for (int s = 1; s < shards; s++) starts[s] = starts[s - 1] + r->sizes[s - 1];
     const bool swap = r->swap && step == FAULTY_STEP;

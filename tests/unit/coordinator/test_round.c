@@ -2,21 +2,9 @@
  * choice of blocks for workers; sums that do not depend on the partition. */
 #include "core_fixture.h"
 
-#include "common/kernels/kernel.h"
+#include "common/base/shards.h"
 #include "coordinator/core/partition.h"
 #include "coordinator/core/round.h"
-
-static void test_is_node_agrees_with_the_summation_tree(void **state) {
-    (void)state;
-    for (uint32_t leaves = 1; leaves <= 70; leaves++)
-        for (uint32_t first = 0; first < leaves; first++)
-            for (uint32_t size = 1; first + size <= leaves; size++)
-                assert_int_equal(round_is_node(leaves, first, size),
-                                 cop_tree_is_node((int)leaves, (int)first, (int)size));
-    assert_false(round_is_node(8, 0, 0));
-    assert_false(round_is_node(8, 8, 1));
-    assert_false(round_is_node(8, 4, 8));
-}
 
 /* ---- partitions ---- */
 
@@ -35,7 +23,7 @@ static void check_plan(uint32_t shards, uint32_t largest, const uint32_t *sizes,
     assert_true(count >= 1 && count <= shards);
     for (uint32_t i = 0; i < count; i++) {
         assert_true(sizes[i] >= 1 && sizes[i] <= largest);
-        assert_true(round_is_node(shards, first, sizes[i]));
+        assert_true(cop_tree_is_node(shards, first, sizes[i]));
         first += sizes[i];
     }
     assert_int_equal(first, shards);
@@ -318,7 +306,6 @@ static void test_loss_does_not_depend_on_the_partition(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_is_node_agrees_with_the_summation_tree),
         cmocka_unit_test(test_partition_covers_all_shards_for_every_pool),
         cmocka_unit_test(test_partition_keeps_blocks_within_the_samples_of_a_lease),
         cmocka_unit_test(test_one_worker_gets_all_shards_in_one_lease),

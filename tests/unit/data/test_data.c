@@ -63,17 +63,6 @@ static void test_batch_larger_than_the_data_gives_one_short_batch(void **state) 
     assert_int_equal(count, 30);
 }
 
-static void test_first_slices_may_be_one_longer(void **state) {
-    (void)state;
-    int32_t sizes[8];
-    cop_data_slices(100, 6, sizes);
-    const int32_t expected[6] = {17, 17, 17, 17, 16, 16};
-    assert_memory_equal(sizes, expected, sizeof expected);
-    cop_data_slices(3, 5, sizes);
-    const int32_t absent[5] = {1, 1, 1, 0, 0};
-    assert_memory_equal(sizes, absent, sizeof absent);
-}
-
 /* ---- packs and synthetic digits ---- */
 
 static void test_synthetic_digits_are_the_same_everywhere(void **state) {
@@ -132,7 +121,6 @@ int main(void) {
         cmocka_unit_test(test_each_epoch_contains_every_sample_once),
         cmocka_unit_test(test_epochs_have_different_orders),
         cmocka_unit_test(test_batch_larger_than_the_data_gives_one_short_batch),
-        cmocka_unit_test(test_first_slices_may_be_one_longer),
         cmocka_unit_test(test_synthetic_digits_are_the_same_everywhere),
         cmocka_unit_test(test_pack_round_trip_and_damage),
     };

@@ -5,6 +5,7 @@
 #include "unit/faults.h"
 #include "unit/job/fixture.h"
 
+#include "common/base/shards.h"
 #include "common/nn/pass.h"
 
 enum { STEPS = 3, BEGIN = 2, SHARDS = 4, BATCH = 30 };
@@ -60,7 +61,7 @@ static void train_step(life *l, uint32_t step) {
     const cop_data_destination room = {
         .samples = l->samples, .bytes = BATCH * part->stride, .labels = labels, .count = BATCH};
     cop_data_gather(part, rows, count, &room);
-    cop_data_slices(count, SHARDS, sizes);
+    cop_shard_sizes(count, SHARDS, sizes);
     for (int s = 0; s < SHARDS; first += sizes[s], s++) {
         const cop_shard_work work = {.seed = l->job->seed,
                                      .step = step,

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
+#include "common/base/shards.h"
 #include "common/job/job.h"
 #include "common/wire/codec.h"
 #include "common/wire/message.h"
@@ -67,7 +68,7 @@ static inline cop_message train_lease(const fixture *f, uint64_t step, uint32_t 
     const cop_data_part *part = &f->data->train;
     const cop_data_batches batches = {f->job->seed, f->view.train, BATCH, true};
     cop_data_batch_rows(&batches, step, rows, &batch, &epoch);
-    cop_data_slices(batch, SHARDS, sizes);
+    cop_shard_sizes(batch, SHARDS, sizes);
     for (uint32_t i = 0; i < first; i++) skipped += (uint32_t)sizes[i];
     for (uint32_t i = 0; i < count; i++) taken += (uint32_t)sizes[first + i];
     cop_message m = {.type = COP_MESSAGE_LEASE};

@@ -2,6 +2,7 @@
  * reported, not computed. LABELS: quick threads */
 #include "unit/worker/fixture.h"
 
+#include "common/base/shards.h"
 #include "common/nn/loss.h"
 #include "worker/compute.h"
 
@@ -45,7 +46,7 @@ static cop_buffer *reference(const fixture *f, uint64_t step, cop_pass_result *r
     assert_int_equal(cop_pass_create(f->job->model, kernels, COP_NUMERICS_PORTABLE, BATCH,
                                      COP_PASS_TRAIN, &pass, NULL),
                      COP_OK);
-    cop_data_slices(m.lease.batch, SHARDS, sizes);
+    cop_shard_sizes(m.lease.batch, SHARDS, sizes);
     cop_shard_work work = {
         .seed = f->job->seed, .step = (uint32_t)step, .shard_count = SHARDS, .shard_sizes = sizes};
     cop_samples samples = {.dtype = f->job->sample_type,

@@ -1,8 +1,26 @@
-/* The trees of D5 as postfix programs. A program fixes the order in which gradient buffers are
- * added, whatever arrived first: it depends on the leaves alone. The coordinator builds one program
- * per step; the kernels tree_sum and sgd run it. */
-#include "common/kernels/kernel.h"
-#include "common/kernels/tree_counter.h"
+/* Shards of a batch, and the trees of D5 as postfix programs: the order in which gradient buffers are
+ * added, whatever arrived first. The program depends only on the leaves. See shards.h. */
+#include "common/base/shards.h"
+
+#include "common/base/err.h"
+#include "common/base/tree_counter.h"
+
+uint32_t cop_shard_begin(uint32_t batch, uint32_t shards, uint32_t shard) {
+    COP_ASSERT(shards >= 1 && shard <= shards);
+    const uint32_t longer = batch % shards;
+    return shard * (batch / shards) + (shard < longer ? shard : longer);
+}
+
+void cop_shard_sizes(uint32_t batch, uint32_t shards, int32_t *sizes) {
+    COP_ASSERT(shards >= 1);
+    for (uint32_t s = 0; s < shards; s++)
+        sizes[s] = (int32_t)(batch / shards + (s < batch % shards));
+}
+
+uint32_t cop_tree_left(uint32_t size) {
+    COP_ASSERT(size >= 2);
+    return 1u << (31 - __builtin_clz(size - 1));
+}
 
 int cop_tree_build(int count, const bool *present, int16_t *ops) {
     COP_ASSERT(count >= 1 && count <= INT16_MAX);
@@ -21,12 +39,6 @@ int cop_tree_build(int count, const bool *present, int16_t *ops) {
     return length;
 }
 
-/* Split point of node [from, to): from plus the largest power of two below its size. */
-static int split_of(int from, int to) {
-    COP_ASSERT(to - from >= 2);
-    return from + (1 << (31 - __builtin_clz((unsigned)(to - from - 1))));
-}
-
 typedef struct block_builder {
     const int *first, *size;
     int count, next; /* blocks; the next one to place */
@@ -41,8 +53,8 @@ static void build_node(block_builder *builder, int from, int to) {
         builder->ops[builder->length++] = (int16_t)builder->next++;
         return;
     }
-    const int middle = split_of(from, to);
-    COP_ASSERT(builder->size[builder->next] <= middle - from); /* otherwise it is no node */
+    const int middle = from + (int)cop_tree_left((uint32_t)(to - from));
+    COP_ASSERT(builder->size[builder->next] <= middle - from); /* else the block is no node */
     build_node(builder, from, middle);
     build_node(builder, middle, to);
     builder->ops[builder->length++] = -1;
@@ -56,12 +68,12 @@ int cop_tree_build_blocks(int leaves, int blocks, const int *first, const int *s
     return builder.length;
 }
 
-bool cop_tree_is_node(int leaves, int first, int size) {
-    if (size < 1 || first < 0 || first > leaves - size) return false;
-    int from = 0, to = leaves;
+bool cop_tree_is_node(uint32_t leaves, uint32_t first, uint32_t size) {
+    uint32_t from = 0, to = leaves;
+    if (size == 0 || first >= leaves || size > leaves - first) return false;
     while (from != first || to != first + size) {
         if (to - from < 2) return false;
-        const int middle = split_of(from, to);
+        const uint32_t middle = from + cop_tree_left(to - from);
         if (first >= middle)
             from = middle;
         else if (first + size <= middle)

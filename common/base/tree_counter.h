@@ -1,8 +1,8 @@
-/* The tree of D5 as a binary counter. Leaves come one by one, and their values wait on a stack.
- * Each push returns how many times to add the top two values. Shared by the kernels (segments of a
- * product) and tree.c (programs over whole buffers). */
-#ifndef COP_KERNELS_TREE_COUNTER_H
-#define COP_KERNELS_TREE_COUNTER_H
+/* The tree of D5 as a binary counter: leaves are pushed one by one, values wait on a stack, and each
+ * push returns how many times the top two values must be added. Shared by shards.c (programs over
+ * whole buffers) and the kernels (segments of a product). */
+#ifndef COP_BASE_TREE_COUNTER_H
+#define COP_BASE_TREE_COUNTER_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,10 +13,10 @@ typedef struct cop_tree_counter {
     int depth;        /* values on the stack */
 } cop_tree_counter;
 
-/* Counts the next leaf; if it is present, its value is on top of the stack. Returns how many
- * additions of the top two values (the left one below the right one) to do now. An absent node
- * passes the other side through. `depth` counts the pushed leaf; the caller lowers it by one per
- * addition. After the last leaf, add the remaining values from the top down. */
+/* Counts the next leaf and, if present, pushes it on the stack. Returns the number of additions of
+ * the top two values (left below right) to do now; an absent node passes the other side through.
+ * `depth` counts the pushed leaf; the caller decrements it for each addition. After the last leaf,
+ * the caller adds the remaining values from the top down. */
 static inline int cop_tree_counter_push(cop_tree_counter *counter, bool present) {
     int merges = 0;
     uint32_t level = 0;
