@@ -38,7 +38,7 @@
 #define COP_JOBS_MAX            16384
 #define COP_EVALUATION_NUMBERS  (1ull << 48) /* larger numbers belong to evaluations: eval-1 ... */
 #define COP_JOBS_PER_CLIENT_MAX 2048         /* unfinished jobs of one certificate */
-/* The share of one identity: a certificate, or all who know the token. Without certificates there
+/* The share of one identity: a certificate, or all holders of the token. Without certificates there
  * is one identity, and it may use everything. */
 #define COP_SESSIONS_PER_IDENTITY_MAX    768
 #define COP_WATCHES_PER_IDENTITY_MAX     128

@@ -96,12 +96,12 @@ char *cop_str_take(cop_str *s) {
 
 /* ---- UTF-8 and JSON ---- */
 
-/* The length of the valid UTF-8 sequence at p, of at most `left` bytes; 0: invalid, or NUL. */
-static size_t utf8_sequence(const unsigned char *p, size_t left) {
+/* The length of the valid UTF-8 sequence at p, which has `size` bytes; 0: invalid or NUL. */
+static size_t utf8_sequence(const unsigned char *p, size_t size) {
     if (p[0] < 0x80) return p[0] ? 1 : 0;
     size_t length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
     uint32_t code = p[0] & (0xffu >> (length + 1));
-    if (p[0] < 0xc2 || p[0] > 0xf4 || left < length) return 0;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || size < length) return 0;
     for (size_t i = 1; i < length; i++) {
         if ((p[i] & 0xc0) != 0x80) return 0;
         code = code << 6 | (p[i] & 0x3fu);
@@ -127,9 +127,9 @@ bool cop_utf8_valid(const char *bytes, size_t length) {
 }
 
 /* The length in bytes of the control character at p; 0 if it is another character. */
-static size_t control_length(const unsigned char *p, size_t left) {
+static size_t control_length(const unsigned char *p, size_t size) {
     if (p[0] < 0x20 || p[0] == 0x7f) return 1;
-    return p[0] == 0xc2 && left > 1 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0; /* U+0080 to U+009F */
+    return p[0] == 0xc2 && size > 1 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0; /* U+0080 to U+009F */
 }
 
 bool cop_name_ok(const char *bytes, size_t length) {
@@ -141,9 +141,9 @@ bool cop_name_ok(const char *bytes, size_t length) {
 /* The same, also for characters that change the direction of text or break its line: U+061C,
  * U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. Names may contain them, but printed they
  * could make a text look like another one. */
-static size_t unsafe_length(const unsigned char *p, size_t left) {
-    if (left > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
-    if (left < 3 || p[0] != 0xe2) return control_length(p, left);
+static size_t unsafe_length(const unsigned char *p, size_t size) {
+    if (size > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
+    if (size < 3 || p[0] != 0xe2) return control_length(p, size);
     const bool is_unsafe = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f)) ||
                         (p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
                         (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
@@ -160,8 +160,8 @@ bool cop_take_line(const char **rest, char *out, size_t size) {
 }
 
 void cop_replace_controls(char *text) {
-    for (size_t left = strlen(text); left; left--, text++)
-        memset(text, '?', unsafe_length((const unsigned char *)text, left));
+    for (size_t size = strlen(text); size; size--, text++)
+        memset(text, '?', unsafe_length((const unsigned char *)text, size));
 }
 
 static void append_json_character(cop_str *s, unsigned char c) {
@@ -198,20 +198,20 @@ static uint32_t decode_utf8(const unsigned char *p, size_t length) {
 
 void cop_str_append_json(cop_str *s, const char *text) {
     const unsigned char *p = (const unsigned char *)text;
-    size_t left = strlen(text);
+    size_t size = strlen(text);
     cop_str_append(s, "\"");
-    while (left) {
-        size_t n = utf8_sequence(p, left);
+    while (size) {
+        size_t n = utf8_sequence(p, size);
         if (n == 1)
             append_json_character(s, *p);
-        else if (n && unsafe_length(p, left))
+        else if (n && unsafe_length(p, size))
             cop_str_printf(s, "\\u%04x", decode_utf8(p, n));
         else if (n)
             cop_str_append_bytes(s, p, n);
         else
             cop_str_append(s, "\xef\xbf\xbd");
         p += n ? n : 1;
-        left -= n ? n : 1;
+        size -= n ? n : 1;
     }
     cop_str_append(s, "\"");
 }
