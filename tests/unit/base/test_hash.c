@@ -113,7 +113,7 @@ static void test_hexadecimal_digits_are_checked(void **state) {
     assert_true(cop_unhex32(hex, out));
     assert_int_equal(out[1], 0x11);
     assert_int_equal(out[16], 0xff);
-    hex[64] = '0'; /* one digit more */
+    hex[64] = '0'; /* one digit too many */
     assert_false(cop_unhex32(hex, out));
     hex[64] = '\0';
     hex[63] = 'g';

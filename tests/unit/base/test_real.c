@@ -1,5 +1,5 @@
-/* Accuracy of the elementary functions of D4 against the C library's long double ones, in units in
- * the last place of the result, on dense sweeps; and their values at the edges of the number range.
+/* Accuracy of the elementary functions of D4 on dense sweeps, compared with the C library's long
+ * double functions, in units in the last place (ulp); and their values at the limits of the range.
  */
 #include <math.h>
 #include <setjmp.h>

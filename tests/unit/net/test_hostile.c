@@ -158,7 +158,7 @@ static void test_silent_and_slow_peers_do_not_disturb_others(void **state) {
         fds[i] = connect_raw(&f->host);
         if (i % 4 == 1) send_raw(fds[i], "\0SP", 3); /* half a greeting */
         if (i % 4 == 2) send_greeting(fds[i], PROTOCOL_REQ);
-        if (i % 4 == 3) { /* promises much, sends little */
+        if (i % 4 == 3) { /* announces much, sends little */
             send_greeting(fds[i], PROTOCOL_REQ);
             send_length(fds[i], 12u << 20);
             send_raw(fds[i], "abc", 3);

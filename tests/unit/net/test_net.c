@@ -174,14 +174,14 @@ static void test_expected_workers_are_prepared_before_listening(void **state) {
     cop_server_expect(server, 100);
     uint64_t before = cop_alloc_count();
     assert_int_equal(cop_server_listen(server, "tcp://127.0.0.1:0", NULL), COP_OK);
-    assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* a context each */
+    assert_true(cop_alloc_count() - before >= 2 * 100 + 4); /* one context each */
     cop_server_close(server);
     cop_server_close(server); /* idempotent */
     cop_server_destroy(server);
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
-/* ---- a crowd ---- */
+/* ---- many requests at once ---- */
 
 #define CROWD 48
 

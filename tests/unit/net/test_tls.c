@@ -17,7 +17,7 @@
 
 /* ---- accepted peers ---- */
 
-/* Credentials of `folder`: STEM.pem with the key of `key`. */
+/* Loads the credentials in `folder`: STEM.pem with the key of `key`. */
 static cop_tls *credentials(const char *folder, const char *stem, const char *key,
                             cop_tls_side side) {
     char certificate[64], key_file[64];
@@ -101,7 +101,7 @@ static int connect_raw(const host *h) {
     return fd;
 }
 
-/* Closed by the other side within `ms`? */
+/* True: the other side closes the connection within `ms`. */
 static bool is_closed(int fd, int ms) {
     char bytes[4096];
     for (;;) {
@@ -141,7 +141,7 @@ static uint64_t refused(const host *h) {
     for (int i = 0; i < 2000; i++) {
         cop_server_count(h->server, &counters);
         if (counters.refused) break;
-        cop_clock_sleep_ms(1); /* its thread is about to count */
+        cop_clock_sleep_ms(1); /* until its thread has counted it */
     }
     return counters.refused;
 }
@@ -222,7 +222,7 @@ static void test_silent_peers_do_not_lock_others_out(void **state) {
     assert_int_equal(call_plain(before, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
     for (int i = 0; i < SILENT; i++) {
         fds[i] = connect_raw(&h);
-        if (i % 2) (void)!send(fds[i], "\x16\x03\x01", 3, MSG_NOSIGNAL); /* begins, and stops */
+        if (i % 2) (void)!send(fds[i], "\x16\x03\x01", 3, MSG_NOSIGNAL); /* begins, then stops */
     }
     uint64_t began = cop_clock_ns();
     cop_link *after = open_link(&h);
@@ -371,7 +371,7 @@ static void test_link_reports_why_it_is_refused(void **state) {
 static void test_link_reports_a_missing_coordinator(void **state) {
     (void)state;
     char url[64];
-    close(listen_raw(url, true)); /* a port that nobody listens on */
+    close(listen_raw(url, true)); /* now no program listens on this port */
     cop_error error = {0};
     cop_link *link = NULL;
     cop_tls *tls = credentials("ours", "worker", "worker", COP_TLS_CLIENT);
@@ -422,7 +422,7 @@ static void test_silent_connection_is_abandoned(void **state) {
         uint64_t first = atomic_load(&h.last_connection);
         assert_int_equal(call_plain(link, ASK_DROP, 50, NULL), COP_ERR_TIMEOUT);
         assert_int_equal(call_plain(link, ASK_ECHO, TIMEOUT_MS, NULL), COP_OK);
-        assert_int_equal(atomic_load(&h.last_connection), first); /* once proves nothing */
+        assert_int_equal(atomic_load(&h.last_connection), first); /* one call is not enough */
         for (int k = 0; k < 2; k++)
             assert_int_equal(call_plain(link, ASK_DROP, 50, NULL), COP_ERR_TIMEOUT);
         assert_true(wait_for(&h.gone, 1));

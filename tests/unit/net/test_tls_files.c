@@ -103,7 +103,7 @@ static void test_tls_options_must_match_the_address(void **state) {
     cop_tls_destroy(tls);
 }
 
-/* ---- making ---- */
+/* ---- creating ---- */
 
 static void test_certificate_folder_is_private(void **state) {
     (void)state;
