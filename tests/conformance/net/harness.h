@@ -87,7 +87,7 @@ typedef struct host {
     cop_error error;
     cop_request *held[HELD_MAX];
     int held_count;
-    atomic_int gone, holding, orders; /* orders: answers given by ASK_RELEASE so far */
+    atomic_int gone, holding, orders; /* orders: answers so far by ASK_RELEASE */
     _Atomic uint64_t last_gone, last_connection;
 } host;
 

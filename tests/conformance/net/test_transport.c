@@ -163,7 +163,7 @@ static void test_held_request_does_not_block_others(void **state) {
     cop_link_close(link);
 }
 
-/* ---- time-outs and cancels ---- */
+/* ---- timeouts and cancels ---- */
 
 static void test_next_call_works_after_a_timeout(void **state) {
     fixture *f = *state;

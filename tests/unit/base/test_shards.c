@@ -1,5 +1,5 @@
-/* Shards of a batch (D2), and the nodes of D5's tree. tests/unit/kernels/test_tree.c has the programs
- * of the tree. */
+/* Shards of a batch (D2), and the nodes of D5's tree. The programs of the tree are tested in
+ * tests/unit/kernels/test_tree.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
