@@ -4,8 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <pwd.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -449,81 +447,6 @@ cop_err cop_folder_lock(const char *path, int *lock, cop_error *error) {
 void cop_folder_unlock(int lock) {
     COP_ASSERT(lock >= 0);
     close(lock);
-}
-
-char *cop_path_join(const char *folder, const char *name) {
-    COP_ASSERT(folder && name);
-    if (name[0] == '/' || !*folder) return cop_strdup(name);
-    size_t a = strlen(folder), b = strlen(name);
-    bool slash = folder[a - 1] != '/';
-    char *path = cop_alloc(a + b + 2);
-    if (!path) return NULL;
-    memcpy(path, folder, a);
-    if (slash) path[a++] = '/';
-    memcpy(path + a, name, b + 1);
-    return path;
-}
-
-bool cop_path_name_ok(const char *text) {
-    const size_t length = strlen(text);
-    return length <= 200 && text[0] != '.' && !strchr(text, '/') && cop_name_ok(text, length);
-}
-
-/* ---- the user's folders ---- */
-
-/* A folder in /tmp that only this user can access; "" if there is none. It is chosen once, so that
- * the process finds again what it wrote there. */
-static char tmp_home[64];
-
-static void create_tmp_home(void) {
-    struct stat status;
-    snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu", (unsigned long)geteuid());
-    (void)!mkdir(tmp_home, 0700);
-    bool ours = lstat(tmp_home, &status) == 0 && S_ISDIR(status.st_mode) &&
-                status.st_uid == geteuid() && (status.st_mode & 077) == 0;
-    if (!ours) {
-        snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu-XXXXXX",
-                 (unsigned long)geteuid());
-        ours = mkdtemp(tmp_home) != NULL;
-    }
-    if (!ours) tmp_home[0] = '\0';
-}
-
-static char *copy_tmp_home(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, create_tmp_home);
-    return *tmp_home ? cop_strdup(tmp_home) : NULL;
-}
-
-static char *home_folder(void) {
-    const char *home = getenv("HOME");
-    char text[4096];
-    struct passwd entry, *found = NULL;
-    struct stat status;
-    if (home && *home) return cop_strdup(home);
-    if (getpwuid_r(geteuid(), &entry, text, sizeof text, &found) == 0 && found &&
-        stat(found->pw_dir, &status) == 0 && S_ISDIR(status.st_mode) &&
-        status.st_uid == geteuid() && strcmp(found->pw_dir, "/") != 0)
-        return cop_strdup(found->pw_dir);
-    return copy_tmp_home();
-}
-
-/* `override` and `xdg` are names of environment variables. */
-static char *user_folder(const char *override, const char *xdg, const char *below_home) {
-    const char *path_given = getenv(override), *xdg_folder = getenv(xdg);
-    if (path_given && *path_given) return cop_strdup(path_given);
-    if (xdg_folder && *xdg_folder) return cop_path_join(xdg_folder, "coppice");
-    char *home = home_folder(), *path = home ? cop_path_join(home, below_home) : NULL;
-    cop_free(home);
-    return path;
-}
-
-char *cop_path_cache(void) {
-    return user_folder("COPPICE_CACHE", "XDG_CACHE_HOME", ".cache/coppice");
-}
-
-char *cop_path_state(void) {
-    return user_folder("COPPICE_STATE", "XDG_STATE_HOME", ".local/state/coppice");
 }
 
 uint64_t cop_file_space(const char *path) {

@@ -90,32 +90,3 @@ void net_resolve_abandon(net_resolution *r) {
     uv_mutex_unlock(&r->mutex);
     if (done) destroy(r);
 }
-
-/* ---- addresses to listen on ---- */
-
-/* /etc/hosts may list an address more than once. */
-static bool is_known(const net_addresses *a, const struct addrinfo *found) {
-    for (int i = 0; i < a->count; i++)
-        if (a->size[i] == found->ai_addrlen &&
-            memcmp(&a->at[i], found->ai_addr, found->ai_addrlen) == 0)
-            return true;
-    return false;
-}
-
-cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *error) {
-    char host[256], port[8];
-    const struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found;
-    net_split_url(url, host, port);
-    const int failed = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &found);
-    if (failed)
-        return cop_fail(error, COP_ERR_INPUT, "cannot listen on %s: %s", url, gai_strerror(failed));
-    out->count = 0;
-    for (const struct addrinfo *a = found; a && out->count < NET_ADDRESSES_MAX; a = a->ai_next) {
-        if (a->ai_addrlen > sizeof out->at[0] || is_known(out, a)) continue;
-        memcpy(&out->at[out->count], a->ai_addr, a->ai_addrlen);
-        out->size[out->count++] = a->ai_addrlen;
-    }
-    freeaddrinfo(found);
-    return COP_OK;
-}

@@ -6,7 +6,6 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/base/str.h"
 
 /* Limits of one round of the loop, so that timers and other events do not wait when many peers ask
  * or are answered at the same time. */
@@ -312,42 +311,4 @@ void cop_server_count(const cop_server *server, cop_server_counters *out) {
                                  .bad_frames = atomic_load(&server->bad_frames),
                                  .refused = atomic_load(&server->refused),
                                  .connections = live_count(server)};
-}
-
-/* ---- addresses ---- */
-
-static bool is_loopback(const char *host, size_t length) {
-    return (length == 9 && strncmp(host, "localhost", 9) == 0) ||
-           (length >= 4 && strncmp(host, "127.", 4) == 0) ||
-           (length == 5 && strncmp(host, "[::1]", 5) == 0);
-}
-
-bool cop_url_is_tls(const char *url) {
-    return strncmp(url, "tls+tcp://", 10) == 0;
-}
-
-cop_err cop_url_check(const char *url, bool *loopback, cop_error *error) {
-    *loopback = true;
-    if (strncmp(url, "ipc://", 6) == 0) {
-        size_t length = strlen(url + 6);
-        if (length < 1 || length > 100)
-            return cop_fail(error, COP_ERR_INPUT,
-                            "%s: expected ipc:///PATH with at most 100 characters", url);
-        return COP_OK;
-    }
-    if (strncmp(url, "tcp://", 6) == 0 || cop_url_is_tls(url)) {
-        const char *host = strstr(url, "://") + 3, *colon = strrchr(host, ':');
-        uint64_t port = 0;
-        bool good = colon && colon > host && colon - host < 256 && strchr(host, '/') == NULL &&
-                    cop_parse_u64(colon + 1, &port) && port <= 65535 && strlen(colon) <= 6;
-        if (!good)
-            return cop_fail(error, COP_ERR_INPUT,
-                            "%s: expected tcp://HOST:PORT, such as tcp://127.0.0.1:29700", url);
-        *loopback = is_loopback(host, (size_t)(colon - host));
-        return COP_OK;
-    }
-    return cop_fail(error, COP_ERR_INPUT,
-                    "\"%s\" is not an address: expected tcp://HOST:PORT, tls+tcp://HOST:PORT or "
-                    "ipc:///PATH",
-                    url);
 }

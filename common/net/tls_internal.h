@@ -1,5 +1,5 @@
-/* Shared by the TLS files: credentials (tls.c), connections on a loop thread (tls_pump.c), the
- * server's listener (tls_listen.c), the client side (dial.c) and its name resolution (resolve.c).
+/* Shared by the TLS files: credentials (tls.c), connections on a loop thread (tls_pump.c,
+ * tls_loop.c), the server's listener (tls_listen.c), the client side (dial.c) and its name resolution (resolve.c).
  */
 #ifndef COP_NET_TLS_INTERNAL_H
 #define COP_NET_TLS_INTERNAL_H
@@ -38,7 +38,7 @@ bool net_tls_peer(SSL *ssl, cop_peer *out, tls_verdict *verdict);
  * help. Clears OpenSSL's error queue. */
 bool net_tls_explain(const tls_verdict *verdict, int number, char *out, size_t size);
 
-/* ---- tls_pump.c ---- */
+/* ---- tls_pump.c, tls_loop.c ---- */
 typedef struct tls_loop tls_loop;
 typedef struct tls_conn tls_conn;
 typedef struct net_dialer net_dialer;
@@ -144,6 +144,12 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
                               const char *address);
 /* Ends a connection and calls on_end. Loop's thread. */
 void net_tls_conn_end(tls_conn *conn, const char *reason, bool refused);
+/* For tls_loop.c: moves bytes in both directions until something blocks. Not in state HANDSHAKE. */
+void net_tls_conn_pump(tls_conn *conn);
+/* For tls_loop.c: only sends what nng has written, then ends. State GREETING or OPEN. */
+void net_tls_conn_begin_close(tls_conn *conn);
+
+/* ---- address.c ---- */
 /* Disables Nagle's delay, and enables keep-alive, which notices a vanished peer. The same on both
  * sides. */
 void net_set_tcp_options(int fd);
@@ -152,6 +158,16 @@ void net_describe_socket(int fd, char out[64]);
 /* Splits "SCHEME://HOST:PORT", which cop_url_check has accepted. Removes the brackets of an IPv6
  * host. */
 void net_split_url(const char *url, char host[256], char port[8]);
+
+#define NET_ADDRESSES_MAX 8
+typedef struct net_addresses {
+    struct sockaddr_storage at[NET_ADDRESSES_MAX];
+    socklen_t size[NET_ADDRESSES_MAX];
+    int count;
+} net_addresses;
+/* Gets all addresses of the host in a server's URL, each once. Waits for the name server. INPUT: it
+ * cannot be resolved. */
+cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *error);
 
 /* ---- tls_listen.c ---- */
 typedef struct net_nng net_nng;
@@ -176,16 +192,6 @@ net_resolution *net_resolve_begin(tls_loop *loop, const char *host, const char *
 bool net_resolve_take(net_resolution *resolution, int *status, struct addrinfo **found);
 /* Gives up a resolution, which frees itself later. Does not block. NULL has no effect. */
 void net_resolve_abandon(net_resolution *resolution);
-
-#define NET_ADDRESSES_MAX 8
-typedef struct net_addresses {
-    struct sockaddr_storage at[NET_ADDRESSES_MAX];
-    socklen_t size[NET_ADDRESSES_MAX];
-    int count;
-} net_addresses;
-/* Gets all addresses of the host in a server's URL, each once. Waits for the name server. INPUT: it
- * cannot be resolved. */
-cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *error);
 
 /* ---- dial.c ---- */
 /* Why there is no connection. LATER: another attempt may succeed. ABSENT: no program listens at any

@@ -135,17 +135,6 @@ static void on_stop(void *owner) {
 
 /* ---- life ---- */
 
-void net_split_url(const char *url, char host[256], char port[8]) {
-    const char *scheme_end = strstr(url, "://");
-    COP_ASSERT(scheme_end);
-    const char *begin = scheme_end + 3, *colon = strrchr(begin, ':');
-    COP_ASSERT(colon && colon - begin < 256);
-    size_t length = (size_t)(colon - begin);
-    if (*begin == '[' && length > 1 && begin[length - 1] == ']') begin++, length -= 2;
-    snprintf(host, 256, "%.*s", (int)length, begin);
-    snprintf(port, 8, "%.7s", colon + 1);
-}
-
 /* Opens a socket that listens on the address. Returns -1 and errno on failure. */
 static int bind_to(const struct sockaddr_storage *at, socklen_t size) {
     const int on = 1;

@@ -4,13 +4,9 @@
  * its own writer. Each connection that is not open has a deadline. See tls_internal.h. */
 #include "common/net/tls_internal.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/err.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,11 +19,7 @@
 #define TLS_BUFFER_SIZE 65536
 #define PAIR_BYTES      (1 << 20) /* size of the socket pair's buffers */
 #define ROUNDS_MAX     8 /* buffers moved in one direction before other connections get a turn */
-#define TICK_MS         100
-#define STOP_TICK_MS    5 /* while the loop stops */
 #define GREETING        8 /* bytes that open an SP connection */
-#define KEEPALIVE_S     15
-#define UNACKED_MS      30000 /* then a connection with unacknowledged bytes is lost */
 
 /* ---- lists ---- */
 
@@ -64,6 +56,10 @@ static void move_to(tls_conn *conn, tls_state state, uint64_t ms) {
     conn->state = state;
     set_deadline(conn, cop_clock_ns() + ms * 1000000);
     list_add(list_of(conn), conn);
+}
+
+void net_tls_conn_begin_close(tls_conn *conn) {
+    move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
 }
 
 /* ---- the end of a connection ---- */
@@ -285,7 +281,7 @@ static bool is_flushed(const tls_conn *conn) {
 static progress move_both(tls_conn *conn, int *fd_events, int *local_events) {
     progress in = MOVED, out = MOVED;
     if (conn->state < TLS_CLOSING) in = move_in(conn, fd_events, local_events);
-    if (in == NNG_CLOSED) move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
+    if (in == NNG_CLOSED) net_tls_conn_begin_close(conn);
     if (conn->state >= TLS_CLOSING) in = discard_in(conn, fd_events);
     if (in == PEER_CLOSED || in == FAILED) return in;
     if (conn->state < TLS_LINGERING) out = move_out(conn, fd_events, local_events);
@@ -294,7 +290,7 @@ static progress move_both(tls_conn *conn, int *fd_events, int *local_events) {
     return out == BLOCKED ? MOVED : out;
 }
 
-static void pump(tls_conn *conn) {
+void net_tls_conn_pump(tls_conn *conn) {
     int fd_events = 0, local_events = 0;
     COP_ASSERT(conn->state > TLS_HANDSHAKE && conn->state < TLS_ENDED);
     conn->again = false;
@@ -327,7 +323,7 @@ static void resume(uv_idle_t *idle) {
     for (int i = 0; i < 2; i++) {
         for (tls_conn *c = lists[i]->first, *next; c; c = next) {
             next = c->next;
-            if (c->again) pump(c);
+            if (c->again) net_tls_conn_pump(c);
         }
     }
 }
@@ -361,7 +357,7 @@ static void open_conn(tls_conn *conn) {
         return;
     }
     conn->state = TLS_GREETING; /* in the same list, with the same deadline */
-    pump(conn);
+    net_tls_conn_pump(conn);
 }
 
 /* Sends a fatal alert, protocol_version (RFC 5246, 7.2); its first byte shows dial.c that we speak
@@ -410,11 +406,11 @@ static void on_event(uv_poll_t *poll, int status, int events) {
     if (status < 0) *(local ? &conn->local_events : &conn->fd_events) = 0; /* libuv stopped it */
     /* nng has closed the pipe: there is time to send what it wrote before. */
     if (local && (events & UV_DISCONNECT) && conn->state < TLS_CLOSING)
-        move_to(conn, TLS_CLOSING, TLS_LINGER_MS);
+        net_tls_conn_begin_close(conn);
     if (conn->state == TLS_HANDSHAKE)
         shake_hands(conn);
     else if (conn->state != TLS_ENDED)
-        pump(conn);
+        net_tls_conn_pump(conn);
 }
 
 tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const char *host,
@@ -440,135 +436,4 @@ tls_conn *net_tls_conn_create(tls_loop *loop, const cop_tls *tls, int fd, const 
     list_add(&loop->waiting, conn);
     shake_hands(conn); /* this may end it, but the loop frees it later */
     return conn;
-}
-
-/* ---- the loop ---- */
-
-static void expire(tls_loop *loop) {
-    uint64_t now = cop_clock_ns();
-    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
-        next = c->next;
-        if (c->deadline_ns > now) continue;
-        net_tls_conn_end(c, c->state < TLS_OPEN ? "it was silent during the handshake" : "", false);
-    }
-}
-
-static void on_tick(uv_timer_t *timer);
-
-/* Closes the loop's handles after the last connection has ended. Open connections first send what
- * nng wrote. */
-static void stop_loop(tls_loop *loop) {
-    if (!loop->stop_begun) {
-        loop->stop_begun = true;
-        loop->handler.on_stop(loop->owner);
-        uv_timer_start(&loop->tick, on_tick, STOP_TICK_MS, STOP_TICK_MS);
-        for (tls_conn *c = loop->waiting.first; c; c = c->next) set_deadline(c, c->deadline_ns);
-        while (loop->open.first) move_to(loop->open.first, TLS_CLOSING, TLS_LINGER_MS);
-    }
-    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
-        next = c->next;
-        if (c->state < TLS_OPEN)
-            net_tls_conn_end(c, "", false);
-        else
-            pump(c);
-    }
-    COP_ASSERT(!loop->open.first);
-    if (loop->waiting.first || uv_is_closing((uv_handle_t *)&loop->tick)) return;
-    uv_close((uv_handle_t *)&loop->tick, NULL);
-    uv_close((uv_handle_t *)&loop->resume, NULL);
-    uv_close((uv_handle_t *)&loop->wake, NULL);
-}
-
-static void on_tick(uv_timer_t *timer) {
-    tls_loop *loop = timer->data;
-    expire(loop);
-    if (atomic_load(&loop->stopping)) {
-        stop_loop(loop);
-        return;
-    }
-    for (tls_conn *c = loop->waiting.first, *next; c; c = next) {
-        next = c->next;
-        if (c->state == TLS_LINGERING) pump(c);
-    }
-    loop->handler.on_tick(loop->owner);
-}
-
-static void on_wake(uv_async_t *wake) {
-    tls_loop *loop = wake->data;
-    if (atomic_load(&loop->stopping))
-        stop_loop(loop);
-    else
-        loop->handler.on_tick(loop->owner);
-}
-
-static void run_loop(void *argument) {
-    tls_loop *loop = argument;
-    sigset_t signals; /* OpenSSL writes without MSG_NOSIGNAL */
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    uv_run(&loop->loop, UV_RUN_DEFAULT); /* until stop_loop has closed every handle */
-}
-
-cop_err net_tls_loop_start(tls_loop *loop, const tls_handler *handler, void *owner,
-                           cop_error *error) {
-    COP_ASSERT(handler->on_open && handler->on_end && handler->on_tick && handler->on_stop);
-    *loop = (tls_loop){.handler = *handler, .owner = owner, .end_ns = UINT64_MAX};
-    uv_loop_init(&loop->loop);
-    uv_async_init(&loop->loop, &loop->wake, on_wake);
-    uv_timer_init(&loop->loop, &loop->tick);
-    uv_idle_init(&loop->loop, &loop->resume);
-    loop->wake.data = loop->tick.data = loop->resume.data = loop;
-    uv_timer_start(&loop->tick, on_tick, TICK_MS, TICK_MS);
-    uv_async_send(&loop->wake); /* the owner's first tick comes at once */
-    if (uv_thread_create(&loop->thread, run_loop, loop) == 0) return COP_OK;
-    stop_loop(loop);
-    uv_run(&loop->loop, UV_RUN_DEFAULT);
-    uv_loop_close(&loop->loop);
-    return cop_fail(error, COP_ERR_INTERNAL, "cannot start a thread for TLS");
-}
-
-void net_tls_loop_wake(tls_loop *loop) {
-    uv_async_send(&loop->wake);
-}
-
-void net_tls_loop_begin_stop(tls_loop *loop, uint64_t linger_ms) {
-    atomic_store(&loop->end_ns, cop_clock_ns() + linger_ms * 1000000);
-    atomic_store(&loop->stopping, true);
-    uv_async_send(&loop->wake);
-}
-
-void net_tls_loop_stop(tls_loop *loop) {
-    COP_ASSERT(atomic_load(&loop->stopping));
-    uv_thread_join(&loop->thread);
-    const int busy = uv_loop_close(&loop->loop);
-    COP_ASSERT(!busy);
-}
-
-void net_set_tcp_options(int fd) {
-    const int on = 1, seconds = KEEPALIVE_S, unacked = UNACKED_MS;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
-}
-
-void net_describe_socket(int fd, char out[64]) {
-    struct sockaddr_storage address = {0};
-    socklen_t size = sizeof address;
-    char ip[INET6_ADDRSTRLEN] = "";
-    snprintf(out, 64, "unknown address");
-    if (getpeername(fd, (struct sockaddr *)&address, &size) != 0) return;
-    if (address.ss_family == AF_INET) {
-        struct sockaddr_in v4;
-        memcpy(&v4, &address, sizeof v4);
-        inet_ntop(AF_INET, &v4.sin_addr, ip, sizeof ip);
-        snprintf(out, 64, "%s:%u", ip, ntohs(v4.sin_port));
-    } else if (address.ss_family == AF_INET6) {
-        struct sockaddr_in6 v6;
-        memcpy(&v6, &address, sizeof v6);
-        inet_ntop(AF_INET6, &v6.sin6_addr, ip, sizeof ip);
-        snprintf(out, 64, "[%s]:%u", ip, ntohs(v6.sin6_port));
-    }
 }
