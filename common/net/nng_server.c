@@ -20,7 +20,7 @@
 #define CONTEXTS_FIRST 8
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
-#define FRONTS_MAX     16
+#define ACCEPTORS_MAX     16
 /* The loop itself sends replies up to this size, up to INLINE_REPLIES in a round. */
 #define INLINE_BYTES 65536
 
@@ -47,8 +47,8 @@ struct net_nng {
     atomic_bool closing;
     atomic_int pipes; /* connections, including those that are being refused */
     net_peers peers;
-    tls_front *fronts[FRONTS_MAX]; /* of tls+tcp:// addresses */
-    int front_count;
+    tls_acceptor *acceptors[ACCEPTORS_MAX]; /* of tls+tcp:// addresses */
+    int acceptor_count;
     cop_thread_pool *encoders;
     bool ending;
 };
@@ -316,11 +316,12 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
     if (!nng->server->tls)
         return cop_fail(error, COP_ERR_USAGE,
                         "%s needs certificates: pass --tls-dir DIR, made by --init-tls DIR", url);
-    if (nng->front_count == FRONTS_MAX)
+    if (nng->acceptor_count == ACCEPTORS_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "too many tls+tcp:// addresses: at most %d",
-                        FRONTS_MAX);
-    COP_TRY(net_tls_front_start(nng, nng->server->tls, url, &nng->fronts[nng->front_count], error));
-    nng->front_count++;
+                        ACCEPTORS_MAX);
+    COP_TRY(net_tls_acceptor_start(nng, nng->server->tls, url,
+                                   &nng->acceptors[nng->acceptor_count], error));
+    nng->acceptor_count++;
     return COP_OK;
 }
 
@@ -431,14 +432,14 @@ void net_nng_close(net_nng *nng) {
     cop_thread_pool_destroy(nng->encoders); /* after it has sent all queued replies */
     nng->encoders = NULL;
     atomic_store(&nng->closing, true);
-    for (int i = 0; i < nng->front_count; i++) net_tls_front_begin_stop(nng->fronts[i]);
-    for (int i = 0; i < nng->front_count; i++) net_tls_front_stop(nng->fronts[i]);
-    nng->front_count = 0;
+    for (int i = 0; i < nng->acceptor_count; i++) net_tls_acceptor_begin_stop(nng->acceptors[i]);
+    for (int i = 0; i < nng->acceptor_count; i++) net_tls_acceptor_stop(nng->acceptors[i]);
+    nng->acceptor_count = 0;
     nng_close(nng->socket);
 }
 
 void net_nng_destroy(net_nng *nng) {
-    COP_ASSERT(nng->ending && !nng->front_count);
+    COP_ASSERT(nng->ending && !nng->acceptor_count);
     for (int i = 0; i < nng->count; i++) {
         rep_context *c = nng->contexts[i];
         nng_aio_stop(c->aio); /* waits for its callback */

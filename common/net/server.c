@@ -104,7 +104,7 @@ static void take_request(cop_server *server, cop_request *request) {
     server->handler.on_request(server->context, request);
 }
 
-/* Puts unread items back to the front of the queue, for the next round. */
+/* Puts unread items back to the acceptor of the queue, for the next round. */
 static void put_back(cop_server *server, net_item *first, net_item *last) {
     COP_ASSERT(first && !last->next);
     uv_mutex_lock(&server->mutex);

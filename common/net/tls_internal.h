@@ -1,6 +1,6 @@
 /* Shared by the TLS files: credentials (tls.c), connections on a loop thread (tls_pump.c,
- * tls_loop.c), the server's listener (tls_listen.c), the client side (dial.c) and its name resolution (resolve.c).
- */
+ * tls_loop.c), the server's listener (tls_listen.c), the client side (dial.c) and its name
+ * resolution (resolve.c). */
 #ifndef COP_NET_TLS_INTERNAL_H
 #define COP_NET_TLS_INTERNAL_H
 
@@ -171,15 +171,15 @@ cop_err net_listen_addresses(const char *url, net_addresses *out, cop_error *err
 
 /* ---- tls_listen.c ---- */
 typedef struct net_nng net_nng;
-typedef struct tls_front tls_front;
+typedef struct tls_acceptor tls_acceptor;
 /* Accepts connections on `url` and gives them to nng, on its own threads. `tls` is borrowed. The
- * caller owns *out (net_tls_front_stop). */
-cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, tls_front **out,
-                            cop_error *error);
+ * caller owns *out (net_tls_acceptor_stop). */
+cop_err net_tls_acceptor_start(net_nng *nng, const cop_tls *tls, const char *url,
+                               tls_acceptor **out, cop_error *error);
 /* Stop it. begin_stop: does not wait, so that several can stop at the same time. stop: call it
  * after begin_stop; waits until all connections have ended, and frees. */
-void net_tls_front_begin_stop(tls_front *front);
-void net_tls_front_stop(tls_front *front);
+void net_tls_acceptor_begin_stop(tls_acceptor *acceptor);
+void net_tls_acceptor_stop(tls_acceptor *acceptor);
 
 /* ---- resolve.c ---- */
 typedef struct net_resolution net_resolution;

@@ -21,19 +21,19 @@
 #define BACKLOG      1024
 #define ACCEPTS_MAX 32 /* in a row, before other events get their turn */
 
-typedef struct front_thread {
+typedef struct acceptor_thread {
     tls_loop loop;
-    tls_front *front;
+    tls_acceptor *acceptor;
     uv_poll_t accept[NET_ADDRESSES_MAX]; /* one for each listening socket */
     int accept_count;                    /* how many are initialized */
     bool accepting;                      /* they are polled */
-} front_thread;
+} acceptor_thread;
 
-struct tls_front {
+struct tls_acceptor {
     net_nng *nng;
     const cop_tls *tls;
     int fds[NET_ADDRESSES_MAX], fd_count; /* listening sockets: one for each address of the host */
-    front_thread thread[THREADS];
+    acceptor_thread thread[THREADS];
     int threads;
 };
 
@@ -49,29 +49,29 @@ static void report_refusal(const char *address, const char *reason) {
  * messages are ignored. */
 static void add_peer(void *context, uint32_t listener) {
     tls_conn *conn = context;
-    front_thread *t = conn->loop->owner;
+    acceptor_thread *t = conn->loop->owner;
     COP_ASSERT(listener && !conn->listener);
     conn->listener = listener;
-    net_peers_add(net_nng_peers(t->front->nng), listener, &conn->peer, conn->address);
+    net_peers_add(net_nng_peers(t->acceptor->nng), listener, &conn->peer, conn->address);
 }
 
 static bool on_open(void *owner, tls_conn *conn, int fd) {
-    front_thread *t = owner;
-    if (net_nng_adopt(net_nng_socket(t->front->nng), fd, add_peer, conn)) return true;
-    if (conn->listener) net_peers_remove(net_nng_peers(t->front->nng), conn->listener);
+    acceptor_thread *t = owner;
+    if (net_nng_adopt(net_nng_socket(t->acceptor->nng), fd, add_peer, conn)) return true;
+    if (conn->listener) net_peers_remove(net_nng_peers(t->acceptor->nng), conn->listener);
     conn->listener = 0;
     return false;
 }
 
 static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused) {
-    front_thread *t = owner;
+    acceptor_thread *t = owner;
     (void)refused;
     if (conn->listener) {
-        net_peers_remove(net_nng_peers(t->front->nng), conn->listener);
+        net_peers_remove(net_nng_peers(t->acceptor->nng), conn->listener);
         net_nng_release(conn->listener);
     }
     if (*reason) {
-        net_nng_count_refused(t->front->nng);
+        net_nng_count_refused(t->acceptor->nng);
         report_refusal(conn->address, reason);
     }
 }
@@ -79,26 +79,27 @@ static void on_end(void *owner, tls_conn *conn, const char *reason, bool refused
 /* ---- accepting ---- */
 
 /* Closes the connection that has been in the handshake for longest. False: there is none. */
-static bool close_oldest(front_thread *t) {
+static bool close_oldest(acceptor_thread *t) {
     tls_conn *oldest = t->loop.waiting.first;
     if (oldest) net_tls_conn_end(oldest, "it was slow, and other connections wait", false);
     return oldest != NULL;
 }
 
-static void accept_connection(front_thread *t, int fd) {
+static void accept_connection(acceptor_thread *t, int fd) {
     char address[64];
     if (t->loop.waiting.count >= COP_HALF_OPEN_MAX / THREADS) close_oldest(t);
     net_describe_socket(fd, address);
     net_set_tcp_options(fd);
-    net_tls_conn_create(&t->loop, t->front->tls, fd, "", address);
+    net_tls_conn_create(&t->loop, t->acceptor->tls, fd, "", address);
 }
 
 static void on_acceptable(uv_poll_t *poll, int status, int events) {
-    front_thread *t = poll->data;
+    acceptor_thread *t = poll->data;
     (void)status, (void)events;
     COP_ASSERT(poll >= t->accept && poll < t->accept + t->accept_count);
     for (int i = 0; i < ACCEPTS_MAX; i++) {
-        int fd = accept4(t->front->fds[poll - t->accept], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(t->acceptor->fds[poll - t->accept], NULL, NULL,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             accept_connection(t, fd);
             continue;
@@ -114,10 +115,10 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
 }
 
 static void on_tick(void *owner) {
-    front_thread *t = owner;
-    for (; t->accept_count < t->front->fd_count; t->accept_count++) {
+    acceptor_thread *t = owner;
+    for (; t->accept_count < t->acceptor->fd_count; t->accept_count++) {
         uv_poll_t *poll = &t->accept[t->accept_count];
-        if (uv_poll_init(&t->loop.loop, poll, t->front->fds[t->accept_count])) break;
+        if (uv_poll_init(&t->loop.loop, poll, t->acceptor->fds[t->accept_count])) break;
         poll->data = t;
         t->accepting = false;
     }
@@ -128,7 +129,7 @@ static void on_tick(void *owner) {
 }
 
 static void on_stop(void *owner) {
-    front_thread *t = owner;
+    acceptor_thread *t = owner;
     for (int i = 0; i < t->accept_count; i++) uv_close((uv_handle_t *)&t->accept[i], NULL);
     t->accept_count = 0;
 }
@@ -160,53 +161,53 @@ static cop_err explain_bind(int number, const char *url, cop_error *error) {
 
 /* Binds every address of the host. Skips addresses that this machine lacks (::1 of localhost on a
  * machine without IPv6), if it can bind another. */
-static cop_err bind_all(tls_front *front, const char *url, cop_error *error) {
+static cop_err bind_all(tls_acceptor *acceptor, const char *url, cop_error *error) {
     net_addresses addresses;
     int absent = EADDRNOTAVAIL;
     COP_TRY(net_listen_addresses(url, &addresses, error));
-    COP_ASSERT(addresses.count <= NET_ADDRESSES_MAX && !front->fd_count);
+    COP_ASSERT(addresses.count <= NET_ADDRESSES_MAX && !acceptor->fd_count);
     for (int i = 0; i < addresses.count; i++) {
         int fd = bind_to(&addresses.at[i], addresses.size[i]);
         if (fd >= 0)
-            front->fds[front->fd_count++] = fd;
+            acceptor->fds[acceptor->fd_count++] = fd;
         else if (errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT)
             absent = errno;
         else
             return explain_bind(errno, url, error);
     }
-    return front->fd_count ? COP_OK : explain_bind(absent, url, error);
+    return acceptor->fd_count ? COP_OK : explain_bind(absent, url, error);
 }
 
-cop_err net_tls_front_start(net_nng *nng, const cop_tls *tls, const char *url, tls_front **out,
-                            cop_error *error) {
+cop_err net_tls_acceptor_start(net_nng *nng, const cop_tls *tls, const char *url,
+                               tls_acceptor **out, cop_error *error) {
     static const tls_handler handler = {
         .on_open = on_open, .on_end = on_end, .on_tick = on_tick, .on_stop = on_stop};
-    tls_front *front = cop_alloc(sizeof *front);
-    if (!front) return cop_no_memory(error);
-    front->nng = nng;
-    front->tls = tls;
-    cop_err e = bind_all(front, url, error);
-    for (; front->threads < THREADS && !e; front->threads += !e) {
-        front_thread *t = &front->thread[front->threads];
-        t->front = front;
+    tls_acceptor *acceptor = cop_alloc(sizeof *acceptor);
+    if (!acceptor) return cop_no_memory(error);
+    acceptor->nng = nng;
+    acceptor->tls = tls;
+    cop_err e = bind_all(acceptor, url, error);
+    for (; acceptor->threads < THREADS && !e; acceptor->threads += !e) {
+        acceptor_thread *t = &acceptor->thread[acceptor->threads];
+        t->acceptor = acceptor;
         e = net_tls_loop_start(&t->loop, &handler, t, error);
     }
-    *out = front;
+    *out = acceptor;
     if (e) {
         *out = NULL;
-        net_tls_front_begin_stop(front);
-        net_tls_front_stop(front);
+        net_tls_acceptor_begin_stop(acceptor);
+        net_tls_acceptor_stop(acceptor);
     }
     return e;
 }
 
-void net_tls_front_begin_stop(tls_front *front) {
-    for (int i = 0; i < front->threads; i++)
-        net_tls_loop_begin_stop(&front->thread[i].loop, TLS_LINGER_MS);
+void net_tls_acceptor_begin_stop(tls_acceptor *acceptor) {
+    for (int i = 0; i < acceptor->threads; i++)
+        net_tls_loop_begin_stop(&acceptor->thread[i].loop, TLS_LINGER_MS);
 }
 
-void net_tls_front_stop(tls_front *front) {
-    for (int i = 0; i < front->threads; i++) net_tls_loop_stop(&front->thread[i].loop);
-    for (int i = 0; i < front->fd_count; i++) close(front->fds[i]);
-    cop_free(front);
+void net_tls_acceptor_stop(tls_acceptor *acceptor) {
+    for (int i = 0; i < acceptor->threads; i++) net_tls_loop_stop(&acceptor->thread[i].loop);
+    for (int i = 0; i < acceptor->fd_count; i++) close(acceptor->fds[i]);
+    cop_free(acceptor);
 }
