@@ -63,9 +63,11 @@ cop_buffer *cop_buffer_create(size_t size);
 /* Creates a buffer with one reference for existing memory, which `on_free` will release; `owner` is
  * for on_free. NULL: out of memory, and the caller keeps the memory. */
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *));
-/* Adds a reference and returns its argument. Any thread. */
+/* Adds a reference and returns its argument. The caller must hold a reference already. Any thread.
+ */
 cop_buffer *cop_buffer_hold(cop_buffer *buffer);
-/* Drops a reference. NULL has no effect. Any thread. */
+/* Drops a reference. The last release frees the buffer, or returns it to its pool. NULL has no
+ * effect. Any thread. */
 void cop_buffer_release(cop_buffer *buffer);
 
 /* A pool of buffers of one size. It recycles their memory, so only the first steps allocate. It

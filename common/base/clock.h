@@ -5,13 +5,15 @@
 
 #include <stdint.h>
 
-/* Monotonic time, for durations. */
+/* Returns monotonic time, for durations and deadlines. It never jumps, and has nothing to do with
+ * the time of day. */
 uint64_t cop_clock_ns(void);
-/* CPU time of this thread. */
+/* Returns the CPU time that this thread has used. */
 uint64_t cop_clock_thread_ns(void);
-/* Wall clock: milliseconds since 1970. */
+/* Returns the wall clock: milliseconds since 1970 in UTC. It may jump when somebody sets it, so use
+ * it only for people and records. */
 int64_t cop_clock_unix_ms(void);
-/* Blocks this thread for `ms`. */
+/* Blocks this thread for at least `ms` milliseconds; signals do not shorten it. */
 void cop_clock_sleep_ms(unsigned ms);
 /* Convert seconds from outside (an option, a job field) so that later arithmetic cannot overflow.
  * Zero, negative values and NaN give 0. Positive values give at least one unit, and at most

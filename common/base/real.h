@@ -8,12 +8,21 @@
 
 #include <stdint.h>
 
-double cop_exp(double x); /* overflow: +inf; underflow: 0 (a subnormal result may become 0) */
-double cop_ln(double x);  /* natural logarithm (cop_log writes the log); 0: -inf; negative: NaN */
-double cop_sin(double x); /* |x| <= 1e5 */
-double cop_cos(double x); /* |x| <= 1e5 */
+/* e^x. Overflow gives +inf. Underflow gives 0, and a result that would be subnormal may become 0.
+ */
+double cop_exp(double x);
+/* The natural logarithm; cop_log writes the log. 0 gives -inf, a negative x NaN. Subnormal x are
+ * exact. */
+double cop_ln(double x);
+/* Sine and cosine of an angle in radians, accurate for |x| <= 1e5. Beyond 2^30 the result is NaN.
+ */
+double cop_sin(double x);
+double cop_cos(double x);
+/* The hyperbolic tangent, accurate near 0, too; +1 or -1 for |x| >= 22. */
 double cop_tanh(double x);
-double cop_power(double x, uint64_t n); /* x^n by repeated squaring, most significant bit first */
+/* x^n by repeated squaring from the most significant bit of n; this order is part of the contract.
+ * x^0 is 1 for every x. */
+double cop_power(double x, uint64_t n);
 /* Two independent standard normals from two Philox words by Box-Muller: u1 = (a + 1) / 2^32 in (0,
  * 1], u2 = b / 2^32, r = sqrt(-2 log u1); out = r cos(2 pi u2), r sin(2 pi u2), in f64. */
 void cop_normal_pair(uint32_t a, uint32_t b, double out[2]);

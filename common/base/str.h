@@ -15,7 +15,8 @@ typedef struct cop_str {
     bool failed;
 } cop_str;
 
-/* Append a text, bytes, or formatted text. */
+/* Append a text, bytes (which may include NUL), or formatted text. The argument must not be part of
+ * the string itself, because the string may move. */
 void cop_str_append(cop_str *s, const char *text);
 void cop_str_append_bytes(cop_str *s, const void *bytes, size_t length);
 void cop_str_printf(cop_str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -57,7 +58,8 @@ bool cop_name_ok(const char *bytes, size_t length);
 /* Makes a text safe for a terminal: replaces each byte of a control character, or of a character
  * that changes the direction of text, with '?'. */
 void cop_replace_controls(char *text);
-/* Format a number for people: 11.6 MB, 1.2 k, 3 min 04 s. Each writes to `out` and returns it. */
+/* Format a number for people: "11.6 MB" (powers of 1000), "1.2 k", "3 min 04 s". A time that is
+ * negative, NaN or huge is "?". Each writes to `out` and returns it. */
 const char *cop_format_bytes(double bytes, char out[32]);
 const char *cop_format_count(double count, char out[32]);
 const char *cop_format_seconds(double seconds, char out[32]);
@@ -65,10 +67,11 @@ const char *cop_format_seconds(double seconds, char out[32]);
 const char *cop_format_job(uint64_t job, char out[32]);
 /* Parse a whole text, independent of the locale. False: it is not entirely a number, or the number
  * is out of range; *out is unchanged. */
-bool cop_parse_u64(const char *text, uint64_t *out); /* decimal or 0x */
-bool cop_parse_i64(const char *text, int64_t *out);
-bool cop_parse_f64(const char *text, double *out); /* finite only, C locale */
-/* Parses a size with a unit: 64, 64k, 16MiB, 2G (powers of 1024). */
+bool cop_parse_u64(const char *text, uint64_t *out); /* decimal, or hexadecimal after 0x */
+bool cop_parse_i64(const char *text, int64_t *out);  /* decimal, with or without a sign */
+bool cop_parse_f64(const char *text, double *out);   /* decimal, finite */
+/* Parses a size in bytes with an optional unit: 64, 64k, 16MiB, 2G (powers of 1024). False: it is
+ * not a size, or too large; *out is unchanged. */
 bool cop_parse_size(const char *text, uint64_t *out);
 
 #endif

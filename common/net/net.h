@@ -68,7 +68,7 @@ typedef struct cop_server_counters {
     uint64_t
         refused; /* connections refused before any request: no valid certificate, or too many */
 } cop_server_counters;
-/* Reads the counters. Any thread. */
+/* Reads the counters, which count from the server's creation. Any thread. */
 void cop_server_count(const cop_server *server, cop_server_counters *out);
 
 /* ---- link: the client side ---- */
@@ -101,7 +101,8 @@ void cop_link_cancel(cop_link *link);
 /* Makes the running call of another thread return CLOSED; later calls work as usual. A call that is
  * just beginning may not notice it. Any thread. */
 void cop_link_interrupt(cop_link *link);
-/* Closes and frees the link. No call may be running. */
+/* Closes and frees the link. No call may be running. It may wait until the coordinator has the last
+ * bytes of a call, at most to that call's deadline. NULL has no effect. */
 void cop_link_close(cop_link *link);
 /* Returns the coordinator's URL, or "memory", for messages. Owned by the link. */
 const char *cop_link_address(const cop_link *link);
@@ -118,7 +119,7 @@ cop_err cop_token_find(const char *token, const char *file, const char *url,
 /* Checks the form of a URL. *loopback: it stays on this machine. INPUT: it is not tcp://host:port,
  * tls+tcp://host:port or ipc://path. */
 cop_err cop_url_check(const char *url, bool *loopback, cop_error *error);
-/* True: the URL begins with tls+tcp://. */
+/* True: the URL begins with tls+tcp://, so it needs certificates. */
 bool cop_url_is_tls(const char *url);
 
 #endif

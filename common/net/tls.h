@@ -79,7 +79,7 @@ typedef struct cop_tls cop_tls;
  * file and its fault. USAGE: neither the file nor a folder is given. */
 cop_err cop_tls_load(const cop_tls_options *options, const char *stem, cop_tls_side side,
                      cop_tls **out, cop_error *error);
-/* Frees the credentials. NULL has no effect. */
+/* Frees the credentials, after all servers and links that use them. NULL has no effect. */
 void cop_tls_destroy(cop_tls *tls);
 /* Returns our own identity, from our certificate. Owned by `tls`. */
 const cop_peer *cop_tls_self(const cop_tls *tls);

@@ -1,5 +1,5 @@
-/* The thread and the loop of TLS connections: starting, deadlines, and stopping after it has sent the
- * last bytes. The connections themselves are in tls_pump.c. See tls_internal.h. */
+/* The thread and the loop of TLS connections: starting, deadlines, and stopping after the last
+ * bytes. The connections themselves are in tls_pump.c. See tls_internal.h. */
 #include "common/net/tls_internal.h"
 
 #include <signal.h>
