@@ -61,7 +61,7 @@ struct worker_compute {
     const float **tree_inputs;
     float *tree_out;
     double *losses;
-    float *logits; /* [members][classes][samples] of an ensemble lease */
+    float *logits;         /* [members][classes][samples] of an ensemble lease */
     cop_thread_pool *pool; /* the other threads; NULL: there are none */
     cop_task work;
     void (*item)(worker_compute *compute, int thread, int item);

@@ -30,7 +30,7 @@ typedef struct evaluation {
     uv_mutex_t mutex;
     uv_cond_t turn;
     uint32_t done;     /* blocks added */
-    uint32_t *reached;   /* (slices) members added */
+    uint32_t *reached; /* (slices) members added */
     cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
     cop_error failure;
     cop_task task;         /* its parts are the blocks */
@@ -130,7 +130,8 @@ static void run_block(cop_task *task, int thread, int part) {
     const bool failed = v->failure.code != COP_OK;
     uv_mutex_unlock(&v->mutex);
     if (failed) return;
-    if (!r->outputs) r->outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float));
+    if (!r->outputs)
+        r->outputs = cop_alloc_raw(v->block * outputs * COP_EVAL_SLICE * sizeof(float));
     const cop_err e = r->outputs ? compute(v, r, block, &error) : cop_no_memory(&error);
     uv_mutex_lock(&v->mutex);
     if (!e)

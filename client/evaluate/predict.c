@@ -29,7 +29,7 @@ typedef struct run {
     uint32_t block, block_first;         /* samples of one; the first of the present one */
     uint32_t block_slices, total_slices; /* of the present block; of all */
     double *values, *deviations;         /* [block][outputs]; NULL: not wanted */
-    atomic_uint not_finite; /* the lowest such sample; UINT32_MAX: none */
+    atomic_uint not_finite;              /* the lowest such sample; UINT32_MAX: none */
     atomic_ullong done;
     uv_mutex_t progress_mutex;
     cli_progress progress;

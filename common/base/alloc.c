@@ -11,7 +11,7 @@
 
 static atomic_uint_fast64_t allocations;
 static atomic_uint_fast64_t first_failure; /* 0: none */
-static atomic_bool fail_later_ones; /* also fail all allocations after the first failure */
+static atomic_bool fail_later_ones;        /* also fail all allocations after the first failure */
 
 __attribute__((constructor)) static void arm_from_environment(void) {
     const char *k = getenv("COPPICE_FAIL_ALLOC");

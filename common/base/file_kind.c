@@ -27,9 +27,9 @@ static const kind kinds[] = {
     MAGIC(0, "\x1f\x8b", "a gzip file"),
     MAGIC(0, "BZh", "a bzip2 file"),
     MAGIC(0,
-         "\xfd"
-         "7zXZ",
-         "an xz file"),
+          "\xfd"
+          "7zXZ",
+          "an xz file"),
     MAGIC(0, "\x28\xb5\x2f\xfd", "a zstd file"),
     MAGIC(0, "PAR1", "a Parquet file"),
     MAGIC(0, "\x89HDF", "an HDF5 file"),

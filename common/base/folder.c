@@ -111,12 +111,12 @@ static cop_err add_to_stamp(void *context, const char *path, const struct stat *
                             cop_error *error) {
     cop_xxh3 *hash = context;
     const int64_t fields[] = {(int64_t)info->st_ino,
-                               info->st_size,
-                               info->st_mtim.tv_sec,
-                               info->st_mtim.tv_nsec,
-                               info->st_ctim.tv_sec,
-                               info->st_ctim.tv_nsec,
-                               (int64_t)(info->st_mode & S_IFMT)};
+                              info->st_size,
+                              info->st_mtim.tv_sec,
+                              info->st_mtim.tv_nsec,
+                              info->st_ctim.tv_sec,
+                              info->st_ctim.tv_nsec,
+                              (int64_t)(info->st_mode & S_IFMT)};
     (void)error;
     cop_xxh3_update(hash, path, strlen(path) + 1);
     cop_xxh3_update(hash, fields, sizeof fields);

@@ -35,7 +35,7 @@ static log_limit_entry *entry_of(log_limit *l, const cop_log_kind *kind, uint64_
 
 /* True: the entry has already had `lines` lines, and counts this one as suppressed. */
 static bool suppress_if_full(log_limit_entry *e, uint32_t lines, const cop_log_kind *kind,
-                    const char *text) {
+                             const char *text) {
     if (!e || e->lines < lines) return false;
     e->suppressed++;
     e->kind.level = kind->level;

@@ -15,8 +15,7 @@ bool cop_stdout_is_unread(void) {
 
 int cop_print_error(const char *program, const cop_error *error) {
     COP_ASSERT(error->code != COP_OK);
-    fprintf(stderr, "%s: %s\n", program,
-            error->text[0] ? error->text : cop_err_text(error->code));
+    fprintf(stderr, "%s: %s\n", program, error->text[0] ? error->text : cop_err_text(error->code));
     return cop_err_exit_status(error->code);
 }
 

@@ -42,8 +42,7 @@ static void create_tmp_home(void) {
     bool ours = lstat(tmp_home, &status) == 0 && S_ISDIR(status.st_mode) &&
                 status.st_uid == geteuid() && (status.st_mode & 077) == 0;
     if (!ours) {
-        snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu-XXXXXX",
-                 (unsigned long)geteuid());
+        snprintf(tmp_home, sizeof tmp_home, "/tmp/coppice-%lu-XXXXXX", (unsigned long)geteuid());
         ours = mkdtemp(tmp_home) != NULL;
     }
     if (!ours) tmp_home[0] = '\0';

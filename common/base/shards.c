@@ -1,5 +1,5 @@
-/* Shards of a batch, and the trees of D5 as postfix programs: the order in which gradient buffers are
- * added, whatever arrived first. The program depends only on the leaves. See shards.h. */
+/* Shards of a batch, and the trees of D5 as postfix programs: the order in which gradient buffers
+ * are added, whatever arrived first. The program depends only on the leaves. See shards.h. */
 #include "common/base/shards.h"
 
 #include "common/base/err.h"

@@ -1,5 +1,5 @@
-/* How a batch is cut into shards (D2), and the tree that adds their gradients (D5). Pure functions of
- * the numbers of samples and shards; thread-safe. */
+/* How a batch is cut into shards (D2), and the tree that adds their gradients (D5). Pure functions
+ * of the numbers of samples and shards; thread-safe. */
 #ifndef COP_BASE_SHARDS_H
 #define COP_BASE_SHARDS_H
 
@@ -18,9 +18,9 @@ void cop_shard_sizes(uint32_t batch, uint32_t shards, int32_t *sizes);
 uint32_t cop_tree_left(uint32_t size);
 /* True: [first, first + size) is a node of the tree over `leaves` leaves. */
 bool cop_tree_is_node(uint32_t leaves, uint32_t first, uint32_t size);
-/* Writes the order of additions of leaves 0 .. count - 1 as a postfix program to ops, which has room
- * for 2 * count - 1: a number pushes that leaf, -1 adds the top two values. Returns the number of
- * ops. present[i] false: leaf i is absent and passed over. NULL: all are present. */
+/* Writes the order of additions of leaves 0 .. count - 1 as a postfix program to ops, which has
+ * room for 2 * count - 1: a number pushes that leaf, -1 adds the top two values. Returns the number
+ * of ops. present[i] false: leaf i is absent and passed over. NULL: all are present. */
 int cop_tree_build(int count, const bool *present, int16_t *ops);
 /* The same for aligned blocks of leaves as inputs. Block i covers the leaves [first[i], first[i] +
  * size[i]); the blocks are in ascending order, without gaps, and cover all leaves. Each must be a

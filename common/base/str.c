@@ -145,8 +145,8 @@ static size_t unsafe_length(const unsigned char *p, size_t size) {
     if (size > 1 && p[0] == 0xd8 && p[1] == 0x9c) return 2;
     if (size < 3 || p[0] != 0xe2) return control_length(p, size);
     const bool is_unsafe = (p[1] == 0x80 && (p[2] == 0x8e || p[2] == 0x8f)) ||
-                        (p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
-                        (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
+                           (p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) ||
+                           (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9);
     return is_unsafe ? 3 : 0;
 }
 

@@ -1,6 +1,6 @@
-/* The tree of D5 as a binary counter: leaves are pushed one by one, values wait on a stack, and each
- * push returns how many times the top two values must be added. Shared by shards.c (programs over
- * whole buffers) and the kernels (segments of a product). */
+/* The tree of D5 as a binary counter: leaves are pushed one by one, values wait on a stack, and
+ * each push returns how many times the top two values must be added. Shared by shards.c (programs
+ * over whole buffers) and the kernels (segments of a product). */
 #ifndef COP_BASE_TREE_COUNTER_H
 #define COP_BASE_TREE_COUNTER_H
 

@@ -22,10 +22,10 @@
 #include "common/base/clock.h"
 
 #define BACKOFF_FIRST_MS 50
-#define BACKOFF_MAX_MS  1000
+#define BACKOFF_MAX_MS   1000
 #define SETTLED_MS       1000  /* a connection that lasted longer was good: reset the back-off */
 #define CONNECT_FIRST_MS 1000  /* deadline per address, except the last; doubled each round */
-#define CONNECT_MAX_MS  10000 /* deadline for the last address */
+#define CONNECT_MAX_MS   10000 /* deadline for the last address */
 /* A peer that has sent no greeting by then is probed for TLS. Doubled, up to CONNECT_MAX_MS, if it
  * turns out to be slow. */
 #define GREETING_MS 1000
@@ -49,12 +49,12 @@ struct net_dialer {
     net_dial_handler handler;
     void *owner;
     char url[320], host[256], port[8];
-    uv_timer_t timer; /* starts the next attempt, or ends a phase of this one */
-    bool ready;       /* the timer is initialized */
-    net_resolution *resolution;       /* NULL: none is running */
+    uv_timer_t timer;           /* starts the next attempt, or ends a phase of this one */
+    bool ready;                 /* the timer is initialized */
+    net_resolution *resolution; /* NULL: none is running */
     struct addrinfo *addresses, *next_address; /* addresses of the host; the next one to try */
-    attempt *current;                 /* NULL: none is running */
-    bool all_absent;                  /* in this round, no program listened at any address so far */
+    attempt *current;                          /* NULL: none is running */
+    bool all_absent; /* in this round, no program listened at any address so far */
     uint32_t backoff_ms, connect_ms, greeting_ms;
     uint64_t resolve_began_ns; /* 0: it was already reported as slow */
     uint64_t opened_ns;        /* when the connection opened; 0: none is open */
@@ -340,9 +340,9 @@ static void on_timer(uv_timer_t *timer) {
         probe(d);
     } else if (d->current) {
         attempt_failed(d,
-             d->current->phase == CONNECTING ? "no answer to the connection request"
-                                             : "it was silent during the handshake",
-             NET_LATER);
+                       d->current->phase == CONNECTING ? "no answer to the connection request"
+                                                       : "it was silent during the handshake",
+                       NET_LATER);
     } else if (d->next_address) {
         const struct addrinfo *address = d->next_address;
         d->next_address = address->ai_next;

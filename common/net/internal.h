@@ -74,7 +74,7 @@ struct cop_server {
     uv_prepare_t round;      /* runs in each round of the loop */
     int handles_open;        /* of the loop, not closed yet */
     int inline_replies_left; /* in this round */
-    uv_mutex_t mutex; /* guards the queue */
+    uv_mutex_t mutex;        /* guards the queue */
     net_item *head, *tail;
     bool closed;
     net_live *live; /* open connections */

@@ -142,8 +142,7 @@ static bool submit_request(memory_link *link, cop_message *request) {
 
 /* Waits while `waiting(link)` is true, until the deadline or a cancel. The caller holds the link's
  * lock. */
-static void wait_while(memory_link *link, bool (*waiting)(const memory_link *),
-                        uint64_t deadline) {
+static void wait_while(memory_link *link, bool (*waiting)(const memory_link *), uint64_t deadline) {
     while (waiting(link) && !atomic_load(&link->base.canceled)) {
         uint64_t now = cop_clock_ns();
         if (now >= deadline) return;

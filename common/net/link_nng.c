@@ -16,7 +16,7 @@
 #include "common/wire/codec.h"
 
 #define RECONNECT_FIRST_MS 50
-#define RECONNECT_MAX_MS  1000
+#define RECONNECT_MAX_MS   1000
 
 typedef struct nng_link {
     cop_link base;

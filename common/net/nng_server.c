@@ -20,7 +20,7 @@
 #define CONTEXTS_FIRST 8
 #define CONTEXTS_MAX   (4 * COP_WORKERS_MAX)
 #define ENCODERS       2
-#define ACCEPTORS_MAX     16
+#define ACCEPTORS_MAX  16
 /* The loop itself sends replies up to this size, up to INLINE_REPLIES in a round. */
 #define INLINE_BYTES 65536
 
@@ -287,7 +287,7 @@ static void on_pipe(nng_pipe pipe, nng_pipe_ev event, void *argument) {
     bool gone = event == NNG_PIPE_EV_REM_POST;
     int before = atomic_fetch_add(&nng->pipes, gone ? -1 : 1);
     net_server_report(nng->server, gone ? NET_ITEM_DISCONNECTED : NET_ITEM_CONNECTED,
-                    (uint64_t)(uint32_t)nng_pipe_id(pipe));
+                      (uint64_t)(uint32_t)nng_pipe_id(pipe));
     if (gone || before < COP_CONNECTIONS_MAX) return;
     net_nng_count_refused(nng);
     nng_pipe_close(pipe);
@@ -319,8 +319,8 @@ static cop_err listen_tls(net_nng *nng, const char *url, cop_error *error) {
     if (nng->acceptor_count == ACCEPTORS_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "too many tls+tcp:// addresses: at most %d",
                         ACCEPTORS_MAX);
-    COP_TRY(net_tls_acceptor_start(nng, nng->server->tls, url,
-                                   &nng->acceptors[nng->acceptor_count], error));
+    COP_TRY(net_tls_acceptor_start(nng, nng->server->tls, url, &nng->acceptors[nng->acceptor_count],
+                                   error));
     nng->acceptor_count++;
     return COP_OK;
 }

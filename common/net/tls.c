@@ -16,7 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-#define PEM_FILE_MAX     (1u << 20) /* bytes of certificates in one file */
+#define PEM_FILE_MAX  (1u << 20) /* bytes of certificates in one file */
 #define WARN_DAYS     30
 #define CIPHERS_TLS12 "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -287,7 +287,7 @@ static const char *or_environment(const char *given, const char *name) {
 /* Fills in what the options leave out, from the environment and then from the folder. paths[] gets
  * the allocated paths, which the caller frees. */
 static cop_err complete_options(const cop_tls_options *given, const char *stem, char *paths[3],
-                       cop_tls_options *out, cop_error *error) {
+                                cop_tls_options *out, cop_error *error) {
     static const char *const flags[] = {"--tls-ca", "--tls-cert", "--tls-key"};
     const char *folder = or_environment(given->folder, "COPPICE_TLS_DIR");
     *out = (cop_tls_options){.ca = or_environment(given->ca, "COPPICE_TLS_CA"),

@@ -17,10 +17,10 @@
 #include "common/base/file.h"
 #include "common/net/tls.h"
 
-#define CA_DAYS     3650
-#define BACKDATED_S 3600 /* valid this long before now, because clocks differ */
-#define SERIAL_BITS 127
-#define PEM_FILE_MAX    65536
+#define CA_DAYS      3650
+#define BACKDATED_S  3600 /* valid this long before now, because clocks differ */
+#define SERIAL_BITS  127
+#define PEM_FILE_MAX 65536
 
 typedef struct key_pair {
     X509 *certificate;

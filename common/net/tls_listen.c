@@ -17,8 +17,8 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 
-#define THREADS      2
-#define BACKLOG      1024
+#define THREADS     2
+#define BACKLOG     1024
 #define ACCEPTS_MAX 32 /* in a row, before other events get their turn */
 
 typedef struct acceptor_thread {
@@ -98,8 +98,8 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
     (void)status, (void)events;
     COP_ASSERT(poll >= t->accept && poll < t->accept + t->accept_count);
     for (int i = 0; i < ACCEPTS_MAX; i++) {
-        int fd = accept4(t->acceptor->fds[poll - t->accept], NULL, NULL,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(t->acceptor->fds[poll - t->accept], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             accept_connection(t, fd);
             continue;

@@ -18,7 +18,7 @@
 
 #define TLS_BUFFER_SIZE 65536
 #define PAIR_BYTES      (1 << 20) /* size of the socket pair's buffers */
-#define ROUNDS_MAX     8 /* buffers moved in one direction before other connections get a turn */
+#define ROUNDS_MAX      8 /* buffers moved in one direction before other connections get a turn */
 #define GREETING        8 /* bytes that open an SP connection */
 
 /* ---- lists ---- */

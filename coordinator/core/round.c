@@ -51,8 +51,8 @@ void round_begin_train(coord_round *r, uint64_t step, uint32_t batch, const uint
         COP_ASSERT(cop_tree_is_node(shards, first, sizes[i]));
         b->first = first;
         b->count = sizes[i];
-        b->samples =
-            cop_shard_begin(batch, shards, first + sizes[i]) - cop_shard_begin(batch, shards, first);
+        b->samples = cop_shard_begin(batch, shards, first + sizes[i]) -
+                     cop_shard_begin(batch, shards, first);
         b->absent = b->samples == 0;
         b->state = b->absent ? ROUND_DONE : ROUND_PENDING;
         r->done += b->absent;

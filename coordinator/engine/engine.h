@@ -47,7 +47,7 @@ struct coord_engine {
     bool stopping;
     coord_core *core;
     coord_actions actions;
-    cop_thread_pool *pool;  /* average and update */
+    cop_thread_pool *pool; /* average and update */
     coord_store *store;
     cop_thread_pool *saver; /* one thread for checkpoints */
     struct coord_datasets *datasets;

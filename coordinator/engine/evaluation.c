@@ -247,9 +247,8 @@ static void batch_arrived(coord_engine *engine, coord_mail *mail);
 
 static void start_batch(coord_evaluation *e) {
     e->batch = e->waiting;
-    e->task = (cop_task){.run = add_part,
-                         .done = batch_done,
-                         .parts = cop_thread_pool_threads(e->engine->pool)};
+    e->task = (cop_task){
+        .run = add_part, .done = batch_done, .parts = cop_thread_pool_threads(e->engine->pool)};
     e->mail.run = batch_arrived;
     cop_thread_pool_submit(e->engine->pool, &e->task);
 }

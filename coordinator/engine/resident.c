@@ -355,9 +355,8 @@ void coord_resident_update(coord_engine *engine, coord_resident *r, const coord_
         r->update.states_out[i] = r->next.state[i]->data;
     }
     r->engine = engine;
-    r->task = (cop_task){.run = update_part,
-                         .done = update_done,
-                         .parts = cop_thread_pool_threads(engine->pool)};
+    r->task = (cop_task){
+        .run = update_part, .done = update_done, .parts = cop_thread_pool_threads(engine->pool)};
     r->task_mail.run = update_arrived;
     r->update_running = true;
     cop_thread_pool_submit(engine->pool, &r->task);

@@ -32,8 +32,7 @@ typedef struct coordinator_options {
 
 #define AT(field) offsetof(coordinator_options, field)
 /* The end of the row of a list. */
-#define LIST_AT(field)                                                                             \
-    COP_OPTION_REPEAT, AT(field.items), 0, COORD_LIST_MAX, NULL, AT(field.count)
+#define LIST_AT(field) COP_OPTION_REPEAT, AT(field.items), 0, COORD_LIST_MAX, NULL, AT(field.count)
 
 static const cop_option rows[] = {
     {"listen", "URL",
@@ -43,25 +42,22 @@ static const cop_option rows[] = {
     {"state", "DIR",
      "store, token, data and checkpoints (default COPPICE_STATE or ~/.local/state/coppice)", 0,
      COP_OPTION_TEXT, AT(state)},
-    {"data", "DIR",
-     "data sets that jobs may name: MNIST's four files, or subfolders of data sets", 0,
-     COP_OPTION_TEXT, AT(data)},
+    {"data", "DIR", "data sets that jobs may name: MNIST's four files, or subfolders of data sets",
+     0, COP_OPTION_TEXT, AT(data)},
     {"quota", "SIZE", "maximum bytes of data sets, such as 20G (default: no limit)", 0,
      COP_OPTION_SIZE, AT(quota)},
     {"jobs-per-client", "N", "maximum unfinished jobs per client certificate (default 2048)", 0,
      COP_OPTION_INTEGER, AT(jobs_per_client), 1, COP_JOBS_MAX},
-    {"update-threads", "N",
-     "threads that average and update (default: number of cores, at most 4)", 0,
-     COP_OPTION_INTEGER, AT(update_threads), 1, 64},
+    {"update-threads", "N", "threads that average and update (default: number of cores, at most 4)",
+     0, COP_OPTION_INTEGER, AT(update_threads), 1, 64},
     COP_TLS_OPTIONS(coordinator_options, "coordinator"),
     {"insecure", NULL, "allow other machines on tcp://, without encryption", 0, COP_OPTION_FLAG,
      AT(insecure)},
     {"log-json", NULL, "log lines as JSON", 0, COP_OPTION_FLAG, AT(log_json)},
     {"help", NULL, "show this help", 'h', COP_OPTION_FLAG, AT(help)},
     {"version", NULL, "show the version", 0, COP_OPTION_FLAG, AT(version)},
-    {"init-tls", "DIR",
-     "create DIR with a CA and certificates for coordinator, worker and client", 0, COP_OPTION_TEXT,
-     AT(init_tls)},
+    {"init-tls", "DIR", "create DIR with a CA and certificates for coordinator, worker and client",
+     0, COP_OPTION_TEXT, AT(init_tls)},
     {"tls-host", "HOST", "... a host name or address of the coordinator; may be repeated", 0,
      LIST_AT(hosts)},
     {"add", "ROLE:NAME",
@@ -95,15 +91,16 @@ static void print_help(void) {
     cop_str_append(&text, "\nInstead of serving:\n");
     append_help("init-tls", "list-methods", &text);
     cop_str_append(
-        &text, "\nOn tls+tcp://, a certificate gives the identity and the role of a peer. On tcp:// "
-               "and ipc://, workers and clients need the token in DIR/token. Without --state, those "
-               "of the same machine and user find it; all others use --token-file.\n\n"
-               "On SIGTERM the coordinator saves the running jobs and exits.\n\n"
-               "Examples:\n"
-               "  coppice-coordinator --state /var/lib/coppice --data ~/mnist\n"
-               "  coppice-coordinator --init-tls ~/coppice-tls --tls-host gpu1.example\n"
-               "  coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir ~/coppice-tls\n"
-               "  coppice-coordinator --init-tls ~/coppice-tls --add worker:desk-7\n");
+        &text,
+        "\nOn tls+tcp://, a certificate gives the identity and the role of a peer. On tcp:// "
+        "and ipc://, workers and clients need the token in DIR/token. Without --state, those "
+        "of the same machine and user find it; all others use --token-file.\n\n"
+        "On SIGTERM the coordinator saves the running jobs and exits.\n\n"
+        "Examples:\n"
+        "  coppice-coordinator --state /var/lib/coppice --data ~/mnist\n"
+        "  coppice-coordinator --init-tls ~/coppice-tls --tls-host gpu1.example\n"
+        "  coppice-coordinator --listen tls+tcp://0.0.0.0:29700 --tls-dir ~/coppice-tls\n"
+        "  coppice-coordinator --init-tls ~/coppice-tls --add worker:desk-7\n");
     fputs(cop_str_text(&text), stdout);
     cop_str_fini(&text);
 }
