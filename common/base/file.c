@@ -123,7 +123,6 @@ cop_err cop_file_read_stream(int descriptor, const char *what, size_t limit, cha
     stream_text s = {0};
     size_t before;
     cop_err e;
-    COP_ASSERT(descriptor >= 0);
     do {
         before = s.size;
         e = read_more(descriptor, what, &s, error);
