@@ -1,5 +1,6 @@
-/* Features of single transports: addresses, listening, memory use in process. LABELS: quick
- * threads */
+/* Features of single transports: addresses, listening, memory use in process.
+ *
+ * LABELS: quick threads */
 #include "conformance/net/harness.h"
 
 #include <sys/stat.h>
