@@ -6,7 +6,6 @@
 
 /* Writes the current version of `resident`, of which it holds all that it needs; CHECKPOINTED
  * follows. If the action is final, also writes model.safetensors. */
-void coord_saver_submit(coord_engine *engine, coord_resident *resident,
-                        const coord_action *action);
+void coord_saver_submit(coord_engine *engine, coord_resident *resident, const coord_action *action);
 
 #endif
