@@ -52,7 +52,7 @@ static const cop_field_row rows[] = {
     {"Limits.workers", false, 0, COP_WORKERS_MAX, false, false, "0",
      "maximum number of workers at a time; 0: no limit"},
     {"Limits.timeout", false, 0, 1e9, false, false, "0",
-     "maximum seconds of training; 0: no limit"},
+     "maximum seconds of training, without waits for workers; 0: no limit"},
     {"Limits.memory", false, 0, U64, false, false, "0",
      "maximum bytes that one compute thread of a worker may need; 0: no limit"},
     {"Data.source", true, ANY, NULL,

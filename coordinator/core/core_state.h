@@ -126,7 +126,8 @@ typedef struct core_job {
 
     /* time */
     double seconds, seconds_loaded, timed_seconds;
-    uint64_t timed_samples, step_began_ns, run_began_ns;
+    uint64_t timed_samples, step_began_ns;
+    uint64_t run_began_ns; /* when it was loaded, moved forward by each time without workers */
     uint64_t idle_ns, idle_since_ns; /* time of this step without workers, and the start of the
                                         current such time; 0: none */
     double shard_ns, slice_ns;   /* usual time of a shard, and of an evaluation slice; 0: unknown */

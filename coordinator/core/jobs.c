@@ -231,6 +231,7 @@ static void on_checkpointed(coord_core *core, core_job *job, const coord_event *
 /* Data and weights are loaded: the job takes its part of the pool. */
 static void start(coord_core *core, core_job *job, uint64_t now) {
     job->run_began_ns = now;
+    job->idle_since_ns = 0;
     job->timed_seconds = 0;
     job->timed_samples = 0;
     /* It starts with the smallest share of all jobs, so that it starves nobody. */
@@ -478,7 +479,9 @@ void jobs_end_expired(coord_core *core, uint64_t now) {
         core_job *job = core->resident[i];
         if (!job->info.timeout_ns || job->info.state != COORD_RUNNING) continue;
         if (job->phase == PHASE_SAVING || job->phase == PHASE_DIVERGED) continue;
-        double spent = job->seconds_loaded + (double)(now - job->run_began_ns) * 1e-9;
+        /* Waits for workers do not count: see steps_note_idle_time. */
+        const uint64_t until = job->idle_since_ns ? job->idle_since_ns : now;
+        double spent = job->seconds_loaded + (double)(until - job->run_began_ns) * 1e-9;
         double limit = (double)job->info.timeout_ns * 1e-9;
         char text[128];
         snprintf(text, sizeof text, "limits.timeout has expired (%.17g s)", limit);

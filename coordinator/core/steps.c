@@ -158,9 +158,9 @@ static void step_metrics(coord_core *core, core_job *job) {
     }
 }
 
-/* Nobody is computing a part of the step, and no connected worker may. */
+/* Nobody is computing a part of the step or evaluation, and no connected worker may. */
 static bool lacks_workers(const coord_core *core, core_job *job) {
-    if (job->phase != PHASE_TRAINING) return false;
+    if (job->phase != PHASE_TRAINING && job->phase != PHASE_EVALUATING) return false;
     if (scheduler_eligible_workers(core, job) && !audit_lacks_second_worker(core, job))
         return false;
     return !round_holders(&job->round, 0) && !round_is_recomputed(&job->round);
@@ -173,6 +173,7 @@ void steps_note_idle_time(coord_core *core, uint64_t now) {
             if (!job->idle_since_ns) job->idle_since_ns = now;
         } else if (job->idle_since_ns) {
             job->idle_ns += now - job->idle_since_ns;
+            job->run_began_ns += now - job->idle_since_ns; /* limits.timeout */
             job->idle_since_ns = 0;
         }
     }

@@ -756,8 +756,27 @@ static void test_timeout_counts_the_time_before_a_resume(void **state) {
     coord_event e = {.type = COORD_EVENT_JOB_LOADED, .job = 1};
     e.loaded.step = 5;
     e.loaded.seconds = 9;
+    fx_join(f, 1, 1, 7);
     fx_send(f, e);
+    fx_pull(f, 1);
     fx_tick(f, 1100);
+    assert_int_equal(f->state[1], COORD_FAILED);
+    fx_destroy(f);
+}
+
+static void test_timeout_does_not_count_waits_for_workers(void **state) {
+    (void)state;
+    coord_job_info info = fx_info(1);
+    info.timeout_ns = 10 * FX_SECOND;
+    fixture *f = fx_create((coord_core_config){0});
+    fx_add(f, info);
+    fx_tick(f, 3600 * 1000);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    fx_join(f, 1, 1, 7);
+    fx_pull(f, 1);
+    fx_tick(f, 9900);
+    assert_int_equal(f->state[1], COORD_RUNNING);
+    fx_tick(f, 200);
     assert_int_equal(f->state[1], COORD_FAILED);
     fx_destroy(f);
 }
@@ -956,6 +975,7 @@ int main(void) {
         cmocka_unit_test(test_waiting_for_workers_does_not_count_as_training_time),
         cmocka_unit_test(test_timeout_fails_a_running_job),
         cmocka_unit_test(test_timeout_counts_the_time_before_a_resume),
+        cmocka_unit_test(test_timeout_does_not_count_waits_for_workers),
         cmocka_unit_test(test_stop_finishes_the_step_and_saves),
         cmocka_unit_test(test_stop_waits_for_a_block_computed_by_the_coordinator),
         cmocka_unit_test(test_stop_of_an_idle_core_is_immediate),
