@@ -49,9 +49,7 @@ static cop_err write_folder(const cop_job *job, const float *flat, const char *p
                     .checkpoints = cop_path_join(path, "checkpoints"),
                     .was_there = cop_folder_exists(path)};
     cop_err e = f.job && f.checkpoints ? COP_OK : cop_no_memory(error);
-    if (!e && cli_run_folder_check_free(path, error)) {
-        e = cop_error_prefix(error, "--out");
-    } else if (!e) {
+    if (!e) {
         e = cop_folder_create(path, error);
         if (!e) e = fill_folder(&f, job, flat, error);
         if (e) empty_folder(&f);
@@ -76,6 +74,9 @@ static cop_err write_all(const cli_options *options, const cop_job *job, const f
     unsigned char digest[32];
     char hex[65];
     const bool replaced = options->output && cop_file_exists(options->output);
+    /* Before the file is written: a refused folder must not cost an older file. */
+    if (options->out && cli_run_folder_check_free(options->out, error))
+        return cop_error_prefix(error, "--out");
     COP_TRY(cop_model_digest(job->model, flat, digest, error));
     cop_hex32(digest, hex);
     cop_err e = COP_OK;

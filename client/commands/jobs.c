@@ -325,6 +325,11 @@ cop_err cli_logs(const cli_options *options, cop_error *error) {
         if (e) break;
         cli_patience_renew(&patience);
         const Coppice__Api__LogsAnswer *logs = (const Coppice__Api__LogsAnswer *)answer;
+        if (logs->n_events && logs->last <= request.after) { /* it would be asked for ever */
+            e = cop_fail(error, COP_ERR_PROTOCOL, "the coordinator sent lines of the log again");
+            cop_proto_free(answer);
+            break;
+        }
         print_events(options, logs);
         finished = logs->n_events == 0 && (!options->follow || logs->finished);
         if (logs->n_events) request.after = logs->last;

@@ -64,6 +64,19 @@ static cop_err copy_points(Coppice__Api__HistoryPoint *const *points, size_t cou
     return COP_OK;
 }
 
+/* The steps ascend, all after the step `after`. A coordinator that repeats a page would be asked
+ * for ever. */
+static cop_err check_steps(const Coppice__Api__HistoryAnswer *a, uint64_t after, cop_error *error) {
+    for (size_t i = 0; i < a->n_steps; i++) {
+        if (a->steps[i]->step <= after)
+            return cop_fail(error, COP_ERR_PROTOCOL,
+                            "the coordinator sent step %llu of the history after step %llu",
+                            (unsigned long long)a->steps[i]->step, (unsigned long long)after);
+        after = a->steps[i]->step;
+    }
+    return COP_OK;
+}
+
 static cop_err copy_answer(const Coppice__Api__HistoryAnswer *a, coord_history *out,
                            cop_error *error) {
     *out = (coord_history){.on_test = a->on && strcmp(a->on, "test") == 0};
@@ -91,7 +104,8 @@ static cop_err ask_job(const cli_options *options, const char *what, bool steps,
     if (name)
         snprintf(name, COP_NAME_MAX, "job %llu (%.100s)", (unsigned long long)request.job,
                  a->name ? a->name : "");
-    cop_err e = copy_answer(a, out, error);
+    cop_err e = check_steps(a, after, error);
+    if (!e) e = copy_answer(a, out, error);
     cop_proto_free(message);
     return e;
 }

@@ -36,13 +36,50 @@ static bool has(const char *folder, const char *name) {
     return there;
 }
 
+/* True: a run creates entries of this name in its folder `checkpoints`. */
+static bool is_checkpoint_entry(const char *name) {
+    static const char *const others[] = {"latest", "best", "writing"};
+    if (strncmp(name, "step-", 5) == 0) return !name[5 + strspn(name + 5, "0123456789")];
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const size_t length = strlen(others[i]);
+        if (strncmp(name, others[i], length) != 0) continue;
+        if (!name[length] || name[length] == '.') return true; /* a file that is being written */
+    }
+    return false;
+}
+
+/* True: `checkpoints` is a folder with nothing but checkpoints, or empty. Other programs use the
+ * same name. */
+static bool has_own_checkpoints(const char *folder) {
+    char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
+    size_t count = 0;
+    bool own = path && !cop_folder_list(path, &names, &count, NULL);
+    for (size_t i = 0; i < count && own; i++) own = is_checkpoint_entry(names[i]);
+    cop_free(names);
+    cop_free(path);
+    return own;
+}
+
 /* *name: a file that a run would replace. A run creates `checkpoints` before any other file. */
 static holds look_into(const char *folder, const char **name) {
     *name = NULL;
     for (size_t i = 0; i < WRITTEN && !*name; i++)
         if (has(folder, written[i])) *name = written[i];
     if (!*name) return HOLDS_NOTHING;
-    return has(folder, "checkpoints") || has(folder, "metrics.sqlite") ? HOLDS_RUN : HOLDS_FOREIGN;
+    if (has(folder, "checkpoints")) return has_own_checkpoints(folder) ? HOLDS_RUN : HOLDS_FOREIGN;
+    return has(folder, "metrics.sqlite") ? HOLDS_RUN : HOLDS_FOREIGN;
+}
+
+/* True: there is a checkpoint to continue from. */
+static bool has_checkpoint(const char *folder) {
+    char *path = cop_path_join(folder, "checkpoints"), **names = NULL;
+    size_t count = 0;
+    bool found = false;
+    if (path && cop_folder_list(path, &names, &count, NULL)) count = 0;
+    for (size_t i = 0; i < count && !found; i++) found = strncmp(names[i], "step-", 5) == 0;
+    cop_free(names);
+    cop_free(path);
+    return found;
 }
 
 /* ---- choose ---- */
@@ -62,7 +99,7 @@ static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
 static cop_err refuse_foreign(const char *folder, const char *name, cop_error *error) {
     return cop_fail(
         error, COP_ERR_INPUT,
-        "%s contains a %s that was not written by a run: choose an empty folder with --out", folder,
+        "%s contains %s, which was not written by a run: choose an empty folder with --out", folder,
         name);
 }
 
@@ -305,6 +342,8 @@ static cop_err write_origin(const char *folder, const cli_options *options, cons
 
 static cop_err prepare(const cli_run_folder *f, const cli_options *options, const cop_job *job,
                        const char *known, cop_error *error) {
+    if (options->resume && !options->quiet && !has_checkpoint(f->path))
+        cli_note("%s has no checkpoint: training starts at step 0\n", f->path);
     if (options->resume)
         COP_TRY(cop_checkpoint_check(job, f->path, error));
     else

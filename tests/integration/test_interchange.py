@@ -148,6 +148,9 @@ def test_import_into_an_existing_folder(coppice, small, weights, tmp_path):
     again = coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)
     assert "run holds a run already: choose another folder" in again.stderr
     assert not (tmp_path / "m.safetensors").exists() and (tmp_path / "run/checkpoints/latest").exists()
+    (tmp_path / "m.safetensors").write_text("mine")
+    coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)
+    assert (tmp_path / "m.safetensors").read_text() == "mine", "the folder is checked before the file is written"
 
 
 def test_import_replaces_no_foreign_job_file(coppice, small, weights, tmp_path):
@@ -155,7 +158,7 @@ def test_import_replaces_no_foreign_job_file(coppice, small, weights, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/job.yaml").write_text("# mine\n")
     refused = coppice("import", weights, "--spec", job, "--out", "mine", status=2)
-    assert "mine contains a job.yaml that was not written by a run" in refused.stderr
+    assert "mine contains job.yaml, which was not written by a run" in refused.stderr
     assert (tmp_path / "mine/job.yaml").read_text() == "# mine\n" and len(list((tmp_path / "mine").iterdir())) == 1
 
 

@@ -91,8 +91,28 @@ def test_run_never_replaces_foreign_files(coppice, small, tmp_path, name):
     (tmp_path / "mine" / name).write_text("mine")
     for options in ((), ("--overwrite",), ("--resume", "auto")):
         done = coppice("run", "small.yaml", "--out", "mine", *options, status=2)
-        assert f"mine contains a {name} that was not written by a run" in done.stderr
+        assert f"mine contains {name}, which was not written by a run" in done.stderr
     assert contents(tmp_path / "mine") == {(tmp_path / "mine" / name).relative_to(tmp_path / "mine"): b"mine"}
+
+
+def test_checkpoints_of_another_program_are_no_run(coppice, small, tmp_path):
+    """Other programs have a folder of that name, too: it is not deleted, and nothing is written into it."""
+    small(20)
+    (tmp_path / "mine/checkpoints").mkdir(parents=True)
+    (tmp_path / "mine/checkpoints/epoch-3.pt").write_text("mine")
+    before = contents(tmp_path / "mine")
+    for options in ((), ("--overwrite",), ("--resume", "auto")):
+        done = coppice("run", "small.yaml", "--out", "mine", *options, status=2)
+        assert "mine contains checkpoints, which was not written by a run" in done.stderr
+    assert contents(tmp_path / "mine") == before
+
+
+def test_resume_without_a_checkpoint_says_that_it_starts_at_step_0(coppice, small):
+    job = small(20)
+    first = coppice("run", job, "--out", "run", "--resume", "auto")
+    assert "run has no checkpoint: training starts at step 0" in first.stderr
+    again = coppice("run", job, "--out", "run", "--resume", "auto")
+    assert "no checkpoint" not in again.stderr
 
 
 def test_two_runs_never_write_to_one_folder(coppice, program, small, tmp_path):

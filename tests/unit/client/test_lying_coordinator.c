@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "client/cli.h"
+#include "client/load/history.h"
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
@@ -179,10 +180,56 @@ static void test_client_checks_the_claimed_digest_and_step_of_a_model(void **sta
     cop_buffer_release(model);
 }
 
+/* The answer to a request for single steps after step 2. */
+static cop_err ask_steps(const uint64_t *steps, size_t count, cop_error *error) {
+    Coppice__Api__HistoryAnswer answer = COPPICE__API__HISTORY_ANSWER__INIT;
+    Coppice__Api__HistoryPoint points[4], *table[4];
+    for (size_t i = 0; i < count; i++) {
+        coppice__api__history_point__init(&points[i]);
+        points[i].has_step = 1;
+        points[i].step = steps[i];
+        table[i] = &points[i];
+    }
+    answer.steps = table;
+    answer.n_steps = count;
+    liar l = {.answers = {&answer.base}, .count = 1};
+    coord_history page;
+    start(&l);
+    const cli_options options = options_for(&l);
+    const cop_err e = cli_history_steps(&options, "1", 2, &page, error);
+    if (!e) coord_history_fini(&page);
+    stop(&l);
+    return e;
+}
+
+/* It would be asked for ever: each page decides what the next request is. */
+static void test_a_coordinator_that_repeats_itself_is_asked_once(void **state) {
+    (void)state;
+    cop_error error = {0};
+    assert_int_equal(ask_steps((uint64_t[]){3, 4, 9}, 3, &error), COP_OK);
+    assert_int_equal(ask_steps((uint64_t[]){1, 2, 3}, 3, &error), COP_ERR_PROTOCOL);
+    assert_non_null(strstr(error.text, "step 1 of the history after step 2"));
+    assert_int_equal(ask_steps((uint64_t[]){3, 3}, 2, &error), COP_ERR_PROTOCOL);
+    Coppice__Api__Event event = COPPICE__API__EVENT__INIT, *events[] = {&event};
+    Coppice__Api__LogsAnswer answer = COPPICE__API__LOGS_ANSWER__INIT;
+    event.has_id = answer.has_last = 1;
+    event.id = answer.last = 5;
+    answer.events = events;
+    answer.n_events = 1;
+    liar l = {.answers = {&answer.base}, .count = 1};
+    start(&l);
+    cli_options options = options_for(&l);
+    options.follow = true;
+    assert_int_equal(cli_logs(&options, &error), COP_ERR_PROTOCOL);
+    assert_non_null(strstr(error.text, "sent lines of the log again"));
+    stop(&l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status_with_long_words_stays_in_its_line),
         cmocka_unit_test(test_client_checks_the_claimed_digest_and_step_of_a_model),
+        cmocka_unit_test(test_a_coordinator_that_repeats_itself_is_asked_once),
     };
     cop_log_configure(COP_LOG_NONE, false);
     return cmocka_run_group_tests(tests, NULL, NULL);
