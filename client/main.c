@@ -1,4 +1,4 @@
-/* coppice: the command for people. Finds the command, parses its options, prints its error. */
+/* The program `coppice`: finds the command, parses its options, runs it and prints its error. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "common/version.h"
 
 static int fail(const char *command, cop_error *error) {
-    cop_replace_controls(error->text); /* it may quote a file, or a peer */
+    cop_replace_controls(error->text); /* the text may quote a file or a peer */
     fflush(stdout);
     fprintf(stderr, "%scoppice%s%s: %s%s\n", cli_color(2, "red"), command ? " " : "",
             command ? command : "", error->text[0] ? error->text : cop_err_text(error->code),

@@ -7,7 +7,7 @@
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  2000
-#define FAILURES_MOST    3 /* in succession, for a worker that does not retry forever */
+#define FAILURES_MOST    3 /* consecutive failures after which a worker without retry_forever ends */
 
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns) {
@@ -22,8 +22,8 @@ void worker_agent_drain(worker_agent *agent) {
     agent->draining = true;
 }
 
-/* Doubles from 50 ms to 2 s, minus a random part of up to a quarter, so that a thousand workers do
- * not return at the same moment. */
+/* The wait after a failed call: doubles from 50 ms to 2 s, minus a random part of up to a quarter,
+ * so that a thousand workers do not return at the same moment. */
 static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t shift = agent->failures < 7 ? agent->failures : 7;
     uint32_t full = BACKOFF_FIRST_MS << (shift ? shift - 1 : 0);
@@ -60,7 +60,7 @@ static worker_action pull(const worker_agent *agent) {
     return (worker_action){.type = WORKER_ACTION_PULL, .goodbye = agent->draining};
 }
 
-/* What a coordinator asks for is no longer than it would hold a request itself. */
+/* Waits as long as the coordinator asked, but never longer than it may hold a request. */
 static worker_action wait_as_asked(uint32_t ms) {
     return (worker_action){.type = WORKER_ACTION_WAIT,
                            .wait_ms = ms < COP_HOLD_MAX_MS ? ms : COP_HOLD_MAX_MS};
@@ -89,8 +89,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
     case WORKER_EVENT_NOTHING:
         agent->failures = 0;
         if (COP_PLANT(NO_HELLO, event->unknown, false)) {
-            /* The coordinator restarted or gave this worker up: the result has no meaning for it.
-             */
+            /* The coordinator restarted or removed this worker, so it cannot use the result. */
             agent->state = WORKER_AWAY;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};

@@ -1,8 +1,9 @@
-/* Leases on compute threads. See compute.h. A TRAIN lease is an aligned block of shards. It is cut
- * into smaller aligned blocks, at least one per thread, and D5's tree combines their sums, so the
- * bits do not depend on the number of threads. An EVALUATE lease is cut into sub-slices of fixed
- * size; their sums are added in order. An ENSEMBLE lease is cut into members, and these into
- * columns if there are more threads than members; an output depends on nothing else. */
+/* Computes leases on several threads. See compute.h. Each lease is cut into pieces that run in
+ * parallel, and the bits of the result do not depend on the number of threads: a TRAIN lease is an
+ * aligned block of shards, cut into smaller aligned blocks whose sums are combined by the tree of
+ * D5. An EVALUATE lease is cut into sub-slices of fixed size whose sums are added in order. An
+ * ENSEMBLE lease is cut into members, and these into ranges of samples if there are more threads
+ * than members; each output depends only on its member and sample. */
 #include "worker/compute.h"
 
 #include <stddef.h>
@@ -21,13 +22,13 @@
 
 #define JOBS_KEPT 2
 #define EVALUATE_COLUMNS                                                                           \
-    125                  /* D10: sub-slices of a slice of 1000 samples; part of the order of sums */
-#define COLUMNS_MAX 1024 /* per pass: larger blocks are cut */
+    125                  /* D10: samples per sub-slice of an evaluation slice; fixes the order of sums */
+#define COLUMNS_MAX 1024 /* maximum samples per pass; larger blocks are cut */
 #define PIECES_MAX  COP_SHARDS_MAX
 
-/* A job of recent leases. */
+/* A job that recent leases used. */
 typedef struct kept_job {
-    uint64_t id, version, used; /* version of the held weights + 1; 0: none */
+    uint64_t id, version, used; /* version: of the weights, plus 1; 0: no weights. used: time of the last use */
     uint64_t spec_hash;
     cop_job *job;
     cop_buffer *weights;
@@ -37,8 +38,9 @@ typedef struct kept_job {
     cop_buffer_pool *gradients;
 } kept_job;
 
-/* A part of a lease: shards [first, first + count) of the step (for an ensemble: member `first` of
- * the lease), rows [row, row + rows) of the lease. */
+/* A part of a lease that one thread computes: rows [row, row + rows) of the lease's samples, which
+ * are shards [first, first + count) of the step; for an ensemble, on member `first` of the lease.
+ */
 typedef struct piece {
     int first, count, row, rows;
     cop_buffer *gradient;
@@ -150,8 +152,8 @@ static int shard_columns(const cop_job *job) {
     return (int)((job->batch + job->shards - 1) / job->shards);
 }
 
-/* The number of columns of a training pass: a thread's share of all shards if it fits, at least one
- * shard. */
+/* The maximum number of samples of a training pass: a thread's share of all shards if it fits into
+ * COLUMNS_MAX, at least one shard. */
 static int columns_for(const cop_job *job, int threads) {
     int shard = shard_columns(job), share = ((int)job->shards + threads - 1) / threads;
     int fit = COLUMNS_MAX / shard;
@@ -159,7 +161,7 @@ static int columns_for(const cop_job *job, int threads) {
     return shard * (fit < 1 ? 1 : fit);
 }
 
-/* Creates a job from its spec, in the empty `k`. */
+/* Creates a job from its spec in the empty slot `k`. */
 static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, cop_error *error) {
     COP_ASSERT(!k->job);
     COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
@@ -174,7 +176,7 @@ static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, 
     return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the job");
 }
 
-/* The job with this id, else the least recently used one. */
+/* The slot of the job with this id, else the least recently used slot. */
 static kept_job *choose_job(worker_compute *c, uint64_t id) {
     kept_job *oldest = &c->jobs[0];
     for (int i = 0; i < JOBS_KEPT; i++) {
@@ -184,8 +186,8 @@ static kept_job *choose_job(worker_compute *c, uint64_t id) {
     return oldest;
 }
 
-/* The job of a lease: a held one, or a new one from the lease's spec. A repeated spec has an effect
- * only if it differs. */
+/* Finds the job of a lease, or creates it from the lease's spec. A spec that equals the known one
+ * has no effect. */
 static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **out,
                         cop_error *error) {
     const cop_buffer *spec = lease->part[COP_PART_JOB];
@@ -205,7 +207,8 @@ static cop_err find_job(worker_compute *c, const cop_message *lease, kept_job **
     return COP_OK;
 }
 
-/* The weights of a lease: those that it brings, or the held ones. */
+/* Keeps the weights that the lease contains. Without any, checks that the kept weights have the
+ * lease's version. */
 static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
     if (lease->part[COP_PART_WEIGHTS]) {
         size_t expected = (size_t)cop_model_floats(k->job->model) * sizeof(float);
@@ -235,11 +238,12 @@ static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error
 
 /* ---- TRAIN ---- */
 
-/* Cuts shards [first, first + count) into aligned blocks of at most `limit` shards. */
+/* Cuts shards [first, first + count) into aligned blocks of at most `limit` shards, as c->pieces.
+ */
 static void cut_block(worker_compute *c, int first, int count, int limit) {
     int size = 1;
     while (size * 2 <= limit) size *= 2;
-    if (count <= limit) size = count; /* a whole node */
+    if (count <= limit) size = count; /* one piece: the whole block is a node */
     c->piece_count = 0;
     int row = 0;
     for (int at = first; at < first + count;) {
@@ -295,9 +299,10 @@ static void sum_item(worker_compute *c, int thread, int item) {
     c->kernels->tree_sum(inputs, &c->tree, c->tree_out + begin, count);
 }
 
-/* Sums the pieces and their losses by the tree. Each piece has the same power of two of shards (the
- * last may be shorter), from the first shard of a node on. So this is D5's tree below that node,
- * cut at the height of the pieces. Returns the number of pieces that exist. */
+/* Builds the tree over the pieces and combines their losses. All pieces have the same power of two
+ * of shards (the last may be shorter), starting at the first shard of a node. So this is the tree
+ * of D5 below that node, cut at the height of the pieces. Returns the number of pieces with
+ * samples. */
 static int build_tree(worker_compute *c, cop_result *result) {
     bool exists[PIECES_MAX];
     int present = 0;
@@ -312,7 +317,8 @@ static int build_tree(worker_compute *c, cop_result *result) {
     return present;
 }
 
-/* The block's sum, from the sums of its pieces. Absent pieces come last. NULL: out of memory. */
+/* Returns the gradient of the block, from the sums of its pieces. Pieces without samples come last.
+ * NULL: out of memory. */
 static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     int present = build_tree(c, result);
     COP_ASSERT(present >= 1 && c->pieces[0].gradient);
@@ -320,14 +326,14 @@ static cop_buffer *sum_pieces(worker_compute *c, cop_result *result) {
     cop_buffer *sum = cop_buffer_pool_take(c->job->gradients);
     if (!sum) return NULL;
     c->tree_out = sum->data;
-    for (int i = 0; i < c->piece_count; i++) /* an absent piece is never read */
+    for (int i = 0; i < c->piece_count; i++) /* the tree never reads a piece without samples */
         c->tree_inputs[i] = c->pieces[i].gradient ? c->pieces[i].gradient->data : sum->data;
     size_t floats = (size_t)cop_model_floats(c->job->job->model);
     run_all(c, (int)((floats + SUM_CHUNK - 1) / SUM_CHUNK), sum_item);
     return sum;
 }
 
-/* Compares the lease with its job. The pass only asserts what is checked here. */
+/* Checks the samples of a lease against its job. The pass only asserts these conditions. */
 static cop_err check_samples(const kept_job *k, const cop_message *lease, uint32_t rows,
                              cop_error *error) {
     if (!lease->part[COP_PART_SAMPLES] || !lease->part[COP_PART_LABELS] ||
@@ -369,7 +375,7 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
     plan_pieces(c, k, l);
     c->job = k;
     c->lease = lease;
-    int work = 0; /* number of pieces that exist; absent shards come last */
+    int work = 0; /* number of pieces with samples; shards without samples come last */
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
         c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
         if (c->pieces[work].gradient) continue;
@@ -434,7 +440,7 @@ static void member_piece(worker_compute *c, int thread, int item) {
                     l->count);
 }
 
-/* Divides each member into so many columns that no thread is idle. */
+/* Cuts each member into enough ranges of samples to keep all threads busy. */
 static void cut_members(worker_compute *c, const cop_lease *l) {
     const int members = (int)l->members, count = (int)l->count;
     const int parts = (c->threads + members - 1) / members;
@@ -483,7 +489,7 @@ static cop_err ensemble(worker_compute *c, kept_job *k, cop_message *lease, cop_
     return COP_OK;
 }
 
-/* ---- entry ---- */
+/* ---- any lease ---- */
 
 static cop_err run_kind(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
                         cop_buffer **tensor, cop_error *error) {

@@ -1,4 +1,4 @@
-/* The worker's host: carries out the agent's actions on two links (W1) and on the compute threads.
+/* The worker's shell: carries out the agent's actions on two links (W1) and on the compute threads.
  * See worker.h. */
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 
 #define HEARTBEAT_LEAST_MS 20
 #define CALL_TIMEOUT_MS                                                                            \
-    (COP_HOLD_MAX_MS + 25000) /* of a PULL: held for a while, and large bodies take time */
+    (COP_HOLD_MAX_MS + 25000) /* of a PULL: the coordinator may hold it, and large bodies take time to transfer */
 #define HELLO_TIMEOUT_MS 3000
 
 struct cop_worker {
@@ -31,10 +31,10 @@ struct cop_worker {
     /* shared by the two threads */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool drain, cancel, ended;           /* and `token`, which may be found later */
+    bool drain, cancel, ended;           /* the mutex also guards `token`, which may be found later */
     uint64_t id, session, lease, serial; /* serial counts the sessions */
-    uint64_t forgotten;                  /* a session that the coordinator does not know */
-    uint64_t canceled;                   /* a lease whose result is no longer wanted */
+    uint64_t forgotten;                  /* the serial of a session that the coordinator reported as unknown */
+    uint64_t canceled;                   /* a lease whose result the coordinator no longer needs */
     uint32_t heartbeat_ms;
 };
 
@@ -56,7 +56,8 @@ static void fill_hello(cop_worker *w, cop_message *m) {
     memcpy(m->hello.self_test, w->config.self_test, sizeof m->hello.self_test);
 }
 
-/* A coordinator that has just started may write its token after our first look. */
+/* True: the token file has changed. A coordinator that has just started may write its token after
+ * the first look. */
 static bool has_newer_token(cop_worker *w) {
     char token[COP_TOKEN_MAX];
     if (w->config.token || w->config.local || cop_token_find(NULL, NULL, w->url, token, NULL) ||
@@ -68,7 +69,8 @@ static bool has_newer_token(cop_worker *w) {
     return true;
 }
 
-/* Neither a flood of heartbeats nor none for weeks, whatever the coordinator says. */
+/* The interval that the coordinator asks for, in ms; the default if it is unreasonably short or
+ * long. */
 static uint32_t heartbeat_of(const cop_welcome *welcome) {
     const uint32_t ms = welcome->heartbeat_ms;
     return ms < HEARTBEAT_LEAST_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
@@ -80,7 +82,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
     uv_mutex_lock(&w->mutex);
-    w->id = 0; /* no heartbeats of the previous session: their answer would interrupt this call */
+    w->id = 0; /* stop heartbeats of the previous session: an answer to one would interrupt this call */
     uv_mutex_unlock(&w->mutex);
     cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
     if (e == COP_ERR_DENIED && has_newer_token(w)) {
@@ -106,7 +108,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     return e;
 }
 
-/* ---- heartbeats: a separate thread and link, so that they never wait behind a gradient ---- */
+/* ---- heartbeats: on their own thread and link, so that they never wait behind a gradient ---- */
 
 static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     cop_message hello, reply;
@@ -119,14 +121,14 @@ static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     return COP_OK;
 }
 
-/* Handles the answer to a heartbeat. The coordinator may hold a call of the work link; an unknown
- * worker must not wait for an answer that never comes. */
+/* Handles the answer to a heartbeat. If the worker is unknown, it interrupts the call on the work
+ * link, which would otherwise wait for an answer that never comes. */
 static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     uv_mutex_lock(&w->mutex);
     if (r->drain) w->drain = true;
     if (r->cancel_lease) w->canceled = r->cancel_lease;
     if (r->unknown) w->forgotten = serial;
-    /* Before the unlock: no new HELLO has begun that this would interrupt. */
+    /* with the mutex locked, so that this cannot interrupt the next HELLO */
     if (r->unknown && serial == w->serial && w->id) cop_link_interrupt(w->work);
     uv_mutex_unlock(&w->mutex);
 }
@@ -138,7 +140,7 @@ static void beat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) 
         (cop_heartbeat){.worker = id, .session = session, .lease = w->lease, .draining = w->drain};
     uv_mutex_unlock(&w->mutex);
     if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL))
-        return; /* the work link decides */
+        return; /* only the work link decides whether the coordinator is lost */
     if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY) heed(w, &reply.heartbeat_reply, serial);
     cop_message_fini(&reply);
 }
@@ -167,8 +169,8 @@ static void run_heart(void *argument) {
 /* ---- PULL and the lease ---- */
 
 typedef struct work_state {
-    cop_message lease; /* running */
-    cop_result result; /* goes with the next PULL */
+    cop_message lease; /* the lease being computed */
+    cop_result result; /* sent with the next PULL */
     cop_buffer *gradient;
 } work_state;
 
@@ -273,7 +275,7 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
     return (worker_event){.type = WORKER_EVENT_FAILED, .error = COP_ERR_INTERNAL};
 }
 
-/* True: somebody asked for the end. */
+/* Passes a requested drain on to the agent. True: cancel now. */
 static bool check_wishes(cop_worker *w, worker_agent *agent) {
     uv_mutex_lock(&w->mutex);
     bool cancel = w->cancel;
@@ -282,7 +284,7 @@ static bool check_wishes(cop_worker *w, worker_agent *agent) {
     return cancel;
 }
 
-/* Logs only some failures of a long absence. */
+/* Logs the first of each 16 consecutive failures. */
 static void tell_failure(const cop_worker *w, const worker_agent *agent,
                          const worker_event *event) {
     if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
@@ -323,7 +325,7 @@ static void run_agent(void *argument) {
     if (w->config.on_ended) w->config.on_ended(w->config.on_ended_context);
 }
 
-/* ---- life ---- */
+/* ---- start and end ---- */
 
 static cop_err open_links(cop_worker *w, cop_error *error) {
     if (w->config.local) {
@@ -334,8 +336,8 @@ static cop_err open_links(cop_worker *w, cop_error *error) {
     return cop_link_open(w->url, w->config.tls, &w->control, error);
 }
 
-/* The name in the certificate. If the certificate is for many workers, or missing: host name and
- * process id, which distinguish workers. */
+/* The default name: the name in the certificate. If the certificate is for many workers, or there
+ * is none, host name and process id distinguish the workers. */
 static void default_name(const cop_tls *tls, char out[COP_NAME_MAX]) {
     const cop_peer *self = tls ? cop_tls_self(tls) : &(const cop_peer){0};
     char host[64] = "worker";

@@ -1,5 +1,5 @@
-/* coppice compare: in which fields the job files of jobs or runs differ, and what they ended with.
- */
+/* coppice compare: shows the fields in which the job files of jobs or runs differ, and their final
+ * results. */
 #include "client/load/history.h"
 
 #include <math.h>
@@ -35,7 +35,7 @@ static bool is_same(const char *a, const char *b) {
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* Adds the field if the sides differ in it. */
+/* Adds the field to *out if its values differ. */
 static void consider(const side *sides, int count, const char *path, rows *out) {
     row r = {.path = path};
     bool same = true;

@@ -1,5 +1,6 @@
-/* coppice completion: scripts for bash, zsh and fish, made from the tables of commands and options.
- * Numbers and names of jobs are asked of the coordinator while somebody types. */
+/* coppice completion: scripts for bash, zsh and fish, generated from the tables of commands and
+ * options. The scripts ask the coordinator for numbers and names of jobs when the user presses Tab.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -57,7 +58,8 @@ static void write_bash(cop_str *out) {
 
 /* ---- zsh ---- */
 
-/* As a word of zsh's or fish's in single quotes; brackets and colons would end a description. */
+/* Appends text for a single-quoted word of zsh or fish. Brackets and colons would end a
+ * description, so they become blanks. */
 static void quote_help(const char *help, cop_str *out) {
     for (const char *p = help; *p; p++) {
         const char c = *p == '\'' || *p == '[' || *p == ']' || *p == ':' ? ' ' : *p;

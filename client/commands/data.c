@@ -1,4 +1,4 @@
-/* coppice data list|get|rm, and coppice inspect of data sets. */
+/* coppice data list|get|rm, and coppice inspect for data sets. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +44,8 @@ static void list_local(const cli_options *options) {
     if (!options->json) cli_print_table(cells, (int)count + 1, COLUMNS, "llf");
 }
 
-/* A set of --data is read when a job wants it: until then only its name is known. */
+/* A data set below the coordinator's --data is read when a job first needs it. Until then only its
+ * name is known. */
 static void print_sets(const Coppice__Api__ListDataAnswer *answer) {
     enum { COLUMNS = 7 };
     static const char *const head[COLUMNS] = {"NAME", "TRAINING", "TEST", "CLASSES",
@@ -207,7 +208,7 @@ static cop_err inspect_part(const cop_data *data, const cop_data_part *part, con
     return COP_OK;
 }
 
-/* Bytes of the longest name of a class that is shown. */
+/* The length of the longest class name that is shown, in bytes. */
 static int name_width(const cop_data *data) {
     size_t width = 3;
     for (int32_t c = 0; data->class_names && c < data->classes && c < 100; c++)
@@ -267,7 +268,8 @@ static cop_err inspect_data(const cli_options *options, const cop_data *data, co
     return e;
 }
 
-/* A run or checkpoint folder has folders in it too, as pictures by class do. */
+/* A run folder also contains folders, like a folder of images by class. These names tell them
+ * apart. */
 static bool looks_like_model(const char *path) {
     static const char *const names[] = {"model.safetensors", "checkpoints"};
     bool found = false;
@@ -279,7 +281,7 @@ static bool looks_like_model(const char *path) {
     return found;
 }
 
-/* How a file is to be read, as the options say. */
+/* How to read a file, according to the options. */
 typedef struct reading {
     cop_data_input input;
     char text[1024];
@@ -316,7 +318,7 @@ static cop_err read_options(const cli_options *o, reading *out, cop_error *error
     return COP_OK;
 }
 
-/* Which of the options about reading suit a source of data, by its name. */
+/* The options for reading that apply to a data source, judged by its name; separated by blanks. */
 static const char *options_of(const char *what, bool named) {
     static const char *const tables[] = {".csv", ".tsv", ".csv.gz", ".tsv.gz"};
     const size_t length = strlen(what);
@@ -329,7 +331,8 @@ static const char *options_of(const char *what, bool named) {
     return cop_folder_exists(what) ? "resize" : "";
 }
 
-/* Refuses what was given and has no meaning for this source. `suits`: names separated by blanks. */
+/* Refuses options that do not apply to this source. `suits`: the names that apply, separated by
+ * blanks. */
 static cop_err check_options(const cli_options *o, const char *suits, const char *source,
                              cop_error *error) {
     static const struct {
@@ -354,7 +357,7 @@ static cop_err check_options(const cli_options *o, const char *suits, const char
     return e;
 }
 
-/* Pictures by class alone are brought to a size; other sets in folders have theirs. */
+/* Only a folder of images by class can be resized. Other data sets in folders have a fixed size. */
 static cop_err check_resized(const cop_data *data, const reading *how, const char *what,
                              cop_error *error) {
     const uint32_t *wanted = how->input.resize;
@@ -382,7 +385,7 @@ static cop_err draw_sheet(const cli_options *o, const cop_data *data, cop_error 
                              o->columns ? (int)o->columns : 16, o->output, error);
 }
 
-/* Not data, as `why` says: a model, or nothing that is known. */
+/* Inspects something that is not data, for the reason in `why`: a model, or else unknown. */
 static cop_err inspect_other(const cli_options *options, const cop_error *why, cop_error *error) {
     const char *what = options->positional[0];
     const bool there = cop_file_exists(what) || cop_folder_exists(what);
@@ -396,7 +399,7 @@ static cop_err inspect_other(const cli_options *options, const cop_error *why, c
                     why->text);
 }
 
-/* A name of a known set, or a file or folder of data; anything else is a model. */
+/* The argument is the name of a known data set, a file or folder of data, or else a model. */
 cop_err cli_inspect(const cli_options *options, cop_error *error) {
     const char *what = options->positional[0];
     size_t count;

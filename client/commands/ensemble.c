@@ -1,20 +1,20 @@
-/* coppice eval --ensemble, --average, --members-from: the joint opinion of thinned networks, or of
- * separately trained ones, on the test set. Jobs of a coordinator are evaluated by its pool, files
- * in this process; the figures are the same. */
+/* coppice eval --ensemble, --average, --members-from: evaluates the average of thinned networks, or
+ * of separately trained networks, on the test set. The pool evaluates a coordinator's jobs; this
+ * process evaluates files. The figures are the same. */
 #include "client/evaluate/ensemble.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what is asked ---- */
+/* ---- options ---- */
 
 static int ascending(const void *a, const void *b) {
     const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return (x > y) - (x < y);
 }
 
-/* "10,20,50", each once, ascending. */
+/* Parses "10,20,50" into ascending counts without duplicates. */
 static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, cop_error *error) {
     *count = 0;
     for (const char *p = text; *p;) {
@@ -41,7 +41,7 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
     return kept ? COP_OK : cop_fail(error, COP_ERR_USAGE, "--ensemble is empty");
 }
 
-/* The average, and after how many members figures are wanted. */
+/* Parses --average and --ensemble: the average, and the numbers of members to report. */
 static cop_err read_members(cli_ensemble *v, cop_error *error) {
     const cli_options *o = v->options;
     v->average = COP_AVERAGE_ARITHMETIC;
@@ -98,7 +98,7 @@ cop_err cli_ensemble_eval(const cli_options *options, cop_error *error) {
     return e;
 }
 
-/* ---- what is told ---- */
+/* ---- output ---- */
 
 void cli_ensemble_row(cli_ensemble *v, const Coppice__Api__EnsembleFigures *f) {
     static const char *const head[] = {"ERROR %", "NLL", "BRIER", "ECE", "DISAGREEMENT"};
@@ -113,7 +113,7 @@ void cli_ensemble_row(cli_ensemble *v, const Coppice__Api__EnsembleFigures *f) {
     char members[24];
     v->told++;
     if (v->options->json) return;
-    cli_progress_end(&v->progress); /* the line is the table's now */
+    cli_progress_end(&v->progress); /* make room for a row of the table */
     if (v->told == 1) {
         cli_print("%s%14s", cli_color(1, "bold"), "MEMBERS");
         for (int i = 0; i < 5; i++) cli_print("  %16s", head[i]);

@@ -1,5 +1,5 @@
-/* coppice export: trained weights, of a file, a run folder or a coordinator's job, as a file for
- * other programs. One row per format. */
+/* coppice export: writes the trained weights of a file, a run folder or a coordinator's job in a
+ * format for other programs. The table of formats has one row per format. */
 #include <stdio.h>
 #include <string.h>
 
@@ -45,8 +45,9 @@ static cop_err write_onnx(const cli_model *m, const char *path, cop_error *error
     return e;
 }
 
-/* Writes the weights, then the file that needs them, which is the caller's to remove. Weights that
- * stand there alone are no earlier export's: nobody named them, so they stay. */
+/* Writes the weights, then the Python file that loads them; on failure the caller removes the
+ * latter. A weights file without its Python file is not from an earlier export, and the user did
+ * not name it, so it is not overwritten. */
 static cop_err write_both(const cli_model *m, const char *text, const char *path,
                           const char *weights, cop_error *error) {
     const bool replaced = cop_file_exists(weights);
@@ -84,9 +85,9 @@ static cop_err write_torch(const cli_model *m, const char *path, cop_error *erro
 }
 
 typedef struct export_format {
-    const char *name, *ending; /* of files that are meant when --format is not given */
+    const char *name, *ending; /* extension of a file that selects this format without --format */
     cop_err (*write)(const cli_model *model, const char *path, cop_error *error);
-    bool by_layers; /* written as layers, which say how */
+    bool by_layers; /* written layer by layer; each layer can add a note */
 } export_format;
 
 static const export_format formats[] = {
@@ -117,7 +118,7 @@ static cop_err choose(const cli_options *options, const export_format **out, cop
                     nearest ? "\"?" : "");
 }
 
-/* To standard error: what the file computes otherwise than coppice. */
+/* Prints to standard error how the results of the file differ from coppice's. */
 static void print_differences(const cop_model *model) {
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);

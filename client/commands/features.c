@@ -1,5 +1,5 @@
-/* coppice features: what a layer has learned (tiles of weights), and how its units behave on the
- * test set (figures). */
+/* coppice features: shows the weights of a layer as tiles, and statistics of its units on the test
+ * set. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,10 +11,10 @@
 #include "common/ensemble/features.h"
 
 #define COLUMNS   125   /* samples at a time */
-#define UNITS_MAX 8192  /* pairs: 512 MB of products */
-#define TILES_MAX 16384 /* rows of one weight */
+#define UNITS_MAX 8192  /* limit for statistics of pairs: 512 MB of products */
+#define TILES_MAX 16384 /* maximum rows of a drawn weight matrix */
 
-/* ---- which layer ---- */
+/* ---- the layer ---- */
 
 /* The layer's weight; NULL: it has none. */
 static const cop_parameter *weight_of(const cop_model *model, const cop_layer *layer) {
@@ -48,11 +48,11 @@ static cop_err fail_layer(const cop_model *model, int64_t index, cop_error *erro
 static const cop_layer *first_with_weights(const cop_model *model) {
     for (int i = 0; i < cop_model_layer_count(model); i++)
         if (weight_of(model, cop_model_layer(model, i))) return cop_model_layer(model, i);
-    return NULL; /* no such model is made */
+    return NULL; /* a model always has a layer with weights */
 }
 
-/* What a row of a weight looks at: the shape of the layer's input as a picture, where it is one,
- * before layers or the model made it flat. */
+/* The image that a row of the weight matrix sees: the shape of the layer's input before a flatten
+ * layer or the model flattened it. False: the input is not an image. */
 static cop_shape seen_shape(const cop_model *model, const cop_layer *layer,
                             const cop_data_part *part) {
     cop_shape shape = layer->in;
@@ -81,7 +81,7 @@ static cop_err draw(const cop_model *model, const cop_layer *layer, const float 
         tiles.channels = shape.dims[0];
         tiles.height = shape.dims[1];
         tiles.width = shape.dims[2];
-    } else { /* near a square */
+    } else { /* nearly square */
         tiles.width = (int)ceil(sqrt(p->cols));
         tiles.height = (p->cols + tiles.width - 1) / tiles.width;
         tiles.missing = tiles.width * tiles.height - p->cols;
@@ -94,14 +94,14 @@ static cop_err draw(const cop_model *model, const cop_layer *layer, const float 
     return cli_tiles_write(&tiles, options->output, error);
 }
 
-/* ---- figures ---- */
+/* ---- statistics ---- */
 
 typedef struct watcher {
     int layer;
     cop_features *features;
 } watcher;
 
-/* Units of a layer's output, and its values of each. */
+/* The number of units in a layer's output, and of values per unit. */
 static int units_of(const cop_layer *layer, int *places) {
     const int size = (int)cop_shape_size(&layer->out);
     const int units = layer->out.rank == 3 ? layer->out.dims[0] : size;
@@ -139,7 +139,7 @@ static void run_samples(cop_pass *pass, const cli_model *m, const cop_data *data
     cli_progress_end(&progress);
 }
 
-/* Activations: after the element-wise layer that follows, if one does. */
+/* Measures the activations after the element-wise layer that follows, if any. */
 static cop_err measure(const cli_model *m, const cop_data *data, const cop_layer *layer, bool quiet,
                        cop_feature_figures *out, cop_error *error) {
     const cop_kernels *kernels;

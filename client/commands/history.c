@@ -1,4 +1,4 @@
-/* coppice history: the loss of each step and epoch, and each evaluation, of a job or a run. */
+/* coppice history: prints the loss of each step and epoch, and each evaluation, of a job or run. */
 #include "client/load/history.h"
 
 #include <math.h>
@@ -62,9 +62,9 @@ static void print_head(printer *p) {
                   "LOSS", "ERROR", "TIME", cli_color(1, "reset"));
 }
 
-/* ---- all of them, by steps ---- */
+/* ---- all rows, ordered by step ---- */
 
-/* Prints the epochs and evaluations of up to `until` steps that were not printed yet. */
+/* Prints the epochs and evaluations up to step `until` that have not been printed yet. */
 static void print_until(printer *p, const coord_history *h, uint64_t until) {
     for (;;) {
         const coord_figure *epoch = p->epochs < h->train_count ? &h->train[p->epochs] : NULL;
@@ -84,7 +84,7 @@ static void print_until(printer *p, const coord_history *h, uint64_t until) {
     }
 }
 
-/* Single steps are for programs. */
+/* Prints single steps, which only --csv and --json show, with the other rows in between. */
 static cop_err print_steps(printer *p, const coord_history *h, cop_error *error) {
     for (;;) {
         coord_history page;
@@ -115,7 +115,7 @@ static cop_err print_new(printer *p, cop_error *error) {
 
 /* ---- following ---- */
 
-/* A run holds the lock of its folder. */
+/* A run that has not ended holds the lock of its folder. */
 static cop_err has_ended(const cli_options *options, const char *what, bool *ended,
                          cop_error *error) {
     int lock;

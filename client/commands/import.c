@@ -1,5 +1,5 @@
-/* coppice import: weights that were trained elsewhere become a model of a job, or a run folder to
- * go on from. */
+/* coppice import: turns weights trained by another program into a model file, or into a run folder
+ * from which training can continue. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,14 +10,14 @@
 #include "common/base/hash.h"
 #include "common/interchange/import.h"
 
-/* A run folder that is being written: what is in it, and what was there before. */
+/* A run folder that is being written: its paths, and whether it existed before. */
 typedef struct new_folder {
     const char *path;
     char *job, *checkpoints;
     bool was_there;
 } new_folder;
 
-/* job.yaml and a checkpoint of step 0, where `run --resume` begins. */
+/* Writes job.yaml and a checkpoint of step 0, from which `run --resume` starts. */
 static cop_err fill_folder(const new_folder *f, const cop_job *job, const float *flat,
                            cop_error *error) {
     float *zeros = cop_alloc_array((size_t)cop_model_floats(job->model), sizeof *zeros);
@@ -32,7 +32,7 @@ static cop_err fill_folder(const new_folder *f, const cop_job *job, const float 
     return e;
 }
 
-/* What was not there before goes again. */
+/* Removes what this command wrote. */
 static void empty_folder(const new_folder *f) {
     if (!f->was_there) {
         cop_folder_remove(f->path, NULL);

@@ -1,4 +1,5 @@
-/* coppice inspect of a safetensors file that is not a model, as `replay` writes: its tensors. */
+/* coppice inspect for a safetensors file that is not a model, such as the output of `replay`: lists
+ * its tensors. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,7 @@ static void measure_f32(const cop_tensor_entry *t, Coppice__Api__InspectTensor *
     double sum = 0, squares = 0;
     if (strcmp(t->dtype, "F32") != 0 || !count) return;
     for (size_t i = 0; i < count; i++) {
-        float value; /* a file of others may not be aligned */
+        float value; /* the file may be unaligned */
         memcpy(&value, (const char *)t->data + i * sizeof value, sizeof value);
         sum += value;
         squares += (double)value * value;
@@ -91,7 +92,7 @@ static cop_err print_file_json(const cop_safetensors *file, const char *path, co
     return ok ? COP_OK : cop_no_memory(error);
 }
 
-/* A file that `replay` wrote says which shard of which step it holds. */
+/* A file from `replay` records its step and shard in the metadata. */
 static cop_err inspect_file(const cop_safetensors *file, const cli_options *options,
                             cop_error *error) {
     const char *step = cop_safetensors_metadata(file, "coppice.step"),

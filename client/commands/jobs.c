@@ -1,5 +1,5 @@
-/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers, drain: calls about jobs
- * and workers of a coordinator. */
+/* coppice jobs, status, watch, cancel, pause, resume, rm, logs, workers, drain: requests about a
+ * coordinator's jobs and workers. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -17,7 +17,7 @@ typedef struct job_row {
     char number[32], steps[48], loss[32], error[48], created[16];
 } job_row;
 
-/* "2026-11-30T13:24:11Z" as "11-30 13:24". */
+/* Writes "2026-11-30T13:24:11Z" as "11-30 13:24". */
 static void format_created(const char *time, char out[16]) {
     int month, day, hour, minute;
     snprintf(out, 16, "-");
@@ -41,7 +41,7 @@ static bool is_waiting(const Coppice__Api__JobStatus *s) {
     return s->waiting_for && *s->waiting_for;
 }
 
-/* What a job waits for is shown where any job waits. */
+/* The table has the column WAITS FOR only if at least one job waits. */
 static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error *error) {
     bool waiting = false;
     for (size_t i = 0; i < answer->n_jobs; i++) waiting = waiting || is_waiting(answer->jobs[i]);
@@ -77,7 +77,7 @@ static cop_err print_jobs(const Coppice__Api__ListJobsAnswer *answer, cop_error 
 }
 
 #define WORKER_COLUMNS 8
-#define PAGES_MAX      64 /* of the list of jobs */
+#define PAGES_MAX      64 /* maximum pages of a list of jobs */
 
 static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     int rows = (int)answer->n_workers + 1;
@@ -118,21 +118,21 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
     cop_free(text);
 }
 
-/* The whole list, which comes in pages; its rows belong to them. */
+/* The whole list. It arrives in pages, which own the rows. */
 typedef struct job_list {
     ProtobufCMessage *pages[PAGES_MAX];
     size_t page_count;
     Coppice__Api__ListJobsAnswer all;
 } job_list;
 
-/* An older coordinator does not know the filters. */
+/* Applies the filters again: an older coordinator ignores them. */
 static bool is_wanted(const cli_options *options, const Coppice__Api__JobStatus *s) {
     return (!options->name || (s->name && strcmp(s->name, options->name) == 0)) &&
            (!options->state || strcasecmp(cli_state_name(s->state), options->state) == 0);
 }
 
-/* Appends a page and takes it over; *more: there may be another. A coordinator of before there were
- * pages answers with the first one again. */
+/* Appends a page, which the list then owns. *more: there may be another page. A coordinator from
+ * before paging sends the first page again. */
 static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, cop_error *error) {
     const Coppice__Api__ListJobsAnswer *page = (const Coppice__Api__ListJobsAnswer *)message;
     Coppice__Api__ListJobsAnswer *all = &list->all;
@@ -149,7 +149,7 @@ static cop_err add_page(job_list *list, ProtobufCMessage *message, bool *more, c
     return COP_OK;
 }
 
-/* The state by its name, in any case. */
+/* Parses the name of a state, in upper or lower case. */
 static cop_err parse_state(const char *text, Coppice__Api__ListJobsRequest *request,
                            cop_error *error) {
     const ProtobufCEnumDescriptor *states = &coppice__api__state__descriptor;

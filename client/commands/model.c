@@ -1,5 +1,5 @@
-/* coppice eval, digest, and inspect of models: what one does with trained weights, from a
- * file, a run folder, or a job of a coordinator. */
+/* coppice eval, digest, and inspect for models: commands for trained weights from a file, a run
+ * folder or a coordinator's job. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +30,7 @@ cop_err cli_model_open(const char *path, cli_model *out, cop_error *error) {
     return e;
 }
 
-/* The bytes of a job's model.safetensors from its coordinator. */
+/* Fetches the bytes of a job's model.safetensors from the coordinator. */
 static cop_err fetch_model(const cli_options *options, cop_buffer **bytes, char digest[65],
                            uint64_t *step, cop_error *error) {
     Coppice__Api__ExportModelRequest request = COPPICE__API__EXPORT_MODEL_REQUEST__INIT;
@@ -139,7 +139,8 @@ static cop_err eval_on_pool(const cli_options *options, cop_error *error) {
     return e;
 }
 
-/* The evaluation at the job's end, if that was of the test part; else the pool makes one. */
+/* Returns the evaluation at the end of the job if it used the test part; otherwise the pool
+ * evaluates. */
 static cop_err eval_job(const cli_options *options, cop_error *error) {
     Coppice__Api__EvaluateRequest request = COPPICE__API__EVALUATE_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
@@ -155,7 +156,7 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     COP_TRY(e);
     const Coppice__Api__EvaluateAnswer *a = (const Coppice__Api__EvaluateAnswer *)answer;
     Coppice__Api__EvalResult r = COPPICE__API__EVAL_RESULT__INIT;
-    if (a->on && strcmp(a->on, "test") != 0) { /* its own evaluations were of the validation part */
+    if (a->on && strcmp(a->on, "test") != 0) { /* the job evaluated only the validation part */
         cop_proto_free(answer);
         return eval_on_pool(options, error);
     }
@@ -172,7 +173,7 @@ static cop_err eval_job(const cli_options *options, cop_error *error) {
     return e;
 }
 
-/* In this process: of a file, or of a job whose weights the coordinator hands over. */
+/* Evaluates in this process: a file, or a job whose weights the coordinator sends. */
 static cop_err eval_here(const cli_options *options, cop_error *error) {
     cli_model m;
     cop_data *data = NULL;
@@ -289,7 +290,7 @@ static cop_err print_model_json(const cli_model *m, const char *path, cop_error 
     return ok ? COP_OK : cop_no_memory(error);
 }
 
-/* Nothing where classes have only their numbers. */
+/* Prints nothing if the classes have no names. */
 static void print_classes(const cop_job *job) {
     const Coppice__Pinned *p = job->message->pinned;
     char name[64];

@@ -1,4 +1,4 @@
-/* coppice plan: validate a job file and show what it would do, like Keras' summary. */
+/* coppice plan: validates a job file and shows what it would do, like model.summary() in Keras. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "common/nn/thin.h"
 #include "common/wire/codec.h"
 
-/* What a layer does in the two modes, for people; "-": what its kind does, in both. */
+/* How a layer behaves in the two modes, in words; "-": the same in both. */
 static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
                            char eval[COP_MODE_TEXT]) {
     snprintf(train, COP_MODE_TEXT, "-");
@@ -16,8 +16,8 @@ static void describe_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
     if (layer->ops->modes) layer->ops->modes(layer, train, eval);
 }
 
-/* What a layer multiplies in a thinned member of an ensemble (nn/thin.h): its share of the weights,
- * 1 where that is what it multiplies otherwise. Returns whether any multiplies less. */
+/* The fraction of each layer's weights that a thinned ensemble member multiplies (nn/thin.h); 1:
+ * all. Returns true if any fraction is below 1. */
 static bool find_members(const cop_job *job, double shares[COP_LAYERS_MAX]) {
     cop_thin_sides sides[COP_LAYERS_MAX];
     bool any = false;
@@ -31,7 +31,7 @@ static bool find_members(const cop_job *job, double shares[COP_LAYERS_MAX]) {
     return any;
 }
 
-/* For people; "-": as in other modes. */
+/* As text; "-": as in the other modes. */
 static void describe_member(double share, char text[COP_MODE_TEXT]) {
     if (share < 1)
         snprintf(text, COP_MODE_TEXT, "thin: %.2g of the weights", share);
@@ -46,11 +46,11 @@ static uint64_t layer_weights(const cop_model *model, const cop_layer *layer) {
     return count;
 }
 
-/* ---- classes of each part ---- */
+/* ---- classes in each part ---- */
 
 #define PARTS 3
 
-/* What the job does with its data. */
+/* The numbers of samples per class that the job uses. */
 typedef struct plan_parts {
     Coppice__Api__InspectPart part[PARTS], *table[PARTS];
     cop_job_value_ranges values;
@@ -60,7 +60,7 @@ static void close_parts(plan_parts *p) {
     for (int i = 0; i < PARTS; i++) cop_free(p->part[i].per_class);
 }
 
-/* Counts the samples of each class that the job trains on, sets aside and tests on. */
+/* Counts the training, validation and test samples of each class. */
 static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts *p,
                            cop_error *error) {
     static const char *const names[PARTS] = {"train", "validation", "test"};
@@ -89,7 +89,7 @@ static cop_err count_parts(const cop_job *job, const cop_data *data, plan_parts 
 
 #define CLASSES_SHOWN 20
 
-/* One line for each class; of many classes, the range of their sizes. */
+/* Prints one line per class, or for many classes only the range of their sizes. */
 static void print_parts(const cop_job *job, const plan_parts *p) {
     const size_t classes = p->part[0].n_per_class;
     const char *cells[(CLASSES_SHOWN + 1) * (PARTS + 1)] = {"CLASS", "TRAINING", "VALIDATION",
@@ -160,12 +160,12 @@ static const char *normalize_name(const cop_job *job) {
         return "unit";
     case COPPICE__DATA__NORMALIZE__STANDARD:
         return "standard";
-    default: /* auto is settled */
+    default: /* `auto` has been resolved */
         return "none";
     }
 }
 
-/* Which weights a job leaves behind, and what is known of how good they are. */
+/* Describes which weights the job saves at its end, and how they were evaluated. */
 static const char *describe_result(const cop_job *job) {
     if (job->validation_samples && !job->evaluate_on_test)
         return "the last weights; checkpoints/best has the best on the validation samples";
@@ -217,7 +217,7 @@ static void print_plan(const cop_job *job, const cop_data *data, const plan_part
     print_parts(job, parts);
 }
 
-/* The JSON form; strings live in the job or in `text` until printed. */
+/* Prints the plan as JSON. The strings live in the job or in `text`. */
 static cop_err print_plan_json(const cop_job *job, const cop_data *data, plan_parts *parts,
                                int workers, const cop_plan_figures *f, cop_error *error) {
     int count = cop_model_layer_count(job->model);

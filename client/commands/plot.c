@@ -1,5 +1,5 @@
-/* coppice plot: learning curves of runs and jobs, side by side: loss and error over steps; and the
- * error of ensembles over their members (ensemble_plot.c). */
+/* coppice plot: draws learning curves of runs and jobs (loss and error over steps), or the error of
+ * ensembles over the number of members (ensemble_plot.c). */
 #include <stdio.h>
 #include <math.h>
 #include <string.h>
@@ -13,11 +13,11 @@
 
 enum { LINES_MAX = 2 * CLI_POSITIONAL_MAX };
 
-/* What one argument gives: its two tables as columns. */
+/* The history of one argument as columns. */
 typedef struct curve {
     char name[COP_NAME_MAX];
     coord_history history;
-    double *columns; /* train: steps, losses, errors; evaluations: the same */
+    double *columns; /* columns of the epochs and of the evaluations: step, loss, error */
 } curve;
 
 static void free_curves(curve *curves, int count) {
@@ -47,7 +47,7 @@ static cop_err make_columns(curve *c, cop_error *error) {
 
 /* ---- drawing ---- */
 
-/* The lines of one chart: column 1 (loss) or 2 (error) of all curves. */
+/* Fills the lines of one chart with column 1 (loss) or 2 (error) of all curves. */
 static size_t make_lines(const curve *curves, int count, size_t column, cli_series *lines,
                          char (*names)[COP_NAME_MAX + 16]) {
     size_t used = 0;
@@ -71,7 +71,7 @@ static size_t make_lines(const curve *curves, int count, size_t column, cli_seri
     return used;
 }
 
-/* Does any curve have an error to show? Jobs without classes have none. */
+/* True: at least one curve has an error. Jobs without classes have none. */
 static bool has_errors(const curve *curves, int count) {
     for (int i = 0; i < count; i++) {
         const coord_history *h = &curves[i].history;
@@ -109,7 +109,7 @@ static cop_err draw(const curve *curves, int count, const char *path, cop_error 
     return e;
 }
 
-/* How many of the arguments are results of ensembles: files, or standard input. */
+/* Counts the arguments that are ensemble results: files, or "-" for standard input. */
 static int count_results(const cli_options *options) {
     int count = 0;
     for (int i = 0; i < options->positional_count; i++) {

@@ -1,6 +1,6 @@
-/* coppice predict: what trained weights, or an ensemble of their thinned networks, say of samples
- * from a file: a table for people, a line of JSON for each sample, a sheet of those of which they
- * are least sure. */
+/* coppice predict: predicts samples from a file with trained weights or an ensemble of their
+ * thinned networks. Prints a table, or one line of JSON per sample, and draws a sheet of the most
+ * uncertain samples. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +13,11 @@
 #include "common/data/samples.h"
 #include "common/ensemble/ensemble.h"
 
-#define CELL 96 /* bytes of one in the table */
+#define CELL 96 /* maximum bytes of a class name in the table */
 
-/* ---- what is asked ---- */
+/* ---- options ---- */
 
-/* All that can be told wrong before anything is read. */
+/* Checks the options, before any file is read. */
 static cop_err check_options(const cli_options *o, uint32_t *members, cop_error *error) {
     int64_t count = 0;
     if (!o->input)
@@ -43,7 +43,7 @@ static cop_err check_options(const cli_options *o, uint32_t *members, cop_error 
     return cop_file_check_place(o->output, error);
 }
 
-/* What the model cannot give. */
+/* Refuses requests that the model cannot fulfil. */
 static cop_err check_model(const cli_predictions *p, const cli_options *o, cop_error *error) {
     const cop_model *model = p->model->job->model;
     if (p->members && !cop_model_draws(model))
@@ -87,9 +87,9 @@ static cop_err read_input(const cli_options *o, const cop_job *job, cop_data_sam
     return e;
 }
 
-/* ---- JSON: a line for each sample ---- */
+/* ---- JSON: one line per sample ---- */
 
-/* NULL: classes have no names. */
+/* Returns NULL if the classes have no names. */
 static char *class_name(const cli_predictions *p, int32_t class) {
     const Coppice__Pinned *pinned = p->model->job->message->pinned;
     return class >= 0 && (size_t)class < pinned->n_class_names ? pinned->class_names[class] : NULL;
@@ -241,7 +241,8 @@ static const table_column columns[] = {
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
-/* `samples`: which ones, in this order; NULL: the first `rows`. */
+/* Prints the samples with these numbers, in this order; `samples` NULL: the first `rows` samples.
+ */
 static cop_err print_table(const cli_predictions *p, const uint32_t *samples, uint32_t rows,
                            cop_error *error) {
     const table_column *used[COLUMN_COUNT];
@@ -285,7 +286,7 @@ static void print_summary(const cli_predictions *p, uint32_t rows, bool least_su
     cli_print("\n");
 }
 
-/* ---- all of it ---- */
+/* ---- the command ---- */
 
 static cop_err tell(const cli_options *o, const cli_predictions *p, cop_error *error) {
     const uint32_t all = p->samples->part.count;

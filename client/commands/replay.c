@@ -1,4 +1,4 @@
-/* coppice replay: one shard of one step with everything in it, computed again, as safetensors. */
+/* coppice replay: recomputes one shard of one step and writes all its tensors as safetensors. */
 #include <stdio.h>
 
 #include "client/cli.h"
@@ -19,7 +19,7 @@ static cop_err check_step(const cop_job *job, uint64_t trained, int64_t step, co
                     (unsigned long long)trained);
 }
 
-/* Up to the step before the one that is wanted, from *began. */
+/* Trains from step *began up to the step before the requested one, with a progress line. */
 static cop_err go_there(cop_replay *replay, const char *path, uint64_t step, bool quiet,
                         uint64_t *began, cop_error *error) {
     cli_progress progress;

@@ -1,4 +1,4 @@
-/* coppice run: coordinator and workers in this process. Same digest as the cluster. */
+/* coppice run: a coordinator and workers in this process. The digest is the same as on a pool. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 #include "coordinator/coordinator.h"
 #include "worker/worker.h"
 
-/* SIGINT, SIGTERM and SIGUSR1 (Slurm's) ask for a checkpoint and a clean end; a second SIGINT ends
- * at once. */
+/* SIGINT, SIGTERM and SIGUSR1 (sent by Slurm) request a checkpoint and a clean end. A second SIGINT
+ * ends the program immediately. */
 static void on_signal(int number) {
     if (cli_interrupt_received() && number == SIGINT) cli_interrupt_end(number);
     cli_interrupt_note(number);
@@ -28,7 +28,7 @@ typedef struct run_state {
     coord_server *coordinator;
     cop_worker **workers;
     int worker_count;
-    bool portable; /* the job does without OpenBLAS */
+    bool portable; /* the job does not need OpenBLAS */
     uint32_t batch;
     uint64_t began_ns, submitted_ns;
     char name[COP_NAME_MAX], numerics[128];
@@ -85,7 +85,7 @@ static void wait_for_end(run_state *s, const cli_options *options, coord_progres
     cli_progress_end(&bar);
 }
 
-/* ---- the end: a table or one line of JSON ---- */
+/* ---- the result: a table or one line of JSON ---- */
 
 static uint64_t peak_memory(void) {
     struct rusage usage;
@@ -151,8 +151,8 @@ static void print_table(const run_state *s, const coord_progress *p) {
     cli_print_table(cells, (int)(sizeof cells / sizeof *cells / 2), 2, "ll");
 }
 
-/* The command that goes on with this run. Of a job file from standard input the run folder has the
- * only copy. */
+/* Writes the command that continues this run. If the job file came from standard input, its only
+ * copy is in the run folder. */
 static void print_resume(const run_state *s, const cli_options *options, cop_str *out) {
     const char *job = options->positional[0];
     const bool piped = strcmp(job, "-") == 0;
@@ -168,7 +168,7 @@ static void print_resume(const run_state *s, const cli_options *options, cop_str
     cop_str_append(out, " --resume auto");
 }
 
-/* What a second SIGINT says. */
+/* Prepares the sentence that a second SIGINT prints. */
 static void prepare_interrupt(const run_state *s, const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice run: interrupted again, stopping without a checkpoint; continue "
@@ -197,7 +197,7 @@ static cop_err finish(run_state *s, const cli_options *options, coord_progress *
                         strncmp(p->text, "training diverged", 17) == 0 ? COP_ERR_DIVERGED
                                                                        : COP_ERR_INTERNAL,
                         "job %s failed: %s", s->name, p->text);
-    /* A run shorter than the interval of the figures has none yet. */
+    /* A run shorter than the interval of progress reports has no rate yet, so the mean is used. */
     if (p->samples_per_s <= 0 && p->seconds > 0)
         p->samples_per_s = (double)p->step * s->batch / p->seconds;
     if (p->text[0] && !options->quiet)
@@ -237,7 +237,7 @@ static cop_err train(run_state *s, const cli_options *options, cop_error *error)
     if (job->numerics == COP_NUMERICS_OPENBLAS)
         cop_numerics_fingerprint(job->numerics, s->numerics);
     s->batch = job->batch;
-    s->data = NULL; /* owned by the coordinator from here, whatever happens */
+    s->data = NULL; /* owned by the coordinator from here, on failure too */
     s->job = NULL;
     s->submitted_ns = cop_clock_ns();
     COP_TRY(coord_run_submit(s->coordinator, job, data, &run, error));

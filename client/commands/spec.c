@@ -1,4 +1,4 @@
-/* coppice spec: the job file of a job or a run. */
+/* coppice spec: prints the job file of a job or run. */
 #include "client/load/history.h"
 
 cop_err cli_spec(const cli_options *options, cop_error *error) {

@@ -1,5 +1,5 @@
-/* coppice submit: check the job here, upload what the coordinator lacks of its data, hand it over,
- * follow it. */
+/* coppice submit: checks the job on this machine, uploads data that the coordinator does not have,
+ * submits the job and follows it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,7 +16,8 @@ static uint32_t chunk_count(size_t size) {
     return (uint32_t)((size + COP_CHUNK_SIZE - 1) / COP_CHUNK_SIZE);
 }
 
-/* SHA-256 of every chunk of the pack; table and hashes are one block (cop_free). */
+/* Returns the SHA-256 of every chunk of the pack. Table and hashes are one block, which the caller
+ * frees with cop_free. NULL: out of memory. */
 static ProtobufCBinaryData *hash_chunks(const cop_buffer *pack, uint32_t count) {
     ProtobufCBinaryData *chunks = cop_alloc(count * (sizeof *chunks + 32));
     if (!chunks) return NULL;
@@ -102,8 +103,8 @@ cop_err cli_upload(cli_remote *remote, const cop_data *data, bool quiet, cop_err
 
 /* ---- submit ---- */
 
-/* The job file: from a file, standard input, or an earlier job. *digest: the data of that job,
- * which the coordinator has; else "". */
+/* Reads the job file from a file, standard input or an earlier job. `digest` becomes the digest of
+ * the earlier job's data, which the coordinator has; otherwise "". */
 static cop_err read_job(const cli_options *options, Coppice__Job **out, char digest[65],
                         cop_error *error) {
     cli_record record;
@@ -125,21 +126,21 @@ static cop_err read_job(const cli_options *options, Coppice__Job **out, char dig
     return e;
 }
 
-/* --from names a run: its folder remembers where the data were. */
+/* True: --from names a run folder, which records where the data were. */
 static bool is_from_run(const cli_options *options) {
     return options->from && !cli_is_job(options->from);
 }
 
-/* Are the data here: in --data, or in files that the job names? Else the coordinator has them:
- * those of an earlier job, or a set of the name that the job gives. */
+/* True: the data are on this machine, in --data or in files that the job names. False: the
+ * coordinator has them, as the data of an earlier job or as the data set that the job names. */
 static bool data_are_here(const cli_options *options, const Coppice__Job *job) {
     if (options->from && !options->data && !is_from_run(options)) return false;
     return options->data ||
            (job->data && job->data->source && cop_data_format_find(job->data->source) != NULL);
 }
 
-/* Opens the data that are here and checks the whole job against them, so that errors come before
- * anything travels; then uploads what the coordinator lacks. */
+/* Opens the data on this machine and checks the whole job against them, so that errors appear
+ * before anything is sent. */
 static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_data **data,
                             char digest[65], cop_error *error) {
     cop_job *built = NULL;
@@ -150,7 +151,7 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
                 : cli_run_folder_open_job_data(*job, path, options, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
-    cop_err e = cop_job_create(*job, *data, &built, error); /* knows where each field stands */
+    cop_err e = cop_job_create(*job, *data, &built, error); /* errors of this job have line numbers */
     if (e) {
         cop_proto_free(&as_written->base);
         return e;
@@ -160,7 +161,8 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
     return COP_OK;
 }
 
-/* A submission that comes again with its key is the same job. */
+/* Makes the idempotency key. The coordinator takes a second submission with the same key for the
+ * same job. */
 static void make_key(const cli_options *options, unsigned char key[16]) {
     unsigned char hash[32];
     if (!options->once) {
@@ -171,7 +173,7 @@ static void make_key(const cli_options *options, unsigned char key[16]) {
     memcpy(key, hash, 16);
 }
 
-/* While the answer is under way, nobody here knows whether there is one. */
+/* Until the answer arrives, it is unknown whether the coordinator has accepted the job. */
 static void arm_hand_over(const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice submit: interrupted: the coordinator may have accepted the job; "
@@ -225,7 +227,7 @@ static void print_accepted(const cli_options *options, uint64_t number) {
     else if (options->json && options->no_wait)
         cli_print("{\"job\":%llu}\n", (unsigned long long)number);
     else if (!options
-                  ->json) /* the bare number is for scripts: job=$(coppice submit --no-wait ...) */
+                  ->json) /* only the number, for scripts: job=$(coppice submit --no-wait ...) */
         cli_print(options->no_wait ? "%llu\n" : "job %llu\n", (unsigned long long)number);
     fflush(stdout);
 }

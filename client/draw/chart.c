@@ -1,5 +1,5 @@
-/* Drawing of charts. See chart.h. Invariant: what is drawn depends on the figures alone (no fonts'
- * metrics decide where a line goes). */
+/* Draws charts. See chart.h. Invariant: the position of a line depends only on its figures, never
+ * on the metrics of a font. */
 #include "client/draw/chart.h"
 
 #include <cairo-svg.h>
@@ -28,7 +28,7 @@ typedef struct range {
     double least, most;
 } range;
 
-/* Where a chart stands on the sheet and how values become points. */
+/* The position of a chart on the sheet, and the ranges that map values to points. */
 typedef struct frame {
     cairo_t *to;
     const cli_chart *chart;
@@ -57,7 +57,7 @@ static void widen(range *r, double value) {
     r->most = fmax(r->most, value);
 }
 
-/* Bars that stand aside need room at both ends. */
+/* Adds room at both ends of the x axis for bars that are shifted sideways. */
 static void make_room(const cli_chart *chart, range *x) {
     bool bars = false;
     for (size_t n = 0; n < chart->count; n++)
@@ -68,7 +68,7 @@ static void make_room(const cli_chart *chart, range *x) {
     x->most = chart->log_x ? x->most * ratio : x->most + room;
 }
 
-/* False: there is nothing to draw. */
+/* Finds the ranges of both axes. False: no value can be drawn. */
 static bool measure(const cli_chart *chart, range *x, range *y) {
     *x = *y = (range){INFINITY, -INFINITY};
     for (size_t n = 0; n < chart->count; n++) {
@@ -82,7 +82,7 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
         }
     }
     if (!(y->least <= y->most)) return false;
-    if (!(x->least <= x->most)) *x = (range){1, 2}; /* levels alone */
+    if (!(x->least <= x->most)) *x = (range){1, 2}; /* only horizontal lines */
     if (x->least == x->most) *x = (range){x->least * 0.5, x->most * 1.5 + (x->most == 0)};
     if (y->least == y->most) *y = (range){y->least - 0.5, y->most + 0.5};
     make_room(chart, x);
@@ -92,7 +92,7 @@ static bool measure(const cli_chart *chart, range *x, range *y) {
     return true;
 }
 
-/* 1, 2 or 5 times a power of ten: about `count` steps in `span`. */
+/* Returns 1, 2 or 5 times a power of ten, for about `count` steps in `span`. */
 static double nice_step(double span, int count) {
     const double raw = span / count, power = pow(10, floor(log10(raw)));
     const double unit = raw / power;
@@ -107,7 +107,7 @@ static size_t linear_ticks(const range *r, double out[TICKS_MAX]) {
     return count;
 }
 
-/* 1, 2, 5, 10, 20 ...: powers of ten alone when they are many. */
+/* Ticks at 1, 2, 5, 10, 20 ..., or only at powers of ten if the range is wide. */
 static size_t log_ticks(const range *r, double out[TICKS_MAX]) {
     static const double units[] = {1, 2, 5};
     const bool few = r->most / r->least < 3000;
@@ -213,7 +213,8 @@ static void draw_marker(cairo_t *to, size_t number, double x, double y) {
     cairo_fill(to);
 }
 
-/* Bars of several lines at one x would hide each other: so many points to the right. */
+/* The shift of a line's bars to the right, in points. Without it, bars of several lines at one x
+ * would hide each other. */
 static double bar_shift(const cli_chart *chart, size_t number) {
     size_t before = 0, all = 0;
     for (size_t n = 0; n < chart->count; n++) {
@@ -260,7 +261,7 @@ static void draw_points(const frame *f, const cli_series *s, size_t number, doub
     }
 }
 
-/* A pale band with thin edges, so that it shows in print. */
+/* Draws a pale band with thin edges that are visible in print. */
 static void draw_band(const frame *f, const cli_series *s) {
     const double *c = colors[s->color % COLORS];
     const double left = f->left + LEFT, right = f->left + WIDTH - RIGHT,
@@ -290,7 +291,7 @@ static void draw_series(const frame *f, const cli_series *s, size_t number) {
     cairo_set_dash(f->to, NULL, 0, 0);
 }
 
-/* In the upper right corner, on a pale ground. */
+/* Draws the legend in the upper right corner, on a pale background. */
 static void draw_legend(const frame *f) {
     double width = 0;
     cairo_text_extents_t size;

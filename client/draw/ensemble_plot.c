@@ -1,4 +1,4 @@
-/* Charts of ensembles from the JSON of `coppice eval`. See ensemble_plot.h. */
+/* Draws charts of ensembles from the JSON output of `coppice eval`. See ensemble_plot.h. */
 #include "client/draw/ensemble_plot.h"
 
 #include <math.h>
@@ -13,12 +13,12 @@
 #include "common/base/limits.h"
 #include "common/wire/codec.h"
 
-#define RESULTS_MAX 64 /* of all files together */
+#define RESULTS_MAX 64 /* in all files together */
 
 typedef Coppice__Api__EnsembleResult result;
 typedef Coppice__Api__EnsembleFigures figures;
 
-/* One result as it was read. */
+/* A result and the file that it came from. */
 typedef struct source {
     result *message;
     const char *file;
@@ -29,7 +29,7 @@ typedef struct sources {
     size_t count;
 } sources;
 
-/* One line: all results of one average of one model. */
+/* One line of the chart: all results of one model with one kind of average. */
 typedef struct curve {
     const source *first;
     char name[160];
@@ -44,7 +44,7 @@ static bool is_level(const result *r) {
 
 /* ---- reading ---- */
 
-/* What a chart needs of a result; `place`: where it was read. */
+/* Checks that a result has what a chart needs. `place`: its file and line. */
 static cop_err check_result(const result *r, const char *place, cop_error *error) {
     if (!r->average || !r->n_members || !r->has_samples)
         return cop_fail(error, COP_ERR_INPUT,
@@ -102,7 +102,7 @@ static cop_err read_file(const char *path, sources *all, cop_error *error) {
     return e;
 }
 
-/* Errors over other samples cannot stand in one chart. */
+/* Refuses results over different numbers of samples: their errors cannot be compared in a chart. */
 static cop_err check_same_samples(const sources *all, cop_error *error) {
     const source *a = &all->list[0];
     for (size_t i = 1; i < all->count; i++) {
@@ -135,7 +135,7 @@ static bool same_curve(const result *a, const result *b) {
     return strcmp(a->average, b->average) == 0 && same_model(a, b);
 }
 
-/* "arithmetic mean"; of several models with the file's name in front. */
+/* Names a line, such as "arithmetic mean"; with several models, the file name comes first. */
 static void name_curve(curve *c, bool many) {
     const result *r = c->first->message;
     const char *slash = strrchr(c->first->file, '/');
@@ -153,7 +153,7 @@ static int by_members(const void *a, const void *b) {
     return (x->members > y->members) - (x->members < y->members);
 }
 
-/* A row of the same number of members that was read later takes the place of an earlier one. */
+/* Adds a row. It replaces an earlier row with the same number of members. */
 static void add_row(curve *c, const figures *row) {
     for (size_t i = 0; i < c->count; i++)
         if (c->rows[i]->members == row->members) {
@@ -191,7 +191,7 @@ static cop_err make_curve(const sources *all, size_t first, curve *out, cop_erro
     return make_columns(out, error);
 }
 
-/* The curve's first result, and not one that goes on with an earlier one's? */
+/* True: result `at` starts a new curve. False: it belongs to the curve of an earlier result. */
 static bool begins_curve(const sources *all, size_t at) {
     for (size_t i = 0; i < at; i++)
         if (same_curve(all->list[i].message, all->list[at].message)) return false;

@@ -1,4 +1,4 @@
-/* Contact sheets: samples as a grid of pictures with their labels, as PNG (cairo). */
+/* Contact sheets: a grid of images with labels or captions, as PNG (cairo). See sheet.h. */
 #include <cairo.h>
 #include <stdio.h>
 
@@ -9,7 +9,8 @@
 #define CELL_GAP   4
 #define LABEL_ROOM 14
 
-/* One sample as an opaque picture: dark ink on white for one channel, colours for three. */
+/* Paints one sample as an opaque image with its corner at (x, y): dark on white for one channel,
+ * colours for three. */
 static void paint_sample(cairo_t *to, const cop_data_part *part, uint32_t index, int scale,
                          double x, double y) {
     int h = part->dims[1], w = part->dims[2], channels = part->dims[0];
@@ -83,7 +84,7 @@ cop_err cli_sheet_contact(const cop_data_part *part, int rows, int columns, cons
 /* ---- sheets with captions ---- */
 
 enum { CAPTION_WIDTH = 170, LINE_ROOM = 16, MARGIN = 12, PICTURE_LEAST = 128, SIDE_MAX = 16384 };
-enum { SHARPNESS = 2 }; /* pixels of the file for one of the layout */
+enum { SHARPNESS = 2 }; /* pixels in the file per unit of the layout */
 
 typedef struct layout {
     int zoom, cell_width, cell_height, top, width, height;
@@ -140,7 +141,7 @@ static void paint_cell(cairo_t *to, const cli_sheet *s, const layout *l, uint32_
     cairo_rectangle(to, x - 0.25, y - 0.25, part->dims[2] * l->zoom + 0.5,
                     part->dims[1] * l->zoom + 0.5);
     cairo_stroke(to);
-    cairo_save(to); /* what is too long is cut off */
+    cairo_save(to); /* text that is too long is cut off */
     cairo_rectangle(to, x, below, width, s->lines * LINE_ROOM);
     cairo_clip(to);
     for (int i = 0; i < s->lines; i++)

@@ -1,4 +1,4 @@
-/* Tiles of weights on a sheet, as PNG (cairo). See tiles.h. */
+/* Draws weights as tiles on a sheet, as PNG (cairo). See tiles.h. */
 #include "client/draw/tiles.h"
 
 #include <cairo.h>
@@ -8,7 +8,7 @@
 #include "common/base/bytes.h"
 
 #define GAP      2
-#define SIDE_MAX 16384 /* of the sheet, in pixels */
+#define SIDE_MAX 16384 /* maximum side of the sheet, in pixels */
 
 static double largest(const float *w, int count) {
     double most = 0;
@@ -16,7 +16,7 @@ static double largest(const float *w, int count) {
     return most;
 }
 
-/* From -scale .. scale to 0 .. 255. */
+/* Maps [-scale, scale] to 0 .. 255. */
 static uint32_t shade(double value, double scale) {
     const double unit = scale > 0 ? 0.5 + 0.5 * value / scale : 0.5;
     return (uint32_t)lrint(255 * (unit < 0 ? 0 : unit > 1 ? 1 : unit));
@@ -33,7 +33,7 @@ static uint32_t pixel_of(const cli_tiles *t, const float *w, int at, double scal
     return grey << 16 | grey << 8 | grey;
 }
 
-/* `zoom`: pixels of a side of a weight. */
+/* Paints tile `index`; each weight becomes a square of `zoom` x `zoom` pixels. */
 static void paint(const cli_tiles *t, int index, int zoom, unsigned char *pixels, int stride) {
     const int size = t->channels * t->height * t->width - t->missing;
     const float *w = t->weights + (size_t)index * (size_t)size;

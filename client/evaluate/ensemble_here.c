@@ -1,6 +1,7 @@
-/* An ensemble in this process. Threads take blocks (some members on one slice) in order and compute
- * their outputs; each waits for its turn to add them to the tally, so members of a slice are added
- * in their order. The figures are those of a pool, bit for bit. */
+/* Evaluates an ensemble in this process. A block is some members on one slice of samples. Threads
+ * take blocks in order and compute their outputs. Each thread waits for its turn to add the outputs
+ * to the running averages, so the members of a slice are added in ascending order. The figures
+ * equal those of a pool, bit for bit. */
 #include "client/evaluate/ensemble.h"
 
 #include <stddef.h>
@@ -13,8 +14,8 @@
 #include "common/ensemble/members.h"
 
 #define THREADS_MAX 256
-#define TURNS       4 /* blocks that each thread should get at least */
-#define ADVANCES    8 /* in which the figures should grow at least */
+#define TURNS       4 /* minimum blocks per thread, to balance the load */
+#define ADVANCES    8 /* minimum blocks per slice, so that results appear gradually */
 #define BLOCK_MAX   16
 
 typedef struct evaluation {
@@ -24,9 +25,9 @@ typedef struct evaluation {
     uint32_t models;
     const cop_data_part *part;
     cop_tally *tally;
-    uint32_t members, slices, block, blocks; /* block: members of one */
+    uint32_t members, slices, block, blocks; /* members: in total; block: members per block */
     uint32_t threads;
-    /* under the mutex */
+    /* guarded by the mutex */
     uv_mutex_t mutex;
     uv_cond_t turn;
     uint32_t done;     /* blocks added */
@@ -50,10 +51,10 @@ static cop_samples slice_samples(const evaluation *v, uint32_t slice) {
                          .rows = (const char *)v->part->samples + (size_t)first * v->part->stride};
 }
 
-/* A thread's own: what runs one model at a time, and a block's outputs. */
+/* The state of one thread: it runs one model at a time. */
 typedef struct runner {
     cop_members *members;
-    uint32_t model; /* that it runs */
+    uint32_t model; /* the model that `members` belongs to */
     float *outputs;
 } runner;
 
@@ -85,7 +86,7 @@ static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error
     return COP_OK;
 }
 
-/* ---- in turn: under the mutex ---- */
+/* ---- adding in order, with the mutex locked ---- */
 
 static void show(evaluation *v) {
     char text[80];
@@ -100,13 +101,13 @@ static void show(evaluation *v) {
     cli_progress_show(&v->ask->progress, (double)v->done / v->blocks, text);
 }
 
-/* Waits until the members before it are there. */
+/* Adds the outputs of a block, after the preceding members of the slice have been added. */
 static void add(evaluation *v, const runner *r, uint32_t block) {
     const uint32_t slice = block % v->slices, first = block / v->slices * v->block;
     const uint32_t left = v->members - first, count = left < v->block ? left : v->block;
     while (v->reached[slice] != first && !v->failure.code) uv_cond_wait(&v->turn, &v->mutex);
     if (v->failure.code) return;
-    uv_mutex_unlock(&v->mutex); /* the slice is ours until `reached` says otherwise */
+    uv_mutex_unlock(&v->mutex); /* this thread owns the slice until it advances `reached` */
     const bool finite = cop_tally_add(v->tally, slice, count, r->outputs);
     uv_mutex_lock(&v->mutex);
     v->reached[slice] += count;
@@ -168,7 +169,7 @@ static cop_err run_threads(evaluation *v, cop_error *error) {
 
 /* ---- models and data ---- */
 
-/* The options as a command about this one model has them. */
+/* The options of a command with model i as its only argument. */
 static cli_options options_for(const evaluation *v, uint32_t i) {
     cli_options one = *v->ask->options;
     one.positional[0] = v->ask->names[i];
@@ -219,7 +220,7 @@ static cop_err make_tally(evaluation *v, cop_error *error) {
     return v->reached ? COP_OK : cop_no_memory(error);
 }
 
-/* ---- the whole ---- */
+/* ---- the evaluation ---- */
 
 static void tell(evaluation *v, double seconds) {
     Coppice__Api__EnsembleResult r = COPPICE__API__ENSEMBLE_RESULT__INIT;

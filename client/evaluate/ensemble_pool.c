@@ -1,5 +1,6 @@
-/* Evaluations on a coordinator's pool: started by a key, watched, and started again when the
- * coordinator was restarted, which forgets them. When this program ends, so does the evaluation. */
+/* Evaluations on a coordinator's pool. This program starts one under a random key and watches it. A
+ * coordinator that restarts forgets its evaluations, so the program starts the evaluation again.
+ * When the program ends, the coordinator drops the evaluation. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,9 +9,10 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define TRY_MS   5000 /* a call; a watch is held for half of it */
+#define TRY_MS   5000 /* limit of one call; the coordinator may hold a watch for half of it */
 #define PAUSE_MS 200
-/* A coordinator that answered before is waited for so long, if --timeout does not say longer. */
+/* The minimum wait for a coordinator that answered before and may be restarting. A longer --timeout
+ * extends it. */
 #define RESTART_NS 60000000000u
 
 typedef struct pool_run {
@@ -21,7 +23,7 @@ typedef struct pool_run {
     unsigned char key[16];
     uint64_t version, began_ns, heard_ns, idle_since_ns;
     bool started, heard;
-    bool over; /* what failed is not a call, and would fail again */
+    bool over; /* the evaluation itself failed, so another attempt would fail too */
     /* each time something was said; NULL: only the end matters */
     void (*told)(void *context, const Coppice__Api__WatchEvaluationAnswer *answer);
     void *context;
@@ -60,7 +62,7 @@ static void show(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a) {
     cli_progress_show(r->progress, a->blocks ? (double)a->done / (double)a->blocks : 0, text);
 }
 
-/* With --timeout, a pool without workers is not waited for longer. */
+/* TIMEOUT: the pool has had no workers for the whole --timeout. */
 static cop_err check_workers(pool_run *r, const Coppice__Api__WatchEvaluationAnswer *a,
                              cop_error *error) {
     const uint64_t now = cop_clock_ns();
@@ -86,18 +88,18 @@ static cop_err state_error(pool_run *r, const Coppice__Api__WatchEvaluationAnswe
     return COP_OK;
 }
 
-/* Did the call fail for a reason that may pass? Then what is next is prepared. */
+/* True: the call failed for a temporary reason, and the next attempt has been prepared. */
 static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     const uint64_t silent = cop_clock_ns() - r->heard_ns;
     if (r->over) return false;
     uint64_t limit = cop_seconds_to_ns(r->options->timeout);
-    if (e == COP_ERR_NOT_FOUND && r->started) { /* restarted: it knows nothing of us */
+    if (e == COP_ERR_NOT_FOUND && r->started) { /* the coordinator restarted and forgot the evaluation */
         r->started = false;
         cli_progress_show(r->progress, 0,
                           "the coordinator restarted: starting the evaluation again");
         return true;
     }
-    if (e == COP_ERR_BUSY && !r->started) { /* being prepared, or too many are under way */
+    if (e == COP_ERR_BUSY && !r->started) { /* it is still being prepared, or too many are running */
         cli_progress_show(r->progress, 0, error->text);
         r->heard = true;
         r->heard_ns = cop_clock_ns();
@@ -111,8 +113,8 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     return silent <= limit;
 }
 
-/* One call, and what follows from its answer. *final: the last word, when there is no more to come.
- */
+/* Makes one call and handles its answer. *final becomes the last answer when the evaluation has
+ * completed. */
 static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     ProtobufCMessage *answer = NULL;
     if (!r->started) return start(r, error);
@@ -135,7 +137,8 @@ static cop_err advance(pool_run *r, ProtobufCMessage **final, cop_error *error) 
     return e;
 }
 
-/* A coordinator drops an evaluation that nobody watches: the same command begins it again. */
+/* Prints, on a signal, the command that starts the evaluation again: the coordinator drops an
+ * evaluation that no client watches. */
 static void arm_interrupt(const cli_options *options) {
     cop_str text = {0};
     cop_str_append(&text, "coppice eval: interrupted: the coordinator drops the evaluation; the "
@@ -153,7 +156,8 @@ static void arm_interrupt(const cli_options *options) {
 static cop_err run(pool_run *r, ProtobufCMessage **final, cop_error *error) {
     COP_TRY(cli_remote_open(r->options, &r->remote, error));
     arm_interrupt(r->options);
-    /* Each try has its own short limit, so that the wait for a restarting coordinator is told. */
+    /* Each attempt has a short time limit, so that the progress line soon shows the wait for a
+     * coordinator that restarts. */
     if (r->remote.timeout_ms > TRY_MS) r->remote.timeout_ms = TRY_MS;
     cop_random_bytes(r->key, sizeof r->key);
     r->request.has_key = 1;
@@ -186,7 +190,7 @@ static void tell_rows(void *context, const Coppice__Api__WatchEvaluationAnswer *
         cli_ensemble_row(ask, r->members[ask->told]);
 }
 
-/* Figures after as many members as were asked for, each. */
+/* True: the result has one row for each requested number of members. */
 static bool is_answer_to(const cli_ensemble *ask, const Coppice__Api__EnsembleResult *r) {
     bool same = r && r->n_members == ask->count;
     for (uint32_t i = 0; same && i < ask->count; i++)
@@ -224,7 +228,7 @@ cop_err cli_ensemble_pool(cli_ensemble *ask, cop_error *error) {
     return e;
 }
 
-/* ---- plain ---- */
+/* ---- evaluations without averages ---- */
 
 cop_err cli_pool_evaluate(const cli_options *options, Coppice__Api__EvalResult *out,
                           ProtobufCMessage **answer, cop_error *error) {

@@ -1,5 +1,6 @@
-/* Predictions: threads take slices of the samples; a slice's members come in their order. Of many
- * outputs not all samples are kept at once: they are handed over block by block. See predict.h. */
+/* Computes predictions. Threads take slices of the samples and run the members of a slice in
+ * ascending order. The complete outputs of all samples may not fit in memory, so they are passed on
+ * block by block; a block is several slices. See predict.h. */
 #include "client/evaluate/predict.h"
 
 #include <math.h>
@@ -15,7 +16,7 @@
 #include "common/ensemble/members.h"
 #include "common/ensemble/moments.h"
 
-#define SLICE_CELLS (4u << 20) /* outputs of a slice */
+#define SLICE_CELLS (4u << 20) /* maximum outputs per slice */
 #define BLOCK_CELLS (16u << 20)
 #define THREADS_MAX 256
 
@@ -37,12 +38,12 @@ typedef struct run {
     struct worker *workers;
 } run;
 
-/* One thread's state. */
+/* The state of one thread. */
 typedef struct worker {
     run *run;
     cop_members *members;
-    cop_ensemble *ensemble; /* of class probabilities */
-    cop_moments *moments;   /* or of outputs */
+    cop_ensemble *ensemble; /* for class probabilities */
+    cop_moments *moments;   /* else for plain outputs */
     cop_ensemble_opinion *opinions;
     float *logits; /* [outputs][slice] */
 } worker;
@@ -71,7 +72,7 @@ static void note_not_finite(run *r, uint32_t sample) {
         continue;
 }
 
-/* One member, or the whole network, over the slice's samples. */
+/* Runs one member, or the whole network, on the samples of a slice. Fills w->logits. */
 static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t member) {
     run *r = w->run;
     const cop_job *job = r->on->model->job;
@@ -91,7 +92,8 @@ static void run_network(worker *w, uint32_t first, uint32_t count, uint32_t memb
             if (!isfinite(w->logits[k * r->slice + c])) note_not_finite(r, first + c);
 }
 
-/* Into the places for the most probable classes; of equal ones the lower comes first. */
+/* Inserts a class into the list of the most probable ones. Among equal values the lower class comes
+ * first. */
 static void offer(cli_prediction *p, int32_t index, double value) {
     int at = p->shown_count;
     while (at > 0 && value > p->shown[at - 1].value) at--;
@@ -144,13 +146,13 @@ static void judge_outputs(worker *w, uint32_t first, uint32_t count) {
             to->shown[to->shown_count].value = mean;
             to->shown[to->shown_count++].deviation = deviation;
         }
-        if (cop_model_has_one_logit(r->model)) best = means[c] > 0.5; /* the share of class 1 */
+        if (cop_model_has_one_logit(r->model)) best = means[c] > 0.5; /* probability of class 1 */
         to->class = classes ? (int32_t)best : -1;
         to->spread = sqrt(squares / (double)r->outputs);
     }
 }
 
-/* `number`: of the slice in the block. */
+/* Computes slice `number` of the current block. */
 static void run_slice(worker *w, uint32_t number) {
     run *r = w->run;
     const uint32_t first = r->block_first + number * r->slice;
@@ -162,7 +164,7 @@ static void run_slice(worker *w, uint32_t number) {
     else
         cop_moments_begin(w->moments, (int)count);
     for (uint32_t m = 0; m < members; m++) {
-        if (atomic_load(&r->not_finite) < first) return; /* nobody will see this slice */
+        if (atomic_load(&r->not_finite) < first) return; /* the run fails at an earlier sample anyway */
         run_network(w, first, count, m);
         if (w->ensemble)
             cop_ensemble_add(w->ensemble, w->logits, (int)r->slice);
@@ -243,7 +245,8 @@ static cop_err run_blocks(run *r, int64_t threads, cop_error *error) {
     return e;
 }
 
-/* How many samples make a slice and a block: enough for all threads, bounded in memory. */
+/* Chooses the samples per slice and per block: enough slices for all threads, within the memory
+ * limits. Returns the number of threads to use. */
 static int64_t divide(run *r) {
     const uint32_t count = r->on->samples->part.count;
     int64_t threads = r->how->workers ? r->how->workers : (int64_t)uv_available_parallelism();
@@ -279,7 +282,7 @@ cop_err cli_predict_run(const cli_predictions *on, const cli_predict_how *how, c
     return e;
 }
 
-/* ---- what people see ---- */
+/* ---- text ---- */
 
 const char *cli_class_text(const cli_predictions *p, int32_t class, char *out, size_t size) {
     char number[16];

@@ -1,5 +1,4 @@
-/* The samples of which a model is least sure: which they are, and a sheet of them. See predict.h.
- */
+/* Finds the most uncertain samples and draws a sheet of them. See predict.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +10,7 @@
 
 #define SHEET_COLUMNS 8
 
-/* ---- which ---- */
+/* ---- ranking ---- */
 
 typedef struct ranked {
     double uncertainty;
@@ -40,7 +39,7 @@ uint32_t *cli_most_uncertain(const cli_predictions *p, uint32_t count) {
     return samples;
 }
 
-/* ---- their pictures ---- */
+/* ---- images ---- */
 
 cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     const Coppice__Pinned *pinned = p->model->job->message->pinned;
@@ -57,7 +56,7 @@ cop_err cli_uncertain_check(const cli_predictions *p, cop_error *error) {
     return COP_OK;
 }
 
-/* Floats as shades, from the least to the largest that is drawn. */
+/* Maps floats to grey levels, from the smallest value drawn (0) to the largest (255). */
 static void shade(const float *from, size_t count, uint8_t *to) {
     float least = from[0], most = from[0];
     for (size_t i = 1; i < count; i++) {
@@ -69,7 +68,8 @@ static void shade(const float *from, size_t count, uint8_t *to) {
         to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)least) / range);
 }
 
-/* The chosen samples' pictures as a part of bytes; *pixels is freed by the caller (cop_free). */
+/* Copies the images of the chosen samples into *out as bytes. The caller frees out->samples with
+ * cop_free, on failure too. */
 static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_t count,
                       cop_data_part *out, uint8_t **pixels, cop_error *error) {
     const cop_data_part *part = &p->samples->part;
@@ -97,7 +97,7 @@ static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_
     return COP_OK;
 }
 
-/* ---- what stands under them ---- */
+/* ---- captions ---- */
 
 static void name_sample(const cli_predictions *p, uint32_t sample, cli_caption *line) {
     const int32_t *labels = p->samples->part.labels;

@@ -1,4 +1,4 @@
-/* The figures of a job or a run over time. See history.h. */
+/* Loads the metrics and the final result of a job or run. See history.h. */
 #include "client/load/history.h"
 
 #include <math.h>
@@ -11,7 +11,8 @@
 
 /* ---- a run folder ---- */
 
-/* `what` has no metrics.sqlite. A file in a run folder is often meant for the folder. */
+/* Fails because `what` has no metrics.sqlite. If it is a file in a run folder, the error names the
+ * folder. */
 static cop_err fail_no_run(const char *what, cop_error *error) {
     const bool file = !cop_folder_exists(what) && cop_file_exists(what);
     char *folder = cop_strdup(what), *slash = folder ? strrchr(folder, '/') : NULL, *inside = NULL;
@@ -89,7 +90,7 @@ static cop_err copy_answer(const Coppice__Api__HistoryAnswer *a, coord_history *
     return e;
 }
 
-/* `name` (may be NULL): the job's. */
+/* Asks the coordinator for a page of history. `name` may be NULL. */
 static cop_err ask_job(const cli_options *options, const char *what, bool steps, uint64_t after,
                        coord_history *out, char *name, cop_error *error) {
     Coppice__Api__HistoryRequest request = COPPICE__API__HISTORY_REQUEST__INIT;
@@ -174,7 +175,7 @@ static cop_err record_of_run(const cli_options *options, const char *folder, cli
     char *path = cop_path_join(folder, "job.yaml");
     cop_err e = path ? cop_document_read_job(path, &out->job, error) : cop_no_memory(error);
     cop_free(path);
-    if (e || cli_model_open(folder, &model, NULL)) return e; /* no checkpoint yet */
+    if (e || cli_model_open(folder, &model, NULL)) return e; /* the run has no checkpoint yet */
     out->step = model.step;
     snprintf(out->digest, sizeof out->digest, "%s", model.digest);
     snprintf(out->state, sizeof out->state, "%s",

@@ -1,4 +1,4 @@
-/* What commands that work in this process need: job file, data, kernels, evaluation. */
+/* Job files, data, kernels and evaluation for commands that compute in this process. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,9 +9,9 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define EVALUATE_COLUMNS 125 /* as workers slice: the sums are the same */
+#define EVALUATE_COLUMNS 125 /* equals the workers' sub-slices, so that the sums have the same bits */
 
-/* "-": a job file on standard input. */
+/* Reads a job file from standard input. */
 static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {
     char *text = cop_alloc(COP_JOB_FILE_MAX + 1);
     if (!text) return cop_no_memory(error);
@@ -69,7 +69,7 @@ cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[
     return cop_self_test(*kernels, self_test, error);
 }
 
-/* Sums over one slice of the test part, in sub-slices of fixed size. */
+/* Adds the results of one slice of the test part to *sum, in sub-slices of fixed size. */
 static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_part *part,
                            uint32_t first, uint32_t count, const float *flat,
                            cop_pass_result *sum) {

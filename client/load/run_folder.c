@@ -1,4 +1,4 @@
-/* The folder of a run. See run_folder.h. */
+/* Chooses, checks and prepares the folder of a run. See run_folder.h. */
 #include "client/load/run_folder.h"
 
 #include <limits.h>
@@ -11,11 +11,11 @@
 #include "common/wire/codec.h"
 #include "common/wire/document.h"
 
-#define NUMBERS_MAX 10000         /* runs/NAME, runs/NAME-2 ... */
-#define ORIGIN      "data-origin" /* the file that says where the data were */
+#define NUMBERS_MAX 10000         /* limit for N in runs/NAME-N */
+#define ORIGIN      "data-origin" /* the file that records where the data were */
 #define ORIGIN_MAX  8192
 
-/* ---- what a folder holds ---- */
+/* ---- the content of a folder ---- */
 
 typedef enum holds { HOLDS_NOTHING, HOLDS_RUN, HOLDS_FOREIGN } holds;
 
@@ -31,7 +31,7 @@ static const char *const written[] = {"checkpoints",
 static bool has(const char *folder, const char *name) {
     char *path = cop_path_join(folder, name);
     bool there = !path || cop_file_exists(path) ||
-                 cop_folder_exists(path); /* out of memory: do not take it for empty */
+                 cop_folder_exists(path); /* out of memory: assume that it exists */
     cop_free(path);
     return there;
 }
@@ -82,13 +82,13 @@ static bool has_checkpoint(const char *folder) {
     return found;
 }
 
-/* ---- choose ---- */
+/* ---- choosing ---- */
 
-/* Creates and locks; `path` is copied. */
+/* Creates and locks the folder. EXISTS: another run has locked it. */
 static cop_err take(const char *path, cli_run_folder *out, cop_error *error) {
     *out = (cli_run_folder){.path = cop_strdup(path), .lock = -1};
     cop_err e = out->path ? cop_folder_create(path, error) : cop_no_memory(error);
-    if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has the name */
+    if (e == COP_ERR_EXISTS) e = error->code = COP_ERR_INPUT; /* a file has this name */
     if (!e) e = cop_folder_lock(path, &out->lock, error);
     if (e == COP_ERR_EXISTS)
         cop_fail(error, e, "another run is writing to %s: choose another folder with --out", path);
@@ -117,7 +117,7 @@ cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
     return COP_OK;
 }
 
-/* A folder that somebody named. */
+/* Takes the folder that the user named. */
 static cop_err take_named(const cli_options *options, const char *path, cli_run_folder *out,
                           cop_error *error) {
     const char *name;
@@ -135,7 +135,7 @@ static cop_err take_named(const cli_options *options, const char *path, cli_run_
     return e;
 }
 
-/* May runs/NAME be the folder of a job of that name? A '/' in it becomes '-'. */
+/* INPUT: runs/NAME cannot be a folder for this job name. A '/' in the name becomes '-'. */
 static cop_err check_name(const char *job, cop_error *error) {
     char name[COP_NAME_MAX];
     snprintf(name, sizeof name, "%s", job);
@@ -156,7 +156,7 @@ static void number_path(const char *name, int number, char out[COP_NAME_MAX + 24
         if (*p == '/') *p = '-';
 }
 
-/* The first of runs/NAME, runs/NAME-2 ... that is free. */
+/* Takes the first free folder of runs/NAME, runs/NAME-2 ... */
 static cop_err take_new(const cli_options *options, const char *job, cli_run_folder *out,
                         cop_error *error) {
     char path[COP_NAME_MAX + 24];
@@ -165,7 +165,7 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
         number_path(job, i, path);
         if (cop_folder_exists(path) && look_into(path, &name) != HOLDS_NOTHING) continue;
         cop_err e = take(path, out, error);
-        if (e == COP_ERR_EXISTS) continue; /* another run just took it */
+        if (e == COP_ERR_EXISTS) continue; /* another run has just taken it */
         if (!e && look_into(path, &name) != HOLDS_NOTHING) {
             cli_run_folder_fini(out);
             continue;
@@ -179,7 +179,8 @@ static cop_err take_new(const cli_options *options, const char *job, cli_run_fol
                     job);
 }
 
-/* The name of the job whose run the folder holds (cop_free); NULL: it holds none. */
+/* Returns the job name of the run in the folder; the caller frees it with cop_free. NULL: no run.
+ */
 static char *read_job_name(const char *folder) {
     char *path = cop_path_join(folder, "job.yaml"), *name = NULL;
     Coppice__Job *job = NULL;
@@ -189,7 +190,8 @@ static char *read_job_name(const char *folder) {
     return name;
 }
 
-/* The number of the folder `entry` among runs/NAME (1), runs/NAME-2 (2) ...; 0: it is another's. */
+/* Returns the number of the folder `entry` in the series runs/NAME (1), runs/NAME-2 (2) ...; 0: not
+ * in the series. */
 static int number_of_entry(const char *job, const char *entry) {
     char path[COP_NAME_MAX + 24];
     const char *dash = strrchr(entry, '-');
@@ -201,8 +203,8 @@ static int number_of_entry(const char *job, const char *entry) {
     return strcmp(path + strlen("runs/"), entry) == 0 ? (int)number : 0;
 }
 
-/* The newest run of this job in runs/NAME, runs/NAME-2 ...: numbers may be missing between them,
- * and runs/NAME-2 may hold a run of a job that is named so. runs/NAME if there is none. */
+/* Finds the newest run of this job in the series runs/NAME, runs/NAME-2 ...; runs/NAME if there is
+ * none. Numbers may be missing, and runs/NAME-2 may contain a run of a job called NAME-2. */
 static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
     char **entries = NULL;
     size_t count = 0;
@@ -220,8 +222,8 @@ static void newest_path(const char *job, char path[COP_NAME_MAX + 24]) {
     number_path(job, newest, path);
 }
 
-/* A folder of runs that nobody named is not taken from another job: runs/NAME-2 may be the second
- * run of NAME, or the first of NAME-2. */
+/* Refuses a folder that belongs to another job: runs/NAME-2 may be the second run of NAME or the
+ * first run of NAME-2. */
 static cop_err check_owner(const char *path, const char *job, cop_error *error) {
     char *name = read_job_name(path);
     cop_err e = COP_OK;
@@ -268,7 +270,7 @@ void cli_run_folder_fini(cli_run_folder *f) {
     *f = (cli_run_folder){.lock = -1};
 }
 
-/* ---- prepare ---- */
+/* ---- preparing ---- */
 
 static cop_err remove_old(const char *folder, cop_error *error) {
     for (size_t i = 0; i < WRITTEN; i++) {
@@ -290,10 +292,11 @@ static cop_err write_text(const char *folder, const char *name, const cop_str *t
     return e;
 }
 
-/* The text of the nearest `data-origin` at or above `path`: the run folder holds it, `path` may be
- * a checkpoint or a model in there. NULL: there is none. */
+/* Returns the text of the nearest `data-origin` at or above `path`; the caller frees it with
+ * cop_free. NULL: none. The file is in the run folder, and `path` may be a checkpoint or model in
+ * that folder. */
 static char *find_origin(const char *path) {
-    char buffer[PATH_MAX]; /* the whole path: the command may run within the run folder */
+    char buffer[PATH_MAX]; /* make the path absolute: the command may run inside the run folder */
     char *at = realpath(path, buffer), *text = NULL;
     for (int up = 0; at && up < 4 && !text; up++) {
         char *file = cop_path_join(at, ORIGIN);
@@ -309,7 +312,7 @@ static char *find_origin(const char *path) {
     return text;
 }
 
-/* Is it the job file of a run folder? Its data are where that run found them. */
+/* True: the job file is in a run folder, so its data are where that run found them. */
 static bool is_of_run(const char *job) {
     const char *slash = strrchr(job, '/');
     char *folder = slash ? cop_strndup(job, (size_t)(slash - job) + 1) : cop_strdup(".");
@@ -318,8 +321,8 @@ static bool is_of_run(const char *job) {
     return of_run;
 }
 
-/* The folder of the job file, or that of --data, without links and dots. `known`: what the run
- * folder said that the job file is of; NULL: it is of none. */
+/* Writes `data-origin`: `known` if the job file came from a run folder, else the real path of
+ * --data or of the job file's folder. */
 static cop_err write_origin(const char *folder, const cli_options *options, const char *known,
                             cop_error *error) {
     const char *job = options->positional[0], *slash = strrchr(job, '/');
@@ -368,7 +371,7 @@ cop_err cli_run_folder_prepare(const cli_run_folder *f, const cli_options *optio
     return e;
 }
 
-/* ---- where the data were ---- */
+/* ---- opening the data ---- */
 
 cop_err cli_run_folder_open_data(const Coppice__Job *job, const char *path,
                                  const cli_options *options, cop_data **data, cop_error *error) {

@@ -1,4 +1,5 @@
-/* Downloads of data sets: mirrors in turn, resumed, checked, renamed into place when whole. */
+/* Downloads data sets: tries the mirrors in turn, resumes a partial download, checks the hash, and
+ * renames the complete file into place. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,8 @@
 #    include <curl/curl.h>
 #    include <zlib.h>
 
-/* sha256 and size are those of the content, unpacked: mirrors compress differently. `about` is the
- * compressed size, for the bar. */
+/* One file of a data set. sha256 and size belong to the decompressed content, because mirrors
+ * compress differently. `about` is the approximate compressed size, for the progress bar. */
 typedef struct get_file {
     const char *name, *sha256;
     uint64_t size, about;
@@ -42,13 +43,13 @@ typedef struct transfer {
     const char *name;
     cop_data_progress progress;
     void *context;
-    bool failed; /* the disk, not the mirror */
+    bool failed; /* writing to the disk failed */
 } transfer;
 
 static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     transfer *t = argument;
     size_t size = one * count;
-    if (t->begin + t->done + size > t->most) return 0; /* more than the file has: a wrong answer */
+    if (t->begin + t->done + size > t->most) return 0; /* the answer is larger than the file */
     if (fwrite(bytes, 1, size, t->file) != size) {
         t->failed = true;
         return 0;
@@ -58,7 +59,7 @@ static size_t on_data(char *bytes, size_t one, size_t count, void *argument) {
     return size;
 }
 
-/* Is the file whole and right? */
+/* True: the file is complete and has the expected SHA-256. */
 static bool is_good(const char *path, const get_file *file) {
     unsigned char digest[32];
     char hex[65];
@@ -73,8 +74,8 @@ static bool is_good(const char *path, const get_file *file) {
     return strcmp(hex, file->sha256) == 0;
 }
 
-/* INPUT: the mirror cannot go on with this part. UNREACHABLE keeps it: the next mirror, or the next
- * run, goes on with it. */
+/* Downloads the rest of the partial file `part`. INPUT: this mirror cannot resume it. UNREACHABLE:
+ * the part stays, and the next mirror or the next run resumes it. */
 static cop_err fetch(const char *url, const get_file *file, const char *part,
                      cop_data_progress progress, void *context, cop_error *error) {
     FILE *out = fopen(part, "ab");
@@ -117,8 +118,8 @@ static cop_err fetch(const char *url, const get_file *file, const char *part,
                     *reason ? reason : curl_easy_strerror(code));
 }
 
-/* One file from one mirror: resumed if a part is there; a part that turns out wrong is thrown away
- * and fetched anew, once. */
+/* Downloads one file from one mirror and resumes a partial file. A resumed file with a wrong hash
+ * is deleted and downloaded once more from the start. */
 static cop_err fetch_checked(const char *mirror, const get_file *file, const char *path,
                              cop_data_progress progress, void *context, cop_error *error) {
     cop_str url = {0}, part = {0};

@@ -1,4 +1,4 @@
-/* Calls to a coordinator, and following a job over the wire. */
+/* Calls to a coordinator, and following one of its jobs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ cop_err cli_remote_open(const cli_options *options, cli_remote *out, cop_error *
     cop_err e = cop_link_open(out->url, out->tls, &out->link, error);
     if (e)
         cli_remote_close(out);
-    else if (!options->has_timeout) /* --timeout asks for patience */
+    else if (!options->has_timeout) /* with --timeout, the link keeps trying to connect */
         cop_link_set_impatient(out->link);
     return e;
 }
@@ -77,7 +77,8 @@ static cop_err call_once(cli_remote *remote, Coppice__Api__Method method,
     return e;
 }
 
-/* A coordinator that has just started may have written its token after we looked for it. */
+/* True: the token file has changed. A coordinator that has just started may write its token after
+ * the first look. */
 static bool has_newer_token(cli_remote *remote) {
     char token[COP_TOKEN_MAX];
     const cli_options *o = remote->options;
@@ -112,7 +113,7 @@ cop_err cli_ask(const cli_options *options, Coppice__Api__Method method,
     return e;
 }
 
-/* "12", "job-12", or "eval-3" of an evaluation. */
+/* Parses "12" or "job-12", or "eval-3" for an evaluation. */
 static bool is_number(const char *text, uint64_t *out) {
     if (strncmp(text, "eval-", 5) == 0 && cop_parse_u64(text + 5, out) && *out) {
         *out += COP_EVALUATION_NUMBERS;
@@ -127,8 +128,8 @@ bool cli_is_job(const char *text) {
                                         !cop_file_exists(text) && !cop_folder_exists(text));
 }
 
-/* The newest job of that name; 0: there is none. A coordinator that does not know the filter sends
- * the newest jobs of all names. */
+/* Finds the newest job with this name; *out is 0 if there is none. A coordinator that does not know
+ * the filter sends the newest jobs of all names. */
 static cop_err find_by_name(cli_remote *remote, const char *name, uint64_t *out, cop_error *error) {
     Coppice__Api__ListJobsRequest request = COPPICE__API__LIST_JOBS_REQUEST__INIT;
     ProtobufCMessage *message = NULL;
@@ -214,8 +215,7 @@ static void show(cli_progress *bar, const Coppice__Api__JobStatus *s) {
     cli_progress_show(bar, s->steps ? (double)s->step / (double)s->steps : 0, text);
 }
 
-/* One held call; a coordinator that is away is asked again until the time-out has passed without an
- * answer. */
+/* One call, which the coordinator may hold until the status changes. The caller owns *status. */
 static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
                           Coppice__Api__JobStatus **status, cop_error *error) {
     Coppice__Api__WatchJobRequest request = COPPICE__API__WATCH_JOB_REQUEST__INIT;
@@ -244,7 +244,7 @@ static cop_err watch_once(cli_remote *remote, uint64_t job, uint64_t *version,
     return e;
 }
 
-/* A coordinator that restarts is waited for so long, at least. */
+/* The minimum wait for a coordinator that answered before and may be restarting. */
 #define AWAY_MOST_NS 60000000000u
 
 cli_patience cli_patience_begin(const cli_options *options) {
@@ -285,8 +285,8 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
     uint64_t version = 0;
     cop_err e;
     cli_progress_start(&bar, options->quiet);
-    /* Each try has its own short time limit, so that the wait for a restarting coordinator is told.
-     */
+    /* Each attempt has a short time limit, so that the progress line soon shows the wait for a
+     * coordinator that restarts. */
     if (remote.timeout_ms > WATCH_HOLD_MS + 3000) remote.timeout_ms = WATCH_HOLD_MS + 3000;
     for (;;) {
         Coppice__Api__JobStatus *status = NULL;
@@ -301,7 +301,7 @@ cop_err cli_follow(const cli_options *options, uint64_t job, Coppice__Api__JobSt
             cop_proto_free(&status->base);
             continue;
         }
-        version = 0; /* a restarted coordinator counts anew */
+        version = 0; /* a restarted coordinator counts versions from 0 */
         cli_progress_show(&bar, bar.last_fraction,
                           "the coordinator does not answer; waiting for it");
         if (!cli_patience_lasts(&patience, remote.url, &e, error)) break;
@@ -363,7 +363,7 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"speed", speed},
         {"leases", options->verbose ? shares : NULL},
         {"audits", options->verbose || s->results_disputed ? audits : NULL},
-        {"digest", ended(s->state) ? s->digest : NULL}, /* else: of the last checkpoint */
+        {"digest", ended(s->state) ? s->digest : NULL}, /* before the end, the digest would be the last checkpoint's */
         {"created", s->created},
         {"by", s->owner},
         {"finished", s->finished},

@@ -1,4 +1,4 @@
-/* What a command says when a signal ends it. */
+/* The sentence that a command prints when a signal ends it. */
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -7,14 +7,15 @@
 
 #include "client/cli.h"
 
-/* A handler writes the sentence of this moment: it is complete before `current` names it. */
+/* Two buffers: a sentence is complete before `current` selects it, so that a signal handler never
+ * prints half of one. */
 static char sentences[2][4096];
 static _Atomic int current;
 static volatile sig_atomic_t received;
 
 void cli_interrupt_sentence(const char *text) {
     const int next = !atomic_load(&current);
-    const char *clear = cli_is_tty(STDERR_FILENO) ? "\r\033[K" : ""; /* of the progress bar */
+    const char *clear = cli_is_tty(STDERR_FILENO) ? "\r\033[K" : ""; /* removes the progress bar */
     snprintf(sentences[next], sizeof sentences[next] - 1, "%s%s", clear, text);
     cop_replace_controls(sentences[next] + strlen(clear));
     strcat(sentences[next], "\n");
@@ -24,7 +25,7 @@ void cli_interrupt_sentence(const char *text) {
 void cli_interrupt_end(int number) {
     const char *text = sentences[atomic_load(&current)];
     const ssize_t written = write(STDERR_FILENO, text, strlen(text));
-    (void)written; /* the status says it, too */
+    (void)written; /* nothing can be done; the exit status reports the signal */
     _exit(128 + number);
 }
 
@@ -36,7 +37,7 @@ int cli_interrupt_received(void) {
     return received;
 }
 
-/* A signal that is ignored (nohup, a script's background) stays ignored. */
+/* Installs a handler, unless the signal is ignored (nohup, a background command in a script). */
 static void handle(int number, void (*handler)(int)) {
     struct sigaction action = {.sa_handler = handler}, before;
     if (!sigaction(number, NULL, &before) && before.sa_handler != SIG_IGN)

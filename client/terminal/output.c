@@ -1,4 +1,4 @@
-/* What people and programs see: colours, tables, JSON lines, the progress bar. */
+/* Output for people and programs: colours, tables, JSON lines, the progress bar. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,16 +29,17 @@ const char *cli_color(int fd, const char *name) {
     return "";
 }
 
-static bool cut_short; /* there was no memory for something that was to be printed */
+static bool cut_short; /* some output was lost: out of memory */
 
-/* What may steer a terminal at this place: the end of a line, or one of our colours. */
+/* The length of an allowed control sequence at `p`: a line end, or one of our colours; 0: none. */
 static size_t allowed_control(const char *p) {
     for (size_t i = 0; i < COLORS; i++)
         if (strncmp(p, colors[i].code, strlen(colors[i].code)) == 0) return strlen(colors[i].code);
     return *p == '\n';
 }
 
-/* The text may hold names and sentences of others: nothing else in it steers the terminal. */
+/* Prints text. It may contain names and sentences from other people, so all other control
+ * characters are replaced: they could change the terminal. */
 static void print_text(FILE *to, char *text) {
     for (size_t own = 0; *text; text += own) {
         size_t plain = 0;
@@ -54,7 +55,8 @@ static void print_text(FILE *to, char *text) {
     }
 }
 
-/* Without memory, if it is short: what was done is reported even when there is none left. */
+/* Formats and prints. A short text needs no allocation, so results are reported even when memory
+ * has run out. */
 static void print_to(FILE *to, const char *format, va_list arguments) {
     char line[1000];
     cop_str text = {0};
@@ -70,7 +72,7 @@ static void print_to(FILE *to, const char *format, va_list arguments) {
     cop_str_fini(&text);
 }
 
-/* Whoever reads the output has enough of it (`| head`): the rest of the work is for nobody. */
+/* Ends the program if the reader of a pipe has closed it (`| head`): nobody would see the rest. */
 static void stop_if_unread(void) {
     if (ferror(stdout) && cop_stdout_is_unread()) exit(cop_close_stdout("coppice", 1));
 }
@@ -119,25 +121,25 @@ const char *cli_quote(cop_str *into, const char *text) {
 
 /* ---- tables ---- */
 
-#define CELL_MAX       2000 /* bytes of a cell that are printed */
-#define FLEXIBLE_LEAST 8    /* columns of a column that may be cut */
+#define CELL_MAX       2000 /* maximum bytes of a printed cell */
+#define FLEXIBLE_LEAST 8    /* minimum width of a column marked 'f' */
 
-/* Characters a terminal shows: UTF-8 continuation bytes do not count. */
+/* Counts the characters that a terminal shows. UTF-8 continuation bytes do not count. */
 static int shown(const char *text) {
     int count = 0;
     for (const char *p = text; *p; p++) count += ((unsigned char)*p & 0xc0) != 0x80;
     return count;
 }
 
-/* What is printed of a cell, returned: it may be a name that someone else has chosen, and must not
- * steer the terminal. */
+/* Copies a cell without control characters, because another user may have chosen the text. Returns
+ * `out`. */
 static const char *clean(const char *cell, char out[CELL_MAX]) {
     snprintf(out, CELL_MAX, "%s", cell);
     cop_replace_controls(out);
     return out;
 }
 
-/* Cut to `width` characters, the last of which is then an ellipsis. */
+/* Prints a cell. If it is longer than `width` characters, the last printed one is an ellipsis. */
 static void print_cell(const char *cell, int width) {
     char text[CELL_MAX];
     clean(cell, text);
@@ -152,7 +154,7 @@ static void print_cell(const char *cell, int width) {
     fputs(text, stdout);
 }
 
-/* Columns of the terminal as it is now; of a usual one where the descriptor is no terminal. */
+/* The current width of the terminal; 80 if the descriptor is not a terminal. */
 static int width_of(int descriptor) {
     struct winsize size;
     return cli_is_tty(descriptor) && ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 20
@@ -160,7 +162,7 @@ static int width_of(int descriptor) {
                : 80;
 }
 
-/* Makes the columns marked 'f' narrower, the widest first, until the table fits. */
+/* Narrows the columns marked 'f', the widest first, until the table fits the terminal. */
 static void fit_columns(int *width, int columns, const char *align) {
     int sum = 2 * (columns - 1), most = width_of(STDOUT_FILENO);
     for (int c = 0; c < columns; c++) sum += width[c];
@@ -224,9 +226,9 @@ void cli_progress_start(cli_progress *p, bool quiet) {
 #define BAR_MOST   24
 #define BAR_SMALL  12
 #define BAR_LEAST  4
-#define BAR_BESIDE 8 /* columns of blanks and the per cent */
+#define BAR_BESIDE 8 /* columns for blanks and the percentage */
 
-/* Takes the field with `mark` out of a text whose fields stand two blanks apart. */
+/* Removes the field that contains `mark` from a text whose fields are separated by two blanks. */
 static void drop_field(char *text, const char *mark) {
     char *at = strstr(text, mark);
     if (!at) return;
@@ -238,13 +240,14 @@ static void drop_field(char *text, const char *mark) {
         at[-2] = '\0';
 }
 
-/* Where a terminal is narrow, what matters least goes first, and the time left stays. */
+/* Draws the bar and the text. On a narrow terminal the least important fields are dropped first;
+ * the remaining time always stays. */
 static void draw_bar(double fraction, const char *text) {
     static const char *const least[] = {"epoch ", "samples/s", " workers", "loss "};
     const int width = width_of(STDERR_FILENO);
     char line[512] = "", fitting[256];
     snprintf(fitting, sizeof fitting, "%s", text);
-    cop_replace_controls(fitting); /* it may quote a coordinator */
+    cop_replace_controls(fitting); /* the text may quote a coordinator */
     for (size_t i = 0; i < sizeof least / sizeof *least; i++)
         if (shown(fitting) > width - BAR_BESIDE - BAR_SMALL) drop_field(fitting, least[i]);
     int room = width - BAR_BESIDE - shown(fitting);
@@ -259,14 +262,14 @@ static void draw_bar(double fraction, const char *text) {
 void cli_progress_show(cli_progress *p, double fraction, const char *text) {
     if (p->quiet) return;
     uint64_t now = cop_clock_ns(), since = now - p->last_ns;
-    if (!(fraction >= 0)) fraction = 0; /* NaN, too: nothing of nothing is done */
+    if (!(fraction >= 0)) fraction = 0; /* also NaN, from 0 / 0 */
     if (fraction > 1) fraction = 1;
     p->last_fraction = fraction;
     if (p->tty) {
         if (p->last_ns && since < 100000000u) return;
         draw_bar(fraction, text);
     } else {
-        /* The first line after two seconds, then one every five. */
+        /* the first line after two seconds, then one every five seconds */
         uint64_t wait = p->last_ns ? 5000000000u : 2000000000u;
         if (now - (p->last_ns ? p->last_ns : p->started_ns) < wait) return;
         cli_note("%3d %% %s\n", (int)(fraction * 100), text);
