@@ -22,13 +22,14 @@
 
 #define JOBS_KEPT 2
 #define EVALUATE_COLUMNS                                                                           \
-    125                  /* D10: samples per sub-slice of an evaluation slice; fixes the order of sums */
+    125 /* D10: samples per sub-slice of an evaluation slice; fixes the order of sums */
 #define COLUMNS_MAX 1024 /* maximum samples per pass; larger blocks are cut */
 #define PIECES_MAX  COP_SHARDS_MAX
 
 /* A job that recent leases used. */
 typedef struct kept_job {
-    uint64_t id, version, used; /* version: of the weights, plus 1; 0: no weights. used: time of the last use */
+    uint64_t id, version,
+        used; /* version: of the weights, plus 1; 0: no weights. used: time of the last use */
     uint64_t spec_hash;
     cop_job *job;
     cop_buffer *weights;

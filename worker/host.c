@@ -16,7 +16,8 @@
 
 #define HEARTBEAT_LEAST_MS 20
 #define CALL_TIMEOUT_MS                                                                            \
-    (COP_HOLD_MAX_MS + 25000) /* of a PULL: the coordinator may hold it, and large bodies take time to transfer */
+    (COP_HOLD_MAX_MS +                                                                             \
+     25000) /* of a PULL: the coordinator may hold it, and large bodies take time to transfer */
 #define HELLO_TIMEOUT_MS 3000
 
 struct cop_worker {
@@ -31,10 +32,10 @@ struct cop_worker {
     /* shared by the two threads */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool drain, cancel, ended;           /* the mutex also guards `token`, which may be found later */
+    bool drain, cancel, ended; /* the mutex also guards `token`, which may be found later */
     uint64_t id, session, lease, serial; /* serial counts the sessions */
-    uint64_t forgotten;                  /* the serial of a session that the coordinator reported as unknown */
-    uint64_t canceled;                   /* a lease whose result the coordinator no longer needs */
+    uint64_t forgotten; /* the serial of a session that the coordinator reported as unknown */
+    uint64_t canceled;  /* a lease whose result the coordinator no longer needs */
     uint32_t heartbeat_ms;
 };
 
@@ -82,7 +83,8 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
     uint32_t timeout = w->config.join_timeout_ms;
     if (!timeout || timeout > HELLO_TIMEOUT_MS) timeout = HELLO_TIMEOUT_MS;
     uv_mutex_lock(&w->mutex);
-    w->id = 0; /* stop heartbeats of the previous session: an answer to one would interrupt this call */
+    w->id =
+        0; /* stop heartbeats of the previous session: an answer to one would interrupt this call */
     uv_mutex_unlock(&w->mutex);
     cop_err e = cop_link_call(w->work, &hello, &reply, timeout, error);
     if (e == COP_ERR_DENIED && has_newer_token(w)) {

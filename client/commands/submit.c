@@ -151,7 +151,8 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
                 : cli_run_folder_open_job_data(*job, path, options, data, error));
     cop_hex32((*data)->digest, digest);
     COP_TRY(cop_document_copy_job(*job, &as_written, error));
-    cop_err e = cop_job_create(*job, *data, &built, error); /* errors of this job have line numbers */
+    cop_err e =
+        cop_job_create(*job, *data, &built, error); /* errors of this job have line numbers */
     if (e) {
         cop_proto_free(&as_written->base);
         return e;
@@ -226,8 +227,7 @@ static void print_accepted(const cli_options *options, uint64_t number) {
                                 : "the job is valid; nothing was submitted\n");
     else if (options->json && options->no_wait)
         cli_print("{\"job\":%llu}\n", (unsigned long long)number);
-    else if (!options
-                  ->json) /* only the number, for scripts: job=$(coppice submit --no-wait ...) */
+    else if (!options->json) /* only the number, for scripts: job=$(coppice submit --no-wait ...) */
         cli_print(options->no_wait ? "%llu\n" : "job %llu\n", (unsigned long long)number);
     fflush(stdout);
 }

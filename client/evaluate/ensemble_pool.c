@@ -93,13 +93,15 @@ static bool may_try_again(pool_run *r, cop_err e, const cop_error *error) {
     const uint64_t silent = cop_clock_ns() - r->heard_ns;
     if (r->over) return false;
     uint64_t limit = cop_seconds_to_ns(r->options->timeout);
-    if (e == COP_ERR_NOT_FOUND && r->started) { /* the coordinator restarted and forgot the evaluation */
+    if (e == COP_ERR_NOT_FOUND &&
+        r->started) { /* the coordinator restarted and forgot the evaluation */
         r->started = false;
         cli_progress_show(r->progress, 0,
                           "the coordinator restarted: starting the evaluation again");
         return true;
     }
-    if (e == COP_ERR_BUSY && !r->started) { /* it is still being prepared, or too many are running */
+    if (e == COP_ERR_BUSY &&
+        !r->started) { /* it is still being prepared, or too many are running */
         cli_progress_show(r->progress, 0, error->text);
         r->heard = true;
         r->heard_ns = cop_clock_ns();

@@ -164,7 +164,8 @@ static void run_slice(worker *w, uint32_t number) {
     else
         cop_moments_begin(w->moments, (int)count);
     for (uint32_t m = 0; m < members; m++) {
-        if (atomic_load(&r->not_finite) < first) return; /* the run fails at an earlier sample anyway */
+        if (atomic_load(&r->not_finite) < first)
+            return; /* the run fails at an earlier sample anyway */
         run_network(w, first, count, m);
         if (w->ensemble)
             cop_ensemble_add(w->ensemble, w->logits, (int)r->slice);

@@ -68,7 +68,7 @@ static void shade(const float *from, size_t count, uint8_t *to) {
         to[i] = (uint8_t)lrint(255 * ((double)from[i] - (double)least) / range);
 }
 
-/* Copies the images of the chosen samples into *out as bytes. The caller frees out->samples with
+/* Copies the images of the chosen samples into *out as bytes. The caller frees *pixels with
  * cop_free, on failure too. */
 static cop_err gather(const cli_predictions *p, const uint32_t *samples, uint32_t count,
                       cop_data_part *out, uint8_t **pixels, cop_error *error) {

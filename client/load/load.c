@@ -9,7 +9,8 @@
 #include "common/base/hash.h"
 #include "common/wire/codec.h"
 
-#define EVALUATE_COLUMNS 125 /* equals the workers' sub-slices, so that the sums have the same bits */
+#define EVALUATE_COLUMNS                                                                           \
+    125 /* equals the workers' sub-slices, so that the sums have the same bits */
 
 /* Reads a job file from standard input. */
 static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {

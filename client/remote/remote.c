@@ -363,7 +363,9 @@ cop_err cli_print_status(const cli_options *options, const Coppice__Api__JobStat
         {"speed", speed},
         {"leases", options->verbose ? shares : NULL},
         {"audits", options->verbose || s->results_disputed ? audits : NULL},
-        {"digest", ended(s->state) ? s->digest : NULL}, /* before the end, the digest would be the last checkpoint's */
+        {"digest", ended(s->state)
+                       ? s->digest
+                       : NULL}, /* before the end, the digest would be the last checkpoint's */
         {"created", s->created},
         {"by", s->owner},
         {"finished", s->finished},
