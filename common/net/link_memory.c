@@ -65,6 +65,8 @@ static memory_link *link_of(cop_request *request) {
 }
 
 static void memory_reply(cop_request *request, cop_message *message) {
+    cop_buffer_release(message->receipt); /* the link takes over the parts: the reply has left */
+    message->receipt = NULL;
     finish_request(link_of(request), message);
 }
 

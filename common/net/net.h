@@ -57,6 +57,9 @@ uint64_t cop_request_connection(const cop_request *request);
 const cop_message *cop_request_message(const cop_request *request);
 const char *cop_request_address(const cop_request *request);
 const cop_peer *cop_request_peer(const cop_request *request);
+/* Releases the parts of the request's message: a handler that keeps the request for long calls
+ * this, so that the request holds no memory of its sender's choice. Loop thread. */
+void cop_request_release_parts(cop_request *request);
 /* Sends a reply and frees the request. The reply takes over the parts of `message`, which is
  * zeroed. Does not block. Loop thread. */
 void cop_server_reply(cop_request *request, cop_message *message);

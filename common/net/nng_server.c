@@ -35,7 +35,8 @@ struct rep_context {
     nng_aio *aio;
     context_state state; /* changed only by the thread that starts an operation of the aio */
     cop_message reply;
-    cop_task task; /* sends a large reply on an encoder thread */
+    cop_buffer *receipt; /* of the reply whose frame is being sent; or NULL */
+    cop_task task;       /* sends a large reply on an encoder thread */
 };
 
 struct net_nng {
@@ -177,6 +178,8 @@ static void on_received(rep_context *c) {
 static void on_sent(rep_context *c) {
     int failed = nng_aio_result(c->aio);
     if (failed) nng_msg_free(nng_aio_get_msg(c->aio)); /* the connection has ended */
+    cop_buffer_release(c->receipt);
+    c->receipt = NULL;
     if (failed == NNG_ECLOSED || atomic_load(&c->nng->closing))
         c->state = ENDED;
     else
@@ -196,6 +199,11 @@ static void on_aio(void *argument) {
 
 static void send_reply(rep_context *c) {
     nng_msg *frame = atomic_load(&c->nng->closing) ? NULL : net_make_frame(&c->reply);
+    COP_ASSERT(!c->receipt);
+    if (frame) {
+        c->receipt = c->reply.receipt;
+        c->reply.receipt = NULL;
+    }
     cop_message_fini(&c->reply);
     if (!frame) { /* out of memory: the peer's call times out, and it asks again */
         receive_again(c);

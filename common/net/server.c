@@ -283,6 +283,13 @@ const cop_peer *cop_request_peer(const cop_request *request) {
     return &request->peer;
 }
 
+void cop_request_release_parts(cop_request *request) {
+    for (int i = 0; i < COP_MESSAGE_PARTS; i++) {
+        cop_buffer_release(request->message.part[i]);
+        request->message.part[i] = NULL;
+    }
+}
+
 /* The handler has answered or dropped the request. */
 static void close_request(const cop_request *request) {
     net_live *live = find_live(request->server, request->connection);

@@ -3,6 +3,7 @@
 
 void cop_message_fini(cop_message *message) {
     for (int i = 0; i < COP_MESSAGE_PARTS; i++) cop_buffer_release(message->part[i]);
+    cop_buffer_release(message->receipt);
     memset(message, 0, sizeof *message);
 }
 

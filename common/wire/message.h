@@ -124,9 +124,12 @@ typedef struct cop_message {
         cop_answer answer;
     };
     cop_buffer *part[COP_MESSAGE_PARTS]; /* each held by the message, or NULL */
+    /* Held by a reply, or NULL; not part of the frame. Its last release, on any thread, tells its
+     * owner that the reply no longer takes memory: it has left, or was dropped. */
+    cop_buffer *receipt;
 } cop_message;
 
-/* Releases the parts and zeroes the message. */
+/* Releases the parts and the receipt, and zeroes the message. */
 void cop_message_fini(cop_message *message);
 /* The name of a type, such as "HELLO"; "?" for an unknown one. Static. */
 const char *cop_message_type_name(cop_message_type type);
