@@ -9,6 +9,7 @@
 
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
+#include "common/wire/form.h"
 #include "common/wire/reflect.h"
 #include "proto/api.pb-c.h"
 #include "proto/job.pb-c.h"
@@ -114,6 +115,77 @@ static void test_unknown_enum_values_are_refused(void **state) {
     assert_int_equal(unpack(&coppice__job__descriptor, "\x18\x02", 2, 1 << 16, NULL), COP_OK);
 }
 
+/* ---- every enum of every message that a peer can send ---- */
+
+static size_t put_varint(uint8_t *to, uint64_t value) {
+    size_t size = 0;
+    for (; value >= 0x80; value >>= 7) to[size++] = (uint8_t)(value | 0x80);
+    to[size++] = (uint8_t)value;
+    return size;
+}
+
+/* The fields that lead from a message to an enum. */
+typedef struct enum_path {
+    const cop_proto_field *fields[8];
+    int count;
+} enum_path;
+
+/* A message of type `root` in which the enum at the end of the path has this value. */
+static size_t pack_value(const enum_path *path, uint64_t value, uint8_t *out) {
+    uint8_t inner[64];
+    size_t size = put_varint(inner, (uint64_t)path->fields[path->count - 1]->id << 3);
+    size += put_varint(inner + size, value);
+    memcpy(out, inner, size);
+    for (int i = path->count - 2; i >= 0; i--) {
+        memcpy(inner, out, size);
+        size_t head = put_varint(out, (uint64_t)path->fields[i]->id << 3 | 2);
+        head += put_varint(out + head, size);
+        memcpy(out + head, inner, size);
+        size += head;
+    }
+    return size;
+}
+
+static int try_enums(const cop_proto_type *root, const cop_proto_type *type, enum_path *path) {
+    static const uint64_t unknown[] = {99, 1ull << 31, (1ull << 32) + 1, UINT64_MAX};
+    int tried = 0;
+    assert_true(path->count < 8);
+    for (unsigned i = 0; i < type->n_fields; i++) {
+        const cop_proto_field *field = &type->fields[i];
+        path->fields[path->count++] = field;
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            tried += try_enums(root, field->descriptor, path);
+        for (size_t k = 0; field->type == PROTOBUF_C_TYPE_ENUM && k < 4; k++, tried++) {
+            uint8_t bytes[64];
+            const size_t size = pack_value(path, unknown[k], bytes);
+            if (unpack(root, bytes, size, 1 << 16, NULL) != COP_ERR_PROTOCOL)
+                fail_msg("%s takes %llu for %s", root->name, (unsigned long long)unknown[k],
+                         field->name);
+        }
+        path->count--;
+    }
+    return tried;
+}
+
+static void test_no_message_takes_an_unknown_enum_value(void **state) {
+    static const cop_proto_type *const requests[] = {
+        &coppice__api__submit_request__descriptor,
+        &coppice__api__list_jobs_request__descriptor,
+        &coppice__api__control_job_request__descriptor,
+        &coppice__api__start_evaluation_request__descriptor,
+        &coppice__api__job_status__descriptor,
+        &coppice__api__watch_evaluation_answer__descriptor,
+        &coppice__job__descriptor,
+    };
+    int tried = 0;
+    (void)state;
+    for (unsigned type = COP_MESSAGE_HELLO; type <= COP_MESSAGE_ANSWER; type++)
+        tried += try_enums(cop_form_type(type), cop_form_type(type), &(enum_path){.count = 0});
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
+        tried += try_enums(requests[i], requests[i], &(enum_path){.count = 0});
+    assert_true(tried > 100);
+}
+
 static void test_malformed_bytes_are_refused(void **state) {
     (void)state;
     static const struct {
@@ -211,6 +283,7 @@ int main(void) {
         cmocka_unit_test(test_nul_in_a_text_is_refused),
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_unknown_enum_values_are_refused),
+        cmocka_unit_test(test_no_message_takes_an_unknown_enum_value),
         cmocka_unit_test(test_malformed_bytes_are_refused),
         cmocka_unit_test(test_no_message_type_is_recursive),
         cmocka_unit_test(test_attachment_is_kept_with_the_root_message),
