@@ -1,6 +1,6 @@
-/* The coordinator, as programs embed it: one loop thread that owns all decisions (core.h), a store
- * thread, and compute threads for updates. `coppice-coordinator` and `coppice run` use this header
- * and nothing else of this folder. */
+/* The coordinator, as programs embed it: a loop thread that makes all decisions (core.h), a store
+ * thread, and compute threads for updates. `coppice-coordinator` and `coppice run` include this
+ * header and nothing else of this folder. */
 #ifndef COP_COORDINATOR_COORDINATOR_H
 #define COP_COORDINATOR_COORDINATOR_H
 
@@ -16,46 +16,53 @@
 typedef struct coord_server coord_server;
 
 typedef struct coord_config {
-    const char *state; /* folder of store, token, data, checkpoints; NULL: no store (coppice run
-                          keeps a run folder) */
-    const char *const *listen; /* URLs, NULL-terminated; NULL or empty: none (in process) */
-    const char *data_folder;   /* --data: named sets offered to jobs; or NULL */
-    uint32_t jobs_per_client;  /* of one certificate, that have not ended; 0: the default */
-    /* shares of one identity; 0: the defaults of common/base/limits.h */
+    /* Folder of store, token, data and checkpoints; NULL: none (coppice run has a run folder). */
+    const char *state;
+    const char *const *listen; /* URLs, NULL-terminated; NULL or empty: in-process links only */
+    const char *data_folder;   /* --data: sets that jobs can name; NULL: none */
+    uint32_t jobs_per_client;  /* unfinished jobs of one certificate; 0: the default */
+    /* shares of one identity; 0: the defaults in common/base/limits.h */
     uint32_t sessions_per_identity, watches_per_identity;
-    uint64_t quota;     /* bytes for data and checkpoints; 0: none */
-    int update_threads; /* compute threads of average + update; 0: the number of cores, at most 4 */
-    bool insecure;      /* allow listening beyond loopback without encryption */
+    uint64_t quota;     /* bytes of data sets; 0: no limit */
+    int update_threads; /* that average and update; 0: the number of cores, at most 4 */
+    bool insecure;      /* allows addresses of other machines without encryption */
     const cop_tls *tls; /* for tls+tcp:// addresses; borrowed; NULL: none */
     const cop_kernels *kernels;
-    bool portable; /* no job needs OpenBLAS: it is not loaded */
+    bool portable; /* no job needs OpenBLAS, so it is not loaded */
     unsigned char self_test[32];
 } coord_config;
 
-/* Starts everything: opens or creates the store (refuses a newer one), writes the token file, takes
- * up unfinished jobs, listens. When it returns OK, it is ready. Errors are bad configuration, a
- * port in use, a folder that cannot be written, a store of a newer version, a folder that another
- * coordinator holds. */
+/* Starts everything: opens or creates the store, writes the token file, takes up unfinished jobs,
+ * and listens. On success the coordinator is ready, and the caller owns *out (coord_stop). USAGE,
+ * INPUT: bad configuration. IN_USE: an address, or the state folder, is used by another process.
+ * VERSION: the store is newer than this program. DENIED, IO: the state folder cannot be written. */
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error);
-/* Graceful: checkpoints running jobs, answers held requests, closes. Then frees. */
+/* Stops: saves checkpoints of running jobs, answers held requests, closes and frees everything.
+ * Waits for all of it. NULL has no effect. */
 void coord_stop(coord_server *server);
+
 #define COORD_LIST_MAX 16 /* values of an option that may be repeated */
-/* --init-tls and what belongs to it. */
+/* --init-tls with its options. */
 typedef struct coord_certificates {
-    const char *folder, *days;
-    const char *const *hosts, *const *add; /* NULL-terminated */
+    const char *folder, *days;             /* days NULL: the default */
+    const char *const *hosts, *const *add; /* NULL-terminated; add: "ROLE:NAME" */
 } coord_certificates;
-/* Makes the folder, or with `add` one more certificate for each; tells on standard output what it
- * made. */
-cop_err coord_make_certificates(const coord_certificates *what, cop_error *error);
-/* The requests that a coordinator takes, as lines of JSON: kind, name, number and needed role. */
+/* Creates the folder with a CA and certificates; or, if `add` is not empty, adds those
+ * certificates. Prints the names of the files on standard output. USAGE: bad days or names. EXISTS,
+ * IO. */
+cop_err coord_make_certificates(const coord_certificates *certificates, cop_error *error);
+/* Prints the requests that a coordinator accepts, each as a line of JSON: kind, name, number, role.
+ */
 void coord_print_rights(void);
-cop_server *coord_transport(coord_server *server);   /* for cop_link_open_local */
-const char *coord_token(const coord_server *server); /* "" when none is required */
+/* The transport, for cop_link_open_local. Owned by the server. */
+cop_server *coord_transport(coord_server *server);
+/* The token that workers and clients need; "": none. Owned by the server. */
+const char *coord_token(const coord_server *server);
 
 /* ---- for `coppice run`: one job in this process, without a store ---- */
 typedef struct coord_progress {
-    uint64_t step, steps, first_step_ms; /* from coord_run_submit to the first completed step */
+    uint64_t step, steps;
+    uint64_t first_step_ms; /* from coord_run_submit to the end of the first step; 0: not yet */
     double epoch, train_loss, test_error, test_loss, samples_per_s, seconds, eta_seconds;
     bool has_train_loss, has_evaluation, has_error, evaluated_on_test, finished;
     uint64_t leases_repeated;
@@ -64,43 +71,46 @@ typedef struct coord_progress {
     char text[512];     /* error or warning */
 } coord_progress;
 typedef struct coord_run_options {
-    const char
-        *folder; /* run folder: checkpoints/, metrics.sqlite, model.safetensors are written there */
-    bool resume; /* from its newest checkpoint */
-    double timeout_s; /* wait at most so long for workers (0: for ever) */
+    const char *folder; /* gets checkpoints/, metrics.sqlite, model.safetensors; NULL: none */
+    bool resume;        /* continue from the newest checkpoint in the folder */
+    double timeout_s;   /* fail the job after this time without workers; 0: never */
 } coord_run_options;
-/* Hands over job and data (owned by the server from here). One job at a time. */
+/* Starts the job of this server, which has no state folder. Once only. The server owns job and data
+ * from now on, even on an error. INPUT: the run is pinned to another OpenBLAS or processor.
+ * CORRUPT, IO, NO_MEMORY. */
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
                          const coord_run_options *options, cop_error *error);
-/* Snapshot, any thread; waits until something changed or wait_ms passed. */
+/* Copies the progress to *out, after a change or after wait_ms. Any thread. */
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out);
-/* Ask it to checkpoint and stop (signals). Progress then shows finished with state PAUSED. */
+/* Asks the job to save a checkpoint and stop. Then its progress is finished, with state PAUSED. One
+ * thread. */
 void coord_run_interrupt(coord_server *server);
 
 /* ---- figures over time ---- */
 typedef struct coord_figure {
     uint64_t step;
     double loss, error; /* means over samples; error as a fraction */
-    double seconds;     /* spent training until then */
+    double seconds;     /* of training up to this step */
     bool has_error, has_seconds;
 } coord_figure;
 typedef struct coord_history {
-    coord_figure *train;       /* one for each epoch that ended */
-    coord_figure *evaluations; /* in order of steps */
-    coord_figure *steps;       /* the loss of single steps */
+    coord_figure *train;       /* of each completed epoch */
+    coord_figure *evaluations; /* ascending by step */
+    coord_figure *steps;       /* losses of single steps */
     size_t train_count, evaluation_count, step_count;
     bool on_test; /* evaluations are of the test part */
 } coord_history;
 typedef struct coord_history_range {
-    uint64_t job;   /* its number in a store; 0: whatever is in it (a run folder) */
-    uint64_t after; /* single steps after this one */
-    uint32_t limit; /* at most this many; 0: epochs and evaluations instead of single steps */
+    uint64_t job;   /* its number in the store; 0: all rows (a run folder has one job) */
+    uint64_t after; /* only single steps after this one */
+    uint32_t limit; /* the maximum number of single steps; 0: epochs and evaluations instead */
 } coord_history_range;
-#define COORD_HISTORY_PAGE 50000 /* single steps in an answer of the API */
-/* Reads a store's file or a run folder's metrics.sqlite. NOT_FOUND, CORRUPT, NO_MEMORY. The caller
- * frees *out with coord_history_fini. */
+#define COORD_HISTORY_PAGE 50000 /* the maximum number of single steps in an answer of the API */
+/* Reads the store in the file `path`: store.sqlite of a coordinator, or metrics.sqlite of a run
+ * folder. NOT_FOUND, CORRUPT, LIMIT (too many rows), NO_MEMORY. The caller owns *out
+ * (coord_history_fini). Any thread; slow. */
 cop_err coord_history_read(const char *path, const coord_history_range *range, coord_history *out,
                            cop_error *error);
-void coord_history_fini(coord_history *history);
+void coord_history_fini(coord_history *history); /* frees and zeroes */
 
 #endif

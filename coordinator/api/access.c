@@ -1,6 +1,6 @@
-/* Who may do what: one table of requests with the role that each needs. A connection with a
- * certificate has its roles and its name; any other must know the token, and has then both roles.
- * Everything that is asked of a coordinator passes here before it is looked at. */
+/* Access rights: one table of requests with the role that each needs. A connection with a
+ * certificate has the roles and the name in it. Any other connection must know the token, and then
+ * has both roles. Every request passes here before it is handled. */
 #include "coordinator/api/access.h"
 
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include "common/base/hash.h"
 #include "common/base/str.h"
 
-/* Messages; the methods of CALL stand in the API's own table. */
+/* Messages. The methods of CALL are in the API's own table. */
 static const coord_right messages[] = {
     {COP_MESSAGE_HELLO, 0, "HELLO", COP_ROLE_WORKER},
     {COP_MESSAGE_HEARTBEAT, 0, "HEARTBEAT", COP_ROLE_WORKER},
@@ -26,8 +26,8 @@ bool coord_right_at(size_t at, coord_right *out) {
     return coord_api_right_at(at - MESSAGES, out);
 }
 
-/* The row that a request falls under; false for what is no request, or not known. */
-static bool right_of(const cop_message *m, coord_right *out) {
+/* The row of a request. False: it is not a request, or unknown. */
+static bool find_right(const cop_message *m, coord_right *out) {
     for (size_t at = 0; coord_right_at(at, out); at++)
         if (out->type == m->type &&
             (m->type != COP_MESSAGE_CALL || out->method == m->call.method)) {
@@ -38,6 +38,7 @@ static bool right_of(const cop_message *m, coord_right *out) {
 }
 
 void coord_reply_failure(cop_request *request, cop_err code, const char *format, ...) {
+    COP_ASSERT(code != COP_OK);
     cop_message reply = {.type = COP_MESSAGE_FAILURE};
     va_list arguments;
     va_start(arguments, format);
@@ -48,6 +49,7 @@ void coord_reply_failure(cop_request *request, cop_err code, const char *format,
 }
 
 coord_session *coord_session_find(const coord_access *access, uint64_t worker) {
+    COP_ASSERT(access->sessions != NULL);
     coord_session *s = &access->sessions[worker % COP_WORKERS_MAX];
     return worker && s->worker == worker ? s : NULL;
 }
@@ -55,7 +57,7 @@ coord_session *coord_session_find(const coord_access *access, uint64_t worker) {
 bool coord_access_role(cop_request *request) {
     const cop_peer *peer = cop_request_peer(request);
     coord_right right;
-    if (!peer->certified || !right_of(cop_request_message(request), &right)) return true;
+    if (!peer->certified || !find_right(cop_request_message(request), &right)) return true;
     if (peer->roles & right.role) return true;
     coord_reply_failure(request, COP_ERR_DENIED,
                         "%s is for a %s (OU=%s): the certificate \"%s\" has %s%s", right.name,
@@ -78,29 +80,30 @@ bool coord_access_token(const coord_access *access, cop_request *request, const 
 bool coord_access_name(cop_request *request, const char *name) {
     const cop_peer *peer = cop_request_peer(request);
     size_t length;
-    bool many = cop_peer_is_many(peer, &length);
+    bool shared = cop_peer_is_many(peer, &length);
     if (*name && !cop_name_ok(name, strlen(name)))
         coord_reply_failure(request, COP_ERR_INPUT,
                             "a worker name must not contain control characters");
     else if (peer->certified && *name && !cop_peer_may_be(peer, name))
         coord_reply_failure(
             request, COP_ERR_DENIED, "the certificate is for %s called \"%.*s%s\", not \"%s\"",
-            many ? "workers" : "the worker", (int)length, peer->name, many ? "..." : "", name);
+            shared ? "workers" : "the worker", (int)length, peer->name, shared ? "..." : "", name);
     else
         return true;
     return false;
 }
 
-void coord_access_identify(const cop_request *request, const cop_hello *hello, coord_who *out) {
+void coord_access_identify(const cop_request *request, const cop_hello *hello,
+                           coord_worker_identity *out) {
     const cop_peer *peer = cop_request_peer(request);
     size_t length;
-    bool many = cop_peer_is_many(peer, &length);
+    bool shared = cop_peer_is_many(peer, &length);
     if (*hello->name)
         snprintf(out->name, sizeof out->name, "%s", hello->name);
     else
         snprintf(out->name, sizeof out->name, "%.*s%s", (int)length, peer->name,
-                 many || !peer->certified ? "worker" : "");
-    bool one = peer->certified && !many;
+                 shared || !peer->certified ? "worker" : "");
+    bool one = peer->certified && !shared;
     snprintf(out->identity, sizeof out->identity, "%s%s", peer->certified ? "certificate " : "",
              one ? peer->name : out->name);
 }
@@ -110,6 +113,7 @@ const char *coord_access_identity(const cop_request *request) {
 }
 
 uint32_t coord_access_share(const coord_access *access, uint32_t share, uint32_t all) {
+    COP_ASSERT(share > 0 && all > 0);
     return access->config->tls && share < all ? share : all;
 }
 
@@ -117,7 +121,7 @@ coord_session *coord_access_session(const coord_access *access, const cop_reques
                                     uint64_t worker, uint64_t secret) {
     coord_session *s = coord_session_find(access, worker);
     if (!s || s->secret != secret) return NULL;
-    return strcmp(s->certificate, cop_request_peer(request)->name) == 0 ? s : NULL;
+    return strcmp(s->certificate, coord_access_identity(request)) == 0 ? s : NULL;
 }
 
 void coord_print_rights(void) {

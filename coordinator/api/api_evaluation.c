@@ -1,6 +1,7 @@
-/* Evaluations that clients ask for: started, watched, and canceled when nobody watches any more. An
- * evaluation is a job by its number and state (`coppice jobs`, `coppice cancel`), but is not
- * stored: its client starts it again, by the same key, when the coordinator was restarted. See
+/* The calls START_EVALUATION and WATCH_EVALUATION. An evaluation has a number and a state like a
+ * job
+ * (`coppice jobs`, `coppice cancel`), but it is not stored: after a restart of the coordinator, its
+ * client starts it again with the same key. An evaluation that nobody watches is canceled. See
  * api.h. */
 #include <math.h>
 #include <stdio.h>
@@ -12,11 +13,13 @@
 #include "coordinator/api/api.h"
 #include "coordinator/engine/evaluation.h"
 
-#define PATIENCE_NS 5000000000u /* without a word from its client */
+#define PATIENCE_NS 5000000000u /* without a request of its client */
 
-/* ---- look-up ---- */
+/* ---- keys ---- */
 
+/* The place of the evaluation with this key; NULL: there is none. */
 static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
+    COP_ASSERT(key.len == COORD_EVALUATION_KEY);
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
         const coord_evaluation *e = api->engine->evaluations[i];
         if (e && memcmp(e->key, key.data, sizeof e->key) == 0) return &api->engine->evaluations[i];
@@ -24,15 +27,17 @@ static coord_evaluation **find_key(coord_api *api, ProtobufCBinaryData key) {
     return NULL;
 }
 
-static bool good_key(cop_request *request, protobuf_c_boolean has, ProtobufCBinaryData key) {
+/* False: the key has a wrong size, and the request is answered. */
+static bool check_key(cop_request *request, protobuf_c_boolean has, ProtobufCBinaryData key) {
     if (has && key.len == COORD_EVALUATION_KEY) return true;
     coord_reply_failure(request, COP_ERR_INPUT, "the key has %zu bytes: expected %d",
                         has ? key.len : 0, COORD_EVALUATION_KEY);
     return false;
 }
 
-/* ---- start: what is asked ---- */
+/* ---- start: the request ---- */
 
+/* What is wrong with the request; NULL: nothing. */
 static const char *problem_with_counts(const Coppice__Api__StartEvaluationRequest *r,
                                        bool has_members) {
     if (!has_members && r->n_counts) return "counts require an average of members";
@@ -48,7 +53,7 @@ static const char *problem_with_counts(const Coppice__Api__StartEvaluationReques
     return NULL;
 }
 
-/* NULL: it can be done; `e` is filled. */
+/* Fills the request's part of `e`. Returns what is wrong with the request; NULL: nothing. */
 static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
                                 coord_evaluation *e) {
     const char *problem;
@@ -61,22 +66,20 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
     if ((problem = problem_with_counts(r, e->average != COP_AVERAGE_WEIGHT_SCALING)))
         return problem;
     for (size_t i = 0; i < r->n_counts; i++) e->counts[e->count++] = r->counts[i];
-    if (!e->count) e->counts[e->count++] = 1; /* the one network */
+    if (!e->count) e->counts[e->count++] = 1; /* one network */
     for (size_t i = 0; i < r->n_jobs; i++) e->model[e->model_count++].job = r->jobs[i];
+    COP_ASSERT(e->count <= COP_TALLY_COUNTS_MAX && e->model_count <= COORD_MODELS_MAX);
     memcpy(e->key, r->key.data, sizeof e->key);
     return NULL;
 }
 
-/* Have all its jobs ended with final weights? Answers if not. */
-static bool jobs_are_ready(coord_api *api, cop_request *request, const coord_evaluation *e) {
+/* False: a job has no final weights, and the request is answered. */
+static bool check_jobs(coord_api *api, cop_request *request, const coord_evaluation *e) {
     for (uint32_t i = 0; i < e->model_count; i++) {
         const uint64_t job = e->model[i].job;
-        const api_note *n = api_note_find(api, job);
+        const api_note *n = api_note_of(api, request, job);
         if (n && !n->evaluation && n->state == COORD_COMPLETED) continue;
-        if (n)
-            api_not_completed(request, n);
-        else
-            api_unknown_job(request, job);
+        if (n) api_not_completed(request, n);
         return false;
     }
     return true;
@@ -90,15 +93,16 @@ static bool is_watched(const coord_api *api, uint64_t id) {
 }
 
 static void forget(coord_api *api, coord_evaluation **place) {
+    COP_ASSERT((*place)->ended && !(*place)->batch);
     api_note_remove(api, (*place)->id);
     coord_evaluation_free(*place);
     *place = NULL;
 }
 
-/* Should `a` give way rather than `b`? Whose client has the result first, then the owner's own,
- * then the one that ended first. */
-static bool gives_way_before(const coord_evaluation *a, const coord_evaluation *b,
-                             const char *owner) {
+/* True: `a` is forgotten before `b`. First those whose clients have the result, then those of the
+ * same owner, then those that ended first. */
+static bool is_forgotten_before(const coord_evaluation *a, const coord_evaluation *b,
+                                const char *owner) {
     const bool own_a = strcmp(a->owner, owner) == 0, own_b = strcmp(b->owner, owner) == 0;
     if (a->reported != b->reported) return a->reported;
     if (own_a != own_b) return own_a;
@@ -108,31 +112,32 @@ static bool gives_way_before(const coord_evaluation *a, const coord_evaluation *
 coord_evaluation **api_evaluation_place(coord_api *api, const char *owner, cop_error *error) {
     const uint32_t share =
         coord_access_share(api->access, COP_EVALUATIONS_PER_IDENTITY_MAX, COP_EVALUATIONS_MAX);
-    coord_evaluation **place = NULL, **last = NULL;
-    uint32_t under_way = 0, its = 0;
+    coord_evaluation **place = NULL, **forgettable = NULL;
+    uint32_t running = 0, owned = 0;
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {
         coord_evaluation *e = api->engine->evaluations[i];
         if (!e) {
             place = &api->engine->evaluations[i];
         } else if (!e->ended) {
-            under_way++;
-            its += strcmp(e->owner, owner) == 0;
+            running++;
+            owned += strcmp(e->owner, owner) == 0;
         } else if (!e->batch && !is_watched(api, e->id) &&
-                   (!last || gives_way_before(e, *last, owner))) {
-            last = &api->engine->evaluations[i];
+                   (!forgettable || is_forgotten_before(e, *forgettable, owner))) {
+            forgettable = &api->engine->evaluations[i];
         }
     }
-    if (under_way >= COP_EVALUATIONS_MAX || its >= share || (!place && !last)) {
+    if (running >= COP_EVALUATIONS_MAX || owned >= share || (!place && !forgettable)) {
         cop_fail(error, COP_ERR_BUSY,
                  "%u evaluations are running, %u of them yours: try again when one has ended",
-                 under_way, its);
+                 running, owned);
         return NULL;
     }
-    if (!place) forget(api, place = last);
+    if (!place) forget(api, place = forgettable);
+    COP_ASSERT(*place == NULL);
     return place;
 }
 
-/* ---- start: done ---- */
+/* ---- start: the evaluation ---- */
 
 static void answer_started(cop_request *request, const coord_evaluation *e) {
     Coppice__Api__StartEvaluationAnswer answer = COPPICE__API__START_EVALUATION_ANSWER__INIT;
@@ -158,9 +163,10 @@ static cop_err add_note(coord_api *api, uint64_t id, const coord_evaluation *e) 
     return COP_OK;
 }
 
+/* Gives the prepared evaluation its number and hands it to the core. */
 static cop_err begin(coord_api *api, coord_evaluation *e) {
     if (api->engine->stopping) return COP_ERR_CLOSED;
-    const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job's number is used */
+    const uint64_t id = COP_EVALUATION_NUMBERS + ++api->evaluations; /* no job has such a number */
     coord_store_keep_evaluation(api->engine->store, api->evaluations);
     COP_TRY(add_note(api, id, e));
     const cop_err failed = coord_evaluation_start(api->engine, e, id);
@@ -187,15 +193,15 @@ static void start_done(api_task *t) {
     api_task_free(t);
 }
 
-/* Asked again by its client, who did not hear the answer. */
-static void repeat(cop_request *request, const coord_evaluation *e) {
+/* The client repeats its request, because it has not received the answer. */
+static void answer_repeated(cop_request *request, const coord_evaluation *e) {
     if (e->id)
         answer_started(request, e);
     else
         coord_reply_failure(request, COP_ERR_BUSY, "the evaluation is being prepared");
 }
 
-/* Does the request make sense, and is there room? Fills `e` and its place; answers if not. */
+/* Fills `e` and finds a place for it. False: the request is refused and answered. */
 static bool admit(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r, coord_evaluation *e,
                   coord_evaluation ***place) {
@@ -206,17 +212,18 @@ static bool admit(coord_api *api, cop_request *request,
         coord_reply_failure(request, COP_ERR_INPUT, "invalid evaluation request: %s", problem);
         return false;
     }
-    if (!jobs_are_ready(api, request, e)) return false;
+    if (!check_jobs(api, request, e)) return false;
     *place = api_evaluation_place(api, e->owner, &error);
     if (!*place) api_fail(request, &error, error.code);
     return *place != NULL;
 }
 
+/* Answers a repeated request; otherwise prepares the evaluation on the thread pool. */
 static void start(coord_api *api, cop_request *request,
                   const Coppice__Api__StartEvaluationRequest *r) {
     coord_evaluation **known = find_key(api, r->key), **place = NULL;
     if (known) {
-        repeat(request, *known);
+        answer_repeated(request, *known);
         return;
     }
     coord_evaluation *e = cop_alloc(sizeof *e);
@@ -231,20 +238,19 @@ static void start(coord_api *api, cop_request *request,
         return;
     }
     *place = t->evaluation = e;
-    t->work = start_work;
-    t->done = start_done;
-    api_task_start(t);
+    api_task_start(t, start_work, start_done);
 }
 
 void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__StartEvaluationRequest *r =
         (const Coppice__Api__StartEvaluationRequest *)message;
-    if (good_key(request, r->has_key, r->key)) start(api, request, r);
+    if (check_key(request, r->has_key, r->key)) start(api, request, r);
     cop_proto_free(message);
 }
 
-/* ---- watching ---- */
+/* ---- watch ---- */
 
+/* An EnsembleResult with the storage of its fields. */
 typedef struct reported_ensemble {
     Coppice__Api__EnsembleResult result;
     Coppice__Api__EnsembleFigures rows[COP_TALLY_COUNTS_MAX], *row_table[COP_TALLY_COUNTS_MAX];
@@ -268,6 +274,7 @@ static void report_ensemble(const coord_evaluation *e, const api_note *n, double
                             reported_ensemble *t) {
     Coppice__Api__EnsembleResult *r = &t->result;
     coppice__api__ensemble_result__init(r);
+    COP_ASSERT(e->figure_count <= e->count);
     for (uint32_t i = 0; i < e->figure_count; i++) {
         t->row_table[i] = &t->rows[i];
         cop_job_ensemble_row(&e->figures[i], e->counts[i], &t->rows[i]);
@@ -313,6 +320,7 @@ void api_answer_evaluation(coord_api *api, api_watcher *w, const api_note *n) {
         coord_reply_failure(request, COP_ERR_NOT_FOUND, "there is no such evaluation");
         return;
     }
+    COP_ASSERT(!e->ended || e->ended_ns >= e->started_ns);
     const double seconds = (double)((e->ended ? e->ended_ns : now) - e->started_ns) * 1e-9;
     e->heard_ns = now;
     coord_core_job(api->engine->core, e->id, now, &view);
@@ -347,7 +355,7 @@ void api_watch_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
                      .version = r->version,
                      .deadline_ns = api_hold_until(r->hold_ms, now),
                      .not_before_ns = now + 100000000};
-    if (!good_key(request, r->has_key, r->key)) {
+    if (!check_key(request, r->has_key, r->key)) {
         cop_proto_free(message);
         return;
     }
@@ -362,7 +370,7 @@ void api_watch_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
         api_hold(api, &w);
 }
 
-/* ---- time ---- */
+/* ---- timer ---- */
 
 void api_evaluations_tick(coord_api *api, uint64_t now_ns) {
     for (uint32_t i = 0; i < COP_EVALUATION_PLACES; i++) {

@@ -1,11 +1,10 @@
-/* The call HISTORY: a job's figures over time, read from the store on the thread pool. See api.h.
- */
+/* The call HISTORY: the figures of a job over time, read from the store on the thread pool. See
+ * api.h. */
 #include <stdio.h>
-
-#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
+#include "coordinator/api/api.h"
 #include "coordinator/coordinator.h"
 
 static void history_work(api_task *t) {
@@ -21,7 +20,8 @@ static void history_work(api_task *t) {
                     : cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
-/* Points of one table, and pointers to them: one block of memory (cop_free). */
+/* The points of a table, after an array of pointers to them, in one block of memory (cop_free).
+ * NULL: out of memory. */
 static Coppice__Api__HistoryPoint **make_points(const coord_figure *rows, size_t count) {
     const size_t pointers = cop_align_up(count * sizeof(void *), 16);
     char *block = cop_alloc(pointers + count * sizeof(Coppice__Api__HistoryPoint) + 16);
@@ -48,41 +48,36 @@ static void history_done(api_task *t) {
     const api_note *note = api_note_find(t->api, r->job);
     Coppice__Api__HistoryAnswer answer = COPPICE__API__HISTORY_ANSWER__INIT;
     Coppice__Api__HistoryPoint **train = make_points(history->train, history->train_count);
-    Coppice__Api__HistoryPoint **seen =
+    Coppice__Api__HistoryPoint **evaluations =
         make_points(history->evaluations, history->evaluation_count);
     Coppice__Api__HistoryPoint **steps = make_points(history->steps, history->step_count);
-    if (!t->result && (!train || !seen || !steps))
+    if (!t->result && (!train || !evaluations || !steps))
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     answer.name = note ? (char *)(uintptr_t)note->name : NULL;
     answer.on = (char *)(uintptr_t)(history->on_test ? "test" : "validation");
     answer.train = train;
     answer.n_train = history->train_count;
-    answer.evaluations = seen;
+    answer.evaluations = evaluations;
     answer.n_evaluations = history->evaluation_count;
     answer.steps = steps;
     answer.n_steps = history->step_count;
-    if (t->result)
-        api_fail(t->request, &t->error, t->result);
-    else
-        api_answer(t->request, COPPICE__API__METHOD__HISTORY, &answer.base, NULL);
-    coord_history_fini(history);
+    /* The figures outlive the answer, which refers to them; t->extra itself is the task's. */
+    coord_history figures = *history;
+    api_task_finish(t, COPPICE__API__METHOD__HISTORY, &answer.base);
+    coord_history_fini(&figures);
     cop_free(train);
-    cop_free(seen);
+    cop_free(evaluations);
     cop_free(steps);
-    api_task_free(t);
 }
 
 void api_history(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__HistoryRequest *r = (const Coppice__Api__HistoryRequest *)message;
-    if (!api_note_find(api, r->job)) {
-        api_unknown_job(request, r->job);
+    if (!api_note_of(api, request, r->job)) {
         cop_proto_free(message);
         return;
     }
     api_task *t = api_task_create(api, request, message);
     if (!t) return;
     snprintf(t->folder, sizeof t->folder, "%.4000s/store.sqlite", api->engine->state_folder);
-    t->work = history_work;
-    t->done = history_done;
-    api_task_start(t);
+    api_task_start(t, history_work, history_done);
 }

@@ -1,5 +1,6 @@
-/* Jobs that the store knows: taken up again at the start, and loaded when they get their turn. See
- * api.h. */
+/* Jobs of the store: taken up at the start, and loaded into memory when it is their turn. See
+ * api.h.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 
 /* ---- recovery ---- */
 
+/* `job` NULL: this program cannot build it. */
 static void fill_note(api_note *n, const coord_store_job *row, const cop_job *job) {
     n->state = row->state;
     n->step = row->step;
@@ -28,7 +30,7 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
     snprintf(n->created, sizeof n->created, "%s", row->created);
     snprintf(n->finished, sizeof n->finished, "%s", row->finished);
     if (!job) return;
-    /* What it is loaded with, whatever its row says. */
+    /* The row may name another digest: the pinned one is what the job is loaded with. */
     snprintf(n->data_digest, sizeof n->data_digest, "%s", job->message->pinned->data_digest);
     n->steps = job->steps;
     n->steps_per_epoch = job->steps_per_epoch;
@@ -41,10 +43,11 @@ static void fill_note(api_note *n, const coord_store_job *row, const cop_job *jo
 
 typedef struct recovery {
     coord_api *api;
-    coord_job_info *unfinished; /* newest first, as the store tells them */
+    coord_job_info *unfinished; /* newest first, as the store lists them */
     uint32_t count, capacity;
 } recovery;
 
+/* A new element of the list; NULL: out of memory. */
 static coord_job_info *next_info(recovery *r) {
     if (r->count == r->capacity) {
         uint32_t capacity = r->capacity ? r->capacity * 2 : 16;
@@ -56,13 +59,8 @@ static coord_job_info *next_info(recovery *r) {
     return &r->unfinished[r->count++];
 }
 
-/* The keys of the newest submissions: a client that did not hear the answer asks again. */
-static void recall_key(coord_api *api, const coord_store_job *row) {
-    if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
-}
-
-/* One row of the store: noted at the end of the table, which is turned round after the last. A job
- * that this program cannot build any more fails by name. */
+/* Adds a row of the store at the end of the table, which is reversed after the last row. An
+ * unfinished job that this program cannot build is marked as failed. */
 static cop_err recover_one(void *context, const coord_store_job *row) {
     recovery *r = context;
     coord_api *api = r->api;
@@ -71,9 +69,10 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     api_note *n = api_note_append(api, row->job);
     if (!n) return COP_ERR_NO_MEMORY;
     cop_err e = cop_job_from_bytes(row->spec->data, row->spec->size, &job, &error);
-    if (e == COP_ERR_NO_MEMORY) return e; /* no reason to fail the job for */
+    if (e == COP_ERR_NO_MEMORY) return e; /* the job is not at fault */
     fill_note(n, row, e ? NULL : job);
-    recall_key(api, row);
+    /* A client that has not received the answer repeats its submission. */
+    if (row->has_key) recovery_recall(&api->keys, row->key, row->job);
     if (recovery_takes_up(row->state) && e) {
         n->state = COORD_FAILED;
         snprintf(n->text, sizeof n->text, "%s", error.text);
@@ -93,13 +92,13 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
 
 static void reverse_notes(coord_api *api) {
     for (uint32_t low = 0, high = api->count; low + 1 < high; low++, high--) {
-        api_note kept = api->notes[low];
+        api_note note = api->notes[low];
         api->notes[low] = api->notes[high - 1];
-        api->notes[high - 1] = kept;
+        api->notes[high - 1] = note;
     }
 }
 
-/* What QUEUED and RUNNING jobs were doing before is told again as QUEUED, oldest first. */
+/* Hands the unfinished jobs to the core, oldest first. Jobs that were RUNNING become QUEUED. */
 static void add_unfinished(const recovery *r) {
     for (uint32_t i = r->count; i-- > 0;) {
         coord_event added = {
@@ -114,7 +113,7 @@ static void add_unfinished(const recovery *r) {
     }
 }
 
-/* Folders of jobs that have no row in the store: their removal was interrupted. */
+/* Removes the folders of jobs without a row in the store: their removal was interrupted. */
 static void sweep_work(api_task *t) {
     char path[4096], **names = NULL;
     size_t count = 0;
@@ -131,15 +130,14 @@ static void sweep_work(api_task *t) {
 
 static void sweep(coord_api *api) {
     api_task *t = api_task_create(api, NULL, NULL);
-    if (!t) return; /* next time */
+    if (!t) return; /* the next start tries again */
     t->job = api->next_job;
     snprintf(t->folder, sizeof t->folder, "%s/jobs", api->engine->state_folder);
-    t->work = sweep_work;
-    t->done = api_task_free;
-    api_task_start(t);
+    api_task_start(t, sweep_work, api_task_free);
 }
 
 cop_err coord_api_recover(coord_api *api, cop_error *error) {
+    COP_ASSERT(api->count == 0);
     recovery r = {.api = api};
     api->next_job = coord_store_last_job(api->engine->store) + 1;
     api->evaluations = coord_store_last_evaluation(api->engine->store);
@@ -155,7 +153,7 @@ cop_err coord_api_recover(coord_api *api, cop_error *error) {
     return e;
 }
 
-/* ---- loading a job that gets its turn ---- */
+/* ---- loading a job when it is its turn ---- */
 
 static void load_work(api_task *t) {
     coord_store_job row;
@@ -180,15 +178,21 @@ static void load_work(api_task *t) {
         cop_job_destroy(job);
 }
 
-static void load_done(api_task *t) {
-    coord_api *api = t->api;
-    coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
+static void log_notes(const api_task *t) {
     const char *rest = cop_str_text(&t->text);
     char line[1000];
     while (cop_take_line(&rest, line, sizeof line)) {
         cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)t->job, line);
-        coord_store_add_event(api->engine->store, t->job, "warn", line);
+        coord_store_add_event(t->api->engine->store, t->job, "warn", line);
     }
+}
+
+/* Reports JOB_LOADED or JOB_FAILED to the core. */
+static void load_done(api_task *t) {
+    coord_api *api = t->api;
+    COP_ASSERT(t->resident && !t->request);
+    coord_event event = {.type = COORD_EVENT_JOB_LOADED, .job = t->job};
+    log_notes(t);
     if (t->result) {
         coord_resident_fini(t->resident);
         event.type = COORD_EVENT_JOB_FAILED;
@@ -213,7 +217,13 @@ static void load_done(api_task *t) {
     api_task_free(t);
 }
 
-static void return_work(api_task *t) {
+static void fail_no_memory(coord_api *api, uint64_t job) {
+    const coord_event failed = {
+        .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
+    coord_dispatch(api->engine, &failed);
+}
+
+static void rollback_work(api_task *t) {
     t->result = coord_resident_return(t->resident, t->value, &t->start, &t->text, &t->error);
 }
 
@@ -223,40 +233,37 @@ void api_rollback(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_resident *resident = coord_resident_find(api->engine, job);
     COP_ASSERT(resident != NULL);
     if (!t) {
-        coord_event failed = {
-            .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
         coord_resident_fini(resident);
-        coord_dispatch(api->engine, &failed);
+        fail_no_memory(api, job);
         return;
     }
     t->job = job;
     t->value = max_step;
     t->resident = resident;
-    t->work = return_work;
-    t->done = load_done;
-    api_task_start(t);
+    api_task_start(t, rollback_work, load_done);
+}
+
+/* NULL: all places are taken. */
+static coord_resident *find_free_resident(coord_engine *engine) {
+    for (uint32_t i = 0; i < COORD_RESIDENT_MAX; i++)
+        if (!engine->resident[i].id && !engine->resident[i].reserved) return &engine->resident[i];
+    return NULL;
 }
 
 void api_load(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_api *api = api_of(engine);
     api_task *t = api_task_create(api, NULL, NULL);
-    coord_resident *free_place = NULL;
-    for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !free_place; i++)
-        if (!api->engine->resident[i].id && !api->engine->resident[i].reserved)
-            free_place = &api->engine->resident[i];
-    if (!t || !free_place) {
-        coord_event failed = {
-            .type = COORD_EVENT_JOB_FAILED, .job = job, .text = "the coordinator is out of memory"};
+    coord_resident *resident = find_free_resident(engine);
+    COP_ASSERT(!coord_resident_find(engine, job));
+    if (!t || !resident) {
         if (t) api_task_free(t);
-        coord_dispatch(api->engine, &failed);
+        fail_no_memory(api, job);
         return;
     }
-    free_place->reserved = true;
+    resident->reserved = true;
     t->job = job;
     t->value = max_step;
-    t->resident = free_place;
-    t->work = load_work;
-    t->done = load_done;
+    t->resident = resident;
     coord_job_folder(api->engine, job, t->folder, sizeof t->folder);
-    api_task_start(t);
+    api_task_start(t, load_work, load_done);
 }

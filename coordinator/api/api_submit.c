@@ -1,20 +1,21 @@
-/* Submissions. A job is checked, loaded and pinned on the thread pool, gets its number, and exists
- * (for lists, watchers and the core) when the store has committed it: only then it is acknowledged.
- * A request that comes again with its key is answered with the same number. See api.h. */
+/* The call SUBMIT. A task checks the job, loads its data, and resolves and pins the job. Then the
+ * job gets its number, and the store commits it. Only after the commit it exists for lists,
+ * watchers and the core, and its submission is acknowledged. A request that is repeated with the
+ * same key gets the same number. See api.h. */
 #include <stdio.h>
-
-#include "coordinator/api/api.h"
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/wire/codec.h"
+#include "coordinator/api/access.h"
+#include "coordinator/api/api.h"
 
 /* ---- answers ---- */
 
-/* `resolved`: NULL when the job was accepted before. It goes without the statistics of the data:
- * there may be more of them than an answer has room for. */
+/* `resolved`: NULL if the job was accepted before. It is sent without the statistics of its data,
+ * which may exceed the size of an answer. */
 static void answer_submitted(cop_request *request, uint64_t job, const Coppice__Job *resolved) {
     Coppice__Api__SubmitAnswer answer = COPPICE__API__SUBMIT_ANSWER__INIT;
     Coppice__Job shown;
@@ -31,14 +32,16 @@ static void answer_submitted(cop_request *request, uint64_t job, const Coppice__
     api_answer(request, COPPICE__API__METHOD__SUBMIT, &answer.base, NULL);
 }
 
+/* The newest repetition of a request whose submission is pending; NULL: none. */
 static cop_request *repeat_of(const recovery_key *key) {
     return (cop_request *)(uintptr_t)key->repeat;
 }
 
-/* The end of a submission: its request and the one that repeated it get the same answer. */
+/* The end of a submission: the request and its repetition get the same answer. */
 static void settle(api_task *t) {
     cop_request *repeat = t->key ? repeat_of(t->key) : NULL;
     uint64_t job = t->result ? 0 : t->job;
+    COP_ASSERT(!t->key || t->key->pending);
     if (t->key) recovery_settle(t->key, job);
     if (t->result) {
         api_fail(t->request, &t->error, t->result);
@@ -52,16 +55,17 @@ static void settle(api_task *t) {
 
 /* ---- on the thread pool ---- */
 
+/* How the request names its data set. */
 static const char *data_name(const Coppice__Api__SubmitRequest *r) {
     return r->data_digest && *r->data_digest ? r->data_digest : r->job->data->source;
 }
 
-/* Check the job, find and load its data, resolve and pin. */
+/* Checks the job, loads its data, resolves and pins it. */
 static cop_err build(api_task *t, const Coppice__Api__SubmitRequest *r) {
     Coppice__Job *job = NULL;
     COP_TRY(cop_document_check(r->job, &t->error));
     COP_TRY(cop_document_copy_job(r->job, &job, &t->error));
-    job->pinned = NULL; /* ours to say */
+    job->pinned = NULL; /* cop_job_create decides it */
     cop_err e = coord_datasets_load(t->api->engine->datasets, data_name(r), &t->data, &t->error);
     if (!e) e = cop_job_create(job, t->data, &t->built, &t->error);
     if (e) cop_proto_free(&job->base);
@@ -73,18 +77,18 @@ static void submit_work(api_task *t) {
     t->result = build(t, r);
     if (!t->result && !r->dry_run)
         t->result = coord_datasets_keep(t->api->engine->datasets, t->data, data_name(r), &t->error);
-    if (t->data) cop_data_destroy(t->data); /* its turn may be hours away */
+    cop_data_destroy(t->data); /* the job may have to wait for hours */
     t->data = NULL;
 }
 
 /* ---- on the loop ---- */
 
-/* Who submits it, by the certificate; "" without one. */
+/* The name in the submitter's certificate; "" without one. */
 static const char *owner_of(const api_task *t) {
-    return cop_request_peer(t->request)->name;
+    return coord_access_identity(t->request);
 }
 
-/* How many of the owner's jobs have not ended, or are about to begin. */
+/* The owner's unfinished jobs, including those that the store is writing. */
 static uint32_t count_owned(const coord_api *api, const char *owner) {
     uint32_t count = 0;
     for (const api_task *t = api->committing; t; t = t->next)
@@ -94,7 +98,7 @@ static uint32_t count_owned(const coord_api *api, const char *owner) {
     return count;
 }
 
-/* Is there room for one more? */
+/* LIMIT: the coordinator, or the owner, may not have one more job. */
 static cop_err check_room(const api_task *t, cop_error *error) {
     const coord_api *api = t->api;
     const char *owner = owner_of(t);
@@ -104,8 +108,8 @@ static cop_err check_room(const api_task *t, cop_error *error) {
                         COP_JOBS_MAX);
     if (api->next_job > COORD_JOB_MAX)
         return cop_fail(error, COP_ERR_LIMIT, "all job numbers are used");
-    uint32_t limit = t->api->access->config->jobs_per_client;
-    if (!limit) limit = COP_JOBS_PER_CLIENT_MAX;
+    const uint32_t configured = api->access->config->jobs_per_client;
+    const uint32_t limit = configured ? configured : COP_JOBS_PER_CLIENT_MAX;
     if (*owner && count_owned(api, owner) >= limit)
         return cop_fail(error, COP_ERR_LIMIT,
                         "the client \"%s\" has %u unfinished jobs (--jobs-per-client): wait until "
@@ -116,6 +120,7 @@ static cop_err check_room(const api_task *t, cop_error *error) {
 
 static cop_err add_note(coord_api *api, const api_task *t) {
     const cop_job *job = t->built;
+    COP_ASSERT(job && t->job > 0 && t->job < api->next_job);
     api_note *n = api_note_add(api, t->job);
     if (!n) return COP_ERR_NO_MEMORY;
     snprintf(n->name, sizeof n->name, "%s", job->message->name);
@@ -139,16 +144,17 @@ static void begin_commit(coord_api *api, api_task *t) {
 
 static void end_commit(coord_api *api, api_task *t) {
     api_task **at = &api->committing;
-    while (*at != t) at = &(*at)->next;
+    while (*at && *at != t) at = &(*at)->next;
+    COP_ASSERT(*at == t && api->committing_count > 0);
     *at = t->next;
     api->committing_count--;
     api->tasks--;
 }
 
-/* The commit is done, so the job exists. */
+/* The store has committed the job, or failed. */
 static void submit_committed(coord_engine *engine, coord_mail *mail) {
     coord_api *api = api_of(engine);
-    api_task *t = (api_task *)(void *)((char *)mail - offsetof(api_task, mail));
+    api_task *t = api_task_of(mail);
     end_commit(api, t);
     if (!t->result && add_note(api, t)) {
         t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
@@ -184,6 +190,7 @@ static void submit_done(api_task *t) {
         settle(t);
         return;
     }
+    COP_ASSERT(t->built && !t->data);
     const char *digest = t->built->message->pinned->data_digest;
     cop_buffer *spec = NULL;
     t->result = check_room(t, &t->error);
@@ -196,7 +203,7 @@ static void submit_done(api_task *t) {
     }
     t->job = api->next_job++;
     t->created_ms = cop_clock_unix_ms();
-    begin_commit(api, t); /* until it is reported */
+    begin_commit(api, t); /* until submit_committed */
     coord_store_submission submission = {.job = t->job,
                                          .name = t->built->message->name,
                                          .data_digest = digest,
@@ -208,8 +215,9 @@ static void submit_done(api_task *t) {
     cop_buffer_release(spec);
 }
 
-/* Answers what can be answered without work; true: the request is done with. */
-static bool settled_before(coord_api *api, cop_request *request,
+/* Answers a request that needs no work: a malformed one, or a repeated one. A repetition of a
+ * pending submission is kept for its end. False: the request needs a task. */
+static bool answer_at_once(coord_api *api, cop_request *request,
                            const Coppice__Api__SubmitRequest *r) {
     unsigned char digest[32];
     if (!r->job) {
@@ -229,7 +237,8 @@ static bool settled_before(coord_api *api, cop_request *request,
             answer_submitted(request, k->job, NULL);
             return true;
         }
-        if (k->repeat) cop_server_drop(repeat_of(k)); /* its sender has given it up */
+        if (k->repeat) cop_server_drop(repeat_of(k)); /* its sender no longer waits for it */
+        cop_request_release_parts(request);
         k->repeat = (uint64_t)(uintptr_t)request;
     } else {
         return false;
@@ -239,7 +248,7 @@ static bool settled_before(coord_api *api, cop_request *request,
 
 void api_submit(coord_api *api, cop_request *request, ProtobufCMessage *message) {
     const Coppice__Api__SubmitRequest *r = (const Coppice__Api__SubmitRequest *)message;
-    if (settled_before(api, request, r)) {
+    if (answer_at_once(api, request, r)) {
         cop_proto_free(message);
         return;
     }
@@ -257,7 +266,5 @@ void api_submit(coord_api *api, cop_request *request, ProtobufCMessage *message)
         return;
     }
     t->key = key;
-    t->work = submit_work;
-    t->done = submit_done;
-    api_task_start(t);
+    api_task_start(t, submit_work, submit_done);
 }

@@ -1,4 +1,4 @@
-/* Calls about the pool: workers, draining one, the coordinator itself. See api.h. */
+/* Calls about the pool: LIST_WORKERS, DRAIN_WORKER, INFO. See api.h. */
 #include <stdio.h>
 
 #include "coordinator/api/api.h"
@@ -42,12 +42,13 @@ static void worker_status(coord_api *api, const coord_worker_view *v,
     s->build = (char *)(uintptr_t)session->build;
 }
 
-/* Memory of this process now, in bytes; 0: unknown. */
+/* Resident memory of this process in bytes; 0: unknown. */
 static uint64_t resident_bytes(void) {
     size_t bytes = 0;
     return uv_resident_set_memory(&bytes) ? 0 : bytes;
 }
 
+/* The time that this share of the rounds did not exceed, in milliseconds. */
 static double ms_at(const coord_times *times, double share) {
     return (double)(coord_times_at(times, share) / 1000) * 1e-3;
 }
@@ -65,7 +66,7 @@ static void describe_loop_latency(const coord_loop_latency *s, Coppice__Api__Loo
     out->computed_most_ms = ms_at(&s->computing, 1);
 }
 
-/* The coordinator itself; `stalls` is for its field. */
+/* Describes the coordinator; `stalls` is the storage of a field of *out. */
 static void describe(const coord_api *api, Coppice__Api__LoopStalls *stalls,
                      Coppice__Api__InfoAnswer *out) {
     coppice__api__info_answer__init(out);
@@ -87,7 +88,8 @@ void api_list_workers(coord_api *api, cop_request *request, ProtobufCMessage *me
     for (uint32_t i = 0; statuses && table && i < count; i++) {
         coord_worker_view view;
         table[i] = &statuses[i];
-        coord_core_worker_at(api->engine->core, i, &view);
+        const bool known = coord_core_worker_at(api->engine->core, i, &view);
+        COP_ASSERT(known && view.worker > 0);
         worker_status(api, &view, table[i]);
     }
     Coppice__Api__ListWorkersAnswer answer = COPPICE__API__LIST_WORKERS_ANSWER__INIT;
@@ -131,7 +133,7 @@ void api_drain_worker(coord_api *api, cop_request *request, ProtobufCMessage *me
     coord_worker_view view;
     found->drain = true;
     coord_dispatch(api->engine, &drain);
-    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* it may have left at once */
+    if (coord_core_worker(api->engine->core, drain.worker, &view)) { /* not if it left at once */
         worker_status(api, &view, &status);
         answer.status = &status;
     }

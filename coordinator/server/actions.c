@@ -1,5 +1,5 @@
-/* What the core wants, done: leases become messages, gradients are kept or dropped, updates and
- * checkpoints are started, news is passed on. */
+/* Carries out the core's actions: sends leases, keeps or drops gradients, starts updates and
+ * checkpoints, and reports news to the store and the listener. */
 #include <math.h>
 #include <stdio.h>
 
@@ -10,12 +10,11 @@
 #include "common/base/log.h"
 #include "common/base/str.h"
 
-/* The held request of an answer; NULL when its worker has gone meanwhile. */
+/* The held request that the action answers; NULL: its worker has gone. */
 static cop_request *take_request(coord_server *server, const coord_action *action) {
     coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s || !s->held || s->held != action->request) return NULL;
-    s->held = 0;
-    return (cop_request *)(uintptr_t)action->request;
+    return (cop_request *)(uintptr_t)coord_take_request(&s->held);
 }
 
 static void do_nothing(coord_server *server, const coord_action *action) {
@@ -32,8 +31,8 @@ static void do_lease(coord_server *server, const coord_action *action) {
     cop_request *request = take_request(server, action);
     coord_resident *resident = coord_resident_find(&server->engine, action->job);
     coord_evaluation *evaluation = coord_evaluation_find(&server->engine, action->job);
-    if (!request) return; /* the core hears WORKER_GONE and gives the block again */
-    COP_ASSERT(resident || evaluation);
+    if (!request) return; /* WORKER_GONE follows, and the core leases the block again */
+    COP_ASSERT((resident != NULL) != (evaluation != NULL));
     const cop_pull *pull = &cop_request_message(request)->pull;
     uint64_t now = cop_clock_ns();
     cop_message reply = {.type = COP_MESSAGE_LEASE};
@@ -62,7 +61,7 @@ static void do_lease(coord_server *server, const coord_action *action) {
     if (e) {
         cop_message_fini(&reply);
         coord_reply_failure(request, e, "the coordinator is out of memory; try again");
-        return; /* its deadline passes and the block is given again */
+        return; /* the lease expires, and the core leases the block again */
     }
     cop_log(COP_LOG_DEBUG, "coordinator",
             "job %llu: step %llu, shards %u + %u, attempt %u: leased to %s",
@@ -78,24 +77,22 @@ static void do_unload(coord_server *server, const coord_action *action) {
     if (evaluation) coord_evaluation_unload(evaluation);
     if (!resident) return;
     if (resident->update_running)
-        resident->unload_wanted = true; /* when the update is done */
+        resident->unload_wanted = true; /* at the end of the update */
     else
         coord_resident_fini(resident);
 }
 
 static void do_state(coord_server *server, const coord_action *action) {
-    static const char *const names[] = {"?",         "QUEUED", "RUNNING", "PAUSED",
-                                        "COMPLETED", "FAILED", "CANCELED"};
-    /* `coppice run` tells the end of its only job by itself. */
+    /* `coppice run` itself reports the end of its only job. */
     cop_log_level level = !server->engine.store || !server->api ? COP_LOG_DEBUG
                           : action->state == COORD_FAILED       ? COP_LOG_ERROR
                                                                 : COP_LOG_INFO;
     char text[COORD_TEXT_MAX + 64], number[32];
     snprintf(text, sizeof text, "job %s: %s%s%s", cop_format_job(action->job, number),
-             names[action->state], action->text[0] ? ": " : "", action->text);
+             coord_state_name(action->state), action->text[0] ? ": " : "", action->text);
     const cop_log_kind kind = {.level = level,
                                .area = "coordinator",
-                               .kind = (uint64_t)(uintptr_t)names,
+                               .kind = (uint64_t)(uintptr_t)do_state,
                                .source = action->job};
     cop_log_one_of(&kind, text);
     if (server->engine.store && !coord_evaluation_find(&server->engine, action->job))
@@ -115,27 +112,39 @@ static void do_event(coord_server *server, const coord_action *action) {
         coord_store_set_fingerprint(server->engine.store, action->job, action->fingerprint);
 }
 
-/* Rows of the metrics history. Training loss and error are means over samples. */
+/* Writes the metrics to the store. Training loss and error are means over samples. */
 static void do_metrics(coord_server *server, const coord_action *action) {
-    if (!server->engine.store || !action->metrics.samples) return;
-    double samples = (double)action->metrics.samples;
-    double loss = action->metrics.loss_sum / samples, error = action->metrics.error;
-    coord_resident *resident = coord_resident_find(&server->engine, action->job);
+    coord_store *store = server->engine.store;
+    if (!store || !action->metrics.samples) return;
+    const double loss = action->metrics.loss_sum / (double)action->metrics.samples;
+    const coord_resident *resident = coord_resident_find(&server->engine, action->job);
     if (action->type == COORD_ACTION_METRICS)
-        coord_store_add_step(server->engine.store, action->job, action->step, loss,
-                             action->metrics.seconds);
+        coord_store_add_step(store, action->job,
+                             &(coord_store_step){.step = action->step,
+                                                 .loss = loss,
+                                                 .seconds = action->metrics.seconds});
     else if (action->type == COORD_ACTION_EPOCH && resident)
-        coord_store_add_epoch(server->engine.store, action->job, action->step,
-                              (double)action->step / (double)resident->job->steps_per_epoch, loss,
-                              error);
+        coord_store_add_epoch(store, action->job,
+                              &(coord_store_epoch){.step = action->step,
+                                                   .epoch = (double)action->step /
+                                                            (double)resident->job->steps_per_epoch,
+                                                   .train_loss = loss,
+                                                   .train_error = action->metrics.error});
     else if (resident)
-        coord_store_add_evaluation(server->engine.store, action->job, action->step,
-                                   resident->job->evaluate_on_test ? "test" : "validation", loss,
-                                   error, action->metrics.seconds);
+        coord_store_add_evaluation(store, action->job,
+                                   &(coord_store_evaluation){.step = action->step,
+                                                             .part = resident->job->evaluate_on_test
+                                                                         ? "test"
+                                                                         : "validation",
+                                                             .loss = loss,
+                                                             .error = action->metrics.error,
+                                                             .seconds = action->metrics.seconds});
 }
 
-/* The full sentence about a gradient that is not finite, back to the core as JOB_FAILED. */
+/* Composes the sentence about a gradient or output that is not finite, and gives it to the core as
+ * JOB_FAILED. */
 static void do_diverged(coord_server *server, const coord_action *action) {
+    COP_ASSERT(action->slot <= COORD_SLOTS_MAX);
     coord_resident *resident = coord_resident_find(&server->engine, action->job);
     cop_buffer *gradient = action->slot ? server->engine.slots[action->slot - 1].gradient : NULL;
     char text[256] = "the model has diverged: the loss is not finite";
@@ -156,15 +165,10 @@ static void do_diverged(coord_server *server, const coord_action *action) {
 static void do_disconnect(coord_server *server, const coord_action *action) {
     coord_session *s = coord_session_find(&server->access, action->worker);
     if (!s) return;
-    uint64_t work = s->connection[0], control = s->connection[1];
-    cop_request *held = (cop_request *)(uintptr_t)s->held;
-    cop_request *digesting = (cop_request *)(uintptr_t)s->digesting;
-    s->worker = s->held = s->digesting = 0;
-    if (held) cop_server_drop(held);
-    if (digesting) cop_server_drop(digesting);
+    const uint64_t work = s->connection[0], control = s->connection[1];
+    coord_close_session(server, s);
     if (work) cop_server_disconnect(server->transport, work);
     if (control && control != work) cop_server_disconnect(server->transport, control);
-    coord_engine_changed(&server->engine, 0);
 }
 
 void coord_carry_out(coord_engine *engine, const coord_action *action) {
@@ -177,7 +181,7 @@ void coord_carry_out(coord_engine *engine, const coord_action *action) {
         do_nothing(server, action);
         break;
     case COORD_ACTION_KEEP:
-        break; /* the slot stays until its update */
+        break; /* the slot stays until the update */
     case COORD_ACTION_DROP:
         coord_release_slot(&server->engine, action->slot);
         break;

@@ -1,5 +1,5 @@
-/* coppice-coordinator --init-tls: a CA and certificates that are ready to use, or one more of that
- * CA; then what to do with the files. See common/net/tls.h. */
+/* coppice-coordinator --init-tls: creates a CA and certificates, or one more certificate of the CA,
+ * and prints how to use the files. See common/net/tls.h. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,18 +8,20 @@
 #include "coordinator/coordinator.h"
 
 #define DAYS_DEFAULT 825
-#define HOSTS_MOST   (COORD_LIST_MAX + 3)
+#define HOSTS_MAX    (COORD_LIST_MAX + 3)
 
-/* Where this coordinator can be reached for sure, and what the caller adds. */
+/* The hosts of the coordinator's certificate: this machine's own names, and those of the caller.
+ * `own` is storage for the machine's name. */
 static void list_hosts(const coord_certificates *c, char own[256],
-                       const char *hosts[HOSTS_MOST + 1]) {
+                       const char *hosts[HOSTS_MAX + 1]) {
     int count = 0;
     hosts[count++] = "localhost";
     hosts[count++] = "127.0.0.1";
     const char *letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
     if (gethostname(own, 256) == 0 && *own && !own[strspn(own, letters)]) hosts[count++] = own;
-    for (const char *const *host = c->hosts; *host && count < HOSTS_MOST; host++)
+    for (const char *const *host = c->hosts; *host && count < HOSTS_MAX; host++)
         hosts[count++] = *host;
+    COP_ASSERT(count <= HOSTS_MAX);
     hosts[count] = NULL;
 }
 
@@ -48,16 +50,16 @@ static cop_err create(const coord_certificates *c, const char *const *hosts, int
     return COP_OK;
 }
 
-/* "ROLE:NAME" */
-static cop_err add(const coord_certificates *c, const char *what, const char *const *hosts,
+/* Adds a certificate. `request`: "ROLE:NAME". */
+static cop_err add(const coord_certificates *c, const char *request, const char *const *hosts,
                    int days, cop_error *error) {
     char role[32], stem[COP_NAME_MAX];
-    const char *colon = strchr(what, ':');
-    if (!colon || colon == what || (size_t)(colon - what) >= sizeof role)
+    const char *colon = strchr(request, ':');
+    if (!colon || colon == request || (size_t)(colon - request) >= sizeof role)
         return cop_fail(error, COP_ERR_USAGE,
                         "--add is \"%.80s\": expected worker:NAME, client:NAME or coordinator:NAME",
-                        what);
-    snprintf(role, sizeof role, "%.*s", (int)(colon - what), what);
+                        request);
+    snprintf(role, sizeof role, "%.*s", (int)(colon - request), request);
     const cop_tls_issue issue = {role, colon + 1, hosts, days};
     COP_TRY(cop_tls_add(c->folder, &issue, error));
     cop_tls_issue_stem(&issue, stem);
@@ -66,14 +68,14 @@ static cop_err add(const coord_certificates *c, const char *what, const char *co
 }
 
 cop_err coord_make_certificates(const coord_certificates *c, cop_error *error) {
-    const char *hosts[HOSTS_MOST + 1];
+    const char *hosts[HOSTS_MAX + 1];
     char own[256];
     int64_t days = DAYS_DEFAULT;
     if (c->days && (!cop_parse_i64(c->days, &days) || days < 1 || days > 3650))
         return cop_fail(error, COP_ERR_USAGE, "--tls-days is \"%s\": expected 1 to 3650", c->days);
     list_hosts(c, own, hosts);
     if (!c->add[0]) return create(c, hosts, (int)days, error);
-    for (const char *const *what = c->add; *what; what++)
-        COP_TRY(add(c, *what, hosts, (int)days, error));
+    for (const char *const *request = c->add; *request; request++)
+        COP_TRY(add(c, *request, hosts, (int)days, error));
     return COP_OK;
 }

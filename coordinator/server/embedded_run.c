@@ -1,5 +1,5 @@
-/* The embedding of `coppice run`: one job in this process, its progress for the thread that waits.
- * The job's number is always 1. */
+/* The embedding of `coppice run`: one job in this process, and its progress for the thread that
+ * waits for it. The number of the job is always 1. */
 #include <math.h>
 #include <stdio.h>
 
@@ -15,31 +15,36 @@
 #define RUN_JOB 1
 
 struct coord_run {
-    coord_mail mail; /* submit */
-    cop_job *job;
-    cop_data *data;
-    char *folder;
-    bool resume;
-    uint64_t timeout_ns, idle_since_ns, return_to;
-    uv_work_t load;
-    cop_checkpoint start;
-    cop_str notes;
-    cop_error load_error;
-    coord_resident *resident;
+    coord_mail mail; /* first: of the submission */
     coord_server *server;
+    cop_job *job;   /* until it is loaded */
+    cop_data *data; /* likewise */
+    char *folder;   /* NULL: none */
+    bool resume;
+    uint64_t timeout_ns;    /* how long to wait for workers; 0: for ever */
+    uint64_t idle_since_ns; /* since when there are no workers */
+    uint64_t submitted_ns;
     coord_job_info info;
+    coord_resident *resident; /* NULL until it is loading */
+    /* of the load or rollback under way */
+    uv_work_t load;
+    uint64_t max_step; /* of a rollback */
+    cop_checkpoint start;
+    cop_str notes; /* lines for the log */
+    cop_error load_error;
+    double epoch_loss_sum; /* of the present epoch so far */
+    uint64_t epoch_samples;
+    /* of the waiting thread */
     coord_mail interrupt_mail;
     bool interrupted;
-    uint64_t submitted_ns;
-    double epoch_loss_sum;
-    uint64_t epoch_samples;
-    /* what the waiting thread reads */
+    /* shared, guarded by the mutex */
     uv_mutex_t mutex;
     uv_cond_t changed;
-    bool dirty;
+    bool dirty; /* the progress changed since it was read */
     coord_progress progress;
 };
 
+/* Under the mutex. */
 static void signal_change(struct coord_run *run) {
     run->dirty = true;
     uv_cond_signal(&run->changed);
@@ -49,6 +54,7 @@ static void signal_change(struct coord_run *run) {
 
 static void load_work(uv_work_t *work) {
     struct coord_run *run = work->data;
+    COP_ASSERT(run->job && run->data);
     cop_job *job = run->job;
     cop_data *data = run->data;
     run->job = NULL;
@@ -62,6 +68,7 @@ static void load_work(uv_work_t *work) {
                                                   &run->start, &run->notes, &run->load_error);
 }
 
+/* Reports JOB_LOADED or JOB_FAILED to the core. */
 static void load_done(uv_work_t *work, int status) {
     struct coord_run *run = work->data;
     coord_server *server = run->server;
@@ -99,29 +106,28 @@ static void load_done(uv_work_t *work, int status) {
     coord_dispatch(&server->engine, &loaded);
 }
 
-static void return_work(uv_work_t *work) {
+static void rollback_work(uv_work_t *work) {
     struct coord_run *run = work->data;
     run->load_error = (cop_error){0};
-    run->load_error.code = coord_resident_return(run->resident, run->return_to, &run->start,
+    run->load_error.code = coord_resident_return(run->resident, run->max_step, &run->start,
                                                  &run->notes, &run->load_error);
 }
 
 static void run_rollback(coord_engine *engine, uint64_t job, uint64_t max_step) {
     struct coord_run *run = coord_server_of(engine)->run;
-    (void)job;
-    COP_ASSERT(run->resident != NULL);
-    run->return_to = max_step;
+    COP_ASSERT(job == RUN_JOB && run->resident != NULL);
+    run->max_step = max_step;
     cop_str_fini(&run->notes);
     run->notes = (cop_str){0};
     run->load.data = run;
-    uv_queue_work(&engine->loop, &run->load, return_work, load_done);
+    uv_queue_work(&engine->loop, &run->load, rollback_work, load_done);
 }
 
 static void run_load(coord_engine *engine, uint64_t job, uint64_t max_step) {
     coord_server *server = coord_server_of(engine);
     struct coord_run *run = server->run;
-    (void)job;
     (void)max_step;
+    COP_ASSERT(job == RUN_JOB && !run->resident);
     for (uint32_t i = 0; i < COORD_RESIDENT_MAX && !run->resident; i++)
         if (!server->engine.resident[i].id) run->resident = &server->engine.resident[i];
     COP_ASSERT(run->resident != NULL);
@@ -143,7 +149,7 @@ static void note_metrics(struct coord_run *run, const coord_action *action, coor
         run->epoch_loss_sum += action->metrics.loss_sum;
         run->epoch_samples += action->metrics.samples;
         if (action->step <= run->info.steps_per_epoch &&
-            run->epoch_samples) { /* first epoch: so far */
+            run->epoch_samples) { /* during the first epoch: the mean so far */
             p->train_loss = run->epoch_loss_sum / (double)run->epoch_samples;
             p->has_train_loss = true;
         }
@@ -165,6 +171,7 @@ static void note_metrics(struct coord_run *run, const coord_action *action, coor
     }
 }
 
+/* True: the run ends in this state. */
 static bool is_final(coord_job_state state) {
     return state == COORD_COMPLETED || state == COORD_FAILED || state == COORD_CANCELED ||
            state == COORD_PAUSED;
@@ -189,7 +196,7 @@ static void run_note(coord_engine *engine, const coord_action *action, const cha
     uv_mutex_unlock(&run->mutex);
 }
 
-/* Its waiting thread looks by itself. */
+/* Not needed: coord_run_tick signals all changes. */
 static void run_changed(coord_engine *engine, uint64_t job) {
     (void)engine;
     (void)job;
@@ -198,7 +205,6 @@ static void run_changed(coord_engine *engine, uint64_t job) {
 static const coord_listener run_listener = {
     .load = run_load, .rollback = run_rollback, .note = run_note, .changed = run_changed};
 
-/* Figures that only the core knows, every tick; and the time-out of a pool without workers. */
 void coord_run_tick(coord_server *server) {
     struct coord_run *run = server->run;
     coord_job_view view;
@@ -228,6 +234,7 @@ void coord_run_tick(coord_server *server) {
 static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     struct coord_run *run = (struct coord_run *)mail;
+    COP_ASSERT(!server->run && !server->engine.listener);
     coord_event added = {.type = COORD_EVENT_JOB_ADDED, .job = RUN_JOB, .info = run->info};
     run->idle_since_ns = cop_clock_ns();
     server->run = run;
@@ -235,22 +242,47 @@ static void submit_on_loop(coord_engine *engine, coord_mail *mail) {
     coord_dispatch(&server->engine, &added);
 }
 
-/* A job of OpenBLAS goes on only where it began. *pinned: to which kind; 0: to none yet. */
-static cop_err check_pin(const coord_server *server, const cop_job *job,
-                         const coord_run_options *options, uint64_t *pinned, cop_error *error) {
+/* INPUT: the run is pinned to another OpenBLAS or processor. *fingerprint: what it is pinned to; 0:
+ * nothing yet. */
+static cop_err check_fingerprint(const coord_server *server, const cop_job *job,
+                                 const coord_run_options *options, uint64_t *fingerprint,
+                                 cop_error *error) {
     coord_store_job row;
     char own[128] = "";
     if (!options->resume || job->numerics != COP_NUMERICS_OPENBLAS) return COP_OK;
     const cop_err e = coord_store_get_job(server->engine.store, RUN_JOB, &row, error);
     if (e) return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* it begins here */
     cop_buffer_release(row.spec);
-    *pinned = row.fingerprint;
+    *fingerprint = row.fingerprint;
     cop_numerics_fingerprint(COP_NUMERICS_OPENBLAS, own);
-    if (!*pinned || *pinned == cop_hash_xxh3(own, strlen(own))) return COP_OK;
+    if (!*fingerprint || *fingerprint == cop_hash_xxh3(own, strlen(own))) return COP_OK;
     return cop_fail(error, COP_ERR_INPUT,
                     "the run in %s is pinned to another OpenBLAS or processor than this machine's "
-                    "(%s): resume it where it began, or begin anew in another folder (--out)",
+                    "(%s): resume it where it began, or start again in another folder (--out)",
                     options->folder, own);
+}
+
+/* Opens the run folder: sweeps it, and opens its store. */
+static cop_err open_folder(coord_server *server, struct coord_run *run,
+                           const coord_run_options *options, cop_error *error) {
+    cop_folder_sweep(options->folder);
+    run->folder = cop_strdup(options->folder);
+    char *path = cop_path_join(options->folder, "metrics.sqlite");
+    cop_err e = path && run->folder ? coord_store_open(path, &server->engine.store, error)
+                                    : cop_no_memory(error);
+    cop_free(path);
+    return e;
+}
+
+/* Adds the job to the store of the run folder. */
+static void store_job(coord_server *server, const cop_job *job, cop_buffer *spec,
+                      uint64_t fingerprint) {
+    const coord_store_submission row = {.job = RUN_JOB,
+                                        .name = job->message->name,
+                                        .data_digest = job->message->pinned->data_digest,
+                                        .spec = spec};
+    coord_store_add_job(server->engine.store, &row, NULL, NULL);
+    if (fingerprint) coord_store_set_fingerprint(server->engine.store, RUN_JOB, fingerprint);
 }
 
 cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
@@ -258,17 +290,12 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     COP_ASSERT(!server->run_shared && !server->api);
     struct coord_run *run = cop_alloc(sizeof *run);
     cop_buffer *spec = options->folder ? cop_job_pack(job) : NULL;
-    uint64_t pinned = 0;
+    uint64_t fingerprint = 0;
     cop_err e = COP_OK;
     if (!run || (options->folder && !spec)) e = cop_no_memory(error);
     if (!e && options->folder) {
-        cop_folder_sweep(options->folder);
-        run->folder = cop_strdup(options->folder);
-        char *path = cop_path_join(options->folder, "metrics.sqlite");
-        e = path && run->folder ? coord_store_open(path, &server->engine.store, error)
-                                : cop_no_memory(error);
-        cop_free(path);
-        if (!e) e = check_pin(server, job, options, &pinned, error);
+        e = open_folder(server, run, options, error);
+        if (!e) e = check_fingerprint(server, job, options, &fingerprint, error);
     }
     if (e) {
         cop_buffer_release(spec);
@@ -287,18 +314,10 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
     run->timeout_ns = cop_seconds_to_ns(options->timeout_s);
     run->submitted_ns = cop_clock_ns();
     coord_job_info_make(job, RUN_JOB, COORD_QUEUED, &run->info);
-    if (pinned) run->info.fingerprint = pinned;
+    if (fingerprint) run->info.fingerprint = fingerprint;
     run->progress = (coord_progress){
         .steps = job->steps, .state = COORD_QUEUED, .evaluated_on_test = job->evaluate_on_test};
-    if (server->engine.store)
-        coord_store_add_job(
-            server->engine.store,
-            &(coord_store_submission){.job = RUN_JOB,
-                                      .name = job->message->name,
-                                      .data_digest = job->message->pinned->data_digest,
-                                      .spec = spec},
-            NULL, NULL);
-    if (pinned) coord_store_set_fingerprint(server->engine.store, RUN_JOB, pinned);
+    if (server->engine.store) store_job(server, job, spec, fingerprint);
     cop_buffer_release(spec);
     server->run_shared = run;
     run->mail.run = submit_on_loop;
@@ -308,6 +327,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
 
 void coord_run_progress(coord_server *server, uint32_t wait_ms, coord_progress *out) {
     struct coord_run *run = server->run_shared;
+    COP_ASSERT(run != NULL); /* coord_run_submit */
     uv_mutex_lock(&run->mutex);
     if (!run->dirty && wait_ms)
         uv_cond_timedwait(&run->changed, &run->mutex, (uint64_t)wait_ms * 1000000);
@@ -325,6 +345,7 @@ static void interrupt_on_loop(coord_engine *engine, coord_mail *mail) {
 
 void coord_run_interrupt(coord_server *server) {
     struct coord_run *run = server->run_shared;
+    COP_ASSERT(run != NULL); /* coord_run_submit */
     if (run->interrupted) return;
     run->interrupted = true;
     run->interrupt_mail.run = interrupt_on_loop;

@@ -1,23 +1,18 @@
-/* The coordinator's host: start and stop, the loop thread. */
+/* Start and stop of the coordinator, and its loop thread. */
 #include "coordinator/server/server.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
-#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/log.h"
+#include "common/base/str.h"
 #include "coordinator/store/datasets.h"
 
 #define TICK_MS     50
 #define STRIKES_MAX 3
-/* Somebody waits for a run in the terminal. */
+/* How long `coppice run` retries to write its final weights: a user waits for it. */
 #define RUN_SAVE_PATIENCE_NS 5000000000u
 
 static void on_tick(uv_timer_t *timer) {
@@ -50,14 +45,13 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     return COP_OK;
 }
 
-/* Answers every held pull, so that workers learn at once that the coordinator goes. */
+/* Answers every held PULL, so that workers learn at once that the coordinator stops. */
 static void release_sessions(coord_server *server) {
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
         coord_session *s = &server->access.sessions[i];
-        uint64_t open = s->held ? s->held : s->digesting; /* never both */
-        if (!open) continue;
-        cop_request *request = (cop_request *)(uintptr_t)open;
-        s->held = s->digesting = 0;
+        COP_ASSERT(!s->hashing && !s->digesting); /* finish_work */
+        if (!s->held) continue;
+        cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->held);
         coord_reply_failure(request, COP_ERR_CLOSED, "the coordinator is stopping");
     }
 }
@@ -76,7 +70,7 @@ static void log_loop_latency(const coord_server *server) {
         (double)coord_times_at(t, 0.999) * 1e-6, (double)t->most_ns * 1e-6);
 }
 
-/* What the other threads still do is finished, and their mail is read: nobody posts after this. */
+/* Finishes the work of the other threads and reads their mail. Afterwards nobody posts mail. */
 static void finish_work(coord_server *server) {
     cop_thread_pool_destroy(server->engine.pool);
     cop_thread_pool_destroy(server->engine.saver);
@@ -90,12 +84,12 @@ static void finish_work(coord_server *server) {
 
 static void run_loop(void *argument) {
     coord_server *server = argument;
+    COP_ASSERT(!server->transport);
     cop_compute_thread_init();
     cop_err e = open_loop(server, &server->start_error);
     server->start_error.code = e;
     uv_sem_post(&server->ready);
-    if (e == COP_OK)
-        uv_run(&server->engine.loop, UV_RUN_DEFAULT); /* until finish_stop calls uv_stop */
+    if (e == COP_OK) uv_run(&server->engine.loop, UV_RUN_DEFAULT); /* until ACTION_STOPPED */
     log_loop_latency(server);
     finish_work(server);
     release_sessions(server);
@@ -109,102 +103,9 @@ static void run_loop(void *argument) {
     uv_run(&server->engine.loop, UV_RUN_DEFAULT);
 }
 
-/* ---- files of the state folder ---- */
+/* ---- start and stop ---- */
 
-/* One coordinator per state folder. */
-static cop_err lock_folder(coord_server *server, cop_error *error) {
-    char *path = cop_path_join(server->engine.state_folder, "lock");
-    if (!path) return cop_no_memory(error);
-    server->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    cop_err e = COP_OK;
-    if (server->lock_file < 0)
-        e = cop_fail_errno(error, errno, "cannot open %s", path);
-    else if (flock(server->lock_file, LOCK_EX | LOCK_NB))
-        e = errno == EWOULDBLOCK
-                ? cop_fail(error, COP_ERR_IN_USE, "%s: another coordinator uses this state folder",
-                           server->engine.state_folder)
-                : cop_fail_errno(error, errno, "cannot lock %s", path);
-    cop_free(path);
-    return e;
-}
-
-/* A token that others could read is made private again, and that is told. */
-static cop_err keep_token_private(const char *path, cop_error *error) {
-    struct stat status;
-    size_t changed;
-    if (stat(path, &status) != 0) return cop_fail_errno(error, errno, "cannot open %s", path);
-    COP_TRY(cop_folder_make_private(path, &changed, error));
-    if (changed)
-        cop_log(COP_LOG_WARN, "coordinator",
-                "%s had mode %04o: other users could read it. Its mode is now 0600; remove it to "
-                "get a new token",
-                path, (unsigned)status.st_mode & 07777);
-    return COP_OK;
-}
-
-/* What an earlier version made by its umask is made private, too. A folder that is somebody else's,
- * as a volume's root may be, cannot be; what is made in it is. */
-static void keep_state_private(const coord_server *server) {
-    cop_error error = {0};
-    size_t changed;
-    const cop_err e = cop_folder_make_private(server->engine.state_folder, &changed, &error);
-    if (e) cop_log(COP_LOG_WARN, "coordinator", "%s", error.text);
-    if (changed)
-        cop_log(COP_LOG_WARN, "coordinator",
-                "%s: other users could access %zu files or folders in it; they are now private",
-                server->engine.state_folder, changed);
-}
-
-/* The token that workers and clients must know: made once, mode 0600. */
-static cop_err read_token(coord_server *server, cop_error *error) {
-    char *path = cop_path_join(server->engine.state_folder, "token");
-    if (!path) return cop_no_memory(error);
-    cop_err e = COP_OK;
-    if (!cop_file_exists(path)) {
-        unsigned char random[32];
-        char hex[66];
-        cop_random_bytes(random, sizeof random);
-        cop_hex32(random, hex);
-        hex[64] = '\n';
-        cop_file_part part = {hex, 65};
-        e = cop_file_write(path, &part, 1, 0600, error);
-    }
-    char *text = NULL;
-    size_t size = 0;
-    if (!e) e = keep_token_private(path, error);
-    if (!e) e = cop_file_read(path, 4096, &text, &size, error);
-    if (!e) {
-        size_t length = strcspn(text, " \r\n");
-        if (length < 16 || length >= sizeof server->access.token)
-            e = cop_fail(error, COP_ERR_CORRUPT,
-                         "%s: expected 16 to 64 characters; remove the file to get a new token",
-                         path);
-        else
-            memcpy(server->access.token, text, length);
-    }
-    cop_free(text);
-    cop_free(path);
-    return e;
-}
-
-static cop_err open_state(coord_server *server, cop_error *error) {
-    cop_file_make_private_only(); /* SQLite's files and checkpoints, too */
-    COP_TRY(cop_folder_create(server->engine.state_folder, error));
-    COP_TRY(lock_folder(server, error));
-    COP_TRY(read_token(server, error));
-    keep_state_private(server);
-    cop_folder_sweep(server->engine.state_folder);
-    char *path = cop_path_join(server->engine.state_folder, "store.sqlite");
-    if (!path) return cop_no_memory(error);
-    cop_err e = coord_store_open(path, &server->engine.store, error);
-    cop_free(path);
-    COP_TRY(e);
-    COP_TRY(coord_datasets_open(server->engine.store, server->engine.state_folder,
-                                server->data_folder, server->config.quota, &server->engine.datasets,
-                                error));
-    return coord_api_create(&server->engine, &server->access, &server->api, error);
-}
-
+/* USAGE: an address needs certificates, or would expose unencrypted traffic. */
 static cop_err check_urls(const coord_config *config, cop_error *error) {
     for (const char *const *url = config->listen; url && *url; url++) {
         bool loopback = false;
@@ -227,14 +128,13 @@ static cop_err check_urls(const coord_config *config, cop_error *error) {
     return COP_OK;
 }
 
-/* ---- start and stop ---- */
-
 static int default_update_threads(void) {
     unsigned cores = uv_available_parallelism();
     return cores < 1 ? 1 : cores > 4 ? 4 : (int)cores;
 }
 
 static cop_err create_parts(coord_server *server, cop_error *error) {
+    COP_ASSERT(!server->engine.core && !server->access.sessions);
     server->access.sessions = cop_alloc_array(COP_WORKERS_MAX, sizeof *server->access.sessions);
     if (!server->access.sessions) return cop_no_memory(error);
     COP_TRY(coord_engine_reserve(&server->engine, error));
@@ -257,10 +157,11 @@ static cop_err create_parts(coord_server *server, cop_error *error) {
     COP_TRY(cop_thread_pool_create(threads > 0 ? threads : default_update_threads(),
                                    cop_compute_thread_init, &server->engine.pool, error));
     COP_TRY(cop_thread_pool_create(1, NULL, &server->engine.saver, error));
-    if (server->engine.state_folder) COP_TRY(open_state(server, error));
+    if (server->engine.state_folder) COP_TRY(coord_open_state(server, error));
     return COP_OK;
 }
 
+/* After the loop thread has ended, or without one. */
 static void destroy(coord_server *server) {
     cop_thread_pool_destroy(server->engine.saver);
     cop_thread_pool_destroy(server->engine.pool);
@@ -289,6 +190,7 @@ static cop_err copy_config(coord_server *server, const coord_config *config, cop
 }
 
 cop_err coord_start(const coord_config *config, coord_server **out, cop_error *error) {
+    COP_ASSERT(config->kernels != NULL);
     COP_TRY(check_urls(config, error));
     coord_server *server = cop_alloc(sizeof *server);
     if (!server) return cop_no_memory(error);
@@ -302,7 +204,7 @@ cop_err coord_start(const coord_config *config, coord_server **out, cop_error *e
     if (!e) e = create_parts(server, error);
     if (!e && uv_thread_create(&server->thread, run_loop, server))
         e = cop_fail(error, COP_ERR_INTERNAL, "cannot start the coordinator's thread");
-    if (e) { /* no thread: close the loop's handles here */
+    if (e) { /* there is no loop thread: close the loop's handles here */
         uv_walk(&server->engine.loop, close_handle, NULL);
         uv_run(&server->engine.loop, UV_RUN_DEFAULT);
         destroy(server);
@@ -325,7 +227,7 @@ static void stop_on_loop(coord_engine *engine, coord_mail *mail) {
     (void)mail;
     coord_event stop = {.type = COORD_EVENT_STOP};
     server->engine.stopping = true;
-    coord_dispatch(&server->engine, &stop); /* ends with ACTION_STOPPED -> uv_stop */
+    coord_dispatch(&server->engine, &stop); /* the core ends with ACTION_STOPPED */
 }
 
 void coord_stop(coord_server *server) {

@@ -1,7 +1,7 @@
-/* coord_server, which only this folder sees: the engine, the API, the sessions of workers and what
- * holds them together. Everything here runs on the loop thread unless a comment says otherwise.
- * Files: server.c (start, stop, the loop's thread), sessions.c (messages of workers), actions.c
- * (what the core wants), embedded_run.c (the embedding of `coppice run`). */
+/* coord_server, private to this folder: the engine, the API, the sessions of workers, and their
+ * connections. Loop thread unless a comment says otherwise. Files: server.c (start, stop, the loop
+ * thread), state_folder.c (its files), sessions.c (requests of workers), actions.c (actions of the
+ * core), embedded_run.c (the embedding of `coppice run`). */
 #ifndef COP_COORDINATOR_SERVER_H
 #define COP_COORDINATOR_SERVER_H
 
@@ -17,11 +17,10 @@
 #include "coordinator/engine/recompute.h"
 #include "coordinator/engine/saver.h"
 
-/* What is shown of a job to watchers: see embedded_run.c and api.c. */
-struct coord_run;
+struct coord_run; /* embedded_run.c */
 
 struct coord_server {
-    coord_engine engine; /* its owner is the server */
+    coord_engine engine; /* engine.owner is the server */
     coord_config config;
     char *data_folder;
     coord_access access;
@@ -43,13 +42,27 @@ static inline coord_server *coord_server_of(const coord_engine *engine) {
 }
 
 /* ---- sessions.c ---- */
+/* The transport's handlers; `context` is the server. */
 void coord_on_request(void *context, cop_request *request);
 void coord_on_gone(void *context, uint64_t connection);
+/* Frees the place of a session and drops its requests. The core knows that the worker has gone, or
+ * learns it from the caller. */
+void coord_close_session(coord_server *server, coord_session *session);
+/* Sets a session's request (held, digesting) to 0 and returns what it was. */
+uint64_t coord_take_request(uint64_t *request);
 
 /* ---- actions.c ---- */
 void coord_carry_out(coord_engine *engine, const coord_action *action);
 
+/* ---- state_folder.c ---- */
+/* Opens the state folder, which must be set: its lock, token, store and data sets. IN_USE: another
+ * coordinator has the lock. */
+cop_err coord_open_state(coord_server *server, cop_error *error);
+
 /* ---- embedded_run.c ---- */
+/* After the loop thread has ended. */
 void coord_run_destroy(struct coord_run *run);
+/* Regularly: updates the progress, and fails the job if no worker comes in time. */
 void coord_run_tick(coord_server *server);
+
 #endif

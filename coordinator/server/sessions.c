@@ -1,6 +1,8 @@
-/* What workers say: HELLO, HEARTBEAT, PULL (with a RESULT). A request that breaks the rules is
- * answered with FAILURE; nothing a peer sends can stop the coordinator (W5, W6). */
+/* Requests of workers: HELLO, HEARTBEAT, and PULL, which may bring a result. Each becomes an event
+ * of the core. A request that breaks the rules is answered with FAILURE; nothing that a peer sends
+ * can stop the coordinator. */
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include "coordinator/server/server.h"
@@ -12,8 +14,8 @@
 
 /* ---- HELLO ---- */
 
-/* The name, with -2, -3 ... behind it while another live worker has it. */
-static void make_name(coord_server *server, const char *wanted, char out[COP_NAME_MAX]) {
+/* The wanted name; or, if another worker has it, the name with -2, -3 ... */
+static void choose_name(coord_server *server, const char *wanted, char out[COP_NAME_MAX]) {
     for (int n = 1;; n++) {
         if (n == 1)
             snprintf(out, COP_NAME_MAX, "%s", wanted);
@@ -27,7 +29,8 @@ static void make_name(coord_server *server, const char *wanted, char out[COP_NAM
     }
 }
 
-static bool hello_acceptable(coord_server *server, cop_request *request, const cop_hello *h) {
+/* False: the HELLO is refused and answered. */
+static bool check_hello(coord_server *server, cop_request *request, const cop_hello *h) {
     if (h->major != COP_PROTOCOL_MAJOR)
         coord_reply_failure(request, COP_ERR_VERSION,
                             "this coordinator (%s) speaks protocol %d.%d, you speak %u.%u: install "
@@ -57,7 +60,8 @@ static bool hello_acceptable(coord_server *server, cop_request *request, const c
     return false;
 }
 
-static void welcome(coord_server *server, cop_request *request, const coord_session *s) {
+/* `s` NULL: the peer is a client. */
+static void welcome(cop_request *request, const coord_session *s) {
     cop_message reply = {.type = COP_MESSAGE_WELCOME};
     reply.welcome.major = COP_PROTOCOL_MAJOR;
     reply.welcome.minor = COP_PROTOCOL_MINOR;
@@ -68,7 +72,6 @@ static void welcome(coord_server *server, cop_request *request, const coord_sess
         reply.welcome.session = s->secret;
         snprintf(reply.welcome.name, sizeof reply.welcome.name, "%s", s->name);
     }
-    (void)server;
     cop_server_reply(request, &reply);
 }
 
@@ -80,7 +83,7 @@ static void hello_control(coord_server *server, cop_request *request, const cop_
         return;
     }
     s->connection[1] = cop_request_connection(request);
-    welcome(server, request, s);
+    welcome(request, s);
 }
 
 static uint32_t live_sessions(const coord_server *server) {
@@ -89,29 +92,31 @@ static uint32_t live_sessions(const coord_server *server) {
     return count;
 }
 
-/* A free place, if the identity has not taken its share; else the request is answered, and NULL. */
+/* A free place. NULL: there is none, or the identity has used up its share, and the request is
+ * answered. */
 static coord_session *take_place(coord_server *server, cop_request *request) {
     const char *identity = coord_access_identity(request);
-    const uint32_t wish = server->config.sessions_per_identity;
+    const uint32_t configured = server->config.sessions_per_identity;
     const uint32_t share = coord_access_share(
-        &server->access, wish ? wish : COP_SESSIONS_PER_IDENTITY_MAX, COP_WORKERS_MAX);
+        &server->access, configured ? configured : COP_SESSIONS_PER_IDENTITY_MAX, COP_WORKERS_MAX);
     coord_session *s = NULL;
-    uint32_t its = 0;
+    uint32_t owned = 0;
     for (uint32_t i = 0; i < COP_WORKERS_MAX; i++) {
         coord_session *at = &server->access.sessions[i];
-        if (!at->worker && !s) s = at;
-        its += at->worker && strcmp(at->certificate, identity) == 0;
+        const bool taken = at->worker || at->hashing;
+        if (!taken && !s) s = at;
+        owned += taken && strcmp(at->certificate, identity) == 0;
     }
     if (server->engine.stopping)
         coord_reply_failure(request, COP_ERR_LIMIT, "the coordinator is stopping");
     else if (!s)
         coord_reply_failure(request, COP_ERR_LIMIT, "the pool is full: it has %d workers",
                             COP_WORKERS_MAX);
-    else if (its >= share)
+    else if (owned >= share)
         coord_reply_failure(
             request, COP_ERR_LIMIT,
             "%s%s%s has %u workers in the pool: the limit is %u; use another certificate for more",
-            *identity ? "the certificate \"" : "the token", identity, *identity ? "\"" : "", its,
+            *identity ? "the certificate \"" : "the token", identity, *identity ? "\"" : "", owned,
             share);
     else
         return s;
@@ -121,12 +126,13 @@ static coord_session *take_place(coord_server *server, cop_request *request) {
 static void hello_worker(coord_server *server, cop_request *request, const cop_hello *h) {
     coord_session *s = take_place(server, request);
     if (!s) return;
-    coord_who who;
+    coord_worker_identity identity;
     memset(s, 0, sizeof *s);
-    coord_access_identify(request, h, &who);
+    coord_access_identify(request, h, &identity);
     snprintf(s->certificate, sizeof s->certificate, "%s", coord_access_identity(request));
-    make_name(server, who.name, s->name);
+    choose_name(server, identity.name, s->name);
     s->worker = ++server->next_worker * COP_WORKERS_MAX + (uint64_t)(s - server->access.sessions);
+    COP_ASSERT(coord_session_find(&server->access, s->worker) == s);
     cop_random_bytes(&s->secret, sizeof s->secret);
     s->connection[0] = cop_request_connection(request);
     s->threads = h->threads;
@@ -136,21 +142,21 @@ static void hello_worker(coord_server *server, cop_request *request, const cop_h
     cop_server_expect(server->transport, (int)live_sessions(server));
     coord_event joined = {.type = COORD_EVENT_WORKER_JOINED, .worker = s->worker};
     joined.joined.name = s->name;
-    joined.joined.identity = who.identity;
+    joined.joined.identity = identity.identity;
     joined.joined.threads = h->threads;
     joined.joined.ensembles = h->minor >= 1;
     if (*h->fingerprint)
         joined.joined.fingerprint = cop_hash_xxh3(h->fingerprint, strlen(h->fingerprint));
     coord_dispatch(&server->engine, &joined);
     coord_engine_changed(&server->engine, 0);
-    welcome(server, request, s);
+    welcome(request, s);
 }
 
 static void on_hello(coord_server *server, cop_request *request) {
     const cop_hello *h = &cop_request_message(request)->hello;
-    if (!hello_acceptable(server, request, h)) return;
+    if (!check_hello(server, request, h)) return;
     if (h->is_client)
-        welcome(server, request, NULL);
+        welcome(request, NULL);
     else if (h->control)
         hello_control(server, request, h);
     else
@@ -180,26 +186,66 @@ static void on_heartbeat(coord_server *server, cop_request *request) {
     cop_server_reply(request, &reply);
 }
 
-/* ---- PULL ---- */
+/* ---- sessions that end ---- */
 
-/* A result as an event. Returns the gradient, if there is one to keep. */
+uint64_t coord_take_request(uint64_t *request) {
+    const uint64_t taken = *request;
+    *request = 0;
+    return taken;
+}
+
+void coord_close_session(coord_server *server, coord_session *s) {
+    cop_request *held = (cop_request *)(uintptr_t)coord_take_request(&s->held);
+    cop_request *digesting = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
+    COP_ASSERT(s->worker && (!held || !digesting));
+    s->worker = 0;
+    if (held) cop_server_drop(held);
+    if (digesting) cop_server_drop(digesting);
+    coord_engine_changed(&server->engine, 0);
+}
+
+/* The worker left, so the core must know. */
+static void end_session(coord_server *server, coord_session *s) {
+    const coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = s->worker};
+    coord_close_session(server, s);
+    coord_dispatch(&server->engine, &gone);
+}
+
+/* ---- results ---- */
+
+static bool is_known_kind(cop_lease_kind kind) {
+    return kind == COP_LEASE_TRAIN || kind == COP_LEASE_EVALUATE || kind == COP_LEASE_ENSEMBLE;
+}
+
+/* What is wrong with the form of a result that its worker reports as computed; NULL: nothing.
+ * *members: of an ensemble. */
+static const char *check_form(coord_server *server, const cop_result *r, const cop_buffer *tensor,
+                              uint32_t *members) {
+    const coord_resident *resident = coord_resident_find(&server->engine, r->job);
+    const coord_evaluation *evaluation = coord_evaluation_find(&server->engine, r->job);
+    *members = 0;
+    if (!is_known_kind(r->kind)) return "the result has an unknown kind";
+    if (evaluation && r->kind == COP_LEASE_ENSEMBLE &&
+        !coord_evaluation_members(evaluation, r, tensor, members))
+        return "the members' outputs have the wrong size";
+    if (resident && r->kind == COP_LEASE_TRAIN) {
+        const size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
+        if (!tensor || tensor->size != expected) return "the gradient has the wrong size";
+    }
+    return NULL;
+}
+
+/* Makes an event of the result in a PULL. Returns its tensor, borrowed from the message: a
+ * gradient, or the outputs of an ensemble's members; NULL: it has none. */
 static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_message *message,
                                coord_event *event) {
     const cop_result *r = &message->pull.result;
-    coord_resident *resident = coord_resident_find(&server->engine, r->job);
-    coord_evaluation *evaluation = coord_evaluation_find(&server->engine, r->job);
-    bool train = r->kind == COP_LEASE_TRAIN, ensemble = r->kind == COP_LEASE_ENSEMBLE;
-    uint32_t members = 0;
-    cop_buffer *gradient = train || ensemble ? message->part[COP_PART_RESULT] : NULL;
+    const bool ensemble = r->kind == COP_LEASE_ENSEMBLE;
     const char *failure = r->failure[0] ? r->failure : NULL, *form = NULL;
-    if (evaluation && ensemble && !failure &&
-        !coord_evaluation_members(evaluation, r, gradient, &members))
-        form = "the members' outputs have the wrong size";
-    if (resident && train && !failure) {
-        size_t expected = (size_t)cop_model_floats(resident->job->model) * sizeof(float);
-        if (!gradient || gradient->size != expected) form = "the gradient has the wrong size";
-    }
-    if (failure || form) gradient = NULL;
+    uint32_t members = 0;
+    cop_buffer *tensor = r->kind == COP_LEASE_TRAIN || ensemble ? message->part[COP_PART_RESULT] : NULL;
+    if (!failure) form = check_form(server, r, tensor, &members);
+    if (failure || form) tensor = NULL;
     *event = (coord_event){.type = COORD_EVENT_RESULT,
                            .worker = worker,
                            .job = r->job,
@@ -213,7 +259,7 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
                                         .first = r->first,
                                         .count = r->count,
                                         .members = members,
-                                        .evaluate = !train,
+                                        .evaluate = r->kind != COP_LEASE_TRAIN,
                                         .ensemble = ensemble,
                                         .finite = isfinite(r->loss),
                                         .failed = failure != NULL,
@@ -221,51 +267,44 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
                                         .loss = r->loss,
                                         .correct = r->correct,
                                         .samples = r->samples};
-    return gradient;
+    return tensor;
 }
 
-static void end_session(coord_server *server, coord_session *s, bool report) {
-    uint64_t worker = s->worker;
-    cop_request *held = (cop_request *)(uintptr_t)s->held;
-    cop_request *digesting = (cop_request *)(uintptr_t)s->digesting;
-    s->worker = 0;
-    s->held = s->digesting = 0;
-    if (held) cop_server_drop(held);
-    if (digesting) cop_server_drop(digesting);
-    coord_event gone = {.type = COORD_EVENT_WORKER_GONE, .worker = worker};
-    if (report) coord_dispatch(&server->engine, &gone);
-    coord_engine_changed(&server->engine, 0);
-}
-
-static void answer_unknown(cop_request *request) {
-    cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
-    cop_server_reply(request, &reply);
-}
-
-/* The result's place in the core, with its gradient. */
-static void give_result(coord_server *server, coord_event *event, cop_buffer *gradient) {
-    event->result.slot = coord_take_slot(&server->engine, gradient);
+/* Gives the result to the core, with a slot for its tensor. */
+static void give_result(coord_server *server, coord_event *event, cop_buffer *tensor) {
+    COP_ASSERT(event->type == COORD_EVENT_RESULT && !event->result.slot);
+    event->result.slot = coord_take_slot(&server->engine, tensor);
     if (event->result.slot && !coord_dispatch(&server->engine, event))
         coord_release_slot(&server->engine, event->result.slot);
     if (!event->result.slot)
         cop_log_peer(COP_LOG_ERROR, "coordinator", "", "too many pending results: one is dropped");
 }
 
-/* The rest of a PULL, after its result. */
+/* ---- PULL ---- */
+
+static void answer_unknown(cop_request *request) {
+    cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.unknown = true}};
+    cop_server_reply(request, &reply);
+}
+
+/* Handles a PULL after its result: the worker leaves, or the request is held until the core has
+ * work for it. */
 static void take_pull(coord_server *server, uint64_t worker, cop_request *request) {
     const cop_pull *p = &cop_request_message(request)->pull;
     coord_session *s = coord_session_find(&server->access, worker);
     if (s && p->goodbye) {
         cop_message reply = {.type = COP_MESSAGE_NOTHING, .nothing = {.drain = true}};
-        end_session(server, s, true);
+        end_session(server, s);
         cop_server_reply(request, &reply);
         return;
     }
-    if (!s) { /* the core gave it up meanwhile */
+    if (!s) { /* the core has just disconnected it */
         answer_unknown(request);
         return;
     }
+    COP_ASSERT(!s->held && !s->digesting);
     s->held = (uint64_t)(uintptr_t)request;
+    cop_request_release_parts(request);
     coord_event pull = {.type = COORD_EVENT_PULL, .worker = worker};
     pull.pull.request = s->held;
     pull.pull.have_job = p->have_job;
@@ -275,53 +314,66 @@ static void take_pull(coord_server *server, uint64_t worker, cop_request *reques
     coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
 }
 
-/* ---- results that are compared: hashed by the compute threads first ---- */
+/* ---- results that are compared: the compute threads hash them first ---- */
 
 typedef struct digest_task {
     cop_task task; /* first */
     coord_mail mail;
     coord_server *server;
-    uint64_t request;
+    coord_session *session; /* its place: another worker cannot take it before the task has ended */
     coord_event event;
-    cop_buffer *gradient;
+    cop_buffer *tensor; /* held */
     bool finite;
 } digest_task;
 
 static void digest_arrived(coord_engine *engine, coord_mail *mail) {
     coord_server *server = coord_server_of(engine);
     digest_task *d = (digest_task *)(void *)((char *)mail - offsetof(digest_task, mail));
-    coord_session *s = coord_session_find(&server->access, d->event.worker);
-    if (s && s->digesting == d->request) { /* else it has gone, or asked again */
-        s->digesting = 0;
+    coord_session *s = d->session;
+    COP_ASSERT(s->hashing && (!s->worker || s->worker == d->event.worker));
+    s->hashing = false;
+    if (s->digesting) { /* otherwise the worker has gone */
+        cop_request *request = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
         d->event.result.finite = d->event.result.finite && d->finite;
-        give_result(server, &d->event, d->gradient);
-        take_pull(server, d->event.worker, (cop_request *)(uintptr_t)d->request);
+        give_result(server, &d->event, d->tensor);
+        take_pull(server, d->event.worker, request);
     }
-    cop_buffer_release(d->gradient);
+    cop_buffer_release(d->tensor);
     cop_free(d);
 }
 
 /* On a compute thread. */
 static void compute_digest(cop_task *task) {
     digest_task *d = (digest_task *)task;
-    d->event.result.digest = coord_digest(&d->server->engine, d->gradient, &d->finite);
+    d->event.result.digest = coord_digest(&d->server->engine, d->tensor, &d->finite);
     coord_post(&d->server->engine, &d->mail);
 }
 
-/* False: no memory. */
+/* False: out of memory. */
 static bool start_digest(coord_server *server, coord_session *s, cop_request *request,
-                         const coord_event *event, cop_buffer *gradient) {
+                         const coord_event *event, cop_buffer *tensor) {
+    COP_ASSERT(!s->hashing && !s->digesting && !event->text); /* a text would be the message's */
     digest_task *d = cop_alloc(sizeof *d);
     if (!d) return false;
     *d = (digest_task){.task = {.done = compute_digest},
                        .mail = {.run = digest_arrived},
                        .server = server,
-                       .request = (uint64_t)(uintptr_t)request,
+                       .session = s,
                        .event = *event,
-                       .gradient = cop_buffer_hold(gradient)};
-    s->digesting = d->request;
+                       .tensor = cop_buffer_hold(tensor)};
+    s->digesting = (uint64_t)(uintptr_t)request;
+    s->hashing = true;
+    cop_request_release_parts(request);
     cop_thread_pool_submit(server->engine.pool, &d->task);
     return true;
+}
+
+/* The request takes the place of the one that waits for the hash. */
+static void wait_for_digest(coord_session *s, cop_request *request) {
+    cop_request *older = (cop_request *)(uintptr_t)coord_take_request(&s->digesting);
+    if (older) cop_server_drop(older);
+    cop_request_release_parts(request);
+    s->digesting = (uint64_t)(uintptr_t)request;
 }
 
 static void on_pull(coord_server *server, cop_request *request) {
@@ -332,23 +384,27 @@ static void on_pull(coord_server *server, cop_request *request) {
         answer_unknown(request);
         return;
     }
-    uint64_t worker = s->worker;
+    const uint64_t worker = s->worker;
     s->connection[0] = cop_request_connection(request);
-    /* The same worker asks again after a lost connection: the older calls have no listener. */
-    if (s->held) cop_server_drop((cop_request *)(uintptr_t)s->held);
-    if (s->digesting) cop_server_drop((cop_request *)(uintptr_t)s->digesting);
-    s->held = s->digesting = 0;
+    /* A worker has one PULL at a time. It repeats it after it lost the connection, and nobody waits
+     * for the answer to the older one. */
+    cop_request *held = (cop_request *)(uintptr_t)coord_take_request(&s->held);
+    if (held) cop_server_drop(held);
+    if (s->hashing) { /* its result is being hashed: it needs no second task */
+        wait_for_digest(s, request);
+        return;
+    }
     if (p->result.present) {
         coord_event event;
-        cop_buffer *gradient = read_result(server, worker, message, &event);
-        bool compared =
-            gradient && coord_core_wants_digest(server->engine.core, worker, &event.result);
-        if (compared && start_digest(server, s, request, &event, gradient)) return;
-        if (compared) { /* it comes to nothing, and is given again */
+        cop_buffer *tensor = read_result(server, worker, message, &event);
+        const bool compared =
+            tensor && coord_core_wants_digest(server->engine.core, worker, &event.result);
+        if (compared && start_digest(server, s, request, &event, tensor)) return;
+        if (compared) { /* the lease expires, and its block is leased again */
             coord_reply_failure(request, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
             return;
         }
-        give_result(server, &event, gradient);
+        give_result(server, &event, tensor);
     }
     take_pull(server, worker, request);
 }
@@ -388,7 +444,7 @@ void coord_on_gone(void *context, uint64_t connection) {
             continue;
         cop_log_peer(COP_LOG_INFO, "coordinator", *s->certificate ? s->certificate : s->name,
                      "worker %s: connection lost", s->name);
-        end_session(server, s, true);
+        end_session(server, s);
     }
     if (server->api) coord_api_on_gone(server->api, connection);
 }

@@ -1,4 +1,4 @@
-/* Data sets of a coordinator: opening, loading, keeping, removing. See datasets.h. */
+/* Data sets of a coordinator: open, load, keep, remove, list. See datasets.h. */
 #include "coordinator/store/datasets.h"
 
 #include <stdio.h>
@@ -17,7 +17,7 @@ bool coord_is_digest(const char *text) {
     unsigned char bytes[32];
     if (!text || !cop_unhex32(text, bytes)) return false;
     for (const char *p = text; *p; p++)
-        if (*p >= 'A' && *p <= 'F') return false; /* one spelling, one file */
+        if (*p >= 'A' && *p <= 'F') return false;
     return true;
 }
 
@@ -26,9 +26,9 @@ void coord_pack_path(const coord_datasets *d, const char *digest, char out[4096]
     snprintf(out, 4096, "%s/%s.pack", d->folder, digest);
 }
 
-void coord_gone_path(const coord_datasets *d, const char *digest, char out[4096]) {
+void coord_removed_path(const coord_datasets *d, const char *digest, char out[4096]) {
     COP_ASSERT(coord_is_digest(digest));
-    snprintf(out, 4096, "%s/%s" COORD_GONE, d->folder, digest);
+    snprintf(out, 4096, "%s/%s" COORD_REMOVED, d->folder, digest);
 }
 
 bool coord_has_pack(const coord_datasets *d, const char *digest) {
@@ -39,30 +39,30 @@ bool coord_has_pack(const coord_datasets *d, const char *digest) {
 
 /* ---- opening ---- */
 
-static cop_err allocate(coord_datasets *d, const char *state_folder, const char *data_folder,
-                        cop_error *error) {
-    d->folder = cop_path_join(state_folder, "data");
+static cop_err allocate(coord_datasets *d, const coord_datasets_config *c, cop_error *error) {
+    d->folder = cop_path_join(c->state_folder, "data");
     d->sets = cop_alloc_array(COORD_SETS_MAX, sizeof *d->sets);
     d->uses = cop_alloc_array(COORD_USES_MAX, sizeof *d->uses);
     d->loaded = coord_loaded_create();
-    d->data_folder = data_folder ? cop_strdup(data_folder) : NULL;
-    if (d->folder && d->sets && d->uses && d->loaded && (!data_folder || d->data_folder))
+    d->data_folder = c->data_folder ? cop_strdup(c->data_folder) : NULL;
+    if (d->folder && d->sets && d->uses && d->loaded && (!c->data_folder || d->data_folder))
         return COP_OK;
     return cop_no_memory(error);
 }
 
-cop_err coord_datasets_open(coord_store *store, const char *state_folder, const char *data_folder,
-                            uint64_t quota, coord_datasets **out, cop_error *error) {
+cop_err coord_datasets_open(const coord_datasets_config *config, coord_datasets **out,
+                            cop_error *error) {
+    COP_ASSERT(config->store && config->state_folder);
     coord_datasets *d = cop_alloc(sizeof *d);
     if (!d) return cop_no_memory(error);
-    d->store = store;
-    d->quota = quota;
+    d->store = config->store;
+    d->quota = config->quota;
     uv_mutex_init(&d->files);
     uv_mutex_init(&d->table);
-    cop_err e = allocate(d, state_folder, data_folder, error);
+    cop_err e = allocate(d, config, error);
     if (!e) e = cop_folder_create(d->folder, error);
-    if (!e && data_folder && !cop_folder_exists(data_folder))
-        e = cop_fail(error, COP_ERR_NOT_FOUND, "--data: there is no folder %s", data_folder);
+    if (!e && d->data_folder && !cop_folder_exists(d->data_folder))
+        e = cop_fail(error, COP_ERR_NOT_FOUND, "--data: there is no folder %s", d->data_folder);
     if (!e) coord_read_uploads(d);
     if (!e) e = coord_read_index(d, error);
     if (e)
@@ -95,32 +95,34 @@ void coord_datasets_tidy(coord_datasets *d, uint64_t now_ns) {
 
 /* ---- loading ---- */
 
-/* What a loader needs to know. */
-typedef struct wanted {
+/* The context of a loader. */
+typedef struct set_source {
     const coord_datasets *datasets;
-    const char *key, *name;
-} wanted;
+    const char *key;  /* a digest or a path */
+    const char *name; /* that the loaded set gets */
+} set_source;
 
 static cop_err read_pack(void *context, cop_data **out, cop_error *error) {
-    const wanted *w = context;
+    const set_source *source = context;
     char path[4096], found[65];
-    coord_pack_path(w->datasets, w->key, path);
+    coord_pack_path(source->datasets, source->key, path);
     COP_TRY(cop_data_load_pack(path, out, error));
     cop_hex32((*out)->digest, found);
-    if (strcmp(found, w->key) != 0) {
+    if (strcmp(found, source->key) != 0) {
         cop_data_destroy(*out);
         *out = NULL;
         return cop_fail(error, COP_ERR_CORRUPT, "%s was altered: its content is %.16s...", path,
                         found);
     }
-    snprintf((*out)->name, sizeof(*out)->name, "%s", w->name);
+    snprintf((*out)->name, sizeof(*out)->name, "%s", source->name);
     return COP_OK;
 }
 
 cop_err coord_load_pack(coord_datasets *d, const char *digest, const char *name, cop_data **out,
                         cop_error *error) {
-    wanted w = {d, digest, name};
-    return coord_loaded_get(d->loaded, digest, 0, read_pack, &w, out, error);
+    set_source source = {d, digest, name};
+    const coord_loaded_source pack = {.key = digest, .load = read_pack, .context = &source};
+    return coord_loaded_get(d->loaded, &pack, out, error);
 }
 
 static cop_err make_built_in(void *context, cop_data **out, cop_error *error) {
@@ -129,37 +131,43 @@ static cop_err make_built_in(void *context, cop_data **out, cop_error *error) {
 }
 
 cop_err coord_load_built_in(coord_datasets *d, cop_data **out, cop_error *error) {
-    return coord_loaded_get(d->loaded, COORD_BUILT_IN, 0, make_built_in, NULL, out, error);
+    const coord_loaded_source built_in = {.key = COORD_BUILT_IN, .load = make_built_in};
+    return coord_loaded_get(d->loaded, &built_in, out, error);
 }
 
 static cop_err read_offered(void *context, cop_data **out, cop_error *error) {
-    const wanted *w = context;
+    const set_source *source = context;
     cop_err e = COP_ERR_NOT_FOUND;
-    if (strcmp(w->name, "mnist") == 0)
-        e = cop_data_load_mnist(w->datasets->data_folder, out, error);
-    if (e == COP_ERR_NOT_FOUND) e = cop_data_open_path(w->key, NULL, out, error);
-    if (!e) snprintf((*out)->name, sizeof(*out)->name, "%s", w->name);
+    if (strcmp(source->name, "mnist") == 0)
+        e = cop_data_load_mnist(source->datasets->data_folder, out, error);
+    if (e == COP_ERR_NOT_FOUND) e = cop_data_open_path(source->key, NULL, out, error);
+    if (!e) snprintf((*out)->name, sizeof(*out)->name, "%s", source->name);
     return e;
 }
 
-/* A set of --data: the folder itself for "mnist", or what stands in it by that name. */
+/* A set of --data: the file or folder of that name in it, or for "mnist" also the folder itself.
+ * NOT_FOUND without a sentence: there is none. */
 static cop_err load_offered(coord_datasets *d, const char *name, cop_data **out, cop_error *error) {
     if (!d->data_folder || !cop_path_name_ok(name)) return COP_ERR_NOT_FOUND;
     if (strlen(name) >= COP_NAME_MAX) return COP_ERR_NOT_FOUND;
     char *path = cop_path_join(d->data_folder, name);
     if (!path) return cop_no_memory(error);
-    const bool there = cop_folder_exists(path) || cop_file_exists(path);
+    const bool exists = cop_folder_exists(path) || cop_file_exists(path);
     cop_err e = COP_ERR_NOT_FOUND;
-    if (there || strcmp(name, "mnist") == 0) {
-        wanted w = {d, path, name};
-        const uint64_t stamp = cop_file_stamp(there ? path : d->data_folder, there);
-        e = coord_loaded_get(d->loaded, name, stamp, read_offered, &w, out, error);
+    if (exists || strcmp(name, "mnist") == 0) {
+        set_source source = {d, path, name};
+        const coord_loaded_source offered = {
+            .key = name,
+            .stamp = cop_file_stamp(exists ? path : d->data_folder, exists),
+            .load = read_offered,
+            .context = &source};
+        e = coord_loaded_get(d->loaded, &offered, out, error);
     }
     cop_free(path);
     return e;
 }
 
-/* "the coordinator has no data set "mnits": did you mean "mnist"? It has mnist, ... */
+/* NOT_FOUND with the nearest name and a list of the sets. */
 static cop_err fail_unknown(coord_datasets *d, const char *name, cop_error *error) {
     coord_dataset *sets = NULL;
     const char **names = NULL;
@@ -188,7 +196,7 @@ cop_err coord_datasets_load(coord_datasets *d, const char *name_or_digest, cop_d
     coord_dataset set;
     bool known = coord_copy_set(d, name_or_digest, &set);
     *out = NULL;
-    if (coord_is_digest(name_or_digest)) { /* by content: only ever that */
+    if (coord_is_digest(name_or_digest)) { /* a digest is never taken for a name */
         if (coord_has_pack(d, name_or_digest))
             return coord_load_pack(d, name_or_digest, known ? set.name : name_or_digest, out,
                                    error);
@@ -211,15 +219,16 @@ cop_err coord_store_set(coord_datasets *d, const cop_data *data, const char *nam
                         cop_error *error) {
     coord_dataset set;
     char path[4096];
+    COP_ASSERT(data->pack != NULL);
     coord_describe_set(data, name, &set);
     coord_pack_path(d, set.digest, path);
-    const bool there = coord_has_pack(d, set.digest);
-    if (!there) {
+    const bool exists = coord_has_pack(d, set.digest);
+    if (!exists) {
         COP_TRY(coord_check_quota(d, set.digest, NULL, set.bytes, error));
         COP_TRY(cop_data_save_pack(data, path, error));
     }
     const cop_err e = coord_add_set(d, &set, error);
-    if (e && !there) cop_file_remove(path, NULL);
+    if (e && !exists) cop_file_remove(path, NULL);
     return e;
 }
 
@@ -239,7 +248,6 @@ cop_err coord_datasets_keep(coord_datasets *d, const cop_data *data, const char 
 
 /* ---- removing and listing ---- */
 
-/* The names of a digest, the one that may go besides: how many stay? */
 static size_t count_names(coord_datasets *d, const char *digest) {
     size_t names = 0;
     uv_mutex_lock(&d->table);
@@ -248,25 +256,25 @@ static size_t count_names(coord_datasets *d, const char *digest) {
     return names;
 }
 
-/* The pack is set aside, the rows go, then the pack. Whatever fails or is interrupted, all names
- * and the pack are there, or none: the next start does what is left to do (datasets_index.c). */
+/* Renames the pack, removes the rows, then removes the pack. If a step fails or is interrupted, all
+ * names and the pack exist, or none: the next start completes the rest (datasets_index.c). */
 static cop_err remove_content(coord_datasets *d, const coord_dataset *set, cop_error *error) {
-    char path[4096], gone[4096];
-    cop_error left = {0};
+    char path[4096], removed[4096];
+    cop_error problem = {0};
     const uint32_t users = coord_count_users(d, set->digest);
     if (users)
         return cop_fail(error, COP_ERR_IN_USE,
                         "data set \"%s\" is in use by %u unfinished job%s: wait, or cancel %s",
                         set->name, users, users == 1 ? "" : "s", users == 1 ? "it" : "them");
     coord_pack_path(d, set->digest, path);
-    coord_gone_path(d, set->digest, gone);
-    const bool there = coord_has_pack(d, set->digest);
-    cop_err e = there ? cop_file_rename(path, gone, error) : COP_OK;
+    coord_removed_path(d, set->digest, removed);
+    const bool exists = coord_has_pack(d, set->digest);
+    cop_err e = exists ? cop_file_rename(path, removed, error) : COP_OK;
     if (!e) e = coord_forget_set(d, "", set->digest, error);
-    if (e && there && !coord_has_pack(d, set->digest) && cop_file_rename(gone, path, &left))
-        cop_log(COP_LOG_WARN, "data", "%s: the next start puts it back", left.text);
-    if (!e && there && cop_file_remove(gone, &left))
-        cop_log(COP_LOG_WARN, "data", "%s: the next start removes it", left.text);
+    if (e && exists && !coord_has_pack(d, set->digest) && cop_file_rename(removed, path, &problem))
+        cop_log(COP_LOG_WARN, "data", "%s: the next start restores it", problem.text);
+    if (!e && exists && cop_file_remove(removed, &problem))
+        cop_log(COP_LOG_WARN, "data", "%s: the next start removes it", problem.text);
     return e;
 }
 
@@ -291,7 +299,8 @@ cop_err coord_datasets_remove(coord_datasets *d, const char *name_or_digest, coo
     return e;
 }
 
-/* By the names of its files only: reading them is for the job that wants them. */
+/* True: the folder has MNIST's four files, judged by their names. The job that uses them reads
+ * them. */
 static bool looks_like_mnist(const char *folder) {
     static const char *const stems[] = {"train-images", "train-labels", "t10k-images",
                                         "t10k-labels"};
@@ -299,10 +308,10 @@ static bool looks_like_mnist(const char *folder) {
     size_t count = 0, found = 0;
     if (cop_folder_list(folder, &names, &count, NULL)) return false;
     for (size_t s = 0; s < 4; s++) {
-        bool there = false;
-        for (size_t i = 0; i < count && !there; i++)
-            there = strncmp(names[i], stems[s], strlen(stems[s])) == 0;
-        found += there;
+        bool exists = false;
+        for (size_t i = 0; i < count && !exists; i++)
+            exists = strncmp(names[i], stems[s], strlen(stems[s])) == 0;
+        found += exists;
     }
     cop_free(names);
     return found == 4;
@@ -313,7 +322,8 @@ typedef struct set_list {
     size_t count, capacity;
 } set_list;
 
-static void offer_name(set_list *l, const char *name) {
+/* Appends a name that the list does not contain yet. */
+static void list_name(set_list *l, const char *name) {
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->sets[i].name, name) == 0) return;
     if (l->count == l->capacity || strlen(name) >= COP_NAME_MAX) return;
@@ -322,14 +332,15 @@ static void offer_name(set_list *l, const char *name) {
     snprintf(s->name, sizeof s->name, "%s", name);
 }
 
-static void offer_folder(const char *folder, set_list *l) {
+/* The sets in the folder of --data. */
+static void list_folder(const char *folder, set_list *l) {
     char **names = NULL;
     size_t count = 0;
-    if (looks_like_mnist(folder)) offer_name(l, "mnist");
+    if (looks_like_mnist(folder)) list_name(l, "mnist");
     if (cop_folder_list(folder, &names, &count, NULL)) return;
     for (size_t i = 0; i < count; i++) {
         char *path = names[i][0] == '.' ? NULL : cop_path_join(folder, names[i]);
-        if (path && cop_folder_exists(path) && looks_like_mnist(path)) offer_name(l, names[i]);
+        if (path && cop_folder_exists(path) && looks_like_mnist(path)) list_name(l, names[i]);
         cop_free(path);
     }
     cop_free(names);
@@ -341,12 +352,13 @@ cop_err coord_datasets_list(coord_datasets *d, coord_dataset **out, size_t *coun
     l.sets = cop_alloc_array(l.capacity, sizeof *l.sets);
     if (!l.sets) return cop_no_memory(error);
     uv_mutex_lock(&d->table);
+    COP_ASSERT(d->count <= COORD_SETS_MAX);
     l.count = d->count;
     if (d->count) memcpy(l.sets, d->sets, d->count * sizeof *l.sets);
     uv_mutex_unlock(&d->table);
     for (size_t i = 0; i < l.count; i++) l.sets[i].jobs = coord_count_users(d, l.sets[i].digest);
-    if (d->data_folder) offer_folder(d->data_folder, &l);
-    offer_name(&l, COORD_BUILT_IN);
+    if (d->data_folder) list_folder(d->data_folder, &l);
+    list_name(&l, COORD_BUILT_IN);
     *out = l.sets;
     *count = l.count;
     return COP_OK;

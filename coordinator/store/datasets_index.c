@@ -1,9 +1,10 @@
-/* The names of a coordinator's data sets: a table of the store, and the same in memory. A row
- * changes first, then the memory, which cannot fail: so both change or neither does. See
+/* The names of a coordinator's data sets: a table of the store, and a copy of it in memory. The row
+ * changes first; the change in memory cannot fail. So both change, or neither. See
  * datasets_state.h.
  *
- * Versions before store version 4 kept the names in a text file, state/data/index, one line a set:
- * "DIGEST BYTES TRAIN TEST CLASSES RANK D0 D1 D2 NAME". It is taken over once, then removed. */
+ * Before store version 4, the names were in a text file, state/data/index, with a line for each
+ * set: "DIGEST BYTES TRAIN TEST CLASSES RANK D0 D1 D2 NAME". The first start migrates and removes
+ * it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@
 
 /* ---- the table in memory: under `table` ---- */
 
-/* The newest of a name, or of a digest. */
+/* The newest set of a name, or of a digest; NULL: there is none. */
 static coord_dataset *find_set(const coord_datasets *d, const char *name_or_digest) {
     const bool digest = coord_is_digest(name_or_digest);
     for (size_t i = d->count; i-- > 0;)
@@ -25,8 +26,8 @@ static coord_dataset *find_set(const coord_datasets *d, const char *name_or_dige
     return NULL;
 }
 
-/* Of that name, or with "" all names of the digest. */
-static void take_out(coord_datasets *d, const char *name, const char *digest) {
+/* Removes this name of the digest, or all its names if `name` is "". */
+static void remove_names(coord_datasets *d, const char *name, const char *digest) {
     size_t kept = 0;
     for (size_t i = 0; i < d->count; i++) {
         const coord_dataset *s = &d->sets[i];
@@ -54,7 +55,7 @@ void coord_describe_set(const cop_data *data, const char *name, coord_dataset *o
     for (uint32_t i = 0; i < out->rank && i < 3; i++) out->shape[i] = (uint32_t)data->train.dims[i];
     snprintf(out->name, sizeof out->name, "%s", name);
     for (char *p = out->name; *p; p++)
-        if ((unsigned char)*p < 32 || *p == 127) *p = '_'; /* it is printed in lists */
+        if ((unsigned char)*p < 32 || *p == 127) *p = '_'; /* lists print the name */
     cop_hex32(data->digest, out->digest);
 }
 
@@ -73,7 +74,8 @@ cop_err coord_add_set(coord_datasets *d, const coord_dataset *set, cop_error *er
                         COORD_SETS_MAX);
     COP_TRY(coord_store_put_set(d->store, set, error));
     uv_mutex_lock(&d->table);
-    take_out(d, set->name, set->digest);
+    remove_names(d, set->name, set->digest);
+    COP_ASSERT(d->count < COORD_SETS_MAX);
     d->sets[d->count++] = *set;
     uv_mutex_unlock(&d->table);
     return COP_OK;
@@ -83,14 +85,14 @@ cop_err coord_forget_set(coord_datasets *d, const char *name, const char *digest
                          cop_error *error) {
     COP_TRY(coord_store_remove_set(d->store, name, digest, error));
     uv_mutex_lock(&d->table);
-    take_out(d, name, digest);
+    remove_names(d, name, digest);
     uv_mutex_unlock(&d->table);
     return COP_OK;
 }
 
 /* ---- use ---- */
 
-/* The entry of a digest; NULL: no job uses it. Under `table`. */
+/* NULL: no unfinished job uses the digest. Under `table`. */
 static coord_use *find_use(const coord_datasets *d, const char *digest) {
     for (size_t i = 0; i < d->use_count; i++)
         if (strcmp(d->uses[i].digest, digest) == 0) return &d->uses[i];
@@ -101,7 +103,7 @@ void coord_datasets_use(coord_datasets *d, const char *digest) {
     uv_mutex_lock(&d->table);
     coord_use *use = find_use(d, digest);
     if (!use) {
-        COP_ASSERT(d->use_count < COORD_USES_MAX); /* there are not so many jobs */
+        COP_ASSERT(d->use_count < COORD_USES_MAX); /* more than jobs and evaluations */
         use = &d->uses[d->use_count++];
         *use = (coord_use){.jobs = 0};
         snprintf(use->digest, sizeof use->digest, "%s", digest);
@@ -128,22 +130,22 @@ uint32_t coord_count_users(coord_datasets *d, const char *digest) {
 
 /* ---- at the start ---- */
 
-/* A removal set the pack aside and was interrupted before the rows went: it is as if it had not
- * begun. */
-static bool put_back_pack(const coord_datasets *d, const char *digest) {
-    char path[4096], gone[4096];
+/* A removal renamed the pack and was interrupted before it removed the rows: undoes the renaming.
+ * False: there is nothing to undo, or it failed. */
+static bool restore_pack(const coord_datasets *d, const char *digest) {
+    char path[4096], removed[4096];
     coord_pack_path(d, digest, path);
-    coord_gone_path(d, digest, gone);
-    return cop_file_exists(gone) && cop_file_rename(gone, path, NULL) == COP_OK;
+    coord_removed_path(d, digest, removed);
+    return cop_file_exists(removed) && cop_file_rename(removed, path, NULL) == COP_OK;
 }
 
-/* One row. A set whose pack is gone keeps its row, and is left out. */
+/* A set without a pack is skipped; its row stays, in case the pack comes back. */
 static cop_err read_row(void *context, const coord_dataset *set) {
     coord_datasets *d = context;
     if (!coord_is_digest(set->digest) || coord_is_digest(set->name)) {
         cop_log(COP_LOG_WARN, "data",
                 "ignoring data set \"%.60s\" of the store: its record is invalid", set->name);
-    } else if (!coord_has_pack(d, set->digest) && !put_back_pack(d, set->digest)) {
+    } else if (!coord_has_pack(d, set->digest) && !restore_pack(d, set->digest)) {
         cop_log(COP_LOG_WARN, "data", "ignoring data set \"%s\": %s/%s.pack does not exist",
                 set->name, d->folder, set->digest);
     } else if (d->count == COORD_SETS_MAX) {
@@ -155,7 +157,7 @@ static cop_err read_row(void *context, const coord_dataset *set) {
     return COP_OK;
 }
 
-/* The next word of a line; NULL at its end. */
+/* Cuts the next word off the line; NULL: the line is empty. */
 static char *next_word(char **line) {
     char *word = *line, *end = word + strcspn(word, " ");
     if (!*word) return NULL;
@@ -164,6 +166,7 @@ static char *next_word(char **line) {
     return word;
 }
 
+/* False: not a line of the text index. */
 static bool read_line(char *line, coord_dataset *s) {
     uint32_t *const figures[] = {&s->train, &s->test,     &s->classes, &s->rank,
                                  s->shape,  s->shape + 1, s->shape + 2};
@@ -184,8 +187,8 @@ static bool read_line(char *line, coord_dataset *s) {
            s->rank <= 3;
 }
 
-/* Again from the beginning if it is interrupted: what is there already stays. */
-static cop_err take_over_text(coord_datasets *d, cop_error *error) {
+/* Can be interrupted: the next start repeats it, and sets that were added before stay. */
+static cop_err migrate_text_index(coord_datasets *d, cop_error *error) {
     char path[4096], *text = NULL;
     size_t size;
     snprintf(path, sizeof path, "%s/index", d->folder);
@@ -205,7 +208,7 @@ static cop_err take_over_text(coord_datasets *d, cop_error *error) {
     return e ? e : cop_file_remove(path, error);
 }
 
-/* A pack without a name: its row was lost, or a removal or a submission was interrupted. */
+/* Names a pack without a name: its row was lost, or a submission was interrupted. */
 static void name_pack(coord_datasets *d, const char *digest) {
     cop_data *data = NULL;
     coord_dataset set;
@@ -227,15 +230,15 @@ static void name_pack(coord_datasets *d, const char *digest) {
                 name);
 }
 
-/* What of a removal is left: the rows have gone. */
+/* Removes the renamed pack of a removal that was interrupted after it removed the rows. */
 static void finish_removal(const coord_datasets *d, const char *file) {
-    char digest[65], gone[4096];
+    char digest[65], removed[4096];
     cop_error error = {0};
-    if (strlen(file) != 64 + strlen(COORD_GONE) || strcmp(file + 64, COORD_GONE) != 0) return;
+    if (strlen(file) != 64 + strlen(COORD_REMOVED) || strcmp(file + 64, COORD_REMOVED) != 0) return;
     snprintf(digest, sizeof digest, "%.64s", file);
     if (!coord_is_digest(digest)) return;
-    coord_gone_path(d, digest, gone);
-    if (cop_file_remove(gone, &error)) cop_log(COP_LOG_WARN, "data", "%s", error.text);
+    coord_removed_path(d, digest, removed);
+    if (cop_file_remove(removed, &error)) cop_log(COP_LOG_WARN, "data", "%s", error.text);
 }
 
 static cop_err name_packs(coord_datasets *d, cop_error *error) {
@@ -257,6 +260,6 @@ static cop_err name_packs(coord_datasets *d, cop_error *error) {
 
 cop_err coord_read_index(coord_datasets *d, cop_error *error) {
     COP_TRY(coord_store_each_set(d->store, read_row, d, error));
-    COP_TRY(take_over_text(d, error));
+    COP_TRY(migrate_text_index(d, error));
     return name_packs(d, error);
 }

@@ -1,6 +1,5 @@
-/* The figures of a job over time, read from a store or a run folder's metrics.sqlite by a
- * connection of its own that writes nothing. For the API, `coppice plot` and
- * `coppice history`. */
+/* The figures of a job over time, from a store or from the metrics.sqlite of a run folder, over a
+ * read-only connection. Used by the API, `coppice plot` and `coppice history`. */
 #include <sqlite3.h>
 #include <string.h>
 
@@ -15,6 +14,7 @@ typedef struct table {
 } table;
 
 static cop_err append(table *t, const coord_figure *row) {
+    COP_ASSERT(t->count <= t->capacity);
     if (t->count == t->capacity) {
         const size_t capacity = t->capacity ? 2 * t->capacity : 64;
         coord_figure *rows = cop_realloc(t->rows, capacity * sizeof *rows);
@@ -26,37 +26,46 @@ static cop_err append(table *t, const coord_figure *row) {
     return COP_OK;
 }
 
-static cop_err broken(sqlite3 *db, const char *path, cop_error *error) {
-    return cop_fail(error, COP_ERR_CORRUPT, "%s: %s", path, sqlite3_errmsg(db));
+/* A database with the parameters of a query. */
+typedef struct reader {
+    sqlite3 *database;
+    const char *path; /* for errors */
+    coord_history_range range;
+} reader;
+
+static cop_err fail_corrupt(const reader *r, cop_error *error) {
+    return cop_fail(error, COP_ERR_CORRUPT, "%s: %s", r->path, sqlite3_errmsg(r->database));
 }
 
-/* The query's columns: step, loss, error, whether it was the test part, seconds. */
-static cop_err read_table(sqlite3 *db, const char *query, const coord_history_range *range,
-                          const char *path, coord_history *history, table *out, cop_error *error) {
+/* Appends the rows of a query with the columns step, loss, error, on_test, seconds. *on_test: that
+ * of the last row. */
+static cop_err read_table(const reader *r, const char *query, table *out, bool *on_test,
+                          cop_error *error) {
     sqlite3_stmt *q = NULL;
-    if (sqlite3_prepare_v2(db, query, -1, &q, NULL) != SQLITE_OK) return broken(db, path, error);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)range->job);
-    sqlite3_bind_int64(q, 2, (sqlite3_int64)range->after);
-    sqlite3_bind_int64(q, 3, range->limit);
+    if (sqlite3_prepare_v2(r->database, query, -1, &q, NULL) != SQLITE_OK)
+        return fail_corrupt(r, error);
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)r->range.job);
+    sqlite3_bind_int64(q, 2, (sqlite3_int64)r->range.after);
+    sqlite3_bind_int64(q, 3, r->range.limit);
     cop_err e = COP_OK;
-    int state;
-    while ((state = sqlite3_step(q)) == SQLITE_ROW && !e) {
+    int result;
+    while ((result = sqlite3_step(q)) == SQLITE_ROW && !e) {
         const coord_figure row = {.step = (uint64_t)sqlite3_column_int64(q, 0),
                                   .loss = sqlite3_column_double(q, 1),
                                   .error = sqlite3_column_double(q, 2),
                                   .has_error = sqlite3_column_type(q, 2) != SQLITE_NULL,
                                   .seconds = sqlite3_column_double(q, 4),
                                   .has_seconds = sqlite3_column_type(q, 4) != SQLITE_NULL};
-        history->on_test = sqlite3_column_int(q, 3) != 0;
+        *on_test = sqlite3_column_int(q, 3) != 0;
         e = out->count < ROWS_MAX ? append(out, &row) : COP_ERR_LIMIT;
-        if (e) cop_fail(error, e, "%s: too many figures", path);
+        if (e) cop_fail(error, e, "%s: too many figures", r->path);
     }
-    if (!e && state != SQLITE_DONE) e = broken(db, path, error);
+    if (!e && result != SQLITE_DONE) e = fail_corrupt(r, error);
     sqlite3_finalize(q);
     return e;
 }
 
-/* A row that somebody else wrote may say anything: a step has 32 bits. */
+/* The file is input: rows whose step does not have 32 bits are skipped. */
 #define OF_JOB                                                                                     \
     " WHERE (?1 = 0 OR job = ?1) AND step > ?2 AND step BETWEEN 0 AND 4294967295 ORDER BY step "   \
     "LIMIT ?3"
@@ -67,22 +76,25 @@ static const char single[] = "SELECT step, loss, NULL, 0, seconds FROM steps" OF
 
 cop_err coord_history_read(const char *path, const coord_history_range *range, coord_history *out,
                            cop_error *error) {
-    sqlite3 *db = NULL;
+    reader r = {.path = path, .range = *range};
     table train = {0}, evaluations = {0}, steps = {0};
-    const coord_history_range all = {.job = range->job,
-                                     .limit = ROWS_MAX + 1}; /* one is too many */
+    bool ignored;
     *out = (coord_history){0};
     cop_err e = COP_OK;
-    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
-        e = cop_fail(error, COP_ERR_NOT_FOUND, "cannot read %s: %s", path, sqlite3_errmsg(db));
-    if (!e) sqlite3_busy_timeout(db, 2000);
+    if (sqlite3_open_v2(path, &r.database, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) !=
+        SQLITE_OK)
+        e = cop_fail(error, COP_ERR_NOT_FOUND, "cannot read %s: %s", path,
+                     sqlite3_errmsg(r.database));
+    if (!e) sqlite3_busy_timeout(r.database, 2000);
     if (!e && range->limit) {
-        e = read_table(db, single, range, path, out, &steps, error);
+        e = read_table(&r, single, &steps, &ignored, error);
     } else if (!e) {
-        e = read_table(db, epochs, &all, path, out, &train, error);
-        if (!e) e = read_table(db, evaluated, &all, path, out, &evaluations, error);
+        /* One row more than allowed: read_table notices that there are too many. */
+        r.range = (coord_history_range){.job = range->job, .limit = ROWS_MAX + 1};
+        e = read_table(&r, epochs, &train, &ignored, error);
+        if (!e) e = read_table(&r, evaluated, &evaluations, &out->on_test, error);
     }
-    sqlite3_close(db);
+    sqlite3_close(r.database);
     out->train = train.rows;
     out->train_count = train.count;
     out->evaluations = evaluations.rows;

@@ -13,15 +13,15 @@
 #define PLACES 64
 
 typedef struct place {
-    char key[COP_NAME_MAX], digest[65]; /* key: "": free */
+    char key[COP_NAME_MAX], digest[65]; /* key "": the place is free */
     uint64_t stamp, used_ns;
     bool loading;
-    cop_data *data; /* a reference; NULL while it is being read */
+    cop_data *data; /* a reference; NULL while it is loading */
 } place;
 
 struct coord_loaded {
     uv_mutex_t mutex;
-    uv_cond_t read; /* some reading ended */
+    uv_cond_t load_ended;
     place places[PLACES];
 };
 
@@ -29,7 +29,7 @@ coord_loaded *coord_loaded_create(void) {
     coord_loaded *l = cop_alloc(sizeof *l);
     if (!l) return NULL;
     uv_mutex_init(&l->mutex);
-    uv_cond_init(&l->read);
+    uv_cond_init(&l->load_ended);
     return l;
 }
 
@@ -37,7 +37,7 @@ void coord_loaded_destroy(coord_loaded *l) {
     if (!l) return;
     for (int i = 0; i < PLACES; i++) cop_data_destroy(l->places[i].data);
     uv_mutex_destroy(&l->mutex);
-    uv_cond_destroy(&l->read);
+    uv_cond_destroy(&l->load_ended);
     cop_free(l);
 }
 
@@ -51,28 +51,29 @@ static place *find(coord_loaded *l, const char *key, uint64_t stamp) {
     return NULL;
 }
 
-/* Does nobody but this table refer to its set? Two keys may have led to the same. */
+/* True: only this table refers to its set, perhaps from several places. */
 static bool is_idle(const coord_loaded *l, const place *p) {
-    unsigned here = 0;
-    for (const place *o = l->places; p->data && o < l->places + PLACES; o++)
-        here += o->data == p->data;
-    return p->data && cop_data_references(p->data) == here;
+    unsigned own = 0;
+    if (!p->data) return false;
+    for (const place *o = l->places; o < l->places + PLACES; o++) own += o->data == p->data;
+    COP_ASSERT(own >= 1 && own <= cop_data_references(p->data));
+    return cop_data_references(p->data) == own;
 }
 
-/* A free one, or that of the set which nobody has used for longest; its set goes to *old. NULL: all
- * are in use. */
-static place *take_place(coord_loaded *l, cop_data **old) {
+/* A free place, or that of the idle set which was used least recently; that set goes to *evicted.
+ * NULL: all are in use. */
+static place *take_place(coord_loaded *l, cop_data **evicted) {
     place *oldest = NULL;
     for (place *p = l->places; p < l->places + PLACES; p++) {
         if (!*p->key) return p;
         if (is_idle(l, p) && (!oldest || p->used_ns < oldest->used_ns)) oldest = p;
     }
-    if (oldest) *old = oldest->data;
+    if (oldest) *evicted = oldest->data;
     return oldest;
 }
 
-/* What must go by now: the oldest idle one, if it was not used for long, or if the idle ones have
- * too many bytes and it is not the only one. */
+/* The set to drop now: the idle one that was used least recently, if that is long ago, or if there
+ * are several idle ones and they have too many bytes. NULL: none. */
 static place *find_due(coord_loaded *l, uint64_t now) {
     place *oldest = NULL;
     uint64_t bytes = 0;
@@ -109,15 +110,16 @@ void coord_loaded_trim(coord_loaded *l, uint64_t now) {
 
 /* ---- getting ---- */
 
-/* The reading of `p` ended, with `data` or NULL. Returns what its caller gets: the same content may
- * be there already, for another key; then `data` goes to *twice. */
-static cop_data *end_reading(coord_loaded *l, place *p, cop_data *data, cop_data **twice) {
-    uv_mutex_lock(&l->mutex);
+/* Ends the loading of `p` with `data` (NULL: it failed). Returns the set for the caller. If another
+ * key has led to the same content, that is the earlier copy, and `data` goes to *duplicate. */
+static cop_data *end_loading(coord_loaded *l, place *p, cop_data *data, cop_data **duplicate) {
     char digest[65] = "";
     if (data) cop_hex32(data->digest, digest);
+    uv_mutex_lock(&l->mutex);
+    COP_ASSERT(p->loading && !p->data);
     for (place *o = l->places; data && o < l->places + PLACES; o++) {
         if (!o->data || strcmp(o->digest, digest) != 0) continue;
-        *twice = data;
+        *duplicate = data;
         data = o->data;
         break;
     }
@@ -126,46 +128,47 @@ static cop_data *end_reading(coord_loaded *l, place *p, cop_data *data, cop_data
         snprintf(p->digest, sizeof p->digest, "%s", digest);
         p->data = cop_data_hold(data);
         p->used_ns = cop_clock_ns();
-        if (*twice) cop_data_hold(data); /* the caller's */
+        if (*duplicate) cop_data_hold(data); /* the caller's reference */
     } else {
         *p = (place){.stamp = 0};
     }
-    uv_cond_broadcast(&l->read);
+    uv_cond_broadcast(&l->load_ended);
     uv_mutex_unlock(&l->mutex);
     return data;
 }
 
-static cop_err read_into(coord_loaded *l, place *p, coord_loader load, void *context,
+static cop_err load_into(coord_loaded *l, place *p, const coord_loaded_source *source,
                          cop_data **out, cop_error *error) {
-    cop_data *data = NULL, *twice = NULL;
-    cop_err e = load(context, &data, error);
-    if (e == COP_ERR_NO_MEMORY) { /* what is only kept in case goes first */
+    cop_data *data = NULL, *duplicate = NULL;
+    cop_err e = source->load(source->context, &data, error);
+    if (e == COP_ERR_NO_MEMORY) { /* idle sets give way */
         coord_loaded_trim(l, UINT64_MAX);
-        e = load(context, &data, error);
+        e = source->load(source->context, &data, error);
     }
-    *out = end_reading(l, p, e ? NULL : data, &twice);
-    cop_data_destroy(twice);
+    *out = end_loading(l, p, e ? NULL : data, &duplicate);
+    cop_data_destroy(duplicate);
     return e;
 }
 
-cop_err coord_loaded_get(coord_loaded *l, const char *key, uint64_t stamp, coord_loader load,
-                         void *context, cop_data **out, cop_error *error) {
-    cop_data *old = NULL;
-    COP_ASSERT(*key && strlen(key) < COP_NAME_MAX);
+cop_err coord_loaded_get(coord_loaded *l, const coord_loaded_source *source, cop_data **out,
+                         cop_error *error) {
+    cop_data *evicted = NULL;
+    COP_ASSERT(*source->key && strlen(source->key) < COP_NAME_MAX);
     coord_loaded_trim(l, cop_clock_ns());
     uv_mutex_lock(&l->mutex);
     place *p;
-    while ((p = find(l, key, stamp)) && p->loading) uv_cond_wait(&l->read, &l->mutex);
+    while ((p = find(l, source->key, source->stamp)) && p->loading)
+        uv_cond_wait(&l->load_ended, &l->mutex);
     if (p) {
         *out = cop_data_hold(p->data);
         p->used_ns = cop_clock_ns();
-    } else if ((p = take_place(l, &old))) {
-        *p = (place){.stamp = stamp, .loading = true};
-        snprintf(p->key, sizeof p->key, "%s", key);
+    } else if ((p = take_place(l, &evicted))) {
+        *p = (place){.stamp = source->stamp, .loading = true};
+        snprintf(p->key, sizeof p->key, "%s", source->key);
     }
-    const bool reading = p && p->loading;
+    const bool loading = p && p->loading;
     uv_mutex_unlock(&l->mutex);
-    cop_data_destroy(old);
-    if (reading) return read_into(l, p, load, context, out, error);
-    return p ? COP_OK : load(context, out, error);
+    cop_data_destroy(evicted);
+    if (loading) return load_into(l, p, source, out, error);
+    return p ? COP_OK : source->load(source->context, out, error);
 }

@@ -1,15 +1,15 @@
 /* The store: opening, schema, closing. See store.h. Tables:
  *   meta(version, last_job, last_evaluation)   one row; the highest numbers ever given
  *   jobs(job, name, state, text, spec, data_digest, digest, digest_step, created_ms, finished_ms,
- *        fingerprint, submission, owner)      submission: the key of the request that made it;
- *                                             owner: its sender's certificate
- *   steps(job, step, loss, seconds)            one row per step: mean training loss
+ *        fingerprint, submission, owner)      submission: the key of the request that created it;
+ *                                             owner: the name in its sender's certificate
+ *   steps(job, step, loss, seconds)            one row for each step: mean training loss
  *   epochs(job, step, epoch, train_loss, train_error)
  *   evaluations(job, step, part, loss, error, seconds)
- *   events(id, job, time_ms, level, text)      job 0: about the pool
+ *   events(id, job, time_ms, level, text)      job 0: events of the pool
  *   data_sets(place, name, digest, bytes, train, test, classes, rank, dim0, dim1, dim2)
  *                                             names of packs in state/data, the newest last
- * Metrics are keyed by (job, step): what is computed again after a restart replaces what was there.
+ * Metrics are keyed by (job, step): a step that is computed again after a restart replaces its row.
  */
 #include <stdio.h>
 #include <string.h>
@@ -17,9 +17,9 @@
 #include "common/base/alloc.h"
 #include "coordinator/store/store_state.h"
 
-/* What makes version i + 1 out of version i, in one transaction. An entry never changes once it was
- * released: a change of the schema is a new one. */
-static const char *const migration[COORD_STORE_VERSION] = {
+/* migrations[i] turns version i into version i + 1. All run in one transaction. Released entries
+ * never change: a change of the schema appends an entry. */
+static const char *const migrations[COORD_STORE_VERSION] = {
     "CREATE TABLE meta(version INTEGER NOT NULL, last_job INTEGER NOT NULL DEFAULT 0);"
     "INSERT INTO meta(version) VALUES(0);"
     "CREATE TABLE jobs(job INTEGER PRIMARY KEY, name TEXT NOT NULL, state INTEGER NOT NULL,"
@@ -48,8 +48,8 @@ static const char *const migration[COORD_STORE_VERSION] = {
 
 /* ---- errors ---- */
 
-cop_err coord_store_code(int state) {
-    switch (state & 0xff) {
+cop_err coord_store_code(int result) {
+    switch (result & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:
     case SQLITE_DONE:
@@ -81,6 +81,7 @@ cop_err coord_store_fail(sqlite3 *database, const char *what, cop_error *error) 
 
 /* ---- schema ---- */
 
+/* *count: tables and indices; 0 for an empty file. */
 static cop_err count_tables(coord_store *s, const char *path, int *count, cop_error *error) {
     sqlite3_stmt *q = NULL;
     const char sql[] = "SELECT count(*) FROM sqlite_master";
@@ -94,7 +95,7 @@ static cop_err count_tables(coord_store *s, const char *path, int *count, cop_er
     return e;
 }
 
-/* 0: an empty file. */
+/* *version 0: the file is empty. */
 static cop_err read_version(coord_store *s, const char *path, int *version, cop_error *error) {
     sqlite3_stmt *q = NULL;
     int tables = 0;
@@ -112,13 +113,14 @@ static cop_err read_version(coord_store *s, const char *path, int *version, cop_
 }
 
 static cop_err migrate(coord_store *s, const char *path, int version, cop_error *error) {
+    COP_ASSERT(version >= 0 && version < COORD_STORE_VERSION);
     char set[80];
     snprintf(set, sizeof set, "UPDATE meta SET version = %d; COMMIT;", COORD_STORE_VERSION);
-    int state = sqlite3_exec(s->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-    for (; version < COORD_STORE_VERSION && state == SQLITE_OK; version++)
-        state = sqlite3_exec(s->writer, migration[version], NULL, NULL, NULL);
-    if (state == SQLITE_OK) state = sqlite3_exec(s->writer, set, NULL, NULL, NULL);
-    if (state == SQLITE_OK) return COP_OK;
+    int result = sqlite3_exec(s->writer, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+    for (; version < COORD_STORE_VERSION && result == SQLITE_OK; version++)
+        result = sqlite3_exec(s->writer, migrations[version], NULL, NULL, NULL);
+    if (result == SQLITE_OK) result = sqlite3_exec(s->writer, set, NULL, NULL, NULL);
+    if (result == SQLITE_OK) return COP_OK;
     cop_err e = coord_store_fail(s->writer, path, error);
     if (!sqlite3_get_autocommit(s->writer)) sqlite3_exec(s->writer, "ROLLBACK", NULL, NULL, NULL);
     return e;
@@ -146,7 +148,7 @@ static cop_err open_one(const char *path, int flags, sqlite3 **out, cop_error *e
 
 static cop_err open_database(coord_store *s, const char *path, cop_error *error) {
     COP_TRY(open_one(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &s->writer, error));
-    COP_TRY(prepare_schema(s, path, error)); /* first: a newer store stays untouched */
+    COP_TRY(prepare_schema(s, path, error)); /* before the pragma: a newer store stays unchanged */
     if (sqlite3_exec(s->writer, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) != SQLITE_OK)
         return coord_store_fail(s->writer, path, error);
     for (int i = 1; i < STORE_KINDS; i++)
@@ -182,7 +184,7 @@ void coord_store_close(coord_store *s) {
         uv_mutex_unlock(&s->mutex);
         uv_thread_join(&s->thread);
     }
-    COP_ASSERT(!s->head);
+    COP_ASSERT(!s->head && !s->queued); /* the thread wrote or gave up everything */
     coord_store_free_spares(s);
     for (int i = 1; i < STORE_KINDS; i++) sqlite3_finalize(s->statement[i]);
     sqlite3_close(s->reader);

@@ -1,5 +1,5 @@
-/* Reading the store: a connection of its own, one query at a time. WAL lets it read while the
- * writer writes; it sees what is committed. */
+/* Queries of the store. They share one read connection, one query at a time. WAL mode lets it read
+ * during a write; it sees committed rows. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,22 +9,22 @@
 #include "common/base/log.h"
 #include "coordinator/store/store_state.h"
 
-/* ---- queries: under the mutex from begin to end, their errors too, which are the connection's
- * ----
- */
+/* ---- queries: the mutex is held from begin_query to end_query, because the error text belongs to
+ * the connection ---- */
 
+/* Locks, whether or not it succeeds: end_query must follow. */
 static cop_err begin_query(coord_store *s, const char *sql, sqlite3_stmt **q, cop_error *error) {
     uv_mutex_lock(&s->read_mutex);
     if (sqlite3_prepare_v2(s->reader, sql, -1, q, NULL) == SQLITE_OK) return COP_OK;
     return coord_store_fail(s->reader, "the store", error);
 }
 
-/* False at the end, or with *e. */
+/* True: there is a row. False: the end, or an error in *e. */
 static bool next_row(coord_store *s, sqlite3_stmt *q, cop_err *e, cop_error *error) {
-    const int state = sqlite3_step(q);
-    if (state != SQLITE_ROW && state != SQLITE_DONE)
+    const int result = sqlite3_step(q);
+    if (result != SQLITE_ROW && result != SQLITE_DONE)
         *e = coord_store_fail(s->reader, "the store", error);
-    return state == SQLITE_ROW;
+    return result == SQLITE_ROW;
 }
 
 static void end_query(coord_store *s, sqlite3_stmt *q) {
@@ -34,7 +34,7 @@ static void end_query(coord_store *s, sqlite3_stmt *q) {
 
 /* ---- jobs ---- */
 
-static const char job_query[] =
+static const char job_sql[] =
     "SELECT j.job, j.state, j.name, j.text, j.digest, j.data_digest, j.created_ms, j.finished_ms, "
     "j.spec,"
     " (SELECT max(step) FROM steps WHERE job = j.job), (SELECT seconds FROM steps WHERE job = "
@@ -58,8 +58,8 @@ static void column_time(sqlite3_stmt *q, int column, char out[32]) {
         out[0] = '\0';
 }
 
-/* Number and state, on which decisions depend. */
-static bool row_is_sound(sqlite3_stmt *q) {
+/* Checks the number and the state, on which decisions depend. */
+static bool is_valid_row(sqlite3_stmt *q) {
     const int64_t job = sqlite3_column_int64(q, 0), state = sqlite3_column_int64(q, 1);
     if (job >= 1 && (uint64_t)job <= COORD_JOB_MAX && state >= COORD_QUEUED &&
         state <= COORD_CANCELED)
@@ -69,11 +69,13 @@ static bool row_is_sound(sqlite3_stmt *q) {
     return false;
 }
 
+/* Steps have 32 bits; an impossible one is read as 0. */
 static uint64_t column_step(sqlite3_stmt *q, int column) {
     const int64_t step = sqlite3_column_int64(q, column);
     return step >= 0 && step <= UINT32_MAX ? (uint64_t)step : 0;
 }
 
+/* NO_MEMORY. The caller releases j->spec in any case. */
 static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     memset(j, 0, sizeof *j);
     j->job = (uint64_t)sqlite3_column_int64(q, 0);
@@ -104,18 +106,23 @@ static cop_err read_row(sqlite3_stmt *q, coord_store_job *j) {
     return COP_OK;
 }
 
-static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
-                          cop_err (*visit)(void *, const coord_store_job *), void *context,
-                          cop_error *error) {
+/* job 0: all jobs. limit 0: no limit. */
+typedef struct job_query {
+    uint64_t job;
+    uint32_t limit;
+} job_query;
+
+static cop_err query_jobs(coord_store *s, job_query query, coord_store_visit_job visit,
+                          void *context, cop_error *error) {
     sqlite3_stmt *q = NULL;
-    cop_err e = begin_query(s, job_query, &q, error);
+    cop_err e = begin_query(s, job_sql, &q, error);
     if (!e) {
-        sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-        sqlite3_bind_int64(q, 2, limit ? limit : INT64_MAX);
+        sqlite3_bind_int64(q, 1, (sqlite3_int64)query.job);
+        sqlite3_bind_int64(q, 2, query.limit ? query.limit : INT64_MAX);
     }
     while (!e && next_row(s, q, &e, error)) {
         coord_store_job row;
-        if (!row_is_sound(q)) continue;
+        if (!is_valid_row(q)) continue;
         e = read_row(q, &row);
         if (e)
             cop_fail(error, e, "out of memory");
@@ -127,76 +134,76 @@ static cop_err query_jobs(coord_store *s, uint64_t job, uint32_t limit,
     return e;
 }
 
-cop_err coord_store_each_job(coord_store *s, uint32_t limit,
-                             cop_err (*visit)(void *, const coord_store_job *), void *context,
-                             cop_error *error) {
-    return query_jobs(s, 0, limit, visit, context, error);
+cop_err coord_store_each_job(coord_store *s, uint32_t limit, coord_store_visit_job visit,
+                             void *context, cop_error *error) {
+    return query_jobs(s, (job_query){.limit = limit}, visit, context, error);
 }
 
-typedef struct one_job {
+typedef struct job_copy {
     coord_store_job *out;
     bool found;
-} one_job;
+} job_copy;
 
-static cop_err take_one(void *context, const coord_store_job *job) {
-    one_job *one = context;
-    *one->out = *job;
+static cop_err copy_job(void *context, const coord_store_job *job) {
+    job_copy *copy = context;
+    COP_ASSERT(!copy->found && job->spec);
+    *copy->out = *job;
     cop_buffer_hold(job->spec);
-    one->found = true;
+    copy->found = true;
     return COP_OK;
 }
 
 cop_err coord_store_get_job(coord_store *s, uint64_t job, coord_store_job *out, cop_error *error) {
-    one_job one = {.out = out};
+    job_copy copy = {.out = out};
     if (!job) return cop_fail(error, COP_ERR_NOT_FOUND, "there is no job 0");
-    COP_TRY(query_jobs(s, job, 1, take_one, &one, error));
-    return one.found ? COP_OK
-                     : cop_fail(error, COP_ERR_NOT_FOUND,
-                                "there is no job %llu (coppice jobs lists them)",
-                                (unsigned long long)job);
+    COP_TRY(query_jobs(s, (job_query){.job = job, .limit = 1}, copy_job, &copy, error));
+    return copy.found ? COP_OK
+                      : cop_fail(error, COP_ERR_NOT_FOUND,
+                                 "there is no job %llu (coppice jobs lists them)",
+                                 (unsigned long long)job);
 }
 
-/* The first column of the first row, or `otherwise`. */
-static int64_t ask_number(coord_store *s, const char *sql, uint64_t value, int64_t otherwise) {
+/* The first column of the first row for the parameter `value`; `fallback` if there is none, or on
+ * an error. */
+static int64_t query_number(coord_store *s, const char *sql, uint64_t value, int64_t fallback) {
     sqlite3_stmt *q = NULL;
     if (!begin_query(s, sql, &q, NULL)) {
         sqlite3_bind_int64(q, 1, (sqlite3_int64)value);
-        if (sqlite3_step(q) == SQLITE_ROW) otherwise = sqlite3_column_int64(q, 0);
+        if (sqlite3_step(q) == SQLITE_ROW) fallback = sqlite3_column_int64(q, 0);
     }
     end_query(s, q);
-    return otherwise;
+    return fallback;
 }
 
 uint64_t coord_store_last_job(coord_store *s) {
-    const int64_t last = ask_number(s,
-                                    "SELECT max((SELECT ifnull(max(last_job), 0) FROM meta WHERE "
-                                    "last_job <= ?1), (SELECT ifnull(max(job), 0) FROM jobs WHERE "
-                                    "job <= ?1))",
-                                    COORD_JOB_MAX, 0);
+    const int64_t last = query_number(s,
+                                      "SELECT max((SELECT ifnull(max(last_job), 0) FROM meta WHERE "
+                                      "last_job <= ?1), (SELECT ifnull(max(job), 0) FROM jobs "
+                                      "WHERE job <= ?1))",
+                                      COORD_JOB_MAX, 0);
     return last > 0 ? (uint64_t)last : 0;
 }
 
 uint64_t coord_store_last_evaluation(coord_store *s) {
-    const int64_t last = ask_number(
+    const int64_t last = query_number(
         s, "SELECT last_evaluation FROM meta WHERE last_evaluation <= ?1", COORD_JOB_MAX, 0);
     return last > 0 ? (uint64_t)last : 0;
 }
 
 bool coord_store_has_job(coord_store *s, uint64_t job) {
-    return ask_number(s, "SELECT count(*) FROM jobs WHERE job = ?1", job, 1) != 0;
+    return query_number(s, "SELECT count(*) FROM jobs WHERE job = ?1", job, 1) != 0;
 }
 
-cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uint32_t limit,
-                               cop_err (*visit)(void *, const coord_store_event *), void *context,
-                               cop_error *error) {
+cop_err coord_store_each_event(coord_store *s, const coord_store_event_range *range,
+                               coord_store_visit_event visit, void *context, cop_error *error) {
     static const char sql[] = "SELECT id, job, time_ms, level, text FROM events WHERE job = ?1 AND "
                               "id > ?2 ORDER BY id LIMIT ?3";
     sqlite3_stmt *q = NULL;
     cop_err e = begin_query(s, sql, &q, error);
     if (!e) {
-        sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-        sqlite3_bind_int64(q, 2, (sqlite3_int64)after);
-        sqlite3_bind_int64(q, 3, limit);
+        sqlite3_bind_int64(q, 1, (sqlite3_int64)range->job);
+        sqlite3_bind_int64(q, 2, (sqlite3_int64)range->after);
+        sqlite3_bind_int64(q, 3, range->limit);
     }
     while (!e && next_row(s, q, &e, error)) {
         coord_store_event event = {.id = (uint64_t)sqlite3_column_int64(q, 0),
@@ -212,7 +219,7 @@ cop_err coord_store_each_event(coord_store *s, uint64_t job, uint64_t after, uin
 
 /* ---- data sets ---- */
 
-/* A row that somebody else wrote may hold anything. */
+/* False: the row has impossible values. */
 static bool read_set(sqlite3_stmt *q, coord_dataset *out) {
     uint32_t *const figures[] = {&out->train, &out->test,     &out->classes, &out->rank,
                                  out->shape,  out->shape + 1, out->shape + 2};
@@ -221,18 +228,18 @@ static bool read_set(sqlite3_stmt *q, coord_dataset *out) {
     const int name = sqlite3_column_bytes(q, 0);
     column_text(q, 0, out->name, sizeof out->name);
     column_text(q, 1, out->digest, sizeof out->digest);
-    bool sound = name > 0 && (size_t)name == strlen(out->name) && out->bytes <= INT64_MAX &&
+    bool valid = name > 0 && (size_t)name == strlen(out->name) && out->bytes <= INT64_MAX &&
                  cop_unhex32(out->digest, digest);
     for (int i = 0; i < 7; i++) {
         const int64_t figure = sqlite3_column_int64(q, 3 + i);
-        sound = sound && figure >= 0 && figure <= UINT32_MAX;
+        valid = valid && figure >= 0 && figure <= UINT32_MAX;
         *figures[i] = (uint32_t)figure;
     }
-    return sound && out->rank <= 3;
+    return valid && out->rank <= 3;
 }
 
-cop_err coord_store_each_set(coord_store *s, cop_err (*visit)(void *, const coord_dataset *),
-                             void *context, cop_error *error) {
+cop_err coord_store_each_set(coord_store *s, coord_store_visit_set visit, void *context,
+                             cop_error *error) {
     static const char sql[] = "SELECT name, digest, bytes, train, test, classes, rank, dim0, dim1, "
                               "dim2, place FROM data_sets ORDER BY place";
     sqlite3_stmt *q = NULL;

@@ -490,7 +490,9 @@ static void make_world(void) {
     FUZZ_CHECK((path = cop_path_join(pair.state, "store.sqlite")) &&
                !coord_store_open(path, &pair.store, NULL));
     cop_free(path);
-    FUZZ_CHECK(!coord_datasets_open(pair.store, pair.state, NULL, 0, &pair.sets, NULL));
+    FUZZ_CHECK(!coord_datasets_open(
+        &(coord_datasets_config){.store = pair.store, .state_folder = pair.state}, &pair.sets,
+        NULL));
 }
 
 /* A short input is continued by pseudo-random bytes. */

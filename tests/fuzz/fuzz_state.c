@@ -53,9 +53,14 @@ static void make_store(good_state *g) {
                                                .key = (const unsigned char *)"0123456789abcdef",
                                                .created_ms = 1};
     coord_store_add_job(store, &submission, NULL, NULL);
-    coord_store_add_step(store, 1, 1, 0.5, 1);
-    coord_store_add_epoch(store, 1, 1, 1, 0.5, 0.5);
-    coord_store_add_evaluation(store, 1, 1, "test", 0.5, 0.5, 1);
+    coord_store_add_step(store, 1, &(coord_store_step){.step = 1, .loss = 0.5, .seconds = 1});
+    coord_store_add_epoch(
+        store, 1,
+        &(coord_store_epoch){.step = 1, .epoch = 1, .train_loss = 0.5, .train_error = 0.5});
+    coord_store_add_evaluation(
+        store, 1,
+        &(coord_store_evaluation){
+            .step = 1, .part = "test", .loss = 0.5, .error = 0.5, .seconds = 1});
     coord_store_set_state(store, 1, COORD_RUNNING, "");
     coord_store_close(store);
     cop_buffer_release(submission.spec);
@@ -91,7 +96,9 @@ static coord_datasets *open_sets(const good_state *g, coord_store **store) {
     fuzz_write(g->folder, "store.sqlite", g->store, g->store_size);
     *store = open_store(g, NULL);
     FUZZ_CHECK(*store);
-    if (coord_datasets_open(*store, g->folder, NULL, 0, &sets, &error)) fuzz_refused(&error);
+    if (coord_datasets_open(&(coord_datasets_config){.store = *store, .state_folder = g->folder},
+                            &sets, &error))
+        fuzz_refused(&error);
     return sets;
 }
 
@@ -126,7 +133,7 @@ static void take_manifest(const good_state *g, fuzz_bytes manifest) {
     coord_store *store;
     coord_datasets *sets = open_sets(g, &store);
     FUZZ_CHECK(sets);
-    if (coord_datasets_commit(sets, g->upload_digest, NULL, 0, &found, &error))
+    if (coord_datasets_commit(sets, &(coord_commit){.digest = g->upload_digest}, &found, &error))
         fuzz_refused(&error);
     else
         FUZZ_CHECK(strcmp(found.digest, g->upload_digest) == 0 && found.train == 4);
@@ -171,7 +178,9 @@ static void read_store(const good_state *g) {
         return;
     }
     if (coord_store_each_job(store, 0, visit_job, NULL, &error)) fuzz_refused(&error);
-    if (coord_store_each_event(store, 1, 0, 100, visit_event, NULL, &error)) fuzz_refused(&error);
+    if (coord_store_each_event(store, &(coord_store_event_range){.job = 1, .limit = 100},
+                               visit_event, NULL, &error))
+        fuzz_refused(&error);
     if (coord_store_each_set(store, visit_set, NULL, &error)) fuzz_refused(&error);
     coord_store_last_job(store);
     coord_store_close(store);

@@ -95,7 +95,7 @@ def test_run_never_replaces_foreign_files(coppice, small, tmp_path, name):
     assert contents(tmp_path / "mine") == {(tmp_path / "mine" / name).relative_to(tmp_path / "mine"): b"mine"}
 
 
-def test_checkpoints_of_another_program_are_no_run(coppice, small, tmp_path):
+def test_checkpoints_of_another_program_are_kept(coppice, small, tmp_path):
     """Other programs have a folder of that name, too: it is not deleted, and nothing is written into it."""
     small(20)
     (tmp_path / "mine/checkpoints").mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_checkpoints_of_another_program_are_no_run(coppice, small, tmp_path):
     assert contents(tmp_path / "mine") == before
 
 
-def test_resume_without_a_checkpoint_says_that_it_starts_at_step_0(coppice, small):
+def test_resume_without_a_checkpoint_reports_the_start_at_step_0(coppice, small):
     job = small(20)
     first = coppice("run", job, "--out", "run", "--resume", "auto")
     assert "run has no checkpoint: training starts at step 0" in first.stderr

@@ -203,7 +203,7 @@ static cop_err ask_steps(const uint64_t *steps, size_t count, cop_error *error) 
 }
 
 /* It would be asked for ever: each page decides what the next request is. */
-static void test_a_coordinator_that_repeats_itself_is_asked_once(void **state) {
+static void test_client_stops_at_a_repeated_page(void **state) {
     (void)state;
     cop_error error = {0};
     assert_int_equal(ask_steps((uint64_t[]){3, 4, 9}, 3, &error), COP_OK);
@@ -229,7 +229,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status_with_long_words_stays_in_its_line),
         cmocka_unit_test(test_client_checks_the_claimed_digest_and_step_of_a_model),
-        cmocka_unit_test(test_a_coordinator_that_repeats_itself_is_asked_once),
+        cmocka_unit_test(test_client_stops_at_a_repeated_page),
     };
     cop_log_configure(COP_LOG_NONE, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,7 +34,11 @@ static inline void open_place(place *p) {
     cop_error error = {0};
     snprintf(path, sizeof path, "%s/store.sqlite", p->state);
     if (coord_store_open(path, &p->store, &error)) fail_msg("%s", error.text);
-    if (coord_datasets_open(p->store, p->state, p->offered, p->quota, &p->sets, &error))
+    const coord_datasets_config config = {.store = p->store,
+                                          .state_folder = p->state,
+                                          .data_folder = p->offered,
+                                          .quota = p->quota};
+    if (coord_datasets_open(&config, &p->sets, &error))
         fail_msg("%s", error.text);
 }
 
@@ -104,10 +108,10 @@ typedef struct offer {
     unsigned char hashes[16][32];
 } offer;
 
-static inline cop_err make_offer_of(place *p, const coord_offerer *who, offer *o, const char *name,
+static inline cop_err make_offer_of(place *p, const coord_offerer *offerer, offer *o, const char *name,
                                     const char *digest, uint64_t size, uint32_t chunks,
                                     bool *complete, size_t *missing, cop_error *error) {
-    uint32_t *indices = NULL;
+    coord_offer_result result;
     coppice__api__offer_data_request__init(&o->request);
     o->request.name = (char *)(uintptr_t)name;
     o->request.digest = (char *)(uintptr_t)digest;
@@ -116,9 +120,10 @@ static inline cop_err make_offer_of(place *p, const coord_offerer *who, offer *o
     for (uint32_t i = 0; i < chunks; i++) o->chunks[i] = (ProtobufCBinaryData){32, o->hashes[i]};
     o->request.chunks = o->chunks;
     o->request.n_chunks = chunks;
-    const cop_err e =
-        coord_datasets_offer(p->sets, &o->request, who, complete, &indices, missing, error);
-    cop_free(indices);
+    const cop_err e = coord_datasets_offer(p->sets, &o->request, offerer, &result, error);
+    *complete = result.complete;
+    *missing = result.count;
+    cop_free(result.missing);
     return e;
 }
 
@@ -141,7 +146,8 @@ static inline cop_err put(place *p, const char *digest, uint32_t index, const vo
                           size_t size, cop_error *error) {
     uint32_t missing = 0;
     cop_buffer *b = buffer_of(bytes, size);
-    const cop_err e = coord_datasets_put(p->sets, digest, index, b, &missing, error);
+    const coord_chunk chunk = {.digest = digest, .index = index, .bytes = b};
+    const cop_err e = coord_datasets_put(p->sets, &chunk, &missing, error);
     cop_buffer_release(b);
     return e;
 }
@@ -159,7 +165,7 @@ static inline cop_err upload(place *p, unsigned char seed, const char *name, cha
     COP_TRY(make_offer(p, &o, name, digest, PACK, 1, &complete, &missing, error));
     if (complete) return COP_OK;
     COP_TRY(put(p, digest, 0, bytes, PACK, error));
-    return coord_datasets_commit(p->sets, digest, NULL, 0, &set, error);
+    return coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, error);
 }
 
 static inline bool has_pack(const place *p, const char *digest) {

@@ -298,7 +298,8 @@ static cop_err read_slowly(void *context, cop_data **out, cop_error *error) {
 static void get_one(void *context) {
     reading *r = context;
     cop_data *data = NULL;
-    while (coord_loaded_get(r->loaded, "x", 1, read_slowly, r, &data, NULL)) continue;
+    const coord_loaded_source source = {.key = "x", .stamp = 1, .load = read_slowly, .context = r};
+    while (coord_loaded_get(r->loaded, &source, &data, NULL)) continue;
     cop_data_destroy(data);
 }
 

@@ -76,6 +76,27 @@ static void add_job(coord_store *s, uint64_t job, const char *name, answer *a) {
     cop_buffer_release(spec);
 }
 
+static void add_step(coord_store *s, uint64_t job, uint64_t step, double loss, double seconds) {
+    coord_store_add_step(s, job,
+                         &(coord_store_step){.step = step, .loss = loss, .seconds = seconds});
+}
+
+static void add_epoch(coord_store *s, uint64_t job, uint64_t step, double epoch, double loss,
+                      double error) {
+    coord_store_add_epoch(
+        s, job,
+        &(coord_store_epoch){
+            .step = step, .epoch = epoch, .train_loss = loss, .train_error = error});
+}
+
+/* Of the test part, after a second. */
+static void add_evaluation(coord_store *s, uint64_t job, uint64_t step, double loss, double error) {
+    coord_store_add_evaluation(
+        s, job,
+        &(coord_store_evaluation){
+            .step = step, .part = "test", .loss = loss, .error = error, .seconds = 1});
+}
+
 static void await(const answer *a, int count) {
     for (int i = 0; i < 10000 && atomic_load(&a->count) < count; i++) cop_clock_sleep_ms(1);
     assert_int_equal(atomic_load(&a->count), count);
@@ -341,9 +362,9 @@ static void test_removed_job_loses_its_rows_and_its_number_is_not_reused(void **
     add_job(s, 1, "x", NULL);
     add_job(s, 2, "y", NULL);
     for (uint64_t job = 1; job <= 2; job++) {
-        coord_store_add_step(s, job, 1, 0.5, 1);
-        coord_store_add_epoch(s, job, 1, 1, 0.5, 0.1);
-        coord_store_add_evaluation(s, job, 1, "test", 0.5, 0.1, 1);
+        add_step(s, job, 1, 0.5, 1);
+        add_epoch(s, job, 1, 1, 0.5, 0.1);
+        add_evaluation(s, job, 1, 0.5, 0.1);
         coord_store_add_event(s, job, "info", "hello");
     }
     coord_store_remove_job(s, 2, note, &a);
@@ -372,7 +393,7 @@ static void test_ten_thousand_metric_rows_are_stored(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "x", NULL);
     for (uint64_t step = 1; step <= 10000; step++)
-        coord_store_add_step(s, 1, step, 1.0 / (double)step, (double)step * 0.25);
+        add_step(s, 1, step, 1.0 / (double)step, (double)step * 0.25);
     coord_store_flush(s);
     coord_store_job job;
     cop_error error = {0};
@@ -389,9 +410,9 @@ static void test_metrics_computed_again_replace_the_old(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "x", NULL);
     for (int round = 1; round <= 2; round++) {
-        coord_store_add_step(s, 1, 5, round, 1);
-        coord_store_add_epoch(s, 1, 5, 0.5, round, 0.1);
-        coord_store_add_evaluation(s, 1, 5, "test", round, 0.25 * round, 1);
+        add_step(s, 1, 5, round, 1);
+        add_epoch(s, 1, 5, 0.5, round, 0.1);
+        add_evaluation(s, 1, 5, round, 0.25 * round);
     }
     coord_store_flush(s);
     coord_store_job job;
@@ -407,8 +428,8 @@ static void test_metrics_computed_again_replace_the_old(void **state) {
 static void test_evaluation_may_have_no_error_rate(void **state) {
     coord_store *s = open_store(*state);
     add_job(s, 1, "autoencoder", NULL);
-    coord_store_add_epoch(s, 1, 5, 1, 0.5, NAN);
-    coord_store_add_evaluation(s, 1, 5, "test", 0.25, NAN, 1);
+    add_epoch(s, 1, 5, 1, 0.5, NAN);
+    add_evaluation(s, 1, 5, 0.25, NAN);
     coord_store_flush(s);
     coord_store_job job;
     cop_error error = {0};
@@ -421,7 +442,7 @@ static void test_evaluation_may_have_no_error_rate(void **state) {
 
 static void test_nan_loss_is_stored_as_null(void **state) {
     coord_store *s = open_store(*state);
-    coord_store_add_step(s, 1, 1, NAN, 1);
+    add_step(s, 1, 1, NAN, 1);
     coord_store_close(s);
     assert_int_equal(number(*state, "SELECT count(*) FROM steps WHERE loss IS NULL"), 1);
 }
@@ -450,11 +471,14 @@ static void test_events_are_read_from_a_position(void **state) {
     coord_store_flush(s);
     events x = {0};
     cop_error error = {0};
-    assert_int_equal(coord_store_each_event(s, 1, 0, 3, take, &x, &error), COP_OK);
+    assert_int_equal(
+        coord_store_each_event(s, &(coord_store_event_range){1, 0, 3}, take, &x, &error), COP_OK);
     assert_int_equal(x.count, 3);
     assert_string_equal(x.last.text, "event 6");
     assert_string_equal(x.last.level, "warn");
-    assert_int_equal(coord_store_each_event(s, 1, x.last.id, 100, take, &x, &error), COP_OK);
+    assert_int_equal(
+        coord_store_each_event(s, &(coord_store_event_range){1, x.last.id, 100}, take, &x, &error),
+        COP_OK);
     assert_int_equal(x.count, 5);
     assert_string_equal(x.last.text, "event 10");
     coord_store_close(s);
@@ -596,9 +620,9 @@ static void test_metrics_wait_while_the_disk_is_full(void **state) {
     cop_log_configure(COP_LOG_NONE, false);
     sigaction(SIGXFSZ, &ignore, &before);
     limit_files(4096);
-    for (uint64_t step = 1; step <= 500; step++) coord_store_add_step(s, 1, step, 1, 1);
+    for (uint64_t step = 1; step <= 500; step++) add_step(s, 1, step, 1, 1);
     const cop_err full = coord_store_flush(s);
-    for (uint64_t step = 501; step <= 600; step++) coord_store_add_step(s, 1, step, 1, 1);
+    for (uint64_t step = 501; step <= 600; step++) add_step(s, 1, step, 1, 1);
     limit_files(RLIM_INFINITY);
     const cop_err again = coord_store_flush(s);
     coord_store_close(s);
@@ -649,7 +673,7 @@ static void test_durable_writes_are_stored_without_memory(void **state) {
     assert_int_equal(coord_store_flush(s), COP_OK);
     cop_log_configure(COP_LOG_NONE, false);
     cop_alloc_fail_from(1);
-    for (uint64_t step = 1; step <= 500; step++) coord_store_add_step(s, 1, step, 1, 1);
+    for (uint64_t step = 1; step <= 500; step++) add_step(s, 1, step, 1, 1);
     coord_store_set_fingerprint(s, 1, 77);
     coord_store_set_state(s, 1, COORD_PAUSED, "");
     cop_alloc_fail_at(0);
@@ -679,9 +703,9 @@ static void test_row_that_always_fails_does_not_block_others(void **state) {
     cop_log_configure(COP_LOG_NONE, false);
     execute(*state, "CREATE TRIGGER never BEFORE INSERT ON steps WHEN NEW.step = 7 BEGIN "
                     "SELECT RAISE(ABORT, 'never'); END");
-    coord_store_add_step(s, 1, 7, 1, 1);
+    add_step(s, 1, 7, 1, 1);
     assert_int_not_equal(coord_store_flush(s), COP_OK);
-    coord_store_add_step(s, 1, 8, 1, 1);
+    add_step(s, 1, 8, 1, 1);
     assert_int_equal(coord_store_flush(s), COP_OK);
     coord_store_close(s);
     cop_log_configure(COP_LOG_INFO, false);
@@ -706,7 +730,7 @@ static _Noreturn void write_until_killed(const place *p, int pipe_end) {
         coord_store_submission j = {.job = job, .name = "job", .data_digest = "", .spec = spec};
         coord_store_add_job(s, &j, tell_parent, (void *)(uintptr_t)job);
         cop_buffer_release(spec);
-        for (uint64_t step = 1; step <= 20; step++) coord_store_add_step(s, job, step, 1, 1);
+        for (uint64_t step = 1; step <= 20; step++) add_step(s, job, step, 1, 1);
         cop_clock_sleep_ms(1);
     }
 }
@@ -755,7 +779,7 @@ static void test_writes_do_not_wait_for_the_disk_and_are_limited(void **state) {
     /* Blocks the writer. */
     assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
     uint64_t began = cop_clock_ns();
-    for (uint64_t step = 1; step <= 100000; step++) coord_store_add_step(s, 1, step, 1, 1);
+    for (uint64_t step = 1; step <= 100000; step++) add_step(s, 1, step, 1, 1);
     double seconds = (double)(cop_clock_ns() - began) * 1e-9;
     coord_store_set_state(s, 1, COORD_COMPLETED, "");
     assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);

@@ -75,7 +75,8 @@ static cop_err run_first(const char *path, acknowledged *t, cop_error *error) {
     COP_TRY(coord_store_open(path, &s, error));
     add(s, &each[JOB_1], 1);
     await(t, 1);
-    for (uint64_t step = 1; step <= 20; step++) coord_store_add_step(s, 1, step, 0.5, 0.1);
+    for (uint64_t step = 1; step <= 20; step++)
+        coord_store_add_step(s, 1, &(coord_store_step){.step = step, .loss = 0.5, .seconds = 0.1});
     if (!coord_store_flush(s)) atomic_store(&t->at[STEPS_OF_1], vfs_changes());
     add(s, &each[JOB_2], 2);
     await(t, 2);

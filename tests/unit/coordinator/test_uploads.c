@@ -47,7 +47,7 @@ static void test_upload_announced_again_on_a_full_disk_keeps_its_chunks(void **s
     const cop_err full = make_offer(p, &o, "y", digest, PACK, 1, &complete, &missing, &error);
     empty_disk(&before);
     assert_int_not_equal(full, COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, digest, NULL, 0, &set, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
     assert_string_equal(names_of(p), "x");
 }
 
@@ -89,15 +89,15 @@ static void test_damage_in_transit_costs_only_one_chunk(void **state) {
     bytes[200] ^= 1;
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_ERR_CORRUPT);
     bytes[200] ^= 1;
-    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_ERR_INPUT);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_ERR_INPUT);
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_OK);
     assert_int_equal(set.train, 4);
 }
 
 /* Announces upload `number` as `owner`, who may have four at a time. */
 static cop_err offer_as(place *p, const char *owner, unsigned char number) {
-    const coord_offerer who = {owner, 4};
+    const coord_offerer offerer = {owner, 4};
     char digest[65], bytes[PACK];
     bool complete;
     size_t missing;
@@ -105,7 +105,7 @@ static cop_err offer_as(place *p, const char *owner, unsigned char number) {
     offer o = {0};
     make_pack(number, bytes, digest);
     cop_sha256_of(bytes, PACK, o.hashes[0]);
-    return make_offer_of(p, &who, &o, "x", digest, PACK, 1, &complete, &missing, &error);
+    return make_offer_of(p, &offerer, &o, "x", digest, PACK, 1, &complete, &missing, &error);
 }
 
 static void test_no_identity_can_use_all_uploads(void **state) {
@@ -124,7 +124,7 @@ static void test_no_identity_can_use_all_uploads(void **state) {
     cop_error error = {0};
     make_pack(0, bytes, digest);
     assert_int_equal(put(p, digest, 0, bytes, PACK, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, digest, NULL, 0, &set, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
     assert_string_equal(set.name, "x");
     assert_int_equal(offer_as(p, "a", 6), COP_OK);
 }
@@ -177,7 +177,7 @@ static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void 
     open_place(p);
     assert_int_equal(make_offer(p, &mine, "x", a, PACK, 1, &complete, &missing, &error), COP_OK);
     assert_int_equal(missing, 0);
-    if (coord_datasets_commit(p->sets, a, NULL, 0, &set, &error)) fail_msg("%s", error.text);
+    if (coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error)) fail_msg("%s", error.text);
     assert_true(has_pack(p, a));
     char path[256], **names;
     size_t count;
@@ -211,7 +211,7 @@ static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(
                      COP_OK);
     assert_int_equal(missing, 1);
     assert_int_equal(put(p, a, 1, chunk, 5, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, a, NULL, 0, &set, &error), COP_ERR_CORRUPT);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_ERR_CORRUPT);
     snprintf(path, sizeof path, "%s/data/upload/%s", p->state, a);
     assert_false(cop_folder_exists(path));
     free(chunk);
@@ -235,6 +235,62 @@ static void test_chunk_does_not_search_for_all_other_chunks(void **state) {
     free(chunk);
 }
 
+static size_t count_upload_folders(const place *p) {
+    char path[256], **names;
+    size_t count;
+    snprintf(path, sizeof path, "%s/data/upload", p->state);
+    assert_int_equal(cop_folder_list(path, &names, &count, NULL), COP_OK);
+    cop_free(names);
+    return count;
+}
+
+/* Two offers of a set have the folders DIGEST and DIGEST-1. A version that knows only the first may
+ * run in between: it completes or removes the first, and leaves the second. */
+static void leave_second_upload(place *p, const char *digest, const char *bytes, bool stored) {
+    cop_error error = {0};
+    bool complete;
+    size_t missing;
+    char path[256];
+    offer mine = {0}, other = {0};
+    cop_sha256_of(bytes, PACK, mine.hashes[0]);
+    cop_sha256_of("false", 5, other.hashes[0]);
+    assert_int_equal(make_offer(p, &other, "o", digest, 5, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(make_offer(p, &mine, "x", digest, PACK, 1, &complete, &missing, &error),
+                     COP_OK);
+    assert_int_equal(put(p, digest, 0, bytes, PACK, &error), COP_OK);
+    close_place(p);
+    snprintf(path, sizeof path, "%s/data/upload/%s", p->state, digest);
+    assert_int_equal(cop_folder_remove(path, &error), COP_OK);
+    snprintf(path, sizeof path, "%s/data/%s.pack", p->state, digest);
+    const cop_file_part pack = {bytes, PACK};
+    if (stored) assert_int_equal(cop_file_write(path, &pack, 1, 0600, &error), COP_OK);
+    open_place(p);
+}
+
+static void test_second_upload_left_by_an_older_version_continues(void **state) {
+    place *p = *state;
+    cop_error error = {0};
+    char a[65], bytes[PACK];
+    bool complete;
+    size_t missing;
+    offer o = {0};
+    make_pack(1, bytes, a);
+    cop_sha256_of(bytes, PACK, o.hashes[0]);
+    leave_second_upload(p, a, bytes, false);
+    assert_int_equal(count_upload_folders(p), 1);
+    assert_int_equal(make_offer(p, &o, "x", a, PACK, 1, &complete, &missing, &error), COP_OK);
+    assert_int_equal(missing, 0);
+}
+
+static void test_upload_of_a_stored_set_is_removed_at_the_start(void **state) {
+    place *p = *state;
+    char a[65], bytes[PACK];
+    make_pack(1, bytes, a);
+    leave_second_upload(p, a, bytes, true);
+    assert_int_equal(count_upload_folders(p), 0);
+    assert_true(has_pack(p, a));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         SETS_TEST(test_failed_upload_on_a_full_disk_can_be_repeated),
@@ -246,6 +302,8 @@ int main(void) {
         SETS_TEST(test_quota_includes_running_uploads),
         SETS_TEST(test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped),
         SETS_TEST(test_chunk_does_not_search_for_all_other_chunks),
+        SETS_TEST(test_second_upload_left_by_an_older_version_continues),
+        SETS_TEST(test_upload_of_a_stored_set_is_removed_at_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

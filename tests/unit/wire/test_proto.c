@@ -167,7 +167,7 @@ static int try_enums(const cop_proto_type *root, const cop_proto_type *type, enu
     return tried;
 }
 
-static void test_no_message_takes_an_unknown_enum_value(void **state) {
+static void test_every_enum_refuses_unknown_values(void **state) {
     static const cop_proto_type *const requests[] = {
         &coppice__api__submit_request__descriptor,
         &coppice__api__list_jobs_request__descriptor,
@@ -283,7 +283,7 @@ int main(void) {
         cmocka_unit_test(test_nul_in_a_text_is_refused),
         cmocka_unit_test(test_text_that_is_not_utf8_is_refused),
         cmocka_unit_test(test_unknown_enum_values_are_refused),
-        cmocka_unit_test(test_no_message_takes_an_unknown_enum_value),
+        cmocka_unit_test(test_every_enum_refuses_unknown_values),
         cmocka_unit_test(test_malformed_bytes_are_refused),
         cmocka_unit_test(test_no_message_type_is_recursive),
         cmocka_unit_test(test_attachment_is_kept_with_the_root_message),
