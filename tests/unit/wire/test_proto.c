@@ -9,7 +9,7 @@
 
 #include "common/base/alloc.h"
 #include "common/wire/codec.h"
-#include "common/wire/form.h"
+#include "common/wire/message_proto.h"
 #include "common/wire/reflect.h"
 #include "proto/api.pb-c.h"
 #include "proto/job.pb-c.h"
@@ -180,7 +180,7 @@ static void test_every_enum_refuses_unknown_values(void **state) {
     int tried = 0;
     (void)state;
     for (unsigned type = COP_MESSAGE_HELLO; type <= COP_MESSAGE_ANSWER; type++)
-        tried += try_enums(cop_form_type(type), cop_form_type(type), &(enum_path){.count = 0});
+        tried += try_enums(cop_message_descriptor(type), cop_message_descriptor(type), &(enum_path){.count = 0});
     for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
         tried += try_enums(requests[i], requests[i], &(enum_path){.count = 0});
     assert_true(tried > 100);
