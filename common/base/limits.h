@@ -32,8 +32,9 @@
 #define COP_WORKER_THREADS_MAX 256
 #define COP_WATCHES_MAX        512 /* requests that a coordinator holds until there is news */
 #define COP_CALLS_MAX          256 /* calls that need the thread pool, until their answers have left */
-#define COP_LARGE_CALLS_MAX    32 /* of these, calls that hold a model, a set or a history in memory \
-                                   */
+#define COP_LARGE_CALLS_MAX                                                                        \
+    32 /* of these, calls that hold a model, a set or a history in memory                          \
+        */
 #define COP_EVALUATIONS_MAX     4    /* running evaluations of finished jobs */
 #define COP_EVALUATION_PLACES   16   /* running ones, and ended ones until their clients know */
 #define COP_CONNECTIONS_MAX     4096 /* of one coordinator */

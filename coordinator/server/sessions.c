@@ -243,7 +243,8 @@ static cop_buffer *read_result(coord_server *server, uint64_t worker, const cop_
     const bool ensemble = r->kind == COP_LEASE_ENSEMBLE;
     const char *failure = r->failure[0] ? r->failure : NULL, *form = NULL;
     uint32_t members = 0;
-    cop_buffer *tensor = r->kind == COP_LEASE_TRAIN || ensemble ? message->part[COP_PART_RESULT] : NULL;
+    cop_buffer *tensor =
+        r->kind == COP_LEASE_TRAIN || ensemble ? message->part[COP_PART_RESULT] : NULL;
     if (!failure) form = check_form(server, r, tensor, &members);
     if (failure || form) tensor = NULL;
     *event = (coord_event){.type = COORD_EVENT_RESULT,

@@ -34,12 +34,9 @@ static inline void open_place(place *p) {
     cop_error error = {0};
     snprintf(path, sizeof path, "%s/store.sqlite", p->state);
     if (coord_store_open(path, &p->store, &error)) fail_msg("%s", error.text);
-    const coord_datasets_config config = {.store = p->store,
-                                          .state_folder = p->state,
-                                          .data_folder = p->offered,
-                                          .quota = p->quota};
-    if (coord_datasets_open(&config, &p->sets, &error))
-        fail_msg("%s", error.text);
+    const coord_datasets_config config = {
+        .store = p->store, .state_folder = p->state, .data_folder = p->offered, .quota = p->quota};
+    if (coord_datasets_open(&config, &p->sets, &error)) fail_msg("%s", error.text);
 }
 
 static inline void close_place(place *p) {
@@ -108,9 +105,10 @@ typedef struct offer {
     unsigned char hashes[16][32];
 } offer;
 
-static inline cop_err make_offer_of(place *p, const coord_offerer *offerer, offer *o, const char *name,
-                                    const char *digest, uint64_t size, uint32_t chunks,
-                                    bool *complete, size_t *missing, cop_error *error) {
+static inline cop_err make_offer_of(place *p, const coord_offerer *offerer, offer *o,
+                                    const char *name, const char *digest, uint64_t size,
+                                    uint32_t chunks, bool *complete, size_t *missing,
+                                    cop_error *error) {
     coord_offer_result result;
     coppice__api__offer_data_request__init(&o->request);
     o->request.name = (char *)(uintptr_t)name;

@@ -47,7 +47,8 @@ static void test_upload_announced_again_on_a_full_disk_keeps_its_chunks(void **s
     const cop_err full = make_offer(p, &o, "y", digest, PACK, 1, &complete, &missing, &error);
     empty_disk(&before);
     assert_int_not_equal(full, COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
+    assert_int_equal(
+        coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
     assert_string_equal(names_of(p), "x");
 }
 
@@ -89,9 +90,11 @@ static void test_damage_in_transit_costs_only_one_chunk(void **state) {
     bytes[200] ^= 1;
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_ERR_CORRUPT);
     bytes[200] ^= 1;
-    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_ERR_INPUT);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error),
+                     COP_ERR_INPUT);
     assert_int_equal(put(p, a, 0, bytes, PACK, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_OK);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error),
+                     COP_OK);
     assert_int_equal(set.train, 4);
 }
 
@@ -124,7 +127,8 @@ static void test_no_identity_can_use_all_uploads(void **state) {
     cop_error error = {0};
     make_pack(0, bytes, digest);
     assert_int_equal(put(p, digest, 0, bytes, PACK, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
+    assert_int_equal(
+        coord_datasets_commit(p->sets, &(coord_commit){.digest = digest}, &set, &error), COP_OK);
     assert_string_equal(set.name, "x");
     assert_int_equal(offer_as(p, "a", 6), COP_OK);
 }
@@ -177,7 +181,8 @@ static void test_other_announcement_of_a_set_keeps_the_chunks_of_an_upload(void 
     open_place(p);
     assert_int_equal(make_offer(p, &mine, "x", a, PACK, 1, &complete, &missing, &error), COP_OK);
     assert_int_equal(missing, 0);
-    if (coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error)) fail_msg("%s", error.text);
+    if (coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error))
+        fail_msg("%s", error.text);
     assert_true(has_pack(p, a));
     char path[256], **names;
     size_t count;
@@ -211,7 +216,8 @@ static void test_upload_continues_after_a_restart_and_an_invalid_one_is_dropped(
                      COP_OK);
     assert_int_equal(missing, 1);
     assert_int_equal(put(p, a, 1, chunk, 5, &error), COP_OK);
-    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error), COP_ERR_CORRUPT);
+    assert_int_equal(coord_datasets_commit(p->sets, &(coord_commit){.digest = a}, &set, &error),
+                     COP_ERR_CORRUPT);
     snprintf(path, sizeof path, "%s/data/upload/%s", p->state, a);
     assert_false(cop_folder_exists(path));
     free(chunk);

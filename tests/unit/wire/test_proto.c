@@ -180,7 +180,8 @@ static void test_every_enum_refuses_unknown_values(void **state) {
     int tried = 0;
     (void)state;
     for (unsigned type = COP_MESSAGE_HELLO; type <= COP_MESSAGE_ANSWER; type++)
-        tried += try_enums(cop_message_descriptor(type), cop_message_descriptor(type), &(enum_path){.count = 0});
+        tried += try_enums(cop_message_descriptor(type), cop_message_descriptor(type),
+                           &(enum_path){.count = 0});
     for (size_t i = 0; i < sizeof requests / sizeof *requests; i++)
         tried += try_enums(requests[i], requests[i], &(enum_path){.count = 0});
     assert_true(tried > 100);
