@@ -76,7 +76,7 @@ static void run(subject *s, int repeat) {
     s->context.step = (uint32_t)repeat;
     const uint64_t began = cop_clock_ns();
     s->layer.ops->forward(&s->layer, &s->context, s->x, s->y);
-    s->layer.ops->backward(&s->layer, &s->context, s->x, s->y, s->y, s->dx);
+    s->layer.ops->backward(&s->layer, &s->context, &(cop_layer_tensors){s->x, s->y, s->y, s->dx});
     s->ms[repeat] = (double)(cop_clock_ns() - began) * 1e-6;
 }
 

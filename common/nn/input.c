@@ -63,7 +63,7 @@ void cop_input_destroy(cop_input *input) {
 /* ---- augmentation ---- */
 
 /* Uniform in [-most, most]. */
-static int32_t draw(uint32_t word, int32_t most) {
+static int32_t pick_shift(uint32_t word, int32_t most) {
     return (int32_t)((uint64_t)word * (2 * (uint64_t)most + 1) >> 32) - most;
 }
 
@@ -105,17 +105,18 @@ static void copy_line(const line_map *m, int32_t width, size_t element, const ch
         memcpy(out + (size_t)x * element, row + (size_t)(m->from - x) * element, element);
 }
 
-void cop_input_augment(const cop_input *input, cop_rng_key key, uint32_t sample, uint32_t step,
-                       size_t element, const void *row, void *out) {
+void cop_input_augment(const cop_input *input, const cop_augment_draw *draw, size_t element,
+                       const void *row, void *out) {
     uint32_t move[4], flip[4];
-    const uint32_t first[4] = {0, sample, 0, step}, second[4] = {1, sample, 0, step};
-    cop_philox(first, key, move);
-    cop_philox(second, key, flip);
+    const uint32_t first[4] = {0, draw->sample, 0, draw->step};
+    const uint32_t second[4] = {1, draw->sample, 0, draw->step};
+    cop_philox(first, draw->key, move);
+    cop_philox(second, draw->key, flip);
     const int32_t height = input->height, width = input->width;
-    const line_map across = map_line(width, draw(move[0], input->shift),
-                                     input->flip && (flip[0] & 1), draw(move[2], input->crop));
+    const line_map across = map_line(width, pick_shift(move[0], input->shift),
+                                     input->flip && (flip[0] & 1), pick_shift(move[2], input->crop));
     const line_map down =
-        map_line(height, draw(move[1], input->shift), false, draw(move[3], input->crop));
+        map_line(height, pick_shift(move[1], input->shift), false, pick_shift(move[3], input->crop));
     const size_t line = (size_t)width * element;
     for (int32_t c = 0; c < input->channels; c++)
         for (int32_t y = 0; y < height; y++) {

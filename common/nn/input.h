@@ -45,8 +45,12 @@ static inline bool cop_input_augments(const cop_input *input) {
  * first word flips. Shifted first, then flipped, then cropped; what comes in from outside is zero
  * bytes. `element` is the size of a value; `row` and `out` (channels, height, width) do not
  * overlap. */
-void cop_input_augment(const cop_input *input, cop_rng_key key, uint32_t sample, uint32_t step,
-                       size_t element, const void *row, void *out);
+typedef struct cop_augment_draw {
+    cop_rng_key key;
+    uint32_t sample, step;
+} cop_augment_draw;
+void cop_input_augment(const cop_input *input, const cop_augment_draw *draw, size_t element,
+                       const void *row, void *out);
 /* Loaded values x [features][ld], u8 already divided by 255, into what the network sees. */
 void cop_input_normalize(const cop_input *input, bool bytes, float *x, int ld);
 

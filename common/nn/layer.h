@@ -104,6 +104,14 @@ typedef struct cop_layer_context {
     uint16_t *masks; /* the pass's arena of what layers keep; train and mc */
 } cop_layer_context;
 
+/* The tensors of one backward call, [features][ld] feature-major. */
+typedef struct cop_layer_tensors {
+    const float *x;  /* input of the forward pass; NULL allowed unless `reads` has INPUT */
+    const float *y;  /* output of the forward pass; NULL allowed unless `reads` has OUTPUT(_SIGN) */
+    const float *dy; /* gradient of the loss with respect to y */
+    float *dx;       /* receives the gradient with respect to x; NULL: not needed */
+} cop_layer_tensors;
+
 /* What backward reads of the forward pass, besides the masks (bits). */
 typedef enum cop_layer_reads {
     COP_READS_NOTHING = 0,
@@ -149,11 +157,10 @@ typedef struct cop_layer_ops {
     size_t (*scratch)(const cop_layer *layer, int ld);
     /* y = f(x). x and y never overlap unless in_place is set (then they may be equal). */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
-    /* dx (NULL: not needed) from dy; parameter gradients (sums over each shard, combined by D5's
-     * tree) into c->gradients. y is the layer's output, x its input. dx may equal dy if in_place.
-     */
-    void (*backward)(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                     const float *y, const float *dy, float *dx);
+    /* Computes dx from dy, and the parameter gradients (sums over each shard, combined by D5's tree)
+     * into c->gradients. dx may equal dy if in_place is set. */
+    void (*backward)(const cop_layer *layer, const cop_layer_context *c,
+                     const cop_layer_tensors *tensors);
     /* Purely element-wise layers: y[i] = f(x[i]), x may be y. */
     void (*map)(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,
                 size_t count);

@@ -59,31 +59,38 @@ typedef struct step_scalars {
     cop_adaptive adaptive;
 } step_scalars;
 
-static void sgd_rows(const cop_update *update, const cop_parameter *parameter, const cop_sgd *step,
-                     const float *const *gradients, int row_begin, int row_end) {
+/* Rows [begin, end) of one parameter, and its gradients: one for each leaf of the tree. */
+typedef struct row_range {
+    const cop_parameter *parameter;
+    int begin, end;
+    const float *gradients[COP_SHARDS_MAX];
+} row_range;
+
+static void sgd_rows(const cop_update *update, const cop_sgd *step, const row_range *range) {
+    const cop_parameter *parameter = range->parameter;
     cop_sgd sgd = *step;
-    sgd.gradients = gradients;
+    sgd.gradients = range->gradients;
     sgd.w_in = update->w_in + parameter->offset;
     sgd.w_out = update->w_out + parameter->offset;
     if (cop_optimizer_states(update->spec)) sgd.velocity = update->states[0] + parameter->offset;
     if (sgd.velocity && update->states_out[0]) {
         sgd.velocity_out = update->states_out[0] + parameter->offset;
-        const size_t begin = (size_t)row_begin * (size_t)parameter->cols;
-        const size_t count = (size_t)(row_end - row_begin) * (size_t)parameter->cols;
+        const size_t begin = (size_t)range->begin * (size_t)parameter->cols;
+        const size_t count = (size_t)(range->end - range->begin) * (size_t)parameter->cols;
         /* A step without momentum leaves the state as it is. */
         if (sgd.momentum == 0.0f)
             memcpy(sgd.velocity_out + begin, sgd.velocity + begin, count * sizeof(float));
     }
     sgd.cols = parameter->cols;
     sgd.max_norm = (float)parameter->max_norm;
-    update->kernels->sgd(&sgd, row_begin, row_end);
+    update->kernels->sgd(&sgd, range->begin, range->end);
 }
 
-static void adaptive_rows(const cop_update *update, const cop_parameter *parameter,
-                          const cop_adaptive *step, const float *const *gradients, int row_begin,
-                          int row_end) {
+static void adaptive_rows(const cop_update *update, const cop_adaptive *step,
+                          const row_range *range) {
+    const cop_parameter *parameter = range->parameter;
     cop_adaptive adaptive = *step;
-    adaptive.gradients = gradients;
+    adaptive.gradients = range->gradients;
     adaptive.w_in = update->w_in + parameter->offset;
     adaptive.w_out = update->w_out + parameter->offset;
     for (int i = 0; i < cop_optimizer_states(update->spec); i++) {
@@ -93,18 +100,16 @@ static void adaptive_rows(const cop_update *update, const cop_parameter *paramet
     }
     adaptive.cols = parameter->cols;
     adaptive.max_norm = (float)parameter->max_norm;
-    update->kernels->adaptive(&adaptive, row_begin, row_end);
+    update->kernels->adaptive(&adaptive, range->begin, range->end);
 }
 
-static void update_rows(const cop_update *update, const cop_parameter *parameter,
-                        const step_scalars *step, int row_begin, int row_end) {
-    const float *gradients[COP_SHARDS_MAX];
+static void update_rows(const cop_update *update, const step_scalars *step, row_range *range) {
     for (int i = 0; i < update->tree->count; i++)
-        gradients[i] = update->gradients[i] + parameter->offset;
+        range->gradients[i] = update->gradients[i] + range->parameter->offset;
     if (update->spec->kind == COP_OPTIMIZER_SGD)
-        sgd_rows(update, parameter, &step->sgd, gradients, row_begin, row_end);
+        sgd_rows(update, &step->sgd, range);
     else
-        adaptive_rows(update, parameter, &step->adaptive, gradients, row_begin, row_end);
+        adaptive_rows(update, &step->adaptive, range);
 }
 
 /* ---- scalars of a step ---- */
@@ -178,11 +183,13 @@ void cop_update_run(const cop_update *update, int part, int parts) {
     const int64_t all = cop_model_weights(update->model);
     const int64_t begin = all * part / parts, end = all * (part + 1) / parts;
     int64_t first = 0;
+    row_range range;
     for (int i = 0; i < cop_model_parameter_count(update->model); i++) {
-        const cop_parameter *parameter = cop_model_parameter(update->model, i);
-        const int row_begin = row_at(parameter, first, begin);
-        const int row_end = row_at(parameter, first, end);
-        if (row_begin < row_end) update_rows(update, parameter, &step, row_begin, row_end);
-        first += parameter->count;
+        range.parameter = cop_model_parameter(update->model, i);
+        range.begin = row_at(range.parameter, first, begin);
+        range.end = row_at(range.parameter, first, end);
+        if (range.begin < range.end) update_rows(update, &step, &range);
+        first += range.parameter->count;
     }
+    COP_ASSERT(first == all);
 }

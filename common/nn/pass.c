@@ -87,10 +87,12 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
     cop_samples changed = *samples;
     changed.rows = pass->augmented;
     changed.stride = (size_t)samples->features * element;
-    for (int i = 0; i < samples->count; i++)
-        cop_input_augment(cop_model_input(pass->model), pass->augment_keys[i], pass->samples[i],
-                          step, element, (const char *)samples->rows + (size_t)i * samples->stride,
+    for (int i = 0; i < samples->count; i++) {
+        const cop_augment_draw draw = {pass->augment_keys[i], pass->samples[i], step};
+        cop_input_augment(cop_model_input(pass->model), &draw, element,
+                          (const char *)samples->rows + (size_t)i * samples->stride,
                           (char *)pass->augmented + (size_t)i * changed.stride);
+    }
     return changed;
 }
 
@@ -169,8 +171,11 @@ static void run_backward(cop_pass *pass, const cop_layer_context *c) {
         const cop_layer *layer = cop_model_layer(pass->model, i);
         const int next = layer->ops->in_place ? turn : !turn;
         float *dx = i == pass->lowest ? NULL : pass->gradient[next];
-        layer->ops->backward(layer, c, pass->outputs[i], pass->outputs[i + 1], pass->gradient[turn],
-                             dx);
+        const cop_layer_tensors tensors = {.x = pass->outputs[i],
+                                           .y = pass->outputs[i + 1],
+                                           .dy = pass->gradient[turn],
+                                           .dx = dx};
+        layer->ops->backward(layer, c, &tensors);
         turn = next;
     }
 }
@@ -257,7 +262,7 @@ void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, 
     cop_thinned network;
     /* Whoever looks inside sees all units. */
     const bool thinned = pass->thin && !pass->tap.after &&
-                         cop_thin_draw(pass->thin, pass->kernels, weights, key, member, &network);
+                         cop_thin_draw(pass->thin, weights, key, member, &network);
     if (!thinned) network = all_of(pass, weights);
     pass->member = (pass_member){.network = network, .seed = seed, .number = member};
 }

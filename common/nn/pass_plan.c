@@ -172,7 +172,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     COP_ASSERT(c.used == measured);
     /* OpenBLAS does not cut k: a thinned network would have bits of its own. */
     if (purpose == COP_PASS_MEMBERS && numerics == COP_NUMERICS_PORTABLE) {
-        const cop_err e = cop_thin_create(model, &pass->thin, error);
+        const cop_err e = cop_thin_create(model, kernels, &pass->thin, error);
         if (e) {
             cop_pass_destroy(pass);
             return e;

@@ -31,6 +31,7 @@ typedef struct thin_cut {
 
 struct cop_thin {
     const cop_model *model;
+    const cop_kernels *kernels;
     int cut_count;
     thin_cut cuts[COP_LAYERS_MAX];
     int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor; -1: none */
@@ -165,7 +166,8 @@ size_t cop_thin_bytes(const cop_model *model) {
     return c.used + sizeof thin;
 }
 
-cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error) {
+cop_err cop_thin_create(const cop_model *model, const cop_kernels *kernels, cop_thin **out,
+                        cop_error *error) {
     cop_thin *thin = cop_alloc(sizeof *thin);
     cop_arena_layout c = {0};
     *out = NULL;
@@ -175,6 +177,7 @@ cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error
         cop_free(thin);
         return COP_OK;
     }
+    thin->kernels = kernels;
     lay_out_memory(thin, &c);
     thin->memory = c.base = cop_alloc(c.used);
     if (!thin->memory) {
@@ -238,7 +241,6 @@ static const cop_layer_ops survivors_flat = {
 
 typedef struct thin_draw {
     cop_thin *thin;
-    const cop_kernels *kernels;
     const float *weights;
     uint32_t step;
 } thin_draw;
@@ -255,7 +257,7 @@ static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
         .step = d->step,
         .bits = d->thin->bits,
     };
-    d->kernels->mask_fill(&request);
+    d->thin->kernels->mask_fill(&request);
     for (int u = 0; u < cut->units; u++) cut->alive[u] &= d->thin->bits[u] & 1;
 }
 
@@ -315,7 +317,7 @@ static bool gather_weights(const thin_draw *d, int index) {
                 memcpy(to, from, columns * sizeof *to);
                 continue;
             }
-            if (!d->kernels->all_finite(from, (size_t)weight->cols)) return false;
+            if (!d->thin->kernels->all_finite(from, (size_t)weight->cols)) return false;
             gather_row(from, in, width, to);
         }
     }
@@ -369,9 +371,9 @@ static bool thin_layer(const thin_draw *d, int index, int **blocks) {
     return true;
 }
 
-bool cop_thin_draw(cop_thin *thin, const cop_kernels *kernels, const float *weights,
-                   cop_rng_key key, uint32_t step, cop_thinned *out) {
-    const thin_draw d = {.thin = thin, .kernels = kernels, .weights = weights, .step = step};
+bool cop_thin_draw(cop_thin *thin, const float *weights, cop_rng_key key, uint32_t step,
+                   cop_thinned *out) {
+    const thin_draw d = {.thin = thin, .weights = weights, .step = step};
     int *blocks = thin->blocks;
     for (int i = 0; i < COP_COLUMNS_PAD; i++) thin->keys[i] = key;
     for (int i = 0; i < thin->cut_count; i++)

@@ -15,7 +15,8 @@
 typedef struct cop_thin cop_thin;
 
 /* Room for thinned networks of a model. *out is NULL where no layer of it is ever cut. */
-cop_err cop_thin_create(const cop_model *model, cop_thin **out, cop_error *error);
+cop_err cop_thin_create(const cop_model *model, const cop_kernels *kernels, cop_thin **out,
+                        cop_error *error);
 void cop_thin_destroy(cop_thin *thin);
 size_t cop_thin_bytes(const cop_model *model);
 
@@ -28,8 +29,8 @@ typedef struct cop_thinned {
  * False: this one cannot be thinned, because nothing is left of some layer, or a weight that would
  * be left out is not finite (0 times infinity is no 0). *out holds until the next call; layers
  * without a cut are the model's own. */
-bool cop_thin_draw(cop_thin *thin, const cop_kernels *kernels, const float *weights,
-                   cop_rng_key key, uint32_t step, cop_thinned *out);
+bool cop_thin_draw(cop_thin *thin, const float *weights, cop_rng_key key, uint32_t step,
+                   cop_thinned *out);
 
 /* Which share of a layer's input and output survives on average when the model is thinned; 1 where
  * it is not cut. */

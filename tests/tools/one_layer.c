@@ -169,7 +169,7 @@ static bool run_layer(request *r) {
     if (!write_rows(r, r->y, out)) return false;
     if (r->context.mode == COP_MODE_EVAL) return true;
     if (ops->factors) ops->factors(&r->layer, &r->context, r->factors);
-    ops->backward(&r->layer, &r->context, r->x, r->y, r->dy, r->dx);
+    ops->backward(&r->layer, &r->context, &(cop_layer_tensors){r->x, r->y, r->dy, r->dx});
     return write_rows(r, r->dx, in) && write_gradients(r) &&
            write_rows(r, r->factors, factor_count(r));
 }

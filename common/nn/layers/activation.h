@@ -26,12 +26,13 @@ static inline void cop_activation_forward(cop_activation f, const cop_layer *lay
     c->kernels->activate(f, (float)layer->spec.slope, x, y, cop_activation_values(layer, c));
 }
 
-/* from: y, for gelu x. */
+/* The derivative is a function of the output; for gelu, of the input. */
 static inline void cop_activation_backward(cop_activation f, const cop_layer *layer,
-                                           const cop_layer_context *c, const float *from,
-                                           const float *dy, float *dx) {
-    if (dx)
-        c->kernels->activate_backward(f, (float)layer->spec.slope, from, dy, dx,
+                                           const cop_layer_context *c, const cop_layer_tensors *t) {
+    const float *from = f == COP_ACTIVATION_GELU ? t->x : t->y;
+    COP_ASSERT(from && t->dy);
+    if (t->dx)
+        c->kernels->activate_backward(f, (float)layer->spec.slope, from, t->dy, t->dx,
                                       cop_activation_values(layer, c));
 }
 

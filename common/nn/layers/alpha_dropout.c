@@ -49,14 +49,13 @@ static void alpha_apply(const cop_layer *layer, const cop_layer_context *c, cons
                            (size_t)cop_masks_units(layer) * (size_t)c->ld);
 }
 
-static void alpha_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                           const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
-    if (!dx) return;
+static void alpha_backward(const cop_layer *layer, const cop_layer_context *c,
+                           const cop_layer_tensors *t) {
+    if (!t->dx) return;
     if (layer->spec.p == 0)
-        cop_masks_copy(layer, c, dy, dx);
+        cop_masks_copy(layer, c, t->dy, t->dx);
     else
-        alpha_apply(layer, c, dy, dx);
+        alpha_apply(layer, c, t->dy, t->dx);
 }
 
 /* Of the input: what is added comes on top. */

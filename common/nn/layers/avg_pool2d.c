@@ -15,11 +15,10 @@ static void avg_pool2d_forward(const cop_layer *layer, const cop_layer_context *
     c->kernels->avg_pool(&pool, x, y);
 }
 
-static void avg_pool2d_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                                const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
+static void avg_pool2d_backward(const cop_layer *layer, const cop_layer_context *c,
+                                const cop_layer_tensors *t) {
     const cop_pool pool = cop_pool_of(layer, c->ld);
-    if (dx) c->kernels->avg_pool_backward(&pool, dy, dx);
+    if (t->dx) c->kernels->avg_pool_backward(&pool, t->dy, t->dx);
 }
 
 /* Additions, and one division. */

@@ -127,10 +127,10 @@ static void conv2d_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     const int64_t in = patch_size(layer), filters = layer->spec.units;
     const int64_t out = filters * layer->spec.kernel * layer->spec.kernel;
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
-    cop_init_weights(&weight, layer->spec.init, in, out, flat + parameters[0].offset, filters * in);
+    cop_init_weights(&weight, in, out, flat + parameters[0].offset, filters * in);
     if (!layer->spec.bias) return;
     const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
-    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, filters);
+    cop_init_bias(&bias, in, flat + parameters[1].offset, filters);
 }
 
 /* Scratch: two tables of distances, an image with its padding, and the sums of dW. */
@@ -313,11 +313,10 @@ static void input_gradient(const cop_layer *layer, const cop_layer_context *c, c
         }
 }
 
-static void conv2d_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            const float *y, const float *dy, float *dx) {
-    (void)y;
-    weight_gradient(layer, c, x, dy);
-    if (dx) input_gradient(layer, c, dy, dx);
+static void conv2d_backward(const cop_layer *layer, const cop_layer_context *c,
+                            const cop_layer_tensors *t) {
+    weight_gradient(layer, c, t->x, t->dy);
+    if (t->dx) input_gradient(layer, c, t->dy, t->dx);
 }
 
 static double conv2d_flop(const cop_layer *layer) {

@@ -85,10 +85,10 @@ static void dropconnect_init(const cop_layer *layer, uint64_t seed, const cop_pa
                              float *flat) {
     const int64_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
-    cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
+    cop_init_weights(&weight, in, units, flat + parameters[0].offset, units * in);
     if (!layer->spec.bias) return;
     const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
-    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, units);
+    cop_init_bias(&bias, in, flat + parameters[1].offset, units);
 }
 
 static bool drops_bias(const cop_layer *layer) {
@@ -368,26 +368,25 @@ static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, co
                          c->gradients + c->parameters[layer->parameter_first + 1].offset);
 }
 
-static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                                 const float *y, const float *dy, float *dx) {
-    (void)y;
+static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c,
+                                 const cop_layer_tensors *t) {
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);
     const cop_transpose shape = {product.in, c->ld, c->columns, product.words * 16};
-    c->kernels->transpose_pad(&shape, x, w.x);
-    c->kernels->scale(dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
+    c->kernels->transpose_pad(&shape, t->x, w.x);
+    c->kernels->scale(t->dy, cop_masks_scale(layer), w.dz, (size_t)product.out * (size_t)c->ld);
     product.dy = w.dz;
     product.segments = c->segments;
     product.segment_count = c->segment_count;
     product.dw = c->gradients + c->parameters[layer->parameter_first].offset;
     c->kernels->dropconnect_backward_weights(&product);
-    if (dx) {
+    if (t->dx) {
         product.dx = w.dx;
         c->kernels->dropconnect_backward_input(&product);
-        c->kernels->transpose_back(&shape, w.dx, dx);
+        c->kernels->transpose_back(&shape, w.dx, t->dx);
     }
-    if (layer->spec.bias) bias_gradient(layer, c, &w, dy);
+    if (layer->spec.bias) bias_gradient(layer, c, &w, t->dy);
 }
 
 /* Of each weight, then with drop_bias of each bias. */

@@ -23,10 +23,9 @@ static void flatten_forward(const cop_layer *layer, const cop_layer_context *c, 
     copy(layer, c, x, y);
 }
 
-static void flatten_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
-    if (dx) copy(layer, c, dy, dx);
+static void flatten_backward(const cop_layer *layer, const cop_layer_context *c,
+                             const cop_layer_tensors *t) {
+    if (t->dx) copy(layer, c, t->dy, t->dx);
 }
 
 static double flatten_flop(const cop_layer *layer) {

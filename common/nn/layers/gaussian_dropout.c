@@ -49,14 +49,13 @@ static void gaussian_forward(const cop_layer *layer, const cop_layer_context *c,
     c->kernels->multiply(x, request.noise, y, values(layer, c));
 }
 
-static void gaussian_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                              const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
-    if (!dx) return;
+static void gaussian_backward(const cop_layer *layer, const cop_layer_context *c,
+                              const cop_layer_tensors *t) {
+    if (!t->dx) return;
     if (layer->spec.p == 0)
-        cop_masks_copy(layer, c, dy, dx);
+        cop_masks_copy(layer, c, t->dy, t->dx);
     else
-        c->kernels->multiply(dy, noise(layer, c), dx, values(layer, c));
+        c->kernels->multiply(t->dy, noise(layer, c), t->dx, values(layer, c));
 }
 
 static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {

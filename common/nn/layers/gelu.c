@@ -10,10 +10,9 @@ static void gelu_forward(const cop_layer *layer, const cop_layer_context *c, con
     cop_activation_forward(COP_ACTIVATION_GELU, layer, c, x, y);
 }
 
-static void gelu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                          const float *y, const float *dy, float *dx) {
-    (void)y;
-    cop_activation_backward(COP_ACTIVATION_GELU, layer, c, x, dy, dx);
+static void gelu_backward(const cop_layer *layer, const cop_layer_context *c,
+                          const cop_layer_tensors *t) {
+    cop_activation_backward(COP_ACTIVATION_GELU, layer, c, t);
 }
 
 static void gelu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,

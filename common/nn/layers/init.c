@@ -11,6 +11,7 @@ cop_init_stream cop_init_stream_of(uint64_t seed, const cop_layer *layer, uint32
         .key = cop_rng_derive(seed, COP_RNG_INIT, 0),
         .layer = (uint32_t)layer->index,
         .parameter = parameter,
+        .kind = layer->spec.init,
     };
 }
 
@@ -43,9 +44,9 @@ void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, i
     }
 }
 
-void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_in, int64_t fan_out,
-                      float *out, int64_t count) {
-    switch (kind) {
+void cop_init_weights(const cop_init_stream *stream, int64_t fan_in, int64_t fan_out, float *out,
+                      int64_t count) {
+    switch (stream->kind) {
     case COP_INIT_HE:
         cop_init_normal(stream, sqrt(2 / (double)fan_in), out, count);
         return;
@@ -59,9 +60,8 @@ void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_
     COP_ASSERT(!"a layer's shape function rejects every other init");
 }
 
-void cop_init_bias(const cop_init_stream *stream, cop_init kind, int64_t fan_in, float *out,
-                   int64_t count) {
-    if (kind == COP_INIT_TORCH)
+void cop_init_bias(const cop_init_stream *stream, int64_t fan_in, float *out, int64_t count) {
+    if (stream->kind == COP_INIT_TORCH)
         cop_init_uniform(stream, 1 / sqrt((double)fan_in), out, count);
     else
         memset(out, 0, (size_t)count * sizeof *out);

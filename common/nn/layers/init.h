@@ -11,6 +11,7 @@
 typedef struct cop_init_stream {
     cop_rng_key key;
     uint32_t layer, parameter;
+    cop_init kind; /* the layer's */
 } cop_init_stream;
 
 cop_init_stream cop_init_stream_of(uint64_t seed, const cop_layer *layer, uint32_t parameter);
@@ -23,10 +24,9 @@ void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, i
 /* A weight tensor by kind: he: normal, deviation sqrt(2 / fan_in) (He et al., ICCV 2015); glorot:
  * uniform, bound sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, AISTATS 2010); torch: uniform,
  * bound 1 / sqrt(fan_in), what PyTorch's nn.Linear and nn.Conv2d do. In f64. */
-void cop_init_weights(const cop_init_stream *stream, cop_init kind, int64_t fan_in, int64_t fan_out,
-                      float *out, int64_t count);
+void cop_init_weights(const cop_init_stream *stream, int64_t fan_in, int64_t fan_out, float *out,
+                      int64_t count);
 /* Its bias: torch: uniform, bound 1 / sqrt(fan_in); he and glorot: 0. */
-void cop_init_bias(const cop_init_stream *stream, cop_init kind, int64_t fan_in, float *out,
-                   int64_t count);
+void cop_init_bias(const cop_init_stream *stream, int64_t fan_in, float *out, int64_t count);
 
 #endif

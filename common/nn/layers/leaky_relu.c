@@ -15,10 +15,9 @@ static void leaky_relu_forward(const cop_layer *layer, const cop_layer_context *
     cop_activation_forward(COP_ACTIVATION_LEAKY_RELU, layer, c, x, y);
 }
 
-static void leaky_relu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                                const float *y, const float *dy, float *dx) {
-    (void)x;
-    cop_activation_backward(COP_ACTIVATION_LEAKY_RELU, layer, c, y, dy, dx);
+static void leaky_relu_backward(const cop_layer *layer, const cop_layer_context *c,
+                                const cop_layer_tensors *t) {
+    cop_activation_backward(COP_ACTIVATION_LEAKY_RELU, layer, c, t);
 }
 
 static void leaky_relu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x,

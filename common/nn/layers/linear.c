@@ -49,10 +49,10 @@ static void linear_init(const cop_layer *layer, uint64_t seed, const cop_paramet
                         float *flat) {
     const int64_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
-    cop_init_weights(&weight, layer->spec.init, in, units, flat + parameters[0].offset, units * in);
+    cop_init_weights(&weight, in, units, flat + parameters[0].offset, units * in);
     if (!layer->spec.bias) return;
     const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
-    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, units);
+    cop_init_bias(&bias, in, flat + parameters[1].offset, units);
 }
 
 /* The layer's own entries in the model's table of parameters. */
@@ -82,19 +82,18 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
     cop_layer_product(c, &product);
 }
 
-static void linear_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            const float *y, const float *dy, float *dx) {
-    (void)y;
+static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
+                            const cop_layer_tensors *t) {
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_gemm weight = {
         .m = units,
         .n = in,
         .k = c->columns, /* not ld: padding columns are nobody's samples */
-        .a = dy,         /* (units, columns) */
+        .a = t->dy,         /* (units, columns) */
         .a_row = c->ld,
         .a_col = 1,
-        .b = x, /* (columns, in): x transposed */
+        .b = t->x, /* (columns, in): x transposed */
         .b_row = 1,
         .b_col = c->ld,
         .c = c->gradients + parameters[0].offset,
@@ -104,9 +103,9 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c, 
     };
     c->gemm(c->kernels, &weight, c->workspace);
     if (layer->spec.bias)
-        c->kernels->row_sums(dy, units, c->ld, c->segments, c->segment_count,
+        c->kernels->row_sums(t->dy, units, c->ld, c->segments, c->segment_count,
                              c->gradients + parameters[1].offset);
-    if (!dx) return;
+    if (!t->dx) return;
     const cop_gemm down = {
         .m = in,
         .n = c->ld,
@@ -114,10 +113,10 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c, 
         .a = c->weights + parameters[0].offset, /* (in, units): W transposed */
         .a_row = 1,
         .a_col = in,
-        .b = dy, /* (units, ld) */
+        .b = t->dy, /* (units, ld) */
         .b_row = c->ld,
         .b_col = 1,
-        .c = dx, /* (in, ld) */
+        .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
     };
     c->gemm(c->kernels, &down, c->workspace);

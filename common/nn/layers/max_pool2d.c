@@ -20,11 +20,10 @@ static void max_pool2d_forward(const cop_layer *layer, const cop_layer_context *
     c->kernels->max_pool(&pool, x, y, c->mode == COP_MODE_TRAIN ? cop_layer_masks(layer, c) : NULL);
 }
 
-static void max_pool2d_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                                const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
+static void max_pool2d_backward(const cop_layer *layer, const cop_layer_context *c,
+                                const cop_layer_tensors *t) {
     const cop_pool pool = cop_pool_of(layer, c->ld);
-    if (dx) c->kernels->max_pool_backward(&pool, dy, cop_layer_masks(layer, c), dx);
+    if (t->dx) c->kernels->max_pool_backward(&pool, t->dy, cop_layer_masks(layer, c), t->dx);
 }
 
 /* Comparisons. */

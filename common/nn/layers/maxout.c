@@ -61,10 +61,10 @@ static void maxout_init(const cop_layer *layer, uint64_t seed, const cop_paramet
                         float *flat) {
     const int64_t in = layer->in.dims[0], rows = rows_of(layer);
     const cop_init_stream weight = cop_init_stream_of(seed, layer, 0);
-    cop_init_weights(&weight, layer->spec.init, in, rows, flat + parameters[0].offset, rows * in);
+    cop_init_weights(&weight, in, rows, flat + parameters[0].offset, rows * in);
     if (!layer->spec.bias) return;
     const cop_init_stream bias = cop_init_stream_of(seed, layer, 1);
-    cop_init_bias(&bias, layer->spec.init, in, flat + parameters[1].offset, rows);
+    cop_init_bias(&bias, in, flat + parameters[1].offset, rows);
 }
 
 /* One byte for each output: the piece that won. */
@@ -117,14 +117,13 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
     }
 }
 
-static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                            const float *y, const float *dy, float *dx) {
-    (void)y;
+static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
+                            const cop_layer_tensors *t) {
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], rows = rows_of(layer);
     float *dz = c->scratch; /* (rows, ld) */
     const cop_maxout shape = {layer->spec.units, layer->spec.pieces, c->ld};
-    c->kernels->maxout_scatter(&shape, dy, winners_of(layer, c), dz);
+    c->kernels->maxout_scatter(&shape, t->dy, winners_of(layer, c), dz);
     const cop_gemm weight = {
         .m = rows,
         .n = in,
@@ -132,7 +131,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, 
         .a = dz, /* (rows, columns) */
         .a_row = c->ld,
         .a_col = 1,
-        .b = x, /* (columns, in): x transposed */
+        .b = t->x, /* (columns, in): x transposed */
         .b_row = 1,
         .b_col = c->ld,
         .c = c->gradients + parameters[0].offset,
@@ -144,7 +143,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, 
     if (layer->spec.bias)
         c->kernels->row_sums(dz, rows, c->ld, c->segments, c->segment_count,
                              c->gradients + parameters[1].offset);
-    if (!dx) return;
+    if (!t->dx) return;
     const cop_gemm down = {
         .m = in,
         .n = c->ld,
@@ -155,7 +154,7 @@ static void maxout_backward(const cop_layer *layer, const cop_layer_context *c, 
         .b = dz, /* (rows, ld) */
         .b_row = c->ld,
         .b_col = 1,
-        .c = dx, /* (in, ld) */
+        .c = t->dx, /* (in, ld) */
         .ldc = c->ld,
     };
     c->gemm(c->kernels, &down, c->workspace);

@@ -17,10 +17,9 @@ static void relu_forward(const cop_layer *layer, const cop_layer_context *c, con
     c->kernels->relu(x, y, values(layer, c));
 }
 
-static void relu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                          const float *y, const float *dy, float *dx) {
-    (void)x;
-    if (dx) c->kernels->relu_backward(y, dy, dx, values(layer, c));
+static void relu_backward(const cop_layer *layer, const cop_layer_context *c,
+                          const cop_layer_tensors *t) {
+    if (t->dx) c->kernels->relu_backward(t->y, t->dy, t->dx, values(layer, c));
 }
 
 static void relu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,

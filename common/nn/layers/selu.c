@@ -9,10 +9,9 @@ static void selu_forward(const cop_layer *layer, const cop_layer_context *c, con
     cop_activation_forward(COP_ACTIVATION_SELU, layer, c, x, y);
 }
 
-static void selu_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                          const float *y, const float *dy, float *dx) {
-    (void)x;
-    cop_activation_backward(COP_ACTIVATION_SELU, layer, c, y, dy, dx);
+static void selu_backward(const cop_layer *layer, const cop_layer_context *c,
+                          const cop_layer_tensors *t) {
+    cop_activation_backward(COP_ACTIVATION_SELU, layer, c, t);
 }
 
 static void selu_map(const cop_layer *layer, const cop_kernels *kernels, const float *x, float *y,

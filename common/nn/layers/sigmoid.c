@@ -7,10 +7,9 @@ static void sigmoid_forward(const cop_layer *layer, const cop_layer_context *c, 
     cop_activation_forward(COP_ACTIVATION_SIGMOID, layer, c, x, y);
 }
 
-static void sigmoid_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx) {
-    (void)x;
-    cop_activation_backward(COP_ACTIVATION_SIGMOID, layer, c, y, dy, dx);
+static void sigmoid_backward(const cop_layer *layer, const cop_layer_context *c,
+                             const cop_layer_tensors *t) {
+    cop_activation_backward(COP_ACTIVATION_SIGMOID, layer, c, t);
 }
 
 static void sigmoid_map(const cop_layer *layer, const cop_kernels *kernels, const float *x,

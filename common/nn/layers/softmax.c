@@ -17,10 +17,9 @@ static void softmax_forward(const cop_layer *layer, const cop_layer_context *c, 
     c->kernels->softmax(x, classes(layer), columns(layer, c), y);
 }
 
-static void softmax_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx) {
-    (void)x;
-    if (dx) c->kernels->softmax_backward(y, dy, classes(layer), columns(layer, c), dx);
+static void softmax_backward(const cop_layer *layer, const cop_layer_context *c,
+                             const cop_layer_tensors *t) {
+    if (t->dx) c->kernels->softmax_backward(t->y, t->dy, classes(layer), columns(layer, c), t->dx);
 }
 
 static double softmax_flop(const cop_layer *layer) {

@@ -57,14 +57,13 @@ static void spatial_forward(const cop_layer *layer, const cop_layer_context *c, 
     apply(layer, c, x, y);
 }
 
-static void spatial_backward(const cop_layer *layer, const cop_layer_context *c, const float *x,
-                             const float *y, const float *dy, float *dx) {
-    (void)x, (void)y;
-    if (!dx) return;
+static void spatial_backward(const cop_layer *layer, const cop_layer_context *c,
+                             const cop_layer_tensors *t) {
+    if (!t->dx) return;
     if (layer->spec.p == 0)
-        cop_masks_copy(layer, c, dy, dx);
+        cop_masks_copy(layer, c, t->dy, t->dx);
     else
-        apply(layer, c, dy, dx);
+        apply(layer, c, t->dy, t->dx);
 }
 
 static void spatial_factors(const cop_layer *layer, const cop_layer_context *c, float *out) {

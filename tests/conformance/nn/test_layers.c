@@ -196,7 +196,7 @@ static void test_gradients_match_finite_differences(void **state) {
     fill_input(&one, x);
     fill_direction(&one, r);
     objective(&one, x, r, y);
-    one.layer.ops->backward(&one.layer, &one.context, x, y, r, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, r, dx});
     const probe p = {&one, x, r, y};
     const int ld = one.context.ld;
     for (int64_t f = 0; f < cop_shape_size(&one.layer.in); f++)
@@ -224,7 +224,7 @@ static size_t run_all(const layer_case *row, const cop_kernels *kernels, int col
     fill_input(&one, x);
     fill_direction(&one, r);
     one.layer.ops->forward(&one.layer, &one.context, x, y);
-    one.layer.ops->backward(&one.layer, &one.context, x, y, r, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, r, dx});
     memcpy(gradients, one.gradients, (size_t)one.floats * sizeof(float));
     cop_free(x), cop_free(r);
     const size_t count = units + in + (size_t)one.floats;
@@ -295,10 +295,10 @@ static void test_in_place_gives_the_same_bits(void **state) {
         fill_input(&one, x);
         fill_direction(&one, r);
         one.layer.ops->forward(&one.layer, &one.context, x, y);
-        one.layer.ops->backward(&one.layer, &one.context, x, y, r, dx);
+        one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, r, dx});
         one.layer.ops->forward(&one.layer, &one.context, x, x);
         assert_memory_equal(x, y, bytes);
-        one.layer.ops->backward(&one.layer, &one.context, x, x, r, r);
+        one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, x, r, r});
         assert_memory_equal(r, dx, bytes);
         cop_free(x), cop_free(y), cop_free(r), cop_free(dx);
     }

@@ -54,9 +54,10 @@ static void check_one(const cop_input *input, cop_rng_key key, uint32_t sample, 
     else
         memcpy(b, a, sizeof b);
     move(b, pick(words[2], input->crop), pick(words[3], input->crop), a);
-    cop_input_augment(input, key, sample, step, 4, image, found);
+    const cop_augment_draw draw = {key, sample, step};
+    cop_input_augment(input, &draw, 4, image, found);
     assert_memory_equal(found, a, sizeof a);
-    cop_input_augment(input, key, sample, step, 1, bytes, found_bytes);
+    cop_input_augment(input, &draw, 1, bytes, found_bytes);
     for (int i = 0; i < PIXELS; i++) assert_int_equal(found_bytes[i], a[i]);
 }
 
@@ -86,7 +87,7 @@ static void test_augmentation_draws_are_uniform(void **state) {
     for (uint32_t sample = 0; sample < 3000; sample++) {
         uint8_t row[PIXELS] = {0}, out[PIXELS];
         for (int y = 0; y < HEIGHT; y++) row[y * WIDTH + 3] = 1;
-        cop_input_augment(&input, key, sample, 1, 1, row, out);
+        cop_input_augment(&input, &(cop_augment_draw){key, sample, 1}, 1, row, out);
         for (int x = 2; x <= 4; x++) seen[x - 2] += out[2 * WIDTH + x];
     }
     for (int i = 0; i < 3; i++) assert_in_range(seen[i], 1000 - 130, 1000 + 130); /* 5 sigma */

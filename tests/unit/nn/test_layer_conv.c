@@ -180,7 +180,7 @@ static void check_conv(const cop_kernels *kernels, cop_layer_spec spec, cop_shap
                       zeros((size_t)spec.units)};
     plain_conv(&one, x, dy, &expected);
     one.layer.ops->forward(&one.layer, &one.context, x, y);
-    one.layer.ops->backward(&one.layer, &one.context, x, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, dy, dx});
     for (size_t i = 0; i < units; i++)
         if ((int)(i % ld) >= columns) y[i] = 0;
     assert_near("y", y, expected.y, units);

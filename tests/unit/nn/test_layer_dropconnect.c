@@ -136,7 +136,7 @@ static void check_plain(const cop_layer_spec *spec, const cop_kernels *kernels) 
     plain *expected = cop_alloc(sizeof *expected);
     plain_run(&one, x, dy, expected);
     one.layer.ops->forward(&one.layer, &one.context, x, y);
-    one.layer.ops->backward(&one.layer, &one.context, x, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, dy, dx});
     for (int u = 0; u < UNITS; u++)
         for (int c = 0; c < LD; c++) assert_true(y[u * LD + c] == expected->y[u][c]);
     for (int i = 0; i < IN; i++)

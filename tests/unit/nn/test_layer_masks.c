@@ -222,7 +222,7 @@ static void test_worked_example_of_the_lecture(void **state) {
         for (int u = 0; u < 5; u++) squares += y[u * 16 + sample] * y[u * 16 + sample];
         for (int u = 0; u < 5; u++) dy[u * 16 + sample] = y[u * 16 + sample] / sqrtf(squares);
     }
-    one.layer.ops->backward(&one.layer, &one.context, NULL, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){NULL, y, dy, dx});
     for (int sample = 0; sample < 3; sample++)
         for (int u = 0; u < 5; u++) {
             assert_true(y[u * 16 + sample] == values[sample][u]);
@@ -254,7 +254,7 @@ static void test_channel_dropout_example_of_the_lecture(void **state) {
     one.context.kernels = &handed;
     float *y = forward_of_ones(&one, COP_MODE_TRAIN), dy[24 * 16], dx[24 * 16];
     for (int i = 0; i < 24 * 16; i++) dy[i] = (float)(i % 7) - 3;
-    one.layer.ops->backward(&one.layer, &one.context, NULL, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){NULL, y, dy, dx});
     for (int sample = 0; sample < 2; sample++)
         for (int i = 0; i < 24; i++) {
             const int at = i * 16 + sample;

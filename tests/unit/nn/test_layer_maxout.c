@@ -109,7 +109,7 @@ static void test_maxout_matches_plain_loops(void **state) {
     plain *expected = cop_alloc(sizeof *expected);
     plain_run(one.flat, one.flat + one.parameters[1].offset, x, dy, expected);
     one.layer.ops->forward(&one.layer, &one.context, x, y);
-    one.layer.ops->backward(&one.layer, &one.context, x, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){x, y, dy, dx});
     const uint8_t *winners = (const uint8_t *)one.context.masks;
     for (int u = 0; u < UNITS; u++)
         for (int c = 0; c < COLUMNS; c++) {

@@ -29,7 +29,7 @@ static void test_relu_passes_gradients_of_positive_outputs(void **state) {
     open_layer(&one, spec_relu(), (cop_shape){.rank = 1, .dims = {1}}, 16);
     float y[16] = {0, 1, 0, 3}, dy[16], dx[16];
     for (int i = 0; i < 16; i++) dy[i] = -5;
-    one.layer.ops->backward(&one.layer, &one.context, NULL, y, dy, dx);
+    one.layer.ops->backward(&one.layer, &one.context, &(cop_layer_tensors){NULL, y, dy, dx});
     assert_true(dx[0] == 0 && dx[1] == -5 && dx[2] == 0 && dx[3] == -5);
     one_layer_close(&one);
 }

@@ -126,9 +126,9 @@ static int64_t size_of_member(const members *m, uint32_t member) {
     cop_thin *thin = NULL;
     cop_thinned network;
     int64_t size = 0;
-    assert_int_equal(cop_thin_create(m->model, &thin, NULL), COP_OK);
-    if (thin && cop_thin_draw(thin, m->kernels, m->weights,
-                              cop_rng_derive(SEED, COP_RNG_ENSEMBLE, 0), member, &network))
+    assert_int_equal(cop_thin_create(m->model, m->kernels, &thin, NULL), COP_OK);
+    if (thin && cop_thin_draw(thin, m->weights, cop_rng_derive(SEED, COP_RNG_ENSEMBLE, 0), member,
+                              &network))
         for (int i = 0; i < cop_model_layer_count(m->model); i++) {
             cop_parameter own[4];
             const cop_layer *layer = &network.layers[i];
