@@ -18,10 +18,16 @@ void cli_model_close(cli_model *m) {
     cop_free(m->flat);
 }
 
+static void take_model(const cop_saved_model *saved, cli_model *out) {
+    *out = (cli_model){.job = saved->job, .flat = saved->flat, .step = saved->step};
+}
+
 cop_err cli_model_open(const char *path, cli_model *out, cop_error *error) {
     unsigned char digest[32];
     *out = (cli_model){0};
-    COP_TRY(cop_job_open_model(path, &out->job, &out->flat, &out->step, error));
+    cop_saved_model saved;
+    COP_TRY(cop_job_open_model(path, &saved, error));
+    take_model(&saved, out);
     cop_err e = cop_model_digest(out->job->model, out->flat, digest, error);
     if (e)
         cli_model_close(out);
@@ -60,9 +66,10 @@ cop_err cli_model_fetch(const cli_options *options, cli_model *out, cop_error *e
     *out = (cli_model){0};
     COP_TRY(fetch_model(options, &bytes, told, &step, error));
     snprintf(what, sizeof what, "the model of job %.40s", options->positional[0]);
-    cop_err e = cop_job_decode_model(bytes->data, bytes->size, what, &out->job, &out->flat,
-                                     &out->step, error);
+    cop_saved_model saved;
+    cop_err e = cop_job_decode_model(bytes->data, bytes->size, what, &saved, error);
     cop_buffer_release(bytes);
+    take_model(&saved, out);
     if (!e) e = cop_model_digest(out->job->model, out->flat, digest, error);
     if (!e) {
         cop_hex32(digest, out->digest);

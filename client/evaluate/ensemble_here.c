@@ -188,8 +188,9 @@ static cop_err open_models(evaluation *v, cop_error *error) {
         v->models++;
         if (cop_members_check(v->model[i].job->model, ask->average && !ask->each_model, error))
             return ask->each_model ? cop_error_prefix(error, "%s", ask->names[i]) : error->code;
-        COP_TRY(cop_job_check_together(v->model[0].job, ask->names[0], v->model[i].job,
-                                       ask->names[i], !ask->options->data, error));
+        COP_TRY(cop_job_check_together((cop_named_job){v->model[0].job, ask->names[0]},
+                                       (cop_named_job){v->model[i].job, ask->names[i]},
+                                       !ask->options->data, error));
     }
     return COP_OK;
 }

@@ -37,6 +37,15 @@ cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free
     return buffer;
 }
 
+static void free_adopted(cop_buffer *buffer) {
+    cop_free(buffer->data);
+    cop_free(buffer);
+}
+
+cop_buffer *cop_buffer_adopt(void *data, size_t size) {
+    return cop_buffer_wrap(data, size, NULL, free_adopted);
+}
+
 cop_buffer *cop_buffer_hold(cop_buffer *buffer) {
     int before = atomic_fetch_add_explicit(&buffer->references, 1, memory_order_relaxed);
     COP_ASSERT(before >= 1);

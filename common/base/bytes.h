@@ -63,6 +63,8 @@ cop_buffer *cop_buffer_create(size_t size);
 /* Creates a buffer with one reference for existing memory, which `on_free` will release; `owner` is
  * for on_free. NULL: out of memory, and the caller keeps the memory. */
 cop_buffer *cop_buffer_wrap(void *data, size_t size, void *owner, void (*on_free)(cop_buffer *));
+/* As cop_buffer_wrap, for memory of cop_alloc, which the last release frees. */
+cop_buffer *cop_buffer_adopt(void *data, size_t size);
 /* Adds a reference and returns its argument. The caller must hold a reference already. Any thread.
  */
 cop_buffer *cop_buffer_hold(cop_buffer *buffer);

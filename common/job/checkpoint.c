@@ -49,7 +49,7 @@ static cop_err paths_init(const char *folder, paths *p, cop_error *error) {
 
 /* ---- writing ---- */
 
-static cop_err write_bytes(const char *path, char *bytes, size_t size, uint64_t *hash,
+static cop_err write_bytes(const char *path, const void *bytes, size_t size, uint64_t *hash,
                            cop_error *error) {
     cop_file_part part = {bytes, size};
     *hash = cop_hash_xxh3(bytes, size);
@@ -58,11 +58,10 @@ static cop_err write_bytes(const char *path, char *bytes, size_t size, uint64_t 
 
 static cop_err write_model(const cop_job *job, const cop_checkpoint *c, const char *path,
                            uint64_t *hash, cop_error *error) {
-    char *bytes = NULL;
-    size_t size = 0;
-    COP_TRY(cop_job_encode_model(job, c->weights, c->step, &bytes, &size, error));
-    cop_err e = write_bytes(path, bytes, size, hash, error);
-    cop_free(bytes);
+    cop_buffer *model = NULL;
+    COP_TRY(cop_job_encode_model(job, c->weights, c->step, &model, error));
+    cop_err e = write_bytes(path, model->data, model->size, hash, error);
+    cop_buffer_release(model);
     return e;
 }
 
@@ -256,92 +255,92 @@ static cop_err open_hashed(const char *path, uint64_t expected, cop_safetensors 
     return e;
 }
 
-static cop_err load_states(const cop_job *job, const char *path, uint64_t hash, float *states[2],
-                           cop_error *error) {
-    cop_safetensors *file;
-    COP_TRY(open_hashed(path, hash, &file, error));
-    cop_err e = COP_OK;
-    for (int s = 0; s < cop_optimizer_states(&job->optimizer) && !e; s++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
-        e = job_read_tensors(job, file, path, prefix, states[s], error);
-    }
-    cop_safetensors_close(file);
-    return e;
-}
-
-static cop_err load_model(const cop_job *job, const char *path, uint64_t hash, float *weights,
-                          uint64_t *step, cop_error *error) {
-    cop_safetensors *file;
-    Coppice__Job *theirs = NULL;
-    COP_TRY(open_hashed(path, hash, &file, error));
-    cop_err e = job_message_of(file, path, &theirs, error);
-    if (!e) e = job_check_compatible(job, theirs, path, error);
-    if (!e) e = job_read_model(job, file, path, weights, step, error);
-    if (theirs) cop_proto_free(&theirs->base);
-    cop_safetensors_close(file);
-    return e;
-}
-
-static cop_err load_from(const cop_job *job, const paths *p, float *weights, float *states[2],
-                         cop_checkpoint *c, cop_error *error) {
-    job_state s;
-    uint64_t step = 0;
-    COP_TRY(job_read_state(p->state, c, &s, error));
-    COP_TRY(load_model(job, p->model, s.model_hash, weights, &step, error));
-    COP_TRY(load_states(job, p->optimizer, s.optimizer_hash, states, error));
-    if (step != c->step)
-        return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s is from step %llu, but its state is from step %llu", p->model,
-                        (unsigned long long)step, (unsigned long long)c->step);
-    if (step > job->steps)
-        return cop_fail(error, COP_ERR_LIMIT, "%s is from step %llu: the job ends at step %llu",
-                        p->model, (unsigned long long)step, (unsigned long long)job->steps);
-    return COP_OK;
-}
-
+/* A search for a checkpoint. */
 typedef struct loader {
     const cop_job *job;
-    const char *checkpoints;
-    uint64_t most; /* steps */
-    float *weights, **states;
+    const cop_checkpoint_source *from;
+    const cop_checkpoint_buffers *into;
+    const char *checkpoints; /* the folder */
     cop_checkpoint *out;
-    cop_str *notes;
-    cop_error *error;
-    cop_error beyond; /* of the first whole one whose step the job does not reach */
+    cop_error beyond; /* about the first intact one whose step lies beyond the job's end */
     uint64_t beyond_step;
 } loader;
+
+static cop_err load_states(const loader *l, const char *path, uint64_t hash, cop_error *error) {
+    const cop_optimizer_spec *optimizer = &l->job->optimizer;
+    job_tensor_file file = {.path = path};
+    COP_TRY(open_hashed(path, hash, &file.tensors, error));
+    cop_err e = COP_OK;
+    for (int s = 0; s < cop_optimizer_states(optimizer) && !e; s++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(optimizer, s));
+        e = job_read_tensors(l->job, &file, prefix, l->into->states[s], error);
+    }
+    cop_safetensors_close(file.tensors);
+    return e;
+}
+
+static cop_err load_model(const loader *l, const char *path, uint64_t hash, uint64_t *step,
+                          cop_error *error) {
+    job_tensor_file file = {.path = path};
+    Coppice__Job *theirs = NULL;
+    COP_TRY(open_hashed(path, hash, &file.tensors, error));
+    cop_err e = job_message_of(&file, &theirs, error);
+    if (!e) e = job_check_compatible(l->job, theirs, path, error);
+    if (!e) e = job_read_model(l->job, &file, l->into->weights, step, error);
+    if (theirs) cop_proto_free(&theirs->base);
+    cop_safetensors_close(file.tensors);
+    return e;
+}
+
+/* LIMIT: intact, but of a step beyond the end of the job. */
+static cop_err load_from(const loader *l, const paths *p, cop_error *error) {
+    job_state s;
+    uint64_t step = 0;
+    COP_TRY(job_read_state(p->state, l->out, &s, error));
+    COP_TRY(load_model(l, p->model, s.model_hash, &step, error));
+    COP_TRY(load_states(l, p->optimizer, s.optimizer_hash, error));
+    if (step != l->out->step)
+        return cop_fail(error, COP_ERR_CORRUPT,
+                        "%s is from step %llu, but its state is from step %llu", p->model,
+                        (unsigned long long)step, (unsigned long long)l->out->step);
+    if (step > l->job->steps)
+        return cop_fail(error, COP_ERR_LIMIT, "%s is from step %llu: the job ends at step %llu",
+                        p->model, (unsigned long long)step, (unsigned long long)l->job->steps);
+    return COP_OK;
+}
 
 static void add_note(loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void add_note(loader *l, const char *format, ...) {
+    cop_str *notes = l->from->notes;
     va_list arguments;
-    if (!l->notes) return;
-    if (l->notes->length) cop_str_append(l->notes, "\n");
+    if (!notes) return;
+    if (notes->length) cop_str_append(notes, "\n");
     va_start(arguments, format);
-    cop_str_vprintf(l->notes, format, arguments);
+    cop_str_vprintf(notes, format, arguments);
     va_end(arguments);
 }
 
-/* NOT_FOUND: this one will not do. */
-static cop_err try_step(loader *l, uint64_t step) {
+/* NOT_FOUND: this checkpoint cannot be used; another one may. */
+static cop_err try_step(loader *l, uint64_t step, cop_error *error) {
     char name[32];
     paths p;
     cop_error why = {0};
     step_name(step, name);
     char *folder = cop_path_join(l->checkpoints, name);
-    if (!folder) return cop_no_memory(l->error);
+    if (!folder) return cop_no_memory(error);
     cop_err e = paths_init(folder, &p, &why);
     cop_free(folder);
     *l->out = (cop_checkpoint){0};
     if (!e) {
-        e = load_from(l->job, &p, l->weights, l->states, l->out, &why);
+        e = load_from(l, &p, &why);
         paths_fini(&p);
     }
     if (!e) return COP_OK;
-    if (e == COP_ERR_NO_MEMORY) return cop_no_memory(l->error);
-    if (e == COP_ERR_INPUT) { /* the folder is another job's */
-        if (l->error) *l->error = why;
+    if (e == COP_ERR_NO_MEMORY) return cop_no_memory(error);
+    if (e == COP_ERR_INPUT) { /* the folder belongs to another job */
+        if (error) *error = why;
         return e;
     }
     if (e != COP_ERR_LIMIT)
@@ -353,16 +352,25 @@ static cop_err try_step(loader *l, uint64_t step) {
     return COP_ERR_NOT_FOUND;
 }
 
-static cop_err try_all(loader *l, cop_error *error) {
-    uint64_t *steps, latest;
-    size_t count;
-    COP_TRY(list_steps(l->checkpoints, &steps, &count, error));
+/* `latest` first, then the others from the newest down. */
+static cop_err try_steps(loader *l, const uint64_t *steps, size_t count, cop_error *error) {
+    const uint64_t max_step = l->from->max_step;
+    uint64_t latest;
     bool has_latest = read_name(l->checkpoints, "latest", &latest);
     cop_err e = COP_ERR_NOT_FOUND;
     for (size_t i = 0; i < count && has_latest && e == COP_ERR_NOT_FOUND; i++)
-        if (steps[i] == latest && latest <= l->most) e = try_step(l, latest);
+        if (steps[i] == latest && latest <= max_step) e = try_step(l, latest, error);
     for (size_t i = 0; i < count && e == COP_ERR_NOT_FOUND; i++)
-        if (steps[i] <= l->most && (!has_latest || steps[i] != latest)) e = try_step(l, steps[i]);
+        if (steps[i] <= max_step && (!has_latest || steps[i] != latest))
+            e = try_step(l, steps[i], error);
+    return e;
+}
+
+static cop_err try_all(loader *l, cop_error *error) {
+    uint64_t *steps;
+    size_t count;
+    COP_TRY(list_steps(l->checkpoints, &steps, &count, error));
+    cop_err e = try_steps(l, steps, count, error);
     cop_free(steps);
     if (!e && l->beyond.code)
         add_note(l,
@@ -375,19 +383,15 @@ static cop_err try_all(loader *l, cop_error *error) {
     return cop_fail(error, e, "there is no intact checkpoint in %s", l->checkpoints);
 }
 
-cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
-                            float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
+cop_err cop_checkpoint_load(const cop_job *job, const cop_checkpoint_source *from,
+                            const cop_checkpoint_buffers *into, cop_checkpoint *checkpoint,
                             cop_error *error) {
-    return cop_checkpoint_load_until(job, folder, UINT64_MAX, weights, states, checkpoint, notes,
-                                     error);
-}
-
-cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64_t most,
-                                  float *weights, float *states[2], cop_checkpoint *checkpoint,
-                                  cop_str *notes, cop_error *error) {
-    char *checkpoints = cop_path_join(folder, "checkpoints");
+    COP_ASSERT(into->weights);
+    for (int s = 0; s < cop_optimizer_states(&job->optimizer); s++) COP_ASSERT(into->states[s]);
+    char *checkpoints = cop_path_join(from->folder, "checkpoints");
     if (!checkpoints) return cop_no_memory(error);
-    loader l = {job, checkpoints, most, weights, states, checkpoint, notes, error, {0}, 0};
+    loader l = {.job = job, .from = from, .into = into, .checkpoints = checkpoints,
+                .out = checkpoint};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
     return e;
@@ -438,17 +442,18 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
 cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *error) {
     const size_t floats = (size_t)cop_model_floats(job->model);
     const int count = cop_optimizer_states(&job->optimizer);
-    float *weights = cop_alloc_array(floats, sizeof *weights), *states[2] = {NULL, NULL};
-    bool whole = weights != NULL;
+    const cop_checkpoint_source from = {.folder = folder, .max_step = COP_CHECKPOINT_ANY_STEP};
+    cop_checkpoint_buffers into = {.weights = cop_alloc_array(floats, sizeof(float))};
+    bool whole = into.weights != NULL;
     for (int i = 0; i < count; i++) {
-        states[i] = cop_alloc_array(floats, sizeof *weights);
-        whole = whole && states[i];
+        into.states[i] = cop_alloc_array(floats, sizeof(float));
+        whole = whole && into.states[i];
     }
     cop_checkpoint found;
-    cop_err e = whole ? cop_checkpoint_load(job, folder, weights, states, &found, NULL, error)
-                      : cop_no_memory(error);
-    cop_free(weights);
-    cop_free(states[0]);
-    cop_free(states[1]);
+    cop_err e =
+        whole ? cop_checkpoint_load(job, &from, &into, &found, error) : cop_no_memory(error);
+    cop_free(into.weights);
+    cop_free(into.states[0]);
+    cop_free(into.states[1]);
     return e == COP_ERR_NOT_FOUND ? COP_OK : e;
 }

@@ -75,36 +75,43 @@ static void print_choice(const cop_proto *m, char *out, size_t size) {
             snprintf(out, size, "%s", m->descriptor->fields[i].name);
 }
 
-static bool differ(const cop_proto *a, const cop_proto *b, const char *path, difference *out);
+/* Two messages of one type. */
+typedef struct message_pair {
+    const cop_proto *ours, *theirs;
+} message_pair;
 
-/* Values `i` of a field that both have. */
-static bool values_differ(const cop_proto *a, const cop_proto *b, const cop_proto_field *field,
-                          size_t i, const char *path, difference *out) {
+static bool differ(message_pair m, const char *path, difference *out);
+
+/* Do the values `i` of a field that both have differ? */
+static bool values_differ(message_pair m, const cop_proto_field *field, size_t i, const char *path,
+                          difference *out) {
     if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-        return differ(cop_reflect_message(a, field, i), cop_reflect_message(b, field, i), path,
-                      out);
-    print_scalar(field, cop_reflect_at(a, field, i), out->ours, sizeof out->ours);
-    print_scalar(field, cop_reflect_at(b, field, i), out->theirs, sizeof out->theirs);
+        return differ((message_pair){cop_reflect_message(m.ours, field, i),
+                                     cop_reflect_message(m.theirs, field, i)},
+                      path, out);
+    print_scalar(field, cop_reflect_at(m.ours, field, i), out->ours, sizeof out->ours);
+    print_scalar(field, cop_reflect_at(m.theirs, field, i), out->theirs, sizeof out->theirs);
     snprintf(out->path, sizeof out->path, "%s", path);
     return strcmp(out->ours, out->theirs) != 0;
 }
 
-static bool field_differs(const cop_proto *a, const cop_proto *b, const cop_proto_field *field,
-                          const char *path, difference *out) {
-    const size_t ours = cop_reflect_count(a, field), theirs = cop_reflect_count(b, field);
+static bool field_differs(message_pair m, const cop_proto_field *field, const char *path,
+                          difference *out) {
+    const size_t ours = cop_reflect_count(m.ours, field),
+                 theirs = cop_reflect_count(m.theirs, field);
     const bool list = field->label == PROTOBUF_C_LABEL_REPEATED;
     char inner[160];
-    if (ours != theirs && cop_fields_one_of(a->descriptor)) {
+    if (ours != theirs && cop_fields_one_of(m.ours->descriptor)) {
         snprintf(out->path, sizeof out->path, "%s", path);
-        print_choice(a, out->ours, sizeof out->ours);
-        print_choice(b, out->theirs, sizeof out->theirs);
+        print_choice(m.ours, out->ours, sizeof out->ours);
+        print_choice(m.theirs, out->theirs, sizeof out->theirs);
         return true;
     }
     for (size_t i = 0; i < ours && i < theirs; i++) {
         int length = snprintf(inner, sizeof inner, "%s%s%s", path, *path ? "." : "", field->name);
         if (list && length < (int)sizeof inner)
             snprintf(inner + length, sizeof inner - (size_t)length, "[%zu]", i);
-        if (values_differ(a, b, field, i, inner, out)) return true;
+        if (values_differ(m, field, i, inner, out)) return true;
     }
     if (ours == theirs) return false;
     snprintf(out->path, sizeof out->path, "%s%s%s", path, *path ? "." : "", field->name);
@@ -118,16 +125,17 @@ static bool field_differs(const cop_proto *a, const cop_proto *b, const cop_prot
 }
 
 /* The recursion ends: no message of a job holds one of its own kind. */
-static bool differ(const cop_proto *a, const cop_proto *b, const char *path, difference *out) {
-    for (unsigned i = 0; i < a->descriptor->n_fields; i++)
-        if (field_differs(a, b, &a->descriptor->fields[i], path, out)) return true;
+static bool differ(message_pair m, const char *path, difference *out) {
+    COP_ASSERT(m.ours->descriptor == m.theirs->descriptor);
+    for (unsigned i = 0; i < m.ours->descriptor->n_fields; i++)
+        if (field_differs(m, &m.ours->descriptor->fields[i], path, out)) return true;
     return false;
 }
 
 static cop_err fail_different(const Coppice__Job *ours, const Coppice__Job *theirs,
                               const char *path, cop_error *error) {
     difference d;
-    const bool found = differ(&ours->base, &theirs->base, "", &d);
+    const bool found = differ((message_pair){&ours->base, &theirs->base}, "", &d);
     const bool length =
         found && (strcmp(d.path, "train.epochs") == 0 || strcmp(d.path, "train.steps") == 0);
     return cop_fail(error, COP_ERR_INPUT,

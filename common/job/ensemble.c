@@ -35,27 +35,26 @@ static void describe_samples(const cop_job *job, char *out, size_t size) {
     cop_text_add(out, size, " %s", job->sample_type == COP_DTYPE_U8 ? "bytes" : "numbers");
 }
 
-cop_err cop_job_check_together(const cop_job *a, const char *a_name, const cop_job *b,
-                               const char *b_name, bool same_data, cop_error *error) {
-    const Coppice__Pinned *pa = a->message->pinned, *pb = b->message->pinned;
+cop_err cop_job_check_together(cop_named_job a, cop_named_job b, bool same_data, cop_error *error) {
+    const Coppice__Pinned *pa = a.job->message->pinned, *pb = b.job->message->pinned;
     char shape_a[80], shape_b[80];
-    describe_samples(a, shape_a, sizeof shape_a);
-    describe_samples(b, shape_b, sizeof shape_b);
+    describe_samples(a.job, shape_a, sizeof shape_a);
+    describe_samples(b.job, shape_b, sizeof shape_b);
     if (strcmp(shape_a, shape_b) != 0)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s takes samples of %s, but %s takes samples of %s: all members of an "
                         "ensemble must take the same samples",
-                        b_name, shape_b, a_name, shape_a);
+                        b.name, shape_b, a.name, shape_a);
     if (pa->classes != pb->classes)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has %u classes, but %s has %u: all members of an ensemble must have "
                         "the same classes",
-                        b_name, pb->classes, a_name, pa->classes);
+                        b.name, pb->classes, a.name, pa->classes);
     if (same_data && strcmp(pa->data_digest, pb->data_digest) != 0)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s was trained on the data set %.12s, but %s on %.12s: specify with "
                         "--data the data set to evaluate on",
-                        b_name, pb->data_digest, a_name, pa->data_digest);
+                        b.name, pb->data_digest, a.name, pa->data_digest);
     return COP_OK;
 }
 

@@ -7,11 +7,18 @@
 #include "common/base/str.h"
 #include "common/job/internal.h"
 
+/* What the paths of a job file are relative to. */
+typedef struct location {
+    const char *job_path; /* the job file */
+    const char *folder;   /* --data; NULL: the folder of the job file */
+} location;
+
 /* A file of the job file: relative to the folder of the job file, or to --data. */
-static char *resolve_file(const char *job_path, const char *folder, const char *file) {
-    if (folder) return cop_path_join(folder, file);
-    const char *slash = strrchr(job_path, '/');
-    char *base = slash ? cop_strndup(job_path, (size_t)(slash - job_path)) : cop_strdup(".");
+static char *resolve_file(const location *where, const char *file) {
+    if (where->folder) return cop_path_join(where->folder, file);
+    const char *slash = strrchr(where->job_path, '/');
+    char *base = slash ? cop_strndup(where->job_path, (size_t)(slash - where->job_path))
+                       : cop_strdup(".");
     char *path = base ? cop_path_join(base, file) : NULL;
     cop_free(base);
     return path;
@@ -64,13 +71,13 @@ typedef struct paths {
     char *text[3]; /* images, labels, path */
 } paths;
 
-static cop_err resolve(const Coppice__DataFiles *files, const char *job_path, const char *folder,
-                       paths *own, cop_data_files *out, cop_error *error) {
+static cop_err resolve(const Coppice__DataFiles *files, const location *where, paths *own,
+                       cop_data_files *out, cop_error *error) {
     const char *given[3] = {files->images, files->labels, files->path};
     for (int i = 0; i < 3; i++) {
         if (!given[i]) continue;
         own->text[i] =
-            i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(job_path, folder, given[i]);
+            i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(where, given[i]);
         if (!own->text[i]) return cop_no_memory(error);
     }
     *out = (cop_data_files){own->text[0], own->text[1], own->text[2]};
@@ -93,8 +100,7 @@ static void explain_mse(cop_error *error) {
 }
 
 static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
-                          const char *job_path, const char *folder, cop_data **out,
-                          cop_error *error) {
+                          const location *where, cop_data **out, cop_error *error) {
     const Coppice__Data *d = m->data;
     if (d->train) COP_TRY(check_files(m, "train", d->train, format, error));
     if (d->test) COP_TRY(check_files(m, "test", d->test, format, error));
@@ -110,8 +116,8 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
                             .unlabelled = unlabelled(m),
                             .order = cop_job_order(d)};
     for (size_t i = 0; i < d->n_resize && i < 2; i++) input.resize[i] = d->resize[i];
-    cop_err e = resolve(d->train, job_path, folder, &own[0], &input.train, error);
-    if (!e && d->test) e = resolve(d->test, job_path, folder, &own[1], &input.test, error);
+    cop_err e = resolve(d->train, where, &own[0], &input.train, error);
+    if (!e && d->test) e = resolve(d->test, where, &own[1], &input.test, error);
     if (!e) e = format->load(&input, out, error);
     if (e == COP_ERR_INPUT && error && m->loss && m->loss->mse && !input.unlabelled &&
         strstr(error->text, "label"))
@@ -138,7 +144,8 @@ cop_err cop_job_open_data(const Coppice__Job *message, const char *job_path, con
     COP_TRY(job_check_format_fields(message, error));
     const cop_data_format *format = cop_data_format_find(message->data->source);
     if (format) {
-        COP_TRY(open_files(message, format, job_path, folder, out, error));
+        const location where = {.job_path = job_path, .folder = folder};
+        COP_TRY(open_files(message, format, &where, out, error));
         return keep_type(message, out, error);
     }
     return cop_data_open(message->data->source, folder, out, error);

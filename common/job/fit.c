@@ -71,16 +71,19 @@ cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *ou
 
 cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat, uint64_t *step,
                              cop_error *error) {
-    cop_job *theirs = NULL;
-    COP_TRY(cop_job_open_model(path, &theirs, flat, step, error));
-    cop_err e = job_check_compatible(job, theirs->message, path, error);
-    if (!e && *step > job->steps)
+    cop_saved_model m;
+    *flat = NULL;
+    COP_TRY(cop_job_open_model(path, &m, error));
+    cop_err e = job_check_compatible(job, m.job->message, path, error);
+    if (!e && m.step > job->steps)
         e = cop_fail(error, COP_ERR_INPUT,
                      "%s holds weights of step %llu, but the job has %llu steps", path,
-                     (unsigned long long)*step, (unsigned long long)job->steps);
-    cop_job_destroy(theirs);
-    if (!e) return COP_OK;
-    cop_free(*flat);
-    *flat = NULL;
+                     (unsigned long long)m.step, (unsigned long long)job->steps);
+    cop_job_destroy(m.job);
+    *step = m.step;
+    if (e)
+        cop_free(m.flat);
+    else
+        *flat = m.flat;
     return e;
 }

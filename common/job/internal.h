@@ -37,17 +37,21 @@ void job_warn_of_layers(const cop_model *model, cop_str *out);
 /* Fills one entry per parameter; `prefix` ("momentum.") precedes the names. Borrows `flat`. */
 void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
                       cop_tensor_entry *entries);
+/* An open safetensors file, and what errors call it. */
+typedef struct job_tensor_file {
+    cop_safetensors *tensors;
+    const char *path;
+} job_tensor_file;
 /* Reads all parameters by name into flat, with zeros in the gaps. CORRUPT: one is missing or has
  * another shape. */
-cop_err job_read_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
-                         const char *prefix, float *flat, cop_error *error);
+cop_err job_read_tensors(const cop_job *job, const job_tensor_file *file, const char *prefix,
+                         float *flat, cop_error *error);
 /* As job_read_tensors, for a complete model file: checks metadata and digest, and that there are no
  * other tensors. *step is 0 if the file names none. */
-cop_err job_read_model(const cop_job *job, const cop_safetensors *file, const char *path,
-                       float *flat, uint64_t *step, cop_error *error);
-/* The job in a model file's metadata; the caller frees it with cop_proto_free. */
-cop_err job_message_of(const cop_safetensors *file, const char *path, Coppice__Job **out,
+cop_err job_read_model(const cop_job *job, const job_tensor_file *file, float *flat, uint64_t *step,
                        cop_error *error);
+/* The job in a model file's metadata; the caller frees it with cop_proto_free. */
+cop_err job_message_of(const job_tensor_file *file, Coppice__Job **out, cop_error *error);
 
 /* ---- checkpoints (checkpoint.c, checkpoint_state.c) ---- */
 

@@ -83,19 +83,24 @@ const char *cop_job_class(const cop_job *job, int32_t number, char out[16]);
 /* Model files: model.safetensors has the parameters by name (without gaps) and the metadata
  * {"coppice.job": the job as YAML text, "coppice.step", "coppice.digest", "coppice.check"}. Any
  * changed byte of either is detected (CORRUPT). save writes a file, completely or not at all;
- * encode gives its bytes (cop_free). */
+ * encode gives its bytes, with one reference. */
 cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path,
                            cop_error *error);
-cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, char **out,
-                             size_t *size, cop_error *error);
+cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, cop_buffer **out,
+                             cop_error *error);
 /* Loads a model file into flat. CORRUPT: names, shapes, type or digest do not match. */
 cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
                            cop_error *error);
+/* A trained model with its job. After an error all fields are 0. */
+typedef struct cop_saved_model {
+    cop_job *job;  /* owned: cop_job_destroy */
+    float *flat;   /* owned: cop_free; cop_model_floats long */
+    uint64_t step; /* completed steps; 0: the file does not say */
+} cop_saved_model;
 /* Opens a model file without its job: builds the job from the metadata. `path` is a model file, a
- * checkpoint folder, a run folder, or its file checkpoints/latest or best. The caller owns *job and
- * *flat (cop_free). */
-cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
-                           cop_error *error);
+ * checkpoint folder, a run folder, or its file checkpoints/latest or best. The caller owns what is
+ * in *out. */
+cop_err cop_job_open_model(const char *path, cop_saved_model *out, cop_error *error);
 
 /* As cop_job_open_model, for a path with weights of `job`. INPUT: they belong to another job (see
  * cop_checkpoint_load), or to a step beyond the end of this one. */
@@ -103,8 +108,8 @@ cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat,
                              cop_error *error);
 
 /* As cop_job_open_model, from memory; `what` names the bytes in errors. */
-cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
-                             float **flat, uint64_t *step, cop_error *error);
+cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_saved_model *out,
+                             cop_error *error);
 
 /* Checkpoints: folder/checkpoints/step-00000500/{model.safetensors, optimizer.safetensors,
  * state.json}, and the file `latest` with the name of the newest. state.json has step, digest, the
@@ -125,18 +130,26 @@ typedef struct cop_checkpoint {
 /* Writes a checkpoint, completely or not at all, and removes those that are no longer kept. */
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder,
                             const cop_checkpoint *checkpoint, cop_error *error);
-/* Loads the newest intact checkpoint: tries `latest`, then the others downwards. Each bad one adds
- * a line to `notes` (may be NULL), and so does a return from steps beyond the end of the job. Fills
- * weights and states (the caller's buffers) and *checkpoint. NOT_FOUND: there is none. INPUT: all
- * are of another job (name, priority, limits, evaluate and checkpoint may differ; the number of
- * steps too, unless the schedule depends on it) or of a step beyond the end of this one. */
-cop_err cop_checkpoint_load(const cop_job *job, const char *folder, float *weights,
-                            float *states[2], cop_checkpoint *checkpoint, cop_str *notes,
+#define COP_CHECKPOINT_ANY_STEP UINT64_MAX
+/* Where to look for a checkpoint. */
+typedef struct cop_checkpoint_source {
+    const char *folder; /* that holds `checkpoints` */
+    uint64_t max_step;  /* checkpoints of later steps are ignored; COP_CHECKPOINT_ANY_STEP: none */
+    cop_str *notes;     /* gets a line for each unusable checkpoint; NULL: not wanted */
+} cop_checkpoint_source;
+/* The caller's buffers for what a checkpoint holds, each cop_model_floats long. */
+typedef struct cop_checkpoint_buffers {
+    float *weights;
+    float *states[2]; /* as many as the optimizer keeps */
+} cop_checkpoint_buffers;
+/* Loads the newest intact checkpoint: tries `latest`, then the others downwards. Fills the buffers
+ * and *checkpoint. from->notes also gets a line if later checkpoints lie beyond the end of the job.
+ * NOT_FOUND: there is none. INPUT: all are of another job (name, priority, limits, evaluate and
+ * checkpoint may differ; the number of steps too, unless the schedule depends on it) or of a step
+ * beyond the end of this one. */
+cop_err cop_checkpoint_load(const cop_job *job, const cop_checkpoint_source *from,
+                            const cop_checkpoint_buffers *into, cop_checkpoint *checkpoint,
                             cop_error *error);
-/* As cop_checkpoint_load, among checkpoints of at most `most` steps. */
-cop_err cop_checkpoint_load_until(const cop_job *job, const char *folder, uint64_t most,
-                                  float *weights, float *states[2], cop_checkpoint *checkpoint,
-                                  cop_str *notes, cop_error *error);
 
 /* Removes the checkpoints after `step` (0: all), because they cannot be trusted. `latest` then
  * names the newest remaining one. If the best was removed, there is no best, and

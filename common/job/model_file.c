@@ -38,14 +38,22 @@ static void metadata_check(const char *yaml, const char *step, const char *diges
 
 #define METADATA 4
 
-typedef struct model_text {
+/* The content of a model file. Free with content_fini, also after an error. */
+typedef struct model_content {
     cop_str yaml;
     char step[24], digest[65], check[17];
     cop_metadata metadata[METADATA];
-} model_text;
+    cop_tensor_entry *entries; /* of `flat`, which must outlive them */
+    size_t count;
+} model_content;
 
-static cop_err describe(const cop_job *job, const float *flat, uint64_t step, model_text *out,
-                        cop_error *error) {
+static void content_fini(model_content *content) {
+    cop_str_fini(&content->yaml);
+    cop_free(content->entries);
+}
+
+static cop_err content_init(const cop_job *job, const float *flat, uint64_t step,
+                            model_content *out, cop_error *error) {
     unsigned char digest[32];
     memset(out, 0, sizeof *out);
     COP_TRY(cop_model_digest(job->model, flat, digest, error));
@@ -59,74 +67,74 @@ static cop_err describe(const cop_job *job, const float *flat, uint64_t step, mo
     out->metadata[1] = (cop_metadata){"coppice.step", out->step};
     out->metadata[2] = (cop_metadata){"coppice.digest", out->digest};
     out->metadata[3] = (cop_metadata){"coppice.check", out->check};
+    out->count = (size_t)cop_model_parameter_count(job->model);
+    out->entries = cop_alloc_array(out->count, sizeof *out->entries);
+    if (!out->entries) return cop_no_memory(error);
+    job_fill_entries(job, flat, "", out->entries);
     return COP_OK;
 }
 
-/* Into memory (out) or a file (path). */
-static cop_err put_model(const cop_job *job, const float *flat, const model_text *text,
-                         const char *path, char **out, size_t *size, cop_error *error) {
-    size_t count = (size_t)cop_model_parameter_count(job->model);
-    cop_tensor_entry *entries = cop_alloc_array(count, sizeof *entries);
-    if (!entries) return cop_no_memory(error);
-    job_fill_entries(job, flat, "", entries);
-    const cop_safetensors_content content = {entries, count, text->metadata, METADATA};
-    cop_err e = path ? cop_safetensors_write(path, &content, error)
-                     : cop_safetensors_encode(&content, out, size, error);
-    cop_free(entries);
-    return e;
-}
-
-cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, char **out,
-                             size_t *size, cop_error *error) {
-    model_text text;
-    cop_err e = describe(job, flat, step, &text, error);
-    if (!e) e = put_model(job, flat, &text, NULL, out, size, error);
-    cop_str_fini(&text.yaml);
-    return e;
+cop_err cop_job_encode_model(const cop_job *job, const float *flat, uint64_t step, cop_buffer **out,
+                             cop_error *error) {
+    model_content m;
+    char *bytes = NULL;
+    size_t size = 0;
+    *out = NULL;
+    cop_err e = content_init(job, flat, step, &m, error);
+    const cop_safetensors_content content = {m.entries, m.count, m.metadata, METADATA};
+    if (!e) e = cop_safetensors_encode(&content, &bytes, &size, error);
+    content_fini(&m);
+    if (e) return e;
+    *out = cop_buffer_adopt(bytes, size);
+    if (*out) return COP_OK;
+    cop_free(bytes);
+    return cop_no_memory(error);
 }
 
 cop_err cop_job_save_model(const cop_job *job, const float *flat, uint64_t step, const char *path,
                            cop_error *error) {
-    model_text text;
-    cop_err e = describe(job, flat, step, &text, error);
-    if (!e) e = put_model(job, flat, &text, path, NULL, NULL, error);
-    cop_str_fini(&text.yaml);
+    model_content m;
+    cop_err e = content_init(job, flat, step, &m, error);
+    const cop_safetensors_content content = {m.entries, m.count, m.metadata, METADATA};
+    if (!e) e = cop_safetensors_write(path, &content, error);
+    content_fini(&m);
     return e;
 }
 
 /* ---- reading ---- */
 
-static cop_err read_parameter(const cop_safetensors *file, const char *path, const cop_parameter *p,
+static cop_err read_parameter(const job_tensor_file *file, const cop_parameter *p,
                               const char *prefix, float *flat, cop_error *error) {
     char name[128];
     snprintf(name, sizeof name, "%s%s", prefix, p->name);
-    const cop_tensor_entry *t = cop_safetensors_find(file, name);
-    if (!t) return cop_fail(error, COP_ERR_CORRUPT, "%s has no tensor %s", path, name);
+    const cop_tensor_entry *t = cop_safetensors_find(file->tensors, name);
+    if (!t) return cop_fail(error, COP_ERR_CORRUPT, "%s has no tensor %s", file->path, name);
     bool same = strcmp(t->dtype, "F32") == 0 && t->rank == p->rank;
     for (int d = 0; same && d < p->rank; d++) same = t->dims[d] == p->dims[d];
     if (!same)
         return cop_fail(error, COP_ERR_CORRUPT,
-                        "%s: the type or shape of tensor %s does not match the job", path, name);
+                        "%s: the type or shape of tensor %s does not match the job", file->path,
+                        name);
     memcpy(flat + p->offset, t->data, t->size);
     return COP_OK;
 }
 
-cop_err job_read_tensors(const cop_job *job, const cop_safetensors *file, const char *path,
-                         const char *prefix, float *flat, cop_error *error) {
+cop_err job_read_tensors(const cop_job *job, const job_tensor_file *file, const char *prefix,
+                         float *flat, cop_error *error) {
     memset(flat, 0, (size_t)cop_model_floats(job->model) * sizeof(float));
     for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
         const cop_parameter *p = cop_model_parameter(job->model, i);
-        COP_TRY(read_parameter(file, path, p, prefix, flat, error));
+        COP_TRY(read_parameter(file, p, prefix, flat, error));
     }
     return COP_OK;
 }
 
 /* A file that coppice wrote says what it holds; one from elsewhere has no metadata to check. */
-static cop_err check_metadata(const cop_safetensors *file, const char *path, cop_error *error) {
-    const char *yaml = cop_safetensors_metadata(file, "coppice.job");
-    const char *step = cop_safetensors_metadata(file, "coppice.step");
-    const char *digest = cop_safetensors_metadata(file, "coppice.digest");
-    const char *check = cop_safetensors_metadata(file, "coppice.check");
+static cop_err check_metadata(const job_tensor_file *file, cop_error *error) {
+    const char *yaml = cop_safetensors_metadata(file->tensors, "coppice.job");
+    const char *step = cop_safetensors_metadata(file->tensors, "coppice.step");
+    const char *digest = cop_safetensors_metadata(file->tensors, "coppice.digest");
+    const char *check = cop_safetensors_metadata(file->tensors, "coppice.check");
     char expected[17];
     if (!yaml && !step && !digest && !check) return COP_OK;
     if (yaml && step && digest && check) {
@@ -134,63 +142,61 @@ static cop_err check_metadata(const cop_safetensors *file, const char *path, cop
         if (strcmp(check, expected) == 0) return COP_OK;
     }
     return cop_fail(error, COP_ERR_CORRUPT,
-                    "%s was altered: its metadata do not match their checksum", path);
+                    "%s was altered: its metadata do not match their checksum", file->path);
 }
 
-static cop_err check_digest(const cop_job *job, const cop_safetensors *file, const char *path,
-                            const float *flat, cop_error *error) {
-    const char *expected = cop_safetensors_metadata(file, "coppice.digest");
+static cop_err check_digest(const cop_job *job, const job_tensor_file *file, const float *flat,
+                            cop_error *error) {
+    const char *expected = cop_safetensors_metadata(file->tensors, "coppice.digest");
     unsigned char digest[32];
     char found[65];
     if (cop_model_digest(job->model, flat, digest, error))
-        return error ? cop_error_prefix(error, "%s", path) : COP_ERR_CORRUPT;
+        return error ? cop_error_prefix(error, "%s", file->path) : COP_ERR_CORRUPT;
     cop_hex32(digest, found);
     if (!expected || strcmp(expected, found) == 0) return COP_OK;
     return cop_fail(
         error, COP_ERR_CORRUPT,
-        "%s was altered: its weights have the digest %.16s..., but its header says %.16s...", path,
-        found, expected);
+        "%s was altered: its weights have the digest %.16s..., but its header says %.16s...",
+        file->path, found, expected);
 }
 
-cop_err job_read_model(const cop_job *job, const cop_safetensors *file, const char *path,
-                       float *flat, uint64_t *step, cop_error *error) {
+cop_err job_read_model(const cop_job *job, const job_tensor_file *file, float *flat, uint64_t *step,
+                       cop_error *error) {
     size_t count = (size_t)cop_model_parameter_count(job->model);
-    COP_TRY(check_metadata(file, path, error));
-    COP_TRY(job_read_tensors(job, file, path, "", flat, error));
-    if (cop_safetensors_count(file) != count)
-        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu tensors, but the job has %zu", path,
-                        cop_safetensors_count(file), count);
-    COP_TRY(check_digest(job, file, path, flat, error));
-    const char *text = cop_safetensors_metadata(file, "coppice.step");
+    COP_TRY(check_metadata(file, error));
+    COP_TRY(job_read_tensors(job, file, "", flat, error));
+    if (cop_safetensors_count(file->tensors) != count)
+        return cop_fail(error, COP_ERR_CORRUPT, "%s has %zu tensors, but the job has %zu",
+                        file->path, cop_safetensors_count(file->tensors), count);
+    COP_TRY(check_digest(job, file, flat, error));
+    const char *text = cop_safetensors_metadata(file->tensors, "coppice.step");
     if (!text || !cop_parse_u64(text, step)) *step = 0;
     return COP_OK;
 }
 
 cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, uint64_t *step,
                            cop_error *error) {
-    cop_safetensors *file;
-    COP_TRY(cop_safetensors_open(path, &file, error));
-    cop_err e = job_read_model(job, file, path, flat, step, error);
-    cop_safetensors_close(file);
+    job_tensor_file file = {.path = path};
+    COP_TRY(cop_safetensors_open(path, &file.tensors, error));
+    cop_err e = job_read_model(job, &file, flat, step, error);
+    cop_safetensors_close(file.tensors);
     return e;
 }
 
 /* ---- a model file by itself ---- */
 
-cop_err job_message_of(const cop_safetensors *file, const char *path, Coppice__Job **out,
-                       cop_error *error) {
-    const char *yaml = cop_safetensors_metadata(file, "coppice.job");
+cop_err job_message_of(const job_tensor_file *file, Coppice__Job **out, cop_error *error) {
+    const char *yaml = cop_safetensors_metadata(file->tensors, "coppice.job");
     if (!yaml)
         return cop_fail(error, COP_ERR_INPUT, "%s contains no job: it was not written by coppice",
-                        path);
-    COP_TRY(check_metadata(file, path, error));
-    return cop_document_parse_job(yaml, strlen(yaml), path, out, error);
+                        file->path);
+    COP_TRY(check_metadata(file, error));
+    return cop_document_parse_job(yaml, strlen(yaml), file->path, out, error);
 }
 
-static cop_err job_of_file(const cop_safetensors *file, const char *path, cop_job **out,
-                           cop_error *error) {
+static cop_err job_of_file(const job_tensor_file *file, cop_job **out, cop_error *error) {
     Coppice__Job *message = NULL;
-    COP_TRY(job_message_of(file, path, &message, error));
+    COP_TRY(job_message_of(file, &message, error));
     cop_buffer *packed = cop_proto_pack(&message->base);
     cop_err e =
         packed ? cop_job_from_bytes(packed->data, packed->size, out, error) : cop_no_memory(error);
@@ -247,42 +253,38 @@ static cop_err model_path(const char *path, char **out, cop_error *error) {
                             "%s contains neither model.safetensors nor checkpoints", path);
 }
 
-/* Closes the file. On failure there is nothing in *job and *flat. */
-static cop_err read_file(cop_safetensors *file, const char *path, cop_job **job, float **flat,
-                         uint64_t *step, cop_error *error) {
-    cop_err e = job_of_file(file, path, job, error);
+/* Closes the file. */
+static cop_err read_file(const job_tensor_file *file, cop_saved_model *out, cop_error *error) {
+    cop_err e = job_of_file(file, &out->job, error);
     if (!e) {
-        *flat = cop_alloc_array((size_t)cop_model_floats((*job)->model), sizeof(float));
-        e = *flat ? job_read_model(*job, file, path, *flat, step, error) : cop_no_memory(error);
+        out->flat = cop_alloc_array((size_t)cop_model_floats(out->job->model), sizeof(float));
+        e = out->flat ? job_read_model(out->job, file, out->flat, &out->step, error)
+                      : cop_no_memory(error);
     }
-    cop_safetensors_close(file);
+    cop_safetensors_close(file->tensors);
     if (e) {
-        cop_job_destroy(*job);
-        cop_free(*flat);
-        *job = NULL;
-        *flat = NULL;
+        cop_job_destroy(out->job);
+        cop_free(out->flat);
+        *out = (cop_saved_model){0};
     }
     return e;
 }
 
-cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_job **job,
-                             float **flat, uint64_t *step, cop_error *error) {
-    cop_safetensors *file;
-    *job = NULL;
-    *flat = NULL;
-    COP_TRY(cop_safetensors_decode(bytes, size, what, &file, error));
-    return read_file(file, what, job, flat, step, error);
+cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, cop_saved_model *out,
+                             cop_error *error) {
+    job_tensor_file file = {.path = what};
+    *out = (cop_saved_model){0};
+    COP_TRY(cop_safetensors_decode(bytes, size, what, &file.tensors, error));
+    return read_file(&file, out, error);
 }
 
-cop_err cop_job_open_model(const char *path, cop_job **job, float **flat, uint64_t *step,
-                           cop_error *error) {
+cop_err cop_job_open_model(const char *path, cop_saved_model *out, cop_error *error) {
     char *file_path;
-    cop_safetensors *file;
-    *job = NULL;
-    *flat = NULL;
+    *out = (cop_saved_model){0};
     COP_TRY(model_path(path, &file_path, error));
-    cop_err e = cop_safetensors_open(file_path, &file, error);
-    if (!e) e = read_file(file, file_path, job, flat, step, error);
+    job_tensor_file file = {.path = file_path};
+    cop_err e = cop_safetensors_open(file_path, &file.tensors, error);
+    if (!e) e = read_file(&file, out, error);
     cop_free(file_path);
     return e;
 }

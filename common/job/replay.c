@@ -84,8 +84,10 @@ void cop_replay_destroy(cop_replay *r) {
 cop_err cop_replay_load(cop_replay *r, const char *folder, uint64_t step, cop_str *notes,
                         cop_error *error) {
     cop_checkpoint found;
-    cop_err e = cop_checkpoint_load_until(r->job, folder, step, r->weights, r->states, &found,
-                                          notes, error);
+    const cop_checkpoint_source from = {.folder = folder, .max_step = step, .notes = notes};
+    const cop_checkpoint_buffers into = {.weights = r->weights,
+                                         .states = {r->states[0], r->states[1]}};
+    cop_err e = cop_checkpoint_load(r->job, &from, &into, &found, error);
     if (!e) {
         r->step = found.step;
         return COP_OK;
@@ -176,9 +178,12 @@ cop_err cop_replay_advance(cop_replay *r, cop_error *error) {
 #define ENTRIES_MAX 4096
 
 typedef struct record {
+    const cop_model *model;
+    uint32_t shard;
+    unsigned char digest[32];  /* of the weights before the step */
     cop_tensor_entry *entries; /* each owns its data */
     size_t count;
-    int samples;
+    int samples; /* of the shard */
     cop_shape input;
     bool failed; /* out of memory, or of entries */
 } record;
@@ -259,10 +264,10 @@ static void look(void *context, const cop_layer *layer, const cop_layer_context 
 }
 
 /* One tensor for each parameter: (values - less) / by. */
-static void add_parameters(record *d, const cop_model *model, const char *prefix,
-                           const float *values, const float *less, float by) {
-    for (int i = 0; i < cop_model_parameter_count(model); i++) {
-        const cop_parameter *p = cop_model_parameter(model, i);
+static void add_parameters(record *d, const char *prefix, const float *values, const float *less,
+                           float by) {
+    for (int i = 0; i < cop_model_parameter_count(d->model); i++) {
+        const cop_parameter *p = cop_model_parameter(d->model, i);
         char name[128];
         snprintf(name, sizeof name, "%s.%s", prefix, p->name);
         float *to = add_tensor(d, name, 0, p->dims, p->rank);
@@ -289,35 +294,35 @@ static void add_target(record *d, const cop_replay *r, int row) {
 }
 
 /* The shard by itself, watched. */
-static void record_shard(cop_replay *r, record *d, uint32_t shard, int row) {
+static void record_shard(cop_replay *r, record *d, int row) {
     const int32_t one = 1;
     cop_pass_set_tap(r->pass, (cop_pass_tap){.after = look, .context = d});
-    const cop_pass_result result = run_shards(r, (int)shard, 1, row, d->samples);
+    const cop_pass_result result = run_shards(r, (int)d->shard, 1, row, d->samples);
     cop_pass_set_tap(r->pass, (cop_pass_tap){0});
     add_target(d, r, row);
     float *loss = add_tensor(d, "loss", 0, &one, 1);
     if (loss) *loss = (float)(result.loss / d->samples);
-    add_parameters(d, r->job->model, "param", r->weights, NULL, 1);
-    add_parameters(d, r->job->model, "grad", r->gradients, NULL, (float)d->samples);
+    add_parameters(d, "param", r->weights, NULL, 1);
+    add_parameters(d, "grad", r->gradients, NULL, (float)d->samples);
 }
 
 static cop_err record_step(cop_replay *r, record *d, cop_error *error) {
     memcpy(r->before, r->weights, (size_t)cop_model_floats(r->job->model) * sizeof(float));
     run_shards(r, 0, (int)r->job->shards, 0, (int)r->count);
-    add_parameters(d, r->job->model, "mean_grad", r->gradients, NULL, (float)r->count);
+    add_parameters(d, "mean_grad", r->gradients, NULL, (float)r->count);
     COP_TRY(update(r, error));
-    add_parameters(d, r->job->model, "update", r->weights, r->before, 1);
+    add_parameters(d, "update", r->weights, r->before, 1);
     return COP_OK;
 }
 
-static cop_err write_record(const cop_replay *r, const record *d, uint32_t shard, const char *path,
-                            const unsigned char digest[32], cop_error *error) {
+static cop_err write_record(const cop_replay *r, const record *d, const char *path,
+                            cop_error *error) {
     char step[24], number[24], hex[65];
     cop_str yaml = {0};
     cop_document_print_yaml(&r->job->message->base, &yaml);
     snprintf(step, sizeof step, "%llu", (unsigned long long)r->step);
-    snprintf(number, sizeof number, "%u", shard);
-    cop_hex32(digest, hex);
+    snprintf(number, sizeof number, "%u", d->shard);
+    cop_hex32(d->digest, hex);
     const cop_metadata metadata[] = {{"coppice.job", cop_str_text(&yaml)},
                                      {"coppice.step", step},
                                      {"coppice.shard", number},
@@ -341,19 +346,21 @@ static cop_err check_shard(const cop_replay *r, uint32_t shard, cop_error *error
 }
 
 cop_err cop_replay_write(cop_replay *r, uint32_t shard, const char *path, cop_error *error) {
-    unsigned char digest[32];
     int row = 0;
     gather(r);
     COP_TRY(check_shard(r, shard, error));
-    COP_TRY(cop_model_digest(r->job->model, r->weights, digest, error));
     for (uint32_t s = 0; s < shard; s++) row += r->sizes[s];
-    record d = {.samples = r->sizes[shard], .input = cop_model_layer(r->job->model, 0)->in};
+    record d = {.model = r->job->model,
+                .shard = shard,
+                .samples = r->sizes[shard],
+                .input = cop_model_layer(r->job->model, 0)->in};
+    COP_TRY(cop_model_digest(r->job->model, r->weights, d.digest, error));
     d.entries = cop_alloc_array(ENTRIES_MAX, sizeof *d.entries);
     if (!d.entries) return cop_no_memory(error);
-    record_shard(r, &d, shard, row);
+    record_shard(r, &d, row);
     cop_err e = record_step(r, &d, error);
     if (!e && d.failed) e = cop_no_memory(error);
-    if (!e) e = write_record(r, &d, shard, path, digest, error);
+    if (!e) e = write_record(r, &d, path, error);
     for (size_t i = 0; i < d.count; i++) cop_free((void *)(uintptr_t)d.entries[i].data);
     cop_free(d.entries);
     return e;

@@ -7,28 +7,15 @@
 #include "coordinator/api/access.h"
 #include "coordinator/api/api.h"
 
-static void free_bytes(cop_buffer *buffer) {
-    cop_free(buffer->data);
-    cop_free(buffer);
-}
-
 /* Reads the final model or the newest checkpoint, checks it and encodes it again. */
 static void export_work(api_task *t) {
     coord_model m;
-    char *bytes = NULL;
-    size_t size = 0;
     t->result = coord_model_open(t->api->engine, t->job, &m, &t->error);
     if (t->result == COP_ERR_NOT_FOUND)
         cop_fail(&t->error, COP_ERR_NOT_FOUND, "job %llu has no checkpoint yet",
                  (unsigned long long)t->job);
     if (t->result) return;
-    t->result = cop_job_encode_model(m.job, m.flat, m.step, &bytes, &size, &t->error);
-    if (!t->result) {
-        t->bulk_out = cop_buffer_wrap(bytes, size, NULL, free_bytes);
-        if (!t->bulk_out) cop_free(bytes);
-        if (!t->bulk_out)
-            t->result = cop_fail(&t->error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
-    }
+    t->result = cop_job_encode_model(m.job, m.flat, m.step, &t->bulk, &t->error);
     t->value = m.step;
     snprintf(t->digest, sizeof t->digest, "%s", m.digest);
     coord_model_close(&m);

@@ -27,11 +27,6 @@ coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t id) {
 
 /* ---- preparing: on libuv's thread pool ---- */
 
-static void free_bytes(cop_buffer *buffer) {
-    cop_free(buffer->data);
-    cop_free(buffer);
-}
-
 static cop_err open_model(coord_engine *engine, coord_evaluation_model *m, cop_error *error) {
     coord_model found;
     COP_TRY(coord_model_open(engine, m->job, &found, error));
@@ -39,7 +34,7 @@ static cop_err open_model(coord_engine *engine, coord_evaluation_model *m, cop_e
     m->fingerprint = found.fingerprint;
     snprintf(m->digest, sizeof m->digest, "%s", found.digest);
     m->built = found.job;
-    m->weights = cop_buffer_wrap(found.flat, bytes, NULL, free_bytes);
+    m->weights = cop_buffer_adopt(found.flat, bytes);
     if (!m->weights) cop_free(found.flat);
     m->spec = cop_job_pack_for_workers(m->built);
     if (!m->weights || !m->spec)
@@ -60,7 +55,8 @@ static cop_err check_model(const coord_evaluation *e, const coord_evaluation_mod
                         "%s and %s are pinned to different OpenBLAS libraries: no worker can "
                         "compute both; `coppice eval` with --workers computes here",
                         first, name);
-    return cop_job_check_together(e->model[0].built, first, m->built, name, true, error);
+    return cop_job_check_together((cop_named_job){e->model[0].built, first},
+                                  (cop_named_job){m->built, name}, true, error);
 }
 
 static cop_err open_models(coord_engine *engine, coord_evaluation *e, cop_error *error) {

@@ -125,10 +125,13 @@ static cop_err fill_weights(coord_resident *r, const coord_start_at *at, cop_che
     *start = (cop_checkpoint){0};
     bool all = at->max_step == UINT64_MAX;
     if (at->resume && r->folder) {
-        float *states[2] = {r->current.state[0] ? r->current.state[0]->data : NULL,
-                            r->current.state[1] ? r->current.state[1]->data : NULL};
-        cop_err e = cop_checkpoint_load_until(
-            r->job, r->folder, at->max_step, r->current.weights->data, states, start, notes, error);
+        const cop_checkpoint_source from = {
+            .folder = r->folder, .max_step = at->max_step, .notes = notes};
+        const cop_checkpoint_buffers into = {
+            .weights = r->current.weights->data,
+            .states = {r->current.state[0] ? r->current.state[0]->data : NULL,
+                       r->current.state[1] ? r->current.state[1]->data : NULL}};
+        cop_err e = cop_checkpoint_load(r->job, &from, &into, start, error);
         if (!all && (e == COP_OK || e == COP_ERR_NOT_FOUND))
             COP_TRY(discard_after(r, e ? 0 : start->step, start, error));
         if (e == COP_OK) {

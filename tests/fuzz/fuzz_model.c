@@ -12,25 +12,22 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void as_model(const uint8_t *data, size_t size) {
-    cop_job *job = NULL, *again = NULL;
-    float *flat = NULL, *same = NULL;
-    uint64_t step = 0, steps = 0;
+    cop_saved_model m, again;
     cop_error error = {0};
-    char *bytes;
-    size_t count;
-    if (cop_job_decode_model(data, size, "fuzz", &job, &flat, &step, &error)) {
-        if (!error.code || !error.text[0] || job || flat) __builtin_trap();
+    cop_buffer *bytes;
+    if (cop_job_decode_model(data, size, "fuzz", &m, &error)) {
+        if (!error.code || !error.text[0] || m.job || m.flat) __builtin_trap();
         return;
     }
-    if (cop_job_encode_model(job, flat, step, &bytes, &count, NULL)) __builtin_trap();
-    if (cop_job_decode_model(bytes, count, "again", &again, &same, &steps, NULL)) __builtin_trap();
-    const size_t floats = (size_t)cop_model_floats(job->model) * sizeof *flat;
-    if (steps != step || memcmp(flat, same, floats) != 0) __builtin_trap();
-    cop_free(bytes);
-    cop_free(flat);
-    cop_free(same);
-    cop_job_destroy(job);
-    cop_job_destroy(again);
+    if (cop_job_encode_model(m.job, m.flat, m.step, &bytes, NULL)) __builtin_trap();
+    if (cop_job_decode_model(bytes->data, bytes->size, "again", &again, NULL)) __builtin_trap();
+    const size_t floats = (size_t)cop_model_floats(m.job->model) * sizeof *m.flat;
+    if (again.step != m.step || memcmp(m.flat, again.flat, floats) != 0) __builtin_trap();
+    cop_buffer_release(bytes);
+    cop_free(m.flat);
+    cop_free(again.flat);
+    cop_job_destroy(m.job);
+    cop_job_destroy(again.job);
 }
 
 /* Loads them as weights of this job. */

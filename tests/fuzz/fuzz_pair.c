@@ -367,13 +367,13 @@ static void use_model_and_spec(fuzz_bytes *in) {
     cop_job *own = make_job(in, a), *other = make_job(in, b ? b : a);
     if (own && other) {
         float *flat = new_flat(other), *opened = NULL;
-        char *bytes, *path = cop_path_join(pair.folder[1], pair_files[4]);
-        size_t size;
+        char *path = cop_path_join(pair.folder[1], pair_files[4]);
+        cop_buffer *bytes;
         uint64_t step;
         cop_error error = {0};
         cop_model_init(other->model, other->seed, flat);
-        FUZZ_CHECK(!cop_job_encode_model(other, flat, pick(in, 1, 7), &bytes, &size, NULL));
-        fuzz_write(pair.folder[1], pair_files[4], bytes, size);
+        FUZZ_CHECK(!cop_job_encode_model(other, flat, pick(in, 1, 7), &bytes, NULL));
+        fuzz_write(pair.folder[1], pair_files[4], bytes->data, bytes->size);
         cop_free(flat);
         flat = new_flat(own);
         if (cop_job_open_weights(own, path, &opened, &step, &error)) fuzz_refused(&error);
@@ -381,7 +381,7 @@ static void use_model_and_spec(fuzz_bytes *in) {
         if (cop_import_weights(own->model, path, flat, &error)) fuzz_refused(&error);
         cop_free(opened);
         cop_free(flat);
-        cop_free(bytes);
+        cop_buffer_release(bytes);
         cop_free(path);
     }
     cop_job_destroy(own);

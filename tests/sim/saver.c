@@ -197,13 +197,13 @@ void sim_saver_finish(sim *s) {
 cop_err sim_read(sim *s, uint64_t id, uint64_t max_step, sim_resident *r, cop_checkpoint *c) {
     cop_job job = job_of(&s->specs[r->spec]);
     char folder[32];
-    float *weights = new_flat(&job), *momentum = new_flat(&job), *states[2] = {momentum, NULL};
+    float *weights = new_flat(&job), *momentum = new_flat(&job);
     cop_error error = {0};
     cop_str notes = {0};
     folder_of(id, folder);
     sim_disk_begin(s->disk, s->now);
-    cop_err e =
-        cop_checkpoint_load_until(&job, folder, max_step, weights, states, c, &notes, &error);
+    cop_err e = cop_checkpoint_load(&job, &(cop_checkpoint_source){folder, max_step, &notes},
+                                    &(cop_checkpoint_buffers){weights, {momentum, NULL}}, c, &error);
     sim_disk_end(s->disk);
     if (notes.length) sim_trace(s, "job %llu: %s", (unsigned long long)id, cop_str_text(&notes));
     if (!e) {

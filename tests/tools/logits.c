@@ -48,19 +48,18 @@ static bool run(const cop_job *job, const float *flat, cop_pass *pass) {
 
 int main(int argc, char **argv) {
     cop_error error = {0};
-    cop_job *job;
-    float *flat;
-    uint64_t step;
+    cop_saved_model m;
     const cop_kernels *kernels;
     cop_pass *pass;
     if (argc != 2) return fail("usage: logits MODEL");
-    if (cop_job_open_model(argv[1], &job, &flat, &step, &error) ||
+    if (cop_job_open_model(argv[1], &m, &error) ||
         cop_kernels_choose(&kernels, &error) ||
-        cop_pass_create(job->model, kernels, job->numerics, COLUMNS, COP_PASS_EVAL, &pass, &error))
+        cop_pass_create(m.job->model, kernels, m.job->numerics, COLUMNS, COP_PASS_EVAL, &pass,
+                        &error))
         return fail(error.text);
-    const bool done = run(job, flat, pass);
+    const bool done = run(m.job, m.flat, pass);
     cop_pass_destroy(pass);
-    cop_free(flat);
-    cop_job_destroy(job);
+    cop_free(m.flat);
+    cop_job_destroy(m.job);
     return done ? 0 : fail("a sample that is not whole");
 }

@@ -91,12 +91,12 @@ static void test_mutated_model_files_never_crash(void **state) {
     (void)state;
     const cop_job *job = fuzz_network();
     float *flat = first_weights(job), *back = new_floats(job);
-    char *bytes, bare[2048];
-    size_t size;
-    assert_int_equal(cop_job_encode_model(job, flat, 7, &bytes, &size, NULL), COP_OK);
-    fuzz_model((const uint8_t *)bytes, size);
-    drive_model(bytes, size, 1);
-    cop_free(bytes);
+    cop_buffer *bytes;
+    char bare[2048];
+    assert_int_equal(cop_job_encode_model(job, flat, 7, &bytes, NULL), COP_OK);
+    fuzz_model(bytes->data, bytes->size);
+    drive_model(bytes->data, bytes->size, 1);
+    cop_buffer_release(bytes);
     /* As another program writes it: without metadata, with 16-bit floats. */
     static const char header[] =
         "{\"1.weight\":{\"dtype\":\"F16\",\"shape\":[2,1,2,2],\"data_offsets\":[0,16]},"
@@ -106,7 +106,7 @@ static void test_mutated_model_files_never_crash(void **state) {
     cop_store_u64(bare, sizeof header - 1);
     memcpy(bare + 8, header, sizeof header - 1);
     for (int i = 0; i < 80; i++) bare[8 + sizeof header - 1 + i] = (char)(i * 37 & 0x3f);
-    size = 8 + sizeof header - 1 + 80;
+    const size_t size = 8 + sizeof header - 1 + 80;
     cop_safetensors *file;
     assert_int_equal(cop_safetensors_decode(bare, size, "bare", &file, NULL), COP_OK);
     assert_int_equal(cop_import_tensors(job->model, file, "bare", back, NULL), COP_OK);

@@ -65,26 +65,25 @@ static void test_tensors_have_the_names_and_shapes_of_pytorch(void **state) {
 
 static void test_encoded_model_equals_the_file(void **state) {
     fixture *f = *state;
-    char *bytes, *text;
-    size_t size, file_size;
-    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &bytes, &size, NULL), COP_OK);
+    cop_buffer *bytes;
+    char *text;
+    size_t file_size;
+    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &bytes, NULL), COP_OK);
     assert_int_equal(cop_file_read(f->path, 1 << 20, &text, &file_size, NULL), COP_OK);
-    assert_int_equal(size, file_size);
-    assert_memory_equal(bytes, text, size);
-    cop_free(bytes), cop_free(text);
+    assert_int_equal(bytes->size, file_size);
+    assert_memory_equal(bytes->data, text, file_size);
+    cop_buffer_release(bytes), cop_free(text);
 }
 
 static void expect_opens(const fixture *f, const char *path) {
-    cop_job *job;
-    float *flat;
-    uint64_t step;
+    cop_saved_model m;
     cop_error error = {0};
-    if (cop_job_open_model(path, &job, &flat, &step, &error)) fail_msg("%s", error.text);
-    assert_int_equal(step, 77);
-    assert_int_equal(job->steps, f->job->steps);
-    assert_memory_equal(flat, f->weights, flat_size(f));
-    cop_job_destroy(job);
-    cop_free(flat);
+    if (cop_job_open_model(path, &m, &error)) fail_msg("%s", error.text);
+    assert_int_equal(m.step, 77);
+    assert_int_equal(m.job->steps, f->job->steps);
+    assert_memory_equal(m.flat, f->weights, flat_size(f));
+    cop_job_destroy(m.job);
+    cop_free(m.flat);
 }
 
 static void test_model_file_opens_without_a_job(void **state) {
@@ -107,17 +106,15 @@ static void test_run_folder_opens_its_newest_checkpoint(void **state) {
 }
 
 static cop_err open_path(const char *path, cop_error *error) {
-    cop_job *job;
-    float *flat;
-    uint64_t step;
-    cop_err e = cop_job_open_model(path, &job, &flat, &step, error);
+    cop_saved_model m;
+    cop_err e = cop_job_open_model(path, &m, error);
     if (e) {
-        assert_null(job);
-        assert_null(flat);
+        assert_null(m.job);
+        assert_null(m.flat);
         return e;
     }
-    cop_job_destroy(job);
-    cop_free(flat);
+    cop_job_destroy(m.job);
+    cop_free(m.flat);
     return e;
 }
 
@@ -135,9 +132,11 @@ static void test_paths_without_a_model_are_refused(void **state) {
 /* All bytes except the blanks that pad the header, which may become other whitespace. */
 static void test_every_altered_byte_of_a_model_file_is_detected(void **state) {
     fixture *f = *state;
-    char *bytes, *path = cop_path_join(f->folder, "altered");
-    size_t size;
-    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &bytes, &size, NULL), COP_OK);
+    cop_buffer *model;
+    char *path = cop_path_join(f->folder, "altered");
+    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &model, NULL), COP_OK);
+    char *bytes = model->data;
+    const size_t size = model->size;
     uint64_t header = cop_load_u64(bytes) + 8, end = header;
     while (bytes[end - 1] == ' ') end--;
     for (size_t i = 0; i < size; i += i < header ? 1 : 997) {
@@ -148,21 +147,21 @@ static void test_every_altered_byte_of_a_model_file_is_detected(void **state) {
         if (!open_path(path, NULL)) fail_msg("byte %zu of %zu", i, size);
         bytes[i] ^= 1 << (i % 7);
     }
-    cop_free(bytes), cop_free(path);
+    cop_buffer_release(model), cop_free(path);
 }
 
 static void test_every_truncation_of_a_model_file_is_detected(void **state) {
     fixture *f = *state;
-    char *bytes, *path = cop_path_join(f->folder, "cut");
-    size_t size;
-    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &bytes, &size, NULL), COP_OK);
-    for (size_t i = 0; i < size; i += 101) {
-        cop_file_part part = {bytes, i};
+    cop_buffer *bytes;
+    char *path = cop_path_join(f->folder, "cut");
+    assert_int_equal(cop_job_encode_model(f->job, f->weights, 77, &bytes, NULL), COP_OK);
+    for (size_t i = 0; i < bytes->size; i += 101) {
+        cop_file_part part = {bytes->data, i};
         assert_int_equal(cop_file_write(path, &part, 1, 0644, NULL), COP_OK);
         cop_err e = open_path(path, NULL);
         assert_true(e == COP_ERR_CORRUPT || e == COP_ERR_INPUT);
     }
-    cop_free(bytes), cop_free(path);
+    cop_buffer_release(bytes), cop_free(path);
 }
 
 static void test_model_of_another_shape_is_refused(void **state) {

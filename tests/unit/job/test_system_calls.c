@@ -185,7 +185,7 @@ static cop_err save_step(uint64_t step, cop_error *error) {
 static uint64_t resume(cop_error *error) {
     float *w = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c = {0};
-    const cop_err e = cop_checkpoint_load(job, folder, w, states, &c, NULL, error);
+    const cop_err e = cop_checkpoint_load(job, &(cop_checkpoint_source){folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){w, {states[0], states[1]}}, &c, error);
     if (!e) {
         assert_true(w[0] == (float)c.step && states[0][0] == -(float)c.step);
         const size_t rest = ((size_t)cop_model_floats(job->model) - 1) * sizeof(float);
@@ -341,14 +341,12 @@ static cop_err read_job_file(cop_error *error) {
 }
 
 static cop_err open_model(cop_error *error) {
-    cop_job *own = NULL;
-    float *w = NULL;
-    uint64_t step;
-    const cop_err e = cop_job_open_model(folder, &own, &w, &step, error);
+    cop_saved_model m;
+    const cop_err e = cop_job_open_model(folder, &m, error);
     if (e) return e;
-    assert_memory_equal(w, weights, (size_t)cop_model_floats(job->model) * sizeof(float));
-    cop_free(w);
-    cop_job_destroy(own);
+    assert_memory_equal(m.flat, weights, (size_t)cop_model_floats(job->model) * sizeof(float));
+    cop_free(m.flat);
+    cop_job_destroy(m.job);
     return e;
 }
 
