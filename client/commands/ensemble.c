@@ -27,9 +27,9 @@ static cop_err read_counts(const char *text, uint32_t *counts, uint32_t *count, 
                             "--ensemble is \"%s\": expected numbers of members from 1 to %d, "
                             "separated by commas",
                             text, COP_ENSEMBLE_MEMBERS_MAX);
-        if (*count == COP_TALLY_COUNTS_MAX)
+        if (*count == COP_ENSEMBLE_COUNTS_MAX)
             return cop_fail(error, COP_ERR_USAGE, "--ensemble has too many numbers: at most %d",
-                            COP_TALLY_COUNTS_MAX);
+                            COP_ENSEMBLE_COUNTS_MAX);
         counts[(*count)++] = (uint32_t)value;
         p += length + (p[length] == ',');
     }

@@ -6,13 +6,13 @@
 
 #include "client/cli.h"
 #include "common/job/ensemble.h"
-#include "common/ensemble/tally.h"
+#include "common/ensemble/slices.h"
 
 /* The request. Without a count it is a plain evaluation, on the pool. */
 typedef struct cli_ensemble {
     const cli_options *options;
     cop_average average;
-    uint32_t counts[COP_TALLY_COUNTS_MAX], count; /* ascending, each once */
+    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX], count; /* ascending, each once */
     const char *names[CLI_POSITIONAL_MAX];        /* jobs and models */
     uint32_t name_count;
     bool each_model; /* true: each model is a member; false: the members are thinned networks of the

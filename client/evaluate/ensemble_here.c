@@ -24,7 +24,7 @@ typedef struct evaluation {
     cli_model model[CLI_POSITIONAL_MAX];
     uint32_t models;
     const cop_data_part *part;
-    cop_tally *tally;
+    cop_ensemble_slices *ensemble;
     uint32_t members, slices, block, blocks; /* members: in total; block: members per block */
     uint32_t threads;
     /* guarded by the mutex */
@@ -32,7 +32,7 @@ typedef struct evaluation {
     uv_cond_t turn;
     uint32_t done;     /* blocks added */
     uint32_t *reached; /* (slices) members added */
-    cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
+    cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX];
     cop_error failure;
     cop_task task;         /* its parts are the blocks */
     struct runner *runner; /* [threads] */
@@ -91,7 +91,7 @@ static cop_err compute(const evaluation *v, runner *r, uint32_t block, cop_error
 static void show(evaluation *v) {
     char text[80];
     while (v->ask->told < v->ask->count &&
-           cop_tally_get(v->tally, v->ask->told, &v->figures[v->ask->told])) {
+           cop_ensemble_slices_get(v->ensemble, v->ask->told, &v->figures[v->ask->told])) {
         Coppice__Api__EnsembleFigures row;
         cop_job_ensemble_row(&v->figures[v->ask->told], v->ask->counts[v->ask->told], &row);
         cli_ensemble_row(v->ask, &row);
@@ -108,7 +108,7 @@ static void add(evaluation *v, const runner *r, uint32_t block) {
     while (v->reached[slice] != first && !v->failure.code) uv_cond_wait(&v->turn, &v->mutex);
     if (v->failure.code) return;
     uv_mutex_unlock(&v->mutex); /* this thread owns the slice until it advances `reached` */
-    const bool finite = cop_tally_add(v->tally, slice, count, r->outputs);
+    const bool finite = cop_ensemble_slices_add(v->ensemble, slice, count, r->outputs);
     uv_mutex_lock(&v->mutex);
     v->reached[slice] += count;
     v->done++;
@@ -200,7 +200,7 @@ static void plan(evaluation *v) {
     const uint64_t threads = wanted ? (uint64_t)wanted : uv_available_parallelism();
     v->threads = threads < THREADS_MAX ? (uint32_t)threads : THREADS_MAX;
     v->members = v->ask->counts[v->ask->count - 1];
-    v->slices = cop_tally_slices(v->tally);
+    v->slices = cop_ensemble_slices_count(v->ensemble);
     uint64_t share = (uint64_t)v->members * v->slices / (TURNS * v->threads);
     if (share > v->members / ADVANCES) share = v->members / ADVANCES;
     if (share > BLOCK_MAX) share = BLOCK_MAX;
@@ -208,16 +208,16 @@ static void plan(evaluation *v) {
     v->blocks = (v->members + v->block - 1) / v->block * v->slices;
 }
 
-static cop_err make_tally(evaluation *v, cop_error *error) {
+static cop_err make_slices(evaluation *v, cop_error *error) {
     const cop_average average = v->ask->average ? v->ask->average : COP_AVERAGE_ARITHMETIC;
-    cop_tally_spec spec = {.average = average,
+    cop_ensemble_slices_spec spec = {.average = average,
                            .classes = cop_model_outputs(v->model[0].job->model),
                            .samples = v->part->count,
                            .labels = v->part->labels,
                            .count = v->ask->count};
     for (uint32_t i = 0; i < spec.count; i++) spec.counts[i] = v->ask->counts[i];
-    COP_TRY(cop_tally_create(&spec, &v->tally, error));
-    v->reached = cop_alloc_array(cop_tally_slices(v->tally), sizeof *v->reached);
+    COP_TRY(cop_ensemble_slices_create(&spec, &v->ensemble, error));
+    v->reached = cop_alloc_array(cop_ensemble_slices_count(v->ensemble), sizeof *v->reached);
     return v->reached ? COP_OK : cop_no_memory(error);
 }
 
@@ -225,7 +225,7 @@ static cop_err make_tally(evaluation *v, cop_error *error) {
 
 static void tell(evaluation *v, double seconds) {
     Coppice__Api__EnsembleResult r = COPPICE__API__ENSEMBLE_RESULT__INIT;
-    Coppice__Api__EnsembleFigures row[COP_TALLY_COUNTS_MAX], *rows[COP_TALLY_COUNTS_MAX];
+    Coppice__Api__EnsembleFigures row[COP_ENSEMBLE_COUNTS_MAX], *rows[COP_ENSEMBLE_COUNTS_MAX];
     Coppice__Api__EnsembleModel model[CLI_POSITIONAL_MAX], *models[CLI_POSITIONAL_MAX];
     for (uint32_t i = 0; i < v->ask->count; i++) {
         cop_job_ensemble_row(&v->figures[i], v->ask->counts[i], &row[i]);
@@ -261,14 +261,14 @@ cop_err cli_ensemble_here(cli_ensemble *ask, cop_error *error) {
     if (!e) e = cli_choose_kernels(&v->kernels, digest, error);
     if (!e) {
         v->part = &data->test;
-        e = make_tally(v, error);
+        e = make_slices(v, error);
     }
     if (!e) {
         plan(v);
         e = run_threads(v, error);
     }
     if (!e) tell(v, (double)(cop_clock_ns() - began) * 1e-9);
-    cop_tally_destroy(v->tally);
+    cop_ensemble_slices_destroy(v->ensemble);
     cop_free(v->reached);
     if (data) cop_data_destroy(data);
     for (uint32_t i = 0; i < v->models; i++) cli_model_close(&v->model[i]);

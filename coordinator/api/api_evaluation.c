@@ -41,7 +41,7 @@ static bool check_key(cop_request *request, protobuf_c_boolean has, ProtobufCBin
 static const char *problem_with_counts(const Coppice__Api__StartEvaluationRequest *r,
                                        bool has_members) {
     if (!has_members && r->n_counts) return "counts require an average of members";
-    if (r->n_counts > COP_TALLY_COUNTS_MAX) return "too many counts";
+    if (r->n_counts > COP_ENSEMBLE_COUNTS_MAX) return "too many counts";
     if (has_members && !r->n_counts) return "an average of members requires counts";
     for (size_t i = 0; i < r->n_counts; i++) {
         if (r->counts[i] < 1 || r->counts[i] > COP_ENSEMBLE_MEMBERS_MAX)
@@ -253,7 +253,7 @@ void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
 /* An EnsembleResult with the storage of its fields. */
 typedef struct reported_ensemble {
     Coppice__Api__EnsembleResult result;
-    Coppice__Api__EnsembleFigures rows[COP_TALLY_COUNTS_MAX], *row_table[COP_TALLY_COUNTS_MAX];
+    Coppice__Api__EnsembleFigures rows[COP_ENSEMBLE_COUNTS_MAX], *row_table[COP_ENSEMBLE_COUNTS_MAX];
     Coppice__Api__EnsembleModel models[COORD_MODELS_MAX], *model_table[COORD_MODELS_MAX];
     char names[COORD_MODELS_MAX][24];
 } reported_ensemble;

@@ -1,4 +1,4 @@
-/* Evaluations on the pool. See evaluation.h. An ensemble's outputs are added to its tally on the
+/* Evaluations on the pool. See evaluation.h. An ensemble's outputs are added slice by slice on the
  * compute threads, in batches: what arrives while one batch is added makes the next. Each part of
  * the task handles its own slices, so no two threads touch the same one. Within a slice, outputs
  * are added in the order of blocks, which is that of members. */
@@ -107,13 +107,13 @@ static cop_err allocate(coord_evaluation *e, cop_error *error) {
     if (!e->rows_pool || !e->labels_pool || (!e->plain && !e->blocks))
         return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     if (e->plain) return COP_OK;
-    cop_tally_spec spec = {.average = e->average ? e->average : COP_AVERAGE_ARITHMETIC,
+    cop_ensemble_slices_spec spec = {.average = e->average ? e->average : COP_AVERAGE_ARITHMETIC,
                            .classes = cop_model_outputs(job->model),
                            .samples = e->samples,
                            .labels = e->data->test.labels,
                            .count = e->count};
     memcpy(spec.counts, e->counts, sizeof spec.counts);
-    return cop_tally_create(&spec, &e->tally, error);
+    return cop_ensemble_slices_create(&spec, &e->slices, error);
 }
 
 cop_err coord_evaluation_prepare(coord_engine *engine, coord_evaluation *e, cop_error *error) {
@@ -150,11 +150,11 @@ static void release_tensors(coord_evaluation *e) {
     if (e->data) cop_data_destroy(e->data);
     cop_buffer_pool_destroy(e->rows_pool);
     cop_buffer_pool_destroy(e->labels_pool);
-    cop_tally_destroy(e->tally);
+    cop_ensemble_slices_destroy(e->slices);
     cop_free(e->blocks);
     e->data = NULL;
     e->rows_pool = e->labels_pool = NULL;
-    e->tally = NULL;
+    e->slices = NULL;
     e->blocks = NULL;
 }
 
@@ -216,7 +216,7 @@ bool coord_evaluation_members(const coord_evaluation *e, const cop_result *resul
     return true;
 }
 
-/* ---- the tally ---- */
+/* ---- adding outputs ---- */
 
 static coord_evaluation *evaluation_of_task(cop_task *task) {
     return (coord_evaluation *)(void *)((char *)task - offsetof(coord_evaluation, task));
@@ -229,7 +229,7 @@ static void add_part(cop_task *task, int thread, int part) {
     for (uint32_t i = 0; i < e->batch; i++) {
         const coord_evaluation_block *b = &e->blocks[(e->first + i) % e->info.window];
         if (b->slice % (uint32_t)task->parts != (uint32_t)part) continue;
-        bool finite = cop_tally_add(e->tally, b->slice, b->members, b->logits->data);
+        bool finite = cop_ensemble_slices_add(e->slices, b->slice, b->members, b->logits->data);
         COP_ASSERT(finite); /* else the core would not have passed it on */
     }
 }
@@ -249,7 +249,7 @@ static void start_batch(coord_evaluation *e) {
     cop_thread_pool_submit(e->engine->pool, &e->task);
 }
 
-/* On the loop: the batch is in the tally. */
+/* On the loop: the batch was added. */
 static void batch_arrived(coord_engine *engine, coord_mail *mail) {
     coord_evaluation *e =
         (coord_evaluation *)(void *)((char *)mail - offsetof(coord_evaluation, mail));
@@ -265,7 +265,7 @@ static void batch_arrived(coord_engine *engine, coord_mail *mail) {
         return;
     }
     while (e->figure_count < e->count &&
-           cop_tally_get(e->tally, e->figure_count, &e->figures[e->figure_count]))
+           cop_ensemble_slices_get(e->slices, e->figure_count, &e->figures[e->figure_count]))
         e->figure_count++;
     if (e->waiting) start_batch(e);
     coord_engine_changed(engine, id);

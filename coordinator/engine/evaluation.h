@@ -1,11 +1,11 @@
 /* Evaluations of finished weights on the pool: tensors of their models, samples of their leases,
- * and the tally of an ensemble. Nothing is stored: after a restart a client must ask again. Loop
+ * and the sums of an ensemble. Nothing is stored: after a restart a client must ask again. Loop
  * thread unless a comment says otherwise. */
 #ifndef COP_COORDINATOR_EVALUATION_H
 #define COP_COORDINATOR_EVALUATION_H
 
 #include "common/job/ensemble.h"
-#include "common/ensemble/tally.h"
+#include "common/ensemble/slices.h"
 #include "coordinator/engine/engine.h"
 
 #define COORD_MODELS_MAX     64
@@ -31,13 +31,13 @@ struct coord_evaluation {
     /* the request */
     bool plain, each_model; /* plain: losses of one model; each_model: every model is a member */
     cop_average average;
-    uint32_t counts[COP_TALLY_COUNTS_MAX], count;
+    uint32_t counts[COP_ENSEMBLE_COUNTS_MAX], count;
     /* what it needs; released when it has ended */
     coord_evaluation_model model[COORD_MODELS_MAX];
     uint32_t model_count;
     cop_data *data;
     cop_buffer_pool *rows_pool, *labels_pool;
-    cop_tally *tally;
+    cop_ensemble_slices *slices;
     coord_job_info info;
     /* outputs that the compute threads add: a ring of info.window blocks, of which the first
      * `batch` are being added now */
@@ -50,7 +50,7 @@ struct coord_evaluation {
     bool reported;            /* its client has been sent the result */
     char owner[COP_NAME_MAX]; /* coord_access_identity */
     /* the outcome */
-    cop_ensemble_figures figures[COP_TALLY_COUNTS_MAX];
+    cop_ensemble_figures figures[COP_ENSEMBLE_COUNTS_MAX];
     uint32_t figure_count, samples;
     uint64_t started_ns, ended_ns, heard_ns; /* heard_ns: when its client last asked */
 };
@@ -70,7 +70,7 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_ac
 /* In *members: how many members' outputs these are, by their size. False: the size is wrong. */
 bool coord_evaluation_members(const coord_evaluation *evaluation, const cop_result *result,
                               const cop_buffer *logits, uint32_t *members);
-/* Adds the outputs of the action's slot to the tally, on the compute threads. ABSORBED follows. */
+/* Adds the outputs of the action's slot to the ensemble, on the compute threads. ABSORBED follows. */
 void coord_evaluation_absorb(coord_engine *engine, const coord_action *action);
 /* Call when it has ended: releases tensors, keeps the figures for its client. */
 void coord_evaluation_unload(coord_evaluation *evaluation);

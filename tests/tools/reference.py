@@ -161,7 +161,7 @@ LIMITS = {
         "COP_LEASE_SAMPLES_MAX": "samples in a lease",
         "COP_EVAL_SLICE": "samples in a lease of an evaluation",
         "COP_LEASE_MEMBERS_MAX": "members of an ensemble in a lease",
-        "COP_TALLY_BYTES_MAX": "bytes of the sums of an ensemble",
+        "COP_ENSEMBLE_BYTES_MAX": "bytes of the sums of an ensemble",
         "COP_WORKER_THREADS_MAX": "threads of a worker",
     },
     "A coordinator": {

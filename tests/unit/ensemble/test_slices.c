@@ -1,10 +1,10 @@
-/* The tally of an ensemble, and its members: the figures follow the definition (each sample
+/* The slices of an ensemble, and its members: the figures follow the definition (each sample
  * separately, members in order), for any blocks and any order of slices. */
 #include <math.h>
 
 #include "common/base/limits.h"
 #include "common/ensemble/members.h"
-#include "common/ensemble/tally.h"
+#include "common/ensemble/slices.h"
 #include "unit/nn/model_fixture.h"
 
 enum { CLASSES = 3, SAMPLES = 2300, MEMBERS = 7, SLICES = 3, INPUTS = 9 };
@@ -31,8 +31,8 @@ static uint32_t columns_of(uint32_t slice) {
     return left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE;
 }
 
-static cop_tally_spec spec_of(cop_average average) {
-    return (cop_tally_spec){.average = average,
+static cop_ensemble_slices_spec spec_of(cop_average average) {
+    return (cop_ensemble_slices_spec){.average = average,
                             .classes = CLASSES,
                             .samples = SAMPLES,
                             .labels = labels,
@@ -40,17 +40,17 @@ static cop_tally_spec spec_of(cop_average average) {
                             .count = 3};
 }
 
-static cop_tally *open_tally(cop_average average) {
-    const cop_tally_spec spec = spec_of(average);
-    cop_tally *t = NULL;
+static cop_ensemble_slices *open_slices(cop_average average) {
+    const cop_ensemble_slices_spec spec = spec_of(average);
+    cop_ensemble_slices *t = NULL;
     cop_error error = {0};
-    if (cop_tally_create(&spec, &t, &error)) fail_msg("%s", error.text);
-    assert_int_equal(cop_tally_slices(t), SLICES);
+    if (cop_ensemble_slices_create(&spec, &t, &error)) fail_msg("%s", error.text);
+    assert_int_equal(cop_ensemble_slices_count(t), SLICES);
     return t;
 }
 
 /* Adds members [first, first + count) of a slice, as a worker sends them. */
-static bool add(cop_tally *t, uint32_t slice, uint32_t first, uint32_t count) {
+static bool add(cop_ensemble_slices *t, uint32_t slice, uint32_t first, uint32_t count) {
     const size_t columns = columns_of(slice);
     float *block = cop_alloc_array(count * CLASSES * columns, sizeof *block);
     for (uint32_t m = 0; m < count; m++)
@@ -58,14 +58,14 @@ static bool add(cop_tally *t, uint32_t slice, uint32_t first, uint32_t count) {
             memcpy(block + (m * CLASSES + k) * columns,
                    logits + ((first + m) * CLASSES + k) * (size_t)SAMPLES + slice * COP_EVAL_SLICE,
                    columns * sizeof *block);
-    const bool ok = cop_tally_add(t, slice, count, block);
+    const bool ok = cop_ensemble_slices_add(t, slice, count, block);
     cop_free(block);
     return ok;
 }
 
-static cop_ensemble_figures get(const cop_tally *t, uint32_t index) {
+static cop_ensemble_figures get(const cop_ensemble_slices *t, uint32_t index) {
     cop_ensemble_figures f;
-    assert_true(cop_tally_get(t, index, &f));
+    assert_true(cop_ensemble_slices_get(t, index, &f));
     return f;
 }
 
@@ -84,12 +84,12 @@ static cop_ensemble_figures by_definition(cop_average average, uint32_t members)
     return f;
 }
 
-static void test_tally_figures_match_the_definition(void **state) {
+static void test_figures_match_the_definition(void **state) {
     (void)state;
     static const uint32_t counts[] = {1, 4, MEMBERS};
     for (cop_average average = COP_AVERAGE_ARITHMETIC; average <= COP_AVERAGE_GEOMETRIC;
          average++) {
-        cop_tally *t = open_tally(average);
+        cop_ensemble_slices *t = open_slices(average);
         for (uint32_t s = 0; s < SLICES; s++) assert_true(add(t, s, 0, MEMBERS));
         for (uint32_t i = 0; i < 3; i++) {
             const cop_ensemble_figures a = get(t, i), b = by_definition(average, counts[i]);
@@ -101,15 +101,15 @@ static void test_tally_figures_match_the_definition(void **state) {
             assert_true(fabs(a.ece.error - b.ece.error) < 1e-13);
             assert_true(fabs(a.disagreement.value - b.disagreement.value) < 1e-13);
         }
-        cop_tally_destroy(t);
+        cop_ensemble_slices_destroy(t);
     }
 }
 
 /* Blocks of any size and slices in any order give the same bits. */
-static void test_tally_does_not_depend_on_blocks_and_their_order(void **state) {
+static void test_figures_do_not_depend_on_blocks_and_their_order(void **state) {
     (void)state;
-    cop_tally *whole = open_tally(COP_AVERAGE_ARITHMETIC),
-              *parts = open_tally(COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_slices *whole = open_slices(COP_AVERAGE_ARITHMETIC),
+              *parts = open_slices(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) assert_true(add(whole, s, 0, MEMBERS));
     for (uint32_t m = 0; m < MEMBERS; m++) assert_true(add(parts, 2, m, 1));
     assert_true(add(parts, 0, 0, 3));
@@ -120,44 +120,44 @@ static void test_tally_does_not_depend_on_blocks_and_their_order(void **state) {
         const cop_ensemble_figures a = get(whole, i), b = get(parts, i);
         assert_memory_equal(&a, &b, sizeof a);
     }
-    cop_tally_destroy(whole);
-    cop_tally_destroy(parts);
+    cop_ensemble_slices_destroy(whole);
+    cop_ensemble_slices_destroy(parts);
 }
 
 static void test_other_order_of_members_changes_the_bits(void **state) {
     (void)state;
-    cop_tally *a = open_tally(COP_AVERAGE_ARITHMETIC), *b = open_tally(COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_slices *a = open_slices(COP_AVERAGE_ARITHMETIC), *b = open_slices(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) {
         assert_true(add(a, s, 0, MEMBERS));
         for (uint32_t m = MEMBERS; m-- > 0;) assert_true(add(b, s, m, 1));
     }
     const cop_ensemble_figures x = get(a, 2), y = get(b, 2);
     assert_memory_not_equal(&x, &y, sizeof x);
-    cop_tally_destroy(a);
-    cop_tally_destroy(b);
+    cop_ensemble_slices_destroy(a);
+    cop_ensemble_slices_destroy(b);
 }
 
 static void test_figures_are_ready_when_every_slice_has_enough_members(void **state) {
     (void)state;
-    cop_tally *t = open_tally(COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_slices *t = open_slices(COP_AVERAGE_ARITHMETIC);
     cop_ensemble_figures f;
     add(t, 0, 0, MEMBERS);
     add(t, 1, 0, 4);
-    assert_false(cop_tally_get(t, 0, &f));
+    assert_false(cop_ensemble_slices_get(t, 0, &f));
     add(t, 2, 0, 3);
-    assert_true(cop_tally_get(t, 0, &f));
-    assert_false(cop_tally_get(t, 1, &f));
+    assert_true(cop_ensemble_slices_get(t, 0, &f));
+    assert_false(cop_ensemble_slices_get(t, 1, &f));
     add(t, 2, 3, 1);
-    assert_true(cop_tally_get(t, 1, &f));
-    assert_false(cop_tally_get(t, 2, &f));
-    cop_tally_destroy(t);
+    assert_true(cop_ensemble_slices_get(t, 1, &f));
+    assert_false(cop_ensemble_slices_get(t, 2, &f));
+    cop_ensemble_slices_destroy(t);
 }
 
 static void test_non_finite_outputs_are_refused(void **state) {
     (void)state;
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
-        cop_tally *t = open_tally(COP_AVERAGE_ARITHMETIC);
+        cop_ensemble_slices *t = open_slices(COP_AVERAGE_ARITHMETIC);
         float *at = &logits[(size_t)2 * CLASSES * SAMPLES + 2 * SAMPLES + 2150], kept = *at;
         *at = bad[i];
         assert_true(add(t, 2, 0, 2)); /* the earlier members */
@@ -168,32 +168,32 @@ static void test_non_finite_outputs_are_refused(void **state) {
         add(t, 1, 0, MEMBERS);
         const cop_ensemble_figures f = get(t, 2);
         assert_true(f.wrong.value == by_definition(COP_AVERAGE_ARITHMETIC, MEMBERS).wrong.value);
-        cop_tally_destroy(t);
+        cop_ensemble_slices_destroy(t);
     }
 }
 
-static void test_a_tally_beyond_its_limit_is_refused(void **state) {
+static void test_slices_beyond_the_limit_are_refused(void **state) {
     (void)state;
-    cop_tally_spec spec = spec_of(COP_AVERAGE_ARITHMETIC);
-    cop_tally *t = NULL;
+    cop_ensemble_slices_spec spec = spec_of(COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_slices *t = NULL;
     cop_error error = {0};
     spec.classes = 60000;
-    assert_int_equal(cop_tally_create(&spec, &t, &error), COP_ERR_LIMIT);
+    assert_int_equal(cop_ensemble_slices_create(&spec, &t, &error), COP_ERR_LIMIT);
     assert_string_equal(
         error.text,
         "the averages over 2300 samples of 60000 classes need 2632 MB: the limit is 1024 MB");
     assert_null(t);
 }
 
-static void test_tally_survives_every_failed_allocation(void **state) {
+static void test_slices_survive_every_failed_allocation(void **state) {
     (void)state;
-    const cop_tally_spec spec = spec_of(COP_AVERAGE_GEOMETRIC);
+    const cop_ensemble_slices_spec spec = spec_of(COP_AVERAGE_GEOMETRIC);
     for (uint64_t k = 1;; k++) {
-        cop_tally *t = NULL;
+        cop_ensemble_slices *t = NULL;
         cop_alloc_fail_at(k);
-        const cop_err e = cop_tally_create(&spec, &t, NULL);
+        const cop_err e = cop_ensemble_slices_create(&spec, &t, NULL);
         cop_alloc_fail_at(0);
-        cop_tally_destroy(t);
+        cop_ensemble_slices_destroy(t);
         if (!e) {
             assert_true(k > SLICES);
             return;
@@ -278,13 +278,13 @@ static void test_which_models_can_be_members(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tally_figures_match_the_definition),
-        cmocka_unit_test(test_tally_does_not_depend_on_blocks_and_their_order),
+        cmocka_unit_test(test_figures_match_the_definition),
+        cmocka_unit_test(test_figures_do_not_depend_on_blocks_and_their_order),
         cmocka_unit_test(test_other_order_of_members_changes_the_bits),
         cmocka_unit_test(test_figures_are_ready_when_every_slice_has_enough_members),
         cmocka_unit_test(test_non_finite_outputs_are_refused),
-        cmocka_unit_test(test_a_tally_beyond_its_limit_is_refused),
-        cmocka_unit_test(test_tally_survives_every_failed_allocation),
+        cmocka_unit_test(test_slices_beyond_the_limit_are_refused),
+        cmocka_unit_test(test_slices_survive_every_failed_allocation),
         cmocka_unit_test(test_member_outputs_match_single_sample_passes),
         cmocka_unit_test(test_which_models_can_be_members),
     };
