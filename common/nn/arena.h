@@ -1,5 +1,5 @@
-/* The layout of many arrays in one block of memory. The function that places them runs twice: first
- * with base NULL, to measure the block, then on the block. */
+/* Lays out many arrays in one block of memory. The function that places them runs twice: first with
+ * base NULL to measure the block, then with the allocated block. */
 #ifndef COP_NN_ARENA_H
 #define COP_NN_ARENA_H
 
@@ -10,7 +10,7 @@ typedef struct cop_arena_layout {
     size_t used;
 } cop_arena_layout;
 
-/* `count` elements of `size` bytes, 64-byte aligned; NULL while measuring. */
+/* Reserves `count` elements of `size` bytes, aligned to 64 bytes. Returns NULL while measuring. */
 static inline void *cop_arena_place(cop_arena_layout *a, size_t count, size_t size) {
     void *piece = a->base ? a->base + a->used : NULL;
     a->used += cop_align_up(count * size, 64);

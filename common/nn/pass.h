@@ -1,11 +1,11 @@
-/* What pass.c and pass_plan.c share: a pass and its memory. */
+/* A pass and its memory, shared by pass.c and pass_plan.c only. */
 #ifndef COP_NN_PASS_H
 #define COP_NN_PASS_H
 
 #include "common/base/bytes.h"
 #include "common/nn/thin.h"
 
-/* The member that was begun last: thinned, or all layers of the model with its weights. */
+/* The member selected by the last cop_pass_member_begin: a thinned network, or the whole model. */
 typedef struct pass_member {
     cop_thinned network;
     uint64_t seed;
@@ -21,18 +21,18 @@ struct cop_pass {
     cop_pass_tap tap;
     cop_pass_purpose purpose;
     pass_member member;
-    cop_thin *thin;     /* NULL: members are not thinned */
-    int lowest;         /* the lowest layer with weights: backward ends there */
-    void *memory;       /* all that follows */
+    cop_thin *thin;     /* NULL: members run as the whole model with masks */
+    int lowest;         /* the lowest layer with weights, where backward ends */
+    void *memory;       /* one block that holds all arrays below */
     float **outputs;    /* [layers + 1]: the input, then each layer's output */
-    float *target;      /* a copy of the input where outputs are compared with it, else NULL */
-    float *truth;       /* labels as 0 and 1 where one logit is compared with them, else NULL */
-    float *gradient[2]; /* [largest output of a layer from `lowest` up][ld] */
-    uint16_t *masks;    /* what layers keep; not there in a pass that only evaluates */
+    float *target;      /* a copy of the input, if the loss compares outputs with it; else NULL */
+    float *truth;       /* the labels as 0 and 1, if the model has one logit; else NULL */
+    float *gradient[2]; /* each as large as the largest output of a layer from `lowest` up, times ld */
+    uint16_t *masks;    /* the layers' mask arena; NULL in a pass for EVAL */
     void *workspace, *scratch;
     /* per column */
     cop_rng_key *keys, *noise_keys, *augment_keys;
-    void *augmented; /* rows of the stored type; NULL: the model's samples are not changed */
+    void *augmented; /* augmented rows of the stored type; NULL: the job augments nothing */
     uint32_t *samples, *no_samples;
     int32_t *labels, *argmax;
     float *losses;
@@ -40,7 +40,7 @@ struct cop_pass {
     int *segments;
     double *shard_losses;
     bool *present;
-    int16_t *ops; /* the tree over the shards, for their losses */
+    int16_t *ops; /* the tree over the shards, to add up their losses */
 };
 
 static inline int cop_columns_padded(int columns) {
