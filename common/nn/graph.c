@@ -6,9 +6,9 @@
 
 #include "common/base/alloc.h"
 
-/* ---- tables that grow ---- */
+/* ---- growing tables ---- */
 
-/* Room for one more of `size` bytes in a table of *room; NULL: out of memory. */
+/* Makes room for one more element of `size` bytes and returns the table. NULL: out of memory. */
 static void *grow(cop_graph *g, void *table, int count, int *room, size_t size) {
     if (count < *room) return table;
     const int more = *room ? 2 * *room : 16;
@@ -32,7 +32,7 @@ static cop_graph_value *value_add(cop_graph *g, cop_value *number) {
     return value;
 }
 
-/* A constant's own copy of its data. */
+/* Adds a constant with a copy of the data. */
 static cop_value constant(cop_graph *g, cop_graph_type type, const cop_shape *shape,
                           const void *data, size_t size) {
     cop_value number;
@@ -133,7 +133,7 @@ void cop_graph_note(cop_graph *g, const char *note) {
     if (node) node->note = note;
 }
 
-/* ---- what nodes read ---- */
+/* ---- inputs of nodes ---- */
 
 cop_value cop_graph_parameter(cop_graph *g, int index) {
     cop_value number;
@@ -195,9 +195,9 @@ cop_value cop_graph_ones(cop_graph *g, cop_value x, const cop_shape *shape, bool
     return ones;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole graph ---- */
 
-/* (x - mean) / std, as cop_input_normalize does it: per channel of an image, per feature else. */
+/* (x - mean) / std, as in cop_input_normalize: per channel of an image, or per feature. */
 static cop_value standardize(cop_graph *g, const cop_input *input, cop_value x) {
     const bool image = g->sample.rank == 3;
     const cop_shape each = {.rank = image ? 3 : 1, .dims = {input->channels, 1, 1}};

@@ -5,7 +5,7 @@
 
 #include "common/base/alloc.h"
 
-/* ---- what was asked for ---- */
+/* ---- setup ---- */
 
 static cop_err copy_statistics(const cop_input_spec *spec, cop_input *out, cop_error *error) {
     if (spec->channels != out->channels)
@@ -62,19 +62,19 @@ void cop_input_destroy(cop_input *input) {
 
 /* ---- augmentation ---- */
 
-/* Uniform in [-most, most]. */
-static int32_t pick_shift(uint32_t word, int32_t most) {
-    return (int32_t)((uint64_t)word * (2 * (uint64_t)most + 1) >> 32) - most;
+/* Uniform in [-limit, limit]. */
+static int32_t pick_shift(uint32_t word, int32_t limit) {
+    return (int32_t)((uint64_t)word * (2 * (uint64_t)limit + 1) >> 32) - limit;
 }
 
-/* out[x] = row[from + step * x] for x in [low, high), zero elsewhere. */
+/* One line of pixels: out[x] = row[from + step * x] for x in [low, high), zero elsewhere. */
 typedef struct line_map {
     int32_t low, high, from, step;
 } line_map;
 
-/* Columns: pixel x of the crop is x - c of the flipped picture, which is its mirror image of the
- * shifted one, whose pixel u is u - s of the row. Both pictures in between are `width` wide: what
- * leaves them is gone. */
+/* Shifts by s, flips, then crops by c, in one map. Pixel x of the result is pixel x - c of the flipped
+ * line; that line mirrors the shifted one, whose pixel u is pixel u - s of the row. All lines are
+ * `width` wide, so pixels that leave an intermediate line are lost. */
 static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
     line_map m = {c > 0 ? c : 0, c < 0 ? width + c : width, -c - s, 1};
     if (flip) {

@@ -1,4 +1,4 @@
-/* Shapes of samples, and the search in the registry of layers. */
+/* Shapes of samples, and the lookup of layer kinds by name. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,5 @@
-/* Losses and their sums (D7). The arithmetic of the loss itself is a kernel
- * (softmax_cross_entropy, mean_loss); what stands here is the part that pass and coordinator share:
- * the order in which per-sample losses become one number. */
+/* The order in which the losses of samples become one number (D7), which the pass and the coordinator
+ * share. The losses themselves are kernels (softmax_cross_entropy, mean_loss). */
 #include "common/nn/loss.h"
 
 static const struct {

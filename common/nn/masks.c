@@ -1,4 +1,4 @@
-/* What the mask layers share: see masks.h. */
+/* Helpers for the layers that multiply by random masks. See masks.h. */
 #include "common/nn/masks.h"
 
 #include <stdio.h>
@@ -75,10 +75,10 @@ void cop_masks_modes(const cop_layer *layer, const char *what, char train[COP_MO
     }
 }
 
-/* ONNX's Dropout draws for each element of what it gets: x itself, or ones shaped as the mask. It
- * scales by 1 / (1 - p) in training, so `classic` is its output times 1 - p. Where changes nothing:
- * what its mask drops is 0. But ONNX Runtime leaves out, whatever training_mode says, a Dropout
- * whose mask nobody reads. */
+/* ONNX's Dropout draws for each element of its input, so the input is x, or ones in the shape of the
+ * mask. In training it scales by 1 / (1 - p), so `classic` multiplies its output by 1 - p. The Where
+ * does not change the result, because dropped elements are 0 already. It is there because ONNX
+ * Runtime removes a Dropout whose mask output is unused, even in training mode. */
 cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
                           const cop_shape *units) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
@@ -95,7 +95,7 @@ cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
     return COP_NODE(g, "Mul", y, cop_graph_scalar(g, 1.0 - layer->spec.p));
 }
 
-/* PyTorch has it where every sample draws its own mask and training scales. */
+/* PyTorch has a module only for masks per sample and scaling in training. */
 void cop_masks_torch(const cop_layer *layer, cop_torch *out, bool maps) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
     const bool classic = layer->spec.variant == COP_VARIANT_CLASSIC;

@@ -1,6 +1,5 @@
-/* Models: binds a list of layers to an input shape, lays their parameters out in one flat buffer,
- * and answers questions about it. A model is immutable once created, so any number of threads may
- * share it. The pass (pass.c) runs it. */
+/* Models: binds a list of layers to an input shape and lays out their parameters in one flat buffer.
+ * See model.h. pass.c runs a model. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,7 +63,7 @@ static cop_err find_kind(const char *kind, const cop_layer_ops **out, cop_error 
                     nearest ? nearest : "", nearest ? "?" : "");
 }
 
-/* Copies the layer list, with its functions. */
+/* Copies the specs of the layers and finds their functions. */
 static cop_err bind_kinds(cop_model *model, const cop_model_spec *spec, cop_error *error) {
     for (int i = 0; i < model->layer_count; i++) {
         cop_layer *layer = &model->layers[i];
@@ -79,8 +78,8 @@ static cop_err bind_kinds(cop_model *model, const cop_model_spec *spec, cop_erro
     return COP_OK;
 }
 
-/* The shape that the first layer sees: flat where the first layer with weights wants it so, and no
- * layer before it needs the image. */
+/* The input shape of the first layer: flat if the first layer with weights wants it flat and no
+ * earlier layer needs the image. */
 static cop_shape first_input(const cop_model *model, const cop_shape *input) {
     for (int i = 0; i < model->layer_count; i++) {
         const cop_layer_ops *ops = model->layers[i].ops;
@@ -116,7 +115,7 @@ static cop_err bind_shapes(cop_model *model, const cop_shape *input, cop_error *
     return COP_OK;
 }
 
-/* Appends the parameters of all layers to the table and gives each its place in the flat buffer. */
+/* Lists the parameters of all layers and assigns each its offset in the flat buffer. */
 static cop_err lay_out_parameters(cop_model *model, cop_error *error) {
     for (int i = 0; i < model->layer_count; i++) {
         cop_layer *layer = &model->layers[i];
@@ -145,8 +144,8 @@ static cop_err lay_out_parameters(cop_model *model, cop_error *error) {
     return COP_OK;
 }
 
-/* What only shows when the whole list is known: is there anything to train, is it trained on the
- * outputs, do they fit the labels? */
+/* Checks the list of layers as a whole: some layer has weights, nothing drops outputs, and the
+ * number of outputs fits the labels or the input. */
 static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, cop_error *error) {
     if (model->parameter_count == 0)
         return cop_fail(error, COP_ERR_INPUT,

@@ -1,13 +1,12 @@
-/* Optimizers (D6): which state they keep, the scalars of a step, and how its update is dealt out to
- * threads. The arithmetic of a row is a kernel (cop_kernels.sgd, cop_kernels.adaptive), so that it
- * is the same however rows are dealt out. Scalars are computed in f64 and rounded once to f32. */
+/* Optimizers (D6): their state buffers, the scalars of a step, and the division of an update among
+ * threads. The arithmetic of a row is a kernel (cop_kernels.sgd, cop_kernels.adaptive), so it does
+ * not depend on that division. Scalars are computed in f64 and rounded once to f32. */
 #include <string.h>
 
 #include "common/base/limits.h"
 #include "common/base/real.h"
 #include "common/nn/optim.h"
 
-/* The kinds: name, names of states. */
 static const struct optimizer_row {
     cop_optimizer_kind kind;
     const char *name;
@@ -53,7 +52,7 @@ const char *cop_optimizer_state_name(const cop_optimizer_spec *spec, int index) 
 
 /* ---- rows of one parameter ---- */
 
-/* The step's scalars, for whichever kernel does it. */
+/* The scalars of a step, for either kernel. Only the one of the optimizer's kind is set. */
 typedef struct step_scalars {
     cop_sgd sgd;
     cop_adaptive adaptive;
@@ -77,7 +76,7 @@ static void sgd_rows(const cop_update *update, const cop_sgd *step, const row_ra
         sgd.velocity_out = update->states_out[0] + parameter->offset;
         const size_t begin = (size_t)range->begin * (size_t)parameter->cols;
         const size_t count = (size_t)(range->end - range->begin) * (size_t)parameter->cols;
-        /* A step without momentum leaves the state as it is. */
+        /* The kernel does not write the state in a step without momentum. */
         if (sgd.momentum == 0.0f)
             memcpy(sgd.velocity_out + begin, sgd.velocity + begin, count * sizeof(float));
     }
@@ -160,10 +159,9 @@ static cop_adaptive adaptive_of_step(const cop_update *update) {
     return step;
 }
 
-/* ---- dealing out ---- */
+/* ---- division among threads ---- */
 
-/* The first row that starts at or after element `element`, when the parameter's rows start at
- * `first`. */
+/* The parameter's first row that starts at or after `element`, if its row 0 starts at `first`. */
 static int row_at(const cop_parameter *parameter, int64_t first, int64_t element) {
     if (element <= first) return 0;
     const int64_t row = (element - first + parameter->cols - 1) / parameter->cols;
@@ -179,7 +177,7 @@ void cop_update_run(const cop_update *update, int part, int parts) {
         step.sgd = sgd_of_step(update);
     else
         step.adaptive = adaptive_of_step(update);
-    /* A row belongs to the part in whose share of all elements it starts. */
+    /* A row belongs to the part whose range of elements contains the row's first one. */
     const int64_t all = cop_model_weights(update->model);
     const int64_t begin = all * part / parts, end = all * (part + 1) / parts;
     int64_t first = 0;

@@ -1,6 +1,6 @@
-/* The pass: runs a model over the samples of a lease; pass_plan.c made its memory. Per-sample
- * values depend on nothing but the sample, its shard and the step, so that the bits are the same
- * however many columns run at once. */
+/* The pass: runs a model over the samples of a lease, in the memory that pass_plan.c laid out. The
+ * values of a sample depend only on the sample, its shard and the step, so their bits do not depend
+ * on how many columns run at once. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "common/nn/loss.h"
 #include "common/nn/pass.h"
 
-/* Copies the labels: kernels may read whole vectors of them. */
+/* Copies the labels and pads them, because kernels read whole vectors of them. */
 static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
     const int classes = cop_model_classes(pass->model);
     const int count = cop_model_has_classes(pass->model) ? samples->count : 0;
@@ -20,7 +20,7 @@ static void take_labels(cop_pass *pass, const cop_samples *samples, int ld) {
     for (int i = 0; pass->truth && i < ld; i++) pass->truth[i] = (float)pass->labels[i];
 }
 
-/* Key and sample word of every column, and the shards' boundaries among the columns. */
+/* Sets the keys and the sample word of every column, and the boundaries of the shards. */
 static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns, int ld) {
     COP_ASSERT(work->shard_count >= 1 && work->shard_count <= COP_SHARDS_MAX);
     int column = 0;
@@ -47,7 +47,7 @@ static void take_shards(cop_pass *pass, const cop_shard_work *work, int columns,
     memset(pass->samples + column, 0, (size_t)(ld - column) * sizeof *pass->samples);
 }
 
-/* The same for an evaluation: one key for all, samples by their absolute numbers. */
+/* The same for an evaluation: one key for all columns, samples numbered within the whole part. */
 static void take_place(cop_pass *pass, const cop_eval_place *place, cop_rng_purpose purpose,
                        int ld) {
     const cop_rng_key key = cop_rng_derive(place->seed, purpose, 0);
@@ -79,8 +79,7 @@ static cop_thinned all_of(const cop_pass *pass, const float *weights) {
     return (cop_thinned){.layers = cop_model_layer(pass->model, 0), .weights = weights};
 }
 
-/* The samples of a training step, each changed by its own draws; the originals where the job asks
- * for no augmentation. */
+/* The augmented samples of a training step; the originals if the job does not augment. */
 static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t step) {
     if (!pass->augmented) return *samples;
     const size_t element = samples->dtype == COP_DTYPE_U8 ? 1 : sizeof(float);
@@ -96,8 +95,8 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
     return changed;
 }
 
-/* Loads the samples and runs all layers, the model's or a member's; the logits are in
- * outputs[layers]. */
+/* Loads the samples and runs all layers, of the model or of a member. The last layer's output is in
+ * outputs[number of layers]. */
 static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer_context *c,
                         const cop_samples *samples) {
     float *input = pass->outputs[0];
@@ -127,7 +126,8 @@ static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer
     }
 }
 
-/* Losses and argmax of every column; dz (or NULL) gets the gradient of the outputs. */
+/* Computes the loss and the argmax of every column, and the gradient of the outputs into dz (NULL:
+ * not needed). */
 static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
     const cop_model *model = pass->model;
     const float *z = pass->outputs[cop_model_layer_count(model)];
@@ -147,36 +147,37 @@ static void run_loss(cop_pass *pass, const cop_layer_context *c, float *dz) {
         pass->kernels->softmax_cross_entropy(&loss);
         return;
     }
-    const bool compared = pass->target || pass->truth; /* with values, not with one-hot labels */
+    const bool by_value = pass->target || pass->truth; /* not compared with one-hot labels */
     const cop_mean_loss loss = {
         .bce = cop_model_loss(model) == COP_LOSS_BCE,
         .outputs = outputs,
         .columns = c->columns,
         .ld = c->ld,
         .z = z,
-        .labels = compared ? NULL : pass->labels,
+        .labels = by_value ? NULL : pass->labels,
         .target = pass->target ? pass->target : pass->truth,
         .dz = dz,
         .loss = pass->losses,
-        .argmax = compared ? NULL : pass->argmax,
+        .argmax = by_value ? NULL : pass->argmax,
     };
     pass->kernels->mean_loss(&loss);
     for (int i = 0; pass->truth && i < c->columns; i++) pass->argmax[i] = z[i] > 0;
 }
 
-/* From the logits' gradient in gradient[0] down to the lowest layer with weights. */
+/* From the outputs' gradient in gradient[0] down to the lowest layer with weights. The two gradient
+ * buffers alternate, except around an in_place layer. */
 static void run_backward(cop_pass *pass, const cop_layer_context *c) {
-    int turn = 0;
+    int current = 0;
     for (int i = cop_model_layer_count(pass->model) - 1; i >= pass->lowest; i--) {
         const cop_layer *layer = cop_model_layer(pass->model, i);
-        const int next = layer->ops->in_place ? turn : !turn;
+        const int next = layer->ops->in_place ? current : !current;
         float *dx = i == pass->lowest ? NULL : pass->gradient[next];
         const cop_layer_tensors tensors = {.x = pass->outputs[i],
                                            .y = pass->outputs[i + 1],
-                                           .dy = pass->gradient[turn],
+                                           .dy = pass->gradient[current],
                                            .dx = dx};
         layer->ops->backward(layer, c, &tensors);
-        turn = next;
+        current = next;
     }
 }
 
@@ -198,7 +199,7 @@ static int64_t count_correct(const cop_pass *pass, int columns) {
     return correct;
 }
 
-/* D7: in order within a shard, then the tree over the shards that are there. */
+/* D7: in order within each shard, then by the tree over the shards that have samples. */
 static double sum_losses(cop_pass *pass, int shard_count) {
     for (int s = 0; s < shard_count; s++)
         pass->shard_losses[s] = cop_loss_sum(pass->losses + pass->segments[s],
@@ -260,7 +261,7 @@ void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, 
     COP_ASSERT(pass->purpose == COP_PASS_MEMBERS);
     const cop_rng_key key = cop_rng_derive(seed, COP_RNG_ENSEMBLE, 0);
     cop_thinned network;
-    /* Whoever looks inside sees all units. */
+    /* An observer sees all units. */
     const bool thinned = pass->thin && !pass->tap.after &&
                          cop_thin_draw(pass->thin, weights, key, member, &network);
     if (!thinned) network = all_of(pass, weights);

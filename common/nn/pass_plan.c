@@ -1,24 +1,24 @@
-/* The memory of a pass, planned and taken once.
+/* Plans the memory of a pass and allocates it as one block.
  *
- * Activations: buffer 0 holds the input, each layer writes its output into a buffer of its own,
- * except that an in_place layer overwrites its input where no backward function misses the old
- * contents (may_overwrite). A pass that never trains needs two buffers in turn. Going down, two
- * gradient buffers take turns, and the way ends at the lowest layer with weights: nobody reads a
- * gradient below it. */
+ * Activations in training: the first buffer holds the input, and each layer writes its output to a
+ * buffer of its own. An in_place layer overwrites its input instead, if no backward function needs
+ * the old content (may_overwrite). A pass that never trains alternates between two buffers. Backward
+ * alternates between two gradient buffers and ends at the lowest layer with weights, because no
+ * gradient below it is used. */
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/arena.h"
 #include "common/nn/pass.h"
 
-/* Values of one sample in outputs[index]. */
+/* The number of values per sample in outputs[index]. */
 static size_t output_size(const cop_model *model, int index) {
     if (index == 0) return (size_t)cop_model_features(model);
     return (size_t)cop_shape_size(&cop_model_layer(model, index - 1)->out);
 }
 
-/* Layer `index` finds its input in a buffer that layer `first` wrote first (-1: the network's
- * input) and that all layers between overwrote in place. May it overwrite it too? Only if no
- * backward function needs what would be lost. */
+/* The input of layer `index` is in a buffer that layer `first` filled (-1: the network's input) and
+ * that all layers between them overwrote. May layer `index` overwrite it too? Only if no backward
+ * function needs what would be lost. */
 static bool may_overwrite(const cop_model *model, int first, int index) {
     const cop_layer_ops *ops = cop_model_layer(model, index)->ops;
     if (!ops->in_place) return false;
@@ -56,18 +56,18 @@ static void plan_inference(cop_pass *pass, cop_arena_layout *c, size_t ld) {
     const cop_model *model = pass->model;
     const int layers = cop_model_layer_count(model);
     size_t largest[2] = {output_size(model, 0), 0};
-    for (int i = 0, turn = 0; i < layers; i++) {
-        if (!cop_model_layer(model, i)->ops->in_place) turn = !turn;
-        if (output_size(model, i + 1) > largest[turn]) largest[turn] = output_size(model, i + 1);
+    for (int i = 0, which = 0; i < layers; i++) {
+        if (!cop_model_layer(model, i)->ops->in_place) which = !which;
+        if (output_size(model, i + 1) > largest[which]) largest[which] = output_size(model, i + 1);
     }
     float *buffers[2];
     buffers[0] = cop_arena_place(c, largest[0] * ld, sizeof(float));
     buffers[1] = cop_arena_place(c, largest[1] * ld, sizeof(float));
     if (!c->base) return;
     pass->outputs[0] = buffers[0];
-    for (int i = 0, turn = 0; i < layers; i++) {
-        if (!cop_model_layer(model, i)->ops->in_place) turn = !turn;
-        pass->outputs[i + 1] = buffers[turn];
+    for (int i = 0, which = 0; i < layers; i++) {
+        if (!cop_model_layer(model, i)->ops->in_place) which = !which;
+        pass->outputs[i + 1] = buffers[which];
     }
 }
 
@@ -85,16 +85,16 @@ static size_t mask_words(const cop_model *model, int ld) {
 }
 
 static size_t scratch_bytes(const cop_model *model, int ld) {
-    size_t most = 0;
+    size_t largest = 0;
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
         const size_t bytes = layer->ops->scratch ? layer->ops->scratch(layer, ld) : 0;
-        if (bytes > most) most = bytes;
+        if (bytes > largest) largest = bytes;
     }
-    return most;
+    return largest;
 }
 
-/* Gives every array its place in the block at c->base, or measures the block if that is NULL. */
+/* Assigns every array its place in the block at c->base; with base NULL, measures the block. */
 static void plan(cop_pass *pass, cop_arena_layout *c) {
     const cop_model *model = pass->model;
     const size_t ld = (size_t)cop_columns_padded(pass->max_columns);
@@ -158,7 +158,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     };
     cop_arena_layout c = {0};
     plan(pass, &c);
-    /* Zeroed: padding columns must hold finite values from the start. */
+    /* cop_alloc zeroes: padding columns must be finite from the start. */
     pass->memory = c.base = cop_alloc(c.used);
     if (!pass->memory) {
         cop_free(pass);
@@ -170,7 +170,7 @@ cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_
     c.used = 0;
     plan(pass, &c);
     COP_ASSERT(c.used == measured);
-    /* OpenBLAS does not cut k: a thinned network would have bits of its own. */
+    /* OpenBLAS does not cut k, so a thinned network would have other bits. */
     if (purpose == COP_PASS_MEMBERS && numerics == COP_NUMERICS_PORTABLE) {
         const cop_err e = cop_thin_create(model, kernels, &pass->thin, error);
         if (e) {

@@ -1,11 +1,11 @@
-/* Learning rates and momenta over the steps of a job (D6). In f64 by base/real.h, so that every
- * machine has the same rate; callers round once to f32. */
+/* Learning rates and momenta over the steps of a job (D6). Computed in f64 by base/real.h, so they are
+ * the same on every machine; callers round once to f32. */
 #include "common/base/real.h"
 #include "common/nn/optim.h"
 
 static const double pi = 3.14159265358979323846;
 
-/* What the schedule makes of the rate after t completed steps. */
+/* The rate after t completed steps, without warmup. */
 static double scheduled(const cop_schedule *schedule, double rate, uint64_t t) {
     switch (schedule->kind) {
     case COP_SCHEDULE_CONSTANT:

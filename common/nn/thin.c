@@ -1,13 +1,13 @@
 /* Thinned networks. See thin.h.
  *
- * Tensor i is the input of layer i. A cut is a run of tensors that hold the same surviving units,
- * from the output of a layer with weights, or of the first mask, to the input of the next layer
- * with weights:
+ * Tensor i is the input of layer i. A cut is a run of tensors with the same surviving units. It
+ * starts at the output of a layer with weights or of the first mask, and ends at the input of the
+ * next layer with weights:
  *
  *     linear -> [relu -> dropout ->] linear      all three tensors are cut
- *     softmax -> dropout -> [relu ->] linear     the dropout layer takes what survives
+ *     softmax -> dropout -> [relu ->] linear     the dropout layer selects the surviving units
  *
- * Where flatten stands in it, it is two, the second with features for channels. */
+ * A flatten layer divides it into two cuts: channels before it, features after it. */
 #include "common/nn/thin.h"
 
 #include <string.h>
@@ -18,15 +18,15 @@
 #include "common/nn/masks.h"
 
 typedef struct thin_cut {
-    int first, last; /* tensors */
-    bool made;       /* by a layer with weights: the first tensor is its output */
-    int source;      /* the cut of the channels that its features are of, or -1 */
-    int units;       /* of the full tensors */
-    /* of the network drawn last */
-    int count;
-    int32_t *kept; /* numbers of the units that survive */
-    int32_t *take; /* where each lies in the tensor before the first */
-    uint8_t *alive;
+    int first, last;  /* range of tensors */
+    bool has_producer; /* the first tensor is the output of a layer with weights */
+    int source;       /* after flatten: the cut of the channels before it; else -1 */
+    int units;        /* of the full tensors */
+    /* in the network drawn last */
+    int count;      /* surviving units */
+    int32_t *kept;  /* (count) their indices among all units */
+    int32_t *take;  /* (count) their indices in the tensor before `first` */
+    uint8_t *alive; /* (units) 1: survives */
 } thin_cut;
 
 struct cop_thin {
@@ -34,17 +34,17 @@ struct cop_thin {
     const cop_kernels *kernels;
     int cut_count;
     thin_cut cuts[COP_LAYERS_MAX];
-    int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor; -1: none */
-    void *memory;                       /* all that follows */
-    cop_layer *layers;
-    float *weights;
-    int *blocks; /* of all layers with weights */
-    uint16_t *bits;
-    cop_rng_key *keys; /* [COP_COLUMNS_PAD] */
-    uint32_t *samples; /* likewise: 0 */
+    int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor: its cut; -1: not cut */
+    void *memory;                       /* one block that holds all arrays below and those of cuts */
+    cop_layer *layers;                  /* the thinned network's */
+    float *weights;                     /* its flat buffer */
+    int *blocks;                        /* the `blocks` of all its layers with weights */
+    uint16_t *bits;                     /* one drawn mask */
+    cop_rng_key *keys;                  /* [COP_COLUMNS_PAD] */
+    uint32_t *samples;                  /* [COP_COLUMNS_PAD], all 0 */
 };
 
-/* ---- where a model is cut ---- */
+/* ---- finding the cuts of a model ---- */
 
 static const cop_layer *layer_of(const cop_thin *thin, int index) {
     return cop_model_layer(thin->model, index);
@@ -54,28 +54,28 @@ static int smaller(int a, int b) {
     return a < b ? a : b;
 }
 
-/* What a layer does to units with this specification. */
+/* How a layer treats units, given its spec: a mask that drops nothing, or that differs between
+ * samples or pixels, does not count as a mask. */
 static cop_layer_thin kind_of(const cop_thin *thin, int index) {
     const cop_layer *layer = layer_of(thin, index);
     if (layer->ops->thin != COP_THIN_MASK) return layer->ops->thin;
     if (layer->spec.p == 0) return COP_THIN_EACH_ZERO;
-    /* Single pixels of images are no units. */
     const bool whole = layer->ops->mask_words(layer, COP_COLUMNS_PAD) == (int64_t)layer->in.dims[0];
     return layer->spec.scope == COP_SCOPE_SHARD && whole ? COP_THIN_MASK : COP_THIN_NEVER;
 }
 
-static int add_cut(cop_thin *thin, int first, int last, bool made, int source) {
+static int add_cut(cop_thin *thin, int first, int last, bool has_producer, int source) {
     const int cut = thin->cut_count++;
     thin->cuts[cut] = (thin_cut){.first = first,
                                  .last = last,
-                                 .made = made,
+                                 .has_producer = has_producer,
                                  .source = source,
                                  .units = layer_of(thin, first)->in.dims[0]};
     for (int i = first; i <= last; i++) thin->cut_of[i] = (int16_t)cut;
     return cut;
 }
 
-/* The cut that ends in the input of layer `end`, which has weights. */
+/* Adds the cut that ends at the input of layer `end`, which has weights, if there is one. */
 static void find_cut(cop_thin *thin, int end) {
     int mask = -1, flatten = -1;
     for (int i = end - 1; i >= 0; i--) {
@@ -88,13 +88,13 @@ static void find_cut(cop_thin *thin, int end) {
     if (mask < 0) return;
     for (int i = mask; i < end; i++)
         if (kind_of(thin, i) == COP_THIN_FLATTEN) flatten = i;
-    int above = mask; /* from here up to the mask, each unit by itself */
+    int above = mask; /* the layers from here to the mask treat each unit separately */
     while (above > 0 && (kind_of(thin, above - 1) == COP_THIN_EACH ||
                          kind_of(thin, above - 1) == COP_THIN_EACH_ZERO))
         above--;
-    const bool made = above > 0 && kind_of(thin, above - 1) == COP_THIN_WEIGHTS;
-    const int first = made ? above : mask + 1;
-    const int cut = add_cut(thin, first, flatten < 0 ? end : flatten, made, -1);
+    const bool has_producer = above > 0 && kind_of(thin, above - 1) == COP_THIN_WEIGHTS;
+    const int first = has_producer ? above : mask + 1;
+    const int cut = add_cut(thin, first, flatten < 0 ? end : flatten, has_producer, -1);
     if (flatten >= 0) add_cut(thin, flatten + 1, end, false, cut);
 }
 
@@ -107,7 +107,7 @@ static void find_cuts(cop_thin *thin, const cop_model *model) {
         if (layer_of(thin, i)->ops->thin == COP_THIN_WEIGHTS) find_cut(thin, i);
 }
 
-/* The first mask layer of a cut (it may be what makes its first tensor) from `layer` on, or -1. */
+/* The first mask layer of a cut from `layer` on, or -1. It may be the one before the first tensor. */
 static int next_mask(const cop_thin *thin, const thin_cut *cut, int layer) {
     for (; layer < cut->last; layer++)
         if (layer >= cut->first - 1 && kind_of(thin, layer) == COP_THIN_MASK) return layer;
@@ -134,7 +134,7 @@ void cop_thin_find(const cop_model *model, cop_thin_sides *sides) {
 
 static void lay_out_memory(cop_thin *thin, cop_arena_layout *c) {
     const int layers = cop_model_layer_count(thin->model);
-    int blocks = 0, most = 0;
+    int blocks = 0, max_units = 0;
     for (int i = 0; i < layers; i++) {
         const cop_layer *layer = layer_of(thin, i);
         if (layer->ops->thin == COP_THIN_WEIGHTS)
@@ -146,13 +146,13 @@ static void lay_out_memory(cop_thin *thin, cop_arena_layout *c) {
         cut->kept = cop_arena_place(c, (size_t)cut->units, sizeof *cut->kept);
         cut->take = cop_arena_place(c, (size_t)cut->units, sizeof *cut->take);
         cut->alive = cop_arena_place(c, (size_t)cut->units, 1);
-        if (cut->units > most) most = cut->units;
+        if (cut->units > max_units) max_units = cut->units;
     }
     thin->layers = cop_arena_place(c, (size_t)layers, sizeof *thin->layers);
     thin->weights =
         cop_arena_place(c, (size_t)cop_model_floats(thin->model), sizeof *thin->weights);
     thin->blocks = cop_arena_place(c, (size_t)blocks, sizeof *thin->blocks);
-    thin->bits = cop_arena_place(c, (size_t)most, sizeof *thin->bits);
+    thin->bits = cop_arena_place(c, (size_t)max_units, sizeof *thin->bits);
     thin->keys = cop_arena_place(c, COP_COLUMNS_PAD, sizeof *thin->keys);
     thin->samples = cop_arena_place(c, COP_COLUMNS_PAD, sizeof *thin->samples);
 }
@@ -197,9 +197,9 @@ void cop_thin_destroy(cop_thin *thin) {
     cop_free(thin);
 }
 
-/* ---- layers that only a thinned network has ---- */
+/* ---- layers that only thinned networks have ---- */
 
-/* y = the units that survive, times `factor`. x may be y: units only move down. */
+/* y = the surviving units of x, times `factor`. y may be x, because units only move down. */
 static void take_units(const cop_layer *layer, const cop_layer_context *c, float factor,
                        const float *x, float *y) {
     const int32_t count = layer->out.dims[0];
@@ -212,7 +212,7 @@ static void take_units(const cop_layer *layer, const cop_layer_context *c, float
         c->kernels->scale(x + (size_t)layer->take[i] * unit, factor, y + (size_t)i * unit, unit);
 }
 
-/* A mask layer of which nothing is left but its factor. */
+/* A mask layer: what remains of it is the selection of the surviving units, and its factor. */
 static void survivors_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
                               float *y) {
     take_units(layer, c, cop_masks_scale(layer), x, y);
@@ -224,7 +224,7 @@ static const cop_layer_ops survivors = {
     .in_place = true,
 };
 
-/* flatten, and of the features of channels that survive those that do. */
+/* flatten: selects the surviving features among those of the surviving channels. */
 static void survivors_flat_forward(const cop_layer *layer, const cop_layer_context *c,
                                    const float *x, float *y) {
     if (x != y || cop_shape_size(&layer->in) != cop_shape_size(&layer->out))
@@ -237,7 +237,7 @@ static const cop_layer_ops survivors_flat = {
     .in_place = true,
 };
 
-/* ---- a draw ---- */
+/* ---- drawing a network ---- */
 
 typedef struct thin_draw {
     cop_thin *thin;
@@ -245,11 +245,11 @@ typedef struct thin_draw {
     uint32_t step;
 } thin_draw;
 
-/* Clears the units that mask layer `index` drops. */
+/* Marks the units that mask layer `index` drops as not alive. */
 static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
     const cop_mask_request request = {
         .units = cut->units,
-        .ld = COP_COLUMNS_PAD, /* the same bit in all columns */
+        .ld = COP_COLUMNS_PAD, /* all columns get the same bit */
         .threshold = cop_rng_drop_threshold(layer_of(d->thin, index)->spec.p),
         .keys = d->thin->keys,
         .samples = d->thin->samples,
@@ -261,7 +261,7 @@ static void draw_mask(const thin_draw *d, int index, thin_cut *cut) {
     for (int u = 0; u < cut->units; u++) cut->alive[u] &= d->thin->bits[u] & 1;
 }
 
-/* Which units of a cut survive. False: none. */
+/* Finds the surviving units of a cut. False: there are none. */
 static bool draw_cut(const thin_draw *d, thin_cut *cut) {
     COP_ASSERT(d->thin);
     const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
@@ -284,7 +284,7 @@ static thin_cut *cut_at(cop_thin *thin, int tensor) {
     return thin->cut_of[tensor] < 0 ? NULL : &thin->cuts[thin->cut_of[tensor]];
 }
 
-/* The parts of a full row (`width` values for each unit of the cut) that survive. */
+/* Copies the surviving parts of a row that has `width` values for each unit of the cut. */
 static void gather_row(const float *row, const thin_cut *cut, int width, float *out) {
     if (width == 1) {
         for (int i = 0; i < cut->count; i++) out[i] = row[cut->kept[i]];
@@ -295,7 +295,8 @@ static void gather_row(const float *row, const thin_cut *cut, int width, float *
     }
 }
 
-/* Weights and bias of layer `index`. False: one that is left out is not finite. */
+/* Copies the surviving weights and biases of layer `index`. False: a weight to be removed is not
+ * finite. */
 static bool gather_weights(const thin_draw *d, int index) {
     COP_ASSERT(d->weights);
     const cop_layer *full = layer_of(d->thin, index);
@@ -324,7 +325,8 @@ static bool gather_weights(const thin_draw *d, int index) {
     return true;
 }
 
-/* Where the full layer's blocks of k end among what survives; returns how many are not empty. */
+/* Finds where the full layer's blocks of k end among the surviving columns. Returns the number of
+ * blocks that are not empty. */
 static int find_blocks(const cop_layer *full, const cop_parameter *weight, const thin_cut *in,
                        int *blocks) {
     const int width = weight->cols / full->in.dims[0];
@@ -333,14 +335,15 @@ static int find_blocks(const cop_layer *full, const cop_parameter *weight, const
         const int end = smaller(to, weight->cols);
         while (next < in->count && (in->kept[next] + 1) * width <= end) next++;
         int place = next * width;
-        if (next < in->count && in->kept[next] * width < end) /* its columns lie in two blocks */
+        if (next < in->count && in->kept[next] * width < end) /* a unit with columns in two blocks */
             place += end - in->kept[next] * width;
         if (place > before) blocks[count++] = before = place;
         if (end == weight->cols) return count;
     }
 }
 
-/* Layer `index` as the thinned network has it; its blocks go to *blocks, which moves on. */
+/* Sets up layer `index` of the thinned network. Its blocks are written to *blocks, which advances.
+ * False: as gather_weights. */
 static bool thin_layer(const thin_draw *d, int index, int **blocks) {
     const cop_layer *full = layer_of(d->thin, index);
     cop_layer *layer = &d->thin->layers[index];

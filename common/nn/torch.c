@@ -1,4 +1,4 @@
-/* What a model's layers are in PyTorch. See torch.h. */
+/* A model's layers as PyTorch modules. See torch.h. */
 #include "common/nn/torch.h"
 
 #include <stdio.h>

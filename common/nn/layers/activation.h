@@ -1,18 +1,18 @@
-/* What the element-wise layers share: sigmoid, tanh, leaky_relu, selu, gelu. Each is one call of
- * the kernels' `activate` and one of `activate_backward`. */
+/* Helpers for the activation layers sigmoid, tanh, leaky_relu, selu and gelu. Each is one call of the
+ * kernels `activate` and `activate_backward`. */
 #ifndef COP_NN_LAYERS_ACTIVATION_H
 #define COP_NN_LAYERS_ACTIVATION_H
 
 #include "common/nn/layer.h"
 
-/* Output shaped as the input. */
+/* The `shape` function: the output has the shape of the input. */
 static inline cop_err cop_activation_shape(cop_layer *layer, cop_error *error) {
     (void)error;
     layer->out = layer->in;
     return COP_OK;
 }
 
-/* Values in a tensor of the layer's input. */
+/* The number of values in the input tensor, with its padding columns. */
 static inline size_t cop_activation_values(const cop_layer *layer, const cop_layer_context *c) {
     return (size_t)cop_shape_size(&layer->in) * (size_t)c->ld;
 }

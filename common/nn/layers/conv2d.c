@@ -2,10 +2,10 @@
  * x[c][stride i + u - padding][stride j + v - padding], zeros outside (a cross-correlation, as
  * PyTorch's nn.Conv2d).
  *
- * W is (filters, channels, kernel, kernel). The kernels (cop_conv) read patches in place from a
- * copy of the image with its padding around. dX is such a product too: of W turned with patches of
- * dy; with a stride, once for each of the stride^2 sets of pixels that meet the same filter pixels.
- * Runs by the project's own kernels whatever `numerics` says. */
+ * W is (filters, channels, kernel, kernel). The kernel cop_conv reads patches in place from a padded
+ * copy of the image. dX is also such a product, of the rotated W and patches of dy. With a stride
+ * there is one product for each of the stride^2 sets of pixels that meet the same filter pixels.
+ * Convolution always uses the project's own kernels, even with numerics: openblas. */
 #include <math.h>
 #include <string.h>
 
@@ -14,13 +14,13 @@
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 
-/* Most values of a sample's image, or of its gradient, with zeros around. */
+/* The limit for the values of a sample's padded image, and of its padded gradient. */
 #define PADDED_MAX ((int64_t)64 * (int64_t)COP_UNITS_MAX)
 
-/* Images with zeros around: `before` rows and columns first. */
+/* An image with a border of zeros: `before` rows above and columns to the left. */
 typedef struct padded {
-    int planes, height, width;           /* without */
-    int before, full_height, full_width; /* with */
+    int planes, height, width;           /* without the border */
+    int before, full_height, full_width; /* with the border */
 } padded;
 
 static padded padded_input(const cop_layer *layer) {
@@ -33,7 +33,7 @@ static int larger(int a, int b) {
     return a > b ? a : b;
 }
 
-/* dy, so that every pixel of x finds all the filter pixels that meet it. */
+/* dy with a border, so that for every pixel of x all filter pixels that meet it read inside. */
 static padded padded_gradient(const cop_layer *layer) {
     const cop_layer_spec *spec = &layer->spec;
     const int32_t *in = layer->in.dims, *out = layer->out.dims;
@@ -84,11 +84,11 @@ static cop_err conv2d_shape(cop_layer *layer, cop_error *error) {
                         shape);
     COP_TRY(check_spec(spec, error));
     const padded in = padded_input(layer);
-    const int least = in.full_height < in.full_width ? in.full_height : in.full_width;
-    if (spec->kernel > least)
+    const int shorter = in.full_height < in.full_width ? in.full_height : in.full_width;
+    if (spec->kernel > shorter)
         return cop_fail(error, COP_ERR_INPUT,
                         "kernel is %d, expected 1 to %d: its input is %s, padding %d", spec->kernel,
-                        least, shape, spec->padding);
+                        shorter, shape, spec->padding);
     layer->out =
         (cop_shape){.rank = 3,
                     .dims = {spec->units, (in.full_height - spec->kernel) / spec->stride + 1,
@@ -133,18 +133,18 @@ static void conv2d_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     cop_init_bias(&bias, in, flat + parameters[1].offset, filters);
 }
 
-/* Scratch: two tables of distances, an image with its padding, and the sums of dW. */
-typedef struct pieces {
+/* Scratch memory: two tables of offsets, a padded image, and the partial sums of dW. */
+typedef struct workspace {
     ptrdiff_t *rows, *columns;
     float *image, *sums;
     size_t bytes;
-} pieces;
+} workspace;
 
-static pieces pieces_of(const cop_layer *layer, int ld, void *scratch) {
+static workspace workspace_in(const cop_layer *layer, int ld, void *scratch) {
     const padded in = padded_input(layer), out = padded_gradient(layer);
     const size_t kernel = (size_t)layer->spec.kernel, taps = kernel * kernel;
-    const size_t patch = (size_t)patch_size(layer), turned = (size_t)layer->spec.units * taps;
-    const size_t table = (patch > turned ? patch : turned) * sizeof(ptrdiff_t);
+    const size_t patch = (size_t)patch_size(layer), rotated = (size_t)layer->spec.units * taps;
+    const size_t table = (patch > rotated ? patch : rotated) * sizeof(ptrdiff_t);
     const int64_t values =
         padded_size(&in) > padded_size(&out) ? padded_size(&in) : padded_size(&out);
     char *base = scratch;
@@ -156,16 +156,16 @@ static pieces pieces_of(const cop_layer *layer, int ld, void *scratch) {
         at[i] = used;
         used += cop_align_up(sizes[i], 64);
     }
-    if (!base) return (pieces){.bytes = used};
-    return (pieces){(void *)(base + at[0]), (void *)(base + at[1]), (void *)(base + at[2]),
+    if (!base) return (workspace){.bytes = used};
+    return (workspace){(void *)(base + at[0]), (void *)(base + at[1]), (void *)(base + at[2]),
                     (void *)(base + at[3]), used};
 }
 
 static size_t conv2d_scratch(const cop_layer *layer, int ld) {
-    return pieces_of(layer, ld, NULL).bytes;
+    return workspace_in(layer, ld, NULL).bytes;
 }
 
-/* x with zeros around, in `out`; x itself if it needs none. */
+/* Copies x with its border of zeros to `out` and returns that; returns x if it has no border. */
 static const float *pad(const padded *p, int ld, const float *x, float *out) {
     if (!is_padded(p)) return x;
     const size_t row = (size_t)p->width * (size_t)ld, full = (size_t)p->full_width * (size_t)ld;
@@ -185,7 +185,7 @@ static const float *pad(const padded *p, int ld, const float *x, float *out) {
     return out;
 }
 
-/* Distances in a patch of x of the values that W's columns meet. */
+/* For each column of W: the offset, within a patch of x, of the value that it multiplies. */
 static void patch_rows(const cop_layer *layer, int ld, ptrdiff_t *rows) {
     const padded in = padded_input(layer);
     for (int c = 0; c < in.planes; c++)
@@ -194,7 +194,7 @@ static void patch_rows(const cop_layer *layer, int ld, ptrdiff_t *rows) {
                 *rows++ = (((ptrdiff_t)c * in.full_height + u) * in.full_width + v) * ld;
 }
 
-/* The layer's own entries in the model's table of parameters. */
+/* The layer's own parameters. */
 static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c) {
     return c->parameters + layer->parameter_first;
 }
@@ -203,7 +203,7 @@ static void conv2d_forward(const cop_layer *layer, const cop_layer_context *c, c
                            float *y) {
     const cop_parameter *parameters = own(layer, c);
     const padded in = padded_input(layer);
-    const pieces s = pieces_of(layer, c->ld, c->scratch);
+    const workspace s = workspace_in(layer, c->ld, c->scratch);
     const int32_t *out = layer->out.dims, patch = patch_size(layer);
     patch_rows(layer, c->ld, s.rows);
     for (int p = 0; p < patch; p++) s.columns[p] = p;
@@ -236,7 +236,7 @@ static void weight_gradient(const cop_layer *layer, const cop_layer_context *c, 
                             const float *dy) {
     const cop_parameter *parameters = own(layer, c);
     const padded in = padded_input(layer);
-    const pieces s = pieces_of(layer, c->ld, c->scratch);
+    const workspace s = workspace_in(layer, c->ld, c->scratch);
     const int32_t *out = layer->out.dims;
     patch_rows(layer, c->ld, s.rows);
     const ptrdiff_t ld = c->ld, stride = layer->spec.stride;
@@ -261,10 +261,10 @@ static void weight_gradient(const cop_layer *layer, const cop_layer_context *c, 
     c->kernels->conv_gradient(&gradient, c->workspace);
 }
 
-/* Of the pixels (down + stride i, right + stride j): what they meet. Filter pixel u = first +
- * stride t of pixel y meets row (y + padding - u) / stride = i + (down + padding) / stride - t of
- * dy. Returns the number of weights that each one meets. */
-static int down_rows(const cop_layer *layer, int ld, int down, int right, const pieces *s) {
+/* Fills the tables for the pixels (down + stride i, right + stride j) of x: the offsets in dy, and the
+ * weights, that they meet. For pixel row y, filter row u = first + stride t meets row (y + padding -
+ * u) / stride = i + (down + padding) / stride - t of dy. Returns the number of weights per pixel. */
+static int down_rows(const cop_layer *layer, int ld, int down, int right, const workspace *s) {
     const padded out = padded_gradient(layer);
     const int kernel = layer->spec.kernel, stride = layer->spec.stride;
     const int y = down + layer->spec.padding, x = right + layer->spec.padding;
@@ -286,7 +286,7 @@ static int down_rows(const cop_layer *layer, int ld, int down, int right, const 
 static void input_gradient(const cop_layer *layer, const cop_layer_context *c, const float *dy,
                            float *dx) {
     const padded out = padded_gradient(layer);
-    const pieces s = pieces_of(layer, c->ld, c->scratch);
+    const workspace s = workspace_in(layer, c->ld, c->scratch);
     const int32_t *in = layer->in.dims, stride = layer->spec.stride;
     const ptrdiff_t ld = c->ld;
     cop_conv product = {

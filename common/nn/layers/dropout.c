@@ -6,10 +6,10 @@
  * inverted     y = kept ? x / (1 - p) : 0      y = x
  * classic      y = kept ? x : 0                y = (1 - p) x
  *
- * Masks are D3's: counter (block, sample, layer, step), key of the column's shard; with scope
- * `shard` the sample word is 0 for every column, so that all samples of a shard share one thinned
- * network. Both factors are computed in f64 and rounded once to f32. The masks of the forward pass
- * stay in the arena for backward. p = 0 is the identity in every mode. */
+ * Masks follow D3: counter (block, sample, layer, step), key of the column's shard. With scope
+ * `shard` the sample word is 0 for every column, so all samples of a shard share one thinned
+ * network. Both factors are computed in f64 and rounded once to f32. Forward stores the masks in the
+ * arena for backward. p = 0 is the identity in every mode. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 

@@ -1,5 +1,5 @@
 /* flatten: {channels, height, width} becomes {channels * height * width}. Feature-major activations
- * already lie so: the identity. */
+ * already have this layout, so it is the identity. */
 #include <string.h>
 
 #include "common/base/limits.h"

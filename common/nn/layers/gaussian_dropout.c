@@ -6,15 +6,16 @@
  *     y = m x, m ~ N(1, p / (1 - p))        (train, mc)       y = x        (eval)
  *     dx = m dy
  *
- * Noise is D3's (purpose noise, scope as of masks); the deviation is computed in f64, m rounded
- * once to f32 and kept for backward. The variant makes no difference: the noise has mean 1. */
+ * Noise follows D3 (purpose noise, scope as for masks). The deviation is computed in f64; m is
+ * rounded once to f32 and stored for backward. The variant has no effect, because the noise has
+ * mean 1. */
 #include <stdio.h>
 #include <string.h>
 
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
-/* The arena's words as floats; its pieces are 64-byte aligned. */
+/* The layer's words in the mask arena, as floats. They are aligned to 64 bytes. */
 static float *noise(const cop_layer *layer, const cop_layer_context *c) {
     return (float *)(void *)cop_layer_masks(layer, c);
 }
@@ -64,7 +65,7 @@ static void gaussian_factors(const cop_layer *layer, const cop_layer_context *c,
     if (layer->spec.p > 0) memcpy(out, noise(layer, c), count * sizeof *out);
 }
 
-/* In evaluation one number is drawn and not used: RandomNormalLike cannot be left out. */
+/* In evaluation one number is drawn and ignored, because a graph always runs RandomNormalLike. */
 static cop_value gaussian_graph(const cop_layer *layer, cop_graph *g, cop_value x) {
     const double p = layer->spec.p;
     const int64_t least[] = {1, 1, 1, 1};

@@ -1,6 +1,6 @@
 /* leaky_relu: y = x where x > 0, else slope x; dx = dy where y > 0, else slope dy (Maas, Hannun,
  * Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013). With 0 <=
- * slope <= 1 the signs of x and y are the same. */
+ * slope <= 1, x and y have the same sign. */
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 

@@ -1,8 +1,8 @@
 /* linear: y = W x + b.
  *
- * W is (units, in), row-major, as PyTorch's nn.Linear. With feature-major activations of N columns:
- * Y = W X, dX = W^T dY, dW = dY X^T and db = row sums of dY, the last two cut at the shards'
- * boundaries and combined by D5's tree. */
+ * W is (units, in), row-major, as in PyTorch's nn.Linear. Activations are feature-major with N
+ * columns: Y = W X, dX = W^T dY, dW = dY X^T, and db has the row sums of dY. The sums of dW and db are
+ * cut at the boundaries of the shards and combined by D5's tree. */
 #include <math.h>
 
 #include "common/base/limits.h"
@@ -55,7 +55,7 @@ static void linear_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     cop_init_bias(&bias, in, flat + parameters[1].offset, units);
 }
 
-/* The layer's own entries in the model's table of parameters. */
+/* The layer's own parameters. */
 static const cop_parameter *own(const cop_layer *layer, const cop_layer_context *c) {
     return c->parameters + layer->parameter_first;
 }
@@ -89,7 +89,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
     const cop_gemm weight = {
         .m = units,
         .n = in,
-        .k = c->columns, /* not ld: padding columns are nobody's samples */
+        .k = c->columns, /* not ld: padding columns are not samples */
         .a = t->dy,         /* (units, columns) */
         .a_row = c->ld,
         .a_col = 1,

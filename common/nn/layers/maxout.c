@@ -1,18 +1,18 @@
 /* maxout: y_u = max over pieces p of (w_up x + b_up) (Goodfellow, Warde-Farley, Mirza, Courville,
  * Bengio, "Maxout networks", ICML 2013, section 3).
  *
- * W is (units * pieces, in), row = unit * pieces + piece; ties go to the lowest piece. Training
- * keeps the number of the piece that won, one byte for each output; backward scatters dY to the
- * rows of the winners, dZ, and goes on as linear does: dW = dZ X^T, db = row sums of dZ, both cut
- * at the shards' boundaries, and dX = W^T dZ over the full index of k, so that D4's blocks are
- * those of all rows. */
+ * W is (units * pieces, in), row = unit * pieces + piece; the lowest of equal pieces wins. Training
+ * stores the index of the winning piece, one byte per output. Backward scatters dY to the rows of the
+ * winners, dZ, and continues as linear does: dW = dZ X^T and db = row sums of dZ, both cut at the
+ * boundaries of the shards; dX = W^T dZ, where k runs over all rows, so that D4's blocks are those of
+ * all rows. */
 #include <math.h>
 
 #include "common/base/limits.h"
 #include "common/nn/layers/init.h"
 #include "common/nn/layers/kinds.h"
 
-enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* of pre-activations done at once in forward */ };
+enum { PIECES_MAX = 256, BLOCK_FLOATS = 1 << 16 /* pre-activations per product in forward */ };
 
 static int32_t rows_of(const cop_layer *layer) {
     return layer->spec.units * layer->spec.pieces;
@@ -67,7 +67,7 @@ static void maxout_init(const cop_layer *layer, uint64_t seed, const cop_paramet
     cop_init_bias(&bias, in, flat + parameters[1].offset, rows);
 }
 
-/* One byte for each output: the piece that won. */
+/* One byte per output: the winning piece. */
 static int64_t maxout_mask_words(const cop_layer *layer, int ld) {
     return (int64_t)layer->spec.units * ld / 2;
 }
@@ -76,7 +76,7 @@ static uint8_t *winners_of(const cop_layer *layer, const cop_layer_context *c) {
     return (uint8_t *)cop_layer_masks(layer, c);
 }
 
-/* All pre-activations, of which backward needs the gradient at once. */
+/* Backward needs the gradients of all pre-activations at once. */
 static size_t maxout_scratch(const cop_layer *layer, int ld) {
     return (size_t)rows_of(layer) * (size_t)ld * sizeof(float);
 }
@@ -85,7 +85,7 @@ static const cop_parameter *own(const cop_layer *layer, const cop_layer_context 
     return c->parameters + layer->parameter_first;
 }
 
-/* Pre-activations in blocks of units, so that the pieces are compared while they are near. */
+/* Computes pre-activations in blocks of units, so that the pieces are compared while in cache. */
 static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, const float *x,
                            float *y) {
     const cop_parameter *parameters = own(layer, c);

@@ -3,7 +3,7 @@
 #include "common/nn/layers/activation.h"
 #include "common/nn/layers/kinds.h"
 
-/* A softmax runs over the first dimension; what is left of a sample are columns of their own. */
+/* The softmax runs over the first dimension. The other dimensions of a sample count as columns. */
 static int classes(const cop_layer *layer) {
     return layer->in.dims[0];
 }

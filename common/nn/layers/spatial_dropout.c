@@ -1,14 +1,14 @@
-/* spatial_dropout: each feature map (channel of an image) is dropped as a whole with probability p
+/* spatial_dropout: whole feature maps (channels of an image) are dropped with probability p
  * (Tompson, Goroshin, Jain, LeCun, Bregler, "Efficient object localization using convolutional
  * networks", CVPR 2015, section 3.2; PyTorch's nn.Dropout2d). Neighbouring pixels of a map are
- * alike: dropped one by one, they are still seen, and dropout does little more than to lower the
- * rate.
+ * similar, so if single pixels are dropped, their neighbours still carry the information, and
+ * dropout does little more than lower the learning rate.
  *
  *              train, mc                       eval
  * inverted     y = kept ? x / (1 - p) : 0      y = x
  * classic      y = kept ? x : 0                y = (1 - p) x
  *
- * Masks are D3's, with channels for units. Otherwise as dropout.c. */
+ * Masks follow D3; the units are channels. Everything else is as in dropout.c. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 
@@ -30,7 +30,7 @@ static int64_t spatial_mask_words(const cop_layer *layer, int ld) {
     return (int64_t)channels(layer) * (ld / COP_COLUMNS_PAD);
 }
 
-/* Each pixel of a map is a row of units with that map's mask. */
+/* Applies a map's mask to each of its pixels. */
 static void apply(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y) {
     const uint16_t *bits = cop_layer_masks(layer, c);
     const int pixels = layer->in.dims[1] * layer->in.dims[2];
