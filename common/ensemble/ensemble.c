@@ -1,4 +1,4 @@
-/* Averages of thinned networks and their figures. See ensemble.h. */
+/* Averages of thinned networks and their scores. See ensemble.h. */
 #include "common/ensemble/ensemble.h"
 
 #include <math.h>
@@ -12,11 +12,11 @@ struct cop_ensemble {
     int classes, max_columns, columns;
     uint32_t first, members;
     const int32_t *labels;
-    double *sums;          /* [classes][columns]: of probabilities or their logarithms */
+    double *sums;          /* [classes][columns]: of probabilities, or of their logarithms */
     double *probabilities; /* [classes][columns] */
     double *work;          /* [classes] */
-    double *entropies;     /* [columns]: sums of the members' own; arithmetic average only */
-    uint32_t *votes;       /* [classes][columns] */
+    double *entropies;     /* [columns]: sums over members; arithmetic average only */
+    uint32_t *votes;       /* [classes][columns]: members that chose the class */
 };
 
 cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, cop_ensemble **out,
@@ -64,15 +64,16 @@ void cop_ensemble_begin(cop_ensemble *e, int columns, const int32_t *labels, uin
     e->members = 0;
 }
 
-/* work[k] = ln softmax(z)[k] of one column; the class of the largest (the first of equals). */
+/* Computes work[k] = ln softmax(z)[k] for one column. Returns the class with the largest z (the first
+ * of equal ones). */
 static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     int best = 0;
     for (int k = 1; k < e->classes; k++)
         if (z[(size_t)k * stride] > z[(size_t)best * stride]) best = k;
-    const double most = (double)z[(size_t)best * stride];
+    const double largest = (double)z[(size_t)best * stride];
     double sum = 0;
     for (int k = 0; k < e->classes; k++) {
-        e->work[k] = (double)z[(size_t)k * stride] - most;
+        e->work[k] = (double)z[(size_t)k * stride] - largest;
         sum += cop_exp(e->work[k]);
     }
     const double norm = cop_ln(sum);
@@ -80,7 +81,7 @@ static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     return best;
 }
 
-/* The column's probabilities of one member, and their entropy. */
+/* Adds one member's probabilities in a column, and their entropy. */
 static void add_probabilities(cop_ensemble *e, size_t column) {
     const size_t n = (size_t)e->columns;
     double entropy = 0;
@@ -106,17 +107,17 @@ void cop_ensemble_add(cop_ensemble *e, const float *logits, int ld) {
     e->members++;
 }
 
-/* The geometric mean of one column, renormalised. */
+/* Computes the geometric mean of one column and scales it to sum 1. */
 static void renormalise(cop_ensemble *e, size_t column) {
     const size_t n = (size_t)e->columns;
-    double most = e->sums[column] / e->members, sum = 0;
+    double largest = e->sums[column] / e->members, sum = 0;
     for (size_t k = 1; k < (size_t)e->classes; k++) {
         const double mean = e->sums[k * n + column] / e->members;
-        if (mean > most) most = mean;
+        if (mean > largest) largest = mean;
     }
     for (size_t k = 0; k < (size_t)e->classes; k++) {
         double *p = &e->probabilities[k * n + column];
-        *p = cop_exp(e->sums[k * n + column] / e->members - most);
+        *p = cop_exp(e->sums[k * n + column] / e->members - largest);
         sum += *p;
     }
     for (size_t k = 0; k < (size_t)e->classes; k++) e->probabilities[k * n + column] /= sum;
@@ -133,7 +134,7 @@ const double *cop_ensemble_probabilities(cop_ensemble *e) {
     return e->probabilities;
 }
 
-/* Share of pairs of members with different classes. */
+/* The share of pairs of members with different classes. */
 static double disagreement(const cop_ensemble *e, size_t column) {
     const double m = e->members;
     double same = 0;
@@ -156,8 +157,8 @@ static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums
     }
     const double p = e->probabilities[(size_t)best * n + column];
     const double own = e->probabilities[(size_t)label * n + column];
-    const double least = 0x1p-1022; /* a probability that underflowed: -ln is 708, not infinite */
-    const double values[4] = {best != label, -cop_ln(own > least ? own : least), brier,
+    const double floor = 0x1p-1022; /* if p underflowed, -ln p is 708 instead of infinite */
+    const double values[4] = {best != label, -cop_ln(own > floor ? own : floor), brier,
                               disagreement(e, column)};
     for (int i = 0; i < 4; i++) {
         sums->value[i] += values[i];
@@ -177,23 +178,23 @@ void cop_ensemble_score(cop_ensemble *e, cop_ensemble_sums *sums) {
     for (int c = 0; c < e->columns; c++) score_column(e, (size_t)c, sums);
 }
 
-/* ---- of each sample ---- */
+/* ---- uncertainty about each sample ---- */
 
 static void judge_column(const cop_ensemble *e, size_t column, cop_ensemble_opinion *out) {
     const size_t n = (size_t)e->columns;
     const double own = e->entropies[column] / e->members;
-    uint32_t most = 0;
+    uint32_t max_votes = 0;
     *out = (cop_ensemble_opinion){0};
     for (size_t k = 0; k < (size_t)e->classes; k++) {
         const double p = e->probabilities[k * n + column];
         if (p > e->probabilities[(size_t)out->class * n + column]) out->class = (int)k;
         if (p > 0) out->entropy -= p * cop_ln(p);
-        if (e->votes[k * n + column] > most) most = e->votes[k * n + column];
+        if (e->votes[k * n + column] > max_votes) max_votes = e->votes[k * n + column];
     }
-    /* Jensen's inequality holds but for the last bits. */
+    /* By Jensen's inequality the entropy is at least `own`, except for rounding. */
     if (out->entropy < 0) out->entropy = 0;
     out->information = e->members > 1 && out->entropy > own ? out->entropy - own : 0;
-    out->variation = 1 - (double)most / e->members;
+    out->variation = 1 - (double)max_votes / e->members;
 }
 
 void cop_ensemble_judge(cop_ensemble *e, cop_ensemble_opinion *out) {
@@ -218,7 +219,7 @@ void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from) 
         }
 }
 
-/* ECE without the samples of group `without` (-1: with all). */
+/* The ECE without the samples of group `without` (-1: of all samples). */
 static double calibration(const cop_ensemble_sums *s, int without) {
     double gaps = 0, all = 0;
     for (int b = 0; b < COP_ENSEMBLE_BINS; b++) {
@@ -235,7 +236,7 @@ static double calibration(const cop_ensemble_sums *s, int without) {
     return all > 0 ? gaps / all : 0;
 }
 
-/* The delete-one-group jackknife. */
+/* The standard error of the ECE by the delete-one-group jackknife. */
 static double calibration_error(const cop_ensemble_sums *s) {
     double value[COP_ENSEMBLE_GROUPS], mean = 0, sum = 0;
     for (int g = 0; g < COP_ENSEMBLE_GROUPS; g++) mean += value[g] = calibration(s, g);

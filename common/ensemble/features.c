@@ -1,5 +1,4 @@
-/* Figures about units: sums and products of all pairs, one sample after the other. See features.h.
- */
+/* Statistics of units: sums, and products of all pairs, sample by sample. See features.h. */
 #include "common/ensemble/features.h"
 
 #include <math.h>
@@ -9,12 +8,12 @@
 struct cop_features {
     int units;
     uint64_t samples;
-    double *row;      /* one sample, less the first one's values: small numbers keep their digits */
+    double *row;      /* one sample minus the first sample, which keeps the rounding errors small */
     double *shift;    /* the first sample */
-    double *sums;     /* of what `row` holds */
-    double *products; /* [units][units], columns >= row filled */
-    uint64_t *zeros;
-    double total;
+    double *sums;     /* of `row`, over the samples */
+    double *products; /* [units][units]: of pairs in `row`; only columns >= the row are used */
+    uint64_t *zeros;  /* per unit: activations that are 0 */
+    double total;     /* of all activations */
 };
 
 cop_err cop_features_create(int units, cop_features **out, cop_error *error) {
@@ -47,7 +46,7 @@ void cop_features_destroy(cop_features *f) {
     cop_free(f);
 }
 
-/* One sample, found at values[unit * stride]. */
+/* Adds one sample, whose values are at values[unit * stride]. */
 static void add_sample(cop_features *f, const float *values, size_t stride) {
     const int n = f->units;
     for (int u = 0; u < n; u++) {

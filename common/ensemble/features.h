@@ -1,6 +1,5 @@
-/* Figures about the units of a layer over many samples: how active they are, and how much they say
- * the same (Srivastava et al. 2014, sections 7.1 and 7.2). Sums in f64, in the order of the
- * samples. */
+/* Statistics of a layer's units over many samples: their activity and the correlation between them
+ * (Srivastava et al. 2014, sections 7.1 and 7.2). Sums are f64, in the order of the samples. */
 #ifndef COP_ENSEMBLE_FEATURES_H
 #define COP_ENSEMBLE_FEATURES_H
 
@@ -10,20 +9,23 @@
 
 typedef struct cop_features cop_features;
 
-/* A unit of an image-shaped output is a channel: its positions count as samples of it. */
+/* If the output is an image, a unit is a channel, and each pixel counts as a sample. */
 typedef struct cop_feature_figures {
-    double mean;        /* activation, over units and samples */
+    double mean;        /* mean activation, over units and samples */
     double zeros;       /* share of activations that are 0 */
     double dead;        /* share of units that are 0 for every sample */
-    double correlation; /* mean |Pearson| over all pairs of units that vary; NaN without a pair */
+    double correlation; /* mean |Pearson| over all pairs of varying units; NaN: there is no pair */
     uint64_t samples;
-    int units, varying;
+    int units, varying; /* varying: units whose activation is not constant */
 } cop_feature_figures;
 
+/* Allocates memory for all pairs of units. NO_MEMORY. Free with cop_features_destroy. */
 cop_err cop_features_create(int units, cop_features **out, cop_error *error);
 void cop_features_destroy(cop_features *features);
-/* Adds the columns of values [units * places][ld], feature-major; each unit has `places` rows. */
+/* Adds `columns` columns of values [units * places][ld], feature-major: each unit has `places` rows
+ * (pixels; 1 if the output is flat). */
 void cop_features_add(cop_features *features, const float *values, int places, int columns, int ld);
+/* Computes the statistics of the samples so far; all 0, with correlation NaN, if there are none. */
 void cop_features_get(const cop_features *features, cop_feature_figures *out);
 
 #endif

@@ -1,4 +1,4 @@
-/* Members of an ensemble on a slice of samples. See members.h. */
+/* The outputs of members on a slice of samples. See members.h. */
 #include "common/ensemble/members.h"
 
 #include <string.h>
@@ -7,8 +7,8 @@
 #include "common/base/limits.h"
 #include "common/nn/thin.h"
 
-#define COLUMNS_LEAST 125
-#define PASS_BYTES    ((size_t)64 << 20) /* a pass that needs more runs fewer columns at once */
+#define COLUMNS_MIN 125
+#define PASS_BYTES  ((size_t)64 << 20) /* a pass that would need more runs fewer columns at once */
 
 struct cop_members {
     cop_pass *pass;
@@ -35,8 +35,8 @@ cop_err cop_members_create(const cop_model *model, const cop_kernels *kernels,
     if (!m) return cop_no_memory(error);
     m->outputs = cop_model_outputs(model);
     m->columns = COP_EVAL_SLICE;
-    const size_t fixed = cop_thin_bytes(model); /* whatever the columns */
-    while (m->columns > COLUMNS_LEAST &&
+    const size_t fixed = cop_thin_bytes(model); /* does not depend on the columns */
+    while (m->columns > COLUMNS_MIN &&
            cop_pass_bytes(model, m->columns, COP_PASS_MEMBERS) > PASS_BYTES + fixed)
         m->columns /= 2;
     const cop_err e =

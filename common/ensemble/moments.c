@@ -1,4 +1,4 @@
-/* Mean and deviation of members' outputs. See moments.h. */
+/* Mean and deviation of outputs over members. See moments.h. */
 #include "common/ensemble/moments.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@ struct cop_moments {
     int outputs, max_columns, columns;
     bool sigmoid;
     double members;
-    double *means, *squares, *deviations; /* [outputs][columns]; of distances from the mean */
+    double *means, *squares, *deviations; /* [outputs][columns]; squares: sums of (z - mean)^2 */
 };
 
 cop_err cop_moments_create(int outputs, bool sigmoid, int max_columns, cop_moments **out,
@@ -63,9 +63,9 @@ void cop_moments_add(cop_moments *s, const float *outputs, int ld) {
         for (size_t c = 0; c < n; c++) {
             const double z = (double)outputs[k * (size_t)ld + c],
                          value = s->sigmoid ? 1 / (1 + cop_exp(-z)) : z;
-            const double apart = value - s->means[k * n + c];
-            s->means[k * n + c] += apart / s->members;
-            s->squares[k * n + c] += apart * (value - s->means[k * n + c]);
+            const double difference = value - s->means[k * n + c];
+            s->means[k * n + c] += difference / s->members;
+            s->squares[k * n + c] += difference * (value - s->means[k * n + c]);
         }
 }
 

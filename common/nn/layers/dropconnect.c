@@ -112,7 +112,7 @@ static int64_t unit_count(const cop_layer *layer) {
 /* The scratch memory. Training and evaluation use the same bytes differently. */
 typedef struct workspace {
     int32_t *masks;                              /* [ld] */
-    uint32_t *stream;                            /* random words for one sample's mask */
+    uint32_t *stream;                            /* one sample's keep bits, as drawn */
     float *x, *dx;                               /* (columns, words * 16) */
     float *dz;                                   /* (out, ld) */
     float *mean, *deviation, *noise, *x_squares; /* (out, ld), but x_squares (in, ld) */
