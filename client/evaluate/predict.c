@@ -107,7 +107,7 @@ static void offer(cli_prediction *p, int32_t index, double value) {
 
 static void judge_classes(worker *w, uint32_t first, uint32_t count) {
     const run *r = w->run;
-    cop_ensemble_judge(w->ensemble, w->opinions);
+    cop_ensemble_opinions(w->ensemble, w->opinions);
     const double *p = cop_ensemble_probabilities(w->ensemble);
     for (uint32_t c = 0; c < count; c++) {
         const cop_ensemble_opinion *o = &w->opinions[c];

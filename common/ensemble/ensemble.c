@@ -157,8 +157,8 @@ static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums
     }
     const double p = e->probabilities[(size_t)best * n + column];
     const double own = e->probabilities[(size_t)label * n + column];
-    const double floor = 0x1p-1022; /* if p underflowed, -ln p is 708 instead of infinite */
-    const double values[4] = {best != label, -cop_ln(own > floor ? own : floor), brier,
+    const double smallest = 0x1p-1022; /* if p underflowed, -ln p is 708 instead of infinite */
+    const double values[4] = {best != label, -cop_ln(own > smallest ? own : smallest), brier,
                               disagreement(e, column)};
     for (int i = 0; i < 4; i++) {
         sums->value[i] += values[i];
@@ -180,7 +180,7 @@ void cop_ensemble_score(cop_ensemble *e, cop_ensemble_sums *sums) {
 
 /* ---- uncertainty about each sample ---- */
 
-static void judge_column(const cop_ensemble *e, size_t column, cop_ensemble_opinion *out) {
+static void column_opinion(const cop_ensemble *e, size_t column, cop_ensemble_opinion *out) {
     const size_t n = (size_t)e->columns;
     const double own = e->entropies[column] / e->members;
     uint32_t max_votes = 0;
@@ -197,10 +197,10 @@ static void judge_column(const cop_ensemble *e, size_t column, cop_ensemble_opin
     out->variation = 1 - (double)max_votes / e->members;
 }
 
-void cop_ensemble_judge(cop_ensemble *e, cop_ensemble_opinion *out) {
+void cop_ensemble_opinions(cop_ensemble *e, cop_ensemble_opinion *out) {
     COP_ASSERT(e->average == COP_AVERAGE_ARITHMETIC);
     cop_ensemble_probabilities(e);
-    for (int c = 0; c < e->columns; c++) judge_column(e, (size_t)c, &out[c]);
+    for (int c = 0; c < e->columns; c++) column_opinion(e, (size_t)c, &out[c]);
 }
 
 /* ---- sums ---- */

@@ -78,6 +78,6 @@ typedef struct cop_ensemble_opinion {
 } cop_ensemble_opinion;
 /* Computes the uncertainty of the members so far about each sample, out[columns]. The average must be
  * arithmetic. */
-void cop_ensemble_judge(cop_ensemble *ensemble, cop_ensemble_opinion *out);
+void cop_ensemble_opinions(cop_ensemble *ensemble, cop_ensemble_opinion *out);
 
 #endif

@@ -138,7 +138,7 @@ static void test_uncertainty_figures_by_hand(void **state) {
     cop_ensemble_opinion o[3];
     cop_ensemble_begin(e, 3, NULL, 0);
     for (int m = 0; m < 3; m++) cop_ensemble_add(e, z[m], 16);
-    cop_ensemble_judge(e, o);
+    cop_ensemble_opinions(e, o);
     const double even[3] = {0.5, 0.25, 0.25}, one[3] = {0.8, 0.1, 0.1},
                  joint[3] = {0.1, 1.7 / 3, 1.0 / 3};
     expect_uncertainty(&o[0], 0, entropy_of(even, 3), 0, 0);
@@ -158,13 +158,13 @@ static void test_class_is_that_of_the_mean_probability(void **state) {
     cop_ensemble_opinion o;
     cop_ensemble_begin(e, 1, NULL, 0);
     cop_ensemble_add(e, slightly, 16);
-    cop_ensemble_judge(e, &o);
+    cop_ensemble_opinions(e, &o);
     const double p = 1 / (1 + exp(-(double)0.1f)), one[2] = {p, 1 - p};
     expect_uncertainty(&o, 0, entropy_of(one, 2), 0, 0);
     assert_true(o.information == 0);
     cop_ensemble_add(e, slightly, 16);
     cop_ensemble_add(e, much, 16);
-    cop_ensemble_judge(e, &o);
+    cop_ensemble_opinions(e, &o);
     assert_int_equal(o.class, 1);
     assert_true(fabs(o.variation - 1.0 / 3) < 1e-15);
     cop_ensemble_destroy(e);
