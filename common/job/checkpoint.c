@@ -1,5 +1,6 @@
-/* Checkpoints: written whole into a folder of another name, then renamed; so a folder
- * `step-00000500` is whole, or was altered later, which its hashes show. See job.h. */
+/* Checkpoints. Each is written completely to a folder of another name, which is then renamed. So a
+ * folder like `step-00000500` is complete, unless it was altered later, which its hashes reveal. See
+ * job.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,9 +132,9 @@ static cop_err write_name(const char *folder, const char *file, const char *name
     return e;
 }
 
-/* ---- keeping and dropping ---- */
+/* ---- keeping and removing ---- */
 
-/* The step that a file (`latest`, `best`) names; false: none. */
+/* Reads the step that a file (`latest`, `best`) names. False: it names none. */
 static bool read_name(const char *folder, const char *file, uint64_t *step) {
     char *path = cop_path_join(folder, file), *text = NULL;
     size_t size;
@@ -152,7 +153,7 @@ static int newest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Steps of the checkpoints there, newest first; *steps is the caller's (cop_free). */
+/* Lists the steps of all checkpoints, newest first. The caller frees *steps with cop_free. */
 static cop_err list_steps(const char *checkpoints, uint64_t **steps, size_t *count,
                           cop_error *error) {
     char **names;
@@ -175,18 +176,18 @@ static cop_err remove_in(const char *folder, const char *name, cop_error *error)
     return e;
 }
 
-/* Keeps the newest `keep` up to `step`, which was just written, and the best. What is newer belongs
- * to an earlier life of the folder, which went another way from here. */
+/* Removes checkpoints, except the newest `keep` up to `step`, which was just written, and the best.
+ * Later ones belong to an earlier run in this folder that continued differently. */
 static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
     uint64_t *steps, best = 0;
     size_t count;
     if (list_steps(checkpoints, &steps, &count, NULL)) return;
     bool has_best = read_name(checkpoints, "best", &best);
-    uint32_t kept = 0;
+    uint32_t seen = 0; /* checkpoints up to `step` */
     for (size_t i = 0; i < count; i++) {
         char name[32];
-        uint32_t place = kept;
-        kept += steps[i] <= step;
+        uint32_t place = seen;
+        seen += steps[i] <= step;
         if (steps[i] <= step && COP_PLANT(PRUNE_NEWEST, place < keep, place && place <= keep))
             continue;
         if (steps[i] <= step && has_best && steps[i] == best) continue;
@@ -205,7 +206,7 @@ static cop_err unlink_in(const char *folder, const char *name, cop_error *error)
     return e;
 }
 
-/* No weights are the best: an earlier program may have chosen some by the test part. */
+/* There is no best checkpoint. An earlier version may have chosen one by its test error. */
 static cop_err forget_best(const char *checkpoints, cop_error *error) {
     uint64_t best;
     return read_name(checkpoints, "best", &best) ? unlink_in(checkpoints, "best", error) : COP_OK;
@@ -218,9 +219,9 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
     char *writing = cop_path_join(checkpoints, "writing"),
          *target = cop_path_join(checkpoints, name);
     cop_err e = writing && target ? COP_OK : cop_no_memory(error);
-    if (!e) e = cop_folder_remove(writing, error); /* of a writer that was killed */
+    if (!e) e = cop_folder_remove(writing, error); /* left by a process that was killed */
     if (!e) e = write_files(job, writing, c, error);
-    if (!e) e = cop_folder_replace(writing, target, error); /* it may be of an earlier life */
+    if (!e) e = cop_folder_replace(writing, target, error); /* an earlier run may have left one */
     if (e && writing) cop_folder_remove(writing, NULL);
     cop_free(writing);
     cop_free(target);
@@ -411,7 +412,7 @@ static cop_err remove_after(const char *checkpoints, uint64_t step, cop_error *e
     return e;
 }
 
-/* `latest` need not be there: where the disk has no space for its new name, it goes. */
+/* Makes `latest` name `step`, or removes it if the disk has no space: loading does not need it. */
 static cop_err name_latest(const char *checkpoints, uint64_t step, cop_error *error) {
     char name[32];
     uint64_t named;
@@ -433,7 +434,7 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
     }
     if (!e) e = remove_after(checkpoints, step, error);
     if (!e) e = name_latest(checkpoints, step, error);
-    /* Also where nothing was left to remove: an earlier attempt may have failed just here. */
+    /* Sync even if nothing was removed: an earlier attempt may have failed at exactly this point. */
     if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
     return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* no folder, no checkpoints */

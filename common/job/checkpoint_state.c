@@ -1,7 +1,6 @@
-/* state.json of a checkpoint: which step, what so far, and the hashes of the files beside it.
- * Doubles go as their bits too, since resuming must be exact. The last line is the hash of all
- * lines before it, so the reader may trust what it finds: it only has to find what format_state
- * wrote. */
+/* state.json of a checkpoint: the step, the sums so far, and the hashes of the other files. Doubles are
+ * also stored as bits, because resuming must be exact. The last line is a hash of all lines before
+ * it. The reader verifies it first, so it only needs to understand what job_format_state writes. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +26,7 @@ static void put_bits(cop_str *out, const char *key, uint64_t value) {
     cop_str_printf(out, "  \"%s\": \"%016llx\",\n", key, (unsigned long long)value);
 }
 
-/* For people and tools: JSON has no number that is not finite. */
+/* For people and tools. JSON cannot express NaN and infinity: they become null. */
 static void put_real(cop_str *out, const char *key, double value) {
     cop_str_printf(out, "  \"%s\": ", key);
     cop_str_append_json_real(out, value);
@@ -62,7 +61,7 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
     cop_str_printf(out, SEAL "%016llx\"\n}\n", (unsigned long long)seal);
 }
 
-/* The digits after "key": , in quotes if hex. */
+/* Reads the number after "key": ; hexadecimal numbers are in quotes. */
 static bool take_number(const char *text, const char *key, bool hex, uint64_t *out) {
     char quoted[64], number[32] = "0x";
     snprintf(quoted, sizeof quoted, "\"%s\": %s", key, hex ? "\"" : "");
@@ -83,7 +82,7 @@ static bool take_double(const char *text, const char *key, double *out) {
     return true;
 }
 
-/* The whole text is what was written, down to its last byte. */
+/* Does the hash in the last line match the text before it? */
 static bool is_sealed(const char *text, size_t size) {
     char expected[64];
     const char *seal = strstr(text, SEAL);

@@ -1,4 +1,4 @@
-/* Are two jobs the same computation? Asked before a job goes on from a checkpoint. */
+/* Checks that two jobs are the same computation, before one continues from a checkpoint of the other. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "common/wire/fields.h"
 #include "common/wire/reflect.h"
 
-static void forget(cop_proto *message, const char *const *names) {
+static void clear_fields(cop_proto *message, const char *const *names) {
     for (size_t i = 0; message && names[i]; i++) {
         const cop_proto_field *field = cop_reflect_find(message->descriptor, names[i]);
         COP_ASSERT(field != NULL);
@@ -16,8 +16,8 @@ static void forget(cop_proto *message, const char *const *names) {
     }
 }
 
-/* Leaves only what decides the weights. The data are what `pinned` says, whatever they are called.
- * `length`: so does the number of steps, because the schedule ends at the last one. */
+/* Clears all fields that do not affect the weights. The names of the data do not; their digest in
+ * `pinned` does. With `length` the number of steps does too, because the schedule depends on it. */
 static void keep_what_matters(Coppice__Job *m, bool length) {
     static const char *const job[] = {"name",     "priority",   "audit", "limits",
                                       "evaluate", "checkpoint", NULL};
@@ -25,14 +25,14 @@ static void keep_what_matters(Coppice__Job *m, bool length) {
                                        "drop",   "layout", "resize", NULL};
     static const char *const train[] = {"epochs", "steps", NULL}, *const pinned[] = {"steps", NULL};
     static const char *const names[] = {"class_names", NULL};
-    forget(&m->base, job);
+    clear_fields(&m->base, job);
     static const char *const split[] = {"split", NULL};
-    forget(&m->data->base, data);
-    if (!m->data->validation && !m->data->samples) forget(&m->data->base, split); /* all rows */
-    forget(&m->pinned->base, names);
+    clear_fields(&m->data->base, data);
+    if (!m->data->validation && !m->data->samples) clear_fields(&m->data->base, split); /* it uses all rows */
+    clear_fields(&m->pinned->base, names);
     if (length) return;
-    forget(&m->train->base, train);
-    forget(&m->pinned->base, pinned);
+    clear_fields(&m->train->base, train);
+    clear_fields(&m->pinned->base, pinned);
 }
 
 /* ---- the first field that differs ---- */
@@ -67,7 +67,7 @@ static void print_scalar(const cop_proto_field *field, const void *at, char *out
     }
 }
 
-/* What of a message of which one field is chosen, or how much of a list. */
+/* Prints the name of the field that is set in a one-of message. */
 static void print_choice(const cop_proto *m, char *out, size_t size) {
     snprintf(out, size, "not given");
     for (unsigned i = 0; i < m->descriptor->n_fields; i++)
@@ -124,7 +124,7 @@ static bool field_differs(message_pair m, const cop_proto_field *field, const ch
     return true;
 }
 
-/* The recursion ends: no message of a job holds one of its own kind. */
+/* The recursion ends because no message of a job contains one of its own type. */
 static bool differ(message_pair m, const char *path, difference *out) {
     COP_ASSERT(m.ours->descriptor == m.theirs->descriptor);
     for (unsigned i = 0; i < m.ours->descriptor->n_fields; i++)

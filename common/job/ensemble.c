@@ -1,4 +1,4 @@
-/* Ensembles told and checked. See ensemble.h. */
+/* Names and checks of ensembles. See ensemble.h. */
 #include "common/job/ensemble.h"
 
 #include <stdio.h>

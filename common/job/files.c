@@ -1,4 +1,4 @@
-/* The data that a job names: a set, or files in one of the formats of common/data. */
+/* Opens the data of a job: a data set by its name, or files in one of the formats of common/data. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@ typedef struct location {
     const char *folder;   /* --data; NULL: the folder of the job file */
 } location;
 
-/* A file of the job file: relative to the folder of the job file, or to --data. */
+/* The path of a file that the job file names. NULL: out of memory. */
 static char *resolve_file(const location *where, const char *file) {
     if (where->folder) return cop_path_join(where->folder, file);
     const char *slash = strrchr(where->job_path, '/');
@@ -24,8 +24,8 @@ static char *resolve_file(const location *where, const char *file) {
     return path;
 }
 
-/* Are samples compared with themselves alone? A job that was pinned to labels keeps them: its data
- * would not be the same without. */
+/* Does the job need no labels, because its target is the input? A job that is pinned to labelled data
+ * keeps the labels, because they are part of the data's digest. */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;
     return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;
@@ -44,7 +44,7 @@ static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice
         files->images ? "labels" : "images", upper, files->images ? "labels" : "samples");
 }
 
-/* Are the files those that the format reads? */
+/* Checks that a part names the files that the format reads. */
 static cop_err check_files(const Coppice__Job *m, const char *part, const Coppice__DataFiles *files,
                            const cop_data_format *format, cop_error *error) {
     char path[64];
@@ -65,8 +65,8 @@ static cop_err check_files(const Coppice__Job *m, const char *part, const Coppic
     return check_pair(m, part, files, format, error);
 }
 
-/* The paths of one part, resolved, in memory of their own. With a path, images and labels are the
- * names of arrays. */
+/* The resolved paths of one part, owned. If there is a path, images and labels are names of arrays in
+ * that file. */
 typedef struct paths {
     char *text[3]; /* images, labels, path */
 } paths;
@@ -90,7 +90,7 @@ cop_data_order cop_job_order(const Coppice__Data *d) {
                                                     : COP_DATA_CHANNELS_FIRST;
 }
 
-/* Real numbers where labels are expected are what others call regression. */
+/* With loss: mse, labels that are real numbers mean that the user expects regression: explain. */
 static void explain_mse(cop_error *error) {
     const cop_error why = *error;
     cop_fail(error, why.code,
@@ -127,8 +127,8 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
     return e;
 }
 
-/* A job that takes f32 gets f32, also where these values would fit into bytes: it may be pinned
- * since before the values decided, or the values that it was trained on did not fit. */
+/* A job that is pinned to f32 gets f32, even if these values would fit into bytes. Its training data
+ * may not have fit, or an earlier version may have pinned it. */
 static cop_err keep_type(const Coppice__Job *m, cop_data **data, cop_error *error) {
     const bool floats =
         m->pinned && m->pinned->sample_type && strcmp(m->pinned->sample_type, "f32") == 0;

@@ -1,5 +1,5 @@
-/* What must agree before a job and something else are used together: its data, and its weights from
- * a folder. Each side is whole and checked by itself; here they are compared. See job.h. */
+/* Checks that a job fits the data and the weights that it is used with. Both sides are valid in
+ * themselves. See job.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ void cop_job_form(const cop_job *job, cop_data_form *out) {
 }
 
 cop_err cop_job_check_data(const cop_job *job, const cop_data *data, cop_error *error) {
-    const cop_data_part *part = &data->train; /* the test part is of the same form */
+    const cop_data_part *part = &data->train; /* the test part has the same form */
     cop_data_form form;
     char wanted[64], found[64];
     cop_job_form(job, &form);

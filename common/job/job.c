@@ -1,5 +1,5 @@
-/* Jobs: the protobuf message, resolved against its data and turned into the plain specs of
- * common/nn. See job.h. */
+/* Jobs: resolves the protobuf message against its data and converts it to the specs of common/nn. See
+ * job.h. */
 #include "common/job/job.h"
 
 #include <math.h>
@@ -11,18 +11,18 @@
 #include "common/wire/codec.h"
 
 #define JOB_BUDGET  (16u << 20)
-#define COLUMNS_MAX 1024 /* samples that a pass takes at once, for the figures */
+#define COLUMNS_MAX 1024 /* for estimates: samples that a pass runs at once */
 
 /* ---- building ---- */
 
-/* Common/nn and common/data begin a sentence with the field that is wrong ("model[3] linear: ..."):
- * say where it was read. */
+/* Errors from common/nn and common/data begin with the wrong field ("model[3] linear: ..."). Prefixes
+ * them with the file and line of that field. */
 static cop_err locate(const Coppice__Job *m, cop_err e, cop_error *error) {
     char field[64], where[400];
     if (!e || !error) return e;
     size_t length = strspn(error->text, "abcdefghijklmnopqrstuvwxyz_.[]0123456789");
     snprintf(field, sizeof field, "%.*s", (int)length, error->text);
-    if (error->text[length] != ' ') return e; /* a file's name, say */
+    if (error->text[length] != ' ') return e; /* a file name, for example */
     if (strncmp(field, "model", 5) != 0 && strncmp(field, "data.", 5) != 0) return e;
     cop_document_where(m, field, where, sizeof where);
     return where[0] ? cop_error_prefix(error, "%s", where) : e;
@@ -52,7 +52,7 @@ static void copy_fields(const Coppice__Job *m, cop_job *job) {
     job->checkpoint_keep = m->checkpoint->keep;
 }
 
-/* The message stays the caller's until the job is returned. */
+/* Builds the job around the message, which the job owns on success only. */
 static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
     cop_job *job = cop_alloc(sizeof *job);
     if (!job) return cop_no_memory(error);
@@ -92,7 +92,7 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
     COP_TRY(build(message, &job, error));
     cop_err e = check_memory(job, error);
     if (e) {
-        job->message = NULL; /* still the caller's */
+        job->message = NULL; /* the caller keeps it */
         cop_job_destroy(job);
         return e;
     }
@@ -172,7 +172,7 @@ void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out) {
     out->wire_bytes_per_step =
         2 * flat * (uint64_t)workers + (uint64_t)job->batch * (job->sample_stride + 4);
     out->worker_bytes = cop_pass_bytes(job->model, columns, COP_PASS_TRAIN) + 3 * flat;
-    /* Two versions of weights and state, and one gradient from each worker. */
+    /* Two versions of the weights and states, and one gradient per worker. */
     out->coordinator_bytes =
         flat * (2 * (1 + (uint64_t)cop_optimizer_states(&job->optimizer)) + (uint64_t)workers);
 }

@@ -42,7 +42,7 @@ cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_er
 cop_buffer *cop_job_pack(const cop_job *job);
 /* As cop_job_pack, without the fields that no worker needs: how to read files, and class names. */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
-/* Frees the job with its message and model. */
+/* Frees the job with its message and model. NULL has no effect. */
 void cop_job_destroy(cop_job *job);
 /* The form of the samples that the job's model takes. */
 void cop_job_form(const cop_job *job, cop_data_form *out);
@@ -65,7 +65,7 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
                        cop_error *error);
 /* Appends a line if the network sees values from which it can hardly learn. */
 void cop_job_warn_of_values(const cop_job *job, const cop_data *data, cop_str *out);
-/* Appends warnings, one sentence per line; nothing if there are none. */
+/* Appends warnings about the job itself, one sentence per line; nothing if there are none. */
 void cop_job_warnings(const cop_job *job, cop_str *out);
 
 /* Opens the data that the job names: in `folder` (--data), by its source, or as files relative to
@@ -119,11 +119,11 @@ cop_err cop_job_decode_model(const void *bytes, size_t size, const char *what, c
  * the folder, and are removed. */
 typedef struct cop_checkpoint {
     uint64_t step;
-    const float *weights;
-    const float *states[2]; /* optimizer state buffers, or NULL */
-    double train_loss_sum;  /* running sums of the current epoch, f64 exact */
+    const float *weights;   /* to be saved; NULL after loading */
+    const float *states[2]; /* likewise: the optimizer's state buffers */
+    double train_loss_sum;  /* sums over the current epoch so far, restored exactly */
     uint64_t train_samples, train_correct;
-    double seconds;    /* spent so far */
+    double seconds;    /* of training so far */
     double best_error; /* or loss, which may be negative; unused without has_best */
     bool has_best, is_best;
 } cop_checkpoint;
@@ -165,10 +165,11 @@ cop_err cop_checkpoint_check(const cop_job *job, const char *folder, cop_error *
 
 /* Estimates for `plan`. */
 typedef struct cop_plan_figures {
-    double flop_per_sample;
-    uint64_t wire_bytes_per_step; /* for `workers` workers: weights out, gradients back, samples */
-    uint64_t worker_bytes, coordinator_bytes;
+    double flop_per_sample;                   /* of the forward pass */
+    uint64_t wire_bytes_per_step;             /* weights out, gradients back, samples */
+    uint64_t worker_bytes, coordinator_bytes; /* memory */
 } cop_plan_figures;
+/* Estimates the cost of a job on this number of workers. */
 void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out);
 
 #endif

@@ -1,6 +1,6 @@
-/* Model files. See job.h. Parameters are named and shaped as in PyTorch's nn.Sequential; the job,
- * as YAML, travels in the metadata, with a check of all of it: whoever opens the file gets the
- * weights and the job that were saved, or an error. */
+/* Model files. See job.h. Parameters are named and shaped as in PyTorch's nn.Sequential. The metadata
+ * contain the job as YAML and a checksum, so opening a file gives exactly the weights and the job
+ * that were saved, or an error. */
 #include <stdio.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
     }
 }
 
-/* XXH3 of job, step and digest, each with its NUL: no byte of the metadata can change unnoticed. */
+/* XXH3 of job, step and digest, each with its NUL, so that any changed byte is noticed. */
 static void metadata_check(const char *yaml, const char *step, const char *digest, char out[17]) {
     cop_xxh3 h;
     cop_xxh3_init(&h);
@@ -129,7 +129,7 @@ cop_err job_read_tensors(const cop_job *job, const job_tensor_file *file, const 
     return COP_OK;
 }
 
-/* A file that coppice wrote says what it holds; one from elsewhere has no metadata to check. */
+/* Verifies the checksum of the metadata. Files from other programs have none of these keys. */
 static cop_err check_metadata(const job_tensor_file *file, cop_error *error) {
     const char *yaml = cop_safetensors_metadata(file->tensors, "coppice.job");
     const char *step = cop_safetensors_metadata(file->tensors, "coppice.step");
@@ -183,7 +183,7 @@ cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, ui
     return e;
 }
 
-/* ---- a model file by itself ---- */
+/* ---- a model file without its job ---- */
 
 cop_err job_message_of(const job_tensor_file *file, Coppice__Job **out, cop_error *error) {
     const char *yaml = cop_safetensors_metadata(file->tensors, "coppice.job");
@@ -210,7 +210,7 @@ static cop_err join(const char *folder, const char *name, char **out, cop_error 
     return *out ? COP_OK : cop_no_memory(error);
 }
 
-/* The model file of the checkpoint that a file `latest` or `best` names; false: it names none. */
+/* Finds the model file of the checkpoint that a file `latest` or `best` names. False: it names none. */
 static bool named_model(const char *path, char **out) {
     char *name = NULL, *joined;
     size_t size;
@@ -231,9 +231,8 @@ static bool named_model(const char *path, char **out) {
     return true;
 }
 
-/* The model file that `path` means: itself, that of the checkpoint that `latest` or `best` names,
- * or that of a checkpoint folder or a run folder (there the newest checkpoint's, before the end).
- */
+/* Finds the model file for a path: a model file, `latest` or `best`, a checkpoint folder, or a run
+ * folder (that of its newest checkpoint, unless the run has ended). */
 static cop_err model_path(const char *path, char **out, cop_error *error) {
     if (!cop_folder_exists(path)) {
         if (named_model(path, out)) return COP_OK;

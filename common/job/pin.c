@@ -16,7 +16,7 @@
 
 /* ---- pinning ---- */
 
-/* A job that was pinned before (the job.yaml of a run folder) keeps its promise or is refused. */
+/* If the job is pinned already (the job.yaml of a run folder), everything must still match. */
 static cop_err check_earlier_pin(const Coppice__Job *m, const char *digest, const cop_data *data,
                                  cop_error *error) {
     const Coppice__Pinned *p = m->pinned;
@@ -38,7 +38,7 @@ cop_data_selection job_selection(const Coppice__Job *m) {
                                 .by_class = m->data->target == COPPICE__DATA__TARGET__LABEL};
 }
 
-/* A new job must train on every class of its data. A job that was pinned before stays as it is. */
+/* A new job must train on every class of its data. A job that is pinned already is accepted. */
 static cop_err check_classes(const Coppice__Job *m, const cop_data_view *view, cop_error *error) {
     if (m->pinned || m->data->target != COPPICE__DATA__TARGET__LABEL) return COP_OK;
     uint32_t *counts = cop_alloc_array((size_t)view->data->classes, sizeof *counts);
@@ -55,7 +55,7 @@ static bool has_samples_for_evaluation(const Coppice__Job *m, const cop_data_vie
     return !m->evaluate->has_on || m->evaluate->on != COPPICE__EVALUATE__ON__TEST || view->test;
 }
 
-/* Steps in all; 0: not a possible number of steps. */
+/* The total number of steps; 0: it is out of range. */
 static uint64_t count_steps(const Coppice__Train *t, uint64_t steps_per_epoch) {
     double steps =
         t->has_steps ? (double)t->steps : ceil(t->epochs * (double)steps_per_epoch - 1e-9);
@@ -95,7 +95,7 @@ static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
     for (int d = 0; d < data->train.rank; d++) p->input[d] = (uint32_t)data->train.dims[d];
 }
 
-/* Names tell people which class is which, wherever the model goes. */
+/* The names of the classes stay with the model, for people. */
 static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__Pinned *p,
                                cop_error *error) {
     const size_t count = data->class_names ? (size_t)data->classes : 0;
@@ -108,7 +108,7 @@ static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__P
     return COP_OK;
 }
 
-/* normalize: standard takes its figures from the training samples alone, once (D11). */
+/* normalize: standard computes its mean and deviation once, from the training samples only (D11). */
 static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
                               cop_error *error) {
     if (m->data->normalize != COPPICE__DATA__NORMALIZE__STANDARD) return COP_OK;
@@ -161,7 +161,7 @@ cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     return e;
 }
 
-/* ---- a pinned section from outside ---- */
+/* ---- checking a pinned section from outside ---- */
 
 static bool shape_is_good(const Coppice__Pinned *p) {
     uint64_t values = 1;

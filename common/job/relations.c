@@ -47,7 +47,7 @@ static cop_err check_sgd(const Coppice__Job *m, const Coppice__Sgd *s, cop_error
     return COP_OK;
 }
 
-/* Outputs that are compared with the input have no classes; bce wants targets from 0 to 1. */
+/* cross_entropy needs labels, and bce needs targets from 0 to 1. */
 static cop_err check_loss(const Coppice__Job *m, cop_error *error) {
     const bool input = m->data->target == COPPICE__DATA__TARGET__INPUT;
     if (input && m->loss->cross_entropy)

@@ -1,5 +1,5 @@
-/* Training in one thread, and the record of one shard. See replay.h. The whole batch goes through
- * one pass: its gradient sum is the root of D5's tree, whatever the pool. */
+/* Training in one thread, and the record of one shard. See replay.h. One pass runs the whole batch. Its
+ * gradient sum is the root of D5's tree, which no division into blocks changes. */
 #include "common/job/replay.h"
 
 #include <stdio.h>
@@ -19,9 +19,9 @@ struct cop_replay {
     cop_pass *pass;
     uint64_t step;
     float *weights, *before, *gradients, *states[COP_OPTIMIZER_STATES_MAX];
-    /* of the step that runs */
-    uint32_t *rows, count;
-    int32_t *labels, *sizes, first; /* samples of each shard; first row of the shown one */
+    /* of the current step */
+    uint32_t *rows, count;   /* the batch */
+    int32_t *labels, *sizes; /* sizes: samples of each shard */
     char *samples;
 };
 
@@ -93,7 +93,8 @@ cop_err cop_replay_load(cop_replay *r, const char *folder, uint64_t step, cop_st
         return COP_OK;
     }
     if (e != COP_ERR_NOT_FOUND) return e;
-    cop_model_init(r->job->model, r->job->seed, r->weights); /* what was tried may be in there */
+    /* An attempt may have filled the buffers partly. */
+    cop_model_init(r->job->model, r->job->seed, r->weights);
     for (int i = 0; i < cop_optimizer_states(&r->job->optimizer); i++)
         memset(r->states[i], 0, (size_t)cop_model_floats(r->job->model) * sizeof(float));
     r->step = 0;
@@ -108,7 +109,7 @@ const float *cop_replay_weights(const cop_replay *r) {
     return r->weights;
 }
 
-/* The samples of the step after r->step (D1, D2). */
+/* Fetches the samples of the step after r->step (D1, D2). */
 static void gather(cop_replay *r) {
     const cop_job *job = r->job;
     uint32_t epoch;
@@ -122,7 +123,7 @@ static void gather(cop_replay *r) {
     cop_shard_sizes(r->count, job->shards, r->sizes);
 }
 
-/* Gradient sum of shards [first, first + count), whose samples begin at row `row`. */
+/* Computes the gradient sum of the shards [first, first + count), whose samples begin at `row`. */
 static cop_pass_result run_shards(cop_replay *r, int first, int count, int row, int samples) {
     const cop_shard_work work = {.seed = r->job->seed,
                                  .step = (uint32_t)(r->step + 1),
@@ -147,7 +148,7 @@ static cop_err check_finite(const cop_replay *r, cop_error *error) {
                     (unsigned long long)r->step, where);
 }
 
-/* The step's update from the batch's gradient sum. */
+/* Updates the weights from the batch's gradient sum. */
 static cop_err update(cop_replay *r, cop_error *error) {
     const int16_t only = 0;
     const cop_tree tree = {.count = 1, .op_count = 1, .ops = &only};
@@ -185,10 +186,10 @@ typedef struct record {
     size_t count;
     int samples; /* of the shard */
     cop_shape input;
-    bool failed; /* out of memory, or of entries */
+    bool failed; /* out of memory or out of entries */
 } record;
 
-/* A new tensor [n, shape...] or, with n = 0, [shape...]; NULL: failed. */
+/* Adds a tensor [n, dims...] or, with n = 0, [dims...], and returns its values. NULL: failed. */
 static float *add_tensor(record *d, const char *name, int n, const int32_t *dims, int rank) {
     if (d->count == ENTRIES_MAX) d->failed = true;
     if (d->failed) return NULL;
@@ -219,7 +220,7 @@ static void add_activations(record *d, const char *name, const cop_shape *shape,
     if (to) transpose(values, cop_shape_size(shape), c->columns, c->ld, to);
 }
 
-/* Factors of parameters: "mask.2" has those of 2.weight, "mask.2.bias" those of 2.bias. */
+/* Adds the factors of a layer's parameters: "mask.2" for 2.weight, "mask.2.bias" for 2.bias. */
 static void add_parameter_masks(record *d, const cop_layer *layer, const cop_layer_context *c,
                                 const float *factors, int64_t values) {
     const cop_parameter *own = c->parameters + layer->parameter_first;
@@ -233,7 +234,7 @@ static void add_parameter_masks(record *d, const cop_layer *layer, const cop_lay
     }
 }
 
-/* What the layer multiplied by; dropconnect has one weight matrix for each sample. */
+/* Adds the factors that the layer multiplied by. dropconnect has a matrix of them per sample. */
 static void add_mask(record *d, const cop_layer *layer, const cop_layer_context *c) {
     char name[32];
     const bool of_parameters = layer->ops->factor_count != NULL;
@@ -250,8 +251,9 @@ static void add_mask(record *d, const cop_layer *layer, const cop_layer_context 
     cop_free(factors);
 }
 
-static void look(void *context, const cop_layer *layer, const cop_layer_context *c,
-                 const float *output) {
+/* The observer of the pass. */
+static void record_output(void *context, const cop_layer *layer, const cop_layer_context *c,
+                          const float *output) {
     record *d = context;
     char name[32];
     if (!layer) {
@@ -263,9 +265,9 @@ static void look(void *context, const cop_layer *layer, const cop_layer_context 
     add_activations(d, name, &layer->out, c, output);
 }
 
-/* One tensor for each parameter: (values - less) / by. */
-static void add_parameters(record *d, const char *prefix, const float *values, const float *less,
-                           float by) {
+/* Adds a tensor for each parameter: (values - minus) / divisor; minus NULL: 0. */
+static void add_parameters(record *d, const char *prefix, const float *values, const float *minus,
+                           float divisor) {
     for (int i = 0; i < cop_model_parameter_count(d->model); i++) {
         const cop_parameter *p = cop_model_parameter(d->model, i);
         char name[128];
@@ -273,7 +275,7 @@ static void add_parameters(record *d, const char *prefix, const float *values, c
         float *to = add_tensor(d, name, 0, p->dims, p->rank);
         for (int64_t k = 0; to && k < p->count; k++) {
             const float value = values[p->offset + k];
-            to[k] = (less ? value - less[p->offset + k] : value) / by;
+            to[k] = (minus ? value - minus[p->offset + k] : value) / divisor;
         }
     }
 }
@@ -293,10 +295,10 @@ static void add_target(record *d, const cop_replay *r, int row) {
     for (int i = 0; to && i < d->samples; i++) to[i] = (float)r->labels[row + i];
 }
 
-/* The shard by itself, watched. */
+/* Runs the shard alone and records it. */
 static void record_shard(cop_replay *r, record *d, int row) {
     const int32_t one = 1;
-    cop_pass_set_tap(r->pass, (cop_pass_tap){.after = look, .context = d});
+    cop_pass_set_tap(r->pass, (cop_pass_tap){.after = record_output, .context = d});
     const cop_pass_result result = run_shards(r, (int)d->shard, 1, row, d->samples);
     cop_pass_set_tap(r->pass, (cop_pass_tap){0});
     add_target(d, r, row);

@@ -1,6 +1,6 @@
-/* The training of a job in one thread, step by step, with a look into one shard of one step: for
- * audits of a run with independent tools. The weights equal those of any pool (D5, D7). One thread;
- * all calls block. */
+/* Trains a job in one thread, step by step, and records everything about one shard of one step, so
+ * that independent tools can check a run. The weights equal those of any pool (D5, D7). Not
+ * thread-safe; all calls block. */
 #ifndef COP_JOB_REPLAY_H
 #define COP_JOB_REPLAY_H
 
@@ -8,7 +8,8 @@
 
 typedef struct cop_replay cop_replay;
 
-/* Begins before step 1. Borrows job and data until cop_replay_destroy. */
+/* Creates a replay with the initial weights, before step 1. Borrows job and data until
+ * cop_replay_destroy. INPUT as in cop_job_view. */
 cop_err cop_replay_create(const cop_job *job, const cop_data *data, const cop_kernels *kernels,
                           cop_replay **out, cop_error *error);
 void cop_replay_destroy(cop_replay *replay);
@@ -21,18 +22,20 @@ uint64_t cop_replay_step(const cop_replay *replay);
 const float *cop_replay_weights(const cop_replay *replay);
 /* Computes the next step. A divergence is INPUT; the error names step and parameter. */
 cop_err cop_replay_advance(cop_replay *replay, cop_error *error);
-/* Does the next step, and writes all about its shard `shard` (from 0), f32, n its samples:
- *   input [n, ...], target [n] (labels) or as input     as the first layer and the loss see them
- *   param.<name>         before the step
+/* Computes the next step and writes everything about its shard `shard` (from 0) to a safetensors file.
+ * All tensors are f32; n is the number of the shard's samples:
+ *   input [n, ...]       the input of the first layer
+ *   target               what the loss compares with: labels [n], or the input [n, ...]
+ *   param.<name>         the parameter before the step
  *   mask.<layer>         the factor of each element: 0 or the scale, or the noise; [n, ...]
  *   output.<layer>       [n, ...]
- *   loss [1]             mean over the shard's samples
+ *   loss [1]             the mean over the shard's samples
  *   grad.<name>          the shard's gradient sum / n
- *   mean_grad.<name>     of the whole step: the batch's gradient sum / its samples
- *   update.<name>        of the whole step: weights after it less weights before it
- * <layer>: the number in the job file's list; <name>: as in 1.weight. Metadata: coppice.job,
- * coppice.step, coppice.shard, coppice.digest (of the weights before the step). INPUT when the
- * shard does not exist or has no samples in that step. */
+ *   mean_grad.<name>     of the whole step: the batch's gradient sum / its number of samples
+ *   update.<name>        of the whole step: the weights after it minus those before it
+ * <layer> is the index in the job file's list, <name> a parameter such as 1.weight. Metadata:
+ * coppice.job, coppice.step, coppice.shard, and coppice.digest of the weights before the step. INPUT:
+ * the shard does not exist, or has no samples in that step. */
 cop_err cop_replay_write(cop_replay *replay, uint32_t shard, const char *path, cop_error *error);
 
 #endif

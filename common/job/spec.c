@@ -1,5 +1,5 @@
-/* A job's message as the plain specs of common/nn: layers and the optimizer by the names of their
- * fields. See internal.h. */
+/* Converts a job's message to the specs of common/nn. Fields of layers and optimizers are matched by
+ * name. See internal.h. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "common/job/internal.h"
 #include "common/wire/reflect.h"
 
-/* ---- layers: the fields of a layer's message, by name, into the plain spec ---- */
+/* ---- layers ---- */
 
 typedef struct spec_field {
     const char *name;
@@ -73,7 +73,7 @@ static void fill_spec(const cop_proto *m, const char *kind, cop_layer_spec *spec
     }
 }
 
-/* The one field of a one-of message that is set. */
+/* The field of a one-of message that is set, and its name; NULL: none is. */
 static const cop_proto *chosen(const cop_proto *one_of, const char **name) {
     for (unsigned i = 0; i < one_of->descriptor->n_fields; i++) {
         const cop_proto_field *field = &one_of->descriptor->fields[i];
@@ -103,7 +103,7 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
     for (size_t i = 0; i < m->n_model; i++) {
         const char *kind = NULL;
         const cop_proto *layer = chosen(&m->model[i]->base, &kind);
-        COP_ASSERT(layer != NULL); /* cop_document_check saw to it */
+        COP_ASSERT(layer != NULL); /* cop_document_check requires it */
         fill_spec(layer, kind, &layers[i]);
     }
     cop_model_spec spec = {.layers = layers,
@@ -124,7 +124,7 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
     return e;
 }
 
-/* ---- optimizer: likewise; schedules are messages that all optimizers share ---- */
+/* ---- optimizer; all kinds share the message of schedules ---- */
 
 static const spec_field optimizer_fields[] = {
     {"rate", offsetof(cop_optimizer_spec, rate), SPEC_F64},
@@ -144,7 +144,7 @@ static const spec_field optimizer_fields[] = {
 const Coppice__Schedule *job_schedule(const Coppice__Job *m) {
     const char *kind = NULL;
     const cop_proto *optimizer = chosen(&m->optimizer->base, &kind);
-    COP_ASSERT(optimizer != NULL); /* cop_document_check saw to it */
+    COP_ASSERT(optimizer != NULL); /* cop_document_check requires it */
     const cop_proto_field *field = cop_reflect_find(optimizer->descriptor, "schedule");
     COP_ASSERT(field != NULL); /* every optimizer has one */
     return (const Coppice__Schedule *)cop_reflect_message(optimizer, field, 0);

@@ -1,21 +1,21 @@
-/* The values that a job's network sees, for `plan` and for warnings. See job.h. */
+/* The range of a network's input values, for `plan` and for warnings. See job.h. */
 #include <math.h>
 
 #include "common/base/alloc.h"
 #include "common/job/internal.h"
 
-#define FAR 20 /* networks learn from inputs of about 1; beyond this, steps overshoot */
+#define FAR 20 /* networks learn well from inputs of about 1; beyond this, steps overshoot */
 
-/* A stored value of channel c as the network sees it. */
+/* Normalizes a stored value of channel c. */
 static double seen(const cop_input *input, bool bytes, int c, double value) {
     if (bytes && input->normalize != COP_NORMALIZE_NONE) value /= 255;
     if (input->normalize != COP_NORMALIZE_STANDARD) return value;
     return (value - (double)input->mean[c]) / (double)input->std[c];
 }
 
-static void extend(double range[2], double least, double most) {
-    if (least < range[0]) range[0] = least;
-    if (most > range[1]) range[1] = most;
+static void extend(double range[2], double low, double high) {
+    if (low < range[0]) range[0] = low;
+    if (high > range[1]) range[1] = high;
 }
 
 cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_ranges *out,
@@ -26,22 +26,22 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
     const int channels = cop_data_channels(part->rank, part->dims[0]);
     cop_data_view view;
     COP_TRY(cop_job_view(job, data, &view, error));
-    double *least = cop_alloc_array((size_t)channels, sizeof *least);
-    double *most = cop_alloc_array((size_t)channels, sizeof *most);
+    double *low = cop_alloc_array((size_t)channels, sizeof *low);
+    double *high = cop_alloc_array((size_t)channels, sizeof *high);
     *out = (cop_job_value_ranges){.stored = {INFINITY, -INFINITY}, .seen = {INFINITY, -INFINITY}};
-    if (least && most) cop_data_ranges(&view, least, most);
-    for (int c = 0; least && most && c < channels; c++) {
-        extend(out->stored, least[c], most[c]);
-        extend(out->seen, seen(input, bytes, c, least[c]), seen(input, bytes, c, most[c]));
+    if (low && high) cop_data_ranges(&view, low, high);
+    for (int c = 0; low && high && c < channels; c++) {
+        extend(out->stored, low[c], high[c]);
+        extend(out->seen, seen(input, bytes, c, low[c]), seen(input, bytes, c, high[c]));
     }
-    const bool failed = !least || !most;
-    cop_free(least);
-    cop_free(most);
+    const bool failed = !low || !high;
+    cop_free(low);
+    cop_free(high);
     cop_data_view_fini(&view);
     return failed ? cop_no_memory(error) : COP_OK;
 }
 
-/* bce compares with fractions; its loss of other values has no least value. */
+/* bce needs targets from 0 to 1; for others its loss has no minimum. */
 static bool warn_of_targets(const Coppice__Job *m, const double seen_values[2], cop_str *out) {
     if (!m->loss->bce || m->data->target != COPPICE__DATA__TARGET__INPUT) return false;
     if (seen_values[0] >= 0 && seen_values[1] <= 1) return false;

@@ -1,8 +1,8 @@
-/* Warnings about a job's layers: what is legal but known to be of little use. Called by
- * cop_job_warnings; each is one line that says what to write instead. */
+/* Warnings about layers that are valid but known to be of little use. Each is one line that says what
+ * to write instead. Called by cop_job_warnings. */
 #include "common/job/internal.h"
 
-/* The losses that work on logits apply the last function themselves. */
+/* Losses that take logits apply the sigmoid or softmax themselves. */
 static void warn_of_last_layer(const cop_model *model, cop_str *out) {
     const int last = cop_model_layer_count(model) - 1;
     const cop_layer *layer = cop_model_layer(model, last);
@@ -15,9 +15,9 @@ static void warn_of_last_layer(const cop_model *model, cop_str *out) {
                    bce ? "sigmoid" : "softmax");
 }
 
-/* Unit by unit on the output of a convolution: neighbouring pixels tell what was dropped. */
+/* Dropping single pixels after a convolution: neighbouring pixels carry the same information. */
 static void warn_of_maps(const cop_model *model, cop_str *out) {
-    bool maps = false; /* has a layer with weights made the images? */
+    bool maps = false; /* is the input the output of a layer with weights? */
     for (int i = 0; i < cop_model_layer_count(model); i++) {
         const cop_layer *layer = cop_model_layer(model, i);
         const bool by_unit = layer->ops->drops && !layer->ops->drops_maps;
