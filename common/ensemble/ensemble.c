@@ -148,6 +148,7 @@ static double disagreement(const cop_ensemble *e, size_t column) {
 static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums *sums) {
     const size_t n = (size_t)e->columns;
     const int label = e->labels[column];
+    COP_ASSERT(label >= 0 && label < e->classes);
     int best = 0;
     double brier = 0;
     for (int k = 0; k < e->classes; k++) {
@@ -174,6 +175,7 @@ static void score_column(const cop_ensemble *e, size_t column, cop_ensemble_sums
 }
 
 void cop_ensemble_score(cop_ensemble *e, cop_ensemble_sums *sums) {
+    COP_ASSERT(e->labels);
     cop_ensemble_probabilities(e);
     for (int c = 0; c < e->columns; c++) score_column(e, (size_t)c, sums);
 }

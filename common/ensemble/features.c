@@ -67,7 +67,7 @@ static void add_sample(cop_features *f, const float *values, size_t stride) {
 }
 
 void cop_features_add(cop_features *f, const float *values, int places, int columns, int ld) {
-    COP_ASSERT(places > 0 && columns <= ld);
+    COP_ASSERT(places > 0 && columns >= 0 && columns <= ld);
     for (int c = 0; c < columns; c++)
         for (int p = 0; p < places; p++)
             add_sample(f, values + (size_t)p * (size_t)ld + c, (size_t)places * (size_t)ld);

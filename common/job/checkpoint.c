@@ -17,7 +17,8 @@
 /* ---- names ---- */
 
 static void step_name(uint64_t step, char out[32]) {
-    snprintf(out, 32, "step-%08llu", (unsigned long long)step);
+    const int length = snprintf(out, 32, "step-%08llu", (unsigned long long)step);
+    COP_ASSERT(length > 0 && length < 32);
 }
 
 static bool parse_step_name(const char *name, uint64_t *step) {
@@ -76,6 +77,7 @@ static cop_err encode_states(const cop_job *job, const cop_checkpoint *c, char *
     if (!entries) return cop_no_memory(error);
     for (int s = 0; s < states; s++) {
         char prefix[32];
+        COP_ASSERT(c->states[s]);
         snprintf(prefix, sizeof prefix, "%s.", cop_optimizer_state_name(&job->optimizer, s));
         job_fill_entries(job, c->states[s], prefix, entries + (size_t)s * count);
     }
@@ -233,6 +235,7 @@ static cop_err save_in(const cop_job *job, const char *checkpoints, const cop_ch
 
 cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_checkpoint *c,
                             cop_error *error) {
+    COP_ASSERT(c->weights && job->checkpoint_keep >= 1);
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return cop_no_memory(error);
     if (COP_PLANT(OLD_FIRST, false, true)) prune(checkpoints, c->step, job->checkpoint_keep - 1);
@@ -344,6 +347,7 @@ static cop_err try_step(loader *l, uint64_t step, cop_error *error) {
         if (error) *error = why;
         return e;
     }
+    COP_ASSERT(why.code == e);
     if (e != COP_ERR_LIMIT)
         add_note(l, "%s; using the previous checkpoint", why.text);
     else if (!l->beyond.code) {
@@ -373,6 +377,7 @@ static cop_err try_all(loader *l, cop_error *error) {
     COP_TRY(list_steps(l->checkpoints, &steps, &count, error));
     cop_err e = try_steps(l, steps, count, error);
     cop_free(steps);
+    COP_ASSERT(e || l->out->step <= l->job->steps);
     if (!e && l->beyond.code)
         add_note(l,
                  "the job ends at step %llu, but %s has checkpoints up to step %llu: continuing "

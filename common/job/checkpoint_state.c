@@ -43,6 +43,7 @@ static void put_best(cop_str *out, const cop_checkpoint *c) {
 }
 
 void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out) {
+    COP_ASSERT(strlen(s->digest) == 64);
     cop_str_append(out, "{\n");
     put_number(out, "step", c->step);
     cop_str_printf(out, "  \"digest\": \"%s\",\n", s->digest);
@@ -64,7 +65,8 @@ void job_format_state(const cop_checkpoint *c, const job_state *s, cop_str *out)
 /* Reads the number after "key": ; hexadecimal numbers are in quotes. */
 static bool take_number(const char *text, const char *key, bool hex, uint64_t *out) {
     char quoted[64], number[32] = "0x";
-    snprintf(quoted, sizeof quoted, "\"%s\": %s", key, hex ? "\"" : "");
+    const int length = snprintf(quoted, sizeof quoted, "\"%s\": %s", key, hex ? "\"" : "");
+    COP_ASSERT(length > 0 && length < (int)sizeof quoted);
     const char *at = strstr(text, quoted);
     if (!at) return false;
     at += strlen(quoted);

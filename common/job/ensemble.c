@@ -60,6 +60,7 @@ cop_err cop_job_check_together(cop_named_job a, cop_named_job b, bool same_data,
 
 void cop_job_ensemble_row(const cop_ensemble_figures *f, uint32_t members,
                           Coppice__Api__EnsembleFigures *out) {
+    COP_ASSERT(members >= 1);
     coppice__api__ensemble_figures__init(out);
     out->has_members = out->has_error = out->has_error_se = out->has_nll = out->has_nll_se =
         out->has_brier = out->has_brier_se = out->has_ece = out->has_ece_se =

@@ -15,6 +15,7 @@ typedef struct location {
 
 /* The path of a file that the job file names. NULL: out of memory. */
 static char *resolve_file(const location *where, const char *file) {
+    COP_ASSERT(where->folder || where->job_path);
     if (where->folder) return cop_path_join(where->folder, file);
     const char *slash = strrchr(where->job_path, '/');
     char *base = slash ? cop_strndup(where->job_path, (size_t)(slash - where->job_path))

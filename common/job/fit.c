@@ -12,6 +12,7 @@
 void cop_job_form(const cop_job *job, cop_data_form *out) {
     const Coppice__Pinned *p = job->message->pinned;
     const Coppice__Data *d = job->message->data;
+    COP_ASSERT(p->n_input >= 1 && p->n_input <= sizeof out->dims / sizeof *out->dims);
     *out =
         (cop_data_form){.type = job->sample_type == COP_DTYPE_F32 ? COP_DATA_F32 : COP_DATA_U8,
                         .rank = (int32_t)p->n_input,
@@ -47,6 +48,7 @@ cop_err cop_job_view(const cop_job *job, const cop_data *data, cop_data_view *ou
     const Coppice__Job *m = job->message;
     const cop_data_selection selection = job_selection(m);
     char digest[65];
+    COP_ASSERT(m->pinned && m->pinned->data_digest);
     *out = (cop_data_view){0};
     cop_hex32(data->digest, digest);
     if (strcmp(digest, m->pinned->data_digest) != 0)

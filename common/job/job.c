@@ -30,6 +30,8 @@ static cop_err locate(const Coppice__Job *m, cop_err e, cop_error *error) {
 
 static void copy_fields(const Coppice__Job *m, cop_job *job) {
     const Coppice__Pinned *p = m->pinned;
+    COP_ASSERT(m->train->shards >= 1 && m->train->shards <= m->train->batch);
+    COP_ASSERT(p->steps >= 1 && p->steps_per_epoch >= 1);
     job->numerics = m->numerics == COPPICE__JOB__NUMERICS__OPENBLAS ? COP_NUMERICS_OPENBLAS
                                                                     : COP_NUMERICS_PORTABLE;
     job->seed = m->seed;
@@ -50,10 +52,12 @@ static void copy_fields(const Coppice__Job *m, cop_job *job) {
     job->evaluate_every = m->evaluate->every;
     job->checkpoint_every = m->checkpoint->every;
     job->checkpoint_keep = m->checkpoint->keep;
+    COP_ASSERT((int)job->features == cop_model_features(job->model));
 }
 
 /* Builds the job around the message, which the job owns on success only. */
 static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
+    COP_ASSERT(m->pinned);
     cop_job *job = cop_alloc(sizeof *job);
     if (!job) return cop_no_memory(error);
     cop_err e = locate(m, job_build_model(m, &job->model, error), error);
@@ -118,6 +122,7 @@ cop_buffer *cop_job_pack(const cop_job *job) {
 }
 
 cop_buffer *cop_job_pack_for_workers(const cop_job *job) {
+    COP_ASSERT(job->message && job->message->pinned);
     Coppice__Job m = *job->message;
     Coppice__Data data = *m.data;
     Coppice__Pinned pinned = *m.pinned;
@@ -166,6 +171,7 @@ void cop_job_warnings(const cop_job *job, cop_str *out) {
 /* ---- plan ---- */
 
 void cop_job_plan(const cop_job *job, int workers, cop_plan_figures *out) {
+    COP_ASSERT(workers >= 0);
     uint64_t flat = (uint64_t)cop_model_floats(job->model) * 4;
     int columns = (int)(job->batch < COLUMNS_MAX ? job->batch : COLUMNS_MAX);
     *out = (cop_plan_figures){.flop_per_sample = cop_model_flop(job->model)};

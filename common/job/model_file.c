@@ -17,7 +17,8 @@ void job_fill_entries(const cop_job *job, const float *flat, const char *prefix,
     for (int i = 0; i < cop_model_parameter_count(job->model); i++) {
         const cop_parameter *p = cop_model_parameter(job->model, i);
         cop_tensor_entry *t = &entries[i];
-        snprintf(t->name, sizeof t->name, "%s%s", prefix, p->name);
+        const int length = snprintf(t->name, sizeof t->name, "%s%s", prefix, p->name);
+        COP_ASSERT(length > 0 && length < (int)sizeof t->name);
         snprintf(t->dtype, sizeof t->dtype, "F32");
         t->rank = p->rank;
         for (int d = 0; d < p->rank; d++) t->dims[d] = p->dims[d];
@@ -67,6 +68,7 @@ static cop_err content_init(const cop_job *job, const float *flat, uint64_t step
     out->metadata[1] = (cop_metadata){"coppice.step", out->step};
     out->metadata[2] = (cop_metadata){"coppice.digest", out->digest};
     out->metadata[3] = (cop_metadata){"coppice.check", out->check};
+    COP_ASSERT(flat);
     out->count = (size_t)cop_model_parameter_count(job->model);
     out->entries = cop_alloc_array(out->count, sizeof *out->entries);
     if (!out->entries) return cop_no_memory(error);
@@ -115,6 +117,7 @@ static cop_err read_parameter(const job_tensor_file *file, const cop_parameter *
         return cop_fail(error, COP_ERR_CORRUPT,
                         "%s: the type or shape of tensor %s does not match the job", file->path,
                         name);
+    COP_ASSERT(t->size == (size_t)p->count * sizeof *flat);
     memcpy(flat + p->offset, t->data, t->size);
     return COP_OK;
 }

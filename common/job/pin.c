@@ -68,6 +68,7 @@ static uint64_t steps_per_epoch(const Coppice__Train *t, uint32_t samples) {
 
 static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *error) {
     const Coppice__Train *t = m->train;
+    COP_ASSERT(p->train_samples >= 1);
     p->has_steps = p->has_steps_per_epoch = 1;
     if (t->last == COPPICE__TRAIN__LAST__DROP && t->batch > p->train_samples)
         return cop_document_fail(m, "train.last", error,
@@ -86,6 +87,7 @@ static cop_err pin_steps(const Coppice__Job *m, Coppice__Pinned *p, cop_error *e
 
 static void pin_samples(const cop_data_view *view, Coppice__Pinned *p) {
     const cop_data *data = view->data;
+    COP_ASSERT(data->train.rank == 1 || data->train.rank == 3);
     p->has_train_samples = p->has_validation_samples = p->has_test_samples = p->has_classes = 1;
     p->train_samples = view->train;
     p->validation_samples = view->validation;
@@ -145,6 +147,7 @@ static cop_err make_pinned(Coppice__Job *m, const cop_data_view *view, const cha
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error) {
     cop_data_view view;
     char digest[65];
+    COP_ASSERT(m->data->normalize != COPPICE__DATA__NORMALIZE__AUTO); /* job_settle_normalize */
     const cop_data_selection selection = job_selection(m);
     cop_hex32(data->digest, digest);
     COP_TRY(check_earlier_pin(m, digest, data, error));

@@ -6,6 +6,7 @@
 #include "common/job/internal.h"
 
 static uint32_t divide_up(uint32_t a, uint32_t b) {
+    COP_ASSERT(b > 0);
     return a / b + (a % b != 0);
 }
 

@@ -115,6 +115,7 @@ static void gather(cop_replay *r) {
     uint32_t epoch;
     const cop_data_batches batches = {job->seed, r->view.train, job->batch, job->last_keep};
     cop_data_batch_rows(&batches, r->step + 1, r->rows, &r->count, &epoch);
+    COP_ASSERT(r->count >= 1 && r->count <= job->batch);
     const cop_data_destination room = {.samples = r->samples,
                                        .bytes = job->batch * r->part->stride,
                                        .labels = r->labels,
@@ -125,6 +126,8 @@ static void gather(cop_replay *r) {
 
 /* Computes the gradient sum of the shards [first, first + count), whose samples begin at `row`. */
 static cop_pass_result run_shards(cop_replay *r, int first, int count, int row, int samples) {
+    COP_ASSERT(first >= 0 && count >= 1 && (uint32_t)(first + count) <= r->job->shards);
+    COP_ASSERT(row >= 0 && samples >= 1 && (uint32_t)(row + samples) <= r->count);
     const cop_shard_work work = {.seed = r->job->seed,
                                  .step = (uint32_t)(r->step + 1),
                                  .shard_first = first,
@@ -169,6 +172,7 @@ static cop_err update(cop_replay *r, cop_error *error) {
 }
 
 cop_err cop_replay_advance(cop_replay *r, cop_error *error) {
+    COP_ASSERT(r->step < UINT32_MAX);
     gather(r);
     run_shards(r, 0, (int)r->job->shards, 0, (int)r->count);
     return update(r, error);
@@ -194,6 +198,8 @@ static float *add_tensor(record *d, const char *name, int n, const int32_t *dims
     if (d->count == ENTRIES_MAX) d->failed = true;
     if (d->failed) return NULL;
     cop_tensor_entry *t = &d->entries[d->count];
+    COP_ASSERT(strlen(name) < sizeof t->name && n >= 0);
+    COP_ASSERT(rank >= 0 && rank + (n > 0) <= (int)(sizeof t->dims / sizeof *t->dims));
     int64_t size = 1;
     *t = (cop_tensor_entry){.dtype = "F32"};
     snprintf(t->name, sizeof t->name, "%s", name);
@@ -216,6 +222,7 @@ static void transpose(const float *from, int64_t values, int columns, int ld, fl
 
 static void add_activations(record *d, const char *name, const cop_shape *shape,
                             const cop_layer_context *c, const float *values) {
+    COP_ASSERT(c->columns == d->samples);
     float *to = add_tensor(d, name, c->columns, shape->dims, shape->rank);
     if (to) transpose(values, cop_shape_size(shape), c->columns, c->ld, to);
 }
@@ -268,6 +275,7 @@ static void record_output(void *context, const cop_layer *layer, const cop_layer
 /* Adds a tensor for each parameter: (values - minus) / divisor; minus NULL: 0. */
 static void add_parameters(record *d, const char *prefix, const float *values, const float *minus,
                            float divisor) {
+    COP_ASSERT(divisor > 0);
     for (int i = 0; i < cop_model_parameter_count(d->model); i++) {
         const cop_parameter *p = cop_model_parameter(d->model, i);
         char name[128];

@@ -98,6 +98,7 @@ static cop_input_spec input_spec(const Coppice__Job *m) {
 }
 
 cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error) {
+    COP_ASSERT(m->pinned && m->pinned->n_input <= 4 && m->pinned->n_mean == m->pinned->n_std);
     cop_layer_spec *layers = cop_alloc_array(m->n_model, sizeof *layers);
     if (!layers) return cop_no_memory(error);
     for (size_t i = 0; i < m->n_model; i++) {
@@ -117,7 +118,7 @@ cop_err job_build_model(const Coppice__Job *m, cop_model **out, cop_error *error
                                m->loss->cross_entropy ? m->loss->cross_entropy->smoothing : 0,
                            .data = input_spec(m)};
     spec.input.rank = (int32_t)m->pinned->n_input;
-    for (size_t d = 0; d < m->pinned->n_input && d < 4; d++)
+    for (size_t d = 0; d < m->pinned->n_input; d++)
         spec.input.dims[d] = (int32_t)m->pinned->input[d];
     cop_err e = cop_model_create(&spec, out, error);
     cop_free(layers);
@@ -162,8 +163,9 @@ static void build_schedule(const Coppice__Schedule *k, cop_schedule *out) {
 void job_build_optimizer(const Coppice__Job *m, uint64_t steps, cop_optimizer_spec *out) {
     const char *kind = NULL;
     const cop_proto *optimizer = chosen(&m->optimizer->base, &kind);
-    COP_ASSERT(optimizer != NULL);
+    COP_ASSERT(optimizer != NULL && steps >= 1);
     *out = (cop_optimizer_spec){.kind = cop_optimizer_find(kind)};
+    COP_ASSERT(out->kind != 0); /* common/nn knows every optimizer of the job file */
     bool ramp_ends = false;
     for (unsigned i = 0; i < optimizer->descriptor->n_fields; i++) {
         const cop_proto_field *field = &optimizer->descriptor->fields[i];

@@ -25,6 +25,7 @@ cop_err cop_job_values(const cop_job *job, const cop_data *data, cop_job_value_r
     const bool bytes = part->type == COP_DATA_U8;
     const int channels = cop_data_channels(part->rank, part->dims[0]);
     cop_data_view view;
+    COP_ASSERT(channels >= 1);
     COP_TRY(cop_job_view(job, data, &view, error));
     double *low = cop_alloc_array((size_t)channels, sizeof *low);
     double *high = cop_alloc_array((size_t)channels, sizeof *high);

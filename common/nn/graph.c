@@ -36,6 +36,7 @@ static cop_graph_value *value_add(cop_graph *g, cop_value *number) {
 static cop_value constant(cop_graph *g, cop_graph_type type, const cop_shape *shape,
                           const void *data, size_t size) {
     cop_value number;
+    COP_ASSERT(data && size > 0);
     cop_graph_value *value = value_add(g, &number);
     if (!value) return number;
     value->type = type;
@@ -56,7 +57,7 @@ static cop_value constant(cop_graph *g, cop_graph_type type, const cop_shape *sh
 
 cop_value cop_graph_node_add(cop_graph *g, const char *op, int count, const cop_value *inputs) {
     cop_value number;
-    COP_ASSERT(count <= COP_GRAPH_INPUTS);
+    COP_ASSERT(count >= 1 && count <= COP_GRAPH_INPUTS);
     cop_graph_value *output = value_add(g, &number);
     cop_graph_node *table = grow(g, g->nodes, g->node_count, &g->node_room, sizeof *g->nodes);
     if (!output || !table) return COP_VALUE_NONE;
@@ -137,6 +138,7 @@ void cop_graph_note(cop_graph *g, const char *note) {
 
 cop_value cop_graph_parameter(cop_graph *g, int index) {
     cop_value number;
+    COP_ASSERT(g->layer && index >= 0);
     if (index >= g->layer->parameter_count) return COP_VALUE_NONE;
     const cop_parameter *p = &g->parameters[index];
     cop_graph_value *value = value_add(g, &number);
@@ -176,6 +178,7 @@ cop_value cop_graph_training(cop_graph *g) {
 
 cop_value cop_graph_dims(cop_graph *g, cop_value x, const cop_shape *shape, bool shared) {
     int64_t dims[5] = {1};
+    COP_ASSERT(shape->rank >= 1 && shape->rank <= 4);
     for (int d = 0; d < shape->rank; d++) dims[d + 1] = shape->dims[d];
     if (shared) return cop_graph_vector(g, shape->rank + 1, dims);
     const cop_value samples = COP_NODE(g, "Shape", x);
@@ -223,6 +226,7 @@ static void build(cop_graph *g, const cop_model *model) {
         if (g->layer->parameter_count)
             g->parameters = cop_model_parameter(model, g->layer->parameter_first);
         x = g->layer->ops->graph(g->layer, g, x);
+        COP_ASSERT(g->failed || (x >= 0 && x < g->value_count));
     }
     g->output = x;
     if (!g->failed) snprintf(g->values[x].name, sizeof g->values->name, "logits");
@@ -230,6 +234,7 @@ static void build(cop_graph *g, const cop_model *model) {
 
 cop_err cop_graph_create(const cop_model *model, const cop_shape *sample, const float *weights,
                          cop_graph **out, cop_error *error) {
+    COP_ASSERT(cop_shape_size(sample) == cop_model_features(model));
     *out = NULL;
     cop_graph *g = cop_alloc(sizeof *g);
     if (!g) return cop_no_memory(error);

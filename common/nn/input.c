@@ -87,6 +87,7 @@ static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
     if (low > m.low) m.low = low;
     if (high < m.high) m.high = high;
     if (m.high < m.low) m.high = m.low;
+    COP_ASSERT(m.high == m.low || (m.from + m.step * m.low >= 0 && m.from + m.step * m.low < width));
     return m;
 }
 
@@ -108,6 +109,7 @@ static void copy_line(const line_map *m, int32_t width, size_t element, const ch
 void cop_input_augment(const cop_input *input, const cop_augment_draw *draw, size_t element,
                        const void *row, void *out) {
     uint32_t move[4], flip[4];
+    COP_ASSERT(element >= 1 && row != out);
     const uint32_t first[4] = {0, draw->sample, 0, draw->step};
     const uint32_t second[4] = {1, draw->sample, 0, draw->step};
     cop_philox(first, draw->key, move);
@@ -137,6 +139,7 @@ void cop_input_normalize(const cop_input *input, bool bytes, float *x, int ld) {
     if (input->normalize == COP_NORMALIZE_NONE && bytes)
         for (size_t i = 0; i < plane * (size_t)input->channels; i++) x[i] *= 255.0f; /* exact */
     if (input->normalize != COP_NORMALIZE_STANDARD) return;
+    COP_ASSERT(input->mean && input->std);
     for (int32_t c = 0; c < input->channels; c++) {
         const float mean = input->mean[c], std = input->std[c];
         float *channel = x + (size_t)c * plane;

@@ -204,6 +204,7 @@ typedef struct cop_layer_ops {
 
 /* The layer's words in the mask arena: mask_words(layer, c->ld) of them. */
 static inline uint16_t *cop_layer_masks(const cop_layer *layer, const cop_layer_context *c) {
+    COP_ASSERT(layer->ops->mask_words && c->masks && c->ld % COP_COLUMNS_PAD == 0);
     return c->masks + layer->mask_offset * (c->ld / COP_COLUMNS_PAD);
 }
 

@@ -30,7 +30,7 @@ const uint32_t *cop_masks_samples(const cop_layer *layer, const cop_layer_contex
 }
 
 const uint16_t *cop_masks_draw(const cop_layer *layer, const cop_layer_context *c, int units) {
-    COP_ASSERT(c->mode != COP_MODE_EVAL && c->masks);
+    COP_ASSERT(c->mode != COP_MODE_EVAL && units >= 1);
     uint16_t *bits = cop_layer_masks(layer, c);
     const cop_mask_request request = {
         .units = units,
@@ -47,6 +47,7 @@ const uint16_t *cop_masks_draw(const cop_layer *layer, const cop_layer_context *
 }
 
 float cop_masks_scale(const cop_layer *layer) {
+    COP_ASSERT(layer->spec.p >= 0 && layer->spec.p < 1);
     return layer->spec.variant == COP_VARIANT_CLASSIC ? 1.0f : (float)(1.0 / (1.0 - layer->spec.p));
 }
 
@@ -83,6 +84,7 @@ cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
                           const cop_shape *units) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;
     const bool whole = !shared && cop_shape_size(units) == cop_shape_size(&layer->in);
+    COP_ASSERT(units->rank == layer->in.rank);
     if (layer->spec.p == 0) return COP_NODE(g, "Identity", x);
     const cop_value training = cop_graph_training(g);
     const cop_value ratio = cop_graph_scalar(g, layer->spec.p);

@@ -106,6 +106,7 @@ static cop_err bind_shapes(cop_model *model, const cop_shape *input, cop_error *
             return e;
         }
         shape = layer->out;
+        COP_ASSERT(cop_shape_size(&shape) >= 1);
         layer->mask_offset = words;
         if (layer->ops->mask_words)
             words += (int64_t)cop_align_up((size_t)layer->ops->mask_words(layer, COP_COLUMNS_PAD),
@@ -113,6 +114,12 @@ static cop_err bind_shapes(cop_model *model, const cop_shape *input, cop_error *
     }
     model->outputs = (int)cop_shape_size(&shape);
     return COP_OK;
+}
+
+static int64_t tensor_size(const cop_parameter *p) {
+    int64_t size = 1;
+    for (int d = 0; d < p->rank; d++) size *= p->dims[d];
+    return size;
 }
 
 /* Lists the parameters of all layers and assigns each its offset in the flat buffer. */
@@ -131,6 +138,7 @@ static cop_err lay_out_parameters(cop_model *model, cop_error *error) {
             memcpy(own[j].name, name, sizeof name);
             own[j].layer = i;
             own[j].count = (int64_t)own[j].rows * own[j].cols;
+            COP_ASSERT(own[j].count >= 1 && own[j].count == tensor_size(&own[j]));
             own[j].offset = model->floats;
             model->weights += own[j].count;
             model->floats += (int64_t)cop_align_up((size_t)own[j].count, FLOATS_ALIGN);

@@ -172,6 +172,7 @@ void cop_update_run(const cop_update *update, int part, int parts) {
     COP_ASSERT(parts >= 1 && part >= 0 && part < parts);
     COP_ASSERT(update->step >= 1 && update->batch >= 1);
     COP_ASSERT(update->tree->count >= 1 && update->tree->count <= COP_SHARDS_MAX);
+    for (int i = 0; i < cop_optimizer_states(update->spec); i++) COP_ASSERT(update->states[i]);
     step_scalars step = {{0}};
     if (update->spec->kind == COP_OPTIMIZER_SGD)
         step.sgd = sgd_of_step(update);

@@ -58,6 +58,7 @@ static void take_place(cop_pass *pass, const cop_eval_place *place, cop_rng_purp
 }
 
 static cop_layer_context context_of(cop_pass *pass, const float *weights, int columns) {
+    COP_ASSERT(weights && columns >= 1 && columns <= pass->max_columns);
     return (cop_layer_context){
         .kernels = pass->kernels,
         .gemm = pass->gemm,
@@ -83,6 +84,7 @@ static cop_thinned all_of(const cop_pass *pass, const float *weights) {
 static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t step) {
     if (!pass->augmented) return *samples;
     const size_t element = samples->dtype == COP_DTYPE_U8 ? 1 : sizeof(float);
+    COP_ASSERT(pass->augment_keys);
     cop_samples changed = *samples;
     changed.rows = pass->augmented;
     changed.stride = (size_t)samples->features * element;
@@ -100,6 +102,7 @@ static cop_samples augment(cop_pass *pass, const cop_samples *samples, uint32_t 
 static void run_forward(cop_pass *pass, const cop_layer *layers, const cop_layer_context *c,
                         const cop_samples *samples) {
     float *input = pass->outputs[0];
+    COP_ASSERT(samples->count == c->columns);
     const cop_sample_rows rows = {samples->rows, samples->stride, samples->count,
                                   samples->features};
     if (samples->dtype == COP_DTYPE_U8)
@@ -188,6 +191,7 @@ static void zero_gaps(const cop_model *model, float *gradients) {
         const int64_t end = p->offset + p->count;
         const int64_t next =
             i + 1 < count ? cop_model_parameter(model, i + 1)->offset : cop_model_floats(model);
+        COP_ASSERT(next >= end);
         memset(gradients + end, 0, (size_t)(next - end) * sizeof *gradients);
     }
 }
@@ -215,7 +219,7 @@ static double sum_losses(cop_pass *pass, int shard_count) {
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result) {
     const cop_model *model = pass->model;
-    COP_ASSERT(pass->purpose == COP_PASS_TRAIN);
+    COP_ASSERT(pass->purpose == COP_PASS_TRAIN && work->step >= 1);
     COP_ASSERT(samples->count >= 0 && samples->count <= pass->max_columns);
     COP_ASSERT(samples->features == cop_model_features(model));
     *result = (cop_pass_result){.samples = samples->count};
@@ -243,7 +247,6 @@ void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *
 
 static const float *run_inference(cop_pass *pass, const cop_layer *layers,
                                   const cop_layer_context *c, const cop_samples *samples, int *ld) {
-    COP_ASSERT(samples->count >= 1 && samples->count <= pass->max_columns);
     COP_ASSERT(samples->features == cop_model_features(pass->model));
     run_forward(pass, layers, c, samples);
     *ld = c->ld;

@@ -21,6 +21,7 @@ static size_t output_size(const cop_model *model, int index) {
  * function needs what would be lost. */
 static bool may_overwrite(const cop_model *model, int first, int index) {
     const cop_layer_ops *ops = cop_model_layer(model, index)->ops;
+    COP_ASSERT(first < index);
     if (!ops->in_place) return false;
     if (ops->keeps == COP_KEEPS_VALUES) return true;
     if (ops->reads & COP_READS_INPUT) return false;
@@ -100,6 +101,7 @@ static void plan(cop_pass *pass, cop_arena_layout *c) {
     const size_t ld = (size_t)cop_columns_padded(pass->max_columns);
     pass->lowest = 0;
     while (!cop_model_layer(model, pass->lowest)->ops->parameters) pass->lowest++;
+    COP_ASSERT(cop_model_layer(model, pass->lowest)->parameter_count >= 1);
     pass->outputs =
         cop_arena_place(c, (size_t)cop_model_layer_count(model) + 1, sizeof *pass->outputs);
     pass->workspace = cop_arena_place(c, COP_GEMM_WORKSPACE, 1);

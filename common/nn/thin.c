@@ -65,13 +65,17 @@ static cop_layer_thin kind_of(const cop_thin *thin, int index) {
 }
 
 static int add_cut(cop_thin *thin, int first, int last, bool has_producer, int source) {
+    COP_ASSERT(thin->cut_count < COP_LAYERS_MAX && first <= last && source < thin->cut_count);
     const int cut = thin->cut_count++;
     thin->cuts[cut] = (thin_cut){.first = first,
                                  .last = last,
                                  .has_producer = has_producer,
                                  .source = source,
                                  .units = layer_of(thin, first)->in.dims[0]};
-    for (int i = first; i <= last; i++) thin->cut_of[i] = (int16_t)cut;
+    for (int i = first; i <= last; i++) {
+        COP_ASSERT(thin->cut_of[i] < 0); /* no tensor is in two cuts */
+        thin->cut_of[i] = (int16_t)cut;
+    }
     return cut;
 }
 
@@ -179,14 +183,16 @@ cop_err cop_thin_create(const cop_model *model, const cop_kernels *kernels, cop_
     }
     thin->kernels = kernels;
     lay_out_memory(thin, &c);
-    thin->memory = c.base = cop_alloc(c.used);
+    const size_t measured = c.used;
+    thin->memory = c.base = cop_alloc(measured);
     if (!thin->memory) {
         cop_free(thin);
         return cop_fail(error, COP_ERR_NO_MEMORY,
-                        "no memory for thinned networks: %zu MB are needed", (c.used >> 20) + 1);
+                        "no memory for thinned networks: %zu MB are needed", (measured >> 20) + 1);
     }
     c.used = 0;
     lay_out_memory(thin, &c);
+    COP_ASSERT(c.used == measured);
     *out = thin;
     return COP_OK;
 }
@@ -266,6 +272,7 @@ static bool draw_cut(const thin_draw *d, thin_cut *cut) {
     COP_ASSERT(d->thin);
     const thin_cut *source = cut->source < 0 ? NULL : &d->thin->cuts[cut->source];
     const int group = source ? cut->units / source->units : 1;
+    COP_ASSERT(!source || (source->count > 0 && group * source->units == cut->units));
     for (int u = 0; u < cut->units; u++) cut->alive[u] = !source || source->alive[u / group];
     for (int i = next_mask(d->thin, cut, 0); i >= 0; i = next_mask(d->thin, cut, i + 1))
         draw_mask(d, i, cut);
@@ -304,6 +311,7 @@ static bool gather_weights(const thin_draw *d, int index) {
     const thin_cut *in = cut_at(d->thin, index), *out = cut_at(d->thin, index + 1);
     const int width = weight->cols / full->in.dims[0], height = weight->rows / full->out.dims[0];
     const int units = out ? out->count : full->out.dims[0];
+    COP_ASSERT(width * full->in.dims[0] == weight->cols && height * full->out.dims[0] == weight->rows);
     const size_t columns = in ? (size_t)in->count * (size_t)width : (size_t)weight->cols;
     const float *bias = full->parameter_count > 1 ? d->weights + weight[1].offset : NULL;
     float *to = d->thin->weights + weight->offset;
@@ -338,7 +346,10 @@ static int find_blocks(const cop_layer *full, const cop_parameter *weight, const
         if (next < in->count && in->kept[next] * width < end) /* a unit with columns in two blocks */
             place += end - in->kept[next] * width;
         if (place > before) blocks[count++] = before = place;
-        if (end == weight->cols) return count;
+        if (end == weight->cols) {
+            COP_ASSERT(next == in->count && before == in->count * width);
+            return count;
+        }
     }
 }
 

@@ -306,6 +306,7 @@ static void input_gradient(const cop_layer *layer, const cop_layer_context *c, c
     for (int y = 0; y < stride && y < in[1]; y++)
         for (int x = 0; x < stride && x < in[2]; x++) {
             product.k = down_rows(layer, c->ld, y, x, &s);
+            COP_ASSERT(product.k <= layer->spec.units * (int)product.a_row);
             product.c = dx + ((ptrdiff_t)y * in[2] + x) * ld;
             product.height = (in[1] - y + stride - 1) / stride;
             product.width = (in[2] - x + stride - 1) / stride;
@@ -315,6 +316,7 @@ static void input_gradient(const cop_layer *layer, const cop_layer_context *c, c
 
 static void conv2d_backward(const cop_layer *layer, const cop_layer_context *c,
                             const cop_layer_tensors *t) {
+    COP_ASSERT(c->gradients && t->x && t->dy);
     weight_gradient(layer, c, t->x, t->dy);
     if (t->dx) input_gradient(layer, c, t->dy, t->dx);
 }

@@ -370,6 +370,7 @@ static void bias_gradient(const cop_layer *layer, const cop_layer_context *c, co
 
 static void dropconnect_backward(const cop_layer *layer, const cop_layer_context *c,
                                  const cop_layer_tensors *t) {
+    COP_ASSERT(c->gradients && t->x && t->dy);
     const workspace w = workspace_in(layer, c);
     number_masks(layer, c, w.masks);
     cop_dropconnect product = product_of(layer, c, &w);

@@ -46,6 +46,7 @@ void cop_init_uniform(const cop_init_stream *stream, double bound, float *out, i
 
 void cop_init_weights(const cop_init_stream *stream, int64_t fan_in, int64_t fan_out, float *out,
                       int64_t count) {
+    COP_ASSERT(fan_in >= 1 && fan_out >= 1);
     switch (stream->kind) {
     case COP_INIT_HE:
         cop_init_normal(stream, sqrt(2 / (double)fan_in), out, count);

@@ -84,6 +84,7 @@ static void linear_forward(const cop_layer *layer, const cop_layer_context *c, c
 
 static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
                             const cop_layer_tensors *t) {
+    COP_ASSERT(c->gradients && t->x && t->dy);
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], units = layer->spec.units;
     const cop_gemm weight = {

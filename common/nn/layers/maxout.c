@@ -119,6 +119,7 @@ static void maxout_forward(const cop_layer *layer, const cop_layer_context *c, c
 
 static void maxout_backward(const cop_layer *layer, const cop_layer_context *c,
                             const cop_layer_tensors *t) {
+    COP_ASSERT(c->gradients && t->x && t->dy);
     const cop_parameter *parameters = own(layer, c);
     const int32_t in = layer->in.dims[0], rows = rows_of(layer);
     float *dz = c->scratch; /* (rows, ld) */

@@ -34,6 +34,7 @@ cop_err cop_pool_shape(cop_layer *layer, int kernel_max, cop_error *error) {
 }
 
 cop_pool cop_pool_of(const cop_layer *layer, int ld) {
+    COP_ASSERT(layer->in.rank == 3 && layer->out.rank == 3);
     return (cop_pool){
         .planes = layer->in.dims[0],
         .height = layer->in.dims[1],

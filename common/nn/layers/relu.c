@@ -19,6 +19,7 @@ static void relu_forward(const cop_layer *layer, const cop_layer_context *c, con
 
 static void relu_backward(const cop_layer *layer, const cop_layer_context *c,
                           const cop_layer_tensors *t) {
+    COP_ASSERT(t->y && t->dy);
     if (t->dx) c->kernels->relu_backward(t->y, t->dy, t->dx, values(layer, c));
 }
 

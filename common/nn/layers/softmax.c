@@ -19,6 +19,7 @@ static void softmax_forward(const cop_layer *layer, const cop_layer_context *c, 
 
 static void softmax_backward(const cop_layer *layer, const cop_layer_context *c,
                              const cop_layer_tensors *t) {
+    COP_ASSERT(t->y && t->dy);
     if (t->dx) c->kernels->softmax_backward(t->y, t->dy, classes(layer), columns(layer, c), t->dx);
 }
 
