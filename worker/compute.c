@@ -15,14 +15,12 @@
 #include "common/base/hash.h"
 #include "common/base/shards.h"
 #include "common/base/thread_pool.h"
-#include "common/job/job.h"
+#include "common/job/block.h"
 #include "common/ensemble/ensemble.h"
 #include "common/nn/loss.h"
 #include "common/ensemble/members.h"
 
 #define JOBS_KEPT 2
-#define EVALUATE_COLUMNS                                                                           \
-    125 /* D10: samples per sub-slice of an evaluation slice; fixes the order of sums */
 #define COLUMNS_MAX 1024 /* maximum samples per pass; larger blocks are cut */
 #define PIECES_MAX  COP_SHARDS_MAX
 
@@ -229,7 +227,7 @@ static cop_err take_weights(kept_job *k, cop_message *lease, cop_error *error) {
 
 static cop_err make_passes(worker_compute *c, kept_job *k, bool train, cop_error *error) {
     cop_pass **passes = train ? k->train : k->evaluate;
-    int columns = train ? k->train_columns : EVALUATE_COLUMNS;
+    int columns = train ? k->train_columns : COP_EVAL_COLUMNS;
     for (int i = 0; i < c->threads; i++)
         if (!passes[i])
             COP_TRY(cop_pass_create(k->job->model, c->kernels, k->job->numerics, columns,
@@ -263,30 +261,24 @@ static void plan_pieces(worker_compute *c, const kept_job *k, const cop_lease *l
     cut_block(c, (int)l->first, (int)l->count, share < fit ? share : fit);
 }
 
-/* The samples of a piece. */
-static cop_samples piece_samples(const worker_compute *c, const piece *p) {
-    const cop_job *job = c->job->job;
-    const char *rows = c->lease->part[COP_PART_SAMPLES]->data;
-    const int32_t *labels = c->lease->part[COP_PART_LABELS]->data;
-    return (cop_samples){.dtype = job->sample_type,
-                         .count = p->rows,
-                         .features = (int)job->features,
-                         .stride = job->sample_stride,
-                         .rows = rows + (size_t)p->row * job->sample_stride,
-                         .labels = labels + p->row};
+/* The block that a piece covers. */
+static cop_block piece_block(const worker_compute *c, const piece *p) {
+    return (cop_block){.job = c->job->job,
+                       .weights = c->job->weights->data,
+                       .rows = c->lease->part[COP_PART_SAMPLES]->data,
+                       .labels = c->lease->part[COP_PART_LABELS]->data,
+                       .first = p->row,
+                       .count = p->rows};
 }
 
 static void train_piece(worker_compute *c, int thread, int item) {
-    const kept_job *k = c->job;
     piece *p = &c->pieces[item];
-    cop_samples samples = piece_samples(c, p);
-    cop_shard_work work = {.seed = k->job->seed,
-                           .step = (uint32_t)c->lease->lease.step,
-                           .shard_first = p->first,
-                           .shard_count = p->count,
-                           .shard_sizes = c->shard_sizes + p->first};
-    cop_pass_train(k->train[thread], k->weights->data, &work, &samples, p->gradient->data,
-                   &p->result);
+    const cop_block block = piece_block(c, p);
+    const cop_block_shards shards = {.step = c->lease->lease.step,
+                                     .sizes = c->shard_sizes,
+                                     .first = p->first,
+                                     .count = p->count};
+    cop_block_train(c->job->train[thread], &block, &shards, p->gradient->data, &p->result);
 }
 
 #define SUM_CHUNK 65536 /* floats of one item of a parallel sum */
@@ -367,6 +359,9 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
         return cop_fail(error, COP_ERR_PROTOCOL,
                         "the lease's shards %u + %u are not a block of the job", l->first,
                         l->count);
+    if (l->step < 1 || l->step > UINT32_MAX)
+        return cop_fail(error, COP_ERR_PROTOCOL, "the lease's step is %llu: expected 1 to %u",
+                        (unsigned long long)l->step, UINT32_MAX);
     cop_shard_sizes(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
@@ -395,10 +390,9 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
 
 static void evaluate_piece(worker_compute *c, int thread, int item) {
     piece *p = &c->pieces[item];
-    cop_samples samples = piece_samples(c, p);
-    const cop_eval_place place = {.seed = c->job->job->message->seed,
-                                  .first_sample = c->lease->lease.first + (uint32_t)p->row};
-    cop_pass_eval(c->job->evaluate[thread], c->job->weights->data, &place, &samples, &p->result);
+    const cop_block block = piece_block(c, p);
+    cop_block_evaluate(c->job->evaluate[thread], &block, c->lease->lease.first + (uint32_t)p->row,
+                       &p->result);
 }
 
 static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
@@ -413,8 +407,8 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
     c->job = k;
     c->lease = lease;
     c->piece_count = 0;
-    for (int row = 0; row < (int)count; row += EVALUATE_COLUMNS) {
-        int rows = (int)count - row < EVALUATE_COLUMNS ? (int)count - row : EVALUATE_COLUMNS;
+    for (int row = 0; row < (int)count; row += COP_EVAL_COLUMNS) {
+        int rows = (int)count - row < COP_EVAL_COLUMNS ? (int)count - row : COP_EVAL_COLUMNS;
         c->pieces[c->piece_count++] = (piece){.row = row, .rows = rows};
     }
     run_all(c, c->piece_count, evaluate_piece);
@@ -432,11 +426,12 @@ static void member_piece(worker_compute *c, int thread, int item) {
     const piece *p = &c->pieces[item];
     const cop_lease *l = &c->lease->lease;
     const size_t cells = (size_t)cop_model_outputs(c->job->job->model) * l->count;
+    const cop_block block = piece_block(c, p);
     const cop_member_work work = {
         .weights = c->job->weights->data,
         .place = {.seed = c->job->job->seed, .first_sample = l->first + (uint32_t)p->row},
         .member = l->whole ? COP_MEMBER_WHOLE : l->member + (uint32_t)p->first,
-        .samples = piece_samples(c, p)};
+        .samples = cop_block_samples(&block)};
     cop_members_run(c->job->members[thread], &work, c->logits + (size_t)p->first * cells + p->row,
                     l->count);
 }

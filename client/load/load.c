@@ -7,10 +7,8 @@
 #include "common/base/alloc.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/job/block.h"
 #include "common/wire/codec.h"
-
-#define EVALUATE_COLUMNS                                                                           \
-    125 /* equals the workers' sub-slices, so that the sums have the same bits */
 
 /* Reads a job file from standard input. */
 static cop_err read_standard_input(Coppice__Job **out, cop_error *error) {
@@ -70,28 +68,6 @@ cop_err cli_choose_kernels(const cop_kernels **kernels, unsigned char self_test[
     return cop_self_test(*kernels, self_test, error);
 }
 
-/* Adds the results of one slice of the test part to *sum, in sub-slices of fixed size. */
-static void evaluate_slice(cop_pass *pass, const cop_job *job, const cop_data_part *part,
-                           uint32_t first, uint32_t count, const float *flat,
-                           cop_pass_result *sum) {
-    for (uint32_t at = 0; at < count; at += EVALUATE_COLUMNS) {
-        uint32_t n = count - at < EVALUATE_COLUMNS ? count - at : EVALUATE_COLUMNS;
-        cop_pass_result result;
-        cop_samples samples = {.dtype = job->sample_type,
-                               .count = (int)n,
-                               .features = (int)job->features,
-                               .stride = part->stride,
-                               .labels = part->labels + first + at,
-                               .rows = (const char *)part->samples +
-                                       (size_t)(first + at) * part->stride};
-        const cop_eval_place place = {.seed = job->message->seed, .first_sample = first + at};
-        cop_pass_eval(pass, flat, &place, &samples, &result);
-        sum->loss += result.loss;
-        sum->correct += result.correct;
-        sum->samples += result.samples;
-    }
-}
-
 cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat,
                      Coppice__Api__EvalResult *out, cop_error *error) {
     const cop_kernels *kernels;
@@ -101,15 +77,20 @@ cop_err cli_evaluate(const cop_job *job, const cop_data *data, const float *flat
     COP_TRY(cli_choose_kernels(&kernels, digest, error));
     if (!data->test.count)
         return cop_fail(error, COP_ERR_INPUT, "data set %s has no test samples", data->name);
-    COP_TRY(cop_pass_create(job->model, kernels, job->numerics, EVALUATE_COLUMNS, COP_PASS_EVAL,
+    COP_TRY(cop_pass_create(job->model, kernels, job->numerics, COP_EVAL_COLUMNS, COP_PASS_EVAL,
                             &pass, error));
     double loss = 0;
     uint64_t correct = 0;
     for (uint32_t first = 0; first < data->test.count; first += COP_EVAL_SLICE) {
-        uint32_t left = data->test.count - first;
-        cop_pass_result slice = {0};
-        evaluate_slice(pass, job, &data->test, first, left < COP_EVAL_SLICE ? left : COP_EVAL_SLICE,
-                       flat, &slice);
+        const uint32_t rest = data->test.count - first;
+        const cop_block block = {.job = job,
+                                 .weights = flat,
+                                 .rows = data->test.samples,
+                                 .labels = data->test.labels,
+                                 .first = (int)first,
+                                 .count = (int)(rest < COP_EVAL_SLICE ? rest : COP_EVAL_SLICE)};
+        cop_pass_result slice;
+        cop_block_evaluate(pass, &block, first, &slice);
         loss += slice.loss;
         correct += (uint64_t)slice.correct;
     }

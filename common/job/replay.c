@@ -9,6 +9,7 @@
 #include "common/base/hash.h"
 #include "common/base/limits.h"
 #include "common/base/shards.h"
+#include "common/job/block.h"
 #include "common/job/internal.h"
 
 struct cop_replay {
@@ -128,19 +129,16 @@ static void gather(cop_replay *r) {
 static cop_pass_result run_shards(cop_replay *r, int first, int count, int row, int samples) {
     COP_ASSERT(first >= 0 && count >= 1 && (uint32_t)(first + count) <= r->job->shards);
     COP_ASSERT(row >= 0 && samples >= 1 && (uint32_t)(row + samples) <= r->count);
-    const cop_shard_work work = {.seed = r->job->seed,
-                                 .step = (uint32_t)(r->step + 1),
-                                 .shard_first = first,
-                                 .shard_count = count,
-                                 .shard_sizes = r->sizes + first};
-    const cop_samples rows = {.dtype = r->job->sample_type,
-                              .count = samples,
-                              .features = (int)r->job->features,
-                              .stride = r->part->stride,
-                              .rows = r->samples + (size_t)row * r->part->stride,
-                              .labels = r->labels + row};
+    const cop_block block = {.job = r->job,
+                             .weights = r->weights,
+                             .rows = r->samples,
+                             .labels = r->labels,
+                             .first = row,
+                             .count = samples};
+    const cop_block_shards shards = {
+        .step = r->step + 1, .sizes = r->sizes, .first = first, .count = count};
     cop_pass_result result;
-    cop_pass_train(r->pass, r->weights, &work, &rows, r->gradients, &result);
+    cop_block_train(r->pass, &block, &shards, r->gradients, &result);
     return result;
 }
 

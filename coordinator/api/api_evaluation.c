@@ -68,7 +68,7 @@ static const char *read_request(const Coppice__Api__StartEvaluationRequest *r,
     for (size_t i = 0; i < r->n_counts; i++) e->counts[e->count++] = r->counts[i];
     if (!e->count) e->counts[e->count++] = 1; /* one network */
     for (size_t i = 0; i < r->n_jobs; i++) e->model[e->model_count++].job = r->jobs[i];
-    COP_ASSERT(e->count <= COP_TALLY_COUNTS_MAX && e->model_count <= COORD_MODELS_MAX);
+    COP_ASSERT(e->count <= COP_ENSEMBLE_COUNTS_MAX && e->model_count <= COORD_MODELS_MAX);
     memcpy(e->key, r->key.data, sizeof e->key);
     return NULL;
 }

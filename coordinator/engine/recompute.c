@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/shards.h"
 #include "common/ensemble/members.h"
+#include "common/job/block.h"
 #include "common/nn/model.h"
 
 typedef struct recomputation {
@@ -29,18 +30,16 @@ typedef struct recomputation {
     cop_error error;
 } recomputation;
 
-static cop_samples samples_of(const recomputation *r, const cop_job *job, int row, int rows) {
-    return (cop_samples){.dtype = job->sample_type,
-                         .count = rows,
-                         .features = (int)job->features,
-                         .stride = job->sample_stride,
-                         .rows = (const char *)r->lease.part[COP_PART_SAMPLES]->data +
-                                 (size_t)row * job->sample_stride,
-                         .labels = (const int32_t *)r->lease.part[COP_PART_LABELS]->data + row};
-}
-
 static int row_count(const recomputation *r) {
     return (int)(r->lease.part[COP_PART_LABELS]->size / sizeof(int32_t));
+}
+
+static cop_block block_of(const recomputation *r, const cop_job *job) {
+    return (cop_block){.job = job,
+                       .weights = r->lease.part[COP_PART_WEIGHTS]->data,
+                       .rows = r->lease.part[COP_PART_SAMPLES]->data,
+                       .labels = r->lease.part[COP_PART_LABELS]->data,
+                       .count = row_count(r)};
 }
 
 static cop_err train_block(recomputation *r, const cop_job *job) {
@@ -49,46 +48,34 @@ static cop_err train_block(recomputation *r, const cop_job *job) {
     const coord_action *a = &r->action;
     r->gradient = cop_buffer_create((size_t)cop_model_floats(job->model) * sizeof(float));
     if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
-    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, row_count(r),
+    const cop_block block = block_of(r, job);
+    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, block.count,
                             COP_PASS_TRAIN, &pass, &r->error));
     cop_shard_sizes(a->lease.batch, job->shards, sizes);
-    cop_shard_work work = {.seed = job->seed,
-                           .step = (uint32_t)a->step,
-                           .shard_first = (int)a->lease.first,
-                           .shard_count = (int)a->lease.count,
-                           .shard_sizes = sizes + a->lease.first};
-    cop_samples samples = samples_of(r, job, 0, row_count(r));
-    cop_pass_train(pass, r->lease.part[COP_PART_WEIGHTS]->data, &work, &samples, r->gradient->data,
-                   &r->sums);
+    const cop_block_shards shards = {.step = a->step,
+                                     .sizes = sizes,
+                                     .first = (int)a->lease.first,
+                                     .count = (int)a->lease.count};
+    cop_block_train(pass, &block, &shards, r->gradient->data, &r->sums);
     cop_pass_destroy(pass);
     r->digest = coord_digest(r->engine, r->gradient, &r->finite);
     return COP_OK;
 }
 
-#define EVALUATE_COLUMNS 125 /* D10 */
-
 static cop_err evaluate_block(recomputation *r, const cop_job *job) {
     cop_pass *pass;
-    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, EVALUATE_COLUMNS,
+    COP_TRY(cop_pass_create(job->model, r->engine->kernels, job->numerics, COP_EVAL_COLUMNS,
                             COP_PASS_EVAL, &pass, &r->error));
-    int all = row_count(r);
-    for (int row = 0; row < all; row += EVALUATE_COLUMNS) {
-        int rows = all - row < EVALUATE_COLUMNS ? all - row : EVALUATE_COLUMNS;
-        const cop_eval_place place = {.seed = job->seed,
-                                      .first_sample = r->action.lease.first + (uint32_t)row};
-        cop_samples samples = samples_of(r, job, row, rows);
-        cop_pass_result part;
-        cop_pass_eval(pass, r->lease.part[COP_PART_WEIGHTS]->data, &place, &samples, &part);
-        r->sums.loss += part.loss;
-        r->sums.correct += part.correct;
-    }
+    const cop_block block = block_of(r, job);
+    cop_block_evaluate(pass, &block, r->action.lease.first, &r->sums);
     cop_pass_destroy(pass);
     return COP_OK;
 }
 
 static cop_err ensemble_block(recomputation *r, const cop_job *job) {
     const coord_action *a = &r->action;
-    const size_t count = (size_t)row_count(r), cells = cop_model_outputs(job->model) * count;
+    const cop_block block = block_of(r, job);
+    const size_t count = (size_t)block.count, cells = cop_model_outputs(job->model) * count;
     cop_members *members;
     r->gradient = cop_buffer_create(a->lease.members * cells * sizeof(float));
     if (!r->gradient) return cop_fail(&r->error, COP_ERR_NO_MEMORY, "out of memory for outputs");
@@ -98,7 +85,7 @@ static cop_err ensemble_block(recomputation *r, const cop_job *job) {
                                       .place = {.seed = job->seed, .first_sample = a->lease.first},
                                       .member = r->lease.lease.whole ? COP_MEMBER_WHOLE
                                                                      : a->lease.member + m,
-                                      .samples = samples_of(r, job, 0, row_count(r))};
+                                      .samples = cop_block_samples(&block)};
         cop_members_run(members, &work, (float *)r->gradient->data + m * cells, count);
     }
     cop_members_destroy(members);

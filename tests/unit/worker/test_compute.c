@@ -325,6 +325,12 @@ static void test_bad_leases_are_reported(void **state) {
     m.lease.batch = BATCH + 1;
     expect_failure(c, m, "not a block");
     m = train_lease(f, 1, 0, SHARDS, true);
+    m.lease.step = 0;
+    expect_failure(c, m, "step is 0");
+    m = train_lease(f, 1, 0, SHARDS, true);
+    m.lease.step = (uint64_t)UINT32_MAX + 1; /* D3 has 32 bits for it */
+    expect_failure(c, m, "step is 4294967296");
+    m = train_lease(f, 1, 0, SHARDS, true);
     m.part[COP_PART_SAMPLES]->size--;
     expect_failure(c, m, "samples");
     m = train_lease(f, 1, 0, SHARDS, true);
