@@ -20,7 +20,7 @@ const char *cop_loss_name(cop_loss_kind kind) {
 cop_err cop_loss_check(cop_loss_kind kind, double smoothing, bool target_input, cop_error *error) {
     if (kind != COP_LOSS_CROSS_ENTROPY && kind != COP_LOSS_MSE && kind != COP_LOSS_BCE)
         return cop_fail(error, COP_ERR_UNSUPPORTED,
-                        "loss is not known, expected cross_entropy, mse or bce");
+                        "loss is unknown, expected cross_entropy, mse or bce");
     if (kind != COP_LOSS_CROSS_ENTROPY && smoothing != 0)
         return cop_fail(error, COP_ERR_INPUT,
                         "loss: smoothing is %g, but only cross_entropy smooths labels, not %s",

@@ -14,9 +14,9 @@ cop_err cop_masks_shape(cop_layer *layer, cop_error *error) {
                         "p is %g, expected at least 0 and below 1 (the probability to drop)",
                         spec->p);
     if (spec->scope != COP_SCOPE_SAMPLE && spec->scope != COP_SCOPE_SHARD)
-        return cop_fail(error, COP_ERR_INPUT, "scope is not known, expected sample or shard");
+        return cop_fail(error, COP_ERR_INPUT, "scope is unknown, expected sample or shard");
     if (spec->variant != COP_VARIANT_INVERTED && spec->variant != COP_VARIANT_CLASSIC)
-        return cop_fail(error, COP_ERR_INPUT, "variant is not known, expected inverted or classic");
+        return cop_fail(error, COP_ERR_INPUT, "variant is unknown, expected inverted or classic");
     layer->out = layer->in;
     return COP_OK;
 }

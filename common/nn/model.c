@@ -164,7 +164,7 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
     for (int i = weighted + 1; i < model->layer_count; i++)
         if (model->layers[i].ops->drops)
             return cop_fail(error, COP_ERR_INPUT,
-                            "model[%d] %s: it would drop outputs of the network: expected before "
+                            "model[%d] %s: it would drop outputs of the network: expected it before "
                             "the last layer with weights (model[%d] %s)",
                             i, model->layers[i].ops->kind, weighted,
                             model->layers[weighted].ops->kind);

@@ -94,8 +94,8 @@ def test_values_of_the_wrong_type_are_refused(refused):
 def test_network_that_does_not_match_the_data_is_refused(refused):
     refused(JOB.replace("units: 10", "units: 7"), "job.yaml:7:5: model[3] linear: the last layer has 7 outputs, expected 10: the data has 10 classes\n")
     refused(JOB.replace("  - linear: {units: 10}\n", "  - linear: {units: 10}\n  - dropout\n"),
-            "job.yaml:8:5: model[4] dropout: it would drop outputs of the network: expected before the last layer with weights (model[3] linear)\n")
-    refused(JOB.replace("  - relu\n", "  - conv2d: {channels: 3, kernel: 2}\n"), "job.yaml:5:5: model[1] conv2d: its input is 32, expected an image (channels x height x width): no flatten or linear before it, and data of images\n")
+            "job.yaml:8:5: model[4] dropout: it would drop outputs of the network: expected it before the last layer with weights (model[3] linear)\n")
+    refused(JOB.replace("  - relu\n", "  - conv2d: {channels: 3, kernel: 2}\n"), "job.yaml:5:5: model[1] conv2d: its input is 32, expected an image (channels x height x width): remove any flatten or linear before it, and use data with images\n")
 
 
 def test_more_shards_than_samples_in_a_batch_is_refused(refused):

@@ -52,7 +52,7 @@ def test_plan_shows_what_each_layer_does_in_training_and_evaluation(plan):
         "gaussian_dropout": ("x noise of mean 1, variance 0.25, per shard", "identity"),
         "linear": ("-", "-"),
         "selu": ("-", "-"),
-        "alpha_dropout": ("set 0.1 to selu's least per sample, rescale", "identity"),
+        "alpha_dropout": ("set 0.1 to selu's minimum per sample, rescale", "identity"),
         "gelu": ("-", "-"),
         "dropout": ("drop 0.5 per sample, x 2", "identity"),
     }

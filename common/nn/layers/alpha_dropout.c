@@ -106,7 +106,7 @@ static void alpha_torch(const cop_layer *layer, cop_torch *out) {
 
 static void alpha_modes(const cop_layer *layer, char train[COP_MODE_TEXT],
                         char eval[COP_MODE_TEXT]) {
-    snprintf(train, COP_MODE_TEXT, "set %.3g to selu's least per %s, rescale", layer->spec.p,
+    snprintf(train, COP_MODE_TEXT, "set %.3g to selu's minimum per %s, rescale", layer->spec.p,
              cop_masks_scope(layer));
     snprintf(eval, COP_MODE_TEXT, "identity");
 }

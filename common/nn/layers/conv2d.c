@@ -69,7 +69,7 @@ static cop_err check_spec(const cop_layer_spec *spec, cop_error *error) {
                         "max_norm is %g, expected a number above 0 (or none, for no limit)",
                         spec->max_norm);
     if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
-        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+        return cop_fail(error, COP_ERR_INPUT, "init is unknown, expected he, glorot or torch");
     return COP_OK;
 }
 
@@ -79,8 +79,8 @@ static cop_err conv2d_shape(cop_layer *layer, cop_error *error) {
     cop_shape_format(&layer->in, shape);
     if (layer->in.rank != 3)
         return cop_fail(error, COP_ERR_INPUT,
-                        "its input is %s, expected an image (channels x height x width): no "
-                        "flatten or linear before it, and data of images",
+                        "its input is %s, expected an image (channels x height x width): "
+                        "remove any flatten or linear before it, and use data with images",
                         shape);
     COP_TRY(check_spec(spec, error));
     const padded in = padded_input(layer);

@@ -32,7 +32,7 @@ enum { SQUARES = 1 << 16 /* squared weights per product */ };
 static cop_err check_next(const cop_layer *layer, cop_error *error) {
     if (layer->spec.inference == COP_INFERENCE_MEAN) return COP_OK;
     if (layer->spec.inference != COP_INFERENCE_MOMENTS)
-        return cop_fail(error, COP_ERR_INPUT, "inference is not known, expected moments or mean");
+        return cop_fail(error, COP_ERR_INPUT, "inference is unknown, expected moments or mean");
     if (layer->spec.draws < 1)
         return cop_fail(error, COP_ERR_INPUT, "draws is %d, expected at least 1",
                         (int)layer->spec.draws);
@@ -59,7 +59,7 @@ static cop_err dropconnect_shape(cop_layer *layer, cop_error *error) {
                         "max_norm is %g, expected a number above 0 (or none, for no limit)",
                         spec->max_norm);
     if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
-        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+        return cop_fail(error, COP_ERR_INPUT, "init is unknown, expected he, glorot or torch");
     COP_TRY(cop_masks_shape(layer, error));
     COP_TRY(check_next(layer, error));
     layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};

@@ -25,7 +25,7 @@ static cop_err linear_shape(cop_layer *layer, cop_error *error) {
                         "max_norm is %g, expected a number above 0 (or none, for no limit)",
                         spec->max_norm);
     if (spec->init != COP_INIT_HE && spec->init != COP_INIT_GLOROT && spec->init != COP_INIT_TORCH)
-        return cop_fail(error, COP_ERR_INPUT, "init is not known, expected he, glorot or torch");
+        return cop_fail(error, COP_ERR_INPUT, "init is unknown, expected he, glorot or torch");
     layer->out = (cop_shape){.rank = 1, .dims = {spec->units}};
     return COP_OK;
 }

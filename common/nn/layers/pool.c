@@ -15,8 +15,8 @@ cop_err cop_pool_shape(cop_layer *layer, int kernel_max, cop_error *error) {
     cop_shape_format(&layer->in, shape);
     if (layer->in.rank != 3)
         return cop_fail(error, COP_ERR_INPUT,
-                        "its input is %s, expected an image (channels x height x width): no "
-                        "flatten or linear before it, and data of images",
+                        "its input is %s, expected an image (channels x height x width): "
+                        "remove any flatten or linear before it, and use data with images",
                         shape);
     int32_t most = in[1] < in[2] ? in[1] : in[2];
     if (most > kernel_max) most = kernel_max;

@@ -74,7 +74,7 @@ static void test_useful_layers_give_no_warning(void **state) {
 static void test_misplaced_layers_are_refused(void **state) {
     (void)state;
     assert_refused("{linear: {units: 10}}, {gaussian_dropout: {p: 0.5}}",
-                   "model[1] gaussian_dropout: it would drop outputs of the network: expected "
+                   "model[1] gaussian_dropout: it would drop outputs of the network: expected it "
                    "before the last layer with weights (model[0] linear)");
     assert_refused("{linear: {units: 9}}, {spatial_dropout: {p: 0.5}}, {linear: {units: 10}}",
                    "model[1] spatial_dropout: it drops channels of images, but its input is flat "

@@ -301,7 +301,7 @@ static void test_no_mask_layer_may_end_a_network(void **state) {
         char expected[200];
         assert_int_equal(cop_model_create(&spec, &model, &error), COP_ERR_INPUT);
         snprintf(expected, sizeof expected,
-                 "model[2] %s: it would drop outputs of the network: expected before the last "
+                 "model[2] %s: it would drop outputs of the network: expected it before the last "
                  "layer with weights (model[0] linear)",
                  kinds[k]);
         assert_string_equal(error.text, expected);
