@@ -18,11 +18,11 @@ cop_err cop_pool_shape(cop_layer *layer, int kernel_max, cop_error *error) {
                         "its input is %s, expected an image (channels x height x width): "
                         "remove any flatten or linear before it, and use data with images",
                         shape);
-    int32_t most = in[1] < in[2] ? in[1] : in[2];
-    if (most > kernel_max) most = kernel_max;
-    if (spec->kernel < 1 || spec->kernel > most)
+    int32_t largest = in[1] < in[2] ? in[1] : in[2];
+    if (largest > kernel_max) largest = kernel_max;
+    if (spec->kernel < 1 || spec->kernel > largest)
         return cop_fail(error, COP_ERR_INPUT, "kernel is %d, expected 1 to %d: its input is %s",
-                        (int)spec->kernel, (int)most, shape);
+                        (int)spec->kernel, (int)largest, shape);
     if (spec->stride < 0)
         return cop_fail(error, COP_ERR_INPUT, "stride is %d, expected at least 1 (or none: kernel)",
                         (int)spec->stride);
