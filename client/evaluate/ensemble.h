@@ -13,7 +13,7 @@ typedef struct cli_ensemble {
     const cli_options *options;
     cop_average average;
     uint32_t counts[COP_ENSEMBLE_COUNTS_MAX], count; /* ascending, each once */
-    const char *names[CLI_POSITIONAL_MAX];        /* jobs and models */
+    const char *names[CLI_POSITIONAL_MAX];           /* jobs and models */
     uint32_t name_count;
     bool each_model; /* true: each model is a member; false: the members are thinned networks of the
                         only model */

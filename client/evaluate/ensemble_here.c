@@ -211,10 +211,10 @@ static void plan(evaluation *v) {
 static cop_err make_slices(evaluation *v, cop_error *error) {
     const cop_average average = v->ask->average ? v->ask->average : COP_AVERAGE_ARITHMETIC;
     cop_ensemble_slices_spec spec = {.average = average,
-                           .classes = cop_model_outputs(v->model[0].job->model),
-                           .samples = v->part->count,
-                           .labels = v->part->labels,
-                           .count = v->ask->count};
+                                     .classes = cop_model_outputs(v->model[0].job->model),
+                                     .samples = v->part->count,
+                                     .labels = v->part->labels,
+                                     .count = v->ask->count};
     for (uint32_t i = 0; i < spec.count; i++) spec.counts[i] = v->ask->counts[i];
     COP_TRY(cop_ensemble_slices_create(&spec, &v->ensemble, error));
     v->reached = cop_alloc_array(cop_ensemble_slices_count(v->ensemble), sizeof *v->reached);

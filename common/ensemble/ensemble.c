@@ -64,8 +64,8 @@ void cop_ensemble_begin(cop_ensemble *e, int columns, const int32_t *labels, uin
     e->members = 0;
 }
 
-/* Computes work[k] = ln softmax(z)[k] for one column. Returns the class with the largest z (the first
- * of equal ones). */
+/* Computes work[k] = ln softmax(z)[k] for one column. Returns the class with the largest z (the
+ * first of equal ones). */
 static int log_softmax(const cop_ensemble *e, const float *z, size_t stride) {
     int best = 0;
     for (int k = 1; k < e->classes; k++)

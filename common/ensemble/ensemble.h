@@ -18,8 +18,9 @@ enum { COP_ENSEMBLE_BINS = 15, COP_ENSEMBLE_GROUPS = 20, COP_ENSEMBLE_MEMBERS_MA
 /* Sums over samples. Plain data: all zero is the empty sum. */
 typedef struct cop_ensemble_sums {
     uint64_t samples;
-    /* The sums of four values per sample, and of their squares: 1 if wrong, else 0; -ln p(label); the
-     * sum over classes of (p - [class is label])^2; the share of pairs of members that disagree. */
+    /* The sums of four values per sample, and of their squares: 1 if wrong, else 0; -ln p(label);
+     * the sum over classes of (p - [class is label])^2; the share of pairs of members that
+     * disagree. */
     double value[4], square[4];
     /* For calibration: samples by their largest probability, in groups for the jackknife. */
     struct {
@@ -32,9 +33,10 @@ void cop_ensemble_merge(cop_ensemble_sums *into, const cop_ensemble_sums *from);
 typedef struct cop_ensemble_figure {
     double value, error; /* standard error over samples; ECE: jackknife over 20 groups */
 } cop_ensemble_figure;
-/* wrong: the share of misclassified samples. nll: mean of -ln p(label). brier: Brier 1950, from 0 to
- * 2. ece: expected calibration error with 15 bins of equal width (Guo et al. 2017). disagreement: the
- * share of pairs of members with different classes, averaged over samples; 0 for one member. */
+/* wrong: the share of misclassified samples. nll: mean of -ln p(label). brier: Brier 1950, from 0
+ * to
+ * 2. ece: expected calibration error with 15 bins of equal width (Guo et al. 2017). disagreement:
+ * the share of pairs of members with different classes, averaged over samples; 0 for one member. */
 typedef struct cop_ensemble_figures {
     uint64_t samples;
     cop_ensemble_figure wrong, nll, brier, ece, disagreement;
@@ -47,8 +49,8 @@ typedef struct cop_ensemble cop_ensemble;
 cop_err cop_ensemble_create(cop_average average, int classes, int max_columns, cop_ensemble **out,
                             cop_error *error);
 void cop_ensemble_destroy(cop_ensemble *ensemble);
-/* Starts again with other samples. `first` is the index of the first one in the evaluated part. Labels
- * are borrowed until the next begin; NULL: the samples will not be scored. */
+/* Starts again with other samples. `first` is the index of the first one in the evaluated part.
+ * Labels are borrowed until the next begin; NULL: the samples will not be scored. */
 void cop_ensemble_begin(cop_ensemble *ensemble, int columns, const int32_t *labels, uint32_t first);
 /* Adds one member: logits [classes][ld], feature-major, ld >= columns. */
 void cop_ensemble_add(cop_ensemble *ensemble, const float *logits, int ld);
@@ -76,8 +78,8 @@ typedef struct cop_ensemble_opinion {
     int class; /* with the largest p; the first of equal ones (D10) */
     double entropy, information, variation;
 } cop_ensemble_opinion;
-/* Computes the uncertainty of the members so far about each sample, out[columns]. The average must be
- * arithmetic. */
+/* Computes the uncertainty of the members so far about each sample, out[columns]. The average must
+ * be arithmetic. */
 void cop_ensemble_opinions(cop_ensemble *ensemble, cop_ensemble_opinion *out);
 
 #endif

@@ -8,8 +8,9 @@
 /* As a member's number: the whole model in eval mode, not a thinned network. */
 #define COP_MEMBER_WHOLE UINT32_MAX
 
-/* Checks that this model can be in an ensemble: it must output class probabilities. With `thinned` it
- * must also have a layer that draws at random, else all its members would be equal. INPUT: it cannot. */
+/* Checks that this model can be in an ensemble: it must output class probabilities. With `thinned`
+ * it must also have a layer that draws at random, else all its members would be equal. INPUT: it
+ * cannot. */
 cop_err cop_members_check(const cop_model *model, bool thinned, cop_error *error);
 
 /* Runs members on up to COP_EVAL_SLICE samples. Use one per thread; running allocates nothing. */

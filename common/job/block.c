@@ -9,8 +9,8 @@ cop_samples cop_block_samples(const cop_block *block) {
                          .count = block->count,
                          .features = (int)job->features,
                          .stride = job->sample_stride,
-                         .rows = (const char *)block->rows +
-                                 (size_t)block->first * job->sample_stride,
+                         .rows =
+                             (const char *)block->rows + (size_t)block->first * job->sample_stride,
                          .labels = block->labels ? block->labels + block->first : NULL};
 }
 

@@ -1,6 +1,6 @@
-/* Computes a block of a job: consecutive shards of a training step, or a slice of an evaluated part.
- * Workers, the coordinator's recomputation, replay and the client's own evaluation all use it, so
- * they cannot get different bits. */
+/* Computes a block of a job: consecutive shards of a training step, or a slice of an evaluated
+ * part. Workers, the coordinator's recomputation, replay and the client's own evaluation all use
+ * it, so they cannot get different bits. */
 #ifndef COP_JOB_BLOCK_H
 #define COP_JOB_BLOCK_H
 
@@ -30,9 +30,9 @@ typedef struct cop_block_shards {
  * (cop_model_floats long). The pass must be for TRAIN and have room for all rows. */
 void cop_block_train(cop_pass *pass, const cop_block *block, const cop_block_shards *shards,
                      float *gradient, cop_pass_result *result);
-/* Evaluates the block. first_sample: index of its first row in the evaluated part. The pass must have
- * room for COP_EVAL_COLUMNS samples. Sums over a part have D10's order only if each call but the last
- * covers a multiple of COP_EVAL_COLUMNS samples. */
+/* Evaluates the block. first_sample: index of its first row in the evaluated part. The pass must
+ * have room for COP_EVAL_COLUMNS samples. Sums over a part have D10's order only if each call but
+ * the last covers a multiple of COP_EVAL_COLUMNS samples. */
 void cop_block_evaluate(cop_pass *pass, const cop_block *block, uint32_t first_sample,
                         cop_pass_result *result);
 

@@ -1,6 +1,6 @@
 /* Checkpoints. Each is written completely to a folder of another name, which is then renamed. So a
- * folder like `step-00000500` is complete, unless it was altered later, which its hashes reveal. See
- * job.h. */
+ * folder like `step-00000500` is complete, unless it was altered later, which its hashes reveal.
+ * See job.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -396,8 +396,8 @@ cop_err cop_checkpoint_load(const cop_job *job, const cop_checkpoint_source *fro
     for (int s = 0; s < cop_optimizer_states(&job->optimizer); s++) COP_ASSERT(into->states[s]);
     char *checkpoints = cop_path_join(from->folder, "checkpoints");
     if (!checkpoints) return cop_no_memory(error);
-    loader l = {.job = job, .from = from, .into = into, .checkpoints = checkpoints,
-                .out = checkpoint};
+    loader l = {
+        .job = job, .from = from, .into = into, .checkpoints = checkpoints, .out = checkpoint};
     cop_err e = try_all(&l, error);
     cop_free(checkpoints);
     return e;
@@ -439,7 +439,8 @@ cop_err cop_checkpoint_discard_after(const char *folder, uint64_t step, cop_chec
     }
     if (!e) e = remove_after(checkpoints, step, error);
     if (!e) e = name_latest(checkpoints, step, error);
-    /* Sync even if nothing was removed: an earlier attempt may have failed at exactly this point. */
+    /* Sync even if nothing was removed: an earlier attempt may have failed at exactly this point.
+     */
     if (!e) e = cop_folder_sync(checkpoints, error);
     cop_free(checkpoints);
     return e == COP_ERR_NOT_FOUND ? COP_OK : e; /* no folder, no checkpoints */

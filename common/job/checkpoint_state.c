@@ -1,6 +1,7 @@
-/* state.json of a checkpoint: the step, the sums so far, and the hashes of the other files. Doubles are
- * also stored as bits, because resuming must be exact. The last line is a hash of all lines before
- * it. The reader verifies it first, so it only needs to understand what job_format_state writes. */
+/* state.json of a checkpoint: the step, the sums so far, and the hashes of the other files. Doubles
+ * are also stored as bits, because resuming must be exact. The last line is a hash of all lines
+ * before it. The reader verifies it first, so it only needs to understand what job_format_state
+ * writes. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Checks that two jobs are the same computation, before one continues from a checkpoint of the other. */
+/* Checks that two jobs are the same computation, before one continues from a checkpoint of the
+ * other. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static void keep_what_matters(Coppice__Job *m, bool length) {
     clear_fields(&m->base, job);
     static const char *const split[] = {"split", NULL};
     clear_fields(&m->data->base, data);
-    if (!m->data->validation && !m->data->samples) clear_fields(&m->data->base, split); /* it uses all rows */
+    if (!m->data->validation && !m->data->samples)
+        clear_fields(&m->data->base, split); /* it uses all rows */
     clear_fields(&m->pinned->base, names);
     if (length) return;
     clear_fields(&m->train->base, train);

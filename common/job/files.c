@@ -1,4 +1,5 @@
-/* Opens the data of a job: a data set by its name, or files in one of the formats of common/data. */
+/* Opens the data of a job: a data set by its name, or files in one of the formats of common/data.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,15 +19,15 @@ static char *resolve_file(const location *where, const char *file) {
     COP_ASSERT(where->folder || where->job_path);
     if (where->folder) return cop_path_join(where->folder, file);
     const char *slash = strrchr(where->job_path, '/');
-    char *base = slash ? cop_strndup(where->job_path, (size_t)(slash - where->job_path))
-                       : cop_strdup(".");
+    char *base =
+        slash ? cop_strndup(where->job_path, (size_t)(slash - where->job_path)) : cop_strdup(".");
     char *path = base ? cop_path_join(base, file) : NULL;
     cop_free(base);
     return path;
 }
 
-/* Does the job need no labels, because its target is the input? A job that is pinned to labelled data
- * keeps the labels, because they are part of the data's digest. */
+/* Does the job need no labels, because its target is the input? A job that is pinned to labelled
+ * data keeps the labels, because they are part of the data's digest. */
 static bool unlabelled(const Coppice__Job *m) {
     const bool pinned = m->pinned && m->pinned->classes > 1;
     return m->data->has_target && m->data->target == COPPICE__DATA__TARGET__INPUT && !pinned;
@@ -66,8 +67,8 @@ static cop_err check_files(const Coppice__Job *m, const char *part, const Coppic
     return check_pair(m, part, files, format, error);
 }
 
-/* The resolved paths of one part, owned. If there is a path, images and labels are names of arrays in
- * that file. */
+/* The resolved paths of one part, owned. If there is a path, images and labels are names of arrays
+ * in that file. */
 typedef struct paths {
     char *text[3]; /* images, labels, path */
 } paths;
@@ -77,8 +78,7 @@ static cop_err resolve(const Coppice__DataFiles *files, const location *where, p
     const char *given[3] = {files->images, files->labels, files->path};
     for (int i = 0; i < 3; i++) {
         if (!given[i]) continue;
-        own->text[i] =
-            i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(where, given[i]);
+        own->text[i] = i < 2 && files->path ? cop_strdup(given[i]) : resolve_file(where, given[i]);
         if (!own->text[i]) return cop_no_memory(error);
     }
     *out = (cop_data_files){own->text[0], own->text[1], own->text[2]};
@@ -128,8 +128,8 @@ static cop_err open_files(const Coppice__Job *m, const cop_data_format *format,
     return e;
 }
 
-/* A job that is pinned to f32 gets f32, even if these values would fit into bytes. Its training data
- * may not have fit, or an earlier version may have pinned it. */
+/* A job that is pinned to f32 gets f32, even if these values would fit into bytes. Its training
+ * data may not have fit, or an earlier version may have pinned it. */
 static cop_err keep_type(const Coppice__Job *m, cop_data **data, cop_error *error) {
     const bool floats =
         m->pinned && m->pinned->sample_type && strcmp(m->pinned->sample_type, "f32") == 0;

@@ -11,8 +11,8 @@ void job_settle_normalize(Coppice__Job *m, const cop_data *data);
 /* Checks the fields that only some formats of `data.source` have. INPUT: the error names the field.
  */
 cop_err job_check_format_fields(const Coppice__Job *m, cop_error *error);
-/* Checks the relations between the fields of a resolved message (relations.c). INPUT: the error names the
- * field. */
+/* Checks the relations between the fields of a resolved message (relations.c). INPUT: the error
+ * names the field. */
 cop_err job_check_relations(const Coppice__Job *m, cop_error *error);
 /* Sets m->pinned from the data. INPUT: the message was already pinned to other data. */
 cop_err job_pin(Coppice__Job *m, const cop_data *data, cop_error *error);

@@ -1,5 +1,5 @@
-/* Jobs: resolves the protobuf message against its data and converts it to the specs of common/nn. See
- * job.h. */
+/* Jobs: resolves the protobuf message against its data and converts it to the specs of common/nn.
+ * See job.h. */
 #include "common/job/job.h"
 
 #include <math.h>
@@ -15,8 +15,8 @@
 
 /* ---- building ---- */
 
-/* Errors from common/nn and common/data begin with the wrong field ("model[3] linear: ..."). Prefixes
- * them with the file and line of that field. */
+/* Errors from common/nn and common/data begin with the wrong field ("model[3] linear: ...").
+ * Prefixes them with the file and line of that field. */
 static cop_err locate(const Coppice__Job *m, cop_err e, cop_error *error) {
     char field[64], where[400];
     if (!e || !error) return e;

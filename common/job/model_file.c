@@ -1,6 +1,6 @@
-/* Model files. See job.h. Parameters are named and shaped as in PyTorch's nn.Sequential. The metadata
- * contain the job as YAML and a checksum, so opening a file gives exactly the weights and the job
- * that were saved, or an error. */
+/* Model files. See job.h. Parameters are named and shaped as in PyTorch's nn.Sequential. The
+ * metadata contain the job as YAML and a checksum, so opening a file gives exactly the weights and
+ * the job that were saved, or an error. */
 #include <stdio.h>
 #include <string.h>
 
@@ -213,7 +213,8 @@ static cop_err join(const char *folder, const char *name, char **out, cop_error 
     return *out ? COP_OK : cop_no_memory(error);
 }
 
-/* Finds the model file of the checkpoint that a file `latest` or `best` names. False: it names none. */
+/* Finds the model file of the checkpoint that a file `latest` or `best` names. False: it names
+ * none. */
 static bool named_model(const char *path, char **out) {
     char *name = NULL, *joined;
     size_t size;

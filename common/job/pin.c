@@ -1,6 +1,6 @@
-/* Pinning: the section `pinned` of a job fixes everything that follows from its data (digest, shape,
- * counts, statistics, steps), so that coordinator and workers need no data to agree on it. See
- * internal.h. */
+/* Pinning: the section `pinned` of a job fixes everything that follows from its data (digest,
+ * shape, counts, statistics, steps), so that coordinator and workers need no data to agree on it.
+ * See internal.h. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -110,7 +110,8 @@ static cop_err pin_class_names(Coppice__Job *m, const cop_data *data, Coppice__P
     return COP_OK;
 }
 
-/* normalize: standard computes its mean and deviation once, from the training samples only (D11). */
+/* normalize: standard computes its mean and deviation once, from the training samples only (D11).
+ */
 static cop_err pin_statistics(Coppice__Job *m, const cop_data_view *view, Coppice__Pinned *p,
                               cop_error *error) {
     if (m->data->normalize != COPPICE__DATA__NORMALIZE__STANDARD) return COP_OK;

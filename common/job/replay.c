@@ -1,5 +1,5 @@
-/* Training in one thread, and the record of one shard. See replay.h. One pass runs the whole batch. Its
- * gradient sum is the root of D5's tree, which no division into blocks changes. */
+/* Training in one thread, and the record of one shard. See replay.h. One pass runs the whole batch.
+ * Its gradient sum is the root of D5's tree, which no division into blocks changes. */
 #include "common/job/replay.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Converts a job's message to the specs of common/nn. Fields of layers and optimizers are matched by
- * name. See internal.h. */
+/* Converts a job's message to the specs of common/nn. Fields of layers and optimizers are matched
+ * by name. See internal.h. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Warnings about layers that are valid but known to be of little use. Each is one line that says what
- * to write instead. Called by cop_job_warnings. */
+/* Warnings about layers that are valid but known to be of little use. Each is one line that says
+ * what to write instead. Called by cop_job_warnings. */
 #include "common/job/internal.h"
 
 /* Losses that take logits apply the sigmoid or softmax themselves. */

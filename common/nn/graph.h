@@ -48,8 +48,8 @@ struct cop_graph {
     cop_graph_node *nodes;
     int value_count, value_room, node_count, node_room;
     cop_value input, output;
-    cop_value training; /* the flag that turns dropout on, false by default; NONE: the model does not
-                           drop anything */
+    cop_value training; /* the flag that turns dropout on, false by default; NONE: the model does
+                           not drop anything */
     cop_shape sample;   /* of `input`, without its first dimension, which counts the samples */
     bool failed;
     const cop_layer *layer; /* the layer that is appending nodes; NULL: before the first layer */
@@ -58,9 +58,10 @@ struct cop_graph {
     const float *weights;
 };
 
-/* Builds the graph of a model in eval mode. `sample` is the shape of a sample in the data. The graph
- * includes what the job does to samples (standardisation, flattening), except for the division of
- * bytes by 255. It borrows model and weights. NO_MEMORY. Free with cop_graph_destroy. */
+/* Builds the graph of a model in eval mode. `sample` is the shape of a sample in the data. The
+ * graph includes what the job does to samples (standardisation, flattening), except for the
+ * division of bytes by 255. It borrows model and weights. NO_MEMORY. Free with cop_graph_destroy.
+ */
 cop_err cop_graph_create(const cop_model *model, const cop_shape *sample, const float *weights,
                          cop_graph **out, cop_error *error);
 void cop_graph_destroy(cop_graph *graph);
@@ -75,8 +76,8 @@ cop_value cop_graph_node_add(cop_graph *g, const char *op, int count, const cop_
                        (const cop_value[]){__VA_ARGS__})
 /* Gives the last node a second output, of this type, and returns it. */
 cop_value cop_graph_second(cop_graph *g, cop_graph_type type);
-/* Add an attribute, or a remark for people who read the file, to the last node. Names and notes must
- * be static. */
+/* Add an attribute, or a remark for people who read the file, to the last node. Names and notes
+ * must be static. */
 void cop_graph_int(cop_graph *g, const char *name, int64_t value);
 void cop_graph_ints(cop_graph *g, const char *name, int count, const int64_t *values);
 void cop_graph_real(cop_graph *g, const char *name, double value);
@@ -89,8 +90,8 @@ cop_value cop_graph_vector(cop_graph *g, int count, const int64_t *values);     
 cop_value cop_graph_floats(cop_graph *g, const cop_shape *shape, const float *); /* f32 shape */
 /* The flag that turns dropout on: bool (). */
 cop_value cop_graph_training(cop_graph *g);
-/* dims: the dimensions (N, shape...) as i64 (rank + 1), where N is the number of samples of x or, if
- * `shared`, 1. ones: an f32 tensor of ones with these dimensions. */
+/* dims: the dimensions (N, shape...) as i64 (rank + 1), where N is the number of samples of x or,
+ * if `shared`, 1. ones: an f32 tensor of ones with these dimensions. */
 cop_value cop_graph_dims(cop_graph *g, cop_value x, const cop_shape *shape, bool shared);
 cop_value cop_graph_ones(cop_graph *g, cop_value x, const cop_shape *shape, bool shared);
 

@@ -72,9 +72,9 @@ typedef struct line_map {
     int32_t low, high, from, step;
 } line_map;
 
-/* Shifts by s, flips, then crops by c, in one map. Pixel x of the result is pixel x - c of the flipped
- * line; that line mirrors the shifted one, whose pixel u is pixel u - s of the row. All lines are
- * `width` wide, so pixels that leave an intermediate line are lost. */
+/* Shifts by s, flips, then crops by c, in one map. Pixel x of the result is pixel x - c of the
+ * flipped line; that line mirrors the shifted one, whose pixel u is pixel u - s of the row. All
+ * lines are `width` wide, so pixels that leave an intermediate line are lost. */
 static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
     line_map m = {c > 0 ? c : 0, c < 0 ? width + c : width, -c - s, 1};
     if (flip) {
@@ -87,7 +87,8 @@ static line_map map_line(int32_t width, int32_t s, bool flip, int32_t c) {
     if (low > m.low) m.low = low;
     if (high < m.high) m.high = high;
     if (m.high < m.low) m.high = m.low;
-    COP_ASSERT(m.high == m.low || (m.from + m.step * m.low >= 0 && m.from + m.step * m.low < width));
+    COP_ASSERT(m.high == m.low ||
+               (m.from + m.step * m.low >= 0 && m.from + m.step * m.low < width));
     return m;
 }
 
@@ -115,10 +116,11 @@ void cop_input_augment(const cop_input *input, const cop_augment_draw *draw, siz
     cop_philox(first, draw->key, move);
     cop_philox(second, draw->key, flip);
     const int32_t height = input->height, width = input->width;
-    const line_map across = map_line(width, pick_shift(move[0], input->shift),
-                                     input->flip && (flip[0] & 1), pick_shift(move[2], input->crop));
-    const line_map down =
-        map_line(height, pick_shift(move[1], input->shift), false, pick_shift(move[3], input->crop));
+    const line_map across =
+        map_line(width, pick_shift(move[0], input->shift), input->flip && (flip[0] & 1),
+                 pick_shift(move[2], input->crop));
+    const line_map down = map_line(height, pick_shift(move[1], input->shift), false,
+                                   pick_shift(move[3], input->crop));
     const size_t line = (size_t)width * element;
     for (int32_t c = 0; c < input->channels; c++)
         for (int32_t y = 0; y < height; y++) {

@@ -22,7 +22,8 @@ typedef struct cop_input_spec {
     bool flip;
 } cop_input_spec;
 
-/* The model's own copy. A flat sample has features as its channels, or as the width of one channel. */
+/* The model's own copy. A flat sample has features as its channels, or as the width of one channel.
+ */
 typedef struct cop_input {
     cop_normalize normalize;
     float *mean, *std;               /* in one block, at mean; NULL unless standard */
@@ -46,10 +47,10 @@ typedef struct cop_augment_draw {
     uint32_t sample, step; /* the sample's index in its shard; the step, from 1 */
 } cop_augment_draw;
 /* Shifts, then flips, then crops one sample, as the job asks. Block 0 has four words: the shift to
- * the right and down, and the same for the crop; word w moves the image by (w * (2 n + 1) >> 32) - n
- * of at most n pixels. Bit 0 of the first word of block 1 flips. Pixels from outside the image are
- * zero bytes. `element` is the size of a value in bytes; row and out are (channels, height, width)
- * and do not overlap. */
+ * the right and down, and the same for the crop; word w moves the image by (w * (2 n + 1) >> 32) -
+ * n of at most n pixels. Bit 0 of the first word of block 1 flips. Pixels from outside the image
+ * are zero bytes. `element` is the size of a value in bytes; row and out are (channels, height,
+ * width) and do not overlap. */
 void cop_input_augment(const cop_input *input, const cop_augment_draw *draw, size_t element,
                        const void *row, void *out);
 /* Normalises values x [features][ld] in place. With `bytes` they were u8 and are divided by 255

@@ -50,8 +50,8 @@ int64_t cop_shape_size(const cop_shape *shape);
 /* Formats a shape as "784" or "3 x 32 x 32"; returns `out`. */
 const char *cop_shape_format(const cop_shape *shape, char out[64]);
 
-/* One parameter tensor of a layer, named and shaped as in PyTorch's nn.Sequential. For updates it is
- * a matrix of rows x cols; max_norm limits the norm of each row. A linear weight is (out, in); a
+/* One parameter tensor of a layer, named and shaped as in PyTorch's nn.Sequential. For updates it
+ * is a matrix of rows x cols; max_norm limits the norm of each row. A linear weight is (out, in); a
  * bias is one row. Weight decay applies to all parameters, as in PyTorch. */
 typedef struct cop_parameter {
     char name[48]; /* "1.weight": 1 = index in the job file's list */
@@ -136,7 +136,7 @@ typedef enum cop_layer_thin {
     COP_THIN_EACH_ZERO, /* likewise, and maps 0 to 0 */
     COP_THIN_FLATTEN,   /* turns channels into features */
     COP_THIN_MASK,      /* drops units */
-    COP_THIN_WEIGHTS    /* its weight has columns for each input unit and rows for each output unit */
+    COP_THIN_WEIGHTS /* its weight has columns for each input unit and rows for each output unit */
 } cop_layer_thin;
 
 enum { COP_MODE_TEXT = 96 };
@@ -160,8 +160,8 @@ typedef struct cop_layer_ops {
     size_t (*scratch)(const cop_layer *layer, int ld);
     /* y = f(x). x and y do not overlap, but may be equal if in_place is set. */
     void (*forward)(const cop_layer *layer, const cop_layer_context *c, const float *x, float *y);
-    /* Computes dx from dy, and the parameter gradients (sums over each shard, combined by D5's tree)
-     * into c->gradients. dx may equal dy if in_place is set. */
+    /* Computes dx from dy, and the parameter gradients (sums over each shard, combined by D5's
+     * tree) into c->gradients. dx may equal dy if in_place is set. */
     void (*backward)(const cop_layer *layer, const cop_layer_context *c,
                      const cop_layer_tensors *tensors);
     /* Element-wise layers only: y[i] = f(x[i]). x may equal y. NULL: not element-wise. */
@@ -170,8 +170,8 @@ typedef struct cop_layer_ops {
     /* Mask layers only, after a forward pass in train or mc mode: the factor that each element was
      * multiplied by (0, a scale, or noise), [values][ld] feature-major. */
     void (*factors)(const cop_layer *layer, const cop_layer_context *c, float *out);
-    /* The number of values per sample that `factors` writes. NULL: as many as the input has. A layer
-     * that drops its parameters writes their factors, in the order of its table. */
+    /* The number of values per sample that `factors` writes. NULL: as many as the input has. A
+     * layer that drops its parameters writes their factors, in the order of its table. */
     int64_t (*factor_count)(const cop_layer *layer);
     /* In eval mode, does this layer also compute the next one? NULL: no. */
     bool (*absorbs_next)(const cop_layer *layer);
@@ -195,10 +195,10 @@ typedef struct cop_layer_ops {
     unsigned reads;        /* what backward reads: a set of cop_layer_reads */
     bool drops;            /* draws at random, so it must precede the last layer with weights */
     bool drops_maps;       /* of an image it drops whole channels */
-    bool squashes;         /* outputs probabilities; the losses that take logits do this themselves */
-    bool wants_flat;       /* if it is the first layer with weights, the network's input is flattened,
-                              unless an earlier layer wants an image */
-    bool wants_image;      /* accepts only inputs of rank 3 */
+    bool squashes;    /* outputs probabilities; the losses that take logits do this themselves */
+    bool wants_flat;  /* if it is the first layer with weights, the network's input is flattened,
+                         unless an earlier layer wants an image */
+    bool wants_image; /* accepts only inputs of rank 3 */
     cop_layer_thin thin;
 } cop_layer_ops;
 

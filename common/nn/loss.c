@@ -1,5 +1,5 @@
-/* The order in which the losses of samples become one number (D7), which the pass and the coordinator
- * share. The losses themselves are kernels (softmax_cross_entropy, mean_loss). */
+/* The order in which the losses of samples become one number (D7), which the pass and the
+ * coordinator share. The losses themselves are kernels (softmax_cross_entropy, mean_loss). */
 #include "common/nn/loss.h"
 
 static const struct {

@@ -76,10 +76,10 @@ void cop_masks_modes(const cop_layer *layer, const char *what, char train[COP_MO
     }
 }
 
-/* ONNX's Dropout draws for each element of its input, so the input is x, or ones in the shape of the
- * mask. In training it scales by 1 / (1 - p), so `classic` multiplies its output by 1 - p. The Where
- * does not change the result, because dropped elements are 0 already. It is there because ONNX
- * Runtime removes a Dropout whose mask output is unused, even in training mode. */
+/* ONNX's Dropout draws for each element of its input, so the input is x, or ones in the shape of
+ * the mask. In training it scales by 1 / (1 - p), so `classic` multiplies its output by 1 - p. The
+ * Where does not change the result, because dropped elements are 0 already. It is there because
+ * ONNX Runtime removes a Dropout whose mask output is unused, even in training mode. */
 cop_value cop_masks_graph(const cop_layer *layer, cop_graph *g, cop_value x,
                           const cop_shape *units) {
     const bool shared = layer->spec.scope == COP_SCOPE_SHARD;

@@ -1,5 +1,5 @@
-/* Models: binds a list of layers to an input shape and lays out their parameters in one flat buffer.
- * See model.h. pass.c runs a model. */
+/* Models: binds a list of layers to an input shape and lays out their parameters in one flat
+ * buffer. See model.h. pass.c runs a model. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -163,11 +163,11 @@ static cop_err check_whole(const cop_model *model, const cop_model_spec *spec, c
         if (model->layers[i].parameter_count > 0) weighted = i;
     for (int i = weighted + 1; i < model->layer_count; i++)
         if (model->layers[i].ops->drops)
-            return cop_fail(error, COP_ERR_INPUT,
-                            "model[%d] %s: it would drop outputs of the network: expected it before "
-                            "the last layer with weights (model[%d] %s)",
-                            i, model->layers[i].ops->kind, weighted,
-                            model->layers[weighted].ops->kind);
+            return cop_fail(
+                error, COP_ERR_INPUT,
+                "model[%d] %s: it would drop outputs of the network: expected it before "
+                "the last layer with weights (model[%d] %s)",
+                i, model->layers[i].ops->kind, weighted, model->layers[weighted].ops->kind);
     const int last = model->layer_count - 1;
     if (model->target_input && model->outputs != model->features)
         return cop_fail(error, COP_ERR_INPUT,

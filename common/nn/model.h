@@ -62,15 +62,16 @@ double cop_model_flop(const cop_model *model);
 /* Writes the initial weights for the job's seed into flat (cop_model_floats long), gaps zeroed. */
 void cop_model_init(const cop_model *model, uint64_t seed, float *flat);
 /* The digest of the weights: SHA-256 over all parameters in order, each as its name with the NUL,
- * rank and dims as u32, then the values as f32, all little-endian. CORRUPT: a value is NaN; the error
- * names the parameter. */
+ * rank and dims as u32, then the values as f32, all little-endian. CORRUPT: a value is NaN; the
+ * error names the parameter. */
 cop_err cop_model_digest(const cop_model *model, const float *flat, unsigned char out[32],
                          cop_error *error);
-/* Describes the first parameter that has a value that is not finite: its layer, how many values, and
- * the largest and the norm of the others. False: all are finite, and `out` is unchanged. */
+/* Describes the first parameter that has a value that is not finite: its layer, how many values,
+ * and the largest and the norm of the others. False: all are finite, and `out` is unchanged. */
 bool cop_model_find_not_finite(const cop_model *model, const float *flat, char *out, size_t size);
 
-/* Samples as the data set stores them and leases send them: rows of `features` values, and labels. */
+/* Samples as the data set stores them and leases send them: rows of `features` values, and labels.
+ */
 typedef enum cop_dtype { COP_DTYPE_U8 = 1, COP_DTYPE_F32 = 2 } cop_dtype;
 typedef struct cop_samples {
     cop_dtype dtype;
@@ -87,13 +88,15 @@ cop_err cop_samples_check(const cop_samples *samples, const cop_model *model, co
 /* One thread's memory to run a model on up to max_columns samples at once: activations, masks,
  * scratch. Running it allocates nothing. */
 typedef struct cop_pass cop_pass;
-/* Every pass can evaluate. TRAIN can also train, MEMBERS can also run thinned networks (mode mc). */
+/* Every pass can evaluate. TRAIN can also train, MEMBERS can also run thinned networks (mode mc).
+ */
 typedef enum cop_pass_purpose {
     COP_PASS_EVAL = 0,
     COP_PASS_TRAIN = 1,
     COP_PASS_MEMBERS = 2
 } cop_pass_purpose;
-/* Borrows the model. NO_MEMORY; UNSUPPORTED: OpenBLAS is not available. Free with cop_pass_destroy. */
+/* Borrows the model. NO_MEMORY; UNSUPPORTED: OpenBLAS is not available. Free with cop_pass_destroy.
+ */
 cop_err cop_pass_create(const cop_model *model, const cop_kernels *kernels, cop_numerics numerics,
                         int max_columns, cop_pass_purpose purpose, cop_pass **out,
                         cop_error *error);
@@ -110,8 +113,8 @@ typedef struct cop_shard_work {
     const int32_t *shard_sizes; /* (shard_count) samples of each; 0: the shard is absent */
 } cop_shard_work;
 
-/* Sums over the samples of a call. Losses follow D7: f32 per sample, summed in f64 in order within a
- * shard, shards by D5's tree. */
+/* Sums over the samples of a call. Losses follow D7: f32 per sample, summed in f64 in order within
+ * a shard, shards by D5's tree. */
 typedef struct cop_pass_result {
     double loss;     /* a sum, not a mean */
     int64_t correct; /* samples whose argmax is their label; 0 without classes */
@@ -123,9 +126,9 @@ typedef struct cop_pass_result {
 void cop_pass_train(cop_pass *pass, const float *weights, const cop_shard_work *work,
                     const cop_samples *samples, float *gradients, cop_pass_result *result);
 /* An observer of every forward pass, for `features` and replay. `after` is called after each layer
- * with its output, [values][c->ld] feature-major, the first c->columns columns valid; the next layer
- * may overwrite it. First it is called with layer NULL and the network's input. For a layer that
- * the previous one absorbed (absorbs_next) the output is the previous one's. */
+ * with its output, [values][c->ld] feature-major, the first c->columns columns valid; the next
+ * layer may overwrite it. First it is called with layer NULL and the network's input. For a layer
+ * that the previous one absorbed (absorbs_next) the output is the previous one's. */
 typedef struct cop_pass_tap {
     void (*after)(void *context, const cop_layer *layer, const cop_layer_context *c,
                   const float *output);

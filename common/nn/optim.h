@@ -1,4 +1,5 @@
-/* Optimizers and learning-rate schedules (D6). Scalars are computed in f64 and rounded once to f32. */
+/* Optimizers and learning-rate schedules (D6). Scalars are computed in f64 and rounded once to f32.
+ */
 #ifndef COP_NN_OPTIM_H
 #define COP_NN_OPTIM_H
 
@@ -42,8 +43,8 @@ typedef struct cop_optimizer_spec {
     cop_optimizer_kind kind;
     double rate, momentum, weight_decay, l1;
     double beta1, beta2, alpha, epsilon;
-    /* Momentum grows linearly from `momentum` at step 1 to momentum_final at step momentum_steps, and
-     * stays there. momentum_steps 0: no ramp. */
+    /* Momentum grows linearly from `momentum` at step 1 to momentum_final at step momentum_steps,
+     * and stays there. momentum_steps 0: no ramp. */
     double momentum_final;
     uint64_t momentum_steps;
     bool nesterov;

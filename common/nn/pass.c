@@ -265,8 +265,8 @@ void cop_pass_member_begin(cop_pass *pass, const float *weights, uint64_t seed, 
     const cop_rng_key key = cop_rng_derive(seed, COP_RNG_ENSEMBLE, 0);
     cop_thinned network;
     /* An observer sees all units. */
-    const bool thinned = pass->thin && !pass->tap.after &&
-                         cop_thin_draw(pass->thin, weights, key, member, &network);
+    const bool thinned =
+        pass->thin && !pass->tap.after && cop_thin_draw(pass->thin, weights, key, member, &network);
     if (!thinned) network = all_of(pass, weights);
     pass->member = (pass_member){.network = network, .seed = seed, .number = member};
 }

@@ -21,14 +21,15 @@ struct cop_pass {
     cop_pass_tap tap;
     cop_pass_purpose purpose;
     pass_member member;
-    cop_thin *thin;     /* NULL: members run as the whole model with masks */
-    int lowest;         /* the lowest layer with weights, where backward ends */
-    void *memory;       /* one block that holds all arrays below */
-    float **outputs;    /* [layers + 1]: the input, then each layer's output */
-    float *target;      /* a copy of the input, if the loss compares outputs with it; else NULL */
-    float *truth;       /* the labels as 0 and 1, if the model has one logit; else NULL */
-    float *gradient[2]; /* each as large as the largest output of a layer from `lowest` up, times ld */
-    uint16_t *masks;    /* the layers' mask arena; NULL in a pass for EVAL */
+    cop_thin *thin;  /* NULL: members run as the whole model with masks */
+    int lowest;      /* the lowest layer with weights, where backward ends */
+    void *memory;    /* one block that holds all arrays below */
+    float **outputs; /* [layers + 1]: the input, then each layer's output */
+    float *target;   /* a copy of the input, if the loss compares outputs with it; else NULL */
+    float *truth;    /* the labels as 0 and 1, if the model has one logit; else NULL */
+    float *
+        gradient[2]; /* each as large as the largest output of a layer from `lowest` up, times ld */
+    uint16_t *masks; /* the layers' mask arena; NULL in a pass for EVAL */
     void *workspace, *scratch;
     /* per column */
     cop_rng_key *keys, *noise_keys, *augment_keys;

@@ -2,9 +2,9 @@
  *
  * Activations in training: the first buffer holds the input, and each layer writes its output to a
  * buffer of its own. An in_place layer overwrites its input instead, if no backward function needs
- * the old content (may_overwrite). A pass that never trains alternates between two buffers. Backward
- * alternates between two gradient buffers and ends at the lowest layer with weights, because no
- * gradient below it is used. */
+ * the old content (may_overwrite). A pass that never trains alternates between two buffers.
+ * Backward alternates between two gradient buffers and ends at the lowest layer with weights,
+ * because no gradient below it is used. */
 #include "common/base/alloc.h"
 #include "common/base/limits.h"
 #include "common/nn/arena.h"

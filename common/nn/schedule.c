@@ -1,5 +1,5 @@
-/* Learning rates and momenta over the steps of a job (D6). Computed in f64 by base/real.h, so they are
- * the same on every machine; callers round once to f32. */
+/* Learning rates and momenta over the steps of a job (D6). Computed in f64 by base/real.h, so they
+ * are the same on every machine; callers round once to f32. */
 #include "common/base/real.h"
 #include "common/nn/optim.h"
 

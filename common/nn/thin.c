@@ -18,10 +18,10 @@
 #include "common/nn/masks.h"
 
 typedef struct thin_cut {
-    int first, last;  /* range of tensors */
+    int first, last;   /* range of tensors */
     bool has_producer; /* the first tensor is the output of a layer with weights */
-    int source;       /* after flatten: the cut of the channels before it; else -1 */
-    int units;        /* of the full tensors */
+    int source;        /* after flatten: the cut of the channels before it; else -1 */
+    int units;         /* of the full tensors */
     /* in the network drawn last */
     int count;      /* surviving units */
     int32_t *kept;  /* (count) their indices among all units */
@@ -35,13 +35,13 @@ struct cop_thin {
     int cut_count;
     thin_cut cuts[COP_LAYERS_MAX];
     int16_t cut_of[COP_LAYERS_MAX + 1]; /* per tensor: its cut; -1: not cut */
-    void *memory;                       /* one block that holds all arrays below and those of cuts */
-    cop_layer *layers;                  /* the thinned network's */
-    float *weights;                     /* its flat buffer */
-    int *blocks;                        /* the `blocks` of all its layers with weights */
-    uint16_t *bits;                     /* one drawn mask */
-    cop_rng_key *keys;                  /* [COP_COLUMNS_PAD] */
-    uint32_t *samples;                  /* [COP_COLUMNS_PAD], all 0 */
+    void *memory;      /* one block that holds all arrays below and those of cuts */
+    cop_layer *layers; /* the thinned network's */
+    float *weights;    /* its flat buffer */
+    int *blocks;       /* the `blocks` of all its layers with weights */
+    uint16_t *bits;    /* one drawn mask */
+    cop_rng_key *keys; /* [COP_COLUMNS_PAD] */
+    uint32_t *samples; /* [COP_COLUMNS_PAD], all 0 */
 };
 
 /* ---- finding the cuts of a model ---- */
@@ -111,7 +111,8 @@ static void find_cuts(cop_thin *thin, const cop_model *model) {
         if (layer_of(thin, i)->ops->thin == COP_THIN_WEIGHTS) find_cut(thin, i);
 }
 
-/* The first mask layer of a cut from `layer` on, or -1. It may be the one before the first tensor. */
+/* The first mask layer of a cut from `layer` on, or -1. It may be the one before the first tensor.
+ */
 static int next_mask(const cop_thin *thin, const thin_cut *cut, int layer) {
     for (; layer < cut->last; layer++)
         if (layer >= cut->first - 1 && kind_of(thin, layer) == COP_THIN_MASK) return layer;
@@ -311,7 +312,8 @@ static bool gather_weights(const thin_draw *d, int index) {
     const thin_cut *in = cut_at(d->thin, index), *out = cut_at(d->thin, index + 1);
     const int width = weight->cols / full->in.dims[0], height = weight->rows / full->out.dims[0];
     const int units = out ? out->count : full->out.dims[0];
-    COP_ASSERT(width * full->in.dims[0] == weight->cols && height * full->out.dims[0] == weight->rows);
+    COP_ASSERT(width * full->in.dims[0] == weight->cols &&
+               height * full->out.dims[0] == weight->rows);
     const size_t columns = in ? (size_t)in->count * (size_t)width : (size_t)weight->cols;
     const float *bias = full->parameter_count > 1 ? d->weights + weight[1].offset : NULL;
     float *to = d->thin->weights + weight->offset;
@@ -343,7 +345,8 @@ static int find_blocks(const cop_layer *full, const cop_parameter *weight, const
         const int end = smaller(to, weight->cols);
         while (next < in->count && (in->kept[next] + 1) * width <= end) next++;
         int place = next * width;
-        if (next < in->count && in->kept[next] * width < end) /* a unit with columns in two blocks */
+        if (next < in->count &&
+            in->kept[next] * width < end) /* a unit with columns in two blocks */
             place += end - in->kept[next] * width;
         if (place > before) blocks[count++] = before = place;
         if (end == weight->cols) {

@@ -10,7 +10,7 @@
 enum { COP_TORCH_CLASSES = 16 };
 
 struct cop_torch {
-    cop_str text; /* the current module: "nn.Linear(784, 10)" */
+    cop_str text;                           /* the current module: "nn.Linear(784, 10)" */
     const char *classes[COP_TORCH_CLASSES]; /* source code of the classes in use, each once */
     int class_count;
 };

@@ -253,7 +253,8 @@ void api_start_evaluation(coord_api *api, cop_request *request, ProtobufCMessage
 /* An EnsembleResult with the storage of its fields. */
 typedef struct reported_ensemble {
     Coppice__Api__EnsembleResult result;
-    Coppice__Api__EnsembleFigures rows[COP_ENSEMBLE_COUNTS_MAX], *row_table[COP_ENSEMBLE_COUNTS_MAX];
+    Coppice__Api__EnsembleFigures rows[COP_ENSEMBLE_COUNTS_MAX],
+        *row_table[COP_ENSEMBLE_COUNTS_MAX];
     Coppice__Api__EnsembleModel models[COORD_MODELS_MAX], *model_table[COORD_MODELS_MAX];
     char names[COORD_MODELS_MAX][24];
 } reported_ensemble;

@@ -108,10 +108,10 @@ static cop_err allocate(coord_evaluation *e, cop_error *error) {
         return cop_fail(error, COP_ERR_NO_MEMORY, "the coordinator is out of memory");
     if (e->plain) return COP_OK;
     cop_ensemble_slices_spec spec = {.average = e->average ? e->average : COP_AVERAGE_ARITHMETIC,
-                           .classes = cop_model_outputs(job->model),
-                           .samples = e->samples,
-                           .labels = e->data->test.labels,
-                           .count = e->count};
+                                     .classes = cop_model_outputs(job->model),
+                                     .samples = e->samples,
+                                     .labels = e->data->test.labels,
+                                     .count = e->count};
     memcpy(spec.counts, e->counts, sizeof spec.counts);
     return cop_ensemble_slices_create(&spec, &e->slices, error);
 }

@@ -93,7 +93,9 @@ static void load_checkpoint(good_checkpoint *g) {
     cop_checkpoint c;
     cop_str notes = {0};
     cop_error error = {0};
-    if (cop_checkpoint_load(g->job, &(cop_checkpoint_source){g->folder, COP_CHECKPOINT_ANY_STEP, &notes}, &(cop_checkpoint_buffers){g->weights, {g->states[0], g->states[1]}}, &c, &error))
+    if (cop_checkpoint_load(
+            g->job, &(cop_checkpoint_source){g->folder, COP_CHECKPOINT_ANY_STEP, &notes},
+            &(cop_checkpoint_buffers){g->weights, {g->states[0], g->states[1]}}, &c, &error))
         fuzz_refused(&error);
     else
         FUZZ_CHECK(c.step <= g->job->steps);

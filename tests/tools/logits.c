@@ -52,8 +52,7 @@ int main(int argc, char **argv) {
     const cop_kernels *kernels;
     cop_pass *pass;
     if (argc != 2) return fail("usage: logits MODEL");
-    if (cop_job_open_model(argv[1], &m, &error) ||
-        cop_kernels_choose(&kernels, &error) ||
+    if (cop_job_open_model(argv[1], &m, &error) || cop_kernels_choose(&kernels, &error) ||
         cop_pass_create(m.job->model, kernels, m.job->numerics, COLUMNS, COP_PASS_EVAL, &pass,
                         &error))
         return fail(error.text);

@@ -1,5 +1,5 @@
-/* Helpers for the activation layers sigmoid, tanh, leaky_relu, selu and gelu. Each is one call of the
- * kernels `activate` and `activate_backward`. */
+/* Helpers for the activation layers sigmoid, tanh, leaky_relu, selu and gelu. Each is one call of
+ * the kernels `activate` and `activate_backward`. */
 #ifndef COP_NN_LAYERS_ACTIVATION_H
 #define COP_NN_LAYERS_ACTIVATION_H
 

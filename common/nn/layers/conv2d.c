@@ -2,10 +2,10 @@
  * x[c][stride i + u - padding][stride j + v - padding], zeros outside (a cross-correlation, as
  * PyTorch's nn.Conv2d).
  *
- * W is (filters, channels, kernel, kernel). The kernel cop_conv reads patches in place from a padded
- * copy of the image. dX is also such a product, of the rotated W and patches of dy. With a stride
- * there is one product for each of the stride^2 sets of pixels that meet the same filter pixels.
- * Convolution always uses the project's own kernels, even with numerics: openblas. */
+ * W is (filters, channels, kernel, kernel). The kernel cop_conv reads patches in place from a
+ * padded copy of the image. dX is also such a product, of the rotated W and patches of dy. With a
+ * stride there is one product for each of the stride^2 sets of pixels that meet the same filter
+ * pixels. Convolution always uses the project's own kernels, even with numerics: openblas. */
 #include <math.h>
 #include <string.h>
 
@@ -158,7 +158,7 @@ static workspace workspace_in(const cop_layer *layer, int ld, void *scratch) {
     }
     if (!base) return (workspace){.bytes = used};
     return (workspace){(void *)(base + at[0]), (void *)(base + at[1]), (void *)(base + at[2]),
-                    (void *)(base + at[3]), used};
+                       (void *)(base + at[3]), used};
 }
 
 static size_t conv2d_scratch(const cop_layer *layer, int ld) {
@@ -261,9 +261,10 @@ static void weight_gradient(const cop_layer *layer, const cop_layer_context *c, 
     c->kernels->conv_gradient(&gradient, c->workspace);
 }
 
-/* Fills the tables for the pixels (down + stride i, right + stride j) of x: the offsets in dy, and the
- * weights, that they meet. For pixel row y, filter row u = first + stride t meets row (y + padding -
- * u) / stride = i + (down + padding) / stride - t of dy. Returns the number of weights per pixel. */
+/* Fills the tables for the pixels (down + stride i, right + stride j) of x: the offsets in dy, and
+ * the weights, that they meet. For pixel row y, filter row u = first + stride t meets row (y +
+ * padding - u) / stride = i + (down + padding) / stride - t of dy. Returns the number of weights
+ * per pixel. */
 static int down_rows(const cop_layer *layer, int ld, int down, int right, const workspace *s) {
     const padded out = padded_gradient(layer);
     const int kernel = layer->spec.kernel, stride = layer->spec.stride;

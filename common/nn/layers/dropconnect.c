@@ -8,14 +8,14 @@
  * inverted     y = (M * W) x / (1 - p) + b   y = W x + b               u ~ N(W x + b,
  *                                                                          p / (1 - p) W^2 x^2)
  *
- * (W^2 and x^2 are element by element). With `drop_bias`, b is another weight, whose input is 1. With
- * `moments`, the following element-wise layer is applied to each of `draws` samples of u, and the
- * mean of the results is the output of both layers: the next layer is absorbed.
+ * (W^2 and x^2 are element by element). With `drop_bias`, b is another weight, whose input is 1.
+ * With `moments`, the following element-wise layer is applied to each of `draws` samples of u, and
+ * the mean of the results is the output of both layers: the next layer is absorbed.
  *
- * Masks (D3): unit o * in + i is weight (o, i), and unit out * in + o is bias o. With scope `shard`,
- * all samples of a shard share a mask. The keep bits are stored from forward to backward as
- * [out][mask][words], then those of the biases as [mask][words]. Draw d of output o is noise unit o
- * with d as the step. */
+ * Masks (D3): unit o * in + i is weight (o, i), and unit out * in + o is bias o. With scope
+ * `shard`, all samples of a shard share a mask. The keep bits are stored from forward to backward
+ * as [out][mask][words], then those of the biases as [mask][words]. Draw d of output o is noise
+ * unit o with d as the step. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -258,8 +258,8 @@ static void forward_mean(const cop_layer *layer, const cop_layer_context *c, con
     finish(layer, c, NULL, classic ? (float)(1.0 - layer->spec.p) : 1.0f, y);
 }
 
-/* Computes the deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), where b^2 is present
- * only with drop_bias. */
+/* Computes the deviations of the pre-activations: sqrt(factor (W^2 x^2 + b^2)), where b^2 is
+ * present only with drop_bias. */
 static void find_deviation(const cop_layer *layer, const cop_layer_context *c, const workspace *w,
                            const float *x) {
     const int in = layer->in.dims[0], units = layer->spec.units, step = square_rows(layer);

@@ -8,8 +8,8 @@
  *
  * Masks follow D3: counter (block, sample, layer, step), key of the column's shard. With scope
  * `shard` the sample word is 0 for every column, so all samples of a shard share one thinned
- * network. Both factors are computed in f64 and rounded once to f32. Forward stores the masks in the
- * arena for backward. p = 0 is the identity in every mode. */
+ * network. Both factors are computed in f64 and rounded once to f32. Forward stores the masks in
+ * the arena for backward. p = 0 is the identity in every mode. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/masks.h"
 

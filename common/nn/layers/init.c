@@ -1,5 +1,5 @@
-/* Initial weights, computed element by element from counters: equal on every machine. See init.h for
- * the definition. */
+/* Initial weights, computed element by element from counters: equal on every machine. See init.h
+ * for the definition. */
 #include <math.h>
 #include <string.h>
 

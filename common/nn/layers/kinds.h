@@ -1,5 +1,5 @@
-/* The kinds of layers, one file each in this folder, in the order of docs/reference/layers.md. A new
- * kind adds one row here. Only for this folder: other code calls cop_layer_find. */
+/* The kinds of layers, one file each in this folder, in the order of docs/reference/layers.md. A
+ * new kind adds one row here. Only for this folder: other code calls cop_layer_find. */
 #ifndef COP_NN_LAYERS_KINDS_H
 #define COP_NN_LAYERS_KINDS_H
 

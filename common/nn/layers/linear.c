@@ -1,8 +1,8 @@
 /* linear: y = W x + b.
  *
  * W is (units, in), row-major, as in PyTorch's nn.Linear. Activations are feature-major with N
- * columns: Y = W X, dX = W^T dY, dW = dY X^T, and db has the row sums of dY. The sums of dW and db are
- * cut at the boundaries of the shards and combined by D5's tree. */
+ * columns: Y = W X, dX = W^T dY, dW = dY X^T, and db has the row sums of dY. The sums of dW and db
+ * are cut at the boundaries of the shards and combined by D5's tree. */
 #include <math.h>
 
 #include "common/base/limits.h"
@@ -91,7 +91,7 @@ static void linear_backward(const cop_layer *layer, const cop_layer_context *c,
         .m = units,
         .n = in,
         .k = c->columns, /* not ld: padding columns are not samples */
-        .a = t->dy,         /* (units, columns) */
+        .a = t->dy,      /* (units, columns) */
         .a_row = c->ld,
         .a_col = 1,
         .b = t->x, /* (columns, in): x transposed */

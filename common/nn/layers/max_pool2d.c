@@ -1,6 +1,6 @@
 /* max_pool2d: the largest value of each channel in windows of kernel x kernel pixels, as PyTorch's
- * nn.MaxPool2d. The first of equal values wins. Training stores the winner's index in its window, two
- * bytes per output; backward gives each pixel the sum of dy over the windows that it won. */
+ * nn.MaxPool2d. The first of equal values wins. Training stores the winner's index in its window,
+ * two bytes per output; backward gives each pixel the sum of dy over the windows that it won. */
 #include "common/nn/layers/kinds.h"
 #include "common/nn/layers/pool.h"
 

@@ -2,10 +2,10 @@
  * Bengio, "Maxout networks", ICML 2013, section 3).
  *
  * W is (units * pieces, in), row = unit * pieces + piece; the lowest of equal pieces wins. Training
- * stores the index of the winning piece, one byte per output. Backward scatters dY to the rows of the
- * winners, dZ, and continues as linear does: dW = dZ X^T and db = row sums of dZ, both cut at the
- * boundaries of the shards; dX = W^T dZ, where k runs over all rows, so that D4's blocks are those of
- * all rows. */
+ * stores the index of the winning piece, one byte per output. Backward scatters dY to the rows of
+ * the winners, dZ, and continues as linear does: dW = dZ X^T and db = row sums of dZ, both cut at
+ * the boundaries of the shards; dX = W^T dZ, where k runs over all rows, so that D4's blocks are
+ * those of all rows. */
 #include <math.h>
 
 #include "common/base/limits.h"

@@ -33,11 +33,11 @@ static uint32_t columns_of(uint32_t slice) {
 
 static cop_ensemble_slices_spec spec_of(cop_average average) {
     return (cop_ensemble_slices_spec){.average = average,
-                            .classes = CLASSES,
-                            .samples = SAMPLES,
-                            .labels = labels,
-                            .counts = {1, 4, MEMBERS},
-                            .count = 3};
+                                      .classes = CLASSES,
+                                      .samples = SAMPLES,
+                                      .labels = labels,
+                                      .counts = {1, 4, MEMBERS},
+                                      .count = 3};
 }
 
 static cop_ensemble_slices *open_slices(cop_average average) {
@@ -109,7 +109,7 @@ static void test_figures_match_the_definition(void **state) {
 static void test_figures_do_not_depend_on_blocks_and_their_order(void **state) {
     (void)state;
     cop_ensemble_slices *whole = open_slices(COP_AVERAGE_ARITHMETIC),
-              *parts = open_slices(COP_AVERAGE_ARITHMETIC);
+                        *parts = open_slices(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) assert_true(add(whole, s, 0, MEMBERS));
     for (uint32_t m = 0; m < MEMBERS; m++) assert_true(add(parts, 2, m, 1));
     assert_true(add(parts, 0, 0, 3));
@@ -126,7 +126,8 @@ static void test_figures_do_not_depend_on_blocks_and_their_order(void **state) {
 
 static void test_other_order_of_members_changes_the_bits(void **state) {
     (void)state;
-    cop_ensemble_slices *a = open_slices(COP_AVERAGE_ARITHMETIC), *b = open_slices(COP_AVERAGE_ARITHMETIC);
+    cop_ensemble_slices *a = open_slices(COP_AVERAGE_ARITHMETIC),
+                        *b = open_slices(COP_AVERAGE_ARITHMETIC);
     for (uint32_t s = 0; s < SLICES; s++) {
         assert_true(add(a, s, 0, MEMBERS));
         for (uint32_t m = MEMBERS; m-- > 0;) assert_true(add(b, s, m, 1));

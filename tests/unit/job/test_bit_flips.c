@@ -48,7 +48,9 @@ static uint64_t load(job_fixture *f, cop_str *notes) {
     cop_checkpoint c;
     cop_error error = {0};
     cop_str_clear(notes);
-    const cop_err e = cop_checkpoint_load(f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, notes}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, &error);
+    const cop_err e = cop_checkpoint_load(
+        f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, notes},
+        &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, &error);
     if (e) assert_int_equal(e, COP_ERR_NOT_FOUND);
     if (!e) {
         f->weights[0] = (float)c.step;

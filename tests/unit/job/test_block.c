@@ -1,5 +1,6 @@
 /* A block of a job: training on it is one call of the pass on its shards' rows, and an evaluation
- * adds up D10's sub-slices in order, however the part is divided into blocks of whole sub-slices. */
+ * adds up D10's sub-slices in order, however the part is divided into blocks of whole sub-slices.
+ */
 #include "unit/job/fixture.h"
 
 #include "common/base/shards.h"
@@ -37,9 +38,9 @@ static int close_fixture(void **state) {
 
 static cop_pass *open_pass(const block_fixture *f, int columns, cop_pass_purpose purpose) {
     cop_pass *pass = NULL;
-    assert_int_equal(cop_pass_create(f->job->model, f->kernels, f->job->numerics, columns, purpose,
-                                     &pass, NULL),
-                     COP_OK);
+    assert_int_equal(
+        cop_pass_create(f->job->model, f->kernels, f->job->numerics, columns, purpose, &pass, NULL),
+        COP_OK);
     return pass;
 }
 
@@ -75,8 +76,7 @@ static void test_training_runs_the_pass_on_the_rows_of_the_shards(void **state) 
                                  .count = count,
                                  .features = 784,
                                  .stride = part->stride,
-                                 .rows = (const char *)part->samples +
-                                         (size_t)first * part->stride,
+                                 .rows = (const char *)part->samples + (size_t)first * part->stride,
                                  .labels = part->labels + first};
     cop_pass_train(pass, f->weights, &work, &samples, expected, &plain);
     assert_int_equal(result.samples, count);
@@ -97,8 +97,8 @@ static cop_pass_result evaluate_plainly(const block_fixture *f) {
                                      .count = count,
                                      .features = 784,
                                      .stride = part->stride,
-                                     .rows = (const char *)part->samples +
-                                             (size_t)at * part->stride,
+                                     .rows =
+                                         (const char *)part->samples + (size_t)at * part->stride,
                                      .labels = part->labels + at};
         const cop_eval_place place = {.seed = f->job->seed, .first_sample = (uint32_t)at};
         cop_pass_result one;

@@ -36,7 +36,9 @@ static void save(job_fixture *f, uint64_t step, bool best) {
 static uint64_t resume_as(job_fixture *f, const cop_job *job, cop_str *notes, cop_error *error) {
     float *weights = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c;
-    cop_err e = cop_checkpoint_load(job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, notes}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, error);
+    cop_err e = cop_checkpoint_load(
+        job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, notes},
+        &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, error);
     if (!e) {
         checkpoint_at(f, c.step); /* the expected contents */
         assert_memory_equal(weights, f->weights, f->size);
@@ -63,7 +65,9 @@ static void test_checkpoint_is_restored_exactly(void **state) {
     save(f, 500, true);
     float *weights = new_floats(f->job), *states[2] = {new_floats(f->job), NULL};
     cop_checkpoint c, saved = checkpoint_at(f, 500);
-    assert_int_equal(cop_checkpoint_load(f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, NULL),
+    assert_int_equal(cop_checkpoint_load(
+                         f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL},
+                         &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, NULL),
                      COP_OK);
     assert_int_equal(c.step, 500);
     assert_memory_equal(weights, f->weights, f->size);
@@ -93,7 +97,9 @@ static void test_state_is_valid_json_for_any_figures(void **state) {
                                  "  \"best_error\": null,\n"));
     assert_null(strstr(text, "inf"));
     assert_null(strstr(text, "nan"));
-    assert_int_equal(cop_checkpoint_load(f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &back, NULL),
+    assert_int_equal(cop_checkpoint_load(
+                         f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL},
+                         &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &back, NULL),
                      COP_OK);
     assert_true(back.train_loss_sum == INFINITY && isnan(back.seconds));
     cop_free(text), cop_free(path), cop_free(weights), cop_free(states[0]);
@@ -357,7 +363,9 @@ static void test_checkpoint_of_an_optimizer_without_state(void **state) {
     float *weights = new_floats(plain), *states[2] = {NULL, NULL};
     cop_error error = {0};
     if (cop_checkpoint_save(plain, f->folder, &c, &error)) fail_msg("%s", error.text);
-    if (cop_checkpoint_load(plain, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &back, &error))
+    if (cop_checkpoint_load(
+            plain, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL},
+            &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &back, &error))
         fail_msg("%s", error.text);
     assert_int_equal(back.step, 3);
     assert_false(back.has_best);

@@ -42,7 +42,9 @@ static uint64_t resume(void) {
     float *w = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c = {0};
     cop_error error = {0};
-    cop_err e = cop_checkpoint_load(job, &(cop_checkpoint_source){FOLDER, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){w, {states[0], states[1]}}, &c, &error);
+    cop_err e =
+        cop_checkpoint_load(job, &(cop_checkpoint_source){FOLDER, COP_CHECKPOINT_ANY_STEP, NULL},
+                            &(cop_checkpoint_buffers){w, {states[0], states[1]}}, &c, &error);
     if (e && e != COP_ERR_NOT_FOUND) fail_msg("%s", error.text);
     if (!e) {
         assert_true(w[0] == (float)c.step && states[0][0] == (float)c.step * -2.0f);

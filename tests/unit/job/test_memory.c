@@ -47,7 +47,9 @@ static cop_err begin(life *l, cop_error *error) {
         whole = whole && l->gradients[s];
     }
     if (!whole) return cop_no_memory(error);
-    return cop_checkpoint_load(l->job, &(cop_checkpoint_source){l->folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){l->weights, {l->states[0], l->states[1]}}, &c, error);
+    return cop_checkpoint_load(
+        l->job, &(cop_checkpoint_source){l->folder, COP_CHECKPOINT_ANY_STEP, NULL},
+        &(cop_checkpoint_buffers){l->weights, {l->states[0], l->states[1]}}, &c, error);
 }
 
 static void train_step(life *l, uint32_t step) {
@@ -123,7 +125,9 @@ static uint64_t found(const life *l, const cop_job *job, float *weights) {
     cop_checkpoint c;
     cop_error error = {0};
     cop_str notes = {0};
-    if (cop_checkpoint_load(job, &(cop_checkpoint_source){l->folder, COP_CHECKPOINT_ANY_STEP, &notes}, &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, &error))
+    if (cop_checkpoint_load(job,
+                            &(cop_checkpoint_source){l->folder, COP_CHECKPOINT_ANY_STEP, &notes},
+                            &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &c, &error))
         fail_msg("%s", error.text);
     if (notes.length) fail_msg("%s", cop_str_text(&notes)); /* no existing checkpoint is damaged */
     cop_str_fini(&notes);

@@ -185,7 +185,9 @@ static cop_err save_step(uint64_t step, cop_error *error) {
 static uint64_t resume(cop_error *error) {
     float *w = new_floats(job), *states[2] = {new_floats(job), NULL};
     cop_checkpoint c = {0};
-    const cop_err e = cop_checkpoint_load(job, &(cop_checkpoint_source){folder, COP_CHECKPOINT_ANY_STEP, NULL}, &(cop_checkpoint_buffers){w, {states[0], states[1]}}, &c, error);
+    const cop_err e =
+        cop_checkpoint_load(job, &(cop_checkpoint_source){folder, COP_CHECKPOINT_ANY_STEP, NULL},
+                            &(cop_checkpoint_buffers){w, {states[0], states[1]}}, &c, error);
     if (!e) {
         assert_true(w[0] == (float)c.step && states[0][0] == -(float)c.step);
         const size_t rest = ((size_t)cop_model_floats(job->model) - 1) * sizeof(float);
