@@ -117,7 +117,7 @@ static void drop_job(worker_compute *c, kept_job *k) {
     cop_free(k->members);
     cop_buffer_release(k->weights);
     cop_buffer_pool_destroy(k->gradients);
-    if (k->job) cop_job_destroy(k->job);
+    if (k->job) cop_job_release(k->job);
     *k = (kept_job){0};
 }
 

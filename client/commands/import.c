@@ -103,7 +103,7 @@ cop_err cli_import(const cli_options *options, cop_error *error) {
                      : cop_no_memory(error);
     if (!e) e = write_all(options, job, flat, error);
     cop_free(flat);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     return e;
 }

@@ -14,7 +14,7 @@
 #include "common/wire/codec.h"
 
 void cli_model_close(cli_model *m) {
-    if (m->job) cop_job_destroy(m->job);
+    if (m->job) cop_job_release(m->job);
     cop_free(m->flat);
 }
 

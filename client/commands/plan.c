@@ -294,7 +294,7 @@ cop_err cli_plan(const cli_options *options, cop_error *error) {
     cop_job_warn_of_values(job, data, &warnings);
     if (warnings.length && !options->quiet) cli_note("%s", cop_str_text(&warnings));
     cop_str_fini(&warnings);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     return e;
 }

@@ -213,7 +213,7 @@ static void stop_all(run_state *s) {
     for (int i = 0; i < s->worker_count; i++) worker_cancel(s->workers[i]);
     for (int i = 0; i < s->worker_count; i++) worker_join(s->workers[i], NULL);
     if (s->coordinator) coord_stop(s->coordinator);
-    if (s->job) cop_job_destroy(s->job);
+    if (s->job) cop_job_release(s->job);
     if (s->data) cop_data_destroy(s->data);
     cop_free(s->workers);
     cli_run_folder_fini(&s->folder);

@@ -157,7 +157,7 @@ static cop_err prepare_data(const cli_options *options, Coppice__Job **job, cop_
         cop_proto_free(&as_written->base);
         return e;
     }
-    cop_job_destroy(built);
+    cop_job_release(built);
     *job = as_written;
     return COP_OK;
 }

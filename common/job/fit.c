@@ -81,7 +81,7 @@ cop_err cop_job_open_weights(const cop_job *job, const char *path, float **flat,
         e = cop_fail(error, COP_ERR_INPUT,
                      "%s holds weights of step %llu, but the job has %llu steps", path,
                      (unsigned long long)m.step, (unsigned long long)job->steps);
-    cop_job_destroy(m.job);
+    cop_job_release(m.job);
     *step = m.step;
     if (e)
         cop_free(m.flat);

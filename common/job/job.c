@@ -65,6 +65,7 @@ static cop_err build(Coppice__Job *m, cop_job **out, cop_error *error) {
         cop_free(job);
         return e;
     }
+    atomic_init(&job->references, 1);
     job_build_optimizer(m, m->pinned->steps, &job->optimizer);
     copy_fields(m, job);
     job->message = m;
@@ -97,7 +98,7 @@ cop_err cop_job_create(Coppice__Job *message, const cop_data *data, cop_job **ou
     cop_err e = check_memory(job, error);
     if (e) {
         job->message = NULL; /* the caller keeps it */
-        cop_job_destroy(job);
+        cop_job_release(job);
         return e;
     }
     *out = job;
@@ -145,8 +146,17 @@ const char *cop_job_class(const cop_job *job, int32_t number, char out[16]) {
     return out;
 }
 
-void cop_job_destroy(cop_job *job) {
+cop_job *cop_job_hold(cop_job *job) {
+    const int before = atomic_fetch_add_explicit(&job->references, 1, memory_order_relaxed);
+    COP_ASSERT(before >= 1);
+    return job;
+}
+
+void cop_job_release(cop_job *job) {
     if (!job) return;
+    const int before = atomic_fetch_sub_explicit(&job->references, 1, memory_order_acq_rel);
+    COP_ASSERT(before >= 1);
+    if (before > 1) return;
     cop_model_destroy(job->model);
     if (job->message) cop_proto_free(&job->message->base);
     cop_free(job);

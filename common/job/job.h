@@ -1,8 +1,11 @@
 /* A job as the programs use it: the protobuf message, resolved against its data, checked as a
  * whole, and turned into the plain specs of common/nn. Coordinator and worker both build it from
- * the same bytes, so they cannot disagree. A cop_job never changes: any thread may read it. */
+ * the same bytes, so they cannot disagree. A cop_job never changes, so any thread may read it; it
+ * is reference-counted. */
 #ifndef COP_JOB_JOB_H
 #define COP_JOB_JOB_H
+
+#include <stdatomic.h>
 
 #include "common/data/data.h"
 #include "common/data/samples.h"
@@ -27,8 +30,14 @@ typedef struct cop_job {
     uint32_t evaluate_every; /* epochs */
     uint64_t checkpoint_every;
     uint32_t checkpoint_keep;
+    atomic_int references;
 } cop_job;
 
+/* Adds a reference and returns its argument. Any thread. */
+cop_job *cop_job_hold(cop_job *job);
+/* Drops a reference; the last one frees the job with its message and model. NULL has no effect. Any
+ * thread. */
+void cop_job_release(cop_job *job);
 /* Resolves `message` against the data set (fills defaults and `pinned`), checks relations (shards
  * <= batch, shapes, classes, epochs xor steps, validation < samples ...) and builds the job. On
  * success the job owns `message`; on failure the caller keeps it. INPUT: the error names the field.
@@ -42,8 +51,6 @@ cop_err cop_job_from_bytes(const void *bytes, size_t size, cop_job **out, cop_er
 cop_buffer *cop_job_pack(const cop_job *job);
 /* As cop_job_pack, without the fields that no worker needs: how to read files, and class names. */
 cop_buffer *cop_job_pack_for_workers(const cop_job *job);
-/* Frees the job with its message and model. NULL has no effect. */
-void cop_job_destroy(cop_job *job);
 /* The form of the samples that the job's model takes. */
 void cop_job_form(const cop_job *job, cop_data_form *out);
 /* Can the job's model take these data, which may be other data than the job is pinned to? The type
@@ -93,7 +100,7 @@ cop_err cop_job_load_model(const cop_job *job, const char *path, float *flat, ui
                            cop_error *error);
 /* A trained model with its job. After an error all fields are 0. */
 typedef struct cop_saved_model {
-    cop_job *job;  /* owned: cop_job_destroy */
+    cop_job *job;  /* owned: cop_job_release */
     float *flat;   /* owned: cop_free; cop_model_floats long */
     uint64_t step; /* completed steps; 0: the file does not say */
 } cop_saved_model;

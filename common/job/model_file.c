@@ -266,7 +266,7 @@ static cop_err read_file(const job_tensor_file *file, cop_saved_model *out, cop_
     }
     cop_safetensors_close(file->tensors);
     if (e) {
-        cop_job_destroy(out->job);
+        cop_job_release(out->job);
         cop_free(out->flat);
         *out = (cop_saved_model){0};
     }

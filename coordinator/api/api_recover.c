@@ -86,7 +86,7 @@ static cop_err recover_one(void *context, const coord_store_job *row) {
     } else {
         e = COP_OK;
     }
-    if (job) cop_job_destroy(job);
+    if (job) cop_job_release(job);
     return e == COP_ERR_NO_MEMORY ? e : COP_OK;
 }
 
@@ -175,7 +175,7 @@ static void load_work(api_task *t) {
                                                              .max_step = t->value},
                                            &t->start, &t->text, &t->error);
     else if (job)
-        cop_job_destroy(job);
+        cop_job_release(job);
 }
 
 static void log_notes(const api_task *t) {

@@ -96,7 +96,7 @@ void api_task_free(api_task *task) {
     if (task->place) free_place(task->place);
     cop_proto_free(task->message);
     cop_proto_free(task->answer);
-    if (task->built) cop_job_destroy(task->built);
+    if (task->built) cop_job_release(task->built);
     cop_data_destroy(task->data);
     cop_buffer_release(task->bulk_in);
     cop_buffer_release(task->bulk_out);

@@ -141,7 +141,7 @@ static void release_tensors(coord_evaluation *e) {
         coord_evaluation_model *m = &e->model[i];
         cop_buffer_release(m->weights);
         cop_buffer_release(m->spec);
-        if (m->built) cop_job_destroy(m->built);
+        if (m->built) cop_job_release(m->built);
         m->weights = m->spec = NULL;
         m->built = NULL;
     }
@@ -184,10 +184,21 @@ void coord_evaluation_unload(coord_evaluation *e) {
 
 /* ---- leases ---- */
 
+static const coord_evaluation_model *model_of(const coord_evaluation *e,
+                                              const coord_action *action) {
+    const uint64_t index = e->each_model ? action->lease.version : 0;
+    COP_ASSERT(index < e->model_count);
+    return &e->model[index];
+}
+
+cop_job *coord_evaluation_job(const coord_evaluation *e, const coord_action *action) {
+    return model_of(e, action)->built;
+}
+
 cop_err coord_evaluation_fill_lease(coord_evaluation *e, const coord_action *action,
                                     const cop_pull *pull, cop_message *message) {
-    COP_ASSERT(!e->ended && action->lease.version < (e->each_model ? e->model_count : UINT32_MAX));
-    const coord_evaluation_model *m = &e->model[e->each_model ? action->lease.version : 0];
+    COP_ASSERT(!e->ended);
+    const coord_evaluation_model *m = model_of(e, action);
     const cop_data_part *part = &e->data->test;
     const uint32_t count = action->lease.count;
     cop_buffer *rows = message->part[COP_PART_SAMPLES] = cop_buffer_pool_take(e->rows_pool);

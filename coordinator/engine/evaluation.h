@@ -64,6 +64,8 @@ cop_err coord_evaluation_prepare(coord_engine *engine, coord_evaluation *evaluat
 cop_err coord_evaluation_start(coord_engine *engine, coord_evaluation *evaluation, uint64_t id);
 
 coord_evaluation *coord_evaluation_find(coord_engine *engine, uint64_t job);
+/* The job of the model that a lease is about; the evaluation owns it. */
+cop_job *coord_evaluation_job(const coord_evaluation *evaluation, const coord_action *action);
 /* Fills the parts of a lease message, and its fields about the member. Errors: NO_MEMORY */
 cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_action *action,
                                     const cop_pull *pull, cop_message *message);

@@ -46,7 +46,7 @@ cop_err coord_model_open(coord_engine *engine, uint64_t job, coord_model *out, c
 }
 
 void coord_model_close(coord_model *m) {
-    cop_job_destroy(m->job);
+    cop_job_release(m->job);
     cop_free(m->flat);
     *m = (coord_model){0};
 }

@@ -1,5 +1,5 @@
 /* The coordinator's own computation of a block on which workers disagree, or that nobody else can
- * check. Runs on libuv's thread pool, with its own copy of the job. */
+ * check. Runs on libuv's thread pool and holds the job, the weights and the samples. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +22,8 @@ typedef struct recomputation {
     uv_work_t work; /* must be first */
     coord_engine *engine;
     coord_action action;
-    cop_message lease; /* as a worker would get it: weights, rows, labels, spec */
+    cop_job *job;
+    cop_message lease; /* as a worker would get it: weights, rows, labels */
     cop_buffer *gradient;
     cop_pass_result sums;
     uint64_t digest, compute_ns;
@@ -100,16 +101,11 @@ static cop_err any_block(recomputation *r, const cop_job *job) {
 
 static void compute_work(uv_work_t *work) {
     recomputation *r = (recomputation *)work;
-    const cop_buffer *spec = r->lease.part[COP_PART_JOB];
-    cop_job *job = NULL;
     uint64_t began = cop_clock_ns();
     cop_compute_thread_init();
     r->finite = true;
-    cop_err e = cop_job_from_bytes(spec->data, spec->size, &job, &r->error);
-    if (!e) e = any_block(r, job);
-    r->error.code = e;
+    r->error.code = any_block(r, r->job);
     r->compute_ns = cop_clock_ns() - began;
-    if (job) cop_job_destroy(job);
 }
 
 /* Answers a COMPUTE; r NULL: nothing was computed. */
@@ -147,6 +143,13 @@ static void answer(coord_engine *engine, const coord_action *a, const recomputat
     coord_dispatch(engine, &event);
 }
 
+static void free_recomputation(recomputation *r) {
+    cop_buffer_release(r->gradient);
+    cop_message_fini(&r->lease);
+    cop_job_release(r->job);
+    cop_free(r);
+}
+
 static void compute_done(uv_work_t *work, int status) {
     recomputation *r = (recomputation *)work;
     coord_engine *engine = r->engine;
@@ -158,18 +161,18 @@ static void compute_done(uv_work_t *work, int status) {
     answer(engine, &r->action, r);
     COP_ASSERT(engine->recomputing > 0);
     engine->recomputing--;
-    cop_buffer_release(r->gradient);
-    cop_message_fini(&r->lease);
-    cop_free(r);
+    free_recomputation(r);
 }
 
-static cop_err fill_lease(coord_engine *engine, const coord_action *action, cop_message *lease) {
+static cop_err fill_lease(coord_engine *engine, recomputation *r) {
+    const coord_action *action = &r->action;
     coord_resident *resident = coord_resident_find(engine, action->job);
     coord_evaluation *evaluation = coord_evaluation_find(engine, action->job);
     const cop_pull nothing = {0}; /* what the asker already has: nothing */
     COP_ASSERT(resident || evaluation);
-    if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, lease);
-    return coord_resident_fill_lease(resident, action, false, false, lease);
+    r->job = cop_job_hold(evaluation ? coord_evaluation_job(evaluation, action) : resident->job);
+    if (evaluation) return coord_evaluation_fill_lease(evaluation, action, &nothing, &r->lease);
+    return coord_resident_fill_lease(resident, action, false, true, &r->lease);
 }
 
 void coord_recompute(coord_engine *engine, const coord_action *action) {
@@ -182,9 +185,8 @@ void coord_recompute(coord_engine *engine, const coord_action *action) {
     r->engine = engine;
     r->action = *action;
     r->lease.type = COP_MESSAGE_LEASE;
-    if (fill_lease(engine, action, &r->lease)) {
-        cop_message_fini(&r->lease);
-        cop_free(r);
+    if (fill_lease(engine, r)) {
+        free_recomputation(r);
         answer(engine, action, NULL);
         return;
     }

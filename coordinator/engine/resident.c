@@ -50,11 +50,10 @@ static cop_err allocate(coord_resident *r, cop_error *error) {
     r->update_first = cop_alloc_array(job->shards, sizeof *r->update_first);
     r->update_digests = cop_alloc_array(job->shards, sizeof *r->update_digests);
     r->tree_ops = cop_alloc_array(2 * (size_t)job->shards, sizeof *r->tree_ops);
-    r->spec = cop_job_pack(job);
     r->lease_spec = cop_job_pack_for_workers(job);
     if (!r->weight_pool || !r->rows_pool || !r->labels_pool || !r->rows || !r->slice_first ||
         !r->gradients || !r->update_slots || !r->update_first || !r->update_digests ||
-        !r->tree_ops || !r->spec || !r->lease_spec)
+        !r->tree_ops || !r->lease_spec)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the tensors of job %s",
                         job->message->name);
     return COP_OK;
@@ -178,7 +177,6 @@ void coord_resident_fini(coord_resident *r) {
     COP_ASSERT(!r->update_running);
     release_version(&r->current);
     release_version(&r->next);
-    cop_buffer_release(r->spec);
     cop_buffer_release(r->lease_spec);
     cop_buffer_pool_destroy(r->weight_pool);
     cop_buffer_pool_destroy(r->rows_pool);
@@ -192,7 +190,7 @@ void coord_resident_fini(coord_resident *r) {
     cop_free(r->tree_ops);
     cop_free(r->folder);
     cop_data_view_fini(&r->view);
-    if (r->job) cop_job_destroy(r->job);
+    if (r->job) cop_job_release(r->job);
     if (r->data) cop_data_destroy(r->data);
     memset(r, 0, sizeof *r);
 }

@@ -27,8 +27,7 @@ typedef struct coord_resident {
     cop_job *job;
     cop_data *data;
     cop_data_view view;
-    cop_buffer *spec;       /* the packed job */
-    cop_buffer *lease_spec; /* the part of it that workers need: part[3] of leases */
+    cop_buffer *lease_spec; /* the packed job as workers need it: part[3] of leases */
     char *folder;           /* of checkpoints and the model; NULL: none are written */
     int states;
     coord_version current;

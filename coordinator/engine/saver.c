@@ -16,7 +16,7 @@ typedef struct save_request {
     coord_mail mail; /* posted when done */
     coord_engine *engine;
     uint64_t job;
-    cop_buffer *spec;
+    cop_job *built;
     char *folder;
     coord_version version;
     coord_action action;
@@ -25,7 +25,7 @@ typedef struct save_request {
 } save_request;
 
 static void free_request(save_request *r) {
-    cop_buffer_release(r->spec);
+    cop_job_release(r->built);
     cop_buffer_release(r->version.weights);
     cop_buffer_release(r->version.state[0]);
     cop_buffer_release(r->version.state[1]);
@@ -90,11 +90,7 @@ static void saved(coord_engine *engine, coord_mail *mail) {
 static void save(cop_task *task) {
     save_request *r = (save_request *)(void *)((char *)task - offsetof(save_request, task));
     cop_error error = {0};
-    cop_job *job = NULL;
-    cop_err e = cop_job_from_bytes(r->spec->data, r->spec->size, &job, &error);
-    if (!e) e = write_files(r, job, &error);
-    if (job) cop_job_destroy(job);
-    r->ok = e == COP_OK;
+    r->ok = write_files(r, r->built, &error) == COP_OK;
     snprintf(r->text, sizeof r->text, "%s", error.text);
     r->mail.run = saved;
     coord_post(r->engine, &r->mail);
@@ -124,7 +120,7 @@ void coord_saver_submit(coord_engine *engine, coord_resident *resident,
     r->engine = engine;
     r->job = resident->id;
     r->folder = folder;
-    r->spec = cop_buffer_hold(resident->spec);
+    r->built = cop_job_hold(resident->job);
     r->version = resident->current;
     cop_buffer_hold(r->version.weights);
     for (int i = 0; i < 2; i++)

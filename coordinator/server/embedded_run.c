@@ -301,7 +301,7 @@ cop_err coord_run_submit(coord_server *server, cop_job *job, cop_data *data,
         cop_buffer_release(spec);
         if (run) cop_free(run->folder);
         cop_free(run);
-        cop_job_destroy(job);
+        cop_job_release(job);
         cop_data_destroy(data);
         return e;
     }
@@ -353,7 +353,7 @@ void coord_run_interrupt(coord_server *server) {
 }
 
 void coord_run_destroy(struct coord_run *run) {
-    if (run->job) cop_job_destroy(run->job);
+    if (run->job) cop_job_release(run->job);
     if (run->data) cop_data_destroy(run->data);
     cop_str_fini(&run->notes);
     cop_free(run->folder);

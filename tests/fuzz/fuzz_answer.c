@@ -59,7 +59,7 @@ static bool is_small(const cop_message *lease) {
     cop_job_plan(job, 1, &figures);
     const bool small = figures.worker_bytes <= WORK_BYTES &&
                        figures.flop_per_sample * (1 + lease->lease.count + job->batch) <= WORK_FLOP;
-    cop_job_destroy(job);
+    cop_job_release(job);
     return small;
 }
 

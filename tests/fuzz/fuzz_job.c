@@ -33,7 +33,7 @@ static void as_file(const uint8_t *data, size_t size) {
 
 static void as_bytes(const uint8_t *data, size_t size) {
     cop_job *job = NULL;
-    if (!cop_job_from_bytes(data, size, &job, NULL)) cop_job_destroy(job);
+    if (!cop_job_from_bytes(data, size, &job, NULL)) cop_job_release(job);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

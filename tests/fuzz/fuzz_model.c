@@ -26,8 +26,8 @@ static void as_model(const uint8_t *data, size_t size) {
     cop_buffer_release(bytes);
     cop_free(m.flat);
     cop_free(again.flat);
-    cop_job_destroy(m.job);
-    cop_job_destroy(again.job);
+    cop_job_release(m.job);
+    cop_job_release(again.job);
 }
 
 /* Loads them as weights of this job. */

@@ -259,7 +259,7 @@ static void use_job_and_data(fuzz_bytes *in) {
     cop_data_destroy(own);
     if (job) {
         cop_job *stored = fuzz_byte(in) % 2 ? pin_again(job, other) : job;
-        if (stored != job) cop_job_destroy(job);
+        if (stored != job) cop_job_release(job);
         look(stored, other);
         train(stored, other);
     } else {
@@ -355,8 +355,8 @@ static void use_job_and_checkpoint(fuzz_bytes *in) {
         own = NULL;
         a = NULL;
     }
-    cop_job_destroy(own);
-    cop_job_destroy(other);
+    cop_job_release(own);
+    cop_job_release(other);
     cop_data_destroy(a);
     cop_data_destroy(b);
 }
@@ -384,8 +384,8 @@ static void use_model_and_spec(fuzz_bytes *in) {
         cop_buffer_release(bytes);
         cop_free(path);
     }
-    cop_job_destroy(own);
-    cop_job_destroy(other);
+    cop_job_release(own);
+    cop_job_release(other);
     cop_data_destroy(a);
     cop_data_destroy(b);
 }
@@ -463,10 +463,10 @@ static void use_store_and_folder(fuzz_bytes *in) {
         evaluate(&engine, fuzz_byte(in) % 2);
         remove_pack(digest);
         cop_buffer_release(spec);
-        cop_job_destroy(row);
+        cop_job_release(row);
     }
-    cop_job_destroy(own);
-    cop_job_destroy(other);
+    cop_job_release(own);
+    cop_job_release(other);
     cop_data_destroy(a);
     cop_data_destroy(b);
 }

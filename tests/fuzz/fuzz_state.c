@@ -64,7 +64,7 @@ static void make_store(good_state *g) {
     coord_store_set_state(store, 1, COORD_RUNNING, "");
     coord_store_close(store);
     cop_buffer_release(submission.spec);
-    cop_job_destroy(job);
+    cop_job_release(job);
     g->store = fuzz_read(g->folder, "store.sqlite", &g->store_size);
 }
 
@@ -153,7 +153,7 @@ static cop_err visit_job(void *context, const coord_store_job *job) {
     if (cop_job_from_bytes(job->spec->data, job->spec->size, &built, &error))
         fuzz_refused(&error);
     else
-        cop_job_destroy(built);
+        cop_job_release(built);
     return COP_OK;
 }
 

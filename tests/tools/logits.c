@@ -59,6 +59,6 @@ int main(int argc, char **argv) {
     const bool done = run(m.job, m.flat, pass);
     cop_pass_destroy(pass);
     cop_free(m.flat);
-    cop_job_destroy(m.job);
+    cop_job_release(m.job);
     return done ? 0 : fail("a sample that is not whole");
 }

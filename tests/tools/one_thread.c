@@ -145,7 +145,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
     printf("\n");
     drop(&r);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     return 0;
 }

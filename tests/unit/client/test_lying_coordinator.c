@@ -142,7 +142,7 @@ static cop_buffer *make_model(char digest[65]) {
     assert_int_equal(cop_model_digest(job->model, flat, hash, NULL), COP_OK);
     cop_hex32(hash, digest);
     cop_free(flat);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     return model;
 }

@@ -111,7 +111,7 @@ static inline int job_fixture_close(void **state) {
     job_fixture *f = *state;
     drop_folder(f->folder);
     cop_free(f->weights), cop_free(f->momentum);
-    cop_job_destroy(f->job);
+    cop_job_release(f->job);
     cop_data_destroy(f->data);
     cop_free(f);
     return 0;

@@ -30,7 +30,7 @@ static int open_fixture(void **state) {
 static int close_fixture(void **state) {
     block_fixture *f = *state;
     cop_free(f->weights);
-    cop_job_destroy(f->job);
+    cop_job_release(f->job);
     cop_data_destroy(f->data);
     cop_free(f);
     return 0;

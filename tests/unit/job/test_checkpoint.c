@@ -197,7 +197,7 @@ static void test_steps_above_eight_digits_sort_as_numbers(void **state) {
     cop_file_remove(latest, NULL);
     assert_true(resume_as(f, job, NULL, &error) == 3000000000);
     cop_free(latest);
-    cop_job_destroy(job);
+    cop_job_release(job);
 }
 
 static void alter(const job_fixture *f, const char *name, size_t at, bool cut) {
@@ -288,7 +288,7 @@ static void test_checkpoint_of_another_job_is_refused(void **state) {
         assert_int_equal(error.code, COP_ERR_INPUT);
         assert_non_null(strstr(error.text, " is a checkpoint of another job: its model, training, "
                                            "seed or data differ from this one's"));
-        cop_job_destroy(other);
+        cop_job_release(other);
     }
 }
 
@@ -308,7 +308,7 @@ static void test_fields_that_do_not_affect_weights_may_change_on_resume(void **s
         assert_int_equal(
             try_job(SMALL_JOB, "train.steps=1000", changes[i], f->data, &other, &error), COP_OK);
         if (resume_as(f, other, NULL, &error) != 100) fail_msg("%s: %s", changes[i], error.text);
-        cop_job_destroy(other);
+        cop_job_release(other);
     }
 }
 
@@ -319,7 +319,7 @@ static void test_checkpoint_beyond_the_end_is_refused(void **state) {
     cop_error error = {0};
     assert_int_equal(resume_as(f, shorter, NULL, &error), 0);
     assert_non_null(strstr(error.text, " is from step 100: the job ends at step 99"));
-    cop_job_destroy(shorter);
+    cop_job_release(shorter);
 }
 
 static void test_each_damaged_checkpoint_is_one_line_of_the_notes(void **state) {
@@ -348,8 +348,11 @@ static void test_a_best_below_zero_is_a_best(void **state) {
         c.best_error = best[i];
         c.is_best = i == 0;
         assert_int_equal(cop_checkpoint_save(f->job, f->folder, &c, NULL), COP_OK);
-        assert_int_equal(cop_checkpoint_load(f->job, f->folder, weights, states, &back, NULL, NULL),
-                         COP_OK);
+        assert_int_equal(
+            cop_checkpoint_load(
+                f->job, &(cop_checkpoint_source){f->folder, COP_CHECKPOINT_ANY_STEP, NULL},
+                &(cop_checkpoint_buffers){weights, {states[0], states[1]}}, &back, NULL),
+            COP_OK);
         assert_true(back.has_best && back.best_error == best[i]);
         assert_true(exists(f, "checkpoints/best"));
     }
@@ -370,7 +373,7 @@ static void test_checkpoint_of_an_optimizer_without_state(void **state) {
     assert_int_equal(back.step, 3);
     assert_false(back.has_best);
     cop_free(weights);
-    cop_job_destroy(plain);
+    cop_job_release(plain);
 }
 
 /* Runs in a child process whose k-th write, fsync or rename finds the disk full. Returns its exit

@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
     momentum = first_weights(job);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cop_free(weights), cop_free(momentum);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     return failed;
 }

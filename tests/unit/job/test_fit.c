@@ -61,7 +61,7 @@ static void test_model_accepts_only_samples_of_its_form(void **state) {
             if (e) assert_string_equal(error.text, expected);
             cop_data_destroy(other);
         }
-        cop_job_destroy(job);
+        cop_job_release(job);
         cop_data_destroy(own);
     }
 }
@@ -103,9 +103,9 @@ static void check_stored(const cop_data *data, change *apply, bool fits, const c
     assert_int_equal(cop_job_view(stored, data, &view, &error), fits ? COP_OK : COP_ERR_INPUT);
     cop_data_view_fini(&view);
     if (!fits && !strstr(error.text, part)) fail_msg("%s", error.text);
-    cop_job_destroy(stored);
+    cop_job_release(stored);
     cop_buffer_release(bytes);
-    cop_job_destroy(job);
+    cop_job_release(job);
 }
 
 static void test_stored_job_is_checked_against_its_data(void **state) {
@@ -146,8 +146,8 @@ static void test_weights_of_another_job_are_refused(void **state) {
                         "fit.safetensors holds weights of step 9, but the job has 8 steps");
     unlink(path);
     cop_free(flat);
-    cop_job_destroy(own);
-    cop_job_destroy(other);
+    cop_job_release(own);
+    cop_job_release(other);
     cop_data_destroy(data);
 }
 

@@ -101,7 +101,7 @@ static void end(life *l) {
     cop_free(l->states[0]);
     cop_free(l->samples);
     for (int s = 0; s < SHARDS; s++) cop_free(l->gradients[s]);
-    cop_job_destroy(l->job);
+    cop_job_release(l->job);
     cop_data_destroy(l->data);
     l->pass = NULL, l->job = NULL, l->data = NULL, l->samples = NULL;
     l->weights = l->states[0] = NULL;
@@ -182,7 +182,7 @@ static void test_job_survives_every_failed_allocation(void **state) {
     const fault_subject subject = {"a job", run_job, check, &l, 1};
     assert_true(fault_each_allocation(&subject) > 100);
     cop_free(l.before);
-    cop_job_destroy(checker);
+    cop_job_release(checker);
     cop_data_destroy(data);
     drop_folder(l.folder);
 }

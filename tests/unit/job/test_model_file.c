@@ -27,7 +27,7 @@ static int teardown(void **state) {
     drop_folder(f->folder);
     cop_free(f->path);
     cop_free(f->weights);
-    cop_job_destroy(f->job);
+    cop_job_release(f->job);
     cop_data_destroy(f->data);
     cop_free(f);
     return 0;
@@ -82,7 +82,7 @@ static void expect_opens(const fixture *f, const char *path) {
     assert_int_equal(m.step, 77);
     assert_int_equal(m.job->steps, f->job->steps);
     assert_memory_equal(m.flat, f->weights, flat_size(f));
-    cop_job_destroy(m.job);
+    cop_job_release(m.job);
     cop_free(m.flat);
 }
 
@@ -113,7 +113,7 @@ static cop_err open_path(const char *path, cop_error *error) {
         assert_null(m.flat);
         return e;
     }
-    cop_job_destroy(m.job);
+    cop_job_release(m.job);
     cop_free(m.flat);
     return e;
 }
@@ -174,7 +174,7 @@ static void test_model_of_another_shape_is_refused(void **state) {
     assert_non_null(
         strstr(error.text, ": the type or shape of tensor 1.weight does not match the job"));
     cop_free(flat);
-    cop_job_destroy(other);
+    cop_job_release(other);
 }
 
 /* As PyTorch's save_file writes it: tensors without metadata. */

@@ -348,7 +348,7 @@ static cop_err open_model(cop_error *error) {
     if (e) return e;
     assert_memory_equal(m.flat, weights, (size_t)cop_model_floats(job->model) * sizeof(float));
     cop_free(m.flat);
-    cop_job_destroy(m.job);
+    cop_job_release(m.job);
     return e;
 }
 
@@ -478,7 +478,7 @@ static int end(void **state) {
     (void)state;
     print_message("%d faults\n", (int)tried);
     cop_free(weights), cop_free(momentum);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
     drop_folder(folder);
     return 0;

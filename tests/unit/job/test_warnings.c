@@ -21,7 +21,7 @@ static void assert_warning(const char *model, const char *loss, const char *expe
     cop_job_warnings(job, &warnings);
     assert_string_equal(cop_str_text(&warnings), expected);
     cop_str_fini(&warnings);
-    cop_job_destroy(job);
+    cop_job_release(job);
     cop_data_destroy(data);
 }
 

@@ -52,7 +52,7 @@ static void make_fixture(fixture *f, uint64_t seed) {
 static void drop_fixture(fixture *f) {
     cop_buffer_release(f->spec);
     cop_buffer_release(f->weights);
-    cop_job_destroy(f->job);
+    cop_job_release(f->job);
     cop_data_destroy(f->data);
 }
 
