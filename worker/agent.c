@@ -3,7 +3,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/limits.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MOST_MS  2000
@@ -88,7 +88,7 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         return pull(agent);
     case WORKER_EVENT_NOTHING:
         agent->failures = 0;
-        if (COP_PLANT(NO_HELLO, event->unknown, false)) {
+        if (COP_INJECT_BUG(NO_HELLO, event->unknown, false)) {
             /* The coordinator restarted or removed this worker, so it cannot use the result. */
             agent->state = WORKER_AWAY;
             if (agent->draining) return end(agent, COP_OK);

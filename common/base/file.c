@@ -15,7 +15,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/str.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 
 /* ---- fault injection: writes, fsyncs and renames are counted, and the k-th one fails ---- */
 
@@ -169,7 +169,7 @@ static void folder_of(const char *path, char *out, size_t size) {
 cop_err cop_folder_sync(const char *path, cop_error *error) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return cop_fail_errno(error, errno, "cannot open folder %s", path);
-    int failed = COP_PLANT(SYNC_FOLDER, fsync_or_fail(fd), 0) ? errno : 0;
+    int failed = COP_INJECT_BUG(SYNC_FOLDER, fsync_or_fail(fd), 0) ? errno : 0;
     close(fd);
     /* Some file systems cannot sync folders. */
     if (failed && failed != EINVAL)
@@ -228,7 +228,7 @@ cop_err cop_file_write(const char *path, const cop_file_part *parts, size_t coun
     COP_TRY(open_temporary(path, mode, &temporary, error));
     cop_err e = COP_OK;
     for (size_t i = 0; i < count && !e; i++) e = write_all(temporary.fd, path, &parts[i], error);
-    if (!e && COP_PLANT(SYNC_FILE, fsync_or_fail(temporary.fd), 0))
+    if (!e && COP_INJECT_BUG(SYNC_FILE, fsync_or_fail(temporary.fd), 0))
         e = cop_fail_errno(error, errno, "cannot sync %s", path);
     if (!e && rename_or_fail(temporary.path, path))
         e = cop_fail_errno(error, errno, "cannot rename to %s", path);

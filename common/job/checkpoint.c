@@ -8,7 +8,7 @@
 #include "common/base/alloc.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "common/job/internal.h"
 #include "common/wire/codec.h"
 
@@ -190,7 +190,7 @@ static void prune(const char *checkpoints, uint64_t step, uint32_t keep) {
         char name[32];
         uint32_t place = seen;
         seen += steps[i] <= step;
-        if (steps[i] <= step && COP_PLANT(PRUNE_NEWEST, place < keep, place && place <= keep))
+        if (steps[i] <= step && COP_INJECT_BUG(PRUNE_NEWEST, place < keep, place && place <= keep))
             continue;
         if (steps[i] <= step && has_best && steps[i] == best) continue;
         step_name(steps[i], name);
@@ -238,7 +238,8 @@ cop_err cop_checkpoint_save(const cop_job *job, const char *folder, const cop_ch
     COP_ASSERT(c->weights && job->checkpoint_keep >= 1);
     char *checkpoints = cop_path_join(folder, "checkpoints");
     if (!checkpoints) return cop_no_memory(error);
-    if (COP_PLANT(OLD_FIRST, false, true)) prune(checkpoints, c->step, job->checkpoint_keep - 1);
+    if (COP_INJECT_BUG(OLD_FIRST, false, true))
+        prune(checkpoints, c->step, job->checkpoint_keep - 1);
     cop_err e = save_in(job, checkpoints, c, error);
     if (!e) prune(checkpoints, c->step, job->checkpoint_keep);
     cop_free(checkpoints);

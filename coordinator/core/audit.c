@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "common/base/hash.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 /* When two results differ and the liar is unknown, this many blocks of both workers are audited. */
@@ -172,7 +172,8 @@ static int decide(const coord_core *core, const core_job *job, const round_block
     *confirmed = true;
     for (uint32_t i = 0; i < last; i++) {
         bool itself = b->audited && b->vote[i].identity == v->identity; /* nobody confirms itself */
-        if (!itself && COP_PLANT(LIAR_BELIEVED, same_vote(&b->vote[i], v), true)) return (int)i;
+        if (!itself && COP_INJECT_BUG(LIAR_BELIEVED, same_vote(&b->vote[i], v), true))
+            return (int)i;
     }
     if (v->worker == COORD_SELF) return (int)last;
     *confirmed = false;
@@ -332,7 +333,7 @@ void audit_take_result(coord_core *core, const core_arrival *arrival) {
     round_vote_add(&job->round, index, arrival->holder, &v, now);
     int vote = decide(core, job, b, &confirmed);
     if (vote >= 0 && same_vote(&v, &b->vote[vote]) && !all_equal_are_finite(b, &v)) {
-        if (COP_PLANT(NAN_BELIEVED, audit_can_recompute(core, job) && !has_own_vote(b), false))
+        if (COP_INJECT_BUG(NAN_BELIEVED, audit_can_recompute(core, job) && !has_own_vote(b), false))
             ask_coordinator(core, job, index, slot, now);
         else
             all_not_finite(core, job, index, slot);

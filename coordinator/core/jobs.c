@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 /* after STOP, how long to wait for a step that nobody may finish */
@@ -337,7 +337,8 @@ void jobs_roll_back(coord_core *core, core_job *job, uint64_t step) {
 
 /* Takes the checkpoint's step and sums. True: the job continues from there. */
 static bool take_loaded(coord_core *core, core_job *job, const coord_event *e) {
-    job->step = job->saved_step = COP_PLANT(RESUME_WRONG, 0, e->loaded.step > 0) + e->loaded.step;
+    job->step = job->saved_step =
+        COP_INJECT_BUG(RESUME_WRONG, 0, e->loaded.step > 0) + e->loaded.step;
     job->loss_sum = e->loaded.loss_sum;
     job->samples = e->loaded.samples;
     job->correct = e->loaded.correct;
@@ -402,7 +403,7 @@ static void on_pause(coord_core *core, core_job *job) {
         set_state(core, job, COORD_PAUSED, NULL);
         return;
     }
-    if (COP_PLANT(LOSE_PAUSE, false, job->phase == PHASE_UPDATING)) return;
+    if (COP_INJECT_BUG(LOSE_PAUSE, false, job->phase == PHASE_UPDATING)) return;
     job->pause = true;                    /* in a step: steps_continue acts on it */
     if (job->phase == PHASE_EVALUATING) { /* it is repeated when the job continues */
         steps_drop_round(core, job);

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 
 /* ---- the store's writes ---- */
 
@@ -18,12 +18,12 @@ recovery_need recovery_need_of(store_kind kind) {
 }
 
 bool recovery_is_durable(store_kind kind, bool somebody_waits) {
-    if (COP_PLANT(UNSYNCED_JOB, false, kind == STORE_ADD_JOB)) return false;
+    if (COP_INJECT_BUG(UNSYNCED_JOB, false, kind == STORE_ADD_JOB)) return false;
     return somebody_waits || recovery_need_of(kind) != RECOVERY_MAY_GO;
 }
 
 bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit) {
-    if (COP_PLANT(DROP_PIN, false, kind == STORE_SET_FINGERPRINT)) return queued < limit;
+    if (COP_INJECT_BUG(DROP_PIN, false, kind == STORE_SET_FINGERPRINT)) return queued < limit;
     switch (recovery_need_of(kind)) {
     case RECOVERY_MUST_SURVIVE:
         return true;
@@ -37,7 +37,7 @@ bool recovery_has_room(store_kind kind, uint32_t queued, uint32_t limit) {
 /* ---- jobs after a restart ---- */
 
 bool recovery_takes_up(coord_job_state stored) {
-    return stored < COORD_COMPLETED && COP_PLANT(FORGET_JOB, true, stored != COORD_QUEUED);
+    return stored < COORD_COMPLETED && COP_INJECT_BUG(FORGET_JOB, true, stored != COORD_QUEUED);
 }
 
 coord_job_state recovery_state(coord_job_state stored) {
@@ -74,7 +74,7 @@ void recovery_settle(recovery_key *key, uint64_t job) {
 }
 
 void recovery_recall(recovery_keys *keys, const unsigned char key[COORD_KEY_SIZE], uint64_t job) {
-    if (COP_PLANT(FORGET_KEY, keys->next, COORD_KEYS) == COORD_KEYS) return;
+    if (COP_INJECT_BUG(FORGET_KEY, keys->next, COORD_KEYS) == COORD_KEYS) return;
     recovery_key *k = &keys->keys[COORD_KEYS - 1 - keys->next++];
     *k = (recovery_key){.job = job};
     memcpy(k->key, key, COORD_KEY_SIZE);

@@ -5,7 +5,7 @@
 
 #include "common/base/alloc.h"
 #include "common/base/hash.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 /* Index of the first worker whose number is not below `worker`. */
@@ -137,7 +137,7 @@ static bool has_listened(coord_core *core, uint64_t now) {
 
 void registry_remove_silent(coord_core *core, uint64_t now) {
     uint64_t limit =
-        core->config.heartbeat_ns * COP_PLANT(NEVER_SILENT, COP_HEARTBEATS_MISSED, 1000);
+        core->config.heartbeat_ns * COP_INJECT_BUG(NEVER_SILENT, COP_HEARTBEATS_MISSED, 1000);
     if (!core->config.heartbeats || !has_listened(core, now)) return;
     uint32_t given_up = 0;
     for (uint32_t i = core->worker_count; i-- > 0 && given_up < CORE_GIVEN_UP_MAX;) {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/base/alloc.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "common/base/shards.h"
 
 /* ---- begin, end ---- */
@@ -208,7 +208,8 @@ const round_block *round_block_at(const coord_round *r, uint32_t first) {
 int round_find(const coord_round *r, uint32_t first, uint64_t lease, int *holder) {
     const round_block *b = lease ? round_block_at(r, first) : NULL;
     for (int h = 0; b && h < ROUND_HOLDERS; h++)
-        if (b->holder[h].worker && COP_PLANT(STALE_RESULT, b->holder[h].lease == lease, true)) {
+        if (b->holder[h].worker &&
+            COP_INJECT_BUG(STALE_RESULT, b->holder[h].lease == lease, true)) {
             *holder = h;
             return (int)(b - r->blocks);
         }
@@ -243,7 +244,7 @@ static void end_lease(coord_round *r, round_block *b, int holder) {
 
 /* A lease ended without a result. True: its block is pending again. */
 static bool lose_lease(coord_round *r, round_block *b, int holder) {
-    end_lease(r, b, COP_PLANT(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
+    end_lease(r, b, COP_INJECT_BUG(WRONG_HOLDER, holder, b->holder[0].worker ? 0 : holder));
     b->lost++;
     bool pending = settle(r, b);
     r->lacking_second_vote += round_wants_auditor(b);

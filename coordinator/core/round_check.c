@@ -1,7 +1,7 @@
 /* The sum of a round's losses, and its invariants. See round.h. */
 #include "coordinator/core/round.h"
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 
 /* Loss of node [a, b) of the tree; false if all its shards are absent. *at: the next block. */
 static bool node_loss(const coord_round *r, uint32_t a, uint32_t b, uint32_t *at, double *sum) {
@@ -29,7 +29,7 @@ double round_loss(const coord_round *r) {
         return sum;
     }
     for (uint32_t i = 0; i < r->count; i++)
-        sum += r->blocks[COP_PLANT(EVALUATION_ORDER, i, r->count - 1 - i)].loss;
+        sum += r->blocks[COP_INJECT_BUG(EVALUATION_ORDER, i, r->count - 1 - i)].loss;
     return sum;
 }
 

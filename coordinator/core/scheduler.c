@@ -4,7 +4,7 @@
  * cost nothing here. */
 #include <string.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "common/base/whole.h"
 #include "coordinator/core/core_state.h"
 #include "coordinator/core/partition.h"
@@ -219,7 +219,7 @@ static void pin_to_openblas_of(coord_core *core, core_job *job, const core_worke
         core_report(core, job->info.job, true, "job %llu is pinned to the OpenBLAS of worker %s",
                     (unsigned long long)job->info.job, w->name);
     a->worker = w->worker;
-    a->fingerprint = COP_PLANT(FORGET_PIN, w->fingerprint, 0);
+    a->fingerprint = COP_INJECT_BUG(FORGET_PIN, w->fingerprint, 0);
     scheduler_report_pinned(core, job);
 }
 
@@ -314,7 +314,7 @@ static bool goes_before(const core_job *a, const core_job *b, const core_worker 
 }
 
 static bool may_have_more(const core_job *job, uint64_t now) {
-    uint32_t limit = COP_PLANT(WORKERS_LIMIT, job->info.workers_max, 0);
+    uint32_t limit = COP_INJECT_BUG(WORKERS_LIMIT, job->info.workers_max, 0);
     return !limit || round_holders(&job->round, now) < limit;
 }
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 #define NEWEST   0.1 /* weight of the newest measurement */
@@ -18,7 +18,7 @@ bool steps_has_leases(const core_job *job) {
 /* ---- begin ---- */
 
 static uint32_t batch_of_step(const coord_job_info *info, uint64_t step) {
-    uint64_t within = COP_PLANT(EPOCH_END, step - 1, step) % info->steps_per_epoch;
+    uint64_t within = COP_INJECT_BUG(EPOCH_END, step - 1, step) % info->steps_per_epoch;
     uint64_t begin = within * info->batch;
     COP_ASSERT(begin < info->train_samples);
     uint64_t left = info->train_samples - begin;
@@ -107,7 +107,7 @@ void steps_begin(coord_core *core, core_job *job, uint64_t now) {
 }
 
 void steps_drop_round(coord_core *core, core_job *job) {
-    for (uint32_t i = COP_PLANT(LEAK_SLOT, 0, 1); i < job->round.count; i++) {
+    for (uint32_t i = COP_INJECT_BUG(LEAK_SLOT, 0, 1); i < job->round.count; i++) {
         const round_block *b = &job->round.blocks[i];
         core_drop(core, job->info.job, b->slot);
         for (uint32_t v = 0; v < b->votes; v++) core_drop(core, job->info.job, b->vote[v].slot);
@@ -243,11 +243,11 @@ static void ask_for_update(coord_core *core, core_job *job) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < job->round.count; i++) {
         const round_block *b =
-            &job->round.blocks[COP_PLANT(BLOCK_ORDER, i, job->round.count - 1 - i)];
+            &job->round.blocks[COP_INJECT_BUG(BLOCK_ORDER, i, job->round.count - 1 - i)];
         if (b->absent) continue;
         job->blocks[count++] = (coord_block){.first = b->first, .count = b->count, .slot = b->slot};
     }
-    if (COP_PLANT(SAVE_EARLY, false, job->info.checkpoint_every && !job->saving)) {
+    if (COP_INJECT_BUG(SAVE_EARLY, false, job->info.checkpoint_every && !job->saving)) {
         job->step++;
         jobs_save(core, job, false);
         job->step--;
@@ -263,7 +263,7 @@ static void ask_for_update(coord_core *core, core_job *job) {
 /* ---- results ---- */
 
 coord_action *steps_diverged(coord_core *core, core_job *job, const round_block *b, uint64_t slot) {
-    if (COP_PLANT(DIVERGE_AT_ONCE, audit_suspect_weights(core, job, b), false)) {
+    if (COP_INJECT_BUG(DIVERGE_AT_ONCE, audit_suspect_weights(core, job, b), false)) {
         core_drop(core, job->info.job, slot);
         return NULL;
     }
@@ -295,7 +295,7 @@ static void report_bad(coord_core *core, const core_job *job, const round_block 
 static bool is_of_round(const coord_round *round, const coord_result_info *r) {
     if (r->evaluate != round->evaluate || r->ensemble != (round->members > 0)) return false;
     if (r->ensemble) return r->step >= 1 && r->step <= round->total;
-    return COP_PLANT(STALE_RESULT, r->step == round->step, true);
+    return COP_INJECT_BUG(STALE_RESULT, r->step == round->step, true);
 }
 
 /* Where the block of such a result starts. */
@@ -320,7 +320,7 @@ static int match(const core_job *job, const coord_event *e, int *holder) {
                     ? r->count == b->samples && r->first == round_slice_first(&job->round, b)
                     : r->count == b->count;
     bool its = h->worker == e->worker && h->attempt == r->attempt;
-    return fits && COP_PLANT(STALE_RESULT, its, true) ? index : -1;
+    return fits && COP_INJECT_BUG(STALE_RESULT, its, true) ? index : -1;
 }
 
 /* Counts a result that cannot be used by its reason. */
@@ -382,7 +382,7 @@ static void unused_result(coord_core *core, core_job *job, core_worker *w, const
     const coord_result_info *r = &e->result;
     bool wrong = w && r->lease && coord_core_wants(core, e->worker, r->lease);
     if (job) count_unused(job, r);
-    if (COP_PLANT(KEEP_DUPLICATE, false, job && !r->evaluate))
+    if (COP_INJECT_BUG(KEEP_DUPLICATE, false, job && !r->evaluate))
         core_add_action(core, COORD_ACTION_KEEP, r->job)->slot = r->slot;
     else if (wrong || !audit_take_late_result(core, e, now))
         core_drop(core, r->job, r->slot);
@@ -397,7 +397,7 @@ void steps_on_result(coord_core *core, const coord_event *e, uint64_t now) {
     core_worker *w = registry_find(core, e->worker);
     core_job *job = jobs_find(core, r->job);
     if (w) w->heard_ns = now;
-    if (COP_PLANT(FREE_FIRST, false, w && w->lease == r->lease)) w->lease = w->lease_job = 0;
+    if (COP_INJECT_BUG(FREE_FIRST, false, w && w->lease == r->lease)) w->lease = w->lease_job = 0;
     int holder = 0, index = match(job, e, &holder);
     if (index < 0) {
         unused_result(core, job, w, e, now);
@@ -472,7 +472,7 @@ void steps_on_updated(coord_core *core, core_job *job, const coord_event *e, uin
         jobs_roll_back(core, job, job->rollback_to - 1);
         return;
     }
-    if (COP_PLANT(DOUBLE_UPDATE, false, e->ok && e->step % 7 == 3)) {
+    if (COP_INJECT_BUG(DOUBLE_UPDATE, false, e->ok && e->step % 7 == 3)) {
         ask_for_update(core, job);
         return;
     }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "common/base/whole.h"
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 /* a lease may take this many times the usual time */
@@ -96,14 +96,15 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
     double least = floor, patience;
     if (lease_times_known(s)) {
         /* Without others to compare it with, do not wait long for a newcomer. */
-        const double cap = COP_PLANT(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
+        const double cap = COP_INJECT_BUG(OWN_DEADLINE, pool > 0 ? pool : floor, 1e18);
         patience = lease_times_patience_ns(s, rounds);
         if (patience > cap) patience = cap;
         least /= FLOOR_KNOWN;
     } else {
         patience = pool > 0 ? pool : timing_usual_ns(job, b) * DEADLINE_FACTOR;
     }
-    return COP_PLANT(NO_DEADLINE, now + cop_whole(patience > least ? patience : least), UINT64_MAX);
+    return COP_INJECT_BUG(NO_DEADLINE, now + cop_whole(patience > least ? patience : least),
+                          UINT64_MAX);
 }
 
 /* ---- what is learned of a result ---- */
@@ -113,7 +114,7 @@ uint64_t timing_deadline_ns(const coord_core *core, core_job *job, const core_wo
  * to need no time would get its job a larger share of the pool. */
 static uint64_t believed_ns(const round_holder *h, uint64_t claimed_ns, uint64_t now) {
     const uint64_t measured = now - h->begun_ns, least = measured / COMPUTING_SHARE;
-    if (COP_PLANT(BELIEVE_CLAIM, claimed_ns > measured, false)) return measured;
+    if (COP_INJECT_BUG(BELIEVE_CLAIM, claimed_ns > measured, false)) return measured;
     return claimed_ns < least ? least : claimed_ns;
 }
 

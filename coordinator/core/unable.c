@@ -13,7 +13,7 @@
  * hang), all workers get another try as well. */
 #include <string.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "common/base/alloc.h"
 #include "coordinator/core/core_state.h"
 
@@ -80,7 +80,7 @@ static bool all_failed(const coord_core *core, const core_job *job, const round_
 /* Finds somebody else for the block, or fails the job. */
 static void settle(coord_core *core, core_job *job, int index, const char *why, uint64_t now) {
     const round_block *b = &job->round.blocks[index];
-    if (COP_PLANT(BLAME_JOB, false, b->failures >= FAILURES_MAX)) {
+    if (COP_INJECT_BUG(BLAME_JOB, false, b->failures >= FAILURES_MAX)) {
         jobs_end(core, job, COORD_FAILED, why);
         return;
     }

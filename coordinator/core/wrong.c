@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "coordinator/core/core_state.h"
 
 #define AUDITS_TRUSTED 50
@@ -107,7 +107,7 @@ static void quarantine(coord_core *core, uint64_t identity, const char *name,
         }
         if (since && jobs_is_evaluation(job))
             job->spoiled = true;
-        else if (COP_PLANT(NO_UNDO, since, 0))
+        else if (COP_INJECT_BUG(NO_UNDO, since, 0))
             jobs_roll_back(core, job, since - 1);
     }
 }

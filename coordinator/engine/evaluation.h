@@ -72,7 +72,8 @@ cop_err coord_evaluation_fill_lease(coord_evaluation *evaluation, const coord_ac
 /* In *members: how many members' outputs these are, by their size. False: the size is wrong. */
 bool coord_evaluation_members(const coord_evaluation *evaluation, const cop_result *result,
                               const cop_buffer *logits, uint32_t *members);
-/* Adds the outputs of the action's slot to the ensemble, on the compute threads. ABSORBED follows. */
+/* Adds the outputs of the action's slot to the ensemble, on the compute threads. ABSORBED follows.
+ */
 void coord_evaluation_absorb(coord_engine *engine, const coord_action *action);
 /* Call when it has ended: releases tensors, keeps the figures for its client. */
 void coord_evaluation_unload(coord_evaluation *evaluation);

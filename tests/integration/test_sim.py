@@ -18,8 +18,8 @@ def build(program):
 
 @pytest.fixture(scope="module")
 def sim(build):
-    def run(*arguments, status=0, planted=False):
-        path = build / "tests/sim" / ("sim-planted" if planted else "sim")
+    def run(*arguments, status=0, injected=False):
+        path = build / "tests/sim" / ("sim-with-bugs" if injected else "sim")
         done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
@@ -52,30 +52,30 @@ def test_seeds_that_failed_once_pass(sim, seed):
 
 def test_a_failure_is_shortened_and_its_command_replays_it(sim):
     """For a bug that needs a crash, only few faults remain, and these alone break the same invariant."""
-    out = sim("--plant", "FORGET_PIN", "--seeds", 1000, planted=True)
+    out = sim("--plant", "FORGET_PIN", "--seeds", 1000, injected=True)
     seed, invariant = re.search(r"^seed (\d+) breaks \"([\w-]+)\"", out, re.MULTILINE).groups()
     left, before = map(int, re.search(r"(\d+) of its (\d+) faults suffice", out).groups())
     assert 1 <= left <= 3 < before
     command = re.search(r"replay: \./dev sim (.*)", out).group(1).split()
     assert command[:2] == ["--seed", seed] and "--faults" in command
-    again = sim(*command, planted=True)
+    again = sim(*command, injected=True)
     assert f"BROKEN {invariant}: " in again and len(re.findall(r"  FAULT ", again)) <= 2 * left  # each fault has a beginning and an end
-    spared = sim("--seed", seed, "--faults", "none", "--plant", "FORGET_PIN", status=1, planted=True)
+    spared = sim("--seed", seed, "--faults", "none", "--plant", "FORGET_PIN", status=1, injected=True)
     assert "NOT caught" in spared
 
 
 def test_only_the_simulator_contains_injected_bugs(build, root):
-    """Only sim-planted has the symbol of the switch. Each bug in the table has its place in the code."""
+    """Only sim-with-bugs has the symbol of the switch. Each bug in the table has its place in the code."""
     def symbols(path):
         return subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
 
-    assert "cop_planted" in symbols(build / "tests/sim/sim-planted")
+    assert "cop_injected_bug" in symbols(build / "tests/sim/sim-with-bugs")
     for path in ["tests/sim/sim", "bin/coppice", "bin/coppice-coordinator", "bin/coppice-worker"]:
-        assert "cop_planted" not in symbols(build / path), path
-    table = re.findall(r"^    X\((\w+), ", (root / "common/base/plant.h").read_text(), re.MULTILINE)
+        assert "cop_injected_bug" not in symbols(build / path), path
+    table = re.findall(r"^    X\((\w+), ", (root / "common/base/injected_bugs.h").read_text(), re.MULTILINE)
     assert len(table) == len(set(table)) >= 20
     code = "".join(path.read_text() for folder in ("common", "coordinator", "worker") for path in (root / folder).rglob("*.c"))
-    assert set(re.findall(r"COP_PLANT\((\w+),", code)) == set(table)
+    assert set(re.findall(r"COP_INJECT_BUG\((\w+),", code)) == set(table)
 
 
 def test_wrong_usage_of_sim_is_refused(sim):
@@ -83,7 +83,7 @@ def test_wrong_usage_of_sim_is_refused(sim):
     sim("--seed", "x", status=2)
     sim("--faults", "1,two", status=2)
     sim("--plant", "all", status=2)
-    sim("--plant", "NO_SUCH", status=2, planted=True)
+    sim("--plant", "NO_SUCH", status=2, injected=True)
 
 
 def test_core_memory_with_ten_thousand_workers(sim):

@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/base/plant.h"
+#include "common/base/injected_bugs.h"
 #include "common/base/str.h"
 #include "sim/sim.h"
 
@@ -25,9 +25,9 @@ static const char usage[] =
     "  --workers N      N workers, whatever the seed decides; also --jobs N, --shards N\n"
     "  --no-faults      run without faults\n"
     "  --ensembles      evaluate ensembles alongside the jobs\n"
-    "  --plant N        plant a bug (by number or name), and find a seed that reveals it\n"
+    "  --plant N        inject a bug (by number or name), and find a seed that reveals it\n"
     "  --plant all      each bug in turn\n"
-    "  --list           list the bugs that can be planted, and the kinds of faults\n"
+    "  --list           list the bugs that can be injected, and the kinds of faults\n"
     "  --json           print figures as one line of JSON\n"
     "\n"
     "exit status: 0 no invariant broke (with --plant: every bug was found), 1 otherwise, 2 bad "
@@ -97,7 +97,7 @@ static void report(const sim_options *options, const sim_result *first) {
     o.only_count = count;
     sim_run(&o, &r);
     printf("  %s\n  replay: ./dev sim --seed %llu", r.text, (unsigned long long)o.seed);
-    if (o.plant) printf(" --plant %u", o.plant);
+    if (o.bug) printf(" --plant %u", o.bug);
     if (o.workers) printf(" --workers %u", o.workers);
     if (o.jobs) printf(" --jobs %u", o.jobs);
     if (o.shards) printf(" --shards %u", o.shards);
@@ -146,81 +146,80 @@ static void run_many(const sim_options *options, uint64_t seeds, double seconds,
     }
 }
 
-/* ---- planted bugs ---- */
+/* ---- injected bugs ---- */
 
-static const char *const plant_names[] = {"none",
+static const char *const bug_names[] = {"none",
 #define X(name, text) #name,
-                                          COP_PLANT_TABLE(X)
+                                        COP_BUG_TABLE(X)
 #undef X
 };
-static const char *const plant_texts[] = {"nothing",
+static const char *const bug_texts[] = {"nothing",
 #define X(name, text) text,
-                                          COP_PLANT_TABLE(X)
+                                        COP_BUG_TABLE(X)
 #undef X
 };
 
-#ifdef COP_PLANTS
-cop_plant cop_planted;
+#ifdef COP_INJECT_BUGS
+cop_bug cop_injected_bug;
 #endif
 
-static void choose_plant(uint32_t plant) {
-#ifdef COP_PLANTS
-    cop_planted = (cop_plant)plant;
+static void choose_bug(uint32_t bug) {
+#ifdef COP_INJECT_BUGS
+    cop_injected_bug = (cop_bug)bug;
 #else
-    if (!plant) return;
-    fprintf(stderr, "sim: this program has no bugs to plant: sim-planted has\n");
+    if (!bug) return;
+    fprintf(stderr, "sim: this program has no bugs to inject: sim-with-bugs has\n");
     exit(2);
 #endif
 }
 
 /* Runs seeds until one reveals the bug. True: one did. */
-static bool find_plant(const sim_options *options, uint32_t plant, uint64_t seeds, bool details) {
+static bool find_bug(const sim_options *options, uint32_t bug, uint64_t seeds, bool details) {
     sim_options o = *options;
     sim_result r = {0};
-    choose_plant(plant);
-    o.plant = plant;
+    choose_bug(bug);
+    o.bug = bug;
     uint64_t i = 0;
     for (; i < seeds && !r.failed; i++, o.seed++) sim_run(&o, &r);
     o.seed--;
     if (r.failed)
-        printf("plant %2u %-18s caught by seed %llu (the %lluth): %s: %s\n", plant,
-               plant_names[plant], (unsigned long long)o.seed, (unsigned long long)i, r.invariant,
-               r.text);
+        printf("bug %2u %-18s caught by seed %llu (the %lluth): %s: %s\n", bug, bug_names[bug],
+               (unsigned long long)o.seed, (unsigned long long)i, r.invariant, r.text);
     else
-        printf("plant %2u %-18s NOT caught in %llu seeds (%s)\n", plant, plant_names[plant],
-               (unsigned long long)seeds, plant_texts[plant]);
+        printf("bug %2u %-18s NOT caught in %llu seeds (%s)\n", bug, bug_names[bug],
+               (unsigned long long)seeds, bug_texts[bug]);
     fflush(stdout);
     if (r.failed && details) report(&o, &r);
-    choose_plant(0);
+    choose_bug(0);
     return r.failed;
 }
 
-static int run_plants(const sim_options *options, const char *which, uint64_t seeds) {
+static int run_bugs(const sim_options *options, const char *which, uint64_t seeds) {
     uint64_t number = 0;
     uint32_t caught = 0, all = 0;
     bool every = strcmp(which, "all") == 0;
-    for (uint32_t p = 1; p < COP_PLANT_COUNT; p++)
-        if (strcmp(plant_names[p], which) == 0) number = p;
+    for (uint32_t p = 1; p < COP_BUG_COUNT; p++)
+        if (strcmp(bug_names[p], which) == 0) number = p;
     if (!every && !number &&
-        (!cop_parse_u64(which, &number) || !number || number >= COP_PLANT_COUNT)) {
+        (!cop_parse_u64(which, &number) || !number || number >= COP_BUG_COUNT)) {
         fprintf(stderr, "sim: --plant \"%s\": expected all, 1 to %d, or a name (sim --list)\n",
-                which, COP_PLANT_COUNT - 1);
+                which, COP_BUG_COUNT - 1);
         return 2;
     }
-    for (uint32_t p = 1; p < COP_PLANT_COUNT; p++) {
+    for (uint32_t p = 1; p < COP_BUG_COUNT; p++) {
         if (!every && p != number) continue;
         all++;
-        caught += find_plant(options, p, seeds, !every);
+        caught += find_bug(options, p, seeds, !every);
     }
-    printf("%u of %u planted bugs caught within %llu seeds each\n", caught, all,
+    printf("%u of %u injected bugs caught within %llu seeds each\n", caught, all,
            (unsigned long long)seeds);
     return caught == all ? 0 : 1;
 }
 
 static void list(void) {
-    printf("bugs to plant:\n");
-    for (int p = 1; p < COP_PLANT_COUNT; p++)
-        printf("  %2d %-18s %s\n", p, plant_names[p], plant_texts[p]);
+    printf("bugs to inject:\n");
+    for (int p = 1; p < COP_BUG_COUNT; p++)
+        printf("  %2d %-18s %s\n", p, bug_names[p], bug_texts[p]);
     printf("faults:\n");
 #define X(name, text) printf("  %s\n", text);
     SIM_FAULT_TABLE(X)
@@ -397,8 +396,8 @@ int main(int argc, char **argv) {
         list();
         return 0;
     }
-    if (a.plant && !a.one) return run_plants(&a.options, a.plant, a.seeds);
-    if (a.plant) return run_plants(&a.options, a.plant, 1);
+    if (a.plant && !a.one) return run_bugs(&a.options, a.plant, a.seeds);
+    if (a.plant) return run_bugs(&a.options, a.plant, 1);
     a.progress = a.progress || isatty(STDERR_FILENO);
     double wall = seconds_now(CLOCK_MONOTONIC), cpu = seconds_now(CLOCK_PROCESS_CPUTIME_ID);
     if (a.one)

@@ -202,8 +202,9 @@ cop_err sim_read(sim *s, uint64_t id, uint64_t max_step, sim_resident *r, cop_ch
     cop_str notes = {0};
     folder_of(id, folder);
     sim_disk_begin(s->disk, s->now);
-    cop_err e = cop_checkpoint_load(&job, &(cop_checkpoint_source){folder, max_step, &notes},
-                                    &(cop_checkpoint_buffers){weights, {momentum, NULL}}, c, &error);
+    cop_err e =
+        cop_checkpoint_load(&job, &(cop_checkpoint_source){folder, max_step, &notes},
+                            &(cop_checkpoint_buffers){weights, {momentum, NULL}}, c, &error);
     sim_disk_end(s->disk);
     if (notes.length) sim_trace(s, "job %llu: %s", (unsigned long long)id, cop_str_text(&notes));
     if (!e) {

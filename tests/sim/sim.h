@@ -530,7 +530,7 @@ typedef struct sim_options {
     const uint32_t *only; /* numbers of the faults that happen; NULL: all */
     uint32_t only_count;
     uint32_t workers, jobs, shards; /* 0: as the seed decides */
-    uint32_t plant;                 /* the planted bug, for the command that replays */
+    uint32_t bug;                   /* the planted bug, for the command that replays */
 } sim_options;
 
 typedef struct sim_result {

@@ -1,12 +1,12 @@
 /* Deliberate bugs, to show that the simulator finds them (tests/sim,
- * docs/explanation/reliability.md). Only the program sim-planted is built with COP_PLANTS. There,
- * COP_PLANT(NAME, right, wrong) is `wrong` if that bug was chosen. In all other builds it is
- * `right`, at no cost. */
-#ifndef COP_BASE_PLANT_H
-#define COP_BASE_PLANT_H
+ * docs/explanation/reliability.md). Only the program sim-with-bugs is built with COP_INJECT_BUGS.
+ * There, COP_INJECT_BUG(NAME, right, wrong) is `wrong` if that bug was chosen. Everywhere else it
+ * is `right`, at no cost. */
+#ifndef COP_BASE_INJECTED_BUGS_H
+#define COP_BASE_INJECTED_BUGS_H
 
 /* X(name, the bug) */
-#define COP_PLANT_TABLE(X)                                                                         \
+#define COP_BUG_TABLE(X)                                                                           \
     X(STALE_RESULT, "a result of an old lease or step is accepted as the awaited one")             \
     X(FREE_FIRST, "a worker becomes free before its result is judged, but its slot does not")      \
     X(KEEP_DUPLICATE, "a duplicate result is kept once more")                                      \
@@ -40,22 +40,23 @@
     X(PRUNE_NEWEST, "the newest checkpoint is removed instead of the oldest")                      \
     X(NO_HELLO, "a worker that is unknown to its coordinator does not join again")
 
-typedef enum cop_plant {
-    COP_PLANT_NONE,
-#define X(name, text) COP_PLANT_##name,
-    COP_PLANT_TABLE(X)
+typedef enum cop_bug {
+    COP_BUG_NONE,
+#define X(name, text) COP_BUG_##name,
+    COP_BUG_TABLE(X)
 #undef X
-        COP_PLANT_COUNT
-} cop_plant;
+        COP_BUG_COUNT
+} cop_bug;
 
-#ifdef COP_PLANTS
-extern cop_plant cop_planted;
-#    define COP_PLANT(name, right, wrong) (cop_planted == COP_PLANT_##name ? (wrong) : (right))
+#ifdef COP_INJECT_BUGS
+extern cop_bug cop_injected_bug;
+#    define COP_INJECT_BUG(name, right, wrong)                                                     \
+        (cop_injected_bug == COP_BUG_##name ? (wrong) : (right))
 #else
 #    ifdef __clang__ /* some code is reached only with the bug */
 #        pragma clang diagnostic ignored "-Wunreachable-code"
 #    endif
-#    define COP_PLANT(name, right, wrong) (right)
+#    define COP_INJECT_BUG(name, right, wrong) (right)
 #endif
 
 #endif
