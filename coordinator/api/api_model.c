@@ -15,7 +15,7 @@ static void export_work(api_task *t) {
         cop_fail(&t->error, COP_ERR_NOT_FOUND, "job %llu has no checkpoint yet",
                  (unsigned long long)t->job);
     if (t->result) return;
-    t->result = cop_job_encode_model(m.job, m.flat, m.step, &t->bulk, &t->error);
+    t->result = cop_job_encode_model(m.job, m.flat, m.step, &t->bulk_out, &t->error);
     t->value = m.step;
     snprintf(t->digest, sizeof t->digest, "%s", m.digest);
     coord_model_close(&m);
