@@ -365,7 +365,7 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
     cop_shard_sizes(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
-    if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease's shards are all absent");
+    if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no samples: its shards lie beyond the end of the batch");
     COP_TRY(check_samples(k, lease, rows, error));
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);

@@ -38,7 +38,7 @@ static const cop_option rows[] = {
      "the coordinator's token (default COPPICE_TOKEN, or the token of your own coordinator on this "
      "machine)",
      0, COP_OPTION_TEXT, AT(token)},
-    {"token-file", "FILE", "... or a file that contains it", 0, COP_OPTION_TEXT, AT(token_file)},
+    {"token-file", "FILE", "file that contains the token", 0, COP_OPTION_TEXT, AT(token_file)},
     COP_TLS_OPTIONS(worker_options, "worker"),
     {"tls-name", "HOST", "the name in the coordinator's certificate (default: the host in the URL)",
      0, COP_OPTION_TEXT, AT(tls.name)},

@@ -129,7 +129,7 @@ static cop_err remove_local(const cli_options *options, const char *name, cop_er
     for (size_t i = 0; i < count; i++) known = known || strcmp(sources[i].name, name) == 0;
     if (!known || !in_cache(name))
         return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "no downloaded data set is called \"%s\" (coppice data list --local)",
+                        "data set \"%s\" is not downloaded (coppice data list --local)",
                         name);
     char *cache = cop_path_cache(), *folder = cache ? cop_path_join(cache, name) : NULL;
     cop_err e = folder ? cop_folder_remove(folder, error) : cop_no_memory(error);
@@ -367,7 +367,7 @@ static cop_err check_resized(const cop_data *data, const reading *how, const cha
         return COP_OK;
     return cop_fail(
         error, COP_ERR_USAGE,
-        "--resize does not apply to %s, a set of a fixed size: it is for a folder of images", what);
+        "--resize does not apply to %s, whose images have a fixed size: it is for a folder of images", what);
 }
 
 static cop_err check_data_options(const cli_options *o, bool named, cop_error *error) {

@@ -15,7 +15,7 @@ static const char *input_text(const cop_job *job) {
     const bool bytes = job->sample_type == COP_DTYPE_U8;
     if (!bytes) return "f32, the values of the data set";
     return cop_model_input(job->model)->normalize == COP_NORMALIZE_NONE
-               ? "f32, the bytes of the data set as they are, 0 to 255"
+               ? "f32, the unscaled bytes of the data set, 0 to 255"
                : "f32, the bytes of the data set divided by 255, 0 to 1";
 }
 
@@ -53,8 +53,7 @@ static cop_err write_both(const cli_model *m, const char *text, const char *path
     const bool replaced = cop_file_exists(weights);
     if (replaced && !cop_file_exists(path))
         return cop_fail(error, COP_ERR_INPUT,
-                        "the weights of %s would replace %s, which is there already: choose "
-                        "another name with -o",
+                        "the weights of %s would overwrite %s: choose another name with -o",
                         path, weights);
     cop_err e = cop_job_save_model(m->job, m->flat, m->step, weights, error);
     if (!e) e = cop_file_write_text(path, text, error);

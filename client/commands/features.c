@@ -35,11 +35,11 @@ static cop_err fail_layer(const cop_model *model, int64_t index, cop_error *erro
     cop_err e;
     if (index >= count)
         e = cop_fail(error, COP_ERR_INPUT,
-                     "--layer is %lld, the model has %d layers; those with weights: %s",
+                     "--layer is %lld, but the model has %d layers; layers with weights: %s",
                      (long long)index, count, cop_str_text(&with));
     else
         e = cop_fail(
-            error, COP_ERR_INPUT, "layer %lld (%s) has no weights to show; those that have: %s",
+            error, COP_ERR_INPUT, "layer %lld (%s) has no weights to show; layers with weights: %s",
             (long long)index, cop_model_layer(model, (int)index)->ops->kind, cop_str_text(&with));
     cop_str_fini(&with);
     return e;
@@ -88,7 +88,7 @@ static cop_err draw(const cop_model *model, const cop_layer *layer, const float 
     }
     COP_ASSERT(tiles.channels * tiles.height * tiles.width - tiles.missing == p->cols);
     if (p->rows > TILES_MAX)
-        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: can draw at most %d", p->name,
+        return cop_fail(error, COP_ERR_LIMIT, "%s has %d rows: the limit for a drawing is %d", p->name,
                         p->rows, TILES_MAX);
     tiles.columns = options->columns ? (int)options->columns : (int)ceil(sqrt(tiles.count));
     return cli_tiles_write(&tiles, options->output, error);

@@ -110,7 +110,7 @@ static void print_workers(const Coppice__Api__ListWorkersAnswer *answer) {
         const char *name = w->name ? w->name : "";
         if (w->evidence) cli_print("%s is in quarantine: %s\n", name, w->evidence);
         if (w->unable)
-            cli_print("%s cannot compute job %llu and gets no lease of it until it joins again "
+            cli_print("%s cannot compute job %llu and gets none of its leases until it joins again "
                       "(coppice logs %llu shows the reason)\n",
                       name, (unsigned long long)w->unable, (unsigned long long)w->unable);
     }

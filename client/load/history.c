@@ -26,7 +26,7 @@ static cop_err fail_no_run(const char *what, cop_error *error) {
     else if (file)
         cop_fail(error, COP_ERR_INPUT, "%s is a file: expected a run folder or a job", what);
     else if (!cop_folder_exists(what))
-        cop_fail(error, COP_ERR_NOT_FOUND, "there is no run folder %s", what);
+        cop_fail(error, COP_ERR_NOT_FOUND, "run folder %s does not exist", what);
     else
         cop_fail(error, COP_ERR_NOT_FOUND,
                  "%s is not a run folder: it has no metrics.sqlite (expected a run folder or a "

@@ -107,7 +107,7 @@ cop_err cli_run_folder_check_free(const char *path, cop_error *error) {
     const char *name;
     switch (look_into(path, &name)) {
     case HOLDS_RUN:
-        return cop_fail(error, COP_ERR_INPUT, "%s holds a run already: choose another folder",
+        return cop_fail(error, COP_ERR_INPUT, "%s already contains a run: choose another folder",
                         path);
     case HOLDS_FOREIGN:
         return refuse_foreign(path, name, error);
@@ -229,7 +229,7 @@ static cop_err check_owner(const char *path, const char *job, cop_error *error) 
     cop_err e = COP_OK;
     if (name && strcmp(name, job) != 0)
         e = cop_fail(error, COP_ERR_INPUT,
-                     "%s holds a run of the job \"%s\", not of \"%s\": choose a folder with --out "
+                     "%s contains a run of the job \"%s\", not of \"%s\": choose a folder with --out "
                      "DIR",
                      path, name, job);
     cop_free(name);
@@ -247,7 +247,7 @@ cop_err cli_run_folder_choose(const cli_options *options, const char *name, cli_
         return cop_fail(error, COP_ERR_USAGE, "--resume %s and --out %s name different folders",
                         options->resume, options->out);
     if (named && !cop_folder_exists(options->resume))
-        return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: there is no run folder %s",
+        return cop_fail(error, COP_ERR_NOT_FOUND, "--resume: run folder %s does not exist",
                         options->resume);
     if (named) return take_named(options, options->resume, out, error);
     if (options->out) {

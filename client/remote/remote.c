@@ -159,7 +159,7 @@ cop_err cli_job_number(const cli_options *options, const char *text, uint64_t *o
     cli_remote_close(&remote);
     if (e)
         return cop_error_prefix(
-            error, "\"%s\" is not a file or folder here, and cannot be the name of a job", text);
+            error, "\"%s\" is neither a file nor a folder, and cannot be looked up as a job name", text);
     if (!*out)
         return cop_fail(error, COP_ERR_NOT_FOUND,
                         "there is no job named \"%s\" (coppice jobs lists them)", text);

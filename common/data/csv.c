@@ -136,7 +136,7 @@ static cop_err class_of_name(csv_file *f, const csv_field *field, class_list *li
         return csv_fail_value(f, field, "the name of a class, as in the first line of data", error);
     if (!find_class(list, name, &at)) {
         if (list->complete)
-            return csv_fail_value(f, field, "a label that the training part has", error);
+            return csv_fail_value(f, field, "a label that occurs in the training part", error);
         if (list->count == COP_CLASSES_MAX)
             return csv_fail_value(f, field, "at most 65536 different labels", error);
         COP_TRY(grow_classes(list, error));
@@ -251,7 +251,7 @@ static void warn_of_line_numbers(const csv_file *f, const cop_data_part *part) {
     if (value == UINT32_MAX || f->values < 2) return;
     for (; f->roles[column] != CSV_VALUE || values++ < value; column++) continue;
     cop_log(COP_LOG_WARN, "data",
-            "%s: column %u%s%.60s%s counts the lines, but is used as a value: data.drop: [\"%u\"] "
+            "%s: column %u%s%.60s%s contains line numbers, but is used as a value: data.drop: [\"%u\"] "
             "drops it (coppice inspect: --drop %u)",
             f->path, column + 1, f->names ? " (\"" : "", f->names ? f->names[column] : "",
             f->names ? "\")" : "", column + 1, column + 1);

@@ -133,7 +133,7 @@ cop_err csv_fail_number(const csv_file *f, const csv_field *field, cop_error *er
     const bool other_mark = number && f->decimal && decimal_of(text) &&
                             decimal_of(text) != f->decimal && f->separator != ',';
     return csv_fail_value(f, field,
-                          large               ? "a number of 32 bits (below 3.4e38 in size)"
+                          large               ? "a 32-bit number (magnitude below 3.4e38)"
                           : !other_mark       ? "a number"
                           : f->decimal == ',' ? "a number with a decimal comma, as in the lines "
                                                 "before"

@@ -98,7 +98,7 @@ static cop_err set_roles(csv_file *f, const cop_data_form *form, cop_error *erro
         if (f->values == values) return COP_OK;
         if (f->columns == values && form->label && csv_find_column(f, form->label, &column))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s:%zu: besides the label, column \"%.60s\", there are %u columns: "
+                            "%s:%zu: apart from the label, column \"%.60s\", there are %u columns: "
                             "the model takes %u",
                             f->path, f->body_line - 1, form->label, values - 1, values);
         return fail_columns(f, form, values, error);

@@ -122,7 +122,7 @@ static cop_err check_part(part *p, cop_error *error) {
     if (rank != 1 && (rank != 2 || y->shape.dims[1] != 1))
         return cop_fail(error, COP_ERR_INPUT,
                         "%s has %u dimensions: expected 1 (labels), whole numbers%s", y->name, rank,
-                        rank == 2 ? " (numpy.argmax(y, axis=1) of one column a class)" : "");
+                        rank == 2 ? " (for one column per class, store numpy.argmax(y, axis=1))" : "");
     if (y->shape.dims[0] != x->shape.dims[0])
         return cop_fail(error, COP_ERR_INPUT, "%s has %llu samples, but %s has %llu labels",
                         x->name, (unsigned long long)x->shape.dims[0], y->name,
@@ -198,7 +198,7 @@ static cop_err copy_samples(const npy_array *x, void *out, cop_error *error) {
         to[i] = (float)element(x, i);
         if (!isfinite(to[i]))
             return cop_fail(error, COP_ERR_INPUT,
-                            "%s: element %llu is not a finite number of 32 bits (sample %llu: %g)",
+                            "%s: element %llu is not a finite 32-bit number (sample %llu: %g)",
                             x->name, (unsigned long long)i,
                             (unsigned long long)(i / (x->count / x->shape.dims[0])), element(x, i));
         to[i] += 0.0f; /* no -0 */

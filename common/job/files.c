@@ -42,7 +42,7 @@ static cop_err check_pair(const Coppice__Job *m, const char *part, const Coppice
     for (size_t i = 0; format->name[i] && i + 1 < sizeof upper; i++)
         upper[i] = (char)(format->name[i] - 'a' + 'A');
     return cop_document_fail(
-        m, path, error, "data.%s.%s is missing: expected a text (%s file of %s)", part,
+        m, path, error, "data.%s.%s is missing: expected text (%s file of %s)", part,
         files->images ? "labels" : "images", upper, files->images ? "labels" : "samples");
 }
 
@@ -62,7 +62,7 @@ static cop_err check_files(const Coppice__Job *m, const char *part, const Coppic
                                  part, files->images ? "images" : "labels", format->name);
     if (files->path) return COP_OK;
     if (!format->pairs)
-        return cop_document_fail(m, path, error, "data.%s.path is missing: expected a text (%s)",
+        return cop_document_fail(m, path, error, "data.%s.path is missing: expected text (%s)",
                                  part, format->help);
     return check_pair(m, part, files, format, error);
 }

@@ -52,22 +52,24 @@ typedef struct cop_tls_options {
 #define COP_TLS_OPTIONS(type, stem)                                                                \
     {.name = "tls-dir",                                                                            \
      .argument = "DIR",                                                                            \
-     .help = "certificates of tls+tcp://: ca.pem, " stem ".pem, " stem ".key in DIR",              \
+     .help = "folder with ca.pem, " stem ".pem and " stem                                          \
+             ".key, for tls+tcp:// (default COPPICE_TLS_DIR)",                                     \
      .kind = COP_OPTION_TEXT,                                                                      \
      .offset = offsetof(type, tls.folder)},                                                        \
         {.name = "tls-ca",                                                                         \
          .argument = "FILE",                                                                       \
-         .help = "... or each file separately (default COPPICE_TLS_DIR, _CA, _CERT, _KEY)",        \
+         .help = "the CA's certificate, if not in --tls-dir (default COPPICE_TLS_CA)",             \
          .kind = COP_OPTION_TEXT,                                                                  \
          .offset = offsetof(type, tls.ca)},                                                        \
         {.name = "tls-cert",                                                                       \
          .argument = "FILE",                                                                       \
-         .help = "the " stem "'s certificate",                                                     \
+         .help = "the " stem "'s certificate, if not in --tls-dir (default COPPICE_TLS_CERT)",     \
          .kind = COP_OPTION_TEXT,                                                                  \
          .offset = offsetof(type, tls.cert)},                                                      \
     {                                                                                              \
-        .name = "tls-key", .argument = "FILE", .help = "its key", .kind = COP_OPTION_TEXT,         \
-        .offset = offsetof(type, tls.key)                                                          \
+        .name = "tls-key", .argument = "FILE",                                                     \
+        .help = "the " stem "'s private key, if not in --tls-dir (default COPPICE_TLS_KEY)",       \
+        .kind = COP_OPTION_TEXT, .offset = offsetof(type, tls.key)                                 \
     }
 
 /* Loaded credentials. They never change, so any thread may use them. They must outlive the servers

@@ -106,7 +106,7 @@ static void on_acceptable(uv_poll_t *poll, int status, int events) {
         }
         if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
             return; /* no connection is waiting, or it was closed again */
-        report_refusal("a peer", "no file descriptor is left (ulimit -n)");
+        report_refusal("a peer", "no file descriptors are left (ulimit -n)");
         if (close_oldest(t)) continue;
         for (int k = 0; k < t->accept_count; k++) uv_poll_stop(&t->accept[k]);
         t->accepting = false; /* until the next tick */

@@ -129,7 +129,7 @@ static const char opening[] =
     "\n"
     "- *One of* means a map with exactly one key. If that needs no fields, its name is enough:\n"
     "  `loss: cross_entropy`, `- relu`, `schedule: cosine`.\n"
-    "- A seed may be quoted, as it is in JSON.\n"
+    "- A seed may be quoted, as in JSON.\n"
     "- Give either `train.epochs` or `train.steps`.\n"
     "- `--set train.batch=64 --set model.1.linear.units=512` changes fields from the command "
     "line.\n"

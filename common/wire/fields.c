@@ -63,11 +63,11 @@ static const cop_field_row rows[] = {
     {"Data.target", false, ANY, "label", "what the loss compares the outputs with: label or input"},
     {"Data.normalize", false, ANY, "auto",
      "unit: scales bytes to 0..1; standard: also scales to mean 0 and variance 1 over the training "
-     "samples, per channel (flat samples: per feature); none: values as they are; auto: unit for "
+     "samples, per channel (flat samples: per feature); none: unchanged values; auto: unit for "
      "images of bytes and for whole numbers up to 255 that exceed 127, else standard"},
     {"Data.augment", false, ANY, NULL, "random changes of the training samples"},
     {"Data.label", false, ANY, NULL,
-     "csv: the label's column by its name, or its number from 1 (default: the last)"},
+     "csv: name or number (from 1) of the label column (default: the last)"},
     {"Data.drop", false, ANY, NULL,
      "csv: columns to leave out, such as an identifier; each by its name, or its number from 1"},
     {"Data.layout", false, ANY, NULL,
@@ -95,7 +95,7 @@ static const cop_field_row rows[] = {
     {"DataFiles.labels", false, ANY, NULL,
      "file of labels, for idx and npy; with a path to an npz file, the name of the array [labels]"},
     {"DataFiles.path", false, ANY, NULL,
-     "the file or folder, for csv, npz and image-folder; a plain text also works: train: iris.csv"},
+     "the file or folder, for csv, npz and image-folder; the short form train: iris.csv also works"},
     {"Layer.linear", false, ANY, NULL, "y = W x + b"},
     {"Layer.relu", false, ANY, NULL, "y = max(x, 0)"},
     {"Layer.dropout", false, ANY, NULL, "drops units with probability p"},

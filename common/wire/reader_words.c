@@ -98,7 +98,7 @@ void cop_describe_expected(const cop_proto_field *field, const cop_field_row *ro
         cop_str_append(out, "true or false");
         break;
     case PROTOBUF_C_TYPE_STRING:
-        cop_str_append(out, "a text");
+        cop_str_append(out, "text");
         break;
     case PROTOBUF_C_TYPE_ENUM:
         cop_describe_enum(field->descriptor, " or ", out);
@@ -134,7 +134,7 @@ void cop_describe_unknown(const cop_field_path *p, const cop_proto_type *type, c
         return;
     }
     if (type->n_fields == 0) {
-        cop_str_printf(out, "unknown %s \"%s\" (it takes none)", kind, name);
+        cop_str_printf(out, "unknown %s \"%s\" (no fields are allowed here)", kind, name);
         return;
     }
     for (unsigned i = 0; i < type->n_fields && count < NAMES_MAX; i++)

@@ -53,7 +53,7 @@ static cop_err check_model(const coord_evaluation *e, const coord_evaluation_mod
     if (m->fingerprint != e->model[0].fingerprint)
         return cop_fail(error, COP_ERR_INPUT,
                         "%s and %s are pinned to different OpenBLAS libraries: no worker can "
-                        "compute both; `coppice eval` with --workers computes here",
+                        "compute both; `coppice eval` with --workers computes on your machine",
                         first, name);
     return cop_job_check_together((cop_named_job){e->model[0].built, first},
                                   (cop_named_job){m->built, name}, true, error);

@@ -71,7 +71,7 @@ static void saved(coord_engine *engine, coord_mail *mail) {
     save_request *r = (save_request *)(void *)((char *)mail - offsetof(save_request, mail));
     char text[600] = "";
     if (!r->ok) {
-        snprintf(text, sizeof text, "checkpoint of step %llu failed: %s; training goes on",
+        snprintf(text, sizeof text, "checkpoint of step %llu failed: %s; training continues",
                  (unsigned long long)r->version.step, r->text);
         cop_log(COP_LOG_WARN, "coordinator", "job %llu: %s", (unsigned long long)r->job, text);
     }

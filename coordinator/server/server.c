@@ -30,7 +30,7 @@ static cop_err open_loop(coord_server *server, cop_error *error) {
     static const cop_server_handler handler = {.on_request = coord_on_request,
                                                .on_gone = coord_on_gone};
     if (uv_timer_init(&server->engine.loop, &server->tick))
-        return cop_fail(error, COP_ERR_INTERNAL, "cannot make a timer");
+        return cop_fail(error, COP_ERR_INTERNAL, "cannot create a timer");
     server->tick.data = server;
     server->handles_open = true;
     COP_TRY(cop_server_create(&server->engine.loop, &handler, server, &server->transport, error));

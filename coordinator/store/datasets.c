@@ -111,7 +111,7 @@ static cop_err read_pack(void *context, cop_data **out, cop_error *error) {
     if (strcmp(found, source->key) != 0) {
         cop_data_destroy(*out);
         *out = NULL;
-        return cop_fail(error, COP_ERR_CORRUPT, "%s was altered: its content is %.16s...", path,
+        return cop_fail(error, COP_ERR_CORRUPT, "%s was altered: its content has the digest %.16s...", path,
                         found);
     }
     snprintf((*out)->name, sizeof(*out)->name, "%s", source->name);
@@ -282,7 +282,7 @@ static cop_err remove_set(coord_datasets *d, const char *name_or_digest, coord_d
                           cop_error *error) {
     if (!coord_copy_set(d, name_or_digest, removed))
         return cop_fail(error, COP_ERR_NOT_FOUND,
-                        "the coordinator keeps no data set \"%.100s\" (coppice data list "
+                        "the coordinator has no data set \"%.100s\" (coppice data list "
                         "--coordinator URL)",
                         name_or_digest);
     if (coord_is_digest(name_or_digest) || count_names(d, removed->digest) == 1)

@@ -64,7 +64,7 @@ def test_predictions_are_the_same_for_each_array_layout(coppice, tmp_path):
 
 
 @pytest.mark.parametrize("labels, sentence", [
-    (np.eye(3)[np.arange(12) % 3], "has 2 dimensions: expected 1 (labels), whole numbers (numpy.argmax(y, axis=1) of one column a class)"),
+    (np.eye(3)[np.arange(12) % 3], "has 2 dimensions: expected 1 (labels), whole numbers (for one column per class, store numpy.argmax(y, axis=1))"),
     (np.arange(12) - 1, "label 0 is -1: expected labels, whole numbers from 0 to 65535"),
     (np.arange(12) * 70000, "label 1 is 70000: expected labels"), (np.arange(12) / 2, "label 1 is 0.5: expected labels"),
     (np.where(np.arange(12) == 4, np.nan, 1).astype("f2"), "label 4 is nan: expected labels"),
@@ -210,7 +210,7 @@ def test_index_column_gives_a_warning(coppice, tmp_path, text, column):
     (tmp_path / "x.csv").write_text(text)
     (tmp_path / "plain.csv").write_text("a,b,label\n" + rows())
     error = coppice("inspect", "x.csv").stderr
-    assert f"x.csv: column {column} counts the lines" in error, error
+    assert f"x.csv: column {column} contains line numbers" in error, error
     number = column.split()[0]
     assert f"--drop {number}" in error
     assert coppice("inspect", "x.csv", "--drop", number).stderr == "" == coppice("inspect", "plain.csv").stderr

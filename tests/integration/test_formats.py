@@ -323,7 +323,7 @@ BAD_NPY = {
     npy(descr="<c8", shape="(1, 1)"): 'x.npy has elements of type "<c8"',
     npy(shape="(8,)"): "x.npy has 1 dimensions",
     npy(shape="(2, 4)"): "x.npy has 2 samples, but",
-    npy(descr="<f4", shape="(4, 1)", body=struct.pack("<4f", 1, 2, float("nan"), 4)): "element 2 is not a finite number of 32 bits (sample 2: nan)",
+    npy(descr="<f4", shape="(4, 1)", body=struct.pack("<4f", 1, 2, float("nan"), 4)): "element 2 is not a finite 32-bit number (sample 2: nan)",
 }
 
 

@@ -61,7 +61,7 @@ def test_training_continues_on_a_full_disk_and_recovers(cluster, coppice, small)
     pool.wait(lambda: "No space left" in full.log(), "a warning in the log")
     pool.wait_step(began + 100)  # training continues past checkpoints
     status = pool.client("status", 1)
-    assert "No space left" in status.stdout and "training goes on" in status.stdout
+    assert "No space left" in status.stdout and "training continues" in status.stdout
     assert "No space left" in pool.status()["warning"]
     refused = pool.client("submit", job, "--data", ".", "--set", "name=later", "--no-wait", status=1).stderr
     assert "full" in refused, refused

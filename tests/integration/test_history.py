@@ -93,7 +93,7 @@ def test_spec_of_a_file_in_a_run_suggests_the_run_folder(pool, coppice, tmp_path
         others = ["run"] if command == "compare" else []
         assert "run/job.yaml is a file of a run: pass the run folder, run" in coppice(command, "run/job.yaml", *others, status=2).stderr
     assert "small.yaml is a file: expected a run folder or a job" in coppice("spec", "./small.yaml", status=2).stderr
-    assert "there is no run folder nowhere/at-all" in coppice("spec", "nowhere/at-all", status=2).stderr
+    assert "run folder nowhere/at-all does not exist" in coppice("spec", "nowhere/at-all", status=2).stderr
 
 
 def test_job_without_evaluation_shows_no_evaluated_part(pool, coppice, tmp_path):

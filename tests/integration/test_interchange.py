@@ -146,7 +146,7 @@ def test_import_into_an_existing_folder(coppice, small, weights, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes"]
     coppice("import", weights, "--spec", job, "--out", "run")
     again = coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)
-    assert "run holds a run already: choose another folder" in again.stderr
+    assert "run already contains a run: choose another folder" in again.stderr
     assert not (tmp_path / "m.safetensors").exists() and (tmp_path / "run/checkpoints/latest").exists()
     (tmp_path / "m.safetensors").write_text("mine")
     coppice("import", weights, "--spec", job, "-o", "m.safetensors", "--out", "run", status=2)

@@ -120,7 +120,7 @@ def test_invalid_result_is_reported_with_its_line(coppice, small, tmp_path):
         (["x.json", "r", "-o", "f.svg"], "cannot mix result files with jobs"),
         (["x.json", "-o", "f.gif"], "expected a name that ends in .svg or .png"),
         (["x.json"], "expected -o FILE"),
-        (["y.json", "-o", "f.svg"], "there is no run folder y.json"),
+        (["y.json", "-o", "f.svg"], "run folder y.json does not exist"),
     ):
         assert sentence in coppice("plot", *arguments, status=2).stderr
     assert not list(tmp_path.glob("f.*"))

@@ -219,7 +219,7 @@ def test_unsuitable_types_and_values_are_refused(coppice, tmp_path):
     (tmp_path / "x.png").write_bytes(png(np.zeros((3, 3), np.uint8)))
     for arguments, sentence in (
         (["--input", "x.idx"], "x.idx contains bytes: the model takes floats (NPY, NPZ or CSV)"),
-        (["--input", "inf.npy"], "inf.npy: element 4 is not a finite number of 32 bits"),
+        (["--input", "inf.npy"], "inf.npy: element 4 is not a finite 32-bit number"),
         (["--input", "x.png"], "x.png is an image of 3 x 3 pixels in grey, of 1 channel: the model takes flat samples of 3 values, not images"),
         (["--input", "large.csv"], "the network's outputs for sample 2 are not finite"),
         (["--input", "train.csv", "--ensemble", "3"], "the model has no random layer"),

@@ -80,7 +80,7 @@ def test_numbered_folder_of_another_job_is_never_used(coppice, small, tmp_path):
     before = contents(tmp_path / "runs")
     for way in (("--overwrite",), ("--resume", "auto")):
         done = coppice("run", "small.yaml", "--set", "name=small-3", *way, status=2)
-        assert 'runs/small-3 holds a run of the job "small", not of "small-3"' in done.stderr
+        assert 'runs/small-3 contains a run of the job "small", not of "small-3"' in done.stderr
     assert contents(tmp_path / "runs") == before
 
 

@@ -155,7 +155,7 @@ def test_workers_that_cannot_compute_a_job_do_not_fail_it(pool, small, clean, au
     pool.client("submit", job, "--data", job.parent, "--no-wait", "--set", f"audit={audit}", "--set", "train.steps=100000")
     pool.wait(lambda: all(workers(pool)[name].get("unable") == 1 for name in small_ones), "three workers that are taken off the job")
     listed = pool.client("workers").stdout
-    assert "small2 cannot compute job 1 and gets no lease of it until it joins again" in listed
+    assert "small2 cannot compute job 1 and gets none of its leases until it joins again" in listed
     pool.client("cancel", 1)
     status = train(pool, job, "--set", f"audit={audit}")
     assert status["digest"] == clean(job)

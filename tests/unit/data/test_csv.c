@@ -56,7 +56,7 @@ static void test_errors_name_file_and_line(void **state) {
     refuse("1,0\n2,1\nx,1\n", NULL, "a.csv:3: column 1 is \"x\": expected a number");
     refuse("a,b\n1,0\n,1\n", NULL, "a.csv:3: column \"a\" is \"\": expected a number");
     refuse("a,b\n1,0\n1e99,1\n", NULL,
-           "a.csv:3: column \"a\" is \"1e99\": expected a number of 32 bits");
+           "a.csv:3: column \"a\" is \"1e99\": expected a 32-bit number");
     refuse("a,b\n1,0\nnan,1\n", NULL, "a.csv:3: column \"a\" is \"nan\": expected a number");
     refuse("a,b\n1,0\n1,-1\n", NULL, "a.csv:3: column \"b\" is \"-1\": expected a label");
     refuse("a,b\n1,0\n1,65536\n", NULL,
@@ -140,7 +140,7 @@ static void test_labels_may_be_class_names(void **state) {
     cop_data_input input = input_of("a,b\n1,x\n2,y\n", NULL);
     input.test.path = file_put_text("b.csv", "a,b\n1,y\n2,z\n");
     data_refuse("csv", &input, COP_ERR_INPUT,
-                "b.csv:3: column \"b\" is \"z\": expected a label that the training part has");
+                "b.csv:3: column \"b\" is \"z\": expected a label that occurs in the training part");
     data_survives_failed_allocations(
         "csv", &(cop_data_input){.name = "c", .train.path = input.train.path});
 }

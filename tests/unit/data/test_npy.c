@@ -106,7 +106,7 @@ static void test_values_are_checked(void **state) {
     const cop_data_input input = {
         .train = {.images = put("x.npy", HEADER("<f4", "(2, 1)"), values, sizeof values),
                   .labels = put("y.npy", HEADER("|i1", "(2,)"), labels, sizeof labels)}};
-    data_refuse("npy", &input, COP_ERR_INPUT, "x.npy: element 1 is not a finite number of 32 bits");
+    data_refuse("npy", &input, COP_ERR_INPUT, "x.npy: element 1 is not a finite 32-bit number");
     put("x.npy", HEADER("|u1", "(2, 1)"), "ab", 2);
     data_refuse("npy", &input, COP_ERR_INPUT,
                 "y.npy: label 1 is -1: expected labels, whole numbers from 0 to 65535");

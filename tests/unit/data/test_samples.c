@@ -217,7 +217,7 @@ static void test_unsuitable_types_are_refused_by_name(void **state) {
     refuse(&bytes, file, make_npy(file, "<i8", "(1, 3)", wide, 24), COP_ERR_INPUT,
            "x: element 1 is 4.60718e+18: the model takes bytes, whole numbers from 0 to 255");
     refuse(&flat, file, make_npy(file, "<f4", "(1, 3)", infinite, 12), COP_ERR_INPUT,
-           "x: element 1 is not a finite number of 32 bits (sample 0: inf)");
+           "x: element 1 is not a finite 32-bit number (sample 0: inf)");
 }
 
 static void test_unsuitable_pictures_are_refused_by_name(void **state) {
@@ -250,14 +250,14 @@ static void test_unsuitable_csv_lines_are_refused_by_name(void **state) {
     refuse_text(&flat, "1,2,3\n4,5\n", "x:2: 2 fields: expected 3, as in the first line");
     refuse_text(&flat, "1,2,3\n4,,6\n", "x:2: column 2 is \"\": expected a number");
     refuse_text(&flat, "a,b,c\n4,5,1e40\n",
-                "x:2: column \"c\" is \"1e40\": expected a number of 32 bits (below "
-                "3.4e38 in size)");
+                "x:2: column \"c\" is \"1e40\": expected a 32-bit number (magnitude below "
+                "3.4e38)");
     refuse_text(&flat, "1,2,3,4\n", "x:1: column 4 is \"4\": expected a label from 0 to 3");
     refuse_text(&flat, "1,2,3,0.5\n", "x:1: column 4 is \"0.5\": expected a label from 0 to 3");
     refuse_text(&flat, "a,b,c\n", "x is an empty data set");
     refuse_text(&flat, "", "x is empty");
     refuse_text(&named, "a,b,kind\n1,2,3\n",
-                "x:1: besides the label, column \"kind\", there are 2 columns: the model takes 3");
+                "x:1: apart from the label, column \"kind\", there are 2 columns: the model takes 3");
     refuse_text(&named, "a,b,c,kin\n1,2,3,1\n",
                 "x:1: no column is named \"kind\": did you mean \"kin\"?");
     refuse_text(&named, "1,2,3,1\n",

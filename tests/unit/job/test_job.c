@@ -475,7 +475,7 @@ static void test_missing_data_files_are_named(void **state) {
     cop_document_set(m, "data.train.images=a", NULL);
     assert_int_equal(cop_job_open_data(m, "job.yaml", NULL, &data, &error), COP_ERR_INPUT);
     assert_string_equal(error.text, "--set data.train.images=a: data.train.labels is missing: "
-                                    "expected a text (IDX file of labels)");
+                                    "expected text (IDX file of labels)");
     cop_document_set(
         m, "data={source: idx, train: {images: a, labels: b}, test: {images: c, labels: d}}", NULL);
     assert_int_equal(cop_job_open_data(m, "no/job.yaml", NULL, &data, &error), COP_ERR_NOT_FOUND);

@@ -73,7 +73,7 @@ static void test_unknown_fields_are_refused(void **state) {
         "job.yaml:4:20: train: unknown field \"zzzzzzzz\" (expected one of epochs, steps, batch, "
         "shards, last, precision, wire)");
     expect(3, "model: [relu: {slope: 1}]",
-           "job.yaml:3:16: model[0].relu: unknown field \"slope\" (it takes none)");
+           "job.yaml:3:16: model[0].relu: unknown field \"slope\" (no fields are allowed here)");
     expect(4, "train: {epochs: 1, [a]: 7}",
            "job.yaml:4:20: train: unknown field \"?\" (expected one of epochs, steps, batch, "
            "shards, last, precision, wire)");
@@ -137,11 +137,11 @@ static void test_names_of_later_versions_are_refused(void **state) {
 static void test_missing_fields_are_refused(void **state) {
     (void)state;
     expect(1, "seed: 3",
-           "job.yaml:1:1: name is missing: expected a text (name of the job, for "
+           "job.yaml:1:1: name is missing: expected text (name of the job, for "
            "people)");
     expect(2, "data: {validation: 5}",
-           "job.yaml:2:7: data.source is missing: expected a text (" SOURCES ")");
-    expect(2, "data:", "job.yaml:2:6: data.source is missing: expected a text (" SOURCES ")");
+           "job.yaml:2:7: data.source is missing: expected text (" SOURCES ")");
+    expect(2, "data:", "job.yaml:2:6: data.source is missing: expected text (" SOURCES ")");
     expect(3, "model: [linear]",
            "job.yaml:3:9: model[0].linear.units is missing: expected a whole "
            "number from 1 to 1048576 (outputs)");
@@ -205,14 +205,14 @@ static void test_job_values_of_the_wrong_type_are_refused(void **state) {
            "job.yaml:4:26: train.last is KEEP: expected keep or drop");
     expect(3, "model: [{linear: {units: 1, init: xavier}}]",
            "job.yaml:3:35: model[0].linear.init is xavier: expected he, glorot or torch");
-    expect(1, "name: [a]", "job.yaml:1:7: name is a list: expected a text");
-    expect(1, "name: {a: b}", "job.yaml:1:7: name is a map: expected a text");
+    expect(1, "name: [a]", "job.yaml:1:7: name is a list: expected text");
+    expect(1, "name: {a: b}", "job.yaml:1:7: name is a map: expected text");
 }
 
 static void test_null_is_refused_as_a_value(void **state) {
     (void)state;
-    expect(1, "name:", "job.yaml:1:6: name is empty: expected a text");
-    expect(1, "name: null", "job.yaml:1:7: name is empty: expected a text");
+    expect(1, "name:", "job.yaml:1:6: name is empty: expected text");
+    expect(1, "name: null", "job.yaml:1:7: name is empty: expected text");
     expect(4, "train: {epochs: ~}",
            "job.yaml:4:17: train.epochs is empty: expected a number above 0 to 1000000");
     expect(6, "loss:", "job.yaml:6:6: loss is empty: expected a map such as {cross_entropy: ...}");
@@ -259,7 +259,7 @@ static void test_invalid_yaml_is_refused(void **state) {
     expect_text("name: a\n\tb: c\n",
                 "job.yaml:2:1: not YAML: found a tab character that violates indentation");
     expect_text("name: \xff\n", "job.yaml: not YAML: invalid leading UTF-8 octet at byte 6");
-    expect_text("name: \"a\\0b\"\ndata: 1\n", "job.yaml:1:7: name is \"a\": expected a text");
+    expect_text("name: \"a\\0b\"\ndata: 1\n", "job.yaml:1:7: name is \"a\": expected text");
 }
 
 static void test_too_large_job_files_are_refused(void **state) {
