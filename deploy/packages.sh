@@ -1,33 +1,34 @@
 #!/bin/sh
-# The packages of Debian and Ubuntu that Coppice needs, by what needs them:
-#   run         the programs
-#   build       a build: compiler and libraries
+# The packages that Coppice needs on Debian and Ubuntu, in groups:
+#   run         running the programs
+#   build       building: compiler and libraries
 #   check       most tests (with build)
 #   parity      tests against PyTorch and ONNX Runtime
-#   valgrind    tests for leaks; gdb
+#   valgrind    tests for leaks, and gdb
 #   clang       the clang and fuzz builds, format and lint
 #   qemu        the arm64 build, and its tests in an emulator
-#   containers  tests of deploy/
-# Usage: packages.sh list GROUP...      prints their names on this system, one a line
-#        packages.sh missing GROUP...   those that are not installed
-#        packages.sh install GROUP...   installs these with apt-get; leaves apt's sources alone
+#   containers  tests of the files in deploy/
+# Usage: packages.sh list GROUP...      prints the package names on this system, one per line
+#        packages.sh missing GROUP...   prints only the packages that are not installed
+#        packages.sh install GROUP...   installs the missing ones with apt-get, without changing
+#                                       apt's sources
 # Called by ./dev, deploy/Dockerfile and deploy/dev/Dockerfile.
 set -eu
 
-# Testing has no version: it is later than all.
+# Debian testing has no version number; it counts as later than any.
 # shellcheck source=/dev/null
 ID=$(. "${OS_RELEASE:-/etc/os-release}" && echo "${ID:-}")
 # shellcheck source=/dev/null
 VERSION=$(. "${OS_RELEASE:-/etc/os-release}" && echo "${VERSION_ID:-99}")
 
-# since DEBIAN UBUNTU: this system is that version of Debian or Ubuntu, or a later one.
+# since DEBIAN UBUNTU: succeeds if this system is that version of Debian or Ubuntu, or later.
 since() {
     oldest=$1
     if [ "$ID" = ubuntu ]; then oldest=$2; fi
     [ "$(printf '%s\n%s\n' "$oldest" "$VERSION" | sort -V | head -n 1)" = "$oldest" ]
 }
 
-# by_system DEBIAN UBUNTU: one of these names.
+# by_system DEBIAN UBUNTU: prints the name for this system.
 by_system() {
     if [ "$ID" = ubuntu ]; then echo "$2"; else echo "$1"; fi
 }
@@ -36,7 +37,7 @@ libraries() {
     echo libuv1-dev libprotobuf-c-dev libopenblas-pthread-dev libsqlite3-dev libyaml-dev \
         libxxhash-dev libsodium-dev zlib1g-dev libcairo2-dev libpng-dev libssl-dev
     by_system libjpeg62-turbo-dev libjpeg-turbo8-dev
-    # An older nng is of no use: COPPICE_NNG_SOURCE (CMakeLists.txt) builds one from source.
+    # An older nng does not work: COPPICE_NNG_SOURCE (CMakeLists.txt) builds nng from source.
     if since 13 25.04; then echo libnng-dev; fi
 }
 
@@ -72,7 +73,7 @@ names() {
         clang) echo clang clang-format clang-tidy libclang-rt-dev llvm shellcheck ;;
         qemu)
             echo qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-            # Ubuntu has arm64's packages in another archive.
+            # Ubuntu keeps the arm64 packages in another archive.
             [ "$ID" = ubuntu ] || for name in $(libraries) libcmocka-dev; do echo "$name:arm64"; done
             ;;
         containers)
@@ -91,7 +92,7 @@ names() {
 }
 
 list() {
-    all=$(for group; do names "$group"; done) # a pipe would hide a failure
+    all=$(for group; do names "$group"; done) # a pipe would hide the exit status
     echo "$all" | tr ' ' '\n' | sort -u
 }
 
@@ -106,8 +107,8 @@ install() {
     packages=$(missing "$@")
     [ -n "$packages" ] || return 0
     case $packages in *:arm64*) dpkg --add-architecture arm64 ;; esac
-    apt-get update -qq || echo "packages.sh: apt-get update failed; using the lists that are here" >&2
-    # shellcheck disable=SC2086 # a list of words
+    apt-get update -qq || echo "packages.sh: apt-get update failed; using the existing package lists" >&2
+    # shellcheck disable=SC2086 # split the list into words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
 }
 
