@@ -5,13 +5,13 @@
 #include "common/base/limits.h"
 #include "common/base/injected_bugs.h"
 
-#define BACKOFF_FIRST_MS 50
-#define BACKOFF_MOST_MS  2000
-#define FAILURES_MOST    3 /* consecutive failures after which a worker without retry_forever ends */
+#define BACKOFF_MIN_MS 50
+#define BACKOFF_MAX_MS 2000
+#define FAILURES_MAX   3 /* consecutive failures after which a worker without retry_forever ends */
 
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns) {
-    *agent = (worker_agent){.state = WORKER_AWAY,
+    *agent = (worker_agent){.state = WORKER_NOT_JOINED,
                             .retry_forever = retry_forever,
                             .join_timeout_ms = join_timeout_ms,
                             .salt = salt,
@@ -26,10 +26,10 @@ void worker_agent_drain(worker_agent *agent) {
  * so that a thousand workers do not return at the same moment. */
 static uint32_t backoff_ms(const worker_agent *agent) {
     uint32_t shift = agent->failures < 7 ? agent->failures : 7;
-    uint32_t full = BACKOFF_FIRST_MS << (shift ? shift - 1 : 0);
-    if (full > BACKOFF_MOST_MS) full = BACKOFF_MOST_MS;
+    uint32_t full = BACKOFF_MIN_MS << (shift ? shift - 1 : 0);
+    if (full > BACKOFF_MAX_MS) full = BACKOFF_MAX_MS;
     uint64_t mixed[2] = {agent->salt, agent->failures};
-    COP_ASSERT(full >= BACKOFF_FIRST_MS && full <= BACKOFF_MOST_MS);
+    COP_ASSERT(full >= BACKOFF_MIN_MS && full <= BACKOFF_MAX_MS);
     return full - (uint32_t)(cop_hash_xxh3(mixed, sizeof mixed) % (full / 4 + 1));
 }
 
@@ -44,10 +44,11 @@ static bool is_refusal(cop_err error) {
 }
 
 static worker_action on_failed(worker_agent *agent, const worker_event *event, uint64_t now_ns) {
-    bool joined = agent->state != WORKER_AWAY;
+    bool joined = agent->state != WORKER_NOT_JOINED;
+    COP_ASSERT(event->error != COP_OK && agent->state != WORKER_COMPUTING);
     if (!joined && is_refusal(event->error)) return end(agent, event->error);
     if (agent->draining) return end(agent, COP_OK);
-    bool gone = agent->ever_joined && agent->failures + 1 >= FAILURES_MOST;
+    bool gone = agent->ever_joined && agent->failures + 1 >= FAILURES_MAX;
     if (gone && !agent->retry_forever) return end(agent, event->error);
     bool overdue = agent->join_timeout_ms &&
                    now_ns - agent->started_ns >= (uint64_t)agent->join_timeout_ms * 1000000;
@@ -57,6 +58,7 @@ static worker_action on_failed(worker_agent *agent, const worker_event *event, u
 }
 
 static worker_action pull(const worker_agent *agent) {
+    COP_ASSERT(agent->state == WORKER_JOINED);
     return (worker_action){.type = WORKER_ACTION_PULL, .goodbye = agent->draining};
 }
 
@@ -70,9 +72,10 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
     COP_ASSERT(agent->state != WORKER_ENDED);
     switch (event->type) {
     case WORKER_EVENT_START:
+        COP_ASSERT(agent->state == WORKER_NOT_JOINED && !agent->ever_joined);
         return (worker_action){.type = WORKER_ACTION_HELLO};
     case WORKER_EVENT_WELCOME:
-        COP_ASSERT(agent->state == WORKER_AWAY);
+        COP_ASSERT(agent->state == WORKER_NOT_JOINED);
         agent->state = WORKER_JOINED;
         agent->ever_joined = true;
         agent->failures = 0;
@@ -87,10 +90,11 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         agent->state = WORKER_JOINED;
         return pull(agent);
     case WORKER_EVENT_NOTHING:
+        COP_ASSERT(agent->state == WORKER_JOINED);
         agent->failures = 0;
         if (COP_INJECT_BUG(NO_HELLO, event->unknown, false)) {
             /* The coordinator restarted or removed this worker, so it cannot use the result. */
-            agent->state = WORKER_AWAY;
+            agent->state = WORKER_NOT_JOINED;
             if (agent->draining) return end(agent, COP_OK);
             return (worker_action){.type = WORKER_ACTION_HELLO, .drop_result = true};
         }
@@ -102,8 +106,9 @@ worker_action worker_agent_step(worker_agent *agent, const worker_event *event, 
         if (event->retry_ms) return wait_as_asked(event->retry_ms);
         return pull(agent);
     case WORKER_EVENT_WAITED:
-        if (agent->state == WORKER_AWAY && agent->draining) return end(agent, COP_OK);
-        return agent->state == WORKER_AWAY ? (worker_action){.type = WORKER_ACTION_HELLO}
+        COP_ASSERT(agent->state != WORKER_COMPUTING);
+        if (agent->state == WORKER_NOT_JOINED && agent->draining) return end(agent, COP_OK);
+        return agent->state == WORKER_NOT_JOINED ? (worker_action){.type = WORKER_ACTION_HELLO}
                                            : pull(agent);
     case WORKER_EVENT_FAILED:
         return on_failed(agent, event, now_ns);

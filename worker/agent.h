@@ -11,10 +11,10 @@
 #include "common/base/err.h"
 
 typedef enum worker_state {
-    WORKER_AWAY,
-    WORKER_JOINED,
+    WORKER_NOT_JOINED, /* no HELLO was answered, or the coordinator forgot this worker */
+    WORKER_JOINED,     /* a PULL is in progress, or the wait before one */
     WORKER_COMPUTING,
-    WORKER_ENDED
+    WORKER_ENDED /* no event may follow */
 } worker_state;
 
 typedef enum worker_event_type {
@@ -29,9 +29,9 @@ typedef enum worker_event_type {
 
 typedef struct worker_event {
     worker_event_type type;
-    uint32_t retry_ms;
-    bool drain, unknown;
-    cop_err error;
+    uint32_t retry_ms;   /* NOTHING: wait this long before the next PULL; 0: do not wait */
+    bool drain, unknown; /* NOTHING: leave the pool; the coordinator does not know this worker */
+    cop_err error;       /* FAILED: the reason, not OK */
 } worker_event;
 
 typedef enum worker_action_type {
@@ -45,7 +45,9 @@ typedef enum worker_action_type {
 typedef struct worker_action {
     worker_action_type type;
     uint32_t wait_ms;
-    bool goodbye, drop_result;
+    bool goodbye;     /* PULL: accept no more leases */
+    bool drop_result; /* first drop the result, and all weights and jobs: they belong to another
+                         session */
     cop_err error;
 } worker_action;
 
@@ -57,13 +59,16 @@ typedef struct worker_agent {
     uint64_t started_ns, salt; /* salt: for the jitter of the waits */
 } worker_agent;
 
-/* Prepares an agent that has not joined yet. join_timeout_ms limits the first join. */
+/* Prepares an agent that has not joined yet. The first event is START. join_timeout_ms limits the
+ * first join; 0: no limit. Without retry_forever, the agent ends after a few consecutive failures
+ * once it has joined. */
 void worker_agent_init(worker_agent *agent, bool retry_forever, uint32_t join_timeout_ms,
                        uint64_t salt, uint64_t now_ns);
-/* Takes one event and returns the next action. */
+/* Takes one event and returns the next action. The caller carries the action out and reports its
+ * outcome as the next event. Asserts that the event fits the state. `now_ns` never decreases. */
 worker_action worker_agent_step(worker_agent *agent, const worker_event *event, uint64_t now_ns);
 /* Makes the agent finish its lease and leave, after SIGTERM or at the coordinator's request. Takes
- * effect at the next step. */
+ * effect at the next step. Calling it again has no effect. */
 void worker_agent_drain(worker_agent *agent);
 
 #endif

@@ -122,6 +122,7 @@ static void drop_job(worker_compute *c, kept_job *k) {
 }
 
 void worker_compute_forget(worker_compute *c) {
+    COP_ASSERT(!c->job);
     for (int i = 0; i < JOBS_KEPT; i++) drop_job(c, &c->jobs[i]);
     c->newest = 0;
 }
@@ -153,7 +154,7 @@ static int shard_columns(const cop_job *job) {
 
 /* The maximum number of samples of a training pass: a thread's share of all shards if it fits into
  * COLUMNS_MAX, at least one shard. */
-static int columns_for(const cop_job *job, int threads) {
+static int train_columns(const cop_job *job, int threads) {
     int shard = shard_columns(job), share = ((int)job->shards + threads - 1) / threads;
     int fit = COLUMNS_MAX / shard;
     if (share < fit) fit = share;
@@ -162,13 +163,13 @@ static int columns_for(const cop_job *job, int threads) {
 
 /* Creates a job from its spec in the empty slot `k`. */
 static cop_err make_job(worker_compute *c, kept_job *k, const cop_buffer *spec, cop_error *error) {
-    COP_ASSERT(!k->job);
+    COP_ASSERT(!k->job && !k->weights && !k->train);
     COP_TRY(cop_job_from_bytes(spec->data, spec->size, &k->job, error));
     k->train = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
     k->evaluate = cop_alloc_array((size_t)c->threads, sizeof(cop_pass *));
     k->members = cop_alloc_array((size_t)c->threads, sizeof(cop_members *));
     k->gradients = cop_buffer_pool_create((size_t)cop_model_floats(k->job->model) * sizeof(float));
-    k->train_columns = columns_for(k->job, c->threads);
+    k->train_columns = train_columns(k->job, c->threads);
     k->spec_hash = cop_hash_xxh3(spec->data, spec->size);
     if (k->train && k->evaluate && k->members && k->gradients) return COP_OK;
     drop_job(c, k);
@@ -248,6 +249,7 @@ static void cut_block(worker_compute *c, int first, int count, int limit) {
     for (int at = first; at < first + count;) {
         int n = first + count - at < size ? first + count - at : size, rows = 0;
         for (int i = 0; i < n; i++) rows += c->shard_sizes[at + i];
+        COP_ASSERT(c->piece_count < PIECES_MAX);
         c->pieces[c->piece_count++] = (piece){.first = at, .count = n, .row = row, .rows = rows};
         row += rows;
         at += n;
@@ -273,6 +275,7 @@ static cop_block piece_block(const worker_compute *c, const piece *p) {
 
 static void train_piece(worker_compute *c, int thread, int item) {
     piece *p = &c->pieces[item];
+    COP_ASSERT(item < c->piece_count && p->rows > 0 && p->gradient && c->job->train[thread]);
     const cop_block block = piece_block(c, p);
     const cop_block_shards shards = {.step = c->lease->lease.step,
                                      .sizes = c->shard_sizes,
@@ -305,6 +308,7 @@ static int build_tree(worker_compute *c, cop_result *result) {
         c->losses[i] = c->pieces[i].result.loss;
     }
     int op_count = cop_tree_build(c->piece_count, exists, c->tree_ops);
+    COP_ASSERT(op_count >= 0 && op_count <= 2 * PIECES_MAX);
     c->tree = (cop_tree){.count = c->piece_count, .op_count = op_count, .ops = c->tree_ops};
     result->loss = cop_loss_combine(&c->tree, c->losses);
     return present;
@@ -350,9 +354,10 @@ static void release_gradients(worker_compute *c) {
     }
 }
 
-static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+static cop_err train(worker_compute *c, const cop_message *lease, cop_result *result,
                      cop_buffer **gradient, cop_error *error) {
     const cop_lease *l = &lease->lease;
+    kept_job *k = c->job;
     if (l->batch < 1 || l->batch > k->job->batch || l->count < 1 || l->first >= k->job->shards ||
         l->count > k->job->shards - l->first ||
         !cop_tree_is_node(k->job->shards, l->first, l->count))
@@ -365,12 +370,12 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
     cop_shard_sizes(l->batch, k->job->shards, c->shard_sizes);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < l->count; i++) rows += (uint32_t)c->shard_sizes[l->first + i];
-    if (!rows) return cop_fail(error, COP_ERR_PROTOCOL, "the lease has no samples: its shards lie beyond the end of the batch");
+    if (!rows)
+        return cop_fail(error, COP_ERR_PROTOCOL,
+                        "the lease has no samples: its shards lie beyond the end of the batch");
     COP_TRY(check_samples(k, lease, rows, error));
     COP_TRY(make_passes(c, k, true, error));
     plan_pieces(c, k, l);
-    c->job = k;
-    c->lease = lease;
     int work = 0; /* number of pieces with samples; shards without samples come last */
     for (; work < c->piece_count && c->pieces[work].rows; work++) {
         c->pieces[work].gradient = cop_buffer_pool_take(k->gradients);
@@ -378,6 +383,7 @@ static cop_err train(worker_compute *c, kept_job *k, cop_message *lease, cop_res
         release_gradients(c);
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for a gradient");
     }
+    COP_ASSERT(work >= 1);
     run_all(c, work, train_piece);
     for (int i = 0; i < work; i++) result->correct += (uint64_t)c->pieces[i].result.correct;
     result->samples = rows;
@@ -395,8 +401,9 @@ static void evaluate_piece(worker_compute *c, int thread, int item) {
                        &p->result);
 }
 
-static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+static cop_err evaluate(worker_compute *c, const cop_message *lease, cop_result *result,
                         cop_error *error) {
+    kept_job *k = c->job;
     uint32_t count = lease->lease.count;
     if (count < 1 || count > COP_EVAL_SLICE)
         return cop_fail(error, COP_ERR_PROTOCOL,
@@ -404,8 +411,6 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
                         count);
     COP_TRY(check_samples(k, lease, count, error));
     COP_TRY(make_passes(c, k, false, error));
-    c->job = k;
-    c->lease = lease;
     c->piece_count = 0;
     for (int row = 0; row < (int)count; row += COP_EVAL_COLUMNS) {
         int rows = (int)count - row < COP_EVAL_COLUMNS ? (int)count - row : COP_EVAL_COLUMNS;
@@ -424,6 +429,7 @@ static cop_err evaluate(worker_compute *c, kept_job *k, cop_message *lease, cop_
 
 static void member_piece(worker_compute *c, int thread, int item) {
     const piece *p = &c->pieces[item];
+    COP_ASSERT(item < c->piece_count && c->job->members[thread]);
     const cop_lease *l = &c->lease->lease;
     const size_t cells = (size_t)cop_model_outputs(c->job->job->model) * l->count;
     const cop_block block = piece_block(c, p);
@@ -463,9 +469,10 @@ static cop_err check_members(const kept_job *k, const cop_lease *l, cop_error *e
     return cop_members_check(k->job->model, !l->whole, error);
 }
 
-static cop_err ensemble(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
+static cop_err ensemble(worker_compute *c, const cop_message *lease, cop_result *result,
                         cop_buffer **logits, cop_error *error) {
     const cop_lease *l = &lease->lease;
+    kept_job *k = c->job;
     COP_TRY(check_members(k, l, error));
     COP_TRY(check_samples(k, lease, l->count, error));
     for (int i = 0; i < c->threads; i++)
@@ -476,10 +483,9 @@ static cop_err ensemble(worker_compute *c, kept_job *k, cop_message *lease, cop_
     *logits = cop_buffer_create(l->members * cells * sizeof(float));
     if (!*logits)
         return cop_fail(error, COP_ERR_NO_MEMORY, "out of memory for the members' outputs");
-    c->job = k;
-    c->lease = lease;
     c->logits = (*logits)->data;
     cut_members(c, l);
+    COP_ASSERT(c->piece_count >= 1 && c->piece_count <= PIECES_MAX);
     run_all(c, c->piece_count, member_piece);
     result->samples = l->count;
     return COP_OK;
@@ -487,15 +493,17 @@ static cop_err ensemble(worker_compute *c, kept_job *k, cop_message *lease, cop_
 
 /* ---- any lease ---- */
 
-static cop_err run_kind(worker_compute *c, kept_job *k, cop_message *lease, cop_result *result,
-                        cop_buffer **tensor, cop_error *error) {
+/* Computes c->lease, a lease of c->job. */
+static cop_err run_kind(worker_compute *c, cop_result *result, cop_buffer **tensor,
+                        cop_error *error) {
+    const cop_message *lease = c->lease;
     switch (lease->lease.kind) {
     case COP_LEASE_TRAIN:
-        return train(c, k, lease, result, tensor, error);
+        return train(c, lease, result, tensor, error);
     case COP_LEASE_EVALUATE:
-        return evaluate(c, k, lease, result, error);
+        return evaluate(c, lease, result, error);
     case COP_LEASE_ENSEMBLE:
-        return ensemble(c, k, lease, result, tensor, error);
+        return ensemble(c, lease, result, tensor, error);
     }
     return cop_fail(error, COP_ERR_PROTOCOL, "unknown kind of lease");
 }
@@ -505,6 +513,7 @@ void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *resul
     const cop_lease *l = &lease->lease;
     cop_error error = {0};
     kept_job *k = NULL;
+    COP_ASSERT(!c->job && !c->lease && lease->type == COP_MESSAGE_LEASE);
     uint64_t began = cop_clock_ns();
     *tensor = NULL;
     *result = (cop_result){.present = true,
@@ -517,12 +526,17 @@ void worker_compute_run(worker_compute *c, cop_message *lease, cop_result *resul
                            .count = l->count};
     cop_err e = find_job(c, lease, &k, &error);
     if (!e) e = take_weights(k, lease, &error);
-    if (!e) c->newest = k->id;
-    if (!e) e = run_kind(c, k, lease, result, tensor, &error);
+    if (!e) {
+        c->newest = k->id;
+        c->job = k;
+        c->lease = lease;
+        e = run_kind(c, result, tensor, &error);
+    }
     if (e)
         snprintf(result->failure, sizeof result->failure, "%s",
                  error.text[0] ? error.text : cop_err_text(e));
     result->compute_ns = cop_clock_ns() - began;
+    COP_ASSERT(!e || !*tensor);
     c->job = NULL;
     c->lease = NULL;
 }

@@ -14,7 +14,7 @@
 #include "worker/compute.h"
 #include "worker/worker.h"
 
-#define HEARTBEAT_LEAST_MS 20
+#define HEARTBEAT_MIN_MS 20
 #define CALL_TIMEOUT_MS                                                                            \
     (COP_HOLD_MAX_MS +                                                                             \
      25000) /* of a PULL: the coordinator may hold it, and large bodies take time to transfer */
@@ -25,8 +25,8 @@ struct cop_worker {
     char url[320], name[COP_NAME_MAX], token[128];
     cop_link *work, *control;
     worker_compute *compute;
-    uv_thread_t agent_thread, heart_thread;
-    bool heart_started;
+    uv_thread_t agent_thread, heartbeat_thread;
+    bool heartbeat_started;
     cop_err result;
     cop_error error;
     /* shared by the two threads */
@@ -34,8 +34,8 @@ struct cop_worker {
     uv_cond_t changed;
     bool drain, cancel, ended; /* the mutex also guards `token`, which may be found later */
     uint64_t id, session, lease, serial; /* serial counts the sessions */
-    uint64_t forgotten; /* the serial of a session that the coordinator reported as unknown */
-    uint64_t canceled;  /* a lease whose result the coordinator no longer needs */
+    uint64_t unknown_serial;                  /* the serial of a session that the coordinator reported as unknown */
+    uint64_t canceled_lease;                   /* a lease whose result the coordinator no longer needs */
     uint32_t heartbeat_ms;
 };
 
@@ -74,10 +74,10 @@ static bool has_newer_token(cop_worker *w) {
  * long. */
 static uint32_t heartbeat_of(const cop_welcome *welcome) {
     const uint32_t ms = welcome->heartbeat_ms;
-    return ms < HEARTBEAT_LEAST_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
+    return ms < HEARTBEAT_MIN_MS || ms > COP_HOLD_MAX_MS ? COP_HEARTBEAT_MS : ms;
 }
 
-static cop_err say_hello(cop_worker *w, cop_error *error) {
+static cop_err send_hello(cop_worker *w, cop_error *error) {
     cop_message hello, reply;
     fill_hello(w, &hello);
     uint32_t timeout = w->config.join_timeout_ms;
@@ -112,7 +112,7 @@ static cop_err say_hello(cop_worker *w, cop_error *error) {
 
 /* ---- heartbeats: on their own thread and link, so that they never wait behind a gradient ---- */
 
-static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
+static cop_err send_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
     cop_message hello, reply;
     fill_hello(w, &hello);
     hello.hello.control = true;
@@ -125,17 +125,17 @@ static cop_err say_control_hello(cop_worker *w, uint64_t id, uint64_t session) {
 
 /* Handles the answer to a heartbeat. If the worker is unknown, it interrupts the call on the work
  * link, which would otherwise wait for an answer that never comes. */
-static void heed(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
+static void apply_heartbeat_reply(cop_worker *w, const cop_heartbeat_reply *r, uint64_t serial) {
     uv_mutex_lock(&w->mutex);
     if (r->drain) w->drain = true;
-    if (r->cancel_lease) w->canceled = r->cancel_lease;
-    if (r->unknown) w->forgotten = serial;
+    if (r->cancel_lease) w->canceled_lease = r->cancel_lease;
+    if (r->unknown) w->unknown_serial = serial;
     /* with the mutex locked, so that this cannot interrupt the next HELLO */
     if (r->unknown && serial == w->serial && w->id) cop_link_interrupt(w->work);
     uv_mutex_unlock(&w->mutex);
 }
 
-static void beat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) {
+static void send_heartbeat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) {
     cop_message m = {.type = COP_MESSAGE_HEARTBEAT}, reply;
     uv_mutex_lock(&w->mutex);
     m.heartbeat =
@@ -143,13 +143,13 @@ static void beat(cop_worker *w, uint64_t id, uint64_t session, uint64_t serial) 
     uv_mutex_unlock(&w->mutex);
     if (cop_link_call(w->control, &m, &reply, COP_HEARTBEAT_MS * COP_HEARTBEATS_MISSED, NULL))
         return; /* only the work link decides whether the coordinator is lost */
-    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY) heed(w, &reply.heartbeat_reply, serial);
+    if (reply.type == COP_MESSAGE_HEARTBEAT_REPLY) apply_heartbeat_reply(w, &reply.heartbeat_reply, serial);
     cop_message_fini(&reply);
 }
 
-static void run_heart(void *argument) {
+static void run_heartbeats(void *argument) {
     cop_worker *w = argument;
-    uint64_t greeted = 0;
+    uint64_t control_serial = 0; /* the session for which the control link has sent HELLO */
     uv_mutex_lock(&w->mutex);
     while (!w->ended && !w->cancel) {
         uint64_t id = w->id, session = w->session, serial = w->serial;
@@ -159,8 +159,8 @@ static void run_heart(void *argument) {
             continue;
         }
         uv_mutex_unlock(&w->mutex);
-        if (greeted != serial && say_control_hello(w, id, session) == COP_OK) greeted = serial;
-        beat(w, id, session, serial);
+        if (control_serial != serial && send_control_hello(w, id, session) == COP_OK) control_serial = serial;
+        send_heartbeat(w, id, session, serial);
         uv_mutex_lock(&w->mutex);
         if (!w->ended && !w->cancel)
             uv_cond_timedwait(&w->changed, &w->mutex, (uint64_t)period * 1000000);
@@ -182,8 +182,9 @@ static void drop_result(work_state *s) {
     s->result.present = false;
 }
 
-static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply,
-                       cop_error *error) {
+static cop_err send_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *reply,
+                         cop_error *error) {
+    COP_ASSERT(!s->gradient || s->result.present);
     cop_message m = {.type = COP_MESSAGE_PULL};
     m.pull.worker = w->id;
     m.pull.session = w->session;
@@ -194,11 +195,11 @@ static cop_err do_pull(cop_worker *w, work_state *s, bool goodbye, cop_message *
     return cop_link_call(w->work, &m, reply, CALL_TIMEOUT_MS, error);
 }
 
-static bool is_forgotten(cop_worker *w) {
+static bool is_unknown(cop_worker *w) {
     uv_mutex_lock(&w->mutex);
-    bool forgotten = w->forgotten == w->serial;
+    bool unknown = w->unknown_serial == w->serial;
     uv_mutex_unlock(&w->mutex);
-    return forgotten;
+    return unknown;
 }
 
 /* Sends a PULL and returns the answer as an event. A result counts as delivered after any answer.
@@ -206,8 +207,8 @@ static bool is_forgotten(cop_worker *w) {
 static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
     cop_message reply;
     worker_event event = {.type = WORKER_EVENT_NOTHING};
-    cop_err e = do_pull(w, s, goodbye, &reply, &w->error);
-    if (e && is_forgotten(w)) return (worker_event){.type = WORKER_EVENT_NOTHING, .unknown = true};
+    cop_err e = send_pull(w, s, goodbye, &reply, &w->error);
+    if (e && is_unknown(w)) return (worker_event){.type = WORKER_EVENT_NOTHING, .unknown = true};
     if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
     drop_result(s);
     if (reply.type == COP_MESSAGE_LEASE) {
@@ -231,6 +232,7 @@ static worker_event pull(cop_worker *w, work_state *s, bool goodbye) {
 }
 
 static void compute(cop_worker *w, work_state *s) {
+    COP_ASSERT(s->lease.type == COP_MESSAGE_LEASE && !s->result.present && !s->gradient);
     worker_compute_run(w->compute, &s->lease, &s->result, &s->gradient);
     if (s->result.failure[0])
         cop_log(COP_LOG_WARN, "worker", "lease %llu failed: %s",
@@ -238,10 +240,10 @@ static void compute(cop_worker *w, work_state *s) {
     if (w->config.tamper) w->config.tamper(w->config.tamper_context, &s->result, s->gradient);
     cop_message_fini(&s->lease);
     uv_mutex_lock(&w->mutex);
-    bool unwanted = w->canceled == s->result.lease && s->result.lease != 0;
+    bool canceled = w->canceled_lease == s->result.lease && s->result.lease != 0;
     w->lease = 0;
     uv_mutex_unlock(&w->mutex);
-    if (unwanted) drop_result(s); /* another worker's result came first */
+    if (canceled) drop_result(s); /* another worker's result came first */
 }
 
 static void wait_ms(cop_worker *w, uint32_t ms) {
@@ -259,7 +261,7 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
     }
     switch (action->type) {
     case WORKER_ACTION_HELLO: {
-        cop_err e = say_hello(w, &w->error);
+        cop_err e = send_hello(w, &w->error);
         if (e) return (worker_event){.type = WORKER_EVENT_FAILED, .error = e};
         return (worker_event){.type = WORKER_EVENT_WELCOME};
     }
@@ -278,7 +280,7 @@ static worker_event carry_out(cop_worker *w, work_state *s, const worker_action 
 }
 
 /* Passes a requested drain on to the agent. True: cancel now. */
-static bool check_wishes(cop_worker *w, worker_agent *agent) {
+static bool check_stop_requests(cop_worker *w, worker_agent *agent) {
     uv_mutex_lock(&w->mutex);
     bool cancel = w->cancel;
     if (w->drain) worker_agent_drain(agent);
@@ -287,7 +289,7 @@ static bool check_wishes(cop_worker *w, worker_agent *agent) {
 }
 
 /* Logs the first of each 16 consecutive failures. */
-static void tell_failure(const cop_worker *w, const worker_agent *agent,
+static void log_failure(const cop_worker *w, const worker_agent *agent,
                          const worker_event *event) {
     if (event->type != WORKER_EVENT_FAILED || agent->failures % 16 != 1) return;
     cop_log(COP_LOG_WARN, "worker", "%s; trying again", w->error.text);
@@ -305,7 +307,7 @@ static void run_agent(void *argument) {
     worker_event event = {.type = WORKER_EVENT_START};
     worker_action action;
     for (;;) {
-        if (check_wishes(w, &agent)) {
+        if (check_stop_requests(w, &agent)) {
             w->result = COP_ERR_CANCELED;
             break;
         }
@@ -314,7 +316,7 @@ static void run_agent(void *argument) {
             w->result = action.error;
             break;
         }
-        tell_failure(w, &agent, &event);
+        log_failure(w, &agent, &event);
         event = carry_out(w, &s, &action);
     }
     drop_result(&s);
@@ -361,7 +363,8 @@ static void destroy(cop_worker *w) {
 }
 
 cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error) {
-    COP_ASSERT(config->url || config->local);
+    COP_ASSERT((config->url != NULL) != (config->local != NULL) && config->kernels);
+    COP_ASSERT(config->threads >= 1 && config->threads <= COP_WORKER_THREADS_MAX);
     cop_worker *w = cop_alloc(sizeof *w);
     if (!w) return cop_no_memory(error);
     uv_mutex_init(&w->mutex);
@@ -375,18 +378,18 @@ cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_erro
         default_name(config->tls, w->name);
     cop_err e = worker_compute_create(config->threads, config->kernels, &w->compute, error);
     if (!e) e = open_links(w, error);
-    if (!e && uv_thread_create(&w->heart_thread, run_heart, w))
+    if (!e && uv_thread_create(&w->heartbeat_thread, run_heartbeats, w))
         e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
-    w->heart_started = !e;
+    w->heartbeat_started = !e;
     if (!e && uv_thread_create(&w->agent_thread, run_agent, w))
         e = cop_fail(error, COP_ERR_NO_MEMORY, "cannot start a thread");
     if (!e) {
         *out = w;
         return COP_OK;
     }
-    if (w->heart_started) {
+    if (w->heartbeat_started) {
         worker_cancel(w);
-        uv_thread_join(&w->heart_thread);
+        uv_thread_join(&w->heartbeat_thread);
     }
     destroy(w);
     return e;
@@ -410,7 +413,8 @@ void worker_cancel(cop_worker *w) {
 
 cop_err worker_join(cop_worker *w, cop_error *error) {
     uv_thread_join(&w->agent_thread);
-    uv_thread_join(&w->heart_thread);
+    uv_thread_join(&w->heartbeat_thread);
+    COP_ASSERT(w->ended);
     cop_err e = w->result;
     if (e && error) {
         *error = w->error;

@@ -95,7 +95,7 @@ static void wake_main_thread(void *thread) {
     pthread_kill(*(pthread_t *)thread, SIGNAL_ENDED);
 }
 
-/* The first signal drains the worker; the second ends it at once. */
+/* Waits for the end of the worker. The first signal drains it; the second ends it immediately. */
 static void wait_for_end(cop_worker *worker, const sigset_t *signals) {
     for (int stops = 0; !worker_ended(worker);) {
         int number = 0;

@@ -39,19 +39,22 @@ typedef struct cop_worker_config {
     void *tamper_context;
 } cop_worker_config;
 
-/* Starts the threads and copies the strings. The worker runs until it is stopped or refused, or,
- * without retry_forever, until the coordinator is gone. On failure nothing runs and *out is not
+/* Starts the threads and copies the strings; kernels, tls and `local` stay borrowed until
+ * worker_join. The worker runs until it is stopped or refused, or, without retry_forever, until the
+ * coordinator is gone. NO_MEMORY: also too many threads. On failure nothing runs and *out is not
  * set. */
 cop_err worker_start(const cop_worker_config *config, cop_worker **out, cop_error *error);
-/* Asks the worker to finish its lease, say goodbye and end. Any thread, but not a signal handler.
- */
+/* Asks the worker to finish its lease, deliver the result and end. Does not wait. Any thread, but
+ * not a signal handler. */
 void worker_drain(cop_worker *worker);
-/* Ends the worker now: cancels its calls and drops the running lease after the current pass. Any
- * thread. */
+/* Ends the worker soon: cancels its calls and drops the running lease when its computation is done.
+ * Does not wait. Any thread, but not a signal handler. */
 void worker_cancel(cop_worker *worker);
-/* True: the worker has ended (drained, refused or given up). Any thread. */
+/* True: the worker has ended (drained, canceled, refused or given up), so that worker_join does not
+ * block. Any thread. */
 bool worker_ended(cop_worker *worker);
-/* Waits for the end and frees the worker. Returns the reason as an error; OK after a drain. */
+/* Waits for the end and frees the worker. Returns the reason of the end as an error: OK after a
+ * drain, CANCELED after worker_cancel, else the refusal or the failure of the last call. */
 cop_err worker_join(cop_worker *worker, cop_error *error);
 
 #endif

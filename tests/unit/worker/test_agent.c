@@ -71,7 +71,7 @@ static void test_unknown_worker_says_hello_without_its_result(void **state) {
     const worker_action action = nothing(&a, 0, false, true);
     assert_int_equal(action.type, WORKER_ACTION_HELLO);
     assert_true(action.drop_result);
-    assert_int_equal(a.state, WORKER_AWAY);
+    assert_int_equal(a.state, WORKER_NOT_JOINED);
     assert_int_equal(step(&a, WORKER_EVENT_WELCOME).type, WORKER_ACTION_PULL);
 }
 
